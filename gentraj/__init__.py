@@ -1,0 +1,31 @@
+"""Generative models of trajectories for control.
+
+    run = gentraj.train(gentraj.PRESETS["pointmaze-umaze"], "runs/umaze")
+    run = gentraj.load("runs/umaze")
+    x_BNHD = run.model.sample(gentraj.Condition.unknown(run.model.spec), num_samples=16)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .data import Episodes, Windows, load_episodes
+    from .presets import PRESETS
+    from .runs import load, train
+    from .trajectory import Condition, TrajectorySpec
+
+__all__ = ["PRESETS", "Condition", "Episodes", "TrajectorySpec", "Windows", "load", "load_episodes", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when they are first used: a model needs no environment, and `--help` no torch."""
+    if name in ("Condition", "TrajectorySpec"):
+        from . import trajectory as module
+    elif name in ("Episodes", "Windows", "load_episodes"):
+        from . import data as module
+    elif name == "PRESETS":
+        from . import presets as module
+    elif name in ("load", "train"):
+        from . import runs as module
+    else:
+        raise AttributeError(f"module 'gentraj' has no attribute '{name}'; it has {', '.join(__all__)}")
+    return getattr(module, name)

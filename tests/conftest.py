@@ -1,0 +1,67 @@
+"""What holds for every test: one thread, deterministic kernels, headless rendering, own dataset folders, no network."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+# Before torch, mujoco and minari are imported, and inherited by the processes that tests start.
+os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", CUBLAS_WORKSPACE_CONFIG=":4096:8", HF_HUB_OFFLINE="1")
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import hypothesis
+import pytest
+import torch
+
+torch.set_num_threads(1)
+torch.use_deterministic_algorithms(True)
+
+# No deadline: the machine may be shared. `--hypothesis-profile=thorough` before a release.
+hypothesis.settings.register_profile("few", deadline=None, max_examples=20)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile("few")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if started := os.environ.get("CI_STARTED"):
+        terminalreporter.write_line(f"total time of .ci/run: {time.time() - int(started):.0f} s")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_dataset_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests never see, nor change, the datasets of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("minari")))
+        patch.setenv("D4RL_DATASET_DIR", str(tmp_path_factory.mktemp("d4rl")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Whoever looks up a name or connects beyond this machine gets an error that says so."""
+
+    def local(real: Callable, host_of: Callable) -> Callable:
+        def guarded(*args, **kwargs):
+            host = host_of(*args)
+            if host not in (None, "", "localhost", "127.0.0.1", "::1", b"localhost"):
+                raise OSError(f"tests use no network; this one asked for {host}")
+            return real(*args, **kwargs)
+
+        return guarded
+
+    def peer(sock: socket.socket, address) -> str | None:
+        return address[0] if isinstance(address, tuple) else None  # a path is a Unix socket: local
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", local(socket.socket.connect, peer))
+        patch.setattr(socket, "getaddrinfo", local(socket.getaddrinfo, lambda host, *_: host))
+        yield

@@ -1,0 +1,69 @@
+"""The package keeps its promises about itself: what it needs is declared, and what it should not load is not loaded."""
+
+from __future__ import annotations
+
+import ast
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = CONFIG["project"]
+SOURCES = sorted(path for room in ("gentraj", "envs", "agents") for path in (ROOT / room).rglob("*.py"))
+OWN = {"gentraj", "envs", "agents"}
+PACKAGE_OF = {"PIL": "pillow"}  # where the import has another name than the package
+NAME = re.compile(r"^([A-Za-z0-9._-]+)")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Top-level names of every absolute import, those inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.split(".")[0]
+
+
+def test_every_import_is_declared():
+    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    declared = {NAME.match(requirement)[1].lower().replace("-", "_") for group in groups for requirement in group}
+    used = {name for path in SOURCES for name in imports(path)} - OWN - set(sys.stdlib_module_names)
+    assert {PACKAGE_OF.get(name, name).lower() for name in used} <= declared
+
+
+@pytest.mark.parametrize("requirement", PROJECT["dependencies"])
+def test_requirements_are_ranges_with_a_lower_bound(requirement: str):
+    assert ">=" in requirement and "==" not in requirement and "@" not in requirement
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_is_over_300_lines_and_no_function_over_50(path: Path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 50, node.name
+
+
+def test_the_core_imports_no_environment_library():
+    outer = {"cli", "runs", "presets", "__main__"}  # these may know the environments
+    modules = [module.name for module in pkgutil.walk_packages([str(ROOT / "gentraj")], "gentraj.")]
+    core = [name for name in modules if name.split(".")[1] not in outer]
+    heavy = ["gymnasium", "gymnasium_robotics", "minari", "mujoco", "matplotlib", "envs", "agents"]
+    code = f"import sys, {', '.join(core)}; sys.exit([m for m in {heavy} if m in sys.modules] or 0)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0 and not run.stderr.strip(), run.stderr
+
+
+def test_every_module_has_its_place_in_the_layers():
+    """import-linter checks only what its contract names."""
+    layers = " ".join(CONFIG["tool"]["importlinter"]["contracts"][0]["layers"])
+    modules = {module.name for module in pkgutil.iter_modules([str(ROOT / "gentraj")], "gentraj.")}
+    assert modules - {"gentraj.__main__"} <= set(re.findall(r"[\w.]+", layers))
