@@ -1,0 +1,81 @@
+"""Which entries are known while training: the mix of conditions a model will be used with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .trajectory import TrajectorySpec
+
+
+@dataclass(frozen=True)
+class ConditionMix:
+    """The probability that each kind of entry is known; every trajectory draws every kind for itself."""
+
+    start: float = 1.0
+    """The first observation."""
+    goal: float = 0.85
+    """The goal's entries at one row, uniform over the real rows after the first."""
+    waypoint: float = 0.0
+    """The goal's entries at another row, drawn likewise."""
+    prefix: float = 0.0
+    """The first rows entirely, at least one, their number uniform over the real rows."""
+    actions: float = 0.0
+    """All actions: with the start known, a world model."""
+    observations: float = 0.0
+    """All observations: inverse dynamics."""
+    goal_dims: tuple[int, ...] = ()
+    """Entries of the observation that a goal speaks about; none means all."""
+
+    def __post_init__(self) -> None:
+        for kind in KINDS:
+            if not 0 <= getattr(self, kind) <= 1:
+                raise ValueError(f"ConditionMix.{kind} is {getattr(self, kind)}; a probability in [0, 1] is expected")
+
+    def draw(self, spec: TrajectorySpec, real_BHD: Tensor, generator: torch.Generator) -> Tensor:
+        """Real entries (B, H, D) -> known entries (B, H, D), both bool. The generator is a CPU one."""
+        rows_B = real_BHD[..., 0].sum(1).cpu()
+        known = torch.zeros(real_BHD.shape, dtype=torch.bool)
+        for kind, mask in KINDS.items():
+            chosen_B = torch.rand(len(rows_B), generator=generator) < getattr(self, kind)
+            u_B = torch.rand(len(rows_B), generator=generator)
+            known |= mask(spec, self.goal_dims, rows_B, u_B) & chosen_B[:, None, None]
+        return known.to(real_BHD.device) & real_BHD
+
+
+def _entries(spec: TrajectorySpec, rows_BH: Tensor, dims: tuple[int, ...] | range) -> Tensor:
+    column_D = torch.zeros(spec.dim, dtype=torch.bool)
+    column_D[list(dims)] = True
+    return rows_BH[..., None] & column_D
+
+
+def _start(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Tensor) -> Tensor:
+    rows_BH = (torch.arange(spec.horizon) == 0).expand(len(rows_B), -1)
+    return _entries(spec, rows_BH, range(spec.obs_dim))
+
+
+def _goal(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Tensor) -> Tensor:
+    index_B = 1 + (u_B * (rows_B - 1)).long()  # uniform over 1 .. rows - 1
+    rows_BH = torch.arange(spec.horizon) == index_B[:, None]
+    return _entries(spec, rows_BH, dims or range(spec.obs_dim))
+
+
+def _prefix(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Tensor) -> Tensor:
+    rows_BH = torch.arange(spec.horizon) < (u_B * rows_B)[:, None]
+    return _entries(spec, rows_BH, range(spec.dim))
+
+
+def _actions(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Tensor) -> Tensor:
+    rows_BH = torch.ones(len(rows_B), spec.horizon, dtype=torch.bool)
+    return _entries(spec, rows_BH, range(spec.obs_dim, spec.dim))
+
+
+def _observations(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Tensor) -> Tensor:
+    rows_BH = torch.ones(len(rows_B), spec.horizon, dtype=torch.bool)
+    return _entries(spec, rows_BH, range(spec.obs_dim))
+
+
+KINDS = {"start": _start, "goal": _goal, "waypoint": _goal, "prefix": _prefix, "actions": _actions,
+         "observations": _observations}

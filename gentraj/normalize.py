@@ -1,0 +1,64 @@
+"""Per-dimension normalisation, owned by the model that uses it and saved with its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+CHUNK = 65536  # rows read at a time in float64, so that fitting copies no dataset
+
+
+class Normalizer(nn.Module):
+    """z_D = (x_D - shift_D) / scale_D. A constant dimension has scale 1, so it maps to 0 and never to infinity."""
+
+    shift_D: Tensor
+    scale_D: Tensor
+
+    def __init__(self, shift_D: Tensor, scale_D: Tensor):
+        super().__init__()
+        if not (torch.isfinite(shift_D).all() and torch.isfinite(scale_D).all() and (scale_D > 0).all()):
+            raise ValueError(f"a normaliser needs finite shifts and positive scales; got {shift_D} and {scale_D}")
+        self.register_buffer("shift_D", shift_D.float())
+        self.register_buffer("scale_D", scale_D.float())
+
+    @classmethod
+    def identity(cls, dim: int) -> Normalizer:
+        """Placeholder of the right shape, for loading saved statistics into."""
+        return cls(torch.zeros(dim), torch.ones(dim))
+
+    @classmethod
+    def fit(cls, kind: str, arrays: Sequence[np.ndarray]) -> Normalizer:
+        """`kind` is "limits" ([min, max] -> [-1, 1]) or "gaussian" (mean 0, std 1); `arrays` are (rows, width) each.
+
+        The widths are laid side by side: `fit("limits", [obs, act])` gives D = O + A.
+        """
+        if kind not in STATISTICS:
+            raise ValueError(f"unknown normaliser '{kind}'; known: {', '.join(STATISTICS)}")
+        parts = [STATISTICS[kind](np.asarray(a)) for a in arrays]
+        shift, scale = (np.concatenate(p) for p in zip(*parts, strict=True))
+        # Less spread than float32 resolves around the shift is no spread: dividing by it would only magnify rounding.
+        constant = scale <= np.abs(shift) * 1e-6 + np.finfo(np.float32).tiny
+        return cls(torch.from_numpy(shift), torch.from_numpy(np.where(constant, 1.0, scale)))
+
+    def normalize(self, x: Tensor) -> Tensor:
+        return (x - self.shift_D) / self.scale_D
+
+    def unnormalize(self, z: Tensor) -> Tensor:
+        return z * self.scale_D + self.shift_D
+
+
+def _limits(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    low, high = x.min(0).astype(np.float64), x.max(0).astype(np.float64)
+    return (high + low) / 2, (high - low) / 2
+
+
+def _gaussian(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    mean = x.mean(0, dtype=np.float64)
+    square = sum(((x[i : i + CHUNK] - mean) ** 2).sum(0) for i in range(0, len(x), CHUNK))
+    return mean, np.sqrt(square / len(x))
+
+
+STATISTICS = {"limits": _limits, "gaussian": _gaussian}

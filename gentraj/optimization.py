@@ -1,0 +1,25 @@
+"""One optimiser step that never happens on a number that is not finite."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class NonFinite(RuntimeError):
+    """A loss or a gradient norm is NaN or infinite; nothing has been changed by the step that found it."""
+
+
+def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tensor:
+    """Backward, clip to `max_norm`, step; returns the norm before clipping. Raises `NonFinite` before stepping."""
+    if not torch.isfinite(loss):
+        raise NonFinite(f"the loss is {loss.item()}")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    if not torch.isfinite(norm):
+        raise NonFinite(f"the gradient norm is {norm.item()}")
+    optimizer.step()
+    return norm

@@ -1,0 +1,204 @@
+"""The one tensor and what is known of it: `TrajectorySpec`, `Batch`, `Condition`, and the two protocols.
+
+Shape legend of the whole project: B batch, H horizon, O observation, A action, D = O + A, N candidates,
+C context, G goal, T episode length, R rows of a network call (R = B * N).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+Guide = Callable[[Tensor], Tensor]  # x_BHD in environment units -> one score per trajectory, higher is better
+
+
+@dataclass(frozen=True)
+class TrajectorySpec:
+    """The layout of a trajectory `x_BHD`, D = obs_dim + act_dim, observation first; nothing else knows it.
+
+    `horizon` counts the rows of a window and `stride` the environment steps between two rows, so a window spans
+    `(horizon - 1) * stride` environment steps. `act_dim` is 0 for state-only trajectories; a transition is horizon 2.
+    """
+
+    obs_dim: int
+    act_dim: int
+    horizon: int
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("obs_dim", 1), ("act_dim", 0), ("horizon", 1), ("stride", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"TrajectorySpec.{name} is {getattr(self, name)}; give at least {least}")
+
+    @property
+    def dim(self) -> int:
+        return self.obs_dim + self.act_dim
+
+    def join(self, obs: Tensor, act: Tensor | None = None) -> Tensor:
+        """Observations (..., O) and actions (..., A) -> trajectory (..., D)."""
+        return obs if act is None else torch.cat([obs, act], dim=-1)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Trajectory (..., D) -> observations (..., O) and actions (..., A)."""
+        return x[..., : self.obs_dim], x[..., self.obs_dim :]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of data in environment units. `mask_BHD` is true where an entry is real and false where it is padding."""
+
+    x_BHD: Tensor
+    mask_BHD: Tensor
+    context_BC: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        context = None if self.context_BC is None else self.context_BC.to(device)
+        return Batch(self.x_BHD.to(device), self.mask_BHD.to(device), context)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is known of a trajectory: `values_BHD` (environment units) where `mask_BHD` is true, and `context_BC`.
+
+    Built up from nothing: `Condition.unknown(spec, 8).with_obs(0, obs_BO).with_obs(-1, goal_BG, dims=(0, 1))`.
+    """
+
+    spec: TrajectorySpec
+    values_BHD: Tensor
+    mask_BHD: Tensor
+    context_BC: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        shape = (self.values_BHD.shape[0], self.spec.horizon, self.spec.dim)
+        for name in ("values_BHD", "mask_BHD"):
+            if getattr(self, name).shape != shape:
+                given = tuple(getattr(self, name).shape)
+                raise ValueError(f"Condition.{name} has shape {given}; this model's trajectories need {shape}")
+        if self.mask_BHD.dtype != torch.bool:
+            raise TypeError(f"Condition.mask_BHD is {self.mask_BHD.dtype}; give torch.bool, true where known")
+        if not torch.isfinite(self.values_BHD[self.mask_BHD]).all():
+            raise ValueError("a known value of the condition is NaN or infinite; give finite values")
+
+    @classmethod
+    def unknown(cls, spec: TrajectorySpec, batch: int = 1, *, device: torch.device | None = None) -> Condition:
+        shape = (batch, spec.horizon, spec.dim)
+        return cls(spec, torch.zeros(shape, device=device), torch.zeros(shape, dtype=torch.bool, device=device))
+
+    @property
+    def batch(self) -> int:
+        return self.values_BHD.shape[0]
+
+    def with_obs(self, index: int | Tensor, obs: Tensor, dims: Sequence[int] | None = None) -> Condition:
+        """Observation entries `dims` (all of them by default) known at row `index`, one for all or one per trajectory.
+
+        `obs` is (len(dims),) or (B, len(dims)): the start at 0, a goal at any index, a waypoint at another.
+        """
+        return self._with(index, obs, list(range(self.spec.obs_dim)) if dims is None else list(dims))
+
+    def with_action(self, index: int | Tensor, act: Tensor) -> Condition:
+        """The action (A,) or (B, A) known at row `index`."""
+        return self._with(index, act, list(range(self.spec.obs_dim, self.spec.dim)))
+
+    def with_actions(self, act_BKA: Tensor) -> Condition:
+        """The first K actions known: the trajectory is then what a world model predicts."""
+        condition = self
+        for k in range(act_BKA.shape[1]):
+            condition = condition.with_action(k, act_BKA[:, k])
+        return condition
+
+    def with_prefix(self, x_BKD: Tensor) -> Condition:
+        """The first K rows known entirely: history, or a warm start."""
+        condition, dims = self, list(range(self.spec.dim))
+        for k in range(x_BKD.shape[1]):
+            condition = condition._with(k, x_BKD[:, k], dims)
+        return condition
+
+    def repeat(self, num: int) -> Condition:
+        """Each trajectory `num` times in a row: B -> B * num."""
+        context = None if self.context_BC is None else self.context_BC.repeat_interleave(num, 0)
+        return replace(self, values_BHD=self.values_BHD.repeat_interleave(num, 0),
+                       mask_BHD=self.mask_BHD.repeat_interleave(num, 0), context_BC=context)
+
+    def __getitem__(self, rows: slice) -> Condition:
+        context = None if self.context_BC is None else self.context_BC[rows]
+        return replace(self, values_BHD=self.values_BHD[rows], mask_BHD=self.mask_BHD[rows], context_BC=context)
+
+    def padded(self, num: int) -> Condition:
+        """`num` more trajectories, like the first."""
+        return self if num == 0 else cat([self, self[:1].repeat(num)])
+
+    def to(self, device: torch.device) -> Condition:
+        context = None if self.context_BC is None else self.context_BC.to(device)
+        return replace(self, values_BHD=self.values_BHD.to(device), mask_BHD=self.mask_BHD.to(device),
+                       context_BC=context)
+
+    def _with(self, index: int | Tensor, value: Tensor, dims: list[int]) -> Condition:
+        device = self.values_BHD.device
+        value = torch.as_tensor(value, dtype=torch.float32, device=device)
+        if value.shape[-1:] != (len(dims),):
+            raise ValueError(f"the known value has width {tuple(value.shape)}; {len(dims)} entries were named: {dims}")
+        index_B = torch.as_tensor(index, device=device).expand(self.batch)
+        if ((index_B >= self.spec.horizon) | (index_B < -self.spec.horizon)).any():
+            raise ValueError(f"row {index} is outside the horizon of {self.spec.horizon} rows")
+        rows, columns = torch.arange(self.batch, device=device)[:, None], torch.tensor(dims, device=device)
+        values, mask = self.values_BHD.clone(), self.mask_BHD.clone()
+        values[rows, index_B[:, None], columns] = value.expand(self.batch, len(dims))
+        mask[rows, index_B[:, None], columns] = True
+        return replace(self, values_BHD=values, mask_BHD=mask)
+
+
+def cat(conditions: Sequence[Condition]) -> Condition:
+    """Conditions of one spec after each other."""
+    contexts = [c.context_BC for c in conditions if c.context_BC is not None]
+    return replace(conditions[0], values_BHD=torch.cat([c.values_BHD for c in conditions]),
+                   mask_BHD=torch.cat([c.mask_BHD for c in conditions]),
+                   context_BC=torch.cat(contexts) if contexts else None)
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What one training loop can train: a generator, a critic, an inverse-dynamics network, a policy."""
+
+    spec: TrajectorySpec  # the windows it is trained on
+    batch_size: int
+
+    def optimizers(self) -> dict[str, Optimizer]: ...
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        """One step. Raises `NonFinite` before stepping when a loss or a gradient is not finite."""
+        ...
+
+
+class TrajectoryModel(Trainable, Protocol):
+    """A generator of trajectories: diffusion, GAN, latent, a distilled student; interchangeable everywhere."""
+
+    network_calls: int  # of the generator so far, while sampling
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guide | None = None,
+               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0) -> Tensor:
+        """(B, N, H, D) in environment units, the known entries exact.
+
+        `seed` is one for all or one for each of the B * N samples. `steps` means something to iterative models only;
+        `temperature` scales the noise a sample starts from.
+        """
+        ...
+
+
+class Agent(Protocol):
+    """Anything that acts: a planner, a policy, a controller."""
+
+    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
+        """Forget what was queued for the masked environments (all by default) and seed their episodes."""
+        ...
+
+    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        """(B, A), inside the action space."""
+        ...

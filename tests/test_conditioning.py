@@ -1,0 +1,50 @@
+"""`ConditionMix`: each kind marks what it says, only real entries, as often as it says."""
+
+import pytest
+import torch
+
+from gentraj.conditioning import KINDS, ConditionMix
+from gentraj.randomness import generator
+from gentraj.trajectory import TrajectorySpec
+
+SPEC = TrajectorySpec(obs_dim=3, act_dim=2, horizon=8)
+NOTHING = dict.fromkeys(KINDS, 0.0)
+
+
+def real(rows: list[int]) -> torch.Tensor:
+    return (torch.arange(8) < torch.tensor(rows)[:, None])[..., None].expand(-1, -1, 5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_real_entries_are_known(kind: str) -> None:
+    mask = real([1, 2, 5, 8] * 50)
+    known = ConditionMix(**{**NOTHING, kind: 1.0}).draw(SPEC, mask, generator(0))
+    assert not (known & ~mask).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_is_known_as_often_as_its_probability_says(kind: str) -> None:
+    known = ConditionMix(**{**NOTHING, kind: 0.3}).draw(SPEC, real([8] * 4000), generator(0))
+    share = known.flatten(1).any(1).float().mean().item()
+    assert share == pytest.approx(0.3, abs=0.03)
+
+
+def test_a_goal_is_its_entries_at_one_row_uniform_over_the_real_rows_after_the_first() -> None:
+    mix = ConditionMix(**{**NOTHING, "goal": 1.0}, goal_dims=(0, 2))
+    known = mix.draw(SPEC, real([5] * 8000), generator(0))
+    assert (known.sum((1, 2)) == 2).all() and not known[..., [1, 3, 4]].any()
+    share_H = known[..., 0].float().mean(0)
+    torch.testing.assert_close(share_H, torch.tensor([0, 0.25, 0.25, 0.25, 0.25, 0, 0, 0]), atol=0.03, rtol=0)
+
+
+def test_it_is_a_pure_function_of_the_generator() -> None:
+    mix = ConditionMix(goal=0.5, prefix=0.5)
+    torch.manual_seed(1)
+    first = mix.draw(SPEC, real([8] * 20), generator(3, 4))
+    torch.manual_seed(2)
+    assert torch.equal(first, mix.draw(SPEC, real([8] * 20), generator(3, 4)))
+
+
+def test_a_probability_outside_its_range_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"goal is 1\.5; a probability"):
+        ConditionMix(goal=1.5)

@@ -1,0 +1,74 @@
+"""`Normalizer`: a bijection, dimension by dimension, whatever the data look like."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gentraj.normalize import STATISTICS, Normalizer
+
+SCALES = {"ordinary": 1.0, "huge": 1e8, "tiny": 1e-6}
+
+
+def data(scale: float, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).normal(size=(500, 3)) * scale + 3 * scale).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", STATISTICS)
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES.keys())
+def test_unnormalize_inverts_normalize(kind: str, scale: float) -> None:
+    x = torch.from_numpy(data(scale))
+    normalizer = Normalizer.fit(kind, [x.numpy()])
+    back = normalizer.unnormalize(normalizer.normalize(x))
+    torch.testing.assert_close(back, x, rtol=1e-5, atol=1e-6 * scale)
+
+
+def test_limits_map_to_plus_minus_one() -> None:
+    x = data(5.0)
+    z = Normalizer.fit("limits", [x]).normalize(torch.from_numpy(x))
+    torch.testing.assert_close(z.amin(0), -torch.ones(3))
+    torch.testing.assert_close(z.amax(0), torch.ones(3))
+
+
+def test_gaussian_has_mean_zero_and_unit_deviation() -> None:
+    x = data(5.0)
+    z = Normalizer.fit("gaussian", [x]).normalize(torch.from_numpy(x))
+    torch.testing.assert_close(z.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.std(0, correction=0), torch.ones(3), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", STATISTICS)
+@given(value=st.floats(-1e6, 1e6, width=32), column=st.integers(0, 2))
+def test_a_constant_dimension_maps_to_zero_and_leaves_the_others_alone(kind: str, value: float, column: int) -> None:
+    x = data(1.0)
+    plain = Normalizer.fit(kind, [x]).normalize(torch.from_numpy(x))
+    x[:, column] = value
+    z = Normalizer.fit(kind, [x]).normalize(torch.from_numpy(x))
+    others = [d for d in range(3) if d != column]
+    assert torch.equal(z[:, others], plain[:, others])
+    torch.testing.assert_close(z[:, column], torch.zeros(len(x)), atol=0.2, rtol=0)
+
+
+@pytest.mark.parametrize("kind", STATISTICS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_integers_and_a_single_row_fit(kind: str, dtype: type) -> None:
+    x = np.array([[1, 250]], dtype=dtype)
+    z = Normalizer.fit(kind, [x]).normalize(torch.tensor([[1.0, 250.0]]))
+    assert torch.equal(z, torch.zeros(1, 2))
+
+
+def test_arrays_are_laid_side_by_side() -> None:
+    obs, act = data(1.0), data(1.0, seed=1)[:400, :2]
+    both = Normalizer.fit("limits", [obs, act])
+    assert torch.equal(both.shift_D[3:], Normalizer.fit("limits", [act]).shift_D)
+
+
+def test_an_unknown_kind_lists_the_known() -> None:
+    with pytest.raises(ValueError, match="unknown normaliser 'foo'; known: limits, gaussian"):
+        Normalizer.fit("foo", [data(1.0)])
+
+
+def test_statistics_that_cannot_be_divided_by_are_refused() -> None:
+    with pytest.raises(ValueError, match="positive scales"):
+        Normalizer(torch.zeros(2), torch.tensor([1.0, 0.0]))
