@@ -1,0 +1,168 @@
+"""D4RL's layout (flat arrays over time, HDF5 or npz) and its table of files and reference scores.
+
+`next_observations` gives each trajectory its last observation. Where a file has none, the last row of a trajectory is
+only that observation: its action, reward and flag are dropped, for nobody recorded what they led to, and a trajectory
+of one row holds no step. A trajectory that ends without a flag was cut, so it is truncated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .episodes import Episodes
+from .hdf5 import open_hdf5, refuse_foreign
+from .validation import DataError
+
+ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
+        "infos/goal", "infos/qpos", "infos/qvel")  # one row per step
+BLOCK = 65536  # rows read at a time, so that a file of float64 never lies in memory whole
+
+
+@cache
+def d4rl_table() -> dict[str, dict[str, Any]]:
+    """D4RL id -> {"min", "max", "file"}."""
+    return json.loads(Path(__file__).with_name("d4rl_scores.json").read_text())
+
+
+def d4rl_reference(dataset_id: str) -> tuple[float, float]:
+    """(min, max) of D4RL's normalised score, 100 * (return - min) / (max - min). Raises `DataError`."""
+    if dataset_id not in d4rl_table():
+        raise DataError(f"'{dataset_id}' is no D4RL id with reference scores; such are hopper-medium-v2, pen-human-v1")
+    row = d4rl_table()[dataset_id]
+    return row["min"], row["max"]
+
+
+def load_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> Episodes:
+    """A file, or an id whose file lies in D4RL's folder ($D4RL_DATASET_DIR or ~/.d4rl/datasets).
+
+    `lengths` are the rows of each trajectory, for files without `timeouts`. Raises `DataError`.
+    """
+    return Episodes(**read_d4rl(source, lengths))
+
+
+def read_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> dict[str, Any]:
+    """The fields of `Episodes`, not yet validated."""
+    if str(source) in d4rl_table():
+        folder = Path(os.environ.get("D4RL_DATASET_DIR") or Path.home() / ".d4rl" / "datasets")
+        path, name = folder / d4rl_table()[str(source)]["file"], str(source)
+        if not path.is_file():
+            raise DataError(f"{source}: {path} is not there; put D4RL's file there or set D4RL_DATASET_DIR")
+    else:
+        path, name = Path(source), Path(source).stem
+    with open_hdf5(path) as file:
+        return d4rl_fields(_Arrays(file), name, lengths) | {"env": _env(file)}
+
+
+def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | None = None) -> dict[str, Any]:
+    """Arrays (anything that slices) under D4RL's names -> the fields of `Episodes`. Raises `DataError`."""
+    _check_rows(source, name)
+    following = "next_observations" in source
+    terminal_N = _flags(source, "terminals")
+    last_N = _last_rows(source, name, terminal_N, lengths)
+    rows_E = np.diff(np.flatnonzero(last_N), prepend=-1)  # rows of each trajectory in the file
+    step_N, obs_N = ~last_N | following, np.repeat((rows_E > 1) | following, rows_E)
+    lengths_E = rows_E[(rows_E > 1) | following] - (not following)
+    lost = 0 if following else np.count_nonzero(terminal_N & last_N)
+    if lost:
+        warnings.warn(f"{name} has no next_observations: the last step of {lost} trajectories, which terminates them, "
+                      "is dropped with its reward", stacklevel=2)
+
+    # Where each row goes: with next_observations every trajectory gets one row more, right after its last.
+    S, ends_E = int(lengths_E.sum()), np.cumsum(lengths_E) - 1
+    at_N, obs_at_N = np.cumsum(step_N) - 1, np.cumsum(obs_N) - 1 + following * (np.cumsum(last_N) - last_N)
+    obs = _scatter(source["observations"], obs_N, obs_at_N, S + len(lengths_E))
+    if following:
+        _scatter(source["next_observations"], last_N, obs_at_N + 1, len(obs), obs)
+    extras = {} if following else {key: _scatter(source[f"infos/{key}"], obs_N, obs_at_N, len(obs))
+                                   for key in ("goal", "qpos", "qvel") if f"infos/{key}" in source}
+    terminated, truncated = terminal_N[step_N], np.zeros(S, dtype=bool)
+    truncated[ends_E] = ~terminated[ends_E]
+    return {"obs": obs, "act": _scatter(source["actions"], step_N, at_N, S),
+            "reward": _scatter(source["rewards"], step_N, at_N, S).reshape(-1), "terminated": terminated,
+            "truncated": truncated, "lengths": lengths_E, "extras": extras, "name": name,
+            "goal_dims": (0, 1) if name.lower().startswith(("maze2d", "antmaze", "ant_maze")) else ()}
+
+
+def _check_rows(source: Mapping[str, Any], name: str) -> None:
+    missing = {"observations", "actions", "rewards", "terminals"} - source.keys()
+    if missing:
+        raise DataError(f"{name}: not in D4RL's layout; it lacks {', '.join(sorted(missing))}")
+    N = len(source["observations"])
+    if N == 0:
+        raise DataError(f"{name}: observations has no rows; at least one is expected")
+    for key in source:
+        if key in ROWS and len(source[key]) != N:
+            raise DataError(f"{name}: {key} has {len(source[key])} rows and observations {N}; the same is expected")
+
+
+def _last_rows(source: Mapping[str, Any], name: str, terminal_N: np.ndarray,
+               lengths: Sequence[int] | None) -> np.ndarray:
+    """(N,) true at the last row of each trajectory."""
+    last_N = terminal_N.copy()
+    if lengths is not None:
+        ends = np.cumsum(lengths)
+        if min(lengths, default=0) < 1 or ends[-1] != len(last_N):
+            raise DataError(f"{name}: the lengths given sum to {sum(lengths)}, the least is {min(lengths, default=0)}; "
+                            f"positive ones that sum to the {len(last_N)} rows of the file are expected")
+        last_N[:] = False
+        last_N[ends - 1] = True
+    elif "timeouts" in source:
+        last_N |= _flags(source, "timeouts")
+    elif source["terminals"].dtype.kind != "f":  # kitchen's float terminals mark every end, its time limit too
+        raise DataError(f"{name}: no 'timeouts', so nothing tells where trajectories end; give their lengths in rows")
+    last_N[-1] = True
+    return last_N
+
+
+def _flags(source: Mapping[str, Any], key: str) -> np.ndarray:
+    return source[key][:].reshape(-1).astype(bool)
+
+
+def _scatter(array: Any, keep_N: np.ndarray, at_N: np.ndarray, rows: int, out: np.ndarray | None = None) -> np.ndarray:
+    """out[at_N] = array for the rows kept, as float32, block by block."""
+    if out is None:
+        out = np.empty((rows, *array.shape[1:]), np.float32)
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
+        for a in range(0, len(keep_N), BLOCK):
+            keep = keep_N[a : a + BLOCK]
+            if keep.any():
+                out[at_N[a : a + BLOCK][keep]] = array[a : a + BLOCK][keep]
+    return out
+
+
+class _Arrays(Mapping[str, Any]):
+    """The arrays of an HDF5 file by name, `infos/...` included; each is read where it is sliced."""
+
+    def __init__(self, file: Any):
+        self.file = file
+        self.names = [key for key in ROWS if key in file]
+
+    def __getitem__(self, key: str) -> Any:
+        node = self.file[key]
+        refuse_foreign(node.id, self.file, key)
+        return node
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def _env(file: Any) -> str | None:
+    """The registered environment that the file names, if it does: D4RL's own files do not, some others do."""
+    if "metadata/env_id" not in file:
+        return None
+    import gymnasium
+
+    env_id = file["metadata/env_id"].asstr()[()]
+    spec = gymnasium.registry.get(env_id)  # a look-up: gymnasium.make would import whatever module the name asks for
+    return spec.to_json() if spec else None

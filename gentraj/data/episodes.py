@@ -1,0 +1,145 @@
+"""`Episodes`: an offline dataset in memory, in environment units, validated once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .validation import DataError, as_float32, check
+
+ARRAYS = ("obs", "act", "reward", "terminated", "truncated", "lengths")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Episodes:
+    """Flat arrays of E episodes with S steps in all; episode e has T = lengths[e] steps and T + 1 observations.
+
+    obs (S + E, O), act (S, A) and reward (S,) are float32; terminated and truncated (S,) are bool, set at an episode's
+    last step only: a real end, and a cut (time limit, end of the recording). Both at once means terminated, neither
+    means cut. `extras` hold one row per observation (S + E, .): goal, qpos, qvel. `goal_dims` are the entries of obs a
+    goal speaks about, `obs_keys` the parts of a goal-conditioned environment's dict that were joined to make obs, `env`
+    the environment (Gymnasium's EnvSpec as JSON). Equal means equal arrays and facts; the name is not compared.
+    Raises `DataError` naming dataset, episode, step and field, unless `validate` is false (`inspect` needs that).
+    """
+
+    obs: np.ndarray
+    act: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    lengths: np.ndarray
+    extras: Mapping[str, np.ndarray] = field(default_factory=dict)
+    goal_dims: tuple[int, ...] = ()
+    obs_keys: tuple[str, ...] = ()
+    env: str | None = None
+    name: str = "dataset"
+    validate: InitVar[bool] = True
+
+    def __post_init__(self, validate: bool) -> None:
+        made: dict[str, object] = {"lengths": np.asarray(self.lengths, dtype=np.int64)}
+        made |= {key: as_float32(getattr(self, key), self.name, key) for key in ("obs", "act", "reward")}
+        made |= {key: np.asarray(getattr(self, key), dtype=bool) for key in ("terminated", "truncated")}
+        made["extras"] = {key: as_float32(value, self.name, key) for key, value in self.extras.items()}
+        for key, value in made.items():
+            object.__setattr__(self, key, value)
+        if validate:
+            check(self)
+
+    @property
+    def obs_dim(self) -> int:
+        return self.obs.shape[1]
+
+    @property
+    def act_dim(self) -> int:
+        return self.act.shape[1]
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.act)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """(E,) the first step of each episode; its first observation is `starts[e] + e`."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    def __repr__(self) -> str:
+        return f"Episodes({self.name!r}, {len(self)} of {self.num_steps} steps, obs {self.obs_dim}, act {self.act_dim})"
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Episodes):
+            return NotImplemented
+        return (all(getattr(self, key) == getattr(other, key) for key in ("goal_dims", "obs_keys", "env"))
+                and all(np.array_equal(getattr(self, key), getattr(other, key)) for key in ARRAYS)
+                and self.extras.keys() == other.extras.keys()
+                and all(np.array_equal(value, other.extras[key]) for key, value in self.extras.items()))
+
+    def __getitem__(self, e: int) -> Episodes:
+        """One episode, as views."""
+        if not -len(self) <= e < len(self):
+            raise IndexError(f"episode {e} of {len(self)}")
+        e %= len(self)
+        a, T = int(self.starts[e]), int(self.lengths[e])
+        steps, rows = slice(a, a + T), slice(a + e, a + e + T + 1)
+        return replace(self, obs=self.obs[rows], act=self.act[steps], reward=self.reward[steps],
+                       terminated=self.terminated[steps], truncated=self.truncated[steps],
+                       lengths=self.lengths[e : e + 1], extras={k: v[rows] for k, v in self.extras.items()})
+
+    def __iter__(self) -> Iterator[Episodes]:
+        return (self[e] for e in range(len(self)))
+
+    @property
+    def returns(self) -> np.ndarray:
+        """(E,) undiscounted return of each episode."""
+        return np.add.reduceat(self.reward.astype(np.float64), self.starts)
+
+    @property
+    def continues(self) -> np.ndarray:
+        """(E - 1,) true where an episode that was only cut goes on in the next one, which starts where it stopped."""
+        ends = self._last_obs[:-1]
+        return (self.obs[ends] == self.obs[ends + 1]).all(1) & ~self.terminated[self.starts[1:] - 1]
+
+    def stitched(self) -> Episodes:
+        """Joins each episode with the next where that one continues it.
+
+        Recordings of one endless run are often cut at every goal; uncut, they teach what lies beyond a goal.
+        """
+        joins = self.continues
+        if not joins.any():
+            return self
+        keep = np.ones(len(self.obs), dtype=bool)
+        keep[self._last_obs[:-1][joins]] = False  # the doubled observation
+        truncated = self.truncated.copy()
+        truncated[self.starts[1:][joins] - 1] = False
+        first = np.concatenate([[True], ~joins])
+        return replace(self, obs=self.obs[keep], truncated=truncated,
+                       lengths=np.add.reduceat(self.lengths, np.flatnonzero(first)),
+                       extras={k: v[keep] for k, v in self.extras.items()})
+
+    @property
+    def _last_obs(self) -> np.ndarray:
+        """(E,) the row of each episode's last observation."""
+        return np.cumsum(self.lengths + 1) - 1
+
+
+def concatenate(datasets: Sequence[Episodes]) -> Episodes:
+    """Several datasets of one environment as one. Extras are kept where all have them. Raises `DataError`."""
+    if not datasets:
+        raise DataError("no datasets to join; give at least one")
+    first = datasets[0]
+    for other in datasets[1:]:
+        for key in ("obs_dim", "act_dim", "goal_dims", "obs_keys"):
+            if getattr(other, key) != getattr(first, key):
+                raise DataError(f"{other.name}: {key} is {getattr(other, key)} but {getattr(first, key)} in "
+                                f"{first.name}; only datasets of one environment can be joined")
+    if len(datasets) == 1:
+        return first
+    joined: dict[str, Any] = {key: np.concatenate([getattr(d, key) for d in datasets]) for key in ARRAYS}
+    joined["extras"] = {key: np.concatenate([d.extras[key] for d in datasets])
+                        for key in first.extras if all(key in d.extras for d in datasets)}
+    return replace(first, name="+".join(d.name for d in datasets), **joined)

@@ -1,0 +1,142 @@
+"""Minari datasets, read once into memory straight from their HDF5 file.
+
+A goal-conditioned dict {observation, achieved_goal, desired_goal} is flattened: `desired_goal` is kept aside as
+extras["goal"], and obs is `observation` where that contains `achieved_goal`, else both, achieved_goal first.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .columns import Part, read_columns
+from .episodes import Episodes
+from .hdf5 import one_line, open_hdf5
+from .spaces import act_width, obs_widths
+from .validation import DataError
+
+MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
+TEMPORARY = re.compile(r"tmp-(\d+)-(old-)?")  # then the name: what a writer of that process id has not finished
+NO_MINARI = "{}: Minari datasets need the package minari; pip install 'minari[hdf5]'"
+
+
+def load_minari(dataset_id: str) -> Episodes:
+    """A dataset of Minari's local folder ($MINARI_DATASETS_PATH), downloaded from Farama's server if it is not there.
+
+    Infos `goal`, `qpos` and `qvel` become extras where every observation has its row. Raises `DataError`.
+    """
+    return Episodes(**read_minari(dataset_id))
+
+
+def read_minari(dataset_id: str) -> dict[str, Any]:
+    """The fields of `Episodes`, not yet validated."""
+    path = _find(dataset_id)
+    dataset, names, obs_keys, goal_dims = _open(dataset_id, path)
+    parts = _parts(dataset_id, dataset, obs_keys)
+    infos = {name: f"infos/{name}" for name in names if name != "goal" or "goal" not in parts}
+    with open_hdf5(path / "main_data.hdf5") as file:
+        parts |= {where: Part(where, file[f"episode_0/{where}"].shape[1:], 1, optional=True)
+                  for where in infos.values() if f"episode_0/{where}" in file}
+        lengths, fields = read_columns(file, dataset_id, dataset.total_episodes, parts)
+    extras = {"goal": fields.pop("goal")} if "goal" in fields else {}
+    extras |= {key: values for key, where in infos.items() if (values := fields.pop(where, None)) is not None}
+    if (achieved := fields.pop("achieved", None)) is not None:
+        if not obs_keys:
+            obs_keys, goal_dims = _goal_layout(fields["obs"], achieved)
+        if "achieved_goal" in obs_keys:
+            fields["obs"] = np.concatenate([achieved, fields["obs"]], 1)
+    return fields | {"lengths": lengths, "extras": extras, "goal_dims": goal_dims, "obs_keys": obs_keys,
+                     "env": dataset.env_spec.to_json() if dataset.env_spec else None, "name": dataset_id}
+
+
+def local_ids() -> dict[str, dict[str, Any]]:
+    """The ids of Minari's local folder with their metadata."""
+    try:
+        import minari
+    except ImportError as error:
+        raise ImportError(NO_MINARI.format("listing datasets")) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a folder that Minari cannot read is no dataset
+        found = minari.list_local_datasets()
+    return {key: row for key, row in found.items() if not TEMPORARY.match(key.rpartition("/")[2])}
+
+
+def _find(dataset_id: str) -> Path:
+    """The folder of the dataset's files."""
+    if not MINARI_ID.fullmatch(dataset_id):
+        raise DataError(f"'{dataset_id}' is not a Minari id; such are D4RL/pointmaze/umaze-v2")
+    try:
+        from minari.storage import get_dataset_path
+    except ImportError as error:
+        raise ImportError(NO_MINARI.format(dataset_id)) from error
+    root = get_dataset_path()
+    path = root / dataset_id / "data"
+    if not path.is_dir():
+        _download(dataset_id)
+    if not (path / "main_data.hdf5").resolve().is_relative_to(root.resolve()):
+        raise DataError(f"{dataset_id}: its files lie outside {root}; copy them there instead of linking")
+    return path
+
+
+def _download(dataset_id: str) -> None:
+    close = get_close_matches(dataset_id, local_ids(), cutoff=0.5)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    absent = f"{dataset_id}: no such dataset in Minari's local folder{hint}"
+    if dataset_id.startswith("gentraj/"):
+        raise DataError(f"{absent}; make it with `gentraj data make`")
+    import minari
+    from minari.serialization import deserialize_space
+
+    try:
+        remote = minari.list_remote_datasets(prefix=dataset_id.rsplit("-v", 1)[0])[dataset_id]
+        obs_widths(dataset_id, deserialize_space(str(remote["observation_space"])))
+        act_width(dataset_id, deserialize_space(str(remote["action_space"])))
+        minari.download_dataset(dataset_id)
+    except DataError:
+        raise
+    except Exception as error:  # every transport has its own
+        raise DataError(f"{absent}; and it could not be downloaded ({one_line(error)})") from error
+
+
+def _open(dataset_id: str, path: Path) -> tuple[Any, list[str], tuple[str, ...], tuple[int, ...]]:
+    """The `MinariDataset`; the infos to keep, obs_keys and goal_dims as `save_minari` noted them, else to be found."""
+    import minari
+
+    try:
+        metadata = json.loads((path / "metadata.json").read_text())
+        # Without its spaces Minari would make the environment, that is, run whatever code the file names.
+        absent = {"observation_space", "action_space", "data_format"} - metadata.keys()
+        if absent or metadata["data_format"] != "hdf5":
+            raise ValueError(f"no {', '.join(sorted(absent))}" if absent else f"{metadata['data_format']}, not hdf5")
+        notes = metadata.get("gentraj", {"extras": ["goal", "qpos", "qvel"], "obs_keys": [], "goal_dims": []})
+        obs_keys, goal_dims = tuple(map(str, notes["obs_keys"])), tuple(map(int, notes["goal_dims"]))
+        return minari.load_dataset(dataset_id), list(map(str, notes["extras"])), obs_keys, goal_dims
+    except Exception as error:  # asserts, key and type errors: Minari trusts its metadata
+        raise DataError(f"{path / 'metadata.json'}: no Minari dataset that can be read ({one_line(error)})") from error
+
+
+def _parts(dataset_id: str, dataset: Any, obs_keys: tuple[str, ...]) -> dict[str, Part]:
+    """Where the fields are, of which widths. Raises `DataError` for spaces that are not vectors."""
+    widths, width = obs_widths(dataset_id, dataset.observation_space), act_width(dataset_id, dataset.action_space)
+    parts = {"act": Part("actions", (width,)), "reward": Part("rewards"),
+             "terminated": Part("terminations", dtype=bool), "truncated": Part("truncations", dtype=bool)}
+    if "obs" in widths:
+        return parts | {"obs": Part("observations", (widths["obs"],), 1)}
+    dicts = {"obs": "observation", "goal": "desired_goal"}
+    if obs_keys != ("observation",):  # where it is known to be part of obs it need not be read
+        dicts["achieved"] = "achieved_goal"
+    return parts | {field: Part(f"observations/{key}", (widths[key],), 1) for field, key in dicts.items()}
+
+
+def _goal_layout(obs: np.ndarray, achieved: np.ndarray) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """obs_keys and goal_dims: the columns of obs that equal `achieved` everywhere, or `achieved` set before them."""
+    columns = [next((c for c in range(obs.shape[1]) if np.array_equal(obs[:, c], goal)), -1) for goal in achieved.T]
+    if -1 in columns:
+        return ("achieved_goal", "observation"), tuple(range(achieved.shape[1]))
+    return ("observation",), tuple(columns)

@@ -1,0 +1,179 @@
+"""Episodes -> a Minari dataset that anyone's Minari reads, written under a temporary id and renamed when whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .episodes import Episodes
+from .hdf5 import one_line
+from .minari_io import MINARI_ID, NO_MINARI, TEMPORARY
+from .spaces import act_width, obs_widths
+from .validation import DataError
+
+
+def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: Any = None, overwrite: bool = False,
+                algorithm: str = "unknown", author: str = "unknown", code: str = "") -> Path:
+    """Writes the dataset into Minari's local folder and returns its folder there.
+
+    Goal-conditioned episodes (`obs_keys` and extras["goal"]) are written as the dict observations that they came from.
+    `env` is a Gymnasium environment, whose spaces and spec are recorded; without it the spec is `episodes.env`, and the
+    spaces are those of that environment where it is registered, else unbounded. `algorithm`, `author` and `code` (a
+    link) are for the reader. Raises `DataError` for a malformed or taken id (`overwrite` replaces what is there).
+    """
+    try:
+        from minari.storage import get_dataset_path
+    except ImportError as error:
+        raise ImportError(NO_MINARI.format(dataset_id)) from error
+    if not MINARI_ID.fullmatch(dataset_id):
+        raise DataError(f"'{dataset_id}' is not a Minari id; such are gentraj/pointmaze/umaze-v0")
+    final = get_dataset_path(dataset_id)
+    _sweep(final)
+    if final.exists() and not overwrite:
+        raise DataError(f"{dataset_id} exists already in {final}; choose another id or overwrite it")
+    temporary, replaced = (final.with_name(f"tmp-{os.getpid()}-{what}{final.name}") for what in ("", "old-"))
+    about: dict[str, Any] = {"description": description, "algorithm_name": algorithm, "author": author,
+                             "author_email": "unknown", "code_permalink": code}
+    try:
+        # An id may not start with a dot, so this one is seen by a `minari list` of that moment.
+        _write(episodes, dataset_id.removesuffix(final.name) + temporary.name, env, about)
+        _finish(temporary / "data", dataset_id, episodes, env)
+        if final.exists():
+            final.replace(replaced)
+        temporary.replace(final)
+    finally:
+        _clear(temporary, final)
+        _clear(replaced, final)
+    return final
+
+
+def _write(episodes: Episodes, dataset_id: str, env: Any, about: dict[str, Any]) -> None:
+    import minari
+
+    buffers: Any = _buffers(episodes)  # a generator serves where a list is asked for, and holds one episode at a time
+    observation_space, action_space = _spaces(episodes, env)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Minari's advice to add metadata, `_finish` adds some
+        minari.create_dataset_from_buffers(dataset_id, buffers, observation_space=observation_space,
+                                           action_space=action_space, data_format="hdf5", **about)
+
+
+def _buffers(episodes: Episodes) -> Iterator[Any]:
+    """One Minari buffer per episode, of views."""
+    from minari.data_collector import EpisodeBuffer
+
+    infos = {key: value for key, value in episodes.extras.items() if key != "goal" or not _goal_conditioned(episodes)}
+    for e, (a, T) in enumerate(zip(episodes.starts.tolist(), episodes.lengths.tolist(), strict=True)):
+        steps, rows = slice(a, a + T), slice(a + e, a + e + T + 1)
+        arrays: dict[str, Any] = {
+            "observations": _observations(episodes, rows), "actions": episodes.act[steps],
+            "rewards": episodes.reward[steps], "terminations": episodes.terminated[steps],
+            "truncations": episodes.truncated[steps], "infos": {k: v[rows] for k, v in infos.items()} or None}
+        yield EpisodeBuffer(**arrays)
+
+
+def _observations(episodes: Episodes, rows: slice) -> Any:
+    """What the environment gave: the vector, or the dict whose parts `obs_keys` names."""
+    obs = episodes.obs[rows]
+    if not _goal_conditioned(episodes):
+        return obs
+    achieved = obs[:, list(episodes.goal_dims)]
+    observation = obs[:, achieved.shape[1]:] if "achieved_goal" in episodes.obs_keys else obs
+    return {"observation": observation, "achieved_goal": achieved, "desired_goal": episodes.extras["goal"][rows]}
+
+
+def _goal_conditioned(episodes: Episodes) -> bool:
+    return bool(episodes.obs_keys) and "goal" in episodes.extras
+
+
+def _spaces(episodes: Episodes, env: Any) -> tuple[Any, Any]:
+    """The environment's spaces, checked against the arrays; without one unbounded spaces of the arrays' widths."""
+    from gymnasium.spaces import Box, Dict
+
+    parts = _observations(episodes, slice(0, 1))
+    widths = {k: v.shape[1] for k, v in (parts.items() if isinstance(parts, dict) else [("obs", parts)])}
+    with _environment(episodes, env) as made:
+        if made is not None:
+            wanted = obs_widths(episodes.name, made.observation_space), act_width(episodes.name, made.action_space)
+            if wanted != (widths, episodes.act_dim):
+                raise DataError(f"{episodes.name}: observation widths {widths} and action width {episodes.act_dim}; "
+                                f"its environment has {wanted[0]} and {wanted[1]}; without `env` they can be saved")
+            return made.observation_space, made.action_space
+    boxes: dict[str, Any] = {key: Box(-np.inf, np.inf, (width,), np.float32) for key, width in widths.items()}
+    return boxes.get("obs") or Dict(boxes), Box(-np.inf, np.inf, (episodes.act_dim,), np.float32)
+
+
+@contextmanager
+def _environment(episodes: Episodes, env: Any) -> Iterator[Any]:
+    """The environment given, or the one that `episodes.env` names, or None where that one is not registered here."""
+    if env is not None or episodes.env is None:
+        yield env
+        return
+    import gymnasium
+    from gymnasium.envs.registration import EnvSpec
+
+    try:
+        spec = EnvSpec.from_json(episodes.env)
+        registered = gymnasium.registry.get(spec.id)
+    except Exception as error:  # key, type and value errors: Gymnasium trusts its JSON
+        raise DataError(f"{episodes.name}: env is not Gymnasium's EnvSpec as JSON ({one_line(error)})") from error
+    files = any(isinstance(value, str) and ("/" in value or "\\" in value) for value in spec.kwargs.values())
+    # The spec may be a stranger's: making any other would run whatever code and read whatever file it names.
+    if registered is None or registered.entry_point != spec.entry_point or spec.additional_wrappers or files:
+        yield None
+        return
+    made = gymnasium.make(spec, disable_env_checker=True)
+    try:
+        yield made
+    finally:
+        made.close()
+        if model := getattr(made.unwrapped, "tmp_xml_file_path", None):  # mazes leave theirs in /tmp
+            Path(model).unlink(missing_ok=True)
+
+
+def _finish(folder: Path, dataset_id: str, episodes: Episodes, env: Any) -> None:
+    """The final id, the environment and what `read_minari` would have to guess; then everything onto the disk."""
+    path = folder / "metadata.json"
+    metadata = json.loads(path.read_text())
+    extras = [key for key in episodes.extras if key != "goal" or not _goal_conditioned(episodes)]
+    spec = episodes.env if env is None or env.spec is None else env.spec.to_json()
+    metadata |= {"dataset_id": dataset_id, "gentraj": {"extras": extras, "goal_dims": list(episodes.goal_dims),
+                                                       "obs_keys": list(episodes.obs_keys)}}
+    metadata |= {"env_spec": spec} if spec else {}
+    path.write_text(json.dumps(metadata))
+    for file in folder.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+
+
+def _sweep(final: Path) -> None:
+    """Clears what killed writers of this dataset left."""
+    for folder in final.parent.glob("tmp-*") if final.parent.is_dir() else ():
+        match = TEMPORARY.match(folder.name)
+        if match and folder.name[match.end():] == final.name and not _alive(int(match[1])):
+            _clear(folder, final)
+
+
+def _clear(folder: Path, final: Path) -> None:
+    """Removes a temporary folder; one that holds what was being replaced goes back where nothing has replaced it."""
+    if "-old-" in folder.name and folder.exists() and not final.exists():
+        folder.replace(final)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # someone else's
+        pass
+    return True

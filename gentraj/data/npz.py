@@ -1,0 +1,67 @@
+"""gentraj's own npz: the arrays of `Episodes` as they are, no pickle, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .episodes import ARRAYS, Episodes
+from .hdf5 import one_line
+from .validation import DataError
+
+FORMAT = "gentraj-episodes-1"
+
+
+def save_npz(episodes: Episodes, path: str | Path) -> Path:
+    """Writes beside `path` and renames, so that an interrupted write leaves what was there before."""
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise DataError(f"{path}: give a name that ends in .npz")
+    members: dict[str, Any] = {key: getattr(episodes, key) for key in ARRAYS}
+    members |= {f"extras/{key}": value for key, value in episodes.extras.items()}
+    members |= {"format": FORMAT, "env": episodes.env or "", "obs_keys": np.array(episodes.obs_keys, dtype=str),
+                "goal_dims": np.array(episodes.goal_dims, dtype=np.int64)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **members)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def load_npz(path: str | Path) -> Episodes:
+    """What `save_npz` wrote. Raises `DataError` naming the file."""
+    path = Path(path)
+    return Episodes(**npz_fields(open_npz(path), path))
+
+
+def npz_fields(members: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
+    """The members of an own npz -> the fields of `Episodes`."""
+    missing = {*ARRAYS, "format", "env", "obs_keys", "goal_dims"} - members.keys()
+    if missing or str(members["format"]) != FORMAT:
+        raise DataError(f"{path}: not an npz of {FORMAT}" + (f"; it lacks {', '.join(sorted(missing))}" if missing else
+                        f" but of {members['format']}; this version of gentraj cannot read it"))
+    return {key: members[key] for key in ARRAYS} | {
+        "extras": {key.removeprefix("extras/"): value for key, value in members.items() if key.startswith("extras/")},
+        "goal_dims": tuple(int(d) for d in members["goal_dims"].ravel()),
+        "obs_keys": tuple(str(k) for k in members["obs_keys"].ravel()), "name": path.stem,
+        "env": str(members["env"]) or None}
+
+
+def open_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz file; objects (pickles) are refused, and a damaged file is a `DataError`."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except Exception as error:  # zip, zlib and numpy's header parser each have their own
+        raise DataError(f"{path}: cannot be read ({one_line(error)}); give a whole npz, without pickles") from error

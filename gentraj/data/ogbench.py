@@ -1,0 +1,38 @@
+"""OGBench's npz: flat arrays without rewards; `terminals` (or `valids` being 0) marks the last row of a trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .d4rl import d4rl_fields
+from .episodes import Episodes
+from .npz import open_npz
+from .validation import DataError
+
+
+def load_ogbench(path: str | Path) -> Episodes:
+    """The last row of a trajectory is only its last observation. Rewards are 0 where the file has none and every
+    episode is truncated: OGBench's data are reward-free. Raises `DataError` naming the file.
+    """
+    path = Path(path)
+    return Episodes(**ogbench_fields(open_npz(path), path))
+
+
+def ogbench_fields(members: Mapping[str, np.ndarray], path: Path) -> dict[str, Any]:
+    """The members of the npz -> the fields of `Episodes`, not yet validated."""
+    missing = {"observations", "actions", "terminals"} - members.keys()
+    if missing:
+        raise DataError(f"{path}: not OGBench's layout; it lacks {', '.join(sorted(missing))}")
+    if members["observations"].ndim != 2:
+        raise DataError(f"{path}: observations have shape {members['observations'].shape}; images are not supported, "
+                        "only vectors (use the state version of the dataset)")
+    N = len(members["observations"])
+    last_N = (members["valids"] == 0) if "valids" in members else (members["terminals"] != 0)
+    flat = {"observations": members["observations"], "actions": members["actions"], "timeouts": last_N,
+            "terminals": np.zeros(N, dtype=bool), "rewards": members.get("rewards", np.zeros(N, np.float32))}
+    flat |= {f"infos/{key}": members[key] for key in ("qpos", "qvel") if key in members}
+    return d4rl_fields(flat, path.stem) | {"goal_dims": (0, 1) if "maze" in path.stem else ()}

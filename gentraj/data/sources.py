@@ -1,0 +1,62 @@
+"""`load_episodes`: whatever names a dataset -> `Episodes`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from .d4rl import d4rl_fields, d4rl_table, read_d4rl
+from .episodes import Episodes, concatenate
+from .minari_io import MINARI_ID, local_ids, read_minari
+from .npz import npz_fields, open_npz
+from .ogbench import ogbench_fields
+from .validation import DataError
+
+FILES = (".npz", ".hdf5", ".h5")
+
+
+def load_episodes(source: str | Path | Episodes | Sequence[str | Path | Episodes]) -> Episodes:
+    """A Minari id (`namespace/name-vN`), a D4RL id, a file (.hdf5 of D4RL's layout; .npz of gentraj's, D4RL's or
+    OGBench's), or several of these, concatenated. Raises `DataError` in one line.
+    """
+    if isinstance(source, Episodes):
+        return source
+    if isinstance(source, str | Path):
+        return Episodes(**read(source))
+    return concatenate([load_episodes(one) for one in source])
+
+
+def read(source: str | Path) -> dict[str, Any]:
+    """The fields of `Episodes`, not yet validated."""
+    path = Path(source).expanduser()
+    if path.suffix == ".npz":
+        return _npz_fields(path)
+    if path.suffix in FILES:
+        return read_d4rl(path)
+    if source in d4rl_table():
+        return read_d4rl(source)
+    if isinstance(source, str) and MINARI_ID.fullmatch(source) and ("/" in source or source in local_ids()):
+        return read_minari(source)
+    close = get_close_matches(str(source), [*d4rl_table(), *_local_ids()], cutoff=0.5)
+    raise DataError(f"'{source}' names no dataset; give a file ({', '.join(FILES)}), a Minari id such as "
+                    "D4RL/pointmaze/umaze-v2 or a D4RL id such as maze2d-umaze-v1"
+                    + (f"; did you mean {' or '.join(close)}?" if close else ""))
+
+
+def _npz_fields(path: Path) -> dict[str, Any]:
+    """One suffix, three layouts: the names of the arrays tell which."""
+    members = open_npz(path)
+    if "format" in members:
+        return npz_fields(members, path)
+    if {"rewards", "timeouts"} <= members.keys():
+        return d4rl_fields(members, path.stem)
+    return ogbench_fields(members, path)
+
+
+def _local_ids() -> list[str]:
+    with suppress(ImportError):
+        return list(local_ids())
+    return []

@@ -1,0 +1,45 @@
+"""`Windows`: batches of windows gathered by index from memory, a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..trajectory import Batch, TrajectorySpec
+from .episodes import Episodes
+
+
+class Windows:
+    """Every step of every episode starts one window; what lies past the episode's end is padding, masked.
+
+    Row h of a window that starts at step t holds the observation and the action of step t + h * stride. The action
+    beside an episode's last observation does not exist and is padding too. Padding holds zeros.
+    """
+
+    def __init__(self, episodes: Episodes, spec: TrajectorySpec):
+        for key in ("obs_dim", "act_dim"):
+            if getattr(spec, key) not in (getattr(episodes, key), 0):
+                raise ValueError(f"{key} is {getattr(spec, key)} in the model and {getattr(episodes, key)} in "
+                                 f"{episodes.name}; train on data of the model's environment")
+        self.episodes, self.spec = episodes, spec
+        self.ends = np.cumsum(episodes.lengths)  # (E,) one past the last step of each episode
+        self.offsets = np.arange(spec.horizon) * spec.stride
+
+    def __len__(self) -> int:
+        return self.episodes.num_steps
+
+    def batch(self, step: int, seed: int, size: int = 64) -> Batch:
+        """The windows of one training step, drawn with replacement; the same for the same (step, seed, size)."""
+        return self.gather(np.random.default_rng([seed, step]).integers(0, len(self), size))
+
+    def gather(self, starts_B: np.ndarray) -> Batch:
+        """The windows that start at these steps of the flat arrays."""
+        episode_B = np.searchsorted(self.ends, starts_B, side="right")
+        t_BH = starts_B[:, None] + self.offsets
+        real_act_BH, real_obs_BH = t_BH < self.ends[episode_B][:, None], t_BH <= self.ends[episode_B][:, None]
+        parts = [(self.episodes.obs, t_BH + episode_B[:, None], real_obs_BH)]
+        if self.spec.act_dim:
+            parts.append((self.episodes.act, t_BH, real_act_BH))
+        x = [np.where(real[..., None], array[np.minimum(t, len(array) - 1)], 0) for array, t, real in parts]
+        mask = [np.repeat(real[..., None], array.shape[1], 2) for array, _, real in parts]
+        return Batch(torch.from_numpy(np.concatenate(x, 2)), torch.from_numpy(np.concatenate(mask, 2)))

@@ -1,0 +1,115 @@
+import warnings
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from gentraj.data import DataError, d4rl_reference, load_d4rl, load_episodes
+
+N = 12
+OBS, ACT, REWARD = (np.arange(N * n, dtype=np.float64).reshape(N, n) for n in (3, 2, 1))
+TERMINAL, TIMEOUT = np.isin(np.arange(N), [4]), np.isin(np.arange(N), [8])  # trajectories of 5, 4 and 3 rows
+
+
+def write(path: Path, **arrays: np.ndarray) -> Path:
+    layout = {"observations": OBS, "actions": ACT, "rewards": REWARD[:, 0], "terminals": TERMINAL, "timeouts": TIMEOUT}
+    with h5py.File(path, "w") as file:
+        for key, value in (layout | arrays).items():
+            if value is not None:
+                file[key] = value
+        file["metadata/algorithm"] = "scalars must not be sliced"
+    return path
+
+
+def test_next_observations_end_each_trajectory(tmp_path):
+    e = load_d4rl(write(tmp_path / "a.hdf5", next_observations=OBS + 100))
+    assert e.lengths.tolist() == [5, 4, 3]
+    assert np.array_equal(e.obs, np.insert(OBS, [5, 9, 12], OBS[[4, 8, 11]] + 100, axis=0))
+    assert np.array_equal(e.act, ACT)
+    assert np.array_equal(e.reward, REWARD[:, 0])
+    assert np.flatnonzero(e.terminated).tolist() == [4]
+    assert np.flatnonzero(e.truncated).tolist() == [8, 11]  # the last one ends without a flag
+    assert e.obs.dtype == np.float32
+
+
+def test_without_next_observations_the_last_row_is_only_an_observation(tmp_path):
+    path = write(tmp_path / "a.hdf5", terminals=np.zeros(N, bool), timeouts=TIMEOUT | TERMINAL)
+    e = load_d4rl(path)
+    assert e.lengths.tolist() == [4, 3, 2]
+    assert np.array_equal(e.obs, OBS)
+    assert np.array_equal(e.act, np.delete(ACT, [4, 8, 11], 0))
+    assert np.flatnonzero(e.truncated).tolist() == [3, 6, 8]
+    with pytest.warns(UserWarning, match="last step of 1 trajectories, which terminates them, is dropped"):
+        assert not load_d4rl(write(tmp_path / "b.hdf5")).terminated.any()
+
+
+def test_a_trajectory_of_one_row_holds_no_step(tmp_path):
+    e = load_d4rl(write(tmp_path / "a.hdf5", terminals=np.zeros(N, bool), timeouts=np.isin(np.arange(N), [0, 5, 6])))
+    assert e.lengths.tolist() == [4, 4]
+    assert np.array_equal(e.obs, np.delete(OBS, [0, 6], 0))
+
+
+def test_columns_of_one_are_squeezed(tmp_path):
+    column = {"rewards": REWARD, "terminals": TERMINAL[:, None], "timeouts": TIMEOUT[:, None]}
+    flat = load_d4rl(write(tmp_path / "a.hdf5", next_observations=OBS))
+    assert load_d4rl(write(tmp_path / "b.hdf5", next_observations=OBS, **column)) == flat
+
+
+def test_maze2d_keeps_its_goals_and_their_entries(tmp_path, monkeypatch):
+    arrays = {"terminals": np.zeros(N, bool), "timeouts": np.zeros(N, bool), "infos/goal": OBS[:, :2] + 7,
+              "infos/qpos": OBS[:, :2], "infos/qvel": OBS[:, 2:]}
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
+    write(tmp_path / "maze2d-umaze-sparse-v1.hdf5", **arrays)
+    e = load_episodes("maze2d-umaze-v1")
+    assert (e.name, e.goal_dims, e.lengths.tolist()) == ("maze2d-umaze-v1", (0, 1), [N - 1])
+    assert np.array_equal(e.extras["goal"], OBS[:, :2] + 7)
+    assert set(e.extras) == {"goal", "qpos", "qvel"}
+
+
+def test_without_timeouts_lengths_are_needed(tmp_path):
+    path = write(tmp_path / "a.hdf5", timeouts=None, next_observations=OBS)
+    with pytest.raises(DataError, match=r"a: no 'timeouts'.*give their lengths"):
+        load_d4rl(path)
+    e = load_d4rl(path, lengths=[5, 4, 3])
+    assert e.lengths.tolist() == [5, 4, 3]
+    assert (np.flatnonzero(e.terminated).tolist(), np.flatnonzero(e.truncated).tolist()) == ([4], [8, 11])
+    with pytest.raises(DataError, match=r"sum to 9.*12 rows"):
+        load_d4rl(path, lengths=[5, 4])
+    with pytest.raises(DataError, match="episode 0, step 4: terminated is true inside the episode"):
+        load_d4rl(path, lengths=[6, 6])
+
+
+def test_kitchen_marks_every_end_with_a_float(tmp_path):
+    arrays = {"timeouts": None, "terminals": (TERMINAL | TIMEOUT).astype(np.float32), "infos": np.zeros(N)}
+    assert load_d4rl(write(tmp_path / "a.hdf5", next_observations=OBS, **arrays)).lengths.tolist() == [5, 4, 3]
+
+
+def test_the_layout_is_checked(tmp_path):
+    with pytest.raises(DataError, match="lacks actions, rewards"):
+        load_d4rl(write(tmp_path / "a.hdf5", actions=None, rewards=None))
+    with pytest.raises(DataError, match="actions has 5 rows and observations 12"):
+        load_d4rl(write(tmp_path / "b.hdf5", actions=ACT[:5]))
+
+
+def test_a_file_may_name_its_environment_but_only_a_registered_one(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        known = load_d4rl(write(tmp_path / "a.hdf5", next_observations=OBS, **{"metadata/env_id": "Hopper-v5"}))
+        code = load_d4rl(write(tmp_path / "b.hdf5", next_observations=OBS, **{"metadata/env_id": "antigravity:Fly-v0"}))
+    assert known.env is not None
+    assert '"id": "Hopper-v5"' in known.env
+    assert code.env is None
+
+
+def test_reference_scores_are_d4rls():
+    assert d4rl_reference("maze2d-large-v1") == (6.7, 273.99)
+    assert d4rl_reference("hopper-medium-v2") == (-20.272305, 3234.3)
+    with pytest.raises(DataError, match="'hopper-v9' is no D4RL id"):
+        d4rl_reference("hopper-v9")
+
+
+def test_an_id_without_its_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
+    with pytest.raises(DataError, match=f"{tmp_path}/hopper_medium-v2.hdf5 is not there"):
+        load_episodes("hopper-medium-v2")

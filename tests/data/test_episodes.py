@@ -1,0 +1,69 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from some_episodes import any_episodes, some
+
+from gentraj.data import DataError, Episodes, concatenate
+
+
+@given(any_episodes)
+def test_the_episodes_joined_are_the_dataset(e: Episodes):
+    assert concatenate(list(e)) == e
+    assert [len(one.obs) for one in e] == [T + 1 for T in e.lengths]
+    assert np.allclose(e.returns, [one.reward.sum(dtype=np.float64) for one in e])
+
+
+@given(any_episodes)
+def test_slices_are_views_and_float32_is_not_copied(e: Episodes):
+    assert np.shares_memory(e[-1].obs, e.obs)
+    assert np.shares_memory(replace(e).obs, e.obs)
+
+
+def test_equality_sees_every_field_but_the_name():
+    e = some([3, 2], goals="within", extras=("qpos",))
+    assert e == replace(e, name="other")
+    ends = np.isin(np.arange(5), [2, 4]) ^ e.terminated
+    for change in ({"reward": e.reward + 1}, {"terminated": ends}, {"goal_dims": (0, 1)},
+                   {"obs_keys": ()}, {"extras": {"goal": e.extras["goal"]}}, {"env": "{}"},
+                   {"extras": {**e.extras, "qpos": e.extras["qpos"] + 1}}):
+        assert e != replace(e, **change), change
+
+
+def cut(run: Episodes, lengths: list[int]) -> Episodes:
+    """One episode cut into several that share their border observations."""
+    ends = np.cumsum(lengths)
+    rows = np.concatenate([np.arange(end - T, end + 1) for end, T in zip(ends, lengths, strict=True)])
+    truncated = np.isin(np.arange(sum(lengths)), ends - 1)
+    return replace(run, obs=run.obs[rows], truncated=truncated, terminated=np.zeros_like(truncated),
+                   lengths=np.array(lengths), extras={k: v[rows] for k, v in run.extras.items()})
+
+
+def test_an_endless_run_cut_at_each_goal_is_stitched_whole():
+    run = some([12], goals="within", extras=("qpos",))
+    run = replace(run, terminated=np.zeros(12, bool), truncated=np.arange(12) == 11)
+    pieces = cut(run, [5, 1, 6])
+    assert pieces.continues.tolist() == [True, True]
+    assert pieces.stitched() == run
+    assert concatenate([pieces, pieces]).stitched() == concatenate([run, run])  # a new recording starts elsewhere
+
+
+def test_a_real_end_and_a_reset_are_not_stitched():
+    pieces = cut(some([12]), [5, 7])
+    assert len(replace(pieces, terminated=np.arange(12) == 4).stitched()) == 2
+    apart = some([4, 3, 5])
+    assert apart.stitched() is apart
+
+
+def test_only_datasets_of_one_environment_are_joined():
+    with pytest.raises(DataError, match="other: obs_dim is 4 but 3 in dataset"):
+        concatenate([some([3]), replace(some([3], obs_dim=4), name="other")])
+    with pytest.raises(DataError, match="at least one"):
+        concatenate([])
+
+
+def test_joining_keeps_the_extras_that_all_have():
+    joined = concatenate([some([3], extras=("qpos", "qvel")), some([2], extras=("qvel",), seed=1)])
+    assert set(joined.extras) == {"qvel"}
+    assert len(joined.extras["qvel"]) == 7

@@ -1,0 +1,78 @@
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+from some_episodes import some
+
+from gentraj.data import DataError, Episodes, inspect, problems, save_npz
+from gentraj.data.commands import inspect_source
+
+
+def bad(e: Episodes, **changes) -> Episodes:
+    return replace(e, validate=False, **changes)
+
+
+def test_a_report_says_what_is_there():
+    e = some([4, 2, 3], goals="within", extras=("qpos",))
+    flags = {"terminated": np.isin(np.arange(9), [3]), "truncated": np.isin(np.arange(9), [3, 5])}
+    e = replace(e, env='{"id": "PointMaze_UMaze-v3"}', name="mine", reward=np.arange(9.0), **flags)
+    report = inspect(e)
+    for line in ("dataset      mine", "environment  PointMaze_UMaze-v3", "episodes     3 of 9 steps in all",
+                 "length       2 to 4, median 3, mean 3", "return       6 to 21, median 9, mean 12",
+                 "1 truncated, 1 both, 1 neither", "entries [1, 2] of obs, a goal beside every observation",
+                 "obs          12 x 3", "qpos         12 x 2", "problems     none"):
+        assert line in report, line
+    assert f"{e.act[:, 1].min():.5g} to" in report
+
+
+def test_every_problem_is_reported_not_only_the_first(tmp_path):
+    e = some([4, 3], extras=("qpos",))
+    obs, act, reward, qpos = e.obs.copy(), e.act.copy(), e.reward.copy(), e.extras["qpos"].copy()
+    obs[6, 1], act[2, 0], reward[[1, 5]], qpos[0] = np.nan, np.inf, np.nan, -np.inf
+    worst = bad(e, obs=obs, act=act, reward=reward, extras={"qpos": qpos}, terminated=np.arange(7) == 1)
+    assert len(list(problems(worst))) == 5
+    report = inspect(save_npz(worst, tmp_path / "worst.npz"))
+    for line in ("problems     5", "worst: episode 1, step 1: obs is", "episode 0, step 2: act is",
+                 "episode 0, step 1: reward is nan", "(2 such rows in all)", "episode 0, step 0: qpos is",
+                 "episode 0, step 1: terminated is true inside the episode"):
+        assert line in report, line
+
+
+def test_shapes_that_do_not_fit_are_reported_together():
+    e = some([4, 3], extras=("qpos",))
+    report = inspect(bad(e, obs=e.obs[:-2], act=e.act[:, 0], extras={"qpos": e.extras["qpos"][1:]}))
+    assert "problems     3" in report
+    for line in ("obs has 7 rows; 2 episodes of 7 steps in all need 7 + 2 = 9", "act has 1 dimensions, shape (7,)",
+                 "qpos has 8 rows"):
+        assert line in report, line
+
+
+def test_a_file_is_inspected_in_a_process_of_its_own(tmp_path):
+    path = save_npz(some([3]), tmp_path / "a.npz")
+    assert inspect_source(str(path)) == inspect(path)
+    with pytest.raises(DataError, match=r"b\.npz: no such file"):
+        inspect_source(str(tmp_path / "b.npz"))
+
+
+def test_a_crash_of_that_process_is_one_line(tmp_path, monkeypatch):
+    import gentraj.data.commands as commands
+
+    monkeypatch.setattr(commands, "CHILD", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    with pytest.raises(DataError, match=r"a\.hdf5: reading it crashed"):
+        inspect_source(str(tmp_path / "a.hdf5"))
+    monkeypatch.setattr(commands, "CHILD", "import time; time.sleep(30)")
+    monkeypatch.setattr(commands, "PATIENCE", 0.2)
+    with pytest.raises(DataError, match=r"a\.hdf5: not read within"):
+        inspect_source(str(tmp_path / "a.hdf5"))
+
+
+def test_an_hdf5_file_that_is_none_is_one_line(tmp_path):
+    (tmp_path / "a.hdf5").write_bytes(b"not HDF5" * 100)
+    with pytest.raises(DataError, match=r"a\.hdf5: cannot be read") as caught:
+        inspect(tmp_path / "a.hdf5")
+    assert "\n" not in str(caught.value)
+    with h5py.File(tmp_path / "b.hdf5", "w"):
+        pass
+    with pytest.raises(DataError, match="lacks actions, observations, rewards, terminals"):
+        inspect(tmp_path / "b.hdf5")

@@ -1,0 +1,285 @@
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import gymnasium
+import h5py
+import minari
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from minari.data_collector import EpisodeBuffer
+from some_episodes import any_episodes, some
+
+from gentraj.data import DataError, Episodes, load_episodes, load_minari, save_minari
+from gentraj.data.commands import import_file, list_datasets
+
+ID = "gentraj/test/some-v0"
+PENDULUM = gymnasium.spec("Pendulum-v1").to_json()
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    return tmp_path / "minari"
+
+
+def record(observations: list, observation_space: spaces.Space, infos: list | None = None, steps: int = 3) -> str:
+    """A dataset as Minari alone would write it: float64, no notes of ours."""
+    buffer = [EpisodeBuffer(observations=obs, actions=np.full((steps, 1), 0.1), rewards=np.ones(steps),
+                            terminations=np.zeros(steps, bool), truncations=np.arange(steps) == steps - 1,
+                            infos=infos[i] if infos else None) for i, obs in enumerate(observations)]
+    about = dict.fromkeys(("description", "algorithm_name", "author", "author_email", "code_permalink"), "x")
+    with pytest.warns(UserWarning, match="env"):
+        minari.create_dataset_from_buffers(ID, buffer, observation_space=observation_space, action_space=box(1),
+                                           **about)
+    return ID
+
+
+def box(width: int) -> spaces.Box:
+    return spaces.Box(-np.inf, np.inf, (width,), np.float64)
+
+
+def goal_space(observation: int, goal: int) -> spaces.Dict:
+    return spaces.Dict(observation=box(observation), achieved_goal=box(goal), desired_goal=box(goal))
+
+
+@given(any_episodes, st.sampled_from([None, PENDULUM]))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_saved_is_loaded(e: Episodes, env: str | None):
+    e = replace(e, env=None if (e.obs_dim, e.act_dim, e.obs_keys) != (3, 1, ()) else env)  # Pendulum's widths
+    save_minari(e, ID, description="law", overwrite=True)
+    assert load_minari(ID) == e
+
+
+@pytest.mark.parametrize("goals", ["within", "joined"])
+def test_goal_conditioned_episodes_are_minaris_dicts(goals):
+    e = some([3, 2], obs_dim=4, goals=goals)
+    save_minari(e, ID, description="dicts")
+    dataset = minari.load_dataset(ID)
+    episode = dataset[1]
+    assert set(dataset.observation_space.spaces) == set(episode.observations) == {
+        "observation", "achieved_goal", "desired_goal"}
+    assert np.array_equal(episode.observations["achieved_goal"], e[1].obs[:, list(e.goal_dims)])
+    assert np.array_equal(episode.observations["desired_goal"], e[1].extras["goal"])
+    assert np.array_equal(episode.observations["observation"], e[1].obs[:, 2:] if goals == "joined" else e[1].obs)
+    assert all(space.contains(episode.observations[key][0]) for key, space in dataset.observation_space.spaces.items())
+
+
+def test_goals_within_the_observation_are_found_in_anyones_dataset():
+    obs = np.random.default_rng(0).normal(size=(2, 4, 5))
+    part = [{"observation": o, "achieved_goal": o[:, [3, 1]], "desired_goal": o[:, :2] + 1} for o in obs]
+    infos = [{"qpos": o, "success": np.zeros(4, bool), "qvel": o[:3], "goal": o} for o in obs]
+    e = load_minari(record(part, goal_space(5, 2), infos=infos))
+    assert (e.obs_keys, e.goal_dims) == (("observation",), (3, 1))
+    assert np.array_equal(e.obs, obs.reshape(-1, 5).astype(np.float32))
+    assert np.array_equal(e.extras["goal"], (obs[..., :2] + 1).reshape(-1, 2).astype(np.float32))
+    assert set(e.extras) == {"goal", "qpos"}  # qvel has no row for the last observation
+
+
+def test_goals_outside_the_observation_come_first():
+    obs = np.random.default_rng(0).normal(size=(1, 4, 5))
+    part = [{"observation": o[:, 2:], "achieved_goal": o[:, :2], "desired_goal": o[:, :2]} for o in obs]
+    e = load_minari(record(part, goal_space(3, 2)))
+    assert (e.obs_keys, e.goal_dims) == (("achieved_goal", "observation"), (0, 1))
+    assert np.array_equal(e.obs, obs[0].astype(np.float32))
+
+
+def test_what_was_noted_on_saving_is_not_guessed_again():
+    e = some([3], obs_dim=4, goals="joined")
+    e = replace(e, obs=e.obs[:, [0, 1, 0, 1]])  # the observation contains the goal, yet was joined
+    save_minari(e, ID, description="x")
+    assert load_minari(ID) == e
+
+
+def test_a_column_equal_in_most_places_is_no_goal():
+    obs = np.random.default_rng(0).normal(size=(2, 4, 2))
+    part = [{"observation": o, "achieved_goal": o.copy(), "desired_goal": o} for o in obs]
+    part[1]["achieved_goal"][3, 0] += 1
+    assert load_minari(record(part, goal_space(2, 2))).obs_keys == ("achieved_goal", "observation")
+
+
+def test_the_environment_is_recovered_with_its_spaces():
+    e = replace(some([3], act_dim=1), env=PENDULUM)
+    save_minari(e, ID, description="pendulum")
+    dataset = minari.load_dataset(ID)
+    env = dataset.recover_environment()
+    assert env.spec.id == "Pendulum-v1"
+    assert dataset.action_space == env.action_space
+    assert dataset.observation_space == env.observation_space
+    env.close()
+    assert load_minari(ID).env == PENDULUM
+
+
+def test_episodes_of_other_widths_than_their_environment_are_refused():
+    with pytest.raises(DataError, match=r"widths \{'obs': 3\} and action width 2; its environment has .* and 1"):
+        save_minari(replace(some([3]), env=PENDULUM), ID, description="x")
+
+
+MKDIR = {"entry_point": "os:mkdir", "kwargs": {"path": "canary"}}
+
+
+@pytest.mark.parametrize("trick", [
+    MKDIR, {"additional_wrappers": [MKDIR | {"name": "Wrapper"}]}, {"kwargs": {"xml_file": "/etc/passwd"}}],
+    ids=["entry point", "wrapper", "file"])
+def test_a_spec_that_names_other_code_or_files_is_kept_but_never_run(tmp_path, monkeypatch, trick):
+    monkeypatch.chdir(tmp_path)
+    env = EnvSpec.from_json(json.dumps(json.loads(PENDULUM) | trick)).to_json()
+    save_minari(replace(some([3], act_dim=1), env=env), ID, description="x")
+    assert load_minari(ID).env == env
+    metadata = minari.load_dataset(ID).storage.data_path / "metadata.json"
+    metadata.write_text(json.dumps({k: v for k, v in json.loads(metadata.read_text()).items() if "space" not in k}))
+    with pytest.raises(DataError, match="no action_space, observation_space"):  # Minari would make the environment
+        load_minari(ID)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_what_was_being_replaced_when_the_writer_was_killed_comes_back(root):
+    save_minari(some([3]), ID, description="x")
+    (root / ID).rename(root / "gentraj/test" / f"tmp-{2**22 + 1}-old-some-v0")
+    with pytest.raises(DataError, match="exists already"):
+        save_minari(some([4]), ID, description="y")
+    assert load_minari(ID) == some([3])
+
+
+def test_a_taken_id_is_refused_and_overwriting_replaces_it(root):
+    save_minari(some([3]), ID, description="first")
+    with pytest.raises(DataError, match="gentraj/test/some-v0 exists already"):
+        save_minari(some([4]), ID, description="second")
+    save_minari(some([5]), ID, description="third", overwrite=True)
+    assert load_minari(ID) == some([5])
+    assert sorted(p.name for p in (root / "gentraj/test").iterdir() if p.is_dir()) == ["some-v0"]
+
+
+def test_an_interrupted_write_leaves_nothing_half_made(root, monkeypatch):
+    import gentraj.data.minari_writer as writer
+
+    def broken(episodes, rows):
+        if rows.start:
+            raise KeyboardInterrupt
+        return episodes.obs[rows]
+
+    save_minari(some([3]), ID, description="before")
+    monkeypatch.setattr(writer, "_observations", broken)
+    with pytest.raises(KeyboardInterrupt):
+        save_minari(some([3, 4]), ID, description="after", overwrite=True)
+    assert load_minari(ID) == some([3])
+    assert sorted(p.name for p in (root / "gentraj/test").iterdir() if p.is_dir()) == ["some-v0"]
+
+
+def test_a_replacement_that_fails_leaves_what_was_there(monkeypatch):
+    save_minari(some([3]), ID, description="before")
+    rename = Path.replace
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name.startswith("tmp-") and "-old-" not in self.name:
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="no"):
+        save_minari(some([4]), ID, description="after", overwrite=True)
+    assert load_minari(ID) == some([3])
+
+
+def test_the_leftovers_of_a_killed_write_are_swept_but_not_a_living_writers(root):
+    dead, alive = (root / "gentraj/test" / f"tmp-{pid}-some-v0" for pid in (2**22 + 1, os.getppid()))  # above any pid
+    for folder in (dead, alive):
+        (folder / "data").mkdir(parents=True)
+    save_minari(some([3]), ID, description="x")
+    assert (dead.exists(), alive.exists()) == (False, True)
+    shutil.copytree(root / ID, alive, dirs_exist_ok=True)
+    assert [row["id"] for row in list_datasets()] == [ID]
+
+
+@pytest.mark.parametrize("space", [
+    spaces.Discrete(4), spaces.MultiBinary(3), spaces.Text(5), spaces.Tuple([box(2), box(1)]),
+    spaces.Box(0, 255, (4, 4, 3), np.uint8), spaces.Dict(camera=box(2)),
+    spaces.Dict(observation=box(2), achieved_goal=box(2), desired_goal=box(2), camera=box(2)),
+    spaces.Dict(observation=box(2), achieved_goal=box(2), desired_goal=spaces.Dict(kettle=box(2))),
+], ids=lambda space: type(space).__name__)
+def test_spaces_that_are_not_vectors_are_refused_before_their_data_are_read(space):
+    dataset = minari.load_dataset(record([np.zeros((4, 2))], box(2)))
+    for which in ("observation", "action"):
+        path = dataset.storage.data_path / "metadata.json"
+        before = json.loads(path.read_text())
+        path.write_text(json.dumps(before | {f"{which}_space": minari.serialization.serialize_space(space)}))
+        (dataset.storage.data_path / "main_data.hdf5").write_bytes(b"never opened")
+        with pytest.raises(DataError, match=rf"{ID}: {which} space .* is not supported, .*flatten"):
+            load_minari(ID)
+        path.write_text(json.dumps(before))
+
+
+def test_t_observations_for_t_actions_names_both_numbers():
+    with pytest.raises(DataError, match=r"episode 1: observations has shape \(3, 2\); its 3 steps need \(4, 2\)"):
+        load_minari(record([np.zeros((4, 2)), np.zeros((3, 2))], box(2)))
+
+
+def test_an_episode_of_another_width_is_named():
+    with pytest.raises(DataError, match=r"episode 1: observations has shape \(4, 5\); its 3 steps need \(4, 2\)"):
+        load_minari(record([np.zeros((4, 2)), np.zeros((4, 5))], box(2)))
+
+
+def test_an_absent_id_names_those_that_are_close():
+    save_minari(some([3]), "gentraj/pointmaze/umaze-v0", description="x")
+    with pytest.raises(DataError, match=r"did you mean gentraj/pointmaze/umaze-v0.*gentraj data make"):
+        load_minari("gentraj/pointmaze/umase-v0")
+    with pytest.raises(DataError, match=r"D4RL/pointmaze/umaze-v2: no such dataset.*could not be downloaded"):
+        load_minari("D4RL/pointmaze/umaze-v2")
+
+
+def test_another_file_is_not_reached_through_links(root, tmp_path):
+    save_minari(some([3]), ID, description="x")
+    file = root / ID / "data/main_data.hdf5"
+    with h5py.File(tmp_path / "secret.hdf5", "w") as secret:
+        secret["rewards"] = np.ones(3, np.float32)
+    with h5py.File(file, "a") as data:
+        del data["episode_0/rewards"]
+        data["episode_0/rewards"] = h5py.ExternalLink(str(tmp_path / "secret.hdf5"), "rewards")
+    with pytest.raises(DataError, match="lies in another file"):
+        load_minari(ID)
+    with h5py.File(file, "a") as data:
+        del data["episode_0/rewards"]
+        raw = [(str(tmp_path / "secret.hdf5"), 0, 12)]  # its bytes, as numbers
+        data["episode_0"].create_dataset("rewards", (3,), np.float32, external=raw)
+    with pytest.raises(DataError, match="lies in another file"):
+        load_minari(ID)
+    with h5py.File(file, "a") as data:
+        del data["episode_0/rewards"]
+        layout = h5py.VirtualLayout((3,), np.float32)
+        layout[:] = h5py.VirtualSource(str(tmp_path / "secret.hdf5"), "rewards", (3,))
+        data["episode_0"].create_virtual_dataset("rewards", layout)
+    with pytest.raises(DataError, match="lies in another file"):
+        load_minari(ID)
+    file.rename(tmp_path / "outside.hdf5")
+    file.symlink_to(tmp_path / "outside.hdf5")
+    with pytest.raises(DataError, match="its files lie outside"):
+        load_minari(ID)
+
+
+def test_an_endless_run_its_pieces_and_episodes_with_resets_are_told_apart():
+    run = replace(some([12], goals="within"), terminated=np.zeros(12, bool), truncated=np.arange(12) == 11)
+    rows = [*range(6), *range(5, 7), *range(6, 13)]  # cut at two goals: after 5 steps and after 1
+    pieces = replace(run, obs=run.obs[rows], extras={"goal": run.extras["goal"][rows]}, lengths=np.array([5, 1, 6]),
+                     truncated=np.isin(np.arange(12), [4, 5, 11]))
+    for name, e in (("run", run), ("pieces", pieces), ("resets", some([5, 1, 6], goals="within"))):
+        save_minari(e, f"test/{name}-v0", description=name)
+    assert load_minari("test/run-v0").stitched() == load_minari("test/pieces-v0").stitched() == run
+    assert len(load_minari("test/resets-v0").stitched()) == 3
+
+
+def test_a_file_is_imported_and_listed(tmp_path):
+    from gentraj.data import save_npz
+
+    assert import_file(save_npz(some([3, 4]), tmp_path / "mine.npz"), "mine/recorded-v1") == "mine/recorded-v1"
+    assert load_episodes("mine/recorded-v1") == some([3, 4])
+    (row,) = list_datasets()
+    assert (row["id"], row["episodes"], row["steps"]) == ("mine/recorded-v1", 2, 7)
+    assert "mine.npz" in row["description"]
+    with pytest.raises(DataError, match="'recorded' is not a Minari id"):
+        import_file(tmp_path / "mine.npz", "recorded")

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from some_episodes import any_episodes, some
+
+from gentraj.data import DataError, Episodes, load_episodes, load_npz, save_npz
+
+
+@given(any_episodes)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_saved_is_loaded(tmp_path, e: Episodes):
+    assert load_npz(save_npz(e, tmp_path / "a.npz")) == e
+
+
+def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
+    path = save_npz(some([3]), tmp_path / "a.npz")
+
+    def torn(file, **members):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", torn)
+    with pytest.raises(KeyboardInterrupt):
+        save_npz(some([9]), path)
+    assert load_npz(path) == some([3])
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_a_file_is_replaced_not_written_over(tmp_path):
+    path = save_npz(some([3]), tmp_path / "a.npz")
+    before = path.read_bytes()
+    with path.open("rb") as reader:
+        save_npz(some([9]), path)
+        assert reader.read() == before
+
+
+def test_another_version_is_refused(tmp_path):
+    path = save_npz(some([3]), tmp_path / "a.npz")
+    np.savez(path, **(dict(np.load(path)) | {"format": "gentraj-episodes-2"}))
+    with pytest.raises(DataError, match="gentraj-episodes-2; this version of gentraj cannot read it"):
+        load_npz(path)
+
+
+def ogbench(path, **more):
+    flat = {"observations": np.arange(24.0).reshape(8, 3), "actions": np.arange(16.0).reshape(8, 2),
+            "qpos": np.ones((8, 4)), "terminals": np.isin(np.arange(8), [3, 7]).astype(np.float32)}
+    np.savez(path, **flat | more)
+    return path
+
+
+def test_ogbench_trajectories_end_with_an_observation(tmp_path):
+    e = load_episodes(ogbench(tmp_path / "antmaze-large-navigate-v0.npz"))
+    assert e.lengths.tolist() == [3, 3]
+    assert np.array_equal(e.obs, np.arange(24.0).reshape(8, 3))
+    assert np.array_equal(e.act, np.delete(np.arange(16.0).reshape(8, 2), [3, 7], 0))
+    assert np.flatnonzero(e.truncated).tolist() == [2, 5]
+    assert not e.terminated.any()
+    assert not e.reward.any()
+    assert e.goal_dims == (0, 1)
+    assert e.extras["qpos"].shape == (8, 4)
+
+
+def test_ogbench_compact_data_mark_the_last_row_as_not_valid(tmp_path):
+    # There `terminals` is true at the last transition as well as at the row after it.
+    compact = {"valids": ~np.isin(np.arange(8), [3, 7]), "terminals": np.isin(np.arange(8), [2, 3, 6, 7])}
+    plain = load_episodes(ogbench(tmp_path / "cube-v0.npz"))
+    assert load_episodes(ogbench(tmp_path / "cube-compact-v0.npz", **compact)) == plain
+
+
+def test_ogbench_images_are_refused(tmp_path):
+    with pytest.raises(DataError, match="images are not supported"):
+        load_episodes(ogbench(tmp_path / "visual-cube-v0.npz", observations=np.zeros((8, 4, 4, 3), np.uint8)))
+
+
+def test_an_npz_in_d4rls_layout_is_read_as_such(tmp_path):
+    ends = np.isin(np.arange(8), [3, 7])
+    path = ogbench(tmp_path / "door.npz", rewards=np.ones((8, 1)), terminals=np.zeros(8, bool), timeouts=ends)
+    e = load_episodes(path)
+    assert e.lengths.tolist() == [3, 3]
+    assert e.reward.tolist() == [1] * 6

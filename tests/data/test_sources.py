@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from some_episodes import some
+
+from gentraj.data import DataError, concatenate, load_episodes, save_minari, save_npz
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+
+
+def test_several_sources_are_one_dataset(tmp_path):
+    path = save_npz(some([3]), tmp_path / "a.npz")
+    save_minari(some([2, 4], seed=1), "mine/b-v0", description="b")
+    joined = load_episodes([path, "mine/b-v0", some([1], seed=2)])
+    assert joined == concatenate([some([3]), some([2, 4], seed=1), some([1], seed=2)])
+    assert joined.name == "a+mine/b-v0+dataset"
+
+
+def test_an_id_without_a_namespace_is_minaris_if_it_is_there():
+    save_minari(some([3]), "plain-v0", description="x")
+    assert load_episodes("plain-v0") == some([3])
+
+
+@pytest.mark.parametrize("source", ["../../etc/passwd", "/etc/hostname", "a/../../b-v0", "gentraj/pointmaze", "x", ""])
+def test_what_names_no_dataset_is_refused_in_one_line_that_says_what_does(source):
+    with pytest.raises(DataError, match=r"names no dataset; give a file .*Minari id.*D4RL id") as caught:
+        load_episodes(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_typing_error_gets_what_was_meant():
+    with pytest.raises(DataError, match="did you mean maze2d-umaze-v1"):
+        load_episodes("maze2d-umase-v1")
+
+
+def test_nothing_outside_minaris_folder_is_opened(tmp_path, monkeypatch):
+    save_minari(some([3]), "outside-v0", description="x")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari" / "inner"))
+    (tmp_path / "minari/inner").mkdir()
+    for trick in ("../outside-v0", str(tmp_path / "minari/outside-v0"), "x/../../outside-v0"):
+        with pytest.raises(DataError):
+            load_episodes(trick)
+
+
+def test_an_absent_file_is_named(tmp_path):
+    for name in ("a.npz", "a.hdf5", "a.h5"):
+        with pytest.raises(DataError, match=f"{name}: no such file"):
+            load_episodes(tmp_path / name)
+
+
+def test_a_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_npz(some([3]), tmp_path / "a.npz")
+    assert np.array_equal(load_episodes("~/a.npz").obs, some([3]).obs)

@@ -1,0 +1,78 @@
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from some_episodes import any_lengths, some
+
+from gentraj.data import Episodes, Windows
+from gentraj.trajectory import TrajectorySpec
+
+
+def numbered(lengths: list[int]) -> Episodes:
+    """obs is (episode, t), act is (episode, t): every entry says where it belongs. From 1 on, for padding is 0."""
+    obs = np.concatenate([[(e + 1, t + 1) for t in range(T + 1)] for e, T in enumerate(lengths)])
+    act = np.concatenate([[(e + 1, t + 1) for t in range(T)] for e, T in enumerate(lengths)])
+    S = len(act)
+    return Episodes(obs, act, np.zeros(S), np.zeros(S, bool), np.zeros(S, bool), np.array(lengths))
+
+
+@given(any_lengths, st.integers(1, 9), st.integers(1, 3))
+def test_windows_hold_every_step_never_cross_an_episode_and_mask_what_is_not_real(lengths, horizon, stride):
+    e = numbered(lengths)
+    windows = Windows(e, TrajectorySpec(2, 2, horizon, stride))
+    batch = windows.gather(np.arange(len(windows)))
+    obs, act = batch.x_BHD[..., :2], batch.x_BHD[..., 2:]
+    real_obs, real_act = batch.mask_BHD[..., 0], batch.mask_BHD[..., 2]
+    starts = np.concatenate([[(i + 1, t + 1) for t in range(T)] for i, T in enumerate(lengths)])
+
+    assert {tuple(row) for row in act[real_act].int().tolist()} == {tuple(row) for row in e.act.astype(int)}
+    episode = torch.from_numpy(starts[:, :1]).float()
+    t = torch.from_numpy(starts[:, 1:]) + stride * torch.arange(horizon)
+    last = torch.tensor(lengths)[starts[:, 0] - 1][:, None]
+    assert torch.equal(real_obs, t <= last + 1)
+    assert torch.equal(real_act, t <= last)
+    for values, real in ((obs, real_obs), (act, real_act)):  # the right numbers where real, zeros where not
+        assert torch.equal(values[..., 0], episode * real)
+        assert torch.equal(values[..., 1], t * real)
+    assert batch.mask_BHD.sum() == 2 * (real_obs.sum() + real_act.sum())
+    assert batch.x_BHD.dtype == torch.float32
+
+
+def test_a_batch_is_a_function_of_seed_and_step_alone():
+    windows = Windows(some([20, 30]), TrajectorySpec(3, 2, 4))
+    first = windows.batch(7, 3, 16)
+    torch.manual_seed(1)
+    np.random.default_rng(1).random(9)
+    windows.batch(8, 3, 16)
+    again, other_step, other_seed = windows.batch(7, 3, 16), windows.batch(8, 3, 16), windows.batch(7, 4, 16)
+    assert torch.equal(first.x_BHD, again.x_BHD)
+    assert not torch.equal(first.x_BHD, other_step.x_BHD)
+    assert not torch.equal(first.x_BHD, other_seed.x_BHD)
+
+
+def test_state_only_windows_hold_observations_alone():
+    e = some([5])
+    batch = Windows(e, TrajectorySpec(3, 0, 6)).gather(np.array([0]))
+    assert torch.equal(batch.x_BHD[0], torch.from_numpy(e.obs))
+    assert batch.mask_BHD.all()
+
+
+def test_a_model_of_other_widths_is_refused():
+    with pytest.raises(ValueError, match="obs_dim is 4 in the model and 3 in dataset"):
+        Windows(some([5]), TrajectorySpec(4, 2, 2))
+    with pytest.raises(ValueError, match="act_dim is 1 in the model and 2 in dataset"):
+        Windows(some([5]), TrajectorySpec(3, 1, 2))
+
+
+def test_windows_are_gathered_not_stored():
+    e = some([100_000], obs_dim=30)
+    start = time.process_time()
+    windows = Windows(e, TrajectorySpec(30, 2, 64, 8))
+    batch = windows.batch(0, 0, 256)
+    assert time.process_time() - start < 1  # all windows at once would be 800 MB
+    held = sum(v.nbytes for v in vars(windows).values() if isinstance(v, np.ndarray))
+    assert held < 1e4
+    assert batch.x_BHD.shape == (256, 64, 32)
