@@ -1,0 +1,143 @@
+"""`Diffusion` as a `TrajectoryModel`: what it is trained on, what it returns."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from gentraj.conditioning import ConditionMix
+from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.diffusion.denoiser import PREDICTIONS
+from gentraj.networks import TemporalUNetConfig
+from gentraj.normalize import Normalizer
+from gentraj.optimization import NonFinite
+from gentraj.randomness import generator
+from gentraj.trajectory import Batch, Condition, TrajectorySpec
+
+SPEC = TrajectorySpec(obs_dim=3, act_dim=2, horizon=8)
+
+
+def make(**changes: object) -> Diffusion:
+    torch.manual_seed(0)
+    config = DiffusionConfig(**{"network": TemporalUNetConfig(8, (1, 2)), **changes})  # type: ignore[arg-type]
+    return Diffusion(SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)))
+
+
+def batch(rows: tuple[int, ...] = (8, 8, 5, 2)) -> Batch:
+    x = torch.randn(len(rows), 8, 5, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 6.0)
+    real = (torch.arange(8) < torch.tensor(rows)[:, None])[..., None].expand(-1, -1, 5)
+    return Batch(x * real, real)
+
+
+CONDITIONS: dict[str, Callable[[Condition], Condition]] = {
+    "none": lambda c: c,
+    "start": lambda c: c.with_obs(0, torch.tensor([0.1, 0.2, 0.3])),
+    "goal": lambda c: c.with_obs(0, torch.ones(3)).with_obs(5, torch.tensor([1.7, -0.3]), dims=(0, 2)),
+    "actions": lambda c: c.with_obs(0, torch.ones(3)).with_actions(torch.full((c.batch, 8, 2), 0.7)),
+    "prefix": lambda c: c.with_prefix(torch.full((c.batch, 3, 5), 0.33)),
+    "everything": lambda c: c.with_prefix(torch.full((c.batch, 8, 5), 0.33)),
+}
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("kind", CONDITIONS)
+def test_known_entries_come_back_bit_equal(kind: str, sampler: str) -> None:
+    condition = CONDITIONS[kind](Condition.unknown(SPEC, 2))
+    x = make(sampler=sampler).sample(condition, 3, seed=1)
+    assert x.shape == (2, 3, 8, 5) and torch.isfinite(x).all()
+    for n in range(3):
+        assert torch.equal(x[:, n][condition.mask_BHD], condition.values_BHD[condition.mask_BHD])
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 40])
+def test_a_sample_does_not_depend_on_how_many_are_drawn(count: int) -> None:
+    model, obs = make(), torch.randn(50, 3, generator=torch.Generator().manual_seed(3))
+    condition = Condition.unknown(SPEC, 50).with_obs(0, obs)
+    many = model.sample(condition, seed=list(range(50)))
+    few = model.sample(condition[:count], seed=list(range(count)))
+    torch.testing.assert_close(few, many[:count], rtol=1e-5, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
+    model, condition = make(), Condition.unknown(SPEC, 2)
+    first = model.sample(condition, 2, seed=5)
+    torch.manual_seed(99)
+    assert torch.equal(first, model.sample(condition, 2, seed=5))
+    assert not torch.equal(first, model.sample(condition, 2, seed=6))
+    assert not torch.equal(first[0], first[1])
+
+
+def test_observers_see_every_step() -> None:
+    seen = []
+    make().sample(Condition.unknown(SPEC), 3, steps=4, observe=lambda x, t: seen.append((x.shape, round(t.item(), 2))))
+    assert seen == [((3, 8, 5), 0.75), ((3, 8, 5), 0.5), ((3, 8, 5), 0.25), ((3, 8, 5), 0.0)]
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_padding_changes_neither_the_loss_nor_the_gradient(prediction: str) -> None:
+    gradients = []
+    for noise in (0.0, 100.0):
+        model, data = make(prediction=prediction), batch()
+        x = torch.where(data.mask_BHD, data.x_BHD, noise)
+        loss = model.update(Batch(x, data.mask_BHD), model.optimizers(), generator(1))["loss"]
+        gradients.append((loss, [p.grad.clone() for p in model.network.parameters() if p.grad is not None]))
+    assert torch.equal(gradients[0][0], gradients[1][0])
+    assert all(torch.equal(a, b) for a, b in zip(gradients[0][1], gradients[1][1], strict=True))
+
+
+def test_a_fully_known_batch_teaches_nothing() -> None:
+    model = make(mix=ConditionMix(start=0, goal=0, actions=1, observations=1))
+    assert model.update(batch(), model.optimizers(), generator(1))["loss"] == 0
+
+
+def test_an_update_learns() -> None:
+    model = make(learning_rate=3e-3)
+    optimizers, data = model.optimizers(), batch((8,) * 32)
+    losses = [model.update(data, optimizers, generator(step))["loss"].item() for step in range(150)]
+    assert sum(losses[-20:]) < 0.6 * sum(losses[:20])
+
+
+def test_the_averaged_weights_follow_the_trained_ones() -> None:
+    model = make(ema=0.9, learning_rate=1e-2)
+    optimizers = model.optimizers()
+    model.update(batch(), optimizers, generator(0))  # the average starts at the first trained weights
+    average = copy.deepcopy(model.ema.module)
+    model.update(batch(), optimizers, generator(1))
+    weights = (net.parameters() for net in (model.ema.module, average, model.network))
+    for now, before, trained in zip(*weights, strict=True):
+        torch.testing.assert_close(now, 0.9 * before + 0.1 * trained)
+
+
+def test_a_number_that_is_not_finite_stops_before_anything_changes() -> None:
+    model = make()
+    with torch.no_grad():
+        next(iter(model.network.parameters())).view(-1)[0] = torch.inf
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(NonFinite, match="the loss is"):
+        model.update(batch(), model.optimizers(), generator(0))
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+
+
+def test_the_normaliser_is_inside_the_model_only() -> None:
+    """Data moved and stretched, with a normaliser that knows it, give the moved and stretched samples."""
+    plain = make()
+    moved = copy.deepcopy(plain)
+    moved.normalizer = Normalizer(plain.normalizer.shift_D * 2 + 1, plain.normalizer.scale_D * 2)
+    condition = Condition.unknown(SPEC, 2).with_obs(0, torch.ones(3))
+    there = Condition.unknown(SPEC, 2).with_obs(0, torch.full((3,), 3.0))
+    torch.testing.assert_close(moved.sample(there), plain.sample(condition) * 2 + 1, rtol=1e-4, atol=1e-4)
+
+
+def test_a_guide_or_a_seed_too_few_is_refused() -> None:
+    with pytest.raises(NotImplementedError, match="sample without a guide"):
+        make().sample(Condition.unknown(SPEC), guide=lambda x: x.sum((1, 2)))
+    with pytest.raises(ValueError, match="2 seeds were given for 3 samples"):
+        make().sample(Condition.unknown(SPEC), 3, seed=[1, 2])
+
+
+def test_the_denoising_error_is_zero_for_what_is_wholly_known() -> None:
+    model, x = make(), batch((8, 8)).x_BHD
+    known = Condition(SPEC, x, torch.ones(2, 8, 5, dtype=torch.bool))
+    torch.testing.assert_close(model.denoising_error(x, known, 0.5, [0, 1]), torch.zeros(2, 8), atol=1e-8, rtol=0)
+    assert (model.denoising_error(x, Condition.unknown(SPEC, 2), 0.5, [0, 1]) > 0).all()
