@@ -1,0 +1,107 @@
+"""What the fault tests share: a tiny run, a crash at the k-th file operation, forged checkpoints, processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from tiny import run_tiny
+
+from gentraj import checkpoint
+from gentraj.training_log import read_metrics
+
+ROOT = Path(__file__).parents[2]
+OPERATIONS = ("open", "write", "fsync", "replace", "mkdir", "unlink", "rmdir")
+
+
+class Crash(BaseException):
+    """The machine stops here. Not an `Exception`: whoever handles errors must not handle this one."""
+
+
+@contextmanager
+def _crash_at(k: int, torn: bool = False) -> Iterator[list[str]]:
+    """The k-th file operation (from 0) does not happen, and none after it; a torn write leaves half of its bytes.
+
+    Gives the list of the operations that were begun.
+    """
+    begun: list[str] = []
+
+    def fragile(name: str, real: Callable) -> Callable:
+        def operation(*args, **kwargs):
+            begun.append(name)
+            if len(begun) <= k:
+                return real(*args, **kwargs)
+            if torn and name == "write" and len(begun) == k + 1:
+                real(args[0], args[1][: len(args[1]) // 2])
+            raise Crash
+        return operation
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in OPERATIONS:
+            patch.setattr(os, name, fragile(name, getattr(os, name)))
+        with suppress(Crash):
+            yield begun
+
+
+def _forge(path: Path, files: dict[str, bytes], changes: dict | None = None) -> None:
+    """Puts other bytes into files of a checkpoint and `changes` into its meta.json, with every hash right again."""
+    body = json.loads((path / "meta.json").read_text())
+    for name, data in files.items():
+        (path / name).write_bytes(data)
+        body["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    del body["sha256"]
+    (path / "meta.json").write_bytes(checkpoint._signed(body | (changes or {})))
+
+
+def _fingerprint(folder: Path) -> tuple[dict[str, str], list[dict]]:
+    """Hashes of the newest checkpoint's tensors, and the rows of metrics without their wall-clock seconds."""
+    files = checkpoint.load(folder).folder.glob("*.safetensors")
+    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in read_metrics(folder)]
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}, rows
+
+
+@pytest.fixture(scope="session")
+def crash_at():
+    return _crash_at
+
+
+@pytest.fixture(scope="session")
+def forge():
+    return _forge
+
+
+@pytest.fixture(scope="session")
+def fingerprint():
+    return _fingerprint
+
+
+@pytest.fixture
+def tiny_run(tmp_path: Path) -> Path:
+    """A finished run of 60 steps with the checkpoints 20, 40 and 60."""
+    run_tiny(tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts tiny.py in a process of its own; what still runs at the end of the test is killed."""
+    started: list[subprocess.Popen] = []
+
+    def start(*args: object) -> subprocess.Popen:
+        command = [sys.executable, str(Path(__file__).with_name("tiny.py")), *map(str, args)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,121 @@
+"""FAULTS 36 and 38: an environment that misbehaves, and an agent made for another one, are named in one line.
+
+39 (autoreset and early ends) is tests/envs/test_rollout.py.
+"""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Dict, Discrete
+
+from envs.agents import RandomAgent
+from envs.making import environment_factory
+from envs.rollout import rollout
+from envs.vector import EnvironmentFault, VectorEnvironment
+from gentraj.trajectory import TrajectorySpec
+
+
+class Faulty(gymnasium.Env):
+    """Well behaved but for what `break_step(step, result)` makes of its steps."""
+
+    observation_space = Box(-10, 10, (3,), np.float64)
+    action_space = Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, break_step=lambda step, result: result):
+        self.break_step, self.step_number = break_step, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.step_number = 0
+        return np.zeros(3), {}
+
+    def step(self, action):
+        self.step_number += 1
+        return self.break_step(self.step_number, (np.zeros(3), 0.0, False, self.step_number == 6, {}))
+
+
+def raise_two(step, result):
+    raise OSError(2, "the simulator is gone")
+
+
+FAULTS = {
+    "observation": (lambda r: (np.array([0, np.nan, 0]), *r[1:]), "observation is .*nan"),
+    "reward": (lambda r: (r[0], float("nan"), *r[2:]), "reward is nan"),
+    "infinite reward": (lambda r: (r[0], float("-inf"), *r[2:]), "reward is -inf"),
+    "shape": (lambda r: (np.zeros(4), *r[1:]), "Error: .*shape"),
+    "type": (lambda r: ("three", *r[1:]), "ValueError"),
+    "bounds": (lambda r: (np.array([0, 11.0, 0]), *r[1:]), "observation is .*11.*outside the environment's own"),
+    "old gym": (lambda r: (r[0], r[1], False, {}), "not enough values to unpack"),
+    "exception": (lambda r: raise_two(0, r), "the simulator is gone"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_what_an_environment_does_wrong_is_named_with_its_id_and_step(fault, num_envs):
+    wrong, message = FAULTS[fault]
+    make = lambda: Faulty(lambda step, result: wrong(result) if step == 4 else result)  # noqa: E731
+    with pytest.raises(EnvironmentFault, match=rf"Faulty.*step 4: .*{message}") as error:
+        rollout(RandomAgent([-1, -1], [1, 1]), make, 3, num_envs=num_envs, progress=False)
+    assert "\n" not in str(error.value)
+
+
+def test_a_well_behaved_environment_passes():
+    assert (rollout(RandomAgent([-1, -1], [1, 1]), Faulty, 3, num_envs=2, progress=False).lengths == 6).all()
+
+
+class Fixed:
+    def __init__(self, act, spec=None):
+        self.fixed, self.spec = torch.tensor(act), spec
+
+    def reset(self, mask_B=None, seeds_B=None): ...
+
+    def act(self, obs_BO, goal_BG=None):
+        return self.fixed.expand(len(obs_BO), -1)
+
+
+@pytest.mark.parametrize(("act", "kind", "message"), [
+    ([0.0, float("nan")], EnvironmentFault, "step 0: the agent's action is .*nan.*finite"),
+    ([0.0, 1.001], EnvironmentFault, "step 0: the agent's action is .*1.001.*clip it in the agent"),
+    ([0.0], ValueError, r"shape \(2, 1\); Faulty needs \(2, 2\)")])
+def test_an_action_that_the_environment_cannot_take_never_reaches_it(act, kind, message):
+    with pytest.raises(kind, match=message):
+        rollout(Fixed(act), Faulty, 2, progress=False)
+
+
+@pytest.mark.parametrize(("obs_dim", "act_dim"), [(4, 2), (3, 1)])
+def test_an_agent_made_for_another_environment_is_refused_with_both_layouts(obs_dim, act_dim):
+    agent = Fixed([0.0, 0.0], TrajectorySpec(obs_dim, act_dim, 8))
+    both = f"obs_dim {obs_dim} and act_dim {act_dim}, but Faulty has obs_dim 3 and act_dim 2"
+    with pytest.raises(ValueError, match=both):
+        rollout(agent, Faulty, 1, progress=False)
+
+
+def test_state_only_agents_and_right_ones_fit():
+    for act_dim in (0, 2):
+        rollout(Fixed([0.0, 0.0], TrajectorySpec(3, act_dim, 8)), Faulty, 1, progress=False)
+
+
+def test_goal_entries_must_be_as_many_as_the_goal_has():
+    factory = environment_factory("pointmaze-umaze")
+    with pytest.raises(ValueError, match=r"goal_dims \(0, 1, 2\) name 3 entries, but PointMaze_UMaze-v3 has .* 2"):
+        rollout(RandomAgent([-1, -1], [1, 1]), factory, 1, goal_dims=(0, 1, 2), progress=False)
+
+
+@pytest.mark.parametrize(("observation", "action", "message"), [
+    (Box(0, 255, (8, 8, 3), np.uint8), None, "observation space .* not supported; flatten"),
+    (Discrete(4), None, "observation space .* not supported"),
+    (Dict(pixels=Box(0, 1, (2,))), None, "obs_keys"),
+    (None, Discrete(4), "action space .* not supported; only a 1-D Box")])
+def test_spaces_that_are_not_flat_are_refused_before_any_step(observation, action, message):
+    env = Faulty()
+    env.observation_space = observation or env.observation_space
+    env.action_space = action or env.action_space
+    with pytest.raises(ValueError, match=message):
+        VectorEnvironment(lambda: env, 1)
+
+
+def test_no_episodes_is_refused():
+    with pytest.raises(ValueError, match="episodes is 0"):
+        rollout(Fixed([0.0, 0.0]), Faulty, 0, progress=False)

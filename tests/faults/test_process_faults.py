@@ -1,0 +1,84 @@
+"""FAULTS 1, 5, 6, 8 and 9 with real processes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import run_tiny
+
+from gentraj.checkpoint import load
+from gentraj.runlock import RunLock
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("trial", [0, 1, *(pytest.param(k, marks=pytest.mark.slow) for k in range(2, 10))])
+def test_killed_at_random_and_resumed_gives_the_same_bits(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory,
+                                                          spawn, fingerprint, trial: int) -> None:
+    """FAULTS 1."""
+    rng, folder, whole = random.Random(trial), tmp_path / "run", tmp_path_factory.getbasetemp() / "never-killed"
+    if not whole.exists():
+        run_tiny(whole, steps=200)
+    for kill in range(1 + trial % 2):
+        process = spawn(folder, "--steps", 200, "--pause", 0.005, *(["--resume"] if kill else []))
+        assert process.stdout.readline(), process.stderr.read()  # it trains
+        time.sleep(rng.uniform(0, 0.5))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    run_tiny(folder, steps=200, resume=True)
+    assert fingerprint(folder) == fingerprint(whole)
+
+
+def test_terminated_it_saves_and_says_so(tmp_path: Path, spawn) -> None:
+    """FAULTS 8."""
+    process = spawn(tmp_path, "--steps", 10**6, "--pause", 0.005)
+    process.stdout.readline()
+    began = time.monotonic()
+    process.terminate()
+    said = process.stderr.readline()
+    assert time.monotonic() - began < 2
+    assert f"stopped by SIGTERM at step {load(tmp_path).step}, which is saved" in said
+    assert process.wait(timeout=20) == 143
+
+
+def test_of_two_in_one_folder_one_trains(tmp_path: Path, spawn) -> None:
+    """FAULTS 9; and a killed holder leaves no lock behind."""
+    both = [spawn(tmp_path, "--steps", 10**6, "--pause", 0.005) for _ in range(2)]
+    while all(process.poll() is None for process in both):
+        time.sleep(0.02)
+    loser, winner = sorted(both, key=lambda process: process.poll() is None)
+    assert loser.returncode == 2 and f"process {winner.pid} trains here" in loser.stderr.read()
+    winner.stdout.readline()
+    winner.kill()
+    winner.wait()
+    with RunLock(tmp_path):
+        assert load(tmp_path).step >= 0
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, spawn) -> None:
+    """FAULTS 5: no file may grow beyond the optimiser's at step 20, but for its last byte."""
+    run_tiny(tmp_path / "whole", steps=20)
+    largest = max((tmp_path / "whole" / "step-00000020").iterdir(), key=lambda path: path.stat().st_size)
+    process = spawn(tmp_path / "run", "--largest-file", largest.stat().st_size - 1)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "optimizer" in largest.name
+    assert f"{tmp_path}/run/step-00000020: cannot be written: File too large; " in errors
+    assert "bytes are needed" in errors and "are free" in errors and "Traceback" not in errors
+    assert load(tmp_path / "run").step == 0 and not list((tmp_path / "run").glob(".tmp-*"))
+
+
+def test_a_closed_pipe_does_not_stop_it(tmp_path: Path) -> None:
+    """FAULTS 6: `train | head -1`."""
+    script = '"$0" "$1" "$2" --steps 60 | head -1; exit ${PIPESTATUS[0]}'
+    done = subprocess.run(["bash", "-c", script, sys.executable, ROOT / "tests/faults/tiny.py", tmp_path / "run"],
+                          capture_output=True, text=True, timeout=60, check=False,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stdout) == (0, "15\n") and "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr and load(tmp_path / "run").step == 60

@@ -1,0 +1,285 @@
+"""FAULTS 6-10 and 28 in one process: what stops a training, what does not, and resuming to the same bits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import Tiny, run_tiny, tiny_episodes
+
+from gentraj.checkpoint import CheckpointError, CheckpointWarning, NothingSaved, load
+from gentraj.config import ConfigError
+from gentraj.interrupts import Interrupted
+from gentraj.runlock import RunLocked
+from gentraj.training import TrainingStopped
+from gentraj.training_log import LogWarning, read_metrics
+
+
+def harmed(at: int, harm: Callable[[Tiny], object]) -> Tiny:
+    """A part to which something happens at the start of its step `at` (counted from 0)."""
+    part, steps = Tiny(), iter(range(10**6))
+    part.before_step = lambda: next(steps) == at and harm(part)
+    return part
+
+
+def kill(*numbers: int) -> Callable[[Tiny], object]:
+    return lambda _: [os.kill(os.getpid(), number) for number in numbers]
+
+
+@settings(max_examples=8)
+@given(at=st.integers(0, 58), number=st.sampled_from([signal.SIGTERM, signal.SIGINT]))
+def test_a_signal_saves_at_that_very_step_and_resuming_gives_the_same_bits(
+        tmp_path_factory: pytest.TempPathFactory, fingerprint, at: int, number: int) -> None:
+    """FAULTS 1 and 8."""
+    whole = tmp_path_factory.getbasetemp() / "uninterrupted"
+    if not whole.exists():
+        run_tiny(whole)
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.raises(Interrupted, match=f"at step {at + 1}, which is saved; go on with --resume") as error:
+        run_tiny(folder, part=harmed(at, kill(number, signal.SIGTERM)))  # a later SIGTERM says nothing new
+    assert error.value.exit_code == 128 + number
+    assert load(folder).step == at + 1
+    run_tiny(folder, resume=True)
+    assert fingerprint(folder) == fingerprint(whole)
+
+
+def test_a_signal_during_a_save_finishes_the_save(tmp_path: Path, fingerprint, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync, calls = os.fsync, iter(range(10**6))
+
+    def interrupted_fsync(fd: int) -> None:
+        if next(calls) == 7:  # in the second save
+            os.kill(os.getpid(), signal.SIGINT)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", interrupted_fsync)
+    with pytest.raises(Interrupted, match="at step 20"):
+        run_tiny(tmp_path / "run")
+    run_tiny(tmp_path / "run", resume=True)
+    run_tiny(tmp_path / "whole")
+    assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "whole")
+
+
+def test_a_second_interrupt_stops_at_once_without_damage(tmp_path: Path, fingerprint) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_tiny(tmp_path / "run", part=harmed(33, kill(signal.SIGINT, signal.SIGINT)))
+    assert load(tmp_path / "run").step == 20
+    run_tiny(tmp_path / "run", resume=True)
+    run_tiny(tmp_path / "whole")
+    assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "whole")
+
+
+def test_handlers_are_as_they_were(tmp_path: Path) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    run_tiny(tmp_path / "run", steps=2)
+    with pytest.raises(Interrupted):
+        run_tiny(tmp_path / "other", part=harmed(1, kill(signal.SIGTERM)))
+    assert before == {number: signal.getsignal(number) for number in before}
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs behind a shell script must not stop at the Ctrl-C meant for the script."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run_tiny(tmp_path / "run", part=harmed(3, kill(signal.SIGINT)), steps=6).step == 6
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_off_the_main_thread(tmp_path: Path) -> None:
+    results = []
+    thread = threading.Thread(target=lambda: results.append(run_tiny(tmp_path / "run", steps=3)))
+    thread.start()
+    thread.join()
+    assert results[0].step == 3
+
+
+def test_a_full_disk_under_the_log_costs_only_the_log(tmp_path: Path) -> None:
+    """FAULTS 6."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.warns(LogWarning, match=r"metrics\.jsonl: cannot be written: .*; training goes on") as seen:
+        assert run_tiny(folder).step == 60
+    assert len(seen) == 1 and load(folder).step == 60
+
+
+def test_a_torn_row_is_skipped_and_the_rows_after_it_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 6: the disk was full for a while."""
+    from gentraj import training_log
+
+    class Full:
+        def __init__(self, path: Path, mode: str, buffering: int):
+            self.file, self.rows = path.open(mode, buffering), 0  # type: ignore[call-overload]
+
+        def write(self, data: bytes) -> int:
+            self.rows += 1
+            return self.file.write(data[:5] if self.rows == 2 else data)
+
+        def close(self) -> None:
+            self.file.close()
+
+    monkeypatch.setattr(training_log, "open", Full, raising=False)
+    with pytest.warns(LogWarning, match="No space left"):
+        run_tiny(tmp_path)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [15, 45, 60]
+    monkeypatch.undo()
+    run_tiny(tmp_path, steps=75, resume=True)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [15, 45, 60, 75]
+
+
+def test_a_row_cut_by_a_crash_is_dropped_on_resume(tiny_run: Path) -> None:
+    with (tiny_run / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 61, "tiny/lo')
+    run_tiny(tiny_run, steps=75, resume=True)
+    assert [row["step"] for row in read_metrics(tiny_run)] == [15, 30, 45, 60, 75]
+
+
+def test_a_listener_with_a_closed_pipe_costs_only_its_rows(tmp_path: Path) -> None:
+    def closed(row: dict) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.warns(LogWarning, match="Broken pipe"):
+        assert run_tiny(tmp_path / "run", on_log=closed).step == 60
+
+
+@pytest.mark.parametrize("where", ["file", "file/run", "x" * 300, "proc"])
+def test_a_folder_that_cannot_be_is_an_error_before_any_step(tmp_path: Path, where: str) -> None:
+    """FAULTS 7."""
+    (tmp_path / "file").touch()
+    folder = Path("/proc/run") if where == "proc" else tmp_path / where
+    with pytest.raises(CheckpointError, match=f"^{folder}: cannot be used as a run folder: "):
+        run_tiny(folder, part=harmed(0, lambda _: pytest.fail("a step was made")))
+    with pytest.raises(NothingSaved):
+        run_tiny(folder, resume=True)
+
+
+def test_a_folder_that_takes_no_files_is_an_error_before_any_step(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 7: whatever the reason; root may write everywhere, so the system's answer is imitated."""
+    mkdir = os.mkdir
+
+    def read_only(path, *args) -> None:
+        if ".tmp-" in str(path):
+            raise OSError(30, "Read-only file system")
+        mkdir(path, *args)
+
+    monkeypatch.setattr(os, "mkdir", read_only)
+    with pytest.raises(CheckpointError, match=r"step-00000000: cannot be written: Read-only file system; .* needed"):
+        run_tiny(tmp_path / "run", part=harmed(0, lambda _: pytest.fail("a step was made")))
+
+
+def test_odd_names_and_a_change_of_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS 7."""
+    monkeypatch.chdir(tmp_path)
+    name = "é 中 " + "x" * 200
+    run_tiny(Path(name), part=harmed(30, lambda _: os.chdir("/")))
+    assert load(tmp_path / name).step == 60 and len(read_metrics(tmp_path / name)) == 4
+
+
+def test_a_used_folder_needs_resume(tiny_run: Path, fingerprint) -> None:
+    """FAULTS 9."""
+    before = fingerprint(tiny_run)
+    with pytest.raises(CheckpointError, match="holds a training already; use --resume"):
+        run_tiny(tiny_run)
+    assert fingerprint(tiny_run) == before
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    """FAULTS 9."""
+    def again(_: Tiny) -> None:
+        with pytest.raises(RunLocked, match=f"process {os.getpid()} trains here"):
+            run_tiny(tmp_path / "run", resume=True)
+
+    assert run_tiny(tmp_path / "run", part=harmed(5, again), steps=10).step == 10
+
+
+def test_resume_with_other_settings_lists_each(tiny_run: Path, fingerprint) -> None:
+    """FAULTS 10."""
+    before, episodes = fingerprint(tiny_run), tiny_episodes()
+    other = replace(episodes, obs=episodes.obs + np.float32(1e-3))
+    with pytest.raises(ConfigError) as error:
+        run_tiny(tiny_run, part=Tiny(horizon=8), episodes=other, seed=1, resume=True, meta={"path": "cosine"})
+    for part in ("training.seed was 0 and is 1", "parts.tiny.spec.horizon was 16 and is 8", "dataset_hash was",
+                 "path was None and is 'cosine'"):
+        assert part in str(error.value)
+    assert "\n" not in str(error.value) and fingerprint(tiny_run) == before
+
+
+def test_resume_with_another_width_is_refused(tiny_run: Path) -> None:
+    """FAULTS 10: whoever forgets to tell `meta` of it."""
+    with pytest.raises(CheckpointError, match=r"the saved 'tiny' does not fit: net.0.weight is \(32, 3\)"):
+        run_tiny(tiny_run, part=Tiny(width=16), resume=True)
+
+
+def test_resume_may_go_further_and_log_otherwise(tiny_run: Path) -> None:
+    """FAULTS 10."""
+    assert run_tiny(tiny_run, steps=80, log_every=7, save_every=11, keep=1, resume=True).step == 80
+    assert [row["step"] for row in read_metrics(tiny_run)] == [15, 30, 45, 60, 63, 70, 77, 80]
+    assert run_tiny(tiny_run, steps=40, resume=True).step == 80  # all done already
+
+
+def test_resume_past_a_broken_checkpoint_gives_the_same_bits(tmp_path: Path, fingerprint) -> None:
+    """FAULTS 3."""
+    run_tiny(tmp_path / "run")
+    run_tiny(tmp_path / "whole")
+    os.truncate(tmp_path / "run" / "step-00000060" / "tiny.safetensors", 100)
+    with pytest.warns(CheckpointWarning, match="step-00000060/tiny.safetensors: has 100 bytes"):
+        run_tiny(tmp_path / "run", resume=True)
+    assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "whole")
+
+
+def test_nothing_valid_is_no_fresh_start(tiny_run: Path) -> None:
+    """FAULTS 3."""
+    for meta in tiny_run.glob("step-*/meta.json"):
+        meta.write_bytes(b"")
+    with pytest.warns(CheckpointWarning), pytest.raises(CheckpointError, match="none of its 3 checkpoints is valid"):
+        run_tiny(tiny_run, resume=True)
+    with pytest.raises(CheckpointError, match="use --resume"):
+        run_tiny(tiny_run)
+
+
+def test_not_finite_stops_before_the_step(tmp_path: Path) -> None:
+    """FAULTS 28: an infinite weight at step 50."""
+    kept: list[dict] = []
+
+    def plant(part: Tiny) -> None:
+        with torch.no_grad():
+            part.net[0].weight[0, 0] = torch.inf
+        kept.append({key: t.clone() for key, t in part.state_dict().items()})
+
+    part = harmed(50, plant)
+    with pytest.raises(TrainingStopped, match=r"step 50, part 'tiny': the loss is (nan|inf); .*step-00000040 is kept"):
+        run_tiny(tmp_path, part=part)
+    assert all(torch.equal(t, kept[0][key]) for key, t in part.state_dict().items())
+    assert load(tmp_path).step == 40
+
+
+def test_a_metric_that_is_not_finite_stops(tmp_path: Path) -> None:
+    """FAULTS 28."""
+    class Spoilt(Tiny):
+        def update(self, batch, optimizers, generator):
+            return super().update(batch, optimizers, generator) | {"q": torch.tensor(torch.nan)}
+
+    with pytest.raises(TrainingStopped, match="step 0, part 'tiny': the metric 'tiny/q' is nan"):
+        run_tiny(tmp_path, part=Spoilt())
+    assert load(tmp_path).step == 0
+
+
+def test_a_weight_that_is_not_finite_is_not_saved(tmp_path: Path) -> None:
+    """FAULTS 28: the last step before a save spoils a weight that no loss has seen yet."""
+    def spoil(part: Tiny) -> None:
+        with torch.no_grad():
+            part.ema.module[2].bias[0] = torch.nan  # type: ignore[index]
+
+    with pytest.raises(TrainingStopped, match=r"step 40, before saving: the parameter 'ema\.module\.2\.bias'"):
+        run_tiny(tmp_path, part=harmed(39, spoil))
+    assert load(tmp_path).step == 20

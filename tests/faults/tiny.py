@@ -1,0 +1,106 @@
+"""The smallest training that has everything: windows, noise, AdamW, an EMA. As a script, the process that is killed.
+
+Exit codes are those of the command: 0, 1 (it could not be saved), 2 (the folder or the settings), 128 + signal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from gentraj.checkpoint import CheckpointError
+from gentraj.config import ConfigError
+from gentraj.data.episodes import Episodes
+from gentraj.interrupts import Interrupted
+from gentraj.optimization import apply_gradients
+from gentraj.runlock import RunLocked
+from gentraj.training import TrainingConfig, TrainingResult, train
+from gentraj.trajectory import Batch, TrajectorySpec
+
+
+def tiny_episodes() -> Episodes:
+    """3 episodes of a noisy circle; obs (2), act (1)."""
+    rng, lengths = np.random.default_rng(0), np.array([40, 25, 60])
+    phase = 0.1 * np.arange(lengths.sum() + 3)
+    obs = np.stack([np.sin(phase), np.cos(phase)], 1) + 0.01 * rng.normal(size=(len(phase), 2))
+    ends = np.isin(np.arange(lengths.sum()), np.cumsum(lengths) - 1)
+    act = rng.uniform(-1, 1, (len(ends), 1))
+    return Episodes(obs, act, np.zeros(len(ends)), np.zeros(len(ends), bool), ends, lengths)
+
+
+class Tiny(nn.Module):
+    """Tells the noise added to a window from the window: 16 rows, 2 layers."""
+
+    def __init__(self, horizon: int = 16, width: int = 32):
+        super().__init__()
+        self.spec, self.batch_size = TrajectorySpec(2, 1, horizon), 8
+        self.net = nn.Sequential(nn.Linear(3, width), nn.Mish(), nn.Linear(width, 3))
+        for index, p in enumerate(self.net.parameters()):
+            nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(index))
+        self.ema = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(0.99))
+        self.before_step: Callable[[], object] = lambda: None  # where a test does its harm
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {"net": AdamW(self.net.parameters(), lr=1e-2, fused=True)}
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        self.before_step()
+        eps = torch.randn(batch.x_BHD.shape, generator=generator)
+        loss = ((self.net(batch.x_BHD + eps) - eps) ** 2)[batch.mask_BHD].mean()
+        norm = apply_gradients(loss, optimizers["net"], 1.0)
+        self.ema.update_parameters(self.net)
+        return {"loss": loss.detach(), "grad_norm": norm}
+
+
+def run_tiny(folder: Path, *, part: Tiny | None = None, episodes: Episodes | None = None, steps: int = 60,
+             save_every: int = 20, log_every: int = 15, seed: int = 0, keep: int = 3, resume: bool = False,
+             meta: dict | None = None, on_log: Callable[[dict], None] | None = None) -> TrainingResult:
+    config = TrainingConfig(steps=steps, warmup=10, save_every=save_every, log_every=log_every, seed=seed, keep=keep)
+    return train({"tiny": part or Tiny()}, episodes or tiny_episodes(), config, folder, meta=meta or {}, resume=resume,
+                 progress=False, on_log=on_log)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--largest-file", type=int, default=-1)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (args.largest_file, -1))
+    part = Tiny()
+    part.before_step = lambda: time.sleep(args.pause)
+    try:
+        run_tiny(args.folder, part=part, steps=args.steps, resume=args.resume,
+                 on_log=lambda row: print(row["step"], flush=True))
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except (RunLocked, ConfigError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except CheckpointError as error:
+        print(error, file=sys.stderr)
+        return 1
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its exit
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

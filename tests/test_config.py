@@ -1,0 +1,115 @@
+"""Settings come back as they went, and nothing else comes back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gentraj.config import ConfigError, differences, from_json, parse_json, read_json, to_json
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 1e-3
+    widths: tuple[int, ...] = (1, 2)
+    pair: tuple[str, int] = ("a", 1)
+
+    def __post_init__(self) -> None:
+        if self.rate < 0:
+            raise ValueError("rate is negative")
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str = "run"
+    kind: Literal["a", "b", 3] = "a"
+    limit: int | None = None
+    mixed: int | str = 1
+    flag: bool = False
+    inner: Inner = Inner()
+    maybe: Inner | None = None
+    table: dict[str, Inner] = field(default_factory=dict)
+    anything: Any = None
+
+
+inners = st.builds(Inner, rate=st.floats(0, allow_infinity=False), widths=st.lists(st.integers()).map(tuple),
+                   pair=st.tuples(st.text(), st.integers()))
+outers = st.builds(Outer, name=st.text(), kind=st.sampled_from(["a", "b", 3]), limit=st.none() | st.integers(),
+                   mixed=st.integers() | st.text(), flag=st.booleans(), inner=inners, maybe=st.none() | inners,
+                   table=st.dictionaries(st.text(), inners))
+
+
+@given(outers)
+def test_round_trip(config: Outer) -> None:
+    text = json.dumps(to_json(config))
+    assert from_json(Outer, parse_json(text.encode(), "x")) == config
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"nme": 1}, "config.json: unknown key nme; expected are name, "),
+    ({"inner": {**to_json(Inner()), "x": 1}}, "unknown key inner.x"),
+    ({"inner": {}}, "missing key inner.rate"),
+    ({"inner": 3}, "inner is 3; an object is expected"),
+    ({"maybe": {**to_json(Inner()), "rate": "fast"}}, "maybe.rate is 'fast'; float is expected"),
+    ({"inner": {**to_json(Inner()), "rate": float("nan")}}, "inner.rate is nan"),
+    ({"inner": {**to_json(Inner()), "rate": 10**400}}, "inner.rate is 1000"),
+    ({"inner": {**to_json(Inner()), "rate": True}}, "inner.rate is True"),
+    ({"inner": {**to_json(Inner()), "rate": -1.0}}, "inner: rate is negative"),
+    ({"inner": {**to_json(Inner()), "widths": [1, 2.5]}}, r"inner.widths\[1\] is 2.5; int is expected"),
+    ({"inner": {**to_json(Inner()), "pair": ["a"]}}, r"inner.pair is \['a'\]; tuple\[str, int\] is expected"),
+    ({"table": {"k": {}}}, "missing key table.k.rate"),
+    ({"kind": "c"}, r"kind is 'c'; Literal\['a', 'b', 3\] is expected"),
+    ({"flag": 1}, "flag is 1; bool is expected"),
+    ({"limit": True}, "limit is True; int is expected"),
+    ({"name": None}, "name is None; str is expected"),
+])
+def test_what_does_not_fit_is_named(change: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_json(Outer, to_json(Outer()) | change)
+
+
+def test_a_key_with_a_default_must_be_there_too() -> None:
+    data = to_json(Outer())
+    del data["flag"]
+    with pytest.raises(ConfigError, match="missing key flag"):
+        from_json(Outer, data)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    (b"", "is not valid JSON"),
+    (b"[1]", r"holds \[1\]; a JSON object is expected"),
+    (b'{"a": 1, "a": 2}', "the key 'a' is there twice"),
+    (b'{"a": NaN}', "NaN is not a finite number"),
+    (b'{"a": -Infinity}', "-Infinity is not a finite number"),
+    (b'{"a": 1e999}', "1e999 is not a finite number"),
+    (b'{"a": "\xff"}', "is not valid JSON.*utf-8"),
+    (b'{"a": ' + b"[" * 100_000, "nested too deeply"),
+    (b'{"a": ' + b"1" * 10_000 + b"}", "is not valid JSON"),
+    (b" " * (1 << 25), "is larger than"),
+])
+def test_hostile_json_is_one_clear_error(tmp_path: Path, text: bytes, message: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(text)
+    with pytest.raises(ConfigError, match=f"^{path}: .*{message}"):
+        read_json(path)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        read_json(tmp_path / "config.json")
+
+
+def test_not_a_number_is_not_written() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_json(Inner(rate=float("inf")))
+
+
+def test_differences_are_dotted() -> None:
+    old, new = {"a": 1, "b": {"c": [1], "d": 2}, "gone": 3}, {"a": 1, "b": {"c": [2], "d": 2}, "new": 4}
+    assert list(differences(old, new)) == [("b.c", [1], [2]), ("gone", 3, None), ("new", None, 4)]
