@@ -1,0 +1,1 @@
+"""Gymnasium environments: tasks, data recipes, vectorised rollout and evaluation."""

@@ -1,0 +1,23 @@
+"""How long a trajectory must be to cross an environment."""
+
+from __future__ import annotations
+
+from .making import environment_factory
+
+STEPS_PER_CELL = 24  # of PointMaze's data-collecting controller, generously
+HORIZONS = {32: 6, 64: 8}  # rows, and the longest stride at which they are dense enough to follow round a corner
+LONGEST = 128
+UNKNOWN = (32, 1)
+
+
+def horizon_advice(env: str | None) -> tuple[int, int]:
+    """(horizon, stride) for `Episodes.env`: in a maze the longest of its shortest ways fits, at few rows.
+
+    (32, 1) where the environment is unknown or no maze.
+    """
+    maze = environment_factory(env).maze if env else None
+    if maze is None:
+        return UNKNOWN
+    steps = STEPS_PER_CELL * maze.longest_way
+    horizon = next((rows for rows, stride in HORIZONS.items() if steps <= (rows - 1) * stride), LONGEST)
+    return horizon, -(-steps // (horizon - 1))

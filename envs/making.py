@@ -1,0 +1,129 @@
+"""Environments from a task name, a Gymnasium id or the EnvSpec JSON that a dataset stores."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from .headless import load_gymnasium
+from .maze import Maze
+from .single_goal import SingleGoal
+from .tasks import TASKS, Task
+
+ProtocolName = Literal["random-goal", "d4rl-single-goal"]
+
+MAZES = ("PointMaze", "AntMaze")
+ENDLESS = 10_000  # a recording's limit above this says how long was recorded, not how long an episode should be
+STEPS_PER_CELL = 50  # what umaze (300 steps, 6 cells) and medium (600, 11) give for their longest way
+SHORTEST_LIMIT = 300
+EVALUATION = {"continuing_task": True, "reset_target": False}  # reaching the goal ends nothing, and the goal stays
+
+
+@dataclass(frozen=True)
+class EnvironmentFactory:
+    """Makes one environment a call: `SyncVectorEnv([factory] * 8)`. Plain data, so it travels to other processes."""
+
+    env_id: str
+    kwargs: dict[str, Any]
+    max_episode_steps: int
+    protocol: ProtocolName = "random-goal"
+
+    def __call__(self) -> Any:
+        env = load_gymnasium().make(self.env_id, self.max_episode_steps, disable_env_checker=True, **self.kwargs)
+        if self.env_id.startswith(MAZES):  # the model is in memory, and its file would stay in /tmp for ever
+            Path(env.unwrapped.tmp_xml_file_path).unlink(missing_ok=True)
+        return SingleGoal(env, self.task.d4rl_goal) if self.protocol == "d4rl-single-goal" and self.task else env
+
+    @property
+    def maze(self) -> Maze | None:
+        """The maze of a PointMaze, whatever its map; None for any other environment."""
+        return Maze(self.kwargs["maze_map"]) if self.env_id.startswith("PointMaze") else None
+
+    @property
+    def task(self) -> Task | None:
+        """The task whose map this is, with sparse rewards; None for an unknown environment."""
+        if self.maze is None or self.kwargs.get("reward_type") != "sparse":
+            return None
+        return next((t for t in TASKS.values() if _task_kwargs(t)["maze_map"] == self.kwargs["maze_map"]), None)
+
+    @property
+    def spec_json(self) -> str:
+        """Gymnasium's EnvSpec as JSON, for storing in a dataset."""
+        spec = copy.deepcopy(load_gymnasium().spec(self.env_id))
+        spec.kwargs, spec.max_episode_steps = self.kwargs, self.max_episode_steps
+        return spec.to_json()
+
+
+def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
+                        protocol: ProtocolName = "random-goal") -> EnvironmentFactory:
+    """A factory of `env`: a task name, a Gymnasium id or an EnvSpec as JSON (a dataset's `Episodes.env`).
+
+    Mazes are made for evaluation (`EVALUATION`) whatever the recording did; `overrides` replace anything, such as
+    `max_episode_steps` or `render_mode`. The time limit is the recording's unless that is endless; then it is the
+    task's (300, 300, 600, 800) for a known map, and for an unknown PointMaze map 50 steps per cell of the longest of
+    its shortest ways, at least 300. Raises ValueError in one line. Nothing of the JSON but the id of a registered
+    environment, plain arguments and the limit is used, so a dataset can neither run code nor have files read.
+    """
+    env_id, kwargs, limit = _parse(env)
+    if env_id.startswith(MAZES):
+        kwargs |= EVALUATION
+    kwargs |= overrides or {}
+    chosen = kwargs.pop("max_episode_steps", None)
+    made = EnvironmentFactory(env_id, kwargs, chosen or limit or 0, protocol)
+    if protocol == "d4rl-single-goal":
+        if made.task is None:
+            raise ValueError(f"{env_id}: D4RL's single-goal protocol needs a map of {', '.join(TASKS)}")
+        return replace(made, max_episode_steps=made.task.d4rl_steps)
+    if chosen is None and not 0 < made.max_episode_steps <= ENDLESS:
+        return replace(made, max_episode_steps=_time_limit(made))
+    return made
+
+
+def _parse(env: str) -> tuple[str, dict[str, Any], int | None]:
+    """Environment id, arguments and time limit of a task name, an id or a JSON."""
+    if env in TASKS:
+        task = TASKS[env]
+        return task.env_id, _task_kwargs(task), task.max_episode_steps
+    if not env.lstrip().startswith("{"):
+        return env, _registered(env), load_gymnasium().spec(env).max_episode_steps
+    try:
+        spec = json.loads(env)
+        env_id, kwargs, limit = spec["id"], dict(spec.get("kwargs") or {}), int(spec.get("max_episode_steps") or 0)
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise ValueError(f"not an environment specification: {env[:80]}...") from error
+    kwargs.pop("render_mode", None)
+    for key, value in kwargs.items():
+        if isinstance(value, str) and ("/" in value or "\\" in value or value.endswith(".xml")):
+            raise ValueError(f"{env_id}: the dataset names a file, {key}={value!r}; give it in `overrides` to trust it")
+    return env_id, _registered(env_id) | kwargs, limit
+
+
+def _task_kwargs(task: Task) -> dict[str, Any]:
+    return _registered(task.env_id) | task.env_kwargs
+
+
+def _registered(env_id: str) -> dict[str, Any]:
+    """A copy of the arguments an environment is registered with. Raises ValueError for an unknown id."""
+    registry = load_gymnasium().registry
+    if env_id not in registry:
+        near = difflib.get_close_matches(str(env_id), [*TASKS, *registry], n=3)
+        raise ValueError(f"unknown environment '{env_id}'; " + (f"did you mean {' or '.join(near)}?" if near else
+                         f"give a Gymnasium id or one of {', '.join(TASKS)}"))
+    return copy.deepcopy(registry[env_id].kwargs)
+
+
+def _time_limit(made: EnvironmentFactory) -> int:
+    """Steps of an episode where the recording was endless."""
+    if made.task is not None:
+        return made.task.max_episode_steps
+    if made.maze is not None:
+        return max(SHORTEST_LIMIT, STEPS_PER_CELL * made.maze.longest_way)
+    limit = load_gymnasium().spec(made.env_id).max_episode_steps
+    if limit is None:
+        raise ValueError(f"{made.env_id} has no time limit; give max_episode_steps in `overrides`")
+    return limit

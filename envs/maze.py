@@ -1,0 +1,74 @@
+"""A maze as a grid of cells: its walls, its coordinates and the shortest ways through it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import shortest_path
+
+MazeMap = Sequence[Sequence[int | str]]
+
+WALL = 1
+
+
+class Maze:
+    """The grid of Gymnasium-Robotics' mazes: 1 is a wall; 0, "r", "g", "c" are free (any, reset, goal, both).
+
+    Positions are (x, y) with the maze's centre at the origin, x along the columns and y against the rows. Cells are
+    numbered `row * columns + column`. Raises ValueError for a map that is no rectangle or has not two free cells.
+    """
+
+    def __init__(self, maze_map: MazeMap, scaling: float = 1.0):
+        if len({len(row) for row in maze_map}) != 1:
+            raise ValueError(f"a maze map needs rows of one width; got widths {[len(row) for row in maze_map]}")
+        self.map = [list(row) for row in maze_map]
+        self.scaling = scaling
+        self.free = np.array([[cell != WALL for cell in row] for row in self.map])
+        if self.free.sum() < 2:
+            raise ValueError(f"a maze needs two free cells at least; this map has {self.free.sum()}")
+
+    @property
+    def cells(self) -> np.ndarray:
+        """The numbers of the free cells."""
+        return np.flatnonzero(self.free)
+
+    @property
+    def longest_way(self) -> int:
+        """Cells entered on the longest of the shortest ways between two cells."""
+        lengths = self._ways[0]
+        return int(lengths[np.isfinite(lengths)].max())
+
+    @property
+    def next_cell(self) -> np.ndarray:
+        """(goal, cell): the cell that follows on a shortest way to the goal; the cell itself where none leads there."""
+        return self._ways[1]
+
+    def number(self, row: int, column: int) -> int:
+        return row * self.free.shape[1] + column
+
+    def centre(self, cell: np.ndarray | int) -> np.ndarray:
+        """Numbers of cells (...) -> their centres (..., 2)."""
+        rows, columns = self.free.shape
+        row, column = np.divmod(cell, columns)
+        return np.stack([column + 0.5 - columns / 2, rows / 2 - row - 0.5], -1) * self.scaling
+
+    def cell(self, position: np.ndarray) -> np.ndarray:
+        """Positions (..., 2) -> numbers of the cells they lie in (...); the nearest cell for those outside."""
+        rows, columns = self.free.shape
+        column = np.floor(position[..., 0] / self.scaling + columns / 2).clip(0, columns - 1)
+        row = np.floor(rows / 2 - position[..., 1] / self.scaling).clip(0, rows - 1)
+        return (row * columns + column).astype(int)
+
+    @cached_property
+    def _ways(self) -> tuple[np.ndarray, np.ndarray]:
+        """Breadth-first from every cell: lengths of the shortest ways and the next-cell table."""
+        cells = np.arange(self.free.size).reshape(self.free.shape)
+        right, down = self.free[:, :-1] & self.free[:, 1:], self.free[:-1] & self.free[1:]
+        first = np.concatenate([cells[:, :-1][right], cells[:-1][down]])
+        second = np.concatenate([cells[:, 1:][right], cells[1:][down]])
+        graph = csr_array((np.ones(len(first)), (first, second)), shape=(cells.size, cells.size))
+        lengths, previous = shortest_path(graph, directed=False, unweighted=True, return_predecessors=True)
+        return lengths, np.where(previous < 0, cells.ravel(), previous)

@@ -1,0 +1,159 @@
+"""Agents acting in environments, episode by episode; episode i is the same however many run side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from gentraj.data import Episodes
+from gentraj.randomness import fold
+from gentraj.trajectory import Agent
+
+from .vector import VectorEnvironment
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """E finished episodes, (E,) each, in the order of their numbers."""
+
+    env_id: str
+    seeds: list[int]
+    """What each episode's environment and agent were seeded with."""
+    returns: np.ndarray
+    """The environment's own rewards summed over the whole episode: nothing latches at a first success."""
+    success: np.ndarray
+    """Whether any step was a success: `info["success"]`, or where an environment gives none, a positive reward."""
+    first_hit: np.ndarray
+    """The step of the first success, counted from 1; infinite without one."""
+    time_at_goal: np.ndarray
+    """The number of steps that were a success."""
+    lengths: np.ndarray
+    latency_ms: np.ndarray
+    """(decisions,) wall time of each decision: a call of `act` for all environments that called a network, or, of an
+    agent that counts no network calls, any call."""
+    network_calls: int | None
+    """What the agent's `network_calls` grew by in those decisions; None if it has none."""
+    recorded: Episodes | None = None
+    """The episodes as a dataset, for saving or drawing, if they were recorded."""
+
+
+def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0, num_envs: int = 25, *,
+            obs_keys: Sequence[str] = (), goal_dims: Sequence[int] = (), record: bool = False,
+            progress: bool = True) -> Rollout:
+    """Runs `episodes` episodes, `num_envs` at a time. Episode i has seed `fold(seed, i)` for its environment and agent.
+
+    `obs_keys` and `goal_dims` are those of the data that the agent was trained on. A slot whose episode has ended goes
+    on with the next one not begun; with none left it plays on uncounted. Raises ValueError where the agent's `spec`
+    does not fit the environment, and `EnvironmentFault` for what goes wrong on the way.
+    """
+    if episodes < 1 or num_envs < 1:
+        raise ValueError(f"episodes is {episodes} and num_envs {num_envs}; give at least 1")
+    seeds = [fold(seed, i) for i in range(episodes)]
+    envs = VectorEnvironment(make_env, min(num_envs, episodes), obs_keys)
+    try:
+        _check_fit(agent, envs, goal_dims)
+        with tqdm(total=episodes, desc=envs.env_id, unit=" episodes", disable=not progress) as bar:
+            log = _play(agent, envs, seeds, record, bar)
+        return _result(log, envs, seeds, tuple(goal_dims))
+    finally:
+        envs.close()
+
+
+@dataclass
+class _Log:
+    """What happened, in the order that it did: one (B, ...) array a step for each field."""
+
+    rows: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    latency_ms: list[float] = field(default_factory=list)
+    network_calls: int | None = None
+
+    def add(self, fields: dict[str, np.ndarray]) -> None:
+        for key, value in fields.items():
+            self.rows.setdefault(key, []).append(value)
+
+
+def _check_fit(agent: Agent, envs: VectorEnvironment, goal_dims: Sequence[int]) -> None:
+    spec = getattr(agent, "spec", None)
+    if spec is not None and (spec.obs_dim != envs.obs_dim or spec.act_dim not in (0, envs.act_dim)):
+        raise ValueError(f"the agent has obs_dim {spec.obs_dim} and act_dim {spec.act_dim}, but {envs.env_id} has "
+                         f"obs_dim {envs.obs_dim} and act_dim {envs.act_dim}; train it on data of this environment")
+    if goal_dims and len(goal_dims) != envs.goal_dim:
+        raise ValueError(f"goal_dims {tuple(goal_dims)} name {len(goal_dims)} entries, but {envs.env_id} has goals of "
+                         f"{envs.goal_dim}; take them from data of this environment")
+
+
+def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool, bar: tqdm) -> _Log:
+    """Every episode to its end, in as many slots as there are environments; `episode_B` is -1 in an uncounted slot."""
+    log, started = _Log(), len(envs.elapsed_B)
+    episode_B, slot_seeds = np.arange(started), seeds[:started]
+    envs.reset(np.ones(started, bool), slot_seeds)
+    agent.reset(None, slot_seeds)
+    while (episode_B >= 0).any():
+        fields = _seen(envs) if record else {}
+        act_BA = _decide(agent, envs, log)
+        fields |= envs.step(act_BA) | {"episode": episode_B.copy(), "elapsed": envs.elapsed_B.copy()}
+        log.add(fields | ({"act": act_BA} | _seen(envs, "next_") if record else {}))
+        done_B = fields["terminated"] | fields["truncated"]
+        if not done_B.any():
+            continue
+        bar.update(int((episode_B[done_B] >= 0).sum()))
+        for i in np.flatnonzero(done_B):
+            episode_B[i] = started if started < len(seeds) else -1
+            slot_seeds[i] = seeds[min(started, len(seeds) - 1)]
+            started += 1
+        envs.reset(done_B, slot_seeds)
+        agent.reset(torch.from_numpy(done_B), slot_seeds)
+    return log
+
+
+def _seen(envs: VectorEnvironment, prefix: str = "") -> dict[str, np.ndarray]:
+    goal = {} if envs.goal_BG is None else {f"{prefix}goal": envs.goal_BG}
+    return {f"{prefix}obs": envs.obs_BO} | goal
+
+
+def _decide(agent: Agent, envs: VectorEnvironment, log: _Log) -> np.ndarray:
+    """The actions (B, A) of all environments, timed."""
+    goal_BG = None if envs.goal_BG is None else torch.from_numpy(envs.goal_BG)
+    calls, start = getattr(agent, "network_calls", None), time.perf_counter()
+    act_BA = agent.act(torch.from_numpy(envs.obs_BO), goal_BG).detach().cpu().numpy()
+    milliseconds = 1000 * (time.perf_counter() - start)
+    if act_BA.shape != (shape := (len(envs.obs_BO), envs.act_dim)):
+        raise ValueError(f"the agent's actions have shape {act_BA.shape}; {envs.env_id} needs {shape}")
+    made = None if calls is None else getattr(agent, "network_calls", calls) - calls
+    if made is not None:
+        log.network_calls = (log.network_calls or 0) + made
+    if made != 0:
+        log.latency_ms.append(milliseconds)
+    return act_BA
+
+
+def _result(log: _Log, envs: VectorEnvironment, seeds: list[int], goal_dims: tuple[int, ...]) -> Rollout:
+    """The log sorted into episodes."""
+    rows = {key: np.stack(value) for key, value in log.rows.items()}
+    order = np.lexsort((rows["elapsed"].ravel(), rows["episode"].ravel()))
+    order = order[(rows["episode"] < 0).sum() :]  # the uncounted steps sort first
+    flat = {key: value.reshape(-1, *value.shape[2:])[order] for key, value in rows.items()}
+    episode, E = flat["episode"], len(seeds)
+    total = lambda weights: np.bincount(episode, weights, minlength=E)  # noqa: E731
+    first_hit, hits = np.full(E, np.inf), flat["success"]
+    np.minimum.at(first_hit, episode[hits], flat["elapsed"][hits])
+    lengths = np.bincount(episode, minlength=E)
+    recorded = _episodes(flat, lengths, envs, goal_dims) if "obs" in flat else None
+    return Rollout(envs.env_id, seeds, total(flat["reward"]), np.isfinite(first_hit), first_hit, total(hits), lengths,
+                   np.array(log.latency_ms), log.network_calls, recorded)
+
+
+def _episodes(flat: dict[str, np.ndarray], lengths: np.ndarray, envs: VectorEnvironment,
+              goal_dims: tuple[int, ...]) -> Episodes:
+    """Recorded steps in order as a dataset: each episode's last observation goes behind its last step's."""
+    ends = np.cumsum(lengths)
+    with_last = lambda key: np.insert(flat[key], ends, flat[f"next_{key}"][ends - 1], axis=0)  # noqa: E731
+    goal = {"goal": with_last("goal")} if envs.has_goal else {}
+    return Episodes(with_last("obs"), flat["act"], flat["reward"], flat["terminated"], flat["truncated"], lengths, goal,
+                    goal_dims, envs.obs_keys, envs.spec_json, name=f"rollout in {envs.env_id}")

@@ -1,0 +1,64 @@
+"""Pictures show the maze that is there, and a machine that draws none says why in one line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from envs.drawing import draw_maze
+from envs.headless import CannotRender, render_frame, rendering_problem
+from envs.making import environment_factory
+from envs.maze import Maze
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("scaling", [1.0, 4.0])
+def test_walls_are_dark_and_free_cells_are_not(scaling):
+    maze_map = environment_factory("pointmaze-medium").kwargs["maze_map"]
+    figure, maze = Figure(figsize=(4, 4), dpi=50), Maze(maze_map, scaling)
+    ax = figure.add_axes((0, 0, 1, 1))
+    draw_maze(ax, maze_map, scaling)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = np.asarray(canvas.buffer_rgba())[..., 0]
+    pixels = ax.transData.transform(maze.centre(np.arange(maze.free.size))).astype(int)
+    bright = picture[len(picture) - 1 - pixels[:, 1], pixels[:, 0]] > 128
+    assert (bright == maze.free.ravel()).all()
+
+
+def test_a_frame_is_drawn_or_the_reason_is_one_line():
+    env = environment_factory("pointmaze-umaze", {"render_mode": "rgb_array"})()
+    env.reset(seed=0)
+    if problem := rendering_problem():
+        assert "\n" not in problem
+        with pytest.raises(CannotRender, match="no frame can be drawn"):
+            render_frame(env)
+    else:
+        frame = render_frame(env)
+        assert frame.ndim == 3 and frame.dtype == np.uint8 and frame.std() > 0
+    env.close()
+    with pytest.raises(CannotRender, match="make it with 'rgb_array'"):
+        render_frame(environment_factory("pointmaze-umaze")())
+
+
+def test_without_egl_environments_work_and_pictures_are_refused():
+    code = """if True:
+        import ctypes.util
+        ctypes.util.find_library = lambda name: None
+        from envs.headless import CannotRender, render_frame
+        from envs.making import environment_factory
+        env = environment_factory("pointmaze-umaze", {"render_mode": "rgb_array"})()
+        env.step(env.reset(seed=0)[0]["desired_goal"] * 0)
+        try:
+            render_frame(env)
+        except CannotRender as error:
+            print(error)
+    """
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False,
+                         env={"PYTHONPATH": str(ROOT)})
+    assert run.returncode == 0 and run.stdout.startswith("no frame can be drawn here") and run.stdout.count("\n") == 1

@@ -1,0 +1,86 @@
+"""Environments are made for an honest evaluation, and a dataset's description of one can do no harm."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs.making import environment_factory
+from envs.tasks import TASKS
+
+ROOT = Path(__file__).parents[2]
+L_MAP = [[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
+LONG_MAP = [[1] * 22, [1] + [0] * 20 + [1], [1] * 22]
+
+
+def recorded(env_id="PointMaze_UMaze-v3", limit=1_000_000, **kwargs):
+    """An EnvSpec as a recording stores it: endless, a new goal after each success."""
+    kwargs = {"continuing_task": True, "reset_target": True} | kwargs
+    return json.dumps({"id": env_id, "entry_point": "os:system", "max_episode_steps": limit, "kwargs": kwargs})
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_is_made_with_its_limit_and_recognised_by_its_map(name):
+    factory, task = environment_factory(name), TASKS[name]
+    assert factory.task is task and factory.max_episode_steps == task.max_episode_steps
+    assert environment_factory(factory.spec_json) == factory
+    assert factory.maze.free[task.d4rl_goal]
+
+
+@pytest.mark.parametrize(("maze_map", "limit", "expected"), [
+    (None, None, 300), (None, 1_000_000, 300), (L_MAP, 1_000_000, 300), (LONG_MAP, -1, 950), (LONG_MAP, 700, 700)])
+def test_an_endless_recording_gets_a_limit_that_its_map_needs(maze_map, limit, expected):
+    kwargs = {} if maze_map is None else {"maze_map": maze_map}
+    assert environment_factory(recorded(limit=limit, **kwargs)).max_episode_steps == expected
+
+
+def test_overrides_win():
+    factory = environment_factory("pointmaze-umaze", {"max_episode_steps": 7, "reset_target": True, "maze_map": L_MAP})
+    assert (factory.max_episode_steps, factory.kwargs["reset_target"], factory.kwargs["maze_map"]) == (7, True, L_MAP)
+
+
+def test_reaching_the_goal_ends_nothing_and_the_goal_stays():
+    env = environment_factory(recorded(maze_map=L_MAP), {"max_episode_steps": 20})()
+    obs, _ = env.reset(seed=3)
+    base = env.unwrapped
+    base.point_env.set_state(obs["desired_goal"], np.zeros(2))
+    for step in range(1, 21):
+        now, reward, terminated, truncated, info = env.step(np.zeros(2, np.float32))
+        assert reward == 1 and info["success"] and not terminated and truncated == (step == 20)
+        assert (now["desired_goal"] == obs["desired_goal"]).all()
+
+
+@pytest.mark.parametrize(("env", "message"), [
+    ("PointMaze_UMase-v3", "did you mean PointMaze_UMaze-v3"), ("os:Thing-v0", "unknown environment 'os:Thing-v0'"),
+    (recorded("os:Thing-v0"), "unknown environment"), ("{", "not an environment"), ("{}", "not an environment"),
+    ("[[[", "unknown environment"), ('{"id":' + "[" * 100_000, "not an environment specification"),
+    (recorded("Hopper-v5", xml_file="/etc/passwd"), "names a file, xml_file='/etc/passwd'")])
+def test_what_is_no_environment_is_refused_in_one_line(env, message):
+    with pytest.raises(ValueError, match=message) as error:
+        environment_factory(env)
+    assert "\n" not in str(error.value)
+
+
+def test_a_stored_entry_point_is_never_used():
+    env = environment_factory(recorded())()
+    assert type(env.unwrapped).__name__ == "PointMazeEnv"
+
+
+def test_making_environments_leaves_no_files_behind(tmp_path):
+    code = """if True:
+        from envs.making import environment_factory
+        environment_factory("pointmaze-umaze")()
+        import mujoco
+        model = mujoco.MjModel.from_xml_string(
+            "<mujoco><worldbody><body><joint/><geom size='1'/></body></worldbody></mujoco>")
+        data = mujoco.MjData(model)
+        data.qvel[0] = float("inf")  # makes it warn
+        mujoco.mj_step(model, data)
+    """
+    run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60,
+                         cwd=tmp_path, env={"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
