@@ -1,0 +1,47 @@
+"""Is a plan possible? A model knows what it cannot restore: the denoising error, judged against that of data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gentraj.randomness import fold
+from gentraj.trajectory import Batch, Condition, TrajectorySpec
+
+
+class Scorable(Protocol):
+    spec: TrajectorySpec
+
+    def denoising_error(self, x_RHD: Tensor, condition: Condition, t: float, seeds: Sequence[int]) -> Tensor: ...
+
+
+class Trust:
+    """The error of a plan up to its arrival row over the `quantile` of data windows' error up to the same row.
+
+    One threshold per row: a short prefix has a smaller error than a whole window, and a common threshold would let
+    impossible early arrivals through.
+    """
+
+    def __init__(self, model: Scorable, reference: Batch, quantile: float, t: float = 0.5, draws: int = 2):
+        self.model, self.t, self.draws = model, t, draws
+        error_WH = self._error(reference.x_BHD, range(len(reference.x_BHD)))
+        error_WH[~reference.mask_BHD[..., 0]] = torch.nan
+        self.threshold_H = torch.nanquantile(error_WH, quantile, dim=0)
+
+    def ratio(self, x_RHD: Tensor, row_R: Tensor, seeds: Sequence[int]) -> Tensor:
+        """(R,) error over threshold up to `row_R`; at most 1 is trusted. Past all data it is infinite."""
+        error_R = self._error(x_RHD, seeds).gather(1, row_R[:, None])[:, 0]
+        ratio_R = error_R / self.threshold_H[row_R]
+        return torch.where(ratio_R.isnan(), torch.inf, ratio_R)
+
+    def _error(self, x_RHD: Tensor, seeds: Sequence[int]) -> Tensor:
+        """(R, H) mean error of rows 1..h, over the draws, knowing the first observation only."""
+        spec = self.model.spec
+        start = Condition.unknown(spec, len(x_RHD), device=x_RHD.device).with_obs(0, spec.split(x_RHD)[0][:, 0])
+        seeds_of_draws = [[fold(s, draw) for s in seeds] for draw in range(self.draws)]
+        errors = [self.model.denoising_error(x_RHD, start, self.t, seeds) for seeds in seeds_of_draws]
+        error_RH = torch.stack(errors).mean(0)
+        return error_RH.cumsum(1) / torch.arange(spec.horizon, device=x_RHD.device).clamp(min=1)

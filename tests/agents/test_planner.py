@@ -1,0 +1,185 @@
+"""The planner: which plan it takes, what it aims at, and that an environment never feels those beside it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from agents.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from agents.planner import Planner, PlannerConfig
+from agents.trust import Trust
+from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.networks import TemporalUNetConfig
+from gentraj.normalize import Normalizer
+from gentraj.trajectory import Batch, Condition, TrajectorySpec
+
+SPEC = TrajectorySpec(obs_dim=4, act_dim=0, horizon=8, stride=4)
+CONFIG = PlannerConfig(goal_dims=(0, 1), rest_dims=(2, 3), shares=(), look=6, replan=3)
+LOW, HIGH = -np.ones(2, np.float32), np.ones(2, np.float32)
+
+
+class StraightLine:
+    """A model whose plans go straight from the start to the goal and stand there; all rows after it hold 9."""
+
+    spec, network_calls, device = SPEC, 0, torch.device("cpu")
+
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: object = 0,
+               steps: int | None = None, temperature: float = 1.0) -> Tensor:
+        self.network_calls += 1
+        x = torch.full_like(condition.values_BHD, 9.0)
+        for b, mask_HD in enumerate(condition.mask_BHD):
+            row = int(mask_HD[1:, 0].float().argmax()) + 1 if mask_HD[1:, 0].any() else SPEC.horizon - 1
+            start, end = condition.values_BHD[b, 0], condition.values_BHD[b, row].clone()
+            x[b, : row + 1] = torch.lerp(start, end, torch.linspace(0, 1, row + 1)[:, None])
+        return x[:, None]
+
+
+class KnownTrust(Trust):
+    """Trusts arrivals at `first` and later ones."""
+
+    def __init__(self, first: int):
+        self.first = first
+
+    def ratio(self, x_RHD: Tensor, row_R: Tensor, seeds: Sequence[int]) -> Tensor:
+        return self.first / row_R
+
+
+def toward() -> InverseDynamics:
+    """Acts along the displacement of the first two entries, so that targets can be read off the actions."""
+    inverse = InverseDynamics.blank(4, 2, InverseDynamicsConfig(look=6))
+    inverse.forward = lambda obs, target, k: (target - obs)[:, :2]  # type: ignore[method-assign]
+    return inverse
+
+
+def planner(first: int = 1, **changes: object) -> Planner:
+    config = replace(CONFIG, **changes)  # type: ignore[arg-type]
+    return Planner(StraightLine(), config, LOW * 100, HIGH * 100, trust=KnownTrust(first), inverse=toward())  # type: ignore[arg-type]
+
+
+OBS, GOAL = torch.zeros(1, 4), torch.tensor([[8.0, 0.0]])
+
+
+def test_the_earliest_trusted_arrival_is_taken() -> None:
+    plans = planner(first=4).propose(OBS, GOAL, [0])
+    assert plans.row_BN.tolist() == [[2, 4, 6]]
+    assert plans.chosen()[1].tolist() == [4]
+
+
+def test_with_none_trusted_the_most_trusted_is_taken() -> None:
+    plans = planner(first=100).propose(OBS, GOAL, [0])
+    assert (plans.ratio_BN > 1).all() and plans.chosen()[1].tolist() == [6]
+
+
+def test_a_fixed_arrival_is_the_last_row() -> None:
+    plans = planner(arrival="fixed").propose(OBS, GOAL, [0])
+    assert plans.row_BN.tolist() == [[7]] and plans.x_BNHD[0, 0, 7, 0] == 8
+
+
+def test_the_target_lies_on_the_plan_between_its_rows() -> None:
+    # The plan reaches 8 at row 4 of stride 4: half a unit a step. Six steps ahead of a standing start that is 3.
+    agent = planner(first=4)
+    actions = [agent.act(OBS, GOAL)[0, 0].item() for _ in range(3)]
+    assert actions == pytest.approx([3.0, 3.5, 4.0])
+
+
+def test_after_the_arrival_the_goal_is_held_at_rest() -> None:
+    agent = planner(first=2, look=16)  # the plan arrives after 8 steps and says 9 for what follows
+    agent.act(OBS, GOAL)
+    assert torch.equal(agent.target_BTD[0, 8:], torch.tensor([8.0, 0, 0, 0]).expand(11, 4))
+
+
+def test_near_the_goal_it_is_held_without_a_plan() -> None:
+    agent = planner(hold_radius=10.0)
+    assert agent.act(OBS, GOAL)[0].tolist() == [8.0, 0.0] and agent.network_calls == 0
+
+
+def test_it_replans_only_when_due_or_reset() -> None:
+    agent = planner()
+    for _ in range(6):
+        agent.act(OBS, GOAL)
+    assert agent.network_calls == 2
+    agent.reset(torch.tensor([True]), [0])
+    agent.act(OBS, GOAL)
+    assert agent.network_calls == 3
+
+
+def test_a_reset_drops_the_plans_of_the_masked_environments_only() -> None:
+    agent = planner()
+    obs, goal = torch.zeros(2, 4), GOAL.expand(2, 2)
+    agent.act(obs, goal)
+    before = agent.target_BTD.clone()
+    agent.reset(torch.tensor([False, True]), [0, 0])
+    agent.act(obs, -goal)
+    assert torch.equal(agent.target_BTD[0], before[0]) and not torch.equal(agent.target_BTD[1], before[1])
+
+
+def test_actions_lie_inside_the_action_space() -> None:
+    agent = Planner(StraightLine(), CONFIG, LOW, HIGH, trust=KnownTrust(2), inverse=toward())  # type: ignore[arg-type]
+    assert agent.act(OBS, GOAL).abs().max() == 1
+
+
+def test_what_the_settings_need_must_be_there() -> None:
+    with pytest.raises(ValueError, match="actions='joint' needs a model of observations and actions"):
+        planner(actions="joint")
+    with pytest.raises(ValueError, match="actions='inverse' needs inverse dynamics"):
+        Planner(StraightLine(), CONFIG, LOW, HIGH, trust=KnownTrust(2))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="arrival='earliest' needs a trust score"):
+        Planner(StraightLine(), CONFIG, LOW, HIGH, inverse=toward())  # type: ignore[arg-type]
+
+
+def diffusion(act_dim: int = 0) -> Diffusion:
+    torch.manual_seed(0)
+    spec = replace(SPEC, act_dim=act_dim)
+    return Diffusion(spec, DiffusionConfig(network=TemporalUNetConfig(8, (1, 2))), Normalizer.identity(spec.dim))
+
+
+def reference(dim: int = 4) -> Batch:
+    x = torch.randn(64, 8, dim, generator=torch.Generator().manual_seed(0))
+    return Batch(x, torch.ones(64, 8, dim, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_an_environment_does_not_feel_those_beside_it(count: int) -> None:
+    model, inverse = diffusion(), InverseDynamics.blank(4, 2, InverseDynamicsConfig(look=6))
+    obs, goal = (torch.randn(20, n, generator=torch.Generator().manual_seed(n)) for n in (4, 2))
+    played = []
+    for batch in (20, count):
+        agent = Planner(model, CONFIG, LOW, HIGH, trust=Trust(model, reference(), 0.98), inverse=inverse)
+        agent.reset(None, list(range(batch)))
+        played.append(torch.stack([agent.act(obs[:batch], goal[:batch]) for _ in range(7)])[:, :count])
+    torch.testing.assert_close(played[0], played[1], rtol=1e-5, atol=1e-5)
+
+
+def test_joint_actions_are_those_of_the_plan() -> None:
+    model = diffusion(act_dim=2)
+    agent = Planner(model, replace(CONFIG, actions="joint"), LOW, HIGH, trust=Trust(model, reference(6), 0.98))
+    act = agent.act(OBS, GOAL)
+    assert torch.equal(act, agent.target_BTD[:, 0, 4:].clamp(-1, 1))
+
+
+def test_without_a_goal_the_plan_is_free() -> None:
+    model = diffusion()
+    inverse = InverseDynamics.blank(4, 2, InverseDynamicsConfig(look=6))
+    agent = Planner(model, CONFIG, LOW, HIGH, trust=Trust(model, reference(), 0.98), inverse=inverse)
+    assert agent.act(OBS).shape == (1, 2) and agent.network_calls == 2 + CONFIG.steps  # two to calibrate trust
+
+
+def test_trust_is_one_at_the_quantile_of_data_for_each_row() -> None:
+    model, data = diffusion(), reference()
+    trust = Trust(model, data, 0.9)
+    for row in (1, 4, 7):
+        ratio = trust.ratio(data.x_BHD, torch.full((64,), row), range(64))
+        assert (ratio <= 1).float().mean().item() == pytest.approx(0.9, abs=0.02)
+
+
+def test_padding_does_not_calibrate_trust() -> None:
+    model, data = diffusion(), reference()
+    data.mask_BHD[:32, 5:] = False
+    spoiled = Batch(data.x_BHD.clone(), data.mask_BHD)
+    spoiled.x_BHD[:32, 5:] = 1e3
+    rows = torch.full((32,), 7)
+    mine, theirs = (Trust(model, batch, 0.9).ratio(data.x_BHD[32:], rows, range(32)) for batch in (data, spoiled))
+    torch.testing.assert_close(mine, theirs)
