@@ -1,0 +1,85 @@
+"""`gentraj evaluate`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from agents.planner import Planner, PlannerConfig
+from envs.evaluation import EvaluationConfig, evaluate
+from envs.making import environment_factory
+
+from ..data import save_minari
+from ..files import write_file
+from ..report_page import show
+from ..runs import Run, load, read_config
+from .common import pick_device, say
+
+FILE = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Run the planner of a trained run in its environment, closed loop, and write an honest score.
+
+    Examples: gentraj evaluate runs/demo --episodes 100; gentraj evaluate runs/demo --protocol d4rl-single-goal
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A run folder."""
+    config: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluationConfig)
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    out: Path | None = None
+    """File for the scores; RUN/evaluation.json by default."""
+    save_rollout: str | None = None
+    """Also save the episodes as a Minari dataset of this id."""
+    device: str | None = None
+
+
+def main(argv: list[str]) -> None:
+    run_words = [word for word in argv[:1] if not word.startswith("-")]
+    planner = read_config(Path(run_words[0]))[0].planner if run_words else PlannerConfig()
+    default = Evaluate(Path(run_words[0]) if run_words else tyro.MISSING, planner=planner)
+    args = tyro.cli(Evaluate, args=argv, prog="gentraj evaluate", default=default)
+    run = load(args.run, device=pick_device(args.device))
+    scores = score(run, args.config, args.planner, args.out, args.save_rollout)
+    print(table(scores))
+
+
+def score(run: Run, config: EvaluationConfig, planner: PlannerConfig, out: Path | None = None,
+          save_rollout: str | None = None) -> dict[str, Any]:
+    """Evaluates and writes the scores; returns them."""
+    env = config.env_id or run.data.env
+    if env is None:
+        raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
+    agent = make_planner(run, env, planner)
+    scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
+    if save_rollout is not None:
+        save_minari(played, save_rollout, description=f"rollout of the planner of {run.folder.name}")
+        say(f"episodes in {save_rollout}")
+    path = out or run.folder / FILE
+    write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
+    say(f"scores in {path}")
+    return scores
+
+
+def make_planner(run: Run, env: str, planner: PlannerConfig | None = None) -> Planner:
+    """The run's planner, with the action space of that environment."""
+    made = environment_factory(env)()
+    made.close()
+    return run.planner(made.action_space, planner or run.config.planner)
+
+
+def table(scores: dict[str, Any]) -> str:
+    """The scores beside those of the controller and of a random agent, as text."""
+    columns = {"planner": scores, "controller": scores["controller"], "random": scores["random"]}
+    keys = [key for key in scores if key not in ("controller", "random", "env_id", "episodes", "seeds", "protocol")]
+    head = f"{scores['env_id']}, {scores.get('protocol', 'random-goal')} protocol, {scores['episodes']} episodes"
+    lines = [f"{'':28}" + "".join(f"{name:>18}" for name in columns)]
+    for key in keys:
+        lines.append(f"{key:28}" + "".join(f"{show((column or {}).get(key)):>18}" for column in columns.values()))
+    return "\n".join([head, *lines])

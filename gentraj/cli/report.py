@@ -1,0 +1,191 @@
+"""`gentraj report`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from agents.planner import Planner
+from envs.drawing import draw_maze
+from envs.headless import CannotRender, render_frame
+from envs.making import environment_factory
+from envs.rollout import Rollout, rollout
+
+from .. import figures
+from ..report_page import Picture, Table, write_report
+from ..runs import Run, load
+from ..training_log import read_metrics
+from ..trajectory import Condition
+from .common import pick_device, say
+from .evaluate import FILE, make_planner
+
+EPISODES = 6
+SAMPLES = 48
+
+
+@dataclass(frozen=True)
+class Report:
+    """Draw a run: loss, scores, samples, denoising, plans, executed paths; and report.html with all of it.
+
+    Example: gentraj report runs/demo
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A run folder."""
+    out: Path | None = None
+    """The page; RUN/report.html by default. Figures go into the folder `figures` beside it."""
+    seed: int = 0
+    """Seed of the episodes and samples that are drawn."""
+    device: str | None = None
+
+
+def main(argv: list[str]) -> None:
+    args = tyro.cli(Report, args=argv, prog="gentraj report")
+    print(make_report(load(args.run, device=pick_device(args.device)), args.out, args.seed))
+
+
+def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
+    """Draws everything a run has and writes the page; what cannot be drawn is named there. Returns the page's path."""
+    out = out or run.folder / "report.html"
+    drawing = Drawing(run, out.parent / "figures", seed)
+    scores = _scores(run.folder / FILE)
+    pictures = [drawing.loss(), drawing.scores(scores), drawing.samples(), *drawing.denoising()]
+    if run.data.env is not None:
+        pictures += drawing.planning(run.data.env)
+    for picture in pictures:
+        if picture.image is None:
+            say(f"{picture.title}: skipped, {picture.why_missing}")
+    return write_report(out, f"gentraj: {run.folder.name}", _facts(run, scores), _tables(run, scores), pictures)
+
+
+class Drawing:
+    """The figures of one run. Trajectories are drawn in the plane of the first two goal entries."""
+
+    def __init__(self, run: Run, folder: Path, seed: int):
+        self.run, self.folder, self.seed = run, folder, seed
+        self.dims = list(run.data.goal_dims[:2]) or [0, min(1, run.data.obs_dim - 1)]
+        maze = environment_factory(run.data.env).maze if run.data.env else None
+        self.background: Callable[[Any], None] | None = None
+        if maze is not None:
+            self.background = partial(draw_maze, maze_map=maze.map, scaling=maze.scaling)
+
+    def loss(self) -> Picture:
+        rows = read_metrics(self.run.folder)
+        image = figures.plot_loss(rows, self.folder / "loss.png") if rows else None
+        return Picture("Loss", "Mean since the row before, of every trained part.", image, "nothing was logged")
+
+    def scores(self, scores: dict[str, Any]) -> Picture:
+        bars = {name: (s["return_mean"], *s["return_ci95"]) for name, s in
+                (("planner", scores), ("controller", scores.get("controller")), ("random", scores.get("random"))) if s}
+        image = figures.plot_scores(bars, self.folder / "scores.png", "return per episode") if bars else None
+        return Picture("Scores", "Native return, mean and 95 % bootstrap interval over episodes.", image,
+                       "the run is not evaluated yet; `gentraj evaluate` does it")
+
+    def samples(self) -> Picture:
+        data = self.run.reference.x_BHD[:SAMPLES]
+        spec = self.run.model.spec
+        start = Condition.unknown(spec, len(data), device=data.device).with_obs(0, spec.split(data)[0][:, 0])
+        x = self.run.model.sample(start, seed=self.seed)[:, 0]
+        image = figures.plot_samples_beside_data(self._plane(x), self._plane(data), self.folder / "samples.png",
+                                                 self.background)
+        return Picture("Samples beside data", "Sampled from the same first observations as the windows of data.", image)
+
+    def denoising(self) -> list[Picture]:
+        spec, frames, levels = self.run.model.spec, [], []
+        obs = spec.split(self.run.reference.x_BHD[:1])[0][:, 0]
+        start = Condition.unknown(spec, device=obs.device).with_obs(0, obs)
+
+        def observe(x: Tensor, t: Tensor) -> None:
+            frames.append(self._plane(x))
+            levels.append(float(t))
+
+        self.run.model.sample(start, 6, seed=self.seed, steps=self.run.config.model.levels, observe=observe)
+        show = np.unique(np.linspace(0, len(frames) - 1, 6).round().astype(int))
+        strip = figures.denoising_strip([frames[i] for i in show], [levels[i] for i in show],
+                                        self.folder / "denoising.png", self.background)
+        gif = figures.denoising_gif(frames, levels, self.folder / "denoising.gif", self.background)
+        caption = "Six trajectories from one start, from noise to plan; colour runs from the first row to the last."
+        return [Picture("Denoising", caption, strip), Picture("Denoising, step by step", caption, gif)]
+
+    def planning(self, env: str) -> list[Picture]:
+        planner = make_planner(self.run, env)
+        data = self.run.data
+        played = rollout(planner, environment_factory(env), EPISODES, self.seed, EPISODES, obs_keys=data.obs_keys,
+                         goal_dims=data.goal_dims, record=True, progress=False)
+        return [self._paths(planner, played), self._candidates(planner, played), self._frame(env)]
+
+    def _paths(self, planner: Planner, played: Rollout) -> Picture:
+        episodes = list(played.recorded or [])
+        obs, goal = _first(played)
+        chosen, row = planner.propose(obs, goal, played.seeds).chosen()
+        plans = [self._plane(x[: int(r) + 1]) for x, r in zip(chosen, row, strict=True)]
+        image = figures.plot_paths([e.obs[:, self.dims] for e in episodes], self._plane(obs), goal[:, :2].numpy(),
+                                   self.folder / "paths.png", self.background, plans)
+        return Picture("Plans and executed paths", "The first plan of each episode up to its arrival, and the path "
+                       "that the planner's own actions took, replanning on the way.", image)
+
+    def _candidates(self, planner: Planner, played: Rollout) -> Picture:
+        if planner.trust is None:
+            return Picture("Candidates", "", None, "this planner has a fixed arrival and one candidate")
+        obs, goal = _first(played)
+        far = int((obs[:, self.dims] - goal[:, :2]).norm(dim=1).argmax())  # the episode with the longest way shows most
+        plans = planner.propose(obs[far : far + 1], goal[far : far + 1], [played.seeds[far]])
+        x = [self._plane(x) for x in plans.x_BNHD[0]]
+        for n, row in enumerate(plans.row_BN[0]):
+            x[n][int(row) :] = x[n][int(row)]  # what follows the arrival is not part of the plan
+        image = figures.plot_candidates(np.stack(x), plans.ratio_BN[0].cpu().numpy(), int(plans.chosen_B[0]),
+                                        self.folder / "candidates.png", self.background, goal=goal[far, :2].numpy())
+        return Picture("Candidates and trust", "One plan per proposed arrival. The earliest whose denoising error is "
+                       "within what data of the same length show is executed.", image)
+
+    def _frame(self, name: str) -> Picture:
+        env = environment_factory(name, {"render_mode": "rgb_array"})()
+        title, caption = "The environment", "A frame of the simulator, rendered headless."
+        try:
+            env.reset(seed=self.seed)
+            return Picture(title, caption, figures.save_image(render_frame(env), self.folder / "environment.png"))
+        except CannotRender as error:
+            return Picture(title, caption, None, str(error))
+        finally:
+            env.close()
+
+    def _plane(self, x: Tensor) -> np.ndarray:
+        return x[..., self.dims].cpu().numpy()
+
+
+def _first(played: Rollout) -> tuple[Tensor, Tensor]:
+    """First observations and goals of the recorded episodes."""
+    episodes = list(played.recorded or [])
+    return tuple(torch.from_numpy(np.stack(rows)) for rows in
+                 ([e.obs[0] for e in episodes], [e.extras["goal"][0] for e in episodes]))  # type: ignore[return-value]
+
+
+def _scores(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _facts(run: Run, scores: dict[str, Any]) -> dict[str, Any]:
+    facts = {"environment": scores.get("env_id"), "dataset": run.config.dataset, "training steps": run.step,
+             "success rate": scores.get("success_rate"), "native return": scores.get("return_mean")}
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _tables(run: Run, scores: dict[str, Any]) -> list[Table]:
+    rows = [(key, scores[key], *((scores.get(other) or {}).get(key) for other in ("controller", "random")))
+            for key in scores if key not in ("controller", "random")]
+    note = "Returns are native and unlatched. The controller is the one that made the data, without noise, replanning."
+    spec = run.model.spec
+    model = [("rows of a plan", spec.horizon), ("environment steps between rows", spec.stride),
+             ("parameters that sample", sum(p.numel() for p in run.model.network.parameters())),
+             ("sampling steps of the planner", run.config.planner.steps)]
+    tables = [Table("Model", ("setting", "value"), model)]
+    return [Table("Scores", ("measure", "planner", "controller", "random"), rows, note), *tables] if rows else tables

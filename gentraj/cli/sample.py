@@ -1,0 +1,83 @@
+"""`gentraj sample`."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from ..files import write_file
+from ..runs import Run, load
+from ..trajectory import Condition
+from .common import parse_numbers, pick_device, say
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sample trajectories from a trained run, in environment units.
+
+    Example: gentraj sample runs/demo --num 64 --start 1,1 --goal -1,-1 --out plans.npz
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A run folder."""
+    out: Path
+    """File to write: .npz with obs (N, H, O), act (N, H, A) and stride."""
+    num: int = 16
+    """Trajectories."""
+    start: str | None = None
+    """First observation, numbers with commas between them: all of it, or the entries that a goal has."""
+    goal: str | None = None
+    """Where to arrive, as many numbers as a goal has."""
+    arrival: int | None = None
+    """Row of the arrival; by default the likeliest one, or the last."""
+    steps: int | None = None
+    """Denoising steps."""
+    seed: int = 0
+    device: str | None = None
+
+
+def main(argv: list[str]) -> None:
+    args = tyro.cli(Sample, args=argv, prog="gentraj sample")
+    if args.num < 1:
+        raise ValueError(f"--num is {args.num}; give at least 1")
+    if args.out.suffix != ".npz":
+        raise ValueError(f"--out is {args.out}; a file that ends in .npz is expected")
+    run = load(args.run, device=pick_device(args.device))
+    x_NHD = run.model.sample(condition(run, args), args.num, seed=args.seed, steps=args.steps)[0]
+    obs, act = run.model.spec.split(x_NHD.cpu())
+    write_npz(args.out, {"obs": obs.numpy(), "act": act.numpy(), "stride": np.array(run.model.spec.stride)})
+    say(f"{args.num} trajectories of {run.model.spec.horizon} rows, {run.model.spec.stride} environment steps apart")
+    print(args.out)
+
+
+def condition(run: Run, args: Sample) -> Condition:
+    """Start and goal as given. Raises ValueError for a wrong number of numbers."""
+    spec, goal_dims = run.model.spec, list(run.data.goal_dims) or list(range(run.data.obs_dim))
+    known = Condition.unknown(spec, device=run.model.device)
+    if args.start is not None:
+        start = parse_numbers(args.start, "--start")
+        if len(start) not in (spec.obs_dim, len(goal_dims)):
+            raise ValueError(f"--start has {len(start)} numbers; {spec.obs_dim} (an observation) or {len(goal_dims)} "
+                             f"(its entries {goal_dims}) are expected")
+        known = known.with_obs(0, start, goal_dims if len(start) == len(goal_dims) else None)
+    if args.goal is not None:
+        goal = parse_numbers(args.goal, "--goal")
+        if len(goal) != len(goal_dims):
+            raise ValueError(f"--goal has {len(goal)} numbers; {len(goal_dims)} (entries {goal_dims}) are expected")
+        row = spec.horizon - 1 if args.arrival is None else args.arrival
+        if args.arrival is None and args.start is not None:
+            row = run.likeliest_arrival(known.values_BHD[:, 0, : spec.obs_dim], goal[None].to(run.model.device))
+        known = known.with_obs(row, goal, goal_dims)
+    return known
+
+
+def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Arrays under their names, whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_file(path, buffer.getvalue())
