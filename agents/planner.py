@@ -131,6 +131,7 @@ class Planner:
     def propose(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int]) -> Plans:
         """Candidates for each environment, scored; the earliest trusted one is chosen, else the most trusted."""
         spec, batch = self.model.spec, len(obs_BO)
+        obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
         row_BN = self._rows(obs_BO, goal_BG)
         num = row_BN.shape[1]
         seeds = [fold(s, n) for s in seeds_B for n in range(num)]
@@ -175,7 +176,7 @@ class Planner:
         below_T = tau_T.floor().long().clamp(max=self.model.spec.horizon - 2)
         weight_T1 = (tau_T - below_T).clamp(max=1)[:, None]
         along_BTD = torch.lerp(x_BHD[:, below_T], x_BHD[:, below_T + 1], weight_T1)
-        rest_BD = x_BHD[torch.arange(len(row_B)), row_B]
+        rest_BD = x_BHD[torch.arange(len(row_B), device=x_BHD.device), row_B]
         arrived_BT1 = (tau_T >= row_B[:, None])[..., None] & (goal_BG is not None)
         return torch.where(arrived_BT1, self._at_rest(rest_BD)[:, None], along_BTD)
 

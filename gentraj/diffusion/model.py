@@ -125,7 +125,8 @@ class Diffusion(nn.Module):
         normal = lambda: noise.normal(self.spec.horizon, self.spec.dim)  # noqa: E731
         denoise = self.denoise(self.normalizer.normalize(rows.values_BHD), rows.mask_BHD, rows.context_BC)
         watch = observe and (lambda x, t: observe(self.normalizer.unnormalize(x[:count]), t))
-        x = SAMPLERS[self.config.sampler](denoise, temperature * normal(), self.path.times(steps), self.path, normal,
+        times = self.path.times(steps).to(self.device)
+        x = SAMPLERS[self.config.sampler](denoise, temperature * normal(), times, self.path, normal,
                                           eta=eta, observe=watch)
         return torch.where(rows.mask_BHD, rows.values_BHD, self.normalizer.unnormalize(x))[:count]
 

@@ -9,36 +9,35 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 MAX_BETA = 0.999  # Nichol & Dhariwal 2021, section 3.2
 
 
-class VPPath(nn.Module):
-    """alpha(t)^2 + sigma(t)^2 = 1, from the T betas of a discrete schedule."""
+class VPPath:
+    """alpha(t)^2 + sigma(t)^2 = 1, from the T betas of a discrete schedule.
 
-    alpha_bar: Tensor
+    The table stays on the CPU in float64, which not every device has; alpha and sigma come back as t is.
+    """
 
     def __init__(self, betas: Tensor):
-        super().__init__()
-        alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - betas.double(), 0)])
-        self.register_buffer("alpha_bar", alpha_bar, persistent=False)
         self.levels = len(betas)
+        self.alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - betas.double(), 0)])
 
     def alpha(self, t: Tensor) -> Tensor:
-        return self._alpha_bar(t).sqrt().to(t.dtype)
+        return self._alpha_bar(t).sqrt().to(t.dtype).to(t.device)
 
     def sigma(self, t: Tensor) -> Tensor:
-        return (1 - self._alpha_bar(t)).sqrt().to(t.dtype)
+        return (1 - self._alpha_bar(t)).sqrt().to(t.dtype).to(t.device)
 
     def times(self, steps: int) -> Tensor:
         """(steps + 1,) times from 1 down to 0, evenly spaced and each a trained level."""
         if not 1 <= steps <= self.levels:
             raise ValueError(f"{steps} sampling steps; this path has {self.levels} levels, give 1..{self.levels}")
-        return torch.linspace(self.levels, 0, steps + 1, device=self.alpha_bar.device).round() / self.levels
+        return torch.linspace(self.levels, 0, steps + 1).round() / self.levels
 
     def _alpha_bar(self, t: Tensor) -> Tensor:
-        position = t.double() * self.levels
+        position = t.cpu().double() * self.levels
         level = position.round()  # a level keeps its exact value though t is float32
         position = torch.where((position - level).abs() < 1e-4, level, position)
         below = position.floor().clamp(0, self.levels - 1)

@@ -1,0 +1,45 @@
+"""The same flow on an accelerator."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from agents.planner import Planner, PlannerConfig
+from agents.trust import Trust
+from gentraj.data import Episodes
+from gentraj.diffusion import DiffusionConfig
+from gentraj.networks import TemporalUNetConfig
+from gentraj.runs import DataFacts, RunConfig, build, resolve
+from gentraj.training import TrainingConfig, train
+from gentraj.trajectory import Batch, Condition
+
+pytestmark = pytest.mark.gpu
+
+
+def episodes() -> Episodes:
+    rng = np.random.default_rng(0)
+    obs, act = rng.normal(size=(501, 4)).cumsum(0), rng.normal(size=(500, 2))
+    end = np.arange(500) == 499
+    return Episodes(obs, act, np.zeros(500), np.zeros(500, bool), end, [500], goal_dims=(0, 1))
+
+
+def test_training_sampling_and_planning_run_on_the_device(tmp_path: Path) -> None:
+    device = torch.accelerator.current_accelerator()
+    data = episodes()
+    config = resolve(RunConfig(horizon=8, stride=2, model=DiffusionConfig(network=TemporalUNetConfig(8, (1, 2)))), data)
+    parts = build(config, DataFacts.of(data), data)
+    train(parts, data, TrainingConfig(steps=3), tmp_path, meta={}, device=device, progress=False)
+    model = parts["model"]
+    start = Condition.unknown(model.spec, 2).with_obs(0, torch.zeros(4))
+    x = model.sample(start, 3, seed=0)
+    assert x.device.type == device.type and torch.isfinite(x).all() and torch.equal(x[:, :, 0].cpu(), torch.zeros(2, 3, 4))
+    here = model.to(torch.get_default_device()).sample(start, 3, seed=0)
+    torch.testing.assert_close(x.cpu(), here, rtol=1e-2, atol=1e-2)
+    model.to(device)
+    reference = Batch(torch.randn(32, 8, 4), torch.ones(32, 8, 4, dtype=torch.bool)).to(device)
+    planner = Planner(model, replace(PlannerConfig(), goal_dims=(0, 1), rest_dims=(2, 3)), -np.ones(2), np.ones(2),
+                      trust=Trust(model, reference, 0.98), inverse=parts["inverse"], arrival=parts["arrival"])
+    assert planner.act(torch.zeros(2, 4), torch.ones(2, 2)).abs().max() <= 1
