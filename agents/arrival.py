@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from gentraj.config import require
 from gentraj.networks.fourier import fourier, width
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.normalize import Normalizer
-from gentraj.optimization import apply_gradients
+from gentraj.optimization import LEARNING, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 
@@ -28,6 +29,9 @@ class ArrivalConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self, width=(1, 1e6), depth=(0, 100), frequencies=(0, 16), **LEARNING)
 
 
 class Arrival(nn.Module):

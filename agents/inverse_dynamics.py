@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from gentraj.config import require
 from gentraj.data import Episodes, Windows
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.normalize import Normalizer
-from gentraj.optimization import apply_gradients
+from gentraj.optimization import LEARNING, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 
@@ -27,6 +28,9 @@ class InverseDynamicsConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self, look=(1, 1e6), width=(1, 1e6), depth=(0, 100), **LEARNING)
 
 
 class InverseDynamics(nn.Module):

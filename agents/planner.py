@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gentraj.config import require
 from gentraj.randomness import fold
 from gentraj.trajectory import Condition, TrajectoryModel, TrajectorySpec
 
@@ -45,6 +47,12 @@ class PlannerConfig:
 
     At most the distance that counts as success: a plan, not a straight line, is the way round a corner."""
 
+    def __post_init__(self) -> None:
+        require(self, replan=(1, 1e6), steps=(1, 1e6), trust=(0, 1), temperature=(0, math.inf), look=(1, 1e6),
+                hold_radius=(0, math.inf))
+        if not all(0 < share <= 1 for share in self.shares):
+            raise ValueError(f"PlannerConfig.shares are {self.shares}; fractions above 0 and up to 1 are expected")
+
 
 @dataclass(frozen=True)
 class Plans:
@@ -70,6 +78,9 @@ class Planner:
             raise ValueError("actions='joint' needs a model of observations and actions; this one has no actions")
         if config.actions == "inverse" and inverse is None:
             raise ValueError("actions='inverse' needs inverse dynamics; train them or set actions='joint'")
+        if inverse is not None and config.look > inverse.config.look:
+            raise ValueError(f"look is {config.look}; the inverse dynamics were trained to look {inverse.config.look} "
+                             "steps ahead, give at most that")
         if config.arrival == "earliest" and trust is None:
             raise ValueError("arrival='earliest' needs a trust score; give one or set arrival='fixed'")
         self.model, self.config, self.inverse, self.arrival = model, config, inverse, arrival

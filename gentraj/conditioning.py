@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .config import require
 from .trajectory import TrajectorySpec
 
 
@@ -30,9 +31,7 @@ class ConditionMix:
     """Entries of the observation that a goal speaks about; none means all."""
 
     def __post_init__(self) -> None:
-        for kind in KINDS:
-            if not 0 <= getattr(self, kind) <= 1:
-                raise ValueError(f"ConditionMix.{kind} is {getattr(self, kind)}; a probability in [0, 1] is expected")
+        require(self, **dict.fromkeys(KINDS, (0, 1)))
 
     def draw(self, spec: TrajectorySpec, real_BHD: Tensor, generator: torch.Generator) -> Tensor:
         """Real entries (B, H, D) -> known entries (B, H, D), both bool. The generator is a CPU one."""

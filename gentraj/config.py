@@ -20,6 +20,15 @@ class ConfigError(ValueError):
     """Settings that are not what is expected: one line naming the file and the dotted key."""
 
 
+def require(config: object, **bounds: tuple[float, float]) -> None:
+    """Raises `ValueError` for a field outside its [low, high]; NaN is outside of everything."""
+    for name, (low, high) in bounds.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            expected = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+            raise ValueError(f"{type(config).__name__}.{name} is {value}; a number {expected} is expected")
+
+
 def to_json(config: Any) -> dict[str, Any]:
     """A dataclass as what `json.loads` gives back: objects, lists, numbers, strings, null.
 

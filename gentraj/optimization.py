@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+# Bounds of what every trained part's config has, for `gentraj.config.require`.
+LEARNING = {"learning_rate": (0, 1), "weight_decay": (0, 1), "max_grad_norm": (1e-9, math.inf), "batch_size": (1, 1e9)}
 
 
 class NonFinite(RuntimeError):

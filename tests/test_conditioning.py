@@ -46,5 +46,5 @@ def test_it_is_a_pure_function_of_the_generator() -> None:
 
 
 def test_a_probability_outside_its_range_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"goal is 1\.5; a probability"):
+    with pytest.raises(ValueError, match=r"goal is 1\.5; a number from 0 to 1 is expected"):
         ConditionMix(goal=1.5)

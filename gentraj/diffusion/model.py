@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,10 +13,11 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..conditioning import ConditionMix
+from ..config import require
 from ..networks import NETWORKS, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
-from ..optimization import apply_gradients
+from ..optimization import LEARNING, apply_gradients
 from ..randomness import RowNoise, fold
 from ..trajectory import Batch, Condition, Guide, TrajectorySpec
 from .denoiser import PREDICTIONS, Denoise, clip, hold
@@ -47,6 +49,11 @@ class DiffusionConfig:
     """Sampling steps."""
     eta: float = 0.0
     """Noise added while sampling: 0 is deterministic DDIM, 1 ancestral."""
+
+    def __post_init__(self) -> None:
+        require(self, levels=(1, 1e6), steps=(1, self.levels), eta=(0, 1), ema=(0, 1), **LEARNING)
+        if self.clip is not None:
+            require(self, clip=(0, math.inf))
 
 
 class Diffusion(nn.Module):

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..config import require
 from .fourier import fourier, width
 
 
@@ -25,6 +26,12 @@ class TemporalUNetConfig:
     """Rows that a convolution sees; odd."""
     frequencies: int = 4
     """Fourier features of the inputs; 0 gives Diffuser's network."""
+
+    def __post_init__(self) -> None:
+        require(self, width=(1, 1e5), kernel=(1, 1e3), frequencies=(0, 16))
+        if self.kernel % 2 == 0 or not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"TemporalUNetConfig has kernel {self.kernel} and multipliers {self.multipliers}; an odd "
+                             "kernel and positive multipliers are expected")
 
 
 class TemporalUNet(nn.Module):

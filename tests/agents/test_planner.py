@@ -49,7 +49,7 @@ class KnownTrust(Trust):
 
 def toward() -> InverseDynamics:
     """Acts along the displacement of the first two entries, so that targets can be read off the actions."""
-    inverse = InverseDynamics.blank(4, 2, InverseDynamicsConfig(look=6))
+    inverse = InverseDynamics.blank(4, 2, InverseDynamicsConfig(look=16))
     inverse.forward = lambda obs, target, k: (target - obs)[:, :2]  # type: ignore[method-assign]
     return inverse
 
@@ -128,6 +128,15 @@ def test_what_the_settings_need_must_be_there() -> None:
         Planner(StraightLine(), CONFIG, LOW, HIGH, trust=KnownTrust(2))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="arrival='earliest' needs a trust score"):
         Planner(StraightLine(), CONFIG, LOW, HIGH, inverse=toward())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="look is 17; the inverse dynamics were trained to look 16"):
+        planner(look=17)
+
+
+@pytest.mark.parametrize("wrong", [{"replan": 0}, {"trust": 1.5}, {"temperature": -1.0}, {"shares": (0.0, 1.0)},
+                                   {"hold_radius": float("nan")}])
+def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"PlannerConfig.{next(iter(wrong))} (is|are) "):
+        PlannerConfig(**wrong)  # type: ignore[arg-type]
 
 
 def diffusion(act_dim: int = 0) -> Diffusion:

@@ -141,3 +141,10 @@ def test_the_denoising_error_is_zero_for_what_is_wholly_known() -> None:
     known = Condition(SPEC, x, torch.ones(2, 8, 5, dtype=torch.bool))
     torch.testing.assert_close(model.denoising_error(x, known, 0.5, [0, 1]), torch.zeros(2, 8), atol=1e-8, rtol=0)
     assert (model.denoising_error(x, Condition.unknown(SPEC, 2), 0.5, [0, 1]) > 0).all()
+
+
+@pytest.mark.parametrize("wrong", [{"learning_rate": float("nan")}, {"batch_size": 0}, {"steps": 21}, {"levels": 0},
+                                   {"ema": -0.1}, {"clip": -1.0}])
+def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=rf"DiffusionConfig\.{next(iter(wrong))} is "):
+        DiffusionConfig(**{"steps": 1, **wrong})  # type: ignore[arg-type]

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from gentraj.networks import NETWORKS
+from gentraj.networks import NETWORKS, TemporalUNetConfig
+from gentraj.networks.fourier import fourier, width
 
 DIM = 5
 
@@ -49,3 +50,18 @@ def test_more_levels_need_a_horizon_that_halves_more_often() -> None:
     config, net = next(iter(NETWORKS.items()))
     with pytest.raises(ValueError, match="use 8 or 16"):
         net(DIM, 12, 0, config(width=8, multipliers=(1, 1, 1, 1)))
+
+
+@pytest.mark.parametrize("wrong", [{"kernel": 4}, {"multipliers": ()}, {"width": 0}, {"frequencies": -1}])
+def test_settings_that_make_no_network_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="TemporalUNetConfig"):
+        TemporalUNetConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_fourier_features_are_the_entries_and_their_octaves() -> None:
+    z = torch.tensor([[0.25, -0.5]])
+    features = fourier(z, 2)
+    assert features.shape == (1, width(2, 2))
+    a, b = torch.pi * z, 2 * torch.pi * z
+    torch.testing.assert_close(features, torch.cat([z, a.sin(), b.sin(), a.cos(), b.cos()], -1))
+    assert torch.equal(fourier(z, 0), z)
