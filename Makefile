@@ -7,16 +7,16 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' >/dev/null 2>&
 # Idle OpenMP threads must sleep: spinning ones slow training many times over when the machine is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-fast lint clean
 
 demo: .venv/installed
 	.venv/bin/gentraj demo --run-dir runs/demo
 
 test: .venv/installed-dev
-	.venv/bin/python -m pytest -m "not slow"
-
-test-all: .venv/installed-dev
 	.venv/bin/python -m pytest
+
+test-fast: .venv/installed-dev
+	.venv/bin/python -m pytest -m "not slow"
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .

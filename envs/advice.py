@@ -5,7 +5,7 @@ from __future__ import annotations
 from .making import environment_factory
 
 STEPS_PER_CELL = 24  # of PointMaze's data-collecting controller, generously
-HORIZONS = {32: 6, 64: 8}  # rows, and the longest stride at which they are dense enough to follow round a corner
+HORIZONS = {32: 6, 64: 12}  # rows, and the longest stride at which they are dense enough to follow round a corner
 LONGEST = 128
 UNKNOWN = (32, 1)
 

@@ -12,7 +12,7 @@ from scipy.stats import trim_mean
 from gentraj.data import Episodes, d4rl_reference
 from gentraj.trajectory import Agent
 
-from .agents import RandomAgent, WaypointController
+from .baselines import RandomAgent, WaypointController
 from .making import EnvironmentFactory, ProtocolName, environment_factory
 from .rollout import Rollout, rollout
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from tqdm import tqdm
 
-from gentraj.data import DataError, Episodes, save_minari
+from gentraj.data import Episodes, save_minari
 from gentraj.data.minari_io import local_ids
+from gentraj.data.minari_writer import check_new_id
 from gentraj.randomness import fold
 
-from .agents import WaypointController
+from .baselines import WaypointController
 from .making import EnvironmentFactory, environment_factory
 from .maze import Maze
 from .tasks import TASKS, find_task
@@ -26,11 +27,10 @@ def make_dataset(task_name: str, steps: int, seed: int = 0, dataset_id: str | No
                  progress: bool = True) -> str:
     """Records `steps` steps of a task as a Minari dataset and returns its id, by default the task's own.
 
-    Raises ValueError for an unknown task and `DataError` where the id is taken, unless told to overwrite.
+    Raises ValueError for an unknown task and `DataError` for a malformed id or, unless told to overwrite, a taken one.
     """
     dataset_id = dataset_id or find_task(task_name).dataset_ids[0]
-    if not overwrite and dataset_id in local_ids():  # before the minutes that recording may take
-        raise DataError(f"{dataset_id} exists already; choose another id or overwrite it")
+    check_new_id(dataset_id, overwrite=overwrite)  # before the minutes that recording may take
     save_minari(record(task_name, steps, seed, progress=progress), dataset_id, overwrite=overwrite,
                 algorithm="WaypointController", description=f"{task_name}, {steps} noisy steps, seed {seed}")
     return dataset_id
@@ -62,10 +62,9 @@ def record(env: str, steps: int, seed: int = 0, *, progress: bool = True) -> Epi
     flat = lambda rows, more: np.concatenate([rows[r, : n + more] for r, n in enumerate(lengths)])  # noqa: E731
     end = np.zeros(steps, bool)
     end[np.cumsum(lengths) - 1] = True
-    obs, goal = flat(obs, 1), flat(goal, 1)
-    return Episodes(obs, flat(act, 0), flat(reward, 0), np.zeros(steps, bool), end, lengths, goal_dims=(0, 1),
-                    extras={"goal": goal, "qpos": obs[:, :2], "qvel": obs[:, 2:]}, obs_keys=("observation",),
-                    env=factory.spec_json, name=env if env in TASKS else factory.env_id)
+    return Episodes(flat(obs, 1), flat(act, 0), flat(reward, 0), np.zeros(steps, bool), end, lengths,
+                    {"goal": flat(goal, 1)}, goal_dims=(0, 1), obs_keys=("observation",), env=factory.spec_json,
+                    name=env if env in TASKS else factory.env_id)  # no qpos, qvel: the observation is just these
 
 
 def _run(factory: EnvironmentFactory, maze: Maze, seeds: list[int], T: int, progress: bool) -> tuple[np.ndarray, ...]:

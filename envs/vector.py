@@ -107,6 +107,7 @@ class VectorEnvironment:
         self._refuse(outside_B, "observation", self.obs_BO, "outside the environment's own observation space")
         if self.has_goal:
             self.goal_BG = np.array(obs["desired_goal"], np.float32)
+            self._refuse(~np.isfinite(self.goal_BG).all(1), "goal", self.goal_BG, "finite numbers are expected")
 
     def _refuse(self, bad_B: Any, what: str, value_B: np.ndarray, why: str) -> None:
         if bad_B.any():

@@ -20,13 +20,15 @@ class ConfigError(ValueError):
     """Settings that are not what is expected: one line naming the file and the dotted key."""
 
 
-def require(config: object, **bounds: tuple[float, float]) -> None:
-    """Raises `ValueError` for a field outside its [low, high]; NaN is outside of everything."""
+def require(config: Any, **bounds: tuple[float, float]) -> None:
+    """Raises `ValueError` for a field outside its [low, high], NaN among them, and for an int field that is no int."""
+    whole = {field.name for field in dataclasses.fields(config) if field.type in (int, "int")}
     for name, (low, high) in bounds.items():
         value = getattr(config, name)
-        if not low <= value <= high:
-            expected = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
-            raise ValueError(f"{type(config).__name__}.{name} is {value}; a number {expected} is expected")
+        if not low <= value <= high or (name in whole and type(value) is not int):
+            expected = "a whole number" if name in whole else "a number"
+            expected += f" of at least {low:g}" if math.isinf(high) else f" from {low:g} to {high:g}"
+            raise ValueError(f"{type(config).__name__}.{name} is {value}; {expected} is expected")
 
 
 def to_json(config: Any) -> dict[str, Any]:

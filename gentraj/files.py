@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_file(path: Path, data: bytes) -> Path:
-    """Writes through a temporary file beside it, synced to the disk before it takes the name. Makes missing folders."""
-    path = Path(path)
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, synced to the disk before it takes the name `path`; makes missing folders.
+
+    Where the block does not end well there is what was there before. Raises `OSError`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         with unfinished.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_file(path: Path, data: bytes) -> Path:
+    """Writes all of a `new_file` and returns its path."""
+    with new_file(path) as file:
+        file.write(data)
     return path

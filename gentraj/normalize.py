@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-CHUNK = 65536  # rows read at a time in float64, so that fitting copies no dataset
+CHUNK = 8192  # rows read at a time in float64, so that fitting copies no dataset
 
 
 class Normalizer(nn.Module):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from .files import write_file
 
 
 class Table(NamedTuple):
@@ -72,12 +73,7 @@ def write_report(path: Path, title: str, facts: Mapping[str, Any], tables: Seque
     """
     body = [_facts(facts), *(_table(Table(*t)) for t in tables), *(_picture(Picture(*f)) for f in figures)]
     page = PAGE.format(title=escape(title), style=STYLE, body="\n".join(body))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, path)
-    return path
+    return write_file(Path(path), page.encode())
 
 
 def show(value: Any) -> str:

@@ -58,6 +58,10 @@ class RunConfig:
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
+    def __post_init__(self) -> None:
+        if self.planner.actions == "joint" and not self.joint:
+            raise ValueError("planner.actions is 'joint', and the model would have no actions; set joint too")
+
 
 @dataclass(frozen=True)
 class DataFacts:
@@ -114,17 +118,17 @@ class _RunFile:
 
 
 def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
-              progress: bool = True) -> Run:
+          progress: bool = True) -> Run:
     """Trains all parts of a run and returns it, loaded from its folder. A task's own dataset is recorded if missing.
+
+    A resumed run may have another planner and, of the training's settings, those that may change; they are kept.
 
     Raises `DataError` for bad data and what `gentraj.training.train` raises.
     """
     folder, episodes = Path(folder), load_episodes([make_missing(name) for name in config.dataset.split("+")])
     episodes = episodes.stitched() if config.stitch else episodes
     config, data = resolve(config, episodes), DataFacts.of(episodes)
-    with torch.random.fork_rng():  # torch draws initial weights from its global generator, which is left as it was
-        torch.manual_seed(fold(config.training.seed))  # noqa: TID251
-        parts = build(config, data, episodes)
+    parts = build(config, data, episodes)
 
     def prepare() -> None:
         seed, model = config.training.seed, cast(Diffusion, parts["model"])
@@ -133,7 +137,7 @@ def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device
         write_file(folder / CONFIG, json.dumps(to_json(_RunFile(config, data)), indent=2).encode())
 
     training.train(parts, episodes, config.training, folder, meta=_trained(config, data), resume=resume, device=device,
-          progress=progress, prepare=prepare)
+                   progress=progress, prepare=prepare)
     return load(folder, device=device)
 
 
@@ -176,8 +180,15 @@ def resolve(config: RunConfig, episodes: Episodes) -> RunConfig:
     """The config with everything the data decide filled in."""
     horizon, stride = horizon_advice(episodes.env)
     mix = replace(config.model.mix, goal_dims=episodes.goal_dims)
-    return replace(config, horizon=config.horizon or horizon, stride=config.stride or stride,
-                   model=replace(config.model, mix=mix), planner=replace(config.planner, goal_dims=episodes.goal_dims))
+    planner = replace(config.planner, goal_dims=episodes.goal_dims, actions="joint" if config.joint else "inverse")
+    if not episodes.goal_dims:  # then there is nothing to come to rest at
+        planner = replace(planner, rest_dims=())
+    if any(not 0 <= dim < episodes.obs_dim for dim in planner.rest_dims):
+        raise ValueError(f"planner.rest_dims are {planner.rest_dims}; entries of an observation of width "
+                         f"{episodes.obs_dim} are expected")
+    return replace(config, horizon=horizon if config.horizon is None else config.horizon,
+                   stride=stride if config.stride is None else config.stride,
+                   model=replace(config.model, mix=mix), planner=planner)
 
 
 def build(config: RunConfig, data: DataFacts, episodes: Episodes | None = None) -> dict[str, Part]:
@@ -185,7 +196,12 @@ def build(config: RunConfig, data: DataFacts, episodes: Episodes | None = None) 
     if config.horizon is None or config.stride is None:
         raise ValueError("the horizon or the stride is not chosen yet; call resolve(config, episodes) first")
     spec = TrajectorySpec(data.obs_dim, data.act_dim if config.joint else 0, config.horizon, config.stride)
+    with torch.random.fork_rng(devices=()):  # torch draws initial weights from its global generator, left as it was
+        torch.default_generator.manual_seed(fold(config.training.seed))
+        return _parts(spec, config, data, episodes)
 
+
+def _parts(spec: TrajectorySpec, config: RunConfig, data: DataFacts, episodes: Episodes | None) -> dict[str, Part]:
     def normalizer(kind: str, act_dim: int) -> Normalizer:
         if episodes is None:
             return Normalizer.identity(data.obs_dim + act_dim)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import reprlib
@@ -10,17 +9,16 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .checkpoint import CheckpointError, NothingSaved, has_checkpoints, load, save
-from .config import ConfigError, differences, to_json
-from .data.episodes import Episodes
+from .config import ConfigError, differences, require, to_json
+from .data.episodes import Episodes, episodes_hash
 from .data.windows import Windows
 from .interrupts import Interrupted, Interrupts
 from .optimization import NonFinite
@@ -62,11 +60,8 @@ class TrainingConfig:
     """Also log for TensorBoard, an optional package."""
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "save_every": 1, "log_every": 1, "keep": 1}
-        for name in (f.name for f in fields(self) if f.type == "int"):
-            value, low = getattr(self, name), least.get(name, 0)
-            if type(value) is not int or value < low:
-                raise ValueError(f"training: {name} is {value!r}; a whole number of at least {low} is expected")
+        require(self, **dict.fromkeys(("steps", "save_every", "log_every", "keep"), (1, math.inf)),
+                **dict.fromkeys(("warmup", "seed", "threads"), (0, math.inf)))
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,8 @@ def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingCo
 
     `meta` holds the settings that made parts and episodes (JSON values): it is saved with each checkpoint, and a
     resumed run must have the same. `device` is where the parts are by default. `on_log` is given each row of metrics.
-    `prepare` is called once, when a fresh run has its folder for itself and before its first save.
+    `prepare` is called once, when the folder is this training's alone: before its first save, or when what was saved
+    is found to fit.
 
     Raises `ConfigError` for settings that differ on resume, `CheckpointError` when the folder is in use or cannot be
     written, `TrainingStopped` at a number that is not finite, `Interrupted` after SIGINT or SIGTERM, all saved.
@@ -99,9 +95,10 @@ def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingCo
             raise CheckpointError(f"{folder}: holds a training already; use --resume to go on, or another folder")
         run = _Run(folder, [_Part(n, p, episodes, config, device) for n, p in sorted(parts.items())], config,
                    _settings(meta, parts, config, episodes))
-        if prepare is not None and not resume:
+        sums = run.restore() if resume else {}
+        if prepare is not None:
             prepare()
-        sums = run.restore() if resume else run.save({})
+        run.save(sums)  # nothing to do on resume
         with Log(folder, config.log_every, config.steps, start=run.step, sums=sums, progress=progress,
                  tensorboard=config.tensorboard, on_row=on_log) as log:
             while run.step < config.steps and interrupts.received is None:
@@ -119,17 +116,6 @@ def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
     return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def episodes_hash(episodes: Episodes) -> str:
-    """SHA-256 of all that training can see of a dataset; not of its name."""
-    arrays = {key: getattr(episodes, key) for key in ("obs", "act", "reward", "terminated", "truncated", "lengths")}
-    arrays |= {f"extras.{key}": value for key, value in sorted(episodes.extras.items())}
-    digest = hashlib.sha256(f"{episodes.goal_dims} {episodes.obs_keys}".encode())
-    for key, array in arrays.items():
-        digest.update(f"{key} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the run") -> None:
     """Raises `ConfigError` listing each setting that differs, but for those of `training` that may change."""
     may_change = {f"training.{key}" for key in MAY_CHANGE_ON_RESUME}
@@ -144,7 +130,7 @@ class _Part:
 
     def __init__(self, name: str, part: Trainable, episodes: Episodes, config: TrainingConfig,
                  device: torch.device | None):
-        if not isinstance(part, nn.Module):
+        if not (isinstance(part, nn.Module) and isinstance(part, Trainable)):
             raise TypeError(f"the part '{name}' is {type(part).__name__}; an nn.Module that is Trainable is expected")
         self.name, self.part, self.config = name, part, config
         self.module: nn.Module = part
@@ -193,6 +179,7 @@ class _Run:
         self.step, self.saved_step, self.saved = 0, -1, folder
 
     def restore(self) -> dict[str, float]:
+        """Goes back to the newest checkpoint; returns the sums that were saved with it."""
         checkpoint = load(self.folder)
         old = dict(checkpoint.meta)
         sums = old.pop("sums")
@@ -202,15 +189,16 @@ class _Run:
         self.step, self.saved_step, self.saved = checkpoint.step, checkpoint.step, checkpoint.folder
         return sums
 
-    def save(self, sums: dict[str, float]) -> dict[str, float]:
+    def save(self, sums: dict[str, float]) -> None:
+        """Saves this step with the sums of the metrics since the last row, unless it is saved already."""
         if self.saved_step != self.step:
             with self._stopping("before saving"):
                 tensors = {name: t for part in self.parts for name, t in part.tensors().items()}
             self.saved = save(self.folder, self.step, tensors, self.settings | {"sums": sums}, self.config.keep)
             self.saved_step = self.step
-        return sums
 
     def advance(self, log: Log) -> None:
+        """One step of every part."""
         metrics: dict[str, float] = {}
         for part in self.parts:
             with self._stopping(f"part '{part.name}'"):

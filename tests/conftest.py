@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 # Before torch, mujoco and minari are imported, and inherited by the processes that tests start.
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", CUBLAS_WORKSPACE_CONFIG=":4096:8", HF_HUB_OFFLINE="1")
@@ -65,3 +66,26 @@ def no_network() -> Iterator[None]:
         patch.setattr(socket.socket, "connect", local(socket.socket.connect, peer))
         patch.setattr(socket, "getaddrinfo", local(socket.getaddrinfo, lambda host, *_: host))
         yield
+
+
+@pytest.fixture(scope="session")
+def umaze(own_dataset_folders: None):
+    """2,000 steps of PointMaze-UMaze as `Episodes`, saved as the Minari dataset `small.DATASET`."""
+    from small import DATASET
+
+    from envs.pointmaze import record
+    from gentraj.data import save_minari
+
+    episodes = record("pointmaze-umaze", 2_000, progress=False)
+    save_minari(episodes, DATASET, description="small")
+    return episodes
+
+
+@pytest.fixture(scope="session")
+def small_run(umaze, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run of 6 steps on `umaze`, with the checkpoints 2, 4 and 6. To be read; copy it to change it."""
+    import small
+
+    folder = tmp_path_factory.mktemp("small") / "run"
+    small.train(folder)
+    return folder

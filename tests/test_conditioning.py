@@ -37,6 +37,24 @@ def test_a_goal_is_its_entries_at_one_row_uniform_over_the_real_rows_after_the_f
     torch.testing.assert_close(share_H, torch.tensor([0, 0.25, 0.25, 0.25, 0.25, 0, 0, 0]), atol=0.03, rtol=0)
 
 
+def test_a_prefix_is_whole_rows_from_the_first_on_their_number_uniform() -> None:
+    known = ConditionMix(**{**NOTHING, "prefix": 1.0}).draw(SPEC, real([4] * 8000), generator(0))
+    rows_BH = known.all(-1)
+    assert torch.equal(known, rows_BH[..., None].expand_as(known)) and rows_BH[:, 0].all()
+    assert (rows_BH.int().diff(dim=1) <= 0).all()
+    share = torch.bincount(rows_BH.sum(1), minlength=9).float() / 8000
+    torch.testing.assert_close(share, torch.tensor([0, 0.25, 0.25, 0.25, 0.25, 0, 0, 0, 0]), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize(("kind", "rows", "entries"), [
+    ("start", slice(1), slice(3)), ("actions", slice(None), slice(3, 5)), ("observations", slice(None), slice(3))])
+def test_a_fixed_kind_is_just_its_entries(kind: str, rows: slice, entries: slice) -> None:
+    known = ConditionMix(**{**NOTHING, kind: 1.0}).draw(SPEC, real([8] * 5), generator(0))
+    expected = torch.zeros(5, 8, 5, dtype=torch.bool)
+    expected[:, rows, entries] = True
+    assert torch.equal(known, expected)
+
+
 def test_it_is_a_pure_function_of_the_generator() -> None:
     mix = ConditionMix(goal=0.5, prefix=0.5)
     torch.manual_seed(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gentraj.config import ConfigError, differences, from_json, parse_json, read_json, to_json
+from gentraj.config import ConfigError, differences, from_json, parse_json, read_json, require, to_json
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,28 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_not_a_number_is_not_written() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         to_json(Inner(rate=float("inf")))
+
+
+@dataclass(frozen=True)
+class Bounded:
+    share: float = 0.5
+    count: int = 3
+
+    def __post_init__(self) -> None:
+        require(self, share=(0, 1), count=(1, math.inf))
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"share": 1.5}, "Bounded.share is 1.5; a number from 0 to 1 is expected"),
+    ({"share": math.nan}, "Bounded.share is nan; a number from 0 to 1 is expected"),
+    ({"count": 0}, "Bounded.count is 0; a whole number of at least 1 is expected"),
+    ({"count": 2.0}, "Bounded.count is 2.0; a whole number of at least 1 is expected"),
+    ({"count": True}, "Bounded.count is True; a whole number"),
+])
+def test_a_number_out_of_range_is_refused_with_its_range(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Bounded(**settings)
+    assert Bounded(share=0) and Bounded(share=1, count=10**9)  # the bounds themselves are within
 
 
 def test_differences_are_dotted() -> None:

@@ -44,7 +44,9 @@ def test_a_constant_dimension_maps_to_zero_and_leaves_the_others_alone(kind: str
     x = data(1.0)
     plain = Normalizer.fit(kind, [x]).normalize(torch.from_numpy(x))
     x[:, column] = value
-    z = Normalizer.fit(kind, [x]).normalize(torch.from_numpy(x))
+    normalizer = Normalizer.fit(kind, [x])
+    z = normalizer.normalize(torch.from_numpy(x))
+    assert normalizer.scale_D[column] == 1
     others = [d for d in range(3) if d != column]
     assert torch.equal(z[:, others], plain[:, others])
     torch.testing.assert_close(z[:, column], torch.zeros(len(x)), atol=0.2, rtol=0)

@@ -1,4 +1,4 @@
-"""The `gentraj` command: it alone sees everything. Each command is a file, imported when one is chosen."""
+"""The `gentraj` command: it alone sees everything. Each command is a file beside this one."""
 
 from __future__ import annotations
 
@@ -23,52 +23,62 @@ Generative models of trajectories for control.
   gentraj report RUN                           figures and one self-contained page
 
 `gentraj COMMAND --help` shows the options and an example.
-Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 and 143 stopped by Ctrl-C and SIGTERM (all saved)."""
+Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl-C or SIGTERM (a training is saved)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code that `--help` promises."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    """Runs one command; returns the exit code that `--help` promises. GENTRAJ_TRACEBACK=1 lets errors through."""
+    words = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = lambda message, *_: print(f"gentraj: {message}", file=sys.stderr)
-    if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if argv else 2
-    if argv[0] == "--version":
-        print(version("gentraj"))
+    try:
+        code = _run(words) if os.environ.get("GENTRAJ_TRACEBACK") else _guarded(words)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return _fail(130, "stopped by Ctrl-C")
+    except BrokenPipeError:  # nobody reads any more: `gentraj ... | head`. Python would complain at its exit
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
         return 0
-    return _guarded(argv)
 
 
-def _guarded(argv: list[str]) -> int:
-    """Everything that can go wrong as one line and a code. GENTRAJ_TRACEBACK=1 shows where it went wrong."""
+def _guarded(words: list[str]) -> int:
+    """Everything that can go wrong, as one line and a code."""
     from ..checkpoint import CheckpointError, NothingSaved
     from ..interrupts import Interrupted
     from ..runlock import RunLocked
     from ..training import TrainingStopped
 
-    commands = _commands()
-    if argv[0] not in commands:
-        near = difflib.get_close_matches(argv[0], commands, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(commands)}"
-        return _fail(2, f"unknown command '{argv[0]}'; {hint}")
-    if os.environ.get("GENTRAJ_TRACEBACK"):
-        commands[argv[0]](argv[1:])
-        return 0
     try:
-        commands[argv[0]](argv[1:])
-        sys.stdout.flush()
-        return 0
+        return _run(words)
     except Interrupted as error:
         return _fail(error.exit_code, str(error))
-    except KeyboardInterrupt:
-        return _fail(130, "stopped by Ctrl-C")
-    except BrokenPipeError:  # nobody reads any more: `gentraj ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        raise
     except (NothingSaved, RunLocked, ValueError, FileNotFoundError, ImportError) as error:
         return _fail(2, str(error))
     except (CheckpointError, TrainingStopped, OSError, RuntimeError) as error:
         return _fail(1, str(error))
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(version("gentraj"))
+        return 0
+    commands = _commands()
+    if words[0] not in commands:
+        near = difflib.get_close_matches(words[0], commands, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(commands)}"
+        return _fail(2, f"unknown command '{words[0]}'; {hint}")
+    try:
+        commands[words[0]](words[1:])
+    except SystemExit as stop:  # tyro's, after --help (0) and after a message about the options (2)
+        return stop.code if isinstance(stop.code, int) else 0
+    return 0
 
 
 def _fail(code: int, message: str) -> int:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import torch
+import tyro
+
+RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 
 def say(text: str) -> None:
@@ -15,10 +21,11 @@ def say(text: str) -> None:
 def pick_device(name: str | None) -> torch.device:
     """A device by name; by default the accelerator where there is one, else the CPU. Raises ValueError."""
     if name is None:
-        return torch.accelerator.current_accelerator(check_available=True) or torch.get_default_device()
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.get_default_device()
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # `meta` makes tensors without numbers
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device '{name}' cannot be used here: {str(error).splitlines()[0]}") from error
     return device
@@ -27,6 +34,23 @@ def pick_device(name: str | None) -> torch.device:
 def parse_numbers(text: str, option: str) -> torch.Tensor:
     """ "1.5,0,-2" -> three numbers. Raises ValueError naming the option."""
     try:
-        return torch.tensor([float(part) for part in text.split(",")])
+        numbers = [float(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"{option} is '{text}'; numbers parted by commas are expected, such as 0.5,-1") from None
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{option} is '{text}'; numbers parted by commas are expected, such as 0.5,-1")
+    return torch.tensor(numbers)
+
+
+def check_output(path: Path, option: str) -> None:
+    """Raises ValueError where no file can be written, before the work that fills it."""
+    if path.is_dir():
+        raise ValueError(f"{option} is {path}, which is a folder; give a file")
+    check_folder(path.absolute().parent, option)
+
+
+def check_folder(path: Path, option: str) -> None:
+    """Raises ValueError where a file is in the way of a folder."""
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise ValueError(f"{option}: {there} is a file, so there can be no folder {path}; give another place")

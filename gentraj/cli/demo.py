@@ -13,7 +13,7 @@ from envs.evaluation import EvaluationConfig
 from ..checkpoint import has_checkpoints
 from ..presets import DEMO
 from ..runs import train
-from .common import pick_device, say
+from .common import check_folder, pick_device, say
 from .evaluate import score, table
 from .report import make_report
 
@@ -37,10 +37,11 @@ class Demo:
 
 def main(argv: list[str]) -> None:
     args, began = tyro.cli(Demo, args=argv, prog="gentraj demo"), time.monotonic()
+    check_folder(args.run_dir, "--run-dir")
     config = replace(DEMO, training=replace(DEMO.training, steps=args.steps, seed=args.seed))
     run = train(config, args.run_dir, resume=has_checkpoints(args.run_dir), device=pick_device(args.device))
     say(f"trained; {time.monotonic() - began:.0f} s so far. Evaluating {args.episodes} episodes")
-    scores = score(run, EvaluationConfig(episodes=args.episodes, seed=args.seed), config.planner)
+    scores = score(run, EvaluationConfig(episodes=args.episodes, seed=args.seed), run.config.planner)
     page = make_report(run)
     print(table(scores))
     print(f"report: {page} ({time.monotonic() - began:.0f} s in all)")

@@ -14,10 +14,11 @@ from envs.evaluation import EvaluationConfig, evaluate
 from envs.making import environment_factory
 
 from ..data import save_minari
+from ..data.minari_writer import check_new_id
 from ..files import write_file
 from ..report_page import show
-from ..runs import Run, load, read_config
-from .common import pick_device, say
+from ..runs import CONFIG, Run, load, read_config
+from .common import RunFolder, check_output, pick_device, say
 
 FILE = "evaluation.json"
 
@@ -29,7 +30,7 @@ class Evaluate:
     Examples: gentraj evaluate runs/demo --episodes 100; gentraj evaluate runs/demo --protocol d4rl-single-goal
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: RunFolder
     """A run folder."""
     config: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluationConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
@@ -41,13 +42,18 @@ class Evaluate:
 
 
 def main(argv: list[str]) -> None:
-    run_words = [word for word in argv[:1] if not word.startswith("-")]
-    planner = read_config(Path(run_words[0]))[0].planner if run_words else PlannerConfig()
-    default = Evaluate(Path(run_words[0]) if run_words else tyro.MISSING, planner=planner)
-    args = tyro.cli(Evaluate, args=argv, prog="gentraj evaluate", default=default)
+    guess = next((Path(word) for word in argv if (Path(word) / CONFIG).is_file()), None)  # enough for --help
+    which = tyro.cli(Evaluate, args=argv, prog="gentraj evaluate", default=_defaults(guess))
+    # Once more, now that it is known whose planner's settings are the defaults: options may stand before the run.
+    args = tyro.cli(Evaluate, args=argv, prog="gentraj evaluate", default=_defaults(which.run))
     run = load(args.run, device=pick_device(args.device))
     scores = score(run, args.config, args.planner, args.out, args.save_rollout)
     print(table(scores))
+
+
+def _defaults(folder: Path | None) -> Evaluate:
+    """With the planner's settings of that run."""
+    return Evaluate(tyro.MISSING, planner=read_config(folder)[0].planner if folder else PlannerConfig())
 
 
 def score(run: Run, config: EvaluationConfig, planner: PlannerConfig, out: Path | None = None,
@@ -56,21 +62,27 @@ def score(run: Run, config: EvaluationConfig, planner: PlannerConfig, out: Path 
     env = config.env_id or run.data.env
     if env is None:
         raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
+    path = out or run.folder / FILE
+    check_output(path, "--out")  # before the work, as all that follows
+    if save_rollout is not None:
+        check_new_id(save_rollout)
     agent = make_planner(run, env, planner)
     scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
+    write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
+    say(f"scores in {path}")
     if save_rollout is not None:
         save_minari(played, save_rollout, description=f"rollout of the planner of {run.folder.name}")
         say(f"episodes in {save_rollout}")
-    path = out or run.folder / FILE
-    write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
-    say(f"scores in {path}")
     return scores
 
 
 def make_planner(run: Run, env: str, planner: PlannerConfig | None = None) -> Planner:
-    """The run's planner, with the action space of that environment."""
+    """The run's planner, with the action space of that environment. Raises ValueError for one of another width."""
     made = environment_factory(env)()
     made.close()
+    if getattr(made.action_space, "shape", None) != (run.data.act_dim,):
+        raise ValueError(f"{run.folder}: was trained on actions of width {run.data.act_dim}, but the action space of "
+                         f"{made.spec.id} is {made.action_space}; train on data of this environment")
     return run.planner(made.action_space, planner or run.config.planner)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +20,15 @@ from envs.making import environment_factory
 from envs.rollout import Rollout, rollout
 
 from .. import figures
+from ..config import ConfigError, read_json
 from ..report_page import Picture, Table, write_report
 from ..runs import Run, load
 from ..training_log import read_metrics
 from ..trajectory import Condition
-from .common import pick_device, say
+from .common import RunFolder, check_output, pick_device, say
 from .evaluate import FILE, make_planner
 
+PAGE = "report.html"
 EPISODES = 6
 SAMPLES = 48
 
@@ -39,7 +40,7 @@ class Report:
     Example: gentraj report runs/demo
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: RunFolder
     """A run folder."""
     out: Path | None = None
     """The page; RUN/report.html by default. Figures go into the folder `figures` beside it."""
@@ -50,12 +51,13 @@ class Report:
 
 def main(argv: list[str]) -> None:
     args = tyro.cli(Report, args=argv, prog="gentraj report")
+    check_output(args.out or args.run / PAGE, "--out")
     print(make_report(load(args.run, device=pick_device(args.device)), args.out, args.seed))
 
 
 def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     """Draws everything a run has and writes the page; what cannot be drawn is named there. Returns the page's path."""
-    out = out or run.folder / "report.html"
+    out = out or run.folder / PAGE
     drawing = Drawing(run, out.parent / "figures", seed)
     scores = _scores(run.folder / FILE)
     pictures = [drawing.loss(), drawing.scores(scores), drawing.samples(), *drawing.denoising()]
@@ -117,6 +119,8 @@ class Drawing:
         return [Picture("Denoising", caption, strip), Picture("Denoising, step by step", caption, gif)]
 
     def planning(self, env: str) -> list[Picture]:
+        if not self.run.data.goal_dims:  # a free plan leads nowhere in particular, and the samples show such
+            return [self._frame(env)]
         planner = make_planner(self.run, env)
         data = self.run.data
         played = rollout(planner, environment_factory(env), EPISODES, self.seed, EPISODES, obs_keys=data.obs_keys,
@@ -170,7 +174,11 @@ def _first(played: Rollout) -> tuple[Tensor, Tensor]:
 
 
 def _scores(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    """What `gentraj evaluate` wrote, nothing where it was not called yet. Raises `ConfigError` for anything else."""
+    scores = read_json(path) if path.is_file() else {}
+    if scores and not {"return_mean", "return_ci95"} <= scores.keys():
+        raise ConfigError(f"{path}: holds no scores; `gentraj evaluate` writes such a file, or remove it")
+    return scores
 
 
 def _facts(run: Run, scores: dict[str, Any]) -> dict[str, Any]:

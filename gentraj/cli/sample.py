@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import tyro
@@ -13,7 +12,7 @@ import tyro
 from ..files import write_file
 from ..runs import Run, load
 from ..trajectory import Condition
-from .common import parse_numbers, pick_device, say
+from .common import RunFolder, check_output, parse_numbers, pick_device, say
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Sample:
     Example: gentraj sample runs/demo --num 64 --start 1,1 --goal -1,-1 --out plans.npz
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: RunFolder
     """A run folder."""
     out: Path
     """File to write: .npz with obs (N, H, O), act (N, H, A) and stride."""
@@ -47,6 +46,9 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"--num is {args.num}; give at least 1")
     if args.out.suffix != ".npz":
         raise ValueError(f"--out is {args.out}; a file that ends in .npz is expected")
+    if args.arrival is not None and args.goal is None:
+        raise ValueError("--arrival says when to be at a goal; give --goal too")
+    check_output(args.out, "--out")
     run = load(args.run, device=pick_device(args.device))
     x_NHD = run.model.sample(condition(run, args), args.num, seed=args.seed, steps=args.steps)[0]
     obs, act = run.model.spec.split(x_NHD.cpu())

@@ -9,10 +9,11 @@ from typing import Annotated
 
 import tyro
 
+from ..checkpoint import has_checkpoints
 from ..presets import PRESETS
 from ..runs import RunConfig, read_config
 from ..runs import train as train_run
-from .common import pick_device, say
+from .common import check_folder, pick_device, say
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Train:
     """
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
-    preset: Annotated[str | None, tyro.conf.Positional] = None
+    preset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = None
     """pointmaze-open, -umaze, -medium, -large, or pointmaze for any PointMaze dataset; options below change it."""
     run_dir: Path | None = None
     """Folder of the run; runs/PRESET by default."""
@@ -39,33 +40,38 @@ class Train:
 
 
 def main(argv: list[str]) -> None:
-    preset = next((word for word in argv[:1] if word in PRESETS), None)
-    resumed = _value(argv, "--resume")
-    default = read_config(Path(resumed))[0] if resumed else PRESETS[preset or "pointmaze"]
-    args = tyro.cli(Train, args=argv, prog="gentraj train", default=Train(default, preset))
-    if (args.preset is None) == (args.resume is None):
-        raise ValueError(f"give a preset ({', '.join(PRESETS)}) or --resume DIR; see gentraj train --help")
-    if args.preset is not None and args.preset not in PRESETS:
-        near = difflib.get_close_matches(args.preset, PRESETS, n=1)
-        raise ValueError(f"unknown preset '{args.preset}'; known: {', '.join(PRESETS)}"
-                         + (f"; did you mean '{near[0]}'?" if near else ""))
-    if args.resume and args.run_dir:
-        raise ValueError("--resume names the run's folder already; leave --run-dir out")
+    guess = next((word for word in argv if word in PRESETS), "pointmaze")  # enough for --help
+    which = tyro.cli(Train, args=argv, prog="gentraj train", default=Train(PRESETS[guess]))
+    # Once more, now that it is known whose settings are the defaults: options may stand before the preset.
+    args = tyro.cli(Train, args=argv, prog="gentraj train", default=Train(_defaults(which)))
     short = {key: value for key, value in (("steps", args.steps), ("seed", args.seed)) if value is not None}
     config = replace(args.config, training=replace(args.config.training, **short))
     if not config.dataset:
         raise ValueError(f"preset '{args.preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
-    folder = args.resume or args.run_dir or Path("runs") / str(args.preset)
+    folder = args.resume or fresh_folder(args.run_dir or Path("runs") / str(args.preset))
     run = train_run(config, folder, resume=args.resume is not None, device=pick_device(args.device))
     say(f"trained {run.step} steps; the run is in {folder}")
     print(f"next: gentraj evaluate {folder}")
 
 
-def _value(argv: list[str], option: str) -> str | None:
-    """The value of an option before the real parsing, which needs it for its defaults."""
-    for i, word in enumerate(argv):
-        if word == option and i + 1 < len(argv):
-            return argv[i + 1]
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-    return None
+def _defaults(which: Train) -> RunConfig:
+    """The settings of the preset, or of the run that goes on. Raises ValueError unless it is one of them."""
+    if (which.preset is None) == (which.resume is None):
+        raise ValueError(f"give a preset ({', '.join(PRESETS)}) or --resume DIR; see gentraj train --help")
+    if which.resume is not None:
+        if which.run_dir is not None:
+            raise ValueError("--resume names the run's folder already; leave --run-dir out")
+        return read_config(which.resume)[0]
+    if which.preset not in PRESETS:
+        near = difflib.get_close_matches(str(which.preset), PRESETS, n=1)
+        raise ValueError(f"unknown preset '{which.preset}'; known: {', '.join(PRESETS)}"
+                         + (f"; did you mean '{near[0]}'?" if near else ""))
+    return PRESETS[which.preset]
+
+
+def fresh_folder(folder: Path) -> Path:
+    """A folder for a new run, looked at before any data are read or recorded. Raises ValueError for a used one."""
+    if has_checkpoints(folder):
+        raise ValueError(f"{folder} holds a training already; go on with --resume {folder}, or give another --run-dir")
+    check_folder(folder, "--run-dir")
+    return folder

@@ -1,7 +1,7 @@
 """Offline datasets: `Episodes` in memory, readers and writers, and `Windows` to train on."""
 
 from .d4rl import d4rl_reference, load_d4rl
-from .episodes import Episodes, concatenate
+from .episodes import Episodes, concatenate, episodes_hash
 from .inspect import inspect
 from .minari_io import load_minari
 from .minari_writer import save_minari
@@ -11,5 +11,5 @@ from .sources import load_episodes
 from .validation import DataError, problems
 from .windows import Windows
 
-__all__ = ["DataError", "Episodes", "Windows", "concatenate", "d4rl_reference", "inspect", "load_d4rl", "load_episodes",
-           "load_minari", "load_npz", "load_ogbench", "problems", "save_minari", "save_npz"]
+__all__ = ["DataError", "Episodes", "Windows", "concatenate", "d4rl_reference", "episodes_hash", "inspect", "load_d4rl",
+           "load_episodes", "load_minari", "load_npz", "load_ogbench", "problems", "save_minari", "save_npz"]

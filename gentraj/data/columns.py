@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .hdf5 import read_array
+from .hdf5 import open_array, read_array
 from .validation import DataError
 
 
@@ -34,11 +34,10 @@ def read_columns(file: Any, name: str, episodes: int,
     for e, (T, start) in enumerate(zip(lengths.tolist(), starts.tolist(), strict=True)):
         for key in list(out):
             part, rows = parts[key], T + parts[key].more
-            array = _read(file, f"episode_{e}/{part.where}", part)
+            array = _open(file, f"episode_{e}/{part.where}", part)
             if array is not None and array.shape == (rows, *part.row):
                 first = start + e * part.more
-                with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
-                    out[key][first : first + rows] = array
+                read_array(array, out[key][first : first + rows])
             elif part.optional:
                 del out[key]
             else:
@@ -47,9 +46,10 @@ def read_columns(file: Any, name: str, episodes: int,
     return lengths, out
 
 
-def _read(file: Any, path: str, part: Part) -> np.ndarray | None:
+def _open(file: Any, path: str, part: Part) -> Any:
+    """The array, or None where an optional part has none."""
     try:
-        return read_array(file, path)
+        return open_array(file, path)
     except KeyError:
         if part.optional:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from typing import Any
@@ -125,6 +126,18 @@ class Episodes:
     def _last_obs(self) -> np.ndarray:
         """(E,) the row of each episode's last observation."""
         return np.cumsum(self.lengths + 1) - 1
+
+
+def episodes_hash(episodes: Episodes) -> str:
+    """SHA-256 of all that training can see of a dataset; not of its name."""
+    arrays = {key: getattr(episodes, key) for key in ARRAYS}
+    arrays |= {f"extras.{key}": value for key, value in sorted(episodes.extras.items())}
+    goal_dims, obs_keys = tuple(map(int, episodes.goal_dims)), tuple(map(str, episodes.obs_keys))
+    digest = hashlib.sha256(f"{goal_dims} {obs_keys}".encode())
+    for key, array in arrays.items():
+        digest.update(f"{key} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def concatenate(datasets: Sequence[Episodes]) -> Episodes:

@@ -34,16 +34,28 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         raise DataError(f"{path}: cannot be read ({one_line(error)}); is it complete and HDF5?") from error
 
 
-def read_array(file: Any, path: str) -> np.ndarray:
-    """The whole array at `path`, in its own dtype. The low-level calls matter where a file has 100,000 small arrays."""
-    from h5py import h5d, h5s  # pyright: ignore[reportAttributeAccessIssue]
+def open_array(file: Any, path: str) -> Any:
+    """The array at `path`, not yet read: it has `shape` and `dtype`. Raises KeyError where there is none.
+
+    These low-level calls matter where a file has 100,000 small arrays.
+    """
+    from h5py import h5d  # pyright: ignore[reportAttributeAccessIssue]
 
     node = h5d.open(file.id, path.encode())
     refuse_foreign(node, file, path)
-    out = np.empty(node.shape, node.dtype)
+    return node
+
+
+def read_array(node: Any, out: np.ndarray) -> None:
+    """Reads all of `open_array` into `out`, which has its shape; only where the dtypes differ by way of a copy."""
+    from h5py import h5s  # pyright: ignore[reportAttributeAccessIssue]
+
+    buffer = out if node.dtype == out.dtype else np.empty(node.shape, node.dtype)
     if out.size:
-        node.read(h5s.ALL, h5s.ALL, out)
-    return out
+        node.read(h5s.ALL, h5s.ALL, buffer)
+    if buffer is not out:
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
+            out[...] = buffer
 
 
 def refuse_foreign(node: Any, file: Any, path: str) -> None:

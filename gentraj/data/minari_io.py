@@ -11,25 +11,36 @@ import re
 import warnings
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .columns import Part, read_columns
-from .episodes import Episodes
+from .episodes import Episodes, episodes_hash
 from .hdf5 import one_line, open_hdf5
 from .spaces import act_width, obs_widths
-from .validation import DataError
+from .validation import DataError, problems
 
 MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 TEMPORARY = re.compile(r"tmp-(\d+)-(old-)?")  # then the name: what a writer of that process id has not finished
 NO_MINARI = "{}: Minari datasets need the package minari; pip install 'minari[hdf5]'"
 
 
+class _Notes(NamedTuple):
+    """What `save_minari` noted of a dataset; anyone else's has none of it, and it is found from the data."""
+
+    extras: tuple[str, ...] = ("goal", "qpos", "qvel")
+    obs_keys: tuple[str, ...] = ()
+    goal_dims: tuple[int, ...] = ()
+    sha256: str | None = None
+    """Of what was saved: HDF5 reads a damaged file back without a word."""
+
+
 def load_minari(dataset_id: str) -> Episodes:
     """A dataset of Minari's local folder ($MINARI_DATASETS_PATH), downloaded from Farama's server if it is not there.
 
-    Infos `goal`, `qpos` and `qvel` become extras where every observation has its row. Raises `DataError`.
+    Infos `goal`, `qpos` and `qvel` become extras where every observation has its row. Raises `DataError`, also where
+    the data are not those that `save_minari` wrote.
     """
     return Episodes(**read_minari(dataset_id))
 
@@ -37,9 +48,10 @@ def load_minari(dataset_id: str) -> Episodes:
 def read_minari(dataset_id: str) -> dict[str, Any]:
     """The fields of `Episodes`, not yet validated."""
     path = _find(dataset_id)
-    dataset, names, obs_keys, goal_dims = _open(dataset_id, path)
+    dataset, notes = _open(dataset_id, path)
+    obs_keys, goal_dims = notes.obs_keys, notes.goal_dims
     parts = _parts(dataset_id, dataset, obs_keys)
-    infos = {name: f"infos/{name}" for name in names if name != "goal" or "goal" not in parts}
+    infos = {name: f"infos/{name}" for name in notes.extras if name != "goal" or "goal" not in parts}
     with open_hdf5(path / "main_data.hdf5") as file:
         parts |= {where: Part(where, file[f"episode_0/{where}"].shape[1:], 1, optional=True)
                   for where in infos.values() if f"episode_0/{where}" in file}
@@ -51,8 +63,12 @@ def read_minari(dataset_id: str) -> dict[str, Any]:
             obs_keys, goal_dims = _goal_layout(fields["obs"], achieved)
         if "achieved_goal" in obs_keys:
             fields["obs"] = np.concatenate([achieved, fields["obs"]], 1)
-    return fields | {"lengths": lengths, "extras": extras, "goal_dims": goal_dims, "obs_keys": obs_keys,
-                     "env": dataset.env_spec.to_json() if dataset.env_spec else None, "name": dataset_id}
+    read: dict[str, Any] = fields | {
+        "lengths": lengths, "extras": extras, "goal_dims": goal_dims, "obs_keys": obs_keys, "name": dataset_id,
+        "env": dataset.env_spec.to_json() if dataset.env_spec else None}
+    if notes.sha256:
+        _check_hash(Episodes(**read, validate=False), notes.sha256, path)
+    return read
 
 
 def local_ids() -> dict[str, dict[str, Any]]:
@@ -104,8 +120,8 @@ def _download(dataset_id: str) -> None:
         raise DataError(f"{absent}; and it could not be downloaded ({one_line(error)})") from error
 
 
-def _open(dataset_id: str, path: Path) -> tuple[Any, list[str], tuple[str, ...], tuple[int, ...]]:
-    """The `MinariDataset`; the infos to keep, obs_keys and goal_dims as `save_minari` noted them, else to be found."""
+def _open(dataset_id: str, path: Path) -> tuple[Any, _Notes]:
+    """The `MinariDataset` and the notes in its metadata."""
     import minari
 
     try:
@@ -114,11 +130,21 @@ def _open(dataset_id: str, path: Path) -> tuple[Any, list[str], tuple[str, ...],
         absent = {"observation_space", "action_space", "data_format"} - metadata.keys()
         if absent or metadata["data_format"] != "hdf5":
             raise ValueError(f"no {', '.join(sorted(absent))}" if absent else f"{metadata['data_format']}, not hdf5")
-        notes = metadata.get("gentraj", {"extras": ["goal", "qpos", "qvel"], "obs_keys": [], "goal_dims": []})
-        obs_keys, goal_dims = tuple(map(str, notes["obs_keys"])), tuple(map(int, notes["goal_dims"]))
-        return minari.load_dataset(dataset_id), list(map(str, notes["extras"])), obs_keys, goal_dims
+        return minari.load_dataset(dataset_id), _notes(metadata["gentraj"]) if "gentraj" in metadata else _Notes()
     except Exception as error:  # asserts, key and type errors: Minari trusts its metadata
         raise DataError(f"{path / 'metadata.json'}: no Minari dataset that can be read ({one_line(error)})") from error
+
+
+def _notes(noted: dict[str, Any]) -> _Notes:
+    return _Notes(tuple(map(str, noted["extras"])), tuple(map(str, noted["obs_keys"])),
+                  tuple(map(int, noted["goal_dims"])), noted.get("sha256"))
+
+
+def _check_hash(episodes: Episodes, sha256: str, path: Path) -> None:
+    if episodes_hash(episodes) != sha256 and not any(problems(episodes)):  # a problem tells more
+        raise DataError(f"{episodes.name}: {path / 'main_data.hdf5'} was damaged or changed after it was saved: the "
+                        "sha256 of its data is another; make or import it again, or, if the change is wanted, take "
+                        "sha256 out of metadata.json")
 
 
 def _parts(dataset_id: str, dataset: Any, obs_keys: tuple[str, ...]) -> dict[str, Part]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .episodes import Episodes
+from .episodes import Episodes, episodes_hash
 from .hdf5 import one_line
 from .minari_io import MINARI_ID, NO_MINARI, TEMPORARY
 from .spaces import act_width, obs_widths
@@ -29,16 +29,7 @@ def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: A
     spaces are those of that environment where it is registered, else unbounded. `algorithm`, `author` and `code` (a
     link) are for the reader. Raises `DataError` for a malformed or taken id (`overwrite` replaces what is there).
     """
-    try:
-        from minari.storage import get_dataset_path
-    except ImportError as error:
-        raise ImportError(NO_MINARI.format(dataset_id)) from error
-    if not MINARI_ID.fullmatch(dataset_id):
-        raise DataError(f"'{dataset_id}' is not a Minari id; such are gentraj/pointmaze/umaze-v0")
-    final = get_dataset_path(dataset_id)
-    _sweep(final)
-    if final.exists() and not overwrite:
-        raise DataError(f"{dataset_id} exists already in {final}; choose another id or overwrite it")
+    final = check_new_id(dataset_id, overwrite=overwrite)
     temporary, replaced = (final.with_name(f"tmp-{os.getpid()}-{what}{final.name}") for what in ("", "old-"))
     about: dict[str, Any] = {"description": description, "algorithm_name": algorithm, "author": author,
                              "author_email": "unknown", "code_permalink": code}
@@ -52,6 +43,21 @@ def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: A
     finally:
         _clear(temporary, final)
         _clear(replaced, final)
+    return final
+
+
+def check_new_id(dataset_id: str, *, overwrite: bool = False) -> Path:
+    """The folder that a new dataset will have. Raises `DataError` for a malformed or taken id."""
+    try:
+        from minari.storage import get_dataset_path
+    except ImportError as error:
+        raise ImportError(NO_MINARI.format(dataset_id)) from error
+    if not MINARI_ID.fullmatch(dataset_id):
+        raise DataError(f"'{dataset_id}' is not a Minari id; such are gentraj/pointmaze/umaze-v0")
+    final = get_dataset_path(dataset_id)
+    _sweep(final)
+    if final.exists() and not overwrite:
+        raise DataError(f"{dataset_id} exists already in {final}; choose another id or overwrite it")
     return final
 
 
@@ -145,8 +151,9 @@ def _finish(folder: Path, dataset_id: str, episodes: Episodes, env: Any) -> None
     metadata = json.loads(path.read_text())
     extras = [key for key in episodes.extras if key != "goal" or not _goal_conditioned(episodes)]
     spec = episodes.env if env is None or env.spec is None else env.spec.to_json()
-    metadata |= {"dataset_id": dataset_id, "gentraj": {"extras": extras, "goal_dims": list(episodes.goal_dims),
-                                                       "obs_keys": list(episodes.obs_keys)}}
+    metadata |= {"dataset_id": dataset_id, "gentraj": {
+        "extras": extras, "goal_dims": list(map(int, episodes.goal_dims)), "obs_keys": list(episodes.obs_keys),
+        "sha256": episodes_hash(episodes)}}
     metadata |= {"env_spec": spec} if spec else {}
     path.write_text(json.dumps(metadata))
     for file in folder.iterdir():

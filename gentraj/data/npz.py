@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..files import new_file
 from .episodes import ARRAYS, Episodes
 from .hdf5 import one_line
 from .validation import DataError
@@ -16,7 +16,7 @@ FORMAT = "gentraj-episodes-1"
 
 
 def save_npz(episodes: Episodes, path: str | Path) -> Path:
-    """Writes beside `path` and renames, so that an interrupted write leaves what was there before."""
+    """Writes the file, whole or not at all, and returns its path. Raises `DataError` for a name without .npz."""
     path = Path(path)
     if path.suffix != ".npz":
         raise DataError(f"{path}: give a name that ends in .npz")
@@ -24,16 +24,8 @@ def save_npz(episodes: Episodes, path: str | Path) -> Path:
     members |= {f"extras/{key}": value for key, value in episodes.extras.items()}
     members |= {"format": FORMAT, "env": episodes.env or "", "obs_keys": np.array(episodes.obs_keys, dtype=str),
                 "goal_dims": np.array(episodes.goal_dims, dtype=np.int64)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **members)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as file:
+        np.savez(file, **members)
     return path
 
 

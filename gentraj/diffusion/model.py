@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Union
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from ..conditioning import ConditionMix
 from ..config import require
 from ..networks import NETWORKS, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded, padding
-from ..normalize import Normalizer
+from ..normalize import STATISTICS, Normalizer
 from ..optimization import LEARNING, apply_gradients
 from ..randomness import RowNoise, fold
 from ..trajectory import Batch, Condition, Guide, TrajectorySpec
@@ -24,17 +24,28 @@ from .denoiser import PREDICTIONS, Denoise, clip, hold
 from .paths import PATHS
 from .samplers import SAMPLERS, Observer
 
+if TYPE_CHECKING:
+    NetworkConfig = TemporalUNetConfig
+    PathName = str
+    PredictionName = str
+    NormalizerName = str
+    SamplerName = str
+else:  # the choices of the settings are what the dicts hold, so that a newcomer is one line there
+    NetworkConfig = Union[tuple(NETWORKS)]  # noqa: UP007
+    PathName, PredictionName, NormalizerName, SamplerName = (
+        Literal[tuple(names)] for names in (PATHS, PREDICTIONS, STATISTICS, SAMPLERS))
+
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    network: TemporalUNetConfig = field(default_factory=TemporalUNetConfig)
-    path: Literal["vp-cosine", "vp-linear"] = "vp-cosine"
+    network: NetworkConfig = field(default_factory=TemporalUNetConfig)
+    path: PathName = "vp-cosine"
     """Noise schedule."""
     levels: int = 20
     """Noise levels in training."""
-    prediction: Literal["eps", "x0", "v"] = "x0"
+    prediction: PredictionName = "x0"
     """What the network predicts."""
-    normalizer: Literal["limits", "gaussian"] = "limits"
+    normalizer: NormalizerName = "limits"
     mix: ConditionMix = field(default_factory=ConditionMix)
     clip: float | None = 1.1
     """Bound on x0 in normalised units while sampling."""
@@ -44,7 +55,7 @@ class DiffusionConfig:
     max_grad_norm: float = 1.0
     ema: float = 0.999
     """Decay of the averaged weights, which are the ones that sample."""
-    sampler: Literal["ddim", "ddpm"] = "ddim"
+    sampler: SamplerName = "ddim"
     steps: int = 5
     """Sampling steps."""
     eta: float = 0.0

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from some_episodes import any_episodes, some
 
-from gentraj.data import DataError, Episodes, concatenate
+from gentraj.data import DataError, Episodes, concatenate, episodes_hash
 
 
 @given(any_episodes)
@@ -29,6 +29,17 @@ def test_equality_sees_every_field_but_the_name():
                    {"obs_keys": ()}, {"extras": {"goal": e.extras["goal"]}}, {"env": "{}"},
                    {"extras": {**e.extras, "qpos": e.extras["qpos"] + 1}}):
         assert e != replace(e, **change), change
+
+
+def test_the_hash_sees_the_data_and_not_the_name():
+    e = some([3, 2], goals="within", extras=("qpos",))
+    changes = [{key: getattr(e, key) + 1} for key in ("obs", "act", "reward")]
+    changes += [{key: ~getattr(e, key)} for key in ("terminated", "truncated")]
+    changes += [{"lengths": np.array([2, 3])}, {"goal_dims": (0, 1)}, {"obs_keys": ()}]
+    changes += [{"extras": {}}, {"extras": {**e.extras, "qpos": e.extras["qpos"] + 1}}]
+    hashes = {episodes_hash(replace(e, validate=False, **change)) for change in changes}
+    assert len(hashes) == len(changes) and episodes_hash(e) not in hashes
+    assert episodes_hash(e) == episodes_hash(replace(e, name="other"))
 
 
 def cut(run: Episodes, lengths: list[int]) -> Episodes:

@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from gentraj.conditioning import ConditionMix
+from gentraj.config import ConfigError, from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import PREDICTIONS
+from gentraj.diffusion.paths import PATHS
+from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.networks import TemporalUNetConfig
-from gentraj.normalize import Normalizer
+from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
+from gentraj.normalize import STATISTICS, Normalizer
 from gentraj.optimization import NonFinite
 from gentraj.randomness import generator
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
@@ -22,6 +26,19 @@ def make(**changes: object) -> Diffusion:
     torch.manual_seed(0)
     config = DiffusionConfig(**{"network": TemporalUNetConfig(8, (1, 2)), **changes})  # type: ignore[arg-type]
     return Diffusion(SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)))
+
+
+CHOICES = {"path": PATHS, "prediction": PREDICTIONS, "normalizer": STATISTICS, "sampler": SAMPLERS}
+
+
+@pytest.mark.parametrize("setting", CHOICES)
+def test_a_setting_is_whatever_its_dict_holds_and_nothing_else(setting: str) -> None:
+    """So that a new sampler, path or prediction is one function and one line."""
+    for name in CHOICES[setting]:
+        config = DiffusionConfig(**{setting: name})
+        assert from_json(DiffusionConfig, to_json(config)) == config
+    with pytest.raises(ConfigError, match=f"{setting} is 'nothing'; Literal.*{next(iter(CHOICES[setting]))}"):
+        from_json(DiffusionConfig, to_json(DiffusionConfig()) | {setting: "nothing"})
 
 
 def batch(rows: tuple[int, ...] = (8, 8, 5, 2)) -> Batch:
@@ -40,7 +57,7 @@ CONDITIONS: dict[str, Callable[[Condition], Condition]] = {
 }
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("kind", CONDITIONS)
 def test_known_entries_come_back_bit_equal(kind: str, sampler: str) -> None:
     condition = CONDITIONS[kind](Condition.unknown(SPEC, 2))
@@ -57,6 +74,17 @@ def test_a_sample_does_not_depend_on_how_many_are_drawn(count: int) -> None:
     many = model.sample(condition, seed=list(range(50)))
     few = model.sample(condition[:count], seed=list(range(count)))
     torch.testing.assert_close(few, many[:count], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, MIN_ROWS, MAX_ROWS + 1])
+def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_than_memory_takes(count: int) -> None:
+    """Few rows take other kernels, which round otherwise: then a sample would depend on the batch size."""
+    model, rows = make(steps=1), []
+    model.ema.module.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    x = model.sample(Condition.unknown(SPEC), count)
+    model.denoising_error(x[0], Condition.unknown(SPEC, count), 0.5, range(count))
+    assert x.shape[1] == count and sum(rows) >= 2 * count
+    assert all(MIN_ROWS <= number <= MAX_ROWS for number in rows)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:

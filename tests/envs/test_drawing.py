@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("scaling", [1.0, 4.0])
-def test_walls_are_dark_and_free_cells_are_not(scaling):
+def test_walls_are_grey_and_free_cells_are_white(scaling):
     maze_map = environment_factory("pointmaze-medium").kwargs["maze_map"]
     figure, maze = Figure(figsize=(4, 4), dpi=50), Maze(maze_map, scaling)
     ax = figure.add_axes((0, 0, 1, 1))
@@ -27,7 +27,7 @@ def test_walls_are_dark_and_free_cells_are_not(scaling):
     canvas.draw()
     picture = np.asarray(canvas.buffer_rgba())[..., 0]
     pixels = ax.transData.transform(maze.centre(np.arange(maze.free.size))).astype(int)
-    bright = picture[len(picture) - 1 - pixels[:, 1], pixels[:, 0]] > 128
+    bright = picture[len(picture) - 1 - pixels[:, 1], pixels[:, 0]] > 230
     assert (bright == maze.free.ravel()).all()
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from envs.agents import RandomAgent, WaypointController
+from envs.baselines import RandomAgent, WaypointController
 from envs.evaluation import EvaluationConfig, bootstrap_interval, evaluate, summarize
 from envs.making import environment_factory
 from envs.rollout import Rollout, rollout

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from envs.agents import RandomAgent, WaypointController
+from envs.baselines import RandomAgent, WaypointController
 from envs.making import environment_factory
 from envs.rollout import rollout
 from gentraj.data import load_episodes, save_minari

@@ -155,6 +155,29 @@ def test_17_flipped_bits_in_an_hdf5_file_never_end_in_another_error(tmp_path, fl
         assert "\n" not in str(error)
 
 
+@settings(few, derandomize=True)
+@given(places, st.integers(0, 7))
+def test_17_a_flipped_bit_in_an_imported_dataset_is_refused_or_harmless(tmp_path, position, bit):
+    """HDF5 has no checksums here: the sha256 beside the data tells."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+        save_minari(tiny_episodes(), "tiny-v0", description="tiny", overwrite=True)
+        flipped(tmp_path / "tiny-v0/data/main_data.hdf5", position, bit)
+        try:
+            assert load_episodes("tiny-v0") == tiny_episodes()
+        except DataError as error:
+            assert "tiny-v0" in str(error) and "\n" not in str(error)
+
+
+def test_17_a_number_that_changed_after_it_was_saved_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    save_minari(tiny_episodes(), "tiny-v0", description="tiny")
+    with h5py.File(tmp_path / "tiny-v0/data/main_data.hdf5", "a") as file:
+        file["episode_1/actions"][3] += 1e-6
+    with pytest.raises(DataError, match=r"tiny-v0: .*main_data\.hdf5 was damaged or changed after it was saved"):
+        load_episodes("tiny-v0")
+
+
 def d4rl(path: Path) -> Path:
     e = tiny_episodes()
     with h5py.File(path, "w") as file:

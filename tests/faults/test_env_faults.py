@@ -9,7 +9,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete
 
-from envs.agents import RandomAgent
+from envs.baselines import RandomAgent
 from envs.making import environment_factory
 from envs.rollout import rollout
 from envs.vector import EnvironmentFault, VectorEnvironment
@@ -59,6 +59,25 @@ def test_what_an_environment_does_wrong_is_named_with_its_id_and_step(fault, num
     with pytest.raises(EnvironmentFault, match=rf"Faulty.*step 4: .*{message}") as error:
         rollout(RandomAgent([-1, -1], [1, 1]), make, 3, num_envs=num_envs, progress=False)
     assert "\n" not in str(error.value)
+
+
+class GoalFaulty(Faulty):
+    """Its goal is lost at step 4."""
+
+    observation_space = Dict(dict.fromkeys(("observation", "achieved_goal", "desired_goal"), Faulty.observation_space))
+
+    def reset(self, *, seed=None, options=None):
+        return dict.fromkeys(self.observation_space.spaces, super().reset(seed=seed)[0]), {}
+
+    def step(self, action):
+        obs, *rest = super().step(action)
+        goal = obs + (np.nan if self.step_number == 4 else 0)
+        return {"observation": obs, "achieved_goal": obs, "desired_goal": goal}, *rest
+
+
+def test_a_goal_that_is_no_number_never_reaches_the_agent():
+    with pytest.raises(EnvironmentFault, match=r"GoalFaulty, environment 0 .*step 4: goal is \[nan.*finite"):
+        rollout(RandomAgent([-1, -1], [1, 1]), GoalFaulty, 2, num_envs=2, progress=False)
 
 
 def test_a_well_behaved_environment_passes():

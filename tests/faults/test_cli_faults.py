@@ -1,0 +1,282 @@
+"""FAULTS 40, and 1, 6, 7, 8 and 9 through the real command: one line that helps, the promised code, no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import small
+from small import DATASET, gentraj
+
+from gentraj import cli
+from gentraj.checkpoint import CheckpointError, NothingSaved, has_checkpoints, load
+from gentraj.data import DataError
+from gentraj.interrupts import Interrupted
+from gentraj.runlock import RunLock, RunLocked
+from gentraj.training import TrainingStopped
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-c", "import sys; from gentraj.cli import main; sys.exit(main())"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, small_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: it holds a run, `run`, and a plain file, `file`."""
+    shutil.copytree(small_run, tmp_path / "run")
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str:
+    """The one line that a refused command says."""
+    assert gentraj(*words) == code
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if line and "episodes/s" not in line]  # but for progress
+    assert not out and len(lines) == 1 and lines[0].startswith("gentraj: error: "), err
+    return lines[0].removeprefix("gentraj: error: ")
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    ("trian", "unknown command 'trian'; did you mean 'train'?"),
+    ("fly", "unknown command 'fly'; known: demo, data, train, sample, evaluate, report"),
+    ("train", "give a preset (pointmaze, "), ("train --resume run pointmaze", "give a preset (pointmaze, "),
+    ("train pointmaze-umase", "unknown preset 'pointmaze-umase'; known: "),
+    ("train --steps 3 pointmaze-umase", "did you mean 'pointmaze-umaze'?"),
+    ("train pointmaze", "preset 'pointmaze' needs --dataset"),
+    ("train pointmaze --dataset DATA --steps 0", "steps is 0; a whole number of at least 1 is expected"),
+    ("train pointmaze --dataset DATA --steps -3", "steps is -3; a whole number of at least 1 is expected"),
+    ("train pointmaze --dataset DATA --horizon 0", "horizon is 0; give at least 1"),
+    ("train pointmaze --dataset DATA --horizon 30", "horizon 30 cannot be halved 2 times; use 28 or 32"),
+    ("train pointmaze --dataset DATA --stride -1", "stride is -1; give at least 1"),
+    ("train pointmaze --dataset DATA --planner.rest-dims 2 4", "rest_dims are (2, 4); entries of an observation"),
+    ("train pointmaze --dataset DATA --planner.actions joint", "planner.actions is 'joint'"),
+    ("train pointmaze --dataset DATA --device abacus", "device 'abacus' cannot be used here: "),
+    ("train pointmaze --dataset DATA --device meta", "device 'meta' cannot be used here: "),
+    ("train pointmaze --dataset DATA --run-dir file", "file is a file, so there can be no folder file"),
+    ("train pointmaze --dataset DATA --run-dir file/new", "file is a file, so there can be no folder file/new"),
+    ("train pointmaze --dataset DATA --run-dir run", "run holds a training already; go on with --resume run"),
+    ("train pointmaze --dataset gentraj/umaze-v0", "gentraj/umaze-v0: no such dataset in Minari's local folder"),
+    ("train pointmaze --dataset missing.hdf5", "missing.hdf5: no such file"),
+    ("train pointmaze --dataset DATA+missing.npz", "missing.npz: no such file"),
+    ("train --resume nowhere", "nowhere: no run there (config.json is missing); `gentraj train` makes one"),
+    ("train --resume run --run-dir new", "--resume names the run's folder already"),
+    ("train --resume run --model.levels 30", "run.model.levels was 20 and is 30"),
+    ("train --resume run --seed 1", "training.seed was 0 and is 1"),
+    ("evaluate nowhere", "nowhere: no run there"), ("evaluate file", "file: no run there"),
+    ("report nowhere", "nowhere: no run there"), ("sample nowhere --out a.npz", "nowhere: no run there"),
+    ("evaluate run --episodes 0", "episodes is 0"), ("evaluate run --num-envs -1", "num_envs -1; give at least 1"),
+    ("evaluate run --env-id PointMaze_UMase-v3", "unknown environment 'PointMaze_UMase-v3'; did you mean"),
+    ("evaluate run --env-id CartPole-v1", "trained on actions of width 2, but the action space of CartPole-v1 is"),
+    ("evaluate run --env-id Hopper-v5", "trained on actions of width 2, but the action space of Hopper-v5 is"),
+    ("evaluate run --env-id Reacher-v5", "the agent has obs_dim 4 and act_dim 0, but Reacher-v5 has obs_dim 10"),
+    ("evaluate run --planner.actions joint", "needs a model of observations and actions"),
+    ("evaluate run --planner.steps 21", "21 sampling steps; this path has 20 levels"),
+    ("evaluate run --out run", "--out is run, which is a folder; give a file"),
+    ("evaluate run --out file/a.json", "file is a file, so there can be no folder"),
+    ("evaluate run --save-rollout mine", "'mine' is not a Minari id"),
+    ("evaluate run --save-rollout DATA", "DATA exists already"),
+    ("report run --out run", "--out is run, which is a folder; give a file"),
+    ("sample run --out a.txt", "--out is a.txt; a file that ends in .npz is expected"),
+    ("sample run --out file/a.npz", "file is a file, so there can be no folder"),
+    ("sample run --out a.npz --num 0", "--num is 0; give at least 1"),
+    ("sample run --out a.npz --steps 0", "0 sampling steps; this path has 20 levels, give 1..20"),
+    ("sample run --out a.npz --goal 1,2,3", "--goal has 3 numbers; 2 (entries [0, 1]) are expected"),
+    ("sample run --out a.npz --start 1,2,3", "--start has 3 numbers; 4 (an observation) or 2 "),
+    ("sample run --out a.npz --goal 1,nan", "--goal is '1,nan'; numbers parted by commas are expected"),
+    ("sample run --out a.npz --goal=-inf,1", "--goal is '-inf,1'; numbers parted by commas are expected"),
+    ("sample run --out a.npz --start 1;1", "--start is '1;1'; numbers parted by commas are expected"),
+    ("sample run --out a.npz --arrival 3", "--arrival says when to be at a goal; give --goal too"),
+    ("sample run --out a.npz --goal 1,1 --arrival 32", "row 32 is outside the horizon of 32 rows"),
+    ("data make pointmaze-umase", "unknown task 'pointmaze-umase'; known: pointmaze-open, "),
+    ("data make pointmaze-umaze --steps 0 --id mine/a-v0", "steps is 0; record at least 1"),
+    ("data make pointmaze-umaze --id DATA", "DATA exists already"),
+    ("data make pointmaze-umaze --id mine", "'mine' is not a Minari id"),
+    ("data import missing.npz --id mine/a-v0", "missing.npz: no such file"),
+    ("data import file --id mine/a-v0", "'file' names no dataset; give a file (.npz, .hdf5, .h5)"),
+    ("data inspect missing.npz", "missing.npz: no such file"),
+    ("demo --steps 0", "steps is 0; a whole number of at least 1 is expected"),
+    ("demo --run-dir file", "file is a file, so there can be no folder file"),
+])
+def test_bad_input_is_one_line_and_code_2(place: Path, capsys: pytest.CaptureFixture, words: str, message: str) -> None:
+    before = sorted(place.rglob("*"))
+    line = refused(capsys, *words.replace("DATA", DATASET).split())
+    assert message.replace("DATA", DATASET) in line
+    assert sorted(place.rglob("*")) == before  # nothing is left behind
+
+
+@pytest.mark.parametrize("words", [
+    "train pointmaze-umaze --stepz 3", "train pointmaze-umaze --steps many", "train pointmaze-umaze --steps 1.5",
+    "train --resume", "train pointmaze-umaze pointmaze-large", "train pointmaze-umaze --model.learning-rate nan",
+    "train pointmaze-umaze --model.batch-size 0", "train pointmaze-umaze --training.steps -3", "evaluate",
+    "evaluate run run", "evaluate run --episodez 3", "evaluate run --planner.replan 0", "evaluate run --protocol fair",
+    "sample run", "data", "data lisp", "data make", "data import file", "report"])
+def test_what_the_options_cannot_be_is_explained_with_code_2(place: Path, capsys: pytest.CaptureFixture,
+                                                            words: str) -> None:
+    assert gentraj(*words.split()) == 2
+    out, err = capsys.readouterr()
+    assert "For full helptext" in out + err and "Traceback" not in out + err
+
+
+# -- a broken run folder
+
+
+def edit(change: Callable[[dict], object]) -> Callable[[Path], object]:
+    def edited(run: Path) -> None:
+        config = json.loads((run / "config.json").read_text())
+        change(config)
+        (run / "config.json").write_text(json.dumps(config))
+    return edited
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize(("harm", "code", "message"), [
+    (edit(lambda c: c["run"].update(colour=1)), 2, "config.json: unknown key run.colour"),
+    (edit(lambda c: c["run"]["model"].pop("levels")), 2, "config.json: missing key run.model.levels"),
+    (edit(lambda c: c["run"]["model"].update(levels="x")), 2, "run.model.levels is 'x'; int is expected"),
+    (edit(lambda c: c["run"]["model"].update(levels=30)), 2, "run.model.levels was 20 and is 30"),
+    (edit(lambda c: c["run"].update(horizon=16)), 2, "run.horizon was 32 and is 16"),
+    (edit(lambda c: c["data"].update(obs_dim=5)), 2, "data.obs_dim was 4 and is 5"),
+    (lambda run: cut(run / "config.json"), 2, "config.json: is not valid JSON"),
+    (lambda run: (run / "config.json").unlink(), 2, "no run there (config.json is missing)"),
+    (lambda run: [shutil.rmtree(step) for step in run.glob("step-*")], 2, "nothing saved yet; train first"),
+    (lambda run: (run / "reference.safetensors").unlink(), 1, "reference.safetensors: no reference windows"),
+    (lambda run: cut(run / "reference.safetensors"), 1, "reference.safetensors: no reference windows"),
+])
+@pytest.mark.parametrize("command", ["sample run --out a.npz", "evaluate run", "report run"])
+def test_a_broken_run_is_named(place: Path, capsys: pytest.CaptureFixture, command: str, harm: Callable, code: int,
+                               message: str) -> None:
+    harm(place / "run")
+    assert message in refused(capsys, *command.split(), code=code)
+
+
+def test_a_broken_checkpoint_is_skipped_with_a_line(place: Path, capsys: pytest.CaptureFixture) -> None:
+    cut(place / "run" / "step-00000006" / "model.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert gentraj("sample", "run", "--out", "a.npz") == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith("gentraj: run/step-00000006/model.safetensors: ") and first.endswith("is skipped")
+
+
+def test_resuming_restores_lost_reference_windows(place: Path, small_run: Path) -> None:
+    (place / "run" / "reference.safetensors").unlink()
+    assert gentraj("train", "--resume", "run") == 0
+    assert (place / "run" / "reference.safetensors").read_bytes() == (small_run / "reference.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"episodes": 3}', "null"])
+def test_a_report_of_broken_scores_names_the_file(place: Path, capsys: pytest.CaptureFixture, content: str) -> None:
+    (place / "run" / "evaluation.json").write_text(content)
+    assert "run/evaluation.json: " in refused(capsys, "report", "run")
+
+
+# -- codes
+
+
+@pytest.mark.parametrize(("error", "code"), [
+    (NothingSaved("x"), 2), (RunLocked("x"), 2), (DataError("x"), 2), (ImportError("x"), 2), (CheckpointError("x"), 1),
+    (TrainingStopped("x"), 1), (PermissionError("x"), 1), (RuntimeError("x"), 1), (KeyboardInterrupt(), 130),
+    (Interrupted(signal.SIGTERM, 3), 143), (Interrupted(signal.SIGINT, 3), 130)])
+def test_codes_mean_what_help_says(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+                                   error: BaseException, code: int) -> None:
+    def fail(words: list[str]) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "_commands", lambda: {"train": fail})
+    refused(capsys, "train", code=code)
+
+
+def test_a_bug_is_not_taken_for_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_commands", lambda: {"train": lambda words: [][1]})
+    with pytest.raises(IndexError):
+        gentraj("train")
+
+
+# -- processes
+
+
+@pytest.fixture
+def spawn(place: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts the command in a process of its own; what still runs at the end of the test is killed."""
+    started: list[subprocess.Popen] = []
+
+    def start(*words: object) -> subprocess.Popen:
+        process = subprocess.Popen([*COMMAND, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(step: int, folder: Path, process: subprocess.Popen) -> None:
+    """Until the process has saved that step or a later one."""
+    while not any(int(path.name[5:]) >= step for path in folder.glob("step-*")):
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("trial", "more"), [
+    (0, []), *(pytest.param(k, ["--joint"] if k % 2 else [], marks=pytest.mark.slow) for k in range(1, 6))])
+def test_killed_interrupted_and_resumed_it_gives_the_same_bits(place: Path, spawn, fingerprint, trial: int,
+                                                               more: list[str]) -> None:
+    """FAULTS 1 and 8 with the real models: SIGKILL at a random moment, resume, Ctrl-C, resume."""
+    words = "--dataset", DATASET, *small.WORDS, "--steps", 70, "--training.save-every", 5, *more
+    rng = random.Random(trial)
+    assert gentraj("train", "pointmaze", "--run-dir", "whole", *words) == 0
+
+    process = spawn("train", "pointmaze", "--run-dir", "torn", *words)
+    wait_for(5 * rng.randrange(1, 4), place / "torn", process)
+    time.sleep(rng.uniform(0, 0.1))
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+    killed = load(place / "torn").step
+    process = spawn("train", "--resume", "torn")
+    wait_for(killed + 5, place / "torn", process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    stopped = load(place / "torn").step
+    assert process.returncode == 130 and killed < stopped < 70
+    assert f"gentraj: error: stopped by SIGINT at step {stopped}, which is saved; go on with --resume\n" in said
+
+    assert gentraj("train", "--resume", "torn") == 0
+    assert fingerprint(place / "torn") == fingerprint(place / "whole")
+    for name in ("config.json", "reference.safetensors"):
+        assert (place / "torn" / name).read_bytes() == (place / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("words", [["pointmaze", "--dataset", DATASET, "--run-dir", "new"], ["--resume", "run"]])
+def test_two_in_one_folder(place: Path, capsys: pytest.CaptureFixture, words: list[str]) -> None:
+    """FAULTS 9: the second one is told who trains there, and changes nothing."""
+    with RunLock(place / words[-1]):
+        before = {path: path.read_bytes() for path in place.rglob("*.*") if path.is_file()}
+        assert f"{words[-1]}: process {os.getpid()} trains here" in refused(capsys, "train", *words)
+    assert before == {path: path.read_bytes() for path in place.rglob("*.*") if path.is_file()}
+    assert has_checkpoints(place / "run")
+
+
+def test_a_reader_that_goes_away_is_no_error(place: Path) -> None:
+    """FAULTS 6: `gentraj ... | head -1`."""
+    script = '"$@" 2>errors | true; exit ${PIPESTATUS[0]}'
+    done = subprocess.run(["bash", "-c", script, "-", *COMMAND, "sample", "run", "--out", "a.npz"],
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60, check=False)
+    assert done.returncode == 0 and (place / "a.npz").exists()
+    assert (place / "errors").read_text() == "16 trajectories of 32 rows, 5 environment steps apart\n"

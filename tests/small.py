@@ -1,0 +1,41 @@
+"""The smallest real runs: PointMaze-UMaze, narrow networks, a few steps. conftest.py makes the first one of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from agents.arrival import ArrivalConfig
+from agents.inverse_dynamics import InverseDynamicsConfig
+from gentraj.cli import main
+from gentraj.diffusion import DiffusionConfig
+from gentraj.networks import TemporalUNetConfig
+from gentraj.presets import PRESETS
+from gentraj.runs import RunConfig
+from gentraj.training import TrainingConfig
+
+DATASET = "tests/umaze-v0"
+WORDS = ("--model.network.width", "8", "--model.batch-size", "8", "--inverse.width", "16", "--inverse.batch-size", "8",
+         "--arrival.width", "16", "--arrival.batch-size", "8", "--training.warmup", "2",
+         "--planner.replan", "60", "--planner.steps", "1")  # few decisions, each of one step
+
+
+def config(dataset: str | Path = DATASET, steps: int = 6) -> RunConfig:
+    """What the words above say."""
+    preset = PRESETS["pointmaze"]
+    return replace(
+        preset, dataset=str(dataset), training=TrainingConfig(steps, warmup=2, save_every=2, log_every=3),
+        model=DiffusionConfig(TemporalUNetConfig(width=8), batch_size=8),
+        inverse=InverseDynamicsConfig(width=16, batch_size=8), arrival=ArrivalConfig(width=16, batch_size=8),
+        planner=replace(preset.planner, replan=60, steps=1))
+
+
+def gentraj(*words: object) -> int:
+    """The command, in this process; its exit code."""
+    return main([str(word) for word in words])
+
+
+def train(folder: Path, dataset: object = DATASET, *more: object) -> None:
+    """Trains 6 steps through the command, saved every second."""
+    words = "--steps", 6, "--training.save-every", 2, "--training.log-every", 3, *WORDS
+    assert gentraj("train", "pointmaze", "--dataset", dataset, "--run-dir", folder, *words, *more) == 0

@@ -1,0 +1,43 @@
+"""A file appears whole or not at all, whatever happens while it is written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gentraj.files import new_file, write_file
+
+
+def test_it_is_written_and_its_folders_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "é.bin"
+    assert write_file(path, b"whole") == path and path.read_bytes() == b"whole"
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize("before", [None, b"before"])
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, before: bytes | None, error: type) -> None:
+    path = tmp_path / "file"
+    if before:
+        path.write_bytes(before)
+    with pytest.raises(error), new_file(path) as file:
+        file.write(b"half")
+        raise error
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [before][: bool(before)]
+
+
+def test_what_was_there_is_replaced_and_not_written_over(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "file", b"before")
+    with path.open("rb") as reader:
+        write_file(path, b"after")
+        assert reader.read() == b"before" and path.read_bytes() == b"after"
+
+
+def test_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: events.append(os.fstat(fd).st_size))
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("replace"), replace(a, b)))
+    write_file(tmp_path / "file", b"12345")
+    assert events == [5, "replace"]
