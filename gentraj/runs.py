@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 
 from agents.arrival import Arrival, ArrivalConfig
 from agents.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
@@ -115,6 +115,7 @@ class _RunFile:
 
     run: RunConfig
     data: DataFacts
+    reference_sha256: str
 
 
 def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
@@ -133,8 +134,10 @@ def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device
     def prepare() -> None:
         seed, model = config.training.seed, cast(Diffusion, parts["model"])
         reference = Windows(episodes, model.spec).batch(0, fold(seed, 1), REFERENCE_WINDOWS)
-        write_file(folder / REFERENCE, safetensors.torch.save({"x": reference.x_BHD, "mask": reference.mask_BHD}))
-        write_file(folder / CONFIG, json.dumps(to_json(_RunFile(config, data)), indent=2).encode())
+        windows = safetensors.torch.save({"x": reference.x_BHD, "mask": reference.mask_BHD})
+        write_file(folder / REFERENCE, windows)
+        file = _RunFile(config, data, hashlib.sha256(windows).hexdigest())
+        write_file(folder / CONFIG, json.dumps(to_json(file), indent=2).encode())
 
     training.train(parts, episodes, config.training, folder, meta=_trained(config, data), resume=resume, device=device,
                    progress=progress, prepare=prepare)
@@ -147,41 +150,51 @@ def load(folder: Path | str, *, step: int | None = None, device: torch.device | 
     Raises `NothingSaved` without a checkpoint, `ConfigError` for settings that are not those of the checkpoint.
     """
     folder = Path(folder)
-    config, data = read_config(folder)
+    file = _read(folder)
+    config, data = file.run, file.data
     saved = checkpoint.load(folder, step)
     check_same(saved.meta, saved.meta | _trained(config, data), str(folder / CONFIG))
     parts = build(config, data)
     for name, part in parts.items():
         restore_module(part, saved.parts.get(name, {}), name)
         part.to(device).eval()
-    reference = read_reference(folder / REFERENCE)
+    reference = read_reference(folder / REFERENCE, file.reference_sha256)
     return Run(folder, config, data, parts, reference.to(device) if device else reference, saved.step)
 
 
 def read_config(folder: Path) -> tuple[RunConfig, DataFacts]:
     """The settings of a run folder. Raises `NothingSaved` or `ConfigError`."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise checkpoint.NothingSaved(f"{folder}: no run there ({CONFIG} is missing); `gentraj train` makes one")
-    file = from_json(_RunFile, read_json(path), str(path))
+    file = _read(folder)
     return file.run, file.data
 
 
-def read_reference(path: Path) -> Batch:
-    """The windows of training data that a run keeps. Raises `CheckpointError` naming a file that is not that."""
+def _read(folder: Path) -> _RunFile:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise checkpoint.NothingSaved(f"{folder}: no run there ({CONFIG} is missing); `gentraj train` makes one")
+    return from_json(_RunFile, read_json(path), str(path))
+
+
+def read_reference(path: Path, sha256: str) -> Batch:
+    """The windows of training data that a run keeps. Raises `CheckpointError` for a file that is not what was saved."""
     try:
-        tensors = safetensors.torch.load(path.read_bytes())
-        return Batch(tensors["x"], tensors["mask"])
-    except (OSError, SafetensorError, KeyError) as error:
-        raise checkpoint.CheckpointError(f"{path}: no reference windows ({error}); copy or train it again") from error
+        data = path.read_bytes()
+    except OSError as error:
+        raise checkpoint.CheckpointError(f"{path}: cannot be read ({error.strerror}); `gentraj train --resume` "
+                                         "writes it anew") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise checkpoint.CheckpointError(f"{path}: is not what was saved; `gentraj train --resume` writes it anew")
+    tensors = safetensors.torch.load(data)
+    return Batch(tensors["x"], tensors["mask"])
 
 
 def resolve(config: RunConfig, episodes: Episodes) -> RunConfig:
     """The config with everything the data decide filled in."""
     horizon, stride = horizon_advice(episodes.env)
-    mix = replace(config.model.mix, goal_dims=episodes.goal_dims)
-    planner = replace(config.planner, goal_dims=episodes.goal_dims, actions="joint" if config.joint else "inverse")
-    if not episodes.goal_dims:  # then there is nothing to come to rest at
+    goal_dims = config.model.mix.goal_dims or episodes.goal_dims
+    mix = replace(config.model.mix, goal_dims=goal_dims)
+    planner = replace(config.planner, goal_dims=goal_dims, actions="joint" if config.joint else "inverse")
+    if not goal_dims:  # then there is nothing to come to rest at
         planner = replace(planner, rest_dims=())
     if any(not 0 <= dim < episodes.obs_dim for dim in planner.rest_dims):
         raise ValueError(f"planner.rest_dims are {planner.rest_dims}; entries of an observation of width "
@@ -212,12 +225,12 @@ def _parts(spec: TrajectorySpec, config: RunConfig, data: DataFacts, episodes: E
     if not config.joint:
         parts["inverse"] = (InverseDynamics.blank(data.obs_dim, data.act_dim, config.inverse) if episodes is None
                             else InverseDynamics.fit(episodes, config.inverse))
-    if data.goal_dims:
-        parts["arrival"] = Arrival(replace(spec, act_dim=0), data.goal_dims, config.arrival, normalizer("limits", 0))
+    if goal_dims := config.model.mix.goal_dims:
+        parts["arrival"] = Arrival(replace(spec, act_dim=0), goal_dims, config.arrival, normalizer("limits", 0))
     return parts
 
 
 def _trained(config: RunConfig, data: DataFacts) -> dict[str, Any]:
-    """What checkpoints depend on: the planner may be changed afterwards, the training's settings are saved apart."""
-    run = {key: value for key, value in to_json(config).items() if key not in ("planner", "training")}
+    """What checkpoints depend on: not the planner, nor where the data lie (they have a hash); training is saved apart."""
+    run = {key: value for key, value in to_json(config).items() if key not in ("planner", "training", "dataset")}
     return {"run": run, "data": to_json(data)}

@@ -93,7 +93,8 @@ class Drawing:
                        "the run is not evaluated yet; `gentraj evaluate` does it")
 
     def samples(self) -> Picture:
-        data = self.run.reference.x_BHD[:SAMPLES]
+        whole = self.run.reference.mask_BHD.flatten(1).all(1)  # padding is no data
+        data = self.run.reference.x_BHD[whole if whole.any() else slice(None)][:SAMPLES]
         spec = self.run.model.spec
         start = Condition.unknown(spec, len(data), device=data.device).with_obs(0, spec.split(data)[0][:, 0])
         x = self.run.model.sample(start, seed=self.seed)[:, 0]

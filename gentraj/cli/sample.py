@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
 
 def condition(run: Run, args: Sample) -> Condition:
     """Start and goal as given. Raises ValueError for a wrong number of numbers."""
-    spec, goal_dims = run.model.spec, list(run.data.goal_dims) or list(range(run.data.obs_dim))
+    spec, goal_dims = run.model.spec, list(run.config.planner.goal_dims) or list(range(run.data.obs_dim))
     known = Condition.unknown(spec, device=run.model.device)
     if args.start is not None:
         start = parse_numbers(args.start, "--start")

@@ -9,7 +9,7 @@ from agents.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from gentraj.data import Episodes, Windows
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.trajectory import TrajectorySpec
+from gentraj.trajectory import Batch, TrajectorySpec
 
 
 def walk(steps: int = 3000, speed: float | None = None) -> Episodes:
@@ -58,3 +58,12 @@ def test_a_smaller_share_proposes_an_arrival_no_later() -> None:
     arrival = Arrival(TrajectorySpec(2, 0, 10), (0,), ArrivalConfig(), Normalizer.identity(2))
     rows = arrival.propose(torch.randn(50, 2), torch.randn(50, 1), (0.01, 0.3, 1.0))
     assert (rows.diff(dim=1) >= 0).all() and (rows >= 1).all() and (rows <= 9).all()
+
+
+def test_windows_of_one_row_teach_no_arrival() -> None:
+    arrival = Arrival(TrajectorySpec(2, 0, 10), (0, 1), ArrivalConfig(), Normalizer.identity(2))
+    x, real = torch.randn(8, 10, 2), torch.zeros(8, 10, 2, dtype=torch.bool)
+    real[:, 0] = True
+    before = [p.clone() for p in arrival.parameters()]
+    loss = arrival.update(Batch(x, real), {"network": torch.optim.SGD(arrival.parameters(), 1.0)}, generator(0))["loss"]
+    assert loss == 0 and all(torch.equal(a, b) for a, b in zip(before, arrival.parameters(), strict=True))
