@@ -4,9 +4,6 @@ CANDIDATES := python3.11 python3.12 python3.13 python3
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
-# Idle OpenMP threads must sleep: spinning ones slow training many times over when the machine is shared.
-export OMP_WAIT_POLICY ?= PASSIVE
-
 .PHONY: demo test test-fast lint clean
 
 demo: .venv/installed

@@ -21,4 +21,4 @@ PRESETS: dict[str, RunConfig] = {
     "pointmaze-large": replace(LONG, dataset="gentraj/pointmaze/large-v0"),
 }
 
-DEMO = replace(PRESETS["pointmaze-umaze"], training=TrainingConfig(steps=4_000))
+DEMO = replace(PRESETS["pointmaze-umaze"], training=TrainingConfig(steps=3_000))

@@ -231,6 +231,6 @@ def _parts(spec: TrajectorySpec, config: RunConfig, data: DataFacts, episodes: E
 
 
 def _trained(config: RunConfig, data: DataFacts) -> dict[str, Any]:
-    """What checkpoints depend on: not the planner, nor where the data lie (they have a hash); training is saved apart."""
+    """What checkpoints depend on: not the planner, nor where the data lie (they have a hash)."""
     run = {key: value for key, value in to_json(config).items() if key not in ("planner", "training", "dataset")}
     return {"run": run, "data": to_json(data)}

@@ -9,7 +9,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve a shared machine
+# Before torch: threads that wait long in a spin starve a shared machine, threads that never spin are slow on a free one.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 USAGE = """usage: gentraj COMMAND [options]
 
