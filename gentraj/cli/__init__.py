@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-# Before torch: threads that wait long in a spin starve a shared machine, threads that never spin are slow on a free one.
+# Before torch: threads that spin for long starve a shared machine, threads that never spin are slow on a free one.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 USAGE = """usage: gentraj COMMAND [options]
