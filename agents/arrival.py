@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
+from gentraj.conditioning import later_row
 from gentraj.config import require
 from gentraj.networks.fourier import fourier, width
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.normalize import Normalizer
-from gentraj.optimization import LEARNING, apply_gradients
+from gentraj.optimization import LEARNING, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 
@@ -45,14 +46,13 @@ class Arrival(nn.Module):
         self.network = mlp([inputs, *[config.width] * config.depth, spec.horizon])
 
     def optimizers(self) -> dict[str, Optimizer]:
-        c = self.config
-        return {"network": AdamW(self.network.parameters(), c.learning_rate, weight_decay=c.weight_decay, fused=True)}
+        return adamw(self.network, self.config)
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         obs_BHO, _ = self.spec.split(batch.x_BHD)
         rows_B = batch.mask_BHD[..., 0].sum(1)
         u_B = torch.rand(len(rows_B), generator=generator).to(rows_B.device)
-        j_B = 1 + (u_B * (rows_B - 1)).long()
+        j_B = later_row(rows_B, u_B)
         goal_BG = obs_BHO[torch.arange(len(j_B), device=j_B.device), j_B][:, self.goal_dims]
         going_B = rows_B > 1  # a window of one real row arrives nowhere
         loss_B = F.cross_entropy(self(obs_BHO[:, 0], goal_BG), j_B, reduction="none")

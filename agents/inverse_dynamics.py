@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
+from gentraj.conditioning import later_row
 from gentraj.config import require
 from gentraj.data import Episodes, Windows
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.normalize import Normalizer
-from gentraj.optimization import LEARNING, apply_gradients
+from gentraj.optimization import LEARNING, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 
@@ -61,14 +62,13 @@ class InverseDynamics(nn.Module):
         return cls(spec, config, *(Normalizer.fit("gaussian", [x]) for x in (episodes.obs, delta, episodes.act)))
 
     def optimizers(self) -> dict[str, Optimizer]:
-        c = self.config
-        return {"network": AdamW(self.network.parameters(), c.learning_rate, weight_decay=c.weight_decay, fused=True)}
+        return adamw(self.network, self.config)
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
         rows_B = batch.mask_BHD[..., 0].sum(1)
         u_B = torch.rand(len(rows_B), generator=generator).to(rows_B.device)
-        k_B = 1 + (u_B * (rows_B - 1)).long()
+        k_B = later_row(rows_B, u_B)
         target_BO = obs_BHO[torch.arange(len(k_B), device=k_B.device), k_B]
         error = (self._act(obs_BHO[:, 0], target_BO, k_B) - self.act.normalize(act_BHA[:, 0])) ** 2
         loss = error.mean()

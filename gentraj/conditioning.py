@@ -44,6 +44,11 @@ class ConditionMix:
         return known.to(real_BHD.device) & real_BHD
 
 
+def later_row(rows_B: Tensor, u_B: Tensor) -> Tensor:
+    """(B,) a real row after the first, uniform over 1 .. rows - 1 for u uniform in [0, 1); 1 where there is none."""
+    return 1 + (u_B * (rows_B - 1)).long()
+
+
 def _entries(spec: TrajectorySpec, rows_BH: Tensor, dims: tuple[int, ...] | range) -> Tensor:
     column_D = torch.zeros(spec.dim, dtype=torch.bool)
     column_D[list(dims)] = True
@@ -56,8 +61,7 @@ def _start(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Ten
 
 
 def _goal(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Tensor) -> Tensor:
-    index_B = 1 + (u_B * (rows_B - 1)).long()  # uniform over 1 .. rows - 1
-    rows_BH = torch.arange(spec.horizon) == index_B[:, None]
+    rows_BH = torch.arange(spec.horizon) == later_row(rows_B, u_B)[:, None]
     return _entries(spec, rows_BH, dims or range(spec.obs_dim))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Union
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..conditioning import ConditionMix
@@ -17,7 +17,7 @@ from ..config import require
 from ..networks import NETWORKS, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import STATISTICS, Normalizer
-from ..optimization import LEARNING, apply_gradients
+from ..optimization import LEARNING, adamw, apply_gradients
 from ..randomness import RowNoise, fold
 from ..trajectory import Batch, Condition, Guide, TrajectorySpec
 from .denoiser import PREDICTIONS, Denoise, clip, hold
@@ -85,8 +85,7 @@ class Diffusion(nn.Module):
         return self.normalizer.shift_D.device
 
     def optimizers(self) -> dict[str, Optimizer]:
-        c = self.config
-        return {"network": AdamW(self.network.parameters(), c.learning_rate, weight_decay=c.weight_decay, fused=True)}
+        return adamw(self.network, self.config)
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         """One step on the squared error of the unknown real entries (Ho et al. 2020, equation 14)."""
