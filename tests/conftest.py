@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +12,9 @@ from pathlib import Path
 
 # Before torch, mujoco and minari are imported, and inherited by the processes that tests start.
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", CUBLAS_WORKSPACE_CONFIG=":4096:8", HF_HUB_OFFLINE="1")
-os.environ.setdefault("MUJOCO_GL", "egl")
+os.environ.setdefault("MUJOCO_GL", "egl" if ctypes.util.find_library("EGL") else "disabled")
+# A job in the background starts with Ctrl-C ignored, and all that it starts would ignore it too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
 import pytest

@@ -90,6 +90,21 @@ def test_scores_do_not_depend_on_how_many_environments_run_side_by_side(small_ru
     assert np.ptp(scores[0][1].act, axis=0).min() > 0
 
 
+def test_the_same_data_may_lie_elsewhere_when_a_run_goes_on(umaze: Episodes, tmp_path: Path, small_run: Path) -> None:
+    shutil.copytree(small_run, tmp_path / "run")
+    moved = save_npz(umaze, tmp_path / "moved.npz")
+    run = runs.train(small.config(moved, steps=7), tmp_path / "run", resume=True, progress=False)
+    assert run.step == 7
+
+
+def test_goal_entries_may_be_named_where_the_data_name_none(umaze: Episodes) -> None:
+    config, nameless = small.config(), replace(umaze, goal_dims=(), extras={}, obs_keys=())
+    mix = replace(config.model.mix, goal_dims=(0, 1))
+    resolved = runs.resolve(replace(config, model=replace(config.model, mix=mix)), nameless)
+    assert resolved.planner.goal_dims == resolved.model.mix.goal_dims == (0, 1)
+    assert "arrival" in runs.build(resolved, runs.DataFacts.of(nameless), nameless)
+
+
 def test_resumed_in_python_it_is_the_uninterrupted_run(umaze: Episodes, tmp_path: Path, small_run: Path) -> None:
     """And the command trains what the same settings in Python train."""
     runs.train(small.config(steps=3), tmp_path, progress=False)

@@ -143,6 +143,12 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
 
 
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
 @pytest.mark.parametrize(("harm", "code", "message"), [
     (edit(lambda c: c["run"].update(colour=1)), 2, "config.json: unknown key run.colour"),
     (edit(lambda c: c["run"]["model"].pop("levels")), 2, "config.json: missing key run.model.levels"),
@@ -153,8 +159,9 @@ def cut(path: Path) -> None:
     (lambda run: cut(run / "config.json"), 2, "config.json: is not valid JSON"),
     (lambda run: (run / "config.json").unlink(), 2, "no run there (config.json is missing)"),
     (lambda run: [shutil.rmtree(step) for step in run.glob("step-*")], 2, "nothing saved yet; train first"),
-    (lambda run: (run / "reference.safetensors").unlink(), 1, "reference.safetensors: no reference windows"),
-    (lambda run: cut(run / "reference.safetensors"), 1, "reference.safetensors: no reference windows"),
+    (lambda run: (run / "reference.safetensors").unlink(), 1, "reference.safetensors: cannot be read"),
+    (lambda run: cut(run / "reference.safetensors"), 1, "reference.safetensors: is not what was saved"),
+        (lambda run: flip(run / "reference.safetensors"), 1, "reference.safetensors: is not what was saved"),
 ])
 @pytest.mark.parametrize("command", ["sample run --out a.npz", "evaluate run", "report run"])
 def test_a_broken_run_is_named(place: Path, capsys: pytest.CaptureFixture, command: str, harm: Callable, code: int,
