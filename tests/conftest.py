@@ -13,12 +13,13 @@ from pathlib import Path
 # Before torch, mujoco and minari are imported, and inherited by the processes that tests start.
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", CUBLAS_WORKSPACE_CONFIG=":4096:8", HF_HUB_OFFLINE="1")
 os.environ.setdefault("MUJOCO_GL", "egl" if ctypes.util.find_library("EGL") else "disabled")
-# A job in the background starts with Ctrl-C ignored, and all that it starts would ignore it too.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
 import pytest
 import torch
+
+# A job in the background starts with Ctrl-C ignored, and all that it starts would ignore it too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
