@@ -62,7 +62,7 @@ class Arrival(nn.Module):
 
     def forward(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
         """(B, H) logits over arrival rows; observation and goal in environment units."""
-        goal = (goal_BG - self.obs.shift_D[self.goal_dims]) / self.obs.scale_D[self.goal_dims]
+        goal = self.obs.normalize(goal_BG, self.goal_dims)
         return self.network(fourier(torch.cat([self.obs.normalize(obs_BO), goal], dim=-1), self.config.frequencies))
 
     @torch.no_grad()

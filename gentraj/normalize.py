@@ -43,8 +43,10 @@ class Normalizer(nn.Module):
         constant = scale <= np.abs(shift) * 1e-6 + np.finfo(np.float32).tiny
         return cls(torch.from_numpy(shift), torch.from_numpy(np.where(constant, 1.0, scale)))
 
-    def normalize(self, x: Tensor) -> Tensor:
-        return (x - self.shift_D) / self.scale_D
+    def normalize(self, x: Tensor, dims: Sequence[int] | None = None) -> Tensor:
+        """(..., D), or (..., len(dims)) that holds only these entries."""
+        which = slice(None) if dims is None else list(dims)
+        return (x - self.shift_D[which]) / self.scale_D[which]
 
     def unnormalize(self, z: Tensor) -> Tensor:
         return z * self.scale_D + self.shift_D

@@ -74,3 +74,9 @@ def test_an_unknown_kind_lists_the_known() -> None:
 def test_statistics_that_cannot_be_divided_by_are_refused() -> None:
     with pytest.raises(ValueError, match="positive scales"):
         Normalizer(torch.zeros(2), torch.tensor([1.0, 0.0]))
+
+
+def test_some_entries_are_normalised_as_all_are() -> None:
+    x = torch.from_numpy(data(5.0))
+    normalizer = Normalizer.fit("limits", [x.numpy()])
+    assert torch.equal(normalizer.normalize(x[:, [2, 0]], (2, 0)), normalizer.normalize(x)[:, [2, 0]])
