@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-MIN_ROWS = 16  # fewer rows take other CPU kernels, which round differently (measured with torch 2.13)
+# Fewer rows, or an odd remainder of them, take other CPU kernels, which round differently. Measured with torch 2.13:
+# multiples of 16 are bit-equal with 1 and 2 threads, powers of two with 4 and 8 as well; with 3 or 6 threads nothing
+# is, since a row's kernel then depends on where the threads' shares end.
+MIN_ROWS = 16
 MAX_ROWS = 1024  # more are several calls, to bound memory
 
 
 def padding(rows: int) -> int:
-    """Rows to add."""
-    return max(0, MIN_ROWS - rows)
+    """Rows to add to a call of `rows`, at least one: up to a multiple of `MIN_ROWS`."""
+    return -rows % MIN_ROWS
 
 
 def padded(x_RX: Tensor) -> Tensor:
-    """At least `MIN_ROWS` rows, the first repeated."""
-    return x_RX if len(x_RX) >= MIN_ROWS else x_RX[[*range(len(x_RX)), *[0] * padding(len(x_RX))]]
+    """A multiple of `MIN_ROWS` rows, the first repeated."""
+    missing = padding(len(x_RX))
+    return x_RX[[*range(len(x_RX)), *[0] * missing]] if missing else x_RX

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import require
-from .fourier import fourier, width
+from .attention import SelfAttention
+from .embedding import TIME_SCALE, TrajectoryNetwork
 
 
 @dataclass(frozen=True)
@@ -26,29 +27,29 @@ class TemporalUNetConfig:
     """Rows that a convolution sees; odd."""
     frequencies: int = 4
     """Fourier features of the inputs; 0 gives Diffuser's network."""
+    attention: bool = False
+    """Self-attention over time at the coarsest level."""
+    time_scale: float = TIME_SCALE
+    """The noise level is embedded as time_scale * t + time_shift."""
+    time_shift: float = 0.0
+    """-1 where time_scale is the number of levels: then Diffuser's integers, 0 the least noisy."""
 
     def __post_init__(self) -> None:
-        require(self, width=(1, 1e5), kernel=(1, 1e3), frequencies=(0, 16))
+        require(self, width=(1, 1e5), kernel=(1, 1e3), frequencies=(0, 16), time_scale=(0, 1e9), time_shift=(-1e9, 1e9))
         if self.kernel % 2 == 0 or not self.multipliers or min(self.multipliers) < 1:
             raise ValueError(f"TemporalUNetConfig has kernel {self.kernel} and multipliers {self.multipliers}; an odd "
                              "kernel and positive multipliers are expected")
 
 
-class TemporalUNet(nn.Module):
-    """Noisy trajectory, known entries and noise level -> a prediction of the same shape.
-
-    Raises ValueError when the horizon cannot be halved at every level.
-    """
+class TemporalUNet(TrajectoryNetwork):
+    """Raises ValueError when the horizon cannot be halved at every level."""
 
     def __init__(self, dim: int, horizon: int, context_dim: int, config: TemporalUNetConfig):
-        super().__init__()
+        super().__init__(dim, context_dim, config.width, config.frequencies,
+                         time_scale=config.time_scale, time_shift=config.time_shift)
         check_horizon(horizon, 2 ** (len(config.multipliers) - 1))
-        embed = config.width
-        self.frequencies = config.frequencies
-        channels = [2 * width(dim, config.frequencies) + dim, *(config.width * m for m in config.multipliers)]
-        self.time = nn.Sequential(SinusoidalEmbedding(embed), nn.Linear(embed, 4 * embed), nn.Mish(),
-                                  nn.Linear(4 * embed, embed))
-        self.context = nn.Linear(context_dim, embed) if context_dim else None
+        self.config, embed = config, config.width
+        channels = [self.num_features, *(config.width * m for m in config.multipliers)]
         pairs = list(pairwise(channels))
         self.down = nn.ModuleList(Stage(i, o, embed, config.kernel) for i, o in pairs)
         self.shrink = nn.ModuleList(nn.Conv1d(o, o, 3, 2, 1) for _, o in pairs[:-1])
@@ -56,22 +57,19 @@ class TemporalUNet(nn.Module):
         self.up = nn.ModuleList(Stage(2 * o, i, embed, config.kernel) for i, o in reversed(pairs[1:]))
         self.grow = nn.ModuleList(nn.ConvTranspose1d(i, i, 4, 2, 1) for i, _ in reversed(pairs[1:]))
         self.out = nn.Sequential(ConvBlock(channels[1], channels[1], config.kernel), nn.Conv1d(channels[1], dim, 1))
+        self.attention = TimeAttention(channels[-1]) if config.attention else nn.Identity()
 
     def forward(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor, t_R: Tensor,
                 context_RC: Tensor | None = None) -> Tensor:
-        """`known_RHD` holds the known values and 0 elsewhere; `t_R` in [0, 1] may have one row for all."""
-        embedding = self.time(t_R)
-        if self.context is not None and context_RC is not None:
-            embedding = embedding + self.context(context_RC)
-        values = [fourier(x_RHD, self.frequencies), fourier(known_RHD, self.frequencies), mask_RHD.to(x_RHD.dtype)]
-        h = torch.cat(values, dim=-1).transpose(1, 2)
+        embedding = self.embedding(t_R, context_RC)
+        h = self.features(x_RHD, known_RHD, mask_RHD).transpose(1, 2)
         skips = []
         for level, stage in enumerate(self.down):
             h = stage(h, embedding)
             skips.append(h)
             if level < len(self.shrink):
                 h = self.shrink[level](h)
-        h = self.middle(h, embedding)
+        h = self.middle(self.attention(h), embedding)
         for stage, grow in zip(self.up, self.grow, strict=True):  # as in Diffuser, the finest level has no skip
             h = grow(stage(torch.cat([h, skips.pop()], dim=1), embedding))
         return self.out(h).transpose(1, 2)
@@ -113,19 +111,16 @@ class ConvBlock(nn.Sequential):
                          nn.GroupNorm(groups, channels_out), nn.Mish())
 
 
-class SinusoidalEmbedding(nn.Module):
-    """Position encoding (Vaswani et al. 2017) of 1000 t, for t in [0, 1]."""
+class TimeAttention(nn.Module):
+    """Self-attention between the rows, beside a residual path."""
 
-    frequency: Tensor
-
-    def __init__(self, dim: int):
+    def __init__(self, channels: int):
         super().__init__()
-        frequency = torch.exp(-math.log(10_000) * torch.arange(dim // 2) / max(dim // 2 - 1, 1))
-        self.register_buffer("frequency", frequency, persistent=False)
+        self.norm = nn.LayerNorm(channels)
+        self.attention = SelfAttention(channels, math.gcd(4, channels))
 
-    def forward(self, t_R: Tensor) -> Tensor:
-        angle = 1000 * t_R[:, None] * self.frequency
-        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+    def forward(self, h_RCH: Tensor) -> Tensor:
+        return h_RCH + self.attention(self.norm(h_RCH.transpose(1, 2))).transpose(1, 2)
 
 
 def check_horizon(horizon: int, factor: int) -> None:

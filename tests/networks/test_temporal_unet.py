@@ -1,61 +1,65 @@
-"""The temporal U-Net: shapes, horizons, and what its output depends on."""
+"""The temporal U-Net: horizons, settings, its attention, and how it embeds the noise level."""
 
 import pytest
 import torch
 
-from gentraj.networks import NETWORKS, TemporalUNetConfig
+from gentraj.networks import TemporalUNet, TemporalUNetConfig
+from gentraj.networks.embedding import SinusoidalEmbedding
 from gentraj.networks.fourier import fourier, width
 
 DIM = 5
 
 
-def inputs(rows: int, horizon: int) -> tuple[torch.Tensor, ...]:
-    g = torch.Generator().manual_seed(0)
-    x = torch.randn(rows, horizon, DIM, generator=g)
-    return x, torch.zeros_like(x), torch.zeros(x.shape, dtype=torch.bool), torch.full((rows,), 0.5)
-
-
-@pytest.mark.parametrize("config", NETWORKS)
-@pytest.mark.parametrize("horizon", [4, 8, 20])
-def test_a_network_keeps_the_shape(config: type, horizon: int) -> None:
-    net = NETWORKS[config](DIM, horizon, 0, config())
-    assert net(*inputs(3, horizon)).shape == (3, horizon, DIM)
-
-
-@pytest.mark.parametrize("config", NETWORKS)
-def test_one_noise_level_may_stand_for_all_rows(config: type) -> None:
-    net = NETWORKS[config](DIM, 8, 0, config())
-    x, known, mask, t = inputs(3, 8)
-    torch.testing.assert_close(net(x, known, mask, t), net(x, known, mask, t[:1]))
-
-
-@pytest.mark.parametrize("config", NETWORKS)
-@pytest.mark.parametrize("changed", ["known", "mask", "t", "context"])
-def test_every_input_reaches_the_output(config: type, changed: str) -> None:
-    net = NETWORKS[config](DIM, 8, 2, config())
-    values = dict(zip(("x", "known", "mask", "t"), inputs(2, 8), strict=True)) | {"context": torch.zeros(2, 2)}
-    before = net(*values.values())
-    values[changed] = ~values[changed] if values[changed].dtype == torch.bool else values[changed] + 0.3
-    assert (net(*values.values()) - before).abs().max() > 1e-4
-
-
 @pytest.mark.parametrize(("horizon", "near"), [(10, "8 or 12"), (3, "use 4"), (33, "32 or 36")])
 def test_a_horizon_that_cannot_be_halved_names_the_nearest_that_can(horizon: int, near: str) -> None:
-    config, net = next(iter(NETWORKS.items()))
     with pytest.raises(ValueError, match=f"horizon {horizon} cannot be halved 2 times; .*{near}"):
-        net(DIM, horizon, 0, config())
+        TemporalUNet(DIM, horizon, 0, TemporalUNetConfig())
 
 
 def test_more_levels_need_a_horizon_that_halves_more_often() -> None:
-    config, net = next(iter(NETWORKS.items()))
     with pytest.raises(ValueError, match="use 8 or 16"):
-        net(DIM, 12, 0, config(width=8, multipliers=(1, 1, 1, 1)))
+        TemporalUNet(DIM, 12, 0, TemporalUNetConfig(width=8, multipliers=(1, 1, 1, 1)))
 
 
-@pytest.mark.parametrize("wrong", [{"kernel": 4}, {"multipliers": ()}, {"width": 0}, {"frequencies": -1}])
+@pytest.mark.parametrize("wrong", [{"kernel": 4}, {"multipliers": ()}, {"width": 0}, {"frequencies": -1},
+                                   {"time_scale": -1.0}, {"time_shift": float("nan")}])
 def test_settings_that_make_no_network_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="TemporalUNetConfig"):
         TemporalUNetConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_its_weights_have_the_names_that_checkpoints_hold() -> None:
+    state = TemporalUNet(4, 32, 3, TemporalUNetConfig()).state_dict()
+    rooms = {"time", "context", "down", "shrink", "middle", "up", "grow", "out"}
+    assert {name.split(".")[0] for name in state} == rooms
+    assert {"time.1.weight", "context.bias", "down.0.first.skip.weight", "up.1.second.embed.bias"} <= state.keys()
+
+
+def test_attention_is_added_at_the_coarsest_level() -> None:
+    plain = TemporalUNet(DIM, 8, 0, TemporalUNetConfig(width=8))
+    net = TemporalUNet(DIM, 8, 0, TemporalUNetConfig(width=8, attention=True))
+    x = torch.randn(2, 8, DIM, generator=torch.Generator().manual_seed(0))
+    rest = torch.zeros_like(x), torch.zeros(x.shape, dtype=torch.bool), torch.full((2,), 0.5)
+    missing, unexpected = net.load_state_dict(plain.state_dict(), strict=False)
+    assert missing and all(name.startswith("attention.") for name in missing) and not unexpected
+    assert (net(x, *rest) - plain(x, *rest)).abs().max() > 1e-4
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if name.startswith("attention.attention.out"):
+                parameter.zero_()
+    torch.testing.assert_close(net(x, *rest), plain(x, *rest))
+
+
+@pytest.mark.parametrize("levels", [20, 1000])
+def test_the_embedding_can_be_that_of_integer_levels(levels: int) -> None:
+    n = torch.arange(levels)
+    embedded = SinusoidalEmbedding(32, levels, -1)((n + 1) / levels)
+    torch.testing.assert_close(embedded, SinusoidalEmbedding(32, 1, 0)(n), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5, 8])
+def test_an_embedding_has_the_width_that_was_asked_for(dim: int) -> None:
+    assert SinusoidalEmbedding(dim)(torch.rand(3)).shape == (3, dim)
 
 
 def test_fourier_features_are_the_entries_and_their_octaves() -> None:

@@ -1,0 +1,58 @@
+"""What every network begins with: features of its inputs, and an embedding of the noise level and the context."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .fourier import fourier, width
+
+TIME_SCALE = 1000.0  # DDPM's number of levels, over which the frequencies of the embedding are spread
+
+
+class SinusoidalEmbedding(nn.Module):
+    """Position encoding (Vaswani et al. 2017, section 3.5) of `scale * t + shift`: (R,) -> (R, dim)."""
+
+    frequency: Tensor
+
+    def __init__(self, dim: int, scale: float = TIME_SCALE, shift: float = 0.0):
+        super().__init__()
+        self.dim, self.scale, self.shift = dim, scale, shift
+        half = (dim + 1) // 2
+        frequency = torch.exp(-math.log(10_000) * torch.arange(half) / max(half - 1, 1))
+        self.register_buffer("frequency", frequency, persistent=False)
+
+    def forward(self, t_R: Tensor) -> Tensor:
+        angle = (self.scale * t_R[:, None] + self.shift) * self.frequency
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)[:, : self.dim]
+
+
+class TrajectoryNetwork(nn.Module):
+    """Noisy trajectory, known entries, noise level and context -> a prediction of the trajectory's shape.
+
+    Every network is called as `(x_RHD, known_RHD, mask_RHD, t_R, context_RC=None)` and returns (R, H, D). `known_RHD`
+    holds the known values and 0 elsewhere, `mask_RHD` is true where known, `t_R` in [0, 1] may have one row for all.
+    A context that is None adds nothing. No row of the output depends on another row.
+    """
+
+    def __init__(self, dim: int, context_dim: int, embed: int, frequencies: int, *, time_scale: float = TIME_SCALE,
+                 time_shift: float = 0.0):
+        super().__init__()
+        self.frequencies, self.num_features = frequencies, 2 * width(dim, frequencies) + dim
+        self.time = nn.Sequential(SinusoidalEmbedding(embed, time_scale, time_shift), nn.Linear(embed, 4 * embed),
+                                  nn.Mish(), nn.Linear(4 * embed, embed))
+        self.context = nn.Linear(context_dim, embed) if context_dim else None
+
+    def features(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor) -> Tensor:
+        """(R, H, num_features): x first, then the known values, then the mask."""
+        values = [fourier(x_RHD, self.frequencies), fourier(known_RHD, self.frequencies), mask_RHD.to(x_RHD.dtype)]
+        return torch.cat(values, dim=-1)
+
+    def embedding(self, t_R: Tensor, context_RC: Tensor | None) -> Tensor:
+        """(R, embed), or (1, embed) where one noise level and no context stand for all rows."""
+        embedding = self.time(t_R)
+        if self.context is not None and context_RC is not None:
+            embedding = embedding + self.context(context_RC)
+        return embedding

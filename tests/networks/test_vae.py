@@ -1,0 +1,84 @@
+"""The temporal VAE: shapes, what its latents and its output depend on, and that it reconstructs."""
+
+import pytest
+import torch
+
+from gentraj.networks.vae import TemporalVAE, VAEConfig
+
+DIM, HORIZON = 3, 8
+
+
+def make(**changes: int) -> TemporalVAE:
+    torch.manual_seed(0)
+    return TemporalVAE(DIM, HORIZON, VAEConfig(**{"latent": 2, "width": 16, **changes}))
+
+
+def inputs(rows: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.randn(rows, HORIZON, DIM, generator=torch.Generator().manual_seed(0))
+    return x, torch.ones_like(x, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(("halvings", "rows"), [(0, 8), (1, 4), (2, 2), (3, 1)])
+def test_latents_have_fewer_rows_of_the_width_that_was_asked_for(halvings: int, rows: int) -> None:
+    vae, (x, real) = make(halvings=halvings), inputs()
+    mean, log_variance = vae.encode(x, real)
+    assert mean.shape == log_variance.shape == (4, rows, 2)
+    assert vae.decode(mean, x, real).shape == x.shape
+
+
+def test_entries_that_are_not_real_are_not_seen_but_that_they_are_missing_is() -> None:
+    vae, (x, real) = make(), inputs()
+    part = real.clone()
+    part[:, 5:] = False
+    hidden = vae.encode(torch.where(part, x, 100.0), part)[0]
+    assert torch.equal(hidden, vae.encode(x, part)[0])
+    assert not torch.allclose(hidden, vae.encode(x * part, real)[0])
+
+
+@pytest.mark.parametrize("changed", ["latents", "known", "mask"])
+def test_the_decoder_listens_to_all_that_it_is_given(changed: str) -> None:
+    vae, (x, mask) = make(), inputs()
+    given = {"latents": torch.zeros(4, 4, 2), "known": x * 0, "mask": ~mask}
+    before = vae.decode(*given.values())
+    given[changed] = ~given[changed] if changed == "mask" else given[changed] + 0.5
+    assert (vae.decode(*given.values()) - before).abs().amax((1, 2)).min() > 1e-4
+
+
+def test_the_variance_stays_finite_for_absurd_input() -> None:
+    vae, (x, real) = make(), inputs()
+    mean, log_variance = vae.encode(x * 1e9, real)
+    assert torch.isfinite(mean).all() and torch.isfinite(log_variance.exp()).all() and (log_variance.exp() > 0).all()
+
+
+def test_it_reconstructs_what_has_as_many_degrees_of_freedom_as_its_latents() -> None:
+    """Straight lines in space: 2 numbers of 3 x 8, in one latent row of 2."""
+    vae = make(halvings=3)
+    optimizer = torch.optim.Adam(vae.parameters(), 3e-3)
+    g = torch.Generator().manual_seed(1)
+
+    def lines(rows: int) -> torch.Tensor:
+        start, slope = torch.randn(2, rows, 1, 1, generator=g)
+        return (start + slope * torch.linspace(-1, 1, HORIZON)[:, None]) * torch.tensor([1.0, -0.5, 0.7])
+
+    def error(x: torch.Tensor) -> torch.Tensor:
+        none = torch.zeros_like(x, dtype=torch.bool)
+        return ((vae.decode(vae.encode(x, ~none)[0], x * 0, none) - x) ** 2).mean()
+
+    for _ in range(150):
+        optimizer.zero_grad()
+        error(lines(32)).backward()
+        optimizer.step()
+    x = lines(256)
+    assert error(x) < 0.01 * x.var()
+
+
+@pytest.mark.parametrize(("horizon", "near"), [(10, "8 or 12"), (3, "use 4")])
+def test_a_horizon_that_cannot_be_halved_names_the_nearest_that_can(horizon: int, near: str) -> None:
+    with pytest.raises(ValueError, match=f"horizon {horizon} cannot be halved 2 times; .*{near}"):
+        TemporalVAE(DIM, horizon, VAEConfig(halvings=2))
+
+
+@pytest.mark.parametrize("wrong", [{"kernel": 4}, {"latent": 0}, {"width": 0}, {"halvings": -1}])
+def test_settings_that_make_no_network_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=rf"VAEConfig\.{next(iter(wrong))} is "):
+        VAEConfig(**wrong)
