@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from .checkpoint import CheckpointError, NothingSaved, has_checkpoints, load, save
 from .config import ConfigError, differences, require, to_json
+from .data.context import ContextConfig
 from .data.episodes import Episodes, episodes_hash
 from .data.windows import Windows
 from .interrupts import Interrupted, Interrupts
@@ -26,7 +28,7 @@ from .randomness import fold, generator
 from .runlock import RunLock
 from .state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from .training_log import Log, Row
-from .trajectory import Trainable
+from .trajectory import Trainable, TrajectorySpec
 
 # `threads` among them: another number of threads may change the last bits, but is no other training.
 MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "tensorboard")
@@ -76,8 +78,11 @@ class TrainingResult:
 
 def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingConfig, run_dir: Path, *,
           meta: Mapping[str, Any], resume: bool = False, device: torch.device | None = None, progress: bool = True,
-          on_log: Callable[[Row], None] | None = None, prepare: Callable[[], None] | None = None) -> TrainingResult:
+          contexts: ContextConfig | None = None, on_log: Callable[[Row], None] | None = None,
+          prepare: Callable[[], None] | None = None) -> TrainingResult:
     """Trains every part (also an `nn.Module`) at each step, in place, and saves into `run_dir`.
+
+    `contexts` are what every batch says beside its windows, for the parts that look at it.
 
     `meta` holds the settings that made parts and episodes (JSON values): it is saved with each checkpoint, and a
     resumed run must have the same. `device` is where the parts are by default. `on_log` is given each row of metrics.
@@ -93,7 +98,8 @@ def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingCo
     with RunLock(folder), Interrupts() as interrupts, _threads(config.threads):
         if not resume and has_checkpoints(folder):
             raise CheckpointError(f"{folder}: holds a training already; use --resume to go on, or another folder")
-        run = _Run(folder, [_Part(n, p, episodes, config, device) for n, p in sorted(parts.items())], config,
+        windows = partial(Windows, episodes, contexts=contexts)
+        run = _Run(folder, [_Part(n, p, windows, config, device) for n, p in sorted(parts.items())], config,
                    _settings(meta, parts, config, episodes))
         sums = run.restore() if resume else {}
         if prepare is not None:
@@ -128,7 +134,7 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the
 class _Part:
     """A part in training: its windows, its optimisers with their full learning rates, its own random streams."""
 
-    def __init__(self, name: str, part: Trainable, episodes: Episodes, config: TrainingConfig,
+    def __init__(self, name: str, part: Trainable, windows: Callable[[TrajectorySpec], Windows], config: TrainingConfig,
                  device: torch.device | None):
         if not (isinstance(part, nn.Module) and isinstance(part, Trainable)):
             raise TypeError(f"the part '{name}' is {type(part).__name__}; an nn.Module that is Trainable is expected")
@@ -138,7 +144,7 @@ class _Part:
         self.module.to(self.device).train()
         self.optimizers = part.optimizers()
         self.rates = {n: [group["lr"] for group in o.param_groups] for n, o in self.optimizers.items()}
-        self.windows = Windows(episodes, part.spec)
+        self.windows = windows(part.spec)
         self.key = zlib.crc32(name.encode())  # of the name: a part's numbers do not depend on the parts beside it
 
     def update(self, step: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Offline datasets: `Episodes` in memory, readers and writers, and `Windows` to train on."""
 
+from .context import CONTEXTS, ContextConfig
 from .d4rl import d4rl_reference, load_d4rl
 from .episodes import Episodes, concatenate, episodes_hash
 from .inspect import inspect
@@ -11,5 +12,6 @@ from .sources import load_episodes
 from .validation import DataError, problems
 from .windows import Windows
 
-__all__ = ["DataError", "Episodes", "Windows", "concatenate", "d4rl_reference", "episodes_hash", "inspect", "load_d4rl",
-           "load_episodes", "load_minari", "load_npz", "load_ogbench", "problems", "save_minari", "save_npz"]
+__all__ = ["CONTEXTS", "ContextConfig", "DataError", "Episodes", "Windows", "concatenate", "d4rl_reference",
+           "episodes_hash", "inspect", "load_d4rl", "load_episodes", "load_minari", "load_npz", "load_ogbench",
+           "problems", "save_minari", "save_npz"]

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ..trajectory import Batch, TrajectorySpec
+from .context import ContextConfig, context_rows
 from .episodes import Episodes
 
 
@@ -13,10 +14,11 @@ class Windows:
     """Every step of every episode starts one window; what lies past the episode's end is padding, masked.
 
     Row h of a window that starts at step t holds the observation and the action of step t + h * stride. The action
-    beside an episode's last observation does not exist and is padding too. Padding holds zeros.
+    beside an episode's last observation does not exist and is padding too. Padding holds zeros. `contexts` are what
+    each batch says beside its windows, `context_BC`: none by default.
     """
 
-    def __init__(self, episodes: Episodes, spec: TrajectorySpec):
+    def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig | None = None):
         for key in ("obs_dim", "act_dim"):
             if getattr(spec, key) not in (getattr(episodes, key), 0):
                 raise ValueError(f"{key} is {getattr(spec, key)} in the model and {getattr(episodes, key)} in "
@@ -24,6 +26,7 @@ class Windows:
         self.episodes, self.spec = episodes, spec
         self.ends = np.cumsum(episodes.lengths)  # (E,) one past the last step of each episode
         self.offsets = np.arange(spec.horizon) * spec.stride
+        self.context_rows = context_rows(episodes, contexts or ContextConfig())
 
     def __len__(self) -> int:
         return self.episodes.num_steps
@@ -42,4 +45,8 @@ class Windows:
             parts.append((self.episodes.act, t_BH, real_act_BH))
         x = [np.where(real[..., None], array[np.minimum(t, len(array) - 1)], 0) for array, t, real in parts]
         mask = [np.repeat(real[..., None], array.shape[1], 2) for array, _, real in parts]
-        return Batch(torch.from_numpy(np.concatenate(x, 2)), torch.from_numpy(np.concatenate(mask, 2)))
+        context_BC = None
+        if self.context_rows is not None:
+            last_B = starts_B + self.offsets[real_obs_BH.sum(1) - 1]
+            context_BC = torch.from_numpy(self.context_rows(starts_B + episode_B, last_B + episode_B))
+        return Batch(torch.from_numpy(np.concatenate(x, 2)), torch.from_numpy(np.concatenate(mask, 2)), context_BC)

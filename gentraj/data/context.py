@@ -1,0 +1,99 @@
+"""Contexts: what a batch says of each trajectory beside it. A model learns to follow it by classifier-free guidance.
+
+A context is computed once from the data and looked up by window; what can be looked up in the data is not copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..config import require
+from .episodes import Episodes
+from .validation import DataError, place
+
+MAX_TASKS = 1024  # wider one-hot rows are a mistake, such as an episode's number
+Kind = Literal["return", "goal", "task"]
+
+Rows = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Rows of obs (B,) that hold the windows' first and last real observation -> their context (B, W) float32."""
+
+
+@dataclass(frozen=True)
+class ContextConfig:
+    """Which contexts a model is given, side by side in this order, in environment units."""
+
+    kinds: tuple[Kind, ...] = ()
+    """return: the discounted sum of rewards from the window's start on; goal: where the episode was sent, else where
+    the window ends; task: the task's number, one-hot."""
+    discount: float = 0.99
+    """Of the rewards that make a return, per environment step."""
+
+    def __post_init__(self) -> None:
+        require(self, discount=(0, 1))
+        if unknown := [kind for kind in self.kinds if kind not in CONTEXTS]:
+            raise ValueError(f"ContextConfig.kinds has '{unknown[0]}'; known are {', '.join(CONTEXTS)}")
+        if len(set(self.kinds)) < len(self.kinds):
+            raise ValueError(f"ContextConfig.kinds is {self.kinds}; give each kind once")
+
+    def width(self, episodes: Episodes) -> int:
+        """C, the width of `context_BC` for these data; 0 without contexts. Raises what `context_rows` raises."""
+        first = np.zeros(1, dtype=np.int64)
+        rows = context_rows(episodes, self)
+        return 0 if rows is None else rows(first, first).shape[1]
+
+
+def context_rows(episodes: Episodes, config: ContextConfig) -> Rows | None:
+    """The contexts of `config` side by side, None where it has none. Raises `DataError` for data that lack one."""
+    parts = [CONTEXTS[kind](episodes, config) for kind in config.kinds]
+    if not parts:
+        return None
+    return lambda first_B, last_B: np.concatenate([rows(first_B, last_B) for rows in parts], axis=1)
+
+
+def _return(e: Episodes, config: ContextConfig) -> Rows:
+    """G_t = r_t + discount * G_(t+1), and 0 after the last step: nothing is bootstrapped where a recording is cut.
+
+    That is the return-to-go of Decision Transformer (Chen et al. 2021, section 3), discounted as Diffuser's values.
+    """
+    from scipy.signal import lfilter  # a third of a second to import, for those who need it
+
+    to_go_N1 = np.zeros((len(e.obs), 1), np.float32)
+    for row, start, T in zip(e.starts + np.arange(len(e)), e.starts, e.lengths, strict=True):
+        backwards = e.reward[start : start + T][::-1].astype(np.float64)
+        to_go_N1[row : row + T, 0] = lfilter([1.0], [1.0, -config.discount], backwards)[::-1]
+    return lambda first_B, last_B: to_go_N1[first_B]
+
+
+def _goal(e: Episodes, config: ContextConfig) -> Rows:
+    """The goal at the window's start where the data tell it, else the one reached at its end (hindsight)."""
+    if "goal" in e.extras:
+        goal_NG = e.extras["goal"]
+        return lambda first_B, last_B: goal_NG[first_B]
+    if not e.goal_dims:
+        raise DataError(f"{e.name}: the context 'goal' needs extras['goal'], or goal_dims that say which entries of an "
+                        "observation a goal speaks about; this dataset has neither")
+    obs_NO, dims = e.obs, list(e.goal_dims)
+    return lambda first_B, last_B: obs_NO[last_B][:, dims]
+
+
+def _task(e: Episodes, config: ContextConfig) -> Rows:
+    """One-hot of the task at the window's start; as wide as the largest number in the data, plus one."""
+    if "task" not in e.extras:
+        raise DataError(f"{e.name}: the context 'task' needs extras['task'], the task's number for each observation; "
+                        f"the extras are {', '.join(e.extras) or 'empty'}")
+    task_N1 = e.extras["task"]
+    if task_N1.shape[1] != 1:
+        raise DataError(f"{e.name}: task has width {task_N1.shape[1]}; one column of whole numbers is expected")
+    wrong = np.flatnonzero((task_N1 != np.round(task_N1)) | (task_N1 < 0) | (task_N1 >= MAX_TASKS))
+    if len(wrong):
+        raise DataError(f"{place(e, int(wrong[0]), 'task')}: task is {task_N1[wrong[0], 0]:g}; whole numbers from 0 to "
+                        f"{MAX_TASKS - 1} are expected ({len(wrong)} such rows in all)")
+    task_K = np.arange(int(task_N1.max()) + 1)
+    return lambda first_B, last_B: (task_N1[first_B] == task_K).astype(np.float32)
+
+
+CONTEXTS: dict[str, Callable[[Episodes, ContextConfig], Rows]] = {"return": _return, "goal": _goal, "task": _task}

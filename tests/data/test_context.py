@@ -1,0 +1,144 @@
+"""What a batch says beside its windows, against the definitions written out step by step."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from some_episodes import any_lengths, some
+
+from gentraj.config import ConfigError, from_json, to_json
+from gentraj.data import CONTEXTS, ContextConfig, DataError, Episodes, Windows
+from gentraj.data.context import MAX_TASKS, Kind
+from gentraj.trajectory import TrajectorySpec
+
+BAD_TASKS = (0.5, -1, MAX_TASKS)
+
+
+def rich(lengths: list[int], **changes: object) -> Episodes:
+    """Episodes that have what every kind of context needs; the task is the episode's number, from 0 to 2."""
+    e = replace(some(lengths, goals="joined"), reward=np.random.default_rng(1).normal(size=sum(lengths)))
+    task = np.repeat(np.arange(len(lengths)) % 3, np.array(lengths) + 1)[:, None]
+    return replace(e, **({"extras": {**e.extras, "task": task}} | changes))
+
+
+def contexts(e: Episodes, *kinds: Kind, discount: float = 0.99, horizon: int = 4, stride: int = 1) -> np.ndarray:
+    """Of the window that starts at each step."""
+    windows = Windows(e, TrajectorySpec(3, 2, horizon, stride), ContextConfig(kinds, discount))
+    return windows.gather(np.arange(len(windows))).context_BC.numpy()
+
+
+def per_step(e: Episodes, value: Callable[[Episodes, int], object]) -> np.ndarray:
+    """`value(episode, t)` of every step."""
+    return np.array([value(one, t) for one in e for t in range(len(one.act))])
+
+
+@given(any_lengths, st.sampled_from([0.0, 0.5, 0.99, 1.0]))
+def test_a_return_sums_the_discounted_rewards_up_to_the_end_of_the_episode(lengths, discount):
+    e = rich(lengths)
+    expected = per_step(e, lambda one, t: [sum(discount**k * r for k, r in enumerate(one.reward[t:].tolist()))])
+    np.testing.assert_allclose(contexts(e, "return", discount=discount), expected, rtol=1e-5, atol=1e-6)
+
+
+@given(any_lengths, st.integers(1, 9), st.integers(1, 3))
+def test_a_goal_is_where_the_episode_was_sent_else_where_the_window_ends(lengths, horizon, stride):
+    sent = rich(lengths)
+    unsent = replace(sent, extras={})
+    given_goal = per_step(sent, lambda one, t: one.extras["goal"][t])
+    reached = per_step(sent, lambda one, t: one.obs[t : t + (horizon - 1) * stride + 1 : stride][-1, :2])
+    assert np.array_equal(contexts(sent, "goal", horizon=horizon, stride=stride), given_goal)
+    assert np.array_equal(contexts(unsent, "goal", horizon=horizon, stride=stride), reached)
+
+
+@given(any_lengths)
+def test_a_task_is_the_one_hot_row_of_its_number(lengths):
+    e = rich(lengths)
+    one_hot = contexts(e, "task")
+    assert one_hot.shape == (e.num_steps, min(len(lengths), 3))
+    assert np.array_equal(one_hot, np.eye(one_hot.shape[1])[per_step(e, lambda one, t: int(one.extras["task"][t, 0]))])
+
+
+# -- what holds for every kind
+
+
+@pytest.mark.parametrize("kind", CONTEXTS)
+def test_every_kind_is_finite_float32_and_as_wide_as_it_says(kind: Kind):
+    e = rich([1, 9, 30])
+    batch = Windows(e, TrajectorySpec(3, 0, 4), ContextConfig((kind,))).batch(0, 0, 16)
+    assert batch.context_BC.shape == (16, ContextConfig((kind,)).width(e))
+    assert batch.context_BC.dtype == torch.float32 and batch.context_BC.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", CONTEXTS)
+def test_every_kind_is_a_function_of_the_window_alone(kind: Kind):
+    windows = Windows(rich([20, 30]), TrajectorySpec(3, 2, 4), ContextConfig((kind,)))
+    many = windows.gather(np.arange(50)).context_BC
+    assert all(torch.equal(windows.gather(np.array([i])).context_BC[0], many[i]) for i in range(50))
+
+
+def test_kinds_lie_side_by_side_in_the_order_given():
+    e = rich([5, 6])
+    assert list(CONTEXTS) == list(get_args(Kind))
+    one = {kind: contexts(e, kind) for kind in get_args(Kind)}
+    for order in (("task", "return", "goal"), ("goal", "task", "return")):
+        assert np.array_equal(contexts(e, *order), np.concatenate([one[kind] for kind in order], 1))
+        assert ContextConfig(order).width(e) == sum(c.shape[1] for c in one.values())
+
+
+def test_contexts_change_neither_which_windows_are_drawn_nor_what_they_hold():
+    e, spec = rich([20, 30]), TrajectorySpec(3, 2, 4)
+    plain, told = Windows(e, spec).batch(7, 3, 16), Windows(e, spec, ContextConfig(("return", "goal"))).batch(7, 3, 16)
+    assert torch.equal(plain.x_BHD, told.x_BHD) and torch.equal(plain.mask_BHD, told.mask_BHD)
+    assert plain.context_BC is None and ContextConfig().width(e) == 0
+    again = Windows(e, spec, ContextConfig(("return", "goal"))).batch(7, 3, 16)
+    assert torch.equal(told.context_BC, again.context_BC)
+
+
+@pytest.mark.parametrize("length", [50, 1_000_000])
+def test_a_million_steps_are_prepared_within_seconds_and_looked_up_in_no_time(length: int):
+    S, E = 1_000_000, 1_000_000 // length
+    e = Episodes(np.zeros((S + E, 3)), np.zeros((S, 0)), np.ones(S), np.zeros(S, bool), np.zeros(S, bool),
+                 np.full(E, length), {"goal": np.zeros((S + E, 2)), "task": np.zeros((S + E, 1))})
+    spec, start = TrajectorySpec(3, 0, 4), time.process_time()
+    windows = Windows(e, spec, ContextConfig(("return", "goal", "task"), 0.9))
+    assert time.process_time() - start < 3
+    start = time.process_time()
+    context = windows.batch(0, 0, 256).context_BC
+    assert time.process_time() - start < 0.1
+    assert context[:, 0].max() <= 10 and context[:, 0].median() > 9  # 1 / (1 - 0.9)
+
+
+# -- what is refused
+
+
+@pytest.mark.parametrize(("kind", "changes", "message"), [
+    ("goal", {"extras": {}, "goal_dims": ()}, r"dataset: the context 'goal' needs extras\['goal'\], or goal_dims"),
+    ("task", {"extras": {}}, r"dataset: the context 'task' needs extras\['task'\].*the extras are empty"),
+    ("task", {"extras": {"task": np.zeros((7, 2))}}, "dataset: task has width 2; one column"),
+    *[("task", {"extras": {"task": np.array([[0], [0], [0], [0], [0], [bad], [1]])}},
+       f"dataset: episode 1, step 2: task is {bad}; whole numbers from 0 to 1023.*1 such") for bad in BAD_TASKS],
+])
+def test_data_that_lack_a_context_are_refused_before_training(kind: Kind, changes: dict, message: str):
+    e, config = rich([2, 3], **changes), ContextConfig((kind,))
+    for attempt in (lambda: Windows(e, TrajectorySpec(3, 2, 4), config), lambda: config.width(e)):
+        with pytest.raises(DataError, match=message) as error:
+            attempt()
+        assert "\n" not in str(error.value)
+
+
+def test_settings_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="kinds has 'returns'; known are return, goal, task"):
+        ContextConfig(("returns",))
+    with pytest.raises(ValueError, match="give each kind once"):
+        ContextConfig(("goal", "goal"))
+    with pytest.raises(ValueError, match=r"discount is 1\.5; a number from 0 to 1"):
+        ContextConfig(("return",), 1.5)
+    config = ContextConfig(("task", "return"), 0.9)
+    assert from_json(ContextConfig, to_json(config)) == config
+    with pytest.raises(ConfigError, match=r"kinds\[0\]"):
+        from_json(ContextConfig, {"kinds": ["reward"], "discount": 0.9})
