@@ -62,6 +62,18 @@ class Maze:
         row = np.floor(rows / 2 - position[..., 1] / self.scaling).clip(0, rows - 1)
         return (row * columns + column).astype(int)
 
+    def wall_boxes(self) -> tuple[np.ndarray, np.ndarray]:
+        """The walls as boxes low_W2, high_W2: the cells of a row in one box, and all that lies beyond the map."""
+        rows, columns = self.free.shape
+        runs = np.diff(np.pad(~self.free, ((0, 0), (1, 1))).astype(int), axis=1)
+        (row, first), last = np.nonzero(runs == 1), np.nonzero(runs == -1)[1]
+        x = np.stack([first, last], 1) - columns / 2
+        y = np.stack([rows / 2 - row - 1, rows / 2 - row], 1)
+        half, inf = np.array([columns / 2, rows / 2]), np.inf
+        low = [[-inf, -inf], [half[0], -inf], [-inf, -inf], [-inf, half[1]], *np.stack([x[:, 0], y[:, 0]], 1)]
+        high = [[-half[0], inf], [inf, inf], [inf, -half[1]], [inf, inf], *np.stack([x[:, 1], y[:, 1]], 1)]
+        return np.array(low) * self.scaling, np.array(high) * self.scaling
+
     @cached_property
     def _ways(self) -> tuple[np.ndarray, np.ndarray]:
         """Breadth-first from every cell: lengths of the shortest ways and the next-cell table."""

@@ -1,0 +1,12 @@
+"""Hard constraints on trajectories in environment units. Adding one is a class and a line in `CONSTRAINTS`."""
+
+from .constraints import QUICK, THOROUGH, Certificate, Constraints, Effort
+from .keepout import Blocks, Circle
+from .kinds import TOLERANCE, Acceleration, Box, Constraint, Equal, Projection, Speed
+
+CONSTRAINTS: dict[str, type[Constraint]] = {
+    "box": Box, "circle": Circle, "blocks": Blocks, "speed": Speed, "acceleration": Acceleration, "equal": Equal,
+    "projection": Projection}
+
+__all__ = ["CONSTRAINTS", "QUICK", "THOROUGH", "TOLERANCE", "Acceleration", "Blocks", "Box", "Certificate", "Circle",
+           "Constraint", "Constraints", "Effort", "Equal", "Projection", "Speed"]
