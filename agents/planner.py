@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -70,10 +70,14 @@ class Plans:
 
 
 class Planner:
-    """An `Agent`. Plans for all environments that are due and all candidates in one batch of the network."""
+    """An `Agent`. Plans for all environments that are due and all candidates in one batch of the network.
+
+    `guide` is what the model's `sample` takes: an energy or a plug-in, such as constraints, that shapes every plan.
+    """
 
     def __init__(self, model: TrajectoryModel, config: PlannerConfig, low_A: np.ndarray, high_A: np.ndarray, *,
-                 trust: Trust | None = None, inverse: InverseDynamics | None = None, arrival: Arrival | None = None):
+                 trust: Trust | None = None, inverse: InverseDynamics | None = None, arrival: Arrival | None = None,
+                 guide: Any = None):
         if config.actions == "joint" and not model.spec.act_dim:
             raise ValueError("actions='joint' needs a model of observations and actions; this one has no actions")
         if config.actions == "inverse" and inverse is None:
@@ -83,7 +87,7 @@ class Planner:
                              "steps ahead, give at most that")
         if config.arrival == "earliest" and trust is None:
             raise ValueError("arrival='earliest' needs a trust score; give one or set arrival='fixed'")
-        self.model, self.config, self.inverse, self.arrival = model, config, inverse, arrival
+        self.model, self.config, self.inverse, self.arrival, self.guide = model, config, inverse, arrival, guide
         self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
         self.trust = trust if config.arrival == "earliest" else None
         self.goal_dims = list(config.goal_dims or range(model.spec.obs_dim))
@@ -149,7 +153,8 @@ class Planner:
         start = Condition.unknown(spec, batch, device=obs_BO.device).with_obs(0, obs_BO).repeat(num)
         if goal_BG is not None:
             start = start.with_obs(row_BN.flatten(), goal_BG.repeat_interleave(num, 0), self.goal_dims)
-        x_RHD = self.model.sample(start, seed=seeds, steps=self.config.steps, temperature=self.config.temperature)[:, 0]
+        x_RHD = self.model.sample(start, guide=self.guide, seed=seeds, steps=self.config.steps,
+                                  temperature=self.config.temperature)[:, 0]
         ratio_BN = torch.zeros(batch, num, device=self.device)
         if self.trust is not None and num > 1:
             ratio_BN = self.trust.ratio(x_RHD, row_BN.flatten(), seeds).view(batch, num)

@@ -15,7 +15,7 @@ from gentraj.trajectory import Batch, Condition, TrajectorySpec
 class Scorable(Protocol):
     spec: TrajectorySpec
 
-    def denoising_error(self, x_RHD: Tensor, condition: Condition, t: float, seeds: Sequence[int]) -> Tensor: ...
+    def denoising_error(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor: ...
 
 
 class Trust:
@@ -25,8 +25,8 @@ class Trust:
     impossible early arrivals through.
     """
 
-    def __init__(self, model: Scorable, reference: Batch, quantile: float, t: float = 0.5, draws: int = 2):
-        self.model, self.t, self.draws = model, t, draws
+    def __init__(self, model: Scorable, reference: Batch, quantile: float, draws: int = 2):
+        self.model, self.draws = model, draws
         error_WH = self._error(reference.x_BHD, range(len(reference.x_BHD)))
         error_WH[~reference.mask_BHD[..., 0]] = torch.nan
         self.threshold_H = torch.nanquantile(error_WH, quantile, dim=0)
@@ -42,6 +42,6 @@ class Trust:
         spec = self.model.spec
         start = Condition.unknown(spec, len(x_RHD), device=x_RHD.device).with_obs(0, spec.split(x_RHD)[0][:, 0])
         seeds_of_draws = [[fold(s, draw) for s in seeds] for draw in range(self.draws)]
-        errors = [self.model.denoising_error(x_RHD, start, self.t, seeds) for seeds in seeds_of_draws]
+        errors = [self.model.denoising_error(x_RHD, start, seeds) for seeds in seeds_of_draws]
         error_RH = torch.stack(errors).mean(0)
         return error_RH.cumsum(1) / torch.arange(spec.horizon, device=x_RHD.device).clamp(min=1)

@@ -7,7 +7,8 @@ import json
 import math
 import reprlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -29,6 +30,13 @@ def require(config: Any, **bounds: tuple[float, float]) -> None:
             expected = "a whole number" if name in whole else "a number"
             expected += f" of at least {low:g}" if math.isinf(high) else f" from {low:g} to {high:g}"
             raise ValueError(f"{type(config).__name__}.{name} is {value}; {expected} is expected")
+
+
+def require_choice(config: Any, **choices: Iterable[str]) -> None:
+    """Raises `ValueError` for a field that holds none of the names it may hold, and lists them."""
+    for name, known in choices.items():
+        if (value := getattr(config, name)) not in known:
+            raise ValueError(f"{type(config).__name__}.{name} is '{value}'; known: {', '.join(known)}")
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -139,12 +147,19 @@ def _read(kind: Any, value: Any, where: str, key: str) -> Any:
 
 def _read_union(kinds: tuple[Any, ...], value: Any, where: str, key: str) -> Any:
     problem = ConfigError()
-    for kind in sorted(kinds, key=lambda k: k is not NoneType):  # None first: the last problem is then the telling one
+    for kind in sorted(kinds, key=partial(_likeness, value)):  # the last problem is then the telling one
         try:
             return _read(kind, value, where, key)
         except ConfigError as error:
             problem = error
     raise problem
+
+
+def _likeness(value: Any, kind: Any) -> int:
+    """How much a value looks like that kind: how many keys it has in common with a dataclass; None comes last."""
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return len(value.keys() & {f.name for f in dataclasses.fields(kind)})
+    return -1 if kind is NoneType else 0
 
 
 def _dot(key: str, name: str) -> str:

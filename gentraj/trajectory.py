@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -177,17 +177,21 @@ class Trainable(Protocol):
 class TrajectoryModel(Trainable, Protocol):
     """A generator of trajectories: diffusion, GAN, latent, a distilled student; interchangeable everywhere."""
 
-    network_calls: int  # of the generator so far, while sampling
+    @property
+    def network_calls(self) -> int:
+        """Of the generator so far, while sampling."""
+        ...
 
     @property
     def device(self) -> torch.device: ...
 
-    def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guide | None = None,
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: Any = None,
                seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0) -> Tensor:
         """(B, N, H, D) in environment units, the known entries exact.
 
-        `seed` is one for all or one for each of the B * N samples. `steps` means something to iterative models only;
-        `temperature` scales the noise a sample starts from.
+        `guide` is an energy, a `Guide`, or what else shapes this model's samples; it is shown at least 16 rows at a
+        time, some of them made up. `seed` is one for all or one for each of the B * N samples. `steps` means something
+        to iterative models only; `temperature` scales the noise that a sample is made from.
         """
         ...
 

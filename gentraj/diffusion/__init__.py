@@ -1,5 +1,8 @@
-"""Diffusion models of trajectories."""
+"""Diffusion models of trajectories. Adding one = one file and one line here."""
 
+from .latent import LatentDiffusion, LatentDiffusionConfig
 from .model import Diffusion, DiffusionConfig
 
-__all__ = ["Diffusion", "DiffusionConfig"]
+MODELS = {DiffusionConfig: Diffusion, LatentDiffusionConfig: LatentDiffusion}
+
+__all__ = ["MODELS", "Diffusion", "DiffusionConfig", "LatentDiffusion", "LatentDiffusionConfig"]

@@ -4,49 +4,64 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Union
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..conditioning import ConditionMix
-from ..config import require
-from ..networks import NETWORKS, TemporalUNetConfig
+from ..config import require, require_choice
+from ..networks import NETWORKS, DiTConfig, ResidualMLPConfig, TemporalUNet, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import STATISTICS, Normalizer
 from ..optimization import LEARNING, adamw, apply_gradients
 from ..randomness import RowNoise, fold
-from ..trajectory import Batch, Condition, Guide, TrajectorySpec
-from .denoiser import PREDICTIONS, Denoise, clip, hold
+from ..trajectory import Batch, Condition, TrajectorySpec
+from .denoiser import NEEDS_SIGNAL, PREDICTIONS, Denoise, Level, clip, hold
+from .grids import GRIDS, sampling_times
+from .guidance import Guidance, as_plugins
+from .likelihood import PROBES, model_log_prob
+from .losses import DENSITIES, WEIGHTS, draw_times, loss_weight
 from .paths import PATHS
+from .plugin import Plugin, Sampling
 from .samplers import SAMPLERS, Observer
 
+CHOICES = {"path": PATHS, "prediction": PREDICTIONS, "weight": WEIGHTS, "density": DENSITIES, "normalizer": STATISTICS,
+           "sampler": SAMPLERS, "grid": GRIDS}
+
 if TYPE_CHECKING:
-    NetworkConfig = TemporalUNetConfig
-    PathName = str
-    PredictionName = str
-    NormalizerName = str
-    SamplerName = str
+    NetworkConfig = TemporalUNetConfig | DiTConfig | ResidualMLPConfig
+    PathName = PredictionName = WeightName = DensityName = NormalizerName = SamplerName = GridName = str
 else:  # the choices of the settings are what the dicts hold, so that a newcomer is one line there
     NetworkConfig = Union[tuple(NETWORKS)]  # noqa: UP007
-    PathName, PredictionName, NormalizerName, SamplerName = (
-        Literal[tuple(names)] for names in (PATHS, PREDICTIONS, STATISTICS, SAMPLERS))
+    PathName, PredictionName, WeightName, DensityName, NormalizerName, SamplerName, GridName = (
+        Literal[tuple(names)] for names in CHOICES.values())
 
 
 @dataclass(frozen=True)
 class DiffusionConfig:
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
     path: PathName = "vp-cosine"
-    """Noise schedule."""
-    levels: int = 20
-    """Noise levels in training."""
+    """How signal fades and noise grows."""
+    levels: int | None = 20
+    """Noise levels in training; None is continuous time."""
     prediction: PredictionName = "x0"
     """What the network predicts."""
+    weight: WeightName = "uniform"
+    """Weight of each noise level in the loss."""
+    density: DensityName = "uniform"
+    """How often each noise level is trained."""
+    sigma_data: float = 1.0
+    """Standard deviation of normalised data, as EDM's preconditioning takes it to be."""
     normalizer: NormalizerName = "limits"
     mix: ConditionMix = field(default_factory=ConditionMix)
+    context_dropout: float = 0.1
+    """Share of the trajectories that are trained without their context, for classifier-free guidance."""
     clip: float | None = 1.1
     """Bound on x0 in normalised units while sampling."""
     batch_size: int = 64
@@ -58,113 +73,199 @@ class DiffusionConfig:
     sampler: SamplerName = "ddim"
     steps: int = 5
     """Sampling steps."""
-    eta: float = 0.0
-    """Noise added while sampling: 0 is deterministic DDIM, 1 ancestral."""
+    grid: GridName = "uniform"
+    """Where the sampling steps stop."""
+    eta: float | None = None
+    """Noise added while sampling, from 0 (deterministic) to 1; None is what the sampler is known for."""
+
+    def with_mix(self, mix: ConditionMix) -> DiffusionConfig:
+        return replace(self, mix=mix)
+
+    def with_network(self, network: NetworkConfig) -> DiffusionConfig:
+        return replace(self, network=network)
 
     def __post_init__(self) -> None:
-        require(self, levels=(1, 1e6), steps=(1, self.levels), eta=(0, 1), ema=(0, 1), **LEARNING)
-        if self.clip is not None:
-            require(self, clip=(0, math.inf))
+        require_choice(self, **CHOICES)
+        require(self, steps=(1, 1e6), ema=(0, 1), sigma_data=(1e-6, 1e6), context_dropout=(0, 1), **LEARNING)
+        for name, bounds in (("clip", (0, math.inf)), ("levels", (1, 1e6)), ("eta", (0, 1))):
+            if getattr(self, name) is not None:
+                require(self, **{name: bounds})
+        if self.levels is not None:
+            require(self, steps=(1, self.levels))
+        if self.prediction in NEEDS_SIGNAL and PATHS[self.path](self.levels).alpha(torch.ones(1)) == 0:
+            able = ", ".join(name for name in PREDICTIONS if name not in NEEDS_SIGNAL)
+            raise ValueError(f"DiffusionConfig.prediction is {self.prediction}, which says nothing of x0 at the start "
+                             f"of the path {self.path}, where there is no signal; take one of {able}")
 
 
 class Diffusion(nn.Module):
-    """A `TrajectoryModel`. Everything outside is in environment units, everything inside is normalised."""
+    """A `TrajectoryModel`. Everything outside is in environment units, everything inside is normalised.
 
-    def __init__(self, spec: TrajectorySpec, config: DiffusionConfig, normalizer: Normalizer, context_dim: int = 0):
+    `context` normalises Batch.context_BC and Condition.context_BC (B, C); without it they are not looked at.
+    """
+
+    def __init__(self, spec: TrajectorySpec, config: DiffusionConfig, normalizer: Normalizer,
+                 context: Normalizer | None = None):
         super().__init__()
         self.spec, self.config, self.batch_size = spec, config, config.batch_size
-        self.normalizer = normalizer
-        self.path = PATHS[config.path](config.levels)
-        self.network = NETWORKS[type(config.network)](spec.dim, spec.horizon, context_dim, config.network)
+        self.normalizer, self.context = normalizer, context
+        self.path, self.prediction = PATHS[config.path](config.levels), PREDICTIONS[config.prediction]
+        width = 0 if context is None else len(context.shift_D) + 1  # and one that says whether it is there
+        self.network = NETWORKS[type(config.network)](spec.dim, spec.horizon, width, config.network)
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         self.ema.requires_grad_(False)
         self.network_calls = 0
+
+    @classmethod
+    def from_network(cls, network: TemporalUNet, spec: TrajectorySpec, config: DiffusionConfig,
+                     normalizer: Normalizer) -> Diffusion:
+        """Around a network that is trained already, such as `gentraj.networks.pretrained` loads.
+
+        The config says how it was trained: path, levels, prediction. Raises ValueError for a spec it does not fit.
+        """
+        model = cls(spec, config.with_network(network.config), normalizer)
+        for own in (model.network, model.ema.module):
+            try:
+                own.load_state_dict(network.state_dict())
+            except RuntimeError as error:
+                raise ValueError(f"the network does not fit {spec}: {str(error).splitlines()[-1].strip()}") from error
+        return model
 
     @property
     def device(self) -> torch.device:
         return self.normalizer.shift_D.device
 
+    @property
+    def levels(self) -> int | None:
+        """The most sampling steps that make sense; None without a bound."""
+        return self.path.levels
+
     def optimizers(self) -> dict[str, Optimizer]:
         return adamw(self.network, self.config)
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        """One step on the squared error of the unknown real entries (Ho et al. 2020, equation 14)."""
+        """One step on the weighted squared error of the unknown real entries (Ho et al. 2020, equation 14)."""
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
         known = self.config.mix.draw(self.spec, real, generator)
-        t_B = torch.randint(1, self.path.levels + 1, (len(x0),), generator=generator).to(x0.device) / self.path.levels
+        at = self.level(draw_times(self.config.density, self.path, len(x0), generator).to(x0.device))
         eps = torch.randn(x0.shape, generator=generator).to(x0.device)
-        alpha, sigma = self.path.alpha(t_B)[:, None, None], self.path.sigma(t_B)[:, None, None]
-        x_t = torch.where(known, x0, alpha * x0 + sigma * eps) * real
-        predicted = self.network(x_t, x0 * known, known, t_B, batch.context_BC)
-        error = (predicted - PREDICTIONS[self.config.prediction].target(x0, eps, alpha, sigma)) ** 2
+        kept = torch.rand(len(x0), generator=generator) >= self.config.context_dropout
+        x_t = torch.where(known, x0, at.alpha * x0 + at.sigma * eps) * real
+        output = self.network(x_t / at.spread, x0 * known, known, at.t_R, self._encoded(batch.context_BC, kept))
+        error = (output - self.prediction.target(x0, eps, at) / self.prediction.unit(at)) ** 2
         scored = real & ~known
-        loss = (error * scored).sum() / scored.sum().clamp(min=1)
+        weight = loss_weight(self.config.weight, self.prediction, at)
+        loss = (error * weight * scored).sum() / scored.sum().clamp(min=1)
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
 
-    def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None) -> Denoise:
-        """The denoiser under known entries, in normalised units: `denoise(x_RHD, t) -> x0_RHD`."""
-        known, to_x0 = values * mask, PREDICTIONS[self.config.prediction].x0
+    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
+        """From now on sample in another way than the config says. Raises ValueError for unknown names."""
+        given = {key: value for key, value in (("sampler", sampler), ("grid", grid), ("eta", eta)) if value is not None}
+        self.config = replace(self.config, **given)
+
+    def level(self, t_R: Tensor) -> Level:
+        return Level(self.path, t_R, self.config.sigma_data)
+
+    def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None, *, clipped: bool = True) -> Denoise:
+        """The denoiser under known entries, in normalised units: `denoise(x_RHD, t) -> x0_RHD`.
+
+        A likelihood needs it not clipped.
+        """
+        known, encoded = torch.where(mask, values, 0), self._encoded(context)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             self.network_calls += 1
-            predicted = self.ema(x, known, mask, t, context)
-            return to_x0(x, predicted, self.path.alpha(t)[:, None, None], self.path.sigma(t)[:, None, None])
+            at = self.level(t)
+            output = self.ema(x / at.spread, known, mask, t, encoded)
+            return self.prediction.x0(x, self.prediction.unit(at) * output, at)
 
-        return hold(denoise if self.config.clip is None else clip(denoise, self.config.clip), values, mask)
+        limit = self.config.clip if clipped else None
+        return hold(denoise if limit is None else clip(denoise, limit), values, mask)
 
     @torch.no_grad()
-    def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guide | None = None,
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
                seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0,
-               eta: float | None = None, observe: Observer | None = None) -> Tensor:
+               observe: Observer | None = None) -> Tensor:
         """(B, N, H, D) in environment units, the known entries exact.
 
+        `guide` is an energy (trajectories in environment units -> scores, higher is better), a plug-in or several.
         `seed` is one for all, or one for each of the B * N rows; a row depends on its own seed and condition only.
-        `temperature` scales the noise the sampling starts from. `observe` sees (x_RHD in environment units, t).
+        `temperature` scales all noise: low-temperature sampling (Ajay et al. 2023) for less than 1. `observe` sees
+        (x_RHD in environment units, t).
+        Raises ValueError for what the sampler, a guide or the grid cannot do.
         """
-        if guide is not None:
-            raise NotImplementedError("guidance is not built yet; sample without a guide")
         rows = condition.repeat(num_samples).to(self.device)
         seeds = [fold(seed, i) for i in range(rows.batch)] if isinstance(seed, int) else list(seed)
         if len(seeds) != rows.batch:
             raise ValueError(f"{len(seeds)} seeds were given for {rows.batch} samples; give one each, or a single one")
         steps = self.config.steps if steps is None else steps
-        eta = self.config.eta if eta is None else eta
-        parts = [self._sample_rows(rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS], steps, eta, temperature, observe)
-                 for i in range(0, rows.batch, MAX_ROWS)]
+        times, plugins = sampling_times(self.path, steps, self.config.grid).to(self.device), as_plugins(guide)
+        parts = [self._sample_rows(rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS], times, plugins, temperature,
+                                   observe) for i in range(0, rows.batch, MAX_ROWS)]
         return torch.cat(parts).unflatten(0, (condition.batch, num_samples))
 
-    def _sample_rows(self, rows: Condition, seeds: Sequence[int], steps: int, eta: float, temperature: float,
-                     observe: Observer | None) -> Tensor:
+    def _sample_rows(self, rows: Condition, seeds: Sequence[int], times: Tensor, plugins: Sequence[Plugin],
+                     temperature: float, observe: Observer | None) -> Tensor:
         count, missing = rows.batch, padding(rows.batch)
-        rows, noise = rows.padded(missing), RowNoise([*seeds, *[0] * missing], rows.values_BHD.device)
-        normal = lambda: noise.normal(self.spec.horizon, self.spec.dim)  # noqa: E731
-        denoise = self.denoise(self.normalizer.normalize(rows.values_BHD), rows.mask_BHD, rows.context_BC)
+        rows, seeds = rows.padded(missing), [*seeds, *[0] * missing]
+        noise = RowNoise(seeds, rows.values_BHD.device)
+        normal = lambda: temperature * noise.normal(self.spec.horizon, self.spec.dim)  # noqa: E731
+        values = self.normalizer.normalize(rows.values_BHD)
+        sampling = Sampling(self.path, self.normalizer, rows, seeds, partial(self.denoise, values, rows.mask_BHD))
+        denoise = sampling.denoiser(rows.context_BC)
+        for plugin in plugins:
+            denoise = plugin.wrap(denoise, sampling)
         watch = observe and (lambda x, t: observe(self.normalizer.unnormalize(x[:count]), t))
-        times = self.path.times(steps).to(self.device)
-        x = SAMPLERS[self.config.sampler](denoise, temperature * normal(), times, self.path, normal,
-                                          eta=eta, observe=watch)
-        return torch.where(rows.mask_BHD, rows.values_BHD, self.normalizer.unnormalize(x))[:count]
+        sampler, eta = SAMPLERS[self.config.sampler], self.config.eta
+        sampler = sampler if eta is None else partial(sampler, eta=eta)
+        x = sampler(hold(denoise, values, rows.mask_BHD), self.path.sigma(times[:1]) * normal(), times, self.path,
+                    normal, observe=watch)
+        x = self.normalizer.unnormalize(x)
+        for plugin in plugins:
+            x = plugin.finish(x, sampling)
+        return torch.where(rows.mask_BHD, rows.values_BHD, x)[:count]
+
+    def _encoded(self, context_BC: Tensor | None, kept_B: Tensor | None = None) -> Tensor | None:
+        """What the network is told of a context: it, and 1; or zeros, where it is not there or not kept."""
+        if self.context is None:
+            return None
+        width = len(self.context.shift_D)
+        if context_BC is None:
+            return self.context.shift_D.new_zeros(1, width + 1)
+        if context_BC.ndim != 2 or context_BC.shape[1] != width or not torch.isfinite(context_BC).all():
+            raise ValueError(f"a context of width {tuple(context_BC.shape[1:])} was given; {width} finite numbers for "
+                             "each trajectory are expected")
+        encoded = F.pad(self.context.normalize(context_BC), (0, 1), value=1.0)
+        return encoded if kept_B is None else encoded * kept_B[:, None].to(encoded.device)
+
+    def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
+                 exact: bool | None = None, probes: int = PROBES, steps: int | None = None) -> Tensor:
+        """(R,) log density, environment units, of the entries of x that `condition` does not know, given the others.
+
+        By the probability-flow ODE; `gentraj.diffusion.likelihood.log_prob` says what the options do. A low value is
+        a sign that the model was not trained on such trajectories.
+        """
+        condition = Condition.unknown(self.spec, len(x_RHD)) if condition is None else condition
+        return model_log_prob(self, x_RHD, condition, seeds=seeds, exact=exact, probes=probes, steps=steps)
 
     @torch.no_grad()
-    def denoising_error(self, x_RHD: Tensor, condition: Condition, t: float, seeds: Sequence[int]) -> Tensor:
-        """(R, H) mean squared error, in normalised units, of x0 after noising to level t and denoising once.
+    def denoising_error(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0) -> Tensor:
+        """(R, H) mean squared error, in normalised units, of x0 after noising until sigma / alpha is `noise`, and back.
 
         What the model finds likely comes back; what it finds impossible is moved. `condition` is what it may know.
         """
+        t = self.path.snap(self.path.time_of(torch.tensor([-2 * math.log(noise)]))).to(self.device)
         errors = [self._error_rows(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS], t, seeds[i : i + MAX_ROWS])
                   for i in range(0, len(x_RHD), MAX_ROWS)]
         return torch.cat(errors)
 
-    def _error_rows(self, x_RHD: Tensor, condition: Condition, t: float, seeds: Sequence[int]) -> Tensor:
+    def _error_rows(self, x_RHD: Tensor, condition: Condition, t: Tensor, seeds: Sequence[int]) -> Tensor:
         count, missing = len(x_RHD), padding(len(x_RHD))
         condition, x0 = condition.padded(missing), self.normalizer.normalize(padded(x_RHD))
-        time = torch.full((1,), t, device=x0.device)
         eps = RowNoise([*seeds, *[0] * missing], x0.device).normal(self.spec.horizon, self.spec.dim)
         values = self.normalizer.normalize(condition.values_BHD)
         denoise = self.denoise(values, condition.mask_BHD, condition.context_BC)
-        back = denoise(self.path.alpha(time) * x0 + self.path.sigma(time) * eps, time)
+        back = denoise(self.path.alpha(t) * x0 + self.path.sigma(t) * eps, t)
         return ((back - x0) ** 2).mean(-1)[:count]
-
-

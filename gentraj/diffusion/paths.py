@@ -1,61 +1,144 @@
-"""Noise paths x_t = alpha(t) x0 + sigma(t) eps, t in [0, 1], with t = 0 clean.
+"""Noise paths x_t = alpha(t) x0 + sigma(t) eps, t in [0, 1], with t = 0 clean and sigma growing with t.
 
-A variance-preserving path of T levels is DDPM's (Ho et al. 2020): level n is t = n / T, and alpha(t)^2 is the paper's
-alpha-bar_n = prod (1 - beta_i). Between two levels alpha-bar is interpolated, so every t in [0, 1] may be asked for.
+A path is `alpha(t)` and `sigma(t)`; everything else derives from them. With `levels` it is used at t = n / levels only,
+n = 1 .. levels, and the two variance-preserving ones are then DDPM's discrete chains (Ho et al. 2020): alpha(t)^2 at
+level n is the paper's alpha-bar_n = prod (1 - beta_i).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+NEAR = 1e-4  # so close to a level, counted in levels, is the level: times come as float32
+T_MIN = 1e-3  # the least time in training, and the last one of the grids that could go on for ever
 MAX_BETA = 0.999  # Nichol & Dhariwal 2021, section 3.2
+COSINE_OFFSET, COSINE_END = 0.008, 0.9946  # Nichol & Dhariwal 2021, equation 17; Lu et al. 2022, appendix D.4
+BETA_MIN, BETA_MAX = 0.1, 20.0  # Song et al. 2021, appendix C
+VE_MIN, VE_MAX = 0.01, 50.0  # Song et al. 2021, appendix C
+EDM_MIN, EDM_MAX, EDM_RHO = 0.002, 80.0, 7.0  # Karras et al. 2022, table 1
+
+Function = Callable[[Tensor], Tensor]
 
 
-class VPPath:
-    """alpha(t)^2 + sigma(t)^2 = 1, from the T betas of a discrete schedule.
+@dataclass(frozen=True)
+class Path:
+    """`alpha` and `sigma` take times of any shape and answer in their dtype, on their device."""
 
-    The table stays on the CPU in float64, which not every device has; alpha and sigma come back as t is.
+    alpha: Function
+    sigma: Function
+    levels: int | None = None
+    """Times that it is used at: n / levels; None is all of (0, 1]."""
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """d alpha / dt and d sigma / dt."""
+        return torch.func.grad(lambda t: self.alpha(t).sum())(t), torch.func.grad(lambda t: self.sigma(t).sum())(t)
+
+    def drift(self, t: Tensor) -> Tensor:
+        """f(t) of the forward SDE dx = f(t) x dt + g(t) dw: d log alpha / dt (Kingma et al. 2021, equation 16)."""
+        return self.rates(t)[0] / self.alpha(t)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        """g(t): g^2 = d sigma^2 / dt - 2 f sigma^2 (Kingma et al. 2021, equation 16)."""
+        alpha, sigma, (d_alpha, d_sigma) = self.alpha(t), self.sigma(t), self.rates(t)
+        return (2 * sigma * (d_sigma - d_alpha / alpha * sigma)).clamp(min=0).sqrt()
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log(alpha^2 / sigma^2), falling with t."""
+        return 2 * (self.alpha(t).log() - self.sigma(t).log())
+
+    def time_of(self, log_snr: Tensor) -> Tensor:
+        """The time of a log SNR, by bisection in float64; 1 for less than the path reaches, 0 for more."""
+        target = log_snr.cpu().double()
+        low, high = torch.zeros_like(target), torch.ones_like(target)
+        for _ in range(52):
+            middle = (low + high) / 2
+            noisy = self.log_snr(middle) <= target
+            low, high = torch.where(noisy, low, middle), torch.where(noisy, middle, high)
+        return high.to(log_snr)
+
+    def snap(self, t: Tensor) -> Tensor:
+        """The next noisier time that the path is used at."""
+        if self.levels is None:
+            return t.clamp(min=T_MIN)
+        return (t * self.levels - NEAR).ceil().clamp(min=1) / self.levels
+
+
+def vp_cosine(levels: int | None = None) -> Path:
+    """Nichol & Dhariwal 2021, equation 17. In continuous time it ends where alpha is 0.008, not 0."""
+
+    def log_alpha_bar(t: Tensor) -> Tensor:
+        angle = (t + COSINE_OFFSET) / (1 + COSINE_OFFSET) * math.pi / 2
+        return 2 * (angle.cos().log() - math.log(math.cos(COSINE_OFFSET / (1 + COSINE_OFFSET) * math.pi / 2)))
+
+    if levels is None:
+        return _variance_preserving(lambda t: log_alpha_bar(t * COSINE_END))
+    steps = log_alpha_bar(torch.arange(levels + 1, dtype=torch.float64) / levels).diff()
+    return _chain(-steps.expm1())
+
+
+def vp_linear(levels: int | None = None) -> Path:
+    """Ho et al. 2020, section 4: beta from 1e-4 to 0.02 for 1000 levels, rescaled so that the end is as noisy.
+
+    In continuous time Song et al. 2021, equation 33.
     """
-
-    def __init__(self, betas: Tensor):
-        self.levels = len(betas)
-        self.alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - betas.double(), 0)])
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return self._alpha_bar(t).sqrt().to(t.dtype).to(t.device)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return (1 - self._alpha_bar(t)).sqrt().to(t.dtype).to(t.device)
-
-    def times(self, steps: int) -> Tensor:
-        """(steps + 1,) times from 1 down to 0, evenly spaced and each a trained level."""
-        if not 1 <= steps <= self.levels:
-            raise ValueError(f"{steps} sampling steps; this path has {self.levels} levels, give 1..{self.levels}")
-        return torch.linspace(self.levels, 0, steps + 1).round() / self.levels
-
-    def _alpha_bar(self, t: Tensor) -> Tensor:
-        position = t.cpu().double() * self.levels
-        level = position.round()  # a level keeps its exact value though t is float32
-        position = torch.where((position - level).abs() < 1e-4, level, position)
-        below = position.floor().clamp(0, self.levels - 1)
-        i, weight = below.long(), position - below
-        return torch.lerp(self.alpha_bar[i], self.alpha_bar[i + 1], weight)
-
-
-def vp_cosine(levels: int) -> VPPath:
-    """Nichol & Dhariwal 2021, equation 17, offset s = 0.008."""
-    t = torch.arange(levels + 1, dtype=torch.float64) / levels
-    alpha_bar = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
-    return VPPath((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=MAX_BETA))
-
-
-def vp_linear(levels: int) -> VPPath:
-    """Ho et al. 2020, section 4: beta from 1e-4 to 0.02 for 1000 levels, rescaled so that the end is as noisy."""
+    if levels is None:
+        return _variance_preserving(lambda t: -(BETA_MIN * t + (BETA_MAX - BETA_MIN) * t**2 / 2))
     scale = 1000 / levels
-    return VPPath(torch.linspace(scale * 1e-4, scale * 0.02, levels, dtype=torch.float64).clamp(max=MAX_BETA))
+    return _chain(torch.linspace(scale * 1e-4, scale * 0.02, levels, dtype=torch.float64))
 
 
-PATHS = {"vp-cosine": vp_cosine, "vp-linear": vp_linear}
+def sub_vp(levels: int | None = None) -> Path:
+    """Song et al. 2021, equation 29: the mean of vp-linear, with less noise."""
+    vp = vp_linear()
+    return _path(vp.alpha, lambda t: vp.sigma(t) ** 2, levels)
+
+
+def ve(levels: int | None = None) -> Path:
+    """Song et al. 2021, equation 29: sigma(t) from 0.01 to 50, less the variance it starts with, so that 0 is clean."""
+    growth = 2 * math.log(VE_MAX / VE_MIN)
+    return _path(torch.ones_like, lambda t: VE_MIN * (growth * t).expm1().sqrt(), levels)
+
+
+def edm(levels: int | None = None) -> Path:
+    """Karras et al. 2022, equation 5 as sigma(t): evenly spaced times are its steps. Less 0.002, so that 0 is clean."""
+    low, high = EDM_MIN ** (1 / EDM_RHO), (EDM_MAX + EDM_MIN) ** (1 / EDM_RHO)
+    return _path(torch.ones_like, lambda t: (low + t * (high - low)) ** EDM_RHO - low**EDM_RHO, levels)
+
+
+def flow(levels: int | None = None) -> Path:
+    """Rectified flow (Liu et al. 2022, equation 1), the optimal-transport path (Lipman et al. 2023, equation 22)."""
+    return _path(lambda t: 1 - t, lambda t: t.clone(), levels)
+
+
+def _path(alpha: Function, sigma: Function, levels: int | None = None) -> Path:
+    """In float64 on the CPU, which not every device has; the answers come back as t is."""
+    return Path(lambda t: alpha(t.cpu().double()).to(t), lambda t: sigma(t.cpu().double()).to(t), levels)
+
+
+def _variance_preserving(log_alpha_bar: Function, levels: int | None = None) -> Path:
+    """alpha^2 + sigma^2 = 1."""
+    return _path(lambda t: (log_alpha_bar(t) / 2).exp(), lambda t: (-log_alpha_bar(t).clamp(max=0).expm1()).sqrt(),
+                 levels)
+
+
+def _chain(betas: Tensor) -> Path:
+    """A discrete chain; between two of its levels beta is constant, so that every t may be asked for."""
+    levels = len(betas)
+    table = torch.cat([betas.new_zeros(1), (-betas.clamp(max=MAX_BETA)).log1p().cumsum(0)])
+
+    def log_alpha_bar(t: Tensor) -> Tensor:
+        position = t * levels
+        near = position.detach().round()
+        position = position + torch.where((position - near).abs() < NEAR, near - position, 0).detach()
+        below = (position.detach().ceil() - 1).clamp(0, levels - 1).long()
+        return torch.lerp(table[below], table[below + 1], position - below)
+
+    return _variance_preserving(log_alpha_bar, levels)
+
+
+PATHS = {"vp-cosine": vp_cosine, "vp-linear": vp_linear, "sub-vp": sub_vp, "ve": ve, "edm": edm, "flow": flow}

@@ -1,64 +1,236 @@
 """Samplers: plain functions over `denoise`, times from noisy to clean, the last one 0.
 
-`path` gives alpha(t) and sigma(t), `normal()` the next standard normal noise of x's shape.
+All of them follow dx = x0 d alpha + eps d sigma, the probability-flow ODE (Song et al. 2021, equation 13) of any path,
+or one of the SDEs with the same marginals. `path` gives alpha(t) and sigma(t), `normal()` the next standard normal
+noise of x's shape. `eta` says how much noise is added on the way: 0 is deterministic, 1 all that the method has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from .denoiser import Denoise
-
-
-class Path(Protocol):
-    def alpha(self, t: Tensor) -> Tensor: ...
-
-    def sigma(self, t: Tensor) -> Tensor: ...
-
+from .paths import Path
 
 Observer = Callable[[Tensor, Tensor], None]  # sees (x, t) after each step
+Normal = Callable[[], Tensor]
+LANGEVIN_SNR = 0.16  # Song et al. 2021, appendix G
 
 
-def ddim(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Callable[[], Tensor], *, eta: float = 0.0,
+class Sampler(Protocol):
+    def __call__(self, denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal, *, eta: float = ...,
+                 observe: Observer | None = None) -> Tensor: ...
+
+
+class Step(NamedTuple):
+    """From time t to the cleaner s, all (1,) tensors."""
+
+    t: Tensor
+    s: Tensor
+    alpha_t: Tensor
+    sigma_t: Tensor
+    alpha_s: Tensor
+    sigma_s: Tensor
+
+    def eps(self, x: Tensor, x0: Tensor) -> Tensor:
+        return (x - self.alpha_t * x0) / self.sigma_t
+
+    def to(self, x0: Tensor, eps: Tensor) -> Tensor:
+        """x at s: an Euler step of dx = x0 d alpha + eps d sigma."""
+        return self.alpha_s * x0 + self.sigma_s * eps
+
+    @property
+    def k(self) -> Tensor:
+        """e^-h, h the step in log(alpha / sigma): 0 at the end, and where there is no signal at the start."""
+        return self.alpha_t * self.sigma_s / (self.alpha_s * self.sigma_t)
+
+    @property
+    def last(self) -> bool:
+        return bool(self.sigma_s == 0)
+
+
+def ddim(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal, *, eta: float = 0.0,
          observe: Observer | None = None) -> Tensor:
-    """Song et al. 2021 (DDIM), equations 12 and 16. eta = 0 is deterministic, eta = 1 is DDPM's ancestral sampling."""
-    for t, s in _pairs(times):
-        alpha_t, sigma_t, alpha_s, sigma_s = path.alpha(t), path.sigma(t), path.alpha(s), path.sigma(s)
-        x0 = denoise(x, t)
-        eps = (x - alpha_t * x0) / sigma_t
-        churn = eta * sigma_s / sigma_t * (1 - (alpha_t / alpha_s) ** 2).clamp(min=0).sqrt()  # eq. 16
-        x = alpha_s * x0 + (sigma_s**2 - churn**2).clamp(min=0).sqrt() * eps  # eq. 12
-        if eta > 0 and sigma_s > 0:
-            x = x + churn * normal()
+    """Song et al. 2021 (DDIM), equations 12 and 16. eta = 1 is DDPM: Ho et al. 2020, algorithm 2."""
+    for step in _steps(times, path, eta):
+        x = _ancestral(step, x, denoise(x, step.t), normal, eta)
         if observe:
-            observe(x, s)
+            observe(x, step.s)
     return x
 
 
-def ddpm(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Callable[[], Tensor], *, eta: float = 1.0,
-         observe: Observer | None = None) -> Tensor:
-    """Ho et al. 2020, algorithm 2, with the posterior of equations 6 and 7; `eta` scales its standard deviation."""
-    for t, s in _pairs(times):
-        alpha_t, sigma_t, alpha_s, sigma_s = path.alpha(t), path.sigma(t), path.alpha(s), path.sigma(s)
-        x0 = denoise(x, t)
-        ratio = alpha_t / alpha_s  # square root of the paper's alpha_t
-        beta = sigma_t**2 - ratio**2 * sigma_s**2  # exactly sigma_t^2 in the last step, which then returns x0
-        x = alpha_s * beta / sigma_t**2 * x0 + ratio * sigma_s**2 / sigma_t**2 * x  # eq. 7
-        if eta > 0 and sigma_s > 0:
-            x = x + eta * beta.sqrt() * sigma_s / sigma_t * normal()
+def euler(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal, *, eta: float = 0.0,
+          observe: Observer | None = None) -> Tensor:
+    """Karras et al. 2022, algorithm 2 without its correction; `eta` is the churn, see `_churned`."""
+    for step in _steps(times, path, eta):
+        x, step = _churned(x, step, path, normal, eta)
+        x0 = denoise(x, step.t)
+        x = step.to(x0, step.eps(x, x0))
         if observe:
-            observe(x, s)
+            observe(x, step.s)
     return x
 
 
-def _pairs(times: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Each time with the next, as (1,) tensors; raises unless they fall from at most 1 to 0."""
-    if len(times) < 2 or not (times[1:] < times[:-1]).all() or times[-1] != 0 or times[0] > 1:
+def heun(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal, *, eta: float = 0.0,
+         observe: Observer | None = None) -> Tensor:
+    """Karras et al. 2022, algorithm 2 (algorithm 1 for eta = 0): two denoisings a step, one in the last."""
+    for step in _steps(times, path, eta):
+        x, step = _churned(x, step, path, normal, eta)  # lines 4 to 6
+        x0 = denoise(x, step.t)
+        eps = step.eps(x, x0)  # line 7
+        x = step.to(x0, eps)  # line 8
+        if not step.last:
+            x0_s = denoise(x, step.s)
+            eps_s = (x - step.alpha_s * x0_s) / step.sigma_s  # line 10
+            d_alpha, d_sigma = step.alpha_s - step.alpha_t, step.sigma_s - step.sigma_t
+            x = x + (d_alpha * (x0_s - x0) + d_sigma * (eps_s - eps)) / 2  # line 11
+        if observe:
+            observe(x, step.s)
+    return x
+
+
+def euler_maruyama(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal, *, eta: float = 1.0,
+                   observe: Observer | None = None) -> Tensor:
+    """Song et al. 2021, equation 6, as the probability-flow ODE and eta^2 times a Langevin term."""
+    for step in _steps(times, path, eta):
+        x0 = denoise(x, step.t)
+        eps = step.eps(x, x0)
+        x = step.to(x0, eps)
+        if eta > 0 and not step.last:
+            # g^2 dt, as the variance that the forward SDE adds from s to t: finite where there is no signal at t
+            g2 = (step.sigma_t**2 - (step.alpha_t / step.alpha_s * step.sigma_s) ** 2).clamp(min=0) * eta**2
+            x = x - g2 / 2 * eps / step.sigma_t + g2.sqrt() * normal()
+        if observe:
+            observe(x, step.s)
+    return x
+
+
+def predictor_corrector(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal, *, eta: float = 1.0,
+                        observe: Observer | None = None) -> Tensor:
+    """Song et al. 2021, algorithms 4 and 5: an ancestral step, then one of Langevin dynamics; two denoisings a step.
+
+    The paper's step size 2 (r |z| / |score|)^2 takes |score| to be |z| / sigma here: measured on the sample, it would
+    grow without bound where the density is flat, and measured on a batch, the samples would depend on each other.
+    """
+    for step in _steps(times, path, eta):
+        x = _ancestral(step, x, denoise(x, step.t), normal, eta)
+        if eta > 0 and not step.last:
+            eps = (x - step.alpha_s * denoise(x, step.s)) / step.sigma_s  # minus sigma times the score
+            r = eta * LANGEVIN_SNR
+            x = x + step.sigma_s * (2 * r * normal() - 2 * r**2 * eps)
+        if observe:
+            observe(x, step.s)
+    return x
+
+
+def dpmpp_2m(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal, *, eta: float = 0.0,
+             observe: Observer | None = None) -> Tensor:
+    """DPM-Solver++(2M), Lu et al. 2022b, algorithm 2; eta = 1 is its SDE form, equation 19."""
+    before: tuple[Tensor, Tensor] | None = None
+    for step in _steps(times, path, eta):
+        x0, k = denoise(x, step.t), step.k
+        D = x0
+        if before is not None and not step.last:  # first order in the last step, which is infinite in log SNR
+            x0_before, h_before = before
+            D = x0 + (x0 - x0_before) * (-k.log() / h_before) / 2
+        before = x0, -k.log()
+        x = step.sigma_s / step.sigma_t * k**eta * x + step.alpha_s * (1 - k ** (1 + eta)) * D
+        if eta > 0 and not step.last:
+            x = x + step.sigma_s * (1 - k ** (2 * eta)).sqrt() * normal()
+        if observe:
+            observe(x, step.s)
+    return x
+
+
+def unipc(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal, *, eta: float = 0.0,
+          observe: Observer | None = None) -> Tensor:
+    """UniPC-2 with B(h) = e^h - 1, Zhao et al. 2023, algorithm 8: a denoising also corrects the step that led to it.
+
+    It is deterministic; raises ValueError for another eta than 0.
+    """
+    if eta != 0:
+        raise ValueError(f"eta is {eta}; unipc adds no noise, give 0")
+    before: _UniStep | None = None
+    for step in _steps(times, path, eta):
+        x0 = denoise(x, step.t)
+        x = x if before is None else before.corrected(x0)
+        r = before.step.k.log() / step.k.log() if before and not step.last else None  # minus the paper's r_1
+        before = _UniStep(step, x, x0, None if r is None or before is None else (x0 - before.x0) / r, r)
+        x = before.predicted()
+        if observe:
+            observe(x, step.s)
+    return x
+
+
+class _UniStep(NamedTuple):
+    """A step of UniPC: where it starts, x0 there, and the paper's D_1 / r_1, None where it is of first order."""
+
+    step: Step
+    x: Tensor
+    x0: Tensor
+    D1: Tensor | None
+    r: Tensor | None
+
+    def predicted(self) -> Tensor:
+        return self._to(self.x0 if self.D1 is None else self.x0 + self.D1 / 2)
+
+    def corrected(self, x0_s: Tensor) -> Tensor:
+        """UniC: where the step should have led, now that x0 is known there too."""
+        if self.D1 is None or self.r is None:
+            return self._to(self.x0 + (x0_s - self.x0) / 2)
+        h, B = self.step.k.log(), self.step.k - 1
+        b1 = (B / h - 1) / B
+        b2 = ((B / h - 1) / h - 0.5) * 2 / B
+        rho = (b1 - b2) / (1 + self.r)
+        return self._to(self.x0 + rho * self.D1 + (b1 - rho) * (x0_s - self.x0))
+
+    def _to(self, x0: Tensor) -> Tensor:
+        return self.step.sigma_s / self.step.sigma_t * self.x + self.step.alpha_s * (1 - self.step.k) * x0
+
+
+def _steps(times: Tensor, path: Path, eta: float) -> Iterator[Step]:
+    """Each time with the next; raises ValueError unless they fall from at most 1 to 0, and 0 <= eta <= 1."""
+    if times.ndim != 1 or len(times) < 2 or not (times[1:] < times[:-1]).all() or times[-1] != 0 or times[0] > 1:
         raise ValueError(f"sampling times must fall from at most 1 to exactly 0; given {times.tolist()}")
-    return [(times[i : i + 1], times[i + 1 : i + 2]) for i in range(len(times) - 1)]
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta is {eta}; give 0 (no noise is added) to 1 (all that the sampler has)")
+    alpha, sigma = path.alpha(times), path.sigma(times)
+    for i in range(len(times) - 1):
+        t, s = slice(i, i + 1), slice(i + 1, i + 2)
+        yield Step(times[t], times[s], alpha[t], sigma[t], alpha[s], sigma[s])
 
 
-SAMPLERS = {"ddpm": ddpm, "ddim": ddim}
+def _ancestral(step: Step, x: Tensor, x0: Tensor, normal: Normal, eta: float) -> Tensor:
+    """Song et al. 2021 (DDIM), equation 12; for eta = 1 a draw from q(x_s | x_t, x0), Ho et al. 2020, equation 7."""
+    kept = (1 - eta**2 + (eta * step.k) ** 2).sqrt()  # of eps; equation 16 is the rest
+    x = step.to(x0, kept * step.eps(x, x0))
+    if eta > 0 and not step.last:
+        x = x + step.sigma_s * eta * (1 - step.k**2).sqrt() * normal()
+    return x
+
+
+def _churned(x: Tensor, step: Step, path: Path, normal: Normal, eta: float) -> tuple[Tensor, Step]:
+    """x noised back to where sigma / alpha is (1 + gamma) times as large, and the step from there.
+
+    1 + gamma is e^(eta h), so that eta = 1 adds what the reverse SDE does, and the churn vanishes with the step; it is
+    at most sqrt(2) (Karras et al. 2022, algorithm 2).
+    """
+    if eta == 0 or step.t >= 1:
+        return x, step
+    rise = (-eta * step.k.log()).clamp(max=math.log(2) / 2)
+    t = path.time_of(path.log_snr(step.t) - 2 * rise)
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    added = (sigma**2 - (alpha / step.alpha_t * step.sigma_t) ** 2).clamp(min=0).sqrt()
+    return alpha / step.alpha_t * x + added * normal(), step._replace(t=t, alpha_t=alpha, sigma_t=sigma)
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "ddpm": partial(ddim, eta=1.0), "ddim": ddim, "euler": euler, "heun": heun, "euler-maruyama": euler_maruyama,
+    "predictor-corrector": predictor_corrector, "dpmpp-2m": dpmpp_2m, "dpmpp-2m-sde": partial(dpmpp_2m, eta=1.0),
+    "unipc": unipc,
+}

@@ -1,6 +1,7 @@
 """`Diffusion` as a `TrajectoryModel`: what it is trained on, what it returns."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -9,12 +10,14 @@ import torch
 from gentraj.conditioning import ConditionMix
 from gentraj.config import ConfigError, from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.diffusion.denoiser import PREDICTIONS
+from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS
+from gentraj.diffusion.losses import DENSITIES, WEIGHTS
+from gentraj.diffusion.model import CHOICES
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
-from gentraj.networks import TemporalUNetConfig
+from gentraj.networks import NETWORKS, TemporalUNetConfig
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
-from gentraj.normalize import STATISTICS, Normalizer
+from gentraj.normalize import Normalizer
 from gentraj.optimization import NonFinite
 from gentraj.randomness import generator
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
@@ -22,13 +25,10 @@ from gentraj.trajectory import Batch, Condition, TrajectorySpec
 SPEC = TrajectorySpec(obs_dim=3, act_dim=2, horizon=8)
 
 
-def make(**changes: object) -> Diffusion:
+def make(context: Normalizer | None = None, **changes: object) -> Diffusion:
     torch.manual_seed(0)
     config = DiffusionConfig(**{"network": TemporalUNetConfig(8, (1, 2)), **changes})  # type: ignore[arg-type]
-    return Diffusion(SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)))
-
-
-CHOICES = {"path": PATHS, "prediction": PREDICTIONS, "normalizer": STATISTICS, "sampler": SAMPLERS}
+    return Diffusion(SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), context)
 
 
 @pytest.mark.parametrize("setting", CHOICES)
@@ -39,6 +39,72 @@ def test_a_setting_is_whatever_its_dict_holds_and_nothing_else(setting: str) -> 
         assert from_json(DiffusionConfig, to_json(config)) == config
     with pytest.raises(ConfigError, match=f"{setting} is 'nothing'; Literal.*{next(iter(CHOICES[setting]))}"):
         from_json(DiffusionConfig, to_json(DiffusionConfig()) | {setting: "nothing"})
+    with pytest.raises(ValueError, match=f"{setting} is 'nothing'; known: .*{next(iter(CHOICES[setting]))}"):
+        DiffusionConfig(**{setting: "nothing"})
+
+
+@pytest.mark.parametrize("config", NETWORKS)
+def test_every_network_samples_and_is_read_back_as_itself(config: type) -> None:
+    model = make(network=config())
+    assert from_json(DiffusionConfig, to_json(model.config)) == model.config
+    assert torch.isfinite(model.sample(Condition.unknown(SPEC), 2, steps=2)).all()
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("path", PATHS)
+def test_every_path_trains_and_samples_with_every_prediction_or_says_why_not(path: str, prediction: str) -> None:
+    if path == "flow" and prediction in NEEDS_SIGNAL:
+        with pytest.raises(ValueError, match=r"says nothing of x0 at the start of the path flow.*take one of x0, v"):
+            make(path=path, prediction=prediction)
+        return
+    model = make(path=path, prediction=prediction, levels=None)
+    assert torch.isfinite(model.update(batch(), model.optimizers(), generator(1))["loss"])
+    for sampler in SAMPLERS:
+        model.use(sampler=sampler)
+        for steps in (1, 3):
+            assert torch.isfinite(model.sample(Condition.unknown(SPEC), steps=steps)).all()
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("levels", [None, 7])
+def test_every_weight_and_density_trains(weight: str, density: str, levels: int | None) -> None:
+    model = make(weight=weight, density=density, levels=levels)
+    metrics = model.update(batch(), model.optimizers(), generator(1))
+    assert torch.isfinite(metrics["loss"]) and metrics["grad_norm"] > 0
+
+
+def test_what_is_used_instead_of_the_config_lasts_and_unknown_names_are_refused() -> None:
+    model, condition = make(sampler="ddim"), Condition.unknown(SPEC)
+    plain = model.sample(condition, seed=1)
+    model.use(sampler="ddpm")
+    assert not torch.equal(model.sample(condition, seed=1), plain)
+    model.use(eta=0.0, sampler="ddim", grid="uniform")
+    assert torch.equal(model.sample(condition, seed=1), plain)
+    with pytest.raises(ValueError, match="sampler is 'dddim'; known: ddpm"):
+        model.use(sampler="dddim")
+
+
+CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
+
+
+def test_a_context_reaches_the_sample_and_no_context_is_not_the_zero_context() -> None:
+    model, plain = make(CONTEXT), Condition.unknown(SPEC, 2)
+    told = [model.sample(dataclasses.replace(plain, context_BC=c.expand(2, 2)), seed=1)
+            for c in (torch.tensor([1.0, -2.0]), torch.tensor([4.0, -2.0]))]
+    assert not torch.equal(*told) and not torch.equal(told[0], model.sample(plain, seed=1))
+    with pytest.raises(ValueError, match=r"a context of width \(3,\) was given; 2 finite numbers"):
+        model.sample(dataclasses.replace(plain, context_BC=torch.zeros(2, 3)))
+
+
+def test_a_dropped_context_trains_the_model_without_context() -> None:
+    """With dropout 1 the loss is the one of a batch that has no context."""
+    losses = []
+    for context in (None, torch.randn(4, 2)):
+        model = make(CONTEXT, context_dropout=1.0)
+        data = dataclasses.replace(batch(), context_BC=context)
+        losses.append(model.update(data, model.optimizers(), generator(1))["loss"])
+    torch.testing.assert_close(*losses)
 
 
 def batch(rows: tuple[int, ...] = (8, 8, 5, 2)) -> Batch:
@@ -82,7 +148,7 @@ def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_th
     model, rows = make(steps=1), []
     model.ema.module.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     x = model.sample(Condition.unknown(SPEC), count)
-    model.denoising_error(x[0], Condition.unknown(SPEC, count), 0.5, range(count))
+    model.denoising_error(x[0], Condition.unknown(SPEC, count), range(count))
     assert x.shape[1] == count and sum(rows) >= 2 * count
     assert all(MIN_ROWS <= number <= MAX_ROWS for number in rows)
 
@@ -157,9 +223,7 @@ def test_the_normaliser_is_inside_the_model_only() -> None:
     torch.testing.assert_close(moved.sample(there), plain.sample(condition) * 2 + 1, rtol=1e-4, atol=1e-4)
 
 
-def test_a_guide_or_a_seed_too_few_is_refused() -> None:
-    with pytest.raises(NotImplementedError, match="sample without a guide"):
-        make().sample(Condition.unknown(SPEC), guide=lambda x: x.sum((1, 2)))
+def test_a_seed_too_few_is_refused() -> None:
     with pytest.raises(ValueError, match="2 seeds were given for 3 samples"):
         make().sample(Condition.unknown(SPEC), 3, seed=[1, 2])
 
@@ -167,12 +231,21 @@ def test_a_guide_or_a_seed_too_few_is_refused() -> None:
 def test_the_denoising_error_is_zero_for_what_is_wholly_known() -> None:
     model, x = make(), batch((8, 8)).x_BHD
     known = Condition(SPEC, x, torch.ones(2, 8, 5, dtype=torch.bool))
-    torch.testing.assert_close(model.denoising_error(x, known, 0.5, [0, 1]), torch.zeros(2, 8), atol=1e-8, rtol=0)
-    assert (model.denoising_error(x, Condition.unknown(SPEC, 2), 0.5, [0, 1]) > 0).all()
+    torch.testing.assert_close(model.denoising_error(x, known, [0, 1]), torch.zeros(2, 8), atol=1e-8, rtol=0)
+    assert (model.denoising_error(x, Condition.unknown(SPEC, 2), [0, 1]) > 0).all()
 
 
 @pytest.mark.parametrize("wrong", [{"learning_rate": float("nan")}, {"batch_size": 0}, {"steps": 21}, {"levels": 0},
-                                   {"ema": -0.1}, {"clip": -1.0}])
+                                   {"ema": -0.1}, {"clip": -1.0}, {"eta": 2.0}, {"sigma_data": 0.0},
+                                   {"context_dropout": 1.5}])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=rf"DiffusionConfig\.{next(iter(wrong))} is "):
         DiffusionConfig(**{"steps": 1, **wrong})  # type: ignore[arg-type]
+
+
+def test_a_model_around_a_trained_network_samples_as_the_one_it_is_of() -> None:
+    model = make()
+    again = Diffusion.from_network(model.network, SPEC, model.config, model.normalizer)
+    assert torch.equal(again.sample(Condition.unknown(SPEC), 2), model.sample(Condition.unknown(SPEC), 2))
+    with pytest.raises(ValueError, match=r"the network does not fit TrajectorySpec.obs_dim=4"):
+        Diffusion.from_network(model.network, TrajectorySpec(4, 2, 8), model.config, Normalizer.identity(6))

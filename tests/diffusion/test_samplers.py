@@ -1,137 +1,165 @@
-"""Samplers against `diffusers`, step by step, and against the closed form of a Gaussian."""
+"""What every sampler keeps to, whatever the path, the grid and the denoiser."""
 
+import math
 from collections.abc import Callable
 
-import diffusers
 import pytest
 import torch
+from oracle import DOUBLE, GAUSSIAN, network, normals, predicted, stream
 from torch import Tensor
 
-from gentraj.diffusion.denoiser import PREDICTIONS, Denoise, hold
-from gentraj.diffusion.paths import PATHS, VPPath
+from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS, Denoise, hold
+from gentraj.diffusion.grids import GRIDS, sampling_times
+from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
 
-SCHEDULES = {"vp-cosine": "squaredcos_cap_v2", "vp-linear": "linear"}
-ORACLE_NAMES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 SHAPE = (4, 8, 3)
+CALLS = {"heun": 2, "predictor-corrector": 2}  # denoisings in a step, but for the last; the others take one
+PAIRS = [(path, name) for path in PATHS for name in PREDICTIONS if not (path == "flow" and name in NEEDS_SIGNAL)]
 
 
-def network(x: Tensor) -> Tensor:
-    """Any function of x will do: both sides are given the same."""
-    return torch.tanh(1.3 * x + 0.2)
+class Watched:
+    """A denoiser that remembers what it answered."""
+
+    def __init__(self, denoise: Denoise):
+        self.denoise, self.answers = denoise, list[Tensor]()
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        self.answers.append(self.denoise(x, t))
+        return self.answers[-1]
 
 
-def denoiser(path: VPPath, prediction: str) -> Denoise:
-    to_x0 = PREDICTIONS[prediction].x0
-    return lambda x, t: to_x0(x, network(x), path.alpha(t)[:, None, None], path.sigma(t)[:, None, None])
-
-
-def start(seed: int = 0) -> Tensor:
-    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def ours(sampler: str, path: VPPath, prediction: str, times: Tensor, eta: float, noise: list[Tensor]) -> list[Tensor]:
-    seen: list[Tensor] = []
-    SAMPLERS[sampler](denoiser(path, prediction), start(), times, path, iter(noise).__next__, eta=eta,
-                      observe=lambda x, t: seen.append(x))
-    return seen
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("steps", [5, 20])
-def test_ddim_equals_diffusers_at_every_step(schedule: str, prediction: str, eta: float, steps: int) -> None:
-    path = PATHS[schedule](100)
-    oracle = diffusers.DDIMScheduler(100, beta_schedule=SCHEDULES[schedule], prediction_type=ORACLE_NAMES[prediction],
-                                     clip_sample=False, timestep_spacing="trailing")
-    oracle.set_timesteps(steps)
-    oracle.alphas_cumprod = path.alpha_bar[1:]  # the same numbers in float64
-    noise = [start(seed) for seed in range(1, steps + 1)]
-    x, theirs = start(), []
-    for n, z in zip(oracle.timesteps, noise, strict=True):
-        x = oracle.step(network(x), int(n), x, eta=eta, variance_noise=z).prev_sample
-        theirs.append(x)
-    times = torch.cat([(oracle.timesteps.double() + 1) / 100, torch.zeros(1, dtype=torch.float64)])
-    for a, b in zip(ours("ddim", path, prediction, times, eta, noise), theirs, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_ddpm_equals_diffusers_at_every_step(schedule: str, prediction: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = PATHS[schedule](20)
-    oracle = diffusers.DDPMScheduler(20, beta_schedule=SCHEDULES[schedule], prediction_type=ORACLE_NAMES[prediction],
-                                     clip_sample=False, variance_type="fixed_small")
-    oracle.set_timesteps(20)
-    oracle.alphas_cumprod = path.alpha_bar[1:]
-    oracle.one = torch.tensor(1.0, dtype=torch.float64)
-    noise = [start(seed) for seed in range(1, 20)]
-    drawn = iter(noise)
-    monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *args, **kwargs: next(drawn))
-    x, theirs = start(), []
-    for n in oracle.timesteps:
-        x = oracle.step(network(x), int(n), x).prev_sample
-        theirs.append(x)
-    times = torch.arange(20, -1, -1, dtype=torch.float64) / 20
-    for a, b in zip(ours("ddpm", path, prediction, times, 1.0, noise), theirs, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
-
-
-def gaussian_denoiser(path: VPPath, mean: Tensor, covariance: Tensor) -> Denoise:
-    """E[x0 | x_t] for x0 ~ N(mean, covariance)."""
-
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = path.alpha(t), path.sigma(t)
-        total = alpha**2 * covariance + sigma**2 * torch.eye(len(mean), dtype=x.dtype)
-        return mean + (x - alpha * mean) @ torch.linalg.solve(total, alpha * covariance)
-
-    return denoise
-
-
-@pytest.mark.parametrize(("sampler", "eta"), [*((name, 1.0) for name in SAMPLERS), ("ddim", 0.0)])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_gaussian_comes_back_with_its_mean_and_covariance(sampler: str, schedule: str, eta: float) -> None:
-    g = torch.Generator().manual_seed(1)
-    root = torch.randn(4, 4, generator=g, dtype=torch.float64) / 2
-    mean, covariance = torch.tensor([0.5, -1.0, 0.0, 2.0], dtype=torch.float64), root @ root.T + 0.1 * torch.eye(4)
-    path = PATHS[schedule](1000)
-    normal: Callable[[], Tensor] = lambda: torch.randn(20_000, 4, generator=g, dtype=torch.float64)  # noqa: E731
-    times = path.times(500).double()
-    x = SAMPLERS[sampler](gaussian_denoiser(path, mean, covariance), normal(), times, path, normal, eta=eta)
-    torch.testing.assert_close(x.mean(0), mean, atol=0.04, rtol=0)
-    torch.testing.assert_close(x.T.cov(), covariance, atol=0.04, rtol=0.04)
-
-
-def test_ancestral_ddim_is_ddpm() -> None:
-    path, noise = PATHS["vp-cosine"](20), [start(seed) for seed in range(1, 21)]
-    times = path.times(20).double()
-    ddim, ddpm = (ours(sampler, path, "x0", times, 1.0, noise) for sampler in ("ddim", "ddpm"))
-    for a, b in zip(ddim, ddpm, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+def floats(seed: int = 0) -> Callable[[], Tensor]:
+    normal = stream(*SHAPE, seed=seed)
+    return lambda: normal().float()
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("steps", [1, 4, 20])
-def test_held_entries_come_back_as_they_are(sampler: str, steps: int) -> None:
-    path, values = PATHS["vp-cosine"](20), start(9).float()
-    mask = torch.rand(SHAPE, generator=torch.Generator().manual_seed(2)) < 0.5
-    x = SAMPLERS[sampler](hold(denoiser(path, "x0"), values, mask), start().float(), path.times(steps), path,
-                          lambda: start(3).float())
-    assert torch.equal(x[mask], values[mask]) and not torch.equal(x[~mask], values[~mask])
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_the_result_is_the_last_denoised_x0(path: str, sampler: str, grid: str, steps: int) -> None:
+    where, normal = PATHS[path](), floats()
+    denoise = Watched(predicted(where, "edm"))
+    times = sampling_times(where, steps, grid)
+    x = SAMPLERS[sampler](denoise, where.sigma(times[:1]) * normal(), times, where, normal)
+    assert torch.equal(x, denoise.answers[-1])
+    assert len(denoise.answers) == CALLS.get(sampler, 1) * (steps - 1) + 1
+
+
+@pytest.mark.parametrize(("path", "prediction"), PAIRS)
+@pytest.mark.parametrize("levels", [None, 20])
+def test_any_path_prediction_sampler_and_number_of_steps_go_together(path: str, prediction: str, levels: int | None,
+                                                                     ) -> None:
+    where = PATHS[path](levels)
+    for sampler in SAMPLERS:
+        for steps in (1, 2, 5, 20):
+            times, normal = sampling_times(where, steps), floats()
+            x = SAMPLERS[sampler](predicted(where, prediction), where.sigma(times[:1]) * normal(), times, where, normal)
+            assert torch.isfinite(x).all() and x.dtype == torch.float32, (sampler, steps)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("times", [[1.0], [0.5, 1.0, 0.0], [1.0, 0.5], [1.5, 0.0], [1.0, 1.0, 0.0]])
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_held_entries_come_back_as_they_are(path: str, sampler: str, share: float) -> None:
+    where, values, normal = PATHS[path](), normals(*SHAPE, seed=9).float(), floats()
+    mask = torch.rand(SHAPE, generator=torch.Generator().manual_seed(2)) < share
+    times = sampling_times(where, 5)
+    x = SAMPLERS[sampler](hold(predicted(where, "edm"), values, mask), normal(), times, where, normal)
+    assert torch.equal(x[mask], values[mask]) and (x != values)[~mask].all()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_row_does_not_depend_on_the_rows_beside_it(sampler: str) -> None:
+    path = PATHS["vp-cosine"]()
+    times = sampling_times(path, 5).double()
+
+    def sample(rows: slice) -> Tensor:
+        normal = stream(*SHAPE)
+        return SAMPLERS[sampler](predicted(path, "v"), normal()[rows], times, path, lambda: normal()[rows])
+
+    torch.testing.assert_close(sample(slice(1, 3)), sample(slice(None))[1:3], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_observer_sees_every_step(sampler: str) -> None:
+    path, seen = PATHS["flow"](), []
+    times = sampling_times(path, 4)
+    x = SAMPLERS[sampler](predicted(path, "v"), floats()(), times, path, floats(),
+                          observe=lambda x, t: seen.append((x, t.item())))
+    assert [t for _, t in seen] == times[1:].tolist() and torch.equal(seen[-1][0], x)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_ddpm_draws_from_the_posterior_of_ho(path: str) -> None:
+    """Ho et al. 2020, equations 6 and 7, for an x_t with any variance: products of two normal densities of x_s."""
+    where, t, s = PATHS[path](), torch.tensor([0.6], dtype=DOUBLE), torch.tensor([0.45], dtype=DOUBLE)
+    x, z, seen = normals(*SHAPE), normals(*SHAPE, seed=1), []
+    SAMPLERS["ddpm"](lambda x, t: network(x), x, torch.cat([t, s, 0 * s]), where, lambda: z,
+                     observe=lambda x, t: seen.append(x))
+    ratio = where.alpha(t) / where.alpha(s)
+    beta = where.sigma(t) ** 2 - ratio**2 * where.sigma(s) ** 2
+    precision = ratio**2 / beta + 1 / where.sigma(s) ** 2
+    mean = (ratio / beta * x + where.alpha(s) / where.sigma(s) ** 2 * network(x)) / precision
+    torch.testing.assert_close(seen[0], mean + z / precision.sqrt(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+@pytest.mark.parametrize(("steps", "eta"), [(40, 0.5), (40, 1.0), (4, 1.0)])
+def test_churn_goes_back_a_share_of_the_step_and_at_most_the_papers(sampler: str, steps: int, eta: float) -> None:
+    """gamma = e^(eta h) - 1, at most sqrt(2) - 1 (Karras et al. 2022, algorithm 2): as steps shrink, so does it."""
+    path, seen = PATHS["edm"](), []
+    times = sampling_times(path, steps, "log-snr").double()[1:]  # from below 1, where nothing is noisier
+    log_ratio = -path.log_snr(times[:-1]) / 2
+    SAMPLERS[sampler](lambda x, t: seen.append(t) or network(x), normals(*SHAPE), times, path, stream(*SHAPE), eta=eta)
+    churned = -path.log_snr(torch.cat(seen)[:: CALLS.get(sampler, 1)]) / 2
+    h = torch.cat([-log_ratio.diff(), torch.full((1,), torch.inf)])
+    torch.testing.assert_close(churned - log_ratio, (eta * h).clamp(max=math.log(2) / 2), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_euler_without_noise_is_ddim(path: str) -> None:
+    where = PATHS[path]()
+    times, x = sampling_times(where, 7).double(), normals(*SHAPE)
+    ddim, euler = (SAMPLERS[name](predicted(where, "v"), x, times, where, stream()) for name in ("ddim", "euler"))
+    torch.testing.assert_close(ddim, euler, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_without_eta_no_noise_is_drawn(sampler: str) -> None:
+    path = PATHS["vp-cosine"]()
+    SAMPLERS[sampler](predicted(path, "v"), normals(*SHAPE), sampling_times(path, 5).double(), path,
+                      lambda: pytest.fail("noise was drawn"), eta=0.0)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("times", [[1.0], [0.5, 1.0, 0.0], [1.0, 0.5], [1.5, 0.0], [1.0, 1.0, 0.0], [1.0, -0.5],
+                                   [1.0, -0.5, 0.0], [0.0, 0.0], [float("nan"), 0.0], [1.0, float("nan"), 0.0], []])
 def test_times_that_do_not_fall_to_zero_are_refused(sampler: str, times: list[float]) -> None:
-    path = PATHS["vp-cosine"](20)
-    with pytest.raises(ValueError, match="must fall from at most 1 to exactly 0"):
-        SAMPLERS[sampler](denoiser(path, "x0"), start(), torch.tensor(times), path, start)
+    path = PATHS["vp-cosine"]()
+    with pytest.raises(ValueError, match=r"^sampling times must fall from at most 1 to exactly 0; given \["):
+        SAMPLERS[sampler](predicted(path, "x0"), normals(*SHAPE), torch.tensor(times), path, stream(*SHAPE))
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_every_prediction_of_the_truth_gives_x0_back(prediction: str) -> None:
-    x0, eps, alpha, sigma = start(1), start(2), torch.tensor(0.6), torch.tensor(0.8)
-    to_x0, target = PREDICTIONS[prediction]
-    back = to_x0(alpha * x0 + sigma * eps, target(x0, eps, alpha, sigma), alpha, sigma)
-    torch.testing.assert_close(back, x0)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("eta", [-0.1, 1.1, float("nan")])
+def test_an_eta_that_means_nothing_is_refused(sampler: str, eta: float) -> None:
+    path, times = PATHS["vp-cosine"](), torch.tensor([1.0, 0.0])
+    with pytest.raises(ValueError, match=f"^eta is {eta}; .*give 0"):
+        SAMPLERS[sampler](predicted(path, "x0"), normals(*SHAPE), times, path, stream(*SHAPE), eta=eta)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("path", PATHS)
+def test_float32_is_as_good_as_float64(path: str, sampler: str) -> None:
+    where, denoise, normal = PATHS[path](), GAUSSIAN.denoiser(PATHS[path]()), stream(20, 12)
+    times, noise = sampling_times(where, 50, "quadratic"), [normal() for _ in range(100)]
+
+    def sample(dtype: torch.dtype) -> Tensor:
+        drawn = (z.to(dtype) for z in noise)
+        x = where.sigma(times[:1].to(dtype)) * next(drawn)
+        return SAMPLERS[sampler](lambda x, t: denoise(x.double(), t.double()).to(dtype), x, times.to(dtype), where,
+                                 lambda: next(drawn))
+
+    torch.testing.assert_close(sample(torch.float32).double(), sample(DOUBLE), rtol=0, atol=1e-5)

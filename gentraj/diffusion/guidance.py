@@ -1,0 +1,136 @@
+"""Guidance by an energy: a plug-in that tilts what a model draws towards what a user wants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..config import require
+from ..trajectory import Guide
+from .composition import FromModel, check_interval, within
+from .denoiser import Denoise, hold
+from .plugin import Plugin, Sampling
+from .posterior import covariance, proximal, with_gradient
+
+Guidance = Guide | Plugin | Sequence[Plugin] | None
+LEAST_ALPHA = 0.01  # with less signal the posterior's covariance, d x0 / dx divided by alpha, is mostly error
+
+
+def as_plugins(guide: Guidance) -> list[Plugin]:
+    """An energy becomes a plug-in; None is none.
+
+    Raises TypeError for what is neither, ValueError for a plug-in that has to come first and does not.
+    """
+    guides = [] if guide is None else list(guide) if isinstance(guide, Sequence) else [guide]
+    for g in guides:
+        if not callable(g) and not isinstance(g, Plugin):
+            raise TypeError(f"a guide is {g!r}; an energy (trajectories -> scores) or a plug-in is expected")
+    plugins = [g if isinstance(g, Plugin) else Energy(g) for g in guides]
+    for plugin in plugins[1:]:
+        if isinstance(plugin, FromModel):
+            raise ValueError(f"{type(plugin).__name__} replaces what the model denoises; put it first among the guides")
+    return plugins
+
+
+@dataclass(frozen=True, eq=False)
+class Energy(Plugin):
+    """Tilts p(x) by exp(scale * energy(x)); `energy` maps trajectories (R, H, D), environment units, to scores (R,).
+
+    "denoised" asks the energy about the denoised trajectory: x0' = argmax of scale * energy(z) + log N(z; x0, Sigma)
+    over z, with Sigma = sigma^2 / alpha * d x0 / dx the covariance of p(x0 | x) (Tweedie's formula of second order).
+    For a Gaussian and a quadratic energy that is exact. It is solved on the energy's quadratic model at x0 by at most
+    `iterations` conjugate gradients, each one backward pass through the network (as Rozet et al. 2024, section 4, for
+    linear observations). One more than the rank of the energy's Hessian is enough, and for a goal the rank, its number
+    of entries. With 0 it is one explicit step, DPS (Chung et al. 2023, equation 10), which takes the energy for linear.
+    "noisy" takes the energy's gradient at x itself (Dhariwal & Nichol 2021, algorithm 2), for energies that were
+    trained on noisy trajectories, as Diffuser's return is.
+
+    Several energies are exact as one function that adds them; one after the other, each counts the other as linear.
+    Guided at times in `interval` only. Sampling raises ValueError for an energy of another shape, one that is not
+    finite or has no gradient, one that raises, and when x0' is not finite.
+    """
+
+    energy: Guide
+    scale: float = 1.0
+    at: Literal["denoised", "noisy"] = "denoised"
+    iterations: int = 4
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        require(self, scale=(-1e30, 1e30), iterations=(0, math.inf))
+        check_interval(self)
+        if self.at not in ("denoised", "noisy"):
+            raise ValueError(f"Energy.at is '{self.at}'; denoised or noisy is expected")
+
+    def wrap(self, denoise: Denoise, sampling: Sampling) -> Denoise:
+        if self.scale == 0:
+            return denoise
+        condition, path = sampling.condition, sampling.path
+        values = sampling.normalizer.normalize(condition.values_BHD)
+        denoise = hold(denoise, values, condition.mask_BHD)  # known entries then have no variance, so they do not move
+
+        def guided(x: Tensor, t: Tensor) -> Tensor:
+            alpha, sigma = path.alpha(t)[:, None, None], path.sigma(t)[:, None, None]
+            gain = sigma**2 * alpha / alpha.clamp(min=LEAST_ALPHA) ** 2  # sigma^2 / alpha, and none without signal
+            if self.at == "noisy":
+                x0, tilt = denoise(x, t), self._tilt(torch.where(condition.mask_BHD, values, x), sampling)
+                move = gain * torch.where(condition.mask_BHD, 0, tilt.gradient)
+            else:
+                with torch.enable_grad():
+                    x = with_gradient(x)
+                    x0 = denoise(x, t)
+                tilt = self._tilt(x0, sampling)
+                move = proximal(tilt.gradient, tilt.hessian, covariance(x, x0, gain), self.iterations)
+            return _finite(x0 + move, "the guided trajectory is", "; lower Energy.scale or the energy's slope")
+
+        return within(self.interval, guided, denoise)
+
+    def _tilt(self, z: Tensor, sampling: Sampling) -> Tilt:
+        return Tilt(lambda y: self.scale * self._scores(sampling.normalizer.unnormalize(y)), z)
+
+    def _scores(self, x_RHD: Tensor) -> Tensor:
+        """(R,), checked."""
+        try:
+            scores = self.energy(x_RHD)
+        except Exception as error:
+            raise ValueError(f"the guide raised {type(error).__name__}: {error}; it was given trajectories of shape "
+                             f"{tuple(x_RHD.shape)}") from error
+        if not isinstance(scores, Tensor) or scores.shape != x_RHD.shape[:1]:
+            given = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else repr(scores)
+            raise ValueError(f"the guide returned {given} for trajectories of shape {tuple(x_RHD.shape)}; one score "
+                             f"each, shape ({len(x_RHD)},), is expected")
+        return _finite(scores, "the guide's score is", "; a finite one is expected")
+
+
+class Tilt:
+    """An energy's quadratic model at z_RHD: its gradient there and products with its Hessian."""
+
+    def __init__(self, energy: Guide, z: Tensor):
+        with torch.enable_grad():
+            self.z = z.detach().requires_grad_()
+            total = energy(self.z).sum()
+            gradient = None
+            if total.requires_grad:
+                gradient, = torch.autograd.grad(total, self.z, create_graph=True, allow_unused=True)
+        if gradient is None:
+            raise ValueError("the guide's score has no gradient: it does not depend on the trajectories by "
+                             "differentiable torch operations; write it so that it does")
+        self._gradient = _finite(gradient, "the guide's gradient is", "; smooth the energy or lower its scale")
+        self.gradient = self._gradient.detach()
+
+    def hessian(self, v: Tensor) -> Tensor:
+        if not self._gradient.requires_grad:
+            return torch.zeros_like(v)
+        product, = torch.autograd.grad(self._gradient, self.z, v, retain_graph=True, materialize_grads=True)
+        return _finite(product, "the guide's second derivative is", "; smooth the energy or take Energy.iterations = 0")
+
+
+def _finite(x: Tensor, what: str, remedy: str) -> Tensor:
+    if not torch.isfinite(x).all():
+        raise ValueError(f"{what} not finite in {int((~torch.isfinite(x)).sum())} of {x.numel()} entries{remedy}")
+    return x

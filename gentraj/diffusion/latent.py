@@ -1,0 +1,218 @@
+"""`LatentDiffusion`: diffusion in the latent space of a temporal VAE (Rombach et al. 2022), a `TrajectoryModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..conditioning import ConditionMix
+from ..config import require
+from ..networks import TemporalUNetConfig
+from ..networks.rows import MAX_ROWS, padded
+from ..networks.temporal_unet import check_horizon
+from ..networks.vae import TemporalVAE, VAEConfig
+from ..normalize import Normalizer
+from ..optimization import adamw, apply_gradients
+from ..randomness import fold
+from ..trajectory import Batch, Condition, TrajectorySpec
+from .composition import ClassifierFree, Contexts
+from .denoiser import Denoise
+from .guidance import Energy, Guidance, as_plugins
+from .model import Diffusion, DiffusionConfig, NetworkConfig, NormalizerName
+from .plugin import Plugin, Sampling
+from .samplers import Observer
+
+FOLLOW = 0.1  # share of a batch in the moving statistics of the latents
+
+
+@dataclass(frozen=True)
+class LatentDiffusionConfig:
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    prior: DiffusionConfig = field(default_factory=lambda: DiffusionConfig(clip=4.0))
+    """Diffusion over latents of variance 1; its mix, normaliser and learning settings are those of the whole."""
+    beta: float = 1e-4
+    """Weight of the latents' divergence from the standard normal (Higgins et al. 2017)."""
+
+    def __post_init__(self) -> None:
+        require(self, beta=(0, 1e6))
+
+    @property
+    def mix(self) -> ConditionMix:
+        """The conditions it is trained for, in terms of trajectories."""
+        return self.prior.mix
+
+    @property
+    def normalizer(self) -> NormalizerName:
+        return self.prior.normalizer
+
+    @property
+    def network(self) -> NetworkConfig:
+        return self.prior.network
+
+    def with_mix(self, mix: ConditionMix) -> LatentDiffusionConfig:
+        return replace(self, prior=self.prior.with_mix(mix))
+
+    def with_network(self, network: NetworkConfig) -> LatentDiffusionConfig:
+        return replace(self, prior=self.prior.with_network(network))
+
+
+class LatentDiffusion(nn.Module):
+    """A `Diffusion` over windows whose 'observation' is the condition, always known, and whose 'action' the latents.
+
+    A latent row knows the values and the mask of the rows it stands for, so conditioning is the inpainting of
+    `Diffusion`, and nothing else. Both networks train from the start, the prior on latents that its gradients do not
+    reach: in PointMaze that returns as much as training the VAE first, and needs no moment to end that.
+    """
+
+    def __init__(self, spec: TrajectorySpec, config: LatentDiffusionConfig, normalizer: Normalizer,
+                 context: Normalizer | None = None):
+        super().__init__()
+        network, factor = config.prior.network, config.vae.factor
+        halved = 2 ** (len(network.multipliers) - 1) if isinstance(network, TemporalUNetConfig) else 1
+        check_horizon(spec.horizon, factor * halved)
+        self.spec, self.config, self.batch_size, self.normalizer = spec, config, config.prior.batch_size, normalizer
+        self.vae = TemporalVAE(spec.dim, spec.horizon, config.vae)
+        inner = TrajectorySpec(2 * factor * spec.dim, config.vae.latent, spec.horizon // factor, spec.stride * factor)
+        known = replace(config.prior, mix=ConditionMix(start=0, goal=0, observations=1))
+        self.prior = Diffusion(inner, known, Normalizer.identity(inner.dim), context)
+
+    @property
+    def device(self) -> torch.device:
+        return self.normalizer.shift_D.device
+
+    @property
+    def network_calls(self) -> int:
+        return self.prior.network_calls
+
+    @property
+    def levels(self) -> int | None:
+        """As `Diffusion.levels`."""
+        return self.prior.levels
+
+    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
+        """From now on sample in another way than the config says; as `Diffusion.use`."""
+        self.prior.use(sampler=sampler, grid=grid, eta=eta)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        prior, vae = self.prior.optimizers()["network"], adamw(self.vae, self.config.prior)["network"]
+        return {"prior": prior, "vae": vae}
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        """A step of the VAE (Kingma & Welling 2014, equation 10), and one of the prior on its latents' means.
+
+        "reconstruction" is the root mean squared error of the unknown real entries, in normalised units.
+        """
+        x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
+        known = self.config.mix.draw(self.spec, real, generator)
+        mean, log_variance = self.vae.encode(x0, real)
+        eps = torch.randn(mean.shape, generator=generator).to(mean.device)
+        decoded = self.vae.decode(mean + (log_variance / 2).exp() * eps, x0 * known, known)
+        there_BL1 = self._rows(real).any(-1, keepdim=True)
+        error, kl = _mean((decoded - x0) ** 2, real & ~known), _mean(gaussian_kl(mean, log_variance), there_BL1)
+        apply_gradients(error + self.config.beta * kl, optimizers["vae"], self.config.prior.max_grad_norm)
+        self._follow(mean.detach(), log_variance.detach(), there_BL1)
+        y = torch.cat([self._patches(x0, known), mean.detach()], -1)
+        real_BLE = there_BL1 | (torch.arange(y.shape[-1], device=y.device) < self.prior.spec.obs_dim)
+        metrics = self.prior.update(Batch(y, real_BLE, batch.context_BC), {"network": optimizers["prior"]}, generator)
+        return metrics | {"reconstruction": error.detach().sqrt(), "kl": kl.detach()}
+
+    @torch.no_grad()
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
+               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0,
+               observe: Observer | None = None) -> Tensor:
+        """(B, N, H, D) in environment units, the known entries exact; as `Diffusion.sample`.
+
+        An energy is asked about the decoded trajectory. Raises ValueError for a plug-in that changes noisy
+        trajectories, of which there are none here.
+        """
+        rows, plugins = condition.repeat(num_samples).to(self.device), as_plugins(guide)
+        seeds = [fold(seed, i) for i in range(rows.batch)] if isinstance(seed, int) else list(seed)
+        watch = observe and (lambda y, t: observe(self.decode(y), t))
+        inside = [p for plugin in plugins for p in self._inside(plugin)]
+        y_RLE = self.prior.sample(self._inner(rows), guide=inside, seed=seeds, steps=steps, temperature=temperature,
+                                  observe=watch)[:, 0]
+        x_RHD = self.decode(y_RLE)
+        sampling = Sampling(self.prior.path, self.normalizer, rows, seeds, _no_denoiser)
+        for plugin in plugins:
+            x_RHD = plugin.finish(x_RHD, sampling)
+        return torch.where(rows.mask_BHD, rows.values_BHD, x_RHD).unflatten(0, (condition.batch, num_samples))
+
+    def decode(self, y_RLE: Tensor) -> Tensor:
+        """(R, H, D) in environment units from rows of the prior: what is known, and the latents. Differentiable."""
+        return self.normalizer.unnormalize(_by_rows(self._decode, y_RLE))
+
+    @torch.no_grad()
+    def encode(self, x_RHD: Tensor) -> Tensor:
+        """(R, L, Z) mean latents of trajectories in environment units."""
+        x0 = self.normalizer.normalize(x_RHD.to(self.device))
+        return _by_rows(lambda x: self.vae.encode(x, torch.ones_like(x, dtype=torch.bool))[0], x0)
+
+    def denoising_error(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0) -> Tensor:
+        """(R, H) mean squared error of the latents after noising and back; rows in one latent row share it."""
+        inner = self._inner(condition)
+        y_RLE = torch.cat([self.prior.spec.split(inner.values_BHD)[0], self.encode(x_RHD)], -1)
+        error_RL = self.prior.denoising_error(y_RLE, inner, seeds, noise)
+        return error_RL.repeat_interleave(self.config.vae.factor, 1)
+
+    def _inside(self, plugin: Plugin) -> list[Plugin]:
+        """What a plug-in on trajectories is on the prior's rows."""
+        if isinstance(plugin, Energy) and plugin.at == "denoised":
+            return [replace(plugin, energy=lambda y: plugin.energy(self.decode(y)))]
+        if isinstance(plugin, (ClassifierFree, Contexts)):
+            return [plugin]
+        if type(plugin).wrap is Plugin.wrap:  # it only finishes
+            return []
+        raise ValueError(f"{type(plugin).__name__} changes the trajectory that is denoised, and latent diffusion "
+                         "denoises latents; give an energy, or take a model that is not latent")
+
+    def _decode(self, y_RLE: Tensor) -> Tensor:
+        patch, z = self.prior.spec.split(y_RLE)
+        known, mask = patch.unflatten(-1, (self.config.vae.factor, -1)).flatten(1, 2).chunk(2, -1)
+        return torch.where(mask > 0, known, self.vae.decode(z, known, mask))
+
+    def _inner(self, condition: Condition) -> Condition:
+        """The condition on the prior's rows: all patches are known."""
+        patch = self._patches(self.normalizer.normalize(condition.values_BHD), condition.mask_BHD)
+        y = F.pad(patch, (0, self.prior.spec.act_dim))
+        known = torch.arange(y.shape[-1], device=y.device) < self.prior.spec.obs_dim
+        return Condition(self.prior.spec, y, known.expand(y.shape), condition.context_BC)
+
+    def _patches(self, x0_RHD: Tensor, known_RHD: Tensor) -> Tensor:
+        """(R, L, factor * 2D): the known values and the mask of the rows that a latent row stands for."""
+        return self._rows(torch.cat([torch.where(known_RHD, x0_RHD, 0), known_RHD.to(x0_RHD.dtype)], -1))
+
+    def _rows(self, x_RHX: Tensor) -> Tensor:
+        """(R, H, X) -> (R, L, factor * X): the rows of a latent row beside each other."""
+        return x_RHX.unflatten(1, (-1, self.config.vae.factor)).flatten(2)
+
+    def _follow(self, mean_BLZ: Tensor, log_variance_BLZ: Tensor, real_BL1: Tensor) -> None:
+        """The prior's normaliser follows mean and variance of the latents; one that says nothing has variance 1."""
+        weight = real_BL1 / real_BL1.sum().clamp(min=1)
+        shift = (mean_BLZ * weight).sum((0, 1))
+        variance = (((mean_BLZ - shift) ** 2 + log_variance_BLZ.exp()) * weight).sum((0, 1))
+        for buffer, now in ((self.prior.normalizer.shift_D, shift), (self.prior.normalizer.scale_D, variance.sqrt())):
+            buffer[self.prior.spec.obs_dim :].lerp_(now, FOLLOW)
+
+
+def _no_denoiser(context: Tensor | None) -> Denoise:
+    raise ValueError("latent diffusion has no denoiser of trajectories; take a model that is not latent")
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, variance) || N(0, 1)) of each entry (Kingma & Welling 2014, appendix B)."""
+    return (mean**2 + log_variance.exp() - 1 - log_variance) / 2
+
+
+def _mean(x: Tensor, where: Tensor) -> Tensor:
+    """Over the entries that `where` is true for."""
+    return (x * where).sum() / where.expand(x.shape).sum().clamp(min=1)
+
+
+def _by_rows(function: Callable[[Tensor], Tensor], x_RHD: Tensor) -> Tensor:
+    """In calls of so many rows that no row depends on the rows beside it."""
+    return torch.cat([function(padded(x))[: len(x)] for x in x_RHD.split(MAX_ROWS)])

@@ -1,0 +1,169 @@
+"""log p of trajectories by the probability-flow ODE (Song et al. 2021, section 4.3 and appendix D.2), for any denoiser.
+
+Write alpha = s cos(phi) and sigma = s sin(phi). Then y = x / s follows dy / dphi = cos(phi) eps - sin(phi) x0 on every
+path (DDIM's angle: Salimans & Ho 2022, appendix D), and with w = log tan(phi / 2), so that cos(phi) = -tanh(w),
+
+    dy / dw = -tanh(w) y - x0.
+
+Nothing in it is singular. As w falls, it becomes the log of the noise level, and y comes to rest on the data; at w = 0
+no signal is left, and y is standard normal. So a path that ends in pure noise needs no care, and one that ends before
+is followed past its end, where x0 hardly depends on x any more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..networks.rows import MAX_ROWS, padded, padding
+from ..randomness import RowNoise, fold
+from ..trajectory import Condition
+from .denoiser import Denoise
+from .paths import Path
+
+if TYPE_CHECKING:
+    from .model import Diffusion
+
+PROBES = 8
+MAX_EXACT = 32  # unknown entries up to which the divergence is exact by default
+STEPS = 64  # for a model: networks are not smooth enough in time for the doubling to settle below their own error
+MIN_STEPS, MAX_STEPS, TOLERANCE = 32, 512, 5e-3
+BLUR = 1e-4
+
+
+def log_prob(denoise: Denoise, path: Path, x_RHD: Tensor, unknown_RHD: Tensor, *, seeds: Sequence[int] = (),
+             exact: bool | None = None, probes: int = PROBES, steps: int | None = None, tolerance: float = TOLERANCE,
+             blur: float = BLUR) -> Tensor:
+    """(R,) log density of the unknown entries given the others, in nats, in the units and the dtype of `x_RHD`.
+
+    It is the density of data blurred by normal noise of standard deviation `blur`, which should be well below the
+    finest detail of the data. The divergence costs one derivative for each unknown entry if `exact`, and otherwise one
+    for each of the `probes`: Hutchinson's estimator (Grathwohl et al. 2019, equation 7), whose signs come from the
+    row's seed. None is exact for rows of up to `MAX_EXACT` unknown entries.
+
+    The ODE takes `steps` steps of a Runge-Kutta method of order 4, the same for all rows. None doubles them, from
+    `MIN_STEPS` to at most `MAX_STEPS`, until a row moves by no more than `tolerance`, in nats or, where |log p| is
+    larger than 1, relative to it. So no row depends on the rows beside it, as it would with an adaptive solver. Points
+    far off the data and between its modes take the most steps.
+    """
+    if steps is not None and steps < 1:
+        raise ValueError(f"{steps} steps of the ODE; give at least 1, or None")
+    directions = _Directions(unknown_RHD, seeds, exact, probes, x_RHD.dtype)
+    solve = partial(_solve, denoise, path, x_RHD, unknown_RHD, directions, blur)
+    if steps is not None:
+        return solve(steps)
+    steps, log_p_R = MIN_STEPS, solve(MIN_STEPS)
+    settled_R = torch.zeros_like(log_p_R, dtype=torch.bool)
+    while steps < MAX_STEPS and not settled_R.all():
+        steps *= 2
+        finer_R = torch.where(settled_R, log_p_R, solve(steps))
+        settled_R = (finer_R - log_p_R).abs() <= tolerance * finer_R.abs().clamp(min=1)
+        log_p_R = finer_R
+    return log_p_R
+
+
+def model_log_prob(model: Diffusion, x_RHD: Tensor, condition: Condition, *, seeds: int | Sequence[int] = 0,
+                   exact: bool | None = None, probes: int = PROBES, steps: int | None = None) -> Tensor:
+    """(R,) log density, in nats and environment units, of what `condition` does not know of x, given what it knows.
+
+    With the observations known it is log p(actions | observations). The known entries of `x_RHD` are not looked at.
+    `seeds` is one for all or one for each row, `steps` is `STEPS` for None; `log_prob` says the rest. Raises ValueError
+    for shapes that do not fit and for numbers that are not finite.
+
+    The density is that of data blurred by the least noise the model was trained on, and a model with few `levels` is
+    asked for noise levels between those that it knows: train in continuous time (`levels=None`) for accurate numbers.
+    """
+    seeds = [fold(seeds, i) for i in range(len(x_RHD))] if isinstance(seeds, int) else list(seeds)
+    x_RHD, condition = x_RHD.to(model.normalizer.shift_D), condition.to(model.device)
+    _check(model, x_RHD, condition, seeds)
+    blur = float((-model.path.log_snr(model.path.snap(torch.zeros(1))) / 2).exp())
+
+    def part(rows: slice) -> Tensor:
+        count, missing = len(x_RHD[rows]), padding(len(x_RHD[rows]))
+        known, x = condition[rows].padded(missing), model.normalizer.normalize(padded(x_RHD[rows]))
+        values = model.normalizer.normalize(known.values_BHD)
+        denoise = model.denoise(values, known.mask_BHD, known.context_BC, clipped=False)
+        x = torch.where(known.mask_BHD, values, x)
+        return log_prob(denoise, model.path, x, ~known.mask_BHD, seeds=[*seeds[rows], *[0] * missing], exact=exact,
+                        probes=probes, steps=STEPS if steps is None else steps, blur=blur)[:count]
+
+    log_p_R = torch.cat([part(slice(i, i + MAX_ROWS)) for i in range(0, len(x_RHD), MAX_ROWS)])
+    return log_p_R - (~condition.mask_BHD * model.normalizer.scale_D.log()).sum((1, 2))
+
+
+def _check(model: Diffusion, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> None:
+    expected = (condition.batch, model.spec.horizon, model.spec.dim)
+    if x_RHD.shape != expected:
+        raise ValueError(f"the trajectories have shape {tuple(x_RHD.shape)}; this condition and model need {expected}")
+    if len(seeds) != len(x_RHD):
+        raise ValueError(f"{len(seeds)} seeds were given for {len(x_RHD)} trajectories; give one each, or a single one")
+    if not torch.isfinite(x_RHD[~condition.mask_BHD]).all():
+        raise ValueError("an unknown entry of the trajectories is NaN or infinite; give finite numbers")
+
+
+def _solve(denoise: Denoise, path: Path, x_RHD: Tensor, unknown_RHD: Tensor, directions: _Directions, blur: float,
+           steps: int) -> Tensor:
+    """From the data to pure noise, whose density is known."""
+    from torchdiffeq import odeint  # it brings scipy.integrate: half a second or more, for those who need it
+
+    count_R = unknown_RHD.sum((1, 2)).to(x_RHD.dtype)
+
+    def rate(w: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """dy / dw, and its divergence."""
+        t = path.time_of(2 * (-w).sinh().log()).view(1)
+        with torch.enable_grad():
+            y = state[0].detach().requires_grad_()
+            x0 = denoise(torch.where(unknown_RHD, path.alpha(t).hypot(path.sigma(t)) * y, x_RHD), t)
+            trace_R = sum((_inner(v, torch.autograd.grad(x0, y, v, retain_graph=True)[0]) for v in directions),
+                          torch.zeros_like(count_R))
+        change = torch.where(unknown_RHD, -w.tanh() * y - x0, 0).detach()
+        return change, -w.tanh() * count_R - trace_R
+
+    w = _grid(path, steps, blur).to(x_RHD)
+    start = (torch.where(unknown_RHD, -w[0].tanh() * x_RHD, x_RHD), torch.zeros_like(count_R))
+    y, change_R = odeint(rate, start, w[[0, -1]], method="rk4", options={"grid_constructor": lambda *_: w})
+    y = torch.where(unknown_RHD, y[-1], 0)
+    return change_R[-1] - _inner(y, y) / 2 + count_R * ((-w[0].tanh()).log() - math.log(2 * math.pi) / 2)
+
+
+def _grid(path: Path, steps: int, blur: float) -> Tensor:
+    """w from where sigma / alpha is `blur` to where the path ends, and in one more step to 0."""
+    t = torch.ones(1, dtype=torch.float64)
+    first, last = -math.asinh(1 / blur), -float(torch.asinh(path.alpha(t) / path.sigma(t)))
+    return torch.cat([torch.linspace(first, last, steps + 1, dtype=t.dtype), 0 * t]).unique()
+
+
+def _inner(a_RHD: Tensor, b_RHD: Tensor) -> Tensor:
+    return (a_RHD * b_RHD).sum((1, 2))
+
+
+class _Directions:
+    """Vectors v of x's shape whose v^T J v add up to the trace of a Jacobian J over the unknown entries.
+
+    The k-th one of an exact row is its k-th unknown entry; those of the other rows are random signs.
+    """
+
+    def __init__(self, unknown_RHD: Tensor, seeds: Sequence[int], exact: bool | None, probes: int,
+                 dtype: torch.dtype):
+        count_R = unknown_RHD.sum((1, 2))
+        exact_R = count_R <= MAX_EXACT if exact is None else torch.full_like(count_R, exact, dtype=torch.bool)
+        self.unknown_RHD, self.exact_R11 = unknown_RHD.to(dtype), exact_R[:, None, None]
+        self.rank_RHD = unknown_RHD.flatten(1).cumsum(1).view_as(unknown_RHD) - 1
+        self.signs_RPHD = self.rank_RHD.new_zeros(len(exact_R), 0, 1, 1)
+        if not exact_R.all():
+            if probes < 1 or len(seeds) != len(exact_R):
+                raise ValueError(f"{probes} probes and {len(seeds)} seeds for {len(exact_R)} rows with too many "
+                                 "unknown entries for an exact divergence; give at least 1 probe and a seed per row")
+            normal = RowNoise(seeds, unknown_RHD.device).normal(probes, *unknown_RHD.shape[1:])
+            self.signs_RPHD = torch.where(normal < 0, -1, 1) / math.sqrt(probes)
+        self.number = max(int((count_R * exact_R).max()), self.signs_RPHD.shape[1])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for k in range(self.number):
+            signs = self.signs_RPHD[:, k] if k < self.signs_RPHD.shape[1] else self.rank_RHD.new_zeros(())
+            yield torch.where(self.exact_R11, self.rank_RHD == k, signs) * self.unknown_RHD

@@ -1,0 +1,61 @@
+"""A mixture of models, which samples as one model does."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..randomness import fold, generator
+from ..trajectory import Condition, TrajectoryModel, cat
+
+
+class Mixture:
+    """Draws each row from one of `models`, chosen by the row's seed with probability proportional to its weight.
+
+    That is exact, whatever the models are: paths, normalisers and kinds may differ. It samples and does not train. A
+    guide tilts each model by itself, and the weights stay. Raises ValueError for models of different specs, and unless
+    there is one weight each, none negative and not all 0.
+    """
+
+    def __init__(self, models: Sequence[TrajectoryModel], weights: Sequence[float]):
+        if len(models) != len(weights) or not all(0 <= w < math.inf for w in weights) or not sum(weights) > 0:
+            raise ValueError(f"a mixture of {len(models)} models has the weights {list(weights)}; give one each, at "
+                             "least 0 and not all 0")
+        for i, model in enumerate(models):
+            if model.spec != models[0].spec:
+                raise ValueError(f"model {i} of the mixture is of {model.spec}; {models[0].spec} is expected")
+        self.models, self.weights, self.spec = list(models), list(weights), models[0].spec
+
+    @property
+    def device(self) -> torch.device:
+        return self.models[0].device
+
+    @property
+    def network_calls(self) -> int:
+        return sum(model.network_calls for model in self.models)
+
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: Any = None,
+               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0) -> Tensor:
+        """(B, N, H, D) in environment units, as `TrajectoryModel.sample`; `guide` is whatever all the models take."""
+        rows = condition.repeat(num_samples)
+        seeds = [fold(seed, i) for i in range(rows.batch)] if isinstance(seed, int) else list(seed)
+        if len(seeds) != rows.batch:
+            raise ValueError(f"{len(seeds)} seeds were given for {rows.batch} samples; give one each, or a single one")
+        chosen = [self._choice(s) for s in seeds]
+        x_RHD = torch.empty_like(rows.values_BHD, device=self.device)
+        for i, model in enumerate(self.models):
+            if mine := [r for r, choice in enumerate(chosen) if choice == i]:
+                x_RHD[mine] = model.sample(cat([rows[r : r + 1] for r in mine]), guide=guide, steps=steps,
+                                           seed=[seeds[r] for r in mine], temperature=temperature)[:, 0].to(x_RHD)
+        return x_RHD.unflatten(0, (condition.batch, num_samples))
+
+    def _choice(self, seed: int) -> int:
+        """The row's model; drawn from another stream than its noise, which has the seed itself."""
+        u = float(torch.rand((), generator=generator(seed, 1), dtype=torch.float64))
+        return bisect(list(accumulate(self.weights))[:-1], u * sum(self.weights))

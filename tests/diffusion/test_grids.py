@@ -1,0 +1,80 @@
+"""Step grids fall from 1 to 0 over times that the path is used at, and are the papers' where a paper gives one."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracle import DOUBLE
+
+from gentraj.diffusion.grids import GRIDS, sampling_times
+from gentraj.diffusion.paths import PATHS
+
+
+@given(st.sampled_from([*GRIDS]), st.sampled_from([*PATHS]), st.none() | st.integers(1, 300), st.data())
+def test_times_fall_from_one_to_zero_over_the_levels(grid: str, name: str, levels: int | None, data: st.DataObject,
+                                                     ) -> None:
+    steps = data.draw(st.integers(1, min(levels or 300, 300)))
+    times = sampling_times(PATHS[name](levels), steps, grid)
+    assert times.shape == (steps + 1,) and times.dtype == torch.float32
+    assert times[0] == 1 and times[-1] == 0 and (times.diff() < 0).all()
+    if levels is not None:
+        torch.testing.assert_close(times * levels, (times * levels).round(), rtol=0, atol=1e-4)
+
+
+@given(st.sampled_from([*GRIDS]), st.sampled_from([*PATHS]), st.integers(1, 100))
+def test_as_many_steps_as_levels_take_every_level(grid: str, name: str, levels: int) -> None:
+    times = sampling_times(PATHS[name](levels), levels, grid)
+    torch.testing.assert_close(times, torch.arange(levels, -1, -1) / levels)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("name", PATHS)
+def test_many_steps_are_still_apart_in_float32(grid: str, name: str) -> None:
+    assert (sampling_times(PATHS[name](), 5000, grid).diff() < 0).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 18])
+def test_karras_is_the_papers_equation(steps: int) -> None:
+    """Karras et al. 2022, equation 5, with sigma from 80 to 0.002 and rho = 7, and then 0."""
+    path, ramp = PATHS["edm"](), torch.linspace(0, 1, steps, dtype=DOUBLE)
+    expected = (80 ** (1 / 7) + ramp * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    sigma = path.sigma(sampling_times(path, steps, "karras").double())
+    torch.testing.assert_close(sigma, torch.cat([expected, torch.zeros(1)]), rtol=1e-3, atol=0)
+
+
+def test_karras_is_in_sigma_by_alpha_on_other_paths() -> None:
+    edm, flow = PATHS["edm"](), PATHS["flow"]()
+    times, others = sampling_times(edm, 18, "karras").double(), sampling_times(flow, 18, "karras").double()
+    # but for the first: flow starts where sigma / alpha is infinite
+    torch.testing.assert_close((others / (1 - others))[1:], edm.sigma(times)[1:], rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_log_snr_steps_are_even(name: str) -> None:
+    log_snr = PATHS[name]().log_snr(sampling_times(PATHS[name](), 12, "log-snr").double()[1:-1])
+    torch.testing.assert_close(log_snr.diff(), log_snr.diff().mean().expand(10), rtol=1e-3, atol=0)
+
+
+def test_uniform_and_quadratic_are_in_t() -> None:
+    u = torch.linspace(1, 0, 8)
+    torch.testing.assert_close(sampling_times(PATHS["flow"](), 7, "uniform"), u)
+    torch.testing.assert_close(sampling_times(PATHS["flow"](), 7, "quadratic"), u**2)
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+@pytest.mark.parametrize("levels", [None, 20])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_fewer_steps_than_one_are_refused(steps: int, levels: int | None, grid: str) -> None:
+    with pytest.raises(ValueError, match=f"^{steps} sampling steps; give at least 1$"):
+        sampling_times(PATHS["vp-cosine"](levels), steps, grid)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_more_steps_than_levels_are_refused(grid: str) -> None:
+    with pytest.raises(ValueError, match=r"^21 sampling steps; this path has 20 levels, give 1\.\.20$"):
+        sampling_times(PATHS["vp-cosine"](20), 21, grid)
+
+
+def test_an_unknown_grid_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=f"^unknown step grid 'even'; known: {', '.join(GRIDS)}$"):
+        sampling_times(PATHS["flow"](), 5, "even")

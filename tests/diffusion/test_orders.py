@@ -1,0 +1,95 @@
+"""Every sampler converges at the order that it declares here, on every path, to the closed form of a Gaussian.
+
+`python tests/diffusion/test_orders.py` prints the tables of docs/diffusion.md.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+import torch
+from oracle import DOUBLE, GAUSSIAN, gaussian, moments
+from torch import Tensor
+
+from gentraj.diffusion.grids import sampling_times
+from gentraj.diffusion.paths import PATHS, Path
+from gentraj.diffusion.samplers import SAMPLERS, Sampler
+
+SPECTRA = {"well": torch.logspace(-1, 0, 6, dtype=DOUBLE), "ill": torch.logspace(-4, 0, 9, dtype=DOUBLE)}
+
+
+class Order(NamedTuple):
+    """Least and most of log2(error at `steps` / error at 2 `steps`)."""
+
+    steps: int
+    least: float
+    most: float
+
+
+# For those that draw no noise this is the order for the probability-flow ODE, for the others the weak order.
+ORDERS = {
+    "ddpm": Order(128, 0.9, 1.1),
+    "ddim": Order(128, 0.9, 1.1),
+    "euler": Order(128, 0.9, 1.1),
+    "heun": Order(128, 1.8, 2.2),
+    "euler-maruyama": Order(128, 0.9, 1.1),
+    # First order. The corrector undoes most of the predictor's error and leaves its own, of the other sign and at most
+    # snr^2 / 2 = 1.3 % of the standard deviation, so that at these steps the error falls faster.
+    "predictor-corrector": Order(128, 0.9, 2.2),
+    "dpmpp-2m": Order(512, 1.8, 2.2),  # on flow and vp-cosine log(N) / N^2: the first steps are long in the log SNR
+    "dpmpp-2m-sde": Order(256, 1.8, 2.2),
+    "unipc": Order(256, 1.8, 3.2),  # its corrector adds an order
+}
+
+
+def test_every_sampler_declares_its_order() -> None:
+    assert set(ORDERS) == set(SAMPLERS)
+
+
+def error(sampler: Sampler, path: Path, steps: int) -> Tensor:
+    """(2,) relative error of the standard deviations that come from the exact marginal at t = 1, per spectrum."""
+    times = (1 - torch.arange(steps + 1, dtype=DOUBLE) / steps) ** 4  # smooth where sigma grows as the root of t
+    variances = torch.cat([*SPECTRA.values()])
+    target = gaussian(torch.zeros_like(variances), torch.eye(len(variances), dtype=DOUBLE), variances)
+    at_start = (path.alpha(times[:1]) ** 2 * variances + path.sigma(times[:1]) ** 2).sqrt()
+    found = moments(sampler, target, path, times, at_start)[1]
+    errors = ((found / variances).sqrt() - 1).split([len(v) for v in SPECTRA.values()])
+    return torch.stack([e.square().mean().sqrt() for e in errors])
+
+
+def measured(sampler: str, path: str) -> tuple[Tensor, Tensor]:
+    """(2,) order, and (2,) error at the finer steps, per spectrum."""
+    steps = ORDERS[sampler].steps
+    coarse, fine = (error(SAMPLERS[sampler], PATHS[path](), n) for n in (steps, 2 * steps))
+    return (coarse / fine).log2(), fine
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("path", PATHS)
+def test_the_error_falls_at_the_order_of_the_method(path: str, sampler: str) -> None:
+    orders, fine = measured(sampler, path)
+    for spectrum, order in zip(SPECTRA, orders.tolist(), strict=True):
+        within = ORDERS[sampler].least <= order <= ORDERS[sampler].most
+        assert within, f"{sampler} on {path}, {spectrum}-conditioned: {order:.2f}"
+    assert fine.max() < 0.05
+
+
+def few(sampler: str, path: str, steps: int) -> float:
+    """Largest relative error of a standard deviation, from noise as a model starts from."""
+    times = sampling_times(PATHS[path](), steps, "quadratic").double()
+    found = moments(SAMPLERS[sampler], GAUSSIAN, PATHS[path](), times, PATHS[path]().sigma(times[:1]))[1]
+    return ((found / GAUSSIAN.variances_KD[0]).sqrt() - 1).abs().max().item()
+
+
+def tables() -> Iterator[str]:
+    for sampler, order in ORDERS.items():
+        orders, errors = (torch.stack(each) for each in zip(*(measured(sampler, path) for path in PATHS), strict=True))
+        ranges = [f"{low:.2f} .. {high:.2f}" for low, high in zip(orders.amin(0), orders.amax(0), strict=True)]
+        yield f"| `{sampler}` | {2 * order.steps} | {' | '.join(ranges)} | {errors.max():.0e} |"
+    for sampler in ORDERS:
+        cells = [f"{100 * few(sampler, path, n):.1f}" for path in ("vp-cosine", "flow") for n in (5, 10, 20, 50)]
+        yield f"| `{sampler}` | {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    print(*tables(), sep="\n")
