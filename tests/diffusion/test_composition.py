@@ -1,0 +1,199 @@
+"""Contexts and models put together: closed forms, and equality where one of them is left alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from guided import COMBINATIONS, NORMALIZER, SIZE, SPEC, exact, flattened, moments, off, tiny
+from oracle import DOUBLE, GAUSSIAN, Mixture, gaussian, normals, rotation
+from torch import Tensor
+
+from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
+from gentraj.diffusion.denoiser import Denoise
+from gentraj.diffusion.guidance import Energy
+from gentraj.diffusion.mixture import Mixture as ModelMixture
+from gentraj.normalize import Normalizer
+from gentraj.trajectory import Condition, TrajectorySpec
+
+DIRECT = torch.tensor([0.5, -1.0])
+
+
+def with_context(rows: int) -> Condition:
+    """Different starts and contexts."""
+    condition = Condition.unknown(SPEC, rows).with_obs(0, normals(rows, 2).float())
+    return replace(condition, context_BC=normals(rows, 2, seed=3).float())
+
+
+@pytest.mark.parametrize("weight", [-1.0, 0.5, 3.0])
+@pytest.mark.parametrize(("path", "sampler", "grid", "steps"), COMBINATIONS[::3])
+def test_classifier_free_guidance_of_two_gaussians(path: str, sampler: str, grid: str, steps: int,
+                                                   weight: float) -> None:
+    """Of one covariance: then p^(1 - w) q^w is a Gaussian at every noise level, its mean on their line."""
+    other = replace(GAUSSIAN, means_KD=normals(1, SIZE, seed=4))
+    found = moments(exact(GAUSSIAN, path, [other]), [ClassifierFree(weight)], sampler, grid, steps, context=0)
+    assert off(found, torch.lerp(GAUSSIAN.mean, other.mean, weight), GAUSSIAN.covariance) < 0.03
+
+
+def test_several_contexts_of_a_gaussian() -> None:
+    others = [replace(GAUSSIAN, means_KD=normals(1, SIZE, seed=seed)) for seed in (4, 5)]
+    contexts = Contexts([(torch.tensor([0.0]), 0.7), (torch.tensor([1.0]), 1.5)])
+    found = moments(exact(GAUSSIAN, "flow", others), [contexts], "heun", "uniform", 40)
+    mean = GAUSSIAN.mean + 0.7 * (others[0].mean - GAUSSIAN.mean) + 1.5 * (others[1].mean - GAUSSIAN.mean)
+    assert off(found, mean, GAUSSIAN.covariance) < 0.03
+
+
+def test_weight_one_is_bit_equal_to_the_condition_and_zero_to_none() -> None:
+    model, condition = tiny(), with_context(3)
+    none = replace(condition, context_BC=None)
+    conditional, unconditional = model.sample(condition), model.sample(none)
+    assert not torch.equal(conditional, unconditional)
+    assert torch.equal(model.sample(condition, guide=ClassifierFree(1.0)), conditional)
+    assert torch.equal(model.sample(condition, guide=ClassifierFree(0.0)), unconditional)
+    assert torch.equal(model.sample(condition, guide=ClassifierFree(3.0, interval=(0.0, 0.0))), conditional)
+    same = replace(condition, context_BC=DIRECT.expand(3, 2))
+    assert torch.equal(model.sample(none, guide=Contexts([(DIRECT, 1.0)])), model.sample(same))
+
+
+@pytest.mark.parametrize(("weight", "calls"), [(0.0, 3), (1.0, 3), (2.0, 6)])
+def test_a_part_without_weight_is_not_asked(weight: float, calls: int) -> None:
+    model = tiny(sampler="ddim")
+    model.sample(with_context(3), guide=ClassifierFree(weight), steps=3)
+    assert model.network_calls == calls
+
+
+def test_contexts_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"give Condition.context_BC, shape \(B, C\)"):
+        tiny().sample(Condition.unknown(SPEC), guide=ClassifierFree(2.0))
+    with pytest.raises(ValueError, match="give that context as one of these"):
+        tiny().sample(with_context(2), guide=Contexts([(DIRECT, 1.0)]))
+    for contexts in ([], [(DIRECT[None], 1.0)], [(DIRECT, math.nan)]):
+        with pytest.raises(ValueError, match=r"Contexts are .* finite weights are expected"):
+            Contexts(contexts)
+
+
+WIDE = gaussian(normals(SIZE, seed=21), rotation(SIZE, 3), torch.logspace(-0.5, 1, SIZE, dtype=DOUBLE))
+TURNED = gaussian(normals(SIZE, seed=22), rotation(SIZE, 4), torch.logspace(-1.5, 0, SIZE, dtype=DOUBLE))
+
+
+def product(*parts: tuple[Mixture, float]) -> tuple[Tensor, Tensor]:
+    precisions = [w * torch.linalg.inv(part.covariance) for part, w in parts]
+    covariance = torch.linalg.inv(torch.stack(precisions).sum(0))
+    return covariance @ sum(p @ part.mean for p, (part, _) in zip(precisions, parts, strict=True)), covariance
+
+
+@pytest.mark.parametrize(("path", "others", "weights"), [
+    ("vp-cosine", "vp-cosine", (1.0, 1.0)), ("flow", "flow", (1.0, 0.3)), ("flow", "flow", (0.2, 0.5)),
+    ("edm", "flow", (1.0, 1.0)), ("flow", "edm", (0.4, 2.0))])
+def test_a_product_of_two_gaussians(path: str, others: str, weights: tuple[float, float]) -> None:
+    plugin = Product([exact(TURNED, others)], weights[1:], weights[0], iterations=12)
+    found = moments(exact(GAUSSIAN, path), [plugin], "heun", "log-snr", 40)
+    assert off(found, *product((GAUSSIAN, weights[0]), (TURNED, weights[1]))) < 0.03
+
+
+def test_a_product_of_three_gaussians() -> None:
+    plugin = Product([exact(TURNED, "flow"), exact(WIDE, "flow")], [1.0, 2.0], iterations=24)
+    found = moments(exact(GAUSSIAN, "flow"), [plugin], "heun", "log-snr", 40)
+    assert off(found, *product((GAUSSIAN, 1.0), (TURNED, 1.0), (WIDE, 2.0))) < 0.03
+
+
+def test_a_product_of_equal_covariances_needs_no_precisions() -> None:
+    other = replace(GAUSSIAN, means_KD=normals(1, SIZE, seed=4))
+    for own, weight in ((1.0, 1.0), (1.0, -0.4)):
+        plugin = Product([exact(other, "flow")], [weight], own, iterations=0)
+        found = moments(exact(GAUSSIAN, "flow"), [plugin], "heun", "uniform", 40)
+        assert off(found, *product((GAUSSIAN, own), (other, weight))) < 0.03
+
+
+@pytest.mark.parametrize("iterations", [0, 12])
+@pytest.mark.parametrize("weight", [1.0, -0.3])
+def test_the_score_of_a_product_is_the_sum_of_scores_where_noise_ends(weight: float, iterations: int) -> None:
+    """Of mixtures as well."""
+    two = [Mixture(torch.tensor([0.4, 0.6], dtype=DOUBLE), normals(2, SIZE, seed=s) / 2,
+                   torch.stack([rotation(SIZE, s), rotation(SIZE, s + 1)]), torch.full((2, SIZE), 0.5, dtype=DOUBLE))
+           for s in (1, 5)]
+    models, t = [exact(target, "vp-cosine") for target in two], torch.tensor([4e-3], dtype=DOUBLE)
+    alpha, sigma = models[0].path.alpha(t), models[0].path.sigma(t)
+    x, sampling = normals(9, 4, 3), models[0].sampling(Condition.unknown(SPEC, 9))
+
+    def score(denoise: Denoise) -> Tensor:
+        return (alpha * denoise(x, t) - x) / sigma**2
+
+    plain = [model.denoise(x, x) for model in models]
+    together = Product(models[1:], [weight], iterations=iterations).wrap(plain[0], sampling)
+    torch.testing.assert_close(score(together), score(plain[0]) + weight * score(plain[1]), rtol=0.02, atol=0.02)
+
+
+def test_products_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 models and 1 weights"):
+        Product([tiny(), tiny()], [1.0])
+    with pytest.raises(ValueError, match="add up to 0; more than 0 is expected"):
+        Product([tiny()], [-1.0])
+    other = replace(exact(GAUSSIAN, "flow"), normalizer=Normalizer(torch.zeros(3), torch.ones(3)))
+    with pytest.raises(ValueError, match="model 0 of Product normalises by other shifts or scales"):
+        tiny().sample(with_context(2), guide=Product([other], [1.0]))
+    other = replace(exact(GAUSSIAN, "flow"), spec=TrajectorySpec(2, 1, 8))
+    with pytest.raises(ValueError, match=r"model 0 of Product is of .*horizon=8"):
+        tiny().sample(with_context(2), guide=Product([other], [1.0]))
+
+
+@dataclass
+class Constant:
+    """A model that draws one number."""
+
+    value: float
+    spec: TrajectorySpec = SPEC
+    network_calls: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def sample(self, condition: Condition, num_samples: int = 1, **_: object) -> Tensor:
+        return torch.full((condition.batch, num_samples, SPEC.horizon, SPEC.dim), self.value)
+
+
+def test_a_mixture_draws_its_models_by_weight() -> None:
+    mixture = ModelMixture([Constant(0), Constant(1), Constant(2), Constant(3)], [1.0, 0.0, 3.0, 4.0])  # type: ignore
+    drawn = mixture.sample(Condition.unknown(SPEC, 40), 100, seed=3)[..., 0, 0].flatten().long()
+    shares = torch.bincount(drawn, minlength=4) / 4000
+    torch.testing.assert_close(shares, torch.tensor([0.125, 0, 0.375, 0.5]), rtol=0, atol=0.03)  # 4 standard errors
+
+
+def test_a_row_of_a_mixture_is_what_its_model_draws() -> None:
+    """Whatever the model's path and normaliser, and however many rows there are."""
+    models = [tiny(), tiny(1, path="edm", sampler="heun")]
+    models[1].normalizer = Normalizer(torch.ones(3), torch.full((3,), 3.0))
+    mixture, condition, seeds = ModelMixture(models, [1.0, 1.0]), with_context(30), list(range(30))
+    guide = Energy(lambda x: -(x[:, -1, :2] - 1).square().sum(-1))
+    x = mixture.sample(condition, seed=seeds, guide=guide, steps=2)
+    each = torch.stack([model.sample(condition, seed=seeds, guide=guide, steps=2) for model in models])
+    chosen = (each - x).abs().amax((2, 3, 4)).argmin(0)
+    assert 5 < chosen.sum() < 25
+    torch.testing.assert_close(x, each[chosen, torch.arange(30)], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(mixture.sample(condition[:4], seed=seeds[:4], guide=guide, steps=2), x[:4], rtol=1e-4,
+                               atol=1e-4)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, math.nan]])
+def test_a_mixture_without_proper_weights_is_refused(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="a mixture of 2 models has the weights"):
+        ModelMixture([tiny(), tiny()], weights)
+
+
+def test_a_mixture_of_other_specs_or_with_too_few_seeds_is_refused() -> None:
+    other = Constant(0, TrajectorySpec(2, 1, 8))
+    with pytest.raises(ValueError, match=r"model 1 of the mixture is of .*horizon=8"):
+        ModelMixture([tiny(), other], [1.0, 1.0])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="1 seeds were given for 4 samples"):
+        ModelMixture([tiny()], [1.0]).sample(Condition.unknown(SPEC, 2), 2, seed=[1])
+
+
+def test_helpers_agree_with_the_closed_form() -> None:
+    """What the tests above rest on: unguided, the exact moments are those of the target."""
+    model = exact(GAUSSIAN, "flow")
+    assert off(moments(model, [], "heun", "uniform", 40), GAUSSIAN.mean, GAUSSIAN.covariance) < 0.01
+    x = NORMALIZER.normalize(torch.ones(1, 4, 3))
+    assert torch.equal(flattened(lambda y, t: y)(x, x), x)

@@ -1,0 +1,229 @@
+"""Energies: what they tilt a Gaussian to, what they leave alone, and what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from guided import COMBINATIONS, NORMALIZER, SIZE, SPEC, exact, guided, moments, off, tiny
+from oracle import DOUBLE, GAUSSIAN, normals, rotation
+from torch import Tensor
+
+from gentraj.diffusion.composition import ClassifierFree
+from gentraj.diffusion.grids import sampling_times
+from gentraj.diffusion.guidance import Energy, as_plugins
+from gentraj.diffusion.posterior import covariance, proximal
+from gentraj.trajectory import Condition
+
+TARGET = normals(SIZE, seed=9)
+TURN = rotation(SIZE, 7)
+GOAL = torch.zeros(SIZE, dtype=DOUBLE)
+GOAL[9:11] = 20  # the observation of the last row
+PRECISIONS = {"full": TURN @ torch.logspace(-1, 1.5, SIZE, dtype=DOUBLE).diag() @ TURN.T, "goal": GOAL.diag()}
+
+
+def quadratic(precision: Tensor) -> Callable[[Tensor], Tensor]:
+    """An energy in environment units that is - d^T precision d / 2 in normalised ones, d from TARGET."""
+
+    def energy(x_RHD: Tensor) -> Tensor:
+        d = NORMALIZER.normalize(x_RHD).flatten(1) - TARGET
+        return -torch.einsum("ri,ij,rj->r", d, precision, d) / 2
+
+    return energy
+
+
+def tilted(precision: Tensor) -> tuple[Tensor, Tensor]:
+    before = torch.linalg.inv(GAUSSIAN.covariance)
+    after = torch.linalg.inv(before + precision)
+    return after @ (before @ GAUSSIAN.mean + precision @ TARGET), after
+
+
+@pytest.mark.parametrize(("kind", "iterations"), [("full", SIZE), ("goal", 2)])
+@pytest.mark.parametrize(("path", "sampler", "grid", "steps"), COMBINATIONS)
+def test_a_quadratic_energy_tilts_a_gaussian(path: str, sampler: str, grid: str, steps: int, kind: str,
+                                             iterations: int) -> None:
+    energy = Energy(quadratic(PRECISIONS[kind]), iterations=iterations)
+    found = moments(exact(GAUSSIAN, path), [energy], sampler, grid, steps)
+    assert off(found, *tilted(PRECISIONS[kind])) < 0.03
+
+
+def test_an_explicit_step_is_exact_for_linear_energies_only() -> None:
+    linear = lambda x: 0.5 * (NORMALIZER.normalize(x).flatten(1) @ TARGET)  # noqa: E731
+    sample = partial(moments, exact(GAUSSIAN, "flow"), sampler="heun", grid="uniform", steps=40)
+    mean = GAUSSIAN.mean + 0.5 * GAUSSIAN.covariance @ TARGET
+    assert off(sample([Energy(linear, iterations=0)]), mean, GAUSSIAN.covariance) < 0.03
+    assert off(sample([Energy(linear)]), mean, GAUSSIAN.covariance) < 0.03
+    assert off(sample([Energy(quadratic(PRECISIONS["goal"]), iterations=0)]), *tilted(PRECISIONS["goal"])) > 0.3
+
+
+def test_two_linear_energies_add_up() -> None:
+    parts = [lambda x: x[:, 3, 0], lambda x: 0.5 * x[:, 1, 2]]
+    sample = partial(moments, exact(GAUSSIAN, "flow"), sampler="heun", grid="uniform", steps=5)
+    one = sample([Energy(lambda x: parts[0](x) + parts[1](x))])
+    torch.testing.assert_close(sample([Energy(part) for part in parts]), one)
+
+
+def test_at_the_noisy_sample_the_gradient_adds_to_the_score() -> None:
+    """x0' = x0 + scale sigma^2 / alpha * gradient of the energy at x."""
+    model, t = exact(GAUSSIAN, "vp-cosine"), torch.tensor([0.6], dtype=DOUBLE)
+    x, sampling = normals(5, 4, 3), model.sampling(Condition.unknown(SPEC, 5))
+    denoise, precision = sampling.denoiser(None), PRECISIONS["full"]
+    found = Energy(quadratic(precision), scale=0.3, at="noisy").wrap(denoise, sampling)(x, t)
+    gradient = ((TARGET - x.flatten(1)) @ precision).view_as(x)
+    torch.testing.assert_close(found, denoise(x, t) + 0.3 * model.path.sigma(t)**2 / model.path.alpha(t) * gradient)
+
+
+@pytest.mark.parametrize("curvature", [-30.0, -1.0, 0.0, 0.4])
+def test_a_proximal_step_solves_its_equation(curvature: float) -> None:
+    """Rows have different covariances, Hessians and gradients; a Hessian may curve up, if Sigma^-1 does more."""
+    rows, size = 7, 6
+    root = normals(rows, size, size, seed=1)
+    sigma = root @ root.mT / size
+    sigma = sigma / torch.linalg.matrix_norm(sigma, 2)[:, None, None]
+    hessian = curvature * (lambda a: a @ a.mT / torch.linalg.matrix_norm(a @ a.mT, 2)[:, None, None])(
+        normals(rows, size, 3, seed=2))
+    gradient = normals(rows, size, 1, seed=3)
+    found = proximal(gradient, lambda v: hessian @ v, lambda v: sigma @ v, iterations=2 * size)
+    solved = sigma @ torch.linalg.solve(torch.eye(size) - hessian @ sigma, gradient)
+    torch.testing.assert_close(found, solved, rtol=1e-4, atol=1e-4)
+
+
+def test_where_the_energy_curves_up_too_much_the_step_is_explicit() -> None:
+    gradient, sigma = normals(5, 4, 3), 0.5
+    found = proximal(gradient, lambda v: 100 * v, lambda v: sigma * v, iterations=4)
+    assert torch.equal(found, sigma * gradient)
+
+
+def test_a_row_does_not_change_the_step_of_another() -> None:
+    """One converges at once, the other does not."""
+    scales = torch.logspace(-2, 0, SIZE, dtype=DOUBLE).view(1, 4, 3)
+    gradient = torch.cat([torch.ones(1, 4, 3, dtype=DOUBLE) * (scales == 1), normals(1, 4, 3)])
+    step = lambda g: proximal(g, lambda v: -5 * v, lambda v: scales * v, iterations=5)  # noqa: E731
+    torch.testing.assert_close(step(gradient), torch.cat([step(gradient[:1]), step(gradient[1:])]))
+
+
+def test_known_entries_do_not_move_and_the_energy_sees_them_as_they_are() -> None:
+    seen, model = [], exact(GAUSSIAN, "vp-cosine")
+    condition = Condition.unknown(SPEC, 3).with_obs(0, torch.tensor([4.0, 5.0]))
+    sampling = model.sampling(condition)
+
+    def energy(x: Tensor) -> Tensor:
+        seen.append(x.detach())
+        return -x.square().sum((1, 2))
+
+    mask, values = condition.mask_BHD, NORMALIZER.normalize(condition.values_BHD)
+    for at in ("denoised", "noisy"):
+        x0 = Energy(energy, at=at).wrap(sampling.denoiser(None), sampling)(normals(3, 4, 3), torch.tensor([0.5]))
+        assert torch.equal(x0[mask].float(), values[mask])
+    for x in seen:
+        torch.testing.assert_close(x[:, 0, :2].float(), torch.tensor([4.0, 5.0]).expand(3, 2))
+
+
+def test_an_energy_guides_in_its_interval_only() -> None:
+    model = exact(GAUSSIAN, "vp-cosine")
+    sampling = model.sampling(Condition.unknown(SPEC, 3))
+    plain = sampling.denoiser(None)
+    energy = Energy(lambda x: x.sum((1, 2)), interval=(0.2, 0.6)).wrap(plain, sampling)
+    x, t = normals(3, 4, 3), torch.tensor([0.1, 0.5, 0.7], dtype=DOUBLE)
+    for row, inside in enumerate([False, True, False]):
+        at = t[row : row + 1]
+        assert torch.equal(energy(x, at), plain(x, at)) != inside
+    by_row = Energy(lambda x: x.sum((1, 2)), interval=(0.2, 0.6)).wrap(lambda x, t: x, sampling)(x, t)
+    assert torch.equal(by_row[[0, 2]], x[[0, 2]]) and not torch.equal(by_row[1], x[1])
+
+
+def test_scale_zero_is_bit_equal_to_no_guide() -> None:
+    model, condition = tiny(), Condition.unknown(SPEC, 2).with_obs(0, torch.ones(2))
+    plain = model.sample(condition, 3)
+    assert torch.equal(model.sample(condition, 3, guide=Energy(lambda x: x.sum((1, 2)), scale=0)), plain)
+    assert not torch.equal(model.sample(condition, 3, guide=lambda x: x.sum((1, 2))), plain)
+
+
+def test_an_energy_raises_what_it_scores() -> None:
+    model, condition = tiny(), Condition.unknown(SPEC, 40)
+    energy = lambda x: -(x[:, -1, 0] - 1.5).square()  # noqa: E731
+    before, after = (energy(model.sample(condition, guide=guide)[:, 0]) for guide in (None, Energy(energy, 20)))
+    assert after.mean() > before.mean() + 0.1
+
+
+@pytest.mark.parametrize("scale", [1e4, 1e12, 1e30])
+@pytest.mark.parametrize("kind", ["linear", "quadratic", "curved up"])
+def test_a_huge_scale_stays_finite_or_stops(kind: str, scale: float) -> None:
+    energy = {"linear": lambda x: x.sum((1, 2)), "quadratic": lambda x: -x.square().sum((1, 2)),
+              "curved up": lambda x: x.square().sum((1, 2))}[kind]
+    try:
+        assert torch.isfinite(tiny().sample(Condition.unknown(SPEC, 2), guide=Energy(energy, scale))).all()
+    except ValueError as error:
+        assert "finite" in str(error) and "\n" not in str(error)
+
+
+def failing(x: Tensor) -> Tensor:
+    raise KeyError("no such goal")
+
+
+BAD = {
+    "a number a step": (lambda x: x.sum(-1), r"returned shape \(16, 4\) .* shape \(16,\), is expected"),
+    "one number": (lambda x: x.sum(), r"returned shape \(\) .* one score each"),
+    "no tensor": (lambda x: 3.0, "returned 3.0 for .* one score each"),
+    "NaN": (lambda x: x.sum((1, 2)) * float("nan"), "score is not finite in 16 of 16"),
+    "infinite": (lambda x: x.sum((1, 2)) / 0, "score is not finite"),
+    "infinite slope": (lambda x: (0 * x).abs().sqrt().sum((1, 2)), "gradient is not finite"),
+    "cut": (lambda x: x.detach().sum((1, 2)), "has no gradient: .* differentiable torch operations"),
+    "another thing's": (lambda x: torch.ones(len(x), requires_grad=True) * 2, "has no gradient"),
+    "raises": (failing, "the guide raised KeyError: 'no such goal'; it was given trajectories of shape"),
+}
+
+
+@pytest.mark.parametrize("at", ["denoised", "noisy"])
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_guide_is_refused_in_one_line(kind: str, at: str) -> None:
+    energy, message = BAD[kind]
+    with pytest.raises(ValueError, match=message) as caught:
+        tiny().sample(Condition.unknown(SPEC), guide=Energy(energy, at=at))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_energy_after_a_plugin_without_gradient_says_so() -> None:
+    model = exact(GAUSSIAN, "vp-cosine")
+    sampling = model.sampling(Condition.unknown(SPEC, 2))
+    after = Energy(lambda x: x.sum((1, 2))).wrap(lambda x, t: x.detach(), sampling)
+    with pytest.raises(ValueError, match="an earlier plug-in cut it"):
+        after(normals(2, 4, 3), torch.tensor([0.5]))
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"at": "clean"}, "Energy.at is 'clean'; denoised or noisy is expected"),
+    ({"interval": (0.6, 0.2)}, r"Energy.interval is \(0.6, 0.2\); two rising times"),
+    ({"iterations": -1}, "Energy.iterations is -1"),
+    ({"scale": float("nan")}, "Energy.scale is nan"),
+])
+def test_impossible_settings_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Energy(lambda x: x.sum((1, 2)), **settings)
+
+
+def test_what_is_no_guide_is_refused() -> None:
+    with pytest.raises(TypeError, match="a guide is 'up'; an energy"):
+        as_plugins(["up"])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="ClassifierFree replaces what the model denoises; put it first"):
+        as_plugins([Energy(lambda x: x.sum((1, 2))), ClassifierFree(2.0)])
+
+
+def test_no_graph_is_left_behind() -> None:
+    """Samplers keep what was denoised; a graph with it would keep a network's activations of every step."""
+    model, times = exact(GAUSSIAN, "flow"), sampling_times(exact(GAUSSIAN, "flow").path, 3)
+    x = guided(model, [Energy(lambda x: x.sum((1, 2)))], "ddim", normals(2, 4, 3), times, lambda: normals(2, 4, 3))
+    assert not x.requires_grad
+
+
+def test_a_covariance_is_the_posteriors() -> None:
+    """sigma^2 / alpha d x0 / dx of the closed form is (C^-1 + alpha^2 / sigma^2)^-1."""
+    model, t = exact(GAUSSIAN, "vp-cosine"), torch.tensor([0.4], dtype=DOUBLE)
+    alpha, sigma = model.path.alpha(t), model.path.sigma(t)
+    x = normals(SIZE, 4, 3).requires_grad_()
+    x0 = model.denoise(x, x)(x, t)
+    found = covariance(x, x0, sigma**2 / alpha)(torch.eye(SIZE, dtype=DOUBLE).view(SIZE, 4, 3)).flatten(1)
+    posterior = torch.linalg.inv(torch.linalg.inv(GAUSSIAN.covariance) + (alpha / sigma) ** 2 * torch.eye(SIZE))
+    torch.testing.assert_close(found, posterior)

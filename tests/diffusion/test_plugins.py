@@ -1,0 +1,74 @@
+"""What every plug-in keeps, with every sampler and on every path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from guided import SPEC, tiny
+from oracle import normals
+
+from gentraj.diffusion import composition, guidance, nearest_data
+from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
+from gentraj.diffusion.guidance import Energy
+from gentraj.diffusion.nearest_data import NearestData
+from gentraj.diffusion.paths import PATHS
+from gentraj.diffusion.plugin import Plugin
+from gentraj.diffusion.samplers import SAMPLERS
+from gentraj.trajectory import Condition
+
+MODULES = [module.__name__ for module in (composition, guidance, nearest_data)]
+PLUGINS: dict[str, Callable[[], Plugin]] = {
+    "Energy": lambda: Energy(lambda x: -(x[:, -1, :2] - 1).square().sum(-1)),
+    "Energy, explicit": lambda: Energy(lambda x: x.sum((1, 2)), iterations=0),
+    "Energy, noisy": lambda: Energy(lambda x: x.sum((1, 2)), scale=0.01, at="noisy"),
+    "ClassifierFree": lambda: ClassifierFree(1.5),
+    "Contexts": lambda: Contexts([(torch.tensor([0.5, -1.0]), 1.2), (torch.ones(2), 0.4)]),
+    "Product": lambda: Product([tiny(1)], [0.5]),
+    "Product, away": lambda: Product([tiny(1)], [-0.5]),
+    "NearestData": lambda: NearestData(normals(40, 4, 3).float(), neighbours=6, rank=2),
+}
+
+
+def known(plugin: str, rows: int) -> Condition:
+    """Different starts, one goal, and a context where the plug-in wants it."""
+    condition = Condition.unknown(SPEC, rows).with_obs(0, normals(50, 2)[:rows].float())
+    condition = condition.with_obs(-1, torch.tensor([0.3]), dims=(1,))
+    return condition if plugin == "Contexts" else replace(condition, context_BC=normals(50, 2, seed=3)[:rows].float())
+
+
+def test_every_plugin_is_tested_below() -> None:
+    def below(kind: type) -> set[str]:
+        own = {kind.__name__} if kind.__module__ in MODULES else set()
+        return own.union(*map(below, kind.__subclasses__()))
+
+    ours = below(Plugin) - {"FromModel"}
+    assert {name.split(",")[0] for name in PLUGINS} >= ours
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("name", PLUGINS)
+def test_known_entries_stay_and_rows_are_independent(name: str, sampler: str) -> None:
+    model, plugin = tiny(sampler=sampler), PLUGINS[name]()
+    condition = known(name, 20)
+    many = model.sample(condition, guide=plugin, seed=list(range(20)))
+    assert torch.isfinite(many).all() and not torch.equal(many, model.sample(condition, seed=list(range(20))))
+    assert torch.equal(many[:, 0][condition.mask_BHD], condition.values_BHD[condition.mask_BHD])
+    few = model.sample(condition[:3], guide=plugin, seed=[0, 1, 2])
+    torch.testing.assert_close(few, many[:3], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", PLUGINS)
+def test_every_plugin_works_on_every_path(name: str, path: str) -> None:
+    for levels in (None, 10):
+        model = tiny(path=path, levels=levels, prediction="v", sampler="ddim")
+        assert torch.isfinite(model.sample(known(name, 2), guide=PLUGINS[name](), steps=2)).all()
+
+
+def test_plugins_work_together() -> None:
+    names = "ClassifierFree", "Energy, noisy", "Energy", "NearestData", "Energy, explicit"
+    guides = [PLUGINS[name]() for name in names]
+    assert torch.isfinite(tiny().sample(known("ClassifierFree", 3), guide=guides)).all()
