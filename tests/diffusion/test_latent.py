@@ -1,0 +1,298 @@
+"""`LatentDiffusion` as a `TrajectoryModel`: the contract of `Diffusion`, and what only a latent model has to show."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from gentraj.conditioning import ConditionMix
+from gentraj.config import from_json, to_json
+from gentraj.diffusion import DiffusionConfig
+from gentraj.diffusion.composition import ClassifierFree
+from gentraj.diffusion.denoiser import Denoise
+from gentraj.diffusion.guidance import Energy
+from gentraj.diffusion.latent import LatentDiffusion, LatentDiffusionConfig, gaussian_kl
+from gentraj.diffusion.plugin import Plugin, Sampling
+from gentraj.networks import DiTConfig, ResidualMLPConfig, TemporalUNetConfig
+from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
+from gentraj.networks.vae import VAEConfig
+from gentraj.normalize import Normalizer
+from gentraj.randomness import generator
+from gentraj.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
+from gentraj.trajectory import Batch, Condition, TrajectorySpec
+
+SPEC = TrajectorySpec(obs_dim=3, act_dim=2, horizon=8)
+PRIOR = DiffusionConfig(TemporalUNetConfig(8, (1, 2)), clip=4.0, steps=3)
+Learned = tuple[LatentDiffusion, list[dict[str, float]]]  # a model and the metrics of each of its updates
+CONFIG = LatentDiffusionConfig(VAEConfig(latent=3, width=8), PRIOR)
+
+
+def make(config: LatentDiffusionConfig = CONFIG, context: int = 0) -> LatentDiffusion:
+    torch.manual_seed(0)
+    normalizer = Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0))
+    return LatentDiffusion(SPEC, config, normalizer, Normalizer.identity(context) if context else None)
+
+
+def batch(rows: tuple[int, ...] = (8, 8, 5, 2)) -> Batch:
+    x = torch.randn(len(rows), 8, 5, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 6.0)
+    real = (torch.arange(8) < torch.tensor(rows)[:, None])[..., None].expand(-1, -1, 5)
+    return Batch(x * real, real)
+
+
+def trained(steps: int, model: LatentDiffusion, data: Batch | None = None) -> list[dict[str, float]]:
+    optimizers, data = model.optimizers(), batch() if data is None else data
+    return [{k: v.item() for k, v in model.update(data, optimizers, generator(step)).items()} for step in range(steps)]
+
+
+def levels() -> Batch:
+    """Every entry of a trajectory is one number, of variance 1 in normalised units: all there is to learn."""
+    a = torch.randn(64, 1, 1, generator=torch.Generator().manual_seed(0))
+    x = torch.arange(5.0) + a / a.std() * torch.arange(1.0, 6.0)
+    return Batch(x.expand(-1, 8, -1), torch.ones(64, 8, 5, dtype=torch.bool))
+
+
+@pytest.fixture(scope="module")
+def learned() -> Learned:
+    network = ResidualMLPConfig(width=32, depth=1, frequencies=0)
+    prior = DiffusionConfig(network, clip=4.0, learning_rate=3e-3, ema=0.95,  # type: ignore[arg-type]
+                            mix=ConditionMix(start=0, goal=0))
+    model = make(LatentDiffusionConfig(VAEConfig(latent=1, width=16), prior))
+    return model, trained(100, model, levels())
+
+
+CONDITIONS: dict[str, Callable[[Condition], Condition]] = {
+    "none": lambda c: c,
+    "start": lambda c: c.with_obs(0, torch.tensor([0.1, 0.2, 0.3])),
+    "goal": lambda c: c.with_obs(0, torch.ones(3)).with_obs(5, torch.tensor([1.7, -0.3]), dims=(0, 2)),
+    "actions": lambda c: c.with_obs(0, torch.ones(3)).with_actions(torch.full((c.batch, 8, 2), 0.7)),
+    "prefix": lambda c: c.with_prefix(torch.full((c.batch, 3, 5), 0.33)),
+    "everything": lambda c: c.with_prefix(torch.full((c.batch, 8, 5), 0.33)),
+}
+
+
+@pytest.mark.parametrize("network", [TemporalUNetConfig(8, (1, 2)), DiTConfig(width=16, depth=1)])
+@pytest.mark.parametrize("kind", CONDITIONS)
+def test_known_entries_come_back_bit_equal(kind: str, network: TemporalUNetConfig) -> None:
+    condition = CONDITIONS[kind](Condition.unknown(SPEC, 2))
+    x = make(LatentDiffusionConfig(CONFIG.vae, DiffusionConfig(network))).sample(condition, 3, seed=1)
+    assert x.shape == (2, 3, 8, 5) and torch.isfinite(x).all()
+    for n in range(3):
+        assert torch.equal(x[:, n][condition.mask_BHD], condition.values_BHD[condition.mask_BHD])
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 40])
+def test_a_sample_does_not_depend_on_how_many_are_drawn(count: int) -> None:
+    model, obs = make(), torch.randn(50, 3, generator=torch.Generator().manual_seed(3))
+    condition = Condition.unknown(SPEC, 50).with_obs(0, obs)
+    many = model.sample(condition, seed=list(range(50)))
+    few = model.sample(condition[:count], seed=list(range(count)))
+    torch.testing.assert_close(few, many[:count], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, MIN_ROWS, MAX_ROWS + 1])
+def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_than_memory_takes(count: int) -> None:
+    model, rows = make(), []
+    for network in (model.prior.ema.module, model.vae.encoder, model.vae.grow):
+        network.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    x = model.sample(Condition.unknown(SPEC), count, steps=1)
+    model.denoising_error(x[0], Condition.unknown(SPEC, count), range(count))
+    assert x.shape[1] == count and sum(rows) >= 4 * count
+    assert all(MIN_ROWS <= number <= MAX_ROWS for number in rows)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
+    model, condition = make(), Condition.unknown(SPEC, 2)
+    first = model.sample(condition, 2, seed=5)
+    torch.manual_seed(99)
+    assert torch.equal(first, model.sample(condition, 2, seed=5))
+    assert not torch.equal(first, model.sample(condition, 2, seed=6))
+    assert not torch.equal(first[0], first[1])
+    with pytest.raises(ValueError, match="1 seeds were given for 4 samples"):
+        model.sample(condition, 2, seed=[1])
+
+
+def test_observers_see_decoded_trajectories_and_the_last_is_the_sample() -> None:
+    seen, condition = [], Condition.unknown(SPEC)
+    x = make().sample(condition, 3, steps=4, observe=lambda x, t: seen.append((x, round(t.item(), 2))))
+    assert [t for _, t in seen] == [0.75, 0.5, 0.25, 0.0]
+    torch.testing.assert_close(seen[-1][0], x[0])
+
+
+def test_padding_changes_neither_the_loss_nor_the_gradient() -> None:
+    found = []
+    for noise in (0.0, 100.0):
+        model, data = make(), batch()
+        padded = Batch(torch.where(data.mask_BHD, data.x_BHD, noise), data.mask_BHD)
+        losses = model.update(padded, model.optimizers(), generator(1))
+        found.append([*losses.values(), *(p.grad for p in model.parameters() if p.grad is not None), *model.buffers()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_the_prior_does_not_train_the_vae_nor_the_vae_the_prior() -> None:
+    """Else the VAE would make latents that are easy to predict, which are latents that say nothing."""
+    model = make()
+    optimizers = model.optimizers()
+    ours = {name: {id(p) for group in o.param_groups for p in group["params"]} for name, o in optimizers.items()}
+    assert ours == {"vae": {id(p) for p in model.vae.parameters()},
+                    "prior": {id(p) for p in model.prior.network.parameters()}}
+    plain, scaled = make(), make()
+    with torch.no_grad():
+        for p in scaled.prior.network.parameters():
+            p.mul_(2)
+    for m in (plain, scaled):
+        m.update(batch(), m.optimizers(), generator(0))
+    assert all(torch.equal(a, b) for a, b in zip(plain.vae.parameters(), scaled.vae.parameters(), strict=True))
+
+
+def test_an_update_learns_to_reconstruct_and_to_denoise(learned: Learned) -> None:
+    metrics = learned[1]
+    first, last = ({k: sum(m[k] for m in part) / 20 for k in metrics[0]} for part in (metrics[:20], metrics[-20:]))
+    assert last["reconstruction"] < 0.1 * first["reconstruction"]
+    assert last["loss"] < 0.6  # whoever knows nothing of latents of variance 1 has about 1
+
+
+def test_a_trained_model_draws_what_it_was_trained_on(learned: Learned) -> None:
+    model, x = learned[0], levels().x_BHD
+    drawn = model.sample(Condition.unknown(SPEC), 200)[0]
+    scale = model.normalizer.scale_D
+    assert ((drawn.mean((0, 1)) - x.mean((0, 1))).abs() < 0.3 * scale).all()
+    torch.testing.assert_close(drawn.std((0, 1)) / scale, x.std((0, 1)) / scale, rtol=0.3, atol=0)
+    assert (drawn.std(1).mean(0) < 0.1 * scale).all()  # within a trajectory all is one number
+
+
+def test_the_prior_sees_latents_of_variance_one(learned: Learned) -> None:
+    model, data = learned[0], levels()
+    obs_dim, normalizer = model.prior.spec.obs_dim, model.prior.normalizer
+    z = normalizer.normalize(model.encode(data.x_BHD), range(obs_dim, normalizer.shift_D.numel()))
+    assert abs(z.mean()) < 0.1 and 0.9 < z.std() < 1.1
+    assert (normalizer.scale_D[:obs_dim] == 1).all() and (normalizer.shift_D[:obs_dim] == 0).all()
+
+
+def test_the_condition_reaches_the_latents_and_the_decoder() -> None:
+    model = make()
+    condition = Condition.unknown(SPEC, 2)
+    inner = model._inner(CONDITIONS["goal"](condition))
+    y = torch.cat([model.prior.spec.split(inner.values_BHD)[0], torch.zeros(2, 4, 3)], -1)
+    known = CONDITIONS["goal"](condition)
+    torch.testing.assert_close(model.decode(y)[known.mask_BHD], known.values_BHD[known.mask_BHD])
+    assert inner.mask_BHD[..., :20].all() and not inner.mask_BHD[..., 20:].any()
+    assert int(inner.values_BHD[..., :20].unflatten(-1, (2, 2, 5))[:, :, :, 1].sum()) == 2 * 5
+
+
+def test_what_is_not_known_of_a_condition_is_not_looked_at() -> None:
+    model, condition = make(), CONDITIONS["start"](Condition.unknown(SPEC, 2))
+    wild = Condition(SPEC, torch.where(condition.mask_BHD, condition.values_BHD, torch.nan), condition.mask_BHD)
+    assert torch.equal(model.sample(wild), model.sample(condition))
+
+
+def test_it_trains_in_bfloat16() -> None:
+    model = make()
+    with torch.autocast("cpu", torch.bfloat16):
+        metrics = model.update(batch(), model.optimizers(), generator(0))
+    assert all(torch.isfinite(value) for value in metrics.values())
+    assert all(t.dtype == torch.float32 for t in module_tensors(model).values() if t.is_floating_point())
+
+
+def test_the_kl_is_that_of_normal_distributions() -> None:
+    mean, log_variance = torch.randn(2, 100, generator=torch.Generator().manual_seed(0))
+    expected = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(torch.zeros(()), torch.ones(())))
+    torch.testing.assert_close(gaussian_kl(mean, log_variance), expected)
+
+
+def test_a_saved_model_is_the_same_model() -> None:
+    model, other = make(), make()
+    trained(3, model)
+    restore_module(other, {k: v.clone() for k, v in module_tensors(model).items()})
+    condition = CONDITIONS["goal"](Condition.unknown(SPEC, 2))
+    assert torch.equal(model.sample(condition, 2), other.sample(condition, 2))
+
+
+def test_a_resumed_training_gives_the_same_bits() -> None:
+    straight, first, second = make(), make(), make()
+    trained(6, straight)
+    optimizers = first.optimizers()
+    for step in range(3):
+        first.update(batch(), optimizers, generator(step))
+    restore_module(second, {k: v.clone() for k, v in module_tensors(first).items()})
+    resumed = second.optimizers()
+    for name, optimizer in resumed.items():
+        restore_optimizer(optimizer, optimizer_tensors(optimizers[name]))
+    for step in range(3, 6):
+        second.update(batch(), resumed, generator(step))
+    pairs = zip(module_tensors(straight).values(), module_tensors(second).values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_an_energy_is_asked_about_decoded_trajectories_and_is_followed(learned: Learned) -> None:
+    model, condition, shapes = learned[0], Condition.unknown(SPEC, 2), set()
+
+    def energy(x: Tensor) -> Tensor:
+        shapes.add(tuple(x.shape[1:]))
+        return x[..., 0].mean(1)
+
+    plain, pushed = model.sample(condition, 8), model.sample(condition, 8, guide=energy)
+    assert shapes == {(8, 5)}
+    assert (pushed[..., 0].mean(2) > plain[..., 0].mean(2) + 0.2).all()
+    assert torch.equal(model.sample(condition, 8, guide=Energy(energy, scale=0.0)), plain)
+    known = CONDITIONS["goal"](condition)
+    assert torch.equal(model.sample(known, guide=energy)[:, 0][known.mask_BHD], known.values_BHD[known.mask_BHD])
+
+
+class Floor(Plugin):
+    """No entry below 0."""
+
+    def finish(self, x_RHD: Tensor, sampling: Sampling) -> Tensor:
+        assert x_RHD.shape == sampling.condition.values_BHD.shape and len(sampling.seeds) == len(x_RHD)
+        return x_RHD.clamp(min=0)
+
+
+def test_a_plugin_that_finishes_finishes_trajectories() -> None:
+    model, condition = make(), Condition.unknown(SPEC, 2)
+    assert torch.equal(model.sample(condition, 3, guide=[Floor()]), model.sample(condition, 3).clamp(min=0))
+
+
+def test_classifier_free_guidance_is_that_of_the_prior() -> None:
+    model, data = make(context=1), batch()
+    trained(5, model, Batch(data.x_BHD, data.mask_BHD, torch.ones(4, 1)))
+    condition = Condition.unknown(SPEC, 2)
+    there = Condition(SPEC, condition.values_BHD, condition.mask_BHD, torch.ones(2, 1))
+    given, free = model.sample(there), model.sample(condition)
+    assert torch.equal(model.sample(there, guide=ClassifierFree(1.0)), given)
+    torch.testing.assert_close(model.sample(there, guide=ClassifierFree(0.0)), free)
+    assert not torch.allclose(given, free)
+
+
+class Halved(Plugin):
+    def wrap(self, denoise: Denoise, sampling: Sampling) -> Denoise:
+        return lambda x, t: denoise(x, t) / 2
+
+
+@pytest.mark.parametrize("plugin", [Energy(lambda x: x.sum((1, 2)), at="noisy"), Halved()])
+def test_a_plugin_that_changes_noisy_trajectories_is_refused_by_name(plugin: Plugin) -> None:
+    with pytest.raises(ValueError, match=f"{type(plugin).__name__} changes the trajectory that is denoised, and"):
+        make().sample(Condition.unknown(SPEC), guide=plugin)
+
+
+def test_the_denoising_error_has_one_number_for_each_row_of_the_trajectory() -> None:
+    model, x = make(), batch((8, 8)).x_BHD
+    error = model.denoising_error(x, Condition.unknown(SPEC, 2), [0, 1])
+    assert error.shape == (2, 8) and (error > 0).all()
+    assert torch.equal(error[:, ::2], error[:, 1::2])
+    assert not torch.equal(error, model.denoising_error(x, Condition.unknown(SPEC, 2), [0, 1], noise=2.0))
+
+
+def test_the_settings_come_back_from_json_and_cannot_be_taken_for_others() -> None:
+    """A run's file holds either kind, and they are told apart by their keys."""
+    config = LatentDiffusionConfig(VAEConfig(latent=3), DiffusionConfig(mix=ConditionMix(goal=0.5)), beta=0.1)
+    assert from_json(LatentDiffusionConfig, to_json(config)) == config
+    assert not set(to_json(config)) & set(to_json(DiffusionConfig()))
+    with pytest.raises(ValueError, match=r"LatentDiffusionConfig\.beta is -1"):
+        LatentDiffusionConfig(beta=-1.0)
+
+
+@pytest.mark.parametrize(("horizon", "near"), [(10, "8 or 12"), (3, "use 4")])
+def test_a_horizon_that_both_networks_cannot_halve_names_the_nearest_that_they_can(horizon: int, near: str) -> None:
+    with pytest.raises(ValueError, match=f"horizon {horizon} cannot be halved 2 times; .*{near}"):
+        LatentDiffusion(TrajectorySpec(3, 2, horizon), CONFIG, Normalizer.identity(5))
