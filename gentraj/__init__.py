@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .data import Episodes, Windows, load_episodes
+    from .hub import from_pretrained
     from .presets import PRESETS
     from .runs import load, train
     from .trajectory import Condition, TrajectorySpec
 
-__all__ = ["PRESETS", "Condition", "Episodes", "TrajectorySpec", "Windows", "load", "load_episodes", "train"]
+__all__ = ["PRESETS", "Condition", "Episodes", "TrajectorySpec", "Windows", "from_pretrained", "load", "load_episodes",
+           "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +24,8 @@ def __getattr__(name: str) -> Any:
         from . import trajectory as module
     elif name in ("Episodes", "Windows", "load_episodes"):
         from . import data as module
+    elif name == "from_pretrained":
+        from . import hub as module
     elif name == "PRESETS":
         from . import presets as module
     elif name in ("load", "train"):
