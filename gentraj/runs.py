@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Union, cast
 
 import safetensors.torch
 import torch
@@ -21,8 +21,9 @@ from envs.pointmaze import make_missing
 
 from . import checkpoint, training
 from .config import from_json, read_json, to_json
-from .data import Episodes, Windows, load_episodes
-from .diffusion import Diffusion, DiffusionConfig
+from .data import ContextConfig, Episodes, Windows, load_episodes
+from .diffusion import MODELS, Diffusion, DiffusionConfig, LatentDiffusion, LatentDiffusionConfig
+from .diffusion.guidance import Guidance
 from .files import write_file
 from .normalize import Normalizer
 from .randomness import fold
@@ -33,8 +34,14 @@ from .trajectory import Batch, TrajectorySpec
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
+    ModelConfig = DiffusionConfig | LatentDiffusionConfig
+else:
+    ModelConfig = Union[tuple(MODELS)]  # noqa: UP007  what the dict holds, so that a newcomer is one line there
+
 CONFIG, REFERENCE = "config.json", "reference.safetensors"
-Part = Diffusion | InverseDynamics | Arrival
+Model = Diffusion | LatentDiffusion
+Part = Model | InverseDynamics | Arrival
+CONTEXT_WINDOWS = 4096  # give the statistics of the contexts
 REFERENCE_WINDOWS = 512  # of the training data: they calibrate trust, and are drawn beside samples
 
 
@@ -52,7 +59,9 @@ class RunConfig:
     """Trajectories of observations and actions; else of observations, with inverse dynamics."""
     stitch: bool = True
     """Join episodes that continue each other: one endless run that was cut at its goals."""
-    model: DiffusionConfig = field(default_factory=DiffusionConfig)
+    context: ContextConfig = field(default_factory=ContextConfig)
+    """What the model is told beside the trajectory, to be asked for when it samples."""
+    model: ModelConfig = field(default_factory=DiffusionConfig)
     inverse: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
     arrival: ArrivalConfig = field(default_factory=ArrivalConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
@@ -69,14 +78,16 @@ class DataFacts:
 
     obs_dim: int
     act_dim: int
+    context_dim: int
     goal_dims: tuple[int, ...]
     obs_keys: tuple[str, ...]
     env: str | None
     """Gymnasium's EnvSpec as JSON."""
 
     @classmethod
-    def of(cls, episodes: Episodes) -> DataFacts:
-        return cls(episodes.obs_dim, episodes.act_dim, episodes.goal_dims, episodes.obs_keys, episodes.env)
+    def of(cls, episodes: Episodes, context: ContextConfig) -> DataFacts:
+        return cls(episodes.obs_dim, episodes.act_dim, context.width(episodes), episodes.goal_dims, episodes.obs_keys,
+                   episodes.env)
 
 
 @dataclass(frozen=True)
@@ -91,16 +102,22 @@ class Run:
     step: int
 
     @property
-    def model(self) -> Diffusion:
-        return cast(Diffusion, self.parts["model"])
+    def model(self) -> Model:
+        return cast(Model, self.parts["model"])
 
-    def planner(self, action_space: Box, config: PlannerConfig | None = None) -> Planner:
-        """The planner of this run for that action space, with its own settings by default."""
+    def save_pretrained(self, folder: Path | str) -> Path:
+        """As `gentraj.hub.save_pretrained`, which `gentraj.from_pretrained` loads."""
+        from .hub import save_pretrained
+
+        return save_pretrained(self, folder)
+
+    def planner(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None) -> Planner:
+        """The planner of this run for that action space, with its own settings by default; `guide` shapes its plans."""
         inverse, arrival = cast(InverseDynamics, self.parts.get("inverse")), cast(Arrival, self.parts.get("arrival"))
         config = config or self.config.planner
         trust = Trust(self.model, self.reference, config.trust) if config.arrival == "earliest" else None
         return Planner(self.model, config, action_space.low, action_space.high, trust=trust, inverse=inverse,
-                       arrival=arrival)
+                       arrival=arrival, guide=guide)
 
     def likeliest_arrival(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor) -> torch.Tensor:
         """(B,) the row at which the goal is most probably reached; the last one without an arrival network."""
@@ -128,11 +145,11 @@ def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device
     """
     folder, episodes = Path(folder), load_episodes([make_missing(name) for name in config.dataset.split("+")])
     episodes = episodes.stitched() if config.stitch else episodes
-    config, data = resolve(config, episodes), DataFacts.of(episodes)
+    config, data = resolve(config, episodes), DataFacts.of(episodes, config.context)
     parts = build(config, data, episodes)
 
     def prepare() -> None:
-        seed, model = config.training.seed, cast(Diffusion, parts["model"])
+        seed, model = config.training.seed, cast(Model, parts["model"])
         reference = Windows(episodes, model.spec).batch(0, fold(seed, 1), REFERENCE_WINDOWS)
         windows = safetensors.torch.save({"x": reference.x_BHD, "mask": reference.mask_BHD})
         write_file(folder / REFERENCE, windows)
@@ -140,7 +157,7 @@ def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device
         write_file(folder / CONFIG, json.dumps(to_json(file), indent=2).encode())
 
     training.train(parts, episodes, config.training, folder, meta=_trained(config, data), resume=resume, device=device,
-                   progress=progress, prepare=prepare)
+                   progress=progress, contexts=config.context, prepare=prepare)
     return load(folder, device=device)
 
 
@@ -201,7 +218,7 @@ def resolve(config: RunConfig, episodes: Episodes) -> RunConfig:
                          f"{episodes.obs_dim} are expected")
     return replace(config, horizon=horizon if config.horizon is None else config.horizon,
                    stride=stride if config.stride is None else config.stride,
-                   model=replace(config.model, mix=mix), planner=planner)
+                   model=config.model.with_mix(mix), planner=planner)
 
 
 def build(config: RunConfig, data: DataFacts, episodes: Episodes | None = None) -> dict[str, Part]:
@@ -220,7 +237,8 @@ def _parts(spec: TrajectorySpec, config: RunConfig, data: DataFacts, episodes: E
             return Normalizer.identity(data.obs_dim + act_dim)
         return Normalizer.fit(kind, [episodes.obs, episodes.act] if act_dim else [episodes.obs])
 
-    model = Diffusion(spec, config.model, normalizer(config.model.normalizer, spec.act_dim))
+    context = _context_normalizer(spec, config, data, episodes)
+    model = MODELS[type(config.model)](spec, config.model, normalizer(config.model.normalizer, spec.act_dim), context)
     parts: dict[str, Part] = {"model": model}
     if not config.joint:
         parts["inverse"] = (InverseDynamics.blank(data.obs_dim, data.act_dim, config.inverse) if episodes is None
@@ -228,6 +246,16 @@ def _parts(spec: TrajectorySpec, config: RunConfig, data: DataFacts, episodes: E
     if goal_dims := config.model.mix.goal_dims:
         parts["arrival"] = Arrival(replace(spec, act_dim=0), goal_dims, config.arrival, normalizer("limits", 0))
     return parts
+
+
+def _context_normalizer(spec: TrajectorySpec, config: RunConfig, data: DataFacts,
+                        episodes: Episodes | None) -> Normalizer | None:
+    if not data.context_dim:
+        return None
+    if episodes is None:
+        return Normalizer.identity(data.context_dim)
+    sample = Windows(episodes, spec, config.context).batch(0, fold(config.training.seed, 2), CONTEXT_WINDOWS)
+    return Normalizer.fit("gaussian", [cast(torch.Tensor, sample.context_BC).numpy()])
 
 
 def _trained(config: RunConfig, data: DataFacts) -> dict[str, Any]:

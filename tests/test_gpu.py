@@ -30,7 +30,7 @@ def test_training_sampling_and_planning_run_on_the_device(tmp_path: Path) -> Non
     device = torch.accelerator.current_accelerator()
     data = episodes()
     config = resolve(RunConfig(horizon=8, stride=2, model=DiffusionConfig(network=TemporalUNetConfig(8, (1, 2)))), data)
-    parts = build(config, DataFacts.of(data), data)
+    parts = build(config, DataFacts.of(data, config.context), data)
     train(parts, data, TrainingConfig(steps=3), tmp_path, meta={}, device=device, progress=False)
     model = parts["model"]
     start = Condition.unknown(model.spec, 2).with_obs(0, torch.zeros(4))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import small
 import torch
+from gymnasium.spaces import Box
 from small import DATASET, gentraj
 
 from envs.evaluation import EvaluationConfig, evaluate
@@ -20,7 +21,10 @@ from envs.pointmaze import record
 from gentraj import runs
 from gentraj.cli.evaluate import make_planner
 from gentraj.config import from_json, to_json
-from gentraj.data import Episodes, concatenate, save_minari, save_npz
+from gentraj.data import ContextConfig, Episodes, concatenate, save_minari, save_npz
+from gentraj.diffusion import MODELS
+from gentraj.diffusion.composition import ClassifierFree
+from gentraj.networks import TemporalUNetConfig
 from gentraj.trajectory import Condition
 
 L_MAP = [[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
@@ -102,7 +106,7 @@ def test_goal_entries_may_be_named_where_the_data_name_none(umaze: Episodes) -> 
     mix = replace(config.model.mix, goal_dims=(0, 1))
     resolved = runs.resolve(replace(config, model=replace(config.model, mix=mix)), nameless)
     assert resolved.planner.goal_dims == resolved.model.mix.goal_dims == (0, 1)
-    assert "arrival" in runs.build(resolved, runs.DataFacts.of(nameless), nameless)
+    assert "arrival" in runs.build(resolved, runs.DataFacts.of(nameless, resolved.context), nameless)
 
 
 def test_resumed_in_python_it_is_the_uninterrupted_run(umaze: Episodes, tmp_path: Path, small_run: Path) -> None:
@@ -121,7 +125,7 @@ def test_resumed_in_python_it_is_the_uninterrupted_run(umaze: Episodes, tmp_path
 
 def test_what_a_run_remembers(small_run: Path, umaze: Episodes) -> None:
     run = runs.load(small_run)
-    assert run.data == runs.DataFacts(4, 2, (0, 1), ("observation",), umaze.env)
+    assert run.data == runs.DataFacts(4, 2, 0, (0, 1), ("observation",), umaze.env)
     assert (run.config.horizon, run.config.stride) == (32, 5)  # of the maze, none was given
     assert (run.config.model.mix.goal_dims, run.config.planner.goal_dims) == ((0, 1), (0, 1))
     assert run.reference.x_BHD.shape == (512, 32, 4)
@@ -231,3 +235,27 @@ def test_a_maze_that_no_preset_knows(tmp_path: Path) -> None:
     assert scores["controller"]["success_rate"] == 1 and scores["controller"]["return_mean"] > 150
     assert scores["score_minari"] is None  # that is of another map
     assert json.loads(str(runs.load(tmp_path / "run").data.env))["kwargs"]["maze_map"] == L_MAP
+
+
+def test_a_run_with_contexts_is_told_and_remembers_them(umaze: Episodes, tmp_path: Path) -> None:
+    config = replace(small.config(), context=ContextConfig(("return", "goal")))
+    run = runs.train(config, tmp_path, progress=False)
+    assert run.data.context_dim == 3
+    plain = Condition.unknown(run.model.spec)
+    told = replace(plain, context_BC=torch.tensor([[50.0, 1.0, -1.0]]))
+    with_it, without = (run.model.sample(c, 2, seed=1) for c in (told, plain))
+    assert not torch.equal(with_it, without)
+    assert torch.equal(run.model.sample(told, 2, seed=1, guide=ClassifierFree(1.0)), with_it)
+    assert torch.equal(run.model.sample(told, 2, seed=1, guide=ClassifierFree(0.0)), without)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_generator_trains_plans_and_is_loaded_again(model: type, umaze: Episodes, tmp_path: Path) -> None:
+    tiny = model().with_network(TemporalUNetConfig(8, (1, 2)))
+    run = runs.train(replace(small.config(steps=2), model=tiny), tmp_path, progress=False)
+    again = runs.load(tmp_path)
+    start = Condition.unknown(run.model.spec).with_obs(0, torch.from_numpy(umaze.obs[0]))
+    assert torch.equal(run.model.sample(start, 2, steps=2), again.model.sample(start, 2, steps=2))
+    planner = again.planner(Box(-1, 1, (2,)))
+    planner.reset(seeds_B=[0])
+    assert planner.act(torch.from_numpy(umaze.obs[:1]), torch.zeros(1, 2)).shape == (1, 2)

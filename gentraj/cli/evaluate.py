@@ -16,11 +16,11 @@ from envs.making import environment_factory
 from ..data import save_minari
 from ..data.minari_writer import check_new_id
 from ..files import write_file
+from ..model_card import EVALUATION
 from ..report_page import show
 from ..runs import CONFIG, Run, load, read_config
 from .common import RunFolder, check_output, pick_device, say
-
-FILE = "evaluation.json"
+from .sampling import SamplingOptions
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Evaluate:
     """A run folder."""
     config: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluationConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
+    sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(default_factory=SamplingOptions)
     out: Path | None = None
     """File for the scores; RUN/evaluation.json by default."""
     save_rollout: str | None = None
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> None:
     # Once more, now that it is known whose planner's settings are the defaults: options may stand before the run.
     args = tyro.cli(Evaluate, args=argv, prog="gentraj evaluate", default=_defaults(which.run))
     run = load(args.run, device=pick_device(args.device))
+    args.sampling.apply(run)
     scores = score(run, args.config, args.planner, args.out, args.save_rollout)
     print(table(scores))
 
@@ -62,12 +64,13 @@ def score(run: Run, config: EvaluationConfig, planner: PlannerConfig, out: Path 
     env = config.env_id or run.data.env
     if env is None:
         raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
-    path = out or run.folder / FILE
+    path = out or run.folder / EVALUATION
     check_output(path, "--out")  # before the work, as all that follows
     if save_rollout is not None:
         check_new_id(save_rollout)
     agent = make_planner(run, env, planner)
     scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
+    scores["step"] = run.step
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
     say(f"scores in {path}")
     if save_rollout is not None:
@@ -89,7 +92,8 @@ def make_planner(run: Run, env: str, planner: PlannerConfig | None = None) -> Pl
 def table(scores: dict[str, Any]) -> str:
     """The scores beside those of the controller and of a random agent, as text."""
     columns = {"planner": scores, "controller": scores["controller"], "random": scores["random"]}
-    keys = [key for key in scores if key not in ("controller", "random", "env_id", "episodes", "seeds", "protocol")]
+    named = (*columns, "env_id", "episodes", "seeds", "protocol", "step")
+    keys = [key for key in scores if key not in named]
     head = f"{scores['env_id']}, {scores.get('protocol', 'random-goal')} protocol, {scores['episodes']} episodes"
     lines = [f"{'':28}" + "".join(f"{name:>18}" for name in columns)]
     for key in keys:

@@ -20,13 +20,13 @@ from envs.making import environment_factory
 from envs.rollout import Rollout, rollout
 
 from .. import figures
-from ..config import ConfigError, read_json
+from ..model_card import parameters_that_sample, read_scores
 from ..report_page import Picture, Table, write_report
 from ..runs import Run, load
 from ..training_log import read_metrics
 from ..trajectory import Condition
 from .common import RunFolder, check_output, pick_device, say
-from .evaluate import FILE, make_planner
+from .evaluate import make_planner
 
 PAGE = "report.html"
 EPISODES = 6
@@ -59,7 +59,7 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     """Draws everything a run has and writes the page; what cannot be drawn is named there. Returns the page's path."""
     out = out or run.folder / PAGE
     drawing = Drawing(run, out.parent / "figures", seed)
-    scores = _scores(run.folder / FILE)
+    scores, _ = read_scores(run.folder, run.step, newest=run.step)
     pictures = [drawing.loss(), drawing.scores(scores), drawing.samples(), *drawing.denoising()]
     if run.data.env is not None:
         pictures += drawing.planning(run.data.env)
@@ -111,7 +111,7 @@ class Drawing:
             frames.append(self._plane(x))
             levels.append(float(t))
 
-        self.run.model.sample(start, 6, seed=self.seed, steps=self.run.config.model.levels, observe=observe)
+        self.run.model.sample(start, 6, seed=self.seed, steps=self.run.model.levels or 20, observe=observe)
         show = np.unique(np.linspace(0, len(frames) - 1, 6).round().astype(int))
         strip = figures.denoising_strip([frames[i] for i in show], [levels[i] for i in show],
                                         self.folder / "denoising.png", self.background)
@@ -174,14 +174,6 @@ def _first(played: Rollout) -> tuple[Tensor, Tensor]:
                  ([e.obs[0] for e in episodes], [e.extras["goal"][0] for e in episodes]))  # type: ignore[return-value]
 
 
-def _scores(path: Path) -> dict[str, Any]:
-    """What `gentraj evaluate` wrote, nothing where it was not called yet. Raises `ConfigError` for anything else."""
-    scores = read_json(path) if path.is_file() else {}
-    if scores and not {"return_mean", "return_ci95"} <= scores.keys():
-        raise ConfigError(f"{path}: holds no scores; `gentraj evaluate` writes such a file, or remove it")
-    return scores
-
-
 def _facts(run: Run, scores: dict[str, Any]) -> dict[str, Any]:
     facts = {"environment": scores.get("env_id"), "dataset": run.config.dataset, "training steps": run.step,
              "success rate": scores.get("success_rate"), "native return": scores.get("return_mean")}
@@ -190,11 +182,11 @@ def _facts(run: Run, scores: dict[str, Any]) -> dict[str, Any]:
 
 def _tables(run: Run, scores: dict[str, Any]) -> list[Table]:
     rows = [(key, scores[key], *((scores.get(other) or {}).get(key) for other in ("controller", "random")))
-            for key in scores if key not in ("controller", "random")]
+            for key in scores if key not in ("controller", "random", "step")]
     note = "Returns are native and unlatched. The controller is the one that made the data, without noise, replanning."
     spec = run.model.spec
     model = [("rows of a plan", spec.horizon), ("environment steps between rows", spec.stride),
-             ("parameters that sample", sum(p.numel() for p in run.model.network.parameters())),
+             ("parameters that sample", parameters_that_sample(run.model)),
              ("sampling steps of the planner", run.config.planner.steps)]
     tables = [Table("Model", ("setting", "value"), model)]
     return [Table("Scores", ("measure", "planner", "controller", "random"), rows, note), *tables] if rows else tables

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import tyro
+from torch import Tensor
 
+from ..diffusion.composition import ClassifierFree
 from ..files import write_file
 from ..runs import Run, load
 from ..trajectory import Condition
 from .common import RunFolder, check_output, parse_numbers, pick_device, say
+from .sampling import SamplingOptions
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,15 @@ class Sample:
     """Where to arrive, as many numbers as a goal has."""
     arrival: int | None = None
     """Row of the arrival; by default the likeliest one, or the last."""
+    context: str | None = None
+    """What the model was told beside the trajectory (a return, a goal, a task), numbers with commas between them."""
+    guidance: float = 1.0
+    """Weight of the context: 1 as it was trained, more exaggerates it, 0 leaves it out."""
     steps: int | None = None
     """Denoising steps."""
+    sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(default_factory=SamplingOptions)
+    temperature: float = 1.0
+    """Scale of the noise: less than 1 for likelier and less varied trajectories."""
     seed: int = 0
     device: str | None = None
 
@@ -50,7 +61,10 @@ def main(argv: list[str]) -> None:
         raise ValueError("--arrival says when to be at a goal; give --goal too")
     check_output(args.out, "--out")
     run = load(args.run, device=pick_device(args.device))
-    x_NHD = run.model.sample(condition(run, args), args.num, seed=args.seed, steps=args.steps)[0]
+    args.sampling.apply(run)
+    guide = ClassifierFree(args.guidance) if args.guidance != 1 else None
+    x_NHD = run.model.sample(condition(run, args), args.num, guide=guide, seed=args.seed, steps=args.steps,
+                             temperature=args.temperature)[0]
     obs, act = run.model.spec.split(x_NHD.cpu())
     write_npz(args.out, {"obs": obs.numpy(), "act": act.numpy(), "stride": np.array(run.model.spec.stride)})
     say(f"{args.num} trajectories of {run.model.spec.horizon} rows, {run.model.spec.stride} environment steps apart")
@@ -58,7 +72,7 @@ def main(argv: list[str]) -> None:
 
 
 def condition(run: Run, args: Sample) -> Condition:
-    """Start and goal as given. Raises ValueError for a wrong number of numbers."""
+    """Start, goal and context as given. Raises ValueError for a wrong number of numbers."""
     spec, goal_dims = run.model.spec, list(run.config.planner.goal_dims) or list(range(run.data.obs_dim))
     known = Condition.unknown(spec, device=run.model.device)
     if args.start is not None:
@@ -75,7 +89,16 @@ def condition(run: Run, args: Sample) -> Condition:
         if args.arrival is None and args.start is not None:
             row = run.likeliest_arrival(known.values_BHD[:, 0, : spec.obs_dim], goal[None].to(run.model.device))
         known = known.with_obs(row, goal, goal_dims)
-    return known
+    return known if args.context is None else replace(known, context_BC=context(run, args.context))
+
+
+def context(run: Run, text: str) -> Tensor:
+    """(1, C), on the run's device."""
+    numbers, width = parse_numbers(text, "--context"), run.data.context_dim
+    if len(numbers) != width:
+        expected = f"{width} ({', '.join(run.config.context.kinds)})" if width else "none: the run was trained without"
+        raise ValueError(f"--context has {len(numbers)} numbers; expected are {expected}")
+    return numbers[None].to(run.model.device)
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from ..checkpoint import has_checkpoints
+from ..diffusion import MODELS
+from ..networks import NETWORKS
 from ..presets import PRESETS
 from ..runs import RunConfig, read_config
 from ..runs import train as train_run
 from .common import check_folder, pick_device, say
+
+
+def _names(configs: Iterable[type]) -> dict[str, type]:
+    """DiTConfig is called dit."""
+    return {config.__name__.removesuffix("Config").lower(): config for config in configs}
+
+
+MODEL_NAMES, NETWORK_NAMES = _names(MODELS), _names(NETWORKS)
+if TYPE_CHECKING:
+    ModelName = NetworkName = str
+else:  # what the dicts hold
+    ModelName, NetworkName = (Literal[tuple(names)] for names in (MODEL_NAMES, NETWORK_NAMES))
 
 
 @dataclass(frozen=True)
@@ -21,16 +37,21 @@ class Train:
     """Train a trajectory model and all that its planner needs, into a run folder.
 
     Examples: gentraj train pointmaze-umaze --steps 3000 --run-dir runs/umaze;
-    gentraj train pointmaze --dataset D4RL/pointmaze/medium-v2; gentraj train --resume runs/umaze
+    gentraj train pointmaze --dataset D4RL/pointmaze/medium-v2; gentraj train --resume runs/umaze;
+    gentraj train pointmaze-umaze --network dit --model.path flow --model.prediction velocity --model.levels None
     """
 
-    config: Annotated[RunConfig, tyro.conf.arg(name="")]
+    config: Annotated[RunConfig, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
     preset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = None
     """pointmaze-open, -umaze, -medium, -large, or pointmaze for any PointMaze dataset; options below change it."""
     run_dir: Path | None = None
     """Folder of the run; runs/PRESET by default."""
     resume: Path | None = None
     """Go on with the training in this folder; its settings are those it was started with."""
+    model: ModelName | None = None
+    """The generator; its settings are then --model.*"""
+    network: NetworkName | None = None
+    """The network of the generator; its settings are then --model.network.*"""
     steps: int | None = None
     """Training steps; short for --training.steps."""
     seed: int | None = None
@@ -40,8 +61,9 @@ class Train:
 
 
 def main(argv: list[str]) -> None:
-    guess = next((word for word in argv if word in PRESETS), "pointmaze")  # enough for --help
-    which = tyro.cli(Train, args=argv, prog="gentraj train", default=Train(PRESETS[guess]))
+    guess = PRESETS[next((word for word in argv if word in PRESETS), "pointmaze")]  # enough for --help
+    parts = option(argv, "--model"), option(argv, "--network")
+    which = tyro.cli(Train, args=argv, prog="gentraj train", default=Train(with_parts(guess, *parts)))
     # Once more, now that it is known whose settings are the defaults: options may stand before the preset.
     args = tyro.cli(Train, args=argv, prog="gentraj train", default=Train(_defaults(which)))
     short = {key: value for key, value in (("steps", args.steps), ("seed", args.seed)) if value is not None}
@@ -66,7 +88,21 @@ def _defaults(which: Train) -> RunConfig:
         near = difflib.get_close_matches(str(which.preset), PRESETS, n=1)
         raise ValueError(f"unknown preset '{which.preset}'; known: {', '.join(PRESETS)}"
                          + (f"; did you mean '{near[0]}'?" if near else ""))
-    return PRESETS[which.preset]
+    return with_parts(PRESETS[which.preset], which.model, which.network)
+
+
+def option(argv: list[str], name: str) -> str | None:
+    """The word after an option, before the options are parsed: it decides which others there are."""
+    return next((word for before, word in pairwise(argv) if before == name), None)
+
+
+def with_parts(config: RunConfig, model: str | None, network: str | None) -> RunConfig:
+    """The settings with another generator or network of theirs; unknown names are left to the parser."""
+    if model in MODEL_NAMES and not isinstance(config.model, MODEL_NAMES[model]):
+        config = replace(config, model=MODEL_NAMES[model]())
+    if network in NETWORK_NAMES and not isinstance(config.model.network, NETWORK_NAMES[network]):
+        config = replace(config, model=config.model.with_network(NETWORK_NAMES[network]()))
+    return config
 
 
 def fresh_folder(folder: Path) -> Path:
