@@ -33,7 +33,7 @@ def test_the_snippets_run(umaze, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     save_minari(umaze, PRESETS["pointmaze-umaze"].dataset, description="small")
     snippets, namespace = blocks("python"), {}
-    assert len(snippets) == 3
+    assert len(snippets) == 4
     for number, snippet in enumerate(snippets):
         for large, little in SMALLER.items():
             snippet = snippet.replace(large, little)
