@@ -1,0 +1,174 @@
+"""Which path, parameterisation, sampler and number of steps plan best? Closed-loop returns at equal training time.
+
+    python benchmarks/diffusion_table.py --out runs/table
+
+trains every model of MODELS on PointMaze-UMaze for as long as the preset's U-Net takes for `--steps` steps, lets each
+of them plan with every sampler and number of steps, and writes OUT/table.md. All of them act with the inverse dynamics
+and the arrival network of one run of the preset, OUT/base, so that the generators alone make the difference. What is
+done is kept: a second call goes on where the first one stopped, and several may run at once on different models
+(`--only`).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from agents.planner import Planner, PlannerConfig
+from agents.trust import Trust
+from envs.evaluation import EvaluationConfig, evaluate
+from envs.making import environment_factory
+from gentraj import runs
+from gentraj.checkpoint import has_checkpoints
+from gentraj.data import Windows
+from gentraj.diffusion import DiffusionConfig, LatentDiffusionConfig
+from gentraj.diffusion.paths import PATHS
+from gentraj.diffusion.samplers import SAMPLERS
+from gentraj.networks import DiTConfig, ResidualMLPConfig
+from gentraj.presets import PRESETS
+from gentraj.randomness import generator
+from gentraj.trajectory import Condition
+
+PRESET = PRESETS["pointmaze-umaze"]
+STEPS = (1, 2, 5, 10, 20)
+
+# With sigma_data = 1, "edm" is "v" up to its sign, "score" is "eps"; "velocity" is "v" where variance is preserved and
+# "eps" where alpha is constant (tests/diffusion/test_denoiser.py): each is trained once.
+MODELS: dict[str, DiffusionConfig | LatentDiffusionConfig] = {
+    "preset": PRESET.model,
+    **{f"{path}, {prediction}": DiffusionConfig(path=path, prediction=prediction, levels=None)
+       for path in PATHS for prediction in ("eps", "x0", "v") if (path, prediction) != ("flow", "eps")},
+    "flow, velocity": DiffusionConfig(path="flow", prediction="velocity", levels=None),
+    "flow, velocity, logit-normal": DiffusionConfig(path="flow", prediction="velocity", levels=None,
+                                                    density="logit-normal"),
+    "edm, as published": DiffusionConfig(path="edm", prediction="edm", weight="edm", density="log-normal",
+                                         sigma_data=0.5, levels=None),
+    "vp-cosine, x0, min-snr": DiffusionConfig(weight="min-snr", levels=None),
+    "preset, attention": DiffusionConfig(replace(PRESET.model.network, attention=True)),
+    "preset, DiT": DiffusionConfig(DiTConfig()),
+    "preset, residual MLP": DiffusionConfig(ResidualMLPConfig()),
+    "latent": LatentDiffusionConfig(),
+}
+# At one step every sampler returns denoise(x, 1), and euler is ddim: each is run once.
+DISTINCT = [name for name in SAMPLERS if name != "euler"]
+
+
+@dataclass(frozen=True)
+class Args:
+    out: Path
+    """Folder of the runs and of the table."""
+    steps: int = 600
+    """Training steps of the preset's U-Net; the others train for the same time. So few tell the models apart."""
+    base_steps: int = 1500
+    """Training steps of the inverse dynamics and the arrival network."""
+    episodes: int = 24
+    only: tuple[str, ...] = ()
+    """Names of models; all by default."""
+    samplers: tuple[str, ...] = tuple(DISTINCT)
+    threads: int = 1
+
+
+def main(args: Args) -> None:
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    base = trained("base", args)
+    for name in args.only or MODELS:
+        rows = args.out / f"{name}.jsonl"
+        done = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
+        todo = [c for c in combinations(args.samplers) if c not in [(row["sampler"], row["steps"]) for row in done]]
+        if not todo:
+            continue
+        planners = Planners(trained(name, args), base)
+        for sampler, steps in todo:
+            row = {"model": name, "sampler": sampler, "steps": steps} | planners.score(sampler, steps, args.episodes)
+            with rows.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(row, flush=True)
+    write_table(args.out)
+
+
+def combinations(samplers: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    yield "ddim", 1
+    yield from ((sampler, steps) for sampler in samplers for steps in STEPS if steps > 1)
+
+
+def trained(name: str, args: Args) -> runs.Run:
+    """The run of a model, trained if it is not yet."""
+    folder, settings, model = args.out / name, args.out / f"{name}.steps", MODELS.get(name, PRESET.model)
+    if name == "base":
+        settings.write_text(str(args.base_steps))
+    elif not settings.exists():
+        settings.write_text(str(round(args.steps * step_time(MODELS["preset"]) / step_time(model))))
+    training = replace(PRESET.training, steps=int(settings.read_text()), threads=args.threads)
+    if has_checkpoints(folder) and (run := runs.load(folder)).step == training.steps:
+        return run
+    config = replace(PRESET, model=model, training=training)
+    return runs.train(config, folder, resume=has_checkpoints(folder))
+
+
+def step_time(model: DiffusionConfig | LatentDiffusionConfig, steps: int = 12) -> float:
+    """Least seconds of a training step of the generator."""
+    config = replace(PRESET, model=model)
+    episodes = runs.load_episodes([runs.make_missing(config.dataset)])
+    config, facts = runs.resolve(config, episodes), runs.DataFacts.of(episodes, config.context)
+    part = runs.build(config, facts, episodes)["model"]
+    windows, optimizers, times = Windows(episodes, part.spec), part.optimizers(), []
+    for step in range(steps):
+        batch, start = windows.batch(step, 0, part.batch_size), time.perf_counter()
+        part.update(batch, optimizers, generator(step))
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+class Planners:
+    """Planners with one model and any sampler; its trust is calibrated once."""
+
+    def __init__(self, run: runs.Run, base: runs.Run):
+        self.run, self.base = run, base
+        env = environment_factory(run.data.env)()
+        self.space = env.action_space
+        env.close()
+        self.trust = Trust(run.model, run.reference, run.config.planner.trust)
+
+    def score(self, sampler: str, steps: int, episodes: int) -> dict[str, Any]:
+        self.run.model.use(sampler=sampler)
+        config: PlannerConfig = replace(self.run.config.planner, steps=steps)
+        planner = Planner(self.run.model, config, self.space.low, self.space.high, trust=self.trust,
+                          inverse=self.base.parts["inverse"], arrival=self.base.parts["arrival"])
+        scores, _ = evaluate(planner, self.run.data.env, EvaluationConfig(episodes=episodes, baselines=False),
+                             obs_keys=self.run.data.obs_keys, goal_dims=self.run.data.goal_dims, progress=False)
+        return {key: scores[key] for key in ("return_mean", "return_ci95", "success_rate")} | self.cost(steps)
+
+    def cost(self, steps: int, repeats: int = 7) -> dict[str, float]:
+        """Milliseconds and network calls of the six candidates of one environment."""
+        model, times = self.run.model, []
+        start = Condition.unknown(model.spec, 6).with_obs(0, self.run.reference.x_BHD[0, 0, : model.spec.obs_dim])
+        calls = model.network_calls
+        for _ in range(repeats):
+            began = time.perf_counter()
+            model.sample(start, steps=steps)
+            times.append(time.perf_counter() - began)
+        return {"sample_ms": 1000 * statistics.median(times), "calls": (model.network_calls - calls) / repeats}
+
+
+def write_table(out: Path) -> None:
+    rows = [json.loads(line) for path in sorted(out.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    head = ("model", "sampler", "steps", "return", "95 % interval", "success", "ms", "network calls")
+    cells = [(r["model"], r["sampler"] if r["steps"] > 1 else "any", r["steps"], f"{r['return_mean']:.0f}",
+              "{:.0f} to {:.0f}".format(*r["return_ci95"]), f"{r['success_rate']:.2f}", f"{r['sample_ms']:.0f}",
+              f"{r['calls']:.0f}") for r in rows]
+    table = "\n".join(f"| {' | '.join(map(str, line))} |" for line in (head, ["---"] * len(head), *cells))
+    (out / "table.md").write_text(table + "\n")
+    print(f"{len(rows)} rows in {out / 'table.md'}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))
