@@ -244,8 +244,9 @@ class Diffusion(nn.Module):
                  exact: bool | None = None, probes: int = PROBES, steps: int | None = None) -> Tensor:
         """(R,) log density, environment units, of the entries of x that `condition` does not know, given the others.
 
-        By the probability-flow ODE; `gentraj.diffusion.likelihood.log_prob` says what the options do. A low value is
-        a sign that the model was not trained on such trajectories.
+        By the probability-flow ODE, in 64 steps unless `steps` says otherwise; `gentraj.diffusion.likelihood.log_prob`
+        says what the options do. A low value is a sign that the model was not trained on such trajectories. A model
+        of continuous time (`levels=None`) is the better judge: another one is asked between its levels.
         """
         condition = Condition.unknown(self.spec, len(x_RHD)) if condition is None else condition
         return model_log_prob(self, x_RHD, condition, seeds=seeds, exact=exact, probes=probes, steps=steps)
