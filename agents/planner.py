@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +38,8 @@ class PlannerConfig:
     """Actions from inverse dynamics, or from the plan itself."""
     look: int = 12
     """Environment steps that the inverse dynamics looks ahead on the plan."""
+    context: tuple[float, ...] = ()
+    """What the model is told beside the trajectory, such as the return to aim at; none for a model without context."""
     goal_dims: tuple[int, ...] = ()
     """Entries of the observation that a goal speaks about."""
     rest_dims: tuple[int, ...] = ()
@@ -153,6 +155,9 @@ class Planner:
         start = Condition.unknown(spec, batch, device=obs_BO.device).with_obs(0, obs_BO).repeat(num)
         if goal_BG is not None:
             start = start.with_obs(row_BN.flatten(), goal_BG.repeat_interleave(num, 0), self.goal_dims)
+        if self.config.context:
+            context_C = torch.tensor(self.config.context, device=obs_BO.device)
+            start = replace(start, context_BC=context_C.expand(start.batch, -1))
         x_RHD = self.model.sample(start, guide=self.guide, seed=seeds, steps=self.config.steps,
                                   temperature=self.config.temperature)[:, 0]
         ratio_BN = torch.zeros(batch, num, device=self.device)

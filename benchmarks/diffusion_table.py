@@ -5,8 +5,8 @@
 trains every model of MODELS on PointMaze-UMaze for as long as the preset's U-Net takes for `--steps` steps, lets each
 of them plan with every sampler and number of steps, and writes OUT/table.md. All of them act with the inverse dynamics
 and the arrival network of one run of the preset, OUT/base, so that the generators alone make the difference. What is
-done is kept: a second call goes on where the first one stopped, and several may run at once on different models
-(`--only`).
+done is kept: a second call goes on where the first one stopped, and once OUT/base is there several may run at once on
+different models (`--only`). How long each model trains is measured at its first call and kept in OUT/MODEL.steps.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def main(args: Args) -> None:
     base = trained("base", args)
     for name in args.only or MODELS:
         rows = args.out / f"{name}.jsonl"
-        done = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
-        todo = [c for c in combinations(args.samplers) if c not in [(row["sampler"], row["steps"]) for row in done]]
+        done = {(row["sampler"], row["steps"]) for row in measured(rows)}
+        todo = [c for c in combinations(args.samplers) if c not in done]
         if not todo:
             continue
         planners = Planners(trained(name, args), base)
@@ -159,8 +159,17 @@ class Planners:
         return {"sample_ms": 1000 * statistics.median(times), "calls": (model.network_calls - calls) / repeats}
 
 
+def measured(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file; a call that was killed may have left half of one, which is cut off."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]
+    if len(whole) < len(lines):
+        path.write_text("".join(whole))
+    return [json.loads(line) for line in whole]
+
+
 def write_table(out: Path) -> None:
-    rows = [json.loads(line) for path in sorted(out.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    rows = [row for path in sorted(out.glob("*.jsonl")) for row in measured(path)]
     head = ("model", "sampler", "steps", "return", "95 % interval", "success", "ms", "network calls")
     cells = [(r["model"], r["sampler"] if r["steps"] > 1 else "any", r["steps"], f"{r['return_mean']:.0f}",
               "{:.0f} to {:.0f}".format(*r["return_ci95"]), f"{r['success_rate']:.2f}", f"{r['sample_ms']:.0f}",

@@ -174,7 +174,10 @@ class _Part:
         restore_module(self.module, saved.get(self.name, {}), self.name)
         for name, optimizer in self.optimizers.items():
             key = f"{self.name}.{name}.optimizer"
-            restore_optimizer(optimizer, saved.get(key, {}), key)
+            if key not in saved:
+                raise CheckpointError(f"the checkpoint has no '{key}': save_pretrained saved it to be used, and its "
+                                      "training cannot go on; train a new run")
+            restore_optimizer(optimizer, saved[key], key)
 
 
 class _Run:

@@ -83,6 +83,9 @@ class Condition:
             raise TypeError(f"Condition.mask_BHD is {self.mask_BHD.dtype}; give torch.bool, true where known")
         if not torch.isfinite(self.values_BHD[self.mask_BHD]).all():
             raise ValueError("a known value of the condition is NaN or infinite; give finite values")
+        if self.context_BC is not None and (self.context_BC.ndim != 2 or len(self.context_BC) != self.batch):
+            raise ValueError(f"Condition.context_BC has shape {tuple(self.context_BC.shape)}; ({self.batch}, C) is "
+                             "expected, a row for each trajectory")
 
     @classmethod
     def unknown(cls, spec: TrajectorySpec, batch: int = 1, *, device: torch.device | None = None) -> Condition:
@@ -119,14 +122,21 @@ class Condition:
         return condition
 
     def repeat(self, num: int) -> Condition:
-        """Each trajectory `num` times in a row: B -> B * num."""
+        """Each trajectory `num` times in a row: B -> B * num. Raises ValueError where nothing is left."""
+        if num < 1 or self.batch < 1:
+            raise ValueError(f"{num} samples of {self.batch} conditions were asked for; at least 1 of 1 is expected")
         context = None if self.context_BC is None else self.context_BC.repeat_interleave(num, 0)
         return replace(self, values_BHD=self.values_BHD.repeat_interleave(num, 0),
                        mask_BHD=self.mask_BHD.repeat_interleave(num, 0), context_BC=context)
 
-    def __getitem__(self, rows: slice) -> Condition:
+    def __getitem__(self, rows: slice | Tensor) -> Condition:
         context = None if self.context_BC is None else self.context_BC[rows]
         return replace(self, values_BHD=self.values_BHD[rows], mask_BHD=self.mask_BHD[rows], context_BC=context)
+
+    def check(self, spec: TrajectorySpec) -> None:
+        """Raises ValueError unless it is about trajectories of `spec`."""
+        if self.spec != spec:
+            raise ValueError(f"the condition is on {self.spec}; the model is of {spec}")
 
     def padded(self, num: int) -> Condition:
         """`num` more trajectories, like the first."""

@@ -22,7 +22,8 @@ COMMANDS = [["demo"], ["train"], ["sample"], ["evaluate"], ["report"], ["data", 
             ["data", "import"], ["data", "make"]]
 KEYS = ["env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate", "first_hit_median",
         "time_at_goal_mean", "score_d4rl", "score_minari", "latency_ms_p50", "latency_ms_p99",
-        "network_calls_per_decision", "controller", "random", "step"]
+        "network_calls_per_decision", "controller", "random", "step",
+        "sampling"]
 
 
 @pytest.fixture
@@ -172,7 +173,7 @@ def test_scores_go_where_they_are_told_and_have_the_promised_keys(small_run: Pat
     for agent in (scores, scores["controller"], scores["random"]):
         assert {"return_mean", "success_rate"} <= agent.keys()
     table = capsys.readouterr().out
-    assert all(key in table for key in KEYS[3:-3]) and "planner        controller            random" in table
+    assert all(key in table for key in KEYS[3:-4]) and "planner        controller            random" in table
 
 
 def test_a_rollout_is_a_dataset(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -259,3 +259,13 @@ def test_every_generator_trains_plans_and_is_loaded_again(model: type, umaze: Ep
     planner = again.planner(Box(-1, 1, (2,)))
     planner.reset(seeds_B=[0])
     assert planner.act(torch.from_numpy(umaze.obs[:1]), torch.zeros(1, 2)).shape == (1, 2)
+
+
+def test_a_planner_may_be_told_a_context(umaze: Episodes, tmp_path: Path) -> None:
+    config = replace(small.config(steps=2), context=ContextConfig(("return",)))
+    run = runs.train(config, tmp_path, progress=False)
+    plans = []
+    for context in ((), (0.0,), (200.0,)):
+        planner = run.planner(Box(-1, 1, (2,)), replace(run.config.planner, context=context))
+        plans.append(planner.propose(torch.from_numpy(umaze.obs[:1]), torch.zeros(1, 2), [0]).x_BNHD)
+    assert not torch.equal(plans[0], plans[1]) and not torch.equal(plans[1], plans[2])

@@ -70,7 +70,8 @@ def score(run: Run, config: EvaluationConfig, planner: PlannerConfig, out: Path 
         check_new_id(save_rollout)
     agent = make_planner(run, env, planner)
     scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
-    scores["step"] = run.step
+    # How it was sampled, which may differ from what the run's settings say.
+    scores |= {"step": run.step, "sampling": f"{run.model.sampling}, {planner.steps} steps"}
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
     say(f"scores in {path}")
     if save_rollout is not None:
@@ -92,7 +93,7 @@ def make_planner(run: Run, env: str, planner: PlannerConfig | None = None) -> Pl
 def table(scores: dict[str, Any]) -> str:
     """The scores beside those of the controller and of a random agent, as text."""
     columns = {"planner": scores, "controller": scores["controller"], "random": scores["random"]}
-    named = (*columns, "env_id", "episodes", "seeds", "protocol", "step")
+    named = (*columns, "env_id", "episodes", "seeds", "protocol", "step", "sampling")
     keys = [key for key in scores if key not in named]
     head = f"{scores['env_id']}, {scores.get('protocol', 'random-goal')} protocol, {scores['episodes']} episodes"
     lines = [f"{'':28}" + "".join(f"{name:>18}" for name in columns)]

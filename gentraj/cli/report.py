@@ -59,8 +59,8 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     """Draws everything a run has and writes the page; what cannot be drawn is named there. Returns the page's path."""
     out = out or run.folder / PAGE
     drawing = Drawing(run, out.parent / "figures", seed)
-    scores, _ = read_scores(run.folder, run.step, newest=run.step)
-    pictures = [drawing.loss(), drawing.scores(scores), drawing.samples(), *drawing.denoising()]
+    scores, note = read_scores(run.folder, run.step, newest=run.step)
+    pictures = [drawing.loss(), drawing.scores(scores, note), drawing.samples(), *drawing.denoising()]
     if run.data.env is not None:
         pictures += drawing.planning(run.data.env)
     for picture in pictures:
@@ -85,12 +85,12 @@ class Drawing:
         image = figures.plot_loss(rows, self.folder / "loss.png") if rows else None
         return Picture("Loss", "Mean since the row before, of every trained part.", image, "nothing was logged")
 
-    def scores(self, scores: dict[str, Any]) -> Picture:
+    def scores(self, scores: dict[str, Any], note: str) -> Picture:
         bars = {name: (s["return_mean"], *s["return_ci95"]) for name, s in
                 (("planner", scores), ("controller", scores.get("controller")), ("random", scores.get("random"))) if s}
         image = figures.plot_scores(bars, self.folder / "scores.png", "return per episode") if bars else None
         return Picture("Scores", "Native return, mean and 95 % bootstrap interval over episodes.", image,
-                       "the run is not evaluated yet; `gentraj evaluate` does it")
+                       f"{note} `gentraj evaluate` makes some.")
 
     def samples(self) -> Picture:
         whole = self.run.reference.mask_BHD.flatten(1).all(1)  # padding is no data

@@ -83,6 +83,8 @@ def _defaults(which: Train) -> RunConfig:
     if which.resume is not None:
         if which.run_dir is not None:
             raise ValueError("--resume names the run's folder already; leave --run-dir out")
+        if which.model is not None or which.network is not None:
+            raise ValueError("--resume goes on with the run's own model and network; leave --model and --network out")
         return read_config(which.resume)[0]
     if which.preset not in PRESETS:
         near = difflib.get_close_matches(str(which.preset), PRESETS, n=1)
@@ -93,7 +95,8 @@ def _defaults(which: Train) -> RunConfig:
 
 def option(argv: list[str], name: str) -> str | None:
     """The word after an option, before the options are parsed: it decides which others there are."""
-    return next((word for before, word in pairwise(argv) if before == name), None)
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith(f"{name}=") else [word])]
+    return next((word for before, word in pairwise(words) if before == name), None)
 
 
 def with_parts(config: RunConfig, model: str | None, network: str | None) -> RunConfig:

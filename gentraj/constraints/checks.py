@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ def check_values(what: object, name: str, dims: tuple[int, ...]) -> tuple[float,
     """A field that is one number for all entries, or one each, as one each. Raises ValueError for other counts, NaN."""
     check_dims(what, dims)
     given: Values = getattr(what, name)
-    values = given if isinstance(given, tuple) else (given,) * len(dims)
+    values = tuple(map(float, given)) if isinstance(given, Iterable) else (given,) * len(dims)
     if len(values) != len(dims) or any(math.isnan(value) for value in values):
         raise ValueError(f"{type(what).__name__}.{name} is {given}; a number, or one for each of {dims}, is expected")
     return values

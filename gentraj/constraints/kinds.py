@@ -135,7 +135,7 @@ class Equal(Constraint):
     dims: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        check_values(self, "values", self.dims)
+        object.__setattr__(self, "values", check_values(self, "values", self.dims))
 
     def entries(self, spec: TrajectorySpec) -> list[int]:
         if not -spec.horizon <= self.row < spec.horizon:

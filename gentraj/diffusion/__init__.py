@@ -1,7 +1,8 @@
 """Diffusion models of trajectories. Adding one = one file and one line here."""
 
 from .latent import LatentDiffusion, LatentDiffusionConfig
-from .model import Diffusion, DiffusionConfig
+from .model import Diffusion
+from .settings import DiffusionConfig
 
 MODELS = {DiffusionConfig: Diffusion, LatentDiffusionConfig: LatentDiffusion}
 

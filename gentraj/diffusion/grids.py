@@ -38,8 +38,9 @@ def sampling_times(path: Path, steps: int, grid: str = "uniform") -> Tensor:
     """
     if grid not in GRIDS:
         raise ValueError(f"unknown step grid '{grid}'; known: {', '.join(GRIDS)}")
-    if steps < 1:
-        raise ValueError(f"{steps} sampling steps; give at least 1")
+    if steps < 1 or steps != int(steps):
+        raise ValueError(f"{steps} sampling steps; give a whole number of at least 1")
+    steps = int(steps)
     times = GRIDS[grid](path, steps)
     times[0], times[-1] = 1.0, 0.0
     return (times if path.levels is None else _on_levels(times, path.levels)).float()

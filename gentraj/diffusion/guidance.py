@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -26,11 +26,12 @@ def as_plugins(guide: Guidance) -> list[Plugin]:
 
     Raises TypeError for what is neither, ValueError for a plug-in that has to come first and does not.
     """
-    guides = [] if guide is None else list(guide) if isinstance(guide, Sequence) else [guide]
+    several = isinstance(guide, Sequence) and not isinstance(guide, str)
+    guides = [] if guide is None else list(guide) if several else [guide]  # pyright: ignore[reportArgumentType]
     for g in guides:
         if not callable(g) and not isinstance(g, Plugin):
             raise TypeError(f"a guide is {g!r}; an energy (trajectories -> scores) or a plug-in is expected")
-    plugins = [g if isinstance(g, Plugin) else Energy(g) for g in guides]
+    plugins = [g if isinstance(g, Plugin) else Energy(cast(Guide, g)) for g in guides]
     for plugin in plugins[1:]:
         if isinstance(plugin, FromModel):
             raise ValueError(f"{type(plugin).__name__} replaces what the model denoises; put it first among the guides")

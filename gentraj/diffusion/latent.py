@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,11 +22,13 @@ from ..optimization import adamw, apply_gradients
 from ..randomness import fold
 from ..trajectory import Batch, Condition, TrajectorySpec
 from .composition import ClassifierFree, Contexts
+from .constrained import Constrained
 from .denoiser import Denoise
 from .guidance import Energy, Guidance, as_plugins
-from .model import Diffusion, DiffusionConfig, NetworkConfig, NormalizerName
+from .model import Diffusion
 from .plugin import Plugin, Sampling
 from .samplers import Observer
+from .settings import DiffusionConfig, NetworkConfig, NormalizerName
 
 FOLLOW = 0.1  # share of a batch in the moving statistics of the latents
 
@@ -94,6 +97,11 @@ class LatentDiffusion(nn.Module):
         """As `Diffusion.levels`."""
         return self.prior.levels
 
+    @property
+    def sampling(self) -> str:
+        """As `Diffusion.sampling`."""
+        return self.prior.sampling
+
     def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
         """From now on sample in another way than the config says; as `Diffusion.use`."""
         self.prior.use(sampler=sampler, grid=grid, eta=eta)
@@ -130,6 +138,7 @@ class LatentDiffusion(nn.Module):
         An energy is asked about the decoded trajectory. Raises ValueError for a plug-in that changes noisy
         trajectories, of which there are none here.
         """
+        condition.check(self.spec)
         rows, plugins = condition.repeat(num_samples).to(self.device), as_plugins(guide)
         seeds = [fold(seed, i) for i in range(rows.batch)] if isinstance(seed, int) else list(seed)
         watch = observe and (lambda y, t: observe(self.decode(y), t))
@@ -140,7 +149,12 @@ class LatentDiffusion(nn.Module):
         sampling = Sampling(self.prior.path, self.normalizer, rows, seeds, _no_denoiser)
         for plugin in plugins:
             x_RHD = plugin.finish(x_RHD, sampling)
+            plugin.rejects(x_RHD, sys.maxsize)  # nothing is drawn again, but it may be refused
         return torch.where(rows.mask_BHD, rows.values_BHD, x_RHD).unflatten(0, (condition.batch, num_samples))
+
+    def log_prob(self, x_RHD: Tensor, condition: Condition | None = None) -> Tensor:
+        """Raises ValueError: the density of decoded trajectories is not known."""
+        raise ValueError("latent diffusion has no density of trajectories; take a model that is not latent")
 
     def decode(self, y_RLE: Tensor) -> Tensor:
         """(R, H, D) in environment units from rows of the prior: what is known, and the latents. Differentiable."""
@@ -165,7 +179,7 @@ class LatentDiffusion(nn.Module):
             return [replace(plugin, energy=lambda y: plugin.energy(self.decode(y)))]
         if isinstance(plugin, (ClassifierFree, Contexts)):
             return [plugin]
-        if type(plugin).wrap is Plugin.wrap:  # it only finishes
+        if type(plugin).wrap is Plugin.wrap or isinstance(plugin, Constrained):  # it finishes what was decoded
             return []
         raise ValueError(f"{type(plugin).__name__} changes the trajectory that is denoised, and latent diffusion "
                          "denoises latents; give an energy, or take a model that is not latent")

@@ -97,6 +97,7 @@ def model_log_prob(model: Diffusion, x_RHD: Tensor, condition: Condition, *, see
 
 
 def _check(model: Diffusion, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> None:
+    condition.check(model.spec)
     expected = (condition.batch, model.spec.horizon, model.spec.dim)
     if x_RHD.shape != expected:
         raise ValueError(f"the trajectories have shape {tuple(x_RHD.shape)}; this condition and model need {expected}")

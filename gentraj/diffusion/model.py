@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Union
 
 import torch
 import torch.nn.functional as F
@@ -14,88 +13,21 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..conditioning import ConditionMix
-from ..config import require, require_choice
-from ..networks import NETWORKS, DiTConfig, ResidualMLPConfig, TemporalUNet, TemporalUNetConfig
+from ..networks import NETWORKS, TemporalUNet
 from ..networks.rows import MAX_ROWS, padded, padding
-from ..normalize import STATISTICS, Normalizer
-from ..optimization import LEARNING, adamw, apply_gradients
+from ..normalize import Normalizer
+from ..optimization import adamw, apply_gradients
 from ..randomness import RowNoise, fold
 from ..trajectory import Batch, Condition, TrajectorySpec
-from .denoiser import NEEDS_SIGNAL, PREDICTIONS, Denoise, Level, clip, hold
-from .grids import GRIDS, sampling_times
+from .denoiser import PREDICTIONS, Denoise, Level, clip, hold
+from .grids import sampling_times
 from .guidance import Guidance, as_plugins
 from .likelihood import PROBES, model_log_prob
-from .losses import DENSITIES, WEIGHTS, draw_times, loss_weight
+from .losses import draw_times, loss_weight
 from .paths import PATHS
 from .plugin import Plugin, Sampling
 from .samplers import SAMPLERS, Observer
-
-CHOICES = {"path": PATHS, "prediction": PREDICTIONS, "weight": WEIGHTS, "density": DENSITIES, "normalizer": STATISTICS,
-           "sampler": SAMPLERS, "grid": GRIDS}
-
-if TYPE_CHECKING:
-    NetworkConfig = TemporalUNetConfig | DiTConfig | ResidualMLPConfig
-    PathName = PredictionName = WeightName = DensityName = NormalizerName = SamplerName = GridName = str
-else:  # the choices of the settings are what the dicts hold, so that a newcomer is one line there
-    NetworkConfig = Union[tuple(NETWORKS)]  # noqa: UP007
-    PathName, PredictionName, WeightName, DensityName, NormalizerName, SamplerName, GridName = (
-        Literal[tuple(names)] for names in CHOICES.values())
-
-
-@dataclass(frozen=True)
-class DiffusionConfig:
-    network: NetworkConfig = field(default_factory=TemporalUNetConfig)
-    path: PathName = "vp-cosine"
-    """How signal fades and noise grows."""
-    levels: int | None = 20
-    """Noise levels in training; None is continuous time."""
-    prediction: PredictionName = "x0"
-    """What the network predicts."""
-    weight: WeightName = "uniform"
-    """Weight of each noise level in the loss."""
-    density: DensityName = "uniform"
-    """How often each noise level is trained."""
-    sigma_data: float = 1.0
-    """Standard deviation of normalised data, as EDM's preconditioning takes it to be."""
-    normalizer: NormalizerName = "limits"
-    mix: ConditionMix = field(default_factory=ConditionMix)
-    context_dropout: float = 0.1
-    """Share of the trajectories that are trained without their context, for classifier-free guidance."""
-    clip: float | None = 1.1
-    """Bound on x0 in normalised units while sampling."""
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    max_grad_norm: float = 1.0
-    ema: float = 0.999
-    """Decay of the averaged weights, which are the ones that sample."""
-    sampler: SamplerName = "ddim"
-    steps: int = 5
-    """Sampling steps."""
-    grid: GridName = "uniform"
-    """Where the sampling steps stop."""
-    eta: float | None = None
-    """Noise added while sampling, from 0 (deterministic) to 1; None is what the sampler is known for."""
-
-    def with_mix(self, mix: ConditionMix) -> DiffusionConfig:
-        return replace(self, mix=mix)
-
-    def with_network(self, network: NetworkConfig) -> DiffusionConfig:
-        return replace(self, network=network)
-
-    def __post_init__(self) -> None:
-        require_choice(self, **CHOICES)
-        require(self, steps=(1, 1e6), ema=(0, 1), sigma_data=(1e-6, 1e6), context_dropout=(0, 1), **LEARNING)
-        for name, bounds in (("clip", (0, math.inf)), ("levels", (1, 1e6)), ("eta", (0, 1))):
-            if getattr(self, name) is not None:
-                require(self, **{name: bounds})
-        if self.levels is not None:
-            require(self, steps=(1, self.levels))
-        if self.prediction in NEEDS_SIGNAL and PATHS[self.path](self.levels).alpha(torch.ones(1)) == 0:
-            able = ", ".join(name for name in PREDICTIONS if name not in NEEDS_SIGNAL)
-            raise ValueError(f"DiffusionConfig.prediction is {self.prediction}, which says nothing of x0 at the start "
-                             f"of the path {self.path}, where there is no signal; take one of {able}")
+from .settings import DiffusionConfig
 
 
 class Diffusion(nn.Module):
@@ -139,6 +71,12 @@ class Diffusion(nn.Module):
     def levels(self) -> int | None:
         """The most sampling steps that make sense; None without a bound."""
         return self.path.levels
+
+    @property
+    def sampling(self) -> str:
+        """How it samples, in words."""
+        eta = "" if self.config.eta is None else f" with eta {self.config.eta:g}"
+        return f"{self.config.sampler}{eta}, {self.config.grid} grid"
 
     def optimizers(self) -> dict[str, Optimizer]:
         return adamw(self.network, self.config)
@@ -196,15 +134,32 @@ class Diffusion(nn.Module):
         (x_RHD in environment units, t).
         Raises ValueError for what the sampler, a guide or the grid cannot do.
         """
+        condition.check(self.spec)
         rows = condition.repeat(num_samples).to(self.device)
         seeds = [fold(seed, i) for i in range(rows.batch)] if isinstance(seed, int) else list(seed)
         if len(seeds) != rows.batch:
             raise ValueError(f"{len(seeds)} seeds were given for {rows.batch} samples; give one each, or a single one")
+        if not 0 <= temperature < math.inf:
+            raise ValueError(f"the temperature is {temperature}; a number of at least 0 is expected")
         steps = self.config.steps if steps is None else steps
         times, plugins = sampling_times(self.path, steps, self.config.grid).to(self.device), as_plugins(guide)
-        parts = [self._sample_rows(rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS], times, plugins, temperature,
-                                   observe) for i in range(0, rows.batch, MAX_ROWS)]
+        parts = [self._accepted(rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS], times, plugins, temperature,
+                                observe) for i in range(0, rows.batch, MAX_ROWS)]
         return torch.cat(parts).unflatten(0, (condition.batch, num_samples))
+
+    def _accepted(self, rows: Condition, seeds: Sequence[int], times: Tensor, plugins: Sequence[Plugin],
+                  temperature: float, observe: Observer | None) -> Tensor:
+        """What is drawn, and drawn again with other seeds where a plug-in rejects it."""
+        x = self._sample_rows(rows, seeds, times, plugins, temperature, observe)
+        which, attempt = torch.arange(len(x), device=x.device), 1
+        while plugins:
+            which = which[torch.stack([plugin.rejects(x[which], attempt) for plugin in plugins]).any(0)]
+            if not len(which):
+                break
+            again = [fold(seeds[i], attempt) for i in which.tolist()]
+            x[which] = self._sample_rows(rows[which], again, times, plugins, temperature, observe)
+            attempt += 1
+        return x
 
     def _sample_rows(self, rows: Condition, seeds: Sequence[int], times: Tensor, plugins: Sequence[Plugin],
                      temperature: float, observe: Observer | None) -> Tensor:
@@ -230,6 +185,8 @@ class Diffusion(nn.Module):
     def _encoded(self, context_BC: Tensor | None, kept_B: Tensor | None = None) -> Tensor | None:
         """What the network is told of a context: it, and 1; or zeros, where it is not there or not kept."""
         if self.context is None:
+            if context_BC is not None:
+                raise ValueError("a context was given to a model that was trained without; train with --context.kinds")
             return None
         width = len(self.context.shift_D)
         if context_BC is None:
@@ -257,6 +214,8 @@ class Diffusion(nn.Module):
 
         What the model finds likely comes back; what it finds impossible is moved. `condition` is what it may know.
         """
+        if not noise > 0:
+            raise ValueError(f"noise is {noise}; a ratio sigma / alpha above 0 is expected")
         t = self.path.snap(self.path.time_of(torch.tensor([-2 * math.log(noise)]))).to(self.device)
         errors = [self._error_rows(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS], t, seeds[i : i + MAX_ROWS])
                   for i in range(0, len(x_RHD), MAX_ROWS)]

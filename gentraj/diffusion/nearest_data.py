@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..config import require
+from ..networks.rows import MIN_ROWS
 from ..trajectory import Batch
 from .composition import Interval, check_interval, within
 from .denoiser import Denoise
@@ -51,7 +52,8 @@ class NearestData(Plugin):
 
         def projected(x: Tensor, t: Tensor) -> Tensor:
             x0 = denoise(x, t)
-            parts = x0.flatten(1).split(max(1, MAX_DISTANCES // len(data_WX)))
+            rows = max(1, MAX_DISTANCES // len(data_WX) // MIN_ROWS) * MIN_ROWS  # so that no row depends on others
+            parts = x0.flatten(1).split(rows)
             near = torch.cat([self._project(part, data_WX) for part in parts]).view_as(x0)
             return torch.lerp(x0, near, self.weight)
 

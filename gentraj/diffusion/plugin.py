@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..normalize import Normalizer
@@ -36,3 +37,7 @@ class Plugin:
     def finish(self, x_RHD: Tensor, sampling: Sampling) -> Tensor:
         """The sampled trajectories in environment units; known entries are set after this."""
         return x_RHD
+
+    def rejects(self, x_RHD: Tensor, attempt: int) -> Tensor:
+        """(R,) which finished trajectories shall be drawn once more, after `attempt` times; or raises what is wrong."""
+        return torch.zeros(len(x_RHD), dtype=torch.bool, device=x_RHD.device)

@@ -65,7 +65,7 @@ def test_uniform_and_quadratic_are_in_t() -> None:
 @pytest.mark.parametrize("levels", [None, 20])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_fewer_steps_than_one_are_refused(steps: int, levels: int | None, grid: str) -> None:
-    with pytest.raises(ValueError, match=f"^{steps} sampling steps; give at least 1$"):
+    with pytest.raises(ValueError, match=f"^{steps} sampling steps; give a whole number of at least 1$"):
         sampling_times(PATHS["vp-cosine"](levels), steps, grid)
 
 

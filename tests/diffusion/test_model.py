@@ -12,14 +12,15 @@ from gentraj.config import ConfigError, from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS
 from gentraj.diffusion.losses import DENSITIES, WEIGHTS
-from gentraj.diffusion.model import CHOICES
 from gentraj.diffusion.paths import PATHS
+from gentraj.diffusion.plugin import Plugin
 from gentraj.diffusion.samplers import SAMPLERS
+from gentraj.diffusion.settings import CHOICES
 from gentraj.networks import NETWORKS, TemporalUNetConfig
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.optimization import NonFinite
-from gentraj.randomness import generator
+from gentraj.randomness import fold, generator
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=3, act_dim=2, horizon=8)
@@ -249,3 +250,34 @@ def test_a_model_around_a_trained_network_samples_as_the_one_it_is_of() -> None:
     assert torch.equal(again.sample(Condition.unknown(SPEC), 2), model.sample(Condition.unknown(SPEC), 2))
     with pytest.raises(ValueError, match=r"the network does not fit TrajectorySpec.obs_dim=4"):
         Diffusion.from_network(model.network, TrajectorySpec(4, 2, 8), model.config, Normalizer.identity(6))
+
+
+class RejectOdd(Plugin):
+    """Rejects every second trajectory once."""
+
+    def rejects(self, x_RHD: torch.Tensor, attempt: int) -> torch.Tensor:
+        return (torch.arange(len(x_RHD)) % 2 == 1) & (attempt == 1)
+
+
+def test_what_a_plugin_rejects_is_drawn_again_with_another_seed_and_nothing_else_is() -> None:
+    model, condition = make(), Condition.unknown(SPEC, 4).with_obs(0, torch.arange(12.0).view(4, 3) / 12)
+    seeds = [5, 6, 7, 8]
+    plain, again = (model.sample(condition, seed=s) for s in (seeds, [fold(s, 1) for s in seeds]))
+    x = model.sample(condition, seed=seeds, guide=RejectOdd())
+    assert torch.equal(x[::2], plain[::2]) and torch.equal(x[1::2], again[1::2])
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda m: m.sample(Condition.unknown(TrajectorySpec(3, 2, 16))), "TrajectorySpec.*horizon=16"),
+    (lambda m: m.sample(Condition.unknown(SPEC), temperature=float("nan")), "temperature is nan"),
+    (lambda m: m.sample(Condition.unknown(SPEC), 0), "0 samples of 1 conditions"),
+    (lambda m: m.sample(Condition.unknown(SPEC), steps=2.5), r"2\.5 sampling steps; give a whole number"),
+    (lambda m: m.sample(dataclasses.replace(Condition.unknown(SPEC), context_BC=torch.zeros(1, 2))),
+     "a context was given to a model that was trained without"),
+    (lambda m: m.denoising_error(torch.zeros(1, 8, 5), Condition.unknown(SPEC), [0], noise=0), "noise is 0"),
+    (lambda m: m.use(sampler="unipc", eta=0.5), "unipc adds no noise"),
+])
+def test_what_cannot_be_sampled_is_refused_in_one_line(call: Callable, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
+        call(make())
+    assert "\n" not in str(raised.value)

@@ -90,7 +90,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("sample run --out a.txt", "--out is a.txt; a file that ends in .npz is expected"),
     ("sample run --out file/a.npz", "file is a file, so there can be no folder"),
     ("sample run --out a.npz --num 0", "--num is 0; give at least 1"),
-    ("sample run --out a.npz --steps 0", "0 sampling steps; this path has 20 levels, give 1..20"),
+    ("sample run --out a.npz --steps 0", "0 sampling steps; give a whole number of at least 1"),
     ("sample run --out a.npz --goal 1,2,3", "--goal has 3 numbers; 2 (entries [0, 1]) are expected"),
     ("sample run --out a.npz --start 1,2,3", "--start has 3 numbers; 4 (an observation) or 2 "),
     ("sample run --out a.npz --goal 1,nan", "--goal is '1,nan'; numbers parted by commas are expected"),
