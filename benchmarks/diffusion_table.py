@@ -3,10 +3,11 @@
     python benchmarks/diffusion_table.py --out runs/table
 
 trains every model of MODELS on PointMaze-UMaze for as long as the preset's U-Net takes for `--steps` steps, lets each
-of them plan with every sampler and number of steps, and writes OUT/table.md. All of them act with the inverse dynamics
-and the arrival network of one run of the preset, OUT/base, so that the generators alone make the difference. What is
-done is kept: a second call goes on where the first one stopped, and once OUT/base is there several may run at once on
-different models (`--only`). How long each model trains is measured at its first call and kept in OUT/MODEL.steps.
+of them plan with every sampler and number of steps, and writes OUT/table.md and OUT/table.png. All of them act with the
+inverse dynamics and the arrival network of one run of the preset, OUT/base, so that the generators alone make the
+difference. What is done is kept: a second call goes on where the first one stopped, and once OUT/base is there several
+may run at once on different models (`--only`). How long each model trains is measured at its first call and kept in
+OUT/MODEL.steps.
 """
 
 from __future__ import annotations
@@ -65,11 +66,11 @@ DISTINCT = [name for name in SAMPLERS if name != "euler"]
 class Args:
     out: Path
     """Folder of the runs and of the table."""
-    steps: int = 600
+    steps: int = 1000
     """Training steps of the preset's U-Net; the others train for the same time. So few tell the models apart."""
     base_steps: int = 1500
     """Training steps of the inverse dynamics and the arrival network."""
-    episodes: int = 24
+    episodes: int = 40
     only: tuple[str, ...] = ()
     """Names of models; all by default."""
     samplers: tuple[str, ...] = tuple(DISTINCT)
@@ -92,7 +93,9 @@ def main(args: Args) -> None:
             with rows.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(row, flush=True)
-    write_table(args.out)
+    rows = [row for path in sorted(args.out.glob("*.jsonl")) for row in measured(path)]
+    write_table(rows, args.out / "table.md")
+    write_figure(rows, args.out / "table.png")
 
 
 def combinations(samplers: tuple[str, ...]) -> Iterator[tuple[str, int]]:
@@ -168,15 +171,34 @@ def measured(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole]
 
 
-def write_table(out: Path) -> None:
-    rows = [row for path in sorted(out.glob("*.jsonl")) for row in measured(path)]
+def write_table(rows: list[dict[str, Any]], path: Path) -> None:
     head = ("model", "sampler", "steps", "return", "95 % interval", "success", "ms", "network calls")
     cells = [(r["model"], r["sampler"] if r["steps"] > 1 else "any", r["steps"], f"{r['return_mean']:.0f}",
               "{:.0f} to {:.0f}".format(*r["return_ci95"]), f"{r['success_rate']:.2f}", f"{r['sample_ms']:.0f}",
               f"{r['calls']:.0f}") for r in rows]
     table = "\n".join(f"| {' | '.join(map(str, line))} |" for line in (head, ["---"] * len(head), *cells))
-    (out / "table.md").write_text(table + "\n")
-    print(f"{len(rows)} rows in {out / 'table.md'}")
+    path.write_text(table + "\n")
+    print(f"{len(rows)} rows in {path}")
+
+
+def write_figure(rows: list[dict[str, Any]], path: Path) -> None:
+    """Returns by model with the preset's sampler: a point for each number of steps, and the interval at 5."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    found = {(r["model"], r["steps"]): r for r in rows if r["sampler"] == "ddim"}
+    models = sorted({model for model, steps in found if steps == 5}, key=lambda m: found[m, 5]["return_mean"])
+    figure, axes = plt.subplots(figsize=(8, 0.3 * len(models) + 1.2), layout="constrained")
+    for steps, colour in zip(STEPS, plt.get_cmap("viridis_r")([0.1, 0.3, 0.55, 0.75, 0.95]), strict=True):
+        there = [(found[m, steps]["return_mean"], i) for i, m in enumerate(models) if (m, steps) in found]
+        axes.scatter(*zip(*there, strict=True), color=colour, s=24, label=f"{steps}", zorder=3)
+    for i, model in enumerate(models):
+        axes.plot(found[model, 5]["return_ci95"], [i, i], color="0.75", linewidth=5, zorder=1, solid_capstyle="round")
+    axes.set_yticks(range(len(models)), models)
+    axes.set_xlabel("return per episode, mean; bars: 95 % interval at 5 steps")
+    axes.legend(title="DDIM steps", loc="upper left", fontsize=8)
+    figure.savefig(path, dpi=130)
 
 
 if __name__ == "__main__":
