@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from contract import CONDITIONS, SPEC, check_batch_independence, check_known_entries, check_seeds
 
 from gentraj.conditioning import ConditionMix
 from gentraj.config import ConfigError, from_json, to_json
@@ -22,8 +23,6 @@ from gentraj.normalize import Normalizer
 from gentraj.optimization import NonFinite
 from gentraj.randomness import fold, generator
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
-
-SPEC = TrajectorySpec(obs_dim=3, act_dim=2, horizon=8)
 
 
 def make(context: Normalizer | None = None, **changes: object) -> Diffusion:
@@ -114,33 +113,15 @@ def batch(rows: tuple[int, ...] = (8, 8, 5, 2)) -> Batch:
     return Batch(x * real, real)
 
 
-CONDITIONS: dict[str, Callable[[Condition], Condition]] = {
-    "none": lambda c: c,
-    "start": lambda c: c.with_obs(0, torch.tensor([0.1, 0.2, 0.3])),
-    "goal": lambda c: c.with_obs(0, torch.ones(3)).with_obs(5, torch.tensor([1.7, -0.3]), dims=(0, 2)),
-    "actions": lambda c: c.with_obs(0, torch.ones(3)).with_actions(torch.full((c.batch, 8, 2), 0.7)),
-    "prefix": lambda c: c.with_prefix(torch.full((c.batch, 3, 5), 0.33)),
-    "everything": lambda c: c.with_prefix(torch.full((c.batch, 8, 5), 0.33)),
-}
-
-
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("kind", CONDITIONS)
 def test_known_entries_come_back_bit_equal(kind: str, sampler: str) -> None:
-    condition = CONDITIONS[kind](Condition.unknown(SPEC, 2))
-    x = make(sampler=sampler).sample(condition, 3, seed=1)
-    assert x.shape == (2, 3, 8, 5) and torch.isfinite(x).all()
-    for n in range(3):
-        assert torch.equal(x[:, n][condition.mask_BHD], condition.values_BHD[condition.mask_BHD])
+    check_known_entries(make(sampler=sampler), kind)
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 40])
 def test_a_sample_does_not_depend_on_how_many_are_drawn(count: int) -> None:
-    model, obs = make(), torch.randn(50, 3, generator=torch.Generator().manual_seed(3))
-    condition = Condition.unknown(SPEC, 50).with_obs(0, obs)
-    many = model.sample(condition, seed=list(range(50)))
-    few = model.sample(condition[:count], seed=list(range(count)))
-    torch.testing.assert_close(few, many[:count], rtol=1e-5, atol=1e-5)
+    check_batch_independence(make(), count)
 
 
 @pytest.mark.parametrize("count", [1, MIN_ROWS, MAX_ROWS + 1])
@@ -155,12 +136,7 @@ def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_th
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
-    model, condition = make(), Condition.unknown(SPEC, 2)
-    first = model.sample(condition, 2, seed=5)
-    torch.manual_seed(99)
-    assert torch.equal(first, model.sample(condition, 2, seed=5))
-    assert not torch.equal(first, model.sample(condition, 2, seed=6))
-    assert not torch.equal(first[0], first[1])
+    check_seeds(make())
 
 
 def test_observers_see_every_step() -> None:
