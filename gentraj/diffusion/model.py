@@ -33,7 +33,7 @@ from .settings import DiffusionConfig
 class Diffusion(nn.Module):
     """A `TrajectoryModel`. Everything outside is in environment units, everything inside is normalised.
 
-    `context` normalises Batch.context_BC and Condition.context_BC (B, C); without it they are not looked at.
+    `context` normalises Batch.context_BC and Condition.context_BC (B, C); without it a context is refused.
     """
 
     def __init__(self, spec: TrajectorySpec, config: DiffusionConfig, normalizer: Normalizer,
