@@ -1,0 +1,60 @@
+"""How good single trajectories are: what they keep of a condition, how smooth they are, what they violate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..trajectory import Condition, TrajectorySpec
+
+if TYPE_CHECKING:
+    from ..constraints import Constraints
+
+
+def condition_error(x_BNHD: Tensor, condition: Condition) -> Tensor:
+    """(B, N) largest absolute difference at a known entry, in that entry's units; 0 where nothing is known.
+
+    Raises ValueError where samples and condition differ in shape.
+    """
+    values, known = condition.values_BHD[:, None], condition.mask_BHD[:, None]
+    if x_BNHD.ndim != 4 or (x_BNHD.shape[0], *x_BNHD.shape[2:]) != condition.values_BHD.shape:
+        b, h, d = condition.values_BHD.shape
+        raise ValueError(f"samples of shape {tuple(x_BNHD.shape)} were given; ({b}, N, {h}, {d}) is expected, "
+                         "as the condition says")
+    return (x_BNHD - values.to(x_BNHD)).abs().masked_fill(~known.to(x_BNHD.device), 0).flatten(2).amax(-1)
+
+
+def smoothness(x_RHD: Tensor, spec: TrajectorySpec, dims: Sequence[int] | None = None) -> Tensor:
+    """(R,) root mean square of x_h+1 - 2 x_h + x_h-1 over rows and entries, over stride^2; 0 is uniform motion.
+
+    In units of the entries per squared environment step, so of positions it is the acceleration times dt^2, whatever
+    the stride. `dims` are the entries meant, all by default; let them share a unit. Larger is rougher. Raises
+    ValueError for fewer than 3 rows and other shapes than (R, H, D).
+    """
+    if x_RHD.shape[1:] != (spec.horizon, spec.dim) or spec.horizon < 3:
+        raise ValueError(f"trajectories of shape {tuple(x_RHD.shape)} were given; (R, {spec.horizon}, {spec.dim}) is "
+                         "expected, of at least 3 rows")
+    x = x_RHD if dims is None else x_RHD[..., list(dims)]
+    return x.double().diff(n=2, dim=1).square().mean((1, 2)).sqrt() / spec.stride**2
+
+
+class Violations(NamedTuple):
+    share: float
+    """Of the trajectories, those that violate a constraint by more than its tolerance."""
+    worst: float
+    """The largest violation, in that constraint's units; 0 is none."""
+
+
+def violations(x: Tensor, constraints: Constraints) -> Violations:
+    """Of walls, bounds and what else is in `constraints`, by trajectories (.., H, D) in environment units.
+
+    Raises ValueError for other shapes, for none at all and for non-finite values, which satisfy nothing.
+    """
+    if not x.numel() or not torch.isfinite(x).all():
+        raise ValueError(f"trajectories of shape {tuple(x.shape)} were given, {int((~torch.isfinite(x)).sum())} of "
+                         "their values NaN or infinite; at least one trajectory and finite values are expected")
+    certificate = constraints.certificate(x)
+    return Violations(float((~certificate.feasible).double().mean()), float(certificate.worst.max()))

@@ -1,0 +1,336 @@
+"""Metrics of sets of trajectories: known answers, other libraries, laws, and a bound on the memory."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from prdc import compute_prdc
+from scipy.linalg import sqrtm
+from scipy.stats import wasserstein_distance
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gentraj.metrics import (
+    METRICS,
+    features,
+    fit_scale,
+    frechet_distance,
+    measure,
+    mmd,
+    neighbourhoods,
+    novelty,
+    sliced_wasserstein,
+    two_sample_accuracy,
+    wasserstein,
+)
+from gentraj.metrics import distances as module
+from gentraj.metrics.distances import kth_distance
+
+SEEDS = st.integers(0, 2**31)
+BLOCKS = [1, 7, 100]
+PERFECT = {"precision": 1, "recall": 1, "density": 1, "coverage": 1, "sliced_wasserstein": 0, "frechet_distance": 0,
+           "two_sample_accuracy": 0}  # of a set and itself; every row's nearest other row is then its copy
+all_metrics = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS.keys())
+Metric = Callable[[Tensor, Tensor, int], float]
+
+
+def column(*values: float) -> Tensor:
+    return torch.tensor(values)[:, None]
+
+
+def normal(rows: int, width: int, seed: int = 0, shift: float = 0.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, width, generator=generator, dtype=torch.float64) + shift
+
+
+def with_moments(mean: Tensor, variance: Tensor, seed: int, rows: int = 50) -> Tensor:
+    """Rows whose own mean and covariance are exactly these."""
+    z = normal(rows, len(mean), seed)
+    z = z - z.mean(0)
+    white = torch.linalg.solve_triangular(torch.linalg.cholesky(z.T.cov()), z.T, upper=False).T
+    return white * variance.sqrt() + mean
+
+
+# Known answers.
+
+
+def test_neighbourhoods_by_hand() -> None:
+    real = column(0, 1, 3, 6, 8)  # radii 1, 1, 2, 2, 2
+    fake = column(0.4, 0.5, 2, 9, 10, 30)  # radii 0.1, 0.1, 1.5, 1, 1, 20
+    got = neighbourhoods(real, fake, k=1)
+    assert got.precision == 4 / 6  # 0.4, 0.5, 2 and 9; 10 is on the edge of the ball of 8, which is outside
+    assert got.recall == 2 / 5  # 1 and 3 are in the ball of 2; 8 is on the edge of the ball of 9
+    assert got.density == 6 / 6  # two in that of 0, two in that of 1, one in that of 3 and in that of 8
+    assert got.coverage == 4 / 5
+
+
+def test_neighbourhoods_of_equal_distributions_have_the_expected_means() -> None:
+    n, m, k = 40, 30, 3
+    found = [neighbourhoods(normal(n, 2, 2 * seed), normal(m, 2, 2 * seed + 1), k) for seed in range(200)]
+    missed = math.prod((n - i) / (n + m - i) for i in range(1, k + 1))  # the k nearest of a real are all real
+    assert np.mean([f.coverage for f in found]) == pytest.approx(1 - missed, abs=0.02)
+    assert np.mean([f.density for f in found]) == pytest.approx(1, abs=0.04)
+
+
+def test_sliced_wasserstein_of_numbers_is_the_area_between_distribution_functions() -> None:
+    assert sliced_wasserstein(column(0, 1), column(5, 6)) == pytest.approx(5)
+    assert sliced_wasserstein(column(0, 1), column(0, 0, 0, 3)) == pytest.approx(1 / 4 + 2 / 4)
+
+
+def test_sliced_wasserstein_of_a_shift_is_its_mean_length_along_a_direction() -> None:
+    x = normal(20, 16)
+    mean = math.gamma(8) / (math.sqrt(math.pi) * math.gamma(8.5))  # of |u_1|, u uniform on the sphere
+    assert sliced_wasserstein(x, x + torch.eye(16)[0] * 3) == pytest.approx(3 * mean, rel=0.1)
+    assert mean == pytest.approx(0.8 / math.sqrt(16), rel=0.02)
+
+
+def test_mmd_by_hand() -> None:
+    def kernel(d: float) -> float:  # the median distance is 2
+        return sum(math.exp(-(d**2) / (2 * s**2)) for s in (1, 2, 4)) / 3
+
+    expected = kernel(2) + kernel(2) - 2 * (3 * kernel(1) + kernel(3)) / 4
+    assert mmd(column(0, 2), column(1, 3)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_mmd_is_unbiased() -> None:
+    values = [mmd(normal(10, 2, 2 * seed), normal(15, 2, 2 * seed + 1)) for seed in range(300)]
+    assert abs(np.mean(values)) < 4 * np.std(values) / math.sqrt(300)
+    assert np.mean([v < 0 for v in values]) > 0.3
+    assert mmd(normal(10, 2), normal(15, 2, shift=1e3)) > 1  # saturates below 2
+
+
+def test_two_sample_accuracy_by_hand() -> None:
+    # Nearest others of 0, 1, 10 and of 2, 5, 6: own; a tie; other; other; own; own.
+    assert two_sample_accuracy(column(0, 1, 10), column(2, 5, 6)) == pytest.approx(3.5 / 6)
+    assert two_sample_accuracy(normal(30, 2), normal(50, 2, shift=100)) == 1
+    assert two_sample_accuracy(normal(400, 2), normal(900, 2, seed=1)) == pytest.approx(0.5, abs=0.07)
+
+
+def test_novelty_by_hand() -> None:
+    fake, train = torch.tensor([[0.0, 0.0], [3.0, 5.0]]), torch.tensor([[3.0, 4.0], [0.0, 6.0], [6.0, 9.0]])
+    assert torch.equal(novelty(fake, train), torch.tensor([5.0, 1.0], dtype=torch.float64))
+
+
+@given(seed=SEEDS)
+def test_frechet_distance_of_diagonal_gaussians_is_the_closed_form(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    m1, m2 = torch.randn(2, 4, generator=generator, dtype=torch.float64)
+    c1, c2 = torch.rand(2, 4, generator=generator, dtype=torch.float64) + 0.01
+    expected = (m1 - m2).square().sum() + (c1.sqrt() - c2.sqrt()).square().sum()
+    got = frechet_distance(with_moments(m1, c1, seed), with_moments(m2, c2, seed + 1))
+    assert got == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_singular_covariances_have_a_frechet_distance() -> None:
+    line, point = torch.zeros(5, 3), torch.tensor([[1.0, 2.0, 2.0]]).expand(4, 3)
+    line[:, 0] = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])  # variance 2.5 about 0
+    assert frechet_distance(line, point) == pytest.approx(9 + 2.5)
+    assert frechet_distance(line, line[:, [1, 0, 2]]) == pytest.approx(5)  # lines at right angles share nothing
+    few = normal(4, 50)  # fewer rows than features
+    assert frechet_distance(few, few + 1) == pytest.approx(50)
+
+
+# Other libraries.
+
+
+@given(seed=SEEDS, n=st.integers(9, 60), m=st.integers(9, 60), width=st.integers(1, 6), k=st.integers(1, 6))
+def test_neighbourhoods_agree_with_prdc(seed: int, n: int, m: int, width: int, k: int) -> None:
+    real, fake = normal(n, width, seed), normal(m, width, seed + 1, shift=0.3)
+    assert neighbourhoods(real, fake, k)._asdict() == pytest.approx(compute_prdc(real.numpy(), fake.numpy(), k),
+                                                                   abs=1e-6)
+
+
+@given(seed=SEEDS, n=st.integers(1, 30), m=st.integers(1, 30), whole=st.booleans())
+def test_each_projection_agrees_with_scipy(seed: int, n: int, m: int, whole: bool) -> None:
+    real, fake = normal(n, 3, seed), normal(m, 3, seed + 1)
+    if whole:  # ties
+        real, fake = real.round(), fake.round()
+    expected = [wasserstein_distance(real[:, i], fake[:, i]) for i in range(3)]
+    np.testing.assert_allclose(wasserstein(real, fake), expected, atol=1e-6)
+
+
+@given(seed=SEEDS)
+def test_frechet_distance_agrees_with_scipy(seed: int) -> None:
+    real = normal(40, 5, seed) @ normal(5, 5, seed + 1)
+    fake = normal(30, 5, seed + 2, shift=0.5) @ normal(5, 5, seed + 3)
+    c1, c2 = np.cov(real.T), np.cov(fake.T)
+    expected = (real.mean(0) - fake.mean(0)).square().sum() + np.trace(c1 + c2 - 2 * np.real(sqrtm(c1 @ c2)))
+    assert frechet_distance(real, fake) == pytest.approx(float(expected), rel=1e-6, abs=1e-6)
+
+
+# Laws.
+
+
+@pytest.mark.parametrize("name", PERFECT)
+def test_a_set_is_perfect_beside_itself(name: str) -> None:
+    x = normal(40, 3)
+    assert METRICS[name](x, x.flip(0), 0) == pytest.approx(PERFECT[name], abs=1e-12)
+
+
+@all_metrics
+@given(seed=SEEDS)
+def test_the_order_of_rows_and_where_the_origin_is_do_not_matter(metric: Metric, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    real, fake = normal(20, 3, seed), normal(20, 3, seed + 1, shift=0.5)
+    mixed = [x[torch.randperm(20, generator=generator)] + 8 for x in (real, fake)]
+    assert metric(mixed[0], mixed[1], seed) == pytest.approx(metric(real, fake, seed), abs=1e-9)
+
+
+@pytest.mark.parametrize(("name", "power"), {**dict.fromkeys(METRICS, 0), "sliced_wasserstein": 1,
+                                             "frechet_distance": 2}.items())
+@given(seed=SEEDS, exponent=st.integers(-8, 8))
+def test_features_scaled_by_a_factor_scale_the_result_by_its_power(name: str, power: int, seed: int,
+                                                                   exponent: int) -> None:
+    real, fake = normal(20, 3, seed), normal(25, 3, seed + 1, shift=0.5)
+    scaled = METRICS[name](real * 2.0**exponent, fake * 2.0**exponent, seed)
+    assert scaled == pytest.approx(METRICS[name](real, fake, seed) * 2.0 ** (exponent * power), rel=1e-9, abs=1e-12)
+
+
+@all_metrics
+def test_a_seed_alone_decides(metric: Metric) -> None:
+    real, fake = normal(20, 3), normal(30, 3, seed=1, shift=0.5)
+    before = metric(real, fake, 5)
+    torch.rand(3)
+    assert metric(real, fake, 5) == before
+
+
+@pytest.mark.parametrize("name", ["sliced_wasserstein", "two_sample_accuracy"])
+def test_another_seed_draws_others(name: str) -> None:
+    real, fake = normal(20, 3), normal(60, 3, seed=1, shift=0.5)
+    assert len({METRICS[name](real, fake, seed) for seed in range(5)}) > 1
+
+
+@given(seed=SEEDS)
+def test_rounding_makes_no_frechet_distance_negative(seed: int) -> None:
+    x = normal(10, 30, seed) * 100
+    assert 0 <= frechet_distance(x, x) < 1e-8
+
+
+@all_metrics
+@pytest.mark.parametrize("size", BLOCKS)
+def test_no_result_depends_on_the_block(metric: Metric, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, fake = normal(33, 3), normal(25, 3, seed=1, shift=0.5)
+    whole = metric(real, fake, 0)
+    monkeypatch.setattr(module, "BLOCK", size)
+    assert metric(real, fake, 0) == pytest.approx(whole, abs=1e-12)
+
+
+@given(size=st.integers(1, 500), k=st.integers(1, 12), seed=SEEDS)
+def test_distances_are_the_same_bits_in_every_block(size: int, k: int, seed: int) -> None:
+    a, b = normal(17, 5, seed), normal(12, 5, seed + 1)
+    brute = (a[:, None] - b).square().sum(-1).sqrt().sort(1).values[:, k - 1]
+    whole = kth_distance(a, b, k)
+    torch.testing.assert_close(whole, brute)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", size)
+        assert torch.equal(kth_distance(a, b, k), whole)
+
+
+class Largest(TorchDispatchMode):
+    """The numbers of the largest tensor that any operation made."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for made in out if isinstance(out, (tuple, list)) else (out,):
+            self.size = max(self.size, made.numel() if isinstance(made, Tensor) else 0)
+        return out
+
+
+@pytest.mark.parametrize("name", [*METRICS, "novelty"])
+def test_nothing_larger_than_the_block_is_held(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", 3000)
+    real, fake = normal(500, 4), normal(400, 4, seed=1)
+    with Largest() as largest:
+        novelty(fake, real) if name == "novelty" else METRICS[name](real, fake, 0)
+    assert 500 <= largest.size <= 3000  # of 200,000 distances
+
+
+@all_metrics
+def test_rows_alike_are_no_reason_to_fail(metric: Metric) -> None:
+    alike, other = torch.ones(8, 3), normal(8, 3)
+    assert all(math.isfinite(metric(*sets, 0)) for sets in ((alike, alike), (alike, other), (other, alike)))
+
+
+@all_metrics
+@pytest.mark.parametrize(("real", "fake", "message"), [
+    (torch.zeros(9, 3), torch.zeros(9, 4), "real has 3 features; fake has 4 features: as many in each"),
+    (torch.zeros(9, 3), torch.zeros(9, 3, 1), r"fake has shape \(9, 3, 1\); \(rows, features\) is expected"),
+    (torch.zeros(9, 3), torch.full((9, 3), torch.nan), "fake holds 27 values that are NaN or infinite"),
+    (torch.full((9, 3), torch.inf), torch.zeros(9, 3), "real holds 27 values"),
+    (torch.zeros(9, 3), torch.zeros(0, 3), r"fake has 0 rows; at least \d are needed"),
+])
+def test_what_cannot_be_measured_is_refused(metric: Metric, real: Tensor, fake: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        metric(real, fake, 0)
+
+
+# Trajectories.
+
+
+def trajectories(rows: int, seed: int = 0) -> Tensor:
+    """A position of spread 1, a velocity of spread 1000 and a constant."""
+    x = torch.randn(rows, 6, 3, generator=torch.Generator().manual_seed(seed))
+    return x * torch.tensor([1.0, 1000.0, 0.0]) + torch.tensor([5.0, 0.0, 2.0])
+
+
+def test_distances_of_features_are_root_mean_squares_in_standard_deviations() -> None:
+    real = trajectories(200)
+    scale = fit_scale(real)
+    assert torch.equal(fit_scale(real.flip(0)).scale_D[2], torch.tensor(1.0))  # constant: environment units
+    moved = real + 3 * scale.scale_D
+    got = (features(moved, scale) - features(real, scale)).norm(dim=1)
+    torch.testing.assert_close(got, torch.full((200,), 3.0, dtype=torch.float64), rtol=1e-5, atol=0)
+
+
+def test_units_of_a_dimension_do_not_matter() -> None:
+    real, fake, units = trajectories(50), trajectories(40, seed=1), torch.tensor([16.0, 0.125, 1.0])
+    assert measure(real * units, fake * units, seed=0) == pytest.approx(measure(real, fake, seed=0), abs=1e-9)
+
+
+def test_measure_gives_every_metric_as_it_is() -> None:
+    real, fake = trajectories(50), trajectories(40, seed=1)
+    scale = fit_scale(real)
+    found = measure(real, fake, seed=3)
+    assert found == {name: metric(features(real, scale), features(fake, scale), 3) for name, metric in METRICS.items()}
+
+
+def test_copies_of_training_trajectories_are_not_novel() -> None:
+    train, held_out = trajectories(300), trajectories(50, seed=1)
+    copied = measure(held_out, train[:40], train, seed=0)
+    assert copied["novelty"] == 0 < copied["novelty_of_real"]
+    new = measure(held_out, trajectories(40, seed=2), train, seed=0)
+    assert new["novelty"] == pytest.approx(new["novelty_of_real"], rel=0.1)
+
+
+def test_a_better_model_has_better_numbers() -> None:
+    real, good = trajectories(300), trajectories(300, seed=1)
+    poor = torch.cat([good[:150], good[:150] + torch.tensor([1.0, 0.0, 0.0])])
+    collapsed = good[:10].repeat(30, 1, 1)
+    best, worse, least = (measure(real, fake, seed=0) for fake in (good, poor, collapsed))
+    for name in ("sliced_wasserstein", "mmd", "frechet_distance", "two_sample_accuracy"):
+        assert best[name] < worse[name], name
+    assert best["precision"] > worse["precision"]
+    assert best["coverage"] > worse["coverage"] > least["coverage"]
+    assert least["recall"] == 0
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"fake_RHD": torch.zeros(9, 5, 3)}, r"the fake trajectories have shape \(9, 5, 3\)"),
+    ({"train_RHD": torch.zeros(9, 6, 2)}, r"the train trajectories have shape \(9, 6, 2\)"),
+    ({"real_RHD": torch.zeros(9, 6)}, r"the real trajectories have shape \(9, 6\)"),
+    ({"train_RHD": torch.zeros(0, 6, 3)}, "the train trajectories have shape"),
+    ({"fake_RHD": torch.zeros(5, 6, 3)}, "fake has 5 rows; at least 6 are needed"),
+    ({"real_RHD": torch.full((9, 6, 3), torch.nan)}, "real holds 162 values that are NaN"),
+    ({"train_RHD": torch.full((9, 6, 3), torch.inf)}, "train holds 162 values that are NaN"),
+])
+def test_measure_refuses_in_one_line(change: dict[str, Tensor], message: str) -> None:
+    sets = {"real_RHD": trajectories(9), "fake_RHD": trajectories(9), "train_RHD": trajectories(9), **change}
+    with pytest.raises(ValueError, match=message) as caught:
+        measure(sets["real_RHD"], sets["fake_RHD"], sets["train_RHD"], seed=0)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,102 @@
+"""Metrics of single trajectories, and of modes where they are known: answers by hand, in environment units."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from gentraj.constraints import Box, Constraints
+from gentraj.metrics import condition_error, mode_shares, modes_covered, nearest_mode, smoothness, violations
+from gentraj.trajectory import Condition, TrajectorySpec
+
+SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=5, stride=3)
+
+
+def test_condition_error_is_the_largest_difference_at_a_known_entry() -> None:
+    condition = Condition.unknown(SPEC, 2).with_obs(0, torch.tensor([1.0, 2.0])).with_obs(-1, torch.tensor([4.0]), (1,))
+    x = torch.full((2, 3, 5, 3), 100.0)  # far from anything where nothing is known
+    x[:, :, 0, :2], x[:, :, -1, 1] = torch.tensor([1.0, 2.0]), 4.0
+    x[0, 1, 0, 1], x[0, 1, 0, 0], x[1, 2, -1, 1] = 1.5, 1.25, 6.0
+    assert torch.equal(condition_error(x, condition), torch.tensor([[0.0, 0.5, 0.0], [0.0, 0.0, 2.0]]))
+    assert torch.equal(condition_error(x, Condition.unknown(SPEC, 2)), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3), (1, 4, 5, 3), (2, 4, 6, 3)])
+def test_samples_of_another_condition_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"samples of shape .* were given; \(2, N, 5, 3\) is expected"):
+        condition_error(torch.zeros(shape), Condition.unknown(SPEC, 2))
+
+
+def motion(acceleration: float, spec: TrajectorySpec) -> Tensor:
+    """One trajectory with 7 + 2 t + acceleration t^2 / 2 in every entry, t in environment steps."""
+    t = torch.arange(spec.horizon) * spec.stride
+    return (7 + 2 * t + acceleration * t**2 / 2)[None, :, None].repeat(1, 1, spec.dim)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_smoothness_is_the_acceleration_per_environment_step_squared(stride: int) -> None:
+    spec = TrajectorySpec(obs_dim=2, act_dim=1, horizon=5, stride=stride)
+    x = torch.cat([motion(0.0, spec), motion(-0.5, spec)])
+    torch.testing.assert_close(smoothness(x, spec), torch.tensor([0.0, 0.5]).double())
+
+
+def test_smoothness_is_a_root_mean_square_over_the_entries_asked_for() -> None:
+    x = torch.zeros(1, 5, 3)
+    x[0, 2, 0], x[0, :, 2] = 9.0, motion(4.0, SPEC)[0, :, 0]  # second differences 9, -18, 9 over stride^2 = 9
+    torch.testing.assert_close(smoothness(x, SPEC, (0,)), torch.tensor([2.0**0.5]).double())
+    torch.testing.assert_close(smoothness(x, SPEC, (0, 2)), torch.tensor([(2 / 2 + 16 / 2) ** 0.5]).double())
+
+
+def test_smoothness_needs_three_rows_of_the_spec() -> None:
+    short = TrajectorySpec(2, 1, horizon=2)
+    for x, spec in ((torch.zeros(4, 2, 3), short), (torch.zeros(4, 5, 2), SPEC), (torch.zeros(5, 3), SPEC)):
+        with pytest.raises(ValueError, match="trajectories of shape"):
+            smoothness(x, spec)
+
+
+def test_violations_are_a_share_and_the_worst() -> None:
+    constraints = Constraints(SPEC, [Box(-1.0, 1.0, (0,)), Box(-2.0, 2.0, (2,))])
+    x = torch.zeros(2, 2, 5, 3)
+    assert violations(x, constraints) == (0, 0)
+    x[0, 0, 3, 0], x[0, 0, 2, 2], x[1, 1, 0, 2] = -1.25, 2.125, 2.5
+    assert violations(x, constraints) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(0, 5, 3), torch.full((1, 5, 3), torch.nan)])
+def test_violations_of_nothing_and_of_nan_are_refused(x: Tensor) -> None:
+    with pytest.raises(ValueError, match="at least one trajectory and finite values are expected"):
+        violations(x, Constraints(SPEC, [Box(-1.0, 1.0, (0,))]))
+
+
+def test_the_nearest_centre_is_the_mode() -> None:
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0]])
+    x = torch.tensor([[1.0, 0.0], [9.0, 2.0], [6.0, 0.0], [0.0, 4.0]])
+    assert nearest_mode(x, centres).tolist() == [0, 1, 1, 0]
+    assert nearest_mode(x, centres, radius=3.0).tolist() == [0, 1, -1, -1]
+
+
+def test_mode_shares_are_of_all_trajectories() -> None:
+    assert mode_shares(torch.tensor([0, 2, 2, -1]), 4).tolist() == [0.25, 0, 0.5, 0]
+
+
+@pytest.mark.parametrize("modes", [torch.tensor([0, 4]), torch.tensor([-2]), torch.tensor([0.0]),
+                                   torch.tensor([], dtype=torch.long)])
+def test_modes_that_do_not_exist_are_refused(modes: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"each from -1 \(none\) to 3"):
+        mode_shares(modes, 4)
+
+
+def test_mode_coverage_by_hand() -> None:
+    true = torch.tensor([0.5, 0.3, 0.2, 0.0])
+    assert modes_covered(true, true) == (3, 4, 0)
+    got = modes_covered(torch.tensor([0.6, 0.0, 0.3, 0.1]), true)
+    assert (got.found, got.close) == (2, 1)  # 0.6 is within 30 % of 0.5, 0.3 is not of 0.2
+    assert got.total_variation == pytest.approx((0.1 + 0.3 + 0.1 + 0.1) / 2)
+    lost = modes_covered(torch.tensor([0.25, 0.25, 0.25, 0.0]))  # a quarter is of no mode
+    assert lost == (3, 3, 0.25)
+
+
+@pytest.mark.parametrize(("share", "true"), [
+    ([0.5, 0.5], [1.0]), ([0.5, 0.5], [0.5, 0.4]), ([0.9, 0.9], [0.5, 0.5]), ([-0.1, 0.5], [0.5, 0.5])])
+def test_what_are_no_shares_is_refused(share: list[float], true: list[float]) -> None:
+    with pytest.raises(ValueError, match="the true ones summing to 1"):
+        modes_covered(torch.tensor(share), torch.tensor(true))
