@@ -1,4 +1,4 @@
-"""Is a plan possible? A model knows what it cannot restore: the denoising error, judged against that of data."""
+"""Is a plan possible? A model knows what it cannot restore: the model's implausibility, judged against that of data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gentraj.trajectory import Batch, Condition, TrajectorySpec
 class Scorable(Protocol):
     spec: TrajectorySpec
 
-    def denoising_error(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor: ...
+    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor: ...
 
 
 class Trust:
@@ -42,6 +42,6 @@ class Trust:
         spec = self.model.spec
         start = Condition.unknown(spec, len(x_RHD), device=x_RHD.device).with_obs(0, spec.split(x_RHD)[0][:, 0])
         seeds_of_draws = [[fold(s, draw) for s in seeds] for draw in range(self.draws)]
-        errors = [self.model.denoising_error(x_RHD, start, seeds) for seeds in seeds_of_draws]
+        errors = [self.model.implausibility(x_RHD, start, seeds) for seeds in seeds_of_draws]
         error_RH = torch.stack(errors).mean(0)
         return error_RH.cumsum(1) / torch.arange(spec.horizon, device=x_RHD.device).clamp(min=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -64,3 +65,8 @@ def _gaussian(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 STATISTICS = {"limits": _limits, "gaussian": _gaussian}
+
+if TYPE_CHECKING:
+    NormalizerName = str
+else:
+    NormalizerName = Literal[tuple(STATISTICS)]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import safetensors.torch
 import torch
@@ -22,9 +22,9 @@ from envs.pointmaze import make_missing
 from . import checkpoint, training
 from .config import from_json, read_json, to_json
 from .data import ContextConfig, Episodes, Windows, load_episodes
-from .diffusion import MODELS, Diffusion, DiffusionConfig, LatentDiffusion, LatentDiffusionConfig
-from .diffusion.guidance import Guidance
 from .files import write_file
+from .generation import Guidance
+from .models import FAMILIES, MODELS, Model, ModelConfig
 from .normalize import Normalizer
 from .randomness import fold
 from .state import restore_module
@@ -34,12 +34,7 @@ from .trajectory import Batch, TrajectorySpec
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
-    ModelConfig = DiffusionConfig | LatentDiffusionConfig
-else:
-    ModelConfig = Union[tuple(MODELS)]  # noqa: UP007  what the dict holds, so that a newcomer is one line there
-
 CONFIG, REFERENCE = "config.json", "reference.safetensors"
-Model = Diffusion | LatentDiffusion
 Part = Model | InverseDynamics | Arrival
 CONTEXT_WINDOWS = 4096  # give the statistics of the contexts
 REFERENCE_WINDOWS = 512  # of the training data: they calibrate trust, and are drawn beside samples
@@ -61,7 +56,7 @@ class RunConfig:
     """Join episodes that continue each other: one endless run that was cut at its goals."""
     context: ContextConfig = field(default_factory=ContextConfig)
     """What the model is told beside the trajectory, to be asked for when it samples."""
-    model: ModelConfig = field(default_factory=DiffusionConfig)
+    model: ModelConfig = FAMILIES["diffusion"]
     inverse: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
     arrival: ArrivalConfig = field(default_factory=ArrivalConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 Guide = Callable[[Tensor], Tensor]  # x_BHD in environment units -> one score per trajectory, higher is better
+Observer = Callable[[Tensor, Tensor], None]  # sees (x, t) after each step of sampling
 
 
 @dataclass(frozen=True)
@@ -195,13 +196,36 @@ class TrajectoryModel(Trainable, Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    @property
+    def levels(self) -> int | None:
+        """The most sampling steps that make sense; None without a bound."""
+        ...
+
+    @property
+    def likelihood(self) -> Literal["exact", "none"]:
+        """Whether it has a density of trajectories, as `log_prob`."""
+        ...
+
+    def sampling(self, steps: int | None = None) -> str:
+        """How it samples, in words."""
+        ...
+
+    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
+        """From now on sample in another way than it was told when it was made. Raises ValueError where it cannot."""
+        ...
+
+    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
+        """(R, H) how unlike data each row is, at least 0, on the model's own scale; `condition` is what is known."""
+        ...
+
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Any = None,
-               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0) -> Tensor:
+               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0,
+               observe: Observer | None = None) -> Tensor:
         """(B, N, H, D) in environment units, the known entries exact.
 
         `guide` is an energy, a `Guide`, or what else shapes this model's samples; it is shown at least 16 rows at a
         time, some of them made up. `seed` is one for all or one for each of the B * N samples. `steps` means something
-        to iterative models only; `temperature` scales the noise that a sample is made from.
+        to iterative models only; `temperature` scales the noise that a sample is made from. `observe` sees it become.
         """
         ...
 

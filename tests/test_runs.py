@@ -22,8 +22,8 @@ from gentraj import runs
 from gentraj.cli.evaluate import make_planner
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, Episodes, concatenate, save_minari, save_npz
-from gentraj.diffusion import MODELS
 from gentraj.diffusion.composition import ClassifierFree
+from gentraj.models import FAMILIES, family
 from gentraj.networks import TemporalUNetConfig
 from gentraj.trajectory import Condition
 
@@ -249,9 +249,10 @@ def test_a_run_with_contexts_is_told_and_remembers_them(umaze: Episodes, tmp_pat
     assert torch.equal(run.model.sample(told, 2, seed=1, guide=ClassifierFree(0.0)), without)
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_every_generator_trains_plans_and_is_loaded_again(model: type, umaze: Episodes, tmp_path: Path) -> None:
-    tiny = model().with_network(TemporalUNetConfig(8, (1, 2)))
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_trains_plans_and_is_loaded_again(name: str, umaze: Episodes, tmp_path: Path) -> None:
+    tiny = FAMILIES[name].with_network(TemporalUNetConfig(8, (1, 2)))
+    assert family(tiny) == name
     run = runs.train(replace(small.config(steps=2), model=tiny), tmp_path, progress=False)
     again = runs.load(tmp_path)
     start = Condition.unknown(run.model.spec).with_obs(0, torch.from_numpy(umaze.obs[0]))

@@ -71,7 +71,7 @@ def score(run: Run, config: EvaluationConfig, planner: PlannerConfig, out: Path 
     agent = make_planner(run, env, planner)
     scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
     # How it was sampled, which may differ from what the run's settings say.
-    scores |= {"step": run.step, "sampling": f"{run.model.sampling}, {planner.steps} steps"}
+    scores |= {"step": run.step, "sampling": run.model.sampling(planner.steps)}
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
     say(f"scores in {path}")
     if save_rollout is not None:

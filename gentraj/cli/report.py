@@ -103,6 +103,8 @@ class Drawing:
         return Picture("Samples beside data", "Sampled from the same first observations as the windows of data.", image)
 
     def denoising(self) -> list[Picture]:
+        if self.run.model.levels == 1:
+            return [Picture("Denoising", "", None, "this model draws a trajectory in one step")]
         spec, frames, levels = self.run.model.spec, [], []
         obs = spec.split(self.run.reference.x_BHD[:1])[0][:, 0]
         start = Condition.unknown(spec, device=obs.device).with_obs(0, obs)
@@ -149,8 +151,8 @@ class Drawing:
             x[n][int(row) :] = x[n][int(row)]  # what follows the arrival is not part of the plan
         image = figures.plot_candidates(np.stack(x), plans.ratio_BN[0].cpu().numpy(), int(plans.chosen_B[0]),
                                         self.folder / "candidates.png", self.background, goal=goal[far, :2].numpy())
-        return Picture("Candidates and trust", "One plan per proposed arrival. The earliest whose denoising error is "
-                       "within what data of the same length show is executed.", image)
+        return Picture("Candidates and trust", "One plan per proposed arrival. The earliest that the model finds no more "
+                       "implausible than data of the same length is executed.", image)
 
     def _frame(self, name: str) -> Picture:
         env = environment_factory(name, {"render_mode": "rgb_array"})()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from ..checkpoint import has_checkpoints
-from ..diffusion import MODELS
+from ..models import FAMILIES
 from ..networks import NETWORKS
 from ..presets import PRESETS
 from ..runs import RunConfig, read_config
@@ -20,16 +19,12 @@ from ..runs import train as train_run
 from .common import check_folder, pick_device, say
 
 
-def _names(configs: Iterable[type]) -> dict[str, type]:
-    """DiTConfig is called dit."""
-    return {config.__name__.removesuffix("Config").lower(): config for config in configs}
-
-
-MODEL_NAMES, NETWORK_NAMES = _names(MODELS), _names(NETWORKS)
+# DiTConfig is called dit.
+NETWORK_NAMES = {config.__name__.removesuffix("Config").lower(): config for config in NETWORKS}
 if TYPE_CHECKING:
-    ModelName = NetworkName = str
+    FamilyName = NetworkName = str
 else:  # what the dicts hold
-    ModelName, NetworkName = (Literal[tuple(names)] for names in (MODEL_NAMES, NETWORK_NAMES))
+    FamilyName, NetworkName = (Literal[tuple(names)] for names in (FAMILIES, NETWORK_NAMES))
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,7 @@ class Train:
     """Train a trajectory model and all that its planner needs, into a run folder.
 
     Examples: gentraj train pointmaze-umaze --steps 3000 --run-dir runs/umaze;
-    gentraj train pointmaze --dataset D4RL/pointmaze/medium-v2; gentraj train --resume runs/umaze;
+    gentraj train pointmaze --dataset D4RL/pointmaze/medium-v2 --family gan; gentraj train --resume runs/umaze;
     gentraj train pointmaze-umaze --network dit --model.path flow --model.prediction velocity --model.levels None
     """
 
@@ -48,7 +43,7 @@ class Train:
     """Folder of the run; runs/PRESET by default."""
     resume: Path | None = None
     """Go on with the training in this folder; its settings are those it was started with."""
-    model: ModelName | None = None
+    family: FamilyName | None = None
     """The generator; its settings are then --model.*"""
     network: NetworkName | None = None
     """The network of the generator; its settings are then --model.network.*"""
@@ -62,7 +57,7 @@ class Train:
 
 def main(argv: list[str]) -> None:
     guess = PRESETS[next((word for word in argv if word in PRESETS), "pointmaze")]  # enough for --help
-    parts = option(argv, "--model"), option(argv, "--network")
+    parts = option(argv, "--family"), option(argv, "--network")
     which = tyro.cli(Train, args=argv, prog="gentraj train", default=Train(with_parts(guess, *parts)))
     # Once more, now that it is known whose settings are the defaults: options may stand before the preset.
     args = tyro.cli(Train, args=argv, prog="gentraj train", default=Train(_defaults(which)))
@@ -83,14 +78,14 @@ def _defaults(which: Train) -> RunConfig:
     if which.resume is not None:
         if which.run_dir is not None:
             raise ValueError("--resume names the run's folder already; leave --run-dir out")
-        if which.model is not None or which.network is not None:
-            raise ValueError("--resume goes on with the run's own model and network; leave --model and --network out")
+        if which.family is not None or which.network is not None:
+            raise ValueError("--resume goes on with the run's own generator; leave --family and --network out")
         return read_config(which.resume)[0]
     if which.preset not in PRESETS:
         near = difflib.get_close_matches(str(which.preset), PRESETS, n=1)
         raise ValueError(f"unknown preset '{which.preset}'; known: {', '.join(PRESETS)}"
                          + (f"; did you mean '{near[0]}'?" if near else ""))
-    return with_parts(PRESETS[which.preset], which.model, which.network)
+    return with_parts(PRESETS[which.preset], which.family, which.network)
 
 
 def option(argv: list[str], name: str) -> str | None:
@@ -99,10 +94,10 @@ def option(argv: list[str], name: str) -> str | None:
     return next((word for before, word in pairwise(words) if before == name), None)
 
 
-def with_parts(config: RunConfig, model: str | None, network: str | None) -> RunConfig:
+def with_parts(config: RunConfig, family: str | None, network: str | None) -> RunConfig:
     """The settings with another generator or network of theirs; unknown names are left to the parser."""
-    if model in MODEL_NAMES and not isinstance(config.model, MODEL_NAMES[model]):
-        config = replace(config, model=MODEL_NAMES[model]())
+    if family in FAMILIES:
+        config = replace(config, model=FAMILIES[family])
     if network in NETWORK_NAMES and not isinstance(config.model.network, NETWORK_NAMES[network]):
         config = replace(config, model=config.model.with_network(NETWORK_NAMES[network]()))
     return config

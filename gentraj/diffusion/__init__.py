@@ -1,9 +1,7 @@
-"""Diffusion models of trajectories. Adding one = one file and one line here."""
+"""Diffusion models of trajectories."""
 
 from .latent import LatentDiffusion, LatentDiffusionConfig
 from .model import Diffusion
 from .settings import DiffusionConfig
 
-MODELS = {DiffusionConfig: Diffusion, LatentDiffusionConfig: LatentDiffusion}
-
-__all__ = ["MODELS", "Diffusion", "DiffusionConfig", "LatentDiffusion", "LatentDiffusionConfig"]
+__all__ = ["Diffusion", "DiffusionConfig", "LatentDiffusion", "LatentDiffusionConfig"]

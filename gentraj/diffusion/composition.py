@@ -12,10 +12,9 @@ from torch import Tensor
 
 from ..config import require
 from ..normalize import Normalizer
+from ..plugin import Denoise, Denoising, Plugin
 from ..trajectory import TrajectorySpec
-from .denoiser import Denoise
 from .paths import Path
-from .plugin import Plugin, Sampling
 from .posterior import product_mean, with_gradient
 
 Interval = tuple[float, float]  # of t, both ends in it
@@ -41,7 +40,7 @@ class ClassifierFree(FromModel):
         require(self, weight=(-1e6, 1e6))
         check_interval(self)
 
-    def wrap(self, denoise: Denoise, sampling: Sampling) -> Denoise:
+    def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         if sampling.condition.context_BC is None:
             raise ValueError("ClassifierFree needs a context to exaggerate; give Condition.context_BC, shape (B, C)")
         guided = combination([sampling.denoiser(None), denoise], [1 - self.weight, self.weight])
@@ -64,7 +63,7 @@ class Contexts(FromModel):
             raise ValueError(f"Contexts are {given} (shape, weight); one (C,) or more with finite weights are "
                              "expected")
 
-    def wrap(self, denoise: Denoise, sampling: Sampling) -> Denoise:
+    def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         condition = sampling.condition
         if condition.context_BC is not None:
             raise ValueError("Condition.context_BC is given beside Contexts; give that context as one of these")
@@ -114,7 +113,7 @@ class Product(FromModel):
     def total(self) -> float:
         return math.fsum([self.own, *self.weights])
 
-    def wrap(self, denoise: Denoise, sampling: Sampling) -> Denoise:
+    def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         condition, path = sampling.condition, sampling.path
         values = sampling.normalizer.normalize(condition.values_BHD)
         parts = [_noisier(denoise, path, path, self.total)]
@@ -176,7 +175,7 @@ def _noisier(denoise: Denoise, own: Path, path: Path, factor: float) -> Denoise:
     return asked
 
 
-def _check_same(name: str, model: Denoiser, sampling: Sampling) -> None:
+def _check_same(name: str, model: Denoiser, sampling: Denoising) -> None:
     if model.spec != sampling.condition.spec:
         raise ValueError(f"{name} is of {model.spec}; {sampling.condition.spec} is expected")
     ours, theirs = sampling.normalizer, model.normalizer

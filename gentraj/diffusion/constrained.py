@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ..config import require
 from ..constraints import QUICK, THOROUGH, Certificate, Constraints, Effort
-from .denoiser import Denoise
-from .plugin import Plugin, Sampling
+from ..plugin import Denoise, Denoising, Plugin, Sampling
 
 
 class Infeasible(RuntimeError):
@@ -38,6 +37,8 @@ class Constrained(Plugin):
     and asks the certificate.
     """
 
+    works_finished = True  # the result is projected in any case
+
     constraints: Constraints
     below: float = 0.5
     strict: bool = True
@@ -47,7 +48,7 @@ class Constrained(Plugin):
     def __post_init__(self) -> None:
         require(self, below=(-1, 1), attempts=(1, 1e6))
 
-    def wrap(self, denoise: Denoise, sampling: Sampling) -> Denoise:
+    def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         constraints, normalizer, condition = self.constraints, sampling.normalizer, sampling.condition
         if constraints.spec != condition.spec:
             raise ValueError(f"the constraints are on {constraints.spec}; those of the model are {condition.spec}")

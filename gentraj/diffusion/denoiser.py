@@ -10,9 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..plugin import Denoise
 from .paths import Path
-
-Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_RHD, t of shape (R,) or (1,)) -> x0_RHD
 
 
 @dataclass(frozen=True)

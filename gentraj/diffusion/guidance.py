@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..config import require
+from ..generation import Guidance, as_plugins
+from ..plugin import Denoise, Denoising, Plugin, Preference, finite
 from ..trajectory import Guide
 from .composition import FromModel, check_interval, within
-from .denoiser import Denoise, hold
-from .plugin import Plugin, Sampling
+from .denoiser import hold
 from .posterior import covariance, proximal, with_gradient
 
-Guidance = Guide | Plugin | Sequence[Plugin] | None
 LEAST_ALPHA = 0.01  # with less signal the posterior's covariance, d x0 / dx divided by alpha, is mostly error
 
 
-def as_plugins(guide: Guidance) -> list[Plugin]:
-    """An energy becomes a plug-in; None is none.
-
-    Raises TypeError for what is neither, ValueError for a plug-in that has to come first and does not.
-    """
-    several = isinstance(guide, Sequence) and not isinstance(guide, str)
-    guides = [] if guide is None else list(guide) if several else [guide]  # pyright: ignore[reportArgumentType]
-    for g in guides:
-        if not callable(g) and not isinstance(g, Plugin):
-            raise TypeError(f"a guide is {g!r}; an energy (trajectories -> scores) or a plug-in is expected")
-    plugins = [g if isinstance(g, Plugin) else Energy(cast(Guide, g)) for g in guides]
+def denoising_plugins(guide: Guidance) -> list[Plugin]:
+    """As `as_plugins`. Raises ValueError for a plug-in that has to come first and does not."""
+    plugins = as_plugins(guide, Energy)
     for plugin in plugins[1:]:
         if isinstance(plugin, FromModel):
             raise ValueError(f"{type(plugin).__name__} replaces what the model denoises; put it first among the guides")
@@ -39,7 +30,7 @@ def as_plugins(guide: Guidance) -> list[Plugin]:
 
 
 @dataclass(frozen=True, eq=False)
-class Energy(Plugin):
+class Energy(Preference):
     """Tilts p(x) by exp(scale * energy(x)); `energy` maps trajectories (R, H, D), environment units, to scores (R,).
 
     "denoised" asks the energy about the denoised trajectory: x0' = argmax of scale * energy(z) + log N(z; x0, Sigma)
@@ -68,7 +59,7 @@ class Energy(Plugin):
         if self.at not in ("denoised", "noisy"):
             raise ValueError(f"Energy.at is '{self.at}'; denoised or noisy is expected")
 
-    def wrap(self, denoise: Denoise, sampling: Sampling) -> Denoise:
+    def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         if self.scale == 0:
             return denoise
         condition, path = sampling.condition, sampling.path
@@ -87,25 +78,19 @@ class Energy(Plugin):
                     x0 = denoise(x, t)
                 tilt = self._tilt(x0, sampling)
                 move = proximal(tilt.gradient, tilt.hessian, covariance(x, x0, gain), self.iterations)
-            return _finite(x0 + move, "the guided trajectory is", "; lower Energy.scale or the energy's slope")
+            return finite(x0 + move, "the guided trajectory is", "; lower Energy.scale or the energy's slope")
 
         return within(self.interval, guided, denoise)
 
-    def _tilt(self, z: Tensor, sampling: Sampling) -> Tilt:
-        return Tilt(lambda y: self.scale * self._scores(sampling.normalizer.unnormalize(y)), z)
+    def _tilt(self, z: Tensor, sampling: Denoising) -> Tilt:
+        return Tilt(lambda y: self.prefer(sampling.normalizer.unnormalize(y)), z)
 
-    def _scores(self, x_RHD: Tensor) -> Tensor:
-        """(R,), checked."""
-        try:
-            scores = self.energy(x_RHD)
-        except Exception as error:
-            raise ValueError(f"the guide raised {type(error).__name__}: {error}; it was given trajectories of shape "
-                             f"{tuple(x_RHD.shape)}") from error
-        if not isinstance(scores, Tensor) or scores.shape != x_RHD.shape[:1]:
-            given = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else repr(scores)
-            raise ValueError(f"the guide returned {given} for trajectories of shape {tuple(x_RHD.shape)}; one score "
-                             f"each, shape ({len(x_RHD)},), is expected")
-        return _finite(scores, "the guide's score is", "; a finite one is expected")
+    @property
+    def works_finished(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.at == "denoised"
+
+    def prefer(self, x_RHD: Tensor) -> Tensor:
+        return self.scale * self.scores(x_RHD)
 
 
 class Tilt:
@@ -121,17 +106,11 @@ class Tilt:
         if gradient is None:
             raise ValueError("the guide's score has no gradient: it does not depend on the trajectories by "
                              "differentiable torch operations; write it so that it does")
-        self._gradient = _finite(gradient, "the guide's gradient is", "; smooth the energy or lower its scale")
+        self._gradient = finite(gradient, "the guide's gradient is", "; smooth the energy or lower its scale")
         self.gradient = self._gradient.detach()
 
     def hessian(self, v: Tensor) -> Tensor:
         if not self._gradient.requires_grad:
             return torch.zeros_like(v)
         product, = torch.autograd.grad(self._gradient, self.z, v, retain_graph=True, materialize_grads=True)
-        return _finite(product, "the guide's second derivative is", "; smooth the energy or take Energy.iterations = 0")
-
-
-def _finite(x: Tensor, what: str, remedy: str) -> Tensor:
-    if not torch.isfinite(x).all():
-        raise ValueError(f"{what} not finite in {int((~torch.isfinite(x)).sum())} of {x.numel()} entries{remedy}")
-    return x
+        return finite(product, "the guide's second derivative is", "; smooth the energy or take Energy.iterations = 0")

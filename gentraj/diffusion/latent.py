@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,22 +14,20 @@ from torch.optim import Optimizer
 
 from ..conditioning import ConditionMix
 from ..config import require
-from ..networks import TemporalUNetConfig
+from ..generation import Guidance
+from ..networks import NetworkConfig, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded
 from ..networks.temporal_unet import check_horizon
 from ..networks.vae import TemporalVAE, VAEConfig
-from ..normalize import Normalizer
+from ..normalize import Normalizer, NormalizerName
 from ..optimization import adamw, apply_gradients
+from ..plugin import Plugin, Sampling
 from ..randomness import fold
-from ..trajectory import Batch, Condition, TrajectorySpec
+from ..trajectory import Batch, Condition, Observer, TrajectorySpec
 from .composition import ClassifierFree, Contexts
-from .constrained import Constrained
-from .denoiser import Denoise
-from .guidance import Energy, Guidance, as_plugins
+from .guidance import Energy, denoising_plugins
 from .model import Diffusion
-from .plugin import Plugin, Sampling
-from .samplers import Observer
-from .settings import DiffusionConfig, NetworkConfig, NormalizerName
+from .settings import DiffusionConfig
 
 FOLLOW = 0.1  # share of a batch in the moving statistics of the latents
 
@@ -98,9 +97,13 @@ class LatentDiffusion(nn.Module):
         return self.prior.levels
 
     @property
-    def sampling(self) -> str:
+    def likelihood(self) -> Literal["exact", "none"]:
+        """The density of decoded trajectories is not known."""
+        return "none"
+
+    def sampling(self, steps: int | None = None) -> str:
         """As `Diffusion.sampling`."""
-        return self.prior.sampling
+        return self.prior.sampling(steps)
 
     def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
         """From now on sample in another way than the config says; as `Diffusion.use`."""
@@ -139,14 +142,14 @@ class LatentDiffusion(nn.Module):
         trajectories, of which there are none here.
         """
         condition.check(self.spec)
-        rows, plugins = condition.repeat(num_samples).to(self.device), as_plugins(guide)
+        rows, plugins = condition.repeat(num_samples).to(self.device), denoising_plugins(guide)
         seeds = [fold(seed, i) for i in range(rows.batch)] if isinstance(seed, int) else list(seed)
         watch = observe and (lambda y, t: observe(self.decode(y), t))
         inside = [p for plugin in plugins for p in self._inside(plugin)]
         y_RLE = self.prior.sample(self._inner(rows), guide=inside, seed=seeds, steps=steps, temperature=temperature,
                                   observe=watch)[:, 0]
         x_RHD = self.decode(y_RLE)
-        sampling = Sampling(self.prior.path, self.normalizer, rows, seeds, _no_denoiser)
+        sampling = Sampling(self.normalizer, rows, seeds)
         for plugin in plugins:
             x_RHD = plugin.finish(x_RHD, sampling)
             plugin.rejects(x_RHD, sys.maxsize)  # nothing is drawn again, but it may be refused
@@ -166,11 +169,11 @@ class LatentDiffusion(nn.Module):
         x0 = self.normalizer.normalize(x_RHD.to(self.device))
         return _by_rows(lambda x: self.vae.encode(x, torch.ones_like(x, dtype=torch.bool))[0], x0)
 
-    def denoising_error(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0) -> Tensor:
+    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0) -> Tensor:
         """(R, H) mean squared error of the latents after noising and back; rows in one latent row share it."""
         inner = self._inner(condition)
         y_RLE = torch.cat([self.prior.spec.split(inner.values_BHD)[0], self.encode(x_RHD)], -1)
-        error_RL = self.prior.denoising_error(y_RLE, inner, seeds, noise)
+        error_RL = self.prior.implausibility(y_RLE, inner, seeds, noise)
         return error_RL.repeat_interleave(self.config.vae.factor, 1)
 
     def _inside(self, plugin: Plugin) -> list[Plugin]:
@@ -179,7 +182,7 @@ class LatentDiffusion(nn.Module):
             return [replace(plugin, energy=lambda y: plugin.energy(self.decode(y)))]
         if isinstance(plugin, (ClassifierFree, Contexts)):
             return [plugin]
-        if type(plugin).wrap is Plugin.wrap or isinstance(plugin, Constrained):  # it finishes what was decoded
+        if not plugin.needs_denoiser:  # it finishes what was decoded
             return []
         raise ValueError(f"{type(plugin).__name__} changes the trajectory that is denoised, and latent diffusion "
                          "denoises latents; give an energy, or take a model that is not latent")
@@ -211,10 +214,6 @@ class LatentDiffusion(nn.Module):
         variance = (((mean_BLZ - shift) ** 2 + log_variance_BLZ.exp()) * weight).sum((0, 1))
         for buffer, now in ((self.prior.normalizer.shift_D, shift), (self.prior.normalizer.scale_D, variance.sqrt())):
             buffer[self.prior.spec.obs_dim :].lerp_(now, FOLLOW)
-
-
-def _no_denoiser(context: Tensor | None) -> Denoise:
-    raise ValueError("latent diffusion has no denoiser of trajectories; take a model that is not latent")
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from ..networks.rows import MAX_ROWS, padded, padding
+from ..plugin import Denoise
 from ..randomness import RowNoise, fold
 from ..trajectory import Condition
-from .denoiser import Denoise
 from .paths import Path
 
 if TYPE_CHECKING:

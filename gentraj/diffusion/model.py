@@ -6,27 +6,28 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..generation import Guidance, draw, encode_context, encoded_width
 from ..networks import NETWORKS, TemporalUNet
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..optimization import adamw, apply_gradients
-from ..randomness import RowNoise, fold
-from ..trajectory import Batch, Condition, TrajectorySpec
-from .denoiser import PREDICTIONS, Denoise, Level, clip, hold
+from ..plugin import Denoise, Denoising, Plugin
+from ..randomness import RowNoise
+from ..trajectory import Batch, Condition, Observer, TrajectorySpec
+from .denoiser import PREDICTIONS, Level, clip, hold
 from .grids import sampling_times
-from .guidance import Guidance, as_plugins
+from .guidance import denoising_plugins
 from .likelihood import PROBES, model_log_prob
 from .losses import draw_times, loss_weight
 from .paths import PATHS
-from .plugin import Plugin, Sampling
-from .samplers import SAMPLERS, Observer
+from .samplers import SAMPLERS
 from .settings import DiffusionConfig
 
 
@@ -42,8 +43,8 @@ class Diffusion(nn.Module):
         self.spec, self.config, self.batch_size = spec, config, config.batch_size
         self.normalizer, self.context = normalizer, context
         self.path, self.prediction = PATHS[config.path](config.levels), PREDICTIONS[config.prediction]
-        width = 0 if context is None else len(context.shift_D) + 1  # and one that says whether it is there
-        self.network = NETWORKS[type(config.network)](spec.dim, spec.horizon, width, config.network)
+        self.network = NETWORKS[type(config.network)](spec.dim, spec.horizon, encoded_width(context),
+                                                      config.network)
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         self.ema.requires_grad_(False)
         self.network_calls = 0
@@ -73,10 +74,14 @@ class Diffusion(nn.Module):
         return self.path.levels
 
     @property
-    def sampling(self) -> str:
+    def likelihood(self) -> Literal["exact", "none"]:
+        """What `log_prob` is: the probability-flow ODE's density, exact up to its solver."""
+        return "exact"
+
+    def sampling(self, steps: int | None = None) -> str:
         """How it samples, in words."""
         eta = "" if self.config.eta is None else f" with eta {self.config.eta:g}"
-        return f"{self.config.sampler}{eta}, {self.config.grid} grid"
+        return f"{self.config.sampler}{eta}, {self.config.grid} grid, {steps or self.config.steps} steps"
 
     def optimizers(self) -> dict[str, Optimizer]:
         return adamw(self.network, self.config)
@@ -89,7 +94,8 @@ class Diffusion(nn.Module):
         eps = torch.randn(x0.shape, generator=generator).to(x0.device)
         kept = torch.rand(len(x0), generator=generator) >= self.config.context_dropout
         x_t = torch.where(known, x0, at.alpha * x0 + at.sigma * eps) * real
-        output = self.network(x_t / at.spread, x0 * known, known, at.t_R, self._encoded(batch.context_BC, kept))
+        context = encode_context(batch.context_BC, self.context, kept)
+        output = self.network(x_t / at.spread, x0 * known, known, at.t_R, context)
         error = (output - self.prediction.target(x0, eps, at) / self.prediction.unit(at)) ** 2
         scored = real & ~known
         weight = loss_weight(self.config.weight, self.prediction, at)
@@ -111,7 +117,7 @@ class Diffusion(nn.Module):
 
         A likelihood needs it not clipped.
         """
-        known, encoded = torch.where(mask, values, 0), self._encoded(context)
+        known, encoded = torch.where(mask, values, 0), encode_context(context, self.context)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             self.network_calls += 1
@@ -134,32 +140,10 @@ class Diffusion(nn.Module):
         (x_RHD in environment units, t).
         Raises ValueError for what the sampler, a guide or the grid cannot do.
         """
-        condition.check(self.spec)
-        rows = condition.repeat(num_samples).to(self.device)
-        seeds = [fold(seed, i) for i in range(rows.batch)] if isinstance(seed, int) else list(seed)
-        if len(seeds) != rows.batch:
-            raise ValueError(f"{len(seeds)} seeds were given for {rows.batch} samples; give one each, or a single one")
-        if not 0 <= temperature < math.inf:
-            raise ValueError(f"the temperature is {temperature}; a number of at least 0 is expected")
         steps = self.config.steps if steps is None else steps
-        times, plugins = sampling_times(self.path, steps, self.config.grid).to(self.device), as_plugins(guide)
-        parts = [self._accepted(rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS], times, plugins, temperature,
-                                observe) for i in range(0, rows.batch, MAX_ROWS)]
-        return torch.cat(parts).unflatten(0, (condition.batch, num_samples))
-
-    def _accepted(self, rows: Condition, seeds: Sequence[int], times: Tensor, plugins: Sequence[Plugin],
-                  temperature: float, observe: Observer | None) -> Tensor:
-        """What is drawn, and drawn again with other seeds where a plug-in rejects it."""
-        x = self._sample_rows(rows, seeds, times, plugins, temperature, observe)
-        which, attempt = torch.arange(len(x), device=x.device), 1
-        while plugins:
-            which = which[torch.stack([plugin.rejects(x[which], attempt) for plugin in plugins]).any(0)]
-            if not len(which):
-                break
-            again = [fold(seeds[i], attempt) for i in which.tolist()]
-            x[which] = self._sample_rows(rows[which], again, times, plugins, temperature, observe)
-            attempt += 1
-        return x
+        times, plugins = sampling_times(self.path, steps, self.config.grid).to(self.device), denoising_plugins(guide)
+        return draw(self.spec, condition.to(self.device), num_samples, seed, temperature, plugins,
+                    lambda rows, seeds: self._sample_rows(rows, seeds, times, plugins, temperature, observe))
 
     def _sample_rows(self, rows: Condition, seeds: Sequence[int], times: Tensor, plugins: Sequence[Plugin],
                      temperature: float, observe: Observer | None) -> Tensor:
@@ -168,7 +152,7 @@ class Diffusion(nn.Module):
         noise = RowNoise(seeds, rows.values_BHD.device)
         normal = lambda: temperature * noise.normal(self.spec.horizon, self.spec.dim)  # noqa: E731
         values = self.normalizer.normalize(rows.values_BHD)
-        sampling = Sampling(self.path, self.normalizer, rows, seeds, partial(self.denoise, values, rows.mask_BHD))
+        sampling = Denoising(self.normalizer, rows, seeds, self.path, partial(self.denoise, values, rows.mask_BHD))
         denoise = sampling.denoiser(rows.context_BC)
         for plugin in plugins:
             denoise = plugin.wrap(denoise, sampling)
@@ -182,21 +166,6 @@ class Diffusion(nn.Module):
             x = plugin.finish(x, sampling)
         return torch.where(rows.mask_BHD, rows.values_BHD, x)[:count]
 
-    def _encoded(self, context_BC: Tensor | None, kept_B: Tensor | None = None) -> Tensor | None:
-        """What the network is told of a context: it, and 1; or zeros, where it is not there or not kept."""
-        if self.context is None:
-            if context_BC is not None:
-                raise ValueError("a context was given to a model that was trained without; train with --context.kinds")
-            return None
-        width = len(self.context.shift_D)
-        if context_BC is None:
-            return self.context.shift_D.new_zeros(1, width + 1)
-        if context_BC.ndim != 2 or context_BC.shape[1] != width or not torch.isfinite(context_BC).all():
-            raise ValueError(f"a context of width {tuple(context_BC.shape[1:])} was given; {width} finite numbers for "
-                             "each trajectory are expected")
-        encoded = F.pad(self.context.normalize(context_BC), (0, 1), value=1.0)
-        return encoded if kept_B is None else encoded * kept_B[:, None].to(encoded.device)
-
     def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
                  exact: bool | None = None, probes: int = PROBES, steps: int | None = None) -> Tensor:
         """(R,) log density, environment units, of the entries of x that `condition` does not know, given the others.
@@ -209,7 +178,7 @@ class Diffusion(nn.Module):
         return model_log_prob(self, x_RHD, condition, seeds=seeds, exact=exact, probes=probes, steps=steps)
 
     @torch.no_grad()
-    def denoising_error(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0) -> Tensor:
+    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0) -> Tensor:
         """(R, H) mean squared error, in normalised units, of x0 after noising until sigma / alpha is `noise`, and back.
 
         What the model finds likely comes back; what it finds impossible is moved. `condition` is what it may know.

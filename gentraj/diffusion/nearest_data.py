@@ -10,10 +10,9 @@ from torch import Tensor
 
 from ..config import require
 from ..networks.rows import MIN_ROWS
+from ..plugin import Denoise, Denoising, Plugin
 from ..trajectory import Batch
 from .composition import Interval, check_interval, within
-from .denoiser import Denoise
-from .plugin import Plugin, Sampling
 
 MAX_DISTANCES = 1 << 24  # held at a time
 
@@ -40,7 +39,7 @@ class NearestData(Plugin):
         require(self, neighbours=(1, math.inf), rank=(0, self.neighbours - 1), weight=(0, 1))
         check_interval(self)
 
-    def wrap(self, denoise: Denoise, sampling: Sampling) -> Denoise:
+    def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         spec, device = sampling.condition.spec, sampling.condition.values_BHD.device
         windows = self._windows().to(device)
         if windows.shape[1:] != (spec.horizon, spec.dim) or not torch.isfinite(windows).all():

@@ -14,10 +14,10 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from .denoiser import Denoise
+from ..plugin import Denoise
+from ..trajectory import Observer
 from .paths import Path
 
-Observer = Callable[[Tensor, Tensor], None]  # sees (x, t) after each step
 Normal = Callable[[], Tensor]
 LANGEVIN_SNR = 0.16  # Song et al. 2021, appendix G
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Union
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from ..conditioning import ConditionMix
 from ..config import require, require_choice
-from ..networks import NETWORKS, DiTConfig, ResidualMLPConfig, TemporalUNetConfig
-from ..normalize import STATISTICS
+from ..networks import NetworkConfig, TemporalUNetConfig
+from ..normalize import STATISTICS, NormalizerName
 from ..optimization import LEARNING
 from .denoiser import NEEDS_SIGNAL, PREDICTIONS
 from .grids import GRIDS
@@ -19,15 +19,13 @@ from .losses import DENSITIES, WEIGHTS
 from .paths import PATHS
 from .samplers import SAMPLERS
 
-CHOICES = {"path": PATHS, "prediction": PREDICTIONS, "weight": WEIGHTS, "density": DENSITIES, "normalizer": STATISTICS,
-           "sampler": SAMPLERS, "grid": GRIDS}
+CHOICES = {"path": PATHS, "prediction": PREDICTIONS, "weight": WEIGHTS, "density": DENSITIES, "sampler": SAMPLERS,
+           "grid": GRIDS}
 
 if TYPE_CHECKING:
-    NetworkConfig = TemporalUNetConfig | DiTConfig | ResidualMLPConfig
-    PathName = PredictionName = WeightName = DensityName = NormalizerName = SamplerName = GridName = str
+    PathName = PredictionName = WeightName = DensityName = SamplerName = GridName = str
 else:  # the choices of the settings are what the dicts hold, so that a newcomer is one line there
-    NetworkConfig = Union[tuple(NETWORKS)]  # noqa: UP007
-    PathName, PredictionName, WeightName, DensityName, NormalizerName, SamplerName, GridName = (
+    PathName, PredictionName, WeightName, DensityName, SamplerName, GridName = (
         Literal[tuple(names)] for names in CHOICES.values())
 
 
@@ -73,7 +71,7 @@ class DiffusionConfig:
         return replace(self, network=network)
 
     def __post_init__(self) -> None:
-        require_choice(self, **CHOICES)
+        require_choice(self, normalizer=STATISTICS, **CHOICES)
         require(self, steps=(1, 1e6), ema=(0, 1), sigma_data=(1e-6, 1e6), context_dropout=(0, 1), **LEARNING)
         for name, bounds in (("clip", (0, math.inf)), ("levels", (1, 1e6)), ("eta", (0, 1))):
             if getattr(self, name) is not None:

@@ -1,5 +1,7 @@
 """Networks, pure `nn.Module`: no loss, no optimiser. Adding one = one file and one line here."""
 
+from typing import TYPE_CHECKING, Union
+
 from .dit import DiT, DiTConfig
 from .residual_mlp import ResidualMLP, ResidualMLPConfig
 from .temporal_unet import TemporalUNet, TemporalUNetConfig
@@ -11,4 +13,10 @@ NETWORKS = {
     ResidualMLPConfig: ResidualMLP,
 }
 
-__all__ = ["NETWORKS", "DiT", "DiTConfig", "ResidualMLP", "ResidualMLPConfig", "TemporalUNet", "TemporalUNetConfig"]
+if TYPE_CHECKING:
+    NetworkConfig = TemporalUNetConfig | DiTConfig | ResidualMLPConfig
+else:
+    NetworkConfig = Union[tuple(NETWORKS)]  # noqa: UP007  what the dict holds, so that a newcomer is one line there
+
+__all__ = ["NETWORKS", "DiT", "DiTConfig", "NetworkConfig", "ResidualMLP", "ResidualMLPConfig", "TemporalUNet",
+           "TemporalUNetConfig"]

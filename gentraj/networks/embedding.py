@@ -40,7 +40,8 @@ class TrajectoryNetwork(nn.Module):
     def __init__(self, dim: int, context_dim: int, embed: int, frequencies: int, *, time_scale: float = TIME_SCALE,
                  time_shift: float = 0.0):
         super().__init__()
-        self.frequencies, self.num_features = frequencies, 2 * width(dim, frequencies) + dim
+        self.frequencies, self.num_noisy = frequencies, width(dim, frequencies)  # features of x, which come first
+        self.num_features = 2 * self.num_noisy + dim
         self.time = nn.Sequential(SinusoidalEmbedding(embed, time_scale, time_shift), nn.Linear(embed, 4 * embed),
                                   nn.Mish(), nn.Linear(4 * embed, embed))
         self.context = nn.Linear(context_dim, embed) if context_dim else None

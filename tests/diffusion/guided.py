@@ -10,13 +10,12 @@ from oracle import DOUBLE, Mixture
 from torch import Tensor
 
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.diffusion.denoiser import Denoise
 from gentraj.diffusion.grids import sampling_times
 from gentraj.diffusion.paths import PATHS, Path
-from gentraj.diffusion.plugin import Plugin, Sampling
 from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
+from gentraj.plugin import Denoise, Denoising, Plugin
 from gentraj.trajectory import Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=4)  # 12 numbers
@@ -46,9 +45,9 @@ class Exact:
     def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None) -> Denoise:
         return flattened((self.target if context is None else self.contexts[int(context[0, 0])]).denoiser(self.path))
 
-    def sampling(self, condition: Condition) -> Sampling:
-        return Sampling(self.path, self.normalizer, condition, range(condition.batch),
-                        lambda context: self.denoise(condition.values_BHD, condition.mask_BHD, context))
+    def sampling(self, condition: Condition) -> Denoising:
+        return Denoising(self.normalizer, condition, range(condition.batch), self.path,
+                         lambda context: self.denoise(condition.values_BHD, condition.mask_BHD, context))
 
 
 def flattened(denoise: Denoise) -> Denoise:

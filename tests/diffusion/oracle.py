@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gentraj.diffusion.denoiser import PREDICTIONS, Denoise, Level
+from gentraj.diffusion.denoiser import PREDICTIONS, Level
 from gentraj.diffusion.paths import Path
 from gentraj.diffusion.samplers import Sampler
+from gentraj.plugin import Denoise
 
 DOUBLE = torch.float64
 

@@ -12,10 +12,10 @@ from oracle import DOUBLE, GAUSSIAN, Mixture, gaussian, normals, rotation
 from torch import Tensor
 
 from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
-from gentraj.diffusion.denoiser import Denoise
 from gentraj.diffusion.guidance import Energy
 from gentraj.diffusion.mixture import Mixture as ModelMixture
 from gentraj.normalize import Normalizer
+from gentraj.plugin import Denoise
 from gentraj.trajectory import Condition, TrajectorySpec
 
 DIRECT = torch.tensor([0.5, -1.0])

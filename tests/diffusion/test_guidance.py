@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.diffusion.grids import sampling_times
-from gentraj.diffusion.guidance import Energy, as_plugins
+from gentraj.diffusion.guidance import Energy, denoising_plugins
 from gentraj.diffusion.posterior import covariance, proximal
 from gentraj.trajectory import Condition
 
@@ -206,9 +206,9 @@ def test_impossible_settings_are_refused(settings: dict, message: str) -> None:
 
 def test_what_is_no_guide_is_refused() -> None:
     with pytest.raises(TypeError, match="a guide is 'up'; an energy"):
-        as_plugins(["up"])  # type: ignore[list-item]
+        denoising_plugins(["up"])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="ClassifierFree replaces what the model denoises; put it first"):
-        as_plugins([Energy(lambda x: x.sum((1, 2))), ClassifierFree(2.0)])
+        denoising_plugins([Energy(lambda x: x.sum((1, 2))), ClassifierFree(2.0)])
 
 
 def test_no_graph_is_left_behind() -> None:

@@ -11,14 +11,13 @@ from gentraj.conditioning import ConditionMix
 from gentraj.config import from_json, to_json
 from gentraj.diffusion import DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
-from gentraj.diffusion.denoiser import Denoise
 from gentraj.diffusion.guidance import Energy
 from gentraj.diffusion.latent import LatentDiffusion, LatentDiffusionConfig, gaussian_kl
-from gentraj.diffusion.plugin import Plugin, Sampling
 from gentraj.networks import DiTConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
 from gentraj.networks.vae import VAEConfig
 from gentraj.normalize import Normalizer
+from gentraj.plugin import Denoise, Denoising, Plugin, Sampling
 from gentraj.randomness import generator
 from gentraj.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
@@ -78,7 +77,7 @@ def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_th
     for network in (model.prior.ema.module, model.vae.encoder, model.vae.grow):
         network.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     x = model.sample(Condition.unknown(SPEC), count, steps=1)
-    model.denoising_error(x[0], Condition.unknown(SPEC, count), range(count))
+    model.implausibility(x[0], Condition.unknown(SPEC, count), range(count))
     assert x.shape[1] == count and sum(rows) >= 4 * count
     assert all(MIN_ROWS <= number <= MAX_ROWS for number in rows)
 
@@ -241,7 +240,7 @@ def test_classifier_free_guidance_is_that_of_the_prior() -> None:
 
 
 class Halved(Plugin):
-    def wrap(self, denoise: Denoise, sampling: Sampling) -> Denoise:
+    def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         return lambda x, t: denoise(x, t) / 2
 
 
@@ -253,10 +252,10 @@ def test_a_plugin_that_changes_noisy_trajectories_is_refused_by_name(plugin: Plu
 
 def test_the_denoising_error_has_one_number_for_each_row_of_the_trajectory() -> None:
     model, x = make(), batch((8, 8)).x_BHD
-    error = model.denoising_error(x, Condition.unknown(SPEC, 2), [0, 1])
+    error = model.implausibility(x, Condition.unknown(SPEC, 2), [0, 1])
     assert error.shape == (2, 8) and (error > 0).all()
     assert torch.equal(error[:, ::2], error[:, 1::2])
-    assert not torch.equal(error, model.denoising_error(x, Condition.unknown(SPEC, 2), [0, 1], noise=2.0))
+    assert not torch.equal(error, model.implausibility(x, Condition.unknown(SPEC, 2), [0, 1], noise=2.0))
 
 
 def test_the_settings_come_back_from_json_and_cannot_be_taken_for_others() -> None:

@@ -8,11 +8,12 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from gentraj.conditioning import ConditionMix
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.diffusion.denoiser import PREDICTIONS, Denoise, Level, hold
+from gentraj.diffusion.denoiser import PREDICTIONS, Level, hold
 from gentraj.diffusion.likelihood import MAX_EXACT, MIN_STEPS, log_prob
 from gentraj.diffusion.paths import PATHS, Path
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
+from gentraj.plugin import Denoise
 from gentraj.randomness import generator
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 

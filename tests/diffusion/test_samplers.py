@@ -8,10 +8,11 @@ import torch
 from oracle import DOUBLE, GAUSSIAN, network, normals, predicted, stream
 from torch import Tensor
 
-from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS, Denoise, hold
+from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS, hold
 from gentraj.diffusion.grids import GRIDS, sampling_times
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
+from gentraj.plugin import Denoise
 
 SHAPE = (4, 8, 3)
 CALLS = {"heun": 2, "predictor-corrector": 2}  # denoisings in a step, but for the last; the others take one

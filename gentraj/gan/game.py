@@ -1,0 +1,114 @@
+"""One step of each side: the discriminator on data and samples, the generator against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+from torch.optim import Optimizer
+
+from ..networks.discriminator import Discriminator, Verdict
+from ..optimization import apply_gradients
+from .objectives import Loss, Objective
+from .regularisers import REGULARISERS, Game
+
+Generate = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The windows of a step: `x0` in normalised units (0 where padded), what is real and what is known of them."""
+
+    x0: Tensor
+    real: Tensor
+    known: Tensor
+    context: Tensor | None
+    noise: float
+    """Most noise on what the discriminator sees."""
+    generator: torch.Generator
+
+    @property
+    def free(self) -> Tensor:
+        return self.real & ~self.known
+
+    def normal(self) -> Tensor:
+        return torch.randn(self.x0.shape, generator=self.generator).to(self.x0.device)
+
+    def levels(self) -> Tensor:
+        """(R,) noise levels in [0, 1], or (1,) zero without noise."""
+        if not self.noise:
+            return self.x0.new_zeros(1)
+        return torch.rand(len(self.x0), generator=self.generator).to(self.x0.device)
+
+    def blurred(self, x: Tensor, t_R: Tensor) -> Tensor:
+        """Diffusion-GAN's x + sigma eps (Wang et al. 2023, section 3.1), variance exploding, on what is free."""
+        return x + self.noise * t_R[:, None, None] * self.normal() * self.free if self.noise else x
+
+
+@parametrize.cached()  # spectral norms are taken once a step
+def step_discriminator(discriminator: Discriminator, share: Share, fake: Tensor, objective: Objective,
+                       weights: dict[str, float], optimizer: Optimizer, max_norm: float) -> dict[str, Tensor]:
+    """On the objective and the weighted penalties. "usual_logit" is the patches' mean on data."""
+    t_R = share.levels()  # the same for both: only then can a pair be told apart by nothing else
+    x, g = (share.blurred(y, t_R).detach().requires_grad_() for y in (share.x0, fake))
+    real, false = judge(discriminator, x, share, t_R), judge(discriminator, g, share, t_R)
+    game = Game(lambda y: value(judge(discriminator, y, share, t_R), share), x, g, value(real, share),
+                value(false, share), share.free, share.generator)
+    loss = mean_loss(objective.discriminator, real, false, share)
+    penalties = {name: REGULARISERS[name](game).mean() for name in weights}
+    total = loss + sum(weight * penalties[name] for name, weight in weights.items())
+    norm = apply_gradients(total, optimizer, max_norm)
+    if objective.weight_clip is not None:
+        clip_weights(discriminator, objective.weight_clip)
+    usual = value(Verdict(torch.zeros_like(real.whole_R), real.patch_RH), share).mean()
+    return {"discriminator_loss": loss.detach(), "discriminator_grad_norm": norm.detach(),
+            "discriminator_accuracy": (game.real_R > game.fake_R).float().mean(), "usual_logit": usual.detach(),
+            **{f"penalty_{name}": penalty.detach() for name, penalty in penalties.items()}}
+
+
+@parametrize.cached()
+def step_generator(discriminator: Discriminator, share: Share, generate: Generate, objective: Objective,
+                   optimizer: Optimizer, max_norm: float) -> tuple[dict[str, Tensor], Tensor]:
+    """Also returns the samples, in normalised units."""
+    discriminator.requires_grad_(False)
+    try:
+        fake, t_R = generate(), share.levels()
+        with torch.no_grad():
+            real = judge(discriminator, share.blurred(share.x0, t_R), share, t_R)
+        false = judge(discriminator, share.blurred(fake, t_R), share, t_R)
+        loss = mean_loss(objective.generator, real, false, share)
+        norm = apply_gradients(loss, optimizer, max_norm)
+    finally:
+        discriminator.requires_grad_(True)
+    return {"generator_loss": loss.detach(), "generator_grad_norm": norm.detach()}, fake.detach()
+
+
+def judge(discriminator: Discriminator, x: Tensor, share: Share, t_R: Tensor) -> Verdict:
+    whole, patch = discriminator(x, share.x0 * share.known, share.known, t_R, share.context)
+    return Verdict(whole.float(), None if patch is None else patch.float())  # float32 under autocast too
+
+
+def value(verdict: Verdict, share: Share) -> Tensor:
+    """(R,) the critic's value c: the whole trajectory's logit and the mean of its real rows' logits."""
+    if verdict.patch_RH is None:
+        return verdict.whole_R
+    rows = share.real[..., 0]
+    return verdict.whole_R + (verdict.patch_RH * rows).sum(1) / rows.sum(1)
+
+
+def mean_loss(loss: Loss, real: Verdict, fake: Verdict, share: Share) -> Tensor:
+    """Of whole trajectories, plus that of the real rows."""
+    whole = loss(real.whole_R, fake.whole_R).mean()
+    if real.patch_RH is None or fake.patch_RH is None:
+        return whole
+    rows = share.real[..., 0]
+    return whole + (loss(real.patch_RH, fake.patch_RH) * rows).sum() / rows.sum()
+
+
+@torch.no_grad()
+def clip_weights(discriminator: Discriminator, limit: float) -> None:
+    for parameter in discriminator.parameters():
+        parameter.clamp_(-limit, limit)

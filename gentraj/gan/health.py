@@ -1,0 +1,100 @@
+"""Is the game healthy? Numbers of every step, their moving averages, and warnings that name symptom and remedy."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+FOLLOW = 0.02  # share of a step in the moving averages
+SETTLED = 200  # steps before which nothing is said: no game starts healthy
+NEIGHBOURS = 5
+NEAR = 0.01  # of the mean distance between data: nearer samples are the same
+
+
+class GANWarning(UserWarning):
+    """A symptom of a game that goes wrong, and what helps."""
+
+
+class Symptom(NamedTuple):
+    metric: str
+    low: float
+    high: float
+    """The metric's moving average is within [low, high] while there is no such symptom."""
+    message: str
+
+
+SYMPTOMS = (
+    Symptom("spread", 0.3, 3.0, "the samples spread {value:.2g} times as wide as the data: the generator has collapsed "
+            "or blown up; take --model.objective relativistic with r1 and r2, or a lower "
+            "--model.generator-learning.learning-rate"),
+    Symptom("duplicates", 0.0, 0.5, "{value:.0%} of the samples are copies of others: the generator has collapsed; "
+            "take --model.objective relativistic with r1 and r2, keep --model.discriminator.minibatch-std"),
+    Symptom("coverage", 0.05, 1.0, "samples come near {value:.0%} of the data only: modes are missing; train longer, "
+            "or take --model.objective relativistic with r1 and r2"),
+    Symptom("discriminator_accuracy", 0.0, 0.99, "the discriminator tells {value:.1%} of the pairs apart, so that the "
+            "generator learns little from it; raise the weights of --model.penalties, set --model.discriminator-noise, "
+            "or give the generator the higher learning rate"),
+    Symptom("generator_grad_norm", 1e-6, float("inf"), "the generator's gradient is {value:.1g}: its objective is "
+            "saturated, or it is not trained; take --model.objective non-saturating or relativistic"),
+)
+
+
+class Health(nn.Module):
+    """Moving averages of the symptoms' metrics, saved with the weights: what was ill when saved says so later."""
+
+    average: Tensor
+    steps: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("average", torch.zeros(len(SYMPTOMS)))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self._said: set[str] = set()
+
+    def record(self, metrics: Mapping[str, Tensor]) -> None:
+        """Warns once of each symptom."""
+        now = torch.stack([metrics[s.metric].detach().float() for s in SYMPTOMS]).to(self.average.device)
+        self.steps += 1
+        self.average.lerp_(now, torch.clamp(1 / self.steps, min=FOLLOW))
+        self.warn()
+
+    def warn(self) -> None:
+        for symptom, text in self.symptoms().items():
+            if symptom not in self._said:
+                self._said.add(symptom)
+                warnings.warn(f"step {int(self.steps)} of the GAN: {text}", GANWarning, stacklevel=3)
+
+    def symptoms(self) -> dict[str, str]:
+        """What is wrong now: the metric's name -> symptom and remedy."""
+        if self.steps < SETTLED:
+            return {}
+        values = zip(SYMPTOMS, self.average.tolist(), strict=True)
+        return {s.metric: s.message.format(value=value) for s, value in values if not s.low <= value <= s.high}
+
+
+@torch.no_grad()
+def vital_signs(real: Tensor, fake: Tensor, again: Tensor, free: Tensor) -> dict[str, Tensor]:
+    """Of one batch (R, H, D) in normalised units: samples `fake` and `again` are of the same conditions.
+
+    "spread": root mean variance over the batch, samples over data. "variety": root mean square difference of two
+    samples of one condition, over the data's spread. "duplicates": share of the samples that have a copy.
+    "coverage": share of data with a sample nearer than their 5th neighbour (Naeem et al. 2020, equation 9).
+    """
+    def spread(x: Tensor) -> Tensor:
+        mean = (x * free).sum(0) / free.sum(0).clamp(min=1)
+        return rms(x - mean)
+
+    def rms(x: Tensor) -> Tensor:
+        return ((x**2 * free).sum() / free.sum().clamp(min=1)).sqrt()
+
+    y, g = (real * free).flatten(1), (fake * free).flatten(1)
+    between, among = torch.cdist(y, y), torch.cdist(g, g)
+    scale = spread(real).clamp(min=1e-12)
+    radius = between.sort(1).values[:, min(NEIGHBOURS, len(y) - 1)]
+    copies = among.fill_diagonal_(torch.inf).amin(1) < NEAR * between.mean()
+    return {"spread": spread(fake) / scale, "variety": rms(fake - again) / scale, "duplicates": copies.float().mean(),
+            "coverage": (torch.cdist(y, g).amin(1) <= radius).float().mean()}

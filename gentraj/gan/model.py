@@ -1,0 +1,177 @@
+"""`ConditionalGAN`: a generative adversarial network of trajectories, trained on a mix of conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ..generation import Guidance, as_plugins, draw, encode_context, encoded_width
+from ..networks import NETWORKS
+from ..networks.discriminator import Discriminator
+from ..networks.rows import MAX_ROWS, padded, padding
+from ..normalize import Normalizer
+from ..optimization import adamw
+from ..plugin import Plugin, Preference, Sampling
+from ..randomness import RowNoise
+from ..trajectory import Batch, Condition, Observer, TrajectorySpec
+from .game import Share, step_discriminator, step_generator
+from .health import FOLLOW, Health, vital_signs
+from .objectives import OBJECTIVES
+from .search import preferred
+from .settings import GANConfig
+
+
+class ConditionalGAN(nn.Module):
+    """A `TrajectoryModel` of one network call: noise, known entries and context -> a trajectory.
+
+    Everything outside is in environment units, everything inside is normalised. `context` is as for `Diffusion`.
+    """
+
+    levels = 1
+    likelihood: Literal["none"] = "none"
+    usual: Tensor
+
+    def __init__(self, spec: TrajectorySpec, config: GANConfig, normalizer: Normalizer,
+                 context: Normalizer | None = None):
+        super().__init__()
+        self.spec, self.config, self.normalizer, self.context = spec, config, normalizer, context
+        self.objective, self.batch_size = OBJECTIVES[config.objective], config.batch_size * config.discriminator_steps
+        shape = spec.dim, spec.horizon, encoded_width(context)
+        self.network = NETWORKS[type(config.network)](*shape, config.network)
+        self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+        self.ema.requires_grad_(False)
+        self.discriminator, self.health = Discriminator(*shape, config.discriminator), Health()
+        self.register_buffer("usual", torch.zeros(()))  # moving average of the patches' logits of data
+        self.network_calls = 0
+
+    @property
+    def device(self) -> torch.device:
+        return self.normalizer.shift_D.device
+
+    def sampling(self, steps: int | None = None) -> str:
+        """How it samples, in words."""
+        return "one call of the generator"
+
+    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
+        """Raises ValueError: it has none of these."""
+        given = [name for name, value in (("sampler", sampler), ("grid", grid), ("eta", eta)) if value is not None]
+        if given:
+            raise ValueError(f"{given[0]} was given, and a GAN samples in one call of its generator; leave it out")
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Of both sides, each with its own time scale."""
+        sides = {"discriminator": (self.discriminator, self.config.discriminator_learning),
+                 "generator": (self.network, self.config.generator_learning)}
+        return {name: adamw(module, side, side.betas)["network"] for name, (module, side) in sides.items()}
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        """The discriminator's steps, each on its own share of the batch, then one of the generator on the last share.
+
+        Raises `NonFinite` before the step that meets a number that is not finite.
+        """
+        ours, theirs = self.config.generator_learning.max_grad_norm, self.config.discriminator_learning.max_grad_norm
+        size, metrics = -(-len(batch.x_BHD) // self.config.discriminator_steps), {}
+        for i in range(0, len(batch.x_BHD), size):
+            share = self._share(batch, slice(i, i + size), generator)
+            with torch.no_grad():
+                fake = self._draw(share)
+            metrics = step_discriminator(self.discriminator, share, fake, self.objective, self.config.weights,
+                                         optimizers["discriminator"], theirs)
+            self.usual.lerp_(metrics.pop("usual_logit"), FOLLOW)
+        more, again = step_generator(self.discriminator, share, partial(self._draw, share), self.objective,
+                                     optimizers["generator"], ours)
+        self.ema.update_parameters(self.network)
+        metrics = more | metrics | vital_signs(share.x0, fake, again, share.free)
+        self.health.record(metrics)
+        return metrics
+
+    def _share(self, batch: Batch, rows: slice, generator: torch.Generator) -> Share:
+        x, real = batch.x_BHD[rows], batch.mask_BHD[rows]
+        known = self.config.mix.draw(self.spec, real, generator)
+        kept = torch.rand(len(x), generator=generator) >= self.config.context_dropout
+        context = None if batch.context_BC is None else batch.context_BC[rows]
+        return Share(self.normalizer.normalize(x) * real, real, known, encode_context(context, self.context, kept),
+                     self.config.discriminator_noise, generator)
+
+    def _draw(self, share: Share) -> Tensor:
+        """Samples of the share's conditions, in normalised units; padding is 0, as it is in data."""
+        return generate(self.network, share.normal(), share.x0, share.known, share.context) * share.real
+
+    @torch.no_grad()
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
+               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0,
+               observe: Observer | None = None) -> Tensor:
+        """(B, N, H, D) in environment units, the known entries exact; as `Diffusion.sample`, in one call.
+
+        A guide chooses among `best_of` candidates of each row, the first of which is what would be drawn without it,
+        and may move their noise (`refine`). Plug-ins that finish trajectories, such as constraints, do so.
+        `temperature` scales the noise, `steps` changes nothing, `observe` sees the result.
+        Raises ValueError for a plug-in that needs a denoiser.
+        """
+        plugins = as_plugins(guide, Preference)
+        for plugin in plugins:
+            if plugin.needs_denoiser:
+                raise ValueError(f"{type(plugin).__name__} changes what a model denoises, and a GAN denoises nothing; "
+                                 "give an energy, constraints, or take a diffusion model")
+        self.health.warn()
+        x = draw(self.spec, condition.to(self.device), num_samples, seed, temperature, plugins,
+                 lambda rows, seeds: self._sample_rows(rows, seeds, plugins, temperature))
+        if observe is not None:
+            observe(x.flatten(0, 1), x.new_zeros(1))
+        return x
+
+    def _sample_rows(self, rows: Condition, seeds: Sequence[int], plugins: Sequence[Plugin],
+                     temperature: float) -> Tensor:
+        choosing = [plugin for plugin in plugins if type(plugin).prefer is not Plugin.prefer]
+        if choosing:
+            x = preferred(self._trajectories, rows, seeds, temperature, choosing, self.config)
+        else:
+            noise = RowNoise(seeds, rows.values_BHD.device)
+            x = self._trajectories(temperature * noise.normal(self.spec.horizon, self.spec.dim), rows)
+        for plugin in plugins:
+            x = plugin.finish(x, Sampling(self.normalizer, rows, seeds))
+        return torch.where(rows.mask_BHD, rows.values_BHD, x)
+
+    def _trajectories(self, z_RHD: Tensor, rows: Condition) -> Tensor:
+        """(R, H, D) in environment units; differentiable in z."""
+        parts = [self._call(z_RHD[i : i + MAX_ROWS], rows[i : i + MAX_ROWS]) for i in range(0, rows.batch, MAX_ROWS)]
+        return torch.cat(parts)
+
+    def _call(self, z_RHD: Tensor, rows: Condition) -> Tensor:
+        self.network_calls += 1
+        count, known = len(z_RHD), rows.padded(padding(rows.batch))
+        x = generate(self.ema, padded(z_RHD), self.normalizer.normalize(known.values_BHD), known.mask_BHD,
+                     encode_context(known.context_BC, self.context))
+        return torch.where(known.mask_BHD, known.values_BHD, self.normalizer.unnormalize(x))[:count]
+
+    @torch.no_grad()
+    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
+        """(R, H) what the discriminator has against each row and its surroundings: softplus(usual logit - logit).
+
+        At least 0; log 2 is what data have on average. Raises ValueError for a discriminator without patches.
+        """
+        if not self.config.discriminator.patches:
+            raise ValueError("this GAN's discriminator judges whole trajectories only, not rows; train one with "
+                             "--model.discriminator.patches, or plan with a fixed arrival")
+        parts = [self._patches(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS])
+                 for i in range(0, len(x_RHD), MAX_ROWS)]
+        return F.softplus(self.usual - torch.cat(parts))
+
+    def _patches(self, x_RHD: Tensor, condition: Condition) -> Tensor:
+        known, x = condition.padded(padding(len(x_RHD))), self.normalizer.normalize(padded(x_RHD))
+        values = torch.where(known.mask_BHD, self.normalizer.normalize(known.values_BHD), 0)
+        verdict = self.discriminator(x, values, known.mask_BHD, x.new_zeros(1),
+                                     encode_context(known.context_BC, self.context))
+        return cast(Tensor, verdict.patch_RH)[: len(x_RHD)]
+
+
+def generate(network: nn.Module, z: Tensor, values: Tensor, known: Tensor, context: Tensor | None) -> Tensor:
+    """(R, H, D) in normalised units: noise becomes what is not known."""
+    return torch.where(known, values, network(z, torch.where(known, values, 0), known, z.new_ones(1), context))

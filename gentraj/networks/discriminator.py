@@ -1,0 +1,124 @@
+"""A temporal discriminator: is a trajectory real, as a whole and around each of its rows?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
+
+from ..config import require
+from .embedding import TrajectoryNetwork
+from .temporal_unet import check_horizon
+
+LEAST_SPREAD = 1e-8  # keeps the square root of a variance differentiable
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Residual convolutions over time without normalisation (Huang et al. 2024), at `len(multipliers)` resolutions."""
+
+    width: int = 32
+    """Channels of the finest level."""
+    multipliers: tuple[int, ...] = (1, 2, 4)
+    """Channels of each level, in units of the width; the levels halve the horizon."""
+    kernel: int = 5
+    """Rows that a convolution sees; odd."""
+    frequencies: int = 4
+    """Fourier features of the inputs."""
+    patches: bool = True
+    """Whether the surroundings of each row are judged too, at the finest level."""
+    minibatch_std: bool = True
+    """Whether the spread over the batch is shown (Karras et al. 2018, section 3)."""
+    spectral_norm: bool = False
+    """Whether every weight, as a matrix (out, in * kernel), has spectral norm 1 (Miyato et al. 2018, section 2)."""
+
+    def __post_init__(self) -> None:
+        require(self, width=(1, 1e5), kernel=(1, 1e3), frequencies=(0, 16))
+        if self.kernel % 2 == 0 or not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"DiscriminatorConfig has kernel {self.kernel} and multipliers {self.multipliers}; an odd "
+                             "kernel and positive multipliers are expected")
+
+
+class Verdict(NamedTuple):
+    """Logits, higher for real: of whole trajectories, and of the surroundings of each row (None without patches)."""
+
+    whole_R: Tensor
+    patch_RH: Tensor | None
+
+
+class Discriminator(TrajectoryNetwork):
+    """Called as the generators are: `(x_RHD, known_RHD, mask_RHD, t_R, context_RC)`, `t_R` the noise level of x.
+
+    The condition (known entries, noise level, context) is embedded once: every block is shifted by it, and the whole
+    trajectory's logit is psi(phi) + <phi, V embedding> (Miyato & Koyama 2018, equation 3). Patches do not depend on the
+    rest of the batch; with `minibatch_std` the whole trajectory's logit does.
+    """
+
+    def __init__(self, dim: int, horizon: int, context_dim: int, config: DiscriminatorConfig):
+        super().__init__(dim, context_dim, config.width, config.frequencies)
+        check_horizon(horizon, 2 ** (len(config.multipliers) - 1))
+        self.config, channels = config, [config.width * m for m in config.multipliers]
+        last = channels[-1]
+        self.first = nn.Conv1d(self.num_features, channels[0], config.kernel, padding=config.kernel // 2)
+        self.condition = nn.Conv1d(self.num_features - self.num_noisy, config.width, 1)
+        self.blocks = nn.ModuleList(Block(i, o, config) for i, o in pairwise([channels[0], *channels]))
+        self.patch = nn.Conv1d(channels[0], 1, 1) if config.patches else None
+        rows = horizon // 2 ** (len(channels) - 1)
+        self.gather = nn.Linear((last + config.minibatch_std) * rows, last)
+        self.psi, self.project = nn.Linear(last, 1), nn.Linear(config.width, last, bias=False)
+        if config.spectral_norm:
+            for module in [m for m in self.modules() if isinstance(m, nn.Linear | nn.Conv1d)]:
+                register_parametrization(module, "weight", UnitNorm())
+
+    def forward(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor, t_R: Tensor,
+                context_RC: Tensor | None = None) -> Verdict:
+        features = self.features(x_RHD, known_RHD, mask_RHD).transpose(1, 2)
+        seen = self.condition(features[:, self.num_noisy :])
+        embedding_RE = self.embedding(t_R, context_RC) + F.leaky_relu(seen, 0.2).mean(-1)
+        h, patch = self.first(features), None
+        for level, block in enumerate(self.blocks):
+            h = block(F.avg_pool1d(h, 2) if level else h, embedding_RE)
+            if level == 0 and self.patch is not None:
+                patch = self.patch(F.leaky_relu(h, 0.2))[:, 0]
+        if self.config.minibatch_std:
+            h = torch.cat([h, minibatch_std(h)], 1)
+        phi_RE = F.leaky_relu(self.gather(F.leaky_relu(h, 0.2).flatten(1)), 0.2)
+        whole = self.psi(phi_RE)[:, 0] + (phi_RE * self.project(embedding_RE)).mean(-1)
+        return Verdict(whole, patch)
+
+
+class Block(nn.Module):
+    """Two convolutions, shifted by the embedding between them, beside a residual path."""
+
+    def __init__(self, channels_in: int, channels_out: int, config: DiscriminatorConfig):
+        super().__init__()
+        self.first = nn.Conv1d(channels_in, channels_out, config.kernel, padding=config.kernel // 2)
+        self.second = nn.Conv1d(channels_out, channels_out, config.kernel, padding=config.kernel // 2)
+        self.embed = nn.Linear(config.width, channels_out)
+        self.skip = nn.Conv1d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+
+    def forward(self, h_RCH: Tensor, embedding_RE: Tensor) -> Tensor:
+        shift = self.embed(embedding_RE)[:, :, None]
+        h = self.first(F.leaky_relu(h_RCH, 0.2)) + shift
+        return self.skip(h_RCH) + self.second(F.leaky_relu(h, 0.2))
+
+
+class UnitNorm(nn.Module):
+    """A weight, as a matrix (out, in * kernel), over its largest singular value (Miyato et al. 2018, equation 8).
+
+    Exactly, not by an iteration that follows the weights: with one a step, norms were up to 1.1 while training.
+    """
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight / torch.linalg.matrix_norm(weight.flatten(1), 2)
+
+
+def minibatch_std(h_RCH: Tensor) -> Tensor:
+    """(R, 1, H') standard deviation over the batch, mean over channels and rows (Karras et al. 2018, section 3)."""
+    spread = (h_RCH.var(0, correction=0) + LEAST_SPREAD).sqrt().mean()
+    return spread.expand(len(h_RCH), 1, h_RCH.shape[2])
