@@ -89,7 +89,7 @@ def dataset_names(dataset: str) -> list[str]:
     return [Path(name).name if Path(name).suffix in FILES else name for name in dataset.split("+")]
 
 
-def parameters_that_sample(model: nn.Module) -> int:
+def parameters_trained(model: nn.Module) -> int:
     """How many numbers were trained for it; their averages are not counted again."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
@@ -142,7 +142,7 @@ def _model(run: Run) -> str:
             "environment steps between rows": spec.stride, "width of an observation": run.data.obs_dim,
             "width of an action": run.data.act_dim, "actions in a trajectory": spec.act_dim > 0,
             "parts": ", ".join(run.parts),
-            "parameters that sample": parameters_that_sample(run.model),
+            "parameters trained": parameters_trained(run.model),
             "training steps": run.step, "seed": run.config.training.seed}
     return _table(("setting", "value"), rows.items())
 

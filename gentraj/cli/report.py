@@ -20,7 +20,7 @@ from envs.making import environment_factory
 from envs.rollout import Rollout, rollout
 
 from .. import figures
-from ..model_card import parameters_that_sample, read_scores
+from ..model_card import parameters_trained, read_scores
 from ..report_page import Picture, Table, write_report
 from ..runs import Run, load
 from ..training_log import read_metrics
@@ -151,8 +151,8 @@ class Drawing:
             x[n][int(row) :] = x[n][int(row)]  # what follows the arrival is not part of the plan
         image = figures.plot_candidates(np.stack(x), plans.ratio_BN[0].cpu().numpy(), int(plans.chosen_B[0]),
                                         self.folder / "candidates.png", self.background, goal=goal[far, :2].numpy())
-        return Picture("Candidates and trust", "One plan per proposed arrival. The earliest that the model finds no more "
-                       "implausible than data of the same length is executed.", image)
+        return Picture("Candidates and trust", "One plan per proposed arrival. The earliest that the model finds no "
+                       "more implausible than data of the same length is executed.", image)
 
     def _frame(self, name: str) -> Picture:
         env = environment_factory(name, {"render_mode": "rgb_array"})()
@@ -188,7 +188,7 @@ def _tables(run: Run, scores: dict[str, Any]) -> list[Table]:
     note = "Returns are native and unlatched. The controller is the one that made the data, without noise, replanning."
     spec = run.model.spec
     model = [("rows of a plan", spec.horizon), ("environment steps between rows", spec.stride),
-             ("parameters that sample", parameters_that_sample(run.model)),
+             ("parameters trained", parameters_trained(run.model)),
              ("sampling steps of the planner", run.config.planner.steps)]
     tables = [Table("Model", ("setting", "value"), model)]
     return [Table("Scores", ("measure", "planner", "controller", "random"), rows, note), *tables] if rows else tables
