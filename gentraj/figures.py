@@ -6,42 +6,51 @@ when a figure is drawn, and `Figure` is used without pyplot, so nothing global c
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .drawing import (
+    BLUE,
+    DPI,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    Background,
+    colours,
+    draw_floor,
+    head,
+    is_number,
+    made,
+    mark,
+    panels,
+    save,
+    smooth,
+)
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-Background = Callable[["Axes"], None]
-
-# Okabe and Ito's colours: apart for colour-blind readers too.
-BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
-INK, GREY = "#333333", "#999999"
-DPI = 130
-COLUMNS = 4  # panels beside each other
 
 
 def plot_loss(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str = "Training loss") -> Path:
     """`rows` of metrics.jsonl: every number with "loss" in its name over "step", faint as logged and bold smoothed."""
-    names = sorted({key for row in rows for key, value in row.items() if "loss" in key and _is_number(value)})
+    names = sorted({key for row in rows for key, value in row.items() if "loss" in key and is_number(value)})
     if not names:
         raise ValueError(f"no loss in {len(rows)} rows of metrics; train first, or log for longer")
-    figure, [ax] = _panels(1, width=7.0, height=3.6)
+    figure, [ax] = panels(1, width=7.0, height=3.6)
     curves = {name: np.array([[row["step"], row[name]] for row in rows if name in row]) for name in names}
-    for colour, (name, curve) in zip(_colours(len(curves)), curves.items(), strict=True):
+    for colour, (name, curve) in zip(colours(len(curves)), curves.items(), strict=True):
         ax.plot(*curve.T, color=colour, lw=0.8, alpha=0.35)
-        ax.plot(curve[:, 0], _smooth(curve[:, 1]), color=colour, lw=1.8, label=name)
+        ax.plot(curve[:, 0], smooth(curve[:, 1]), color=colour, lw=1.8, label=name)
     if all((curve[:, 1] > 0).all() for curve in curves.values()):
         ax.set_yscale("log")
     ax.set(xlabel="step", ylabel="loss (log scale)" if ax.get_yscale() == "log" else "loss")
     ax.set_title(title, loc="left")
     ax.legend(frameon=False)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def plot_scores(bars: Mapping[str, tuple[float, float, float]], path: Path, unit: str, *,
@@ -49,7 +58,7 @@ def plot_scores(bars: Mapping[str, tuple[float, float, float]], path: Path, unit
     """`bars` are name -> (mean, low, high) of the interval; the first is the one that the others are compared with."""
     if not bars:
         raise ValueError("no scores to draw; give at least one name -> (mean, low, high)")
-    figure, [ax] = _panels(1, width=7.0, height=0.9 + 0.5 * len(bars))
+    figure, [ax] = panels(1, width=7.0, height=0.9 + 0.5 * len(bars))
     mean, low, high = np.array(list(bars.values()), dtype=float).T
     rows = np.arange(len(bars))
     ax.barh(rows, mean, color=[BLUE] + [GREY] * (len(bars) - 1), height=0.62)
@@ -63,24 +72,24 @@ def plot_scores(bars: Mapping[str, tuple[float, float, float]], path: Path, unit
     ax.set_xlabel(unit)
     ax.set_title(title, loc="left")
     ax.grid(axis="y", visible=False)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def plot_paths(paths: Sequence[np.ndarray], starts: np.ndarray, goals: np.ndarray, path: Path,
                background: Background | None = None, plans: Sequence[np.ndarray] | None = None, *,
                title: str = "Executed paths", unit: str = "m") -> Path:
     """One panel an episode: `paths[e]` (T, 2) from `starts[e]` to `goals[e]`, over `plans[e]` (H, 2) or (P, H, 2)."""
-    figure, axes = _panels(len(paths))
+    figure, axes = panels(len(paths))
     everything = np.concatenate([*paths, starts, goals])
     for e, ax in enumerate(axes):
-        _draw_floor(ax, background, everything, unit)
+        draw_floor(ax, background, everything, unit)
         for k, plan in enumerate([] if plans is None else np.reshape(plans[e], (-1, *np.shape(plans[e])[-2:]))):
             ax.plot(*plan.T, color=ORANGE, lw=1.1, alpha=0.75, label="planned" if k == 0 else None)
         ax.plot(*paths[e].T, color=BLUE, lw=2.0, label="executed")
-        _mark(ax, starts[e], goals[e])
+        mark(ax, starts[e], goals[e])
         ax.set_title(f"episode {e}", loc="left", fontsize=9)
-    _head(figure, axes, title)
-    return _save(figure, path)
+    head(figure, axes, title)
+    return save(figure, path)
 
 
 def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: int, path: Path,
@@ -90,51 +99,51 @@ def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: in
     from matplotlib.cm import ScalarMappable
     from matplotlib.ticker import LogLocator
 
-    figure, [ax] = _panels(1, width=6.2, height=4.8)
-    colours = ScalarMappable(*_trust_colours(trust_ratio_N))
-    _draw_floor(ax, background, plans_NH2.reshape(-1, 2), unit)
+    figure, [ax] = panels(1, width=6.2, height=4.8)
+    scale = ScalarMappable(*_trust_colours(trust_ratio_N))
+    draw_floor(ax, background, plans_NH2.reshape(-1, 2), unit)
     for n in np.argsort(-trust_ratio_N):  # the most trusted on top
         style = "-" if trust_ratio_N[n] <= 1 else (0, (3, 2))
-        ax.plot(*plans_NH2[n].T, color=colours.to_rgba(trust_ratio_N[n]), lw=1.3, ls=style)
+        ax.plot(*plans_NH2[n].T, color=scale.to_rgba(trust_ratio_N[n]), lw=1.3, ls=style)
     ax.plot(*plans_NH2[chosen].T, color=INK, lw=5.5, label="executed")
-    ax.plot(*plans_NH2[chosen].T, color=colours.to_rgba(trust_ratio_N[chosen]), lw=3.0)
-    _mark(ax, plans_NH2[chosen, 0], goal)
-    bar = figure.colorbar(colours, ax=ax, shrink=0.85, label="error / threshold (solid: trusted, dashed: not)")
+    ax.plot(*plans_NH2[chosen].T, color=scale.to_rgba(trust_ratio_N[chosen]), lw=3.0)
+    mark(ax, plans_NH2[chosen, 0], goal)
+    bar = figure.colorbar(scale, ax=ax, shrink=0.85, label="error / threshold (solid: trusted, dashed: not)")
     bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     bar.ax.yaxis.set_major_formatter("{x:g}")
     bar.ax.minorticks_off()
     bar.ax.axhline(1.0, color=INK, lw=2)
-    _head(figure, [ax], title)
-    return _save(figure, path)
+    head(figure, [ax], title)
+    return save(figure, path)
 
 
 def plot_samples_beside_data(samples_NH2: np.ndarray, data_NH2: np.ndarray, path: Path,
                              background: Background | None = None, *, title: str = "Samples beside data",
                              unit: str = "m") -> Path:
     """The model's trajectories and the data's in two panels of the same extent."""
-    figure, axes = _panels(2)
+    figure, axes = panels(2)
     both = np.concatenate([samples_NH2.reshape(-1, 2), data_NH2.reshape(-1, 2)])
     kinds = [("windows of data", INK, data_NH2), ("samples", BLUE, samples_NH2)]
     for ax, (name, colour, x) in zip(axes, kinds, strict=True):
-        _draw_floor(ax, background, both, unit)
+        draw_floor(ax, background, both, unit)
         ax.plot(*x.T, color=colour, lw=1.0, alpha=0.6)
         ax.plot(*x[:, 0].T, "o", color=GREEN, ms=3, label="start")
         ax.set_title(f"{len(x)} {name}", loc="left", fontsize=9)
-    _head(figure, axes, title)
-    return _save(figure, path)
+    head(figure, axes, title)
+    return save(figure, path)
 
 
 def denoising_strip(frames: Sequence[np.ndarray], levels: Sequence[float], path: Path,
                     background: Background | None = None, *, title: str = "Denoising, from noise to plan",
                     unit: str = "m") -> Path:
     """One panel a frame (N, H, 2), named by its noise level, on the last frame's extent: noise beyond it is cut."""
-    figure, axes = _panels(len(frames), columns=min(len(frames), 6), width=2.0, height=2.3)
+    figure, axes = panels(len(frames), columns=min(len(frames), 6), width=2.0, height=2.3)
     for ax, frame, level in zip(axes, frames, levels, strict=True):
-        _draw_floor(ax, background, frames[-1].reshape(-1, 2), unit)
+        draw_floor(ax, background, frames[-1].reshape(-1, 2), unit)
         _draw_noisy(ax, frame)
         ax.set_title(f"noise {level:.2f}", loc="left", fontsize=9)
-    _head(figure, axes, title)
-    return _save(figure, path)
+    head(figure, axes, title)
+    return save(figure, path)
 
 
 def denoising_gif(frames: Sequence[np.ndarray], levels: Sequence[float], path: Path,
@@ -144,9 +153,9 @@ def denoising_gif(frames: Sequence[np.ndarray], levels: Sequence[float], path: P
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    figure, [ax] = _panels(1, width=4.6, height=4.2)
+    figure, [ax] = panels(1, width=4.6, height=4.2)
     figure.set_dpi(DPI * 0.75)
-    _draw_floor(ax, background, frames[-1].reshape(-1, 2), unit)
+    draw_floor(ax, background, frames[-1].reshape(-1, 2), unit)
     canvas, images = FigureCanvasAgg(figure), []
     ax.set_title(title, loc="left", fontsize=10)
     canvas.draw()
@@ -158,7 +167,7 @@ def denoising_gif(frames: Sequence[np.ndarray], levels: Sequence[float], path: P
         images.append(Image.fromarray(np.array(canvas.buffer_rgba())).convert("RGB").quantize(128))
         for artist in drawn:
             artist.remove()
-    path = _made(path)
+    path = made(path)
     times = [frame_ms] * (len(images) - 1) + [last_ms]
     images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0)
     return path
@@ -168,46 +177,9 @@ def save_image(pixels: np.ndarray, path: Path) -> Path:
     """A frame (height, width, 3) uint8 as an image file."""
     from PIL import Image
 
-    path = _made(path)
+    path = made(path)
     Image.fromarray(pixels).save(path)
     return path
-
-
-def _panels(count: int, columns: int = COLUMNS, width: float = 3.1, height: float = 3.1) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels, at most `columns` beside each other; inches a panel."""
-    from matplotlib.figure import Figure
-
-    if count < 1:
-        raise ValueError("nothing to draw; give at least one trajectory")
-    rows = math.ceil(count / columns)
-    columns = math.ceil(count / rows)  # rows of equal length where they can be
-    figure = Figure(figsize=(width * columns, height * rows + 0.5), layout="compressed", facecolor="white")
-    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(color="#e6e6e6", lw=0.6)
-        ax.set_axisbelow(True)
-        ax.tick_params(labelsize=8, color=GREY)
-    return figure, axes
-
-
-def _draw_floor(ax: Axes, background: Background | None, points: np.ndarray, unit: str) -> None:
-    """Walls, equal axes with ticks, and an extent that no later line changes: the walls', else the points'."""
-    from matplotlib.ticker import MaxNLocator
-
-    if background is None:
-        low, high = points.min(0), points.max(0)
-        margin = 0.06 * max((high - low).max(), 1e-6)
-        ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
-    else:
-        ax.grid(visible=False)
-        background(ax)
-    ax.set_aspect("equal")
-    ax.autoscale(False)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
-    ax.set(xlabel=f"x ({unit})", ylabel=f"y ({unit})")
-    ax.label_outer()
 
 
 def _draw_noisy(ax: Axes, frame_NH2: np.ndarray) -> list[Any]:
@@ -217,53 +189,12 @@ def _draw_noisy(ax: Axes, frame_NH2: np.ndarray) -> list[Any]:
     return [*lines, ax.scatter(*frame_NH2.reshape(-1, 2).T, c=order, cmap="viridis", s=7, zorder=3)]
 
 
-def _mark(ax: Axes, start: np.ndarray, goal: np.ndarray | None) -> None:
-    ax.plot(*start, "o", color=GREEN, ms=8, mec="white", mew=1.2, ls="", label="start", zorder=4)
-    if goal is not None:
-        ax.plot(*goal, "*", color=VERMILION, ms=14, mec="white", mew=1.0, ls="", label="goal", zorder=4)
-
-
-def _head(figure: Figure, axes: Sequence[Axes], title: str) -> None:
-    """One title and one legend for all panels."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    handles, labels = axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
-
-
 def _trust_colours(ratio_N: np.ndarray) -> tuple[Any, Any]:
     """A logarithmic scale even about 1: blues for trusted, oranges for not, with the break exactly at the threshold."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, LogNorm
 
     shades = np.linspace(0, 1, 128)
-    colours = np.vstack([colormaps["Blues"](0.95 - 0.5 * shades), colormaps["Oranges"](0.4 + 0.5 * shades)])
+    both = np.vstack([colormaps["Blues"](0.95 - 0.5 * shades), colormaps["Oranges"](0.4 + 0.5 * shades)])
     reach = float(np.clip(np.exp(np.abs(np.log(np.maximum(ratio_N, 1e-6))).max()), 1.5, 20.0))
-    return LogNorm(1 / reach, reach), ListedColormap(colours)
-
-
-def _smooth(y: np.ndarray, share: float = 0.05) -> np.ndarray:
-    """Mean over a window of `share` of the curve, narrowed at both ends so that it does not bend them."""
-    halves = np.minimum(np.minimum(np.arange(len(y)), np.arange(len(y))[::-1]), int(len(y) * share / 2))
-    return np.array([y[i - half : i + half + 1].mean() for i, half in enumerate(halves)])
-
-
-def _colours(count: int) -> list[str]:
-    palette = [BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY]
-    return [palette[i % len(palette)] for i in range(count)]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _made(path: Path) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    path = _made(path)
-    figure.savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.12)
-    return path
+    return LogNorm(1 / reach, reach), ListedColormap(both)

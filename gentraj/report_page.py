@@ -65,13 +65,14 @@ PAGE = """<!doctype html>
 
 
 def write_report(path: Path, title: str, facts: Mapping[str, Any], tables: Sequence[tuple] = (),
-                 figures: Sequence[tuple] = ()) -> Path:
+                 figures: Sequence[tuple] = (), *, pictures_first: bool = False) -> Path:
     """Writes the page, whole or not at all, and returns its path.
 
     `facts` are the headline numbers, their names with the unit or protocol; `tables` are `Table`s and `figures` are
     `Picture`s, or plain tuples of the same order. A figure whose file is missing or is no image leaves a note.
     """
-    body = [_facts(facts), *(_table(Table(*t)) for t in tables), *(_picture(Picture(*f)) for f in figures)]
+    parts = [_table(Table(*t)) for t in tables], [_picture(Picture(*f)) for f in figures]
+    body = [_facts(facts), *(part for kind in (reversed(parts) if pictures_first else parts) for part in kind)]
     page = PAGE.format(title=escape(title), style=STYLE, body="\n".join(body))
     return write_file(Path(path), page.encode())
 

@@ -18,8 +18,8 @@ from gentraj.data import load_minari, save_npz
 from gentraj.presets import PRESETS
 from gentraj.runs import load, read_config
 
-COMMANDS = [["demo"], ["train"], ["sample"], ["evaluate"], ["report"], ["data", "list"], ["data", "inspect"],
-            ["data", "import"], ["data", "make"]]
+COMMANDS = [["demo"], ["train"], ["sample"], ["evaluate"], ["measure"], ["compare"], ["report"], ["data", "list"],
+            ["data", "inspect"], ["data", "import"], ["data", "make"]]
 KEYS = ["env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate", "first_hit_median",
         "time_at_goal_mean", "score_d4rl", "score_minari", "latency_ms_p50", "latency_ms_p99",
         "network_calls_per_decision", "controller", "random", "step",

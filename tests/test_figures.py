@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gentraj import figures, report_page
+from gentraj import comparison_figures, figures, report_page
+from gentraj.drawing import smooth
 
 RNG = np.random.default_rng(0)
 PLANS = RNG.normal(size=(5, 8, 2)).cumsum(1)
@@ -19,6 +20,7 @@ GOAL = np.zeros(2)
 LEVELS = [1.0, 0.5, 0.0]
 FRAMES = [PLANS + level * RNG.normal(size=PLANS.shape) for level in LEVELS]
 ROWS = [{"step": s, "model/loss": 1.0 / s, "lr": 1e-3} for s in range(1, 30)]
+PALETTE = {"a": "#000000", "b": "#0072B2"}
 
 DRAWERS = {
     "loss": lambda path, _: figures.plot_loss(ROWS, path),
@@ -28,8 +30,17 @@ DRAWERS = {
     "beside": lambda path, walls: figures.plot_samples_beside_data(PLANS, PLANS[:2], path, walls),
     "strip": lambda path, walls: figures.denoising_strip(FRAMES, LEVELS, path, walls),
     "gif": lambda path, walls: figures.denoising_gif(FRAMES, LEVELS, path, walls),
+    "conditions": lambda path, walls: comparison_figures.plot_conditions(
+        {name: np.stack([PLANS] * 5) for name in PALETTE}, PLANS, PALETTE, path, walls),
+    "modes": lambda path, walls: comparison_figures.plot_modes(
+        [(PLANS, np.arange(5) % 2, {"a": [0.4, 0.6], "b": [1.0, 0.0]})], PALETTE, path, walls),
+    "against": lambda path, _: comparison_figures.plot_against(
+        {"a": [(10.0, 0.5), (12.0, 0.6)], "b": [(300.0, 0.9)]}, PALETTE, path, ("x", "y"), title="", best=0.5),
+    "seeds": lambda path, _: comparison_figures.plot_seeds(
+        {"a": [1.0, 2.0], "b": [3.0]}, {"a": [0.5, 2.5], "b": [2.0, 4.0]}, {"random": 0.0}, PALETTE, path, "return"),
+    "curves": lambda path, _: comparison_figures.plot_curves({"seed 0": ROWS, "seed 1": ROWS}, "model/", path, "a"),
 }
-WALLED = [name for name in DRAWERS if name not in ("loss", "scores")]
+WALLED = [name for name in DRAWERS if name not in ("loss", "scores", "against", "seeds", "curves")]
 
 
 def red_floor(ax) -> None:
@@ -74,7 +85,7 @@ def test_trust_changes_its_hue_exactly_at_the_threshold():
 
 def test_smoothing_keeps_a_line_and_the_ends():
     line = np.linspace(3.0, 9.0, 101)
-    np.testing.assert_allclose(figures._smooth(line, 0.2), line)
+    np.testing.assert_allclose(smooth(line, 0.2), line)
 
 
 @pytest.mark.parametrize("draw", [

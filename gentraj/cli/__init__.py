@@ -21,7 +21,9 @@ Generative models of trajectories for control.
   gentraj train PRESET [--run-dir DIR]         train the models of a planner; --resume DIR goes on
   gentraj sample RUN --out FILE                trajectories from a trained run
   gentraj evaluate RUN                         the closed-loop score in the run's environment
+  gentraj measure RUN [--dataset ID]           how good its trajectories are, beside data
   gentraj report RUN                           figures and one self-contained page
+  gentraj compare PRESET... | --runs DIR...    families of models side by side: stability, quality, speed, control
 
 `gentraj COMMAND --help` shows the options and an example.
 Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl-C or SIGTERM (a training is saved)."""
@@ -88,7 +90,7 @@ def _fail(code: int, message: str) -> int:
 
 
 def _commands() -> dict[str, Callable[[list[str]], None]]:
-    from . import data, demo, evaluate, report, sample, train
+    from . import compare, data, demo, evaluate, measure, report, sample, train
 
     return {"demo": demo.main, "data": data.main, "train": train.main, "sample": sample.main,
-            "evaluate": evaluate.main, "report": report.main}
+            "evaluate": evaluate.main, "measure": measure.main, "report": report.main, "compare": compare.main}

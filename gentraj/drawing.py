@@ -1,0 +1,100 @@
+"""What figures have in common: colours, panels, floors with walls, curves. matplotlib is imported when one is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Background = Callable[["Axes"], None]
+
+# Okabe and Ito's colours: apart for colour-blind readers too.
+BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
+INK, GREY = "#333333", "#999999"
+DPI = 130
+COLUMNS = 4  # panels beside each other
+
+
+def panels(count: int, columns: int = COLUMNS, width: float = 3.1, height: float = 3.1) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, at most `columns` beside each other; inches a panel."""
+    from matplotlib.figure import Figure
+
+    if count < 1:
+        raise ValueError("nothing to draw; give at least one trajectory")
+    rows = math.ceil(count / columns)
+    columns = math.ceil(count / rows)  # rows of equal length where they can be
+    figure = Figure(figsize=(width * columns, height * rows + 0.5), layout="compressed", facecolor="white")
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(color="#e6e6e6", lw=0.6)
+        ax.set_axisbelow(True)
+        ax.tick_params(labelsize=8, color=GREY)
+    return figure, axes
+
+
+def draw_floor(ax: Axes, background: Background | None, points: np.ndarray, unit: str) -> None:
+    """Walls, equal axes with ticks, and an extent that no later line changes: the walls', else the points'."""
+    from matplotlib.ticker import MaxNLocator
+
+    if background is None:
+        low, high = points.min(0), points.max(0)
+        margin = 0.06 * max((high - low).max(), 1e-6)
+        ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
+    else:
+        ax.grid(visible=False)
+        background(ax)
+    ax.set_aspect("equal")
+    ax.autoscale(False)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
+    ax.set(xlabel=f"x ({unit})", ylabel=f"y ({unit})")
+    ax.label_outer()
+
+
+def mark(ax: Axes, start: np.ndarray, goal: np.ndarray | None) -> None:
+    ax.plot(*start, "o", color=GREEN, ms=8, mec="white", mew=1.2, ls="", label="start", zorder=4)
+    if goal is not None:
+        ax.plot(*goal, "*", color=VERMILION, ms=14, mec="white", mew=1.0, ls="", label="goal", zorder=4)
+
+
+def head(figure: Figure, axes: Sequence[Axes], title: str) -> None:
+    """One title and one legend for all panels."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    handles, labels = axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
+
+
+def smooth(y: np.ndarray, share: float = 0.05) -> np.ndarray:
+    """Mean over a window of `share` of the curve, narrowed at both ends so that it does not bend them."""
+    halves = np.minimum(np.minimum(np.arange(len(y)), np.arange(len(y))[::-1]), int(len(y) * share / 2))
+    return np.array([y[i - half : i + half + 1].mean() for i, half in enumerate(halves)])
+
+
+def colours(count: int) -> list[str]:
+    palette = [BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY]
+    return [palette[i % len(palette)] for i in range(count)]
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def made(path: Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def save(figure: Figure, path: Path) -> Path:
+    path = made(path)
+    figure.savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.12)
+    return path
