@@ -18,7 +18,6 @@ from ..runs import RunConfig, read_config
 from ..runs import train as train_run
 from .common import check_folder, pick_device, say
 
-
 # DiTConfig is called dit.
 NETWORK_NAMES = {config.__name__.removesuffix("Config").lower(): config for config in NETWORKS}
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from ..optimization import apply_gradients
 from .objectives import Loss, Objective
 from .regularisers import REGULARISERS, Game
 
-Generate = Callable[[], Tensor]
+Generate = Callable[["Share"], Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,12 @@ class Share:
     @property
     def free(self) -> Tensor:
         return self.real & ~self.known
+
+    def twins(self) -> Share:
+        """The first half of the conditions, then the same once more: two samples of each can be compared."""
+        half = torch.arange((len(self.x0) + 1) // 2, device=self.x0.device).repeat(2)
+        context = None if self.context is None else self.context[half if len(self.context) > 1 else slice(None)]
+        return replace(self, x0=self.x0[half], real=self.real[half], known=self.known[half], context=context)
 
     def normal(self) -> Tensor:
         return torch.randn(self.x0.shape, generator=self.generator).to(self.x0.device)
@@ -70,20 +76,44 @@ def step_discriminator(discriminator: Discriminator, share: Share, fake: Tensor,
 
 
 @parametrize.cached()
-def step_generator(discriminator: Discriminator, share: Share, generate: Generate, objective: Objective,
-                   optimizer: Optimizer, max_norm: float) -> tuple[dict[str, Tensor], Tensor]:
-    """Also returns the samples, in normalised units."""
+def step_generator(discriminator: Discriminator, twins: Share, generate: Generate, objective: Objective,
+                   energy_weight: float, optimizer: Optimizer, max_norm: float) -> dict[str, Tensor]:
+    """On the objective and the weighted energy score.
+
+    "variety" is how far two samples of one condition are apart, over how far they are from the data: 1 where the
+    distribution under the condition is right.
+    """
     discriminator.requires_grad_(False)
     try:
-        fake, t_R = generate(), share.levels()
+        fake, t_R = generate(twins), twins.levels()
         with torch.no_grad():
-            real = judge(discriminator, share.blurred(share.x0, t_R), share, t_R)
-        false = judge(discriminator, share.blurred(fake, t_R), share, t_R)
-        loss = mean_loss(objective.generator, real, false, share)
-        norm = apply_gradients(loss, optimizer, max_norm)
+            real = judge(discriminator, twins.blurred(twins.x0, t_R), twins, t_R)
+        false = judge(discriminator, twins.blurred(fake, t_R), twins, t_R)
+        loss = mean_loss(objective.generator, real, false, twins)
+        score, variety = energy_score(twins, fake)
+        norm = apply_gradients(loss + energy_weight * score, optimizer, max_norm)
     finally:
         discriminator.requires_grad_(True)
-    return {"generator_loss": loss.detach(), "generator_grad_norm": norm.detach()}, fake.detach()
+    return {"generator_loss": loss.detach(), "generator_grad_norm": norm.detach(), "energy_score": score.detach(),
+            "variety": variety.detach()}
+
+
+def energy_score(twins: Share, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """E |G - x| - E |G - G'| / 2, and E |G - G'| / E |G - x|; |.| is a root mean square over what is free.
+
+    A proper scoring rule (Gneiting & Raftery 2007, equation 21): the distribution of the data under the condition, and
+    no other, is its least, whatever the discriminator thinks. Cramer GANs play for it (Bellemare et al. 2017).
+    """
+    (x, _), (g, h), (free, _) = twins.x0.chunk(2), fake.chunk(2), twins.free.chunk(2)
+    off = (distance(g, x, free) + distance(h, x, free)).mean() / 2
+    apart = distance(g, h, free).mean()
+    return off - apart / 2, apart / off
+
+
+def distance(x: Tensor, y: Tensor, free: Tensor) -> Tensor:
+    """(R,) root mean square difference of the free entries."""
+    square = ((x - y) ** 2 * free).sum((1, 2)) / free.sum((1, 2)).clamp(min=1)
+    return (square + 1e-12).sqrt()
 
 
 def judge(discriminator: Discriminator, x: Tensor, share: Share, t_R: Tensor) -> Verdict:

@@ -28,16 +28,16 @@ class Symptom(NamedTuple):
 
 
 SYMPTOMS = (
-    Symptom("spread", 0.3, 3.0, "the samples spread {value:.2g} times as wide as the data: the generator has collapsed "
+    Symptom("spread", 0.4, 2.5, "the samples spread {value:.2g} times as wide as the data: the generator has collapsed "
             "or blown up; take --model.objective relativistic with r1 and r2, or a lower "
+            "--model.generator-learning.learning-rate"),
+    Symptom("variety", 0.2, float("inf"), "two samples of one condition are {value:.2g} times as far apart as they are "
+            "from the data: the generator hardly listens to its noise; take --model.energy-score 10, or a higher "
             "--model.generator-learning.learning-rate"),
     Symptom("duplicates", 0.0, 0.5, "{value:.0%} of the samples are copies of others: the generator has collapsed; "
             "take --model.objective relativistic with r1 and r2, keep --model.discriminator.minibatch-std"),
-    Symptom("coverage", 0.05, 1.0, "samples come near {value:.0%} of the data only: modes are missing; train longer, "
+    Symptom("coverage", 0.15, 1.0, "samples come near {value:.0%} of the data only: modes are missing; train longer, "
             "or take --model.objective relativistic with r1 and r2"),
-    Symptom("discriminator_accuracy", 0.0, 0.99, "the discriminator tells {value:.1%} of the pairs apart, so that the "
-            "generator learns little from it; raise the weights of --model.penalties, set --model.discriminator-noise, "
-            "or give the generator the higher learning rate"),
     Symptom("generator_grad_norm", 1e-6, float("inf"), "the generator's gradient is {value:.1g}: its objective is "
             "saturated, or it is not trained; take --model.objective non-saturating or relativistic"),
 )
@@ -77,24 +77,19 @@ class Health(nn.Module):
 
 
 @torch.no_grad()
-def vital_signs(real: Tensor, fake: Tensor, again: Tensor, free: Tensor) -> dict[str, Tensor]:
-    """Of one batch (R, H, D) in normalised units: samples `fake` and `again` are of the same conditions.
+def vital_signs(real: Tensor, fake: Tensor, free: Tensor) -> dict[str, Tensor]:
+    """Of one batch (R, H, D) in normalised units; a sample and its data have the same condition.
 
-    "spread": root mean variance over the batch, samples over data. "variety": root mean square difference of two
-    samples of one condition, over the data's spread. "duplicates": share of the samples that have a copy.
+    "spread": root mean variance over the batch, samples over data. "duplicates": share of the samples that have a copy.
     "coverage": share of data with a sample nearer than their 5th neighbour (Naeem et al. 2020, equation 9).
     """
     def spread(x: Tensor) -> Tensor:
         mean = (x * free).sum(0) / free.sum(0).clamp(min=1)
-        return rms(x - mean)
-
-    def rms(x: Tensor) -> Tensor:
-        return ((x**2 * free).sum() / free.sum().clamp(min=1)).sqrt()
+        return (((x - mean) ** 2 * free).sum() / free.sum().clamp(min=1)).sqrt()
 
     y, g = (real * free).flatten(1), (fake * free).flatten(1)
     between, among = torch.cdist(y, y), torch.cdist(g, g)
-    scale = spread(real).clamp(min=1e-12)
     radius = between.sort(1).values[:, min(NEIGHBOURS, len(y) - 1)]
     copies = among.fill_diagonal_(torch.inf).amin(1) < NEAR * between.mean()
-    return {"spread": spread(fake) / scale, "variety": rms(fake - again) / scale, "duplicates": copies.float().mean(),
+    return {"spread": spread(fake) / spread(real).clamp(min=1e-12), "duplicates": copies.float().mean(),
             "coverage": (torch.cdist(y, g).amin(1) <= radius).float().mean()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -21,6 +20,7 @@ from ..optimization import adamw
 from ..plugin import Plugin, Preference, Sampling
 from ..randomness import RowNoise
 from ..trajectory import Batch, Condition, Observer, TrajectorySpec
+from .bridge import bridge
 from .game import Share, step_discriminator, step_generator
 from .health import FOLLOW, Health, vital_signs
 from .objectives import OBJECTIVES
@@ -85,11 +85,12 @@ class ConditionalGAN(nn.Module):
             metrics = step_discriminator(self.discriminator, share, fake, self.objective, self.config.weights,
                                          optimizers["discriminator"], theirs)
             self.usual.lerp_(metrics.pop("usual_logit"), FOLLOW)
-        more, again = step_generator(self.discriminator, share, partial(self._draw, share), self.objective,
-                                     optimizers["generator"], ours)
+        more = step_generator(self.discriminator, share.twins(), self._draw, self.objective, self.config.energy_score,
+                              optimizers["generator"], ours)
         self.ema.update_parameters(self.network)
-        metrics = more | metrics | vital_signs(share.x0, fake, again, share.free)
-        self.health.record(metrics)
+        metrics = more | metrics | vital_signs(share.x0, fake, share.free)
+        moves = optimizers["generator"].param_groups[0]["lr"] > 0  # else it has a gradient and is not trained
+        self.health.record(metrics | {"generator_grad_norm": metrics["generator_grad_norm"] * moves})
         return metrics
 
     def _share(self, batch: Batch, rows: slice, generator: torch.Generator) -> Share:
@@ -173,5 +174,7 @@ class ConditionalGAN(nn.Module):
 
 
 def generate(network: nn.Module, z: Tensor, values: Tensor, known: Tensor, context: Tensor | None) -> Tensor:
-    """(R, H, D) in normalised units: noise becomes what is not known."""
-    return torch.where(known, values, network(z, torch.where(known, values, 0), known, z.new_ones(1), context))
+    """(R, H, D) in normalised units: noise becomes what is not known, as a way off the straight one."""
+    straight = bridge(values, known)
+    x = straight + network(torch.where(known, values, z), straight, known, z.new_ones(1), context)
+    return torch.where(known, values, x)

@@ -46,6 +46,8 @@ class GANConfig:
     """What the two play for."""
     penalties: dict[str, float] | None = None
     """Regularisers of the discriminator and their weights; None is what the objective is known with."""
+    energy_score: float = 10.0
+    """Weight of the energy score in the generator's loss, which holds it to the data under each condition."""
     discriminator_steps: int = 1
     """Steps of the discriminator, each on windows of its own, before one of the generator."""
     generator_learning: SideConfig = field(default_factory=SideConfig)
@@ -58,7 +60,7 @@ class GANConfig:
     """Share of the trajectories that are trained without their context."""
     batch_size: int = 64
     """Windows of a step of each side."""
-    ema: float = 0.999
+    ema: float = 0.99
     """Decay of the generator's averaged weights, which are the ones that sample."""
     best_of: int = 16
     """Candidates of which the one that a guide likes best is taken."""
@@ -69,8 +71,9 @@ class GANConfig:
 
     def __post_init__(self) -> None:
         require_choice(self, objective=OBJECTIVES, normalizer=STATISTICS)
-        require(self, ema=(0, 1), context_dropout=(0, 1), batch_size=(1, 1e9), discriminator_steps=(1, 1000),
-                discriminator_noise=(0, math.inf), best_of=(1, 1e6), refine=(0, 1e6), refine_rate=(0, 10))
+        require(self, ema=(0, 1), energy_score=(0, 1e6), context_dropout=(0, 1), batch_size=(1, 1e9),
+                discriminator_steps=(1, 1000), discriminator_noise=(0, math.inf), best_of=(1, 1e6), refine=(0, 1e6),
+                refine_rate=(0, 10))
         for name, weight in (self.penalties or {}).items():
             if name not in REGULARISERS or not 0 <= weight < math.inf:
                 raise ValueError(f"GANConfig.penalties has '{name}' with weight {weight}; weights of at least 0 for "
