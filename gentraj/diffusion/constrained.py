@@ -11,6 +11,7 @@ from torch import Tensor
 from ..config import require
 from ..constraints import QUICK, THOROUGH, Certificate, Constraints, Effort
 from ..plugin import Denoise, Denoising, Plugin, Sampling
+from ..trajectory import Condition
 
 
 class Infeasible(RuntimeError):
@@ -50,9 +51,7 @@ class Constrained(Plugin):
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         constraints, normalizer, condition = self.constraints, sampling.normalizer, sampling.condition
-        if constraints.spec != condition.spec:
-            raise ValueError(f"the constraints are on {constraints.spec}; those of the model are {condition.spec}")
-        constraints.known(condition, refuse=self.strict)
+        self._check(condition)
 
         def constrained(x: Tensor, t: Tensor) -> Tensor:
             x0 = denoise(x, t)
@@ -68,7 +67,13 @@ class Constrained(Plugin):
 
     @torch.no_grad()
     def finish(self, x_RHD: Tensor, sampling: Sampling) -> Tensor:
+        self._check(sampling.condition)  # before the work, in a model that denoises nothing too
         return self.constraints.project(x_RHD, sampling.condition, self.efforts, refuse=False)
+
+    def _check(self, condition: Condition) -> None:
+        if self.constraints.spec != condition.spec:
+            raise ValueError(f"the constraints are on {self.constraints.spec}; those of the model are {condition.spec}")
+        self.constraints.known(condition, refuse=self.strict)
 
     def rejects(self, x_RHD: Tensor, attempt: int) -> Tensor:
         certificate = self.constraints.certificate(x_RHD)

@@ -1,0 +1,144 @@
+"""Sets of trajectories whose modes are known, each with a function that says which mode a trajectory is of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.maze import Maze
+from gentraj.conditioning import ConditionMix
+from gentraj.metrics import mode_shares, nearest_mode
+from gentraj.normalize import Normalizer
+from gentraj.randomness import generator
+from gentraj.trajectory import Batch, Condition, TrajectorySpec
+
+WINDOWS = 20_000
+RING = ("11111", "10001", "10101", "10001", "11111")
+SPACING, SPREAD = 2.0, 0.2  # of the grid's Gaussians; 3 deviations around each, 98.9 % of it, are counted as its mode
+
+
+@dataclass(frozen=True)
+class ModeSet:
+    """Windows (R, H, 2) of a point's positions, and what is known of a trajectory when it is sampled."""
+
+    x_RHD: Tensor
+    mode: Callable[[Tensor], Tensor]
+    """Trajectories (R, H, 2) -> the mode of each, -1 for none."""
+    names: tuple[str, ...]
+    true_K: Tensor
+    """Share of each mode in the recipe."""
+    mix: ConditionMix
+    """Of training."""
+    known: tuple[int, ...] = ()
+    """Rows that are known when sampling."""
+    maze: Maze | None = None
+
+    @property
+    def spec(self) -> TrajectorySpec:
+        return TrajectorySpec(self.x_RHD.shape[2], 0, self.x_RHD.shape[1])
+
+    def normalizer(self, kind: str) -> Normalizer:
+        return Normalizer.fit(kind, [self.x_RHD.flatten(0, 1).numpy()])
+
+    def batch(self, size: int, draw: torch.Generator) -> Batch:
+        x = self.x_RHD[torch.randint(len(self.x_RHD), (size,), generator=draw)]
+        return Batch(x, torch.ones_like(x, dtype=torch.bool))
+
+    def conditions(self, num: int) -> Condition:
+        """Those of the first `num` windows."""
+        condition = Condition.unknown(self.spec, num)
+        for row in self.known:
+            condition = condition.with_obs(row, self.x_RHD[:num, row])
+        return condition
+
+    def shares(self, x_RHD: Tensor) -> Tensor:
+        return mode_shares(self.mode(x_RHD), len(self.names))
+
+
+def grid(seed: int, side: int = 5, horizon: int = 4) -> ModeSet:
+    """Straight ways from the origin to one of `side`^2 Gaussians, equally often; nothing is known."""
+    draw, line = generator(seed, 0), SPACING * (torch.arange(side) - (side - 1) / 2)
+    centres = torch.cartesian_prod(line, line)
+    ends = centres[torch.randint(len(centres), (WINDOWS,), generator=draw)]
+    x = torch.linspace(0, 1, horizon)[:, None] * ends[:, None]
+    x = x + SPREAD * torch.randn(x.shape, generator=draw)
+    return ModeSet(x, lambda x: nearest_mode(x[:, -1], centres, 3 * SPREAD), tuple(map(str, range(len(centres)))),
+                   torch.full((len(centres),), 1 / len(centres)), ConditionMix(start=0, goal=0))
+
+
+def goals(seed: int, shares: Sequence[float] = (0.4, 0.3, 0.2, 0.1), horizon: int = 16) -> ModeSet:
+    """From one place to one of as many goals as there are shares, on a half circle; the start is known."""
+    angle = torch.linspace(0, torch.pi, len(shares))
+    ends = 2 * torch.stack([angle.cos(), angle.sin()], -1)
+    way_KHD = torch.linspace(0, 1, horizon)[:, None] * ends[:, None]
+    x = disturbed(way_KHD, shares, generator(seed, 1))
+    return ModeSet(x, lambda x: nearest_mode(x[:, -1], ends, 0.5), tuple(f"goal {k + 1}" for k in range(len(shares))),
+                   torch.tensor(shares), ConditionMix(goal=0), known=(0,))
+
+
+def ways(seed: int, maze_map: Sequence[str] = RING, start: tuple[int, int] = (3, 2), goal: tuple[int, int] = (1, 2),
+         shares: Sequence[float] = (0.7, 0.3), horizon: int = 16) -> ModeSet:
+    """All shortest ways through a maze between two cells (row, column), as often as `shares` say; both ends are known.
+
+    A trajectory is of the way that it is within 0.35 cells of, root mean square, and of none where a row is in a wall.
+    Raises ValueError unless there are as many ways as shares.
+    """
+    maze = Maze([[int(cell) for cell in row] for row in maze_map])
+    found = shortest_ways(maze, maze.number(*start), maze.number(*goal))
+    if len(found) != len(shares):
+        raise ValueError(f"{len(shares)} shares were given for {len(found)} shortest ways from {start} to {goal}; give "
+                         "as many shares, or other cells")
+    way_KHD = torch.stack([evenly(maze.centre(np.array(way)), horizon) for way in found])
+
+    def mode(x: Tensor) -> Tensor:
+        near = nearest_mode(x.flatten(1), way_KHD.flatten(1), 0.35 * horizon**0.5)
+        free = torch.from_numpy(maze.free.ravel()[maze.cell(x.numpy())]).all(1)
+        return torch.where(free, near, -1)
+
+    x = disturbed(way_KHD, shares, generator(seed, 2))
+    return ModeSet(x, mode, tuple(f"way {k + 1}" for k in range(len(shares))), torch.tensor(shares), ConditionMix(),
+                   known=(0, -1), maze=maze)
+
+
+def disturbed(way_KHD: Tensor, shares: Sequence[float], draw: torch.Generator, spread: float = 0.08) -> Tensor:
+    """(WINDOWS, H, D): a way drawn by its share, moved, bent and shaken."""
+    which = torch.multinomial(torch.tensor(shares), WINDOWS, replacement=True, generator=draw)
+    s = torch.linspace(0, 1, way_KHD.shape[1])[:, None]
+    shift, tilt, bend = spread * torch.randn(3, WINDOWS, 1, way_KHD.shape[2], generator=draw)
+    shake = 0.02 * torch.randn(WINDOWS, *way_KHD.shape[1:], generator=draw)
+    return way_KHD[which] + shift + tilt * (s - 0.5) + bend * (torch.pi * s).sin() + shake
+
+
+def shortest_ways(maze: Maze, start: int, goal: int) -> list[list[int]]:
+    """Every shortest way between two cells of a walled maze, as the numbers of its cells."""
+    if start == goal:
+        return [[goal]]
+    columns = maze.free.shape[1]
+    beside = [start + d for d in (-1, 1, -columns, columns) if maze.free.flat[start + d]]
+    nearer = [cell for cell in beside if distance(maze, cell, goal) < distance(maze, start, goal)]
+    return [[start, *way] for cell in nearer for way in shortest_ways(maze, cell, goal)]
+
+
+def distance(maze: Maze, cell: int, goal: int) -> float:
+    """Cells entered on a shortest way."""
+    count, following = 0, maze.next_cell[goal]
+    while cell != goal:
+        if following[cell] == cell:
+            return math.inf
+        cell, count = int(following[cell]), count + 1
+    return count
+
+
+def evenly(points_PD: np.ndarray, horizon: int) -> Tensor:
+    """(horizon, D) points in equal steps along a polyline."""
+    walked = np.concatenate([[0], np.linalg.norm(np.diff(points_PD, axis=0), axis=1).cumsum()])
+    at = np.linspace(0, walked[-1], horizon)
+    return torch.tensor(np.stack([np.interp(at, walked, column) for column in points_PD.T], -1), dtype=torch.float32)
+
+
+SETS: dict[str, Callable[[int], ModeSet]] = {"grid": grid, "ways": ways, "goals": goals}

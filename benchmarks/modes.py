@@ -1,0 +1,228 @@
+"""Do models of trajectories find every mode, as often as the data have it? Sets whose modes are known.
+
+    python benchmarks/modes.py --out runs/modes
+
+trains every model of MODELS on every set of `mode_sets.SETS`: 25 Gaussians on a grid, the ways round a block whose
+start and goal are known, goals that are reached from one known start. A line of OUT/results.jsonl is one model; what is
+there is not trained again, so that a second call goes on where the first one stopped. OUT/table.md and OUT/SET.png
+are drawn anew at the end. For another maze give `--maze 11111/10001/10101/10001/11111 --start 3 2 --goal 1 2`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+from tqdm import trange
+
+from benchmarks.mode_sets import RING, SETS, ModeSet, ways
+from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.drawing import BLUE, INK, VERMILION, draw_floor, head, panels, save
+from gentraj.gan import ConditionalGAN, GANConfig
+from gentraj.gan.game import Share, judge, value
+from gentraj.gan.health import GANWarning
+from gentraj.gan.model import generate
+from gentraj.gan.regularisers import Game, interpolate_gradient_norm
+from gentraj.gan.settings import SideConfig
+from gentraj.metrics import modes_covered
+from gentraj.models import MODELS as CLASSES
+from gentraj.networks import ResidualMLPConfig
+from gentraj.networks.discriminator import DiscriminatorConfig
+from gentraj.randomness import fold, generator
+from gentraj.training import learning_rate_factor
+
+NETWORK = ResidualMLPConfig(width=128, depth=2, frequencies=4)
+GENERATOR = replace(NETWORK, frequencies=0)  # fewer folds of the noise, so that less of it lies between modes
+JUDGE = DiscriminatorConfig(width=32, multipliers=(1,), kernel=3, frequencies=4, patches=False)
+PLAIN = replace(JUDGE, minibatch_std=False)
+LIGHT = {"r1": 0.02, "r2": 0.02}
+SIDE = SideConfig(learning_rate=1e-3)
+DIFFUSION = DiffusionConfig(NETWORK, levels=None, steps=20, batch_size=256)
+
+
+def gan(objective: str, judge: DiscriminatorConfig = PLAIN, **changes: Any) -> GANConfig:
+    """Plain unless told otherwise: the adversary alone teaches the generator."""
+    return GANConfig(**{"network": GENERATOR, "discriminator": judge, "objective": objective, "batch_size": 128,
+                        "energy_score": 0.0, "generator_learning": SIDE, "discriminator_learning": SIDE, **changes})
+
+
+MODELS: dict[str, DiffusionConfig | GANConfig] = {
+    "diffusion": DIFFUSION,
+    "flow": replace(DIFFUSION, path="flow", sampler="euler"),
+    "gan": gan("relativistic", JUDGE, energy_score=GANConfig().energy_score),
+    "relativistic, r1, r2": gan("relativistic", JUDGE, penalties=LIGHT),
+    "minimax": gan("minimax"),
+    "non-saturating": gan("non-saturating"),
+    "hinge, spectral norm": gan("hinge", replace(PLAIN, spectral_norm=True)),
+    "wasserstein-gp": gan("wasserstein-gp", discriminator_steps=3),
+}
+
+
+@dataclass(frozen=True)
+class Args:
+    out: Path
+    """Folder of the results, samples and figures."""
+    models: tuple[str, ...] = tuple(MODELS)
+    sets: tuple[str, ...] = tuple(SETS)
+    seeds: int = 5
+    steps: int = 5000
+    samples: int = 12_800
+    """Trajectories of which the modes are counted."""
+    maze: str = "/".join(RING)
+    """Rows of the maze that has several shortest ways, 1 for a wall."""
+    start: tuple[int, int] = (3, 2)
+    """Row and column."""
+    goal: tuple[int, int] = (1, 2)
+    shares: tuple[float, ...] = (0.7, 0.3)
+    """Of the ways."""
+    threads: int = 1
+
+
+def main(args: Args) -> None:
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    makers = SETS | {"ways": lambda seed: ways(seed, args.maze.split("/"), args.start, args.goal, args.shares)}
+    log = args.out / "results.jsonl"
+    done = {(row["set"], row["model"], row["seed"]) for row in results(log)}
+    for seed, of, name in ((s, of, n) for s in range(args.seeds) for of in args.sets for n in args.models):
+        if (of, name, seed) not in done:
+            row, x = measured(makers[of](seed), MODELS[name], seed, args, f"{of}, {name}, seed {seed}")
+            np.save(args.out / f"{of}-{name}-{seed}.npy", x[:: max(1, len(x) // 1000)].numpy(), allow_pickle=False)
+            with log.open("a") as file:
+                file.write(json.dumps({"set": of, "model": name, "seed": seed} | row) + "\n")
+    rows = [row for row in results(log) if row["set"] in args.sets and row["model"] in args.models]
+    (args.out / "table.md").write_text(table := as_table(rows))
+    print(table)
+    for of in args.sets:
+        draw(makers[of](0), of, [row for row in rows if row["set"] == of], args.out)
+
+
+def results(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file; a call that was killed may have left half of one, which is cut off."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]
+    if len(whole) < len(lines):
+        path.write_text("".join(whole))
+    return [json.loads(line) for line in whole]
+
+
+def measured(data: ModeSet, config: DiffusionConfig | GANConfig, seed: int, args: Args,
+             title: str) -> tuple[dict[str, Any], Tensor]:
+    """Trains a model; what came of it, and its samples."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", GANWarning)
+        model = make(data, config, seed)
+        began = time.perf_counter()
+        train(model, data, args.steps, seed, title)
+        seconds = time.perf_counter() - began
+        x = sample(model, data, args.samples)
+    row = judged(data, x) | {"seconds": seconds, "warnings": [str(w.message) for w in said
+                                                              if issubclass(w.category, GANWarning)]}
+    if isinstance(model, ConditionalGAN):
+        row["gradient_norm"] = gradient_norm(model, data.x_RHD[:1000])
+    return row, x
+
+
+def make(data: ModeSet, config: DiffusionConfig | GANConfig, seed: int) -> Diffusion | ConditionalGAN:
+    config = config.with_mix(data.mix)
+    with torch.random.fork_rng(devices=()):  # torch draws initial weights from its global generator, left as it was
+        torch.default_generator.manual_seed(fold(seed, 3))
+        return CLASSES[type(config)](data.spec, config, data.normalizer(config.normalizer))
+
+
+def train(model: Diffusion | ConditionalGAN, data: ModeSet, steps: int, seed: int, title: str = "") -> None:
+    optimizers = model.optimizers()
+    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizers.items()}
+    for step in trange(steps, desc=title, disable=not title, mininterval=1):
+        draw = generator(seed, 4, step)
+        for name, optimizer in optimizers.items():
+            optimizer.param_groups[0]["lr"] = rates[name] * learning_rate_factor(step, 100, steps)
+        model.update(data.batch(model.batch_size, draw), optimizers, draw)
+
+
+def sample(model: Diffusion | ConditionalGAN, data: ModeSet, number: int, conditions: int = 64) -> Tensor:
+    """(number, H, D), as many under each of the conditions."""
+    some = data.conditions(conditions if data.known else 1)
+    return model.sample(some, number // some.batch, seed=5).flatten(0, 1)
+
+
+def judged(data: ModeSet, x_RHD: Tensor) -> dict[str, Any]:
+    """Shares of the modes; those that are found and that are within 30 % of their share; the rest is of no mode."""
+    share = data.shares(x_RHD)
+    coverage = modes_covered(share, data.true_K)
+    return {"shares": share.tolist(), "of_a_mode": share.sum().item(), **coverage._asdict()}
+
+
+def gradient_norm(model: ConditionalGAN, x_RHD: Tensor) -> float:
+    """Mean of the critic's at interpolates of data and samples."""
+    real, draw = torch.ones_like(x_RHD, dtype=torch.bool), generator(6)
+    known = model.config.mix.draw(model.spec, real, draw)
+    share = Share(model.normalizer.normalize(x_RHD), real, known, None, 0.0, draw)
+    with torch.no_grad():
+        fake = generate(model.network, share.normal(), share.x0, known, None)
+
+    def critic(x: Tensor) -> Tensor:
+        return value(judge(model.discriminator, x, share, share.levels()), share)
+
+    return interpolate_gradient_norm(Game(critic, share.x0, fake, critic(share.x0), critic(fake), share.free,
+                                          draw)).mean().item()
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """A line for each set and model: means, and the worst seed."""
+    titles = ("set", "model", "seeds", "modes found", "within 30 %", "of a mode", "total variation", "gradient norm",
+              "seconds", "seeds warned of")
+    lines = [f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)]
+    for of, name in dict.fromkeys((row["set"], row["model"]) for row in rows):
+        mine = [row for row in rows if (row["set"], row["model"]) == (of, name)]
+        every: Callable[[str], list[float]] = lambda key: [row[key] for row in mine if key in row]  # noqa: B023, E731
+        norms, number = every("gradient_norm"), len(mine[0]["shares"])
+        warned = sum(bool(row["warnings"]) for row in mine)
+        lines.append(f"| {of} | {name} | {len(mine)} | {mean(every('found')):.1f} (least {min(every('found'))}) of "
+                     f"{number} | {mean(every('close')):.1f} (least {min(every('close'))}) | "
+                     f"{mean(every('of_a_mode')):.3f} | {mean(every('total_variation')):.3f} | "
+                     f"{f'{mean(norms):.2f}' if norms else '-'} | {mean(every('seconds')):.0f} | {warned} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(data: ModeSet, of: str, rows: list[dict[str, Any]], out: Path) -> None:
+    """OUT/SET.png: the data and samples of each model's first seed, and under each the mean shares of all its seeds."""
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    figure, axes = panels(2 * (len(names) + 1), columns=len(names) + 1, width=2.3, height=2.3)
+    upper, lower = axes[: len(names) + 1], axes[len(names) + 1 :]
+    points = data.x_RHD[:1000].numpy()
+    for ax, name in zip(upper, ["data", *names], strict=True):
+        first = next((row["seed"] for row in rows if row["model"] == name), None)
+        x = points if first is None else np.load(out / f"{of}-{name}-{first}.npy", allow_pickle=False)
+        draw_floor(ax, None, points.reshape(-1, 2) * 1.1, "")
+        if data.known:
+            for x_HD in x[:200]:
+                ax.plot(*x_HD.T, color=INK, lw=0.5, alpha=0.3)
+        ax.plot(*x[:, -1].T, ".", color=BLUE, ms=2, alpha=0.5)
+        ax.set_title(name, loc="left", fontsize=9)
+        ax.set(xlabel="", ylabel="")
+    true = data.true_K.numpy()
+    for ax, name in zip(lower, ["data", *names], strict=True):
+        shares = [row["shares"] for row in rows if row["model"] == name] or [data.shares(data.x_RHD).tolist()]
+        low, high = np.min(shares, 0), np.max(shares, 0)
+        ax.bar(range(len(true)), np.mean(shares, 0), color=BLUE)
+        ax.vlines(range(len(true)), low, high, color=INK, lw=1)
+        ax.step(np.arange(len(true) + 1) - 0.5, [*true, true[-1]], where="post", color=VERMILION, lw=1)
+        ax.set(ylim=(0, 2.5 * true.max() if len(true) > 9 else 1), xticks=[])
+        ax.set_xlabel(f"{len(true)} modes", fontsize=8)
+    head(figure, axes, f"{of}: samples, and shares of the modes (red: the data's)")
+    print(save(figure, out / f"{of}.png"))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

@@ -1,0 +1,116 @@
+"""What a step is made of: the windows it shares, the noise on them, the mean of a loss, and the energy score."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_gan import CONTEXT, batch, make, train
+from torch import Tensor
+
+from gentraj.gan.game import Share, distance, energy_score, mean_loss, value
+from gentraj.networks.discriminator import Verdict
+from gentraj.randomness import generator
+from gentraj.trajectory import Batch
+
+TRUE = torch.ones(1, dtype=torch.bool)
+
+
+def share(rows: int = 6, noise: float = 0.0, horizon: int = 4, dim: int = 3) -> Share:
+    g = generator(1)
+    x, known = torch.randn(rows, horizon, dim, generator=g), torch.rand(rows, horizon, dim, generator=g) < 0.3
+    real = (torch.arange(horizon) < torch.randint(1, horizon + 1, (rows, 1), generator=g))[..., None].expand_as(x)
+    return Share(x * real, real, known & real, torch.randn(rows, 2, generator=g), noise, g)
+
+
+@pytest.mark.parametrize("rows", [2, 5, 6])
+def test_twins_are_the_first_conditions_each_twice(rows: int) -> None:
+    whole = share(rows)
+    twins, half = whole.twins(), (rows + 1) // 2
+    for name in ("x0", "real", "known", "free", "context"):
+        one, other = getattr(twins, name).chunk(2)
+        assert torch.equal(one, other) and torch.equal(one, getattr(whole, name)[:half]), name
+    z = twins.normal()
+    assert not torch.equal(*z.chunk(2))
+    assert replace(whole, context=None).twins().context is None
+
+
+def test_one_context_stands_for_all_twins() -> None:
+    twins = replace(share(6), context=torch.ones(1, 2)).twins()
+    assert twins.context is not None and twins.context.tolist() == [[1, 1]]
+
+
+def test_free_is_what_is_real_and_not_known() -> None:
+    whole = share(50)
+    assert not whole.free[~whole.real].any() and not whole.free[whole.known].any()
+    assert (whole.free | whole.known | ~whole.real).all() and whole.free.any()
+
+
+def test_noise_is_on_what_is_free_only_and_as_large_as_its_level() -> None:
+    noisy = share(3000, noise=0.5)
+    t = torch.linspace(0, 1, 3000)
+    moved = noisy.blurred(noisy.x0, t) - noisy.x0
+    assert not moved[~noisy.free].any()
+    scaled = moved[noisy.free] / (0.5 * t[:, None, None].expand_as(moved)[noisy.free]).clamp(min=1e-9)
+    assert scaled.mean().abs() < 0.05 and scaled.std().item() == pytest.approx(1, abs=0.05)
+    levels = noisy.levels()
+    assert levels.shape == (3000,) and levels.min() >= 0 and levels.max() <= 1
+    assert levels.mean().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_without_noise_nothing_is_drawn_and_nothing_changes() -> None:
+    plain = share()
+    before = plain.generator.get_state()
+    assert plain.blurred(plain.x0, plain.levels()) is plain.x0 and plain.levels().tolist() == [0]
+    assert torch.equal(plain.generator.get_state(), before)
+
+
+def test_the_critics_value_and_the_loss_are_means_over_real_rows() -> None:
+    played = share(2)
+    real = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]], dtype=torch.bool)[..., None].expand(-1, -1, 3)
+    played = replace(played, real=real)
+    verdict = Verdict(torch.tensor([10.0, 20.0]), torch.tensor([[1.0, 2, 6, 99], [4, 99, 99, 99]]))
+    assert value(verdict, played).tolist() == [13, 24]
+    zero = Verdict(torch.zeros(2), torch.zeros(2, 4))
+    assert mean_loss(lambda real, fake: real + 0 * fake, verdict, zero, played) == 15 + (1 + 2 + 6 + 4) / 4
+    whole = Verdict(verdict.whole_R, None)
+    assert value(whole, played).tolist() == [10, 20] and mean_loss(lambda r, f: r, whole, whole, played) == 15
+
+
+def normal_twins(rows: int, sample: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+    """Energy score and relative variety of `sample`s (of normal numbers) where the data are one normal number each."""
+    g = generator(3)
+    x = torch.randn(rows, 1, 1, generator=g)
+    everything = torch.ones(rows, 1, 1, dtype=torch.bool)
+    twins = Share(x, everything, ~everything, None, 0.0, g).twins()
+    score, variety = energy_score(twins, sample(torch.randn(rows, 1, 1, generator=g)))
+    return score.item(), variety.item()
+
+
+def test_the_energy_score_of_the_datas_own_distribution_is_known_and_the_least() -> None:
+    """For normal numbers E |X - Y| = 2 / sqrt(pi), and the score is half of it. Variety is 1 where all is right."""
+    score, variety = normal_twins(40_000, lambda z: z)
+    assert score == pytest.approx(1 / math.sqrt(math.pi), abs=0.02)
+    assert variety == pytest.approx(1, abs=0.02)
+    others: list[Callable[[Tensor], Tensor]] = [lambda z: z + 0.4, lambda z: 0.5 * z, lambda z: 1.7 * z, torch.sign]
+    assert all(normal_twins(40_000, other)[0] > score + 0.01 for other in others)
+    score, variety = normal_twins(40_000, torch.zeros_like)  # a generator that makes one thing of each condition
+    assert score == pytest.approx(math.sqrt(2 / math.pi), abs=0.02) and variety < 1e-5
+
+
+def test_distances_are_over_what_is_free() -> None:
+    x, y = torch.zeros(3, 2, 2), torch.tensor([[3.0, 4], [9, 9]]).expand(3, -1, -1)
+    free = torch.tensor([[[1, 1], [0, 0]], [[1, 0], [0, 0]], [[0, 0], [0, 0]]], dtype=torch.bool)
+    torch.testing.assert_close(distance(x, y, free), torch.tensor([math.sqrt(12.5), 3.0, 0.0]), atol=1e-5, rtol=0)
+
+
+def test_the_energy_score_counts_by_its_weight_and_reaches_the_generator_only() -> None:
+    models = {weight: make(CONTEXT, energy_score=weight) for weight in (0.0, 1.0)}
+    data = batch()
+    data = Batch(data.x_BHD, data.mask_BHD, torch.ones(16, 2))
+    found = {weight: train(m, range(1), data) for weight, m in models.items()}
+    assert found[0.0]["energy_score"] == found[1.0]["energy_score"] > 0
+    for side, same in (("network", False), ("discriminator", True)):
+        pairs = zip(*(getattr(m, side).parameters() for m in models.values()), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs) == same, side

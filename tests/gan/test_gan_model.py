@@ -1,0 +1,207 @@
+"""`ConditionalGAN` as a `TrajectoryModel`: what it returns, and what it refuses."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from contract import CONDITIONS, SPEC, check_batch_independence, check_known_entries, check_seeds
+from tiny_gan import CONTEXT, JUDGE, VARIANTS, batch, make, train
+from torch import Tensor
+
+from gentraj.config import ConfigError, from_json, to_json
+from gentraj.gan import ConditionalGAN, GANConfig
+from gentraj.gan.objectives import OBJECTIVES
+from gentraj.gan.settings import SideConfig
+from gentraj.networks import NETWORKS
+from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
+from gentraj.normalize import Normalizer
+from gentraj.randomness import fold
+from gentraj.trajectory import Batch, Condition, TrajectorySpec
+
+every_network = pytest.mark.parametrize("network", NETWORKS)
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+@every_network
+@pytest.mark.parametrize("kind", CONDITIONS)
+def test_known_entries_come_back_bit_equal(kind: str, network: type) -> None:
+    check_known_entries(make(moved=True, network=network()), kind)
+
+
+@every_network
+def test_a_sample_does_not_depend_on_how_many_are_drawn(network: type) -> None:
+    model = make(moved=True, network=network())
+    for count in (1, 2, 15, 40):
+        check_batch_independence(model, count)
+
+
+@every_network
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(network: type) -> None:
+    check_seeds(make(moved=True, network=network()))
+
+
+@pytest.mark.parametrize("count", [1, MIN_ROWS, 100, MAX_ROWS + 1])
+def test_every_network_call_has_whole_blocks_of_rows_and_no_more_than_memory_takes(count: int) -> None:
+    model, rows = make(moved=True), []
+    for network in (model.ema.module, model.discriminator):
+        network.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    x = model.sample(Condition.unknown(SPEC), count)
+    assert model.sample(Condition.unknown(SPEC), count, guide=lambda x: x.sum((1, 2))).shape == x.shape
+    model.implausibility(x[0], Condition.unknown(SPEC, count), range(count))
+    assert x.shape[1] == count and sum(rows) >= 18 * count
+    assert all(number % MIN_ROWS == 0 and number <= MAX_ROWS for number in rows)
+
+
+def test_what_is_not_known_of_a_condition_is_not_looked_at() -> None:
+    model, condition = make(moved=True), CONDITIONS["start"](Condition.unknown(SPEC, 2))
+    wild = Condition(SPEC, torch.where(condition.mask_BHD, condition.values_BHD, torch.nan), condition.mask_BHD)
+    assert torch.equal(model.sample(wild), model.sample(condition))
+    x = model.sample(condition)[:, 0]
+    assert torch.equal(model.implausibility(x, wild, [0, 1]), model.implausibility(x, condition, [0, 1]))
+
+
+def test_the_condition_reaches_the_sample() -> None:
+    model, free = make(moved=True), Condition.unknown(SPEC, 2)
+    drawn = [model.sample(CONDITIONS[kind](free), seed=1)[:, 0, 6, 1] for kind in ("none", "start", "goal", "prefix")]
+    assert len({x[0].item() for x in drawn}) == 4
+
+
+def test_the_temperature_scales_the_noise() -> None:
+    model, condition = make(moved=True), Condition.unknown(SPEC, 2)
+    cold = model.sample(condition, 3, temperature=0.0)
+    again = model.sample(condition, 3, seed=9, temperature=0.0)
+    assert torch.equal(cold[:, 0], cold[:, 1]) and torch.equal(cold, again)
+    assert not torch.equal(model.sample(condition, temperature=0.5), model.sample(condition))
+
+
+def test_the_observer_sees_the_sample() -> None:
+    seen = []
+    x = make(moved=True).sample(Condition.unknown(SPEC), 3, steps=7, observe=lambda x, t: seen.append((x, t.tolist())))
+    assert len(seen) == 1 and torch.equal(seen[0][0], x[0]) and seen[0][1] == [0]
+
+
+def test_the_normaliser_is_inside_the_model_only() -> None:
+    """Data moved and stretched, with a normaliser that knows it, give the moved and stretched samples."""
+    plain = make(moved=True)
+    moved = copy.deepcopy(plain)
+    moved.normalizer = Normalizer(plain.normalizer.shift_D * 2 + 1, plain.normalizer.scale_D * 2)
+    condition = Condition.unknown(SPEC, 2).with_obs(0, torch.ones(3))
+    there = Condition.unknown(SPEC, 2).with_obs(0, torch.full((3,), 3.0))
+    torch.testing.assert_close(moved.sample(there), plain.sample(condition) * 2 + 1, rtol=1e-4, atol=1e-4)
+    data = batch((8,) * 16)
+    losses = [train(m, range(1), Batch(x, data.mask_BHD))["discriminator_loss"]
+              for m, x in ((plain, data.x_BHD), (moved, data.x_BHD * 2 + 1))]
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
+
+
+def test_a_context_is_refused_without_and_used_with() -> None:
+    told = replace(Condition.unknown(SPEC, 2), context_BC=torch.ones(2, 2))
+    for call in (lambda m: m.sample(told), lambda m: m.implausibility(torch.zeros(2, 8, 5), told, [0, 1]),
+                 lambda m: train(m, range(1), replace(batch(), context_BC=torch.ones(16, 2)))):
+        with pytest.raises(ValueError, match=r"a context was given to a model that was trained without; train with"):
+            call(make())
+    model = make(CONTEXT, moved=True)
+    other = replace(told, context_BC=torch.tensor([[1.0, -2.0], [4.0, 0.0]]))
+    drawn = [model.sample(c)[1] for c in (Condition.unknown(SPEC, 2), told, other)]
+    judged = [model.implausibility(drawn[0].expand(2, -1, -1), c, [0, 1])[1] for c in (told, other)]
+    assert not any(torch.equal(a, b) for a, b in ((drawn[0], drawn[1]), (drawn[1], drawn[2]), judged))
+    with pytest.raises(ValueError, match=r"a context of width \(3,\) was given; 2 finite numbers"):
+        model.sample(replace(told, context_BC=torch.zeros(2, 3)))
+
+
+def test_implausibility_is_the_softplus_of_how_far_a_logit_is_below_the_usual_one() -> None:
+    model, x = make(moved=True), batch((8,) * 3).x_BHD
+    condition = CONDITIONS["goal"](Condition.unknown(SPEC, 3))
+    values = torch.where(condition.mask_BHD, model.normalizer.normalize(condition.values_BHD), 0)
+    _, logit = model.discriminator(model.normalizer.normalize(x), values, condition.mask_BHD, torch.zeros(1))
+    for usual in (0.0, 5.0):
+        model.usual.fill_(usual)
+        found = model.implausibility(x, condition, range(3))
+        assert found.shape == (3, 8) and (found >= 0).all()
+        torch.testing.assert_close(found, torch.log1p((usual - logit).exp()), rtol=1e-4, atol=1e-5)
+    alone = model.implausibility(x[1:2], condition[1:2], [1])
+    torch.testing.assert_close(alone, found[1:2])
+
+
+def test_without_patches_no_row_can_be_judged() -> None:
+    model = make(discriminator=replace(JUDGE, patches=False))
+    train(model, range(1), batch())
+    with pytest.raises(ValueError, match="judges whole trajectories only, not rows; train one with --model"):
+        model.implausibility(torch.zeros(1, 8, 5), Condition.unknown(SPEC), [0])
+
+
+@every_variant
+def test_sampling_and_judging_change_nothing(variant: str) -> None:
+    """Nor does a training model that was asked in between train otherwise."""
+    model = make(**VARIANTS[variant])
+    before = copy.deepcopy(model.state_dict())
+    x = model.sample(Condition.unknown(SPEC), 20, guide=lambda x: x.sum((1, 2)))[0]
+    if model.config.discriminator.patches:
+        model.implausibility(x, Condition.unknown(SPEC, 20), range(20))
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+
+
+@every_variant
+def test_the_settings_come_back_from_json(variant: str) -> None:
+    config = make(**VARIANTS[variant]).config
+    assert from_json(GANConfig, to_json(config)) == config
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_penalties_are_the_objectives_own_unless_given(objective: str) -> None:
+    assert GANConfig(objective=objective).weights == dict(OBJECTIVES[objective].penalties)
+    assert GANConfig(objective=objective, penalties={}).weights == {}
+    assert GANConfig(objective=objective, penalties={"r1": 3.0}).weights == {"r1": 3.0}
+
+
+@pytest.mark.parametrize("wrong", [{"ema": 1.5}, {"batch_size": 0}, {"discriminator_steps": 0}, {"best_of": 0},
+                                   {"refine": -1}, {"refine_rate": -0.1}, {"discriminator_noise": -1.0},
+                                   {"energy_score": -1.0}, {"context_dropout": 2.0}, {"objective": "nothing"},
+                                   {"normalizer": "nothing"}])
+def test_settings_out_of_range_are_refused_by_name(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=rf"GANConfig\.{next(iter(wrong))} is "):
+        GANConfig(**wrong)
+
+
+@pytest.mark.parametrize(("make_config", "message"), [
+    (lambda: GANConfig(penalties={"r3": 1.0}), "penalties has 'r3' with weight 1.0; weights of at least 0 for some"),
+    (lambda: GANConfig(penalties={"r1": -1.0}), "penalties has 'r1' with weight -1.0"),
+    (lambda: SideConfig(betas=(1.0, 0.9)), r"SideConfig.betas are \(1.0, 0.9\)"),
+    (lambda: SideConfig(learning_rate=float("nan")), "SideConfig.learning_rate is nan"),
+    (lambda: SideConfig(max_grad_norm=0.0), "SideConfig.max_grad_norm is 0"),
+])
+def test_the_players_settings_are_refused_by_name(make_config: Callable, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_config()
+
+
+def test_an_objective_is_whatever_the_dict_holds() -> None:
+    with pytest.raises(ConfigError, match=f"objective is 'nothing'; Literal.*{next(iter(OBJECTIVES))}"):
+        from_json(GANConfig, to_json(GANConfig()) | {"objective": "nothing"})
+
+
+def test_seeds_are_those_of_the_rows() -> None:
+    model, condition = make(moved=True), Condition.unknown(SPEC, 2)
+    seeds = [fold(3, i) for i in range(4)]
+    assert torch.equal(model.sample(condition, 2, seed=3), model.sample(condition, 2, seed=seeds))
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda m: m.sample(Condition.unknown(TrajectorySpec(3, 2, 16))), "TrajectorySpec.*horizon=16"),
+    (lambda m: m.sample(Condition.unknown(SPEC), temperature=float("nan")), "temperature is nan"),
+    (lambda m: m.sample(Condition.unknown(SPEC), 0), "0 samples of 1 conditions"),
+    (lambda m: m.sample(Condition.unknown(SPEC), 3, seed=[1, 2]), "2 seeds were given for 3 samples"),
+    (lambda m: m.sample(dataclasses.replace(Condition.unknown(SPEC), context_BC=torch.zeros(1, 2))),
+     "a context was given to a model that was trained without"),
+    (lambda m: m.use(sampler="ddim"), "sampler was given, and a GAN samples in one call"),
+    (lambda m: m.use(eta=0.5), "eta was given, and a GAN"),
+    (lambda m: m.use(grid="uniform"), "grid was given, and a GAN"),
+    (lambda m: ConditionalGAN(TrajectorySpec(3, 2, 9), m.config, m.normalizer), "horizon 9 cannot be halved 1 times"),
+])
+def test_what_cannot_be_done_is_refused_in_one_line(call: Callable[[ConditionalGAN], Tensor], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
+        call(make())
+    assert "\n" not in str(raised.value)

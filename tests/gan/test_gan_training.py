@@ -1,0 +1,234 @@
+"""How a `ConditionalGAN` is trained: two sides, their steps, and what must not influence them."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from contract import SPEC
+from tiny_gan import CONTEXT, JUDGE, VARIANTS, batch, continued, make, same_state, train
+
+from gentraj.conditioning import ConditionMix
+from gentraj.config import from_json, to_json
+from gentraj.gan import GANConfig
+from gentraj.gan.game import step_generator
+from gentraj.gan.health import FOLLOW, SYMPTOMS
+from gentraj.gan.regularisers import REGULARISERS
+from gentraj.gan.settings import SideConfig
+from gentraj.networks import NETWORKS
+from gentraj.optimization import NonFinite
+from gentraj.randomness import generator
+from gentraj.trajectory import Batch, Condition
+
+every_network = pytest.mark.parametrize("network", NETWORKS)
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+SIDES = ("network", "discriminator")
+
+
+@every_network
+def test_every_network_trains_and_is_read_back_as_itself(network: type) -> None:
+    model, before = make(network=network()), make(network=network())
+    assert from_json(GANConfig, to_json(model.config)) == model.config
+    metrics = train(model, range(2), batch())
+    assert all(torch.isfinite(value) and value.ndim == 0 for value in metrics.values())
+    assert {s.metric for s in SYMPTOMS} < set(metrics)
+    for side in SIDES:
+        assert not same_state(getattr(model, side), getattr(before, side))
+
+
+@every_variant
+def test_a_resumed_training_gives_the_same_bits(variant: str) -> None:
+    straight, first, second = (make(**VARIANTS[variant]) for _ in range(3))
+    train(straight, range(6), batch())
+    optimizers = first.optimizers()
+    train(first, range(3), batch(), optimizers)
+    train(second, range(3, 6), batch(), continued(first, optimizers, second))
+    assert same_state(straight, second)
+    assert not same_state(straight, first)
+
+
+@every_variant
+def test_padding_influences_nothing(variant: str) -> None:
+    found = []
+    for value in (0.0, 100.0):
+        model, data = make(**VARIANTS[variant]), batch()
+        padded = Batch(torch.where(data.mask_BHD, data.x_BHD, value), data.mask_BHD)
+        metrics = train(model, range(2), padded)
+        found.append([*metrics.values(), *(p.grad for p in model.network.parameters()), *model.state_dict().values()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@every_variant
+def test_what_samples_have_in_padded_rows_influences_nothing(variant: str) -> None:
+    plain, wild = make(**VARIANTS[variant]), make(**VARIANTS[variant])
+    wild.network.register_forward_hook(lambda module, inputs, x: torch.cat([x[:, :5], x[:, 5:] + 1e3], 1))
+    for model in (plain, wild):
+        train(model, range(1), batch((5,) * 16))
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), wild.parameters(), strict=True))
+
+
+def test_a_fully_known_batch_teaches_the_generator_nothing() -> None:
+    model = make(mix=ConditionMix(start=0, goal=0, actions=1, observations=1))
+    before = copy.deepcopy(model.network.state_dict())
+    assert train(model, range(1), batch())["generator_grad_norm"] == 0
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.network.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_dropped_context_trains_as_none_and_a_kept_one_does_not(side: str) -> None:
+    found = []
+    context = torch.randn(16, 2, generator=generator(5))
+    for dropout, given in ((1.0, None), (1.0, context), (0.0, context), (0.5, context)):
+        model = make(CONTEXT, context_dropout=dropout)
+        train(model, range(1), replace(batch(), context_BC=given))
+        found.append(torch.cat([p.flatten() for p in getattr(model, side).parameters()]))
+    torch.testing.assert_close(found[0], found[1])
+    assert not any(torch.allclose(found[i], found[j]) for i, j in ((1, 2), (1, 3), (2, 3)))
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_weight_that_is_not_finite_stops_before_either_side_steps(side: str) -> None:
+    model = make()
+    with torch.no_grad():
+        next(iter(getattr(model, side).parameters())).view(-1)[0] = torch.inf
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(NonFinite, match=r"is (nan|inf)"):
+        train(model, range(1), batch())
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+    assert all(p.requires_grad for p in model.discriminator.parameters())
+
+
+def test_a_generators_loss_that_is_not_finite_stops_before_it_steps() -> None:
+    model = make()
+    model.objective = replace(model.objective, generator=lambda real, fake: fake / 0)
+    before, ema = copy.deepcopy(model.network.state_dict()), copy.deepcopy(model.ema.state_dict())
+    with pytest.raises(NonFinite):
+        train(model, range(1), batch())
+    for now, then in ((model.network.state_dict(), before), (model.ema.state_dict(), ema)):
+        assert all(torch.equal(a, b) for a, b in zip(now.values(), then.values(), strict=True))
+    assert all(p.requires_grad for p in model.discriminator.parameters())
+
+
+def test_the_generators_step_leaves_the_discriminator_alone() -> None:
+    model = make()
+    share = model._share(batch(), slice(None), generator(0))
+    before = copy.deepcopy(model.discriminator.state_dict())
+    metrics = step_generator(model.discriminator, share.twins(), model._draw, model.objective, 1.0,
+                             model.optimizers()["generator"], 1.0)
+    assert not any(value.requires_grad for value in metrics.values())
+    assert all(p.grad is not None and p.grad.any() for p in model.network.parameters() if p.ndim > 1)
+    assert all(p.grad is None and p.requires_grad for p in model.discriminator.parameters())
+    now = model.discriminator.state_dict()
+    assert all(torch.equal(now[k], before[k]) for k in now)
+
+
+def test_the_discriminators_step_leaves_the_data_alone() -> None:
+    """Gradients with respect to what it sees are taken of copies."""
+    model = make()
+    share = model._share(batch(), slice(None), generator(0))
+    model._share = lambda *_: share  # type: ignore[method-assign]
+    train(model, range(1), batch())
+    assert not share.x0.requires_grad and share.x0.grad is None
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_each_side_has_its_own_learning(side: str) -> None:
+    names = dict(zip(SIDES, ("generator_learning", "discriminator_learning"), strict=True))
+    still = make(**{names[side]: SideConfig(learning_rate=0.0, weight_decay=0.0)})
+    before = copy.deepcopy(still.state_dict())
+    train(still, range(2), batch())
+    changed = {k.split(".")[0] for k, v in still.state_dict().items() if not torch.equal(v, before[k])} & set(SIDES)
+    assert changed == set(SIDES) - {side}
+    own = SideConfig(learning_rate=0.123, weight_decay=0.01, betas=(0.5, 0.6))
+    group = make(**{names[side]: own}).optimizers()[names[side].split("_")[0]].param_groups[0]
+    assert (group["lr"], group["weight_decay"], tuple(group["betas"])) == (0.123, 0.01, (0.5, 0.6))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_the_discriminator_takes_its_steps_each_on_windows_of_its_own(steps: int) -> None:
+    model, rows = make(discriminator_steps=steps, batch_size=4), []
+    assert model.batch_size == 4 * steps
+    optimizers = model.optimizers()
+    model.network.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[1].clone()))
+    train(model, range(1), batch((8,) * model.batch_size), optimizers)
+    counts = {name: {int(s["step"]) for s in o.state.values()} for name, o in optimizers.items()}
+    assert counts == {"discriminator": {steps}, "generator": {1}}
+    assert [len(r) for r in rows] == [4] * (steps + 1)
+    starts = torch.stack([r[:, 0] for r in rows])
+    assert torch.equal(starts[-1], starts[-2][[0, 1, 0, 1]]) and len(starts[:-1].flatten(1).unique(dim=0)) == steps
+
+
+def test_the_discriminator_sees_data_and_samples_through_the_same_levels_of_noise_and_is_told_them() -> None:
+    seen: dict[float, list] = {}
+    for noise in (0.0, 0.5):
+        model = make(discriminator_noise=noise, penalties={})
+        calls = seen.setdefault(noise, [])
+        model.discriminator.register_forward_pre_hook(lambda _, inputs, calls=calls: calls.append(inputs))
+        train(model, range(1), batch((8,) * 16))
+    of_data, of_samples, *of_generator = [inputs[3] for inputs in seen[0.5]]
+    assert torch.equal(of_data, of_samples) and of_data.shape == (16,) and len(of_data.unique()) == 16
+    assert len(of_generator) == 2 and not any(torch.equal(t, of_data) for t in of_generator)
+    assert all(inputs[3].tolist() == [0] for inputs in seen[0.0])
+    moved = (seen[0.5][0][0] - seen[0.0][0][0]).flatten(1).norm(dim=1) / of_data
+    assert (moved > 0.5 * 0.5 * 5).all() and (moved < 2 * 0.5 * 6).all()  # sigma = 0.5 t, of up to 40 entries
+
+
+def test_the_averaged_weights_follow_the_trained_ones() -> None:
+    model = make(ema=0.9)
+    optimizers = model.optimizers()
+    train(model, range(1), batch(), optimizers)  # the average starts at the first trained weights
+    average = copy.deepcopy(model.ema.module)
+    train(model, range(1, 2), batch(), optimizers)
+    weights = (net.parameters() for net in (model.ema.module, average, model.network))
+    for now, before, trained in zip(*weights, strict=True):
+        torch.testing.assert_close(now, 0.9 * before + 0.1 * trained)
+
+
+def levels(rows: int = 64) -> Batch:
+    """All entries of a trajectory are one number, -0.5 or 0.5 in normalised units, and it is not known which."""
+    a = (torch.arange(rows) % 2 - 0.5)[:, None, None].expand(-1, 8, 5)
+    return Batch(torch.arange(5.0) + a * torch.arange(1.0, 6.0), torch.ones(rows, 8, 5, dtype=torch.bool))
+
+
+def test_it_learns_what_it_is_trained_on() -> None:
+    """Two modes, and both of them: nothing here leads to either but the game."""
+    side = SideConfig(learning_rate=3e-3)
+    model = make(mix=ConditionMix(start=0, goal=0), ema=0.95, energy_score=0.0, generator_learning=side,
+                 discriminator_learning=side, discriminator=replace(JUDGE, multipliers=(1,)))
+    train(model, range(150), levels(16))
+    z = model.normalizer.normalize(model.sample(Condition.unknown(SPEC), 200)[0])
+    level = z.mean((1, 2))
+    assert ((level.abs() - 0.5).abs() < 0.2).float().mean() > 0.75 and z.std((1, 2)).mean() < 0.2
+    assert 0.25 < (level > 0).float().mean() < 0.75
+    data, noise = levels(200).x_BHD, model.normalizer.unnormalize(torch.randn(200, 8, 5, generator=generator(1)) / 2)
+    free = Condition.unknown(SPEC, 200)
+    seen, strange = (model.implausibility(x, free, range(200)) for x in (data, noise))
+    assert seen.mean() < 1 and strange.mean() > seen.mean() + 0.1
+
+
+def test_the_usual_logit_follows_that_of_data() -> None:
+    model = make(discriminator_learning=SideConfig(learning_rate=0.0), mix=ConditionMix(start=0, goal=0))
+    data = batch((8,) * 16)
+    nothing = torch.zeros_like(data.mask_BHD)
+    with torch.no_grad():
+        logit = model.discriminator(model.normalizer.normalize(data.x_BHD), torch.zeros_like(data.x_BHD), nothing,
+                                    torch.zeros(1)).patch_RH.mean()
+    train(model, range(3), data)
+    torch.testing.assert_close(model.usual, logit * (1 - (1 - FOLLOW) ** 3))
+
+
+@every_variant
+def test_it_trains_in_bfloat16(variant: str) -> None:
+    model = make(**VARIANTS[variant])
+    with torch.autocast("cpu", torch.bfloat16):
+        metrics = train(model, range(2), batch())
+    assert all(torch.isfinite(value) for value in metrics.values())
+    assert all(t.dtype == torch.float32 for t in model.state_dict().values() if t.is_floating_point())
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+@pytest.mark.parametrize("name", REGULARISERS)
+def test_a_penalty_counts_by_its_weight(name: str, weight: float) -> None:
+    """Through the step of the optimiser: the gradient's norm is that of the weighted sum."""
+    norms = {w: train(make(penalties={name: w}), range(1), batch())["discriminator_grad_norm"] for w in (weight, 0.0)}
+    assert torch.equal(norms[weight], norms[0.0]) == (weight == 0)

@@ -1,0 +1,187 @@
+"""Vital signs with known answers, and warnings that name the symptom and a remedy that exists."""
+
+import math
+import re
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from contract import SPEC
+from tiny_gan import batch, continued, make, train
+from torch import Tensor
+
+from gentraj.cli import main
+from gentraj.gan import health
+from gentraj.gan import model as gan_model
+from gentraj.gan.health import SETTLED, SYMPTOMS, GANWarning, Health, Symptom, vital_signs
+from gentraj.gan.objectives import OBJECTIVES
+from gentraj.gan.regularisers import REGULARISERS
+from gentraj.gan.settings import SideConfig
+from gentraj.state import module_tensors, restore_module
+from gentraj.trajectory import Condition
+
+every_symptom = pytest.mark.parametrize("symptom", SYMPTOMS, ids=[s.metric for s in SYMPTOMS])
+WORDS = ("spread", "duplicates", "coverage")
+HEALTHY = {s.metric: min((s.low + s.high) / 2, s.low + 1) for s in SYMPTOMS}
+
+
+def normal(rows: int, seed: int = 0) -> Tensor:
+    return torch.randn(rows, 8, 5, generator=torch.Generator().manual_seed(seed))
+
+
+def signs(real: Tensor, fake: Tensor, free: Tensor | None = None) -> dict[str, float]:
+    found = vital_signs(real, fake, torch.ones_like(real, dtype=torch.bool) if free is None else free)
+    assert tuple(found) == WORDS
+    return {name: value.item() for name, value in found.items()}
+
+
+X, ROWS = normal(16), 16
+KNOWN: dict[str, tuple[Tensor, dict[str, float]]] = {  # samples, and the signs beside X
+    "the data": (X, {"spread": 1, "duplicates": 0, "coverage": 1}),
+    "the data in another order": (X.flip(0), {"spread": 1, "duplicates": 0, "coverage": 1}),
+    "one sample": (X[:1].expand(ROWS, -1, -1), {"spread": 0, "duplicates": 1}),
+    "eight pairs": (X[:8].repeat(2, 1, 1), {"duplicates": 1}),
+    "three copies": (torch.cat([X[:3], X[:1], X[4:]]), {"duplicates": 2 / ROWS}),
+    "nearly equal samples": (X.mean(0) + 1e-3 * X, {"spread": 1e-3, "duplicates": 1}),
+    "twice as wide": (X.mean(0) + 2 * (X - X.mean(0)), {"spread": 2, "duplicates": 0}),
+    "elsewhere": (X + 10, {"spread": 1, "duplicates": 0, "coverage": 0}),
+}
+
+
+@pytest.mark.parametrize("case", KNOWN)
+def test_vital_signs_have_known_answers(case: str) -> None:
+    fake, expected = KNOWN[case]
+    found = signs(X, fake)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-5)
+
+
+def test_coverage_is_the_share_of_data_that_have_a_sample_within_their_fifth_neighbour() -> None:
+    """Data at 0, 1 .. 7 and 100: the radii are 5, 4, 3, 3, 3, 3, 4, 5 and 97; -3.5 is within one of them, -2.9 two."""
+    real = torch.tensor([*range(8), 100.0])[:, None, None]
+    assert signs(real, torch.full_like(real, -3.5))["coverage"] == pytest.approx(1 / 9)
+    assert signs(real, torch.full_like(real, -2.9))["coverage"] == pytest.approx(2 / 9)
+    assert signs(real, torch.full_like(real, 3.0))["coverage"] == 1
+
+
+def test_only_free_entries_count() -> None:
+    free = torch.rand(X.shape, generator=torch.Generator().manual_seed(3)) < 0.5
+    fake = normal(ROWS, 1)
+    wild = [torch.where(free, x, 1e3 * normal(ROWS, i)) for i, x in enumerate((X, fake))]
+    assert signs(*wild, free) == pytest.approx(signs(X, fake, free), rel=1e-4)
+
+
+def test_a_batch_without_anything_free_or_of_one_trajectory_has_finite_signs() -> None:
+    nothing = torch.zeros_like(X, dtype=torch.bool)
+    for found in (signs(X, X + 1, nothing), signs(X[:1], X[1:2])):
+        assert all(math.isfinite(value) for value in found.values())
+
+
+def recorded(steps: int, changes: dict[str, float], subject: Health | None = None) -> list[str]:
+    """What is said in so many steps with these metrics."""
+    subject = Health() if subject is None else subject
+    metrics = {name: torch.tensor(value) for name, value in (HEALTHY | changes).items()}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(steps):
+            subject.record(metrics)
+    assert all(w.category is GANWarning for w in said)
+    return [str(w.message) for w in said]
+
+
+def ill(symptom: Symptom) -> float:
+    return 0.44 * symptom.low if symptom.low > 0 else symptom.high * 1.005
+
+
+@every_symptom
+def test_a_symptom_is_named_once_after_the_game_has_settled(symptom: Symptom) -> None:
+    subject = Health()
+    assert recorded(SETTLED - 1, {symptom.metric: ill(symptom)}, subject) == [] == list(subject.symptoms())
+    said = recorded(50, {symptom.metric: ill(symptom)}, subject)
+    assert len(said) == 1 and said[0].startswith(f"step {SETTLED} of the GAN: ") and "\n" not in said[0]
+    assert said[0].endswith(symptom.message.format(value=ill(symptom)))
+    assert list(subject.symptoms()) == [symptom.metric]
+
+
+def test_a_healthy_game_says_nothing() -> None:
+    assert recorded(SETTLED + 50, {}) == []
+
+
+def test_one_bad_step_is_no_symptom_and_what_passes_is_over() -> None:
+    subject = Health()
+    recorded(SETTLED, {}, subject)
+    assert recorded(1, {"spread": 0.0}, subject) == []
+    assert len(recorded(200, {"spread": 0.0}, subject)) == 1
+    recorded(200, {}, subject)
+    assert not subject.symptoms()
+
+
+@every_symptom
+def test_a_number_that_is_not_finite_is_a_symptom(symptom: Symptom) -> None:
+    subject = Health()
+    recorded(SETTLED, {symptom.metric: math.nan}, subject)
+    assert list(subject.symptoms()) == [symptom.metric]
+
+
+@every_symptom
+def test_the_moving_averages_survive_a_save_and_speak_when_loaded(symptom: Symptom) -> None:
+    saved, fresh = Health(), Health()
+    recorded(SETTLED + 7, {symptom.metric: ill(symptom)}, saved)
+    restore_module(fresh, {k: v.clone() for k, v in module_tensors(saved).items()})
+    assert torch.equal(fresh.average, saved.average) and fresh.steps == SETTLED + 7
+    with pytest.warns(GANWarning, match=f"step {SETTLED + 7} of the GAN"):
+        fresh.warn()
+
+
+def test_the_moving_average_is_the_mean_at_first_and_then_follows() -> None:
+    subject = Health()
+    for value in (1.0, 2.0, 6.0):
+        recorded(1, {"spread": value}, subject)
+    assert subject.average[0].item() == pytest.approx(3)
+    recorded(400, {"spread": 5.0}, subject)
+    assert subject.average[0].item() == pytest.approx(5, abs=1e-3)
+
+
+def test_every_remedy_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    """Options of `gentraj train --family gan`, values of the objective, regularisers."""
+    assert main(["train", "--family", "gan", "--help"]) == 0
+    options = set(re.findall(r"--[\w.-]+", capsys.readouterr().out))
+    for symptom in SYMPTOMS:
+        named = set(re.findall(r"--[\w.-]*\w", symptom.message))
+        assert named and named <= options, symptom.metric
+        for words in re.findall(r"--model\.objective ([\w-]+(?: or [\w-]+)*)", symptom.message):
+            assert set(words.split(" or ")) <= set(OBJECTIVES), symptom.metric
+        assert set(re.findall(r"\br\d\b", symptom.message)) <= set(REGULARISERS)
+
+
+def test_a_generator_that_does_not_learn_is_named_while_it_trains_and_when_it_samples() -> None:
+    """FAULTS 34: an untrained generator is no plan, and nobody may take it for one."""
+    model, loaded = make(generator_learning=SideConfig(learning_rate=0.0)), make()
+    optimizers = model.optimizers()
+    with pytest.warns(GANWarning, match=f"step {SETTLED} of the GAN: .*or it is not trained"):
+        train(model, range(SETTLED), batch((8,) * 16), optimizers)
+    continued(model, optimizers, loaded)
+    with pytest.warns(GANWarning, match=f"step {SETTLED} of the GAN: ") as said:
+        loaded.sample(Condition.unknown(SPEC))
+    found = {f"step {SETTLED} of the GAN: {text}" for text in model.health.symptoms().values()}
+    assert {str(w.message) for w in said} == found
+    loaded.sample(Condition.unknown(SPEC))  # is said once, and a warning here would be an error
+
+
+def collapsed(generate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Of noise that is 0: every sample of a condition is the same."""
+    return lambda network, z, values, known, context: generate(network, 0 * z, 0 * values, known & False, context)
+
+
+def test_a_collapse_ends_no_run_silently(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "SETTLED", 5)
+    monkeypatch.setattr(gan_model, "generate", collapsed(gan_model.generate))
+    model = make()
+    before = [p.clone() for p in model.network.parameters()]
+    with pytest.warns(GANWarning) as said:
+        metrics = train(model, range(8), batch((8,) * 16))
+    assert metrics["spread"] < 1e-5 and metrics["variety"] < 1e-5
+    text = " ".join(str(w.message) for w in said)
+    assert "the samples spread" in text and "of the samples are copies" in text
+    assert all(torch.isfinite(p).all() for p in model.parameters()) and model.health.steps == 8
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.network.parameters(), strict=True))

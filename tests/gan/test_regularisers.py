@@ -1,0 +1,164 @@
+"""Penalties against their closed forms, and what spectral normalisation and the gradient penalty reach by training."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_gan import JUDGE, batch, make, train
+from torch import Tensor, nn
+
+from gentraj.conditioning import ConditionMix
+from gentraj.gan.game import judge, value
+from gentraj.gan.objectives import OBJECTIVES
+from gentraj.gan.regularisers import JITTER, REGULARISERS, Critic, Game, interpolate_gradient_norm
+from gentraj.gan.settings import SideConfig
+from gentraj.randomness import generator
+from gentraj.trajectory import Batch
+
+every_regulariser = pytest.mark.parametrize("name", REGULARISERS)
+ROWS, SHAPE = 6, (4, 3)
+G = torch.Generator().manual_seed(0)
+W = torch.randn(SHAPE, generator=G)
+FREE = torch.rand(ROWS, *SHAPE, generator=G) < 0.7
+LINEAR: dict[str, Callable[[Tensor], Tensor]] = {  # of the critic <w, x>, by the squared length of w's free entries
+    "r1": lambda square: square / 2,
+    "r2": lambda square: square / 2,
+    "gradient-penalty": lambda square: (square.sqrt() - 1) ** 2,
+    "zero-centred": lambda square: square,
+}
+
+
+def linear(w: Tensor) -> Critic:
+    return lambda x: (w * x).sum((1, 2))
+
+
+def game(critic: Critic, free: Tensor = FREE, fake: Tensor | None = None) -> Game:
+    x, g = torch.randn(2, *free.shape, generator=generator(1))
+    x, g = x.requires_grad_(), (g if fake is None else fake.clone()).requires_grad_()
+    return Game(critic, x, g, critic(x), critic(g), free, generator(2))
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_the_penalty_of_a_linear_critic_is_a_function_of_its_slope(name: str) -> None:
+    square = (W.square() * FREE).sum((1, 2))
+    torch.testing.assert_close(REGULARISERS[name](game(linear(W))), LINEAR[name](square))
+
+
+def test_the_consistency_of_a_linear_critic_is_the_square_of_a_normal_number() -> None:
+    """c(x) - c(x + noise) = -<w, noise>: JITTER^2 |w|^2 times chi-squared of one degree: mean 1, variance 2, P(< 1)."""
+    free = FREE[:1].expand(20_000, -1, -1)
+    scaled = REGULARISERS["consistency"](game(linear(W), free)) / (JITTER**2 * (W.square() * FREE[0]).sum())
+    found = torch.stack([scaled.mean(), scaled.var(), (scaled < 1).float().mean()])
+    torch.testing.assert_close(found, torch.tensor([1, 2, 0.6827]), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize(("name", "at"), [("r1", "real"), ("r2", "fake")])
+def test_the_slope_of_a_quadratic_critic_is_taken_where_the_paper_takes_it(name: str, at: str) -> None:
+    played = game(lambda x: x.square().sum((1, 2)) / 2)
+    square = (getattr(played, at).square() * FREE).sum((1, 2))
+    torch.testing.assert_close(REGULARISERS[name](played), square / 2)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("gradient-penalty", LINEAR["gradient-penalty"]),
+                                                ("zero-centred", LINEAR["zero-centred"])])
+def test_interpolates_of_data_with_themselves_are_data(name: str, expected: Callable[[Tensor], Tensor]) -> None:
+    x = game(linear(W)).real.detach()
+    played = game(lambda x: x.square().sum((1, 2)) / 2, fake=x)
+    torch.testing.assert_close(REGULARISERS[name](played), expected((x.square() * FREE).sum((1, 2))))
+
+
+def test_interpolates_are_uniform_between_a_sample_and_its_datum() -> None:
+    played = game(linear(W), FREE[:1].expand(5000, -1, -1))
+    x, real, fake = played.interpolates(), played.real, played.fake
+    u = ((x - fake) / (real - fake)).median(-1).values.median(-1).values
+    torch.testing.assert_close(x, fake + u[:, None, None] * (real - fake), rtol=1e-3, atol=1e-3)
+    assert u.min() >= 0 and u.max() <= 1
+    torch.testing.assert_close(u.quantile(torch.tensor([0.25, 0.5, 0.75])), torch.tensor([0.25, 0.5, 0.75]), atol=0.03,
+                               rtol=0)
+
+
+@every_regulariser
+def test_a_penalty_is_one_number_for_each_trajectory_and_not_negative(name: str) -> None:
+    penalty = REGULARISERS[name](game(lambda x: (x.sin() * W).sum((1, 2))))
+    assert penalty.shape == (ROWS,) and (penalty >= 0).all() and (penalty > 0).any()
+
+
+@every_regulariser
+def test_only_entries_that_are_free_count(name: str) -> None:
+    """A critic that differs in what is known or padded only has the same penalty."""
+    free = FREE[:1].expand(ROWS, -1, -1)
+    changed = torch.where(FREE[0], W, 100.0)
+    penalties = [REGULARISERS[name](game(linear(w), free)) for w in (W, changed)]
+    torch.testing.assert_close(*penalties, rtol=1e-3, atol=1e-3)
+
+
+@every_regulariser
+def test_a_penalty_can_be_trained_on(name: str) -> None:
+    """Its derivative by the critic's parameters is that of finite differences: the gradient in it is differentiable."""
+    theta = W.clone().requires_grad_()
+
+    def penalty(theta: Tensor) -> Tensor:
+        return REGULARISERS[name](game(lambda x: (torch.tanh(theta * x) + theta**2 * x).sum((1, 2)))).mean()
+
+    found, = torch.autograd.grad(penalty(theta), theta)
+    step = 1e-2 * torch.randn(SHAPE, generator=generator(3))
+    with torch.no_grad():
+        moved = [theta + step, theta - step]
+    difference = (penalty(moved[0]) - penalty(moved[1])) / 2
+    assert found.abs().max() > 1e-3
+    torch.testing.assert_close((found * step).sum(), difference, rtol=0.02, atol=1e-5)
+
+
+@every_regulariser
+@pytest.mark.parametrize("minibatch_std", [True, False])
+def test_every_regulariser_trains_with_a_real_discriminator(name: str, minibatch_std: bool) -> None:
+    model = make(penalties={name: 2.0}, discriminator=replace(JUDGE, minibatch_std=minibatch_std))
+    plain = make(penalties={}, discriminator=model.config.discriminator)
+    metrics = [train(m, range(1), batch()) for m in (model, plain)]
+    assert metrics[0][f"penalty_{name}"] > 0 and f"penalty_{name}" not in metrics[1]
+    pairs = zip(model.discriminator.parameters(), plain.discriminator.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+
+
+def two_groups(rows: int = 16) -> Batch:
+    """Trajectories that stay near -0.2 or near 0.2, in normalised units."""
+    g = generator(7)
+    level = torch.randint(0, 2, (rows, 1, 1), generator=g) * 0.4 - 0.2 + 0.02 * torch.randn(rows, 8, 5, generator=g)
+    return Batch(torch.arange(5.0) + level * torch.arange(1.0, 6.0), torch.ones(rows, 8, 5, dtype=torch.bool))
+
+
+@pytest.mark.filterwarnings("ignore::gentraj.gan.health.GANWarning")
+def test_the_gradient_penalty_makes_the_critics_slope_one_between_data_and_samples() -> None:
+    """Of two points d apart: d slope - weight (slope - 1)^2 is largest at 1 + d / (2 weight), and here d is about 1."""
+    side = SideConfig(learning_rate=1e-3, betas=(0.0, 0.9))  # the betas of Gulrajani et al. 2017, algorithm 1
+    model = make(objective="wasserstein-gp", mix=ConditionMix(start=0, goal=0), energy_score=0.0,
+                 generator_learning=side, discriminator_learning=replace(side, learning_rate=3e-3),
+                 discriminator=replace(JUDGE, multipliers=(1,), frequencies=0, minibatch_std=False))
+    assert model.config.weights == {"gradient-penalty": 10.0}
+    data, optimizers = two_groups(), model.optimizers()
+    train(model, range(150), data, optimizers)
+    for optimizer in optimizers.values():
+        optimizer.param_groups[0]["lr"] /= 10
+    train(model, range(150, 200), data, optimizers)
+    share = model._share(two_groups(64), slice(None), generator(0))
+    x, g = share.x0, model._draw(share).detach()
+
+    def critic(y: Tensor) -> Tensor:
+        return value(judge(model.discriminator, y, share, share.levels()), share)
+
+    norm_R = interpolate_gradient_norm(Game(critic, x, g, critic(x), critic(g), share.free, generator(1)))
+    assert norm_R.mean().item() == pytest.approx(1, abs=0.1) and norm_R.std() < 0.2
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_spectral_normalisation_keeps_the_largest_singular_value_of_every_layer_at_one(objective: str) -> None:
+    """Of a convolution's weights as the matrix (out, in * kernel), which the paper normalises."""
+    model = make(objective=objective, discriminator=replace(JUDGE, spectral_norm=True))
+    before = [p.clone() for p in model.discriminator.parameters()]
+    train(model, range(5), batch())
+    assert not all(torch.equal(a, b) for a, b in zip(before, model.discriminator.parameters(), strict=True))
+    layers = [m for m in model.discriminator.modules() if isinstance(m, nn.Linear | nn.Conv1d)]
+    norms = torch.stack([torch.linalg.svdvals(layer.weight.flatten(1))[0] for layer in layers])
+    torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-4, rtol=0)
+    assert len(layers) == sum(p.ndim > 1 for p in model.discriminator.parameters())

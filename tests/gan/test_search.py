@@ -1,0 +1,245 @@
+"""A guide of a GAN: the best of several candidates, a walk in their noise, and plug-ins that finish trajectories."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from contract import CONDITIONS, SPEC
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_gan import make
+from torch import Tensor
+
+from gentraj.constraints import QUICK, TOLERANCE, Blocks, Box, Constraints
+from gentraj.diffusion.composition import ClassifierFree
+from gentraj.diffusion.constrained import Constrained
+from gentraj.diffusion.guidance import Energy
+from gentraj.diffusion.nearest_data import NearestData
+from gentraj.gan import GANConfig
+from gentraj.gan.search import climb, preferred
+from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
+from gentraj.plugin import Plugin, Preference, Sampling
+from gentraj.randomness import fold
+from gentraj.trajectory import Condition
+
+STARTS = Condition.unknown(SPEC, 3).with_obs(0, torch.arange(9.0).view(3, 3) / 3)
+
+
+def left(x: Tensor) -> Tensor:
+    """Prefers trajectories whose first coordinate is small."""
+    return -x[..., 0].mean(1)
+
+
+def near(x: Tensor) -> Tensor:
+    """Prefers trajectories that are near 0.5, somewhere."""
+    return -(x - 0.5).abs().amin(1).sum(1)
+
+
+GUIDES = {"linear": left, "not smooth": near, "an energy": Energy(left, scale=3.0), "flat": Energy(left, scale=0.0)}
+ARENA = Constraints(SPEC, {"arena": Box(-1.5, (1.7, 1.7), (0, 1)), "pillar": Blocks((0.3, 0.4), (0.9, 0.9), (0, 1))})
+every_guide = pytest.mark.parametrize("guide", GUIDES)
+
+
+def score(guide: object, x: Tensor) -> Tensor:
+    """(B, N) of samples (B, N, H, D)."""
+    plugin = guide if isinstance(guide, Plugin) else Preference(guide)  # type: ignore[arg-type]
+    scores = plugin.prefer(x.flatten(0, 1))
+    assert scores is not None
+    return scores.view(x.shape[:2])
+
+
+@every_guide
+def test_the_best_of_the_candidates_is_taken(guide: str) -> None:
+    """They are the samples of the row's own seed and of those folded from it; the first of equals is taken."""
+    model, seeds = make(moved=True, best_of=5), [4, 5, 6]
+    folded = [seeds, *([fold(seed, n) for seed in seeds] for n in range(1, 5))]
+    candidates = torch.cat([model.sample(STARTS, seed=several) for several in folded], 1)
+    best = score(GUIDES[guide], candidates).argmax(1)
+    found = model.sample(STARTS, seed=seeds, guide=GUIDES[guide])[:, 0]
+    assert torch.equal(found, candidates[range(3), best])
+    assert (best > 0).any() or guide == "flat"
+
+
+@every_guide
+@pytest.mark.parametrize("changes", [{"best_of": 1}, {"best_of": 7}, {"best_of": 7, "refine": 3}], ids=str)
+def test_one_candidate_or_a_flat_guide_changes_no_bit(guide: str, changes: dict[str, int]) -> None:
+    model = make(moved=True, **changes)
+    same = torch.equal(model.sample(STARTS, 2, guide=GUIDES[guide]), model.sample(STARTS, 2))
+    assert same == (guide == "flat" or changes["best_of"] == 1)
+
+
+@every_guide
+@given(few=st.integers(1, 12), more=st.integers(0, 12), seed=st.integers(0, 1000))
+def test_more_candidates_never_score_lower(guide: str, few: int, more: int, seed: int) -> None:
+    x = [make(moved=True, best_of=n).sample(STARTS, seed=seed, guide=GUIDES[guide]) for n in (few, few + more)]
+    assert (score(GUIDES[guide], x[1]) >= score(GUIDES[guide], x[0])).all()
+
+
+@every_guide
+@given(best_of=st.integers(1, 4), refine=st.integers(1, 6), rate=st.floats(0.01, 5), seed=st.integers(0, 1000))
+def test_refining_never_scores_lower(guide: str, best_of: int, refine: int, rate: float, seed: int) -> None:
+    plain, refined = (make(moved=True, best_of=best_of, refine=steps, refine_rate=rate) for steps in (0, refine))
+    scores = [score(GUIDES[guide], m.sample(STARTS, seed=seed, guide=GUIDES[guide])) for m in (plain, refined)]
+    assert (scores[1] >= scores[0]).all()
+
+
+def test_refining_finds_better_trajectories_than_choosing_alone() -> None:
+    plain, refined = make(moved=True, best_of=4), make(moved=True, best_of=4, refine=10)
+    scores = [score(left, m.sample(STARTS, 8, guide=left)) for m in (plain, refined)]
+    assert (scores[1] > scores[0]).all()
+
+
+@given(seed=st.integers(0, 1000), rate=st.floats(0.05, 1))
+def test_the_walk_stays_on_the_sphere_and_ends_where_the_guide_points(seed: int, rate: float) -> None:
+    """With the identity as generator a linear guide <a, x> is highest at a, as long as the noise."""
+    g = torch.Generator().manual_seed(seed)
+    z, a, seen = torch.randn(3, 8, 5, generator=g), torch.randn(8, 5, generator=g), []
+
+    def identity(z: Tensor, rows: Condition) -> Tensor:
+        seen.append(z.detach())
+        return z.clone()
+
+    config = GANConfig(refine=60, refine_rate=rate)
+    x = climb(identity, Condition.unknown(SPEC, 3), z, z, [Preference(lambda x: (a * x).sum((1, 2)))], config)
+    length = z.flatten(1).norm(dim=1)
+    for z in seen:
+        torch.testing.assert_close(z.flatten(1).norm(dim=1), length)
+    torch.testing.assert_close((a * x).sum((1, 2)), length * a.norm(), rtol=0.02, atol=0)
+
+
+def test_a_sample_with_a_guide_does_not_depend_on_the_others_nor_on_how_many_there_are() -> None:
+    for changes in ({"best_of": 3}, {"best_of": 1, "refine": 2}):
+        model = make(moved=True, **changes)
+        together = model.sample(STARTS[:1], 5, seed=[3, 1, 4, 1, 5], guide=left)
+        torch.testing.assert_close(model.sample(STARTS[:1], seed=[4], guide=left)[:, 0], together[:, 2])
+        assert torch.equal(together[:, 1], together[:, 3])
+
+
+@pytest.mark.parametrize("changes", [{"best_of": 1}, {"best_of": 3}, {"best_of": 1, "refine": 1}], ids=str)
+def test_a_guide_is_shown_whole_blocks_of_rows(changes: dict[str, int]) -> None:
+    """As the protocol says: a guide that is a network then rounds alike however many are drawn."""
+    rows: list[int] = []
+
+    def counted(x: Tensor) -> Tensor:
+        rows.append(len(x))
+        return left(x)
+
+    make(moved=True, **changes).sample(Condition.unknown(SPEC), 5, guide=counted)
+    make(moved=True, **changes).sample(Condition.unknown(SPEC), 400, guide=counted)
+    assert rows and all(n % MIN_ROWS == 0 and n <= MAX_ROWS for n in rows)
+
+
+def test_several_guides_add_up() -> None:
+    model = make(moved=True, best_of=6)
+    both = model.sample(STARTS, 2, guide=[Energy(left, 2.0), Energy(near, 0.5)])
+    assert torch.equal(both, model.sample(STARTS, 2, guide=lambda x: 2 * left(x) + 0.5 * near(x)))
+
+
+def test_the_temperature_scales_the_noise_of_candidates_too() -> None:
+    model = make(moved=True, best_of=6)
+    cold = model.sample(STARTS, 2, guide=left, temperature=0.0)
+    assert torch.equal(cold[:, 0], cold[:, 1]) and torch.equal(cold, model.sample(STARTS, 2, temperature=0.0))
+
+
+@pytest.mark.parametrize("kind", CONDITIONS)
+@pytest.mark.parametrize("how", ["best-of", "refined", "constrained"])
+def test_known_entries_are_exact_with_every_guide(how: str, kind: str) -> None:
+    model = make(moved=True, best_of=3, refine=2 if how == "refined" else 0)
+    condition = CONDITIONS[kind](Condition.unknown(SPEC, 2))
+    x = model.sample(condition, 3, guide=[Energy(left), Constrained(ARENA)] if how == "constrained" else left)
+    for n in range(3):
+        assert torch.equal(x[:, n][condition.mask_BHD], condition.values_BHD[condition.mask_BHD])
+
+
+class Spoil(Plugin):
+    """Finishes a trajectory by moving all of it, what is known too."""
+
+    def finish(self, x_RHD: Tensor, sampling: Sampling) -> Tensor:
+        assert len(sampling.seeds) == len(x_RHD) == sampling.condition.batch
+        return x_RHD + 1
+
+
+def test_plugins_finish_trajectories_and_what_is_known_stays() -> None:
+    model, known = make(moved=True), STARTS.mask_BHD
+    x, plain = (model.sample(STARTS, guide=guide)[:, 0] for guide in (Spoil(), None))
+    assert torch.equal(x[known], plain[known]) and torch.equal(x[~known], plain[~known] + 1)
+
+
+def test_constraints_hold_with_and_without_an_energy() -> None:
+    """For the model as for diffusion, through the same plug-in."""
+    model = make(moved=True)
+    condition = Condition.unknown(SPEC, 3).with_obs(0, torch.tensor([-1.0, 0.1, 0.3]))
+    assert not ARENA.certificate(model.sample(condition, 8)).feasible.all()
+    for guide in (Constrained(ARENA), [Energy(left), Constrained(ARENA)]):
+        assert ARENA.certificate(model.sample(condition, 8, guide=guide)).worst.max() <= TOLERANCE
+
+
+def test_constraints_that_hold_anyway_change_no_bit() -> None:
+    model, wide = make(moved=True), Constraints(SPEC, [Box(-1e6, 1e6, range(5))])
+    assert torch.equal(model.sample(STARTS, 4, guide=Constrained(wide)), model.sample(STARTS, 4))
+
+
+def test_what_was_not_made_feasible_is_drawn_again_and_then_refused() -> None:
+    model = make(moved=True)
+    condition = Condition.unknown(SPEC, 2).with_obs(0, torch.tensor([0.6, 0.6, 0.0]))  # within the pillar
+    with pytest.raises(ValueError, match="pillar"):  # before anything is drawn
+        model.sample(condition, guide=Constrained(ARENA, efforts=QUICK))
+    x = model.sample(condition, guide=Constrained(ARENA, strict=False, efforts=QUICK, attempts=2))
+    assert not ARENA.certificate(x).feasible.any()
+
+
+@pytest.mark.parametrize("plugin", [NearestData(torch.zeros(16, 8, 5)), ClassifierFree(1.0), Energy(left, at="noisy")],
+                         ids=lambda plugin: type(plugin).__name__)
+def test_a_plugin_that_needs_a_denoiser_is_refused_by_name_before_anything_is_drawn(plugin: Plugin) -> None:
+    model = make()
+    for guide in (plugin, [Energy(left), plugin]):
+        with pytest.raises(ValueError, match=f"{type(plugin).__name__} changes what a model denoises, and") as error:
+            model.sample(STARTS, guide=guide)
+        assert "\n" not in str(error.value)
+    assert model.network_calls == 0
+
+
+PARAMETER = torch.nn.Parameter(torch.ones(5))
+
+
+@pytest.mark.parametrize(("guide", "message"), [
+    (lambda x: x.detach()[..., 0].mean(1), "the guide's score has no gradient to refine by: .* set refine to 0"),
+    (lambda x: (x[..., 0] > 0).float().mean(1), "the guide's score has no gradient to refine by"),
+    (lambda x: (x.detach() * PARAMETER).sum((1, 2)), "the guide's score has no gradient to refine by"),
+    (lambda x: (0 * x.sum((1, 2))).sqrt(), "the guide's gradient is not finite in .*set refine to 0"),
+    (lambda x: x.sum(), r"the guide returned shape \(\) for trajectories of shape"),
+    (lambda x: x.sum((1, 2)) / 0, "the guide's score is not finite"),
+    (lambda x: x[:, 99], "the guide raised IndexError"),
+])
+def test_a_guide_that_cannot_be_followed_is_refused_in_one_line(guide, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        make(moved=True, best_of=2, refine=2).sample(STARTS, guide=guide)
+    assert "\n" not in str(error.value)
+
+
+def test_what_has_no_gradient_can_still_choose() -> None:
+    model = make(moved=True, best_of=8)
+    x = model.sample(STARTS, 4, guide=lambda x: (x[..., 0] < 0).float().mean(1))
+    assert (x[..., 0] < 0).float().mean() > (model.sample(STARTS, 4)[..., 0] < 0).float().mean()
+
+
+def test_no_grad_is_kept_by_the_search_and_the_weights_get_no_gradient() -> None:
+    model = make(moved=True, refine=2, best_of=2)
+    x = model.sample(STARTS, guide=left)
+    assert not x.requires_grad and all(p.grad is None for p in model.parameters())
+
+
+def test_one_call_of_the_generator_for_each_block_of_candidates() -> None:
+    """Which is what a plan costs: 1 call without a guide, 1 with, and 2 for each step of refinement."""
+    for refine in (0, 3):
+        model = make(best_of=16, refine=refine)
+        model.sample(STARTS)
+        model.sample(STARTS, guide=left)
+        assert model.network_calls == 2 + 2 * refine
+
+
+def test_the_best_of_16_is_the_extreme_of_16_normal_numbers() -> None:
+    """Whose mean is -1.766: candidates of a row are independent, and so are those of different rows."""
+    rows, config = Condition.unknown(SPEC, 200), replace(GANConfig(), best_of=16, refine=0)
+    x = preferred(lambda z, rows: z, rows, range(200), 1.0, [Preference(lambda x: -x[:, 0, 0])], config)
+    assert x[:, 0, 0].mean().item() == pytest.approx(-1.766, abs=0.15)

@@ -1,0 +1,201 @@
+"""The discriminator: what reaches its logits and what must not, and its parts against their definitions."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gentraj.config import from_json, to_json
+from gentraj.networks.discriminator import LEAST_SPREAD, Discriminator, DiscriminatorConfig, UnitNorm, minibatch_std
+
+DIM, CONTEXT, HORIZON = 5, 2, 16
+SMALL = {"width": 8, "multipliers": (1, 2), "kernel": 3}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {}, "small": SMALL, "one level": SMALL | {"multipliers": (2,)}, "no patches": SMALL | {"patches": False},
+    "no spread": SMALL | {"minibatch_std": False}, "spectral": SMALL | {"spectral_norm": True},
+    "no features": SMALL | {"frequencies": 0},
+}
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def make(horizon: int = HORIZON, context_dim: int = CONTEXT, **changes: Any) -> Discriminator:
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return Discriminator(DIM, horizon, context_dim, DiscriminatorConfig(**changes))
+
+
+def inputs(rows: int = 3, horizon: int = HORIZON) -> dict[str, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    x, known = torch.randn(2, rows, horizon, DIM, generator=g)
+    mask = torch.rand(x.shape, generator=g) < 0.3
+    return {"x": x, "known": known * mask, "mask": mask, "t": torch.rand(rows, generator=g),
+            "context": torch.randn(rows, CONTEXT, generator=g)}
+
+
+def logits(net: Discriminator, values: dict[str, Tensor]) -> list[Tensor]:
+    """(R,) of wholes, and (R, H) of patches if there are any."""
+    return [logit for logit in net(*values.values()) if logit is not None]
+
+
+@every_variant
+@pytest.mark.parametrize("horizon", [4, 8, 20])
+def test_a_logit_for_each_trajectory_and_for_each_row(variant: str, horizon: int) -> None:
+    verdict = make(horizon, **VARIANTS[variant])(*inputs(3, horizon).values())
+    assert verdict.whole_R.shape == (3,)
+    assert (verdict.patch_RH is None) if variant == "no patches" else verdict.patch_RH.shape == (3, horizon)
+
+
+@every_variant
+@pytest.mark.parametrize("changed", ["x", "known", "mask", "t", "context"])
+def test_every_input_reaches_every_logit(variant: str, changed: str) -> None:
+    net, values = make(**VARIANTS[variant]), inputs()
+    before = logits(net, values)
+    values[changed] = ~values[changed] if values[changed].dtype == torch.bool else values[changed] + 0.3
+    for now, then in zip(logits(net, values), before, strict=True):
+        assert ((now - then).abs() > 1e-6).all()
+
+
+@every_variant
+def test_every_weight_reaches_the_logits(variant: str) -> None:
+    net = make(**VARIANTS[variant])
+    sum(logit.square().sum() for logit in logits(net, inputs())).backward()  # type: ignore[union-attr]
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None and parameter.grad.flatten(1 if parameter.ndim > 1 else 0).any(-1).all(), name
+
+
+@every_variant
+def test_the_gradient_at_the_input_can_be_trained_on(variant: str) -> None:
+    """R1 of every logit reaches every weight that a logit is made of by more than a sum."""
+    net, values = make(**VARIANTS[variant]), inputs()
+    values["x"].requires_grad_()
+    total = sum(logit.sum() for logit in logits(net, values))
+    slope, = torch.autograd.grad(total, values["x"], create_graph=True)  # type: ignore[arg-type]
+    slope.square().sum().backward()
+    grads = {name: p.grad for name, p in net.named_parameters() if p.ndim > 1 and p.grad is not None}
+    assert all(torch.isfinite(g).all() for g in grads.values())
+    reached = {name.split(".")[0] for name, g in grads.items() if g.any()}
+    assert reached >= {"first", "blocks", "gather", "psi", "project"}
+
+
+@every_variant
+def test_one_noise_level_and_no_context_may_stand_for_all_rows(variant: str) -> None:
+    net, (x, known, mask, t, context) = make(**VARIANTS[variant]), inputs().values()
+    for a, b in ((net(x, known, mask, t[:1], context), net(x, known, mask, t[:1].expand(3), context)),
+                 (net(x, known, mask, t[:1]), net(x, known, mask, t[:1].expand(3)))):
+        torch.testing.assert_close(a, b)
+    without = make(context_dim=0, **VARIANTS[variant])
+    assert torch.equal(without(x, known, mask, t).whole_R, without(x, known, mask, t, None).whole_R)
+
+
+@every_variant
+def test_a_call_draws_no_random_number_and_changes_nothing(variant: str) -> None:
+    net, values = make(**VARIANTS[variant]).train(), inputs()
+    state, before = torch.get_rng_state(), {k: v.clone() for k, v in net.state_dict().items()}
+    first, second = logits(net, values), logits(net, values)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+@every_variant
+def test_only_the_spread_of_the_batch_makes_a_logit_depend_on_other_rows(variant: str) -> None:
+    net, values = make(**VARIANTS[variant]), inputs()
+    before = logits(net, values)
+    values["x"] = torch.cat([values["x"][:2], values["x"][2:] + 3])
+    after = logits(net, values)
+    same = [torch.allclose(a[:2], b[:2], atol=1e-6) for a, b in zip(after, before, strict=True)]
+    assert same[0] == (not net.config.minibatch_std) and all(same[1:])
+    assert all(not torch.allclose(a[2:], b[2:]) for a, b in zip(after, before, strict=True))
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_a_patch_is_what_three_convolutions_see_and_the_whole_is_everything(kernel: int) -> None:
+    net, values = make(width=8, kernel=kernel), inputs(2)
+    before = net(*values.values())
+    values["x"] = values["x"].clone()
+    values["x"][:, 8] += 1
+    after, reach = net(*values.values()), 3 * (kernel // 2)
+    changed = ((after.patch_RH - before.patch_RH).abs() > 1e-6).all(0)
+    assert changed.nonzero()[:, 0].tolist() == list(range(8 - reach, min(8 + reach, HORIZON - 1) + 1))
+    assert ((after.whole_R - before.whole_R).abs() > 1e-6).all()
+
+
+def test_the_whole_logit_is_a_projection() -> None:
+    """psi(phi) + <phi, V y>: linear in V, and without V only psi is left (Miyato & Koyama 2018, equation 3)."""
+    net, values = make(**SMALL), inputs()
+    weight = net.project.weight.data.clone()
+    found = {}
+    for scale in (0.0, 1.0, 3.0):
+        net.project.weight.data = scale * weight
+        found[scale] = net(*values.values()).whole_R
+    torch.testing.assert_close(found[3.0] - found[0.0], 3 * (found[1.0] - found[0.0]))
+    assert ((found[1.0] - found[0.0]).abs() > 1e-5).all()
+    net.project.weight.data.zero_()
+    net.psi.weight.data.zero_()
+    torch.testing.assert_close(net(*values.values()).whole_R, net.psi.bias.expand(3))
+
+
+def test_the_spread_of_a_batch_is_the_mean_of_the_standard_deviations() -> None:
+    h = torch.randn(6, 4, 7, generator=torch.Generator().manual_seed(0))
+    expected = h.std(0, correction=0).mean()
+    torch.testing.assert_close(minibatch_std(h), expected.expand(6, 1, 7))
+    torch.testing.assert_close(minibatch_std(3 * h + 5), (3 * expected).expand(6, 1, 7))
+
+
+def test_the_spread_of_equal_trajectories_is_nothing_and_has_a_gradient() -> None:
+    h = torch.ones(4, 3, 2, requires_grad=True)
+    spread = minibatch_std(h)
+    torch.testing.assert_close(spread, torch.full((4, 1, 2), LEAST_SPREAD**0.5))
+    spread.sum().backward()
+    assert h.grad is not None and torch.isfinite(h.grad).all()
+
+
+def test_spectral_normalisation_is_of_every_layer_and_exact_at_once() -> None:
+    net = make(**SMALL, spectral_norm=True)
+    layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv1d)]
+    for layer in layers:
+        assert torch.linalg.svdvals(layer.weight.flatten(1))[0].item() == pytest.approx(1, abs=1e-5)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(7)
+    for layer in layers:
+        assert torch.linalg.svdvals(layer.weight.flatten(1))[0].item() == pytest.approx(1, abs=1e-5)
+    assert len(layers) == sum(p.ndim > 1 for p in net.parameters())
+    assert {type(m.parametrizations.weight[0]) for m in layers} == {UnitNorm}  # type: ignore[union-attr, index]
+
+
+def test_a_normalised_weight_has_the_papers_gradient() -> None:
+    """(G - <G, W> u v^T) / sigma (Miyato et al. 2018, equation 12, of one matrix): along the weight there is none."""
+    weight = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    g = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    unit = UnitNorm()(weight)
+    (g * unit).sum().backward()
+    u, s, vh = torch.linalg.svd(weight.detach().flatten(1), full_matrices=False)
+    expected = (g.flatten(1) - (g * unit).sum() * torch.outer(u[:, 0], vh[0])) / s[0]
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad.flatten(1), expected.detach())
+
+
+@pytest.mark.parametrize(("horizon", "near"), [(10, "8 or 12"), (3, "use 4")])
+def test_a_horizon_that_cannot_be_halved_names_the_nearest_that_can(horizon: int, near: str) -> None:
+    with pytest.raises(ValueError, match=f"horizon {horizon} cannot be halved 2 times; .*{near}"):
+        make(horizon, multipliers=(1, 1, 1))
+
+
+@every_variant
+def test_the_settings_survive_json(variant: str) -> None:
+    config = DiscriminatorConfig(**VARIANTS[variant])
+    assert from_json(DiscriminatorConfig, to_json(config)) == config
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"width": -1}, r"DiscriminatorConfig.width is -1; a whole number"),
+    ({"kernel": 4}, r"has kernel 4 .*an odd kernel"),
+    ({"multipliers": ()}, r"multipliers \(\); .*positive multipliers"),
+    ({"multipliers": (1, 0)}, r"multipliers \(1, 0\)"),
+    ({"frequencies": 99}, "DiscriminatorConfig.frequencies is 99"),
+])
+def test_settings_that_make_no_network_are_refused_by_name(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DiscriminatorConfig(**wrong)
