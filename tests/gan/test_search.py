@@ -179,7 +179,7 @@ def test_constraints_that_hold_anyway_change_no_bit() -> None:
     assert torch.equal(model.sample(STARTS, 4, guide=Constrained(wide)), model.sample(STARTS, 4))
 
 
-def test_what_was_not_made_feasible_is_drawn_again_and_then_refused() -> None:
+def test_a_contradiction_is_refused_at_once_unless_the_nearest_will_do() -> None:
     model = make(moved=True)
     condition = Condition.unknown(SPEC, 2).with_obs(0, torch.tensor([0.6, 0.6, 0.0]))  # within the pillar
     with pytest.raises(ValueError, match="pillar"):  # before anything is drawn
