@@ -65,8 +65,8 @@ def grid(seed: int, side: int = 5, horizon: int = 4) -> ModeSet:
     draw, line = generator(seed, 0), SPACING * (torch.arange(side) - (side - 1) / 2)
     centres = torch.cartesian_prod(line, line)
     ends = centres[torch.randint(len(centres), (WINDOWS,), generator=draw)]
+    ends = ends + SPREAD * torch.randn(ends.shape, generator=draw)
     x = torch.linspace(0, 1, horizon)[:, None] * ends[:, None]
-    x = x + SPREAD * torch.randn(x.shape, generator=draw)
     return ModeSet(x, lambda x: nearest_mode(x[:, -1], centres, 3 * SPREAD), tuple(map(str, range(len(centres)))),
                    torch.full((len(centres),), 1 / len(centres)), ConditionMix(start=0, goal=0))
 

@@ -45,8 +45,8 @@ NETWORK = ResidualMLPConfig(width=128, depth=2, frequencies=4)
 GENERATOR = replace(NETWORK, frequencies=0)  # fewer folds of the noise, so that less of it lies between modes
 JUDGE = DiscriminatorConfig(width=32, multipliers=(1,), kernel=3, frequencies=4, patches=False)
 PLAIN = replace(JUDGE, minibatch_std=False)
-LIGHT = {"r1": 0.02, "r2": 0.02}
-SIDE = SideConfig(learning_rate=1e-3)
+LIGHT = {"r1": 5e-4, "r2": 5e-4}  # what tells a mode from its surroundings is near, so it has to be steep
+SIDE = SideConfig(learning_rate=2e-3)
 DIFFUSION = DiffusionConfig(NETWORK, levels=None, steps=20, batch_size=256)
 
 
@@ -59,7 +59,7 @@ def gan(objective: str, judge: DiscriminatorConfig = PLAIN, **changes: Any) -> G
 MODELS: dict[str, DiffusionConfig | GANConfig] = {
     "diffusion": DIFFUSION,
     "flow": replace(DIFFUSION, path="flow", sampler="euler"),
-    "gan": gan("relativistic", JUDGE, energy_score=GANConfig().energy_score),
+    "gan": gan("relativistic", JUDGE, penalties=LIGHT, energy_score=1.0),
     "relativistic, r1, r2": gan("relativistic", JUDGE, penalties=LIGHT),
     "minimax": gan("minimax"),
     "non-saturating": gan("non-saturating"),
@@ -75,7 +75,7 @@ class Args:
     models: tuple[str, ...] = tuple(MODELS)
     sets: tuple[str, ...] = tuple(SETS)
     seeds: int = 5
-    steps: int = 5000
+    steps: int = 10_000
     samples: int = 12_800
     """Trajectories of which the modes are counted."""
     maze: str = "/".join(RING)

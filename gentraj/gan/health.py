@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 FOLLOW = 0.02  # share of a step in the moving averages
-SETTLED = 200  # steps before which nothing is said: no game starts healthy
+SETTLED = 500  # steps before which nothing is said: no game starts healthy
 NEIGHBOURS = 5
 NEAR = 0.01  # of the mean distance between data: nearer samples are the same
 
