@@ -41,13 +41,13 @@ from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.randomness import fold, generator
 from gentraj.training import learning_rate_factor
 
-NETWORK = ResidualMLPConfig(width=128, depth=2, frequencies=4)
+NETWORK = ResidualMLPConfig(width=192, depth=3, frequencies=4)
 GENERATOR = replace(NETWORK, frequencies=0)  # fewer folds of the noise, so that less of it lies between modes
 JUDGE = DiscriminatorConfig(width=32, multipliers=(1,), kernel=3, frequencies=4, patches=False)
 PLAIN = replace(JUDGE, minibatch_std=False)
 LIGHT = {"r1": 5e-4, "r2": 5e-4}  # what tells a mode from its surroundings is near, so it has to be steep
 SIDE = SideConfig(learning_rate=2e-3)
-DIFFUSION = DiffusionConfig(NETWORK, levels=None, steps=20, batch_size=256)
+DIFFUSION = DiffusionConfig(NETWORK, prediction="v", levels=None, steps=50, batch_size=256)
 
 
 def gan(objective: str, judge: DiscriminatorConfig = PLAIN, **changes: Any) -> GANConfig:
