@@ -168,8 +168,9 @@ def settings(args: Compare) -> dict[str, Any]:
     """What was asked for, for the head of the page."""
     if args.runs:
         return {"runs": [str(folder) for folder in args.runs], "episodes": args.episodes}
+    data = {"dataset": args.dataset} if args.dataset else {}
     length = {"steps a training": args.steps} if args.steps else {"minutes a training": args.budget}
-    return {"presets": list(args.presets), "families": args.families, **length, "seeds": args.seeds,
+    return {"presets": list(args.presets), **data, "families": args.families, **length, "seeds": args.seeds,
             "episodes": args.episodes}
 
 

@@ -31,7 +31,7 @@ ROWS = 64  # sampled between two steps of the progress bar
 UNITS = {  # std: standard deviations of the data, as a root mean square over a trajectory; env: of the environment
     "precision": "share", "recall": "share", "density": "1 where alike", "coverage": "share",
     "sliced_wasserstein": "std", "mmd": "0 where alike", "frechet_distance": "std^2",
-    "two_sample_accuracy": "0.5 where alike", "novelty": "std, to the nearest other of training",
+    "two_sample_accuracy": "0.5 where alike", "novelty": "std, to the nearest other window that the run keeps",
     "condition_error": "env, largest", "smoothness": "env/step^2, mean", "walls_share": "of trajectories",
     "walls_worst": "env, depth", "observations_share": "of trajectories", "observations_worst": "env, beyond the data",
     "actions_share": "of trajectories", "actions_worst": "env, beyond the bounds", "row_error": "env, mean",

@@ -21,8 +21,8 @@ LEAST_ALPHA = 0.01  # with less signal the posterior's covariance, d x0 / dx div
 
 
 def denoising_plugins(guide: Guidance) -> list[Plugin]:
-    """As `as_plugins`. Raises ValueError for a plug-in that has to come first and does not."""
-    plugins = as_plugins(guide, Energy)
+    """As `as_plugins`; a preference guides. Raises ValueError for a plug-in that has to come first and does not."""
+    plugins = [Energy(plugin.energy) if type(plugin) is Preference else plugin for plugin in as_plugins(guide, Energy)]
     for plugin in plugins[1:]:
         if isinstance(plugin, FromModel):
             raise ValueError(f"{type(plugin).__name__} replaces what the model denoises; put it first among the guides")

@@ -16,6 +16,7 @@ from .objectives import Loss, Objective
 from .regularisers import REGULARISERS, Game
 
 Generate = Callable[["Share"], Tensor]
+FINE = 0.02  # normalised units: finer differences are no lack of variety, where the condition decides everything
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def step_generator(discriminator: Discriminator, twins: Share, generate: Generat
     """On the objective and the weighted energy score.
 
     "variety" is how far two samples of one condition are apart, over how far they are from the data: 1 where the
-    distribution under the condition is right.
+    distribution under the condition is right. "generator_slope" is the mean |d objective / d logit| at samples: 0 where
+    it is saturated.
     """
     discriminator.requires_grad_(False)
     try:
@@ -90,16 +92,17 @@ def step_generator(discriminator: Discriminator, twins: Share, generate: Generat
             real = judge(discriminator, twins.blurred(twins.x0, t_R), twins, t_R)
         false = judge(discriminator, twins.blurred(fake, t_R), twins, t_R)
         loss = mean_loss(objective.generator, real, false, twins)
+        slope = torch.autograd.grad(loss, false.whole_R, retain_graph=True)[0].abs().sum()
         score, variety = energy_score(twins, fake)
         norm = apply_gradients(loss + energy_weight * score, optimizer, max_norm)
     finally:
         discriminator.requires_grad_(True)
     return {"generator_loss": loss.detach(), "generator_grad_norm": norm.detach(), "energy_score": score.detach(),
-            "variety": variety.detach()}
+            "variety": variety.detach(), "generator_slope": slope}
 
 
 def energy_score(twins: Share, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """E |G - x| - E |G - G'| / 2, and E |G - G'| / E |G - x|; |.| is a root mean square over what is free.
+    """E |G - x| - E |G - G'| / 2, and E |G - G'| over E |G - x|; |.| is a root mean square over what is free.
 
     A proper scoring rule (Gneiting & Raftery 2007, equation 21): the distribution of the data under the condition, and
     no other, is its least, whatever the discriminator thinks. Cramer GANs play for it (Bellemare et al. 2017).
@@ -107,7 +110,7 @@ def energy_score(twins: Share, fake: Tensor) -> tuple[Tensor, Tensor]:
     (x, _), (g, h), (free, _) = twins.x0.chunk(2), fake.chunk(2), twins.free.chunk(2)
     off = (distance(g, x, free) + distance(h, x, free)).mean() / 2
     apart = distance(g, h, free).mean()
-    return off - apart / 2, apart / off
+    return off - apart / 2, (apart + FINE) / (off + FINE)
 
 
 def distance(x: Tensor, y: Tensor, free: Tensor) -> Tensor:

@@ -38,8 +38,8 @@ SYMPTOMS = (
             "take --model.objective relativistic with r1 and r2, keep --model.discriminator.minibatch-std"),
     Symptom("coverage", 0.15, 1.0, "samples come near {value:.0%} of the data only: modes are missing; train longer, "
             "or take --model.objective relativistic with r1 and r2"),
-    Symptom("generator_grad_norm", 1e-6, float("inf"), "the generator's gradient is {value:.1g}: its objective is "
-            "saturated, or it is not trained; take --model.objective non-saturating or relativistic"),
+    Symptom("generator_slope", 1e-3, float("inf"), "the slope of the generator's objective is {value:.1g}: it is "
+            "saturated, or the generator is not trained; take --model.objective non-saturating or relativistic"),
 )
 
 
@@ -87,9 +87,16 @@ def vital_signs(real: Tensor, fake: Tensor, free: Tensor) -> dict[str, Tensor]:
         mean = (x * free).sum(0) / free.sum(0).clamp(min=1)
         return (((x - mean) ** 2 * free).sum() / free.sum().clamp(min=1)).sqrt()
 
-    y, g = (real * free).flatten(1), (fake * free).flatten(1)
-    between, among = torch.cdist(y, y), torch.cdist(g, g)
-    radius = between.sort(1).values[:, min(NEIGHBOURS, len(y) - 1)]
+    x, g, free_X = real.flatten(1), fake.flatten(1), free.flatten(1).to(real.dtype)
+    between, among, across = (distances(*pair, free_X) for pair in ((x, x), (g, g), (x, g)))
+    radius = between.sort(1).values[:, min(NEIGHBOURS, len(x) - 1)]
     copies = among.fill_diagonal_(torch.inf).amin(1) < NEAR * between.mean()
     return {"spread": spread(fake) / spread(real).clamp(min=1e-12), "duplicates": copies.float().mean(),
-            "coverage": (torch.cdist(y, g).amin(1) <= radius).float().mean()}
+            "coverage": (across.amin(1) <= radius).float().mean()}
+
+
+def distances(x_RX: Tensor, y_RX: Tensor, free_RX: Tensor) -> Tensor:
+    """(R, R) root mean square difference of each two rows over the entries that are free in both."""
+    x, y, both = x_RX * free_RX, y_RX * free_RX, free_RX @ free_RX.T
+    square = (x**2) @ free_RX.T + free_RX @ (y**2).T - 2 * x @ y.T
+    return (square.clamp(min=0) / both.clamp(min=1)).sqrt()

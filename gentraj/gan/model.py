@@ -90,7 +90,7 @@ class ConditionalGAN(nn.Module):
         self.ema.update_parameters(self.network)
         metrics = more | metrics | vital_signs(share.x0, fake, share.free)
         moves = optimizers["generator"].param_groups[0]["lr"] > 0  # else it has a gradient and is not trained
-        self.health.record(metrics | {"generator_grad_norm": metrics["generator_grad_norm"] * moves})
+        self.health.record(metrics | {"generator_slope": metrics["generator_slope"] * moves})
         return metrics
 
     def _share(self, batch: Batch, rows: slice, generator: torch.Generator) -> Share:
@@ -120,7 +120,7 @@ class ConditionalGAN(nn.Module):
         for plugin in plugins:
             if plugin.needs_denoiser:
                 raise ValueError(f"{type(plugin).__name__} changes what a model denoises, and a GAN denoises nothing; "
-                                 "give an energy, constraints, or take a diffusion model")
+                                 "give an energy of clean trajectories, constraints, or take a diffusion model")
         self.health.warn()
         x = draw(self.spec, condition.to(self.device), num_samples, seed, temperature, plugins,
                  lambda rows, seeds: self._sample_rows(rows, seeds, plugins, temperature))
@@ -156,7 +156,7 @@ class ConditionalGAN(nn.Module):
     def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
         """(R, H) what the discriminator has against each row and its surroundings: softplus(usual logit - logit).
 
-        At least 0; log 2 is what data have on average. Raises ValueError for a discriminator without patches.
+        At least 0; log 2 at the usual logit of data. Raises ValueError for a discriminator without patches.
         """
         if not self.config.discriminator.patches:
             raise ValueError("this GAN's discriminator judges whole trajectories only, not rows; train one with "

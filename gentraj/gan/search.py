@@ -22,7 +22,7 @@ def preferred(generate: Generate, rows: Condition, seeds: Sequence[int], tempera
 
     The first candidate of a row is drawn from the row's own seed, and the first of equals is taken.
     """
-    several = [seed if n == 0 else fold(seed, n) for seed in seeds for n in range(config.best_of)]
+    several = [seed if n == 0 else fold(seed, n, 1) for seed in seeds for n in range(config.best_of)]
     z = temperature * RowNoise(several, rows.values_BHD.device).normal(*rows.values_BHD.shape[1:])
     x = generate(z, rows.repeat(config.best_of))
     best_R = liking(plugins, x).view(rows.batch, -1).argmax(1)
@@ -46,6 +46,7 @@ def climb(generate: Generate, rows: Condition, z: Tensor, x: Tensor, plugins: Se
     z stays on the sphere that it is drawn from: normal noise of many dimensions has about one length, and elsewhere the
     generator was never trained. Raises ValueError for a liking without gradient.
     """
+    z = z * ~rows.mask_BHD  # noise at known entries is never looked at, and would lengthen the rest
     length_R11, best, most_R = _length(z), x, liking(plugins, x)
     for _ in range(config.refine):
         with torch.enable_grad():

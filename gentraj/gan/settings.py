@@ -59,7 +59,7 @@ class GANConfig:
     context_dropout: float = 0.1
     """Share of the trajectories that are trained without their context."""
     batch_size: int = 64
-    """Windows of a step of each side."""
+    """Windows of a step of the discriminator; the generator draws two samples under half of their conditions."""
     ema: float = 0.99
     """Decay of the generator's averaged weights, which are the ones that sample."""
     best_of: int = 16

@@ -15,6 +15,7 @@ from gentraj.diffusion.composition import ClassifierFree
 from gentraj.diffusion.grids import sampling_times
 from gentraj.diffusion.guidance import Energy, denoising_plugins
 from gentraj.diffusion.posterior import covariance, proximal
+from gentraj.plugin import Preference
 from gentraj.trajectory import Condition
 
 TARGET = normals(SIZE, seed=9)
@@ -227,3 +228,9 @@ def test_a_covariance_is_the_posteriors() -> None:
     found = covariance(x, x0, sigma**2 / alpha)(torch.eye(SIZE, dtype=DOUBLE).view(SIZE, 4, 3)).flatten(1)
     posterior = torch.linalg.inv(torch.linalg.inv(GAUSSIAN.covariance) + (alpha / sigma) ** 2 * torch.eye(SIZE))
     torch.testing.assert_close(found, posterior)
+
+
+def test_a_preference_guides_as_the_energy_that_it_holds() -> None:
+    """So that one guide serves a model that denoises and one that chooses."""
+    plugin, = denoising_plugins(Preference(lambda x: x.sum((1, 2))))
+    assert isinstance(plugin, Energy) and plugin.scale == 1

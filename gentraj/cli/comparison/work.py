@@ -15,7 +15,9 @@ from envs.making import environment_factory
 
 from ... import runs
 from ...checkpoint import has_checkpoints
+from ...config import read_json
 from ...data import Windows
+from ...data.episodes import episodes_hash
 from ...interrupts import Interrupted
 from ...randomness import generator
 from ...runlock import RunLocked
@@ -25,6 +27,7 @@ from .groups import Group, draw_windows, plane
 from .measures import MEASURES, Options, key, speed
 
 FAILURE, WARNINGS, SPEED, BASELINES = "failure.json", "warnings.txt", "speed.json", "baselines.json"
+DATA = "data.json"
 UNLOCKING = 60.0  # seconds that a training whose comparison was killed may take to save and end
 
 
@@ -39,8 +42,13 @@ def prepare(entry: Entry, device: str | None) -> Group:
     config, data = runs.resolve(config, episodes), runs.DataFacts.of(episodes, config.context)
     parts = runs.build(config, data, episodes)
     group = Group(entry.group, entry.results.parent, plane(data))
+    about = {"dataset": config.dataset, "episodes": episodes_hash(episodes)}
     if not group.path.exists():
+        write_json(group.folder / DATA, about)
         group.keep(draw_windows(Windows(episodes, parts["model"].spec)))
+    elif read_json(group.folder / DATA) != about:
+        raise ValueError(f"{group.folder} compares models of {read_json(group.folder / DATA)['dataset']}, and these "
+                         f"options are about {config.dataset}; give another --out")
     with warnings.catch_warnings(action="ignore"):  # the training itself will tell them
         kept(step_time_path(entry), {}, lambda: _step_seconds(list(parts.values()), episodes, config, device))
     return group
@@ -72,7 +80,10 @@ def train_and_measure(entry: Entry, group: Group, options: Options) -> None:
     try:
         run = _trained(entry, options.device)
         for name, measure in MEASURES.items():
-            kept(entry.results / f"{name}.json", key(run, group, options), lambda m=measure: m(run, group, options))
+            try:
+                kept(entry.results / f"{name}.json", key(run, group, options), lambda m=measure: m(run, group, options))
+            except ValueError as error:  # a number that is not finite among them
+                raise ValueError(f"{name} cannot be measured: {error}") from error
     except Interrupted as error:
         raise SystemExit(error.exit_code) from error
     except (RuntimeError, ValueError, OSError) as error:
