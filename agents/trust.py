@@ -8,7 +8,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gentraj.randomness import fold
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 
@@ -25,8 +24,8 @@ class Trust:
     impossible early arrivals through.
     """
 
-    def __init__(self, model: Scorable, reference: Batch, quantile: float, draws: int = 2):
-        self.model, self.draws = model, draws
+    def __init__(self, model: Scorable, reference: Batch, quantile: float):
+        self.model = model
         error_WH = self._error(reference.x_BHD, range(len(reference.x_BHD)))
         error_WH[~reference.mask_BHD[..., 0]] = torch.nan
         self.threshold_H = torch.nanquantile(error_WH, quantile, dim=0)
@@ -38,10 +37,8 @@ class Trust:
         return torch.where(ratio_R.isnan(), torch.inf, ratio_R)
 
     def _error(self, x_RHD: Tensor, seeds: Sequence[int]) -> Tensor:
-        """(R, H) mean error of rows 1..h, over the draws, knowing the first observation only."""
+        """(R, H) mean error of rows 1..h, knowing the first observation only."""
         spec = self.model.spec
         start = Condition.unknown(spec, len(x_RHD), device=x_RHD.device).with_obs(0, spec.split(x_RHD)[0][:, 0])
-        seeds_of_draws = [[fold(s, draw) for s in seeds] for draw in range(self.draws)]
-        errors = [self.model.implausibility(x_RHD, start, seeds) for seeds in seeds_of_draws]
-        error_RH = torch.stack(errors).mean(0)
-        return error_RH.cumsum(1) / torch.arange(spec.horizon, device=x_RHD.device).clamp(min=1)
+        rows_H = torch.arange(spec.horizon, device=x_RHD.device)
+        return self.model.implausibility(x_RHD, start, seeds).cumsum(1) / rows_H.clamp(min=1)

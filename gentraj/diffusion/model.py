@@ -19,7 +19,7 @@ from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..optimization import adamw, apply_gradients
 from ..plugin import Denoise, Denoising, Plugin
-from ..randomness import RowNoise
+from ..randomness import RowNoise, fold
 from ..trajectory import Batch, Condition, Observer, TrajectorySpec
 from .denoiser import PREDICTIONS, Level, clip, hold
 from .grids import sampling_times
@@ -178,17 +178,20 @@ class Diffusion(nn.Module):
         return model_log_prob(self, x_RHD, condition, seeds=seeds, exact=exact, probes=probes, steps=steps)
 
     @torch.no_grad()
-    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0) -> Tensor:
+    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,
+                       draws: int = 2) -> Tensor:
         """(R, H) mean squared error, in normalised units, of x0 after noising until sigma / alpha is `noise`, and back.
 
-        What the model finds likely comes back; what it finds impossible is moved. `condition` is what it may know.
+        What the model finds likely comes back; what it finds impossible is moved. `condition` is what it may know. The
+        mean is over so many draws of the noise.
         """
         if not noise > 0:
             raise ValueError(f"noise is {noise}; a ratio sigma / alpha above 0 is expected")
         t = self.path.snap(self.path.time_of(torch.tensor([-2 * math.log(noise)]))).to(self.device)
-        errors = [self._error_rows(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS], t, seeds[i : i + MAX_ROWS])
-                  for i in range(0, len(x_RHD), MAX_ROWS)]
-        return torch.cat(errors)
+        errors = [self._error_rows(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS], t,
+                                   [fold(s, draw) for s in seeds[i : i + MAX_ROWS]])
+                  for draw in range(draws) for i in range(0, len(x_RHD), MAX_ROWS)]
+        return torch.cat(errors).unflatten(0, (draws, -1)).mean(0)
 
     def _error_rows(self, x_RHD: Tensor, condition: Condition, t: Tensor, seeds: Sequence[int]) -> Tensor:
         count, missing = len(x_RHD), padding(len(x_RHD))
