@@ -107,7 +107,7 @@ class Planner:
 
     @property
     def network_calls(self) -> int:
-        """Calls of the generator so far: denoising steps and trust."""
+        """Calls of the generator so far, those of a trust that asks it among them."""
         return self.model.network_calls
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:

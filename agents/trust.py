@@ -1,4 +1,4 @@
-"""Is a plan possible? A model knows what it cannot restore: the model's implausibility, judged against that of data."""
+"""Is a plan possible? How implausible its model finds it, judged against what the model finds of data."""
 
 from __future__ import annotations
 

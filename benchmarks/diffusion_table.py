@@ -25,6 +25,7 @@ import tyro
 
 from agents.planner import Planner, PlannerConfig
 from agents.trust import Trust
+from benchmarks.lines import whole_lines
 from envs.evaluation import EvaluationConfig, evaluate
 from envs.making import environment_factory
 from gentraj import runs
@@ -83,7 +84,7 @@ def main(args: Args) -> None:
     base = trained("base", args)
     for name in args.only or MODELS:
         rows = args.out / f"{name}.jsonl"
-        done = {(row["sampler"], row["steps"]) for row in measured(rows)}
+        done = {(row["sampler"], row["steps"]) for row in whole_lines(rows)}
         todo = [c for c in combinations(args.samplers) if c not in done]
         if not todo:
             continue
@@ -93,7 +94,7 @@ def main(args: Args) -> None:
             with rows.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(row, flush=True)
-    rows = [row for path in sorted(args.out.glob("*.jsonl")) for row in measured(path)]
+    rows = [row for path in sorted(args.out.glob("*.jsonl")) for row in whole_lines(path)]
     write_table(rows, args.out / "table.md")
     write_figure(rows, args.out / "table.png")
 
@@ -160,15 +161,6 @@ class Planners:
             model.sample(start, steps=steps)
             times.append(time.perf_counter() - began)
         return {"sample_ms": 1000 * statistics.median(times), "calls": (model.network_calls - calls) / repeats}
-
-
-def measured(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file; a call that was killed may have left half of one, which is cut off."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    whole = [line for line in lines if line.endswith("\n")]
-    if len(whole) < len(lines):
-        path.write_text("".join(whole))
-    return [json.loads(line) for line in whole]
 
 
 def write_table(rows: list[dict[str, Any]], path: Path) -> None:

@@ -25,6 +25,7 @@ import tyro
 from torch import Tensor
 from tqdm import trange
 
+from benchmarks.lines import whole_lines
 from benchmarks.mode_sets import RING, SETS, ModeSet, ways
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.drawing import BLUE, INK, VERMILION, draw_floor, head, panels, save
@@ -93,27 +94,18 @@ def main(args: Args) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     makers = SETS | {"ways": lambda seed: ways(seed, args.maze.split("/"), args.start, args.goal, args.shares)}
     log = args.out / "results.jsonl"
-    done = {(row["set"], row["model"], row["seed"]) for row in results(log)}
+    done = {(row["set"], row["model"], row["seed"]) for row in whole_lines(log)}
     for seed, of, name in ((s, of, n) for s in range(args.seeds) for of in args.sets for n in args.models):
         if (of, name, seed) not in done:
             row, x = measured(makers[of](seed), MODELS[name], seed, args, f"{of}, {name}, seed {seed}")
             np.save(args.out / f"{of}-{name}-{seed}.npy", x[:: max(1, len(x) // 1000)].numpy(), allow_pickle=False)
             with log.open("a") as file:
                 file.write(json.dumps({"set": of, "model": name, "seed": seed} | row) + "\n")
-    rows = [row for row in results(log) if row["set"] in args.sets and row["model"] in args.models]
+    rows = [row for row in whole_lines(log) if row["set"] in args.sets and row["model"] in args.models]
     (args.out / "table.md").write_text(table := as_table(rows))
     print(table)
     for of in args.sets:
         draw(makers[of](0), of, [row for row in rows if row["set"] == of], args.out)
-
-
-def results(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file; a call that was killed may have left half of one, which is cut off."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    whole = [line for line in lines if line.endswith("\n")]
-    if len(whole) < len(lines):
-        path.write_text("".join(whole))
-    return [json.loads(line) for line in whole]
 
 
 def measured(data: ModeSet, config: DiffusionConfig | GANConfig, seed: int, args: Args,

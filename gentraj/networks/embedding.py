@@ -33,8 +33,8 @@ class TrajectoryNetwork(nn.Module):
     """Noisy trajectory, known entries, noise level and context -> a prediction of the trajectory's shape.
 
     Every network is called as `(x_RHD, known_RHD, mask_RHD, t_R, context_RC=None)` and returns (R, H, D). `known_RHD`
-    holds the known values and 0 elsewhere, `mask_RHD` is true where known, `t_R` in [0, 1] may have one row for all.
-    A context that is None adds nothing. No row of the output depends on another row.
+    holds the known values and 0, or a guess, elsewhere, `mask_RHD` is true where known, `t_R` in [0, 1] may have one
+    row for all. A context that is None adds nothing. No row of the output depends on another row.
     """
 
     def __init__(self, dim: int, context_dim: int, embed: int, frequencies: int, *, time_scale: float = TIME_SCALE,

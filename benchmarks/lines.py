@@ -1,0 +1,16 @@
+"""Results of a benchmark that goes on where it stopped: a file of JSON lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file; a call that was killed may have left half of one, which is cut off."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]
+    if len(whole) < len(lines):
+        path.write_text("".join(whole))
+    return [json.loads(line) for line in whole]
