@@ -10,10 +10,10 @@ demo: .venv/installed
 	.venv/bin/gentraj demo --run-dir runs/demo
 
 test: .venv/installed-dev
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto --dist worksteal
 
 test-fast: .venv/installed-dev
-	.venv/bin/python -m pytest -m "not slow"
+	.venv/bin/python -m pytest -n auto --dist worksteal -m "not slow"
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .

@@ -43,7 +43,7 @@ from gentraj.randomness import fold, generator
 from gentraj.training import learning_rate_factor
 
 NETWORK = ResidualMLPConfig(width=192, depth=3, frequencies=4)
-GENERATOR = replace(NETWORK, frequencies=0)  # fewer folds of the noise, so that less of it lies between modes
+GENERATOR = replace(NETWORK, width=256, frequencies=0)  # fewer folds of the noise: less of it lies between modes
 JUDGE = DiscriminatorConfig(width=32, multipliers=(1,), kernel=3, frequencies=4, patches=False)
 PLAIN = replace(JUDGE, minibatch_std=False)
 LIGHT = {"r1": 5e-4, "r2": 5e-4}  # what tells a mode from its surroundings is near, so it has to be steep
@@ -54,7 +54,8 @@ DIFFUSION = DiffusionConfig(NETWORK, prediction="v", levels=None, steps=50, batc
 def gan(objective: str, judge: DiscriminatorConfig = PLAIN, **changes: Any) -> GANConfig:
     """Plain unless told otherwise: the adversary alone teaches the generator."""
     return GANConfig(**{"network": GENERATOR, "discriminator": judge, "objective": objective, "batch_size": 128,
-                        "energy_score": 0.0, "generator_learning": SIDE, "discriminator_learning": SIDE, **changes})
+                        "energy_score": 0.0, "ema": 0.998, "generator_learning": SIDE, "discriminator_learning": SIDE,
+                        **changes})
 
 
 MODELS: dict[str, DiffusionConfig | GANConfig] = {
@@ -159,7 +160,7 @@ def gradient_norm(model: ConditionalGAN, x_RHD: Tensor) -> float:
     """Mean of the critic's at interpolates of data and samples."""
     real, draw = torch.ones_like(x_RHD, dtype=torch.bool), generator(6)
     known = model.config.mix.draw(model.spec, real, draw)
-    share = Share(model.normalizer.normalize(x_RHD), real, known, None, 0.0, draw)
+    share = Share(model.normalizer.normalize(x_RHD), real, known, None, torch.ones(1), 0.0, draw)
     with torch.no_grad():
         fake = generate(model.network, share.normal(), share.x0, known, None)
 

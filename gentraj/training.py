@@ -213,7 +213,8 @@ class _Run:
             with self._stopping(f"part '{part.name}'"):
                 metrics |= part.update(self.step)
         self.step += 1
-        rates = {f"{p.name}/lr": next(iter(p.optimizers.values())).param_groups[0]["lr"] for p in self.parts}
+        rates = {f"{p.name}/lr" if len(p.optimizers) == 1 else f"{p.name}/lr-{name}": o.param_groups[0]["lr"]
+                 for p in self.parts for name, o in p.optimizers.items()}
         log.record(self.step, metrics, rates)
 
     @contextmanager

@@ -25,7 +25,10 @@ class LogWarning(UserWarning):
 
 
 def read_metrics(folder: Path) -> list[Row]:
-    """The rows of a run: {"step", "{part}/{metric}": mean since the row before, "{part}/lr", "seconds": since then}."""
+    """The rows of a run: {"step", "{part}/{metric}": mean since the row before, "seconds": since then}.
+
+    "{part}/lr" is the present learning rate, "{part}/lr-{optimizer}" that of each of several.
+    """
     path = folder / FILE
     if not path.exists():
         return []

@@ -7,7 +7,7 @@ C context, G goal, T episode length, R rows of a network call (R = B * N).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -51,15 +51,29 @@ class TrajectorySpec:
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of data in environment units. `mask_BHD` is true where an entry is real and false where it is padding."""
+    """Windows of data in environment units. `mask_BHD` is true where an entry is real and false where it is padding.
+
+    `reward_BH` is what was earned from each row to the next, 0 where padded; `terminal_BH` is true where a row's
+    observation is one that ended an episode for good (a cut by a time limit is no end). `weight_B`, of mean 1, says
+    how much each window counts in the loss of a model of trajectories; None is alike.
+    """
 
     x_BHD: Tensor
     mask_BHD: Tensor
     context_BC: Tensor | None = None
+    reward_BH: Tensor | None = None
+    terminal_BH: Tensor | None = None
+    weight_B: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        context = None if self.context_BC is None else self.context_BC.to(device)
-        return Batch(self.x_BHD.to(device), self.mask_BHD.to(device), context)
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: None if tensor is None else tensor.to(device) for name, tensor in given.items()}
+        return Batch(**moved)
+
+    def weights(self) -> Tensor:
+        """(B, 1, 1), ones by default."""
+        weight_B = self.x_BHD.new_ones(1) if self.weight_B is None else self.weight_B
+        return weight_B[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -212,6 +226,12 @@ class TrajectoryModel(Trainable, Protocol):
 
     def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
         """From now on sample in another way than it was told when it was made. Raises ValueError where it cannot."""
+        ...
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
+               guide: Guide | None = None) -> dict[str, Tensor]:
+        """As `Trainable.update`, on the batch's weights. `guide` scores what the model itself makes of the batch's
+        conditions, (B, H, D) in environment units and differentiable; it learns to raise the scores' mean too."""
         ...
 
     def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:

@@ -111,7 +111,8 @@ def test_every_group_has_its_own_rate_times_the_factor(tmp_path: Path) -> None:
     for step, (_, _, one, two) in enumerate(part.given):
         factor = learning_rate_factor(step, 3, 10)
         assert (one, two) == (0.1 * factor, 0.02 * factor)
-    assert read_metrics(tmp_path)[-1]["pair/lr"] == part.given[-1][2]
+    last = read_metrics(tmp_path)[-1]
+    assert (last["pair/lr-one"], last["pair/lr-two"]) == part.given[-1][2:]
 
 
 def test_a_resumed_part_is_given_what_it_would_have_been_given(tmp_path: Path) -> None:

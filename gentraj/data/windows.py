@@ -14,8 +14,9 @@ class Windows:
     """Every step of every episode starts one window; what lies past the episode's end is padding, masked.
 
     Row h of a window that starts at step t holds the observation and the action of step t + h * stride. The action
-    beside an episode's last observation does not exist and is padding too. Padding holds zeros. `contexts` are what
-    each batch says beside its windows, `context_BC`: none by default.
+    beside an episode's last observation does not exist and is padding too. Padding holds zeros. A row's reward is the
+    sum over the `stride` steps that it stands for. `contexts` are what each batch says beside its windows,
+    `context_BC`: none by default.
     """
 
     def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig | None = None):
@@ -49,4 +50,12 @@ class Windows:
         if self.context_rows is not None:
             last_B = starts_B + self.offsets[real_obs_BH.sum(1) - 1]
             context_BC = torch.from_numpy(self.context_rows(starts_B + episode_B, last_B + episode_B))
-        return Batch(torch.from_numpy(np.concatenate(x, 2)), torch.from_numpy(np.concatenate(mask, 2)), context_BC)
+        end_B1 = self.ends[episode_B][:, None]
+        terminal_BH = (t_BH == end_B1) & self.episodes.terminated[end_B1 - 1]
+        return Batch(torch.from_numpy(np.concatenate(x, 2)), torch.from_numpy(np.concatenate(mask, 2)), context_BC,
+                     torch.from_numpy(self._rewards(t_BH, end_B1)), torch.from_numpy(terminal_BH))
+
+    def _rewards(self, t_BH: np.ndarray, end_B1: np.ndarray) -> np.ndarray:
+        """(B, H) sums over the steps of each row that the episode has."""
+        t_BHK, reward_S = t_BH[..., None] + np.arange(self.spec.stride), self.episodes.reward
+        return np.where(t_BHK < end_B1[..., None], reward_S[np.minimum(t_BHK, len(reward_S) - 1)], 0).sum(-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from ..normalize import Normalizer, NormalizerName
 from ..optimization import adamw, apply_gradients
 from ..plugin import Plugin, Sampling
 from ..randomness import fold
-from ..trajectory import Batch, Condition, Observer, TrajectorySpec
+from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
 from .composition import ClassifierFree, Contexts
 from .guidance import Energy, denoising_plugins
 from .model import Diffusion
@@ -113,10 +113,12 @@ class LatentDiffusion(nn.Module):
         prior, vae = self.prior.optimizers()["network"], adamw(self.vae, self.config.prior)["network"]
         return {"prior": prior, "vae": vae}
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
+               guide: Guide | None = None) -> dict[str, Tensor]:
         """A step of the VAE (Kingma & Welling 2014, equation 10), and one of the prior on its latents' means.
 
-        "reconstruction" is the root mean squared error of the unknown real entries, in normalised units.
+        "reconstruction" is the root mean squared error of the unknown real entries, in normalised units. The batch's
+        weights are the prior's: the VAE represents all windows alike.
         """
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
         known = self.config.mix.draw(self.spec, real, generator)
@@ -129,7 +131,14 @@ class LatentDiffusion(nn.Module):
         self._follow(mean.detach(), log_variance.detach(), there_BL1)
         y = torch.cat([self._patches(x0, known), mean.detach()], -1)
         real_BLE = there_BL1 | (torch.arange(y.shape[-1], device=y.device) < self.prior.spec.obs_dim)
-        metrics = self.prior.update(Batch(y, real_BLE, batch.context_BC), {"network": optimizers["prior"]}, generator)
+
+        def latent_guide(y: Tensor) -> Tensor:
+            x = self.vae.decode(y[..., self.prior.spec.obs_dim :], x0 * known, known)
+            return cast(Guide, guide)(torch.where(known, batch.x_BHD, self.normalizer.unnormalize(x)))
+
+        inner = replace(batch, x_BHD=y, mask_BHD=real_BLE)
+        metrics = self.prior.update(inner, {"network": optimizers["prior"]}, generator,
+                                    guide=None if guide is None else latent_guide)
         return metrics | {"reconstruction": error.detach().sqrt(), "kl": kl.detach()}
 
     @torch.no_grad()

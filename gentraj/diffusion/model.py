@@ -20,7 +20,7 @@ from ..normalize import Normalizer
 from ..optimization import adamw, apply_gradients
 from ..plugin import Denoise, Denoising, Plugin
 from ..randomness import RowNoise, fold
-from ..trajectory import Batch, Condition, Observer, TrajectorySpec
+from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
 from .denoiser import PREDICTIONS, Level, clip, hold
 from .grids import sampling_times
 from .guidance import denoising_plugins
@@ -86,8 +86,12 @@ class Diffusion(nn.Module):
     def optimizers(self) -> dict[str, Optimizer]:
         return adamw(self.network, self.config)
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        """One step on the weighted squared error of the unknown real entries (Ho et al. 2020, equation 14)."""
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
+               guide: Guide | None = None) -> dict[str, Tensor]:
+        """One step on the weighted squared error of the unknown real entries (Ho et al. 2020, equation 14).
+
+        `guide` scores x0 as denoised from one noise level, not as sampled (Kang et al. 2023, equation 9).
+        """
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
         known = self.config.mix.draw(self.spec, real, generator)
         at = self.level(draw_times(self.config.density, self.path, len(x0), generator).to(x0.device))
@@ -99,7 +103,11 @@ class Diffusion(nn.Module):
         error = (output - self.prediction.target(x0, eps, at) / self.prediction.unit(at)) ** 2
         scored = real & ~known
         weight = loss_weight(self.config.weight, self.prediction, at)
-        loss = (error * weight * scored).sum() / scored.sum().clamp(min=1)
+        loss = (error * weight * scored * batch.weights()).sum() / scored.sum().clamp(min=1)
+        if guide is not None:
+            own = self.prediction.x0(x_t, self.prediction.unit(at) * output, at)
+            own = own if self.config.clip is None else own.clamp(-self.config.clip, self.config.clip)
+            loss = loss - guide(torch.where(known, batch.x_BHD, self.normalizer.unnormalize(own))).mean()
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
@@ -165,6 +173,20 @@ class Diffusion(nn.Module):
         for plugin in plugins:
             x = plugin.finish(x, sampling)
         return torch.where(rows.mask_BHD, rows.values_BHD, x)[:count]
+
+    @torch.no_grad()
+    def transport(self, z_RHD: Tensor, condition: Condition, *, steps: int | None = None) -> Tensor:
+        """(R, H, D) in environment units: what standard normal noise becomes where the sampler adds no other.
+
+        One-step students learn this map. Raises ValueError for a condition on other trajectories.
+        """
+        condition.check(self.spec)
+        known, steps = condition.to(self.device), self.config.steps if steps is None else steps
+        times = sampling_times(self.path, steps, self.config.grid).to(self.device)
+        denoise = self.denoise(self.normalizer.normalize(known.values_BHD), known.mask_BHD, known.context_BC)
+        start = self.path.sigma(times[:1]) * z_RHD
+        x = SAMPLERS[self.config.sampler](denoise, start, times, self.path, lambda: z_RHD, eta=0.0)
+        return torch.where(known.mask_BHD, known.values_BHD, self.normalizer.unnormalize(x))
 
     def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
                  exact: bool | None = None, probes: int = PROBES, steps: int | None = None) -> Tensor:

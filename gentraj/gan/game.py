@@ -27,6 +27,8 @@ class Share:
     real: Tensor
     known: Tensor
     context: Tensor | None
+    weight: Tensor
+    """(R,), or (1,) for all alike."""
     noise: float
     """Most noise on what the discriminator sees."""
     generator: torch.Generator
@@ -38,8 +40,9 @@ class Share:
     def twins(self) -> Share:
         """The first half of the conditions, then the same once more: two samples of each can be compared."""
         half = torch.arange((len(self.x0) + 1) // 2, device=self.x0.device).repeat(2)
-        context = None if self.context is None else self.context[half if len(self.context) > 1 else slice(None)]
-        return replace(self, x0=self.x0[half], real=self.real[half], known=self.known[half], context=context)
+        several = lambda y: y if y is None or len(y) == 1 else y[half]  # noqa: E731
+        return replace(self, x0=self.x0[half], real=self.real[half], known=self.known[half],
+                       context=several(self.context), weight=several(self.weight))
 
     def normal(self) -> Tensor:
         return torch.randn(self.x0.shape, generator=self.generator).to(self.x0.device)
@@ -78,8 +81,9 @@ def step_discriminator(discriminator: Discriminator, share: Share, fake: Tensor,
 
 @parametrize.cached()
 def step_generator(discriminator: Discriminator, twins: Share, generate: Generate, objective: Objective,
-                   energy_weight: float, optimizer: Optimizer, max_norm: float) -> dict[str, Tensor]:
-    """On the objective and the weighted energy score.
+                   energy_weight: float, optimizer: Optimizer, max_norm: float,
+                   guide: Callable[[Tensor, Share], Tensor] | None = None) -> dict[str, Tensor]:
+    """On the objective, the weighted energy score and minus the guide's mean score of samples, in normalised units.
 
     "variety" is how far two samples of one condition are apart, over how far they are from the data: 1 where the
     distribution under the condition is right. "generator_slope" is the mean |d objective / d logit| at samples: 0 where
@@ -94,7 +98,10 @@ def step_generator(discriminator: Discriminator, twins: Share, generate: Generat
         loss = mean_loss(objective.generator, real, false, twins)
         slope = torch.autograd.grad(loss, false.whole_R, retain_graph=True)[0].abs().sum()
         score, variety = energy_score(twins, fake)
-        norm = apply_gradients(loss + energy_weight * score, optimizer, max_norm)
+        total = loss + energy_weight * score
+        if guide is not None:
+            total = total - guide(fake, twins).mean()
+        norm = apply_gradients(total, optimizer, max_norm)
     finally:
         discriminator.requires_grad_(True)
     return {"generator_loss": loss.detach(), "generator_grad_norm": norm.detach(), "energy_score": score.detach(),
@@ -108,8 +115,9 @@ def energy_score(twins: Share, fake: Tensor) -> tuple[Tensor, Tensor]:
     no other, is its least, whatever the discriminator thinks. Cramer GANs play for it (Bellemare et al. 2017).
     """
     (x, _), (g, h), (free, _) = twins.x0.chunk(2), fake.chunk(2), twins.free.chunk(2)
-    off = (distance(g, x, free) + distance(h, x, free)).mean() / 2
-    apart = distance(g, h, free).mean()
+    weight = twins.weight[: len(x)]
+    off = ((distance(g, x, free) + distance(h, x, free)) * weight).mean() / 2
+    apart = (distance(g, h, free) * weight).mean()
     return off - apart / 2, (apart + FINE) / (off + FINE)
 
 
@@ -133,12 +141,12 @@ def value(verdict: Verdict, share: Share) -> Tensor:
 
 
 def mean_loss(loss: Loss, real: Verdict, fake: Verdict, share: Share) -> Tensor:
-    """Of whole trajectories, plus that of the real rows."""
-    whole = loss(real.whole_R, fake.whole_R).mean()
+    """Of whole trajectories, plus that of the real rows; weighted."""
+    whole = (loss(real.whole_R, fake.whole_R) * share.weight).mean()
     if real.patch_RH is None or fake.patch_RH is None:
         return whole
     rows = share.real[..., 0]
-    return whole + (loss(real.patch_RH, fake.patch_RH) * rows).sum() / rows.sum()
+    return whole + (loss(real.patch_RH, fake.patch_RH) * rows * share.weight[:, None]).sum() / rows.sum()
 
 
 @torch.no_grad()

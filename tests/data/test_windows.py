@@ -83,3 +83,19 @@ def test_windows_are_gathered_not_stored():
     held = sum(v.nbytes for v in vars(windows).values() if isinstance(v, np.ndarray))
     assert held < 1e4
     assert batch.x_BHD.shape == (256, 64, 32)
+
+
+@given(any_lengths, st.integers(1, 9), st.integers(1, 3))
+def test_every_reward_is_earned_once_and_only_a_true_end_is_terminal(lengths, horizon, stride):
+    e = some(lengths)
+    batch = Windows(e, TrajectorySpec(e.obs_dim, e.act_dim, horizon, stride)).gather(np.arange(e.num_steps))
+    first, real = e.starts.tolist(), batch.mask_BHD[..., 0]
+    for i, start in enumerate(first):
+        ends = start + int(e.lengths[i])
+        for row in range(-(-(ends - start) // stride)):
+            if row < horizon:
+                expected = e.reward[start + row * stride : min(start + (row + 1) * stride, ends)].sum()
+                assert batch.reward_BH[start, row] == pytest.approx(expected, rel=1e-4, abs=1e-30)
+        last = start + (horizon - 1) * stride
+        assert batch.terminal_BH[start, -1] == (last == ends and bool(e.terminated[ends - 1]))
+    assert not (batch.terminal_BH & ~real).any() and not batch.reward_BH[~real].any()

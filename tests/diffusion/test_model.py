@@ -21,7 +21,7 @@ from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.optimization import NonFinite
 from gentraj.plugin import Plugin
-from gentraj.randomness import fold, generator
+from gentraj.randomness import RowNoise, fold, generator
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 
@@ -257,3 +257,14 @@ def test_what_cannot_be_sampled_is_refused_in_one_line(call: Callable, message: 
     with pytest.raises(ValueError, match=message) as raised:
         call(make())
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", CONDITIONS)
+def test_transport_makes_of_noise_what_a_sample_of_that_noise_is(kind: str) -> None:
+    """A one-step student is told the noise, and learns from what the sampler makes of just that noise."""
+    model, condition = make(path="flow", levels=None, sampler="euler"), CONDITIONS[kind](Condition.unknown(SPEC, 16))
+    seeds = list(range(16))
+    z = RowNoise(seeds).normal(8, 5)
+    x = model.transport(z, condition)
+    torch.testing.assert_close(x, model.sample(condition, seed=seeds)[:, 0])
+    assert torch.equal(x[condition.mask_BHD], condition.values_BHD[condition.mask_BHD])

@@ -21,7 +21,7 @@ def share(rows: int = 6, noise: float = 0.0, horizon: int = 4, dim: int = 3) -> 
     g = generator(1)
     x, known = torch.randn(rows, horizon, dim, generator=g), torch.rand(rows, horizon, dim, generator=g) < 0.3
     real = (torch.arange(horizon) < torch.randint(1, horizon + 1, (rows, 1), generator=g))[..., None].expand_as(x)
-    return Share(x * real, real, known & real, torch.randn(rows, 2, generator=g), noise, g)
+    return Share(x * real, real, known & real, torch.randn(rows, 2, generator=g), torch.ones(1), noise, g)
 
 
 @pytest.mark.parametrize("rows", [2, 5, 6])
@@ -83,7 +83,7 @@ def normal_twins(rows: int, sample: Callable[[Tensor], Tensor]) -> tuple[float, 
     g = generator(3)
     x = torch.randn(rows, 1, 1, generator=g)
     everything = torch.ones(rows, 1, 1, dtype=torch.bool)
-    twins = Share(x, everything, ~everything, None, 0.0, g).twins()
+    twins = Share(x, everything, ~everything, None, torch.ones(1), 0.0, g).twins()
     score, variety = energy_score(twins, sample(torch.randn(rows, 1, 1, generator=g)))
     return score.item(), variety.item()
 
