@@ -62,6 +62,16 @@ def _accepted(rows: Condition, seeds: Sequence[int], plugins: Sequence[Plugin], 
     return x
 
 
+def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition) -> None:
+    """Raises ValueError unless x is of the condition's shape, and both of `spec`, and what is not known is finite."""
+    condition.check(spec)
+    if x_RHD.shape != condition.values_BHD.shape:
+        raise ValueError(f"the trajectories have shape {tuple(x_RHD.shape)}; this condition and model need "
+                         f"{tuple(condition.values_BHD.shape)}")
+    if not torch.isfinite(x_RHD[~condition.mask_BHD]).all():
+        raise ValueError("an unknown entry of the trajectories is NaN or infinite; give finite numbers")
+
+
 def encode_context(context_BC: Tensor | None, normalizer: Normalizer | None,
                    kept_B: Tensor | None = None) -> Tensor | None:
     """What a network is told of a context: it, normalised, and 1; or zeros, where it is not there or not kept.

@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING, Union
 from .config import differences, to_json
 from .diffusion import Diffusion, DiffusionConfig, LatentDiffusion, LatentDiffusionConfig
 from .gan import ConditionalGAN, GANConfig
+from .gaussian import Gaussian, GaussianConfig
 
-MODELS = {DiffusionConfig: Diffusion, LatentDiffusionConfig: LatentDiffusion, GANConfig: ConditionalGAN}
+MODELS = {
+    DiffusionConfig: Diffusion,
+    LatentDiffusionConfig: LatentDiffusion,
+    GANConfig: ConditionalGAN,
+    GaussianConfig: Gaussian,
+}
 
 if TYPE_CHECKING:
-    ModelConfig = DiffusionConfig | LatentDiffusionConfig | GANConfig
-    Model = Diffusion | LatentDiffusion | ConditionalGAN
+    ModelConfig = DiffusionConfig | LatentDiffusionConfig | GANConfig | GaussianConfig
+    Model = Diffusion | LatentDiffusion | ConditionalGAN | Gaussian
 else:  # what the dict holds, so that a newcomer is one line there
     ModelConfig, Model = Union[tuple(MODELS)], Union[tuple(MODELS.values())]  # noqa: UP007
 
@@ -21,6 +27,7 @@ FAMILIES: dict[str, ModelConfig] = {
     "flow": DiffusionConfig(path="flow", levels=None, sampler="euler"),
     "latent": LatentDiffusionConfig(),
     "gan": GANConfig(),
+    "gaussian": GaussianConfig(),
 }
 
 

@@ -1,17 +1,19 @@
 """Every family of `FAMILIES` obeys the protocol of a `TrajectoryModel`: a newcomer is tested by its line there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
 from contract import CONDITIONS, SPEC, check_batch_independence, check_known_entries, check_seeds
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gentraj.conditioning import ConditionMix
 from gentraj.config import from_json, to_json
 from gentraj.diffusion.guidance import Energy
+from gentraj.gan import GANConfig
 from gentraj.models import FAMILIES, MODELS, Model, ModelConfig, family
-from gentraj.networks import NETWORKS
+from gentraj.networks import NETWORKS, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.networks.rows import MIN_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
@@ -31,6 +33,20 @@ def make(name: str, context: Normalizer | None = None, network: type | None = No
     torch.manual_seed(0)
     config = FAMILIES[name] if network is None else FAMILIES[name].with_network(network())
     return MODELS[type(config)](SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), context)
+
+
+def tiny(name: str, network: NetworkConfig = ResidualMLPConfig(16, 1, 1)) -> Model:  # noqa: B008
+    """A small one whose averaged weights are those of the last step; a GAN's discriminator without batch statistics."""
+    config = FAMILIES[name].with_network(network)
+    if isinstance(config, GANConfig):
+        judge = replace(config.discriminator, width=8, minibatch_std=False)
+        config = replace(config, discriminator=judge, penalties={})
+    torch.manual_seed(0)
+    model = MODELS[type(config)](SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)))
+    for module in model.modules():
+        if isinstance(module, AveragedModel):
+            module.multi_avg_fn = get_ema_multi_avg_fn(0.0)
+    return model
 
 
 def batch(context: torch.Tensor | None = None) -> Batch:
@@ -133,6 +149,46 @@ def test_an_update_changes_what_samples_and_a_saved_model_is_the_same(name: str,
     assert not torch.equal(model.sample(Condition.unknown(SPEC), 2), before)
     restore_module(other, {k: v.clone() for k, v in module_tensors(model).items()})
     assert torch.equal(model.sample(Condition.unknown(SPEC), 2), other.sample(Condition.unknown(SPEC), 2))
+
+
+@every_family
+def test_a_guide_of_the_training_raises_the_mean_score_of_samples(name: str) -> None:
+    """Beside the fit to the data, which alone has no reason to. The score is of trajectories in environment units."""
+    start, models, seen = CONDITIONS["start"](Condition.unknown(SPEC)), [], []
+
+    def score(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.shape[1:])
+        return 5 * x[:, 1:, 1].mean(1)
+
+    for guide in (None, score):
+        models.append(tiny(name))
+        optimizers = models[-1].optimizers()
+        for step in range(40):
+            metrics = models[-1].update(batch(), optimizers, generator(step), guide=guide)
+            assert all(torch.isfinite(value) and not value.requires_grad for value in metrics.values())
+    alone, guided = (score(model.sample(start, 64)[0]) for model in models)
+    assert set(seen) == {(8, 5)} and guided.mean() - alone.mean() > alone.std() / 2
+
+
+# Not "latent": its autoencoder, a way of writing windows down, learns from all of them alike, and so its latents move.
+# Its prior is a `Diffusion`.
+@pytest.mark.parametrize("network", [ResidualMLPConfig(16, 1, 1), TemporalUNetConfig(8, (1, 2), 3, 1)])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "latent"])
+def test_windows_of_weight_zero_teach_nothing(name: str, network: NetworkConfig) -> None:
+    """What they hold changes no bit of the networks. A GAN promises it without batch statistics in its discriminator
+    and without penalties, which are those of all data; what it knows of the game's health counts all windows."""
+    data, zero = batch(), torch.tensor([2.0, 0.0]).repeat(8)
+    other = torch.where(zero[:, None, None] == 0, 10 * data.x_BHD.flip(0) + 3, data.x_BHD)
+
+    def taught(x: torch.Tensor, weight_B: torch.Tensor | None) -> list[torch.Tensor]:
+        model = tiny(name, network)
+        optimizers = model.optimizers()
+        for step in range(2):
+            model.update(replace(data, x_BHD=x, weight_B=weight_B), optimizers, generator(step))
+        return list(model.parameters())
+
+    assert all(map(torch.equal, taught(data.x_BHD, zero), taught(other, zero)))
+    assert not all(map(torch.equal, taught(data.x_BHD, None), taught(other, None)))
 
 
 @every_family

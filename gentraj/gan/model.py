@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -11,20 +12,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..generation import Guidance, as_plugins, draw, encode_context, encoded_width
+from ..bridge import bridge
+from ..generation import Guidance, draw, encode_context, encoded_width
 from ..networks import NETWORKS
 from ..networks.discriminator import Discriminator
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
+from ..one_call import choosing_plugins, draw_rows
 from ..optimization import adamw
-from ..plugin import Plugin, Preference, Sampling
-from ..randomness import RowNoise
-from ..trajectory import Batch, Condition, Observer, TrajectorySpec
-from .bridge import bridge
+from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
 from .game import Share, step_discriminator, step_generator
 from .health import FOLLOW, Health, vital_signs
 from .objectives import OBJECTIVES
-from .search import preferred
 from .settings import GANConfig
 
 
@@ -71,8 +70,11 @@ class ConditionalGAN(nn.Module):
                  "generator": (self.network, self.config.generator_learning)}
         return {name: adamw(module, side, side.betas)["network"] for name, (module, side) in sides.items()}
 
-    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
+               guide: Guide | None = None) -> dict[str, Tensor]:
         """The discriminator's steps, each on its own share of the batch, then one of the generator on the last share.
+
+        `guide` scores the generator's samples.
 
         Raises `NonFinite` before the step that meets a number that is not finite.
         """
@@ -86,7 +88,7 @@ class ConditionalGAN(nn.Module):
                                          optimizers["discriminator"], theirs)
             self.usual.lerp_(metrics.pop("usual_logit"), FOLLOW)
         more = step_generator(self.discriminator, share.twins(), self._draw, self.objective, self.config.energy_score,
-                              optimizers["generator"], ours)
+                              optimizers["generator"], ours, guide and partial(self._score, guide))
         self.ema.update_parameters(self.network)
         metrics = more | metrics | vital_signs(share.x0, fake, share.free)
         moves = optimizers["generator"].param_groups[0]["lr"] > 0  # else it has a gradient and is not trained
@@ -98,12 +100,16 @@ class ConditionalGAN(nn.Module):
         known = self.config.mix.draw(self.spec, real, generator)
         kept = torch.rand(len(x), generator=generator) >= self.config.context_dropout
         context = None if batch.context_BC is None else batch.context_BC[rows]
+        weight = x.new_ones(1) if batch.weight_B is None else batch.weight_B[rows]
         return Share(self.normalizer.normalize(x) * real, real, known, encode_context(context, self.context, kept),
-                     self.config.discriminator_noise, generator)
+                     weight, self.config.discriminator_noise, generator)
 
     def _draw(self, share: Share) -> Tensor:
         """Samples of the share's conditions, in normalised units; padding is 0, as it is in data."""
         return generate(self.network, share.normal(), share.x0, share.known, share.context) * share.real
+
+    def _score(self, guide: Guide, fake: Tensor, share: Share) -> Tensor:
+        return guide(self.normalizer.unnormalize(torch.where(share.known, share.x0, fake)))
 
     @torch.no_grad()
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
@@ -116,29 +122,14 @@ class ConditionalGAN(nn.Module):
         `temperature` scales the noise, `steps` changes nothing, `observe` sees the result.
         Raises ValueError for a plug-in that needs a denoiser.
         """
-        plugins = as_plugins(guide, Preference)
-        for plugin in plugins:
-            if plugin.needs_denoiser:
-                raise ValueError(f"{type(plugin).__name__} changes what a model denoises, and a GAN denoises nothing; "
-                                 "give an energy of clean trajectories, constraints, or take a diffusion model")
+        plugins = choosing_plugins(guide, "a GAN")
         self.health.warn()
         x = draw(self.spec, condition.to(self.device), num_samples, seed, temperature, plugins,
-                 lambda rows, seeds: self._sample_rows(rows, seeds, plugins, temperature))
+                 lambda rows, seeds: draw_rows(self._trajectories, rows, seeds, temperature, plugins, self.config,
+                                               self.normalizer))
         if observe is not None:
             observe(x.flatten(0, 1), x.new_zeros(1))
         return x
-
-    def _sample_rows(self, rows: Condition, seeds: Sequence[int], plugins: Sequence[Plugin],
-                     temperature: float) -> Tensor:
-        choosing = [plugin for plugin in plugins if type(plugin).prefer is not Plugin.prefer]
-        if choosing:
-            x = preferred(self._trajectories, rows, seeds, temperature, choosing, self.config)
-        else:
-            noise = RowNoise(seeds, rows.values_BHD.device)
-            x = self._trajectories(temperature * noise.normal(self.spec.horizon, self.spec.dim), rows)
-        for plugin in plugins:
-            x = plugin.finish(x, Sampling(self.normalizer, rows, seeds))
-        return torch.where(rows.mask_BHD, rows.values_BHD, x)
 
     def _trajectories(self, z_RHD: Tensor, rows: Condition) -> Tensor:
         """(R, H, D) in environment units; differentiable in z."""

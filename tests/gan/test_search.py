@@ -16,8 +16,8 @@ from gentraj.diffusion.constrained import Constrained
 from gentraj.diffusion.guidance import Energy
 from gentraj.diffusion.nearest_data import NearestData
 from gentraj.gan import GANConfig
-from gentraj.gan.search import climb, preferred
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
+from gentraj.one_call import climb, preferred
 from gentraj.plugin import Plugin, Preference, Sampling
 from gentraj.randomness import fold
 from gentraj.trajectory import Condition

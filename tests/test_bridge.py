@@ -5,7 +5,7 @@ from contract import CONDITIONS, SPEC
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gentraj.gan.bridge import bridge
+from gentraj.bridge import bridge
 from gentraj.trajectory import Condition
 
 

@@ -1,23 +1,62 @@
-"""What a guide is to a model of one call: the best of several candidates, and a walk uphill in its noise."""
+"""What models of one call do alike. To them a guide is the best of several candidates, and a walk uphill in the noise
+that it was made of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..networks.rows import MAX_ROWS, padded
-from ..plugin import Plugin, finite
-from ..randomness import RowNoise, fold
-from ..trajectory import Condition
-from .settings import GANConfig
+from .generation import Guidance, as_plugins
+from .networks.rows import MAX_ROWS, padded
+from .normalize import Normalizer
+from .plugin import Plugin, Preference, Sampling, finite
+from .randomness import RowNoise, fold
+from .trajectory import Condition
 
 Generate = Callable[[Tensor, Condition], Tensor]  # noise z_RHD and what is known -> x_RHD in environment units
 
 
+class Search(Protocol):
+    """What the config of a model says of it."""
+
+    @property
+    def best_of(self) -> int: ...
+
+    @property
+    def refine(self) -> int: ...
+
+    @property
+    def refine_rate(self) -> float: ...
+
+
+def choosing_plugins(guide: Guidance, model: str) -> list[Plugin]:
+    """An energy is what chooses. Raises ValueError for a plug-in that needs a denoiser, which `model` has not."""
+    plugins = as_plugins(guide, Preference)
+    for plugin in plugins:
+        if plugin.needs_denoiser:
+            raise ValueError(f"{type(plugin).__name__} changes what a model denoises, and {model} denoises nothing; "
+                             "give an energy of clean trajectories, constraints, or take a diffusion model")
+    return plugins
+
+
+def draw_rows(generate: Generate, rows: Condition, seeds: Sequence[int], temperature: float, plugins: Sequence[Plugin],
+              config: Search, normalizer: Normalizer) -> Tensor:
+    """(R, H, D) in environment units: drawn from the rows' own seeds, chosen and finished by the plug-ins."""
+    choosing = [plugin for plugin in plugins if type(plugin).prefer is not Plugin.prefer]
+    if choosing:
+        x = preferred(generate, rows, seeds, temperature, choosing, config)
+    else:
+        x = generate(temperature * RowNoise(seeds, rows.values_BHD.device).normal(*rows.values_BHD.shape[1:]), rows)
+    for plugin in plugins:
+        x = plugin.finish(x, Sampling(normalizer, rows, seeds))
+    return torch.where(rows.mask_BHD, rows.values_BHD, x)
+
+
 def preferred(generate: Generate, rows: Condition, seeds: Sequence[int], temperature: float, plugins: Sequence[Plugin],
-              config: GANConfig) -> Tensor:
+              config: Search) -> Tensor:
     """(R, H, D): of `best_of` candidates of each row the one that the plug-ins like best, then refined.
 
     The first candidate of a row is drawn from the row's own seed, and the first of equals is taken.
@@ -40,7 +79,7 @@ def liking(plugins: Sequence[Plugin], x_RHD: Tensor) -> Tensor:
 
 
 def climb(generate: Generate, rows: Condition, z: Tensor, x: Tensor, plugins: Sequence[Plugin],
-          config: GANConfig) -> Tensor:
+          config: Search) -> Tensor:
     """The best trajectory on a walk of `refine` steps up the gradient of the liking in z, from `x` = G(`z`) on.
 
     z stays on the sphere that it is drawn from: normal noise of many dimensions has about one length, and elsewhere the
