@@ -9,12 +9,13 @@ from typing import Any, cast
 import numpy as np
 from scipy.stats import trim_mean
 
-from gentraj.data import Episodes, d4rl_reference
+from gentraj.data import Episodes
 from gentraj.trajectory import Agent
 
 from .baselines import RandomAgent, WaypointController
 from .making import EnvironmentFactory, ProtocolName, environment_factory
 from .rollout import Rollout, rollout
+from .scores import locomotion_task, normalised
 
 RESAMPLES = 10_000
 BASELINE_ENVS = 8  # the baselines gain nothing from more, and an environment takes 50 ms to make
@@ -35,17 +36,17 @@ class EvaluationConfig:
     protocol: ProtocolName = "random-goal"
     """random-goal: a random goal that stays; d4rl-single-goal: D4RL's fixed goal of each maze, for its score."""
     baselines: bool = True
-    """Whether the data-collecting controller and a random agent run on the same starts and goals."""
+    """Whether the data-collecting controller of a maze and a random agent run on the same starts and goals."""
 
 
 def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
              goal_dims: Sequence[int] = (), progress: bool = True) -> tuple[dict[str, Any], Episodes]:
     """Runs the agent in `env` (`environment_factory` says what that may be).
 
-    Returns what evaluation.json holds, and the agent's episodes as a dataset. Latencies are in milliseconds, hits in
-    environment steps. What is not defined is None: D4RL's score outside its single-goal protocol, Minari's outside the
-    random-goal one, both on a map they do not know, the median first hit where most episodes have none. `protocol` is
-    named where it is not random-goal.
+    Returns what evaluation.json holds of it, and the agent's episodes as a dataset. Latencies are in milliseconds, hits
+    in environment steps. What is not defined is None: the scores that `normalised` leaves out, the median first hit
+    where most episodes have none, all that is about goals in locomotion. `protocol` is named where it is not
+    random-goal.
     """
     factory = environment_factory(config.env_id or env, protocol=config.protocol)
     played = rollout(agent, factory, config.episodes, config.seed, config.num_envs, obs_keys=obs_keys,
@@ -80,16 +81,15 @@ def baselines(factory: EnvironmentFactory) -> dict[str, Agent]:
 def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> dict[str, Any]:
     """The scores of a rollout. `return_ci95` is the 95 % bootstrap interval of the mean over episodes."""
     first_hit, mean = float(np.median(played.first_hit)), float(played.returns.mean())
-    task, single = factory.task, factory.protocol == "d4rl-single-goal"
-    usual = task is not None and factory.max_episode_steps == (task.d4rl_steps if single else task.max_episode_steps)
+    goals = {"success_rate": float(played.success.mean()),
+             "first_hit_median": first_hit if np.isfinite(first_hit) else None,
+             "time_at_goal_mean": float(played.time_at_goal.mean())}
+    if locomotion_task(factory) is not None:  # every step of it that earns something would be a success
+        goals = dict.fromkeys(goals)
     return {"return_mean": mean,
             "return_iqm": float(trim_mean(played.returns, 0.25)),
             "return_ci95": bootstrap_interval(played.returns, seed),
-            "success_rate": float(played.success.mean()),
-            "first_hit_median": first_hit if np.isfinite(first_hit) else None,
-            "time_at_goal_mean": float(played.time_at_goal.mean()),
-            "score_d4rl": _score(mean, d4rl_reference(task.d4rl_id)) if task and usual and single else None,
-            "score_minari": _score(mean, task.minari_reference) if task and usual and not single else None}
+            **goals, **normalised(mean, factory)}
 
 
 def _costs(played: Rollout) -> dict[str, float | None]:
@@ -104,7 +104,3 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0) -> list[float]:
     """[low, high]: where 95 % of the means of samples drawn with replacement lie."""
     means = np.random.default_rng(seed).choice(values, (RESAMPLES, len(values))).mean(1)
     return [float(bound) for bound in np.percentile(means, [2.5, 97.5])]
-
-
-def _score(mean: float, reference: tuple[float, float] | None) -> float | None:
-    return None if reference is None else 100 * (mean - reference[0]) / (reference[1] - reference[0])

@@ -20,24 +20,28 @@ if TYPE_CHECKING:
     from .runs import Run
 
 EVALUATION = "evaluation.json"
-AGENTS = ("controller", "random")  # whose scores stand beside the planner's
+YARDSTICKS = ("behaviour", "controller", "random")  # the data's own return, and agents, beside the run's
 PROTOCOL = ("episodes", "seeds", "protocol")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 INTRO = """# {name}
 
-A generative model of trajectories for control, trained for {step} steps with gentraj.
+{what}, trained for {step} steps with gentraj.
 
 ```python
 import gentraj
 
 run = gentraj.from_pretrained({name!r})  # this folder, or OWNER/NAME on the hub
-x_BNHD = run.model.sample(gentraj.Condition.unknown(run.model.spec), num_samples=16)
+{use}
 ```
 
 The commands take the folder as well: `gentraj evaluate FOLDER`, `gentraj report FOLDER`. It holds the weights without
-the state of the optimisers, and in reference.safetensors {windows} windows of the training data, which calibrate the
+the state of the optimisers, and in reference.safetensors {windows} windows of the training data, which calibrate a
 planner's trust in its plans."""
+WORDS = {  # what a run is, its use in a line of Python, its tag: by the part that gives it its name
+    "model": ("A generative model of trajectories for control",
+              "x_BNHD = run.model.sample(gentraj.Condition.unknown(run.model.spec), num_samples=16)", "planning"),
+    "policy": ("A policy", "agent = run.agent(action_space)  # agent.act(obs_BO, goal_BG) is (B, A)", "policy")}
 SCORES = """Closed loop in {env}, {episodes} episodes. Returns are native and unlatched, the interval is a 95 %
 bootstrap interval of the mean over episodes. The figures are those of evaluation.json{step}."""
 FIGURES = "As they lay in the run's folder; `gentraj report` draws them anew."
@@ -55,8 +59,9 @@ class Card(NamedTuple):
 
 def model_card(run: Run, card: Card) -> str:
     """YAML front matter (library, tags, datasets, `model-index` with the scores) and text in Markdown."""
-    text = [INTRO.format(name=card.name, step=run.step, windows=len(run.reference.x_BHD)), "## Model", _model(run),
-            "## Scores", _scores(card.scores) if card.scores else card.note]
+    what, use, _ = WORDS[run.config.MAIN]
+    intro = INTRO.format(name=card.name, step=run.step, windows=len(run.reference.x_BHD), what=what, use=use)
+    text = [intro, "## Model", _model(run), "## Scores", _scores(card.scores) if card.scores else card.note]
     if losses := {key: value for key, value in card.metrics.items() if key.endswith("loss")}:
         text += [f"## Training\n\nMeans of the last logged row, step {card.metrics['step']}.",
                  _table(("loss", "value"), losses.items())]
@@ -118,9 +123,9 @@ def _scalar(value: Any) -> str:
 
 
 def _front_matter(run: Run, card: Card) -> dict[str, Any]:
-    kind = type(run.model).__name__.lower()
-    facts: dict[str, Any] = {"library_name": "gentraj", "pipeline_tag": "reinforcement-learning",
-                             "tags": ["gentraj", kind, "trajectories", "planning", "offline-reinforcement-learning"],
+    tags = ["gentraj", type(run.main).__name__.lower(), "trajectories", WORDS[run.config.MAIN][-1],
+            "offline-reinforcement-learning"]
+    facts: dict[str, Any] = {"library_name": "gentraj", "pipeline_tag": "reinforcement-learning", "tags": tags,
                              "datasets": [name for name in dataset_names(run.config.dataset) if HUB_ID.fullmatch(name)]}
     if not card.scores:
         return facts
@@ -136,23 +141,26 @@ def _front_matter(run: Run, card: Card) -> dict[str, Any]:
 
 
 def _model(run: Run) -> str:
-    spec, env = run.model.spec, json.loads(run.data.env)["id"] if run.data.env else None
-    rows = {"kind": type(run.model).__name__, "datasets": ", ".join(dataset_names(run.config.dataset)),
-            "environment of the data": env, "rows of a trajectory": spec.horizon,
-            "environment steps between rows": spec.stride, "width of an observation": run.data.obs_dim,
-            "width of an action": run.data.act_dim, "actions in a trajectory": spec.act_dim > 0,
-            "parts": ", ".join(run.parts),
-            "parameters trained": parameters_trained(run.model),
+    env = json.loads(run.data.env)["id"] if run.data.env else None
+    rows = {**run.config.facts(run.parts), "datasets": ", ".join(dataset_names(run.config.dataset)),
+            "environment": env, "width of an observation": run.data.obs_dim, "width of an action": run.data.act_dim,
+            "parts": ", ".join(run.parts), "parameters trained": parameters_trained(run.main),
             "training steps": run.step, "seed": run.config.training.seed}
     return _table(("setting", "value"), rows.items())
 
 
 def _scores(scores: Mapping[str, Any]) -> str:
-    rows = [(key, value, *((scores.get(agent) or {}).get(key) for agent in AGENTS))
-            for key, value in scores.items() if key not in (*AGENTS, "env_id", "episodes", "step")]
     step = f", made at step {scores['step']}" if "step" in scores else ", which does not say at which step it was made"
     about = SCORES.format(env=_cell(scores.get("env_id")), episodes=_cell(scores.get("episodes")), step=step)
-    return f"{about}\n\n{_table(('measure', 'planner', *AGENTS), rows)}"
+    return f"{about}\n\n{_table(*score_rows(scores, ('env_id', 'episodes', 'step')))}"
+
+
+def score_rows(scores: Mapping[str, Any], but: Sequence[str]) -> tuple[list[str], list[tuple]]:
+    """The columns and rows of a table of what evaluation.json holds, but for some keys, beside the yardsticks."""
+    beside = [name for name in YARDSTICKS if name in scores and (scores[name] or name != "behaviour")]
+    rows = [(key, value, *((scores[name] or {}).get(key) for name in beside))
+            for key, value in scores.items() if key not in (*YARDSTICKS, *but, "agent")]
+    return ["measure", scores.get("agent", "planner"), *beside], rows
 
 
 def _table(columns: Sequence[str], rows: Any) -> str:

@@ -1,12 +1,21 @@
-"""Presets: a literal dict of run settings. Adding a task is one line here."""
+"""Presets: literal dicts of run settings. Adding a task or a policy is one line here."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from agents.bc import BCConfig
+from agents.diffusion_ql import DiffusionQLConfig
+from agents.fql import FQLConfig
+from agents.generators import DIFFUSION, FLOW, GAN, GAUSSIAN
+from agents.idql import IDQLConfig
+from agents.iql import IQLConfig
 from agents.planner import PlannerConfig
+from agents.policies import PolicyConfig
+from agents.swift import SwiftConfig
+from agents.td3bc import TD3BCConfig
 
-from .runs import RunConfig
+from .parts import AnyRunConfig, PolicyRunConfig, RunConfig
 from .training import TrainingConfig
 
 # The observation is (x, y, vx, vy); everything else about a maze comes from its data.
@@ -15,12 +24,40 @@ POINTMAZE = RunConfig(planner=PlannerConfig(replan=32, rest_dims=(2, 3), hold_ra
                       training=TrainingConfig(steps=8_000))
 LONG = replace(POINTMAZE, training=TrainingConfig(steps=10_000))
 
-PRESETS: dict[str, RunConfig] = {
-    "pointmaze": POINTMAZE,
-    "pointmaze-open": replace(POINTMAZE, dataset="gentraj/pointmaze/open-v0"),
-    "pointmaze-umaze": replace(POINTMAZE, dataset="gentraj/pointmaze/umaze-v0"),
-    "pointmaze-medium": replace(LONG, dataset="gentraj/pointmaze/medium-v0"),
-    "pointmaze-large": replace(LONG, dataset="gentraj/pointmaze/large-v0"),
+PLANNERS: dict[str, tuple[str, RunConfig]] = {
+    "pointmaze": ("a planner for any PointMaze dataset: give --dataset", POINTMAZE),
+    "pointmaze-open": ("PointMaze without walls", replace(POINTMAZE, dataset="gentraj/pointmaze/open-v0")),
+    "pointmaze-umaze": ("PointMaze's smallest maze", replace(POINTMAZE, dataset="gentraj/pointmaze/umaze-v0")),
+    "pointmaze-medium": ("PointMaze's medium maze", replace(LONG, dataset="gentraj/pointmaze/medium-v0")),
+    "pointmaze-large": ("PointMaze's large maze", replace(LONG, dataset="gentraj/pointmaze/large-v0")),
 }
 
-DEMO = replace(PRESETS["pointmaze-umaze"], training=TrainingConfig(steps=3_000))
+POLICIES: dict[str, tuple[str, PolicyConfig]] = {
+    "bc-gaussian": ("behaviour cloning by a normal distribution", BCConfig(GAUSSIAN)),
+    "bc-diffusion": ("behaviour cloning by a diffusion model", BCConfig(DIFFUSION)),
+    "bc-flow": ("behaviour cloning by a rectified flow", BCConfig(FLOW)),
+    "bc-gan": ("behaviour cloning by a conditional GAN, in one call", BCConfig(GAN)),
+    "diffusion-policy": ("behaviour cloning of chunks of actions by a diffusion model",
+                         BCConfig(DIFFUSION, chunk=8, execute=4)),
+    "iql": ("values by expectiles of the data; copies the better actions more", IQLConfig()),
+    "td3bc": ("an actor that climbs its value and stays near the data", TD3BCConfig()),
+    "diffusion-ql": ("a diffusion model of actions that climbs its value while it learns", DiffusionQLConfig()),
+    "idql": ("the best, by IQL's values, of what a diffusion model draws", IDQLConfig()),
+    "fql": ("a flow of the data's actions and a one-step student that climbs its value", FQLConfig()),
+    "swift": ("ours: the best of a student's draws, of a flow that copies the better actions more", SwiftConfig()),
+    "gan-critic": ("a conditional GAN of actions that climbs its value while it learns", DiffusionQLConfig(GAN)),
+}
+
+PRESETS: dict[str, AnyRunConfig] = {
+    **{name: config for name, (_, config) in PLANNERS.items()},
+    **{name: PolicyRunConfig(policy=policy) for name, (_, policy) in POLICIES.items()},
+}
+
+DEMO = replace(PLANNERS["pointmaze-umaze"][1], training=TrainingConfig(steps=3_000))
+
+
+def listing() -> str:
+    """What there is, a line each."""
+    groups = {"planners": PLANNERS, "policies, which need --dataset": POLICIES}
+    return "\n\n".join("\n".join([f"{title}:", *(f"  {name:18} {about}" for name, (about, _) in group.items())])
+                       for title, group in groups.items())

@@ -5,100 +5,77 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import safetensors.torch
 import torch
 
-from agents.arrival import Arrival, ArrivalConfig
-from agents.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from agents.arrival import Arrival
 from agents.planner import Planner, PlannerConfig
-from agents.trust import Trust
-from envs.advice import horizon_advice
+from envs.making import environment_factory
 from envs.pointmaze import make_missing
+from envs.scores import DataReturns
+from envs.vector import VectorEnvironment
 
 from . import checkpoint, training
 from .config import from_json, read_json, to_json
-from .data import ContextConfig, Episodes, Windows, load_episodes
+from .data import Episodes, Windows, concatenate, load_episodes
 from .files import write_file
 from .generation import Guidance
-from .models import FAMILIES, MODELS, Model, ModelConfig
-from .normalize import Normalizer
+from .models import Model
+from .parts import AnyRunConfig, DataFacts, Part, PolicyRunConfig, RunConfig
 from .randomness import fold
 from .state import restore_module
-from .training import TrainingConfig, check_same
-from .trajectory import Batch, TrajectorySpec
+from .training import check_same
+from .trajectory import Agent, Batch
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
+__all__ = ["AnyRunConfig", "DataFacts", "Part", "PolicyRunConfig", "Run", "RunConfig", "build", "load", "load_episodes",
+           "make_missing", "read_config", "resolve", "train"]
+
 CONFIG, REFERENCE = "config.json", "reference.safetensors"
-Part = Model | InverseDynamics | Arrival
-CONTEXT_WINDOWS = 4096  # give the statistics of the contexts
 REFERENCE_WINDOWS = 512  # of the training data: they calibrate trust, and are drawn beside samples
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """Everything that decides a run. What is None is chosen from the data when training starts, and written down."""
-
-    dataset: str = ""
-    """A Minari id, a D4RL id, or a file (.hdf5 of D4RL's layout, .npz of gentraj or OGBench); '+' joins several."""
-    horizon: int | None = None
-    """Rows of a trajectory."""
-    stride: int | None = None
-    """Environment steps between two rows."""
-    joint: bool = False
-    """Trajectories of observations and actions; else of observations, with inverse dynamics."""
-    stitch: bool = True
-    """Join episodes that continue each other: one endless run that was cut at its goals."""
-    context: ContextConfig = field(default_factory=ContextConfig)
-    """What the model is told beside the trajectory, to be asked for when it samples."""
-    model: ModelConfig = FAMILIES["diffusion"]
-    inverse: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
-    arrival: ArrivalConfig = field(default_factory=ArrivalConfig)
-    planner: PlannerConfig = field(default_factory=PlannerConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-
-    def __post_init__(self) -> None:
-        if self.planner.actions == "joint" and not self.joint:
-            raise ValueError("planner.actions is 'joint', and the model would have no actions; set joint too")
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """What a run must remember of its data to be used without it."""
-
-    obs_dim: int
-    act_dim: int
-    context_dim: int
-    goal_dims: tuple[int, ...]
-    obs_keys: tuple[str, ...]
-    env: str | None
-    """Gymnasium's EnvSpec as JSON."""
-
-    @classmethod
-    def of(cls, episodes: Episodes, context: ContextConfig) -> DataFacts:
-        return cls(episodes.obs_dim, episodes.act_dim, context.width(episodes), episodes.goal_dims, episodes.obs_keys,
-                   episodes.env)
-
-
-@dataclass(frozen=True)
 class Run:
-    """A trained run. `model` samples trajectories, `planner(action_space)` acts."""
+    """A trained run of a planner or of a policy: `agent(action_space)` acts, `model` samples trajectories."""
 
     folder: Path
-    config: RunConfig
+    config: AnyRunConfig
     data: DataFacts
     parts: Mapping[str, Part]
     reference: Batch
     step: int
 
     @property
+    def main(self) -> Part:
+        """The part that all others serve: a planner's model, or the policy."""
+        return self.parts[self.config.MAIN]
+
+    @property
     def model(self) -> Model:
-        return cast(Model, self.parts["model"])
+        """The generator. That of a policy makes actions of states, both in the policy's own normalised units.
+
+        Raises ValueError for a policy without one.
+        """
+        model = getattr(self.main, "model", None) if self.config.MAIN == "policy" else self.main
+        if model is None:
+            raise ValueError(f"{self.folder} is a policy ({self.config.kind}) without a trajectory model; evaluate it "
+                             "with gentraj evaluate")
+        return cast(Model, model)
+
+    @property
+    def planning(self) -> PlannerConfig:
+        """How it plans. Raises ValueError for a policy, which has no trajectories to show or to measure."""
+        if not isinstance(self.config, RunConfig):
+            raise ValueError(f"{self.folder} is a policy ({self.config.kind}), which acts and plans no trajectories; "
+                             "evaluate it with gentraj evaluate")
+        return self.config.planner
 
     def save_pretrained(self, folder: Path | str) -> Path:
         """As `gentraj.hub.save_pretrained`, which `gentraj.from_pretrained` loads."""
@@ -106,13 +83,16 @@ class Run:
 
         return save_pretrained(self, folder)
 
+    def agent(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None) -> Agent:
+        """What acts in that action space. A planner has its own settings by default, and `guide` shapes its plans.
+
+        Raises ValueError where either is given to a policy.
+        """
+        return self.config.agent(self.parts, self.reference, action_space, config, guide)
+
     def planner(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None) -> Planner:
-        """The planner of this run for that action space, with its own settings by default; `guide` shapes its plans."""
-        inverse, arrival = cast(InverseDynamics, self.parts.get("inverse")), cast(Arrival, self.parts.get("arrival"))
-        config = config or self.config.planner
-        trust = Trust(self.model, self.reference, config.trust) if config.arrival == "earliest" else None
-        return Planner(self.model, config, action_space.low, action_space.high, trust=trust, inverse=inverse,
-                       arrival=arrival, guide=guide)
+        """`agent` of a planner's run. Raises ValueError for a policy."""
+        return cast(Planner, self.agent(action_space, config or self.planning, guide))
 
     def likeliest_arrival(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor) -> torch.Tensor:
         """(B,) the row at which the goal is most probably reached; the last one without an arrival network."""
@@ -125,27 +105,32 @@ class Run:
 class _RunFile:
     """What config.json holds."""
 
-    run: RunConfig
+    run: AnyRunConfig
     data: DataFacts
     reference_sha256: str
 
 
-def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
+def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
           progress: bool = True) -> Run:
     """Trains all parts of a run and returns it, loaded from its folder. A task's own dataset is recorded if missing.
 
     A resumed run may have another planner and, of the training's settings, those that may change; they are kept.
 
-    Raises `DataError` for bad data and what `gentraj.training.train` raises.
+    Raises `DataError` for bad data, ValueError for an `env_id` that there is not or that the data do not fit, and what
+    `gentraj.training.train` raises.
     """
-    folder, episodes = Path(folder), load_episodes([make_missing(name) for name in config.dataset.split("+")])
-    episodes = episodes.stitched() if config.stitch else episodes
-    config, data = resolve(config, episodes), DataFacts.of(episodes, config.context)
+    if config.env_id is not None:
+        environment_factory(config.env_id)  # a name that is wrong is told before data are read or recorded
+    folder, (episodes, returns) = Path(folder), read_data(config)
+    config = resolve(config, episodes)
+    data = DataFacts.of(episodes, config.context, config.env_id, returns)
+    if config.env_id is not None:
+        check_fit(data, config.env_id)
     parts = build(config, data, episodes)
 
     def prepare() -> None:
-        seed, model = config.training.seed, cast(Model, parts["model"])
-        reference = Windows(episodes, model.spec).batch(0, fold(seed, 1), REFERENCE_WINDOWS)
+        seed, main = config.training.seed, parts[config.MAIN]
+        reference = Windows(episodes, main.spec).batch(0, fold(seed, 1), REFERENCE_WINDOWS)
         windows = safetensors.torch.save({"x": reference.x_BHD, "mask": reference.mask_BHD})
         write_file(folder / REFERENCE, windows)
         file = _RunFile(config, data, hashlib.sha256(windows).hexdigest())
@@ -154,6 +139,13 @@ def train(config: RunConfig, folder: Path | str, *, resume: bool = False, device
     training.train(parts, episodes, config.training, folder, meta=_trained(config, data), resume=resume, device=device,
                    progress=progress, contexts=config.context, prepare=prepare)
     return load(folder, device=device)
+
+
+def read_data(config: AnyRunConfig) -> tuple[Episodes, list[DataReturns]]:
+    """What a run is trained on, and what the episodes of each of its datasets earned as they were recorded."""
+    datasets = [load_episodes(make_missing(name)) for name in config.dataset.split("+")]
+    joined = concatenate(datasets)
+    return joined.stitched() if config.stitch else joined, list(map(DataReturns.of, datasets))
 
 
 def load(folder: Path | str, *, step: int | None = None, device: torch.device | None = None) -> Run:
@@ -174,7 +166,7 @@ def load(folder: Path | str, *, step: int | None = None, device: torch.device | 
     return Run(folder, config, data, parts, reference.to(device) if device else reference, saved.step)
 
 
-def read_config(folder: Path) -> tuple[RunConfig, DataFacts]:
+def read_config(folder: Path) -> tuple[AnyRunConfig, DataFacts]:
     """The settings of a run folder. Raises `NothingSaved` or `ConfigError`."""
     file = _read(folder)
     return file.run, file.data
@@ -200,60 +192,28 @@ def read_reference(path: Path, sha256: str) -> Batch:
     return Batch(tensors["x"], tensors["mask"])
 
 
-def resolve(config: RunConfig, episodes: Episodes) -> RunConfig:
+def check_fit(data: DataFacts, env: str) -> None:
+    """Raises ValueError for an environment of other observations or actions than the data's."""
+    envs = VectorEnvironment(environment_factory(env), 1, data.obs_keys)
+    envs.close()
+    if (envs.obs_dim, envs.act_dim) != (data.obs_dim, data.act_dim):
+        raise ValueError(f"the data have observations of width {data.obs_dim} and actions of {data.act_dim}, but "
+                         f"{envs.env_id} has {envs.obs_dim} and {envs.act_dim}; name the environment of the data")
+
+
+def resolve(config: AnyRunConfig, episodes: Episodes) -> AnyRunConfig:
     """The config with everything the data decide filled in."""
-    horizon, stride = horizon_advice(episodes.env)
-    goal_dims = config.model.mix.goal_dims or episodes.goal_dims
-    mix = replace(config.model.mix, goal_dims=goal_dims)
-    planner = replace(config.planner, goal_dims=goal_dims, actions="joint" if config.joint else "inverse")
-    if not goal_dims:  # then there is nothing to come to rest at
-        planner = replace(planner, rest_dims=())
-    if any(not 0 <= dim < episodes.obs_dim for dim in planner.rest_dims):
-        raise ValueError(f"planner.rest_dims are {planner.rest_dims}; entries of an observation of width "
-                         f"{episodes.obs_dim} are expected")
-    return replace(config, horizon=horizon if config.horizon is None else config.horizon,
-                   stride=stride if config.stride is None else config.stride,
-                   model=config.model.with_mix(mix), planner=planner)
+    return config.resolve(episodes)
 
 
-def build(config: RunConfig, data: DataFacts, episodes: Episodes | None = None) -> dict[str, Part]:
+def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = None) -> dict[str, Part]:
     """The parts of a resolved config, with the statistics of `episodes` or with room to load saved ones into."""
-    if config.horizon is None or config.stride is None:
-        raise ValueError("the horizon or the stride is not chosen yet; call resolve(config, episodes) first")
-    spec = TrajectorySpec(data.obs_dim, data.act_dim if config.joint else 0, config.horizon, config.stride)
     with torch.random.fork_rng(devices=()):  # torch draws initial weights from its global generator, left as it was
         torch.default_generator.manual_seed(fold(config.training.seed))
-        return _parts(spec, config, data, episodes)
+        return config.build(data, episodes)
 
 
-def _parts(spec: TrajectorySpec, config: RunConfig, data: DataFacts, episodes: Episodes | None) -> dict[str, Part]:
-    def normalizer(kind: str, act_dim: int) -> Normalizer:
-        if episodes is None:
-            return Normalizer.identity(data.obs_dim + act_dim)
-        return Normalizer.fit(kind, [episodes.obs, episodes.act] if act_dim else [episodes.obs])
-
-    context = _context_normalizer(spec, config, data, episodes)
-    model = MODELS[type(config.model)](spec, config.model, normalizer(config.model.normalizer, spec.act_dim), context)
-    parts: dict[str, Part] = {"model": model}
-    if not config.joint:
-        parts["inverse"] = (InverseDynamics.blank(data.obs_dim, data.act_dim, config.inverse) if episodes is None
-                            else InverseDynamics.fit(episodes, config.inverse))
-    if goal_dims := config.model.mix.goal_dims:
-        parts["arrival"] = Arrival(replace(spec, act_dim=0), goal_dims, config.arrival, normalizer("limits", 0))
-    return parts
-
-
-def _context_normalizer(spec: TrajectorySpec, config: RunConfig, data: DataFacts,
-                        episodes: Episodes | None) -> Normalizer | None:
-    if not data.context_dim:
-        return None
-    if episodes is None:
-        return Normalizer.identity(data.context_dim)
-    sample = Windows(episodes, spec, config.context).batch(0, fold(config.training.seed, 2), CONTEXT_WINDOWS)
-    return Normalizer.fit("gaussian", [cast(torch.Tensor, sample.context_BC).numpy()])
-
-
-def _trained(config: RunConfig, data: DataFacts) -> dict[str, Any]:
+def _trained(config: AnyRunConfig, data: DataFacts) -> dict[str, Any]:
     """What checkpoints depend on: not the planner, nor where the data lie (they have a hash)."""
-    run = {key: value for key, value in to_json(config).items() if key not in ("planner", "training", "dataset")}
-    return {"run": run, "data": to_json(data)}
+    run = {key: value for key, value in to_json(config).items() if key not in config.MAY_CHANGE}
+    return {"run": run, "data": to_json(replace(data, returns=()))}

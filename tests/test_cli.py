@@ -22,8 +22,7 @@ COMMANDS = [["demo"], ["train"], ["sample"], ["evaluate"], ["measure"], ["compar
             ["data", "inspect"], ["data", "import"], ["data", "make"]]
 KEYS = ["env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate", "first_hit_median",
         "time_at_goal_mean", "score_d4rl", "score_minari", "latency_ms_p50", "latency_ms_p99",
-        "network_calls_per_decision", "controller", "random", "step",
-        "sampling"]
+        "network_calls_per_decision", "controller", "random", "behaviour", "agent", "step", "sampling"]
 
 
 @pytest.fixture
@@ -172,8 +171,13 @@ def test_scores_go_where_they_are_told_and_have_the_promised_keys(small_run: Pat
     assert scores["env_id"] == "PointMaze_UMaze-v3" and scores["episodes"] == 2
     for agent in (scores, scores["controller"], scores["random"]):
         assert {"return_mean", "success_rate"} <= agent.keys()
-    table = capsys.readouterr().out
-    assert all(key in table for key in KEYS[3:-4]) and "planner        controller            random" in table
+    assert scores["agent"] == "planner, diffusion"
+    assert scores["behaviour"] is None  # the data are an endless run, which is no episode
+    table, err = capsys.readouterr()
+    assert "no score of the data's behaviour: the data's episodes are not whole ones of PointMaze_UMaze-v3" in err
+    assert table.splitlines()[1].split() == ["planner,", "diffusion", "controller", "random"]
+    shown = [key for key in KEYS[3:-6] if any((a or {}).get(key) is not None for a in (scores, scores["controller"]))]
+    assert [line.split()[0] for line in table.splitlines()[2:]] == shown
 
 
 def test_a_rollout_is_a_dataset(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

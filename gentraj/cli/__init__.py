@@ -18,8 +18,8 @@ Generative models of trajectories for control.
 
   gentraj demo                                 the whole way on PointMaze-UMaze: data, training, score, report
   gentraj data list|inspect|import|make        offline datasets
-  gentraj train PRESET [--run-dir DIR]         train the models of a planner; --resume DIR goes on
-  gentraj sample RUN --out FILE                trajectories from a trained run
+  gentraj train PRESET [--run-dir DIR]         train a planner or a policy; --resume DIR goes on
+  gentraj sample RUN --out FILE                trajectories of a planner's model, actions of a policy's
   gentraj evaluate RUN                         the closed-loop score in the run's environment
   gentraj measure RUN [--dataset ID]           how good its trajectories are, beside data
   gentraj report RUN                           figures and one self-contained page

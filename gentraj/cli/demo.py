@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     config = replace(DEMO, training=replace(DEMO.training, steps=args.steps, seed=args.seed))
     run = train(config, args.run_dir, resume=has_checkpoints(args.run_dir), device=pick_device(args.device))
     say(f"trained; {time.monotonic() - began:.0f} s so far. Evaluating {args.episodes} episodes")
-    scores = score(run, EvaluationConfig(episodes=args.episodes, seed=args.seed), run.config.planner)
+    scores = score(run, EvaluationConfig(episodes=args.episodes, seed=args.seed))
     page = make_report(run)
     print(table(scores))
     print(f"report: {page} ({time.monotonic() - began:.0f} s in all)")

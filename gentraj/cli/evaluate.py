@@ -12,11 +12,12 @@ import tyro
 from agents.planner import Planner, PlannerConfig
 from envs.evaluation import EvaluationConfig, evaluate
 from envs.making import environment_factory
+from envs.scores import score_behaviour
 
 from ..data import save_minari
 from ..data.minari_writer import check_new_id
 from ..files import write_file
-from ..model_card import EVALUATION
+from ..model_card import EVALUATION, YARDSTICKS
 from ..report_page import show
 from ..runs import CONFIG, Run, load, read_config
 from .common import RunFolder, check_output, pick_device, say
@@ -25,15 +26,17 @@ from .sampling import SamplingOptions
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Run the planner of a trained run in its environment, closed loop, and write an honest score.
+    """Run a trained planner or policy in its environment, closed loop, and write an honest score.
 
-    Examples: gentraj evaluate runs/demo --episodes 100; gentraj evaluate runs/demo --protocol d4rl-single-goal
+    Examples: gentraj evaluate runs/demo --episodes 100; gentraj evaluate runs/demo --protocol d4rl-single-goal;
+    gentraj evaluate runs/iql --episodes 20
     """
 
     run: RunFolder
     """A run folder."""
     config: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluationConfig)
-    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    planner: Annotated[PlannerConfig | None, tyro.conf.AvoidSubcommands] = None
+    """Of a planner's run only."""
     sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(default_factory=SamplingOptions)
     out: Path | None = None
     """File for the scores; RUN/evaluation.json by default."""
@@ -54,13 +57,14 @@ def main(argv: list[str]) -> None:
 
 
 def _defaults(folder: Path | None) -> Evaluate:
-    """With the planner's settings of that run."""
-    return Evaluate(tyro.MISSING, planner=read_config(folder)[0].planner if folder else PlannerConfig())
+    """With the planner's settings of that run, where it is a planner's."""
+    planner = getattr(read_config(folder)[0], "planner", None) if folder else PlannerConfig()
+    return Evaluate(tyro.MISSING, planner=planner)
 
 
-def score(run: Run, config: EvaluationConfig, planner: PlannerConfig, out: Path | None = None,
+def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None, out: Path | None = None,
           save_rollout: str | None = None) -> dict[str, Any]:
-    """Evaluates and writes the scores; returns them."""
+    """Evaluates and writes the scores; returns them. `planner` are settings for a planner's run alone."""
     env = config.env_id or run.data.env
     if env is None:
         raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
@@ -68,35 +72,47 @@ def score(run: Run, config: EvaluationConfig, planner: PlannerConfig, out: Path 
     check_output(path, "--out")  # before the work, as all that follows
     if save_rollout is not None:
         check_new_id(save_rollout)
-    agent = make_planner(run, env, planner)
+    agent, factory = run.agent(action_space(run, env), planner), environment_factory(env, protocol=config.protocol)
     scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
-    # How it was sampled, which may differ from what the run's settings say.
-    scores |= {"step": run.step, "sampling": run.model.sampling(planner.steps)}
+    behaviour, why_none = score_behaviour(run.data.returns, run.data.env, factory)
+    if behaviour is None:
+        say(f"no score of the data's behaviour: {why_none}")
+    # How it was sampled may differ from what the run's settings say.
+    steps = None if run.config.MAIN == "policy" else (planner or run.planning).steps
+    sampling = None if run.config.generator is None else run.model.sampling(steps)
+    scores |= {"behaviour": behaviour, "agent": run.config.kind, "step": run.step, "sampling": sampling}
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
     say(f"scores in {path}")
     if save_rollout is not None:
-        save_minari(played, save_rollout, description=f"rollout of the planner of {run.folder.name}")
+        save_minari(played, save_rollout, description=f"rollout of {run.config.kind} of {run.folder.name}")
         say(f"episodes in {save_rollout}")
     return scores
 
 
-def make_planner(run: Run, env: str, planner: PlannerConfig | None = None) -> Planner:
-    """The run's planner, with the action space of that environment. Raises ValueError for one of another width."""
+def action_space(run: Run, env: str) -> Any:
+    """Of that environment. Raises ValueError for one of another width than the run's."""
     made = environment_factory(env)()
     made.close()
     if getattr(made.action_space, "shape", None) != (run.data.act_dim,):
         raise ValueError(f"{run.folder}: was trained on actions of width {run.data.act_dim}, but the action space of "
                          f"{made.spec.id} is {made.action_space}; train on data of this environment")
-    return run.planner(made.action_space, planner or run.config.planner)
+    return made.action_space
+
+
+def make_planner(run: Run, env: str, planner: PlannerConfig | None = None) -> Planner:
+    """The run's planner, with the action space of that environment. Raises ValueError for one of another width."""
+    return run.planner(action_space(run, env), planner)
 
 
 def table(scores: dict[str, Any]) -> str:
-    """The scores beside those of the controller and of a random agent, as text."""
-    columns = {"planner": scores, "controller": scores["controller"], "random": scores["random"]}
-    named = (*columns, "env_id", "episodes", "seeds", "protocol", "step", "sampling")
-    keys = [key for key in scores if key not in named]
-    head = f"{scores['env_id']}, {scores.get('protocol', 'random-goal')} protocol, {scores['episodes']} episodes"
-    lines = [f"{'':28}" + "".join(f"{name:>18}" for name in columns)]
+    """What is defined of the scores, beside those of the data, the controller and a random agent, as text."""
+    columns = {scores["agent"]: scores} | {name: scores[name] for name in YARDSTICKS if scores.get(name)}
+    named = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "sampling")
+    keys = [key for key in scores if key not in named and any(c.get(key) is not None for c in columns.values())]
+    width = max(18, len(scores["agent"]) + 2)
+    goals = f", {scores.get('protocol', 'random-goal')} protocol" if scores["success_rate"] is not None else ""
+    lines = [f"{scores['env_id']}{goals}, {scores['episodes']} episodes",
+             f"{'':28}" + "".join(f"{name:>{width}}" for name in columns)]
     for key in keys:
-        lines.append(f"{key:28}" + "".join(f"{show((column or {}).get(key)):>18}" for column in columns.values()))
-    return "\n".join([head, *lines])
+        lines.append(f"{key:28}" + "".join(f"{show(column.get(key)):>{width}}" for column in columns.values()))
+    return "\n".join(lines)

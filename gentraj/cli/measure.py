@@ -40,7 +40,7 @@ UNITS = {  # std: standard deviations of the data, as a root mean square over a 
 
 @dataclass(frozen=True)
 class Measure:
-    """Measure how good the trajectories of a run are, beside data: what is nearest to the column `data` is best.
+    """Measure how good a planner's trajectories are, beside data: what is nearest to the column `data` is best.
 
     One half of the windows is what all else is compared with. The other half is the column `data`, and gives the
     conditions under which as many trajectories are sampled: a perfect model would score what it scores. row_error is
@@ -82,10 +82,11 @@ def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: 
 
     The columns are "data", "start" (the first observation known) and, where there are goals, "start and goal" (the
     goal's entries of the last row too). `units` are those of each name, `left_out` says why others are not there.
-    Raises ValueError for too few trajectories or windows and what `load_episodes` raises.
+    Raises ValueError for too few trajectories or windows, for a policy, and what `load_episodes` raises.
     """
     if num < LEAST:
         raise ValueError(f"--num is {num}; at least {LEAST} trajectories are needed to compare them with data")
+    _ = run.planning  # a policy has no trajectories to measure, and says so
     windows, train = choose_windows(run, dataset, 2 * num, seed)
     num = len(windows.x_BHD) // 2
     real, other = windows.x_BHD[:num], windows.x_BHD[num : 2 * num]
@@ -132,7 +133,7 @@ def _dataset_windows(run: Run, dataset: str, most: int, seed: int) -> Batch:
 
 def conditions(run: Run, windows: Batch) -> dict[str, Condition]:
     """What is known of these windows, by name: the start, and the goal where the run has one."""
-    obs_RHO, goal_dims = run.model.spec.split(windows.x_BHD)[0], list(run.config.planner.goal_dims)
+    obs_RHO, goal_dims = run.model.spec.split(windows.x_BHD)[0], list(run.planning.goal_dims)
     unknown = replace(Condition.unknown(run.model.spec, len(obs_RHO)), context_BC=windows.context_BC)
     start = unknown.with_obs(0, obs_RHO[:, 0])
     if not goal_dims:

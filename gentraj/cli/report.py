@@ -20,13 +20,13 @@ from envs.making import environment_factory
 from envs.rollout import Rollout, rollout
 
 from .. import figures
-from ..model_card import parameters_trained, read_scores
+from ..model_card import YARDSTICKS, parameters_trained, read_scores, score_rows
 from ..report_page import Picture, Table, write_report
 from ..runs import Run, load
 from ..training_log import read_metrics
 from ..trajectory import Condition
 from .common import RunFolder, check_output, pick_device, say
-from .evaluate import make_planner
+from .evaluate import action_space
 
 PAGE = "report.html"
 EPISODES = 6
@@ -35,7 +35,7 @@ SAMPLES = 48
 
 @dataclass(frozen=True)
 class Report:
-    """Draw a run: loss, scores, samples, denoising, plans, executed paths; and report.html with all of it.
+    """Draw a run: loss, scores, executed paths, of a planner samples and plans too; and report.html with all of it.
 
     Example: gentraj report runs/demo
     """
@@ -60,9 +60,11 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     out = out or run.folder / PAGE
     drawing = Drawing(run, out.parent / "figures", seed)
     scores, note = read_scores(run.folder, run.step, newest=run.step)
-    pictures = [drawing.loss(), drawing.scores(scores, note), drawing.samples(), *drawing.denoising()]
+    pictures = [drawing.loss(), drawing.scores(scores, note)]
+    if run.config.MAIN == "model":  # what a policy's generator draws are actions, which lie in no plane
+        pictures += [drawing.samples(), *drawing.denoising()]
     if run.data.env is not None:
-        pictures += drawing.planning(run.data.env)
+        pictures += drawing.acting(run.data.env)
     for picture in pictures:
         if picture.image is None:
             say(f"{picture.title}: skipped, {picture.why_missing}")
@@ -86,10 +88,12 @@ class Drawing:
         return Picture("Loss", "Mean since the row before, of every trained part.", image, "nothing was logged")
 
     def scores(self, scores: dict[str, Any], note: str) -> Picture:
-        bars = {name: (s["return_mean"], *s["return_ci95"]) for name, s in
-                (("planner", scores), ("controller", scores.get("controller")), ("random", scores.get("random"))) if s}
+        each = {scores.get("agent", "planner"): scores} | {name: scores.get(name) for name in YARDSTICKS}
+        bars = {name: (s["return_mean"], *s.get("return_ci95", 2 * [s["return_mean"]])) for name, s in each.items()
+                if s}
         image = figures.plot_scores(bars, self.folder / "scores.png", "return per episode") if bars else None
-        return Picture("Scores", "Native return, mean and 95 % bootstrap interval over episodes.", image,
+        return Picture("Scores", "Native return, mean and 95 % bootstrap interval over episodes; behaviour is what "
+                       "the data's own episodes earned.", image,
                        f"{note} `gentraj evaluate` makes some.")
 
     def samples(self) -> Picture:
@@ -121,24 +125,28 @@ class Drawing:
         caption = "Six trajectories from one start, from noise to plan; colour runs from the first row to the last."
         return [Picture("Denoising", caption, strip), Picture("Denoising, step by step", caption, gif)]
 
-    def planning(self, env: str) -> list[Picture]:
+    def acting(self, env: str) -> list[Picture]:
         if not self.run.data.goal_dims:  # a free plan leads nowhere in particular, and the samples show such
             return [self._frame(env)]
-        planner = make_planner(self.run, env)
-        data = self.run.data
-        played = rollout(planner, environment_factory(env), EPISODES, self.seed, EPISODES, obs_keys=data.obs_keys,
+        agent, data = self.run.agent(action_space(self.run, env)), self.run.data
+        played = rollout(agent, environment_factory(env), EPISODES, self.seed, EPISODES, obs_keys=data.obs_keys,
                          goal_dims=data.goal_dims, record=True, progress=False)
-        return [self._paths(planner, played), self._candidates(planner, played), self._frame(env)]
+        if isinstance(agent, Planner):
+            return [self._paths(played, agent), self._candidates(agent, played), self._frame(env)]
+        return [self._paths(played), self._frame(env)]
 
-    def _paths(self, planner: Planner, played: Rollout) -> Picture:
+    def _paths(self, played: Rollout, planner: Planner | None = None) -> Picture:
         episodes = list(played.recorded or [])
         obs, goal = _first(played)
-        chosen, row = planner.propose(obs, goal, played.seeds).chosen()
-        plans = [self._plane(x[: int(r) + 1]) for x, r in zip(chosen, row, strict=True)]
+        plans, title, caption = None, "Executed paths", "The path of each episode, by the policy's own actions."
+        if planner is not None:
+            chosen, row = planner.propose(obs, goal, played.seeds).chosen()
+            plans = [self._plane(x[: int(r) + 1]) for x, r in zip(chosen, row, strict=True)]
+            title, caption = "Plans and executed paths", ("The first plan of each episode up to its arrival, and the "
+                             "path that the planner's own actions took, replanning on the way.")
         image = figures.plot_paths([e.obs[:, self.dims] for e in episodes], self._plane(obs), goal[:, :2].numpy(),
                                    self.folder / "paths.png", self.background, plans)
-        return Picture("Plans and executed paths", "The first plan of each episode up to its arrival, and the path "
-                       "that the planner's own actions took, replanning on the way.", image)
+        return Picture(title, caption, image)
 
     def _candidates(self, planner: Planner, played: Rollout) -> Picture:
         if planner.trust is None:
@@ -183,12 +191,10 @@ def _facts(run: Run, scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tables(run: Run, scores: dict[str, Any]) -> list[Table]:
-    rows = [(key, scores[key], *((scores.get(other) or {}).get(key) for other in ("controller", "random")))
-            for key in scores if key not in ("controller", "random", "step")]
-    note = "Returns are native and unlatched. The controller is the one that made the data, without noise, replanning."
-    spec = run.model.spec
-    model = [("rows of a plan", spec.horizon), ("environment steps between rows", spec.stride),
-             ("parameters trained", parameters_trained(run.model)),
-             ("sampling steps of the planner", run.config.planner.steps)]
-    tables = [Table("Model", ("setting", "value"), model)]
-    return [Table("Scores", ("measure", "planner", "controller", "random"), rows, note), *tables] if rows else tables
+    rows = [*run.config.facts(run.parts).items(), ("parameters trained", parameters_trained(run.main))]
+    tables = [Table("Model", ("setting", "value"), rows)]
+    if not scores:
+        return tables
+    note = ("Returns are native and unlatched. Behaviour are the data's own episodes; the controller is the one that "
+            "made them, without noise, replanning.")
+    return [Table("Scores", *score_rows(scores, ("step",)), note), *tables]

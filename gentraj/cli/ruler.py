@@ -34,7 +34,7 @@ class Ruler:
 
     def __post_init__(self) -> None:
         self.spec, self.scale = self.run.model.spec, metrics.fit_scale(self.real_RHD)
-        self.dims = list(self.run.config.planner.goal_dims) or list(range(self.spec.obs_dim))  # they share a unit
+        self.dims = list(self.run.planning.goal_dims) or list(range(self.spec.obs_dim))  # they share a unit
         self.factory = environment_factory(self.run.data.env) if self.run.data.env else None
         self.constraints = {name: Constraints(self.spec, [constraint])
                             for name, constraint in limits(self.run, self.real_RHD, self.factory).items()}
@@ -80,7 +80,7 @@ def limits(run: Run, real_RHD: Tensor, factory: EnvironmentFactory | None) -> di
     low_D, high_D = real_RHD.flatten(0, 1).aminmax(dim=0)
     box = lambda low, high, dims: Box(tuple(map(float, low)), tuple(map(float, high)), tuple(dims))  # noqa: E731
     made: dict[str, Constraint] = {}
-    position = run.config.planner.goal_dims
+    position = run.planning.goal_dims
     if factory and factory.maze and len(position) == 2:
         made["walls"] = Blocks(*factory.maze.wall_boxes(), dims=position)
     made["observations"] = box(low_D[: spec.obs_dim], high_D[: spec.obs_dim], range(spec.obs_dim))
@@ -114,7 +114,7 @@ def _inverse_actions(run: Run, x_RHD: Tensor) -> Tensor:
     below = tau.long().clamp(max=spec.horizon - 2)
     path_RTO = torch.lerp(x_RHD[:, below], x_RHD[:, below + 1], (tau - below)[:, None])
     act_RTA = x_RHD.new_empty(len(x_RHD), T, run.data.act_dim)
-    ahead_T = torch.arange(T, 0, -1, device=x_RHD.device).clamp(max=run.config.planner.look)
+    ahead_T = torch.arange(T, 0, -1, device=x_RHD.device).clamp(max=run.planning.look)
     for k in ahead_T.unique().tolist():
         now = (ahead_T == k).nonzero()[:, 0]
         act = inverse(path_RTO[:, now].flatten(0, 1), path_RTO[:, now + k].flatten(0, 1), k)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import numpy as np
+import torch
 import tyro
 from torch import Tensor
+
+from agents.policy import Policy
 
 from ..diffusion.composition import ClassifierFree
 from ..files import write_file
@@ -21,7 +24,9 @@ from .sampling import SamplingOptions
 
 @dataclass(frozen=True)
 class Sample:
-    """Sample trajectories from a trained run, in environment units.
+    """Sample trajectories from a planner's model, or actions from a policy's generator, in environment units.
+
+    Of a policy, --start is the observation to act in, --goal where to, and what is drawn are chunks of K actions.
 
     Example: gentraj sample runs/demo --num 64 --start 1,1 --goal -1,-1 --out plans.npz
     """
@@ -29,7 +34,7 @@ class Sample:
     run: RunFolder
     """A run folder."""
     out: Path
-    """File to write: .npz with obs (N, H, O), act (N, H, A) and stride."""
+    """File to write: .npz with obs (N, H, O), act (N, H, A) and stride; of a policy obs (N, 1, O) and act (N, K, A)."""
     num: int = 16
     """Trajectories."""
     start: str | None = None
@@ -62,18 +67,47 @@ def main(argv: list[str]) -> None:
     check_output(args.out, "--out")
     run = load(args.run, device=pick_device(args.device))
     args.sampling.apply(run)
-    guide = ClassifierFree(args.guidance) if args.guidance != 1 else None
+    obs, act, stride, said = (trajectories if run.config.MAIN == "model" else actions)(run, args)
+    write_npz(args.out, {"obs": obs.cpu().numpy(), "act": act.cpu().numpy(), "stride": np.array(stride)})
+    say(said)
+    print(args.out)
+
+
+def trajectories(run: Run, args: Sample) -> tuple[Tensor, Tensor, int, str]:
+    """Observations (N, H, O), actions (N, H, A), the steps between rows, and all that in words."""
+    guide, spec = ClassifierFree(args.guidance) if args.guidance != 1 else None, run.model.spec
     x_NHD = run.model.sample(condition(run, args), args.num, guide=guide, seed=args.seed, steps=args.steps,
                              temperature=args.temperature)[0]
-    obs, act = run.model.spec.split(x_NHD.cpu())
-    write_npz(args.out, {"obs": obs.numpy(), "act": act.numpy(), "stride": np.array(run.model.spec.stride)})
-    say(f"{args.num} trajectories of {run.model.spec.horizon} rows, {run.model.spec.stride} environment steps apart")
-    print(args.out)
+    said = f"{args.num} trajectories of {spec.horizon} rows, {spec.stride} environment steps apart"
+    return *spec.split(x_NHD), spec.stride, said
+
+
+def actions(run: Run, args: Sample) -> tuple[Tensor, Tensor, int, str]:
+    """Observation (N, 1, O), what a policy's generator draws for it (N, K, A), 1, and all that in words.
+
+    That is what a policy chooses from, or learnt from: not always what it would do. Raises ValueError where the
+    observation or the goal is missing, or more is asked for.
+    """
+    model, policy, told = run.model, cast(Policy, run.main), run.config.context.kinds
+    foreign = args.arrival is not None or args.context is not None or args.guidance != 1
+    if foreign or args.start is None or (args.goal is None) == bool(told):
+        raise ValueError(f"{run.folder} is a policy ({run.config.kind}), which is told --start"
+                         f"{' and --goal' if told else ''} and nothing else; give just that")
+    given = {option: parse_numbers(text, option)[None].to(model.device)
+             for option, text in (("--start", args.start), ("--goal", args.goal)) if text is not None}
+    for option, width in (("--start", run.data.obs_dim), ("--goal", run.data.context_dim)):
+        if option in given and given[option].shape[1] != width:
+            raise ValueError(f"{option} has {given[option].shape[1]} numbers; {width} are expected")
+    with torch.no_grad():
+        known = policy.known(policy.state(given["--start"], given.get("--goal")))
+        x_NKD = model.sample(known, args.num, seed=args.seed, steps=args.steps, temperature=args.temperature)[0]
+        act_NKA = policy.act_scale.unnormalize(policy.actions(x_NKD))
+    return given["--start"].expand(args.num, 1, -1), act_NKA, 1, f"{args.num} chunks of {policy.chunk} actions"
 
 
 def condition(run: Run, args: Sample) -> Condition:
     """Start, goal and context as given. Raises ValueError for a wrong number of numbers."""
-    spec, goal_dims = run.model.spec, list(run.config.planner.goal_dims) or list(range(run.data.obs_dim))
+    spec, goal_dims = run.model.spec, list(run.planning.goal_dims) or list(range(run.data.obs_dim))
     known = Condition.unknown(spec, device=run.model.device)
     if args.start is not None:
         start = parse_numbers(args.start, "--start")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from ..diffusion.settings import GridName, SamplerName
 from ..runs import Run
@@ -20,4 +20,5 @@ class SamplingOptions:
     """Noise added while sampling, from 0 (deterministic) to 1."""
 
     def apply(self, run: Run) -> None:
-        run.model.use(sampler=self.sampler, grid=self.grid, eta=self.eta)
+        if any(given is not None for given in astuple(self)):
+            run.model.use(sampler=self.sampler, grid=self.grid, eta=self.eta)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, replace
+from inspect import cleandoc
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,8 +14,8 @@ import tyro
 from ..checkpoint import has_checkpoints
 from ..models import FAMILIES
 from ..networks import NETWORKS
-from ..presets import PRESETS
-from ..runs import RunConfig, read_config
+from ..presets import PRESETS, listing
+from ..runs import AnyRunConfig, read_config
 from ..runs import train as train_run
 from .common import check_folder, pick_device, say
 
@@ -28,24 +29,25 @@ else:  # what the dicts hold
 
 @dataclass(frozen=True)
 class Train:
-    """Train a trajectory model and all that its planner needs, into a run folder.
+    """Train a planner or a policy, with all that it needs, into a run folder.
 
     Examples: gentraj train pointmaze-umaze --steps 3000 --run-dir runs/umaze;
     gentraj train pointmaze --dataset D4RL/pointmaze/medium-v2 --family gan; gentraj train --resume runs/umaze;
-    gentraj train pointmaze-umaze --network dit --model.path flow --model.prediction velocity --model.levels None
+    gentraj train pointmaze-umaze --network dit --model.path flow --model.prediction velocity --model.levels None;
+    gentraj train iql --dataset hopper.hdf5 --env-id Hopper-v5 --policy.expectile 0.8 --run-dir runs/iql
     """
 
-    config: Annotated[RunConfig, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
+    config: Annotated[AnyRunConfig, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
     preset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = None
-    """pointmaze-open, -umaze, -medium, -large, or pointmaze for any PointMaze dataset; options below change it."""
+    """What to train; options below change its settings. Without one, --help lists them all."""
     run_dir: Path | None = None
     """Folder of the run; runs/PRESET by default."""
     resume: Path | None = None
     """Go on with the training in this folder; its settings are those it was started with."""
     family: FamilyName | None = None
-    """The generator; its settings are then --model.*"""
+    """The generator; its settings are then --model.*, or --policy.model.* of a policy."""
     network: NetworkName | None = None
-    """The network of the generator; its settings are then --model.network.*"""
+    """The network of the generator; its settings are then --model.network.*, or --policy.model.network.*"""
     steps: int | None = None
     """Training steps; short for --training.steps."""
     seed: int | None = None
@@ -55,9 +57,10 @@ class Train:
 
 
 def main(argv: list[str]) -> None:
-    guess = PRESETS[next((word for word in argv if word in PRESETS), "pointmaze")]  # enough for --help
-    parts = option(argv, "--family"), option(argv, "--network")
-    which = tyro.cli(Train, args=argv, prog="gentraj train", default=Train(with_parts(guess, *parts)))
+    guess, parts = first_guess(argv), (option(argv, "--family"), option(argv, "--network"))
+    about = f"{cleandoc(str(Train.__doc__))}\n\n{listing()}" if guess is None else None  # else its docstring
+    which = tyro.cli(Train, args=argv, prog="gentraj train", description=about,
+                     default=Train(with_parts(guess or PRESETS["pointmaze"], *parts)))
     # Once more, now that it is known whose settings are the defaults: options may stand before the preset.
     args = tyro.cli(Train, args=argv, prog="gentraj train", default=Train(_defaults(which)))
     short = {key: value for key, value in (("steps", args.steps), ("seed", args.seed)) if value is not None}
@@ -70,7 +73,30 @@ def main(argv: list[str]) -> None:
     print(f"next: gentraj evaluate {folder}")
 
 
-def _defaults(which: Train) -> RunConfig:
+def first_guess(argv: list[str]) -> AnyRunConfig | None:
+    """Whose options may be given: those of a planner's run or a policy's, before the words are parsed.
+
+    None where nothing tells. Raises ValueError for a first word that is no preset, and what `read_config` raises.
+    """
+    if argv and not argv[0].startswith("-"):
+        return preset(argv[0])
+    if resumed := option(argv, "--resume"):
+        return read_config(Path(resumed))[0]
+    named = [(before.startswith("--") and "=" not in before, word) for before, word in pairwise(["", *argv])
+             if word in PRESETS]  # a word behind an option may be its value, such as --run-dir iql
+    return PRESETS[min(named)[1]] if named else None
+
+
+def preset(name: str) -> AnyRunConfig:
+    """Raises ValueError for a name that is none, with the nearest."""
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        raise ValueError(f"unknown preset '{name}'; known: {', '.join(PRESETS)}"
+                         + (f"; did you mean '{near[0]}'?" if near else ""))
+    return PRESETS[name]
+
+
+def _defaults(which: Train) -> AnyRunConfig:
     """The settings of the preset, or of the run that goes on. Raises ValueError unless it is one of them."""
     if (which.preset is None) == (which.resume is None):
         raise ValueError(f"give a preset ({', '.join(PRESETS)}) or --resume DIR; see gentraj train --help")
@@ -80,11 +106,7 @@ def _defaults(which: Train) -> RunConfig:
         if which.family is not None or which.network is not None:
             raise ValueError("--resume goes on with the run's own generator; leave --family and --network out")
         return read_config(which.resume)[0]
-    if which.preset not in PRESETS:
-        near = difflib.get_close_matches(str(which.preset), PRESETS, n=1)
-        raise ValueError(f"unknown preset '{which.preset}'; known: {', '.join(PRESETS)}"
-                         + (f"; did you mean '{near[0]}'?" if near else ""))
-    return with_parts(PRESETS[which.preset], which.family, which.network)
+    return with_parts(preset(str(which.preset)), which.family, which.network)
 
 
 def option(argv: list[str], name: str) -> str | None:
@@ -93,12 +115,21 @@ def option(argv: list[str], name: str) -> str | None:
     return next((word for before, word in pairwise(words) if before == name), None)
 
 
-def with_parts(config: RunConfig, family: str | None, network: str | None) -> RunConfig:
-    """The settings with another generator or network of theirs; unknown names are left to the parser."""
+def with_parts(config: AnyRunConfig, family: str | None, network: str | None) -> AnyRunConfig:
+    """The settings with another generator or network of theirs; unknown names are left to the parser.
+
+    Raises ValueError for a generator or a network that a policy cannot have.
+    """
     if family in FAMILIES:
-        config = replace(config, model=FAMILIES[family])
-    if network in NETWORK_NAMES and not isinstance(config.model.network, NETWORK_NAMES[network]):
-        config = replace(config, model=config.model.with_network(NETWORK_NAMES[network]()))
+        if family not in config.GENERATORS:
+            raise ValueError(f"--family is {family}, which is no generator of actions; such are "
+                             f"{', '.join(config.GENERATORS)}")
+        config = config.with_generator(config.GENERATORS[family])
+    if network in NETWORK_NAMES:
+        if (model := config.generator) is None:
+            raise ValueError(f"--network is {network}, but {config.kind} has no generator; leave it out")
+        if not isinstance(model.network, NETWORK_NAMES[network]):
+            config = config.with_generator(model.with_network(NETWORK_NAMES[network]()))
     return config
 
 

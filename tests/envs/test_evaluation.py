@@ -1,6 +1,7 @@
 """What evaluation.json says is defined, and its yardsticks stand on the same starts."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ from envs.baselines import RandomAgent, WaypointController
 from envs.evaluation import EvaluationConfig, bootstrap_interval, evaluate, summarize
 from envs.making import environment_factory
 from envs.rollout import Rollout, rollout
+from envs.scores import DataReturns, score_behaviour
+from envs.tasks import LOCOMOTION
+from gentraj.data import Episodes, d4rl_reference
 
 KEYS = {"env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate", "first_hit_median",
         "time_at_goal_mean", "score_d4rl", "score_minari", "latency_ms_p50", "latency_ms_p99",
@@ -109,3 +113,56 @@ def test_an_environment_without_a_controller_is_scored_too():
     assert result["env_id"] == "Pendulum-v1" and result["controller"] is None
     assert result["random"]["return_mean"] == result["return_mean"] < 0
     assert result["score_minari"] is result["first_hit_median"] is None
+
+
+# -- locomotion, and what the data's own episodes earned
+
+
+@pytest.mark.parametrize("name", LOCOMOTION)
+def test_locomotion_is_known_by_its_id_and_by_its_specification(name):
+    task = LOCOMOTION[name]
+    by_id = environment_factory(task.env_id)
+    assert by_id.max_episode_steps == task.max_episode_steps
+    for factory in (by_id, environment_factory(by_id.spec_json)):
+        low, high = (summarize(played([value], [1]), factory)["score_d4rl"] for value in d4rl_reference(task.d4rl_id))
+        assert (low, high) == (0, 100)
+
+
+@pytest.mark.parametrize(("overrides", "known"), [
+    ({"exclude_current_positions_from_observation": False}, True), ({"render_mode": "rgb_array"}, True),
+    ({"ctrl_cost_weight": 0.1}, False), ({"terminate_when_unhealthy": False}, False)])
+def test_a_return_is_normalised_where_rewards_and_ends_are_the_tasks(overrides, known):
+    scores = summarize(played([3234.3], [1]), environment_factory("Hopper-v5", overrides))
+    assert scores["score_d4rl"] == (100 if known else None)
+    assert (scores["success_rate"] is None) == known  # unknown, a positive reward still is a success
+    short = environment_factory("Hopper-v5", {"max_episode_steps": 100})
+    assert summarize(played([1.0], [1]), short)["score_d4rl"] is None
+
+
+WHOLE = DataReturns(episodes=30, mean=1000.0, longest=1000, cut=20, cut_last=20)  # 10 fell, 20 met the time limit
+
+
+def test_the_behaviour_of_several_datasets_is_the_mean_over_their_episodes():
+    hopper = environment_factory("Hopper-v5")
+    other = replace(WHOLE, episodes=10, mean=200.0)
+    scores, why = score_behaviour([WHOLE, other], hopper.spec_json, hopper)
+    assert not why and scores == {"episodes": 40, "return_mean": 800, "score_minari": None,
+                                  "score_d4rl": pytest.approx(100 * (800 + 20.272305) / (3234.3 + 20.272305))}
+
+
+@pytest.mark.parametrize(("changes", "env", "why"), [
+    ({"cut": 22}, "Hopper-v5", ""),  # the end of a recording cuts an episode or two
+    ({"cut": 24}, "Hopper-v5", "and 4 of 30 were cut sooner"),
+    ({"longest": 100}, "Hopper-v5", "the longest has 100, and 20 of 30 were cut sooner"),  # all by a shorter limit
+    ({"longest": 2000}, "Hopper-v5", "the longest has 2000"),
+    ({}, "Walker2d-v5", "the data are not of Hopper-v5 as it is here; they come from Walker2d-v5"),
+    ({}, None, "they come from an unknown environment")])
+def test_behaviour_is_scored_where_the_datas_episodes_are_the_environments(changes, env, why):
+    scores, said = score_behaviour([replace(WHOLE, **changes)], env, environment_factory("Hopper-v5"))
+    assert (scores is None) == bool(why) and why in said and bool(said) == bool(why)
+
+
+def test_the_datas_returns_are_counted_by_hand():
+    step = np.arange(9)
+    e = Episodes(np.zeros((12, 1)), np.zeros((9, 1)), step, step == 1, np.isin(step, (4, 8)), np.array([2, 3, 4]))
+    assert DataReturns.of(e) == DataReturns(episodes=3, mean=(1 + 9 + 26) / 3, longest=4, cut=2, cut_last=1)

@@ -84,3 +84,11 @@ def test_making_environments_leaves_no_files_behind(tmp_path):
                          cwd=tmp_path, env={"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_locomotion_task_has_a_name() -> None:
+    from envs.tasks import LOCOMOTION
+
+    for name, task in LOCOMOTION.items():
+        made = environment_factory(name)
+        assert (made.env_id, made.max_episode_steps) == (task.env_id, task.max_episode_steps) and made.task is None

@@ -16,7 +16,7 @@ from ...files import write_file
 from ...models import FAMILIES
 from ...models import family as family_of
 from ...presets import PRESETS
-from ...runs import RunConfig, read_config
+from ...runs import AnyRunConfig, RunConfig, read_config
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ def planned(presets: Sequence[str], families: Sequence[str], seeds: int, out: Pa
     known(families, FAMILIES, "family")
     entries = []
     for preset in presets:
-        base = PRESETS[preset] if dataset is None else replace(PRESETS[preset], dataset=dataset)
+        base = of_planner(PRESETS[preset], preset)
+        base = base if dataset is None else replace(base, dataset=dataset)
         if not base.dataset:
             raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
         for seed in range(seeds):  # outermost: a comparison that is stopped early has every family
@@ -62,7 +63,7 @@ def planned(presets: Sequence[str], families: Sequence[str], seeds: int, out: Pa
 
 def existing(folders: Sequence[Path], out: Path) -> list[Entry]:
     """Runs there are. Those that differ in no setting but the seed are one family; else the folder's name is added."""
-    configs = {folder: read_config(folder)[0] for folder in dict.fromkeys(map(Path, folders))}
+    configs = {folder: of_planner(read_config(folder)[0], str(folder)) for folder in dict.fromkeys(map(Path, folders))}
     groups = _numbered({folder: (c.dataset, c.horizon, c.stride, c.joint) for folder, c in configs.items()})
     families: dict[tuple[str, str], list[str]] = {}  # the settings that a family has, in a group
     for folder, config in configs.items():
@@ -78,6 +79,14 @@ def existing(folders: Sequence[Path], out: Path) -> list[Entry]:
         place = f"{folder.name}-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]}"
         entries.append(Entry(group, label, config.training.seed, folder, out / group / place))
     return entries
+
+
+def of_planner(config: AnyRunConfig, name: str) -> RunConfig:
+    """Raises ValueError for settings of a policy."""
+    if not isinstance(config, RunConfig):
+        raise ValueError(f"{name} is a policy ({config.kind}); gentraj compare compares planners by their models, and "
+                         "gentraj evaluate scores a policy")
+    return config
 
 
 def known(names: Sequence[str], there: Iterable[str], what: str) -> None:

@@ -44,7 +44,7 @@ def key(run: Run, group: Group, options: Options) -> dict[str, Any]:
 
 def quality(run: Run, group: Group, options: Options) -> dict[str, Any]:
     """What `gentraj measure` says, of as many sampling steps as the planner takes."""
-    return measure_run(run, num=options.num, steps=run.config.planner.steps, progress=False)
+    return measure_run(run, num=options.num, steps=run.planning.steps, progress=False)
 
 
 def likelihood(run: Run, group: Group, options: Options) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def modes(run: Run, group: Group, options: Options) -> dict[str, Any]:
     shares, variations = [], []
     for fork in group.forks:
         start = conditions(run.model.spec, fork.x_MHD.to(run.model.device))
-        x = run.model.sample(start, max(1, SAMPLED // len(fork.x_MHD)), steps=run.config.planner.steps).flatten(0, 1)
+        x = run.model.sample(start, max(1, SAMPLED // len(fork.x_MHD)), steps=run.planning.steps).flatten(0, 1)
         shares.append(group.modes(fork, x))
         data = torch.tensor(fork.shares(fork.mode_M))
         variations.append(modes_covered(torch.tensor(shares[-1]), data).total_variation)
@@ -78,7 +78,7 @@ def control(run: Run, group: Group, options: Options) -> dict[str, Any]:
         return {}
     scores, played = evaluate(make_planner(run, run.data.env), run.data.env,
                               EvaluationConfig(episodes=options.episodes, baselines=False), progress=False,
-                              obs_keys=run.data.obs_keys, goal_dims=run.config.planner.goal_dims)
+                              obs_keys=run.data.obs_keys, goal_dims=run.planning.goal_dims)
     starts = np.cumsum(played.lengths) - played.lengths
     returns = np.add.reduceat(played.reward, starts).tolist()
     kept = {k: v for k, v in scores.items() if isinstance(v, int | float) and not k.startswith("latency")}
@@ -94,11 +94,11 @@ def speed(run: Run, group: Group, seconds: float = 0.5) -> dict[str, Any]:
 
     Medians of what is repeated for `seconds`, at least three times after one to warm up.
     """
-    config, model = run.config.planner, run.model
+    config, model = run.planning, run.model
     per_second: dict[str, float] = {}
     for batch in BATCHES:
         x = group.x_NHD[torch.arange(batch) % len(group.x_NHD)].to(model.device)
-        start = conditions(model.spec, x, run.config.planner.goal_dims)
+        start = conditions(model.spec, x, run.planning.goal_dims)
         per_second[str(batch)] = batch / _median_time(lambda c=start: model.sample(c, steps=config.steps), seconds)
     before = model.network_calls
     used = _parameters_used(model, lambda: model.sample(conditions(model.spec, group.x_NHD[:1].to(model.device)),
@@ -129,7 +129,7 @@ def _decision_ms(run: Run, group: Group, seconds: float) -> float | None:
     planner = make_planner(run, run.data.env)
     x = group.shown(1)
     obs = run.model.spec.split(x)[0]
-    goal = obs[:, -1, list(run.config.planner.goal_dims)] if run.config.planner.goal_dims else None
+    goal = obs[:, -1, list(run.planning.goal_dims)] if run.planning.goal_dims else None
     return 1000 * _median_time(lambda: planner.propose(obs[:, 0], goal, [0]), seconds)
 
 

@@ -64,7 +64,7 @@ class Drawing:
     def conditions(self) -> Picture:
         data = self.group.shown(CONDITIONS)
         samples = {name: self._plane(self._sample(run, data)) for name, run in self.runs.items()}
-        goals = any(run.config.planner.goal_dims for run in self.runs.values())
+        goals = any(run.planning.goal_dims for run in self.runs.values())
         image = figures.plot_conditions(samples, self._plane(data), self.palette, self.folder / "conditions.png",
                                         self.background, goals=goals)
         return Picture(f"{self.title}the same {len(data)} conditions", f"{SAMPLES} samples of the first seed of each "
@@ -72,8 +72,8 @@ class Drawing:
                        image)
 
     def _sample(self, run: Run, data: Tensor) -> Tensor:
-        start = conditions(run.model.spec, data.to(run.model.device), run.config.planner.goal_dims)
-        return run.model.sample(start, SAMPLES, steps=run.config.planner.steps)
+        start = conditions(run.model.spec, data.to(run.model.device), run.planning.goal_dims)
+        return run.model.sample(start, SAMPLES, steps=run.planning.steps)
 
     def modes(self) -> Picture:
         forks = []

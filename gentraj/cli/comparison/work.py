@@ -37,9 +37,9 @@ def prepare(entry: Entry, device: str | None) -> Group:
     To run with nothing beside it. A task's own dataset is recorded if it is missing.
     """
     config = cast(runs.RunConfig, entry.config)
-    episodes = runs.load_episodes([runs.make_missing(name) for name in config.dataset.split("+")])
-    episodes = episodes.stitched() if config.stitch else episodes
-    config, data = runs.resolve(config, episodes), runs.DataFacts.of(episodes, config.context)
+    episodes, returns = runs.read_data(config)
+    config = config.resolve(episodes)
+    data = runs.DataFacts.of(episodes, config.context, config.env_id, returns)
     parts = runs.build(config, data, episodes)
     group = Group(entry.group, entry.results.parent, plane(data))
     about = {"dataset": config.dataset, "episodes": episodes_hash(episodes)}

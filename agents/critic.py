@@ -1,0 +1,97 @@
+"""What actions are worth: an ensemble that learns Q(s, a), and a slow copy of it to learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from gentraj.config import require
+from gentraj.networks.critic import Ensemble
+from gentraj.optimization import LEARNING, adamw, apply_gradients
+
+from .policy import Transition
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    discount: float = 0.99
+    """Per environment step."""
+    width: int = 256
+    depth: int = 2
+    """Hidden layers."""
+    members: int = 2
+    """Of the ensemble; the least of their values counts."""
+    tau: float = 0.005
+    """How fast the slow copy follows."""
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.0
+    max_grad_norm: float = 10.0
+
+    def __post_init__(self) -> None:
+        bounds = {key: value for key, value in LEARNING.items() if key != "batch_size"}
+        require(self, discount=(0, 1), width=(1, 1e5), depth=(1, 100), members=(1, 1000), tau=(0, 1), **bounds)
+
+
+class Critic(nn.Module):
+    """Q(s, a) of a chunk of actions, in units of the rewards' root mean square."""
+
+    def __init__(self, state_dim: int, chunk_dim: int, config: CriticConfig):
+        super().__init__()
+        self.config = config
+        self.q = Ensemble(state_dim + chunk_dim, config.width, config.depth, config.members)
+        self.slow = AveragedModel(self.q, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
+        self.slow.requires_grad_(False)
+
+    def optimizer(self) -> Optimizer:
+        return adamw(self.q, self.config)["network"]
+
+    def forward(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
+        """(E, B)."""
+        return self.q(torch.cat([state_BS, chunk_BX], -1))
+
+    @torch.no_grad()
+    def least(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
+        """(B,) of the slow copy's members."""
+        return self.slow(torch.cat([state_BS, chunk_BX], -1)).amin(0)
+
+    def learn(self, t: Transition, next_value_B: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
+        """A step towards r + discount * V(s'), through a cut by a time limit and not through an end."""
+        target_B = t.reward_B + t.discount_B * next_value_B
+        q_EB = self(t.state_BS, t.chunk_BX)
+        loss = ((q_EB - target_B) ** 2).mean()
+        apply_gradients(loss, optimizer, self.config.max_grad_norm)
+        self.slow.update_parameters(self.q)
+        return {"critic_loss": loss.detach(), "q": q_EB.detach().mean()}
+
+    def relative(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
+        """(B,) mean over members, over the mean size of all: differentiable in the actions, not in the critic."""
+        self.q.requires_grad_(False)
+        try:
+            q_B = self(state_BS, chunk_BX).mean(0)
+        finally:
+            self.q.requires_grad_(True)
+        return q_B / q_B.detach().abs().mean().clamp(min=1e-6)
+
+
+    def best(self, state_BS: Tensor, act_BNKA: Tensor) -> Tensor:
+        """(B, K, A): of each state's N candidates the one that the slow copy values most."""
+        batch, num = act_BNKA.shape[:2]
+        value_BN = self.least(state_BS.repeat_interleave(num, 0), act_BNKA.flatten(2).flatten(0, 1)).view(batch, num)
+        return act_BNKA[torch.arange(batch, device=value_BN.device), value_BN.argmax(1)]
+
+
+def expectile(error: Tensor, tau: float) -> Tensor:
+    """|tau - 1(error < 0)| error^2, an asymmetric square (Kostrikov et al. 2022, equation 4)."""
+    return torch.where(error < 0, 1 - tau, tau) * error**2
+
+
+def advantage_weights(advantage_B: Tensor, beta: float) -> Tensor:
+    """(B,) exp(beta * advantage / its size), at most 100 times as large as their mean, which is 1."""
+    scaled_B = beta * advantage_B / advantage_B.abs().mean().clamp(min=1e-6)
+    weight_B = (scaled_B - scaled_B.max()).exp()  # the largest is 1: nothing overflows
+    weight_B = (weight_B / weight_B.mean()).clamp(max=100)
+    return weight_B / weight_B.mean()

@@ -1,0 +1,249 @@
+"""A policy is trained on windows and gives the next actions; an `Actor` carries them out, episode by episode.
+
+Inside a policy everything is normalised. It knows a state s_BS, the observation and, where there is one, the context
+(a goal) beside it, and chunks of K actions; its generator, if it has one, models windows x_BKD whose observation
+is the state, always known and the same in each row, and whose actions are the chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gentraj.conditioning import ConditionMix
+from gentraj.data import ContextConfig, Episodes
+from gentraj.data.context import context_rows
+from gentraj.models import MODELS, Model, ModelConfig
+from gentraj.normalize import Normalizer
+from gentraj.randomness import fold
+from gentraj.trajectory import Batch, Condition, TrajectorySpec
+
+ROWS = 100_000  # of the data give the statistics of contexts
+KNOWN = ConditionMix(start=0, goal=0, observations=1)  # all of a state, nothing of the actions
+
+
+@dataclass(frozen=True)
+class Scales:
+    """How a policy normalises what it is given. Rewards are divided by their root mean square, not shifted."""
+
+    obs: Normalizer
+    act: Normalizer
+    context: Normalizer | None
+    reward: Normalizer
+
+    @classmethod
+    def fit(cls, episodes: Episodes, contexts: ContextConfig) -> Scales:
+        """Raises `DataError` for data that lack a context."""
+        rows, context = context_rows(episodes, contexts), None
+        if rows is not None:
+            some = np.unique(np.linspace(0, len(episodes.obs) - 1, ROWS).astype(np.int64))
+            context = Normalizer.fit("gaussian", [rows(some, some)])
+        size = float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean()))
+        reward = Normalizer(torch.zeros(1), torch.full((1,), size or 1.0))
+        return cls(Normalizer.fit("gaussian", [episodes.obs]), Normalizer.fit("limits", [episodes.act]), context,
+                   reward)
+
+    @classmethod
+    def blank(cls, obs_dim: int, act_dim: int, context_dim: int) -> Scales:
+        """With room to load saved ones into."""
+        identity = Normalizer.identity
+        return cls(identity(obs_dim), identity(act_dim), identity(context_dim) if context_dim else None, identity(1))
+
+
+class PolicyConfig(Protocol):
+    """What the config of every policy says."""
+
+    @property
+    def chunk(self) -> int:
+        """K, the actions that are decided together."""
+        ...
+
+    @property
+    def execute(self) -> int:
+        """Of these, the actions that are carried out before the next are decided."""
+        ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Transition:
+    """What happened in the windows of a batch, normalised: from a state over at most K actions to another state."""
+
+    state_BS: Tensor
+    act_BKA: Tensor
+    real_BK: Tensor
+    """Which actions were taken before the episode ended."""
+    reward_B: Tensor
+    """Discounted sum."""
+    next_BS: Tensor
+    discount_B: Tensor
+    """Of what comes after; 0 where the episode ended for good, not where a time limit cut it."""
+
+    @property
+    def chunk_BX(self) -> Tensor:
+        """The actions side by side, 0 after the end."""
+        return (self.act_BKA * self.real_BK[..., None]).flatten(1)
+
+
+class Policy(nn.Module):
+    """`Trainable`. A subclass has `optimizers`, `update` and `decide`."""
+
+    def __init__(self, obs_dim: int, act_dim: int, config: PolicyConfig, scales: Scales):
+        super().__init__()
+        self.obs, self.act_scale, self.context, self.reward = scales.obs, scales.act, scales.context, scales.reward
+        self.spec, self.batch_size = TrajectorySpec(obs_dim, act_dim, config.chunk + 1), config.batch_size
+        self.chunk, self.execute = config.chunk, config.execute
+        self.state_dim = obs_dim + (0 if scales.context is None else len(scales.context.shift_D))
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        raise NotImplementedError
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
+        """(B, K, A) normalised actions."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        return self.obs.shift_D.device
+
+    @property
+    def network_calls(self) -> int:
+        """Calls of its generator so far."""
+        return cast(Any, self).model.network_calls
+
+    def generator(self, config: ModelConfig) -> Model:
+        """A model of windows x_BKD whose state is known."""
+        spec = TrajectorySpec(self.state_dim, self.spec.act_dim, self.chunk)
+        return MODELS[type(config)](spec, config.with_mix(KNOWN), Normalizer.identity(spec.dim))
+
+    def state(self, obs_BO: Tensor, context_BC: Tensor | None) -> Tensor:
+        """(B, S). Raises ValueError where a context is missing or there should be none."""
+        if (context_BC is None) != (self.context is None):
+            raise ValueError(f"a policy trained with{'out' if self.context is None else ''} a goal was given "
+                             f"{'none' if context_BC is None else 'one'}; train it on data of this environment")
+        obs = self.obs.normalize(obs_BO)
+        if self.context is None or context_BC is None:
+            return obs
+        return torch.cat([obs, self.context.normalize(context_BC)], -1)
+
+    def transition(self, batch: Batch, discount: float) -> Transition:
+        obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
+        real_BH, steps_B = batch.mask_BHD[..., 0], batch.mask_BHD[..., 0].sum(1) - 1
+        rows, power_H = torch.arange(len(steps_B), device=steps_B.device), discount ** torch.arange(self.chunk + 1.0)
+        reward_BH, terminal_BH = cast(Tensor, batch.reward_BH), cast(Tensor, batch.terminal_BH)
+        power_H = power_H.to(reward_BH.device)
+        reward_B = (self.reward.normalize(reward_BH[:, :-1, None])[..., 0] * power_H[:-1]).sum(1)
+        ended_B = terminal_BH[rows, steps_B]
+        return Transition(self.state(obs_BHO[:, 0], batch.context_BC), self.act_scale.normalize(act_BHA[:, :-1]),
+                          real_BH[:, 1:], reward_B, self.state(obs_BHO[rows, steps_B], batch.context_BC),
+                          power_H[steps_B] * ~ended_B)
+
+    def windows(self, t: Transition, weight_B: Tensor | None = None) -> Batch:
+        """What the generator learns: the chunk that followed each state."""
+        x_BKD = self.join(t.state_BS, t.chunk_BX.view_as(t.act_BKA))
+        real = t.real_BK.clone()
+        real[:, 0] = True  # a window starts at a step, so it has an action
+        return Batch(x_BKD, real[..., None].expand_as(x_BKD), weight_B=weight_B)
+
+    def join(self, state_BS: Tensor, act_BKA: Tensor) -> Tensor:
+        """(B, K, D) windows of the generator."""
+        return torch.cat([state_BS[:, None].expand(-1, self.chunk, -1), act_BKA], -1)
+
+    def known(self, state_BS: Tensor) -> Condition:
+        """What the generator is told of a state."""
+        x = self.join(state_BS, state_BS.new_zeros(len(state_BS), self.chunk, self.spec.act_dim))
+        mask = torch.arange(x.shape[-1], device=x.device) < self.state_dim
+        spec = TrajectorySpec(self.state_dim, self.spec.act_dim, self.chunk)
+        return Condition(spec, x, mask.expand_as(x))
+
+    def states(self, x: Tensor) -> Tensor:
+        """The generator's windows (..., K, D) -> states (..., S)."""
+        return x[..., 0, : self.state_dim]
+
+    def actions(self, x: Tensor) -> Tensor:
+        """The generator's windows (..., K, D) -> actions (..., K, A) inside the data's bounds."""
+        return x[..., self.state_dim :].clamp(-1, 1)
+
+    def candidates(self, model: Model, state_BS: Tensor, number: int, seeds: Sequence[int]) -> Tensor:
+        """(B, N, K, A) that a generator draws for each state."""
+        each = [fold(seed, n) for seed in seeds for n in range(number)]
+        return self.actions(model.sample(self.known(state_BS), number, seed=each))
+
+
+def seed_of(generator: torch.Generator) -> int:
+    """A seed for what is drawn with seeds, from the generator of an update."""
+    return int(torch.randint(2**62, (), generator=generator))
+
+
+def under(name: str, optimizers: dict[str, Optimizer]) -> dict[str, Optimizer]:
+    """Those of a part under its name; `part_of` finds them again."""
+    return {f"{name}-{key}": optimizer for key, optimizer in optimizers.items()}
+
+
+def part_of(name: str, optimizers: dict[str, Optimizer]) -> dict[str, Optimizer]:
+    return {key.removeprefix(f"{name}-"): o for key, o in optimizers.items() if key.startswith(f"{name}-")}
+
+
+class Actor:
+    """The `Agent` of a policy: decides a chunk, carries out some of it, decides again."""
+
+    def __init__(self, policy: Policy, low_A: np.ndarray, high_A: np.ndarray):
+        self.policy = policy
+        self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
+        self._start(0)
+
+    @property
+    def spec(self) -> TrajectorySpec:
+        return self.policy.spec
+
+    @property
+    def device(self) -> torch.device:
+        return self.policy.device
+
+    @property
+    def network_calls(self) -> int:
+        return self.policy.network_calls
+
+    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
+        """Forget what is queued for the masked environments (all by default) and seed their episodes."""
+        batch = len(self.age_B) if seeds_B is None else len(seeds_B)
+        if batch != len(self.age_B):
+            self._start(batch)
+        mask_B = torch.ones(batch, dtype=torch.bool) if mask_B is None else mask_B
+        self.age_B[mask_B], self.decision_B[mask_B] = self.policy.execute, 0
+        if seeds_B is not None:
+            self.seed_B[mask_B] = torch.as_tensor(seeds_B)[mask_B]
+
+    def _start(self, batch: int) -> None:
+        self.age_B = torch.full((batch,), self.policy.execute)
+        self.seed_B, self.decision_B = torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)
+        self.queue_BKA = torch.zeros(batch, self.policy.chunk, self.policy.spec.act_dim)
+
+    @torch.no_grad()
+    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        """(B, A) inside the action space. A goal is heeded by a policy that was trained with goals."""
+        if len(obs_BO) != len(self.age_B):
+            self._start(len(obs_BO))
+        due_B = self.age_B >= self.policy.execute
+        if due_B.any():
+            device, goal_BG = self.device, None if self.policy.context is None else goal_BG
+            state = self.policy.state(obs_BO[due_B].to(device), None if goal_BG is None else goal_BG[due_B].to(device))
+            seeds = [fold(int(s), int(d)) for s, d in zip(self.seed_B[due_B], self.decision_B[due_B], strict=True)]
+            chunk = self.policy.act_scale.unnormalize(self.policy.decide(state, seeds))
+            self.queue_BKA[due_B] = chunk.to(self.queue_BKA.device)
+            self.age_B[due_B] = 0
+            self.decision_B[due_B] += 1
+        act_BA = self.queue_BKA[torch.arange(len(obs_BO)), self.age_B]
+        self.age_B += 1
+        return act_BA.clamp(self.low_A, self.high_A)

@@ -1,0 +1,32 @@
+"""Perceptrons that value things, several side by side."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Ensemble(nn.Module):
+    """(R, inputs) -> (E, R): `members` perceptrons of their own weights, layer-normalised between layers.
+
+    Without the normalisation values of actions that the data lack grow without bound (Ball et al. 2023, section 4.2).
+    """
+
+    def __init__(self, inputs: int, width: int, depth: int, members: int):
+        super().__init__()
+        sizes = list(pairwise([inputs, *[width] * depth, 1]))
+        bounds = [1 / math.sqrt(i) for i, _ in sizes]
+        self.weight = nn.ParameterList(torch.empty(members, i, o).uniform_(-b, b)
+                                       for (i, o), b in zip(sizes, bounds, strict=True))
+        self.bias = nn.ParameterList(torch.empty(members, 1, o).uniform_(-b, b)
+                                     for (_, o), b in zip(sizes, bounds, strict=True))
+
+    def forward(self, x_RI: Tensor) -> Tensor:
+        h = x_RI.expand(len(self.weight[0]), *x_RI.shape)
+        for weight, bias in zip(self.weight[:-1], self.bias[:-1], strict=True):
+            h = F.relu(F.layer_norm(torch.baddbmm(bias, h, weight), weight.shape[-1:]))
+        return torch.baddbmm(self.bias[-1], h, self.weight[-1])[..., 0]

@@ -1,0 +1,189 @@
+"""Every policy of `POLICIES` obeys one contract: a newcomer is tested by its line there."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from agents.bc import BCConfig
+from agents.critic import Critic, CriticConfig, advantage_weights, expectile
+from agents.fql import FQLConfig
+from agents.generators import GENERATORS
+from agents.policies import POLICIES
+from agents.policy import Actor, Policy, Scales
+from gentraj.data import ContextConfig, Episodes, Windows
+from gentraj.networks import ResidualMLPConfig
+from gentraj.optimization import NonFinite
+from gentraj.randomness import generator
+
+SMALL = ResidualMLPConfig(width=32, depth=1, frequencies=0)
+every_policy = pytest.mark.parametrize("kind", POLICIES)
+
+
+def bandit(number: int = 2_000) -> Episodes:
+    """Episodes of one step: two actions, 0.6 and -0.6 with some noise, one of which earns 1 where s_0 has its sign."""
+    draw = np.random.default_rng(0)
+    obs, side = draw.normal(size=(number, 2, 2)), draw.choice([-1, 1], number)
+    act = (0.6 * side + 0.1 * draw.normal(size=number)).clip(-1, 1)
+    reward, yes, no = np.sign(act) == np.sign(obs[:, 0, 0]), np.ones(number, bool), np.zeros(number, bool)
+    return Episodes(obs.reshape(-1, 2), act[:, None], reward, yes, no, np.ones(number, int))
+
+
+def small(kind: type, **changes: Any) -> Any:
+    """The default settings with networks of width 32."""
+    config = kind(**changes)
+    model = config.model.with_network(SMALL)
+    faster = {"learning_rate": 5e-3} if hasattr(model, "learning_rate") else {}
+    parts: dict[str, Any] = {"model": replace(model, ema=0.98, **faster)}
+    if hasattr(config, "critic"):
+        parts["critic"] = replace(config.critic, width=32, tau=0.05, learning_rate=3e-3)
+    if any(field.name == "width" for field in fields(config)):
+        parts["width"] = 32
+    return replace(config, **parts)
+
+
+def make(config: Any, episodes: Episodes, contexts: ContextConfig | None = None) -> Policy:
+    torch.manual_seed(0)
+    scales = Scales.fit(episodes, contexts or ContextConfig())
+    return POLICIES[type(config)](episodes.obs_dim, episodes.act_dim, config, scales)
+
+
+def train(policy: Policy, episodes: Episodes, steps: int, contexts: ContextConfig | None = None) -> dict[str, Any]:
+    windows, optimizers, metrics = Windows(episodes, policy.spec, contexts), policy.optimizers(), {}
+    for step in range(steps):
+        metrics = policy.update(windows.batch(step, 0, 128), optimizers, generator(step))
+    return metrics
+
+
+def act(policy: Policy, obs: torch.Tensor, seeds: list[int], goal: torch.Tensor | None = None) -> torch.Tensor:
+    actor = Actor(policy, -np.ones(policy.spec.act_dim), np.ones(policy.spec.act_dim))
+    actor.reset(None, seeds)
+    return actor.act(obs, goal)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in POLICIES if hasattr(kind(), "critic")])
+def test_what_earns_more_is_done_more_often_than_in_the_data(kind: type) -> None:
+    config = small(kind)
+    if kind is FQLConfig:
+        config = replace(config, alpha=0.3)  # the noise itself leads to one of the two actions: let it be left
+    policy = make(config, data := bandit())
+    train(policy, data, 200)
+    obs = torch.randn(100, 2, generator=generator(9)) * 2
+    right = (act(policy, obs, list(range(100)))[:, 0].sign() == obs[:, 0].sign()).float().mean()
+    assert right > 0.85  # of the data it is a half
+
+
+@every_policy
+def test_actions_are_inside_the_bounds_and_depend_on_their_own_seed_only(kind: type) -> None:
+    policy, obs = make(small(kind), bandit(50)), torch.randn(40, 2, generator=generator(1))
+    together = act(policy, obs, list(range(40)))
+    assert together.shape == (40, 1) and (together.abs() <= 1).all()
+    torch.testing.assert_close(act(policy, obs[3:5], [3, 4]), together[3:5], rtol=1e-4, atol=1e-5)
+    assert torch.equal(act(policy, obs, list(range(40))), together)
+
+
+@every_policy
+def test_the_same_updates_give_the_same_weights_whatever_the_global_seed(kind: type) -> None:
+    policies = [make(small(kind), data := bandit(100)) for _ in range(2)]
+    for i, policy in enumerate(policies):
+        torch.manual_seed(i)
+        metrics = train(policy, data, 3)
+        assert all(torch.isfinite(torch.as_tensor(value)) for value in metrics.values())
+    assert all(torch.equal(a, b) for a, b in zip(policies[0].parameters(), policies[1].parameters(), strict=True))
+
+
+@every_policy
+def test_a_number_that_is_not_finite_stops_an_update(kind: type) -> None:
+    policy = make(small(kind), data := bandit(100))
+    with torch.no_grad():
+        next(p for p in policy.model.network.parameters() if p.ndim == 2).fill_(torch.inf)  # type: ignore[union-attr]
+    with pytest.raises(NonFinite):
+        train(policy, data, 1)
+
+
+@every_policy
+def test_a_chunk_is_carried_out_before_the_next_is_decided(kind: type) -> None:
+    policy = make(small(kind, chunk=4, execute=3), chain())
+    actor = Actor(policy, -np.ones(1), np.ones(1))
+    actor.reset(None, [1, 2])
+    first = [actor.act(torch.zeros(2, 2)) for _ in range(3)]
+    actor.reset(None, [1, 2])
+    assert all(torch.equal(actor.act(torch.zeros(2, 2) if i == 0 else torch.ones(2, 2)), first[i]) for i in range(3))
+    assert not torch.equal(actor.act(torch.ones(2, 2)), first[0])
+    actor.reset(torch.tensor([True, False]))  # the second goes on with its chunk
+    calls = policy.network_calls
+    actor.act(torch.ones(2, 2))
+    assert policy.network_calls > calls
+
+
+@every_policy
+def test_a_goal_is_part_of_the_state(kind: type) -> None:
+    data = chain()
+    data = replace(data, extras={"goal": np.arange(float(len(data.obs)))[:, None]})
+    contexts = ContextConfig(("goal",))
+    policy = make(small(kind), data, contexts)
+    assert policy.state_dim == 3
+    train(policy, data, 2, contexts)
+    here = act(policy, torch.zeros(2, 2), [1, 1], torch.tensor([[0.0], [9.0]]))
+    assert not torch.equal(here[0], here[1])
+    with pytest.raises(ValueError, match="trained with a goal was given none"):
+        act(policy, torch.zeros(2, 2), [1, 1])
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_cloning_with_any_generator_draws_both_of_the_data_s_actions(name: str) -> None:
+    policy = make(small(BCConfig, model=GENERATORS[name]), data := bandit())
+    train(policy, data, 120 if name == "gan" else 300)
+    actions = act(policy, torch.zeros(400, 2), list(range(400)))[:, 0]
+    assert actions.mean().abs() < 0.2 and actions.std() == pytest.approx(0.6, abs=0.2)
+    if name != "gaussian":  # of which 0.62 are there
+        assert (actions.abs() > 0.3).float().mean() > 0.7
+
+
+def chain() -> Episodes:
+    """Two episodes of three and two steps, rewards 1, 2, 3 and 4, 5; the first ends, the second is cut."""
+    obs = np.stack([np.arange(7.0), -np.arange(7.0)], 1)
+    ends, cuts = np.array([0, 0, 1, 0, 0], bool), np.array([0, 0, 0, 0, 1], bool)
+    return Episodes(obs, np.linspace(-1, 1, 5)[:, None], np.arange(1.0, 6.0), ends, cuts, np.array([3, 2]))
+
+
+def test_a_transition_bootstraps_through_a_cut_and_not_through_an_end() -> None:
+    policy, data = make(small(BCConfig, chunk=2), chain()), chain()
+    t = policy.transition(Windows(data, policy.spec).gather(np.arange(5)), 0.5)
+    size = np.sqrt((data.reward**2).mean())
+    torch.testing.assert_close(t.reward_B * size, torch.tensor([1 + 1.0, 2 + 1.5, 3, 4 + 2.5, 5]))
+    torch.testing.assert_close(t.discount_B, torch.tensor([0.25, 0, 0, 0.25, 0.5]))
+    assert t.real_BK.tolist() == [[True, True], [True, True], [True, False], [True, True], [True, False]]
+    after = torch.from_numpy(data.obs[[2, 3, 3, 6, 6]])
+    torch.testing.assert_close(policy.obs.unnormalize(t.next_BS), after)
+
+
+def test_a_critic_learns_the_discounted_sum_of_a_chain() -> None:
+    policy, data = make(small(BCConfig), chain()), chain()
+    critic = Critic(2, 1, CriticConfig(discount=0.5, width=64, tau=0.1, learning_rate=1e-2))
+    t = policy.transition(Windows(data, policy.spec).gather(np.arange(5)), 0.5)
+    optimizer, after = critic.optimizer(), torch.tensor([1, 2, 2, 4, 4])
+    for _ in range(600):
+        value_B = critic.least(t.state_BS, t.chunk_BX)
+        critic.learn(t, value_B[after], optimizer)
+    size = float(np.sqrt((data.reward**2).mean()))
+    expected = torch.tensor([1 + 0.5 * 2 + 0.25 * 3, 2 + 0.5 * 3, 3, 4 + 0.5 * 10, 10])  # the cut step repeats for ever
+    torch.testing.assert_close(critic(t.state_BS, t.chunk_BX).mean(0).detach() * size, expected, rtol=0.1, atol=0.1)
+
+
+def test_an_expectile_and_weights_by_hand() -> None:
+    torch.testing.assert_close(expectile(torch.tensor([-2.0, 2.0]), 0.9), torch.tensor([0.4, 3.6]))
+    weights = advantage_weights(torch.tensor([1.0, -1.0]), 1.0)
+    assert weights.mean() == 1 and weights[0] / weights[1] == pytest.approx(np.exp(2))
+    assert advantage_weights(torch.tensor([1e30, -1e30, 0.0]), 100.0).isfinite().all()
+
+
+def test_values_of_a_critic_teach_the_actions_and_not_the_critic() -> None:
+    critic = Critic(2, 1, CriticConfig(width=8))
+    chunk = torch.zeros(4, 1, requires_grad=True)
+    critic.relative(torch.ones(4, 2), chunk).sum().backward()
+    assert chunk.grad is not None and chunk.grad.abs().sum() > 0
+    assert all(p.grad is None and p.requires_grad for p in nn.ModuleList([critic.q]).parameters())

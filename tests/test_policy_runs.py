@@ -1,0 +1,305 @@
+"""A policy's run: from data a folder that is all it needs, the same bits after a kill, an honest score."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+from small import DATASET, gentraj
+from torch import nn
+
+from agents.bc import BCConfig
+from agents.critic import CriticConfig
+from agents.generators import GENERATORS
+from agents.policies import POLICIES
+from envs.baselines import RandomAgent
+from envs.making import environment_factory
+from envs.rollout import rollout
+from gentraj import presets, runs
+from gentraj.cli import measure, report, sample
+from gentraj.cli.train import with_parts
+from gentraj.config import from_json, to_json
+from gentraj.data import ContextConfig, DataError, Episodes, save_npz
+from gentraj.hub import from_pretrained, save_pretrained
+from gentraj.networks import ResidualMLPConfig
+from gentraj.runs import PolicyRunConfig, RunConfig
+from gentraj.training import TrainingConfig
+
+TINY = ResidualMLPConfig(width=8, depth=1, frequencies=0)
+SMALL = ["--policy.batch-size", 16, "--policy.model.network.width", 8, "--policy.model.network.depth", 1,
+         "--training.warmup", 2, "--training.log-every", 2]
+
+
+def tiny(name: str, dataset: object, steps: int = 4) -> PolicyRunConfig:
+    """A preset with the smallest networks, saved after each step."""
+    policy: Any = presets.PRESETS[name].policy
+    changes = {"batch_size": 8, "model": policy.model.with_network(TINY)}
+    for key, value in {"critic": CriticConfig(width=8, depth=1), "candidates": 2, "width": 8}.items():
+        if hasattr(policy, key):
+            changes[key] = value
+    return PolicyRunConfig(str(dataset), policy=replace(policy, **changes),
+                           training=TrainingConfig(steps, warmup=2, save_every=1, log_every=2, keep=9))
+
+
+@pytest.fixture(scope="module")
+def hopper() -> Episodes:
+    """12 episodes of random actions in Hopper-v5; each ends in a fall."""
+    factory = environment_factory("Hopper-v5")
+    space = factory().action_space
+    played = rollout(RandomAgent(space.low, space.high), factory, 12, num_envs=6, record=True, progress=False)
+    assert played.recorded is not None
+    return played.recorded
+
+
+@pytest.fixture(scope="module")
+def hopper_file(hopper: Episodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_npz(hopper, tmp_path_factory.mktemp("hopper") / "hopper.npz")
+
+
+@pytest.fixture(scope="module")
+def hopper_run(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained by the command. To be read; copy it to change it."""
+    folder = tmp_path_factory.mktemp("bc") / "run"
+    words = "--dataset", hopper_file, "--run-dir", folder, "--steps", 4, "--seed", 3
+    assert gentraj("train", "bc-gaussian", *words, *SMALL) == 0
+    return folder
+
+
+def act(run: runs.Run, obs: torch.Tensor, goal: torch.Tensor | None = None) -> torch.Tensor:
+    agent = run.agent(Box(-1, 1, (run.data.act_dim,)))
+    agent.reset(seeds_B=range(len(obs)))
+    return agent.act(obs, goal)
+
+
+# -- training
+
+
+@pytest.mark.parametrize("name", ["diffusion-policy", "bc-gan", "iql", "td3bc", "diffusion-ql", "idql", "fql", "swift"])
+def test_killed_and_resumed_it_is_the_uninterrupted_run(name: str, hopper_file: Path, tmp_path: Path) -> None:
+    config = tiny(name, hopper_file)
+    whole = runs.train(config, tmp_path / "whole", progress=False)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    for step in (3, 4):
+        shutil.rmtree(tmp_path / "cut" / f"step-{step:08}")
+    torch.rand(())  # a resumed run is in another process, whose own generator is anywhere
+    run = runs.train(config, tmp_path / "cut", resume=True, progress=False)
+    assert whole.step == run.step == 4 and whole.parts.keys() == run.parts.keys() == {"policy"}
+    for key, value in whole.main.state_dict().items():
+        assert torch.equal(value, run.main.state_dict()[key]), key
+
+
+def test_the_command_trains_what_python_trains(hopper_file: Path, hopper_run: Path, tmp_path: Path) -> None:
+    config = tiny("bc-gaussian", hopper_file)
+    policy = replace(config.policy, batch_size=16)
+    training = TrainingConfig(4, warmup=2, log_every=2, seed=3)
+    run = runs.train(replace(config, policy=policy, training=training), tmp_path, progress=False)
+    there = runs.load(hopper_run)
+    assert run.config == there.config
+    for key, value in there.main.state_dict().items():
+        assert torch.equal(value, run.main.state_dict()[key]), key
+
+
+def test_a_resumed_run_keeps_its_policy(hopper_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = shutil.copytree(hopper_run, tmp_path / "run")
+    assert gentraj("train", "--resume", folder, "--steps", 5) == 0
+    assert runs.load(folder).step == 5
+    capsys.readouterr()
+    assert gentraj("train", "--resume", folder, "--policy.temperature", 0.5) == 2
+    assert "run.policy.temperature was 1.0 and is 0.5" in capsys.readouterr().err
+
+
+def test_a_folder_is_all_that_it_needs(hopper: Episodes, hopper_file: Path, hopper_run: Path, tmp_path: Path,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    obs = torch.from_numpy(hopper.obs[:5])
+    before = act(runs.load(hopper_run), obs)
+    monkeypatch.setattr(runs, "load_episodes", lambda *_: pytest.fail("the data were read"))
+    folder = shutil.copytree(hopper_run, tmp_path / "elsewhere")
+    assert torch.equal(act(runs.load(folder), obs), before) and before.abs().max() <= 1
+    pretrained = save_pretrained(runs.load(folder), tmp_path / "pretrained")
+    assert torch.equal(act(from_pretrained(pretrained), obs), before)
+    card = (pretrained / "README.md").read_text()
+    assert "run.agent(action_space)" in card and "| kind | BC, gaussian |" in card
+    assert str(hopper_file.parent) not in card
+
+
+def test_what_a_run_remembers(hopper: Episodes, hopper_run: Path) -> None:
+    data = runs.load(hopper_run).data
+    [returns] = data.returns
+    assert (data.obs_dim, data.act_dim, data.context_dim, data.env) == (11, 3, 0, hopper.env)
+    assert (returns.episodes, returns.cut, returns.longest) == (12, 0, hopper.lengths.max())
+    assert returns.mean == pytest.approx(hopper.returns.mean())
+
+
+def test_each_dataset_is_remembered_and_none_of_it_decides_a_training(hopper_file: Path, tmp_path: Path) -> None:
+    both = runs.train(tiny("iql", f"{hopper_file}+{hopper_file}", steps=1), tmp_path / "two", progress=False)
+    assert [r.episodes for r in both.data.returns] == [12, 12]
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    config["data"]["returns"] = []
+    (tmp_path / "two" / "config.json").write_text(json.dumps(config))
+    assert runs.load(tmp_path / "two").data.returns == ()
+
+
+@pytest.mark.parametrize("config", [*presets.PRESETS.values(), *(PolicyRunConfig(policy=c()) for c in POLICIES)],
+                         ids=lambda config: config.kind)
+def test_settings_survive_json(config: runs.AnyRunConfig) -> None:
+    """Of several kinds of settings in one place the right one is read."""
+    file = runs._RunFile(config, runs.DataFacts(3, 2, 0, (), (), None), "")
+    again = from_json(runs._RunFile, to_json(file))
+    assert again == file and type(again.run) is type(file.run)
+
+
+# -- goals
+
+
+def test_where_the_data_have_goals_a_policy_is_told_them(umaze: Episodes, tmp_path: Path) -> None:
+    run = runs.train(tiny("bc-flow", DATASET), tmp_path, progress=False)
+    assert run.config.context.kinds == ("goal",) and run.data.context_dim == 2
+    obs = torch.from_numpy(umaze.obs[:1]).expand(2, -1)
+    one, other = (act(run, obs, torch.full((2, 2), side)) for side in (-1.0, 1.0))
+    assert not torch.equal(one, other)
+    with pytest.raises(ValueError, match="a goal was given none"):
+        act(run, obs)
+
+
+def test_a_policy_is_told_nothing_that_nobody_tells_it_when_it_acts(hopper_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"context.kinds is \('return',\); a policy is told goals alone"):
+        PolicyRunConfig(context=ContextConfig(("return",)))
+    config = replace(tiny("iql", hopper_file), context=ContextConfig(("goal",)))
+    with pytest.raises(DataError, match="the context 'goal' needs"):
+        runs.train(config, tmp_path, progress=False)
+
+
+# -- the environment
+
+
+def test_an_environment_may_be_named(hopper: Episodes, tmp_path: Path) -> None:
+    nameless = save_npz(replace(hopper, env=None), tmp_path / "a.npz")
+    run = runs.train(replace(tiny("iql", nameless, steps=1), env_id="Hopper-v5"), tmp_path / "run", progress=False)
+    named, there = environment_factory(str(run.data.env)), environment_factory(str(hopper.env))
+    assert named == there
+    assert gentraj("evaluate", tmp_path / "run", "--episodes", 1, "--no-baselines") == 0
+
+
+def test_a_planner_of_data_that_name_no_environment_gets_its_horizon_from_the_one_named(umaze: Episodes) -> None:
+    config = RunConfig(env_id="pointmaze-umaze").resolve(replace(umaze, env=None))
+    assert (config.horizon, config.stride) == (32, 5)
+    data = runs.DataFacts.of(replace(umaze, env=None), config.context, config.env_id)
+    assert json.loads(str(data.env))["id"] == "PointMaze_UMaze-v3"
+
+
+@pytest.mark.parametrize(("env", "message"), [
+    ("Hoper-v5", "unknown environment 'Hoper-v5'; did you mean Hopper-v5"),
+    ("Walker2d-v5", "the data have observations of width 11 and actions of 3, but Walker2d-v5 has 17 and 6")])
+def test_a_wrong_environment_is_refused_before_training(env: str, message: str, hopper_file: Path, tmp_path: Path,
+                                                        capsys: pytest.CaptureFixture) -> None:
+    words = "--dataset", hopper_file, "--env-id", env, "--run-dir", tmp_path / "run"
+    assert gentraj("train", "iql", *words) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+# -- the commands
+
+
+def test_a_policy_is_scored_beside_its_data_and_a_random_agent(hopper: Episodes, hopper_run: Path, tmp_path: Path,
+                                                               capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "scores.json"
+    assert gentraj("evaluate", hopper_run, "--episodes", 2, "--out", out) == 0
+    scores, table = json.loads(out.read_text()), capsys.readouterr().out
+    mean = hopper.returns.mean()
+    score = 100 * (mean + 20.272305) / (3234.3 + 20.272305)
+    assert scores["behaviour"] == {"episodes": 12, "return_mean": pytest.approx(mean),
+                                   "score_d4rl": pytest.approx(score), "score_minari": None}
+    assert scores["score_d4rl"] == pytest.approx(100 * (scores["return_mean"] + 20.272305) / (3234.3 + 20.272305))
+    assert scores["random"]["score_d4rl"] is not None and scores["controller"] is scores["success_rate"] is None
+    assert (scores["agent"], scores["step"], scores["sampling"]) == ("BC, gaussian", 4, "one call, Gaussian")
+    assert table.splitlines()[1].split("  ")[-1].strip() == "random" and "behaviour" in table
+    assert "controller" not in table and "success_rate" not in table and table.startswith("Hopper-v5, 2 episodes")
+
+
+def test_a_report_of_a_policy_has_what_there_is_to_draw(hopper_run: Path, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "render_frame", lambda *_: np.zeros((8, 8, 3), np.uint8))  # seconds, elsewhere tested
+    folder = shutil.copytree(hopper_run, tmp_path / "run")
+    assert gentraj("evaluate", folder, "--episodes", 1) == 0
+    assert gentraj("report", folder) == 0
+    page = (folder / "report.html").read_text()
+    for title in ("Loss", "Scores", "The environment", "behaviour", "BC, gaussian"):
+        assert title in page
+    assert "Denoising" not in page and "Samples" not in page and page.count("data:image/png;base64,") >= 2
+
+
+def test_a_generator_of_actions_is_sampled_in_a_state(hopper_run: Path, tmp_path: Path) -> None:
+    start = ",".join(["0.5"] * 11)
+    assert gentraj("sample", hopper_run, "--start", start, "--num", 3, "--out", tmp_path / "a.npz") == 0
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
+        obs, chunk = file["obs"], file["act"]
+    assert (obs.shape, chunk.shape) == ((3, 1, 11), (3, 1, 3)) and (obs == 0.5).all()
+    assert np.ptp(chunk, axis=0).min() > 0 and np.abs(chunk).max() <= 1
+
+
+class WithoutModel(nn.Module):
+    """As much of a policy as a run needs to be loaded."""
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("sample", "RUN", "--out", "a.npz"), "is a policy (IQL, gaussian) without a trajectory model; evaluate it with"),
+    (("measure", "RUN"), "is a policy (IQL, gaussian), which acts and plans no trajectories; evaluate it with"),
+    (("compare", "--runs", "RUN", "--out", "c"), "RUN is a policy (BC, gaussian); gentraj compare compares planners"),
+    (("compare", "iql", "--out", "c"), "iql is a policy (IQL, gaussian); gentraj compare compares planners"),
+    (("train", "iqll"), "did you mean 'iql'?"), (("train", "--steps", "3", "bc_flow"), "did you mean 'bc-flow'?"),
+    (("train", "iql"), "preset 'iql' needs --dataset"),
+    (("train", "fql", "--family", "gan", "--dataset", "x"), "a policy of the kind FQL, flow cannot act by a model of"),
+    (("train", "iql", "--family", "latent", "--dataset", "x"), "--family is latent, which is no generator of actions")])
+def test_what_a_policy_cannot_is_said_in_one_line(words: tuple[str, ...], message: str, hopper_run: Path,
+                                                  monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                                  capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(hopper_run, "RUN")
+    config = PolicyRunConfig(policy=presets.PRESETS["iql"].policy)
+    bare = replace(runs.load(hopper_run), config=config, parts={"policy": WithoutModel()}, folder=Path("RUN"))
+    for module in (measure, sample):
+        monkeypatch.setattr(module, "load", lambda *_, **__: bare)
+    assert gentraj(*words) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1 and message in err
+
+
+def test_settings_of_a_planner_are_no_options_of_a_policy(hopper_run: Path, capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("evaluate", hopper_run, "--help") == 0
+    assert "--planner." not in capsys.readouterr().out
+    run = runs.load(hopper_run)
+    with pytest.raises(ValueError, match=r"given to a policy \(BC, gaussian\), which plans nothing"):
+        run.agent(Box(-1, 1, (3,)), guide=lambda x: x.sum((1, 2)))
+
+
+def test_a_family_and_a_network_are_those_of_the_generator() -> None:
+    config = with_parts(presets.PRESETS["iql"], "flow", None)
+    assert config.generator == GENERATORS["flow"] and config.kind == "IQL, flow"
+    other = with_parts(PolicyRunConfig(policy=BCConfig()), None, "dit").generator
+    assert type(other.network).__name__ == "DiTConfig"
+    assert with_parts(config, None, "residualmlp") == config  # its own settings stay
+
+
+def test_help_lists_every_preset_in_its_group(capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("train", "--help") == 0
+    planners, _, policies = capsys.readouterr().out.partition("policies, which need --dataset:")
+    for name, (about, _) in presets.PLANNERS.items():
+        assert f"  {name:18} {about}\n" in planners
+    for name, (about, _) in presets.POLICIES.items():
+        assert f"  {name:18} {about}\n" in policies
+    assert gentraj("train", "iql", "--help") == 0
+    out = capsys.readouterr().out
+    assert "--policy.expectile" in out and "--planner." not in out and "policies, which" not in out
+
+
+@pytest.mark.parametrize("words", [["iql"], ["--run-dir", "pointmaze", "iql"], ["--policy.beta", "3.5", "iql"]])
+def test_options_of_a_policy_may_stand_before_it(words: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("train", *words, "--policy.beta", 2) == 2
+    assert "preset 'iql' needs --dataset" in capsys.readouterr().err
