@@ -25,7 +25,7 @@ class CriticConfig:
     """Hidden layers."""
     members: int = 2
     """Of the ensemble; the least of their values counts."""
-    tau: float = 0.005
+    tau: float = 0.01
     """How fast the slow copy follows."""
     learning_rate: float = 5e-4
     weight_decay: float = 0.0
@@ -33,16 +33,19 @@ class CriticConfig:
 
     def __post_init__(self) -> None:
         bounds = {key: value for key, value in LEARNING.items() if key != "batch_size"}
-        require(self, discount=(0, 1), width=(1, 1e5), depth=(1, 100), members=(1, 1000), tau=(0, 1), **bounds)
+        require(self, discount=(0, 0.99999), width=(1, 1e5), depth=(1, 100), members=(1, 1000), tau=(0, 1), **bounds)
 
 
 class Critic(nn.Module):
-    """Q(s, a) of a chunk of actions, in units of the rewards' root mean square."""
+    """Q(s, a) of a chunk of actions, in units of the rewards' root mean square.
 
-    def __init__(self, state_dim: int, chunk_dim: int, config: CriticConfig):
+    Values start at `start`, the data's usual one: from 0 they would take 1 / (tau (1 - discount)) steps to get there.
+    """
+
+    def __init__(self, state_dim: int, chunk_dim: int, config: CriticConfig, start: float = 0.0):
         super().__init__()
         self.config = config
-        self.q = Ensemble(state_dim + chunk_dim, config.width, config.depth, config.members)
+        self.q = Ensemble(state_dim + chunk_dim, config.width, config.depth, config.members, start)
         self.slow = AveragedModel(self.q, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
         self.slow.requires_grad_(False)
 

@@ -46,8 +46,9 @@ class IQL(Policy):
     def __init__(self, obs_dim: int, act_dim: int, config: IQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales)
         self.config, self.model = config, self.generator(config.model)
-        self.critic = Critic(self.state_dim, self.chunk * act_dim, config.critic)
-        self.value = Ensemble(self.state_dim, config.critic.width, config.critic.depth, 1)
+        start = self.usual.value(config.critic.discount)
+        self.critic = Critic(self.state_dim, self.chunk * act_dim, config.critic, start)
+        self.value = Ensemble(self.state_dim, config.critic.width, config.critic.depth, 1, start)
 
     def optimizers(self) -> dict[str, Optimizer]:
         value = adamw(self.value, self.config.critic)["network"]

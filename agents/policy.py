@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -28,6 +28,20 @@ ROWS = 100_000  # of the data give the statistics of contexts
 KNOWN = ConditionMix(start=0, goal=0, observations=1)  # all of a state, nothing of the actions
 
 
+class Usual(NamedTuple):
+    """Means over the steps of the data: the reward, in units of its root mean square, and how often a step ends it."""
+
+    reward: float
+    end_rate: float
+
+    def value(self, discount: float) -> float:
+        """Of such rewards until such an end."""
+        return self.reward / (1 - discount * (1 - self.end_rate))
+
+
+UNKNOWN = Usual(0.0, 0.0)
+
+
 @dataclass(frozen=True)
 class Scales:
     """How a policy normalises what it is given. Rewards are divided by their root mean square, not shifted."""
@@ -36,6 +50,8 @@ class Scales:
     act: Normalizer
     context: Normalizer | None
     reward: Normalizer
+    usual: Usual = UNKNOWN
+    """What values start from."""
 
     @classmethod
     def fit(cls, episodes: Episodes, contexts: ContextConfig) -> Scales:
@@ -47,7 +63,8 @@ class Scales:
         size = float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean()))
         reward = Normalizer(torch.zeros(1), torch.full((1,), size or 1.0))
         return cls(Normalizer.fit("gaussian", [episodes.obs]), Normalizer.fit("limits", [episodes.act]), context,
-                   reward)
+                   reward, Usual(float(episodes.reward.mean(dtype=np.float64)) / (size or 1.0),
+                                 float(episodes.terminated.mean())))
 
     @classmethod
     def blank(cls, obs_dim: int, act_dim: int, context_dim: int) -> Scales:
@@ -99,6 +116,7 @@ class Policy(nn.Module):
     def __init__(self, obs_dim: int, act_dim: int, config: PolicyConfig, scales: Scales):
         super().__init__()
         self.obs, self.act_scale, self.context, self.reward = scales.obs, scales.act, scales.context, scales.reward
+        self.usual = scales.usual
         self.spec, self.batch_size = TrajectorySpec(obs_dim, act_dim, config.chunk + 1), config.batch_size
         self.chunk, self.execute = config.chunk, config.execute
         self.state_dim = obs_dim + (0 if scales.context is None else len(scales.context.shift_D))

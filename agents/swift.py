@@ -58,7 +58,8 @@ class Swift(Policy):
     def __init__(self, obs_dim: int, act_dim: int, config: SwiftConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales)
         self.config, self.model = config, cast(Diffusion, self.generator(config.model))
-        self.critic = Critic(self.state_dim, self.chunk * act_dim, config.critic)
+        start = self.usual.value(config.critic.discount)
+        self.critic = Critic(self.state_dim, self.chunk * act_dim, config.critic, start)
         chunk_dim = self.chunk * act_dim
         self.student = mlp([self.state_dim + chunk_dim, *[config.width] * config.depth, chunk_dim])
         self.calls = 0

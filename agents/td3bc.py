@@ -47,7 +47,8 @@ class TD3BC(Policy):
     def __init__(self, obs_dim: int, act_dim: int, config: TD3BCConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales)
         self.config, self.model = config, self.generator(config.model)
-        self.critic = Critic(self.state_dim, self.chunk * act_dim, config.critic)
+        start = self.usual.value(config.critic.discount)
+        self.critic = Critic(self.state_dim, self.chunk * act_dim, config.critic, start)
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"critic": self.critic.optimizer(), **under("model", self.model.optimizers())}

@@ -14,9 +14,10 @@ class Ensemble(nn.Module):
     """(R, inputs) -> (E, R): `members` perceptrons of their own weights, layer-normalised between layers.
 
     Without the normalisation values of actions that the data lack grow without bound (Ball et al. 2023, section 4.2).
+    `start` is about what they give before they have learnt.
     """
 
-    def __init__(self, inputs: int, width: int, depth: int, members: int):
+    def __init__(self, inputs: int, width: int, depth: int, members: int, start: float = 0.0):
         super().__init__()
         sizes = list(pairwise([inputs, *[width] * depth, 1]))
         bounds = [1 / math.sqrt(i) for i, _ in sizes]
@@ -24,6 +25,8 @@ class Ensemble(nn.Module):
                                        for (i, o), b in zip(sizes, bounds, strict=True))
         self.bias = nn.ParameterList(torch.empty(members, 1, o).uniform_(-b, b)
                                      for (_, o), b in zip(sizes, bounds, strict=True))
+        with torch.no_grad():
+            self.bias[-1].add_(start)
 
     def forward(self, x_RI: Tensor) -> Tensor:
         h = x_RI.expand(len(self.weight[0]), *x_RI.shape)

@@ -161,6 +161,16 @@ def test_a_transition_bootstraps_through_a_cut_and_not_through_an_end() -> None:
     torch.testing.assert_close(policy.obs.unnormalize(t.next_BS), after)
 
 
+def test_values_start_where_the_usual_reward_until_the_usual_end_leads() -> None:
+    data = chain()
+    size = np.sqrt((data.reward**2).mean())
+    usual = Scales.fit(data, ContextConfig()).usual
+    assert usual.value(0.5) * size == pytest.approx(3 / (1 - 0.5 * 0.8))  # rewards of mean 3, an end in 5 steps
+    assert Scales.fit(bandit(), ContextConfig()).usual.value(0.99) == pytest.approx(0.5**0.5, abs=0.05)
+    critic = Critic(2, 1, CriticConfig(width=8), start=50.0)
+    assert critic(torch.zeros(1, 2), torch.zeros(1, 1)).mean().item() == pytest.approx(50, abs=2)
+
+
 def test_a_critic_learns_the_discounted_sum_of_a_chain() -> None:
     policy, data = make(small(BCConfig), chain()), chain()
     critic = Critic(2, 1, CriticConfig(discount=0.5, width=64, tau=0.1, learning_rate=1e-2))
