@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,8 @@ from gentraj.networks.critic import Ensemble
 from gentraj.optimization import LEARNING, adamw, apply_gradients
 
 from .policy import Transition
+
+LARGEST = 100  # weight of an action's advantage (Kostrikov et al. 2022, appendix B)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Critic(nn.Module):
         """A step towards r + discount * V(s'), through a cut by a time limit and not through an end."""
         target_B = t.reward_B + t.discount_B * next_value_B
         q_EB = self(t.state_BS, t.chunk_BX)
-        loss = ((q_EB - target_B) ** 2).mean()
+        loss = average((q_EB - target_B) ** 2, t)
         apply_gradients(loss, optimizer, self.config.max_grad_norm)
         self.slow.update_parameters(self.q)
         return {"critic_loss": loss.detach(), "q": q_EB.detach().mean()}
@@ -87,14 +90,18 @@ class Critic(nn.Module):
         return act_BNKA[torch.arange(batch, device=value_BN.device), value_BN.argmax(1)]
 
 
+def average(x_EB: Tensor, t: Transition) -> Tensor:
+    """Over the transitions whose chunk is whole or led to a true end: a chunk cut short is no action."""
+    return (x_EB * t.whole_B).sum(-1).mean() / t.whole_B.sum().clamp(min=1)
+
+
 def expectile(error: Tensor, tau: float) -> Tensor:
     """|tau - 1(error < 0)| error^2, an asymmetric square (Kostrikov et al. 2022, equation 4)."""
     return torch.where(error < 0, 1 - tau, tau) * error**2
 
 
 def advantage_weights(advantage_B: Tensor, beta: float) -> Tensor:
-    """(B,) exp(beta * advantage / its size), at most 100 times as large as their mean, which is 1."""
-    scaled_B = beta * advantage_B / advantage_B.abs().mean().clamp(min=1e-6)
-    weight_B = (scaled_B - scaled_B.max()).exp()  # the largest is 1: nothing overflows
-    weight_B = (weight_B / weight_B.mean()).clamp(max=100)
+    """(B,) exp(beta * advantage / its size), at most LARGEST, over their mean."""
+    exponent_B = (beta * advantage_B / advantage_B.abs().mean().clamp(min=1e-6)).clamp(max=math.log(LARGEST))
+    weight_B = (exponent_B - exponent_B.max()).exp()  # not all so small that nothing is left
     return weight_B / weight_B.mean()

@@ -21,6 +21,7 @@ FLOW = replace(DIFFUSION, path="flow", prediction="velocity", sampler="euler")
 GAN = GANConfig(NETWORK, JUDGE, context_dropout=0.0, batch_size=256, ema=0.995, best_of=1,
                 generator_learning=SideConfig(1e-3), discriminator_learning=SideConfig(1e-3))
 GAUSSIAN = GaussianConfig(NETWORK, context_dropout=0.0, batch_size=256, weight_decay=0.0, ema=0.995)
-DETERMINISTIC = replace(GAUSSIAN, spread=0.1)  # nearly: its loss is a squared error, over 2 spread^2
+# Nearly: its loss is a squared error over 2 spread^2, and so are its gradients.
+DETERMINISTIC = replace(GAUSSIAN, spread=0.1, max_grad_norm=100.0)
 
 GENERATORS: dict[str, ModelConfig] = {"gaussian": GAUSSIAN, "diffusion": DIFFUSION, "flow": FLOW, "gan": GAN}

@@ -18,7 +18,7 @@ from gentraj.networks.critic import Ensemble
 from gentraj.optimization import adamw, apply_gradients
 from gentraj.trajectory import Batch
 
-from .critic import Critic, CriticConfig, expectile
+from .critic import Critic, CriticConfig, average, expectile
 from .generators import DIFFUSION
 from .policy import Policy, Scales, Transition, part_of, under
 
@@ -66,7 +66,7 @@ class IDQL(Policy):
     def _learn_value(self, t: Transition, optimizer: Optimizer) -> dict[str, Tensor]:
         """Equation 5 of IQL (Kostrikov et al. 2022)."""
         error_B = self.critic.least(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
-        loss = expectile(error_B, self.config.expectile).mean()
+        loss = average(expectile(error_B, self.config.expectile), t)
         apply_gradients(loss, optimizer, self.config.critic.max_grad_norm)
         return {"value_loss": loss.detach()}
 

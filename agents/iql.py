@@ -18,7 +18,7 @@ from gentraj.networks.critic import Ensemble
 from gentraj.optimization import adamw, apply_gradients
 from gentraj.trajectory import Batch
 
-from .critic import Critic, CriticConfig, advantage_weights, expectile
+from .critic import Critic, CriticConfig, advantage_weights, average, expectile
 from .generators import GAUSSIAN
 from .policy import Policy, Scales, Transition, part_of, under
 
@@ -65,13 +65,13 @@ class IQL(Policy):
     def _learn_value(self, t: Transition, optimizer: Optimizer) -> tuple[Tensor, dict[str, Tensor]]:
         """Equation 5; the advantages (B,) of the data's actions."""
         error_B = self.critic.least(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
-        loss = expectile(error_B, self.config.expectile).mean()
+        loss = average(expectile(error_B, self.config.expectile), t)
         apply_gradients(loss, optimizer, self.config.critic.max_grad_norm)
         return error_B.detach(), {"value_loss": loss.detach()}
 
     def _learn_policy(self, t: Transition, advantage_B: Tensor, optimizers: dict[str, Optimizer],
                       generator: torch.Generator) -> dict[str, Tensor]:
-        """Equation 7, with weights up to 100 times their mean."""
+        """Equation 7."""
         weight_B = advantage_weights(advantage_B, self.config.beta)
         return self.model.update(self.windows(t, weight_B), part_of("model", optimizers), generator)
 

@@ -20,10 +20,12 @@ from gentraj.conditioning import ConditionMix
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.context import context_rows
 from gentraj.models import MODELS, Model, ModelConfig
+from gentraj.networks.rows import padded, padding
 from gentraj.normalize import Normalizer
 from gentraj.randomness import fold
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
+FAR = 10.0  # deviations: an entry that hardly moved in the data says no more than that
 ROWS = 100_000  # of the data give the statistics of contexts
 KNOWN = ConditionMix(start=0, goal=0, observations=1)  # all of a state, nothing of the actions
 
@@ -73,7 +75,7 @@ class Scales:
         return cls(identity(obs_dim), identity(act_dim), identity(context_dim) if context_dim else None, identity(1))
 
 
-class PolicyConfig(Protocol):
+class Settings(Protocol):
     """What the config of every policy says."""
 
     @property
@@ -105,6 +107,11 @@ class Transition:
     """Of what comes after; 0 where the episode ended for good, not where a time limit cut it."""
 
     @property
+    def whole_B(self) -> Tensor:
+        """Where the chunk is whole, or the episode ended for good: its missing actions are then of no consequence."""
+        return self.real_BK.all(1) | (self.discount_B == 0)
+
+    @property
     def chunk_BX(self) -> Tensor:
         """The actions side by side, 0 after the end."""
         return (self.act_BKA * self.real_BK[..., None]).flatten(1)
@@ -113,7 +120,7 @@ class Transition:
 class Policy(nn.Module):
     """`Trainable`. A subclass has `optimizers`, `update` and `decide`."""
 
-    def __init__(self, obs_dim: int, act_dim: int, config: PolicyConfig, scales: Scales):
+    def __init__(self, obs_dim: int, act_dim: int, config: Settings, scales: Scales):
         super().__init__()
         self.obs, self.act_scale, self.context, self.reward = scales.obs, scales.act, scales.context, scales.reward
         self.usual = scales.usual
@@ -140,6 +147,10 @@ class Policy(nn.Module):
         """Calls of its generator so far."""
         return cast(Any, self).model.network_calls
 
+    def sampling(self, steps: int | None = None) -> str:
+        """How it draws actions, in words."""
+        return cast(Any, self).model.sampling(steps)
+
     def generator(self, config: ModelConfig) -> Model:
         """A model of windows x_BKD whose state is known."""
         spec = TrajectorySpec(self.state_dim, self.spec.act_dim, self.chunk)
@@ -150,7 +161,7 @@ class Policy(nn.Module):
         if (context_BC is None) != (self.context is None):
             raise ValueError(f"a policy trained with{'out' if self.context is None else ''} a goal was given "
                              f"{'none' if context_BC is None else 'one'}; train it on data of this environment")
-        obs = self.obs.normalize(obs_BO)
+        obs = self.obs.normalize(obs_BO).clamp(-FAR, FAR)
         if self.context is None or context_BC is None:
             return obs
         return torch.cat([obs, self.context.normalize(context_BC)], -1)
@@ -170,9 +181,8 @@ class Policy(nn.Module):
     def windows(self, t: Transition, weight_B: Tensor | None = None) -> Batch:
         """What the generator learns: the chunk that followed each state."""
         x_BKD = self.join(t.state_BS, t.chunk_BX.view_as(t.act_BKA))
-        real = t.real_BK.clone()
-        real[:, 0] = True  # a window starts at a step, so it has an action
-        return Batch(x_BKD, real[..., None].expand_as(x_BKD), weight_B=weight_B)
+        state_D = torch.arange(x_BKD.shape[-1], device=x_BKD.device) < self.state_dim
+        return Batch(x_BKD, t.real_BK[..., None] | state_D, weight_B=weight_B)
 
     def join(self, state_BS: Tensor, act_BKA: Tensor) -> Tensor:
         """(B, K, D) windows of the generator."""
@@ -245,7 +255,7 @@ class Actor:
 
     def _start(self, batch: int) -> None:
         self.age_B = torch.full((batch,), self.policy.execute)
-        self.seed_B, self.decision_B = torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)
+        self.seed_B, self.decision_B = torch.arange(batch), torch.zeros(batch, dtype=torch.long)
         self.queue_BKA = torch.zeros(batch, self.policy.chunk, self.policy.spec.act_dim)
 
     @torch.no_grad()
@@ -258,8 +268,9 @@ class Actor:
             device, goal_BG = self.device, None if self.policy.context is None else goal_BG
             state = self.policy.state(obs_BO[due_B].to(device), None if goal_BG is None else goal_BG[due_B].to(device))
             seeds = [fold(int(s), int(d)) for s, d in zip(self.seed_B[due_B], self.decision_B[due_B], strict=True)]
-            chunk = self.policy.act_scale.unnormalize(self.policy.decide(state, seeds))
-            self.queue_BKA[due_B] = chunk.to(self.queue_BKA.device)
+            more = [0] * padding(len(state))  # so that an action does not depend on how many are decided beside it
+            chunk = self.policy.act_scale.unnormalize(self.policy.decide(padded(state), [*seeds, *more]))
+            self.queue_BKA[due_B] = chunk[: len(state)].to(self.queue_BKA.device)
             self.age_B[due_B] = 0
             self.decision_B[due_B] += 1
         act_BA = self.queue_BKA[torch.arange(len(obs_BO)), self.age_B]

@@ -68,6 +68,9 @@ class Swift(Policy):
     def network_calls(self) -> int:
         return self.calls
 
+    def sampling(self, steps: int | None = None) -> str:
+        return "one call of the student"
+
     def optimizers(self) -> dict[str, Optimizer]:
         student = adamw(self.student, self.config.critic)["network"]
         return {"critic": self.critic.optimizer(), "student": student, **under("model", self.model.optimizers())}

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.gaussian import GaussianConfig
+from gentraj.gaussian import Gaussian, GaussianConfig
 from gentraj.trajectory import Batch
 
 from .critic import Critic, CriticConfig
 from .generators import DETERMINISTIC
-from .policy import Policy, Scales, Transition, part_of, seed_of, under
+from .policy import Policy, Scales, Transition, part_of, under
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class TD3BCConfig:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        if not isinstance(self.model.spread, float):
-            raise ValueError(f"TD3BCConfig.model.spread is '{self.model.spread}'; a number is expected")
+        if self.model.spread == "learned":
+            raise ValueError("TD3BCConfig.model.spread is 'learned'; a number is expected")
         require(self, alpha=(0, 1e6), smoothing=(0, 10), chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
 
 
 class TD3BC(Policy):
     def __init__(self, obs_dim: int, act_dim: int, config: TD3BCConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales)
-        self.config, self.model = config, self.generator(config.model)
+        self.config, self.model = config, cast(Gaussian, self.generator(config.model))
         start = self.usual.value(config.critic.discount)
         self.critic = Critic(self.state_dim, self.chunk * act_dim, config.critic, start)
 
@@ -61,7 +61,8 @@ class TD3BC(Policy):
 
     def _next(self, t: Transition, generator: torch.Generator) -> Tensor:
         """(B, K, A) what the actor does next, smoothed (Fujimoto et al. 2018, section 5.3)."""
-        act = self.decide(t.next_BS, seed_of(generator))
+        with torch.no_grad():
+            act = self.actions(self.model.predict(self.known(t.next_BS))[0])
         noise = torch.randn(act.shape, generator=generator).clamp(-2.5, 2.5).to(act.device)
         return (act + self.config.smoothing * noise).clamp(-1, 1)
 
@@ -75,5 +76,5 @@ class TD3BC(Policy):
 
         return self.model.update(self.windows(t), part_of("model", optimizers), generator, guide=guide)
 
-    def decide(self, state_BS: Tensor, seeds: int | Sequence[int]) -> Tensor:
+    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
         return self.actions(self.model.sample(self.known(state_BS), seed=seeds, temperature=0.0)[:, 0])

@@ -43,10 +43,10 @@ from gentraj.randomness import fold, generator
 from gentraj.training import learning_rate_factor
 
 NETWORK = ResidualMLPConfig(width=192, depth=3, frequencies=4)
-GENERATOR = replace(NETWORK, width=256, frequencies=0)  # fewer folds of the noise: less of it lies between modes
-JUDGE = DiscriminatorConfig(width=32, multipliers=(1,), kernel=3, frequencies=4, patches=False)
+GENERATOR = replace(NETWORK, frequencies=0)  # fewer folds of the noise, so that less of it lies between modes
+JUDGE = DiscriminatorConfig(width=64, multipliers=(1,), kernel=3, frequencies=4, patches=False)
 PLAIN = replace(JUDGE, minibatch_std=False)
-LIGHT = {"r1": 5e-4, "r2": 5e-4}  # what tells a mode from its surroundings is near, so it has to be steep
+LIGHT = {"r1": 1e-3, "r2": 1e-3}  # what tells a mode from its surroundings is near, so it has to be steep
 SIDE = SideConfig(learning_rate=2e-3)
 DIFFUSION = DiffusionConfig(NETWORK, prediction="v", levels=None, steps=50, batch_size=256)
 

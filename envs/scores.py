@@ -47,7 +47,10 @@ def score_behaviour(returns: Sequence[DataReturns], env: str | None,
     episodes, limit = sum(r.episodes for r in returns), factory.max_episode_steps
     cut = sum(r.cut - (r.cut_last if r.longest == limit else 0) for r in returns)
     longest = max((r.longest for r in returns), default=0)
-    own = environment_factory(env) if env else None
+    try:
+        own = environment_factory(env) if env else None
+    except ValueError as error:
+        return None, f"the data's environment cannot be made here: {error}"
     if own is None or (own.env_id, own.kwargs) != (factory.env_id, factory.kwargs):
         return None, (f"the data are not of {factory.env_id} as it is here; they come from "
                       f"{own.env_id if own else 'an unknown environment'}")

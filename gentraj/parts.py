@@ -50,6 +50,8 @@ class DataFacts:
     obs_keys: tuple[str, ...]
     env: str | None
     """Gymnasium's EnvSpec as JSON: of the run's `env_id`, else the data's."""
+    recorded: str | None = None
+    """That of the data, where they say it."""
     returns: tuple[DataReturns, ...] = ()
     """Of each dataset that was joined, in their order."""
 
@@ -59,7 +61,7 @@ class DataFacts:
         """`returns` are those of the datasets that were joined, by default of `episodes` as they are."""
         env = environment_factory(env_id).spec_json if env_id else episodes.env
         return cls(episodes.obs_dim, episodes.act_dim, context.width(episodes), episodes.goal_dims, episodes.obs_keys,
-                   env, tuple(returns or [DataReturns.of(episodes)]))
+                   env, episodes.env, tuple(returns or [DataReturns.of(episodes)]))
 
 
 @dataclass(frozen=True)
@@ -206,8 +208,12 @@ class PolicyRunConfig:
 
     def resolve(self, episodes: Episodes) -> PolicyRunConfig:
         """With everything the data decide filled in."""
-        goals = "goal" in episodes.extras or episodes.goal_dims
-        return replace(self, context=replace(self.context, kinds=("goal",))) if goals else self
+        if "goal" in episodes.extras:
+            return replace(self, context=replace(self.context, kinds=("goal",)))
+        if episodes.goal_dims:  # where a window of two steps ends is no goal
+            raise ValueError(f"{episodes.name}: a policy has to be told its goal, and these data do not record where "
+                             "their episodes were sent (extras 'goal'); train a planner, or add it")
+        return self
 
     def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Part]:
         """The policy, with the statistics of `episodes` or with room to load saved ones into."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import tyro
 
@@ -73,13 +73,13 @@ def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = No
     if save_rollout is not None:
         check_new_id(save_rollout)
     agent, factory = run.agent(action_space(run, env), planner), environment_factory(env, protocol=config.protocol)
-    scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
-    behaviour, why_none = score_behaviour(run.data.returns, run.data.env, factory)
+    behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
     if behaviour is None:
         say(f"no score of the data's behaviour: {why_none}")
+    scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
     # How it was sampled may differ from what the run's settings say.
     steps = None if run.config.MAIN == "policy" else (planner or run.planning).steps
-    sampling = None if run.config.generator is None else run.model.sampling(steps)
+    sampling = cast(Any, run.main).sampling(steps)
     scores |= {"behaviour": behaviour, "agent": run.config.kind, "step": run.step, "sampling": sampling}
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
     say(f"scores in {path}")

@@ -134,7 +134,7 @@ class LatentDiffusion(nn.Module):
 
         def latent_guide(y: Tensor) -> Tensor:
             x = self.vae.decode(y[..., self.prior.spec.obs_dim :], x0 * known, known)
-            return cast(Guide, guide)(torch.where(known, batch.x_BHD, self.normalizer.unnormalize(x)))
+            return cast(Guide, guide)(torch.where(real & ~known, self.normalizer.unnormalize(x), batch.x_BHD))
 
         inner = replace(batch, x_BHD=y, mask_BHD=real_BLE)
         metrics = self.prior.update(inner, {"network": optimizers["prior"]}, generator,

@@ -109,7 +109,7 @@ class ConditionalGAN(nn.Module):
         return generate(self.network, share.normal(), share.x0, share.known, share.context) * share.real
 
     def _score(self, guide: Guide, fake: Tensor, share: Share) -> Tensor:
-        return guide(self.normalizer.unnormalize(torch.where(share.known, share.x0, fake)))
+        return guide(self.normalizer.unnormalize(torch.where(share.free, fake, share.x0)) * share.real)
 
     @torch.no_grad()
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
