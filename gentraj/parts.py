@@ -16,6 +16,7 @@ from agents.arrival import Arrival, ArrivalConfig
 from agents.bc import BCConfig
 from agents.generators import GENERATORS
 from agents.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from agents.plan_critic import PlanCritic, PlanCriticConfig
 from agents.planner import Planner, PlannerConfig
 from agents.policies import POLICIES, PolicyConfig
 from agents.policy import Actor, Policy, Scales
@@ -35,7 +36,7 @@ from .trajectory import Batch, TrajectorySpec
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
-Part = Model | InverseDynamics | Arrival | Policy
+Part = Model | InverseDynamics | Arrival | PlanCritic | Policy
 CONTEXT_WINDOWS = 4096  # give the statistics of the contexts
 
 
@@ -82,9 +83,12 @@ class RunConfig:
     """Join episodes that continue each other: one endless run that was cut at its goals."""
     context: ContextConfig = field(default_factory=ContextConfig)
     """What the model is told beside the trajectory, to be asked for when it samples."""
+    valued: bool = False
+    """Train a critic of plans too, for planner.select and planner.guidance."""
     model: ModelConfig = FAMILIES["diffusion"]
     inverse: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
     arrival: ArrivalConfig = field(default_factory=ArrivalConfig)
+    critic: PlanCriticConfig = field(default_factory=PlanCriticConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -95,6 +99,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.planner.actions == "joint" and not self.joint:
             raise ValueError("planner.actions is 'joint', and the model would have no actions; set joint too")
+        for key in ("select", "guidance"):
+            if getattr(self.planner, key) == "value" and not self.valued:
+                raise ValueError(f"planner.{key} is 'value', and no critic of plans would be trained; set valued too")
 
     @property
     def kind(self) -> str:
@@ -136,6 +143,9 @@ class RunConfig:
         if goal_dims := self.model.mix.goal_dims:
             obs = _normalizer("limits", 0, data, episodes)
             parts["arrival"] = Arrival(replace(spec, act_dim=0), goal_dims, self.arrival, obs)
+        if self.valued:
+            parts["critic"] = (PlanCritic.blank(spec, self.critic) if episodes is None
+                               else PlanCritic.fit(episodes, spec, self.critic))
         return parts
 
     def _context_normalizer(self, spec: TrajectorySpec, data: DataFacts,
@@ -153,7 +163,8 @@ class RunConfig:
         config = config or self.planner
         trust = Trust(model, reference, config.trust) if config.arrival == "earliest" else None
         return Planner(model, config, space.low, space.high, trust=trust, inverse=inverse,
-                       arrival=cast(Arrival, parts.get("arrival")), guide=guide)
+                       arrival=cast(Arrival, parts.get("arrival")), critic=cast(PlanCritic, parts.get("critic")),
+                       guide=guide)
 
     def facts(self, parts: Mapping[str, Part]) -> dict[str, Any]:
         """For tables of a run: what its main part is, in words and numbers."""

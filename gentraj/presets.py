@@ -9,12 +9,17 @@ from agents.diffusion_ql import DiffusionQLConfig
 from agents.fql import FQLConfig
 from agents.generators import DIFFUSION, FLOW, GAN, GAUSSIAN
 from agents.idql import IDQLConfig
+from agents.inverse_dynamics import InverseDynamicsConfig
 from agents.iql import IQLConfig
+from agents.plan_critic import PlanCriticConfig
 from agents.planner import PlannerConfig
 from agents.policies import PolicyConfig
 from agents.swift import SwiftConfig
 from agents.td3bc import TD3BCConfig
 
+from .conditioning import ConditionMix
+from .diffusion import DiffusionConfig
+from .networks import ResidualMLPConfig
 from .parts import AnyRunConfig, PolicyRunConfig, RunConfig
 from .training import TrainingConfig
 
@@ -24,12 +29,23 @@ POINTMAZE = RunConfig(planner=PlannerConfig(replan=32, rest_dims=(2, 3), hold_ra
                       training=TrainingConfig(steps=8_000))
 LONG = replace(POINTMAZE, training=TrainingConfig(steps=10_000))
 
+# Plans for returns are short and made anew in every step.
+BRIEF = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, normalizer="gaussian",
+                        mix=ConditionMix(goal=0.0), batch_size=128, weight_decay=0.0, ema=0.995)
+VETERAN = RunConfig(horizon=4, stride=1, valued=True, model=BRIEF, inverse=InverseDynamicsConfig(look=1),
+                    planner=PlannerConfig("fixed", replan=1, look=1, select="value", candidates=16),
+                    training=TrainingConfig(steps=8_000))
+DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noised=0.5), planner=PlannerConfig(
+    "fixed", replan=1, look=1, guidance="value", actions="joint"))
+
 PLANNERS: dict[str, tuple[str, RunConfig]] = {
     "pointmaze": ("a planner for any PointMaze dataset: give --dataset", POINTMAZE),
     "pointmaze-open": ("PointMaze without walls", replace(POINTMAZE, dataset="gentraj/pointmaze/open-v0")),
     "pointmaze-umaze": ("PointMaze's smallest maze", replace(POINTMAZE, dataset="gentraj/pointmaze/umaze-v0")),
     "pointmaze-medium": ("PointMaze's medium maze", replace(LONG, dataset="gentraj/pointmaze/medium-v0")),
     "pointmaze-large": ("PointMaze's large maze", replace(LONG, dataset="gentraj/pointmaze/large-v0")),
+    "veteran": ("plans for returns: the best of 16 by a critic, and inverse dynamics; give --dataset", VETERAN),
+    "diffuser": ("plans for returns: of observations and actions, guided by a critic; give --dataset", DIFFUSER),
 }
 
 POLICIES: dict[str, tuple[str, PolicyConfig]] = {

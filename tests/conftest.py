@@ -94,3 +94,23 @@ def small_run(umaze, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small") / "run"
     small.train(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def hopper():
+    """12 episodes of random actions in Hopper-v5 as `Episodes`; each ends in a fall."""
+    from envs.baselines import RandomAgent
+    from envs.making import environment_factory
+    from envs.rollout import rollout
+
+    factory = environment_factory("Hopper-v5")
+    space = factory().action_space
+    return rollout(RandomAgent(space.low, space.high), factory, 12, num_envs=6, record=True, progress=False).recorded
+
+
+@pytest.fixture(scope="session")
+def hopper_file(hopper, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in a file."""
+    from gentraj.data import save_npz
+
+    return save_npz(hopper, tmp_path_factory.mktemp("hopper") / "hopper.npz")

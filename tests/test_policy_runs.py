@@ -19,9 +19,7 @@ from agents.bc import BCConfig
 from agents.critic import CriticConfig
 from agents.generators import GENERATORS
 from agents.policies import POLICIES
-from envs.baselines import RandomAgent
 from envs.making import environment_factory
-from envs.rollout import rollout
 from gentraj import presets, runs
 from gentraj.cli import measure, report, sample
 from gentraj.cli.train import with_parts
@@ -46,21 +44,6 @@ def tiny(name: str, dataset: object, steps: int = 4) -> PolicyRunConfig:
             changes[key] = value
     return PolicyRunConfig(str(dataset), policy=replace(policy, **changes),
                            training=TrainingConfig(steps, warmup=2, save_every=1, log_every=2, keep=9))
-
-
-@pytest.fixture(scope="module")
-def hopper() -> Episodes:
-    """12 episodes of random actions in Hopper-v5; each ends in a fall."""
-    factory = environment_factory("Hopper-v5")
-    space = factory().action_space
-    played = rollout(RandomAgent(space.low, space.high), factory, 12, num_envs=6, record=True, progress=False)
-    assert played.recorded is not None
-    return played.recorded
-
-
-@pytest.fixture(scope="module")
-def hopper_file(hopper: Episodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_npz(hopper, tmp_path_factory.mktemp("hopper") / "hopper.npz")
 
 
 @pytest.fixture(scope="module")

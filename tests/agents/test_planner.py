@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_what_the_settings_need_must_be_there() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"replan": 0}, {"trust": 1.5}, {"temperature": -1.0}, {"shares": (0.0, 1.0)},
-                                   {"hold_radius": float("nan")}])
+                                   {"hold_radius": float("nan")}, {"candidates": 0}, {"scale": float("inf")}])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"PlannerConfig.{next(iter(wrong))} (is|are) "):
         PlannerConfig(**wrong)  # type: ignore[arg-type]
@@ -192,3 +193,30 @@ def test_padding_does_not_calibrate_trust() -> None:
     rows = torch.full((32,), 7)
     mine, theirs = (Trust(model, batch, 0.9).ratio(data.x_BHD[32:], rows, range(32)) for batch in (data, spoiled))
     torch.testing.assert_close(mine, theirs)
+
+
+def test_each_arrival_has_its_candidates() -> None:
+    plans = planner(first=4, candidates=3).propose(OBS, GOAL, [0])
+    assert plans.row_BN.tolist() == [[2, 2, 2, 4, 4, 4, 6, 6, 6]] and plans.chosen_B.tolist() == [3]
+
+
+def test_with_a_goal_the_rest_of_the_previous_plan_is_asked_to_arrive_when_it_did() -> None:
+    agent = planner(first=1, shifted=True, replan=4)  # one row
+    agent.reset(None, [0])
+    obs, rows = torch.zeros(1, 4), []
+    for _ in range(8):
+        agent.act(obs, GOAL)
+        rows.append(agent.last.row_BN[0].tolist())
+    assert rows[0] == [2, 2, 4, 6] and rows[4] == [1, 2, 4, 6] and agent.last.chosen()[1].tolist() == [1]
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"select": "value"}, "select='value' needs a critic of plans"),
+    ({"guidance": "value"}, "guidance='value' needs a critic of plans"),
+    ({"guidance": "classifier-free"}, "guidance='classifier-free' needs a context to exaggerate"),
+    ({"arrival": "fixed", "candidates": 4}, "candidates=4 needs something to choose by"),
+    ({"arrival": "fixed", "shifted": True}, "shifted=True needs something to choose by"),
+    ({"shifted": True, "replan": 25}, "shifted=True needs something left of a plan; replan is 25, at most 24")])
+def test_settings_that_need_a_part_which_is_missing_say_so(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        planner(**changes)

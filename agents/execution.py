@@ -1,0 +1,102 @@
+"""Between plans and actions: where a plan leads step by step, and what is left of it at the next decision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gentraj.randomness import fold
+from gentraj.trajectory import Condition, TrajectorySpec
+
+
+def at_rest(x_BD: Tensor, rest_dims: Sequence[int]) -> Tensor:
+    """A copy whose entries `rest_dims` are 0."""
+    x_BD = x_BD.clone()
+    x_BD[:, list(rest_dims)] = 0
+    return x_BD
+
+
+def targets(spec: TrajectorySpec, x_BHD: Tensor, count: int, arrival_B: Tensor | None,
+            rest_dims: Sequence[int]) -> Tensor:
+    """(B, T, D): the observations 1 .. T environment steps ahead, each beside the action of the step that leads there.
+
+    Between two rows of a plan it is linear. From the row of arrival on, where there is one, it is at rest there.
+    """
+    step_T = torch.arange(count + 1, device=x_BHD.device)
+    along_BTD = between(x_BHD, step_T / spec.stride)
+    if arrival_B is not None:
+        last_B = arrival_B.clamp(max=spec.horizon - 1)  # who arrives later is not there yet
+        rest_BD = x_BHD[torch.arange(len(x_BHD), device=x_BHD.device), last_B]
+        arrived_BT1 = (step_T / spec.stride >= arrival_B[:, None])[..., None]
+        along_BTD = torch.where(arrived_BT1, at_rest(rest_BD, rest_dims)[:, None], along_BTD)
+    return spec.join(spec.split(along_BTD[:, 1:])[0], spec.split(along_BTD[:, :-1])[1])
+
+
+def between(x_BHD: Tensor, tau_T: Tensor) -> Tensor:
+    """(B, T, D) the plans at times counted in rows; past the last row it is the last."""
+    below_T = tau_T.floor().long().clamp(max=x_BHD.shape[1] - 2)
+    return torch.lerp(x_BHD[:, below_T], x_BHD[:, below_T + 1], (tau_T - below_T).clamp(max=1)[:, None])
+
+
+@dataclass(frozen=True)
+class Previous:
+    """The plans of the last decisions and their arrival rows; `valid_B` is false where there is none."""
+
+    x_BHD: Tensor
+    row_B: Tensor
+    valid_B: Tensor
+
+    @classmethod
+    def none(cls, spec: TrajectorySpec, batch: int, device: torch.device) -> Previous:
+        x_BHD = torch.zeros(batch, spec.horizon, spec.dim, device=device)
+        valid_B = torch.zeros(batch, dtype=torch.bool, device=device)
+        return cls(x_BHD, valid_B.long(), valid_B)
+
+    def of(self, which_B: Tensor) -> Previous:
+        return Previous(self.x_BHD[which_B], self.row_B[which_B], self.valid_B[which_B])
+
+    def forget(self, which_B: Tensor) -> None:
+        self.valid_B[which_B] = False
+
+    def keep(self, which_B: Tensor, x_BHD: Tensor, row_B: Tensor) -> None:
+        self.x_BHD[which_B], self.row_B[which_B], self.valid_B[which_B] = x_BHD, row_B, True
+
+    def left(self, rows: float, otherwise_B: Tensor, goals: bool) -> Left:
+        """What is left after so many rows (a fraction may be among them). Where nothing is, the arrival is another."""
+        h_H = torch.arange(self.x_BHD.shape[1], device=self.x_BHD.device)
+        real_BH = (h_H <= len(h_H) - 1 - rows) & self.valid_B[:, None]
+        if not goals:
+            return Left(between(self.x_BHD, h_H + rows), real_BH, otherwise_B)
+        row_B = (self.row_B - rows).ceil().long()
+        real_BH = real_BH & (h_H <= row_B[:, None]) & (row_B >= 1)[:, None]  # what comes after the arrival is not meant
+        row_B = torch.where(real_BH.any(1), row_B, otherwise_B)
+        return Left(between(self.x_BHD, h_H + rows), real_BH, row_B)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of plans, where it is real, and the row at which they arrive."""
+
+    x_BHD: Tensor
+    real_BH: Tensor
+    row_B: Tensor
+
+    def known_in(self, start: Condition) -> Condition:
+        """`start`, N in a row for each plan; the first of them knows what is left, except where it knows better."""
+        each = torch.arange(start.batch // len(self.row_B), device=self.x_BHD.device) == 0
+        known = (self.real_BH[:, None] & each[:, None]).flatten(0, 1)[..., None] & ~start.mask_BHD
+        x_RHD = self.x_BHD.repeat_interleave(len(each), 0)
+        return replace(start, values_BHD=torch.where(known, x_RHD, start.values_BHD), mask_BHD=start.mask_BHD | known)
+
+
+def seeds_of(seed: int, rows: int, candidates: int) -> list[int]:
+    """A seed for each candidate of each arrival row. The first one of a row does not depend on how many there are."""
+    first = [fold(seed, row) for row in range(rows)]
+    if candidates == 1:
+        return first
+    more = [np.random.SeedSequence(one).generate_state(candidates - 1, np.uint64) >> np.uint64(1) for one in first]
+    return [int(s) for one, others in zip(first, more, strict=True) for s in (one, *others)]

@@ -1,0 +1,112 @@
+"""`PlannerConfig`: how a planner plans, what it needs for that, and how its guidance shapes plans."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from gentraj.config import require
+from gentraj.diffusion.composition import ClassifierFree
+from gentraj.generation import Guidance, as_plugins
+from gentraj.plugin import Preference
+from gentraj.trajectory import TrajectorySpec
+
+from .inverse_dynamics import InverseDynamics
+from .plan_critic import PlanCritic
+from .refine import check_leg
+from .trust import Trust
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    arrival: Literal["earliest", "fixed"] = "earliest"
+    """Arrive at the earliest trusted row, or always at the last one."""
+    replan: int = 12
+    """Environment steps between two plans."""
+    steps: int = 5
+    """Sampling steps of a plan."""
+    shares: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
+    """Candidates: one arrival per share of the likeliest arrival's probability. None means every second row."""
+    candidates: int = 1
+    """Plans that are drawn for each arrival, or where there is no goal."""
+    shifted: bool = False
+    """What is left of the previous plan, completed by the model, is one more candidate, and is kept among equals. A
+    model is good at that if it was trained with prefixes (mix.prefix)."""
+    select: Literal["trust", "value"] = "trust"
+    """Of the trusted plans take the one that arrives first, or the one that the critic values most (Lu et al. 2025).
+    Where nothing is trusted it is the most trusted."""
+    guidance: Literal["none", "value", "classifier-free"] = "none"
+    """What shapes plans while they are generated: the critic's value, or the context exaggerated."""
+    scale: float = 1.0
+    """Of the guidance. Value: plans are exp(scale * value) times as likely, values counted in standard deviations of
+    the data's; classifier-free: 1 is the plain context, more exaggerates it."""
+    trust: float = 0.98
+    """Quantile of the data's error below which a plan is trusted."""
+    temperature: float = 1.0
+    """Scale of the noise a plan starts from."""
+    actions: Literal["inverse", "joint"] = "inverse"
+    """Actions from inverse dynamics, or from the plan itself."""
+    look: int = 12
+    """Environment steps that the inverse dynamics looks ahead on the plan."""
+    context: tuple[float, ...] = ()
+    """What the model is told beside the trajectory, such as the return to aim at; none for a model without context."""
+    goal_dims: tuple[int, ...] = ()
+    """Entries of the observation that a goal speaks about."""
+    rest_dims: tuple[int, ...] = ()
+    """Entries that are 0 at rest (velocities), used to hold the goal after the arrival."""
+    hold_radius: float = 0.0
+    """Distance to the goal (environment units) within which it is held instead of planned for.
+
+    At most the distance that counts as success: a plan, not a straight line, is the way round a corner."""
+
+    def __post_init__(self) -> None:
+        require(self, replan=(1, 1e6), steps=(1, 1e6), trust=(0, 1), temperature=(0, math.inf), look=(1, 1e6),
+                hold_radius=(0, math.inf), candidates=(1, 1e6), scale=(-1e6, 1e6))
+        if not all(0 < share <= 1 for share in self.shares):
+            raise ValueError(f"PlannerConfig.shares are {self.shares}; fractions above 0 and up to 1 are expected")
+
+
+def guidance_of(config: PlannerConfig, critic: PlanCritic | None, guide: Guidance) -> Guidance:
+    """The user's guide and the config's guidance."""
+    if config.guidance == "value" and critic is not None:
+        return [*as_plugins(guide, Preference), critic.guide(config.scale)]
+    if config.guidance == "classifier-free":
+        return [ClassifierFree(config.scale), *as_plugins(guide, Preference)]
+    return guide
+
+
+def check(config: PlannerConfig, spec: TrajectorySpec, fine: TrajectorySpec | None, trust: Trust | None,
+          inverse: InverseDynamics | None, critic: PlanCritic | None) -> None:
+    """Raises ValueError for settings that need a part which is not there, and for parts that do not fit each other."""
+    if config.actions == "joint" and not (fine or spec).act_dim:
+        raise ValueError("actions='joint' needs a model of observations and actions; this one has no actions")
+    if config.actions == "inverse" and inverse is None:
+        raise ValueError("actions='inverse' needs inverse dynamics; train them or set actions='joint'")
+    if inverse is not None and config.look > inverse.config.look:
+        raise ValueError(f"look is {config.look}; the inverse dynamics were trained to look {inverse.config.look} "
+                         "steps ahead, give at most that")
+    if config.arrival == "earliest" and trust is None:
+        raise ValueError("arrival='earliest' needs a trust score; give one or set arrival='fixed'")
+    for name in ("select", "guidance"):
+        if getattr(config, name) == "value" and critic is None:
+            raise ValueError(f"{name}='value' needs a critic of plans; train one, or set another {name}")
+    if critic is not None and critic.plan_spec != spec:
+        raise ValueError(f"the critic values plans of {critic.plan_spec}; the model's are of {spec}")
+    if config.guidance == "classifier-free" and not config.context:
+        raise ValueError("guidance='classifier-free' needs a context to exaggerate, such as the return to aim at; set "
+                         "context")
+    if fine is not None:
+        check_leg(spec, fine, config.replan - 1 + (config.look if config.actions == "inverse" else 1))
+    _check_candidates(config, spec)
+
+
+def _check_candidates(config: PlannerConfig, spec: TrajectorySpec) -> None:
+    several = "shifted=True" if config.shifted else f"candidates={config.candidates}"
+    chosen = config.select == "value" or config.arrival == "earliest"
+    if (config.shifted or config.candidates > 1) and not chosen:
+        raise ValueError(f"{several} needs something to choose by; set select='value' or arrival='earliest'")
+    longest = (spec.horizon - 2) * spec.stride
+    if config.shifted and config.replan > longest:
+        raise ValueError(f"shifted=True needs something left of a plan; replan is {config.replan}, at most {longest} "
+                         f"is expected for a horizon of {spec.horizon} rows")
