@@ -35,6 +35,7 @@ BRIEF = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, c
 VETERAN = RunConfig(horizon=4, stride=1, valued=True, model=BRIEF, inverse=InverseDynamicsConfig(look=1),
                     planner=PlannerConfig("fixed", replan=1, look=1, select="value", candidates=16),
                     training=TrainingConfig(steps=8_000))
+VETERAN_PLUS = replace(VETERAN, joint=True, planner=replace(VETERAN.planner, candidates=32, actions="joint"))
 DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noised=0.5), planner=PlannerConfig(
     "fixed", replan=1, look=1, guidance="value", actions="joint"))
 
@@ -45,6 +46,8 @@ PLANNERS: dict[str, tuple[str, RunConfig]] = {
     "pointmaze-medium": ("PointMaze's medium maze", replace(LONG, dataset="gentraj/pointmaze/medium-v0")),
     "pointmaze-large": ("PointMaze's large maze", replace(LONG, dataset="gentraj/pointmaze/large-v0")),
     "veteran": ("plans for returns: the best of 16 by a critic, and inverse dynamics; give --dataset", VETERAN),
+    "veteran+": ("the same, ours: plans of observations and actions, valued by their actions; give --dataset",
+                 VETERAN_PLUS),
     "diffuser": ("plans for returns: of observations and actions, guided by a critic; give --dataset", DIFFUSER),
 }
 

@@ -18,7 +18,7 @@ from gentraj.runs import RunConfig
 from gentraj.training import TrainingConfig
 
 
-@pytest.mark.parametrize("name", ["veteran", "diffuser"])
+@pytest.mark.parametrize("name", ["veteran", "veteran+", "diffuser"])
 def test_a_planner_for_returns_is_trained_loaded_and_acts(name: str, hopper_file: Path, tmp_path: Path) -> None:
     config = presets.PRESETS[name]
     assert isinstance(config, RunConfig)

@@ -74,9 +74,9 @@ def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = No
         check_new_id(save_rollout)
     agent, factory = run.agent(action_space(run, env), planner), environment_factory(env, protocol=config.protocol)
     behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
+    scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
     if behaviour is None:
         say(f"no score of the data's behaviour: {why_none}")
-    scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
     # How it was sampled may differ from what the run's settings say.
     steps = None if run.config.MAIN == "policy" else (planner or run.planning).steps
     sampling = cast(Any, run.main).sampling(steps)

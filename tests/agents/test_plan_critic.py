@@ -14,6 +14,7 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
+from gentraj.state import module_tensors, restore_module
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=3)
@@ -130,6 +131,18 @@ def test_statistics_of_the_data_scale_the_rewards_and_not_the_zero() -> None:
     assert critic.returns.scale_D.item() == pytest.approx(returns.std())
     silent = replace(chain(), reward=np.zeros(5))
     assert PlanCritic.fit(silent, replace(SPEC, act_dim=0), SMALL).reward.scale_D.item() == 1
+
+
+@every_network
+def test_a_saved_critic_values_plans_alike(network: str) -> None:
+    config = replace(SMALL, network=network)
+    critic = PlanCritic.fit(chain(), SPEC, config)
+    train(critic, chain(), 3)
+    other = PlanCritic.blank(SPEC, config)
+    restore_module(other, {name: tensor.clone() for name, tensor in module_tensors(critic).items()})
+    batch = Windows(chain(), critic.spec).gather(np.arange(5))
+    assert torch.equal(critic(batch.x_BHD), other(batch.x_BHD))
+    assert torch.equal(critic.targets(batch), other.targets(batch))
 
 
 @every_network
