@@ -30,7 +30,7 @@ class IQLConfig:
     critic: CriticConfig = field(default_factory=CriticConfig)
     expectile: float = 0.7
     """Of the data's values that a state is worth: 0.5 is their mean, 1 the best of them."""
-    beta: float = 3.0
+    beta: float = 1.0
     """How much more a better action is copied: its weight is exp(beta * advantage), advantages having size 1."""
     chunk: int = 1
     """Actions that are decided together."""
