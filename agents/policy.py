@@ -127,6 +127,7 @@ class Policy(nn.Module):
         self.spec, self.batch_size = TrajectorySpec(obs_dim, act_dim, config.chunk + 1), config.batch_size
         self.chunk, self.execute = config.chunk, config.execute
         self.state_dim = obs_dim + (0 if scales.context is None else len(scales.context.shift_D))
+        self.window_spec = TrajectorySpec(self.state_dim, act_dim, config.chunk)  # what a generator models
 
     def optimizers(self) -> dict[str, Optimizer]:
         raise NotImplementedError
@@ -153,8 +154,8 @@ class Policy(nn.Module):
 
     def generator(self, config: ModelConfig) -> Model:
         """A model of windows x_BKD whose state is known."""
-        spec = TrajectorySpec(self.state_dim, self.spec.act_dim, self.chunk)
-        return MODELS[type(config)](spec, config.with_mix(KNOWN), Normalizer.identity(spec.dim))
+        identity = Normalizer.identity(self.window_spec.dim)
+        return MODELS[type(config)](self.window_spec, config.with_mix(KNOWN), identity)
 
     def state(self, obs_BO: Tensor, context_BC: Tensor | None) -> Tensor:
         """(B, S). Raises ValueError where a context is missing or there should be none."""
@@ -181,19 +182,21 @@ class Policy(nn.Module):
     def windows(self, t: Transition, weight_B: Tensor | None = None) -> Batch:
         """What the generator learns: the chunk that followed each state."""
         x_BKD = self.join(t.state_BS, t.chunk_BX.view_as(t.act_BKA))
-        state_D = torch.arange(x_BKD.shape[-1], device=x_BKD.device) < self.state_dim
-        return Batch(x_BKD, t.real_BK[..., None] | state_D, weight_B=weight_B)
+        return Batch(x_BKD, t.real_BK[..., None] | self.state_mask, weight_B=weight_B)
 
     def join(self, state_BS: Tensor, act_BKA: Tensor) -> Tensor:
         """(B, K, D) windows of the generator."""
         return torch.cat([state_BS[:, None].expand(-1, self.chunk, -1), act_BKA], -1)
 
+    @property
+    def state_mask(self) -> Tensor:
+        """(D,) true for the entries of a window's row that are the state."""
+        return torch.arange(self.window_spec.dim, device=self.device) < self.state_dim
+
     def known(self, state_BS: Tensor) -> Condition:
         """What the generator is told of a state."""
         x = self.join(state_BS, state_BS.new_zeros(len(state_BS), self.chunk, self.spec.act_dim))
-        mask = torch.arange(x.shape[-1], device=x.device) < self.state_dim
-        spec = TrajectorySpec(self.state_dim, self.spec.act_dim, self.chunk)
-        return Condition(spec, x, mask.expand_as(x))
+        return Condition(self.window_spec, x, self.state_mask.expand_as(x))
 
     def states(self, x: Tensor) -> Tensor:
         """The generator's windows (..., K, D) -> states (..., S)."""
