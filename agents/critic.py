@@ -14,7 +14,7 @@ from gentraj.config import require
 from gentraj.networks.critic import Ensemble
 from gentraj.optimization import LEARNING, adamw, apply_gradients
 
-from .policy import Transition
+from .policy import Policy, Transition
 
 LARGEST = 100  # weight of an action's advantage (Kostrikov et al. 2022, appendix B)
 
@@ -23,6 +23,9 @@ LARGEST = 100  # weight of an action's advantage (Kostrikov et al. 2022, appendi
 class CriticConfig:
     discount: float = 0.99
     """Per environment step."""
+    reach: int = 1
+    """Steps whose rewards are summed before a value takes over, at least those of a chunk. The papers say 1; a far
+    reach learns in far fewer updates, and takes the data's later actions for its own."""
     width: int = 256
     depth: int = 2
     """Hidden layers."""
@@ -36,7 +39,8 @@ class CriticConfig:
 
     def __post_init__(self) -> None:
         bounds = {key: value for key, value in LEARNING.items() if key != "batch_size"}
-        require(self, discount=(0, 0.99999), width=(1, 1e5), depth=(1, 100), members=(1, 1000), tau=(0, 1), **bounds)
+        require(self, discount=(0, 0.99999), reach=(1, 1e4), width=(1, 1e5), depth=(1, 100), members=(1, 1000),
+                tau=(0, 1), **bounds)
 
 
 class Critic(nn.Module):
@@ -59,6 +63,11 @@ class Critic(nn.Module):
         """(E, B)."""
         return self.q(torch.cat([state_BS, chunk_BX], -1))
 
+    @classmethod
+    def of(cls, policy: Policy, config: CriticConfig) -> Critic:
+        """Of a policy's states and chunks."""
+        return cls(policy.state_dim, policy.chunk * policy.spec.act_dim, config, policy.usual.value(config.discount))
+
     @torch.no_grad()
     def least(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
         """(B,) of the slow copy's members."""
@@ -68,7 +77,7 @@ class Critic(nn.Module):
         """A step towards r + discount * V(s'), through a cut by a time limit and not through an end."""
         target_B = t.reward_B + t.discount_B * next_value_B
         q_EB = self(t.state_BS, t.chunk_BX)
-        loss = average((q_EB - target_B) ** 2, t)
+        loss = average(((q_EB - target_B) / self.q.unit) ** 2, t)
         apply_gradients(loss, optimizer, self.config.max_grad_norm)
         self.slow.update_parameters(self.q)
         return {"critic_loss": loss.detach(), "q": q_EB.detach().mean()}
@@ -82,12 +91,16 @@ class Critic(nn.Module):
             self.q.requires_grad_(True)
         return q_B / q_B.detach().abs().mean().clamp(min=1e-6)
 
-
     def best(self, state_BS: Tensor, act_BNKA: Tensor) -> Tensor:
         """(B, K, A): of each state's N candidates the one that the slow copy values most."""
         batch, num = act_BNKA.shape[:2]
         value_BN = self.least(state_BS.repeat_interleave(num, 0), act_BNKA.flatten(2).flatten(0, 1)).view(batch, num)
         return act_BNKA[torch.arange(batch, device=value_BN.device), value_BN.argmax(1)]
+
+
+def state_value(policy: Policy, config: CriticConfig) -> Ensemble:
+    """V(s), one network, where Q(s, a) starts too."""
+    return Ensemble(policy.state_dim, config.width, config.depth, 1, policy.usual.value(config.discount))
 
 
 def average(x_EB: Tensor, t: Transition) -> Tensor:

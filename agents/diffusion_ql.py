@@ -42,10 +42,9 @@ class DiffusionQLConfig:
 
 class DiffusionQL(Policy):
     def __init__(self, obs_dim: int, act_dim: int, config: DiffusionQLConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales)
+        super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
         self.config, self.model = config, self.generator(config.model)
-        start = self.usual.value(config.critic.discount)
-        self.critic = Critic(self.state_dim, self.chunk * act_dim, config.critic, start)
+        self.critic = Critic.of(self, config.critic)
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"critic": self.critic.optimizer(), **under("model", self.model.optimizers())}

@@ -49,10 +49,9 @@ class FQLConfig:
 
 class FQL(Policy):
     def __init__(self, obs_dim: int, act_dim: int, config: FQLConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales)
+        super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
         self.config, self.model = config, cast(Diffusion, self.generator(config.model))
-        start = self.usual.value(config.critic.discount)
-        self.critic = Critic(self.state_dim, self.chunk * act_dim, config.critic, start)
+        self.critic = Critic.of(self, config.critic)
         chunk_dim = self.chunk * act_dim
         self.student = mlp([self.state_dim + chunk_dim, *[config.width] * config.depth, chunk_dim])
         self.calls = 0

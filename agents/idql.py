@@ -14,11 +14,10 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.models import ModelConfig
-from gentraj.networks.critic import Ensemble
 from gentraj.optimization import adamw, apply_gradients
 from gentraj.trajectory import Batch
 
-from .critic import Critic, CriticConfig, average, expectile
+from .critic import Critic, CriticConfig, average, expectile, state_value
 from .generators import DIFFUSION
 from .policy import Policy, Scales, Transition, part_of, under
 
@@ -45,11 +44,10 @@ class IDQLConfig:
 
 class IDQL(Policy):
     def __init__(self, obs_dim: int, act_dim: int, config: IDQLConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales)
+        super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
         self.config, self.model = config, self.generator(config.model)
-        start = self.usual.value(config.critic.discount)
-        self.critic = Critic(self.state_dim, self.chunk * act_dim, config.critic, start)
-        self.value = Ensemble(self.state_dim, config.critic.width, config.critic.depth, 1, start)
+        self.critic = Critic.of(self, config.critic)
+        self.value = state_value(self, config.critic)
 
     def optimizers(self) -> dict[str, Optimizer]:
         value = adamw(self.value, self.config.critic)["network"]
@@ -66,7 +64,7 @@ class IDQL(Policy):
     def _learn_value(self, t: Transition, optimizer: Optimizer) -> dict[str, Tensor]:
         """Equation 5 of IQL (Kostrikov et al. 2022)."""
         error_B = self.critic.least(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
-        loss = average(expectile(error_B, self.config.expectile), t)
+        loss = average(expectile(error_B / self.value.unit, self.config.expectile), t)
         apply_gradients(loss, optimizer, self.config.critic.max_grad_norm)
         return {"value_loss": loss.detach()}
 

@@ -94,7 +94,10 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class Transition:
-    """What happened in the windows of a batch, normalised: from a state over at most K actions to another state."""
+    """What happened in the windows of a batch, normalised: at most K actions, and the state that is reached after them.
+
+    That state may lie further on than the last of the actions: what the data did in between counts as if it followed.
+    """
 
     state_BS: Tensor
     act_BKA: Tensor
@@ -120,12 +123,13 @@ class Transition:
 class Policy(nn.Module):
     """`Trainable`. A subclass has `optimizers`, `update` and `decide`."""
 
-    def __init__(self, obs_dim: int, act_dim: int, config: Settings, scales: Scales):
+    def __init__(self, obs_dim: int, act_dim: int, config: Settings, scales: Scales, reach: int = 1):
+        """`reach` are the steps after which a transition ends, at least those of a chunk."""
         super().__init__()
         self.obs, self.act_scale, self.context, self.reward = scales.obs, scales.act, scales.context, scales.reward
         self.usual = scales.usual
-        self.spec, self.batch_size = TrajectorySpec(obs_dim, act_dim, config.chunk + 1), config.batch_size
-        self.chunk, self.execute = config.chunk, config.execute
+        self.chunk, self.execute, self.batch_size = config.chunk, config.execute, config.batch_size
+        self.spec = TrajectorySpec(obs_dim, act_dim, max(config.chunk, reach) + 1)
         self.state_dim = obs_dim + (0 if scales.context is None else len(scales.context.shift_D))
         self.window_spec = TrajectorySpec(self.state_dim, act_dim, config.chunk)  # what a generator models
 
@@ -170,13 +174,15 @@ class Policy(nn.Module):
     def transition(self, batch: Batch, discount: float) -> Transition:
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
         real_BH, steps_B = batch.mask_BHD[..., 0], batch.mask_BHD[..., 0].sum(1) - 1
-        rows, power_H = torch.arange(len(steps_B), device=steps_B.device), discount ** torch.arange(self.chunk + 1.0)
         reward_BH, terminal_BH = cast(Tensor, batch.reward_BH), cast(Tensor, batch.terminal_BH)
-        power_H = power_H.to(reward_BH.device)
+        rows, h_H = (torch.arange(n, device=steps_B.device) for n in real_BH.shape)
+        power_H = discount ** h_H.to(reward_BH)
         reward_B = (self.reward.normalize(reward_BH[:, :-1, None])[..., 0] * power_H[:-1]).sum(1)
         ended_B = terminal_BH[rows, steps_B]
-        return Transition(self.state(obs_BHO[:, 0], batch.context_BC), self.act_scale.normalize(act_BHA[:, :-1]),
-                          real_BH[:, 1:], reward_B, self.state(obs_BHO[rows, steps_B], batch.context_BC),
+        act_BKA, real_BK = act_BHA[:, : self.chunk], real_BH[:, 1 : self.chunk + 1]
+        ends = obs_BHO[:, 0], obs_BHO[rows, steps_B]
+        before_BS, after_BS = (self.state(obs_BO, batch.context_BC) for obs_BO in ends)
+        return Transition(before_BS, self.act_scale.normalize(act_BKA), real_BK, reward_B, after_BS,
                           power_H[steps_B] * ~ended_B)
 
     def windows(self, t: Transition, weight_B: Tensor | None = None) -> Batch:
