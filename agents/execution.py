@@ -26,12 +26,12 @@ def targets(spec: TrajectorySpec, x_BHD: Tensor, count: int, arrival_B: Tensor |
 
     Between two rows of a plan it is linear. From the row of arrival on, where there is one, it is at rest there.
     """
-    step_T = torch.arange(count + 1, device=x_BHD.device)
-    along_BTD = between(x_BHD, step_T / spec.stride)
+    row_T = spec.rows(torch.arange(count + 1, device=x_BHD.device))
+    along_BTD = between(x_BHD, row_T)
     if arrival_B is not None:
-        last_B = arrival_B.clamp(max=spec.horizon - 1)  # who arrives later is not there yet
+        last_B = arrival_B.clamp(max=x_BHD.shape[1] - 1)  # who arrives later is not there yet
         rest_BD = x_BHD[torch.arange(len(x_BHD), device=x_BHD.device), last_B]
-        arrived_BT1 = (step_T / spec.stride >= arrival_B[:, None])[..., None]
+        arrived_BT1 = (row_T >= arrival_B[:, None])[..., None]
         along_BTD = torch.where(arrived_BT1, at_rest(rest_BD, rest_dims)[:, None], along_BTD)
     return spec.join(spec.split(along_BTD[:, 1:])[0], spec.split(along_BTD[:, :-1])[1])
 

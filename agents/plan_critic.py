@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
@@ -82,7 +82,7 @@ class PlanCritic(nn.Module):
                  returns: Normalizer):
         super().__init__()
         self.config, self.batch_size, self.plan_spec = config, config.batch_size, spec
-        self.spec = replace(spec, horizon=max(spec.horizon, config.reach))
+        self.spec = spec.longer(config.reach)
         self.plan, self.reward, self.returns = plan, reward, returns
         self.plan_network = (PlanTransformer(spec, config.width, config.depth, config.heads, config.members)
                              if config.network == "transformer"
@@ -123,7 +123,7 @@ class PlanCritic(nn.Module):
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
-        """(B,) sum over h < m of discount^(h stride) r_h + discount^(m stride) V(s_m), m the last real row.
+        """(B,) sum over h < m of discount^t_h r_h + discount^t_m V(s_m), m the last real row, t_h its environment step.
 
         Nothing comes after an end, and V(s_m) goes on where a time limit or the window cut an episode.
         """
@@ -131,7 +131,7 @@ class PlanCritic(nn.Module):
         h_H, m_B = torch.arange(self.spec.horizon, device=real_BH.device), real_BH.sum(1) - 1
         ended_B = cast(Tensor, batch.terminal_BH).any(1)
         counts_BH = (h_H < m_B[:, None]) | ended_B[:, None]  # an end between two rows was after the last real one
-        discount_H = self.config.discount ** (h_H * self.spec.stride).to(reward_BH.dtype)
+        discount_H = self.config.discount ** torch.tensor(self.spec.times).to(reward_BH)
         earned_B = (self.reward.normalize(reward_BH) * discount_H * counts_BH).sum(1)
         last_BD = batch.x_BHD[torch.arange(len(m_B), device=m_B.device), m_B]
         after_B = self.returns.unnormalize(self.slow(self._state(last_BD)).mean(0))

@@ -18,7 +18,7 @@ from .execution import Previous, at_rest, seeds_of, targets
 from .inverse_dynamics import InverseDynamics
 from .plan_critic import PlanCritic
 from .planner_settings import PlannerConfig, check, guidance_of
-from .refine import first_leg
+from .refine import filled_in
 from .trust import Trust
 
 
@@ -45,16 +45,17 @@ class Planner:
     """An `Agent`. Plans for all environments that are due and all candidates in one batch of the network.
 
     `guide` is what the model's `sample` takes: an energy or a plug-in, such as constraints, that shapes every plan.
-    A `fine` model of windows as long as the plan's stride fills in what lies before the plan's second row; it is then
-    the one whose joint actions are taken. Raises ValueError for settings that need a part which is not given.
+    `finer` models fill in what is carried out of a plan, each what lies between the rows of the level before; joint
+    actions are then the last one's. Raises ValueError for settings that need a part which is not given.
     """
 
     def __init__(self, model: TrajectoryModel, config: PlannerConfig, low_A: np.ndarray, high_A: np.ndarray, *,
                  trust: Trust | None = None, inverse: InverseDynamics | None = None, arrival: Arrival | None = None,
-                 critic: PlanCritic | None = None, fine: TrajectoryModel | None = None, guide: Guidance = None):
+                 critic: PlanCritic | None = None, finer: Sequence[TrajectoryModel] = (), guide: Guidance = None):
         self.trust = trust if config.arrival == "earliest" else None
-        check(config, model.spec, None if fine is None else fine.spec, trust, inverse, critic)
-        self.fine, self.executed = fine, model.spec if fine is None else fine.spec
+        levels = [model.spec, *(fine.spec for fine in finer)]
+        check(config, levels, len(low_A), trust, inverse, critic)
+        self.finer, self.executed = finer, levels[-1]
         self.model, self.config, self.inverse, self.arrival, self.critic = model, config, inverse, arrival, critic
         self.guide = guidance_of(config, critic, guide)
         self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
@@ -74,7 +75,7 @@ class Planner:
     @property
     def network_calls(self) -> int:
         """Calls of the generators so far, those of a trust that asks one among them."""
-        return self.model.network_calls + (0 if self.fine is None else self.fine.network_calls)
+        return sum(model.network_calls for model in (self.model, *self.finer))
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """Forget the plans of the masked environments (all by default); `seeds_B` has a seed for each environment."""
@@ -105,13 +106,19 @@ class Planner:
         if due_B.any():
             self._replan(due_B, obs_BO, goal_BG)
         rows, spec = torch.arange(len(obs_BO)), self.executed
-        if self.inverse is not None and self.config.actions == "inverse":
-            target_BO = spec.split(self.target_BTD[rows, self.age_B + self.config.look - 1])[0]
-            act_BA = self.inverse(obs_BO, target_BO, self.config.look)
-        else:
+        if self.config.actions == "joint":
             act_BA = spec.split(self.target_BTD[rows, self.age_B])[1]
+        else:
+            act_BA = self.toward(obs_BO, spec.split(self.target_BTD[rows, self.age_B + self.config.look - 1])[0])
         self.age_B += 1
         return act_BA.cpu().clamp(self.low_A, self.high_A)
+
+    def toward(self, obs_BO: Tensor, target_BO: Tensor) -> Tensor:
+        """(B, A) the action toward what the plan is `look` environment steps ahead."""
+        if self.inverse is not None and self.config.actions == "inverse":
+            return self.inverse(obs_BO, target_BO, self.config.look)
+        missing_BO = target_BO - obs_BO  # with gains of 1, as `maze2d` of Diffuser's authors
+        return missing_BO[:, self.goal_dims] + missing_BO[:, list(self.config.rest_dims)]
 
     @torch.no_grad()
     def propose(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],
@@ -149,10 +156,12 @@ class Planner:
             start = start.with_obs(row_BN.flatten(), goal_BG.repeat_interleave(num, 0), self.goal_dims)
         if left is not None:
             start = left.known_in(start)
-        if self.config.context:
-            context_C = torch.tensor(self.config.context, device=self.device)
+        if (context_C := self._context()) is not None:
             start = replace(start, context_BC=context_C.expand(start.batch, -1))
         return start, row_BN, [seed for seeds in seeds_BN for seed in seeds]
+
+    def _context(self) -> Tensor | None:
+        return torch.tensor(self.config.context, device=self.device) if self.config.context else None
 
     def _rows(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B, N) arrival rows to try."""
@@ -180,11 +189,16 @@ class Planner:
         """(B, T, D) targets 1..T environment steps ahead: along the chosen plan, then at rest where it arrives."""
         seeds = [fold(int(s), int(d)) for s, d in zip(self.seed_B[which_B], self.decision_B[which_B], strict=True)]
         self.last = self.propose(obs_BO, goal_BG, seeds, self.previous.of(which_B) if self.config.shifted else None)
-        x_BHD, row_B = self.last.chosen()
-        self.previous.keep(which_B, x_BHD, row_B)
-        if self.fine is not None:
-            x_BHD = first_leg(self.fine, x_BHD, seeds, self.config.steps, self.config.temperature)
-            row_B = row_B * (self.fine.spec.horizon - 1)  # in the fine model's rows
+        self.previous.keep(which_B, *self.last.chosen())
+        return self.along(self.last, goal_BG, seeds)
+
+    def along(self, plans: Plans, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
+        """(B, T, D) targets along the chosen plans, filled in by the finer models."""
+        x_BHD, row_B = plans.chosen()
+        for fine in self.finer:
+            x_BHD = filled_in(fine, x_BHD, self.config.ahead, seeds, self.config.steps, self.config.temperature,
+                              self._context())
+            row_B = row_B * (fine.spec.horizon - 1)  # in its rows
         arrival_B = None if goal_BG is None else row_B
         return targets(self.executed, x_BHD, self.target_BTD.shape[1], arrival_B, self.config.rest_dims)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ from gentraj.trajectory import TrajectorySpec
 
 from .inverse_dynamics import InverseDynamics
 from .plan_critic import PlanCritic
-from .refine import check_leg
+from .refine import check_levels
 from .trust import Trust
 
 
@@ -45,12 +46,14 @@ class PlannerConfig:
     """Quantile of the data's error below which a plan is trusted."""
     temperature: float = 1.0
     """Scale of the noise a plan starts from."""
-    actions: Literal["inverse", "joint"] = "inverse"
-    """Actions from inverse dynamics, or from the plan itself."""
+    actions: Literal["inverse", "joint", "track"] = "inverse"
+    """Actions from inverse dynamics, from the plan itself, or those of a PD controller that tracks the plan: what is
+    missing to its positions (goal_dims) and to its velocities (rest_dims), as Diffuser acts in mazes."""
     look: int = 12
-    """Environment steps that the inverse dynamics looks ahead on the plan."""
+    """Environment steps that the inverse dynamics, or the PD controller, looks ahead on the plan."""
     context: tuple[float, ...] = ()
-    """What the model is told beside the trajectory, such as the return to aim at; none for a model without context."""
+    """What the model is told beside the trajectory; none for a model without context. A model that was told returns
+    aims at a good one of its data's by default."""
     goal_dims: tuple[int, ...] = ()
     """Entries of the observation that a goal speaks about."""
     rest_dims: tuple[int, ...] = ()
@@ -59,6 +62,11 @@ class PlannerConfig:
     """Distance to the goal (environment units) within which it is held instead of planned for.
 
     At most the distance that counts as success: a plan, not a straight line, is the way round a corner."""
+
+    @property
+    def ahead(self) -> int:
+        """Environment steps that are carried out, or looked at, of a plan."""
+        return self.replan - 1 + (1 if self.actions == "joint" else self.look)
 
     def __post_init__(self) -> None:
         require(self, replan=(1, 1e6), steps=(1, 1e6), trust=(0, 1), temperature=(0, math.inf), look=(1, 1e6),
@@ -76,10 +84,17 @@ def guidance_of(config: PlannerConfig, critic: PlanCritic | None, guide: Guidanc
     return guide
 
 
-def check(config: PlannerConfig, spec: TrajectorySpec, fine: TrajectorySpec | None, trust: Trust | None,
+def check(config: PlannerConfig, levels: Sequence[TrajectorySpec], act_dim: int, trust: Trust | None,
           inverse: InverseDynamics | None, critic: PlanCritic | None) -> None:
-    """Raises ValueError for settings that need a part which is not there, and for parts that do not fit each other."""
-    if config.actions == "joint" and not (fine or spec).act_dim:
+    """Raises ValueError for settings that need a part which is not there, and for parts that do not fit each other.
+
+    `levels` are the plans' own and the finer ones, `act_dim` is the width of the action space.
+    """
+    spec = levels[0]
+    if config.actions == "track" and not len(config.goal_dims) == len(config.rest_dims) == act_dim:
+        raise ValueError(f"actions='track' needs a position and a velocity for each of {act_dim} actions; goal_dims "
+                         f"are {config.goal_dims} and rest_dims {config.rest_dims}")
+    if config.actions == "joint" and not levels[-1].act_dim:
         raise ValueError("actions='joint' needs a model of observations and actions; this one has no actions")
     if config.actions == "inverse" and inverse is None:
         raise ValueError("actions='inverse' needs inverse dynamics; train them or set actions='joint'")
@@ -96,8 +111,7 @@ def check(config: PlannerConfig, spec: TrajectorySpec, fine: TrajectorySpec | No
     if config.guidance == "classifier-free" and not config.context:
         raise ValueError("guidance='classifier-free' needs a context to exaggerate, such as the return to aim at; set "
                          "context")
-    if fine is not None:
-        check_leg(spec, fine, config.replan - 1 + (config.look if config.actions == "inverse" else 1))
+    check_levels(levels)
     _check_candidates(config, spec)
 
 
@@ -106,6 +120,8 @@ def _check_candidates(config: PlannerConfig, spec: TrajectorySpec) -> None:
     chosen = config.select == "value" or config.arrival == "earliest"
     if (config.shifted or config.candidates > 1) and not chosen:
         raise ValueError(f"{several} needs something to choose by; set select='value' or arrival='earliest'")
+    if config.shifted:
+        spec.require_even("shifted=True")
     longest = (spec.horizon - 2) * spec.stride
     if config.shifted and config.replan > longest:
         raise ValueError(f"shifted=True needs something left of a plan; replan is {config.replan}, at most {longest} "

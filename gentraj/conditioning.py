@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .config import require
+from .config import require, require_choice
 from .trajectory import TrajectorySpec
+
+LAST = 1 - 2**-20  # a share of the rows that leaves none behind
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,11 @@ class ConditionMix:
     start: float = 1.0
     """The first observation."""
     goal: float = 0.85
-    """The goal's entries at one row, uniform over the real rows after the first."""
+    """The goal's entries at one row."""
+    goal_at: Literal["any", "end"] = "any"
+    """Uniform over the real rows after the first, or always the last real one."""
     waypoint: float = 0.0
-    """The goal's entries at another row, drawn likewise."""
+    """The goal's entries at another row, uniform over the real rows after the first."""
     prefix: float = 0.0
     """The first rows entirely, at least one, their number uniform over the real rows."""
     actions: float = 0.0
@@ -31,6 +36,7 @@ class ConditionMix:
     """Entries of the observation that a goal speaks about; none means all."""
 
     def __post_init__(self) -> None:
+        require_choice(self, goal_at=("any", "end"))
         require(self, **dict.fromkeys(KINDS, (0, 1)))
 
     def draw(self, spec: TrajectorySpec, real_BHD: Tensor, generator: torch.Generator) -> Tensor:
@@ -40,6 +46,8 @@ class ConditionMix:
         for kind, mask in KINDS.items():
             chosen_B = torch.rand(len(rows_B), generator=generator) < getattr(self, kind)
             u_B = torch.rand(len(rows_B), generator=generator)
+            if kind == "goal" and self.goal_at == "end":
+                u_B = torch.full_like(u_B, LAST)
             known |= mask(spec, self.goal_dims, rows_B, u_B) & chosen_B[:, None, None]
         return known.to(real_BHD.device) & real_BHD
 

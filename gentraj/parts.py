@@ -6,26 +6,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast, get_type_hints
 
 import torch
 
+from agents import policies
 from agents.arrival import Arrival, ArrivalConfig
 from agents.bc import BCConfig
 from agents.generators import GENERATORS
 from agents.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from agents.plan_critic import PlanCritic, PlanCriticConfig
 from agents.planner import Planner, PlannerConfig
-from agents.policies import POLICIES, PolicyConfig
 from agents.policy import Actor, Policy, Scales
+from agents.refine import LEG, level_specs
 from agents.trust import Trust
 from envs.advice import horizon_advice
 from envs.making import environment_factory
 from envs.scores import DataReturns
 
 from .data import ContextConfig, Episodes, Windows
+from .data.context import return_quantile
 from .generation import Guidance
 from .models import FAMILIES, MODELS, Model, ModelConfig, family
 from .normalize import Normalizer
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
 Part = Model | InverseDynamics | Arrival | PlanCritic | Policy
+FINER = "finer-"  # begins the names of the models that fill in, the coarsest first
+GOOD = 0.95  # quantile of the data's discounted returns to go that a planner aims at where nothing is said
 CONTEXT_WINDOWS = 4096  # give the statistics of the contexts
 
 
@@ -75,10 +80,14 @@ class RunConfig:
     """The environment, where the data do not say or another is wanted: a Gymnasium id or a task name."""
     horizon: int | None = None
     """Rows of a trajectory."""
-    stride: int | None = None
-    """Environment steps between two rows."""
+    stride: int | tuple[int, ...] | None = None
+    """Environment steps between two rows; or from the first row to each other one, 1 2 4 8 16: dense near, sparse far
+    (Mixed-Density Diffuser, arXiv 2510.23026). The horizon is then as many rows."""
+    refine: tuple[int, ...] = ()
+    """Coarse to fine: for each number a further model, which fills in the rows of the one before with so many times as
+    dense ones. Horizon and stride are the coarse plan's; what the data choose is spread over the finest rows."""
     joint: bool = False
-    """Trajectories of observations and actions; else of observations, with inverse dynamics."""
+    """Trajectories, the finest ones, of observations and actions; else of observations, with inverse dynamics."""
     stitch: bool = True
     """Join episodes that continue each other: one endless run that was cut at its goals."""
     context: ContextConfig = field(default_factory=ContextConfig)
@@ -97,6 +106,9 @@ class RunConfig:
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = FAMILIES
 
     def __post_init__(self) -> None:
+        if isinstance(self.stride, tuple) and (not self.stride or self.horizon not in (None, len(self.stride) + 1)):
+            raise ValueError(f"stride says where {len(self.stride) + 1} rows are, and horizon is {self.horizon}; leave "
+                             "the horizon out, and give a number at least")
         if self.planner.actions == "joint" and not self.joint:
             raise ValueError("planner.actions is 'joint', and the model would have no actions; set joint too")
         for key in ("select", "guidance"):
@@ -116,12 +128,23 @@ class RunConfig:
 
     def resolve(self, episodes: Episodes) -> RunConfig:
         """With everything the data decide filled in."""
-        horizon, stride = horizon_advice(self.env_id or episodes.env)
+        rows, apart = horizon_advice(self.env_id or episodes.env)
+        dense = math.prod(self.refine)
+        horizon, stride = 1 + -(-(rows - 1) // dense) if self.refine else rows, apart * dense
+        if isinstance(self.stride, tuple):
+            horizon = len(self.stride) + 1
         goal_dims = self.model.mix.goal_dims or episodes.goal_dims
+        if goal_dims and not self.model.mix.goal and (self.valued or self.context.kinds == ("return",)):
+            raise ValueError(f"{episodes.name} has goals, and these settings plan for returns (model.mix.goal is 0); "
+                             "take a preset for goals, such as pointmaze, or gentraj train veteran+")
         mix = replace(self.model.mix, goal_dims=goal_dims)
-        planner = replace(self.planner, goal_dims=goal_dims, actions="joint" if self.joint else "inverse")
+        actions = "joint" if self.joint else "inverse"
+        planner = replace(self.planner, goal_dims=goal_dims,
+                          actions="track" if self.planner.actions == "track" else actions)
         if not goal_dims:  # then there is nothing to come to rest at
             planner = replace(planner, rest_dims=())
+        if self.context.kinds == ("return",) and not planner.context:
+            planner = replace(planner, context=(return_quantile(episodes, self.context, GOOD),))
         if any(not 0 <= dim < episodes.obs_dim for dim in planner.rest_dims):
             raise ValueError(f"planner.rest_dims are {planner.rest_dims}; entries of an observation of width "
                              f"{episodes.obs_dim} are expected")
@@ -133,10 +156,17 @@ class RunConfig:
         """The parts, with the statistics of `episodes` or with room to load saved ones into."""
         if self.horizon is None or self.stride is None:
             raise ValueError("the horizon or the stride is not chosen yet; call resolve(config, episodes) first")
-        spec = TrajectorySpec(data.obs_dim, data.act_dim if self.joint else 0, self.horizon, self.stride)
+        act_dim = data.act_dim if self.joint else 0
+        stride, offsets = (self.stride[0], self.stride) if isinstance(self.stride, tuple) else (self.stride, None)
+        spec = TrajectorySpec(data.obs_dim, 0 if self.refine else act_dim, self.horizon, stride, offsets)
         context = self._context_normalizer(spec, data, episodes)
-        parts: dict[str, Part] = {"model": MODELS[type(self.model)](
-            spec, self.model, _normalizer(self.model.normalizer, spec.act_dim, data, episodes), context)}
+
+        def model(of: TrajectorySpec, config: ModelConfig) -> Model:
+            return MODELS[type(config)](of, config, _normalizer(config.normalizer, of.act_dim, data, episodes), context)
+
+        parts: dict[str, Part] = {"model": model(spec, self.model)}
+        for level, finer in enumerate(level_specs(spec, self.refine, act_dim), 1):
+            parts[f"{FINER}{level}"] = model(finer, self.model.with_mix(LEG))
         if not self.joint:
             parts["inverse"] = (InverseDynamics.blank(data.obs_dim, data.act_dim, self.inverse) if episodes is None
                                 else InverseDynamics.fit(episodes, self.inverse))
@@ -164,13 +194,14 @@ class RunConfig:
         trust = Trust(model, reference, config.trust) if config.arrival == "earliest" else None
         return Planner(model, config, space.low, space.high, trust=trust, inverse=inverse,
                        arrival=cast(Arrival, parts.get("arrival")), critic=cast(PlanCritic, parts.get("critic")),
+                       finer=[cast(Model, parts[name]) for name in sorted(parts) if name.startswith(FINER)],
                        guide=guide)
 
     def facts(self, parts: Mapping[str, Part]) -> dict[str, Any]:
         """For tables of a run: what its main part is, in words and numbers."""
         model = cast(Model, parts["model"])
         return {"kind": type(model).__name__, "rows of a trajectory": model.spec.horizon,
-                "environment steps between rows": model.spec.stride, "actions in a trajectory": model.spec.act_dim > 0,
+                "environment steps between rows": model.spec.spacing, "actions in a trajectory": model.spec.act_dim > 0,
                 "sampling steps of the planner": self.planner.steps}
 
 
@@ -186,7 +217,7 @@ class PolicyRunConfig:
     """Join episodes that continue each other: one endless run that was cut at its goals."""
     context: ContextConfig = field(default_factory=ContextConfig)
     """What the policy is told beside the observation: the goal, where the data have goals."""
-    policy: PolicyConfig = field(default_factory=BCConfig)
+    policy: policies.PolicyConfig = field(default_factory=BCConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     MAIN: ClassVar[str] = "policy"
@@ -230,7 +261,7 @@ class PolicyRunConfig:
         """The policy, with the statistics of `episodes` or with room to load saved ones into."""
         scales = (Scales.blank(data.obs_dim, data.act_dim, data.context_dim) if episodes is None
                   else Scales.fit(episodes, self.context))
-        return {"policy": POLICIES[type(self.policy)](data.obs_dim, data.act_dim, self.policy, scales)}
+        return {"policy": policies.POLICIES[type(self.policy)](data.obs_dim, data.act_dim, self.policy, scales)}
 
     def agent(self, parts: Mapping[str, Part], reference: Batch, space: Box, config: PlannerConfig | None,
               guide: Guidance) -> Actor:

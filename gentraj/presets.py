@@ -16,8 +16,10 @@ from agents.planner import PlannerConfig
 from agents.policies import PolicyConfig
 from agents.swift import SwiftConfig
 from agents.td3bc import TD3BCConfig
+from envs.tasks import TASKS
 
 from .conditioning import ConditionMix
+from .data import ContextConfig, load_episodes
 from .diffusion import DiffusionConfig
 from .networks import ResidualMLPConfig
 from .parts import AnyRunConfig, PolicyRunConfig, RunConfig
@@ -28,6 +30,10 @@ from .training import TrainingConfig
 POINTMAZE = RunConfig(planner=PlannerConfig(replan=32, rest_dims=(2, 3), hold_radius=0.45),
                       training=TrainingConfig(steps=8_000))
 LONG = replace(POINTMAZE, training=TrainingConfig(steps=10_000))
+# Diffuser in mazes: one plan, that takes as long as in the paper, tracked to its end by a PD controller.
+TRACKED = RunConfig(joint=True, model=DiffusionConfig(mix=ConditionMix(goal=1.0, goal_at="end")),
+                    planner=PlannerConfig("fixed", replan=1_000, look=1, actions="track", rest_dims=(2, 3)),
+                    training=TrainingConfig(steps=8_000))
 
 # Plans for returns are short and made anew in every step.
 BRIEF = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, normalizer="gaussian",
@@ -38,6 +44,14 @@ VETERAN = RunConfig(horizon=4, stride=1, valued=True, model=BRIEF, inverse=Inver
 VETERAN_PLUS = replace(VETERAN, joint=True, planner=replace(VETERAN.planner, candidates=32, actions="joint"))
 DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noised=0.5), planner=PlannerConfig(
     "fixed", replan=1, look=1, guidance="value", actions="joint"))
+# As published, but for short plans: what is long in the papers is their training.
+DECISION = replace(VETERAN, horizon=8, valued=False, context=ContextConfig(("return",)),
+                   model=replace(BRIEF, context_dropout=0.25),
+                   planner=PlannerConfig("fixed", replan=1, look=1, guidance="classifier-free", scale=1.5,
+                                         temperature=0.5))
+HIERARCHICAL = replace(DIFFUSER, horizon=5, stride=8, refine=(8,))
+LITE = replace(VETERAN, horizon=3, stride=16, refine=(4, 4), planner=replace(VETERAN.planner, steps=3),
+               model=replace(BRIEF, path="flow", prediction="velocity", steps=3))
 
 PLANNERS: dict[str, tuple[str, RunConfig]] = {
     "pointmaze": ("a planner for any PointMaze dataset: give --dataset", POINTMAZE),
@@ -48,8 +62,22 @@ PLANNERS: dict[str, tuple[str, RunConfig]] = {
     "veteran": ("plans for returns: the best of 16 by a critic, and inverse dynamics; give --dataset", VETERAN),
     "veteran+": ("the same, ours: plans of observations and actions, valued by their actions; give --dataset",
                  VETERAN_PLUS),
+    "decision-diffuser": ("plans for returns: of observations, told a good one, and inverse dynamics; give --dataset",
+                          DECISION),
+    "hierarchical-diffuser": ("a coarse plan guided by a critic, a second model fills in its beginning; give --dataset",
+                              HIERARCHICAL),
+    "diffuser-lite": ("the best coarse plan by a critic, filled in twice, by rectified flows; give --dataset", LITE),
     "diffuser": ("plans for returns: of observations and actions, guided by a critic; give --dataset", DIFFUSER),
+    "diffuser-pointmaze": ("Diffuser in mazes: one plan, tracked by a PD controller; give --dataset", TRACKED),
+    "diffuser-pointmaze-umaze": ("the same in the smallest maze, as long as published: 128 steps",
+                                 replace(TRACKED, dataset="gentraj/pointmaze/umaze-v0", horizon=44, stride=3)),
+    "diffuser-pointmaze-medium": ("the same in the medium maze: 256 steps",
+                                  replace(TRACKED, dataset="gentraj/pointmaze/medium-v0", horizon=52, stride=5)),
+    "diffuser-pointmaze-large": ("the same in the large maze: 384 steps",
+                                 replace(TRACKED, dataset="gentraj/pointmaze/large-v0", horizon=64, stride=6)),
 }
+# What a name stands for where the data have goals, and after it what the data's own task adds.
+TOWARDS_GOALS = {"veteran+": "pointmaze", "diffuser": "diffuser-pointmaze"}
 
 POLICIES: dict[str, tuple[str, PolicyConfig]] = {
     "bc-gaussian": ("behaviour cloning by a normal distribution", BCConfig(GAUSSIAN)),
@@ -75,8 +103,23 @@ PRESETS: dict[str, AnyRunConfig] = {
 DEMO = replace(PLANNERS["pointmaze-umaze"][1], training=TrainingConfig(steps=3_000))
 
 
+def suited(name: str, dataset: str) -> str:
+    """The preset that the name of one stands for with these data: veteran+ and diffuser plan for goals where there are.
+
+    The dataset of a task may be missing. Raises `DataError` for any other that cannot be read.
+    """
+    first, *_ = dataset.split("+")
+    if name not in TOWARDS_GOALS or not first:
+        return name
+    task = next((task for task, known in TASKS.items() if first in (*known.dataset_ids, known.d4rl_id)), "")
+    if not task and not load_episodes(first).goal_dims:
+        return name
+    own = TOWARDS_GOALS[name] + task.removeprefix("pointmaze")
+    return own if own in PRESETS else TOWARDS_GOALS[name]
+
+
 def listing() -> str:
     """What there is, a line each."""
     groups = {"planners": PLANNERS, "policies, which need --dataset": POLICIES}
-    return "\n\n".join("\n".join([f"{title}:", *(f"  {name:18} {about}" for name, (about, _) in group.items())])
+    return "\n\n".join("\n".join([f"{title}:", *(f"  {name:25} {about}" for name, (about, _) in group.items())])
                        for title, group in groups.items())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -22,23 +23,60 @@ Observer = Callable[[Tensor, Tensor], None]  # sees (x, t) after each step of sa
 class TrajectorySpec:
     """The layout of a trajectory `x_BHD`, D = obs_dim + act_dim, observation first; nothing else knows it.
 
-    `horizon` counts the rows of a window and `stride` the environment steps between two rows, so a window spans
-    `(horizon - 1) * stride` environment steps. `act_dim` is 0 for state-only trajectories; a transition is horizon 2.
+    `horizon` rows, `stride` environment steps apart or, dense near and sparse far, `offsets` steps after the first one.
+    `act_dim` is 0 for state-only trajectories; a transition is horizon 2.
     """
 
     obs_dim: int
     act_dim: int
     horizon: int
     stride: int = 1
+    offsets: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("obs_dim", 1), ("act_dim", 0), ("horizon", 1), ("stride", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"TrajectorySpec.{name} is {getattr(self, name)}; give at least {least}")
+        if self.offsets and (len(self.offsets) != self.horizon - 1 or min(self.gaps) < 1):
+            raise ValueError(f"TrajectorySpec.offsets: {self.offsets}; {self.horizon - 1} growing ones are expected")
 
     @property
     def dim(self) -> int:
         return self.obs_dim + self.act_dim
+
+    @property
+    def spacing(self) -> int | tuple[int, ...]:
+        """The stride, or the offsets of rows that are not evenly apart."""
+        return self.offsets or self.stride
+
+    @property
+    def times(self) -> tuple[int, ...]:
+        """(H,) environment steps from the first row to each."""
+        return (0, *self.offsets) if self.offsets else tuple(range(0, self.horizon * self.stride, self.stride))
+
+    @property
+    def gaps(self) -> tuple[int, ...]:
+        """(H,) environment steps that each row stands for: to the next one, and of the last as of the one before."""
+        apart = [later - row for row, later in pairwise(self.times)]
+        return (*apart, apart[-1] if apart else self.stride)
+
+    def rows(self, step_T: Tensor) -> Tensor:
+        """(T,) environment steps, at least 0 -> rows, fractions between two; past the last row they go on."""
+        if not self.offsets:
+            return step_T / self.stride
+        time_H, gap_H = (torch.tensor(each, device=step_T.device) for each in (self.times, self.gaps))
+        below_T = torch.searchsorted(time_H, step_T, right=True) - 1
+        return below_T + (step_T - time_H[below_T]) / gap_H[below_T]
+
+    def longer(self, horizon: int) -> TrajectorySpec:
+        """With so many rows at least; further ones are as far apart as the last two."""
+        more = (self.times[-1] + i * self.gaps[-1] for i in range(1, 1 + max(horizon - self.horizon, 0)))
+        return replace(self, horizon=max(horizon, self.horizon), offsets=self.offsets and (*self.offsets, *more))
+
+    def require_even(self, what: str) -> None:
+        """Raises ValueError unless rows are evenly apart; `what` needs it."""
+        if self.offsets:
+            raise ValueError(f"{what} needs rows that are evenly apart; these are at steps {self.times}")
 
     def join(self, obs: Tensor, act: Tensor | None = None) -> Tensor:
         """Observations (..., O) and actions (..., A) -> trajectory (..., D)."""

@@ -37,6 +37,12 @@ def test_a_goal_is_its_entries_at_one_row_uniform_over_the_real_rows_after_the_f
     torch.testing.assert_close(share_H, torch.tensor([0, 0.25, 0.25, 0.25, 0.25, 0, 0, 0]), atol=0.03, rtol=0)
 
 
+def test_a_goal_at_the_end_is_the_last_real_row() -> None:
+    mask = real([1, 2, 5, 8])
+    known = ConditionMix(**{**NOTHING, "goal": 1.0}, goal_at="end").draw(SPEC, mask, generator(0))
+    assert known.any(-1).nonzero().tolist() == [[1, 1], [2, 4], [3, 7]] and (known.sum((1, 2)) % 3 == 0).all()
+
+
 def test_a_prefix_is_whole_rows_from_the_first_on_their_number_uniform() -> None:
     known = ConditionMix(**{**NOTHING, "prefix": 1.0}).draw(SPEC, real([4] * 8000), generator(0))
     rows_BH = known.all(-1)

@@ -1,40 +1,109 @@
-"""Planners for returns: their critic is trained, saved and asked as the other parts are."""
+"""Every planner by name: trained, saved, loaded and evaluated in closed loop; which of them plan for goals."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+import small
 import torch
-from gymnasium.spaces import Box
 
 from agents.plan_critic import PlanCritic
 from agents.planner import Planner, PlannerConfig
+from envs.evaluation import EvaluationConfig
 from gentraj import presets, runs
-from gentraj.networks import ResidualMLPConfig
+from gentraj.cli.evaluate import action_space, play
+from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.runs import RunConfig
 from gentraj.training import TrainingConfig
 
+FOR_RETURNS = ("veteran", "veteran+", "decision-diffuser", "hierarchical-diffuser", "diffuser-lite", "diffuser")
+FOR_GOALS = ("veteran+", "diffuser")
 
-@pytest.mark.parametrize("name", ["veteran", "veteran+", "diffuser"])
-def test_a_planner_for_returns_is_trained_loaded_and_acts(name: str, hopper_file: Path, tmp_path: Path) -> None:
-    config = presets.PRESETS[name]
+
+def tiny(name: str, dataset: str | Path) -> RunConfig:
+    """The preset with narrow networks and three steps of training; in a maze it plans rarely."""
+    config = presets.PRESETS[presets.suited(name, str(dataset))]
     assert isinstance(config, RunConfig)
-    config = replace(config, dataset=str(hopper_file), model=config.model.with_network(ResidualMLPConfig(16, 1)),
-                     training=TrainingConfig(steps=2))
-    made = runs.train(config, tmp_path / "run", progress=False)
-    loaded = runs.load(tmp_path / "run")
-    obs, space = torch.zeros(3, 11), Box(-np.ones(3, np.float32), np.ones(3, np.float32))
+    network = (ResidualMLPConfig(16, 1) if isinstance(config.model.network, ResidualMLPConfig)
+               else TemporalUNetConfig(width=8))
+    planner = replace(config.planner, replan=60) if config.planner.replan == 32 else config.planner
+    return replace(config, dataset=str(dataset), model=config.model.with_network(network), planner=planner,
+                   inverse=replace(config.inverse, width=16), arrival=replace(config.arrival, width=16),
+                   critic=replace(config.critic, width=16), training=TrainingConfig(steps=3, threads=1))
+
+
+def check(config: RunConfig, folder: Path, width: int) -> torch.Tensor:
+    """The same seed gives the same bits, a loaded run the same actions and scores, an episode's seed its actions.
+
+    Returns what two episodes of different seeds did, (steps, 2, A).
+    """
+    made, again = (runs.train(config, folder / name, progress=False) for name in "ab")
+    loaded = runs.load(folder / "a")
+    for name, part in made.parts.items():
+        for key, tensor in part.state_dict().items():
+            assert torch.equal(tensor, again.parts[name].state_dict()[key]), f"{name}.{key}"
+    obs = made.reference.x_BHD[:1, 0, :width].expand(3, -1)
+    goal = obs[:, list(made.data.goal_dims)] + 1 if made.data.goal_dims else None
     acts = []
-    for run in (made, loaded):
-        assert isinstance(run.parts["critic"], PlanCritic)
+    for run in (made, again, loaded):
+        space = action_space(run, str(run.data.env))
         agent = run.agent(space)
-        assert isinstance(agent, Planner) and agent.critic is run.parts["critic"]
-        agent.reset(None, [1, 2, 3])
-        acts.append(agent.act(obs))
-    assert torch.equal(*acts) and acts[0].shape == (3, 3) and not torch.equal(acts[0][0], acts[0][1])
+        agent.reset(None, [1, 2, 2])
+        acts.append(torch.stack([agent.act(obs, goal) for _ in range(3)]))
+        assert acts[-1].shape == (3, 3, *space.shape) and space.contains(acts[-1][0, 0].numpy())
+    assert torch.equal(acts[0], acts[1]) and torch.equal(acts[0], acts[2])
+    assert torch.equal(acts[0][:, 1], acts[0][:, 2])
+    evaluation = EvaluationConfig(episodes=2, num_envs=2, baselines=False)
+    scores = [play(run, evaluation, progress=False)[0]["return_mean"] for run in (made, loaded)]
+    assert scores[0] == scores[1]
+    return acts[0][:, :2]
+
+
+@pytest.mark.parametrize("name", FOR_RETURNS)
+def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Path, tmp_path: Path) -> None:
+    config = tiny(name, hopper_file)
+    assert not torch.equal(*check(config, tmp_path, 11).unbind(1))
+    run = runs.load(tmp_path / "a")
+    assert isinstance(run.config, RunConfig)
+    assert len(run.parts) == 1 + config.valued + (not config.joint) + len(config.refine)
+    agent = run.planner(action_space(run, str(run.data.env)))
+    assert isinstance(agent, Planner) and [fine.spec.dim for fine in agent.finer][-1:] in ([], [agent.executed.dim])
+    assert isinstance(agent.critic, PlanCritic) == config.valued
+    assert bool(run.config.planner.context) == bool(config.context.kinds)  # a return to aim at, chosen from the data
+
+
+@pytest.mark.parametrize("name", FOR_GOALS)
+def test_a_planner_for_goals_trains_saves_and_acts(name: str, umaze: object, tmp_path: Path) -> None:
+    check(tiny(name, small.DATASET), tmp_path, 4)
+
+
+def test_a_name_stands_for_a_planner_for_goals_where_the_data_have_goals(umaze: object, hopper_file: Path) -> None:
+    """A task's own dataset need not be there; any other is looked at."""
+    for name, goals in presets.TOWARDS_GOALS.items():
+        assert presets.suited(name, str(hopper_file)) == presets.suited(name, "") == name
+        assert presets.suited(name, small.DATASET) == presets.suited(name, f"{small.DATASET}+{small.DATASET}") == goals
+        assert presets.suited(name, "D4RL/pointmaze/medium-v2") == f"{goals}-medium"
+        assert presets.suited(name, "gentraj/pointmaze/open-v0") in (goals, f"{goals}-open")
+    assert presets.suited("veteran", small.DATASET) == "veteran"
+
+
+def test_a_planner_for_returns_is_refused_where_the_data_have_goals(umaze: object, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has goals, and these settings plan for returns .* such as pointmaze"):
+        runs.train(tiny("veteran", small.DATASET), tmp_path / "run")
+
+
+def test_the_command_trains_what_the_data_call_for(umaze: object, tmp_path: Path,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word for word in small.WORDS if "replan" not in word and word != "60"]
+    assert small.gentraj("train", "diffuser", "--dataset", small.DATASET, "--steps", 2, "--run-dir", tmp_path / "run",
+                         *words) == 0
+    assert "diffuser plans for them, as the preset diffuser-pointmaze" in capsys.readouterr().err
+    config = runs.load(tmp_path / "run").config
+    assert isinstance(config, RunConfig) and (config.planner.actions, config.joint) == ("track", True)
+    assert small.gentraj("evaluate", tmp_path / "run", "--episodes", 1, "--protocol", "d4rl-single-goal",
+                         "--no-baselines") == 0
 
 
 @pytest.mark.parametrize("key", ["select", "guidance"])

@@ -13,7 +13,7 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from envs.pointmaze import make_missing
+from envs.recipes import make_missing
 
 from ..data import Windows, load_episodes
 from ..files import write_file
@@ -116,8 +116,8 @@ def choose_windows(run: Run, dataset: str | None, most: int, seed: int) -> tuple
     if len(windows.x_BHD) < 2 * LEAST:
         spec = run.model.spec
         raise ValueError(f"{dataset or run.folder}: only {len(windows.x_BHD)} windows of {spec.horizon} rows, "
-                         f"{spec.stride} steps apart, lie whole in an episode; at least {2 * LEAST} are needed, give a "
-                         "--dataset of longer or more episodes")
+                         f"{spec.spacing} steps apart, lie whole in an episode; at least {2 * LEAST} are needed, give "
+                         "a --dataset of longer or more episodes")
     return windows, train
 
 
@@ -125,7 +125,7 @@ def _dataset_windows(run: Run, dataset: str, most: int, seed: int) -> Batch:
     episodes = load_episodes([make_missing(name) for name in dataset.split("+")])
     episodes, spec = episodes.stitched() if run.config.stitch else episodes, run.model.spec
     windows = Windows(episodes, spec, run.config.context)
-    last = np.arange(len(windows)) + (spec.horizon - 1) * spec.stride
+    last = np.arange(len(windows)) + spec.times[-1]
     end = np.repeat(windows.ends, episodes.lengths)  # has an observation still, but no action
     whole = np.flatnonzero(last < end if spec.act_dim else last <= end)
     return windows.gather(np.random.default_rng(seed).permutation(whole)[:most])

@@ -99,9 +99,13 @@ def plan_actions(run: Run, x_RHD: Tensor) -> Tensor:
     between rows. Raises `CannotReplay` for actions of rows that are several steps apart.
     """
     spec = run.model.spec
+    if spec.offsets:
+        raise CannotReplay("the rows of its trajectories are not evenly apart")
     if spec.act_dim and spec.stride > 1:
         raise CannotReplay(f"the rows of its trajectories are {spec.stride} environment steps apart, and it has no "
                            "actions for those between")
+    if "inverse" not in run.parts and not spec.act_dim:
+        raise CannotReplay("its trajectories are coarse plans; the actions are those of the models that fill them in")
     if spec.act_dim:
         return spec.split(x_RHD)[1][:, :-1]
     return torch.cat([_inverse_actions(run, some.to(run.model.device)).cpu() for some in x_RHD.split(PLANS)])

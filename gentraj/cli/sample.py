@@ -73,13 +73,13 @@ def main(argv: list[str]) -> None:
     print(args.out)
 
 
-def trajectories(run: Run, args: Sample) -> tuple[Tensor, Tensor, int, str]:
-    """Observations (N, H, O), actions (N, H, A), the steps between rows, and all that in words."""
+def trajectories(run: Run, args: Sample) -> tuple[Tensor, Tensor, int | tuple[int, ...], str]:
+    """Observations (N, H, O), actions (N, H, A), the steps between rows or to each, and all that in words."""
     guide, spec = ClassifierFree(args.guidance) if args.guidance != 1 else None, run.model.spec
     x_NHD = run.model.sample(condition(run, args), args.num, guide=guide, seed=args.seed, steps=args.steps,
                              temperature=args.temperature)[0]
-    said = f"{args.num} trajectories of {spec.horizon} rows, {spec.stride} environment steps apart"
-    return *spec.split(x_NHD), spec.stride, said
+    said = f"{args.num} trajectories of {spec.horizon} rows, {spec.spacing} environment steps apart"
+    return *spec.split(x_NHD), spec.spacing, said
 
 
 def actions(run: Run, args: Sample) -> tuple[Tensor, Tensor, int, str]:

@@ -14,7 +14,7 @@ import tyro
 from ..checkpoint import has_checkpoints
 from ..models import FAMILIES
 from ..networks import NETWORKS
-from ..presets import PRESETS, listing
+from ..presets import PRESETS, listing, suited
 from ..runs import AnyRunConfig, read_config
 from ..runs import train as train_run
 from .common import check_folder, pick_device, say
@@ -68,6 +68,8 @@ def main(argv: list[str]) -> None:
     if not config.dataset:
         raise ValueError(f"preset '{args.preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
     folder = args.resume or fresh_folder(args.run_dir or Path("runs") / str(args.preset))
+    if args.preset and (stands_for := suited(args.preset, config.dataset)) != args.preset:
+        say(f"the data have goals: {args.preset} plans for them, as the preset {stands_for}")
     run = train_run(config, folder, resume=args.resume is not None, device=pick_device(args.device))
     say(f"trained {run.step} steps; the run is in {folder}")
     print(f"next: gentraj evaluate {folder}")
@@ -78,22 +80,23 @@ def first_guess(argv: list[str]) -> AnyRunConfig | None:
 
     None where nothing tells. Raises ValueError for a first word that is no preset, and what `read_config` raises.
     """
+    dataset = option(argv, "--dataset") or ""
     if argv and not argv[0].startswith("-"):
-        return preset(argv[0])
+        return preset(argv[0], dataset)
     if resumed := option(argv, "--resume"):
         return read_config(Path(resumed))[0]
     named = [(before.startswith("--") and "=" not in before, word) for before, word in pairwise(["", *argv])
              if word in PRESETS]  # a word behind an option may be its value, such as --run-dir iql
-    return PRESETS[min(named)[1]] if named else None
+    return preset(min(named)[1], dataset) if named else None
 
 
-def preset(name: str) -> AnyRunConfig:
-    """Raises ValueError for a name that is none, with the nearest."""
+def preset(name: str, dataset: str) -> AnyRunConfig:
+    """What is `suited` to the data. Raises ValueError for a name that is none, with the nearest."""
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         raise ValueError(f"unknown preset '{name}'; known: {', '.join(PRESETS)}"
                          + (f"; did you mean '{near[0]}'?" if near else ""))
-    return PRESETS[name]
+    return PRESETS[suited(name, dataset)]
 
 
 def _defaults(which: Train) -> AnyRunConfig:
@@ -106,7 +109,7 @@ def _defaults(which: Train) -> AnyRunConfig:
         if which.family is not None or which.network is not None:
             raise ValueError("--resume goes on with the run's own generator; leave --family and --network out")
         return read_config(which.resume)[0]
-    return with_parts(preset(str(which.preset)), which.family, which.network)
+    return with_parts(preset(str(which.preset), which.config.dataset), which.family, which.network)
 
 
 def option(argv: list[str], name: str) -> str | None:

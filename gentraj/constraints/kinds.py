@@ -193,6 +193,7 @@ class Speed(Constraint):
 
     def unit(self, spec: TrajectorySpec) -> float:
         """What a difference is divided by."""
+        spec.require_even(type(self).__name__)
         return (spec.stride * self.dt) ** self.order
 
     def reach(self, spec: TrajectorySpec) -> float:

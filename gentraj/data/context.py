@@ -54,6 +54,12 @@ def context_rows(episodes: Episodes, config: ContextConfig) -> Rows | None:
     return lambda first_B, last_B: np.concatenate([rows(first_B, last_B) for rows in parts], axis=1)
 
 
+def return_quantile(episodes: Episodes, config: ContextConfig, quantile: float) -> float:
+    """Of the discounted returns to go, from all observations of the data: a return to aim at."""
+    every = np.arange(len(episodes.obs))
+    return float(np.quantile(_return(episodes, config)(every, every), quantile))
+
+
 def _return(e: Episodes, config: ContextConfig) -> Rows:
     """G_t = r_t + discount * G_(t+1), and 0 after the last step: nothing is bootstrapped where a recording is cut.
 

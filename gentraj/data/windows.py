@@ -13,9 +13,9 @@ from .episodes import Episodes
 class Windows:
     """Every step of every episode starts one window; what lies past the episode's end is padding, masked.
 
-    Row h of a window that starts at step t holds the observation and the action of step t + h * stride. The action
+    Row h of a window that starts at step t holds the observation and the action of step t + spec.times[h]. The action
     beside an episode's last observation does not exist and is padding too. Padding holds zeros. A row's reward is the
-    sum over the `stride` steps that it stands for. `contexts` are what each batch says beside its windows,
+    sum over the `spec.gaps` steps that it stands for. `contexts` are what each batch says beside its windows,
     `context_BC`: none by default.
     """
 
@@ -26,7 +26,7 @@ class Windows:
                                  f"{episodes.name}; train on data of the model's environment")
         self.episodes, self.spec = episodes, spec
         self.ends = np.cumsum(episodes.lengths)  # (E,) one past the last step of each episode
-        self.offsets = np.arange(spec.horizon) * spec.stride
+        self.offsets = np.array(spec.times)
         self.context_rows = context_rows(episodes, contexts or ContextConfig())
 
     def __len__(self) -> int:
@@ -57,5 +57,7 @@ class Windows:
 
     def _rewards(self, t_BH: np.ndarray, end_B1: np.ndarray) -> np.ndarray:
         """(B, H) sums over the steps of each row that the episode has."""
-        t_BHK, reward_S = t_BH[..., None] + np.arange(self.spec.stride), self.episodes.reward
-        return np.where(t_BHK < end_B1[..., None], reward_S[np.minimum(t_BHK, len(reward_S) - 1)], 0).sum(-1)
+        k_K, gap_H, reward_S = np.arange(max(self.spec.gaps)), np.array(self.spec.gaps), self.episodes.reward
+        t_BHK = t_BH[..., None] + k_K
+        real_BHK = (t_BHK < end_B1[..., None]) & (k_K < gap_H[:, None])
+        return np.where(real_BHK, reward_S[np.minimum(t_BHK, len(reward_S) - 1)], 0).sum(-1)

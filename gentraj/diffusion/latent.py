@@ -74,6 +74,7 @@ class LatentDiffusion(nn.Module):
     def __init__(self, spec: TrajectorySpec, config: LatentDiffusionConfig, normalizer: Normalizer,
                  context: Normalizer | None = None):
         super().__init__()
+        spec.require_even("latent diffusion")
         network, factor = config.prior.network, config.vae.factor
         halved = 2 ** (len(network.multipliers) - 1) if isinstance(network, TemporalUNetConfig) else 1
         check_horizon(spec.horizon, factor * halved)

@@ -28,17 +28,20 @@ def condition_error(x_BNHD: Tensor, condition: Condition) -> Tensor:
 
 
 def smoothness(x_RHD: Tensor, spec: TrajectorySpec, dims: Sequence[int] | None = None) -> Tensor:
-    """(R,) root mean square of x_h+1 - 2 x_h + x_h-1 over rows and entries, over stride^2; 0 is uniform motion.
+    """(R,) root mean square, over rows and entries, of the second difference in time; 0 is uniform motion.
 
-    In units of the entries per squared environment step, so of positions it is the acceleration times dt^2, whatever
-    the stride. `dims` are the entries meant, all by default; let them share a unit. Larger is rougher. Raises
-    ValueError for fewer than 3 rows and other shapes than (R, H, D).
+    That is (x_h+1 - 2 x_h + x_h-1) / stride^2 where rows are evenly apart: in units of the entries per squared
+    environment step, so of positions it is the acceleration times dt^2, whatever the stride. `dims` are the entries
+    meant, all by default; let them share a unit. Larger is rougher. Raises ValueError for fewer than 3 rows and other
+    shapes than (R, H, D).
     """
     if x_RHD.shape[1:] != (spec.horizon, spec.dim) or spec.horizon < 3:
         raise ValueError(f"trajectories of shape {tuple(x_RHD.shape)} were given; (R, {spec.horizon}, {spec.dim}) is "
                          "expected, of at least 3 rows")
     x = x_RHD if dims is None else x_RHD[..., list(dims)]
-    return x.double().diff(n=2, dim=1).square().mean((1, 2)).sqrt() / spec.stride**2
+    gap_H1 = torch.tensor(spec.gaps[:-1], device=x.device)[:, None]
+    velocity_RHO = x.double().diff(dim=1) / gap_H1
+    return (2 * velocity_RHO.diff(dim=1) / (gap_H1[1:] + gap_H1[:-1])).square().mean((1, 2)).sqrt()
 
 
 class Violations(NamedTuple):

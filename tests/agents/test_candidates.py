@@ -12,6 +12,7 @@ from torch import Tensor
 from agents.execution import Previous, between, seeds_of, targets
 from agents.plan_critic import PlanCritic, PlanCriticConfig
 from agents.planner import Planner, PlannerConfig, choice
+from agents.refine import filled_in, level_specs
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.networks import ResidualMLPConfig
@@ -206,25 +207,74 @@ class Sure:
         return self.spec.join(obs, act)[:, None]
 
 
-def coarse_to_fine(fine: TrajectorySpec, **changes: Any) -> Planner:
-    model: Any = Sure(TrajectorySpec(1, 0, 2, stride=8))
-    filling: Any = Sure(fine)
-    return Planner(model, replace(FREE, select="trust", **changes), 9 * LOW, 9 * HIGH, fine=filling)
+class Straight:
+    """A model of (x, y, vx, vy): the straight way to the goal at a velocity of 1."""
+
+    spec, device, network_calls = TrajectorySpec(4, 0, 3, stride=4), torch.device("cpu"), 0
+
+    def sample(self, condition: Condition, num_samples: int = 1, **_: Any) -> Tensor:
+        self.network_calls += 1
+        x = torch.lerp(condition.values_BHD[:, :1], condition.values_BHD[:, -1:], torch.linspace(0, 1, 3)[:, None])
+        x[:, 1:, 2:] = 1
+        return x[:, None]
 
 
-@pytest.mark.parametrize("stride", [1, 2, 4])
-def test_a_fine_model_fills_in_the_first_leg_of_a_plan(stride: int) -> None:
-    agent = coarse_to_fine(TrajectorySpec(1, 1, 8 // stride + 1, stride), replan=5)
+def test_a_plan_is_tracked_to_its_end_by_a_pd_controller() -> None:
+    """One plan, from rest at 0 to (8, 8) in 8 steps; then the goal at rest."""
+    model: Any = Straight()
+    config = PlannerConfig("fixed", replan=20, look=1, actions="track", goal_dims=(0, 1), rest_dims=(2, 3))
+    agent = Planner(model, config, np.full(2, -9, np.float32), np.full(2, 9, np.float32))
+    goal, at_rest, moving = torch.full((1, 2), 8.0), torch.zeros(1, 4), torch.tensor([[2.0, 3.0, 0.5, 1.5]])
+    assert agent.act(at_rest, goal).tolist() == [[1.25, 1.25]]  # a step ahead it is at 1, with a velocity of 1 / 4
+    assert agent.act(moving, goal).tolist() == [[2 - 2 + 0.5 - 0.5, 2 - 3 + 0.5 - 1.5]]
+    for _ in range(5):
+        agent.act(moving, goal)
+    assert agent.act(moving, goal).tolist() == [[8 - 2 - 0.5, 8 - 3 - 1.5]] == agent.act(moving, goal).tolist()
+    assert model.network_calls == 1
+    with pytest.raises(ValueError, match=r"a position and a velocity for each of 2 actions; .* rest_dims \(\)"):
+        Planner(model, replace(config, rest_dims=()), np.zeros(2), np.ones(2))
+
+
+def coarse_to_fine(*finer: TrajectorySpec, **changes: Any) -> Planner:
+    model: Any = Sure(TrajectorySpec(1, 0, 3, stride=8))
+    filling: Any = [Sure(fine) for fine in finer]
+    return Planner(model, replace(FREE, select="trust", **changes), 9 * LOW, 9 * HIGH, finer=filling)
+
+
+@pytest.mark.parametrize("factors", [(8,), (4,), (2,), (2, 4), (4, 2), (2, 2, 2)])
+def test_finer_models_fill_in_the_first_leg_of_a_plan(factors: tuple[int, ...]) -> None:
+    """A plan that goes from 1 to 5 in 16 steps; the actions of its first leg are 2 / 8 and the share of the leg."""
+    levels = level_specs(TrajectorySpec(1, 0, 3, stride=8), factors, act_dim=1)
+    agent = coarse_to_fine(*levels, replan=5)
     acts = [agent.act(torch.tensor([[1.0], [2.0]]))[:, 0] for _ in range(5)]
-    torch.testing.assert_close(torch.stack(acts), torch.arange(5.0)[:, None].expand(5, 2) / 8 + 0.5)
-    torch.testing.assert_close(agent.target_BTD[0, :5, 0], 1 + torch.arange(1, 6) / 2)  # from 1 to 5 in 8 steps
+    torch.testing.assert_close(agent.target_BTD[0, :5, 0], 1 + torch.arange(1, 6) / 4)
+    if len(factors) == 1:
+        torch.testing.assert_close(torch.stack(acts), torch.arange(5.0)[:, None].expand(5, 2) / 8 + 0.25)
     agent.reset(None, [0, 1])
-    agent.act(torch.ones(2, 1), torch.full((2, 1), 9.0))  # the goal is to be reached at the second row
-    torch.testing.assert_close(agent.target_BTD[0, :5, 0], 1 + torch.arange(1, 6.0))
+    agent.act(torch.ones(2, 1), torch.full((2, 1), 9.0))  # the goal is to be reached at the last row
+    torch.testing.assert_close(agent.target_BTD[0, :5, 0], 1 + torch.arange(1, 6) / 2)
 
 
-def test_a_fine_model_of_another_length_is_refused() -> None:
+def test_as_many_legs_are_filled_in_as_are_carried_out() -> None:
+    fine: Any = Sure(TrajectorySpec(1, 1, 5, stride=2))
+    x = torch.tensor([[[0.0], [4.0], [12.0], [24.0]]])
+    one, two, all_ = (filled_in(fine, x, ahead, [0], 1, 1.0) for ahead in (8, 9, 99))
+    assert one[0, :, 0].tolist() == [0, 1, 2, 3, 4] and two[0, :, 0].tolist() == [0, 1, 2, 3, 4, 6, 8, 10, 12]
+    assert torch.equal(all_[:, :9, 0], two[..., 0]) and all_[0, -1, 0] == 24 and all_.shape == (1, 13, 2)
+
+
+def test_goals_are_reached_in_the_rows_of_the_finest_model() -> None:
+    """The plan arrives at its third row, after 16 steps, and rests there."""
+    agent = coarse_to_fine(*level_specs(TrajectorySpec(1, 0, 3, stride=8), (2, 4), 1), replan=18)
+    agent.act(torch.ones(1, 1), torch.full((1, 1), 5.0))
+    assert agent.target_BTD[0, 7, 0] == 3 and agent.target_BTD[0, 15:, 0].tolist() == [5.0] * 4
+
+
+def test_a_finer_model_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="spans 6 environment steps; one of observations of width 1 that spans 8"):
         coarse_to_fine(TrajectorySpec(1, 1, 7))
-    with pytest.raises(ValueError, match=r"replan and look go 9 environment steps along a plan; .* has 8"):
-        coarse_to_fine(TrajectorySpec(1, 1, 9), replan=9)
+    with pytest.raises(ValueError, match="spans 4 environment steps; one of observations of width 1 that spans 2"):
+        coarse_to_fine(TrajectorySpec(1, 0, 5, stride=2), TrajectorySpec(1, 1, 5))
+    for factors in ((3,), (2, 8), (1,)):
+        with pytest.raises(ValueError, match="whose product divides the stride"):
+            level_specs(TrajectorySpec(1, 0, 3, stride=8), factors, 1)

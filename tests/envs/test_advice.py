@@ -8,7 +8,7 @@ import pytest
 from envs import pointmaze
 from envs.advice import HORIZONS, LONGEST, STEPS_PER_CELL, UNKNOWN, horizon_advice
 from envs.making import environment_factory
-from envs.pointmaze import make_missing
+from envs.recipes import make_missing
 from envs.tasks import TASKS
 from gentraj.data import load_episodes
 from gentraj.networks import NETWORKS
