@@ -152,6 +152,25 @@ def plot_seeds(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Se
     return save(figure, path)
 
 
+def plot_intervals(scores: Mapping[str, Mapping[str, tuple[float, float, float]]], lines: Mapping[str, float],
+                   path: Path, unit: str, title: str, line: str) -> Path:
+    """A panel for each name of `scores`: row -> (low, mean, high); `lines` to compare with, all called `line`."""
+    rows = list(dict.fromkeys(row for panel in scores.values() for row in panel))
+    figure, axes = panels(len(scores), columns=len(scores), width=2.4, height=0.6 + 0.24 * len(rows))
+    for ax, (name, panel) in zip(axes, scores.items(), strict=True):
+        for row, (low, mean, high) in panel.items():
+            ax.plot([low, high], [rows.index(row)] * 2, color=colours(1)[0], lw=5, alpha=0.3, solid_capstyle="butt")
+            ax.plot(mean, rows.index(row), "o", color=colours(1)[0], ms=5, mec="white")
+        if name in lines:
+            ax.axvline(lines[name], color=GREY, ls=(0, (3, 2)), label=line)
+        ax.set_yticks(range(len(rows)), rows if ax is axes[0] else [""] * len(rows))
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        ax.set_title(name, loc="left", fontsize=9)
+        ax.set_xlabel(unit, fontsize=8)
+    head(figure, axes, title)
+    return save(figure, path)
+
+
 def plot_curves(rows: Mapping[str, Sequence[Mapping[str, Any]]], prefix: str, path: Path, title: str) -> Path:
     """A panel for each number under `prefix` in rows of metrics.jsonl, over "step"; `rows` are name -> those of a run.
 

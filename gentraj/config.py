@@ -56,6 +56,24 @@ def from_json(cls: type[T], data: object, where: str = "config.json") -> T:
     return _read_dataclass(cls, data, where, "")
 
 
+def with_settings(config: T, settings: Mapping[str, Any], where: str) -> T:
+    """The dataclass with other values at dotted keys, {"training.steps": 6000}; a value may be a whole object.
+
+    Raises `ConfigError` as `from_json` does.
+    """
+    changed = to_json(config)
+    for key, value in settings.items():
+        *groups, name = key.split(".")
+        place: Any = changed
+        for group in groups:
+            place = place.get(group) if isinstance(place, dict) else None
+        known = place if isinstance(place, dict) else {}
+        if name not in known:
+            raise ConfigError(f"{where}: unknown key {key}; expected are {', '.join(known) or 'none'}")
+        known[name] = value
+    return from_json(type(config), changed, where)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises `ConfigError` for anything else, see `parse_json`."""
     try:

@@ -64,7 +64,7 @@ def model_card(run: Run, card: Card) -> str:
     text = [intro, "## Model", _model(run), "## Scores", _scores(card.scores) if card.scores else card.note]
     if losses := {key: value for key, value in card.metrics.items() if key.endswith("loss")}:
         text += [f"## Training\n\nMeans of the last logged row, step {card.metrics['step']}.",
-                 _table(("loss", "value"), losses.items())]
+                 markdown_table(("loss", "value"), losses.items())]
     if card.figures:
         text += [f"## Figures\n\n{FIGURES}", *(f"![{Path(path).stem}]({path})" for path in card.figures)]
     settings = replace(run.config, dataset="+".join(dataset_names(run.config.dataset)))
@@ -146,13 +146,13 @@ def _model(run: Run) -> str:
             "environment": env, "width of an observation": run.data.obs_dim, "width of an action": run.data.act_dim,
             "parts": ", ".join(run.parts), "parameters trained": parameters_trained(run.main),
             "training steps": run.step, "seed": run.config.training.seed}
-    return _table(("setting", "value"), rows.items())
+    return markdown_table(("setting", "value"), rows.items())
 
 
 def _scores(scores: Mapping[str, Any]) -> str:
     step = f", made at step {scores['step']}" if "step" in scores else ", which does not say at which step it was made"
     about = SCORES.format(env=_cell(scores.get("env_id")), episodes=_cell(scores.get("episodes")), step=step)
-    return f"{about}\n\n{_table(*score_rows(scores, ('env_id', 'episodes', 'step')))}"
+    return f"{about}\n\n{markdown_table(*score_rows(scores, ('env_id', 'episodes', 'step')))}"
 
 
 def score_rows(scores: Mapping[str, Any], but: Sequence[str]) -> tuple[list[str], list[tuple]]:
@@ -163,7 +163,8 @@ def score_rows(scores: Mapping[str, Any], but: Sequence[str]) -> tuple[list[str]
     return ["measure", scores.get("agent", "planner"), *beside], rows
 
 
-def _table(columns: Sequence[str], rows: Any) -> str:
+def markdown_table(columns: Sequence[str], rows: Any) -> str:
+    """The cells as `show` shows them."""
     lines = [columns, ["---"] * len(columns), *(map(_cell, row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

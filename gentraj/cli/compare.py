@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from ..checkpoint import has_checkpoints
 from ..models import FAMILIES
 from ..report_page import Table, show
 from ..runs import load, read_config
-from .common import check_folder, pick_device, say
+from .common import check_folder, cpus, pick_device, say
 from .comparison.entries import Entry, existing, planned, read_result, write_json
 from .comparison.groups import Group, plane
 from .comparison.measures import Options
@@ -157,11 +156,6 @@ def outcome(entry: Entry) -> str:
         return f"failed: {found['failure']}"
     score = f", return {show(found['control']['return_mean'])}" if found["control"] else ""
     return f"done, {found['steps']} steps{score}"
-
-
-def cpus() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def settings(args: Compare) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from envs.evaluation import EvaluationConfig, evaluate
 from envs.making import environment_factory
 from envs.scores import score_behaviour
 
-from ..data import save_minari
+from ..data import Episodes, save_minari
 from ..data.minari_writer import check_new_id
 from ..files import write_file
 from ..model_card import EVALUATION, YARDSTICKS
@@ -64,29 +64,36 @@ def _defaults(folder: Path | None) -> Evaluate:
 
 def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None, out: Path | None = None,
           save_rollout: str | None = None) -> dict[str, Any]:
-    """Evaluates and writes the scores; returns them. `planner` are settings for a planner's run alone."""
-    env = config.env_id or run.data.env
-    if env is None:
-        raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
+    """Plays and writes the scores; returns them."""
     path = out or run.folder / EVALUATION
     check_output(path, "--out")  # before the work, as all that follows
     if save_rollout is not None:
         check_new_id(save_rollout)
-    agent, factory = run.agent(action_space(run, env), planner), environment_factory(env, protocol=config.protocol)
-    behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
-    scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims)
-    if behaviour is None:
-        say(f"no score of the data's behaviour: {why_none}")
-    # How it was sampled may differ from what the run's settings say.
-    steps = None if run.config.MAIN == "policy" else (planner or run.planning).steps
-    sampling = cast(Any, run.main).sampling(steps)
-    scores |= {"behaviour": behaviour, "agent": run.config.kind, "step": run.step, "sampling": sampling}
+    scores, played = play(run, config, planner)
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
     say(f"scores in {path}")
     if save_rollout is not None:
         save_minari(played, save_rollout, description=f"rollout of {run.config.kind} of {run.folder.name}")
         say(f"episodes in {save_rollout}")
     return scores
+
+
+def play(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None, *,
+         progress: bool = True) -> tuple[dict[str, Any], Episodes]:
+    """What evaluation.json holds, and the episodes. `planner` are settings for a planner's run alone."""
+    env = config.env_id or run.data.env
+    if env is None:
+        raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
+    agent, factory = run.agent(action_space(run, env), planner), environment_factory(env, protocol=config.protocol)
+    behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
+    scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
+                              progress=progress)
+    if behaviour is None:
+        say(f"no score of the data's behaviour: {why_none}")
+    # How it was sampled may differ from what the run's settings say.
+    steps = None if run.config.MAIN == "policy" else (planner or run.planning).steps
+    sampling = cast(Any, run.main).sampling(steps)
+    return scores | {"behaviour": behaviour, "agent": run.config.kind, "step": run.step, "sampling": sampling}, played
 
 
 def action_space(run: Run, env: str) -> Any:

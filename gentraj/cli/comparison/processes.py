@@ -6,16 +6,23 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
 
+from ... import runs
+from ...checkpoint import has_checkpoints
 from ...interrupts import Interrupted, Interrupts
+from ...runlock import RunLocked
+
+UNLOCKING = 60.0  # seconds that a training whose parent was killed may take to save and end
 
 
 class Job(NamedTuple):
@@ -28,8 +35,8 @@ class Job(NamedTuple):
     """What to say of it when it has ended well."""
 
 
-class ComparisonStopped(Interrupted):
-    """The comparison was stopped by a signal."""
+class JobsStopped(Interrupted):
+    """All jobs were stopped by a signal."""
 
     def __init__(self, received: int):
         RuntimeError.__init__(self, f"stopped by {signal.Signals(received).name}; what was done is saved, and the same "
@@ -40,7 +47,7 @@ class ComparisonStopped(Interrupted):
 def run_jobs(jobs: Sequence[Job], number: int, what: str) -> dict[str, int]:
     """Runs them, `number` at a time, and returns the exit code of each that did not end well.
 
-    Raises `ComparisonStopped` after SIGINT or SIGTERM, when all processes have ended: they were sent SIGTERM.
+    Raises `JobsStopped` after SIGINT or SIGTERM, when all processes have ended: they were sent SIGTERM.
     """
     waiting, running, failed = list(jobs), {}, {}
     with Interrupts() as interrupts, tqdm(total=len(jobs), desc=what, unit="job", disable=not jobs) as bar:
@@ -52,7 +59,7 @@ def run_jobs(jobs: Sequence[Job], number: int, what: str) -> dict[str, int]:
                     bar.write(f"{job.name}: started", file=sys.stderr)
                 wait([process.sentinel for process in running], timeout=0.5)
                 if interrupts.received is not None:
-                    raise ComparisonStopped(interrupts.received)
+                    raise JobsStopped(interrupts.received)
                 for process in [p for p in running if not p.is_alive()]:
                     job = running.pop(process)
                     if code := process.exitcode:
@@ -63,6 +70,21 @@ def run_jobs(jobs: Sequence[Job], number: int, what: str) -> dict[str, int]:
         finally:
             _stop(running)
     return failed
+
+
+def trained(config: runs.AnyRunConfig, folder: Path, device: torch.device) -> runs.Run:
+    """The run of that config: begun, or gone on with from its last checkpoint, which may be its end.
+
+    Raises what `runs.train` raises, `RunLocked` after a minute only.
+    """
+    deadline = time.monotonic() + UNLOCKING
+    while True:
+        try:
+            return runs.train(config, folder, resume=has_checkpoints(folder), device=device, progress=False)
+        except RunLocked:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
 
 
 def _started(job: Job) -> BaseProcess:

@@ -82,12 +82,22 @@ def _over_seeds(per_seed: Sequence[Mapping[str, float]]) -> dict[str, dict[str, 
 
 
 def seeds_interval(returns: Sequence[Sequence[float]], seed: int = 0) -> list[float]:
-    """[low, high] where 95 % of the means lie when seeds are drawn with replacement, and of each its episodes."""
+    """[low, high] where 95 % of `seeds_means` lie."""
+    return interval(seeds_means(returns, seed))
+
+
+def interval(means: np.ndarray) -> list[float]:
+    """[low, high] of the middle 95 %."""
+    return [float(bound) for bound in np.percentile(means, [2.5, 97.5])]
+
+
+def seeds_means(returns: Sequence[Sequence[float]], seed: int = 0) -> np.ndarray:
+    """(RESAMPLES,) means when seeds are drawn with replacement, and of each its episodes."""
     rng, returns_SE = np.random.default_rng(seed), [np.asarray(r) for r in returns]
     drawn = rng.integers(0, len(returns_SE), (RESAMPLES, len(returns_SE)))
     # (S, resamples); a seed that is drawn twice brings the same episodes twice, which only widens the interval.
     means = np.array([rng.choice(r, (RESAMPLES, len(r))).mean(1) for r in returns_SE])
-    return [float(bound) for bound in np.percentile(means[drawn.T, np.arange(RESAMPLES)].mean(0), [2.5, 97.5])]
+    return means[drawn.T, np.arange(RESAMPLES)].mean(0)
 
 
 def _failure(entry: Entry, code: int) -> str | None:

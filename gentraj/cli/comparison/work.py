@@ -20,15 +20,14 @@ from ...data import Windows
 from ...data.episodes import episodes_hash
 from ...interrupts import Interrupted
 from ...randomness import generator
-from ...runlock import RunLocked
 from ..common import pick_device
 from .entries import Entry, is_kept, kept, write_json
 from .groups import Group, draw_windows, plane
 from .measures import MEASURES, Options, key, speed
+from .processes import trained
 
 FAILURE, WARNINGS, SPEED, BASELINES = "failure.json", "warnings.txt", "speed.json", "baselines.json"
 DATA = "data.json"
-UNLOCKING = 60.0  # seconds that a training whose comparison was killed may take to save and end
 
 
 def prepare(entry: Entry, device: str | None) -> Group:
@@ -129,15 +128,8 @@ def _trained(entry: Entry, device: str | None) -> runs.Run:
     folder, config, at = entry.folder, entry.config, pick_device(device)
     if config is None or (has_checkpoints(folder) and runs.load(folder).step == config.training.steps):
         return runs.load(folder, device=at)
-    deadline = time.monotonic() + UNLOCKING
     with _written_warnings(entry.results / WARNINGS):
-        while True:
-            try:
-                return runs.train(config, folder, resume=has_checkpoints(folder), device=at, progress=False)
-            except RunLocked:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(1)
+        return trained(config, folder, at)
 
 
 @contextmanager

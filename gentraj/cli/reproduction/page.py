@@ -1,0 +1,190 @@
+"""The page of all results: a table and a figure for each table that cards name, and what the runs took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...cards import Card
+from ...comparison_figures import plot_intervals
+from ...files import write_file
+from ...model_card import markdown_table
+from ..comparison.summary import interval, seeds_means
+from .results import CardResult, DataResult, verdict
+
+SCORES = {"score_d4rl": "D4RL-normalised score", "score_minari": "Minari-normalised score",
+          "return_mean": "return of an episode", "success_rate": "share of episodes that succeed"}
+DATA, AVERAGE = "the data", "average"
+
+HEAD = """# Results
+
+Written by `gentraj reproduce --results benchmarks/results --table docs/results.md`; edit cards and run them, not this
+page. A row is a card of `benchmarks/cards`, which says all of its settings, and
+
+    gentraj reproduce benchmarks/cards/*.json --data DIR --results benchmarks/results --table docs/results.md
+
+trains, evaluates and writes it, with the data files in DIR; stopped, the same command goes on."""
+PROTOCOL = """The {score}{protocol}: *last* checkpoints of the training seeds {seeds}, with {episodes} episodes each,
+the same for all. After ± is half of the 95 % bootstrap interval of the mean, over seeds and of each seed its episodes;
+for the average every dataset is drawn so. The best average comes first. "{data}" is the mean of the data's own
+episodes."""
+TOOK = "Minutes are those of one thread, with other runs beside it. Settings are those that differ from the preset."
+
+
+class Row(NamedTuple):
+    """A line of a table: name of a dataset -> its result."""
+
+    label: str
+    results: Mapping[str, DataResult]
+
+    def average(self, columns: Sequence[str]) -> tuple[float, float, float] | None:
+        """(low, mean, high) over all columns, None where one is missing."""
+        if not set(columns) <= self.results.keys():
+            return None
+        means = [seeds_means([seed.scores for seed in self.results[c].seeds], i) for i, c in enumerate(columns)]
+        low, high = interval(np.mean(means, 0))
+        return low, float(np.mean([self.results[c].mean for c in columns])), high
+
+
+class Family(NamedTuple):
+    """Cards of one table: cards of one label on different datasets share a row."""
+
+    name: str
+    cards: Mapping[str, CardResult]
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    behaviour: Mapping[str, float | None]
+
+    @property
+    def card(self) -> Card:
+        return next(iter(self.cards.values())).card
+
+    @classmethod
+    def of(cls, name: str, cards: Mapping[str, CardResult]) -> Family:
+        """Raises ValueError for cards that cannot stand in one table."""
+        first = next(iter(cards.values())).card
+        columns, behaviour, rows, taken = [], {}, {}, set()
+        for file, result in cards.items():
+            card, data = result.card, result.data
+            for key in ("score", "protocol", "seeds", "episodes"):
+                if getattr(card, key) != getattr(first, key):
+                    raise ValueError(f"the card {file} has {key} {getattr(card, key)}, and another of the table "
+                                     f"'{name}' {getattr(first, key)}; give it a table of its own")
+            cells = [(card.label, one.name) for one in card.data]
+            if both := [column for label, column in cells if (label, column) in taken]:
+                raise ValueError(f"two cards of the table '{name}' are called '{card.label}' and have {', '.join(both)}"
+                                 "; give each its own label")
+            taken |= set(cells)
+            columns += [column for _, column in cells]
+            rows.setdefault(card.label, {}).update(data)
+            behaviour |= {column: found.behaviour for column, found in data.items()}
+        columns = tuple(dict.fromkeys(columns))
+        made = [Row(label, results) for label, results in rows.items()]
+        averages = {row.label: average[1] for row in made if (average := row.average(columns))}
+        made.sort(key=lambda row: (-averages.get(row.label, -np.inf), row.label))
+        return cls(name, cards, columns, tuple(made), behaviour)
+
+
+def write_page(results: Mapping[str, CardResult], path: Path) -> Path:
+    """Writes the page, and figures into the folder `figures` beside it; returns its path."""
+    for family in families(results):
+        _draw(family, path.parent / _figure(family, path))
+    return write_file(path, page(results, path).encode())
+
+
+def page(results: Mapping[str, CardResult], path: Path) -> str:
+    """The page as text: a function of the results alone. `path` is where it will lie."""
+    parts = [HEAD]
+    for family in families(results):
+        picture = f"![{family.name}]({_figure(family, path).as_posix()})"
+        parts += [f"## {family.name}", _protocol(family.card), _scores(family), picture, "### What the runs took", TOOK,
+                  _took(family)]
+    return "\n\n".join([*parts, _versions(results)]) + "\n"
+
+
+def families(results: Mapping[str, CardResult]) -> list[Family]:
+    names = dict.fromkeys(result.card.table for result in results.values())
+    return [Family.of(name, {file: r for file, r in results.items() if r.card.table == name}) for name in names]
+
+
+def number(value: float | Sequence[float] | None) -> str:
+    """As many digits as a score deserves."""
+    if value is None:
+        return "—"
+    if isinstance(value, Sequence):
+        return f"[{', '.join(map(number, value))}]"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _scores(family: Family) -> str:
+    known = [family.behaviour.get(column) for column in family.columns]
+    whole = [value for value in known if value is not None]
+    mean = float(np.mean(whole)) if len(whole) == len(known) else None
+    rows: list[Sequence[Any]] = [[DATA, *map(number, known), number(mean)]] if whole else []
+    for row in family.rows:
+        cells = [_cell(family.card, row.results.get(column)) for column in family.columns]
+        average = row.average(family.columns)
+        rows.append([row.label, *cells, _plus_minus(*average) if average else number(None)])
+    return markdown_table(["", *family.columns, AVERAGE], rows)
+
+
+def _cell(card: Card, result: DataResult | None) -> str:
+    if result is None:
+        return number(None)
+    low, high = result.interval
+    few = len(result.seeds) < len(card.seeds)
+    return _plus_minus(low, result.mean, high) + (f" ({len(result.seeds)} of {len(card.seeds)} seeds)" if few else "")
+
+
+def _plus_minus(low: float, mean: float, high: float) -> str:
+    return f"{number(mean)} ± {(high - low) / 2:.{1 if abs(mean) >= 10 else 2}f}"
+
+
+def _took(family: Family) -> str:
+    rows = []
+    for file, result in family.cards.items():
+        card, data = result.card, result.data
+        seeds = [seed for found in data.values() for seed in found.seeds]
+        steps = ", ".join(dict.fromkeys(f"{seed.step}" for seed in seeds))
+        minutes = f"{np.mean([seed.train_seconds for seed in seeds]) / 60:.1f}" if seeds else None
+        settings = ", ".join(f"{key} {value}" for key, value in card.settings.items())
+        said = [verdict(card, one, data.get(one.name)) for one in card.data if one.expected is not None]
+        inside = f"{said.count('inside')} of {len(said)}" if said else None
+        rows.append((card.label, file, steps or None, minutes, settings or None, inside))
+    return markdown_table(("", "card", "steps", "minutes a run", "settings", "as expected"), rows)
+
+
+def _protocol(card: Card) -> str:
+    protocol = f", {card.protocol} protocol" if card.protocol != "random-goal" else ""
+    return PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=card.episodes, data=DATA,
+                           seeds=", ".join(map(str, card.seeds)))
+
+
+def _versions(results: Mapping[str, CardResult]) -> str:
+    found: dict[str, dict[str, None]] = {}
+    for result in results.values():
+        for seed in (seed for data in result.data.values() for seed in data.seeds):
+            for name, one in seed.versions.items():
+                found.setdefault(name, {})[one] = None
+    return f"Versions: {', '.join(f'{name} ' + ' and '.join(several) for name, several in found.items())}."
+
+
+def _figure(family: Family, path: Path) -> Path:
+    """Relative to the page."""
+    return Path("figures") / f"{path.stem}-{'-'.join(family.name.lower().split())}.png"
+
+
+def _draw(family: Family, path: Path) -> None:
+    panels: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for column in family.columns:
+        panels[column] = {row.label: (r.interval[0], r.mean, r.interval[1]) for row in family.rows
+                          if (r := row.results.get(column))}
+    panels[AVERAGE] = {row.label: average for row in family.rows if (average := row.average(family.columns))}
+    lines = {name: value for name, value in family.behaviour.items() if value is not None}
+    if set(lines) == set(family.columns):
+        lines[AVERAGE] = float(np.mean(list(lines.values())))
+    plot_intervals({name: rows for name, rows in panels.items() if rows}, lines, path, SCORES[family.card.score],
+                   f"{family.name}: mean and 95 % interval", DATA)

@@ -1,0 +1,61 @@
+"""The page that `gentraj reproduce --table` writes: a function of the results alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from small import gentraj
+from test_reproduce import CARD, write
+
+from gentraj.cards import Card
+from gentraj.cli.reproduction.page import families
+from gentraj.cli.reproduction.results import CardResult, SeedResult, pooled, write_result
+from gentraj.config import from_json
+
+
+def made(scores: dict[str, float], label: str) -> CardResult:
+    """A result of scores around those."""
+    card = from_json(Card, CARD | {"label": label})
+    seeds = {name: [SeedResult("", seed, "", 4, "", mean, (mean, mean), (mean - 2 - seed, mean + 2 + seed), 60.0, {})
+                    for seed in card.seeds] for name, mean in scores.items()}
+    return CardResult(card, {name: pooled("", 30.0, found) for name, found in seeds.items()})
+
+
+def test_the_page_has_the_best_first_and_a_gap_where_nothing_is_known(tmp_path: Path) -> None:
+    for name, result in {"a": made({"fair": 40, "hard": 20}, "Worse"), "c": made({"fair": 99}, "Half"),
+                         "b": made({"fair": 50, "hard": 60}, "Better")}.items():
+        write_result(tmp_path / "results" / f"{name}.json", result)
+    page = tmp_path / "docs" / "results.md"
+    assert gentraj("reproduce", "--results", tmp_path / "results", "--table", page) == 0
+    text = page.read_text()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    table = cells[: cells.index(["", "card", "steps", "minutes a run", "settings", "as expected"])]
+    assert [row[0] for row in table[2:]] == ["the data", "Better", "Worse", "Half"]
+    assert table[2] == ["the data", "30.0", "30.0", "30.0"] and table[5][2:] == ["—", "—"]
+    assert [row[3].split(" ± ")[0] for row in table[3:5]] == ["55.0", "30.0"]
+    assert "![Small ones](figures/results-small-ones.png)" in text and "training seeds 3, 5, with 2 episodes" in text
+    height, width, _ = imread(page.parent / "figures" / "results-small-ones.png").shape
+    assert height > 100 and width > 500
+    before = page.read_bytes()
+    assert gentraj("reproduce", "--results", tmp_path / "results", "--table", page) == 0 and page.read_bytes() == before
+
+
+def test_the_average_of_datasets_is_narrower_than_each_alone() -> None:
+    [family] = families({"a": made({"fair": 40, "hard": 20}, "A")})
+    low, mean, high = family.rows[0].average(family.columns) or (0, 0, 0)
+    widths = [found.interval[1] - found.interval[0] for found in family.rows[0].results.values()]
+    assert low < mean == 30 < high and high - low == pytest.approx(np.mean(widths) / np.sqrt(2), rel=0.1)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"episodes": 9}, "the card b has episodes 9, and another of the table 'Small ones' 2; give it a table of its own"),
+    ({}, "two cards of the table 'Small ones' are called 'BC' and have fair, hard; give each its own label")])
+def test_cards_that_cannot_share_a_table_are_refused_before_any_work(changes: dict, message: str, tmp_path: Path,
+                                                                    capsys: pytest.CaptureFixture) -> None:
+    cards = write(tmp_path, "a"), write(tmp_path, "b", **changes)
+    words = "--out", tmp_path / "out", "--table", tmp_path / "page.md"
+    assert gentraj("reproduce", *cards, *words) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
