@@ -19,11 +19,15 @@ Generative models of trajectories for control.
   gentraj demo                                 the whole way on PointMaze-UMaze: data, training, score, report
   gentraj data list|inspect|import|make        offline datasets
   gentraj train PRESET [--run-dir DIR]         train a planner or a policy; --resume DIR goes on
+  gentraj finetune RUN --run-dir DIR           a policy goes on learning in its environment
   gentraj sample RUN --out FILE                trajectories of a planner's model, actions of a policy's
   gentraj evaluate RUN                         the closed-loop score in the run's environment
   gentraj measure RUN [--dataset ID]           how good its trajectories are, beside data
   gentraj report RUN                           figures and one self-contained page
   gentraj compare PRESET... | --runs DIR...    families of models side by side: stability, quality, speed, control
+  gentraj ablate PRESET --vary KEY=V1,V2...    the table of one-setting changes
+  gentraj export RUN --out FILE.onnx           one decision as a program that needs no gentraj
+  gentraj reproduce CARD...                    trains and scores what cards say, and writes the table of results
 
 `gentraj COMMAND --help` shows the options and an example.
 Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl-C or SIGTERM (a training is saved)."""
@@ -90,7 +94,8 @@ def _fail(code: int, message: str) -> int:
 
 
 def _commands() -> dict[str, Callable[[list[str]], None]]:
-    from . import compare, data, demo, evaluate, measure, report, sample, train
+    from . import ablate, compare, data, demo, evaluate, export, finetune, measure, report, reproduce, sample, train
 
-    return {"demo": demo.main, "data": data.main, "train": train.main, "sample": sample.main,
-            "evaluate": evaluate.main, "measure": measure.main, "report": report.main, "compare": compare.main}
+    return {"demo": demo.main, "data": data.main, "train": train.main, "finetune": finetune.main, "sample": sample.main,
+            "evaluate": evaluate.main, "export": export.main, "measure": measure.main, "report": report.main,
+            "compare": compare.main, "ablate": ablate.main, "reproduce": reproduce.main}

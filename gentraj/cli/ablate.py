@@ -1,0 +1,243 @@
+"""`gentraj ablate`."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from envs.making import ProtocolName
+
+from ..cards import Card, CardData
+from ..config import to_json, with_settings
+from ..files import write_file
+from ..model_card import markdown_table
+from ..models import FAMILIES, family
+from ..parts import AnyRunConfig
+from ..presets import PRESETS, suited
+from .common import check_folder, cpus, say
+from .comparison.entries import known, write_json
+from .comparison.processes import Job, run_jobs
+from .comparison.summary import seeds_interval
+from .reproduction.page import number
+from .reproduction.work import Task, tasks, work
+from .train import NETWORK_NAMES, with_parts
+
+BASE = "base"
+WORDS = {"None": None, "True": True, "False": False}  # as the options of other commands; else JSON, else text
+COLUMNS = ("setting", "base", "changed to", "mean", "95 % interval", "minus base", "95 % interval of that")
+SETTINGS, NUMBERS = ("before", "value"), ("mean", "interval", "difference", "difference_interval")
+PARTS = {"family": FAMILIES, "network": NETWORK_NAMES}
+
+
+@dataclass(frozen=True)
+class Ablate:
+    """The table of one-setting changes: a preset as it is, and the same with one setting changed, for each value given.
+
+    All have the same data, seeds and episodes, and what differs only in how it plans shares a training. Called again it
+    goes on where it stopped. The differences' intervals are paired: of the same seed and episode.
+
+    Examples: gentraj ablate veteran+ --dataset hopper.hdf5 --env-id Hopper-v5 --vary planner.candidates=1,8,64;
+    gentraj ablate pointmaze --dataset D4RL/pointmaze/medium-v2 --vary network=dit --vary planner.replan=8,16
+    """
+
+    preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
+    vary: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=V1,V2")]
+    """A setting by its dotted key and its other values; may be given several times. `family` and `network` are those of
+    `gentraj train`."""
+    dataset: str = ""
+    """As `gentraj train` takes it; the preset's own by default."""
+    env_id: str | None = None
+    """The environment, where the data do not say."""
+    run_dir: Path = Path("runs/ablation")
+    """Folder of the trainings, of ablation.md and ablation.json."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the trainings. All of them are evaluated on the same episodes."""
+    episodes: int = 20
+    steps: int | None = None
+    """Training steps; those of the preset by default."""
+    protocol: ProtocolName = "random-goal"
+    score: Literal["return_mean", "score_d4rl", "score_minari"] = "return_mean"
+    jobs: int | None = None
+    """Trainings side by side, with one thread each; by default as many as there are CPUs."""
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A row: a setting with another value than the base's, or the base itself."""
+
+    card: Card
+    key: str = BASE
+    before: Any = None
+    value: Any = None
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.key}-{hashlib.sha256(json.dumps(self.value).encode()).hexdigest()[:8]}"
+
+
+class Trial(Task):
+    """A `Task` that shares its folder, and so its training, with all that only plan differently."""
+
+    @property
+    def name(self) -> str:
+        return f"seed-{self.seed}"
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{self.card_name}.json"
+
+
+def main(argv: list[str]) -> None:
+    args = tyro.cli(Ablate, args=argv, prog="gentraj ablate")
+    if (args.jobs or 1) < 1:
+        raise ValueError(f"--jobs is {args.jobs}; give at least 1")
+    check_folder(args.run_dir, "--run-dir")
+    good, text = ablate(args, changes(args))
+    print(text)
+    say(f"table in {args.run_dir / 'ablation.md'}")
+    if not good:
+        raise SystemExit(1)
+
+
+def changes(args: Ablate) -> list[Change]:
+    """The base and each change of it. Raises ValueError for keys and values that there are not."""
+    known([args.preset], PRESETS, "preset")
+    preset = suited(args.preset, args.dataset)
+    if not (dataset := args.dataset or PRESETS[preset].dataset):
+        raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
+    settings = {} if args.steps is None else {"training.steps": args.steps}
+    data = CardData("data", dataset, args.env_id, None, None)
+    base = Card("An ablation.", "Ablation", BASE, preset, settings, (data,), args.seeds, args.episodes, args.protocol,
+                args.score)
+    config = with_settings(PRESETS[preset], settings, preset)
+    made = [Change(base)]
+    for key, value in (pair for text in args.vary for pair in varied(text)):
+        more = changed(preset, key, value)
+        if with_settings(config, more, f"--vary {key}") == config:
+            say(f"{key} {show(value)} is what {preset} has; left out")
+        else:
+            made.append(Change(replace(base, settings=settings | more), key, at(config, key), value))
+    return made
+
+
+def varied(text: str) -> Iterator[tuple[str, Any]]:
+    """ "KEY=V1,V2" -> (key, value) of each. Raises ValueError for other text."""
+    key, equals, values = text.partition("=")
+    if not (key and equals and values):
+        raise ValueError(f"--vary is '{text}'; KEY=V1,V2 is expected, such as planner.candidates=1,16")
+    for word in re.split(r",(?![^\[{]*[\]}])", values):  # not at commas within brackets
+        try:
+            yield key, WORDS[word] if word in WORDS else json.loads(word)
+        except json.JSONDecodeError:
+            yield key, word
+
+
+def changed(preset: str, key: str, value: Any) -> dict[str, Any]:
+    """The settings of a card that make that change. Raises ValueError for a key there is not, with the nearest."""
+    config = PRESETS[preset]
+    if key in PARTS:
+        known([value], PARTS[key], key)
+        other = with_parts(config, **{"family": None, "network": None, key: value})
+        return {"model" if config.MAIN == "model" else "policy.model": to_json(other.generator)}
+    keys = list(dotted(to_json(config)))
+    if key not in keys:
+        near = difflib.get_close_matches(key, keys, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"gentraj train {preset} --help lists them"
+        raise ValueError(f"--vary: {preset} has no setting '{key}'; {hint}")
+    return {key: value}
+
+
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every key, of groups too."""
+    for name, value in settings.items():
+        yield prefix + name
+        if isinstance(value, dict):
+            yield from dotted(value, f"{prefix}{name}.")
+
+
+def at(config: AnyRunConfig, key: str) -> Any:
+    """The value of a setting as JSON; of a part its name."""
+    if key == "family":
+        return None if config.generator is None else family(config.generator)
+    if key == "network":
+        return type(getattr(config.generator, "network", None)).__name__.removesuffix("Config").lower()
+    return reduce(dict.__getitem__, key.split("."), to_json(config))
+
+
+def ablate(args: Ablate, made: Sequence[Change]) -> tuple[bool, str]:
+    """Does what is not done yet, and writes the table whenever a training is done; whether all ended well, and it."""
+    of_card = tasks({change.name: change.card for change in made}, (), args.run_dir)
+    trials = [Trial(t.card_name, t.card, t.data, t.source, t.config, t.out) for t in of_card]
+    shared: dict[Path, list[Trial]] = {}
+    for trial in trials:
+        shared.setdefault(trial.folder, []).append(trial)
+
+    def table() -> str:
+        return write_table(made[0].card, [row(change, made[0], trials) for change in made], args.run_dir)
+
+    def outcome(together: Sequence[Trial]) -> str:
+        table()
+        return f"{len(together)} rows of the table"
+
+    failed = run_jobs([Job(folder.name, work_all, (together, args.device), lambda t=together: outcome(t))
+                       for folder, together in shared.items() if not all(t.is_done for t in together)],
+                      args.jobs or cpus(), "trainings")
+    for name in failed:
+        say(f"{name} failed; see {args.run_dir / name / 'log.txt'}")
+    return not failed, table()
+
+
+def work_all(trials: Sequence[Trial], device: str | None) -> None:
+    """All that share a training. Raises the first ValueError when the others are done."""
+    errors = []
+    for trial in trials:
+        try:
+            work(trial, device)
+        except ValueError as error:  # such as of settings that a planner cannot have
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def row(change: Change, base: Change, trials: Sequence[Trial]) -> dict[str, Any]:
+    """What is known of a change: None where it is not done with all seeds."""
+    found = {"key": change.key, "before": change.before, "value": change.value, **dict.fromkeys(NUMBERS)}
+    scores, others = ([trial.result.scores for trial in trials if trial.card_name == one.name and trial.result]
+                      for one in (change, base))
+    if len(scores) < len(change.card.seeds):
+        return found
+    found |= {"mean": float(np.mean(scores)), "interval": seeds_interval(scores)}
+    if change is not base and len(others) == len(scores):
+        apart = np.subtract(scores, others).tolist()  # of each seed and episode
+        found |= {"difference": float(np.mean(apart)), "difference_interval": seeds_interval(apart)}
+    return found
+
+
+def write_table(base: Card, rows: Sequence[Mapping[str, Any]], folder: Path) -> str:
+    """Writes ablation.json and ablation.md; returns the latter's table."""
+    write_json(folder / "ablation.json", to_json(base) | {"rows": list(rows)})
+    text = markdown_table(COLUMNS, [[one["key"], *(show(one[key]) if one["key"] != BASE else "" for key in SETTINGS),
+                                     *(number(one[key]) for key in NUMBERS)] for one in rows])
+    about = (f"# {base.preset} on {base.data[0].dataset}, one setting changed\n\n{base.score} of the last checkpoints "
+             f"of seeds {', '.join(map(str, base.seeds))}, {base.episodes} episodes each, the same for all; "
+             f"{base.protocol} protocol. Intervals are bootstrapped over seeds and of each its episodes.")
+    write_file(folder / "ablation.md", f"{about}\n\n{text}\n".encode())
+    return text
+
+
+def show(value: Any) -> str:
+    """As it is given."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return {json.dumps(known): word for word, known in WORDS.items()}.get(text, text)
