@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from .randomness import fold, generator
 from .runlock import RunLock
 from .state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from .training_log import Log, Row
-from .trajectory import Trainable, TrajectorySpec
+from .trajectory import Batch, Trainable, TrajectorySpec
 
 # `threads` among them: another number of threads may change the last bits, but is no other training.
 MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "tensorboard")
@@ -36,6 +36,12 @@ MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "
 
 class TrainingStopped(RuntimeError):
     """Training met a number that is not finite. What it had saved before is kept."""
+
+
+class Source(Protocol):
+    """Where batches come from: `Windows`, or what gives the same for the same (step, seed, size) by other means."""
+
+    def batch(self, step: int, seed: int, size: int) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -78,11 +84,12 @@ class TrainingResult:
 
 def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingConfig, run_dir: Path, *,
           meta: Mapping[str, Any], resume: bool = False, device: torch.device | None = None, progress: bool = True,
-          contexts: ContextConfig | None = None, on_log: Callable[[Row], None] | None = None,
-          prepare: Callable[[], None] | None = None) -> TrainingResult:
+          contexts: ContextConfig | None = None, windows: Callable[[TrajectorySpec], Source] | None = None,
+          on_log: Callable[[Row], None] | None = None, prepare: Callable[[], None] | None = None) -> TrainingResult:
     """Trains every part (also an `nn.Module`) at each step, in place, and saves into `run_dir`.
 
-    `contexts` are what every batch says beside its windows, for the parts that look at it.
+    `contexts` are what every batch says beside its windows, for the parts that look at it. `windows` gives each part
+    its batches, by default those of `episodes`.
 
     `meta` holds the settings that made parts and episodes (JSON values): it is saved with each checkpoint, and a
     resumed run must have the same. `device` is where the parts are by default. `on_log` is given each row of metrics.
@@ -98,7 +105,7 @@ def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingCo
     with RunLock(folder), Interrupts() as interrupts, _threads(config.threads):
         if not resume and has_checkpoints(folder):
             raise CheckpointError(f"{folder}: holds a training already; use --resume to go on, or another folder")
-        windows = partial(Windows, episodes, contexts=contexts)
+        windows = windows or partial(Windows, episodes, contexts=contexts)
         run = _Run(folder, [_Part(n, p, windows, config, device) for n, p in sorted(parts.items())], config,
                    _settings(meta, parts, config, episodes))
         sums = run.restore() if resume else {}
@@ -134,7 +141,7 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the
 class _Part:
     """A part in training: its windows, its optimisers with their full learning rates, its own random streams."""
 
-    def __init__(self, name: str, part: Trainable, windows: Callable[[TrajectorySpec], Windows], config: TrainingConfig,
+    def __init__(self, name: str, part: Trainable, windows: Callable[[TrajectorySpec], Source], config: TrainingConfig,
                  device: torch.device | None):
         if not (isinstance(part, nn.Module) and isinstance(part, Trainable)):
             raise TypeError(f"the part '{name}' is {type(part).__name__}; an nn.Module that is Trainable is expected")
