@@ -1,0 +1,78 @@
+"""A policy of your own: advantage-weighted regression (Peng et al. 2019), beside those that gentraj brings.
+
+    python examples/add_a_policy.py demo                    # random actions, and what is learnt of them
+    python examples/add_a_policy.py train awr --help        # or the gentraj command itself, with one policy more
+"""
+
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from agents.critic import advantage_weights
+from agents.generators import GAUSSIAN
+from agents.policies import register
+from agents.policy import Policy, part_of, under
+from envs.baselines import RandomAgent
+from envs.making import environment_factory
+from envs.rollout import rollout
+from gentraj.cli import main
+from gentraj.data import save_npz
+from gentraj.networks.critic import Ensemble
+from gentraj.optimization import adamw, apply_gradients
+from gentraj.presets import PRESETS
+from gentraj.runs import PolicyRunConfig
+
+
+@dataclass(frozen=True)
+class AWRConfig:
+    beta: float = 1.0
+    """How much more a better action is copied."""
+    reach: int = 50
+    """Steps whose rewards are summed before the value takes over."""
+    discount: float = 0.98
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    chunk: int = 1
+    execute: int = 1
+    batch_size: int = 256
+
+
+class AWR(Policy):
+    def __init__(self, obs_dim, act_dim, config, scales):
+        super().__init__(obs_dim, act_dim, config, scales, config.reach)
+        self.config, self.model = config, self.generator(GAUSSIAN)
+        self.value = Ensemble(self.state_dim, 64, 2, 1, self.usual.value(config.discount))
+
+    def optimizers(self):
+        return {"value": adamw(self.value, self.config)["network"], **under("model", self.model.optimizers())}
+
+    def update(self, batch, optimizers, generator):
+        t = self.transition(batch, self.config.discount)
+        with torch.no_grad():
+            return_B = t.reward_B + t.discount_B * self.value(t.next_BS)[0]
+        advantage_B = return_B - self.value(t.state_BS)[0]
+        loss = (advantage_B**2).mean()
+        apply_gradients(loss, optimizers["value"], 10.0)
+        windows = self.windows(t, advantage_weights(advantage_B.detach(), self.config.beta))
+        return {"value_loss": loss.detach()} | self.model.update(windows, part_of("model", optimizers), generator)
+
+    def decide(self, state_BS, seeds):
+        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, temperature=0.0)[:, 0])
+
+
+register(AWRConfig, AWR)
+PRESETS["awr"] = PolicyRunConfig(policy=AWRConfig())
+
+
+def demo(folder="runs/awr", steps="300"):
+    """Random actions let the pole fall in 5 steps; of 300 such episodes AWR learns to hold it for more than 50."""
+    agent, factory = RandomAgent([-3.0], [3.0]), environment_factory("InvertedPendulum-v5")
+    played = rollout(agent, factory, 300, record=True).recorded
+    data = save_npz(played, f"{folder}-data.npz")
+    return (main(["train", "awr", "--dataset", str(data), "--run-dir", folder, "--steps", steps])
+            or main(["evaluate", folder, "--episodes", "20"]))
+
+
+if __name__ == "__main__":
+    sys.exit(demo(*sys.argv[2:]) if sys.argv[1:2] == ["demo"] else main())

@@ -1,0 +1,45 @@
+"""The examples run, and say no more than they keep."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path):
+    """What is registered stays; its name is free again."""
+    from agents import policies
+    from gentraj.presets import PRESETS
+
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.chdir(tmp_path)
+    for table in (policies.POLICIES, PRESETS):
+        before = dict(table)
+        request.addfinalizer(lambda table=table, before=before: (table.clear(), table.update(before)))
+    return importlib.import_module(request.param)
+
+
+@pytest.mark.parametrize("example", ["add_a_policy"], indirect=True)
+def test_a_policy_of_ones_own_is_trained_and_scored_by_the_command(example, capsys: pytest.CaptureFixture) -> None:
+    assert example.demo("run", "100") == 0
+    scores = json.loads(Path("run/evaluation.json").read_text())
+    assert scores["agent"] == "AWR" and scores["return_mean"] > scores["behaviour"]["return_mean"]
+
+
+def test_adding_a_policy_takes_sixty_lines() -> None:
+    source = (EXAMPLES / "add_a_policy.py").read_text()
+    code = source.removeprefix(f'"""{ast.get_docstring(ast.parse(source), clean=False)}"""')
+    assert code != source and sum(bool(line.strip()) for line in code.splitlines()) <= 60
+
+
+@pytest.mark.parametrize("example", ["plan_on_your_own"], indirect=True)
+def test_planning_in_an_environment_of_ones_own(example, capsys: pytest.CaptureFixture) -> None:
+    assert example.main("run", 4, 1).read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out.startswith("the data earn -4")
