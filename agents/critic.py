@@ -23,7 +23,7 @@ LARGEST = 100  # weight of an action's advantage (Kostrikov et al. 2022, appendi
 class CriticConfig:
     discount: float = 0.99
     """Per environment step."""
-    reach: int = 1
+    reach: int = 32
     """Steps whose rewards are summed before a value takes over, at least those of a chunk. The papers say 1; a far
     reach learns in far fewer updates, and takes the data's later actions for its own."""
     width: int = 256
@@ -115,6 +115,16 @@ def expectile(error: Tensor, tau: float) -> Tensor:
 
 def advantage_weights(advantage_B: Tensor, beta: float) -> Tensor:
     """(B,) exp(beta * advantage / its size), at most LARGEST, over their mean."""
-    exponent_B = (beta * advantage_B / advantage_B.abs().mean().clamp(min=1e-6)).clamp(max=math.log(LARGEST))
+    exponent_B = (beta * _in_sizes(advantage_B)).clamp(max=math.log(LARGEST))
     weight_B = (exponent_B - exponent_B.max()).exp()  # not all so small that nothing is left
     return weight_B / weight_B.mean()
+
+
+def bounded_weights(advantage_B: Tensor, beta: float) -> Tensor:
+    """(B,) sigmoid(beta * advantage / its size), over their mean: no few actions count for all the others."""
+    weight_B = (beta * _in_sizes(advantage_B)).sigmoid()
+    return weight_B / weight_B.mean()
+
+
+def _in_sizes(advantage_B: Tensor) -> Tensor:
+    return advantage_B / advantage_B.abs().mean().clamp(min=1e-6)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from agents.bc import BCConfig
-from agents.critic import Critic, CriticConfig, advantage_weights, expectile
+from agents.critic import Critic, CriticConfig, advantage_weights, bounded_weights, expectile
 from agents.fql import FQLConfig
 from agents.generators import GENERATORS
 from agents.policies import POLICIES
@@ -84,7 +84,7 @@ def test_actions_are_inside_the_bounds_and_depend_on_their_own_seed_only(kind: t
     assert torch.equal(act(policy, obs[3:5], [3, 4]), together[3:5])
     assert torch.equal(act(policy, obs, list(range(40))), together)
     decided = policy.decide(policy.state(100 * obs, None)[:32], list(range(32)))
-    assert decided.shape == (32, 1, 1) and (decided.abs() <= 1).all()
+    assert decided.shape == (32, policy.chunk, 1) and (decided.abs() <= 1).all()
     actor = Actor(policy, np.full(1, -0.01), np.full(1, 0.01))
     assert (actor.act(obs).abs() <= 0.01).all()
 
@@ -195,6 +195,9 @@ def test_an_expectile_and_weights_by_hand() -> None:
     assert advantage_weights(torch.tensor([1e30, -1e30, 0.0]), 100.0).isfinite().all()
     one_is_best = advantage_weights(torch.cat([torch.zeros(255), torch.ones(1)]), 10.0)
     assert one_is_best.max() / one_is_best.min() == pytest.approx(100)
+    bounded = bounded_weights(torch.tensor([-3.0, 0.0, 3.0]), 2.0)  # of size 2
+    assert bounded.mean().item() == pytest.approx(1)
+    assert (bounded[2] / bounded[1]).item() == pytest.approx(2 / (1 + np.exp(-3)))
 
 
 def test_values_near_a_hundred_are_told_apart_in_bfloat16_too() -> None:
