@@ -27,7 +27,8 @@ def policy_prior(policy: Policy) -> Prior:
     model = _generator(policy)
 
     def draw(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
-        state_BS = policy.state(obs_BO, None if policy.context is None else goal_BG)
+        told = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
+        state_BS = policy.state(obs_BO.to(policy.device), told)
         return policy.act_scale.unnormalize(policy.candidates(model, state_BS, number, seeds))
 
     return draw

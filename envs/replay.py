@@ -78,23 +78,34 @@ def replay(factory: EnvironmentFactory, obs_RO: np.ndarray, act_RTA: np.ndarray)
     the simulator resets itself stays where that leaves it. Raises `CannotReplay` for environments other than those of
     `RECOVERY`, or with an observation that is more or less than their positions and velocities.
     """
-    env, recovery = factory(), RECOVERY.get(factory.env_id.replace("_", "-").split("-")[0])
+    env = factory()
     env.close()  # the model stays
-    base = env.unwrapped
+    state_RTS = states(env.unwrapped, factory.env_id, obs_RO, act_RTA)[:, 1:]
+    obs_RTO = state_RTS[..., state_RTS.shape[2] - obs_RO.shape[1] :]
+    speed, seen = obs_RTO[..., -env.unwrapped.model.nv :], RECOVERY[kind(factory.env_id)].seen_speed
+    np.clip(speed, -seen, seen, out=speed)
+    return obs_RTO
+
+
+def kind(env_id: str) -> str:
+    """Of all versions and maps: PointMaze of PointMaze_UMaze-v3."""
+    return env_id.replace("_", "-").split("-")[0]
+
+
+def states(base: Any, env_id: str, obs_RO: np.ndarray, act_RTA: np.ndarray) -> np.ndarray:
+    """(R, T + 1, S) time, qpos and qvel that an observation shows and after each environment step; as `replay`."""
+    recovery = RECOVERY.get(kind(env_id))
     skipped = base.model.nq + base.model.nv - obs_RO.shape[1] if recovery else 0
     if recovery is None or skipped not in (0, recovery.hidden):
-        raise CannotReplay(f"{factory.env_id}: an observation of width {obs_RO.shape[1]} does not tell the simulator's "
+        raise CannotReplay(f"{env_id}: an observation of width {obs_RO.shape[1]} does not tell the simulator's "
                            f"state; plain positions and velocities of {', '.join(RECOVERY)} do")
     if act_RTA.shape != (len(obs_RO), act_RTA.shape[1], base.model.nu) or not act_RTA.size:
         raise ValueError(f"actions of shape {act_RTA.shape} were given for {len(obs_RO)} states; at least one step of "
                          f"{base.model.nu} numbers for each is expected")
     if not (np.isfinite(obs_RO).all() and np.isfinite(act_RTA).all()):
         raise ValueError("observations or actions to replay hold NaN or infinity; finite numbers are expected")
-    state = np.concatenate([np.zeros((len(obs_RO), 1 + skipped)), obs_RO], 1)  # the time, qpos, qvel
-    obs_RTO = _simulate(base, state, act_RTA, recovery.step_speed)[..., 1 + skipped :]
-    speed = obs_RTO[..., -base.model.nv :]
-    np.clip(speed, -recovery.seen_speed, recovery.seen_speed, out=speed)
-    return obs_RTO
+    state_RS = np.concatenate([np.zeros((len(obs_RO), 1 + skipped)), obs_RO], 1)
+    return np.concatenate([state_RS[:, None], _simulate(base, state_RS.copy(), act_RTA, recovery.step_speed)], 1)
 
 
 def _simulate(base: Any, state_RS: np.ndarray, act_RTA: np.ndarray, step_speed: float) -> np.ndarray:

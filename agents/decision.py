@@ -1,0 +1,44 @@
+"""One decision of an agent without memory, as a function: what is exported, and what a prior is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .execution import at_rest
+from .planner import Planner
+from .policy import Actor
+
+
+def decide(agent: Actor | Planner, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
+    """(B, E, A) inside the action space: the actions that are carried out before the next decision.
+
+    A planner whose actions are not the plan's own decides the first one; the others depend on what is observed
+    meanwhile. Nothing is left of an earlier decision. Raises ValueError where a policy's goal is missing.
+    """
+    if isinstance(agent, Actor):
+        act_BEA = _acting(agent, obs_BO, goal_BG, seeds)
+    else:
+        act_BEA = _planning(agent, obs_BO, goal_BG, seeds)
+    return act_BEA.clamp(agent.low_A, agent.high_A)
+
+
+def _acting(actor: Actor, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
+    policy = actor.policy
+    state_BS = policy.state(obs_BO, None if policy.context is None else goal_BG)
+    return policy.act_scale.unnormalize(policy.decide(state_BS, seeds))[:, : policy.execute]
+
+
+def _planning(planner: Planner, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
+    config, spec = planner.config, planner.executed
+    ahead_BTD = planner.along(planner.propose(obs_BO, goal_BG, seeds), goal_BG, seeds)
+    if goal_BG is not None:
+        goal_BD = torch.cat([obs_BO, obs_BO.new_zeros(len(obs_BO), spec.act_dim)], -1)
+        goal_BD[:, planner.goal_dims] = goal_BG
+        near_B = (obs_BO[:, planner.goal_dims] - goal_BG).norm(dim=-1) <= config.hold_radius
+        ahead_BTD = torch.where(near_B[:, None, None], at_rest(goal_BD, config.rest_dims)[:, None], ahead_BTD)
+    if config.actions == "joint":
+        return spec.split(ahead_BTD[:, : config.replan])[1]
+    return planner.toward(obs_BO, spec.split(ahead_BTD[:, config.look - 1])[0])[:, None]

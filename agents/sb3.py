@@ -1,0 +1,61 @@
+"""An agent where stable-baselines3 expects a policy: what its `evaluate_policy` asks of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gentraj.randomness import fold
+from gentraj.trajectory import Agent
+
+Observation = np.ndarray | Mapping[str, np.ndarray]
+
+
+class SB3Policy:
+    """`predict` as stable-baselines3's policies have it. `obs_keys` are those that the agent's data were joined from.
+
+    The agent is its own from then on: it remembers the rest of a chunk or of a plan.
+    """
+
+    def __init__(self, agent: Agent, obs_keys: Sequence[str] = (), seed: int = 0):
+        self.agent, self.obs_keys, self.seed = agent, tuple(obs_keys) or ("observation",), seed
+        self.episodes = 0
+
+    def predict(self, observation: Observation, state: tuple[np.ndarray, ...] | None = None,
+                episode_start: np.ndarray | None = None,
+                deterministic: bool = False) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """The action (A,) of one observation, or (B, A) of several, and the state for the next call: episodes' seeds.
+
+        A dict's "desired_goal" is the goal. Where `episode_start` is true, and everywhere without a `state`, an episode
+        begins: who drops the state has each action decided anew. `deterministic` gives all episodes one seed, so that
+        the same observations are answered by the same actions; otherwise each has its own. Raises ValueError for an
+        observation or a state of another shape.
+        """
+        obs_BO, goal_BG, single = self._read(observation)
+        seed_B = np.zeros(len(obs_BO), np.int64) if state is None else state[0].copy()
+        if len(seed_B) != len(obs_BO):
+            raise ValueError(f"a state of {len(seed_B)} episodes was given with {len(obs_BO)} observations; give back "
+                             "what the last call returned, or None where all episodes begin")
+        fresh_B = np.full(len(obs_BO), state is None)
+        fresh_B |= False if episode_start is None else np.asarray(episode_start, bool)
+        for i in np.flatnonzero(fresh_B):
+            seed_B[i] = self.seed if deterministic else fold(self.seed, self.episodes)
+            self.episodes += 1
+        if fresh_B.any():
+            self.agent.reset(torch.from_numpy(fresh_B), seed_B.tolist())
+        act_BA = self.agent.act(obs_BO, goal_BG).detach().cpu().numpy()
+        return (act_BA[0] if single else act_BA), (seed_B,)
+
+    def _read(self, observation: Observation) -> tuple[Tensor, Tensor | None, bool]:
+        """Observations (B, O), goals (B, G) if there are any, and whether it was one without a batch."""
+        goal = observation.get("desired_goal") if isinstance(observation, Mapping) else None
+        obs = ([np.asarray(observation[key]) for key in self.obs_keys] if isinstance(observation, Mapping)
+               else [np.asarray(observation)])
+        if any(part.ndim not in (1, 2) for part in obs):
+            raise ValueError(f"observations of shape {[part.shape for part in obs]} were given; (O,) or (B, O) are "
+                             "expected")
+        rows = lambda x: torch.from_numpy(np.atleast_2d(np.asarray(x, np.float32)))  # noqa: E731
+        return torch.cat([rows(part) for part in obs], 1), None if goal is None else rows(goal), obs[0].ndim == 1

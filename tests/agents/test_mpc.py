@@ -1,0 +1,107 @@
+"""Sampling-based control finds what is best, by fewer tries where a prior knows it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from agents.mpc import MPC, MPCConfig
+from gentraj.randomness import RowNoise
+
+LOW, HIGH = -np.ones(2, np.float32), np.ones(2, np.float32)
+
+
+def quadratic(obs_BO: Tensor, act_BNTA: Tensor, goal_BG: Tensor | None) -> Tensor:
+    """The best actions are the observation, in every step."""
+    return -((act_BNTA - obs_BO[:, None, None]) ** 2).sum((2, 3))
+
+
+def knowing(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
+    """A prior of two steps, close to the best actions."""
+    return obs_BO[:, None, None] + 0.01 * RowNoise(seeds).normal(number, 2, obs_BO.shape[1])
+
+
+def mpc(prior: Any = None, simulate: Any = quadratic, **settings: Any) -> MPC:
+    return MPC(simulate, MPCConfig(**{"horizon": 3, **settings}), LOW, HIGH, prior)
+
+
+OBS = torch.tensor([[0.5, -0.8], [-0.3, 0.2], [0.0, 0.9]])
+
+
+@pytest.mark.parametrize("settings", [{"method": "mppi", "temperature": 0.01, "spread": 0.2},
+                                      {"method": "cem", "iterations": 6, "spread": 0.5, "samples": 600}])
+def test_the_optimum_of_a_quadratic_is_found(settings: dict[str, Any]) -> None:
+    agent = mpc(**{"samples": 200, **settings})
+    for _ in range(15):  # each from the shifted solution of the one before
+        act_BA = agent.act(OBS)
+    torch.testing.assert_close(act_BA, OBS, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("method", ["mppi", "cem"])
+def test_no_decision_is_worse_than_the_one_before_where_the_best_alone_counts(method: Any) -> None:
+    """The solution of before is one of those that are tried."""
+    agent = mpc(method=method, samples=5, temperature=1e-6, elites=0.2)
+    mean_BTA, last_B = torch.zeros(3, 3, 2), torch.full((3,), -torch.inf)
+    for seed in range(10):
+        mean_BTA = agent.solve(OBS, None, mean_BTA, [seed, seed + 100, seed + 200])
+        return_B = quadratic(OBS, mean_BTA[:, None], None)[:, 0]
+        assert (return_B >= last_B - 1e-6).all()
+        last_B = return_B
+
+
+def test_with_a_prior_the_first_tries_are_its_draws_and_few_are_enough() -> None:
+    seen = []
+
+    def watching(obs_BO: Tensor, act_BNTA: Tensor, goal_BG: Tensor | None) -> Tensor:
+        seen.append(act_BNTA)
+        return quadratic(obs_BO, act_BNTA, goal_BG)
+
+    agent = mpc(knowing, watching, samples=4, temperature=1e-3, iterations=2, drawn=0.5)
+    act_BA = agent.act(OBS)
+    first, second = seen
+    assert first.shape == second.shape == (3, 2, 3, 2)
+    torch.testing.assert_close(first[:, 1, :2], OBS[:, None].expand(3, 2, 2), rtol=0, atol=0.05)
+    assert (first[:, 0] == 0).all()  # what was left of the previous solution: nothing
+    assert (act_BA - OBS).abs().max() < 0.05 < (mpc(samples=4, temperature=1e-3).act(OBS) - OBS).abs().max()
+    plain, none = mpc(samples=8).act(OBS), mpc(knowing, samples=8, drawn=0).act(OBS)
+    assert torch.equal(plain, none)
+
+
+@pytest.mark.parametrize("prior", [None, knowing])
+def test_an_episode_does_not_feel_those_beside_it(prior: Any) -> None:
+    """Whatever their number, and however often the others begin anew."""
+    def play(rows: slice, again: bool) -> Tensor:
+        agent, seeds = mpc(prior, samples=8), [7, 8, 9][rows]
+        agent.reset(None, seeds)
+        acts = [agent.act(OBS[rows])]
+        if again:
+            agent.reset(torch.tensor([False, True, True]), [7, 80, 90])
+        return torch.stack([*acts, agent.act(OBS[rows])])
+
+    alone = play(slice(0, 1), again=False)[:, 0]
+    assert torch.equal(play(slice(0, 3), again=False)[:, 0], alone)
+    assert torch.equal(play(slice(0, 3), again=True)[:, 0], alone)
+
+
+def test_a_reset_forgets_the_solution() -> None:
+    agent = mpc(samples=8)
+    agent.reset(None, [1, 2, 3])
+    first, second = agent.act(OBS), agent.act(OBS)
+    agent.reset(None, [1, 2, 3])
+    assert torch.equal(agent.act(OBS), first) and not torch.equal(first, second)
+
+
+def test_actions_are_inside_their_bounds() -> None:
+    agent = MPC(quadratic, MPCConfig(horizon=3, samples=50, spread=5), 0.1 * LOW, 0.2 * HIGH)
+    act_BA = agent.act(9 * OBS)
+    assert (act_BA >= -0.1).all() and (act_BA <= 0.2).all()
+
+
+def test_what_cannot_be_controlled_is_refused() -> None:
+    with pytest.raises(ValueError, match="MPC draws actions between bounds, and this action space has none"):
+        MPC(quadratic, MPCConfig(), np.full(2, -np.inf), HIGH)
+    with pytest.raises(ValueError, match=r"MPCConfig\.iterations is 9"):
+        MPCConfig(samples=8, iterations=9)

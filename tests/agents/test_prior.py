@@ -1,0 +1,174 @@
+"""Likely actions, how likely actions are, and which way they would be likelier, all in environment units."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from agents.bc import BCConfig
+from agents.generators import GENERATORS
+from agents.policies import POLICIES
+from agents.policy import Policy, Scales
+from agents.prior import log_prob, plan_prior, policy_prior, score
+from gentraj.data import ContextConfig, Episodes
+from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.gaussian import Gaussian, log_density
+from gentraj.networks import ResidualMLPConfig
+from gentraj.normalize import Normalizer
+from gentraj.trajectory import Condition, TrajectorySpec
+
+SMALL = ResidualMLPConfig(width=16, depth=1, frequencies=0)
+SCALE, SHIFT = torch.tensor([3.0, 0.25]), torch.tensor([2.0, 0.0])  # of the actions: from -1 to 5, -0.25 to 0.25
+OBS = torch.tensor([[0.3, -1.0, 0.5], [2.0, 0.1, 0.0]])
+
+
+def episodes() -> Episodes:
+    """Three rows of observations each, whose actions fill their range."""
+    rng, number = np.random.default_rng(0), 60
+    act = SHIFT.numpy() + SCALE.numpy() * rng.uniform(-1, 1, (2 * number, 2))
+    act[:2] = SHIFT.numpy() + SCALE.numpy() * [[-1, -1], [1, 1]]
+    cut = np.tile([False, True], number)
+    return Episodes(rng.normal(size=(3 * number, 3)), act, rng.normal(size=2 * number), np.zeros_like(cut), cut,
+                    np.full(number, 2))
+
+
+def make(config: Any) -> Policy:
+    torch.manual_seed(0)
+    config = replace(config, model=config.model.with_network(SMALL))
+    return POLICIES[type(config)](3, 2, config, Scales.fit(episodes(), ContextConfig()))
+
+
+def cloned(family: str, chunk: int = 2) -> Any:
+    return make(BCConfig(GENERATORS[family], chunk=chunk))
+
+
+def actions(count: int = 2, chunk: int = 2) -> Tensor:
+    return SHIFT + SCALE * torch.randn(count, chunk, 2, generator=torch.Generator().manual_seed(1))
+
+
+def exact(policy: Any, mean: float, spread: float) -> None:
+    """The model of a policy denoises as it would for normalised actions N(mean, spread^2)."""
+    path = policy.model.path
+
+    def denoiser(values: Tensor, mask: Tensor, context: Tensor | None = None, *, clipped: bool = True) -> Any:
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            alpha, sigma = path.alpha(t), path.sigma(t)
+            gain = alpha * spread**2 / (alpha**2 * spread**2 + sigma**2)
+            return torch.where(mask, values, mean + gain * (x - alpha * mean))
+
+        return denoise
+
+    policy.model.denoise = denoiser
+
+
+# -- densities
+
+
+def test_a_gaussian_s_log_density_is_the_closed_one_with_the_change_of_scale() -> None:
+    policy, act_BKA = cloned("gaussian"), actions()
+    assert torch.equal(policy.act_scale.scale_D, SCALE) and isinstance(policy.model, Gaussian)
+    mean, sigma = policy.model.predict(policy.known(policy.state(OBS, None)))
+    of_each = log_density((act_BKA - SHIFT) / SCALE, mean[..., 3:], sigma[..., 3:].log()) - SCALE.log()
+    torch.testing.assert_close(log_prob(policy, OBS, act_BKA), of_each.sum((1, 2)))
+
+
+@pytest.mark.parametrize("family", ["gaussian", "flow"])
+def test_a_density_of_actions_in_environment_units_integrates_to_one(family: str) -> None:
+    policy = cloned(family, chunk=1)
+    a, b = (torch.linspace(-1, 1, 41) * 6 * scale + shift for scale, shift in zip(SCALE, SHIFT, strict=True))
+    act_BKA = torch.cartesian_prod(a, b)[:, None]
+    total = log_prob(policy, OBS[:1].expand(len(act_BKA), -1), act_BKA, steps=16).exp().sum()
+    assert float(total * (a[1] - a[0]) * (b[1] - b[0])) == pytest.approx(1, abs=0.03)
+
+
+def test_a_gaussian_s_log_density_has_a_gradient_for_the_regularised() -> None:
+    policy, act_BKA = cloned("gaussian"), actions().requires_grad_()
+    log_prob(policy, OBS, act_BKA).sum().backward()
+    assert act_BKA.grad is not None and torch.isfinite(act_BKA.grad).all() and (act_BKA.grad != 0).all()
+
+
+@pytest.mark.parametrize("family", ["diffusion", "flow"])
+def test_density_and_score_of_known_actions_are_the_closed_ones(family: str) -> None:
+    """Normalised actions are N(0.5, 0.4^2), and so at time t N(0.5 alpha, 0.4^2 alpha^2 + sigma^2)."""
+    policy, act_BKA = cloned(family), actions()
+    exact(policy, 0.5, 0.4)
+    x = (act_BKA - SHIFT) / SCALE
+    closed_B = (log_density(x, torch.tensor(0.5), torch.tensor(0.4).log()) - SCALE.log()).sum((1, 2))
+    torch.testing.assert_close(log_prob(policy, OBS, act_BKA, steps=32), closed_B, rtol=1e-3, atol=1e-2)
+    for t in (0.1, 0.5, 1.0):
+        alpha, sigma = (float(f(torch.tensor([t]))) for f in (policy.model.path.alpha, policy.model.path.sigma))
+        closed = -(x - 0.5 * alpha) / (0.16 * alpha**2 + sigma**2) / SCALE
+        torch.testing.assert_close(score(policy, OBS, act_BKA, t), closed, rtol=1e-3, atol=1e-3)
+
+
+def test_close_to_no_noise_the_score_is_the_slope_of_the_log_density() -> None:
+    policy, act_BKA, step = cloned("flow", chunk=1), actions(chunk=1), torch.tensor([0.01, 0.0])
+    exact(policy, 0.5, 0.4)
+    up, down = (log_prob(policy, OBS, act_BKA + sign * step, steps=48) for sign in (1, -1))
+    slope_B = score(policy, OBS, act_BKA, 1e-3)[:, 0, 0]
+    torch.testing.assert_close(slope_B, (up - down) / 0.02, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(("family", "question", "message"), [
+    ("gan", lambda p: log_prob(p, OBS, actions()), "ConditionalGAN draws actions and has no density; take a policy"),
+    ("gaussian", lambda p: score(p, OBS, actions(), 0.5), "Gaussian has no noise levels; take a policy with"),
+    ("flow", lambda p: score(p, OBS, actions(), 0), "t is 0; a noise time above 0"),
+    ("flow", lambda p: log_prob(p, OBS, actions(chunk=3)), r"shape \(2, 3, 2\) were given; \(2, 2, 2\), a chunk for"),
+    ("flow", lambda _: policy_prior(nn.Module()), "Module has no generator of actions, so it is no prior")])  # type: ignore[arg-type]
+def test_what_has_no_answer_says_so(family: str, question: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        question(cloned(family))
+
+
+# -- draws
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_every_policy_is_a_prior_of_its_chunks(kind: Any) -> None:
+    """Inside the data's bounds, and each state's draws by its own seed."""
+    draw = policy_prior(make(kind(chunk=3)))
+    act_BNKA = draw(OBS, None, 4, [5, 6])
+    assert act_BNKA.shape == (2, 4, 3, 2)
+    assert (((act_BNKA - SHIFT) / SCALE).abs() <= 1 + 1e-6).all() and act_BNKA.std(1).min() > 0
+    assert torch.equal(draw(OBS[1:], torch.zeros(1, 2), 4, [6]), act_BNKA[1:])  # a goal it was not taught is no news
+
+
+def joint(stride: int = 1, act_dim: int = 2) -> Diffusion:
+    spec = TrajectorySpec(3, act_dim, 5, stride)
+    return Diffusion(spec, DiffusionConfig(SMALL), Normalizer.identity(spec.dim))
+
+
+def test_a_planner_s_trajectories_are_a_prior_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, model = [], joint()
+    sample = model.sample
+
+    def watched(known: Condition, *args: Any, **more: Any) -> Tensor:
+        asked.append(known)
+        return sample(known, *args, **more)
+
+    monkeypatch.setattr(model, "sample", watched)
+    draw = plan_prior(model, goal_dims=(0, 2), steps=2)
+    act_BNKA = draw(OBS, torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 4, [5, 6])
+    assert act_BNKA.shape == (2, 4, 5, 2) and torch.equal(asked[0].values_BHD[:, 0, :3], OBS)
+    assert asked[0].values_BHD[:, -1, :3].tolist() == [[1, 0, 2], [3, 0, 4]]
+    torch.testing.assert_close(draw(OBS[1:], torch.tensor([[3.0, 4.0]]), 4, [6]), act_BNKA[1:])
+    assert not draw(OBS, None, 1, [5, 6]).isnan().any() and not asked[-1].mask_BHD[:, 1:].any()
+
+
+@pytest.mark.parametrize("model", [joint(stride=2), joint(act_dim=0)])
+def test_trajectories_without_the_action_of_each_step_are_no_prior(model: Diffusion) -> None:
+    with pytest.raises(ValueError, match="needs trajectories with actions, one environment step a row; these are of"):
+        plan_prior(model)
+
+
+def test_the_entropy_of_a_normal_policy_is_what_its_own_draws_say() -> None:
+    """The mean of -log p over draws of an untrained Gaussian, which are seldom cut to the bounds when narrow."""
+    policy: Any = make(BCConfig(replace(GENERATORS["gaussian"], spread=0.1)))  # type: ignore[arg-type]
+    act_NKA = policy_prior(policy)(OBS[:1], None, 2000, [0])[0]
+    entropy = -log_prob(policy, OBS[:1].expand(2000, -1), act_NKA).mean()
+    closed = float(2 * (0.5 * math.log(2 * math.pi * math.e) + math.log(0.1)) + SCALE.log().sum())
+    assert float(entropy.detach()) == pytest.approx(closed, abs=0.1)
