@@ -5,7 +5,9 @@ Noise is drawn on the CPU and moved, so a seed means the same noise on every dev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -32,8 +34,48 @@ class RowNoise:
         self.device = device
 
     def normal(self, *shape: int) -> Tensor:
-        """The next (R, *shape) standard normal numbers."""
+        """The next (R, *shape) standard normal numbers, or what a `Tape` gives."""
+        tape = _TAPE.get()
+        out = self._drawn(*shape) if tape is None else tape.pass_on(self._drawn, len(self.generators), *shape)
+        return out.to(self.device) if self.device is not None else out
+
+    def _drawn(self, *shape: int) -> Tensor:
         out = torch.empty(len(self.generators), *shape)
         for row, g in zip(out, self.generators, strict=True):
             row.normal_(generator=g)
-        return out.to(self.device) if self.device is not None else out
+        return out
+
+
+class Tape:
+    """`with Tape() as tape:` keeps what each `RowNoise` draws; `with Tape(noise_M):` has it give that instead.
+
+    So the noise of a decision is an input of it, in the order in which it is drawn. Raises ValueError for too little.
+    """
+
+    def __init__(self, noise_M: Tensor | None = None):
+        self.given_M, self.used, self.drawn = noise_M, 0, []
+
+    @property
+    def noise_M(self) -> Tensor:
+        """All that was drawn."""
+        return torch.cat([torch.zeros(0), *(part.flatten() for part in self.drawn)])
+
+    def pass_on(self, draw: Callable[..., Tensor], rows: int, *shape: int) -> Tensor:
+        """(rows, *shape) of what was given, or else from `draw`."""
+        if self.given_M is None:
+            self.drawn.append(draw(*shape))
+            return self.drawn[-1]
+        start, self.used = self.used, self.used + rows * math.prod(shape)
+        if self.used > len(self.given_M):
+            raise ValueError(f"{len(self.given_M)} numbers of noise were given; more are drawn")
+        return self.given_M[start : self.used].view(rows, *shape)
+
+    def __enter__(self) -> Tape:
+        self.before = _TAPE.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _TAPE.reset(self.before)
+
+
+_TAPE: ContextVar[Tape | None] = ContextVar("tape", default=None)

@@ -1,8 +1,9 @@
 """Noise as a pure function of integers."""
 
+import pytest
 import torch
 
-from gentraj.randomness import RowNoise, fold, generator
+from gentraj.randomness import RowNoise, Tape, fold, generator
 
 
 def test_any_key_changes_the_seed() -> None:
@@ -21,3 +22,27 @@ def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
     many, one = RowNoise([1, 2, 3]), RowNoise([2])
     for _ in range(2):
         assert torch.equal(many.normal(4, 5)[1], one.normal(4, 5)[0])
+
+
+def drawn(*seeds: int) -> list[torch.Tensor]:
+    noise = RowNoise(seeds)
+    return [noise.normal(4, 5), noise.normal(2), RowNoise([9]).normal(3)]
+
+
+def test_what_a_tape_kept_it_gives_again_to_other_seeds() -> None:
+    with Tape() as kept:
+        first = drawn(1, 2)
+    assert all(torch.equal(a, b) for a, b in zip(drawn(1, 2), first, strict=True))  # keeping changes nothing
+    assert kept.noise_M.shape == (2 * 4 * 5 + 2 * 2 + 3,) and Tape().noise_M.shape == (0,)
+    with Tape(kept.noise_M) as given:
+        assert all(torch.equal(a, b) for a, b in zip(drawn(7, 8), first, strict=True))
+        assert given.used == len(kept.noise_M)
+    assert not torch.equal(drawn(7, 8)[0], first[0])
+
+
+def test_a_tape_inside_another_leaves_it_as_it_was_also_after_an_error() -> None:
+    with Tape() as outer:
+        with pytest.raises(ValueError, match="10 numbers of noise were given; more are drawn"), Tape(torch.zeros(10)):
+            drawn(1)
+        one = RowNoise([1]).normal(2)
+    assert torch.equal(outer.noise_M, one[0])

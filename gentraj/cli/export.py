@@ -1,0 +1,80 @@
+"""`gentraj export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, cast
+
+import torch
+import tyro
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from agents.decision import decide
+from agents.policy import Policy
+
+from ..export import export_decision, signature, to_onnx, to_pt2
+from ..files import write_file
+from ..randomness import generator
+from ..runs import Run, load
+from .common import RunFolder, check_output, say
+from .evaluate import action_space
+from .sampling import SamplingOptions
+
+WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write one decision of a trained planner or policy as a program that needs no gentraj: observation, goal (if it is
+    told one) and standard normal noise in, the actions until the next decision out.
+
+    A planner decides as config.json says under `planner`, which may be edited.
+
+    Example: gentraj export runs/fql --out fql.onnx
+    """
+
+    run: RunFolder
+    """A run folder."""
+    out: Path
+    """File to write: .onnx for ONNX Runtime, .pt2 for torch.export.load."""
+    batch: int = 1
+    """Observations that are decided together; the program takes just as many."""
+    env_id: str | None = None
+    """Environment whose action space bounds the actions; by default the run's own."""
+    sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(default_factory=SamplingOptions)
+
+
+def main(argv: list[str]) -> None:
+    args = tyro.cli(Export, args=argv, prog="gentraj export")
+    if args.out.suffix not in WRITERS:
+        raise ValueError(f"--out is {args.out}; a file that ends in {' or '.join(WRITERS)} is expected")
+    check_output(args.out, "--out")
+    run = load(args.run, device=torch.device("cpu"))
+    args.sampling.apply(run)
+    program = exported(run, args.batch, args.env_id)
+    write_file(args.out, WRITERS[args.out.suffix](program))
+    say(signature(program))
+    print(args.out)
+
+
+def exported(run: Run, batch: int = 1, env_id: str | None = None) -> ExportedProgram:
+    """The run's decision as a program. Raises ValueError for one that cannot be exported."""
+    env = env_id or run.data.env
+    if env is None:
+        raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
+    agent = run.agent(action_space(run, env))
+    return export_decision(partial(decide, agent), *examples(run), batch)  # pyright: ignore[reportArgumentType]
+
+
+def examples(run: Run) -> tuple[Tensor, Tensor | None]:
+    """Observations of the run's own data, and where it is told goals, some."""
+    obs_RO = run.reference.x_BHD[:, 0, : run.data.obs_dim]
+    if run.config.MAIN == "policy":
+        context = cast(Policy, run.main).context
+        return obs_RO, context and context.unnormalize(torch.randn(len(obs_RO), run.data.context_dim,
+                                                                   generator=generator(0)))
+    goal_dims = list(run.planning.goal_dims)
+    return obs_RO, obs_RO.roll(1, 0)[:, goal_dims] if goal_dims else None
