@@ -54,6 +54,16 @@ def context_rows(episodes: Episodes, config: ContextConfig) -> Rows | None:
     return lambda first_B, last_B: np.concatenate([rows(first_B, last_B) for rows in parts], axis=1)
 
 
+def window_ends(e: Episodes, config: ContextConfig) -> np.ndarray:
+    """Steps past the last one of a window, growing: where an episode ends, and already where it is sent to another goal
+    or given another task, if that is what the window is told."""
+    ends, row_S = np.cumsum(e.lengths), np.arange(e.num_steps) + np.repeat(np.arange(len(e)), e.lengths)
+    for kind in {"goal", "task"} & {*config.kinds} & e.extras.keys():
+        other_S = (e.extras[kind][row_S[1:]] != e.extras[kind][row_S[1:] - 1]).any(1)
+        ends = np.union1d(ends, 1 + np.flatnonzero(other_S))
+    return ends
+
+
 def return_quantile(episodes: Episodes, config: ContextConfig, quantile: float) -> float:
     """Of the discounted returns to go, from all observations of the data: a return to aim at."""
     every = np.arange(len(episodes.obs))

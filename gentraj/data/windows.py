@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..trajectory import Batch, TrajectorySpec
-from .context import ContextConfig, context_rows
+from .context import ContextConfig, context_rows, window_ends
 from .episodes import Episodes
 
 
@@ -16,7 +16,7 @@ class Windows:
     Row h of a window that starts at step t holds the observation and the action of step t + spec.times[h]. The action
     beside an episode's last observation does not exist and is padding too. Padding holds zeros. A row's reward is the
     sum over the `spec.gaps` steps that it stands for. `contexts` are what each batch says beside its windows,
-    `context_BC`: none by default.
+    `context_BC`: none by default. A window that is told a goal ends where the episode is sent to another.
     """
 
     def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig | None = None):
@@ -28,6 +28,7 @@ class Windows:
         self.ends = np.cumsum(episodes.lengths)  # (E,) one past the last step of each episode
         self.offsets = np.array(spec.times)
         self.context_rows = context_rows(episodes, contexts or ContextConfig())
+        self.window_ends = window_ends(episodes, contexts or ContextConfig())
 
     def __len__(self) -> int:
         return self.episodes.num_steps
@@ -39,8 +40,9 @@ class Windows:
     def gather(self, starts_B: np.ndarray) -> Batch:
         """The windows that start at these steps of the flat arrays."""
         episode_B = np.searchsorted(self.ends, starts_B, side="right")
+        end_B1 = self.window_ends[np.searchsorted(self.window_ends, starts_B, side="right")][:, None]
         t_BH = starts_B[:, None] + self.offsets
-        real_act_BH, real_obs_BH = t_BH < self.ends[episode_B][:, None], t_BH <= self.ends[episode_B][:, None]
+        real_act_BH, real_obs_BH = t_BH < end_B1, t_BH <= end_B1
         parts = [(self.episodes.obs, t_BH + episode_B[:, None], real_obs_BH)]
         if self.spec.act_dim:
             parts.append((self.episodes.act, t_BH, real_act_BH))
@@ -50,7 +52,6 @@ class Windows:
         if self.context_rows is not None:
             last_B = starts_B + self.offsets[real_obs_BH.sum(1) - 1]
             context_BC = torch.from_numpy(self.context_rows(starts_B + episode_B, last_B + episode_B))
-        end_B1 = self.ends[episode_B][:, None]
         terminal_BH = (t_BH == end_B1) & self.episodes.terminated[end_B1 - 1]
         return Batch(torch.from_numpy(np.concatenate(x, 2)), torch.from_numpy(np.concatenate(mask, 2)), context_BC,
                      torch.from_numpy(self._rewards(t_BH, end_B1)), torch.from_numpy(terminal_BH))

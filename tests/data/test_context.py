@@ -90,8 +90,28 @@ def test_kinds_lie_side_by_side_in_the_order_given():
         assert ContextConfig(order).width(e) == sum(c.shape[1] for c in one.values())
 
 
+@given(any_lengths, st.integers(1, 9), st.integers(1, 3), st.sampled_from(["goal", "task"]))
+def test_a_window_that_is_told_a_goal_ends_where_the_episode_is_sent_to_another(lengths, horizon, stride, kind: Kind):
+    told = np.random.default_rng(len(lengths)).integers(0, 3, (sum(lengths) + len(lengths), 1))
+    told = told.repeat(2, 1) if kind == "goal" else told
+    e, spec = rich(lengths, extras={kind: told}), TrajectorySpec(3, 2, horizon, stride)
+    batch = Windows(e, spec, ContextConfig((kind,))).gather(np.arange(e.num_steps))
+    plain, start = Windows(e, spec).gather(np.arange(e.num_steps)), 0
+    for one in e:
+        for t in range(len(one.act)):
+            same = [k for k in range(t, len(one.act)) if (one.extras[kind][t : k + 1] == one.extras[kind][t]).all()]
+            rows, steps = t + stride * np.arange(horizon), len(same)
+            assert batch.mask_BHD[start, :, 0].tolist() == (rows <= t + steps).tolist()
+            assert batch.mask_BHD[start, :, -1].tolist() == (rows < t + steps).tolist()
+            earned = sum(float(one.reward[k]) for k in same if k < t + horizon * stride)
+            assert batch.reward_BH[start].sum().item() == pytest.approx(earned, rel=1e-4, abs=1e-5)
+            start += 1
+    assert torch.equal(batch.x_BHD, plain.x_BHD * batch.mask_BHD)
+
+
 def test_contexts_change_neither_which_windows_are_drawn_nor_what_they_hold():
     e, spec = rich([20, 30]), TrajectorySpec(3, 2, 4)
+    e = replace(e, extras={"goal": np.repeat([[1.0, 0.0], [2.0, 0.0]], [21, 31], 0)})
     plain, told = Windows(e, spec).batch(7, 3, 16), Windows(e, spec, ContextConfig(("return", "goal"))).batch(7, 3, 16)
     assert torch.equal(plain.x_BHD, told.x_BHD) and torch.equal(plain.mask_BHD, told.mask_BHD)
     assert plain.context_BC is None and ContextConfig().width(e) == 0
