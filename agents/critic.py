@@ -46,7 +46,8 @@ class CriticConfig:
 class Critic(nn.Module):
     """Q(s, a) of a chunk of actions, in units of the rewards' root mean square.
 
-    Values start at `start`, the data's usual one: from 0 they would take 1 / (tau (1 - discount)) steps to get there.
+    Values start at `start`, the data's usual one: from 0 they would take 1 / (tau (1 - discount^reach)) updates
+    to get there.
     """
 
     def __init__(self, state_dim: int, chunk_dim: int, config: CriticConfig, start: float = 0.0):

@@ -22,6 +22,9 @@ class Exploring:
         self.agent = agent
         self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
         self.size_A = noise * (self.high_A - self.low_A) / 2
+        if not self.size_A.isfinite().all():
+            raise ValueError("exploration adds noise in units of the range of actions, and this action space has none; "
+                             "bound it")
         self.noise = RowNoise([])
 
     @property

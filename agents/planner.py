@@ -44,7 +44,8 @@ class Plans:
 class Planner:
     """An `Agent`. Plans for all environments that are due and all candidates in one batch of the network.
 
-    `guide` is what the model's `sample` takes: an energy or a plug-in, such as constraints, that shapes every plan.
+    `guide` is what the model's `sample` takes: an energy or a plug-in, such as constraints, that shapes every plan. It
+    is refused beside `finer` models, whose rows it would not shape.
     `finer` models fill in what is carried out of a plan, each what lies between the rows of the level before; joint
     actions are then the last one's. Raises ValueError for settings that need a part which is not given.
     """
@@ -55,6 +56,9 @@ class Planner:
         self.trust = trust if config.arrival == "earliest" else None
         levels = [model.spec, *(fine.spec for fine in finer)]
         check(config, levels, len(low_A), trust, inverse, critic)
+        if finer and guide is not None:
+            raise ValueError("a guide shapes the coarse rows of a plan only, and finer models fill in what is carried "
+                             "out; guide a planner without refine")
         self.finer, self.executed = finer, levels[-1]
         self.model, self.config, self.inverse, self.arrival, self.critic = model, config, inverse, arrival, critic
         self.guide = guidance_of(config, critic, guide)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,9 +54,10 @@ class FinetuneConfig:
         require(self, steps=(1, 1e12), updates=(1e-3, 1e3), episodes=(1, 1000), noise=(0, 10), save_every=(1, 1e12),
                 seed=(0, 2**62))
 
-    @property
-    def training(self) -> TrainingConfig:
-        return TrainingConfig(max(1, round(self.steps * self.updates)), save_every=self.save_every, seed=self.seed)
+    def training(self, before: TrainingConfig) -> TrainingConfig:
+        """As a policy was trained before, for these steps."""
+        return replace(before, steps=max(1, round(self.steps * self.updates)), save_every=self.save_every,
+                       seed=self.seed)
 
 
 def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: str | None = None, resume: bool = False,
@@ -75,8 +76,8 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     settings = {key: value for key, value in to_json(config).items() if key not in training.MAY_CHANGE_ON_RESUME}
     meta = {key: saved.meta[key] for key in ("run", "data")} | {
         "finetune": settings | {"env": factory.spec_json, "from": saved.step}}
-    training.train(run.parts, episodes, config.training, folder, meta=meta, resume=resume, progress=progress,
-                   prepare=lambda: _prepare(run, config, folder, resume),
+    training.train(run.parts, episodes, config.training(run.config.training), folder, meta=meta, resume=resume,
+                   progress=progress, prepare=lambda: _prepare(run, config, folder, resume),
                    windows=lambda spec: Experience(episodes, spec, contexts, folder / PLAYED, play, config.updates))
     return runs.load(folder, device=policy.device)
 
@@ -150,6 +151,6 @@ def _prepare(run: Run, config: FinetuneConfig, folder: Path, resume: bool) -> No
     if not resume and (folder / PLAYED).exists():
         raise ValueError(f"{folder / PLAYED} holds episodes of another fine-tuning; give another folder")
     settings = read_json(run.folder / CONFIG)
-    settings["run"]["training"] = to_json(config.training)
+    settings["run"]["training"] = to_json(config.training(run.config.training))
     write_file(folder / CONFIG, json.dumps(settings, indent=2).encode())
     write_file(folder / REFERENCE, (run.folder / REFERENCE).read_bytes())

@@ -117,6 +117,11 @@ def test_bad_presets_are_told_in_one_line() -> None:
         changes(Ablate("veteran", ("horizon=3",)))
 
 
+def test_no_jobs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gentraj("ablate", "veteran", "--vary", "horizon=3", "--dataset", "data.hdf5", "--jobs", 0) == 2
+    assert "--jobs is 0; give at least 1" in capsys.readouterr().err
+
+
 def test_values_are_numbers_words_and_lists() -> None:
     assert list(varied("a.b=1,2.5,None,True,text")) == [("a.b", value) for value in (1, 2.5, None, True, "text")]
     assert list(varied("c=[1,2],[3]")) == [("c", [1, 2]), ("c", [3])]

@@ -101,7 +101,7 @@ class Trial(Task):
 
 def main(argv: list[str]) -> None:
     args = tyro.cli(Ablate, args=argv, prog="gentraj ablate")
-    if (args.jobs or 1) < 1:
+    if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs is {args.jobs}; give at least 1")
     check_folder(args.run_dir, "--run-dir")
     good, text = ablate(args, changes(args))

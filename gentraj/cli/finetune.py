@@ -33,7 +33,7 @@ class Finetune:
     resume: bool = False
     """Go on with the fine-tuning in --run-dir, after a kill: the same bits."""
     env_id: str | None = None
-    """Environment: a Gymnasium id or a task name. By default the run's own."""
+    """Environment: a Gymnasium id or a task name, by default the run's own. To evaluate there give it again."""
     device: str | None = None
 
 

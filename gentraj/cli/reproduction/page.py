@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -174,7 +175,7 @@ def _versions(results: Mapping[str, CardResult]) -> str:
 
 def _figure(family: Family, path: Path) -> Path:
     """Relative to the page."""
-    return Path("figures") / f"{path.stem}-{'-'.join(family.name.lower().split())}.png"
+    return Path("figures") / f"{path.stem}-{re.sub(r'[^a-z0-9]+', '-', family.name.lower())}.png"
 
 
 def _draw(family: Family, path: Path) -> None:
