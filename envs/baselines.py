@@ -13,7 +13,7 @@ from gentraj.randomness import fold
 from .maze import Maze
 
 
-class _Seeded:
+class Seeded:
     """One random stream per environment, so that an episode does not depend on those beside it."""
 
     def __init__(self, seed: int = 0):
@@ -33,7 +33,7 @@ class _Seeded:
             self._streams = [np.random.default_rng(fold(self.seed, i)) for i in range(batch)]
 
 
-class RandomAgent(_Seeded):
+class RandomAgent(Seeded):
     """Uniform in the action space, a Gymnasium Box."""
 
     def __init__(self, low_A: np.ndarray, high_A: np.ndarray, seed: int = 0):
@@ -47,7 +47,7 @@ class RandomAgent(_Seeded):
         return torch.from_numpy(self.low_A + share_BA * (self.high_A - self.low_A))
 
 
-class WaypointController(_Seeded):
+class WaypointController(Seeded):
     """PointMaze's public recipe: cell by cell along a shortest way, a PD controller toward jittered centres.
 
     It replans at every reset, with every new goal, and when it finds itself off its way. Free of noise it is the

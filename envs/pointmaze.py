@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 from tqdm import tqdm
 
-from gentraj.data import Episodes, save_minari
-from gentraj.data.minari_io import local_ids
-from gentraj.data.minari_writer import check_new_id
+from gentraj.data import Episodes
 from gentraj.randomness import fold
 
 from .baselines import WaypointController
 from .making import EnvironmentFactory, environment_factory
 from .maze import Maze
-from .tasks import TASKS, find_task
+from .tasks import TASKS
 
 NOISE = 0.5  # deviation of the Gaussian noise on the controller's actions
 RUN_STEPS = 20_000  # steps of one endless run, which is one episode
@@ -21,27 +19,6 @@ NEVER = 1_000_000  # Minari's own PointMaze recordings say so too
 MAX_SPEED = 5.0  # the environment's clip of the velocity before each step
 SUCCESS_RADIUS = 0.45
 RECORDING = {"continuing_task": True, "reset_target": True, "max_episode_steps": NEVER}
-
-
-def make_dataset(task_name: str, steps: int, seed: int = 0, dataset_id: str | None = None, *, overwrite: bool = False,
-                 progress: bool = True) -> str:
-    """Records `steps` steps of a task as a Minari dataset and returns its id, by default the task's own.
-
-    Raises ValueError for an unknown task and `DataError` for a malformed id or, unless told to overwrite, a taken one.
-    """
-    dataset_id = dataset_id or find_task(task_name).dataset_ids[0]
-    check_new_id(dataset_id, overwrite=overwrite)  # before the minutes that recording may take
-    save_minari(record(task_name, steps, seed, progress=progress), dataset_id, overwrite=overwrite,
-                algorithm="WaypointController", description=f"{task_name}, {steps} noisy steps, seed {seed}")
-    return dataset_id
-
-
-def make_missing(dataset: str, *, progress: bool = True) -> str:
-    """Records a task's own dataset if that is what is named and it is not there yet; returns the name."""
-    task = next((name for name, task in TASKS.items() if dataset == task.dataset_ids[0]), None)
-    if task is None or dataset in local_ids():
-        return dataset
-    return make_dataset(task, TASKS[task].recipe_steps, progress=progress)
 
 
 def record(env: str, steps: int, seed: int = 0, *, progress: bool = True) -> Episodes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from agents.bc import BCConfig
 from agents.diffusion_ql import DiffusionQLConfig
@@ -16,7 +17,8 @@ from agents.planner import PlannerConfig
 from agents.policies import PolicyConfig
 from agents.swift import SwiftConfig
 from agents.td3bc import TD3BCConfig
-from envs.tasks import TASKS
+from envs.recipes import recipes
+from envs.tasks import MANIPULATION, TASKS
 
 from .conditioning import ConditionMix
 from .data import ContextConfig, load_episodes
@@ -91,7 +93,7 @@ POLICIES: dict[str, tuple[str, PolicyConfig]] = {
     "diffusion-ql": ("a diffusion model of actions that climbs its value while it learns", DiffusionQLConfig()),
     "idql": ("the best, by IQL's values, of what a diffusion model draws", IDQLConfig()),
     "fql": ("a flow of the data's actions and a one-step student that climbs its value", FQLConfig()),
-    "swift": ("ours: the best chunk of actions that a diffusion model draws, which copies the better ones more", SwiftConfig()),
+    "swift": ("ours: the best chunk that a diffusion model draws, which copies the better ones more", SwiftConfig()),
     "gan-critic": ("a conditional GAN of actions that climbs its value while it learns", DiffusionQLConfig(GAN)),
 }
 
@@ -112,10 +114,17 @@ def suited(name: str, dataset: str) -> str:
     if name not in TOWARDS_GOALS or not first:
         return name
     task = next((task for task, known in TASKS.items() if first in (*known.dataset_ids, known.d4rl_id)), "")
-    if not task and not load_episodes(first).goal_dims:
+    if not task and not _has_goals(first):
         return name
     own = TOWARDS_GOALS[name] + task.removeprefix("pointmaze")
     return own if own in PRESETS else TOWARDS_GOALS[name]
+
+
+@cache  # a command asks more than once, and reading data takes seconds
+def _has_goals(dataset: str) -> bool:
+    """Told without the data where `gentraj train` would record them first."""
+    own = next((task for task, recipe in recipes().items() if recipe.dataset_id == dataset), None)
+    return own in MANIPULATION if own else bool(load_episodes(dataset).goal_dims)
 
 
 def listing() -> str:

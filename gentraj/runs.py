@@ -15,7 +15,7 @@ import torch
 from agents.arrival import Arrival
 from agents.planner import Planner, PlannerConfig
 from envs.making import environment_factory
-from envs.pointmaze import make_missing
+from envs.recipes import make_missing
 from envs.scores import DataReturns
 from envs.vector import VectorEnvironment
 

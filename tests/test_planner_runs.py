@@ -86,6 +86,8 @@ def test_a_name_stands_for_a_planner_for_goals_where_the_data_have_goals(umaze: 
         assert presets.suited(name, small.DATASET) == presets.suited(name, f"{small.DATASET}+{small.DATASET}") == goals
         assert presets.suited(name, "D4RL/pointmaze/medium-v2") == f"{goals}-medium"
         assert presets.suited(name, "gentraj/pointmaze/open-v0") in (goals, f"{goals}-open")
+        assert presets.suited(name, "gentraj/ogbench/scene-v0") == goals  # made here, if it is not there yet
+        assert presets.suited(name, "gentraj/mujoco/walker2d-expert-v0") == name
     assert presets.suited("veteran", small.DATASET) == "veteran"
 
 

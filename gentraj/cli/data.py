@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from envs.pointmaze import make_dataset
-from envs.tasks import find_task
+from envs.recipes import make_dataset
+from envs.task_table import table
 
 from ..data import commands
 
@@ -16,7 +16,7 @@ Id = Annotated[str, tyro.conf.Positional]
 
 
 def list_() -> None:
-    """The datasets on this machine.
+    """The datasets on this machine, and those of the known tasks: what to make, to name or to download.
 
     Example: gentraj data list
     """
@@ -26,6 +26,8 @@ def list_() -> None:
         print(f"{row['id']:40} {row['episodes']:>7,} episodes {row['steps']:>11,} steps {size}  {row['description']}")
     if not rows:
         print("no datasets yet; `gentraj data make pointmaze-umaze` records one")
+    print("\nTasks; gentraj's own datasets are made by `gentraj data make`:")
+    print("\n".join(map(str, table())))
 
 
 def inspect(source: Id) -> None:
@@ -52,20 +54,23 @@ def import_(file: Annotated[Path, tyro.conf.Positional], id: str, overwrite: boo
     print(commands.import_file(file, id, overwrite=overwrite))
 
 
-def make(task: Id, steps: int | None = None, seed: int = 0, id: str | None = None, overwrite: bool = False) -> None:
-    """Record the public waypoint-controller recipe as a Minari dataset.
+def make(task: Id, steps: int | None = None, seed: int = 0, id: str | None = None, train_steps: int | None = None,
+         overwrite: bool = False) -> None:
+    """Record data of a task: of a waypoint controller, of policies trained for it, or of scripted oracles.
 
-    Example: gentraj data make pointmaze-large --steps 1000000
+    Examples: gentraj data make pointmaze-large --steps 1000000; gentraj data make ogbench/cube-single;
+    gentraj data make mujoco/hopper-medium --train-steps 1000000
 
     Args:
-        task: pointmaze-open, pointmaze-umaze, pointmaze-medium or pointmaze-large.
-        steps: Environment steps; by default 100,000, and a million for the two larger mazes.
+        task: pointmaze-{open,umaze,medium,large}, mujoco/{hopper,walker2d,halfcheetah}-{medium,expert,mixed} or
+            ogbench/{cube-single,scene,puzzle-3x3}.
+        steps: Environment steps; by default the task's, enough to train on.
         seed: The same seed gives the same data.
-        id: The dataset's id; gentraj/pointmaze/...-v0 by default.
+        id: The dataset's id; the task's own by default, such as gentraj/pointmaze/large-v0.
+        train_steps: Of the policies of mujoco/...; by default 1, 2 and 3 million.
         overwrite: Replace a dataset of that id.
     """
-    steps = find_task(task).recipe_steps if steps is None else steps
-    print(make_dataset(task, steps, seed, id, overwrite=overwrite))
+    print(make_dataset(task, steps, seed, id, train_steps=train_steps, overwrite=overwrite))
 
 
 def main(argv: list[str]) -> None:

@@ -9,7 +9,8 @@ import torch
 from envs.baselines import WaypointController
 from envs.making import environment_factory
 from envs.maze import Maze
-from envs.pointmaze import RECORDING, PointMazes, make_dataset, record
+from envs.pointmaze import RECORDING, PointMazes, record
+from envs.recipes import make_dataset
 from envs.rollout import rollout
 from gentraj.data import DataError, load_episodes
 from gentraj.randomness import fold
