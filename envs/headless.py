@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from .tasks import MANIPULATION
+
 PROBE = "import mujoco; mujoco.GLContext(64, 64).make_current()"
 
 
@@ -36,6 +38,9 @@ def load_gymnasium() -> ModuleType:
     except ImportError as error:
         raise ImportError(f"environments need {error.name}: pip install gymnasium gymnasium-robotics mujoco") from error
     gymnasium.register_envs(gymnasium_robotics)
+    for name, task in MANIPULATION.items():
+        gymnasium.register(task.env_id, "envs.manipulation:Manipulation", max_episode_steps=task.max_episode_steps,
+                           kwargs={"name": name.removeprefix("ogbench/")})
     warn = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]
     warn(logging.getLogger("mujoco").info)  # else it writes MUJOCO_LOG.TXT into the working directory
     return gymnasium

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from .headless import load_gymnasium
 from .maze import Maze
 from .single_goal import SingleGoal
-from .tasks import LOCOMOTION, TASKS, Task
+from .tasks import LOCOMOTION, MANIPULATION, TASKS, Task
 
 ProtocolName = Literal["random-goal", "d4rl-single-goal"]
 
@@ -89,8 +89,8 @@ def _parse(env: str) -> tuple[str, dict[str, Any], int | None]:
     if env in TASKS:
         task = TASKS[env]
         return task.env_id, _task_kwargs(task), task.max_episode_steps
-    if env in LOCOMOTION:
-        return LOCOMOTION[env].env_id, _registered(LOCOMOTION[env].env_id), LOCOMOTION[env].max_episode_steps
+    if (other := (LOCOMOTION | MANIPULATION).get(env)) is not None:
+        return other.env_id, _registered(other.env_id), other.max_episode_steps
     if not env.lstrip().startswith("{"):
         return env, _registered(env), load_gymnasium().spec(env).max_episode_steps
     try:
@@ -113,9 +113,10 @@ def _registered(env_id: str) -> dict[str, Any]:
     """A copy of the arguments an environment is registered with. Raises ValueError for an unknown id."""
     registry = load_gymnasium().registry
     if env_id not in registry:
-        near = difflib.get_close_matches(str(env_id), [*TASKS, *LOCOMOTION, *registry], n=3)
+        names = [*TASKS, *LOCOMOTION, *MANIPULATION]
+        near = difflib.get_close_matches(str(env_id), [*names, *registry], n=3)
         raise ValueError(f"unknown environment '{env_id}'; " + (f"did you mean {' or '.join(near)}?" if near else
-                         f"give a Gymnasium id or one of {', '.join([*TASKS, *LOCOMOTION])}"))
+                         f"give a Gymnasium id or one of {', '.join(names)}"))
     return copy.deepcopy(registry[env_id].kwargs)
 
 
