@@ -1,8 +1,9 @@
 """Model-predictive control by sampling: action sequences are tried in a simulator, and the better ones count more.
 
-MPPI (Williams et al. 2017, "Information Theoretic MPC for Model-Based Reinforcement Learning", algorithm 2, without
-its term for the control's own cost) and the cross-entropy method (Chua et al. 2018, section 5). What is tried is drawn around what is left of the previous
-solution, and, with a prior, by a generator: what is likely in the data is worth more tries than noise.
+MPPI (Williams et al. 2017, "Information Theoretic MPC for Model-Based Reinforcement Learning", algorithm 2, without its
+term for the control's own cost) and the cross-entropy method (Chua et al. 2018, section 5). What is tried is drawn
+around what is left of the previous solution, and, with a prior, by a generator: what is likely in the data is worth
+more tries than noise.
 """
 
 from __future__ import annotations

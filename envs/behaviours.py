@@ -107,8 +107,8 @@ def train(factory: EnvironmentFactory, steps: int, seed: int = 0, *, progress: b
                             disable=not progress) as bar:
         envs = VecNormalize(make_vec_env(factory, ABREAST, seed), clip_obs=FAR)
         model = PPO("MlpPolicy", envs, seed=seed, device="cpu", **SETTINGS)
-        for target in np.linspace(0, steps, SNAPSHOTS + 1)[1:].round().astype(int).tolist():
-            if (more := target - model.num_timesteps) > 0:
+        for k in range(1, SNAPSHOTS + 1):
+            if (more := -(-steps * k // SNAPSHOTS) - model.num_timesteps) > 0:
                 model.learn(more, reset_num_timesteps=model.num_timesteps == 0)
                 bar.update(more)
             trained.append(Behaviour(model, envs))

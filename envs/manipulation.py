@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.spaces import Box, Dict
 
+from .headless import load_gymnasium
 from .tasks import MANIPULATION, ManipulationTask
 
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
@@ -63,6 +64,7 @@ def make_base(task: ManipulationTask, **kwargs: Any) -> Any:
 
     Its action space, a new one at every look, is replaced by one that can be seeded: a reset draws from it.
     """
+    load_gymnasium()  # which decides how mujoco renders
     try:
         importlib.import_module("ogbench.manipspace")  # registers them
     except ImportError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -65,11 +66,9 @@ def _run(base: Any, oracles: dict[str, Any], columns: list[int], seed: int) -> d
 
 def _oracles(base: Any, task: str) -> dict[str, Any]:
     """By the kind of target. A puzzle has buttons only, and its gripper stays closed."""
-    from ogbench.manipspace.oracles.plan.button_plan import ButtonPlanOracle
-    from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
-    from ogbench.manipspace.oracles.plan.drawer_plan import DrawerPlanOracle
-    from ogbench.manipspace.oracles.plan.window_plan import WindowPlanOracle
+    def oracle(kind: str, **options: Any) -> Any:
+        module = import_module(f"ogbench.manipspace.oracles.plan.{kind}_plan")
+        return getattr(module, f"{kind.capitalize()}PlanOracle")(env=base, **options)
 
-    button = ButtonPlanOracle(env=base, gripper_always_closed="puzzle" in task)
-    return {"button": button, "cube": CubePlanOracle(env=base), "drawer": DrawerPlanOracle(env=base),
-            "window": WindowPlanOracle(env=base)}
+    closed = {"button": {"gripper_always_closed": "puzzle" in task}}
+    return {kind: oracle(kind, **closed.get(kind, {})) for kind in ("button", "cube", "drawer", "window")}
