@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -66,9 +65,11 @@ def _run(base: Any, oracles: dict[str, Any], columns: list[int], seed: int) -> d
 
 def _oracles(base: Any, task: str) -> dict[str, Any]:
     """By the kind of target. A puzzle has buttons only, and its gripper stays closed."""
-    def oracle(kind: str, **options: Any) -> Any:
-        module = import_module(f"ogbench.manipspace.oracles.plan.{kind}_plan")
-        return getattr(module, f"{kind.capitalize()}PlanOracle")(env=base, **options)
+    from ogbench.manipspace.oracles.plan.button_plan import ButtonPlanOracle  # pyright: ignore[reportMissingImports]
+    from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle  # pyright: ignore[reportMissingImports]
+    from ogbench.manipspace.oracles.plan.drawer_plan import DrawerPlanOracle  # pyright: ignore[reportMissingImports]
+    from ogbench.manipspace.oracles.plan.window_plan import WindowPlanOracle  # pyright: ignore[reportMissingImports]
 
-    closed = {"button": {"gripper_always_closed": "puzzle" in task}}
-    return {kind: oracle(kind, **closed.get(kind, {})) for kind in ("button", "cube", "drawer", "window")}
+    button = ButtonPlanOracle(env=base, gripper_always_closed="puzzle" in task)
+    return {"button": button, "cube": CubePlanOracle(env=base), "drawer": DrawerPlanOracle(env=base),
+            "window": WindowPlanOracle(env=base)}

@@ -209,8 +209,9 @@ def test_datasets_are_made_listed_imported_and_inspected(tmp_path: Path, monkeyp
     assert load_minari("mine/umaze-v1") == made
     capsys.readouterr()
     assert gentraj("data", "list") == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
-        "gentraj/pointmaze/umaze-v0", "mine/umaze-v1"]
+    here, _, tasks = capsys.readouterr().out.partition("\n\n")
+    assert [line.split()[0] for line in here.splitlines()] == ["gentraj/pointmaze/umaze-v0", "mine/umaze-v1"]
+    assert "pointmaze-umaze: PointMaze_UMaze-v3" in tasks
 
 
 def test_the_demo_goes_all_the_way_and_then_on(umaze, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -274,9 +274,9 @@ def test_help_lists_every_preset_in_its_group(capsys: pytest.CaptureFixture) -> 
     assert gentraj("train", "--help") == 0
     planners, _, policies = capsys.readouterr().out.partition("policies, which need --dataset:")
     for name, (about, _) in presets.PLANNERS.items():
-        assert f"  {name:18} {about}\n" in planners
+        assert f"  {name:25} {about}\n" in planners
     for name, (about, _) in presets.POLICIES.items():
-        assert f"  {name:18} {about}\n" in policies
+        assert f"  {name:25} {about}\n" in policies
     assert gentraj("train", "iql", "--help") == 0
     out = capsys.readouterr().out
     assert "--policy.expectile" in out and "--planner." not in out and "policies, which" not in out
