@@ -6,6 +6,7 @@ Needs the package stable-baselines3 (pip install 'gentraj[sb3]').
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def record(task: str, steps: int, seed: int = 0, *, train_steps: int | None = No
                 bar.update(episode.num_steps)
                 if sum(part.num_steps for part in parts) >= steps * k / len(chosen):
                     break
-    return concatenate(parts)
+    return replace(concatenate(parts), name=task)
 
 
 def choose(kind: str, trained: list[Behaviour], random_return: float) -> list[Behaviour]:
