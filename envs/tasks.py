@@ -88,7 +88,7 @@ def _ogbench(name: str, steps: int, goal_dims: tuple[int, ...], recipe_steps: in
 
 
 MANIPULATION: dict[str, ManipulationTask] = {
-    "ogbench/cube-single": _ogbench("cube-single", 200, (19, 20, 21), 70_000, (24, 4), (6, 53, 68, 5, 19, 15)),
+    "ogbench/cube-single": _ogbench("cube-single", 200, (19, 20, 21), 70_000, (20, 4), (6, 53, 68, 5, 19, 15)),
     "ogbench/scene": _ogbench("scene", 750, (19, 20, 21, 29, 33, 36, 38), 100_000, (24, 4), (5, 42, 51, 5, 19, 38)),
     "ogbench/puzzle-3x3": _ogbench("puzzle-3x3", 500, tuple(range(20, 56, 4)), 100_000, (32, 2), (2, 6, 95, 1, 4, 12)),
 }
