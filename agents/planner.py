@@ -95,8 +95,8 @@ class Planner:
     def _allocate(self, batch: int) -> None:
         if self.batch != batch:
             self.batch = batch
-            ahead = self.config.replan + self.config.look
-            self.target_BTD = torch.zeros(batch, ahead, self.executed.dim, device=self.device)
+            longest = self.config.replan + self.config.look
+            self.target_BTD = torch.zeros(batch, longest, self.executed.dim, device=self.device)
             self.previous = Previous.none(self.spec, batch, self.device)
             self.age_B = torch.full((batch,), self.config.replan)
             self.seed_B, self.decision_B = torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)

@@ -44,7 +44,7 @@ class Swift(IQL):
 
     def _learn_policy(self, t: Transition, advantage_B: Tensor, optimizers: dict[str, Optimizer],
                       generator: torch.Generator) -> dict[str, Tensor]:
-        """Exponential weights leave, of data of several policies, a fifteenth of them to learn from."""
+        """Equation 7 with weights that have a bound: exponential ones leave little of data of several policies."""
         windows = self.windows(t, bounded_weights(advantage_B, self.config.beta))
         return self.model.update(windows, part_of("model", optimizers), generator)
 
