@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Literal
 
 from agents.bc import BCConfig
 from agents.diffusion_ql import DiffusionQLConfig
@@ -17,6 +18,7 @@ from agents.planner import PlannerConfig
 from agents.policies import PolicyConfig
 from agents.swift import SwiftConfig
 from agents.td3bc import TD3BCConfig
+from envs.making import environment_factory
 from envs.recipes import recipes
 from envs.tasks import MANIPULATION, TASKS
 
@@ -27,15 +29,17 @@ from .networks import ResidualMLPConfig
 from .parts import AnyRunConfig, PolicyRunConfig, RunConfig
 from .training import TrainingConfig
 
-# The observation is (x, y, vx, vy); everything else about a maze comes from its data.
-# Its dynamics are calm, so a plan is followed for long: a new one for every change of mind costs more than it gains.
-POINTMAZE = RunConfig(planner=PlannerConfig(replan=32, rest_dims=(2, 3), hold_radius=0.45),
-                      training=TrainingConfig(steps=8_000))
+# To a goal by the earliest trusted arrival; everything about it comes from the data.
+GOALS = RunConfig(training=TrainingConfig(steps=8_000))
+# The observation is (x, y, vx, vy), and the dynamics are calm, so a plan is followed for long: a new one for every
+# change of mind costs more than it gains.
+POINTMAZE = replace(GOALS, planner=PlannerConfig(replan=32, rest_dims=(2, 3), hold_radius=0.45))
 LONG = replace(POINTMAZE, training=TrainingConfig(steps=10_000))
-# Diffuser in mazes: one plan, that takes as long as in the paper, tracked to its end by a PD controller.
-TRACKED = RunConfig(joint=True, model=DiffusionConfig(mix=ConditionMix(goal=1.0, goal_at="end")),
-                    planner=PlannerConfig("fixed", replan=1_000, look=1, actions="track", rest_dims=(2, 3)),
-                    training=TrainingConfig(steps=8_000))
+# Diffuser towards goals: plans of observations and actions that end there. In mazes it is one plan, that takes as long
+# as in the paper, tracked to its end by a PD controller.
+TO_THE_END = replace(GOALS, joint=True, model=DiffusionConfig(mix=ConditionMix(goal=1.0, goal_at="end")),
+                     planner=PlannerConfig("fixed", look=1, actions="joint"))
+TRACKED = replace(TO_THE_END, planner=replace(TO_THE_END.planner, replan=1_000, actions="track", rest_dims=(2, 3)))
 
 # Plans for returns are short and made anew in every step.
 BRIEF = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, normalizer="gaussian",
@@ -56,6 +60,7 @@ LITE = replace(VETERAN, horizon=3, stride=16, refine=(4, 4), planner=replace(VET
                model=replace(BRIEF, path="flow", prediction="velocity", steps=3))
 
 PLANNERS: dict[str, tuple[str, RunConfig]] = {
+    "goals": ("a planner for any dataset with goals: the earliest trusted arrival; give --dataset", GOALS),
     "pointmaze": ("a planner for any PointMaze dataset: give --dataset", POINTMAZE),
     "pointmaze-open": ("PointMaze without walls", replace(POINTMAZE, dataset="gentraj/pointmaze/open-v0")),
     "pointmaze-umaze": ("PointMaze's smallest maze", replace(POINTMAZE, dataset="gentraj/pointmaze/umaze-v0")),
@@ -70,6 +75,8 @@ PLANNERS: dict[str, tuple[str, RunConfig]] = {
                               HIERARCHICAL),
     "diffuser-lite": ("the best coarse plan by a critic, filled in twice, by rectified flows; give --dataset", LITE),
     "diffuser": ("plans for returns: of observations and actions, guided by a critic; give --dataset", DIFFUSER),
+    "diffuser-goals": ("Diffuser towards goals: plans that end there, and their own actions; give --dataset",
+                       TO_THE_END),
     "diffuser-pointmaze": ("Diffuser in mazes: one plan, tracked by a PD controller; give --dataset", TRACKED),
     "diffuser-pointmaze-umaze": ("the same in the smallest maze, as long as published: 128 steps",
                                  replace(TRACKED, dataset="gentraj/pointmaze/umaze-v0", horizon=44, stride=3)),
@@ -78,8 +85,8 @@ PLANNERS: dict[str, tuple[str, RunConfig]] = {
     "diffuser-pointmaze-large": ("the same in the large maze: 384 steps",
                                  replace(TRACKED, dataset="gentraj/pointmaze/large-v0", horizon=64, stride=6)),
 }
-# What a name stands for where the data have goals, and after it what the data's own task adds.
-TOWARDS_GOALS = {"veteran+": "pointmaze", "diffuser": "diffuser-pointmaze"}
+# What a name stands for where the data have goals: in mazes, with what the data's own task adds after it, elsewhere.
+TOWARDS_GOALS = {"veteran+": ("pointmaze", "goals"), "diffuser": ("diffuser-pointmaze", "diffuser-goals")}
 
 POLICIES: dict[str, tuple[str, PolicyConfig]] = {
     "bc-gaussian": ("behaviour cloning by a normal distribution", BCConfig(GAUSSIAN)),
@@ -113,18 +120,25 @@ def suited(name: str, dataset: str) -> str:
     first, *_ = dataset.split("+")
     if name not in TOWARDS_GOALS or not first:
         return name
+    in_mazes, elsewhere = TOWARDS_GOALS[name]
     task = next((task for task, known in TASKS.items() if first in (*known.dataset_ids, known.d4rl_id)), "")
-    if not task and not _has_goals(first):
-        return name
-    own = TOWARDS_GOALS[name] + task.removeprefix("pointmaze")
-    return own if own in PRESETS else TOWARDS_GOALS[name]
+    goals = "maze" if task else _goals(first)
+    if goals != "maze":
+        return elsewhere if goals else name
+    own = in_mazes + task.removeprefix("pointmaze")
+    return own if own in PRESETS else in_mazes
 
 
 @cache  # a command asks more than once, and reading data takes seconds
-def _has_goals(dataset: str) -> bool:
-    """Told without the data where `gentraj train` would record them first."""
+def _goals(dataset: str) -> Literal["maze", "elsewhere", ""]:
+    """Where the goals of data lie; told without the data where `gentraj train` would record them first."""
     own = next((task for task, recipe in recipes().items() if recipe.dataset_id == dataset), None)
-    return own in MANIPULATION if own else bool(load_episodes(dataset).goal_dims)
+    if own:
+        return "elsewhere" if own in MANIPULATION else ""
+    episodes = load_episodes(dataset)
+    if not episodes.goal_dims:
+        return ""
+    return "maze" if episodes.env and environment_factory(episodes.env).maze else "elsewhere"
 
 
 def listing() -> str:

@@ -14,12 +14,13 @@ from agents.planner import Planner, PlannerConfig
 from envs.evaluation import EvaluationConfig
 from gentraj import presets, runs
 from gentraj.cli.evaluate import action_space, play
+from gentraj.data import Episodes, save_npz
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.runs import RunConfig
 from gentraj.training import TrainingConfig
 
 FOR_RETURNS = ("veteran", "veteran+", "decision-diffuser", "hierarchical-diffuser", "diffuser-lite", "diffuser")
-FOR_GOALS = ("veteran+", "diffuser")
+FOR_GOALS = ("veteran+", "diffuser", "goals", "diffuser-goals")
 
 
 def tiny(name: str, dataset: str | Path) -> RunConfig:
@@ -79,14 +80,17 @@ def test_a_planner_for_goals_trains_saves_and_acts(name: str, umaze: object, tmp
     check(tiny(name, small.DATASET), tmp_path, 4)
 
 
-def test_a_name_stands_for_a_planner_for_goals_where_the_data_have_goals(umaze: object, hopper_file: Path) -> None:
-    """A task's own dataset need not be there; any other is looked at."""
-    for name, goals in presets.TOWARDS_GOALS.items():
+def test_a_name_stands_for_a_planner_for_goals_where_the_data_have_goals(umaze: object, hopper: Episodes,
+                                                                         hopper_file: Path, tmp_path: Path) -> None:
+    """One for mazes in mazes. A task's own dataset need not be there; any other is looked at."""
+    reaching = save_npz(replace(hopper, goal_dims=(0,)), tmp_path / "reaching.npz")
+    for name, (goals, elsewhere) in presets.TOWARDS_GOALS.items():
         assert presets.suited(name, str(hopper_file)) == presets.suited(name, "") == name
         assert presets.suited(name, small.DATASET) == presets.suited(name, f"{small.DATASET}+{small.DATASET}") == goals
         assert presets.suited(name, "D4RL/pointmaze/medium-v2") == f"{goals}-medium"
         assert presets.suited(name, "gentraj/pointmaze/open-v0") in (goals, f"{goals}-open")
-        assert presets.suited(name, "gentraj/ogbench/scene-v0") == goals  # made here, if it is not there yet
+        assert presets.suited(name, "gentraj/ogbench/scene-v0") == elsewhere  # made here, if it is not there yet
+        assert presets.suited(name, str(reaching)) == elsewhere
         assert presets.suited(name, "gentraj/mujoco/walker2d-expert-v0") == name
     assert presets.suited("veteran", small.DATASET) == "veteran"
 
