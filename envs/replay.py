@@ -52,8 +52,9 @@ def dynamics_error(factory: EnvironmentFactory, spec: TrajectorySpec, x_RHD: Ten
     `x_RHD` are plans in environment units and `act_RTA` the actions of each environment step, T = (H - 1) * stride.
     `dims` are the entries that are compared, all by default. The replay starts at the plan's first row, where the error
     is 0. With `restart` it starts again at every row, so that each error is made on the way from one row to the next
-    and none accumulates. Raises what `replay` raises.
+    and none accumulates. Raises what `replay` raises, and ValueError for rows that are not evenly apart.
     """
+    spec.require_even("dynamics_error")
     H, O, stride = spec.horizon, spec.obs_dim, spec.stride  # noqa: E741
     if act_RTA.shape[:2] != (len(x_RHD), (H - 1) * stride):
         raise ValueError(f"actions of shape {tuple(act_RTA.shape)} were given; ({len(x_RHD)}, {(H - 1) * stride}, A) "

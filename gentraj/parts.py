@@ -194,7 +194,7 @@ class RunConfig:
         trust = Trust(model, reference, config.trust) if config.arrival == "earliest" else None
         return Planner(model, config, space.low, space.high, trust=trust, inverse=inverse,
                        arrival=cast(Arrival, parts.get("arrival")), critic=cast(PlanCritic, parts.get("critic")),
-                       finer=[cast(Model, parts[name]) for name in sorted(parts) if name.startswith(FINER)],
+                       finer=[cast(Model, parts[f"{FINER}{level + 1}"]) for level in range(len(self.refine))],
                        guide=guide)
 
     def facts(self, parts: Mapping[str, Part]) -> dict[str, Any]:
