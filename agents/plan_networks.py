@@ -34,7 +34,7 @@ class PlanTransformer(nn.Module):
         position_HW = SinusoidalEmbedding(width, scale=1.0)(torch.arange(spec.horizon))
         self.register_buffer("position_HW", position_HW, persistent=False)
         self.tokens = nn.Linear(spec.dim, width)
-        self.noise = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, width), nn.Mish())
+        self.noise = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, width), nn.SiLU())
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.members = Ensemble(width, width, 1, members)
 

@@ -38,12 +38,12 @@ class TrajectoryNetwork(nn.Module):
     """
 
     def __init__(self, dim: int, context_dim: int, embed: int, frequencies: int, *, time_scale: float = TIME_SCALE,
-                 time_shift: float = 0.0):
+                 time_shift: float = 0.0, activation: type[nn.Module] = nn.Mish):
         super().__init__()
         self.frequencies, self.num_noisy = frequencies, width(dim, frequencies)  # features of x, which come first
         self.num_features = 2 * self.num_noisy + dim
         self.time = nn.Sequential(SinusoidalEmbedding(embed, time_scale, time_shift), nn.Linear(embed, 4 * embed),
-                                  nn.Mish(), nn.Linear(4 * embed, embed))
+                                  activation(), nn.Linear(4 * embed, embed))
         self.context = nn.Linear(context_dim, embed) if context_dim else None
 
     def features(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor) -> Tensor:
