@@ -116,16 +116,7 @@ def expectile(error: Tensor, tau: float) -> Tensor:
 
 def advantage_weights(advantage_B: Tensor, beta: float) -> Tensor:
     """(B,) exp(beta * advantage / its size), at most LARGEST, over their mean."""
-    exponent_B = (beta * _in_sizes(advantage_B)).clamp(max=math.log(LARGEST))
+    size = advantage_B.abs().mean().clamp(min=1e-6)
+    exponent_B = (beta * advantage_B / size).clamp(max=math.log(LARGEST))
     weight_B = (exponent_B - exponent_B.max()).exp()  # not all so small that nothing is left
     return weight_B / weight_B.mean()
-
-
-def bounded_weights(advantage_B: Tensor, beta: float) -> Tensor:
-    """(B,) sigmoid(beta * advantage / its size), over their mean: no few actions count for all the others."""
-    weight_B = (beta * _in_sizes(advantage_B)).sigmoid()
-    return weight_B / weight_B.mean()
-
-
-def _in_sizes(advantage_B: Tensor) -> Tensor:
-    return advantage_B / advantage_B.abs().mean().clamp(min=1e-6)

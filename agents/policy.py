@@ -156,10 +156,10 @@ class Policy(nn.Module):
         """How it draws actions, in words."""
         return cast(Any, self).model.sampling(steps)
 
-    def generator(self, config: ModelConfig) -> Model:
-        """A model of windows x_BKD whose state is known."""
-        identity = Normalizer.identity(self.window_spec.dim)
-        return MODELS[type(config)](self.window_spec, config.with_mix(KNOWN), identity)
+    def generator(self, config: ModelConfig, told: int = 0) -> Model:
+        """A model of windows x_BKD whose state is known, and that is told so many numbers beside."""
+        identity, context = Normalizer.identity(self.window_spec.dim), Normalizer.identity(told) if told else None
+        return MODELS[type(config)](self.window_spec, config.with_mix(KNOWN), identity, context)
 
     def state(self, obs_BO: Tensor, context_BC: Tensor | None) -> Tensor:
         """(B, S). Raises ValueError where a context is missing or there should be none."""

@@ -1,52 +1,91 @@
-"""Swift, gentraj's own: IQL that acts as IDQL does, by the best of the chunks of actions that its generator draws.
+"""Swift, gentraj's own: one draw of a generator that knows the better actions of the data from the others.
 
-The generator copies the better chunks more (IQL, Kostrikov et al. 2022, equation 7), by weights that have a bound, and
-of what it draws the best is taken (IDQL, Hansen-Estruch et al. 2023, algorithm 2). Of a chunk the first action alone is
-carried out.
+V(s) is an expectile of what the data's own ways on from a state brought (Kostrikov et al. 2022, with the way that was
+taken in place of Q). The generator copies all actions, each beside whether the way that began with it brought more than
+V; told "more", and guided away from not being told, it does what led to more (Frans et al. 2025, "Diffusion Guidance Is
+a Controllable Policy Improvement Operator", with an advantage of n steps). There is no Q: no action is valued
+that the data lack, and no best of several is taken by values whose errors would choose.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.models import ModelConfig
+from gentraj.diffusion import DiffusionConfig
+from gentraj.diffusion.composition import ClassifierFree
+from gentraj.optimization import adamw, apply_gradients
+from gentraj.trajectory import Batch, Condition
 
-from .critic import bounded_weights
+from .critic import CriticConfig, average, expectile, state_value
 from .generators import DIFFUSION
-from .iql import IQL, IQLConfig
-from .policy import Transition, part_of
+from .policy import Policy, Scales, Transition, part_of, under
 
 
 @dataclass(frozen=True)
-class SwiftConfig(IQLConfig):
-    model: ModelConfig = field(default_factory=lambda: DIFFUSION)
+class SwiftConfig:
+    model: DiffusionConfig = field(default_factory=lambda: replace(DIFFUSION, context_dropout=0.1))
     """The generator of actions."""
-    beta: float = 2.0
-    """How much more a better chunk is copied: its weight is sigmoid(beta * advantage), advantages having size 1."""
-    chunk: int = 4
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    """Of V."""
+    expectile: float = 0.9
+    """Of the data's ways on that a state is worth: 0.5 is their mean, 1 the best of them."""
+    guidance: float = 1.5
+    """How far it is guided to what led to more: 0 does what the data do, 1 what was better in them."""
+    temperature: float = 0.0
+    """Of its noise: 0 does the likeliest."""
+    chunk: int = 1
     """Actions that are decided together."""
-    candidates: int = 32
-    """Chunks that are drawn, of which the one with the highest value is taken."""
+    execute: int = 1
+    """Of these, the actions that are carried out before the next are decided."""
+    batch_size: int = 256
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, candidates=(1, 1e4))
+        require(self, expectile=(0, 1), guidance=(0, 1e3), temperature=(0, 1e3), chunk=(1, 1e4),
+                execute=(1, self.chunk), batch_size=(1, 1e9))
 
 
-class Swift(IQL):
-    config: SwiftConfig
+class Swift(Policy):
+    def __init__(self, obs_dim: int, act_dim: int, config: SwiftConfig, scales: Scales):
+        super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
+        self.config, self.model = config, self.generator(config.model, told=1)
+        self.value = state_value(self, config.critic)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        value = adamw(self.value, self.config.critic)["network"]
+        return {"value": value, **under("model", self.model.optimizers())}
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        t = self.transition(batch, self.config.critic.discount)
+        advantage_B, metrics = self._learn_value(t, optimizers["value"])
+        return metrics | self._learn_policy(t, advantage_B, optimizers, generator)
+
+    def _learn_value(self, t: Transition, optimizer: Optimizer) -> tuple[Tensor, dict[str, Tensor]]:
+        """The advantages (B,) of the ways on that the data took."""
+        with torch.no_grad():
+            brought_B = t.reward_B + t.discount_B * self.value(t.next_BS)[0]
+        error_B = brought_B - self.value(t.state_BS)[0]
+        loss = average(expectile(error_B / self.value.unit, self.config.expectile), t)
+        apply_gradients(loss, optimizer, self.config.critic.max_grad_norm)
+        return error_B.detach(), {"value_loss": loss.detach(), "better": (error_B > 0).float().mean()}
 
     def _learn_policy(self, t: Transition, advantage_B: Tensor, optimizers: dict[str, Optimizer],
                       generator: torch.Generator) -> dict[str, Tensor]:
-        """Equation 7 with weights that have a bound: exponential ones leave little of data of several policies."""
-        windows = self.windows(t, bounded_weights(advantage_B, self.config.beta))
+        """All actions, each beside whether its advantage is positive."""
+        better_B1 = torch.where(advantage_B > 0, 1.0, -1.0)[:, None]
+        windows = replace(self.windows(t), context_BC=better_B1)
         return self.model.update(windows, part_of("model", optimizers), generator)
 
+    def known(self, state_BS: Tensor) -> Condition:
+        """The state, and that what led to more is asked for."""
+        return replace(super().known(state_BS), context_BC=state_BS.new_ones(len(state_BS), 1))
+
     def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
-        return self.critic.best(state_BS, self.candidates(self.model, state_BS, self.config.candidates, seeds))
+        x = self.model.sample(self.known(state_BS), guide=ClassifierFree(self.config.guidance), seed=seeds,
+                              temperature=self.config.temperature)[:, 0]
+        return self.actions(x)

@@ -117,7 +117,7 @@ def _joined(one: Batch, other: Batch) -> Batch:
 
 
 def _learner(run: Run) -> Policy:
-    if run.config.MAIN != "policy" or getattr(run.main, "critic", None) is None:
+    if not hasattr(getattr(run.config, "policy", None), "critic"):
         raise ValueError(f"{run.folder} is a run of {run.config.kind}; only a policy with a critic, such as fql, "
                          "learns from what it plays itself")
     return cast(Policy, run.main)

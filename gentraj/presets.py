@@ -100,7 +100,7 @@ POLICIES: dict[str, tuple[str, PolicyConfig]] = {
     "diffusion-ql": ("a diffusion model of actions that climbs its value while it learns", DiffusionQLConfig()),
     "idql": ("the best, by IQL's values, of what a diffusion model draws", IDQLConfig()),
     "fql": ("a flow of the data's actions and a one-step student that climbs its value", FQLConfig()),
-    "swift": ("ours: the best chunk that a diffusion model draws, which copies the better ones more", SwiftConfig()),
+    "swift": ("ours: a diffusion model of the data's actions, guided to those that led to more", SwiftConfig()),
     "gan-critic": ("a conditional GAN of actions that climbs its value while it learns", DiffusionQLConfig(GAN)),
 }
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from ..config import require, require_choice
 from .embedding import TrajectoryNetwork
 
-
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "mish": nn.Mish}
 
 
