@@ -63,6 +63,11 @@ class FQL(Policy):
     def sampling(self, steps: int | None = None) -> str:
         return "one call of the student"
 
+    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
+        """Raises ValueError: the student takes no steps."""
+        raise ValueError("this policy acts by one call of its student, which has no sampler, grid or eta; leave them "
+                         "out")
+
     def optimizers(self) -> dict[str, Optimizer]:
         student = adamw(self.student, self.config.critic)["network"]
         return {"critic": self.critic.optimizer(), "student": student, **under("model", self.model.optimizers())}

@@ -156,6 +156,10 @@ class Policy(nn.Module):
         """How it draws actions, in words."""
         return cast(Any, self).model.sampling(steps)
 
+    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
+        """From now on draw actions in another way. Raises ValueError where its generator cannot."""
+        cast(Any, self).model.use(sampler=sampler, grid=grid, eta=eta)
+
     def generator(self, config: ModelConfig, told: int = 0) -> Model:
         """A model of windows x_BKD whose state is known, and that is told so many numbers beside."""
         identity, context = Normalizer.identity(self.window_spec.dim), Normalizer.identity(told) if told else None

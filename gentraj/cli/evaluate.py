@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
     # Once more, now that it is known whose planner's settings are the defaults: options may stand before the run.
     args = tyro.cli(Evaluate, args=argv, prog="gentraj evaluate", default=_defaults(which.run))
     run = load(args.run, device=pick_device(args.device))
-    args.sampling.apply(run)
+    args.sampling.apply(cast(Any, run.main))
     scores = score(run, args.config, args.planner, args.out, args.save_rollout)
     print(table(scores))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import torch
 import tyro
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"--out is {args.out}; a file that ends in {' or '.join(WRITERS)} is expected")
     check_output(args.out, "--out")
     run = load(args.run, device=torch.device("cpu"))
-    args.sampling.apply(run)
+    args.sampling.apply(cast(Any, run.main))
     program = exported(run, args.batch, args.env_id)
     write_file(args.out, WRITERS[args.out.suffix](program))
     say(signature(program))

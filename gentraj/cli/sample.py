@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
         raise ValueError("--arrival says when to be at a goal; give --goal too")
     check_output(args.out, "--out")
     run = load(args.run, device=pick_device(args.device))
-    args.sampling.apply(run)
+    args.sampling.apply(run.model)
     obs, act, stride, said = (trajectories if run.config.MAIN == "model" else actions)(run, args)
     write_npz(args.out, {"obs": obs.cpu().numpy(), "act": act.cpu().numpy(), "stride": np.array(stride)})
     say(said)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
+from typing import Protocol
 
 from ..diffusion.settings import GridName, SamplerName
-from ..runs import Run
+
+
+class Sampling(Protocol):
+    """A generator, or what acts by one."""
+
+    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,7 @@ class SamplingOptions:
     eta: float | None = None
     """Noise added while sampling, from 0 (deterministic) to 1."""
 
-    def apply(self, run: Run) -> None:
+    def apply(self, to: Sampling) -> None:
+        """Raises ValueError for what cannot sample so."""
         if any(given is not None for given in astuple(self)):
-            run.model.use(sampler=self.sampler, grid=self.grid, eta=self.eta)
+            to.use(sampler=self.sampler, grid=self.grid, eta=self.eta)
