@@ -48,6 +48,9 @@ class SwiftConfig:
     def __post_init__(self) -> None:
         require(self, expectile=(0, 1), guidance=(0, 1e3), temperature=(0, 1e3), chunk=(1, 1e4),
                 execute=(1, self.chunk), batch_size=(1, 1e9))
+        if self.guidance != 1 and not self.model.context_dropout:
+            raise ValueError(f"SwiftConfig.guidance is {self.guidance}, away from what the generator does when told "
+                             "nothing, which it never learns with a model.context_dropout of 0; set that to 0.1, say")
 
 
 class Swift(Policy):

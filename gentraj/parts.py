@@ -246,7 +246,9 @@ class PolicyRunConfig:
         if "model" not in {f.name for f in fields(self.policy)} or not isinstance(model, hints["model"]):
             raise ValueError(f"a policy of the kind {self.kind} cannot act by a model of {type(model).__name__}; leave "
                              "--family out, or take another policy")
-        return replace(self, policy=replace(cast(Any, self.policy), model=model))
+        own = cast(Any, self.policy)
+        model = replace(model, context_dropout=own.model.context_dropout)  # what it is told is the policy's affair
+        return replace(self, policy=replace(own, model=model))
 
     def resolve(self, episodes: Episodes) -> PolicyRunConfig:
         """With everything the data decide filled in."""

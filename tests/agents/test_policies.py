@@ -18,6 +18,7 @@ from agents.swift import SwiftConfig
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.networks import ResidualMLPConfig
 from gentraj.optimization import NonFinite
+from gentraj.parts import PolicyRunConfig
 from gentraj.randomness import generator
 
 SMALL = ResidualMLPConfig(width=32, depth=1, frequencies=0)
@@ -88,6 +89,15 @@ def test_swift_is_guided_from_the_data_s_actions_to_the_better_ones() -> None:
         drawn = act(policy, obs, list(range(400)))[:, 0]
         right[guidance] = (drawn.sign() == obs[:, 0].sign()).float().mean().item()
     assert 0.4 < right[0.0] < 0.6 and right[1.0] > 0.8 and right[2.0] >= right[1.0]
+
+
+def test_swift_is_guided_away_from_what_it_has_learnt_only() -> None:
+    untold = replace(SwiftConfig().model, context_dropout=0.0)
+    with pytest.raises(ValueError, match=r"guidance is 1.5, .* never learns with a model.context_dropout of 0"):
+        SwiftConfig(model=untold)
+    assert SwiftConfig(model=untold, guidance=1.0).guidance == 1
+    other = PolicyRunConfig(policy=SwiftConfig()).with_generator(GENERATORS["flow"])
+    assert other.policy.model.path == "flow" and other.policy.model.context_dropout == 0.1  # type: ignore[union-attr]
 
 
 @every_policy
