@@ -60,12 +60,12 @@ LITE = replace(VETERAN, horizon=3, stride=16, refine=(4, 4), planner=replace(VET
                model=replace(BRIEF, path="flow", prediction="velocity", steps=3))
 
 PLANNERS: dict[str, tuple[str, RunConfig]] = {
-    "goals": ("a planner for any dataset with goals: the earliest trusted arrival; give --dataset", GOALS),
     "pointmaze": ("a planner for any PointMaze dataset: give --dataset", POINTMAZE),
     "pointmaze-open": ("PointMaze without walls", replace(POINTMAZE, dataset="gentraj/pointmaze/open-v0")),
     "pointmaze-umaze": ("PointMaze's smallest maze", replace(POINTMAZE, dataset="gentraj/pointmaze/umaze-v0")),
     "pointmaze-medium": ("PointMaze's medium maze", replace(LONG, dataset="gentraj/pointmaze/medium-v0")),
     "pointmaze-large": ("PointMaze's large maze", replace(LONG, dataset="gentraj/pointmaze/large-v0")),
+    "goals": ("a planner for any dataset with goals: the earliest trusted arrival; give --dataset", GOALS),
     "veteran": ("plans for returns: the best of 16 by a critic, and inverse dynamics; give --dataset", VETERAN),
     "veteran+": ("the same, ours: plans of observations and actions, valued by their actions; give --dataset",
                  VETERAN_PLUS),

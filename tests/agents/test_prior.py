@@ -133,7 +133,8 @@ def test_every_policy_is_a_prior_of_its_chunks(kind: Any) -> None:
     draw = policy_prior(make(kind(chunk=3)))
     act_BNKA = draw(OBS, None, 4, [5, 6])
     assert act_BNKA.shape == (2, 4, 3, 2)
-    assert (((act_BNKA - SHIFT) / SCALE).abs() <= 1 + 1e-6).all() and act_BNKA.std(1).min() > 0
+    assert (((act_BNKA - SHIFT) / SCALE).abs() <= 1 + 1e-6).all()
+    assert (act_BNKA.std(1).amax((1, 2)) > 0).all()  # an entry of theirs may lie at its bound
     assert torch.equal(draw(OBS[1:], torch.zeros(1, 2), 4, [6]), act_BNKA[1:])  # a goal it was not taught is no news
 
 
