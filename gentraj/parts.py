@@ -29,6 +29,7 @@ from envs.scores import DataReturns
 
 from .data import ContextConfig, Episodes, Windows
 from .data.context import return_quantile
+from .diffusion import DiffusionConfig
 from .generation import Guidance
 from .models import FAMILIES, MODELS, Model, ModelConfig, family
 from .normalize import Normalizer
@@ -247,7 +248,8 @@ class PolicyRunConfig:
             raise ValueError(f"a policy of the kind {self.kind} cannot act by a model of {type(model).__name__}; leave "
                              "--family out, or take another policy")
         own = cast(Any, self.policy)
-        model = replace(model, context_dropout=own.model.context_dropout)  # what it is told is the policy's affair
+        if isinstance(model, DiffusionConfig) and isinstance(own.model, DiffusionConfig):
+            model = replace(model, context_dropout=own.model.context_dropout)  # what it is told is the policy's affair
         return replace(self, policy=replace(own, model=model))
 
     def resolve(self, episodes: Episodes) -> PolicyRunConfig:

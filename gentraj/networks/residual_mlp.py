@@ -24,7 +24,7 @@ class ResidualMLPConfig:
     frequencies: int = 4
     """Fourier features of the inputs."""
     activation: Literal["silu", "mish"] = "silu"
-    """On a CPU Mish takes longer than the matrix products between which it stands, SiLU a tenth of that."""
+    """Mish costs a CPU about as much as the matrix products between which it stands, SiLU little."""
 
     def __post_init__(self) -> None:
         require(self, width=(1, 1e5), depth=(1, 1e3), frequencies=(0, 16))
