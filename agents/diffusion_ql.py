@@ -6,7 +6,7 @@ Wang et al. 2023, "Diffusion Policies as an Expressive Policy Class for Offline 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,21 +14,22 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.models import ModelConfig
+from gentraj.optimization import part_of, under
 from gentraj.trajectory import Batch
 
 from .critic import Critic, CriticConfig
 from .generators import DIFFUSION
-from .policy import Policy, Scales, Transition, part_of, seed_of, under
+from .policy import Policy, Scales, Transition, seed_of
 
 
 @dataclass(frozen=True)
 class DiffusionQLConfig:
-    model: ModelConfig = field(default_factory=lambda: DIFFUSION)
+    model: ModelConfig = field(default_factory=lambda: replace(DIFFUSION, steps=2))
     """The generator of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
-    eta: float = 1.0
+    eta: float = 0.2
     """Weight of the value, of size 1, beside the generator's own loss."""
-    candidates: int = 32
+    candidates: int = 8
     """Actions that are drawn, of which the one with the highest value is taken."""
     chunk: int = 1
     """Actions that are decided together."""

@@ -16,13 +16,13 @@ from torch.optim import Optimizer
 from gentraj.config import require
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks.mlp import mlp
-from gentraj.optimization import adamw, apply_gradients
+from gentraj.optimization import adamw, apply_gradients, part_of, under
 from gentraj.randomness import RowNoise
 from gentraj.trajectory import Batch
 
 from .critic import Critic, CriticConfig
 from .generators import FLOW
-from .policy import Policy, Scales, Transition, part_of, under
+from .policy import Policy, Scales, Transition
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class FQLConfig:
     model: DiffusionConfig = field(default_factory=lambda: FLOW)
     """The generator of actions, of which there is a one-step student."""
     critic: CriticConfig = field(default_factory=CriticConfig)
-    alpha: float = 1.0
+    alpha: float = 10.0
     """Weight of the squared error to what the flow makes of the same noise, beside the value, of size 1."""
     width: int = 256
     """Of the student."""

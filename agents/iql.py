@@ -14,12 +14,12 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.models import ModelConfig
-from gentraj.optimization import adamw, apply_gradients
+from gentraj.optimization import adamw, apply_gradients, part_of, under
 from gentraj.trajectory import Batch
 
 from .critic import Critic, CriticConfig, advantage_weights, average, expectile, state_value
 from .generators import GAUSSIAN
-from .policy import Policy, Scales, Transition, part_of, under
+from .policy import Policy, Scales, Transition
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from gentraj.conditioning import ConditionMix
 from gentraj.data import ContextConfig, Episodes
-from gentraj.data.context import context_rows
+from gentraj.data.context import fit_contexts
 from gentraj.models import MODELS, Model, ModelConfig
 from gentraj.networks.rows import padded, padding
 from gentraj.normalize import Normalizer
@@ -26,7 +26,6 @@ from gentraj.randomness import fold
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 FAR = 10.0  # deviations: an entry that hardly moved in the data says no more than that
-ROWS = 100_000  # of the data give the statistics of contexts
 KNOWN = ConditionMix(start=0, goal=0, observations=1)  # all of a state, nothing of the actions
 
 
@@ -58,10 +57,7 @@ class Scales:
     @classmethod
     def fit(cls, episodes: Episodes, contexts: ContextConfig) -> Scales:
         """Raises `DataError` for data that lack a context."""
-        rows, context = context_rows(episodes, contexts), None
-        if rows is not None:
-            some = np.unique(np.linspace(0, len(episodes.obs) - 1, ROWS).astype(np.int64))
-            context = Normalizer.fit("gaussian", [rows(some, some)])
+        context = fit_contexts(episodes, contexts)
         size = float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean()))
         reward = Normalizer(torch.zeros(1), torch.full((1,), size or 1.0))
         return cls(Normalizer.fit("gaussian", [episodes.obs]), Normalizer.fit("limits", [episodes.act]), context,
@@ -225,15 +221,6 @@ class Policy(nn.Module):
 def seed_of(generator: torch.Generator) -> int:
     """A seed for what is drawn with seeds, from the generator of an update."""
     return int(torch.randint(2**62, (), generator=generator))
-
-
-def under(name: str, optimizers: dict[str, Optimizer]) -> dict[str, Optimizer]:
-    """Those of a part under its name; `part_of` finds them again."""
-    return {f"{name}-{key}": optimizer for key, optimizer in optimizers.items()}
-
-
-def part_of(name: str, optimizers: dict[str, Optimizer]) -> dict[str, Optimizer]:
-    return {key.removeprefix(f"{name}-"): o for key, o in optimizers.items() if key.startswith(f"{name}-")}
 
 
 class Actor:

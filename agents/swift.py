@@ -19,12 +19,12 @@ from torch.optim import Optimizer
 from gentraj.config import require
 from gentraj.diffusion import DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
-from gentraj.optimization import adamw, apply_gradients
+from gentraj.optimization import adamw, apply_gradients, part_of, under
 from gentraj.trajectory import Batch, Condition
 
 from .critic import CriticConfig, average, expectile, state_value
 from .generators import DIFFUSION
-from .policy import Policy, Scales, Transition, part_of, under
+from .policy import Policy, Scales, Transition
 
 
 @dataclass(frozen=True)

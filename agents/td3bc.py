@@ -15,11 +15,12 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.gaussian import Gaussian, GaussianConfig
+from gentraj.optimization import part_of, under
 from gentraj.trajectory import Batch
 
 from .critic import Critic, CriticConfig
 from .generators import DETERMINISTIC
-from .policy import Policy, Scales, Transition, part_of, under
+from .policy import Policy, Scales, Transition
 
 
 @dataclass(frozen=True)

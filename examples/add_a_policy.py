@@ -12,14 +12,14 @@ import torch
 from agents.critic import advantage_weights
 from agents.generators import GAUSSIAN
 from agents.policies import register
-from agents.policy import Policy, part_of, under
+from agents.policy import Policy
 from envs.baselines import RandomAgent
 from envs.making import environment_factory
 from envs.rollout import rollout
 from gentraj.cli import main
 from gentraj.data import save_npz
 from gentraj.networks.critic import Ensemble
-from gentraj.optimization import adamw, apply_gradients
+from gentraj.optimization import adamw, apply_gradients, part_of, under
 from gentraj.presets import PRESETS
 from gentraj.runs import PolicyRunConfig
 

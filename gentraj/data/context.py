@@ -12,9 +12,11 @@ from typing import Literal
 import numpy as np
 
 from ..config import require
+from ..normalize import Normalizer
 from .episodes import Episodes
 from .validation import DataError, place
 
+ROWS = 100_000  # of the data give the statistics of contexts
 MAX_TASKS = 1024  # wider one-hot rows are a mistake, such as an episode's number
 Kind = Literal["return", "goal", "task"]
 
@@ -52,6 +54,14 @@ def context_rows(episodes: Episodes, config: ContextConfig) -> Rows | None:
     if not parts:
         return None
     return lambda first_B, last_B: np.concatenate([rows(first_B, last_B) for rows in parts], axis=1)
+
+
+def fit_contexts(episodes: Episodes, config: ContextConfig) -> Normalizer | None:
+    """Mean 0 and deviation 1 of the contexts of the data's observations. Raises `DataError` for data that lack one."""
+    if (rows := context_rows(episodes, config)) is None:
+        return None
+    some = np.unique(np.linspace(0, len(episodes.obs) - 1, ROWS).astype(np.int64))
+    return Normalizer.fit("gaussian", [rows(some, some)])
 
 
 def window_ends(e: Episodes, config: ContextConfig) -> np.ndarray:
