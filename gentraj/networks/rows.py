@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-# Fewer rows, or an odd remainder of them, take other CPU kernels, which round differently. Measured with torch 2.13:
-# multiples of 16 are bit-equal with 1 and 2 threads, powers of two with 4 and 8 as well; with 3 or 6 threads nothing
-# is, since a row's kernel then depends on where the threads' shares end.
+# Fewer rows, or an odd remainder of them, take other CPU kernels, which round differently. Measured with torch 2.13 and
+# strict products (`gentraj/__init__.py`): multiples of 16 are bit-equal with 1 and 2 threads; with more a row's kernel
+# depends on where the threads' shares end.
 MIN_ROWS = 16
 MAX_ROWS = 1024  # more are several calls, to bound memory
 
