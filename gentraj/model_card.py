@@ -41,7 +41,8 @@ planner's trust in its plans."""
 WORDS = {  # what a run is, its use in a line of Python, its tag: by the part that gives it its name
     "model": ("A generative model of trajectories for control",
               "x_BNHD = run.model.sample(gentraj.Condition.unknown(run.model.spec), num_samples=16)", "planning"),
-    "policy": ("A policy", "agent = run.agent(action_space)  # agent.act(obs_BO, goal_BG) is (B, A)", "policy")}
+    "policy": ("A policy", "agent = run.agent(action_space)  # agent.act(obs_BO, goal_BG) is (B, A)", "policy"),
+    "world": ("A world model", "imagined = run.world_model.imagine(obs_BO, act_BTA, seeds=seeds)", "world-model")}
 SCORES = """Closed loop in {env}, {episodes} episodes. Returns are native and unlatched, the interval is a 95 %
 bootstrap interval of the mean over episodes. The figures are those of evaluation.json{step}."""
 FIGURES = "As they lay in the run's folder; `gentraj report` draws them anew."

@@ -26,8 +26,9 @@ from .conditioning import ConditionMix
 from .data import ContextConfig, load_episodes
 from .diffusion import DiffusionConfig
 from .networks import ResidualMLPConfig
-from .parts import AnyRunConfig, PolicyRunConfig, RunConfig
+from .parts import AnyRunConfig, PolicyRunConfig, RunConfig, WorldModelRunConfig
 from .training import TrainingConfig
+from .world_model import WorldModelConfig
 
 # To a goal by the earliest trusted arrival; everything about it comes from the data.
 GOALS = RunConfig(training=TrainingConfig(steps=8_000))
@@ -104,9 +105,15 @@ POLICIES: dict[str, tuple[str, PolicyConfig]] = {
     "gan-critic": ("a conditional GAN of actions that climbs its value while it learns", DiffusionQLConfig(GAN)),
 }
 
+WORLDS: dict[str, tuple[str, WorldModelConfig]] = {
+    "world-model": ("what comes of actions: a diffusion model around what an ensemble expects", WorldModelConfig()),
+    "world-ensemble": ("the same by an ensemble of perceptrons alone (MBPO's)", WorldModelConfig(model=None)),
+}
+
 PRESETS: dict[str, AnyRunConfig] = {
     **{name: config for name, (_, config) in PLANNERS.items()},
     **{name: PolicyRunConfig(policy=policy) for name, (_, policy) in POLICIES.items()},
+    **{name: WorldModelRunConfig(world=world) for name, (_, world) in WORLDS.items()},
 }
 
 DEMO = replace(PLANNERS["pointmaze-umaze"][1], training=TrainingConfig(steps=3_000))
@@ -143,6 +150,7 @@ def _goals(dataset: str) -> Literal["maze", "elsewhere", ""]:
 
 def listing() -> str:
     """What there is, a line each."""
-    groups = {"planners": PLANNERS, "policies, which need --dataset": POLICIES}
+    groups = {"planners": PLANNERS, "policies, which need --dataset": POLICIES,
+              "world models, which need --dataset": WORLDS}
     return "\n\n".join("\n".join([f"{title}:", *(f"  {name:25} {about}" for name, (about, _) in group.items())])
                        for title, group in groups.items())

@@ -22,20 +22,22 @@ from envs.vector import VectorEnvironment
 from . import checkpoint, training
 from .config import from_json, read_json, to_json
 from .data import Episodes, Windows, concatenate, load_episodes
+from .data.splitting import hold_out
 from .files import write_file
 from .generation import Guidance
 from .models import Model
-from .parts import AnyRunConfig, DataFacts, Part, PolicyRunConfig, RunConfig
+from .parts import AnyRunConfig, DataFacts, Part, PolicyRunConfig, RunConfig, WorldModelRunConfig
 from .randomness import fold
 from .state import restore_module
 from .training import check_same
 from .trajectory import Agent, Batch
+from .world_model import WorldModel
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
-__all__ = ["AnyRunConfig", "DataFacts", "Part", "PolicyRunConfig", "Run", "RunConfig", "build", "load", "load_episodes",
-           "make_missing", "read_config", "resolve", "train"]
+__all__ = ["AnyRunConfig", "DataFacts", "Part", "PolicyRunConfig", "Run", "RunConfig", "WorldModelRunConfig", "build",
+           "load", "load_episodes", "make_missing", "read_config", "resolve", "train"]
 
 CONFIG, REFERENCE = "config.json", "reference.safetensors"
 REFERENCE_WINDOWS = 512  # of the training data: they calibrate trust, and are drawn beside samples
@@ -63,19 +65,28 @@ class Run:
 
         Raises ValueError for a policy without one.
         """
-        model = getattr(self.main, "model", None) if self.config.MAIN == "policy" else self.main
+        model = self.main if self.config.MAIN == "model" else getattr(self.main, "model", None)
         if model is None:
-            raise ValueError(f"{self.folder} is a policy ({self.config.kind}) without a trajectory model; evaluate it "
-                             "with gentraj evaluate")
+            raise ValueError(f"{self.folder} is a {self.config.kind} without a trajectory model; evaluate it with "
+                             "gentraj evaluate")
         return cast(Model, model)
 
     @property
     def planning(self) -> PlannerConfig:
         """How it plans. Raises ValueError for a policy, which has no trajectories to show or to measure."""
         if not isinstance(self.config, RunConfig):
-            raise ValueError(f"{self.folder} is a policy ({self.config.kind}), which acts and plans no trajectories; "
-                             "evaluate it with gentraj evaluate")
+            raise ValueError(f"{self.folder} is a {self.config.kind}, which acts and plans no trajectories; evaluate "
+                             "it with gentraj evaluate")
         return self.config.planner
+
+    @property
+    def world_model(self) -> WorldModel:
+        """Its doubt calibrated by data that it was not trained on. Raises ValueError for another run."""
+        if not isinstance(self.main, WorldModel):
+            raise ValueError(f"{self.folder} is a {self.config.kind} and no world model; train one with gentraj train "
+                             "world-model")
+        self.main.calibrate(self.reference)
+        return self.main
 
     def save_pretrained(self, folder: Path | str) -> Path:
         """As `gentraj.hub.save_pretrained`, which `gentraj.from_pretrained` loads."""
@@ -89,6 +100,17 @@ class Run:
         Raises ValueError where either is given to a policy.
         """
         return self.config.agent(self.parts, self.reference, action_space, config, guide)
+
+    def action_space(self, env: str | None = None) -> Box:
+        """Of that environment, the run's own by default. Raises ValueError for one of another width than the run's."""
+        if (env := env or self.data.env) is None:
+            raise ValueError(f"{self.folder}: its data do not say which environment they come from; name one")
+        made = environment_factory(env)()
+        made.close()
+        if getattr(made.action_space, "shape", None) != (self.data.act_dim,):
+            raise ValueError(f"{self.folder}: was trained on actions of width {self.data.act_dim}, but the action "
+                             f"space of {made.spec.id} is {made.action_space}; train on data of this environment")
+        return made.action_space
 
     def planner(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None) -> Planner:
         """`agent` of a planner's run. Raises ValueError for a policy."""
@@ -123,6 +145,7 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
         environment_factory(config.env_id)  # a name that is wrong is told before data are read or recorded
     folder, (episodes, returns) = Path(folder), read_data(config)
     config = resolve(config, episodes)
+    episodes, unseen = split(config, episodes)
     data = DataFacts.of(episodes, config.context, config.env_id, returns)
     if config.env_id is not None:
         check_fit(data, config.env_id)
@@ -130,8 +153,9 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
 
     def prepare() -> None:
         seed, main = config.training.seed, parts[config.MAIN]
-        reference = Windows(episodes, main.spec).batch(0, fold(seed, 1), REFERENCE_WINDOWS)
-        windows = safetensors.torch.save({"x": reference.x_BHD, "mask": reference.mask_BHD})
+        reference = Windows(unseen, main.spec, config.context).batch(0, fold(seed, 1), REFERENCE_WINDOWS)
+        told = {} if reference.context_BC is None else {"context": reference.context_BC}
+        windows = safetensors.torch.save({"x": reference.x_BHD, "mask": reference.mask_BHD} | told)
         write_file(folder / REFERENCE, windows)
         file = _RunFile(config, data, hashlib.sha256(windows).hexdigest())
         write_file(folder / CONFIG, json.dumps(to_json(file), indent=2).encode())
@@ -146,6 +170,13 @@ def read_data(config: AnyRunConfig) -> tuple[Episodes, list[DataReturns]]:
     datasets = [load_episodes(make_missing(name)) for name in config.dataset.split("+")]
     joined = concatenate(datasets)
     return joined.stitched() if config.stitch else joined, list(map(DataReturns.of, datasets))
+
+
+def split(config: AnyRunConfig, episodes: Episodes) -> tuple[Episodes, Episodes]:
+    """What a run is trained on, and what it is judged by: the same, but for a world model."""
+    if not isinstance(config, WorldModelRunConfig):
+        return episodes, episodes
+    return hold_out(episodes, config.held_out, fold(config.training.seed, 3))
 
 
 def load(folder: Path | str, *, step: int | None = None, device: torch.device | None = None) -> Run:
@@ -189,7 +220,7 @@ def read_reference(path: Path, sha256: str) -> Batch:
     if hashlib.sha256(data).hexdigest() != sha256:
         raise checkpoint.CheckpointError(f"{path}: is not what was saved; `gentraj train --resume` writes it anew")
     tensors = safetensors.torch.load(data)
-    return Batch(tensors["x"], tensors["mask"])
+    return Batch(tensors["x"], tensors["mask"], tensors.get("context"))
 
 
 def check_fit(data: DataFacts, env: str) -> None:

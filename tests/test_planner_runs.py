@@ -13,7 +13,7 @@ from agents.plan_critic import PlanCritic
 from agents.planner import Planner, PlannerConfig
 from envs.evaluation import EvaluationConfig
 from gentraj import presets, runs
-from gentraj.cli.evaluate import action_space, play
+from gentraj.cli.evaluate import play
 from gentraj.data import Episodes, save_npz
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.runs import RunConfig
@@ -49,7 +49,7 @@ def check(config: RunConfig, folder: Path, width: int) -> torch.Tensor:
     goal = obs[:, list(made.data.goal_dims)] + 1 if made.data.goal_dims else None
     acts = []
     for run in (made, again, loaded):
-        space = action_space(run, str(run.data.env))
+        space = run.action_space()
         agent = run.agent(space)
         agent.reset(None, [1, 2, 2])
         acts.append(torch.stack([agent.act(obs, goal) for _ in range(3)]))
@@ -69,7 +69,7 @@ def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Pat
     run = runs.load(tmp_path / "a")
     assert isinstance(run.config, RunConfig)
     assert len(run.parts) == 1 + config.valued + (not config.joint) + len(config.refine)
-    agent = run.planner(action_space(run, str(run.data.env)))
+    agent = run.planner(run.action_space())
     assert isinstance(agent, Planner) and [fine.spec.dim for fine in agent.finer][-1:] in ([], [agent.executed.dim])
     assert isinstance(agent.critic, PlanCritic) == config.valued
     assert bool(run.config.planner.context) == bool(config.context.kinds)  # a return to aim at, chosen from the data

@@ -150,7 +150,8 @@ def changed(preset: str, key: str, value: Any) -> dict[str, Any]:
     if key in PARTS:
         known([value], PARTS[key], key)
         other = with_parts(config, **{"family": None, "network": None, key: value})
-        return {"model" if config.MAIN == "model" else "policy.model": to_json(other.generator)}
+        own = "model" if config.MAIN == "model" else f"{config.MAIN}.model"
+        return {own: to_json(other.generator)}
     keys = list(dotted(to_json(config)))
     if key not in keys:
         near = difflib.get_close_matches(key, keys, n=3)

@@ -84,31 +84,21 @@ def play(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = Non
     env = config.env_id or run.data.env
     if env is None:
         raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
-    agent, factory = run.agent(action_space(run, env), planner), environment_factory(env, protocol=config.protocol)
+    agent, factory = run.agent(run.action_space(env), planner), environment_factory(env, protocol=config.protocol)
     behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
     scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
                               progress=progress)
     if behaviour is None:
         say(f"no score of the data's behaviour: {why_none}")
     # How it was sampled may differ from what the run's settings say.
-    steps = None if run.config.MAIN == "policy" else (planner or run.planning).steps
+    steps = (planner or run.planning).steps if run.config.MAIN == "model" else None
     sampling = cast(Any, run.main).sampling(steps)
     return scores | {"behaviour": behaviour, "agent": run.config.kind, "step": run.step, "sampling": sampling}, played
 
 
-def action_space(run: Run, env: str) -> Any:
-    """Of that environment. Raises ValueError for one of another width than the run's."""
-    made = environment_factory(env)()
-    made.close()
-    if getattr(made.action_space, "shape", None) != (run.data.act_dim,):
-        raise ValueError(f"{run.folder}: was trained on actions of width {run.data.act_dim}, but the action space of "
-                         f"{made.spec.id} is {made.action_space}; train on data of this environment")
-    return made.action_space
-
-
 def make_planner(run: Run, env: str, planner: PlannerConfig | None = None) -> Planner:
     """The run's planner, with the action space of that environment. Raises ValueError for one of another width."""
-    return run.planner(action_space(run, env), planner)
+    return run.planner(run.action_space(env), planner)
 
 
 def table(scores: dict[str, Any]) -> str:

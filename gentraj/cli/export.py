@@ -20,7 +20,6 @@ from ..files import write_file
 from ..randomness import generator
 from ..runs import Run, load
 from .common import RunFolder, check_output, say
-from .evaluate import action_space
 from .sampling import SamplingOptions
 
 WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}
@@ -65,7 +64,10 @@ def exported(run: Run, batch: int = 1, env_id: str | None = None) -> ExportedPro
     env = env_id or run.data.env
     if env is None:
         raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
-    agent = run.agent(action_space(run, env))
+    if run.config.MAIN == "world":
+        raise ValueError(f"{run.folder} is a {run.config.kind}, which tries actions and has no decision to export; "
+                         "export a planner or a policy")
+    agent = run.agent(run.action_space(env))
     return export_decision(partial(decide, agent), *examples(run), batch)  # pyright: ignore[reportArgumentType]
 
 

@@ -26,7 +26,6 @@ from ..runs import Run, load
 from ..training_log import read_metrics
 from ..trajectory import Condition
 from .common import RunFolder, check_output, pick_device, say
-from .evaluate import action_space
 
 PAGE = "report.html"
 EPISODES = 6
@@ -128,7 +127,7 @@ class Drawing:
     def acting(self, env: str) -> list[Picture]:
         if not self.run.data.goal_dims:  # a free plan leads nowhere in particular, and the samples show such
             return [self._frame(env)]
-        agent, data = self.run.agent(action_space(self.run, env)), self.run.data
+        agent, data = self.run.agent(self.run.action_space(env)), self.run.data
         played = rollout(agent, environment_factory(env), EPISODES, self.seed, EPISODES, obs_keys=data.obs_keys,
                          goal_dims=data.goal_dims, record=True, progress=False)
         if isinstance(agent, Planner):

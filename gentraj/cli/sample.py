@@ -66,6 +66,9 @@ def main(argv: list[str]) -> None:
         raise ValueError("--arrival says when to be at a goal; give --goal too")
     check_output(args.out, "--out")
     run = load(args.run, device=pick_device(args.device))
+    if run.config.MAIN == "world":
+        raise ValueError(f"{run.folder} is a {run.config.kind}, which says what comes of actions: gymnasium.make("
+                         "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine takes many at once")
     args.sampling.apply(run.model)
     obs, act, stride, said = (trajectories if run.config.MAIN == "model" else actions)(run, args)
     write_npz(args.out, {"obs": obs.cpu().numpy(), "act": act.cpu().numpy(), "stride": np.array(stride)})

@@ -1,0 +1,100 @@
+"""Episodes that a world model imagines, many side by side in one call, and why each of them ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from gentraj.config import require
+from gentraj.world_model import WorldModel
+
+TIME_LIMIT, DOUBT, BOUNDS, NOT_FINITE = "time limit", "uncertainty", "left the data's bounds", "not finite"
+
+
+@dataclass(frozen=True)
+class ImaginedConfig:
+    max_episode_steps: int = 1000
+    max_doubt: float = 3.0
+    """Times the largest error that held-out data had on average where it was least sure: beyond, an episode is cut."""
+    margin: float = 0.1
+    """How far an observation may lie outside the data's, as a share of their range: beyond, an episode is cut."""
+    penalty: float = 0.0
+    """What is taken off a reward for each unit of doubt (MOPO: Yu et al. 2020)."""
+    temperature: float = 1.0
+    """Of the model's noise; 0 is deterministic."""
+
+    def __post_init__(self) -> None:
+        require(self, max_episode_steps=(1, 1e9), max_doubt=(0, 1e9), margin=(0, 1e9), penalty=(0, 1e9),
+                temperature=(0, 1e3))
+
+
+class Happened(NamedTuple):
+    """Of one step, (B,) each."""
+
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    why: np.ndarray
+    """Why an episode was cut, "" where it was not."""
+    doubt: np.ndarray
+
+
+class ImaginedEpisodes:
+    """`batch` episodes. After each reset and step `obs_BO` and `goal_BG` (no columns without goals) are new arrays."""
+
+    def __init__(self, world: WorldModel, batch: int, config: ImaginedConfig):
+        if batch < 1:
+            raise ValueError(f"num_envs is {batch}; give at least 1")
+        self.world, self.config, facts = world, config, world.facts
+        span_O = config.margin * (facts.high_O - facts.low_O)
+        self.low_O, self.high_O = (facts.low_O - span_O).cpu().numpy(), (facts.high_O + span_O).cpu().numpy()
+        self.starts_NO, self.goals_NG = facts.starts_NO.cpu().numpy(), facts.goals_NG.cpu().numpy()
+        self.most_doubt = config.max_doubt * world.calibration.largest
+        self.rngs = [np.random.default_rng() for _ in range(batch)]
+        self.elapsed_B = np.zeros(batch, int)
+        self.obs_BO = self.starts_NO[np.zeros(batch, int)]
+        self.goal_BG = self.goals_NG[np.zeros(batch, int)]
+
+    def reset(self, mask_B: np.ndarray) -> None:
+        """Starts the masked episodes where some episode of the data started, by their own random numbers."""
+        self.obs_BO, self.goal_BG = self.obs_BO.copy(), self.goal_BG.copy()
+        for i in np.flatnonzero(mask_B):
+            start = self.rngs[i].integers(len(self.starts_NO))
+            self.obs_BO[i], self.goal_BG[i], self.elapsed_B[i] = self.starts_NO[start], self.goals_NG[start], 0
+
+    def step(self, act_BA: np.ndarray, moving_B: np.ndarray) -> Happened:
+        """One step of the episodes where `moving_B` is true; the others stay as they are, and earn nothing.
+
+        Raises ValueError for actions of another shape, or that are not finite.
+        """
+        expected = (len(self.obs_BO), self.world.spec.act_dim)
+        if np.shape(act_BA) != expected or not np.isfinite(act_BA).all():
+            raise ValueError(f"actions of shape {np.shape(act_BA)} were given; finite ones of shape {expected} are "
+                             "expected")
+        seeds = [int(rng.integers(2**62)) if moving else 0 for rng, moving in zip(self.rngs, moving_B, strict=True)]
+        next_BO, reward_B, end_B, doubt_B = self._imagine(np.asarray(act_BA, np.float32), seeds)
+        self.elapsed_B = self.elapsed_B + moving_B
+        finite_B = np.isfinite(next_BO).all(1) & np.isfinite(reward_B) & np.isfinite(end_B) & np.isfinite(doubt_B)
+        self.obs_BO = np.where((moving_B & finite_B)[:, None], next_BO, self.obs_BO)
+        terminated_B = moving_B & finite_B & (end_B > 0.5)
+        why_B = self._why(finite_B, doubt_B)
+        why_B[~moving_B | terminated_B] = ""
+        earned_B = np.where(moving_B & finite_B, reward_B - self.config.penalty * doubt_B, 0)
+        return Happened(earned_B, terminated_B, why_B != "", why_B, np.where(finite_B, doubt_B, np.inf))
+
+    def _imagine(self, act_BA: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, ...]:
+        goal = torch.from_numpy(self.goal_BG) if self.world.facts.goal_dim else None
+        made = self.world.imagine(torch.from_numpy(self.obs_BO), torch.from_numpy(act_BA)[:, None], goal, seeds=seeds,
+                                  temperature=self.config.temperature)
+        return tuple(x[:, 0].cpu().numpy() for x in made)
+
+    def _why(self, finite_B: np.ndarray, doubt_B: np.ndarray) -> np.ndarray:
+        """(B,) the first reason that holds."""
+        outside_B = ((self.obs_BO < self.low_O) | (self.obs_BO > self.high_O)).any(1)
+        reasons = {NOT_FINITE: ~finite_B, BOUNDS: outside_B, DOUBT: doubt_B > self.most_doubt,
+                   TIME_LIMIT: self.elapsed_B >= self.config.max_episode_steps}
+        return np.select(list(reasons.values()), list(reasons), default="").astype(object)

@@ -1,0 +1,102 @@
+"""A policy's run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, cast, get_type_hints
+
+from agents import policies
+from agents.bc import BCConfig
+from agents.generators import GENERATORS
+from agents.planner import PlannerConfig
+from agents.policy import Actor, Policy, Scales
+
+from .data import ContextConfig, Episodes
+from .data_facts import DataFacts
+from .diffusion import DiffusionConfig
+from .generation import Guidance
+from .models import ModelConfig, family
+from .training import TrainingConfig
+from .trajectory import Batch
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Box
+
+    from .parts import Part
+
+
+@dataclass(frozen=True)
+class PolicyRunConfig:
+    """Everything that decides a policy's run. The data decide whether it is told a goal, and that is written down."""
+
+    dataset: str = ""
+    """A Minari id, a D4RL id, or a file (.hdf5 of D4RL's layout, .npz of gentraj or OGBench); '+' joins several."""
+    env_id: str | None = None
+    """The environment, where the data do not say or another is wanted: a Gymnasium id or a task name."""
+    stitch: bool = True
+    """Join episodes that continue each other: one endless run that was cut at its goals."""
+    context: ContextConfig = field(default_factory=ContextConfig)
+    """What the policy is told beside the observation: the goal, where the data have goals."""
+    policy: policies.PolicyConfig = field(default_factory=BCConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    MAIN: ClassVar[str] = "policy"
+    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("training", "dataset")
+    GENERATORS: ClassVar[Mapping[str, ModelConfig]] = GENERATORS
+
+    def __post_init__(self) -> None:
+        if set(self.context.kinds) - {"goal"}:
+            raise ValueError(f"context.kinds is {self.context.kinds}; a policy is told goals alone: give goal, or none "
+                             "for what the data decide")
+
+    @property
+    def kind(self) -> str:
+        name = type(self.policy).__name__.removesuffix("Config")
+        model = getattr(self.policy, "model", None)
+        return name if model is None else f"{name}, {family(model)}"
+
+    @property
+    def generator(self) -> ModelConfig | None:
+        """None for a policy without one."""
+        return getattr(self.policy, "model", None)
+
+    def with_generator(self, model: ModelConfig) -> PolicyRunConfig:
+        """Raises ValueError for a generator that this policy cannot be made of."""
+        hints = get_type_hints(type(self.policy))
+        if "model" not in {f.name for f in fields(self.policy)} or not isinstance(model, hints["model"]):
+            raise ValueError(f"a policy of the kind {self.kind} cannot act by a model of {type(model).__name__}; leave "
+                             "--family out, or take another policy")
+        own = cast(Any, self.policy)
+        if isinstance(model, DiffusionConfig) and isinstance(own.model, DiffusionConfig):
+            model = replace(model, context_dropout=own.model.context_dropout)  # what it is told is the policy's affair
+        return replace(self, policy=replace(own, model=model))
+
+    def resolve(self, episodes: Episodes) -> PolicyRunConfig:
+        """With everything the data decide filled in."""
+        if "goal" in episodes.extras:
+            return replace(self, context=replace(self.context, kinds=("goal",)))
+        if episodes.goal_dims:  # where a window of two steps ends is no goal
+            raise ValueError(f"{episodes.name}: a policy has to be told its goal, and these data do not record where "
+                             "their episodes were sent (extras 'goal'); train a planner, or add it")
+        return self
+
+    def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Part]:
+        """The policy, with the statistics of `episodes` or with room to load saved ones into."""
+        scales = (Scales.blank(data.obs_dim, data.act_dim, data.context_dim) if episodes is None
+                  else Scales.fit(episodes, self.context))
+        return {"policy": policies.POLICIES[type(self.policy)](data.obs_dim, data.act_dim, self.policy, scales)}
+
+    def agent(self, parts: Mapping[str, Part], reference: Batch, space: Box, config: PlannerConfig | None,
+              guide: Guidance) -> Actor:
+        """Raises ValueError for what only planners take."""
+        if config is not None or guide is not None:
+            raise ValueError(f"a planner's settings or a guide were given to a policy ({self.kind}), which plans "
+                             "nothing; leave them out")
+        return Actor(cast(Policy, parts["policy"]), space.low, space.high)
+
+    def facts(self, parts: Mapping[str, Part]) -> dict[str, Any]:
+        """For tables of a run: what its main part is, in words and numbers."""
+        policy = cast(Policy, parts["policy"])
+        return {"kind": self.kind, "told beside the observation": ", ".join(self.context.kinds) or "nothing",
+                "actions decided together": policy.chunk, "actions carried out before the next": policy.execute}

@@ -1,0 +1,88 @@
+"""What a world model keeps of its data: scales, where episodes start, and how far the data reach."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .data import ContextConfig, Episodes, Windows
+from .data.context import context_rows, fit_contexts
+from .normalize import Normalizer
+from .trajectory import TrajectorySpec
+
+STARTS = 1024  # observations that episodes may start from
+FEW = 32  # recordings of fewer episodes start anywhere in the data
+WINDOWS = 16_384  # give the scales of what happens
+
+
+class WorldFacts(nn.Module):
+    """Scales of observations (gaussian), actions (limits), goals, what K steps change and earn; and the starts."""
+
+    starts_NO: Tensor
+    goals_NG: Tensor
+    low_O: Tensor
+    high_O: Tensor
+
+    def __init__(self, obs: Normalizer, act: Normalizer, goal: Normalizer | None, happened: Normalizer,
+                 starts_NO: Tensor, goals_NG: Tensor, low_O: Tensor, high_O: Tensor):
+        super().__init__()
+        self.obs, self.act, self.goal, self.happened = obs, act, goal, happened
+        for name, value in (("starts_NO", starts_NO), ("goals_NG", goals_NG), ("low_O", low_O), ("high_O", high_O)):
+            self.register_buffer(name, value.float())
+
+    @classmethod
+    def blank(cls, obs_dim: int, act_dim: int, goal_dim: int, chunk: int) -> WorldFacts:
+        """With room to load saved ones into."""
+        identity, zeros = Normalizer.identity, torch.zeros
+        return cls(identity(obs_dim), identity(act_dim), identity(goal_dim) if goal_dim else None,
+                   identity(chunk * (obs_dim + 1)), zeros(STARTS, obs_dim), zeros(STARTS, goal_dim), zeros(obs_dim),
+                   zeros(obs_dim))
+
+    @classmethod
+    def fit(cls, episodes: Episodes, contexts: ContextConfig, chunk: int) -> WorldFacts:
+        """Raises `DataError` for data that lack a goal where one is told."""
+        goal = fit_contexts(episodes, contexts)
+        spec = TrajectorySpec(episodes.obs_dim, episodes.act_dim, chunk + 1)
+        batch = Windows(episodes, spec, contexts).batch(0, 0, WINDOWS)
+        whole_B = batch.mask_BHD[:, -1, 0]
+        whole_B = whole_B if whole_B.any() else torch.ones_like(whole_B)
+        obs_BHO, reward_BH = spec.split(batch.x_BHD)[0][whole_B], batch.reward_BH[whole_B]  # pyright: ignore
+        happened = Normalizer.fit("gaussian", [_happened(obs_BHO, reward_BH[:, :-1]).flatten(1).numpy()])
+        rng = np.random.default_rng(0)
+        first = episodes.starts + np.arange(len(episodes))
+        row_N = rng.permutation(np.resize(first, STARTS)) if len(first) >= FEW else rng.integers(len(episodes.obs),
+                                                                                                    size=STARTS)
+        rows = context_rows(episodes, contexts)
+        goals = np.zeros((STARTS, 0)) if rows is None else rows(row_N, row_N)
+        each = (episodes.obs[row_N], goals, episodes.obs.min(0), episodes.obs.max(0))
+        return cls(Normalizer.fit("gaussian", [episodes.obs]), Normalizer.fit("limits", [episodes.act]), goal, happened,
+                   *map(torch.from_numpy, each))
+
+    @property
+    def goal_dim(self) -> int:
+        return self.goals_NG.shape[1]
+
+    @property
+    def step_scale(self) -> Tensor:
+        """(O,) the deviation of what one step changes."""
+        return self.happened.scale_D[: self.starts_NO.shape[1]]
+
+    def state(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
+        """(B, S) normalised."""
+        parts = [self.obs.normalize(obs_BO)]
+        return torch.cat(parts if self.goal is None or goal_BG is None else [*parts, self.goal.normalize(goal_BG)], -1)
+
+    def scaled(self, obs_BHO: Tensor, reward_BK: Tensor) -> Tensor:
+        """(B, K, Y) what has changed since the first row and what each step earned, normalised."""
+        happened_BKY = _happened(obs_BHO, reward_BK)
+        return self.happened.normalize(happened_BKY.flatten(1)).view_as(happened_BKY)
+
+    def unscaled(self, obs_BO: Tensor, happened_BKY: Tensor) -> tuple[Tensor, Tensor]:
+        """The observations (B, K, O) and rewards (B, K)."""
+        happened_BKY = self.happened.unnormalize(happened_BKY.flatten(1)).view_as(happened_BKY)
+        return obs_BO[:, None] + happened_BKY[..., :-1], happened_BKY[..., -1]
+
+
+def _happened(obs_BHO: Tensor, reward_BK: Tensor) -> Tensor:
+    return torch.cat([obs_BHO[:, 1:] - obs_BHO[:, :1], reward_BK[..., None]], -1)
