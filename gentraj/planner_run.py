@@ -68,6 +68,7 @@ class RunConfig:
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
+    NAME: ClassVar[str] = "planner"
     MAIN: ClassVar[str] = "model"  # the part that gives a run its name, and whose windows it keeps
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("planner", "training", "dataset")  # checkpoints do not depend on these
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = FAMILIES

@@ -41,6 +41,7 @@ class PolicyRunConfig:
     policy: policies.PolicyConfig = field(default_factory=BCConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
+    NAME: ClassVar[str] = "policy"
     MAIN: ClassVar[str] = "policy"
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = GENERATORS

@@ -60,6 +60,11 @@ class Run:
         return self.parts[self.config.MAIN]
 
     @property
+    def said(self) -> str:
+        """What it is, for messages."""
+        return f"{self.folder} is a {self.config.NAME} ({self.config.kind})"
+
+    @property
     def model(self) -> Model:
         """The generator. That of a policy makes actions of states, both in the policy's own normalised units.
 
@@ -67,24 +72,21 @@ class Run:
         """
         model = self.main if self.config.MAIN == "model" else getattr(self.main, "model", None)
         if model is None:
-            raise ValueError(f"{self.folder} is a {self.config.kind} without a trajectory model; evaluate it with "
-                             "gentraj evaluate")
+            raise ValueError(f"{self.said} without a trajectory model; evaluate it with gentraj evaluate")
         return cast(Model, model)
 
     @property
     def planning(self) -> PlannerConfig:
         """How it plans. Raises ValueError for a policy, which has no trajectories to show or to measure."""
         if not isinstance(self.config, RunConfig):
-            raise ValueError(f"{self.folder} is a {self.config.kind}, which acts and plans no trajectories; evaluate "
-                             "it with gentraj evaluate")
+            raise ValueError(f"{self.said}, which acts and plans no trajectories; evaluate it with gentraj evaluate")
         return self.config.planner
 
     @property
     def world_model(self) -> WorldModel:
         """Its doubt calibrated by data that it was not trained on. Raises ValueError for another run."""
         if not isinstance(self.main, WorldModel):
-            raise ValueError(f"{self.folder} is a {self.config.kind} and no world model; train one with gentraj train "
-                             "world-model")
+            raise ValueError(f"{self.said} and no world model; train one with gentraj train world-model")
         self.main.calibrate(self.reference)
         return self.main
 

@@ -54,6 +54,7 @@ class WorldModelRunConfig:
     """How `gentraj evaluate` acts with it."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
+    NAME: ClassVar[str] = "world model"
     MAIN: ClassVar[str] = "world"
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("control", "training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = {name: _unbounded(c) for name, c in GENERATORS.items()}
@@ -66,7 +67,7 @@ class WorldModelRunConfig:
 
     @property
     def kind(self) -> str:
-        return f"world model, {'ensemble' if self.world.model is None else family(self.world.model)}"
+        return f"MPC, {'ensemble' if self.world.model is None else family(self.world.model)}"
 
     @property
     def generator(self) -> ModelConfig | None:
@@ -90,7 +91,7 @@ class WorldModelRunConfig:
               guide: Guidance) -> MPC:
         """Raises ValueError for what only planners take."""
         if config is not None or guide is not None:
-            raise ValueError(f"a planner's settings or a guide were given to a {self.kind}, which tries action "
+            raise ValueError(f"a planner's settings or a guide were given to a world model ({self.kind}), which tries action "
                              "sequences and plans no trajectories; leave them out")
         world = cast(WorldModel, parts["world"])
         return MPC(Imagination(world), self.control, space.low, space.high)

@@ -65,7 +65,7 @@ def exported(run: Run, batch: int = 1, env_id: str | None = None) -> ExportedPro
     if env is None:
         raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
     if run.config.MAIN == "world":
-        raise ValueError(f"{run.folder} is a {run.config.kind}, which tries actions and has no decision to export; "
+        raise ValueError(f"{run.said}, which tries actions and has no decision to export; "
                          "export a planner or a policy")
     agent = run.agent(run.action_space(env))
     return export_decision(partial(decide, agent), *examples(run), batch)  # pyright: ignore[reportArgumentType]

@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
     check_output(args.out, "--out")
     run = load(args.run, device=pick_device(args.device))
     if run.config.MAIN == "world":
-        raise ValueError(f"{run.folder} is a {run.config.kind}, which says what comes of actions: gymnasium.make("
+        raise ValueError(f"{run.said}, which says what comes of actions: gymnasium.make("
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine takes many at once")
     args.sampling.apply(run.model)
     obs, act, stride, said = (trajectories if run.config.MAIN == "model" else actions)(run, args)
@@ -94,7 +94,7 @@ def actions(run: Run, args: Sample) -> tuple[Tensor, Tensor, int, str]:
     model, policy, told = run.model, cast(Policy, run.main), run.config.context.kinds
     foreign = args.arrival is not None or args.context is not None or args.guidance != 1
     if foreign or args.start is None or (args.goal is None) == bool(told):
-        raise ValueError(f"{run.folder} is a policy ({run.config.kind}), which is told --start"
+        raise ValueError(f"{run.said}, which is told --start"
                          f"{' and --goal' if told else ''} and nothing else; give just that")
     given = {option: parse_numbers(text, option)[None].to(model.device)
              for option, text in (("--start", args.start), ("--goal", args.goal)) if text is not None}
