@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gentraj.trajectory import TrajectorySpec
 
-from .making import EnvironmentFactory
+from .making import EnvironmentFactory, environment_factory
 from .pointmaze import MAX_SPEED
 
 
@@ -86,6 +86,17 @@ def replay(factory: EnvironmentFactory, obs_RO: np.ndarray, act_RTA: np.ndarray)
     speed, seen = obs_RTO[..., -env.unwrapped.model.nv :], RECOVERY[kind(factory.env_id)].seen_speed
     np.clip(speed, -seen, seen, out=speed)
     return obs_RTO
+
+
+def entries(env: str | None, obs_dim: int) -> dict[str, range]:
+    """Which entries of an observation of such width are positions and which velocities; one group where unknown."""
+    if env is not None and kind((factory := environment_factory(env)).env_id) in RECOVERY:
+        made = factory()
+        made.close()
+        model = made.unwrapped.model
+        if model.nq + model.nv - obs_dim in (0, RECOVERY[kind(factory.env_id)].hidden):
+            return {"positions": range(obs_dim - model.nv), "velocities": range(obs_dim - model.nv, obs_dim)}
+    return {"observation": range(obs_dim)}
 
 
 def kind(env_id: str) -> str:

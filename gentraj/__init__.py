@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 # Read when the first matrices are multiplied: a product then rounds the same on any number of threads, at no cost that
-# was measured. Without it some CPUs part a sum among the threads where there are few rows, and not where there are many.
+# was measured. Without it some CPUs part a sum among the threads where there are few rows, and not where many are.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 if TYPE_CHECKING:

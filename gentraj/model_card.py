@@ -19,7 +19,7 @@ from .report_page import show
 if TYPE_CHECKING:
     from .runs import Run
 
-EVALUATION = "evaluation.json"
+EVALUATION, WORLD = "evaluation.json", "world.json"
 YARDSTICKS = ("behaviour", "controller", "random")  # the data's own return, and agents, beside the run's
 PROTOCOL = ("episodes", "seeds", "protocol")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)

@@ -91,8 +91,8 @@ class WorldModelRunConfig:
               guide: Guidance) -> MPC:
         """Raises ValueError for what only planners take."""
         if config is not None or guide is not None:
-            raise ValueError(f"a planner's settings or a guide were given to a world model ({self.kind}), which tries action "
-                             "sequences and plans no trajectories; leave them out")
+            raise ValueError(f"a planner's settings or a guide were given to a world model ({self.kind}), which tries "
+                             "actions and plans no trajectories; leave them out")
         world = cast(WorldModel, parts["world"])
         return MPC(Imagination(world), self.control, space.low, space.high)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 
@@ -17,9 +17,10 @@ from envs.scores import score_behaviour
 from ..data import Episodes, save_minari
 from ..data.minari_writer import check_new_id
 from ..files import write_file
-from ..model_card import EVALUATION, YARDSTICKS
+from ..model_card import EVALUATION, WORLD, YARDSTICKS
 from ..report_page import show
 from ..runs import CONFIG, Run, load, read_config
+from . import world
 from .common import RunFolder, check_output, pick_device, say
 from .sampling import SamplingOptions
 
@@ -29,7 +30,8 @@ class Evaluate:
     """Run a trained planner or policy in its environment, closed loop, and write an honest score.
 
     Examples: gentraj evaluate runs/demo --episodes 100; gentraj evaluate runs/demo --protocol d4rl-single-goal;
-    gentraj evaluate runs/iql --episodes 20
+    gentraj evaluate runs/iql --episodes 20; gentraj evaluate runs/world-model --as world-model --policies runs/bc
+    runs/iql runs/swift
     """
 
     run: RunFolder
@@ -38,8 +40,13 @@ class Evaluate:
     planner: Annotated[PlannerConfig | None, tyro.conf.AvoidSubcommands] = None
     """Of a planner's run only."""
     sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(default_factory=SamplingOptions)
+    judged_as: Annotated[Literal["agent", "world-model"], tyro.conf.arg(name="as")] = "agent"
+    """What it is judged as. A world model's run acts by trying actions on itself; as world-model its predictions are
+    compared with data that it was not trained on."""
+    policies: tuple[Path, ...] = ()
+    """With --as world-model: runs of policies whose returns in the model are compared with the true ones."""
     out: Path | None = None
-    """File for the scores; RUN/evaluation.json by default."""
+    """File for the scores; RUN/evaluation.json by default, RUN/world.json with --as world-model."""
     save_rollout: str | None = None
     """Also save the episodes as a Minari dataset of this id."""
     device: str | None = None
@@ -52,6 +59,11 @@ def main(argv: list[str]) -> None:
     args = tyro.cli(Evaluate, args=argv, prog="gentraj evaluate", default=_defaults(which.run))
     run = load(args.run, device=pick_device(args.device))
     args.sampling.apply(cast(Any, run.main))
+    if args.judged_as == "world-model":
+        print(world.table(_judge(run, args)))
+        return
+    if args.policies:
+        raise ValueError("--policies are compared with a world model's predictions; give --as world-model too")
     scores = score(run, args.config, args.planner, args.out, args.save_rollout)
     print(table(scores))
 
@@ -60,6 +72,18 @@ def _defaults(folder: Path | None) -> Evaluate:
     """With the planner's settings of that run, where it is a planner's."""
     planner = getattr(read_config(folder)[0], "planner", None) if folder else PlannerConfig()
     return Evaluate(tyro.MISSING, planner=planner)
+
+
+def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
+    path = args.out or run.folder / WORLD
+    check_output(path, "--out")
+    if args.planner is not None or args.save_rollout is not None:
+        raise ValueError("--as world-model plans and records nothing; leave --planner.* and --save-rollout out")
+    judged = world.judge(run, args.policies, path.parent / "figures", episodes=args.config.episodes,
+                         seed=args.config.seed)
+    write_file(path, json.dumps(judged, indent=2, allow_nan=False).encode())
+    say(f"judgement in {path}, figures in {path.parent / 'figures'}")
+    return judged
 
 
 def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None, out: Path | None = None,

@@ -1,0 +1,66 @@
+"""Off-policy evaluation: what a world model says that agents earn, beside what they earn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from gentraj.randomness import fold
+from gentraj.trajectory import Agent
+
+from .imagined import NOT_FINITE, ImaginedEpisodes
+
+
+def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0, discount: float = 1.0) -> np.ndarray:
+    """(B,) discounted returns of one episode each, to its end or the time limit.
+
+    An episode that is cut otherwise (uncertainty, bounds) is valued as if it went on to earn what it earned on average:
+    what the model does not know it does not hold against an agent. `episodes` may be told to cut nothing.
+    """
+    batch = len(episodes.obs_BO)
+    seeds = [fold(seed, i) for i in range(batch)]
+    episodes.rngs = [np.random.default_rng(s) for s in seeds]
+    episodes.reset(np.ones(batch, bool))
+    agent.reset(None, seeds)
+    moving_B, total_B, steps_B, cut_B = np.ones(batch, bool), np.zeros(batch), np.zeros(batch), np.zeros(batch, bool)
+    while moving_B.any():
+        goal = torch.from_numpy(episodes.goal_BG) if episodes.goal_BG.shape[1] else None
+        act_BA = agent.act(torch.from_numpy(episodes.obs_BO), goal).detach().cpu().numpy()
+        happened = episodes.step(act_BA, moving_B)
+        total_B += discount**steps_B * happened.reward
+        steps_B += moving_B
+        early_B = happened.truncated & (steps_B < episodes.config.max_episode_steps)
+        if (happened.why[early_B] == NOT_FINITE).any():
+            raise RuntimeError("the world model imagined numbers that are not finite; train it for longer")
+        cut_B |= early_B
+        moving_B = moving_B & ~(happened.terminated | happened.truncated)
+    weight = lambda steps: steps if discount == 1 else (1 - discount**steps) / (1 - discount)  # noqa: E731
+    whole = weight(np.full(batch, float(episodes.config.max_episode_steps)))
+    return np.where(cut_B, total_B * whole / weight(steps_B), total_B)
+
+
+def agreement(predicted: Sequence[np.ndarray], true: Sequence[np.ndarray], seed: int = 0,
+              draws: int = 2000) -> dict[str, Any]:
+    """Of P agents' returns, (N_p,) each: Spearman's rank correlation of the means, with a 95 % bootstrap interval over
+    episodes and agents, Pearson's, and the mean absolute error. Raises ValueError for fewer than three agents."""
+    from scipy.stats import pearsonr, spearmanr
+
+    if len(predicted) < 3 or len(predicted) != len(true):
+        raise ValueError(f"{len(predicted)} predicted and {len(true)} true returns were given; those of at least three "
+                         "agents are needed to compare their order")
+    mean = lambda returns: np.array([np.mean(r) for r in returns])  # noqa: E731
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(draws):
+        which = rng.integers(len(true), size=len(true))
+        drawn = [np.array([rng.choice(returns[p], len(returns[p])).mean() for p in which])
+                 for returns in (predicted, true)]
+        if len(set(which.tolist())) > 2:
+            found.append(spearmanr(*drawn).statistic)
+    low, high = np.nanquantile(found, [0.025, 0.975])
+    said, earned = mean(predicted), mean(true)
+    return {"spearman": float(spearmanr(said, earned).statistic), "spearman_ci95": [float(low), float(high)],
+            "pearson": float(pearsonr(said, earned).statistic),
+            "mean_absolute_error": float(np.abs(said - earned).mean())}

@@ -1,0 +1,117 @@
+"""`gentraj evaluate RUN --as world-model`: how far a world model can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from envs.imagined import ImaginedConfig, ImaginedEpisodes
+from envs.making import environment_factory
+from envs.off_policy import agreement, imagined_returns
+from envs.replay import entries
+from envs.rollout import rollout
+
+from .. import world_figures as figures
+from ..data import Windows
+from ..open_loop import OpenLoop
+from ..randomness import fold
+from ..runs import Run, load, read_data, split
+from ..trajectory import Batch, TrajectorySpec
+from .common import say
+
+HORIZON = 20  # steps of the open loop
+WINDOWS = 1000  # of held-out data
+DRAWS, SHOWN = 8, 6  # imagined trajectories, and entries of an observation, in the figure
+ENDLESS = ImaginedConfig(max_doubt=1e9, margin=1e9)  # a policy is not to be judged by where the model is sure
+
+
+def judge(run: Run, policies: Sequence[Path], folder: Path, *, episodes: int = 20, seed: int = 0) -> dict[str, Any]:
+    """What world.json holds; its figures lie in `folder`. Raises ValueError for a run that is no world model, fewer
+    than three policies (none is fine), and what reading the run's dataset raises."""
+    world, windows = run.world_model, held_out(run, seed)
+    loop = OpenLoop.of(world, windows, [fold(seed, i) for i in range(len(windows.x_BHD))])
+    groups = entries(run.data.env, run.data.obs_dim)
+    errors = {name: loop.errors(dims) for name, dims in groups.items()} | {"reward": loop.rewards()}
+    calibration = loop.calibration(world.facts.step_scale)
+    figures.plot_errors(errors, folder / "open-loop.png")
+    figures.plot_calibration(calibration["expected"], calibration["found"], folder / "calibration.png")
+    _draw_imagined(run, loop, windows, folder / "imagined.png", seed)
+    judged = {"step": run.step, "seed": seed, "windows": len(windows.x_BHD), "horizon": windows.x_BHD.shape[1] - 1, "open_loop": errors,
+              "calibration": calibration, "ends": loop.ends()}
+    if policies:
+        judged["policies"] = off_policy(run, policies, folder / "returns.png", episodes, seed)
+    return judged
+
+
+def held_out(run: Run, seed: int) -> Batch:
+    """Windows of `HORIZON` steps, or what is left of an episode, that the run was not trained on."""
+    unseen = split(run.config, read_data(run.config)[0])[1]
+    rows = 1 + min(HORIZON, int(unseen.lengths.max()))
+    windows = Windows(unseen, TrajectorySpec(run.data.obs_dim, run.data.act_dim, rows), run.config.context)
+    number = min(WINDOWS, len(windows))
+    return windows.gather(np.sort(np.random.default_rng(seed).choice(len(windows), number, replace=False)))
+
+
+def off_policy(run: Run, policies: Sequence[Path], path: Path, episodes: int, seed: int) -> dict[str, Any]:
+    """What policies earn in the model and in the environment, and how far their orders agree."""
+    if len(policies) < 3:
+        raise ValueError(f"--policies names {len(policies)} runs; at least three are needed to compare their order")
+    if run.data.env is None:
+        raise ValueError(f"{run.said}, whose data name no environment; train it with --env-id to compare returns")
+    factory, loaded = environment_factory(run.data.env), [load(policy, device=run.world_model.device)
+                                                          for policy in policies]
+    config = ImaginedConfig(factory.max_episode_steps, ENDLESS.max_doubt, ENDLESS.margin)
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for policy in loaded:
+        agent = policy.agent(run.action_space())
+        say(f"{policy.folder}: {episodes} episodes in the model and in {factory.env_id}")
+        imagined = imagined_returns(agent, ImaginedEpisodes(run.world_model, episodes, config), seed)
+        true = rollout(agent, factory, episodes, seed, obs_keys=policy.data.obs_keys, goal_dims=policy.data.goal_dims)
+        found[str(policy.folder)] = imagined, true.returns
+    agreed = agreement([pair[0] for pair in found.values()], [pair[1] for pair in found.values()], seed)
+    figures.plot_returns(found, path, f"Off-policy evaluation: rank correlation {agreed['spearman']:.2f}")
+    return {"returns": {name: {"imagined": list(map(float, i)), "true": list(map(float, t))}
+                        for name, (i, t) in found.items()}} | agreed
+
+
+def table(judged: dict[str, Any]) -> str:
+    """The judgement as text."""
+    at = [k for k in (1, 5, 10, HORIZON) if k <= judged["horizon"]]
+    lines = [f"{judged['windows']} held-out windows, step {judged['step']}: root mean square errors, environment units",
+             f"{'':34}" + "".join(f"{f'{k} steps':>12}" for k in at)]
+    for group, guesses in judged["open_loop"].items():
+        lines += [f"{group + ', ' + guess:34}" + "".join(f"{error_T[k - 1]:12.4g}" for k in at)
+                  for guess, error_T in guesses.items()]
+    ends, expected, found = judged["ends"], *(judged["calibration"][key][-1] for key in ("expected", "found"))
+    lines += [f"ends: {ends['ended']} of {ends['steps']} steps, {ends['said']} said, {ends['both']} of both",
+              f"error where it is least sure: {found:.3g}, expected {expected:.3g} (deviations of a step's change)"]
+    if (policies := judged.get("policies")) is not None:
+        low, high = policies["spearman_ci95"]
+        lines += [f"{len(policies['returns'])} policies: rank correlation {policies['spearman']:.2f} [{low:.2f}, "
+                  f"{high:.2f}], mean absolute error {policies['mean_absolute_error']:.4g}"]
+    return "\n".join(lines)
+
+
+def _draw_imagined(run: Run, loop: OpenLoop, windows: Batch, path: Path, seed: int) -> None:
+    """The window whose error is the median of those that are whole, or of all."""
+    wrong_B = ((loop.mean.obs_BTO - loop.obs_BTO) ** 2).mean(-1).mean(1)
+    whole_B = loop.real_BT.all(1)
+    order = wrong_B.argsort()
+    order = order[whole_B[order]] if whole_B.any() else order
+    i = int(order[len(order) // 2])
+    T = int(loop.real_BT[i].sum())
+    obs_BHO, act_BHA = run.world_model.spec.split(windows.x_BHD)
+    each = lambda x: x[i : i + 1].expand(DRAWS, *x.shape[1:])  # noqa: E731
+    goal_NG = None if windows.context_BC is None else each(windows.context_BC)
+    drawn = run.world_model.imagine(each(obs_BHO)[:, 0], each(act_BHA)[:, :T], goal_NG,
+                                    seeds=[fold(seed, n) for n in range(DRAWS)])
+    first_1O = loop.start_BO[i : i + 1]
+    dims = loop.obs_BTO.flatten(0, 1).std(0).argsort(descending=True)[:SHOWN].sort().values
+    with_first = lambda x_TO: torch.cat([first_1O, x_TO[:T]])[:, dims].numpy()  # noqa: E731
+    figures.plot_imagined(with_first(loop.obs_BTO[i]), with_first(loop.mean.obs_BTO[i]),
+                          np.stack([with_first(x) for x in drawn.obs_BTO.cpu()]), path,
+                          [f"observation[{o}]" for o in dims.tolist()])
