@@ -58,9 +58,9 @@ def agreement(predicted: Sequence[np.ndarray], true: Sequence[np.ndarray], seed:
         drawn = [np.array([rng.choice(returns[p], len(returns[p])).mean() for p in which])
                  for returns in (predicted, true)]
         if len(set(which.tolist())) > 2:
-            found.append(spearmanr(*drawn).statistic)
+            found.append(spearmanr(*drawn)[0])
     low, high = np.nanquantile(found, [0.025, 0.975])
     said, earned = mean(predicted), mean(true)
-    return {"spearman": float(spearmanr(said, earned).statistic), "spearman_ci95": [float(low), float(high)],
-            "pearson": float(pearsonr(said, earned).statistic),
+    return {"spearman": float(spearmanr(said, earned)[0]), "spearman_ci95": [float(low), float(high)],
+            "pearson": float(pearsonr(said, earned)[0]),
             "mean_absolute_error": float(np.abs(said - earned).mean())}

@@ -40,8 +40,8 @@ def judge(run: Run, policies: Sequence[Path], folder: Path, *, episodes: int = 2
     figures.plot_errors(errors, folder / "open-loop.png")
     figures.plot_calibration(calibration["expected"], calibration["found"], folder / "calibration.png")
     _draw_imagined(run, loop, windows, folder / "imagined.png", seed)
-    judged = {"step": run.step, "seed": seed, "windows": len(windows.x_BHD), "horizon": windows.x_BHD.shape[1] - 1, "open_loop": errors,
-              "calibration": calibration, "ends": loop.ends()}
+    judged = {"step": run.step, "seed": seed, "windows": len(windows.x_BHD), "horizon": windows.x_BHD.shape[1] - 1,
+              "open_loop": errors, "calibration": calibration, "ends": loop.ends()}
     if policies:
         judged["policies"] = off_policy(run, policies, folder / "returns.png", episodes, seed)
     return judged
