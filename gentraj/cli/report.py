@@ -26,6 +26,7 @@ from ..runs import Run, load
 from ..training_log import read_metrics
 from ..trajectory import Condition
 from .common import RunFolder, check_output, pick_device, say
+from .world import judge
 
 PAGE = "report.html"
 EPISODES = 6
@@ -60,6 +61,8 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     drawing = Drawing(run, out.parent / "figures", seed)
     scores, note = read_scores(run.folder, run.step, newest=run.step)
     pictures = [drawing.loss(), drawing.scores(scores, note)]
+    if run.config.MAIN == "world":
+        pictures += world_pictures(run, out.parent / "figures", seed)
     if run.config.MAIN == "model":  # what a policy's generator draws are actions, which lie in no plane
         pictures += [drawing.samples(), *drawing.denoising()]
     if run.data.env is not None:
@@ -68,6 +71,20 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
         if picture.image is None:
             say(f"{picture.title}: skipped, {picture.why_missing}")
     return write_report(out, f"gentraj: {run.folder.name}", _facts(run, scores), _tables(run, scores), pictures)
+
+
+def world_pictures(run: Run, folder: Path, seed: int) -> list[Picture]:
+    """How far a world model can be trusted, by data held out of its training, where they are still there."""
+    try:
+        judge(run, (), folder, seed=seed)
+    except (ValueError, OSError) as error:
+        return [Picture("Open loop", "", None, str(error))]
+    return [Picture("Open loop", "Root mean square error of held-out data: of the mean, of one draw, and of saying "
+                    "that nothing changes.", folder / "open-loop.png"),
+            Picture("Calibration", "The error that was expected of a step and the one that was found, in bins of "
+                    "equally many held-out steps.", folder / "calibration.png"),
+            Picture("True and imagined", "A held-out window of median error: by the same actions, what happened, what "
+                    "the model expects and eight draws.", folder / "imagined.png")]
 
 
 class Drawing:
