@@ -66,6 +66,11 @@ class ImaginedEpisodes:
             start = self.rngs[i].integers(len(self.starts_NO))
             self.obs_BO[i], self.goal_BG[i], self.elapsed_B[i] = self.starts_NO[start], self.goals_NG[start], 0
 
+    def place(self, obs_BO: np.ndarray, goal_BG: np.ndarray) -> None:
+        """Starts all episodes there; the goals have no columns without goals."""
+        self.obs_BO, self.goal_BG = np.array(obs_BO, np.float32), np.array(goal_BG, np.float32)
+        self.elapsed_B = np.zeros_like(self.elapsed_B)
+
     def step(self, act_BA: np.ndarray, moving_B: np.ndarray) -> Happened:
         """One step of the episodes where `moving_B` is true; the others stay as they are, and earn nothing.
 
@@ -81,20 +86,21 @@ class ImaginedEpisodes:
         finite_B = np.isfinite(next_BO).all(1) & np.isfinite(reward_B) & np.isfinite(end_B) & np.isfinite(doubt_B)
         self.obs_BO = np.where((moving_B & finite_B)[:, None], next_BO, self.obs_BO)
         terminated_B = moving_B & finite_B & (end_B > 0.5)
-        why_B = self._why(finite_B, doubt_B)
+        reward_B, cost_B = (np.where(moving_B & finite_B, x_B, 0) for x_B in (reward_B, doubt_B))
+        doubt_B = np.where(finite_B, doubt_B, np.inf)
+        why_B = self.distrust(doubt_B)
+        why_B[(why_B == "") & (self.elapsed_B >= self.config.max_episode_steps)] = TIME_LIMIT
         why_B[~moving_B | terminated_B] = ""
-        earned_B = np.where(moving_B & finite_B, reward_B - self.config.penalty * doubt_B, 0)
-        return Happened(earned_B, terminated_B, why_B != "", why_B, np.where(finite_B, doubt_B, np.inf))
+        return Happened(reward_B - self.config.penalty * cost_B, terminated_B, why_B != "", why_B, doubt_B)
+
+    def distrust(self, doubt_B: np.ndarray) -> np.ndarray:
+        """(B,) the first reason not to believe in `obs_BO`, with so much doubt of it; "" where there is none."""
+        outside_B = ((self.obs_BO < self.low_O) | (self.obs_BO > self.high_O)).any(1)
+        reasons = {NOT_FINITE: ~np.isfinite(doubt_B), BOUNDS: outside_B, DOUBT: doubt_B > self.most_doubt}
+        return np.select(list(reasons.values()), list(reasons), default="").astype(object)
 
     def _imagine(self, act_BA: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, ...]:
         goal = torch.from_numpy(self.goal_BG) if self.world.facts.goal_dim else None
         made = self.world.imagine(torch.from_numpy(self.obs_BO), torch.from_numpy(act_BA)[:, None], goal, seeds=seeds,
                                   temperature=self.config.temperature)
         return tuple(x[:, 0].cpu().numpy() for x in made)
-
-    def _why(self, finite_B: np.ndarray, doubt_B: np.ndarray) -> np.ndarray:
-        """(B,) the first reason that holds."""
-        outside_B = ((self.obs_BO < self.low_O) | (self.obs_BO > self.high_O)).any(1)
-        reasons = {NOT_FINITE: ~finite_B, BOUNDS: outside_B, DOUBT: doubt_B > self.most_doubt,
-                   TIME_LIMIT: self.elapsed_B >= self.config.max_episode_steps}
-        return np.select(list(reasons.values()), list(reasons), default="").astype(object)

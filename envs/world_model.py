@@ -122,11 +122,11 @@ def observation_space(world: WorldModel, goal_dims: Sequence[int]) -> Space[Any]
 
 
 def observation(episodes: ImaginedEpisodes, goal_dims: Sequence[int]) -> Any:
-    """(B, ...) as the real environment shows it."""
+    """(B, ...) as the real environment shows it, to be kept or written into."""
     if not episodes.goal_BG.shape[1]:
-        return episodes.obs_BO
-    return {"observation": episodes.obs_BO, "achieved_goal": episodes.obs_BO[:, list(goal_dims)],
-            "desired_goal": episodes.goal_BG}
+        return episodes.obs_BO.copy()
+    return {"observation": episodes.obs_BO.copy(), "achieved_goal": episodes.obs_BO[:, list(goal_dims)],
+            "desired_goal": episodes.goal_BG.copy()}
 
 
 def _render_mode(mode: str | None, metadata: dict[str, Any]) -> str | None:

@@ -23,11 +23,11 @@ class Calibration(NamedTuple):
 
     @classmethod
     def fit(cls, doubt_M: Tensor, error_M: Tensor) -> Calibration:
-        """By bins of equally many; a smaller doubt never means a larger error."""
-        order_M = doubt_M.argsort()
-        parts = [part for part in order_M.tensor_split(BINS) if len(part)]
-        doubt_N = torch.stack([doubt_M[part].mean() for part in parts])
-        error_N = torch.stack([(error_M[part] ** 2).mean().sqrt() for part in parts])
+        """By bins of equally many, or more where doubts are equal; a smaller doubt never means a larger error."""
+        edges_N = torch.unique(doubt_M.sort().values[:: -(-len(doubt_M) // BINS)])
+        bin_M = torch.searchsorted(edges_N, doubt_M.contiguous(), right=True) - 1
+        doubt_N = torch.stack([doubt_M[bin_M == n].mean() for n in range(len(edges_N))])
+        error_N = torch.stack([(error_M[bin_M == n] ** 2).mean().sqrt() for n in range(len(edges_N))])
         return cls(doubt_N, torch.cummax(error_N, 0).values)
 
     @property
@@ -45,4 +45,5 @@ class Calibration(NamedTuple):
         right = right.clamp(max=len(doubt_N) - 1)
         share = ((doubt - doubt_N[left]) / (doubt_N[right] - doubt_N[left]).clamp(min=1e-12)).clamp(0, 1)
         inside = torch.lerp(error_N[left], error_N[right], share)
-        return torch.where(doubt > doubt_N[-1], error_N[-1] * doubt / doubt_N[-1].clamp(min=1e-12), inside)
+        times = (doubt / doubt_N[-1].clamp(min=1e-12)).clamp(min=1)
+        return torch.where(doubt > doubt_N[-1], error_N[-1] * times, inside)

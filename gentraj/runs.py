@@ -87,7 +87,6 @@ class Run:
         """Its doubt calibrated by data that it was not trained on. Raises ValueError for another run."""
         if not isinstance(self.main, WorldModel):
             raise ValueError(f"{self.said} and no world model; train one with gentraj train world-model")
-        self.main.calibrate(self.reference)
         return self.main
 
     def save_pretrained(self, folder: Path | str) -> Path:
@@ -196,6 +195,8 @@ def load(folder: Path | str, *, step: int | None = None, device: torch.device | 
         restore_module(part, saved.parts.get(name, {}), name)
         part.to(device).eval()
     reference = read_reference(folder / REFERENCE, file.reference_sha256)
+    if isinstance(world := parts[config.MAIN], WorldModel):
+        world.calibrate(reference.to(world.device))
     return Run(folder, config, data, parts, reference.to(device) if device else reference, saved.step)
 
 

@@ -207,6 +207,8 @@ class WorldModel(nn.Module):
         actions or goals of another shape.
         """
         self._check(obs_BO, act_BTA, goal_BG)
+        if len(seeds) != len(obs_BO):
+            raise ValueError(f"{len(seeds)} seeds were given for {len(obs_BO)} observations; give one each")
         number, obs_RO, act_RTA = len(obs_BO), padded(obs_BO.to(self.device)), padded(act_BTA.to(self.device))
         goal_RG, parts = None if goal_BG is None else padded(goal_BG.to(self.device)), []
         seeds = [*seeds, *[0] * padding(number)]
@@ -228,7 +230,7 @@ class WorldModel(nn.Module):
         next_RKO, reward_RK = self.facts.unscaled(obs_RO, happened_RKY)
         apart_ERK = ((mean_ERKY - mean_RKY)[..., :-1] ** 2).mean(-1)
         doubt_RK = self.calibration(apart_ERK.mean(0).sqrt())
-        end_RK = self._end_logit(next_RKO, known_RKX).sigmoid()
+        end_RK = 1 / (1 + (-self._end_logit(next_RKO, known_RKX)).exp())
         return Imagined(*(x[:, :J] for x in (next_RKO, reward_RK, end_RK, doubt_RK)))
 
     def _draw(self, known_RKX: Tensor, seeds: Sequence[int], temperature: float) -> Tensor:
@@ -261,13 +263,13 @@ class WorldModel(nn.Module):
         self.calibration = Calibration.fit(made.doubt_BT[real_BK], (wrong_BKO**2).mean(-1).sqrt()[real_BK])
 
     def _check(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Tensor | None) -> None:
-        expected = ("observations", obs_BO, self.spec.obs_dim), ("actions", act_BTA, self.spec.act_dim)
-        for name, given, width in expected:
-            if given.shape[-1] != width or len(given) != len(obs_BO):
-                raise ValueError(f"{name} of shape {tuple(given.shape)} were given; {len(obs_BO)} rows of width "
-                                 f"{width} are expected")
-        if (width := 0 if goal_BG is None else goal_BG.shape[-1]) != self.facts.goal_dim:
-            raise ValueError(f"goals of width {width} were given; {self.facts.goal_dim} is expected")
+        B, T = len(obs_BO), max(act_BTA.shape[1], 1) if act_BTA.ndim > 1 else 1
+        goal_BG = obs_BO.new_zeros(B, 0) if goal_BG is None else goal_BG
+        expected = {"observations": (obs_BO, (B, self.spec.obs_dim)), "actions": (act_BTA, (B, T, self.spec.act_dim)),
+                    "goals": (goal_BG, (B, self.facts.goal_dim))}
+        for name, (given, shape) in expected.items():
+            if given.shape != shape:
+                raise ValueError(f"{name} of shape {tuple(given.shape)} were given; {shape} is expected")
 
 
 def _mixture(mean_EBKY: Tensor, spread_EBKY: Tensor) -> tuple[Tensor, Tensor]:

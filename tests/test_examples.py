@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import json
 from pathlib import Path
 
@@ -43,3 +44,18 @@ def test_adding_a_policy_takes_sixty_lines() -> None:
 def test_planning_in_an_environment_of_ones_own(example, capsys: pytest.CaptureFixture) -> None:
     assert example.main("run", 4, 1).read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out.startswith("the data earn -4")
+
+
+@pytest.mark.parametrize("example", ["mpc_in_a_world_model"], indirect=True)
+def test_trying_actions_in_a_world_model_holds_a_pole(example, capsys: pytest.CaptureFixture) -> None:
+    scores = example.demo("run", "300", "2")
+    assert scores["return_mean"] > 3 * scores["random"]["return_mean"]
+    assert f"MPC earns {scores['return_mean']:.1f}, random actions" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(importlib.util.find_spec("stable_baselines3") is None, reason="needs stable-baselines3")
+@pytest.mark.parametrize("example", ["train_in_a_world_model"], indirect=True)
+def test_what_is_trained_in_a_world_model_holds_a_pole(example, capsys: pytest.CaptureFixture) -> None:
+    earned, behaviour = example.demo("run", "300")
+    assert earned > 2 * behaviour
+    assert f"the data's behaviour {behaviour:.1f}" in capsys.readouterr().out

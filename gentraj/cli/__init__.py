@@ -21,6 +21,7 @@ Generative models of trajectories for control.
   gentraj train PRESET [--run-dir DIR]         train a planner or a policy; --resume DIR goes on
   gentraj finetune RUN --run-dir DIR           a policy goes on learning in its environment
   gentraj sample RUN --out FILE                trajectories of a planner's model, actions of a policy's
+  gentraj augment DATASET --model RUN          the dataset, and what a world model imagines from there
   gentraj evaluate RUN                         the closed-loop score in the run's environment
   gentraj measure RUN [--dataset ID]           how good its trajectories are, beside data
   gentraj report RUN                           figures and one self-contained page
@@ -94,8 +95,22 @@ def _fail(code: int, message: str) -> int:
 
 
 def _commands() -> dict[str, Callable[[list[str]], None]]:
-    from . import ablate, compare, data, demo, evaluate, export, finetune, measure, report, reproduce, sample, train
+    from . import (
+        ablate,
+        augment,
+        compare,
+        data,
+        demo,
+        evaluate,
+        export,
+        finetune,
+        measure,
+        report,
+        reproduce,
+        sample,
+        train,
+    )
 
     return {"demo": demo.main, "data": data.main, "train": train.main, "finetune": finetune.main, "sample": sample.main,
-            "evaluate": evaluate.main, "export": export.main, "measure": measure.main, "report": report.main,
-            "compare": compare.main, "ablate": ablate.main, "reproduce": reproduce.main}
+            "augment": augment.main, "evaluate": evaluate.main, "export": export.main, "measure": measure.main,
+            "report": report.main, "compare": compare.main, "ablate": ablate.main, "reproduce": reproduce.main}

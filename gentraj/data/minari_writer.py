@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,15 @@ from .validation import DataError
 
 
 def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: Any = None, overwrite: bool = False,
-                algorithm: str = "unknown", author: str = "unknown", code: str = "") -> Path:
+                algorithm: str = "unknown", author: str = "unknown", code: str = "",
+                provenance: Mapping[str, Any] | None = None) -> Path:
     """Writes the dataset into Minari's local folder and returns its folder there.
 
     Goal-conditioned episodes (`obs_keys` and extras["goal"]) are written as the dict observations that they came from.
     `env` is a Gymnasium environment, whose spaces and spec are recorded; without it the spec is `episodes.env`, and the
     spaces are those of that environment where it is registered, else unbounded. `algorithm`, `author` and `code` (a
-    link) are for the reader. Raises `DataError` for a malformed or taken id (`overwrite` replaces what is there).
+    link) are for the reader, as is `provenance`, kept as JSON in the metadata. Raises `DataError` for a malformed or
+    taken id (`overwrite` replaces what is there).
     """
     final = check_new_id(dataset_id, overwrite=overwrite)
     temporary, replaced = (final.with_name(f"tmp-{os.getpid()}-{what}{final.name}") for what in ("", "old-"))
@@ -36,7 +38,7 @@ def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: A
     try:
         # An id may not start with a dot, so this one is seen by a `minari list` of that moment.
         _write(episodes, dataset_id.removesuffix(final.name) + temporary.name, env, about)
-        _finish(temporary / "data", dataset_id, episodes, env)
+        _finish(temporary / "data", dataset_id, episodes, env, provenance)
         if final.exists():
             final.replace(replaced)
         temporary.replace(final)
@@ -145,7 +147,7 @@ def _environment(episodes: Episodes, env: Any) -> Iterator[Any]:
             Path(model).unlink(missing_ok=True)
 
 
-def _finish(folder: Path, dataset_id: str, episodes: Episodes, env: Any) -> None:
+def _finish(folder: Path, dataset_id: str, episodes: Episodes, env: Any, provenance: Mapping[str, Any] | None) -> None:
     """The final id, the environment and what `read_minari` would have to guess; then everything onto the disk."""
     path = folder / "metadata.json"
     metadata = json.loads(path.read_text())
@@ -153,7 +155,7 @@ def _finish(folder: Path, dataset_id: str, episodes: Episodes, env: Any) -> None
     spec = episodes.env if env is None or env.spec is None else env.spec.to_json()
     metadata |= {"dataset_id": dataset_id, "gentraj": {
         "extras": extras, "goal_dims": list(map(int, episodes.goal_dims)), "obs_keys": list(episodes.obs_keys),
-        "sha256": episodes_hash(episodes)}}
+        "sha256": episodes_hash(episodes)} | ({"provenance": dict(provenance)} if provenance else {})}
     metadata |= {"env_spec": spec} if spec else {}
     path.write_text(json.dumps(metadata))
     for file in folder.iterdir():

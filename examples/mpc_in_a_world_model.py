@@ -1,0 +1,45 @@
+"""Model-predictive control: each action is the best of many sequences that are tried in a world model.
+
+    python examples/mpc_in_a_world_model.py RUN [EPISODES]    # RUN: gentraj train world-ensemble --dataset ...
+    python examples/mpc_in_a_world_model.py demo              # learnt of random actions in InvertedPendulum
+"""
+
+import sys
+from dataclasses import replace
+
+import gentraj
+from agents.imagination import Imagination
+from agents.mpc import MPC, MPCConfig
+from envs.baselines import RandomAgent
+from envs.evaluation import EvaluationConfig, evaluate
+from envs.making import environment_factory
+from envs.rollout import rollout
+from gentraj.data import save_npz
+
+
+def learn_of_random_actions(folder, steps):
+    """A world model's run; random actions let the pole fall in 5 steps of the 100."""
+    agent, factory = RandomAgent([-3.0], [3.0]), environment_factory("InvertedPendulum-v5", {"max_episode_steps": 100})
+    data = save_npz(rollout(agent, factory, 300, record=True, progress=False).recorded, f"{folder}-data.npz")
+    usual = gentraj.PRESETS["world-ensemble"]
+    config = replace(usual, dataset=str(data), world=replace(usual.world, width=64),
+                     training=replace(usual.training, steps=int(steps)))
+    return gentraj.train(config, folder)
+
+
+def main(folder, episodes=5):
+    run = gentraj.load(folder)
+    space, data = run.action_space(), run.data
+    agent = MPC(Imagination(run.world_model), MPCConfig(horizon=16, samples=64), space.low, space.high)
+    scores, _ = evaluate(agent, data.env, EvaluationConfig(episodes=int(episodes)), obs_keys=data.obs_keys,
+                         goal_dims=data.goal_dims)
+    print(f"MPC earns {scores['return_mean']:.1f}, random actions {scores['random']['return_mean']:.1f}")
+    return scores
+
+
+def demo(folder="runs/pendulum", steps="300", episodes="5"):
+    return main(learn_of_random_actions(folder, steps).folder, episodes)
+
+
+if __name__ == "__main__":
+    demo(*sys.argv[2:]) if sys.argv[1:2] == ["demo"] else main(*sys.argv[1:])

@@ -1,0 +1,202 @@
+"""`gentraj augment`."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import numpy as np
+import torch
+import tyro
+from gymnasium.spaces import Box
+from torch import Tensor
+
+from agents.policy import Policy
+from envs import branches
+from envs.branches import Draw, Starts
+from envs.imagined import ImaginedConfig
+from envs.recipes import make_missing
+
+from ..conditioning import KINDS
+from ..config import require
+from ..data import Episodes, concatenate, episodes_hash, load_episodes, save_minari
+from ..data.minari_writer import check_new_id
+from ..networks.rows import padded
+from ..randomness import fold
+from ..runs import CONFIG, Run, RunConfig, load
+from ..trajectory import Agent, Condition, Guide
+from .common import pick_device, say
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Make a Minari dataset of another one and of what a world model imagines from there: short branches, cut before
+    the first step that the model is not sure of. Without --policy and --trajectories their actions are the data's,
+    with noise.
+
+    Examples: gentraj augment D4RL/hopper/medium-v2 --model runs/world --steps 100000 --out mine/hopper-v0;
+    gentraj augment hopper.hdf5 --model runs/world --policy runs/td3bc --steps 100000 --out mine/hopper-v1
+    """
+
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    """A Minari id, a D4RL id, or a file; '+' joins several."""
+    model: Path
+    """The run of a world model."""
+    steps: int
+    """Imagined steps to keep, about."""
+    out: str
+    """The new dataset's id, namespace/name-vN."""
+    only_imagined: bool = False
+    """Leave the original episodes out."""
+    branch: int = 5
+    """Steps of a branch, at most."""
+    noise: float = 0.1
+    """Of the data's actions, in half ranges of the action."""
+    policy: Path | None = None
+    """The run of a policy that acts in the imagined states; with --trajectories, whose actions they are tilted to."""
+    trajectories: Path | None = None
+    """The run of a planner whose model draws where branches start and what they do: observations and actions, one
+    environment step a row (train it with --joint --stride 1 --model.mix.start 0.5)."""
+    tilt: float = 5.0
+    """How much trajectories are tilted to the policy: 5 as if it acted with normal noise of 0.3 half ranges."""
+    trust: float = 1.0
+    """Doubt at which a branch is cut, in units of the largest error that held-out data had on average where the model
+    was least sure."""
+    seed: int = 0
+    device: str | None = None
+
+
+def main(argv: list[str]) -> None:
+    args = tyro.cli(Augment, args=argv, prog="gentraj augment")
+    require(args, steps=(1, math.inf), branch=(1, 1e6), noise=(0, 1e6), tilt=(0, 1e6), trust=(0, 1e9))
+    print(augment(args))
+
+
+def augment(args: Augment, *, progress: bool = True) -> Path:
+    """Makes the dataset; returns its folder. Raises ValueError for runs and data that do not fit each other."""
+    check_new_id(args.out)  # before the work, as all that follows
+    device = pick_device(args.device)
+    world = load(args.model, device=device)
+    policy, planner = (None if folder is None else load(folder, device=device)
+                       for folder in (args.policy, args.trajectories))
+    model = world.world_model
+    data = concatenate([load_episodes(make_missing(name)) for name in args.dataset.split("+")])
+    check_fit(data, world, policy, planner)
+    draw, agent = source(args, data, policy, planner)
+    config = ImaginedConfig(max_episode_steps=args.branch, max_doubt=args.trust)
+    made = branches.imagine(model, draw, args.steps, config, args.seed, agent, progress=progress)
+    imagined, counts = made.episodes(data), made.counts()
+    settings = {key: getattr(args, key) for key in ("only_imagined", "branch", "noise", "tilt", "trust")}
+    provenance = {"dataset": args.dataset, "sha256": episodes_hash(data), "model": _about(world),
+                  "policy": _about(policy), "trajectories": _about(planner), "seed": args.seed, "settings": settings,
+                  "imagined": counts}
+    whole = imagined if args.only_imagined else concatenate([data, imagined])
+    told = f"{'' if args.only_imagined else f'{args.dataset} and '}{counts['steps']} steps imagined by {args.model}"
+    folder = save_minari(whole, args.out, description=told, algorithm="gentraj augment", provenance=provenance)
+    say(_said(args, data, counts))
+    return folder
+
+
+def check_fit(data: Episodes, world: Run, policy: Run | None, planner: Run | None) -> None:
+    """Raises ValueError unless all are of the widths of the data, and each is what it has to be."""
+    goal_dim = data.extras["goal"].shape[1] if "goal" in data.extras else 0
+    widths = {"observations": data.obs_dim, "actions": data.act_dim, "goals": goal_dim}
+    if policy is not None and not isinstance(policy.main, Policy):
+        raise ValueError(f"{policy.said}; --policy is the run of a policy")
+    if planner is not None:
+        _check_planner(planner)
+    for run in (world, policy, planner):
+        if run is None:
+            continue
+        own = {"observations": run.data.obs_dim, "actions": run.data.act_dim, "goals": run.data.context_dim}
+        told = {"goals"} if run is world or (run is policy and run.data.context_dim) else set()
+        for key in ("observations", "actions", *told):
+            if own[key] != widths[key]:
+                raise ValueError(f"{run.folder} was trained on {key} of width {own[key]}, but those of {data.name} "
+                                 f"have {widths[key]}; take data of the run's environment")
+
+
+def _check_planner(planner: Run) -> None:
+    if not isinstance(planner.config, RunConfig):
+        raise ValueError(f"{planner.said}; --trajectories is the run of a planner")
+    spec, mix = planner.model.spec, planner.config.model.mix
+    if not spec.act_dim or set(spec.gaps) != {1}:
+        raise ValueError(f"{planner.folder}: its trajectories have {spec.act_dim} numbers of an action in a row, and "
+                         f"rows {spec.spacing} steps apart; train one with --joint --stride 1")
+    if always := [kind for kind in KINDS if kind != "start" and getattr(mix, kind) == 1]:
+        raise ValueError(f"{planner.folder}: its model never drew a trajectory without being told of it: "
+                         f"{', '.join(always)}; train one with --model.mix.{always[0]} 0.5")
+
+
+def source(args: Augment, data: Episodes, policy: Run | None, planner: Run | None) -> tuple[Draw, Agent | None]:
+    """Where branches start, and who acts if that does not say it."""
+    low_A, high_A = data.act.min(0), data.act.max(0)
+    if planner is not None:
+        half_A = np.where(high_A > low_A, (high_A - low_A) / 2, 1)
+        guide = None if policy is None else tilt(planner, policy, half_A, args.tilt)
+        return from_samples(planner, data, args.branch, guide), None
+    if policy is not None:
+        return branches.from_data(data, args.branch, None), policy.agent(Box(low_A, high_A))
+    return branches.from_data(data, args.branch, args.noise), None
+
+
+def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None) -> Draw:
+    """Starts and actions of the planner's trajectories (SynthER: Lu et al. 2023), with goals of the data. A model that
+    was always told where it starts is told observations of the data."""
+    model, spec, elsewhere = planner.model, planner.model.spec, branches.from_data(data, length, None)
+    told, limit = cast(RunConfig, planner.config).model.mix.start == 1, min(length, spec.horizon)
+
+    def draw(seeds: Sequence[int]) -> Starts:
+        there = elsewhere(seeds)
+        known = Condition.unknown(spec, len(seeds), device=model.device)
+        if told:
+            known = known.with_obs(0, torch.from_numpy(there.obs_BO))
+        x_BHD = model.sample(known, guide=guide, seed=[fold(seed, 3) for seed in seeds],
+                             steps=planner.planning.steps)[:, 0]
+        obs_BHO, act_BHA = (x.cpu().numpy() for x in spec.split(x_BHD))
+        act_BKA = np.clip(act_BHA[:, :limit], data.act.min(0), data.act.max(0))
+        return Starts(obs_BHO[:, 0], there.goal_BG, np.full(len(seeds), limit), act_BKA)
+
+    return draw
+
+
+def tilt(planner: Run, run: Run, half_A: np.ndarray, weight: float) -> Guide:
+    """An energy that prefers the policy's actions at the trajectory's observations (policy-guided diffusion: Jackson et
+    al. 2024): minus their squared distance, in half ranges. Actions alone have a gradient.
+
+    Raises ValueError for a policy that is told a goal: trajectories have none.
+    """
+    policy, spec = cast(Policy, run.main), planner.model.spec
+    if policy.context is not None:
+        raise ValueError(f"{run.said} and is told goals, which trajectories have not; leave --policy or --trajectories "
+                         "out")
+    half = torch.from_numpy(half_A).float().to(policy.device)
+
+    def energy(x_RHD: Tensor) -> Tensor:
+        obs_RHO, act_RHA = spec.split(x_RHD)
+        with torch.no_grad():
+            state = padded(policy.state(obs_RHO.detach().flatten(0, 1), None))
+            wanted = policy.act_scale.unnormalize(policy.decide(state, [0] * len(state))[:, 0])  # always the same noise
+        wanted_RHA = wanted[: act_RHA.shape[0] * act_RHA.shape[1]].view_as(act_RHA)
+        return -weight * (((act_RHA - wanted_RHA) / half) ** 2).sum((1, 2))
+
+    return energy
+
+
+def _about(run: Run | None) -> dict[str, Any] | None:
+    if run is None:
+        return None
+    config = hashlib.sha256((run.folder / CONFIG).read_bytes()).hexdigest()
+    return {"run": str(run.folder), "kind": run.config.kind, "step": run.step, "config_sha256": config}
+
+
+def _said(args: Augment, data: Episodes, counts: dict[str, Any]) -> str:
+    cut = ", ".join(f"{why} {n['branches']}" for why, n in counts["dropped"].items()) or "none"
+    lost = [] if args.only_imagined else [key for key in data.extras if key != "goal"]
+    left_out = f"; left out of the original, as they cannot be imagined: {', '.join(lost)}" if lost else ""
+    return (f"{args.out}: {counts['steps']} imagined steps of {counts['branches kept']} branches; of "
+            f"{counts['branches']} branches were cut: {cut}{left_out}")

@@ -1,0 +1,152 @@
+"""Vector environments behind stable-baselines3's interface: as its own DummyVecEnv, and what trains inside."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from envs.imagined import ImaginedConfig
+from envs.world_model import WorldModelVectorEnv
+from gentraj.data import ContextConfig, Episodes
+from gentraj.world_facts import WorldFacts
+from gentraj.world_model import WorldModel, WorldModelConfig
+
+stable_baselines3 = pytest.importorskip("stable_baselines3")
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor  # noqa: E402
+
+from envs.sb3_vector import SB3Vector  # noqa: E402
+
+SPACE = Box(-1, 1, (1,), np.float32)
+
+
+def imagined(num_envs: int = 3, goals: bool = False, **settings: Any) -> WorldModelVectorEnv:
+    """Of an untrained world model."""
+    rng, end = np.random.default_rng(0), np.ones(50, bool)
+    extras = {"goal": rng.normal(size=(100, 1))} if goals else {}
+    data = Episodes(rng.normal(size=(100, 3)), rng.uniform(-1, 1, (50, 1)), np.zeros(50), end, ~end, np.ones(50, int),
+                    extras=extras)
+    facts = WorldFacts.fit(data, ContextConfig(("goal",) if goals else ()), 1)
+    torch.manual_seed(0)
+    world = WorldModel(3, 1, WorldModelConfig(None, members=2, width=8, depth=1), facts)
+    return WorldModelVectorEnv(world, SPACE, num_envs, ImaginedConfig(**settings), goal_dims=(0,) if goals else ())
+
+
+class Told(gymnasium.Wrapper):
+    """Says something in its info now and then."""
+
+    def reset(self, **kwargs):
+        obs, _ = self.env.reset(**kwargs)
+        return obs, {"length": self.env.length}
+
+    def step(self, action):
+        *happened, info = self.env.step(action)
+        told = {"third": self.env.count, "of": {"length": self.env.length}} if self.env.count % 3 == 0 else {}
+        return *happened, info | told
+
+
+def same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    return ours.keys() == theirs.keys() and all(np.array_equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
+def test_it_is_as_stable_baselines_own(counter, mode: AutoresetMode) -> None:
+    make = [lambda: Told(counter())] * 4
+    ours, theirs = SB3Vector(SyncVectorEnv(make, autoreset_mode=mode)), DummyVecEnv(make)
+    assert ours.seed(5) == theirs.seed(5) == [5, 6, 7, 8]
+    assert (ours.reset() == theirs.reset()).all() and ours.reset_infos == theirs.reset_infos
+    rng, ended, kinds = np.random.default_rng(0), 0, set()
+    for _ in range(40):
+        act = rng.uniform(-1, 1, (4, 1)).astype(np.float32)
+        (obs, reward, done, infos), expected = ours.step(act), theirs.step(act)
+        assert (obs == expected[0]).all() and (reward == expected[1]).all() and (done == expected[2]).all()
+        assert reward.dtype == np.float32 and done.dtype == bool
+        assert all(map(same, infos, expected[3])) and all(map(same, ours.reset_infos, theirs.reset_infos))
+        ended += done.sum()
+        kinds |= {infos[i]["TimeLimit.truncated"] for i in np.flatnonzero(done)}
+        assert (obs[done, 0] == 0).all()
+    assert ended > 15 and kinds == {True, False}
+    ours.close()
+
+
+def test_last_observations_are_not_overwritten(counter) -> None:
+    envs, kept = SB3Vector(SyncVectorEnv([counter] * 2, copy=False)), []
+    envs.seed(0)
+    envs.reset()
+    for _ in range(20):
+        infos = envs.step(np.zeros((2, 1), np.float32))[3]
+        kept += [info["terminal_observation"] for info in infos if "terminal_observation" in info]
+    assert len(kept) > 3 and all(count == length for count, length in kept)
+
+
+def test_an_environment_that_starts_anew_by_itself_is_refused(counter) -> None:
+    with pytest.raises(ValueError, match="make it with autoreset_mode NEXT_STEP or DISABLED"):
+        SB3Vector(SyncVectorEnv([counter], autoreset_mode=AutoresetMode.SAME_STEP))
+
+
+@pytest.mark.parametrize("goals", [False, True])
+def test_a_world_models_episodes_end_and_begin_in_one_step(goals: bool) -> None:
+    envs = SB3Vector(imagined(goals=goals, max_episode_steps=4, max_doubt=1e9, margin=1e9))
+    inner: Any = envs.envs
+    starts = inner.episodes.starts_NO
+    flat = lambda obs: obs["observation"] if goals else obs  # noqa: E731
+    envs.seed(0)
+    before = flat(envs.reset())
+    for t in range(1, 13):
+        obs, _, done, infos = envs.step(np.zeros((3, 1), np.float32))
+        is_start = (flat(obs)[:, None] == starts).all(-1).any(1)
+        assert (is_start == done).all() and not inner.ended_B.any()
+        for i in range(3):
+            ended_for_good = done[i] and not infos[i]["TimeLimit.truncated"]
+            assert ("truncated_by" in infos[i]) == (done[i] and not ended_for_good) and infos[i]["doubt"] >= 0
+            assert ("terminal_observation" in infos[i]) == done[i]
+            if done[i]:
+                last = infos[i]["terminal_observation"]
+                assert not goals or last.keys() == obs.keys()
+                assert flat(last).shape == (3,) and (flat(last) != flat(obs)[i]).any()
+        assert t % 4 or done.any()
+    assert flat(obs).shape == before.shape
+
+
+def test_the_same_seed_gives_the_same_episodes_and_another_others() -> None:
+    def play(seed: int) -> np.ndarray:
+        envs = SB3Vector(imagined(max_episode_steps=3))
+        envs.seed(seed)
+        steps = [envs.reset(), *(envs.step(np.full((3, 1), 0.5, np.float32))[0] for _ in range(8))]
+        again = envs.reset()  # a seed is used once
+        assert (again != steps[0]).any()
+        return np.stack(steps)
+
+    assert (play(0) == play(0)).all() and (play(0) != play(3)).any()
+    assert (play(0)[0, 1:] == play(1)[0, :2]).all()  # environment i has seed + i
+
+
+def test_pictures_and_attributes_are_those_of_all() -> None:
+    envs = SB3Vector(imagined())
+    assert envs.get_attr("num_envs") == [3, 3, 3] and envs.get_attr("num_envs", [0, 2]) == [3, 3]
+    assert not envs.has_attr("nothing") and envs.env_is_wrapped(gymnasium.Wrapper) == [False] * 3
+    assert list(envs.get_images()) == [None] * 3 and envs.env_method("render", indices=1) == [None]
+
+
+@pytest.mark.parametrize(("name", "goals"), [("PPO", False), ("PPO", True), ("SAC", True), ("TD3", False)])
+def test_stable_baselines_learns_inside(name: str, goals: bool) -> None:
+    envs = VecMonitor(SB3Vector(imagined(4, goals, max_episode_steps=5)))
+    settings: dict[str, Any] = {"n_steps": 32, "batch_size": 64} if name == "PPO" else {"learning_starts": 64}
+    model = getattr(stable_baselines3, name)("MultiInputPolicy" if goals else "MlpPolicy", envs, seed=0, device="cpu",
+                                             policy_kwargs={"net_arch": [16]}, **settings)
+    model.learn(256 if name == "PPO" else 128)
+    assert model.num_timesteps >= 128 and all(1 <= info["l"] <= 5 for info in model.ep_info_buffer)
+    assert envs.action_space.contains(model.predict(envs.reset())[0][0])
+
+
+def test_without_stable_baselines_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "envs.sb3_vector")
+    monkeypatch.setitem(sys.modules, "stable_baselines3.common.vec_env", None)
+    with pytest.raises(ImportError, match=r"pip install 'gentraj\[sb3\]'"):
+        import envs.sb3_vector  # noqa: F401
