@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
-from gentraj.config import require
+from gentraj.config import require, require_choice
 from gentraj.world_model import WorldModel
 
 TIME_LIMIT, DOUBT, BOUNDS, NOT_FINITE = "time limit", "uncertainty", "left the data's bounds", "not finite"
@@ -26,10 +26,18 @@ class ImaginedConfig:
     """What is taken off a reward for each unit of doubt (MOPO: Yu et al. 2020)."""
     temperature: float = 1.0
     """Of the model's noise; 0 is deterministic."""
+    starts: Literal["episodes", "anywhere"] = "episodes"
+    """Where an episode starts: where one of the data did, or anywhere in the data."""
+    unknown: Literal["cut", "end"] = "cut"
+    """What becomes of an episode where the model is not to be believed: it is cut, and who learns in it may hope for
+    what would have followed, or it ends for good (MOReL: Kidambi et al. 2020)."""
+    cost: float = 0.0
+    """What is taken off the reward there: where rewards are negative an end is a way out."""
 
     def __post_init__(self) -> None:
+        require_choice(self, starts=("episodes", "anywhere"), unknown=("cut", "end"))
         require(self, max_episode_steps=(1, 1e9), max_doubt=(0, 1e9), margin=(0, 1e9), penalty=(0, 1e9),
-                temperature=(0, 1e3))
+                temperature=(0, 1e3), cost=(0, 1e9))
 
 
 class Happened(NamedTuple):
@@ -39,7 +47,7 @@ class Happened(NamedTuple):
     terminated: np.ndarray
     truncated: np.ndarray
     why: np.ndarray
-    """Why an episode was cut, "" where it was not."""
+    """Why an episode was cut, or ended where the model is not to be believed; "" where neither."""
     doubt: np.ndarray
 
 
@@ -52,7 +60,8 @@ class ImaginedEpisodes:
         self.world, self.config, facts = world, config, world.facts
         span_O = config.margin * (facts.high_O - facts.low_O)
         self.low_O, self.high_O = (facts.low_O - span_O).cpu().numpy(), (facts.high_O + span_O).cpu().numpy()
-        self.starts_NO, self.goals_NG = facts.starts_NO.cpu().numpy(), facts.goals_NG.cpu().numpy()
+        starts_NS = (facts.starts_NS if config.starts == "episodes" else facts.anywhere_NS).cpu().numpy()
+        self.starts_NO, self.goals_NG = np.split(starts_NS, [len(self.low_O)], 1)
         self.most_doubt = config.max_doubt * world.calibration.largest
         self.rngs = [np.random.default_rng() for _ in range(batch)]
         self.elapsed_B = np.zeros(batch, int)
@@ -60,7 +69,7 @@ class ImaginedEpisodes:
         self.goal_BG = self.goals_NG[np.zeros(batch, int)]
 
     def reset(self, mask_B: np.ndarray) -> None:
-        """Starts the masked episodes where some episode of the data started, by their own random numbers."""
+        """Starts the masked episodes somewhere, by their own random numbers."""
         self.obs_BO, self.goal_BG = self.obs_BO.copy(), self.goal_BG.copy()
         for i in np.flatnonzero(mask_B):
             start = self.rngs[i].integers(len(self.starts_NO))
@@ -89,9 +98,13 @@ class ImaginedEpisodes:
         reward_B, cost_B = (np.where(moving_B & finite_B, x_B, 0) for x_B in (reward_B, doubt_B))
         doubt_B = np.where(finite_B, doubt_B, np.inf)
         why_B = self.distrust(doubt_B)
-        why_B[(why_B == "") & (self.elapsed_B >= self.config.max_episode_steps)] = TIME_LIMIT
         why_B[~moving_B | terminated_B] = ""
-        return Happened(reward_B - self.config.penalty * cost_B, terminated_B, why_B != "", why_B, doubt_B)
+        reward_B = reward_B - self.config.penalty * cost_B - self.config.cost * (why_B != "")
+        if self.config.unknown == "end":
+            terminated_B = terminated_B | (why_B != "")
+        late_B = moving_B & ~terminated_B & (why_B == "") & (self.elapsed_B >= self.config.max_episode_steps)
+        why_B[late_B] = TIME_LIMIT
+        return Happened(reward_B, terminated_B, (why_B != "") & ~terminated_B, why_B, doubt_B)
 
     def distrust(self, doubt_B: np.ndarray) -> np.ndarray:
         """(B,) the first reason not to believe in `obs_BO`, with so much doubt of it; "" where there is none."""

@@ -27,7 +27,7 @@ class WorldModelVectorEnv(VectorEnv):
     """`num_envs` imagined episodes. An episode that has ended starts anew with the next step, which it sits out.
 
     `info` says of each step how large an error is expected ("doubt", `gentraj.world_model.Imagined`) and of each
-    episode that was cut why ("truncated_by").
+    episode that was cut, or ended where the model is not to be believed, why ("truncated_by").
     """
 
     metadata: dict[str, Any] = METADATA | {"autoreset_mode": AutoresetMode.NEXT_STEP}
@@ -61,7 +61,7 @@ class WorldModelVectorEnv(VectorEnv):
             self.episodes.reset(again_B)
         self.ended_B = happened.terminated | happened.truncated
         info = {"doubt": happened.doubt, "_doubt": ~again_B, "truncated_by": happened.why,
-                "_truncated_by": happened.truncated}
+                "_truncated_by": happened.why != ""}
         return self._observe(), happened.reward.astype(np.float64), happened.terminated, happened.truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:  # type: ignore[override]
@@ -95,7 +95,7 @@ class WorldModelEnv(gymnasium.Env):
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Raises ValueError for an action of another shape, or that is not finite."""
         happened: Happened = self.episodes.step(np.asarray(action)[None], np.ones(1, bool))
-        why = {"truncated_by": happened.why[0]} if happened.truncated[0] else {}
+        why = {"truncated_by": happened.why[0]} if happened.why[0] else {}
         return (self._observe(), float(happened.reward[0]), bool(happened.terminated[0]), bool(happened.truncated[0]),
                 {"doubt": float(happened.doubt[0])} | why)
 

@@ -14,11 +14,9 @@ import numpy as np
 import torch
 import tyro
 from stable_baselines3 import SAC
-from stable_baselines3.common.vec_env import VecEnvWrapper
 
 import gentraj
 from envs.evaluation import EvaluationConfig, evaluate
-from envs.imagined import TIME_LIMIT
 from envs.sb3_vector import SB3Vector
 from gentraj.world_env import make_vec
 
@@ -39,39 +37,13 @@ class Trained:
         return torch.from_numpy(self.model.predict(seen, deterministic=True)[0])
 
 
-class Halting(VecEnvWrapper):
-    """What is cut for another reason than time has ended: nothing is hoped for where the model knows nothing."""
-
-    def __init__(self, envs, cost):
-        super().__init__(envs)
-        self.cost = cost
-
-    def reset(self):
-        return self.venv.reset()
-
-    def step_wait(self):
-        obs, reward_B, done_B, infos = self.venv.step_wait()
-        for i, info in enumerate(infos):
-            if info.get("truncated_by", TIME_LIMIT) != TIME_LIMIT:
-                info["TimeLimit.truncated"], reward_B[i] = False, reward_B[i] - self.cost
-        return obs, reward_B, done_B, infos
-
-
-def imagined(run, cost=0.0, abreast=32, **settings):
-    """Episodes that start where windows of held-out data do."""
-    envs, held_out = make_vec(run, abreast, **settings), run.reference
-    envs.episodes.starts_NO = run.world_model.spec.split(held_out.x_BHD)[0][:, 0].cpu().numpy()
-    if held_out.context_BC is not None:
-        envs.episodes.goals_NG = held_out.context_BC.cpu().numpy()
-    return Halting(SB3Vector(envs), cost)
-
-
 def main(folder: tyro.conf.Positional[Path], steps: int = 200_000, penalty: float = 1.0, max_episode_steps: int = 50,
          cost: float = 0.0, updates: int = 8, episodes: int = 20):
     """`updates` for every step of 32 imagined episodes. A unit of doubt costs `penalty`, an end by doubt `cost`: give
     one where rewards are negative, or it is the way out."""
     run = gentraj.load(folder)
-    envs, data = imagined(run, cost, penalty=penalty, max_episode_steps=max_episode_steps), run.data
+    envs, data = SB3Vector(make_vec(run, 32, penalty=penalty, max_episode_steps=max_episode_steps, cost=cost,
+                                    starts="anywhere", unknown="end")), run.data
     model = SAC("MultiInputPolicy" if data.context_dim else "MlpPolicy", envs, gradient_steps=updates, seed=0,
                 learning_starts=min(steps // 10, 5_000), policy_kwargs={"net_arch": [128, 128]}, device="cpu")
     model.learn(steps)

@@ -11,24 +11,26 @@ from .data.context import context_rows, fit_contexts
 from .normalize import Normalizer
 from .trajectory import TrajectorySpec
 
-STARTS = 1024  # observations that episodes may start from
-FEW = 32  # recordings of fewer episodes start anywhere in the data
+STARTS = 1024  # observations that episodes may start from: those of the data's episodes, and any
+FEW = 32  # of fewer episodes nothing is said by where they started
 WINDOWS = 16_384  # give the scales of what happens
 
 
 class WorldFacts(nn.Module):
     """Scales of observations (gaussian), actions (limits), goals, what K steps change and earn; and the starts."""
 
-    starts_NO: Tensor
-    goals_NG: Tensor
+    starts_NS: Tensor
+    anywhere_NS: Tensor
     low_O: Tensor
     high_O: Tensor
 
     def __init__(self, obs: Normalizer, act: Normalizer, goal: Normalizer | None, happened: Normalizer,
-                 starts_NO: Tensor, goals_NG: Tensor, low_O: Tensor, high_O: Tensor):
+                 starts_NS: Tensor, anywhere_NS: Tensor, low_O: Tensor, high_O: Tensor):
+        """Starts are observations and goals side by side, environment units."""
         super().__init__()
         self.obs, self.act, self.goal, self.happened = obs, act, goal, happened
-        for name, value in (("starts_NO", starts_NO), ("goals_NG", goals_NG), ("low_O", low_O), ("high_O", high_O)):
+        for name, value in (("starts_NS", starts_NS), ("anywhere_NS", anywhere_NS), ("low_O", low_O),
+                            ("high_O", high_O)):
             self.register_buffer(name, value.float())
 
     @classmethod
@@ -36,8 +38,8 @@ class WorldFacts(nn.Module):
         """With room to load saved ones into."""
         identity, zeros = Normalizer.identity, torch.zeros
         return cls(identity(obs_dim), identity(act_dim), identity(goal_dim) if goal_dim else None,
-                   identity(chunk * (obs_dim + 1)), zeros(STARTS, obs_dim), zeros(STARTS, goal_dim), zeros(obs_dim),
-                   zeros(obs_dim))
+                   identity(chunk * (obs_dim + 1)), zeros(STARTS, obs_dim + goal_dim),
+                   zeros(STARTS, obs_dim + goal_dim), zeros(obs_dim), zeros(obs_dim))
 
     @classmethod
     def fit(cls, episodes: Episodes, contexts: ContextConfig, chunk: int) -> WorldFacts:
@@ -49,24 +51,23 @@ class WorldFacts(nn.Module):
         whole_B = whole_B if whole_B.any() else torch.ones_like(whole_B)
         obs_BHO, reward_BH = spec.split(batch.x_BHD)[0][whole_B], batch.reward_BH[whole_B]  # pyright: ignore
         happened = Normalizer.fit("gaussian", [_happened(obs_BHO, reward_BH[:, :-1]).flatten(1).numpy()])
-        rng = np.random.default_rng(0)
+        rng, rows = np.random.default_rng(0), context_rows(episodes, contexts)
         first = episodes.starts + np.arange(len(episodes))
-        row_N = rng.permutation(np.resize(first, STARTS)) if len(first) >= FEW else rng.integers(len(episodes.obs),
-                                                                                                    size=STARTS)
-        rows = context_rows(episodes, contexts)
-        goals = np.zeros((STARTS, 0)) if rows is None else rows(row_N, row_N)
-        each = (episodes.obs[row_N], goals, episodes.obs.min(0), episodes.obs.max(0))
+        anywhere_N = rng.integers(len(episodes.obs), size=STARTS)
+        start_N = rng.permutation(np.resize(first, STARTS)) if len(first) >= FEW else anywhere_N
+        beside = lambda row_N: ([] if rows is None else [rows(row_N, row_N)])  # noqa: E731
+        starts = [np.concatenate([episodes.obs[row_N], *beside(row_N)], 1) for row_N in (start_N, anywhere_N)]
         return cls(Normalizer.fit("gaussian", [episodes.obs]), Normalizer.fit("limits", [episodes.act]), goal, happened,
-                   *map(torch.from_numpy, each))
+                   *map(torch.from_numpy, (*starts, episodes.obs.min(0), episodes.obs.max(0))))
 
     @property
     def goal_dim(self) -> int:
-        return self.goals_NG.shape[1]
+        return self.starts_NS.shape[1] - len(self.low_O)
 
     @property
     def step_scale(self) -> Tensor:
         """(O,) the deviation of what one step changes."""
-        return self.happened.scale_D[: self.starts_NO.shape[1]]
+        return self.happened.scale_D[: len(self.low_O)]
 
     def state(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B, S) normalised."""

@@ -198,8 +198,7 @@ class Scripted:
     """A world in which the action says what happens."""
 
     spec, calibration = SimpleNamespace(act_dim=1), SimpleNamespace(largest=2.0)
-    facts = SimpleNamespace(low_O=torch.zeros(1), high_O=torch.ones(1), starts_NO=torch.zeros(1, 1),
-                            goals_NG=torch.zeros(1, 0), goal_dim=0)
+    facts = SimpleNamespace(low_O=torch.zeros(1), high_O=torch.ones(1), starts_NS=torch.zeros(1, 1), goal_dim=0)
 
     def imagine(self, obs_BO, act_BTA, goal, *, seeds, temperature) -> Imagined:
         what_BT = act_BTA[..., 0]

@@ -249,6 +249,32 @@ def test_an_episode_is_cut_where_nothing_is_known(settings: dict[str, float], sa
     assert (terminated, truncated, info.get("truncated_by")) == (False, why is not None, why)
 
 
+@pytest.mark.parametrize(("settings", "said", "why"), [
+    ({"margin": 0.1, "max_doubt": 1e9}, {"obs_BTO": 1e6}, BOUNDS), ({"max_doubt": 1e-6, "margin": 1e9}, {}, DOUBT),
+    ({"margin": 1e9, "max_doubt": 1e9, "max_episode_steps": 1}, {}, TIME_LIMIT)])
+def test_where_nothing_is_known_it_may_end_for_good(settings: dict[str, float], said: dict[str, float], why: str,
+                                                    hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a cost; but not where only the time is up."""
+    env, hoping = (world_env.make(hopping, unknown=unknown, cost=cost, **settings)
+                   for unknown, cost in (("end", 5.0), ("cut", 0.0)))
+    seen = []
+    for each in (env, hoping):
+        tell(monkeypatch, each, end_BT=0.0, reward_BT=1.0, **said)
+        each.reset(seed=0)
+        seen.append(each.step(pushes(1, 1, 3)[0, 0])[1:])
+    (reward, terminated, truncated, info), (more, _, cut, _) = seen
+    known = why == TIME_LIMIT
+    assert (terminated, truncated, info["truncated_by"]) == (not known, known, why) and cut
+    assert reward == pytest.approx(more if known else more - 5)
+
+
+def test_episodes_start_anywhere_in_the_data_where_they_are_told_to(hopping: Path) -> None:
+    env = world_env.make(hopping, starts="anywhere", **FREE)
+    anywhere = env.episodes.world.facts.anywhere_NS.numpy()
+    begun = np.stack([env.reset(seed=seed)[0] for seed in range(20)])
+    assert (begun[:, None] == anywhere).all(-1).any(1).all() and len(np.unique(begun, axis=0)) > 10
+
+
 def test_gymnasium_cuts_earlier_where_it_is_told_to(walking: Path) -> None:
     """`gymnasium.make` keeps `max_episode_steps` to itself and counts on its own."""
     env = gymnasium.make(ID, run=walking, max_episode_steps=2, **FREE)
