@@ -27,7 +27,8 @@ class ImaginedConfig:
     temperature: float = 1.0
     """Of the model's noise; 0 is deterministic."""
     starts: Literal["episodes", "anywhere"] = "episodes"
-    """Where an episode starts: where one of the data did, or anywhere in the data."""
+    """Where an episode starts: where one of the data did, or a piece of a long one, or anywhere in the data. Where
+    there are fewer than 32 these are the same."""
     unknown: Literal["cut", "end"] = "cut"
     """What becomes of an episode where the model is not to be believed: it is cut, and who learns in it may hope for
     what would have followed, or it ends for good (MOReL: Kidambi et al. 2020)."""
@@ -95,11 +96,11 @@ class ImaginedEpisodes:
         finite_B = np.isfinite(next_BO).all(1) & np.isfinite(reward_B) & np.isfinite(end_B) & np.isfinite(doubt_B)
         self.obs_BO = np.where((moving_B & finite_B)[:, None], next_BO, self.obs_BO)
         terminated_B = moving_B & finite_B & (end_B > 0.5)
-        reward_B, cost_B = (np.where(moving_B & finite_B, x_B, 0) for x_B in (reward_B, doubt_B))
+        reward_B, known_B = (np.where(moving_B & finite_B, x_B, 0) for x_B in (reward_B, doubt_B))
         doubt_B = np.where(finite_B, doubt_B, np.inf)
         why_B = self.distrust(doubt_B)
         why_B[~moving_B | terminated_B] = ""
-        reward_B = reward_B - self.config.penalty * cost_B - self.config.cost * (why_B != "")
+        reward_B = reward_B - self.config.penalty * known_B - self.config.cost * (why_B != "")
         if self.config.unknown == "end":
             terminated_B = terminated_B | (why_B != "")
         late_B = moving_B & ~terminated_B & (why_B == "") & (self.elapsed_B >= self.config.max_episode_steps)

@@ -17,7 +17,8 @@ from .runs import Run, load
 
 
 def make(run: Run | Path | str, *, render_mode: str | None = None, **settings: Any) -> WorldModelEnv:
-    """One environment. `settings` are those of `envs.imagined.ImaginedConfig`.
+    """One environment. `settings` are those of `envs.imagined.ImaginedConfig`; `gymnasium.make` keeps one of them,
+    max_episode_steps, for a wrapper of its own.
 
     Raises `NothingSaved` for a folder without a run, ValueError for a run that is no world model.
     """

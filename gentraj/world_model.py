@@ -146,7 +146,7 @@ class WorldModel(nn.Module):
         weight_EBKY = often_EB[..., None, None] * real_BK[..., None]
         error_EBKY = (mean_EBKY - happened_BKY) / spread_EBKY
         nll_EBKY = (error_EBKY**2 / 2 + spread_EBKY.log()) * spread_EBKY.detach()
-        loss = (nll_EBKY * weight_EBKY).sum(0).sum() / weight_EBKY[0].sum().clamp(min=1) / self.out_dim
+        loss = (nll_EBKY * weight_EBKY).sum(0).sum() / real_BK.sum().clamp(min=1) / self.out_dim
         apply_gradients(loss, optimizers["ensemble"], self.config.max_grad_norm)
         mean_BKY, spread_BKY = _mixture(mean_EBKY.detach(), spread_EBKY.detach())
         error = (((mean_BKY - happened_BKY) ** 2).mean(-1) * real_BK).sum() / real_BK.sum().clamp(min=1)
@@ -162,9 +162,10 @@ class WorldModel(nn.Module):
 
     def _learn_mixing(self, error_BKY: Tensor, real_BK: Tensor) -> None:
         """An average of how the errors of whole chunks go together."""
-        error_WX = error_BKY[real_BK.all(1)].flatten(1)
+        error_WX = error_BKY[real_BK.all(1)].flatten(1).float()
         if len(error_WX):
-            self.mixing_XX.lerp_(error_WX.T @ error_WX / len(error_WX), MIXING_RATE)
+            with torch.autocast(error_WX.device.type, enabled=False):
+                self.mixing_XX.lerp_(error_WX.T @ error_WX / len(error_WX), MIXING_RATE)
 
     def _apart(self, error_BKY: Tensor) -> Tensor:
         """Errors that go together (time first) -> numbers that do not; a row depends on no later one."""
@@ -203,14 +204,15 @@ class WorldModel(nn.Module):
                 temperature: float = 1.0) -> Imagined:
         """What comes of the actions (environment units), K of them a call; a row depends on its own seed only.
 
-        `temperature` scales the noise; 0 gives the mean. Nothing ends it: see `end_BT`. Raises ValueError for
-        actions or goals of another shape.
+        `temperature` scales the noise; 0 gives the mean. Nothing ends it: see `end_BT`. Raises ValueError for what is
+        of another shape, and where there is nothing to imagine.
         """
         self._check(obs_BO, act_BTA, goal_BG)
         if len(seeds) != len(obs_BO):
             raise ValueError(f"{len(seeds)} seeds were given for {len(obs_BO)} observations; give one each")
-        number, obs_RO, act_RTA = len(obs_BO), padded(obs_BO.to(self.device)), padded(act_BTA.to(self.device))
-        goal_RG, parts = None if goal_BG is None else padded(goal_BG.to(self.device)), []
+        ready = lambda x: padded(x.to(self.device, torch.float32))  # noqa: E731
+        number, obs_RO, act_RTA = len(obs_BO), ready(obs_BO), ready(act_BTA)
+        goal_RG, parts = None if goal_BG is None else ready(goal_BG), []
         seeds = [*seeds, *[0] * padding(number)]
         for t in range(0, act_BTA.shape[1], self.chunk):
             again = [fold(seed, t) for seed in seeds] if t and temperature else seeds
@@ -240,10 +242,14 @@ class WorldModel(nn.Module):
             return known_RKX.new_zeros(len(known_RKX), *shape)
         if self.model is None:
             return temperature * RowNoise(seeds, self.device).normal(*shape)
-        x_RKD = torch.cat([known_RKX, known_RKX.new_zeros(len(known_RKX), *shape)], -1)
+        drawn_RKY = self.scale * self._generate(self.model, known_RKX, seeds, temperature)
+        return (drawn_RKY.flatten(1) @ self._root.T).view_as(drawn_RKY)
+
+    def _generate(self, model: Model, known_RKX: Tensor, seeds: Sequence[int], temperature: float) -> Tensor:
+        """(R, K, Y) as the generator draws them: what goes together is still apart."""
+        x_RKD = torch.cat([known_RKX, known_RKX.new_zeros(len(known_RKX), self.chunk, self.out_dim)], -1)
         condition = Condition(self.window_spec, x_RKD, self._given.expand_as(x_RKD))
-        drawn = self.model.sample(condition, seed=seeds, temperature=temperature)[:, 0, :, self.window_spec.obs_dim :]
-        return (drawn.flatten(1) @ self._root.T).view_as(drawn) * self.scale
+        return model.sample(condition, seed=seeds, temperature=temperature)[:, 0, :, self.window_spec.obs_dim :]
 
     @torch.no_grad()
     def calibrate(self, reference: Batch) -> None:
@@ -252,10 +258,10 @@ class WorldModel(nn.Module):
         And draws are as wide as what was learnt: a sampler of few steps falls short of it.
         """
         obs_BHO, act_BHA = self.spec.split(reference.x_BHD)
-        real_BK, self.calibration, self.scale = reference.mask_BHD[:, 1:, 0], Calibration.none(), 1.0
+        real_BK, self.calibration = reference.mask_BHD[:, 1:, 0], Calibration.none()
         if self.model is not None:
             known_BKX = self._known(obs_BHO[:, 0], act_BHA[:, :-1], reference.context_BC, real_BK)
-            drawn_BKY = self._apart(self._draw(known_BKX, range(len(known_BKX)), 1.0))[real_BK]
+            drawn_BKY = self._generate(self.model, known_BKX, range(len(known_BKX)), 1.0)[real_BK]
             self.scale = float(1 / (drawn_BKY**2).mean().sqrt().clamp(min=1e-3))
         made = self.imagine(obs_BHO[:, 0], act_BHA[:, :-1], reference.context_BC, seeds=[0] * len(obs_BHO),
                             temperature=0.0)
@@ -263,7 +269,7 @@ class WorldModel(nn.Module):
         self.calibration = Calibration.fit(made.doubt_BT[real_BK], (wrong_BKO**2).mean(-1).sqrt()[real_BK])
 
     def _check(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Tensor | None) -> None:
-        B, T = len(obs_BO), max(act_BTA.shape[1], 1) if act_BTA.ndim > 1 else 1
+        B, T = max(len(obs_BO), 1), max(act_BTA.shape[1], 1) if act_BTA.ndim > 1 else 1
         goal_BG = obs_BO.new_zeros(B, 0) if goal_BG is None else goal_BG
         expected = {"observations": (obs_BO, (B, self.spec.obs_dim)), "actions": (act_BTA, (B, T, self.spec.act_dim)),
                     "goals": (goal_BG, (B, self.facts.goal_dim))}

@@ -253,6 +253,15 @@ def test_every_generator_trains_saves_loads_and_imagines(name: str | None, hoppe
     assert loaded.config == run.config and loaded.world_model.calibration.largest > 0
 
 
+def test_it_trains_in_bfloat16_and_takes_what_environments_give(hopper: Episodes, hopper_file: Path,
+                                                               tmp_path: Path) -> None:
+    run = runs.train(tiny(hopper_file, bf16=True), tmp_path / "run", progress=False)
+    exact, made = made_of(run, hopper.obs), made_of(run, hopper.obs.astype(np.float64))
+    assert_same(made, exact)
+    with pytest.raises(ValueError, match="observations of shape"):
+        run.world_model.imagine(torch.zeros(0, 11), torch.zeros(0, 1, 3), seeds=[])
+
+
 @pytest.mark.parametrize("model", [None, FLOW], ids=["ensemble", "flow"])
 def test_killed_and_resumed_it_is_the_uninterrupted_run(model: ModelConfig | None, hopper_file: Path,
                                                         tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,18 @@ def held_out(run: Run, seed: int) -> Batch:
 
 def off_policy(run: Run, policies: Sequence[Path], path: Path, episodes: int, seed: int) -> dict[str, Any]:
     """What policies earn in the model and in the environment, and how far their orders agree."""
-    if len(policies) < 3:
-        raise ValueError(f"--policies names {len(policies)} runs; at least three are needed to compare their order")
+    if (number := len({policy.resolve() for policy in policies})) < 3:
+        raise ValueError(f"--policies names {number} different runs; at least three are needed to compare their order")
     if run.data.env is None:
         raise ValueError(f"{run.said}, whose data name no environment; train it with --env-id to compare returns")
     factory, loaded = environment_factory(run.data.env), [load(policy, device=run.world_model.device)
                                                           for policy in policies]
-    config = ImaginedConfig(factory.max_episode_steps, ENDLESS.max_doubt, ENDLESS.margin)
+    for policy in loaded:
+        if (policy.data.obs_dim, policy.data.act_dim) != (run.data.obs_dim, run.data.act_dim):
+            raise ValueError(f"{policy.folder}: was trained on observations of width {policy.data.obs_dim} and actions "
+                             f"of {policy.data.act_dim}; those of {run.folder} have {run.data.obs_dim} and "
+                             f"{run.data.act_dim}: give runs of its environment")
+    config = replace(ENDLESS, max_episode_steps=factory.max_episode_steps)
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for policy in loaded:
         agent = policy.agent(run.action_space())

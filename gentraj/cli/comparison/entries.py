@@ -82,10 +82,10 @@ def existing(folders: Sequence[Path], out: Path) -> list[Entry]:
 
 
 def of_planner(config: AnyRunConfig, name: str) -> RunConfig:
-    """Raises ValueError for settings of a policy."""
+    """Raises ValueError for settings of another kind."""
     if not isinstance(config, RunConfig):
-        raise ValueError(f"{name} is a policy ({config.kind}); gentraj compare compares planners by their models, and "
-                         "gentraj evaluate scores a policy")
+        raise ValueError(f"{name} is a {config.NAME} ({config.kind}); gentraj compare compares planners by their "
+                         "models, and gentraj evaluate scores any run")
     return config
 
 
