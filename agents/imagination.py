@@ -11,12 +11,11 @@ from gentraj.world_model import WorldModel
 class Imagination:
     """`imagination(obs_BO, act_BNTA, goal_BG)` -> (B, N): the rewards that are expected until the episode ends.
 
-    The mean is imagined, without noise. `penalty` is taken off each step's reward for its doubt (MOPO: Yu et
-    al. 2020, equation 7), in units of the data's reward.
+    The mean is imagined, without noise.
     """
 
-    def __init__(self, world: WorldModel, penalty: float = 0.0):
-        self.world, self.penalty = world, penalty
+    def __init__(self, world: WorldModel):
+        self.world = world
 
     @torch.no_grad()
     def __call__(self, obs_BO: Tensor, act_BNTA: Tensor, goal_BG: Tensor | None = None) -> Tensor:
@@ -26,5 +25,4 @@ class Imagination:
                                   seeds=[0] * (len(obs_BO) * num), temperature=0.0)
         alive_RT = (1 - made.end_BT).cumprod(1)
         before_RT = torch.cat([torch.ones_like(alive_RT[:, :1]), alive_RT[:, :-1]], 1)
-        reward_RT = made.reward_BT - self.penalty * made.doubt_BT
-        return (reward_RT * before_RT).sum(1).view(act_BNTA.shape[:2]).to(obs_BO.device)
+        return (made.reward_BT * before_RT).sum(1).view(act_BNTA.shape[:2]).to(obs_BO.device)

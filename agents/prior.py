@@ -15,8 +15,9 @@ from torch import Tensor
 
 from gentraj.diffusion import Diffusion
 from gentraj.models import Model
+from gentraj.networks.rows import padded
 from gentraj.randomness import fold
-from gentraj.trajectory import Condition, TrajectoryModel
+from gentraj.trajectory import Condition, Guide, TrajectoryModel, TrajectorySpec
 
 from .mpc import Prior
 from .policy import Policy
@@ -90,6 +91,24 @@ def score(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, t: float, goal_BG: Te
     denoise = model.denoise(known.values_BHD, known.mask_BHD, clipped=False)
     score_BKD = (level.alpha * denoise(x_BKD, level.t_R) - x_BKD) / level.sigma**2
     return score_BKD[..., policy.state_dim :] / policy.act_scale.scale_D
+
+
+def likeness(policy: Policy, spec: TrajectorySpec, half_A: Tensor, weight: float) -> Guide:
+    """An energy that prefers a policy's actions at a trajectory's observations (policy-guided diffusion: Jackson et
+    al. 2024): minus `weight` times their squared distance, in `half_A`. Actions alone have a gradient. The policy is
+    one without goals, and always has the same noise.
+    """
+    half_A = half_A.to(policy.device)
+
+    def energy(x_RHD: Tensor) -> Tensor:
+        obs_RHO, act_RHA = spec.split(x_RHD)
+        with torch.no_grad():
+            state = padded(policy.state(obs_RHO.detach().flatten(0, 1), None))
+            wanted = policy.act_scale.unnormalize(policy.decide(state, [0] * len(state))[:, 0])
+        wanted_RHA = wanted[: act_RHA.shape[0] * act_RHA.shape[1]].view_as(act_RHA)
+        return -weight * (((act_RHA - wanted_RHA) / half_A) ** 2).sum((1, 2))
+
+    return energy
 
 
 def _generator(policy: Policy) -> Model:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from gentraj.data import Episodes
@@ -153,8 +152,7 @@ def follow(episodes: ImaginedEpisodes, start: Starts, seeds: Sequence[int], agen
 
 def _actions(episodes: ImaginedEpisodes, start: Starts, k: int, agent: Agent | None) -> np.ndarray:
     if agent is not None:
-        goal_BG = torch.from_numpy(episodes.goal_BG) if episodes.goal_BG.shape[1] else None
-        return agent.act(torch.from_numpy(episodes.obs_BO), goal_BG).detach().cpu().numpy()
+        return episodes.ask(agent)
     if start.act_BKA is None:
         raise ValueError("nobody says what to do: the starts have no actions, and there is no agent")
     return start.act_BKA[:, k]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from gentraj.config import require, require_choice
+from gentraj.trajectory import Agent
 from gentraj.world_model import WorldModel
 
 TIME_LIMIT, DOUBT, BOUNDS, NOT_FINITE = "time limit", "uncertainty", "left the data's bounds", "not finite"
@@ -80,6 +81,11 @@ class ImaginedEpisodes:
         """Starts all episodes there; the goals have no columns without goals."""
         self.obs_BO, self.goal_BG = np.array(obs_BO, np.float32), np.array(goal_BG, np.float32)
         self.elapsed_B = np.zeros_like(self.elapsed_B)
+
+    def ask(self, agent: Agent) -> np.ndarray:
+        """(B, A) what an agent does in these states."""
+        goal_BG = torch.from_numpy(self.goal_BG) if self.world.facts.goal_dim else None
+        return agent.act(torch.from_numpy(self.obs_BO), goal_BG).detach().cpu().numpy()
 
     def step(self, act_BA: np.ndarray, moving_B: np.ndarray) -> Happened:
         """One step of the episodes where `moving_B` is true; the others stay as they are, and earn nothing.

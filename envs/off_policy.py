@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent
@@ -14,8 +13,8 @@ from gentraj.trajectory import Agent
 from .imagined import NOT_FINITE, ImaginedEpisodes
 
 
-def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0, discount: float = 1.0) -> np.ndarray:
-    """(B,) discounted returns of one episode each, to its end or the time limit.
+def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) -> np.ndarray:
+    """(B,) returns of one episode each, to its end or the time limit.
 
     An episode that is cut otherwise (uncertainty, bounds) is valued as if it went on to earn what it earned on average:
     what the model does not know it does not hold against an agent. `episodes` may be told to cut nothing.
@@ -27,19 +26,15 @@ def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0, di
     agent.reset(None, seeds)
     moving_B, total_B, steps_B, cut_B = np.ones(batch, bool), np.zeros(batch), np.zeros(batch), np.zeros(batch, bool)
     while moving_B.any():
-        goal = torch.from_numpy(episodes.goal_BG) if episodes.goal_BG.shape[1] else None
-        act_BA = agent.act(torch.from_numpy(episodes.obs_BO), goal).detach().cpu().numpy()
-        happened = episodes.step(act_BA, moving_B)
-        total_B += discount**steps_B * happened.reward
+        happened = episodes.step(episodes.ask(agent), moving_B)
+        total_B += happened.reward
         steps_B += moving_B
         early_B = happened.truncated & (steps_B < episodes.config.max_episode_steps)
         if (happened.why[early_B] == NOT_FINITE).any():
             raise RuntimeError("the world model imagined numbers that are not finite; train it for longer")
         cut_B |= early_B
         moving_B = moving_B & ~(happened.terminated | happened.truncated)
-    weight = lambda steps: steps if discount == 1 else (1 - discount**steps) / (1 - discount)  # noqa: E731
-    whole = weight(np.full(batch, float(episodes.config.max_episode_steps)))
-    return np.where(cut_B, total_B * whole / weight(steps_B), total_B)
+    return np.where(cut_B, total_B * episodes.config.max_episode_steps / steps_B, total_B)
 
 
 def agreement(predicted: Sequence[np.ndarray], true: Sequence[np.ndarray], seed: int = 0,

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 import tyro
 from gymnasium.spaces import Box
-from torch import Tensor
 
 from agents.policy import Policy
+from agents.prior import likeness
 from envs import branches
 from envs.branches import Draw, Starts
 from envs.imagined import ImaginedConfig
@@ -25,7 +25,6 @@ from ..conditioning import KINDS
 from ..config import require
 from ..data import Episodes, concatenate, episodes_hash, load_episodes, save_minari
 from ..data.minari_writer import check_new_id
-from ..networks.rows import padded
 from ..randomness import fold
 from ..runs import CONFIG, Run, RunConfig, load
 from ..trajectory import Agent, Condition, Guide
@@ -165,26 +164,15 @@ def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None)
 
 
 def tilt(planner: Run, run: Run, half_A: np.ndarray, weight: float) -> Guide:
-    """An energy that prefers the policy's actions at the trajectory's observations (policy-guided diffusion: Jackson et
-    al. 2024): minus their squared distance, in half ranges. Actions alone have a gradient.
+    """`agents.prior.likeness` to a run's policy.
 
-    Raises ValueError for a policy that is told a goal: trajectories have none.
+    Raises ValueError for one that is told a goal: trajectories have none.
     """
-    policy, spec = cast(Policy, run.main), planner.model.spec
+    policy = cast(Policy, run.main)
     if policy.context is not None:
         raise ValueError(f"{run.said} and is told goals, which trajectories have not; leave --policy or --trajectories "
                          "out")
-    half = torch.from_numpy(half_A).float().to(policy.device)
-
-    def energy(x_RHD: Tensor) -> Tensor:
-        obs_RHO, act_RHA = spec.split(x_RHD)
-        with torch.no_grad():
-            state = padded(policy.state(obs_RHO.detach().flatten(0, 1), None))
-            wanted = policy.act_scale.unnormalize(policy.decide(state, [0] * len(state))[:, 0])  # always the same noise
-        wanted_RHA = wanted[: act_RHA.shape[0] * act_RHA.shape[1]].view_as(act_RHA)
-        return -weight * (((act_RHA - wanted_RHA) / half) ** 2).sum((1, 2))
-
-    return energy
+    return likeness(policy, planner.model.spec, torch.from_numpy(half_A).float(), weight)
 
 
 def _about(run: Run | None) -> dict[str, Any] | None:

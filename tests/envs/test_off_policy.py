@@ -1,0 +1,67 @@
+"""What agents earn in a world model, and how far that puts them in the true order."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from envs.imagined import ImaginedConfig, ImaginedEpisodes
+from envs.off_policy import agreement, imagined_returns
+from gentraj.world_model import Imagined, WorldModel
+
+FREE = {"max_doubt": 1e9, "margin": 1e9}
+
+
+class Paying:
+    """A world that pays each step what its action is, and moves by it."""
+
+    spec, calibration = SimpleNamespace(act_dim=1), SimpleNamespace(largest=1.0)
+    facts = SimpleNamespace(low_O=torch.zeros(1), high_O=torch.ones(1), starts_NS=torch.zeros(1, 1), goal_dim=0)
+
+    def imagine(self, obs_BO, act_BTA, goal, *, seeds, temperature) -> Imagined:
+        nothing_BT = torch.zeros(act_BTA.shape[:2])
+        return Imagined(obs_BO[:, None] + act_BTA, act_BTA[..., 0], nothing_BT, nothing_BT)
+
+
+class Always:
+    def __init__(self, act: float):
+        self.act_ = act
+
+    def reset(self, mask_B: Any = None, seeds_B: Any = None) -> None: ...
+
+    def act(self, obs_BO: torch.Tensor, goal_BG: Any = None) -> torch.Tensor:
+        return torch.full((len(obs_BO), 1), self.act_)
+
+
+def episodes(**settings: Any) -> ImaginedEpisodes:
+    return ImaginedEpisodes(cast(WorldModel, Paying()), 3, ImaginedConfig(**settings))
+
+
+def test_a_return_is_the_sum_of_rewards_to_the_time_limit() -> None:
+    assert imagined_returns(Always(0.25), episodes(max_episode_steps=8, **FREE)) == pytest.approx([2.0] * 3)
+
+
+def test_an_episode_that_is_cut_counts_as_if_it_went_on() -> None:
+    """It leaves the bounds, 0 to 1, in its third step of 0.5."""
+    cut = episodes(max_episode_steps=8, max_doubt=1e9, margin=0.0)
+    assert imagined_returns(Always(0.5), cut) == pytest.approx([4.0] * 3) and (cut.elapsed_B == 3).all()
+
+
+@pytest.mark.parametrize(("order", "rank"), [([0, 1, 2, 3], 1.0), ([3, 2, 1, 0], -1.0), ([0, 0, 0, 0], 0.0)])
+def test_agreement_is_the_correlation_of_ranks(order: list[int], rank: float) -> None:
+    true = [np.full(5, float(x) ** 3) for x in range(4)]
+    found = agreement([np.full(5, float(x)) for x in order], true)
+    assert found["spearman"] == pytest.approx(rank)
+    low, high = found["spearman_ci95"]
+    assert low <= rank <= high and low >= -1 and high <= 1 + 1e-9
+    off = np.mean([abs(x - t[0]) for x, t in zip(order, true, strict=True)])
+    assert found["mean_absolute_error"] == pytest.approx(off)
+
+
+def test_two_agents_have_no_order_to_speak_of() -> None:
+    with pytest.raises(ValueError, match="at least three agents are needed"):
+        agreement([np.ones(2)] * 2, [np.ones(2)] * 2)
