@@ -87,6 +87,10 @@ class RunConfig:
     def kind(self) -> str:
         return f"planner, {family(self.model)}"
 
+    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None) -> str:
+        """How what acts draws its plans, in words; with settings of its own by default."""
+        return cast(Model, parts["model"]).sampling((config or self.planner).steps)
+
     @property
     def generator(self) -> ModelConfig:
         return self.model

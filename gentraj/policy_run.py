@@ -57,6 +57,10 @@ class PolicyRunConfig:
         model = getattr(self.policy, "model", None)
         return name if model is None else f"{name}, {family(model)}"
 
+    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None) -> str:
+        """How what acts draws its actions, in words."""
+        return cast(Policy, parts["policy"]).sampling()
+
     @property
     def generator(self) -> ModelConfig | None:
         """None for a policy without one."""

@@ -53,6 +53,8 @@ class Run:
     parts: Mapping[str, Part]
     reference: Batch
     step: int
+    dataset_hash: str
+    """Of what it was trained on."""
 
     @property
     def main(self) -> Part:
@@ -197,7 +199,8 @@ def load(folder: Path | str, *, step: int | None = None, device: torch.device | 
     reference = read_reference(folder / REFERENCE, file.reference_sha256)
     if isinstance(world := parts[config.MAIN], WorldModel):
         world.calibrate(reference.to(world.device))
-    return Run(folder, config, data, parts, reference.to(device) if device else reference, saved.step)
+    return Run(folder, config, data, parts, reference.to(device) if device else reference, saved.step,
+               saved.meta["dataset_hash"])
 
 
 def read_config(folder: Path) -> tuple[AnyRunConfig, DataFacts]:

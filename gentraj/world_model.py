@@ -95,7 +95,7 @@ class WorldModel(nn.Module):
             known = config.model.with_mix(ConditionMix(start=0, goal=0, observations=1))
             self.model = MODELS[type(known)](self.window_spec, known, Normalizer.identity(self.window_spec.dim), None)
         self.scale = 1.0  # of the generator's draws
-        self.calibration = Calibration.none()
+        self.calibration, self.reference = Calibration.none(), cast(Batch | None, None)
 
     @property
     def device(self) -> torch.device:
@@ -110,6 +110,8 @@ class WorldModel(nn.Module):
         if self.model is None:
             raise ValueError("an ensemble has no sampler, grid or eta; leave them out")
         self.model.use(sampler=sampler, grid=grid, eta=eta)
+        if self.reference is not None:
+            self.calibrate(self.reference)
 
     @property
     def network_calls(self) -> int:
@@ -257,6 +259,7 @@ class WorldModel(nn.Module):
 
         And draws are as wide as what was learnt: a sampler of few steps falls short of it.
         """
+        self.reference = reference
         obs_BHO, act_BHA = self.spec.split(reference.x_BHD)
         real_BK, self.calibration = reference.mask_BHD[:, 1:, 0], Calibration.none()
         if self.model is not None:

@@ -69,6 +69,10 @@ class WorldModelRunConfig:
     def kind(self) -> str:
         return f"MPC, {'ensemble' if self.world.model is None else family(self.world.model)}"
 
+    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None) -> str:
+        """How what acts imagines, in words."""
+        return "the ensemble's mean, without noise"
+
     @property
     def generator(self) -> ModelConfig | None:
         """None for an ensemble alone."""

@@ -79,8 +79,7 @@ def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
     check_output(path, "--out")
     if args.planner is not None or args.save_rollout is not None:
         raise ValueError("--as world-model plans and records nothing; leave --planner.* and --save-rollout out")
-    judged = world.judge(run, args.policies, path.parent / "figures", episodes=args.config.episodes,
-                         seed=args.config.seed)
+    judged = world.judge(run, args.policies, path.parent / "figures", args.config)
     write_file(path, json.dumps(judged, indent=2, allow_nan=False).encode())
     say(f"judgement in {path}, figures in {path.parent / 'figures'}")
     return judged
@@ -114,9 +113,7 @@ def play(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = Non
                               progress=progress)
     if behaviour is None:
         say(f"no score of the data's behaviour: {why_none}")
-    # How it was sampled may differ from what the run's settings say.
-    steps = (planner or run.planning).steps if run.config.MAIN == "model" else None
-    sampling = cast(Any, run.main).sampling(steps)
+    sampling = run.config.sampling(run.parts, planner)  # may differ from what the run's settings say
     return scores | {"behaviour": behaviour, "agent": run.config.kind, "step": run.step, "sampling": sampling}, played
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from agents.planner import Planner
 from envs.drawing import draw_maze
+from envs.evaluation import EvaluationConfig
 from envs.headless import CannotRender, render_frame
 from envs.making import environment_factory
 from envs.rollout import Rollout, rollout
@@ -76,7 +77,7 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
 def world_pictures(run: Run, folder: Path, seed: int) -> list[Picture]:
     """How far a world model can be trusted, by data held out of its training, where they are still there."""
     try:
-        judge(run, (), folder, seed=seed)
+        judge(run, (), folder, EvaluationConfig(seed=seed))
     except (ValueError, OSError) as error:
         return [Picture("Open loop", "", None, str(error))]
     return [Picture("Open loop", "Root mean square error of held-out data: of the mean, of one draw, and of saying "

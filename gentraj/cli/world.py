@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from envs.evaluation import EvaluationConfig
 from envs.imagined import ImaginedConfig, ImaginedEpisodes
 from envs.making import environment_factory
 from envs.off_policy import agreement, imagined_returns
@@ -17,7 +18,7 @@ from envs.replay import entries
 from envs.rollout import rollout
 
 from .. import world_figures as figures
-from ..data import Windows
+from ..data import Windows, episodes_hash
 from ..open_loop import OpenLoop
 from ..randomness import fold
 from ..runs import Run, load, read_data, split
@@ -30,9 +31,10 @@ DRAWS, SHOWN = 8, 6  # imagined trajectories, and entries of an observation, in 
 ENDLESS = ImaginedConfig(max_doubt=1e9, margin=1e9)  # a policy is not to be judged by where the model is sure
 
 
-def judge(run: Run, policies: Sequence[Path], folder: Path, *, episodes: int = 20, seed: int = 0) -> dict[str, Any]:
+def judge(run: Run, policies: Sequence[Path], folder: Path, config: EvaluationConfig) -> dict[str, Any]:
     """What world.json holds; its figures lie in `folder`. Raises ValueError for a run that is no world model, fewer
-    than three policies (none is fine), and what reading the run's dataset raises."""
+    than three policies (none is fine), for a dataset that is not the run's, and what reading it raises."""
+    seed = config.seed
     world, windows = run.world_model, held_out(run, seed)
     loop = OpenLoop.of(world, windows, [fold(seed, i) for i in range(len(windows.x_BHD))])
     groups = entries(run.data.env, run.data.obs_dim)
@@ -44,27 +46,30 @@ def judge(run: Run, policies: Sequence[Path], folder: Path, *, episodes: int = 2
     judged = {"step": run.step, "seed": seed, "windows": len(windows.x_BHD), "horizon": windows.x_BHD.shape[1] - 1,
               "open_loop": errors, "calibration": calibration, "ends": loop.ends()}
     if policies:
-        judged["policies"] = off_policy(run, policies, folder / "returns.png", episodes, seed)
+        judged["policies"] = off_policy(run, policies, folder / "returns.png", config)
     return judged
 
 
 def held_out(run: Run, seed: int) -> Batch:
     """Windows of `HORIZON` steps, or what is left of an episode, that the run was not trained on."""
-    unseen = split(run.config, read_data(run.config)[0])[1]
+    seen, unseen = split(run.config, read_data(run.config)[0])
+    if episodes_hash(seen) != run.dataset_hash:
+        raise ValueError(f"{run.config.dataset}: holds other data than {run.folder} was trained on, so that none are "
+                         "known to be held out; put the old ones back, or train anew")
     rows = 1 + min(HORIZON, int(unseen.lengths.max()))
     windows = Windows(unseen, TrajectorySpec(run.data.obs_dim, run.data.act_dim, rows), run.config.context)
     number = min(WINDOWS, len(windows))
     return windows.gather(np.sort(np.random.default_rng(seed).choice(len(windows), number, replace=False)))
 
 
-def off_policy(run: Run, policies: Sequence[Path], path: Path, episodes: int, seed: int) -> dict[str, Any]:
+def off_policy(run: Run, policies: Sequence[Path], path: Path, asked: EvaluationConfig) -> dict[str, Any]:
     """What policies earn in the model and in the environment, and how far their orders agree."""
     if (number := len({policy.resolve() for policy in policies})) < 3:
         raise ValueError(f"--policies names {number} different runs; at least three are needed to compare their order")
-    if run.data.env is None:
-        raise ValueError(f"{run.said}, whose data name no environment; train it with --env-id to compare returns")
-    factory, loaded = environment_factory(run.data.env), [load(policy, device=run.world_model.device)
-                                                          for policy in policies]
+    if (env := asked.env_id or run.data.env) is None:
+        raise ValueError(f"{run.said}, whose data name no environment; give --env-id to compare returns")
+    factory, space = environment_factory(env, protocol=asked.protocol), run.action_space(env)
+    loaded = [load(policy, device=run.world_model.device) for policy in policies]
     for policy in loaded:
         if (policy.data.obs_dim, policy.data.act_dim) != (run.data.obs_dim, run.data.act_dim):
             raise ValueError(f"{policy.folder}: was trained on observations of width {policy.data.obs_dim} and actions "
@@ -73,12 +78,13 @@ def off_policy(run: Run, policies: Sequence[Path], path: Path, episodes: int, se
     config = replace(ENDLESS, max_episode_steps=factory.max_episode_steps)
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for policy in loaded:
-        agent = policy.agent(run.action_space())
-        say(f"{policy.folder}: {episodes} episodes in the model and in {factory.env_id}")
-        imagined = imagined_returns(agent, ImaginedEpisodes(run.world_model, episodes, config), seed)
-        true = rollout(agent, factory, episodes, seed, obs_keys=policy.data.obs_keys, goal_dims=policy.data.goal_dims)
+        agent = policy.agent(space)
+        say(f"{policy.folder}: {asked.episodes} episodes in the model and in {factory.env_id}")
+        imagined = imagined_returns(agent, ImaginedEpisodes(run.world_model, asked.episodes, config), asked.seed)
+        true = rollout(agent, factory, asked.episodes, asked.seed, asked.num_envs, obs_keys=policy.data.obs_keys,
+                       goal_dims=policy.data.goal_dims)
         found[str(policy.folder)] = imagined, true.returns
-    agreed = agreement([pair[0] for pair in found.values()], [pair[1] for pair in found.values()], seed)
+    agreed = agreement([pair[0] for pair in found.values()], [pair[1] for pair in found.values()], asked.seed)
     figures.plot_returns(found, path, f"Off-policy evaluation: rank correlation {agreed['spearman']:.2f}")
     return {"returns": {name: {"imagined": list(map(float, i)), "true": list(map(float, t))}
                         for name, (i, t) in found.items()}} | agreed
