@@ -134,8 +134,8 @@ class WorldModel(nn.Module):
         if self.model is not None:
             self._learn_mixing(error_BKY := (happened_BKY - mean_BKY) / spread_BKY, real_BK)
             x_BKD = torch.cat([known_BKX, self._apart(error_BKY * real_BK[..., None])], -1)
-            real_BKD = real_BK[..., None] | self._given
-            drawn = self.model.update(Batch(x_BKD, real_BKD), part_of("model", optimizers), generator)
+            some = Batch(*(of[: self.model.batch_size] for of in (x_BKD, real_BK[..., None] | self._given)))
+            drawn = self.model.update(some, part_of("model", optimizers), generator)
             metrics |= {f"generator_{key}": value for key, value in drawn.items()}
         return metrics
 

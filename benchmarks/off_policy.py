@@ -1,0 +1,99 @@
+"""Does a world model put policies in the order of what they earn? Actors of a folder, which it never saw.
+
+    gentraj train world-model --dataset halfcheetah-medium.hdf5+halfcheetah-mixed.hdf5+halfcheetah-expert.hdf5 \\
+        --env-id HalfCheetah-v5 --steps 8000 --run-dir runs/world
+    python -m benchmarks.off_policy runs/world --actors POLICIES --out halfcheetah
+
+POLICIES holds index.json (of each actor: env, activation, squash) and NAME.safetensors: perceptrons `layers.N`, with
+obs_norm.mean and .var where they normalise. They act without noise. OUT.json and OUT.png are written.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from safetensors.torch import load_file
+from torch import Tensor
+
+from envs.imagined import ImaginedEpisodes
+from envs.making import environment_factory
+from envs.off_policy import agreement, imagined_returns
+from envs.rollout import rollout
+from gentraj import runs
+from gentraj.cli.world import ENDLESS
+from gentraj.world_figures import plot_returns
+
+ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "none": lambda x: x}
+BOUNDS = {"tanh": torch.tanh, "clip": lambda x: x.clamp(-1, 1)}
+
+
+@dataclass(frozen=True)
+class Args:
+    run: Annotated[Path, tyro.conf.Positional]
+    """A world model's run."""
+    actors: Path
+    """Folder of the actors; those of the run's environment are taken."""
+    out: Path = Path("off_policy")
+    """Where results go: OUT.json and OUT.png."""
+    episodes: int = 16
+    """Of each actor, imagined and true."""
+    seed: int = 0
+    threads: int = 1
+
+
+class Perceptron:
+    """An `Agent` without noise and memory."""
+
+    def __init__(self, path: Path, about: dict[str, str]):
+        tensors = load_file(path)
+        count = sum(name.startswith("layers.") and name.endswith(".bias") for name in tensors)
+        self.layers = [(tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(count)]
+        self.mean, self.var = tensors.get("obs_norm.mean"), tensors.get("obs_norm.var")
+        self.activation, self.bound = ACTIVATIONS[about["activation"]], BOUNDS[about["squash"]]
+
+    def reset(self, mask_B: Tensor | None = None, seeds_B: object = None) -> None:
+        """It remembers nothing."""
+
+    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        x = obs_BO.float()
+        if self.mean is not None and self.var is not None:
+            x = ((x - self.mean) / (self.var + 1e-8).sqrt()).clamp(-10, 10).float()
+        for weight, bias in self.layers[:-1]:
+            x = self.activation(x @ weight.T + bias)
+        weight, bias = self.layers[-1]
+        return self.bound(x @ weight.T + bias)
+
+
+def actors(folder: Path, env_id: str) -> dict[str, Perceptron]:
+    """Those of an environment that need nothing but its observation."""
+    index = json.loads((folder / "index.json").read_text())
+    return {name: Perceptron(folder / f"{name}.safetensors", about) for name, about in sorted(index.items())
+            if about["env"] == env_id and about["time_feature"] == "none"}
+
+
+def main(args: Args) -> None:
+    torch.set_num_threads(args.threads)
+    run = runs.load(args.run)
+    factory = environment_factory(str(run.data.env))
+    config = replace(ENDLESS, max_episode_steps=factory.max_episode_steps)
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for name, actor in actors(args.actors, factory.env_id).items():
+        imagined = imagined_returns(actor, ImaginedEpisodes(run.world_model, args.episodes, config), args.seed)
+        found[name] = imagined, rollout(actor, factory, args.episodes, args.seed, progress=False).returns
+        print(f"{name}: imagined {imagined.mean():.0f} +- {imagined.std():.0f}, true {found[name][1].mean():.0f}",
+              flush=True)
+    agreed = agreement([pair[0] for pair in found.values()], [pair[1] for pair in found.values()], args.seed)
+    said = {name: {"imagined": i.tolist(), "true": t.tolist()} for name, (i, t) in found.items()}
+    args.out.with_suffix(".json").write_text(json.dumps({"run": str(args.run), "returns": said} | agreed, indent=2))
+    plot_returns(found, args.out.with_suffix(".png"), f"{factory.env_id}: rank correlation {agreed['spearman']:.2f}")
+    print(agreed)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

@@ -1,0 +1,129 @@
+"""Is a generator around an ensemble nearer to what happens than the ensemble alone, trained for the same time?
+
+    python -m benchmarks.open_loop --datasets hopper-medium.hdf5 halfcheetah-medium.hdf5 \\
+        --env-ids Hopper-v5 HalfCheetah-v5 --out open-loop
+
+An update of each model is timed first, by turns, and each is trained for as many as fit into `--seconds`. Then all are
+asked what comes of the actions of 1,000 windows that none was trained on. Errors are root mean squares over the
+entries of an observation, in deviations of the data. A line of OUT/results.jsonl is one model; what is there is not
+trained again. OUT/table.md is written anew.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from benchmarks.lines import whole_lines
+from gentraj import runs
+from gentraj.cli.world import held_out
+from gentraj.data import Windows
+from gentraj.data_facts import DataFacts
+from gentraj.open_loop import OpenLoop
+from gentraj.presets import PRESETS
+from gentraj.randomness import fold, generator
+from gentraj.world_model import WorldModel
+from gentraj.world_run import WorldModelRunConfig
+
+AT = (1, 5, 10, 20)  # steps
+
+
+def chunked(preset: str, chunk: int) -> WorldModelRunConfig:
+    config: Any = PRESETS[preset]
+    return replace(config, world=replace(config.world, chunk=chunk))
+
+
+MODELS = {"ensemble": chunked("world-ensemble", 1),
+          "world-model": chunked("world-model", 1),
+          "ensemble, 8 steps a call": chunked("world-ensemble", 8),
+          "world-model, 8 steps a call": chunked("world-model", 8)}
+
+
+@dataclass(frozen=True)
+class Args:
+    out: Path
+    """Folder of the runs and the results."""
+    datasets: tuple[str, ...]
+    env_ids: tuple[str, ...]
+    """One for each dataset; a dash where the data name it."""
+    models: tuple[str, ...] = tuple(MODELS)
+    seconds: float = 240.0
+    """Training time of each."""
+    seed: int = 0
+    threads: int = 1
+
+
+def main(args: Args) -> None:
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    log = args.out / "results.jsonl"
+    for dataset, env_id in zip(args.datasets, args.env_ids, strict=True):
+        done = {(row["dataset"], row["model"]) for row in whole_lines(log)}
+        missing = [name for name in args.models if (dataset, name) not in done]
+        configs = {name: replace(MODELS[name], dataset=dataset, env_id=None if env_id == "-" else env_id)
+                   for name in args.models}
+        took = seconds_of_an_update(configs) if missing else {}
+        for name in missing:
+            row = measured(configs[name], max(1, round(args.seconds / took[name])), args,
+                           args.out / f"{Path(dataset).stem}-{name}".replace(" ", "-"))
+            with log.open("a") as file:
+                file.write(json.dumps({"dataset": dataset, "model": name, "seconds_of_an_update": took[name]} | row)
+                           + "\n")
+    (args.out / "table.md").write_text(table := as_table(whole_lines(log)))
+    print(table)
+
+
+def seconds_of_an_update(configs: dict[str, WorldModelRunConfig], rounds: int = 200) -> dict[str, float]:
+    """The median, timed by turns."""
+    made = {name: made_ready(config) for name, config in configs.items()}
+    took: dict[str, list[float]] = {name: [] for name in configs}
+    for step in range(rounds):
+        for name, (world, windows, optimizers) in made.items():
+            began = time.perf_counter()
+            world.update(windows.batch(step, 0, world.batch_size), optimizers, generator(0, step))
+            took[name].append(time.perf_counter() - began)
+    return {name: sorted(each)[rounds // 2] for name, each in took.items()}
+
+
+def made_ready(config: WorldModelRunConfig) -> tuple[WorldModel, Windows, dict[str, Any]]:
+    episodes = runs.split(config, runs.read_data(config)[0])[0]
+    config = config.resolve(episodes)
+    world: Any = runs.build(config, DataFacts.of(episodes, config.context), episodes)["world"]
+    return world, Windows(episodes, world.spec, config.context), world.optimizers()
+
+
+def measured(config: WorldModelRunConfig, steps: int, args: Args, folder: Path) -> dict[str, Any]:
+    """Trains it; its errors after each step."""
+    training = replace(config.training, steps=steps, seed=args.seed, threads=args.threads, save_every=steps)
+    began = time.perf_counter()
+    run = runs.train(replace(config, training=training), folder, resume=folder.exists())
+    seconds = time.perf_counter() - began
+    windows = held_out(run, args.seed)
+    loop = OpenLoop.of(run.world_model, windows, [fold(args.seed, i) for i in range(len(windows.x_BHD))])
+    scale_O = run.world_model.facts.obs.scale_D.tolist()
+    each = [{name: [e / scale for e in error_T] for name, error_T in loop.errors([o]).items()}
+            for o, scale in enumerate(scale_O)]
+    errors = {name: [(sum(of[name][t] ** 2 for of in each) / len(each)) ** 0.5 for t in range(len(each[0][name]))]
+              for name in each[0]}
+    return {"updates": steps, "seconds": seconds, "windows": len(windows.x_BHD), "errors": errors, "ends": loop.ends()}
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    titles = ["dataset", "model", "updates", "seconds", *[f"{guess}, {t}" for guess in ("mean", "draw") for t in AT]]
+    lines = [f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)]
+    for row in rows:
+        errors = [f"{row['errors'][guess][t - 1]:.4f}" if t <= len(row["errors"][guess]) else "-"
+                  for guess in ("mean", "draw") for t in AT]
+        lines.append(f"| {Path(row['dataset']).stem} | {row['model']} | {row['updates']} | {row['seconds']:.0f} | "
+                     f"{' | '.join(errors)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))
