@@ -1,0 +1,134 @@
+"""Does an agent learn more of a small dataset where a world model of the same data has added what it imagines?
+
+    python -m benchmarks.augmented_data --datasets hopper-medium.hdf5 walker2d-mixed.hdf5 halfcheetah-mixed.hdf5 \\
+        --env-ids Hopper-v5 Walker2d-v5 HalfCheetah-v5 --out augmented
+
+Of each dataset whole episodes are drawn until they have `--small` steps. For each seed a world model is trained on
+them, `gentraj augment` adds `--added` steps, and the same agent, with as many updates, learns of the small data and of
+both. Its last checkpoint is scored by D4RL's score where there is one, else by the return. A line of OUT/results.jsonl
+is one agent; what is there is not trained again. OUT/table.md is written anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from scipy.stats import t as student
+
+from benchmarks.lines import whole_lines
+from envs.evaluation import EvaluationConfig
+from gentraj import runs
+from gentraj.cli.augment import Augment, augment
+from gentraj.cli.evaluate import play
+from gentraj.data import load_episodes, save_npz
+from gentraj.data.splitting import hold_out
+from gentraj.presets import PRESETS
+from gentraj.training import TrainingConfig
+
+DATA = ("small", "augmented")
+
+
+@dataclass(frozen=True)
+class Args:
+    out: Path
+    """Folder of the data, the runs and the results."""
+    datasets: tuple[str, ...]
+    env_ids: tuple[str, ...]
+    """One for each dataset."""
+    small: int = 10_000
+    """Steps of the small data."""
+    added: int = 40_000
+    """Imagined steps."""
+    branch: int = 5
+    noise: float = 0.1
+    agent: str = "td3bc"
+    """A preset."""
+    updates: int = 5_000
+    """Of the agent."""
+    world: str = "world-ensemble"
+    """A preset."""
+    world_updates: int = 3_000
+    seeds: int = 3
+    episodes: int = 20
+    threads: int = 1
+
+
+def main(args: Args) -> None:
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    os.environ["MINARI_DATASETS_PATH"] = str((args.out / "minari").absolute())
+    log = args.out / "results.jsonl"
+    for seed in range(args.seeds):
+        for dataset, env_id in zip(args.datasets, args.env_ids, strict=True):
+            done = {(row["dataset"], row["data"], row["seed"]) for row in whole_lines(log)}
+            for data in DATA:
+                if (dataset, data, seed) not in done:
+                    row = measured(dataset, env_id, data, seed, args)
+                    with log.open("a") as file:
+                        file.write(json.dumps({"dataset": dataset, "data": data, "seed": seed} | row) + "\n")
+    (args.out / "table.md").write_text(table := as_table(whole_lines(log)))
+    print(table)
+
+
+def measured(dataset: str, env_id: str, data: str, seed: int, args: Args) -> dict[str, Any]:
+    """What an agent scores that learnt of these data."""
+    name = Path(dataset).stem
+    folder = args.out / f"{name}-{seed}"
+    source = small(dataset, folder.with_suffix(".npz"), args.small, seed)
+    if data == "augmented":
+        source = augmented(source, env_id, folder, seed, args)
+    agent = trained(args.agent, source, env_id, folder / data, args.updates, seed, args)
+    scores = play(agent, EvaluationConfig(episodes=args.episodes, seed=seed, baselines=False), progress=False)[0]
+    scored = "return_mean" if scores.get("score_d4rl") is None else "score_d4rl"
+    return {"score": scores[scored], "scored_by": scored, "steps": load_episodes(source).num_steps}
+
+
+def small(dataset: str, path: Path, steps: int, seed: int) -> str:
+    """A file of some episodes of the dataset."""
+    episodes = load_episodes(dataset)
+    return str(save_npz(hold_out(episodes, steps / episodes.num_steps, seed)[1], path))
+
+
+def augmented(source: str, env_id: str, folder: Path, seed: int, args: Args) -> str:
+    """The id of the dataset that is made."""
+    world = trained(args.world, source, env_id, folder / "world", args.world_updates, seed, args)
+    made = f"benchmark/{folder.name}-v0"
+    if not (Path(os.environ["MINARI_DATASETS_PATH"]) / made).exists():
+        augment(Augment(source, world.folder, args.added, made, branch=args.branch, noise=args.noise, seed=seed),
+                progress=False)
+    return made
+
+
+def trained(preset: str, dataset: str, env_id: str, folder: Path, updates: int, seed: int, args: Args) -> runs.Run:
+    config = replace(PRESETS[preset], dataset=dataset, env_id=env_id,
+                     training=TrainingConfig(updates, seed=seed, threads=args.threads))
+    return runs.train(config, folder, resume=folder.exists())
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """Means over seeds, and the mean of the differences of two agents of one seed with its 95 % interval."""
+    titles = ("dataset", "seeds", *DATA, "difference", "95 % interval")
+    lines = [f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)]
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        scores = {data: {row["seed"]: row["score"] for row in rows if (row["dataset"], row["data"]) == (dataset, data)}
+                  for data in DATA}
+        seeds = sorted(set.intersection(*map(set, scores.values())))
+        if not seeds:
+            continue
+        more = np.array([scores["augmented"][s] - scores["small"][s] for s in seeds])
+        reach = student.ppf(0.975, len(more) - 1) * more.std(ddof=1) / len(more) ** 0.5 if len(more) > 1 else np.nan
+        means = [f"{np.mean([scores[data][s] for s in seeds]):.1f}" for data in DATA]
+        lines.append(f"| {Path(dataset).stem} | {len(seeds)} | {' | '.join(means)} | {more.mean():+.1f} | "
+                     f"[{more.mean() - reach:.1f}, {more.mean() + reach:.1f}] |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))
