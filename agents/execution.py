@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gentraj.randomness import fold
+from gentraj.randomness import unfold
 from gentraj.trajectory import Condition, TrajectorySpec
 
 
@@ -95,8 +94,4 @@ class Left:
 
 def seeds_of(seed: int, rows: int, candidates: int) -> list[int]:
     """A seed for each candidate of each arrival row. The first one of a row does not depend on how many there are."""
-    first = [fold(seed, row) for row in range(rows)]
-    if candidates == 1:
-        return first
-    more = [np.random.SeedSequence(one).generate_state(candidates - 1, np.uint64) >> np.uint64(1) for one in first]
-    return [int(s) for one, others in zip(first, more, strict=True) for s in (one, *others)]
+    return [one for first in unfold(seed, rows) for one in (first, *unfold(first, candidates - 1))]

@@ -22,7 +22,7 @@ from gentraj.data.context import fit_contexts
 from gentraj.models import MODELS, Model, ModelConfig
 from gentraj.networks.rows import padded, padding
 from gentraj.normalize import Normalizer
-from gentraj.randomness import fold
+from gentraj.randomness import fold, unfold
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 FAR = 10.0  # deviations: an entry that hardly moved in the data says no more than that
@@ -214,7 +214,7 @@ class Policy(nn.Module):
 
     def candidates(self, model: Model, state_BS: Tensor, number: int, seeds: Sequence[int]) -> Tensor:
         """(B, N, K, A) that a generator draws for each state."""
-        each = [fold(seed, n) for seed in seeds for n in range(number)]
+        each = [one for seed in seeds for one in unfold(seed, number)]
         return self.actions(model.sample(self.known(state_BS), number, seed=each))
 
 

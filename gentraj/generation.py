@@ -13,7 +13,7 @@ from torch import Tensor
 from .networks.rows import MAX_ROWS
 from .normalize import Normalizer
 from .plugin import Plugin
-from .randomness import fold
+from .randomness import fold, unfold
 from .trajectory import Condition, Guide, TrajectorySpec
 
 Guidance = Guide | Plugin | Sequence[Plugin] | None
@@ -39,7 +39,7 @@ def draw(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: int
     """
     condition.check(spec)
     rows = condition.repeat(num_samples)
-    seeds = [fold(seed, i) for i in range(rows.batch)] if isinstance(seed, int) else list(seed)
+    seeds = unfold(seed, rows.batch) if isinstance(seed, int) else list(seed)
     if len(seeds) != rows.batch:
         raise ValueError(f"{len(seeds)} seeds were given for {rows.batch} samples; give one each, or a single one")
     if not 0 <= temperature < math.inf:

@@ -13,7 +13,7 @@ from .generation import Guidance, as_plugins
 from .networks.rows import MAX_ROWS, padded
 from .normalize import Normalizer
 from .plugin import Plugin, Preference, Sampling, finite
-from .randomness import RowNoise, fold
+from .randomness import RowNoise, unfold
 from .trajectory import Condition
 
 Generate = Callable[[Tensor, Condition], Tensor]  # noise z_RHD and what is known -> x_RHD in environment units
@@ -61,7 +61,7 @@ def preferred(generate: Generate, rows: Condition, seeds: Sequence[int], tempera
 
     The first candidate of a row is drawn from the row's own seed, and the first of equals is taken.
     """
-    several = [seed if n == 0 else fold(seed, n, 1) for seed in seeds for n in range(config.best_of)]
+    several = [one for seed in seeds for one in (seed, *unfold(seed, config.best_of - 1))]
     z = temperature * RowNoise(several, rows.values_BHD.device).normal(*rows.values_BHD.shape[1:])
     x = generate(z, rows.repeat(config.best_of))
     best_R = liking(plugins, x).view(rows.batch, -1).argmax(1)

@@ -21,6 +21,12 @@ def fold(*keys: int) -> int:
     return int(words[0] >> np.uint64(1))
 
 
+def unfold(seed: int, number: int) -> list[int]:
+    """As many unrelated seeds of one, in one go; the first do not depend on how many follow."""
+    words = np.random.SeedSequence([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF]).generate_state(number, np.uint64)
+    return (words >> np.uint64(1)).tolist()
+
+
 def generator(*keys: int) -> torch.Generator:
     """A CPU generator seeded by the keys, for example (seed, step)."""
     return torch.Generator().manual_seed(fold(*keys))

@@ -13,7 +13,7 @@ from gentraj.generation import as_plugins, draw, encode_context, encoded_width
 from gentraj.networks.rows import MAX_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.plugin import Plugin, Preference
-from gentraj.randomness import fold
+from gentraj.randomness import fold, unfold
 from gentraj.trajectory import Condition, TrajectorySpec
 
 SHAPE = SPEC.horizon, SPEC.dim
@@ -33,11 +33,11 @@ def drawn(condition: Condition, number: int, seed: int | Sequence[int], plugins:
 
 
 @given(batch=st.integers(1, 4), number=st.integers(1, 4), seed=st.integers(0, 2**62))
-def test_one_seed_is_folded_with_the_row_and_many_are_the_rows_own(batch: int, number: int, seed: int) -> None:
+def test_one_seed_is_unfolded_to_the_rows_and_many_are_the_rows_own(batch: int, number: int, seed: int) -> None:
     condition = Condition.unknown(SPEC, batch)
     x = drawn(condition, number, seed)
     assert x.shape == (batch, number, *SHAPE)
-    seeds = [fold(seed, i) for i in range(batch * number)]
+    seeds = unfold(seed, batch * number)
     assert x[..., 0, 0].flatten().tolist() == [s % 9973 for s in seeds]
     assert torch.equal(x, drawn(condition, number, seeds))
 
@@ -51,7 +51,7 @@ def test_the_samples_of_a_condition_are_its_own() -> None:
 @pytest.mark.parametrize("number", [MAX_ROWS - 1, MAX_ROWS + 1, 3 * MAX_ROWS])
 def test_many_rows_are_drawn_in_parts_and_alike(number: int) -> None:
     assert torch.equal(drawn(Condition.unknown(SPEC), number, 7)[0, -3:, 0, 0],
-                       torch.tensor([fold(7, i) % 9973 for i in range(number - 3, number)]).float())
+                       torch.tensor([s % 9973 for s in unfold(7, number)[-3:]]).float())
 
 
 class Reject(Plugin):

@@ -3,12 +3,20 @@
 import pytest
 import torch
 
-from gentraj.randomness import RowNoise, Tape, fold, generator
+from gentraj.randomness import RowNoise, Tape, fold, generator, unfold
 
 
 def test_any_key_changes_the_seed() -> None:
     seeds = {fold(*keys) for keys in [(0,), (1,), (0, 0), (0, 1), (1, 0), (-1,), (2**62,)]}
     assert len(seeds) == 7
+
+
+def test_many_seeds_of_one_are_all_different_and_begin_as_fewer_do() -> None:
+    """Whatever their number, sign and size."""
+    some = [unfold(seed, 100) for seed in (0, 1, -1, 2**32, 2**62)]
+    assert len({one for seeds in some for one in seeds}) == 500
+    assert all(0 <= one < 2**63 for seeds in some for one in seeds)
+    assert unfold(1, 7) == some[1][:7] and unfold(1, 0) == []
 
 
 def test_global_seeds_change_nothing() -> None:

@@ -22,7 +22,7 @@ from ..networks.vae import TemporalVAE, VAEConfig
 from ..normalize import Normalizer, NormalizerName
 from ..optimization import adamw, apply_gradients
 from ..plugin import Plugin, Sampling
-from ..randomness import fold
+from ..randomness import unfold
 from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
 from .composition import ClassifierFree, Contexts
 from .guidance import Energy, denoising_plugins
@@ -153,7 +153,7 @@ class LatentDiffusion(nn.Module):
         """
         condition.check(self.spec)
         rows, plugins = condition.repeat(num_samples).to(self.device), denoising_plugins(guide)
-        seeds = [fold(seed, i) for i in range(rows.batch)] if isinstance(seed, int) else list(seed)
+        seeds = unfold(seed, rows.batch) if isinstance(seed, int) else list(seed)
         watch = observe and (lambda y, t: observe(self.decode(y), t))
         inside = [p for plugin in plugins for p in self._inside(plugin)]
         y_RLE = self.prior.sample(self._inner(rows), guide=inside, seed=seeds, steps=steps, temperature=temperature,

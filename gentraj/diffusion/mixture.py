@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..randomness import fold, generator
+from ..randomness import generator, unfold
 from ..trajectory import Condition, TrajectoryModel, cat
 
 
@@ -44,7 +44,7 @@ class Mixture:
                seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0) -> Tensor:
         """(B, N, H, D) in environment units, as `TrajectoryModel.sample`; `guide` is whatever all the models take."""
         rows = condition.repeat(num_samples)
-        seeds = [fold(seed, i) for i in range(rows.batch)] if isinstance(seed, int) else list(seed)
+        seeds = unfold(seed, rows.batch) if isinstance(seed, int) else list(seed)
         if len(seeds) != rows.batch:
             raise ValueError(f"{len(seeds)} seeds were given for {rows.batch} samples; give one each, or a single one")
         chosen = [self._choice(s) for s in seeds]

@@ -17,7 +17,7 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
-from gentraj.randomness import RowNoise, fold
+from gentraj.randomness import RowNoise, unfold
 from gentraj.trajectory import Condition, TrajectorySpec
 
 LOW, HIGH = -np.ones(1, np.float32), np.ones(1, np.float32)
@@ -73,7 +73,7 @@ def test_the_first_of_many_candidates_is_the_only_one_of_one() -> None:
                  for n in (1, 5))
     assert many.x_BNHD.shape == (3, 5, 4, 2) and torch.equal(many.x_BNHD[:, :1], one.x_BNHD)
     assert many.value_BN is not None and torch.equal(many.value_BN.argmax(1), many.chosen_B)
-    assert seeds_of(7, 3, 1) == [fold(7, row) for row in range(3)] == seeds_of(7, 3, 5)[::5]
+    assert seeds_of(7, 3, 1) == unfold(7, 3) == seeds_of(7, 3, 5)[::5]
     assert len({*seeds_of(7, 3, 5), *seeds_of(8, 3, 5)}) == 30
 
 

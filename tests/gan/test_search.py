@@ -19,7 +19,7 @@ from gentraj.gan import GANConfig
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
 from gentraj.one_call import climb, preferred
 from gentraj.plugin import Plugin, Preference, Sampling
-from gentraj.randomness import fold
+from gentraj.randomness import unfold
 from gentraj.trajectory import Condition
 
 STARTS = Condition.unknown(SPEC, 3).with_obs(0, torch.arange(9.0).view(3, 3) / 3)
@@ -50,10 +50,10 @@ def score(guide: object, x: Tensor) -> Tensor:
 
 @every_guide
 def test_the_best_of_the_candidates_is_taken(guide: str) -> None:
-    """They are the samples of the row's own seed and of those folded from it; the first of equals is taken."""
+    """They are the samples of the row's own seed and of those unfolded from it; the first of equals is taken."""
     model, seeds = make(moved=True, best_of=5), [4, 5, 6]
-    folded = [seeds, *([fold(seed, n, 1) for seed in seeds] for n in range(1, 5))]
-    candidates = torch.cat([model.sample(STARTS, seed=several) for several in folded], 1)
+    several = zip(*((seed, *unfold(seed, 4)) for seed in seeds), strict=True)
+    candidates = torch.cat([model.sample(STARTS, seed=each) for each in several], 1)
     best = score(GUIDES[guide], candidates).argmax(1)
     found = model.sample(STARTS, seed=seeds, guide=GUIDES[guide])[:, 0]
     assert torch.equal(found, candidates[range(3), best])
