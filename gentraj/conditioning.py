@@ -46,6 +46,8 @@ class ConditionMix:
         for kind, mask in KINDS.items():
             chosen_B = torch.rand(len(rows_B), generator=generator) < getattr(self, kind)
             u_B = torch.rand(len(rows_B), generator=generator)
+            if not chosen_B.any():
+                continue
             if kind == "goal" and self.goal_at == "end":
                 u_B = torch.full_like(u_B, LAST)
             known |= mask(spec, self.goal_dims, rows_B, u_B) & chosen_B[:, None, None]

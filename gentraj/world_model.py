@@ -40,16 +40,17 @@ MIXING_RATE = 0.01  # of the averages of how errors go together
 FLOOR = 1e-4  # of their eigenvalues
 GENERATOR = DiffusionConfig(ResidualMLPConfig(128, 2, frequencies=0), path="flow", prediction="velocity",
                             sampler="euler", levels=None, context_dropout=0.0, clip=5.0, weight_decay=0.0, ema=0.995,
-                            steps=3)
+                            batch_size=64, steps=3)
 
 
 @dataclass(frozen=True)
 class WorldModelConfig:
     model: ModelConfig | None = field(default_factory=lambda: GENERATOR)
-    """Draws what happens around the ensemble's mean; None draws from a normal distribution, as MBPO does."""
+    """Draws what happens around the ensemble's mean, and learns from so much of a batch as its own batch size says;
+    None draws from a normal distribution, as MBPO does."""
     chunk: int = 1
     """Steps that are predicted by one call, at most."""
-    members: int = 5
+    members: int = 3
     """Perceptrons of the ensemble."""
     width: int = 200
     depth: int = 3
