@@ -48,7 +48,7 @@ BRIEF = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, c
 VETERAN = RunConfig(horizon=4, stride=1, valued=True, model=BRIEF, inverse=InverseDynamicsConfig(look=1),
                     planner=PlannerConfig("fixed", replan=1, look=1, select="value", candidates=16),
                     training=TrainingConfig(steps=8_000))
-VETERAN_PLUS = replace(VETERAN, joint=True, planner=replace(VETERAN.planner, candidates=32, actions="joint"))
+VETERAN_PLUS = replace(VETERAN, joint=True, planner=replace(VETERAN.planner, candidates=8, steps=2, actions="joint"))
 DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noised=0.5), planner=PlannerConfig(
     "fixed", replan=1, look=1, guidance="value", actions="joint"))
 # As published, but for short plans: what is long in the papers is their training.
