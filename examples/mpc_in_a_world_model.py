@@ -17,12 +17,19 @@ from envs.rollout import rollout
 from gentraj.data import save_npz
 
 
+ENV_ID = "InvertedPendulum-v5"
+
+
+def random_actions(folder):
+    """A file of 300 episodes; the pole falls in 5 steps."""
+    agent, factory = RandomAgent([-3.0], [3.0]), environment_factory(ENV_ID, {"max_episode_steps": 100})
+    return save_npz(rollout(agent, factory, 300, record=True, progress=False).recorded, f"{folder}-data.npz")
+
+
 def learn_of_random_actions(folder, steps):
-    """A world model's run; random actions let the pole fall in 5 steps of the 100."""
-    agent, factory = RandomAgent([-3.0], [3.0]), environment_factory("InvertedPendulum-v5", {"max_episode_steps": 100})
-    data = save_npz(rollout(agent, factory, 300, record=True, progress=False).recorded, f"{folder}-data.npz")
+    """A world model's run."""
     usual = gentraj.PRESETS["world-ensemble"]
-    config = replace(usual, dataset=str(data), world=replace(usual.world, width=64),
+    config = replace(usual, dataset=str(random_actions(folder)), world=replace(usual.world, width=64),
                      training=replace(usual.training, steps=int(steps)))
     return gentraj.train(config, folder)
 

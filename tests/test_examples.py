@@ -59,3 +59,11 @@ def test_what_is_trained_in_a_world_model_holds_a_pole(example, capsys: pytest.C
     earned, behaviour = example.demo("run", "300")
     assert earned > 2 * behaviour
     assert f"the data's behaviour {behaviour:.1f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("example", ["augment_a_small_dataset"], indirect=True)
+def test_an_agent_learns_of_a_small_dataset_and_what_was_imagined(example, capsys: pytest.CaptureFixture) -> None:
+    """Random actions let the pole fall in 5 steps; what learns of them holds it for longer."""
+    small, both = example.demo("run", "2000", "300")
+    assert min(small, both) > 15
+    assert f"of the small data earns {small:.1f}, of both {both:.1f}" in capsys.readouterr().out

@@ -46,7 +46,7 @@ class Ablate:
     All have the same data, seeds and episodes, and what differs only in how it plans shares a training. Called again it
     goes on where it stopped. The differences' intervals are paired: of the same seed and episode.
 
-    Examples: gentraj ablate veteran+ --dataset hopper.hdf5 --env-id Hopper-v5 --vary planner.candidates=1,8,64;
+    Examples: gentraj ablate veteran+ --dataset hopper.hdf5 --env-id Hopper-v5 --vary planner.candidates=1,32;
     gentraj ablate pointmaze --dataset D4RL/pointmaze/medium-v2 --vary network=dit --vary planner.replan=8,16
     """
 

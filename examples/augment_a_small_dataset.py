@@ -1,0 +1,40 @@
+"""Does an agent learn more where a world model adds what it imagines to a small dataset?
+
+    python examples/augment_a_small_dataset.py DATASET ENV_ID    # a file or an id, and where its agent is scored
+    python examples/augment_a_small_dataset.py demo              # random actions in InvertedPendulum
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import gentraj
+from envs.evaluation import EvaluationConfig
+from gentraj.cli.augment import Augment, augment
+from gentraj.cli.evaluate import play
+
+
+def main(dataset, env_id, folder="runs/augmented", added=20_000, updates=3_000):
+    """Mean returns of the agent that learnt of the dataset, and of the one that learnt of both."""
+    def train(preset, data, name):
+        usual = gentraj.PRESETS[preset]
+        training = replace(usual.training, steps=int(updates))
+        return gentraj.train(replace(usual, dataset=str(data), env_id=env_id, training=training), f"{folder}/{name}")
+
+    world, both = train("world-ensemble", dataset, "world"), f"examples/{Path(folder).name}-v0"
+    augment(Augment(str(dataset), world.folder, int(added), both))
+    config = EvaluationConfig(episodes=20, baselines=False)
+    earned = [play(train("td3bc", data, name), config)[0]["return_mean"]
+              for name, data in (("small", dataset), ("both", both))]
+    print(f"the agent of the small data earns {earned[0]:.1f}, of both {earned[1]:.1f}")
+    return earned
+
+
+def demo(folder="runs/augmented", added="3000", updates="300"):
+    from mpc_in_a_world_model import ENV_ID, random_actions
+
+    return main(random_actions(folder), ENV_ID, folder, added, updates)
+
+
+if __name__ == "__main__":
+    demo(*sys.argv[2:]) if sys.argv[1:2] == ["demo"] else main(*sys.argv[1:])
