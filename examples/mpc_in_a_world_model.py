@@ -16,7 +16,6 @@ from envs.making import environment_factory
 from envs.rollout import rollout
 from gentraj.data import save_npz
 
-
 ENV_ID = "InvertedPendulum-v5"
 
 
