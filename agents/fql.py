@@ -6,16 +6,17 @@ Park et al. 2025, "Flow Q-Learning".
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gentraj.config import require
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.networks.mlp import mlp
 from gentraj.optimization import adamw, apply_gradients, part_of, under
 from gentraj.randomness import RowNoise
 from gentraj.trajectory import Batch
@@ -28,14 +29,10 @@ from .policy import Policy, Scales, Transition
 @dataclass(frozen=True)
 class FQLConfig:
     model: DiffusionConfig = field(default_factory=lambda: FLOW)
-    """The generator of actions, of which there is a one-step student."""
+    """The generator of actions, of which there is a one-step student with a network as large."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     alpha: float = 10.0
     """Weight of the squared error to what the flow makes of the same noise, beside the value, of size 1."""
-    width: int = 256
-    """Of the student."""
-    depth: int = 3
-    """Hidden layers of the student."""
     chunk: int = 1
     """Actions that are decided together."""
     execute: int = 1
@@ -43,8 +40,7 @@ class FQLConfig:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        require(self, alpha=(0, 1e6), width=(1, 1e5), depth=(1, 100), chunk=(1, 1e4), execute=(1, self.chunk),
-                batch_size=(1, 1e9))
+        require(self, alpha=(0, 1e6), chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
 
 
 class FQL(Policy):
@@ -52,8 +48,9 @@ class FQL(Policy):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
         self.config, self.model = config, cast(Diffusion, self.generator(config.model))
         self.critic = Critic.of(self, config.critic)
-        chunk_dim = self.chunk * act_dim
-        self.student = mlp([self.state_dim + chunk_dim, *[config.width] * config.depth, chunk_dim])
+        self.student = deepcopy(self.model.network)
+        self.slow = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(config.model.ema))
+        self.slow.requires_grad_(False)
         self.calls = 0
 
     @property
@@ -69,13 +66,13 @@ class FQL(Policy):
                          "out")
 
     def optimizers(self) -> dict[str, Optimizer]:
-        student = adamw(self.student, self.config.critic)["network"]
+        student = adamw(self.student, self.config.model)["network"]
         return {"critic": self.critic.optimizer(), "student": student, **under("model", self.model.optimizers())}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
         with torch.no_grad():
-            next_BX = self.one_step(t.next_BS, self._noise(t, generator)).clamp(-1, 1)
+            next_BX = self.one_step(self.slow, t.next_BS, self._noise(t, generator)).clamp(-1, 1)
         metrics = self.critic.learn(t, self.critic.least(t.next_BS, next_BX), optimizers["critic"])
         metrics |= self.model.update(self.windows(t), part_of("model", optimizers), generator)
         return metrics | self._learn_student(t, optimizers["student"], generator)
@@ -84,20 +81,22 @@ class FQL(Policy):
         """Equation 8, its value normalised (section 4.2)."""
         z_BKA, known = self._noise(t, generator), self.known(t.state_BS)
         flow_BX = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA), known)
-        chunk_BX = self.one_step(t.state_BS, z_BKA)
+        chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
         distance = ((chunk_BX - self.actions(flow_BX).flatten(1)) ** 2).mean()
         value = self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1)).mean()
         apply_gradients(self.config.alpha * distance - value, optimizer, self.config.critic.max_grad_norm)
+        self.slow.update_parameters(self.student)
         return {"student_distance": distance.detach()}
 
     def _noise(self, t: Transition, generator: torch.Generator) -> Tensor:
         return torch.randn(t.act_BKA.shape, generator=generator).to(t.act_BKA.device)
 
-    def one_step(self, state_BS: Tensor, z_BKA: Tensor) -> Tensor:
-        """(B, K * A)."""
-        return self.student(torch.cat([state_BS, z_BKA.flatten(1)], -1))
+    def one_step(self, student: nn.Module, state_BS: Tensor, z_BKA: Tensor) -> Tensor:
+        """(B, K * A) that one call makes of noise."""
+        x, known = self.join(state_BS, z_BKA), self.state_mask.expand(len(state_BS), self.chunk, -1)
+        return student(x, x * known, known, z_BKA.new_ones(1))[..., self.state_dim :].flatten(1)
 
     def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
         self.calls += 1
         z_BKA = RowNoise(seeds, self.device).normal(self.chunk, self.spec.act_dim)
-        return self.one_step(state_BS, z_BKA).view_as(z_BKA).clamp(-1, 1)
+        return self.one_step(self.slow, state_BS, z_BKA).view_as(z_BKA).clamp(-1, 1)
