@@ -94,4 +94,4 @@ class Left:
 
 def seeds_of(seed: int, rows: int, candidates: int) -> list[int]:
     """A seed for each candidate of each arrival row. The first one of a row does not depend on how many there are."""
-    return [one for first in unfold(seed, rows) for one in (first, *unfold(first, candidates - 1))]
+    return [one for first in unfold(rows, seed) for one in (first, *unfold(candidates - 1, first))]

@@ -29,7 +29,7 @@ from .policy import Policy, Scales, Transition
 @dataclass(frozen=True)
 class FQLConfig:
     model: DiffusionConfig = field(default_factory=lambda: FLOW)
-    """The generator of actions, of which there is a one-step student with a network as large."""
+    """The generator of actions. Its student has as large a network, learns as fast and is averaged as long."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     alpha: float = 10.0
     """Weight of the squared error to what the flow makes of the same noise, beside the value, of size 1."""
@@ -57,7 +57,7 @@ class FQL(Policy):
     def network_calls(self) -> int:
         return self.calls
 
-    def sampling(self, steps: int | None = None) -> str:
+    def sampling(self) -> str:
         return "one call of the student"
 
     def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:

@@ -148,9 +148,9 @@ class Policy(nn.Module):
         """Calls of its generator so far."""
         return cast(Any, self).model.network_calls
 
-    def sampling(self, steps: int | None = None) -> str:
+    def sampling(self) -> str:
         """How it draws actions, in words."""
-        return cast(Any, self).model.sampling(steps)
+        return cast(Any, self).model.sampling()
 
     def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
         """From now on draw actions in another way. Raises ValueError where its generator cannot."""
@@ -214,7 +214,7 @@ class Policy(nn.Module):
 
     def candidates(self, model: Model, state_BS: Tensor, number: int, seeds: Sequence[int]) -> Tensor:
         """(B, N, K, A) that a generator draws for each state."""
-        each = [one for seed in seeds for one in unfold(seed, number)]
+        each = [one for seed in seeds for one in unfold(number, seed)]
         return self.actions(model.sample(self.known(state_BS), number, seed=each))
 
 

@@ -49,7 +49,7 @@ def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (), steps: int
         start = Condition.unknown(spec, len(obs_BO), device=model.device).with_obs(0, obs_BO.to(model.device))
         if goal_BG is not None and goal_dims:
             start = start.with_obs(-1, goal_BG.to(model.device), goal_dims)
-        each = [one for seed in seeds for one in unfold(seed, number)]
+        each = [one for seed in seeds for one in unfold(number, seed)]
         return spec.split(model.sample(start, number, seed=each, steps=steps))[1]
 
     return draw

@@ -3,16 +3,17 @@
     python -m benchmarks.augmented_data --datasets hopper-medium.hdf5 walker2d-mixed.hdf5 halfcheetah-mixed.hdf5 \\
         --env-ids Hopper-v5 Walker2d-v5 HalfCheetah-v5 --out augmented
 
-Of each dataset whole episodes are drawn until they have `--small` steps. For each seed a world model is trained on
-them, `gentraj augment` adds `--added` steps, and the same agent, with as many updates, learns of the small data and of
-both. Its last checkpoint is scored by D4RL's score where there is one, else by the return. A line of OUT/results.jsonl
-is one agent; what is there is not trained again. OUT/table.md is written anew.
+Of each dataset episodes, or pieces of long ones, are drawn until they have `--small` steps. For each seed a world model
+is trained on them, `gentraj augment` adds `--added` steps (as a dataset of Minari's, benchmark/...), and the same
+agent, with as many updates, learns of the small data and of both. Its last checkpoint is scored by D4RL's score where
+there is one, else by the return. A line of OUT/results.jsonl is one agent; what is there is not trained again.
+OUT/table.md is written anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from minari.storage import get_dataset_path
 from scipy.stats import t as student
 
 from benchmarks.lines import whole_lines
@@ -63,24 +65,30 @@ class Args:
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    os.environ["MINARI_DATASETS_PATH"] = str((args.out / "minari").absolute())
-    log = args.out / "results.jsonl"
+    log, settings = args.out / "results.jsonl", digest(args)
     for seed in range(args.seeds):
         for dataset, env_id in zip(args.datasets, args.env_ids, strict=True):
-            done = {(row["dataset"], row["data"], row["seed"]) for row in whole_lines(log)}
             for data in DATA:
-                if (dataset, data, seed) not in done:
-                    row = measured(dataset, env_id, data, seed, args)
+                key = {"settings": settings, "dataset": dataset, "env_id": env_id, "data": data, "seed": seed}
+                if not any(key.items() <= row.items() for row in whole_lines(log)):
+                    row = key | measured(dataset, env_id, data, seed, args)
                     with log.open("a") as file:
-                        file.write(json.dumps({"dataset": dataset, "data": data, "seed": seed} | row) + "\n")
-    (args.out / "table.md").write_text(table := as_table(whole_lines(log)))
+                        file.write(json.dumps(row) + "\n")
+    rows = [row for row in whole_lines(log) if row["settings"] == settings]
+    (args.out / "table.md").write_text(table := as_table(rows))
     print(table)
+
+
+def digest(args: Args, *also: str) -> str:
+    """Of all that decides a run."""
+    beside = ("out", "datasets", "env_ids", "seeds", "threads")
+    settings = [str(value) for key, value in sorted(vars(args).items()) if key not in beside]
+    return hashlib.sha256(json.dumps([*settings, *also]).encode()).hexdigest()[:8]
 
 
 def measured(dataset: str, env_id: str, data: str, seed: int, args: Args) -> dict[str, Any]:
     """What an agent scores that learnt of these data."""
-    name = Path(dataset).stem
-    folder = args.out / f"{name}-{seed}"
+    folder = args.out / f"{Path(dataset).stem}-{seed}-{digest(args, dataset, env_id)}"
     source = small(dataset, folder.with_suffix(".npz"), args.small, seed)
     if data == "augmented":
         source = augmented(source, env_id, folder, seed, args)
@@ -100,7 +108,7 @@ def augmented(source: str, env_id: str, folder: Path, seed: int, args: Args) -> 
     """The id of the dataset that is made."""
     world = trained(args.world, source, env_id, folder / "world", args.world_updates, seed, args)
     made = f"benchmark/{folder.name}-v0"
-    if not (Path(os.environ["MINARI_DATASETS_PATH"]) / made).exists():
+    if not get_dataset_path(made).exists():
         augment(Augment(source, world.folder, args.added, made, branch=args.branch, noise=args.noise, seed=seed),
                 progress=False)
     return made

@@ -4,14 +4,14 @@
         --env-id HalfCheetah-v5 --steps 8000 --run-dir runs/world
     python -m benchmarks.off_policy runs/world --actors POLICIES --out halfcheetah
 
-POLICIES holds index.json (of each actor: env, activation, squash) and NAME.safetensors: perceptrons `layers.N`, with
-obs_norm.mean and .var where they normalise. They act without noise. OUT.json and OUT.png are written.
+POLICIES holds index.json (of each actor: env, activation, squash, time_feature) and NAME.safetensors: perceptrons
+`layers.N`, with obs_norm.mean and .var where they normalise. They act without noise. OUT.json and OUT.png are written.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -21,12 +21,9 @@ import tyro
 from safetensors.torch import load_file
 from torch import Tensor
 
-from envs.imagined import ImaginedEpisodes
 from envs.making import environment_factory
-from envs.off_policy import agreement, imagined_returns
-from envs.rollout import rollout
+from envs.off_policy import agreement, both_returns
 from gentraj import runs
-from gentraj.cli.world import ENDLESS
 from gentraj.world_figures import plot_returns
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "none": lambda x: x}
@@ -81,13 +78,11 @@ def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     run = runs.load(args.run)
     factory = environment_factory(str(run.data.env))
-    config = replace(ENDLESS, max_episode_steps=factory.max_episode_steps)
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name, actor in actors(args.actors, factory.env_id).items():
-        imagined = imagined_returns(actor, ImaginedEpisodes(run.world_model, args.episodes, config), args.seed)
-        found[name] = imagined, rollout(actor, factory, args.episodes, args.seed, progress=False).returns
-        print(f"{name}: imagined {imagined.mean():.0f} +- {imagined.std():.0f}, true {found[name][1].mean():.0f}",
-              flush=True)
+        found[name] = both_returns(actor, run.world_model, factory, args.episodes, args.seed)
+        imagined, true = found[name]
+        print(f"{name}: imagined {imagined.mean():.0f} +- {imagined.std():.0f}, true {true.mean():.0f}", flush=True)
     agreed = agreement([pair[0] for pair in found.values()], [pair[1] for pair in found.values()], args.seed)
     said = {name: {"imagined": i.tolist(), "true": t.tolist()} for name, (i, t) in found.items()}
     args.out.with_suffix(".json").write_text(json.dumps({"run": str(args.run), "returns": said} | agreed, indent=2))

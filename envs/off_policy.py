@@ -9,8 +9,20 @@ import numpy as np
 
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent
+from gentraj.world_model import WorldModel
 
-from .imagined import NOT_FINITE, ImaginedEpisodes
+from .imagined import NOT_FINITE, ImaginedConfig, ImaginedEpisodes
+from .making import EnvironmentFactory
+from .rollout import rollout
+
+
+def both_returns(agent: Agent, world: WorldModel, factory: EnvironmentFactory, episodes: int, seed: int = 0, *,
+                 obs_keys: Sequence[str] = (), goal_dims: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) returns in the world model, whose doubt is not held against an agent, and (N,) in the environment."""
+    config = ImaginedConfig(factory.max_episode_steps, max_doubt=1e9, margin=1e9)
+    imagined = imagined_returns(agent, ImaginedEpisodes(world, episodes, config), seed)
+    return imagined, rollout(agent, factory, episodes, seed, obs_keys=obs_keys, goal_dims=goal_dims,
+                             progress=False).returns
 
 
 def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) -> np.ndarray:

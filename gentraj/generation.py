@@ -39,7 +39,7 @@ def draw(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: int
     """
     condition.check(spec)
     rows = condition.repeat(num_samples)
-    seeds = unfold(seed, rows.batch) if isinstance(seed, int) else list(seed)
+    seeds = unfold(rows.batch, seed) if isinstance(seed, int) else list(seed)
     if len(seeds) != rows.batch:
         raise ValueError(f"{len(seeds)} seeds were given for {rows.batch} samples; give one each, or a single one")
     if not 0 <= temperature < math.inf:

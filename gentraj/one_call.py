@@ -61,7 +61,7 @@ def preferred(generate: Generate, rows: Condition, seeds: Sequence[int], tempera
 
     The first candidate of a row is drawn from the row's own seed, and the first of equals is taken.
     """
-    several = [one for seed in seeds for one in (seed, *unfold(seed, config.best_of - 1))]
+    several = [one for seed in seeds for one in (seed, *unfold(config.best_of - 1, seed, 1))]
     z = temperature * RowNoise(several, rows.values_BHD.device).normal(*rows.values_BHD.shape[1:])
     x = generate(z, rows.repeat(config.best_of))
     best_R = liking(plugins, x).view(rows.batch, -1).argmax(1)

@@ -34,12 +34,14 @@ class OpenLoop(NamedTuple):
         return cls(obs_BHO[:, 1:], cast(Tensor, batch.reward_BH)[:, :-1], cast(Tensor, batch.terminal_BH)[:, 1:],
                    batch.mask_BHD[:, 1:, 0], obs_BHO[:, 0], imagine(0.0), imagine(1.0))
 
-    def errors(self, dims: Sequence[int]) -> dict[str, list[float]]:
-        """(T,) root mean square errors of these entries after each step, in their own units: of the mean, of a draw,
-        and of saying that nothing changes."""
+    def errors(self, dims: Sequence[int], scale_O: Tensor | None = None) -> dict[str, list[float]]:
+        """(T,) root mean square errors of these entries after each step, in their own units or in these: of the mean,
+        of a draw, and of saying that nothing changes."""
+        scale_O = torch.ones_like(self.obs_BTO[0, 0]) if scale_O is None else scale_O.cpu()
         guesses = {"mean": self.mean.obs_BTO, "draw": self.drawn.obs_BTO,
                    "nothing changes": self.start_BO[:, None].expand_as(self.obs_BTO)}
-        wrong = {name: ((guess - self.obs_BTO)[..., list(dims)] ** 2).mean(-1) for name, guess in guesses.items()}
+        wrong = {name: (((guess - self.obs_BTO) / scale_O)[..., list(dims)] ** 2).mean(-1)
+                 for name, guess in guesses.items()}
         return {name: self._average(wrong_BT).sqrt().tolist() for name, wrong_BT in wrong.items()}
 
     def rewards(self) -> dict[str, list[float]]:

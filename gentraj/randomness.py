@@ -16,15 +16,20 @@ from torch import Tensor
 
 def fold(*keys: int) -> int:
     """Integers -> one 63-bit seed; any change of any key gives an unrelated seed."""
-    halves = [half for k in keys for half in (k & 0xFFFFFFFF, k >> 32 & 0xFFFFFFFF)]
-    words = np.random.SeedSequence([len(keys), *halves]).generate_state(1, np.uint64)
-    return int(words[0] >> np.uint64(1))
+    return int(_words(np.random.SeedSequence(_entropy(keys)), 1)[0])
 
 
-def unfold(seed: int, number: int) -> list[int]:
-    """As many unrelated seeds of one, in one go; the first do not depend on how many follow."""
-    words = np.random.SeedSequence([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF]).generate_state(number, np.uint64)
-    return (words >> np.uint64(1)).tolist()
+def unfold(number: int, *keys: int) -> list[int]:
+    """So many seeds at once, unrelated to each other and to what `fold` gives; fewer are the first of more."""
+    return _words(np.random.SeedSequence(_entropy(keys), spawn_key=(1,)), number).tolist()
+
+
+def _entropy(keys: Sequence[int]) -> list[int]:
+    return [len(keys), *(half for k in keys for half in (k & 0xFFFFFFFF, k >> 32 & 0xFFFFFFFF))]
+
+
+def _words(sequence: np.random.SeedSequence, number: int) -> np.ndarray:
+    return sequence.generate_state(number, np.uint64) >> np.uint64(1)
 
 
 def generator(*keys: int) -> torch.Generator:

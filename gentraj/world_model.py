@@ -102,17 +102,13 @@ class WorldModel(nn.Module):
     def device(self) -> torch.device:
         return self.facts.obs.shift_D.device
 
-    def sampling(self, steps: int | None = None) -> str:
-        """How it draws what happens, in words."""
-        return "normal, of an ensemble" if self.model is None else self.model.sampling(steps)
-
     def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
         """From now on draw in another way. Raises ValueError where it cannot."""
         if self.model is None:
             raise ValueError("an ensemble has no sampler, grid or eta; leave them out")
         self.model.use(sampler=sampler, grid=grid, eta=eta)
         if self.reference is not None:
-            self.calibrate(self.reference)
+            self.calibrate(self.reference.to(self.device))
 
     @property
     def network_calls(self) -> int:

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from .parts import Part
 
 
-def _unbounded(config: ModelConfig) -> ModelConfig:
-    """What happens has no bounds, as actions have."""
+def _suited(config: ModelConfig) -> ModelConfig:
+    """What happens has no bounds, as actions have; and the ensemble's time is not to be spent on it."""
+    config = replace(config, batch_size=GENERATOR.batch_size)
     if not isinstance(config, DiffusionConfig):
         return config
     return replace(config, clip=GENERATOR.clip, steps=GENERATOR.steps)
@@ -57,7 +58,7 @@ class WorldModelRunConfig:
     NAME: ClassVar[str] = "world model"
     MAIN: ClassVar[str] = "world"
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("control", "training", "dataset")
-    GENERATORS: ClassVar[Mapping[str, ModelConfig]] = {name: _unbounded(c) for name, c in GENERATORS.items()}
+    GENERATORS: ClassVar[Mapping[str, ModelConfig]] = {name: _suited(c) for name, c in GENERATORS.items()}
 
     def __post_init__(self) -> None:
         require(self, held_out=(1e-6, 0.5))

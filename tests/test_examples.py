@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from gentraj.data import load_episodes
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -66,4 +68,6 @@ def test_an_agent_learns_of_a_small_dataset_and_what_was_imagined(example, capsy
     """Random actions let the pole fall in 5 steps; what learns of them holds it for longer."""
     small, both = example.demo("run", "2000", "300")
     assert min(small, both) > 15
+    given, made = load_episodes("run-data.npz").num_steps, load_episodes("examples/run-v0").num_steps
+    assert 1_900 < made - given < 2_100
     assert f"of the small data earns {small:.1f}, of both {both:.1f}" in capsys.readouterr().out

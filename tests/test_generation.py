@@ -37,7 +37,7 @@ def test_one_seed_is_unfolded_to_the_rows_and_many_are_the_rows_own(batch: int, 
     condition = Condition.unknown(SPEC, batch)
     x = drawn(condition, number, seed)
     assert x.shape == (batch, number, *SHAPE)
-    seeds = unfold(seed, batch * number)
+    seeds = unfold(batch * number, seed)
     assert x[..., 0, 0].flatten().tolist() == [s % 9973 for s in seeds]
     assert torch.equal(x, drawn(condition, number, seeds))
 
@@ -51,7 +51,7 @@ def test_the_samples_of_a_condition_are_its_own() -> None:
 @pytest.mark.parametrize("number", [MAX_ROWS - 1, MAX_ROWS + 1, 3 * MAX_ROWS])
 def test_many_rows_are_drawn_in_parts_and_alike(number: int) -> None:
     assert torch.equal(drawn(Condition.unknown(SPEC), number, 7)[0, -3:, 0, 0],
-                       torch.tensor([s % 9973 for s in unfold(7, number)[-3:]]).float())
+                       torch.tensor([s % 9973 for s in unfold(number, 7)[-3:]]).float())
 
 
 class Reject(Plugin):

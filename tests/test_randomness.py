@@ -12,11 +12,12 @@ def test_any_key_changes_the_seed() -> None:
 
 
 def test_many_seeds_of_one_are_all_different_and_begin_as_fewer_do() -> None:
-    """Whatever their number, sign and size."""
-    some = [unfold(seed, 100) for seed in (0, 1, -1, 2**32, 2**62)]
-    assert len({one for seeds in some for one in seeds}) == 500
+    """Whatever the keys, and none is what `fold` makes of some."""
+    keys = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (-1,), (2**32,), (2**62,)]
+    some = [unfold(100, *of) for of in keys]
+    assert len({*(one for seeds in some for one in seeds), *(fold(*of) for of in keys)}) == 101 * len(keys)
     assert all(0 <= one < 2**63 for seeds in some for one in seeds)
-    assert unfold(1, 7) == some[1][:7] and unfold(1, 0) == []
+    assert unfold(7, 1) == some[2][:7] and unfold(0, 1) == []
 
 
 def test_global_seeds_change_nothing() -> None:

@@ -70,6 +70,16 @@ def test_planning_in_it_is_by_the_mean_and_says_so(folder: Path) -> None:
     assert "mean" in json.loads((folder / "scores.json").read_text())["sampling"]
 
 
+def test_the_environment_and_the_sampler_that_are_named_are_heeded_or_refused(
+        folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policies = [str(folder / f"policy-{seed}") for seed in range(3)]
+    assert main(["evaluate", str(folder / "world"), "--as", "world-model", "--policies", *policies, "--episodes", "1",
+                 "--env-id", "HalfCheetah-v5", "--out", str(tmp_path / "world.json")]) == 2
+    assert "HalfCheetah-v5" in capsys.readouterr().err
+    assert main(["evaluate", str(folder / "world"), "--sampler", "heun"]) == 2
+    assert "planning in a world model is by the ensemble's mean" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("given", "said"), [(["--as", "world-model", "--policies", "policy-0"], "at least three"),
                                              (["--policies", "policy-0"], "give --as world-model too")])
 def test_what_cannot_be_compared_is_said_in_one_line(given: list[str], said: str, folder: Path,

@@ -224,7 +224,27 @@ def test_a_goal_matters_where_the_data_have_goals() -> None:
 def test_an_ensemble_alone_has_no_sampler(worlds: dict[str, WorldModel]) -> None:
     with pytest.raises(ValueError, match="an ensemble has no sampler, grid or eta"):
         worlds["ensemble-1"].use(sampler="heun")
-    assert worlds["ensemble-1"].network_calls == 0 and worlds["ensemble-1"].sampling() == "normal, of an ensemble"
+    assert worlds["ensemble-1"].network_calls == 0
+
+
+def test_a_generator_learns_from_so_much_of_a_batch_as_its_batch_size_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    e, config = linear([9, 40, 2, 30]), replace(WORLDS["flow-3"], model=replace(FLOW, batch_size=5))
+    world = WorldModel(3, 2, config, WorldFacts.fit(e, ContextConfig(), 3))
+    assert world.model is not None
+    learn, seen = world.model.update, []
+    monkeypatch.setattr(world.model, "update", lambda batch, *rest: seen.append(batch) or learn(batch, *rest))
+    world.update(Windows(e, world.spec).batch(0, 0, 32), world.optimizers(), generator(0))
+    assert len(seen[0].x_BHD) == len(seen[0].mask_BHD) == 5
+
+
+def test_draws_of_another_sampler_are_as_wide_as_what_was_learnt() -> None:
+    world = taught(linear([9, 40, 2, 30]), WORLDS["flow-3"])
+    assert world.reference is not None
+    scale = world.scale
+    world.use(sampler="heun")
+    used = world.scale
+    world.calibrate(world.reference)
+    assert used == world.scale != scale
 
 
 # -- runs

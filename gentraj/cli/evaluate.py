@@ -58,6 +58,9 @@ def main(argv: list[str]) -> None:
     # Once more, now that it is known whose planner's settings are the defaults: options may stand before the run.
     args = tyro.cli(Evaluate, args=argv, prog="gentraj evaluate", default=_defaults(which.run))
     run = load(args.run, device=pick_device(args.device))
+    if args.judged_as == "agent" and run.config.MAIN == "world" and args.sampling != SamplingOptions():
+        raise ValueError("planning in a world model is by the ensemble's mean, which draws nothing; leave --sampler, "
+                         "--grid and --eta out, or give --as world-model")
     args.sampling.apply(cast(Any, run.main))
     if args.judged_as == "world-model":
         print(world.table(_judge(run, args)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,9 @@ import numpy as np
 import torch
 
 from envs.evaluation import EvaluationConfig
-from envs.imagined import ImaginedConfig, ImaginedEpisodes
 from envs.making import environment_factory
-from envs.off_policy import agreement, imagined_returns
+from envs.off_policy import agreement, both_returns
 from envs.replay import entries
-from envs.rollout import rollout
 
 from .. import world_figures as figures
 from ..data import Windows, episodes_hash
@@ -28,7 +25,6 @@ from .common import say
 HORIZON = 20  # steps of the open loop
 WINDOWS = 1000  # of held-out data
 DRAWS, SHOWN = 8, 6  # imagined trajectories, and entries of an observation, in the figure
-ENDLESS = ImaginedConfig(max_doubt=1e9, margin=1e9)  # a policy is not to be judged by where the model is sure
 
 
 def judge(run: Run, policies: Sequence[Path], folder: Path, config: EvaluationConfig) -> dict[str, Any]:
@@ -37,7 +33,7 @@ def judge(run: Run, policies: Sequence[Path], folder: Path, config: EvaluationCo
     seed = config.seed
     world, windows = run.world_model, held_out(run, seed)
     loop = OpenLoop.of(world, windows, [fold(seed, i) for i in range(len(windows.x_BHD))])
-    groups = entries(run.data.env, run.data.obs_dim)
+    groups = entries(config.env_id or run.data.env, run.data.obs_dim)
     errors = {name: loop.errors(dims) for name, dims in groups.items()} | {"reward": loop.rewards()}
     calibration = loop.calibration(world.facts.step_scale)
     figures.plot_errors(errors, folder / "open-loop.png")
@@ -75,15 +71,12 @@ def off_policy(run: Run, policies: Sequence[Path], path: Path, asked: Evaluation
             raise ValueError(f"{policy.folder}: was trained on observations of width {policy.data.obs_dim} and actions "
                              f"of {policy.data.act_dim}; those of {run.folder} have {run.data.obs_dim} and "
                              f"{run.data.act_dim}: give runs of its environment")
-    config = replace(ENDLESS, max_episode_steps=factory.max_episode_steps)
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for policy in loaded:
         agent = policy.agent(space)
         say(f"{policy.folder}: {asked.episodes} episodes in the model and in {factory.env_id}")
-        imagined = imagined_returns(agent, ImaginedEpisodes(run.world_model, asked.episodes, config), asked.seed)
-        true = rollout(agent, factory, asked.episodes, asked.seed, asked.num_envs, obs_keys=policy.data.obs_keys,
-                       goal_dims=policy.data.goal_dims)
-        found[str(policy.folder)] = imagined, true.returns
+        found[str(policy.folder)] = both_returns(agent, run.world_model, factory, asked.episodes, asked.seed,
+                                                 obs_keys=policy.data.obs_keys, goal_dims=policy.data.goal_dims)
     agreed = agreement([pair[0] for pair in found.values()], [pair[1] for pair in found.values()], asked.seed)
     figures.plot_returns(found, path, f"Off-policy evaluation: rank correlation {agreed['spearman']:.2f}")
     return {"returns": {name: {"imagined": list(map(float, i)), "true": list(map(float, t))}

@@ -153,7 +153,7 @@ class LatentDiffusion(nn.Module):
         """
         condition.check(self.spec)
         rows, plugins = condition.repeat(num_samples).to(self.device), denoising_plugins(guide)
-        seeds = unfold(seed, rows.batch) if isinstance(seed, int) else list(seed)
+        seeds = unfold(rows.batch, seed) if isinstance(seed, int) else list(seed)
         watch = observe and (lambda y, t: observe(self.decode(y), t))
         inside = [p for plugin in plugins for p in self._inside(plugin)]
         y_RLE = self.prior.sample(self._inner(rows), guide=inside, seed=seeds, steps=steps, temperature=temperature,

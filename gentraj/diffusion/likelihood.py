@@ -78,7 +78,7 @@ def model_log_prob(model: Diffusion, x_RHD: Tensor, condition: Condition, *, see
     The density is that of data blurred by the least noise the model was trained on, and a model with few `levels` is
     asked for noise levels between those that it knows: train in continuous time (`levels=None`) for accurate numbers.
     """
-    seeds = unfold(seeds, len(x_RHD)) if isinstance(seeds, int) else list(seeds)
+    seeds = unfold(len(x_RHD), seeds) if isinstance(seeds, int) else list(seeds)
     x_RHD, condition = x_RHD.to(model.normalizer.shift_D), condition.to(model.device)
     _check(model, x_RHD, condition, seeds)
     blur = float((-model.path.log_snr(model.path.snap(torch.zeros(1))) / 2).exp())

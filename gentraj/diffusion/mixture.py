@@ -44,7 +44,7 @@ class Mixture:
                seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0) -> Tensor:
         """(B, N, H, D) in environment units, as `TrajectoryModel.sample`; `guide` is whatever all the models take."""
         rows = condition.repeat(num_samples)
-        seeds = unfold(seed, rows.batch) if isinstance(seed, int) else list(seed)
+        seeds = unfold(rows.batch, seed) if isinstance(seed, int) else list(seed)
         if len(seeds) != rows.batch:
             raise ValueError(f"{len(seeds)} seeds were given for {rows.batch} samples; give one each, or a single one")
         chosen = [self._choice(s) for s in seeds]

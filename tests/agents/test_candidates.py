@@ -73,7 +73,7 @@ def test_the_first_of_many_candidates_is_the_only_one_of_one() -> None:
                  for n in (1, 5))
     assert many.x_BNHD.shape == (3, 5, 4, 2) and torch.equal(many.x_BNHD[:, :1], one.x_BNHD)
     assert many.value_BN is not None and torch.equal(many.value_BN.argmax(1), many.chosen_B)
-    assert seeds_of(7, 3, 1) == unfold(7, 3) == seeds_of(7, 3, 5)[::5]
+    assert seeds_of(7, 3, 1) == unfold(3, 7) == seeds_of(7, 3, 5)[::5]
     assert len({*seeds_of(7, 3, 5), *seeds_of(8, 3, 5)}) == 30
 
 

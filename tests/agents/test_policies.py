@@ -19,7 +19,7 @@ from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.networks import ResidualMLPConfig
 from gentraj.optimization import NonFinite
 from gentraj.parts import PolicyRunConfig
-from gentraj.randomness import generator
+from gentraj.randomness import RowNoise, generator
 
 SMALL = ResidualMLPConfig(width=32, depth=1, frequencies=0)
 every_policy = pytest.mark.parametrize("kind", POLICIES)
@@ -248,3 +248,18 @@ def test_values_of_a_critic_teach_the_actions_and_not_the_critic() -> None:
     critic.relative(torch.ones(4, 2), chunk).sum().backward()
     assert chunk.grad is not None and chunk.grad.abs().sum() > 0
     assert all(p.grad is None and p.requires_grad for p in nn.ModuleList([critic.q]).parameters())
+
+
+def test_fql_acts_by_the_average_of_a_student_as_large_as_its_teacher() -> None:
+    """And its critic learns from what that one does next."""
+    data = bandit(200)
+    policy: Any = POLICIES[FQLConfig](2, 1, small(FQLConfig), Scales.fit(data, ContextConfig()))
+    size = lambda network: [tuple(p.shape) for p in network.parameters()]  # noqa: E731
+    assert size(policy.student) == size(policy.model.network) == size(policy.slow.module)
+    optimizers, windows = policy.optimizers(), Windows(data, policy.spec)
+    for step in range(5):
+        policy.update(windows.batch(step, 0, 32), optimizers, generator(0, step))
+    state, z = torch.zeros(3, 2), RowNoise([1, 2, 3]).normal(1, 1)
+    acted, student, average = (policy.decide(state, [1, 2, 3]).flatten(1), policy.one_step(policy.student, state, z),
+                               policy.one_step(policy.slow, state, z))
+    assert torch.equal(acted, average.clamp(-1, 1)) and not torch.equal(student, average)

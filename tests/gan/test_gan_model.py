@@ -185,7 +185,7 @@ def test_an_objective_is_whatever_the_dict_holds() -> None:
 
 def test_seeds_are_those_of_the_rows() -> None:
     model, condition = make(moved=True), Condition.unknown(SPEC, 2)
-    assert torch.equal(model.sample(condition, 2, seed=3), model.sample(condition, 2, seed=unfold(3, 4)))
+    assert torch.equal(model.sample(condition, 2, seed=3), model.sample(condition, 2, seed=unfold(4, 3)))
 
 
 @pytest.mark.parametrize(("call", "message"), [

@@ -51,8 +51,8 @@ def score(guide: object, x: Tensor) -> Tensor:
 @every_guide
 def test_the_best_of_the_candidates_is_taken(guide: str) -> None:
     """They are the samples of the row's own seed and of those unfolded from it; the first of equals is taken."""
-    model, seeds = make(moved=True, best_of=5), [4, 5, 6]
-    several = zip(*((seed, *unfold(seed, 4)) for seed in seeds), strict=True)
+    model, seeds = make(moved=True, best_of=5), [7, 8, 9]
+    several = zip(*((seed, *unfold(4, seed, 1)) for seed in seeds), strict=True)
     candidates = torch.cat([model.sample(STARTS, seed=each) for each in several], 1)
     best = score(GUIDES[guide], candidates).argmax(1)
     found = model.sample(STARTS, seed=seeds, guide=GUIDES[guide])[:, 0]
