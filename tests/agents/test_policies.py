@@ -251,7 +251,6 @@ def test_values_of_a_critic_teach_the_actions_and_not_the_critic() -> None:
 
 
 def test_fql_acts_by_the_average_of_a_student_as_large_as_its_teacher() -> None:
-    """And its critic learns from what that one does next."""
     data = bandit(200)
     policy: Any = POLICIES[FQLConfig](2, 1, small(FQLConfig), Scales.fit(data, ContextConfig()))
     size = lambda network: [tuple(p.shape) for p in network.parameters()]  # noqa: E731
