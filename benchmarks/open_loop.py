@@ -5,8 +5,8 @@
 
 An update of each model is timed first, by turns, and each is trained for as many as fit into `--seconds`. Then all are
 asked what comes of the actions of 1,000 windows that none was trained on. Errors are root mean squares over the
-entries of an observation, in deviations of the data. A line of OUT/results.jsonl is one model; what is there is not
-trained again. OUT/table.md is written anew.
+entries of an observation, in deviations of the data. A line of OUT/results.jsonl is one model; what is there of this
+`--seconds` and `--seed` is not trained again. OUT/table.md is written anew.
 """
 
 from __future__ import annotations
@@ -66,17 +66,18 @@ def main(args: Args) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     log = args.out / "results.jsonl"
     for dataset, env_id in zip(args.datasets, args.env_ids, strict=True):
-        done = {(row["dataset"], row["model"]) for row in whole_lines(log)}
-        missing = [name for name in args.models if (dataset, name) not in done]
+        keys = {name: {"dataset": dataset, "model": name, "budget": args.seconds, "seed": args.seed}
+                for name in args.models}
+        done = whole_lines(log)
+        missing = [name for name, key in keys.items() if not any(key.items() <= row.items() for row in done)]
         configs = {name: replace(MODELS[name], dataset=dataset, env_id=None if env_id == "-" else env_id)
                    for name in args.models}
         took = seconds_of_an_update(configs) if missing else {}
         for name in missing:
             row = measured(configs[name], max(1, round(args.seconds / took[name])), args,
-                           args.out / hashlib.sha256(f"{dataset} {name}".encode()).hexdigest()[:8])
+                           args.out / hashlib.sha256(json.dumps(keys[name]).encode()).hexdigest()[:8])
             with log.open("a") as file:
-                file.write(json.dumps({"dataset": dataset, "model": name, "seconds_of_an_update": took[name]} | row)
-                           + "\n")
+                file.write(json.dumps(keys[name] | {"seconds_of_an_update": took[name]} | row) + "\n")
     (args.out / "table.md").write_text(table := as_table(whole_lines(log)))
     print(table)
 

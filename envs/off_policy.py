@@ -16,13 +16,15 @@ from .making import EnvironmentFactory
 from .rollout import rollout
 
 
-def both_returns(agent: Agent, world: WorldModel, factory: EnvironmentFactory, episodes: int, seed: int = 0, *,
-                 obs_keys: Sequence[str] = (), goal_dims: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) returns in the world model, whose doubt is not held against an agent, and (N,) in the environment."""
+def both_returns(agent: Agent, world: WorldModel, factory: EnvironmentFactory, episodes: int, seed: int = 0,
+                 **settings: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) returns in the world model, whose doubt is not held against an agent, and (N,) in the environment.
+
+    `settings` are those of `rollout`.
+    """
     config = ImaginedConfig(factory.max_episode_steps, max_doubt=1e9, margin=1e9)
     imagined = imagined_returns(agent, ImaginedEpisodes(world, episodes, config), seed)
-    return imagined, rollout(agent, factory, episodes, seed, obs_keys=obs_keys, goal_dims=goal_dims,
-                             progress=False).returns
+    return imagined, rollout(agent, factory, episodes, seed, **settings).returns
 
 
 def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) -> np.ndarray:

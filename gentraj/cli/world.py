@@ -76,7 +76,8 @@ def off_policy(run: Run, policies: Sequence[Path], path: Path, asked: Evaluation
         agent = policy.agent(space)
         say(f"{policy.folder}: {asked.episodes} episodes in the model and in {factory.env_id}")
         found[str(policy.folder)] = both_returns(agent, run.world_model, factory, asked.episodes, asked.seed,
-                                                 obs_keys=policy.data.obs_keys, goal_dims=policy.data.goal_dims)
+                                                 num_envs=asked.num_envs, obs_keys=policy.data.obs_keys,
+                                                 goal_dims=policy.data.goal_dims)
     agreed = agreement([pair[0] for pair in found.values()], [pair[1] for pair in found.values()], asked.seed)
     figures.plot_returns(found, path, f"Off-policy evaluation: rank correlation {agreed['spearman']:.2f}")
     return {"returns": {name: {"imagined": list(map(float, i)), "true": list(map(float, t))}
