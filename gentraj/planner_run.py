@@ -17,13 +17,14 @@ from agents.refine import LEG, level_specs
 from agents.trust import Trust
 from envs.advice import horizon_advice
 
-from .data import ContextConfig, Episodes, Windows
+from .data import Episodes, Windows
 from .data.context import return_quantile
 from .data_facts import DataFacts, normalizer
 from .generation import Guidance
 from .models import FAMILIES, MODELS, Model, ModelConfig, family
 from .normalize import Normalizer
 from .randomness import fold
+from .run_settings import RunSettings
 from .training import TrainingConfig
 from .trajectory import Batch, TrajectorySpec
 
@@ -38,13 +39,9 @@ CONTEXT_WINDOWS = 4096  # give the statistics of the contexts
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(RunSettings):
     """Everything that decides a planner's run. What is None is chosen from the data and written down."""
 
-    dataset: str = ""
-    """A Minari id, a D4RL id, or a file (.hdf5 of D4RL's layout, .npz of gentraj or OGBench); '+' joins several."""
-    env_id: str | None = None
-    """The environment, where the data do not say or another is wanted: a Gymnasium id or a task name."""
     horizon: int | None = None
     """Rows of a trajectory."""
     stride: int | tuple[int, ...] | None = None
@@ -55,10 +52,6 @@ class RunConfig:
     dense ones. Horizon and stride are the coarse plan's; what the data choose is spread over the finest rows."""
     joint: bool = False
     """Trajectories, the finest ones, of observations and actions; else of observations, with inverse dynamics."""
-    stitch: bool = True
-    """Join episodes that continue each other: one endless run that was cut at its goals."""
-    context: ContextConfig = field(default_factory=ContextConfig)
-    """What the model is told beside the trajectory, to be asked for when it samples."""
     valued: bool = False
     """Train a critic of plans too, for planner.select and planner.guidance."""
     model: ModelConfig = FAMILIES["diffusion"]
@@ -69,8 +62,8 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     NAME: ClassVar[str] = "planner"
-    MAIN: ClassVar[str] = "model"  # the part that gives a run its name, and whose windows it keeps
-    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("planner", "training", "dataset")  # checkpoints do not depend on these
+    MAIN: ClassVar[str] = "model"
+    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("planner", "training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = FAMILIES
 
     def __post_init__(self) -> None:

@@ -12,11 +12,12 @@ from agents.generators import GENERATORS
 from agents.planner import PlannerConfig
 from agents.policy import Actor, Policy, Scales
 
-from .data import ContextConfig, Episodes
+from .data import Episodes
 from .data_facts import DataFacts
 from .diffusion import DiffusionConfig
 from .generation import Guidance
 from .models import ModelConfig, family
+from .run_settings import ToldGoals
 from .training import TrainingConfig
 from .trajectory import Batch
 
@@ -27,17 +28,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PolicyRunConfig:
+class PolicyRunConfig(ToldGoals):
     """Everything that decides a policy's run. The data decide whether it is told a goal, and that is written down."""
 
-    dataset: str = ""
-    """A Minari id, a D4RL id, or a file (.hdf5 of D4RL's layout, .npz of gentraj or OGBench); '+' joins several."""
-    env_id: str | None = None
-    """The environment, where the data do not say or another is wanted: a Gymnasium id or a task name."""
-    stitch: bool = True
-    """Join episodes that continue each other: one endless run that was cut at its goals."""
-    context: ContextConfig = field(default_factory=ContextConfig)
-    """What the policy is told beside the observation: the goal, where the data have goals."""
     policy: policies.PolicyConfig = field(default_factory=BCConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -45,11 +38,6 @@ class PolicyRunConfig:
     MAIN: ClassVar[str] = "policy"
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = GENERATORS
-
-    def __post_init__(self) -> None:
-        if set(self.context.kinds) - {"goal"}:
-            raise ValueError(f"context.kinds is {self.context.kinds}; a policy is told goals alone: give goal, or none "
-                             "for what the data decide")
 
     @property
     def kind(self) -> str:

@@ -12,11 +12,12 @@ from agents.mpc import MPC, MPCConfig
 from agents.planner import PlannerConfig
 
 from .config import require
-from .data import ContextConfig, Episodes
+from .data import Episodes
 from .data_facts import DataFacts
 from .diffusion import DiffusionConfig
 from .generation import Guidance
 from .models import ModelConfig, family
+from .run_settings import ToldGoals
 from .training import TrainingConfig
 from .trajectory import Batch
 from .world_facts import WorldFacts
@@ -37,17 +38,9 @@ def _suited(config: ModelConfig) -> ModelConfig:
 
 
 @dataclass(frozen=True)
-class WorldModelRunConfig:
+class WorldModelRunConfig(ToldGoals):
     """Everything that decides a world model's run. The data decide whether it is told a goal."""
 
-    dataset: str = ""
-    """A Minari id, a D4RL id, or a file (.hdf5 of D4RL's layout, .npz of gentraj or OGBench); '+' joins several."""
-    env_id: str | None = None
-    """The environment, where the data do not say or another is wanted: a Gymnasium id or a task name."""
-    stitch: bool = True
-    """Join episodes that continue each other: one endless run that was cut at its goals."""
-    context: ContextConfig = field(default_factory=ContextConfig)
-    """What it is told beside observation and action: the goal, where the data have goals."""
     world: WorldModelConfig = field(default_factory=WorldModelConfig)
     held_out: float = 0.05
     """Share of the data, whole episodes where these are short, that it is judged by and never trained on."""
@@ -61,10 +54,8 @@ class WorldModelRunConfig:
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = {name: _suited(c) for name, c in GENERATORS.items()}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self, held_out=(1e-6, 0.5))
-        if set(self.context.kinds) - {"goal"}:
-            raise ValueError(f"context.kinds is {self.context.kinds}; a world model is told goals alone: give goal, or "
-                             "none for what the data decide")
 
     @property
     def kind(self) -> str:

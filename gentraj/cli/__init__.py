@@ -18,7 +18,7 @@ Generative models of trajectories for control.
 
   gentraj demo                                 the whole way on PointMaze-UMaze: data, training, score, report
   gentraj data list|inspect|import|make        offline datasets
-  gentraj train PRESET [--run-dir DIR]         train a planner or a policy; --resume DIR goes on
+  gentraj train PRESET [--run-dir DIR]         train a planner, a policy or a world model; --resume DIR goes on
   gentraj finetune RUN --run-dir DIR           a policy goes on learning in its environment
   gentraj sample RUN --out FILE                trajectories of a planner's model, actions of a policy's
   gentraj augment DATASET --model RUN          the dataset, and what a world model imagines from there

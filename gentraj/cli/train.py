@@ -29,7 +29,7 @@ else:  # what the dicts hold
 
 @dataclass(frozen=True)
 class Train:
-    """Train a planner or a policy, with all that it needs, into a run folder.
+    """Train a planner, a policy or a world model, with all that it needs, into a run folder.
 
     Examples: gentraj train pointmaze-umaze --steps 3000 --run-dir runs/umaze;
     gentraj train pointmaze --dataset D4RL/pointmaze/medium-v2 --family gan; gentraj train --resume runs/umaze;

@@ -1,0 +1,40 @@
+"""What the settings of every kind of run say of its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from .data import ContextConfig
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Settings that every run has."""
+
+    dataset: str = ""
+    """A Minari id, a D4RL id, or a file (.hdf5 of D4RL's layout, .npz of gentraj or OGBench); '+' joins several."""
+    env_id: str | None = None
+    """The environment, where the data do not say or another is wanted: a Gymnasium id or a task name."""
+    stitch: bool = True
+    """Join episodes that continue each other: one endless run that was cut at its goals."""
+    context: ContextConfig = field(default_factory=ContextConfig)
+    """What is told beside the trajectory, or beside an observation: the goal, where the data have goals, and for
+    planners returns, tasks and more."""
+
+    NAME: ClassVar[str]
+    """What such a run is called."""
+    MAIN: ClassVar[str]
+    """The part that all others serve, which gives a run its name and whose windows it keeps."""
+    MAY_CHANGE: ClassVar[tuple[str, ...]]
+    """What checkpoints do not depend on."""
+
+
+@dataclass(frozen=True)
+class ToldGoals(RunSettings):
+    """Of a run whose main part may be told a goal and nothing else; the data decide whether it is."""
+
+    def __post_init__(self) -> None:
+        if set(self.context.kinds) - {"goal"}:
+            raise ValueError(f"context.kinds is {self.context.kinds}; a {self.NAME} is told goals alone: give goal, or "
+                             "none for what the data decide")
