@@ -26,7 +26,7 @@ from gentraj.runlock import RunLock, RunLocked
 from gentraj.training import TrainingStopped
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-c", "import sys; from gentraj.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-m", "gentraj"]
 
 
 @pytest.fixture
