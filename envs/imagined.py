@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from gentraj.config import require, require_choice
 from gentraj.trajectory import Agent
 from gentraj.world_model import WorldModel
 
+Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of being at (B, O) with goals (B, G)
 TIME_LIMIT, DOUBT, BOUNDS, NOT_FINITE = "time limit", "uncertainty", "left the data's bounds", "not finite"
 
 
@@ -54,12 +55,15 @@ class Happened(NamedTuple):
 
 
 class ImaginedEpisodes:
-    """`batch` episodes. After each reset and step `obs_BO` and `goal_BG` (no columns without goals) are new arrays."""
+    """`batch` episodes. After each reset and step `obs_BO` and `goal_BG` (no columns without goals) are new arrays.
 
-    def __init__(self, world: WorldModel, batch: int, config: ImaginedConfig):
+    `reward` is known, or None: then what a step earns is imagined too.
+    """
+
+    def __init__(self, world: WorldModel, batch: int, config: ImaginedConfig, reward: Reward | None = None):
         if batch < 1:
             raise ValueError(f"num_envs is {batch}; give at least 1")
-        self.world, self.config, facts = world, config, world.facts
+        self.world, self.config, self.reward, facts = world, config, reward, world.facts
         span_O = config.margin * (facts.high_O - facts.low_O)
         self.low_O, self.high_O = (facts.low_O - span_O).cpu().numpy(), (facts.high_O + span_O).cpu().numpy()
         starts_NS = (facts.starts_NS if config.starts == "episodes" else facts.anywhere_NS).cpu().numpy()
@@ -123,4 +127,5 @@ class ImaginedEpisodes:
         goal = torch.from_numpy(self.goal_BG) if self.world.facts.goal_dim else None
         made = self.world.imagine(torch.from_numpy(self.obs_BO), torch.from_numpy(act_BA)[:, None], goal, seeds=seeds,
                                   temperature=self.config.temperature)
-        return tuple(x[:, 0].cpu().numpy() for x in made)
+        next_BO, reward_B, end_B, doubt_B = (x[:, 0].cpu().numpy() for x in made)
+        return next_BO, reward_B if self.reward is None else self.reward(next_BO, self.goal_BG), end_B, doubt_B

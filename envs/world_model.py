@@ -17,9 +17,10 @@ from gymnasium.vector.utils import batch_space
 
 from gentraj.world_model import WorldModel
 
-from .imagined import Happened, ImaginedConfig, ImaginedEpisodes
+from .imagined import Happened, ImaginedConfig, ImaginedEpisodes, Reward
 
 Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]  # an observation and a goal -> (height, width, 3) uint8
+GoalReward = Callable[[np.ndarray, np.ndarray, Any], np.ndarray]  # Gymnasium's compute_reward: achieved, desired, info
 METADATA = {"render_modes": ["rgb_array"], "render_fps": 20}
 
 
@@ -33,9 +34,13 @@ class WorldModelVectorEnv(VectorEnv):
     metadata: dict[str, Any] = METADATA | {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
     def __init__(self, world: WorldModel, action_space: Box, num_envs: int = 1, config: ImaginedConfig | None = None, *,
-                 goal_dims: Sequence[int] = (), draw: Draw | None = None, render_mode: str | None = None):
+                 goal_dims: Sequence[int] = (), draw: Draw | None = None, render_mode: str | None = None,
+                 compute_reward: GoalReward | None = None):
+        """With `compute_reward` rewards are those of Gymnasium's goal environments, else the world model's."""
         self.num_envs, self.render_mode, self.draw = num_envs, _render_mode(render_mode, self.metadata), draw
-        self.episodes, self.goal_dims = ImaginedEpisodes(world, num_envs, config or ImaginedConfig()), list(goal_dims)
+        self.goal_dims, self.compute_reward = list(goal_dims), compute_reward
+        self.episodes = ImaginedEpisodes(world, num_envs, config or ImaginedConfig(),
+                                         of_goals(compute_reward, self.goal_dims))
         self.single_observation_space, self.single_action_space = observation_space(world, goal_dims), action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
@@ -81,9 +86,11 @@ class WorldModelEnv(gymnasium.Env):
     metadata: ClassVar[dict[str, Any]] = METADATA
 
     def __init__(self, world: WorldModel, action_space: Box, config: ImaginedConfig | None = None, *,
-                 goal_dims: Sequence[int] = (), draw: Draw | None = None, render_mode: str | None = None):
+                 goal_dims: Sequence[int] = (), draw: Draw | None = None, render_mode: str | None = None,
+                 compute_reward: GoalReward | None = None):
         self.render_mode, self.draw = _render_mode(render_mode, self.metadata), draw
-        self.episodes, self.goal_dims = ImaginedEpisodes(world, 1, config or ImaginedConfig()), list(goal_dims)
+        self.goal_dims, self.compute_reward = list(goal_dims), compute_reward
+        self.episodes = ImaginedEpisodes(world, 1, config or ImaginedConfig(), of_goals(compute_reward, self.goal_dims))
         self.observation_space, self.action_space = observation_space(world, goal_dims), action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -119,6 +126,12 @@ def observation_space(world: WorldModel, goal_dims: Sequence[int]) -> Space[Any]
         raise ValueError(f"goal_dims {tuple(goal_dims)} name {len(goal_dims)} entries; the world model has goals of "
                          f"{goal_dim}")
     return Dict({"observation": obs, "achieved_goal": box(goal_dim), "desired_goal": box(goal_dim)})
+
+
+def of_goals(compute_reward: GoalReward | None, goal_dims: list[int]) -> Reward | None:
+    if compute_reward is None:
+        return None
+    return lambda obs_BO, goal_BG: np.asarray(compute_reward(obs_BO[:, goal_dims], goal_BG, {}), np.float32)
 
 
 def observation(episodes: ImaginedEpisodes, goal_dims: Sequence[int]) -> Any:

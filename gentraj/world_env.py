@@ -11,28 +11,30 @@ from gymnasium.spaces import Box
 from envs.imagined import ImaginedConfig
 from envs.making import environment_factory
 from envs.portrait import Portrait
-from envs.world_model import WorldModelEnv, WorldModelVectorEnv
+from envs.world_model import GoalReward, WorldModelEnv, WorldModelVectorEnv
 
 from .runs import Run, load
+from .world_model import WorldModel
 
 
-def make(run: Run | Path | str, *, render_mode: str | None = None, **settings: Any) -> WorldModelEnv:
+def make(run: Run | Path | str, *, render_mode: str | None = None, own_rewards: bool = False,
+         **settings: Any) -> WorldModelEnv:
     """One environment. `settings` are those of `envs.imagined.ImaginedConfig`; `gymnasium.make` keeps one of them,
     max_episode_steps, for a wrapper of its own.
 
-    Raises `NothingSaved` for a folder without a run, ValueError for a run that is no world model.
+    Rewards are the world model's, or with `own_rewards` those that the environment of its data gives for being where it
+    imagines (Gymnasium's `compute_reward`, which hindsight replay asks for too). Raises `NothingSaved` for a folder
+    without a run, ValueError for a run that is no world model, and where there is no `compute_reward`.
     """
-    trained, config = _prepare(run, settings)
-    return WorldModelEnv(trained.world_model, action_space(trained), config, goal_dims=trained.data.goal_dims,
-                         draw=_draw(trained), render_mode=render_mode)
+    world, space, config, about = _prepare(run, own_rewards, settings)
+    return WorldModelEnv(world, space, config, render_mode=render_mode, **about)
 
 
-def make_vec(run: Run | Path | str, num_envs: int = 1, *, render_mode: str | None = None,
+def make_vec(run: Run | Path | str, num_envs: int = 1, *, render_mode: str | None = None, own_rewards: bool = False,
              **settings: Any) -> WorldModelVectorEnv:
     """`num_envs` environments that are stepped by one call of the network. As `make`."""
-    trained, config = _prepare(run, settings)
-    return WorldModelVectorEnv(trained.world_model, action_space(trained), num_envs, config,
-                               goal_dims=trained.data.goal_dims, draw=_draw(trained), render_mode=render_mode)
+    world, space, config, about = _prepare(run, own_rewards, settings)
+    return WorldModelVectorEnv(world, space, num_envs, config, render_mode=render_mode, **about)
 
 
 def action_space(run: Run) -> Box:
@@ -44,12 +46,22 @@ def action_space(run: Run) -> Box:
     return Box(low_A.astype(np.float32), high_A.astype(np.float32))
 
 
-def _prepare(run: Run | Path | str, settings: dict[str, Any]) -> tuple[Run, ImaginedConfig]:
+def _prepare(run: Run | Path | str, own_rewards: bool,
+             settings: dict[str, Any]) -> tuple[WorldModel, Box, ImaginedConfig, dict[str, Any]]:
+    """The model, its actions, how it is used, and what is known of its data's environment."""
     trained = run if isinstance(run, Run) else load(Path(run))
+    about: dict[str, Any] = {"goal_dims": trained.data.goal_dims}
     if trained.data.env is not None:
         settings = {"max_episode_steps": environment_factory(trained.data.env).max_episode_steps} | settings
-    return trained, ImaginedConfig(**settings)
+        about["draw"] = Portrait(trained.data.env)
+    if own_rewards:
+        about["compute_reward"] = _rewards(trained)
+    return trained.world_model, action_space(trained), ImaginedConfig(**settings), about
 
 
-def _draw(run: Run) -> Portrait | None:
-    return None if run.data.env is None else Portrait(run.data.env)
+def _rewards(run: Run) -> GoalReward:
+    env: Any = environment_factory(run.data.env)().unwrapped if run.data.env and run.data.goal_dims else None
+    if not hasattr(env, "compute_reward"):
+        raise ValueError(f"{run.said}, and the environment of its data has no compute_reward of goals; leave "
+                         "own_rewards out")
+    return env.compute_reward

@@ -26,6 +26,10 @@ from envs.sb3_vector import SB3Vector  # noqa: E402
 SPACE = Box(-1, 1, (1,), np.float32)
 
 
+def near(achieved: np.ndarray, desired: np.ndarray, info: Any) -> np.ndarray:
+    return np.float32(np.linalg.norm(achieved - desired, axis=-1) < 0.5)
+
+
 def imagined(num_envs: int = 3, goals: bool = False, **settings: Any) -> WorldModelVectorEnv:
     """Of an untrained world model."""
     rng, end = np.random.default_rng(0), np.ones(50, bool)
@@ -35,7 +39,8 @@ def imagined(num_envs: int = 3, goals: bool = False, **settings: Any) -> WorldMo
     facts = WorldFacts.fit(data, ContextConfig(("goal",) if goals else ()), 1)
     torch.manual_seed(0)
     world = WorldModel(3, 1, WorldModelConfig(None, members=2, width=8, depth=1), facts)
-    return WorldModelVectorEnv(world, SPACE, num_envs, ImaginedConfig(**settings), goal_dims=(0,) if goals else ())
+    return WorldModelVectorEnv(world, SPACE, num_envs, ImaginedConfig(**settings), goal_dims=(0,) if goals else (),
+                               compute_reward=near if goals else None)
 
 
 class Told(gymnasium.Wrapper):
@@ -144,6 +149,16 @@ def test_stable_baselines_learns_inside(name: str, goals: bool) -> None:
     model.learn(256 if name == "PPO" else 128)
     assert model.num_timesteps >= 128 and all(1 <= info["l"] <= 5 for info in model.ep_info_buffer)
     assert envs.action_space.contains(model.predict(envs.reset())[0][0])
+
+
+def test_hindsight_replay_asks_the_environment_for_its_rewards() -> None:
+    """What was sent elsewhere is learnt of as if it had been sent where it went."""
+    envs = SB3Vector(imagined(4, True, max_episode_steps=5))
+    model = stable_baselines3.SAC("MultiInputPolicy", envs, replay_buffer_class=stable_baselines3.HerReplayBuffer,
+                                  learning_starts=64, seed=0, device="cpu", policy_kwargs={"net_arch": [16]})
+    drawn = model.learn(128).replay_buffer.sample(256)
+    seen = [drawn.next_observations[key].numpy() for key in ("achieved_goal", "desired_goal")]
+    assert np.array_equal(drawn.rewards.numpy()[:, 0], near(*seen, {})) and 64 < drawn.rewards.sum() < 256
 
 
 def test_without_stable_baselines_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

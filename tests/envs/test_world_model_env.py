@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from small import DATASET
 
 import envs  # noqa: F401  it registers gentraj/WorldModel-v0
 from agents.bc import BCConfig
@@ -342,7 +343,25 @@ def test_goals_of_another_width_are_refused(walking: Path) -> None:
         WorldModelEnv(run.world_model, world_env.action_space(run), goal_dims=(0,))
 
 
+def test_rewards_may_be_those_that_the_environment_gives_for_being_there(umaze: Episodes, tmp_path: Path) -> None:
+    """One for a goal within 0.45 of where the model says that it is."""
+    env = many(train(Path(DATASET), tmp_path / "run"), 64, own_rewards=True, temperature=0.0, **FREE)
+    env.reset(seed=0)
+    away_B2 = np.random.default_rng(0).uniform(-0.5, 0.5, (64, 2))
+    env.episodes.place(env.episodes.obs_BO, env.episodes.obs_BO[:, :2] + away_B2)
+    obs, reward, *_ = env.step(np.zeros((64, 2), np.float32))
+    apart = np.linalg.norm(obs["achieved_goal"] - obs["desired_goal"], axis=1)
+    assert np.array_equal(reward, apart <= 0.45) and 0 < reward.sum() < 64
+    assert np.array_equal(env.compute_reward(obs["achieved_goal"], obs["desired_goal"], {}), reward)
+
+
 # -- what is refused
+
+
+@pytest.mark.parametrize("name", ["hopping", "walking"])
+def test_an_environment_without_rewards_of_goals_gives_none(name: str, request: pytest.FixtureRequest) -> None:
+    with pytest.raises(ValueError, match=r"has no compute_reward of goals; leave own_rewards out$"):
+        one(request.getfixturevalue(name), own_rewards=True)
 
 
 @pytest.mark.parametrize("num_envs", [0, 3], ids=["one", "many"])
