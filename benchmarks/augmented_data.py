@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,14 @@ import tyro
 from minari.storage import get_dataset_path
 from scipy.stats import t as student
 
-from benchmarks.lines import whole_lines
+from benchmarks.agents import score, train
+from benchmarks.lines import once, whole_lines
 from envs.evaluation import EvaluationConfig
 from gentraj import runs
 from gentraj.cli.augment import Augment, augment
 from gentraj.cli.evaluate import play
 from gentraj.data import load_episodes, save_npz
 from gentraj.data.splitting import hold_out
-from gentraj.presets import PRESETS
 from gentraj.training import TrainingConfig
 
 DATA = ("small", "augmented")
@@ -70,10 +71,7 @@ def main(args: Args) -> None:
         for dataset, env_id in zip(args.datasets, args.env_ids, strict=True):
             for data in DATA:
                 key = {"settings": settings, "dataset": dataset, "env_id": env_id, "data": data, "seed": seed}
-                if not any(key.items() <= row.items() for row in whole_lines(log)):
-                    row = key | measured(dataset, env_id, data, seed, args)
-                    with log.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
+                once(log, key, partial(measured, dataset, env_id, data, seed, args))
     rows = [row for row in whole_lines(log) if row["settings"] == settings]
     (args.out / "table.md").write_text(table := as_table(rows))
     print(table)
@@ -94,8 +92,7 @@ def measured(dataset: str, env_id: str, data: str, seed: int, args: Args) -> dic
         source = augmented(source, env_id, folder, seed, args)
     agent = trained(args.agent, source, env_id, folder / data, args.updates, seed, args)
     scores = play(agent, EvaluationConfig(episodes=args.episodes, seed=seed, baselines=False), progress=False)[0]
-    scored = "return_mean" if scores.get("score_d4rl") is None else "score_d4rl"
-    return {"score": scores[scored], "scored_by": scored, "steps": load_episodes(source).num_steps}
+    return score(scores) | {"steps": load_episodes(source).num_steps}
 
 
 def small(dataset: str, path: Path, steps: int, seed: int) -> str:
@@ -115,9 +112,7 @@ def augmented(source: str, env_id: str, folder: Path, seed: int, args: Args) -> 
 
 
 def trained(preset: str, dataset: str, env_id: str, folder: Path, updates: int, seed: int, args: Args) -> runs.Run:
-    config = replace(PRESETS[preset], dataset=dataset, env_id=env_id,
-                     training=TrainingConfig(updates, seed=seed, threads=args.threads))
-    return runs.train(config, folder, resume=folder.exists())
+    return train(preset, dataset, env_id, folder, TrainingConfig(updates, seed=seed, threads=args.threads))
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,3 +15,11 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
     if len(whole) < len(lines):
         path.write_text("".join(whole))
     return [json.loads(line) for line in whole]
+
+
+def once(path: Path, key: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> None:
+    """Adds a line of the key and what is measured, unless the key is there."""
+    if not any(key.items() <= row.items() for row in whole_lines(path)):
+        row = key | measure()
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from stable_baselines3 import SAC
+from stable_baselines3 import SAC, HerReplayBuffer
 
 import gentraj
 from envs.evaluation import EvaluationConfig, evaluate
@@ -37,18 +37,30 @@ class Trained:
         return torch.from_numpy(self.model.predict(seen, deterministic=True)[0])
 
 
+def learn(run, steps, seed=0, *, updates=8, penalty=1.0, cost=0.0, max_episode_steps=50, hindsight=False):
+    """SAC, of imagined episodes alone, 32 at once."""
+    envs = SB3Vector(make_vec(run, 32, penalty=penalty, max_episode_steps=max_episode_steps, cost=cost,
+                              own_rewards=hindsight, starts="anywhere", unknown="end"))
+    settings = {"policy_kwargs": {"net_arch": [128, 128]}, "learning_starts": min(steps // 10, 5_000)}
+    if hindsight:  # of whole episodes
+        settings |= {"replay_buffer_class": HerReplayBuffer, "learning_starts": 32 * (max_episode_steps + 1),
+                     "learning_rate": 1e-3, "gamma": 0.98, "ent_coef": "auto_0.1"}
+    model = SAC("MultiInputPolicy" if run.data.context_dim else "MlpPolicy", envs, gradient_steps=updates, seed=seed,
+                device="cpu", **settings)
+    return Trained(model.learn(steps), run.data.goal_dims)
+
+
 def main(folder: tyro.conf.Positional[Path], steps: int = 200_000, penalty: float = 1.0, max_episode_steps: int = 50,
-         cost: float = 0.0, updates: int = 8, episodes: int = 20):
+         cost: float = 0.0, updates: int = 8, hindsight: bool = False, seed: int = 0, episodes: int = 20):
     """`updates` for every step of 32 imagined episodes. A unit of doubt costs `penalty`, an end by doubt `cost`: give
-    one where rewards are negative, or it is the way out."""
+    one where rewards are negative, or it is the way out. With `hindsight`, where data have goals, rewards are those
+    that the environment gives for being there, and episodes are learnt of as if they had been sent where they went."""
     run = gentraj.load(folder)
-    envs, data = SB3Vector(make_vec(run, 32, penalty=penalty, max_episode_steps=max_episode_steps, cost=cost,
-                                    starts="anywhere", unknown="end")), run.data
-    model = SAC("MultiInputPolicy" if data.context_dim else "MlpPolicy", envs, gradient_steps=updates, seed=0,
-                learning_starts=min(steps // 10, 5_000), policy_kwargs={"net_arch": [128, 128]}, device="cpu")
-    model.learn(steps)
-    scores, _ = evaluate(Trained(model, data.goal_dims), data.env, EvaluationConfig(episodes=episodes),
-                         obs_keys=data.obs_keys, goal_dims=data.goal_dims)
+    agent = learn(run, steps, seed, updates=updates, penalty=penalty, cost=cost, max_episode_steps=max_episode_steps,
+                  hindsight=hindsight)
+    data = run.data
+    scores, _ = evaluate(agent, data.env, EvaluationConfig(episodes=episodes, seed=seed), obs_keys=data.obs_keys,
+                         goal_dims=data.goal_dims)
     behaviour = np.average([r.mean for r in data.returns], weights=[r.episodes for r in data.returns])
     print(f"SAC earns {scores['return_mean']:.1f} in the real environment, the data's behaviour {behaviour:.1f}")
     return scores["return_mean"], behaviour

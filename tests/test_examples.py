@@ -6,11 +6,16 @@ import ast
 import importlib
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from small import DATASET
 
+import gentraj
 from gentraj.data import load_episodes
+from gentraj.training import TrainingConfig
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -61,6 +66,16 @@ def test_what_is_trained_in_a_world_model_holds_a_pole(example, capsys: pytest.C
     earned, behaviour = example.demo("run", "300")
     assert earned > 2 * behaviour
     assert f"the data's behaviour {behaviour:.1f}" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(importlib.util.find_spec("stable_baselines3") is None, reason="needs stable-baselines3")
+@pytest.mark.parametrize("example", ["train_in_a_world_model"], indirect=True)
+def test_where_data_have_goals_it_trains_by_hindsight(example, umaze) -> None:
+    usual = gentraj.PRESETS["world-ensemble"]
+    config = replace(usual, dataset=DATASET, world=replace(usual.world, width=16), training=TrainingConfig(20))
+    agent = example.learn(gentraj.train(config, "run", progress=False), 400, max_episode_steps=5, hindsight=True)
+    actions = [agent.act(torch.zeros(1, 4), torch.full((1, 2), goal)) for goal in (-1.0, 1.0)]
+    assert actions[0].shape == (1, 2) and not torch.equal(*actions)
 
 
 @pytest.mark.parametrize("example", ["augment_a_small_dataset"], indirect=True)
