@@ -7,13 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gentraj import runs
 from gentraj.presets import PRESETS
 from gentraj.training import TrainingConfig
 
 
-def train(preset: str, dataset: str, env_id: str | None, folder: Path, training: TrainingConfig) -> runs.Run:
-    """The run in that folder; what is trained already is not again."""
+def train(preset: str, dataset: str, env_id: str | None, folder: Path, updates: int, seed: int) -> runs.Run:
+    """The run in that folder, by as many threads as torch has here; what is trained already is not again."""
+    training = TrainingConfig(updates, seed=seed, threads=torch.get_num_threads())
     config = replace(PRESETS[preset], dataset=dataset, env_id=env_id, training=training)
     return runs.train(config, folder, resume=folder.exists())
 

@@ -33,7 +33,6 @@ from gentraj.cli.augment import Augment, augment
 from gentraj.cli.evaluate import play
 from gentraj.data import load_episodes, save_npz
 from gentraj.data.splitting import hold_out
-from gentraj.training import TrainingConfig
 
 DATA = ("small", "augmented")
 
@@ -51,6 +50,9 @@ class Args:
     """Imagined steps."""
     branch: int = 5
     noise: float = 0.1
+    """Of the data's actions."""
+    by_agent: bool = False
+    """Imagined actions are those of the agent that learnt of the small data, not the data's with noise."""
     agent: str = "td3bc"
     """A preset."""
     updates: int = 5_000
@@ -66,33 +68,42 @@ class Args:
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    log, settings = args.out / "results.jsonl", digest(args)
+    log, keys = args.out / "results.jsonl", []
     for seed in range(args.seeds):
         for dataset, env_id in zip(args.datasets, args.env_ids, strict=True):
             for data in DATA:
-                key = {"settings": settings, "dataset": dataset, "env_id": env_id, "data": data, "seed": seed}
-                once(log, key, partial(measured, dataset, env_id, data, seed, args))
-    rows = [row for row in whole_lines(log) if row["settings"] == settings]
+                keys.append({"settings": digest(args, data), "dataset": dataset, "env_id": env_id, "data": data,
+                             "seed": seed})
+                once(log, keys[-1], partial(measured, dataset, env_id, data, seed, args))
+    rows = [row for row in whole_lines(log) if any(key.items() <= row.items() for key in keys)]
     (args.out / "table.md").write_text(table := as_table(rows))
     print(table)
 
 
-def digest(args: Args, *also: str) -> str:
-    """Of all that decides a run."""
+def digest(args: Args, data: str, *also: str) -> str:
+    """Of all that decides what is learnt of these data."""
+    of_small = ("small", "agent", "updates", "episodes")
     beside = ("out", "datasets", "env_ids", "seeds", "threads")
-    settings = [str(value) for key, value in sorted(vars(args).items()) if key not in beside]
+    settings = [str(value) for key, value in sorted(vars(args).items())
+                if key not in beside and (data == "augmented" or key in of_small)]
     return hashlib.sha256(json.dumps([*settings, *also]).encode()).hexdigest()[:8]
 
 
 def measured(dataset: str, env_id: str, data: str, seed: int, args: Args) -> dict[str, Any]:
     """What an agent scores that learnt of these data."""
-    folder = args.out / f"{Path(dataset).stem}-{seed}-{digest(args, dataset, env_id)}"
+    agent = learnt(dataset, env_id, data, seed, args)
+    scores = play(agent, EvaluationConfig(episodes=args.episodes, seed=seed, baselines=False), progress=False)[0]
+    return score(scores) | {"steps": load_episodes(agent.config.dataset).num_steps}
+
+
+def learnt(dataset: str, env_id: str, data: str, seed: int, args: Args) -> runs.Run:
+    """The agent."""
+    folder = args.out / f"{Path(dataset).stem}-{seed}-{data}-{digest(args, data, dataset, env_id)}"
     source = small(dataset, folder.with_suffix(".npz"), args.small, seed)
     if data == "augmented":
-        source = augmented(source, env_id, folder, seed, args)
-    agent = trained(args.agent, source, env_id, folder / data, args.updates, seed, args)
-    scores = play(agent, EvaluationConfig(episodes=args.episodes, seed=seed, baselines=False), progress=False)[0]
-    return score(scores) | {"steps": load_episodes(source).num_steps}
+        policy = learnt(dataset, env_id, "small", seed, args).folder if args.by_agent else None
+        source = augmented(source, env_id, folder, policy, seed, args)
+    return train(args.agent, source, env_id, folder / "agent", args.updates, seed)
 
 
 def small(dataset: str, path: Path, steps: int, seed: int) -> str:
@@ -101,18 +112,14 @@ def small(dataset: str, path: Path, steps: int, seed: int) -> str:
     return str(save_npz(hold_out(episodes, steps / episodes.num_steps, seed)[1], path))
 
 
-def augmented(source: str, env_id: str, folder: Path, seed: int, args: Args) -> str:
+def augmented(source: str, env_id: str, folder: Path, policy: Path | None, seed: int, args: Args) -> str:
     """The id of the dataset that is made."""
-    world = trained(args.world, source, env_id, folder / "world", args.world_updates, seed, args)
+    world = train(args.world, source, env_id, folder / "world", args.world_updates, seed)
     made = f"benchmark/{folder.name}-v0"
     if not get_dataset_path(made).exists():
-        augment(Augment(source, world.folder, args.added, made, branch=args.branch, noise=args.noise, seed=seed),
-                progress=False)
+        augment(Augment(source, world.folder, args.added, made, branch=args.branch, noise=args.noise, policy=policy,
+                        seed=seed), progress=False)
     return made
-
-
-def trained(preset: str, dataset: str, env_id: str, folder: Path, updates: int, seed: int, args: Args) -> runs.Run:
-    return train(preset, dataset, env_id, folder, TrainingConfig(updates, seed=seed, threads=args.threads))
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:

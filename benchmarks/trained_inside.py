@@ -27,7 +27,6 @@ from benchmarks.lines import once, whole_lines
 from envs.evaluation import EvaluationConfig, evaluate
 from examples.train_in_a_world_model import learn
 from gentraj.cli.evaluate import play
-from gentraj.training import TrainingConfig
 
 INSIDE = "SAC inside"
 
@@ -83,8 +82,7 @@ def measured(dataset: str, env_id: str, agent: str, seed: int, args: Args) -> di
     """What an agent scores, and the minutes that its own training took."""
     place = args.out / Path(dataset).stem / f"seed-{seed}"
     preset, updates = (args.world, args.world_updates) if agent == INSIDE else (agent, args.updates)
-    run = train(preset, dataset, None if env_id == "-" else env_id, place / f"{preset}-{updates}",
-                TrainingConfig(updates, seed=seed, threads=args.threads))
+    run = train(preset, dataset, None if env_id == "-" else env_id, place / f"{preset}-{updates}", updates, seed)
     asked = EvaluationConfig(episodes=args.episodes, seed=seed, baselines=False)
     if agent != INSIDE:
         return score(play(run, asked, progress=False)[0]) | {"minutes": None}
