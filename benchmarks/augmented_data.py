@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,8 @@ from gentraj.data import load_episodes, save_npz
 from gentraj.data.splitting import hold_out
 
 DATA = ("small", "augmented")
+OF = {"small": ("small", "agent", "updates"), "world": ("small", "world", "world_updates")}  # what decides it
+OF["augmented"] = (*OF["small"], *OF["world"], "added", "branch", "noise", "by_agent")
 
 
 @dataclass(frozen=True)
@@ -72,20 +75,17 @@ def main(args: Args) -> None:
     for seed in range(args.seeds):
         for dataset, env_id in zip(args.datasets, args.env_ids, strict=True):
             for data in DATA:
-                keys.append({"settings": digest(args, data), "dataset": dataset, "env_id": env_id, "data": data,
-                             "seed": seed})
+                keys.append({"settings": digest(args, OF[data], args.episodes), "dataset": dataset, "env_id": env_id,
+                             "data": data, "seed": seed})
                 once(log, keys[-1], partial(measured, dataset, env_id, data, seed, args))
     rows = [row for row in whole_lines(log) if any(key.items() <= row.items() for key in keys)]
     (args.out / "table.md").write_text(table := as_table(rows))
     print(table)
 
 
-def digest(args: Args, data: str, *also: str) -> str:
-    """Of all that decides what is learnt of these data."""
-    of_small = ("small", "agent", "updates", "episodes")
-    beside = ("out", "datasets", "env_ids", "seeds", "threads")
-    settings = [str(value) for key, value in sorted(vars(args).items())
-                if key not in beside and (data == "augmented" or key in of_small)]
+def digest(args: Args, names: Sequence[str], *also: Any) -> str:
+    """Of the settings of these names."""
+    settings = [getattr(args, name) for name in names]
     return hashlib.sha256(json.dumps([*settings, *also]).encode()).hexdigest()[:8]
 
 
@@ -98,12 +98,14 @@ def measured(dataset: str, env_id: str, data: str, seed: int, args: Args) -> dic
 
 def learnt(dataset: str, env_id: str, data: str, seed: int, args: Args) -> runs.Run:
     """The agent."""
-    folder = args.out / f"{Path(dataset).stem}-{seed}-{data}-{digest(args, data, dataset, env_id)}"
-    source = small(dataset, folder.with_suffix(".npz"), args.small, seed)
+    place = {of: args.out / f"{Path(dataset).stem}-{seed}-{of}-{digest(args, names, dataset, env_id)}"
+             for of, names in OF.items()}
+    source = small(dataset, place["small"].with_suffix(".npz"), args.small, seed)
     if data == "augmented":
         policy = learnt(dataset, env_id, "small", seed, args).folder if args.by_agent else None
-        source = augmented(source, env_id, folder, policy, seed, args)
-    return train(args.agent, source, env_id, folder / "agent", args.updates, seed)
+        world = train(args.world, source, env_id, place["world"], args.world_updates, seed)
+        source = augmented(source, world.folder, f"benchmark/{place[data].name}-v0", policy, seed, args)
+    return train(args.agent, source, env_id, place[data], args.updates, seed)
 
 
 def small(dataset: str, path: Path, steps: int, seed: int) -> str:
@@ -112,12 +114,10 @@ def small(dataset: str, path: Path, steps: int, seed: int) -> str:
     return str(save_npz(hold_out(episodes, steps / episodes.num_steps, seed)[1], path))
 
 
-def augmented(source: str, env_id: str, folder: Path, policy: Path | None, seed: int, args: Args) -> str:
+def augmented(source: str, world: Path, made: str, policy: Path | None, seed: int, args: Args) -> str:
     """The id of the dataset that is made."""
-    world = train(args.world, source, env_id, folder / "world", args.world_updates, seed)
-    made = f"benchmark/{folder.name}-v0"
     if not get_dataset_path(made).exists():
-        augment(Augment(source, world.folder, args.added, made, branch=args.branch, noise=args.noise, policy=policy,
+        augment(Augment(source, world, args.added, made, branch=args.branch, noise=args.noise, policy=policy,
                         seed=seed), progress=False)
     return made
 
@@ -135,7 +135,7 @@ def as_table(rows: list[dict[str, Any]]) -> str:
         more = np.array([scores["augmented"][s] - scores["small"][s] for s in seeds])
         reach = student.ppf(0.975, len(more) - 1) * more.std(ddof=1) / len(more) ** 0.5 if len(more) > 1 else np.nan
         means = [f"{np.mean([scores[data][s] for s in seeds]):.1f}" for data in DATA]
-        lines.append(f"| {Path(dataset).stem} | {len(seeds)} | {' | '.join(means)} | {more.mean():+.1f} | "
+        lines.append(f"| {dataset} | {len(seeds)} | {' | '.join(means)} | {more.mean():+.1f} | "
                      f"[{more.mean() - reach:.1f}, {more.mean() + reach:.1f}] |")
     return "\n".join(lines) + "\n"
 

@@ -3,14 +3,15 @@
     python -m benchmarks.trained_inside --datasets gentraj/pointmaze/umaze-v0 runs/pendulum-data.npz --out inside
     python -m benchmarks.trained_inside --datasets hopper-medium.hdf5 --env-ids Hopper-v5 --out inside
 
-For each seed the world model, stable-baselines3's SAC inside it (`examples/train_in_a_world_model.py`; with hindsight
-where the data have goals) and the policies that clone the data, all of the same data, are trained and then scored by
-the same episodes of the real environment. A line of OUT/results.jsonl is one of them; what is there is not trained
-again. OUT/table.md is written anew. Needs pip install 'gentraj[sb3]'.
+For each seed the world model, stable-baselines3's SAC inside it (`examples/train_in_a_world_model.py`; by hindsight
+where the data have goals, whose environment needs `compute_reward`) and the policies that clone the data, all of the
+same data, are trained and then scored by the same episodes of the real environment. A line of OUT/results.jsonl is one
+of them; what is there is not trained again. OUT/table.md is written anew. Needs pip install 'gentraj[sb3]'.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,7 @@ from scipy.stats import t as student
 from benchmarks.agents import score, train
 from benchmarks.lines import once, whole_lines
 from envs.evaluation import EvaluationConfig, evaluate
-from examples.train_in_a_world_model import learn
+from examples.train_in_a_world_model import learn, learn_by_hindsight
 from gentraj.cli.evaluate import play
 
 INSIDE = "SAC inside"
@@ -40,16 +41,15 @@ class Args:
     """One for each dataset, - where the data say it; by default for all."""
     copies: tuple[str, ...] = ("bc-gaussian", "bc-diffusion")
     """Presets."""
-    updates: int = 10_000
+    updates: int = 5_000
     """Of a copy."""
     world: str = "world-ensemble"
     """A preset."""
     world_updates: int = 4_000
     steps: int = 60_000
     """Of SAC, imagined."""
-    max_episode_steps: int = 100
-    penalty: float = 0.0
-    cost: float = 0.0
+    penalty: float = 1.0
+    """Of a unit of doubt, where there are no goals."""
     per_step: int = 8
     """Updates of SAC for a step of 32 environments."""
     seeds: int = 3
@@ -64,31 +64,35 @@ def main(args: Args) -> None:
     for seed in range(args.seeds):
         for dataset, env_id in zip(args.datasets, args.env_ids or ["-"] * len(args.datasets), strict=True):
             for agent in (INSIDE, *args.copies):
-                keys.append(key(dataset, agent, seed, args))
+                keys.append(key(dataset, env_id, agent, seed, args))
                 once(log, keys[-1], partial(measured, dataset, env_id, agent, seed, args))
     rows = [row for row in whole_lines(log) if any(key.items() <= row.items() for key in keys)]
     (args.out / "table.md").write_text(table := as_table(rows))
     print(table)
 
 
-def key(dataset: str, agent: str, seed: int, args: Args) -> dict[str, Any]:
+def key(dataset: str, env_id: str, agent: str, seed: int, args: Args) -> dict[str, Any]:
     """What decides a score."""
-    names = ("world", "world_updates", "steps", "max_episode_steps", "penalty", "cost", "per_step", "episodes")
+    names = ("world", "world_updates", "steps", "penalty", "per_step")
     own = {name: getattr(args, name) for name in names} if agent == INSIDE else {"updates": args.updates}
-    return {"dataset": dataset, "agent": agent, "seed": seed, "episodes": args.episodes} | own
+    return {"dataset": dataset, "env_id": env_id, "agent": agent, "seed": seed, "episodes": args.episodes} | own
 
 
 def measured(dataset: str, env_id: str, agent: str, seed: int, args: Args) -> dict[str, Any]:
     """What an agent scores, and the minutes that its own training took."""
-    place = args.out / Path(dataset).stem / f"seed-{seed}"
     preset, updates = (args.world, args.world_updates) if agent == INSIDE else (agent, args.updates)
-    run = train(preset, dataset, None if env_id == "-" else env_id, place / f"{preset}-{updates}", updates, seed)
+    place = hashlib.sha256(f"{dataset} {env_id}".encode()).hexdigest()[:8]
+    run = train(preset, dataset, None if env_id == "-" else env_id,
+                args.out / f"{Path(dataset).stem}-{place}" / f"{preset}-{updates}-{seed}", updates, seed)
+    run.action_space()  # raises ValueError where nobody has said which environment
     asked = EvaluationConfig(episodes=args.episodes, seed=seed, baselines=False)
     if agent != INSIDE:
         return score(play(run, asked, progress=False)[0]) | {"minutes": None}
     began = time.perf_counter()
-    inside = learn(run, args.steps, seed, updates=args.per_step, penalty=args.penalty, cost=args.cost,
-                   max_episode_steps=args.max_episode_steps, hindsight=bool(run.data.goal_dims))
+    if run.data.context_dim:
+        inside = learn_by_hindsight(run, args.steps, seed, updates=args.per_step)
+    else:
+        inside = learn(run, args.steps, seed, updates=args.per_step, penalty=args.penalty)
     minutes = (time.perf_counter() - began) / 60
     scores, _ = evaluate(inside, run.data.env, asked, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
                          progress=False)
@@ -102,7 +106,7 @@ def as_table(rows: list[dict[str, Any]]) -> str:
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         of = {agent: [row for row in rows if (row["dataset"], row["agent"]) == (dataset, agent)] for agent in agents}
         minutes = [row["minutes"] for row in of.get(INSIDE, ())]
-        lines.append(f"| {' | '.join((Path(dataset).stem, str(min(map(len, of.values()))), *map(said, of.values())))} "
+        lines.append(f"| {' | '.join((dataset, str(min(map(len, of.values()))), *map(said, of.values())))} "
                      f"| {np.mean(minutes):.1f} |")
     return "\n".join(lines) + "\n"
 

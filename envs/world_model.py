@@ -7,7 +7,7 @@ else a vector, so that what is trained inside can be run outside. `import envs` 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import gymnasium
 import numpy as np
@@ -17,7 +17,7 @@ from gymnasium.vector.utils import batch_space
 
 from gentraj.world_model import WorldModel
 
-from .imagined import Happened, ImaginedConfig, ImaginedEpisodes, Reward
+from .imagined import Happened, ImaginedConfig, ImaginedEpisodes
 
 Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]  # an observation and a goal -> (height, width, 3) uint8
 GoalReward = Callable[[np.ndarray, np.ndarray, Any], np.ndarray]  # Gymnasium's compute_reward: achieved, desired, info
@@ -38,9 +38,9 @@ class WorldModelVectorEnv(VectorEnv):
                  compute_reward: GoalReward | None = None):
         """With `compute_reward` rewards are those of Gymnasium's goal environments, else the world model's."""
         self.num_envs, self.render_mode, self.draw = num_envs, _render_mode(render_mode, self.metadata), draw
-        self.goal_dims, self.compute_reward = list(goal_dims), compute_reward
-        self.episodes = ImaginedEpisodes(world, num_envs, config or ImaginedConfig(),
-                                         of_goals(compute_reward, self.goal_dims))
+        self.episodes, self.goal_dims = imagined(world, num_envs, config, goal_dims, compute_reward), list(goal_dims)
+        if compute_reward is not None:  # only goal environments have the attribute, and are told by it
+            self.compute_reward = compute_reward
         self.single_observation_space, self.single_action_space = observation_space(world, goal_dims), action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
@@ -89,8 +89,9 @@ class WorldModelEnv(gymnasium.Env):
                  goal_dims: Sequence[int] = (), draw: Draw | None = None, render_mode: str | None = None,
                  compute_reward: GoalReward | None = None):
         self.render_mode, self.draw = _render_mode(render_mode, self.metadata), draw
-        self.goal_dims, self.compute_reward = list(goal_dims), compute_reward
-        self.episodes = ImaginedEpisodes(world, 1, config or ImaginedConfig(), of_goals(compute_reward, self.goal_dims))
+        self.episodes, self.goal_dims = imagined(world, 1, config, goal_dims, compute_reward), list(goal_dims)
+        if compute_reward is not None:
+            self.compute_reward = compute_reward
         self.observation_space, self.action_space = observation_space(world, goal_dims), action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -128,10 +129,18 @@ def observation_space(world: WorldModel, goal_dims: Sequence[int]) -> Space[Any]
     return Dict({"observation": obs, "achieved_goal": box(goal_dim), "desired_goal": box(goal_dim)})
 
 
-def of_goals(compute_reward: GoalReward | None, goal_dims: list[int]) -> Reward | None:
-    if compute_reward is None:
-        return None
-    return lambda obs_BO, goal_BG: np.asarray(compute_reward(obs_BO[:, goal_dims], goal_BG, {}), np.float32)
+def imagined(world: WorldModel, number: int, config: ImaginedConfig | None, goal_dims: Sequence[int],
+             compute_reward: GoalReward | None) -> ImaginedEpisodes:
+    """Raises ValueError, as soon as there is a reward, for one that is not of each row."""
+
+    def reward(obs_BO: np.ndarray, goal_BG: np.ndarray) -> np.ndarray:
+        reward_B = np.asarray(cast(GoalReward, compute_reward)(obs_BO[:, list(goal_dims)], goal_BG, {}), np.float32)
+        if reward_B.shape != (len(obs_BO),):
+            raise ValueError(f"compute_reward gave rewards of shape {reward_B.shape} for {len(obs_BO)} goals; one that "
+                             "takes many at once and gives one each is expected")
+        return reward_B
+
+    return ImaginedEpisodes(world, number, config or ImaginedConfig(), None if compute_reward is None else reward)
 
 
 def observation(episodes: ImaginedEpisodes, goal_dims: Sequence[int]) -> Any:

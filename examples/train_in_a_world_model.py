@@ -37,27 +37,41 @@ class Trained:
         return torch.from_numpy(self.model.predict(seen, deterministic=True)[0])
 
 
-def learn(run, steps, seed=0, *, updates=8, penalty=1.0, cost=0.0, max_episode_steps=50, hindsight=False):
+def learn(run, steps, seed=0, *, updates=8, penalty=1.0, cost=0.0, max_episode_steps=50):
     """SAC, of imagined episodes alone, 32 at once."""
     envs = SB3Vector(make_vec(run, 32, penalty=penalty, max_episode_steps=max_episode_steps, cost=cost,
-                              own_rewards=hindsight, starts="anywhere", unknown="end"))
-    settings = {"policy_kwargs": {"net_arch": [128, 128]}, "learning_starts": min(steps // 10, 5_000)}
-    if hindsight:  # of whole episodes
-        settings |= {"replay_buffer_class": HerReplayBuffer, "learning_starts": 32 * (max_episode_steps + 1),
-                     "learning_rate": 1e-3, "gamma": 0.98, "ent_coef": "auto_0.1"}
+                              starts="anywhere", unknown="end"))
     model = SAC("MultiInputPolicy" if run.data.context_dim else "MlpPolicy", envs, gradient_steps=updates, seed=seed,
-                device="cpu", **settings)
+                learning_starts=min(steps // 10, 5_000), policy_kwargs={"net_arch": [128, 128]}, device="cpu")
+    return Trained(model.learn(steps), run.data.goal_dims)
+
+
+def learn_by_hindsight(run, steps, seed=0, *, updates=8, max_episode_steps=100):
+    """The same, of goals: rewards are those that the environment gives for being there, and an episode is learnt of as
+    if it had been sent where it went."""
+    envs = SB3Vector(make_vec(run, 32, max_episode_steps=max_episode_steps, own_rewards=True, starts="anywhere",
+                              unknown="end"))
+    begin = 32 * (max_episode_steps + 1)  # whole episodes
+    if steps <= begin:
+        raise ValueError(f"steps are {steps}; more than {begin}, the first episodes of {max_episode_steps}, are needed")
+    model = SAC("MultiInputPolicy", envs, gradient_steps=updates, seed=seed, learning_starts=begin,
+                policy_kwargs={"net_arch": [128, 128]}, device="cpu", replay_buffer_class=HerReplayBuffer,
+                learning_rate=1e-3, gamma=0.98, ent_coef="auto_0.1")
     return Trained(model.learn(steps), run.data.goal_dims)
 
 
 def main(folder: tyro.conf.Positional[Path], steps: int = 200_000, penalty: float = 1.0, max_episode_steps: int = 50,
          cost: float = 0.0, updates: int = 8, hindsight: bool = False, seed: int = 0, episodes: int = 20):
     """`updates` for every step of 32 imagined episodes. A unit of doubt costs `penalty`, an end by doubt `cost`: give
-    one where rewards are negative, or it is the way out. With `hindsight`, where data have goals, rewards are those
-    that the environment gives for being there, and episodes are learnt of as if they had been sent where they went."""
+    one where rewards are negative, or it is the way out. With `hindsight`, where data have goals and their environment
+    has `compute_reward`, neither is asked for."""
     run = gentraj.load(folder)
-    agent = learn(run, steps, seed, updates=updates, penalty=penalty, cost=cost, max_episode_steps=max_episode_steps,
-                  hindsight=hindsight)
+    run.action_space()  # raises ValueError where nobody has said which environment
+    if hindsight:
+        agent = learn_by_hindsight(run, steps, seed, updates=updates, max_episode_steps=max_episode_steps)
+    else:
+        agent = learn(run, steps, seed, updates=updates, penalty=penalty, cost=cost,
+                      max_episode_steps=max_episode_steps)
     data = run.data
     scores, _ = evaluate(agent, data.env, EvaluationConfig(episodes=episodes, seed=seed), obs_keys=data.obs_keys,
                          goal_dims=data.goal_dims)

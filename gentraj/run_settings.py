@@ -1,16 +1,18 @@
-"""What the settings of every kind of run say of its data."""
+"""What the settings of every kind of run say: of its data, and what such a run is."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from .data import ContextConfig
+from .models import ModelConfig
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Settings that every run has."""
+    """Of every run; each kind adds its parts and its training."""
 
     dataset: str = ""
     """A Minari id, a D4RL id, or a file (.hdf5 of D4RL's layout, .npz of gentraj or OGBench); '+' joins several."""
@@ -28,6 +30,8 @@ class RunSettings:
     """The part that all others serve, which gives a run its name and whose windows it keeps."""
     MAY_CHANGE: ClassVar[tuple[str, ...]]
     """What checkpoints do not depend on."""
+    GENERATORS: ClassVar[Mapping[str, ModelConfig]]
+    """What `gentraj train --family` may name."""
 
 
 @dataclass(frozen=True)

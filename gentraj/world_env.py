@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -26,15 +26,17 @@ def make(run: Run | Path | str, *, render_mode: str | None = None, own_rewards: 
     imagines (Gymnasium's `compute_reward`, which hindsight replay asks for too). Raises `NothingSaved` for a folder
     without a run, ValueError for a run that is no world model, and where there is no `compute_reward`.
     """
-    world, space, config, about = _prepare(run, own_rewards, settings)
-    return WorldModelEnv(world, space, config, render_mode=render_mode, **about)
+    known = _prepare(run, own_rewards, settings)
+    return WorldModelEnv(known.world, known.space, known.config, goal_dims=known.goal_dims, draw=known.draw,
+                         render_mode=render_mode, compute_reward=known.compute_reward)
 
 
 def make_vec(run: Run | Path | str, num_envs: int = 1, *, render_mode: str | None = None, own_rewards: bool = False,
              **settings: Any) -> WorldModelVectorEnv:
     """`num_envs` environments that are stepped by one call of the network. As `make`."""
-    world, space, config, about = _prepare(run, own_rewards, settings)
-    return WorldModelVectorEnv(world, space, num_envs, config, render_mode=render_mode, **about)
+    known = _prepare(run, own_rewards, settings)
+    return WorldModelVectorEnv(known.world, known.space, num_envs, known.config, goal_dims=known.goal_dims,
+                               draw=known.draw, render_mode=render_mode, compute_reward=known.compute_reward)
 
 
 def action_space(run: Run) -> Box:
@@ -46,21 +48,28 @@ def action_space(run: Run) -> Box:
     return Box(low_A.astype(np.float32), high_A.astype(np.float32))
 
 
-def _prepare(run: Run | Path | str, own_rewards: bool,
-             settings: dict[str, Any]) -> tuple[WorldModel, Box, ImaginedConfig, dict[str, Any]]:
-    """The model, its actions, how it is used, and what is known of its data's environment."""
+class _Known(NamedTuple):
+    """Of a run, and of the environment of its data."""
+
+    world: WorldModel
+    space: Box
+    config: ImaginedConfig
+    goal_dims: tuple[int, ...]
+    draw: Portrait | None
+    compute_reward: GoalReward | None
+
+
+def _prepare(run: Run | Path | str, own_rewards: bool, settings: dict[str, Any]) -> _Known:
     trained = run if isinstance(run, Run) else load(Path(run))
-    about: dict[str, Any] = {"goal_dims": trained.data.goal_dims}
-    if trained.data.env is not None:
-        settings = {"max_episode_steps": environment_factory(trained.data.env).max_episode_steps} | settings
-        about["draw"] = Portrait(trained.data.env)
-    if own_rewards:
-        about["compute_reward"] = _rewards(trained)
-    return trained.world_model, action_space(trained), ImaginedConfig(**settings), about
+    world, env = trained.world_model, trained.data.env
+    if env is not None:
+        settings = {"max_episode_steps": environment_factory(env).max_episode_steps} | settings
+    return _Known(world, action_space(trained), ImaginedConfig(**settings), trained.data.goal_dims,
+                  None if env is None else Portrait(env), _rewards(trained) if own_rewards else None)
 
 
 def _rewards(run: Run) -> GoalReward:
-    env: Any = environment_factory(run.data.env)().unwrapped if run.data.env and run.data.goal_dims else None
+    env: Any = environment_factory(run.data.env)().unwrapped if run.data.env and run.data.context_dim else None
     if not hasattr(env, "compute_reward"):
         raise ValueError(f"{run.said}, and the environment of its data has no compute_reward of goals; leave "
                          "own_rewards out")

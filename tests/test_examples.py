@@ -73,9 +73,12 @@ def test_what_is_trained_in_a_world_model_holds_a_pole(example, capsys: pytest.C
 def test_where_data_have_goals_it_trains_by_hindsight(example, umaze) -> None:
     usual = gentraj.PRESETS["world-ensemble"]
     config = replace(usual, dataset=DATASET, world=replace(usual.world, width=16), training=TrainingConfig(20))
-    agent = example.learn(gentraj.train(config, "run", progress=False), 400, max_episode_steps=5, hindsight=True)
-    actions = [agent.act(torch.zeros(1, 4), torch.full((1, 2), goal)) for goal in (-1.0, 1.0)]
-    assert actions[0].shape == (1, 2) and not torch.equal(*actions)
+    run = gentraj.train(config, "run", progress=False)
+    agent = example.learn_by_hindsight(run, 400, max_episode_steps=5)
+    assert type(agent.model.replay_buffer).__name__ == "HerReplayBuffer" and agent.model._n_updates > 0
+    assert agent.act(torch.zeros(1, 4), torch.ones(1, 2)).shape == (1, 2)
+    with pytest.raises(ValueError, match="steps are 192; more than 192"):
+        example.learn_by_hindsight(run, 192, max_episode_steps=5)
 
 
 @pytest.mark.parametrize("example", ["augment_a_small_dataset"], indirect=True)

@@ -27,7 +27,7 @@ from .sampling import SamplingOptions
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Run a trained planner or policy in its environment, closed loop, and write an honest score.
+    """Run a trained planner, policy or world model in its environment, closed loop, and write an honest score.
 
     Examples: gentraj evaluate runs/demo --episodes 100; gentraj evaluate runs/demo --protocol d4rl-single-goal;
     gentraj evaluate runs/iql --episodes 20; gentraj evaluate runs/world-model --as world-model --policies runs/bc

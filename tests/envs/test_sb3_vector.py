@@ -13,12 +13,13 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from envs.imagined import ImaginedConfig
-from envs.world_model import WorldModelVectorEnv
+from envs.world_model import WorldModelEnv, WorldModelVectorEnv
 from gentraj.data import ContextConfig, Episodes
 from gentraj.world_facts import WorldFacts
 from gentraj.world_model import WorldModel, WorldModelConfig
 
 stable_baselines3 = pytest.importorskip("stable_baselines3")
+from stable_baselines3.common.env_checker import check_env  # noqa: E402
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor  # noqa: E402
 
 from envs.sb3_vector import SB3Vector  # noqa: E402
@@ -149,6 +150,24 @@ def test_stable_baselines_learns_inside(name: str, goals: bool) -> None:
     model.learn(256 if name == "PPO" else 128)
     assert model.num_timesteps >= 128 and all(1 <= info["l"] <= 5 for info in model.ep_info_buffer)
     assert envs.action_space.contains(model.predict(envs.reset())[0][0])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("goals", [False, True])
+def test_stable_baselines_finds_nothing_wrong_with_one(goals: bool) -> None:
+    """It tells a goal environment by its `compute_reward`."""
+    many = imagined(1, goals)
+    one = WorldModelEnv(many.episodes.world, SPACE, goal_dims=many.goal_dims, compute_reward=near if goals else None)
+    assert hasattr(one, "compute_reward") == hasattr(many, "compute_reward") == goals
+    check_env(one, skip_render_check=True)
+
+
+def test_rewards_that_are_not_of_each_are_refused() -> None:
+    many = imagined(3, True)
+    envs = WorldModelVectorEnv(many.episodes.world, SPACE, 3, goal_dims=(0,), compute_reward=lambda *_: 1.0)
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match=r"^compute_reward gave rewards of shape \(\) for 3 goals; one that takes"):
+        envs.step(np.zeros((3, 1), np.float32))
 
 
 def test_hindsight_replay_asks_the_environment_for_its_rewards() -> None:
