@@ -37,7 +37,7 @@ from gentraj.data.splitting import hold_out
 
 DATA = ("small", "augmented")
 OF = {"small": ("small", "agent", "updates"), "world": ("small", "world", "world_updates")}  # what decides it
-OF["augmented"] = (*OF["small"], *OF["world"], "added", "branch", "noise", "by_agent")
+OF["augmented"] = (*OF["small"], *OF["world"], "added", "branch", "noise", "by_agent", "own_rewards")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Args:
     """Folder of the data, the runs and the results."""
     datasets: tuple[str, ...]
     env_ids: tuple[str, ...]
-    """One for each dataset."""
+    """One for each dataset, - where the data say it."""
     small: int = 10_000
     """Steps of the small data."""
     added: int = 40_000
@@ -56,6 +56,8 @@ class Args:
     """Of the data's actions."""
     by_agent: bool = False
     """Imagined actions are those of the agent that learnt of the small data, not the data's with noise."""
+    own_rewards: bool = False
+    """Where the data have goals."""
     agent: str = "td3bc"
     """A preset."""
     updates: int = 5_000
@@ -103,9 +105,9 @@ def learnt(dataset: str, env_id: str, data: str, seed: int, args: Args) -> runs.
     source = small(dataset, place["small"].with_suffix(".npz"), args.small, seed)
     if data == "augmented":
         policy = learnt(dataset, env_id, "small", seed, args).folder if args.by_agent else None
-        world = train(args.world, source, env_id, place["world"], args.world_updates, seed)
+        world = train(args.world, source, None if env_id == "-" else env_id, place["world"], args.world_updates, seed)
         source = augmented(source, world.folder, f"benchmark/{place[data].name}-v0", policy, seed, args)
-    return train(args.agent, source, env_id, place[data], args.updates, seed)
+    return train(args.agent, source, None if env_id == "-" else env_id, place[data], args.updates, seed)
 
 
 def small(dataset: str, path: Path, steps: int, seed: int) -> str:
@@ -117,8 +119,9 @@ def small(dataset: str, path: Path, steps: int, seed: int) -> str:
 def augmented(source: str, world: Path, made: str, policy: Path | None, seed: int, args: Args) -> str:
     """The id of the dataset that is made."""
     if not get_dataset_path(made).exists():
+        own_rewards = args.own_rewards and "goal" in load_episodes(source).extras
         augment(Augment(source, world, args.added, made, branch=args.branch, noise=args.noise, policy=policy,
-                        seed=seed), progress=False)
+                        own_rewards=own_rewards, seed=seed), progress=False)
     return made
 
 

@@ -18,7 +18,7 @@ from gentraj.randomness import fold
 from gentraj.trajectory import Agent
 from gentraj.world_model import WorldModel
 
-from .imagined import ImaginedConfig, ImaginedEpisodes
+from .imagined import ImaginedConfig, ImaginedEpisodes, Reward
 
 FEWEST, MOST = 16, 1024  # branches that are imagined at once
 ENOUGH, RARE = 1000, 0.01  # branches that tell whether it is worth it: less than this share of their steps is kept
@@ -99,10 +99,11 @@ def from_data(episodes: Episodes, length: int, noise: float | None) -> Draw:
 
 
 def imagine(world: WorldModel, draw: Draw, steps: int, config: ImaginedConfig, seed: int = 0,
-            agent: Agent | None = None, *, progress: bool = True) -> Branches:
+            agent: Agent | None = None, reward: Reward | None = None, *, progress: bool = True) -> Branches:
     """As many branches as have `steps` steps to keep; they are at most `config.max_episode_steps` long.
 
-    `agent` acts in the imagined states; without one actions are those that were drawn. Raises ValueError where hardly
+    `agent` acts in the imagined states; without one actions are those that were drawn. `reward` is what being somewhere
+    earns; without one rewards are imagined too. Raises ValueError where hardly
     a step is to be trusted.
     """
     parts: list[Branches] = []
@@ -111,7 +112,7 @@ def imagine(world: WorldModel, draw: Draw, steps: int, config: ImaginedConfig, s
         while kept < steps:
             number = min(max(-(-(steps - kept) // config.max_episode_steps), FEWEST), MOST)
             seeds = [fold(seed, made + i) for i in range(number)]
-            parts.append(follow(ImaginedEpisodes(world, number, config), draw(seeds), seeds, agent))
+            parts.append(follow(ImaginedEpisodes(world, number, config, reward), draw(seeds), seeds, agent))
             made, more = made + number, int(parts[-1].steps_B.sum())
             bar.update(min(more, steps - kept))
             kept += more

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from gentraj.config import require, require_choice
 from gentraj.trajectory import Agent
 from gentraj.world_model import WorldModel
 
+GoalReward = Callable[[np.ndarray, np.ndarray, Any], np.ndarray]  # Gymnasium's compute_reward: achieved, desired, info
 Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of being at (B, O) with goals (B, G)
 TIME_LIMIT, DOUBT, BOUNDS, NOT_FINITE = "time limit", "uncertainty", "left the data's bounds", "not finite"
 
@@ -41,6 +42,21 @@ class ImaginedConfig:
         require_choice(self, starts=("episodes", "anywhere"), unknown=("cut", "end"))
         require(self, max_episode_steps=(1, 1e9), max_doubt=(0, 1e9), margin=(0, 1e9), penalty=(0, 1e9),
                 temperature=(0, 1e3), cost=(0, 1e9))
+
+
+def goal_reward(compute_reward: GoalReward | None, goal_dims: Sequence[int]) -> Reward | None:
+    """Of observations. It raises ValueError where `compute_reward` does not give one for each row."""
+    if compute_reward is None:
+        return None
+
+    def reward(obs_BO: np.ndarray, goal_BG: np.ndarray) -> np.ndarray:
+        reward_B = np.asarray(compute_reward(obs_BO[:, list(goal_dims)], goal_BG, {}), np.float32)
+        if reward_B.shape != (len(obs_BO),):
+            raise ValueError(f"compute_reward gave rewards of shape {reward_B.shape} for {len(obs_BO)} goals; one that "
+                             "takes many at once and gives one each is expected")
+        return reward_B
+
+    return reward
 
 
 class Happened(NamedTuple):

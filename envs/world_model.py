@@ -7,7 +7,7 @@ else a vector, so that what is trained inside can be run outside. `import envs` 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -17,10 +17,9 @@ from gymnasium.vector.utils import batch_space
 
 from gentraj.world_model import WorldModel
 
-from .imagined import Happened, ImaginedConfig, ImaginedEpisodes
+from .imagined import GoalReward, Happened, ImaginedConfig, ImaginedEpisodes, goal_reward
 
 Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]  # an observation and a goal -> (height, width, 3) uint8
-GoalReward = Callable[[np.ndarray, np.ndarray, Any], np.ndarray]  # Gymnasium's compute_reward: achieved, desired, info
 METADATA = {"render_modes": ["rgb_array"], "render_fps": 20}
 
 
@@ -38,7 +37,9 @@ class WorldModelVectorEnv(VectorEnv):
                  compute_reward: GoalReward | None = None):
         """With `compute_reward` rewards are those of Gymnasium's goal environments, else the world model's."""
         self.num_envs, self.render_mode, self.draw = num_envs, _render_mode(render_mode, self.metadata), draw
-        self.episodes, self.goal_dims = imagined(world, num_envs, config, goal_dims, compute_reward), list(goal_dims)
+        self.episodes = ImaginedEpisodes(world, num_envs, config or ImaginedConfig(),
+                                         goal_reward(compute_reward, goal_dims))
+        self.goal_dims = list(goal_dims)
         if compute_reward is not None:  # only goal environments have the attribute, and are told by it
             self.compute_reward = compute_reward
         self.single_observation_space, self.single_action_space = observation_space(world, goal_dims), action_space
@@ -89,7 +90,8 @@ class WorldModelEnv(gymnasium.Env):
                  goal_dims: Sequence[int] = (), draw: Draw | None = None, render_mode: str | None = None,
                  compute_reward: GoalReward | None = None):
         self.render_mode, self.draw = _render_mode(render_mode, self.metadata), draw
-        self.episodes, self.goal_dims = imagined(world, 1, config, goal_dims, compute_reward), list(goal_dims)
+        self.episodes = ImaginedEpisodes(world, 1, config or ImaginedConfig(), goal_reward(compute_reward, goal_dims))
+        self.goal_dims = list(goal_dims)
         if compute_reward is not None:
             self.compute_reward = compute_reward
         self.observation_space, self.action_space = observation_space(world, goal_dims), action_space
@@ -127,20 +129,6 @@ def observation_space(world: WorldModel, goal_dims: Sequence[int]) -> Space[Any]
         raise ValueError(f"goal_dims {tuple(goal_dims)} name {len(goal_dims)} entries; the world model has goals of "
                          f"{goal_dim}")
     return Dict({"observation": obs, "achieved_goal": box(goal_dim), "desired_goal": box(goal_dim)})
-
-
-def imagined(world: WorldModel, number: int, config: ImaginedConfig | None, goal_dims: Sequence[int],
-             compute_reward: GoalReward | None) -> ImaginedEpisodes:
-    """Raises ValueError, as soon as there is a reward, for one that is not of each row."""
-
-    def reward(obs_BO: np.ndarray, goal_BG: np.ndarray) -> np.ndarray:
-        reward_B = np.asarray(cast(GoalReward, compute_reward)(obs_BO[:, list(goal_dims)], goal_BG, {}), np.float32)
-        if reward_B.shape != (len(obs_BO),):
-            raise ValueError(f"compute_reward gave rewards of shape {reward_B.shape} for {len(obs_BO)} goals; one that "
-                             "takes many at once and gives one each is expected")
-        return reward_B
-
-    return ImaginedEpisodes(world, number, config or ImaginedConfig(), None if compute_reward is None else reward)
 
 
 def observation(episodes: ImaginedEpisodes, goal_dims: Sequence[int]) -> Any:

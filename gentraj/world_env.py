@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium.spaces import Box
 
-from envs.imagined import ImaginedConfig
+from envs.imagined import GoalReward, ImaginedConfig
 from envs.making import environment_factory
 from envs.portrait import Portrait
-from envs.world_model import GoalReward, WorldModelEnv, WorldModelVectorEnv
+from envs.world_model import WorldModelEnv, WorldModelVectorEnv
 
 from .runs import Run, load
 from .world_model import WorldModel
@@ -65,10 +65,11 @@ def _prepare(run: Run | Path | str, own_rewards: bool, settings: dict[str, Any])
     if env is not None:
         settings = {"max_episode_steps": environment_factory(env).max_episode_steps} | settings
     return _Known(world, action_space(trained), ImaginedConfig(**settings), trained.data.goal_dims,
-                  None if env is None else Portrait(env), _rewards(trained) if own_rewards else None)
+                  None if env is None else Portrait(env), compute_reward(trained) if own_rewards else None)
 
 
-def _rewards(run: Run) -> GoalReward:
+def compute_reward(run: Run) -> GoalReward:
+    """That of the environment of the run's data. Raises ValueError where it has none, or the data no goals."""
     env: Any = environment_factory(run.data.env)().unwrapped if run.data.env and run.data.context_dim else None
     if not hasattr(env, "compute_reward"):
         raise ValueError(f"{run.said}, and the environment of its data has no compute_reward of goals; leave "

@@ -151,6 +151,20 @@ def test_goals_are_kept(umaze: Episodes, tmp_path: Path) -> None:
         assert (goal == goal[0]).all() and among(np.hstack([episode.obs[:1], goal[:1]]), pairs).all()
 
 
+def test_rewards_may_be_those_that_the_environment_gives_for_being_there(umaze: Episodes, hopper_file: Path,
+                                                                         hopper_world: Path, tmp_path: Path,
+                                                                         capsys: pytest.CaptureFixture) -> None:
+    """One for a goal within 0.45 of where the model says that it is."""
+    words = "--steps", 400, "--out", "tests/own-v0", "--only-imagined", "--own-rewards", *LOOSE
+    assert gentraj("augment", DATASET, "--model", world(DATASET, tmp_path / "world"), *words) == 0
+    e = load_episodes("tests/own-v0")
+    apart = np.linalg.norm(np.concatenate([each.obs[1:, :2] - each.extras["goal"][1:] for each in e]), axis=1)
+    assert np.array_equal(e.reward, apart <= 0.45) and 0 < e.reward.sum() < len(e.reward)
+    no_goals = "augment", hopper_file, "--model", hopper_world, "--steps", 20, "--out", "tests/none-v0"
+    assert gentraj(*no_goals, "--own-rewards") == 2
+    assert "has no compute_reward of goals" in capsys.readouterr().err
+
+
 # -- whose actions
 
 

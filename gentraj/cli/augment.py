@@ -18,7 +18,7 @@ from agents.policy import Policy
 from agents.prior import likeness
 from envs import branches
 from envs.branches import Draw, Starts
-from envs.imagined import ImaginedConfig
+from envs.imagined import ImaginedConfig, goal_reward
 from envs.recipes import make_missing
 
 from ..conditioning import KINDS
@@ -28,6 +28,7 @@ from ..data.minari_writer import check_new_id
 from ..randomness import fold
 from ..runs import CONFIG, Run, RunConfig, load
 from ..trajectory import Agent, Condition, Guide
+from ..world_env import compute_reward
 from .common import pick_device, say
 
 
@@ -65,6 +66,9 @@ class Augment:
     trust: float = 1.0
     """Doubt at which a branch is cut, in units of the largest error that held-out data had on average where the model
     was least sure."""
+    own_rewards: bool = False
+    """Steps earn what the real environment gives for being there (its compute_reward of goals), not what is
+    imagined."""
     seed: int = 0
     device: str | None = None
 
@@ -87,9 +91,10 @@ def augment(args: Augment, *, progress: bool = True) -> Path:
     check_fit(data, world, policy, planner)
     draw, agent = source(args, data, policy, planner)
     config = ImaginedConfig(max_episode_steps=args.branch, max_doubt=args.trust)
-    made = branches.imagine(model, draw, args.steps, config, args.seed, agent, progress=progress)
+    reward = goal_reward(compute_reward(world), world.data.goal_dims) if args.own_rewards else None
+    made = branches.imagine(model, draw, args.steps, config, args.seed, agent, reward, progress=progress)
     imagined, counts = made.episodes(data), made.counts()
-    settings = {key: getattr(args, key) for key in ("only_imagined", "branch", "noise", "tilt", "trust")}
+    settings = {key: getattr(args, key) for key in ("only_imagined", "branch", "noise", "tilt", "trust", "own_rewards")}
     provenance = {"dataset": args.dataset, "sha256": episodes_hash(data), "model": _about(world),
                   "policy": _about(policy), "trajectories": _about(planner), "seed": args.seed, "settings": settings,
                   "imagined": counts}
