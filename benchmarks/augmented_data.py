@@ -53,9 +53,8 @@ class Args:
     """Imagined steps."""
     branch: int = 5
     noise: float = 0.1
-    """Of the data's actions."""
     by_agent: bool = False
-    """Imagined actions are those of the agent that learnt of the small data, not the data's with noise."""
+    """Imagined actions are those of the agent that learnt of the small data, not the data's; with noise."""
     own_rewards: bool = False
     """Where the data have goals."""
     agent: str = "td3bc"

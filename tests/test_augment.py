@@ -169,10 +169,12 @@ def test_rewards_may_be_those_that_the_environment_gives_for_being_there(umaze: 
 
 
 def test_a_policy_acts_in_imagined_states(hopper_policy: Path, imagined) -> None:
-    e = imagined("--policy", hopper_policy, "--branch", 3)
+    e, noisy = (imagined("--policy", hopper_policy, "--branch", 3, "--noise", noise) for noise in (0, 0.1))
     agent = runs.load(hopper_policy).agent(runs.load(hopper_policy).action_space())
     assert e.lengths.max() == 3
     np.testing.assert_allclose(e.act, agent.act(torch.from_numpy(before(e))).numpy(), atol=1e-6)
+    apart = noisy.act - agent.act(torch.from_numpy(before(noisy))).numpy()
+    assert 0.05 < apart.std() < 0.15 and np.abs(noisy.act).max() <= 1
 
 
 def test_a_planners_samples_say_where_to_start_and_what_to_do(hopper: Episodes, hopper_file: Path, hopper_planner: Path,

@@ -14,6 +14,7 @@ import torch
 import tyro
 from gymnasium.spaces import Box
 
+from agents.exploration import Exploring
 from agents.policy import Policy
 from agents.prior import likeness
 from envs import branches
@@ -55,7 +56,7 @@ class Augment:
     branch: int = 5
     """Steps of a branch, at most."""
     noise: float = 0.1
-    """Of the data's actions, in half ranges of the action."""
+    """Of the data's or the policy's actions, in half ranges of the action."""
     policy: Path | None = None
     """The run of a policy that acts in the imagined states; with --trajectories, whose actions they are tilted to."""
     trajectories: Path | None = None
@@ -144,7 +145,8 @@ def source(args: Augment, data: Episodes, policy: Run | None, planner: Run | Non
         guide = None if policy is None else tilt(planner, policy, half_A, args.tilt)
         return from_samples(planner, data, args.branch, guide), None
     if policy is not None:
-        return branches.from_data(data, args.branch, None), policy.agent(Box(low_A, high_A))
+        agent = policy.agent(Box(low_A, high_A))
+        return branches.from_data(data, args.branch, None), Exploring(agent, low_A, high_A, args.noise)
     return branches.from_data(data, args.branch, args.noise), None
 
 
