@@ -1,6 +1,6 @@
 """Is an agent that was trained inside a world model alone better than a copy of the data's behaviour?
 
-    python -m benchmarks.trained_inside --datasets gentraj/pointmaze/umaze-v0 runs/pendulum-data.npz --out inside
+    python -m benchmarks.trained_inside --datasets gentraj/pointmaze/umaze-v0 random/InvertedPendulum-v5 --out inside
     python -m benchmarks.trained_inside --datasets hopper-medium.hdf5 --env-ids Hopper-v5 --out inside
 
 For each seed the world model, stable-baselines3's SAC inside it (`examples/train_in_a_world_model.py`; by hindsight
@@ -25,18 +25,24 @@ from scipy.stats import t as student
 
 from benchmarks.agents import score, train
 from benchmarks.lines import once, whole_lines
+from envs.baselines import RandomAgent
 from envs.evaluation import EvaluationConfig, evaluate
+from envs.making import environment_factory
+from envs.rollout import rollout
 from examples.train_in_a_world_model import learn, learn_by_hindsight
 from gentraj.cli.evaluate import play
+from gentraj.data import save_npz
 
 INSIDE = "SAC inside"
+RANDOM = 2_000  # episodes
 
 
 @dataclass(frozen=True)
 class Args:
     out: Path
-    """Folder of the runs and the results."""
+    """Folder of the data, the runs and the results."""
     datasets: tuple[str, ...]
+    """random/ENV_ID is 2,000 episodes of random actions."""
     env_ids: tuple[str, ...] = ()
     """One for each dataset, - where the data say it; by default for all."""
     copies: tuple[str, ...] = ("bc-gaussian", "bc-diffusion")
@@ -82,7 +88,7 @@ def measured(dataset: str, env_id: str, agent: str, seed: int, args: Args) -> di
     """What an agent scores, and the minutes that its own training took."""
     preset, updates = (args.world, args.world_updates) if agent == INSIDE else (agent, args.updates)
     place = hashlib.sha256(f"{dataset} {env_id}".encode()).hexdigest()[:8]
-    run = train(preset, dataset, None if env_id == "-" else env_id,
+    run = train(preset, source(dataset, args.out), None if env_id == "-" else env_id,
                 args.out / f"{Path(dataset).stem}-{place}" / f"{preset}-{updates}-{seed}", updates, seed)
     run.action_space()  # raises ValueError where nobody has said which environment
     asked = EvaluationConfig(episodes=args.episodes, seed=seed, baselines=False)
@@ -97,6 +103,20 @@ def measured(dataset: str, env_id: str, agent: str, seed: int, args: Args) -> di
     scores, _ = evaluate(inside, run.data.env, asked, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
                          progress=False)
     return score(scores) | {"minutes": minutes}
+
+
+def source(dataset: str, out: Path) -> str:
+    """What is trained on; random actions are recorded once."""
+    kind, _, env_id = dataset.partition("/")
+    if kind != "random":
+        return dataset
+    path = out / f"{env_id}.npz"
+    if not path.exists():
+        factory = environment_factory(env_id)
+        space = factory().action_space
+        played = rollout(RandomAgent(space.low, space.high), factory, RANDOM, record=True, progress=False)
+        save_npz(played.recorded, path)
+    return str(path)
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
