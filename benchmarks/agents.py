@@ -14,10 +14,12 @@ from gentraj.presets import PRESETS
 from gentraj.training import TrainingConfig
 
 
-def train(preset: str, dataset: str, env_id: str | None, folder: Path, updates: int, seed: int) -> runs.Run:
-    """The run in that folder, by as many threads as torch has here; what is trained already is not again."""
+def train(preset: str, dataset: str, env_id: str, folder: Path, updates: int, seed: int) -> runs.Run:
+    """The run in that folder, by as many threads as torch has here; what is trained already is not again. Of an
+    `env_id` that is - the data say it."""
     training = TrainingConfig(updates, seed=seed, threads=torch.get_num_threads())
-    config = replace(PRESETS[preset], dataset=dataset, env_id=env_id, training=training)
+    config = replace(PRESETS[preset], dataset=dataset, env_id=None if env_id == "-" else env_id,
+                     training=training)
     return runs.train(config, folder, resume=folder.exists())
 
 

@@ -13,6 +13,7 @@ OUT/table.md is written anew.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from minari.storage import get_dataset_path
 from scipy.stats import t as student
 
 from benchmarks.agents import score, train
-from benchmarks.lines import once, whole_lines
+from benchmarks.lines import rows_of
 from envs.evaluation import EvaluationConfig
 from gentraj import runs
 from gentraj.cli.augment import Augment, augment
@@ -71,15 +72,11 @@ class Args:
 
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
-    log, keys = args.out / "results.jsonl", []
-    for seed in range(args.seeds):
-        for dataset, env_id in zip(args.datasets, args.env_ids, strict=True):
-            for data in DATA:
-                keys.append({"settings": digest(args, OF[data], args.episodes), "dataset": dataset, "env_id": env_id,
-                             "data": data, "seed": seed})
-                once(log, keys[-1], partial(measured, dataset, env_id, data, seed, args))
-    rows = [row for row in whole_lines(log) if any(key.items() <= row.items() for key in keys)]
+    cases = itertools.product(range(args.seeds), zip(args.datasets, args.env_ids, strict=True), DATA)
+    rows = rows_of(args.out, (
+        ({"settings": digest(args, OF[data], args.episodes), "dataset": dataset, "env_id": env_id, "data": data,
+          "seed": seed}, partial(measured, dataset, env_id, data, seed, args))
+        for seed, (dataset, env_id), data in cases))
     (args.out / "table.md").write_text(table := as_table(rows))
     print(table)
 
@@ -104,9 +101,9 @@ def learnt(dataset: str, env_id: str, data: str, seed: int, args: Args) -> runs.
     source = small(dataset, place["small"].with_suffix(".npz"), args.small, seed)
     if data == "augmented":
         policy = learnt(dataset, env_id, "small", seed, args).folder if args.by_agent else None
-        world = train(args.world, source, None if env_id == "-" else env_id, place["world"], args.world_updates, seed)
+        world = train(args.world, source, env_id, place["world"], args.world_updates, seed)
         source = augmented(source, world.folder, f"benchmark/{place[data].name}-v0", policy, seed, args)
-    return train(args.agent, source, None if env_id == "-" else env_id, place[data], args.updates, seed)
+    return train(args.agent, source, env_id, place[data], args.updates, seed)
 
 
 def small(dataset: str, path: Path, steps: int, seed: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,14 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole]
 
 
-def once(path: Path, key: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> None:
-    """Adds a line of the key and what is measured, unless the key is there."""
-    if not any(key.items() <= row.items() for row in whole_lines(path)):
-        row = key | measure()
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+def rows_of(folder: Path, todo: Iterable[tuple[dict[str, Any], Callable[[], dict[str, Any]]]]) -> list[dict[str, Any]]:
+    """The lines of FOLDER/results.jsonl with these keys; what is not there is measured, one after the other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, keys = folder / "results.jsonl", []
+    for key, measure in todo:
+        keys.append(key)
+        if not any(key.items() <= row.items() for row in whole_lines(path)):
+            row = key | measure()
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+    return [row for row in whole_lines(path) if any(key.items() <= row.items() for key in keys)]

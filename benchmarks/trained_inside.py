@@ -12,6 +12,7 @@ of them; what is there is not trained again. OUT/table.md is written anew. Needs
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,7 @@ import tyro
 from scipy.stats import t as student
 
 from benchmarks.agents import score, train
-from benchmarks.lines import once, whole_lines
+from benchmarks.lines import rows_of
 from envs.baselines import RandomAgent
 from envs.evaluation import EvaluationConfig, evaluate
 from envs.making import environment_factory
@@ -65,14 +66,11 @@ class Args:
 
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
-    log, keys = args.out / "results.jsonl", []
-    for seed in range(args.seeds):
-        for dataset, env_id in zip(args.datasets, args.env_ids or ["-"] * len(args.datasets), strict=True):
-            for agent in (INSIDE, *args.copies):
-                keys.append(key(dataset, env_id, agent, seed, args))
-                once(log, keys[-1], partial(measured, dataset, env_id, agent, seed, args))
-    rows = [row for row in whole_lines(log) if any(key.items() <= row.items() for key in keys)]
+    named = list(zip(args.datasets, args.env_ids or ["-"] * len(args.datasets), strict=True))
+    cases = itertools.product(range(args.seeds), named, (INSIDE, *args.copies))
+    rows = rows_of(args.out, ((key(dataset, env_id, agent, seed, args),
+                               partial(measured, dataset, env_id, agent, seed, args))
+                              for seed, (dataset, env_id), agent in cases))
     (args.out / "table.md").write_text(table := as_table(rows))
     print(table)
 
@@ -88,7 +86,7 @@ def measured(dataset: str, env_id: str, agent: str, seed: int, args: Args) -> di
     """What an agent scores, and the minutes that its own training took."""
     preset, updates = (args.world, args.world_updates) if agent == INSIDE else (agent, args.updates)
     place = hashlib.sha256(f"{dataset} {env_id}".encode()).hexdigest()[:8]
-    run = train(preset, source(dataset, args.out), None if env_id == "-" else env_id,
+    run = train(preset, source(dataset, args.out), env_id,
                 args.out / f"{Path(dataset).stem}-{place}" / f"{preset}-{updates}-{seed}", updates, seed)
     run.action_space()  # raises ValueError where nobody has said which environment
     asked = EvaluationConfig(episodes=args.episodes, seed=seed, baselines=False)
