@@ -104,6 +104,8 @@ class Transition:
     next_BS: Tensor
     discount_B: Tensor
     """Of what comes after; 0 where the episode ended for good, not where a time limit cut it."""
+    copied_B: Tensor | None = None
+    """How much each counts where the data's actions are copied: those that a world model imagined, not at all."""
 
     @property
     def whole_B(self) -> Tensor:
@@ -182,12 +184,16 @@ class Policy(nn.Module):
         act_BKA, real_BK = act_BHA[:, : self.chunk], real_BH[:, 1 : self.chunk + 1]
         ends = obs_BHO[:, 0], obs_BHO[rows, steps_B]
         before_BS, after_BS = (self.state(obs_BO, batch.context_BC) for obs_BO in ends)
+        done_B = None if batch.imagined_B is None else (~batch.imagined_B).to(reward_B)
         return Transition(before_BS, self.act_scale.normalize(act_BKA), real_BK, reward_B, after_BS,
-                          power_H[steps_B] * ~ended_B)
+                          power_H[steps_B] * ~ended_B, done_B)
 
     def windows(self, t: Transition, weight_B: Tensor | None = None) -> Batch:
         """What the generator learns: the chunk that followed each state."""
         x_BKD = self.join(t.state_BS, t.chunk_BX.view_as(t.act_BKA))
+        if t.copied_B is not None:
+            weight_B = t.copied_B if weight_B is None else t.copied_B * weight_B
+            weight_B = weight_B / weight_B.mean().clamp(min=1e-6)
         return Batch(x_BKD, t.real_BK[..., None] | self.state_mask, weight_B=weight_B)
 
     def join(self, state_BS: Tensor, act_BKA: Tensor) -> Tensor:

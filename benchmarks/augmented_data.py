@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,7 +38,8 @@ from gentraj.data.splitting import hold_out
 
 DATA = ("small", "augmented")
 OF = {"small": ("small", "agent", "updates"), "world": ("small", "world", "world_updates")}  # what decides it
-OF["augmented"] = (*OF["small"], *OF["world"], "added", "branch", "noise", "by_agent", "own_rewards")
+OF["augmented"] = (*OF["small"], *OF["world"], "added", "branch", "noise", "trust", "unknown", "cost", "penalty",
+                   "by_agent", "own_rewards")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class Args:
     """Imagined steps."""
     branch: int = 5
     noise: float = 0.1
+    trust: float = 1.0
+    unknown: Literal["cut", "end"] = "cut"
+    cost: float = 0.0
+    penalty: float = 0.0
     by_agent: bool = False
     """Imagined actions are those of the agent that learnt of the small data, not the data's; with noise."""
     own_rewards: bool = False
@@ -116,8 +121,9 @@ def augmented(source: str, world: Path, made: str, policy: Path | None, seed: in
     """The id of the dataset that is made."""
     if not get_dataset_path(made).exists():
         own_rewards = args.own_rewards and "goal" in load_episodes(source).extras
-        augment(Augment(source, world, args.added, made, branch=args.branch, noise=args.noise, policy=policy,
-                        own_rewards=own_rewards, seed=seed), progress=False)
+        same = {name: getattr(args, name) for name in ("branch", "noise", "trust", "unknown", "cost", "penalty")}
+        augment(Augment(source, world, args.added, made, policy=policy, own_rewards=own_rewards, seed=seed, **same),
+                progress=False)
     return made
 
 

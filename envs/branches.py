@@ -1,7 +1,8 @@
 """Branches: short episodes that a world model imagines from where data were (MBPO: Janner et al. 2019).
 
-A branch is cut before the first step that is not to be trusted. Branch i is a function of (seed, i), whatever is
-imagined beside it. Shapes beside the legend: K steps of a branch at most.
+A branch is cut before the first step that is not to be trusted, or ends for good with it, where it was
+(`ImaginedConfig.unknown`). Branch i is a function of (seed, i), whatever is imagined beside it. Shapes beside the
+legend: K steps of a branch at most.
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ class Branches(NamedTuple):
     terminated_B: np.ndarray
     why_B: np.ndarray
     """Why it was cut, "" where it was not."""
+
+    def believed(self) -> int:
+        """Steps that are to be trusted: not those by which a branch ended where it is not."""
+        return int(self.steps_B.sum() - (self.terminated_B & (self.why_B != "")).sum())
 
     def counts(self) -> dict[str, Any]:
         """What was kept; and of each reason the branches that it cut, and the steps that it kept from being made."""
@@ -107,7 +112,7 @@ def imagine(world: WorldModel, draw: Draw, steps: int, config: ImaginedConfig, s
     a step is to be trusted.
     """
     parts: list[Branches] = []
-    made = kept = 0
+    made = kept = believed = 0
     with tqdm(total=steps, desc="imagined", unit=" steps", disable=not progress) as bar:
         while kept < steps:
             number = min(max(-(-(steps - kept) // config.max_episode_steps), FEWEST), MOST)
@@ -115,12 +120,12 @@ def imagine(world: WorldModel, draw: Draw, steps: int, config: ImaginedConfig, s
             parts.append(follow(ImaginedEpisodes(world, number, config, reward), draw(seeds), seeds, agent))
             made, more = made + number, int(parts[-1].steps_B.sum())
             bar.update(min(more, steps - kept))
-            kept += more
+            kept, believed = kept + more, believed + parts[-1].believed()
             asked = sum(int(part.limit_B.sum()) for part in parts)
-            if made >= ENOUGH and kept < RARE * asked:
+            if made >= ENOUGH and believed < RARE * asked:
                 reasons = ", ".join(f"{why} {n['branches']}" for why, n in _joined(parts).counts()["dropped"].items())
-                raise ValueError(f"of {asked} imagined steps only {kept} are to be trusted; of {made} branches were "
-                                 f"cut: {reasons}. Allow more doubt, or train the world model for longer")
+                raise ValueError(f"of {asked} imagined steps only {believed} are to be trusted; of {made} branches "
+                                 f"were cut: {reasons}. Allow more doubt, or train the world model for longer")
     branches = _joined(parts)
     enough = 1 + int(np.searchsorted(np.cumsum(branches.steps_B), steps))
     return Branches(*(x[:enough] for x in branches))
@@ -142,10 +147,12 @@ def follow(episodes: ImaginedEpisodes, start: Starts, seeds: Sequence[int], agen
         if not moving_B.any():
             break
         act_BKA[:, k] = _actions(episodes, start, k, agent)
-        happened = episodes.step(act_BKA[:, k], moving_B)
-        obs_BKO[:, k + 1], reward_BK[:, k] = episodes.obs_BO, happened.reward
+        before_BO, happened = episodes.obs_BO, episodes.step(act_BKA[:, k], moving_B)
         why_B = np.where(moving_B, episodes.distrust(happened.doubt), why_B)  # of ends too, which `step` believes
-        kept_B = moving_B & (why_B == "")
+        believed_B = why_B == ""
+        obs_BKO[:, k + 1] = np.where(believed_B[:, None], episodes.obs_BO, before_BO)
+        reward_BK[:, k] = happened.reward
+        kept_B = moving_B & (believed_B | (episodes.config.unknown == "end"))
         steps_B += kept_B
         terminated_B |= kept_B & happened.terminated
     return Branches(start.goal_BG, start.limit_B, obs_BKO, act_BKA, reward_BK, steps_B, terminated_B, why_B)

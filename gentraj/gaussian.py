@@ -129,7 +129,7 @@ class Gaussian(nn.Module):
         if guide is not None:
             eps = torch.randn(x0.shape, generator=generator).to(x0.device)
             own = self.normalizer.unnormalize(mean + log_sigma.exp() * eps)
-            loss = loss - guide(torch.where(scored, own, batch.x_BHD)).mean()
+            loss = loss - (guide(torch.where(scored, own, batch.x_BHD)) * batch.weights().flatten()).mean()
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}

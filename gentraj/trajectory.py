@@ -93,7 +93,8 @@ class Batch:
 
     `reward_BH` is what was earned from each row to the next, 0 where padded; `terminal_BH` is true where a row's
     observation is one that ended an episode for good (a cut by a time limit is no end). `weight_B`, of mean 1, says
-    how much each window counts in the loss of a model of trajectories; None is alike.
+    how much each window counts in the loss of a model of trajectories; None is alike. `imagined_B` is true where a
+    world model said what happened; None is nowhere.
     """
 
     x_BHD: Tensor
@@ -102,6 +103,7 @@ class Batch:
     reward_BH: Tensor | None = None
     terminal_BH: Tensor | None = None
     weight_B: Tensor | None = None
+    imagined_B: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         given = {field.name: getattr(self, field.name) for field in fields(self)}

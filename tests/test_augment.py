@@ -20,7 +20,7 @@ from envs.imagined import BOUNDS, DOUBT, NOT_FINITE, ImaginedConfig, ImaginedEpi
 from gentraj import runs
 from gentraj.cli import augment
 from gentraj.conditioning import ConditionMix
-from gentraj.data import Episodes, load_episodes, save_npz
+from gentraj.data import Episodes, concatenate, load_episodes, save_npz
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import RunConfig, WorldModelRunConfig
@@ -102,7 +102,8 @@ def test_the_original_comes_first_and_what_was_imagined_after_it(hopper: Episode
     out, err = capsys.readouterr()
     e = load_episodes("tests/augmented-v0")
     E, S = len(hopper), hopper.num_steps
-    assert all(e[i] == hopper[i] for i in range(E))
+    assert all(replace(e[i], extras=hopper[i].extras) == hopper[i] for i in range(E))
+    assert (e.extras["imagined"][:, 0] == (np.arange(len(e.obs)) >= len(hopper.obs))).all()
     made = e.num_steps - S
     assert 60 <= made < 65 and f"{made} imagined steps of" in err and e.env == hopper.env
     lengths, ends = e.lengths[E:], e.terminated[S:] | e.truncated[S:]
@@ -123,6 +124,13 @@ def test_the_original_comes_first_and_what_was_imagined_after_it(hopper: Episode
     assert counts["steps"] == made and counts["branches kept"] == len(lengths) <= counts["branches"]
     assert counts["terminated"] == e.terminated[S:].sum()
     assert sum(n["branches"] for n in counts["dropped"].values()) >= counts["branches"] - counts["branches kept"]
+
+
+def test_what_was_imagined_before_stays_marked(hopper: Episodes) -> None:
+    once = concatenate(augment.marked(hopper, hopper[0]))
+    twice = concatenate(augment.marked(once, hopper[1]))
+    rows = len(hopper.obs), len(hopper[0].obs), len(hopper[1].obs)
+    assert twice.extras["imagined"][:, 0].tolist() == np.repeat([0, 1, 1], rows).tolist()
 
 
 def test_the_same_seed_gives_the_same_bits_however_many_at_once(imagined, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,10 +186,13 @@ def test_a_policy_acts_in_imagined_states(hopper_policy: Path, imagined) -> None
 
 
 def test_a_planners_samples_say_where_to_start_and_what_to_do(hopper: Episodes, hopper_file: Path, hopper_planner: Path,
-                                                              imagined, tmp_path: Path) -> None:
+                                                              hopper_world: Path, imagined, tmp_path: Path) -> None:
     e = imagined("--trajectories", hopper_planner)
     assert e.lengths.max() == 4 and not among(firsts(e), hopper.obs).any() and not among(e.act, hopper.act).any()
     assert e == imagined("--trajectories", hopper_planner)
+    augment.augment(augment.Augment(str(hopper_file), hopper_world, 30, "tests/drawn-v0", trajectories=hopper_planner,
+                                    trust=10), progress=False)
+    assert "imagined" not in load_episodes("tests/drawn-v0").extras  # actions like the data's may be copied
     told = planner(hopper_file, tmp_path / "told", start=1.0)
     assert among(firsts(imagined("--trajectories", told)), hopper.obs).all()
 
@@ -243,6 +254,23 @@ def test_a_branch_is_cut_before_what_is_not_to_be_trusted(script: list[int], ste
     assert e.truncated[2] and (not steps or (e.terminated[-1], e.truncated[-1]) == (ended, not ended))
 
 
+@pytest.mark.parametrize(("script", "steps", "why", "rewards"), [
+    ([0, 0, DOUBTED, 0], 3, DOUBT, [3, 3, 1]), ([OUTSIDE, 0, 0, 0], 1, BOUNDS, [1]),
+    ([0, NAN, 0, 0], 2, NOT_FINITE, [3, -2]),
+    ([0, END, 0, 0], 2, "", [3, 3])])
+def test_a_branch_may_end_for_good_where_it_was_by_what_is_not_to_be_trusted(script: list[int], steps: int, why: str,
+                                                                            rewards: list[float]) -> None:
+    config = ImaginedConfig(4, max_doubt=1.0, unknown="end", cost=2)
+    start = Starts(np.full((1, 1), 0.3, np.float32), np.zeros((1, 0), np.float32), np.array([4]),
+                   np.array([script], np.float32)[..., None])
+    made = branches.follow(ImaginedEpisodes(Scripted(), 1, config), start, range(1))  # pyright: ignore
+    assert (made.steps_B[0], made.why_B[0], made.terminated_B[0]) == (steps, why, True)
+    e = made.episodes(Episodes(np.zeros((2, 1)), np.zeros((1, 1)), [0], [True], [False], [1]))
+    assert e.reward.tolist() == rewards and e.terminated.tolist() == [False] * (steps - 1) + [True]
+    before, last = e.obs[-2:]
+    assert not why or (last == before).all()
+
+
 def test_starts_beyond_the_models_data_are_dropped() -> None:
     episodes = ImaginedEpisodes(Scripted(), 2, ImaginedConfig(4, max_doubt=1.0))  # pyright: ignore
     start = Starts(np.array([[0.3], [5]], np.float32), np.zeros((2, 0), np.float32), np.array([4, 4]),
@@ -253,6 +281,7 @@ def test_starts_beyond_the_models_data_are_dropped() -> None:
 
 @pytest.mark.parametrize(("words", "message"), [
     (("--trust", 0), r"imagined steps only 0 are to be trusted; of"),
+    (("--trust", 0, "--unknown", "end"), r"imagined steps only 0 are to be trusted; of"),
     (("--steps", 0), "Augment.steps is 0; a whole number of at least 1 is expected"),
     (("--model", "nowhere"), "nowhere: no run there"), (("--model", "POLICY"), "and no world model; train one with"),
     (("--policy", "MODEL"), "is a world model (MPC, ensemble); --policy is the run of a policy"),

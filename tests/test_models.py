@@ -18,7 +18,7 @@ from gentraj.networks.rows import MIN_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.state import module_tensors, restore_module
-from gentraj.trajectory import Batch, Condition, Trainable
+from gentraj.trajectory import Batch, Condition, Guide, Trainable
 
 CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -173,10 +173,12 @@ def test_a_guide_of_the_training_raises_the_mean_score_of_samples(name: str) -> 
 # Not "latent": its autoencoder, a way of writing windows down, learns from all of them alike, and so its latents move.
 # Its prior is a `Diffusion`.
 @pytest.mark.parametrize("network", [ResidualMLPConfig(16, 1, 1), TemporalUNetConfig(8, (1, 2), 3, 1)])
+@pytest.mark.parametrize("guide", [None, lambda x: x[:, 1:, 1].mean(1)])
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "latent"])
-def test_windows_of_weight_zero_teach_nothing(name: str, network: NetworkConfig) -> None:
-    """What they hold changes no bit of the networks. A GAN promises it without batch statistics in its discriminator
-    and without penalties, which are those of all data; what it knows of the game's health counts all windows."""
+def test_windows_of_weight_zero_teach_nothing(name: str, guide: Guide | None, network: NetworkConfig) -> None:
+    """What they hold changes no bit of the networks, whatever a guide thinks of it. A GAN promises it without batch
+    statistics in its discriminator and without penalties, which are those of all data; what it knows of the game's
+    health counts all windows."""
     data, zero = batch(), torch.tensor([2.0, 0.0]).repeat(8)
     other = torch.where(zero[:, None, None] == 0, 10 * data.x_BHD.flip(0) + 3, data.x_BHD)
 
@@ -184,7 +186,7 @@ def test_windows_of_weight_zero_teach_nothing(name: str, network: NetworkConfig)
         model = tiny(name, network)
         optimizers = model.optimizers()
         for step in range(2):
-            model.update(replace(data, x_BHD=x, weight_B=weight_B), optimizers, generator(step))
+            model.update(replace(data, x_BHD=x, weight_B=weight_B), optimizers, generator(step), guide=guide)
         return list(model.parameters())
 
     assert all(map(torch.equal, taught(data.x_BHD, zero), taught(other, zero)))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -32,12 +32,14 @@ from ..trajectory import Agent, Condition, Guide
 from ..world_env import compute_reward
 from .common import pick_device, say
 
+SETTINGS = ("only_imagined", "branch", "noise", "tilt", "trust", "unknown", "cost", "penalty", "own_rewards")
+
 
 @dataclass(frozen=True)
 class Augment:
     """Make a Minari dataset of another one and of what a world model imagines from there: short branches, cut before
     the first step that the model is not sure of. Without --policy and --trajectories their actions are the data's,
-    with noise.
+    with noise. Policies that learn of both copy only what was done; their critics learn of all.
 
     Examples: gentraj augment D4RL/hopper/medium-v2 --model runs/world --steps 100000 --out mine/hopper-v0;
     gentraj augment hopper.hdf5 --model runs/world --policy runs/td3bc --steps 100000 --out mine/hopper-v1
@@ -67,6 +69,13 @@ class Augment:
     trust: float = 1.0
     """Doubt at which a branch is cut, in units of the largest error that held-out data had on average where the model
     was least sure."""
+    unknown: Literal["cut", "end"] = "cut"
+    """What becomes of a branch there: it is cut before that step, or that step ends it for good, where it was (MOReL:
+    Kidambi et al. 2020), so that what leads to where the model knows nothing is worth little."""
+    cost: float = 0.0
+    """What is taken off the reward of such an end."""
+    penalty: float = 0.0
+    """What is taken off a reward for each unit of doubt (MOPO: Yu et al. 2020)."""
     own_rewards: bool = False
     """Steps earn what the real environment gives for being there (its compute_reward of goals), not what is
     imagined."""
@@ -76,7 +85,8 @@ class Augment:
 
 def main(argv: list[str]) -> None:
     args = tyro.cli(Augment, args=argv, prog="gentraj augment")
-    require(args, steps=(1, math.inf), branch=(1, 1e6), noise=(0, 1e6), tilt=(0, 1e6), trust=(0, 1e9))
+    require(args, steps=(1, math.inf), branch=(1, 1e6), noise=(0, 1e6), tilt=(0, 1e6), trust=(0, 1e9),
+            cost=(0, 1e9), penalty=(0, 1e9))
     print(augment(args))
 
 
@@ -91,15 +101,17 @@ def augment(args: Augment, *, progress: bool = True) -> Path:
     data = concatenate([load_episodes(make_missing(name)) for name in args.dataset.split("+")])
     check_fit(data, world, policy, planner)
     draw, agent = source(args, data, policy, planner)
-    config = ImaginedConfig(max_episode_steps=args.branch, max_doubt=args.trust)
+    config = ImaginedConfig(max_episode_steps=args.branch, max_doubt=args.trust, unknown=args.unknown, cost=args.cost,
+                            penalty=args.penalty)
     reward = goal_reward(compute_reward(world), world.data.goal_dims) if args.own_rewards else None
     made = branches.imagine(model, draw, args.steps, config, args.seed, agent, reward, progress=progress)
     imagined, counts = made.episodes(data), made.counts()
-    settings = {key: getattr(args, key) for key in ("only_imagined", "branch", "noise", "tilt", "trust", "own_rewards")}
+    settings = {key: getattr(args, key) for key in SETTINGS}
     provenance = {"dataset": args.dataset, "sha256": episodes_hash(data), "model": _about(world),
                   "policy": _about(policy), "trajectories": _about(planner), "seed": args.seed, "settings": settings,
                   "imagined": counts}
-    whole = imagined if args.only_imagined else concatenate([data, imagined])
+    copied = planner is not None and policy is None  # actions as in the data, neither noise nor a policy's failings
+    whole = imagined if args.only_imagined else concatenate([data, imagined] if copied else marked(data, imagined))
     told = f"{'' if args.only_imagined else f'{args.dataset} and '}{counts['steps']} steps imagined by {args.model}"
     folder = save_minari(whole, args.out, description=told, algorithm="gentraj augment", provenance=provenance)
     say(_said(args, data, counts))
@@ -182,6 +194,13 @@ def tilt(planner: Run, run: Run, half_A: np.ndarray, weight: float) -> Guide:
     return likeness(policy, planner.model.spec, torch.from_numpy(half_A).float(), weight)
 
 
+def marked(data: Episodes, imagined: Episodes) -> list[Episodes]:
+    """Both, with what is imagined marked (`gentraj.trajectory.Batch`): policies do not copy it, critics learn of it."""
+    before = data.extras.get("imagined", np.zeros((len(data.obs), 1), np.float32))
+    marks = (data, before), (imagined, np.ones((len(imagined.obs), 1), np.float32))
+    return [replace(part, extras={**part.extras, "imagined": mark}) for part, mark in marks]
+
+
 def _about(run: Run | None) -> dict[str, Any] | None:
     if run is None:
         return None
@@ -191,7 +210,7 @@ def _about(run: Run | None) -> dict[str, Any] | None:
 
 def _said(args: Augment, data: Episodes, counts: dict[str, Any]) -> str:
     cut = ", ".join(f"{why} {n['branches']}" for why, n in counts["dropped"].items()) or "none"
-    lost = [] if args.only_imagined else [key for key in data.extras if key != "goal"]
+    lost = [] if args.only_imagined else [key for key in data.extras if key not in ("goal", "imagined")]
     left_out = f"; left out of the original, as they cannot be imagined: {', '.join(lost)}" if lost else ""
     return (f"{args.out}: {counts['steps']} imagined steps of {counts['branches kept']} branches; of "
             f"{counts['branches']} branches were cut: {cut}{left_out}")

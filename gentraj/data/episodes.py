@@ -20,9 +20,10 @@ class Episodes:
 
     obs (S + E, O), act (S, A) and reward (S,) are float32; terminated and truncated (S,) are bool, set at an episode's
     last step only: a real end, and a cut (time limit, end of the recording). Both at once means terminated, neither
-    means cut. `extras` hold one row per observation (S + E, .): goal, qpos, qvel. `goal_dims` are the entries of obs a
-    goal speaks about, `obs_keys` the parts of a goal-conditioned environment's dict that were joined to make obs, `env`
-    the environment (Gymnasium's EnvSpec as JSON). Equal means equal arrays and facts; the name is not compared.
+    means cut. `extras` hold one row per observation (S + E, .): goal, qpos, qvel, imagined. `goal_dims` are the entries
+    of obs a goal speaks about, `obs_keys` the parts of a goal-conditioned environment's dict that were joined to make
+    obs, `env` the environment (Gymnasium's EnvSpec as JSON). Equal means equal arrays and facts; the name is not
+    compared.
     Raises `DataError` naming dataset, episode, step and field, unless `validate` is false (`inspect` needs that).
     """
 

@@ -54,7 +54,12 @@ class Windows:
             context_BC = torch.from_numpy(self.context_rows(starts_B + episode_B, last_B + episode_B))
         terminal_BH = (t_BH == end_B1) & self.episodes.terminated[end_B1 - 1]
         return Batch(torch.from_numpy(np.concatenate(x, 2)), torch.from_numpy(np.concatenate(mask, 2)), context_BC,
-                     torch.from_numpy(self._rewards(t_BH, end_B1)), torch.from_numpy(terminal_BH))
+                     torch.from_numpy(self._rewards(t_BH, end_B1)), torch.from_numpy(terminal_BH),
+                     imagined_B=self._imagined(starts_B + episode_B))
+
+    def _imagined(self, row_B: np.ndarray) -> torch.Tensor | None:
+        imagined = self.episodes.extras.get("imagined")
+        return None if imagined is None else torch.from_numpy(imagined[row_B, 0] > 0)
 
     def _rewards(self, t_BH: np.ndarray, end_B1: np.ndarray) -> np.ndarray:
         """(B, H) sums over the steps of each row that the episode has."""

@@ -107,7 +107,8 @@ class Diffusion(nn.Module):
         if guide is not None:
             own = self.prediction.x0(x_t, self.prediction.unit(at) * output, at)
             own = own if self.config.clip is None else own.clamp(-self.config.clip, self.config.clip)
-            loss = loss - guide(torch.where(scored, self.normalizer.unnormalize(own), batch.x_BHD)).mean()
+            own = torch.where(scored, self.normalizer.unnormalize(own), batch.x_BHD)
+            loss = loss - (guide(own) * batch.weights().flatten()).mean()
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}

@@ -100,7 +100,7 @@ def step_generator(discriminator: Discriminator, twins: Share, generate: Generat
         score, variety = energy_score(twins, fake)
         total = loss + energy_weight * score
         if guide is not None:
-            total = total - guide(fake, twins).mean()
+            total = total - (guide(fake, twins) * twins.weight).mean()
         norm = apply_gradients(total, optimizer, max_norm)
     finally:
         discriminator.requires_grad_(True)

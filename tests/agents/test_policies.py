@@ -189,6 +189,22 @@ def test_a_transition_bootstraps_through_a_cut_and_not_through_an_end() -> None:
     torch.testing.assert_close(policy.obs.unnormalize(t.next_BS), after)
 
 
+def test_what_a_world_model_imagined_is_not_copied() -> None:
+    """Whatever the actions there are; the critics learn of all."""
+    data, learnt = bandit(256), []
+    imagined = np.repeat(np.arange(256) % 2, 2)[:, None].astype(np.float32)
+    other = np.where(imagined[::2] == 1, -data.act, data.act)
+    for act in (data.act, other):
+        policy = make(small(BCConfig), data)
+        train(policy, replace(data, act=act, extras={"imagined": imagined}), 3)
+        learnt.append(list(policy.parameters()))
+    assert all(map(torch.equal, *learnt))
+    t = policy.transition(Windows(replace(data, extras={"imagined": imagined}), policy.spec).gather(np.arange(4)), 1.0)
+    weight_B = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    assert policy.windows(t).weight_B.tolist() == [2, 0, 2, 0]
+    assert policy.windows(t, weight_B).weight_B.tolist() == [1, 0, 3, 0]
+
+
 def test_values_start_where_the_usual_reward_until_the_usual_end_leads() -> None:
     data = chain()
     size = np.sqrt((data.reward**2).mean())
