@@ -1,4 +1,4 @@
-"""What benchmarks of agents do alike: train a preset where it has not been, and say one number of how it did."""
+"""What benchmarks of agents do alike: find the data, train a preset where it has not been, say one number of it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,29 @@ from typing import Any
 
 import torch
 
+from envs.baselines import RandomAgent
+from envs.making import environment_factory
+from envs.rollout import rollout
 from gentraj import runs
+from gentraj.data import save_npz
 from gentraj.presets import PRESETS
 from gentraj.training import TrainingConfig
+
+RANDOM = 2_000  # episodes
+
+
+def source(dataset: str, out: Path) -> str:
+    """What is trained on; random actions are recorded once."""
+    kind, _, env_id = dataset.partition("/")
+    if kind != "random":
+        return dataset
+    path = out / f"{env_id}.npz"
+    if not path.exists():
+        factory = environment_factory(env_id)
+        space = factory().action_space
+        played = rollout(RandomAgent(space.low, space.high), factory, RANDOM, record=True, progress=False)
+        save_npz(played.recorded, path)
+    return str(path)
 
 
 def train(preset: str, dataset: str, env_id: str, folder: Path, updates: int, seed: int) -> runs.Run:

@@ -27,7 +27,7 @@ import tyro
 from minari.storage import get_dataset_path
 from scipy.stats import t as student
 
-from benchmarks.agents import score, train
+from benchmarks.agents import score, source, train
 from benchmarks.lines import rows_of
 from envs.evaluation import EvaluationConfig
 from gentraj import runs
@@ -47,8 +47,9 @@ class Args:
     out: Path
     """Folder of the data, the runs and the results."""
     datasets: tuple[str, ...]
-    env_ids: tuple[str, ...]
-    """One for each dataset, - where the data say it."""
+    """random/ENV_ID is 2,000 episodes of random actions."""
+    env_ids: tuple[str, ...] = ()
+    """One for each dataset, - where the data say it; by default for all."""
     small: int = 10_000
     """Steps of the small data."""
     added: int = 40_000
@@ -77,7 +78,8 @@ class Args:
 
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
-    cases = itertools.product(range(args.seeds), zip(args.datasets, args.env_ids, strict=True), DATA)
+    named = list(zip(args.datasets, args.env_ids or ["-"] * len(args.datasets), strict=True))
+    cases = itertools.product(range(args.seeds), named, DATA)
     rows = rows_of(args.out, (
         ({"settings": digest(args, OF[data], args.episodes), "dataset": dataset, "env_id": env_id, "data": data,
           "seed": seed}, partial(measured, dataset, env_id, data, seed, args))
@@ -103,12 +105,12 @@ def learnt(dataset: str, env_id: str, data: str, seed: int, args: Args) -> runs.
     """The agent."""
     place = {of: args.out / f"{Path(dataset).stem}-{seed}-{of}-{digest(args, names, dataset, env_id)}"
              for of, names in OF.items()}
-    source = small(dataset, place["small"].with_suffix(".npz"), args.small, seed)
+    learnt_of = small(source(dataset, args.out), place["small"].with_suffix(".npz"), args.small, seed)
     if data == "augmented":
         policy = learnt(dataset, env_id, "small", seed, args).folder if args.by_agent else None
-        world = train(args.world, source, env_id, place["world"], args.world_updates, seed)
-        source = augmented(source, world.folder, f"benchmark/{place[data].name}-v0", policy, seed, args)
-    return train(args.agent, source, env_id, place[data], args.updates, seed)
+        world = train(args.world, learnt_of, env_id, place["world"], args.world_updates, seed)
+        learnt_of = augmented(learnt_of, world.folder, f"benchmark/{place[data].name}-v0", policy, seed, args)
+    return train(args.agent, learnt_of, env_id, place[data], args.updates, seed)
 
 
 def small(dataset: str, path: Path, steps: int, seed: int) -> str:
@@ -117,12 +119,12 @@ def small(dataset: str, path: Path, steps: int, seed: int) -> str:
     return str(save_npz(hold_out(episodes, steps / episodes.num_steps, seed)[1], path))
 
 
-def augmented(source: str, world: Path, made: str, policy: Path | None, seed: int, args: Args) -> str:
+def augmented(dataset: str, world: Path, made: str, policy: Path | None, seed: int, args: Args) -> str:
     """The id of the dataset that is made."""
     if not get_dataset_path(made).exists():
-        own_rewards = args.own_rewards and "goal" in load_episodes(source).extras
+        own_rewards = args.own_rewards and "goal" in load_episodes(dataset).extras
         same = {name: getattr(args, name) for name in ("branch", "noise", "trust", "unknown", "cost", "penalty")}
-        augment(Augment(source, world, args.added, made, policy=policy, own_rewards=own_rewards, seed=seed, **same),
+        augment(Augment(dataset, world, args.added, made, policy=policy, own_rewards=own_rewards, seed=seed, **same),
                 progress=False)
     return made
 

@@ -24,18 +24,13 @@ import torch
 import tyro
 from scipy.stats import t as student
 
-from benchmarks.agents import score, train
+from benchmarks.agents import score, source, train
 from benchmarks.lines import rows_of
-from envs.baselines import RandomAgent
 from envs.evaluation import EvaluationConfig, evaluate
-from envs.making import environment_factory
-from envs.rollout import rollout
 from examples.train_in_a_world_model import learn, learn_by_hindsight
 from gentraj.cli.evaluate import play
-from gentraj.data import save_npz
 
 INSIDE = "SAC inside"
-RANDOM = 2_000  # episodes
 
 
 @dataclass(frozen=True)
@@ -101,20 +96,6 @@ def measured(dataset: str, env_id: str, agent: str, seed: int, args: Args) -> di
     scores, _ = evaluate(inside, run.data.env, asked, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
                          progress=False)
     return score(scores) | {"minutes": minutes}
-
-
-def source(dataset: str, out: Path) -> str:
-    """What is trained on; random actions are recorded once."""
-    kind, _, env_id = dataset.partition("/")
-    if kind != "random":
-        return dataset
-    path = out / f"{env_id}.npz"
-    if not path.exists():
-        factory = environment_factory(env_id)
-        space = factory().action_space
-        played = rollout(RandomAgent(space.low, space.high), factory, RANDOM, record=True, progress=False)
-        save_npz(played.recorded, path)
-    return str(path)
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
