@@ -114,9 +114,9 @@ def expectile(error: Tensor, tau: float) -> Tensor:
     return torch.where(error < 0, 1 - tau, tau) * error**2
 
 
-def advantage_weights(advantage_B: Tensor, beta: float) -> Tensor:
-    """(B,) exp(beta * advantage / its size), at most LARGEST, over their mean."""
-    size = advantage_B.abs().mean().clamp(min=1e-6)
+def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float = 1.0) -> Tensor:
+    """(B,) exp(beta * advantage / its weighted size), at most LARGEST, over their mean."""
+    size = (advantage_B.abs() * weight_B).mean().clamp(min=1e-6)
     exponent_B = (beta * advantage_B / size).clamp(max=math.log(LARGEST))
     weight_B = (exponent_B - exponent_B.max()).exp()  # not all so small that nothing is left
     return weight_B / weight_B.mean()

@@ -82,8 +82,8 @@ class FQL(Policy):
         z_BKA, known = self._noise(t, generator), self.known(t.state_BS)
         flow_BX = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA), known)
         chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
-        distance = ((chunk_BX - self.actions(flow_BX).flatten(1)) ** 2).mean()
-        value = self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1)).mean()
+        distance = ((chunk_BX - self.actions(flow_BX).flatten(1)) ** 2 * t.weights()[:, None]).mean()
+        value = (self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1)) * t.weights()).mean()
         apply_gradients(self.config.alpha * distance - value, optimizer, self.config.critic.max_grad_norm)
         self.slow.update_parameters(self.student)
         return {"student_distance": distance.detach()}

@@ -70,7 +70,7 @@ class IQL(Policy):
     def _learn_policy(self, t: Transition, advantage_B: Tensor, optimizers: dict[str, Optimizer],
                       generator: torch.Generator) -> dict[str, Tensor]:
         """Equation 7."""
-        weight_B = advantage_weights(advantage_B, self.config.beta)
+        weight_B = advantage_weights(advantage_B, self.config.beta, t.weights())
         return self.model.update(self.windows(t, weight_B), part_of("model", optimizers), generator)
 
     def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:

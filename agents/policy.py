@@ -56,7 +56,8 @@ class Scales:
 
     @classmethod
     def fit(cls, episodes: Episodes, contexts: ContextConfig) -> Scales:
-        """Raises `DataError` for data that lack a context."""
+        """Of what was played, not of what a world model imagined. Raises `DataError` for data that lack a context."""
+        episodes = episodes.played()
         context = fit_contexts(episodes, contexts)
         size = float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean()))
         reward = Normalizer(torch.zeros(1), torch.full((1,), size or 1.0))
@@ -104,13 +105,18 @@ class Transition:
     next_BS: Tensor
     discount_B: Tensor
     """Of what comes after; 0 where the episode ended for good, not where a time limit cut it."""
-    copied_B: Tensor | None = None
-    """How much each counts where the data's actions are copied: those that a world model imagined, not at all."""
+    weight_B: Tensor | None = None
+    """Of mean 1: how much each counts for a policy, which learns of what was done, not of what a world model imagined;
+    critics learn of all. None is alike."""
 
     @property
     def whole_B(self) -> Tensor:
         """Where the chunk is whole, or the episode ended for good: its missing actions are then of no consequence."""
         return self.real_BK.all(1) | (self.discount_B == 0)
+
+    def weights(self) -> Tensor:
+        """(B,), or one for all."""
+        return self.reward_B.new_ones(1) if self.weight_B is None else self.weight_B
 
     @property
     def chunk_BX(self) -> Tensor:
@@ -184,16 +190,15 @@ class Policy(nn.Module):
         act_BKA, real_BK = act_BHA[:, : self.chunk], real_BH[:, 1 : self.chunk + 1]
         ends = obs_BHO[:, 0], obs_BHO[rows, steps_B]
         before_BS, after_BS = (self.state(obs_BO, batch.context_BC) for obs_BO in ends)
-        done_B = None if batch.imagined_B is None else (~batch.imagined_B).to(reward_B)
+        weight_B = None if batch.imagined_B is None else mean_one((~batch.imagined_B).to(reward_B))
         return Transition(before_BS, self.act_scale.normalize(act_BKA), real_BK, reward_B, after_BS,
-                          power_H[steps_B] * ~ended_B, done_B)
+                          power_H[steps_B] * ~ended_B, weight_B)
 
     def windows(self, t: Transition, weight_B: Tensor | None = None) -> Batch:
         """What the generator learns: the chunk that followed each state."""
         x_BKD = self.join(t.state_BS, t.chunk_BX.view_as(t.act_BKA))
-        if t.copied_B is not None:
-            weight_B = t.copied_B if weight_B is None else t.copied_B * weight_B
-            weight_B = weight_B / weight_B.mean().clamp(min=1e-6)
+        if t.weight_B is not None:
+            weight_B = t.weight_B if weight_B is None else mean_one(t.weight_B * weight_B)
         return Batch(x_BKD, t.real_BK[..., None] | self.state_mask, weight_B=weight_B)
 
     def join(self, state_BS: Tensor, act_BKA: Tensor) -> Tensor:
@@ -222,6 +227,11 @@ class Policy(nn.Module):
         """(B, N, K, A) that a generator draws for each state."""
         each = [one for seed in seeds for one in unfold(number, seed)]
         return self.actions(model.sample(self.known(state_BS), number, seed=each))
+
+
+def mean_one(weight_B: Tensor) -> Tensor:
+    """Over their mean; all zeros stay so."""
+    return weight_B / weight_B.mean().clamp(min=1e-6)
 
 
 def seed_of(generator: torch.Generator) -> int:

@@ -38,8 +38,8 @@ from gentraj.data.splitting import hold_out
 
 DATA = ("small", "augmented")
 OF = {"small": ("small", "agent", "updates"), "world": ("small", "world", "world_updates")}  # what decides it
-OF["augmented"] = (*OF["small"], *OF["world"], "added", "branch", "noise", "trust", "unknown", "cost", "penalty",
-                   "by_agent", "own_rewards")
+SAME = ("branch", "noise", "trust", "unknown", "cost", "penalty")  # settings of `gentraj augment`
+OF["augmented"] = (*OF["small"], *OF["world"], "added", "by_agent", "own_rewards", *SAME)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def augmented(dataset: str, world: Path, made: str, policy: Path | None, seed: i
     """The id of the dataset that is made."""
     if not get_dataset_path(made).exists():
         own_rewards = args.own_rewards and "goal" in load_episodes(dataset).extras
-        same = {name: getattr(args, name) for name in ("branch", "noise", "trust", "unknown", "cost", "penalty")}
+        same = {name: getattr(args, name) for name in SAME}
         augment(Augment(dataset, world, args.added, made, policy=policy, own_rewards=own_rewards, seed=seed, **same),
                 progress=False)
     return made

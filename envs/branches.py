@@ -51,19 +51,22 @@ class Branches(NamedTuple):
     """Those that are kept."""
     terminated_B: np.ndarray
     why_B: np.ndarray
-    """Why it was cut, "" where it was not."""
+    """Why a step was not believed, before which it was cut, or which ended it; "" where there was none."""
 
-    def believed(self) -> int:
-        """Steps that are to be trusted: not those by which a branch ended where it is not."""
-        return int(self.steps_B.sum() - (self.terminated_B & (self.why_B != "")).sum())
+    @property
+    def by_unknown_B(self) -> np.ndarray:
+        """Whose last step is none to be trusted, and ended it for good."""
+        return self.terminated_B & (self.why_B != "")
 
     def counts(self) -> dict[str, Any]:
-        """What was kept; and of each reason the branches that it cut, and the steps that it kept from being made."""
+        """What was kept; and of each reason not to believe in a step the branches that have one, and the steps of these
+        that are not made."""
         missing_B = self.limit_B - self.steps_B
         cut = {str(why): {"branches": int((self.why_B == why).sum()), "steps": int(missing_B[self.why_B == why].sum())}
                for why in sorted(set(self.why_B) - {""})}
         return {"branches": len(self.steps_B), "branches kept": int((self.steps_B > 0).sum()),
-                "steps": int(self.steps_B.sum()), "terminated": int(self.terminated_B.sum()), "dropped": cut}
+                "steps": int(self.steps_B.sum()), "terminated": int(self.terminated_B.sum()),
+                "terminated by the unknown": int(self.by_unknown_B.sum()), "untrusted": cut}
 
     def episodes(self, like: Episodes) -> Episodes:
         """Those with a step left, beside such data: of their environment, and with goals where they have some."""
@@ -120,12 +123,12 @@ def imagine(world: WorldModel, draw: Draw, steps: int, config: ImaginedConfig, s
             parts.append(follow(ImaginedEpisodes(world, number, config, reward), draw(seeds), seeds, agent))
             made, more = made + number, int(parts[-1].steps_B.sum())
             bar.update(min(more, steps - kept))
-            kept, believed = kept + more, believed + parts[-1].believed()
+            kept, believed = kept + more, believed + more - int(parts[-1].by_unknown_B.sum())
             asked = sum(int(part.limit_B.sum()) for part in parts)
             if made >= ENOUGH and believed < RARE * asked:
-                reasons = ", ".join(f"{why} {n['branches']}" for why, n in _joined(parts).counts()["dropped"].items())
+                reasons = ", ".join(f"{why} {n['branches']}" for why, n in _joined(parts).counts()["untrusted"].items())
                 raise ValueError(f"of {asked} imagined steps only {believed} are to be trusted; of {made} branches "
-                                 f"were cut: {reasons}. Allow more doubt, or train the world model for longer")
+                                 f"failed: {reasons}. Allow more doubt, or train the world model for longer")
     branches = _joined(parts)
     enough = 1 + int(np.searchsorted(np.cumsum(branches.steps_B), steps))
     return Branches(*(x[:enough] for x in branches))
@@ -151,7 +154,7 @@ def follow(episodes: ImaginedEpisodes, start: Starts, seeds: Sequence[int], agen
         why_B = np.where(moving_B, episodes.distrust(happened.doubt), why_B)  # of ends too, which `step` believes
         believed_B = why_B == ""
         obs_BKO[:, k + 1] = np.where(believed_B[:, None], episodes.obs_BO, before_BO)
-        reward_BK[:, k] = happened.reward
+        reward_BK[:, k] = np.where(believed_B, happened.reward, -episodes.config.cost)
         kept_B = moving_B & (believed_B | (episodes.config.unknown == "end"))
         steps_B += kept_B
         terminated_B |= kept_B & happened.terminated

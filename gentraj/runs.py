@@ -169,16 +169,18 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
 
 
 def read_data(config: AnyRunConfig) -> tuple[Episodes, list[DataReturns]]:
-    """What a run is trained on, and what the episodes of each of its datasets earned as they were recorded."""
+    """What a run is trained on, and what the episodes of each of its datasets earned as they were recorded. Of steps
+    that a world model imagined only critics learn, and critics of single steps only those of policies."""
     datasets = [load_episodes(make_missing(name)) for name in config.dataset.split("+")]
-    joined = concatenate(datasets)
-    return joined.stitched() if config.stitch else joined, list(map(DataReturns.of, datasets))
+    played = [dataset.played() for dataset in datasets]
+    joined = concatenate(datasets if config.MAIN == "policy" else played)
+    return joined.stitched() if config.stitch else joined, list(map(DataReturns.of, played))
 
 
 def split(config: AnyRunConfig, episodes: Episodes) -> tuple[Episodes, Episodes]:
-    """What a run is trained on, and what it is judged by: the same, but for a world model."""
+    """What a run is trained on, and what it is judged by: what of it was played, but for a world model."""
     if not isinstance(config, WorldModelRunConfig):
-        return episodes, episodes
+        return episodes, episodes.played()
     return hold_out(episodes, config.held_out, fold(config.training.seed, 3))
 
 

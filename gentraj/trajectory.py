@@ -93,8 +93,8 @@ class Batch:
 
     `reward_BH` is what was earned from each row to the next, 0 where padded; `terminal_BH` is true where a row's
     observation is one that ended an episode for good (a cut by a time limit is no end). `weight_B`, of mean 1, says
-    how much each window counts in the loss of a model of trajectories; None is alike. `imagined_B` is true where a
-    world model said what happened; None is nowhere.
+    how much each window counts in the loss of a model of trajectories; None is alike. `imagined_B` is true where
+    `gentraj augment` marked what a world model said: only critics learn of it; None is nowhere.
     """
 
     x_BHD: Tensor

@@ -20,7 +20,7 @@ from envs.imagined import BOUNDS, DOUBT, NOT_FINITE, ImaginedConfig, ImaginedEpi
 from gentraj import runs
 from gentraj.cli import augment
 from gentraj.conditioning import ConditionMix
-from gentraj.data import Episodes, concatenate, load_episodes, save_npz
+from gentraj.data import DataError, Episodes, concatenate, load_episodes, save_npz
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import RunConfig, WorldModelRunConfig
@@ -123,14 +123,18 @@ def test_the_original_comes_first_and_what_was_imagined_after_it(hopper: Episode
     counts = about["imagined"]
     assert counts["steps"] == made and counts["branches kept"] == len(lengths) <= counts["branches"]
     assert counts["terminated"] == e.terminated[S:].sum()
-    assert sum(n["branches"] for n in counts["dropped"].values()) >= counts["branches"] - counts["branches kept"]
+    assert sum(n["branches"] for n in counts["untrusted"].values()) >= counts["branches"] - counts["branches kept"]
 
 
 def test_what_was_imagined_before_stays_marked(hopper: Episodes) -> None:
-    once = concatenate(augment.marked(hopper, hopper[0]))
-    twice = concatenate(augment.marked(once, hopper[1]))
+    once = concatenate([hopper, augment.marked(hopper[0])])
+    twice = concatenate([once, augment.marked(hopper[1])])
     rows = len(hopper.obs), len(hopper[0].obs), len(hopper[1].obs)
     assert twice.extras["imagined"][:, 0].tolist() == np.repeat([0, 1, 1], rows).tolist()
+    beside = concatenate([twice, hopper]).played()
+    assert beside == concatenate([hopper, hopper]) and hopper.played() is hopper
+    with pytest.raises(DataError, match="all episodes are imagined; take data that were played"):
+        augment.marked(hopper).played()
 
 
 def test_the_same_seed_gives_the_same_bits_however_many_at_once(imagined, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +251,7 @@ def test_a_branch_is_cut_before_what_is_not_to_be_trusted(script: list[int], ste
     assert made.terminated_B.tolist() == [False, ended]
     counts = made.counts()
     assert (counts["steps"], counts["terminated"], counts["branches kept"]) == (3 + steps, ended, 1 + (steps > 0))
-    assert counts["dropped"] == ({why: {"branches": 1, "steps": 4 - steps}} if why else {})
+    assert counts["untrusted"] == ({why: {"branches": 1, "steps": 4 - steps}} if why else {})
     like = Episodes(np.zeros((2, 1)), np.zeros((1, 1)), [0], [True], [False], [1])
     e = made.episodes(like)
     assert e.lengths.tolist() == [3, *([steps] if steps else [])] and (e.reward == 3).all()
@@ -255,8 +259,8 @@ def test_a_branch_is_cut_before_what_is_not_to_be_trusted(script: list[int], ste
 
 
 @pytest.mark.parametrize(("script", "steps", "why", "rewards"), [
-    ([0, 0, DOUBTED, 0], 3, DOUBT, [3, 3, 1]), ([OUTSIDE, 0, 0, 0], 1, BOUNDS, [1]),
-    ([0, NAN, 0, 0], 2, NOT_FINITE, [3, -2]),
+    ([0, 0, DOUBTED, 0], 3, DOUBT, [3, 3, -2]), ([OUTSIDE, 0, 0, 0], 1, BOUNDS, [-2]),
+    ([0, NAN, 0, 0], 2, NOT_FINITE, [3, -2]), ([0, DOUBTED_END, 0, 0], 2, DOUBT, [3, -2]),
     ([0, END, 0, 0], 2, "", [3, 3])])
 def test_a_branch_may_end_for_good_where_it_was_by_what_is_not_to_be_trusted(script: list[int], steps: int, why: str,
                                                                             rewards: list[float]) -> None:

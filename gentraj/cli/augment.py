@@ -37,9 +37,10 @@ SETTINGS = ("only_imagined", "branch", "noise", "tilt", "trust", "unknown", "cos
 
 @dataclass(frozen=True)
 class Augment:
-    """Make a Minari dataset of another one and of what a world model imagines from there: short branches, cut before
-    the first step that the model is not sure of. Without --policy and --trajectories their actions are the data's,
-    with noise. Policies that learn of both copy only what was done; their critics learn of all.
+    """Make a Minari dataset of another one and of what a world model imagines from there: short branches, as far as
+    the model is sure. Without --policy and --trajectories their actions are the data's, with noise. Of a dataset of
+    both, policies learn what was done and their critics from all, but for --trajectories without --policy, whose
+    actions are like the data's.
 
     Examples: gentraj augment D4RL/hopper/medium-v2 --model runs/world --steps 100000 --out mine/hopper-v0;
     gentraj augment hopper.hdf5 --model runs/world --policy runs/td3bc --steps 100000 --out mine/hopper-v1
@@ -73,9 +74,10 @@ class Augment:
     """What becomes of a branch there: it is cut before that step, or that step ends it for good, where it was (MOReL:
     Kidambi et al. 2020), so that what leads to where the model knows nothing is worth little."""
     cost: float = 0.0
-    """What is taken off the reward of such an end."""
+    """What such an end takes: where rewards are negative it is else a way out."""
     penalty: float = 0.0
-    """What is taken off a reward for each unit of doubt (MOPO: Yu et al. 2020)."""
+    """What is taken off a reward for each unit of doubt, the deviation of what one step changes (MOPO: Yu et al.
+    2020)."""
     own_rewards: bool = False
     """Steps earn what the real environment gives for being there (its compute_reward of goals), not what is
     imagined."""
@@ -111,7 +113,7 @@ def augment(args: Augment, *, progress: bool = True) -> Path:
                   "policy": _about(policy), "trajectories": _about(planner), "seed": args.seed, "settings": settings,
                   "imagined": counts}
     copied = planner is not None and policy is None  # actions as in the data, neither noise nor a policy's failings
-    whole = imagined if args.only_imagined else concatenate([data, imagined] if copied else marked(data, imagined))
+    whole = imagined if args.only_imagined else concatenate([data, imagined if copied else marked(imagined)])
     told = f"{'' if args.only_imagined else f'{args.dataset} and '}{counts['steps']} steps imagined by {args.model}"
     folder = save_minari(whole, args.out, description=told, algorithm="gentraj augment", provenance=provenance)
     say(_said(args, data, counts))
@@ -194,11 +196,9 @@ def tilt(planner: Run, run: Run, half_A: np.ndarray, weight: float) -> Guide:
     return likeness(policy, planner.model.spec, torch.from_numpy(half_A).float(), weight)
 
 
-def marked(data: Episodes, imagined: Episodes) -> list[Episodes]:
-    """Both, with what is imagined marked (`gentraj.trajectory.Batch`): policies do not copy it, critics learn of it."""
-    before = data.extras.get("imagined", np.zeros((len(data.obs), 1), np.float32))
-    marks = (data, before), (imagined, np.ones((len(imagined.obs), 1), np.float32))
-    return [replace(part, extras={**part.extras, "imagined": mark}) for part, mark in marks]
+def marked(imagined: Episodes) -> Episodes:
+    """`gentraj.trajectory.Batch` has the mark: critics learn of such steps, policies do not."""
+    return replace(imagined, extras={**imagined.extras, "imagined": np.ones((len(imagined.obs), 1))})
 
 
 def _about(run: Run | None) -> dict[str, Any] | None:
@@ -209,8 +209,8 @@ def _about(run: Run | None) -> dict[str, Any] | None:
 
 
 def _said(args: Augment, data: Episodes, counts: dict[str, Any]) -> str:
-    cut = ", ".join(f"{why} {n['branches']}" for why, n in counts["dropped"].items()) or "none"
+    cut = ", ".join(f"{why} {n['branches']}" for why, n in counts["untrusted"].items()) or "none"
     lost = [] if args.only_imagined else [key for key in data.extras if key not in ("goal", "imagined")]
     left_out = f"; left out of the original, as they cannot be imagined: {', '.join(lost)}" if lost else ""
     return (f"{args.out}: {counts['steps']} imagined steps of {counts['branches kept']} branches; of "
-            f"{counts['branches']} branches were cut: {cut}{left_out}")
+            f"{counts['branches']} branches were {'ended' if args.unknown == 'end' else 'cut'}: {cut}{left_out}")

@@ -123,6 +123,21 @@ class Episodes:
                        lengths=np.add.reduceat(self.lengths, np.flatnonzero(first)),
                        extras={k: v[keep] for k, v in self.extras.items()})
 
+    def played(self) -> Episodes:
+        """The episodes that `gentraj augment` did not mark as imagined by a world model; all where none is marked.
+
+        Raises `DataError` where nothing is left.
+        """
+        if "imagined" not in self.extras:
+            return self
+        kept_E = self.extras["imagined"][self._last_obs, 0] == 0
+        if not kept_E.any():
+            raise DataError(f"{self.name}: all episodes are imagined; take data that were played")
+        steps, rows = np.repeat(kept_E, self.lengths), np.repeat(kept_E, self.lengths + 1)
+        return replace(self, obs=self.obs[rows], act=self.act[steps], reward=self.reward[steps],
+                       terminated=self.terminated[steps], truncated=self.truncated[steps], lengths=self.lengths[kept_E],
+                       extras={k: v[rows] for k, v in self.extras.items() if k != "imagined"})
+
     @property
     def _last_obs(self) -> np.ndarray:
         """(E,) the row of each episode's last observation."""
@@ -142,7 +157,8 @@ def episodes_hash(episodes: Episodes) -> str:
 
 
 def concatenate(datasets: Sequence[Episodes]) -> Episodes:
-    """Several datasets of one environment as one. Extras are kept where all have them. Raises `DataError`."""
+    """Several datasets of one environment as one. Extras are kept where all have them, and where some are marked as
+    imagined the others are as played. Raises `DataError`."""
     if not datasets:
         raise DataError("no datasets to join; give at least one")
     first = datasets[0]
@@ -153,7 +169,9 @@ def concatenate(datasets: Sequence[Episodes]) -> Episodes:
                                 f"{first.name}; only datasets of one environment can be joined")
     if len(datasets) == 1:
         return first
+    if any("imagined" in d.extras for d in datasets):
+        datasets = [replace(d, extras={"imagined": np.zeros((len(d.obs), 1))} | dict(d.extras)) for d in datasets]
     joined: dict[str, Any] = {key: np.concatenate([getattr(d, key) for d in datasets]) for key in ARRAYS}
     joined["extras"] = {key: np.concatenate([d.extras[key] for d in datasets])
-                        for key in first.extras if all(key in d.extras for d in datasets)}
+                        for key in datasets[0].extras if all(key in d.extras for d in datasets)}
     return replace(first, name="+".join(d.name for d in datasets), **joined)

@@ -15,7 +15,7 @@ from agents.generators import GENERATORS
 from agents.policies import POLICIES
 from agents.policy import Actor, Policy, Scales
 from agents.swift import SwiftConfig
-from gentraj.data import ContextConfig, Episodes, Windows
+from gentraj.data import ContextConfig, Episodes, Windows, concatenate
 from gentraj.networks import ResidualMLPConfig
 from gentraj.optimization import NonFinite
 from gentraj.parts import PolicyRunConfig
@@ -189,20 +189,40 @@ def test_a_transition_bootstraps_through_a_cut_and_not_through_an_end() -> None:
     torch.testing.assert_close(policy.obs.unnormalize(t.next_BS), after)
 
 
-def test_what_a_world_model_imagined_is_not_copied() -> None:
-    """Whatever the actions there are; the critics learn of all."""
-    data, learnt = bandit(256), []
+@every_policy
+def test_a_policy_learns_nothing_of_what_a_world_model_imagined(kind: type) -> None:
+    """Its critic does; here it is held still. What is done there, and what it earns, changes nothing else, but for the
+    size that values are told in, which is the whole batch's."""
+    config, data, learnt = small(kind), bandit(256), []
+    if hasattr(config, "critic"):
+        config = replace(config, critic=replace(config.critic, learning_rate=0.0))
     imagined = np.repeat(np.arange(256) % 2, 2)[:, None].astype(np.float32)
-    other = np.where(imagined[::2] == 1, -data.act, data.act)
-    for act in (data.act, other):
-        policy = make(small(BCConfig), data)
-        train(policy, replace(data, act=act, extras={"imagined": imagined}), 3)
+    other = imagined[::2] == 1
+    for act, reward in ((data.act, data.reward), (np.where(other, -data.act, data.act), data.reward + other[:, 0])):
+        policy = make(config, data)
+        train(policy, replace(data, act=act, reward=reward, extras={"imagined": imagined}), 3)
         learnt.append(list(policy.parameters()))
-    assert all(map(torch.equal, *learnt))
-    t = policy.transition(Windows(replace(data, extras={"imagined": imagined}), policy.spec).gather(np.arange(4)), 1.0)
-    weight_B = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    for one, another in zip(*learnt, strict=True):
+        torch.testing.assert_close(one, another, rtol=0, atol=1e-4)
+    before = list(make(config, data).parameters())
+    assert not all(map(torch.equal, before, learnt[0]))
+
+
+def test_windows_of_what_was_imagined_have_no_weight() -> None:
+    data = bandit(4)
+    policy, marks = make(small(BCConfig), data), np.repeat([0, 1, 0, 1], 2)[:, None]
+    marked = replace(data, extras={"imagined": marks})
+    t = policy.transition(Windows(marked, policy.spec).gather(np.arange(4)), 1.0)
     assert policy.windows(t).weight_B.tolist() == [2, 0, 2, 0]
-    assert policy.windows(t, weight_B).weight_B.tolist() == [1, 0, 3, 0]
+    assert policy.windows(t, torch.tensor([1.0, 2.0, 3.0, 4.0])).weight_B.tolist() == [1, 0, 3, 0]
+
+
+def test_scales_are_of_what_was_played() -> None:
+    data = bandit(64)
+    marked = concatenate([data, replace(data, obs=9 * data.obs, reward=data.reward - 100,
+                                        extras={"imagined": np.ones((128, 1))})])
+    ours, all_of_it = Scales.fit(marked, ContextConfig()), Scales.fit(data, ContextConfig())
+    assert ours.usual == all_of_it.usual and torch.equal(ours.obs.scale_D, all_of_it.obs.scale_D)
 
 
 def test_values_start_where_the_usual_reward_until_the_usual_end_leads() -> None:
@@ -232,6 +252,8 @@ def test_an_expectile_and_weights_by_hand() -> None:
     torch.testing.assert_close(expectile(torch.tensor([-2.0, 2.0]), 0.9), torch.tensor([0.4, 3.6]))
     weights = advantage_weights(torch.tensor([1.0, -1.0]), 1.0)
     assert weights.mean().item() == pytest.approx(1) and (weights[0] / weights[1]).item() == pytest.approx(np.exp(2))
+    half = advantage_weights(torch.tensor([1.0, -1.0, 50.0]), 1.0, torch.tensor([1.5, 1.5, 0.0]))
+    assert (half[0] / half[1]).item() == pytest.approx(np.exp(2))
     assert advantage_weights(torch.tensor([1e30, -1e30, 0.0]), 100.0).isfinite().all()
     one_is_best = advantage_weights(torch.cat([torch.zeros(255), torch.ones(1)]), 10.0)
     assert one_is_best.max() / one_is_best.min() == pytest.approx(100)
