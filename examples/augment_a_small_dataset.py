@@ -15,17 +15,18 @@ from gentraj.cli.evaluate import play
 
 
 def main(dataset, env_id, folder="runs/augmented", added=20_000, updates=3_000):
-    """Mean returns of the agent that learnt of the dataset, and of the one that learnt of both."""
+    """Mean returns of the agent that learnt of the dataset, and of the one that learnt also of what comes of the
+    first one's actions."""
     def train(preset, data, name):
         usual = gentraj.PRESETS[preset]
         training = replace(usual.training, steps=int(updates))
         return gentraj.train(replace(usual, dataset=str(data), env_id=env_id, training=training), f"{folder}/{name}")
 
-    world, both = train("world-ensemble", dataset, "world"), f"examples/{Path(folder).name}-v0"
-    augment(Augment(str(dataset), world.folder, int(added), both))
+    world, small = train("world-ensemble", dataset, "world"), train("td3bc", dataset, "small")
+    both = f"examples/{Path(folder).name}-v0"
+    augment(Augment(str(dataset), world.folder, int(added), both, policy=small.folder, branch=32))
     config = EvaluationConfig(episodes=20, baselines=False)
-    earned = [play(train("td3bc", data, name), config)[0]["return_mean"]
-              for name, data in (("small", dataset), ("both", both))]
+    earned = [play(agent, config)[0]["return_mean"] for agent in (small, train("td3bc", both, "both"))]
     print(f"the agent of the small data earns {earned[0]:.1f}, of both {earned[1]:.1f}")
     return earned
 
