@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -170,10 +171,13 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
 
 def read_data(config: AnyRunConfig) -> tuple[Episodes, list[DataReturns]]:
     """What a run is trained on, and what the episodes of each of its datasets earned as they were recorded. Of steps
-    that a world model imagined only critics learn, and critics of single steps only those of policies."""
+    that a world model imagined only a policy's critic learns; for other runs they are left out, with a warning."""
     datasets = [load_episodes(make_missing(name)) for name in config.dataset.split("+")]
     played = [dataset.played() for dataset in datasets]
     joined = concatenate(datasets if config.MAIN == "policy" else played)
+    if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
+        warnings.warn(f"{config.dataset}: {lost} steps that a world model imagined are left out; only the critics of "
+                      "policies learn of such", stacklevel=2)
     return joined.stitched() if config.stitch else joined, list(map(DataReturns.of, played))
 
 

@@ -24,7 +24,7 @@ from gentraj import presets, runs
 from gentraj.cli import measure, report, sample
 from gentraj.cli.train import with_parts
 from gentraj.config import from_json, to_json
-from gentraj.data import ContextConfig, DataError, Episodes, save_npz
+from gentraj.data import ContextConfig, DataError, Episodes, concatenate, save_npz
 from gentraj.hub import from_pretrained, save_pretrained
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PolicyRunConfig, RunConfig
@@ -293,3 +293,13 @@ def test_help_lists_every_preset_in_its_group(capsys: pytest.CaptureFixture) -> 
 def test_options_of_a_policy_may_stand_before_it(words: list[str], capsys: pytest.CaptureFixture) -> None:
     assert gentraj("train", *words, "--policy.beta", 2) == 2
     assert "preset 'iql' needs --dataset" in capsys.readouterr().err
+
+
+def test_what_was_imagined_is_for_policies_alone_and_says_so(hopper: Episodes, tmp_path: Path) -> None:
+    imagined = replace(hopper, extras={"imagined": np.ones((len(hopper.obs), 1))})
+    path = str(save_npz(concatenate([hopper, imagined]), tmp_path / "both.npz"))
+    episodes, returns = runs.read_data(PolicyRunConfig(path, policy=BCConfig()))
+    assert episodes.num_steps == 2 * hopper.num_steps and runs.split(PolicyRunConfig(path), episodes)[1] == hopper
+    with pytest.warns(UserWarning, match=f"both.npz: {hopper.num_steps} steps that a world model imagined"):
+        seen, same = runs.read_data(runs.WorldModelRunConfig(path))
+    assert seen == hopper and returns == same
