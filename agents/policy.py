@@ -56,14 +56,14 @@ class Scales:
 
     @classmethod
     def fit(cls, episodes: Episodes, contexts: ContextConfig) -> Scales:
-        """Of what was played, not of what a world model imagined. Raises `DataError` for data that lack a context."""
-        episodes = episodes.played()
-        context = fit_contexts(episodes, contexts)
-        size = float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean()))
+        """Rewards and ends are of what was played, not of what a world model imagined, whose episodes are short. Raises
+        `DataError` for data that lack a context."""
+        context, played = fit_contexts(episodes, contexts), episodes.played()
+        size = float(np.sqrt(np.square(played.reward, dtype=np.float64).mean()))
         reward = Normalizer(torch.zeros(1), torch.full((1,), size or 1.0))
         return cls(Normalizer.fit("gaussian", [episodes.obs]), Normalizer.fit("limits", [episodes.act]), context,
-                   reward, Usual(float(episodes.reward.mean(dtype=np.float64)) / (size or 1.0),
-                                 float(episodes.terminated.mean())))
+                   reward, Usual(float(played.reward.mean(dtype=np.float64)) / (size or 1.0),
+                                 float(played.terminated.mean())))
 
     @classmethod
     def blank(cls, obs_dim: int, act_dim: int, context_dim: int) -> Scales:

@@ -217,12 +217,13 @@ def test_windows_of_what_was_imagined_have_no_weight() -> None:
     assert policy.windows(t, torch.tensor([1.0, 2.0, 3.0, 4.0])).weight_B.tolist() == [1, 0, 3, 0]
 
 
-def test_scales_are_of_what_was_played() -> None:
+def test_rewards_and_ends_are_scaled_by_what_was_played_and_states_by_all() -> None:
     data = bandit(64)
     marked = concatenate([data, replace(data, obs=9 * data.obs, reward=data.reward - 100,
                                         extras={"imagined": np.ones((128, 1))})])
-    ours, all_of_it = Scales.fit(marked, ContextConfig()), Scales.fit(data, ContextConfig())
-    assert ours.usual == all_of_it.usual and torch.equal(ours.obs.scale_D, all_of_it.obs.scale_D)
+    ours, alone = Scales.fit(marked, ContextConfig()), Scales.fit(data, ContextConfig())
+    assert ours.usual == alone.usual and torch.equal(ours.reward.scale_D, alone.reward.scale_D)
+    assert (ours.obs.scale_D > 2 * alone.obs.scale_D).all()
 
 
 def test_values_start_where_the_usual_reward_until_the_usual_end_leads() -> None:
