@@ -115,7 +115,7 @@ class Transition:
         return self.real_BK.all(1) | (self.discount_B == 0)
 
     def weights(self) -> Tensor:
-        """(B,), or one for all."""
+        """(B,), or a one for all."""
         return self.reward_B.new_ones(1) if self.weight_B is None else self.weight_B
 
     @property

@@ -125,11 +125,12 @@ class Gaussian(nn.Module):
         context = encode_context(batch.context_BC, self.context, kept)
         mean, log_sigma = self._moments(self.network, x0 * known, known, context)
         scored = real & ~known
-        loss = -(log_density(x0, mean, log_sigma) * scored * batch.weights()).sum() / scored.sum().clamp(min=1)
+        weight = scored * batch.weights()[:, None, None]
+        loss = -(log_density(x0, mean, log_sigma) * weight).sum() / scored.sum().clamp(min=1)
         if guide is not None:
             eps = torch.randn(x0.shape, generator=generator).to(x0.device)
             own = self.normalizer.unnormalize(mean + log_sigma.exp() * eps)
-            loss = loss - (guide(torch.where(scored, own, batch.x_BHD)) * batch.weights().flatten()).mean()
+            loss = loss - (guide(torch.where(scored, own, batch.x_BHD)) * batch.weights()).mean()
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}

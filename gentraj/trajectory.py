@@ -106,14 +106,12 @@ class Batch:
     imagined_B: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: dict[str, Any] = {name: None if tensor is None else tensor.to(device) for name, tensor in given.items()}
-        return Batch(**moved)
+        given: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: None if tensor is None else tensor.to(device) for name, tensor in given.items()})
 
     def weights(self) -> Tensor:
-        """(B, 1, 1), ones by default."""
-        weight_B = self.x_BHD.new_ones(1) if self.weight_B is None else self.weight_B
-        return weight_B[:, None, None]
+        """(B,), or a one for all."""
+        return self.x_BHD.new_ones(1) if self.weight_B is None else self.weight_B
 
 
 @dataclass(frozen=True)

@@ -103,12 +103,12 @@ class Diffusion(nn.Module):
         error = (output - self.prediction.target(x0, eps, at) / self.prediction.unit(at)) ** 2
         scored = real & ~known
         weight = loss_weight(self.config.weight, self.prediction, at)
-        loss = (error * weight * scored * batch.weights()).sum() / scored.sum().clamp(min=1)
+        loss = (error * weight * scored * batch.weights()[:, None, None]).sum() / scored.sum().clamp(min=1)
         if guide is not None:
             own = self.prediction.x0(x_t, self.prediction.unit(at) * output, at)
             own = own if self.config.clip is None else own.clamp(-self.config.clip, self.config.clip)
             own = torch.where(scored, self.normalizer.unnormalize(own), batch.x_BHD)
-            loss = loss - (guide(own) * batch.weights().flatten()).mean()
+            loss = loss - (guide(own) * batch.weights()).mean()
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
