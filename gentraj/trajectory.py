@@ -106,8 +106,8 @@ class Batch:
     imagined_B: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        given: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{name: None if tensor is None else tensor.to(device) for name, tensor in given.items()})
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: tensor.to(device) for name, tensor in given.items() if tensor is not None})
 
     def weights(self) -> Tensor:
         """(B,), or a one for all."""
