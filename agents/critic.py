@@ -118,5 +118,5 @@ def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float
     """(B,) exp(beta * advantage / its weighted size), at most LARGEST, over their mean."""
     size = (advantage_B.abs() * weight_B).mean().clamp(min=1e-6)
     exponent_B = (beta * advantage_B / size).clamp(max=math.log(LARGEST))
-    weight_B = (exponent_B - exponent_B.max()).exp()  # not all so small that nothing is left
-    return weight_B / weight_B.mean()
+    better_B = (exponent_B - exponent_B.max()).exp()  # not all so small that nothing is left
+    return better_B / better_B.mean()
