@@ -111,8 +111,7 @@ def imagine(world: WorldModel, draw: Draw, steps: int, config: ImaginedConfig, s
     """As many branches as have `steps` steps to keep; they are at most `config.max_episode_steps` long.
 
     `agent` acts in the imagined states; without one actions are those that were drawn. `reward` is what being somewhere
-    earns; without one rewards are imagined too. Raises ValueError where hardly
-    a step is to be trusted.
+    earns; without one rewards are imagined too. Raises ValueError where hardly a step is to be trusted.
     """
     parts: list[Branches] = []
     made = kept = believed = 0

@@ -32,6 +32,7 @@ from ..trajectory import Agent, Condition, Guide
 from ..world_env import compute_reward
 from .common import pick_device, say
 
+# What the provenance says beside data, runs and seed.
 SETTINGS = ("only_imagined", "branch", "noise", "tilt", "trust", "unknown", "cost", "penalty", "own_rewards")
 
 
