@@ -27,7 +27,7 @@ from .optimization import NonFinite
 from .randomness import fold, generator
 from .runlock import RunLock
 from .state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
-from .training_log import Log, Row
+from .training_log import Log, Row, Sums
 from .trajectory import Batch, Trainable, TrajectorySpec
 
 # `threads` among them: another number of threads may change the last bits, but is no other training.
@@ -194,7 +194,7 @@ class _Run:
         self.folder, self.parts, self.config, self.settings = folder, parts, config, settings
         self.step, self.saved_step, self.saved = 0, -1, folder
 
-    def restore(self) -> dict[str, float]:
+    def restore(self) -> Sums:
         """Goes back to the newest checkpoint; returns the sums that were saved with it."""
         checkpoint = load(self.folder)
         old = dict(checkpoint.meta)
@@ -205,7 +205,7 @@ class _Run:
         self.step, self.saved_step, self.saved = checkpoint.step, checkpoint.step, checkpoint.folder
         return sums
 
-    def save(self, sums: dict[str, float]) -> None:
+    def save(self, sums: Sums) -> None:
         """Saves this step with the sums of the metrics since the last row, unless it is saved already."""
         if self.saved_step != self.step:
             with self._stopping("before saving"):

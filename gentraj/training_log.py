@@ -18,6 +18,8 @@ from .config import ConfigError
 
 FILE = "metrics.jsonl"
 Row = dict[str, Any]
+Sums = dict[str, list[float]]
+"""Of each metric the sum since the last row, and over how many steps."""
 
 
 class LogWarning(UserWarning):
@@ -27,7 +29,8 @@ class LogWarning(UserWarning):
 def read_metrics(folder: Path) -> list[Row]:
     """The rows of a run: {"step", "{part}/{metric}": mean since the row before, "seconds": since then}.
 
-    "{part}/lr" is the present learning rate, "{part}/lr-{optimizer}" that of each of several.
+    A mean is of the steps that had the metric; a row without any lacks it. "{part}/lr" is the present learning rate,
+    "{part}/lr-{optimizer}" that of each of several.
     """
     path = folder / FILE
     if not path.exists():
@@ -42,10 +45,10 @@ class Log:
     `start` and `sums` continue an interrupted run: rows after step `start` are dropped, they will be written again.
     """
 
-    def __init__(self, folder: Path, every: int, steps: int, *, start: int = 0, sums: Mapping[str, float] | None = None,
+    def __init__(self, folder: Path, every: int, steps: int, *, start: int = 0, sums: Sums | None = None,
                  progress: bool = True, tensorboard: bool = False, on_row: Callable[[Row], None] | None = None):
         self.every, self.steps, self.on_row = every, steps, on_row
-        self.sums: dict[str, float] = dict(sums or {"count": 0.0})  # saved with a checkpoint: means must not lose steps
+        self.sums = {key: list(of) for key, of in (sums or {}).items()}  # and counts; a checkpoint holds them too
         self.last: Row = {}
         self._warned: set[str] = set()
         self._torn, self._file, self._path = False, None, folder / FILE
@@ -68,8 +71,9 @@ class Log:
 
     def record(self, step: int, metrics: Mapping[str, float], rates: Mapping[str, float]) -> None:
         """The metrics of the step that made it `step` steps, and the learning rates used."""
-        for key, value in {"count": 1.0, **metrics}.items():
-            self.sums[key] = self.sums.get(key, 0.0) + value
+        for key, value in metrics.items():
+            total, count = self.sums.get(key, (0.0, 0))
+            self.sums[key] = [total + value, count + 1]
         with self._harmless("the progress bar"):
             self._bar.set_postfix_str(" ".join(f"{k} {v:.3g}" for k, v in list(metrics.items())[:1]), refresh=False)
             self._bar.update()
@@ -77,9 +81,9 @@ class Log:
             self._emit(step, rates)
 
     def _emit(self, step: int, rates: Mapping[str, float]) -> None:
-        count, now = self.sums.pop("count"), time.monotonic()
-        row: Row = {"step": step, **{key: total / count for key, total in self.sums.items()}, **rates}
-        row["seconds"], self._since, self.sums, self.last = now - self._since, now, {"count": 0.0}, row
+        now, means = time.monotonic(), {key: total / count for key, (total, count) in self.sums.items()}
+        row: Row = {"step": step, **means, **rates}
+        row["seconds"], self._since, self.sums, self.last = now - self._since, now, {}, row
         with self._harmless(str(self._path)):
             self._write(row)
         if self._writer:
