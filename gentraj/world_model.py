@@ -48,6 +48,8 @@ class WorldModelConfig:
     model: ModelConfig | None = field(default_factory=lambda: GENERATOR)
     """Draws what happens around the ensemble's mean, and learns from so much of a batch as its own batch size says;
     None draws from a normal distribution, as MBPO does."""
+    learns: float = 0.5
+    """Share of the updates in which the generator learns too: for the time that it takes the ensemble learns more."""
     chunk: int = 1
     """Steps that are predicted by one call, at most."""
     members: int = 3
@@ -61,7 +63,7 @@ class WorldModelConfig:
     max_grad_norm: float = 10.0
 
     def __post_init__(self) -> None:
-        require(self, chunk=(1, 1e4), members=(1, 1000), width=(1, 1e5), depth=(1, 100), **LEARNING)
+        require(self, learns=(1e-3, 1), chunk=(1, 1e4), members=(1, 1000), width=(1, 1e5), depth=(1, 100), **LEARNING)
 
 
 class Imagined(NamedTuple):
@@ -130,10 +132,11 @@ class WorldModel(nn.Module):
         metrics |= self._learn_ends(obs_BHO[:, 1:], known_BKX, batch, real_BK, optimizers["ends"])
         if self.model is not None:
             self._learn_mixing(error_BKY := (happened_BKY - mean_BKY) / spread_BKY, real_BK)
-            x_BKD = torch.cat([known_BKX, self._apart(error_BKY * real_BK[..., None])], -1)
-            some = Batch(*(of[: self.model.batch_size] for of in (x_BKD, real_BK[..., None] | self._given)))
-            drawn = self.model.update(some, part_of("model", optimizers), generator)
-            metrics |= {f"generator_{key}": value for key, value in drawn.items()}
+            if torch.rand((), generator=generator) < self.config.learns:
+                x_BKD = torch.cat([known_BKX, self._apart(error_BKY * real_BK[..., None])], -1)
+                some = Batch(*(of[: self.model.batch_size] for of in (x_BKD, real_BK[..., None] | self._given)))
+                drawn = self.model.update(some, part_of("model", optimizers), generator)
+                metrics |= {f"generator_{key}": value for key, value in drawn.items()}
         return metrics
 
     def _learn_mean(self, known_BKX: Tensor, happened_BKY: Tensor, real_BK: Tensor, optimizers: dict[str, Optimizer],
