@@ -48,7 +48,7 @@ class Log:
     def __init__(self, folder: Path, every: int, steps: int, *, start: int = 0, sums: Sums | None = None,
                  progress: bool = True, tensorboard: bool = False, on_row: Callable[[Row], None] | None = None):
         self.every, self.steps, self.on_row = every, steps, on_row
-        self.sums = {key: list(of) for key, of in (sums or {}).items()}  # and counts; a checkpoint holds them too
+        self.sums: Sums = dict(sums or {})  # saved with a checkpoint: means must not lose steps
         self.last: Row = {}
         self._warned: set[str] = set()
         self._torn, self._file, self._path = False, None, folder / FILE
