@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import tyro
 from safetensors.torch import load_file
 from torch import Tensor
 
 from envs.making import environment_factory
-from envs.off_policy import agreement, both_returns
+from envs.off_policy import Returns, both_returns, compared
 from gentraj import runs
 from gentraj.world_figures import plot_returns
 
@@ -78,16 +77,17 @@ def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     run = runs.load(args.run)
     factory = environment_factory(str(run.data.env))
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    found: dict[str, Returns] = {}
     for name, actor in actors(args.actors, factory.env_id).items():
         found[name] = both_returns(actor, run.world_model, factory, args.episodes, args.seed)
-        imagined, true = found[name]
-        print(f"{name}: imagined {imagined.mean():.0f} +- {imagined.std():.0f}, true {true.mean():.0f}", flush=True)
-    agreed = agreement([pair[0] for pair in found.values()], [pair[1] for pair in found.values()], args.seed)
-    said = {name: {"imagined": i.tolist(), "true": t.tolist()} for name, (i, t) in found.items()}
-    args.out.with_suffix(".json").write_text(json.dumps({"run": str(args.run), "returns": said} | agreed, indent=2))
-    plot_returns(found, args.out.with_suffix(".png"), f"{factory.env_id}: rank correlation {agreed['spearman']:.2f}")
-    print(agreed)
+        imagined, true, cut = found[name]
+        print(f"{name}: imagined {imagined.mean():.0f} +- {imagined.std():.0f} ({cut.sum()} cut), true "
+              f"{true.mean():.0f}", flush=True)
+    said = compared(found, args.seed)
+    args.out.with_suffix(".json").write_text(json.dumps({"run": str(args.run)} | said, indent=2))
+    plot_returns({name: of[:2] for name, of in found.items()}, args.out.with_suffix(".png"),
+                 f"{factory.env_id}: rank correlation {said['spearman']:.2f}")
+    print({name: value for name, value in said.items() if name != "returns"})
 
 
 if __name__ == "__main__":

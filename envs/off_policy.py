@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,39 +16,61 @@ from .making import EnvironmentFactory
 from .rollout import rollout
 
 
+class Returns(NamedTuple):
+    """Of N episodes, (N,) each."""
+
+    imagined_N: np.ndarray
+    true_N: np.ndarray
+    cut_N: np.ndarray
+    """Which imagined ones went beyond what the model knows, so that what followed is an estimate."""
+
+
 def both_returns(agent: Agent, world: WorldModel, factory: EnvironmentFactory, episodes: int, seed: int = 0,
-                 **settings: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) returns in the world model, whose doubt is not held against an agent, and (N,) in the environment.
+                 **settings: Any) -> Returns:
+    """In the world model, cut where its doubt is larger than `WorldModelEnv` allows, and in the environment.
 
-    `settings` are those of `rollout`.
+    To be outside of the data's range is not held against an agent. `settings` are those of `rollout`.
     """
-    config = ImaginedConfig(factory.max_episode_steps, max_doubt=1e9, margin=1e9)
-    imagined = imagined_returns(agent, ImaginedEpisodes(world, episodes, config), seed)
-    return imagined, rollout(agent, factory, episodes, seed, **settings).returns
+    config = ImaginedConfig(factory.max_episode_steps, margin=1e9)
+    imagined_N, cut_N = imagined_returns(agent, ImaginedEpisodes(world, episodes, config), seed)
+    return Returns(imagined_N, rollout(agent, factory, episodes, seed, **settings).returns, cut_N)
 
 
-def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) -> np.ndarray:
-    """(B,) returns of one episode each, to its end or the time limit.
+def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(B,) returns of one episode each, to its end or the time limit, and (B,) which of them were cut before.
 
-    An episode that is cut otherwise (uncertainty, bounds) is valued as if it went on to earn what it earned on average:
-    what the model does not know it does not hold against an agent. `episodes` may be told to cut nothing.
+    What the model does not know it does not hold against an agent: what a cut episode would still have earned is
+    estimated by all steps that were believed, of all episodes: their mean reward, and, as of lifetimes that are
+    censored, their chance of an end, both taken to stay the same.
     """
-    batch = len(episodes.obs_BO)
+    batch, limit = len(episodes.obs_BO), episodes.config.max_episode_steps
     seeds = [fold(seed, i) for i in range(batch)]
     episodes.rngs = [np.random.default_rng(s) for s in seeds]
     episodes.reset(np.ones(batch, bool))
     agent.reset(None, seeds)
-    moving_B, total_B, steps_B, cut_B = np.ones(batch, bool), np.zeros(batch), np.zeros(batch), np.zeros(batch, bool)
+    moving_B, total_B, steps_B = np.ones(batch, bool), np.zeros(batch), np.zeros(batch, int)
+    ended_B, cut_B = np.zeros(batch, bool), np.zeros(batch, bool)
     while moving_B.any():
         happened = episodes.step(episodes.ask(agent), moving_B)
         total_B += happened.reward
         steps_B += moving_B
-        early_B = happened.truncated & (steps_B < episodes.config.max_episode_steps)
+        early_B = happened.truncated & (steps_B < limit)
         if (happened.why[early_B] == NOT_FINITE).any():
             raise RuntimeError("the world model imagined numbers that are not finite; train it for longer")
+        ended_B |= happened.terminated
         cut_B |= early_B
         moving_B = moving_B & ~(happened.terminated | happened.truncated)
-    return np.where(cut_B, total_B * episodes.config.max_episode_steps / steps_B, total_B)
+    reward, end = total_B.sum() / steps_B.sum(), ended_B.sum() / steps_B.sum()
+    more_T = np.append(0.0, np.cumsum((1 - end) ** np.arange(limit)))  # steps expected of those that are left
+    return total_B + cut_B * reward * more_T[limit - steps_B], cut_B
+
+
+def compared(found: Mapping[str, Returns], seed: int = 0) -> dict[str, Any]:
+    """What a file keeps of agents' returns, and their `agreement`. Raises what that does."""
+    said = {name: {"imagined": of.imagined_N.tolist(), "true": of.true_N.tolist(), "cut": int(of.cut_N.sum())}
+            for name, of in found.items()}
+    return {"returns": said} | agreement([of.imagined_N for of in found.values()],
+                                         [of.true_N for of in found.values()], seed)
 
 
 def agreement(predicted: Sequence[np.ndarray], true: Sequence[np.ndarray], seed: int = 0,

@@ -11,7 +11,7 @@ import torch
 
 from envs.evaluation import EvaluationConfig
 from envs.making import environment_factory
-from envs.off_policy import agreement, both_returns
+from envs.off_policy import Returns, both_returns, compared
 from envs.replay import entries
 
 from .. import world_figures as figures
@@ -71,17 +71,17 @@ def off_policy(run: Run, policies: Sequence[Path], path: Path, asked: Evaluation
             raise ValueError(f"{policy.folder}: was trained on observations of width {policy.data.obs_dim} and actions "
                              f"of {policy.data.act_dim}; those of {run.folder} have {run.data.obs_dim} and "
                              f"{run.data.act_dim}: give runs of its environment")
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    found: dict[str, Returns] = {}
     for policy in loaded:
         agent = policy.agent(space)
         say(f"{policy.folder}: {asked.episodes} episodes in the model and in {factory.env_id}")
         found[str(policy.folder)] = both_returns(agent, run.world_model, factory, asked.episodes, asked.seed,
                                                  num_envs=asked.num_envs, obs_keys=policy.data.obs_keys,
                                                  goal_dims=policy.data.goal_dims)
-    agreed = agreement([pair[0] for pair in found.values()], [pair[1] for pair in found.values()], asked.seed)
-    figures.plot_returns(found, path, f"Off-policy evaluation: rank correlation {agreed['spearman']:.2f}")
-    return {"returns": {name: {"imagined": list(map(float, i)), "true": list(map(float, t))}
-                        for name, (i, t) in found.items()}} | agreed
+    said = compared(found, asked.seed)
+    figures.plot_returns({name: of[:2] for name, of in found.items()}, path,
+                         f"Off-policy evaluation: rank correlation {said['spearman']:.2f}")
+    return said
 
 
 def table(judged: dict[str, Any]) -> str:
@@ -97,6 +97,9 @@ def table(judged: dict[str, Any]) -> str:
               f"error where it is least sure: {found:.3g}, expected {expected:.3g} (deviations of a step's change)"]
     if (policies := judged.get("policies")) is not None:
         low, high = policies["spearman_ci95"]
+        lines += [f"{name}: {np.mean(of['imagined']):.4g} imagined, {np.mean(of['true']):.4g} true; {of['cut']} of "
+                  f"{len(of['imagined'])} imagined episodes went beyond what the model knows"
+                  for name, of in policies["returns"].items()]
         lines += [f"{len(policies['returns'])} policies: rank correlation {policies['spearman']:.2f} [{low:.2f}, "
                   f"{high:.2f}], mean absolute error {policies['mean_absolute_error']:.4g}"]
     return "\n".join(lines)

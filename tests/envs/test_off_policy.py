@@ -13,18 +13,23 @@ from envs.imagined import ImaginedConfig, ImaginedEpisodes
 from envs.off_policy import agreement, imagined_returns
 from gentraj.world_model import Imagined, WorldModel
 
-FREE = {"max_doubt": 1e9, "margin": 1e9}
+FREE: dict[str, Any] = {"max_doubt": 1e9, "margin": 1e9}
 
 
 class Paying:
-    """A world that pays each step what its action is, and moves by it."""
+    """A world that pays each step what its action is, moves by it, and ends the first `fall` episodes at 0.9."""
 
     spec, calibration = SimpleNamespace(act_dim=1), SimpleNamespace(largest=1.0)
     facts = SimpleNamespace(low_O=torch.zeros(1), high_O=torch.ones(1), starts_NS=torch.zeros(1, 1), goal_dim=0)
 
+    def __init__(self, fall: int = 0):
+        self.fall = fall
+
     def imagine(self, obs_BO, act_BTA, goal, *, seeds, temperature) -> Imagined:
+        next_BTO = obs_BO[:, None] + act_BTA
         nothing_BT = torch.zeros(act_BTA.shape[:2])
-        return Imagined(obs_BO[:, None] + act_BTA, act_BTA[..., 0], nothing_BT, nothing_BT)
+        falling_B1 = torch.arange(len(obs_BO))[:, None] < self.fall
+        return Imagined(next_BTO, act_BTA[..., 0], (falling_B1 & (next_BTO[..., 0] > 0.9)).float(), nothing_BT)
 
 
 class Always:
@@ -37,18 +42,27 @@ class Always:
         return torch.full((len(obs_BO), 1), self.act_)
 
 
-def episodes(**settings: Any) -> ImaginedEpisodes:
-    return ImaginedEpisodes(cast(WorldModel, Paying()), 3, ImaginedConfig(**settings))
+def episodes(fall: int = 0, **settings: Any) -> ImaginedEpisodes:
+    return ImaginedEpisodes(cast(WorldModel, Paying(fall)), 3, ImaginedConfig(**settings))
 
 
 def test_a_return_is_the_sum_of_rewards_to_the_time_limit() -> None:
-    assert imagined_returns(Always(0.25), episodes(max_episode_steps=8, **FREE)) == pytest.approx([2.0] * 3)
+    returns_B, cut_B = imagined_returns(Always(0.25), episodes(max_episode_steps=8, **FREE))
+    assert returns_B == pytest.approx([2.0] * 3) and not cut_B.any()
 
 
 def test_an_episode_that_is_cut_counts_as_if_it_went_on() -> None:
     """It leaves the bounds, 0 to 1, in its third step of 0.5."""
     cut = episodes(max_episode_steps=8, max_doubt=1e9, margin=0.0)
-    assert imagined_returns(Always(0.5), cut) == pytest.approx([4.0] * 3) and (cut.elapsed_B == 3).all()
+    returns_B, cut_B = imagined_returns(Always(0.5), cut)
+    assert returns_B == pytest.approx([4.0] * 3) and cut_B.all() and (cut.elapsed_B == 3).all()
+
+
+def test_what_follows_a_cut_ends_as_often_as_what_was_believed() -> None:
+    """Two of three end in their second step, the third is cut in its third: 2 ends in 7 steps, and 5 steps are left."""
+    returns_B, cut_B = imagined_returns(Always(0.5), episodes(2, max_episode_steps=8, max_doubt=1e9, margin=0.0))
+    more = sum((1 - 2 / 7) ** k for k in range(5))
+    assert returns_B == pytest.approx([1.0, 1.0, 1.5 + 0.5 * more]) and cut_B.tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize(("order", "rank"), [([0, 1, 2, 3], 1.0), ([3, 2, 1, 0], -1.0), ([0, 0, 0, 0], 0.0)])
