@@ -43,6 +43,19 @@ def test_the_page_has_the_best_first_and_a_gap_where_nothing_is_known(tmp_path: 
     assert gentraj("reproduce", "--results", tmp_path / "results", "--table", page) == 0 and page.read_bytes() == before
 
 
+def test_only_what_is_finished_and_expected_is_judged(tmp_path: Path) -> None:
+    """By 50, give or take 5, on each dataset: 51 is inside, 60 outside, what lacks a seed or all is neither."""
+    expected = {"expected": 50.0, "tolerance": 5.0}
+    card = from_json(Card, CARD | {"data": [{"name": name, "dataset": "", "env_id": "Pendulum-v1", **expected}
+                                            for name in ("near", "far", "half", "none")]})
+    found = made({"near": 51, "far": 60, "half": 51}, "BC").data
+    found["half"] = pooled("", 30.0, found["half"].seeds[:1])
+    write_result(tmp_path / "results" / "a.json", CardResult(card, found))
+    assert gentraj("reproduce", "--results", tmp_path / "results", "--table", tmp_path / "page.md") == 0
+    [*_, row] = (line for line in (tmp_path / "page.md").read_text().splitlines() if line.startswith("| BC"))
+    assert row.split("|")[-2].strip() == "1 of 2"
+
+
 def test_the_average_of_datasets_is_narrower_than_each_alone() -> None:
     [family] = families({"a": made({"fair": 40, "hard": 20}, "A")})
     low, mean, high = family.rows[0].average(family.columns) or (0, 0, 0)

@@ -14,7 +14,7 @@ from ...comparison_figures import plot_intervals
 from ...files import write_file
 from ...model_card import markdown_table
 from ..comparison.summary import interval, seeds_means
-from .results import CardResult, DataResult, verdict
+from .results import JUDGED, CardResult, DataResult, verdict
 
 SCORES = {"score_d4rl": "D4RL-normalised score", "score_minari": "Minari-normalised score",
           "return_mean": "return of an episode", "success_rate": "share of episodes that succeed"}
@@ -152,9 +152,8 @@ def _took(family: Family) -> str:
         steps = ", ".join(dict.fromkeys(f"{seed.step}" for seed in seeds))
         minutes = f"{np.mean([seed.train_seconds for seed in seeds]) / 60:.1f}" if seeds else None
         settings = ", ".join(f"{key} {value}" for key, value in card.settings.items())
-        said = [verdict(card, one, data.get(one.name)) for one in card.data]
-        said = [one for one in said if one in ("inside", "outside")]  # what is not finished is not judged
-        inside = f"{said.count('inside')} of {len(said)}" if said else None
+        judged = [said for one in card.data if (said := verdict(card, one, data.get(one.name))) in JUDGED]
+        inside = f"{judged.count('inside')} of {len(judged)}" if judged else None
         rows.append((card.label, file, steps or None, minutes, settings or None, inside))
     return markdown_table(("", "card", "steps", "minutes a run", "settings", "as expected"), rows)
 

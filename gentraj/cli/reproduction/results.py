@@ -64,6 +64,9 @@ def pooled(sha256: str, behaviour: float | None, seeds: Iterable[SeedResult]) ->
     return DataResult(sha256, behaviour, float(np.mean(scores)), (low, high), seeds)
 
 
+JUDGED = ("inside", "outside")  # what a `verdict` is of what is finished and has an expectation
+
+
 def verdict(card: Card, data: CardData, result: DataResult | None) -> str:
     """Inside, outside, no expectation yet, or how much is missing."""
     done = len(result.seeds) if result else 0
