@@ -18,11 +18,12 @@ def decide(agent: Actor | Planner, obs_BO: Tensor, goal_BG: Tensor | None, seeds
     A planner whose actions are not the plan's own decides the first one; the others depend on what is observed
     meanwhile. Nothing is left of an earlier decision. Raises ValueError where a policy's goal is missing.
     """
+    obs_BO, goal_BG = obs_BO.to(agent.device), None if goal_BG is None else goal_BG.to(agent.device)
     if isinstance(agent, Actor):
         act_BEA = _acting(agent, obs_BO, goal_BG, seeds)
     else:
         act_BEA = _planning(agent, obs_BO, goal_BG, seeds)
-    return act_BEA.clamp(agent.low_A, agent.high_A)
+    return act_BEA.clamp(agent.low_A.to(agent.device), agent.high_A.to(agent.device))
 
 
 def _acting(actor: Actor, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:

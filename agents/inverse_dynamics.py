@@ -56,9 +56,10 @@ class InverseDynamics(nn.Module):
         """With the statistics of these episodes."""
         spec = TrajectorySpec(episodes.obs_dim, episodes.act_dim, config.look + 1)
         sample = Windows(episodes, spec).batch(step=0, seed=0, size=4096)
-        half = sample.mask_BHD[:, config.look // 2, 0]
+        middle = max(config.look // 2, 1)
+        half = sample.mask_BHD[:, middle, 0]
         obs_BHO = spec.split(sample.x_BHD)[0][half if half.any() else slice(None)]
-        delta = (obs_BHO[:, config.look // 2] - obs_BHO[:, 0]).numpy()
+        delta = (obs_BHO[:, middle] - obs_BHO[:, 0]).numpy()
         return cls(spec, config, *(Normalizer.fit("gaussian", [x]) for x in (episodes.obs, delta, episodes.act)))
 
     def optimizers(self) -> dict[str, Optimizer]:

@@ -88,7 +88,7 @@ def score(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, t: float, goal_BG: Te
         raise ValueError(f"t is {t}; a noise time above 0 (clean) and up to 1 is expected")
     known, x_BKD = _window(policy, obs_BO, act_BKA, goal_BG)
     level = model.level(model.path.snap(torch.full((1,), t, device=policy.device)))
-    denoise = model.denoise(known.values_BHD, known.mask_BHD, clipped=False)
+    denoise = model.denoise(known.values_BHD, known.mask_BHD, known.context_BC, clipped=False)
     score_BKD = (level.alpha * denoise(x_BKD, level.t_R) - x_BKD) / level.sigma**2
     return score_BKD[..., policy.state_dim :] / policy.act_scale.scale_D
 

@@ -32,7 +32,7 @@ class SwiftConfig:
     model: DiffusionConfig = field(default_factory=lambda: replace(DIFFUSION, context_dropout=0.1))
     """The generator of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
-    """Of V."""
+    """Of V, one network without a slow copy: `members` and `tau` have no say."""
     expectile: float = 0.9
     """Of the data's ways on that a state is worth: 0.5 is their mean, 1 the best of them."""
     guidance: float = 1.5

@@ -91,10 +91,10 @@ class TrajectorySpec:
 class Batch:
     """Windows of data in environment units. `mask_BHD` is true where an entry is real and false where it is padding.
 
-    `reward_BH` is what was earned from each row to the next, 0 where padded; `terminal_BH` is true where a row's
-    observation is one that ended an episode for good (a cut by a time limit is no end). `weight_B`, of mean 1, says
-    how much each window counts in the loss of a model of trajectories; None is alike. `imagined_B` is true where
-    `gentraj augment` marked what a world model said: only critics learn of it; None is nowhere.
+    `reward_BH` is what was earned from each row to the next, 0 where padded; `terminal_BH` is true of the first row by
+    which an episode ended for good (a cut by a time limit is no end), padding where the end was between two rows.
+    `weight_B`, of mean 1, says how much a window counts in the loss of a model of trajectories; None is alike.
+    `imagined_B` is true where `gentraj augment` marked what a world model said, for critics only; None is nowhere.
     """
 
     x_BHD: Tensor

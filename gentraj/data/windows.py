@@ -52,7 +52,9 @@ class Windows:
         if self.context_rows is not None:
             last_B = starts_B + self.offsets[real_obs_BH.sum(1) - 1]
             context_BC = torch.from_numpy(self.context_rows(starts_B + episode_B, last_B + episode_B))
-        terminal_BH = (t_BH == end_B1) & self.episodes.terminated[end_B1 - 1]
+        past_BH = t_BH >= end_B1
+        first_BH = past_BH & ~np.pad(past_BH, ((0, 0), (1, 0)))[:, :-1]
+        terminal_BH = first_BH & self.episodes.terminated[end_B1 - 1]
         return Batch(torch.from_numpy(np.concatenate(x, 2)), torch.from_numpy(np.concatenate(mask, 2)), context_BC,
                      torch.from_numpy(self._rewards(t_BH, end_B1)), torch.from_numpy(terminal_BH),
                      imagined_B=self._imagined(starts_B + episode_B))

@@ -37,6 +37,14 @@ def test_inverse_dynamics_find_the_action_between_two_states() -> None:
     torch.testing.assert_close(found, act, atol=0.15, rtol=0)
 
 
+@pytest.mark.parametrize("look", [1, 2, 5])
+def test_the_way_to_go_has_size_one_however_far_it_is(look: int) -> None:
+    """That of the steps, whose actions stay the same for a while: `look // 2` of them, at least 1, are as one."""
+    step = walk().act.std(0) * max(look // 2, 1)
+    inverse = InverseDynamics.fit(walk(), InverseDynamicsConfig(look=look))
+    torch.testing.assert_close(inverse.delta.scale_D, torch.from_numpy(step), rtol=0.1, atol=0)
+
+
 def test_inverse_dynamics_do_not_feel_the_rows_beside() -> None:
     inverse = InverseDynamics.fit(walk(), InverseDynamicsConfig(look=4))
     obs, target = torch.randn(40, 2), torch.randn(40, 2)

@@ -84,6 +84,14 @@ def test_what_is_earned_after_the_last_row_counts_before_an_end_between_two_rows
     torch.testing.assert_close(critic.targets(batch), torch.tensor([expected]))
 
 
+def test_an_end_between_two_rows_of_the_data_is_no_cut() -> None:
+    """Of `chain`, rows two steps apart: from its second step the first episode ends with the last row at hand, from
+    its third there is no later one; the second episode is cut there, so V goes on."""
+    critic = worth_its_first_entry(make(replace(SPEC, stride=2)))
+    batch = Windows(chain(), critic.spec).gather(np.array([0, 2, 4]))  # rows at 0, 2, then 3, the end; at 2; at 4
+    torch.testing.assert_close(critic.targets(batch), torch.tensor([1 + 2 + 0.25 * 3.0, 3.0, 5.0]))
+
+
 def test_it_learns_the_discounted_sum_of_what_never_ends() -> None:
     critic = make(width=32, tau=0.2, expectile=0.5, learning_rate=1e-2, discount=0.8)
     train(critic, ring(), 200)

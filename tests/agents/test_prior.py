@@ -14,6 +14,7 @@ from agents.generators import GENERATORS
 from agents.policies import POLICIES
 from agents.policy import Policy, Scales
 from agents.prior import log_prob, plan_prior, policy_prior, score
+from agents.swift import SwiftConfig
 from gentraj.data import ContextConfig, Episodes
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.gaussian import Gaussian, log_density
@@ -51,14 +52,17 @@ def actions(count: int = 2, chunk: int = 2) -> Tensor:
 
 
 def exact(policy: Any, mean: float, spread: float) -> None:
-    """The model of a policy denoises as it would for normalised actions N(mean, spread^2)."""
+    """The model of a policy denoises as it would for normalised actions N(mean, spread^2), 0.25 more where it is told
+    a context."""
     path = policy.model.path
 
     def denoiser(values: Tensor, mask: Tensor, context: Tensor | None = None, *, clipped: bool = True) -> Any:
+        about = mean if context is None else mean + 0.25
+
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             alpha, sigma = path.alpha(t), path.sigma(t)
             gain = alpha * spread**2 / (alpha**2 * spread**2 + sigma**2)
-            return torch.where(mask, values, mean + gain * (x - alpha * mean))
+            return torch.where(mask, values, about + gain * (x - alpha * about))
 
         return denoise
 
@@ -105,8 +109,10 @@ def test_density_and_score_of_known_actions_are_the_closed_ones(family: str) -> 
         torch.testing.assert_close(score(policy, OBS, act_BKA, t), closed, rtol=1e-3, atol=1e-3)
 
 
-def test_close_to_no_noise_the_score_is_the_slope_of_the_log_density() -> None:
-    policy, act_BKA, step = cloned("flow", chunk=1), actions(chunk=1), torch.tensor([0.01, 0.0])
+@pytest.mark.parametrize("config", [BCConfig(GENERATORS["flow"]), SwiftConfig()])
+def test_close_to_no_noise_the_score_is_the_slope_of_the_log_density(config: Any) -> None:
+    """Of Swift's too, whose generator is told what is better than the data."""
+    policy, act_BKA, step = make(config), actions(chunk=1), torch.tensor([0.01, 0.0])
     exact(policy, 0.5, 0.4)
     up, down = (log_prob(policy, OBS, act_BKA + sign * step, steps=48) for sign in (1, -1))
     slope_B = score(policy, OBS, act_BKA, 1e-3)[:, 0, 0]

@@ -97,9 +97,11 @@ def test_every_reward_is_earned_once_and_only_a_true_end_is_terminal(lengths, ho
             if row < horizon:
                 expected = e.reward[start + row * stride : min(start + (row + 1) * stride, ends)].sum()
                 assert batch.reward_BH[start, row] == pytest.approx(expected, rel=1e-4, abs=1e-30)
-        last = start + (horizon - 1) * stride
-        assert batch.terminal_BH[start, -1] == (last == ends and bool(e.terminated[ends - 1]))
-    assert not (batch.terminal_BH & ~real).any() and not batch.reward_BH[~real].any()
+        for at in range(start, ends):
+            row = -(-(ends - at) // stride)  # the first at or after the end
+            expected = [row] if row < horizon and e.terminated[ends - 1] else []
+            assert batch.terminal_BH[at].nonzero()[:, 0].tolist() == expected
+    assert not batch.reward_BH[~real].any()
 
 
 def test_a_window_says_whether_a_world_model_imagined_it():
