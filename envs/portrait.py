@@ -33,3 +33,8 @@ class Portrait:
             base.update_target_site_pos()
         getattr(base, "point_env", base).set_state(state_S[: base.model.nq], state_S[base.model.nq :])
         return render_frame(self.env)
+
+    def close(self) -> None:
+        if self.env is not None:
+            self.env.close()
+            self.env = None

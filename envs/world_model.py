@@ -77,6 +77,9 @@ class WorldModelVectorEnv(VectorEnv):
         rows = zip(self.episodes.obs_BO, self.episodes.goal_BG, strict=True)
         return tuple(_frame(self.draw, obs_O, goal_G) for obs_O, goal_G in rows)
 
+    def close_extras(self, **_: Any) -> None:
+        _close(self.draw)
+
     def _observe(self) -> Any:
         return observation(self.episodes, self.goal_dims)
 
@@ -115,6 +118,9 @@ class WorldModelEnv(gymnasium.Env):
             return None
         return _frame(self.draw, self.episodes.obs_BO[0], self.episodes.goal_BG[0])
 
+    def close(self) -> None:
+        _close(self.draw)
+
     def _observe(self) -> Any:
         seen = observation(self.episodes, self.goal_dims)
         return {key: value[0] for key, value in seen.items()} if isinstance(seen, dict) else seen[0]
@@ -143,6 +149,11 @@ def _render_mode(mode: str | None, metadata: dict[str, Any]) -> str | None:
     if mode not in (None, *metadata["render_modes"]):
         raise ValueError(f"render_mode is '{mode}'; give rgb_array or None")
     return mode
+
+
+def _close(draw: Draw | None) -> None:
+    """A simulator that draws is let go; a function has nothing to close."""
+    getattr(draw, "close", lambda: None)()
 
 
 def _frame(draw: Draw | None, obs_O: np.ndarray, goal_G: np.ndarray) -> np.ndarray:
