@@ -126,10 +126,11 @@ class ImaginedEpisodes:
         doubt_B = np.where(finite_B, doubt_B, np.inf)
         why_B = self.distrust(doubt_B)
         why_B[~moving_B | terminated_B] = ""
-        reward_B = reward_B - self.config.penalty * known_B - self.config.cost * (why_B != "")
-        if self.config.unknown == "end":
-            terminated_B = terminated_B | (why_B != "")
-        late_B = moving_B & ~terminated_B & (why_B == "") & (self.elapsed_B >= self.config.max_episode_steps)
+        unknown_B = why_B != ""
+        lost_B = unknown_B & (self.config.unknown == "end")  # what it would have earned there is not believed either
+        terminated_B = terminated_B | lost_B
+        reward_B = np.where(lost_B, 0, reward_B - self.config.penalty * known_B) - self.config.cost * unknown_B
+        late_B = moving_B & ~terminated_B & ~unknown_B & (self.elapsed_B >= self.config.max_episode_steps)
         why_B[late_B] = TIME_LIMIT
         return Happened(reward_B, terminated_B, (why_B != "") & ~terminated_B, why_B, doubt_B)
 

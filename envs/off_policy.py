@@ -39,9 +39,10 @@ def both_returns(agent: Agent, world: WorldModel, factory: EnvironmentFactory, e
 def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(B,) returns of one episode each, to its end or the time limit, and (B,) which of them were cut before.
 
-    What the model does not know it does not hold against an agent: what a cut episode would still have earned is
-    estimated by all steps that were believed, of all episodes: their mean reward, and, as of lifetimes that are
-    censored, their chance of an end, both taken to stay the same.
+    What the model does not know it does not hold against an agent. A step is not believed, nor that it ended an
+    episode, where `ImaginedEpisodes.distrust` has a reason; what would still have been earned is then estimated by all
+    steps that were believed, of all episodes: their mean reward, and, as of lifetimes that are censored, their chance
+    of an end, both taken to stay the same.
     """
     batch, limit = len(episodes.obs_BO), episodes.config.max_episode_steps
     seeds = [fold(seed, i) for i in range(batch)]
@@ -52,15 +53,17 @@ def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) ->
     ended_B, cut_B = np.zeros(batch, bool), np.zeros(batch, bool)
     while moving_B.any():
         happened = episodes.step(episodes.ask(agent), moving_B)
-        total_B += happened.reward
-        steps_B += moving_B
-        early_B = happened.truncated & (steps_B < limit)
-        if (happened.why[early_B] == NOT_FINITE).any():
+        why_B = episodes.distrust(happened.doubt)
+        if (why_B[moving_B] == NOT_FINITE).any():
             raise RuntimeError("the world model imagined numbers that are not finite; train it for longer")
-        ended_B |= happened.terminated
-        cut_B |= early_B
-        moving_B = moving_B & ~(happened.terminated | happened.truncated)
-    reward, end = total_B.sum() / steps_B.sum(), ended_B.sum() / steps_B.sum()
+        believed_B = moving_B & (why_B == "")
+        total_B += np.where(believed_B, happened.reward, 0)
+        steps_B += believed_B
+        ended_B |= believed_B & happened.terminated
+        cut_B |= moving_B & ~believed_B
+        moving_B = believed_B & ~(happened.terminated | happened.truncated)
+    number = max(steps_B.sum(), 1)
+    reward, end = total_B.sum() / number, ended_B.sum() / number
     more_T = np.append(0.0, np.cumsum((1 - end) ** np.arange(limit)))  # steps expected of those that are left
     return total_B + cut_B * reward * more_T[limit - steps_B], cut_B
 

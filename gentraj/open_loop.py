@@ -29,10 +29,11 @@ class OpenLoop(NamedTuple):
     def of(cls, world: WorldModel, batch: Batch, seeds: Sequence[int]) -> OpenLoop:
         """`batch` are windows of any number of rows."""
         obs_BHO, act_BHA = world.spec.split(batch.x_BHD)
+        real_BT = batch.mask_BHD[:, 1:, 0]
         imagine = lambda temperature: Imagined(*(x.cpu() for x in world.imagine(  # noqa: E731
-            obs_BHO[:, 0], act_BHA[:, :-1], batch.context_BC, seeds=seeds, temperature=temperature)))
+            obs_BHO[:, 0], act_BHA[:, :-1], batch.context_BC, seeds=seeds, temperature=temperature, real_BT=real_BT)))
         return cls(obs_BHO[:, 1:], cast(Tensor, batch.reward_BH)[:, :-1], cast(Tensor, batch.terminal_BH)[:, 1:],
-                   batch.mask_BHD[:, 1:, 0], obs_BHO[:, 0], imagine(0.0), imagine(1.0))
+                   real_BT, obs_BHO[:, 0], imagine(0.0), imagine(1.0))
 
     def errors(self, dims: Sequence[int], scale_O: Tensor | None = None) -> dict[str, list[float]]:
         """(T,) root mean square errors of these entries after each step, in their own units or in these: of the mean,

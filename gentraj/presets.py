@@ -107,7 +107,7 @@ POLICIES: dict[str, tuple[str, PolicyConfig]] = {
 
 WORLDS: dict[str, tuple[str, WorldModelConfig]] = {
     "world-model": ("what comes of actions: a flow around what an ensemble expects", WorldModelConfig()),
-    "world-ensemble": ("the same by an ensemble of perceptrons (MBPO's)", WorldModelConfig(model=None, members=5)),
+    "world-ensemble": ("the same by an ensemble of perceptrons, as MBPO's", WorldModelConfig(model=None, members=5)),
 }
 
 PRESETS: dict[str, AnyRunConfig] = {

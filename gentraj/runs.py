@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import safetensors.torch
 import torch
@@ -23,7 +23,7 @@ from envs.vector import VectorEnvironment
 from . import checkpoint, training
 from .config import from_json, read_json, to_json
 from .data import Episodes, Windows, concatenate, load_episodes
-from .data.splitting import hold_out
+from .data.splitting import halves, hold_out
 from .files import write_file
 from .generation import Guidance
 from .models import Model
@@ -149,7 +149,7 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
         environment_factory(config.env_id)  # a name that is wrong is told before data are read or recorded
     folder, (episodes, returns) = Path(folder), read_data(config)
     config = resolve(config, episodes)
-    episodes, unseen = split(config, episodes)
+    episodes, kept, _ = split(config, episodes)
     data = DataFacts.of(episodes, config.context, config.env_id, returns)
     if config.env_id is not None:
         check_fit(data, config.env_id)
@@ -157,7 +157,7 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
 
     def prepare() -> None:
         seed, main = config.training.seed, parts[config.MAIN]
-        reference = Windows(unseen, main.spec, config.context).batch(0, fold(seed, 1), REFERENCE_WINDOWS)
+        reference = Windows(kept, main.spec, config.context).batch(0, fold(seed, 1), REFERENCE_WINDOWS)
         told = {} if reference.context_BC is None else {"context": reference.context_BC}
         windows = safetensors.torch.save({"x": reference.x_BHD, "mask": reference.mask_BHD} | told)
         write_file(folder / REFERENCE, windows)
@@ -181,11 +181,23 @@ def read_data(config: AnyRunConfig) -> tuple[Episodes, list[DataReturns]]:
     return joined.stitched() if config.stitch else joined, list(map(DataReturns.of, played))
 
 
-def split(config: AnyRunConfig, episodes: Episodes) -> tuple[Episodes, Episodes]:
-    """What a run is trained on, and what it is judged by: what of it was played, but for a world model."""
+class Split(NamedTuple):
+    """Of a run's data: what it learns, what it keeps windows of, and what it is judged by.
+
+    The last two are what was played of the first; of a world model's they are held out, and it is calibrated by one
+    and judged by the other.
+    """
+
+    learnt: Episodes
+    kept: Episodes
+    judged: Episodes
+
+
+def split(config: AnyRunConfig, episodes: Episodes) -> Split:
     if not isinstance(config, WorldModelRunConfig):
-        return episodes, episodes.played()
-    return hold_out(episodes, config.held_out, fold(config.training.seed, 3))
+        return Split(episodes, episodes.played(), episodes.played())
+    learnt, unseen = hold_out(episodes, config.held_out, fold(config.training.seed, 3))
+    return Split(learnt, *halves(unseen))
 
 
 def load(folder: Path | str, *, step: int | None = None, device: torch.device | None = None) -> Run:

@@ -53,8 +53,9 @@ class WorldFacts(nn.Module):
         happened = Normalizer.fit("gaussian", [_happened(obs_BHO, reward_BH[:, :-1]).flatten(1).numpy()])
         rng, rows = np.random.default_rng(0), context_rows(episodes, contexts)
         first = episodes.starts + np.arange(len(episodes))
-        anywhere_N = rng.integers(len(episodes.obs), size=STARTS)
-        start_N = rng.permutation(np.resize(first, STARTS)) if len(first) >= FEW else anywhere_N
+        step_N = rng.integers(episodes.num_steps, size=STARTS)  # where an episode ended is no start
+        anywhere_N = step_N + np.searchsorted(np.cumsum(episodes.lengths), step_N, side="right")
+        start_N = np.resize(rng.permutation(first), STARTS) if len(first) >= FEW else anywhere_N
         beside = lambda row_N: ([] if rows is None else [rows(row_N, row_N)])  # noqa: E731
         starts = [np.concatenate([episodes.obs[row_N], *beside(row_N)], 1) for row_N in (start_N, anywhere_N)]
         return cls(Normalizer.fit("gaussian", [episodes.obs]), Normalizer.fit("limits", [episodes.act]), goal, happened,
@@ -80,9 +81,10 @@ class WorldFacts(nn.Module):
         return self.happened.normalize(happened_BKY.flatten(1)).view_as(happened_BKY)
 
     def unscaled(self, obs_BO: Tensor, happened_BKY: Tensor) -> tuple[Tensor, Tensor]:
-        """The observations (B, K, O) and rewards (B, K)."""
+        """The observations (B, K, O), in which what never varied in the data stays, and rewards (B, K)."""
         happened_BKY = self.happened.unnormalize(happened_BKY.flatten(1)).view_as(happened_BKY)
-        return obs_BO[:, None] + happened_BKY[..., :-1], happened_BKY[..., -1]
+        varies_O = self.high_O > self.low_O
+        return obs_BO[:, None] + happened_BKY[..., :-1] * varies_O, happened_BKY[..., -1]
 
 
 def _happened(obs_BHO: Tensor, reward_BK: Tensor) -> Tensor:

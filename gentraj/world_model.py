@@ -3,7 +3,7 @@
 The ensemble (Chua et al. 2018; Janner et al. 2019) says the mean and the spread of what K actions change and earn, and,
 by how far its members are apart, how little it knows. A generator draws (what happens - mean) / spread, which has size
 1 whatever is modelled: its windows have K rows whose "observation" (the state and the action of that row) is known and
-whose "action" (the change and the reward) is drawn, as a policy's are. Without one, draws are normal: MBPO's ensemble.
+whose "action" (the change and the reward) is drawn, as a policy's are. Without one, draws are normal.
 
 Shapes beside the legend: K actions of a chunk, T of a sequence, S observation and goal, Y = O + 1 change and reward.
 """
@@ -47,7 +47,7 @@ GENERATOR = DiffusionConfig(ResidualMLPConfig(128, 2, frequencies=0), path="flow
 class WorldModelConfig:
     model: ModelConfig | None = field(default_factory=lambda: GENERATOR)
     """Draws what happens around the ensemble's mean, and learns from so much of a batch as its own batch size says;
-    None draws from a normal distribution, as MBPO does."""
+    None draws from a normal distribution: the ensemble alone."""
     learns: float = 0.5
     """Share of the updates in which the generator learns too: for the time that it takes the ensemble learns more."""
     chunk: int = 1
@@ -203,31 +203,33 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def imagine(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Tensor | None = None, *, seeds: Sequence[int],
-                temperature: float = 1.0) -> Imagined:
+                temperature: float = 1.0, real_BT: Tensor | None = None) -> Imagined:
         """What comes of the actions (environment units), K of them a call; a row depends on its own seed only.
 
-        `temperature` scales the noise; 0 gives the mean. Nothing ends it: see `end_BT`. Raises ValueError for what is
-        of another shape, and where there is nothing to imagine.
+        `temperature` scales the noise; 0 gives the mean. `real_BT` is false where an action is padding, after which
+        nothing is to be read. Nothing ends it: see `end_BT`. Raises ValueError for what is of another shape, and where
+        there is nothing to imagine.
         """
         self._check(obs_BO, act_BTA, goal_BG)
         if len(seeds) != len(obs_BO):
             raise ValueError(f"{len(seeds)} seeds were given for {len(obs_BO)} observations; give one each")
         ready = lambda x: padded(x.to(self.device, torch.float32))  # noqa: E731
         number, obs_RO, act_RTA = len(obs_BO), ready(obs_BO), ready(act_BTA)
+        real_RT = ready(torch.ones(act_BTA.shape[:2]) if real_BT is None else real_BT) > 0
         goal_RG, parts = None if goal_BG is None else ready(goal_BG), []
         seeds = [*seeds, *[0] * padding(number)]
         for t in range(0, act_BTA.shape[1], self.chunk):
             again = [fold(seed, t) for seed in seeds] if t and temperature else seeds
-            parts.append(self._chunk(obs_RO, act_RTA[:, t : t + self.chunk], goal_RG, again, temperature))
+            now = slice(t, t + self.chunk)
+            parts.append(self._chunk(obs_RO, act_RTA[:, now], real_RT[:, now], goal_RG, again, temperature))
             obs_RO = parts[-1].obs_BTO[:, -1]
         return Imagined(*(torch.cat(of, 1)[:number] for of in zip(*parts, strict=True)))
 
-    def _chunk(self, obs_RO: Tensor, act_RJA: Tensor, goal_RG: Tensor | None, seeds: Sequence[int],
+    def _chunk(self, obs_RO: Tensor, act_RJA: Tensor, real_RJ: Tensor, goal_RG: Tensor | None, seeds: Sequence[int],
                temperature: float) -> Imagined:
         """J <= K steps."""
         J, missing = act_RJA.shape[1], self.chunk - act_RJA.shape[1]
-        real_RK = (torch.arange(self.chunk, device=obs_RO.device) < J).expand(len(obs_RO), -1)
-        known_RKX = self._known(obs_RO, F.pad(act_RJA, (0, 0, 0, missing)), goal_RG, real_RK)
+        known_RKX = self._known(obs_RO, F.pad(act_RJA, (0, 0, 0, missing)), goal_RG, F.pad(real_RJ, (0, missing)))
         mean_ERKY, spread_ERKY = self._expect(known_RKX)
         mean_RKY, spread_RKY = _mixture(mean_ERKY, spread_ERKY)
         happened_RKY = mean_RKY + spread_RKY * self._draw(known_RKX, seeds, temperature)
@@ -267,7 +269,7 @@ class WorldModel(nn.Module):
             drawn_BKY = self._generate(self.model, known_BKX, range(len(known_BKX)), 1.0)[real_BK]
             self.scale = float(1 / (drawn_BKY**2).mean().sqrt().clamp(min=1e-3))
         made = self.imagine(obs_BHO[:, 0], act_BHA[:, :-1], reference.context_BC, seeds=[0] * len(obs_BHO),
-                            temperature=0.0)
+                            temperature=0.0, real_BT=real_BK)
         wrong_BKO = (made.obs_BTO - obs_BHO[:, 1:]) / self.facts.step_scale
         self.calibration = Calibration.fit(made.doubt_BT[real_BK], (wrong_BKO**2).mean(-1).sqrt()[real_BK])
 

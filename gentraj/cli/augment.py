@@ -103,7 +103,7 @@ def augment(args: Augment, *, progress: bool = True) -> Path:
     model = world.world_model
     data = concatenate([load_episodes(make_missing(name)) for name in args.dataset.split("+")])
     check_fit(data, world, policy, planner)
-    draw, agent = source(args, data, policy, planner)
+    draw, agent = source(args, data.played(), policy, planner)
     config = ImaginedConfig(max_episode_steps=args.branch, max_doubt=args.trust, unknown=args.unknown, cost=args.cost,
                             penalty=args.penalty)
     reward = goal_reward(compute_reward(world), world.data.goal_dims) if args.own_rewards else None

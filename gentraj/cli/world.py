@@ -47,13 +47,14 @@ def judge(run: Run, policies: Sequence[Path], folder: Path, config: EvaluationCo
 
 
 def held_out(run: Run, seed: int) -> Batch:
-    """Windows of `HORIZON` steps, or what is left of an episode, that the run was not trained on."""
-    seen, unseen = split(run.config, read_data(run.config)[0])
-    if episodes_hash(seen) != run.dataset_hash:
+    """Windows of `HORIZON` steps, or what is left of an episode, that the run was neither trained nor calibrated on,
+    but where a single episode was held out."""
+    learnt, _, judged = split(run.config, read_data(run.config)[0])
+    if episodes_hash(learnt) != run.dataset_hash:
         raise ValueError(f"{run.config.dataset}: holds other data than {run.folder} was trained on, so that none are "
                          "known to be held out; put the old ones back, or train anew")
-    rows = 1 + min(HORIZON, int(unseen.lengths.max()))
-    windows = Windows(unseen, TrajectorySpec(run.data.obs_dim, run.data.act_dim, rows), run.config.context)
+    rows = 1 + min(HORIZON, int(judged.lengths.max()))
+    windows = Windows(judged, TrajectorySpec(run.data.obs_dim, run.data.act_dim, rows), run.config.context)
     number = min(WINDOWS, len(windows))
     return windows.gather(np.sort(np.random.default_rng(seed).choice(len(windows), number, replace=False)))
 

@@ -32,6 +32,12 @@ def hold_out(episodes: Episodes, share: float, seed: int) -> tuple[Episodes, Epi
                  for which in (False, True))  # pyright: ignore[reportReturnType]
 
 
+def halves(episodes: Episodes) -> tuple[Episodes, Episodes]:
+    """Every other episode, and the others; twice the same where there is but one."""
+    whole = [(i, 0, T) for i, T in enumerate(episodes.lengths.tolist())]
+    return (_take(episodes, whole[::2]), _take(episodes, whole[1::2])) if len(whole) > 1 else (episodes, episodes)
+
+
 def _take(e: Episodes, pieces: list[tuple[int, int, int]]) -> Episodes:
     """Episodes of their own; one that goes on in the data is cut."""
     starts = e.starts

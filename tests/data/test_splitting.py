@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from some_episodes import some
 
 from gentraj.data import Episodes
-from gentraj.data.splitting import LONGEST, PIECES, hold_out
+from gentraj.data.splitting import LONGEST, PIECES, halves, hold_out
 
 many_lengths = st.lists(st.integers(1, 60), min_size=1, max_size=30).filter(lambda lengths: sum(lengths) > 1)
 shares, seeds = st.floats(1e-6, 0.9), st.integers(0, 2**62)
@@ -65,6 +65,17 @@ def test_a_single_long_episode_is_cut(steps: int, piece: int) -> None:
     assert set(kept.lengths) | set(held.lengths) <= {piece, steps % piece or piece}
     assert kept.terminated.sum() + held.terminated.sum() == 1  # the one real end; all other pieces are cut
     assert kept.truncated.sum() + held.truncated.sum() >= len(kept) + len(held) - 1
+
+
+@given(many_lengths)
+def test_halves_share_no_episode_and_lack_none(lengths: list[int]) -> None:
+    e = some(lengths)
+    first, second = halves(e)
+    if len(lengths) == 1:
+        assert first == second == e
+    else:
+        assert transitions(e) == sorted(transitions(first) + transitions(second))
+        assert 0 <= len(first) - len(second) <= 1
 
 
 def test_a_split_is_a_function_of_its_seed() -> None:

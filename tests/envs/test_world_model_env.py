@@ -255,7 +255,7 @@ def test_an_episode_is_cut_where_nothing_is_known(settings: dict[str, float], sa
     ({"margin": 1e9, "max_doubt": 1e9, "max_episode_steps": 1}, {}, TIME_LIMIT)])
 def test_where_nothing_is_known_it_may_end_for_good(settings: dict[str, float], said: dict[str, float], why: str,
                                                     hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a cost; but not where only the time is up."""
+    """At a cost, and for nothing else; but not where only the time is up."""
     env, hoping = (world_env.make(hopping, unknown=unknown, cost=cost, **settings)
                    for unknown, cost in (("end", 5.0), ("cut", 0.0)))
     seen = []
@@ -266,7 +266,7 @@ def test_where_nothing_is_known_it_may_end_for_good(settings: dict[str, float], 
     (reward, terminated, truncated, info), (more, _, cut, _) = seen
     known = why == TIME_LIMIT
     assert (terminated, truncated, info["truncated_by"]) == (not known, known, why) and cut
-    assert reward == pytest.approx(more if known else more - 5)
+    assert reward == pytest.approx(more if known else -5)
 
 
 def test_episodes_start_anywhere_in_the_data_where_they_are_told_to(hopping: Path) -> None:

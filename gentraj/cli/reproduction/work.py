@@ -110,7 +110,7 @@ def tasks(cards: Mapping[str, Card], folders: tuple[Path, ...], out: Path) -> li
         for data in card.data:
             for i, seed in enumerate(card.seeds):
                 config = card.config(data, seed, folders, name)
-                same = (config.dataset, config.env_id, config.stitch, card.protocol, card.score)
+                same = (config.MAIN, config.dataset, config.env_id, config.stitch, card.protocol, card.score)
                 if same not in known:
                     known[same] = look_at(config, card, name)
                 made.append((i, Task(name, card, data, known[same], config, out)))
