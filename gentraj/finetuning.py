@@ -67,7 +67,7 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     Raises ValueError for a planner, a policy without a critic, an unknown environment and data that are not those of
     the run, `EnvironmentFault` for what goes wrong in the environment, and what `gentraj.training.train` raises.
     """
-    policy, factory = _learner(run), _factory(run, env_id)
+    policy, factory = _learner(run), environment_factory(run.environment(env_id))
     saved, (episodes, _) = checkpoint.load(run.folder, run.step), runs.read_data(run.config)
     if episodes_hash(episodes) != saved.meta["dataset_hash"]:
         raise ValueError(f"{run.config.dataset} is not what {run.folder} was trained on; its dataset is expected")
@@ -124,13 +124,6 @@ def _learner(run: Run) -> Policy:
         raise ValueError(f"{run.folder} is a run of {run.config.kind}; only a policy with a critic, such as fql, "
                          "learns from what it plays itself")
     return cast(Policy, run.main)
-
-
-def _factory(run: Run, env_id: str | None) -> EnvironmentFactory:
-    env = env_id or run.data.env
-    if env is None:
-        raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
-    return environment_factory(env)
 
 
 def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig) -> Callable[[int], Episodes]:

@@ -105,11 +105,15 @@ class Run:
         """
         return self.config.agent(self.parts, self.reference, action_space, config, guide)
 
+    def environment(self, asked: str | None = None) -> str:
+        """The one asked for, else that of its data. Raises ValueError where neither is known."""
+        if (env := asked or self.data.env) is None:
+            raise ValueError(f"{self.folder}: its data do not say which environment they come from; give --env-id")
+        return env
+
     def action_space(self, env: str | None = None) -> Box:
         """Of that environment, the run's own by default. Raises ValueError for one of another width than the run's."""
-        if (env := env or self.data.env) is None:
-            raise ValueError(f"{self.folder}: its data do not say which environment they come from; name one")
-        made = environment_factory(env)()
+        made = environment_factory(self.environment(env))()
         made.close()
         if getattr(made.action_space, "shape", None) != (self.data.act_dim,):
             raise ValueError(f"{self.folder}: was trained on actions of width {self.data.act_dim}, but the action "

@@ -107,9 +107,7 @@ def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = No
 def play(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None, *,
          progress: bool = True) -> tuple[dict[str, Any], Episodes]:
     """What evaluation.json holds, and the episodes. `planner` are settings for a planner's run alone."""
-    env = config.env_id or run.data.env
-    if env is None:
-        raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
+    env = run.environment(config.env_id)
     agent, factory = run.agent(run.action_space(env), planner), environment_factory(env, protocol=config.protocol)
     behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
     scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,

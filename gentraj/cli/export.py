@@ -61,9 +61,7 @@ def main(argv: list[str]) -> None:
 
 def exported(run: Run, batch: int = 1, env_id: str | None = None) -> ExportedProgram:
     """The run's decision as a program. Raises ValueError for one that cannot be exported."""
-    env = env_id or run.data.env
-    if env is None:
-        raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id")
+    env = run.environment(env_id)
     if run.config.MAIN == "world":
         raise ValueError(f"{run.said}, which tries actions and has no decision to export; "
                          "export a planner or a policy")

@@ -63,8 +63,7 @@ def off_policy(run: Run, policies: Sequence[Path], path: Path, asked: Evaluation
     """What policies earn in the model and in the environment, and how far their orders agree."""
     if (number := len({policy.resolve() for policy in policies})) < 3:
         raise ValueError(f"--policies names {number} different runs; at least three are needed to compare their order")
-    if (env := asked.env_id or run.data.env) is None:
-        raise ValueError(f"{run.said}, whose data name no environment; give --env-id to compare returns")
+    env = run.environment(asked.env_id)
     factory, space = environment_factory(env, protocol=asked.protocol), run.action_space(env)
     loaded = [load(policy, device=run.world_model.device) for policy in policies]
     for policy in loaded:
