@@ -53,14 +53,21 @@ class InverseDynamics(nn.Module):
 
     @classmethod
     def fit(cls, episodes: Episodes, config: InverseDynamicsConfig) -> InverseDynamics:
-        """With the statistics of these episodes."""
+        """With the statistics of these episodes.
+
+        The way to go is measured by what half of `look` steps change; that of a single step by deviations of the
+        observations, as in the papers, whose networks see both states: by what one step changes, the errors of a plan,
+        which are of the observations' size, would count for far more than they are.
+        """
         spec = TrajectorySpec(episodes.obs_dim, episodes.act_dim, config.look + 1)
+        obs, act = (Normalizer.fit("gaussian", [x]) for x in (episodes.obs, episodes.act))
+        if config.look == 1:
+            return cls(spec, config, obs, Normalizer(torch.zeros_like(obs.shift_D), obs.scale_D.clone()), act)
         sample = Windows(episodes, spec).batch(step=0, seed=0, size=4096)
-        middle = max(config.look // 2, 1)
-        half = sample.mask_BHD[:, middle, 0]
+        half = sample.mask_BHD[:, config.look // 2, 0]
         obs_BHO = spec.split(sample.x_BHD)[0][half if half.any() else slice(None)]
-        delta = (obs_BHO[:, middle] - obs_BHO[:, 0]).numpy()
-        return cls(spec, config, *(Normalizer.fit("gaussian", [x]) for x in (episodes.obs, delta, episodes.act)))
+        delta = (obs_BHO[:, config.look // 2] - obs_BHO[:, 0]).numpy()
+        return cls(spec, config, obs, Normalizer.fit("gaussian", [delta]), act)
 
     def optimizers(self) -> dict[str, Optimizer]:
         return adamw(self.network, self.config)

@@ -38,11 +38,11 @@ def test_inverse_dynamics_find_the_action_between_two_states() -> None:
 
 
 @pytest.mark.parametrize("look", [1, 2, 5])
-def test_the_way_to_go_has_size_one_however_far_it_is(look: int) -> None:
-    """That of the steps, whose actions stay the same for a while: `look // 2` of them, at least 1, are as one."""
-    step = walk().act.std(0) * max(look // 2, 1)
+def test_the_way_to_go_is_measured_by_half_of_it_and_a_step_by_where_it_leads(look: int) -> None:
+    """`look // 2` steps are as one, their actions staying the same for a while."""
+    size = walk().obs.std(0) if look == 1 else walk().act.std(0) * (look // 2)
     inverse = InverseDynamics.fit(walk(), InverseDynamicsConfig(look=look))
-    torch.testing.assert_close(inverse.delta.scale_D, torch.from_numpy(step), rtol=0.1, atol=0)
+    torch.testing.assert_close(inverse.delta.scale_D, torch.from_numpy(size), rtol=0.1, atol=0)
 
 
 def test_inverse_dynamics_do_not_feel_the_rows_beside() -> None:
