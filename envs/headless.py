@@ -65,4 +65,10 @@ def render_frame(env: Any) -> np.ndarray:
         raise CannotRender(f"the environment has render_mode={env.render_mode!r}; make it with 'rgb_array'")
     if problem := rendering_problem():
         raise CannotRender(problem)
-    return np.asarray(env.render())
+    try:
+        frame = np.asarray(env.render())
+    except (load_gymnasium().error.Error, ImportError) as error:  # such as pygame, which only some of them need
+        raise CannotRender(f"no frame can be drawn here: {str(error).splitlines()[0]}") from error
+    if frame.ndim != 3:
+        raise CannotRender(f"the environment renders no picture, but {frame.dtype} of shape {frame.shape}")
+    return frame

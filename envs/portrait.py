@@ -23,6 +23,8 @@ class Portrait:
             self.env = self.factory()
             self.env.reset(seed=0)
         base = self.env.unwrapped
+        if not hasattr(base, "model"):
+            raise CannotRender(f"{self.factory.env_id} is none of MuJoCo's, and cannot be set to what is imagined")
         idle_RTA = np.zeros((1, 1, base.model.nu))
         try:
             state_S = states(base, self.factory.env_id, obs_O[None].astype(float), idle_RTA)[0, 0, 1:]

@@ -28,7 +28,7 @@ class Rollout:
     returns: np.ndarray
     """The environment's own rewards summed over the whole episode: nothing latches at a first success."""
     success: np.ndarray
-    """Whether any step was a success: `info["success"]`, or where an environment gives none, a positive reward."""
+    """Whether any step was a success: as the environment's info says, or where it does not, a positive reward."""
     first_hit: np.ndarray
     """The step of the first success, counted from 1; infinite without one."""
     time_at_goal: np.ndarray
@@ -41,6 +41,8 @@ class Rollout:
     """What the agent's `network_calls` grew by in those decisions; None if it has none."""
     recorded: Episodes | None = None
     """The episodes as a dataset, for saving or drawing, if they were recorded."""
+    tells_success: bool = True
+    """Whether a success means anything there: the environment has goals, or says so itself."""
 
 
 def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0, num_envs: int = 25, *,
@@ -146,7 +148,7 @@ def _result(log: _Log, envs: VectorEnvironment, seeds: list[int], goal_dims: tup
     lengths = np.bincount(episode, minlength=E)
     recorded = _episodes(flat, lengths, envs, goal_dims) if "obs" in flat else None
     return Rollout(envs.env_id, seeds, total(flat["reward"]), np.isfinite(first_hit), first_hit, total(hits), lengths,
-                   np.array(log.latency_ms), log.network_calls, recorded)
+                   np.array(log.latency_ms), log.network_calls, recorded, envs.tells_success)
 
 
 def _episodes(flat: dict[str, np.ndarray], lengths: np.ndarray, envs: VectorEnvironment,

@@ -30,7 +30,7 @@ class VectorEnvironment:
         space, spec = self.vector.single_observation_space, self.vector.envs[0].spec
         self.env_id = spec.id if spec else type(self.vector.envs[0].unwrapped).__name__
         self.spec_json = replace(spec, additional_wrappers=()).to_json() if spec else None
-        self.has_goal = isinstance(space, Dict) and "desired_goal" in space.spaces
+        self.has_goal = self.tells_success = isinstance(space, Dict) and "desired_goal" in space.spaces
         self.obs_keys = tuple(obs_keys) or (("observation",) if isinstance(space, Dict) else ())
         self.boxes = self._boxes(space)
         self.action_space = self._action_box(self.vector.single_action_space)
@@ -63,7 +63,8 @@ class VectorEnvironment:
     def step(self, act_BA: np.ndarray) -> dict[str, np.ndarray]:
         """reward, terminated, truncated and success, (B,) each. Raises `EnvironmentFault`.
 
-        Success is the environment's own `info["success"]`; where it gives none, a positive reward.
+        Success is the environment's own `info["success"]` or `info["is_success"]`; where it gives neither, a positive
+        reward, which `tells_success` only where there are goals.
         """
         self._refuse(~np.isfinite(act_BA).all(1), "the agent's action", act_BA, "finite numbers are expected")
         outside_B = ((act_BA < self.action_space.low) | (act_BA > self.action_space.high)).any(1)
@@ -72,7 +73,9 @@ class VectorEnvironment:
         obs, reward, terminated, truncated, info = self._call(lambda: self.vector.step(act_BA))
         self._refuse(~np.isfinite(reward), "reward", reward, "a finite number is expected")
         self._observe(obs)
-        success = np.asarray(info["success"], bool) if "success" in info else reward > 0
+        told = next((np.asarray(info[key], bool) for key in ("success", "is_success") if key in info), None)
+        self.tells_success |= told is not None
+        success = reward > 0 if told is None else told
         return {"reward": reward, "terminated": terminated, "truncated": truncated, "success": success}
 
     def close(self) -> None:

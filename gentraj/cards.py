@@ -28,11 +28,11 @@ class CardData:
     """Names a column of the table, such as hopper-medium."""
     dataset: str
     """As `RunConfig.dataset`; files are looked for in the folders of --data as well."""
-    env_id: str | None
+    env_id: str | None = None
     """As `RunConfig.env_id`."""
-    expected: float | None
+    expected: float | None = None
     """The mean score over seeds; null while nobody knows."""
-    tolerance: float | None
+    tolerance: float | None = None
     """How far from it the score may be."""
 
     def __post_init__(self) -> None:

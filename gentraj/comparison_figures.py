@@ -14,7 +14,10 @@ import numpy as np
 from .drawing import (
     GREY,
     INK,
+    POSITIONS,
     Background,
+    Plane,
+    alone,
     colours,
     draw_floor,
     head,
@@ -33,7 +36,7 @@ ACROSS = 6  # conditions beside each other
 
 
 def plot_conditions(samples: Mapping[str, np.ndarray], data_CH2: np.ndarray, palette: Mapping[str, str], path: Path,
-                    background: Background | None = None, *, goals: bool = True) -> Path:
+                    background: Background | None = None, *, goals: bool = True, plane: Plane = POSITIONS) -> Path:
     """`samples` are name -> (C, N, H, 2): N trajectories under each of C conditions, a row of panels for each name.
 
     `data_CH2` are windows that the conditions are taken from: their first row, and with `goals` their last one too.
@@ -52,7 +55,7 @@ def plot_conditions(samples: Mapping[str, np.ndarray], data_CH2: np.ndarray, pal
         if c >= number:
             ax.axis("off")
             continue
-        draw_floor(ax, background, extent, "")
+        draw_floor(ax, background, extent, plane)
         _zoom(ax, extent)
         ax.plot(*data_CH2[c].T, color=INK, lw=1.0, ls=(0, (2, 2)), label="data")
         for n, x_H2 in enumerate(x_CNH2[c]):
@@ -82,7 +85,8 @@ def _plain(axis: Axis) -> None:
 
 
 def plot_modes(forks: Sequence[tuple[np.ndarray, np.ndarray, Mapping[str, Sequence[float]]]],
-               palette: Mapping[str, str], path: Path, background: Background | None = None) -> Path:
+               palette: Mapping[str, str], path: Path, background: Background | None = None, *,
+               plane: Plane = POSITIONS) -> Path:
     """For each fork, windows of data (M, H, 2) in the colour of their mode (M,), and name -> share of each mode."""
     from matplotlib import colormaps
 
@@ -91,7 +95,7 @@ def plot_modes(forks: Sequence[tuple[np.ndarray, np.ndarray, Mapping[str, Sequen
     for f, (x_MH2, mode_M, shares) in enumerate(forks):
         ways, bars = axes[2 * f], axes[2 * f + 1]
         number = len(next(iter(shares.values())))
-        draw_floor(ways, background, everything, "m")
+        draw_floor(ways, background, everything, plane)
         shades = colormaps["viridis"](np.linspace(0.0, 0.92, number))
         for mode, colour in enumerate(shades):
             for x_H2 in x_MH2[mode_M == mode]:
@@ -155,6 +159,8 @@ def plot_seeds(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Se
 def plot_intervals(scores: Mapping[str, Mapping[str, tuple[float, float, float]]], lines: Mapping[str, float],
                    path: Path, unit: str, title: str, line: str) -> Path:
     """A panel for each name of `scores`: row -> (low, mean, high); `lines` to compare with, all called `line`."""
+    from matplotlib.ticker import MaxNLocator
+
     rows = list(dict.fromkeys(row for panel in scores.values() for row in panel))
     figure, axes = panels(len(scores), columns=len(scores), width=2.4, height=0.6 + 0.24 * len(rows))
     for ax, (name, panel) in zip(axes, scores.items(), strict=True):
@@ -167,6 +173,7 @@ def plot_intervals(scores: Mapping[str, Mapping[str, tuple[float, float, float]]
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.set_title(name, loc="left", fontsize=9)
         ax.set_xlabel(unit, fontsize=8)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
     head(figure, axes, title)
     return save(figure, path)
 
@@ -186,7 +193,7 @@ def plot_curves(rows: Mapping[str, Sequence[Mapping[str, Any]]], prefix: str, pa
             curve = np.array([[row["step"], row[key]] for row in run if is_number(row.get(key))])
             if len(curve):
                 ax.plot(*curve.T, color=colour, lw=0.6, alpha=0.3)
-                ax.plot(curve[:, 0], smooth(curve[:, 1]), color=colour, lw=1.2, label=name)
+                ax.plot(curve[:, 0], smooth(curve[:, 1]), alone(curve), color=colour, lw=1.2, label=name)
                 low, high = min(low, curve[:, 1].min()), max(high, curve[:, 1].max())
         if low > 0 and high > 5 * low and ("loss" in key or "norm" in key):
             ax.set_yscale("log")

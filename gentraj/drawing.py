@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -40,22 +40,40 @@ def panels(count: int, columns: int = COLUMNS, width: float = 3.1, height: float
     return figure, axes
 
 
-def draw_floor(ax: Axes, background: Background | None, points: np.ndarray, unit: str) -> None:
-    """Walls, equal axes with ticks, and an extent that no later line changes: the walls', else the points'."""
+class Plane(NamedTuple):
+    """What two entries of an observation are, that are drawn over each other."""
+
+    x: str = "x (m)"
+    y: str = "y (m)"
+    alike: bool = True
+    """Whether both are lengths, of one scale."""
+
+    @classmethod
+    def of(cls, dims: Sequence[int], goal_dims: Sequence[int]) -> Plane:
+        """Positions where goals speak of them, else nobody knows what."""
+        return cls() if goal_dims else cls(*(f"observation[{dim}]" for dim in dims), alike=False)
+
+
+POSITIONS = Plane()
+
+
+def draw_floor(ax: Axes, background: Background | None, points: np.ndarray, plane: Plane) -> None:
+    """Walls, axes with ticks, and an extent that no later line changes: the walls', else the points'."""
     from matplotlib.ticker import MaxNLocator
 
     if background is None:
         low, high = points.min(0), points.max(0)
-        margin = 0.06 * max((high - low).max(), 1e-6)
-        ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
+        spread = np.full(2, (high - low).max()) if plane.alike else high - low
+        margin = 0.06 * np.maximum(spread, 1e-6)
+        ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
     else:
         ax.grid(visible=False)
         background(ax)
-    ax.set_aspect("equal")
+    ax.set_aspect("equal" if plane.alike else "auto")
     ax.autoscale(False)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(5))
-    ax.set(xlabel=f"x ({unit})", ylabel=f"y ({unit})")
+    ax.set(xlabel=plane.x, ylabel=plane.y)
     ax.label_outer()
 
 
@@ -82,6 +100,11 @@ def smooth(y: np.ndarray, share: float = 0.05) -> np.ndarray:
 def colours(count: int) -> list[str]:
     palette = [BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY]
     return [palette[i % len(palette)] for i in range(count)]
+
+
+def alone(curve: Sized) -> str:
+    """A format that shows a curve of a single point too."""
+    return "o" if len(curve) == 1 else "-"
 
 
 def is_number(value: Any) -> bool:

@@ -19,7 +19,10 @@ from .drawing import (
     GREY,
     INK,
     ORANGE,
+    POSITIONS,
     Background,
+    Plane,
+    alone,
     colours,
     draw_floor,
     head,
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+NOWHERE = np.empty((0, 2))
+
+
 def plot_loss(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str = "Training loss") -> Path:
     """`rows` of metrics.jsonl: every number with "loss" in its name over "step", faint as logged and bold smoothed."""
     names = sorted({key for row in rows for key, value in row.items() if "loss" in key and is_number(value)})
@@ -44,7 +50,7 @@ def plot_loss(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str = "Tr
     curves = {name: np.array([[row["step"], row[name]] for row in rows if name in row]) for name in names}
     for colour, (name, curve) in zip(colours(len(curves)), curves.items(), strict=True):
         ax.plot(*curve.T, color=colour, lw=0.8, alpha=0.35)
-        ax.plot(curve[:, 0], smooth(curve[:, 1]), color=colour, lw=1.8, label=name)
+        ax.plot(curve[:, 0], smooth(curve[:, 1]), alone(curve), color=colour, lw=1.8, label=name)
     if all((curve[:, 1] > 0).all() for curve in curves.values()):
         ax.set_yscale("log")
     ax.set(xlabel="step", ylabel="loss (log scale)" if ax.get_yscale() == "log" else "loss")
@@ -77,12 +83,12 @@ def plot_scores(bars: Mapping[str, tuple[float, float, float]], path: Path, unit
 
 def plot_paths(paths: Sequence[np.ndarray], starts: np.ndarray, goals: np.ndarray, path: Path,
                background: Background | None = None, plans: Sequence[np.ndarray] | None = None, *,
-               title: str = "Executed paths", unit: str = "m") -> Path:
+               title: str = "Executed paths", plane: Plane = POSITIONS) -> Path:
     """One panel an episode: `paths[e]` (T, 2) from `starts[e]` to `goals[e]`, over `plans[e]` (H, 2) or (P, H, 2)."""
     figure, axes = panels(len(paths))
     everything = np.concatenate([*paths, starts, goals])
     for e, ax in enumerate(axes):
-        draw_floor(ax, background, everything, unit)
+        draw_floor(ax, background, everything, plane)
         for k, plan in enumerate([] if plans is None else np.reshape(plans[e], (-1, *np.shape(plans[e])[-2:]))):
             ax.plot(*plan.T, color=ORANGE, lw=1.1, alpha=0.75, label="planned" if k == 0 else None)
         ax.plot(*paths[e].T, color=BLUE, lw=2.0, label="executed")
@@ -94,14 +100,14 @@ def plot_paths(paths: Sequence[np.ndarray], starts: np.ndarray, goals: np.ndarra
 
 def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: int, path: Path,
                     background: Background | None = None, *, goal: np.ndarray | None = None,
-                    title: str = "Candidate plans and how far each is trusted", unit: str = "m") -> Path:
+                    title: str = "Candidate plans and how far each is trusted", plane: Plane = POSITIONS) -> Path:
     """Candidates (N, H, 2) coloured by error over threshold (N,): at most 1 is trusted. `chosen` is the executed."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.ticker import LogLocator
 
     figure, [ax] = panels(1, width=6.2, height=4.8)
     scale = ScalarMappable(*_trust_colours(trust_ratio_N))
-    draw_floor(ax, background, plans_NH2.reshape(-1, 2), unit)
+    draw_floor(ax, background, plans_NH2.reshape(-1, 2), plane)
     for n in np.argsort(-trust_ratio_N):  # the most trusted on top
         style = "-" if trust_ratio_N[n] <= 1 else (0, (3, 2))
         ax.plot(*plans_NH2[n].T, color=scale.to_rgba(trust_ratio_N[n]), lw=1.3, ls=style)
@@ -119,13 +125,13 @@ def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: in
 
 def plot_samples_beside_data(samples_NH2: np.ndarray, data_NH2: np.ndarray, path: Path,
                              background: Background | None = None, *, title: str = "Samples beside data",
-                             unit: str = "m") -> Path:
+                             plane: Plane = POSITIONS) -> Path:
     """The model's trajectories and the data's in two panels of the same extent."""
     figure, axes = panels(2)
     both = np.concatenate([samples_NH2.reshape(-1, 2), data_NH2.reshape(-1, 2)])
     kinds = [("windows of data", INK, data_NH2), ("samples", BLUE, samples_NH2)]
     for ax, (name, colour, x) in zip(axes, kinds, strict=True):
-        draw_floor(ax, background, both, unit)
+        draw_floor(ax, background, both, plane)
         ax.plot(*x.T, color=colour, lw=1.0, alpha=0.6)
         ax.plot(*x[:, 0].T, "o", color=GREEN, ms=3, label="start")
         ax.set_title(f"{len(x)} {name}", loc="left", fontsize=9)
@@ -135,11 +141,12 @@ def plot_samples_beside_data(samples_NH2: np.ndarray, data_NH2: np.ndarray, path
 
 def denoising_strip(frames: Sequence[np.ndarray], levels: Sequence[float], path: Path,
                     background: Background | None = None, *, title: str = "Denoising, from noise to plan",
-                    unit: str = "m") -> Path:
-    """One panel a frame (N, H, 2), named by its noise level, on the last frame's extent: noise beyond it is cut."""
+                    plane: Plane = POSITIONS, data_M2: np.ndarray = NOWHERE) -> Path:
+    """One panel a frame (N, H, 2), named by its noise level, on the extent of the last frame and of the data: noise
+    beyond it is cut."""
     figure, axes = panels(len(frames), columns=min(len(frames), 6), width=2.0, height=2.3)
     for ax, frame, level in zip(axes, frames, levels, strict=True):
-        draw_floor(ax, background, frames[-1].reshape(-1, 2), unit)
+        draw_floor(ax, background, np.concatenate([frames[-1].reshape(-1, 2), data_M2]), plane)
         _draw_noisy(ax, frame)
         ax.set_title(f"noise {level:.2f}", loc="left", fontsize=9)
     head(figure, axes, title)
@@ -147,15 +154,15 @@ def denoising_strip(frames: Sequence[np.ndarray], levels: Sequence[float], path:
 
 
 def denoising_gif(frames: Sequence[np.ndarray], levels: Sequence[float], path: Path,
-                  background: Background | None = None, *, title: str = "Denoising", unit: str = "m",
-                  frame_ms: int = 150, last_ms: int = 1500) -> Path:
+                  background: Background | None = None, *, title: str = "Denoising", plane: Plane = POSITIONS,
+                  data_M2: np.ndarray = NOWHERE, frame_ms: int = 150, last_ms: int = 1500) -> Path:
     """The frames of `denoising_strip` as an endless GIF that rests on the last one; times in milliseconds."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     figure, [ax] = panels(1, width=4.6, height=4.2)
     figure.set_dpi(DPI * 0.75)
-    draw_floor(ax, background, frames[-1].reshape(-1, 2), unit)
+    draw_floor(ax, background, np.concatenate([frames[-1].reshape(-1, 2), data_M2]), plane)
     canvas, images = FigureCanvasAgg(figure), []
     ax.set_title(title, loc="left", fontsize=10)
     canvas.draw()

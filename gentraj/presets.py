@@ -122,14 +122,21 @@ DEMO = replace(PLANNERS["pointmaze-umaze"][1], training=TrainingConfig(steps=3_0
 def suited(name: str, dataset: str) -> str:
     """The preset that the name of one stands for with these data: veteran+ and diffuser plan for goals where there are.
 
-    The dataset of a task may be missing. Raises `DataError` for any other that cannot be read.
+    The dataset of a task may be missing. Raises `DataError` for any other that cannot be read, and ValueError for a
+    preset that plans for goals where there are none.
     """
     first, *_ = dataset.split("+")
-    if name not in TOWARDS_GOALS or not first:
+    without = {elsewhere: other for other, (_, elsewhere) in TOWARDS_GOALS.items()}.get(name)
+    if not first or (name not in TOWARDS_GOALS and without is None):
         return name
-    in_mazes, elsewhere = TOWARDS_GOALS[name]
     task = next((task for task, known in TASKS.items() if first in (*known.dataset_ids, known.d4rl_id)), "")
     goals = "maze" if task else _goals(first)
+    if without is not None:
+        if not goals:
+            raise ValueError(f"the preset '{name}' plans for goals, and {first} does not say which entries of an "
+                             f"observation those speak of; take {without}")
+        return name
+    in_mazes, elsewhere = TOWARDS_GOALS[name]
     if goals != "maze":
         return elsewhere if goals else name
     own = in_mazes + task.removeprefix("pointmaze")

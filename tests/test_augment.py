@@ -126,6 +126,13 @@ def test_the_original_comes_first_and_what_was_imagined_after_it(hopper: Episode
     assert sum(n["branches"] for n in counts["untrusted"].values()) >= counts["branches"] - counts["branches kept"]
 
 
+def test_data_that_name_no_environment_get_the_world_model_s(hopper: Episodes, hopper_file: Path, hopper_world: Path,
+                                                             tmp_path: Path) -> None:
+    nameless = save_npz(replace(hopper, env=None), tmp_path / "nameless.npz")
+    assert gentraj("augment", nameless, "--model", hopper_world, "--steps", 5, "--out", "tests/named-v0", *LOOSE) == 0
+    assert load_episodes("tests/named-v0").env == hopper.env is not None
+
+
 def test_what_was_imagined_before_stays_marked(hopper: Episodes) -> None:
     once = concatenate([hopper, augment.marked(hopper[0])])
     twice = concatenate([once, augment.marked(hopper[1])])

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from gentraj import comparison_figures, figures, report_page
-from gentraj.drawing import smooth
+from gentraj.drawing import Plane, alone, draw_floor, panels, smooth
 
 RNG = np.random.default_rng(0)
 PLANS = RNG.normal(size=(5, 8, 2)).cumsum(1)
@@ -162,3 +162,22 @@ def test_the_note_gives_the_reason_it_was_told(tmp_path: Path):
     picture = report_page.Picture("Camera", "caption", None, "no EGL on this machine")
     page = Page(report_page.write_report(tmp_path / "r.html", "Run", {}, [], [picture]))
     assert "no EGL on this machine" in page.text
+
+
+def test_what_is_no_position_has_no_metres_and_no_common_scale() -> None:
+    points = np.array([[0.0, 0.0], [1.0, 100.0]])
+    for plane, labels, aspect in ((Plane.of([2, 5], ()), ("observation[2]", "observation[5]"), "auto"),
+                                  (Plane.of([0, 1], (0, 1)), ("x (m)", "y (m)"), 1.0)):
+        _, [ax] = panels(1)
+        draw_floor(ax, None, points, plane)
+        assert (ax.get_xlabel(), ax.get_ylabel()) == labels and ax.get_aspect() == aspect
+        assert np.diff(ax.get_xlim()) == pytest.approx(1.12 if aspect == "auto" else 13)
+
+
+def test_a_single_row_is_seen(tmp_path: Path) -> None:
+    """A line of one point has no length."""
+    assert [alone(range(n)) for n in (1, 2)] == ["o", "-"]
+    for rows in (ROWS[:1], ROWS):
+        image = np.asarray(Image.open(figures.plot_loss(rows, tmp_path / "loss.png")).convert("RGB"))
+        middle = image[tuple(slice(n // 4, 3 * n // 4) for n in image.shape[:2])]  # without the legend
+        assert (middle == (0, 114, 178)).all(-1).sum() > 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +93,9 @@ def test_a_name_stands_for_a_planner_for_goals_where_the_data_have_goals(umaze: 
         assert presets.suited(name, "gentraj/ogbench/scene-v0") == elsewhere  # made here, if it is not there yet
         assert presets.suited(name, str(reaching)) == elsewhere
         assert presets.suited(name, "gentraj/mujoco/walker2d-expert-v0") == name
+        assert presets.suited(elsewhere, small.DATASET) == presets.suited(elsewhere, str(reaching)) == elsewhere
+        with pytest.raises(ValueError, match=f"^the preset '{elsewhere}' plans for goals, .* take {re.escape(name)}"):
+            presets.suited(elsewhere, str(hopper_file))
     assert presets.suited("veteran", small.DATASET) == "veteran"
 
 

@@ -115,6 +115,7 @@ def augment(args: Augment, *, progress: bool = True) -> Path:
                   "imagined": counts}
     copied = planner is not None and policy is None  # actions as in the data, neither noise nor a policy's failings
     whole = imagined if args.only_imagined else concatenate([data, imagined if copied else marked(imagined)])
+    whole = whole if whole.env else replace(whole, env=world.data.env)
     told = f"{'' if args.only_imagined else f'{args.dataset} and '}{counts['steps']} steps imagined by {args.model}"
     folder = save_minari(whole, args.out, description=told, algorithm="gentraj augment", provenance=provenance)
     say(_said(args, data, counts))

@@ -39,10 +39,10 @@ class Finetune:
 
 def main(argv: list[str]) -> None:
     args = tyro.cli(Finetune, args=argv, prog="gentraj finetune")
-    folder = args.run_dir if args.resume else fresh_folder(args.run_dir)
+    folder = args.run_dir if args.resume else fresh_folder(args.run_dir, "--resume")
     tuned = finetune(load(args.run, device=pick_device(args.device)), args.config, folder, env_id=args.env_id,
                      resume=args.resume)
     played = returns(folder)
     say(f"{len(played)} episodes played, with noise; mean return of the first {SHOWN} {played[:SHOWN].mean():.4g}, of "
         f"the last {played[-SHOWN:].mean():.4g}; after {tuned.step} updates the run is in {folder}")
-    print(f"next: gentraj evaluate {folder}")
+    print(f"next: gentraj evaluate {folder}{f' --env-id {args.env_id}' if args.env_id else ''}")

@@ -21,6 +21,7 @@ from envs.making import environment_factory
 from envs.rollout import Rollout, rollout
 
 from .. import figures
+from ..drawing import Plane
 from ..model_card import YARDSTICKS, parameters_trained, read_scores, score_rows
 from ..report_page import Picture, Table, write_report
 from ..runs import Run, load
@@ -94,6 +95,7 @@ class Drawing:
     def __init__(self, run: Run, folder: Path, seed: int):
         self.run, self.folder, self.seed = run, folder, seed
         self.dims = list(run.data.goal_dims[:2]) or [0, min(1, run.data.obs_dim - 1)]
+        self.plane = Plane.of(self.dims, run.data.goal_dims)
         maze = environment_factory(run.data.env).maze if run.data.env else None
         self.background: Callable[[Any], None] | None = None
         if maze is not None:
@@ -120,7 +122,7 @@ class Drawing:
         start = Condition.unknown(spec, len(data), device=data.device).with_obs(0, spec.split(data)[0][:, 0])
         x = self.run.model.sample(start, seed=self.seed)[:, 0]
         image = figures.plot_samples_beside_data(self._plane(x), self._plane(data), self.folder / "samples.png",
-                                                 self.background)
+                                                 self.background, plane=self.plane)
         return Picture("Samples beside data", "Sampled from the same first observations as the windows of data.", image)
 
     def denoising(self) -> list[Picture]:
@@ -136,9 +138,12 @@ class Drawing:
 
         self.run.model.sample(start, 6, seed=self.seed, steps=self.run.model.levels or 20, observe=observe)
         show = np.unique(np.linspace(0, len(frames) - 1, 6).round().astype(int))
+        data_M2 = self._plane(self.run.reference.x_BHD)[self.run.reference.mask_BHD[..., 0].cpu().numpy()]
         strip = figures.denoising_strip([frames[i] for i in show], [levels[i] for i in show],
-                                        self.folder / "denoising.png", self.background)
-        gif = figures.denoising_gif(frames, levels, self.folder / "denoising.gif", self.background)
+                                        self.folder / "denoising.png", self.background, plane=self.plane,
+                                        data_M2=data_M2)
+        gif = figures.denoising_gif(frames, levels, self.folder / "denoising.gif", self.background, plane=self.plane,
+                                    data_M2=data_M2)
         caption = "Six trajectories from one start, from noise to plan; colour runs from the first row to the last."
         return [Picture("Denoising", caption, strip), Picture("Denoising, step by step", caption, gif)]
 

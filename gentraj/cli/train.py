@@ -67,12 +67,13 @@ def main(argv: list[str]) -> None:
     config = replace(args.config, training=replace(args.config.training, **short))
     if not config.dataset:
         raise ValueError(f"preset '{args.preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
-    folder = args.resume or fresh_folder(args.run_dir or Path("runs") / str(args.preset))
+    folder = args.run_dir or Path("runs") / str(args.preset)
+    folder = args.resume or fresh_folder(folder, f"--resume {folder}")
     if args.preset and (stands_for := suited(args.preset, config.dataset)) != args.preset:
         say(f"the data have goals: {args.preset} plans for them, as the preset {stands_for}")
     run = train_run(config, folder, resume=args.resume is not None, device=pick_device(args.device))
     say(f"trained {run.step} steps; the run is in {folder}")
-    print(f"next: gentraj evaluate {folder}")
+    print(f"next: gentraj evaluate {folder}{'' if run.data.env else ' --env-id ID'}")
 
 
 def first_guess(argv: list[str]) -> AnyRunConfig | None:
@@ -136,9 +137,10 @@ def with_parts(config: AnyRunConfig, family: str | None, network: str | None) ->
     return config
 
 
-def fresh_folder(folder: Path) -> Path:
-    """A folder for a new run, looked at before any data are read or recorded. Raises ValueError for a used one."""
+def fresh_folder(folder: Path, resume: str) -> Path:
+    """A folder for a new run, looked at before any data are read or recorded. Raises ValueError for a used one, which
+    the option `resume` goes on with."""
     if has_checkpoints(folder):
-        raise ValueError(f"{folder} holds a training already; go on with --resume {folder}, or give another --run-dir")
+        raise ValueError(f"{folder} holds a training already; go on with {resume}, or give another --run-dir")
     check_folder(folder, "--run-dir")
     return folder

@@ -70,10 +70,8 @@ def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | N
     rows_E = np.diff(np.flatnonzero(last_N), prepend=-1)  # rows of each trajectory in the file
     step_N, obs_N = ~last_N | following, np.repeat((rows_E > 1) | following, rows_E)
     lengths_E = rows_E[(rows_E > 1) | following] - (not following)
-    lost = 0 if following else np.count_nonzero(terminal_N & last_N)
-    if lost:
-        warnings.warn(f"{name} has no next_observations: the last step of {lost} trajectories, which terminates them, "
-                      "is dropped with its reward", stacklevel=2)
+    if not following:
+        _tell_lost(name, rows_E, int(np.count_nonzero(terminal_N & last_N)))
 
     # Where each row goes: with next_observations every trajectory gets one row more, right after its last.
     S, ends_E = int(lengths_E.sum()), np.cumsum(lengths_E) - 1
@@ -89,6 +87,17 @@ def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | N
             "reward": _scatter(source["rewards"], step_N, at_N, S).reshape(-1), "terminated": terminated,
             "truncated": truncated, "lengths": lengths_E, "extras": extras, "name": name,
             "goal_dims": (0, 1) if name.lower().startswith(("maze2d", "antmaze", "ant_maze")) else ()}
+
+
+def _tell_lost(name: str, rows_E: np.ndarray, ends: int) -> None:
+    """Warns of what a file without next_observations loses. Raises `DataError` where nothing is left."""
+    short = int(np.count_nonzero(rows_E == 1))
+    if short == len(rows_E):
+        raise DataError(f"{name}: no trajectory has two rows, and without next_observations the last row of each is "
+                        "only its last observation; give next_observations")
+    if ends or short:
+        warnings.warn(f"{name} has no next_observations: the last step of {ends} trajectories, which terminates them, "
+                      f"is dropped with its reward, and {short} trajectories of a single row are", stacklevel=3)
 
 
 def _check_rows(source: Mapping[str, Any], name: str) -> None:

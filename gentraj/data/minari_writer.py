@@ -59,7 +59,7 @@ def check_new_id(dataset_id: str, *, overwrite: bool = False) -> Path:
     final = get_dataset_path(dataset_id)
     _sweep(final)
     if final.exists() and not overwrite:
-        raise DataError(f"{dataset_id} exists already in {final}; choose another id or overwrite it")
+        raise DataError(f"{dataset_id} exists already in {final}; choose another id, or delete that folder")
     return final
 
 

@@ -51,7 +51,7 @@ def _npz_fields(path: Path) -> dict[str, Any]:
     members = open_npz(path)
     if "format" in members:
         return npz_fields(members, path)
-    if {"rewards", "timeouts"} <= members.keys():
+    if {"rewards", "timeouts", "next_observations"} & members.keys():  # OGBench's have none of them
         return d4rl_fields(members, path.stem)
     return ogbench_fields(members, path)
 

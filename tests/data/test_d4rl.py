@@ -33,6 +33,12 @@ def test_next_observations_end_each_trajectory(tmp_path):
     assert e.obs.dtype == np.float32
 
 
+def test_where_no_trajectory_has_two_rows_it_is_said_what_is_missing(tmp_path):
+    path = write(tmp_path / "a.hdf5", terminals=np.ones(N, bool))
+    with pytest.raises(DataError, match=r"^a: no trajectory has two rows, .*; give next_observations$"):
+        load_d4rl(path)
+
+
 def test_without_next_observations_the_last_row_is_only_an_observation(tmp_path):
     path = write(tmp_path / "a.hdf5", terminals=np.zeros(N, bool), timeouts=TIMEOUT | TERMINAL)
     e = load_d4rl(path)
@@ -45,7 +51,10 @@ def test_without_next_observations_the_last_row_is_only_an_observation(tmp_path)
 
 
 def test_a_trajectory_of_one_row_holds_no_step(tmp_path):
-    e = load_d4rl(write(tmp_path / "a.hdf5", terminals=np.zeros(N, bool), timeouts=np.isin(np.arange(N), [0, 5, 6])))
+    """And is missed."""
+    path = write(tmp_path / "a.hdf5", terminals=np.zeros(N, bool), timeouts=np.isin(np.arange(N), [0, 5, 6]))
+    with pytest.warns(UserWarning, match="no next_observations: .* and 2 trajectories of a single row are"):
+        e = load_d4rl(path)
     assert e.lengths.tolist() == [4, 4]
     assert np.array_equal(e.obs, np.delete(OBS, [0, 6], 0))
 

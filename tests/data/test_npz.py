@@ -72,6 +72,16 @@ def test_ogbench_images_are_refused(tmp_path):
         load_episodes(ogbench(tmp_path / "visual-cube-v0.npz", observations=np.zeros((8, 4, 4, 3), np.uint8)))
 
 
+@pytest.mark.parametrize("key", ["rewards", "next_observations"])
+def test_an_npz_that_is_not_whole_in_d4rls_layout_is_not_taken_for_ogbenchs(tmp_path, key):
+    """Which would take a pole's fall for a cut."""
+    arrays = {"observations": np.zeros((3, 2)), "actions": np.zeros((3, 1)), "terminals": np.array([False, True, True])}
+    path = tmp_path / "own.npz"
+    np.savez(path, **arrays, **{key: np.zeros((3, 2) if key == "next_observations" else 3)})
+    with pytest.raises(DataError, match=r"^own: (no 'timeouts', so nothing|not in D4RL's layout; it lacks rewards)"):
+        load_episodes(path)
+
+
 def test_an_npz_in_d4rls_layout_is_read_as_such(tmp_path):
     ends = np.isin(np.arange(8), [3, 7])
     path = ogbench(tmp_path / "door.npz", rewards=np.ones((8, 1)), terminals=np.zeros(8, bool), timeouts=ends)

@@ -3,16 +3,20 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import gymnasium
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from envs import headless
 from envs.drawing import draw_maze
 from envs.headless import CannotRender, render_frame, rendering_problem
 from envs.making import environment_factory
 from envs.maze import Maze
+from envs.portrait import Portrait
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,6 +48,26 @@ def test_a_frame_is_drawn_or_the_reason_is_one_line():
     env.close()
     with pytest.raises(CannotRender, match="make it with 'rgb_array'"):
         render_frame(environment_factory("pointmaze-umaze")())
+
+
+@pytest.mark.parametrize(("frame", "why"), [
+    (gymnasium.error.DependencyNotInstalled("pygame is not installed\nat all"), "drawn here: pygame is not installed$"),
+    (ImportError("no pygame"), "drawn here: no pygame$"), (None, "renders no picture, but object of shape \\(\\)"),
+    (np.zeros((3, 3)), "renders no picture, but float64 of shape \\(3, 3\\)")])
+def test_an_environment_that_draws_nothing_says_why(frame, why, monkeypatch):
+    def render():
+        if isinstance(frame, Exception):
+            raise frame
+        return frame
+
+    monkeypatch.setattr(headless, "rendering_problem", lambda: None)
+    with pytest.raises(CannotRender, match=why):
+        render_frame(SimpleNamespace(render_mode="rgb_array", render=render))
+
+
+def test_only_mujoco_s_are_set_to_what_is_imagined():
+    with pytest.raises(CannotRender, match=r"^Pendulum-v1 is none of MuJoCo's, and cannot be set to what is imagined$"):
+        Portrait("Pendulum-v1")(np.zeros(3), np.zeros(0))
 
 
 def test_without_egl_environments_work_and_pictures_are_refused():

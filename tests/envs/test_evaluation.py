@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -49,6 +50,29 @@ def test_statistics_against_hand_calculation():
     assert scores["score_minari"] == pytest.approx(100 * (150 - 11.1) / (212.8 - 11.1))
     outlier = summarize(played([0, 1, 1, 1000], [np.inf, np.inf, np.inf, 1]), environment_factory("pointmaze-umaze"))
     assert outlier["return_iqm"] == 1 and outlier["first_hit_median"] is None
+
+
+class Hitting(gymnasium.Env):
+    """Earns 1 a step; says of success what it is told to."""
+
+    observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, told):
+        self.told = told
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, True, False, self.told
+
+
+@pytest.mark.parametrize(("told", "rate"), [({}, None), ({"success": False}, 0), ({"is_success": 1.0}, 1)])
+def test_a_reward_is_a_success_only_where_there_are_goals(told, rate):
+    result = rollout(RandomAgent([-1], [1]), lambda: Hitting(told), 3, progress=False)
+    assert summarize(result, environment_factory("Pendulum-v1"))["success_rate"] == rate
+    assert result.tells_success == (rate is not None)
 
 
 def test_the_interval_holds_the_mean_of_a_normal_sample_95_times_in_100():
@@ -134,7 +158,6 @@ def test_locomotion_is_known_by_its_id_and_by_its_specification(name):
 def test_a_return_is_normalised_where_rewards_and_ends_are_the_tasks(overrides, known):
     scores = summarize(played([3234.3], [1]), environment_factory("Hopper-v5", overrides))
     assert scores["score_d4rl"] == (100 if known else None)
-    assert (scores["success_rate"] is None) == known  # unknown, a positive reward still is a success
     short = environment_factory("Hopper-v5", {"max_episode_steps": 100})
     assert summarize(played([1.0], [1]), short)["score_d4rl"] is None
 

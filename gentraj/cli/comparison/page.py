@@ -14,7 +14,7 @@ from envs.drawing import draw_maze
 from envs.making import environment_factory
 
 from ... import comparison_figures as figures
-from ...drawing import Background, colours
+from ...drawing import Background, Plane, colours
 from ...report_page import Picture, write_report
 from ...runs import Run, load
 from ...training_log import read_metrics
@@ -52,7 +52,8 @@ class Drawing:
         self.whole = [e for e in entries if found["runs"][e.name]["failure"] is None]
         self.runs = {e.family: load(e.folder, device=pick_device(device)) for e in reversed(self.whole)}
         self.runs = {name: self.runs[name] for name in found["families"] if name in self.runs}  # the first seeds
-        env = next(iter(self.runs.values())).data.env if self.runs else None
+        data = next((run.data for run in self.runs.values()), None)
+        self.plane, env = Plane.of(group.dims, data.goal_dims if data else ()), data.env if data else None
         maze = environment_factory(env).maze if env else None
         self.background: Background | None = (
             partial(draw_maze, maze_map=maze.map, scaling=maze.scaling) if maze else None)
@@ -66,7 +67,7 @@ class Drawing:
         samples = {name: self._plane(self._sample(run, data)) for name, run in self.runs.items()}
         goals = any(run.planning.goal_dims for run in self.runs.values())
         image = figures.plot_conditions(samples, self._plane(data), self.palette, self.folder / "conditions.png",
-                                        self.background, goals=goals)
+                                        self.background, goals=goals, plane=self.plane)
         return Picture(f"{self.title}the same {len(data)} conditions", f"{SAMPLES} samples of the first seed of each "
                        "family; the start, and where there are goals the goal, is that of a window of data, dashed.",
                        image)
@@ -83,7 +84,8 @@ class Drawing:
                 seeds = [self.found["runs"][e.name]["modes"]["shares"][f] for e in self.whole if e.family == name]
                 shares[name] = np.mean(seeds, 0).tolist()
             forks.append((self._plane(fork.x_MHD), fork.mode_M.numpy(), shares))
-        image = figures.plot_modes(forks, self.palette, self.folder / "modes.png", self.background)
+        image = figures.plot_modes(forks, self.palette, self.folder / "modes.png", self.background,
+                                   plane=self.plane)
         return Picture(f"{self.title}which way", "Windows of data that start about the same place, clustered into ways "
                        "by where they are at a third, at two thirds and at their end; how often each family goes each "
                        "way from the same starts, mean over seeds.", image)

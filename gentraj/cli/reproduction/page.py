@@ -22,12 +22,13 @@ DATA, AVERAGE = "the data", "average"
 
 HEAD = """# Results
 
-Written by `gentraj reproduce --results benchmarks/results --table docs/results.md`; edit cards and run them, not this
-page. A row is a card of `benchmarks/cards`, which says all of its settings, and
+Written by
 
-    gentraj reproduce benchmarks/cards/*.json --data DIR --results benchmarks/results --table docs/results.md
+    gentraj reproduce CARD.json... --data DIR --results FOLDER --table {page}
 
-trains, evaluates and writes it, with the data files in DIR; stopped, the same command goes on."""
+which trains, evaluates and writes, with the data files in DIR; stopped, the same command goes on. A row is a card, a
+small file that says all of its settings: edit cards and run them, not this page. Without cards the page is written of
+the results in FOLDER."""
 PROTOCOL = """The {score}{protocol}: *last* checkpoints of the training seeds {seeds}, with {episodes} episodes each,
 the same for all. After ± is half of the 95 % bootstrap interval of the mean, over seeds and of each seed its episodes;
 for the average every dataset is drawn so. The best average comes first. "{data}" is the mean of the data's own
@@ -98,7 +99,7 @@ def write_page(results: Mapping[str, CardResult], path: Path) -> Path:
 
 def page(results: Mapping[str, CardResult], path: Path) -> str:
     """The page as text: a function of the results alone. `path` is where it will lie."""
-    parts = [HEAD]
+    parts = [HEAD.format(page=path.as_posix())]
     for family in families(results):
         picture = f"![{family.name}]({_figure(family, path).as_posix()})"
         parts += [f"## {family.name}", _protocol(family.card), _scores(family), picture, "### What the runs took", TOOK,
