@@ -17,6 +17,7 @@ from .presets import PRESETS
 Score = Literal["score_d4rl", "score_minari", "return_mean", "success_rate"]
 
 NAME = re.compile(r"\w[\w.+-]*", re.ASCII)
+UNKNOWN = dict.fromkeys(("env_id", "expected", "tolerance"))
 OWN = ("dataset", "env_id", "training.seed", "training.threads")  # said by other fields, or by the command
 
 
@@ -28,11 +29,11 @@ class CardData:
     """Names a column of the table, such as hopper-medium."""
     dataset: str
     """As `RunConfig.dataset`; files are looked for in the folders of --data as well."""
-    env_id: str | None = None
+    env_id: str | None
     """As `RunConfig.env_id`."""
-    expected: float | None = None
-    """The mean score over seeds; null while nobody knows."""
-    tolerance: float | None = None
+    expected: float | None
+    """The mean score over seeds; null, or left out, while nobody knows."""
+    tolerance: float | None
     """How far from it the score may be."""
 
     def __post_init__(self) -> None:
@@ -82,7 +83,10 @@ class Card:
 
 def read_card(path: Path) -> Card:
     """Raises `ConfigError` naming the file and the key, for a setting that the preset does not have too."""
-    card = from_json(Card, read_json(path), str(path))
+    read = read_json(path)
+    if isinstance(of := read.get("data"), list):  # what is null may be left out
+        read["data"] = [UNKNOWN | one if isinstance(one, dict) else one for one in of]
+    card = from_json(Card, read, str(path))
     with_settings(PRESETS[card.preset], card.settings, str(path))
     return card
 
