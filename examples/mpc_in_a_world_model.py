@@ -48,4 +48,6 @@ def demo(folder="runs/pendulum", steps="300", episodes="5"):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.exit(__doc__)
     demo(*sys.argv[2:]) if sys.argv[1:2] == ["demo"] else main(*sys.argv[1:])
