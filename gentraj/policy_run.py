@@ -38,6 +38,7 @@ class PolicyRunConfig(ToldGoals):
     MAIN: ClassVar[str] = "policy"
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = GENERATORS
+    DECIDED: ClassVar[tuple[str, ...]] = ("mix", "normalizer", "batch_size")
 
     @property
     def kind(self) -> str:
@@ -67,6 +68,7 @@ class PolicyRunConfig(ToldGoals):
 
     def resolve(self, episodes: Episodes) -> PolicyRunConfig:
         """With everything the data decide filled in."""
+        self.refuse_decided(self.generator)
         if "goal" in episodes.extras:
             return replace(self, context=replace(self.context, kinds=("goal",)))
         if episodes.goal_dims:  # where a window of two steps ends is no goal

@@ -52,6 +52,7 @@ class WorldModelRunConfig(ToldGoals):
     MAIN: ClassVar[str] = "world"
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("control", "training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = {name: _suited(c) for name, c in GENERATORS.items()}
+    DECIDED: ClassVar[tuple[str, ...]] = ("mix", "normalizer")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,6 +76,7 @@ class WorldModelRunConfig(ToldGoals):
 
     def resolve(self, episodes: Episodes) -> WorldModelRunConfig:
         """With everything the data decide filled in."""
+        self.refuse_decided(self.generator)
         return replace(self, context=replace(self.context, kinds=("goal",))) if "goal" in episodes.extras else self
 
     def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Part]:

@@ -169,6 +169,16 @@ def test_a_policy_is_told_nothing_that_nobody_tells_it_when_it_acts(hopper_file:
 # -- the environment
 
 
+@pytest.mark.parametrize(("preset", "words", "message"), [
+    ("iql", ("--policy.model.batch-size", 64), "policy.model.batch_size is 64, which has no say: a policy decides it"),
+    ("swift", ("--policy.model.mix.start", 0.5), "policy.model.mix is ConditionMix(start=0.5"),
+    ("world-model", ("--world.model.normalizer", "gaussian"), "world.model.normalizer is gaussian, which has no say")])
+def test_what_a_generator_s_owner_decides_is_no_setting(preset: str, words: tuple, message: str, hopper_file: Path,
+                                                        tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("train", preset, "--dataset", hopper_file, "--run-dir", tmp_path / "run", *words) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
 def test_an_environment_may_be_named(hopper: Episodes, tmp_path: Path) -> None:
     nameless = save_npz(replace(hopper, env=None), tmp_path / "a.npz")
     run = runs.train(replace(tiny("iql", nameless, steps=1), env_id="Hopper-v5"), tmp_path / "run", progress=False)
