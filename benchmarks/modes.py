@@ -28,7 +28,7 @@ from tqdm import trange
 from benchmarks.lines import whole_lines
 from benchmarks.mode_sets import RING, SETS, ModeSet, ways
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.drawing import BLUE, INK, VERMILION, draw_floor, head, panels, save
+from gentraj.drawing import BLUE, INK, POSITIONS, VERMILION, draw_floor, head, panels, save
 from gentraj.gan import ConditionalGAN, GANConfig
 from gentraj.gan.game import Share, judge, value
 from gentraj.gan.health import GANWarning
@@ -197,7 +197,7 @@ def draw(data: ModeSet, of: str, rows: list[dict[str, Any]], out: Path) -> None:
     for ax, name in zip(upper, ["data", *names], strict=True):
         first = next((row["seed"] for row in rows if row["model"] == name), None)
         x = points if first is None else np.load(out / f"{of}-{name}-{first}.npy", allow_pickle=False)
-        draw_floor(ax, None, points.reshape(-1, 2) * 1.1, "")
+        draw_floor(ax, None, points.reshape(-1, 2) * 1.1, POSITIONS)
         if data.known:
             for x_HD in x[:200]:
                 ax.plot(*x_HD.T, color=INK, lw=0.5, alpha=0.3)

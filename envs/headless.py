@@ -68,7 +68,8 @@ def render_frame(env: Any) -> np.ndarray:
     try:
         frame = np.asarray(env.render())
     except (load_gymnasium().error.Error, ImportError) as error:  # such as pygame, which only some of them need
-        raise CannotRender(f"no frame can be drawn here: {str(error).splitlines()[0]}") from error
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CannotRender(f"no frame can be drawn here: {why}") from error
     if frame.ndim != 3:
         raise CannotRender(f"the environment renders no picture, but {frame.dtype} of shape {frame.shape}")
     return frame

@@ -125,9 +125,10 @@ class ImaginedEpisodes:
         reward_B, known_B = (np.where(moving_B & finite_B, x_B, 0) for x_B in (reward_B, doubt_B))
         doubt_B = np.where(finite_B, doubt_B, np.inf)
         why_B = self.distrust(doubt_B)
-        why_B[~moving_B | terminated_B] = ""
+        ends = self.config.unknown == "end"
+        why_B[~moving_B | (terminated_B & (not ends))] = ""  # where it cuts, an end is believed
         unknown_B = why_B != ""
-        lost_B = unknown_B & (self.config.unknown == "end")  # what it would have earned there is not believed either
+        lost_B = unknown_B & ends  # what it would have earned there is not believed either
         terminated_B = terminated_B | lost_B
         reward_B = np.where(lost_B, 0, reward_B - self.config.penalty * known_B) - self.config.cost * unknown_B
         late_B = moving_B & ~terminated_B & ~unknown_B & (self.elapsed_B >= self.config.max_episode_steps)

@@ -42,7 +42,7 @@ def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) ->
     What the model does not know it does not hold against an agent. A step is not believed, nor that it ended an
     episode, where `ImaginedEpisodes.distrust` has a reason; what would still have been earned is then estimated by all
     steps that were believed, of all episodes: their mean reward, and, as of lifetimes that are censored, their chance
-    of an end, both taken to stay the same.
+    of an end, both taken to stay the same. Raises RuntimeError where there is none, or a number is not finite.
     """
     batch, limit = len(episodes.obs_BO), episodes.config.max_episode_steps
     seeds = [fold(seed, i) for i in range(batch)]
@@ -62,8 +62,10 @@ def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) ->
         ended_B |= believed_B & happened.terminated
         cut_B |= moving_B & ~believed_B
         moving_B = believed_B & ~(happened.terminated | happened.truncated)
-    number = max(steps_B.sum(), 1)
-    reward, end = total_B.sum() / number, ended_B.sum() / number
+    if not steps_B.any():
+        raise RuntimeError("the world model believes no step of this agent, so that it cannot say what it earns; train "
+                           "it for longer, or on data nearer to what the agent does")
+    reward, end = total_B.sum() / steps_B.sum(), ended_B.sum() / steps_B.sum()
     more_T = np.append(0.0, np.cumsum((1 - end) ** np.arange(limit)))  # steps expected of those that are left
     return total_B + cut_B * reward * more_T[limit - steps_B], cut_B
 

@@ -28,7 +28,7 @@ class Rollout:
     returns: np.ndarray
     """The environment's own rewards summed over the whole episode: nothing latches at a first success."""
     success: np.ndarray
-    """Whether any step was a success: as the environment's info says, or where it does not, a positive reward."""
+    """Whether any step was a success: as the environment's info says, or a positive reward where there are goals."""
     first_hit: np.ndarray
     """The step of the first success, counted from 1; infinite without one."""
     time_at_goal: np.ndarray

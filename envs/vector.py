@@ -64,7 +64,7 @@ class VectorEnvironment:
         """reward, terminated, truncated and success, (B,) each. Raises `EnvironmentFault`.
 
         Success is the environment's own `info["success"]` or `info["is_success"]`; where it gives neither, a positive
-        reward, which `tells_success` only where there are goals.
+        reward if there are goals. Without all of these nothing `tells_success`.
         """
         self._refuse(~np.isfinite(act_BA).all(1), "the agent's action", act_BA, "finite numbers are expected")
         outside_B = ((act_BA < self.action_space.low) | (act_BA > self.action_space.high)).any(1)
@@ -75,7 +75,7 @@ class VectorEnvironment:
         self._observe(obs)
         told = next((np.asarray(info[key], bool) for key in ("success", "is_success") if key in info), None)
         self.tells_success |= told is not None
-        success = reward > 0 if told is None else told
+        success = (reward > 0) & self.has_goal if told is None else told
         return {"reward": reward, "terminated": terminated, "truncated": truncated, "success": success}
 
     def close(self) -> None:

@@ -29,7 +29,6 @@ from .drawing import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
 ACROSS = 6  # conditions beside each other
@@ -56,7 +55,7 @@ def plot_conditions(samples: Mapping[str, np.ndarray], data_CH2: np.ndarray, pal
             ax.axis("off")
             continue
         draw_floor(ax, background, extent, plane)
-        _zoom(ax, extent)
+        plane.zoom(ax, extent, 0.12)  # where the data are, and not all of the walls around
         ax.plot(*data_CH2[c].T, color=INK, lw=1.0, ls=(0, (2, 2)), label="data")
         for n, x_H2 in enumerate(x_CNH2[c]):
             ax.plot(*x_H2.T, color=palette[name], lw=0.9, alpha=0.7, label="samples" if n == 0 else None)
@@ -66,13 +65,6 @@ def plot_conditions(samples: Mapping[str, np.ndarray], data_CH2: np.ndarray, pal
             ax.set_title(f"condition {c + 1}", fontsize=8, loc="left")
     head(figure, list(axes.flat), "The same conditions by every family")
     return save(figure, path)
-
-
-def _zoom(ax: Axes, points: np.ndarray) -> None:
-    """Small panels show where the data are, and not all of the walls around."""
-    low, high = points.min(0), points.max(0)
-    margin = 0.12 * max((high - low).max(), 1e-6)
-    ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
 
 
 def _plain(axis: Axis) -> None:

@@ -54,6 +54,14 @@ class Plane(NamedTuple):
         return cls() if goal_dims else cls(*(f"observation[{dim}]" for dim in dims), alike=False)
 
 
+    def zoom(self, ax: Axes, points: np.ndarray, share: float) -> None:
+        """Shows the points, and around them so large a share of what they span."""
+        low, high = points.min(0), points.max(0)
+        spread = np.full(2, (high - low).max()) if self.alike else high - low
+        margin = share * np.maximum(spread, 1e-6)
+        ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
+
+
 POSITIONS = Plane()
 
 
@@ -62,10 +70,7 @@ def draw_floor(ax: Axes, background: Background | None, points: np.ndarray, plan
     from matplotlib.ticker import MaxNLocator
 
     if background is None:
-        low, high = points.min(0), points.max(0)
-        spread = np.full(2, (high - low).max()) if plane.alike else high - low
-        margin = 0.06 * np.maximum(spread, 1e-6)
-        ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
+        plane.zoom(ax, points, 0.06)
     else:
         ax.grid(visible=False)
         background(ax)

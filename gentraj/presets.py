@@ -122,25 +122,33 @@ DEMO = replace(PLANNERS["pointmaze-umaze"][1], training=TrainingConfig(steps=3_0
 def suited(name: str, dataset: str) -> str:
     """The preset that the name of one stands for with these data: veteran+ and diffuser plan for goals where there are.
 
-    The dataset of a task may be missing. Raises `DataError` for any other that cannot be read, and ValueError for a
-    preset that plans for goals where there are none.
+    The dataset of a task may be missing. Raises `DataError` for any other that cannot be read.
     """
     first, *_ = dataset.split("+")
-    without = {elsewhere: other for other, (_, elsewhere) in TOWARDS_GOALS.items()}.get(name)
-    if not first or (name not in TOWARDS_GOALS and without is None):
-        return name
-    task = next((task for task, known in TASKS.items() if first in (*known.dataset_ids, known.d4rl_id)), "")
-    goals = "maze" if task else _goals(first)
-    if without is not None:
-        if not goals:
-            raise ValueError(f"the preset '{name}' plans for goals, and {first} does not say which entries of an "
-                             f"observation those speak of; take {without}")
+    if name not in TOWARDS_GOALS or not first:
         return name
     in_mazes, elsewhere = TOWARDS_GOALS[name]
+    task = _task(first)
+    goals = "maze" if task else _goals(first)
     if goals != "maze":
         return elsewhere if goals else name
     own = in_mazes + task.removeprefix("pointmaze")
     return own if own in PRESETS else in_mazes
+
+
+def check_goals(name: str, config: AnyRunConfig) -> None:
+    """Raises ValueError for a preset that plans for goals where neither the data nor the settings say which entries of
+    an observation those speak of. It may be asked what `suited` may."""
+    first, *_ = config.dataset.split("+")
+    instead = {elsewhere: other for other, (_, elsewhere) in TOWARDS_GOALS.items()}.get(name)
+    if instead and isinstance(config, RunConfig) and not (config.model.mix.goal_dims or _task(first) or _goals(first)):
+        raise ValueError(f"the preset '{name}' plans for goals, and {first} does not say which entries of an "
+                         f"observation those speak of; take {instead}, or say it by --model.mix.goal-dims")
+
+
+def _task(dataset: str) -> str:
+    """The maze that a dataset is of by its name, or ""."""
+    return next((task for task, known in TASKS.items() if dataset in (*known.dataset_ids, known.d4rl_id)), "")
 
 
 @cache  # a command asks more than once, and reading data takes seconds

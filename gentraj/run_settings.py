@@ -32,27 +32,29 @@ class RunSettings:
     """What checkpoints do not depend on."""
     GENERATORS: ClassVar[Mapping[str, ModelConfig]]
     """What `gentraj train --family` may name."""
+    DECIDED: ClassVar[tuple[str, ...]] = ()
+    """Settings of the generator that the part it belongs to decides."""
+
+    @property
+    def generator(self) -> ModelConfig | None:
+        """None for a run without one."""
+        raise NotImplementedError
+
+    def refuse_decided(self) -> None:
+        """Raises ValueError for a setting of the generator that would have no say, where it is another than usual."""
+        model = self.generator
+        usual = None if model is None else self.GENERATORS.get(family(model))
+        for key in self.DECIDED if usual is not None else ():
+            if (value := getattr(model, key)) not in (getattr(usual, key), getattr(type(model)(), key)):
+                raise ValueError(f"{self.MAIN}.model.{key} is {value}, which has no say: a {self.NAME} decides it; "
+                                 "leave it out")
 
 
 @dataclass(frozen=True)
 class ToldGoals(RunSettings):
-    """Of a run whose main part may be told a goal and nothing else; the data decide whether it is.
-
-    Its generator is a part of that part, which decides some of its settings.
-    """
-
-    DECIDED: ClassVar[tuple[str, ...]]
-    """Those settings of a generator."""
+    """Of a run whose main part may be told a goal and nothing else; the data decide whether it is."""
 
     def __post_init__(self) -> None:
         if set(self.context.kinds) - {"goal"}:
             raise ValueError(f"context.kinds is {self.context.kinds}; a {self.NAME} is told goals alone: give goal, or "
                              "none for what the data decide")
-
-    def refuse_decided(self, model: ModelConfig | None) -> None:
-        """Raises ValueError for a setting of the generator that would have no say."""
-        usual = None if model is None else self.GENERATORS.get(family(model))
-        for key in self.DECIDED if usual is not None else ():
-            if (value := getattr(model, key)) != getattr(usual, key):
-                raise ValueError(f"{self.MAIN}.model.{key} is {value}, which has no say: a {self.NAME} decides it; "
-                                 "leave it out")

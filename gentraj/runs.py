@@ -151,6 +151,8 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
     """
     if config.env_id is not None:
         environment_factory(config.env_id)  # a name that is wrong is told before data are read or recorded
+    if not resume:
+        config.refuse_decided()
     folder, (episodes, returns) = Path(folder), read_data(config)
     config = resolve(config, episodes)
     episodes, kept, _ = split(config, episodes)

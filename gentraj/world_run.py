@@ -76,7 +76,6 @@ class WorldModelRunConfig(ToldGoals):
 
     def resolve(self, episodes: Episodes) -> WorldModelRunConfig:
         """With everything the data decide filled in."""
-        self.refuse_decided(self.generator)
         return replace(self, context=replace(self.context, kinds=("goal",))) if "goal" in episodes.extras else self
 
     def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Part]:

@@ -110,6 +110,11 @@ def test_bad_keys_and_values_are_told_in_one_line(vary: str, said: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_what_has_no_say_is_told_before_anything_is_trained() -> None:
+    with pytest.raises(ValueError, match="policy.model.batch_size is 32, which has no say: a policy decides it"):
+        changes(Ablate("iql", ("policy.model.batch_size=32",), dataset="data.hdf5"))
+
+
 def test_bad_presets_are_told_in_one_line() -> None:
     with pytest.raises(ValueError, match=r"unknown preset 'veterans'; .*did you mean 'veteran'"):
         changes(Ablate("veterans", ("horizon=3",), dataset="data.hdf5"))

@@ -93,10 +93,21 @@ def test_a_name_stands_for_a_planner_for_goals_where_the_data_have_goals(umaze: 
         assert presets.suited(name, "gentraj/ogbench/scene-v0") == elsewhere  # made here, if it is not there yet
         assert presets.suited(name, str(reaching)) == elsewhere
         assert presets.suited(name, "gentraj/mujoco/walker2d-expert-v0") == name
-        assert presets.suited(elsewhere, small.DATASET) == presets.suited(elsewhere, str(reaching)) == elsewhere
-        with pytest.raises(ValueError, match=f"^the preset '{elsewhere}' plans for goals, .* take {re.escape(name)}"):
-            presets.suited(elsewhere, str(hopper_file))
     assert presets.suited("veteran", small.DATASET) == "veteran"
+
+
+@pytest.mark.parametrize(("name", "instead"), [("goals", "veteran+"), ("diffuser-goals", "diffuser")])
+def test_a_planner_for_goals_is_refused_where_nobody_says_what_they_are(
+        name: str, instead: str, umaze: object, hopper: Episodes, hopper_file: Path, tmp_path: Path) -> None:
+    reaching = save_npz(replace(hopper, goal_dims=(0,)), tmp_path / "reaching.npz")
+    for dataset in (small.DATASET, str(reaching), "gentraj/ogbench/scene-v0"):
+        presets.check_goals(name, tiny(name, dataset))
+    config = tiny(name, hopper_file)
+    with pytest.raises(ValueError, match=f"^the preset '{name}' plans for goals, .* take {re.escape(instead)}, or say"):
+        presets.check_goals(name, config)
+    mix = replace(config.model.mix, goal_dims=(0,))
+    presets.check_goals(name, replace(config, model=config.model.with_mix(mix)))
+    presets.check_goals("veteran", tiny("veteran", hopper_file))
 
 
 def test_a_planner_for_returns_is_refused_where_the_data_have_goals(umaze: object, tmp_path: Path) -> None:

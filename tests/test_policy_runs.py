@@ -170,7 +170,7 @@ def test_a_policy_is_told_nothing_that_nobody_tells_it_when_it_acts(hopper_file:
 
 
 @pytest.mark.parametrize(("preset", "words", "message"), [
-    ("iql", ("--policy.model.batch-size", 64), "policy.model.batch_size is 64, which has no say: a policy decides it"),
+    ("iql", ("--policy.model.batch-size", 32), "policy.model.batch_size is 32, which has no say: a policy decides it"),
     ("swift", ("--policy.model.mix.start", 0.5), "policy.model.mix is ConditionMix(start=0.5"),
     ("world-model", ("--world.model.normalizer", "gaussian"), "world.model.normalizer is gaussian, which has no say")])
 def test_what_a_generator_s_owner_decides_is_no_setting(preset: str, words: tuple, message: str, hopper_file: Path,

@@ -125,7 +125,9 @@ def changes(args: Ablate) -> list[Change]:
     made = [Change(base)]
     for key, value in (pair for text in args.vary for pair in varied(text)):
         more = changed(preset, key, value)
-        if with_settings(config, more, f"--vary {key}") == config:
+        varied_config = with_settings(config, more, f"--vary {key}")
+        varied_config.refuse_decided()
+        if varied_config == config:
             say(f"{key} {show(value)} is what {preset} has; left out")
         else:
             made.append(Change(replace(base, settings=settings | more), key, at(config, key), value))

@@ -14,7 +14,7 @@ import tyro
 from ..checkpoint import has_checkpoints
 from ..models import FAMILIES
 from ..networks import NETWORKS
-from ..presets import PRESETS, listing, suited
+from ..presets import PRESETS, check_goals, listing, suited
 from ..runs import AnyRunConfig, read_config
 from ..runs import train as train_run
 from .common import check_folder, pick_device, say
@@ -69,6 +69,7 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"preset '{args.preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
     folder = args.run_dir or Path("runs") / str(args.preset)
     folder = args.resume or fresh_folder(folder, f"--resume {folder}")
+    check_goals(str(args.preset), config)
     if args.preset and (stands_for := suited(args.preset, config.dataset)) != args.preset:
         say(f"the data have goals: {args.preset} plans for them, as the preset {stands_for}")
     run = train_run(config, folder, resume=args.resume is not None, device=pick_device(args.device))

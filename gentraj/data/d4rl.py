@@ -71,7 +71,7 @@ def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | N
     step_N, obs_N = ~last_N | following, np.repeat((rows_E > 1) | following, rows_E)
     lengths_E = rows_E[(rows_E > 1) | following] - (not following)
     if not following:
-        _tell_lost(name, rows_E, int(np.count_nonzero(terminal_N & last_N)))
+        _tell_lost(name, rows_E, terminal_N[last_N])
 
     # Where each row goes: with next_observations every trajectory gets one row more, right after its last.
     S, ends_E = int(lengths_E.sum()), np.cumsum(lengths_E) - 1
@@ -89,15 +89,18 @@ def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | N
             "goal_dims": (0, 1) if name.lower().startswith(("maze2d", "antmaze", "ant_maze")) else ()}
 
 
-def _tell_lost(name: str, rows_E: np.ndarray, ends: int) -> None:
+def _tell_lost(name: str, rows_E: np.ndarray, terminal_E: np.ndarray) -> None:
     """Warns of what a file without next_observations loses. Raises `DataError` where nothing is left."""
-    short = int(np.count_nonzero(rows_E == 1))
+    short, ends = np.count_nonzero(rows_E == 1), np.count_nonzero(terminal_E & (rows_E > 1))
     if short == len(rows_E):
         raise DataError(f"{name}: no trajectory has two rows, and without next_observations the last row of each is "
                         "only its last observation; give next_observations")
-    if ends or short:
+    if ends:
         warnings.warn(f"{name} has no next_observations: the last step of {ends} trajectories, which terminates them, "
-                      f"is dropped with its reward, and {short} trajectories of a single row are", stacklevel=3)
+                      "is dropped with its reward", stacklevel=3)
+    if short:
+        warnings.warn(f"{name} has no next_observations: {short} trajectories of a single row are dropped",
+                      stacklevel=3)
 
 
 def _check_rows(source: Mapping[str, Any], name: str) -> None:

@@ -9,7 +9,7 @@ from gymnasium.spaces import Box
 class Counter(gymnasium.Env):
     """Counts its steps; the seed draws how many, 3 to 9, an even number terminates, an odd one truncates.
 
-    The observation is (steps so far, steps in all), the reward is the action.
+    The observation is (steps so far, steps in all), the reward is the action, and one above 0 a success.
     """
 
     observation_space = Box(-np.inf, np.inf, (2,), np.float64)
@@ -23,7 +23,8 @@ class Counter(gymnasium.Env):
     def step(self, action):
         self.count += 1
         end, even = self.count == self.length, self.length % 2 == 0
-        return np.array([self.count, self.length]), float(action[0]), end and even, end and not even, {}
+        info = {"success": action[0] > 0}
+        return np.array([self.count, self.length]), float(action[0]), end and even, end and not even, info
 
 
 @pytest.fixture

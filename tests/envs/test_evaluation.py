@@ -62,17 +62,20 @@ class Hitting(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
+        self.left = 3
         return np.zeros(1, np.float32), {}
 
     def step(self, action):
-        return np.zeros(1, np.float32), 1.0, True, False, self.told
+        self.left -= 1
+        return np.zeros(1, np.float32), 1.0, self.left == 0, False, {} if self.left else self.told
 
 
 @pytest.mark.parametrize(("told", "rate"), [({}, None), ({"success": False}, 0), ({"is_success": 1.0}, 1)])
 def test_a_reward_is_a_success_only_where_there_are_goals(told, rate):
+    """And where it is said at the end alone, steps before are none."""
     result = rollout(RandomAgent([-1], [1]), lambda: Hitting(told), 3, progress=False)
     assert summarize(result, environment_factory("Pendulum-v1"))["success_rate"] == rate
-    assert result.tells_success == (rate is not None)
+    assert result.tells_success == (rate is not None) and (result.time_at_goal == (rate or 0)).all()
 
 
 def test_the_interval_holds_the_mean_of_a_normal_sample_95_times_in_100():

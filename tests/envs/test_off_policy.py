@@ -66,9 +66,14 @@ def test_what_follows_a_cut_ends_as_often_as_what_was_believed() -> None:
 
 
 def test_an_end_that_is_not_believed_is_a_cut() -> None:
-    """The first step goes beyond the bounds, 0 to 1, whether or not it ends an episode; it knows nothing of them."""
-    returns_B, cut_B = imagined_returns(Always(1.5), episodes(2, max_episode_steps=8, max_doubt=1e9, margin=0.0))
-    assert cut_B.all() and returns_B.tolist() == [0.0] * 3
+    """The second step goes beyond the bounds, 0 to 1, whether or not it ends an episode; so none is known to end."""
+    returns_B, cut_B = imagined_returns(Always(0.8), episodes(2, max_episode_steps=8, max_doubt=1e9, margin=0.0))
+    assert cut_B.all() and returns_B == pytest.approx([8 * 0.8] * 3)
+
+
+def test_of_an_agent_of_which_nothing_is_believed_nothing_is_said() -> None:
+    with pytest.raises(RuntimeError, match="believes no step of this agent"):
+        imagined_returns(Always(1.5), episodes(2, max_episode_steps=8, max_doubt=1e9, margin=0.0))
 
 
 @pytest.mark.parametrize(("order", "rank"), [([0, 1, 2, 3], 1.0), ([3, 2, 1, 0], -1.0), ([0, 0, 0, 0], 0.0)])

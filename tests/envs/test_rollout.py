@@ -60,7 +60,7 @@ def test_episodes_that_end_early_are_counted_once_and_queued_actions_are_dropped
     assert played.lengths.tolist() == lengths and len(set(lengths)) > 2
     by_hand = [sum([-0.1, -0.1, -0.1, -0.1, 1.0][t % 5] for t in range(length)) for length in lengths]
     np.testing.assert_allclose(played.returns, by_hand, atol=1e-6)
-    # Without info["success"] a positive reward is one: steps 5, 10, ...
+    # An action above 0 is one: steps 5, 10, ...
     assert played.first_hit.tolist() == [5 if length >= 5 else np.inf for length in lengths]
     assert played.time_at_goal.tolist() == [length // 5 for length in lengths]
     assert played.success.tolist() == [length >= 5 for length in lengths]

@@ -269,6 +269,15 @@ def test_where_nothing_is_known_it_may_end_for_good(settings: dict[str, float], 
     assert reward == pytest.approx(more if known else -5)
 
 
+def test_where_nothing_is_known_an_end_is_not_believed_either(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else who learns there would be paid for dying where nobody knows."""
+    env = world_env.make(hopping, max_doubt=1e-6, margin=1e9, unknown="end", cost=5.0)
+    tell(monkeypatch, env, end_BT=0.9, reward_BT=7.0)
+    env.reset(seed=0)
+    _, reward, terminated, truncated, info = env.step(pushes(1, 1, 3)[0, 0])
+    assert (reward, terminated, truncated, info["truncated_by"]) == (-5, True, False, DOUBT)
+
+
 def test_episodes_start_anywhere_in_the_data_where_they_are_told_to(hopping: Path) -> None:
     env = world_env.make(hopping, starts="anywhere", **FREE)
     anywhere = env.episodes.world.facts.anywhere_NS.numpy()
