@@ -111,7 +111,7 @@ def test_bad_keys_and_values_are_told_in_one_line(vary: str, said: str) -> None:
 
 
 def test_what_has_no_say_is_told_before_anything_is_trained() -> None:
-    with pytest.raises(ValueError, match="policy.model.batch_size is 32, which has no say: a policy decides it"):
+    with pytest.raises(ValueError, match=r"policy.model.batch_size is 32, which has no say: a policy decides it"):
         changes(Ablate("iql", ("policy.model.batch_size=32",), dataset="data.hdf5"))
 
 
