@@ -150,7 +150,7 @@ def follow(episodes: ImaginedEpisodes, start: Starts, seeds: Sequence[int], agen
             break
         act_BKA[:, k] = _actions(episodes, start, k, agent)
         before_BO, happened = episodes.obs_BO, episodes.step(act_BKA[:, k], moving_B)
-        why_B = np.where(moving_B, episodes.distrust(happened.doubt), why_B)  # of ends too, which `step` believes
+        why_B = np.where(moving_B, episodes.distrust(happened.doubt), why_B)  # of ends too, which `step` may believe
         believed_B = why_B == ""
         obs_BKO[:, k + 1] = np.where(believed_B[:, None], episodes.obs_BO, before_BO)
         reward_BK[:, k] = np.where(believed_B, happened.reward, -episodes.config.cost)

@@ -71,5 +71,6 @@ def render_frame(env: Any) -> np.ndarray:
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise CannotRender(f"no frame can be drawn here: {why}") from error
     if frame.ndim != 3:
-        raise CannotRender(f"the environment renders no picture, but {frame.dtype} of shape {frame.shape}")
+        raise CannotRender(f"the environment renders no picture, but {frame.dtype} of shape {frame.shape}; (height, "
+                           "width, 3) is expected of rgb_array")
     return frame

@@ -53,7 +53,6 @@ class Plane(NamedTuple):
         """Positions where goals speak of them, else nobody knows what."""
         return cls() if goal_dims else cls(*(f"observation[{dim}]" for dim in dims), alike=False)
 
-
     def zoom(self, ax: Axes, points: np.ndarray, share: float) -> None:
         """Shows the points, and around them so large a share of what they span."""
         low, high = points.min(0), points.max(0)

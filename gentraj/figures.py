@@ -83,12 +83,12 @@ def plot_scores(bars: Mapping[str, tuple[float, float, float]], path: Path, unit
 
 def plot_paths(paths: Sequence[np.ndarray], starts: np.ndarray, goals: np.ndarray, path: Path,
                background: Background | None = None, plans: Sequence[np.ndarray] | None = None, *,
-               title: str = "Executed paths", plane: Plane = POSITIONS) -> Path:
+               title: str = "Executed paths") -> Path:
     """One panel an episode: `paths[e]` (T, 2) from `starts[e]` to `goals[e]`, over `plans[e]` (H, 2) or (P, H, 2)."""
     figure, axes = panels(len(paths))
     everything = np.concatenate([*paths, starts, goals])
     for e, ax in enumerate(axes):
-        draw_floor(ax, background, everything, plane)
+        draw_floor(ax, background, everything, POSITIONS)
         for k, plan in enumerate([] if plans is None else np.reshape(plans[e], (-1, *np.shape(plans[e])[-2:]))):
             ax.plot(*plan.T, color=ORANGE, lw=1.1, alpha=0.75, label="planned" if k == 0 else None)
         ax.plot(*paths[e].T, color=BLUE, lw=2.0, label="executed")
@@ -100,14 +100,14 @@ def plot_paths(paths: Sequence[np.ndarray], starts: np.ndarray, goals: np.ndarra
 
 def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: int, path: Path,
                     background: Background | None = None, *, goal: np.ndarray | None = None,
-                    title: str = "Candidate plans and how far each is trusted", plane: Plane = POSITIONS) -> Path:
+                    title: str = "Candidate plans and how far each is trusted") -> Path:
     """Candidates (N, H, 2) coloured by error over threshold (N,): at most 1 is trusted. `chosen` is the executed."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.ticker import LogLocator
 
     figure, [ax] = panels(1, width=6.2, height=4.8)
     scale = ScalarMappable(*_trust_colours(trust_ratio_N))
-    draw_floor(ax, background, plans_NH2.reshape(-1, 2), plane)
+    draw_floor(ax, background, plans_NH2.reshape(-1, 2), POSITIONS)
     for n in np.argsort(-trust_ratio_N):  # the most trusted on top
         style = "-" if trust_ratio_N[n] <= 1 else (0, (3, 2))
         ax.plot(*plans_NH2[n].T, color=scale.to_rgba(trust_ratio_N[n]), lw=1.3, ls=style)

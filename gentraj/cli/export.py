@@ -61,11 +61,10 @@ def main(argv: list[str]) -> None:
 
 def exported(run: Run, batch: int = 1, env_id: str | None = None) -> ExportedProgram:
     """The run's decision as a program. Raises ValueError for one that cannot be exported."""
-    env = run.environment(env_id)
     if run.config.MAIN == "world":
         raise ValueError(f"{run.said}, which tries actions and has no decision to export; "
                          "export a planner or a policy")
-    agent = run.agent(run.action_space(env))
+    agent = run.agent(run.action_space(env_id))
     return export_decision(partial(decide, agent), *examples(run), batch)  # pyright: ignore[reportArgumentType]
 
 

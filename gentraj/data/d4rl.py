@@ -97,10 +97,10 @@ def _tell_lost(name: str, rows_E: np.ndarray, terminal_E: np.ndarray) -> None:
                         "only its last observation; give next_observations")
     if ends:
         warnings.warn(f"{name} has no next_observations: the last step of {ends} trajectories, which terminates them, "
-                      "is dropped with its reward", stacklevel=3)
+                      "is dropped with its reward; give next_observations to keep it", stacklevel=3)
     if short:
-        warnings.warn(f"{name} has no next_observations: {short} trajectories of a single row are dropped",
-                      stacklevel=3)
+        warnings.warn(f"{name} has no next_observations: {short} trajectories of a single row are dropped; give "
+                      "next_observations to keep them", stacklevel=3)
 
 
 def _check_rows(source: Mapping[str, Any], name: str) -> None:
