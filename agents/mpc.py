@@ -20,6 +20,8 @@ from torch import Tensor
 from gentraj.config import require, require_choice
 from gentraj.randomness import RowNoise, fold
 
+from .episodes import Playing
+
 # obs_BO, act_BNTA, goal_BG -> what each sequence of actions earns from there, (B, N)
 Simulate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 # obs_BO, goal_BG, N, seeds -> (B, N, K, A) likely actions of the next K steps
@@ -51,7 +53,7 @@ class MPCConfig:
                 temperature=(1e-9, math.inf), elites=(1e-9, 1), drawn=(0, 1))
 
 
-class MPC:
+class MPC(Playing):
     """An `Agent`: simulates, acts by the first action of the solution, shifts it by a step, and starts from there."""
 
     def __init__(self, simulate: Simulate, config: MPCConfig, low_A: np.ndarray, high_A: np.ndarray,
@@ -60,30 +62,21 @@ class MPC:
         self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
         if not (torch.isfinite(self.low_A).all() and torch.isfinite(self.high_A).all()):
             raise ValueError("MPC draws actions between bounds, and this action space has none; bound it")
-        self._start(0)
+        self._begin(0)
 
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Forget the solutions of the masked environments (all by default) and seed their episodes."""
-        batch = len(self.seed_B) if seeds_B is None else len(seeds_B)
-        if batch != len(self.seed_B):
-            self._start(batch)
-        mask_B = torch.ones(batch, dtype=torch.bool) if mask_B is None else mask_B
-        self.mean_BTA[mask_B], self.decision_B[mask_B] = (self.low_A + self.high_A) / 2, 0
-        if seeds_B is not None:
-            self.seed_B[mask_B] = torch.as_tensor(seeds_B)[mask_B]
+    def _allocate(self, batch: int) -> None:
+        self.mean_BTA = torch.empty(batch, self.config.horizon, len(self.low_A))
+        self._forget(torch.ones(batch, dtype=torch.bool))
 
-    def _start(self, batch: int) -> None:
-        middle_A = (self.low_A + self.high_A) / 2
-        self.mean_BTA = middle_A.expand(batch, self.config.horizon, -1).clone()
-        self.seed_B, self.decision_B = torch.arange(batch), torch.zeros(batch, dtype=torch.long)
+    def _forget(self, mask_B: Tensor) -> None:
+        self.mean_BTA[mask_B] = (self.low_A + self.high_A) / 2
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B, A) inside the action space."""
-        if len(obs_BO) != len(self.seed_B):
-            self._start(len(obs_BO))
-        seeds = [fold(int(s), int(d)) for s, d in zip(self.seed_B, self.decision_B, strict=True)]
-        self.mean_BTA = self.solve(obs_BO, goal_BG, self.mean_BTA, seeds)
+        self._play(len(obs_BO))
+        everyone_B = torch.ones(len(obs_BO), dtype=torch.bool)
+        self.mean_BTA = self.solve(obs_BO, goal_BG, self.mean_BTA, self._seeds(everyone_B))
         act_BA = self.mean_BTA[:, 0]
         self.mean_BTA = torch.cat([self.mean_BTA[:, 1:], self.mean_BTA[:, -1:]], 1)
         self.decision_B += 1

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from gentraj.generation import Guidance
-from gentraj.randomness import fold
 from gentraj.trajectory import Condition, TrajectoryModel, TrajectorySpec
 
 from .arrival import Arrival
+from .episodes import Playing
 from .execution import Previous, at_rest, seeds_of, targets
 from .inverse_dynamics import InverseDynamics
 from .plan_critic import PlanCritic
@@ -41,7 +41,7 @@ class Plans:
         return self.x_BNHD[b, self.chosen_B], self.row_BN[b, self.chosen_B]
 
 
-class Planner:
+class Planner(Playing):
     """An `Agent`. Plans for all environments that are due and all candidates in one batch of the network.
 
     `guide` is what the model's `sample` takes: an energy or a plug-in, such as constraints, that shapes every plan. It
@@ -64,8 +64,7 @@ class Planner:
         self.guide = guidance_of(config, critic, guide)
         self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
         self.goal_dims = list(config.goal_dims or range(model.spec.obs_dim))
-        self.batch = -1
-        self._allocate(0)
+        self._begin(0)
 
     @property
     def spec(self) -> TrajectorySpec:
@@ -81,30 +80,20 @@ class Planner:
         """Calls of the generators so far, those of a trust that asks one among them."""
         return sum(model.network_calls for model in (self.model, *self.finer))
 
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Forget the plans of the masked environments (all by default); `seeds_B` has a seed for each environment."""
-        batch = self.batch if seeds_B is None else len(seeds_B)
-        mask_B = torch.ones(batch, dtype=torch.bool) if mask_B is None else mask_B
-        self._allocate(len(mask_B))
+    def _allocate(self, batch: int) -> None:
+        longest = self.config.replan + self.config.look
+        self.target_BTD = torch.zeros(batch, longest, self.executed.dim, device=self.device)
+        self.previous = Previous.none(self.spec, batch, self.device)
+        self.age_B = torch.full((batch,), self.config.replan)
+
+    def _forget(self, mask_B: Tensor) -> None:
         self.age_B[mask_B] = self.config.replan
         self.previous.forget(mask_B)
-        self.decision_B[mask_B] = 0
-        if seeds_B is not None:
-            self.seed_B[mask_B] = torch.as_tensor(seeds_B)[mask_B]
-
-    def _allocate(self, batch: int) -> None:
-        if self.batch != batch:
-            self.batch = batch
-            longest = self.config.replan + self.config.look
-            self.target_BTD = torch.zeros(batch, longest, self.executed.dim, device=self.device)
-            self.previous = Previous.none(self.spec, batch, self.device)
-            self.age_B = torch.full((batch,), self.config.replan)
-            self.seed_B, self.decision_B = torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B, A) inside the action space. `goal_BG` holds the goal's entries; without one the plan is free."""
-        self._allocate(len(obs_BO))
+        self._play(len(obs_BO))
         obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
         due_B = self.age_B >= self.config.replan
         if due_B.any():
@@ -191,7 +180,7 @@ class Planner:
 
     def _travel(self, obs_BO: Tensor, goal_BG: Tensor | None, which_B: Tensor) -> Tensor:
         """(B, T, D) targets 1..T environment steps ahead: along the chosen plan, then at rest where it arrives."""
-        seeds = [fold(int(s), int(d)) for s, d in zip(self.seed_B[which_B], self.decision_B[which_B], strict=True)]
+        seeds = self._seeds(which_B)
         self.last = self.propose(obs_BO, goal_BG, seeds, self.previous.of(which_B) if self.config.shifted else None)
         self.previous.keep(which_B, *self.last.chosen())
         return self.along(self.last, goal_BG, seeds)

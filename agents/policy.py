@@ -22,8 +22,10 @@ from gentraj.data.context import fit_contexts
 from gentraj.models import MODELS, Model, ModelConfig
 from gentraj.networks.rows import padded, padding
 from gentraj.normalize import Normalizer
-from gentraj.randomness import fold, unfold
+from gentraj.randomness import unfold
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
+
+from .episodes import Playing
 
 FAR = 10.0  # deviations: an entry that hardly moved in the data says no more than that
 KNOWN = ConditionMix(start=0, goal=0, observations=1)  # all of a state, nothing of the actions
@@ -239,13 +241,13 @@ def seed_of(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=generator))
 
 
-class Actor:
+class Actor(Playing):
     """The `Agent` of a policy: decides a chunk, carries out some of it, decides again."""
 
     def __init__(self, policy: Policy, low_A: np.ndarray, high_A: np.ndarray):
         self.policy = policy
         self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
-        self._start(0)
+        self._begin(0)
 
     @property
     def spec(self) -> TrajectorySpec:
@@ -259,33 +261,24 @@ class Actor:
     def network_calls(self) -> int:
         return self.policy.network_calls
 
-    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Forget what is queued for the masked environments (all by default) and seed their episodes."""
-        batch = len(self.age_B) if seeds_B is None else len(seeds_B)
-        if batch != len(self.age_B):
-            self._start(batch)
-        mask_B = torch.ones(batch, dtype=torch.bool) if mask_B is None else mask_B
-        self.age_B[mask_B], self.decision_B[mask_B] = self.policy.execute, 0
-        if seeds_B is not None:
-            self.seed_B[mask_B] = torch.as_tensor(seeds_B)[mask_B]
-
-    def _start(self, batch: int) -> None:
+    def _allocate(self, batch: int) -> None:
         self.age_B = torch.full((batch,), self.policy.execute)
-        self.seed_B, self.decision_B = torch.arange(batch), torch.zeros(batch, dtype=torch.long)
         self.queue_BKA = torch.zeros(batch, self.policy.chunk, self.policy.spec.act_dim)
+
+    def _forget(self, mask_B: Tensor) -> None:
+        self.age_B[mask_B] = self.policy.execute
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B, A) inside the action space. A goal is heeded by a policy that was trained with goals."""
-        if len(obs_BO) != len(self.age_B):
-            self._start(len(obs_BO))
+        self._play(len(obs_BO))
         due_B = self.age_B >= self.policy.execute
         if due_B.any():
             device, goal_BG = self.device, None if self.policy.context is None else goal_BG
             state = self.policy.state(obs_BO[due_B].to(device), None if goal_BG is None else goal_BG[due_B].to(device))
-            seeds = [fold(int(s), int(d)) for s, d in zip(self.seed_B[due_B], self.decision_B[due_B], strict=True)]
             more = [0] * padding(len(state))  # so that an action does not depend on how many are decided beside it
-            chunk = self.policy.act_scale.unnormalize(self.policy.decide(padded(state), [*seeds, *more]))
+            seeds = [*self._seeds(due_B), *more]
+            chunk = self.policy.act_scale.unnormalize(self.policy.decide(padded(state), seeds))
             self.queue_BKA[due_B] = chunk[: len(state)].to(self.queue_BKA.device)
             self.age_B[due_B] = 0
             self.decision_B[due_B] += 1
