@@ -116,4 +116,5 @@ class MPC(Playing):
             return (weight_BN[..., None, None] * act_BNTA).sum(1), spread_BTA
         best_BE = return_BN.topk(math.ceil(self.config.elites * return_BN.shape[1]), 1).indices
         elite_BETA = act_BNTA[torch.arange(len(best_BE))[:, None], best_BE]
-        return elite_BETA.mean(1), elite_BETA.std(1, correction=0)
+        alone = elite_BETA.shape[1] == 1  # it has no spread, and the next ones would all be it
+        return elite_BETA.mean(1), spread_BTA if alone else elite_BETA.std(1, correction=0)

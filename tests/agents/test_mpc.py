@@ -52,6 +52,17 @@ def test_no_decision_is_worse_than_the_one_before_where_the_best_alone_counts(me
         last_B = return_B
 
 
+def test_with_a_single_elite_it_goes_on_searching() -> None:
+    seen = []
+
+    def watching(obs_BO: Tensor, act_BNTA: Tensor, goal_BG: Tensor | None) -> Tensor:
+        seen.append(act_BNTA)
+        return quadratic(obs_BO, act_BNTA, goal_BG)
+
+    mpc(simulate=watching, method="cem", samples=12, iterations=3, elites=0.1).act(OBS)
+    assert len(seen) == 3 and all(act_BNTA.std(1).min() > 0 for act_BNTA in seen)
+
+
 def test_with_a_prior_the_first_tries_are_its_draws_and_few_are_enough() -> None:
     seen = []
 
