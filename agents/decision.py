@@ -1,4 +1,4 @@
-"""One decision of an agent without memory, as a function: what is exported, and what a prior is asked."""
+"""One decision of an agent without memory, as a function: what is exported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .execution import at_rest
 from .planner import Planner
 from .policy import Actor
 
@@ -36,10 +35,8 @@ def _planning(planner: Planner, obs_BO: Tensor, goal_BG: Tensor | None, seeds: S
     config, spec = planner.config, planner.executed
     ahead_BTD = planner.along(planner.propose(obs_BO, goal_BG, seeds), goal_BG, seeds)
     if goal_BG is not None:
-        goal_BD = torch.cat([obs_BO, obs_BO.new_zeros(len(obs_BO), spec.act_dim)], -1)
-        goal_BD[:, planner.goal_dims] = goal_BG
-        near_B = (obs_BO[:, planner.goal_dims] - goal_BG).norm(dim=-1) <= config.hold_radius
-        ahead_BTD = torch.where(near_B[:, None, None], at_rest(goal_BD, config.rest_dims)[:, None], ahead_BTD)
+        near_B = planner.near(obs_BO, goal_BG)
+        ahead_BTD = torch.where(near_B[:, None, None], planner.held(obs_BO, goal_BG)[:, None], ahead_BTD)
     if config.actions == "joint":
         return spec.split(ahead_BTD[:, : config.replan])[1]
     return planner.toward(obs_BO, spec.split(ahead_BTD[:, config.look - 1])[0])[:, None]

@@ -12,11 +12,11 @@ from gentraj.randomness import unfold
 from gentraj.trajectory import Condition, TrajectorySpec
 
 
-def at_rest(x_BD: Tensor, rest_dims: Sequence[int]) -> Tensor:
-    """A copy whose entries `rest_dims` are 0."""
-    x_BD = x_BD.clone()
-    x_BD[:, list(rest_dims)] = 0
-    return x_BD
+def at_rest(spec: TrajectorySpec, obs_BO: Tensor, rest_dims: Sequence[int]) -> Tensor:
+    """(B, D) rows of these observations, but for their entries `rest_dims`, which are 0, as is the action."""
+    obs_BO = obs_BO.clone()
+    obs_BO[:, list(rest_dims)] = 0
+    return spec.join(obs_BO, obs_BO.new_zeros(len(obs_BO), spec.act_dim))
 
 
 def targets(spec: TrajectorySpec, x_BHD: Tensor, count: int, arrival_B: Tensor | None,
@@ -29,9 +29,9 @@ def targets(spec: TrajectorySpec, x_BHD: Tensor, count: int, arrival_B: Tensor |
     along_BTD = between(x_BHD, row_T)
     if arrival_B is not None:
         last_B = arrival_B.clamp(max=x_BHD.shape[1] - 1)  # who arrives later is not there yet
-        rest_BD = x_BHD[torch.arange(len(x_BHD), device=x_BHD.device), last_B]
+        there_BO = spec.split(x_BHD[torch.arange(len(x_BHD), device=x_BHD.device), last_B])[0]
         arrived_BT1 = (row_T >= arrival_B[:, None])[..., None]
-        along_BTD = torch.where(arrived_BT1, at_rest(rest_BD, rest_dims)[:, None], along_BTD)
+        along_BTD = torch.where(arrived_BT1, at_rest(spec, there_BO, rest_dims)[:, None], along_BTD)
     return spec.join(spec.split(along_BTD[:, 1:])[0], spec.split(along_BTD[:, :-1])[1])
 
 

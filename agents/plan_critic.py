@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gentraj.config import require, require_choice
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.context import Rows, context_rows
+from gentraj.data.windows import held
 from gentraj.diffusion.guidance import Energy
 from gentraj.networks.critic import Ensemble
 from gentraj.networks.rows import padded
@@ -113,7 +114,7 @@ class PlanCritic(nn.Module):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         """One step of f and V towards `targets`. Raises `NonFinite` before stepping."""
         target_B = self.returns.normalize(self.targets(batch))
-        z_BHD, sigma_B = self._noised(self.plan.normalize(self._held(batch)), generator)
+        z_BHD, sigma_B = self._noised(self.plan.normalize(held(batch, self.plan_spec.horizon)), generator)
         plan_loss = ((self.plan_network(self._seen(z_BHD), sigma_B) - target_B) ** 2).mean()
         v_EB = self.state_network(self._state(batch.x_BHD[:, 0]))
         state_loss = expectile(target_B - v_EB, self.config.expectile).mean()
@@ -166,12 +167,6 @@ class PlanCritic(nn.Module):
 
     def _state(self, x_BD: Tensor) -> Tensor:
         return self.plan.normalize(x_BD[:, : self.spec.obs_dim], range(self.spec.obs_dim))
-
-    def _held(self, batch: Batch) -> Tensor:
-        """(B, H, D) the plans, every entry staying as it was when the episode ended."""
-        real_BHD = batch.mask_BHD[:, : self.plan_spec.horizon]
-        rows_H1 = torch.arange(real_BHD.shape[1], device=real_BHD.device)[:, None]
-        return batch.x_BHD.gather(1, torch.where(real_BHD, rows_H1, 0).cummax(1).values)
 
     def _noised(self, z_BHD: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Some of them noised as far as sigma (B,); the first observation stays clean, as a planner knows it."""

@@ -167,14 +167,13 @@ class Planner(Playing):
 
     def _replan(self, due_B: Tensor, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
         """New targets for the environments that are due; those near their goal hold it."""
-        near_B = torch.zeros_like(due_B)
-        if goal_BG is not None:
-            distance_B = (obs_BO[:, self.goal_dims] - goal_BG).norm(dim=-1)
-            near_B = due_B & (distance_B <= self.config.hold_radius).cpu()
-        for which_B, plan in ((due_B & ~near_B, self._travel), (near_B, self._hold)):
-            if which_B.any():
-                goal = None if goal_BG is None else goal_BG[which_B]
-                self.target_BTD[which_B] = plan(obs_BO[which_B], goal, which_B)
+        near_B = due_B & self.near(obs_BO, goal_BG).cpu()
+        if (travel_B := due_B & ~near_B).any():
+            goal = None if goal_BG is None else goal_BG[travel_B]
+            self.target_BTD[travel_B] = self._travel(obs_BO[travel_B], goal, travel_B)
+        if goal_BG is not None and near_B.any():
+            self.target_BTD[near_B] = self.held(obs_BO[near_B], goal_BG[near_B])[:, None]
+            self.previous.forget(near_B)
         self.age_B[due_B] = 0
         self.decision_B[due_B] += 1
 
@@ -195,12 +194,20 @@ class Planner(Playing):
         arrival_B = None if goal_BG is None else row_B
         return targets(self.executed, x_BHD, self.target_BTD.shape[1], arrival_B, self.config.rest_dims)
 
-    def _hold(self, obs_BO: Tensor, goal_BG: Tensor | None, which_B: Tensor) -> Tensor:
-        """(B, T, D) targets: the goal at rest."""
-        x_BD = torch.cat([obs_BO, obs_BO.new_zeros(len(obs_BO), self.executed.act_dim)], -1)
-        x_BD[:, self.goal_dims] = goal_BG if goal_BG is not None else x_BD[:, self.goal_dims]
-        self.previous.forget(which_B)
-        return at_rest(x_BD, self.config.rest_dims)[:, None].expand(-1, self.target_BTD.shape[1], -1)
+    def near(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
+        """(B,) who is so near to the goal that it is held instead of planned for."""
+        if goal_BG is None:
+            return torch.zeros(len(obs_BO), dtype=torch.bool, device=obs_BO.device)
+        if goal_BG.shape[1] != len(self.goal_dims):
+            raise ValueError(f"a goal of {goal_BG.shape[1]} numbers was given to a planner whose goals are "
+                             f"{len(self.goal_dims)} entries of an observation; train it with --model.mix.goal-dims")
+        return (obs_BO[:, self.goal_dims] - goal_BG).norm(dim=-1) <= self.config.hold_radius
+
+    def held(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
+        """(B, D) the goal at rest, all else as it is."""
+        obs_BO = obs_BO.clone()
+        obs_BO[:, self.goal_dims] = goal_BG
+        return at_rest(self.executed, obs_BO, self.config.rest_dims)
 
 
 def choice(row_BN: Tensor, ratio_BN: Tensor, value_BN: Tensor | None) -> Tensor:

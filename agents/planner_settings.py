@@ -98,7 +98,7 @@ def check(config: PlannerConfig, levels: Sequence[TrajectorySpec], act_dim: int,
         raise ValueError("actions='joint' needs a model of observations and actions; this one has no actions")
     if config.actions == "inverse" and inverse is None:
         raise ValueError("actions='inverse' needs inverse dynamics; train them or set actions='joint'")
-    if inverse is not None and config.look > inverse.config.look:
+    if config.actions == "inverse" and inverse is not None and config.look > inverse.config.look:
         raise ValueError(f"look is {config.look}; the inverse dynamics were trained to look {inverse.config.look} "
                          "steps ahead, give at most that")
     if config.arrival == "earliest" and trust is None:

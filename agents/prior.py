@@ -2,7 +2,8 @@
 
 Everything is in environment units. A policy's generator is the one that it acts by, or, where it acts otherwise (a
 student, the best of several draws), the one that it learnt the data's actions with: the behaviour that
-Kullback-Leibler-regularised reinforcement learning stays close to.
+Kullback-Leibler-regularised reinforcement learning stays close to. Swift's is told that more is asked for, and is the
+better part of that behaviour.
 """
 
 from __future__ import annotations

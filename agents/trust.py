@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gentraj.data.windows import held
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 
@@ -26,7 +27,7 @@ class Trust:
 
     def __init__(self, model: Scorable, reference: Batch, quantile: float):
         self.model = model
-        error_WH = self._error(reference.x_BHD, range(len(reference.x_BHD)))
+        error_WH = self._error(held(reference), range(len(reference.x_BHD)))  # the network mixes rows: no jump to 0
         error_WH[~reference.mask_BHD[..., 0]] = torch.nan
         self.threshold_H = torch.nanquantile(error_WH, quantile, dim=0)
 
@@ -37,7 +38,7 @@ class Trust:
         return torch.where(ratio_R.isnan(), torch.inf, ratio_R)
 
     def _error(self, x_RHD: Tensor, seeds: Sequence[int]) -> Tensor:
-        """(R, H) mean error of rows 1..h, knowing the first observation only."""
+        """(R, H) error up to row h, in rows after the first, knowing the first observation only."""
         spec = self.model.spec
         start = Condition.unknown(spec, len(x_RHD), device=x_RHD.device).with_obs(0, spec.split(x_RHD)[0][:, 0])
         rows_H = torch.arange(spec.horizon, device=x_RHD.device)

@@ -69,3 +69,13 @@ class Windows:
         t_BHK = t_BH[..., None] + k_K
         real_BHK = (t_BHK < end_B1[..., None]) & (k_K < gap_H[:, None])
         return np.where(real_BHK, reward_S[np.minimum(t_BHK, len(reward_S) - 1)], 0).sum(-1)
+
+
+def held(batch: Batch, horizon: int | None = None) -> torch.Tensor:
+    """(B, H, D) its windows without padding, every entry staying as it was when the episode ended.
+
+    Only the first `horizon` rows, if that is given.
+    """
+    real_BHD = batch.mask_BHD[:, :horizon]
+    rows_H1 = torch.arange(real_BHD.shape[1], device=real_BHD.device)[:, None]
+    return batch.x_BHD.gather(1, torch.where(real_BHD, rows_H1, 0).cummax(1).values)
