@@ -103,7 +103,8 @@ class Experience:
             self.rounds.append(self._round(len(self.rounds)))
         if len(self.rounds) > before:
             self.new = Windows(concatenate(self.rounds), self.spec, self.contexts)
-        return _joined(self.old.batch(step, seed, size - size // 2), self.new.batch(step, fold(seed, 1), size // 2))
+        old = self.old.batch(step, fold(seed, 2), size - size // 2)  # not what this step of the training before drew
+        return _joined(old, self.new.batch(step, fold(seed, 1), size // 2))
 
     def _round(self, number: int) -> Episodes:
         path = self.folder / f"{number:08d}.npz"
@@ -127,9 +128,8 @@ def _learner(run: Run) -> Policy:
 
 
 def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig) -> Callable[[int], Episodes]:
-    env = factory()
-    env.close()
-    space, policy = env.action_space, _learner(run)
+    space, policy = run.action_space(factory.spec_json), _learner(run)
+    runs.check_fit(run.data, factory.spec_json)
     agent = Exploring(run.agent(space), space.low, space.high, config.noise)
 
     def play(number: int) -> Episodes:

@@ -251,8 +251,11 @@ def test_other_data_another_environment_and_episodes_of_another_are_refused(td3b
                                                                            tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown environment 'Folow'"):
         tuned(td3bc, tmp_path / "out", env_id="Folow")
-    with pytest.raises(ValueError, match="obs_dim 2 and act_dim 1, but Pendulum-v1 has obs_dim 3"):
-        tuned(td3bc, tmp_path / "pendulum", env_id="Pendulum-v1")
+    for env_id, said in {"Pendulum-v1": "width 2 and actions of 1, but Pendulum-v1 has 3 and 1",
+                         "CartPole-v1": r"the action space of CartPole-v1 is Discrete\(2\)"}.items():
+        with pytest.raises(ValueError, match=said):
+            tuned(td3bc, tmp_path / "elsewhere", env_id=env_id)
+    assert not (tmp_path / "elsewhere").exists()
     save_npz(flat(1.0), tmp_path / "other.npz")
     config = replace(td3bc.config, dataset=str(tmp_path / "other.npz"))
     with pytest.raises(ValueError, match=r"other\.npz is not what .* was trained on; its dataset is expected"):
