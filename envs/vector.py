@@ -117,3 +117,14 @@ class VectorEnvironment:
             i = int(np.argmax(bad_B))
             raise EnvironmentFault(f"{self.env_id}, environment {i} (seed {self.seeds[i]}), step {self.elapsed_B[i]}: "
                                    f"{what} is {value_B[i]}; {why}")
+
+
+def tells_success(make_env: Callable[[], gymnasium.Env]) -> bool:
+    """Whether its episodes have a success rate; what an environment says of itself it says in a step."""
+    envs = VectorEnvironment(make_env, 1)
+    if not envs.tells_success:
+        envs.action_space.seed(0)
+        envs.reset(np.ones(1, bool), [0])
+        envs.step(envs.action_space.sample()[None])
+    envs.close()
+    return envs.tells_success

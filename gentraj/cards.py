@@ -105,4 +105,5 @@ def _found(name: str, folders: tuple[Path, ...], where: str) -> str:
         if path.is_file():
             return str(path)
     looked = ", ".join(["the working directory", *map(str, folders)])
-    raise ConfigError(f"{where}: the data file {name} is not in {looked}; give its folder by --data DIR")
+    raise ConfigError(f"{where}: the data file {name} is not in {looked}; give its path, or to gentraj reproduce its "
+                      "folder by --data DIR")

@@ -102,6 +102,8 @@ def test_what_a_planner_cannot_be_does_not_stop_the_others(hopper_file: Path, tm
     ("planner.select=best", "planner.select is 'best'; .*'trust', 'value'"),
     ("network=dits", "unknown network 'dits'; .*did you mean 'dit'"),
     ("family=gans", "unknown family 'gans'; .*did you mean 'gan'"),
+    ("network=None", "unknown network 'None'; known: "),
+    ("network=[1]", "unknown network '.1.'; known: "),
     ("training.seed=1,2", "seeds have fields of their own"),
 ])
 def test_bad_keys_and_values_are_told_in_one_line(vary: str, said: str) -> None:
@@ -125,6 +127,15 @@ def test_bad_presets_are_told_in_one_line() -> None:
 def test_no_jobs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert gentraj("ablate", "veteran", "--vary", "horizon=3", "--dataset", "data.hdf5", "--jobs", 0) == 2
     assert "--jobs is 0; give at least 1" in capsys.readouterr().err
+
+
+def test_a_file_that_is_missing_is_told_before_anything_is_trained(tmp_path: Path,
+                                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    words = "veteran", "--vary", "horizon=3", "--dataset", "data.hdf5", "--env-id", "Hopper-v5"
+    assert gentraj("ablate", *words, "--run-dir", tmp_path / "runs") == 2
+    err = capsys.readouterr().err
+    assert "--dataset: the data file data.hdf5 is not in the working directory; give its path" in err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_values_are_numbers_words_and_lists() -> None:

@@ -24,7 +24,7 @@ from gentraj.cli import reproduce as module
 from gentraj.cli.comparison.processes import Job, JobsStopped
 from gentraj.cli.reproduction import work
 from gentraj.cli.reproduction.page import families, page
-from gentraj.cli.reproduction.results import CardResult, SeedResult, read_results
+from gentraj.cli.reproduction.results import CardResult, DataResult, SeedResult, read_results, write_result
 from gentraj.cli.reproduction.work import Task, tasks
 from gentraj.data import load_npz, save_npz
 
@@ -258,6 +258,7 @@ def test_a_run_that_fails_is_told_and_the_others_end(data: Path, tmp_path: Path,
     ({"settings": {"policy.alpha": 3}}, "bc.json: unknown key policy.alpha; expected are model, chunk"),
     ({"settings": {"training.steps": 0}}, "steps is 0"),
     ({"score": "score_d4rl"}, "bc: score_d4rl is not defined for Pendulum-v1 by the protocol random-goal"),
+    ({"score": "success_rate"}, "bc: Pendulum-v1 has neither goals nor an info['success']; give return_mean"),
     ({"score": "best"}, "'best'"), ({"episodes": 0}, "episodes is 0"),
     ({"settings": {"training.steps.more": 1}}, "unknown key training.steps.more; expected are none"),
     ({"extra": 1}, "unknown key extra")], ids=str)
@@ -281,6 +282,17 @@ def test_options_that_cannot_be_are_told_in_one_line(words: tuple, message: str,
     assert gentraj("reproduce", *words) == 2
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and message in err
+
+
+def test_a_card_that_cannot_stand_beside_what_is_there_is_refused_before_it_is_run(
+        data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out, results = tmp_path / "out", tmp_path / "results"
+    other = read_card(write(tmp_path, episodes=7))
+    results.mkdir()
+    write_result(results / "other.json", CardResult(other, {"fair": DataResult("", None, 0.0, (0.0, 0.0), ())}))
+    words = "--results", results, "--table", tmp_path / "page.md"
+    assert reproduce(write(tmp_path), data, out, *words) == 2
+    assert "episodes" in capsys.readouterr().err and not out.exists()
 
 
 def test_the_cards_of_the_project_are_whole() -> None:

@@ -104,7 +104,9 @@ def main(argv: list[str]) -> None:
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs is {args.jobs}; give at least 1")
     check_folder(args.run_dir, "--run-dir")
-    good, text = ablate(args, changes(args))
+    made = changes(args)
+    made[0].card.config(made[0].card.data[0], seed=0, where="--dataset")  # whose file should be there
+    good, text = ablate(args, made)
     print(text)
     say(f"table in {args.run_dir / 'ablation.md'}")
     if not good:
@@ -150,7 +152,7 @@ def changed(preset: str, key: str, value: Any) -> dict[str, Any]:
     """The settings of a card that make that change. Raises ValueError for a key there is not, with the nearest."""
     config = PRESETS[preset]
     if key in PARTS:
-        known([value], PARTS[key], key)
+        known([show(value)], PARTS[key], key)
         other = with_parts(config, **{"family": None, "network": None, key: value})
         own = "model" if config.MAIN == "model" else f"{config.MAIN}.model"
         return {own: to_json(other.generator)}

@@ -13,7 +13,7 @@ from ..cards import Card, read_card
 from .common import check_folder, check_output, cpus, say
 from .comparison.processes import Job, run_jobs
 from .reproduction.page import families, number, write_page
-from .reproduction.results import CardResult, pooled, read_results, verdict, write_result
+from .reproduction.results import CardResult, pooled, read_results, results_there, verdict, write_result
 from .reproduction.work import Task, recall, tasks, work
 
 
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     results = args.results or args.out
     cards = {path.stem: read_card(path) for path in args.cards}
     if args.table is not None:
-        families({name: CardResult(card, {}) for name, card in cards.items()})  # refused now, not after hours
+        families(results_there(results) | {name: CardResult(card, {}) for name, card in cards.items()})  # or in hours
     good = reproduce(cards, args, results) if cards else True
     if args.table is not None:
         say(f"table in {write_page(read_results(results), args.table)}")

@@ -33,7 +33,7 @@ PROTOCOL = """The {score}{protocol}: *last* checkpoints of the training seeds {s
 the same for all. After ± is half of the 95 % bootstrap interval of the mean, over seeds and of each seed its episodes;
 for the average every dataset is drawn so. The best average comes first. "{data}" is the mean of the data's own
 episodes."""
-TOOK = "Minutes are those of one thread, with other runs beside it. Settings are those that differ from the preset."
+TOOK = "Minutes are those of one thread, with other runs beside it. Settings are those that the card gives."
 
 
 class Row(NamedTuple):

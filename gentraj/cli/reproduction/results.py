@@ -91,7 +91,12 @@ def read_results(folder: Path) -> dict[str, CardResult]:
 
     Raises ValueError for a folder without, `ConfigError` for another file.
     """
-    found = {path.stem: read_result_file(path) for path in sorted(folder.glob("*.json"))}
-    if not any(result.data for result in found.values()):
+    if not (found := results_there(folder)):
         raise ValueError(f"{folder} holds no results; gentraj reproduce CARD... writes them")
+    return found
+
+
+def results_there(folder: Path) -> dict[str, CardResult]:
+    """The same of a folder that may hold none, or not be there."""
+    found = {path.stem: read_result_file(path) for path in sorted(folder.glob("*.json"))}
     return {name: result for name, result in found.items() if result.data}

@@ -19,6 +19,7 @@ import numpy as np
 from envs.evaluation import EvaluationConfig, bootstrap_interval
 from envs.making import EnvironmentFactory, environment_factory
 from envs.scores import normalised, score_behaviour
+from envs.vector import tells_success
 
 from ... import runs
 from ...cards import Card, CardData, Score, deciding
@@ -127,6 +128,8 @@ def look_at(config: runs.AnyRunConfig, card: Card, where: str) -> Source:
     if card.score not in ("return_mean", "success_rate") and normalised(0.0, factory)[card.score] is None:
         raise ConfigError(f"{where}: {card.score} is not defined for {factory.env_id} by the protocol {card.protocol}; "
                           "give return_mean")
+    if card.score == "success_rate" and not tells_success(factory):
+        raise ConfigError(f"{where}: {factory.env_id} has neither goals nor an info['success']; give return_mean")
     behaviour, _ = score_behaviour(returns, episodes.env or env, factory)
     return Source(episodes_hash(episodes), None if behaviour is None else behaviour.get(card.score))
 
