@@ -43,7 +43,7 @@ class Augment:
     both, policies learn what was done and their critics from all, but for --trajectories without --policy, whose
     actions are like the data's.
 
-    Examples: gentraj augment D4RL/hopper/medium-v2 --model runs/world --steps 100000 --out mine/hopper-v0;
+    Examples: gentraj augment gentraj/mujoco/hopper-medium-v0 --model runs/world --steps 100000 --out mine/hopper-v0;
     gentraj augment hopper.hdf5 --model runs/world --policy runs/td3bc --steps 100000 --out mine/hopper-v1
     """
 
