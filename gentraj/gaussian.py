@@ -23,7 +23,7 @@ from .generation import Guidance, check_trajectories, draw, encode_context, enco
 from .networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from .networks.rows import MAX_ROWS, padding
 from .normalize import STATISTICS, Normalizer, NormalizerName
-from .one_call import choosing_plugins, draw_rows
+from .one_call import choosing_plugins, draw_rows, refuse_use
 from .optimization import LEARNING, adamw, apply_gradients
 from .plugin import Plugin
 from .trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
@@ -104,9 +104,7 @@ class Gaussian(nn.Module):
 
     def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
         """Raises ValueError: it has none of these."""
-        given = [name for name, value in (("sampler", sampler), ("grid", grid), ("eta", eta)) if value is not None]
-        if given:
-            raise ValueError(f"{given[0]} was given, and a Gaussian samples in one call of its network; leave it out")
+        refuse_use("a Gaussian samples in one call of its network", sampler=sampler, grid=grid, eta=eta)
 
     def optimizers(self) -> dict[str, Optimizer]:
         return adamw(self.network, self.config)
@@ -194,6 +192,8 @@ class Gaussian(nn.Module):
     @torch.no_grad()
     def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
         """(R, H) mean over the entries of ((x - mu) / sigma)^2; about 1 for data. Known entries count 0."""
+        x_RHD, condition = x_RHD.to(self.normalizer.shift_D), condition.to(self.device)
+        check_trajectories(self.spec, x_RHD, condition)
         mean, log_sigma = self._predict(condition)
         square = ((self.normalizer.normalize(x_RHD) - mean) / log_sigma.exp()) ** 2
         return torch.where(condition.mask_BHD, 0, square).mean(-1)

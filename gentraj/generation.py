@@ -13,7 +13,7 @@ from torch import Tensor
 from .networks.rows import MAX_ROWS
 from .normalize import Normalizer
 from .plugin import Plugin
-from .randomness import fold, unfold
+from .randomness import fold, row_seeds
 from .trajectory import Condition, Guide, TrajectorySpec
 
 Guidance = Guide | Plugin | Sequence[Plugin] | None
@@ -39,9 +39,7 @@ def draw(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: int
     """
     condition.check(spec)
     rows = condition.repeat(num_samples)
-    seeds = unfold(rows.batch, seed) if isinstance(seed, int) else list(seed)
-    if len(seeds) != rows.batch:
-        raise ValueError(f"{len(seeds)} seeds were given for {rows.batch} samples; give one each, or a single one")
+    seeds = row_seeds(seed, rows.batch)
     if not 0 <= temperature < math.inf:
         raise ValueError(f"the temperature is {temperature}; a number of at least 0 is expected")
     parts = [_accepted(rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS], plugins, draw_rows)

@@ -42,6 +42,12 @@ def choosing_plugins(guide: Guidance, model: str) -> list[Plugin]:
     return plugins
 
 
+def refuse_use(why: str, **settings: object) -> None:
+    """Raises ValueError for a setting of iterative models that is given."""
+    if given := [name for name, value in settings.items() if value is not None]:
+        raise ValueError(f"{given[0]} was given, and {why}; leave it out")
+
+
 def draw_rows(generate: Generate, rows: Condition, seeds: Sequence[int], temperature: float, plugins: Sequence[Plugin],
               config: Search, normalizer: Normalizer) -> Tensor:
     """(R, H, D) in environment units: drawn from the rows' own seeds, chosen and finished by the plug-ins."""

@@ -110,9 +110,10 @@ class RunConfig(RunSettings):
             planner = replace(planner, rest_dims=())
         if self.context.kinds == ("return",) and not planner.context:
             planner = replace(planner, context=(return_quantile(episodes, self.context, GOOD),))
-        if any(not 0 <= dim < episodes.obs_dim for dim in planner.rest_dims):
-            raise ValueError(f"planner.rest_dims are {planner.rest_dims}; entries of an observation of width "
-                             f"{episodes.obs_dim} are expected")
+        for key, dims in (("planner.rest_dims", planner.rest_dims), ("model.mix.goal_dims", goal_dims)):
+            if any(not 0 <= dim < episodes.obs_dim for dim in dims):
+                raise ValueError(f"{key} are {dims}; entries of an observation of width {episodes.obs_dim} are "
+                                 "expected")
         return replace(self, horizon=horizon if self.horizon is None else self.horizon,
                        stride=stride if self.stride is None else self.stride,
                        model=self.model.with_mix(mix), planner=planner)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from numbers import Integral
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,6 +24,14 @@ def fold(*keys: int) -> int:
 def unfold(number: int, *keys: int) -> list[int]:
     """So many seeds at once, unrelated to each other and to what `fold` gives; fewer are the first of more."""
     return _words(np.random.SeedSequence(_entropy(keys), spawn_key=(1,)), number).tolist()
+
+
+def row_seeds(seed: int | Sequence[int], rows: int, what: str = "samples") -> list[int]:
+    """A seed for each row: those given, or so many of one. Raises ValueError for another number of them."""
+    seeds = unfold(rows, int(seed)) if isinstance(seed, Integral) else list(cast(Sequence[int], seed))
+    if len(seeds) != rows:
+        raise ValueError(f"{len(seeds)} seeds were given for {rows} {what}; give one each, or a single one")
+    return seeds
 
 
 def _entropy(keys: Sequence[int]) -> list[int]:

@@ -203,7 +203,7 @@ class Condition:
     def _with(self, index: int | Tensor, value: Tensor, dims: list[int]) -> Condition:
         device = self.values_BHD.device
         value = torch.as_tensor(value, dtype=torch.float32, device=device)
-        if value.shape[-1:] != (len(dims),):
+        if value.shape[-1:] != (len(dims),) or not all(0 <= i < self.spec.dim for i in dims):
             raise ValueError(f"the known value has width {tuple(value.shape)}; {len(dims)} entries were named: {dims}")
         index_B = torch.as_tensor(index, device=device).expand(self.batch)
         if ((index_B >= self.spec.horizon) | (index_B < -self.spec.horizon)).any():

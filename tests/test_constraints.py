@@ -25,6 +25,7 @@ from gentraj.constraints import (
     Equal,
     Projection,
     Speed,
+    regions,
 )
 from gentraj.constraints.regions import largest_free_boxes
 from gentraj.trajectory import Condition, TrajectorySpec
@@ -165,6 +166,14 @@ def test_without_speeds_each_row_leaves_by_the_shortest_way(seed: int) -> None:
         corners = [np.array(c) for c in product(*([p[i], *faces[:, i]] for i in range(2)))]
         free = [c for c in corners if max(in_block(c, *block, 0.05) for block in zip(*WALLS, strict=True)) < 1e-9]
         assert np.linalg.norm(q - p) == pytest.approx(min(np.linalg.norm(c - p) for c in free), abs=5e-6)
+
+
+def test_regions_do_not_depend_on_how_many_rows_are_chosen_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = Constraints(SPEC, [EXAMPLES["blocks"][0], EXAMPLES["speed"][0]])
+    x = random(3)
+    whole = limits.project(x)
+    monkeypatch.setattr(regions, "NUMBERS", 1)
+    assert torch.equal(limits.project(x), whole)
 
 
 @few

@@ -270,6 +270,12 @@ def test_what_cannot_be_measured_is_refused(metric: Metric, real: Tensor, fake: 
         metric(real, fake, 0)
 
 
+def test_a_distance_of_columns_refuses_the_same() -> None:
+    for real, fake in ((torch.zeros(9, 3), torch.zeros(9, 4)), (torch.zeros(9, 3), torch.full((9, 3), torch.nan))):
+        with pytest.raises(ValueError, match=r"features|NaN or infinite"):
+            wasserstein(real, fake)
+
+
 # Trajectories.
 
 

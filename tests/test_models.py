@@ -117,6 +117,8 @@ def test_implausibility_is_a_number_for_each_row_and_its_own(name: str) -> None:
     found = model.implausibility(x, condition, range(16))
     assert found.shape == (16, 8) and (found >= 0).all() and found.std() > 0
     torch.testing.assert_close(model.implausibility(x[3:5], condition[3:5], [3, 4]), found[3:5], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="the trajectories have shape"):
+        model.implausibility(x[:, :4], condition, range(16))
 
 
 @every_family

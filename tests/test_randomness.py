@@ -1,9 +1,10 @@
 """Noise as a pure function of integers."""
 
+import numpy as np
 import pytest
 import torch
 
-from gentraj.randomness import RowNoise, Tape, fold, generator, unfold
+from gentraj.randomness import RowNoise, Tape, fold, generator, row_seeds, unfold
 
 
 def test_any_key_changes_the_seed() -> None:
@@ -18,6 +19,12 @@ def test_many_seeds_of_one_are_all_different_and_begin_as_fewer_do() -> None:
     assert len({*(one for seeds in some for one in seeds), *(fold(*of) for of in keys)}) == 101 * len(keys)
     assert all(0 <= one < 2**63 for seeds in some for one in seeds)
     assert unfold(7, 1) == some[2][:7] and unfold(0, 1) == []
+
+
+def test_a_seed_is_one_for_all_rows_or_one_each() -> None:
+    assert row_seeds(3, 4) == row_seeds(np.int64(3), 4) == unfold(4, 3) and row_seeds((5, 6), 2) == [5, 6]
+    with pytest.raises(ValueError, match="2 seeds were given for 3 samples; give one each, or a single one"):
+        row_seeds([5, 6], 3)
 
 
 def test_global_seeds_change_nothing() -> None:

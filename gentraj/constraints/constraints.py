@@ -13,8 +13,8 @@ from ..trajectory import Condition, TrajectorySpec
 from .keepout import Blocks
 from .kinds import TOLERANCE, Box, Constraint, Place, Speed
 from .nearest import Term, nearest_in_all
+from .regions import NUMBERS
 
-NUMBERS = 1 << 22  # in the systems that are solved at a time, which bounds the memory
 PRECISION = 4e-7  # at positions of size 1: what the solver and rounding to float32 may leave
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import combinations, product
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from .kinds import Place
 
+NUMBERS = 1 << 22  # in the systems that are solved at a time, which bounds the memory
 MAX_REGIONS = 4096  # more free boxes than this are too many to choose among
 IMPOSSIBLE = 1e12  # the cost of a region that a known row is not in
 
@@ -57,6 +59,10 @@ def choose(place: Place, at_RHKd: Tensor, apart_KK: Tensor | float = 0.0) -> Ten
 
     Neighbours are never in regions that are further `apart_KK` than they reach.
     """
+    at_a_time = max(1, NUMBERS // at_RHKd.shape[2] ** 2)
+    if len(at_RHKd) > at_a_time:
+        parts = zip(*(x.split(at_a_time) for x in (place.x_RHd, place.known_RHd, at_RHKd)), strict=True)
+        return torch.cat([choose(replace(place, x_RHd=x, known_RHd=known), at, apart_KK) for x, known, at in parts])
     away_RHKd = at_RHKd - place.x_RHd[..., None, :]
     impossible_RHK = ((away_RHKd != 0) & place.known_RHd[..., None, :]).any(-1)
     cost_RHK = away_RHKd.square().sum(-1).masked_fill(impossible_RHK, IMPOSSIBLE)

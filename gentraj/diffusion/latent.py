@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from ..conditioning import ConditionMix
 from ..config import require
-from ..generation import Guidance
+from ..generation import Guidance, check_trajectories
 from ..networks import NetworkConfig, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded
 from ..networks.temporal_unet import check_horizon
@@ -22,7 +22,7 @@ from ..networks.vae import TemporalVAE, VAEConfig
 from ..normalize import Normalizer, NormalizerName
 from ..optimization import adamw, apply_gradients
 from ..plugin import Plugin, Sampling
-from ..randomness import unfold
+from ..randomness import row_seeds
 from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
 from .composition import ClassifierFree, Contexts
 from .guidance import Energy, denoising_plugins
@@ -153,7 +153,7 @@ class LatentDiffusion(nn.Module):
         """
         condition.check(self.spec)
         rows, plugins = condition.repeat(num_samples).to(self.device), denoising_plugins(guide)
-        seeds = unfold(rows.batch, seed) if isinstance(seed, int) else list(seed)
+        seeds = row_seeds(seed, rows.batch)
         watch = observe and (lambda y, t: observe(self.decode(y), t))
         inside = [p for plugin in plugins for p in self._inside(plugin)]
         y_RLE = self.prior.sample(self._inner(rows), guide=inside, seed=seeds, steps=steps, temperature=temperature,
@@ -181,6 +181,8 @@ class LatentDiffusion(nn.Module):
 
     def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0) -> Tensor:
         """(R, H) mean squared error of the latents after noising and back; rows in one latent row share it."""
+        x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
+        check_trajectories(self.spec, x_RHD, condition)
         inner = self._inner(condition)
         y_RLE = torch.cat([self.prior.spec.split(inner.values_BHD)[0], self.encode(x_RHD)], -1)
         error_RL = self.prior.implausibility(y_RLE, inner, seeds, noise)

@@ -13,6 +13,7 @@ is followed past its end, where x0 hardly depends on x any more.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..generation import check_trajectories
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..plugin import Denoise
-from ..randomness import RowNoise, unfold
+from ..randomness import RowNoise, fold, row_seeds
 from ..trajectory import Condition
 from .paths import Path
 
@@ -30,12 +32,14 @@ if TYPE_CHECKING:
     from .model import Diffusion
 
 PROBES = 8
+PROBE = zlib.crc32(b"probe")
 MAX_EXACT = 32  # unknown entries up to which the divergence is exact by default
 STEPS = 64  # for a model: networks are not smooth enough in time for the doubling to settle below their own error
 MIN_STEPS, MAX_STEPS, TOLERANCE = 32, 512, 5e-3
 BLUR = 1e-4
 
 
+@torch.no_grad()
 def log_prob(denoise: Denoise, path: Path, x_RHD: Tensor, unknown_RHD: Tensor, *, seeds: Sequence[int] = (),
              exact: bool | None = None, probes: int = PROBES, steps: int | None = None, tolerance: float = TOLERANCE,
              blur: float = BLUR) -> Tensor:
@@ -49,7 +53,7 @@ def log_prob(denoise: Denoise, path: Path, x_RHD: Tensor, unknown_RHD: Tensor, *
     The ODE takes `steps` steps of a Runge-Kutta method of order 4, the same for all rows. None doubles them, from
     `MIN_STEPS` to at most `MAX_STEPS`, until a row moves by no more than `tolerance`, in nats or, where |log p| is
     larger than 1, relative to it. So no row depends on the rows beside it, as it would with an adaptive solver. Points
-    far off the data and between its modes take the most steps.
+    far off the data and between its modes take the most steps. It has no gradient, which is the score.
     """
     if steps is not None and steps < 1:
         raise ValueError(f"{steps} steps of the ODE; give at least 1, or None")
@@ -78,9 +82,9 @@ def model_log_prob(model: Diffusion, x_RHD: Tensor, condition: Condition, *, see
     The density is that of data blurred by the least noise the model was trained on, and a model with few `levels` is
     asked for noise levels between those that it knows: train in continuous time (`levels=None`) for accurate numbers.
     """
-    seeds = unfold(len(x_RHD), seeds) if isinstance(seeds, int) else list(seeds)
+    seeds = row_seeds(seeds, len(x_RHD), "trajectories")
     x_RHD, condition = x_RHD.to(model.normalizer.shift_D), condition.to(model.device)
-    _check(model, x_RHD, condition, seeds)
+    check_trajectories(model.spec, x_RHD, condition)
     blur = float((-model.path.log_snr(model.path.snap(torch.zeros(1))) / 2).exp())
 
     def part(rows: slice) -> Tensor:
@@ -94,17 +98,6 @@ def model_log_prob(model: Diffusion, x_RHD: Tensor, condition: Condition, *, see
 
     log_p_R = torch.cat([part(slice(i, i + MAX_ROWS)) for i in range(0, len(x_RHD), MAX_ROWS)])
     return log_p_R - (~condition.mask_BHD * model.normalizer.scale_D.log()).sum((1, 2))
-
-
-def _check(model: Diffusion, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> None:
-    condition.check(model.spec)
-    expected = (condition.batch, model.spec.horizon, model.spec.dim)
-    if x_RHD.shape != expected:
-        raise ValueError(f"the trajectories have shape {tuple(x_RHD.shape)}; this condition and model need {expected}")
-    if len(seeds) != len(x_RHD):
-        raise ValueError(f"{len(seeds)} seeds were given for {len(x_RHD)} trajectories; give one each, or a single one")
-    if not torch.isfinite(x_RHD[~condition.mask_BHD]).all():
-        raise ValueError("an unknown entry of the trajectories is NaN or infinite; give finite numbers")
 
 
 def _solve(denoise: Denoise, path: Path, x_RHD: Tensor, unknown_RHD: Tensor, directions: _Directions, blur: float,
@@ -160,7 +153,8 @@ class _Directions:
             if probes < 1 or len(seeds) != len(exact_R):
                 raise ValueError(f"{probes} probes and {len(seeds)} seeds for {len(exact_R)} rows with too many "
                                  "unknown entries for an exact divergence; give at least 1 probe and a seed per row")
-            normal = RowNoise(seeds, unknown_RHD.device).normal(probes, *unknown_RHD.shape[1:])
+            own = [fold(seed, PROBE) for seed in seeds]  # a sample is made of the numbers of the seed itself
+            normal = RowNoise(own, unknown_RHD.device).normal(probes, *unknown_RHD.shape[1:])
             self.signs_RPHD = torch.where(normal < 0, -1, 1) / math.sqrt(probes)
         self.number = max(int((count_R * exact_R).max()), self.signs_RPHD.shape[1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from bisect import bisect
 from collections.abc import Sequence
 from itertools import accumulate
@@ -11,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..randomness import generator, unfold
-from ..trajectory import Condition, TrajectoryModel, cat
+from ..randomness import generator, row_seeds
+from ..trajectory import Condition, TrajectoryModel
+
+CHOICE = zlib.crc32(b"mixture")  # 1, 2, .. are what is drawn again
 
 
 class Mixture:
@@ -44,18 +47,16 @@ class Mixture:
                seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0) -> Tensor:
         """(B, N, H, D) in environment units, as `TrajectoryModel.sample`; `guide` is whatever all the models take."""
         rows = condition.repeat(num_samples)
-        seeds = unfold(rows.batch, seed) if isinstance(seed, int) else list(seed)
-        if len(seeds) != rows.batch:
-            raise ValueError(f"{len(seeds)} seeds were given for {rows.batch} samples; give one each, or a single one")
+        seeds = row_seeds(seed, rows.batch)
         chosen = [self._choice(s) for s in seeds]
         x_RHD = torch.empty_like(rows.values_BHD, device=self.device)
         for i, model in enumerate(self.models):
             if mine := [r for r, choice in enumerate(chosen) if choice == i]:
-                x_RHD[mine] = model.sample(cat([rows[r : r + 1] for r in mine]), guide=guide, steps=steps,
+                x_RHD[mine] = model.sample(rows[torch.tensor(mine)], guide=guide, steps=steps,
                                            seed=[seeds[r] for r in mine], temperature=temperature)[:, 0].to(x_RHD)
         return x_RHD.unflatten(0, (condition.batch, num_samples))
 
     def _choice(self, seed: int) -> int:
         """The row's model; drawn from another stream than its noise, which has the seed itself."""
-        u = float(torch.rand((), generator=generator(seed, 1), dtype=torch.float64))
+        u = float(torch.rand((), generator=generator(seed, CHOICE), dtype=torch.float64))
         return bisect(list(accumulate(self.weights))[:-1], u * sum(self.weights))

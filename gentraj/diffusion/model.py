@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..generation import Guidance, draw, encode_context, encoded_width
+from ..generation import Guidance, check_trajectories, draw, encode_context, encoded_width
 from ..networks import NETWORKS, TemporalUNet
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
@@ -185,6 +185,7 @@ class Diffusion(nn.Module):
         known, steps = condition.to(self.device), self.config.steps if steps is None else steps
         times = sampling_times(self.path, steps, self.config.grid).to(self.device)
         denoise = self.denoise(self.normalizer.normalize(known.values_BHD), known.mask_BHD, known.context_BC)
+        z_RHD = z_RHD.to(self.device)
         start = self.path.sigma(times[:1]) * z_RHD
         x = SAMPLERS[self.config.sampler](denoise, start, times, self.path, lambda: z_RHD, eta=0.0)
         return torch.where(known.mask_BHD, known.values_BHD, self.normalizer.unnormalize(x))
@@ -210,6 +211,8 @@ class Diffusion(nn.Module):
         """
         if not noise > 0:
             raise ValueError(f"noise is {noise}; a ratio sigma / alpha above 0 is expected")
+        x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
+        check_trajectories(self.spec, x_RHD, condition)
         t = self.path.snap(self.path.time_of(torch.tensor([-2 * math.log(noise)]))).to(self.device)
         errors = [self._error_rows(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS], t,
                                    [fold(s, draw) for s in seeds[i : i + MAX_ROWS]])

@@ -93,7 +93,8 @@ def vp_linear(levels: int | None = None) -> Path:
     if levels is None:
         return _variance_preserving(lambda t: -(BETA_MIN * t + (BETA_MAX - BETA_MIN) * t**2 / 2))
     scale = 1000 / levels
-    return _chain(torch.linspace(scale * 1e-4, scale * 0.02, levels, dtype=torch.float64))
+    betas = torch.linspace(scale * 1e-4, scale * 0.02, max(levels, 2), dtype=torch.float64)
+    return _chain(betas[-levels:])  # a single one is the noisiest
 
 
 def sub_vp(levels: int | None = None) -> Path:

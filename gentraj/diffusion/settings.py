@@ -49,7 +49,8 @@ class DiffusionConfig:
     context_dropout: float = 0.1
     """Share of the trajectories that are trained without their context, for classifier-free guidance."""
     clip: float | None = 1.1
-    """Bound on x0 in normalised units while sampling."""
+    """Bound on x0 in normalised units while sampling, of each thing that the model is asked: guidance away from one
+    answer to another goes beyond it."""
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4

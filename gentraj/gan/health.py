@@ -87,8 +87,9 @@ def vital_signs(real: Tensor, fake: Tensor, free: Tensor) -> dict[str, Tensor]:
         mean = (x * free).sum(0) / free.sum(0).clamp(min=1)
         return (((x - mean) ** 2 * free).sum() / free.sum().clamp(min=1)).sqrt()
 
-    x, g, free_X = real.flatten(1), fake.flatten(1), free.flatten(1).to(real.dtype)
-    between, among, across = (distances(*pair, free_X) for pair in ((x, x), (g, g), (x, g)))
+    x, g, free_X = (each.flatten(1).float() for each in (real, fake, free))
+    with torch.autocast(real.device.type, enabled=False):  # squares that cancel need their digits
+        between, among, across = (distances(*pair, free_X) for pair in ((x, x), (g, g), (x, g)))
     radius = between.sort(1).values[:, min(NEIGHBOURS, len(x) - 1)]
     copies = among.fill_diagonal_(torch.inf).amin(1) < NEAR * between.mean()
     return {"spread": spread(fake) / spread(real).clamp(min=1e-12), "duplicates": copies.float().mean(),

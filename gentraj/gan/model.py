@@ -13,12 +13,12 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..bridge import bridge
-from ..generation import Guidance, draw, encode_context, encoded_width
+from ..generation import Guidance, check_trajectories, draw, encode_context, encoded_width
 from ..networks import NETWORKS
 from ..networks.discriminator import Discriminator
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
-from ..one_call import choosing_plugins, draw_rows
+from ..one_call import choosing_plugins, draw_rows, refuse_use
 from ..optimization import adamw
 from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
 from .game import Share, step_discriminator, step_generator
@@ -60,9 +60,7 @@ class ConditionalGAN(nn.Module):
 
     def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
         """Raises ValueError: it has none of these."""
-        given = [name for name, value in (("sampler", sampler), ("grid", grid), ("eta", eta)) if value is not None]
-        if given:
-            raise ValueError(f"{given[0]} was given, and a GAN samples in one call of its generator; leave it out")
+        refuse_use("a GAN samples in one call of its generator", sampler=sampler, grid=grid, eta=eta)
 
     def optimizers(self) -> dict[str, Optimizer]:
         """Of both sides, each with its own time scale."""
@@ -152,6 +150,8 @@ class ConditionalGAN(nn.Module):
         if not self.config.discriminator.patches:
             raise ValueError("this GAN's discriminator judges whole trajectories only, not rows; train one with "
                              "--model.discriminator.patches, or plan with a fixed arrival")
+        x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
+        check_trajectories(self.spec, x_RHD, condition)
         parts = [self._patches(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS])
                  for i in range(0, len(x_RHD), MAX_ROWS)]
         return F.softplus(self.usual - torch.cat(parts))

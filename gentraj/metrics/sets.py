@@ -64,7 +64,7 @@ def wasserstein(real_NP: Tensor, fake_MP: Tensor) -> Tensor:
 
     Equals `scipy.stats.wasserstein_distance`; N and M may differ.
     """
-    a_PN, b_PM = (x.double().T.contiguous().sort().values for x in (real_NP, fake_MP))
+    a_PN, b_PM = (x.T.contiguous().sort().values for x in checked(1, real=real_NP, fake=fake_MP))
     every = torch.cat([a_PN, b_PM], 1).sort().values
     at = every[:, :-1].contiguous()
     share_a, share_b = (torch.searchsorted(x, at, right=True).double() / x.shape[1] for x in (a_PN, b_PM))

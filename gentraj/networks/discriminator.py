@@ -55,7 +55,8 @@ class Discriminator(TrajectoryNetwork):
     """Called as the generators are: `(x_RHD, known_RHD, mask_RHD, t_R, context_RC)`, `t_R` the noise level of x.
 
     The condition (known entries, noise level, context) is embedded once: every block is shifted by it, and the whole
-    trajectory's logit is psi(phi) + <phi, V embedding> (Miyato & Koyama 2018, equation 3). Patches do not depend on the
+    trajectory's logit is psi(phi) + the mean of phi * V embedding (Miyato & Koyama 2018, equation 3, over the number of
+    channels). Patches do not depend on the
     rest of the batch; with `minibatch_std` the whole trajectory's logit does.
     """
 

@@ -9,12 +9,12 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from gentraj.conditioning import ConditionMix
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import PREDICTIONS, Level, hold
-from gentraj.diffusion.likelihood import MAX_EXACT, MIN_STEPS, log_prob
+from gentraj.diffusion.likelihood import MAX_EXACT, MIN_STEPS, _Directions, log_prob
 from gentraj.diffusion.paths import PATHS, Path
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.plugin import Denoise
-from gentraj.randomness import generator
+from gentraj.randomness import RowNoise, generator, unfold
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 ILL_CONDITIONED = gaussian(normals(12, seed=3), rotation(12, 4), torch.logspace(-5, 0.5, 12, dtype=DOUBLE))
@@ -246,6 +246,18 @@ def test_bad_input_is_named() -> None:
         model.log_prob(torch.where(x == x[0, 0, 0], torch.nan, x))
     with pytest.raises(ValueError, match="0 seeds for 4 rows"):
         log_prob(lambda x, t: x, PATHS["flow"](), x, everything(x), exact=False)
+
+
+def test_the_probes_are_not_what_the_sample_of_that_seed_is_made_of() -> None:
+    seeds, unknown = unfold(200, 0), torch.ones(200, 2, 32, dtype=torch.bool)
+    first = next(iter(_Directions(unknown, seeds, False, 4, DOUBLE)))
+    agree = (first.sign() == RowNoise(seeds).normal(2, 32).sign()).double().mean()
+    assert abs(agree - 0.5) < 0.02
+
+
+def test_a_density_without_a_gradient_says_so() -> None:
+    model, x = make(), trajectories(4).requires_grad_()
+    assert not model.log_prob(x, steps=2).requires_grad
 
 
 def linear_system() -> Mixture:

@@ -86,6 +86,10 @@ def test_rates_of_a_chain_are_those_between_its_levels(name: str) -> None:
         torch.testing.assert_close(rate, (f(t + h) - f(t - h)) / (2 * h), rtol=1e-2, atol=1e-4)
 
 
+def test_the_last_level_of_the_linear_schedule_is_noise_however_few_there_are() -> None:
+    assert all(PATHS["vp-linear"](levels).alpha(torch.ones(1)) < 0.04 for levels in (1, 2, 20, 1000))
+
+
 def test_every_path_declares_its_sde() -> None:
     assert set(SDES) == set(PATHS)
 

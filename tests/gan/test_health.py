@@ -56,6 +56,14 @@ def test_vital_signs_have_known_answers(case: str) -> None:
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-5)
 
 
+def test_they_are_the_same_where_networks_compute_in_bfloat16() -> None:
+    """Far from 0, where squares cancel."""
+    real, fake = normal(32) + 20, normal(32, 1) + 20
+    with torch.autocast("cpu", torch.bfloat16):
+        found = signs(real, fake)
+    assert found == pytest.approx(signs(real, fake), abs=1e-6) and found["duplicates"] == 0
+
+
 def test_coverage_is_the_share_of_data_that_have_a_sample_within_their_fifth_neighbour() -> None:
     """Data at 0, 1 .. 7 and 100: the radii are 5, 4, 3, 3, 3, 3, 4, 5 and 97; -3.5 is within one of them, -2.9 two."""
     real = torch.tensor([*range(8), 100.0])[:, None, None]
