@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .making import environment_factory
+from .making import recorded_factory
 from .tasks import MANIPULATION
 
 STEPS_PER_CELL = 24  # of PointMaze's data-collecting controller, generously
@@ -16,7 +16,7 @@ def horizon_advice(env: str | None) -> tuple[int, int]:
 
     A task of manipulation has its own; (32, 1) where the environment is unknown or another one.
     """
-    made = environment_factory(env) if env else None
+    made = recorded_factory(env)
     maze = made.maze if made else None
     if made is None or maze is None:
         return next((task.horizon for task in MANIPULATION.values() if made and task.env_id == made.env_id), UNKNOWN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -9,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 from scipy.stats import trim_mean
 
+from gentraj.config import require
 from gentraj.data import Episodes
 from gentraj.trajectory import Agent
 
@@ -37,6 +39,9 @@ class EvaluationConfig:
     """random-goal: a random goal that stays; d4rl-single-goal: D4RL's fixed goal of each maze, for its score."""
     baselines: bool = True
     """Whether the data-collecting controller of a maze and a random agent run on the same starts and goals."""
+
+    def __post_init__(self) -> None:
+        require(self, episodes=(1, math.inf), seed=(0, math.inf), num_envs=(1, math.inf))
 
 
 def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
@@ -71,10 +76,13 @@ def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig,
 
 
 def baselines(factory: EnvironmentFactory) -> dict[str, Agent]:
-    """The agents to compare with: the noise-free, replanning controller where there is one, and a random agent."""
+    """The agents to compare with: the noise-free, replanning controller where there is one, and a random agent where
+    actions are bounded."""
     env = factory()
     env.close()
     controller: dict[str, Agent] = {"controller": WaypointController(factory.maze)} if factory.maze else {}
+    if not env.action_space.is_bounded():
+        return controller
     return controller | {"random": RandomAgent(env.action_space.low, env.action_space.high)}
 
 

@@ -84,6 +84,14 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     return made
 
 
+def recorded_factory(env: str | None) -> EnvironmentFactory | None:
+    """Of the environment that data name (`Episodes.env`); None where they name none, or one that is not known here."""
+    try:
+        return environment_factory(env) if env else None
+    except ValueError:
+        return None
+
+
 def _parse(env: str) -> tuple[str, dict[str, Any], int | None]:
     """Environment id, arguments and time limit of a task name, an id or a JSON."""
     if env in TASKS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     Where the block does not end well there is what was there before. Raises `OSError`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".tmp-*-{glob.escape(path.name)}"):  # of writers that were killed
+        pid = stale.name.split("-")[1]
+        if pid.isdigit() and not is_alive(int(pid)) and stale.is_file():
+            stale.unlink(missing_ok=True)
     unfinished = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         with unfinished.open("wb") as file:
@@ -32,3 +37,14 @@ def write_file(path: Path, data: bytes) -> Path:
     with new_file(path) as file:
         file.write(data)
     return path
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # someone else's
+        pass
+    return True

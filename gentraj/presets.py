@@ -18,7 +18,7 @@ from agents.planner import PlannerConfig
 from agents.policies import PolicyConfig
 from agents.swift import SwiftConfig
 from agents.td3bc import TD3BCConfig
-from envs.making import environment_factory
+from envs.making import recorded_factory
 from envs.recipes import recipes
 from envs.tasks import MANIPULATION, TASKS
 
@@ -160,7 +160,8 @@ def _goals(dataset: str) -> Literal["maze", "elsewhere", ""]:
     episodes = load_episodes(dataset)
     if not episodes.goal_dims:
         return ""
-    return "maze" if episodes.env and environment_factory(episodes.env).maze else "elsewhere"
+    known = recorded_factory(episodes.env)
+    return "maze" if known and known.maze else "elsewhere"
 
 
 def listing() -> str:

@@ -18,7 +18,7 @@ class RunLock:
     """Holds a run folder, made if it is missing, while the `with` block runs; the kernel frees it if the process dies.
 
     Raises `RunLocked` naming the process that holds it, `CheckpointError` where no such folder can be made. Once it
-    is held, what interrupted saves have left (`.tmp-*`) is removed: nobody else can be writing it.
+    is held, what interrupted saves have left (folders `.tmp-*`) is removed: nobody else can be writing it.
     """
 
     def __init__(self, folder: Path):

@@ -27,7 +27,7 @@ from .optimization import NonFinite
 from .randomness import fold, generator
 from .runlock import RunLock
 from .state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
-from .training_log import Log, Row, Sums
+from .training_log import Log, Row, Sums, tensorboard_writer
 from .trajectory import Batch, Trainable, TrajectorySpec
 
 # `threads` among them: another number of threads may change the last bits, but is no other training.
@@ -99,6 +99,8 @@ def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingCo
     Raises `ConfigError` for settings that differ on resume, `CheckpointError` when the folder is in use or cannot be
     written, `TrainingStopped` at a number that is not finite, `Interrupted` after SIGINT or SIGTERM, all saved.
     """
+    if config.tensorboard:
+        tensorboard_writer()  # before anything is saved
     folder, began = Path(run_dir).absolute(), time.monotonic()  # absolute: somebody may change directory meanwhile
     if resume and not has_checkpoints(folder):
         raise NothingSaved(f"{folder}: nothing saved yet; train first")

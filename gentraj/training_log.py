@@ -52,7 +52,9 @@ class Log:
         self.last: Row = {}
         self._warned: set[str] = set()
         self._torn, self._file, self._path = False, None, folder / FILE
-        self._writer = _tensorboard(folder / "tensorboard", start) if tensorboard else None
+        self._writer = None
+        if tensorboard:
+            self._writer = tensorboard_writer()(str(folder / "tensorboard"), purge_step=start + 1)
         with self._harmless(str(self._path)):
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
             os.truncate(self._path, _end_of_row(self._path, start) if start else 0)
@@ -135,9 +137,10 @@ def _end_of_row(path: Path, step: int) -> int:
     return end
 
 
-def _tensorboard(folder: Path, start: int) -> Any:
+def tensorboard_writer() -> Any:
+    """Its class. Raises `ConfigError` where the package is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError("tensorboard needs a package that is missing: pip install 'gentraj[tensorboard]'") from error
-    return SummaryWriter(str(folder), purge_step=start + 1)
+    return SummaryWriter

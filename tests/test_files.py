@@ -28,6 +28,14 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, before: bytes 
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [before][: bool(before)]
 
 
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    dead, living = (tmp_path / f".tmp-{pid}-file" for pid in (2**22 + 1, os.getppid()))  # above any pid
+    for path in (dead, living):
+        path.write_bytes(b"half")
+    write_file(tmp_path / "file", b"whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([living.name, "file"])
+
+
 def test_what_was_there_is_replaced_and_not_written_over(tmp_path: Path) -> None:
     path = write_file(tmp_path / "file", b"before")
     with path.open("rb") as reader:

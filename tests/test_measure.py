@@ -16,7 +16,7 @@ from small import DATASET, gentraj
 from envs.replay import CannotReplay
 from gentraj.cli.measure import UNITS, choose_windows, conditions, measure_run, sample
 from gentraj.cli.ruler import Ruler, limits, plan_actions
-from gentraj.data import Episodes, Windows, load_minari, save_npz
+from gentraj.data import ContextConfig, Episodes, Windows, load_minari, save_npz
 from gentraj.metrics import METRICS
 from gentraj.runs import Run, load
 from gentraj.trajectory import TrajectorySpec
@@ -118,6 +118,16 @@ def test_windows_of_another_dataset(run: Run, tmp_path: Path) -> None:
         assert len(train) > 300  # of the run
     measured = measure_run(uncut, dataset=path, steps=1, progress=False)
     assert (measured["dataset"], measured["num"]) == (path, 9)
+
+
+def test_windows_end_where_the_goal_does(run: Run, tmp_path: Path) -> None:
+    """A run that is told its goal learns no window across a switch, and is measured by none."""
+    episodes = load_minari(DATASET)
+    switched = np.repeat([[0.0, 1.0], [2.0, 3.0]], [200, len(episodes.obs) - 200], 0)
+    path = str(save_npz(replace(episodes, extras={"goal": switched}), tmp_path / "switched.npz"))
+    told = replace(run, config=replace(run.config, context=ContextConfig(kinds=("goal",))))
+    windows, _ = choose_windows(told, path, 10**6, seed=0)
+    assert windows.mask_BHD.all()
 
 
 def test_too_short_episodes_are_refused(run: Run, tmp_path: Path) -> None:

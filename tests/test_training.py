@@ -177,8 +177,8 @@ def test_a_missing_tensorboard_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     part = Pair()
     with pytest.raises(ConfigError, match=r"pip install 'gentraj\[tensorboard\]'"):
-        run(tmp_path, {"pair": part}, tensorboard=True)
-    assert not part.given
+        run(tmp_path / "run", {"pair": part}, tensorboard=True)
+    assert not part.given and not (tmp_path / "run").exists()
 
 
 def test_no_output_is_no_output(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:

@@ -56,7 +56,9 @@ def check_output(path: Path, option: str) -> None:
 
 
 def check_folder(path: Path, option: str) -> None:
-    """Raises ValueError where a file is in the way of a folder."""
+    """Raises ValueError where a file is in the way of a folder, or nothing may be written."""
     there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     if not there.is_dir():
         raise ValueError(f"{option}: {there} is a file, so there can be no folder {path}; give another place")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{option}: nothing may be written into {there}; give another place")

@@ -13,13 +13,11 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from envs.recipes import make_missing
-
-from ..data import Windows, load_episodes
+from ..data import Windows
 from ..files import write_file
 from ..randomness import fold, generator
 from ..report_page import show
-from ..runs import Run, load
+from ..runs import Run, load, read_data
 from ..trajectory import Batch, Condition
 from .common import RunFolder, check_output, pick_device, say
 from .ruler import Ruler
@@ -122,11 +120,10 @@ def choose_windows(run: Run, dataset: str | None, most: int, seed: int) -> tuple
 
 
 def _dataset_windows(run: Run, dataset: str, most: int, seed: int) -> Batch:
-    episodes = load_episodes([make_missing(name) for name in dataset.split("+")])
-    episodes, spec = episodes.stitched() if run.config.stitch else episodes, run.model.spec
+    (episodes, _), spec = read_data(replace(run.config, dataset=dataset)), run.model.spec
     windows = Windows(episodes, spec, run.config.context)
-    last = np.arange(len(windows)) + spec.times[-1]
-    end = np.repeat(windows.ends, episodes.lengths)  # has an observation still, but no action
+    first, ends = np.arange(len(windows)), windows.window_ends
+    last, end = first + spec.times[-1], ends[np.searchsorted(ends, first, "right")]  # where there is no action any more
     whole = np.flatnonzero(last < end if spec.act_dim else last <= end)
     return windows.gather(np.random.default_rng(seed).permutation(whole)[:most])
 

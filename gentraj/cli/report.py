@@ -17,7 +17,7 @@ from agents.planner import Planner
 from envs.drawing import draw_maze
 from envs.evaluation import EvaluationConfig
 from envs.headless import CannotRender, render_frame
-from envs.making import environment_factory
+from envs.making import environment_factory, recorded_factory
 from envs.rollout import Rollout, rollout
 
 from .. import figures
@@ -96,7 +96,8 @@ class Drawing:
         self.run, self.folder, self.seed = run, folder, seed
         self.dims = list(run.data.goal_dims[:2]) or [0, min(1, run.data.obs_dim - 1)]
         self.plane = Plane.of(self.dims, run.data.goal_dims)
-        maze = environment_factory(run.data.env).maze if run.data.env else None
+        known = recorded_factory(run.data.env)
+        maze = known.maze if known else None
         self.background: Callable[[Any], None] | None = None
         if maze is not None:
             self.background = partial(draw_maze, maze_map=maze.map, scaling=maze.scaling)

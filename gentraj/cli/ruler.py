@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from agents.inverse_dynamics import InverseDynamics
-from envs.making import EnvironmentFactory, environment_factory
+from envs.making import EnvironmentFactory, recorded_factory
 from envs.replay import CannotReplay, dynamics_error
 
 from .. import metrics
@@ -35,7 +35,7 @@ class Ruler:
     def __post_init__(self) -> None:
         self.spec, self.scale = self.run.model.spec, metrics.fit_scale(self.real_RHD)
         self.dims = list(self.run.planning.goal_dims) or list(range(self.spec.obs_dim))  # they share a unit
-        self.factory = environment_factory(self.run.data.env) if self.run.data.env else None
+        self.factory = recorded_factory(self.run.data.env)
         self.constraints = {name: Constraints(self.spec, [constraint])
                             for name, constraint in limits(self.run, self.real_RHD, self.factory).items()}
         if "walls" not in self.constraints:

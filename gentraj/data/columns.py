@@ -27,7 +27,7 @@ class Part:
 def read_columns(file: Any, name: str, episodes: int,
                  parts: Mapping[str, Part]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The lengths (E,) and each part of all episodes. Raises `DataError` naming the episode, or KeyError."""
-    lengths = np.array([file[f"episode_{e}/rewards"].shape[0] for e in range(episodes)], dtype=np.int64)
+    lengths = np.array([open_array(file, f"episode_{e}/rewards").shape[0] for e in range(episodes)], dtype=np.int64)
     out = {key: np.empty((int((lengths + part.more).sum()), *part.row), part.dtype) for key, part in parts.items()}
     starts = np.cumsum(lengths) - lengths
     # Episode by episode: field by field would walk through the whole file once for each.

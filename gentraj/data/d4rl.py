@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .episodes import Episodes
-from .hdf5 import open_hdf5, refuse_foreign
+from .hdf5 import open_array, open_hdf5, refuse_foreign
 from .validation import DataError
 
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
@@ -107,12 +107,19 @@ def _check_rows(source: Mapping[str, Any], name: str) -> None:
     missing = {"observations", "actions", "rewards", "terminals"} - source.keys()
     if missing:
         raise DataError(f"{name}: not in D4RL's layout; it lacks {', '.join(sorted(missing))}")
+    for key in source:
+        if key in ROWS and not np.ndim(source[key]):
+            raise DataError(f"{name}: {key} is a single number; an array with a row for each step is expected")
     N = len(source["observations"])
     if N == 0:
         raise DataError(f"{name}: observations has no rows; at least one is expected")
     for key in source:
         if key in ROWS and len(source[key]) != N:
             raise DataError(f"{name}: {key} has {len(source[key])} rows and observations {N}; the same is expected")
+    shapes = [source[key].shape for key in ("observations", "next_observations") if key in source]
+    if len(set(shapes)) > 1:
+        raise DataError(f"{name}: next_observations have shape {shapes[1]} and observations {shapes[0]}; the same is "
+                        "expected")
 
 
 def _last_rows(source: Mapping[str, Any], name: str, terminal_N: np.ndarray,
@@ -175,6 +182,7 @@ def _env(file: Any) -> str | None:
         return None
     import gymnasium
 
+    open_array(file, "metadata/env_id")  # refused where it lies in another file
     env_id = file["metadata/env_id"].asstr()[()]
     spec = gymnasium.registry.get(env_id)  # a look-up: gymnasium.make would import whatever module the name asks for
     return spec.to_json() if spec else None

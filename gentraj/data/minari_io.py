@@ -17,12 +17,12 @@ import numpy as np
 
 from .columns import Part, read_columns
 from .episodes import Episodes, episodes_hash
-from .hdf5 import one_line, open_hdf5
+from .hdf5 import one_line, open_array, open_hdf5
 from .spaces import act_width, obs_widths
 from .validation import DataError, problems
 
 MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
-TEMPORARY = re.compile(r"tmp-(\d+)-(old-)?")  # then the name: what a writer of that process id has not finished
+TEMPORARY = re.compile(r"tmp-(\d+)-(new|old)-")  # then the name: what that process writes, or is about to replace
 NO_MINARI = "{}: Minari datasets need the package minari; pip install 'minari[hdf5]'"
 
 
@@ -53,7 +53,7 @@ def read_minari(dataset_id: str) -> dict[str, Any]:
     parts = _parts(dataset_id, dataset, obs_keys)
     infos = {name: f"infos/{name}" for name in notes.extras if name != "goal" or "goal" not in parts}
     with open_hdf5(path / "main_data.hdf5") as file:
-        parts |= {where: Part(where, file[f"episode_0/{where}"].shape[1:], 1, optional=True)
+        parts |= {where: Part(where, open_array(file, f"episode_0/{where}").shape[1:], 1, optional=True)
                   for where in infos.values() if f"episode_0/{where}" in file}
         lengths, fields = read_columns(file, dataset_id, dataset.total_episodes, parts)
     extras = {"goal": fields.pop("goal")} if "goal" in fields else {}
@@ -93,17 +93,20 @@ def _find(dataset_id: str) -> Path:
         raise ImportError(NO_MINARI.format(dataset_id)) from error
     root = get_dataset_path()
     path = root / dataset_id / "data"
-    if not path.is_dir():
-        _download(dataset_id)
+    whole = all((path / name).is_file() for name in ("main_data.hdf5", "metadata.json"))
+    if not path.is_dir() or not (whole or dataset_id.startswith("gentraj/")):  # what a download that was stopped left
+        _download(dataset_id, again=path.is_dir())
     if not (path / "main_data.hdf5").resolve().is_relative_to(root.resolve()):
         raise DataError(f"{dataset_id}: its files lie outside {root}; copy them there instead of linking")
     return path
 
 
-def _download(dataset_id: str) -> None:
+def _download(dataset_id: str, again: bool = False) -> None:
     close = get_close_matches(dataset_id, local_ids(), cutoff=0.5)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     absent = f"{dataset_id}: no such dataset in Minari's local folder{hint}"
+    if again:
+        absent = f"{dataset_id}: is not whole in Minari's local folder; delete it there"
     if dataset_id.startswith("gentraj/"):
         raise DataError(f"{absent}; make it with `gentraj data make`")
     import minari
@@ -113,7 +116,7 @@ def _download(dataset_id: str) -> None:
         remote = minari.list_remote_datasets(prefix=dataset_id.rsplit("-v", 1)[0])[dataset_id]
         obs_widths(dataset_id, deserialize_space(str(remote["observation_space"])))
         act_width(dataset_id, deserialize_space(str(remote["action_space"])))
-        minari.download_dataset(dataset_id)
+        minari.download_dataset(dataset_id, force_download=again)
     except DataError:
         raise
     except Exception as error:  # every transport has its own

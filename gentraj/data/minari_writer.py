@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import is_alive
 from .episodes import Episodes, episodes_hash
 from .hdf5 import one_line
 from .minari_io import MINARI_ID, NO_MINARI, TEMPORARY
@@ -32,7 +33,7 @@ def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: A
     taken id (`overwrite` replaces what is there).
     """
     final = check_new_id(dataset_id, overwrite=overwrite)
-    temporary, replaced = (final.with_name(f"tmp-{os.getpid()}-{what}{final.name}") for what in ("", "old-"))
+    temporary, replaced = (final.with_name(f"tmp-{os.getpid()}-{what}-{final.name}") for what in ("new", "old"))
     about: dict[str, Any] = {"description": description, "algorithm_name": algorithm, "author": author,
                              "author_email": "unknown", "code_permalink": code}
     try:
@@ -40,6 +41,7 @@ def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: A
         _write(episodes, dataset_id.removesuffix(final.name) + temporary.name, env, about)
         _finish(temporary / "data", dataset_id, episodes, env, provenance)
         if final.exists():
+            _refuse_taken(final, dataset_id, overwrite)  # by somebody, meanwhile
             final.replace(replaced)
         temporary.replace(final)
     finally:
@@ -58,9 +60,13 @@ def check_new_id(dataset_id: str, *, overwrite: bool = False) -> Path:
         raise DataError(f"'{dataset_id}' is not a Minari id; such are gentraj/pointmaze/umaze-v0")
     final = get_dataset_path(dataset_id)
     _sweep(final)
+    _refuse_taken(final, dataset_id, overwrite)
+    return final
+
+
+def _refuse_taken(final: Path, dataset_id: str, overwrite: bool) -> None:
     if final.exists() and not overwrite:
         raise DataError(f"{dataset_id} exists already in {final}; choose another id, or delete that folder")
-    return final
 
 
 def _write(episodes: Episodes, dataset_id: str, env: Any, about: dict[str, Any]) -> None:
@@ -167,22 +173,13 @@ def _sweep(final: Path) -> None:
     """Clears what killed writers of this dataset left."""
     for folder in final.parent.glob("tmp-*") if final.parent.is_dir() else ():
         match = TEMPORARY.match(folder.name)
-        if match and folder.name[match.end():] == final.name and not _alive(int(match[1])):
+        if match and folder.name[match.end():] == final.name and not is_alive(int(match[1])):
             _clear(folder, final)
 
 
 def _clear(folder: Path, final: Path) -> None:
     """Removes a temporary folder; one that holds what was being replaced goes back where nothing has replaced it."""
-    if "-old-" in folder.name and folder.exists() and not final.exists():
+    match = TEMPORARY.match(folder.name)
+    if match and match[2] == "old" and folder.exists() and not final.exists():
         folder.replace(final)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # someone else's
-        pass
-    return True

@@ -39,6 +39,9 @@ def problems(e: Episodes) -> Iterator[str]:
 
 
 def wrong_shapes(e: Episodes) -> Iterator[str]:
+    if e.lengths.ndim != 1:
+        yield f"{e.name}: lengths has {e.lengths.ndim} dimensions, shape {e.lengths.shape}; 1 is expected"
+        return
     if len(e.lengths) == 0:
         yield f"{e.name}: no episodes; at least one is expected"
         return
@@ -46,14 +49,17 @@ def wrong_shapes(e: Episodes) -> Iterator[str]:
         yield f"{e.name}: episode {episode} has {e.lengths[episode]} steps; at least 1 is expected"
     for key in {"obs", *PER_STEP} & e.extras.keys():
         yield f"{e.name}: extras has an array named {key}, which is a field of every dataset; give it another name"
-    S, E = int(e.lengths.sum()), len(e.lengths)
+    S, E, flat = int(e.lengths.sum()), len(e.lengths), True
     for key, array in _fields(e).items():
         dims, rows = (1 if key in ("reward", "terminated", "truncated") else 2), S + E * _per_episode(key)
         if array.ndim != dims:
+            flat = False
             yield f"{e.name}: {key} has {array.ndim} dimensions, shape {array.shape}; {dims} are expected"
         elif len(array) != rows:
             needed = f"{S} + {E} = {rows} rows, one more than actions in each" if _per_episode(key) else f"{S} rows"
             yield f"{e.name}: {key} has {len(array)} rows; {E} episodes of {S} steps in all need {needed}"
+    if not flat:
+        return
     width = e.obs.shape[-1]
     for dim in e.goal_dims:
         if not 0 <= dim < width:

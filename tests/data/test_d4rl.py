@@ -101,6 +101,25 @@ def test_the_layout_is_checked(tmp_path):
         load_d4rl(write(tmp_path / "b.hdf5", actions=ACT[:5]))
 
 
+@pytest.mark.parametrize(("arrays", "message"), [
+    ({"next_observations": OBS[:, :1]}, r"a: next_observations have shape \(12, 1\) and observations \(12, 3\)"),
+    ({"terminals": np.float32(1)}, "a: terminals is a single number; an array with a row for each step is expected"),
+], ids=["width", "number"])
+def test_arrays_of_other_shapes_are_refused(tmp_path, arrays, message):
+    with pytest.raises(DataError, match=message):
+        load_d4rl(write(tmp_path / "a.hdf5", **arrays))
+
+
+def test_its_environment_is_not_read_from_another_file(tmp_path):
+    with h5py.File(tmp_path / "secret.hdf5", "w") as secret:
+        secret["env_id"] = "Hopper-v5"
+    path = write(tmp_path / "a.hdf5", next_observations=OBS)
+    with h5py.File(path, "a") as file:
+        file["metadata/env_id"] = h5py.ExternalLink(str(tmp_path / "secret.hdf5"), "env_id")
+    with pytest.raises(DataError, match="env_id lies in another file"):
+        load_d4rl(path)
+
+
 def test_a_file_may_name_its_environment_but_only_a_registered_one(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

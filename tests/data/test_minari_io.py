@@ -147,6 +147,44 @@ def test_what_was_being_replaced_when_the_writer_was_killed_comes_back(root):
     assert load_minari(ID) == some([3])
 
 
+def test_a_name_that_reads_like_a_backup_is_swept_as_what_it_is(root):
+    """What was being written of "x-old-some-v0" is not what was being replaced, and "old-some-v0" is no backup."""
+    for name in ("x-old-some-v0", "old-some-v0"):
+        (root / "gentraj/test" / f"tmp-{2**22 + 1}-new-{name}" / "data").mkdir(parents=True)
+        save_minari(some([3]), f"gentraj/test/{name}", description="x")
+        assert load_minari(f"gentraj/test/{name}") == some([3])
+    assert sorted(p.name for p in (root / "gentraj/test").iterdir() if p.is_dir()) == ["old-some-v0", "x-old-some-v0"]
+
+
+def test_what_somebody_wrote_meanwhile_is_not_replaced(root, tmp_path, monkeypatch):
+    import gentraj.data.minari_writer as writer
+
+    save_minari(some([5]), ID, description="theirs")
+    (root / ID).rename(tmp_path / "theirs")
+    finish = writer._finish
+
+    def slow(*arguments):
+        finish(*arguments)
+        (tmp_path / "theirs").rename(root / ID)
+
+    monkeypatch.setattr(writer, "_finish", slow)
+    with pytest.raises(DataError, match="exists already"):
+        save_minari(some([3]), ID, description="mine")
+    assert load_minari(ID) == some([5])
+
+
+def test_a_download_that_was_stopped_is_begun_anew(root, monkeypatch):
+    (root / "mine/some-v0/data").mkdir(parents=True)
+    asked = []
+    space = minari.serialization.serialize_space(box(2))
+    monkeypatch.setattr(minari, "list_remote_datasets", lambda prefix: {
+        "mine/some-v0": {"observation_space": space, "action_space": space}})
+    monkeypatch.setattr(minari, "download_dataset", lambda name, force_download: asked.append((name, force_download)))
+    with pytest.raises(DataError):  # nothing came
+        load_minari("mine/some-v0")
+    assert asked == [("mine/some-v0", True)]
+
+
 def test_a_taken_id_is_refused_and_overwriting_replaces_it(root):
     save_minari(some([3]), ID, description="first")
     with pytest.raises(DataError, match="gentraj/test/some-v0 exists already"):
@@ -188,7 +226,8 @@ def test_a_replacement_that_fails_leaves_what_was_there(monkeypatch):
 
 
 def test_the_leftovers_of_a_killed_write_are_swept_but_not_a_living_writers(root):
-    dead, alive = (root / "gentraj/test" / f"tmp-{pid}-some-v0" for pid in (2**22 + 1, os.getppid()))  # above any pid
+    pids = 2**22 + 1, os.getppid()  # the first above any
+    dead, alive = (root / "gentraj/test" / f"tmp-{pid}-new-some-v0" for pid in pids)
     for folder in (dead, alive):
         (folder / "data").mkdir(parents=True)
     save_minari(some([3]), ID, description="x")

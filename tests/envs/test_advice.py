@@ -30,6 +30,10 @@ def test_the_longest_way_fits_and_a_short_maze_gets_a_short_dense_plan(cells: in
     assert horizon in (*HORIZONS, LONGEST) and stride <= HORIZONS.get(horizon, stride)
 
 
+def test_an_environment_that_is_not_known_here_has_no_advice() -> None:
+    assert horizon_advice(json.dumps({"id": "Mine-v0", "entry_point": "mine:Env"})) == UNKNOWN
+
+
 def test_a_longer_way_never_gets_a_shorter_plan() -> None:
     spans = [(rows - 1) * stride for rows, stride in map(horizon_advice, map(corridor, range(2, 60)))]
     assert spans == sorted(spans)

@@ -77,7 +77,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("train --resume run --seed 1", "training.seed was 0 and is 1"),
     ("evaluate nowhere", "nowhere: no run there"), ("evaluate file", "file: no run there"),
     ("report nowhere", "nowhere: no run there"), ("sample nowhere --out a.npz", "nowhere: no run there"),
-    ("evaluate run --episodes 0", "episodes is 0"), ("evaluate run --num-envs -1", "num_envs -1; give at least 1"),
+    ("evaluate run --episodes 0", "episodes is 0"), ("evaluate run --num-envs -1", "num_envs is -1; a whole number of at least 1 is expected"),
     ("evaluate run --env-id PointMaze_UMase-v3", "unknown environment 'PointMaze_UMase-v3'; did you mean"),
     ("evaluate run --env-id CartPole-v1", "trained on actions of width 2, but the action space of CartPole-v1 is"),
     ("evaluate run --env-id Hopper-v5", "trained on actions of width 2, but the action space of Hopper-v5 is"),

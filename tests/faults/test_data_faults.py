@@ -59,6 +59,8 @@ def test_20_float64_that_overflows_in_a_file_is_named_like_any_other(tmp_path, m
 @pytest.mark.parametrize(("change", "message"), [
     (lambda e: {"obs": e.obs[:-3]}, r"obs has 125 rows; 3 episodes of 125 steps in all need 125 \+ 3 = 128 rows"),
     (lambda e: {"act": e.act[:, 0]}, r"act has 1 dimensions, shape \(125,\); 2 are expected"),
+    (lambda e: {"obs": e.obs[0, 0]}, r"obs has 0 dimensions, shape \(\); 2 are expected"),
+    (lambda e: {"lengths": np.int64(3)}, r"lengths has 0 dimensions, shape \(\); 1 is expected"),
     (lambda e: {"act": e.act[1:]}, "act has 124 rows; 3 episodes of 125 steps in all need 125 rows"),
     (lambda e: {"reward": e.act}, r"reward has 2 dimensions, shape \(125, 1\); 1 are expected"),
     (lambda e: {"extras": {"goal": e.obs[1:]}}, "goal has 127 rows"),

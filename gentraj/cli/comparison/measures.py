@@ -79,10 +79,8 @@ def control(run: Run, group: Group, options: Options) -> dict[str, Any]:
     scores, played = evaluate(make_planner(run, run.data.env), run.data.env,
                               EvaluationConfig(episodes=options.episodes, baselines=False), progress=False,
                               obs_keys=run.data.obs_keys, goal_dims=run.planning.goal_dims)
-    starts = np.cumsum(played.lengths) - played.lengths
-    returns = np.add.reduceat(played.reward, starts).tolist()
     kept = {k: v for k, v in scores.items() if isinstance(v, int | float) and not k.startswith("latency")}
-    return kept | {"return_ci95": scores["return_ci95"], "returns": returns}
+    return kept | {"return_ci95": scores["return_ci95"], "returns": played.returns.tolist()}
 
 
 MEASURES: dict[str, Callable[[Run, Group, Options], dict[str, Any]]] = {
