@@ -5,7 +5,7 @@ Needs the package stable-baselines3 (pip install 'gentraj[sb3]').
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -79,6 +79,10 @@ class Behaviour(Seeded):
         ended = [info["r"] for info in model.ep_info_buffer]
         self.return_mean = float(np.mean(ended)) if ended else -np.inf
         """Of the last 100 episodes of the training so far."""
+
+    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
+        """Its noise is not what an environment of the same seed draws its start from."""
+        super().reset(mask_B, None if seeds_B is None else [fold(seed, 1) for seed in seeds_B])
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from envs.behaviours import MIXED, SNAPSHOTS, choose, record
+from envs.baselines import Seeded
+from envs.behaviours import MIXED, SNAPSHOTS, Behaviour, choose, record
 from envs.streams import seeded
 from envs.tasks import LOCOMOTION
 
@@ -49,6 +50,15 @@ def test_a_recording_is_whole_episodes_within_bounds_and_a_function_of_its_seed(
     assert one == same and one.num_steps >= 300 > one.num_steps - one.lengths[-1]
     assert one.terminated[one.lengths.cumsum() - 1].all()  # a hopper that has just begun to learn falls
     assert np.abs(one.act).max() <= 1 and LOCOMOTION["hopper"].env_id in str(one.env)
+
+
+def test_what_is_done_is_not_drawn_from_what_the_start_was_drawn_from():
+    """Gymnasium draws a start from default_rng(seed)."""
+    agent = Behaviour.__new__(Behaviour)
+    Seeded.__init__(agent)
+    agent.reset(seeds_B=[3, 4])
+    for stream, seed in zip(agent._streams, (3, 4), strict=True):
+        assert stream.random() != np.random.default_rng(seed).random()
 
 
 @pytest.mark.slow
