@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from agents.planner import Planner, PlannerConfig
 from envs.evaluation import EvaluationConfig
 from gentraj import presets, runs
 from gentraj.cli.evaluate import play
-from gentraj.data import Episodes, save_npz
+from gentraj.data import Episodes, load_episodes, save_npz
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.runs import RunConfig
 from gentraj.training import TrainingConfig
@@ -61,6 +62,14 @@ def check(config: RunConfig, folder: Path, width: int) -> torch.Tensor:
     scores = [play(run, evaluation, progress=False)[0]["return_mean"] for run in (made, loaded)]
     assert scores[0] == scores[1]
     return acts[0][:, :2]
+
+
+def test_data_of_an_environment_that_is_not_here_train_and_are_reported(hopper_file: Path, tmp_path: Path) -> None:
+    elsewhere = json.dumps({"id": "Mine-v0", "entry_point": "mine:Env"})
+    path = save_npz(replace(load_episodes(hopper_file), env=elsewhere), tmp_path / "mine.npz")
+    runs.train(tiny("veteran", path), tmp_path / "run", progress=False)
+    assert small.gentraj("report", tmp_path / "run") == 0 and (tmp_path / "run/report.html").is_file()
+    assert small.gentraj("evaluate", tmp_path / "run", "--episodes", 1) == 2  # it is told by its name
 
 
 @pytest.mark.parametrize("name", FOR_RETURNS)

@@ -67,8 +67,8 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
         pictures += world_pictures(run, out.parent / "figures", seed)
     if run.config.MAIN == "model":  # what a policy's generator draws are actions, which lie in no plane
         pictures += [drawing.samples(), *drawing.denoising()]
-    if run.data.env is not None:
-        pictures += drawing.acting(run.data.env)
+    if drawing.env is not None:
+        pictures += drawing.acting(drawing.env)
     for picture in pictures:
         if picture.image is None:
             say(f"{picture.title}: skipped, {picture.why_missing}")
@@ -97,7 +97,7 @@ class Drawing:
         self.dims = list(run.data.goal_dims[:2]) or [0, min(1, run.data.obs_dim - 1)]
         self.plane = Plane.of(self.dims, run.data.goal_dims)
         known = recorded_factory(run.data.env)
-        maze = known.maze if known else None
+        self.env, maze = (run.data.env, known.maze) if known else (None, None)
         self.background: Callable[[Any], None] | None = None
         if maze is not None:
             self.background = partial(draw_maze, maze_map=maze.map, scaling=maze.scaling)
