@@ -69,7 +69,7 @@ class Family(NamedTuple):
         """Raises ValueError for cards that cannot stand in one table."""
         first = next(iter(cards.values())).card
         columns, behaviour, rows, taken = [], {}, {}, set()
-        for file, result in cards.items():
+        for file, result in sorted(cards.items(), key=lambda pair: -len(pair[1].card.data)):  # of most columns first
             card, data = result.card, result.data
             for key in ("score", "protocol", "seeds", "episodes"):
                 if getattr(card, key) != getattr(first, key):
