@@ -24,7 +24,7 @@ from .randomness import Tape
 
 Decide = Callable[[Tensor, Tensor | None, Sequence[int]], Tensor]  # obs_BO, goal_BG, seeds -> act_BEA
 CHECKS = 4  # batches of observations on which a program is compared with what it was made of
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # of actions up to 1, and relative to larger ones, which float32 rounds by as much more
 
 
 def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = None, batch: int = 1) -> ExportedProgram:

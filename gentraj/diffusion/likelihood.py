@@ -53,7 +53,7 @@ def log_prob(denoise: Denoise, path: Path, x_RHD: Tensor, unknown_RHD: Tensor, *
     The ODE takes `steps` steps of a Runge-Kutta method of order 4, the same for all rows. None doubles them, from
     `MIN_STEPS` to at most `MAX_STEPS`, until a row moves by no more than `tolerance`, in nats or, where |log p| is
     larger than 1, relative to it. So no row depends on the rows beside it, as it would with an adaptive solver. Points
-    far off the data and between its modes take the most steps. It has no gradient, which is the score.
+    far off the data and between its modes take the most steps. The result has no gradient.
     """
     if steps is not None and steps < 1:
         raise ValueError(f"{steps} steps of the ODE; give at least 1, or None")
