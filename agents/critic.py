@@ -99,9 +99,9 @@ class Critic(nn.Module):
         return act_BNKA[torch.arange(batch, device=value_BN.device), value_BN.argmax(1)]
 
 
-def state_value(policy: Policy, config: CriticConfig) -> Ensemble:
-    """V(s), one network, where Q(s, a) starts too."""
-    return Ensemble(policy.state_dim, config.width, config.depth, 1, policy.usual.value(config.discount))
+def state_value(policy: Policy, config: CriticConfig, members: int = 1) -> Ensemble:
+    """V(s), which starts where Q(s, a) does too."""
+    return Ensemble(policy.state_dim, config.width, config.depth, members, policy.usual.value(config.discount))
 
 
 def average(x_EB: Tensor, t: Transition) -> Tensor:

@@ -107,6 +107,8 @@ class Transition:
     next_BS: Tensor
     discount_B: Tensor
     """Of what comes after; 0 where the episode ended for good, not where a time limit cut it."""
+    episode_B: Tensor
+    """The number of the episode that each is of."""
     weight_B: Tensor | None = None
     """Of mean 1: how much each counts for a policy, which learns of what was done, not of what a world model imagined;
     critics learn of all. None is alike."""
@@ -194,7 +196,7 @@ class Policy(nn.Module):
         before_BS, after_BS = (self.state(obs_BO, batch.context_BC) for obs_BO in ends)
         weight_B = None if batch.imagined_B is None else mean_one((~batch.imagined_B).to(reward_B))
         return Transition(before_BS, self.act_scale.normalize(act_BKA), real_BK, reward_B, after_BS,
-                          power_H[steps_B] * ~ended_B, weight_B)
+                          power_H[steps_B] * ~ended_B, cast(Tensor, batch.episode_B), weight_B)
 
     def windows(self, t: Transition, weight_B: Tensor | None = None) -> Batch:
         """What the generator learns: the chunk that followed each state."""

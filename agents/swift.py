@@ -1,10 +1,12 @@
 """Swift, gentraj's own: one draw of a generator that knows the better actions of the data from the others.
 
 V(s) is an expectile of what the data's own ways on from a state brought (Kostrikov et al. 2022, with the way that was
-taken in place of Q). The generator copies all actions, each beside whether the way that began with it brought more than
-V; told "more", and guided away from not being told, it does what led to more (Frans et al. 2025, "Diffusion Guidance Is
-a Controllable Policy Improvement Operator", with an advantage of n steps). There is no Q: no action is valued
-that the data lack, and no best of several is taken by values whose errors would choose.
+taken in place of Q). Each episode is judged by values that were learnt of others (cross-fitting, Chernozhukov et al.
+2018): what a network knows by heart it is never surprised by. The generator copies all actions, each beside whether the
+way that began with it brought more than V; told "more", and guided away from not being told, it does what led to more
+(Frans et al. 2025, "Diffusion Guidance Is a Controllable Policy Improvement Operator", with an advantage of n steps).
+There is no Q: no action is valued that the data lack, and no best of several is taken by values whose errors would
+choose.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ from .policy import Policy, Scales, Transition
 class SwiftConfig:
     model: DiffusionConfig = field(default_factory=lambda: replace(DIFFUSION, context_dropout=0.1))
     """The generator of actions."""
-    critic: CriticConfig = field(default_factory=CriticConfig)
-    """Of V, one network without a slow copy: `members` and `tau` have no say."""
+    critic: CriticConfig = field(default_factory=lambda: CriticConfig(width=128, members=4))
+    """Of V, without a slow copy: `tau` has no say. Episodes are dealt to the members in turn; each judges its own and
+    learns of the others'. One alone learns of all that it judges."""
     expectile: float = 0.9
     """Of the data's ways on that a state is worth: 0.5 is their mean, 1 the best of them."""
     guidance: float = 1.5
@@ -57,7 +60,7 @@ class Swift(Policy):
     def __init__(self, obs_dim: int, act_dim: int, config: SwiftConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
         self.config, self.model = config, self.generator(config.model, told=1)
-        self.value = state_value(self, config.critic)
+        self.value = state_value(self, config.critic, config.critic.members)
 
     def optimizers(self) -> dict[str, Optimizer]:
         value = adamw(self.value, self.config.critic)["network"]
@@ -71,11 +74,15 @@ class Swift(Policy):
     def _learn_value(self, t: Transition, optimizer: Optimizer) -> tuple[Tensor, dict[str, Tensor]]:
         """The advantages (B,) of the ways on that the data took."""
         with torch.no_grad():
-            brought_B = t.reward_B + t.discount_B * self.value(t.next_BS)[0]
-        error_B = brought_B - self.value(t.state_BS)[0]
-        loss = average(expectile(error_B / self.value.unit, self.config.expectile), t)
+            brought_EB = t.reward_B + t.discount_B * self.value(t.next_BS)
+        error_EB = brought_EB - self.value(t.state_BS)
+        judge_B, rows_B = t.episode_B % len(error_EB), torch.arange(len(t.episode_B), device=t.episode_B.device)
+        learns_EB = of_others(judge_B, len(error_EB))
+        loss_EB = learns_EB * expectile(error_EB / self.value.unit, self.config.expectile)
+        loss = average(loss_EB, t) / learns_EB.float().mean()
         apply_gradients(loss, optimizer, self.config.critic.max_grad_norm)
-        return error_B.detach(), {"value_loss": loss.detach(), "better": (error_B > 0).float().mean()}
+        advantage_B = error_EB.detach()[judge_B, rows_B]
+        return advantage_B, {"value_loss": loss.detach(), "better": (advantage_B > 0).float().mean()}
 
     def _learn_policy(self, t: Transition, advantage_B: Tensor, optimizers: dict[str, Optimizer],
                       generator: torch.Generator) -> dict[str, Tensor]:
@@ -92,3 +99,9 @@ class Swift(Policy):
         x = self.model.sample(self.known(state_BS), guide=ClassifierFree(self.config.guidance), seed=seeds,
                               temperature=self.config.temperature)[:, 0]
         return self.actions(x)
+
+
+def of_others(judge_B: Tensor, members: int) -> Tensor:
+    """(E, B) true where a member learns: of what another judges, and where there is no such thing, of all."""
+    others_EB = torch.arange(members, device=judge_B.device)[:, None] != judge_B
+    return others_EB | ~others_EB.any(1, keepdim=True)

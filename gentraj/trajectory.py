@@ -94,7 +94,7 @@ class Batch:
     `reward_BH` is what was earned from each row to the next, 0 where padded; `terminal_BH` is true of the first row by
     which an episode ended for good (a cut by a time limit is no end), padding where the end was between two rows.
     `weight_B`, of mean 1, says how much a window counts in the loss of a model of trajectories; None is alike.
-    `imagined_B` is true where `gentraj augment` marked what a world model said, for critics only; None is nowhere.
+    `imagined_B` is true of what a world model said, for critics only; None is of nothing. `episode_B` numbers episodes.
     """
 
     x_BHD: Tensor
@@ -104,6 +104,7 @@ class Batch:
     terminal_BH: Tensor | None = None
     weight_B: Tensor | None = None
     imagined_B: Tensor | None = None
+    episode_B: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         given = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -137,8 +138,7 @@ class Condition:
         if not torch.isfinite(self.values_BHD[self.mask_BHD]).all():
             raise ValueError("a known value of the condition is NaN or infinite; give finite values")
         if self.context_BC is not None and (self.context_BC.ndim != 2 or len(self.context_BC) != self.batch):
-            raise ValueError(f"Condition.context_BC has shape {tuple(self.context_BC.shape)}; ({self.batch}, C) is "
-                             "expected, a row for each trajectory")
+            raise ValueError(f"Condition.context_BC has shape {tuple(self.context_BC.shape)}; give ({self.batch}, C)")
 
     @classmethod
     def unknown(cls, spec: TrajectorySpec, batch: int = 1, *, device: torch.device | None = None) -> Condition:

@@ -57,7 +57,7 @@ class Windows:
         terminal_BH = first_BH & self.episodes.terminated[end_B1 - 1]
         return Batch(torch.from_numpy(np.concatenate(x, 2)), torch.from_numpy(np.concatenate(mask, 2)), context_BC,
                      torch.from_numpy(self._rewards(t_BH, end_B1)), torch.from_numpy(terminal_BH),
-                     imagined_B=self._imagined(starts_B + episode_B))
+                     imagined_B=self._imagined(starts_B + episode_B), episode_B=torch.from_numpy(episode_B))
 
     def _imagined(self, row_B: np.ndarray) -> torch.Tensor | None:
         imagined = self.episodes.extras.get("imagined")
