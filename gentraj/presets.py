@@ -37,10 +37,11 @@ GOALS = RunConfig(training=TrainingConfig(steps=8_000))
 POINTMAZE = replace(GOALS, planner=PlannerConfig(replan=32, rest_dims=(2, 3), hold_radius=0.45))
 LONG = replace(POINTMAZE, training=TrainingConfig(steps=10_000))
 # Diffuser towards goals: plans of observations and actions that end there. In mazes it is one plan, that takes as long
-# as in the paper, tracked to its end by a PD controller.
+# as in the paper and is drawn as there, level by level, tracked to its end by a PD controller.
 TO_THE_END = replace(GOALS, joint=True, model=DiffusionConfig(mix=ConditionMix(goal=1.0, goal_at="end")),
                      planner=PlannerConfig("fixed", look=1, actions="joint"))
-TRACKED = replace(TO_THE_END, planner=replace(TO_THE_END.planner, replan=1_000, actions="track", rest_dims=(2, 3)))
+TRACKED = replace(TO_THE_END, model=replace(TO_THE_END.model, sampler="ddpm", steps=20), planner=replace(
+    TO_THE_END.planner, steps=20, replan=1_000, actions="track", rest_dims=(2, 3)))
 
 # Plans for returns are short and made anew in every step.
 BRIEF = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, normalizer="gaussian",
