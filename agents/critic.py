@@ -30,7 +30,7 @@ class CriticConfig:
     depth: int = 2
     """Hidden layers."""
     members: int = 2
-    """Of the ensemble; the least of their values counts."""
+    """Of the ensemble; the least of their values counts. Swift's judge each other's episodes."""
     tau: float = 0.01
     """How fast the slow copy follows."""
     learning_rate: float = 5e-4
@@ -100,7 +100,7 @@ class Critic(nn.Module):
 
 
 def state_value(policy: Policy, config: CriticConfig, members: int = 1) -> Ensemble:
-    """V(s), which starts where Q(s, a) does too."""
+    """V(s) of so many networks, each for itself; it starts where Q(s, a) does too."""
     return Ensemble(policy.state_dim, config.width, config.depth, members, policy.usual.value(config.discount))
 
 

@@ -108,7 +108,7 @@ class Transition:
     discount_B: Tensor
     """Of what comes after; 0 where the episode ended for good, not where a time limit cut it."""
     episode_B: Tensor
-    """The number of the episode that each is of."""
+    """As in `Batch`."""
     weight_B: Tensor | None = None
     """Of mean 1: how much each counts for a policy, which learns of what was done, not of what a world model imagined;
     critics learn of all. None is alike."""

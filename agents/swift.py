@@ -35,7 +35,7 @@ class SwiftConfig:
     """The generator of actions."""
     critic: CriticConfig = field(default_factory=lambda: CriticConfig(width=128, members=4))
     """Of V, without a slow copy: `tau` has no say. Episodes are dealt to the members in turn; each judges its own and
-    learns of the others'. One alone learns of all that it judges."""
+    learns of the others'. One alone, or of a single episode, learns of what it judges."""
     expectile: float = 0.9
     """Of the data's ways on that a state is worth: 0.5 is their mean, 1 the best of them."""
     guidance: float = 1.5
@@ -102,6 +102,6 @@ class Swift(Policy):
 
 
 def of_others(judge_B: Tensor, members: int) -> Tensor:
-    """(E, B) true where a member learns: of what another judges, and where there is no such thing, of all."""
+    """(E, B) true where a member learns: of what another judges, and where a batch has no such thing, of all."""
     others_EB = torch.arange(members, device=judge_B.device)[:, None] != judge_B
     return others_EB | ~others_EB.any(1, keepdim=True)

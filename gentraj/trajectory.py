@@ -94,7 +94,7 @@ class Batch:
     `reward_BH` is what was earned from each row to the next, 0 where padded; `terminal_BH` is true of the first row by
     which an episode ended for good (a cut by a time limit is no end), padding where the end was between two rows.
     `weight_B`, of mean 1, says how much a window counts in the loss of a model of trajectories; None is alike.
-    `imagined_B` is true of what a world model said, for critics only; None is of nothing. `episode_B` numbers episodes.
+    `imagined_B` is true of what a world model said, for critics only; None is nowhere. `episode_B` numbers episodes.
     """
 
     x_BHD: Tensor

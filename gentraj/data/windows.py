@@ -16,7 +16,8 @@ class Windows:
     Row h of a window that starts at step t holds the observation and the action of step t + spec.times[h]. The action
     beside an episode's last observation does not exist and is padding too. Padding holds zeros. A row's reward is the
     sum over the `spec.gaps` steps that it stands for. `contexts` are what each batch says beside its windows,
-    `context_BC`: none by default. A window that is told a goal ends where the episode is sent to another.
+    `context_BC`: none by default. A window that is told a goal ends where the episode is sent to another, and what lies
+    between two such ends is an episode of its own in `episode_B`.
     """
 
     def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig | None = None):
@@ -40,7 +41,8 @@ class Windows:
     def gather(self, starts_B: np.ndarray) -> Batch:
         """The windows that start at these steps of the flat arrays."""
         episode_B = np.searchsorted(self.ends, starts_B, side="right")
-        end_B1 = self.window_ends[np.searchsorted(self.window_ends, starts_B, side="right")][:, None]
+        part_B = np.searchsorted(self.window_ends, starts_B, side="right")
+        end_B1 = self.window_ends[part_B][:, None]
         t_BH = starts_B[:, None] + self.offsets
         real_act_BH, real_obs_BH = t_BH < end_B1, t_BH <= end_B1
         parts = [(self.episodes.obs, t_BH + episode_B[:, None], real_obs_BH)]
@@ -57,7 +59,7 @@ class Windows:
         terminal_BH = first_BH & self.episodes.terminated[end_B1 - 1]
         return Batch(torch.from_numpy(np.concatenate(x, 2)), torch.from_numpy(np.concatenate(mask, 2)), context_BC,
                      torch.from_numpy(self._rewards(t_BH, end_B1)), torch.from_numpy(terminal_BH),
-                     imagined_B=self._imagined(starts_B + episode_B), episode_B=torch.from_numpy(episode_B))
+                     imagined_B=self._imagined(starts_B + episode_B), episode_B=torch.from_numpy(part_B))
 
     def _imagined(self, row_B: np.ndarray) -> torch.Tensor | None:
         imagined = self.episodes.extras.get("imagined")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from some_episodes import any_lengths, some
 
-from gentraj.data import Episodes, Windows
+from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.trajectory import TrajectorySpec
 
 
@@ -111,3 +111,16 @@ def test_a_window_says_whether_a_world_model_imagined_it():
     marked = replace(e, extras={"imagined": np.float32([[0]] * 3 + [[1]] * 4)})
     imagined_B = Windows(marked, TrajectorySpec(e.obs_dim, e.act_dim, 2)).gather(starts).imagined_B
     assert imagined_B.tolist() == [False, False, True, True, True]
+
+
+@given(any_lengths)
+def test_a_window_says_of_which_episode_it_is_or_which_part_of_it_between_two_goals(lengths):
+    e, spec = some(lengths), TrajectorySpec(3, 2, 2)
+    every = np.arange(e.num_steps)
+    numbers = Windows(e, spec).gather(every).episode_B.tolist()
+    assert numbers == np.repeat(np.arange(len(lengths)), lengths).tolist()
+
+    sent = np.concatenate([np.arange(T + 1) // 2 for T in lengths])[:, None]  # elsewhere after every other step
+    told = Windows(replace(e, extras={"goal": sent}), spec, ContextConfig(("goal",))).gather(every).episode_B
+    parts = [(i, t // 2) for i, T in enumerate(lengths) for t in range(T)]
+    assert told.tolist() == [sorted(set(parts)).index(part) for part in parts]
