@@ -72,6 +72,9 @@ class RunConfig(RunSettings):
                              "the horizon out, and give a number at least")
         if self.planner.actions == "joint" and not self.joint:
             raise ValueError("planner.actions is 'joint', and the model would have no actions; set joint too")
+        if self.planner.steps > (levels := getattr(self.model, "levels", None) or math.inf):
+            raise ValueError(f"planner.steps is {self.planner.steps}, and the model would have {levels} levels of "
+                             f"noise; set planner.steps too, 1 to {levels}")
         for key in ("select", "guidance"):
             if getattr(self.planner, key) == "value" and not self.valued:
                 raise ValueError(f"planner.{key} is 'value', and no critic of plans would be trained; set valued too")
@@ -89,7 +92,8 @@ class RunConfig(RunSettings):
         return self.model
 
     def with_generator(self, model: ModelConfig) -> RunConfig:
-        return replace(self, model=model)
+        """Trained with what this planner will say that it knows."""
+        return replace(self, model=model.with_mix(self.model.mix))
 
     def resolve(self, episodes: Episodes) -> RunConfig:
         """With everything the data decide filled in."""

@@ -17,6 +17,7 @@ from envs.evaluation import EvaluationConfig
 from gentraj import presets, runs
 from gentraj.cli.evaluate import play
 from gentraj.data import Episodes, load_episodes, save_npz
+from gentraj.models import FAMILIES
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.runs import RunConfig
 from gentraj.training import TrainingConfig
@@ -140,3 +141,16 @@ def test_the_command_trains_what_the_data_call_for(umaze: object, tmp_path: Path
 def test_a_planner_that_asks_a_critic_has_to_train_one(key: str) -> None:
     with pytest.raises(ValueError, match=f"planner.{key} is 'value'.*set valued too"):
         RunConfig(planner=PlannerConfig("fixed", **{key: "value"}))  # type: ignore[arg-type]
+
+
+def test_more_sampling_steps_than_levels_of_noise_are_refused_before_any_training() -> None:
+    tracked = presets.PRESETS["diffuser-pointmaze"]
+    with pytest.raises(ValueError, match=r"planner.steps is 20, and .* 10 levels of noise; set planner.steps too"):
+        replace(tracked, model=replace(tracked.model, levels=10, steps=10))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_another_family_is_trained_with_what_the_planner_will_say_that_it_knows(family: str) -> None:
+    tracked = presets.PRESETS["diffuser-pointmaze"]
+    assert isinstance(tracked, RunConfig)
+    assert tracked.with_generator(FAMILIES[family]).model.mix == tracked.model.mix
