@@ -76,12 +76,12 @@ class Swift(Policy):
         with torch.no_grad():
             brought_EB = t.reward_B + t.discount_B * self.value(t.next_BS)
         error_EB = brought_EB - self.value(t.state_BS)
-        judge_B, rows_B = t.episode_B % len(error_EB), torch.arange(len(t.episode_B), device=t.episode_B.device)
+        judge_B = t.episode_B % len(error_EB)
         learns_EB = of_others(judge_B, len(error_EB))
         loss_EB = learns_EB * expectile(error_EB / self.value.unit, self.config.expectile)
         loss = average(loss_EB, t) / learns_EB.float().mean()
         apply_gradients(loss, optimizer, self.config.critic.max_grad_norm)
-        advantage_B = error_EB.detach()[judge_B, rows_B]
+        advantage_B = error_EB.detach().gather(0, judge_B[None])[0]
         return advantage_B, {"value_loss": loss.detach(), "better": (advantage_B > 0).float().mean()}
 
     def _learn_policy(self, t: Transition, advantage_B: Tensor, optimizers: dict[str, Optimizer],

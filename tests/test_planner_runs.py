@@ -145,8 +145,10 @@ def test_a_planner_that_asks_a_critic_has_to_train_one(key: str) -> None:
 
 def test_more_sampling_steps_than_levels_of_noise_are_refused_before_any_training() -> None:
     tracked = presets.PRESETS["diffuser-pointmaze"]
-    with pytest.raises(ValueError, match=r"planner.steps is 20, and .* 10 levels of noise; set planner.steps too"):
-        replace(tracked, model=replace(tracked.model, levels=10, steps=10))  # type: ignore[union-attr]
+    few = replace(FAMILIES["diffusion"], levels=10)  # type: ignore[call-arg]
+    for model in (few, replace(FAMILIES["latent"], prior=few)):  # type: ignore[call-arg]
+        with pytest.raises(ValueError, match=r"planner.steps is 20, and .* 10 levels of noise; set planner.steps too"):
+            replace(tracked, model=model)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

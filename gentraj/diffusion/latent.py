@@ -56,6 +56,10 @@ class LatentDiffusionConfig:
     def network(self) -> NetworkConfig:
         return self.prior.network
 
+    @property
+    def levels(self) -> int | None:
+        return self.prior.levels
+
     def with_mix(self, mix: ConditionMix) -> LatentDiffusionConfig:
         return replace(self, prior=self.prior.with_mix(mix))
 
