@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from small import gentraj
 from test_reproduce import CARD, write
 
 from gentraj.cards import Card
-from gentraj.cli.reproduction.page import families
+from gentraj.cli.reproduction.page import families, write_page
 from gentraj.cli.reproduction.results import CardResult, SeedResult, pooled, write_result
 from gentraj.config import from_json
 
@@ -39,6 +40,7 @@ def test_the_page_has_the_best_first_and_a_gap_where_nothing_is_known(tmp_path: 
     assert "![Small ones](figures/results-small-ones.png)" in text and "training seeds 3, 5, with 2 episodes" in text
     height, width, _ = imread(page.parent / "figures" / "results-small-ones.png").shape
     assert height > 100 and width > 500
+    assert "On average Better is 25.0 above Worse; the 95 % interval" in text and "chance" not in text
     before = page.read_bytes()
     assert gentraj("reproduce", "--results", tmp_path / "results", "--table", page) == 0 and page.read_bytes() == before
 
@@ -61,6 +63,19 @@ def test_the_average_of_datasets_is_narrower_than_each_alone() -> None:
     low, mean, high = family.rows[0].average(family.columns) or (0, 0, 0)
     widths = [found.interval[1] - found.interval[0] for found in family.rows[0].results.values()]
     assert low < mean == 30 < high and high - low == pytest.approx(np.mean(widths) / np.sqrt(2), rel=0.1)
+
+
+def test_the_lead_of_one_card_over_the_same_is_none_and_within_an_interval_that_is_wider_than_each(
+        tmp_path: Path) -> None:
+    """The two are drawn apart: the variance of the difference is the sum of both, whatever seeds they share."""
+    found = {name: made({"fair": 40, "hard": 20}, name) for name in "ab"}
+    [family] = families(found)
+    low, _, high = family.rows[0].average(family.columns) or (0, 0, 0)
+    [said] = re.findall("On average a is (.*) above b; .* is (.*) to (.*): the lead may be chance",
+                        write_page(found, tmp_path / "page.md").read_text())
+    apart, least, most = map(float, said)
+    assert apart == 0 and least < 0 < most
+    assert most - least == pytest.approx(np.sqrt(2) * (high - low), rel=0.05)
 
 
 @pytest.mark.parametrize(("changes", "message"), [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,9 +46,13 @@ class Row(NamedTuple):
         """(low, mean, high) over all columns, None where one is missing."""
         if not set(columns) <= self.results.keys():
             return None
-        means = [seeds_means([seed.scores for seed in self.results[c].seeds], i) for i, c in enumerate(columns)]
-        low, high = interval(np.mean(means, 0))
+        low, high = interval(self.draws(columns, 0))
         return low, float(np.mean([self.results[c].mean for c in columns])), high
+
+    def draws(self, columns: Sequence[str], first: int) -> np.ndarray:
+        """Averages over the columns, each drawn as `seeds_means` does by a seed of its own, from `first` on."""
+        scores = [[seed.scores for seed in self.results[column].seeds] for column in columns]
+        return np.mean([seeds_means(one, first + i) for i, one in enumerate(scores)], 0)
 
 
 class Family(NamedTuple):
@@ -102,8 +106,8 @@ def page(results: Mapping[str, CardResult], path: Path) -> str:
     parts = [HEAD.format(page=path.as_posix())]
     for family in families(results):
         picture = f"![{family.name}]({_figure(family, path).as_posix()})"
-        parts += [f"## {family.name}", _protocol(family.card), _scores(family), picture, "### What the runs took", TOOK,
-                  _took(family)]
+        parts += [f"## {family.name}", _protocol(family.card), _scores(family), *_lead(family), picture,
+                  "### What the runs took", TOOK, _took(family)]
     return "\n\n".join([*parts, _versions(results)]) + "\n"
 
 
@@ -131,6 +135,18 @@ def _scores(family: Family) -> str:
         average = row.average(family.columns)
         rows.append([row.label, *cells, _plus_minus(*average) if average else number(None)])
     return markdown_table(["", *family.columns, AVERAGE], rows)
+
+
+def _lead(family: Family) -> Iterator[str]:
+    """How far the best average is above the next, where there are two."""
+    averages = [(row, average[1]) for row in family.rows if (average := row.average(family.columns))]
+    if len(averages) < 2:
+        return
+    (best, most), (second, less), *_ = averages
+    columns, chance = family.columns, ": the lead may be chance"
+    low, high = interval(best.draws(columns, 0) - second.draws(columns, len(columns)))
+    yield (f"On average {best.label} is {number(most - less)} above {second.label}; the 95 % interval of this "
+           f"difference, both drawn as above, is {number(low)} to {number(high)}{'' if low > 0 else chance}.")
 
 
 def _cell(card: Card, result: DataResult | None) -> str:
