@@ -17,9 +17,9 @@ from gentraj.cli.reproduction.results import CardResult, SeedResult, pooled, wri
 from gentraj.config import from_json
 
 
-def made(scores: dict[str, float], label: str) -> CardResult:
+def made(scores: dict[str, float], label: str, **changes: object) -> CardResult:
     """A result of scores around those."""
-    card = from_json(Card, CARD | {"label": label})
+    card = from_json(Card, CARD | {"label": label} | changes)
     seeds = {name: [SeedResult("", seed, "", 4, "", mean, (mean, mean), (mean - 2 - seed, mean + 2 + seed), 60.0, {})
                     for seed in card.seeds] for name, mean in scores.items()}
     return CardResult(card, {name: pooled("", 30.0, found) for name, found in seeds.items()})
@@ -43,6 +43,13 @@ def test_the_page_has_the_best_first_and_a_gap_where_nothing_is_known(tmp_path: 
     assert "On average Better is 25.0 above Worse; the 95 % interval" in text and "chance" not in text
     before = page.read_bytes()
     assert gentraj("reproduce", "--results", tmp_path / "results", "--table", page) == 0 and page.read_bytes() == before
+
+
+def test_a_card_may_have_more_seeds_than_the_others_of_its_table(tmp_path: Path) -> None:
+    found = {name: made({"fair": 40, "hard": 20}, name) for name in "ab"}
+    found["c"] = made({"fair": 50, "hard": 30}, "c", seeds=[3, 5, 8])
+    text = write_page(found, tmp_path / "page.md").read_text()
+    assert "training seeds 3, 5 (of c: 3, 5, 8), with 2 episodes" in text and "of 3 seeds" not in text
 
 
 def test_only_what_is_finished_and_expected_is_judged(tmp_path: Path) -> None:

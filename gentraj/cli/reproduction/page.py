@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ class Family(NamedTuple):
         columns, behaviour, rows, taken = [], {}, {}, set()
         for file, result in sorted(cards.items(), key=lambda pair: -len(pair[1].card.data)):  # of most columns first
             card, data = result.card, result.data
-            for key in ("score", "protocol", "seeds", "episodes"):
+            for key in ("score", "protocol", "episodes"):
                 if getattr(card, key) != getattr(first, key):
                     raise ValueError(f"the card {file} has {key} {getattr(card, key)}, and another of the table "
                                      f"'{name}' {getattr(first, key)}; give it a table of its own")
@@ -106,7 +106,7 @@ def page(results: Mapping[str, CardResult], path: Path) -> str:
     parts = [HEAD.format(page=path.as_posix())]
     for family in families(results):
         picture = f"![{family.name}]({_figure(family, path).as_posix()})"
-        parts += [f"## {family.name}", _protocol(family.card), _scores(family), *_lead(family), picture,
+        parts += [f"## {family.name}", _protocol(family), _scores(family), *_lead(family), picture,
                   "### What the runs took", TOOK, _took(family)]
     return "\n\n".join([*parts, _versions(results)]) + "\n"
 
@@ -175,10 +175,20 @@ def _took(family: Family) -> str:
     return markdown_table(("", "card", "steps", "minutes a run", "settings", "as expected"), rows)
 
 
-def _protocol(card: Card) -> str:
+def _protocol(family: Family) -> str:
+    card = family.card
     protocol = f", {card.protocol} protocol" if card.protocol != "random-goal" else ""
     return PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=card.episodes, data=DATA,
-                           seeds=", ".join(map(str, card.seeds)))
+                           seeds=_seeds(result.card for result in family.cards.values()))
+
+
+def _seeds(cards: Iterable[Card]) -> str:
+    """Those of most cards, and beside them whose are others."""
+    labels: dict[str, dict[str, None]] = {}
+    for card in cards:
+        labels.setdefault(", ".join(map(str, card.seeds)), {})[card.label] = None
+    usual, *others = sorted(labels, key=lambda seeds: -len(labels[seeds]))
+    return usual + "".join(f" (of {' and '.join(labels[seeds])}: {seeds})" for seeds in others)
 
 
 def _versions(results: Mapping[str, CardResult]) -> str:
