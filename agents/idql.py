@@ -29,7 +29,7 @@ class IDQLConfig:
     critic: CriticConfig = field(default_factory=CriticConfig)
     expectile: float = 0.7
     """Of the data's values that a state is worth: 0.5 is their mean, 1 the best of them."""
-    candidates: int = 32
+    candidates: int = 8
     """Actions that are drawn, of which the one with the highest value is taken."""
     chunk: int = 1
     """Actions that are decided together."""
