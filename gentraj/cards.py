@@ -50,7 +50,7 @@ class Card:
     about: str
     """A sentence."""
     table: str
-    """The table of docs/results.md that it belongs to; all cards of it have one score, protocol, seeds and episodes."""
+    """The table of docs/results.md that it belongs to; all cards of it have one score, protocol and episodes."""
     label: str
     """Its row there."""
     preset: str

@@ -46,10 +46,21 @@ def test_the_page_has_the_best_first_and_a_gap_where_nothing_is_known(tmp_path: 
 
 
 def test_a_card_may_have_more_seeds_than_the_others_of_its_table(tmp_path: Path) -> None:
-    found = {name: made({"fair": 40, "hard": 20}, name) for name in "ab"}
-    found["c"] = made({"fair": 50, "hard": 30}, "c", seeds=[3, 5, 8])
-    text = write_page(found, tmp_path / "page.md").read_text()
-    assert "training seeds 3, 5 (of c: 3, 5, 8), with 2 episodes" in text and "of 3 seeds" not in text
+    """Each is held to its own seeds, whichever card comes first."""
+    more = made({"fair": 50, "hard": 30}, "more", seeds=[3, 5, 8])
+    half = CardResult(more.card, {name: pooled("", 30.0, found.seeds[:2]) for name, found in more.data.items()})
+    fewer = {name: made({"fair": 40, "hard": 20}, name) for name in "ab"}
+    for cards, said in (({"m": more} | fewer, False), (fewer | {"m": more}, False), (fewer | {"m": half}, True)):
+        text = write_page(cards, tmp_path / "page.md").read_text()
+        assert "training seeds 3, 5 (of more: 3, 5, 8), with 2 episodes" in text
+        assert [line.startswith("| more") for line in text.splitlines() if "(2 of 3 seeds)" in line] == [True] * said
+
+
+def test_a_lead_of_one_training_says_what_its_interval_lacks(tmp_path: Path) -> None:
+    pair = {"a": made({"fair": 90, "hard": 90}, "a"), "b": made({"fair": 40, "hard": 20}, "b")}
+    single = {"a": made({"fair": 90, "hard": 90}, "a", seeds=[3]), "b": pair["b"]}
+    texts = [write_page(cards, tmp_path / "page.md").read_text() for cards in (pair, single)]
+    assert ["scores of one training" in text for text in texts] == [False, True]
 
 
 def test_only_what_is_finished_and_expected_is_judged(tmp_path: Path) -> None:
@@ -94,3 +105,9 @@ def test_cards_that_cannot_share_a_table_are_refused_before_any_work(changes: di
     words = "--out", tmp_path / "out", "--table", tmp_path / "page.md"
     assert gentraj("reproduce", *cards, *words) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_cards_of_one_row_have_the_same_seeds() -> None:
+    one, other = made({"fair": 40}, "BC"), made({"hard": 20}, "BC", seeds=[3, 5, 8])
+    with pytest.raises(ValueError, match=r"called 'BC' and have seeds \(3, 5\) and \(3, 5, 8\); give them the same"):
+        families({"a": one, "b": other})

@@ -40,6 +40,8 @@ class Row(NamedTuple):
     """A line of a table: name of a dataset -> its result."""
 
     label: str
+    seeds: tuple[int, ...]
+    """That its cards ask for."""
     results: Mapping[str, DataResult]
 
     def average(self, columns: Sequence[str]) -> tuple[float, float, float] | None:
@@ -72,13 +74,16 @@ class Family(NamedTuple):
     def of(cls, name: str, cards: Mapping[str, CardResult]) -> Family:
         """Raises ValueError for cards that cannot stand in one table."""
         first = next(iter(cards.values())).card
-        columns, behaviour, rows, taken = [], {}, {}, set()
+        columns, behaviour, rows, taken, seeds = [], {}, {}, set(), {}
         for file, result in sorted(cards.items(), key=lambda pair: -len(pair[1].card.data)):  # of most columns first
             card, data = result.card, result.data
             for key in ("score", "protocol", "episodes"):
                 if getattr(card, key) != getattr(first, key):
                     raise ValueError(f"the card {file} has {key} {getattr(card, key)}, and another of the table "
                                      f"'{name}' {getattr(first, key)}; give it a table of its own")
+            if (others := seeds.setdefault(card.label, card.seeds)) != card.seeds:
+                raise ValueError(f"two cards of the table '{name}' are called '{card.label}' and have seeds {others} "
+                                 f"and {card.seeds}; give them the same")
             cells = [(card.label, one.name) for one in card.data]
             if both := [column for label, column in cells if (label, column) in taken]:
                 raise ValueError(f"two cards of the table '{name}' are called '{card.label}' and have {', '.join(both)}"
@@ -88,7 +93,7 @@ class Family(NamedTuple):
             rows.setdefault(card.label, {}).update(data)
             behaviour |= {column: found.behaviour for column, found in data.items()}
         columns = tuple(dict.fromkeys(columns))
-        made = [Row(label, results) for label, results in rows.items()]
+        made = [Row(label, seeds[label], results) for label, results in rows.items()]
         averages = {row.label: average[1] for row in made if (average := row.average(columns))}
         made.sort(key=lambda row: (-averages.get(row.label, -np.inf), row.label))
         return cls(name, cards, columns, tuple(made), behaviour)
@@ -122,7 +127,7 @@ def number(value: float | Sequence[float] | None) -> str:
         return "—"
     if isinstance(value, Sequence):
         return f"[{', '.join(map(number, value))}]"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:z.2f}"
 
 
 def _scores(family: Family) -> str:
@@ -131,7 +136,7 @@ def _scores(family: Family) -> str:
     mean = float(np.mean(whole)) if len(whole) == len(known) else None
     rows: list[Sequence[Any]] = [[DATA, *map(number, known), number(mean)]] if whole else []
     for row in family.rows:
-        cells = [_cell(family.card, row.results.get(column)) for column in family.columns]
+        cells = [_cell(row, row.results.get(column)) for column in family.columns]
         average = row.average(family.columns)
         rows.append([row.label, *cells, _plus_minus(*average) if average else number(None)])
     return markdown_table(["", *family.columns, AVERAGE], rows)
@@ -143,18 +148,20 @@ def _lead(family: Family) -> Iterator[str]:
     if len(averages) < 2:
         return
     (best, most), (second, less), *_ = averages
-    columns, chance = family.columns, ": the lead may be chance"
+    columns = family.columns
     low, high = interval(best.draws(columns, 0) - second.draws(columns, len(columns)))
+    chance = "" if low > 0 else ": the lead may be chance"
+    single = any(len(row.results[column].seeds) == 1 for row in (best, second) for column in columns)
     yield (f"On average {best.label} is {number(most - less)} above {second.label}; the 95 % interval of this "
-           f"difference, both drawn as above, is {number(low)} to {number(high)}{'' if low > 0 else chance}.")
+           f"difference, both drawn as above, is {number(low)} to {number(high)}{chance}."
+           + (" For scores of one training it leaves out what another would give." if single else ""))
 
 
-def _cell(card: Card, result: DataResult | None) -> str:
+def _cell(row: Row, result: DataResult | None) -> str:
     if result is None:
         return number(None)
-    low, high = result.interval
-    few = len(result.seeds) < len(card.seeds)
-    return _plus_minus(low, result.mean, high) + (f" ({len(result.seeds)} of {len(card.seeds)} seeds)" if few else "")
+    (low, high), done, asked = result.interval, len(result.seeds), len(row.seeds)
+    return _plus_minus(low, result.mean, high) + (f" ({done} of {asked} seeds)" if done < asked else "")
 
 
 def _plus_minus(low: float, mean: float, high: float) -> str:
@@ -179,14 +186,14 @@ def _protocol(family: Family) -> str:
     card = family.card
     protocol = f", {card.protocol} protocol" if card.protocol != "random-goal" else ""
     return PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=card.episodes, data=DATA,
-                           seeds=_seeds(result.card for result in family.cards.values()))
+                           seeds=_seeds(family.rows))
 
 
-def _seeds(cards: Iterable[Card]) -> str:
-    """Those of most cards, and beside them whose are others."""
-    labels: dict[str, dict[str, None]] = {}
-    for card in cards:
-        labels.setdefault(", ".join(map(str, card.seeds)), {})[card.label] = None
+def _seeds(rows: Iterable[Row]) -> str:
+    """Those of most rows, and beside them whose are others."""
+    labels: dict[str, list[str]] = {}
+    for row in rows:
+        labels.setdefault(", ".join(map(str, row.seeds)), []).append(row.label)
     usual, *others = sorted(labels, key=lambda seeds: -len(labels[seeds]))
     return usual + "".join(f" (of {' and '.join(labels[seeds])}: {seeds})" for seeds in others)
 
