@@ -38,7 +38,8 @@ def choosing_plugins(guide: Guidance, model: str) -> list[Plugin]:
     for plugin in plugins:
         if plugin.needs_denoiser:
             raise ValueError(f"{type(plugin).__name__} changes what a model denoises, and {model} denoises nothing; "
-                             "give an energy of clean trajectories, constraints, or take a diffusion model")
+                             "give an energy of clean trajectories, constraints or no guidance, or take a diffusion "
+                             "model")
     return plugins
 
 

@@ -20,6 +20,7 @@ from envs.advice import horizon_advice
 from .data import Episodes, Windows
 from .data.context import return_quantile
 from .data_facts import DataFacts, normalizer
+from .diffusion import DiffusionConfig
 from .generation import Guidance
 from .models import FAMILIES, MODELS, Model, ModelConfig, family
 from .normalize import Normalizer
@@ -92,8 +93,16 @@ class RunConfig(RunSettings):
         return self.model
 
     def with_generator(self, model: ModelConfig) -> RunConfig:
-        """Trained with what this planner will say that it knows."""
-        return replace(self, model=model.with_mix(self.model.mix))
+        """Trained with what this planner will say that it knows; a critic of noisy plans follows, to the same noise."""
+        noised = self.critic.noised if isinstance(model, DiffusionConfig) else 0.0
+        critic = replace(self.critic, noised=noised, normalizer=model.normalizer) if self.critic.noised else self.critic
+        return replace(self, model=model.with_mix(self.model.mix), critic=critic)
+
+    def refuse_decided(self, changed: str = "") -> None:
+        super().refuse_decided(changed)
+        if changed == "planner.actions" and self.planner.actions == "inverse" and self.joint:
+            raise ValueError("planner.actions is 'inverse', and plans with actions (joint) have no inverse dynamics "
+                             "beside them; change joint instead")
 
     def resolve(self, episodes: Episodes) -> RunConfig:
         """With everything the data decide filled in."""
@@ -106,6 +115,9 @@ class RunConfig(RunSettings):
         if goal_dims and not self.model.mix.goal and (self.valued or self.context.kinds == ("return",)):
             raise ValueError(f"{episodes.name} has goals, and these settings plan for returns (model.mix.goal is 0); "
                              "take a preset for goals, such as pointmaze, or gentraj train veteran+")
+        if self.planner.goal_dims not in ((), goal_dims):
+            raise ValueError(f"planner.goal_dims are {self.planner.goal_dims}, and the data or model.mix.goal_dims say "
+                             f"{goal_dims}; leave them out")
         mix = replace(self.model.mix, goal_dims=goal_dims)
         actions = "joint" if self.joint else "inverse"
         planner = replace(self.planner, goal_dims=goal_dims,

@@ -40,8 +40,11 @@ class RunSettings:
         """None for a run without one."""
         raise NotImplementedError
 
-    def refuse_decided(self) -> None:
-        """Raises ValueError for a setting of the generator that would have no say, where it is another than usual."""
+    def refuse_decided(self, changed: str = "") -> None:
+        """Raises ValueError for a setting of the generator that would have no say, where it is another than usual.
+
+        `changed` is the one setting that somebody asked for, where it is known.
+        """
         model = self.generator
         usual = None if model is None else self.GENERATORS.get(family(model))
         for key in self.DECIDED if usual is not None else ():

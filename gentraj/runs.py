@@ -29,6 +29,7 @@ from .generation import Guidance
 from .models import Model
 from .parts import AnyRunConfig, DataFacts, Part, PolicyRunConfig, RunConfig, WorldModelRunConfig
 from .randomness import fold
+from .rehearsal import rehearse
 from .state import restore_module
 from .training import check_same
 from .trajectory import Agent, Batch
@@ -146,8 +147,8 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
 
     A resumed run may have another planner and, of the training's settings, those that may change; they are kept.
 
-    Raises `DataError` for bad data, ValueError for an `env_id` that there is not or that the data do not fit, and what
-    `gentraj.training.train` raises.
+    Raises `DataError` for bad data, ValueError for an `env_id` that there is not or that the data do not fit and for
+    settings that do not go together, and what `gentraj.training.train` raises.
     """
     if config.env_id is not None:
         environment_factory(config.env_id)  # a name that is wrong is told before data are read or recorded
@@ -160,14 +161,15 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
     if config.env_id is not None:
         check_fit(data, config.env_id)
     parts = build(config, data, episodes)
+    windows = Windows(kept, parts[config.MAIN].spec, config.context)
+    rehearse(config, data, parts, windows)
 
     def prepare() -> None:
-        seed, main = config.training.seed, parts[config.MAIN]
-        reference = Windows(kept, main.spec, config.context).batch(0, fold(seed, 1), REFERENCE_WINDOWS)
+        reference = windows.batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
         told = {} if reference.context_BC is None else {"context": reference.context_BC}
-        windows = safetensors.torch.save({"x": reference.x_BHD, "mask": reference.mask_BHD} | told)
-        write_file(folder / REFERENCE, windows)
-        file = _RunFile(config, data, hashlib.sha256(windows).hexdigest())
+        saved = safetensors.torch.save({"x": reference.x_BHD, "mask": reference.mask_BHD} | told)
+        write_file(folder / REFERENCE, saved)
+        file = _RunFile(config, data, hashlib.sha256(saved).hexdigest())
         write_file(folder / CONFIG, json.dumps(to_json(file), indent=2).encode())
 
     training.train(parts, episodes, config.training, folder, meta=_trained(config, data), resume=resume, device=device,

@@ -112,9 +112,18 @@ def test_bad_keys_and_values_are_told_in_one_line(vary: str, said: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_what_has_no_say_is_told_before_anything_is_trained() -> None:
+def test_what_has_no_say_is_told_before_anything_is_trained(hopper_file: Path) -> None:
     with pytest.raises(ValueError, match=r"policy.model.batch_size is 32, which has no say: a policy decides it"):
         changes(Ablate("iql", ("policy.model.batch_size=32",), dataset="data.hdf5"))
+    with pytest.raises(ValueError, match=r"planner.actions is 'inverse', and plans with actions \(joint\) have no"):
+        changes(Ablate("veteran+", ("planner.actions=inverse",), dataset=str(hopper_file)))
+
+
+def test_what_follows_from_another_family_is_changed_with_it(hopper_file: Path) -> None:
+    """Diffuser's critic of noisy plans: where nothing is denoised there are none."""
+    base, gan = changes(Ablate("diffuser", ("family=gan",), dataset=str(hopper_file)))
+    assert set(gan.card.settings) == {"model", "critic"} and not base.card.settings
+    assert gan.card.settings["critic"]["noised"] == 0.0
 
 
 def test_bad_presets_are_told_in_one_line() -> None:
@@ -150,4 +159,4 @@ def test_a_part_is_changed_as_a_whole() -> None:
                                                                    "diffusion")
     assert dit.card.settings["model"]["network"].keys() >= {"heads"} and "objective" in gan.card.settings["model"]
     _, flow = changes(Ablate("iql", ("family=flow",), dataset="data.hdf5"))
-    assert flow.card.settings["policy.model"]["path"] == "flow"
+    assert flow.card.settings["policy"]["model"]["path"] == "flow"

@@ -6,12 +6,13 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small
 import torch
 
-from agents.plan_critic import PlanCritic
+from agents.plan_critic import PlanCritic, PlanCriticConfig
 from agents.planner import Planner, PlannerConfig
 from envs.evaluation import EvaluationConfig
 from gentraj import presets, runs
@@ -84,6 +85,31 @@ def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Pat
     assert isinstance(agent, Planner) and [fine.spec.dim for fine in agent.finer][-1:] in ([], [agent.executed.dim])
     assert isinstance(agent.critic, PlanCritic) == config.valued
     assert bool(run.config.planner.context) == bool(config.context.kinds)  # a return to aim at, chosen from the data
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "latent"])
+def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_file: Path, tmp_path: Path) -> None:
+    """It learns of that one's noise, and of none where there is none."""
+    config = tiny("diffuser", hopper_file).with_generator(FAMILIES[family].with_network(ResidualMLPConfig(16, 1)))
+    run = runs.train(config, tmp_path / "run", progress=False)
+    act = run.agent(run.action_space()).act(run.reference.x_BHD[:1, 0, :11])
+    assert act.shape == (1, 3)
+    assert isinstance(run.config, RunConfig) and bool(run.config.critic.noised) == (family in ("diffusion", "flow"))
+
+
+@pytest.mark.parametrize(("name", "changes", "said"), [
+    ("decision-diffuser", {"model": FAMILIES["gan"]}, "ClassifierFree changes what a model denoises, and a GAN"),
+    ("diffuser", {"critic": PlanCriticConfig(noised=0.5, normalizer="limits")}, "critic of noisy plans normalises by"),
+    ("decision-diffuser", {"planner": PlannerConfig("fixed", replan=1, look=1, candidates=4)}, "something to choose"),
+    ("veteran", {"planner": PlannerConfig("fixed", replan=1, look=2)}, "trained to look 1 steps ahead"),
+])
+def test_what_cannot_act_is_told_before_it_is_trained(name: str, changes: dict[str, Any], said: str, tmp_path: Path,
+                                                      hopper_file: Path) -> None:
+    config = tiny(name, hopper_file)
+    config = config.with_generator(changes["model"]) if "model" in changes else replace(config, **changes)
+    with pytest.raises(ValueError, match=said):
+        runs.train(config, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", FOR_GOALS)

@@ -53,7 +53,7 @@ class Ablate:
     preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
     vary: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=V1,V2")]
     """A setting by its dotted key and its other values; may be given several times. `family` and `network` are those of
-    `gentraj train`."""
+    `gentraj train`, and come with their own usual settings."""
     dataset: str = ""
     """As `gentraj train` takes it; the preset's own by default."""
     env_id: str | None = None
@@ -128,7 +128,7 @@ def changes(args: Ablate) -> list[Change]:
     for key, value in (pair for text in args.vary for pair in varied(text)):
         more = changed(preset, key, value)
         varied_config = with_settings(config, more, f"--vary {key}")
-        varied_config.refuse_decided()
+        varied_config.refuse_decided(key)
         if varied_config == config:
             say(f"{key} {show(value)} is what {preset} has; left out")
         else:
@@ -150,13 +150,13 @@ def varied(text: str) -> Iterator[tuple[str, Any]]:
 
 def changed(preset: str, key: str, value: Any) -> dict[str, Any]:
     """The settings of a card that make that change. Raises ValueError for a key there is not, with the nearest."""
-    config = PRESETS[preset]
+    config, before = PRESETS[preset], to_json(PRESETS[preset])
     if key in PARTS:
         known([show(value)], PARTS[key], key)
         other = with_parts(config, **{"family": None, "network": None, key: value})
-        own = "model" if config.MAIN == "model" else f"{config.MAIN}.model"
-        return {own: to_json(other.generator)}
-    keys = list(dotted(to_json(config)))
+        groups = to_json(other)
+        return {name: groups[name] for name, group in before.items() if groups[name] != group}
+    keys = list(dotted(before))
     if key not in keys:
         near = difflib.get_close_matches(key, keys, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"gentraj train {preset} --help lists them"

@@ -63,6 +63,8 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("train pointmaze --dataset DATA --model.mix.goal-dims 9", "goal_dims are (9,); entries of an observation"),
     ("train pointmaze --dataset DATA --planner.rest-dims 2 4", "rest_dims are (2, 4); entries of an observation"),
     ("train pointmaze --dataset DATA --planner.actions joint", "planner.actions is 'joint'"),
+    ("train pointmaze --dataset DATA --planner.goal-dims 1", "planner.goal_dims are (1,), and the data"),
+    ("train pointmaze --dataset DATA --planner.arrival fixed --planner.candidates 4", "candidates=4 needs something"),
     ("train pointmaze --dataset DATA --device abacus", "device 'abacus' cannot be used here: "),
     ("train pointmaze --dataset DATA --device meta", "device 'meta' cannot be used here: "),
     ("train pointmaze --dataset DATA --run-dir file", "file is a file, so there can be no folder file"),
