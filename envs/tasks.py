@@ -41,6 +41,8 @@ class LocomotionTask:
     """A name that `gentraj.data.d4rl_reference` knows them under: those of all datasets of an environment are alike."""
     train_steps: int = 0
     """Of PPO, for the policies whose data `gentraj data make` records; 0 where it records none."""
+    horizon: tuple[int, int] = (4, 1)
+    """Rows and stride of a plan for returns, which is made anew in every step (docs/planning.md)."""
 
 
 @dataclass(frozen=True)
