@@ -54,7 +54,7 @@ class PlanCriticConfig:
     """Share of the plans that it learns from under noise, to guide a model by the value of what it still denoises; 0
     guides by the value of what is denoised so far."""
     normalizer: NormalizerName = "gaussian"
-    """With noised plans it must be the model's."""
+    """With noised plans it must be the model's, as a run sees to."""
     tau: float = 0.01
     """How fast the slow copy follows, whose values take over."""
     batch_size: int = 256

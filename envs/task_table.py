@@ -51,7 +51,7 @@ def _locomotion(name: str, task: LocomotionTask) -> Row:
     datasets = {"gentraj": tuple(f"gentraj/mujoco/{name}-{kind}-v0" for kind in BEHAVIOURS if task.train_steps),
                 "Minari": tuple(f"mujoco/{name}/{kind}-v0" for kind, _ in BEHAVIOURS.values() if kind),
                 "D4RL": tuple(f"{name}-{kind}-v2" for _, kind in BEHAVIOURS.values())}
-    return Row(name, task.env_id, task.max_episode_steps, horizon_advice(task.env_id),
+    return Row(name, task.env_id, task.max_episode_steps, task.horizon,
                {whose: ids for whose, ids in datasets.items() if ids},
                {"D4RL, whole episodes": _span(d4rl_reference(task.d4rl_id))})
 

@@ -93,16 +93,15 @@ class RunConfig(RunSettings):
         return self.model
 
     def with_generator(self, model: ModelConfig) -> RunConfig:
-        """Trained with what this planner will say that it knows; a critic of noisy plans follows, to the same noise."""
-        noised = self.critic.noised if isinstance(model, DiffusionConfig) else 0.0
-        critic = replace(self.critic, noised=noised, normalizer=model.normalizer) if self.critic.noised else self.critic
+        """Trained with what this planner will say that it knows. No critic learns of noise where there is none."""
+        critic = self.critic if isinstance(model, DiffusionConfig) else replace(self.critic, noised=0.0)
         return replace(self, model=model.with_mix(self.model.mix), critic=critic)
 
     def refuse_decided(self, changed: str = "") -> None:
         super().refuse_decided(changed)
         if changed == "planner.actions" and self.planner.actions == "inverse" and self.joint:
             raise ValueError("planner.actions is 'inverse', and plans with actions (joint) have no inverse dynamics "
-                             "beside them; change joint instead")
+                             "beside them; leave it out")
 
     def resolve(self, episodes: Episodes) -> RunConfig:
         """With everything the data decide filled in."""
@@ -119,6 +118,7 @@ class RunConfig(RunSettings):
             raise ValueError(f"planner.goal_dims are {self.planner.goal_dims}, and the data or model.mix.goal_dims say "
                              f"{goal_dims}; leave them out")
         mix = replace(self.model.mix, goal_dims=goal_dims)
+        critic = replace(self.critic, normalizer=self.model.normalizer) if self.critic.noised else self.critic
         actions = "joint" if self.joint else "inverse"
         planner = replace(self.planner, goal_dims=goal_dims,
                           actions="track" if self.planner.actions == "track" else actions)
@@ -132,7 +132,7 @@ class RunConfig(RunSettings):
                                  "expected")
         return replace(self, horizon=horizon if self.horizon is None else self.horizon,
                        stride=stride if self.stride is None else self.stride,
-                       model=self.model.with_mix(mix), planner=planner)
+                       model=self.model.with_mix(mix), planner=planner, critic=critic)
 
     def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Part]:
         """The parts, with the statistics of `episodes` or with room to load saved ones into."""

@@ -20,5 +20,9 @@ def rehearse(config: AnyRunConfig, data: DataFacts, parts: Mapping[str, Part], w
     few, ones = windows.batch(0, 0, WINDOWS), np.ones(data.act_dim, np.float32)
     copies = {name: deepcopy(part).eval() for name, part in parts.items()}
     agent = config.agent(copies, few, Box(-ones, ones), None, None)
-    goal_BG = few.context_BC[:1] if isinstance(config, ToldGoals) and few.context_BC is not None else None
-    agent.act(few.x_BHD[:1, 0, : data.obs_dim], goal_BG)
+    obs_BO = few.x_BHD[:1, 0, : data.obs_dim]
+    if isinstance(config, ToldGoals):
+        goal_BG = None if few.context_BC is None else few.context_BC[:1]
+    else:
+        goal_BG = obs_BO[:, list(data.goal_dims)] + 1 if data.goal_dims else None  # not so near that it is held
+    agent.act(obs_BO, goal_BG)

@@ -162,7 +162,8 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
         check_fit(data, config.env_id)
     parts = build(config, data, episodes)
     windows = Windows(kept, parts[config.MAIN].spec, config.context)
-    rehearse(config, data, parts, windows)
+    if not resume:
+        rehearse(config, data, parts, windows)
 
     def prepare() -> None:
         reference = windows.batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)

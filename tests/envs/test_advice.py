@@ -9,10 +9,9 @@ from envs import pointmaze
 from envs.advice import HORIZONS, LONGEST, STEPS_PER_CELL, UNKNOWN, horizon_advice
 from envs.making import environment_factory
 from envs.recipes import make_missing
-from envs.tasks import LOCOMOTION, TASKS, LocomotionTask
+from envs.tasks import TASKS
 from gentraj.data import load_episodes
 from gentraj.networks import NETWORKS
-from gentraj.presets import PLANNERS
 
 
 def corridor(cells: int) -> str:
@@ -56,12 +55,6 @@ def test_every_network_takes_the_advised_horizons(rows: int) -> None:
 
 def test_what_is_no_maze_gets_the_usual_plan() -> None:
     assert horizon_advice(None) == horizon_advice("Pendulum-v1") == UNKNOWN
-
-
-@pytest.mark.parametrize("task", LOCOMOTION.values(), ids=LOCOMOTION)
-def test_plans_for_returns_are_as_short_as_the_presets(task: LocomotionTask) -> None:
-    config = PLANNERS["veteran+"][1]
-    assert horizon_advice(task.env_id) == task.horizon == (config.horizon, config.stride)
 
 
 def test_a_tasks_own_dataset_is_recorded_once_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

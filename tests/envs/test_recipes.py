@@ -7,7 +7,9 @@ import pytest
 from envs.making import environment_factory
 from envs.recipes import find_recipe, make_dataset, recipes
 from envs.task_table import table
+from envs.tasks import LOCOMOTION
 from gentraj.data.minari_io import MINARI_ID
+from gentraj.presets import PLANNERS
 
 
 def test_every_recipe_has_an_id_of_its_own_which_the_table_lists():
@@ -21,6 +23,9 @@ def test_every_task_of_the_table_is_an_environment_with_scores_and_a_plan():
         made = environment_factory(row.name)
         assert (made.env_id, made.max_episode_steps) == (row.env_id, row.max_episode_steps)
         assert row.references and row.datasets and min(row.horizon) >= 1 and row.name in str(row)
+        if row.name in LOCOMOTION:  # whose plans are for returns
+            config = PLANNERS["veteran+"][1]
+            assert row.horizon == (config.horizon, config.stride)
 
 
 def test_what_cannot_be_made_is_refused_in_one_line(monkeypatch):

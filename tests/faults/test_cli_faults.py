@@ -61,6 +61,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("train pointmaze --dataset DATA --horizon 30", "horizon 30 cannot be halved 2 times; use 28 or 32"),
     ("train pointmaze --dataset DATA --stride -1", "stride is -1; give at least 1"),
     ("train pointmaze --dataset DATA --model.mix.goal-dims 9", "goal_dims are (9,); entries of an observation"),
+    ("train pointmaze --dataset DATA --model.mix.goal-dims 0", "a goal of 2 numbers was given to a planner whose"),
     ("train pointmaze --dataset DATA --planner.rest-dims 2 4", "rest_dims are (2, 4); entries of an observation"),
     ("train pointmaze --dataset DATA --planner.actions joint", "planner.actions is 'joint'"),
     ("train pointmaze --dataset DATA --planner.goal-dims 1", "planner.goal_dims are (1,), and the data"),
