@@ -16,6 +16,8 @@ from gentraj.cli.reproduction.page import families, write_page
 from gentraj.cli.reproduction.results import CardResult, SeedResult, pooled, write_result
 from gentraj.config import from_json
 
+ROOT = Path(__file__).parents[1]
+
 
 def made(scores: dict[str, float], label: str, **changes: object) -> CardResult:
     """A result of scores around those."""
@@ -111,3 +113,21 @@ def test_cards_of_one_row_have_the_same_seeds() -> None:
     one, other = made({"fair": 40}, "BC"), made({"hard": 20}, "BC", seeds=[3, 5, 8])
     with pytest.raises(ValueError, match=r"called 'BC' and have seeds \(3, 5\) and \(3, 5, 8\); give them the same"):
         families({"a": one, "b": other})
+
+
+def test_the_project_s_own_page_says_what_was_recorded_and_the_readme_what_the_page_says(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the intervals, which are drawn."""
+    monkeypatch.chdir(tmp_path)
+    assert gentraj("reproduce", "--results", ROOT / "benchmarks" / "results", "--table", "docs/results.md") == 0
+    made, page = (means((folder / "docs" / "results.md").read_text()) for folder in (tmp_path, ROOT))
+    assert made == page
+    readme = [line.replace("behaviour cloning by diffusion", "BC, diffusion")
+              for line in (ROOT / "README.md").read_text().partition("| | hopper-medium |")[2].splitlines()[2:]]
+    rows = readme[: readme.index("")]
+    assert len(rows) > 5 and set(rows) <= set((ROOT / "docs" / "results.md").read_text().splitlines())
+
+
+def means(page: str) -> list[str]:
+    """Its lines without what is drawn at random."""
+    return [re.sub(r" ± [\d.]+", "", line) for line in page.splitlines() if not line.startswith("On average ")]
