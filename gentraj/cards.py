@@ -82,12 +82,17 @@ class Card:
 
 
 def read_card(path: Path) -> Card:
-    """Raises `ConfigError` naming the file and the key, for a setting that the preset does not have too."""
+    """Raises `ConfigError` naming the file and the key, for one that the preset has not or that has no say too."""
     read = read_json(path)
     if isinstance(of := read.get("data"), list):  # what is null may be left out
         read["data"] = [UNKNOWN | one if isinstance(one, dict) else one for one in of]
     card = from_json(Card, read, str(path))
-    with_settings(PRESETS[card.preset], card.settings, str(path))
+    config = with_settings(PRESETS[card.preset], card.settings, str(path))
+    try:
+        for key in card.settings:
+            config.refuse_decided(key)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
     return card
 
 

@@ -43,7 +43,7 @@ class RunSettings:
     def refuse_decided(self, changed: str = "") -> None:
         """Raises ValueError for a setting of the generator that would have no say, where it is another than usual.
 
-        `changed` is the one setting that somebody asked for, where it is known.
+        `changed` is a setting that somebody asked for, where it is known.
         """
         model = self.generator
         usual = None if model is None else self.GENERATORS.get(family(model))

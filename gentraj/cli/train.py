@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from ..checkpoint import has_checkpoints
+from ..config import differences, to_json
 from ..models import FAMILIES
 from ..networks import NETWORKS
 from ..presets import PRESETS, check_goals, listing, suited
@@ -62,7 +63,10 @@ def main(argv: list[str]) -> None:
     which = tyro.cli(Train, args=argv, prog="gentraj train", description=about,
                      default=Train(with_parts(guess or PRESETS["pointmaze"], *parts)))
     # Once more, now that it is known whose settings are the defaults: options may stand before the preset.
-    args = tyro.cli(Train, args=argv, prog="gentraj train", default=Train(_defaults(which)))
+    usual = _defaults(which)
+    args = tyro.cli(Train, args=argv, prog="gentraj train", default=Train(usual))
+    for key, *_ in () if args.resume else differences(to_json(usual), to_json(args.config)):
+        args.config.refuse_decided(key)
     short = {key: value for key, value in (("steps", args.steps), ("seed", args.seed)) if value is not None}
     config = replace(args.config, training=replace(args.config.training, **short))
     if not config.dataset:

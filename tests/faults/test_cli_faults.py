@@ -64,6 +64,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("train pointmaze --dataset DATA --model.mix.goal-dims 0", "a goal of 2 numbers was given to a planner whose"),
     ("train pointmaze --dataset DATA --planner.rest-dims 2 4", "rest_dims are (2, 4); entries of an observation"),
     ("train pointmaze --dataset DATA --planner.actions joint", "planner.actions is 'joint'"),
+    ("train diffuser-goals --dataset DATA --planner.actions inverse", "planner.actions is 'inverse', and plans with"),
     ("train pointmaze --dataset DATA --planner.goal-dims 1", "planner.goal_dims are (1,), and the data"),
     ("train pointmaze --dataset DATA --planner.arrival fixed --planner.candidates 4", "candidates=4 needs something"),
     ("train pointmaze --dataset DATA --device abacus", "device 'abacus' cannot be used here: "),
