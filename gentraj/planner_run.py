@@ -102,6 +102,9 @@ class RunConfig(RunSettings):
         if changed == "planner.actions" and self.planner.actions == "inverse" and self.joint:
             raise ValueError("planner.actions is 'inverse', and plans with actions (joint) have no inverse dynamics "
                              "beside them; leave it out")
+        if changed == "critic.normalizer" and self.critic.noised and self.critic.normalizer != self.model.normalizer:
+            raise ValueError(f"critic.normalizer is '{self.critic.normalizer}', and a critic of noisy plans takes the "
+                             f"model's, '{self.model.normalizer}'; change model.normalizer instead")
 
     def resolve(self, episodes: Episodes) -> RunConfig:
         """With everything the data decide filled in."""

@@ -117,6 +117,8 @@ def test_what_has_no_say_is_told_before_anything_is_trained(hopper_file: Path) -
         changes(Ablate("iql", ("policy.model.batch_size=32",), dataset="data.hdf5"))
     with pytest.raises(ValueError, match=r"planner.actions is 'inverse', and plans with actions \(joint\) have no"):
         changes(Ablate("veteran+", ("planner.actions=inverse",), dataset=str(hopper_file)))
+    with pytest.raises(ValueError, match=r"critic.normalizer is 'limits', and a critic of noisy plans takes the"):
+        changes(Ablate("diffuser", ("critic.normalizer=limits",), dataset=str(hopper_file)))
 
 
 def test_what_follows_from_another_family_is_changed_with_it(hopper_file: Path) -> None:
