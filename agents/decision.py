@@ -15,7 +15,8 @@ def decide(agent: Actor | Planner, obs_BO: Tensor, goal_BG: Tensor | None, seeds
     """(B, E, A) inside the action space: the actions that are carried out before the next decision.
 
     A planner whose actions are not the plan's own decides the first one; the others depend on what is observed
-    meanwhile. Nothing is left of an earlier decision. Raises ValueError where a policy's goal is missing.
+    meanwhile. Nothing is left of an earlier decision. Raises ValueError where a policy's goal is missing, and for a
+    planner with a history.
     """
     obs_BO, goal_BG = obs_BO.to(agent.device), None if goal_BG is None else goal_BG.to(agent.device)
     if isinstance(agent, Actor):
@@ -33,6 +34,9 @@ def _acting(actor: Actor, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequenc
 
 def _planning(planner: Planner, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
     config, spec = planner.config, planner.executed
+    if config.history:
+        raise ValueError(f"the planner's history is {config.history} rows, and what is exported remembers nothing; set "
+                         "history to 0 under planner in config.json")
     ahead_BTD = planner.along(planner.propose(obs_BO, goal_BG, seeds), goal_BG, seeds)
     if goal_BG is not None:
         near_B = planner.near(obs_BO, goal_BG)

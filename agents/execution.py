@@ -11,6 +11,8 @@ from torch import Tensor
 from gentraj.randomness import unfold
 from gentraj.trajectory import Condition, TrajectorySpec
 
+from .history import moved
+
 
 def at_rest(spec: TrajectorySpec, obs_BO: Tensor, rest_dims: Sequence[int]) -> Tensor:
     """(B, D) rows of these observations, but for their entries `rest_dims`, which are 0, as is the action."""
@@ -50,8 +52,8 @@ class Previous:
     valid_B: Tensor
 
     @classmethod
-    def none(cls, spec: TrajectorySpec, batch: int, device: torch.device) -> Previous:
-        x_BHD = torch.zeros(batch, spec.horizon, spec.dim, device=device)
+    def none(cls, spec: TrajectorySpec, rows: int, batch: int, device: torch.device) -> Previous:
+        x_BHD = torch.zeros(batch, rows, spec.dim, device=device)
         valid_B = torch.zeros(batch, dtype=torch.bool, device=device)
         return cls(x_BHD, valid_B.long(), valid_B)
 
@@ -84,11 +86,15 @@ class Left:
     real_BH: Tensor
     row_B: Tensor
 
-    def known_in(self, start: Condition) -> Condition:
-        """`start`, N in a row for each plan; the first of them knows what is left, except where it knows better."""
+    def known_in(self, start: Condition, row_B: Tensor) -> Condition:
+        """`start`, N in a row for each plan; the first of them knows what is left, except where it knows better.
+
+        What is left begins at its row `row_B`, the present, before which all is known.
+        """
         each = torch.arange(start.batch // len(self.row_B), device=self.x_BHD.device) == 0
-        known = (self.real_BH[:, None] & each[:, None]).flatten(0, 1)[..., None] & ~start.mask_BHD
-        x_RHD = self.x_BHD.repeat_interleave(len(each), 0)
+        x_BHD, real_BH = (moved(of, -row_B, start.spec.horizon) for of in (self.x_BHD, self.real_BH))
+        known = (real_BH[:, None] & each[:, None]).flatten(0, 1)[..., None] & ~start.mask_BHD
+        x_RHD = x_BHD.repeat_interleave(len(each), 0)
         return replace(start, values_BHD=torch.where(known, x_RHD, start.values_BHD), mask_BHD=start.mask_BHD | known)
 
 

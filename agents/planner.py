@@ -15,6 +15,7 @@ from gentraj.trajectory import Condition, TrajectoryModel, TrajectorySpec
 from .arrival import Arrival
 from .episodes import Playing
 from .execution import Previous, at_rest, seeds_of, targets
+from .history import History, Past, moved
 from .inverse_dynamics import InverseDynamics
 from .plan_critic import PlanCritic
 from .planner_settings import PlannerConfig, check, guidance_of
@@ -72,6 +73,11 @@ class Planner(Playing):
         return self.model.spec
 
     @property
+    def rows(self) -> int:
+        """Of a plan, from the present on."""
+        return self.spec.horizon - self.config.history
+
+    @property
     def device(self) -> torch.device:
         return self.model.device
 
@@ -83,12 +89,14 @@ class Planner(Playing):
     def _allocate(self, batch: int) -> None:
         longest = self.config.replan + self.config.look
         self.target_BTD = torch.zeros(batch, longest, self.executed.dim, device=self.device)
-        self.previous = Previous.none(self.spec, batch, self.device)
+        self.previous = Previous.none(self.spec, self.rows, batch, self.device)
+        self.history = History(self.spec, self.config.history, batch, self.device)
         self.age_B = torch.full((batch,), self.config.replan)
 
     def _forget(self, mask_B: Tensor) -> None:
         self.age_B[mask_B] = self.config.replan
         self.previous.forget(mask_B)
+        self.history.forget(mask_B)
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
@@ -104,7 +112,9 @@ class Planner(Playing):
         else:
             act_BA = self.toward(obs_BO, spec.split(self.target_BTD[rows, self.age_B + self.config.look - 1])[0])
         self.age_B += 1
-        return act_BA.cpu().clamp(self.low_A, self.high_A)
+        act_BA = act_BA.cpu().clamp(self.low_A, self.high_A)
+        self.history.add(obs_BO, act_BA.to(self.device))
+        return act_BA
 
     def toward(self, obs_BO: Tensor, target_BO: Tensor) -> Tensor:
         """(B, A) the action toward what the plan is `look` environment steps ahead."""
@@ -115,26 +125,30 @@ class Planner(Playing):
 
     @torch.no_grad()
     def propose(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],
-                previous: Previous | None = None) -> Plans:
+                previous: Previous | None = None, past: Past | None = None) -> Plans:
         """Candidates for each environment, scored, and the choice; with `previous` plans, what is left of them first.
 
+        Of whatever `past` the plans begin at the present.
         Without a critic the earliest trusted one is chosen, with one the trusted one that it values most.
         """
         obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
-        start, row_BN, seeds = self._questions(obs_BO, goal_BG, seeds_B, previous)
+        past = Past.none(self.spec, len(obs_BO), self.device) if past is None else past
+        start, row_BN, seeds = self._questions(obs_BO, goal_BG, seeds_B, previous, past)
+        now_R = past.row_B.repeat_interleave(row_BN.shape[1])
         x_RHD = self.model.sample(start, guide=self.guide, seed=seeds, steps=self.config.steps,
                                   temperature=self.config.temperature)[:, 0]
         ratio_BN, value_BN = torch.zeros(row_BN.shape, device=self.device), None
         if self.trust is not None and row_BN.shape[1] > 1:
-            ratio_BN = self.trust.ratio(x_RHD, row_BN.flatten(), seeds).view(row_BN.shape)
+            ratio_BN = self.trust.ratio(x_RHD, row_BN.flatten() + now_R, seeds).view(row_BN.shape)
         if self.critic is not None and self.config.select == "value":
             value_BN = self.critic(x_RHD).view(row_BN.shape)
         chosen_B = choice(row_BN, ratio_BN, value_BN)
+        x_RHD = moved(x_RHD, now_R, self.rows)
         return Plans(x_RHD.view(*row_BN.shape, *x_RHD.shape[1:]), row_BN, ratio_BN, chosen_B, value_BN)
 
     def _questions(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],
-                   previous: Previous | None) -> tuple[Condition, Tensor, list[int]]:
-        """What is asked of the model: what it knows of B * N plans, their arrival rows (B, N), their seeds."""
+                   previous: Previous | None, past: Past) -> tuple[Condition, Tensor, list[int]]:
+        """What is asked of the model: what it knows of B * N plans, arrival rows (B, N) from the present, seeds."""
         row_BN = self._rows(obs_BO, goal_BG)
         seeds_BN = [seeds_of(seed, row_BN.shape[1], self.config.candidates) for seed in seeds_B]
         row_BN = row_BN.repeat_interleave(self.config.candidates, 1)
@@ -144,11 +158,12 @@ class Planner(Playing):
             row_BN = torch.cat([left.row_B[:, None], row_BN], 1)
             seeds_BN = [[seeds[0], *seeds] for seeds in seeds_BN]
         num = row_BN.shape[1]
-        start = Condition.unknown(self.spec, len(obs_BO), device=self.device).with_obs(0, obs_BO).repeat(num)
+        start = past.known(self.spec, obs_BO).repeat(num)
         if goal_BG is not None:
-            start = start.with_obs(row_BN.flatten(), goal_BG.repeat_interleave(num, 0), self.goal_dims)
+            at_BN = past.row_B[:, None] + row_BN
+            start = start.with_obs(at_BN.flatten(), goal_BG.repeat_interleave(num, 0), self.goal_dims)
         if left is not None:
-            start = left.known_in(start)
+            start = left.known_in(start, past.row_B)
         if (context_C := self._context()) is not None:
             start = replace(start, context_BC=context_C.expand(start.batch, -1))
         return start, row_BN, [seed for seeds in seeds_BN for seed in seeds]
@@ -158,11 +173,11 @@ class Planner(Playing):
 
     def _rows(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B, N) arrival rows to try."""
-        last = self.model.spec.horizon - 1
+        last = self.rows - 1
         if goal_BG is None or self.trust is None:
             return torch.full((len(obs_BO), 1), last, device=obs_BO.device)
         if self.arrival is not None and self.config.shares:
-            return self.arrival.propose(obs_BO, goal_BG, self.config.shares)
+            return self.arrival.propose(obs_BO, goal_BG, self.config.shares).clamp(max=last)
         return torch.arange(2, last + 1, 2, device=obs_BO.device).expand(len(obs_BO), -1)
 
     def _replan(self, due_B: Tensor, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
@@ -180,7 +195,8 @@ class Planner(Playing):
     def _travel(self, obs_BO: Tensor, goal_BG: Tensor | None, which_B: Tensor) -> Tensor:
         """(B, T, D) targets 1..T environment steps ahead: along the chosen plan, then at rest where it arrives."""
         seeds = self._seeds(which_B)
-        self.last = self.propose(obs_BO, goal_BG, seeds, self.previous.of(which_B) if self.config.shifted else None)
+        previous = self.previous.of(which_B) if self.config.shifted else None
+        self.last = self.propose(obs_BO, goal_BG, seeds, previous, self.history.of(which_B))
         self.previous.keep(which_B, *self.last.chosen())
         return self.along(self.last, goal_BG, seeds)
 

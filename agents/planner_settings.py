@@ -34,6 +34,9 @@ class PlannerConfig:
     shifted: bool = False
     """What is left of the previous plan, completed by the model, is one more candidate, and is kept among equals. A
     model is good at that if it was trained with prefixes (mix.prefix)."""
+    history: int = 0
+    """Rows before the present that are remembered, known to the model, and no longer planned. It must have been trained
+    with prefixes (mix.prefix)."""
     select: Literal["trust", "value"] = "trust"
     """Of the trusted plans take the one that arrives first, or the one that the critic values most (Lu et al. 2025).
     Where nothing is trusted it is the most trusted."""
@@ -70,7 +73,7 @@ class PlannerConfig:
 
     def __post_init__(self) -> None:
         require(self, replan=(1, 1e6), steps=(1, 1e6), trust=(0, 1), temperature=(0, math.inf), look=(1, 1e6),
-                hold_radius=(0, math.inf), candidates=(1, 1e6), scale=(-1e6, 1e6))
+                hold_radius=(0, math.inf), candidates=(1, 1e6), scale=(-1e6, 1e6), history=(0, 1e6))
         if not all(0 < share <= 1 for share in self.shares):
             raise ValueError(f"PlannerConfig.shares are {self.shares}; fractions above 0 and up to 1 are expected")
 
@@ -111,6 +114,11 @@ def check(config: PlannerConfig, levels: Sequence[TrajectorySpec], act_dim: int,
     if config.guidance == "classifier-free" and not config.context:
         raise ValueError("guidance='classifier-free' needs a context to exaggerate, such as the return to aim at; set "
                          "context")
+    if config.history:
+        spec.require_even("history")
+    if config.history > max(spec.horizon - 2, 0):
+        raise ValueError(f"history is {config.history}, and the model has {spec.horizon} rows; at most "
+                         f"{max(spec.horizon - 2, 0)} is expected, so that there is something to plan")
     check_levels(levels)
     _check_candidates(config, spec)
 
@@ -122,7 +130,7 @@ def _check_candidates(config: PlannerConfig, spec: TrajectorySpec) -> None:
         raise ValueError(f"{several} needs something to choose by; set select='value' or arrival='earliest'")
     if config.shifted:
         spec.require_even("shifted=True")
-    longest = (spec.horizon - 2) * spec.stride
+    longest = (spec.horizon - config.history - 2) * spec.stride
     if config.shifted and config.replan > longest:
         raise ValueError(f"shifted=True needs something left of a plan; replan is {config.replan}, at most {longest} "
-                         f"is expected for a horizon of {spec.horizon} rows")
+                         f"is expected for a horizon of {spec.horizon} rows and a history of {config.history}")

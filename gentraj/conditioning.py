@@ -27,7 +27,7 @@ class ConditionMix:
     waypoint: float = 0.0
     """The goal's entries at another row, uniform over the real rows after the first."""
     prefix: float = 0.0
-    """The first rows entirely, at least one, their number uniform over the real rows."""
+    """All up to a moment, uniform over the real rows; the action of a row comes half a row after its observation."""
     actions: float = 0.0
     """All actions: with the start known, a world model."""
     observations: float = 0.0
@@ -76,8 +76,9 @@ def _goal(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Tens
 
 
 def _prefix(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Tensor) -> Tensor:
-    rows_BH = torch.arange(spec.horizon) < (u_B * rows_B)[:, None]
-    return _entries(spec, rows_BH, range(spec.dim))
+    after_D = torch.zeros(spec.dim)
+    after_D[spec.obs_dim :] = 0.5
+    return torch.arange(spec.horizon)[:, None] + after_D < (u_B * rows_B)[:, None, None]
 
 
 def _actions(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Tensor) -> Tensor:

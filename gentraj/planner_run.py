@@ -53,6 +53,8 @@ class RunConfig(RunSettings):
     dense ones. Horizon and stride are the coarse plan's; what the data choose is spread over the finest rows."""
     joint: bool = False
     """Trajectories, the finest ones, of observations and actions; else of observations, with inverse dynamics."""
+    dynamics: bool = False
+    """Train inverse dynamics beside trajectories with actions too, for planner.actions."""
     valued: bool = False
     """Train a critic of plans too, for planner.select and planner.guidance."""
     model: ModelConfig = FAMILIES["diffusion"]
@@ -99,9 +101,9 @@ class RunConfig(RunSettings):
 
     def refuse_decided(self, changed: str = "") -> None:
         super().refuse_decided(changed)
-        if changed == "planner.actions" and self.planner.actions == "inverse" and self.joint:
+        if changed == "planner.actions" and self.planner.actions == "inverse" and self.joint and not self.dynamics:
             raise ValueError("planner.actions is 'inverse', and plans with actions (joint) have no inverse dynamics "
-                             "beside them; leave it out")
+                             "beside them; set dynamics too, or leave it out")
         if changed == "critic.normalizer" and self.critic.noised and self.critic.normalizer != self.model.normalizer:
             raise ValueError(f"critic.normalizer is '{self.critic.normalizer}', and a critic of noisy plans takes the "
                              f"model's, '{self.model.normalizer}'; change model.normalizer instead")
@@ -122,9 +124,9 @@ class RunConfig(RunSettings):
                              f"{goal_dims}; leave them out")
         mix = replace(self.model.mix, goal_dims=goal_dims)
         critic = replace(self.critic, normalizer=self.model.normalizer) if self.critic.noised else self.critic
-        actions = "joint" if self.joint else "inverse"
-        planner = replace(self.planner, goal_dims=goal_dims,
-                          actions="track" if self.planner.actions == "track" else actions)
+        planner = replace(self.planner, goal_dims=goal_dims)
+        if self.joint and not self.dynamics and planner.actions == "inverse":  # the usual, and there are none
+            planner = replace(planner, actions="joint")
         if not goal_dims:  # then there is nothing to come to rest at
             planner = replace(planner, rest_dims=())
         if self.context.kinds == ("return",) and not planner.context:
@@ -152,7 +154,7 @@ class RunConfig(RunSettings):
         parts: dict[str, Part] = {"model": model(spec, self.model)}
         for level, finer in enumerate(level_specs(spec, self.refine, act_dim), 1):
             parts[f"{FINER}{level}"] = model(finer, self.model.with_mix(LEG))
-        if not self.joint:
+        if self.dynamics or not self.joint:
             parts["inverse"] = (InverseDynamics.blank(data.obs_dim, data.act_dim, self.inverse) if episodes is None
                                 else InverseDynamics.fit(episodes, self.inverse))
         if goal_dims := self.model.mix.goal_dims:
@@ -176,6 +178,9 @@ class RunConfig(RunSettings):
               guide: Guidance) -> Planner:
         model, inverse = cast(Model, parts["model"]), cast(InverseDynamics, parts.get("inverse"))
         config = config or self.planner
+        if config.history and not self.model.mix.prefix:
+            raise ValueError(f"planner.history is {config.history}, and the model has not learnt of rows before the "
+                             "present; train one with --model.mix.prefix 0.5")
         trust = Trust(model, reference, config.trust) if config.arrival == "earliest" else None
         return Planner(model, config, space.low, space.high, trust=trust, inverse=inverse,
                        arrival=cast(Arrival, parts.get("arrival")), critic=cast(PlanCritic, parts.get("critic")),

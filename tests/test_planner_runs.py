@@ -87,6 +87,27 @@ def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Pat
     assert bool(run.config.planner.context) == bool(config.context.kinds)  # a return to aim at, chosen from the data
 
 
+def test_plans_with_actions_may_have_inverse_dynamics_beside_them(hopper_file: Path, tmp_path: Path) -> None:
+    check(replace(tiny("veteran+", hopper_file), dynamics=True), tmp_path, 11)
+    run = runs.load(tmp_path / "a")
+    assert isinstance(run.config, RunConfig) and set(run.parts) == {"model", "inverse", "critic"}
+    obs, own = run.reference.x_BHD[:1, 0, :11], run.config.planner
+    assert own.actions == "joint"
+    acts = [run.planner(run.action_space(), replace(own, actions=actions)).act(obs) for actions in ("joint", "inverse")]
+    assert not torch.equal(*acts)
+
+
+@pytest.mark.parametrize("name", ["decision-diffuser", "veteran+"])
+def test_a_planner_that_remembers_needs_a_model_that_has_learnt_of_a_past(name: str, hopper_file: Path,
+                                                                         tmp_path: Path) -> None:
+    config = tiny(name, hopper_file)
+    config = replace(config, planner=replace(config.planner, history=2))
+    with pytest.raises(ValueError, match=r"planner.history is 2, and the model has not learnt .* --model.mix.prefix"):
+        runs.train(config, tmp_path / "a", progress=False)
+    mix = replace(config.model.mix, prefix=0.5)
+    check(replace(config, model=config.model.with_mix(mix)), tmp_path, 11)
+
+
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "latent"])
 def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_file: Path, tmp_path: Path) -> None:
     """It learns of that one's noise, normalised as there, and of none where there is none."""

@@ -1,0 +1,146 @@
+"""A planner that remembers: what its model is told of the past, where its plans begin, and what it is good for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from agents.decision import decide
+from agents.history import History, moved
+from agents.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from agents.planner import Planner, PlannerConfig
+from gentraj.conditioning import ConditionMix
+from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.networks import ResidualMLPConfig
+from gentraj.normalize import Normalizer
+from gentraj.randomness import generator
+from gentraj.trajectory import Batch, Condition, TrajectorySpec
+
+CPU, HIGH = torch.device("cpu"), np.full(1, 99, np.float32)
+ACTS = PlannerConfig("fixed", replan=1, look=1, actions="joint")
+
+
+class GoesOn:
+    """Plans of s' = s + 1 a row and a = 10 s, through whatever is known; remembers what it was asked."""
+
+    network_calls, device = 0, CPU
+
+    def __init__(self, spec: TrajectorySpec):
+        self.spec = spec
+
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: Sequence[int] = (),
+               steps: int | None = None, temperature: float = 1.0) -> Tensor:
+        self.asked = condition
+        x = condition.values_BHD.clone()
+        for b, known_H in enumerate(condition.mask_BHD[..., 0]):
+            last = int(known_H.nonzero().max()) if condition.mask_BHD[b, 0, 0] else 0
+            obs_H = x[b, last, 0] + torch.arange(self.spec.horizon) - last
+            x[b] = torch.where(condition.mask_BHD[b], x[b], self.spec.join(obs_H[:, None], 10 * obs_H[:, None]))
+        return x[:, None]
+
+
+def planner(history: int, horizon: int = 8, stride: int = 1, **changes: Any) -> tuple[Planner, GoesOn]:
+    model: Any = GoesOn(TrajectorySpec(1, 1, horizon, stride))
+    agent = Planner(model, replace(ACTS, history=history, **changes), -HIGH, HIGH)
+    agent.reset(None, [0, 1])
+    return agent, model
+
+
+@given(st.integers(0, 4), st.integers(1, 3), st.integers(1, 12))
+def test_the_past_is_the_last_rows_that_the_episode_has(rows: int, stride: int, steps: int) -> None:
+    """After t steps row r of p holds what was observed, and done then, (p - r) strides ago."""
+    history = History(TrajectorySpec(1, 1, 8, stride), rows, 2, CPU)
+    for t in range(steps):
+        history.add(torch.tensor([[t], [-t]]), torch.tensor([[t + 0.5], [0]]))
+    past = history.of(torch.tensor([True, False]))
+    p = min(steps // stride, rows)
+    assert past.row_B.tolist() == [p] and past.x_BKD.shape == (1, rows, 2)
+    assert past.x_BKD[0, :p].tolist() == [[t, t + 0.5] for t in range(steps - p * stride, steps, stride)]
+
+
+def test_the_model_is_told_the_past_entirely_and_the_present_observation() -> None:
+    agent, model = planner(history=2)
+    done = []
+    for t in range(4):
+        done.append(agent.act(torch.tensor([[10.0 + t / 10], [20.0]]))[0, 0].item())
+        p = min(t, 2)
+        assert model.asked.mask_BHD[0].int().tolist() == [[1, 1]] * p + [[1, 0]] + [[0, 0]] * (7 - p)
+        past = [x for k in range(t - p, t) for x in (10 + k / 10, done[k])]
+        known = model.asked.values_BHD[0, : p + 1].flatten()[:-1]
+        torch.testing.assert_close(known, torch.tensor([*past, 10 + t / 10]))
+    agent.reset(torch.tensor([True, False]))
+    agent.act(torch.tensor([[3.0], [4.0]]))
+    assert model.asked.mask_BHD[..., 0].sum(1).tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_plans_begin_at_the_present(shifted: bool) -> None:
+    """A past that says nothing new changes no action: neither of a plan nor of what is left of one."""
+    acted = []
+    for history in (0, 3):
+        select: Any = {"select": "value", "shifted": True} if shifted else {}
+        model: Any = GoesOn(TrajectorySpec(1, 1, 9, 2))
+        critic: Any = type("First", (), {"plan_spec": model.spec, "__call__": lambda self, x: -torch.arange(len(x))})()
+        agent = Planner(model, replace(ACTS, replan=3, history=history, **select), -HIGH, HIGH, critic=critic)
+        acted.append([agent.act(torch.full((1, 1), 0.5 * t))[0, 0].item() for t in range(12)])
+        assert agent.last.x_BNHD.shape[2] == 9 - history
+        assert agent.last.x_BNHD[0, 0, :, 0].tolist() == [4.5 + h for h in range(9 - history)]
+    assert acted[0] == acted[1] == [5.0 * t for t in range(12)]
+
+
+def test_goals_lie_after_the_present() -> None:
+    agent, model = planner(history=2, goal_dims=(0,))
+    for t in range(4):
+        agent.act(torch.full((2, 1), float(t)), torch.full((2, 1), 50.0))
+        row = min(t, 2) + 5  # the last of the six rows that are planned
+        assert model.asked.mask_BHD[0, :, 0].nonzero().flatten().tolist() == [*range(min(t, 2) + 1), row]
+        assert model.asked.values_BHD[0, row, 0] == 50
+
+
+def test_moved_rows_stay_inside() -> None:
+    x = torch.arange(5)[None].expand(3, -1)
+    assert moved(x, torch.tensor([0, 3, -2]), 4).tolist() == [[0, 1, 2, 3], [3, 4, 4, 4], [0, 0, 0, 1]]
+
+
+def test_what_a_history_does_not_go_with_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"history is 7, and the model has 8 rows; at most 6 is expected"):
+        planner(history=7)
+    critic: Any = type("Critic", (), {"plan_spec": TrajectorySpec(1, 1, 8)})()
+    with pytest.raises(ValueError, match=r"at most 4 is expected for a horizon of 8 rows and a history of 2"):
+        Planner(planner(0)[1], replace(ACTS, history=2, replan=5, shifted=True, select="value"), -HIGH, HIGH,  # type: ignore[arg-type]
+                critic=critic)
+    model: Any = GoesOn(TrajectorySpec(1, 1, 4, 1, (1, 2, 4)))
+    with pytest.raises(ValueError, match=r"history needs rows that are evenly apart"):
+        Planner(model, replace(ACTS, history=1), -HIGH, HIGH)
+    with pytest.raises(ValueError, match=r"history is 2 rows, and what is exported remembers nothing"):
+        decide(planner(history=2)[0], torch.zeros(1, 1), None, [0])
+
+
+def test_a_planner_that_remembers_knows_what_one_observation_does_not_tell() -> None:
+    """s' = s + d, d being -1 or 1 for good: the present alone does not say which."""
+    torch.manual_seed(0)
+    spec, drawn = TrajectorySpec(1, 0, 4), generator(0)
+    config = DiffusionConfig(ResidualMLPConfig(32, 2, 0), levels=None, mix=ConditionMix(goal=0, prefix=0.5), ema=0.98)
+    model = Diffusion(spec, config, Normalizer(torch.zeros(1), torch.full((1,), 5.0)))
+    optimizers = model.optimizers()
+    for _ in range(600):
+        d_B1 = torch.randint(2, (128, 1), generator=drawn) * 2.0 - 1
+        x_BHD = (10 * torch.rand(128, 1, generator=drawn) - 5 + d_B1 * torch.arange(4))[..., None]
+        model.update(Batch(x_BHD, torch.ones_like(x_BHD, dtype=torch.bool)), optimizers, drawn)
+    inverse: Any = InverseDynamics.blank(1, 1, InverseDynamicsConfig(look=1))
+    inverse.forward = lambda obs_BO, target_BO, k: target_BO - obs_BO
+    d_B1, right = torch.tensor([[-1.0], [1.0]]).repeat(20, 1), []
+    for history in (0, 2):
+        agent = Planner(model, replace(ACTS, actions="inverse", history=history), -HIGH, HIGH, inverse=inverse)
+        agent.reset(None, range(40))
+        acts = [agent.act(d_B1 * t) for t in range(3)]
+        right.append((acts[-1].sign() == d_B1).float().mean().item())
+    assert right[1] > 0.95 > 0.7 > right[0]
