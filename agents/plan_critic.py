@@ -17,6 +17,7 @@ from gentraj.data.context import Rows, context_rows
 from gentraj.data.windows import held
 from gentraj.diffusion.guidance import Energy
 from gentraj.networks.critic import Ensemble
+from gentraj.networks.plan_value import PlanPerceptron, PlanTransformer
 from gentraj.networks.rows import padded
 from gentraj.normalize import STATISTICS, Normalizer, NormalizerName
 from gentraj.optimization import LEARNING, adamw, apply_gradients
@@ -24,7 +25,6 @@ from gentraj.plugin import Denoise, Denoising, Plugin
 from gentraj.trajectory import Batch, TrajectorySpec
 
 from .critic import expectile
-from .plan_networks import PlanPerceptron, PlanTransformer
 
 ROWS = 100_000  # of the data give the statistics of returns
 
@@ -85,9 +85,10 @@ class PlanCritic(nn.Module):
         self.config, self.batch_size, self.plan_spec = config, config.batch_size, spec
         self.spec = spec.longer(config.reach)
         self.plan, self.reward, self.returns = plan, reward, returns
-        self.plan_network = (PlanTransformer(spec, config.width, config.depth, config.heads, config.members)
-                             if config.network == "transformer"
-                             else PlanPerceptron(spec, config.width, config.depth, config.members))
+        self.plan_network = (
+            PlanTransformer(spec.dim, spec.horizon, config.width, config.depth, config.heads, config.members)
+            if config.network == "transformer"
+            else PlanPerceptron(spec.dim, spec.horizon, config.width, config.depth, config.members))
         self.state_network = Ensemble(spec.obs_dim, config.width, config.depth, config.members)
         self.slow = AveragedModel(self.state_network, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
         self.slow.requires_grad_(False)

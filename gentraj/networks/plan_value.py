@@ -5,17 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gentraj.networks.critic import Ensemble
-from gentraj.networks.dit import Block
-from gentraj.networks.embedding import SinusoidalEmbedding
-from gentraj.trajectory import TrajectorySpec
+from .critic import Ensemble
+from .dit import Block
+from .embedding import SinusoidalEmbedding
 
 
 class PlanPerceptron(Ensemble):
     """Perceptrons on the whole plan, the noise beside it."""
 
-    def __init__(self, spec: TrajectorySpec, width: int, depth: int, members: int):
-        super().__init__(spec.horizon * spec.dim + 1, width, depth, members)
+    def __init__(self, dim: int, horizon: int, width: int, depth: int, members: int):
+        super().__init__(horizon * dim + 1, width, depth, members)
 
     def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
         return super().forward(torch.cat([z_RHD.flatten(1), sigma_R[:, None]], -1))
@@ -29,11 +28,11 @@ class PlanTransformer(nn.Module):
 
     position_HW: Tensor
 
-    def __init__(self, spec: TrajectorySpec, width: int, depth: int, heads: int, members: int):
+    def __init__(self, dim: int, horizon: int, width: int, depth: int, heads: int, members: int):
         super().__init__()
-        position_HW = SinusoidalEmbedding(width, scale=1.0)(torch.arange(spec.horizon))
+        position_HW = SinusoidalEmbedding(width, scale=1.0)(torch.arange(horizon))
         self.register_buffer("position_HW", position_HW, persistent=False)
-        self.tokens = nn.Linear(spec.dim, width)
+        self.tokens = nn.Linear(dim, width)
         self.noise = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, width), nn.SiLU())
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.members = Ensemble(width, width, 1, members)
