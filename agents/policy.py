@@ -22,7 +22,7 @@ from gentraj.data.context import fit_contexts
 from gentraj.models import MODELS, Model, ModelConfig
 from gentraj.networks.rows import padded, padding
 from gentraj.normalize import Normalizer
-from gentraj.randomness import unfold
+from gentraj.randomness import unfold_each
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 from .episodes import Playing
@@ -229,8 +229,7 @@ class Policy(nn.Module):
 
     def candidates(self, model: Model, state_BS: Tensor, number: int, seeds: Sequence[int]) -> Tensor:
         """(B, N, K, A) that a generator draws for each state."""
-        each = [one for seed in seeds for one in unfold(number, seed)]
-        return self.actions(model.sample(self.known(state_BS), number, seed=each))
+        return self.actions(model.sample(self.known(state_BS), number, seed=unfold_each(number, seeds)))
 
 
 def mean_one(weight_B: Tensor) -> Tensor:

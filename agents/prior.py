@@ -17,7 +17,7 @@ from torch import Tensor
 from gentraj.diffusion import Diffusion
 from gentraj.models import Model
 from gentraj.networks.rows import padded
-from gentraj.randomness import unfold
+from gentraj.randomness import unfold_each
 from gentraj.trajectory import Condition, Guide, TrajectoryModel, TrajectorySpec
 
 from .mpc import Prior
@@ -50,8 +50,7 @@ def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (), steps: int
         start = Condition.unknown(spec, len(obs_BO), device=model.device).with_obs(0, obs_BO.to(model.device))
         if goal_BG is not None and goal_dims:
             start = start.with_obs(-1, goal_BG.to(model.device), goal_dims)
-        each = [one for seed in seeds for one in unfold(number, seed)]
-        return spec.split(model.sample(start, number, seed=each, steps=steps))[1]
+        return spec.split(model.sample(start, number, seed=unfold_each(number, seeds), steps=steps))[1]
 
     return draw
 

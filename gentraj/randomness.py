@@ -26,6 +26,11 @@ def unfold(number: int, *keys: int) -> list[int]:
     return _words(np.random.SeedSequence(_entropy(keys), spawn_key=(1,)), number).tolist()
 
 
+def unfold_each(number: int, seeds: Sequence[int]) -> list[int]:
+    """So many seeds of each."""
+    return [one for seed in seeds for one in unfold(number, seed)]
+
+
 def row_seeds(seed: int | Sequence[int], rows: int, what: str = "samples") -> list[int]:
     """A seed for each row: those given, or so many of one. Raises ValueError for another number of them."""
     seeds = unfold(rows, int(seed)) if isinstance(seed, Integral) else list(cast(Sequence[int], seed))
