@@ -19,6 +19,7 @@ from agents.decision import decide
 from gentraj import runs
 from gentraj.cli.export import examples, exported
 from gentraj.export import export_decision, noise_of, signature, to_onnx, to_pt2
+from gentraj.models import FAMILIES
 from gentraj.networks import ResidualMLPConfig
 from gentraj.presets import PRESETS
 from gentraj.randomness import RowNoise, Tape, fold
@@ -66,7 +67,8 @@ slow = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", ["fql", *(pytest.param(name, marks=slow) for name in (
-    "iql", "td3bc", "idql", "diffusion-ql", "swift", "bc-gan", "bc-gaussian", "diffusion-policy", "gan-critic"))])
+    "iql", "td3bc", "idql", "diffusion-ql", "swift", "bc-gan", "bc-gaussian", "bc-diffusion", "bc-flow",
+    "diffusion-policy", "gan-critic"))])
 def test_a_policy_s_program_acts_as_it_does(name: str, hopper_file: Path, tmp_path: Path) -> None:
     run = runs.train(policy(name, hopper_file), tmp_path, progress=False)
     acted, of_onnx, of_pt2 = answers(run, exported(run, batch=2), 2)
@@ -75,9 +77,15 @@ def test_a_policy_s_program_acts_as_it_does(name: str, hopper_file: Path, tmp_pa
 
 
 @slow
-@pytest.mark.parametrize("name", ["veteran", "veteran+", "diffuser", "decision-diffuser", "diffuser-lite"])
-def test_a_program_plans_for_returns_as_the_planner_does(name: str, hopper_file: Path, tmp_path: Path) -> None:
-    run = runs.train(planner(name, hopper_file), tmp_path, progress=False)
+@pytest.mark.parametrize(("name", "family"), [(name, "") for name in (
+    "veteran", "veteran+", "diffuser", "decision-diffuser", "diffuser-lite", "hierarchical-diffuser")] + [
+    ("veteran+", family) for family in ("flow", "gan", "gaussian")])
+def test_a_program_plans_for_returns_as_the_planner_does(name: str, family: str, hopper_file: Path,
+                                                         tmp_path: Path) -> None:
+    config = planner(name, hopper_file)
+    if family:
+        config = config.with_generator(replace(FAMILIES[family].with_network(SMALL), batch_size=8))  # type: ignore[call-arg]
+    run = runs.train(config, tmp_path, progress=False)
     acted, of_onnx, of_pt2 = answers(run, exported(run), 1)
     torch.testing.assert_close(of_onnx, acted, **CLOSE)
     torch.testing.assert_close(of_pt2, acted, **CLOSE)
