@@ -11,8 +11,6 @@ from torch import Tensor
 from gentraj.randomness import unfold
 from gentraj.trajectory import Condition, TrajectorySpec
 
-from .history import moved
-
 
 def at_rest(spec: TrajectorySpec, obs_BO: Tensor, rest_dims: Sequence[int]) -> Tensor:
     """(B, D) rows of these observations, but for their entries `rest_dims`, which are 0, as is the action."""
@@ -43,33 +41,39 @@ def between(x_BHD: Tensor, tau_T: Tensor) -> Tensor:
     return torch.lerp(x_BHD[:, below_T], x_BHD[:, below_T + 1], (tau_T - below_T).clamp(max=1)[:, None])
 
 
+def moved(x_BH: Tensor, by_B: Tensor) -> Tensor:
+    """(B, H, ...) of each trajectory the rows from `by_B` on; outside of it stand its first row and its last."""
+    row_BH = by_B[:, None] + torch.arange(x_BH.shape[1], device=x_BH.device)
+    return x_BH[torch.arange(len(x_BH), device=x_BH.device)[:, None], row_BH.clamp(0, max(x_BH.shape[1] - 1, 0))]
+
+
 @dataclass(frozen=True)
 class Previous:
-    """The plans of the last decisions and their arrival rows; `valid_B` is false where there is none."""
+    """The plans of the last decisions, their arrival rows, and how many of their rows were planned: 0 of none."""
 
     x_BHD: Tensor
     row_B: Tensor
-    valid_B: Tensor
+    rows_B: Tensor
 
     @classmethod
-    def none(cls, spec: TrajectorySpec, rows: int, batch: int, device: torch.device) -> Previous:
-        x_BHD = torch.zeros(batch, rows, spec.dim, device=device)
-        valid_B = torch.zeros(batch, dtype=torch.bool, device=device)
-        return cls(x_BHD, valid_B.long(), valid_B)
+    def none(cls, spec: TrajectorySpec, batch: int, device: torch.device) -> Previous:
+        x_BHD = torch.zeros(batch, spec.horizon, spec.dim, device=device)
+        row_B = torch.zeros(batch, dtype=torch.long, device=device)
+        return cls(x_BHD, row_B, row_B.clone())
 
     def of(self, which_B: Tensor) -> Previous:
-        return Previous(self.x_BHD[which_B], self.row_B[which_B], self.valid_B[which_B])
+        return Previous(self.x_BHD[which_B], self.row_B[which_B], self.rows_B[which_B])
 
     def forget(self, which_B: Tensor) -> None:
-        self.valid_B[which_B] = False
+        self.rows_B[which_B] = 0
 
-    def keep(self, which_B: Tensor, x_BHD: Tensor, row_B: Tensor) -> None:
-        self.x_BHD[which_B], self.row_B[which_B], self.valid_B[which_B] = x_BHD, row_B, True
+    def keep(self, which_B: Tensor, x_BHD: Tensor, row_B: Tensor, rows_B: Tensor) -> None:
+        self.x_BHD[which_B], self.row_B[which_B], self.rows_B[which_B] = x_BHD, row_B, rows_B
 
     def left(self, rows: float, otherwise_B: Tensor, goals: bool) -> Left:
         """What is left after so many rows (a fraction may be among them). Where nothing is, the arrival is another."""
         h_H = torch.arange(self.x_BHD.shape[1], device=self.x_BHD.device)
-        real_BH = (h_H <= len(h_H) - 1 - rows) & self.valid_B[:, None]
+        real_BH = h_H <= (self.rows_B - 1 - rows)[:, None]
         if not goals:
             return Left(between(self.x_BHD, h_H + rows), real_BH, otherwise_B)
         row_B = (self.row_B - rows).ceil().long()
@@ -86,13 +90,13 @@ class Left:
     real_BH: Tensor
     row_B: Tensor
 
-    def known_in(self, start: Condition, row_B: Tensor) -> Condition:
+    def known_in(self, start: Condition, now_B: Tensor) -> Condition:
         """`start`, N in a row for each plan; the first of them knows what is left, except where it knows better.
 
-        What is left begins at its row `row_B`, the present, before which all is known.
+        What is left begins at its row `now_B`, the present, before which all is known.
         """
         each = torch.arange(start.batch // len(self.row_B), device=self.x_BHD.device) == 0
-        x_BHD, real_BH = (moved(of, -row_B, start.spec.horizon) for of in (self.x_BHD, self.real_BH))
+        x_BHD, real_BH = (moved(of, -now_B) for of in (self.x_BHD, self.real_BH))
         known = (real_BH[:, None] & each[:, None]).flatten(0, 1)[..., None] & ~start.mask_BHD
         x_RHD = x_BHD.repeat_interleave(len(each), 0)
         return replace(start, values_BHD=torch.where(known, x_RHD, start.values_BHD), mask_BHD=start.mask_BHD | known)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gentraj.trajectory import Condition, TrajectorySpec
 
+from .execution import moved
+
 
 @dataclass(frozen=True)
 class Past:
-    """Rows that led to the present, the oldest first; of each plan `row_B` are real, and then comes the present."""
+    """Rows that led to the present, the oldest first: of each plan `now_B` are real, and the present is row `now_B`."""
 
     x_BKD: Tensor
-    row_B: Tensor
+    now_B: Tensor
 
     @classmethod
     def none(cls, spec: TrajectorySpec, batch: int, device: torch.device) -> Past:
@@ -24,10 +25,9 @@ class Past:
 
     def known(self, spec: TrajectorySpec, obs_BO: Tensor) -> Condition:
         """Plans of which the past is known, and the present observation after it (Ajay et al. 2023, algorithm 1)."""
-        now = Condition.unknown(spec, len(obs_BO), device=obs_BO.device).with_obs(self.row_B, obs_BO)
-        past_BH1 = (torch.arange(spec.horizon, device=obs_BO.device) < self.row_B[:, None])[..., None]
-        x_BHD = F.pad(self.x_BKD, (0, 0, 0, spec.horizon - self.x_BKD.shape[1]))
-        return replace(now, values_BHD=torch.where(past_BH1, x_BHD, now.values_BHD), mask_BHD=now.mask_BHD | past_BH1)
+        known = Condition.unknown(spec, len(obs_BO), device=obs_BO.device).with_prefix(self.x_BKD)
+        past_BH1 = (torch.arange(spec.horizon, device=obs_BO.device) < self.now_B[:, None])[..., None]
+        return replace(known, mask_BHD=known.mask_BHD & past_BH1).with_obs(self.now_B, obs_BO)
 
 
 class History:
@@ -43,19 +43,11 @@ class History:
 
     def add(self, obs_BO: Tensor, act_BA: Tensor) -> None:
         """What was observed, and done then, in every environment."""
-        x_B1D = self.spec.join(obs_BO, act_BA[:, : self.spec.act_dim])[:, None]
+        x_B1D = self.spec.join(obs_BO, act_BA[:, : self.spec.act_dim])[:, None].to(self.x_BTD)
         self.x_BTD = torch.cat([self.x_BTD, x_B1D], 1)[:, 1:]
         self.steps_B += 1
 
     def of(self, which_B: Tensor) -> Past:
         """The rows before the present one: as many as the episode has, up to `rows`."""
-        row_B = (self.steps_B[which_B] // self.spec.stride).clamp(max=self.rows)
-        return Past(moved(self.x_BTD[which_B, :: self.spec.stride], self.rows - row_B, self.rows), row_B)
-
-
-def moved(x_BH: Tensor, by_B: Tensor, rows: int) -> Tensor:
-    """(B, rows, ...) of each trajectory the rows from `by_B` on; outside of it stand its first row and its last."""
-    if not x_BH.shape[1]:
-        return x_BH
-    row_BH = by_B[:, None] + torch.arange(rows, device=x_BH.device)
-    return x_BH[torch.arange(len(x_BH), device=x_BH.device)[:, None], row_BH.clamp(0, x_BH.shape[1] - 1)]
+        now_B = (self.steps_B[which_B] // self.spec.stride).clamp(max=self.rows)
+        return Past(moved(self.x_BTD[which_B, :: self.spec.stride], self.rows - now_B), now_B)

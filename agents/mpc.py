@@ -37,7 +37,7 @@ class MPCConfig:
     samples: int = 64
     """Sequences that are simulated for a decision, in all iterations together."""
     iterations: int = 1
-    """Rounds in which the samples are drawn, each around the solution of the one before."""
+    """Rounds in which the samples are drawn, each around the solution of the one before, which is its first sample."""
     spread: float = 0.3
     """Standard deviation of the normal draws, in halves of the range of actions."""
     temperature: float = 1.0

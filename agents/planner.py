@@ -14,8 +14,8 @@ from gentraj.trajectory import Condition, TrajectoryModel, TrajectorySpec
 
 from .arrival import Arrival
 from .episodes import Playing
-from .execution import Previous, at_rest, seeds_of, targets
-from .history import History, Past, moved
+from .execution import Previous, at_rest, moved, seeds_of, targets
+from .history import History, Past
 from .inverse_dynamics import InverseDynamics
 from .plan_critic import PlanCritic
 from .planner_settings import PlannerConfig, check, guidance_of
@@ -46,7 +46,7 @@ class Planner(Playing):
     """An `Agent`. Plans for all environments that are due and all candidates in one batch of the network.
 
     `guide` is what the model's `sample` takes: an energy or a plug-in, such as constraints, that shapes every plan. It
-    is refused beside `finer` models, whose rows it would not shape.
+    is refused beside `finer` models, whose rows it would not shape, and beside a history, which it could not.
     `finer` models fill in what is carried out of a plan, each what lies between the rows of the level before; joint
     actions are then the last one's. Raises ValueError for settings that need a part which is not given.
     """
@@ -60,6 +60,9 @@ class Planner(Playing):
         if finer and guide is not None:
             raise ValueError("a guide shapes the coarse rows of a plan only, and finer models fill in what is carried "
                              "out; guide a planner without refine")
+        if config.history and guide is not None:
+            raise ValueError("a guide shapes a whole trajectory, and of a planner with history its first rows have "
+                             "happened; guide a planner without")
         self.finer, self.executed = finer, levels[-1]
         self.model, self.config, self.inverse, self.arrival, self.critic = model, config, inverse, arrival, critic
         self.guide = guidance_of(config, critic, guide)
@@ -73,11 +76,6 @@ class Planner(Playing):
         return self.model.spec
 
     @property
-    def rows(self) -> int:
-        """Of a plan, from the present on."""
-        return self.spec.horizon - self.config.history
-
-    @property
     def device(self) -> torch.device:
         return self.model.device
 
@@ -89,7 +87,7 @@ class Planner(Playing):
     def _allocate(self, batch: int) -> None:
         longest = self.config.replan + self.config.look
         self.target_BTD = torch.zeros(batch, longest, self.executed.dim, device=self.device)
-        self.previous = Previous.none(self.spec, self.rows, batch, self.device)
+        self.previous = Previous.none(self.spec, batch, self.device)
         self.history = History(self.spec, self.config.history, batch, self.device)
         self.age_B = torch.full((batch,), self.config.replan)
 
@@ -128,28 +126,28 @@ class Planner(Playing):
                 previous: Previous | None = None, past: Past | None = None) -> Plans:
         """Candidates for each environment, scored, and the choice; with `previous` plans, what is left of them first.
 
-        Of whatever `past` the plans begin at the present.
+        The plans begin at the present, whatever `past` they have; their last rows then repeat the last one planned.
         Without a critic the earliest trusted one is chosen, with one the trusted one that it values most.
         """
         obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
         past = Past.none(self.spec, len(obs_BO), self.device) if past is None else past
         start, row_BN, seeds = self._questions(obs_BO, goal_BG, seeds_B, previous, past)
-        now_R = past.row_B.repeat_interleave(row_BN.shape[1])
+        now_R = past.now_B.repeat_interleave(row_BN.shape[1])
         x_RHD = self.model.sample(start, guide=self.guide, seed=seeds, steps=self.config.steps,
                                   temperature=self.config.temperature)[:, 0]
         ratio_BN, value_BN = torch.zeros(row_BN.shape, device=self.device), None
         if self.trust is not None and row_BN.shape[1] > 1:
-            ratio_BN = self.trust.ratio(x_RHD, row_BN.flatten() + now_R, seeds).view(row_BN.shape)
+            ratio_BN = self.trust.ratio(x_RHD, row_BN.flatten(), seeds, now_R).view(row_BN.shape)
         if self.critic is not None and self.config.select == "value":
             value_BN = self.critic(x_RHD).view(row_BN.shape)
         chosen_B = choice(row_BN, ratio_BN, value_BN)
-        x_RHD = moved(x_RHD, now_R, self.rows)
+        x_RHD = moved(x_RHD, now_R)
         return Plans(x_RHD.view(*row_BN.shape, *x_RHD.shape[1:]), row_BN, ratio_BN, chosen_B, value_BN)
 
     def _questions(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],
                    previous: Previous | None, past: Past) -> tuple[Condition, Tensor, list[int]]:
         """What is asked of the model: what it knows of B * N plans, arrival rows (B, N) from the present, seeds."""
-        row_BN = self._rows(obs_BO, goal_BG)
+        row_BN = self._rows(obs_BO, goal_BG, past)
         seeds_BN = [seeds_of(seed, row_BN.shape[1], self.config.candidates) for seed in seeds_B]
         row_BN = row_BN.repeat_interleave(self.config.candidates, 1)
         left = None
@@ -160,10 +158,10 @@ class Planner(Playing):
         num = row_BN.shape[1]
         start = past.known(self.spec, obs_BO).repeat(num)
         if goal_BG is not None:
-            at_BN = past.row_B[:, None] + row_BN
+            at_BN = past.now_B[:, None] + row_BN
             start = start.with_obs(at_BN.flatten(), goal_BG.repeat_interleave(num, 0), self.goal_dims)
         if left is not None:
-            start = left.known_in(start, past.row_B)
+            start = left.known_in(start, past.now_B)
         if (context_C := self._context()) is not None:
             start = replace(start, context_BC=context_C.expand(start.batch, -1))
         return start, row_BN, [seed for seeds in seeds_BN for seed in seeds]
@@ -171,14 +169,16 @@ class Planner(Playing):
     def _context(self) -> Tensor | None:
         return torch.tensor(self.config.context, device=self.device) if self.config.context else None
 
-    def _rows(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
-        """(B, N) arrival rows to try."""
-        last = self.rows - 1
+    def _rows(self, obs_BO: Tensor, goal_BG: Tensor | None, past: Past) -> Tensor:
+        """(B, N) arrival rows to try, from the present on."""
+        last_B1 = (self.spec.horizon - 1 - past.now_B)[:, None]
         if goal_BG is None or self.trust is None:
-            return torch.full((len(obs_BO), 1), last, device=obs_BO.device)
+            return last_B1
         if self.arrival is not None and self.config.shares:
-            return self.arrival.propose(obs_BO, goal_BG, self.config.shares).clamp(max=last)
-        return torch.arange(2, last + 1, 2, device=obs_BO.device).expand(len(obs_BO), -1)
+            row_BN = self.arrival.propose(obs_BO, goal_BG, self.config.shares)
+        else:
+            row_BN = torch.arange(2, self.spec.horizon, 2, device=obs_BO.device).expand(len(obs_BO), -1)
+        return row_BN.minimum(last_B1)
 
     def _replan(self, due_B: Tensor, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
         """New targets for the environments that are due; those near their goal hold it."""
@@ -195,9 +195,9 @@ class Planner(Playing):
     def _travel(self, obs_BO: Tensor, goal_BG: Tensor | None, which_B: Tensor) -> Tensor:
         """(B, T, D) targets 1..T environment steps ahead: along the chosen plan, then at rest where it arrives."""
         seeds = self._seeds(which_B)
-        previous = self.previous.of(which_B) if self.config.shifted else None
-        self.last = self.propose(obs_BO, goal_BG, seeds, previous, self.history.of(which_B))
-        self.previous.keep(which_B, *self.last.chosen())
+        previous, past = self.previous.of(which_B) if self.config.shifted else None, self.history.of(which_B)
+        self.last = self.propose(obs_BO, goal_BG, seeds, previous, past)
+        self.previous.keep(which_B, *self.last.chosen(), self.spec.horizon - past.now_B)
         return self.along(self.last, goal_BG, seeds)
 
     def along(self, plans: Plans, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:

@@ -35,8 +35,8 @@ class PlannerConfig:
     """What is left of the previous plan, completed by the model, is one more candidate, and is kept among equals. A
     model is good at that if it was trained with prefixes (mix.prefix)."""
     history: int = 0
-    """Rows before the present that are remembered, known to the model, and no longer planned. It must have been trained
-    with prefixes (mix.prefix)."""
+    """Rows before the present that are remembered: the model knows them, and plans by so many fewer. It must have been
+    trained with prefixes (mix.prefix)."""
     select: Literal["trust", "value"] = "trust"
     """Of the trusted plans take the one that arrives first, or the one that the critic values most (Lu et al. 2025).
     Where nothing is trusted it is the most trusted."""
@@ -100,7 +100,7 @@ def check(config: PlannerConfig, levels: Sequence[TrajectorySpec], act_dim: int,
     if config.actions == "joint" and not levels[-1].act_dim:
         raise ValueError("actions='joint' needs a model of observations and actions; this one has no actions")
     if config.actions == "inverse" and inverse is None:
-        raise ValueError("actions='inverse' needs inverse dynamics; train them or set actions='joint'")
+        raise ValueError("actions='inverse' needs inverse dynamics; train with --dynamics, or set actions='joint'")
     if config.actions == "inverse" and inverse is not None and config.look > inverse.config.look:
         raise ValueError(f"look is {config.look}; the inverse dynamics were trained to look {inverse.config.look} "
                          "steps ahead, give at most that")
@@ -116,9 +116,10 @@ def check(config: PlannerConfig, levels: Sequence[TrajectorySpec], act_dim: int,
                          "context")
     if config.history:
         spec.require_even("history")
-    if config.history > max(spec.horizon - 2, 0):
-        raise ValueError(f"history is {config.history}, and the model has {spec.horizon} rows; at most "
-                         f"{max(spec.horizon - 2, 0)} is expected, so that there is something to plan")
+    ahead = max(config.ahead - (config.actions == "joint"), 1)
+    if config.history and ahead > (left := (spec.horizon - 1 - config.history) * spec.stride):
+        raise ValueError(f"history is {config.history} of {spec.horizon} rows, which leaves {left} environment steps "
+                         f"to plan, and replan and look call for {ahead}; give less of one of them")
     check_levels(levels)
     _check_candidates(config, spec)
 

@@ -54,7 +54,7 @@ class RunConfig(RunSettings):
     joint: bool = False
     """Trajectories, the finest ones, of observations and actions; else of observations, with inverse dynamics."""
     dynamics: bool = False
-    """Train inverse dynamics beside trajectories with actions too, for planner.actions."""
+    """Train inverse dynamics beside trajectories with actions too, for planner.actions inverse."""
     valued: bool = False
     """Train a critic of plans too, for planner.select and planner.guidance."""
     model: ModelConfig = FAMILIES["diffusion"]
@@ -78,9 +78,15 @@ class RunConfig(RunSettings):
         if self.planner.steps > (levels := getattr(self.model, "levels", None) or math.inf):
             raise ValueError(f"planner.steps is {self.planner.steps}, and the model would have {levels} levels of "
                              f"noise; set planner.steps too, 1 to {levels}")
+        self._check_history(self.planner)
         for key in ("select", "guidance"):
             if getattr(self.planner, key) == "value" and not self.valued:
                 raise ValueError(f"planner.{key} is 'value', and no critic of plans would be trained; set valued too")
+
+    def _check_history(self, planner: PlannerConfig) -> None:
+        if planner.history and not self.model.mix.prefix:
+            raise ValueError(f"planner.history is {planner.history}, and the model knows nothing of rows before the "
+                             "present; train one with --model.mix.prefix 0.5")
 
     @property
     def kind(self) -> str:
@@ -178,10 +184,8 @@ class RunConfig(RunSettings):
               guide: Guidance) -> Planner:
         model, inverse = cast(Model, parts["model"]), cast(InverseDynamics, parts.get("inverse"))
         config = config or self.planner
-        if config.history and not self.model.mix.prefix:
-            raise ValueError(f"planner.history is {config.history}, and the model has not learnt of rows before the "
-                             "present; train one with --model.mix.prefix 0.5")
-        trust = Trust(model, reference, config.trust) if config.arrival == "earliest" else None
+        self._check_history(config)
+        trust = Trust(model, reference, config.trust, config.history) if config.arrival == "earliest" else None
         return Planner(model, config, space.low, space.high, trust=trust, inverse=inverse,
                        arrival=cast(Arrival, parts.get("arrival")), critic=cast(PlanCritic, parts.get("critic")),
                        finer=[cast(Model, parts[f"{FINER}{level + 1}"]) for level in range(len(self.refine))],

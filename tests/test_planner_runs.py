@@ -97,15 +97,15 @@ def test_plans_with_actions_may_have_inverse_dynamics_beside_them(hopper_file: P
     assert not torch.equal(*acts)
 
 
-@pytest.mark.parametrize("name", ["decision-diffuser", "veteran+"])
+@pytest.mark.parametrize("name", ["decision-diffuser", "veteran+", "hierarchical-diffuser"])
 def test_a_planner_that_remembers_needs_a_model_that_has_learnt_of_a_past(name: str, hopper_file: Path,
                                                                          tmp_path: Path) -> None:
     config = tiny(name, hopper_file)
-    config = replace(config, planner=replace(config.planner, history=2))
-    with pytest.raises(ValueError, match=r"planner.history is 2, and the model has not learnt .* --model.mix.prefix"):
-        runs.train(config, tmp_path / "a", progress=False)
+    remembers = replace(config.planner, history=2)
+    with pytest.raises(ValueError, match=r"planner.history is 2, and the model knows nothing .* --model.mix.prefix"):
+        replace(config, planner=remembers)
     mix = replace(config.model.mix, prefix=0.5)
-    check(replace(config, model=config.model.with_mix(mix)), tmp_path, 11)
+    check(replace(config, model=config.model.with_mix(mix), planner=remembers), tmp_path, 11)
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "latent"])
@@ -136,6 +136,13 @@ def test_what_cannot_act_is_told_before_it_is_trained(name: str, changes: dict[s
 @pytest.mark.parametrize("name", FOR_GOALS)
 def test_a_planner_for_goals_trains_saves_and_acts(name: str, umaze: object, tmp_path: Path) -> None:
     check(tiny(name, small.DATASET), tmp_path, 4)
+
+
+def test_a_planner_for_goals_that_remembers_trains_saves_and_acts(umaze: object, tmp_path: Path) -> None:
+    config = tiny("goals", small.DATASET)
+    planner = replace(config.planner, history=3, replan=2, look=4)
+    mix = replace(config.model.mix, prefix=0.5)
+    check(replace(config, model=config.model.with_mix(mix), planner=planner), tmp_path, 4)
 
 
 def test_a_name_stands_for_a_planner_for_goals_where_the_data_have_goals(umaze: object, hopper: Episodes,

@@ -123,12 +123,14 @@ def test_the_rest_of_the_previous_plan_is_kept_while_it_is_better() -> None:
 
 def test_what_is_left_of_a_plan_arrives_earlier() -> None:
     x = torch.arange(8.0)[None, :, None].expand(3, 8, 1)
-    previous = Previous(x, torch.tensor([7, 4, 1]), torch.tensor([True, True, True]))
+    previous = Previous(x, torch.tensor([7, 4, 1]), torch.tensor([8, 8, 8]))
     left = previous.left(1.5, torch.tensor([6, 6, 6]), goals=True)
     assert left.row_B.tolist() == [6, 3, 6]  # the last one has arrived: nothing of it is left
     assert left.real_BH.sum(1).tolist() == [6, 4, 0] and left.x_BHD[0, :6, 0].tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
     free = previous.left(1.5, torch.tensor([7, 7, 7]), goals=False)
     assert free.row_B.tolist() == [7, 7, 7] and free.real_BH.sum(1).tolist() == [6, 6, 6]
+    fewer = replace(previous, rows_B=torch.tensor([8, 5, 0])).left(2.0, torch.tensor([7, 7, 7]), goals=False)
+    assert fewer.real_BH.sum(1).tolist() == [6, 3, 0]
     assert between(x, torch.tensor([9.0]))[0].tolist() == [[7.0]]
 
 

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from agents.decision import decide
-from agents.history import History, moved
+from agents.execution import moved
+from agents.history import History
 from agents.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from agents.planner import Planner, PlannerConfig
+from agents.trust import Trust
 from gentraj.conditioning import ConditionMix
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import ResidualMLPConfig
@@ -47,6 +49,17 @@ class GoesOn:
         return x[:, None]
 
 
+class Trusting(Trust):
+    """Late arrivals more than early ones."""
+
+    def __init__(self) -> None:
+        pass
+
+    def ratio(self, x_RHD: Tensor, row_R: Tensor, seeds: Sequence[int], now_R: Tensor) -> Tensor:
+        self.now_R = now_R
+        return 9 / row_R
+
+
 def planner(history: int, horizon: int = 8, stride: int = 1, **changes: Any) -> tuple[Planner, GoesOn]:
     model: Any = GoesOn(TrajectorySpec(1, 1, horizon, stride))
     agent = Planner(model, replace(ACTS, history=history, **changes), -HIGH, HIGH)
@@ -62,7 +75,7 @@ def test_the_past_is_the_last_rows_that_the_episode_has(rows: int, stride: int, 
         history.add(torch.tensor([[t], [-t]]), torch.tensor([[t + 0.5], [0]]))
     past = history.of(torch.tensor([True, False]))
     p = min(steps // stride, rows)
-    assert past.row_B.tolist() == [p] and past.x_BKD.shape == (1, rows, 2)
+    assert past.now_B.tolist() == [p] and past.x_BKD.shape == (1, rows, 2)
     assert past.x_BKD[0, :p].tolist() == [[t, t + 0.5] for t in range(steps - p * stride, steps, stride)]
 
 
@@ -91,28 +104,55 @@ def test_plans_begin_at_the_present(shifted: bool) -> None:
         critic: Any = type("First", (), {"plan_spec": model.spec, "__call__": lambda self, x: -torch.arange(len(x))})()
         agent = Planner(model, replace(ACTS, replan=3, history=history, **select), -HIGH, HIGH, critic=critic)
         acted.append([agent.act(torch.full((1, 1), 0.5 * t))[0, 0].item() for t in range(12)])
-        assert agent.last.x_BNHD.shape[2] == 9 - history
-        assert agent.last.x_BNHD[0, 0, :, 0].tolist() == [4.5 + h for h in range(9 - history)]
+        assert agent.last.x_BNHD[0, 0, :, 0].tolist() == [4.5 + min(h, 8 - history) for h in range(9)]
     assert acted[0] == acted[1] == [5.0 * t for t in range(12)]
 
 
-def test_goals_lie_after_the_present() -> None:
+def test_a_fixed_arrival_is_at_the_model_s_last_row_however_long_the_past() -> None:
     agent, model = planner(history=2, goal_dims=(0,))
     for t in range(4):
         agent.act(torch.full((2, 1), float(t)), torch.full((2, 1), 50.0))
-        row = min(t, 2) + 5  # the last of the six rows that are planned
-        assert model.asked.mask_BHD[0, :, 0].nonzero().flatten().tolist() == [*range(min(t, 2) + 1), row]
-        assert model.asked.values_BHD[0, row, 0] == 50
+        assert model.asked.mask_BHD[0, :, 0].nonzero().flatten().tolist() == [*range(min(t, 2) + 1), 7]
+        assert model.asked.values_BHD[0, 7, 0] == 50 and agent.last.row_BN.tolist() == [[7 - min(t, 2)]] * 2
+
+
+def test_every_candidate_has_the_past_of_its_environment() -> None:
+    """Of three environments that began at different times, towards goals, with what is left of plans among them."""
+    model, trusting = GoesOn(TrajectorySpec(1, 1, 8)), Trusting()
+    agent = Planner(model, PlannerConfig(replan=2, look=1, actions="joint", history=3, candidates=2, shifted=True,  # type: ignore[arg-type]
+                                         goal_dims=(0,)), -HIGH, HIGH, trust=trusting)
+    for t in range(6):
+        agent.reset(torch.tensor([False, t == 2, t == 4]))
+        agent.act(torch.full((3, 1), float(t)), torch.full((3, 1), 50.0))
+    now_B, (x_BNHD, row_BN) = torch.tensor([3, 2, 0]), (agent.last.x_BNHD, agent.last.row_BN)
+    assert trusting.now_R.tolist() == now_B.repeat_interleave(row_BN.shape[1]).tolist()
+    asked = model.asked.mask_BHD[..., 0].view(*row_BN.shape, 8)
+    for b, now in enumerate(now_B.tolist()):
+        assert (row_BN[b, 1:] <= 7 - now).all() and asked[b, :, : now + 1].all()
+        goal_N = x_BNHD[b, torch.arange(row_BN.shape[1]), row_BN[b], 0]
+        assert (goal_N == 50).all() and (x_BNHD[b, :, 0, 0] == 4).all()
+    assert asked[0, 0, 4:].any() and model.asked.mask_BHD[..., 1].view(*row_BN.shape, 8)[0, 0, 4]  # what is left
+
+
+def test_observations_may_be_of_doubles() -> None:
+    agent, _ = planner(history=1)
+    acts = [agent.act(torch.full((2, 1), float(t), dtype=torch.float64)) for t in range(3)]
+    assert [act.dtype for act in acts] == [torch.float32] * 3 and acts[2].tolist() == [[20], [20]]
 
 
 def test_moved_rows_stay_inside() -> None:
     x = torch.arange(5)[None].expand(3, -1)
-    assert moved(x, torch.tensor([0, 3, -2]), 4).tolist() == [[0, 1, 2, 3], [3, 4, 4, 4], [0, 0, 0, 1]]
+    assert moved(x, torch.tensor([0, 3, -2])).tolist() == [[0, 1, 2, 3, 4], [3, 4, 4, 4, 4], [0, 0, 0, 1, 2]]
 
 
 def test_what_a_history_does_not_go_with_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"history is 7, and the model has 8 rows; at most 6 is expected"):
+    with pytest.raises(ValueError, match=r"history is 7 of 8 rows, which leaves 0 environment steps .* call for 1;"):
         planner(history=7)
+    with pytest.raises(ValueError, match=r"which leaves 5 environment steps to plan, and replan and look call for 6"):
+        planner(history=2, replan=7)
+    planner(history=2, replan=6)
+    with pytest.raises(ValueError, match=r"of a planner with history its first rows have happened"):
+        Planner(GoesOn(TrajectorySpec(1, 1, 8)), replace(ACTS, history=2), -HIGH, HIGH, guide=lambda x: x[:, 0, 0])  # type: ignore[arg-type]
     critic: Any = type("Critic", (), {"plan_spec": TrajectorySpec(1, 1, 8)})()
     with pytest.raises(ValueError, match=r"at most 4 is expected for a horizon of 8 rows and a history of 2"):
         Planner(planner(0)[1], replace(ACTS, history=2, replan=5, shifted=True, select="value"), -HIGH, HIGH,  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ class KnownTrust(Trust):
     def __init__(self, first: int):
         self.first = first
 
-    def ratio(self, x_RHD: Tensor, row_R: Tensor, seeds: Sequence[int]) -> Tensor:
+    def ratio(self, x_RHD: Tensor, row_R: Tensor, seeds: Sequence[int], now_R: Tensor) -> Tensor:
         return self.first / row_R
 
 
@@ -192,10 +192,20 @@ def test_without_a_goal_the_plan_is_free() -> None:
 
 def test_trust_is_one_at_the_quantile_of_data_for_each_row() -> None:
     model, data = diffusion(), reference()
-    trust = Trust(model, data, 0.9)
-    for row in (1, 4, 7):
-        ratio = trust.ratio(data.x_BHD, torch.full((64,), row), range(64))
+    trust = Trust(model, data, 0.9, history=2)
+    for now, row in ((0, 1), (0, 4), (0, 7), (1, 6), (2, 1), (2, 5)):
+        ratio = trust.ratio(data.x_BHD, torch.full((64,), row), range(64), torch.full((64,), now))
         assert (ratio <= 1).float().mean().item() == pytest.approx(0.9, abs=0.02)
+
+
+def test_what_has_happened_speaks_for_no_plan() -> None:
+    """Errors count from the present on, and so do those of the data."""
+    known: Any = type("Known", (), {"spec": SPEC, "implausibility": lambda self, x, start, seeds: x[..., 0].abs()})()
+    data, now, row = reference(), torch.tensor([0, 1, 3]), torch.tensor([4, 2, 4])
+    ratio = Trust(known, data, 0.5, history=3).ratio(data.x_BHD[:3], row, range(3), now)
+    for i, (p, j) in enumerate(zip(now.tolist(), row.tolist(), strict=True)):
+        error_W = data.x_BHD[:, p : p + j + 1, 0].abs().sum(1) / j
+        torch.testing.assert_close(ratio[i], error_W[i] / error_W.quantile(0.5))
 
 
 def test_padding_does_not_calibrate_trust() -> None:
@@ -205,7 +215,8 @@ def test_padding_does_not_calibrate_trust() -> None:
     spoiled.x_BHD[:32, 5:] = 1e3
     for row in (2, 4, 7):  # those before the padding too, of whose errors a network sees all rows
         rows = torch.full((32,), row)
-        mine, theirs = (Trust(model, batch, 0.9).ratio(data.x_BHD[32:], rows, range(32)) for batch in (data, spoiled))
+        mine, theirs = (Trust(model, batch, 0.9).ratio(data.x_BHD[32:], rows, range(32), 0 * rows)
+                        for batch in (data, spoiled))
         assert torch.equal(mine, theirs)
 
 

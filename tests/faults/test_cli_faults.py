@@ -68,7 +68,6 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("train pointmaze --dataset DATA --planner.goal-dims 1", "planner.goal_dims are (1,), and the data"),
     ("train pointmaze --dataset DATA --planner.arrival fixed --planner.candidates 4", "candidates=4 needs something"),
     ("train pointmaze --dataset DATA --planner.history 3", "train one with --model.mix.prefix 0.5"),
-    ("train pointmaze --dataset DATA --planner.history -1", "history is -1; a whole number of at least 0 is expected"),
     ("train pointmaze --dataset DATA --device abacus", "device 'abacus' cannot be used here: "),
     ("train pointmaze --dataset DATA --device meta", "device 'meta' cannot be used here: "),
     ("train pointmaze --dataset DATA --run-dir file", "file is a file, so there can be no folder file"),
