@@ -153,7 +153,7 @@ class Planner(Playing):
         left = None
         if previous is not None:  # the first candidate comes twice, once with what is left of the previous plan
             left = previous.left(self.config.replan / self.spec.stride, row_BN[:, 0], goal_BG is not None)
-            row_BN = torch.cat([left.row_B[:, None], row_BN], 1)
+            row_BN = torch.cat([left.row_B[:, None].minimum(self._last(past)), row_BN], 1)
             seeds_BN = [[seeds[0], *seeds] for seeds in seeds_BN]
         num = row_BN.shape[1]
         start = past.known(self.spec, obs_BO).repeat(num)
@@ -171,14 +171,17 @@ class Planner(Playing):
 
     def _rows(self, obs_BO: Tensor, goal_BG: Tensor | None, past: Past) -> Tensor:
         """(B, N) arrival rows to try, from the present on."""
-        last_B1 = (self.spec.horizon - 1 - past.now_B)[:, None]
         if goal_BG is None or self.trust is None:
-            return last_B1
+            return self._last(past)
         if self.arrival is not None and self.config.shares:
             row_BN = self.arrival.propose(obs_BO, goal_BG, self.config.shares)
         else:
             row_BN = torch.arange(2, self.spec.horizon, 2, device=obs_BO.device).expand(len(obs_BO), -1)
-        return row_BN.minimum(last_B1)
+        return row_BN.minimum(self._last(past))
+
+    def _last(self, past: Past) -> Tensor:
+        """(B, 1) the last row that is planned, from the present on."""
+        return (self.spec.horizon - 1 - past.now_B)[:, None]
 
     def _replan(self, due_B: Tensor, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
         """New targets for the environments that are due; those near their goal hold it."""

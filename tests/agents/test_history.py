@@ -134,6 +134,17 @@ def test_every_candidate_has_the_past_of_its_environment() -> None:
     assert asked[0, 0, 4:].any() and model.asked.mask_BHD[..., 1].view(*row_BN.shape, 8)[0, 0, 4]  # what is left
 
 
+@given(st.integers(0, 3), st.integers(1, 3), st.integers(1, 4))
+def test_what_is_left_of_a_plan_arrives_where_it_still_can(rows: int, stride: int, replan: int) -> None:
+    model: Any = GoesOn(TrajectorySpec(1, 1, 9, stride))
+    agent = Planner(model, PlannerConfig(replan=replan, look=1, actions="joint", history=rows, shifted=True,
+                                         goal_dims=(0,)), -HIGH, HIGH, trust=Trusting())
+    for t in range(12):
+        agent.act(torch.full((1, 1), float(t)), torch.full((1, 1), 50.0))
+        x_NHD, row_N = agent.last.x_BNHD[0], agent.last.row_BN[0]
+        assert (x_NHD[torch.arange(len(row_N)), row_N, 0] == 50).all()
+
+
 def test_observations_may_be_of_doubles() -> None:
     agent, _ = planner(history=1)
     acts = [agent.act(torch.full((2, 1), float(t), dtype=torch.float64)) for t in range(3)]
