@@ -27,8 +27,8 @@ import tyro
 from minari.storage import get_dataset_path
 from scipy.stats import t as student
 
-from benchmarks.agents import score, source, train
 from benchmarks.lines import rows_of
+from benchmarks.scoring import score, source, train
 from envs.evaluation import EvaluationConfig
 from gentraj import runs
 from gentraj.cli.augment import Augment, augment

@@ -1,6 +1,6 @@
 """What do hard constraints cost? Plans of a trained PointMaze run with walls and a speed bound, beside free ones.
 
-    python benchmarks/constraints.py runs/demo
+    python -m benchmarks.constraints runs/demo
 
 Starts and goals are of the data, and a plan arrives at the row that the run's arrival network finds likeliest. Both
 kinds of plans are sampled from the same seeds in the same process; times are of one process and comparable only there.

@@ -1,6 +1,6 @@
 """Which path, parameterisation, sampler and number of steps plan best? Closed-loop returns at equal training time.
 
-    python benchmarks/diffusion_table.py --out runs/table
+    python -m benchmarks.diffusion_table --out runs/table
 
 trains every model of MODELS on PointMaze-UMaze for as long as the preset's U-Net takes for `--steps` steps, lets each
 of them plan with every sampler and number of steps, and writes OUT/table.md and OUT/table.png. All of them act with the

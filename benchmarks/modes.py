@@ -1,6 +1,6 @@
 """Do models of trajectories find every mode, as often as the data have it? Sets whose modes are known.
 
-    python benchmarks/modes.py --out runs/modes
+    python -m benchmarks.modes --out runs/modes
 
 trains every model of MODELS on every set of `mode_sets.SETS`: 25 Gaussians on a grid, the ways round a block whose
 start and goal are known, goals that are reached from one known start. A line of OUT/results.jsonl is one model; what is

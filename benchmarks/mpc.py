@@ -1,12 +1,13 @@
-"""How many samples does MPPI need with a generated prior, and how many without, for the same return?
+"""How many samples does MPPI, or CEM, need with a generated prior, and how many without, for the same return?
 
     gentraj train bc-flow --dataset hopper-medium.hdf5 --env-id Hopper-v5 --run-dir runs/prior \\
         --policy.chunk 32 --policy.batch-size 128 --steps 4000
-    python benchmarks/mpc.py runs/prior --out mpc
+    python -m benchmarks.mpc runs/prior --out mpc
 
-Both plan over the same horizon in the true simulator. The spread and the temperature of each, and the share of prior
-draws, are the best of a small grid, on episodes of their own; every number of samples is then played on the same new
-episodes. A cell that is done is kept in OUT.json, so a stopped benchmark goes on.
+Both plan over the same horizon in the true simulator. The spread and the temperature of each (of CEM the share of the
+elite and the iterations), and the share of prior draws, are the best of a small grid, on episodes of their own; every
+number of samples is then played on the same new episodes. A cell that is done is kept in OUT.json, so a stopped
+benchmark goes on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import itertools
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -29,9 +30,9 @@ from envs.simulation import Simulator
 from gentraj import runs
 from gentraj.randomness import fold
 
-PLAIN, PRIOR = "plain MPPI", "MPPI with the prior"
-GRID = {PLAIN: {"spread": (0.3, 0.6, 1.0), "temperature": (0.3, 1.0, 10.0)},
-        PRIOR: {"spread": (0.1, 0.3), "temperature": (0.3, 1.0, 10.0), "drawn": (0.5, 0.9)}}
+PLAIN, PRIOR = "plain", "with the prior"
+SPREADS = {PLAIN: {"spread": (0.3, 0.6, 1.0)}, PRIOR: {"spread": (0.1, 0.3), "drawn": (0.5, 0.9)}}
+OF = {"mppi": {"temperature": (0.3, 1.0, 10.0)}, "cem": {"elites": (0.25, 0.5), "iterations": (1, 2)}}
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Args:
     """A run folder of a policy whose chunks are the prior."""
     out: Path = Path("mpc")
     """Where results go: OUT.json."""
+    method: Literal["mppi", "cem"] = "mppi"
     env_id: str | None = None
     """The run's own by default."""
     steps: int = 150
@@ -49,7 +51,7 @@ class Args:
     tuning_samples: int = 16
     horizon: int = 32
     samples: tuple[int, ...] = (4, 8, 16, 32)
-    """Of plain MPPI; with the prior a quarter of each."""
+    """Without the prior; with it a quarter of each."""
     threads: int = 1
 
 
@@ -77,12 +79,13 @@ class Benchmark:
 
     def tuned(self, name: str) -> MPCConfig:
         """The best of the grid."""
-        base = MPCConfig(horizon=self.args.horizon, samples=self.args.tuning_samples)
-        configs = [replace(base, **dict(zip(GRID[name], values, strict=True)))
-                   for values in itertools.product(*GRID[name].values())]
+        base = MPCConfig(self.args.method, horizon=self.args.horizon, samples=self.args.tuning_samples)
+        grid = SPREADS[name] | OF[self.args.method]
+        every = itertools.product(*grid.values())
+        configs = [replace(base, **dict(zip(grid, values, strict=True))) for values in every]
         means = [self.returns(name, c, self.args.tuning_episodes, fold(1)).mean() for c in configs]
         for config, mean in zip(configs, means, strict=True):
-            print(f"  {name}: {({key: getattr(config, key) for key in GRID[name]})} {mean:.1f}", flush=True)
+            print(f"  {name}: {({key: getattr(config, key) for key in grid})} {mean:.1f}", flush=True)
         return configs[int(np.argmax(means))]
 
 
@@ -90,18 +93,23 @@ def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     bench = Benchmark(args)
     print("tuning")
-    best = {name: bench.tuned(name) for name in GRID}
+    best = {name: bench.tuned(name) for name in SPREADS}
     alone = bench.returns("policy", None, args.episodes, fold(2))
     print(f"the policy alone: {alone.mean():.1f} +- {error(alone):.1f}")
     counts = {PLAIN: args.samples, PRIOR: tuple(sorted({max(2, n // 4) for n in args.samples}))}
-    curves = {name: {n: bench.returns(name, replace(best[name], samples=n), args.episodes, fold(2))
-                     for n in counts[name]} for name in GRID}
+    curves = {name: {n: bench.returns(name, of_samples(best[name], n), args.episodes, fold(2)) for n in counts[name]}
+              for name in SPREADS}
     for name, curve in curves.items():
         for n, returns in curve.items():
-            print(f"{name}, {n} samples: {returns.mean():.1f} +- {error(returns):.1f}")
+            print(f"{args.method} {name}, {n} samples: {returns.mean():.1f} +- {error(returns):.1f}")
     for n, returns in curves[PLAIN].items():
         enough = [m for m, others in curves[PRIOR].items() if others.mean() >= returns.mean()]
-        print(f"as good as {PLAIN} with {n} samples: the prior with {min(enough) if enough else 'more'}")
+        print(f"as good as {args.method} with {n} samples: the prior with {min(enough) if enough else 'more'}")
+
+
+def of_samples(config: MPCConfig, number: int) -> MPCConfig:
+    """In rounds of two at least: the only sample of a round is what is known already."""
+    return replace(config, samples=number, iterations=max(1, min(config.iterations, number // 2)))
 
 
 def error(returns: np.ndarray) -> float:

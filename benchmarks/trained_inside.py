@@ -24,8 +24,8 @@ import torch
 import tyro
 from scipy.stats import t as student
 
-from benchmarks.agents import score, source, train
 from benchmarks.lines import rows_of
+from benchmarks.scoring import score, source, train
 from envs.evaluation import EvaluationConfig, evaluate
 from examples.train_in_a_world_model import learn, learn_by_hindsight
 from gentraj.cli.evaluate import play
