@@ -114,3 +114,16 @@ def hopper_file(hopper, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from gentraj.data import save_npz
 
     return save_npz(hopper, tmp_path_factory.mktemp("hopper") / "hopper.npz")
+
+
+@pytest.fixture(scope="session")
+def hopper_run(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy's run of 4 steps on it, trained by the command. To be read; copy it to change it."""
+    from small import gentraj
+
+    folder = tmp_path_factory.mktemp("bc") / "run"
+    words = "--dataset", hopper_file, "--run-dir", folder, "--steps", 4, "--seed", 3
+    narrow = ("--policy.batch-size", 16, "--policy.model.network.width", 8, "--policy.model.network.depth", 1,
+              "--training.warmup", 2, "--training.log-every", 2)
+    assert gentraj("train", "bc-gaussian", *words, *narrow) == 0
+    return folder

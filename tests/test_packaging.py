@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = CONFIG["project"]
 SOURCES = sorted(path for room in ("gentraj", "envs", "agents") for path in (ROOT / room).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 OWN = {"gentraj", "envs", "agents"}
 PACKAGE_OF = {"PIL": "pillow"}  # where the import has another name than the package
 NAME = re.compile(r"^([A-Za-z0-9._-]+)")
@@ -43,11 +45,19 @@ def test_requirements_are_ranges_with_a_lower_bound(requirement: str):
     assert ">=" in requirement and "==" not in requirement and "@" not in requirement
 
 
+@pytest.mark.parametrize("path", SOURCES + TESTS + BENCHMARKS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_is_over_300_lines(path: Path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+def test_no_benchmark_is_named_like_a_package():
+    """Called as a script it would be found in the package's place."""
+    assert not OWN & {path.stem for path in BENCHMARKS} and len(BENCHMARKS) > 5
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_file_is_over_300_lines_and_no_function_over_50(path: Path):
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 300
-    for node in ast.walk(ast.parse(text)):
+def test_no_function_is_over_50_lines(path: Path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < 50, node.name
 

@@ -1,9 +1,14 @@
-"""A tiny environment whose every number is known."""
+"""A tiny environment whose every number is known, and two tiny world models."""
+
+from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
+from tiny_world import train
+
+from gentraj.data import Episodes, save_npz
 
 
 class Counter(gymnasium.Env):
@@ -30,3 +35,27 @@ class Counter(gymnasium.Env):
 @pytest.fixture
 def counter():
     return Counter
+
+
+@pytest.fixture(scope="session")
+def hopping(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a world model of Hopper-v5."""
+    return train(hopper_file, tmp_path_factory.mktemp("world") / "run")
+
+
+@pytest.fixture(scope="session")
+def walks() -> Episodes:
+    """A point that is pushed about on its way to a goal: position and velocity. Which environment, they do not say."""
+    rng, E, T = np.random.default_rng(0), 40, 12
+    act_ETA = rng.uniform(-0.5, 0.25, (E, T, 2))
+    velocity = np.concatenate([np.zeros((E, 1, 2)), act_ETA.cumsum(1)], 1)
+    obs = np.concatenate([rng.normal(size=(E, 1, 2)) + 0.1 * velocity.cumsum(1), velocity], 2).reshape(-1, 4)
+    goal = np.repeat(rng.normal(size=(E, 2)), T + 1, 0)
+    return Episodes(obs, act_ETA.reshape(-1, 2), np.zeros(E * T), np.zeros(E * T, bool),
+                    np.arange(E * T) % T == T - 1, np.full(E, T), {"goal": goal}, (0, 1), ("observation",))
+
+
+@pytest.fixture(scope="session")
+def walking(walks: Episodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    return train(save_npz(walks, folder / "walks.npz"), folder / "run")

@@ -1,0 +1,99 @@
+"""Whatever stops or races a write of a Minari dataset, one that was there stays, and nothing half-made is seen."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from some_episodes import some
+from test_minari_io import ID
+
+from gentraj.data import DataError, load_minari, save_minari
+from gentraj.data.commands import list_datasets
+
+pytestmark = pytest.mark.usefixtures("root")
+
+
+def test_what_was_being_replaced_when_the_writer_was_killed_comes_back(root):
+    save_minari(some([3]), ID, description="x")
+    (root / ID).rename(root / "gentraj/test" / f"tmp-{2**22 + 1}-old-some-v0")
+    with pytest.raises(DataError, match="exists already"):
+        save_minari(some([4]), ID, description="y")
+    assert load_minari(ID) == some([3])
+
+
+def test_a_name_that_reads_like_a_backup_is_swept_as_what_it_is(root):
+    """What was being written of "x-old-some-v0" is not what was being replaced, and "old-some-v0" is no backup."""
+    for name in ("x-old-some-v0", "old-some-v0"):
+        (root / "gentraj/test" / f"tmp-{2**22 + 1}-new-{name}" / "data").mkdir(parents=True)
+        save_minari(some([3]), f"gentraj/test/{name}", description="x")
+        assert load_minari(f"gentraj/test/{name}") == some([3])
+    assert sorted(p.name for p in (root / "gentraj/test").iterdir() if p.is_dir()) == ["old-some-v0", "x-old-some-v0"]
+
+
+def test_what_somebody_wrote_meanwhile_is_not_replaced(root, tmp_path, monkeypatch):
+    import gentraj.data.minari_writer as writer
+
+    save_minari(some([5]), ID, description="theirs")
+    (root / ID).rename(tmp_path / "theirs")
+    finish = writer._finish
+
+    def slow(*arguments):
+        finish(*arguments)
+        (tmp_path / "theirs").rename(root / ID)
+
+    monkeypatch.setattr(writer, "_finish", slow)
+    with pytest.raises(DataError, match="exists already"):
+        save_minari(some([3]), ID, description="mine")
+    assert load_minari(ID) == some([5])
+
+
+def test_a_taken_id_is_refused_and_overwriting_replaces_it(root):
+    save_minari(some([3]), ID, description="first")
+    with pytest.raises(DataError, match="gentraj/test/some-v0 exists already"):
+        save_minari(some([4]), ID, description="second")
+    save_minari(some([5]), ID, description="third", overwrite=True)
+    assert load_minari(ID) == some([5])
+    assert sorted(p.name for p in (root / "gentraj/test").iterdir() if p.is_dir()) == ["some-v0"]
+
+
+def test_an_interrupted_write_leaves_nothing_half_made(root, monkeypatch):
+    import gentraj.data.minari_writer as writer
+
+    def broken(episodes, rows):
+        if rows.start:
+            raise KeyboardInterrupt
+        return episodes.obs[rows]
+
+    save_minari(some([3]), ID, description="before")
+    monkeypatch.setattr(writer, "_observations", broken)
+    with pytest.raises(KeyboardInterrupt):
+        save_minari(some([3, 4]), ID, description="after", overwrite=True)
+    assert load_minari(ID) == some([3])
+    assert sorted(p.name for p in (root / "gentraj/test").iterdir() if p.is_dir()) == ["some-v0"]
+
+
+def test_a_replacement_that_fails_leaves_what_was_there(monkeypatch):
+    save_minari(some([3]), ID, description="before")
+    rename = Path.replace
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name.startswith("tmp-") and "-old-" not in self.name:
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="no"):
+        save_minari(some([4]), ID, description="after", overwrite=True)
+    assert load_minari(ID) == some([3])
+
+
+def test_the_leftovers_of_a_killed_write_are_swept_but_not_a_living_writers(root):
+    pids = 2**22 + 1, os.getppid()  # the first above any
+    dead, alive = (root / "gentraj/test" / f"tmp-{pid}-new-some-v0" for pid in pids)
+    for folder in (dead, alive):
+        (folder / "data").mkdir(parents=True)
+    save_minari(some([3]), ID, description="x")
+    assert (dead.exists(), alive.exists()) == (False, True)
+    shutil.copytree(root / ID, alive, dirs_exist_ok=True)
+    assert [row["id"] for row in list_datasets()] == [ID]

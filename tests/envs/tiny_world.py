@@ -1,0 +1,61 @@
+"""What the tests of world-model environments share: a tiny run, one or many environments of it, and their actions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+import envs  # noqa: F401  it registers gentraj/WorldModel-v0
+from envs.world_model import WorldModelEnv, WorldModelVectorEnv
+from gentraj import runs
+from gentraj.networks import ResidualMLPConfig
+from gentraj.training import TrainingConfig
+from gentraj.world_model import GENERATOR, WorldModel, WorldModelConfig
+from gentraj.world_run import WorldModelRunConfig
+
+ID = "gentraj/WorldModel-v0"
+FREE: dict[str, Any] = {"margin": 1e9, "max_doubt": 1e9}  # nothing but a real end or the time limit ends an episode
+
+
+def train(dataset: Path, folder: Path) -> Path:
+    generator = replace(GENERATOR, network=ResidualMLPConfig(16, 1))
+    world = WorldModelConfig(model=generator, members=2, width=16, depth=1, batch_size=32)
+    config = WorldModelRunConfig(str(dataset), world=world, training=TrainingConfig(100, warmup=1, threads=1))
+    runs.train(config, folder, progress=False)
+    return folder
+
+
+def one(run: Path, **settings: Any) -> WorldModelEnv:
+    made = gymnasium.make(ID, run=run, **settings).unwrapped
+    assert isinstance(made, WorldModelEnv)
+    return made
+
+
+def many(run: Path, num_envs: int = 4, **settings: Any) -> WorldModelVectorEnv:
+    made = gymnasium.make_vec(ID, num_envs=num_envs, run=run, **settings).unwrapped
+    assert isinstance(made, WorldModelVectorEnv)
+    return made
+
+
+def tell(monkeypatch: pytest.MonkeyPatch, env: WorldModelEnv | WorldModelVectorEnv, rows: slice = slice(None),
+         **values: float) -> None:
+    """From now on these are what the world model says of each step, in these rows."""
+    world: WorldModel = env.episodes.world
+    imagine = world.imagine
+
+    def told(*args: Any, **kwargs: Any) -> Any:
+        made = imagine(*args, **kwargs)
+        for name, value in values.items():
+            getattr(made, name)[rows] = value
+        return made
+
+    monkeypatch.setattr(world, "imagine", told)
+
+
+def pushes(steps: int, num_envs: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-1, 1, (steps, num_envs, width)).astype(np.float32)
