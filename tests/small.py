@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from agents.arrival import ArrivalConfig
 from agents.inverse_dynamics import InverseDynamicsConfig
+from gentraj import runs
 from gentraj.cli import main
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import TemporalUNetConfig
 from gentraj.presets import PRESETS
-from gentraj.runs import RunConfig
+from gentraj.runs import AnyRunConfig, Run, RunConfig
 from gentraj.training import TrainingConfig
 
 DATASET = "tests/umaze-v0"
@@ -39,3 +44,17 @@ def train(folder: Path, dataset: object = DATASET, *more: object) -> None:
     """Trains 6 steps through the command, saved every second."""
     words = "--steps", 6, "--training.save-every", 2, "--training.log-every", 3, *WORDS
     assert gentraj("train", "pointmaze", "--dataset", dataset, "--run-dir", folder, *words, *more) == 0
+
+
+def same_when_resumed(config: AnyRunConfig, folder: Path, lost: Sequence[int]) -> Run:
+    """Trains whole, and again from before the checkpoints of the steps `lost`, to the same bits. Returns the second."""
+    whole = runs.train(config, folder / "whole", progress=False)
+    shutil.copytree(folder / "whole", folder / "cut")
+    for step in lost:
+        shutil.rmtree(folder / "cut" / f"step-{step:08}")
+    torch.rand(())  # a resumed run is in another process, whose own generator is anywhere
+    run = runs.train(config, folder / "cut", resume=True, progress=False)
+    assert whole.step == run.step == lost[-1] and whole.parts.keys() == run.parts.keys()
+    for key, value in whole.main.state_dict().items():
+        assert torch.equal(value, run.main.state_dict()[key]), key
+    return run

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small import same_when_resumed
 from test_world_model import FLOW, NETWORK, TINY, assert_same
 
 from gentraj import runs
@@ -55,15 +56,7 @@ def test_it_trains_in_bfloat16_and_takes_what_environments_give(hopper: Episodes
 def test_killed_and_resumed_it_is_the_uninterrupted_run(model: ModelConfig | None, hopper_file: Path,
                                                         tmp_path: Path) -> None:
     config = tiny(hopper_file, model, save_every=1, keep=9)
-    whole = runs.train(config, tmp_path / "whole", progress=False)
-    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    for step in (2, 3):
-        shutil.rmtree(tmp_path / "cut" / f"step-{step:08}")
-    torch.rand(())  # a resumed run is in another process, whose own generator is anywhere
-    run = runs.train(config, tmp_path / "cut", resume=True, progress=False)
-    assert whole.step == run.step == 3
-    for key, value in whole.main.state_dict().items():
-        assert torch.equal(value, run.main.state_dict()[key]), key
+    same_when_resumed(config, tmp_path, lost=(2, 3))
 
 
 def test_it_is_judged_by_data_that_it_was_not_trained_on(hopper: Episodes, hopper_file: Path, tmp_path: Path) -> None:
