@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .planner import Planner
-from .policy import Actor
+from .planning.planner import Planner
+from .policies.policy import Actor
 
 
 def decide(agent: Actor | Planner, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gentraj.world_model import WorldModel
+from gentraj.worlds.model import WorldModel
 
 
 class Imagination:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from gentraj.diffusion import Diffusion
-from gentraj.models import Model
+from gentraj.families import Model
 from gentraj.networks.rows import padded
 from gentraj.randomness import unfold_each
 from gentraj.trajectory import Condition, Guide, TrajectoryModel, TrajectorySpec
 
 from .mpc import Prior
-from .policy import Policy
+from .policies.policy import Policy
 
 
 def policy_prior(policy: Policy) -> Prior:

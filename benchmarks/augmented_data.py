@@ -29,12 +29,12 @@ from scipy.stats import t as student
 
 from benchmarks.lines import rows_of
 from benchmarks.scoring import score, source, train
-from envs.evaluation import EvaluationConfig
-from gentraj import runs
+from envs.evaluation.evaluate import EvaluationConfig
 from gentraj.cli.augment import Augment, augment
-from gentraj.cli.evaluate import play
 from gentraj.data import load_episodes, save_npz
 from gentraj.data.splitting import hold_out
+from gentraj.runs import folder as runs
+from gentraj.runs.evaluation import play
 
 DATA = ("small", "augmented")
 OF = {"small": ("small", "agent", "updates"), "world": ("small", "world", "world_updates")}  # what decides it

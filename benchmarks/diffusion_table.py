@@ -23,20 +23,20 @@ from typing import Any
 import torch
 import tyro
 
-from agents.planner import Planner, PlannerConfig
-from agents.trust import Trust
+from agents.planning.planner import Planner, PlannerConfig
+from agents.planning.trust import Trust
 from benchmarks.lines import whole_lines
-from envs.evaluation import EvaluationConfig, evaluate
+from envs.evaluation.evaluate import EvaluationConfig, evaluate
 from envs.making import environment_factory
-from gentraj import runs
-from gentraj.checkpoint import has_checkpoints
 from gentraj.data import Windows
 from gentraj.diffusion import DiffusionConfig, LatentDiffusionConfig
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.networks import DiTConfig, ResidualMLPConfig
-from gentraj.presets import PRESETS
 from gentraj.randomness import generator
+from gentraj.runs import folder as runs
+from gentraj.runs.presets import PRESETS
+from gentraj.training.checkpoint import has_checkpoints
 from gentraj.trajectory import Condition
 
 PRESET = PRESETS["pointmaze-umaze"]

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.maze import Maze
-from gentraj.conditioning import ConditionMix
+from envs.tasks.maze import Maze
 from gentraj.metrics import mode_shares, nearest_mode
+from gentraj.models.conditioning import ConditionMix
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.trajectory import Batch, Condition, TrajectorySpec

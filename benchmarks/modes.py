@@ -28,7 +28,7 @@ from tqdm import trange
 from benchmarks.lines import whole_lines
 from benchmarks.mode_sets import RING, SETS, ModeSet, ways
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.drawing import BLUE, INK, POSITIONS, VERMILION, draw_floor, head, panels, save
+from gentraj.families import MODELS as CLASSES
 from gentraj.gan import ConditionalGAN, GANConfig
 from gentraj.gan.game import Share, judge, value
 from gentraj.gan.health import GANWarning
@@ -36,11 +36,11 @@ from gentraj.gan.model import generate
 from gentraj.gan.regularisers import Game, interpolate_gradient_norm
 from gentraj.gan.settings import SideConfig
 from gentraj.metrics import modes_covered
-from gentraj.models import MODELS as CLASSES
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
+from gentraj.plots.style import BLUE, INK, POSITIONS, VERMILION, draw_floor, head, panels, save
 from gentraj.randomness import fold, generator
-from gentraj.training import learning_rate_factor
+from gentraj.training.loop import learning_rate_factor
 
 NETWORK = ResidualMLPConfig(width=192, depth=3, frequencies=4, activation="mish")  # what docs/gan.md was measured with
 GENERATOR = replace(NETWORK, frequencies=0)  # fewer folds of the noise, so that less of it lies between modes

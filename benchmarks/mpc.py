@@ -24,11 +24,11 @@ import tyro
 
 from agents.mpc import MPC, MPCConfig
 from agents.prior import policy_prior
+from envs.evaluation.rollout import rollout
+from envs.evaluation.simulation import Simulator
 from envs.making import environment_factory
-from envs.rollout import rollout
-from envs.simulation import Simulator
-from gentraj import runs
 from gentraj.randomness import fold
+from gentraj.runs import folder as runs
 
 PLAIN, PRIOR = "plain", "with the prior"
 SPREADS = {PLAIN: {"spread": (0.3, 0.6, 1.0)}, PRIOR: {"spread": (0.1, 0.3), "drawn": (0.5, 0.9)}}

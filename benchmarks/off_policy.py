@@ -20,10 +20,10 @@ import tyro
 from safetensors.torch import load_file
 from torch import Tensor
 
+from envs.evaluation.off_policy import Returns, both_returns, compared
 from envs.making import environment_factory
-from envs.off_policy import Returns, both_returns, compared
-from gentraj import runs
-from gentraj.world_figures import plot_returns
+from gentraj.plots.worlds import plot_returns
+from gentraj.runs import folder as runs
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "none": lambda x: x}
 BOUNDS = {"tanh": torch.tanh, "clip": lambda x: x.clamp(-1, 1)}

@@ -24,15 +24,15 @@ import tyro
 from scipy.stats import trim_mean
 
 from benchmarks.lines import whole_lines
-from gentraj import runs
-from gentraj.cli.world import held_out
 from gentraj.data import Windows
-from gentraj.data_facts import DataFacts
-from gentraj.open_loop import OpenLoop
-from gentraj.presets import PRESETS
+from gentraj.experiments.world_judgement import held_out
 from gentraj.randomness import fold, generator
-from gentraj.world_model import WorldModel
-from gentraj.world_run import WorldModelRunConfig
+from gentraj.runs import folder as runs
+from gentraj.runs.data_facts import DataFacts
+from gentraj.runs.presets import PRESETS
+from gentraj.runs.world import WorldModelRunConfig
+from gentraj.worlds.model import WorldModel
+from gentraj.worlds.open_loop import OpenLoop
 
 AT = (1, 5, 10, 20)  # steps
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from envs.baselines import RandomAgent
+from envs.evaluation.rollout import rollout
 from envs.making import environment_factory
-from envs.rollout import rollout
-from gentraj import runs
+from envs.recording.baselines import RandomAgent
 from gentraj.data import save_npz
-from gentraj.presets import PRESETS
+from gentraj.runs import folder as runs
+from gentraj.runs.presets import PRESETS
 from gentraj.training import TrainingConfig
 
 RANDOM = 2_000  # episodes

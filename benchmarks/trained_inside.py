@@ -26,9 +26,9 @@ from scipy.stats import t as student
 
 from benchmarks.lines import rows_of
 from benchmarks.scoring import score, source, train
-from envs.evaluation import EvaluationConfig, evaluate
+from envs.evaluation.evaluate import EvaluationConfig, evaluate
 from examples.train_in_a_world_model import learn, learn_by_hindsight
-from gentraj.cli.evaluate import play
+from gentraj.runs.evaluation import play
 
 INSIDE = "SAC inside"
 

@@ -2,5 +2,6 @@
 
 import gymnasium
 
-gymnasium.register("gentraj/WorldModel-v0", "gentraj.world_env:make", vector_entry_point="gentraj.world_env:make_vec",
+gymnasium.register("gentraj/WorldModel-v0", "gentraj.runs.environment:make",
+                   vector_entry_point="gentraj.runs.environment:make_vec",
                    disable_env_checker=True)

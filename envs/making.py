@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .headless import load_gymnasium
-from .maze import Maze
-from .single_goal import SingleGoal
-from .tasks import LOCOMOTION, MANIPULATION, TASKS, Task
+from .rendering.headless import load_gymnasium
+from .tasks.maze import Maze
+from .tasks.registry import LOCOMOTION, MANIPULATION, TASKS, Task
+from .tasks.single_goal import SingleGoal
 
 ProtocolName = Literal["random-goal", "d4rl-single-goal"]
 

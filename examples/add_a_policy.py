@@ -9,19 +9,19 @@ from dataclasses import dataclass
 
 import torch
 
-from agents.critic import advantage_weights
-from agents.generators import GAUSSIAN
-from agents.policies import register
-from agents.policy import Policy
-from envs.baselines import RandomAgent
+from agents.policies.critic import advantage_weights
+from agents.policies.generators import GAUSSIAN
+from agents.policies.policy import Policy
+from agents.policies.registry import register
+from envs.evaluation.rollout import rollout
 from envs.making import environment_factory
-from envs.rollout import rollout
+from envs.recording.baselines import RandomAgent
 from gentraj.cli import main
 from gentraj.data import save_npz
 from gentraj.networks.critic import Ensemble
-from gentraj.optimization import adamw, apply_gradients, part_of, under
-from gentraj.presets import PRESETS
 from gentraj.runs import PolicyRunConfig
+from gentraj.runs.presets import PRESETS
+from gentraj.training.optimization import adamw, apply_gradients, part_of, under
 
 
 @dataclass(frozen=True)

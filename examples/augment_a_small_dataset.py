@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import gentraj
-from envs.evaluation import EvaluationConfig
+from envs.evaluation.evaluate import EvaluationConfig
 from gentraj.cli.augment import Augment, augment
-from gentraj.cli.evaluate import play
+from gentraj.runs.evaluation import play
 
 
 def main(dataset, env_id, folder="runs/augmented", added=20_000, updates=3_000):

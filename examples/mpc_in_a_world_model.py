@@ -10,10 +10,10 @@ from dataclasses import replace
 import gentraj
 from agents.imagination import Imagination
 from agents.mpc import MPC, MPCConfig
-from envs.baselines import RandomAgent
-from envs.evaluation import EvaluationConfig, evaluate
+from envs.evaluation.evaluate import EvaluationConfig, evaluate
+from envs.evaluation.rollout import rollout
 from envs.making import environment_factory
-from envs.rollout import rollout
+from envs.recording.baselines import RandomAgent
 from gentraj.data import save_npz
 
 ENV_ID = "InvertedPendulum-v5"

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 import gentraj
-from envs.evaluation import EvaluationConfig, evaluate
+from envs.evaluation.evaluate import EvaluationConfig, evaluate
 from envs.making import environment_factory
 from gentraj.data import Episodes, save_npz
-from gentraj.figures import plot_paths
+from gentraj.plots.trajectories import plot_paths
 
 HARBOUR, LENGTH = np.array([0.8, 0.5], np.float32), 60
 

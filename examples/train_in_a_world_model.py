@@ -16,9 +16,9 @@ import tyro
 from stable_baselines3 import SAC, HerReplayBuffer
 
 import gentraj
-from envs.evaluation import EvaluationConfig, evaluate
+from envs.evaluation.evaluate import EvaluationConfig, evaluate
 from envs.sb3_vector import SB3Vector
-from gentraj.world_env import make_vec
+from gentraj.runs.environment import make_vec
 
 
 class Trained:

@@ -6,6 +6,7 @@
 """
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # Read when the first matrices are multiplied: a product then rounds the same on any number of threads, at no cost that
@@ -14,27 +15,21 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 if TYPE_CHECKING:
     from .data import Episodes, Windows, load_episodes
-    from .hub import from_pretrained
-    from .presets import PRESETS
     from .runs import load, train
+    from .runs.hub import from_pretrained, save_pretrained
+    from .runs.presets import PRESETS
     from .trajectory import Condition, TrajectorySpec
 
 __all__ = ["PRESETS", "Condition", "Episodes", "TrajectorySpec", "Windows", "from_pretrained", "load", "load_episodes",
-           "train"]
+           "save_pretrained", "train"]
+
+_HOME = {"PRESETS": "runs.presets", "Condition": "trajectory", "Episodes": "data", "TrajectorySpec": "trajectory",
+         "Windows": "data", "from_pretrained": "runs.hub", "load": "runs", "load_episodes": "data",
+         "save_pretrained": "runs.hub", "train": "runs"}
 
 
 def __getattr__(name: str) -> Any:
     """The public names, imported when they are first used: a model needs no environment, and `--help` no torch."""
-    if name in ("Condition", "TrajectorySpec"):
-        from . import trajectory as module
-    elif name in ("Episodes", "Windows", "load_episodes"):
-        from . import data as module
-    elif name == "from_pretrained":
-        from . import hub as module
-    elif name == "PRESETS":
-        from . import presets as module
-    elif name in ("load", "train"):
-        from . import runs as module
-    else:
+    if name not in _HOME:
         raise AttributeError(f"module 'gentraj' has no attribute '{name}'; it has {', '.join(__all__)}")
-    return getattr(module, name)
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from agents.arrival import ArrivalConfig
-from agents.inverse_dynamics import InverseDynamicsConfig
-from gentraj import runs
+from agents.planning.arrival import ArrivalConfig
+from agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.cli import main
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import TemporalUNetConfig
-from gentraj.presets import PRESETS
 from gentraj.runs import AnyRunConfig, Run, RunConfig
+from gentraj.runs import folder as runs
+from gentraj.runs.presets import PRESETS
 from gentraj.training import TrainingConfig
 
 DATASET = "tests/umaze-v0"

@@ -23,8 +23,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path):
     """What is registered stays; its name is free again."""
-    from agents import policies
-    from gentraj.presets import PRESETS
+    from agents.policies import registry as policies
+    from gentraj.runs.presets import PRESETS
 
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.chdir(tmp_path)

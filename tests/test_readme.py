@@ -10,7 +10,7 @@ import pytest
 from small import gentraj
 
 from gentraj.data import save_minari
-from gentraj.presets import PRESETS
+from gentraj.runs.presets import PRESETS
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 SMALLER = {"steps=3_000": "steps=4", "episodes=50": "episodes=2"}

@@ -17,19 +17,20 @@ import tyro
 
 from envs.making import ProtocolName
 
-from ..cards import Card, CardData
 from ..config import to_json, with_settings
+from ..experiments.cards import Card, CardData
+from ..experiments.entries import known, write_json
+from ..experiments.processes import Job, cpus, run_jobs
+from ..experiments.reproduction_work import Task, tasks, work
+from ..experiments.results_page import number
+from ..experiments.summary import seeds_interval
+from ..families import FAMILIES, family
 from ..files import write_file
-from ..model_card import markdown_table
-from ..models import FAMILIES, family
-from ..parts import AnyRunConfig
-from ..presets import PRESETS, suited
-from .common import check_folder, cpus, say
-from .comparison.entries import known, write_json
-from .comparison.processes import Job, run_jobs
-from .comparison.summary import seeds_interval
-from .reproduction.page import number
-from .reproduction.work import Task, tasks, work
+from ..progress import say
+from ..runs.kinds import AnyRunConfig
+from ..runs.model_card import markdown_table
+from ..runs.presets import PRESETS, suited
+from .common import check_folder
 from .train import NETWORK_NAMES, with_parts
 
 BASE = "base"

@@ -15,22 +15,23 @@ import tyro
 from gymnasium.spaces import Box
 
 from agents.exploration import Exploring
-from agents.policy import Policy
+from agents.policies.policy import Policy
 from agents.prior import likeness
-from envs import branches
-from envs.branches import Draw, Starts
-from envs.imagined import ImaginedConfig, goal_reward
-from envs.recipes import make_missing
+from envs.recording.recipes import make_missing
+from envs.worlds import branches
+from envs.worlds.branches import Draw, Starts
+from envs.worlds.imagined import ImaginedConfig, goal_reward
 
-from ..conditioning import KINDS
 from ..config import require
 from ..data import Episodes, concatenate, episodes_hash, load_episodes, save_minari
 from ..data.minari_writer import check_new_id
+from ..device import pick_device
+from ..models.conditioning import KINDS
+from ..progress import say
 from ..randomness import fold
-from ..runs import CONFIG, Run, RunConfig, load
+from ..runs.environment import compute_reward
+from ..runs.folder import CONFIG, Run, RunConfig, load
 from ..trajectory import Agent, Condition, Guide
-from ..world_env import compute_reward
-from .common import pick_device, say
 
 # What the provenance says beside data, runs and seed.
 SETTINGS = ("only_imagined", "branch", "noise", "tilt", "trust", "unknown", "cost", "penalty", "own_rewards")

@@ -1,10 +1,9 @@
-"""What several commands need: devices, numbers given as text, words for people."""
+"""What several commands need: numbers given as text, and places to write to."""
 
 from __future__ import annotations
 
 import math
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,29 +11,6 @@ import torch
 import tyro
 
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-
-
-def say(text: str) -> None:
-    """Progress for people goes to stderr; stdout is for results."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def pick_device(name: str | None) -> torch.device:
-    """A device by name; by default the accelerator where there is one, else the CPU. Raises ValueError."""
-    if name is None:
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return accelerator or torch.get_default_device()
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()  # `meta` makes tensors without numbers
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device '{name}' cannot be used here: {str(error).splitlines()[0]}") from error
-    return device
-
-
-def cpus() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parse_numbers(text: str, option: str) -> torch.Tensor:

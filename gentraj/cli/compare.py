@@ -10,19 +10,21 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from ..checkpoint import has_checkpoints
-from ..models import FAMILIES
-from ..report_page import Table, show
-from ..runs import load, read_config
-from .common import check_folder, cpus, pick_device, say
-from .comparison.entries import Entry, existing, planned, read_result, write_json
-from .comparison.groups import Group, plane
-from .comparison.measures import Options
-from .comparison.page import write_page
-from .comparison.processes import Job, run_jobs
-from .comparison.summary import failures, record, summarize
-from .comparison.tables import tables
-from .comparison.work import is_measured, is_timed, prepare, step_time_path, time_group, train_and_measure
+from ..device import pick_device
+from ..experiments.comparison_page import write_page
+from ..experiments.comparison_work import is_measured, is_timed, prepare, step_time_path, time_group, train_and_measure
+from ..experiments.entries import Entry, existing, planned, read_result, write_json
+from ..experiments.groups import Group, plane
+from ..experiments.measures import Options
+from ..experiments.processes import Job, cpus, run_jobs
+from ..experiments.summary import failures, record, summarize
+from ..experiments.tables import tables
+from ..families import FAMILIES
+from ..plots.page import Table, show
+from ..progress import say
+from ..runs.folder import load, read_config
+from ..training.checkpoint import has_checkpoints
+from .common import check_folder
 
 
 @dataclass(frozen=True)

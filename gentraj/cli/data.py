@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from envs.recipes import make_dataset
-from envs.task_table import table
+from envs.recording.recipes import make_dataset
+from envs.tasks.overview import table
 
 from ..data import commands
 

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import tyro
 
-from envs.evaluation import EvaluationConfig
+from envs.evaluation.evaluate import EvaluationConfig
 
-from ..checkpoint import has_checkpoints
-from ..presets import DEMO
-from ..runs import train
-from .common import check_folder, pick_device, say
+from ..device import pick_device
+from ..progress import say
+from ..runs.folder import train
+from ..runs.presets import DEMO
+from ..training.checkpoint import has_checkpoints
+from .common import check_folder
 from .evaluate import score, table
 from .report import make_report
 

@@ -9,19 +9,20 @@ from typing import Annotated, Any, Literal, cast
 
 import tyro
 
-from agents.planner import Planner, PlannerConfig
-from envs.evaluation import EvaluationConfig, evaluate
-from envs.making import environment_factory
-from envs.scores import score_behaviour
+from agents.planning.planner import PlannerConfig
+from envs.evaluation.evaluate import EvaluationConfig
 
-from ..data import Episodes, save_minari
+from ..data import save_minari
 from ..data.minari_writer import check_new_id
+from ..device import pick_device
+from ..experiments import world_judgement as world
 from ..files import write_file
-from ..model_card import EVALUATION, WORLD, YARDSTICKS
-from ..report_page import show
-from ..runs import CONFIG, Run, load, read_config
-from . import world
-from .common import RunFolder, check_output, pick_device, say
+from ..plots.page import show
+from ..progress import say
+from ..runs.evaluation import play
+from ..runs.folder import CONFIG, Run, load, read_config
+from ..runs.model_card import EVALUATION, WORLD, YARDSTICKS
+from .common import RunFolder, check_output
 from .sampling import SamplingOptions
 
 
@@ -102,25 +103,6 @@ def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = No
         save_minari(played, save_rollout, description=f"rollout of {run.config.kind} of {run.folder.name}")
         say(f"episodes in {save_rollout}")
     return scores
-
-
-def play(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None, *,
-         progress: bool = True) -> tuple[dict[str, Any], Episodes]:
-    """What evaluation.json holds, and the episodes. `planner` are settings for a planner's run alone."""
-    env = run.environment(config.env_id)
-    agent, factory = run.agent(run.action_space(env), planner), environment_factory(env, protocol=config.protocol)
-    behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
-    scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
-                              progress=progress)
-    if behaviour is None:
-        say(f"no score of the data's behaviour: {why_none}")
-    sampling = run.config.sampling(run.parts, planner)  # may differ from what the run's settings say
-    return scores | {"behaviour": behaviour, "agent": run.config.kind, "step": run.step, "sampling": sampling}, played
-
-
-def make_planner(run: Run, env: str, planner: PlannerConfig | None = None) -> Planner:
-    """The run's planner, with the action space of that environment. Raises ValueError for one of another width."""
-    return run.planner(run.action_space(env), planner)
 
 
 def table(scores: dict[str, Any]) -> str:

@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from agents.decision import decide
-from agents.policy import Policy
+from agents.policies.policy import Policy
 
-from ..export import export_decision, signature, to_onnx, to_pt2
 from ..files import write_file
+from ..progress import say
 from ..randomness import generator
-from ..runs import Run, load
-from .common import RunFolder, check_output, say
+from ..runs.export import export_decision, signature, to_onnx, to_pt2
+from ..runs.folder import Run, load
+from .common import RunFolder, check_output
 from .sampling import SamplingOptions
 
 WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}

@@ -8,9 +8,11 @@ from typing import Annotated
 
 import tyro
 
-from ..finetuning import FinetuneConfig, finetune, returns
-from ..runs import load
-from .common import RunFolder, pick_device, say
+from ..device import pick_device
+from ..progress import say
+from ..runs.finetuning import FinetuneConfig, finetune, returns
+from ..runs.folder import load
+from .common import RunFolder
 from .train import fresh_folder
 
 SHOWN = 10  # episodes whose mean return is told, the first and the last

@@ -13,22 +13,24 @@ import torch
 import tyro
 from torch import Tensor
 
-from agents.planner import Planner
-from envs.drawing import draw_maze
-from envs.evaluation import EvaluationConfig
-from envs.headless import CannotRender, render_frame
+from agents.planning.planner import Planner
+from envs.evaluation.evaluate import EvaluationConfig
+from envs.evaluation.rollout import Rollout, rollout
 from envs.making import environment_factory, recorded_factory
-from envs.rollout import Rollout, rollout
+from envs.rendering.headless import CannotRender, render_frame
+from envs.rendering.maze import draw_maze
 
-from .. import figures
-from ..drawing import Plane
-from ..model_card import YARDSTICKS, parameters_trained, read_scores, score_rows
-from ..report_page import Picture, Table, write_report
-from ..runs import Run, load
-from ..training_log import read_metrics
+from ..device import pick_device
+from ..experiments.world_judgement import judge
+from ..plots import trajectories as figures
+from ..plots.page import Picture, Table, write_report
+from ..plots.style import Plane
+from ..progress import say
+from ..runs.folder import Run, load
+from ..runs.model_card import YARDSTICKS, parameters_trained, read_scores, score_rows
+from ..training.log import read_metrics
 from ..trajectory import Condition
-from .common import RunFolder, check_output, pick_device, say
-from .world import judge
+from .common import RunFolder, check_output
 
 PAGE = "report.html"
 EPISODES = 6

@@ -9,12 +9,13 @@ from typing import Annotated
 
 import tyro
 
-from ..cards import Card, read_card
-from .common import check_folder, check_output, cpus, say
-from .comparison.processes import Job, run_jobs
-from .reproduction.page import families, number, write_page
-from .reproduction.results import CardResult, pooled, read_results, results_there, verdict, write_result
-from .reproduction.work import Task, recall, tasks, work
+from ..experiments.cards import Card, read_card
+from ..experiments.processes import Job, cpus, run_jobs
+from ..experiments.reproduction_work import Task, recall, tasks, work
+from ..experiments.results import CardResult, pooled, read_results, results_there, verdict, write_result
+from ..experiments.results_page import families, number, write_page
+from ..progress import say
+from .common import check_folder, check_output
 
 
 @dataclass(frozen=True)

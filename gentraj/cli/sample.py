@@ -12,13 +12,15 @@ import torch
 import tyro
 from torch import Tensor
 
-from agents.policy import Policy
+from agents.policies.policy import Policy
 
+from ..device import pick_device
 from ..diffusion.composition import ClassifierFree
 from ..files import write_file
-from ..runs import Run, load
+from ..progress import say
+from ..runs.folder import Run, load
 from ..trajectory import Condition
-from .common import RunFolder, check_output, parse_numbers, pick_device, say
+from .common import RunFolder, check_output, parse_numbers
 from .sampling import SamplingOptions
 
 

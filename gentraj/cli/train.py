@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from ..checkpoint import has_checkpoints
 from ..config import differences, to_json
-from ..models import FAMILIES
+from ..device import pick_device
+from ..families import FAMILIES
 from ..networks import NETWORKS
-from ..presets import PRESETS, check_goals, listing, suited
-from ..runs import AnyRunConfig, read_config
-from ..runs import train as train_run
-from .common import check_folder, pick_device, say
+from ..progress import say
+from ..runs.folder import AnyRunConfig, read_config
+from ..runs.folder import train as train_run
+from ..runs.presets import PRESETS, check_goals, listing, suited
+from ..training.checkpoint import has_checkpoints
+from .common import check_folder
 
 # DiTConfig is called dit.
 NETWORK_NAMES = {config.__name__.removesuffix("Config").lower(): config for config in NETWORKS}

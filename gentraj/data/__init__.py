@@ -2,14 +2,13 @@
 
 from .context import CONTEXTS, ContextConfig
 from .d4rl import d4rl_reference, load_d4rl
-from .episodes import Episodes, concatenate, episodes_hash
+from .episodes import DataError, Episodes, concatenate, episodes_hash, problems
 from .inspect import inspect
 from .minari_io import load_minari
 from .minari_writer import save_minari
 from .npz import load_npz, save_npz
 from .ogbench import load_ogbench
 from .sources import load_episodes
-from .validation import DataError, problems
 from .windows import Windows
 
 __all__ = ["CONTEXTS", "ContextConfig", "DataError", "Episodes", "Windows", "concatenate", "d4rl_reference",

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .episodes import DataError
 from .hdf5 import open_array, read_array
-from .validation import DataError
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .episodes import DataError
 from .minari_io import local_ids
 from .minari_writer import save_minari
 from .sources import load_episodes
-from .validation import DataError
 
 PATIENCE = 300.0  # seconds for a file to be read; 10^6 steps take a few
 CHILD = """

@@ -13,8 +13,7 @@ import numpy as np
 
 from ..config import require
 from ..normalize import Normalizer
-from .episodes import Episodes
-from .validation import DataError, place
+from .episodes import DataError, Episodes, place
 
 ROWS = 100_000  # of the data give the statistics of contexts
 MAX_TASKS = 1024  # wider one-hot rows are a mistake, such as an episode's number

@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from .episodes import Episodes
+from .episodes import DataError, Episodes
 from .hdf5 import open_array, open_hdf5, refuse_foreign
-from .validation import DataError
 
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
         "infos/goal", "infos/qpos", "infos/qvel")  # one row per step

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .validation import DataError
+from .episodes import DataError
 
 
 @contextmanager

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .episodes import Episodes
+from .episodes import Episodes, problems, wrong_shapes
 from .sources import read
-from .validation import problems, wrong_shapes
 
 
 def inspect(source: str | Path | Episodes) -> str:

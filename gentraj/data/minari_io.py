@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .columns import Part, read_columns
-from .episodes import Episodes, episodes_hash
+from .episodes import DataError, Episodes, episodes_hash, problems
 from .hdf5 import one_line, open_array, open_hdf5
 from .spaces import act_width, obs_widths
-from .validation import DataError, problems
 
 MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 TEMPORARY = re.compile(r"tmp-(\d+)-(new|old)-")  # then the name: what that process writes, or is about to replace

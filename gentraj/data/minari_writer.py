@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..files import is_alive
-from .episodes import Episodes, episodes_hash
+from .episodes import DataError, Episodes, episodes_hash
 from .hdf5 import one_line
 from .minari_io import MINARI_ID, NO_MINARI, TEMPORARY
 from .spaces import act_width, obs_widths
-from .validation import DataError
 
 
 def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: Any = None, overwrite: bool = False,

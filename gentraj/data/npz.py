@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..files import new_file
-from .episodes import ARRAYS, Episodes
+from .episodes import ARRAYS, DataError, Episodes
 from .hdf5 import one_line
-from .validation import DataError
 
 FORMAT = "gentraj-episodes-1"
 

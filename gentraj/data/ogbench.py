@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from .d4rl import d4rl_fields
-from .episodes import Episodes
+from .episodes import DataError, Episodes
 from .npz import open_npz
-from .validation import DataError
 
 
 def load_ogbench(path: str | Path) -> Episodes:

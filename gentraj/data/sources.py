@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .d4rl import d4rl_fields, d4rl_table, read_d4rl
-from .episodes import Episodes, concatenate
+from .episodes import DataError, Episodes, concatenate
 from .minari_io import MINARI_ID, local_ids, read_minari
 from .npz import npz_fields, open_npz
 from .ogbench import ogbench_fields
-from .validation import DataError
 
 FILES = (".npz", ".hdf5", ".h5")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .validation import DataError
+from .episodes import DataError
 
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..config import require
+from ..models.plugin import Denoise, Denoising, Plugin
 from ..normalize import Normalizer
-from ..plugin import Denoise, Denoising, Plugin
 from ..trajectory import TrajectorySpec
 from .paths import Path
 from .posterior import product_mean, with_gradient

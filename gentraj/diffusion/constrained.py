@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..config import require
 from ..constraints import QUICK, THOROUGH, Certificate, Constraints, Effort
-from ..plugin import Denoise, Denoising, Plugin, Sampling
+from ..models.plugin import Denoise, Denoising, Plugin, Sampling
 from ..trajectory import Condition
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..plugin import Denoise
+from ..models.plugin import Denoise
 from .paths import Path
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..config import require
-from ..generation import Guidance, as_plugins
-from ..plugin import Denoise, Denoising, Plugin, Preference, finite
+from ..models.plugin import Denoise, Denoising, Plugin, Preference, finite
+from ..models.sampling import Guidance, as_plugins
 from ..trajectory import Guide
 from .composition import FromModel, check_interval, within
 from .denoiser import hold

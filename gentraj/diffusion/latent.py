@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..conditioning import ConditionMix
 from ..config import require
-from ..generation import Guidance, check_trajectories
+from ..models.conditioning import ConditionMix
+from ..models.plugin import Plugin, Sampling
+from ..models.sampling import Guidance, check_trajectories
 from ..networks import NetworkConfig, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded
 from ..networks.temporal_unet import check_horizon
 from ..networks.vae import TemporalVAE, VAEConfig
 from ..normalize import Normalizer, NormalizerName
-from ..optimization import adamw, apply_gradients
-from ..plugin import Plugin, Sampling
 from ..randomness import row_seeds
+from ..training.optimization import adamw, apply_gradients
 from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
 from .composition import ClassifierFree, Contexts
 from .guidance import Energy, denoising_plugins

@@ -16,20 +16,13 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..generation import check_trajectories
-from ..networks.rows import MAX_ROWS, padded, padding
-from ..plugin import Denoise
-from ..randomness import RowNoise, fold, row_seeds
-from ..trajectory import Condition
+from ..models.plugin import Denoise
+from ..randomness import RowNoise, fold
 from .paths import Path
-
-if TYPE_CHECKING:
-    from .model import Diffusion
 
 PROBES = 8
 PROBE = zlib.crc32(b"probe")
@@ -69,35 +62,6 @@ def log_prob(denoise: Denoise, path: Path, x_RHD: Tensor, unknown_RHD: Tensor, *
         settled_R = (finer_R - log_p_R).abs() <= tolerance * finer_R.abs().clamp(min=1)
         log_p_R = finer_R
     return log_p_R
-
-
-def model_log_prob(model: Diffusion, x_RHD: Tensor, condition: Condition, *, seeds: int | Sequence[int] = 0,
-                   exact: bool | None = None, probes: int = PROBES, steps: int | None = None) -> Tensor:
-    """(R,) log density, in nats and environment units, of what `condition` does not know of x, given what it knows.
-
-    With the observations known it is log p(actions | observations). The known entries of `x_RHD` are not looked at.
-    `seeds` is one for all or one for each row, `steps` is `STEPS` for None; `log_prob` says the rest. Raises ValueError
-    for shapes that do not fit and for numbers that are not finite.
-
-    The density is that of data blurred by the least noise the model was trained on, and a model with few `levels` is
-    asked for noise levels between those that it knows: train in continuous time (`levels=None`) for accurate numbers.
-    """
-    seeds = row_seeds(seeds, len(x_RHD), "trajectories")
-    x_RHD, condition = x_RHD.to(model.normalizer.shift_D), condition.to(model.device)
-    check_trajectories(model.spec, x_RHD, condition)
-    blur = float((-model.path.log_snr(model.path.snap(torch.zeros(1))) / 2).exp())
-
-    def part(rows: slice) -> Tensor:
-        count, missing = len(x_RHD[rows]), padding(len(x_RHD[rows]))
-        known, x = condition[rows].padded(missing), model.normalizer.normalize(padded(x_RHD[rows]))
-        values = model.normalizer.normalize(known.values_BHD)
-        denoise = model.denoise(values, known.mask_BHD, known.context_BC, clipped=False)
-        x = torch.where(known.mask_BHD, values, x)
-        return log_prob(denoise, model.path, x, ~known.mask_BHD, seeds=[*seeds[rows], *[0] * missing], exact=exact,
-                        probes=probes, steps=STEPS if steps is None else steps, blur=blur)[:count]
-
-    log_p_R = torch.cat([part(slice(i, i + MAX_ROWS)) for i in range(0, len(x_RHD), MAX_ROWS)])
-    return log_p_R - (~condition.mask_BHD * model.normalizer.scale_D.log()).sum((1, 2))
 
 
 def _solve(denoise: Denoise, path: Path, x_RHD: Tensor, unknown_RHD: Tensor, directions: _Directions, blur: float,

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..generation import Guidance, check_trajectories, draw, encode_context, encoded_width
+from ..models.plugin import Denoise, Denoising, Plugin
+from ..models.sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
 from ..networks import NETWORKS, TemporalUNet
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
-from ..optimization import adamw, apply_gradients
-from ..plugin import Denoise, Denoising, Plugin
-from ..randomness import RowNoise, fold
+from ..randomness import RowNoise, fold, row_seeds
+from ..training.optimization import adamw, apply_gradients
 from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
 from .denoiser import PREDICTIONS, Level, clip, hold
 from .grids import sampling_times
 from .guidance import denoising_plugins
-from .likelihood import PROBES, model_log_prob
+from .likelihood import PROBES, STEPS, log_prob
 from .losses import draw_times, loss_weight
 from .paths import PATHS
 from .samplers import SAMPLERS
@@ -195,11 +195,32 @@ class Diffusion(nn.Module):
         """(R,) log density, environment units, of the entries of x that `condition` does not know, given the others.
 
         By the probability-flow ODE, in 64 steps unless `steps` says otherwise; `gentraj.diffusion.likelihood.log_prob`
-        says what the options do. A low value is a sign that the model was not trained on such trajectories. A model
-        of continuous time (`levels=None`) is the better judge: another one is asked between its levels.
+        says what the options do. With the observations known it is log p(actions | observations). The known entries of
+        `x_RHD` are not looked at. `seeds` is one for all or one for each row. A low value is a sign that the model was
+        not trained on such trajectories. Raises ValueError for shapes that do not fit and for numbers that are not
+        finite.
+
+        The density is that of data blurred by the least noise the model was trained on, and a model with few `levels`
+        is asked for noise levels between those that it knows: train in continuous time (`levels=None`) for accurate
+        numbers.
         """
         condition = Condition.unknown(self.spec, len(x_RHD)) if condition is None else condition
-        return model_log_prob(self, x_RHD, condition, seeds=seeds, exact=exact, probes=probes, steps=steps)
+        seeds = row_seeds(seeds, len(x_RHD), "trajectories")
+        x_RHD, condition = x_RHD.to(self.normalizer.shift_D), condition.to(self.device)
+        check_trajectories(self.spec, x_RHD, condition)
+        blur = float((-self.path.log_snr(self.path.snap(torch.zeros(1))) / 2).exp())
+
+        def of(rows: slice) -> Tensor:
+            count, missing = len(x_RHD[rows]), padding(len(x_RHD[rows]))
+            known, x = condition[rows].padded(missing), self.normalizer.normalize(padded(x_RHD[rows]))
+            values = self.normalizer.normalize(known.values_BHD)
+            denoise = self.denoise(values, known.mask_BHD, known.context_BC, clipped=False)
+            x = torch.where(known.mask_BHD, values, x)
+            return log_prob(denoise, self.path, x, ~known.mask_BHD, seeds=[*seeds[rows], *[0] * missing], exact=exact,
+                            probes=probes, steps=STEPS if steps is None else steps, blur=blur)[:count]
+
+        log_p_R = torch.cat([of(slice(i, i + MAX_ROWS)) for i in range(0, len(x_RHD), MAX_ROWS)])
+        return log_p_R - (~condition.mask_BHD * self.normalizer.scale_D.log()).sum((1, 2))
 
     @torch.no_grad()
     def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,

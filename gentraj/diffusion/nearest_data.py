@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..config import require
+from ..models.plugin import Denoise, Denoising, Plugin
 from ..networks.rows import MIN_ROWS
-from ..plugin import Denoise, Denoising, Plugin
 from ..trajectory import Batch
 from .composition import Interval, check_interval, within
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from ..plugin import Denoise
+from ..models.plugin import Denoise
 from ..trajectory import Observer
 from .paths import Path
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from ..conditioning import ConditionMix
 from ..config import require, require_choice
+from ..models.conditioning import ConditionMix
 from ..networks import NetworkConfig, TemporalUNetConfig
 from ..normalize import STATISTICS, NormalizerName
-from ..optimization import LEARNING
+from ..training.optimization import LEARNING
 from .denoiser import NEEDS_SIGNAL, PREDICTIONS
 from .grids import GRIDS
 from .losses import DENSITIES, WEIGHTS

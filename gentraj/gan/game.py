@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from ..networks.discriminator import Discriminator, Verdict
-from ..optimization import apply_gradients
+from ..training.optimization import apply_gradients
 from .objectives import Loss, Objective
 from .regularisers import REGULARISERS, Game
 

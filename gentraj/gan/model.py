@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..bridge import bridge
-from ..generation import Guidance, check_trajectories, draw, encode_context, encoded_width
+from ..models.interpolation import bridge
+from ..models.one_step import choosing_plugins, draw_rows, refuse_use
+from ..models.sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
 from ..networks import NETWORKS
 from ..networks.discriminator import Discriminator
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
-from ..one_call import choosing_plugins, draw_rows, refuse_use
-from ..optimization import adamw
+from ..training.optimization import adamw
 from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
 from .game import Share, step_discriminator, step_generator
 from .health import FOLLOW, Health, vital_signs

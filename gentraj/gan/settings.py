@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from ..conditioning import ConditionMix
 from ..config import require, require_choice
+from ..models.conditioning import ConditionMix
 from ..networks import NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import DiscriminatorConfig
 from ..normalize import STATISTICS, NormalizerName
-from ..optimization import LEARNING
+from ..training.optimization import LEARNING
 from .objectives import OBJECTIVES
 from .regularisers import REGULARISERS
 

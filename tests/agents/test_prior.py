@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from agents.bc import BCConfig
-from agents.generators import GENERATORS
-from agents.policies import POLICIES
-from agents.policy import Policy, Scales
+from agents.policies.bc import BCConfig
+from agents.policies.generators import GENERATORS
+from agents.policies.policy import Policy, Scales
+from agents.policies.registry import POLICIES
+from agents.policies.swift import SwiftConfig
 from agents.prior import log_prob, plan_prior, policy_prior, score
-from agents.swift import SwiftConfig
 from gentraj.data import ContextConfig, Episodes
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.gaussian import Gaussian, log_density
+from gentraj.models.gaussian import Gaussian, log_density
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.trajectory import Condition, TrajectorySpec

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.bc import BC, BCConfig
-from agents.generators import GENERATORS
-from agents.policy import Actor, Scales
+from agents.policies.bc import BC, BCConfig
+from agents.policies.generators import GENERATORS
+from agents.policies.policy import Actor, Scales
 from agents.sb3 import SB3Policy
 from gentraj.data import ContextConfig, Episodes
 from gentraj.networks import ResidualMLPConfig

@@ -13,9 +13,9 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.grids import sampling_times
 from gentraj.diffusion.paths import PATHS, Path
 from gentraj.diffusion.samplers import SAMPLERS
+from gentraj.models.plugin import Denoise, Denoising, Plugin
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
-from gentraj.plugin import Denoise, Denoising, Plugin
 from gentraj.trajectory import Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=4)  # 12 numbers

@@ -11,7 +11,7 @@ from torch import Tensor
 from gentraj.diffusion.denoiser import PREDICTIONS, Level
 from gentraj.diffusion.paths import Path
 from gentraj.diffusion.samplers import Sampler
-from gentraj.plugin import Denoise
+from gentraj.models.plugin import Denoise
 
 DOUBLE = torch.float64
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
 from gentraj.diffusion.guidance import Energy
 from gentraj.diffusion.mixture import Mixture as ModelMixture
+from gentraj.models.plugin import Denoise
 from gentraj.normalize import Normalizer
-from gentraj.plugin import Denoise
 from gentraj.trajectory import Condition, TrajectorySpec
 
 DIRECT = torch.tensor([0.5, -1.0])

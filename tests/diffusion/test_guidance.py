@@ -15,7 +15,7 @@ from gentraj.diffusion.composition import ClassifierFree
 from gentraj.diffusion.grids import sampling_times
 from gentraj.diffusion.guidance import Energy, denoising_plugins
 from gentraj.diffusion.posterior import covariance, proximal
-from gentraj.plugin import Preference
+from gentraj.models.plugin import Preference
 from gentraj.trajectory import Condition
 
 TARGET = normals(SIZE, seed=9)

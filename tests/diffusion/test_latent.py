@@ -7,19 +7,19 @@ from contract import CONDITIONS, SPEC, check_batch_independence, check_known_ent
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from gentraj.conditioning import ConditionMix
 from gentraj.config import from_json, to_json
 from gentraj.diffusion import DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.diffusion.guidance import Energy
 from gentraj.diffusion.latent import LatentDiffusion, LatentDiffusionConfig, gaussian_kl
+from gentraj.models.conditioning import ConditionMix
+from gentraj.models.plugin import Denoise, Denoising, Plugin, Sampling
 from gentraj.networks import DiTConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
 from gentraj.networks.vae import VAEConfig
 from gentraj.normalize import Normalizer
-from gentraj.plugin import Denoise, Denoising, Plugin, Sampling
 from gentraj.randomness import generator
-from gentraj.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
+from gentraj.training.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 PRIOR = DiffusionConfig(TemporalUNetConfig(8, (1, 2)), clip=4.0, steps=3)

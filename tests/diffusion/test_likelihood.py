@@ -6,14 +6,14 @@ from oracle import DOUBLE, GAUSSIAN, MIXTURE, Mixture, gaussian, network, normal
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from gentraj.conditioning import ConditionMix
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import PREDICTIONS, Level, hold
 from gentraj.diffusion.likelihood import MAX_EXACT, MIN_STEPS, _Directions, log_prob
 from gentraj.diffusion.paths import PATHS, Path
+from gentraj.models.conditioning import ConditionMix
+from gentraj.models.plugin import Denoise
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
-from gentraj.plugin import Denoise
 from gentraj.randomness import RowNoise, generator, unfold
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from contract import CONDITIONS, SPEC, check_batch_independence, check_known_entries, check_seeds
 
-from gentraj.conditioning import ConditionMix
 from gentraj.config import ConfigError, from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS
@@ -16,12 +15,13 @@ from gentraj.diffusion.losses import DENSITIES, WEIGHTS
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.diffusion.settings import CHOICES
+from gentraj.models.conditioning import ConditionMix
+from gentraj.models.plugin import Plugin
 from gentraj.networks import NETWORKS, TemporalUNetConfig
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
 from gentraj.normalize import Normalizer
-from gentraj.optimization import NonFinite
-from gentraj.plugin import Plugin
 from gentraj.randomness import RowNoise, fold, generator
+from gentraj.training.optimization import NonFinite
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 

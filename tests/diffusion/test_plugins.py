@@ -16,7 +16,7 @@ from gentraj.diffusion.guidance import Energy
 from gentraj.diffusion.nearest_data import NearestData
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
-from gentraj.plugin import Plugin
+from gentraj.models.plugin import Plugin
 from gentraj.trajectory import Condition
 
 MODULES = [module.__name__ for module in (composition, guidance, nearest_data)]

@@ -12,7 +12,7 @@ from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS, hold
 from gentraj.diffusion.grids import GRIDS, sampling_times
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
-from gentraj.plugin import Denoise
+from gentraj.models.plugin import Denoise
 
 SHAPE = (4, 8, 3)
 CALLS = {"heun": 2, "predictor-corrector": 2}  # denoisings in a step, but for the last; the others take one

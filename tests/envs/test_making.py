@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from envs.making import environment_factory
-from envs.tasks import TASKS
+from envs.tasks.registry import TASKS
 
 ROOT = Path(__file__).parents[2]
 L_MAP = [[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
@@ -87,7 +87,7 @@ def test_making_environments_leaves_no_files_behind(tmp_path):
 
 
 def test_a_locomotion_task_has_a_name() -> None:
-    from envs.tasks import LOCOMOTION
+    from envs.tasks.registry import LOCOMOTION
 
     for name, task in LOCOMOTION.items():
         made = environment_factory(name)

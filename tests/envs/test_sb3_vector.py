@@ -12,11 +12,11 @@ import torch
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from envs.imagined import ImaginedConfig
-from envs.world_model import WorldModelEnv, WorldModelVectorEnv
+from envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
+from envs.worlds.imagined import ImaginedConfig
 from gentraj.data import ContextConfig, Episodes
-from gentraj.world_facts import WorldFacts
-from gentraj.world_model import WorldModel, WorldModelConfig
+from gentraj.worlds.facts import WorldFacts
+from gentraj.worlds.model import WorldModel, WorldModelConfig
 
 stable_baselines3 = pytest.importorskip("stable_baselines3")
 from stable_baselines3.common.env_checker import check_env  # noqa: E402

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import envs  # noqa: F401  it registers gentraj/WorldModel-v0
-from envs.world_model import WorldModelEnv, WorldModelVectorEnv
-from gentraj import runs
+from envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
 from gentraj.networks import ResidualMLPConfig
+from gentraj.runs import folder as runs
+from gentraj.runs.world import WorldModelRunConfig
 from gentraj.training import TrainingConfig
-from gentraj.world_model import GENERATOR, WorldModel, WorldModelConfig
-from gentraj.world_run import WorldModelRunConfig
+from gentraj.worlds.model import GENERATOR, WorldModel, WorldModelConfig
 
 ID = "gentraj/WorldModel-v0"
 FREE: dict[str, Any] = {"margin": 1e9, "max_doubt": 1e9}  # nothing but a real end or the time limit ends an episode

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from tiny import run_tiny
 
-from gentraj import checkpoint
-from gentraj.training_log import read_metrics
+from gentraj.training import checkpoint
+from gentraj.training.log import read_metrics
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = ("open", "write", "fsync", "replace", "mkdir", "unlink", "rmdir")

@@ -20,8 +20,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gentraj.checkpoint import FORMAT_VERSION, CheckpointError, CheckpointWarning, NewerFormat, load, save
-from gentraj.runlock import RunLock
+from gentraj.training.checkpoint import FORMAT_VERSION, CheckpointError, CheckpointWarning, NewerFormat, load, save
+from gentraj.training.lock import RunLock
 
 ROOT = Path(__file__).parents[2]
 
@@ -222,7 +222,7 @@ HOSTILE_META = {
 LOADER = """
 import sys, time, warnings
 from pathlib import Path
-from gentraj.checkpoint import CheckpointError, load
+from gentraj.training.checkpoint import CheckpointError, load
 warnings.simplefilter("ignore")
 def most():  # not getrusage's: that begins with what the parent held
     return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("VmHWM"))

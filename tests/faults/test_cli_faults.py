@@ -19,11 +19,11 @@ import small
 from small import DATASET, gentraj
 
 from gentraj import cli
-from gentraj.checkpoint import CheckpointError, NothingSaved, has_checkpoints, load
 from gentraj.data import DataError
-from gentraj.interrupts import Interrupted
-from gentraj.runlock import RunLock, RunLocked
 from gentraj.training import TrainingStopped
+from gentraj.training.checkpoint import CheckpointError, NothingSaved, has_checkpoints, load
+from gentraj.training.interrupts import Interrupted
+from gentraj.training.lock import RunLock, RunLocked
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "gentraj"]

@@ -1,6 +1,6 @@
 """FAULTS 36 and 38: an environment that misbehaves, and an agent made for another one, are named in one line.
 
-39 (autoreset and early ends) is tests/envs/test_rollout.py.
+39 (autoreset and early ends) is tests/envs/evaluation/test_rollout.py.
 """
 
 import gymnasium
@@ -9,10 +9,10 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete
 
-from envs.baselines import RandomAgent
+from envs.evaluation.rollout import rollout
+from envs.evaluation.vector import EnvironmentFault, VectorEnvironment
 from envs.making import environment_factory
-from envs.rollout import rollout
-from envs.vector import EnvironmentFault, VectorEnvironment
+from envs.recording.baselines import RandomAgent
 from gentraj.trajectory import TrajectorySpec
 
 

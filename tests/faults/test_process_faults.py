@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from tiny import run_tiny
 
-from gentraj.checkpoint import load
-from gentraj.runlock import RunLock
+from gentraj.training.checkpoint import load
+from gentraj.training.lock import RunLock
 
 ROOT = Path(__file__).parents[2]
 

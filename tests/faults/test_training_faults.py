@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import Tiny, run_tiny, tiny_episodes
 
-from gentraj.checkpoint import CheckpointError, CheckpointWarning, NothingSaved, load
 from gentraj.config import ConfigError
-from gentraj.interrupts import Interrupted
-from gentraj.runlock import RunLocked
 from gentraj.training import TrainingStopped
-from gentraj.training_log import LogWarning, read_metrics
+from gentraj.training.checkpoint import CheckpointError, CheckpointWarning, NothingSaved, load
+from gentraj.training.interrupts import Interrupted
+from gentraj.training.lock import RunLocked
+from gentraj.training.log import LogWarning, read_metrics
 
 
 def harmed(at: int, harm: Callable[[Tiny], object]) -> Tiny:
@@ -114,7 +114,7 @@ def test_a_full_disk_under_the_log_costs_only_the_log(tmp_path: Path) -> None:
 
 def test_a_torn_row_is_skipped_and_the_rows_after_it_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FAULTS 6: the disk was full for a while."""
-    from gentraj import training_log
+    from gentraj.training import log as training_log
 
     class Full:
         def __init__(self, path: Path, mode: str, buffering: int):

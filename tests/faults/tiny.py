@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from gentraj.checkpoint import CheckpointError
 from gentraj.config import ConfigError
 from gentraj.data.episodes import Episodes
-from gentraj.interrupts import Interrupted
-from gentraj.optimization import apply_gradients
-from gentraj.runlock import RunLocked
-from gentraj.training import TrainingConfig, TrainingResult, train
+from gentraj.training import TrainingConfig, train
+from gentraj.training.checkpoint import CheckpointError
+from gentraj.training.interrupts import Interrupted
+from gentraj.training.lock import RunLocked
+from gentraj.training.loop import TrainingResult
+from gentraj.training.optimization import apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 

@@ -8,16 +8,16 @@ import torch
 from contract import SPEC
 from tiny_gan import CONTEXT, JUDGE, VARIANTS, batch, continued, make, same_state, train
 
-from gentraj.conditioning import ConditionMix
 from gentraj.config import from_json, to_json
 from gentraj.gan import GANConfig
 from gentraj.gan.game import step_generator
 from gentraj.gan.health import FOLLOW, SYMPTOMS
 from gentraj.gan.regularisers import REGULARISERS
 from gentraj.gan.settings import SideConfig
+from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import NETWORKS
-from gentraj.optimization import NonFinite
 from gentraj.randomness import generator
+from gentraj.training.optimization import NonFinite
 from gentraj.trajectory import Batch, Condition
 
 every_network = pytest.mark.parametrize("network", NETWORKS)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks import modes
 from benchmarks.mode_sets import RING, SETS, evenly, grid, shortest_ways, ways
-from envs.maze import Maze
+from envs.tasks.maze import Maze
 
 every_set = pytest.mark.parametrize("name", SETS)
 

@@ -16,9 +16,9 @@ from gentraj.diffusion.constrained import Constrained
 from gentraj.diffusion.guidance import Energy
 from gentraj.diffusion.nearest_data import NearestData
 from gentraj.gan import GANConfig
+from gentraj.models.one_step import climb, preferred
+from gentraj.models.plugin import Plugin, Preference, Sampling
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
-from gentraj.one_call import climb, preferred
-from gentraj.plugin import Plugin, Preference, Sampling
 from gentraj.randomness import unfold
 from gentraj.trajectory import Condition
 

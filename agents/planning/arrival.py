@@ -1,0 +1,75 @@
+"""When could the goal be reached? p(j | s_0, goal) over the rows of a plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gentraj.config import require
+from gentraj.models.conditioning import later_row
+from gentraj.networks.fourier import fourier, width
+from gentraj.networks.mlp import mlp
+from gentraj.networks.rows import padded
+from gentraj.normalize import Normalizer
+from gentraj.training.optimization import LEARNING, adamw, apply_gradients
+from gentraj.trajectory import Batch, TrajectorySpec
+
+
+@dataclass(frozen=True)
+class ArrivalConfig:
+    width: int = 256
+    depth: int = 3
+    """Hidden layers."""
+    frequencies: int = 4
+    """Fourier features of positions: without them near places behind a wall seem near."""
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self, width=(1, 1e6), depth=(0, 100), frequencies=(0, 16), **LEARNING)
+
+
+class Arrival(nn.Module):
+    """A classifier over arrival rows, trained by cross-entropy on (first observation, goal entries of row j, j)."""
+
+    def __init__(self, spec: TrajectorySpec, goal_dims: tuple[int, ...], config: ArrivalConfig, obs: Normalizer):
+        super().__init__()
+        self.spec, self.config, self.batch_size = spec, config, config.batch_size
+        self.goal_dims, self.obs = list(goal_dims), obs
+        inputs = width(spec.obs_dim + len(goal_dims), config.frequencies)
+        self.network = mlp([inputs, *[config.width] * config.depth, spec.horizon])
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return adamw(self.network, self.config)
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        obs_BHO, _ = self.spec.split(batch.x_BHD)
+        rows_B = batch.mask_BHD[..., 0].sum(1)
+        u_B = torch.rand(len(rows_B), generator=generator).to(rows_B.device)
+        j_B = later_row(rows_B, u_B)
+        goal_BG = obs_BHO[torch.arange(len(j_B), device=j_B.device), j_B][:, self.goal_dims]
+        going_B = rows_B > 1  # a window of one real row arrives nowhere
+        loss_B = F.cross_entropy(self(obs_BHO[:, 0], goal_BG), j_B, reduction="none")
+        loss = (loss_B * going_B).sum() / going_B.sum().clamp(min=1)
+        apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
+        return {"loss": loss.detach()}
+
+    def forward(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
+        """(B, H) logits over arrival rows; observation and goal in environment units."""
+        goal = self.obs.normalize(goal_BG, self.goal_dims)
+        return self.network(fourier(torch.cat([self.obs.normalize(obs_BO), goal], dim=-1), self.config.frequencies))
+
+    @torch.no_grad()
+    def propose(self, obs_BO: Tensor, goal_BG: Tensor, shares: tuple[float, ...]) -> Tensor:
+        """(B, N) rows: for each share, the earliest row at least that fraction as probable as the likeliest."""
+        p_BH = self(padded(obs_BO), padded(goal_BG))[: len(obs_BO)].softmax(-1)
+        p_BH[:, 0] = 0  # row 0 is the present
+        ratio_BH = p_BH / p_BH.amax(1, keepdim=True)
+        enough_BNH = ratio_BH[:, None] >= torch.tensor(shares, device=ratio_BH.device)[:, None]
+        return enough_BNH.int().argmax(-1)

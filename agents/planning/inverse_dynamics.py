@@ -1,0 +1,97 @@
+"""Inverse dynamics: the action that leads from a state towards another one k environment steps later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gentraj.config import require
+from gentraj.data import Episodes, Windows
+from gentraj.models.conditioning import later_row
+from gentraj.networks.mlp import mlp
+from gentraj.networks.rows import padded
+from gentraj.normalize import Normalizer
+from gentraj.training.optimization import LEARNING, adamw, apply_gradients
+from gentraj.trajectory import Batch, TrajectorySpec
+
+
+@dataclass(frozen=True)
+class InverseDynamicsConfig:
+    look: int = 16
+    """The furthest it is trained to look ahead, in environment steps."""
+    width: int = 256
+    depth: int = 2
+    """Hidden layers."""
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self, look=(1, 1e6), width=(1, 1e6), depth=(0, 100), **LEARNING)
+
+
+class InverseDynamics(nn.Module):
+    """a_t from (s_t, s_{t+k} - s_t, k), by least squares on the data's own actions."""
+
+    def __init__(self, spec: TrajectorySpec, config: InverseDynamicsConfig, obs: Normalizer, delta: Normalizer,
+                 act: Normalizer):
+        super().__init__()
+        self.spec, self.config, self.batch_size = spec, config, config.batch_size
+        self.obs, self.delta, self.act = obs, delta, act
+        self.network = mlp([2 * spec.obs_dim + 1, *[config.width] * config.depth, spec.act_dim])
+
+    @classmethod
+    def blank(cls, obs_dim: int, act_dim: int, config: InverseDynamicsConfig) -> InverseDynamics:
+        """With statistics still to be loaded."""
+        spec = TrajectorySpec(obs_dim, act_dim, config.look + 1)
+        identity = Normalizer.identity
+        return cls(spec, config, identity(obs_dim), identity(obs_dim), identity(act_dim))
+
+    @classmethod
+    def fit(cls, episodes: Episodes, config: InverseDynamicsConfig) -> InverseDynamics:
+        """With the statistics of these episodes.
+
+        The way to go is measured by what half of `look` steps change; that of a single step by deviations of the
+        observations, as in the papers, whose networks see both states: by what one step changes, the errors of a plan,
+        which are of the observations' size, would count for far more than they are.
+        """
+        spec = TrajectorySpec(episodes.obs_dim, episodes.act_dim, config.look + 1)
+        obs, act = (Normalizer.fit("gaussian", [x]) for x in (episodes.obs, episodes.act))
+        if config.look == 1:
+            return cls(spec, config, obs, Normalizer(torch.zeros_like(obs.shift_D), obs.scale_D.clone()), act)
+        sample = Windows(episodes, spec).batch(step=0, seed=0, size=4096)
+        half = sample.mask_BHD[:, config.look // 2, 0]
+        obs_BHO = spec.split(sample.x_BHD)[0][half if half.any() else slice(None)]
+        delta = (obs_BHO[:, config.look // 2] - obs_BHO[:, 0]).numpy()
+        return cls(spec, config, obs, Normalizer.fit("gaussian", [delta]), act)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return adamw(self.network, self.config)
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
+        rows_B = batch.mask_BHD[..., 0].sum(1)
+        u_B = torch.rand(len(rows_B), generator=generator).to(rows_B.device)
+        k_B = later_row(rows_B, u_B)
+        target_BO = obs_BHO[torch.arange(len(k_B), device=k_B.device), k_B]
+        error = (self._act(obs_BHO[:, 0], target_BO, k_B) - self.act.normalize(act_BHA[:, 0])) ** 2
+        loss = error.mean()
+        apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
+        return {"loss": loss.detach()}
+
+    @torch.no_grad()
+    def forward(self, obs_BO: Tensor, target_BO: Tensor, k: int) -> Tensor:
+        """(B, A) in environment units: the action towards `target_BO`, k steps ahead."""
+        obs_RO, target_RO = padded(obs_BO), padded(target_BO)
+        k_R = torch.full((len(obs_RO),), k, device=obs_BO.device)
+        return self.act.unnormalize(self._act(obs_RO, target_RO, k_R))[: len(obs_BO)]
+
+    def _act(self, obs_BO: Tensor, target_BO: Tensor, k_B: Tensor) -> Tensor:
+        inputs = [self.obs.normalize(obs_BO), self.delta.normalize(target_BO - obs_BO), k_B[:, None] / self.config.look]
+        return self.network(torch.cat(inputs, dim=-1))
+
+

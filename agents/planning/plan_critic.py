@@ -1,0 +1,211 @@
+"""What a plan is worth: the rewards on its way, and what the place is worth where it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from gentraj.config import require, require_choice
+from gentraj.data import ContextConfig, Episodes
+from gentraj.data.context import Rows, context_rows
+from gentraj.data.windows import held
+from gentraj.diffusion.guidance import Energy
+from gentraj.models.plugin import Denoise, Denoising, Plugin
+from gentraj.networks.critic import Ensemble
+from gentraj.networks.plan_value import PlanPerceptron, PlanTransformer
+from gentraj.networks.rows import padded
+from gentraj.normalize import STATISTICS, Normalizer, NormalizerName
+from gentraj.training.optimization import LEARNING, adamw, apply_gradients
+from gentraj.trajectory import Batch, TrajectorySpec
+
+from ..policies.critic import expectile
+
+ROWS = 100_000  # of the data give the statistics of returns
+
+
+@dataclass(frozen=True)
+class PlanCriticConfig:
+    network: Literal["perceptron", "transformer"] = "perceptron"
+    """On the whole plan at once, or attention between its rows."""
+    sees: Literal["actions", "plan"] = "actions"
+    """Of a plan with actions the first observation and the actions, or all of it. The later observations are what a
+    model hopes that its actions lead to: who chooses by them, chooses hope. A plan without actions is seen whole."""
+    width: int = 256
+    depth: int = 2
+    """Hidden layers, or blocks of the transformer."""
+    heads: int = 4
+    """Of the attention; they divide the width."""
+    members: int = 2
+    """Of the ensembles; a plan is worth the least of what they say."""
+    discount: float = 0.99
+    """Per environment step."""
+    expectile: float = 0.7
+    """Of what followed a state in the data, that it is worth: 0.5 is the mean, 0.9 nearly the best."""
+    reach: int = 32
+    """Rows of the windows it learns from, at least the plan's. Rewards are summed over these, then a value takes over:
+    a far reach is a Monte-Carlo return, a near one is bootstrapped."""
+    noised: float = 0.0
+    """Share of the plans that it learns from under noise, to guide a model by the value of what it still denoises; 0
+    guides by the value of what is denoised so far."""
+    normalizer: NormalizerName = "gaussian"
+    """With noised plans it must be the model's, as a run sees to."""
+    tau: float = 0.01
+    """How fast the slow copy follows, whose values take over."""
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    max_grad_norm: float = 10.0
+
+    def __post_init__(self) -> None:
+        require_choice(self, network=("perceptron", "transformer"), sees=("actions", "plan"), normalizer=STATISTICS)
+        require(self, width=(1, 1e5), depth=(1, 100), heads=(1, 1e3), members=(1, 1000), discount=(0, 1),
+                expectile=(0.5, 0.9), reach=(1, 1e6), noised=(0, 1), tau=(0, 1), **LEARNING)
+        if self.width % self.heads:
+            raise ValueError(f"PlanCriticConfig has width {self.width} and {self.heads} heads; give a multiple of the "
+                             "heads")
+
+
+class PlanCritic(nn.Module):
+    """f(plan) and V(state) in units of the rewards' root mean square; plans in environment units, as `plan_spec` says.
+
+    f learns by least squares what is expected of a plan (Janner et al. 2022, section 3.2), V an expectile of the same,
+    so that a plan ends where the better ones of the data go on (Kostrikov et al. 2022, equation 5). `returns` are the
+    data's, discounted: the networks learn values normalised by it.
+    """
+
+    def __init__(self, spec: TrajectorySpec, config: PlanCriticConfig, plan: Normalizer, reward: Normalizer,
+                 returns: Normalizer):
+        super().__init__()
+        self.config, self.batch_size, self.plan_spec = config, config.batch_size, spec
+        self.spec = spec.longer(config.reach)
+        self.plan, self.reward, self.returns = plan, reward, returns
+        self.plan_network = (
+            PlanTransformer(spec.dim, spec.horizon, config.width, config.depth, config.heads, config.members)
+            if config.network == "transformer"
+            else PlanPerceptron(spec.dim, spec.horizon, config.width, config.depth, config.members))
+        self.state_network = Ensemble(spec.obs_dim, config.width, config.depth, config.members)
+        self.slow = AveragedModel(self.state_network, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
+        self.slow.requires_grad_(False)
+
+    @classmethod
+    def blank(cls, spec: TrajectorySpec, config: PlanCriticConfig) -> PlanCritic:
+        """For plans of `spec`, with statistics still to be loaded."""
+        return cls(spec, config, Normalizer.identity(spec.dim), Normalizer.identity(1), Normalizer.identity(1))
+
+    @classmethod
+    def fit(cls, episodes: Episodes, spec: TrajectorySpec, config: PlanCriticConfig) -> PlanCritic:
+        """For plans of `spec`, with the statistics of these episodes."""
+        arrays = [episodes.obs, episodes.act] if spec.act_dim else [episodes.obs]
+        size = float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean())) or 1.0
+        to_go = cast(Rows, context_rows(episodes, ContextConfig(("return",), config.discount)))
+        some = np.unique(np.linspace(0, len(episodes.obs) - 1, ROWS).astype(np.int64))
+        return cls(spec, config, Normalizer.fit(config.normalizer, arrays),
+                   Normalizer(torch.zeros(1), torch.full((1,), size)),
+                   Normalizer.fit("gaussian", [to_go(some, some) / size]))
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return adamw(nn.ModuleList([self.plan_network, self.state_network]), self.config)
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        """One step of f and V towards `targets`. Raises `NonFinite` before stepping."""
+        target_B = self.returns.normalize(self.targets(batch))
+        z_BHD, sigma_B = self._noised(self.plan.normalize(held(batch, self.plan_spec.horizon)), generator)
+        plan_loss = ((self.plan_network(self._seen(z_BHD), sigma_B) - target_B) ** 2).mean()
+        v_EB = self.state_network(self._state(batch.x_BHD[:, 0]))
+        state_loss = expectile(target_B - v_EB, self.config.expectile).mean()
+        apply_gradients(plan_loss + state_loss, optimizers["network"], self.config.max_grad_norm)
+        self.slow.update_parameters(self.state_network)
+        return {"loss": plan_loss.detach(), "state_loss": state_loss.detach()}
+
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Tensor:
+        """(B,) sum over h < m of discount^t_h r_h + discount^t_m V(s_m), m the last real row, t_h its environment step.
+
+        Nothing comes after an end, and V(s_m) goes on where a time limit or the window cut an episode.
+        """
+        real_BH, reward_BH = batch.mask_BHD[..., 0], cast(Tensor, batch.reward_BH)
+        h_H, m_B = torch.arange(self.spec.horizon, device=real_BH.device), real_BH.sum(1) - 1
+        ended_B = cast(Tensor, batch.terminal_BH).any(1)
+        counts_BH = (h_H < m_B[:, None]) | ended_B[:, None]  # an end between two rows was after the last real one
+        discount_H = self.config.discount ** torch.tensor(self.spec.times).to(reward_BH)
+        earned_B = (self.reward.normalize(reward_BH) * discount_H * counts_BH).sum(1)
+        last_BD = batch.x_BHD[torch.arange(len(m_B), device=m_B.device), m_B]
+        after_B = self.returns.unnormalize(self.slow(self._state(last_BD)).mean(0))
+        return earned_B + discount_H[m_B] * after_B * ~ended_B
+
+    def forward(self, x_RHD: Tensor) -> Tensor:
+        """(R,) values of plans, differentiable."""
+        return self.returns.unnormalize(self.relative(padded(x_RHD))[: len(x_RHD)])
+
+    def relative(self, x_RHD: Tensor, sigma_R: Tensor | None = None) -> Tensor:
+        """(R,) values in standard deviations of the data's above their mean, differentiable.
+
+        With `sigma_R` the plans are sqrt(1 - sigma^2) plan + sigma noise, in normalised units where they are unknown.
+        """
+        sigma_R = x_RHD.new_zeros(1) if sigma_R is None else sigma_R
+        z_RHD = self._seen(self.plan.normalize(x_RHD))
+        return self.plan_network(z_RHD, sigma_R.expand(len(z_RHD))).amin(0)
+
+    def guide(self, scale: float) -> Plugin:
+        """What makes a model draw from p(plan) exp(scale * value), values counted in standard deviations of the data's.
+
+        The gradient is taken as linear (Chung et al. 2023, equation 10): a network's curvature says little.
+        """
+        return NoisyValue(self, scale) if self.config.noised else Energy(self.relative, scale, iterations=0)
+
+    def _seen(self, z_RHD: Tensor) -> Tensor:
+        """0 in place of what the network does not see."""
+        if self.config.sees == "plan" or not self.spec.act_dim:
+            return z_RHD
+        h_H, d_D = (torch.arange(n, device=z_RHD.device) for n in z_RHD.shape[1:])
+        return z_RHD * ((h_H[:, None] == 0) | (d_D >= self.spec.obs_dim))
+
+    def _state(self, x_BD: Tensor) -> Tensor:
+        return self.plan.normalize(x_BD[:, : self.spec.obs_dim], range(self.spec.obs_dim))
+
+    def _noised(self, z_BHD: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Some of them noised as far as sigma (B,); the first observation stays clean, as a planner knows it."""
+        if not self.config.noised:
+            return z_BHD, z_BHD.new_zeros(len(z_BHD))
+        share_B, angle_B = torch.rand(2, len(z_BHD), generator=generator)
+        sigma_B = ((share_B < self.config.noised) * (angle_B * torch.pi / 2).sin()).to(z_BHD)
+        eps = torch.randn(z_BHD.shape, generator=generator).to(z_BHD)
+        noisy = (1 - sigma_B**2).sqrt()[:, None, None] * z_BHD + sigma_B[:, None, None] * eps
+        noisy[:, 0, : self.spec.obs_dim] = z_BHD[:, 0, : self.spec.obs_dim]
+        return noisy, sigma_B
+
+
+@dataclass(frozen=True, eq=False)
+class NoisyValue(Plugin):
+    """Guides by the values of noisy plans, x0' = x0 + scale sigma^2 / alpha * their gradient, on any path.
+
+    As Diffuser does (Janner et al. 2022, algorithm 1), which leaves the model itself out of the gradient. Sampling
+    raises ValueError where the critic learnt on noise in other units, and what an `Energy` raises.
+    """
+
+    critic: PlanCritic
+    scale: float
+
+    def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
+        known, ours, theirs = sampling.condition.mask_BHD, self.critic.plan, sampling.normalizer
+        if not (torch.allclose(ours.shift_D, theirs.shift_D) and torch.allclose(ours.scale_D, theirs.scale_D)):
+            raise ValueError("the critic of noisy plans normalises by other shifts or scales than the model, so its "
+                             "noise is another one; train it with the model's normalizer, or with noised = 0")
+
+        def guided(x: Tensor, t: Tensor) -> Tensor:
+            alpha, sigma = sampling.path.alpha(t), sampling.path.sigma(t)
+            spread = (alpha**2 + sigma**2).sqrt()
+
+            def value(y: Tensor) -> Tensor:
+                shrunk = ours.unnormalize(ours.normalize(y) / spread[:, None, None])
+                return self.critic.relative(torch.where(known, y, shrunk), sigma / spread)
+
+            return Energy(value, self.scale, at="noisy").wrap(denoise, sampling)(x, t)
+
+        return guided

@@ -1,0 +1,240 @@
+"""A closed-loop planner: generates plans, trusts what the model could restore, takes the best, acts, replans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gentraj.models.sampling import Guidance
+from gentraj.trajectory import Condition, TrajectoryModel, TrajectorySpec
+
+from ..episodes import Playing
+from .arrival import Arrival
+from .execution import Previous, at_rest, moved, seeds_of, targets
+from .history import History, Past
+from .inverse_dynamics import InverseDynamics
+from .plan_critic import PlanCritic
+from .refine import filled_in
+from .settings import PlannerConfig, check, guidance_of
+from .trust import Trust
+
+
+@dataclass(frozen=True)
+class Plans:
+    """What one decision considered: plans, their arrival rows, trust ratios (at most 1 is trusted), the choice.
+
+    `value_BN` is what the critic says of them where the planner selects by it.
+    """
+
+    x_BNHD: Tensor
+    row_BN: Tensor
+    ratio_BN: Tensor
+    chosen_B: Tensor
+    value_BN: Tensor | None = None
+
+    def chosen(self) -> tuple[Tensor, Tensor]:
+        """The plans to execute (B, H, D) and their arrival rows (B,)."""
+        b = torch.arange(len(self.chosen_B), device=self.chosen_B.device)
+        return self.x_BNHD[b, self.chosen_B], self.row_BN[b, self.chosen_B]
+
+
+class Planner(Playing):
+    """An `Agent`. Plans for all environments that are due and all candidates in one batch of the network.
+
+    `guide` is what the model's `sample` takes: an energy or a plug-in, such as constraints, that shapes every plan. It
+    is refused beside `finer` models, whose rows it would not shape, and beside a history, which it could not.
+    `finer` models fill in what is carried out of a plan, each what lies between the rows of the level before; joint
+    actions are then the last one's. Raises ValueError for settings that need a part which is not given.
+    """
+
+    def __init__(self, model: TrajectoryModel, config: PlannerConfig, low_A: np.ndarray, high_A: np.ndarray, *,
+                 trust: Trust | None = None, inverse: InverseDynamics | None = None, arrival: Arrival | None = None,
+                 critic: PlanCritic | None = None, finer: Sequence[TrajectoryModel] = (), guide: Guidance = None):
+        self.trust = trust if config.arrival == "earliest" else None
+        levels = [model.spec, *(fine.spec for fine in finer)]
+        check(config, levels, len(low_A), trust, inverse, critic)
+        if finer and guide is not None:
+            raise ValueError("a guide shapes the coarse rows of a plan only, and finer models fill in what is carried "
+                             "out; guide a planner without refine")
+        if config.history and guide is not None:
+            raise ValueError("a guide shapes a whole trajectory, and of a planner with history its first rows have "
+                             "happened; guide a planner without")
+        self.finer, self.executed = finer, levels[-1]
+        self.model, self.config, self.inverse, self.arrival, self.critic = model, config, inverse, arrival, critic
+        self.guide = guidance_of(config, critic, guide)
+        self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
+        self.goal_dims = list(config.goal_dims or range(model.spec.obs_dim))
+        self._begin(0)
+
+    @property
+    def spec(self) -> TrajectorySpec:
+        """What it plans, to be compared with the environment."""
+        return self.model.spec
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def network_calls(self) -> int:
+        """Calls of the generators so far, those of a trust that asks one among them."""
+        return sum(model.network_calls for model in (self.model, *self.finer))
+
+    def _allocate(self, batch: int) -> None:
+        longest = self.config.replan + self.config.look
+        self.target_BTD = torch.zeros(batch, longest, self.executed.dim, device=self.device)
+        self.previous = Previous.none(self.spec, batch, self.device)
+        self.history = History(self.spec, self.config.history, batch, self.device)
+        self.age_B = torch.full((batch,), self.config.replan)
+
+    def _forget(self, mask_B: Tensor) -> None:
+        self.age_B[mask_B] = self.config.replan
+        self.previous.forget(mask_B)
+        self.history.forget(mask_B)
+
+    @torch.no_grad()
+    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        """(B, A) inside the action space. `goal_BG` holds the goal's entries; without one the plan is free."""
+        self._play(len(obs_BO))
+        obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
+        due_B = self.age_B >= self.config.replan
+        if due_B.any():
+            self._replan(due_B, obs_BO, goal_BG)
+        rows, spec = torch.arange(len(obs_BO)), self.executed
+        if self.config.actions == "joint":
+            act_BA = spec.split(self.target_BTD[rows, self.age_B])[1]
+        else:
+            act_BA = self.toward(obs_BO, spec.split(self.target_BTD[rows, self.age_B + self.config.look - 1])[0])
+        self.age_B += 1
+        act_BA = act_BA.cpu().clamp(self.low_A, self.high_A)
+        self.history.add(obs_BO, act_BA.to(self.device))
+        return act_BA
+
+    def toward(self, obs_BO: Tensor, target_BO: Tensor) -> Tensor:
+        """(B, A) the action toward what the plan is `look` environment steps ahead."""
+        if self.inverse is not None and self.config.actions == "inverse":
+            return self.inverse(obs_BO, target_BO, self.config.look)
+        missing_BO = target_BO - obs_BO  # with gains of 1, as `maze2d` of Diffuser's authors
+        return missing_BO[:, self.goal_dims] + missing_BO[:, list(self.config.rest_dims)]
+
+    @torch.no_grad()
+    def propose(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],
+                previous: Previous | None = None, past: Past | None = None) -> Plans:
+        """Candidates for each environment, scored, and the choice; with `previous` plans, what is left of them first.
+
+        The plans begin at the present, whatever `past` they have; their last rows then repeat the last one planned.
+        Without a critic the earliest trusted one is chosen, with one the trusted one that it values most.
+        """
+        obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
+        past = Past.none(self.spec, len(obs_BO), self.device) if past is None else past
+        start, row_BN, seeds = self._questions(obs_BO, goal_BG, seeds_B, previous, past)
+        now_R = past.now_B.repeat_interleave(row_BN.shape[1])
+        x_RHD = self.model.sample(start, guide=self.guide, seed=seeds, steps=self.config.steps,
+                                  temperature=self.config.temperature)[:, 0]
+        ratio_BN, value_BN = torch.zeros(row_BN.shape, device=self.device), None
+        if self.trust is not None and row_BN.shape[1] > 1:
+            ratio_BN = self.trust.ratio(x_RHD, row_BN.flatten(), seeds, now_R).view(row_BN.shape)
+        if self.critic is not None and self.config.select == "value":
+            value_BN = self.critic(x_RHD).view(row_BN.shape)
+        chosen_B = choice(row_BN, ratio_BN, value_BN)
+        x_RHD = moved(x_RHD, now_R)
+        return Plans(x_RHD.view(*row_BN.shape, *x_RHD.shape[1:]), row_BN, ratio_BN, chosen_B, value_BN)
+
+    def _questions(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],
+                   previous: Previous | None, past: Past) -> tuple[Condition, Tensor, list[int]]:
+        """What is asked of the model: what it knows of B * N plans, arrival rows (B, N) from the present, seeds."""
+        row_BN = self._rows(obs_BO, goal_BG, past)
+        seeds_BN = [seeds_of(seed, row_BN.shape[1], self.config.candidates) for seed in seeds_B]
+        row_BN = row_BN.repeat_interleave(self.config.candidates, 1)
+        left = None
+        if previous is not None:  # the first candidate comes twice, once with what is left of the previous plan
+            left = previous.left(self.config.replan / self.spec.stride, row_BN[:, 0], goal_BG is not None)
+            row_BN = torch.cat([left.row_B[:, None].minimum(self._last(past)), row_BN], 1)
+            seeds_BN = [[seeds[0], *seeds] for seeds in seeds_BN]
+        num = row_BN.shape[1]
+        start = past.known(self.spec, obs_BO).repeat(num)
+        if goal_BG is not None:
+            at_BN = past.now_B[:, None] + row_BN
+            start = start.with_obs(at_BN.flatten(), goal_BG.repeat_interleave(num, 0), self.goal_dims)
+        if left is not None:
+            start = left.known_in(start, past.now_B)
+        if (context_C := self._context()) is not None:
+            start = replace(start, context_BC=context_C.expand(start.batch, -1))
+        return start, row_BN, [seed for seeds in seeds_BN for seed in seeds]
+
+    def _context(self) -> Tensor | None:
+        return torch.tensor(self.config.context, device=self.device) if self.config.context else None
+
+    def _rows(self, obs_BO: Tensor, goal_BG: Tensor | None, past: Past) -> Tensor:
+        """(B, N) arrival rows to try, from the present on."""
+        if goal_BG is None or self.trust is None:
+            return self._last(past)
+        if self.arrival is not None and self.config.shares:
+            row_BN = self.arrival.propose(obs_BO, goal_BG, self.config.shares)
+        else:
+            row_BN = torch.arange(2, self.spec.horizon, 2, device=obs_BO.device).expand(len(obs_BO), -1)
+        return row_BN.minimum(self._last(past))
+
+    def _last(self, past: Past) -> Tensor:
+        """(B, 1) the last row that is planned, from the present on."""
+        return (self.spec.horizon - 1 - past.now_B)[:, None]
+
+    def _replan(self, due_B: Tensor, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
+        """New targets for the environments that are due; those near their goal hold it."""
+        near_B = due_B & self.near(obs_BO, goal_BG).cpu()
+        if (travel_B := due_B & ~near_B).any():
+            goal = None if goal_BG is None else goal_BG[travel_B]
+            self.target_BTD[travel_B] = self._travel(obs_BO[travel_B], goal, travel_B)
+        if goal_BG is not None and near_B.any():
+            self.target_BTD[near_B] = self.held(obs_BO[near_B], goal_BG[near_B])[:, None]
+            self.previous.forget(near_B)
+        self.age_B[due_B] = 0
+        self.decision_B[due_B] += 1
+
+    def _travel(self, obs_BO: Tensor, goal_BG: Tensor | None, which_B: Tensor) -> Tensor:
+        """(B, T, D) targets 1..T environment steps ahead: along the chosen plan, then at rest where it arrives."""
+        seeds = self._seeds(which_B)
+        previous, past = self.previous.of(which_B) if self.config.shifted else None, self.history.of(which_B)
+        self.last = self.propose(obs_BO, goal_BG, seeds, previous, past)
+        self.previous.keep(which_B, *self.last.chosen(), self.spec.horizon - past.now_B)
+        return self.along(self.last, goal_BG, seeds)
+
+    def along(self, plans: Plans, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
+        """(B, T, D) targets along the chosen plans, filled in by the finer models."""
+        x_BHD, row_B = plans.chosen()
+        for fine in self.finer:
+            x_BHD = filled_in(fine, x_BHD, self.config.ahead, seeds, self.config.steps, self.config.temperature,
+                              self._context())
+            row_B = row_B * (fine.spec.horizon - 1)  # in its rows
+        arrival_B = None if goal_BG is None else row_B
+        return targets(self.executed, x_BHD, self.target_BTD.shape[1], arrival_B, self.config.rest_dims)
+
+    def near(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
+        """(B,) who is so near to the goal that it is held instead of planned for."""
+        if goal_BG is None:
+            return torch.zeros(len(obs_BO), dtype=torch.bool, device=obs_BO.device)
+        if goal_BG.shape[1] != len(self.goal_dims):
+            raise ValueError(f"a goal of {goal_BG.shape[1]} numbers was given to a planner whose goals are "
+                             f"{len(self.goal_dims)} entries of an observation; train it with --model.mix.goal-dims")
+        return (obs_BO[:, self.goal_dims] - goal_BG).norm(dim=-1) <= self.config.hold_radius
+
+    def held(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
+        """(B, D) the goal at rest, all else as it is."""
+        obs_BO = obs_BO.clone()
+        obs_BO[:, self.goal_dims] = goal_BG
+        return at_rest(self.executed, obs_BO, self.config.rest_dims)
+
+
+def choice(row_BN: Tensor, ratio_BN: Tensor, value_BN: Tensor | None) -> Tensor:
+    """(B,) of the trusted plans the most valued one, or without values the earliest; else the most trusted one.
+
+    The first among equals.
+    """
+    good_BN = -row_BN.float() if value_BN is None else value_BN
+    trusted_BN = ratio_BN <= 1
+    among_BN = torch.where(trusted_BN, good_BN, -torch.inf)
+    return torch.where(trusted_BN.any(1, keepdim=True), among_BN, -ratio_BN).argmax(1)

@@ -1,0 +1,65 @@
+"""Coarse to fine: models of ever denser rows fill in the beginning of a plan, as far as it is carried out.
+
+One such level is Hierarchical Diffuser (Chen et al. 2024, section 3), two are DiffuserLite (Dong et al. 2024,
+section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from gentraj.models.conditioning import ConditionMix
+from gentraj.randomness import fold
+from gentraj.trajectory import Condition, TrajectoryModel, TrajectorySpec
+
+LEG = ConditionMix(goal=1.0, goal_at="end")  # what a finer model is asked: both ends are known
+
+
+def level_specs(coarse: TrajectorySpec, factors: Sequence[int], act_dim: int) -> list[TrajectorySpec]:
+    """A level for each factor: from a row of the level above to its next, by rows so many times as dense.
+
+    The actions are the last level's. Raises ValueError where a stride cannot be divided so.
+    """
+    specs, above = [], coarse
+    for factor in factors:
+        coarse.require_even("refine")
+        if factor < 2 or above.stride % factor:
+            raise ValueError(f"refine is {tuple(factors)}, and rows {coarse.stride} environment steps apart cannot be "
+                             "made so many times as dense; give factors of at least 2 whose product divides the stride")
+        above = replace(above, act_dim=0, horizon=factor + 1, stride=above.stride // factor)
+        specs.append(above)
+    return [*specs[:-1], replace(specs[-1], act_dim=act_dim)] if specs else []
+
+
+def check_levels(levels: Sequence[TrajectorySpec]) -> None:
+    """Raises ValueError unless each fills in what lies between two rows of the one before."""
+    for coarse, fine in pairwise(levels):
+        coarse.require_even("a plan that is filled in")
+        span = (fine.horizon - 1) * fine.stride
+        if fine.obs_dim != coarse.obs_dim or span != coarse.stride:
+            raise ValueError(f"the finer model is of {fine}, which spans {span} environment steps; one of observations "
+                             f"of width {coarse.obs_dim} that spans {coarse.stride}, the stride of what it fills in, "
+                             "is expected")
+
+
+def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[int], steps: int, temperature: float,
+              context_C: Tensor | None = None) -> Tensor:
+    """(B, H', D'): the legs of plans that start within `ahead` environment steps, each by `fine`, one after the other.
+
+    `seeds` has one for each plan.
+    """
+    span = (fine.spec.horizon - 1) * fine.spec.stride
+    legs = min(-(-ahead // span), x_BHD.shape[1] - 1)
+    obs_BHO = x_BHD[:, : legs + 1, : fine.spec.obs_dim]
+    ends = Condition.unknown(fine.spec, len(x_BHD) * legs, device=x_BHD.device)
+    ends = ends.with_obs(0, obs_BHO[:, :-1].flatten(0, 1)).with_obs(-1, obs_BHO[:, 1:].flatten(0, 1))
+    if context_C is not None:
+        ends = replace(ends, context_BC=context_C.expand(ends.batch, -1))
+    each = [fold(seed, leg, fine.spec.stride) for seed in seeds for leg in range(legs)]
+    x_BLHD = fine.sample(ends, seed=each, steps=steps, temperature=temperature)[:, 0].unflatten(0, (-1, legs))
+    return torch.cat([x_BLHD[:, :, :-1].flatten(1, 2), x_BLHD[:, -1, -1:]], 1)

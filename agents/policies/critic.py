@@ -1,0 +1,122 @@
+"""What actions are worth: an ensemble that learns Q(s, a), and a slow copy of it to learn from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from gentraj.config import require
+from gentraj.networks.critic import Ensemble
+from gentraj.training.optimization import LEARNING, adamw, apply_gradients
+
+from .policy import Policy, Transition
+
+LARGEST = 100  # weight of an action's advantage (Kostrikov et al. 2022, appendix B)
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    discount: float = 0.99
+    """Per environment step."""
+    reach: int = 32
+    """Steps whose rewards are summed before a value takes over, at least those of a chunk. The papers say 1; a far
+    reach learns in far fewer updates, and takes the data's later actions for its own."""
+    width: int = 256
+    depth: int = 2
+    """Hidden layers."""
+    members: int = 2
+    """Of the ensemble; the least of their values counts. Swift's judge each other's episodes."""
+    tau: float = 0.01
+    """How fast the slow copy follows."""
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.0
+    max_grad_norm: float = 10.0
+
+    def __post_init__(self) -> None:
+        bounds = {key: value for key, value in LEARNING.items() if key != "batch_size"}
+        require(self, discount=(0, 0.99999), reach=(1, 1e4), width=(1, 1e5), depth=(1, 100), members=(1, 1000),
+                tau=(0, 1), **bounds)
+
+
+class Critic(nn.Module):
+    """Q(s, a) of a chunk of actions, in units of the rewards' root mean square.
+
+    Values start at `start`, the data's usual one: from 0 they would take 1 / (tau (1 - discount^reach)) updates
+    to get there.
+    """
+
+    def __init__(self, state_dim: int, chunk_dim: int, config: CriticConfig, start: float = 0.0):
+        super().__init__()
+        self.config = config
+        self.q = Ensemble(state_dim + chunk_dim, config.width, config.depth, config.members, start)
+        self.slow = AveragedModel(self.q, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
+        self.slow.requires_grad_(False)
+
+    def optimizer(self) -> Optimizer:
+        return adamw(self.q, self.config)["network"]
+
+    def forward(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
+        """(E, B)."""
+        return self.q(torch.cat([state_BS, chunk_BX], -1))
+
+    @classmethod
+    def of(cls, policy: Policy, config: CriticConfig) -> Critic:
+        """Of a policy's states and chunks."""
+        return cls(policy.state_dim, policy.chunk * policy.spec.act_dim, config, policy.usual.value(config.discount))
+
+    @torch.no_grad()
+    def least(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
+        """(B,) of the slow copy's members."""
+        return self.slow(torch.cat([state_BS, chunk_BX], -1)).amin(0)
+
+    def learn(self, t: Transition, next_value_B: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
+        """A step towards r + discount * V(s'), through a cut by a time limit and not through an end."""
+        target_B = t.reward_B + t.discount_B * next_value_B
+        q_EB = self(t.state_BS, t.chunk_BX)
+        loss = average(((q_EB - target_B) / self.q.unit) ** 2, t)
+        apply_gradients(loss, optimizer, self.config.max_grad_norm)
+        self.slow.update_parameters(self.q)
+        return {"critic_loss": loss.detach(), "q": q_EB.detach().mean()}
+
+    def relative(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
+        """(B,) mean over members, over the mean size of all: differentiable in the actions, not in the critic."""
+        self.q.requires_grad_(False)
+        try:
+            q_B = self(state_BS, chunk_BX).mean(0)
+        finally:
+            self.q.requires_grad_(True)
+        return q_B / q_B.detach().abs().mean().clamp(min=1e-6)
+
+    def best(self, state_BS: Tensor, act_BNKA: Tensor) -> Tensor:
+        """(B, K, A): of each state's N candidates the one that the slow copy values most."""
+        batch, num = act_BNKA.shape[:2]
+        value_BN = self.least(state_BS.repeat_interleave(num, 0), act_BNKA.flatten(2).flatten(0, 1)).view(batch, num)
+        return act_BNKA[torch.arange(batch, device=value_BN.device), value_BN.argmax(1)]
+
+
+def state_value(policy: Policy, config: CriticConfig, members: int = 1) -> Ensemble:
+    """V(s) of so many networks, each for itself; it starts where Q(s, a) does too."""
+    return Ensemble(policy.state_dim, config.width, config.depth, members, policy.usual.value(config.discount))
+
+
+def average(x_EB: Tensor, t: Transition) -> Tensor:
+    """Over the transitions whose chunk is whole or led to a true end: a chunk cut short is no action."""
+    return (x_EB * t.whole_B).sum(-1).mean() / t.whole_B.sum().clamp(min=1)
+
+
+def expectile(error: Tensor, tau: float) -> Tensor:
+    """|tau - 1(error < 0)| error^2, an asymmetric square (Kostrikov et al. 2022, equation 4)."""
+    return torch.where(error < 0, 1 - tau, tau) * error**2
+
+
+def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float = 1.0) -> Tensor:
+    """(B,) exp(beta * advantage / its weighted size), at most LARGEST, over their mean."""
+    size = (advantage_B.abs() * weight_B).mean().clamp(min=1e-6)
+    exponent_B = (beta * advantage_B / size).clamp(max=math.log(LARGEST))
+    better_B = (exponent_B - exponent_B.max()).exp()  # not all so small that nothing is left
+    return better_B / better_B.mean()

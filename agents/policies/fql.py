@@ -1,0 +1,102 @@
+"""FQL: a flow that draws what the data did; a one-step student of it that also looks for value, and acts.
+
+Park et al. 2025, "Flow Q-Learning".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from gentraj.config import require
+from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.randomness import RowNoise
+from gentraj.training.optimization import adamw, apply_gradients, part_of, under
+from gentraj.trajectory import Batch
+
+from .critic import Critic, CriticConfig
+from .generators import FLOW
+from .policy import Policy, Scales, Transition
+
+
+@dataclass(frozen=True)
+class FQLConfig:
+    model: DiffusionConfig = field(default_factory=lambda: FLOW)
+    """The generator of actions. Its student has as large a network, learns as fast and is averaged as long."""
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    alpha: float = 10.0
+    """Weight of the squared error to what the flow makes of the same noise, beside the value, of size 1."""
+    chunk: int = 1
+    """Actions that are decided together."""
+    execute: int = 1
+    """Of these, the actions that are carried out before the next are decided."""
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        require(self, alpha=(0, 1e6), chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
+
+
+class FQL(Policy):
+    def __init__(self, obs_dim: int, act_dim: int, config: FQLConfig, scales: Scales):
+        super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
+        self.config, self.model = config, cast(Diffusion, self.generator(config.model))
+        self.critic = Critic.of(self, config.critic)
+        self.student = deepcopy(self.model.network)
+        self.slow = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(config.model.ema))
+        self.slow.requires_grad_(False)
+        self.calls = 0
+
+    @property
+    def network_calls(self) -> int:
+        return self.calls
+
+    def sampling(self) -> str:
+        return "one call of the student"
+
+    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
+        """Raises ValueError: the student takes no steps."""
+        raise ValueError("this policy acts by one call of its student, which has no sampler, grid or eta; leave them "
+                         "out")
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        student = adamw(self.student, self.config.model)["network"]
+        return {"critic": self.critic.optimizer(), "student": student, **under("model", self.model.optimizers())}
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        t = self.transition(batch, self.config.critic.discount)
+        with torch.no_grad():
+            next_BX = self.one_step(self.slow, t.next_BS, self._noise(t, generator)).clamp(-1, 1)
+        metrics = self.critic.learn(t, self.critic.least(t.next_BS, next_BX), optimizers["critic"])
+        metrics |= self.model.update(self.windows(t), part_of("model", optimizers), generator)
+        return metrics | self._learn_student(t, optimizers["student"], generator)
+
+    def _learn_student(self, t: Transition, optimizer: Optimizer, generator: torch.Generator) -> dict[str, Tensor]:
+        """Equation 8, its value normalised (section 4.2)."""
+        z_BKA, known = self._noise(t, generator), self.known(t.state_BS)
+        flow_BX = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA), known)
+        chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
+        distance = ((chunk_BX - self.actions(flow_BX).flatten(1)) ** 2 * t.weights()[:, None]).mean()
+        value = (self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1)) * t.weights()).mean()
+        apply_gradients(self.config.alpha * distance - value, optimizer, self.config.critic.max_grad_norm)
+        self.slow.update_parameters(self.student)
+        return {"student_distance": distance.detach()}
+
+    def _noise(self, t: Transition, generator: torch.Generator) -> Tensor:
+        return torch.randn(t.act_BKA.shape, generator=generator).to(t.act_BKA.device)
+
+    def one_step(self, student: nn.Module, state_BS: Tensor, z_BKA: Tensor) -> Tensor:
+        """(B, K * A) that one call makes of noise."""
+        x, known = self.join(state_BS, z_BKA), self.state_mask.expand(len(state_BS), self.chunk, -1)
+        return student(x, x * known, known, z_BKA.new_ones(1))[..., self.state_dim :].flatten(1)
+
+    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
+        self.calls += 1
+        z_BKA = RowNoise(seeds, self.device).normal(self.chunk, self.spec.act_dim)
+        return self.one_step(self.slow, state_BS, z_BKA).view_as(z_BKA).clamp(-1, 1)

@@ -1,0 +1,77 @@
+"""IDQL: values by expectiles of the data's own actions; of what a generator of such actions draws, the best.
+
+Hansen-Estruch et al. 2023, "IDQL: Implicit Q-Learning as an Actor-Critic Method with Diffusion Policies".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gentraj.config import require
+from gentraj.families import ModelConfig
+from gentraj.training.optimization import adamw, apply_gradients, part_of, under
+from gentraj.trajectory import Batch
+
+from .critic import Critic, CriticConfig, average, expectile, state_value
+from .generators import DIFFUSION
+from .policy import Policy, Scales, Transition
+
+
+@dataclass(frozen=True)
+class IDQLConfig:
+    model: ModelConfig = field(default_factory=lambda: DIFFUSION)
+    """The generator of actions."""
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    expectile: float = 0.7
+    """Of the data's values that a state is worth: 0.5 is their mean, 1 the best of them."""
+    candidates: int = 8
+    """Actions that are drawn, of which the one with the highest value is taken."""
+    chunk: int = 1
+    """Actions that are decided together."""
+    execute: int = 1
+    """Of these, the actions that are carried out before the next are decided."""
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        require(self, expectile=(0, 1), candidates=(1, 1e4), chunk=(1, 1e4), execute=(1, self.chunk),
+                batch_size=(1, 1e9))
+
+
+class IDQL(Policy):
+    def __init__(self, obs_dim: int, act_dim: int, config: IDQLConfig, scales: Scales):
+        super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
+        self.config, self.model = config, self.generator(config.model)
+        self.critic = Critic.of(self, config.critic)
+        self.value = state_value(self, config.critic)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        value = adamw(self.value, self.config.critic)["network"]
+        return {"critic": self.critic.optimizer(), "value": value, **under("model", self.model.optimizers())}
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        t = self.transition(batch, self.config.critic.discount)
+        metrics = self._learn_value(t, optimizers["value"])
+        with torch.no_grad():
+            next_value_B = self.value(t.next_BS)[0]
+        metrics |= self.critic.learn(t, next_value_B, optimizers["critic"])
+        return metrics | self._learn_policy(t, optimizers, generator)
+
+    def _learn_value(self, t: Transition, optimizer: Optimizer) -> dict[str, Tensor]:
+        """Equation 5 of IQL (Kostrikov et al. 2022)."""
+        error_B = self.critic.least(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
+        loss = average(expectile(error_B / self.value.unit, self.config.expectile), t)
+        apply_gradients(loss, optimizer, self.config.critic.max_grad_norm)
+        return {"value_loss": loss.detach()}
+
+    def _learn_policy(self, t: Transition, optimizers: dict[str, Optimizer],
+                      generator: torch.Generator) -> dict[str, Tensor]:
+        """The data's actions as they are: equation 9."""
+        return self.model.update(self.windows(t), part_of("model", optimizers), generator)
+
+    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
+        return self.critic.best(state_BS, self.candidates(self.model, state_BS, self.config.candidates, seeds))

@@ -1,0 +1,80 @@
+"""TD3+BC: an actor that does what the data did where that is worth as much.
+
+Fujimoto & Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gentraj.config import require
+from gentraj.models.gaussian import Gaussian, GaussianConfig
+from gentraj.training.optimization import part_of, under
+from gentraj.trajectory import Batch
+
+from .critic import Critic, CriticConfig
+from .generators import DETERMINISTIC
+from .policy import Policy, Scales, Transition
+
+
+@dataclass(frozen=True)
+class TD3BCConfig:
+    model: GaussianConfig = field(default_factory=lambda: DETERMINISTIC)
+    """The actor, of a fixed spread; it acts by its mean."""
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    alpha: float = 2.5
+    """Weight of the value, of size 1, beside the squared error to the data's actions."""
+    smoothing: float = 0.2
+    """Noise on the next actions that the critic learns from, in units of half their range; at most 2.5 times it."""
+    chunk: int = 1
+    """Actions that are decided together."""
+    execute: int = 1
+    """Of these, the actions that are carried out before the next are decided."""
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        if self.model.spread == "learned":
+            raise ValueError("TD3BCConfig.model.spread is 'learned'; a number is expected")
+        require(self, alpha=(0, 1e6), smoothing=(0, 10), chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
+
+
+class TD3BC(Policy):
+    def __init__(self, obs_dim: int, act_dim: int, config: TD3BCConfig, scales: Scales):
+        super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
+        self.config, self.model = config, cast(Gaussian, self.generator(config.model))
+        self.critic = Critic.of(self, config.critic)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {"critic": self.critic.optimizer(), **under("model", self.model.optimizers())}
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        t = self.transition(batch, self.config.critic.discount)
+        next_BX = self._next(t, generator).flatten(1)
+        metrics = self.critic.learn(t, self.critic.least(t.next_BS, next_BX), optimizers["critic"])
+        return metrics | self._learn_policy(t, optimizers, generator)
+
+    def _next(self, t: Transition, generator: torch.Generator) -> Tensor:
+        """(B, K, A) what the actor does next, smoothed (Fujimoto et al. 2018, section 5.3)."""
+        with torch.no_grad():
+            act = self.actions(self.model.predict(self.known(t.next_BS))[0])
+        noise = torch.randn(act.shape, generator=generator).clamp(-2.5, 2.5).to(act.device)
+        return (act + self.config.smoothing * noise).clamp(-1, 1)
+
+    def _learn_policy(self, t: Transition, optimizers: dict[str, Optimizer],
+                      generator: torch.Generator) -> dict[str, Tensor]:
+        """Equations 3 and 5, over 2 spread^2 as the actor's squared error is."""
+        weight = self.config.alpha / (2 * cast(float, self.config.model.spread) ** 2)
+
+        def guide(x: Tensor) -> Tensor:
+            return weight * self.critic.relative(self.states(x), self.actions(x).flatten(1))
+
+        return self.model.update(self.windows(t), part_of("model", optimizers), generator, guide=guide)
+
+    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
+        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, temperature=0.0)[:, 0])

@@ -1,0 +1,1 @@
+"""Agents in environments: vectorised rollouts, scores, and replay in the true simulator."""

@@ -1,0 +1,114 @@
+"""An honest score: native returns with their interval, each score under its own name, yardsticks beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from scipy.stats import trim_mean
+
+from gentraj.config import require
+from gentraj.data import Episodes
+from gentraj.trajectory import Agent
+
+from ..making import EnvironmentFactory, ProtocolName, environment_factory
+from ..recording.baselines import RandomAgent, WaypointController
+from .rollout import Rollout, rollout
+from .scores import normalised
+
+RESAMPLES = 10_000
+BASELINE_ENVS = 8  # the baselines gain nothing from more, and an environment takes 50 ms to make
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How an agent is scored."""
+
+    env_id: str | None = None
+    """Environment: a Gymnasium id or a task name. By default the one that the data come from."""
+    episodes: int = 50
+    """Episodes, each with its own random start and goal."""
+    seed: int = 0
+    """Seed of the starts, the goals and the agent; the same seed gives the same episodes to every agent."""
+    num_envs: int = 25
+    """Environments that run side by side. It changes the speed, never the result."""
+    protocol: ProtocolName = "random-goal"
+    """random-goal: a random goal that stays; d4rl-single-goal: D4RL's fixed goal of each maze, for its score."""
+    baselines: bool = True
+    """Whether the data-collecting controller of a maze and a random agent run on the same starts and goals."""
+
+    def __post_init__(self) -> None:
+        require(self, episodes=(1, math.inf), seed=(0, math.inf), num_envs=(1, math.inf))
+
+
+def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
+             goal_dims: Sequence[int] = (), progress: bool = True) -> tuple[dict[str, Any], Episodes]:
+    """Runs the agent in `env` (`environment_factory` says what that may be).
+
+    Returns what evaluation.json holds of it, and the agent's episodes as a dataset. Latencies are in milliseconds, hits
+    in environment steps. What is not defined is None: the scores that `normalised` leaves out, the median first hit
+    where most episodes have none, all that is about goals in locomotion. `protocol` is named where it is not
+    random-goal.
+    """
+    factory = environment_factory(config.env_id or env, protocol=config.protocol)
+    played = rollout(agent, factory, config.episodes, config.seed, config.num_envs, obs_keys=obs_keys,
+                     goal_dims=goal_dims, record=True, progress=progress)
+    scores = {"env_id": played.env_id, "episodes": config.episodes, "seeds": [config.seed],
+              **summarize(played, factory, config.seed), **_costs(played), "controller": None, "random": None}
+    if config.baselines:
+        scores |= score_baselines(factory, config, progress)
+    if config.protocol != "random-goal":
+        scores["protocol"] = config.protocol
+    return scores, cast(Episodes, played.recorded)
+
+
+def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig,
+                    progress: bool = True) -> dict[str, dict[str, Any]]:
+    """The scores, on the config's episodes, of the noise-free controller (PointMaze only) and of a random agent."""
+    scores = {}
+    for name, agent in baselines(factory).items():
+        played = rollout(agent, factory, config.episodes, config.seed, BASELINE_ENVS, progress=progress)
+        scores[name] = summarize(played, factory, config.seed)
+    return scores
+
+
+def baselines(factory: EnvironmentFactory) -> dict[str, Agent]:
+    """The agents to compare with: the noise-free, replanning controller where there is one, and a random agent where
+    actions are bounded."""
+    env = factory()
+    env.close()
+    controller: dict[str, Agent] = {"controller": WaypointController(factory.maze)} if factory.maze else {}
+    if not env.action_space.is_bounded():
+        return controller
+    return controller | {"random": RandomAgent(env.action_space.low, env.action_space.high)}
+
+
+def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> dict[str, Any]:
+    """The scores of a rollout. `return_ci95` is the 95 % bootstrap interval of the mean over episodes."""
+    first_hit, mean = float(np.median(played.first_hit)), float(played.returns.mean())
+    goals = {"success_rate": float(played.success.mean()),
+             "first_hit_median": first_hit if np.isfinite(first_hit) else None,
+             "time_at_goal_mean": float(played.time_at_goal.mean())}
+    if not played.tells_success:  # every step that earns something would be a success
+        goals = dict.fromkeys(goals)
+    return {"return_mean": mean,
+            "return_iqm": float(trim_mean(played.returns, 0.25)),
+            "return_ci95": bootstrap_interval(played.returns, seed),
+            **goals, **normalised(mean, factory)}
+
+
+def _costs(played: Rollout) -> dict[str, float | None]:
+    """What a decision took; None where none was made or the agent counts no network calls."""
+    decisions, calls = len(played.latency_ms), played.network_calls
+    p50, p99 = np.percentile(played.latency_ms, [50, 99]).tolist() if decisions else (None, None)
+    return {"latency_ms_p50": p50, "latency_ms_p99": p99,
+            "network_calls_per_decision": calls / decisions if calls is not None and decisions else None}
+
+
+def bootstrap_interval(values: np.ndarray, seed: int = 0) -> list[float]:
+    """[low, high]: where 95 % of the means of samples drawn with replacement lie."""
+    means = np.random.default_rng(seed).choice(values, (RESAMPLES, len(values))).mean(1)
+    return [float(bound) for bound in np.percentile(means, [2.5, 97.5])]

@@ -1,0 +1,90 @@
+"""Scores beside a return: what reference returns make of it, and what the data's own episodes earned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gentraj.data import Episodes, d4rl_reference
+
+from ..making import EnvironmentFactory, environment_factory
+from ..tasks.registry import LOCOMOTION, LocomotionTask
+
+FEW = 0.1  # share of a dataset's episodes that the recording may have cut short: the last one of many, as a rule
+
+
+@dataclass(frozen=True)
+class DataReturns:
+    """What the episodes of one dataset earned as they were recorded: undiscounted, each to its end."""
+
+    episodes: int
+    mean: float
+    longest: int
+    """Steps of the longest episode."""
+    cut: int
+    """Episodes that were cut, by a time limit or by the recording, and did not end for good."""
+    cut_last: int
+    """Of these, the ones that are as long as the longest."""
+
+    @classmethod
+    def of(cls, episodes: Episodes) -> DataReturns:
+        cut_E = ~episodes.terminated[np.cumsum(episodes.lengths) - 1]
+        longest_E = episodes.lengths == episodes.lengths.max()
+        return cls(len(episodes), float(episodes.returns.mean()), int(episodes.lengths.max()), int(cut_E.sum()),
+                   int((cut_E & longest_E).sum()))
+
+
+def score_behaviour(returns: Sequence[DataReturns], env: str | None,
+                    factory: EnvironmentFactory) -> tuple[dict[str, Any] | None, str]:
+    """The mean return of the data's episodes and its normalised scores; or None, and why they cannot be compared.
+
+    `env` is where the data come from. Their episodes are comparable where they are episodes of `factory`'s environment
+    from start to end: endless recordings, and such as are cut at every goal, are not.
+    """
+    episodes, limit = sum(r.episodes for r in returns), factory.max_episode_steps
+    cut = sum(r.cut - (r.cut_last if r.longest == limit else 0) for r in returns)
+    longest = max((r.longest for r in returns), default=0)
+    try:
+        own = environment_factory(env) if env else None
+    except ValueError as error:
+        return None, f"the data's environment cannot be made here: {error}"
+    if own is None or (own.env_id, own.kwargs) != (factory.env_id, factory.kwargs):
+        return None, (f"the data are not of {factory.env_id} as it is here; they come from "
+                      f"{own.env_id if own else 'an unknown environment'}")
+    if factory.protocol != "random-goal":
+        return None, f"the data were not recorded by the {factory.protocol} protocol"
+    if longest > limit or cut > FEW * episodes:
+        return None, (f"the data's episodes are not whole ones of {factory.env_id}, which has {limit} steps: the "
+                      f"longest has {longest}, and {cut} of {episodes} were cut sooner")
+    mean = sum(r.mean * r.episodes for r in returns) / episodes
+    return {"episodes": episodes, "return_mean": mean, **normalised(mean, factory)}, ""
+
+
+def normalised(mean: float, factory: EnvironmentFactory) -> dict[str, float | None]:
+    """`score_d4rl` and `score_minari` of a mean return, each None outside its own protocol and environment.
+
+    D4RL's is 100 * (return - min) / (max - min): of a maze in the single-goal protocol, of locomotion always. Minari's
+    is the same between its random agent and its controller. Another time limit than the task's gives none.
+    """
+    scores: dict[str, float | None] = {"score_d4rl": None, "score_minari": None}
+    limit, task = factory.max_episode_steps, factory.task
+    if (other := locomotion_task(factory)) is not None and limit == other.max_episode_steps:
+        scores["score_d4rl"] = _score(mean, d4rl_reference(other.d4rl_id))
+    if task is not None and factory.protocol == "d4rl-single-goal" and limit == task.d4rl_steps:
+        scores["score_d4rl"] = _score(mean, d4rl_reference(task.d4rl_id))
+    if task is not None and factory.protocol == "random-goal" and limit == task.max_episode_steps:
+        scores["score_minari"] = _score(mean, task.minari_reference)
+    return scores
+
+
+def locomotion_task(factory: EnvironmentFactory) -> LocomotionTask | None:
+    """The task whose rewards and ends these are; what is observed may differ."""
+    usual = all("observation" in key or key == "render_mode" for key in factory.kwargs)
+    return next((t for t in LOCOMOTION.values() if usual and t.env_id == factory.env_id), None)
+
+
+def _score(mean: float, reference: tuple[float, float] | None) -> float | None:
+    return None if reference is None else 100 * (mean - reference[0]) / (reference[1] - reference[0])

@@ -1,0 +1,1 @@
+"""Datasets that are recorded on this machine, and the controllers that record them."""

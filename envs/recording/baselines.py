@@ -1,0 +1,102 @@
+"""Agents to compare with: the waypoint controller that records the data, and a random one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gentraj.randomness import fold
+
+from ..tasks.maze import Maze
+
+
+class Seeded:
+    """One random stream per environment, so that an episode does not depend on those beside it."""
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+        self._streams: list[np.random.Generator] = []
+
+    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
+        """Restart the masked environments (all by default); `seeds_B` has one seed for each environment."""
+        batch = len(self._streams) if seeds_B is None else len(seeds_B)
+        masked = np.ones(batch, bool) if mask_B is None else np.asarray(mask_B, bool)
+        self._allocate(len(masked))
+        for i in np.flatnonzero(masked).tolist():
+            self._streams[i] = np.random.default_rng(fold(self.seed, i) if seeds_B is None else seeds_B[i])
+
+    def _allocate(self, batch: int) -> None:
+        if len(self._streams) != batch:
+            self._streams = [np.random.default_rng(fold(self.seed, i)) for i in range(batch)]
+
+
+class RandomAgent(Seeded):
+    """Uniform in the action space, a Gymnasium Box."""
+
+    def __init__(self, low_A: np.ndarray, high_A: np.ndarray, seed: int = 0):
+        super().__init__(seed)
+        self.low_A, self.high_A = np.asarray(low_A, np.float32), np.asarray(high_A, np.float32)
+
+    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        """(B, A) float32."""
+        self._allocate(len(obs_BO))
+        share_BA = np.stack([stream.random(len(self.low_A), np.float32) for stream in self._streams])
+        return torch.from_numpy(self.low_A + share_BA * (self.high_A - self.low_A))
+
+
+class WaypointController(Seeded):
+    """PointMaze's public recipe: cell by cell along a shortest way, a PD controller toward jittered centres.
+
+    It replans at every reset, with every new goal, and when it finds itself off its way. Free of noise it is the
+    yardstick of every planner; `noise` is the deviation of the Gaussian noise that data are recorded with.
+    """
+
+    GAINS = (10.0, -1.0)  # on the distance to the waypoint and on the velocity
+    REACHED = 0.1  # distance at which a waypoint is done with
+    JITTER = 0.2  # a waypoint lies up to this far below its cell's centre in x and in y
+
+    def __init__(self, maze: Maze, noise: float = 0.0, seed: int = 0):
+        super().__init__(seed)
+        self.maze, self.noise = maze, noise
+        self.goal_BG = np.zeros((0, 2))
+
+    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
+        super().reset(mask_B, seeds_B)
+        self.goal_BG[slice(None) if mask_B is None else np.asarray(mask_B, bool)] = np.nan  # equal to no goal: replan
+
+    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        """(B, 2) float32 in [-1, 1]; `obs_BO` is position and velocity."""
+        if goal_BG is None:
+            raise ValueError("the waypoint controller needs a goal; this environment has none")
+        return torch.from_numpy(self.control(obs_BO.double().numpy(), goal_BG.double().numpy()))
+
+    def control(self, obs_BO: np.ndarray, goal_BG: np.ndarray) -> np.ndarray:
+        """`act` for arrays."""
+        self._allocate(len(obs_BO))
+        position_BG, velocity_BG = obs_BO[:, :2], obs_BO[:, 2:4]
+        self._follow(position_BG, goal_BG)
+        action_BA = self.GAINS[0] * (self.waypoint_BG - position_BG) + self.GAINS[1] * velocity_BG
+        if self.noise:
+            action_BA += self.noise * np.stack([stream.standard_normal(2) for stream in self._streams])
+        return np.clip(action_BA, -1, 1).astype(np.float32)
+
+    def _follow(self, position_BG: np.ndarray, goal_BG: np.ndarray) -> None:
+        """Moves the waypoints of those that have a new goal, have reached theirs, or are off their way."""
+        table, here_B, goal_B = self.maze.next_cell, self.maze.cell(position_BG), self.maze.cell(goal_BG)
+        replan_B = (goal_BG != self.goal_BG).any(1)
+        replan_B |= (here_B != self.cell_B) & (table[self.cell_B, here_B] != self.cell_B)
+        reached_B = (np.linalg.norm(self.waypoint_BG - position_BG, axis=1) <= self.REACHED) & (self.cell_B != goal_B)
+        self.goal_BG = goal_BG.copy()
+        for i in np.flatnonzero(replan_B | reached_B):
+            self.cell_B[i] = table[goal_B[i], here_B[i] if replan_B[i] else self.cell_B[i]]
+            jittered = self.maze.centre(self.cell_B[i]) - self.JITTER * self.maze.scaling * self._streams[i].random(2)
+            self.waypoint_BG[i] = goal_BG[i] if self.cell_B[i] == goal_B[i] else jittered
+
+    def _allocate(self, batch: int) -> None:
+        if len(self._streams) != batch:
+            self.goal_BG, self.waypoint_BG = np.full((batch, 2), np.nan), np.zeros((batch, 2))
+            self.cell_B = np.zeros(batch, int)
+        super()._allocate(batch)

@@ -1,0 +1,75 @@
+"""OGBench data by its own scripted oracles: one random target after another, as in its play data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from gentraj.data import Episodes
+from gentraj.randomness import fold
+
+from ..making import environment_factory
+from ..tasks.manipulation import GOAL_KEYS, make_base, settled
+from ..tasks.registry import MANIPULATION
+from .seeding import seeded
+
+RUN_STEPS = 1_000  # an episode ends with the first target that is done with after so many steps
+
+
+def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Episodes:
+    """At least `steps` steps of a task of `MANIPULATION`, up to the end of the episode in which they are reached.
+
+    An oracle with smooth noise on its way (OGBench's defaults) brings one object after another to a random place. The
+    goal that is recorded is what it has brought about when it is done with a target, from its first step on; the reward
+    is 1 where the object is at its target. Episode r depends on (seed, r) alone.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; record at least 1")
+    base = make_base(MANIPULATION[task], mode="data_collection", terminate_at_goal=False)
+    oracles, columns, runs = _oracles(base, task), list(MANIPULATION[task].goal_dims), []
+    with tqdm(total=steps, desc=f"recording {task}", unit=" steps", disable=not progress) as bar:
+        while sum(len(run["act"]) for run in runs) < steps:
+            with seeded(fold(seed, len(runs))):  # the oracles draw from numpy's
+                runs.append(_run(base, oracles, columns, fold(seed, len(runs))))
+            bar.update(len(runs[-1]["act"]))
+    base.close()
+    lengths = np.array([len(run["act"]) for run in runs])
+    obs, act, reward, goal = (np.concatenate([run[key] for run in runs]) for key in ("obs", "act", "reward", "goal"))
+    cut = np.zeros(len(act), bool)
+    cut[np.cumsum(lengths) - 1] = True
+    return Episodes(obs, act, reward, np.zeros_like(cut), cut, lengths, {"goal": goal}, tuple(columns),
+                    GOAL_KEYS[:1], environment_factory(task).spec_json, name=task)
+
+
+def _run(base: Any, oracles: dict[str, Any], columns: list[int], seed: int) -> dict[str, np.ndarray]:
+    """One episode of T steps: obs (T + 1, O), act (T, A), reward (T,), goal (T + 1, G)."""
+    _, info = base.reset(seed=seed & 0x7FFFFFFF)
+    rows, goals, act, reward = [settled(base)], [], [], []
+    while True:
+        oracle, begun = oracles[info["privileged/target_task"]], len(act)
+        oracle.reset(rows[-1], info)
+        while not oracle.done:
+            act.append(np.clip(oracle.select_action(rows[-1], info), -1, 1).astype(np.float32))
+            obs, r, _, _, info = base.step(act[-1])
+            rows.append(obs)
+            reward.append(r)
+        goals += [rows[-1][columns]] * (len(act) - begun)
+        if len(act) >= RUN_STEPS:
+            break
+        _, info = base.set_new_target(p_stack=0.0)
+    arrays = {"obs": rows, "act": act, "reward": reward, "goal": [*goals, goals[-1]]}
+    return {key: np.asarray(value, np.float32) for key, value in arrays.items()}
+
+
+def _oracles(base: Any, task: str) -> dict[str, Any]:
+    """By the kind of target. A puzzle has buttons only, and its gripper stays closed."""
+    from ogbench.manipspace.oracles.plan.button_plan import ButtonPlanOracle  # pyright: ignore[reportMissingImports]
+    from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle  # pyright: ignore[reportMissingImports]
+    from ogbench.manipspace.oracles.plan.drawer_plan import DrawerPlanOracle  # pyright: ignore[reportMissingImports]
+    from ogbench.manipspace.oracles.plan.window_plan import WindowPlanOracle  # pyright: ignore[reportMissingImports]
+
+    button = ButtonPlanOracle(env=base, gripper_always_closed="puzzle" in task)
+    return {"button": button, "cube": CubePlanOracle(env=base), "drawer": DrawerPlanOracle(env=base),
+            "window": WindowPlanOracle(env=base)}

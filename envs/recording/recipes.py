@@ -1,0 +1,78 @@
+"""The datasets that `gentraj data make` records on this machine, by the name of their task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from gentraj.data import Episodes, save_minari
+from gentraj.data.minari_io import local_ids
+from gentraj.data.minari_writer import check_new_id
+
+from ..tasks.registry import BEHAVIOUR_STEPS, BEHAVIOURS, LOCOMOTION, MANIPULATION, TASKS
+from . import behaviours, oracles, pointmaze
+
+Record = Callable[..., Episodes]
+"""(task, steps, seed, *, progress) -> its episodes, the same for the same seed."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the data of a task are made."""
+
+    dataset_id: str
+    steps: int
+    record: Record
+    algorithm: str
+    """Who acts, for the reader of the dataset."""
+    trains: bool = False
+    """Whether who acts is trained first; `record` then takes train_steps too."""
+
+
+def recipes() -> dict[str, Recipe]:
+    """By task, in the order in which they are shown."""
+    mazes = {name: Recipe(task.dataset_ids[0], task.recipe_steps, pointmaze.record, "WaypointController")
+             for name, task in TASKS.items()}
+    arms = {name: Recipe(task.dataset_ids[0], task.recipe_steps, oracles.record, "OGBench's plan oracles")
+            for name, task in MANIPULATION.items()}
+    walks = {f"mujoco/{name}-{kind}": Recipe(f"gentraj/mujoco/{name}-{kind}-v0", BEHAVIOUR_STEPS, behaviours.record,
+                                             "PPO of stable-baselines3", trains=True)
+             for name, task in LOCOMOTION.items() if task.train_steps for kind in BEHAVIOURS}
+    return mazes | walks | arms
+
+
+def find_recipe(task: str) -> Recipe:
+    """Raises ValueError for a task without one, listing those there are."""
+    known = recipes()
+    if task not in known:
+        near = get_close_matches(task, known, n=1)
+        raise ValueError(f"nothing is known of making data of '{task}'; such are {', '.join(known)}"
+                         + (f"; did you mean {near[0]}?" if near else ""))
+    return known[task]
+
+
+def make_dataset(task: str, steps: int | None = None, seed: int = 0, dataset_id: str | None = None, *,
+                 train_steps: int | None = None, overwrite: bool = False, progress: bool = True) -> str:
+    """Records `steps` steps of a task as a Minari dataset and returns its id; both by default the recipe's.
+
+    `train_steps` is for those whose policies are trained first. Raises ValueError for an unknown task, ImportError for
+    a package that it needs and `DataError` for a malformed id or, unless told to overwrite, a taken one.
+    """
+    recipe = find_recipe(task)
+    steps, dataset_id = recipe.steps if steps is None else steps, dataset_id or recipe.dataset_id
+    check_new_id(dataset_id, overwrite=overwrite)  # before the minutes that recording may take
+    if train_steps is not None and not recipe.trains:
+        raise ValueError(f"{task} is recorded of a {recipe.algorithm}, which is not trained; leave train_steps out")
+    training = {"train_steps": train_steps} if recipe.trains else {}
+    save_minari(recipe.record(task, steps, seed, progress=progress, **training), dataset_id, overwrite=overwrite,
+                algorithm=recipe.algorithm, description=f"{task}, {steps} steps, seed {seed}")
+    return dataset_id
+
+
+def make_missing(dataset: str, *, progress: bool = True) -> str:
+    """Records a task's own dataset if that is what is named and it is not there yet; returns the name."""
+    task = next((name for name, recipe in recipes().items() if dataset == recipe.dataset_id), None)
+    if task is None or dataset in local_ids():
+        return dataset
+    return make_dataset(task, progress=progress)

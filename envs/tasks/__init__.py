@@ -1,0 +1,1 @@
+"""The tasks: mazes, locomotion and manipulation."""

@@ -1,0 +1,109 @@
+"""The tasks: mazes, locomotion, manipulation; their time limits, datasets and reference scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """A known maze. Scores of two protocols cannot be compared, so each has fields under its own name."""
+
+    env_id: str
+    max_episode_steps: int
+    dataset_ids: tuple[str, ...]
+    """Minari ids; the first is the one that `gentraj data make` records."""
+    recipe_steps: int
+    """Steps that `gentraj data make` records by default: enough to train on."""
+    d4rl_id: str
+    """The name that `gentraj.data.d4rl_reference` knows D4RL's reference returns under (single-goal protocol)."""
+    d4rl_goal: tuple[int, int]
+    """(row, column) of the goal in D4RL's single-goal protocol."""
+    d4rl_steps: int
+    """Length of an episode in D4RL's single-goal protocol."""
+    minari_reference: tuple[float, float] | None
+    """Minari's returns of a random agent and of the replanning controller, random-goal protocol, where measured."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LocomotionTask:
+    """An environment without goals, whose native return D4RL's reference returns normalise.
+
+    The references are of D4RL's v2 data, made with Gym's v2 environments and MuJoCo 2.0. The physics, the contacts and
+    some rewards of Gymnasium's v5 are others, so a score is on D4RL's scale but not comparable to the digit.
+    """
+
+    env_id: str
+    max_episode_steps: int
+    d4rl_id: str
+    """A name that `gentraj.data.d4rl_reference` knows them under: those of all datasets of an environment are alike."""
+    train_steps: int = 0
+    """Of PPO, for the policies whose data `gentraj data make` records; 0 where it records none."""
+    horizon: tuple[int, int] = (4, 1)
+    """Rows and stride of a plan for returns, which is made anew in every step (docs/planning.md)."""
+
+
+@dataclass(frozen=True)
+class ManipulationTask:
+    """A robot arm of OGBench that brings objects to a goal, one of five starts and goals an episode."""
+
+    env_id: str
+    """As `envs.tasks.manipulation` makes it."""
+    base_id: str
+    """OGBench's own."""
+    max_episode_steps: int
+    goal_dims: tuple[int, ...]
+    """Entries of the observation that a goal speaks about: places of cubes, states of buttons, drawer, window."""
+    dataset_ids: tuple[str, ...]
+    """A Minari id, the one that `gentraj data make` records, and the name of OGBench's own file."""
+    recipe_steps: int
+    horizon: tuple[int, int]
+    """Rows and stride of a plan that an object's whole way fits into."""
+    published: dict[str, float]
+    """Success rates in % that OGBench (Park et al. 2025, table 2) reports of its play data: 1M steps of training, 50
+    episodes of each of the five goals, 8 seeds, and the whole goal observation instead of the objects' entries."""
+
+
+def _pointmaze(name: str, steps: int, recipe_steps: int, d4rl_id: str, d4rl_goal: tuple[int, int], d4rl_steps: int,
+               minari_reference: tuple[float, float] | None) -> Task:
+    datasets = f"gentraj/pointmaze/{name.lower()}-v0", f"D4RL/pointmaze/{name.lower()}-v2"
+    return Task(f"PointMaze_{name}-v3", steps, datasets, recipe_steps, d4rl_id, d4rl_goal, d4rl_steps, minari_reference)
+
+
+TASKS: dict[str, Task] = {
+    "pointmaze-open": _pointmaze("Open", 300, 100_000, "maze2d-open-v0", (2, 3), 150, None),
+    "pointmaze-umaze": _pointmaze("UMaze", 300, 100_000, "maze2d-umaze-v1", (1, 1), 300, (11.1, 212.8)),
+    "pointmaze-medium": _pointmaze("Medium", 600, 1_000_000, "maze2d-medium-v1", (6, 6), 600, (10.1, 428.4)),
+    "pointmaze-large": _pointmaze("Large", 800, 1_000_000, "maze2d-large-v1", (7, 9), 800, (5.1, 560.7)),
+}
+
+PUBLISHED = "GCBC", "GCIVL", "GCIQL", "QRL", "CRL", "HIQL"
+
+
+def _ogbench(name: str, steps: int, goal_dims: tuple[int, ...], recipe_steps: int, horizon: tuple[int, int],
+             scores: tuple[float, ...]) -> ManipulationTask:
+    published: dict[str, float] = dict(zip(PUBLISHED, scores, strict=True))
+    return ManipulationTask(f"OGBench/{name}-v0", f"{name}-v0", steps, goal_dims,
+                            (f"gentraj/ogbench/{name}-v0", f"{name}-play-v0"), recipe_steps, horizon, published)
+
+
+MANIPULATION: dict[str, ManipulationTask] = {
+    "ogbench/cube-single": _ogbench("cube-single", 200, (19, 20, 21), 70_000, (20, 4), (6, 53, 68, 5, 19, 15)),
+    "ogbench/scene": _ogbench("scene", 750, (19, 20, 21, 29, 33, 36, 38), 100_000, (24, 4), (5, 42, 51, 5, 19, 38)),
+    "ogbench/puzzle-3x3": _ogbench("puzzle-3x3", 500, tuple(range(20, 56, 4)), 100_000, (32, 2), (2, 6, 95, 1, 4, 12)),
+}
+
+LOCOMOTION: dict[str, LocomotionTask] = {
+    "hopper": LocomotionTask("Hopper-v5", 1000, "hopper-medium-v2", 1_000_000),
+    "walker2d": LocomotionTask("Walker2d-v5", 1000, "walker2d-medium-v2", 2_000_000),
+    "halfcheetah": LocomotionTask("HalfCheetah-v5", 1000, "halfcheetah-medium-v2", 3_000_000),
+    "ant": LocomotionTask("Ant-v5", 1000, "ant-medium-v2"),
+}
+
+BEHAVIOURS: dict[str, tuple[str, str]] = {  # and their names in Minari and in D4RL
+    "medium": ("medium", "medium"), "expert": ("expert", "expert"), "mixed": ("", "medium-replay")}
+"""Kinds of data of a locomotion task, by whom they show at work."""
+BEHAVIOUR_STEPS = 100_000
+"""Steps that `gentraj data make` records of each by default."""

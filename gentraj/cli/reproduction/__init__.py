@@ -1,1 +1,0 @@
-"""What `gentraj reproduce` is made of: runs of cards, what came of them, and the page about it."""

@@ -1,0 +1,243 @@
+"""`Gaussian`: a normal distribution of what is not known of a trajectory, trained on a mix of conditions.
+
+    p(x | known, context) = N(mu, diag sigma^2), mu and sigma by one network of the known entries and the context.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ..config import require, require_choice
+from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
+from ..networks.rows import MAX_ROWS, padding
+from ..normalize import STATISTICS, Normalizer, NormalizerName
+from ..training.optimization import LEARNING, adamw, apply_gradients
+from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
+from .conditioning import ConditionMix
+from .interpolation import bridge
+from .one_step import choosing_plugins, draw_rows, refuse_use
+from .plugin import Plugin
+from .sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
+
+
+@dataclass(frozen=True)
+class GaussianConfig:
+    network: NetworkConfig = field(default_factory=ResidualMLPConfig)
+    spread: Literal["learned"] | float = "learned"
+    """Standard deviation in normalised units: learned for each entry and condition, or a number for all of them. With
+    a number the likelihood is a squared error over 2 spread^2."""
+    log_sigma: tuple[float, float] = (-5.0, 1.0)
+    """Least and most of the logarithm of a learned standard deviation, in normalised units; approached softly."""
+    normalizer: NormalizerName = "limits"
+    mix: ConditionMix = field(default_factory=ConditionMix)
+    context_dropout: float = 0.0
+    """Share of the trajectories that are trained without their context."""
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 1.0
+    ema: float = 0.999
+    """Decay of the averaged weights, which are the ones that sample."""
+    best_of: int = 16
+    """Candidates of which the one that a guide likes best is taken."""
+    refine: int = 0
+    """Steps uphill on the guide's score, in the noise that the best candidate is made of."""
+    refine_rate: float = 0.1
+    """Length of such a step, as a share of the noise's own length."""
+
+    def __post_init__(self) -> None:
+        require_choice(self, normalizer=STATISTICS)
+        require(self, ema=(0, 1), context_dropout=(0, 1), best_of=(1, 1e6), refine=(0, 1e6), refine_rate=(0, 10),
+                **LEARNING)
+        low, high = self.log_sigma
+        if not -50 <= low < high <= 50:
+            raise ValueError(f"GaussianConfig.log_sigma is {self.log_sigma}; two numbers from -50 to 50, the smaller "
+                             "one first, are expected")
+        if self.spread != "learned" and not (isinstance(self.spread, (int, float)) and 1e-6 <= self.spread <= 1e6):
+            raise ValueError(f"GaussianConfig.spread is {self.spread!r}; 'learned' or a number from 1e-06 to 1e+06 is "
+                             "expected")
+
+    def with_mix(self, mix: ConditionMix) -> GaussianConfig:
+        return replace(self, mix=mix)
+
+    def with_network(self, network: NetworkConfig) -> GaussianConfig:
+        return replace(self, network=network)
+
+
+class Gaussian(nn.Module):
+    """A `TrajectoryModel` of one network call: known entries and context -> mean and standard deviation of the others.
+
+    Given them, the unknown entries are independent. Everything outside is in environment units, everything inside is
+    normalised. `context` is as for `Diffusion`.
+    """
+
+    levels = 1
+    likelihood: Literal["exact"] = "exact"
+
+    def __init__(self, spec: TrajectorySpec, config: GaussianConfig, normalizer: Normalizer,
+                 context: Normalizer | None = None):
+        super().__init__()
+        self.spec, self.config, self.batch_size = spec, config, config.batch_size
+        self.normalizer, self.context = normalizer, context
+        width = spec.dim * (2 if config.spread == "learned" else 1)  # for log sigma beside the mean
+        self.network = NETWORKS[type(config.network)](width, spec.horizon, encoded_width(context), config.network)
+        self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+        self.ema.requires_grad_(False)
+        self.network_calls = 0
+
+    @property
+    def device(self) -> torch.device:
+        return self.normalizer.shift_D.device
+
+    def sampling(self, steps: int | None = None) -> str:
+        """How it samples, in words."""
+        return "one call, Gaussian"
+
+    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
+        """Raises ValueError: it has none of these."""
+        refuse_use("a Gaussian samples in one call of its network", sampler=sampler, grid=grid, eta=eta)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return adamw(self.network, self.config)
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
+               guide: Guide | None = None) -> dict[str, Tensor]:
+        """One step on the weighted negative log-likelihood of the unknown real entries: nats per entry, normalised.
+
+        `guide` scores samples mu + sigma eps of the network in training, through which its gradient goes (Kingma &
+        Welling 2014, section 2.4). Raises `NonFinite` before the step that meets a number that is not finite.
+        """
+        real = batch.mask_BHD
+        x0 = torch.where(real, self.normalizer.normalize(batch.x_BHD), 0)
+        known = self.config.mix.draw(self.spec, real, generator)
+        kept = torch.rand(len(x0), generator=generator) >= self.config.context_dropout
+        context = encode_context(batch.context_BC, self.context, kept)
+        mean, log_sigma = self._moments(self.network, x0 * known, known, context)
+        scored = real & ~known
+        weight = scored * batch.weights()[:, None, None]
+        loss = -(log_density(x0, mean, log_sigma) * weight).sum() / scored.sum().clamp(min=1)
+        if guide is not None:
+            eps = torch.randn(x0.shape, generator=generator).to(x0.device)
+            own = self.normalizer.unnormalize(mean + log_sigma.exp() * eps)
+            loss = loss - (guide(torch.where(scored, own, batch.x_BHD)) * batch.weights()).mean()
+        norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
+        self.ema.update_parameters(self.network)
+        return {"loss": loss.detach(), "grad_norm": norm.detach()}
+
+    @torch.no_grad()
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
+               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0,
+               observe: Observer | None = None) -> Tensor:
+        """(B, N, H, D) in environment units, the known entries exact; as `ConditionalGAN.sample`.
+
+        They are mu + temperature sigma eps: 0 gives the likeliest trajectory. A guide chooses among `best_of`
+        candidates of each row, the first of which is what would be drawn without it, and may move their noise
+        (`refine`). Plug-ins that finish trajectories, such as constraints, do so. `steps` changes nothing, `observe`
+        sees the result. Raises ValueError for a plug-in that needs a denoiser.
+        """
+        plugins = choosing_plugins(guide, "a Gaussian")
+        x = draw(self.spec, condition.to(self.device), num_samples, seed, temperature, plugins,
+                 lambda rows, seeds: self._sample_rows(rows, seeds, plugins, temperature))
+        if observe is not None:
+            observe(x.flatten(0, 1), x.new_zeros(1))
+        return x
+
+    def _sample_rows(self, rows: Condition, seeds: Sequence[int], plugins: Sequence[Plugin],
+                     temperature: float) -> Tensor:
+        mean, sigma = self.predict(rows)
+
+        def trajectories(z: Tensor, several: Condition) -> Tensor:
+            """Of one candidate or more of each row, one after the other."""
+            number = several.batch // rows.batch
+            return mean.repeat_interleave(number, 0) + sigma.repeat_interleave(number, 0) * z
+
+        return draw_rows(trajectories, rows, seeds, temperature, plugins, self.config, self.normalizer)
+
+    def predict(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the trajectories, (R, H, D) each, in environment units.
+
+        Known entries have their value and 0. Both are differentiable in the condition.
+        """
+        condition.check(self.spec)
+        condition = condition.to(self.device)
+        mean, log_sigma = self._predict(condition)
+        return (torch.where(condition.mask_BHD, condition.values_BHD, self.normalizer.unnormalize(mean)),
+                torch.where(condition.mask_BHD, 0, log_sigma.exp() * self.normalizer.scale_D))
+
+    def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
+                 exact: bool | None = None, probes: int = 1, steps: int | None = None) -> Tensor:
+        """(R,) log density, environment units, of the entries of x that `condition` does not know, given the others.
+
+        Exact, in one call, and differentiable in x and the condition; `seeds`, `exact`, `probes` and `steps` are those
+        of `Diffusion.log_prob` and change nothing. Raises ValueError for shapes that do not fit and for numbers that
+        are not finite.
+        """
+        condition = Condition.unknown(self.spec, len(x_RHD)) if condition is None else condition
+        x_RHD, condition = x_RHD.to(self.normalizer.shift_D), condition.to(self.device)
+        check_trajectories(self.spec, x_RHD, condition)
+        mean, log_sigma = self._predict(condition)
+        x0 = self.normalizer.normalize(torch.where(condition.mask_BHD, condition.values_BHD, x_RHD))
+        log_p = log_density(x0, mean, log_sigma) - self.normalizer.scale_D.log()
+        return (log_p * ~condition.mask_BHD).sum((1, 2))
+
+    @torch.no_grad()
+    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
+        """(R, H) mean over the entries of ((x - mu) / sigma)^2; about 1 for data. Known entries count 0."""
+        x_RHD, condition = x_RHD.to(self.normalizer.shift_D), condition.to(self.device)
+        check_trajectories(self.spec, x_RHD, condition)
+        mean, log_sigma = self._predict(condition)
+        square = ((self.normalizer.normalize(x_RHD) - mean) / log_sigma.exp()) ** 2
+        return torch.where(condition.mask_BHD, 0, square).mean(-1)
+
+    def _predict(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Mean and log sigma, (R, H, D) each, in normalised units, by the averaged weights."""
+        parts = [self._call(condition[i : i + MAX_ROWS]) for i in range(0, condition.batch, MAX_ROWS)]
+        mean, log_sigma = (torch.cat(part) for part in zip(*parts, strict=True))
+        return mean, log_sigma
+
+    def _call(self, rows: Condition) -> tuple[Tensor, Tensor]:
+        self.network_calls += 1
+        count, rows = rows.batch, rows.padded(padding(rows.batch))
+        values = torch.where(rows.mask_BHD, self.normalizer.normalize(rows.values_BHD), 0)
+        context = encode_context(rows.context_BC, self.context)
+        mean, log_sigma = self._moments(self.ema, values, rows.mask_BHD, context)
+        return mean[:count], log_sigma[:count]
+
+    def _moments(self, network: nn.Module, values: Tensor, known: Tensor,
+                 context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and log sigma, (R, H, D) each, in normalised units; the mean is told as a way off the straight one.
+
+        So a world model learns how the state changes. A network returns what it is given the shape of: to have both,
+        it is given as many zeros.
+        """
+        straight, spread = bridge(values, known), self.config.spread
+        more = self.spec.dim if spread == "learned" else 0
+        inputs = (F.pad(y, (0, more)) for y in (straight, values, known))
+        out = network(*inputs, values.new_zeros(1), context).float()  # float32 under autocast too
+        mean, raw = straight + out[..., : self.spec.dim], out[..., self.spec.dim :]
+        log_sigma = (soft_clamp(raw, *self.config.log_sigma) if spread == "learned"
+                     else torch.full_like(mean, math.log(spread)))
+        return mean, log_sigma
+
+
+def log_density(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
+    """log N(x; mean, exp(log_sigma)^2), of each entry."""
+    return -(((x - mean) * (-log_sigma).exp()) ** 2) / 2 - log_sigma - math.log(2 * math.pi) / 2
+
+
+def soft_clamp(x: Tensor, low: float, high: float) -> Tensor:
+    """Between the bounds about x, beyond them about the nearer one, with a slope everywhere.
+
+    Chua et al. 2018, appendix A.1, where the bounds are learned; it may pass `high` by exp(low - high) at most.
+    """
+    x = high - F.softplus(high - x)
+    return low + F.softplus(x - low)

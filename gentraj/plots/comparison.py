@@ -1,0 +1,195 @@
+"""Figures that set families of models side by side. As in `figures`: arrays in, one file out, its path returned.
+
+`palette` is name -> colour, so that a family has the same one in every figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .style import (
+    GREY,
+    INK,
+    POSITIONS,
+    Background,
+    Plane,
+    alone,
+    colours,
+    draw_floor,
+    head,
+    is_number,
+    mark,
+    panels,
+    save,
+    smooth,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+
+ACROSS = 6  # conditions beside each other
+
+
+def plot_conditions(samples: Mapping[str, np.ndarray], data_CH2: np.ndarray, palette: Mapping[str, str], path: Path,
+                    background: Background | None = None, *, goals: bool = True, plane: Plane = POSITIONS) -> Path:
+    """`samples` are name -> (C, N, H, 2): N trajectories under each of C conditions, a row of panels for each name.
+
+    `data_CH2` are windows that the conditions are taken from: their first row, and with `goals` their last one too.
+    """
+    from matplotlib.figure import Figure
+
+    number, across = len(data_CH2), min(ACROSS, len(data_CH2))
+    down = -(-number // across)
+    figure = Figure(figsize=(1.75 * across + 0.4, 1.75 * down * len(samples) + 0.5), layout="compressed",
+                    facecolor="white")
+    axes: Any = figure.subplots(down * len(samples), across, squeeze=False)
+    extent = data_CH2.reshape(-1, 2)
+    for row, column in np.ndindex(axes.shape):
+        ax, c = axes[row, column], row // len(samples) * across + column
+        name, x_CNH2 = list(samples.items())[row % len(samples)]
+        if c >= number:
+            ax.axis("off")
+            continue
+        draw_floor(ax, background, extent, plane)
+        plane.zoom(ax, extent, 0.12)  # where the data are, and not all of the walls around
+        ax.plot(*data_CH2[c].T, color=INK, lw=1.0, ls=(0, (2, 2)), label="data")
+        for n, x_H2 in enumerate(x_CNH2[c]):
+            ax.plot(*x_H2.T, color=palette[name], lw=0.9, alpha=0.7, label="samples" if n == 0 else None)
+        mark(ax, data_CH2[c, 0], data_CH2[c, -1] if goals else None)
+        ax.set(xticks=[], yticks=[], xlabel="", ylabel="" if column else name)
+        if row % len(samples) == 0:
+            ax.set_title(f"condition {c + 1}", fontsize=8, loc="left")
+    head(figure, list(axes.flat), "The same conditions by every family")
+    return save(figure, path)
+
+
+def _plain(axis: Axis) -> None:
+    """Logarithmic, with numbers as people write them."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0), numticks=6))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+
+
+def plot_modes(forks: Sequence[tuple[np.ndarray, np.ndarray, Mapping[str, Sequence[float]]]],
+               palette: Mapping[str, str], path: Path, background: Background | None = None, *,
+               plane: Plane = POSITIONS) -> Path:
+    """For each fork, windows of data (M, H, 2) in the colour of their mode (M,), and name -> share of each mode."""
+    from matplotlib import colormaps
+
+    figure, axes = panels(2 * len(forks), columns=2, width=4.6, height=2.9)
+    everything = np.concatenate([x.reshape(-1, 2) for x, _, _ in forks])
+    for f, (x_MH2, mode_M, shares) in enumerate(forks):
+        ways, bars = axes[2 * f], axes[2 * f + 1]
+        number = len(next(iter(shares.values())))
+        draw_floor(ways, background, everything, plane)
+        shades = colormaps["viridis"](np.linspace(0.0, 0.92, number))
+        for mode, colour in enumerate(shades):
+            for x_H2 in x_MH2[mode_M == mode]:
+                ways.plot(*x_H2.T, color=colour, lw=0.8, alpha=0.45)
+        mark(ways, x_MH2[:, 0].mean(0), None)
+        ways.set_title(f"start {f + 1}: {len(x_MH2)} windows of data", loc="left", fontsize=9)
+        width = 0.8 / len(shares)
+        for i, (name, share_K) in enumerate(shares.items()):
+            bars.bar(np.arange(number) + (i - (len(shares) - 1) / 2) * width, share_K, width, label=name,
+                     color=palette[name])
+        bars.set_xticks(range(number), [f"way {k + 1}" for k in range(number)])
+        for tick, colour in zip(bars.get_xticklabels(), shades, strict=True):
+            tick.set(color=colour, fontweight="bold")
+        bars.set_ylabel("share of trajectories")
+        bars.grid(axis="x", visible=False)
+    head(figure, axes[1:], "Which way, from the same starts")
+    return save(figure, path)
+
+
+def plot_against(points: Mapping[str, Sequence[tuple[float, float]]], palette: Mapping[str, str], path: Path,
+                 labels: tuple[str, str], *, title: str, best: float | None = None) -> Path:
+    """name -> (x, y) of each seed, x on a logarithmic scale: one colour a name, and its mean larger.
+
+    `labels` are those of x and y; `best` is the y of a perfect model.
+    """
+    figure, [ax] = panels(1, width=6.4, height=3.8)
+    for name, xy in points.items():
+        x, y = np.array(xy).T
+        ax.plot(x, y, "o", color=palette[name], ms=4, alpha=0.5)
+        ax.plot(np.exp(np.log(x).mean()), y.mean(), "o", color=palette[name], ms=10, mec="white", label=name)
+    if best is not None:
+        ax.axhline(best, color=GREY, ls=(0, (3, 2)), label="data")
+    every = [x for xy in points.values() for x, _ in xy]
+    ax.set(xscale="log", xlim=(min(every) / 1.6, max(every) * 1.6))  # some room, for at least two ticks
+    _plain(ax.xaxis)
+    ax.set(xlabel=labels[0], ylabel=labels[1])
+    ax.set_title(title, loc="left")
+    ax.legend(frameon=False)
+    return save(figure, path)
+
+
+def plot_seeds(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Sequence[float]],
+               lines: Mapping[str, float], palette: Mapping[str, str], path: Path, unit: str) -> Path:
+    """name -> a value of each seed, as points over the interval [low, high] of their mean; `lines` to compare with."""
+    figure, [ax] = panels(1, width=6.4, height=1.2 + 0.5 * len(values))
+    for row, (name, seeds) in enumerate(values.items()):
+        colour = palette[name]
+        ax.plot(intervals[name], [row, row], color=colour, lw=9, alpha=0.25, solid_capstyle="butt")
+        ax.plot([np.mean(seeds)] * 2, [row - 0.25, row + 0.25], color=colour, lw=2.5)
+        ax.plot(seeds, [row] * len(seeds), "o", color=colour, ms=6, mec="white")
+    for style, (name, value) in zip(("-", (0, (3, 2))), lines.items(), strict=False):
+        ax.axvline(value, color=GREY, ls=style, label=name)
+    ax.set_yticks(range(len(values)), list(values))
+    ax.set_ylim(len(values) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel(unit)
+    head(figure, [ax], "Every seed, and the 95 % interval of the mean")
+    return save(figure, path)
+
+
+def plot_intervals(scores: Mapping[str, Mapping[str, tuple[float, float, float]]], lines: Mapping[str, float],
+                   path: Path, unit: str, title: str, line: str) -> Path:
+    """A panel for each name of `scores`: row -> (low, mean, high); `lines` to compare with, all called `line`."""
+    from matplotlib.ticker import MaxNLocator
+
+    rows = list(dict.fromkeys(row for panel in scores.values() for row in panel))
+    figure, axes = panels(len(scores), columns=len(scores), width=2.4, height=0.6 + 0.24 * len(rows))
+    for ax, (name, panel) in zip(axes, scores.items(), strict=True):
+        for row, (low, mean, high) in panel.items():
+            ax.plot([low, high], [rows.index(row)] * 2, color=colours(1)[0], lw=5, alpha=0.3, solid_capstyle="butt")
+            ax.plot(mean, rows.index(row), "o", color=colours(1)[0], ms=5, mec="white")
+        if name in lines:
+            ax.axvline(lines[name], color=GREY, ls=(0, (3, 2)), label=line)
+        ax.set_yticks(range(len(rows)), rows if ax is axes[0] else [""] * len(rows))
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        ax.set_title(name, loc="left", fontsize=9)
+        ax.set_xlabel(unit, fontsize=8)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    head(figure, axes, title)
+    return save(figure, path)
+
+
+def plot_curves(rows: Mapping[str, Sequence[Mapping[str, Any]]], prefix: str, path: Path, title: str) -> Path:
+    """A panel for each number under `prefix` in rows of metrics.jsonl, over "step"; `rows` are name -> those of a run.
+
+    Losses and norms that are positive throughout, and range far, are drawn on a logarithmic scale.
+    """
+    keys = {key for run in rows.values() for row in run for key, value in row.items()
+            if key.startswith(prefix) and key != f"{prefix}lr" and is_number(value)}
+    keys = sorted(keys, key=lambda key: ("loss" not in key, key))
+    figure, axes = panels(len(keys), width=2.7, height=2.0)
+    for ax, key in zip(axes, keys, strict=True):
+        low, high = np.inf, -np.inf
+        for colour, (name, run) in zip(colours(len(rows)), rows.items(), strict=True):
+            curve = np.array([[row["step"], row[key]] for row in run if is_number(row.get(key))])
+            if len(curve):
+                ax.plot(*curve.T, color=colour, lw=0.6, alpha=0.3)
+                ax.plot(curve[:, 0], smooth(curve[:, 1]), alone(curve), color=colour, lw=1.2, label=name)
+                low, high = min(low, curve[:, 1].min()), max(high, curve[:, 1].max())
+        if low > 0 and high > 5 * low and ("loss" in key or "norm" in key):
+            ax.set_yscale("log")
+            _plain(ax.yaxis)
+        ax.set_title(key.removeprefix(prefix).replace("_", " "), loc="left", fontsize=9)
+    head(figure, axes, title)
+    return save(figure, path)

@@ -1,0 +1,130 @@
+"""One self-contained HTML page: facts, tables and figures. No script, no network, every text escaped."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..files import write_file
+
+
+class Table(NamedTuple):
+    """`columns` name what they hold with its unit or protocol; `note` says how the numbers were made."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    note: str = ""
+
+
+class Picture(NamedTuple):
+    """An image file, PNG, GIF or JPEG; where there is none, `why_missing` is printed in its place."""
+
+    title: str
+    caption: str
+    image: Path | None
+    why_missing: str = ""
+
+
+KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"GIF8": "image/gif", b"\xff\xd8\xff": "image/jpeg"}  # by their first bytes
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #222; --soft: #666; --line: #ddd; --paper: #fff; --card: #f6f7f8 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e4e4; --soft: #a0a0a0; --line: #3a3a3a; --paper: #16181a; --card: #202326 } }
+body { margin: 0 auto; max-width: 64rem; padding: 2rem 1.2rem 4rem; font: 16px/1.5 system-ui, sans-serif;
+  color: var(--ink); background: var(--paper) }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 1.2rem }
+h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: .7rem; margin: 0 }
+dl div { background: var(--card); border-radius: .5rem; padding: .6rem .8rem }
+dt, th, .note, figcaption { color: var(--soft); font-size: .88rem }
+dd { margin: 0; font-size: 1.1rem; font-weight: 600; overflow-wrap: anywhere }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { padding: .35rem 1.4rem .35rem 0; border-bottom: 1px solid var(--line); text-align: right }
+th { vertical-align: bottom }
+th:first-child, td:first-child { text-align: left }
+.note { margin: .4rem 0 }
+.missing { border-left: 3px solid var(--line); padding: .2rem .8rem }
+figure { margin: 0 }
+img { max-width: 100%; background: #fff; border-radius: .5rem; padding: .4rem; box-sizing: border-box }
+"""
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{title}</title><style>{style}</style></head>
+<body><h1>{title}</h1>
+{body}
+</body></html>
+"""
+
+
+def write_report(path: Path, title: str, facts: Mapping[str, Any], tables: Sequence[tuple] = (),
+                 figures: Sequence[tuple] = (), *, pictures_first: bool = False) -> Path:
+    """Writes the page, whole or not at all, and returns its path.
+
+    `facts` are the headline numbers, their names with the unit or protocol; `tables` are `Table`s and `figures` are
+    `Picture`s, or plain tuples of the same order. A figure whose file is missing or is no image leaves a note.
+    """
+    parts = [_table(Table(*t)) for t in tables], [_picture(Picture(*f)) for f in figures]
+    body = [_facts(facts), *(part for kind in (reversed(parts) if pictures_first else parts) for part in kind)]
+    page = PAGE.format(title=escape(title), style=STYLE, body="\n".join(body))
+    return write_file(Path(path), page.encode())
+
+
+def show(value: Any) -> str:
+    """A value as a person reads it: four figures, a dash for nothing, lists in brackets."""
+    if value is None:
+        return "—"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(show(v) for v in value) + "]"
+    return str(value)
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    cards = (f"<div><dt>{escape(name)}</dt><dd>{escape(show(value))}</dd></div>" for name, value in facts.items())
+    return f"<dl>{''.join(cards)}</dl>"
+
+
+def _table(table: Table) -> str:
+    def row(tag: str, cells: Sequence[Any]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(show(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+    lines = "\n".join(row("td", cells) for cells in table.rows)
+    return (f"<h2>{escape(table.title)}</h2><div class=\"wide\"><table><thead>{row('th', table.columns)}</thead>"
+            f"<tbody>{lines}</tbody></table></div>{note}")
+
+
+def _picture(picture: Picture) -> str:
+    title, caption = escape(picture.title), escape(picture.caption)
+    data, kind, problem = _read_image(picture)
+    if problem:
+        return f'<h2>{title}</h2><p class="note missing">Not shown: {escape(problem)}.</p>'
+    source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return f'<h2>{title}</h2><figure><img alt="{title}" src="{source}"><figcaption>{caption}</figcaption></figure>'
+
+
+def _read_image(picture: Picture) -> tuple[bytes, str, str]:
+    """Bytes and media type, or what is wrong."""
+    if picture.image is None:
+        return b"", "", picture.why_missing or "it was not drawn"
+    try:
+        data = Path(picture.image).read_bytes()
+    except OSError as error:
+        return b"", "", picture.why_missing or f"{picture.image} cannot be read ({error.strerror})"
+    for first, kind in KINDS.items():
+        if data.startswith(first):
+            return data, kind, ""
+    return b"", "", f"{picture.image} is no PNG, GIF or JPEG"

@@ -1,0 +1,207 @@
+"""Figures of trajectories. They know arrays and no environment: what draws walls is given as `background`.
+
+Every function writes one file and returns its path. Positions are (., 2) in environment units. matplotlib is imported
+when a figure is drawn, and `Figure` is used without pyplot, so nothing global changes and no display is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .style import (
+    BLUE,
+    DPI,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    POSITIONS,
+    Background,
+    Plane,
+    alone,
+    colours,
+    draw_floor,
+    head,
+    is_number,
+    made,
+    mark,
+    panels,
+    save,
+    smooth,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+NOWHERE = np.empty((0, 2))
+
+
+def plot_loss(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str = "Training loss") -> Path:
+    """`rows` of metrics.jsonl: every number with "loss" in its name over "step", faint as logged and bold smoothed."""
+    names = sorted({key for row in rows for key, value in row.items() if "loss" in key and is_number(value)})
+    if not names:
+        raise ValueError(f"no loss in {len(rows)} rows of metrics; train first, or log for longer")
+    figure, [ax] = panels(1, width=7.0, height=3.6)
+    curves = {name: np.array([[row["step"], row[name]] for row in rows if name in row]) for name in names}
+    for colour, (name, curve) in zip(colours(len(curves)), curves.items(), strict=True):
+        ax.plot(*curve.T, color=colour, lw=0.8, alpha=0.35)
+        ax.plot(curve[:, 0], smooth(curve[:, 1]), alone(curve), color=colour, lw=1.8, label=name)
+    if all((curve[:, 1] > 0).all() for curve in curves.values()):
+        ax.set_yscale("log")
+    ax.set(xlabel="step", ylabel="loss (log scale)" if ax.get_yscale() == "log" else "loss")
+    ax.set_title(title, loc="left")
+    ax.legend(frameon=False)
+    return save(figure, path)
+
+
+def plot_scores(bars: Mapping[str, tuple[float, float, float]], path: Path, unit: str, *,
+                title: str = "Scores") -> Path:
+    """`bars` are name -> (mean, low, high) of the interval; the first is the one that the others are compared with."""
+    if not bars:
+        raise ValueError("no scores to draw; give at least one name -> (mean, low, high)")
+    figure, [ax] = panels(1, width=7.0, height=0.9 + 0.5 * len(bars))
+    mean, low, high = np.array(list(bars.values()), dtype=float).T
+    rows = np.arange(len(bars))
+    ax.barh(rows, mean, color=[BLUE] + [GREY] * (len(bars) - 1), height=0.62)
+    ax.errorbar(mean, rows, xerr=[mean - low, high - mean], fmt="none", ecolor=INK, capsize=4, lw=1.4)
+    right = max(high.max(), 0.0)
+    for row in rows:
+        ax.annotate(f"{mean[row]:.4g}", (max(high[row], 0.0), row), (8, 0), textcoords="offset points", va="center")
+    ax.set_yticks(rows, list(bars))
+    ax.invert_yaxis()
+    ax.set_xlim(min(low.min() * 1.05, 0.0), (right or 1.0) * 1.14)
+    ax.set_xlabel(unit)
+    ax.set_title(title, loc="left")
+    ax.grid(axis="y", visible=False)
+    return save(figure, path)
+
+
+def plot_paths(paths: Sequence[np.ndarray], starts: np.ndarray, goals: np.ndarray, path: Path,
+               background: Background | None = None, plans: Sequence[np.ndarray] | None = None, *,
+               title: str = "Executed paths") -> Path:
+    """One panel an episode: `paths[e]` (T, 2) from `starts[e]` to `goals[e]`, over `plans[e]` (H, 2) or (P, H, 2)."""
+    figure, axes = panels(len(paths))
+    everything = np.concatenate([*paths, starts, goals])
+    for e, ax in enumerate(axes):
+        draw_floor(ax, background, everything, POSITIONS)
+        for k, plan in enumerate([] if plans is None else np.reshape(plans[e], (-1, *np.shape(plans[e])[-2:]))):
+            ax.plot(*plan.T, color=ORANGE, lw=1.1, alpha=0.75, label="planned" if k == 0 else None)
+        ax.plot(*paths[e].T, color=BLUE, lw=2.0, label="executed")
+        mark(ax, starts[e], goals[e])
+        ax.set_title(f"episode {e}", loc="left", fontsize=9)
+    head(figure, axes, title)
+    return save(figure, path)
+
+
+def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: int, path: Path,
+                    background: Background | None = None, *, goal: np.ndarray | None = None,
+                    title: str = "Candidate plans and how far each is trusted") -> Path:
+    """Candidates (N, H, 2) coloured by error over threshold (N,): at most 1 is trusted. `chosen` is the executed."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.ticker import LogLocator
+
+    figure, [ax] = panels(1, width=6.2, height=4.8)
+    scale = ScalarMappable(*_trust_colours(trust_ratio_N))
+    draw_floor(ax, background, plans_NH2.reshape(-1, 2), POSITIONS)
+    for n in np.argsort(-trust_ratio_N):  # the most trusted on top
+        style = "-" if trust_ratio_N[n] <= 1 else (0, (3, 2))
+        ax.plot(*plans_NH2[n].T, color=scale.to_rgba(trust_ratio_N[n]), lw=1.3, ls=style)
+    ax.plot(*plans_NH2[chosen].T, color=INK, lw=5.5, label="executed")
+    ax.plot(*plans_NH2[chosen].T, color=scale.to_rgba(trust_ratio_N[chosen]), lw=3.0)
+    mark(ax, plans_NH2[chosen, 0], goal)
+    bar = figure.colorbar(scale, ax=ax, shrink=0.85, label="error / threshold (solid: trusted, dashed: not)")
+    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    bar.ax.yaxis.set_major_formatter("{x:g}")
+    bar.ax.minorticks_off()
+    bar.ax.axhline(1.0, color=INK, lw=2)
+    head(figure, [ax], title)
+    return save(figure, path)
+
+
+def plot_samples_beside_data(samples_NH2: np.ndarray, data_NH2: np.ndarray, path: Path,
+                             background: Background | None = None, *, title: str = "Samples beside data",
+                             plane: Plane = POSITIONS) -> Path:
+    """The model's trajectories and the data's in two panels of the same extent."""
+    figure, axes = panels(2)
+    both = np.concatenate([samples_NH2.reshape(-1, 2), data_NH2.reshape(-1, 2)])
+    kinds = [("windows of data", INK, data_NH2), ("samples", BLUE, samples_NH2)]
+    for ax, (name, colour, x) in zip(axes, kinds, strict=True):
+        draw_floor(ax, background, both, plane)
+        ax.plot(*x.T, color=colour, lw=1.0, alpha=0.6)
+        ax.plot(*x[:, 0].T, "o", color=GREEN, ms=3, label="start")
+        ax.set_title(f"{len(x)} {name}", loc="left", fontsize=9)
+    head(figure, axes, title)
+    return save(figure, path)
+
+
+def denoising_strip(frames: Sequence[np.ndarray], levels: Sequence[float], path: Path,
+                    background: Background | None = None, *, title: str = "Denoising, from noise to plan",
+                    plane: Plane = POSITIONS, data_M2: np.ndarray = NOWHERE) -> Path:
+    """One panel a frame (N, H, 2), named by its noise level, on the extent of the last frame and of the data: noise
+    beyond it is cut."""
+    figure, axes = panels(len(frames), columns=min(len(frames), 6), width=2.0, height=2.3)
+    for ax, frame, level in zip(axes, frames, levels, strict=True):
+        draw_floor(ax, background, np.concatenate([frames[-1].reshape(-1, 2), data_M2]), plane)
+        _draw_noisy(ax, frame)
+        ax.set_title(f"noise {level:.2f}", loc="left", fontsize=9)
+    head(figure, axes, title)
+    return save(figure, path)
+
+
+def denoising_gif(frames: Sequence[np.ndarray], levels: Sequence[float], path: Path,
+                  background: Background | None = None, *, title: str = "Denoising", plane: Plane = POSITIONS,
+                  data_M2: np.ndarray = NOWHERE, frame_ms: int = 150, last_ms: int = 1500) -> Path:
+    """The frames of `denoising_strip` as an endless GIF that rests on the last one; times in milliseconds."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    figure, [ax] = panels(1, width=4.6, height=4.2)
+    figure.set_dpi(DPI * 0.75)
+    draw_floor(ax, background, np.concatenate([frames[-1].reshape(-1, 2), data_M2]), plane)
+    canvas, images = FigureCanvasAgg(figure), []
+    ax.set_title(title, loc="left", fontsize=10)
+    canvas.draw()
+    figure.set_layout_engine("none")  # what is laid out once does not shake
+    for frame, level in zip(frames, levels, strict=True):
+        drawn = _draw_noisy(ax, frame)
+        ax.set_title(f"{title}: noise {level:.2f}", loc="left", fontsize=10)
+        canvas.draw()
+        images.append(Image.fromarray(np.array(canvas.buffer_rgba())).convert("RGB").quantize(128))
+        for artist in drawn:
+            artist.remove()
+    path = made(path)
+    times = [frame_ms] * (len(images) - 1) + [last_ms]
+    images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0)
+    return path
+
+
+def save_image(pixels: np.ndarray, path: Path) -> Path:
+    """A frame (height, width, 3) uint8 as an image file."""
+    from PIL import Image
+
+    path = made(path)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def _draw_noisy(ax: Axes, frame_NH2: np.ndarray) -> list[Any]:
+    """Rows of a trajectory from dark (first) to light (last), so that the order shows where noise hides the line."""
+    lines = ax.plot(*frame_NH2.T, color=GREY, lw=0.6, alpha=0.5)
+    order = np.tile(np.arange(frame_NH2.shape[1]), len(frame_NH2))
+    return [*lines, ax.scatter(*frame_NH2.reshape(-1, 2).T, c=order, cmap="viridis", s=7, zorder=3)]
+
+
+def _trust_colours(ratio_N: np.ndarray) -> tuple[Any, Any]:
+    """A logarithmic scale even about 1: blues for trusted, oranges for not, with the break exactly at the threshold."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap, LogNorm
+
+    shades = np.linspace(0, 1, 128)
+    both = np.vstack([colormaps["Blues"](0.95 - 0.5 * shades), colormaps["Oranges"](0.4 + 0.5 * shades)])
+    reach = float(np.clip(np.exp(np.abs(np.log(np.maximum(ratio_N, 1e-6))).max()), 1.5, 20.0))
+    return LogNorm(1 / reach, reach), ListedColormap(both)

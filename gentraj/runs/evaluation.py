@@ -1,0 +1,28 @@
+"""The score of a run in its environment, closed loop: what `gentraj evaluate` writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agents.planning.planner import PlannerConfig
+from envs.evaluation.evaluate import EvaluationConfig, evaluate
+from envs.evaluation.scores import score_behaviour
+from envs.making import environment_factory
+
+from ..data import Episodes
+from ..progress import say
+from .folder import Run
+
+
+def play(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None, *,
+         progress: bool = True) -> tuple[dict[str, Any], Episodes]:
+    """What evaluation.json holds, and the episodes. `planner` are settings for a planner's run alone."""
+    env = run.environment(config.env_id)
+    agent, factory = run.agent(run.action_space(env), planner), environment_factory(env, protocol=config.protocol)
+    behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
+    scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
+                              progress=progress)
+    if behaviour is None:
+        say(f"no score of the data's behaviour: {why_none}")
+    sampling = run.config.sampling(run.parts, planner)  # may differ from what the run's settings say
+    return scores | {"behaviour": behaviour, "agent": run.config.kind, "step": run.step, "sampling": sampling}, played

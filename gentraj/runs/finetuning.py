@@ -1,0 +1,154 @@
+"""Fine-tuning a policy in its environment: it plays, and learns half from its data and half from what it played.
+
+The mixture is that of Ball et al. 2023, "Efficient Online Reinforcement Learning with Offline Data", section 4.1.
+Whole episodes are played and then learnt from, so that a kill loses no half of one: a round of episodes is a function
+of the policy's weights and of seeds, and one that was played before a kill is read again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from agents.exploration import Exploring
+from agents.policies.policy import Policy
+from envs.evaluation.rollout import rollout
+from envs.making import EnvironmentFactory, environment_factory
+
+from ..config import read_json, require, to_json
+from ..data import ContextConfig, Episodes, Windows, concatenate, episodes_hash, load_npz, save_npz
+from ..files import write_file
+from ..randomness import fold
+from ..training import checkpoint
+from ..training import loop as training
+from ..training.loop import TrainingConfig
+from ..trajectory import Batch, TrajectorySpec
+from . import folder as runs
+from .folder import CONFIG, REFERENCE, Run
+
+PLAYED = "played"  # folder of a run: what was played, a file a round
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How to fine-tune. What and how a policy learns, the policy's own settings say."""
+
+    steps: int = 20_000
+    """Environment steps to learn from; the last episodes are played to their end."""
+    updates: float = 1.0
+    """Of the policy per environment step."""
+    episodes: int = 1
+    """Played side by side between the updates."""
+    noise: float = 0.1
+    """Deviation of what is added to actions to explore, in units of half their range."""
+    save_every: int = 1_000
+    """Updates between two checkpoints; the first and the last are always saved."""
+    seed: int = 0
+    """Of the episodes and of the updates."""
+
+    def __post_init__(self) -> None:
+        require(self, steps=(1, 1e12), updates=(1e-3, 1e3), episodes=(1, 1000), noise=(0, 10), save_every=(1, 1e12),
+                seed=(0, 2**62))
+
+    def training(self, before: TrainingConfig) -> TrainingConfig:
+        """As a policy was trained before, for these steps."""
+        return replace(before, steps=max(1, round(self.steps * self.updates)), save_every=self.save_every,
+                       seed=self.seed)
+
+
+def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: str | None = None, resume: bool = False,
+             progress: bool = True) -> Run:
+    """The policy of `run`, fine-tuned in its environment (by default the run's own), as a run of its own in `folder`.
+
+    Raises ValueError for a planner, a policy without a critic, an unknown environment and data that are not those of
+    the run, `EnvironmentFault` for what goes wrong in the environment, and what `gentraj.training.train` raises.
+    """
+    policy, factory = _learner(run), environment_factory(run.environment(env_id))
+    saved, (episodes, _) = checkpoint.load(run.folder, run.step), runs.read_data(run.config)
+    if episodes_hash(episodes) != saved.meta["dataset_hash"]:
+        raise ValueError(f"{run.config.dataset} is not what {run.folder} was trained on; its dataset is expected")
+    folder, contexts = Path(folder).absolute(), run.config.context
+    play = _player(run, factory, config)
+    settings = {key: value for key, value in to_json(config).items() if key not in training.MAY_CHANGE_ON_RESUME}
+    meta = {key: saved.meta[key] for key in ("run", "data")} | {
+        "finetune": settings | {"env": factory.spec_json, "from": saved.step}}
+    training.train(run.parts, episodes, config.training(run.config.training), folder, meta=meta, resume=resume,
+                   progress=progress, prepare=lambda: _prepare(run, config, folder, resume),
+                   windows=lambda spec: Experience(episodes, spec, contexts, folder / PLAYED, play, config.updates))
+    return runs.load(folder, device=policy.device)
+
+
+def returns(folder: Path) -> np.ndarray:
+    """(E,) of the episodes that were played in the fine-tuning of a run folder, in their order."""
+    return np.concatenate([load_npz(path).returns for path in sorted((folder / PLAYED).glob("[0-9]*.npz"))])
+
+
+class Experience:
+    """Batches of which half are of the data and half of what was played, in rounds, while they were asked for."""
+
+    def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig, folder: Path,
+                 play: Callable[[int], Episodes], updates: float):
+        """`play(r)` gives the episodes of round r; `updates` batches a step of it are taken before the next."""
+        self.spec, self.contexts, self.folder, self.play, self.updates = spec, contexts, folder, play, updates
+        self.old, self.rounds = Windows(episodes, spec, contexts), list[Episodes]()
+
+    def batch(self, step: int, seed: int, size: int) -> Batch:
+        """Of one training step. What has to be played before it is played now, unless it lies in the folder."""
+        before = len(self.rounds)
+        while step >= self.updates * sum(played.num_steps for played in self.rounds):
+            self.rounds.append(self._round(len(self.rounds)))
+        if len(self.rounds) > before:
+            self.new = Windows(concatenate(self.rounds), self.spec, self.contexts)
+        old = self.old.batch(step, fold(seed, 2), size - size // 2)  # not what this step of the training before drew
+        return _joined(old, self.new.batch(step, fold(seed, 1), size // 2))
+
+    def _round(self, number: int) -> Episodes:
+        path = self.folder / f"{number:08d}.npz"
+        return load_npz(path) if path.exists() else load_npz(save_npz(self.play(number), path))
+
+
+def _joined(one: Batch, other: Batch) -> Batch:
+    """Nothing of the other, which is played, was imagined."""
+    if one.imagined_B is not None:
+        other = replace(other, imagined_B=torch.zeros(len(other.x_BHD), dtype=torch.bool))
+    pairs = {field.name: (getattr(one, field.name), getattr(other, field.name)) for field in fields(Batch)}
+    both: dict[str, Any] = {name: None if a is None else torch.cat([a, b]) for name, (a, b) in pairs.items()}
+    return Batch(**both)
+
+
+def _learner(run: Run) -> Policy:
+    if not hasattr(getattr(run.config, "policy", None), "critic"):
+        raise ValueError(f"{run.folder} is a run of {run.config.kind}; only a policy with a critic, such as fql, "
+                         "learns from what it plays itself")
+    return cast(Policy, run.main)
+
+
+def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig) -> Callable[[int], Episodes]:
+    space, policy = run.action_space(factory.spec_json), _learner(run)
+    runs.check_fit(run.data, factory.spec_json)
+    agent = Exploring(run.agent(space), space.low, space.high, config.noise)
+
+    def play(number: int) -> Episodes:
+        policy.eval()
+        played = rollout(agent, factory, config.episodes, fold(config.seed, number), config.episodes,
+                         obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims, record=True, progress=False)
+        policy.train()
+        return cast(Episodes, played.recorded)
+
+    return play
+
+
+def _prepare(run: Run, config: FinetuneConfig, folder: Path, resume: bool) -> None:
+    """The files of a run beside its checkpoints. Raises ValueError for played episodes that no checkpoint made."""
+    if not resume and (folder / PLAYED).exists():
+        raise ValueError(f"{folder / PLAYED} holds episodes of another fine-tuning; give another folder")
+    settings = read_json(run.folder / CONFIG)
+    settings["run"]["training"] = to_json(config.training(run.config.training))
+    write_file(folder / CONFIG, json.dumps(settings, indent=2).encode())
+    write_file(folder / REFERENCE, (run.folder / REFERENCE).read_bytes())

@@ -1,0 +1,278 @@
+"""A run: the parts that were trained together, the settings that made them, and a folder that is all they need."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import safetensors.torch
+import torch
+
+from agents.planning.arrival import Arrival
+from agents.planning.planner import Planner, PlannerConfig
+from envs.evaluation.scores import DataReturns
+from envs.evaluation.vector import VectorEnvironment
+from envs.making import environment_factory
+from envs.recording.recipes import make_missing
+
+from ..config import from_json, read_json, to_json
+from ..data import Episodes, Windows, concatenate, load_episodes
+from ..data.splitting import halves, hold_out
+from ..families import Model
+from ..files import write_file
+from ..models.sampling import Guidance
+from ..randomness import fold
+from ..training import checkpoint
+from ..training import loop as training
+from ..training.loop import check_same
+from ..training.state import restore_module
+from ..trajectory import Agent, Batch
+from ..worlds.model import WorldModel
+from .dry_run import rehearse
+from .kinds import AnyRunConfig, DataFacts, Part, PolicyRunConfig, RunConfig, WorldModelRunConfig
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Box
+
+__all__ = ["AnyRunConfig", "DataFacts", "Part", "PolicyRunConfig", "Run", "RunConfig", "WorldModelRunConfig", "build",
+           "load", "load_episodes", "make_missing", "read_config", "resolve", "train"]
+
+CONFIG, REFERENCE = "config.json", "reference.safetensors"
+REFERENCE_WINDOWS = 512  # of the training data: they calibrate trust, and are drawn beside samples
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run of a planner or of a policy: `agent(action_space)` acts, `model` samples trajectories."""
+
+    folder: Path
+    config: AnyRunConfig
+    data: DataFacts
+    parts: Mapping[str, Part]
+    reference: Batch
+    step: int
+    dataset_hash: str
+    """Of what it was trained on."""
+
+    @property
+    def main(self) -> Part:
+        """The part that all others serve: a planner's model, or the policy."""
+        return self.parts[self.config.MAIN]
+
+    @property
+    def said(self) -> str:
+        """What it is, for messages."""
+        return f"{self.folder} is a {self.config.NAME} ({self.config.kind})"
+
+    @property
+    def model(self) -> Model:
+        """The generator. That of a policy makes actions of states, both in the policy's own normalised units.
+
+        Raises ValueError for a policy without one.
+        """
+        model = self.main if self.config.MAIN == "model" else getattr(self.main, "model", None)
+        if model is None:
+            raise ValueError(f"{self.said} without a trajectory model; evaluate it with gentraj evaluate")
+        return cast(Model, model)
+
+    @property
+    def planning(self) -> PlannerConfig:
+        """How it plans. Raises ValueError for a policy, which has no trajectories to show or to measure."""
+        if not isinstance(self.config, RunConfig):
+            raise ValueError(f"{self.said}, which acts and plans no trajectories; evaluate it with gentraj evaluate")
+        return self.config.planner
+
+    @property
+    def world_model(self) -> WorldModel:
+        """Its doubt calibrated by data that it was not trained on. Raises ValueError for another run."""
+        if not isinstance(self.main, WorldModel):
+            raise ValueError(f"{self.said} and no world model; train one with gentraj train world-model")
+        return self.main
+
+    def agent(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None) -> Agent:
+        """What acts in that action space. A planner has its own settings by default, and `guide` shapes its plans.
+
+        Raises ValueError where either is given to a policy.
+        """
+        return self.config.agent(self.parts, self.reference, action_space, config, guide)
+
+    def environment(self, asked: str | None = None) -> str:
+        """The one asked for, else that of its data. Raises ValueError where neither is known."""
+        if (env := asked or self.data.env) is None:
+            raise ValueError(f"{self.folder}: its data do not say which environment they come from; give --env-id")
+        return env
+
+    def action_space(self, env: str | None = None) -> Box:
+        """Of that environment, the run's own by default. Raises ValueError for one of another width than the run's."""
+        made = environment_factory(self.environment(env))()
+        made.close()
+        if getattr(made.action_space, "shape", None) != (self.data.act_dim,):
+            raise ValueError(f"{self.folder}: was trained on actions of width {self.data.act_dim}, but the action "
+                             f"space of {made.spec.id} is {made.action_space}; train on data of this environment")
+        return made.action_space
+
+    def planner(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None) -> Planner:
+        """`agent` of a planner's run. Raises ValueError for a policy."""
+        return cast(Planner, self.agent(action_space, config or self.planning, guide))
+
+    def likeliest_arrival(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor) -> torch.Tensor:
+        """(B,) the row at which the goal is most probably reached; the last one without an arrival network."""
+        if "arrival" not in self.parts:
+            return torch.full((len(obs_BO),), self.model.spec.horizon - 1)
+        return cast(Arrival, self.parts["arrival"]).propose(obs_BO, goal_BG, (1.0,))[:, 0]
+
+
+@dataclass(frozen=True)
+class _RunFile:
+    """What config.json holds."""
+
+    run: AnyRunConfig
+    data: DataFacts
+    reference_sha256: str
+
+
+def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
+          progress: bool = True) -> Run:
+    """Trains all parts of a run and returns it, loaded from its folder. A task's own dataset is recorded if missing.
+
+    A resumed run may have another planner and, of the training's settings, those that may change; they are kept.
+
+    Raises `DataError` for bad data, ValueError for an `env_id` that there is not or that the data do not fit and for
+    settings that do not go together, and what `gentraj.training.train` raises.
+    """
+    if config.env_id is not None:
+        environment_factory(config.env_id)  # a name that is wrong is told before data are read or recorded
+    if not resume:
+        config.refuse_decided()
+    folder, (episodes, returns) = Path(folder), read_data(config)
+    config = resolve(config, episodes)
+    episodes, kept, _ = split(config, episodes)
+    data = DataFacts.of(episodes, config.context, config.env_id, returns)
+    if config.env_id is not None:
+        check_fit(data, config.env_id)
+    parts = build(config, data, episodes)
+    windows = Windows(kept, parts[config.MAIN].spec, config.context)
+    if not resume:
+        rehearse(config, data, parts, windows)
+
+    def prepare() -> None:
+        reference = windows.batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
+        told = {} if reference.context_BC is None else {"context": reference.context_BC}
+        saved = safetensors.torch.save({"x": reference.x_BHD, "mask": reference.mask_BHD} | told)
+        write_file(folder / REFERENCE, saved)
+        file = _RunFile(config, data, hashlib.sha256(saved).hexdigest())
+        write_file(folder / CONFIG, json.dumps(to_json(file), indent=2).encode())
+
+    training.train(parts, episodes, config.training, folder, meta=_trained(config, data), resume=resume, device=device,
+                   progress=progress, contexts=config.context, prepare=prepare)
+    return load(folder, device=device)
+
+
+def read_data(config: AnyRunConfig) -> tuple[Episodes, list[DataReturns]]:
+    """What a run is trained on, and what the episodes of each of its datasets earned as they were recorded. Of steps
+    that a world model imagined only a policy's critic learns; for other runs they are left out, with a warning."""
+    datasets = [load_episodes(make_missing(name)) for name in config.dataset.split("+")]
+    played = [dataset.played() for dataset in datasets]
+    joined = concatenate(datasets if config.MAIN == "policy" else played)
+    if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
+        warnings.warn(f"{config.dataset}: {lost} steps that a world model imagined are left out; only the critics of "
+                      "policies learn of such", stacklevel=2)
+    return joined.stitched() if config.stitch else joined, list(map(DataReturns.of, played))
+
+
+class Split(NamedTuple):
+    """Of a run's data: what it learns, what it keeps windows of, and what it is judged by.
+
+    The last two are what was played of the first; of a world model's they are held out, and it is calibrated by one
+    and judged by the other.
+    """
+
+    learnt: Episodes
+    kept: Episodes
+    judged: Episodes
+
+
+def split(config: AnyRunConfig, episodes: Episodes) -> Split:
+    if not isinstance(config, WorldModelRunConfig):
+        return Split(episodes, episodes.played(), episodes.played())
+    learnt, unseen = hold_out(episodes, config.held_out, fold(config.training.seed, 3))
+    return Split(learnt, *halves(unseen))
+
+
+def load(folder: Path | str, *, step: int | None = None, device: torch.device | None = None) -> Run:
+    """The run in a folder, at its newest valid checkpoint or at `step`. Its dataset is not needed.
+
+    Raises `NothingSaved` without a checkpoint, `ConfigError` for settings that are not those of the checkpoint.
+    """
+    folder = Path(folder)
+    file = _read(folder)
+    config, data = file.run, file.data
+    saved = checkpoint.load(folder, step)
+    check_same(saved.meta, saved.meta | _trained(config, data), str(folder / CONFIG))
+    parts = build(config, data)
+    for name, part in parts.items():
+        restore_module(part, saved.parts.get(name, {}), name)
+        part.to(device).eval()
+    reference = read_reference(folder / REFERENCE, file.reference_sha256)
+    if isinstance(world := parts[config.MAIN], WorldModel):
+        world.calibrate(reference.to(world.device))
+    return Run(folder, config, data, parts, reference.to(device) if device else reference, saved.step,
+               saved.meta["dataset_hash"])
+
+
+def read_config(folder: Path) -> tuple[AnyRunConfig, DataFacts]:
+    """The settings of a run folder. Raises `NothingSaved` or `ConfigError`."""
+    file = _read(folder)
+    return file.run, file.data
+
+
+def _read(folder: Path) -> _RunFile:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise checkpoint.NothingSaved(f"{folder}: no run there ({CONFIG} is missing); `gentraj train` makes one")
+    return from_json(_RunFile, read_json(path), str(path))
+
+
+def read_reference(path: Path, sha256: str) -> Batch:
+    """The windows of training data that a run keeps. Raises `CheckpointError` for a file that is not what was saved."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise checkpoint.CheckpointError(f"{path}: cannot be read ({error.strerror}); `gentraj train --resume` "
+                                         "writes it anew") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise checkpoint.CheckpointError(f"{path}: is not what was saved; `gentraj train --resume` writes it anew")
+    tensors = safetensors.torch.load(data)
+    return Batch(tensors["x"], tensors["mask"], tensors.get("context"))
+
+
+def check_fit(data: DataFacts, env: str) -> None:
+    """Raises ValueError for an environment of other observations or actions than the data's."""
+    envs = VectorEnvironment(environment_factory(env), 1, data.obs_keys)
+    envs.close()
+    if (envs.obs_dim, envs.act_dim) != (data.obs_dim, data.act_dim):
+        raise ValueError(f"the data have observations of width {data.obs_dim} and actions of {data.act_dim}, but "
+                         f"{envs.env_id} has {envs.obs_dim} and {envs.act_dim}; name the environment of the data")
+
+
+def resolve(config: AnyRunConfig, episodes: Episodes) -> AnyRunConfig:
+    """The config with everything the data decide filled in."""
+    return config.resolve(episodes)
+
+
+def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = None) -> dict[str, Part]:
+    """The parts of a resolved config, with the statistics of `episodes` or with room to load saved ones into."""
+    with torch.random.fork_rng(devices=()):  # torch draws initial weights from its global generator, left as it was
+        torch.default_generator.manual_seed(fold(config.training.seed))
+        return config.build(data, episodes)
+
+
+def _trained(config: AnyRunConfig, data: DataFacts) -> dict[str, Any]:
+    """What checkpoints depend on: not the planner, nor where the data lie (they have a hash)."""
+    run = {key: value for key, value in to_json(config).items() if key not in config.MAY_CHANGE}
+    return {"run": run, "data": to_json(replace(data, returns=()))}

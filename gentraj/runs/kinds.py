@@ -1,0 +1,17 @@
+"""What a run is made of, a planner's models, a policy or a world model: settings that know how to make it.
+
+`resolve` fills in what the data decide, `build` makes the parts that are trained, `agent` lets trained parts act, and
+`facts` tells of them.
+"""
+
+from __future__ import annotations
+
+from .data_facts import DataFacts
+from .planner import FINER, RunConfig
+from .policy import PolicyRunConfig
+from .settings import Part
+from .world import WorldModelRunConfig
+
+__all__ = ["FINER", "AnyRunConfig", "DataFacts", "Part", "PolicyRunConfig", "RunConfig", "WorldModelRunConfig"]
+
+AnyRunConfig = RunConfig | PolicyRunConfig | WorldModelRunConfig

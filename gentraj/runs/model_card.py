@@ -1,0 +1,174 @@
+"""The model card of a run: README.md as the Hugging Face hub reads it, every figure from the run's own files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import nn
+
+from ..config import ConfigError, read_json, to_json
+from ..data.sources import FILES
+from ..plots.page import show
+
+if TYPE_CHECKING:
+    from .folder import Run
+
+EVALUATION, WORLD = "evaluation.json", "world.json"
+YARDSTICKS = ("behaviour", "controller", "random")  # the data's own return, and agents, beside the run's
+PROTOCOL = ("episodes", "seeds", "protocol")
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+
+INTRO = """# {name}
+
+{what}, trained for {step} steps with gentraj.
+
+```python
+import gentraj
+
+run = gentraj.from_pretrained({name!r})  # this folder, or OWNER/NAME on the hub
+{use}
+```
+
+The commands take the folder as well: `gentraj evaluate FOLDER`, `gentraj report FOLDER`. It holds the weights without
+the state of the optimisers, and in reference.safetensors {windows} windows of the data, which calibrate a
+planner's trust in its plans and a world model's doubt."""
+WORDS = {  # what a run is, its use in a line of Python, its tag: by the part that gives it its name
+    "model": ("A generative model of trajectories for control",
+              "x_BNHD = run.model.sample(gentraj.Condition.unknown(run.model.spec), num_samples=16)", "planning"),
+    "policy": ("A policy", "agent = run.agent(action_space)  # agent.act(obs_BO, goal_BG) is (B, A)", "policy"),
+    "world": ("A world model", "imagined = run.world_model.imagine(obs_BO, act_BTA, seeds=seeds)", "world-model")}
+SCORES = """Closed loop in {env}, {episodes} episodes. Returns are native and unlatched, the interval is a 95 %
+bootstrap interval of the mean over episodes. The figures are those of evaluation.json{step}."""
+FIGURES = "As they lay in the run's folder; `gentraj report` draws them anew."
+
+
+class Card(NamedTuple):
+    """What a card says beyond the run: `note` says why there are no `scores`, `metrics` is the last row logged."""
+
+    name: str
+    scores: Mapping[str, Any]
+    note: str
+    metrics: Mapping[str, Any]
+    figures: Sequence[str]
+
+
+def model_card(run: Run, card: Card) -> str:
+    """YAML front matter (library, tags, datasets, `model-index` with the scores) and text in Markdown."""
+    what, use, _ = WORDS[run.config.MAIN]
+    intro = INTRO.format(name=card.name, step=run.step, windows=len(run.reference.x_BHD), what=what, use=use)
+    text = [intro, "## Model", _model(run), "## Scores", _scores(card.scores) if card.scores else card.note]
+    if losses := {key: value for key, value in card.metrics.items() if key.endswith("loss")}:
+        text += [f"## Training\n\nMeans of the last logged row, step {card.metrics['step']}.",
+                 markdown_table(("loss", "value"), losses.items())]
+    if card.figures:
+        text += [f"## Figures\n\n{FIGURES}", *(f"![{Path(path).stem}]({path})" for path in card.figures)]
+    settings = replace(run.config, dataset="+".join(dataset_names(run.config.dataset)))
+    text += ["## Settings", f"```json\n{json.dumps(to_json(settings), indent=1)}\n```"]
+    return "\n".join(["---", *yaml_lines(_front_matter(run, card)), "---", "", "\n\n".join(text), ""])
+
+
+def read_scores(folder: Path, step: int, newest: int) -> tuple[dict[str, Any], str]:
+    """The scores of the checkpoint `step` in a run's folder, else none and a sentence that says why.
+
+    `newest` is the checkpoint that was evaluated where evaluation.json does not say. Raises `ConfigError` for a file
+    that holds no scores.
+    """
+    path = folder / EVALUATION
+    if not path.is_file():
+        return {}, "This run was not evaluated: it has no scores."
+    scores = read_json(path)
+    if not {"return_mean", "return_ci95"} <= scores.keys():
+        raise ConfigError(f"{path}: holds no scores; `gentraj evaluate` writes such a file, or remove it")
+    if (evaluated := scores.get("step", newest)) != step:
+        return {}, f"This checkpoint was not evaluated: the run's scores are those of step {evaluated}, not of {step}."
+    return scores, ""
+
+
+def dataset_names(dataset: str) -> list[str]:
+    """The names of the datasets that `RunConfig.dataset` joins; of files without their folders."""
+    return [Path(name).name if Path(name).suffix in FILES else name for name in dataset.split("+")]
+
+
+def parameters_trained(model: nn.Module) -> int:
+    """How many numbers were trained for it; their averages are not counted again."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def yaml_lines(value: Any, indent: str = "") -> Iterator[str]:
+    """JSON values as YAML in blocks. Strings are quoted as in JSON, unprintable characters as YAML wants."""
+    entries = value.items() if isinstance(value, Mapping) else (("-", item) for item in value)
+    for key, item in entries:
+        head = f"{indent}{key}" if key == "-" else f"{indent}{key}:"
+        if not isinstance(item, Mapping | list):
+            yield f"{head} {_scalar(item)}"
+        elif key == "-" and item:  # its first line stands beside the dash
+            first, *rest = yaml_lines(item, indent + "  ")
+            yield from (f"{head} {first.lstrip()}", *rest)
+        elif item:
+            yield from (head, *yaml_lines(item, indent + "  "))
+        else:
+            yield f"{head} {json.dumps(item)}"
+
+
+def _scalar(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if isinstance(value, float) and "." not in text:
+        return text.replace("e", ".0e")  # 1e-05 is a string to the readers of YAML 1.1
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
+
+
+def _front_matter(run: Run, card: Card) -> dict[str, Any]:
+    tags = ["gentraj", type(run.main).__name__.lower(), "trajectories", WORDS[run.config.MAIN][-1],
+            "offline-reinforcement-learning"]
+    facts: dict[str, Any] = {"library_name": "gentraj", "pipeline_tag": "reinforcement-learning", "tags": tags,
+                             "datasets": [name for name in dataset_names(run.config.dataset) if HUB_ID.fullmatch(name)]}
+    if not card.scores:
+        return facts
+    measured = {key: value for key, value in card.scores.items()
+                if type(value) in (int, float) and key not in (*PROTOCOL, "step")}
+    env = card.scores.get("env_id", "unknown")
+    result = {"task": {"type": "reinforcement-learning", "name": "closed-loop control"},
+              "dataset": {"type": env, "name": env,
+                          "args": {key: card.scores[key] for key in PROTOCOL if key in card.scores}},
+              "metrics": [{"type": key, "value": value, "name": key.replace("_", " ")}
+                          for key, value in measured.items()]}
+    return facts | {"metrics": list(measured), "model-index": [{"name": card.name, "results": [result]}]}
+
+
+def _model(run: Run) -> str:
+    env = json.loads(run.data.env)["id"] if run.data.env else None
+    rows = {**run.config.facts(run.parts), "datasets": ", ".join(dataset_names(run.config.dataset)),
+            "environment": env, "width of an observation": run.data.obs_dim, "width of an action": run.data.act_dim,
+            "parts": ", ".join(run.parts), "parameters trained": parameters_trained(run.main),
+            "training steps": run.step, "seed": run.config.training.seed}
+    return markdown_table(("setting", "value"), rows.items())
+
+
+def _scores(scores: Mapping[str, Any]) -> str:
+    step = f", made at step {scores['step']}" if "step" in scores else ", which does not say at which step it was made"
+    about = SCORES.format(env=_cell(scores.get("env_id")), episodes=_cell(scores.get("episodes")), step=step)
+    return f"{about}\n\n{markdown_table(*score_rows(scores, ('env_id', 'episodes', 'step')))}"
+
+
+def score_rows(scores: Mapping[str, Any], but: Sequence[str]) -> tuple[list[str], list[tuple]]:
+    """The columns and rows of a table of what evaluation.json holds, but for some keys, beside the yardsticks."""
+    beside = [name for name in YARDSTICKS if name in scores and (scores[name] or name != "behaviour")]
+    rows = [(key, value, *((scores[name] or {}).get(key) for name in beside))
+            for key, value in scores.items() if key not in (*YARDSTICKS, *but, "agent")]
+    return ["measure", scores.get("agent", "planner"), *beside], rows
+
+
+def markdown_table(columns: Sequence[str], rows: Any) -> str:
+    """The cells as `show` shows them."""
+    lines = [columns, ["---"] * len(columns), *(map(_cell, row) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return escape(" ".join(show(value).split()), quote=False).replace("|", "&#124;")

@@ -1,0 +1,198 @@
+"""A planner's run: a model of trajectories, and what makes actions of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+
+from agents.planning.arrival import Arrival, ArrivalConfig
+from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
+from agents.planning.planner import Planner, PlannerConfig
+from agents.planning.refine import LEG, level_specs
+from agents.planning.trust import Trust
+from envs.tasks.default_horizon import horizon_advice
+
+from ..data import Episodes, Windows
+from ..data.context import return_quantile
+from ..diffusion import DiffusionConfig
+from ..families import FAMILIES, MODELS, Model, ModelConfig, family
+from ..models.sampling import Guidance
+from ..normalize import Normalizer
+from ..randomness import fold
+from ..training.loop import TrainingConfig
+from ..trajectory import Batch, TrajectorySpec
+from .data_facts import DataFacts, normalizer
+from .settings import Part, RunSettings
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Box
+
+
+FINER = "finer-"  # begins the names of the models that fill in, the coarsest first
+GOOD = 0.95  # quantile of the data's discounted returns to go that a planner aims at where nothing is said
+CONTEXT_WINDOWS = 4096  # give the statistics of the contexts
+
+
+@dataclass(frozen=True)
+class RunConfig(RunSettings):
+    """Everything that decides a planner's run. What is None is chosen from the data and written down."""
+
+    horizon: int | None = None
+    """Rows of a trajectory."""
+    stride: int | tuple[int, ...] | None = None
+    """Environment steps between two rows; or from the first row to each other one, 1 2 4 8 16: dense near, sparse far
+    (Mixed-Density Diffuser, arXiv 2510.23026). The horizon is then as many rows."""
+    refine: tuple[int, ...] = ()
+    """Coarse to fine: for each number a further model, which fills in the rows of the one before with so many times as
+    dense ones. Horizon and stride are the coarse plan's; what the data choose is spread over the finest rows."""
+    joint: bool = False
+    """Trajectories, the finest ones, of observations and actions; else of observations, with inverse dynamics."""
+    dynamics: bool = False
+    """Train inverse dynamics beside trajectories with actions too, for planner.actions inverse."""
+    valued: bool = False
+    """Train a critic of plans too, for planner.select and planner.guidance."""
+    model: ModelConfig = FAMILIES["diffusion"]
+    inverse: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
+    arrival: ArrivalConfig = field(default_factory=ArrivalConfig)
+    critic: PlanCriticConfig = field(default_factory=PlanCriticConfig)
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    NAME: ClassVar[str] = "planner"
+    MAIN: ClassVar[str] = "model"
+    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("planner", "training", "dataset")
+    GENERATORS: ClassVar[Mapping[str, ModelConfig]] = FAMILIES
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stride, tuple) and (not self.stride or self.horizon not in (None, len(self.stride) + 1)):
+            raise ValueError(f"stride says where {len(self.stride) + 1} rows are, and horizon is {self.horizon}; leave "
+                             "the horizon out, and give a number at least")
+        if self.planner.actions == "joint" and not self.joint:
+            raise ValueError("planner.actions is 'joint', and the model would have no actions; set joint too")
+        if self.planner.steps > (levels := getattr(self.model, "levels", None) or math.inf):
+            raise ValueError(f"planner.steps is {self.planner.steps}, and the model would have {levels} levels of "
+                             f"noise; set planner.steps too, 1 to {levels}")
+        self._check_history(self.planner)
+        for key in ("select", "guidance"):
+            if getattr(self.planner, key) == "value" and not self.valued:
+                raise ValueError(f"planner.{key} is 'value', and no critic of plans would be trained; set valued too")
+
+    def _check_history(self, planner: PlannerConfig) -> None:
+        if planner.history and not self.model.mix.prefix:
+            raise ValueError(f"planner.history is {planner.history}, and the model knows nothing of rows before the "
+                             "present; train one with --model.mix.prefix 0.5")
+
+    @property
+    def kind(self) -> str:
+        return f"planner, {family(self.model)}"
+
+    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None) -> str:
+        """How what acts draws its plans, in words; with settings of its own by default."""
+        return cast(Model, parts["model"]).sampling((config or self.planner).steps)
+
+    @property
+    def generator(self) -> ModelConfig:
+        return self.model
+
+    def with_generator(self, model: ModelConfig) -> RunConfig:
+        """Trained with what this planner will say that it knows. No critic learns of noise where there is none."""
+        critic = self.critic if isinstance(model, DiffusionConfig) else replace(self.critic, noised=0.0)
+        return replace(self, model=model.with_mix(self.model.mix), critic=critic)
+
+    def refuse_decided(self, changed: str = "") -> None:
+        super().refuse_decided(changed)
+        if changed == "planner.actions" and self.planner.actions == "inverse" and self.joint and not self.dynamics:
+            raise ValueError("planner.actions is 'inverse', and plans with actions (joint) have no inverse dynamics "
+                             "beside them; set dynamics too, or leave it out")
+        if changed == "critic.normalizer" and self.critic.noised and self.critic.normalizer != self.model.normalizer:
+            raise ValueError(f"critic.normalizer is '{self.critic.normalizer}', and a critic of noisy plans takes the "
+                             f"model's, '{self.model.normalizer}'; change model.normalizer instead")
+
+    def resolve(self, episodes: Episodes) -> RunConfig:
+        """With everything the data decide filled in."""
+        rows, apart = horizon_advice(self.env_id or episodes.env)
+        dense = math.prod(self.refine)
+        horizon, stride = 1 + -(-(rows - 1) // dense) if self.refine else rows, apart * dense
+        if isinstance(self.stride, tuple):
+            horizon = len(self.stride) + 1
+        goal_dims = self.model.mix.goal_dims or episodes.goal_dims
+        if goal_dims and not self.model.mix.goal and (self.valued or self.context.kinds == ("return",)):
+            raise ValueError(f"{episodes.name} has goals, and these settings plan for returns (model.mix.goal is 0); "
+                             "take a preset for goals, such as pointmaze, or gentraj train veteran+")
+        if self.planner.goal_dims not in ((), goal_dims):
+            raise ValueError(f"planner.goal_dims are {self.planner.goal_dims}, and the data or model.mix.goal_dims say "
+                             f"{goal_dims}; leave them out")
+        mix = replace(self.model.mix, goal_dims=goal_dims)
+        critic = replace(self.critic, normalizer=self.model.normalizer) if self.critic.noised else self.critic
+        planner = replace(self.planner, goal_dims=goal_dims)
+        if self.joint and not self.dynamics and planner.actions == "inverse":  # the usual, and there are none
+            planner = replace(planner, actions="joint")
+        if not goal_dims:  # then there is nothing to come to rest at
+            planner = replace(planner, rest_dims=())
+        if self.context.kinds == ("return",) and not planner.context:
+            planner = replace(planner, context=(return_quantile(episodes, self.context, GOOD),))
+        for key, dims in (("planner.rest_dims", planner.rest_dims), ("model.mix.goal_dims", goal_dims)):
+            if any(not 0 <= dim < episodes.obs_dim for dim in dims):
+                raise ValueError(f"{key} are {dims}; entries of an observation of width {episodes.obs_dim} are "
+                                 "expected")
+        return replace(self, horizon=horizon if self.horizon is None else self.horizon,
+                       stride=stride if self.stride is None else self.stride,
+                       model=self.model.with_mix(mix), planner=planner, critic=critic)
+
+    def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Part]:
+        """The parts, with the statistics of `episodes` or with room to load saved ones into."""
+        if self.horizon is None or self.stride is None:
+            raise ValueError("the horizon or the stride is not chosen yet; call resolve(config, episodes) first")
+        act_dim = data.act_dim if self.joint else 0
+        stride, offsets = (self.stride[0], self.stride) if isinstance(self.stride, tuple) else (self.stride, None)
+        spec = TrajectorySpec(data.obs_dim, 0 if self.refine else act_dim, self.horizon, stride, offsets)
+        context = self._context_normalizer(spec, data, episodes)
+
+        def model(of: TrajectorySpec, config: ModelConfig) -> Model:
+            return MODELS[type(config)](of, config, normalizer(config.normalizer, of.act_dim, data, episodes), context)
+
+        parts: dict[str, Part] = {"model": model(spec, self.model)}
+        for level, finer in enumerate(level_specs(spec, self.refine, act_dim), 1):
+            parts[f"{FINER}{level}"] = model(finer, self.model.with_mix(LEG))
+        if self.dynamics or not self.joint:
+            parts["inverse"] = (InverseDynamics.blank(data.obs_dim, data.act_dim, self.inverse) if episodes is None
+                                else InverseDynamics.fit(episodes, self.inverse))
+        if goal_dims := self.model.mix.goal_dims:
+            obs = normalizer("limits", 0, data, episodes)
+            parts["arrival"] = Arrival(replace(spec, act_dim=0), goal_dims, self.arrival, obs)
+        if self.valued:
+            parts["critic"] = (PlanCritic.blank(spec, self.critic) if episodes is None
+                               else PlanCritic.fit(episodes, spec, self.critic))
+        return parts
+
+    def _context_normalizer(self, spec: TrajectorySpec, data: DataFacts,
+                            episodes: Episodes | None) -> Normalizer | None:
+        if not data.context_dim:
+            return None
+        if episodes is None:
+            return Normalizer.identity(data.context_dim)
+        sample = Windows(episodes, spec, self.context).batch(0, fold(self.training.seed, 2), CONTEXT_WINDOWS)
+        return Normalizer.fit("gaussian", [cast(torch.Tensor, sample.context_BC).numpy()])
+
+    def agent(self, parts: Mapping[str, Part], reference: Batch, space: Box, config: PlannerConfig | None,
+              guide: Guidance) -> Planner:
+        model, inverse = cast(Model, parts["model"]), cast(InverseDynamics, parts.get("inverse"))
+        config = config or self.planner
+        self._check_history(config)
+        trust = Trust(model, reference, config.trust, config.history) if config.arrival == "earliest" else None
+        return Planner(model, config, space.low, space.high, trust=trust, inverse=inverse,
+                       arrival=cast(Arrival, parts.get("arrival")), critic=cast(PlanCritic, parts.get("critic")),
+                       finer=[cast(Model, parts[f"{FINER}{level + 1}"]) for level in range(len(self.refine))],
+                       guide=guide)
+
+    def facts(self, parts: Mapping[str, Part]) -> dict[str, Any]:
+        """For tables of a run: what its main part is, in words and numbers."""
+        model = cast(Model, parts["model"])
+        return {"kind": type(model).__name__, "rows of a trajectory": model.spec.horizon,
+                "environment steps between rows": model.spec.spacing, "actions in a trajectory": model.spec.act_dim > 0,
+                "sampling steps of the planner": self.planner.steps}

@@ -1,0 +1,95 @@
+"""A policy's run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, cast, get_type_hints
+
+from agents.planning.planner import PlannerConfig
+from agents.policies import registry as policies
+from agents.policies.bc import BCConfig
+from agents.policies.generators import GENERATORS
+from agents.policies.policy import Actor, Policy, Scales
+
+from ..data import Episodes
+from ..diffusion import DiffusionConfig
+from ..families import ModelConfig, family
+from ..models.sampling import Guidance
+from ..training.loop import TrainingConfig
+from ..trajectory import Batch
+from .data_facts import DataFacts
+from .settings import Part, ToldGoals
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Box
+
+
+
+@dataclass(frozen=True)
+class PolicyRunConfig(ToldGoals):
+    """Everything that decides a policy's run. The data decide whether it is told a goal, and that is written down."""
+
+    policy: policies.PolicyConfig = field(default_factory=BCConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    NAME: ClassVar[str] = "policy"
+    MAIN: ClassVar[str] = "policy"
+    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("training", "dataset")
+    GENERATORS: ClassVar[Mapping[str, ModelConfig]] = GENERATORS
+    DECIDED: ClassVar[tuple[str, ...]] = ("mix", "normalizer", "batch_size")
+
+    @property
+    def kind(self) -> str:
+        name = type(self.policy).__name__.removesuffix("Config")
+        model = getattr(self.policy, "model", None)
+        return name if model is None else f"{name}, {family(model)}"
+
+    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None) -> str:
+        """How what acts draws its actions, in words."""
+        return cast(Policy, parts["policy"]).sampling()
+
+    @property
+    def generator(self) -> ModelConfig | None:
+        """None for a policy without one."""
+        return getattr(self.policy, "model", None)
+
+    def with_generator(self, model: ModelConfig) -> PolicyRunConfig:
+        """Raises ValueError for a generator that this policy cannot be made of."""
+        hints = get_type_hints(type(self.policy))
+        if "model" not in {f.name for f in fields(self.policy)} or not isinstance(model, hints["model"]):
+            raise ValueError(f"a policy of the kind {self.kind} cannot act by a model of {type(model).__name__}; leave "
+                             "--family out, or take another policy")
+        own = cast(Any, self.policy)
+        if isinstance(model, DiffusionConfig) and isinstance(own.model, DiffusionConfig):
+            model = replace(model, context_dropout=own.model.context_dropout)  # what it is told is the policy's affair
+        return replace(self, policy=replace(own, model=model))
+
+    def resolve(self, episodes: Episodes) -> PolicyRunConfig:
+        """With everything the data decide filled in."""
+        if "goal" in episodes.extras:
+            return replace(self, context=replace(self.context, kinds=("goal",)))
+        if episodes.goal_dims:  # where a window of two steps ends is no goal
+            raise ValueError(f"{episodes.name}: a policy has to be told its goal, and these data do not record where "
+                             "their episodes were sent (extras 'goal'); train a planner, or add it")
+        return self
+
+    def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Part]:
+        """The policy, with the statistics of `episodes` or with room to load saved ones into."""
+        scales = (Scales.blank(data.obs_dim, data.act_dim, data.context_dim) if episodes is None
+                  else Scales.fit(episodes, self.context))
+        return {"policy": policies.POLICIES[type(self.policy)](data.obs_dim, data.act_dim, self.policy, scales)}
+
+    def agent(self, parts: Mapping[str, Part], reference: Batch, space: Box, config: PlannerConfig | None,
+              guide: Guidance) -> Actor:
+        """Raises ValueError for what only planners take."""
+        if config is not None or guide is not None:
+            raise ValueError(f"a planner's settings or a guide were given to a policy ({self.kind}), which plans "
+                             "nothing; leave them out")
+        return Actor(cast(Policy, parts["policy"]), space.low, space.high)
+
+    def facts(self, parts: Mapping[str, Part]) -> dict[str, Any]:
+        """For tables of a run: what its main part is, in words and numbers."""
+        policy = cast(Policy, parts["policy"])
+        return {"kind": self.kind, "told beside the observation": ", ".join(self.context.kinds) or "nothing",
+                "actions decided together": policy.chunk, "actions carried out before the next": policy.execute}

@@ -1,0 +1,276 @@
+"""Checkpoints: a folder under its final name is complete and its hashes hold, whatever happened while it was written.
+
+    RUN/step-00001234/model.safetensors ...  the tensors of each part
+    RUN/step-00001234/meta.json              format, versions, size and hash of each file, the caller's meta
+
+Nothing that is loaded is executed, and nothing outside the folder is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import stat
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..config import MAX_BYTES, ConfigError, from_json, parse_json, to_json
+
+FORMAT_VERSION = 1
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+FOLDER = re.compile(r"step-[0-9]{8,18}")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written, read or used: one line saying which and why."""
+
+
+class NothingSaved(CheckpointError):
+    """The folder holds no checkpoint yet."""
+
+
+class NewerFormat(CheckpointError):
+    """The checkpoint was written by a newer gentraj."""
+
+
+class CheckpointWarning(UserWarning):
+    """A broken checkpoint was skipped, or the versions differ."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `save` was given, from `folder`; the tensors are on the CPU."""
+
+    step: int
+    parts: dict[str, dict[str, Tensor]]
+    meta: dict[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class _File:
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Meta:
+    format_version: int
+    step: int
+    versions: dict[str, str]
+    files: dict[str, _File]
+    meta: dict[str, Any]
+
+
+# -- writing
+
+
+def save(folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any],
+         keep: int = 3) -> Path:
+    """Writes `parts` ({file name: {tensor name: tensor}}) and `meta` (JSON values) as the checkpoint of `step`.
+
+    Then all but the `keep` (at least 1) newest checkpoints are deleted. Raises `CheckpointError` when it cannot be
+    written; the checkpoints before it are then intact.
+    """
+    final, temporary = folder / f"step-{step:08d}", folder / f".tmp-{step}-{os.getpid()}"
+    contents = {f"{name}.safetensors": _to_bytes(name, tensors) for name, tensors in parts.items()}
+    files = {name: _File(len(data), _sha256(data)) for name, data in contents.items()}
+    contents["meta.json"] = _signed(to_json(_Meta(FORMAT_VERSION, step, _versions(), files, dict(meta))))
+    try:
+        _set_aside_if_broken(final)
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        for name, data in contents.items():
+            _write(temporary / name, data)
+        _sync_folder(temporary)
+        os.replace(temporary, final)
+        _sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(_cannot_write(final, error, sum(map(len, contents.values())))) from error
+    _prune(folder, step, keep)
+    return final
+
+
+def _to_bytes(name: str, tensors: Mapping[str, Tensor]) -> bytes:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"the part name '{name}' is no file name; use letters, digits, '_', '-' and '.'")
+    # Copies, since safetensors refuses two names for one memory, as tied weights have.
+    return safetensors.torch.save({key: t.detach().to("cpu", copy=True).contiguous() for key, t in tensors.items()})
+
+
+def _signed(body: dict[str, Any]) -> bytes:
+    """JSON that holds the hash of its own bytes, taken with the hash left empty."""
+    text = json.dumps({"sha256": ""} | body, indent=1, allow_nan=False)
+    return text.replace('"sha256": ""', f'"sha256": "{_sha256(text.encode())}"', 1).encode()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A new file, on the disk when this returns; safetensors' own writer does not fsync."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest):]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _set_aside_if_broken(final: Path) -> None:
+    """A checkpoint that was skipped as broken makes room for the new one of the same step; a good one never does."""
+    if not os.path.lexists(final):
+        return
+    try:
+        _read(final)
+    except CheckpointError:
+        os.replace(final, final.with_name(f"broken-{final.name}-{os.getpid()}"))
+    else:
+        raise CheckpointError(f"{final}: exists already, and a checkpoint is never written over")
+
+
+def _prune(folder: Path, step: int, keep: int) -> None:
+    older = [path for path in _folders(folder) if _step(path) < step]  # a broken one may be newer
+    for path in older[keep - 1:]:
+        doomed = folder / f".tmp-old-{path.name}-{os.getpid()}"  # half deleted, it must not have its final name
+        try:
+            os.replace(path, doomed)
+            shutil.rmtree(doomed)
+        except OSError as error:
+            warnings.warn(f"{path}: cannot be deleted: {error.strerror}", CheckpointWarning, stacklevel=3)
+
+
+def _cannot_write(path: Path, error: OSError, needed: int) -> str:
+    parent = next(p for p in path.parents if os.path.isdir(p))
+    free = shutil.disk_usage(parent).free
+    return (f"{path}: cannot be written: {error.strerror}; {needed} bytes are needed, {free} are free; "
+            "the checkpoints before it are intact")
+
+
+# -- reading
+
+
+def load(folder: Path, step: int | None = None) -> Checkpoint:
+    """The newest valid checkpoint of a run folder, or that of `step`; a broken one is skipped with a warning.
+
+    Raises `NothingSaved` where there is none yet, `NewerFormat` for one that this version cannot read, and
+    `CheckpointError` when none is valid.
+    """
+    found = _folders(folder)
+    if not found:
+        raise NothingSaved(f"{folder}: nothing saved yet; train first")
+    if step is not None:
+        return _read(folder / f"step-{step:08d}")
+    for path in found:
+        try:
+            return _read(path)
+        except NewerFormat:
+            raise
+        except CheckpointError as error:
+            warnings.warn(f"{error}; this checkpoint is skipped", CheckpointWarning, stacklevel=2)
+    raise CheckpointError(f"{folder}: none of its {len(found)} checkpoints is valid; restore a copy of one, "
+                          "or train in another folder (nothing here is written over)")
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a training has saved here, valid or not."""
+    return bool(_folders(folder))
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Newest first, by the step in the name: clocks jump and copies change times."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted((folder / name for name in names if FOLDER.fullmatch(name)), key=_step, reverse=True)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _read(path: Path) -> Checkpoint:
+    if path.is_symlink():
+        raise CheckpointError(f"{path}: is a link; a checkpoint is a folder of its own")
+    meta = _read_meta(path / "meta.json")
+    if path.name != f"step-{meta.step:08d}":
+        raise CheckpointError(f"{path}: its meta.json is of step {meta.step}")
+    parts = {}
+    for name, file in meta.files.items():
+        if not (name.endswith(".safetensors") and NAME.fullmatch(name)):
+            raise CheckpointError(f"{path / 'meta.json'}: '{name}' is no name of a tensor file")
+        data = _read_bytes(path / name, file.size)
+        if _sha256(data) != file.sha256:
+            raise CheckpointError(f"{path / name}: its hash is not the one in meta.json; the file is damaged")
+        parts[name.removesuffix(".safetensors")] = _tensors(path / name, data)
+    if (written := meta.versions.get("torch")) != torch.__version__:
+        warnings.warn(f"{path}: was written with torch {written} and this is {torch.__version__}; "
+                      "the results may differ in the last bits", CheckpointWarning, stacklevel=3)
+    return Checkpoint(meta.step, parts, meta.meta, path)
+
+
+def _read_meta(path: Path) -> _Meta:
+    data = _read_bytes(path)
+    try:
+        body = parse_json(data, str(path))
+        digest = str(body.pop("sha256", ""))
+        if not re.fullmatch("[0-9a-f]{64}", digest) or _sha256(data.replace(digest.encode(), b"", 1)) != digest:
+            raise CheckpointError(f"{path}: its hash does not hold; the file is damaged")
+        version = body.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise NewerFormat(f"{path.parent}: has format {version} and this gentraj reads formats up to "
+                              f"{FORMAT_VERSION}; install a newer gentraj")
+        return from_json(_Meta, body, str(path))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _read_bytes(path: Path, size: int | None = None) -> bytes:
+    """The bytes of a plain file of `size` bytes, looked at before it is read; links are not followed."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # non-blocking: a pipe must not hang us
+        with open(fd, "rb") as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise CheckpointError(f"{path}: is not a plain file")
+            if size is not None and status.st_size != size:
+                raise CheckpointError(f"{path}: has {status.st_size} bytes; {size} are expected")
+            if size is None and status.st_size > MAX_BYTES:
+                raise CheckpointError(f"{path}: has {status.st_size} bytes; at most {MAX_BYTES} are expected")
+            return file.read()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(data)  # checks every length in the header against that of the data
+    except (SafetensorError, KeyError, RuntimeError) as error:  # a type, or a shape, that torch has not
+        raise CheckpointError(f"{path}: is no safetensors file: {error}") from error
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}

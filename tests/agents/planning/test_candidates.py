@@ -1,0 +1,282 @@
+"""The planner without goals: several candidates, a critic, guidance, and what is left of the previous plan."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from agents.planning.execution import Previous, between, seeds_of, targets
+from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
+from agents.planning.planner import Planner, PlannerConfig, choice
+from agents.planning.refine import filled_in, level_specs
+from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.diffusion.composition import ClassifierFree
+from gentraj.networks import ResidualMLPConfig
+from gentraj.normalize import Normalizer
+from gentraj.randomness import RowNoise, unfold
+from gentraj.trajectory import Condition, TrajectorySpec
+
+LOW, HIGH = -np.ones(1, np.float32), np.ones(1, np.float32)
+FREE = PlannerConfig(arrival="fixed", replan=1, look=1, actions="joint", select="value")
+SHORT = TrajectorySpec(obs_dim=1, act_dim=1, horizon=4)
+
+
+class Wandering:
+    """A model of s' = s + a whose actions are noise and `drift`; known actions stay."""
+
+    spec, network_calls, device, drift = SHORT, 0, torch.device("cpu"), 0.0
+
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: Sequence[int] = (),
+               steps: int | None = None, temperature: float = 1.0) -> Tensor:
+        self.asked, self.guide = condition, guide
+        x = RowNoise(seed).normal(4, 2) + self.drift
+        x = torch.where(condition.mask_BHD, condition.values_BHD, x)
+        x[:, 1:, 0] = x[:, :1, 0] + x[:, :-1, 1].cumsum(1)
+        return x[:, None]
+
+
+class KnownValue:
+    """Values plans by a function of them."""
+
+    def __init__(self, value: Any, spec: TrajectorySpec = SHORT):
+        self.value, self.plan_spec = value, spec
+
+    def __call__(self, x_RHD: Tensor) -> Tensor:
+        return self.value(x_RHD)
+
+
+def valued(model: Any, value: Any, **changes: Any) -> Planner:
+    critic: Any = KnownValue(value, model.spec)
+    return Planner(model, replace(FREE, **changes), 9 * LOW, 9 * HIGH, critic=critic)
+
+
+def test_the_best_of_many_plans_by_the_critic_earns_more() -> None:
+    """s' = s + a earns -s^2 a step: the plans are noise, so that only the choice can hold s near 0."""
+    earned = []
+    for candidates in (1, 16):
+        agent = valued(Wandering(), lambda x: -(x[:, 1:, 0] ** 2).sum(1), candidates=candidates)
+        agent.reset(None, range(50))
+        s, total = torch.full((50, 1), 3.0), 0.0
+        for _ in range(20):
+            s = s + agent.act(s)
+            total += float(-(s**2).mean())
+        earned.append(total)
+    assert earned[1] > -20 > -100 > earned[0]
+
+
+def test_the_first_of_many_candidates_is_the_only_one_of_one() -> None:
+    one, many = (valued(Wandering(), lambda x: x[:, 0, 1], candidates=n).propose(torch.zeros(3, 1), None, [7, 8, 9])
+                 for n in (1, 5))
+    assert many.x_BNHD.shape == (3, 5, 4, 2) and torch.equal(many.x_BNHD[:, :1], one.x_BNHD)
+    assert many.value_BN is not None and torch.equal(many.value_BN.argmax(1), many.chosen_B)
+    assert seeds_of(7, 3, 1) == unfold(3, 7) == seeds_of(7, 3, 5)[::5]
+    assert len({*seeds_of(7, 3, 5), *seeds_of(8, 3, 5)}) == 30
+
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize(("ratio", "value", "chosen"), [
+    ([2.0, 1.0, 0.5, 0.1], None, 1),  # the earliest trusted, and the first of equals
+    ([2.0, 1.0, 0.5, 0.1], [9.0, 1.0, 3.0, 2.0], 2),  # of the trusted the one of most value
+    ([2.0, 1.5, INF, 1.2], [9.0, 1.0, 3.0, 2.0], 3), ([2.0, 1.5, INF, 1.2], None, 3),  # the most trusted
+    ([INF] * 4, None, 0), ([0.0] * 4, [1.0, 5.0, 5.0, 2.0], 1)])
+def test_the_choice_among_candidates(ratio: list[float], value: list[float] | None, chosen: int) -> None:
+    value_BN = None if value is None else torch.tensor([value])
+    assert choice(torch.tensor([[2, 4, 4, 6]]), torch.tensor([ratio]), value_BN).tolist() == [chosen]
+
+
+def test_joint_actions_begin_with_the_plan_s_first_one() -> None:
+    """Row h of a plan holds the action that is taken at its observation."""
+    agent = valued(Wandering(), lambda x: x[:, 0, 1], replan=3)
+    acts = torch.stack([agent.act(torch.zeros(2, 1)) for _ in range(3)], 1)
+    assert torch.equal(acts[..., 0], agent.last.chosen()[0][:, :3, 1])
+    spec = replace(SHORT, stride=2)
+    x = torch.arange(8.0).view(1, 4, 2)  # s = 0, 2, 4, 6 and a = 1, 3, 5, 7 every second step
+    assert targets(spec, x, 3, None, ()).tolist() == [[[1, 1], [2, 2], [3, 3]]]
+
+
+def test_the_rest_of_the_previous_plan_is_kept_while_it_is_better() -> None:
+    model = Wandering()
+    agent = valued(model, lambda x: x[:, :, 1].sum(1), candidates=4, shifted=True)
+    agent.reset(None, [0])
+    model.drift = 5.0
+    agent.act(torch.zeros(1, 1))
+    assert torch.equal(agent.last.x_BNHD[:, 0], agent.last.x_BNHD[:, 1])  # there is no previous plan
+    before = agent.last.chosen()[0]
+    model.drift = -5.0
+    agent.act(before[:, 1, :1])
+    kept = agent.last.chosen()[0]
+    assert agent.last.chosen_B.tolist() == [0] and torch.equal(kept[:, :3, 1], before[:, 1:, 1])
+    assert model.asked.mask_BHD[0, :3].all() and model.asked.mask_BHD[1:, :, 1].sum() == 0
+    model.drift = 50.0
+    agent.act(torch.zeros(1, 1))
+    assert agent.last.chosen_B.tolist() != [0]
+    agent.reset(torch.tensor([True]))
+    agent.act(torch.zeros(1, 1))
+    assert not model.asked.mask_BHD[:, :, 1].any()
+
+
+def test_what_is_left_of_a_plan_arrives_earlier() -> None:
+    x = torch.arange(8.0)[None, :, None].expand(3, 8, 1)
+    previous = Previous(x, torch.tensor([7, 4, 1]), torch.tensor([8, 8, 8]))
+    left = previous.left(1.5, torch.tensor([6, 6, 6]), goals=True)
+    assert left.row_B.tolist() == [6, 3, 6]  # the last one has arrived: nothing of it is left
+    assert left.real_BH.sum(1).tolist() == [6, 4, 0] and left.x_BHD[0, :6, 0].tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
+    free = previous.left(1.5, torch.tensor([7, 7, 7]), goals=False)
+    assert free.row_B.tolist() == [7, 7, 7] and free.real_BH.sum(1).tolist() == [6, 6, 6]
+    fewer = replace(previous, rows_B=torch.tensor([8, 5, 0])).left(2.0, torch.tensor([7, 7, 7]), goals=False)
+    assert fewer.real_BH.sum(1).tolist() == [6, 3, 0]
+    assert between(x, torch.tensor([9.0]))[0].tolist() == [[7.0]]
+
+
+def test_classifier_free_guidance_asks_for_the_context() -> None:
+    model = Wandering()
+    agent = valued(model, lambda x: x[:, 0, 1], guidance="classifier-free", scale=1.5, context=(3.0, 4.0), candidates=2)
+    agent.act(torch.zeros(2, 1))
+    assert model.guide == [ClassifierFree(1.5)]
+    assert model.asked.context_BC is not None and model.asked.context_BC.tolist() == [[3.0, 4.0]] * 4
+
+
+def little(context: bool = False) -> Diffusion:
+    torch.manual_seed(0)
+    config = DiffusionConfig(ResidualMLPConfig(16, 1, 0), levels=None, clip=None)
+    return Diffusion(SHORT, config, Normalizer.identity(2), Normalizer.identity(1) if context else None)
+
+
+def little_critic() -> PlanCritic:
+    torch.manual_seed(1)
+    return PlanCritic.blank(SHORT, PlanCriticConfig(width=16, depth=1))
+
+
+def test_guidance_changes_the_plans_as_it_says() -> None:
+    """A weight of 1 is the plain context. Guided by their value plans are worth more, beside a guide of the user's."""
+    obs, seeds, inside = torch.ones(60, 1), list(range(60)), {"low_A": LOW, "high_A": HIGH}
+
+    def plans(context: tuple[float, ...] = (), guide: Any = None, **changes: Any) -> Tensor:
+        config = replace(FREE, context=context, select="trust", **changes)
+        agent = Planner(little(bool(context)), config, critic=little_critic(), guide=guide, **inside)
+        return agent.propose(obs, None, seeds).x_BNHD[:, 0]
+
+    plain = plans((2.0,))
+    assert torch.equal(plans((2.0,), guidance="classifier-free", scale=1.0), plain)
+    assert not torch.equal(plans((2.0,), guidance="classifier-free", scale=2.0), plain)
+    critic = little_critic()
+    for guide in (None, lambda x: x[:, 1, 0]):
+        without, guided = plans(guide=guide), plans(guide=guide, guidance="value", scale=3.0)
+        gain_B = (critic(guided) - critic(without)).detach()
+        assert gain_B.mean() > 3 * gain_B.std() / len(gain_B) ** 0.5
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_with_many_candidates_an_environment_does_not_feel_those_beside_it(count: int) -> None:
+    model, critic = little(), little_critic()
+    obs = torch.randn(5, 8, 1, generator=torch.Generator().manual_seed(0))
+    played = []
+    for batch in (8, count):
+        agent = Planner(model, replace(FREE, candidates=3, shifted=True), LOW, HIGH, critic=critic)
+        agent.reset(None, list(range(batch)))
+        acts = [agent.act(obs[0, :batch]), agent.act(obs[1, :batch])]
+        agent.reset(torch.arange(batch) % 2 == 0, list(range(100, 100 + batch)))  # the others have a previous plan
+        played.append(torch.stack([*acts, *(agent.act(o[:batch]) for o in obs[2:])])[:, :count])
+    torch.testing.assert_close(played[0], played[1], rtol=1e-5, atol=1e-5)
+
+
+def test_a_critic_of_other_plans_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"the critic values plans of .*horizon=5"):
+        Planner(little(), FREE, LOW, HIGH, critic=PlanCritic.blank(replace(SHORT, horizon=5), PlanCriticConfig()))
+
+
+class Sure:
+    """A model of two rows, 8 steps apart: 4 more than now; or, with actions, of what lies between two known ones."""
+
+    network_calls, device = 0, torch.device("cpu")
+
+    def __init__(self, spec: TrajectorySpec):
+        self.spec = spec
+
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: Sequence[int] = (),
+               steps: int | None = None, temperature: float = 1.0) -> Tensor:
+        ends = condition.values_BHD[:, [0, -1], :1]
+        end = torch.where(condition.mask_BHD[:, -1:, :1], ends[:, 1:], ends[:, :1] + 4)
+        share = torch.linspace(0, 1, self.spec.horizon)[:, None]
+        obs = torch.lerp(ends[:, :1], end, share)
+        act = (end - ends[:, :1]) / 8 + share if self.spec.act_dim else None
+        return self.spec.join(obs, act)[:, None]
+
+
+class Straight:
+    """A model of (x, y, vx, vy): the straight way to the goal at a velocity of 1."""
+
+    spec, device, network_calls = TrajectorySpec(4, 0, 3, stride=4), torch.device("cpu"), 0
+
+    def sample(self, condition: Condition, num_samples: int = 1, **_: Any) -> Tensor:
+        self.network_calls += 1
+        x = torch.lerp(condition.values_BHD[:, :1], condition.values_BHD[:, -1:], torch.linspace(0, 1, 3)[:, None])
+        x[:, 1:, 2:] = 1
+        return x[:, None]
+
+
+def test_a_plan_is_tracked_to_its_end_by_a_pd_controller() -> None:
+    """One plan, from rest at 0 to (8, 8) in 8 steps; then the goal at rest."""
+    model: Any = Straight()
+    config = PlannerConfig("fixed", replan=20, look=1, actions="track", goal_dims=(0, 1), rest_dims=(2, 3))
+    agent = Planner(model, config, np.full(2, -9, np.float32), np.full(2, 9, np.float32))
+    goal, at_rest, moving = torch.full((1, 2), 8.0), torch.zeros(1, 4), torch.tensor([[2.0, 3.0, 0.5, 1.5]])
+    assert agent.act(at_rest, goal).tolist() == [[1.25, 1.25]]  # a step ahead it is at 1, with a velocity of 1 / 4
+    assert agent.act(moving, goal).tolist() == [[2 - 2 + 0.5 - 0.5, 2 - 3 + 0.5 - 1.5]]
+    for _ in range(5):
+        agent.act(moving, goal)
+    assert agent.act(moving, goal).tolist() == [[8 - 2 - 0.5, 8 - 3 - 1.5]] == agent.act(moving, goal).tolist()
+    assert model.network_calls == 1
+    with pytest.raises(ValueError, match=r"a position and a velocity for each of 2 actions; .* rest_dims \(\)"):
+        Planner(model, replace(config, rest_dims=()), np.zeros(2), np.ones(2))
+
+
+def coarse_to_fine(*finer: TrajectorySpec, **changes: Any) -> Planner:
+    model: Any = Sure(TrajectorySpec(1, 0, 3, stride=8))
+    filling: Any = [Sure(fine) for fine in finer]
+    return Planner(model, replace(FREE, select="trust", **changes), 9 * LOW, 9 * HIGH, finer=filling)
+
+
+@pytest.mark.parametrize("factors", [(8,), (4,), (2,), (2, 4), (4, 2), (2, 2, 2)])
+def test_finer_models_fill_in_the_first_leg_of_a_plan(factors: tuple[int, ...]) -> None:
+    """A plan that goes from 1 to 5 in 16 steps; the actions of its first leg are 2 / 8 and the share of the leg."""
+    levels = level_specs(TrajectorySpec(1, 0, 3, stride=8), factors, act_dim=1)
+    agent = coarse_to_fine(*levels, replan=5)
+    acts = [agent.act(torch.tensor([[1.0], [2.0]]))[:, 0] for _ in range(5)]
+    torch.testing.assert_close(agent.target_BTD[0, :5, 0], 1 + torch.arange(1, 6) / 4)
+    if len(factors) == 1:
+        torch.testing.assert_close(torch.stack(acts), torch.arange(5.0)[:, None].expand(5, 2) / 8 + 0.25)
+    agent.reset(None, [0, 1])
+    agent.act(torch.ones(2, 1), torch.full((2, 1), 9.0))  # the goal is to be reached at the last row
+    torch.testing.assert_close(agent.target_BTD[0, :5, 0], 1 + torch.arange(1, 6) / 2)
+
+
+def test_as_many_legs_are_filled_in_as_are_carried_out() -> None:
+    fine: Any = Sure(TrajectorySpec(1, 1, 5, stride=2))
+    x = torch.tensor([[[0.0], [4.0], [12.0], [24.0]]])
+    one, two, all_ = (filled_in(fine, x, ahead, [0], 1, 1.0) for ahead in (8, 9, 99))
+    assert one[0, :, 0].tolist() == [0, 1, 2, 3, 4] and two[0, :, 0].tolist() == [0, 1, 2, 3, 4, 6, 8, 10, 12]
+    assert torch.equal(all_[:, :9, 0], two[..., 0]) and all_[0, -1, 0] == 24 and all_.shape == (1, 13, 2)
+
+
+def test_goals_are_reached_in_the_rows_of_the_finest_model() -> None:
+    """The plan arrives at its third row, after 16 steps, and rests there."""
+    agent = coarse_to_fine(*level_specs(TrajectorySpec(1, 0, 3, stride=8), (2, 4), 1), replan=18)
+    agent.act(torch.ones(1, 1), torch.full((1, 1), 5.0))
+    assert agent.target_BTD[0, 7, 0] == 3 and agent.target_BTD[0, 15:, 0].tolist() == [5.0] * 4
+
+
+def test_a_finer_model_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="spans 6 environment steps; one of observations of width 1 that spans 8"):
+        coarse_to_fine(TrajectorySpec(1, 1, 7))
+    with pytest.raises(ValueError, match="spans 4 environment steps; one of observations of width 1 that spans 2"):
+        coarse_to_fine(TrajectorySpec(1, 0, 5, stride=2), TrajectorySpec(1, 1, 5))
+    for factors in ((3,), (2, 8), (1,)):
+        with pytest.raises(ValueError, match="whose product divides the stride"):
+            level_specs(TrajectorySpec(1, 0, 3, stride=8), factors, 1)

@@ -1,0 +1,77 @@
+"""Inverse dynamics and arrival times learn what can be known in closed form."""
+
+import numpy as np
+import pytest
+import torch
+
+from agents.planning.arrival import Arrival, ArrivalConfig
+from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from gentraj.data import Episodes, Windows
+from gentraj.normalize import Normalizer
+from gentraj.randomness import generator
+from gentraj.trajectory import Batch, TrajectorySpec
+
+
+def walk(steps: int = 3000, speed: float | None = None) -> Episodes:
+    """x_{t+1} = x_t + a_t, with actions that stay the same for a while."""
+    rng = np.random.default_rng(0)
+    act = np.repeat(rng.normal(size=(steps // 20, 2)), 20, 0).astype(np.float32)
+    act = np.full_like(act, speed) if speed else act
+    obs = np.concatenate([np.zeros((1, 2), np.float32), np.cumsum(act, 0)]).astype(np.float32)
+    end = np.arange(steps) == steps - 1
+    return Episodes(obs, act, np.zeros(steps), np.zeros(steps, bool), end, [steps], goal_dims=(0, 1))
+
+
+def train(part: InverseDynamics | Arrival, episodes: Episodes, steps: int) -> None:
+    windows, optimizers = Windows(episodes, part.spec), part.optimizers()
+    for step in range(steps):
+        part.update(windows.batch(step, 0, part.batch_size), optimizers, generator(0, step))
+
+
+def test_inverse_dynamics_find_the_action_between_two_states() -> None:
+    torch.manual_seed(0)
+    inverse = InverseDynamics.fit(walk(), InverseDynamicsConfig(look=4, width=64, learning_rate=3e-3))
+    train(inverse, walk(), 400)
+    act = torch.tensor([[0.5, -1.0], [1.0, 1.0]])
+    found = inverse(torch.zeros(2, 2), 4 * act, 4)
+    torch.testing.assert_close(found, act, atol=0.15, rtol=0)
+
+
+@pytest.mark.parametrize("look", [1, 2, 5])
+def test_the_way_to_go_is_measured_by_half_of_it_and_a_step_by_where_it_leads(look: int) -> None:
+    """`look // 2` steps are as one, their actions staying the same for a while."""
+    size = walk().obs.std(0) if look == 1 else walk().act.std(0) * (look // 2)
+    inverse = InverseDynamics.fit(walk(), InverseDynamicsConfig(look=look))
+    torch.testing.assert_close(inverse.delta.scale_D, torch.from_numpy(size), rtol=0.1, atol=0)
+
+
+def test_inverse_dynamics_do_not_feel_the_rows_beside() -> None:
+    inverse = InverseDynamics.fit(walk(), InverseDynamicsConfig(look=4))
+    obs, target = torch.randn(40, 2), torch.randn(40, 2)
+    assert torch.equal(inverse(obs, target, 3)[:1], inverse(obs[:1], target[:1], 3))
+
+
+def test_arrival_times_are_distance_over_speed() -> None:
+    torch.manual_seed(0)
+    episodes, spec = walk(400, speed=0.5), TrajectorySpec(2, 0, 10, stride=2)
+    obs = Normalizer.fit("limits", [episodes.obs])
+    arrival = Arrival(spec, (0, 1), ArrivalConfig(width=64, learning_rate=3e-3), obs)
+    train(arrival, episodes, 400)
+    start = torch.full((3, 2), 20.0)
+    rows = arrival.propose(start, start + torch.tensor([[2.0], [5.0], [8.0]]), (1.0,))
+    assert rows[:, 0].tolist() == pytest.approx([2, 5, 8], abs=1)
+
+
+def test_a_smaller_share_proposes_an_arrival_no_later() -> None:
+    arrival = Arrival(TrajectorySpec(2, 0, 10), (0,), ArrivalConfig(), Normalizer.identity(2))
+    rows = arrival.propose(torch.randn(50, 2), torch.randn(50, 1), (0.01, 0.3, 1.0))
+    assert (rows.diff(dim=1) >= 0).all() and (rows >= 1).all() and (rows <= 9).all()
+
+
+def test_windows_of_one_row_teach_no_arrival() -> None:
+    arrival = Arrival(TrajectorySpec(2, 0, 10), (0, 1), ArrivalConfig(), Normalizer.identity(2))
+    x, real = torch.randn(8, 10, 2), torch.zeros(8, 10, 2, dtype=torch.bool)
+    real[:, 0] = True
+    before = [p.clone() for p in arrival.parameters()]
+    loss = arrival.update(Batch(x, real), {"network": torch.optim.SGD(arrival.parameters(), 1.0)}, generator(0))["loss"]
+    assert loss == 0 and all(torch.equal(a, b) for a, b in zip(before, arrival.parameters(), strict=True))

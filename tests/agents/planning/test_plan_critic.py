@@ -1,0 +1,225 @@
+"""The critic of plans: its targets by hand at a cut and at an end, what it learns, and what it may not feel."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from agents.planning.plan_critic import NoisyValue, PlanCritic, PlanCriticConfig
+from gentraj.data import Episodes, Windows
+from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.networks import ResidualMLPConfig
+from gentraj.normalize import Normalizer
+from gentraj.randomness import generator
+from gentraj.training.state import module_tensors, restore_module
+from gentraj.trajectory import Batch, Condition, TrajectorySpec
+
+SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=3)
+SMALL = PlanCriticConfig(width=16, heads=2, depth=1, reach=1, discount=0.5)
+every_network = pytest.mark.parametrize("network", ["perceptron", "transformer"])
+
+
+def make(spec: TrajectorySpec = SPEC, **changes: Any) -> PlanCritic:
+    torch.manual_seed(0)
+    return PlanCritic.blank(spec, replace(SMALL, **changes))
+
+
+def chain() -> Episodes:
+    """Two episodes of three and two steps, rewards 1, 2, 3 and 4, 5; the first ends, the second is cut."""
+    obs = np.stack([np.arange(7.0), -np.arange(7.0)], 1)
+    ends, cuts = np.array([0, 0, 1, 0, 0], bool), np.array([0, 0, 0, 0, 1], bool)
+    return Episodes(obs, np.linspace(-1, 1, 5)[:, None], np.arange(1.0, 6.0), ends, cuts, np.array([3, 2]))
+
+
+def ring(cuts: int = 40, length: int = 12) -> Episodes:
+    """Episodes that go round 6 places, each cut after 12 steps; leaving place k earns k."""
+    place = (np.arange(length + 1) + np.arange(cuts)[:, None]) % 6
+    obs = np.stack([np.cos(place * np.pi / 3), np.sin(place * np.pi / 3)], -1).reshape(-1, 2)
+    end = np.tile(np.arange(length) == length - 1, cuts)
+    act = np.random.default_rng(0).normal(size=(cuts * length, 1))
+    return Episodes(obs, act, place[:, :-1].reshape(-1), np.zeros_like(end), end, np.full(cuts, length))
+
+
+def worth_its_first_entry(critic: PlanCritic) -> PlanCritic:
+    """V(s) is s_0."""
+
+    class First(nn.Module):
+        def forward(self, state_BO: Tensor) -> Tensor:
+            return state_BO[None, :, 0]
+
+    critic.slow = First()  # type: ignore[assignment]
+    return critic
+
+
+def train(critic: PlanCritic, episodes: Episodes, steps: int, size: int = 64) -> None:
+    windows, optimizers = Windows(episodes, critic.spec), critic.optimizers()
+    for step in range(steps):
+        critic.update(windows.batch(step, 0, size), optimizers, generator(step))
+
+
+@pytest.mark.parametrize(("reach", "expected"), [(1, [1 + 1 + 0.25 * 2, 2 + 1.5, 3, 4 + 2.5 + 0.25 * 6, 5 + 0.5 * 6]),
+                                                 (4, [1 + 1 + 0.75, 2 + 1.5, 3, 4 + 2.5 + 0.25 * 6, 5 + 0.5 * 6])])
+def test_targets_go_on_through_a_cut_and_not_through_an_end(reach: int, expected: list[float]) -> None:
+    critic = worth_its_first_entry(make(reach=reach))
+    batch = Windows(chain(), critic.spec).gather(np.arange(5))
+    torch.testing.assert_close(critic.targets(batch), torch.tensor(expected))
+
+
+def test_with_a_stride_the_discount_is_per_environment_step() -> None:
+    critic = worth_its_first_entry(make(replace(SPEC, stride=2)))
+    batch = Windows(chain(), critic.spec).gather(np.array([3]))  # rows at 4 and 6, then the cut
+    torch.testing.assert_close(critic.targets(batch), torch.tensor([4 + 5 + 0.25 * 6.0]))
+
+
+@pytest.mark.parametrize(("terminal", "expected"), [(True, 9 + 0.25 * 3), (False, 9 + 0.25 * 7.0)])
+def test_what_is_earned_after_the_last_row_counts_before_an_end_between_two_rows(terminal: bool,
+                                                                                   expected: float) -> None:
+    """A cut there is no loss: V(s) = 7 of the last row speaks of the same reward."""
+    critic = worth_its_first_entry(make(replace(SPEC, stride=2)))
+    x, real = torch.full((1, 3, 3), 7.0), torch.tensor([[True, True, False]])[..., None].expand(1, 3, 3)
+    batch = Batch(x, real, None, torch.tensor([[9.0, 3.0, 0.0]]), torch.tensor([[False, False, terminal]]))
+    torch.testing.assert_close(critic.targets(batch), torch.tensor([expected]))
+
+
+def test_an_end_between_two_rows_of_the_data_is_no_cut() -> None:
+    """Of `chain`, rows two steps apart: from its second step the first episode ends with the last row at hand, from
+    its third there is no later one; the second episode is cut there, so V goes on."""
+    critic = worth_its_first_entry(make(replace(SPEC, stride=2)))
+    batch = Windows(chain(), critic.spec).gather(np.array([0, 2, 4]))  # rows at 0, 2, then 3, the end; at 2; at 4
+    torch.testing.assert_close(critic.targets(batch), torch.tensor([1 + 2 + 0.25 * 3.0, 3.0, 5.0]))
+
+
+def test_it_learns_the_discounted_sum_of_what_never_ends() -> None:
+    critic = make(width=32, tau=0.2, expectile=0.5, learning_rate=1e-2, discount=0.8)
+    train(critic, ring(), 200)
+    rewards = np.arange(600) % 6
+    expected = torch.tensor([(0.8 ** np.arange(500) * rewards[k : k + 500]).sum() for k in range(6)]).float()
+    batch = Windows(ring(1), critic.spec).gather(np.arange(6))
+    torch.testing.assert_close(critic(batch.x_BHD).detach(), expected, rtol=0.07, atol=0.3)
+    state = critic.slow(batch.x_BHD[:, 0, :2]).mean(0)
+    torch.testing.assert_close(state.detach(), expected, rtol=0.07, atol=0.3)
+
+
+@every_network
+def test_plans_of_one_start_are_told_apart(network: str) -> None:
+    """Of episodes of two steps that earn what their last action says."""
+    act, end = np.random.default_rng(0).uniform(-1, 1, (400, 1)), np.tile([False, True], 200)
+    reward = np.where(end, act[:, 0], 0)
+    data = Episodes(np.zeros((600, 2)), act, reward, end, np.zeros_like(end), np.full(200, 2))
+    critic = make(network=network, learning_rate=1e-2, discount=1.0)
+    train(critic, data, 100)
+    batch = Windows(data, critic.spec).gather(np.arange(0, 400, 2))
+    found = critic(batch.x_BHD).detach().numpy()
+    assert np.corrcoef(found, reward[1::2])[0, 1] > 0.85
+
+
+def test_a_higher_expectile_is_worth_more() -> None:
+    """Episodes of one step that earn 0 or 1 by chance: 0.5 is their mean, 0.9 is 0.9."""
+    number, rng = 400, np.random.default_rng(0)
+    one, none = np.ones(number, bool), np.zeros(number, bool)
+    data = Episodes(np.zeros((2 * number, 2)), np.zeros((number, 1)), rng.permutation(np.arange(number) % 2), one, none,
+                    np.ones(number, int))
+    for tau in (0.5, 0.9):
+        critic = make(expectile=tau, learning_rate=1e-2)
+        train(critic, data, 100, size=256)
+        value = critic.state_network(torch.zeros(1, 2)).mean()
+        assert value.item() == pytest.approx(tau, abs=0.1)
+        assert critic(torch.zeros(1, 3, 3)).item() == pytest.approx(0.5, abs=0.1)  # a plan is worth what is expected
+
+
+def test_statistics_of_the_data_scale_the_rewards_and_not_the_zero() -> None:
+    critic = PlanCritic.fit(chain(), SPEC, SMALL)
+    assert critic.reward.scale_D.item() == pytest.approx(11**0.5) and critic.reward.shift_D.item() == 0
+    torch.testing.assert_close(critic.plan.shift_D, torch.tensor([3.0, -3.0, 0.0]))
+    returns = np.array([1 + 1 + 0.75, 2 + 1.5, 3, 0, 4 + 2.5, 5, 0]) / 11**0.5  # 0 after the last step
+    assert critic.returns.shift_D.item() == pytest.approx(returns.mean())
+    assert critic.returns.scale_D.item() == pytest.approx(returns.std())
+    silent = replace(chain(), reward=np.zeros(5))
+    assert PlanCritic.fit(silent, replace(SPEC, act_dim=0), SMALL).reward.scale_D.item() == 1
+
+
+@every_network
+def test_a_saved_critic_values_plans_alike(network: str) -> None:
+    config = replace(SMALL, network=network)
+    critic = PlanCritic.fit(chain(), SPEC, config)
+    train(critic, chain(), 3)
+    other = PlanCritic.blank(SPEC, config)
+    restore_module(other, {name: tensor.clone() for name, tensor in module_tensors(critic).items()})
+    batch = Windows(chain(), critic.spec).gather(np.arange(5))
+    assert torch.equal(critic(batch.x_BHD), other(batch.x_BHD))
+    assert torch.equal(critic.targets(batch), other.targets(batch))
+
+
+@every_network
+@pytest.mark.parametrize("noised", [0.0, 0.5])
+def test_an_update_depends_on_its_generator_only_and_not_on_padding(network: str, noised: float) -> None:
+    after = []
+    for seed in (1, 2):
+        critic = make(network=network, noised=noised, reach=5)
+        batch = Windows(chain(), critic.spec).gather(np.arange(5))
+        batch.x_BHD[~batch.mask_BHD] = seed * 1e3
+        torch.manual_seed(seed)
+        critic.update(batch, critic.optimizers(), generator(0))
+        after.append(torch.cat([p.flatten() for p in critic.parameters()]))
+    assert torch.equal(*after)
+
+
+@every_network
+def test_a_plan_is_worth_the_same_whatever_is_beside_it(network: str) -> None:
+    critic, x = make(network=network), torch.randn(40, 3, 3, generator=generator(1))
+    torch.testing.assert_close(critic(x[3:5]), critic(x)[3:5], rtol=1e-5, atol=1e-6)
+
+
+@every_network
+def test_the_later_observations_count_for_who_sees_the_plan_or_where_there_are_no_actions(network: str) -> None:
+    for sees, act_dim, counts in (("actions", 1, False), ("plan", 1, True), ("actions", 0, True)):
+        critic = make(replace(SPEC, act_dim=act_dim), network=network, sees=sees)
+        x = torch.zeros(16, 3, 2 + act_dim)
+        later, first = x.clone(), x.clone()
+        later[:, 1:, 0], first[:, 0, 0] = 1, 1
+        assert torch.equal(critic(later), critic(x)) is not counts and not torch.equal(critic(first), critic(x))
+        if act_dim:
+            later[:, 2, 2] = 1
+            assert not torch.equal(critic(later), critic(x))
+
+
+def test_noise_leaves_the_first_observation_and_the_share_of_clean_plans() -> None:
+    z, sigma = make(noised=0.7)._noised(torch.ones(4000, 3, 3), generator(0))
+    assert (z[:, 0, :2] == 1).all() and (z[sigma == 0] == 1).all()
+    assert (sigma > 0).float().mean().item() == pytest.approx(0.7, abs=0.03)
+    torch.testing.assert_close((z[:, 1:] - (1 - sigma**2).sqrt()[:, None, None]).std(), sigma.square().mean().sqrt(),
+                               rtol=0.03, atol=0)
+
+
+@every_network
+@pytest.mark.parametrize(("noised", "path"), [(0.0, "vp-cosine"), (0.5, "vp-cosine"), (0.5, "edm")])
+def test_guidance_raises_the_value_of_plans(network: str, noised: float, path: str) -> None:
+    critic = make(network=network, noised=noised, sees="plan")
+    settings = DiffusionConfig(ResidualMLPConfig(16, 1, 0), path=path, levels=None, normalizer="gaussian", clip=None)
+    model = Diffusion(SPEC, settings, Normalizer.identity(3))
+    start = Condition.unknown(SPEC, 64).with_obs(0, torch.ones(2))
+    plain, guided = (critic(model.sample(start, guide=guide)[:, 0]) for guide in (None, critic.guide(3.0)))
+    assert (guided - plain).mean() > 2 * (guided - plain).std() / 8
+
+
+def test_noise_in_other_units_is_refused() -> None:
+    model = Diffusion(SPEC, DiffusionConfig(ResidualMLPConfig(16, 1, 0)), Normalizer(torch.zeros(3), torch.ones(3) * 2))
+    critic = make(noised=0.5)
+    assert isinstance(critic.guide(1.0), NoisyValue)
+    with pytest.raises(ValueError, match="normalises by other shifts or scales than the model"):
+        model.sample(Condition.unknown(SPEC), guide=critic.guide(1.0))
+
+
+@pytest.mark.parametrize("wrong", [{"expectile": 0.4}, {"reach": 0}, {"noised": 1.5}, {"network": "gru"}, {"sees": "x"},
+                                   {"normalizer": "none"}, {"discount": 1.01}])
+def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"PlanCriticConfig.{next(iter(wrong))} is "):
+        PlanCriticConfig(**wrong)
+
+
+def test_heads_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="width 18 and 4 heads"):
+        PlanCriticConfig(width=18)

@@ -1,0 +1,238 @@
+"""Every policy of `POLICIES` obeys one contract: a newcomer is tested by its line there."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agents.policies.bc import BCConfig
+from agents.policies.fql import FQLConfig
+from agents.policies.generators import GENERATORS
+from agents.policies.policy import Actor, Policy, Scales
+from agents.policies.registry import POLICIES
+from agents.policies.swift import SwiftConfig
+from gentraj.data import ContextConfig, Episodes, Windows, concatenate
+from gentraj.networks import ResidualMLPConfig
+from gentraj.randomness import RowNoise, generator
+from gentraj.runs.kinds import PolicyRunConfig
+from gentraj.training.optimization import NonFinite
+
+SMALL = ResidualMLPConfig(width=32, depth=1, frequencies=0)
+every_policy = pytest.mark.parametrize("kind", POLICIES)
+
+
+def bandit(number: int = 2_000) -> Episodes:
+    """Episodes of one step: two actions, 0.6 and -0.6 with some noise, one of which earns 1 where s_0 has its sign."""
+    draw = np.random.default_rng(0)
+    obs, side = draw.normal(size=(number, 2, 2)), draw.choice([-1, 1], number)
+    act = (0.6 * side + 0.1 * draw.normal(size=number)).clip(-1, 1)
+    reward, yes, no = np.sign(act) == np.sign(obs[:, 0, 0]), np.ones(number, bool), np.zeros(number, bool)
+    return Episodes(obs.reshape(-1, 2), act[:, None], reward, yes, no, np.ones(number, int))
+
+
+def small(kind: type, **changes: Any) -> Any:
+    """The default settings with networks of width 32."""
+    config = kind(**changes)
+    model = config.model.with_network(SMALL)
+    faster = {"learning_rate": 5e-3} if hasattr(model, "learning_rate") else {}
+    parts: dict[str, Any] = {"model": replace(model, ema=0.98, **faster)}
+    if hasattr(config, "critic"):
+        parts["critic"] = replace(config.critic, width=32, tau=0.05, learning_rate=3e-3)
+    if any(field.name == "width" for field in fields(config)):
+        parts["width"] = 32
+    return replace(config, **parts)
+
+
+def make(config: Any, episodes: Episodes, contexts: ContextConfig | None = None) -> Policy:
+    torch.manual_seed(0)
+    scales = Scales.fit(episodes, contexts or ContextConfig())
+    return POLICIES[type(config)](episodes.obs_dim, episodes.act_dim, config, scales)
+
+
+def train(policy: Policy, episodes: Episodes, steps: int, contexts: ContextConfig | None = None) -> dict[str, Any]:
+    windows, optimizers, metrics = Windows(episodes, policy.spec, contexts), policy.optimizers(), {}
+    for step in range(steps):
+        metrics = policy.update(windows.batch(step, 0, 128), optimizers, generator(step))
+    return metrics
+
+
+def act(policy: Policy, obs: torch.Tensor, seeds: list[int], goal: torch.Tensor | None = None) -> torch.Tensor:
+    actor = Actor(policy, -np.ones(policy.spec.act_dim), np.ones(policy.spec.act_dim))
+    actor.reset(None, seeds)
+    return actor.act(obs, goal)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in POLICIES if hasattr(kind(), "critic")])
+def test_what_earns_more_is_done_more_often_than_in_the_data(kind: type) -> None:
+    config = small(kind)
+    if kind is FQLConfig:
+        config = replace(config, alpha=0.3)  # the noise itself leads to one of the two actions: let it be left
+    policy = make(config, data := bandit())
+    train(policy, data, 200)
+    obs = torch.randn(100, 2, generator=generator(9)) * 2
+    right = (act(policy, obs, list(range(100)))[:, 0].sign() == obs[:, 0].sign()).float().mean()
+    assert right > 0.85  # of the data it is a half
+
+
+def test_swift_is_guided_from_the_data_s_actions_to_the_better_ones() -> None:
+    """Without guidance it is as often right as the data, told "better" nearly always."""
+    config = small(SwiftConfig, temperature=1.0)
+    policy = make(replace(config, model=replace(config.model, context_dropout=0.3)), data := bandit())
+    train(policy, data, 300)
+    obs, right = torch.randn(400, 2, generator=generator(9)) * 2, {}
+    for guidance in (0.0, 1.0, 2.0):
+        policy.config = replace(config, guidance=guidance)
+        drawn = act(policy, obs, list(range(400)))[:, 0]
+        right[guidance] = (drawn.sign() == obs[:, 0].sign()).float().mean().item()
+    assert 0.4 < right[0.0] < 0.6 and right[1.0] > 0.8 and right[2.0] >= right[1.0]
+
+
+def test_swift_is_guided_away_from_what_it_has_learnt_only() -> None:
+    untold = replace(SwiftConfig().model, context_dropout=0.0)
+    with pytest.raises(ValueError, match=r"guidance is 1.5, .* never learns with a model.context_dropout of 0"):
+        SwiftConfig(model=untold)
+    assert SwiftConfig(model=untold, guidance=1.0).guidance == 1
+    other = PolicyRunConfig(policy=SwiftConfig()).with_generator(GENERATORS["flow"])
+    assert other.policy.model.path == "flow" and other.policy.model.context_dropout == 0.1  # type: ignore[union-attr]
+
+
+@every_policy
+def test_actions_are_inside_the_bounds_and_depend_on_their_own_seed_only(kind: type) -> None:
+    policy, obs = make(small(kind), bandit(50)), 3 * torch.randn(40, 2, generator=generator(1))
+    together = act(policy, obs, list(range(40)))
+    assert together.shape == (40, 1)
+    assert torch.equal(act(policy, obs[3:5], [3, 4]), together[3:5])
+    assert torch.equal(act(policy, obs, list(range(40))), together)
+    decided = policy.decide(policy.state(100 * obs, None)[:32], list(range(32)))
+    assert decided.shape == (32, policy.chunk, 1) and (decided.abs() <= 1).all()
+    actor = Actor(policy, np.full(1, -0.01), np.full(1, 0.01))
+    assert (actor.act(obs).abs() <= 0.01).all()
+
+
+@every_policy
+def test_the_same_updates_give_the_same_weights_whatever_the_global_seed(kind: type) -> None:
+    policies = [make(small(kind), data := bandit(100)) for _ in range(2)]
+    for i, policy in enumerate(policies):
+        torch.manual_seed(i)
+        metrics = train(policy, data, 3)
+        assert all(torch.isfinite(torch.as_tensor(value)) for value in metrics.values())
+    assert all(torch.equal(a, b) for a, b in zip(policies[0].parameters(), policies[1].parameters(), strict=True))
+
+
+@every_policy
+def test_a_number_that_is_not_finite_stops_an_update(kind: type) -> None:
+    policy = make(small(kind), data := bandit(100))
+    with torch.no_grad():
+        next(p for p in policy.model.network.parameters() if p.ndim == 2).fill_(torch.inf)  # type: ignore[union-attr]
+    with pytest.raises(NonFinite):
+        train(policy, data, 1)
+
+
+@every_policy
+def test_a_chunk_is_carried_out_before_the_next_is_decided(kind: type) -> None:
+    policy = make(small(kind, chunk=4, execute=3), chain())
+    actor = Actor(policy, -np.ones(1), np.ones(1))
+    actor.reset(None, [1, 2])
+    first = [actor.act(torch.zeros(2, 2)) for _ in range(3)]
+    actor.reset(None, [1, 2])
+    assert all(torch.equal(actor.act(torch.zeros(2, 2) if i == 0 else torch.ones(2, 2)), first[i]) for i in range(3))
+    assert not torch.equal(actor.act(torch.ones(2, 2)), first[0])
+    actor.reset(torch.tensor([True, False]))  # the second goes on with its chunk
+    calls = policy.network_calls
+    actor.act(torch.ones(2, 2))
+    assert policy.network_calls > calls
+
+
+@every_policy
+def test_a_goal_is_part_of_the_state(kind: type) -> None:
+    data = chain()
+    data = replace(data, extras={"goal": np.arange(float(len(data.obs)))[:, None]})
+    contexts = ContextConfig(("goal",))
+    policy = make(small(kind), data, contexts)
+    assert policy.state_dim == 3
+    train(policy, data, 2, contexts)
+    here = act(policy, torch.zeros(2, 2), [1, 1], torch.tensor([[0.0], [9.0]]))
+    assert not torch.equal(here[0], here[1])
+    with pytest.raises(ValueError, match="trained with a goal was given none"):
+        act(policy, torch.zeros(2, 2), [1, 1])
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_cloning_with_any_generator_draws_both_of_the_data_s_actions(name: str) -> None:
+    policy = make(small(BCConfig, model=GENERATORS[name]), data := bandit())
+    train(policy, data, 120 if name == "gan" else 300)
+    actions = act(policy, torch.zeros(400, 2), list(range(400)))[:, 0]
+    assert actions.mean().abs() < 0.2 and actions.std() == pytest.approx(0.6, abs=0.2)
+    if name != "gaussian":  # of which 0.62 are there
+        assert (actions.abs() > 0.3).float().mean() > 0.7
+
+
+def chain() -> Episodes:
+    """Two episodes of three and two steps, rewards 1, 2, 3 and 4, 5; the first ends, the second is cut."""
+    obs = np.stack([np.arange(7.0), -np.arange(7.0)], 1)
+    ends, cuts = np.array([0, 0, 1, 0, 0], bool), np.array([0, 0, 0, 0, 1], bool)
+    return Episodes(obs, np.linspace(-1, 1, 5)[:, None], np.arange(1.0, 6.0), ends, cuts, np.array([3, 2]))
+
+
+def test_a_transition_bootstraps_through_a_cut_and_not_through_an_end() -> None:
+    policy, data = make(small(BCConfig, chunk=2), chain()), chain()
+    t = policy.transition(Windows(data, policy.spec).gather(np.arange(5)), 0.5)
+    size = np.sqrt((data.reward**2).mean())
+    torch.testing.assert_close(t.reward_B * size, torch.tensor([1 + 1.0, 2 + 1.5, 3, 4 + 2.5, 5]))
+    torch.testing.assert_close(t.discount_B, torch.tensor([0.25, 0, 0, 0.25, 0.5]))
+    assert t.real_BK.tolist() == [[True, True], [True, True], [True, False], [True, True], [True, False]]
+    after = torch.from_numpy(data.obs[[2, 3, 3, 6, 6]])
+    torch.testing.assert_close(policy.obs.unnormalize(t.next_BS), after)
+
+
+@every_policy
+def test_a_policy_learns_nothing_of_what_a_world_model_imagined(kind: type) -> None:
+    """Its critic does; here it is held still. What is done there, and what it earns, changes nothing else, but for the
+    size that values are told in, which is the whole batch's."""
+    config, data, learnt = small(kind), bandit(256), []
+    if hasattr(config, "critic"):
+        config = replace(config, critic=replace(config.critic, learning_rate=0.0))
+    imagined = np.repeat(np.arange(256) % 2, 2)[:, None].astype(np.float32)
+    other = imagined[::2] == 1
+    for act, reward in ((data.act, data.reward), (np.where(other, -data.act, data.act), data.reward + other[:, 0])):
+        policy = make(config, data)
+        train(policy, replace(data, act=act, reward=reward, extras={"imagined": imagined}), 3)
+        learnt.append(list(policy.parameters()))
+    for one, another in zip(*learnt, strict=True):
+        torch.testing.assert_close(one, another, rtol=0, atol=1e-4)
+    before = list(make(config, data).parameters())
+    assert not all(map(torch.equal, before, learnt[0]))
+
+
+def test_windows_of_what_was_imagined_have_no_weight() -> None:
+    data = bandit(4)
+    policy, marks = make(small(BCConfig), data), np.repeat([0, 1, 0, 1], 2)[:, None]
+    marked = replace(data, extras={"imagined": marks})
+    t = policy.transition(Windows(marked, policy.spec).gather(np.arange(4)), 1.0)
+    assert policy.windows(t).weight_B.tolist() == [2, 0, 2, 0]
+    assert policy.windows(t, torch.tensor([1.0, 2.0, 3.0, 4.0])).weight_B.tolist() == [1, 0, 3, 0]
+
+
+def test_rewards_and_ends_are_scaled_by_what_was_played_and_states_by_all() -> None:
+    data = bandit(64)
+    marked = concatenate([data, replace(data, obs=9 * data.obs, reward=data.reward - 100,
+                                        extras={"imagined": np.ones((128, 1))})])
+    ours, alone = Scales.fit(marked, ContextConfig()), Scales.fit(data, ContextConfig())
+    assert ours.usual == alone.usual and torch.equal(ours.reward.scale_D, alone.reward.scale_D)
+    assert (ours.obs.scale_D > 2 * alone.obs.scale_D).all()
+
+
+def test_fql_acts_by_the_average_of_a_student_as_large_as_its_teacher() -> None:
+    data = bandit(200)
+    policy: Any = POLICIES[FQLConfig](2, 1, small(FQLConfig), Scales.fit(data, ContextConfig()))
+    size = lambda network: [tuple(p.shape) for p in network.parameters()]  # noqa: E731
+    assert size(policy.student) == size(policy.model.network) == size(policy.slow.module)
+    optimizers, windows = policy.optimizers(), Windows(data, policy.spec)
+    for step in range(5):
+        policy.update(windows.batch(step, 0, 32), optimizers, generator(0, step))
+    state, z = torch.zeros(3, 2), RowNoise([1, 2, 3]).normal(1, 1)
+    acted, student, average = (policy.decide(state, [1, 2, 3]).flatten(1), policy.one_step(policy.student, state, z),
+                               policy.one_step(policy.slow, state, z))
+    assert torch.equal(acted, average.clamp(-1, 1)) and not torch.equal(student, average)

@@ -1,0 +1,76 @@
+"""Swift's values judge what they did not learn of."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from agents.policies.critic import CriticConfig
+from agents.policies.policy import Scales
+from agents.policies.swift import Swift, SwiftConfig
+from gentraj.data import ContextConfig, Episodes, Windows
+from gentraj.networks import ResidualMLPConfig
+from gentraj.randomness import generator
+
+SMALL = SwiftConfig(replace(SwiftConfig().model, network=ResidualMLPConfig(width=8, depth=1, frequencies=0)))
+
+
+def lucky(episodes: int = 40, steps: int = 1) -> Episodes:
+    """What a step earns is luck: its observation tells of it only to who knows the data by heart."""
+    draw = np.random.default_rng(0)
+    last = np.tile(np.arange(steps) == steps - 1, episodes)
+    act, luck = draw.uniform(-1, 1, (episodes * steps, 1)), draw.normal(size=episodes * steps)
+    obs = draw.normal(size=(episodes * (steps + 1), 8))
+    return Episodes(obs, act, luck, last, np.zeros_like(last), np.full(episodes, steps))
+
+
+def swift(episodes: Episodes, members: int) -> Swift:
+    """Its gradients are not clipped: the members share the norm, and so the size of a step."""
+    torch.manual_seed(0)
+    critic = CriticConfig(width=64, reach=4, members=members, learning_rate=3e-3, max_grad_norm=1e9)
+    config = replace(SMALL, critic=critic, expectile=0.5)
+    return Swift(8, 1, config, Scales.fit(episodes, ContextConfig()))
+
+
+@pytest.mark.parametrize("members", [2, 3])
+def test_luck_stays_an_advantage_for_values_that_did_not_learn_of_it(members: int) -> None:
+    """One network alone knows it by heart, and sees no advantage in it."""
+    data, size = lucky(), {}
+    for number in (1, members):
+        policy = swift(data, number)
+        windows, optimizer = Windows(data, policy.spec), policy.optimizers()["value"]
+        for step in range(300):
+            policy._learn_value(policy.transition(windows.batch(step, 0, 128), 0.99), optimizer)
+        everything = policy.transition(windows.gather(np.arange(len(windows))), 0.99)
+        advantage_B, _ = policy._learn_value(everything, optimizer)
+        size[number] = advantage_B.abs().mean()
+    assert size[1] < 0.1 and size[members] > 0.5
+
+
+@pytest.mark.parametrize("spoil", [lambda of: of % 2 == 0, lambda of: of % 2 == 1])
+def test_a_member_learns_nothing_of_the_episodes_that_it_judges(spoil: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    data = lucky()
+    batch = Windows(data, swift(data, 2).spec).batch(0, 0, 64)
+    assert batch.reward_BH is not None and batch.episode_B is not None
+    spoilt_B = spoil(batch.episode_B)
+    other = replace(batch, reward_BH=torch.where(spoilt_B[:, None], 100.0, batch.reward_BH))
+    member, weights = int(batch.episode_B[spoilt_B][0]) % 2, []
+    for each in (batch, other):
+        policy = swift(data, 2)
+        policy.update(each, policy.optimizers(), generator(0))
+        weights.append([p.detach() for p in policy.value.parameters()])
+    same = [torch.allclose(p[member], q[member], atol=1e-6) for p, q in zip(*weights, strict=True)]
+    differ = [not torch.allclose(p[1 - member], q[1 - member], atol=1e-6) for p, q in zip(*weights, strict=True)]
+    assert all(same) and any(differ)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_of_a_single_episode_every_member_learns(members: int) -> None:
+    data = lucky(episodes=1, steps=50)
+    policy = swift(data, members)
+    before = [p.detach().clone() for p in policy.value.parameters()]
+    policy.update(Windows(data, policy.spec).batch(0, 0, 64), policy.optimizers(), generator(0))
+    for was, now in zip(before, policy.value.parameters(), strict=True):
+        assert all(not torch.equal(p, q) for p, q in zip(was, now, strict=True))

@@ -1,0 +1,264 @@
+"""Data and what a world model imagines from there: the dataset, whose actions are tried, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import DATASET, gentraj
+from test_policy_runs import tiny
+
+from envs.worlds import branches
+from gentraj.cli import augment
+from gentraj.data import DataError, Episodes, concatenate, load_episodes, save_npz
+from gentraj.diffusion import DiffusionConfig
+from gentraj.models.conditioning import ConditionMix
+from gentraj.networks import ResidualMLPConfig
+from gentraj.runs import RunConfig, WorldModelRunConfig
+from gentraj.runs import folder as runs
+from gentraj.training import TrainingConfig
+from gentraj.worlds.model import WorldModelConfig
+
+TRAINING = TrainingConfig(4, warmup=2, save_every=4, log_every=2)
+LOOSE = "--trust", 10
+
+
+def world(dataset: object, folder: Path) -> Path:
+    config = WorldModelConfig(None, members=2, width=8, depth=1, batch_size=16)
+    runs.train(WorldModelRunConfig(str(dataset), world=config, training=TRAINING), folder, progress=False)
+    return folder
+
+
+def planner(dataset: object, folder: Path, **settings: Any) -> Path:
+    mix = ConditionMix(start=settings.pop("start", 0.5), goal=settings.pop("goal", 0.0))
+    model = DiffusionConfig(ResidualMLPConfig(width=8, depth=1, frequencies=0), levels=None, mix=mix, batch_size=8,
+                            steps=4)
+    config = replace(RunConfig(str(dataset), horizon=4, stride=1, joint=True, model=model, training=TRAINING),
+                     **settings)
+    runs.train(config, folder, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hopper_world(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return world(hopper_file, tmp_path_factory.mktemp("world") / "run")
+
+
+@pytest.fixture(scope="module")
+def hopper_policy(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("td3bc") / "run"
+    runs.train(tiny("td3bc", hopper_file), folder, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hopper_planner(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return planner(hopper_file, tmp_path_factory.mktemp("joint") / "run")
+
+
+@pytest.fixture
+def imagined(hopper_file: Path, hopper_world: Path, request: pytest.FixtureRequest):
+    """Runs the command; returns what was imagined."""
+    number = iter(range(9))
+
+    def make(*words: object) -> Episodes:
+        dataset_id = f"tests/{request.node.name.partition('[')[0].replace('_', '-')}{next(number)}-v0"
+        assert gentraj("augment", hopper_file, "--model", hopper_world, "--steps", 60, "--out", dataset_id,
+                       "--only-imagined", *LOOSE, *words) == 0
+        return load_episodes(dataset_id)
+
+    return make
+
+
+def firsts(e: Episodes) -> np.ndarray:
+    return e.obs[e.starts + np.arange(len(e))]
+
+
+def among(rows: np.ndarray, of: np.ndarray) -> np.ndarray:
+    return (rows[:, None] == of).all(-1).any(1)
+
+
+def before(e: Episodes) -> np.ndarray:
+    """(S, O) the observation in which each action was taken."""
+    return e.obs[np.arange(e.num_steps) + np.repeat(np.arange(len(e)), e.lengths)]
+
+
+# -- the dataset
+
+
+def test_the_original_comes_first_and_what_was_imagined_after_it(hopper: Episodes, hopper_file: Path,
+                                                                 hopper_world: Path,
+                                                                 capsys: pytest.CaptureFixture) -> None:
+    words = "augment", hopper_file, "--model", hopper_world, "--steps", 60, "--out", "tests/augmented-v0", *LOOSE
+    assert gentraj(*words) == 0
+    out, err = capsys.readouterr()
+    e = load_episodes("tests/augmented-v0")
+    E, S = len(hopper), hopper.num_steps
+    assert all(replace(e[i], extras=hopper[i].extras) == hopper[i] for i in range(E))
+    assert (e.extras["imagined"][:, 0] == (np.arange(len(e.obs)) >= len(hopper.obs))).all()
+    made = e.num_steps - S
+    assert 60 <= made < 65 and f"{made} imagined steps of" in err and e.env == hopper.env
+    lengths, ends = e.lengths[E:], e.terminated[S:] | e.truncated[S:]
+    assert lengths.min() >= 1 and lengths.max() == 5 and ends.sum() == len(lengths)
+    assert not (e.terminated & e.truncated).any()
+    span = 0.1 * (hopper.obs.max(0) - hopper.obs.min(0)) + 1e-5
+    assert (e.obs >= hopper.obs.min(0) - span).all() and (e.obs <= hopper.obs.max(0) + span).all()
+    assert (e.act >= hopper.act.min(0)).all() and (e.act <= hopper.act.max(0)).all()
+    assert among(firsts(e)[E:], before(hopper)).all() and not among(e.obs[S + E + 1 : S + E + 2], hopper.obs).any()
+
+    metadata = json.loads((Path(out.strip()) / "data" / "metadata.json").read_text())
+    about = metadata["gentraj"]["provenance"]
+    assert metadata["description"] == f"{hopper_file} and {made} steps imagined by {hopper_world}"
+    assert (about["dataset"], about["seed"], about["policy"]) == (str(hopper_file), 0, None)
+    assert about["model"]["run"] == str(hopper_world) and about["model"]["step"] == 4
+    assert len(about["model"]["config_sha256"]) == 64 and about["settings"]["trust"] == 10
+    counts = about["imagined"]
+    assert counts["steps"] == made and counts["branches kept"] == len(lengths) <= counts["branches"]
+    assert counts["terminated"] == e.terminated[S:].sum()
+    assert sum(n["branches"] for n in counts["untrusted"].values()) >= counts["branches"] - counts["branches kept"]
+
+
+def test_data_that_name_no_environment_get_the_world_model_s(hopper: Episodes, hopper_file: Path, hopper_world: Path,
+                                                             tmp_path: Path) -> None:
+    nameless = save_npz(replace(hopper, env=None), tmp_path / "nameless.npz")
+    assert gentraj("augment", nameless, "--model", hopper_world, "--steps", 5, "--out", "tests/named-v0", *LOOSE) == 0
+    assert load_episodes("tests/named-v0").env == hopper.env is not None
+
+
+def test_what_was_imagined_before_stays_marked(hopper: Episodes) -> None:
+    once = concatenate([hopper, augment.marked(hopper[0])])
+    twice = concatenate([once, augment.marked(hopper[1])])
+    rows = len(hopper.obs), len(hopper[0].obs), len(hopper[1].obs)
+    assert twice.extras["imagined"][:, 0].tolist() == np.repeat([0, 1, 1], rows).tolist()
+    beside = concatenate([twice, hopper]).played()
+    assert beside == concatenate([hopper, hopper]) and hopper.played() is hopper
+    with pytest.raises(DataError, match="all episodes are imagined; take data that were played"):
+        augment.marked(hopper).played()
+
+
+def test_the_same_seed_gives_the_same_bits_however_many_at_once(imagined, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = imagined(), imagined("--seed", 1)
+    monkeypatch.setattr(branches, "FEWEST", 5)
+    monkeypatch.setattr(branches, "MOST", 7)
+    assert one == imagined() and one != other
+
+
+def test_noise_is_added_to_actions_that_followed(hopper: Episodes, imagined) -> None:
+    still, noisy = imagined("--noise", 0), imagined("--noise", 0.2)
+    assert among(np.hstack([firsts(still), still.act[still.starts]]), np.hstack([before(hopper), hopper.act])).all()
+    assert not among(noisy.act, hopper.act).any()
+
+
+def test_goals_are_kept(umaze: Episodes, tmp_path: Path) -> None:
+    model = world(DATASET, tmp_path / "world")
+    words = "--steps", 40, "--out", "tests/goals-v0", *LOOSE
+    assert gentraj("augment", DATASET, "--model", model, *words) == 0
+    e = load_episodes("tests/goals-v0")
+    assert (e.obs_keys, e.goal_dims) == (umaze.obs_keys, umaze.goal_dims)
+    assert e[0].extras["goal"].tolist() == umaze[0].extras["goal"].tolist()
+    pairs = np.hstack([umaze.obs, umaze.extras["goal"]])
+    for episode in list(e)[len(umaze) :]:
+        goal = episode.extras["goal"]
+        assert (goal == goal[0]).all() and among(np.hstack([episode.obs[:1], goal[:1]]), pairs).all()
+
+
+def test_rewards_may_be_those_that_the_environment_gives_for_being_there(umaze: Episodes, hopper_file: Path,
+                                                                         hopper_world: Path, tmp_path: Path,
+                                                                         capsys: pytest.CaptureFixture) -> None:
+    """One for a goal within 0.45 of where the model says that it is."""
+    words = "--steps", 400, "--out", "tests/own-v0", "--only-imagined", "--own-rewards", *LOOSE
+    assert gentraj("augment", DATASET, "--model", world(DATASET, tmp_path / "world"), *words) == 0
+    e = load_episodes("tests/own-v0")
+    apart = np.linalg.norm(np.concatenate([each.obs[1:, :2] - each.extras["goal"][1:] for each in e]), axis=1)
+    assert np.array_equal(e.reward, apart <= 0.45) and 0 < e.reward.sum() < len(e.reward)
+    no_goals = "augment", hopper_file, "--model", hopper_world, "--steps", 20, "--out", "tests/none-v0"
+    assert gentraj(*no_goals, "--own-rewards") == 2
+    assert "has no compute_reward of goals" in capsys.readouterr().err
+
+
+# -- whose actions
+
+
+def test_a_policy_acts_in_imagined_states(hopper_policy: Path, imagined) -> None:
+    e, noisy = (imagined("--policy", hopper_policy, "--branch", 3, "--noise", noise) for noise in (0, 0.1))
+    agent = runs.load(hopper_policy).agent(runs.load(hopper_policy).action_space())
+    assert e.lengths.max() == 3
+    np.testing.assert_allclose(e.act, agent.act(torch.from_numpy(before(e))).numpy(), atol=1e-6)
+    apart = noisy.act - agent.act(torch.from_numpy(before(noisy))).numpy()
+    assert 0.05 < apart.std() < 0.15 and np.abs(noisy.act).max() <= 1
+
+
+def test_a_planners_samples_say_where_to_start_and_what_to_do(hopper: Episodes, hopper_file: Path, hopper_planner: Path,
+                                                              hopper_world: Path, imagined, tmp_path: Path) -> None:
+    e = imagined("--trajectories", hopper_planner)
+    assert e.lengths.max() == 4 and not among(firsts(e), hopper.obs).any() and not among(e.act, hopper.act).any()
+    assert e == imagined("--trajectories", hopper_planner)
+    augment.augment(augment.Augment(str(hopper_file), hopper_world, 30, "tests/drawn-v0", trajectories=hopper_planner,
+                                    trust=10), progress=False)
+    assert "imagined" not in load_episodes("tests/drawn-v0").extras  # actions like the data's may be copied
+    told = planner(hopper_file, tmp_path / "told", start=1.0)
+    assert among(firsts(imagined("--trajectories", told)), hopper.obs).all()
+
+
+def test_samples_are_tilted_to_a_policy(hopper: Episodes, hopper_planner: Path, hopper_policy: Path) -> None:
+    joint, policy = runs.load(hopper_planner), runs.load(hopper_policy)
+    agent = policy.agent(policy.action_space())
+
+    def distance(weight: float) -> float:
+        guide = augment.tilt(joint, policy, np.ones(3, np.float32), weight)
+        start = augment.from_samples(joint, hopper, 4, guide)(range(32))
+        act_BA = agent.act(torch.from_numpy(start.obs_BO)).numpy()
+        return float(((start.act_BKA[:, 0] - act_BA) ** 2).sum(1).mean())
+
+    far, near = distance(0), distance(100)
+    assert near < 0.8 * far  # barely trained: of a trained model it is a fifth
+
+
+def test_a_tilt_is_a_step_of_the_command(imagined, hopper_planner: Path, hopper_policy: Path) -> None:
+    words = "--trajectories", hopper_planner, "--policy", hopper_policy
+    assert imagined(*words) == imagined(*words) != imagined(*words, "--tilt", 0)
+
+
+# -- what is refused
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("--trust", 0), r"imagined steps only 0 are to be trusted; of"),
+    (("--trust", 0, "--unknown", "end"), r"imagined steps only 0 are to be trusted; of"),
+    (("--steps", 0), "Augment.steps is 0; a whole number of at least 1 is expected"),
+    (("--model", "nowhere"), "nowhere: no run there"), (("--model", "POLICY"), "and no world model; train one with"),
+    (("--policy", "MODEL"), "is a world model (MPC, ensemble); --policy is the run of a policy"),
+    (("--trajectories", "POLICY"), "is a policy (TD3BC, gaussian); --trajectories is the run of a planner"),
+    (("--out", "tests/umaze-v0"), "tests/umaze-v0 exists already in"), (("--out", "umaze"), "is not a Minari id"),
+    (("DATA", "narrow.npz"), "was trained on observations of width 11, but those of"),
+    (("DATA", "nothing.npz"), "nothing.npz")])
+def test_what_cannot_be_is_said_in_one_line(words: tuple[object, ...], message: str, umaze: Episodes, hopper: Episodes,
+                                            hopper_file: Path, hopper_world: Path, hopper_policy: Path, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_npz(replace(hopper, obs=hopper.obs[:, :3]), tmp_path / "narrow.npz")
+    options: dict[Any, Any] = {"DATA": hopper_file, "--model": hopper_world, "--steps": 20, "--out": "tests/none-v0"}
+    options |= {words[0]: {"MODEL": hopper_world, "POLICY": hopper_policy}.get(words[1], words[1])}
+    data = options.pop("DATA")
+    assert gentraj("augment", data, *(word for pair in options.items() for word in pair)) == 2
+    out, err = capsys.readouterr()
+    assert not out and message in err.splitlines()[-1] and "Traceback" not in err
+
+
+def test_samples_have_to_be_of_every_step_and_of_actions(hopper_file: Path, hopper_world: Path, umaze: Episodes,
+                                                         tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    words = "augment", hopper_file, "--model", hopper_world, "--steps", 20, "--out", "tests/none-v0", "--trajectories"
+    for name, settings, message in (("sparse", {"stride": 2}, "rows 2 steps apart; train one with --joint"),
+                                    ("silent", {"joint": False}, "have 0 numbers of an action in a row"),
+                                    ("sent", {"goal": 1.0}, "without being told of it: goal; train one with")):
+        assert gentraj(*words, planner(hopper_file, tmp_path / name, **settings)) == 2
+        assert message in capsys.readouterr().err
+    runs.train(tiny("bc-gaussian", DATASET), tmp_path / "bc", progress=False)
+    joint = runs.load(planner(DATASET, tmp_path / "joint"))
+    with pytest.raises(ValueError, match="and is told goals, which trajectories have not"):
+        augment.tilt(joint, runs.load(tmp_path / "bc"), np.ones(2), 1.0)

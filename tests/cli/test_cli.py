@@ -1,0 +1,231 @@
+"""The command as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+import torch
+from small import DATASET, gentraj
+
+from gentraj.cli import _commands
+from gentraj.data import load_minari, save_npz
+from gentraj.runs import load, read_config
+from gentraj.runs.presets import PRESETS
+
+COMMANDS = [["demo"], ["train"], ["sample"], ["evaluate"], ["measure"], ["compare"], ["report"], ["data", "list"],
+            ["data", "inspect"], ["data", "import"], ["data", "make"]]
+KEYS = ["env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate", "first_hit_median",
+        "time_at_goal_mean", "score_d4rl", "score_minari", "latency_ms_p50", "latency_ms_p99",
+        "network_calls_per_decision", "controller", "random", "behaviour", "agent", "step", "sampling"]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list:
+    """What `gentraj train` would train and `gentraj evaluate` would score, in the place of the work."""
+    from gentraj.cli import evaluate, train
+
+    calls: list = []
+    _commands()  # imports them all: none may import what is patched here
+
+    class Stop(RuntimeError):
+        pass
+
+    def note(*args, **options):
+        calls.append((*args, *options.values()))
+        raise Stop("as far as this")
+
+    monkeypatch.setattr(train, "train_run", note)
+    monkeypatch.setattr(evaluate, "score", note)
+    return calls
+
+
+# -- help
+
+
+def test_bare_and_help_name_every_command(capsys: pytest.CaptureFixture) -> None:
+    assert (gentraj(), gentraj("--help"), gentraj("-h")) == (2, 0, 0)
+    bare, *_ = capsys.readouterr().out.partition("\nusage")
+    for command in _commands():
+        assert f"  gentraj {command} " in bare
+    for code in ("0 done", "1 failed", "2 bad input", "130 or 143"):
+        assert code in bare
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_shows_an_example_and_says_what_each_option_is(capsys: pytest.CaptureFixture, command: list[str]) -> None:
+    assert gentraj(*command, "--help") == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"usage: gentraj {' '.join(command)} ") and not err
+    assert f"gentraj {' '.join(command)}" in out.partition("Example")[2].splitlines()[0]
+
+
+def test_help_of_a_preset_or_a_run_shows_its_own_settings(small_run: Path, capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("train", "pointmaze-large", "--help") == 0
+    assert "(default: gentraj/pointmaze/large-v0)" in " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert gentraj("evaluate", small_run, "--help") == 0
+    assert "speaks about. (default: 0 1)" in " ".join(capsys.readouterr().out.replace("│", "").split())
+
+
+def test_version(capsys: pytest.CaptureFixture) -> None:
+    try:
+        expected = 0, f"{version('gentraj')}\n"
+    except PackageNotFoundError:  # run from the source folder
+        expected = 2, ""
+    assert (gentraj("--version"), capsys.readouterr().out) == expected
+
+
+# -- train
+
+
+@pytest.mark.parametrize("words", [
+    "pointmaze-umaze --steps 5 --seed 3", "--steps 5 pointmaze-umaze --seed 3", "--seed=3 --steps=5 pointmaze-umaze",
+    "--training.steps 5 --training.seed 3 pointmaze-umaze",
+    "--run-dir pointmaze-large pointmaze-umaze --steps 5 --seed 3"])
+def test_options_may_stand_before_the_preset(asked: list, words: str) -> None:
+    gentraj("train", *words.split())
+    (config, folder, *_), preset = asked[0], PRESETS["pointmaze-umaze"]
+    assert config == replace(preset, training=replace(preset.training, steps=5, seed=3))
+    assert folder == Path("pointmaze-large" if "--run-dir" in words else "runs/pointmaze-umaze")
+
+
+@pytest.mark.parametrize("words", [["--resume", "RUN", "--steps", "9"], ["--steps", "9", "--resume=RUN"]])
+def test_a_resumed_run_keeps_its_settings(small_run: Path, asked: list, words: list[str]) -> None:
+    gentraj("train", *(word.replace("RUN", str(small_run)) for word in words))
+    (config, folder, resume, *_), before = asked[0], read_config(small_run)[0]
+    assert config == replace(before, training=replace(before.training, steps=9))
+    assert (folder, resume) == (small_run, True)
+
+
+def test_training_says_what_is_next_and_nothing_else_on_stdout(umaze, tmp_path: Path,
+                                                               capsys: pytest.CaptureFixture) -> None:
+    small.train(tmp_path / "a run")
+    out, err = capsys.readouterr()
+    assert out == f"next: gentraj evaluate {tmp_path}/a run\n"
+    assert err.endswith(f"trained 6 steps; the run is in {tmp_path}/a run\n")
+
+
+def test_settings_that_may_change_on_resume_are_kept_for_the_next(umaze, tmp_path: Path) -> None:
+    """Or a run that was prolonged, and then interrupted, would be taken for finished."""
+    small.train(tmp_path)
+    assert gentraj("train", "--resume", tmp_path, "--steps", 8, "--planner.replan", 5) == 0
+    config, _ = read_config(tmp_path)
+    assert (config.training.steps, config.planner.replan) == (8, 5)
+
+
+# -- sample
+
+
+@pytest.mark.parametrize("words", [
+    ["--start", "1,-1", "--goal", "-1,1"], ["--start=1,-1", "--goal=-1,1"], ["--goal", "-1,1", "--start", "1, -1"],
+    ["--start", "1,-1,.5,-.25", "--goal", "-1,1"]])
+def test_samples_start_and_arrive_where_they_are_told(small_run: Path, tmp_path: Path, words: list[str]) -> None:
+    out = tmp_path / "new" / "plans.npz"
+    assert gentraj("sample", *words, small_run, "--num", 3, "--arrival", 9, "--out", out) == 0
+    with np.load(out, allow_pickle=False) as file:
+        obs, act, stride = (file[key] for key in ("obs", "act", "stride"))
+    assert (obs.shape, act.shape, int(stride)) == ((3, 32, 4), (3, 32, 0), 5)
+    assert (obs[:, 0, :2] == (1, -1)).all() and (obs[:, 9, :2] == (-1, 1)).all()
+    if "1,-1,.5,-.25" in words:
+        assert (obs[:, 0, 2:] == (0.5, -0.25)).all()
+    assert np.ptp(obs[:, 5], axis=0).min() > 0  # three plans and not one
+
+
+def test_without_an_arrival_the_likeliest_is_taken(small_run: Path, tmp_path: Path) -> None:
+    assert gentraj("sample", small_run, "--start", "1,1,0,0", "--goal", "-1,-1", "--out", tmp_path / "a.npz") == 0
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
+        [row] = np.flatnonzero((file["obs"][..., :2] == (-1, -1)).all((0, 2)))
+    assert row == load(small_run).likeliest_arrival(torch.tensor([[1.0, 1, 0, 0]]), torch.tensor([[-1.0, -1]])).item()
+
+
+def test_the_same_seed_samples_the_same(small_run: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert gentraj("sample", small_run, "--seed", seed, "--out", tmp_path / f"{name}.npz") == 0
+    a, b, c = ((tmp_path / f"{name}.npz").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+# -- evaluate
+
+
+@pytest.mark.parametrize("words", [["RUN", "--episodes", "5"], ["--episodes", "5", "RUN"],
+                                   ["--planner.replan", "3", "RUN", "--episodes", "5"]])
+def test_options_may_stand_before_the_run(small_run: Path, asked: list, words: list[str]) -> None:
+    gentraj("evaluate", *(word.replace("RUN", str(small_run)) for word in words))
+    (run, config, planner, *_), own = asked[0], read_config(small_run)[0].planner
+    assert run.folder == small_run and config.episodes == 5 and own.goal_dims == (0, 1)
+    assert planner == (replace(own, replan=3) if "--planner.replan" in words else own)
+
+
+def test_scores_go_where_they_are_told_and_have_the_promised_keys(small_run: Path, tmp_path: Path,
+                                                                  capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "new" / "scores.json"
+    assert gentraj("evaluate", small_run, "--episodes", 2, "--out", out) == 0
+    scores = json.loads(out.read_text())
+    assert list(scores) == KEYS and not (small_run / "evaluation.json").exists()
+    assert scores["env_id"] == "PointMaze_UMaze-v3" and scores["episodes"] == 2
+    for agent in (scores, scores["controller"], scores["random"]):
+        assert {"return_mean", "success_rate"} <= agent.keys()
+    assert scores["agent"] == "planner, diffusion"
+    assert scores["behaviour"] is None  # the data are an endless run, which is no episode
+    table, err = capsys.readouterr()
+    assert "no score of the data's behaviour: the data's episodes are not whole ones of PointMaze_UMaze-v3" in err
+    assert table.splitlines()[1].split() == ["planner,", "diffusion", "controller", "random"]
+    shown = [key for key in KEYS[3:-6] if any((a or {}).get(key) is not None for a in (scores, scores["controller"]))]
+    assert [line.split()[0] for line in table.splitlines()[2:]] == shown
+
+
+def test_a_rollout_is_a_dataset(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The loop closes: inspect it, and train on it beside what was there before."""
+    words = small_run, "--episodes", 2, "--no-baselines", "--out", tmp_path / "s.json"
+    assert gentraj("evaluate", *words, "--save-rollout", "tests/rollout-v0") == 0
+    capsys.readouterr()
+    assert gentraj("evaluate", *words, "--save-rollout", "tests/rollout-v0") == 2
+    assert "episodes/s" not in capsys.readouterr().err  # it says so before it plays them
+    episodes = load_minari("tests/rollout-v0")
+    assert (len(episodes), episodes.num_steps, episodes.goal_dims) == (2, 600, (0, 1))
+    assert gentraj("data", "inspect", "tests/rollout-v0") == 0
+    assert "episodes     2 of 600 steps in all" in capsys.readouterr().out
+    small.train(tmp_path / "run", f"{DATASET}+tests/rollout-v0")
+
+
+# -- data, report and demo
+
+
+def test_datasets_are_made_listed_imported_and_inspected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                         capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    assert gentraj("data", "list") == 0
+    assert capsys.readouterr().out.startswith("no datasets yet; `gentraj data make")
+    assert gentraj("data", "make", "--steps", 50, "pointmaze-umaze", "--seed", 4) == 0
+    made = load_minari("gentraj/pointmaze/umaze-v0")
+    assert made.num_steps == 50
+    assert gentraj("data", "import", "--id", "mine/umaze-v1", save_npz(made, tmp_path / "own.npz")) == 0
+    assert load_minari("mine/umaze-v1") == made
+    capsys.readouterr()
+    assert gentraj("data", "list") == 0
+    here, _, tasks = capsys.readouterr().out.partition("\n\n")
+    assert [line.split()[0] for line in here.splitlines()] == ["gentraj/pointmaze/umaze-v0", "mine/umaze-v1"]
+    assert "pointmaze-umaze: PointMaze_UMaze-v3" in tasks
+
+
+def test_the_demo_goes_all_the_way_and_then_on(umaze, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capsys: pytest.CaptureFixture) -> None:
+    from gentraj.cli import demo
+
+    monkeypatch.setattr(demo, "DEMO", small.config())
+    words = "demo", "--run-dir", tmp_path, "--steps", 3, "--episodes", 2
+    assert gentraj(*words) == 0
+    assert list(json.loads((tmp_path / "evaluation.json").read_text())) == KEYS
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 6 and "data:image/gif" in page
+    assert f"report: {tmp_path}/report.html" in capsys.readouterr().out
+    monkeypatch.setattr(demo, "make_report", lambda run: run.step)
+    assert gentraj(*words[:-4], "--steps", 5, "--episodes", 1) == 0
+    assert "report: 5" in capsys.readouterr().out
+

@@ -1,0 +1,237 @@
+"""`gentraj measure` on a tiny run: what it writes, what it refuses, and that what it says of data and plans is true."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import DATASET, gentraj
+
+from envs.evaluation.replay import CannotReplay
+from gentraj.data import ContextConfig, Episodes, Windows, load_minari, save_npz
+from gentraj.metrics import METRICS
+from gentraj.runs import Run, load
+from gentraj.runs.measures import UNITS, Ruler, choose_windows, conditions, limits, measure_run, plan_actions, sample
+from gentraj.trajectory import TrajectorySpec
+
+OWN = ["novelty", "condition_error", "smoothness", "walls_share", "walls_worst", "observations_share",
+       "observations_worst", "row_error", "row_error_p95", "replay_error", "replay_error_last"]
+COLUMNS = ["data", "start", "start and goal"]
+
+
+@pytest.fixture
+def run(small_run: Path) -> Run:
+    return load(small_run)
+
+
+# -- the command
+
+
+def test_measures_are_written_and_shown(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "new" / "m.json"
+    assert gentraj("measure", small_run, "--num", 16, "--steps", 2, "--seed", 1, "--out", out) == 0
+    text, err = capsys.readouterr()
+    measured = json.loads(out.read_text())
+    assert {key: measured[key] for key in ("step", "seed", "steps", "dataset", "num", "left_out")} == {
+        "step": 6, "seed": 1, "steps": 2, "dataset": "reference windows", "num": 16, "left_out": {}}
+    assert list(measured["measures"]) == COLUMNS
+    for column in measured["measures"].values():
+        assert column.keys() == measured["units"].keys() == {*METRICS, *OWN}
+        assert all(value is None or math.isfinite(value) for value in column.values())
+    assert measured["measures"]["data"]["condition_error"] is None
+    assert [measured["measures"][name]["condition_error"] for name in COLUMNS[1:]] == [0, 0]
+    assert all(measured["units"].values()) and set(measured["units"]) <= set(UNITS)
+    assert "sampling, start and goal known" in err and f"measures in {out}" in err
+    lines = text.splitlines()
+    assert lines[1].split() == ["data", "start", "start", "and", "goal", "unit"]
+    assert [line.split()[0] for line in lines[2:]] == list(measured["units"])
+
+
+def test_they_go_into_the_run_by_default(small_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_run, tmp_path / "run")
+    assert gentraj("measure", tmp_path / "run", "--num", 8, "--steps", 1) == 0
+    assert json.loads((tmp_path / "run" / "measures.json").read_text())["num"] == 8
+
+
+@pytest.mark.parametrize(("words", "problem"), [
+    (["--num", "7"], "--num is 7; at least 8"),
+    (["--dataset", "nowhere/there-v0"], "nowhere/there-v0"),
+    (["--steps", "0"], "steps"),
+    (["--out", "."], "--out is ., which is a folder"),
+    (["--device", "abacus"], "device 'abacus' cannot be used here")])
+def test_bad_input_is_one_line(small_run: Path, capsys: pytest.CaptureFixture, words: list[str], problem: str) -> None:
+    assert gentraj("measure", small_run, *words) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("gentraj: error: ") and problem in error
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("measure", tmp_path) == 2
+    assert "no run there" in capsys.readouterr().err
+
+
+# -- windows and conditions
+
+
+def test_the_same_seed_measures_the_same(run: Run) -> None:
+    a, b, c = (measure_run(run, num=8, steps=1, seed=seed, progress=False) for seed in (1, 1, 2))
+    assert a == b and a["measures"] != c["measures"]
+
+
+def test_no_more_is_sampled_than_half_the_windows(run: Run) -> None:
+    few = replace(run, reference=replace(run.reference, x_BHD=run.reference.x_BHD[:40],
+                                         mask_BHD=run.reference.mask_BHD[:40]))
+    whole = len(choose_windows(few, None, 10**6, 0)[1])
+    assert 16 <= whole <= 40 and measure_run(few, steps=1, progress=False)["num"] == whole // 2
+
+
+def test_windows_are_whole_and_different(run: Run) -> None:
+    windows, train = choose_windows(run, None, 60, seed=0)
+    whole = run.reference.x_BHD[run.reference.mask_BHD.flatten(1).all(1)]
+    assert len(train) <= len(whole) and (whole[:, None, 0] == train[None, :, 0]).all(-1).any(1).all()
+    assert len(torch.unique(windows.x_BHD, dim=0)) == 60 and windows.mask_BHD.all()
+    assert not (windows.x_BHD[:, -1] == 0).all(1).any()  # which is what padding holds
+
+
+def three_episodes() -> Episodes:
+    """Of 160 steps each, cut out of one run: each starts where the one before stopped."""
+    episodes, end = load_minari(DATASET), np.arange(480) % 160 == 159
+    rows = np.concatenate([np.arange(160 * e, 160 * e + 161) for e in range(3)])
+    return replace(episodes, obs=episodes.obs[rows], extras={}, act=episodes.act[:480], reward=episodes.reward[:480],
+                   terminated=episodes.terminated[:480], truncated=end, lengths=np.full(3, 160))
+
+
+def test_windows_of_another_dataset(run: Run, tmp_path: Path) -> None:
+    """All its whole windows, each once: 160 steps hold 6 windows of 155, the 480 of one stitched run 326."""
+    path = str(save_npz(three_episodes(), tmp_path / "three.npz"))
+    uncut = replace(run, config=replace(run.config, stitch=False))
+    for which, count in ((uncut, 18), (run, 326)):
+        windows, train = choose_windows(which, path, 10**6, seed=0)
+        assert len(torch.unique(windows.x_BHD, dim=0)) == len(windows.x_BHD) == count and windows.mask_BHD.all()
+        assert len(train) > 300  # of the run
+    measured = measure_run(uncut, dataset=path, steps=1, progress=False)
+    assert (measured["dataset"], measured["num"]) == (path, 9)
+
+
+def test_windows_end_where_the_goal_does(run: Run, tmp_path: Path) -> None:
+    """A run that is told its goal learns no window across a switch, and is measured by none."""
+    episodes = load_minari(DATASET)
+    switched = np.repeat([[0.0, 1.0], [2.0, 3.0]], [200, len(episodes.obs) - 200], 0)
+    path = str(save_npz(replace(episodes, extras={"goal": switched}), tmp_path / "switched.npz"))
+    told = replace(run, config=replace(run.config, context=ContextConfig(kinds=("goal",))))
+    windows, _ = choose_windows(told, path, 10**6, seed=0)
+    assert windows.mask_BHD.all()
+
+
+def test_too_short_episodes_are_refused(run: Run, tmp_path: Path) -> None:
+    path = str(save_npz(three_episodes()[0], tmp_path / "one.npz"))
+    with pytest.raises(ValueError, match=r"one.npz: only 6 windows of 32 rows, 5 steps apart.* at least 16 are needed"):
+        measure_run(run, dataset=path)
+
+
+def test_conditions_are_those_of_the_windows(run: Run) -> None:
+    windows, _ = choose_windows(run, None, 20, seed=0)
+    start, goal = conditions(run, windows).values()
+    assert start.mask_BHD[:, 0].all() and not start.mask_BHD[:, 1:].any()
+    assert goal.mask_BHD[:, -1].tolist() == [[True, True, False, False]] * 20
+    for condition in (start, goal):
+        known = condition.mask_BHD
+        assert (condition.values_BHD[known] == windows.x_BHD[known]).all()
+
+
+def test_a_sample_does_not_depend_on_those_beside_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows, _ = choose_windows(run, None, 16, seed=0)
+    condition = conditions(run, windows)["start"]
+    together = sample(run, condition, 1, 3, "", progress=False)
+    monkeypatch.setattr("gentraj.runs.measures.ROWS", 5)
+    torch.testing.assert_close(sample(run, condition, 1, 3, "", progress=False), together, atol=1e-5, rtol=0)
+
+
+# -- the ruler
+
+
+def test_what_is_like_data_scores_like_data_and_what_is_not_does_not(run: Run) -> None:
+    windows, train = choose_windows(run, None, 200, seed=0)
+    ruler = Ruler(run, windows.x_BHD[:100], seed=0)
+    same, shifted = (ruler.measure(windows.x_BHD[100:] + by, train) for by in (0.0, 5.0))
+    assert same["novelty"] == 0 and same["walls_share"] == 0
+    assert 0 < ruler.measure(windows.x_BHD[100:], train, own=True)["novelty"] < shifted["novelty"]
+    assert same["coverage"] > 0.5 and shifted["coverage"] == 0
+    assert shifted["walls_share"] == shifted["observations_share"] == 1
+    assert shifted["walls_worst"] > 2 and shifted["two_sample_accuracy"] > 0.99 > same["two_sample_accuracy"]
+    assert shifted["smoothness"] == pytest.approx(same["smoothness"], rel=1e-4)
+    assert shifted["row_error"] > same["row_error"]
+
+
+def test_bounds_are_the_action_spaces_own(run: Run) -> None:
+    joint = replace(run, parts={"model": _Joint(TrajectorySpec(4, 2, 5))})
+    x = torch.zeros(3, 5, 6)
+    made = limits(joint, x, None)
+    assert made["actions"].low == (0, 0) and "walls" not in made
+    ruler = Ruler(joint, x, seed=0)
+    assert ruler.constraints["actions"].constraints["Box"].high == (1, 1)
+    assert not (ruler.constraints["actions"].certificate(x + 1.25).worst - 0.25).any()
+
+
+def test_own_actions_are_replayed_where_rows_are_steps(run: Run) -> None:
+    x = torch.randn(3, 5, 6)
+    assert (plan_actions(replace(run, parts={"model": _Joint(TrajectorySpec(4, 2, 5))}), x) == x[:, :-1, 4:]).all()
+    with pytest.raises(CannotReplay, match="2 environment steps apart"):
+        plan_actions(replace(run, parts={"model": _Joint(TrajectorySpec(4, 2, 5, stride=2))}), x)
+
+
+def test_the_actions_of_data_lead_where_the_data_go(run: Run) -> None:
+    spec = TrajectorySpec(4, 2, 16)
+    x = Windows(load_minari(DATASET), spec).batch(0, 0, 20).x_BHD
+    ruler = Ruler(replace(run, parts={"model": _Joint(spec)}), x, seed=0)
+    true, other = ruler.measure(x, x), ruler.measure(torch.cat([x[..., :4], x.flip(0)[..., 4:]], -1), x)
+    assert true["row_error"] < 1e-6 and true["replay_error_last"] < 1e-5 and true["actions_share"] == 0
+    assert other["row_error"] > 1e-3 and other["replay_error_last"] > 1e-2
+
+
+def test_inverse_dynamics_look_along_the_plan_and_never_beyond_it(run: Run) -> None:
+    """On a straight plan the target is k steps further along it, and k is what is left where that is less."""
+    asked: list = []
+
+    def inverse(obs: torch.Tensor, target: torch.Tensor, k: int) -> torch.Tensor:
+        asked.append((obs, target, k))
+        return obs[:, :2]
+
+    model = replace(run, parts={"model": _Joint(TrajectorySpec(4, 0, 4, stride=5)), "inverse": inverse})
+    x = 5.0 * torch.arange(4)[None, :, None].expand(2, 4, 4) + torch.tensor([0.0, 100])[:, None, None]
+    act = plan_actions(model, x)
+    assert act.shape == (2, 15, 2)
+    torch.testing.assert_close(act[..., 0], torch.arange(15.0) + torch.tensor([[0.0], [100]]))  # each at its own step
+    look = run.config.planner.look
+    assert sorted({k for *_, k in asked}) == list(range(1, look + 1)) and look < 15
+    for obs, target, k in asked:
+        torch.testing.assert_close(target - obs, torch.full_like(obs, k))
+
+
+def test_without_whole_windows_of_training_there_is_no_novelty(run: Run) -> None:
+    x = choose_windows(run, None, 16, seed=0)[0].x_BHD
+    assert Ruler(run, x, seed=0).measure(x, x[:0])["novelty"] is None
+
+
+def test_what_cannot_be_measured_is_named(run: Run) -> None:
+    nowhere = replace(run, data=replace(run.data, env=None))
+    measured = measure_run(nowhere, num=8, steps=1, progress=False)
+    assert measured["left_out"].keys() == {"walls", "dynamics"}
+    assert not {"walls_share", "row_error"} & measured["units"].keys()
+    strange = replace(run, data=replace(run.data, obs_keys=("achieved_goal", "desired_goal")))
+    assert "is made of" in measure_run(strange, num=8, steps=1, progress=False)["left_out"]["dynamics"]
+
+
+class _Joint:
+    """As much of a model as the actions of a plan need."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, spec: TrajectorySpec):
+        self.spec = spec

@@ -1,0 +1,120 @@
+"""The commands with a policy: what they score, draw and sample, and what they say of what it cannot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gymnasium.spaces import Box
+from small import gentraj
+from torch import nn
+
+from agents.policies.bc import BCConfig
+from agents.policies.generators import GENERATORS
+from gentraj.cli import measure, report, sample
+from gentraj.cli.train import with_parts
+from gentraj.data import Episodes
+from gentraj.runs import PolicyRunConfig, presets
+from gentraj.runs import folder as runs
+
+
+def test_a_policy_is_scored_beside_its_data_and_a_random_agent(hopper: Episodes, hopper_run: Path, tmp_path: Path,
+                                                               capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "scores.json"
+    assert gentraj("evaluate", hopper_run, "--episodes", 2, "--out", out) == 0
+    scores, table = json.loads(out.read_text()), capsys.readouterr().out
+    mean = hopper.returns.mean()
+    score = 100 * (mean + 20.272305) / (3234.3 + 20.272305)
+    assert scores["behaviour"] == {"episodes": 12, "return_mean": pytest.approx(mean),
+                                   "score_d4rl": pytest.approx(score), "score_minari": None}
+    assert scores["score_d4rl"] == pytest.approx(100 * (scores["return_mean"] + 20.272305) / (3234.3 + 20.272305))
+    assert scores["random"]["score_d4rl"] is not None and scores["controller"] is scores["success_rate"] is None
+    assert (scores["agent"], scores["step"], scores["sampling"]) == ("BC, gaussian", 4, "one call, Gaussian")
+    assert table.splitlines()[1].split("  ")[-1].strip() == "random" and "behaviour" in table
+    assert "controller" not in table and "success_rate" not in table and table.startswith("Hopper-v5, 2 episodes")
+
+
+def test_a_report_of_a_policy_has_what_there_is_to_draw(hopper_run: Path, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "render_frame", lambda *_: np.zeros((8, 8, 3), np.uint8))  # seconds, elsewhere tested
+    folder = shutil.copytree(hopper_run, tmp_path / "run")
+    assert gentraj("evaluate", folder, "--episodes", 1) == 0
+    assert gentraj("report", folder) == 0
+    page = (folder / "report.html").read_text()
+    for title in ("Loss", "Scores", "The environment", "behaviour", "BC, gaussian"):
+        assert title in page
+    assert "Denoising" not in page and "Samples" not in page and page.count("data:image/png;base64,") >= 2
+
+
+def test_a_generator_of_actions_is_sampled_in_a_state(hopper_run: Path, tmp_path: Path) -> None:
+    start = ",".join(["0.5"] * 11)
+    assert gentraj("sample", hopper_run, "--start", start, "--num", 3, "--out", tmp_path / "a.npz") == 0
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
+        obs, chunk = file["obs"], file["act"]
+    assert (obs.shape, chunk.shape) == ((3, 1, 11), (3, 1, 3)) and (obs == 0.5).all()
+    assert np.ptp(chunk, axis=0).min() > 0 and np.abs(chunk).max() <= 1
+
+
+class WithoutModel(nn.Module):
+    """As much of a policy as a run needs to be loaded."""
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("sample", "RUN", "--out", "a.npz"), "is a policy (IQL, gaussian) without a trajectory model; evaluate it with"),
+    (("measure", "RUN"), "is a policy (IQL, gaussian), which acts and plans no trajectories; evaluate it with"),
+    (("compare", "--runs", "RUN", "--out", "c"), "RUN is a policy (BC, gaussian); gentraj compare compares planners"),
+    (("compare", "iql", "--out", "c"), "iql is a policy (IQL, gaussian); gentraj compare compares planners"),
+    (("train", "iqll"), "did you mean 'iql'?"), (("train", "--steps", "3", "bc_flow"), "did you mean 'bc-flow'?"),
+    (("train", "iql"), "preset 'iql' needs --dataset"),
+    (("train", "fql", "--family", "gan", "--dataset", "x"), "a policy of the kind FQL, flow cannot act by a model of"),
+    (("train", "iql", "--family", "latent", "--dataset", "x"), "--family is latent, which is no generator of actions")])
+def test_what_a_policy_cannot_is_said_in_one_line(words: tuple[str, ...], message: str, hopper_run: Path,
+                                                  monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                                  capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(hopper_run, "RUN")
+    config = PolicyRunConfig(policy=presets.PRESETS["iql"].policy)
+    bare = replace(runs.load(hopper_run), config=config, parts={"policy": WithoutModel()}, folder=Path("RUN"))
+    for module in (measure, sample):
+        monkeypatch.setattr(module, "load", lambda *_, **__: bare)
+    assert gentraj(*words) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1 and message in err
+
+
+def test_settings_of_a_planner_are_no_options_of_a_policy(hopper_run: Path, capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("evaluate", hopper_run, "--help") == 0
+    assert "--planner." not in capsys.readouterr().out
+    run = runs.load(hopper_run)
+    with pytest.raises(ValueError, match=r"given to a policy \(BC, gaussian\), which plans nothing"):
+        run.agent(Box(-1, 1, (3,)), guide=lambda x: x.sum((1, 2)))
+
+
+def test_a_family_and_a_network_are_those_of_the_generator() -> None:
+    config = with_parts(presets.PRESETS["iql"], "flow", None)
+    assert config.generator == GENERATORS["flow"] and config.kind == "IQL, flow"
+    other = with_parts(PolicyRunConfig(policy=BCConfig()), None, "dit").generator
+    assert type(other.network).__name__ == "DiTConfig"
+    assert with_parts(config, None, "residualmlp") == config  # its own settings stay
+
+
+def test_help_lists_every_preset_in_its_group(capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("train", "--help") == 0
+    planners, _, policies = capsys.readouterr().out.partition("policies, which need --dataset:")
+    for name, (about, _) in presets.PLANNERS.items():
+        assert f"  {name:25} {about}\n" in planners
+    for name, (about, _) in presets.POLICIES.items():
+        assert f"  {name:25} {about}\n" in policies
+    assert gentraj("train", "iql", "--help") == 0
+    out = capsys.readouterr().out
+    assert "--policy.expectile" in out and "--planner." not in out and "policies, which" not in out
+
+
+@pytest.mark.parametrize("words", [["iql"], ["--run-dir", "pointmaze", "iql"], ["--policy.beta", "3.5", "iql"]])
+def test_options_of_a_policy_may_stand_before_it(words: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("train", *words, "--policy.beta", 2) == 2
+    assert "preset 'iql' needs --dataset" in capsys.readouterr().err

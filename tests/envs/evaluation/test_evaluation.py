@@ -1,0 +1,194 @@
+"""What evaluation.json says is defined, and its yardsticks stand on the same starts."""
+
+import json
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+
+from envs.evaluation.evaluate import EvaluationConfig, bootstrap_interval, evaluate, summarize
+from envs.evaluation.rollout import Rollout, rollout
+from envs.evaluation.scores import DataReturns, score_behaviour
+from envs.making import environment_factory
+from envs.recording.baselines import RandomAgent, WaypointController
+from envs.tasks.registry import LOCOMOTION
+from gentraj.data import Episodes, d4rl_reference
+
+KEYS = {"env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate", "first_hit_median",
+        "time_at_goal_mean", "score_d4rl", "score_minari", "latency_ms_p50", "latency_ms_p99",
+        "network_calls_per_decision", "controller", "random"}
+
+
+def played(returns, first_hit):
+    returns, first_hit = np.array(returns, float), np.array(first_hit, float)
+    return Rollout("PointMaze_UMaze-v3", list(range(len(returns))), returns, np.isfinite(first_hit), first_hit,
+                   returns.astype(int), np.full(len(returns), 300), np.array([1.0]), None)
+
+
+def test_the_keys_are_those_that_were_promised_and_the_result_is_json():
+    config = EvaluationConfig(episodes=2, num_envs=2)
+    result, recorded = evaluate(RandomAgent([-1, -1], [1, 1]), "pointmaze-umaze", config, progress=False)
+    assert recorded.lengths.tolist() == [300, 300] and recorded.returns.mean() == result["return_mean"]
+    assert set(result) == KEYS and json.loads(json.dumps(result, allow_nan=False)) == result
+    assert result["random"]["return_mean"] == result["return_mean"]  # the same seeds on the same starts
+    assert result["controller"]["success_rate"] == 1 and result["network_calls_per_decision"] is None
+
+
+def test_the_controller_scored_as_an_agent_equals_the_yardstick_beside_it():
+    factory = environment_factory("pointmaze-umaze")
+    config = EvaluationConfig(episodes=3, num_envs=1, seed=4)
+    result, _ = evaluate(WaypointController(factory.maze), "pointmaze-umaze", config, progress=False)
+    assert {key: result[key] for key in result["controller"]} == result["controller"]
+    assert result["seeds"] == [4]
+
+
+def test_statistics_against_hand_calculation():
+    scores = summarize(played([0, 100, 200, 300], [np.inf, 7, 5, 6]), environment_factory("pointmaze-umaze"))
+    assert (scores["return_mean"], scores["return_iqm"], scores["success_rate"]) == (150, 150, 0.75)
+    assert (scores["first_hit_median"], scores["time_at_goal_mean"]) == (6.5, 150)
+    assert scores["score_minari"] == pytest.approx(100 * (150 - 11.1) / (212.8 - 11.1))
+    outlier = summarize(played([0, 1, 1, 1000], [np.inf, np.inf, np.inf, 1]), environment_factory("pointmaze-umaze"))
+    assert outlier["return_iqm"] == 1 and outlier["first_hit_median"] is None
+
+
+class Hitting(gymnasium.Env):
+    """Earns 1 a step; says of success what it is told to."""
+
+    observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, told):
+        self.told = told
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 3
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.left -= 1
+        return np.zeros(1, np.float32), 1.0, self.left == 0, False, {} if self.left else self.told
+
+
+@pytest.mark.parametrize(("told", "rate"), [({}, None), ({"success": False}, 0), ({"is_success": 1.0}, 1)])
+def test_a_reward_is_a_success_only_where_there_are_goals(told, rate):
+    """And where it is said at the end alone, steps before are none."""
+    result = rollout(RandomAgent([-1], [1]), lambda: Hitting(told), 3, progress=False)
+    assert summarize(result, environment_factory("Pendulum-v1"))["success_rate"] == rate
+    assert result.tells_success == (rate is not None) and (result.time_at_goal == (rate or 0)).all()
+
+
+def test_the_interval_holds_the_mean_of_a_normal_sample_95_times_in_100():
+    rng = np.random.default_rng(0)
+    bounds = [bootstrap_interval(rng.normal(3, 1, 50)) for _ in range(200)]
+    assert 0.88 < np.mean([low < 3 < high for low, high in bounds]) < 0.99
+    assert bootstrap_interval(np.array([5.0])) == [5, 5]
+
+
+@pytest.mark.parametrize(("env", "overrides", "protocol", "d4rl", "minari"), [
+    ("pointmaze-umaze", {}, "random-goal", None, 100.0),
+    ("pointmaze-umaze", {}, "d4rl-single-goal", 100 * (212.8 - 23.85) / (161.86 - 23.85), None),
+    ("pointmaze-open", {}, "random-goal", None, None),
+    ("pointmaze-umaze", {"max_episode_steps": 50}, "random-goal", None, None),
+    ("pointmaze-umaze", {"maze_map": [[1, 1, 1, 1], [1, 0, 0, 1], [1, 1, 1, 1]]}, "random-goal", None, None),
+    ("PointMaze_UMazeDense-v3", {}, "random-goal", None, None)])
+def test_each_score_exists_for_its_own_protocol_only(env, overrides, protocol, d4rl, minari):
+    scores = summarize(played([212.8], [1]), environment_factory(env, overrides, protocol=protocol))
+    assert scores["score_d4rl"] == (d4rl and pytest.approx(d4rl))
+    assert scores["score_minari"] == (minari and pytest.approx(minari))
+
+
+def test_the_single_goal_protocol_is_d4rls():
+    env = environment_factory("pointmaze-umaze", protocol="d4rl-single-goal")()
+    centre, starts = np.array([-1.0, 1.0]), []
+    for seed in range(200):
+        obs, info = env.reset(seed=seed)
+        assert (obs["desired_goal"] == centre).all() and (obs["observation"][:2] == obs["achieved_goal"]).all()
+        assert info["success"] == (np.linalg.norm(obs["achieved_goal"] - centre) <= 0.5)
+        starts.append(obs["observation"])
+    starts = np.array(starts)
+    offset = starts[:, :2] - np.round(starts[:, :2])
+    assert np.abs(offset).max() <= 0.1 and np.abs(starts[:, 2:]).std() < 0.1 < np.abs(starts[:, 2:]).max()
+    assert len(np.unique(np.round(starts[:, :2]), axis=0)) == 7  # every free cell, the goal's too
+    base = env.unwrapped
+    for distance, reward in ((0.48, 1.0), (0.52, 0.0)):
+        base.point_env.set_state(centre + np.array([distance, 0]), np.zeros(2))
+        _, given, terminated, _, info = env.step(np.zeros(2, np.float32))
+        assert (given, info["success"], terminated) == (reward, bool(reward), False)
+
+
+def test_the_single_goal_protocol_names_itself_and_knows_its_maps_only():
+    config = EvaluationConfig(episodes=1, protocol="d4rl-single-goal", baselines=False)
+    result, _ = evaluate(RandomAgent([-1, -1], [1, 1]), "pointmaze-open", config, progress=False)
+    assert set(result) == KEYS | {"protocol"} and result["protocol"] == "d4rl-single-goal"
+    assert result["controller"] is result["random"] is None
+    with pytest.raises(ValueError, match="needs a map of pointmaze-open"):
+        environment_factory("PointMaze_Large_Diverse_G-v3", protocol="d4rl-single-goal")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "measured"), [("umaze", 138), ("medium", 160), ("large", 204)])
+def test_the_replanning_controller_scores_what_was_measured(size, measured):
+    factory = environment_factory(f"pointmaze-{size}", protocol="d4rl-single-goal")
+    played = rollout(WaypointController(factory.maze), factory, 100, num_envs=10, progress=False)
+    assert summarize(played, factory)["score_d4rl"] == pytest.approx(measured, rel=0.12)
+
+
+def test_an_environment_without_a_controller_is_scored_too():
+    config = EvaluationConfig(env_id="Pendulum-v1", episodes=2)
+    result, _ = evaluate(RandomAgent([-2], [2]), "pointmaze-umaze", config, progress=False)
+    assert result["env_id"] == "Pendulum-v1" and result["controller"] is None
+    assert result["random"]["return_mean"] == result["return_mean"] < 0
+    assert result["score_minari"] is result["first_hit_median"] is None
+
+
+# -- locomotion, and what the data's own episodes earned
+
+
+@pytest.mark.parametrize("name", LOCOMOTION)
+def test_locomotion_is_known_by_its_id_and_by_its_specification(name):
+    task = LOCOMOTION[name]
+    by_id = environment_factory(task.env_id)
+    assert by_id.max_episode_steps == task.max_episode_steps
+    for factory in (by_id, environment_factory(by_id.spec_json)):
+        low, high = (summarize(played([value], [1]), factory)["score_d4rl"] for value in d4rl_reference(task.d4rl_id))
+        assert (low, high) == (0, 100)
+
+
+@pytest.mark.parametrize(("overrides", "known"), [
+    ({"exclude_current_positions_from_observation": False}, True), ({"render_mode": "rgb_array"}, True),
+    ({"ctrl_cost_weight": 0.1}, False), ({"terminate_when_unhealthy": False}, False)])
+def test_a_return_is_normalised_where_rewards_and_ends_are_the_tasks(overrides, known):
+    scores = summarize(played([3234.3], [1]), environment_factory("Hopper-v5", overrides))
+    assert scores["score_d4rl"] == (100 if known else None)
+    short = environment_factory("Hopper-v5", {"max_episode_steps": 100})
+    assert summarize(played([1.0], [1]), short)["score_d4rl"] is None
+
+
+WHOLE = DataReturns(episodes=30, mean=1000.0, longest=1000, cut=20, cut_last=20)  # 10 fell, 20 met the time limit
+
+
+def test_the_behaviour_of_several_datasets_is_the_mean_over_their_episodes():
+    hopper = environment_factory("Hopper-v5")
+    other = replace(WHOLE, episodes=10, mean=200.0)
+    scores, why = score_behaviour([WHOLE, other], hopper.spec_json, hopper)
+    assert not why and scores == {"episodes": 40, "return_mean": 800, "score_minari": None,
+                                  "score_d4rl": pytest.approx(100 * (800 + 20.272305) / (3234.3 + 20.272305))}
+
+
+@pytest.mark.parametrize(("changes", "env", "why"), [
+    ({"cut": 22}, "Hopper-v5", ""),  # the end of a recording cuts an episode or two
+    ({"cut": 24}, "Hopper-v5", "and 4 of 30 were cut sooner"),
+    ({"longest": 100}, "Hopper-v5", "the longest has 100, and 20 of 30 were cut sooner"),  # all by a shorter limit
+    ({"longest": 2000}, "Hopper-v5", "the longest has 2000"),
+    ({}, "Walker2d-v5", "the data are not of Hopper-v5 as it is here; they come from Walker2d-v5"),
+    ({}, None, "they come from an unknown environment")])
+def test_behaviour_is_scored_where_the_datas_episodes_are_the_environments(changes, env, why):
+    scores, said = score_behaviour([replace(WHOLE, **changes)], env, environment_factory("Hopper-v5"))
+    assert (scores is None) == bool(why) and why in said and bool(said) == bool(why)
+
+
+def test_the_datas_returns_are_counted_by_hand():
+    step = np.arange(9)
+    e = Episodes(np.zeros((12, 1)), np.zeros((9, 1)), step, step == 1, np.isin(step, (4, 8)), np.array([2, 3, 4]))
+    assert DataReturns.of(e) == DataReturns(episodes=3, mean=(1 + 9 + 26) / 3, longest=4, cut=2, cut_last=1)

@@ -1,0 +1,92 @@
+"""What agents earn in a world model, and how far that puts them in the true order."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from envs.evaluation.off_policy import agreement, imagined_returns
+from envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
+from gentraj.worlds.model import Imagined, WorldModel
+
+FREE: dict[str, Any] = {"max_doubt": 1e9, "margin": 1e9}
+
+
+class Paying:
+    """A world that pays each step what its action is, moves by it, and ends the first `fall` episodes at 0.9."""
+
+    spec, calibration = SimpleNamespace(act_dim=1), SimpleNamespace(largest=1.0)
+    facts = SimpleNamespace(low_O=torch.zeros(1), high_O=torch.ones(1), starts_NS=torch.zeros(1, 1), goal_dim=0)
+
+    def __init__(self, fall: int = 0):
+        self.fall = fall
+
+    def imagine(self, obs_BO, act_BTA, goal, *, seeds, temperature) -> Imagined:
+        next_BTO = obs_BO[:, None] + act_BTA
+        nothing_BT = torch.zeros(act_BTA.shape[:2])
+        falling_B1 = torch.arange(len(obs_BO))[:, None] < self.fall
+        return Imagined(next_BTO, act_BTA[..., 0], (falling_B1 & (next_BTO[..., 0] > 0.9)).float(), nothing_BT)
+
+
+class Always:
+    def __init__(self, act: float):
+        self.act_ = act
+
+    def reset(self, mask_B: Any = None, seeds_B: Any = None) -> None: ...
+
+    def act(self, obs_BO: torch.Tensor, goal_BG: Any = None) -> torch.Tensor:
+        return torch.full((len(obs_BO), 1), self.act_)
+
+
+def episodes(fall: int = 0, **settings: Any) -> ImaginedEpisodes:
+    return ImaginedEpisodes(cast(WorldModel, Paying(fall)), 3, ImaginedConfig(**settings))
+
+
+def test_a_return_is_the_sum_of_rewards_to_the_time_limit() -> None:
+    returns_B, cut_B = imagined_returns(Always(0.25), episodes(max_episode_steps=8, **FREE))
+    assert returns_B == pytest.approx([2.0] * 3) and not cut_B.any()
+
+
+def test_an_episode_that_is_cut_counts_as_if_it_went_on() -> None:
+    """It leaves the bounds, 0 to 1, in its third step of 0.5, whose reward is not believed either."""
+    cut = episodes(max_episode_steps=8, max_doubt=1e9, margin=0.0)
+    returns_B, cut_B = imagined_returns(Always(0.5), cut)
+    assert returns_B == pytest.approx([4.0] * 3) and cut_B.all() and (cut.elapsed_B == 3).all()
+
+
+def test_what_follows_a_cut_ends_as_often_as_what_was_believed() -> None:
+    """Two of three end in their second step, the third is cut after it: 2 ends in 6 steps, and 6 steps are left."""
+    returns_B, cut_B = imagined_returns(Always(0.5), episodes(2, max_episode_steps=8, max_doubt=1e9, margin=0.0))
+    more = sum((1 - 2 / 6) ** k for k in range(6))
+    assert returns_B == pytest.approx([1.0, 1.0, 1.0 + 0.5 * more]) and cut_B.tolist() == [False, False, True]
+
+
+def test_an_end_that_is_not_believed_is_a_cut() -> None:
+    """The second step goes beyond the bounds, 0 to 1, whether or not it ends an episode; so none is known to end."""
+    returns_B, cut_B = imagined_returns(Always(0.8), episodes(2, max_episode_steps=8, max_doubt=1e9, margin=0.0))
+    assert cut_B.all() and returns_B == pytest.approx([8 * 0.8] * 3)
+
+
+def test_of_an_agent_of_which_nothing_is_believed_nothing_is_said() -> None:
+    with pytest.raises(RuntimeError, match="believes no step of this agent"):
+        imagined_returns(Always(1.5), episodes(2, max_episode_steps=8, max_doubt=1e9, margin=0.0))
+
+
+@pytest.mark.parametrize(("order", "rank"), [([0, 1, 2, 3], 1.0), ([3, 2, 1, 0], -1.0), ([0, 0, 0, 0], 0.0)])
+def test_agreement_is_the_correlation_of_ranks(order: list[int], rank: float) -> None:
+    true = [np.full(5, float(x) ** 3) for x in range(4)]
+    found = agreement([np.full(5, float(x)) for x in order], true)
+    assert found["spearman"] == pytest.approx(rank)
+    low, high = found["spearman_ci95"]
+    assert low <= rank <= high and low >= -1 and high <= 1 + 1e-9
+    off = np.mean([abs(x - t[0]) for x, t in zip(order, true, strict=True)])
+    assert found["mean_absolute_error"] == pytest.approx(off)
+
+
+def test_two_agents_have_no_order_to_speak_of() -> None:
+    with pytest.raises(ValueError, match="at least three agents are needed"):
+        agreement([np.ones(2)] * 2, [np.ones(2)] * 2)

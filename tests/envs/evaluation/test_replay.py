@@ -1,0 +1,157 @@
+"""A replay is what `env.step` does from the states that observations show, and a plan that obeys has no error."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from envs.evaluation.replay import RECOVERY, CannotReplay, dynamics_error, replay
+from envs.making import EnvironmentFactory, environment_factory
+from envs.recording.pointmaze import MAX_SPEED
+from gentraj.trajectory import TrajectorySpec
+
+NO_FORCES = {f"include_{name}_in_observation": False for name in ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")}
+FACTORIES = {name: environment_factory(*args) for name, *args in (
+    ("PointMaze", "pointmaze-open"), ("Humanoid", "Humanoid-v5", NO_FORCES),
+    ("Ant", "Ant-v5", {"include_cfrc_ext_in_observation": False}),
+    *((name, f"{name}-v5") for name in ("InvertedPendulum", "HalfCheetah", "Hopper", "Walker2d", "Swimmer")))}
+PLACES_TOO = "HalfCheetah-v5", {"exclude_current_positions_from_observation": False}
+
+
+def steps(factory: EnvironmentFactory, act_RTA: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First observations (R, O), and those after each step (R, T, O), by the environment itself."""
+    env = factory().unwrapped  # without the time limit
+    flat = lambda obs: obs["observation"] if isinstance(obs, dict) else obs  # noqa: E731
+    played = []
+    for r, act_TA in enumerate(act_RTA):
+        first = flat(env.reset(seed=r)[0])
+        played.append([first, *(flat(env.step(act)[0]) for act in act_TA)])
+    obs = np.array(played)
+    return obs[:, 0], obs[:, 1:]
+
+
+def actions(factory: EnvironmentFactory, R: int, T: int, held: int = 1) -> np.ndarray:
+    space, rng = factory().action_space, np.random.default_rng(0)
+    act = rng.uniform(space.low, space.high, (R, -(-T // held), len(space.low)))
+    return np.repeat(act, held, 1)[:, :T].astype(np.float32)
+
+
+# -- the simulator
+
+
+@pytest.mark.parametrize("name", RECOVERY)
+def test_a_replay_is_what_the_environment_does(name: str) -> None:
+    """Over 20 steps: contacts amplify rounding without end, and Walker2d moves faster than it shows."""
+    factory = FACTORIES[name]
+    act = actions(factory, 3, 20) * (0.1 if name == "Walker2d" else 1)
+    first, obs = steps(factory, act)
+    speed = np.abs(obs[..., -obs.shape[2] // 2 :]).max()
+    assert speed < RECOVERY[name].seen_speed
+    np.testing.assert_allclose(replay(factory, first, act), obs, rtol=0, atol=1e-6)
+    assert np.abs(obs - first[:, None]).max() > 1e-2  # something happened
+
+
+def test_a_replay_in_a_maze_clips_the_speed_and_hits_the_walls() -> None:
+    factory = FACTORIES["PointMaze"]
+    act = 1.5 * actions(factory, 4, 300, held=50)
+    first, obs = steps(factory, act)
+    assert np.abs(obs[..., 2:]).max() > MAX_SPEED
+    at_wall = (np.abs(np.diff(obs[..., 2:], axis=1)) > 1).any((1, 2))  # no action changes the speed that fast
+    assert at_wall.any()
+    np.testing.assert_allclose(replay(factory, first, act), obs, rtol=0, atol=1e-6)
+
+
+def test_velocities_are_clipped_as_the_observation_does() -> None:
+    factory = FACTORIES["Walker2d"]
+    first, _ = steps(factory, actions(factory, 1, 1))
+    fast = np.repeat(first, 2, 0)
+    fast[:, 8:] = [[30.0], [10.0]]
+    out = replay(factory, fast, np.zeros((2, 1, 6)))
+    assert np.abs(out[:, :, 8:]).max() == 10 and (out[0] != out[1]).any()
+
+
+def test_the_roots_place_may_be_seen_and_moves_nothing_else() -> None:
+    hidden, seen = FACTORIES["HalfCheetah"], environment_factory(*PLACES_TOO)
+    act = actions(seen, 2, 10)
+    first, obs = steps(seen, act)
+    np.testing.assert_allclose(replay(seen, first, act), obs, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(replay(hidden, first[:, 1:], act), obs[..., 1:], rtol=0, atol=1e-6)
+
+
+def test_a_replay_depends_neither_on_those_beside_it_nor_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    factory = FACTORIES["Hopper"]
+    act = actions(factory, 7, 30)
+    first, _ = steps(factory, act[:, :1])
+    alone = np.concatenate([replay(factory, first[r : r + 1], act[r : r + 1]) for r in range(7)])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert (replay(factory, first, act) == alone).all()
+
+
+def test_a_state_that_breaks_the_simulator_gives_numbers_all_the_same() -> None:
+    out = replay(FACTORIES["Hopper"], np.full((2, 11), 1e12), np.zeros((2, 5, 3)))
+    assert np.isfinite(out).all()
+
+
+@pytest.mark.parametrize(("env", "width"), [
+    ("Pendulum-v1", 3), ("Reacher-v5", 10), ("Ant-v5", 105), ("AntMaze_UMaze-v5", 27), ("pointmaze-umaze", 6)])
+def test_what_cannot_be_recovered_is_refused(env: str, width: int) -> None:
+    factory = environment_factory(env)
+    with pytest.raises(CannotReplay, match=f"{re.escape(factory.env_id)}: an observation of width {width}"):
+        replay(factory, np.zeros((1, width)), np.zeros((1, 1, 2)))
+
+
+@pytest.mark.parametrize(("obs", "act", "problem"), [
+    (np.zeros((2, 4)), np.zeros((2, 3, 1)), r"\(2, 3, 1\) were given for 2 states; .* 2 numbers"),
+    (np.zeros((2, 4)), np.zeros((1, 3, 2)), r"\(1, 3, 2\) were given for 2 states"),
+    (np.zeros((2, 4)), np.zeros((2, 0, 2)), "at least one step"),
+    (np.full((1, 4), np.nan), np.zeros((1, 3, 2)), "NaN or infinity")])
+def test_bad_input_is_one_line(obs: np.ndarray, act: np.ndarray, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        replay(FACTORIES["PointMaze"], obs, act)
+
+
+# -- the error of plans
+
+
+def played_plan(stride: int, rows: int = 5) -> tuple[EnvironmentFactory, TrajectorySpec, torch.Tensor, torch.Tensor]:
+    """Plans that the environment itself has played, and their actions."""
+    factory, spec = FACTORIES["PointMaze"], TrajectorySpec(4, 0, rows, stride)
+    act = actions(factory, 3, (rows - 1) * stride)
+    first, obs = steps(factory, act)
+    x = np.concatenate([first[:, None], obs[:, stride - 1 :: stride]], 1)
+    return factory, spec, torch.from_numpy(x).float(), torch.from_numpy(act)
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_plan_that_obeys_the_dynamics_has_no_error(stride: int, restart: bool) -> None:
+    factory, spec, x, act = played_plan(stride)
+    error = dynamics_error(factory, spec, x, act, restart=restart)
+    assert error.shape == (3, 5) and error.dtype == torch.float32
+    assert (error[:, 0] == 0).all() and error.max() < 1e-5
+
+
+def test_an_error_is_the_distance_to_where_the_actions_lead() -> None:
+    """Row 2 lies (3, 4) away from it. Restarted there, the next row is missed by about as much, and no later one."""
+    factory, spec, x, act = played_plan(4)
+    x[:, 2, :2] += torch.tensor([3.0, 4.0])
+    error = dynamics_error(factory, spec, x, act)
+    torch.testing.assert_close(error, torch.tensor([0.0, 0, 5, 0, 0]).expand(3, 5), atol=1e-4, rtol=0)
+    assert dynamics_error(factory, spec, x, act, dims=[1])[:, 2].sub(4).abs().max() < 1e-4
+    again = dynamics_error(factory, spec, x, act, restart=True)
+    assert (again[:, 2:4] > 0.5).all()
+    torch.testing.assert_close(again[:, [0, 1, 4]], torch.zeros(3, 3), atol=1e-4, rtol=0)
+
+
+def test_plans_of_observations_and_actions_are_told_apart() -> None:
+    factory, spec, x, act = played_plan(1)
+    joint = torch.cat([x, torch.cat([act, act[:, -1:]], 1)], -1)
+    error = dynamics_error(factory, TrajectorySpec(4, 2, 5), joint, act)
+    torch.testing.assert_close(error, dynamics_error(factory, spec, x, act))
+
+
+def test_another_number_of_actions_is_refused() -> None:
+    factory, spec, x, act = played_plan(4)
+    with pytest.raises(ValueError, match=r"\(3, 15, 2\) were given; \(3, 16, A\) is expected"):
+        dynamics_error(factory, spec, x, act[:, 1:])

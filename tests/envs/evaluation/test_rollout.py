@@ -1,0 +1,128 @@
+"""A rollout's numbers are those of playing one episode after another by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from envs.evaluation.rollout import rollout
+from envs.making import environment_factory
+from envs.recording.baselines import RandomAgent, WaypointController
+from gentraj.data import load_episodes, save_minari
+from gentraj.randomness import fold
+
+
+class Queue:
+    """Plans five actions at once and plays them back, as planners do: four times -0.1, then 1."""
+
+    def __init__(self):
+        self.network_calls, self.queues, self.seen = 0, {}, []
+
+    def reset(self, mask_B=None, seeds_B=None):
+        masked = range(len(seeds_B)) if mask_B is None else mask_B.nonzero().ravel().tolist()
+        self.queues.update({i: [] for i in masked})
+
+    def act(self, obs_BO, goal_BG=None):
+        self.seen.append((obs_BO, goal_BG))
+        if not all(self.queues[i] for i in range(len(obs_BO))):
+            self.network_calls += 3
+        for i in range(len(obs_BO)):
+            self.queues[i] = self.queues[i] or [-0.1] * 4 + [1.0]
+        return torch.tensor([[self.queues[i].pop(0)] for i in range(len(obs_BO))])
+
+
+def lengths_of(counter, seeds):
+    return [int(counter().reset(seed=seed)[0][1]) for seed in seeds]
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 7, 50])
+def test_pointmaze_scores_equal_the_same_seeds_run_one_by_one(num_envs):
+    """Exactly: a stochastic agent, and starts drawn by the environment."""
+    factory = environment_factory("pointmaze-umaze", {"max_episode_steps": 40})
+    played = rollout(WaypointController(factory.maze, noise=0.5), factory, 7, seed=3, num_envs=num_envs, progress=False)
+    env, agent = factory(), WaypointController(factory.maze, noise=0.5)
+    for i in range(7):
+        obs, _ = env.reset(seed=fold(3, i))
+        agent.reset(None, [fold(3, i)])
+        total, first, truncated, step = 0.0, np.inf, False, 0
+        while not truncated:
+            act = agent.act(*(torch.tensor(obs[k][None], dtype=torch.float32) for k in ("observation", "desired_goal")))
+            obs, reward, _, truncated, info = env.step(act[0].numpy())
+            step, total = step + 1, total + reward
+            first = min(first, step if info["success"] else np.inf)
+        assert (played.returns[i], played.time_at_goal[i]) == (total, total)
+        assert (played.first_hit[i], played.success[i], played.lengths[i]) == (first, first < np.inf, 40)
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 5, 11])
+def test_episodes_that_end_early_are_counted_once_and_queued_actions_are_dropped(counter, num_envs):
+    played = rollout(Queue(), counter, 11, num_envs=num_envs, progress=False)
+    lengths = lengths_of(counter, [fold(0, i) for i in range(11)])
+    assert played.lengths.tolist() == lengths and len(set(lengths)) > 2
+    by_hand = [sum([-0.1, -0.1, -0.1, -0.1, 1.0][t % 5] for t in range(length)) for length in lengths]
+    np.testing.assert_allclose(played.returns, by_hand, atol=1e-6)
+    # An action above 0 is one: steps 5, 10, ...
+    assert played.first_hit.tolist() == [5 if length >= 5 else np.inf for length in lengths]
+    assert played.time_at_goal.tolist() == [length // 5 for length in lengths]
+    assert played.success.tolist() == [length >= 5 for length in lengths]
+
+
+def test_returns_do_not_latch_after_the_first_touch():
+    factory = environment_factory("pointmaze-umaze", {"max_episode_steps": 150})
+    agent = WaypointController(factory.maze)
+    agent.control = lambda obs, goal, real=agent.control: np.where(
+        np.linalg.norm(obs[:, :2] - goal, axis=1, keepdims=True) < 0.3, 1, real(obs, goal)).astype(np.float32)
+    played = rollout(agent, factory, 4, progress=False)
+    assert played.success.all() and (played.returns < 150 - played.first_hit).all()
+    assert (played.returns == played.time_at_goal).all()
+
+
+def test_success_is_the_environments_word_not_a_positive_reward():
+    factory = environment_factory("PointMaze_UMazeDense-v3", {"max_episode_steps": 100})
+    played = rollout(WaypointController(factory.maze), factory, 3, seed=2, record=True, progress=False)
+    for i, episode in enumerate(played.recorded):
+        near = np.linalg.norm(episode.obs[1:, :2] - episode.extras["goal"][1:], axis=1) <= 0.45
+        assert (episode.reward > 0).all() and not near.all()
+        assert (played.time_at_goal[i], played.success[i]) == (near.sum(), near.any())
+
+
+def test_decisions_are_the_calls_that_used_a_network(counter):
+    agent = Queue()
+    played = rollout(agent, counter, 1, num_envs=1, progress=False)
+    decisions = -(-int(played.lengths[0]) // 5)
+    assert (len(played.latency_ms), played.network_calls) == (decisions, 3 * decisions)
+    assert (played.latency_ms > 0).all()
+    played = rollout(RandomAgent([-1], [1]), counter, 1, num_envs=1, progress=False)
+    assert (len(played.latency_ms), played.network_calls) == (played.lengths[0], None)
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 6])
+def test_recorded_episodes_are_what_happened(counter, num_envs):
+    recorded = rollout(Queue(), counter, 6, num_envs=num_envs, record=True, progress=False).recorded
+    for i, episode in enumerate(recorded):
+        (length,) = lengths_of(counter, [fold(0, i)])
+        assert episode.obs.tolist() == [[t, length] for t in range(length + 1)]
+        assert episode.act.ravel().tolist() == episode.reward.tolist() and len(episode.act) == length
+        assert episode.terminated.tolist() == [False] * (length - 1) + [length % 2 == 0]
+        assert episode.truncated.tolist() == [False] * (length - 1) + [length % 2 == 1]
+
+
+def test_a_rollout_is_a_dataset():
+    factory = environment_factory("pointmaze-umaze", {"max_episode_steps": 12})
+    played = rollout(WaypointController(factory.maze), factory, 3, goal_dims=(0, 1), record=True, progress=False)
+    save_minari(played.recorded, "gentraj/test/rollout-v0", description="three short episodes")
+    loaded = load_episodes("gentraj/test/rollout-v0")
+    assert (loaded.obs == played.recorded.obs).all() and (loaded.lengths == 12).all()
+    assert (loaded.goal_dims, loaded.obs_keys) == ((0, 1), ("observation",))
+    assert environment_factory(loaded.env) == factory
+    assert rollout(WaypointController(factory.maze), factory, 1, progress=False).recorded is None
+
+
+def test_observations_are_joined_in_the_order_of_the_data():
+    factory, agent = environment_factory("pointmaze-umaze", {"max_episode_steps": 2}), Queue()
+    agent.act = lambda obs, goal: (agent.seen.append((obs, goal)), torch.zeros(len(obs), 2))[1]
+    rollout(agent, factory, 1, obs_keys=("achieved_goal", "observation"), progress=False)
+    obs, _ = factory().reset(seed=fold(0, 0))
+    seen_obs, seen_goal = agent.seen[0]
+    assert seen_obs.dtype == seen_goal.dtype == torch.float32
+    np.testing.assert_array_equal(seen_obs[0], np.hstack([obs["achieved_goal"], obs["observation"]]).astype("f4"))
+    np.testing.assert_array_equal(seen_goal[0], obs["desired_goal"].astype("f4"))

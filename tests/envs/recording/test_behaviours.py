@@ -1,0 +1,74 @@
+"""Locomotion data by policies trained here: which ones, and that a seed decides them."""
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from envs.recording.baselines import Seeded
+from envs.recording.behaviours import MIXED, SNAPSHOTS, Behaviour, choose, record
+from envs.recording.seeding import seeded
+from envs.tasks.registry import LOCOMOTION
+
+
+def snapshots(*returns):
+    return [SimpleNamespace(return_mean=mean) for mean in returns]
+
+
+def test_medium_is_the_first_that_is_half_as_good_as_the_last():
+    way = snapshots(*np.linspace(-100, 3000, SNAPSHOTS))
+    assert choose("expert", way, -100.0) == way[-1:]
+    (medium,) = choose("medium", way, -100.0)
+    assert medium is way[SNAPSHOTS // 2] and way[SNAPSHOTS // 2 - 1].return_mean < 1450 <= medium.return_mean
+    mixed = choose("mixed", way, -100.0)
+    assert len(mixed) == MIXED and mixed[-1] is way[-1] and way.index(mixed[0]) == SNAPSHOTS // MIXED - 1
+
+
+def test_of_a_training_that_learnt_nothing_the_last_is_taken():
+    way = snapshots(-np.inf, -900.0, -800.0)
+    assert choose("medium", way, -100.0) == way[-1:]
+
+
+def test_global_streams_begin_at_the_seed_and_are_put_back():
+    def draw():
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    with seeded(3):
+        first = draw()
+    with seeded(3):
+        assert draw() == first
+    assert random.getstate() == states[0] and (np.random.get_state()[1] == states[1]).all()
+    assert (torch.get_rng_state() == states[2]).all()
+
+
+def test_a_recording_is_whole_episodes_within_bounds_and_a_function_of_its_seed():
+    pytest.importorskip("stable_baselines3")
+    one, same = (record("mujoco/hopper-mixed", 300, 7, train_steps=1, progress=False) for _ in range(2))
+    assert one == same and one.num_steps >= 300 > one.num_steps - one.lengths[-1]
+    assert one.terminated[one.lengths.cumsum() - 1].all()  # a hopper that has just begun to learn falls
+    assert np.abs(one.act).max() <= 1 and LOCOMOTION["hopper"].env_id in str(one.env)
+
+
+def test_what_is_done_is_not_drawn_from_what_the_start_was_drawn_from():
+    """Gymnasium draws a start from default_rng(seed)."""
+    agent = Behaviour.__new__(Behaviour)
+    Seeded.__init__(agent)
+    agent.reset(seeds_B=[3, 4])
+    for stream, seed in zip(agent._streams, (3, 4), strict=True):
+        assert stream.random() != np.random.default_rng(seed).random()
+
+
+@pytest.mark.slow
+def test_training_helps():
+    pytest.importorskip("stable_baselines3")
+    little, more = (record("mujoco/hopper-expert", 2000, train_steps=n, progress=False).returns.mean()
+                    for n in (2048, 20_000))
+    assert more > 2 * little
+
+
+def test_numbers_below_one_are_refused():
+    with pytest.raises(ValueError, match="give at least 1"):
+        record("mujoco/hopper-medium", 100, train_steps=0)

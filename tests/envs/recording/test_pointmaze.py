@@ -1,0 +1,166 @@
+"""Recordings hold what the environment itself would have done, and the controller solves any maze."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from envs.evaluation.rollout import rollout
+from envs.making import environment_factory
+from envs.recording.baselines import WaypointController
+from envs.recording.pointmaze import RECORDING, PointMazes, record
+from envs.recording.recipes import make_dataset
+from envs.tasks.maze import Maze
+from gentraj.data import DataError, load_episodes
+from gentraj.randomness import fold
+
+MAPS = {
+    "L": ["#####", "#.###", "#.###", "#...#", "#####"],
+    "plus": ["#######", "###.###", "###.###", "#.....#", "###.###", "###.###", "#######"],
+    "spiral": ["#######", "#.....#", "#####.#", "#...#.#", "#.###.#", "#.....#", "#######"],
+    "starts and goals": ["######", "#r..c#", "#.##.#", "#g...#", "######"],
+    "no border": ["..", ".#"],
+}
+
+
+def custom(name):
+    cells = {"#": 1, ".": 0}
+    maze_map = [[cells.get(cell, cell) for cell in row] for row in MAPS[name]]
+    return environment_factory("PointMaze_UMaze-v3", {"maze_map": maze_map, "max_episode_steps": 400})
+
+
+def test_stepping_abreast_is_stepping_the_environment():
+    """Bit for bit: states, goals as observed, rewards, at speeds that are clipped and goals that change."""
+    factory, seeds = environment_factory("pointmaze-open", RECORDING), [5, 6]
+    runs, envs = PointMazes(factory, seeds), [factory() for _ in seeds]
+    for env, seed in zip(envs, seeds, strict=True):
+        env.reset(seed=seed)
+    act = np.repeat(np.random.default_rng(0).uniform(-1, 1, (12, 2, 2)), 50, 0).astype(np.float32)
+    goals, fastest = set(), 0.0
+    for act_BA in act:
+        reward = runs.step(act_BA)
+        for i, env in enumerate(envs):
+            obs, theirs, *_ = env.step(act_BA[i])
+            assert (obs["observation"] == runs.state[i]).all()
+            assert (obs["desired_goal"] == runs.shown_goal[i]).all()
+            assert reward[i] == theirs
+            goals.add(tuple(obs["desired_goal"]))
+            fastest = max(fastest, np.abs(obs["observation"][2:]).max())
+    assert len(goals) > 2 and fastest > 5
+
+
+def test_a_recording_replays_in_its_own_environment():
+    episodes = record("pointmaze-umaze", 300, seed=2, progress=False)
+    env = environment_factory(episodes.env, RECORDING)()
+    obs, _ = env.reset(seed=fold(2, 0))
+    for t, act in enumerate(episodes.act):
+        assert (obs["observation"].astype(np.float32) == episodes.obs[t]).all()
+        assert (obs["desired_goal"].astype(np.float32) == episodes.extras["goal"][t]).all()
+        obs, reward, *_ = env.step(act)
+        assert reward == episodes.reward[t]
+    assert len(np.unique(episodes.extras["goal"], axis=0)) > 2
+    assert (episodes.goal_dims, episodes.obs_keys) == ((0, 1), ("observation",))
+    assert set(episodes.extras) == {"goal"}  # the observation is qpos and qvel already
+
+
+def test_a_recording_depends_on_its_seed_and_longer_ones_begin_alike(monkeypatch):
+    monkeypatch.setattr("envs.recording.pointmaze.RUN_STEPS", 40)
+    short, long, other = (record("pointmaze-umaze", n, seed, progress=False) for n, seed in ((40, 0), (90, 0), (40, 1)))
+    assert long.lengths.tolist() == [40, 40, 10] and long.truncated.nonzero()[0].tolist() == [39, 79, 89]
+    assert (long[0].obs == short.obs).all() and (long[0].act == short.act).all()
+    assert (long[1].obs[0] != long[0].obs[0]).any() and (other.obs[0] != short.obs[0]).any()
+    assert len(long.stitched()) == 3
+
+
+def test_recorded_actions_are_noisy_and_inside_the_action_space():
+    episodes = record("pointmaze-umaze", 400, progress=False)
+    clean = WaypointController(Maze(environment_factory("pointmaze-umaze").kwargs["maze_map"]))
+    clean.reset(seeds_B=[fold(fold(0, 0), 1)])
+    pairs = zip(episodes.obs[:-1], episodes.extras["goal"], strict=False)
+    noise = episodes.act - np.concatenate([clean.control(obs[None], goal[None]) for obs, goal in pairs])
+    free = np.abs(episodes.act).max(1) < 1  # unclipped
+    assert np.abs(episodes.act).max() <= 1 and 0.3 < noise[free].std() < 0.6
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_the_controller_reaches_and_holds_every_goal_of_any_map(name):
+    factory = custom(name)
+    played = rollout(WaypointController(factory.maze), factory, 8, num_envs=4, progress=False)
+    assert played.success.all()
+    assert (played.time_at_goal == 400 - played.first_hit + 1).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "measured"), [("umaze", 232.6), ("medium", 461.6), ("large", 571.3)])
+def test_the_controller_is_the_yardstick_that_was_measured(task, measured):
+    factory = environment_factory(f"pointmaze-{task}")
+    played = rollout(WaypointController(factory.maze), factory, 100, num_envs=10, progress=False)
+    assert played.success.all() and 0.95 < played.returns.mean() / measured < 1.1
+
+
+def test_an_episode_of_the_controller_does_not_depend_on_those_beside_it():
+    maze = Maze(environment_factory("pointmaze-large").kwargs["maze_map"])
+    rng = np.random.default_rng(0)
+    cells = rng.choice(maze.cells, (2, 6))
+    obs = torch.tensor(np.hstack([maze.centre(cells[0]), rng.normal(size=(6, 2))]))
+    goal = torch.tensor(maze.centre(cells[1]))
+    together, alone = WaypointController(maze, noise=0.5), WaypointController(maze, noise=0.5)
+    together.reset(None, list(range(6)))
+    alone.reset(None, [4])
+    for _ in range(3):
+        assert (together.act(obs, goal)[4:5] == alone.act(obs[4:5], goal[4:5])).all()
+    mask = torch.tensor([False] * 4 + [True, False])
+    together.reset(mask, [9] * 6)
+    alone.reset(None, [9])
+    assert (together.act(obs, goal)[4:5] == alone.act(obs[4:5], goal[4:5])).all()
+
+
+def test_a_reset_makes_the_controller_plan_anew_for_the_same_goal():
+    maze = Maze(environment_factory("pointmaze-umaze").kwargs["maze_map"])
+    controller, goal = WaypointController(maze), maze.centre(np.array([maze.number(3, 1)]))
+    at = lambda row, column: np.hstack([maze.centre(maze.number(row, column)) + 0.2, 0, 0])[None]  # noqa: E731
+    for reset, waypoint in ((True, (1, 2)), (False, (1, 2)), (True, (1, 3))):
+        if reset:
+            controller.reset(torch.tensor([True]), [0])
+        controller.control(at(1, 1 if waypoint == (1, 2) and reset else 2), goal)
+        assert maze.cell(controller.waypoint_BG + 0.1) == maze.number(*waypoint)
+
+
+def test_the_controller_finds_back_when_it_is_thrown_off_its_way():
+    maze = Maze(environment_factory("pointmaze-umaze").kwargs["maze_map"])
+    controller, goal = WaypointController(maze), maze.centre(np.array([maze.number(3, 1)]))
+    at = lambda row, column: np.hstack([maze.centre(maze.number(row, column)), 0, 0])[None]  # noqa: E731
+    controller.control(at(1, 1), goal)
+    assert maze.cell(controller.waypoint_BG + 0.1) == maze.number(1, 2)
+    controller.control(at(3, 3), goal)
+    assert maze.cell(controller.waypoint_BG + 0.1) == maze.number(3, 2)
+
+
+def test_a_dataset_is_made_under_the_tasks_id_and_never_over_another():
+    dataset_id = make_dataset("pointmaze-open", 60, progress=False)
+    assert dataset_id == "gentraj/pointmaze/open-v0"
+    loaded, recorded = load_episodes(dataset_id), record("pointmaze-open", 60, progress=False)
+    assert (loaded.obs == recorded.obs).all() and (loaded.extras["goal"] == recorded.extras["goal"]).all()
+    assert environment_factory(loaded.env) == environment_factory("pointmaze-open")
+    with pytest.raises(DataError, match="exists already"):
+        make_dataset("pointmaze-open", 10**12)
+    make_dataset("pointmaze-open", 30, overwrite=True, progress=False)
+    assert load_episodes(dataset_id).num_steps == 30
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_million_steps_are_recorded_within_90_seconds():
+    """Of this process, for the machine may be shared."""
+    began = time.process_time()
+    make_dataset("pointmaze-large", 1_000_000, dataset_id="gentraj/test/million-v0", progress=False)
+    assert time.process_time() - began < 90
+    assert load_episodes("gentraj/test/million-v0").num_steps == 1_000_000
+
+
+def test_what_cannot_be_recorded_is_refused():
+    with pytest.raises(ValueError, match="record at least 1"):
+        record("pointmaze-umaze", 0)
+    with pytest.raises(ValueError, match="is no PointMaze"):
+        record("Pendulum-v1", 10)

@@ -1,0 +1,38 @@
+"""Which data can be made here, and what is known of the tasks."""
+
+import sys
+
+import pytest
+
+from envs.making import environment_factory
+from envs.recording.recipes import find_recipe, make_dataset, recipes
+from envs.tasks.overview import table
+from envs.tasks.registry import LOCOMOTION
+from gentraj.data.minari_io import MINARI_ID
+from gentraj.runs.presets import PLANNERS
+
+
+def test_every_recipe_has_an_id_of_its_own_which_the_table_lists():
+    ids = [recipe.dataset_id for recipe in recipes().values()]
+    assert len(set(ids)) == len(ids) and all(map(MINARI_ID.fullmatch, ids))
+    assert set(ids) == {name for row in table() for name in row.datasets.get("gentraj", ())}
+
+
+def test_every_task_of_the_table_is_an_environment_with_scores_and_a_plan():
+    for row in table():
+        made = environment_factory(row.name)
+        assert (made.env_id, made.max_episode_steps) == (row.env_id, row.max_episode_steps)
+        assert row.references and row.datasets and min(row.horizon) >= 1 and row.name in str(row)
+        if row.name in LOCOMOTION:  # whose plans are for returns
+            config = PLANNERS["veteran+"][1]
+            assert row.horizon == (config.horizon, config.stride)
+
+
+def test_what_cannot_be_made_is_refused_in_one_line(monkeypatch):
+    with pytest.raises(ValueError, match="did you mean mujoco/hopper-medium"):
+        find_recipe("hopper-medium")
+    with pytest.raises(ValueError, match="leave train_steps out"):
+        make_dataset("pointmaze-open", 10, train_steps=10, dataset_id="gentraj/test/none-v0")
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    with pytest.raises(ImportError, match=r"needs stable_baselines3: pip install 'gentraj\[sb3\]'"):
+        make_dataset("mujoco/hopper-medium", 10, dataset_id="gentraj/test/none-v0", progress=False)

@@ -1,0 +1,88 @@
+"""Pictures show the maze that is there, and a machine that draws none says why in one line."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import gymnasium
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from envs.making import environment_factory
+from envs.rendering import headless
+from envs.rendering.headless import CannotRender, render_frame, rendering_problem
+from envs.rendering.maze import draw_maze
+from envs.rendering.renderer import Portrait
+from envs.tasks.maze import Maze
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("scaling", [1.0, 4.0])
+def test_walls_are_grey_and_free_cells_are_white(scaling):
+    maze_map = environment_factory("pointmaze-medium").kwargs["maze_map"]
+    figure, maze = Figure(figsize=(4, 4), dpi=50), Maze(maze_map, scaling)
+    ax = figure.add_axes((0, 0, 1, 1))
+    draw_maze(ax, maze_map, scaling)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = np.asarray(canvas.buffer_rgba())[..., 0]
+    pixels = ax.transData.transform(maze.centre(np.arange(maze.free.size))).astype(int)
+    bright = picture[len(picture) - 1 - pixels[:, 1], pixels[:, 0]] > 230
+    assert (bright == maze.free.ravel()).all()
+
+
+def test_a_frame_is_drawn_or_the_reason_is_one_line():
+    env = environment_factory("pointmaze-umaze", {"render_mode": "rgb_array"})()
+    env.reset(seed=0)
+    if problem := rendering_problem():
+        assert "\n" not in problem
+        with pytest.raises(CannotRender, match="no frame can be drawn"):
+            render_frame(env)
+    else:
+        frame = render_frame(env)
+        assert frame.ndim == 3 and frame.dtype == np.uint8 and frame.std() > 0
+    env.close()
+    with pytest.raises(CannotRender, match="make it with 'rgb_array'"):
+        render_frame(environment_factory("pointmaze-umaze")())
+
+
+@pytest.mark.parametrize(("frame", "why"), [
+    (gymnasium.error.DependencyNotInstalled("pygame is not installed\nat all"), "drawn here: pygame is not installed$"),
+    (ImportError("no pygame"), "drawn here: no pygame$"), (None, "renders no picture, but object of shape \\(\\)"),
+    (np.zeros((3, 3)), "renders no picture, but float64 of shape \\(3, 3\\)")])
+def test_an_environment_that_draws_nothing_says_why(frame, why, monkeypatch):
+    def render():
+        if isinstance(frame, Exception):
+            raise frame
+        return frame
+
+    monkeypatch.setattr(headless, "rendering_problem", lambda: None)
+    with pytest.raises(CannotRender, match=why):
+        render_frame(SimpleNamespace(render_mode="rgb_array", render=render))
+
+
+def test_only_mujoco_s_are_set_to_what_is_imagined():
+    with pytest.raises(CannotRender, match=r"^Pendulum-v1 is none of MuJoCo's, and cannot be set to what is imagined$"):
+        Portrait("Pendulum-v1")(np.zeros(3), np.zeros(0))
+
+
+def test_without_egl_environments_work_and_pictures_are_refused():
+    code = """if True:
+        import ctypes.util
+        ctypes.util.find_library = lambda name: None
+        from envs.rendering.headless import CannotRender, render_frame
+        from envs.making import environment_factory
+        env = environment_factory("pointmaze-umaze", {"render_mode": "rgb_array"})()
+        env.step(env.reset(seed=0)[0]["desired_goal"] * 0)
+        try:
+            render_frame(env)
+        except CannotRender as error:
+            print(error)
+    """
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False,
+                         env={"PYTHONPATH": str(ROOT)})
+    assert run.returncode == 0 and run.stdout.startswith("no frame can be drawn here") and run.stdout.count("\n") == 1

@@ -1,0 +1,68 @@
+"""How long a plan must be, and the data that a task makes for itself."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from envs.making import environment_factory
+from envs.recording import pointmaze
+from envs.recording.recipes import make_missing
+from envs.tasks.default_horizon import HORIZONS, LONGEST, STEPS_PER_CELL, UNKNOWN, horizon_advice
+from envs.tasks.registry import TASKS
+from gentraj.data import load_episodes
+from gentraj.networks import NETWORKS
+
+
+def corridor(cells: int) -> str:
+    """A PointMaze as a dataset stores it: one straight way of `cells` free cells."""
+    wall, way = [1] * (cells + 2), [1, *[0] * cells, 1]
+    return json.dumps({"id": "PointMaze_UMaze-v3", "max_episode_steps": 300, "kwargs": {"maze_map": [wall, way, wall]}})
+
+
+@pytest.mark.parametrize("cells", [2, 3, 6, 9, 15, 30, 80, 200])
+def test_the_longest_way_fits_and_a_short_maze_gets_a_short_dense_plan(cells: int) -> None:
+    horizon, stride = horizon_advice(corridor(cells))
+    steps = STEPS_PER_CELL * (cells - 1)
+    assert (horizon - 1) * stride >= steps > (horizon - 1) * (stride - 1)  # no coarser than it must be
+    shorter = [rows for rows in HORIZONS if rows < horizon]
+    assert all(steps > (rows - 1) * HORIZONS[rows] for rows in shorter)  # with fewer rows it would not be dense
+    assert horizon in (*HORIZONS, LONGEST) and stride <= HORIZONS.get(horizon, stride)
+
+
+def test_an_environment_that_is_not_known_here_has_no_advice() -> None:
+    assert horizon_advice(json.dumps({"id": "Mine-v0", "entry_point": "mine:Env"})) == UNKNOWN
+
+
+def test_a_longer_way_never_gets_a_shorter_plan() -> None:
+    spans = [(rows - 1) * stride for rows, stride in map(horizon_advice, map(corridor, range(2, 60)))]
+    assert spans == sorted(spans)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_gets_a_plan_that_fits(name: str) -> None:
+    factory = environment_factory(name)
+    horizon, stride = horizon_advice(name)
+    assert (horizon, stride) == horizon_advice(factory.spec_json)
+    assert (horizon - 1) * stride >= STEPS_PER_CELL * factory.maze.longest_way
+
+
+@pytest.mark.parametrize("rows", [*HORIZONS, LONGEST, UNKNOWN[0]])
+def test_every_network_takes_the_advised_horizons(rows: int) -> None:
+    for config, network in NETWORKS.items():
+        network(2, rows, 0, config())  # raises for a horizon that does not fit
+
+
+def test_what_is_no_maze_gets_the_usual_plan() -> None:
+    assert horizon_advice(None) == horizon_advice("Pendulum-v1") == UNKNOWN
+
+
+def test_a_tasks_own_dataset_is_recorded_once_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "gentraj/missing/open-v0"
+    task = replace(TASKS["pointmaze-open"], dataset_ids=(name, "D4RL/pointmaze/open-v2"), recipe_steps=30)
+    monkeypatch.setitem(TASKS, "pointmaze-open", task)
+    assert make_missing(name, progress=False) == name
+    assert load_episodes(name).num_steps == 30
+    monkeypatch.setattr(pointmaze, "record", lambda *_, **__: pytest.fail("it was recorded again"))
+    for there_or_anothers in (name, "D4RL/pointmaze/open-v2", "mine.npz", "gentraj/pointmaze/typo-v0"):
+        assert make_missing(there_or_anothers) == there_or_anothers

@@ -1,0 +1,61 @@
+"""The grid agrees with Gymnasium-Robotics' own, and its ways are the shortest there are."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import assume, given
+
+from envs.making import environment_factory
+from envs.tasks.maze import Maze
+
+rows = st.integers(1, 6).map(lambda width: st.lists(st.sampled_from([0, 0, 1]), min_size=width, max_size=width))
+maps = rows.flatmap(lambda row: st.lists(row, min_size=1, max_size=6))
+
+
+def relaxed_distances(maze: Maze, goal: int) -> np.ndarray:
+    """Bellman-Ford over the grid, the slow and obvious way."""
+    distance = np.where(np.arange(maze.free.size) == goal, 0, np.inf).reshape(maze.free.shape)
+    for _ in range(maze.free.size):
+        padded = np.pad(distance, 1, constant_values=np.inf)
+        near = np.min([padded[2:, 1:-1], padded[:-2, 1:-1], padded[1:-1, 2:], padded[1:-1, :-2]], 0)
+        distance = np.where(maze.free, np.minimum(distance, near + 1), np.inf)
+    return distance.ravel()
+
+
+@given(maps)
+def test_each_next_cell_is_one_step_nearer_to_the_goal(maze_map):
+    assume(sum(cell == 0 for row in maze_map for cell in row) >= 2)
+    maze = Maze(maze_map)
+    longest = 0.0
+    for goal in maze.cells:
+        distance = relaxed_distances(maze, int(goal))
+        reached = np.isfinite(distance) & (distance > 0)
+        assert (distance[maze.next_cell[goal]][reached] == distance[reached] - 1).all()
+        assert (maze.next_cell[goal][~reached] == np.flatnonzero(~reached)).all()
+        longest = max(longest, distance[np.isfinite(distance)].max())
+    assert maze.longest_way == longest
+
+
+def test_cells_and_positions_are_those_of_the_environment():
+    factory = environment_factory("pointmaze-large")
+    theirs, maze = factory().unwrapped.maze, factory.maze
+    for cell in maze.cells:
+        row_column = np.array(divmod(cell, maze.free.shape[1]))
+        assert (maze.centre(cell) == theirs.cell_rowcol_to_xy(row_column)).all()
+        for shift in ((0.0, 0.0), (0.49, -0.49), (-0.49, 0.49)):
+            position = maze.centre(cell) + shift
+            assert maze.cell(position) == maze.number(*theirs.cell_xy_to_rowcol(position)) == cell
+
+
+def test_scaling_moves_centres_and_borders_alike():
+    small, large = Maze([[0, 0, 0], [0, 1, 0]]), Maze([[0, 0, 0], [0, 1, 0]], scaling=4.0)
+    positions = np.random.default_rng(0).uniform(-1.5, 1.5, (50, 2))
+    assert (large.centre(large.cells) == 4 * small.centre(small.cells)).all()
+    assert (large.cell(4 * positions) == small.cell(positions)).all()
+
+
+@pytest.mark.parametrize(("maze_map", "message"), [
+    ([[1, 0], [0]], "rows of one width"), ([[1, 0], [1, 1]], "two free cells")])
+def test_a_map_that_is_none_is_refused(maze_map, message):
+    with pytest.raises(ValueError, match=message):
+        Maze(maze_map)

@@ -1,0 +1,75 @@
+"""A branch is cut, or ends for good, where its world model is not to be trusted."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from envs.worlds import branches
+from envs.worlds.branches import Starts
+from envs.worlds.imagined import BOUNDS, DOUBT, NOT_FINITE, ImaginedConfig, ImaginedEpisodes
+from gentraj.data import Episodes
+from gentraj.worlds.model import Imagined
+
+GOOD, DOUBTED, OUTSIDE, NAN, END, DOUBTED_END = range(6)
+
+
+class Scripted:
+    """A world in which the action says what happens."""
+
+    spec, calibration = SimpleNamespace(act_dim=1), SimpleNamespace(largest=2.0)
+    facts = SimpleNamespace(low_O=torch.zeros(1), high_O=torch.ones(1), starts_NS=torch.zeros(1, 1), goal_dim=0)
+
+    def imagine(self, obs_BO, act_BTA, goal, *, seeds, temperature) -> Imagined:
+        what_BT = act_BTA[..., 0]
+        told = lambda codes, yes, no: torch.where(torch.isin(what_BT, torch.tensor(codes)), yes, no)  # noqa: E731
+        obs = told([OUTSIDE], 1.2, 0.5) + told([NAN], torch.nan, 0.0)
+        return Imagined(obs[..., None], torch.full_like(what_BT, 3), told([END, DOUBTED_END], 0.9, 0.1),
+                        told([DOUBTED, DOUBTED_END], 2.1, 1.9))
+
+
+@pytest.mark.parametrize(("script", "steps", "why", "ended"), [
+    ([0, 0, 0, 0], 4, "", False), ([0, 0, DOUBTED, 0], 2, DOUBT, False), ([OUTSIDE, 0, 0, 0], 0, BOUNDS, False),
+    ([0, NAN, 0, 0], 1, NOT_FINITE, False), ([0, END, 0, 0], 2, "", True), ([0, DOUBTED_END, 0, 0], 1, DOUBT, False)])
+def test_a_branch_is_cut_before_what_is_not_to_be_trusted(script: list[int], steps: int, why: str, ended: bool) -> None:
+    episodes = ImaginedEpisodes(Scripted(), 2, ImaginedConfig(4, max_doubt=1.0))  # pyright: ignore
+    act_BKA = np.array([[0, 0, 0, 0], script], np.float32)[..., None]
+    start = Starts(np.full((2, 1), 0.3, np.float32), np.zeros((2, 0), np.float32), np.array([3, 4]), act_BKA)
+    made = branches.follow(episodes, start, range(2))
+    assert made.steps_B.tolist() == [3, steps] and made.why_B.tolist() == ["", why]
+    assert made.terminated_B.tolist() == [False, ended]
+    counts = made.counts()
+    assert (counts["steps"], counts["terminated"], counts["branches kept"]) == (3 + steps, ended, 1 + (steps > 0))
+    assert counts["untrusted"] == ({why: {"branches": 1, "steps": 4 - steps}} if why else {})
+    like = Episodes(np.zeros((2, 1)), np.zeros((1, 1)), [0], [True], [False], [1])
+    e = made.episodes(like)
+    assert e.lengths.tolist() == [3, *([steps] if steps else [])] and (e.reward == 3).all()
+    assert e.truncated[2] and (not steps or (e.terminated[-1], e.truncated[-1]) == (ended, not ended))
+
+
+@pytest.mark.parametrize(("script", "steps", "why", "rewards"), [
+    ([0, 0, DOUBTED, 0], 3, DOUBT, [3, 3, -2]), ([OUTSIDE, 0, 0, 0], 1, BOUNDS, [-2]),
+    ([0, NAN, 0, 0], 2, NOT_FINITE, [3, -2]), ([0, DOUBTED_END, 0, 0], 2, DOUBT, [3, -2]),
+    ([0, END, 0, 0], 2, "", [3, 3])])
+def test_a_branch_may_end_for_good_where_it_was_by_what_is_not_to_be_trusted(script: list[int], steps: int, why: str,
+                                                                            rewards: list[float]) -> None:
+    config = ImaginedConfig(4, max_doubt=1.0, unknown="end", cost=2)
+    start = Starts(np.full((1, 1), 0.3, np.float32), np.zeros((1, 0), np.float32), np.array([4]),
+                   np.array([script], np.float32)[..., None])
+    made = branches.follow(ImaginedEpisodes(Scripted(), 1, config), start, range(1))  # pyright: ignore
+    assert (made.steps_B[0], made.why_B[0], made.terminated_B[0]) == (steps, why, True)
+    e = made.episodes(Episodes(np.zeros((2, 1)), np.zeros((1, 1)), [0], [True], [False], [1]))
+    assert e.reward.tolist() == rewards and e.terminated.tolist() == [False] * (steps - 1) + [True]
+    before, last = e.obs[-2:]
+    assert not why or (last == before).all()
+
+
+def test_starts_beyond_the_models_data_are_dropped() -> None:
+    episodes = ImaginedEpisodes(Scripted(), 2, ImaginedConfig(4, max_doubt=1.0))  # pyright: ignore
+    start = Starts(np.array([[0.3], [5]], np.float32), np.zeros((2, 0), np.float32), np.array([4, 4]),
+                   np.zeros((2, 4, 1), np.float32))
+    made = branches.follow(episodes, start, range(2))
+    assert made.steps_B.tolist() == [4, 0] and made.why_B.tolist() == ["", BOUNDS]

@@ -1,0 +1,195 @@
+"""A world model's run as Gymnasium environments: one or many, the same episodes, and goals where the data have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from small import DATASET
+from tiny_world import FREE, ID, many, one, pushes, tell, train
+
+from envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
+from gentraj.data import Episodes
+from gentraj.runs import environment as world_env
+from gentraj.runs import folder as runs
+
+
+def rolled(env: WorldModelVectorEnv, seed: int | list[int], acts: np.ndarray) -> list[np.ndarray]:
+    """Observations, rewards and flags, (steps, B, ...) each; the first row is the reset."""
+    obs, zeros = env.reset(seed=seed)[0], np.zeros(env.num_envs)
+    rows = [(obs, zeros, zeros > 0, zeros > 0), *(env.step(act)[:4] for act in acts)]
+    flat = [(np.concatenate(list(obs.values()), 1) if isinstance(obs, dict) else obs, *rest) for obs, *rest in rows]
+    return [np.stack(part) for part in zip(*flat, strict=True)]
+
+
+# -- Gymnasium
+
+
+@pytest.mark.filterwarnings("ignore:.*A Box observation space (min|max)imum value is -?infinity",
+                            "ignore:.*we recommend using a symmetric and normalized space")
+@pytest.mark.parametrize("name", ["hopping", "walking"])
+def test_gymnasium_finds_nothing_wrong(name: str, request: pytest.FixtureRequest) -> None:
+    env = gymnasium.make(ID, run=request.getfixturevalue(name), **FREE)
+    check_env(env.unwrapped, skip_render_check=True)
+    env.close()
+
+
+@pytest.mark.parametrize("name", ["hopping", "walking"])
+def test_what_is_seen_is_in_the_spaces(name: str, request: pytest.FixtureRequest) -> None:
+    run = request.getfixturevalue(name)
+    env, single = many(run, 3), one(run)
+    assert single.observation_space == env.single_observation_space
+    assert single.action_space == env.single_action_space
+    assert env.metadata["autoreset_mode"] == gymnasium.vector.AutoresetMode.NEXT_STEP
+    env.action_space.seed(0)
+    seen = [env.reset(seed=0)[0], *(env.step(env.action_space.sample())[0] for _ in range(5))]
+    assert all(obs in env.observation_space for obs in seen)
+
+
+def test_the_real_environment_gives_action_space_and_time_limit_where_the_data_name_it(hopping: Path) -> None:
+    env, real = one(hopping), gymnasium.make("Hopper-v5")
+    assert env.action_space == real.action_space and env.observation_space.shape == real.observation_space.shape
+    assert env.episodes.config.max_episode_steps == real.spec.max_episode_steps == 1000  # type: ignore[union-attr]
+    assert many(hopping, max_episode_steps=7).episodes.config.max_episode_steps == 7
+    real.close()
+
+
+def test_else_actions_go_as_far_as_those_of_the_data(walks: Episodes, walking: Path) -> None:
+    space = one(walking).action_space
+    np.testing.assert_allclose([space.low, space.high], [walks.act.min(0), walks.act.max(0)], atol=0.05)
+
+
+# -- one and many
+
+
+@pytest.mark.parametrize("name", ["hopping", "walking"])
+def test_environment_i_is_the_single_one_of_seed_plus_i(name: str, request: pytest.FixtureRequest) -> None:
+    """Step for step, through ends and starts."""
+    run, seed, settings = request.getfixturevalue(name), 5, {"max_episode_steps": 6, **FREE}
+    env, single = many(run, **settings), world_env.make(run, **settings)
+    acts = pushes(20, 4, env.single_action_space.shape[0])  # type: ignore[index]
+    obs, reward, terminated, truncated = rolled(env, seed, acts)
+    flat = lambda x: np.concatenate(list(x.values())) if isinstance(x, dict) else x  # noqa: E731
+    lengths = []
+    for i in range(4):
+        assert np.array_equal(flat(single.reset(seed=seed + i)[0]), obs[0, i])
+        ended, steps = False, 0
+        for t, act in enumerate(acts[:, i], 1):
+            step = (single.reset()[0], 0.0, False, False) if ended else single.step(act)[:4]
+            assert np.array_equal(flat(step[0]), obs[t, i])
+            assert step[1:] == (reward[t, i], terminated[t, i], truncated[t, i])
+            steps = 0 if ended else steps + 1
+            ended = step[2] or step[3]
+            lengths += [steps] if ended else []
+    assert max(lengths) == 6  # they are not all over at once
+
+
+def test_the_same_seeds_give_the_same_rollouts(hopping: Path) -> None:
+    settings = {"max_episode_steps": 6, **FREE}
+    acts = pushes(12, 4, 3)
+    env = many(hopping, **settings)
+    made, again, other = rolled(env, 3, acts), rolled(env, [3, 4, 5, 6], acts), rolled(env, 9, acts)
+    anew = rolled(many(hopping, **settings), 3, acts)
+    for a, b, c in zip(made, again, anew, strict=True):
+        assert np.array_equal(a, b) and np.array_equal(a, c)
+    assert not np.array_equal(made[0], other[0])
+
+
+def test_an_ended_episode_starts_anew_with_the_next_step(walks: Episodes, walking: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """That step earns nothing and ends nothing, whatever was done, and shows a start of the data."""
+    env = many(walking, max_episode_steps=3, **FREE)
+    tell(monkeypatch, env, end_BT=0.0, reward_BT=1.0)
+    tell(monkeypatch, env, slice(0, 1), end_BT=1.0)
+    starts = {row.tobytes() for row in walks.obs[walks.starts + np.arange(len(walks))]}
+    obs, _ = env.reset(seed=0)
+    acts, seen = pushes(8, 4, 2), []
+    for act in acts:
+        obs, reward, terminated, truncated, info = env.step(act)
+        begun = [row.tobytes() in starts for row in obs["observation"]]
+        seen.append((begun, reward.tolist(), terminated.tolist(), truncated.tolist(), info["_doubt"].tolist()))
+    for t, (begun, reward, terminated, truncated, doubted) in enumerate(seen, 1):
+        again = [t % 2 == 0, *[t % 4 == 0] * 3]
+        assert begun == again and reward == [0.0 if new else 1.0 for new in again]
+        assert terminated == [t % 2 == 1, False, False, False] and truncated == [False, *[t % 4 == 3] * 3]
+        assert doubted == [not new for new in again]
+
+
+def test_a_mask_resets_some_and_leaves_the_others(walking: Path) -> None:
+    env = many(walking, **FREE)
+    env.reset(seed=0)
+    before = env.step(pushes(1, 4, 2)[0])[0]
+    after = env.reset(options={"reset_mask": np.array([True, False, False, True])})[0]
+    moved = (before["observation"] != after["observation"]).any(1)
+    assert moved.tolist() == [True, False, False, True]
+    assert env.episodes.elapsed_B.tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("name", ["hopping", "walking"])
+def test_what_was_seen_stays_and_writing_there_changes_nothing(name: str, request: pytest.FixtureRequest) -> None:
+    run = request.getfixturevalue(name)
+    env, other = one(run, **FREE), one(run, **FREE)
+    act = np.zeros(env.action_space.shape, np.float32)  # type: ignore[arg-type]
+    parts = lambda obs: list(obs.values()) if isinstance(obs, dict) else [obs]  # noqa: E731
+    seen = parts(env.reset(seed=0)[0])
+    kept = [x.copy() for x in seen]
+    env.step(act)
+    assert all(np.array_equal(a, b) for a, b in zip(seen, kept, strict=True))
+    for part in parts(env.reset(seed=0)[0]):
+        part[:] = 7
+    other.reset(seed=0)
+    for a, b in zip(parts(env.step(act)[0]), parts(other.step(act)[0]), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_what_it_says_is_what_the_world_model_imagines(hopping: Path) -> None:
+    """A step is one of `imagine`, in environment units; without temperature no seed matters."""
+    env = one(hopping, temperature=0.0, **FREE)
+    start, _ = env.reset(seed=0)
+    act = pushes(1, 1, 3)[0]
+    obs, reward, *_, info = env.step(act[0])
+    made = runs.load(hopping).world_model.imagine(torch.from_numpy(start)[None], torch.from_numpy(act)[:, None],
+                                                  seeds=[0], temperature=0.0)
+    assert np.array_equal(obs, made.obs_BTO[0, 0].numpy())
+    assert (reward, info["doubt"]) == (made.reward_BT.item(), made.doubt_BT.item())
+
+
+# -- goals
+
+
+@pytest.mark.parametrize("num_envs", [0, 3], ids=["one", "many"])
+def test_where_the_data_have_goals_it_shows_them(num_envs: int, walks: Episodes, walking: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    env: Any = many(walking, num_envs, **FREE) if num_envs else one(walking, **FREE)
+    tell(monkeypatch, env, end_BT=0.0)
+    goals, shape = {row.tobytes() for row in walks.extras["goal"]}, env.action_space.shape
+    obs, _ = env.reset(seed=0)
+    seen = [obs] + [env.step(np.zeros(shape, np.float32))[0] for _ in range(4)]
+    for each in seen:
+        assert each in env.observation_space and set(each) == {"observation", "achieved_goal", "desired_goal"}
+        assert np.array_equal(each["achieved_goal"], each["observation"][..., [0, 1]])
+        assert np.array_equal(each["desired_goal"], obs["desired_goal"])  # it stays for the episode
+    assert {row.tobytes() for row in np.atleast_2d(obs["desired_goal"])} <= goals
+
+
+def test_goals_of_another_width_are_refused(walking: Path) -> None:
+    run = runs.load(walking)
+    with pytest.raises(ValueError, match=r"goal_dims \(0,\) name 1 entries; the world model has goals of 2"):
+        WorldModelEnv(run.world_model, world_env.action_space(run), goal_dims=(0,))
+
+
+def test_rewards_may_be_those_that_the_environment_gives_for_being_there(umaze: Episodes, tmp_path: Path) -> None:
+    """One for a goal within 0.45 of where the model says that it is."""
+    env = many(train(Path(DATASET), tmp_path / "run"), 64, own_rewards=True, temperature=0.0, **FREE)
+    env.reset(seed=0)
+    away_B2 = np.random.default_rng(0).uniform(-0.5, 0.5, (64, 2))
+    env.episodes.place(env.episodes.obs_BO, env.episodes.obs_BO[:, :2] + away_B2)
+    obs, reward, *_ = env.step(np.zeros((64, 2), np.float32))
+    apart = np.linalg.norm(obs["achieved_goal"] - obs["desired_goal"], axis=1)
+    assert np.array_equal(reward, apart <= 0.45) and 0 < reward.sum() < 64
+    assert np.array_equal(env.compute_reward(obs["achieved_goal"], obs["desired_goal"], {}), reward)

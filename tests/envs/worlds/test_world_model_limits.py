@@ -1,0 +1,187 @@
+"""A world model's run as Gymnasium environments: why each episode ends, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from tiny_world import FREE, ID, many, one, pushes, tell
+
+from agents.policies.bc import BCConfig
+from envs.worlds.imagined import BOUNDS, DOUBT, NOT_FINITE, TIME_LIMIT, ImaginedConfig
+from gentraj.networks import ResidualMLPConfig
+from gentraj.runs import PolicyRunConfig, presets
+from gentraj.runs import environment as world_env
+from gentraj.runs import folder as runs
+from gentraj.training import TrainingConfig
+from gentraj.training.checkpoint import NothingSaved
+
+# -- why an episode is cut
+
+
+def test_the_time_limit_cuts(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = world_env.make(hopping, max_episode_steps=3, **FREE)
+    tell(monkeypatch, env, end_BT=0.0)
+    for seed in range(2):
+        env.reset(seed=seed)
+        steps = [env.step(act[0])[2:] for act in pushes(3, 1, 3)]
+        assert [step[:2] for step in steps] == [(False, False), (False, False), (False, True)]
+        assert ["truncated_by" in info for *_, info in steps] == [False, False, True]
+        assert steps[-1][2]["truncated_by"] == TIME_LIMIT
+
+
+@pytest.mark.parametrize(("settings", "said", "why"), [
+    ({"max_doubt": 1e9, "margin": 0.1}, {"obs_BTO": 1e6}, BOUNDS),
+    ({"max_doubt": 1e9, "margin": 1e9}, {"obs_BTO": 1e6}, None),
+    ({"max_doubt": 1e-6, "margin": 1e9}, {}, DOUBT),
+    ({"max_doubt": 3.0, "margin": 1e9}, {"doubt_BT": 1e6}, DOUBT),
+    ({"max_doubt": 1e-6, "margin": 0.0}, {"obs_BTO": -1e6}, BOUNDS)])
+def test_an_episode_is_cut_where_nothing_is_known(settings: dict[str, float], said: dict[str, float], why: str | None,
+                                                  hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = one(hopping, **settings)
+    tell(monkeypatch, env, end_BT=0.0, **said)
+    env.reset(seed=0)
+    _, _, terminated, truncated, info = env.step(pushes(1, 1, 3)[0, 0])
+    assert (terminated, truncated, info.get("truncated_by")) == (False, why is not None, why)
+
+
+@pytest.mark.parametrize(("settings", "said", "why"), [
+    ({"margin": 0.1, "max_doubt": 1e9}, {"obs_BTO": 1e6}, BOUNDS), ({"max_doubt": 1e-6, "margin": 1e9}, {}, DOUBT),
+    ({"margin": 1e9, "max_doubt": 1e9, "max_episode_steps": 1}, {}, TIME_LIMIT)])
+def test_where_nothing_is_known_it_may_end_for_good(settings: dict[str, float], said: dict[str, float], why: str,
+                                                    hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a cost, and for nothing else; but not where only the time is up."""
+    env, hoping = (world_env.make(hopping, unknown=unknown, cost=cost, **settings)
+                   for unknown, cost in (("end", 5.0), ("cut", 0.0)))
+    seen = []
+    for each in (env, hoping):
+        tell(monkeypatch, each, end_BT=0.0, reward_BT=1.0, **said)
+        each.reset(seed=0)
+        seen.append(each.step(pushes(1, 1, 3)[0, 0])[1:])
+    (reward, terminated, truncated, info), (more, _, cut, _) = seen
+    known = why == TIME_LIMIT
+    assert (terminated, truncated, info["truncated_by"]) == (not known, known, why) and cut
+    assert reward == pytest.approx(more if known else -5)
+
+
+def test_where_nothing_is_known_an_end_is_not_believed_either(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else who learns there would be paid for dying where nobody knows."""
+    env = world_env.make(hopping, max_doubt=1e-6, margin=1e9, unknown="end", cost=5.0)
+    tell(monkeypatch, env, end_BT=0.9, reward_BT=7.0)
+    env.reset(seed=0)
+    _, reward, terminated, truncated, info = env.step(pushes(1, 1, 3)[0, 0])
+    assert (reward, terminated, truncated, info["truncated_by"]) == (-5, True, False, DOUBT)
+
+
+def test_episodes_start_anywhere_in_the_data_where_they_are_told_to(hopping: Path) -> None:
+    env = world_env.make(hopping, starts="anywhere", **FREE)
+    anywhere = env.episodes.world.facts.anywhere_NS.numpy()
+    begun = np.stack([env.reset(seed=seed)[0] for seed in range(20)])
+    assert (begun[:, None] == anywhere).all(-1).any(1).all() and len(np.unique(begun, axis=0)) > 10
+
+
+def test_gymnasium_cuts_earlier_where_it_is_told_to(walking: Path) -> None:
+    """`gymnasium.make` keeps `max_episode_steps` to itself and counts on its own."""
+    env = gymnasium.make(ID, run=walking, max_episode_steps=2, **FREE)
+    env.reset(seed=0)
+    assert [env.step(act[0])[3] for act in pushes(2, 1, 2)] == [False, True]
+
+
+def test_a_real_end_is_no_cut(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = world_env.make(hopping, max_doubt=1e-6, max_episode_steps=1)
+    tell(monkeypatch, env, end_BT=0.6)
+    env.reset(seed=0)
+    _, _, terminated, truncated, info = env.step(pushes(1, 1, 3)[0, 0])
+    assert (terminated, truncated) == (True, False) and "truncated_by" not in info
+
+
+@pytest.mark.parametrize("field", ["obs_BTO", "reward_BT", "end_BT", "doubt_BT"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_no_number_that_is_not_finite_leaves_it(field: str, value: float, hopping: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    """The episode is cut where it was; the others go on."""
+    env = many(hopping, 2, **FREE)
+    tell(monkeypatch, env, end_BT=0.0)
+    tell(monkeypatch, env, slice(0, 1), **{field: value})
+    before, _ = env.reset(seed=0)
+    obs, reward, terminated, truncated, info = env.step(pushes(1, 2, 3)[0])
+    assert np.isfinite(obs).all() and np.isfinite(reward).all() and np.array_equal(obs[0], before[0])
+    assert reward[0] == 0 and not terminated.any() and truncated.tolist() == [True, False]
+    assert info["truncated_by"].tolist() == [NOT_FINITE, ""] and not np.array_equal(obs[1], before[1])
+    obs, reward, *_ = env.step(pushes(1, 2, 3)[0])
+    assert np.isfinite(obs).all() and reward[0] == 0
+
+
+def test_a_penalty_takes_doubt_off_the_reward(hopping: Path) -> None:
+    plain, careful = one(hopping, **FREE), one(hopping, penalty=2.0, **FREE)
+    for env in (plain, careful):
+        env.reset(seed=0)
+    act = pushes(1, 1, 3)[0, 0]
+    obs, reward, *_, info = plain.step(act)
+    there, less, *_ = careful.step(act)
+    assert np.array_equal(obs, there) and info["doubt"] > 0
+    assert less == pytest.approx(reward - 2 * info["doubt"], rel=1e-5)
+
+
+# -- what is refused
+
+
+@pytest.mark.parametrize("name", ["hopping", "walking"])
+def test_an_environment_without_rewards_of_goals_gives_none(name: str, request: pytest.FixtureRequest) -> None:
+    with pytest.raises(ValueError, match=r"has no compute_reward of goals; leave own_rewards out$"):
+        one(request.getfixturevalue(name), own_rewards=True)
+
+
+@pytest.mark.parametrize("num_envs", [0, 3], ids=["one", "many"])
+@pytest.mark.parametrize("spoilt", ["narrow", "wide", "nan", "inf", "scalar"])
+def test_a_wrong_action_is_refused(num_envs: int, spoilt: str, hopping: Path) -> None:
+    env: Any = many(hopping, num_envs) if num_envs else one(hopping)
+    env.reset(seed=0)
+    act = np.zeros(env.action_space.shape, np.float32)
+    wrong = {"narrow": act[..., 1:], "wide": np.concatenate([act, act], -1), "nan": act + np.nan, "inf": act + np.inf,
+             "scalar": np.float32(0)}[spoilt]
+    before = env.episodes.obs_BO.copy()
+    with pytest.raises(ValueError, match=r"^actions of shape .* were given; finite ones of shape .* are expected$"):
+        env.step(wrong)
+    assert np.array_equal(env.episodes.obs_BO, before) and (env.episodes.elapsed_B == 0).all()
+
+
+@pytest.mark.parametrize("make", [one, many])
+def test_a_run_that_is_no_world_model_is_said_in_one_line(make: Any, hopper_file: Path, tmp_path: Path) -> None:
+    policy = presets.PRESETS["bc-gaussian"].policy  # type: ignore[union-attr]
+    assert isinstance(policy, BCConfig)
+    tiny = replace(policy, batch_size=8, model=policy.model.with_network(ResidualMLPConfig(8, 1, frequencies=0)))
+    runs.train(PolicyRunConfig(str(hopper_file), policy=tiny, training=TrainingConfig(1)), tmp_path / "run",
+               progress=False)
+    with pytest.raises(ValueError, match=r"^.*run is a policy \(BC, gaussian\) and no world model; train one .*$"):
+        make(tmp_path / "run")
+    with pytest.raises(NothingSaved, match=r"^.*nowhere: no run there \(config.json is missing\).*$"):
+        make(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"max_episode_steps": 0}, "max_episode_steps is 0"), ({"temperature": -1.0}, "temperature is -1"),
+    ({"margin": -0.1}, "margin is -0.1")])
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str, walking: Path) -> None:
+    with pytest.raises(ValueError, match=rf"ImaginedConfig\.{message}"):
+        ImaginedConfig(**settings)
+    for make in (world_env.make, world_env.make_vec):
+        with pytest.raises(ValueError, match=message):
+            make(walking, **settings)
+
+
+def test_no_picture_without_an_environment(walking: Path) -> None:
+    env = one(walking, render_mode="rgb_array")
+    env.reset(seed=0)
+    with pytest.raises(RuntimeError, match="nothing draws this world model"):
+        env.render()
+    assert one(walking).render() is None
+
+
+def test_no_environments_are_no_vector(walking: Path) -> None:
+    with pytest.raises(ValueError, match="num_envs is 0; give at least 1"):
+        many(walking, 0)

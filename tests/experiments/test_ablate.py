@@ -1,0 +1,164 @@
+"""`gentraj ablate`: one setting changed at a time, on the same data, seeds and episodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small import gentraj
+
+from gentraj.cli import ablate
+from gentraj.cli.ablate import Ablate, changes, varied
+from gentraj.experiments.processes import Job
+
+SMALL = ("--seeds", 0, "--episodes", 2, "--steps", 2)
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Runs the jobs here, one after the other; the list fills with what was done of each."""
+    names: list[str] = []
+
+    def inline(jobs: Sequence[Job], number: int, what: str) -> dict[str, int]:
+        failed = {}
+        for job in jobs:
+            try:
+                job.function(*job.arguments)
+                names.append(job.outcome())
+            except ValueError:
+                failed[job.name] = 1
+        return failed
+
+    monkeypatch.setattr(ablate, "run_jobs", inline)
+    return names
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "ablation.json").read_text())["rows"]
+
+
+def test_a_table_of_one_setting_changes(hopper_file: Path, tmp_path: Path, done: list[str],
+                                        capsys: pytest.CaptureFixture[str]) -> None:
+    words = "ablate", "veteran+", "--dataset", hopper_file, "--run-dir", tmp_path, *SMALL
+    assert gentraj(*words, "--vary", "planner.candidates=1,8", "--vary", "horizon=2") == 0
+    out = capsys.readouterr()
+    assert "planner.candidates 8 is what veteran+ has; left out" in out.err
+    assert done == ["2 rows of the table", "1 rows of the table"]  # how it plans is no other training
+    table = rows(tmp_path)
+    assert [(row["key"], row["before"], row["value"]) for row in table] == [
+        ("base", None, None), ("planner.candidates", 8, 1), ("horizon", 4, 2)]
+    base, *others = table
+    assert base["difference"] is None
+    for row in others:
+        assert row["difference"] == pytest.approx(row["mean"] - base["mean"])
+        low, high = row["difference_interval"]
+        assert low <= row["difference"] <= high
+    page = (tmp_path / "ablation.md").read_text()
+    assert page.startswith("# veteran+ on") and out.out.strip() in page
+    assert "| planner.candidates | 8 | 1 |" in page
+
+    done.clear()
+    assert gentraj(*words, "--vary", "planner.candidates=1", "--vary", "planner.candidates=2") == 0
+    assert done == ["3 rows of the table"] and rows(tmp_path)[:2] == table[:2]
+    done.clear()
+    assert gentraj(*words, "--vary", "planner.candidates=2") == 0 and not done
+
+
+def test_the_interval_of_a_difference_is_paired() -> None:
+    """Episodes differ far more than the change does; the same episodes tell it apart."""
+    card: Any = type("Card", (), {"seeds": (0, 1)})()
+    base, change = ablate.Change(card), ablate.Change(card, "horizon", 4, 8)
+    scores = np.random.default_rng(0).normal(0, 100, (2, 20))
+
+    def trial(of: ablate.Change, values: np.ndarray) -> Any:
+        return type("Trial", (), {"card_name": of.name, "result": type("Result", (), {"scores": tuple(values)})()})()
+
+    trials = [trial(base, one) for one in scores] + [trial(change, one + 1) for one in scores]
+    found = ablate.row(change, base, trials)
+    assert found["difference_interval"] == pytest.approx([1, 1]) and found["interval"][0] < found["mean"] - 5
+    assert ablate.row(change, base, trials[:-1])["mean"] is None  # a seed is missing
+
+
+def test_what_a_planner_cannot_be_does_not_stop_the_others(hopper_file: Path, tmp_path: Path, done: list[str]) -> None:
+    """Candidates without anything to choose by."""
+    assert gentraj("ablate", "decision-diffuser", "--dataset", hopper_file, "--run-dir", tmp_path, "--seeds", 0,
+                   "--episodes", 1, "--steps", 1, "--vary", "planner.candidates=4", "--vary", "planner.scale=1.0") == 1
+    assert [row["mean"] is None for row in rows(tmp_path)] == [False, True, False]
+    (log,) = tmp_path.glob("seed-0-*/log.txt")
+    assert "candidates=4 needs something to choose by" in log.read_text()
+
+
+@pytest.mark.parametrize(("vary", "said"), [
+    ("planner.candidate=4", "veteran has no setting 'planner.candidate'; did you mean planner.candidates"),
+    ("xyzzy=4", "gentraj train veteran --help lists them"),
+    ("planner.candidates", "--vary is 'planner.candidates'; KEY=V1,V2 is expected"),
+    ("planner.candidates=", "KEY=V1,V2 is expected"),
+    ("planner.candidates=many", "--vary planner.candidates: planner.candidates is 'many'; int is expected"),
+    ("planner.candidates=0", "candidates is 0; a whole number of at least 1|candidates is 0"),
+    ("planner.select=best", "planner.select is 'best'; .*'trust', 'value'"),
+    ("network=dits", "unknown network 'dits'; .*did you mean 'dit'"),
+    ("family=gans", "unknown family 'gans'; .*did you mean 'gan'"),
+    ("network=None", "unknown network 'None'; known: "),
+    ("network=[1]", "unknown network '.1.'; known: "),
+    ("training.seed=1,2", "seeds have fields of their own"),
+])
+def test_bad_keys_and_values_are_told_in_one_line(vary: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as error:
+        changes(Ablate("veteran", (vary,), dataset="data.hdf5"))
+    assert "\n" not in str(error.value)
+
+
+def test_what_has_no_say_is_told_before_anything_is_trained(hopper_file: Path) -> None:
+    with pytest.raises(ValueError, match=r"policy.model.batch_size is 32, which has no say: a policy decides it"):
+        changes(Ablate("iql", ("policy.model.batch_size=32",), dataset="data.hdf5"))
+    with pytest.raises(ValueError, match=r"planner.actions is 'inverse', and plans with actions \(joint\) have no"):
+        changes(Ablate("veteran+", ("planner.actions=inverse",), dataset=str(hopper_file)))
+    with pytest.raises(ValueError, match=r"critic.normalizer is 'limits', and a critic of noisy plans takes the"):
+        changes(Ablate("diffuser", ("critic.normalizer=limits",), dataset=str(hopper_file)))
+
+
+def test_what_follows_from_another_family_is_changed_with_it(hopper_file: Path) -> None:
+    """Diffuser's critic of noisy plans: where nothing is denoised there are none."""
+    base, gan = changes(Ablate("diffuser", ("family=gan",), dataset=str(hopper_file)))
+    assert set(gan.card.settings) == {"model", "critic"} and not base.card.settings
+    assert gan.card.settings["critic"]["noised"] == 0.0
+
+
+def test_bad_presets_are_told_in_one_line() -> None:
+    with pytest.raises(ValueError, match=r"unknown preset 'veterans'; .*did you mean 'veteran'"):
+        changes(Ablate("veterans", ("horizon=3",), dataset="data.hdf5"))
+    with pytest.raises(ValueError, match="'veteran' needs --dataset"):
+        changes(Ablate("veteran", ("horizon=3",)))
+
+
+def test_no_jobs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gentraj("ablate", "veteran", "--vary", "horizon=3", "--dataset", "data.hdf5", "--jobs", 0) == 2
+    assert "--jobs is 0; give at least 1" in capsys.readouterr().err
+
+
+def test_a_file_that_is_missing_is_told_before_anything_is_trained(tmp_path: Path,
+                                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    words = "veteran", "--vary", "horizon=3", "--dataset", "data.hdf5", "--env-id", "Hopper-v5"
+    assert gentraj("ablate", *words, "--run-dir", tmp_path / "runs") == 2
+    err = capsys.readouterr().err
+    assert "--dataset: the data file data.hdf5 is not in the working directory; give its path" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_values_are_numbers_words_and_lists() -> None:
+    assert list(varied("a.b=1,2.5,None,True,text")) == [("a.b", value) for value in (1, 2.5, None, True, "text")]
+    assert list(varied("c=[1,2],[3]")) == [("c", [1, 2]), ("c", [3])]
+
+
+def test_a_part_is_changed_as_a_whole() -> None:
+    """`family` and `network` are what --family and --network of `gentraj train` are, of a policy too."""
+    base, dit, gan = changes(Ablate("pointmaze-umaze", ("network=dit", "family=gan")))
+    assert (base.card.data[0].dataset, dit.before, gan.before) == ("gentraj/pointmaze/umaze-v0", "temporalunet",
+                                                                   "diffusion")
+    assert dit.card.settings["model"]["network"].keys() >= {"heads"} and "objective" in gan.card.settings["model"]
+    _, flow = changes(Ablate("iql", ("family=flow",), dataset="data.hdf5"))
+    assert flow.card.settings["policy"]["model"]["path"] == "flow"

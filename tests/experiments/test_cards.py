@@ -1,0 +1,76 @@
+"""Cards that cannot be reproduced are refused in one line, before anything is run; those of the project are whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small import gentraj
+from test_reproduce import FAIR, record, reproduce, write
+
+from gentraj.experiments.cards import read_card
+from gentraj.experiments.results import CardResult, DataResult, write_result
+from gentraj.experiments.results_page import families
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record(tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"preset": "fqll"}, "Card.preset is 'fqll'; known: pointmaze"),
+    ({"seeds": [1, 1]}, "seeds are [1, 1]; at least one is expected, and each once"),
+    ({"data": []}, "data are []; at least one is expected"),
+    ({"data": [FAIR, FAIR]}, "data are ['fair', 'fair']; at least one is expected, and each once"),
+    ({"data": [FAIR | {"name": "../x"}]}, "name is '../x'; letters, digits"),
+    ({"data": [FAIR | {"tolerance": None}]}, "expected is -1300.0 and tolerance None; give both, or null for both"),
+    ({"data": [FAIR | {"dataset": "none.npz"}]}, "bc: the data file none.npz is not in the working directory, "),
+    ({"data": [FAIR | {"env_id": "Pendulam-v1"}]}, "unknown environment 'Pendulam-v1'; did you mean Pendulum-v1"),
+    ({"settings": {"training.seed": 3}}, "settings hold training.seed; datasets and seeds have fields of their own"),
+    ({"settings": {"policy.alpha": 3}}, "bc.json: unknown key policy.alpha; expected are model, chunk"),
+    ({"settings": {"training.steps": 0}}, "steps is 0"),
+    ({"settings": {"policy.model.batch_size": 9}}, "bc.json: policy.model.batch_size is 9, which has no say"),
+    ({"score": "score_d4rl"}, "bc: score_d4rl is not defined for Pendulum-v1 by the protocol random-goal"),
+    ({"score": "success_rate"}, "bc: Pendulum-v1 has neither goals nor an info['success']; give return_mean"),
+    ({"score": "best"}, "'best'"), ({"episodes": 0}, "episodes is 0"),
+    ({"settings": {"training.steps.more": 1}}, "unknown key training.steps.more; expected are none"),
+    ({"extra": 1}, "unknown key extra")], ids=str)
+def test_a_bad_card_is_refused_in_one_line(changes: dict[str, Any], message: str, data: Path, tmp_path: Path,
+                                           capsys: pytest.CaptureFixture) -> None:
+    assert reproduce(write(tmp_path, **changes), data, tmp_path / "out") == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1 and message in err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    ((), "give cards, or --table FILE"), (("bc.json", "d/bc.json"), "several cards are called bc; each needs a name"),
+    (("bc.json", "--jobs", 0), "--jobs is 0; give at least 1"), (("none.json",), "none.json"),
+    (("--results", "d", "--table", "page.md"), "d holds no results; gentraj reproduce CARD... writes them")], ids=str)
+def test_options_that_cannot_be_are_told_in_one_line(words: tuple, message: str, tmp_path: Path,
+                                                    capsys: pytest.CaptureFixture,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    write(tmp_path)
+    assert gentraj("reproduce", *words) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1 and message in err
+
+
+def test_a_card_that_cannot_stand_beside_what_is_there_is_refused_before_it_is_run(
+        data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out, results = tmp_path / "out", tmp_path / "results"
+    other = read_card(write(tmp_path, episodes=7))
+    results.mkdir()
+    write_result(results / "other.json", CardResult(other, {"fair": DataResult("", None, 0.0, (0.0, 0.0), ())}))
+    words = "--results", results, "--table", tmp_path / "page.md"
+    assert reproduce(write(tmp_path), data, out, *words) == 2
+    assert "episodes" in capsys.readouterr().err and not out.exists()
+
+
+def test_the_cards_of_the_project_are_whole() -> None:
+    """Each can be read, and those of a table can stand in it."""
+    paths = sorted((Path(__file__).parents[2] / "benchmarks" / "cards").glob("*.json"))
+    assert len(paths) > 10 and families({path.stem: CardResult(read_card(path), {}) for path in paths})

@@ -1,0 +1,269 @@
+"""`gentraj compare`: a small comparison as a user makes it, killed and gone on with, and the numbers behind it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small
+import torch
+from small import DATASET, gentraj
+
+from gentraj.cli import compare as compare_module
+from gentraj.experiments import entries as entries_module
+from gentraj.experiments.entries import existing, kept, planned
+from gentraj.experiments.groups import MODES, Group
+from gentraj.experiments.processes import Job, run_jobs
+from gentraj.experiments.summary import numbers, seeds_interval
+from gentraj.families import FAMILIES
+from gentraj.networks import ResidualMLPConfig
+from gentraj.runs import load
+from gentraj.training.lock import RunLock
+from gentraj.trajectory import Batch
+
+WORDS = ("compare", "tiny", "--families", "flow,gan", "--steps", 120, "--seeds", 1, "--episodes", 2, "--num", 16)
+SCRIPT = "import sys; sys.path[:0] = sys.argv[1:3]; import test_compare; sys.exit(test_compare.compare(*sys.argv[3:]))"
+
+
+def shrink(patch: pytest.MonkeyPatch) -> None:
+    """A preset and families of the smallest networks; they are sent to the processes that train them."""
+    network = ResidualMLPConfig(width=8, depth=1)
+    families = {n: replace(c.with_network(network), batch_size=8) for n, c in FAMILIES.items() if n != "latent"}
+    preset = replace(small.config(DATASET), horizon=16, stride=8, model=families["diffusion"])
+    patch.setattr(entries_module, "PRESETS", {"tiny": preset})
+    patch.setattr(entries_module, "FAMILIES", families)
+
+
+def compare(out: object, *more: object, page: bool = False) -> int:
+    """The command; a page takes as long as all else."""
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        if not page:
+            patch.setattr(compare_module, "write_page", lambda *_: "no page")
+        return gentraj(*WORDS, *more, "--out", out)
+
+
+def start(out: Path, *more: str) -> subprocess.Popen:
+    """The command in a process of its own."""
+    here = Path(__file__).parent
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(here), str(here.parent), str(out), *more],
+                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(found: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def group_of(out: Path) -> dict[str, Any]:
+    return json.loads((out / "comparison.json").read_text())["groups"]["tiny"]
+
+
+def untimed(out: Path) -> dict[str, Any]:
+    """What a comparison found, but for times and places."""
+    group = group_of(out)
+    for run in group["runs"].values():
+        for key in ("speed", "training_seconds", "seconds_per_step", "folder"):
+            run.pop(key)
+    return {key: group[key] for key in ("runs", "data", "baselines")}
+
+
+@pytest.fixture(scope="module")
+def compared(umaze, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("compared")
+    assert compare(out, page=True) == 0
+    return out
+
+
+# -- the command
+
+
+def test_it_measures_all_families_alike(compared: Path) -> None:
+    group = group_of(compared)
+    flow, gan = (group["runs"][f"tiny/{name}-seed-0"] for name in ("flow", "gan"))
+    for run in (flow, gan):
+        assert run["failure"] is None and run["steps"] == 120 and len(run["control"]["returns"]) == 2
+        assert run["quality"]["measures"].keys() == {"data", "start", "start and goal"}
+        assert run["speed"]["plans_per_second"].keys() == {"1", "16", "64", "256"}
+        assert all(sum(shares) == pytest.approx(1) for shares in run["modes"]["shares"])
+        model = load(Path(run["folder"])).model
+        assert run["speed"]["parameters_sampling"] == sum(p.numel() for p in model.network.parameters())
+    assert (flow["likelihood"]["kind"], gan["likelihood"]) == ("exact", {"kind": "none", "log_prob_per_entry": None})
+    assert group["baselines"].keys() == {"controller", "random"}
+    assert group["families"]["gan"]["numbers"]["control.return_mean"]["mean"] == gan["control"]["return_mean"]
+
+
+def test_the_page_stands_alone_and_shows_pictures_first(compared: Path) -> None:
+    page = (compared / "comparison.html").read_text()
+    assert page.count("data:image/png;base64,") == 7 and "http:" not in page and "https:" not in page
+    assert page.rindex("<img") < page.index("<table")
+    for text in ("failed seeds", "recall", "nats per entry", "none", "success rate", "flow", "gan"):
+        assert text in page
+
+
+def test_what_is_done_is_not_done_again(compared: Path, capsys: pytest.CaptureFixture) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (compared / "tiny").rglob("*") if path.is_file()}
+    assert compare(compared) == 0
+    out, err = capsys.readouterr()
+    assert "started" not in err and out.splitlines()[0] == "tiny, at a glance"
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_other_steps_are_refused(compared: Path, capsys: pytest.CaptureFixture) -> None:
+    assert compare(compared, "--steps", 7) == 2
+    err = capsys.readouterr().err
+    assert "is a training of 120 steps on tests/umaze-v0, and these options make it 7 on tests/umaze-v0; give" in err
+
+
+def test_killed_and_begun_again_it_ends_the_same(compared: Path, tmp_path: Path) -> None:
+    with start(tmp_path, "--families", "gan") as process:
+        wait_for(lambda: list(tmp_path.glob("tiny/*/run/step-*")))
+        process.kill()
+    assert compare(tmp_path, "--families", "gan") == 0
+    [(name, run)] = (found := untimed(tmp_path))["runs"].items()
+    assert run == untimed(compared)["runs"][name] and found["baselines"] == untimed(compared)["baselines"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_it_stops_when_it_is_told_to_and_so_do_its_processes(umaze, tmp_path: Path, how: signal.Signals) -> None:
+    with start(tmp_path, "--families", "gan") as process:
+        wait_for(lambda: list(tmp_path.glob("tiny/*/run/step-*")))
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + how
+    message = f"gentraj: error: stopped by {how.name}; what was done is saved, and the same command goes on with it"
+    assert message in err and "Traceback" not in err
+    for folder in tmp_path.glob("tiny/*/run"):
+        with RunLock(folder):  # nobody trains there any more
+            pass
+
+
+def test_a_run_that_fails_is_a_result(compared: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    shutil.copytree(compared / "tiny", tmp_path / "tiny")
+    shutil.rmtree(tmp_path / "tiny/gan-seed-0")
+    (tmp_path / "tiny/gan-seed-0").mkdir()
+    (tmp_path / "tiny/gan-seed-0/run").write_text("in the way")
+    assert compare(tmp_path, page=True) == 0
+    group = group_of(tmp_path)
+    assert (group["families"]["gan"]["failed"], group["families"]["flow"]["failed"]) == (1, 0)
+    assert "cannot be used as a run folder" in group["runs"]["tiny/gan-seed-0"]["failure"]
+    assert "1 of 1" in capsys.readouterr().out and "cannot be used" in (tmp_path / "comparison.html").read_text()
+
+
+def test_runs_there_are_need_no_training(compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_module, "write_page", lambda *_: "no page")
+    folder = compared / "tiny/gan-seed-0/run"
+    assert gentraj("compare", "--runs", folder, "--episodes", 1, "--num", 16, "--out", tmp_path) == 0
+    [group] = json.loads((tmp_path / "comparison.json").read_text())["groups"].values()
+    [run] = group["runs"].values()
+    assert (run["family"], run["failure"], run["steps"], list(group["families"])) == ("gan", None, 120, ["gan"])
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    ((), "give presets to train or --runs"), (("pointmaze-umaze", "--runs", "x"), "give presets to train or --runs"),
+    (("pointmaze-umasse",), "did you mean 'pointmaze-umaze'"), (("pointmaze",), "needs --dataset"),
+    (("pointmaze-umaze", "--families", "diffusion,gam"), "unknown family 'gam'; known: diffusion, flow"),
+    (("pointmaze-umaze", "--families", "gan,gan"), "each family is expected once"),
+    (("pointmaze-umaze", "--seeds", 0), "--seeds is 0; give at least 1"),
+    (("pointmaze-umaze", "--budget", "nan"), "--budget is nan"), (("--runs", "nowhere"), "nowhere: no run there")])
+def test_bad_input_is_one_line(words: tuple, message: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("compare", *words, "--out", tmp_path / "out") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line and not (tmp_path / "out").exists()
+
+
+# -- what it is made of
+
+
+def test_families_differ_in_their_generator_only(tmp_path: Path) -> None:
+    entries = planned(["pointmaze-umaze", "pointmaze-open"], ["diffusion", "gan"], 2, tmp_path)
+    assert len({entry.results for entry in entries}) == len(entries) == 8
+    first = {entry.family: entry for entry in entries[:2]}
+    assert replace(first["gan"].config, model=first["diffusion"].config.model) == first["diffusion"].config
+    assert [entry.seed for entry in entries[:4]] == [0, 0, 1, 1]
+
+
+def test_runs_with_other_settings_are_families_of_their_own(small_run: Path, tmp_path: Path) -> None:
+    for name, seed, replan in (("a", 1, 60), ("b", 0, 7)):
+        (tmp_path / name).mkdir()
+        config = json.loads((small_run / "config.json").read_text())
+        config["run"]["training"]["seed"], config["run"]["planner"]["replan"] = seed, replan
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    same = existing([small_run, tmp_path / "a"], tmp_path)
+    assert [(e.family, e.seed) for e in same] == [("diffusion", 0), ("diffusion", 1)]
+    assert len({e.results for e in same}) == 2
+    other = existing([small_run, tmp_path / "b"], tmp_path)
+    assert [e.family for e in other] == [f"diffusion ({small_run.name})", "diffusion (b)"]
+
+
+def test_a_result_is_kept_for_its_key(tmp_path: Path) -> None:
+    made = iter(range(9))
+    results = [kept(tmp_path / "a.json", {"step": step}, lambda: next(made)) for step in (1, 1, 2, 2, 1)]
+    assert results == [0, 0, 1, 1, 2]
+
+
+def test_numbers_are_found_by_their_dotted_keys() -> None:
+    assert numbers({"a": {"b": 1, "c": None, "d": [2]}, "e": True, "f": 0.5}) == {"a.b": 1.0, "f": 0.5}
+
+
+def test_the_interval_covers_seeds_and_episodes() -> None:
+    """Its width is that of the sum of both variances: seeds over their number, episodes over theirs."""
+    rng = np.random.default_rng(0)
+    seeds = rng.normal(0, 2, 40)
+    low, high = seeds_interval([seed + rng.normal(0, 5, 30) for seed in seeds])
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt((4 + 2 * 25 / 30) / 40), rel=0.25)
+    assert seeds_interval([[3.0, 3.0], [3.0, 3.0]]) == [3.0, 3.0]
+
+
+def test_ways_are_found_where_they_part(tmp_path: Path) -> None:
+    """Two starts: from one a third of the windows goes up and the others down, from the other all go on."""
+    g = torch.Generator().manual_seed(0)
+    x = 0.01 * torch.randn(600, 12, 2, generator=g)
+    way = torch.linspace(0, 1, 12)[None]
+    x[:300, :, 1] += way * torch.where(torch.arange(300) % 3 == 0, 1.0, -1.0)[:, None]
+    x[300:, :, 0] += 10 + 0.1 * way
+    group = Group("g", tmp_path, (0, 1))
+    group.keep(Batch(x, torch.ones_like(x, dtype=torch.bool)))
+    fork = group.forks[0]
+    assert (fork.x_MHD[:, 0, 0] < 5).all()
+    up = fork.x_MHD[:, -1, 1] > 0
+    shares = torch.tensor(fork.shares(fork.mode_M))
+    assert len(shares) == MODES and float(shares.sum()) == pytest.approx(1)
+    goes_up = fork.centre_KF[:, -1] > 0
+    assert float(shares[goes_up].sum()) == pytest.approx(float(up.float().mean()))
+    assert group.modes(fork, fork.x_MHD[up])[int(shares[~goes_up].argmax())] == 0 or not goes_up.all()
+
+
+def test_the_windows_shown_lie_far_apart(tmp_path: Path) -> None:
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(200, 5, 2, generator=g)
+    group = Group("g", tmp_path, (0, 1))
+    group.keep(Batch(x, torch.ones_like(x, dtype=torch.bool)))
+    apart = lambda windows: torch.pdist(windows[:, [0, -1]].flatten(1)).min()  # noqa: E731
+    assert apart(group.shown(12)) > 2 * apart(x[:12])
+
+
+def test_padding_is_no_data(tmp_path: Path) -> None:
+    mask = torch.ones(100, 5, 2, dtype=torch.bool)
+    mask[:90, -1] = False
+    with pytest.raises(ValueError, match="10 of 100 windows of the data are without padding; at least 32"):
+        Group("g", tmp_path, (0, 1)).keep(Batch(torch.zeros(100, 5, 2), mask))
+
+
+def test_processes_say_how_they_ended(capsys: pytest.CaptureFixture) -> None:
+    jobs = [Job("good", print, (), lambda: "fine"), Job("bad", sys.exit, (3,), lambda: "never said"),
+            Job("worse", int, ("x",), lambda: "never said")]
+    assert run_jobs(jobs, 1, "jobs") == {"bad": 3, "worse": 1}
+    err = capsys.readouterr().err
+    assert "good: fine" in err and "bad: ended with code 3" in err and "never said" not in err

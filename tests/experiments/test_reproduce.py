@@ -1,0 +1,246 @@
+"""`gentraj reproduce`: a card from data to verdict and page; what is done is kept, and what changed is done anew."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small import gentraj
+
+from envs.evaluation.rollout import rollout
+from envs.making import environment_factory
+from envs.recording.baselines import RandomAgent
+from gentraj.cli import reproduce as module
+from gentraj.data import load_npz, save_npz
+from gentraj.experiments import reproduction_work as work
+from gentraj.experiments.cards import read_card
+from gentraj.experiments.processes import Job, JobsStopped
+from gentraj.experiments.reproduction_work import Task, tasks
+from gentraj.experiments.results import SeedResult, read_results
+from gentraj.experiments.results_page import page
+
+SETTINGS = {"training.steps": 4, "training.warmup": 2, "training.save_every": 2, "policy.batch_size": 8,
+            "policy.model.network.width": 8, "policy.model.network.depth": 1}
+FAIR = {"name": "fair", "dataset": "fair.npz", "env_id": None, "expected": -1300, "tolerance": 700}
+HARD = {"name": "hard", "dataset": "fair.npz+hard.npz", "env_id": "Pendulum-v1", "expected": -100, "tolerance": 50}
+CARD = {"about": "As small as can be.", "table": "Small ones", "label": "BC", "preset": "bc-gaussian",
+        "settings": SETTINGS, "data": [FAIR, HARD], "seeds": [3, 5], "episodes": 2, "protocol": "random-goal",
+        "score": "return_mean"}
+COMMAND = "import sys; from gentraj.cli import main; sys.exit(main())"
+
+
+def record(folder: Path) -> Path:
+    """A folder of two files of random actions in Pendulum."""
+    factory = environment_factory("Pendulum-v1")
+    for seed, name in enumerate(("fair", "hard")):
+        played = rollout(RandomAgent([-2.0], [2.0]), factory, 3, seed, record=True, progress=False).recorded
+        save_npz(played, folder / f"{name}.npz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record(tmp_path_factory.mktemp("data"))
+
+
+def write(folder: Path, name: str = "bc", **changes: Any) -> Path:
+    """A card file; settings are added to those there."""
+    settings = SETTINGS | changes.pop("settings", {})
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(CARD | changes | {"settings": settings}))
+    return path
+
+
+def here(at_most: int = 99) -> Callable[[Sequence[Job], int, str], dict[str, int]]:
+    """`run_jobs` without processes, each of which takes seconds to begin; stopped after `at_most` jobs."""
+    def run_jobs(jobs: Sequence[Job], number: int, what: str) -> dict[str, int]:
+        failed = {}
+        for job in jobs[:at_most]:
+            try:
+                job.function(*job.arguments)
+                job.outcome()
+            except RuntimeError:
+                failed[job.name] = 1
+        if len(jobs) > at_most:
+            raise JobsStopped(signal.SIGINT)
+        return failed
+
+    return run_jobs
+
+
+def reproduce(card: Path, data: Path, out: Path, *more: object, at_most: int = 99) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "run_jobs", here(at_most))
+        return gentraj("reproduce", card, "--data", data, "--out", out, *more)
+
+
+def undone(card: Path, data: Path, out: Path) -> list[Task]:
+    return [task for task in tasks({card.stem: read_card(card)}, (data,), out) if not task.is_done]
+
+
+def files(out: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.parent != out}
+
+
+def scores(out: Path) -> dict[str, list[tuple[float, ...]]]:
+    return {name: [seed.scores for seed in found.seeds] for name, found in read_results(out)["bc"].data.items()}
+
+
+@pytest.fixture(scope="module")
+def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All runs of the card. To be read; copy it to change it."""
+    out = tmp_path_factory.mktemp("done")
+    assert reproduce(write(out.parent), data, out) == 1  # one of the two scores is not what the card expects
+    return out
+
+
+# -- from card to verdict
+
+
+def test_every_seed_is_trained_on_every_dataset_and_its_last_checkpoint_scored(data: Path, done: Path) -> None:
+    result = read_results(done)["bc"]
+    fair, hard = load_npz(data / "fair.npz"), load_npz(data / "hard.npz")
+    assert list(result.data) == ["fair", "hard"]
+    assert result.data["fair"].behaviour == pytest.approx(fair.returns.mean())
+    assert result.data["hard"].behaviour == pytest.approx(np.mean([fair.returns, hard.returns]))
+    for found in result.data.values():
+        assert [seed.seed for seed in found.seeds] == [3, 5] and {seed.step for seed in found.seeds} == {4}
+        assert found.mean == pytest.approx(np.mean([seed.scores for seed in found.seeds]))
+        assert found.interval[0] <= found.mean <= found.interval[1]
+    one, other = result.data["fair"].seeds
+    assert one.scores != other.scores and one.versions.keys() >= {"python", "gentraj", "torch"}
+
+
+def test_a_score_is_that_of_gentraj_evaluate(done: Path, tmp_path: Path) -> None:
+    seed, [folder] = read_results(done)["bc"].data["fair"].seeds[0], (done / "bc" / "fair").glob("seed-3-*")
+    words = "--episodes", 2, "--no-baselines", "--out", tmp_path / "scores.json"
+    assert gentraj("evaluate", folder / "run", *words) == 0
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert (scores["return_mean"], scores["step"]) == (pytest.approx(seed.mean), seed.step)
+
+
+def test_what_is_done_is_not_done_again_and_the_tolerance_decides(data: Path, done: Path, tmp_path: Path,
+                                                                capsys: pytest.CaptureFixture) -> None:
+    out = shutil.copytree(done, tmp_path / "out")
+    before, mean = files(out), read_results(out)["bc"].data["hard"].mean
+    for away, code, verdict in ((1.0, 0, "inside"), (3.0, 1, "outside")):
+        card = write(tmp_path, data=[FAIR, HARD | {"expected": mean + away, "tolerance": 2}])
+        assert reproduce(card, data, out, at_most=0) == code
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("bc on fair: return_mean -") and lines[0].endswith("inside -1300.0 ± 700.0")
+        assert f"; {verdict} {mean + away:.1f} ± 2.00" in lines[1]
+    unknown = {key: HARD[key] for key in ("name", "dataset", "env_id")}
+    assert reproduce(write(tmp_path, data=[FAIR, unknown]), data, out) == 0
+    assert "no expectation yet" in capsys.readouterr().out and files(out) == before
+
+
+def test_runs_that_are_gone_are_known_from_the_results(data: Path, done: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    shutil.copy(done / "bc.json", results)
+    words = write(tmp_path), data, tmp_path / "out", "--results", results
+    assert reproduce(*words, at_most=0) == 1  # one score is outside, and nothing was left to do
+    assert (results / "bc.json").read_bytes() == (done / "bc.json").read_bytes()
+    assert len(undone(write(tmp_path, episodes=3), data, tmp_path / "out")) == 4
+
+
+@pytest.mark.parametrize(("changes", "anew", "trained"), [
+    ({"label": "B", "about": "", "table": "T", "data": [HARD, FAIR | {"expected": 0}]}, 0, 0),
+    ({"seeds": [3, 5, 7]}, 2, 2), ({"seeds": [5]}, 0, 0),
+    ({"data": [FAIR, HARD, FAIR | {"name": "again", "dataset": "hard.npz"}]}, 2, 2),
+    ({"episodes": 3}, 4, 0), ({"settings": {"policy.temperature": 0.5}}, 4, 4),
+    ({"settings": {"training.steps": 6}}, 4, 4)], ids=str)
+def test_a_changed_card_does_anew_what_it_must(changes: dict[str, Any], anew: int, trained: int, data: Path, done: Path,
+                                              tmp_path: Path) -> None:
+    again = undone(write(tmp_path, **changes), data, done)
+    assert len(again) == anew and sum(not task.folder.exists() for task in again) == trained
+
+
+def test_other_data_of_the_same_name_are_other_runs_and_the_same_elsewhere_are_not(data: Path, done: Path,
+                                                                                  tmp_path: Path) -> None:
+    moved = shutil.copytree(data, tmp_path / "moved")
+    card = write(tmp_path)
+    assert not undone(card, moved, done)
+    shutil.copy(data / "hard.npz", moved / "fair.npz")
+    assert not any(task.folder.exists() for task in undone(card, moved, done))
+
+
+def test_planning_otherwise_trains_nothing_anew(data: Path, tmp_path: Path) -> None:
+    planner = {"preset": "veteran+", "data": [FAIR], "seeds": [0]}
+    one, other = (write(tmp_path, f"v{n}", **planner) for n in (8, 4))
+    for path, candidates in ((one, 8), (other, 4)):
+        settings = {"planner.candidates": candidates}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": settings}))
+    [first], [second] = (tasks({"v": read_card(card)}, (data,), tmp_path) for card in (one, other))
+    assert first.folder == second.folder and first.key != second.key
+
+
+# -- stopped
+
+
+def test_stopped_it_keeps_what_there_is_and_goes_on(data: Path, done: Path, tmp_path: Path,
+                                                   capsys: pytest.CaptureFixture) -> None:
+    card, out = write(tmp_path), tmp_path / "out"
+    assert reproduce(card, data, out, at_most=2) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    found = read_results(out)["bc"].data
+    assert [[seed.seed for seed in one.seeds] for one in found.values()] == [[3], [3]]  # a seed of every dataset first
+    assert "(1 of 2 seeds)" in page(read_results(out), out / "page.md")
+    before = files(out)
+    assert [task.seed for task in undone(card, data, out)] == [5, 5]
+    assert reproduce(card, data, out) == 1
+    assert before.items() <= files(out).items() and scores(out) == scores(done)
+
+
+def test_a_training_that_was_cut_goes_on_from_its_checkpoint(data: Path, done: Path, tmp_path: Path) -> None:
+    out, card = shutil.copytree(done, tmp_path / "out"), write(tmp_path)
+    [folder] = (out / "bc" / "hard").glob("seed-5-*")
+    shutil.rmtree(folder / "run" / "step-00000004")
+    (folder / "result.json").unlink()
+    kept = (folder / "run" / "step-00000002" / "meta.json").stat().st_mtime_ns
+    assert len(undone(card, data, out)) == 1 and reproduce(card, data, out) == 1
+    assert (folder / "run" / "step-00000002" / "meta.json").stat().st_mtime_ns == kept and scores(out) == scores(done)
+
+
+@pytest.mark.slow
+def test_a_process_that_was_stopped_saves_and_goes_on_to_the_same_bits(data: Path, tmp_path: Path) -> None:
+    card = write(tmp_path, data=[FAIR], seeds=[3], settings={"training.steps": 200, "training.save_every": 5})
+    words = "-c", COMMAND, "reproduce", card, "--data", data, "--out", tmp_path / "cut", "--jobs", 1
+    with subprocess.Popen([sys.executable, *map(str, words)], stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 200
+        while not list(tmp_path.glob("cut/bc/fair/*/run/step-*[1-9]*")):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate()
+    assert process.returncode == 143 and "the same command goes on" in err and undone(card, data, tmp_path / "cut")
+    for out in (tmp_path / "cut", tmp_path / "whole"):
+        reproduce(card, data, out)
+    assert scores(tmp_path / "cut") == scores(tmp_path / "whole")
+
+
+def test_a_run_that_fails_is_told_and_the_others_end(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = work._measured
+
+    def fails(task: Task, device: str | None) -> SeedResult:
+        if task.seed == 3:
+            raise RuntimeError("the loss is nan")
+        return measured(task, device)
+
+    monkeypatch.setattr(work, "_measured", fails)
+    card = write(tmp_path, data=[FAIR])
+    assert reproduce(card, data, tmp_path / "out") == 1
+    out, err = capsys.readouterr()
+    [log] = (tmp_path / "out").glob("bc/fair/seed-3-*/log.txt")
+    assert f"bc/fair/seed-3 failed; see {log}" in err and log.read_text() == "RuntimeError: the loss is nan\n"
+    assert "unfinished: 1 of 2 seeds" in out

@@ -1,0 +1,133 @@
+"""The page that `gentraj reproduce --table` writes: a function of the results alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from small import gentraj
+from test_reproduce import CARD, write
+
+from gentraj.config import from_json
+from gentraj.experiments.cards import Card
+from gentraj.experiments.results import CardResult, SeedResult, pooled, write_result
+from gentraj.experiments.results_page import families, write_page
+
+ROOT = Path(__file__).parents[2]
+
+
+def made(scores: dict[str, float], label: str, **changes: object) -> CardResult:
+    """A result of scores around those."""
+    card = from_json(Card, CARD | {"label": label} | changes)
+    seeds = {name: [SeedResult("", seed, "", 4, "", mean, (mean, mean), (mean - 2 - seed, mean + 2 + seed), 60.0, {})
+                    for seed in card.seeds] for name, mean in scores.items()}
+    return CardResult(card, {name: pooled("", 30.0, found) for name, found in seeds.items()})
+
+
+def test_the_page_has_the_best_first_and_a_gap_where_nothing_is_known(tmp_path: Path) -> None:
+    for name, result in {"a": made({"fair": 40, "hard": 20}, "Worse"), "c": made({"fair": 99}, "Half"),
+                         "b": made({"fair": 50, "hard": 60}, "Better")}.items():
+        write_result(tmp_path / "results" / f"{name}.json", result)
+    page = tmp_path / "docs" / "results.md"
+    assert gentraj("reproduce", "--results", tmp_path / "results", "--table", page) == 0
+    text = page.read_text()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    table = cells[: cells.index(["", "card", "steps", "minutes a run", "settings", "as expected"])]
+    assert [row[0] for row in table[2:]] == ["the data", "Better", "Worse", "Half"]
+    assert table[2] == ["the data", "30.0", "30.0", "30.0"] and table[5][2:] == ["—", "—"]
+    assert [row[3].split(" ± ")[0] for row in table[3:5]] == ["55.0", "30.0"]
+    assert "![Small ones](figures/results-small-ones.png)" in text and "training seeds 3, 5, with 2 episodes" in text
+    height, width, _ = imread(page.parent / "figures" / "results-small-ones.png").shape
+    assert height > 100 and width > 500
+    assert "On average Better is 25.0 above Worse; the 95 % interval" in text and "chance" not in text
+    before = page.read_bytes()
+    assert gentraj("reproduce", "--results", tmp_path / "results", "--table", page) == 0 and page.read_bytes() == before
+
+
+def test_a_card_may_have_more_seeds_than_the_others_of_its_table(tmp_path: Path) -> None:
+    """Each is held to its own seeds, whichever card comes first."""
+    more = made({"fair": 50, "hard": 30}, "more", seeds=[3, 5, 8])
+    half = CardResult(more.card, {name: pooled("", 30.0, found.seeds[:2]) for name, found in more.data.items()})
+    fewer = {name: made({"fair": 40, "hard": 20}, name) for name in "ab"}
+    for cards, said in (({"m": more} | fewer, False), (fewer | {"m": more}, False), (fewer | {"m": half}, True)):
+        text = write_page(cards, tmp_path / "page.md").read_text()
+        assert "training seeds 3, 5 (of more: 3, 5, 8), with 2 episodes" in text
+        assert [line.startswith("| more") for line in text.splitlines() if "(2 of 3 seeds)" in line] == [True] * said
+
+
+def test_a_lead_of_one_training_says_what_its_interval_lacks(tmp_path: Path) -> None:
+    pair = {"a": made({"fair": 90, "hard": 90}, "a"), "b": made({"fair": 40, "hard": 20}, "b")}
+    single = {"a": made({"fair": 90, "hard": 90}, "a", seeds=[3]), "b": pair["b"]}
+    texts = [write_page(cards, tmp_path / "page.md").read_text() for cards in (pair, single)]
+    assert ["scores of one training" in text for text in texts] == [False, True]
+
+
+def test_only_what_is_finished_and_expected_is_judged(tmp_path: Path) -> None:
+    """By 50, give or take 5, on each dataset: 51 is inside, 60 outside, what lacks a seed or all is neither."""
+    expected = {"expected": 50.0, "tolerance": 5.0}
+    card = from_json(Card, CARD | {"data": [{"name": name, "dataset": "", "env_id": "Pendulum-v1", **expected}
+                                            for name in ("near", "far", "half", "none")]})
+    found = made({"near": 51, "far": 60, "half": 51}, "BC").data
+    found["half"] = pooled("", 30.0, found["half"].seeds[:1])
+    write_result(tmp_path / "results" / "a.json", CardResult(card, found))
+    assert gentraj("reproduce", "--results", tmp_path / "results", "--table", tmp_path / "page.md") == 0
+    [*_, row] = (line for line in (tmp_path / "page.md").read_text().splitlines() if line.startswith("| BC"))
+    assert row.split("|")[-2].strip() == "1 of 2"
+
+
+def test_the_average_of_datasets_is_narrower_than_each_alone() -> None:
+    [family] = families({"a": made({"fair": 40, "hard": 20}, "A")})
+    low, mean, high = family.rows[0].average(family.columns) or (0, 0, 0)
+    widths = [found.interval[1] - found.interval[0] for found in family.rows[0].results.values()]
+    assert low < mean == 30 < high and high - low == pytest.approx(np.mean(widths) / np.sqrt(2), rel=0.1)
+
+
+def test_the_lead_of_one_card_over_the_same_is_none_and_within_an_interval_that_is_wider_than_each(
+        tmp_path: Path) -> None:
+    """The two are drawn apart: the variance of the difference is the sum of both, whatever seeds they share."""
+    found = {name: made({"fair": 40, "hard": 20}, name) for name in "ab"}
+    [family] = families(found)
+    low, _, high = family.rows[0].average(family.columns) or (0, 0, 0)
+    [said] = re.findall("On average a is (.*) above b; .* is (.*) to (.*): the lead may be chance",
+                        write_page(found, tmp_path / "page.md").read_text())
+    apart, least, most = map(float, said)
+    assert apart == 0 and least < 0 < most
+    assert most - least == pytest.approx(np.sqrt(2) * (high - low), rel=0.05)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"episodes": 9}, "the card b has episodes 9, and another of the table 'Small ones' 2; give it a table of its own"),
+    ({}, "two cards of the table 'Small ones' are called 'BC' and have fair, hard; give each its own label")])
+def test_cards_that_cannot_share_a_table_are_refused_before_any_work(changes: dict, message: str, tmp_path: Path,
+                                                                    capsys: pytest.CaptureFixture) -> None:
+    cards = write(tmp_path, "a"), write(tmp_path, "b", **changes)
+    words = "--out", tmp_path / "out", "--table", tmp_path / "page.md"
+    assert gentraj("reproduce", *cards, *words) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_cards_of_one_row_have_the_same_seeds() -> None:
+    one, other = made({"fair": 40}, "BC"), made({"hard": 20}, "BC", seeds=[3, 5, 8])
+    with pytest.raises(ValueError, match=r"called 'BC' and have seeds \(3, 5\) and \(3, 5, 8\); give them the same"):
+        families({"a": one, "b": other})
+
+
+def test_the_project_s_own_page_says_what_was_recorded_and_the_readme_what_the_page_says(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the intervals, which are drawn."""
+    monkeypatch.chdir(tmp_path)
+    assert gentraj("reproduce", "--results", ROOT / "benchmarks" / "results", "--table", "docs/results.md") == 0
+    made, page = (means((folder / "docs" / "results.md").read_text()) for folder in (tmp_path, ROOT))
+    assert made == page
+    readme = [line.replace("behaviour cloning by diffusion", "BC, diffusion")
+              for line in (ROOT / "README.md").read_text().partition("| | hopper-medium |")[2].splitlines()[2:]]
+    rows = readme[: readme.index("")]
+    assert len(rows) > 5 and set(rows) <= set((ROOT / "docs" / "results.md").read_text().splitlines())
+
+
+def means(page: str) -> list[str]:
+    """Its lines without what is drawn at random."""
+    return [re.sub(r" ± [\d.]+", "", line) for line in page.splitlines() if not line.startswith("On average ")]

@@ -1,0 +1,90 @@
+"""`gentraj evaluate RUN --as world-model`: by held-out data, by policies, and by nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from agents.policies.bc import BCConfig
+from gentraj.cli import main
+from gentraj.data import save_npz
+from gentraj.models.gaussian import GaussianConfig
+from gentraj.networks import ResidualMLPConfig
+from gentraj.runs import PolicyRunConfig
+from gentraj.runs import folder as runs
+from gentraj.runs.world import WorldModelRunConfig
+from gentraj.training import TrainingConfig
+from gentraj.worlds.model import WorldModelConfig
+
+TRAINING = TrainingConfig(20, warmup=1, threads=1)
+
+
+@pytest.fixture(scope="module")
+def folder(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of `data.hdf5`, `world`, `policy-0`, `policy-1` and `policy-2`."""
+    made = tmp_path_factory.mktemp("judged")
+    data = str(shutil.copy(hopper_file, made / f"data{hopper_file.suffix}"))
+    world = WorldModelConfig(model=None, members=2, width=16, depth=1, batch_size=32)
+    runs.train(WorldModelRunConfig(data, world=world, held_out=0.2, training=TRAINING), made / "world", progress=False)
+    policy = BCConfig(model=GaussianConfig(network=ResidualMLPConfig(16, 1)))
+    for seed in range(3):
+        training = TrainingConfig(20, warmup=1, threads=1, seed=seed)
+        runs.train(PolicyRunConfig(data, policy=policy, training=training), made / f"policy-{seed}", progress=False)
+    return made
+
+
+def test_it_says_how_far_predictions_and_the_order_of_policies_hold(folder: Path,
+                                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    policies = [str(folder / f"policy-{seed}") for seed in range(3)]
+    assert main(["evaluate", str(folder / "world"), "--as", "world-model", "--policies", *policies, "--episodes", "2",
+                 "--seed", "3"]) == 0
+    judged = json.loads((folder / "world" / "world.json").read_text())
+    assert judged["seed"] == 3 and judged["windows"] > 0
+    for guesses in judged["open_loop"].values():
+        assert {len(error_T) for error_T in guesses.values()} == {judged["horizon"]}
+    assert set(judged["policies"]["returns"]) == set(policies)
+    assert all(len(of["imagined"]) == len(of["true"]) == 2 for of in judged["policies"]["returns"].values())
+    for name in ("open-loop", "calibration", "imagined", "returns"):
+        assert (folder / "world" / "figures" / f"{name}.png").stat().st_size > 1000
+    assert "rank correlation" in capsys.readouterr().out
+
+
+def test_other_data_where_its_own_lay_judge_nothing(folder: Path, tmp_path: Path,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    config = runs.read_config(folder / "world")[0]
+    other = save_npz(runs.split(config, runs.read_data(config)[0])[0], tmp_path / "other.npz")
+    run = shutil.copytree(folder / "world", tmp_path / "world")
+    text = (run / "config.json").read_text()
+    assert config.dataset in text
+    (run / "config.json").write_text(text.replace(config.dataset, str(other)))
+    assert main(["evaluate", str(run), "--as", "world-model"]) == 2
+    assert "holds other data than" in capsys.readouterr().err
+
+
+def test_planning_in_it_is_by_the_mean_and_says_so(folder: Path) -> None:
+    assert main(["evaluate", str(folder / "world"), "--episodes", "1", "--no-baselines", "--out",
+                 str(folder / "scores.json")]) == 0
+    assert "mean" in json.loads((folder / "scores.json").read_text())["sampling"]
+
+
+def test_the_environment_and_the_sampler_that_are_named_are_heeded_or_refused(
+        folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policies = [str(folder / f"policy-{seed}") for seed in range(3)]
+    assert main(["evaluate", str(folder / "world"), "--as", "world-model", "--policies", *policies, "--episodes", "1",
+                 "--env-id", "HalfCheetah-v5", "--out", str(tmp_path / "world.json")]) == 2
+    assert "HalfCheetah-v5" in capsys.readouterr().err
+    assert main(["evaluate", str(folder / "world"), "--sampler", "heun"]) == 2
+    assert "planning in a world model is by the ensemble's mean" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "said"), [(["--as", "world-model", "--policies", "policy-0"], "at least three"),
+                                             (["--policies", "policy-0"], "give --as world-model too")])
+def test_what_cannot_be_compared_is_said_in_one_line(given: list[str], said: str, folder: Path,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    given = [str(folder / word) if word.startswith("policy") else word for word in given]
+    assert main(["evaluate", str(folder / "world"), *given]) == 2
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error

@@ -1,0 +1,213 @@
+"""Every family of `FAMILIES` obeys the protocol of a `TrajectoryModel`: a newcomer is tested by its line there."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from contract import CONDITIONS, SPEC, check_batch_independence, check_known_entries, check_seeds
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from gentraj.config import from_json, to_json
+from gentraj.diffusion.guidance import Energy
+from gentraj.families import FAMILIES, MODELS, Model, ModelConfig, family
+from gentraj.gan import GANConfig
+from gentraj.models.conditioning import ConditionMix
+from gentraj.networks import NETWORKS, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
+from gentraj.networks.rows import MIN_ROWS
+from gentraj.normalize import Normalizer
+from gentraj.randomness import generator
+from gentraj.training.state import module_tensors, restore_module
+from gentraj.trajectory import Batch, Condition, Guide, Trainable
+
+CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
+every_family = pytest.mark.parametrize("name", FAMILIES)
+
+
+@dataclass(frozen=True)
+class Settings:
+    model: ModelConfig
+
+
+def make(name: str, context: Normalizer | None = None, network: type | None = None) -> Model:
+    torch.manual_seed(0)
+    config = FAMILIES[name] if network is None else FAMILIES[name].with_network(network())
+    return MODELS[type(config)](SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), context)
+
+
+def tiny(name: str, network: NetworkConfig = ResidualMLPConfig(16, 1, 1)) -> Model:  # noqa: B008
+    """A small one whose averaged weights are those of the last step; a GAN's discriminator without batch statistics."""
+    config = FAMILIES[name].with_network(network)
+    if isinstance(config, GANConfig):
+        judge = replace(config.discriminator, width=8, minibatch_std=False)
+        config = replace(config, discriminator=judge, penalties={})
+    torch.manual_seed(0)
+    model = MODELS[type(config)](SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)))
+    for module in model.modules():
+        if isinstance(module, AveragedModel):
+            module.multi_avg_fn = get_ema_multi_avg_fn(0.0)
+    return model
+
+
+def batch(context: torch.Tensor | None = None) -> Batch:
+    x = torch.randn(16, 8, 5, generator=generator(0)) * torch.arange(1.0, 6.0)
+    return Batch(x, torch.ones(16, 8, 5, dtype=torch.bool), context)
+
+
+@every_family
+@pytest.mark.parametrize("kind", CONDITIONS)
+def test_known_entries_come_back_bit_equal(name: str, kind: str) -> None:
+    check_known_entries(make(name), kind)
+
+
+@every_family
+def test_a_sample_depends_on_its_seed_only(name: str) -> None:
+    check_batch_independence(make(name), 3)
+    check_seeds(make(name))
+
+
+@every_family
+def test_a_family_has_the_members_of_the_protocol(name: str) -> None:
+    model: Any = make(name)
+    assert isinstance(model, Trainable) and model.spec == SPEC and model.batch_size >= 1
+    assert model.device == torch.device("cpu") and (model.levels is None or model.levels >= 1)
+    assert model.likelihood in ("exact", "none")
+    for steps in (None, 1):
+        assert isinstance(model.sampling(steps), str) and model.sampling(steps)
+    model.use()
+
+
+@every_family
+def test_what_has_a_likelihood_has_a_density_and_what_has_none_says_so(name: str) -> None:
+    model: Any = make(name)
+    if model.likelihood == "exact":
+        assert torch.isfinite(model.log_prob(batch().x_BHD[:1], steps=2, exact=False)).all()
+    elif hasattr(model, "log_prob"):
+        with pytest.raises(ValueError, match="no density"):
+            model.log_prob(batch().x_BHD[:2])
+
+
+@every_family
+def test_one_step_and_the_most_that_make_sense_sample(name: str) -> None:
+    model = make(name)
+    for steps in (1, model.levels):
+        before = model.network_calls
+        assert torch.isfinite(model.sample(Condition.unknown(SPEC), 2, steps=steps)).all()
+        assert model.network_calls > before
+
+
+@every_family
+def test_the_last_that_an_observer_sees_is_the_sample(name: str) -> None:
+    seen: list[tuple[torch.Tensor, float]] = []
+    x = make(name).sample(Condition.unknown(SPEC, 2), 3, observe=lambda x, t: seen.append((x, float(t.max()))))
+    assert seen and seen[-1][1] == pytest.approx(0, abs=1e-3)
+    torch.testing.assert_close(seen[-1][0], x.flatten(0, 1), rtol=1e-4, atol=1e-4)
+
+
+@every_family
+def test_the_temperature_scales_the_noise(name: str) -> None:
+    cold = make(name).sample(Condition.unknown(SPEC), 2, seed=[1, 2], temperature=0.0)
+    torch.testing.assert_close(cold[:, 0], cold[:, 1])
+
+
+@every_family
+def test_implausibility_is_a_number_for_each_row_and_its_own(name: str) -> None:
+    model, x = make(name), batch().x_BHD
+    condition = CONDITIONS["start"](Condition.unknown(SPEC, 16))
+    found = model.implausibility(x, condition, range(16))
+    assert found.shape == (16, 8) and (found >= 0).all() and found.std() > 0
+    torch.testing.assert_close(model.implausibility(x[3:5], condition[3:5], [3, 4]), found[3:5], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="the trajectories have shape"):
+        model.implausibility(x[:, :4], condition, range(16))
+
+
+@every_family
+def test_an_energy_is_shown_whole_trajectories_and_shapes_them(name: str) -> None:
+    """At least 16 at a time, so that one that is a network rounds alike however many are drawn."""
+    model, condition, shapes = make(name), CONDITIONS["start"](Condition.unknown(SPEC)), set()
+
+    def left(x: torch.Tensor) -> torch.Tensor:
+        shapes.add(tuple(x.shape))
+        return -x[..., 0].mean(1)
+
+    plain, guided = model.sample(condition, 3), model.sample(condition, 3, guide=left)
+    assert shapes and all(rows >= MIN_ROWS and (horizon, dim) == (8, 5) for rows, horizon, dim in shapes)
+    assert not torch.equal(guided, plain)
+    assert torch.equal(guided[:, :, 0, :3], plain[:, :, 0, :3])
+    assert torch.equal(model.sample(condition, 3, guide=Energy(left, scale=0.0)), plain)
+
+
+@every_family
+@pytest.mark.parametrize("context", [None, CONTEXT], ids=["alone", "context"])
+def test_an_update_changes_what_samples_and_a_saved_model_is_the_same(name: str, context: Normalizer | None) -> None:
+    model, other = make(name, context), make(name, context)
+    data = batch(None if context is None else torch.randn(16, 2, generator=generator(1)))
+    before = model.sample(Condition.unknown(SPEC), 2)
+    optimizers = model.optimizers()
+    assert len({id(p) for o in optimizers.values() for g in o.param_groups for p in g["params"]}) == sum(
+        len(g["params"]) for o in optimizers.values() for g in o.param_groups)
+    metrics = model.update(data, optimizers, generator(0))
+    assert metrics and all(torch.isfinite(v) and not v.requires_grad for v in metrics.values())
+    assert not torch.equal(model.sample(Condition.unknown(SPEC), 2), before)
+    restore_module(other, {k: v.clone() for k, v in module_tensors(model).items()})
+    assert torch.equal(model.sample(Condition.unknown(SPEC), 2), other.sample(Condition.unknown(SPEC), 2))
+
+
+@every_family
+def test_a_guide_of_the_training_raises_the_mean_score_of_samples(name: str) -> None:
+    """Beside the fit to the data, which alone has no reason to. The score is of trajectories in environment units."""
+    start, models, seen = CONDITIONS["start"](Condition.unknown(SPEC)), [], []
+
+    def score(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.shape[1:])
+        return 5 * x[:, 1:, 1].mean(1)
+
+    for guide in (None, score):
+        models.append(tiny(name))
+        optimizers = models[-1].optimizers()
+        for step in range(40):
+            metrics = models[-1].update(batch(), optimizers, generator(step), guide=guide)
+            assert all(torch.isfinite(value) and not value.requires_grad for value in metrics.values())
+    alone, guided = (score(model.sample(start, 64)[0]) for model in models)
+    assert set(seen) == {(8, 5)} and guided.mean() - alone.mean() > alone.std() / 2
+
+
+# Not "latent": its autoencoder, a way of writing windows down, learns from all of them alike, and so its latents move.
+# Its prior is a `Diffusion`.
+@pytest.mark.parametrize("network", [ResidualMLPConfig(16, 1, 1), TemporalUNetConfig(8, (1, 2), 3, 1)])
+@pytest.mark.parametrize("guide", [None, lambda x: x[:, 1:, 1].mean(1)])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "latent"])
+def test_windows_of_weight_zero_teach_nothing(name: str, guide: Guide | None, network: NetworkConfig) -> None:
+    """What they hold changes no bit of the networks, whatever a guide thinks of it. A GAN promises it without batch
+    statistics in its discriminator and without penalties, which are those of all data; what it knows of the game's
+    health counts all windows."""
+    data, zero = batch(), torch.tensor([2.0, 0.0]).repeat(8)
+    other = torch.where(zero[:, None, None] == 0, 10 * data.x_BHD.flip(0) + 3, data.x_BHD)
+
+    def taught(x: torch.Tensor, weight_B: torch.Tensor | None) -> list[torch.Tensor]:
+        model = tiny(name, network)
+        optimizers = model.optimizers()
+        for step in range(2):
+            model.update(replace(data, x_BHD=x, weight_B=weight_B), optimizers, generator(step), guide=guide)
+        return list(model.parameters())
+
+    assert all(map(torch.equal, taught(data.x_BHD, zero), taught(other, zero)))
+    assert not all(map(torch.equal, taught(data.x_BHD, None), taught(other, None)))
+
+
+@every_family
+def test_settings_come_back_from_json_as_what_they_are(name: str) -> None:
+    """A run's file holds any of them, and they are told apart by their keys."""
+    settings = Settings(FAMILIES[name])
+    assert from_json(Settings, to_json(settings)) == settings
+    assert family(settings.model) == name
+
+
+@every_family
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_network_and_the_mix_are_changed_alike_in_every_family(name: str, network: type) -> None:
+    mix = ConditionMix(goal=0.25)
+    config = FAMILIES[name].with_network(network()).with_mix(mix)
+    assert isinstance(config.network, network) and config.mix == mix and family(config) == name
+    assert config.normalizer == FAMILIES[name].normalizer
+    assert torch.isfinite(make(name, network=network).sample(Condition.unknown(SPEC), 2)).all()

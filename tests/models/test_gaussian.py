@@ -1,0 +1,300 @@
+"""`Gaussian`: what it learns has a closed form, and its density is the normal one."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from contract import CONDITIONS, SPEC
+from scipy.stats import norm
+from torch import Tensor
+
+from gentraj.config import from_json, to_json
+from gentraj.diffusion.composition import ClassifierFree
+from gentraj.models.conditioning import ConditionMix
+from gentraj.models.gaussian import Gaussian, GaussianConfig, soft_clamp
+from gentraj.networks import NETWORKS, DiTConfig, ResidualMLPConfig, TemporalUNetConfig
+from gentraj.normalize import Normalizer
+from gentraj.randomness import RowNoise, generator
+from gentraj.training.optimization import NonFinite
+from gentraj.training.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
+from gentraj.trajectory import Batch, Condition, Guide, TrajectorySpec
+
+CELL = TrajectorySpec(obs_dim=2, act_dim=2, horizon=1)  # a policy's window: one state and one action
+TINY = ResidualMLPConfig(16, 1, 0)
+POLICY = ConditionMix(start=0, goal=0, observations=1)
+NETWORK = {TemporalUNetConfig: TemporalUNetConfig(8, (1, 2), 3, 1), DiTConfig: DiTConfig(8, 1, 2, 1),
+           ResidualMLPConfig: TINY}
+
+
+def make(spec: TrajectorySpec = SPEC, normalizer: Normalizer | None = None, **changes: object) -> Gaussian:
+    torch.manual_seed(0)
+    config = GaussianConfig(**{"network": TINY, "ema": 0.95, **changes})  # type: ignore[arg-type]
+    return Gaussian(spec, config, normalizer or Normalizer.identity(spec.dim))
+
+
+def fit(model: Gaussian, data: Callable[[torch.Generator], Batch], steps: int, guide: Guide | None = None) -> Gaussian:
+    optimizers = model.optimizers()
+    for step in range(steps):
+        draw = generator(step)
+        model.update(data(draw), optimizers, draw, guide=guide)
+    return model
+
+
+def windows(obs: Tensor, act: Tensor, weight_B: Tensor | None = None) -> Batch:
+    """(B, O) and (B, A) -> windows of one row."""
+    x = torch.cat([obs, act], 1)[:, None]
+    return Batch(x, torch.ones_like(x, dtype=torch.bool), weight_B=weight_B)
+
+
+def actions(model: Gaussian, obs: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (B, A) of the actions in these states."""
+    mean, sigma = model.predict(Condition.unknown(model.spec, len(obs)).with_obs(0, obs))
+    return mean[:, 0, model.spec.obs_dim :], sigma[:, 0, model.spec.obs_dim :]
+
+
+def batch(rows: tuple[int, ...] = (8, 8, 5, 2) * 4) -> Batch:
+    """Windows of so many real rows; what is padded is 0."""
+    x = torch.randn(len(rows), 8, 5, generator=generator(7))
+    real = (torch.arange(8) < torch.tensor(rows)[:, None])[..., None].expand(-1, -1, 5)
+    return Batch(x * real, real)
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_a_linear_gaussian_policy_is_recovered() -> None:
+    """a ~ N(W s + b, diag(0.3, 0.2 exp(s_0 / 2))^2): the mean within 3 % of its spread, the deviations within 10 %."""
+    weight, bias = torch.tensor([[0.8, -0.5], [0.3, 1.2]]), torch.tensor([0.4, -0.6])
+
+    def truth(s: Tensor) -> tuple[Tensor, Tensor]:
+        return s @ weight.T + bias, torch.stack([torch.full_like(s[:, 0], 0.3), 0.2 * (s[:, 0] / 2).exp()], 1)
+
+    def data(draw: torch.Generator) -> Batch:
+        s = 2 * torch.rand(256, 2, generator=draw) - 1
+        mean, sigma = truth(s)
+        return windows(s, mean + sigma * torch.randn(mean.shape, generator=draw))
+
+    scales = Normalizer(torch.tensor([0.1, 0.0, 0.5, -0.5]), torch.tensor([1.0, 1.2, 2.0, 0.5]))
+    model = fit(make(CELL, scales, mix=POLICY, learning_rate=1e-2, ema=0.99), data, 1000)
+    s = 2 * torch.rand(500, 2, generator=generator(-1)) - 1
+    (mean, sigma), (true_mean, true_sigma) = actions(model, s), truth(s)
+    assert (((mean - true_mean) ** 2).mean(0).sqrt() < 0.03 * true_mean.std(0)).all()
+    assert ((sigma / true_sigma).log() ** 2).mean(0).sqrt().max() < 0.1
+
+
+def constant(act: Tensor, weight_B: Tensor | None = None) -> Callable[[torch.Generator], Batch]:
+    """The same actions in one state, whole."""
+    return lambda _: windows(torch.zeros(len(act), 2), act, weight_B)
+
+
+STATE = torch.zeros(1, 2)
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0])
+def test_with_a_fixed_spread_the_mean_minimises_the_squared_error(spread: float) -> None:
+    """Of skewed data too, whose likeliest value lies elsewhere; the spread is what was given."""
+    act = torch.rand(64, 2, generator=generator(0)) ** 3
+    scales = Normalizer(torch.zeros(4), torch.tensor([1.0, 1.0, 2.0, 0.5]))
+    model = make(CELL, scales, mix=POLICY, spread=spread, learning_rate=1e-2)
+    mean, sigma = actions(fit(model, constant(act), 150), STATE)
+    torch.testing.assert_close(mean[0], act.mean(0), atol=0.005, rtol=0)
+    torch.testing.assert_close(sigma[0], spread * torch.tensor([2.0, 0.5]))
+
+
+def test_a_guide_moves_the_mean_by_its_slope_times_the_variance() -> None:
+    """Of (a - mu)^2 / (2 sigma^2), averaged over two entries, minus k a_0 the minimum is at mean + 2 k sigma^2."""
+    act, spread, k = torch.randn(64, 2, generator=generator(0)) / 3, 0.4, 0.5
+    model = make(CELL, mix=POLICY, spread=spread, learning_rate=1e-2)
+    mean, _ = actions(fit(model, constant(act), 150, lambda x: k * x[:, 0, 2]), STATE)
+    torch.testing.assert_close(mean[0], act.mean(0) + torch.tensor([2 * k * spread**2, 0.0]), atol=0.005, rtol=0)
+
+
+def test_a_guide_that_dislikes_the_tails_narrows_a_learned_spread() -> None:
+    """Its gradient goes through sigma eps: -log sigma - v / (2 sigma^2) - k sigma^2, v the variance of the data, is
+    highest where u = sigma^2 solves 2 k u^2 + u = v."""
+    act, k = torch.randn(64, 2, generator=generator(0)), 2.0
+    act = (act - act.mean(0)) / act.std(0, correction=0) / 2  # v = 1/4
+    narrow = fit(make(CELL, mix=POLICY, learning_rate=1e-2), constant(act), 200,
+                 lambda x: -k / 2 * (x[..., 2:] ** 2).sum((1, 2)))
+    sigma = math.sqrt((math.sqrt(1 + 2 * k) - 1) / (4 * k))
+    assert actions(narrow, STATE)[1].mean().item() == pytest.approx(sigma, rel=0.05)
+
+
+def test_windows_of_weight_zero_teach_nothing() -> None:
+    """Half of the data are weighted by 2, half by 0: what is learned is the distribution of the first half."""
+    act = torch.randn(256, 2, generator=generator(0)) * torch.tensor([0.2, 0.4]) + torch.tensor([0.5, -0.3])
+    other = torch.randn(256, 2, generator=generator(1)) - 3
+    weight = torch.tensor([2.0, 0.0]).repeat_interleave(256)
+    data = constant(torch.cat([act, other]), weight)
+    mean, sigma = actions(fit(make(CELL, mix=POLICY, learning_rate=1e-2), data, 200), STATE)
+    torch.testing.assert_close(mean[0], act.mean(0), atol=0.01, rtol=0)
+    torch.testing.assert_close(sigma[0], act.std(0), atol=0, rtol=0.03)
+
+
+def handset(scales: Normalizer, **changes: object) -> tuple[Gaussian, np.ndarray, np.ndarray]:
+    """A model whose network returns the same whatever it is shown; offset and deviation, (H, D) each, normalised."""
+    model, (mean, raw) = make(normalizer=scales, **changes), torch.randn(2, 8, 5, generator=generator(3))
+    with torch.no_grad():
+        for network in (model.network, model.ema.module):
+            last = network.out[-1]  # type: ignore[union-attr, index]
+            last.weight.zero_()
+            last.bias.copy_(torch.cat([mean, raw], -1).flatten())
+    low, high = model.config.log_sigma
+    raw = raw.double().numpy()
+    log_sigma = low + np.log1p(np.exp(high - np.log1p(np.exp(high - raw)) - low))
+    return model, mean.double().numpy(), np.exp(log_sigma)
+
+
+SCALES = Normalizer(torch.tensor([0.5, -1.0, 3.0, 0.0, 10.0]), torch.tensor([2.0, 0.1, 1.0, 5.0, 0.5]))
+
+
+@pytest.mark.parametrize("kind", CONDITIONS)
+def test_the_density_is_the_normal_one_in_environment_units(kind: str) -> None:
+    """That of scipy, over the entries that are not known; around the straight way between those that are."""
+    model, offset, sigma = handset(SCALES)
+    condition = CONDITIONS[kind](Condition.unknown(SPEC, 4))
+    x = torch.randn(4, 8, 5, generator=generator(5)) * SCALES.scale_D + SCALES.shift_D
+    shift, scale = SCALES.shift_D.double().numpy(), SCALES.scale_D.double().numpy()
+    known, values = condition.mask_BHD[0].numpy(), condition.values_BHD[0].double().numpy()
+    rows = [np.flatnonzero(known[:, d]) for d in range(5)]
+    straight = np.stack([np.interp(range(8), rows[d], (values[rows[d], d] - shift[d]) / scale[d]) if len(rows[d])
+                         else np.zeros(8) for d in range(5)], 1)
+    log_p = norm.logpdf(x.double().numpy(), (straight + offset) * scale + shift, sigma * scale)
+    found = model.log_prob(torch.where(condition.mask_BHD, torch.nan, x), condition)  # known entries are not looked at
+    np.testing.assert_allclose(found.numpy(), np.where(known, 0, log_p).sum((1, 2)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (0.0, 1.0, 3.0, 0.0)])
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_the_loss_is_the_weighted_mean_over_real_entries_that_are_not_known(start: float, weights: tuple) -> None:
+    """In nats, normalised; what is padded or known counts neither above nor below the line."""
+    model, mean, sigma = handset(Normalizer.identity(5), mix=ConditionMix(start=start, goal=0))
+    data, free = batch((8, 5, 2, 1)), batch((8, 5, 2, 1)).mask_BHD.clone()
+    x = data.x_BHD.double().numpy()
+    if start:  # the mean is told as a way off the straight one, which stays there
+        free[:, 0, :3], mean = False, mean + np.pad(x[:, :1, :3], ((0, 0), (0, 0), (0, 2)))
+    nats = -norm.logpdf(x, mean, sigma) * np.reshape(weights, (4, 1, 1))
+    data = Batch(data.x_BHD, data.mask_BHD, weight_B=torch.tensor(weights))
+    loss = model.update(data, model.optimizers(), generator(0))["loss"]
+    assert loss.item() == pytest.approx(nats[free.numpy()].mean(), rel=1e-5)
+
+
+def test_samples_are_of_that_density_and_deviate_by_the_seeds_noise() -> None:
+    model, condition = handset(SCALES)[0], CONDITIONS["goal"](Condition.unknown(SPEC, 3))
+    free, z = ~condition.mask_BHD, RowNoise([4, 5, 6]).normal(8, 5)
+    mean, sigma = model.predict(condition)
+    assert torch.equal(mean[~free], condition.values_BHD[~free]) and not sigma[~free].any()
+    for temperature in (0.0, 0.5, 1.0):
+        x = model.sample(condition, seed=[4, 5, 6], temperature=temperature)[:, 0]
+        torch.testing.assert_close(x, mean + temperature * sigma * z * free, rtol=1e-5, atol=1e-5)
+    terms = -(z**2) / 2 - sigma.where(free, torch.ones(())).log() - math.log(2 * math.pi) / 2
+    torch.testing.assert_close(model.log_prob(x, condition), (terms * free).sum((1, 2)), rtol=1e-4, atol=1e-3)
+    distance = model.implausibility(x, condition, [0, 0, 0])
+    torch.testing.assert_close(distance, (z**2 * free).mean(-1), rtol=1e-3, atol=1e-4)
+
+
+def test_density_and_moments_are_differentiable() -> None:
+    model, condition = handset(SCALES)[0], Condition.unknown(SPEC, 3)
+    x = (torch.randn(3, 8, 5, generator=generator(5)) * SCALES.scale_D + SCALES.shift_D).requires_grad_()
+    uphill = torch.autograd.grad(model.log_prob(x, condition).sum(), x)[0]
+    mean, sigma = model.predict(condition)
+    torch.testing.assert_close(uphill, (mean - x) / sigma**2, rtol=1e-3, atol=1e-3)
+    start = torch.zeros(3, 3, requires_grad=True)
+    make().predict(Condition.unknown(SPEC, 3).with_obs(0, start))[0].sum().backward()
+    assert start.grad is not None and start.grad.all()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("spread", ["learned", 0.5])
+def test_every_network_learns_both_moments_and_never_sees_padding(network: type, spread: str | float) -> None:
+    """The update is bit-equal whatever stands where there is no data, NaN too."""
+    data, models = batch(), [make(network=NETWORK[network], spread=spread) for _ in range(2)]
+    noise = torch.full_like(data.x_BHD, torch.nan)
+    for model, x in zip(models, (data.x_BHD, torch.where(data.mask_BHD, data.x_BHD, noise)), strict=True):
+        fit(model, lambda _, x=x: Batch(x, data.mask_BHD), 3)
+    assert same(*models)
+    before, after = make(network=NETWORK[network], spread=spread), models[0]
+    start = CONDITIONS["start"](Condition.unknown(SPEC))
+    moved = [not torch.equal(a, b) for a, b in zip(before.predict(start), after.predict(start), strict=True)]
+    assert moved == [True, spread == "learned"]
+
+
+@pytest.mark.parametrize("guide", [None, lambda x: x[..., 0].mean(1)], ids=["alone", "guide"])
+def test_a_resumed_training_is_bit_equal_and_draws_from_no_global_generator(guide: Guide | None) -> None:
+    whole, first, second = make(), make(), make()
+    state, optimizers, half = torch.get_rng_state(), whole.optimizers(), first.optimizers()
+    for step in range(6):
+        whole.update(batch(), optimizers, generator(step), guide=guide)
+    for step in range(3):
+        first.update(batch(), half, generator(step), guide=guide)
+    restore_module(second, {k: v.clone() for k, v in module_tensors(first).items()})
+    resumed = second.optimizers()
+    restore_optimizer(resumed["network"], {k: v.clone() for k, v in optimizer_tensors(half["network"]).items()})
+    for step in range(3, 6):
+        second.update(batch(), resumed, generator(step), guide=guide)
+    assert same(whole, second) and torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("where", ["data", "guide"])
+def test_a_number_that_is_not_finite_stops_before_the_step(where: str) -> None:
+    model, other, data = make(), make(), batch()
+    if where == "data":
+        data.x_BHD[0, 3, 1] = torch.inf
+    with pytest.raises(NonFinite):
+        model.update(data, model.optimizers(), generator(0),
+                     guide=(lambda x: x.sum((1, 2)) * torch.nan) if where == "guide" else None)
+    assert same(model, other)
+
+
+def test_candidates_cost_no_more_calls_than_one() -> None:
+    model = make()
+    model.sample(Condition.unknown(SPEC), 3, guide=lambda x: x[..., 0].mean(1))
+    assert model.network_calls == 1
+    refined = make(refine=5)
+    plain, better = (m.sample(Condition.unknown(SPEC), 3, guide=lambda x: x[..., 0].mean(1)) for m in (model, refined))
+    assert refined.network_calls == 1 and (better[..., 0].mean(2) > plain[..., 0].mean(2)).all()
+
+
+def test_the_soft_clamp_stays_between_its_bounds_and_rises_everywhere() -> None:
+    x = torch.linspace(-30, 30, 2001, dtype=torch.float64, requires_grad=True)
+    y = soft_clamp(x, -5.0, 1.0)
+    slope = torch.autograd.grad(y.sum(), x)[0]
+    assert (y >= -5).all() and (y <= 1 + math.exp(-6)).all() and (slope > 0).all()
+    assert soft_clamp(torch.tensor(-2.0), -5.0, 1.0).item() == pytest.approx(-2, abs=0.01)
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"spread": 0.0}, "GaussianConfig.spread is 0.0; 'learned' or a number from 1e-06"),
+    ({"spread": "wide"}, "GaussianConfig.spread is 'wide'; 'learned' or"),
+    ({"spread": math.nan}, "GaussianConfig.spread is nan"),
+    ({"log_sigma": (1.0, -5.0)}, r"GaussianConfig.log_sigma is \(1.0, -5.0\); two numbers"),
+    ({"log_sigma": (-math.inf, 1.0)}, "GaussianConfig.log_sigma is"),
+    ({"ema": 2.0}, "GaussianConfig.ema is 2.0"),
+    ({"best_of": 0}, "GaussianConfig.best_of is 0"),
+    ({"normalizer": "none"}, "GaussianConfig.normalizer is 'none'; known"),
+])
+def test_settings_out_of_range_are_refused_by_name(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GaussianConfig(**wrong)
+
+
+@pytest.mark.parametrize("config", [GaussianConfig(), GaussianConfig(spread=0.5, log_sigma=(-3.0, 0.0))])
+def test_the_settings_come_back_from_json(config: GaussianConfig) -> None:
+    assert from_json(GaussianConfig, to_json(config)) == config
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda m: m.use(eta=0.5), "eta was given, and a Gaussian samples in one call"),
+    (lambda m: m.sample(Condition.unknown(SPEC), guide=ClassifierFree(1.0)),
+     "ClassifierFree changes what a model denoises, and a Gaussian denoises nothing; give an energy"),
+    (lambda m: m.predict(Condition.unknown(CELL)), "the condition is on TrajectorySpec"),
+    (lambda m: m.log_prob(torch.zeros(2, 8, 5), Condition.unknown(SPEC, 3)), r"shape \(2, 8, 5\); this condition and"),
+    (lambda m: m.log_prob(torch.full((2, 8, 5), torch.inf)), "an unknown entry of the trajectories is NaN or infinite"),
+])
+def test_what_cannot_be_done_is_refused_in_one_line(call: Callable[[Gaussian], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
+        call(make())
+    assert "\n" not in str(raised.value)

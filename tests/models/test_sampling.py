@@ -1,0 +1,135 @@
+"""What generators do alike: rows that depend on their own seed only, contexts, and what counts as a guide."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from contract import SPEC
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gentraj.models.plugin import Plugin, Preference
+from gentraj.models.sampling import as_plugins, draw, encode_context, encoded_width
+from gentraj.networks.rows import MAX_ROWS
+from gentraj.normalize import Normalizer
+from gentraj.randomness import fold, unfold
+from gentraj.trajectory import Condition, TrajectorySpec
+
+SHAPE = SPEC.horizon, SPEC.dim
+CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
+
+
+def by_seed(rows: Condition, seeds: Sequence[int]) -> Tensor:
+    """A generator that draws its seed, and adds what is known of the first entry."""
+    assert len(seeds) == rows.batch <= MAX_ROWS
+    level = torch.tensor([s % 9973 for s in seeds]) + rows.values_BHD[:, 0, 0]
+    return level[:, None, None].expand(-1, *SHAPE)
+
+
+def drawn(condition: Condition, number: int, seed: int | Sequence[int], plugins: Sequence[Plugin] = (),
+          draw_rows: Callable[[Condition, Sequence[int]], Tensor] = by_seed) -> Tensor:
+    return draw(SPEC, condition, number, seed, 1.0, plugins, lambda *rows: draw_rows(*rows).clone())
+
+
+@given(batch=st.integers(1, 4), number=st.integers(1, 4), seed=st.integers(0, 2**62))
+def test_one_seed_is_unfolded_to_the_rows_and_many_are_the_rows_own(batch: int, number: int, seed: int) -> None:
+    condition = Condition.unknown(SPEC, batch)
+    x = drawn(condition, number, seed)
+    assert x.shape == (batch, number, *SHAPE)
+    seeds = unfold(batch * number, seed)
+    assert x[..., 0, 0].flatten().tolist() == [s % 9973 for s in seeds]
+    assert torch.equal(x, drawn(condition, number, seeds))
+
+
+def test_the_samples_of_a_condition_are_its_own() -> None:
+    condition = Condition.unknown(SPEC, 3).with_obs(0, torch.tensor([[1e5, 0, 0], [2e5, 0, 0], [3e5, 0, 0]]))
+    x = drawn(condition, 2, [1, 2, 3, 4, 5, 6])
+    assert x[..., 0, 0].tolist() == [[1e5 + 1, 1e5 + 2], [2e5 + 3, 2e5 + 4], [3e5 + 5, 3e5 + 6]]
+
+
+@pytest.mark.parametrize("number", [MAX_ROWS - 1, MAX_ROWS + 1, 3 * MAX_ROWS])
+def test_many_rows_are_drawn_in_parts_and_alike(number: int) -> None:
+    assert torch.equal(drawn(Condition.unknown(SPEC), number, 7)[0, -3:, 0, 0],
+                       torch.tensor([s % 9973 for s in unfold(number, 7)[-3:]]).float())
+
+
+class Reject(Plugin):
+    """Rejects trajectories of odd seeds, or all of them, while `attempt` is at most `times`."""
+
+    def __init__(self, times: int, only_odd: bool = True):
+        self.times, self.only_odd, self.asked = times, only_odd, []
+
+    def rejects(self, x_RHD: Tensor, attempt: int) -> Tensor:
+        self.asked.append((attempt, len(x_RHD)))
+        return ((x_RHD[:, 0, 0] % 2 == 1) | (not self.only_odd)) & (attempt <= self.times)
+
+
+def test_what_is_rejected_is_drawn_again_with_another_seed_and_nothing_else_is() -> None:
+    seeds, picky = [2, 3, 4, 5], Reject(times=50)
+    x = drawn(Condition.unknown(SPEC, 4), 1, seeds, [picky])[:, 0, 0, 0]
+    expected = [next(s for s in (seed, *(fold(seed, k) for k in range(1, 50))) if s % 9973 % 2 == 0) for seed in seeds]
+    assert x.tolist() == [s % 9973 for s in expected]
+    assert picky.asked[:2] == [(1, 4), (2, 2)]  # only those that were drawn again are asked about again
+
+
+def test_it_is_drawn_until_no_plugin_rejects_it() -> None:
+    first, second = Reject(times=2, only_odd=False), Reject(times=4, only_odd=False)
+    x = drawn(Condition.unknown(SPEC, 2), 1, [8, 9], [first, second])[:, 0, 0, 0]
+    assert x.tolist() == [fold(8, 4) % 9973, fold(9, 4) % 9973]
+    assert second.asked == [(k, 2) for k in range(1, 6)]
+
+
+def test_what_a_plugin_raises_is_not_swallowed() -> None:
+    class Refuse(Plugin):
+        def rejects(self, x_RHD: Tensor, attempt: int) -> Tensor:
+            raise RuntimeError("none is any good")
+
+    with pytest.raises(RuntimeError, match="none is any good"):
+        drawn(Condition.unknown(SPEC), 1, 0, [Refuse()])
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: drawn(Condition.unknown(TrajectorySpec(3, 2, 16)), 1, 0), "horizon=16.*the model is of.*horizon=8"),
+    (lambda: drawn(Condition.unknown(SPEC, 2), 3, [1, 2]), "2 seeds were given for 6 samples; give one each"),
+    (lambda: drawn(Condition.unknown(SPEC), 0, 0), "0 samples of 1 conditions"),
+    (lambda: draw(SPEC, Condition.unknown(SPEC), 1, 0, -0.5, [], by_seed), "temperature is -0.5; a number of"),
+    (lambda: draw(SPEC, Condition.unknown(SPEC), 1, 0, float("inf"), [], by_seed), "temperature is inf"),
+    (lambda: encode_context(torch.ones(2, 2), None), "a context was given to a model that was trained without"),
+    (lambda: encode_context(torch.ones(2, 3), CONTEXT), r"a context of width \(3,\) was given; 2 finite numbers"),
+    (lambda: encode_context(torch.ones(2), CONTEXT), r"a context of width \(\) was given"),
+    (lambda: encode_context(torch.full((2, 2), torch.nan), CONTEXT), "2 finite numbers for each"),
+])
+def test_what_cannot_be_drawn_is_refused_in_one_line(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
+        call()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_context_is_normalised_and_says_that_it_is_there() -> None:
+    """So that the zero context is not no context."""
+    given = torch.tensor([[1.0, -2.0], [4.0, -1.5]])
+    assert encode_context(given, CONTEXT).tolist() == [[0, 0, 1], [1, 1, 1]]  # type: ignore[union-attr]
+    assert encode_context(None, CONTEXT).tolist() == [[0, 0, 0]]  # type: ignore[union-attr]
+    kept = encode_context(given, CONTEXT, torch.tensor([False, True]))
+    assert kept is not None and kept.tolist() == [[0, 0, 0], [1, 1, 1]]
+    assert encode_context(None, None) is None
+    assert (encoded_width(CONTEXT), encoded_width(None)) == (3, 0)
+
+
+def test_a_guide_is_an_energy_a_plugin_or_several() -> None:
+    def left(x: Tensor) -> Tensor:
+        return -x[..., 0].mean(1)
+
+    plugin = Reject(0)
+    assert as_plugins(None, Preference) == [] == as_plugins([], Preference)
+    assert as_plugins(plugin, Preference) == [plugin]
+    made = as_plugins([plugin, left], Preference)
+    assert made[0] is plugin and isinstance(made[1], Preference) and made[1].energy is left
+    assert isinstance(as_plugins(left, Preference)[0], Preference)
+
+
+@pytest.mark.parametrize("guide", ["left", 3, [None], [Reject(0), "left"], torch.ones(3)])
+def test_what_is_no_guide_is_refused(guide: object) -> None:
+    with pytest.raises(TypeError, match=r"a guide is .*; an energy \(trajectories -> scores\) or a plug-in is"):
+        as_plugins(guide, Preference)  # type: ignore[arg-type]

@@ -1,0 +1,185 @@
+"""Figures: each function writes a readable image of what it is given; the report is one file that stands alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gentraj.plots import comparison as comparison_figures
+from gentraj.plots import page as report_page
+from gentraj.plots import trajectories as figures
+from gentraj.plots.style import Plane, alone, draw_floor, panels, smooth
+
+RNG = np.random.default_rng(0)
+PLANS = RNG.normal(size=(5, 8, 2)).cumsum(1)
+GOAL = np.zeros(2)
+LEVELS = [1.0, 0.5, 0.0]
+FRAMES = [PLANS + level * RNG.normal(size=PLANS.shape) for level in LEVELS]
+ROWS = [{"step": s, "model/loss": 1.0 / s, "lr": 1e-3} for s in range(1, 30)]
+PALETTE = {"a": "#000000", "b": "#0072B2"}
+
+DRAWERS = {
+    "loss": lambda path, _: figures.plot_loss(ROWS, path),
+    "scores": lambda path, _: figures.plot_scores({"planner": (3.0, 2, 4), "random": (1.0, 1, 1)}, path, "return"),
+    "paths": lambda path, walls: figures.plot_paths(list(PLANS), PLANS[:, 0], PLANS[:, -1], path, walls, [PLANS] * 5),
+    "candidates": lambda path, walls: figures.plot_candidates(PLANS, np.arange(5) / 2, 1, path, walls, goal=GOAL),
+    "beside": lambda path, walls: figures.plot_samples_beside_data(PLANS, PLANS[:2], path, walls),
+    "strip": lambda path, walls: figures.denoising_strip(FRAMES, LEVELS, path, walls),
+    "gif": lambda path, walls: figures.denoising_gif(FRAMES, LEVELS, path, walls),
+    "conditions": lambda path, walls: comparison_figures.plot_conditions(
+        {name: np.stack([PLANS] * 5) for name in PALETTE}, PLANS, PALETTE, path, walls),
+    "modes": lambda path, walls: comparison_figures.plot_modes(
+        [(PLANS, np.arange(5) % 2, {"a": [0.4, 0.6], "b": [1.0, 0.0]})], PALETTE, path, walls),
+    "against": lambda path, _: comparison_figures.plot_against(
+        {"a": [(10.0, 0.5), (12.0, 0.6)], "b": [(300.0, 0.9)]}, PALETTE, path, ("x", "y"), title="", best=0.5),
+    "seeds": lambda path, _: comparison_figures.plot_seeds(
+        {"a": [1.0, 2.0], "b": [3.0]}, {"a": [0.5, 2.5], "b": [2.0, 4.0]}, {"random": 0.0}, PALETTE, path, "return"),
+    "curves": lambda path, _: comparison_figures.plot_curves({"seed 0": ROWS, "seed 1": ROWS}, "model/", path, "a"),
+}
+WALLED = [name for name in DRAWERS if name not in ("loss", "scores", "against", "seeds", "curves")]
+
+
+def red_floor(ax) -> None:
+    ax.axhspan(-30, 30, color="#ff0000")
+    ax.set(xlim=(-3, 3), ylim=(-3, 3))
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=int)
+
+
+@pytest.mark.parametrize("name", DRAWERS)
+def test_every_figure_is_an_image_with_ink(name: str, tmp_path: Path):
+    path = tmp_path / "new" / f"{name}.{'gif' if name == 'gif' else 'png'}"
+    assert DRAWERS[name](path, None) == path
+    assert pixels(path).min() < 100 and pixels(path).shape[0] > 100
+
+
+@pytest.mark.parametrize("name", WALLED)
+def test_the_background_is_drawn_beneath(name: str, tmp_path: Path):
+    path = DRAWERS[name](tmp_path / f"x.{'gif' if name == 'gif' else 'png'}", red_floor)
+    red = (np.abs(pixels(path) - [255, 0, 0]) < 25).all(-1)
+    assert red.mean() > 0.1
+
+
+def test_the_gif_has_every_frame_repeats_and_rests_on_the_last(tmp_path: Path):
+    with Image.open(figures.denoising_gif(FRAMES, LEVELS, tmp_path / "d.gif", frame_ms=100, last_ms=900)) as film:
+        durations = []
+        for index in range(film.n_frames):
+            film.seek(index)
+            durations.append(film.info["duration"])
+        assert durations == [100, 100, 900] and film.info["loop"] == 0
+
+
+def test_trust_changes_its_hue_exactly_at_the_threshold():
+    norm, colours = figures._trust_colours(np.array([0.2, 0.99, 1.01, 3.0]))
+    trusted, distrusted = colours(norm([0.2, 0.99])), colours(norm([1.01, 3.0]))
+    assert (trusted[:, 2] > trusted[:, 0]).all(), "trusted plans are blue"
+    assert (distrusted[:, 0] > distrusted[:, 2]).all(), "distrusted ones are orange"
+
+
+def test_smoothing_keeps_a_line_and_the_ends():
+    line = np.linspace(3.0, 9.0, 101)
+    np.testing.assert_allclose(smooth(line, 0.2), line)
+
+
+@pytest.mark.parametrize("draw", [
+    lambda path: figures.plot_loss([{"step": 1, "lr": 0.1}], path),
+    lambda path: figures.plot_scores({}, path, "return"),
+    lambda path: figures.plot_paths([], np.zeros((0, 2)), np.zeros((0, 2)), path),
+    lambda path: figures.denoising_strip([], [], path),
+])
+def test_nothing_to_draw_is_said_in_one_line_and_writes_nothing(draw, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"^[^\n]+; [^\n]+$"):
+        draw(tmp_path / "x.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_module_loads_no_matplotlib():
+    code = "import sys, gentraj.plots.trajectories; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+class Page(HTMLParser):
+    """The page's tags, its text, and whatever it would fetch."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.tags: list[str] = []
+        self.text, self.sources, self.open = "", [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.sources += [value for key, value in attrs if key in ("src", "href", "srcset", "data")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, "every tag is closed in its order"
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_report_stands_alone(tmp_path: Path):
+    image = DRAWERS["loss"](tmp_path / "loss.png", None)
+    table = ("Scores", ["agent", "return (native)"], [["planner", 244.2161], ["random", None]], "50 episodes")
+    written = report_page.write_report(tmp_path / "report.html", "Run", {"success rate": 0.98}, [table],
+                                       [("Loss", "of the model", image)])
+    page = Page(written)
+    assert not page.open and "script" not in page.tags and "link" not in page.tags
+    assert [s[:22] for s in page.sources] == ["data:image/png;base64,"]
+    for expected in ("success rate", "0.98", "planner", "244.2", "—", "50 episodes", "of the model"):
+        assert expected in page.text
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["loss.png", "report.html"]
+
+
+def test_the_report_escapes_every_text(tmp_path: Path):
+    evil = '<script>alert("x")</script>'
+    table = report_page.Table(evil, [evil], [[evil]], evil)
+    pictures = [report_page.Picture(evil, evil, DRAWERS["loss"](tmp_path / "l.png", None)),
+                report_page.Picture(evil, evil, None, evil)]
+    page = Page(report_page.write_report(tmp_path / "r.html", evil, {evil: evil}, [table], pictures))
+    assert "script" not in page.tags and page.text.count(evil) == 12
+
+
+@pytest.mark.parametrize("content", [None, b"", b"<svg onload='x'/>"])
+def test_a_missing_or_broken_figure_leaves_a_note(content: bytes | None, tmp_path: Path):
+    image = tmp_path / "gone.png"
+    if content is not None:
+        image.write_bytes(content)
+    page = Page(report_page.write_report(tmp_path / "r.html", "Run", {}, [], [("Paths", "caption", image)]))
+    assert "img" not in page.tags and "Not shown" in page.text and "gone.png" in page.text
+
+
+def test_the_note_gives_the_reason_it_was_told(tmp_path: Path):
+    picture = report_page.Picture("Camera", "caption", None, "no EGL on this machine")
+    page = Page(report_page.write_report(tmp_path / "r.html", "Run", {}, [], [picture]))
+    assert "no EGL on this machine" in page.text
+
+
+def test_what_is_no_position_has_no_metres_and_no_common_scale() -> None:
+    points = np.array([[0.0, 0.0], [1.0, 100.0]])
+    for plane, labels, aspect in ((Plane.of([2, 5], ()), ("observation[2]", "observation[5]"), "auto"),
+                                  (Plane.of([0, 1], (0, 1)), ("x (m)", "y (m)"), 1.0)):
+        _, [ax] = panels(1)
+        draw_floor(ax, None, points, plane)
+        assert (ax.get_xlabel(), ax.get_ylabel()) == labels and ax.get_aspect() == aspect
+        assert np.diff(ax.get_xlim()) == pytest.approx(1.12 if aspect == "auto" else 13)
+
+
+def test_a_single_row_is_seen(tmp_path: Path) -> None:
+    """A line of one point has no length."""
+    assert [alone(range(n)) for n in (1, 2)] == ["o", "-"]
+    for rows in (ROWS[:1], ROWS):
+        image = np.asarray(Image.open(figures.plot_loss(rows, tmp_path / "loss.png")).convert("RGB"))
+        middle = image[tuple(slice(n // 4, 3 * n // 4) for n in image.shape[:2])]  # without the legend
+        assert (middle == (0, 114, 178)).all(-1).sum() > 20

@@ -1,0 +1,161 @@
+"""A program decides what the agent does, given the noise that the agent would have drawn."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gymnasium.spaces import Box
+from small import DATASET, gentraj
+from torch import Tensor
+
+from agents.decision import decide
+from agents.policies.critic import CriticConfig
+from gentraj.cli.export import examples, exported
+from gentraj.families import FAMILIES
+from gentraj.networks import ResidualMLPConfig
+from gentraj.randomness import RowNoise, Tape, fold
+from gentraj.runs import folder as runs
+from gentraj.runs.export import export_decision, noise_of, signature, to_onnx, to_pt2
+from gentraj.runs.presets import PRESETS
+from gentraj.training import TrainingConfig
+
+SMALL = ResidualMLPConfig(width=8, depth=1, frequencies=0)
+STEPS = TrainingConfig(2, warmup=1, save_every=2, log_every=2)
+CLOSE = {"rtol": 0, "atol": 1e-4}
+
+
+def policy(name: str, dataset: object) -> runs.PolicyRunConfig:
+    """A preset with the smallest networks."""
+    settings: Any = PRESETS[name].policy  # type: ignore[union-attr]
+    changes: dict[str, Any] = {"batch_size": 8, "model": settings.model.with_network(SMALL)}
+    for key, value in {"critic": CriticConfig(width=8, depth=1), "candidates": 3, "width": 8}.items():
+        if hasattr(settings, key):
+            changes[key] = value
+    return runs.PolicyRunConfig(str(dataset), policy=replace(settings, **changes), training=STEPS)
+
+
+def planner(name: str, dataset: object) -> runs.RunConfig:
+    preset: Any = PRESETS[name]
+    return replace(preset, dataset=str(dataset), model=replace(preset.model, network=SMALL, batch_size=8),
+                   critic=replace(preset.critic, width=8, depth=1, heads=1, batch_size=8), training=STEPS,
+                   inverse=replace(preset.inverse, width=8, batch_size=8),
+                   planner=replace(preset.planner, candidates=min(preset.planner.candidates, 3), steps=2))
+
+
+def answers(run: runs.Run, program: Any, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, A) the first actions of the agent itself, of the ONNX file and of the reloaded .pt2."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    agent, (obs, goal) = run.agent(Box(-1, 1, (run.data.act_dim,))), examples(run)
+    given = {"obs": obs[50 : 50 + batch]} | ({} if goal is None else {"goal": goal[50 : 50 + batch]})
+    agent.reset(None, list(range(7, 7 + batch)))
+    acted = agent.act(*given.values())
+    noise = noise_of(partial(decide, agent), *given.values(), seeds=[fold(7 + i, 0) for i in range(batch)])  # type: ignore[arg-type]
+    session = onnxruntime.InferenceSession(to_onnx(program))
+    of_onnx, = session.run(["act"], {key: x.numpy() for key, x in (given | {"noise": noise}).items()})
+    of_pt2 = torch.export.load(io.BytesIO(to_pt2(program))).module()(*given.values(), noise)
+    assert of_onnx.shape == tuple(of_pt2.shape)
+    return acted, torch.from_numpy(of_onnx[:, 0]), of_pt2[:, 0]
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", ["fql", *(pytest.param(name, marks=slow) for name in (
+    "iql", "td3bc", "idql", "diffusion-ql", "swift", "bc-gan", "bc-gaussian", "bc-diffusion", "bc-flow",
+    "diffusion-policy", "gan-critic"))])
+def test_a_policy_s_program_acts_as_it_does(name: str, hopper_file: Path, tmp_path: Path) -> None:
+    run = runs.train(policy(name, hopper_file), tmp_path, progress=False)
+    acted, of_onnx, of_pt2 = answers(run, exported(run, batch=2), 2)
+    torch.testing.assert_close(of_onnx, acted, **CLOSE)
+    torch.testing.assert_close(of_pt2, acted, **CLOSE)
+
+
+@slow
+@pytest.mark.parametrize(("name", "family"), [(name, "") for name in (
+    "veteran", "veteran+", "diffuser", "decision-diffuser", "diffuser-lite", "hierarchical-diffuser")] + [
+    ("veteran+", family) for family in ("flow", "gan", "gaussian")])
+def test_a_program_plans_for_returns_as_the_planner_does(name: str, family: str, hopper_file: Path,
+                                                         tmp_path: Path) -> None:
+    config = planner(name, hopper_file)
+    if family:
+        config = config.with_generator(replace(FAMILIES[family].with_network(SMALL), batch_size=8))  # type: ignore[call-arg]
+    run = runs.train(config, tmp_path, progress=False)
+    acted, of_onnx, of_pt2 = answers(run, exported(run), 1)
+    torch.testing.assert_close(of_onnx, acted, **CLOSE)
+    torch.testing.assert_close(of_pt2, acted, **CLOSE)
+
+
+@slow
+@pytest.mark.timeout(400)
+def test_a_program_plans_for_goals_as_the_planner_does(small_run: Path) -> None:
+    """Many arrivals, a trust score, inverse dynamics: all of it is in the program."""
+    run = runs.load(small_run)
+    program = exported(run)
+    assert signature(program).startswith("takes obs (1, 4), goal (1, 2), noise (")
+    acted, of_onnx, of_pt2 = answers(run, program, 1)
+    torch.testing.assert_close(of_onnx, acted, **CLOSE)
+    torch.testing.assert_close(of_pt2, acted, **CLOSE)
+
+
+def test_the_command_writes_a_program_of_a_policy_with_goals(umaze: Any, tmp_path: Path,
+                                                            capsys: pytest.CaptureFixture) -> None:
+    run = runs.train(policy("fql", DATASET), tmp_path / "run", progress=False)
+    assert gentraj("export", tmp_path / "run", "--out", tmp_path / "a.pt2", "--batch", 3) == 0
+    out, err = capsys.readouterr()
+    assert out.strip() == str(tmp_path / "a.pt2")
+    assert "takes obs (3, 4), goal (3, 2), noise (6,), float32, the noise standard normal; gives the actions" in err
+    obs, goal = (x[:3] for x in examples(run) if x is not None)
+    act = torch.export.load(tmp_path / "a.pt2").module()(obs, goal, torch.zeros(6))
+    assert act.shape == (3, 1, 2) and act.abs().max() <= 1
+
+
+def test_a_chunk_is_exported_whole_as_far_as_it_is_carried_out() -> None:
+    def repeats(obs_BO: Tensor, goal_BG: Tensor | None, seeds: Any) -> Tensor:
+        return (obs_BO + RowNoise(seeds).normal(2))[:, None].expand(-1, 4, -1)
+
+    program = export_decision(repeats, torch.randn(9, 2), batch=3)
+    noise = noise_of(repeats, torch.zeros(3, 2), seeds=[1, 2, 3])
+    assert torch.equal(noise.view(3, 2), RowNoise([1, 2, 3]).normal(2))
+    assert torch.equal(program.module()(torch.zeros(3, 2), noise), noise.view(3, 1, 2).expand(-1, 4, -1))
+
+
+def test_what_depends_on_no_input_is_computed_once() -> None:
+    def decide(obs_BO: Tensor, goal_BG: Tensor | None, seeds: Any) -> Tensor:
+        table = torch.zeros(3)
+        for k in range(3):
+            table[k] = torch.arange(4.0).exp().sum() * k
+        table[1] = obs_BO.sum()  # one that does, written into what does not
+        return obs_BO + table + RowNoise(seeds).normal(3)
+
+    program, obs, noise = export_decision(decide, torch.randn(2, 3)), torch.ones(1, 3), torch.zeros(3)
+    assert not any("exp" in str(node.target) for node in program.graph.nodes)
+    for _ in range(2):
+        with Tape(noise):
+            torch.testing.assert_close(program.module()(obs, noise), decide(obs, None, [0]))
+
+
+def test_what_depends_on_the_observation_by_a_choice_in_python_is_refused() -> None:
+    def jumpy(obs_BO: Tensor, goal_BG: Tensor | None, seeds: Any) -> Tensor:
+        return obs_BO if obs_BO.sum() > 0 else -obs_BO
+
+    with pytest.raises(ValueError, match="differs by 2 from the agent's on another observation"):
+        export_decision(jumpy, torch.tensor([[1.0], [-1.0]]))
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("--out", "a.txt"), "--out is a.txt; a file that ends in .onnx or .pt2 is expected"),
+    (("--out", "a.onnx", "--batch", 0), "were given for a batch of 0; a batch of 1 to 512 is expected"),
+    (("--out", "a.onnx", "--env-id", "Hopper-v5"), "was trained on actions of width 2, but the action space of")])
+def test_what_cannot_be_exported_says_so_in_one_line(words: tuple[object, ...], message: str, small_run: Path,
+                                                     capsys: pytest.CaptureFixture, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert gentraj("export", small_run, *words) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1 and not list(tmp_path.iterdir())

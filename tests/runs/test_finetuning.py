@@ -1,0 +1,266 @@
+"""Fine-tuning: half of a batch is of the data and half of what was played; killed and resumed, the same bits."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+from small import DATASET, gentraj
+from test_policy_runs import tiny
+
+from agents.exploration import Exploring
+from envs.evaluation.evaluate import EvaluationConfig
+from envs.evaluation.rollout import rollout
+from envs.making import environment_factory
+from envs.recording.baselines import RandomAgent
+from gentraj.data import ContextConfig, Episodes, load_npz, save_npz
+from gentraj.networks import ResidualMLPConfig
+from gentraj.runs import folder as runs
+from gentraj.runs.evaluation import play
+from gentraj.runs.finetuning import PLAYED, Experience, FinetuneConfig, finetune, returns
+from gentraj.training import TrainingConfig
+from gentraj.trajectory import TrajectorySpec
+
+
+class Follow(gymnasium.Env):
+    """Ten steps in each of which the action that is the first of two random numbers earns 0, and any other less."""
+
+    observation_space, action_space = Box(-1, 1, (2,)), Box(-1, 1, (1,))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return self._look(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        reward = -float(abs(action[0] - self.seen[0]))
+        return self._look(), reward, False, False, {}
+
+    def _look(self) -> np.ndarray:
+        self.seen = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        return self.seen
+
+
+gymnasium.register("tests/Follow-v0", f"{__name__}:Follow", max_episode_steps=10)
+
+
+@pytest.fixture(scope="module")
+def follow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 episodes of random actions."""
+    agent, factory = RandomAgent([-1.0], [1.0]), environment_factory("tests/Follow-v0")
+    played = rollout(agent, factory, 20, record=True, progress=False).recorded
+    return save_npz(played, tmp_path_factory.mktemp("follow") / "follow.npz")
+
+
+@pytest.fixture(scope="module")
+def td3bc(follow: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
+    return runs.train(tiny("td3bc", follow), tmp_path_factory.mktemp("td3bc") / "run", progress=False)
+
+
+def flat(value: float, steps: int = 5, number: int = 2) -> Episodes:
+    """Episodes of one observation and one action."""
+    size, ends = number * steps, np.arange(number * steps) % steps == steps - 1
+    return Episodes(np.full((size + number, 2), value), np.full((size, 1), value), np.full(size, value), ~ends & False,
+                    ends, np.full(number, steps))
+
+
+# -- batches
+
+
+@pytest.mark.parametrize("size", [8, 7])
+def test_half_of_a_batch_is_of_the_data_and_half_of_what_was_played(size: int, tmp_path: Path) -> None:
+    source = Experience(flat(0.0), TrajectorySpec(2, 1, 2), ContextConfig(), tmp_path, lambda _: flat(1.0), 1.0)
+    for step in (0, 3, 14):
+        batch = source.batch(step, 7, size)
+        assert batch.x_BHD.shape == (size, 2, 3)
+        assert batch.reward_BH is not None and batch.terminal_BH is not None and len(batch.terminal_BH) == size
+        assert batch.reward_BH[:, 0].tolist() == [0.0] * (size - size // 2) + [1.0] * (size // 2)
+        again = source.batch(step, 7, size)
+        assert torch.equal(batch.x_BHD, again.x_BHD) and torch.equal(batch.mask_BHD, again.mask_BHD)
+
+
+def test_what_is_played_beside_imagined_data_is_not_imagined(tmp_path: Path) -> None:
+    data = replace(flat(0.0), extras={"imagined": np.ones((12, 1))})
+    source = Experience(data, TrajectorySpec(2, 1, 2), ContextConfig(), tmp_path, lambda _: flat(1.0), 1.0)
+    imagined_B = source.batch(0, 7, 8).imagined_B
+    assert imagined_B is not None and imagined_B.tolist() == [True] * 4 + [False] * 4
+
+
+def test_as_much_is_played_as_is_asked_for_and_what_was_played_is_read_again(tmp_path: Path) -> None:
+    played = []
+
+    def play_one(number: int) -> Episodes:
+        played.append(number)
+        return flat(1.0 + number, steps=3)  # of 6 steps
+
+    def source() -> Experience:
+        return Experience(flat(0.0), TrajectorySpec(2, 1, 2), ContextConfig(), tmp_path, play_one, 2.0)
+
+    one = source()
+    for step, rounds in ((0, 1), (11, 1), (12, 2), (40, 4)):
+        one.batch(step, 0, 4)
+        assert played == list(range(rounds))
+    assert torch.equal(source().batch(40, 0, 64).x_BHD, one.batch(40, 0, 64).x_BHD) and len(played) == 4
+    assert set(one.new.batch(0, 0, 500).x_BHD[:, 0, 0].tolist()) == {1, 2, 3, 4}
+
+
+# -- noise
+
+
+class Still:
+    """Acts by 0.5 always."""
+
+    def reset(self, mask_B: torch.Tensor | None = None, seeds_B: Any = None) -> None:
+        self.seeds = list(seeds_B)
+
+    def act(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.full((len(obs_BO), 2), 0.5)
+
+
+def noisy(seeds: list[int], noise: float = 0.1, steps: int = 1) -> torch.Tensor:
+    """(T, B, A)."""
+    agent = Exploring(Still(), np.array([-1.0, -4.0]), np.array([1.0, 4.0]), noise)
+    agent.reset(None, seeds)
+    return torch.stack([agent.act(torch.zeros(len(seeds), 1)) for _ in range(steps)])
+
+
+def test_noise_has_the_size_that_it_is_given_and_stays_inside_the_bounds() -> None:
+    acts = noisy(list(range(200)), steps=20).flatten(0, 1)
+    torch.testing.assert_close(acts.mean(0), torch.full((2,), 0.5), atol=0.02, rtol=0)
+    torch.testing.assert_close(acts.std(0), torch.tensor([0.1, 0.4]), rtol=0.05, atol=0)
+    assert torch.equal(noisy([1, 2], noise=0.0), torch.full((1, 2, 2), 0.5))
+    assert (noisy([1, 2], noise=10.0, steps=50).abs() <= torch.tensor([1.0, 4.0])).all()
+
+
+def test_the_noise_of_an_episode_depends_on_its_own_seed_only() -> None:
+    assert torch.equal(noisy([5, 6, 7], steps=3)[:, 1:2], noisy([6], steps=3))
+    agent = Exploring(Still(), -np.ones(2), np.ones(2), 0.1)
+    agent.reset(None, [1, 2])
+    first = agent.act(torch.zeros(2, 1))
+    agent.reset(torch.tensor([True, False]), [1, 2])  # the second goes on
+    again = agent.act(torch.zeros(2, 1))
+    assert torch.equal(again[0], first[0]) and not torch.equal(again[1], first[1])
+    with pytest.raises(ValueError, match="exploration without seeds"):
+        agent.reset()
+
+
+# -- a run
+
+
+CONFIG = FinetuneConfig(steps=40, updates=0.5, save_every=4, seed=1)
+
+
+def tuned(run: runs.Run, folder: Path, config: FinetuneConfig = CONFIG, **options: Any) -> runs.Run:
+    return finetune(runs.load(run.folder), config, folder, progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def fine(td3bc: runs.Run, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
+    """To be read; copy it to change it."""
+    return tuned(td3bc, tmp_path_factory.mktemp("fine") / "run")
+
+
+def test_killed_and_resumed_it_is_the_uninterrupted_run(td3bc: runs.Run, fine: runs.Run, tmp_path: Path) -> None:
+    """Killed after step 16, saved at step 12: the last of the four rounds is once there and once played anew."""
+    assert fine.step == 20 and fine.config.training == CONFIG.training(td3bc.config.training)
+    for name in ("there", "anew"):
+        cut = shutil.copytree(fine.folder, tmp_path / name)
+        for step in (16, 20):
+            shutil.rmtree(cut / f"step-{step:08}")
+        last = sorted((cut / PLAYED).iterdir())[-1]
+        assert last.name == "00000003.npz"
+        if name == "anew":
+            last.unlink()
+        torch.rand(())  # a resumed run is in another process, whose own generator is anywhere
+        again = tuned(td3bc, cut, resume=True)
+        assert load_npz(last) == load_npz(fine.folder / PLAYED / last.name)
+        for key, value in fine.main.state_dict().items():
+            assert torch.equal(value, again.main.state_dict()[key]), key
+
+
+def test_what_it_plays_is_kept_and_is_what_the_noisy_policy_does(td3bc: runs.Run, tmp_path: Path) -> None:
+    for noise in (0.0, 0.5):
+        run = tuned(td3bc, tmp_path / str(noise), replace(CONFIG, episodes=3, noise=noise))
+        rounds = [load_npz(path) for path in sorted((run.folder / PLAYED).iterdir())]
+        assert [len(played.lengths) for played in rounds] == [3, 3]  # of 30 steps each; 40 were asked for
+        assert returns(run.folder).tolist() == [value for played in rounds for value in played.returns]
+        first, agent = rounds[0], td3bc.agent(Box(-1, 1, (1,)))
+        obs = torch.from_numpy(np.delete(first.obs, np.cumsum(first.lengths + 1) - 1, 0))
+        agent.reset(seeds_B=[0] * len(obs))
+        error = agent.act(obs).numpy() - first.act
+        assert (np.abs(error).max() < 1e-6) == (noise == 0) and np.abs(first.act).max() <= 1
+
+
+def test_a_policy_gets_better_by_playing(follow: Path, tmp_path: Path) -> None:
+    config = tiny("td3bc", follow)
+    policy: Any = config.policy
+    model = policy.model.with_network(ResidualMLPConfig(width=32, depth=1, frequencies=0))
+    critic = replace(policy.critic, width=32, discount=0.1)
+    policy = replace(policy, alpha=50.0, batch_size=64, critic=critic, model=model)
+    run = runs.train(replace(config, policy=policy, training=TrainingConfig(30, warmup=2)), tmp_path / "run",
+                     progress=False)
+    better = tuned(run, tmp_path / "tuned", FinetuneConfig(400, noise=0.3, seed=3))
+    before, after = (play(one, EvaluationConfig(episodes=30, baselines=False), progress=False)[0]["return_mean"]
+                     for one in (run, better))
+    assert before < -4 and after > before / 2  # chance earns -6.7, the best 0
+
+
+def test_the_command_makes_a_run_like_any_other(td3bc: runs.Run, fine: runs.Run, tmp_path: Path,
+                                               capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "run"
+    words = "--steps", 40, "--updates", 0.5, "--save-every", 4, "--seed", 1, "--run-dir", out
+    assert gentraj("finetune", td3bc.folder, *words) == 0
+    assert f"next: gentraj evaluate {out}" in capsys.readouterr().out
+    for key, value in fine.main.state_dict().items():
+        assert torch.equal(value, runs.load(out).main.state_dict()[key]), key
+    assert gentraj("evaluate", out, "--episodes", 1, "--no-baselines") == 0
+    assert gentraj("finetune", td3bc.folder, *words) == 2
+    assert "holds a training already; go on with --resume, or" in capsys.readouterr().err
+    assert gentraj("finetune", td3bc.folder, *words, "--noise", 0.2, "--resume") == 2
+    assert "finetune.noise was 0.1 and is 0.2" in capsys.readouterr().err
+    assert gentraj("finetune", td3bc.folder, *words, "--steps", 44, "--resume") == 0 and runs.load(out).step == 22
+
+
+def test_a_goal_is_played_for(umaze: Episodes, tmp_path: Path) -> None:
+    run = runs.train(tiny("iql", DATASET), tmp_path / "run", progress=False)
+    better = tuned(run, tmp_path / "tuned", replace(CONFIG, steps=4))
+    played = load_npz(tmp_path / "tuned" / PLAYED / "00000000.npz")
+    assert better.step == 2 and played.goal_dims == umaze.goal_dims and played.extras["goal"].shape[1] == 2
+
+
+# -- what cannot be
+
+
+def test_only_a_policy_with_a_critic_learns_from_what_it_plays(small_run: Path, follow: Path, tmp_path: Path,
+                                                              capsys: pytest.CaptureFixture) -> None:
+    cloned = runs.train(tiny("bc-gaussian", follow, steps=1), tmp_path / "bc", progress=False)
+    for folder in (small_run, cloned.folder):
+        assert gentraj("finetune", folder, "--run-dir", tmp_path / "tuned") == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and "only a policy with a critic, such as fql" in err
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_other_data_another_environment_and_episodes_of_another_are_refused(td3bc: runs.Run, follow: Path,
+                                                                           tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown environment 'Folow'"):
+        tuned(td3bc, tmp_path / "out", env_id="Folow")
+    for env_id, said in {"Pendulum-v1": "width 2 and actions of 1, but Pendulum-v1 has 3 and 1",
+                         "CartPole-v1": r"the action space of CartPole-v1 is Discrete\(2\)"}.items():
+        with pytest.raises(ValueError, match=said):
+            tuned(td3bc, tmp_path / "elsewhere", env_id=env_id)
+    assert not (tmp_path / "elsewhere").exists()
+    save_npz(flat(1.0), tmp_path / "other.npz")
+    config = replace(td3bc.config, dataset=str(tmp_path / "other.npz"))
+    with pytest.raises(ValueError, match=r"other\.npz is not what .* was trained on; its dataset is expected"):
+        finetune(replace(td3bc, config=config), CONFIG, tmp_path / "out", progress=False)
+    (tmp_path / "used" / PLAYED).mkdir(parents=True)
+    with pytest.raises(ValueError, match="holds episodes of another fine-tuning; give another folder"):
+        tuned(td3bc, tmp_path / "used")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,212 @@
+"""Every planner by name: trained, saved, loaded and evaluated in closed loop; which of them plan for goals."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+import torch
+
+from agents.planning.plan_critic import PlanCritic
+from agents.planning.planner import Planner, PlannerConfig
+from envs.evaluation.evaluate import EvaluationConfig
+from gentraj.data import Episodes, load_episodes, save_npz
+from gentraj.families import FAMILIES
+from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
+from gentraj.runs import RunConfig, presets
+from gentraj.runs import folder as runs
+from gentraj.runs.evaluation import play
+from gentraj.training import TrainingConfig
+
+FOR_RETURNS = ("veteran", "veteran+", "decision-diffuser", "hierarchical-diffuser", "diffuser-lite", "diffuser")
+FOR_GOALS = ("veteran+", "diffuser", "goals", "diffuser-goals")
+
+
+def tiny(name: str, dataset: str | Path) -> RunConfig:
+    """The preset with narrow networks and three steps of training; in a maze it plans rarely."""
+    config = presets.PRESETS[presets.suited(name, str(dataset))]
+    assert isinstance(config, RunConfig)
+    network = (ResidualMLPConfig(16, 1) if isinstance(config.model.network, ResidualMLPConfig)
+               else TemporalUNetConfig(width=8))
+    planner = replace(config.planner, replan=60) if config.planner.replan == 32 else config.planner
+    return replace(config, dataset=str(dataset), model=config.model.with_network(network), planner=planner,
+                   inverse=replace(config.inverse, width=16), arrival=replace(config.arrival, width=16),
+                   critic=replace(config.critic, width=16), training=TrainingConfig(steps=3, threads=1))
+
+
+def check(config: RunConfig, folder: Path, width: int) -> torch.Tensor:
+    """The same seed gives the same bits, a loaded run the same actions and scores, an episode's seed its actions.
+
+    Returns what two episodes of different seeds did, (steps, 2, A).
+    """
+    made, again = (runs.train(config, folder / name, progress=False) for name in "ab")
+    loaded = runs.load(folder / "a")
+    for name, part in made.parts.items():
+        for key, tensor in part.state_dict().items():
+            assert torch.equal(tensor, again.parts[name].state_dict()[key]), f"{name}.{key}"
+    obs = made.reference.x_BHD[:1, 0, :width].expand(3, -1)
+    goal = obs[:, list(made.data.goal_dims)] + 1 if made.data.goal_dims else None
+    acts = []
+    for run in (made, again, loaded):
+        space = run.action_space()
+        agent = run.agent(space)
+        agent.reset(None, [1, 2, 2])
+        acts.append(torch.stack([agent.act(obs, goal) for _ in range(3)]))
+        assert acts[-1].shape == (3, 3, *space.shape) and space.contains(acts[-1][0, 0].numpy())
+    assert torch.equal(acts[0], acts[1]) and torch.equal(acts[0], acts[2])
+    assert torch.equal(acts[0][:, 1], acts[0][:, 2])
+    evaluation = EvaluationConfig(episodes=2, num_envs=2, baselines=False)
+    scores = [play(run, evaluation, progress=False)[0]["return_mean"] for run in (made, loaded)]
+    assert scores[0] == scores[1]
+    return acts[0][:, :2]
+
+
+def test_data_of_an_environment_that_is_not_here_train_and_are_reported(hopper_file: Path, tmp_path: Path) -> None:
+    elsewhere = json.dumps({"id": "Mine-v0", "entry_point": "mine:Env"})
+    path = save_npz(replace(load_episodes(hopper_file), env=elsewhere), tmp_path / "mine.npz")
+    runs.train(tiny("veteran", path), tmp_path / "run", progress=False)
+    assert small.gentraj("report", tmp_path / "run") == 0 and (tmp_path / "run/report.html").is_file()
+    assert small.gentraj("evaluate", tmp_path / "run", "--episodes", 1) == 2  # it is told by its name
+
+
+@pytest.mark.parametrize("name", FOR_RETURNS)
+def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Path, tmp_path: Path) -> None:
+    config = tiny(name, hopper_file)
+    assert not torch.equal(*check(config, tmp_path, 11).unbind(1))
+    run = runs.load(tmp_path / "a")
+    assert isinstance(run.config, RunConfig)
+    assert len(run.parts) == 1 + config.valued + (not config.joint) + len(config.refine)
+    agent = run.planner(run.action_space())
+    assert isinstance(agent, Planner) and [fine.spec.dim for fine in agent.finer][-1:] in ([], [agent.executed.dim])
+    assert isinstance(agent.critic, PlanCritic) == config.valued
+    assert bool(run.config.planner.context) == bool(config.context.kinds)  # a return to aim at, chosen from the data
+
+
+def test_plans_with_actions_may_have_inverse_dynamics_beside_them(hopper_file: Path, tmp_path: Path) -> None:
+    check(replace(tiny("veteran+", hopper_file), dynamics=True), tmp_path, 11)
+    run = runs.load(tmp_path / "a")
+    assert isinstance(run.config, RunConfig) and set(run.parts) == {"model", "inverse", "critic"}
+    obs, own = run.reference.x_BHD[:1, 0, :11], run.config.planner
+    assert own.actions == "joint"
+    acts = [run.planner(run.action_space(), replace(own, actions=actions)).act(obs) for actions in ("joint", "inverse")]
+    assert not torch.equal(*acts)
+
+
+@pytest.mark.parametrize("name", ["decision-diffuser", "veteran+", "hierarchical-diffuser"])
+def test_a_planner_that_remembers_needs_a_model_that_has_learnt_of_a_past(name: str, hopper_file: Path,
+                                                                         tmp_path: Path) -> None:
+    config = tiny(name, hopper_file)
+    remembers = replace(config.planner, history=2)
+    with pytest.raises(ValueError, match=r"planner.history is 2, and the model knows nothing .* --model.mix.prefix"):
+        replace(config, planner=remembers)
+    mix = replace(config.model.mix, prefix=0.5)
+    check(replace(config, model=config.model.with_mix(mix), planner=remembers), tmp_path, 11)
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "latent"])
+def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_file: Path, tmp_path: Path) -> None:
+    """It learns of that one's noise, normalised as there, and of none where there is none."""
+    generator = FAMILIES[family].with_network(ResidualMLPConfig(16, 1))
+    config = tiny("diffuser", hopper_file).with_generator(replace(generator, normalizer="limits"))
+    run = runs.train(config, tmp_path / "run", progress=False)
+    act = run.agent(run.action_space()).act(run.reference.x_BHD[:1, 0, :11])
+    assert act.shape == (1, 3)
+    assert isinstance(run.config, RunConfig) and bool(run.config.critic.noised) == (family in ("diffusion", "flow"))
+
+
+@pytest.mark.parametrize(("name", "changes", "said"), [
+    ("decision-diffuser", {"model": FAMILIES["gan"]}, "ClassifierFree changes what a model denoises, and a GAN"),
+    ("decision-diffuser", {"planner": PlannerConfig("fixed", replan=1, look=1, candidates=4)}, "something to choose"),
+    ("veteran", {"planner": PlannerConfig("fixed", replan=1, look=2)}, "trained to look 1 steps ahead"),
+])
+def test_what_cannot_act_is_told_before_it_is_trained(name: str, changes: dict[str, Any], said: str, tmp_path: Path,
+                                                      hopper_file: Path) -> None:
+    config = tiny(name, hopper_file)
+    config = config.with_generator(changes["model"]) if "model" in changes else replace(config, **changes)
+    with pytest.raises(ValueError, match=said):
+        runs.train(config, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", FOR_GOALS)
+def test_a_planner_for_goals_trains_saves_and_acts(name: str, umaze: object, tmp_path: Path) -> None:
+    check(tiny(name, small.DATASET), tmp_path, 4)
+
+
+def test_a_planner_for_goals_that_remembers_trains_saves_and_acts(umaze: object, tmp_path: Path) -> None:
+    config = tiny("goals", small.DATASET)
+    planner = replace(config.planner, history=3, replan=2, look=4)
+    mix = replace(config.model.mix, prefix=0.5)
+    check(replace(config, model=config.model.with_mix(mix), planner=planner), tmp_path, 4)
+
+
+def test_a_name_stands_for_a_planner_for_goals_where_the_data_have_goals(umaze: object, hopper: Episodes,
+                                                                         hopper_file: Path, tmp_path: Path) -> None:
+    """One for mazes in mazes. A task's own dataset need not be there; any other is looked at."""
+    reaching = save_npz(replace(hopper, goal_dims=(0,)), tmp_path / "reaching.npz")
+    for name, (goals, elsewhere) in presets.TOWARDS_GOALS.items():
+        assert presets.suited(name, str(hopper_file)) == presets.suited(name, "") == name
+        assert presets.suited(name, small.DATASET) == presets.suited(name, f"{small.DATASET}+{small.DATASET}") == goals
+        assert presets.suited(name, "D4RL/pointmaze/medium-v2") == f"{goals}-medium"
+        assert presets.suited(name, "gentraj/pointmaze/open-v0") in (goals, f"{goals}-open")
+        assert presets.suited(name, "gentraj/ogbench/scene-v0") == elsewhere  # made here, if it is not there yet
+        assert presets.suited(name, str(reaching)) == elsewhere
+        assert presets.suited(name, "gentraj/mujoco/walker2d-expert-v0") == name
+    assert presets.suited("veteran", small.DATASET) == "veteran"
+
+
+@pytest.mark.parametrize(("name", "instead"), [("goals", "veteran+"), ("diffuser-goals", "diffuser")])
+def test_a_planner_for_goals_is_refused_where_nobody_says_what_they_are(
+        name: str, instead: str, umaze: object, hopper: Episodes, hopper_file: Path, tmp_path: Path) -> None:
+    reaching = save_npz(replace(hopper, goal_dims=(0,)), tmp_path / "reaching.npz")
+    for dataset in (small.DATASET, str(reaching), "gentraj/ogbench/scene-v0"):
+        presets.check_goals(name, tiny(name, dataset))
+    config = tiny(name, hopper_file)
+    with pytest.raises(ValueError, match=f"^the preset '{name}' plans for goals, .* take {re.escape(instead)}, or say"):
+        presets.check_goals(name, config)
+    mix = replace(config.model.mix, goal_dims=(0,))
+    presets.check_goals(name, replace(config, model=config.model.with_mix(mix)))
+    presets.check_goals("veteran", tiny("veteran", hopper_file))
+
+
+def test_a_planner_for_returns_is_refused_where_the_data_have_goals(umaze: object, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has goals, and these settings plan for returns .* such as pointmaze"):
+        runs.train(tiny("veteran", small.DATASET), tmp_path / "run")
+
+
+def test_the_command_trains_what_the_data_call_for(umaze: object, tmp_path: Path,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word for word in small.WORDS if "replan" not in word and word != "60"]
+    assert small.gentraj("train", "diffuser", "--dataset", small.DATASET, "--steps", 2, "--run-dir", tmp_path / "run",
+                         *words) == 0
+    assert "diffuser plans for them, as the preset diffuser-pointmaze" in capsys.readouterr().err
+    config = runs.load(tmp_path / "run").config
+    assert isinstance(config, RunConfig) and (config.planner.actions, config.joint) == ("track", True)
+    assert small.gentraj("evaluate", tmp_path / "run", "--episodes", 1, "--protocol", "d4rl-single-goal",
+                         "--no-baselines") == 0
+
+
+@pytest.mark.parametrize("key", ["select", "guidance"])
+def test_a_planner_that_asks_a_critic_has_to_train_one(key: str) -> None:
+    with pytest.raises(ValueError, match=f"planner.{key} is 'value'.*set valued too"):
+        RunConfig(planner=PlannerConfig("fixed", **{key: "value"}))  # type: ignore[arg-type]
+
+
+def test_more_sampling_steps_than_levels_of_noise_are_refused_before_any_training() -> None:
+    tracked = presets.PRESETS["diffuser-pointmaze"]
+    few = replace(FAMILIES["diffusion"], levels=10)  # type: ignore[call-arg]
+    for model in (few, replace(FAMILIES["latent"], prior=few)):  # type: ignore[call-arg]
+        with pytest.raises(ValueError, match=r"planner.steps is 20, and .* 10 levels of noise; set planner.steps too"):
+            replace(tracked, model=model)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_another_family_is_trained_with_what_the_planner_will_say_that_it_knows(family: str) -> None:
+    tracked = presets.PRESETS["diffuser-pointmaze"]
+    assert isinstance(tracked, RunConfig)
+    assert tracked.with_generator(FAMILIES[family]).model.mix == tracked.model.mix

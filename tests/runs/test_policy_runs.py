@@ -1,0 +1,191 @@
+"""A policy's run: from data a folder that is all it needs, the same bits after a kill, an honest score."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+from small import DATASET, gentraj, same_when_resumed
+
+from agents.policies.bc import BCConfig
+from agents.policies.critic import CriticConfig
+from agents.policies.registry import POLICIES
+from envs.making import environment_factory
+from gentraj.config import from_json, to_json
+from gentraj.data import ContextConfig, DataError, Episodes, concatenate, save_npz
+from gentraj.networks import ResidualMLPConfig
+from gentraj.runs import PolicyRunConfig, RunConfig, presets
+from gentraj.runs import folder as runs
+from gentraj.runs.hub import from_pretrained, save_pretrained
+from gentraj.training import TrainingConfig
+
+TINY = ResidualMLPConfig(width=8, depth=1, frequencies=0)
+
+
+def tiny(name: str, dataset: object, steps: int = 4) -> PolicyRunConfig:
+    """A preset with the smallest networks, saved after each step."""
+    policy: Any = presets.PRESETS[name].policy
+    changes = {"batch_size": 8, "model": policy.model.with_network(TINY)}
+    for key, value in {"critic": CriticConfig(width=8, depth=1), "candidates": 2, "width": 8}.items():
+        if hasattr(policy, key):
+            changes[key] = value
+    return PolicyRunConfig(str(dataset), policy=replace(policy, **changes),
+                           training=TrainingConfig(steps, warmup=2, save_every=1, log_every=2, keep=9))
+
+
+def act(run: runs.Run, obs: torch.Tensor, goal: torch.Tensor | None = None) -> torch.Tensor:
+    agent = run.agent(Box(-1, 1, (run.data.act_dim,)))
+    agent.reset(seeds_B=range(len(obs)))
+    return agent.act(obs, goal)
+
+
+# -- training
+
+
+@pytest.mark.parametrize("name", ["diffusion-policy", "bc-gan", "iql", "td3bc", "diffusion-ql", "idql", "fql", "swift"])
+def test_killed_and_resumed_it_is_the_uninterrupted_run(name: str, hopper_file: Path, tmp_path: Path) -> None:
+    config = tiny(name, hopper_file)
+    assert same_when_resumed(config, tmp_path, lost=(3, 4)).parts.keys() == {"policy"}
+
+
+def test_the_command_trains_what_python_trains(hopper_file: Path, hopper_run: Path, tmp_path: Path) -> None:
+    config = tiny("bc-gaussian", hopper_file)
+    policy = replace(config.policy, batch_size=16)
+    training = TrainingConfig(4, warmup=2, log_every=2, seed=3)
+    run = runs.train(replace(config, policy=policy, training=training), tmp_path, progress=False)
+    there = runs.load(hopper_run)
+    assert run.config == there.config
+    for key, value in there.main.state_dict().items():
+        assert torch.equal(value, run.main.state_dict()[key]), key
+
+
+def test_a_resumed_run_keeps_its_policy(hopper_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = shutil.copytree(hopper_run, tmp_path / "run")
+    assert gentraj("train", "--resume", folder, "--steps", 5) == 0
+    assert runs.load(folder).step == 5
+    capsys.readouterr()
+    assert gentraj("train", "--resume", folder, "--policy.temperature", 0.5) == 2
+    assert "run.policy.temperature was 1.0 and is 0.5" in capsys.readouterr().err
+
+
+def test_who_acts_by_a_student_has_no_sampler(hopper_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    runs.train(tiny("fql", hopper_file), tmp_path / "fql", progress=False)
+    for words in (("evaluate", tmp_path / "fql"), ("export", tmp_path / "fql", "--out", tmp_path / "a.onnx")):
+        assert gentraj(*words, "--sampler", "heun") == 2
+        assert "acts by one call of its student, which has no sampler" in capsys.readouterr().err
+
+
+def test_a_folder_is_all_that_it_needs(hopper: Episodes, hopper_file: Path, hopper_run: Path, tmp_path: Path,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    obs = torch.from_numpy(hopper.obs[:5])
+    before = act(runs.load(hopper_run), obs)
+    monkeypatch.setattr(runs, "load_episodes", lambda *_: pytest.fail("the data were read"))
+    folder = shutil.copytree(hopper_run, tmp_path / "elsewhere")
+    assert torch.equal(act(runs.load(folder), obs), before) and before.abs().max() <= 1
+    pretrained = save_pretrained(runs.load(folder), tmp_path / "pretrained")
+    assert torch.equal(act(from_pretrained(pretrained), obs), before)
+    card = (pretrained / "README.md").read_text()
+    assert "run.agent(action_space)" in card and "| kind | BC, gaussian |" in card
+    assert str(hopper_file.parent) not in card
+
+
+def test_what_a_run_remembers(hopper: Episodes, hopper_run: Path) -> None:
+    data = runs.load(hopper_run).data
+    [returns] = data.returns
+    assert (data.obs_dim, data.act_dim, data.context_dim, data.env) == (11, 3, 0, hopper.env)
+    assert (returns.episodes, returns.cut, returns.longest) == (12, 0, hopper.lengths.max())
+    assert returns.mean == pytest.approx(hopper.returns.mean())
+
+
+def test_each_dataset_is_remembered_and_none_of_it_decides_a_training(hopper_file: Path, tmp_path: Path) -> None:
+    both = runs.train(tiny("iql", f"{hopper_file}+{hopper_file}", steps=1), tmp_path / "two", progress=False)
+    assert [r.episodes for r in both.data.returns] == [12, 12]
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    config["data"]["returns"] = []
+    (tmp_path / "two" / "config.json").write_text(json.dumps(config))
+    assert runs.load(tmp_path / "two").data.returns == ()
+
+
+@pytest.mark.parametrize("config", [*presets.PRESETS.values(), *(PolicyRunConfig(policy=c()) for c in POLICIES)],
+                         ids=lambda config: config.kind)
+def test_settings_survive_json(config: runs.AnyRunConfig) -> None:
+    """Of several kinds of settings in one place the right one is read."""
+    file = runs._RunFile(config, runs.DataFacts(3, 2, 0, (), (), None), "")
+    again = from_json(runs._RunFile, to_json(file))
+    assert again == file and type(again.run) is type(file.run)
+
+
+def test_what_was_imagined_is_for_policies_alone_and_says_so(hopper: Episodes, tmp_path: Path) -> None:
+    imagined = replace(hopper, extras={"imagined": np.ones((len(hopper.obs), 1))})
+    path = str(save_npz(concatenate([hopper, imagined]), tmp_path / "both.npz"))
+    episodes, returns = runs.read_data(PolicyRunConfig(path, policy=BCConfig()))
+    assert episodes.num_steps == 2 * hopper.num_steps and runs.split(PolicyRunConfig(path), episodes)[1] == hopper
+    with pytest.warns(UserWarning, match=f"both.npz: {hopper.num_steps} steps that a world model imagined"):
+        seen, same = runs.read_data(runs.WorldModelRunConfig(path))
+    assert seen == hopper and returns == same
+
+
+# -- goals
+
+
+def test_where_the_data_have_goals_a_policy_is_told_them(umaze: Episodes, tmp_path: Path) -> None:
+    run = runs.train(tiny("bc-flow", DATASET), tmp_path, progress=False)
+    assert run.config.context.kinds == ("goal",) and run.data.context_dim == 2
+    obs = torch.from_numpy(umaze.obs[:1]).expand(2, -1)
+    one, other = (act(run, obs, torch.full((2, 2), side)) for side in (-1.0, 1.0))
+    assert not torch.equal(one, other)
+    with pytest.raises(ValueError, match="a goal was given none"):
+        act(run, obs)
+
+
+def test_a_policy_is_told_nothing_that_nobody_tells_it_when_it_acts(hopper_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"context.kinds is \('return',\); a policy is told goals alone"):
+        PolicyRunConfig(context=ContextConfig(("return",)))
+    config = replace(tiny("iql", hopper_file), context=ContextConfig(("goal",)))
+    with pytest.raises(DataError, match="the context 'goal' needs"):
+        runs.train(config, tmp_path, progress=False)
+
+
+# -- the environment
+
+
+@pytest.mark.parametrize(("preset", "words", "message"), [
+    ("iql", ("--policy.model.batch-size", 32), "policy.model.batch_size is 32, which has no say: a policy decides it"),
+    ("swift", ("--policy.model.mix.start", 0.5), "policy.model.mix is ConditionMix(start=0.5"),
+    ("world-model", ("--world.model.normalizer", "gaussian"), "world.model.normalizer is gaussian, which has no say")])
+def test_what_a_generator_s_owner_decides_is_no_setting(preset: str, words: tuple, message: str, hopper_file: Path,
+                                                        tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("train", preset, "--dataset", hopper_file, "--run-dir", tmp_path / "run", *words) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_an_environment_may_be_named(hopper: Episodes, tmp_path: Path) -> None:
+    nameless = save_npz(replace(hopper, env=None), tmp_path / "a.npz")
+    run = runs.train(replace(tiny("iql", nameless, steps=1), env_id="Hopper-v5"), tmp_path / "run", progress=False)
+    named, there = environment_factory(str(run.data.env)), environment_factory(str(hopper.env))
+    assert named == there
+    assert gentraj("evaluate", tmp_path / "run", "--episodes", 1, "--no-baselines") == 0
+
+
+def test_a_planner_of_data_that_name_no_environment_gets_its_horizon_from_the_one_named(umaze: Episodes) -> None:
+    config = RunConfig(env_id="pointmaze-umaze").resolve(replace(umaze, env=None))
+    assert (config.horizon, config.stride) == (32, 5)
+    data = runs.DataFacts.of(replace(umaze, env=None), config.context, config.env_id)
+    assert json.loads(str(data.env))["id"] == "PointMaze_UMaze-v3"
+
+
+@pytest.mark.parametrize(("env", "message"), [
+    ("Hoper-v5", "unknown environment 'Hoper-v5'; did you mean Hopper-v5"),
+    ("Walker2d-v5", "the data have observations of width 11 and actions of 3, but Walker2d-v5 has 17 and 6")])
+def test_a_wrong_environment_is_refused_before_training(env: str, message: str, hopper_file: Path, tmp_path: Path,
+                                                        capsys: pytest.CaptureFixture) -> None:
+    words = "--dataset", hopper_file, "--env-id", env, "--run-dir", tmp_path / "run"
+    assert gentraj("train", "iql", *words) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "run").exists()

@@ -1,0 +1,274 @@
+"""A run: from any dataset, a folder that is all it needs, and a planner that acts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import small
+import torch
+from gymnasium.spaces import Box
+from small import DATASET, gentraj
+
+from envs.evaluation.evaluate import EvaluationConfig, evaluate
+from envs.evaluation.scores import DataReturns
+from envs.making import environment_factory
+from envs.recording.pointmaze import record
+from gentraj.config import from_json, to_json
+from gentraj.data import ContextConfig, Episodes, concatenate, save_minari, save_npz
+from gentraj.diffusion.composition import ClassifierFree
+from gentraj.families import FAMILIES, family
+from gentraj.networks import TemporalUNetConfig
+from gentraj.runs import folder as runs
+from gentraj.trajectory import Condition
+
+L_MAP = [[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
+
+
+def evaluated(folder: Path, *words: object) -> dict:
+    """The scores of two episodes, without yardsticks."""
+    out = folder.with_name("scores.json")
+    words = "--episodes", 2, "--no-baselines", "--out", out, *words
+    assert gentraj("evaluate", folder, *words) == 0
+    return json.loads(out.read_text())
+
+
+def layouts(folder: Path, e: Episodes) -> dict[str, str]:
+    """The names of datasets in every layout that can be trained from; those of other projects have 3 x 200 steps."""
+    obs, act, reward, last = e.obs[:600], e.act[:600], e.reward[:600], np.arange(600) % 200 == 199
+    with h5py.File(folder / "maze2d-umaze.hdf5", "w") as file:
+        for key, value in {"observations": obs, "actions": act, "rewards": reward, "timeouts": last,
+                           "terminals": np.zeros(600, bool)}.items():
+            file[key] = value
+    np.savez(folder / "pointmaze-navigate.npz", observations=obs, actions=act, terminals=last.astype(np.float32))
+    save_npz(e, folder / "own.npz")
+    return {"d4rl": f"{folder}/maze2d-umaze.hdf5", "ogbench": f"{folder}/pointmaze-navigate.npz",
+            "own": f"{folder}/own.npz", "minari": DATASET,
+            "joined": f"{folder}/maze2d-umaze.hdf5+{folder}/maze2d-umaze.hdf5",
+            "own+minari": f"{folder}/own.npz+{DATASET}"}
+
+
+@pytest.mark.parametrize("layout", ["d4rl", "ogbench", "own", "minari", "joined", "own+minari"])
+def test_every_layout_trains_and_its_planner_acts(umaze: Episodes, tmp_path: Path, layout: str,
+                                                 capsys: pytest.CaptureFixture) -> None:
+    small.train(tmp_path / "run", layouts(tmp_path, umaze)[layout])
+    env = [] if layout in ("own", "minari", "own+minari") else ["--env-id", "pointmaze-umaze"]
+    if env:
+        assert gentraj("evaluate", tmp_path / "run") == 2
+        assert "do not say which environment they come from; give --env-id" in capsys.readouterr().err
+    assert evaluated(tmp_path / "run", *env)["env_id"] == "PointMaze_UMaze-v3"
+
+
+def test_a_folder_is_all_that_a_run_needs(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its dataset may be gone and the folder elsewhere."""
+    before = runs.load(small_run)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "nothing"))
+    folder = shutil.copytree(small_run, tmp_path / "é elsewhere" / "run")
+    after, unknown = runs.load(folder), Condition.unknown(before.model.spec)
+    assert torch.equal(before.model.sample(unknown, 2, seed=3), after.model.sample(unknown, 2, seed=3))
+    assert evaluated(folder)["episodes"] == 2
+    assert gentraj("sample", folder, "--out", tmp_path / "a.npz") == 0
+    assert gentraj("report", folder) == 0
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 5 and page.count("data:image/gif;base64,") == 1
+    assert "gentraj evaluate" in page and str(small_run) not in page  # no scores in there yet, and no outside links
+
+
+def test_scores_do_not_depend_on_how_many_environments_run_side_by_side(small_run: Path) -> None:
+    """Exactly, with the real planner: network, trust and arrivals in batches of other sizes."""
+    run, scores = runs.load(small_run), []
+    env = json.dumps(json.loads(str(run.data.env)) | {"max_episode_steps": 50})
+    planner = replace(run.config.planner, replan=10, steps=2)
+    for num_envs in (1, 3, 25):
+        agent = run.planner(run.action_space(env), planner)
+        config = EvaluationConfig(None, 7, 1, num_envs, baselines=False)
+        found, played = evaluate(agent, env, config, goal_dims=run.data.goal_dims, obs_keys=run.data.obs_keys,
+                                 progress=False)
+        costs = [key for key in found if "latency" in key or "calls" in key]
+        scores.append(({key: value for key, value in found.items() if key not in costs}, played))
+    assert scores[0] == scores[1] == scores[2]
+    assert np.ptp(scores[0][1].act, axis=0).min() > 0
+
+
+def test_the_same_data_may_lie_elsewhere_when_a_run_goes_on(umaze: Episodes, tmp_path: Path, small_run: Path) -> None:
+    shutil.copytree(small_run, tmp_path / "run")
+    moved = save_npz(umaze, tmp_path / "moved.npz")
+    run = runs.train(small.config(moved, steps=7), tmp_path / "run", resume=True, progress=False)
+    assert run.step == 7
+
+
+def test_goal_entries_may_be_named_where_the_data_name_none(umaze: Episodes) -> None:
+    config, nameless = small.config(), replace(umaze, goal_dims=(), extras={}, obs_keys=())
+    mix = replace(config.model.mix, goal_dims=(0, 1))
+    resolved = runs.resolve(replace(config, model=replace(config.model, mix=mix)), nameless)
+    assert resolved.planner.goal_dims == resolved.model.mix.goal_dims == (0, 1)
+    assert "arrival" in runs.build(resolved, runs.DataFacts.of(nameless, resolved.context), nameless)
+
+
+def test_resumed_in_python_it_is_the_uninterrupted_run(umaze: Episodes, tmp_path: Path, small_run: Path) -> None:
+    """And the command trains what the same settings in Python train."""
+    runs.train(small.config(steps=3), tmp_path, progress=False)
+    run = runs.train(small.config(steps=6), tmp_path, resume=True, progress=False)
+    other = runs.load(small_run)
+    assert run.step == other.step == 6
+    # The learning rate decays until the last step, so that 3 steps of 6 are not 3 steps of 3.
+    assert run.config == replace(other.config, training=run.config.training)
+    whole = runs.train(small.config(), tmp_path / "whole", progress=False)
+    for name, part in whole.parts.items():
+        for key, value in part.state_dict().items():
+            assert torch.equal(value, other.parts[name].state_dict()[key]), (name, key)
+
+
+def test_what_a_run_remembers(small_run: Path, umaze: Episodes) -> None:
+    run = runs.load(small_run)
+    returns = DataReturns(episodes=1, mean=umaze.returns.mean(), longest=2000, cut=1, cut_last=1)
+    assert run.data == runs.DataFacts(4, 2, 0, (0, 1), ("observation",), umaze.env, umaze.env, (returns,))
+    assert (run.config.horizon, run.config.stride) == (32, 5)  # of the maze, none was given
+    assert (run.config.model.mix.goal_dims, run.config.planner.goal_dims) == ((0, 1), (0, 1))
+    assert run.reference.x_BHD.shape == (512, 32, 4)
+    data = {row.tobytes() for row in umaze.obs}
+    assert all(row.tobytes() in data for row in run.reference.x_BHD[:, 0].numpy())
+    assert from_json(runs.RunConfig, to_json(run.config)) == run.config
+
+
+def test_an_earlier_checkpoint_can_be_loaded(small_run: Path) -> None:
+    early, late = runs.load(small_run, step=4), runs.load(small_run)
+    assert (early.step, late.step) == (4, 6)
+    x = [run.model.sample(Condition.unknown(run.model.spec)) for run in (early, late)]
+    assert not torch.equal(*x)
+
+
+def test_training_leaves_torchs_own_generator_alone(umaze: Episodes, tmp_path: Path) -> None:
+    before = torch.random.get_rng_state()
+    runs.train(small.config(steps=1), tmp_path, progress=False)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+# -- joint models
+
+
+@pytest.fixture(scope="module")
+def joint(umaze: Episodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("joint") / "run"
+    small.train(folder, DATASET, "--joint", "--model.mix.actions", 0.5)
+    return folder
+
+
+def test_a_joint_model_predicts_what_known_actions_lead_to(joint: Path) -> None:
+    run = runs.load(joint)
+    assert set(run.parts) == {"model", "arrival"} and run.model.spec.act_dim == 2
+    act = torch.linspace(-1, 1, 64).view(1, 32, 2)
+    known = Condition.unknown(run.model.spec).with_obs(0, torch.tensor([1.0, 1, 0, 0])).with_actions(act)
+    obs_BNHO, act_BNHA = run.model.spec.split(run.model.sample(known, 2))
+    assert torch.equal(act_BNHA, act.expand(1, 2, 32, 2)) and (obs_BNHO[:, :, 0] == torch.tensor([1.0, 1, 0, 0])).all()
+
+
+def test_a_joint_model_plans_its_own_actions(joint: Path, capsys: pytest.CaptureFixture) -> None:
+    assert runs.load(joint).config.planner.actions == "joint"
+    own, said = evaluated(joint), evaluated(joint, "--planner.actions", "joint")
+    assert {**own, "latency_ms_p50": 0, "latency_ms_p99": 0} == {**said, "latency_ms_p50": 0, "latency_ms_p99": 0}
+    assert gentraj("evaluate", joint, "--planner.actions", "inverse") == 2
+    assert "needs inverse dynamics" in capsys.readouterr().err
+
+
+def test_planner_settings_are_changed_where_it_acts(small_run: Path) -> None:
+    few, many = evaluated(small_run), evaluated(small_run, "--planner.shares", 0.1, 1.0)
+    one = evaluated(small_run, "--planner.arrival", "fixed")
+    assert one["network_calls_per_decision"] == 1 < many["network_calls_per_decision"]  # without trust
+    assert few["network_calls_per_decision"] == many["network_calls_per_decision"]  # candidates are one batch
+
+
+# -- other data
+
+
+def test_without_goals_and_environment_it_trains_and_samples(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    e = Episodes(rng.normal(size=(202, 3)), rng.normal(size=(200, 2)), np.zeros(200), np.zeros(200, bool),
+                 np.arange(200) % 100 == 99, np.array([100, 100]))
+    small.train(tmp_path / "run", save_npz(e, tmp_path / "plain.npz"))
+    run = runs.load(tmp_path / "run")
+    assert set(run.parts) == {"model", "inverse"} and run.config.planner.rest_dims == ()
+    assert (run.config.horizon, run.config.stride) == (32, 1)
+    assert gentraj("sample", tmp_path / "run", "--goal", "1,-1,0", "--out", tmp_path / "a.npz") == 0
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
+        assert (file["obs"][:, -1] == (1, -1, 0)).all()  # without an arrival network, the last row
+    capsys.readouterr()
+    assert gentraj("evaluate", tmp_path / "run") == 2
+    assert "give --env-id" in capsys.readouterr().err
+
+
+def test_without_goals_in_an_environment_it_acts_and_is_drawn(tmp_path: Path) -> None:
+    rng, env = np.random.default_rng(0), environment_factory("InvertedPendulum-v5").spec_json
+    e = Episodes(0.1 * rng.normal(size=(202, 4)), rng.uniform(-3, 3, (200, 1)), np.ones(200), np.zeros(200, bool),
+                 np.arange(200) % 100 == 99, np.array([100, 100]), env=env)
+    small.train(tmp_path / "run", save_npz(e, tmp_path / "pendulum.npz"))
+    scores = evaluated(tmp_path / "run")
+    assert scores["env_id"] == "InvertedPendulum-v5" and scores["return_mean"] >= 1
+    assert gentraj("report", tmp_path / "run") == 0
+
+
+def test_a_recording_cut_at_its_goals_is_trained_on_uncut(umaze: Episodes, tmp_path: Path) -> None:
+    """Unless it is told not to; separate episodes stay separate."""
+    T = 20
+    cut = [replace(umaze, obs=umaze.obs[a : a + T + 1], act=umaze.act[a : a + T], reward=umaze.reward[a : a + T],
+                   terminated=np.zeros(T, bool), truncated=np.arange(T) == T - 1, lengths=np.array([T]),
+                   extras={k: v[a : a + T + 1] for k, v in umaze.extras.items()}) for a in range(0, 1000, T)]
+    rows = []
+    for name, episodes, words in (("cut", cut, []), ("kept", cut, ["--no-stitch"]), ("apart", cut[::2], [])):
+        path = save_npz(concatenate(episodes), tmp_path / f"{name}.npz")
+        small.train(tmp_path / name, path, "--steps", 1, "--stride", 1, *words)
+        rows.append(int(runs.load(tmp_path / name).reference.mask_BHD[..., 0].sum(1).max()))
+    assert rows == [32, T + 1, T + 1]
+
+
+def test_a_maze_that_no_preset_knows(tmp_path: Path) -> None:
+    """Map, time limit and controller come from the dataset's own environment."""
+    spec = environment_factory("PointMaze_UMaze-v3", {"maze_map": L_MAP}).spec_json
+    save_minari(record(spec, 1_000, progress=False), "tests/l-shape-v0", description="")
+    small.train(tmp_path / "run", "tests/l-shape-v0")
+    out = tmp_path / "scores.json"
+    assert gentraj("evaluate", tmp_path / "run", "--episodes", 3, "--out", out) == 0
+    scores = json.loads(out.read_text())
+    assert scores["controller"]["success_rate"] == 1 and scores["controller"]["return_mean"] > 150
+    assert scores["score_minari"] is None  # that is of another map
+    assert json.loads(str(runs.load(tmp_path / "run").data.env))["kwargs"]["maze_map"] == L_MAP
+
+
+def test_a_run_with_contexts_is_told_and_remembers_them(umaze: Episodes, tmp_path: Path) -> None:
+    config = replace(small.config(), context=ContextConfig(("return", "goal")))
+    run = runs.train(config, tmp_path, progress=False)
+    assert run.data.context_dim == 3
+    plain = Condition.unknown(run.model.spec)
+    told = replace(plain, context_BC=torch.tensor([[50.0, 1.0, -1.0]]))
+    with_it, without = (run.model.sample(c, 2, seed=1) for c in (told, plain))
+    assert not torch.equal(with_it, without)
+    assert torch.equal(run.model.sample(told, 2, seed=1, guide=ClassifierFree(1.0)), with_it)
+    assert torch.equal(run.model.sample(told, 2, seed=1, guide=ClassifierFree(0.0)), without)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_trains_plans_and_is_loaded_again(name: str, umaze: Episodes, tmp_path: Path) -> None:
+    tiny = FAMILIES[name].with_network(TemporalUNetConfig(8, (1, 2)))
+    assert family(tiny) == name
+    run = runs.train(replace(small.config(steps=2), model=tiny), tmp_path, progress=False)
+    again = runs.load(tmp_path)
+    start = Condition.unknown(run.model.spec).with_obs(0, torch.from_numpy(umaze.obs[0]))
+    assert torch.equal(run.model.sample(start, 2, steps=2), again.model.sample(start, 2, steps=2))
+    planner = again.planner(Box(-1, 1, (2,)))
+    planner.reset(seeds_B=[0])
+    assert planner.act(torch.from_numpy(umaze.obs[:1]), torch.zeros(1, 2)).shape == (1, 2)
+
+
+def test_a_planner_may_be_told_a_context(umaze: Episodes, tmp_path: Path) -> None:
+    config = replace(small.config(steps=2), context=ContextConfig(("return",)))
+    run = runs.train(config, tmp_path, progress=False)
+    plans = []
+    for context in ((), (0.0,), (200.0,)):
+        planner = run.planner(Box(-1, 1, (2,)), replace(run.config.planner, context=context))
+        plans.append(planner.propose(torch.from_numpy(umaze.obs[:1]), torch.zeros(1, 2), [0]).x_BNHD)
+    assert not torch.equal(plans[0], plans[1]) and not torch.equal(plans[1], plans[2])

@@ -1,0 +1,69 @@
+"""A world model's run: a folder is all it needs, the same bits after a kill, judged by data it has not seen."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import same_when_resumed
+from test_world_model import FLOW, NETWORK, TINY, assert_same
+
+from gentraj.data import Episodes, concatenate
+from gentraj.families import ModelConfig
+from gentraj.runs import folder as runs
+from gentraj.runs.world import WorldModelRunConfig
+from gentraj.training import TrainingConfig
+from gentraj.worlds.model import Imagined, WorldModelConfig
+
+
+def tiny(dataset: Path, model: ModelConfig | None = FLOW, **training_settings: Any) -> WorldModelRunConfig:
+    return WorldModelRunConfig(str(dataset), world=WorldModelConfig(model=model, chunk=2, **TINY), held_out=0.2,
+                               training=TrainingConfig(**{"steps": 3, "warmup": 1, "threads": 1} | training_settings))
+
+
+def made_of(run: runs.Run, obs: np.ndarray, **settings: Any) -> Imagined:
+    act = torch.linspace(-1, 1, 4 * 3 * 3).view(4, 3, 3)
+    return run.world_model.imagine(torch.from_numpy(obs[:4]), act, seeds=range(4), **settings)
+
+
+@pytest.mark.parametrize("name", [*WorldModelRunConfig.GENERATORS, None])
+def test_every_generator_trains_saves_loads_and_imagines(name: str | None, hopper: Episodes, hopper_file: Path,
+                                                         tmp_path: Path) -> None:
+    """A folder is all that it needs."""
+    model = None if name is None else WorldModelRunConfig.GENERATORS[name].with_network(NETWORK)
+    run = runs.train(tiny(hopper_file, model), tmp_path / "run", progress=False)
+    made = made_of(run, hopper.obs)
+    assert all(torch.isfinite(x).all() for x in made)
+    loaded = runs.load(shutil.copytree(tmp_path / "run", tmp_path / "elsewhere"))
+    assert_same(made_of(loaded, hopper.obs), made)
+    assert loaded.config == run.config and loaded.world_model.calibration.largest > 0
+
+
+def test_it_trains_in_bfloat16_and_takes_what_environments_give(hopper: Episodes, hopper_file: Path,
+                                                               tmp_path: Path) -> None:
+    run = runs.train(tiny(hopper_file, bf16=True), tmp_path / "run", progress=False)
+    exact, made = made_of(run, hopper.obs), made_of(run, hopper.obs.astype(np.float64))
+    assert_same(made, exact)
+    with pytest.raises(ValueError, match="observations of shape"):
+        run.world_model.imagine(torch.zeros(0, 11), torch.zeros(0, 1, 3), seeds=[])
+
+
+@pytest.mark.parametrize("model", [None, FLOW], ids=["ensemble", "flow"])
+def test_killed_and_resumed_it_is_the_uninterrupted_run(model: ModelConfig | None, hopper_file: Path,
+                                                        tmp_path: Path) -> None:
+    config = tiny(hopper_file, model, save_every=1, keep=9)
+    same_when_resumed(config, tmp_path, lost=(2, 3))
+
+
+def test_it_is_judged_by_data_that_it_was_not_trained_on(hopper: Episodes, hopper_file: Path, tmp_path: Path) -> None:
+    config = tiny(hopper_file)
+    run = runs.train(config, tmp_path, progress=False)
+    learnt, kept, judged = runs.split(config, concatenate([hopper]).stitched())
+    acts = lambda act_SA: {row.tobytes() for row in act_SA}  # noqa: E731  actions never recur
+    known = acts(run.reference.x_BHD[:, 0, hopper.obs_dim :].numpy())
+    assert known <= acts(kept.act) and not known & acts(learnt.act)
+    assert len(kept) == len(judged) == 1 or not acts(judged.act) & (known | acts(learnt.act))

@@ -1,0 +1,216 @@
+"""The one loop: what it feeds the parts, what it writes, and that nothing but (seed, step) decides."""
+
+from __future__ import annotations
+
+import math
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from gentraj.config import ConfigError, from_json, to_json
+from gentraj.data.episodes import Episodes, episodes_hash
+from gentraj.training import TrainingConfig, train
+from gentraj.training.checkpoint import NothingSaved, load
+from gentraj.training.log import read_metrics
+from gentraj.training.loop import TrainingResult, check_same, learning_rate_factor
+from gentraj.training.optimization import apply_gradients
+from gentraj.trajectory import Batch, TrajectorySpec
+
+
+def episodes(**changes: object) -> Episodes:
+    rng, lengths = np.random.default_rng(0), np.array([9, 14])
+    ends = np.isin(np.arange(23), np.cumsum(lengths) - 1)
+    made = Episodes(rng.normal(size=(25, 2)), rng.normal(size=(23, 1)), rng.normal(size=23), terminated=ends,
+                    truncated=np.zeros(23, bool), lengths=lengths, extras={"goal": rng.normal(size=(25, 2))})
+    return replace(made, **changes)
+
+
+class Pair(nn.Module):
+    """Two networks with an optimiser each, like a GAN or a policy and its critic; notes what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec, self.batch_size = TrajectorySpec(2, 1, 4), 5
+        self.one, self.two = (nn.Linear(3, 3) for _ in range(2))
+        for p in self.parameters():
+            nn.init.constant_(p, 0.1)
+        self.given: list[tuple[Batch, float, float, float]] = []
+        self.autocast: list[bool] = []
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {"one": AdamW(self.one.parameters(), lr=0.1), "two": AdamW(self.two.parameters(), lr=0.02)}
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        noise = torch.rand((), generator=generator)
+        self.given.append((batch, noise.item(), *(o.param_groups[0]["lr"] for o in optimizers.values())))
+        self.autocast.append(torch.is_autocast_enabled("cpu"))
+        assert self.training
+        losses = {n: (getattr(self, n)(batch.x_BHD) - noise).square().mean() for n in optimizers}
+        for name, optimizer in optimizers.items():
+            apply_gradients(losses[name], optimizer, 1.0)
+        return {name: loss.detach() for name, loss in losses.items()}
+
+
+def run(folder: Path, parts: dict[str, Pair] | None = None, *, resume: bool = False, on_log=None,
+        **changes) -> TrainingResult:
+    settings = {"steps": 10, "warmup": 3, "save_every": 4, "log_every": 3} | changes
+    return train(parts or {"pair": Pair()}, episodes(), TrainingConfig(**settings), folder, meta={"preset": "test"},
+                 resume=resume, on_log=on_log, progress=False)
+
+
+def test_it_trains_and_saves(tmp_path: Path) -> None:
+    part = Pair().eval()
+    result = run(tmp_path, {"pair": part}, steps=200, save_every=100, log_every=100)
+    first, last = read_metrics(tmp_path)
+    assert last["pair/one"] < first["pair/one"] and result.metrics == last
+    assert (result.step, result.checkpoint) == (200, tmp_path / "step-00000200")
+    saved = load(tmp_path)
+    assert all(torch.equal(saved.parts["pair"][key], t) for key, t in part.state_dict().items())
+    assert saved.meta["preset"] == "test" and saved.meta["dataset_hash"] == episodes_hash(episodes())
+    assert from_json(TrainingConfig, saved.meta["training"]) == TrainingConfig(200, 3, 100, 100)
+
+
+def test_rows_are_means_of_what_happened_since_the_row_before(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    class Noted(Pair):
+        def update(self, batch, optimizers, generator):
+            metrics = super().update(batch, optimizers, generator)
+            seen.append(metrics["one"].item())
+            return metrics | ({"rare": torch.tensor(len(seen))} if len(seen) in (1, 2, 8) else {})
+
+    shown: list[dict] = []
+    run(tmp_path, {"pair": Noted()}, on_log=shown.append)
+    rows = read_metrics(tmp_path)
+    assert [row["step"] for row in rows] == [3, 6, 9, 10] and shown == rows
+    for row, steps in zip(rows, (seen[:3], seen[3:6], seen[6:9], seen[9:]), strict=True):
+        assert row["pair/one"] == pytest.approx(sum(steps) / len(steps), rel=1e-12) and row["seconds"] >= 0
+    assert [row.get("pair/rare") for row in rows] == [1.5, None, 8.0, None]
+
+
+@given(st.integers(0, 50), st.integers(1, 400))
+def test_the_learning_rate_rises_then_falls(warmup: int, steps: int) -> None:
+    """A straight line up to the full rate, times half a cosine down to nothing."""
+    factors = [learning_rate_factor(step, warmup, steps) for step in range(steps)]
+    cosine = [math.cos(math.pi * step / (2 * steps)) ** 2 for step in range(steps)]
+    for step, (factor, fall) in enumerate(zip(factors, cosine, strict=True)):
+        assert factor == pytest.approx(fall * ((step + 1) / warmup if step < warmup else 1))
+    assert learning_rate_factor(steps, 0, steps) == pytest.approx(0)
+
+
+def test_every_group_has_its_own_rate_times_the_factor(tmp_path: Path) -> None:
+    part = Pair()
+    run(tmp_path, {"pair": part})
+    for step, (_, _, one, two) in enumerate(part.given):
+        factor = learning_rate_factor(step, 3, 10)
+        assert (one, two) == (0.1 * factor, 0.02 * factor)
+    last = read_metrics(tmp_path)[-1]
+    assert (last["pair/lr-one"], last["pair/lr-two"]) == part.given[-1][2:]
+
+
+def test_a_resumed_part_is_given_what_it_would_have_been_given(tmp_path: Path) -> None:
+    whole, first, second = Pair(), Pair(), Pair()
+    run(tmp_path / "whole", {"pair": whole})
+    run(tmp_path / "run", {"pair": first}, steps=4)
+    run(tmp_path / "run", {"pair": second}, resume=True)
+    assert len(second.given) == 6
+    for (batch, noise, *_), (batch_, noise_, *_) in zip(whole.given[4:], second.given, strict=True):
+        assert torch.equal(batch.x_BHD, batch_.x_BHD) and noise == noise_
+
+
+def test_a_part_does_not_depend_on_the_parts_beside_it(tmp_path: Path) -> None:
+    alone, beside, other = Pair(), Pair(), Pair()
+    run(tmp_path / "a", {"b": alone})
+    run(tmp_path / "b", {"a": other, "b": beside})
+    assert all(torch.equal(p, q) for p, q in zip(alone.parameters(), beside.parameters(), strict=True))
+    assert alone.given[0][1] != other.given[0][1]
+    assert not torch.equal(alone.given[0][0].x_BHD, other.given[0][0].x_BHD)
+
+
+def test_the_seed_decides_and_the_global_generator_is_left_alone(tmp_path: Path) -> None:
+    parts = [Pair(), Pair(), Pair()]
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    run(tmp_path / "0", {"pair": parts[0]})
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    run(tmp_path / "1", {"pair": parts[1]})
+    run(tmp_path / "2", {"pair": parts[2]}, seed=1)
+    zero, one, two = (torch.cat([p.flatten() for p in part.parameters()]) for part in parts)
+    assert torch.equal(zero, one) and not torch.equal(zero, two)
+
+
+def test_bf16_is_automatic_mixed_precision(tmp_path: Path) -> None:
+    plain, mixed = Pair(), Pair()
+    run(tmp_path / "plain", {"pair": plain}, steps=1)
+    run(tmp_path / "mixed", {"pair": mixed}, steps=1, bf16=True)
+    assert (plain.autocast, mixed.autocast) == ([False], [True])
+
+
+def test_threads_are_set_and_given_back(tmp_path: Path) -> None:
+    before, used = torch.get_num_threads(), []
+    run(tmp_path, threads=before + 1, on_log=lambda _: used.append(torch.get_num_threads()))
+    assert used[0] == before + 1 and torch.get_num_threads() == before
+
+
+def test_resume_where_nothing_is(tmp_path: Path) -> None:
+    with pytest.raises(NothingSaved, match="nothing saved yet; train first"):
+        run(tmp_path / "missing", resume=True)
+    assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize("part", [object(), nn.Linear(3, 3)])
+def test_a_part_must_be_a_trainable_module(tmp_path: Path, part: object) -> None:
+    with pytest.raises(TypeError, match=r"the part 'x' is \w+; an nn\.Module that is Trainable is expected"):
+        run(tmp_path, {"x": part})  # type: ignore[dict-item]
+
+
+def test_a_missing_tensorboard_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    part = Pair()
+    with pytest.raises(ConfigError, match=r"pip install 'gentraj\[tensorboard\]'"):
+        run(tmp_path / "run", {"pair": part}, tensorboard=True)
+    assert not part.given and not (tmp_path / "run").exists()
+
+
+def test_no_output_is_no_output(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    run(tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("steps", 0), ("steps", -1), ("steps", math.nan), ("steps", 1.5), ("steps", True), ("warmup", -1),
+    ("save_every", 0), ("log_every", 0), ("seed", -1), ("threads", -1), ("keep", 0)])
+def test_a_config_that_makes_no_sense(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"TrainingConfig.{name} is {value}; a whole number of at least"):
+        TrainingConfig(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=name):
+        from_json(TrainingConfig, to_json(TrainingConfig()) | {name: value})
+
+
+def test_settings_that_may_change_and_those_that_may_not() -> None:
+    old = {"training": to_json(TrainingConfig()), "config": {"training": {"steps": 1}, "sampler": {"steps": 5}}}
+    for name in ("steps", "save_every", "log_every", "keep", "threads"):
+        check_same(old, old | {"training": to_json(TrainingConfig(**{name: 7}))})
+    check_same(old, old | {"config": {"training": {"steps": 2}, "sampler": {"steps": 5}}})
+    with pytest.raises(ConfigError, match=r"config\.sampler\.steps was 5 and is 6; training\.warmup was 200 and is 7"):
+        check_same(old, {"training": to_json(TrainingConfig(warmup=7)),
+                         "config": {"training": {"steps": 1}, "sampler": {"steps": 6}}})
+
+
+def test_prepare_runs_before_anything_is_saved_and_on_resume_only_if_all_fits(tmp_path: Path) -> None:
+    calls: list[int] = []
+    for resume, warmup in ((False, 3), (True, 3), (True, 2)):
+        with pytest.raises(ConfigError, match="warmup") if warmup == 2 else nullcontext():
+            train({"pair": Pair()}, episodes(), TrainingConfig(steps=4 + 4 * resume, warmup=warmup), tmp_path, meta={},
+                  resume=resume, progress=False, prepare=lambda: calls.append(len(list(tmp_path.glob("step-*")))))
+    assert calls == [0, 2]

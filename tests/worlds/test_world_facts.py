@@ -1,0 +1,53 @@
+"""What a world model knows of its data: where episodes start, and what never varies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_world_model import TINY, linear, taught
+
+from envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
+from gentraj.data import ContextConfig, concatenate
+from gentraj.worlds.facts import FEW, STARTS, WorldFacts
+from gentraj.worlds.model import WorldModelConfig
+
+
+@pytest.mark.parametrize("margin", [0.0, 1e9])
+def test_what_never_varies_in_the_data_stays(margin: float) -> None:
+    """So that nothing leaves bounds that have no width; all else is at most a step away, and bounds are far."""
+    e = linear([9, 40, 2, 30])
+    e = replace(e, obs=np.concatenate([e.obs[:, :1], np.full_like(e.obs[:, :1], 0.3), e.obs[:, 1:]], 1))
+    world = taught(e, WorldModelConfig(model=None, **TINY))
+    episodes = ImaginedEpisodes(world, 4, ImaginedConfig(2, max_doubt=1e9, margin=margin))
+    episodes.low_O[[0, 2, 3]], episodes.high_O[[0, 2, 3]] = -1e9, 1e9
+    episodes.reset(np.ones(4, bool))
+    for _ in range(2):
+        happened = episodes.step(np.ones((4, 2), np.float32), np.ones(4, bool))
+    assert (episodes.obs_BO[:, 1] == np.float32(0.3)).all() and (episodes.distrust(happened.doubt) == "").all()
+    assert len(np.unique(episodes.obs_BO[:, 0])) > 1
+
+
+@pytest.mark.parametrize("lengths", [[3] * FEW, [3] * (FEW - 1), [1] * (STARTS + FEW)], ids=["many", "few", "more"])
+def test_starts_are_where_the_data_go_on(lengths: list[int]) -> None:
+    """Firsts of episodes where there are enough, of all of them; anywhere is where an action was taken."""
+    e = linear(lengths)
+    facts = WorldFacts.fit(e, ContextConfig(), 1)
+    last = e.starts + np.arange(len(e)) + e.lengths
+    firsts, lasts = ({row.tobytes() for row in e.obs[rows]} for rows in (e.starts + np.arange(len(e)), last))
+    drawn = lambda x_NS: {row.tobytes() for row in x_NS.numpy()}  # noqa: E731
+    assert not drawn(facts.anywhere_NS) & lasts
+    if len(e) < FEW:
+        assert torch.equal(facts.starts_NS, facts.anywhere_NS)
+    else:
+        assert drawn(facts.starts_NS) <= firsts and len(drawn(facts.starts_NS)) == min(len(e), STARTS)
+
+
+def test_starts_are_of_all_data_that_were_joined() -> None:
+    e, other = linear([1] * STARTS), linear([1] * STARTS, seed=1)
+    facts = WorldFacts.fit(concatenate([e, other]), ContextConfig(), 1)
+    of_other = {row.tobytes() for row in other.obs}
+    share = np.mean([row.tobytes() in of_other for row in facts.starts_NS.numpy()])
+    assert share == pytest.approx(0.5, abs=0.1)

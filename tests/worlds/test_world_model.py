@@ -1,0 +1,257 @@
+"""A world model: what it learns of a system whose law is known, and what holds for any of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gentraj.data import ContextConfig, Episodes, Windows
+from gentraj.families import ModelConfig
+from gentraj.networks import ResidualMLPConfig
+from gentraj.randomness import generator
+from gentraj.training import TrainingConfig
+from gentraj.training import loop as training
+from gentraj.trajectory import Batch
+from gentraj.worlds.facts import WorldFacts
+from gentraj.worlds.model import GENERATOR, Imagined, WorldModel, WorldModelConfig
+
+# x' = A x + B a + L eps, the reward is x_0 - 0.1 |a|^2.
+A = np.array([[0.95, 0.1, 0], [-0.1, 0.9, 0.05], [0, 0, 0.8]])
+B = np.array([[0, 0.1], [0.3, 0], [0.1, 0.2]])
+L = np.array([[0.1, 0, 0], [0.05, 0.08, 0], [-0.02, 0.03, 0.05]])
+NETWORK = ResidualMLPConfig(16, 1)
+TINY: dict[str, Any] = {"width": 16, "depth": 1, "members": 2, "batch_size": 32}
+FLOW = replace(GENERATOR, network=NETWORK)
+WORLDS = {f"{name}-{chunk}": WorldModelConfig(model=model, chunk=chunk, **TINY)
+          for name, model in (("ensemble", None), ("flow", FLOW)) for chunk in (1, 3)}
+
+
+def linear(lengths: list[int], seed: int = 0) -> Episodes:
+    """Episodes of the system, each cut at its end."""
+    rng, obs, act, S = np.random.default_rng(seed), [], [], sum(lengths)
+    for T in lengths:
+        obs.append(rng.normal(size=3))
+        for _ in range(T):
+            act.append(rng.uniform(-1, 1, 2))
+            obs.append(A @ obs[-1] + B @ act[-1] + L @ rng.normal(size=3))
+    before = np.delete(np.array(obs), np.cumsum(np.array(lengths) + 1) - 1, 0)
+    reward = before[:, 0] - 0.1 * (np.array(act) ** 2).sum(1)
+    cut = np.isin(np.arange(S), np.cumsum(lengths) - 1)
+    return Episodes(np.array(obs), np.array(act), reward, np.zeros(S, bool), cut, np.array(lengths))
+
+
+def with_goals(e: Episodes) -> Episodes:
+    """The same, each episode on its way to a place of its own."""
+    goal_EG = np.random.default_rng(1).normal(size=(len(e), 2))
+    return replace(e, goal_dims=(0, 1), extras={"goal": np.repeat(goal_EG, e.lengths + 1, 0)})
+
+
+def taught(e: Episodes, config: WorldModelConfig, steps: int = 3) -> WorldModel:
+    """After a few steps of training, calibrated by its own data."""
+    context = ContextConfig(("goal",) if "goal" in e.extras else ())
+    world = WorldModel(e.obs_dim, e.act_dim, config, WorldFacts.fit(e, context, config.chunk))
+    windows, optimizers = Windows(e, world.spec, context), world.optimizers()
+    for step in range(steps):
+        metrics = world.update(windows.batch(step, 0, config.batch_size), optimizers, generator(0, step))
+        assert all(torch.isfinite(value) for value in metrics.values())
+    world.eval().calibrate(windows.batch(steps, 0, 64))
+    return world
+
+
+def asked(rows: int, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(rows)
+    return torch.randn(rows, 3, generator=g), 2 * torch.rand(rows, steps, 2, generator=g) - 1
+
+
+def first(made: Imagined, rows: int, steps: int) -> Imagined:
+    return Imagined(*(x[:rows, :steps] for x in made))
+
+
+def assert_same(one: Imagined, other: Imagined) -> None:
+    for name, a, b in zip(Imagined._fields, one, other, strict=True):
+        assert torch.equal(a, b), name
+
+
+@pytest.fixture(scope="module")
+def worlds() -> dict[str, WorldModel]:
+    return {name: taught(linear([9, 40, 2, 30]), config) for name, config in WORLDS.items()}
+
+
+# -- a known law
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("model", [GENERATOR, None], ids=["flow", "ensemble"])
+def test_it_learns_the_law_of_a_linear_system(model: ModelConfig | None, tmp_path: Path) -> None:
+    """Mean, covariance (the ensemble: variances) and reward of a step; it doubts most where the data do not reach."""
+    e, config = linear([200] * 100), WorldModelConfig(model=model)
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(0)
+        world = WorldModel(3, 2, config, WorldFacts.fit(e, ContextConfig(), 1))
+    training.train({"world": world}, e, TrainingConfig(1_500, save_every=1_500, threads=1), tmp_path, meta={},
+                   progress=False)
+    world.eval().calibrate(Windows(linear([200] * 5, seed=1), world.spec).batch(0, 0, 512))
+    rng, N, M = np.random.default_rng(1), 20, 1_000
+    obs_NO, act_NA = e.obs[rng.integers(len(e.obs), size=N)], rng.uniform(-1, 1, (N, 2)).astype(np.float32)
+    obs_RO, act_RTA = (torch.from_numpy(x).repeat_interleave(M, 0) for x in (obs_NO, act_NA[:, None]))
+    made = world.imagine(obs_RO, act_RTA, seeds=range(N * M))
+    next_NMO, reward_N = made.obs_BTO.view(N, M, 3).double().numpy(), made.reward_BT.view(N, M).mean(1).numpy()
+
+    mean_NO = obs_NO @ A.T + act_NA @ B.T
+    assert np.linalg.norm(next_NMO.mean(1) - mean_NO) < 0.03 * np.linalg.norm(mean_NO)
+    earned_N = obs_NO[:, 0] - 0.1 * (act_NA**2).sum(1)
+    assert np.linalg.norm(reward_N - earned_N) < 0.03 * np.linalg.norm(earned_N)
+    covariance, Q = np.mean([np.cov(next_MO.T) for next_MO in next_NMO], 0), L @ L.T
+    if model is None:
+        np.testing.assert_allclose(np.diag(covariance), np.diag(Q), rtol=0.1)
+    else:
+        assert np.linalg.norm(covariance - Q) < 0.1 * np.linalg.norm(Q)
+
+    assert made.end_BT.max() < 0.01  # nothing ends in these data
+    far = world.imagine(4 * obs_RO[::M], 3 * act_RTA[::M], seeds=range(N))
+    assert far.doubt_BT.mean() > 2 * made.doubt_BT.mean()
+
+
+# -- contracts
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_row_depends_on_its_own_seed_and_inputs_only(name: str, worlds: dict[str, WorldModel]) -> None:
+    world, (obs_BO, act_BTA), seeds = worlds[name], asked(20, 5), list(range(50, 70))
+    made = world.imagine(obs_BO, act_BTA, seeds=seeds)
+    for rows in ([0], [19, 3], list(range(17)), list(range(19, 3, -1))):
+        alone = world.imagine(obs_BO[rows], act_BTA[rows], seeds=[seeds[i] for i in rows])
+        assert_same(alone, Imagined(*(x[rows] for x in made)))
+    other = world.imagine(obs_BO, act_BTA, seeds=[*seeds[:-1], 7])
+    assert_same(first(other, 19, 5), first(made, 19, 5))
+    assert not torch.equal(other.obs_BTO[19, 0], made.obs_BTO[19, 0])
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_without_temperature_no_seed_matters(name: str, worlds: dict[str, WorldModel]) -> None:
+    world, (obs_BO, act_BTA) = worlds[name], asked(4, 5)
+    cold, again = (world.imagine(obs_BO, act_BTA, seeds=seeds, temperature=0.0) for seeds in ([0] * 4, range(4)))
+    warm = world.imagine(obs_BO, act_BTA, seeds=range(4))
+    assert_same(cold, again)
+    assert not torch.equal(cold.obs_BTO, warm.obs_BTO)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_longer_sequence_begins_as_a_shorter_one(name: str, worlds: dict[str, WorldModel]) -> None:
+    """Of whole chunks; any length may be asked for."""
+    world, (obs_BO, act_BTA) = worlds[name], asked(4, 7)
+    made = world.imagine(obs_BO, act_BTA, seeds=range(4))
+    for T in range(1, 8):
+        shorter = world.imagine(obs_BO, act_BTA[:, :T], seeds=range(4))
+        assert [x.shape for x in shorter] == [(4, T, 3), (4, T), (4, T), (4, T)]
+        assert all(torch.isfinite(x).all() for x in shorter)
+        whole = T // world.chunk * world.chunk
+        assert_same(first(shorter, 4, whole), first(made, 4, whole))
+    assert ((made.end_BT >= 0) & (made.end_BT <= 1) & (made.doubt_BT >= 0)).all()
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_padding_after_the_last_action_is_as_none(name: str, worlds: dict[str, WorldModel]) -> None:
+    world, (obs_BO, act_BTA) = worlds[name], asked(4, 5)
+    real_BT = (torch.arange(5) < 2).expand(4, -1)
+    made = world.imagine(obs_BO, act_BTA, seeds=range(4), real_BT=real_BT)
+    assert_same(first(made, 4, 2), world.imagine(obs_BO, act_BTA[:, :2], seeds=range(4)))
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_step_is_imagined_from_the_one_before(name: str, worlds: dict[str, WorldModel]) -> None:
+    """Without noise, a chunk from the last observation of another is what follows that one."""
+    world, (obs_BO, act_BTA), K = worlds[name], asked(4, 6), worlds[name].chunk
+    made = world.imagine(obs_BO, act_BTA, seeds=[0] * 4, temperature=0.0)
+    rest = world.imagine(made.obs_BTO[:, K - 1], act_BTA[:, K:], seeds=[0] * 4, temperature=0.0)
+    assert_same(rest, Imagined(*(x[:, K:] for x in made)))
+
+
+@pytest.mark.parametrize("lengths", [[1] * 30, [2] * 15, [1, 2, 3, 4, 25]], ids=str)
+@pytest.mark.parametrize("model", [None, FLOW], ids=["ensemble", "flow"])
+def test_windows_that_are_cut_by_the_end_of_an_episode_teach_too(model: ModelConfig | None,
+                                                                 lengths: list[int]) -> None:
+    """Also where no window is whole."""
+    world = taught(linear(lengths), WorldModelConfig(model=model, chunk=3, **TINY))
+    made = world.imagine(*asked(2, 4), seeds=[0, 1])
+    assert all(torch.isfinite(x).all() for x in made)
+
+
+@pytest.mark.parametrize("name", ["ensemble-3", "flow-3"])
+def test_padding_teaches_nothing(name: str) -> None:
+    """Whatever it holds."""
+    e = linear([1, 2, 3, 4, 25])
+    facts, made = WorldFacts.fit(e, ContextConfig(), 3), []
+    for padding in (0.0, 5.0):
+        with torch.random.fork_rng():
+            world = WorldModel(3, 2, WORLDS[name], facts)
+        batch = Windows(e, world.spec).batch(0, 0, 32)
+        assert not batch.mask_BHD[:, -1, 0].all()
+        batch = Batch(torch.where(batch.mask_BHD, batch.x_BHD, padding), batch.mask_BHD,
+                      reward_BH=torch.where(batch.mask_BHD[..., -1], batch.reward_BH, padding),  # type: ignore[arg-type]
+                      terminal_BH=batch.terminal_BH)
+        made.append(world.update(batch, world.optimizers(), generator(0)) | world.state_dict())
+    for key, value in made[0].items():
+        assert torch.equal(value, made[1][key]), key
+
+
+@pytest.mark.parametrize("goals", [False, True])
+def test_what_is_asked_in_another_shape_is_refused_in_one_line(goals: bool, worlds: dict[str, WorldModel]) -> None:
+    e = linear([9, 40, 2, 30])
+    world = taught(with_goals(e), WORLDS["flow-3"]) if goals else worlds["flow-3"]
+    (obs, act), goal = asked(4, 5), torch.zeros(4, 2) if goals else None
+    assert world.imagine(obs, act, goal, seeds=range(4)).obs_BTO.shape == (4, 5, 3)
+    wrong = [(obs[:, :2], act, goal), (obs[:3], act, goal), (obs, act[..., :1], goal), (obs, act[:3], goal),
+             (obs, act[:, 0], goal), (obs, act[:, :0], goal), (obs, act[:, None], goal), (obs[None], act, goal)]
+    wrong += ([(obs, act, None), (obs, act, goal[:, :1]), (obs, act, goal[:3]), (obs, act, goal[:1])]
+              if goal is not None else [(obs, act, obs[:, :2])])
+    for given in wrong:
+        shapes = [None if x is None else tuple(x.shape) for x in given]
+        try:
+            world.imagine(*given, seeds=range(4))
+        except ValueError as error:
+            assert "\n" not in str(error) and "expected" in str(error), (shapes, error)
+        else:
+            pytest.fail(f"shapes {shapes} were taken")
+
+
+def test_a_goal_matters_where_the_data_have_goals() -> None:
+    world, (obs, act) = taught(with_goals(linear([9, 40, 2, 30])), WORLDS["ensemble-1"]), asked(4, 2)
+    made = [world.imagine(obs, act, torch.full((4, 2), at), seeds=range(4)) for at in (-1.0, 1.0)]
+    assert not torch.equal(made[0].obs_BTO, made[1].obs_BTO)
+
+
+def test_an_ensemble_alone_has_no_sampler(worlds: dict[str, WorldModel]) -> None:
+    with pytest.raises(ValueError, match="an ensemble has no sampler, grid or eta"):
+        worlds["ensemble-1"].use(sampler="heun")
+    assert worlds["ensemble-1"].network_calls == 0
+
+
+def test_a_generator_learns_from_so_much_of_a_batch_and_in_so_many_updates_as_is_said(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    e, config = linear([9, 40, 2, 30]), replace(WORLDS["flow-3"], model=replace(FLOW, batch_size=5), learns=0.25)
+    world = WorldModel(3, 2, config, WorldFacts.fit(e, ContextConfig(), 3))
+    assert world.model is not None
+    learn, seen = world.model.update, []
+    monkeypatch.setattr(world.model, "update", lambda batch, *rest: seen.append(batch) or learn(batch, *rest))
+    windows, optimizers = Windows(e, world.spec), world.optimizers()
+    told = [world.update(windows.batch(0, 0, 32), optimizers, generator(0, step)) for step in range(80)]
+    assert 10 < len(seen) < 30 and len(seen) == sum("generator_loss" in metrics for metrics in told)
+    assert all("loss" in metrics for metrics in told)
+    assert all(len(batch.x_BHD) == len(batch.mask_BHD) == 5 for batch in seen)
+
+
+def test_draws_of_another_sampler_are_as_wide_as_what_was_learnt() -> None:
+    world = taught(linear([9, 40, 2, 30]), WORLDS["flow-3"])
+    assert world.reference is not None
+    scale = world.scale
+    world.use(sampler="heun")
+    used = world.scale
+    world.calibrate(world.reference)
+    assert used == world.scale != scale
