@@ -14,18 +14,22 @@ import torch
 
 from agents import prior
 from gentraj.constraints import Blocks, Box, Circle, Constraints, Equal, Speed
-from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.diffusion import Diffusion, DiffusionConfig, LatentDiffusion
 from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
 from gentraj.diffusion.constrained import Constrained
 from gentraj.diffusion.guidance import Energy
 from gentraj.diffusion.nearest_data import NearestData
-from gentraj.families import FAMILIES, MODELS
+from gentraj.families import FAMILIES
+from gentraj.gan import ConditionalGAN
+from gentraj.models.gaussian import Gaussian
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.trajectory import Condition, TrajectorySpec
 
 PAGE = (Path(__file__).parents[1] / "docs" / "support.md").read_text()
 SPEC = TrajectorySpec(2, 1, 8)
+CLASSES: dict[str, Any] = {"diffusion": Diffusion, "flow": Diffusion, "latent": LatentDiffusion, "gan": ConditionalGAN,
+                           "gaussian": Gaussian}
 WALLS = [Box((-5, -5), (5, 5), dims=(0, 1)), Circle((4, 4), 0.1, dims=(0, 1)), Equal(-1, (0.0, 0.0), dims=(0, 1)),
          Blocks(((3.0, 3.0),), ((3.5, 3.5),), dims=(0, 1)), Speed(50.0, dims=(0, 1), dt=1.0)]
 
@@ -36,8 +40,8 @@ def energy(x: torch.Tensor) -> torch.Tensor:
 
 @cache
 def model(family: str, spec: TrajectorySpec = SPEC) -> Any:
-    config = FAMILIES[family].with_network(ResidualMLPConfig(8, 1))
-    return MODELS[type(config)](spec, config, Normalizer.identity(spec.dim), Normalizer.identity(1))
+    config: Any = FAMILIES[family].with_network(ResidualMLPConfig(8, 1))
+    return CLASSES[family](spec, config, Normalizer.identity(spec.dim), Normalizer.identity(1))
 
 
 def sample(family: str, guide: Any = None, *, context: bool = False, **options: Any) -> torch.Tensor:
