@@ -29,6 +29,8 @@ POLICY = ("--policy.batch-size", "8", "--policy.critic.width", "16")
 WORLD = ("--world.width", "16", "--world.members", "2")
 STAND_INS = {"RUN": "runs/demo", "DIR": "runs/demo", "PRESET": "pointmaze-umaze", "FILE": "hopper.npz", "NAME": "gan",
              "COMMAND": "demo"}
+SAVED = r"[Ss]ave this as `(\w+\.py)`.*?^```python\n(.*?)^```"
+EVERYWHERE = {"--help", "--version", "--import", "--env-kwargs"}  # no command's own help shows them
 OTHER_COMMANDS = {"python", "python3", "make", "pip", "git", "cd", ".", ".ci/run"}
 
 
@@ -67,6 +69,8 @@ def workplace(umaze, hopper, small_run: Path, tmp_path_factory: pytest.TempPathF
             assert gentraj("train", preset, "--dataset", "hopper.npz", "--run-dir", f"runs/{preset}", "--steps", 2,
                            *words) == 0
         (folder / "runs" / "world").symlink_to(folder / "runs" / "world-ensemble")
+        for module, block in re.findall(SAVED, "".join(page.read_text() for page in MANUAL), re.DOTALL | re.MULTILINE):
+            (folder / module).write_text(block)
         for benchmark in ("benchmarks", "examples"):
             (folder / benchmark).symlink_to(ROOT / benchmark)
         yield folder
@@ -81,9 +85,6 @@ def test_the_python_of_a_page_runs(page: Path, workplace: Path, tmp_path: Path,
         text = re.sub(large, little, text)
     (tmp_path / page.name).write_text(text)
     monkeypatch.syspath_prepend(workplace)
-    saved = r"[Ss]ave this as `(\w+\.py)`.*?^```python\n(.*?)^```"
-    for module, block in re.findall(saved, text, re.DOTALL | re.MULTILINE):
-        (workplace / module).write_text(block)
     for example in Document.parse(str(tmp_path / page.name), PythonCodeBlockParser(), SkipParser()).examples():
         example.evaluate()
 
@@ -111,7 +112,7 @@ def check_gentraj(words: list[str]) -> None:
     for word in words:
         if word.startswith("--"):
             option = re.escape(word.partition("=")[0])
-            known = re.search(rf"{option}(?![\w-])", shown.getvalue()) or word in ("--help", "--version")
+            known = word in EVERYWHERE or re.search(rf"{option}(?![\w-])", shown.getvalue())
             assert known, f"gentraj {' '.join(words)}: {word}"
         elif word.startswith("benchmarks/"):
             assert (ROOT / word).exists() or "*" in word, word
