@@ -47,7 +47,7 @@ def commands(page: Path) -> Iterator[list[str]]:
     blocks = fences(page, "sh")
     quoted = re.findall(r"`((?:gentraj|python -m benchmarks\.|python examples/)[^`]*)`", page.read_text())
     for line in "\n".join([*blocks, *(" ".join(one.split()) for one in quoted)]).replace("\\\n", " ").splitlines():
-        if (words := shlex.split(line, comments=True)) and (words[0] in OTHER_COMMANDS or words[0] == "gentraj"):
+        if (words := shlex.split(line.partition(" > ")[0], comments=True)) and (words[0] in OTHER_COMMANDS or words[0] == "gentraj"):
             for one in " ".join(map(shlex.quote, words)).split(" '&&' "):
                 yield shlex.split(one)
 
@@ -71,6 +71,10 @@ def workplace(umaze, hopper, small_run: Path, tmp_path_factory: pytest.TempPathF
         (folder / "runs" / "world").symlink_to(folder / "runs" / "world-ensemble")
         for module, block in re.findall(SAVED, "".join(page.read_text() for page in MANUAL), re.DOTALL | re.MULTILINE):
             (folder / module).write_text(block)
+        config = io.StringIO()
+        with contextlib.redirect_stdout(config):
+            assert gentraj("train", "pointmaze-umaze", "--print-config") == 0
+        (folder / "mine.json").write_text(config.getvalue())
         for benchmark in ("benchmarks", "examples"):
             (folder / benchmark).symlink_to(ROOT / benchmark)
         yield folder
