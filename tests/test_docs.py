@@ -47,7 +47,8 @@ def commands(page: Path) -> Iterator[list[str]]:
     blocks = fences(page, "sh")
     quoted = re.findall(r"`((?:gentraj|python -m benchmarks\.|python examples/)[^`]*)`", page.read_text())
     for line in "\n".join([*blocks, *(" ".join(one.split()) for one in quoted)]).replace("\\\n", " ").splitlines():
-        if (words := shlex.split(line.partition(" > ")[0], comments=True)) and (words[0] in OTHER_COMMANDS or words[0] == "gentraj"):
+        words = shlex.split(line.partition(" > ")[0], comments=True)
+        if words and (words[0] in OTHER_COMMANDS or words[0] == "gentraj"):
             for one in " ".join(map(shlex.quote, words)).split(" '&&' "):
                 yield shlex.split(one)
 

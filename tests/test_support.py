@@ -24,7 +24,7 @@ from gentraj.gan import ConditionalGAN
 from gentraj.models.gaussian import Gaussian
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
-from gentraj.trajectory import Condition, TrajectorySpec
+from gentraj.trajectory import Condition, SamplingOptions, SupportsLogProb, TrajectorySpec
 
 PAGE = (Path(__file__).parents[1] / "docs" / "support.md").read_text()
 SPEC = TrajectorySpec(2, 1, 8)
@@ -55,11 +55,9 @@ def product() -> Product:
 
 
 def density(family: str) -> None:
-    if not hasattr(model(family), "log_prob"):
-        assert family == "gan"
-        raise ValueError("A GAN has no member `log_prob`")
-    quick = {} if family == "latent" else {"steps": 1}
-    model(family).log_prob(torch.zeros(1, 8, 3), Condition.unknown(SPEC), **quick)
+    if not isinstance(model(family), SupportsLogProb):
+        raise ValueError("A GAN and latent diffusion have no member `log_prob`")
+    model(family).log_prob(torch.zeros(1, 8, 3), Condition.unknown(SPEC), steps=1)
 
 
 TRIALS: dict[str, list[Callable[[str], Any]]] = {
@@ -74,9 +72,9 @@ TRIALS: dict[str, list[Callable[[str], Any]]] = {
     "`log_prob`": [density],
     "ood score of each timestep": [
         lambda family: model(family).implausibility(torch.zeros(1, 8, 3), Condition.unknown(SPEC), [0])],
-    "`--sampler`, `--grid`, `--eta`": [lambda family: model(family).use(sampler="heun"),
-                                       lambda family: model(family).use(grid="karras"),
-                                       lambda family: model(family).use(eta=0.5)],
+        "`--sampler`, `--grid`, `--eta`": [lambda family: sample(family, options=SamplingOptions(sampler="heun")),
+                                       lambda family: sample(family, options=SamplingOptions(grid="karras")),
+                                       lambda family: sample(family, options=SamplingOptions(eta=0.5))],
     "a context (`--context.kinds`)": [lambda family: sample(family, context=True)],
 }
 
@@ -111,16 +109,16 @@ def message(cell: str) -> str:
     """What the page says that the error says, by its number."""
     number = re.fullmatch(r"no \((\d+)\)", cell)
     assert number, cell
-    [(quoted, plain)] = re.findall(rf"^{number[1]}\. (?:`(.*?)`|(A GAN has no member `log_prob`))", PAGE, re.MULTILINE)
+    [(quoted, plain)] = re.findall(rf"^{number[1]}\. (?:`(.*?)`|(A .* have no member `log_prob`))", PAGE, re.MULTILINE)
     return quoted or plain
 
 
 def test_a_generator_of_actions_is_no_latent_one_and_a_gan_s_has_no_density(capsys: pytest.CaptureFixture) -> None:
     from small import gentraj
 
-    assert table("Owners")["a policy's `--family`"]["latent"] == "no (6)"
+    assert table("Owners")["a policy's `--family`"]["latent"] == "no (5)"
     assert gentraj("train", "bc-diffusion", "--family", "latent", "--dataset", "a.npz", "--run-dir", "never") == 2
-    assert message("no (6)") in capsys.readouterr().err
+    assert message("no (5)") in capsys.readouterr().err
     assert "has no density" in Path(prior.__file__).read_text()
 
 
@@ -128,6 +126,6 @@ def test_rows_that_are_not_evenly_apart_are_refused_by_what_needs_even_ones() ->
     uneven = TrajectorySpec(2, 1, 8, offsets=(1, 2, 4, 8, 16, 32, 64))
     x = torch.zeros(1, 8, 3)
     for refused in (lambda: model("latent", uneven), lambda: Constraints(uneven, WALLS[-1:]).certificate(x)):
-        with pytest.raises(ValueError, match=re.escape(message("no (7)"))):
+        with pytest.raises(ValueError, match=re.escape(message("no (6)"))):
             refused()
     assert Constraints(uneven, WALLS[:-1]).certificate(x) is not None
