@@ -28,12 +28,14 @@ FOR_GOALS = ("veteran+", "diffuser", "goals", "diffuser-goals")
 
 
 def tiny(name: str, dataset: str | Path) -> RunConfig:
-    """The preset with narrow networks and three steps of training; in a maze it plans rarely."""
+    """The preset with narrow networks and three steps of training; it tries few plans and, in a maze, plans rarely."""
     config = presets.PRESETS[presets.suited(name, str(dataset))]
     assert isinstance(config, RunConfig)
     network = (ResidualMLPConfig(16, 1) if isinstance(config.model.network, ResidualMLPConfig)
                else TemporalUNetConfig(width=8))
-    planner = replace(config.planner, replan=60) if config.planner.replan == 32 else config.planner
+    planner = replace(config.planner, candidates=min(config.planner.candidates, 3), steps=min(config.planner.steps, 2))
+    if config.planner.replan > 1:
+        planner = replace(planner, replan=60)
     return replace(config, dataset=str(dataset), model=config.model.with_network(network), planner=planner,
                    inverse=replace(config.inverse, width=16), arrival=replace(config.arrival, width=16),
                    critic=replace(config.critic, width=16), training=TrainingConfig(steps=3, threads=1))
@@ -140,7 +142,7 @@ def test_a_planner_for_goals_trains_saves_and_acts(name: str, umaze: object, tmp
 
 def test_a_planner_for_goals_that_remembers_trains_saves_and_acts(umaze: object, tmp_path: Path) -> None:
     config = tiny("goals", small.DATASET)
-    planner = replace(config.planner, history=3, replan=2, look=4)
+    planner = replace(config.planner, history=3, replan=20, look=4)
     mix = replace(config.model.mix, prefix=0.5)
     check(replace(config, model=config.model.with_mix(mix), planner=planner), tmp_path, 4)
 
