@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from envs.making import ProtocolName
 
-from ..config import ConfigError, from_json, read_json, require, require_choice, to_json, with_settings
+from ..config import ConfigError, from_json, read_json, require, require_choice, with_settings
 from ..data.sources import FILES
 from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS
@@ -94,12 +94,6 @@ def read_card(path: Path) -> Card:
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     return card
-
-
-def deciding(config: AnyRunConfig) -> dict[str, Any]:
-    """The settings that a training depends on: neither how a planner plans nor where the data lie."""
-    apart = [key for key in config.MAY_CHANGE if key != "training"]
-    return {key: value for key, value in to_json(config).items() if key not in apart}
 
 
 def _found(name: str, folders: tuple[Path, ...], where: str) -> str:

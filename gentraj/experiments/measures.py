@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -16,9 +16,10 @@ from torch import nn
 from envs.evaluation.evaluate import EvaluationConfig, evaluate
 
 from ..metrics import modes_covered
-from ..runs.folder import CONFIG, Run
+from ..runs.folder import Run
 from ..runs.measures import measure_run
 from ..runs.model_card import parameters_trained
+from .engine import Measure
 from .groups import Group, conditions
 
 BATCHES = (1, 16, 64, 256)
@@ -33,12 +34,6 @@ class Options:
     episodes: int
     num: int
     device: str | None = None
-
-
-def key(run: Run, group: Group, options: Options) -> dict[str, Any]:
-    """What a result depends on: another key, and it is measured again."""
-    config = hashlib.sha256((run.folder / CONFIG).read_bytes()).hexdigest()
-    return {"config": config, "step": run.step, "windows": group.sha256, **asdict(options)}
 
 
 def quality(run: Run, group: Group, options: Options) -> dict[str, Any]:
@@ -82,8 +77,14 @@ def control(run: Run, group: Group, options: Options) -> dict[str, Any]:
     return kept | {"return_ci95": scores["return_ci95"], "returns": played.returns.tolist()}
 
 
-MEASURES: dict[str, Callable[[Run, Group, Options], dict[str, Any]]] = {
+MEASURES: dict[str, Callable[..., dict[str, Any]]] = {  # of a run, its group and the options
     "control": control, "quality": quality, "modes": modes, "likelihood": likelihood}
+
+
+def measures(group: Group, options: Options, **asked: Any) -> tuple[Measure, ...]:
+    """All of them, of a run of that group; `asked` is what the results depend on besides."""
+    asked = {"windows": group.sha256, **asdict(options), **asked}
+    return tuple(Measure(name, partial(make, group=group, options=options), asked) for name, make in MEASURES.items())
 
 
 def speed(run: Run, group: Group, seconds: float = 0.5) -> dict[str, Any]:

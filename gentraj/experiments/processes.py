@@ -11,18 +11,14 @@ from collections.abc import Callable, Sequence
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
 
-from ..runs import folder as runs
-from ..training.checkpoint import has_checkpoints
 from ..training.interrupts import Interrupted, Interrupts
-from ..training.lock import RunLocked
 
-UNLOCKING = 60.0  # seconds that a training whose parent was killed may take to save and end
+SAVING = 30.0  # seconds that a process whose parent has died may take to save and end
 
 
 class Job(NamedTuple):
@@ -44,13 +40,13 @@ class JobsStopped(Interrupted):
         self.exit_code = 128 + received
 
 
-def run_jobs(jobs: Sequence[Job], number: int, what: str) -> dict[str, int]:
-    """Runs them, `number` at a time, and returns the exit code of each that did not end well.
+def run_jobs(jobs: Sequence[Job], number: int) -> None:
+    """Runs them, `number` at a time.
 
     Raises `JobsStopped` after SIGINT or SIGTERM, when all processes have ended: they were sent SIGTERM.
     """
-    waiting, running, failed = list(jobs), {}, {}
-    with Interrupts() as interrupts, tqdm(total=len(jobs), desc=what, unit="job", disable=not jobs) as bar:
+    waiting, running = list(jobs), {}
+    with Interrupts() as interrupts, tqdm(total=len(jobs), desc="runs", unit="job", disable=not jobs) as bar:
         try:
             while waiting or running:
                 while waiting and len(running) < number:
@@ -62,29 +58,11 @@ def run_jobs(jobs: Sequence[Job], number: int, what: str) -> dict[str, int]:
                     raise JobsStopped(interrupts.received)
                 for process in [p for p in running if not p.is_alive()]:
                     job = running.pop(process)
-                    if code := process.exitcode:
-                        failed[job.name] = code
-                    said = f"ended with code {code}" if code else job.outcome()
+                    said = f"ended with code {process.exitcode}" if process.exitcode else job.outcome()
                     bar.write(f"{job.name}: {said}", file=sys.stderr)
                     bar.update()
         finally:
             _stop(running)
-    return failed
-
-
-def trained(config: runs.AnyRunConfig, folder: Path, device: torch.device) -> runs.Run:
-    """The run of that config: begun, or gone on with from its last checkpoint, which may be its end.
-
-    Raises what `runs.train` raises, `RunLocked` after a minute only.
-    """
-    deadline = time.monotonic() + UNLOCKING
-    while True:
-        try:
-            return runs.train(config, folder, resume=has_checkpoints(folder), device=device, progress=False)
-        except RunLocked:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(1)
 
 
 def _started(job: Job) -> BaseProcess:
@@ -103,8 +81,9 @@ def _stop(running: dict[BaseProcess, Job]) -> None:
 
 
 def _work(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Where every process begins."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the first process passes it on
-    threading.Thread(target=_follow, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     try:
         function(*arguments)
@@ -112,12 +91,14 @@ def _work(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         raise SystemExit(f"gentraj: error: {' '.join(str(error).split())}") from error
 
 
-def _follow() -> None:
-    """Or a training would go on, and hold its folder, when what started it was killed."""
+def _end_with_parent() -> None:
+    """When the parent has died, of SIGKILL too: this process is told to save and end, and is killed if it does not."""
     parent = parent_process()
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(SAVING)
+        os._exit(128 + signal.SIGTERM)
 
 
 def cpus() -> int:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ..config import from_json, read_json, to_json
 from .cards import Card, CardData
-from .entries import write_json
-from .summary import seeds_interval
+from .engine import write_json
+from .statistics import over_seeds
 
 
 @dataclass(frozen=True)
@@ -57,11 +54,9 @@ class CardResult:
     data: dict[str, DataResult]
 
 
-def pooled(sha256: str, behaviour: float | None, seeds: Iterable[SeedResult]) -> DataResult:
-    seeds = tuple(seeds)
-    scores = [seed.scores for seed in seeds]
-    low, high = seeds_interval(scores)
-    return DataResult(sha256, behaviour, float(np.mean(scores)), (low, high), seeds)
+def pooled(sha256: str, behaviour: float | None, seeds: tuple[SeedResult, ...]) -> DataResult:
+    found = over_seeds([seed.scores for seed in seeds])
+    return DataResult(sha256, behaviour, found.mean, found.interval, seeds)
 
 
 JUDGED = ("inside", "outside")  # what a `verdict` is of what is finished and has an expectation

@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from inline import inline
 from small import gentraj
 
-from gentraj.cli import ablate
 from gentraj.cli.ablate import Ablate, changes, varied
-from gentraj.experiments.processes import Job
+from gentraj.experiments import ablate
 
 SMALL = ("--seeds", 0, "--episodes", 2, "--steps", 2)
 
 
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Runs the jobs here, one after the other; the list fills with what was done of each."""
-    names: list[str] = []
-
-    def inline(jobs: Sequence[Job], number: int, what: str) -> dict[str, int]:
-        failed = {}
-        for job in jobs:
-            try:
-                job.function(*job.arguments)
-                names.append(job.outcome())
-            except ValueError:
-                failed[job.name] = 1
-        return failed
-
-    monkeypatch.setattr(ablate, "run_jobs", inline)
-    return names
+    """Fills with what was done."""
+    return inline(monkeypatch)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -63,7 +49,7 @@ def test_a_table_of_one_setting_changes(hopper_file: Path, tmp_path: Path, done:
 
     done.clear()
     assert gentraj(*words, "--vary", "planner.candidates=1", "--vary", "planner.candidates=2") == 0
-    assert done == ["3 rows of the table"] and rows(tmp_path)[:2] == table[:2]
+    assert done == ["1 rows of the table"] and rows(tmp_path)[:2] == table[:2]
     done.clear()
     assert gentraj(*words, "--vary", "planner.candidates=2") == 0 and not done
 
@@ -73,14 +59,10 @@ def test_the_interval_of_a_difference_is_paired() -> None:
     card: Any = type("Card", (), {"seeds": (0, 1)})()
     base, change = ablate.Change(card), ablate.Change(card, "horizon", 4, 8)
     scores = np.random.default_rng(0).normal(0, 100, (2, 20))
-
-    def trial(of: ablate.Change, values: np.ndarray) -> Any:
-        return type("Trial", (), {"card_name": of.name, "result": type("Result", (), {"scores": tuple(values)})()})()
-
-    trials = [trial(base, one) for one in scores] + [trial(change, one + 1) for one in scores]
-    found = ablate.row(change, base, trials)
+    found = ablate.row(change, base, {base.name: scores.tolist(), change.name: (scores + 1).tolist()})
     assert found["difference_interval"] == pytest.approx([1, 1]) and found["interval"][0] < found["mean"] - 5
-    assert ablate.row(change, base, trials[:-1])["mean"] is None  # a seed is missing
+    lacks_a_seed = {base.name: scores.tolist(), change.name: scores[:1].tolist()}
+    assert ablate.row(change, base, lacks_a_seed)["mean"] is None
 
 
 def test_what_a_planner_cannot_be_does_not_stop_the_others(hopper_file: Path, tmp_path: Path, done: list[str]) -> None:
