@@ -15,7 +15,7 @@ from ..experiments.engine import write_json
 from ..experiments.measures import Options
 from ..experiments.processes import cpus
 from ..families import FAMILIES
-from ..plots.page import Table, show
+from ..runs.model_card import markdown_table
 from .common import check_folder
 
 
@@ -64,7 +64,8 @@ def main(argv: list[str]) -> None:
     finally:
         torch.set_num_threads(threads)
     for name, group in comparison["groups"].items():
-        print(text(tables(group, f"{name}, ")[0]))
+        table = tables(group, f"{name}, ")[0]
+        print(f"{table.title}\n\n{markdown_table(table.columns, table.rows)}\n")
     print(page)
 
 
@@ -104,11 +105,3 @@ def settings(args: Compare) -> dict[str, Any]:
     length = {"steps a training": args.steps} if args.steps else {"minutes a training": args.budget}
     return {"presets": list(args.presets), **data, "families": args.families, **length, "seeds": args.seeds,
             "episodes": args.episodes}
-
-
-def text(table: Table) -> str:
-    """A table as aligned text."""
-    rows = [[show(cell) for cell in row] for row in (table.columns, *table.rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([table.title, *lines])

@@ -12,7 +12,7 @@ import tyro
 from ..experiments.cards import read_card
 from ..experiments.processes import cpus
 from ..experiments.reproduce import Cards, place, reproduce, verdicts
-from ..experiments.results import CardResult, read_results, results_there
+from ..experiments.results import CardResult, read_results
 from ..experiments.results_page import families, write_page
 from ..progress import say
 from .common import check_folder, check_output
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     results = args.results or args.out
     cards = {path.stem: read_card(path) for path in args.cards}
     if args.table is not None:
-        families(results_there(results) | {name: CardResult(card, {}) for name, card in cards.items()})  # or in hours
+        families(read_results(results) | {name: CardResult(card, {}) for name, card in cards.items()})  # or in hours
     good = True
     if cards:
         made = Cards.of(cards, args.data, partial(place, args.out))
@@ -59,7 +59,9 @@ def main(argv: list[str]) -> None:
         print("\n".join(line for line, _ in lines))
         good = not failures and all(inside for _, inside in lines)
     if args.table is not None:
-        say(f"table in {write_page(read_results(results), args.table)}")
+        if not (there := read_results(results)):
+            raise ValueError(f"{results} holds no results; gentraj reproduce CARD... writes them")
+        say(f"table in {write_page(there, args.table)}")
     if not good:
         raise SystemExit(1)
 

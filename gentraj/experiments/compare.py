@@ -37,6 +37,7 @@ from .measures import MEASURES, Options, measures, speed
 from .statistics import numbers, over_seeds, spread
 
 RETURN, TOLD_APART = "control.return_mean", "quality.measures.start.two_sample_accuracy"
+NUMBERS = ("speed", "training_seconds", "seconds_per_step", "steps")  # of a run, besides what is measured
 DATA, BASELINES = "data.json", "baselines.json"
 
 Cell = tuple[str, str]  # group and family: runs of a group have the same data, rows and environment
@@ -79,7 +80,7 @@ def to_train(configs: Mapping[Cell, RunConfig], seeds: int, minutes: float, step
             data = runs.DataFacts.of(episodes, config.context, config.env_id, returns)
             parts = partial(runs.build, resolved := config.resolve(episodes), data, episodes)
             groups[preset] = group = Group(preset, out / preset, plane(data))
-            kept(group.folder / DATA, {"sha256": sha256, "rows": [config.horizon, config.stride, config.joint]},
+            kept(group.folder / DATA, {"sha256": sha256, "rows": list(_rows(config))},
                  lambda g=group, p=parts, e=episodes: g.keep(draw_windows(Windows(e, p()["model"].spec))))
             with warnings.catch_warnings(action="ignore"):  # the training itself will tell them
                 seconds = kept(_step_seconds_path(out, cell), {"run": deciding(config), "sha256": sha256}, partial(
@@ -123,14 +124,15 @@ def existing(folders: Sequence[Path]) -> dict[Path, tuple[Cell, RunConfig]]:
     """Runs there are. Those that differ in no setting but the seed are one family; else the folder is added."""
     configs = {folder: of_planner(runs.read_config(folder)[0], str(folder))
                for folder in dict.fromkeys(map(Path, folders))}
-    groups = _numbered({folder: (c.dataset, c.horizon, c.stride, c.joint) for folder, c in configs.items()})
-    families: dict[Cell, set[str]] = {}  # the settings that a family has, in a group
-    for folder, config in configs.items():
-        families.setdefault((groups[folder], family_of(config.model)), set()).add(_settings(config))
+    groups, families = {}, {}
+    for config in configs.values():
+        stem = re.sub(r"[^\w.-]+", "-", config.dataset.rsplit("/", 1)[-1] if "." in config.dataset else config.dataset)
+        groups.setdefault(_rows(config), f"{stem}-{len(groups) + 1}" if groups else stem)
+        families.setdefault((_rows(config), family_of(config.model)), set()).add(_settings(config))
     found, labels = {}, {}
     for folder, config in configs.items():
-        group, name = groups[folder], family_of(config.model)
-        new = f"{name} ({folder})" if len(families[group, name]) > 1 else name
+        group, name = groups[_rows(config)], family_of(config.model)
+        new = f"{name} ({folder})" if len(families[_rows(config), name]) > 1 else name
         found[folder] = (group, labels.setdefault((group, _settings(config)), new)), config
     return found
 
@@ -158,20 +160,15 @@ def of_planner(config: runs.AnyRunConfig, name: str) -> RunConfig:
     return config
 
 
+def _rows(config: RunConfig) -> tuple:
+    """What decides the windows of a group."""
+    return config.dataset, config.horizon, config.stride, config.joint
+
+
 def _settings(config: RunConfig) -> str:
     """All that may differ between two families."""
     return json.dumps({key: value for key, value in to_json(config).items() if key not in ("dataset", "training")}
                       | {"steps": config.training.steps})
-
-
-def _numbered(keys: Mapping[Path, tuple]) -> dict[Path, str]:
-    """A name for each key: its dataset's, with a number where one name would stand for several."""
-    names: dict[tuple, str] = {}
-    for key in keys.values():
-        stem = re.sub(r"[^\w.-]+", "-", str(key[0]).rsplit("/", 1)[-1] if "." in str(key[0]) else str(key[0]))
-        taken = [name for other, name in names.items() if other != key]
-        names.setdefault(key, stem if stem not in taken else f"{stem}-{len(names) + 1}")
-    return {folder: names[key] for folder, key in keys.items()}
 
 
 # -- the work, and what came of it
@@ -244,11 +241,13 @@ def summarize(records: Mapping[str, Record], group: Group) -> Record:
 
 def _family(records: Sequence[Record]) -> Record:
     whole = [r for r in records if r["failure"] is None]
-    over = spread(numbers({name: r[name] for name in (*MEASURES, "speed", "training_seconds", "steps")}) for r in whole)
+    over = spread(numbers({name: r[name] for name in (*MEASURES, *NUMBERS)}) for r in whole)
     found: Record = {"seeds": len(records), "failed": len(records) - len(whole), "numbers": over,
                      "warnings": sum(len(r["warnings"]) for r in records)}
     ranges = {key: over[key]["max"] - over[key]["min"] for key in (RETURN, TOLD_APART)
               if key in over and len(whole) > 1}
+    if whole:
+        found["likelihood"] = whole[0]["likelihood"]["kind"]
     if RETURN in over:
         found["return_ci95"] = over_seeds([r["control"]["returns"] for r in whole]).interval
     if RETURN in ranges:

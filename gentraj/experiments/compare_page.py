@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ..training.log import read_metrics
 from .compare import RETURN, TOLD_APART
 from .engine import Task
 from .groups import Group, conditions
+from .statistics import numbers
 
 CONDITIONS, SAMPLES = 12, 6
 PAGE = "comparison.html"
@@ -30,8 +31,12 @@ NOTE = ("Mean over seeds, in brackets the least and the most. The last column is
         "against the other, what a perfect model would score; or what other agents return.")
 START, GOAL = "quality.measures.start.", "quality.measures.start and goal."
 
-# heading, what is measured, the key of the number, and that of the data's own
-GLANCE = [
+# heading, what it is, the key of a family's number or what to say of the family, and what stands beside it
+GLANCE: list[tuple[str, str, str | Callable[[Mapping[str, Any]], Any], str]] = [
+    ("stability", "failed seeds", lambda f: f"{f['failed']} of {f['seeds']}", ""),
+    ("stability", "warnings in training", lambda f: f["warnings"], ""),
+    ("stability", "range of the return over seeds, over its mean", lambda f: f["spread"].get(RETURN), ""),
+    ("stability", "range over seeds of what is told from data", lambda f: f["spread"].get(TOLD_APART), ""),
     ("quality", "told from data by the nearest neighbour, share (0.5 is best)", f"{START}two_sample_accuracy",
      "two_sample_accuracy"),
     ("quality", "precision (share)", f"{START}precision", "precision"),
@@ -46,10 +51,17 @@ GLANCE = [
     ("speed", "plans a second, 256 at a time", "speed.plans_per_second.256", ""),
     ("speed", "network calls of a plan", "speed.calls_per_plan", ""),
     ("speed", "milliseconds of a planner's decision", "speed.decision_ms", ""),
-    ("control", "return", RETURN, ""),
+    ("likelihood", "exact, a bound or none", lambda f: f.get("likelihood"), ""),
+    ("likelihood", "nats per entry of data, its start known", "likelihood.log_prob_per_entry", ""),
+    ("control", "return", RETURN, "others"),
+    ("control", "95 % interval of the mean return", lambda f: f.get("return_ci95"), ""),
     ("control", "success rate", "control.success_rate", ""),
+    ("training", "parameters that sample", "speed.parameters_sampling", ""),
+    ("training", "parameters trained", "speed.parameters_trained", ""),
+    ("training", "steps", "steps", ""),
+    ("training", "seconds a step, measured alone", "seconds_per_step", ""),
+    ("training", "seconds of the training, beside others", "training_seconds", ""),
 ]
-ORDER = ("stability", "quality", "coverage", "speed", "likelihood", "control")
 
 
 def write_page(comparison: Mapping[str, Any], tasks: Sequence[Task], groups: Mapping[str, Group], out: Path,
@@ -129,15 +141,9 @@ class Drawing:
         return made
 
     def _points(self, family: str, key: str) -> list[tuple[float, float]]:
-        points = []
-        for task in self.whole:
-            found = self.found["runs"][task.name]
-            value: Any = found
-            for part in key.split("."):
-                value = value.get(part) if isinstance(value, Mapping) else None
-            if task.cell[1] == family and value is not None:
-                points.append((found["speed"]["plans_per_second"]["64"], value))
-        return points
+        """Of each seed its speed and that number."""
+        found = [numbers(self.found["runs"][task.name]) for task in self.whole if task.cell[1] == family]
+        return [(one["speed.plans_per_second.64"], one[key]) for one in found if key in one]
 
     def returns(self) -> Picture:
         title = f"{self.title}return by family"
@@ -172,12 +178,10 @@ class Drawing:
 
 def tables(group: Mapping[str, Any], title: str) -> list[Table]:
     """All of a group."""
-    made = [_glance(group, title), _training(group, title), _runs(group, title)]
     notes = [(name, text) for name, run in group["runs"].items()
              for text in [*([f"failed: {run['failure']}"] if run["failure"] else []), *run["warnings"]]]
-    if notes:
-        made.append(Table(f"{title}failures and warnings", ("run", "what"), notes))
-    return [*made, _everything(group, title)]
+    told = [Table(f"{title}failures and warnings", ("run", "what"), notes)] if notes else []
+    return [_glance(group, title), _runs(group, title), *told, _everything(group, title)]
 
 
 def cell(number: Mapping[str, float] | None) -> str | None:
@@ -189,50 +193,18 @@ def cell(number: Mapping[str, float] | None) -> str | None:
 
 
 def _glance(group: Mapping[str, Any], title: str) -> Table:
-    families, variation = group["families"], group["data"]["total_variation"]
-    data = group["data"]["measures"] | {"total_variation": dict.fromkeys(("mean", "min", "max"), variation)}
-    each = lambda what: [what(f) for f in families.values()]  # noqa: E731
-    others = ", ".join(f"{name} {show(scores['return_mean'])}" for name, scores in group["baselines"].items())
-    rows: list[tuple[Any, ...]] = [
-        ("stability", "failed seeds", *each(lambda f: f"{f['failed']} of {f['seeds']}"), None),
-        ("stability", "warnings in training", *each(lambda f: f["warnings"]), None),
-        ("stability", "range of the return over seeds, over its mean", *each(lambda f: f["spread"].get(RETURN)), None),
-        ("stability", "range over seeds of what is told from data", *each(lambda f: f["spread"].get(TOLD_APART)), None),
-        ("likelihood", "nats per entry of data, its start known", *_likelihoods(group), None)]
-    for heading, text, key, own in GLANCE:
-        rows.append((heading, text, *each(lambda f, key=key: cell(f["numbers"].get(key))), cell(data.get(own))))
-    rows.append(("control", "95 % interval of the mean return", *each(lambda f: f.get("return_ci95")), others))
-    rows = [row for row in rows if any(value is not None for value in row[2:-1])]
+    families = group["families"]
+    beside = {key: cell(number) for key, number in group["data"]["measures"].items()}
+    others = [f"{name} {show(scores['return_mean'])}" for name, scores in group["baselines"].items()]
+    beside |= {"total_variation": show(group["data"]["total_variation"]), "others": ", ".join(others)}
+    rows = [(heading, text, *(what(f) if callable(what) else cell(f["numbers"].get(what)) for f in families.values()),
+             beside.get(own)) for heading, text, what, own in GLANCE]
+    sizes = [size["mean"] for f in families.values() if (size := f["numbers"].get("speed.parameters_sampling"))]
+    note = NOTE if not sizes or max(sizes) <= ALIKE * min(sizes) else (
+        f"{NOTE} The parameters that sample differ by a factor of {max(sizes) / min(sizes):.2f}: this is no comparison "
+        "at equal size.")
     return Table(f"{title}at a glance", ("", "measure", *families, "data, or others"),
-                 sorted(rows, key=lambda row: ORDER.index(row[0])), NOTE)
-
-
-def _likelihoods(group: Mapping[str, Any]) -> list[str]:
-    """Of each family; what has none says so."""
-    said = []
-    for name, family in group["families"].items():
-        whole = [r for r in group["runs"].values() if r["family"] == name and r["failure"] is None]
-        number = cell(family["numbers"].get("likelihood.log_prob_per_entry"))
-        said.append(f"{number} ({whole[0]['likelihood']['kind']})" if number else "none" if whole else "-")
-    return said
-
-
-def _training(group: Mapping[str, Any], title: str) -> Table:
-    rows, counts = [], []
-    for name, family in group["families"].items():
-        runs = [r for r in group["runs"].values() if r["family"] == name]
-        number = family["numbers"].get
-        used, trained = (number(f"speed.parameters_{kind}") for kind in ("sampling", "trained"))
-        counts += [used["mean"]] if used else []
-        minutes = {k: v / 60 for k, v in (number("training_seconds") or {}).items()}
-        rows.append((name, used and int(used["mean"]), trained and int(trained["mean"]), cell(number("steps")),
-                     runs[0]["seconds_per_step"] and 1000 * runs[0]["seconds_per_step"], cell(minutes or None)))
-    note = "Milliseconds a step were measured alone, minutes are what the training took beside others. "
-    if counts and max(counts) > ALIKE * min(counts):
-        note += (f"The parameters that sample differ by a factor of {max(counts) / min(counts):.2f}: this is no "
-                 "comparison at equal size.")
-    return Table(f"{title}training", ("family", "parameters that sample", "parameters trained", "steps",
-                                      "ms a step", "minutes"), rows, note)
+                 [row for row in rows if any(value is not None for value in row[2:-1])], note)
 
 
 def _runs(group: Mapping[str, Any], title: str) -> Table:

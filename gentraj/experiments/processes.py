@@ -45,13 +45,16 @@ def run_jobs(jobs: Sequence[Job], number: int) -> None:
 
     Raises `JobsStopped` after SIGINT or SIGTERM, when all processes have ended: they were sent SIGTERM.
     """
-    waiting, running = list(jobs), {}
+    waiting, running = list(jobs), dict[BaseProcess, Job]()
     with Interrupts() as interrupts, tqdm(total=len(jobs), desc="runs", unit="job", disable=not jobs) as bar:
         try:
             while waiting or running:
                 while waiting and len(running) < number:
                     job = waiting.pop(0)
-                    running[_started(job)] = job
+                    # Not forked: a copy of a process that has used torch's threads may hang.
+                    process = get_context("spawn").Process(target=_work, args=job[1:3], name=job.name, daemon=True)
+                    process.start()
+                    running[process] = job
                     bar.write(f"{job.name}: started", file=sys.stderr)
                 wait([process.sentinel for process in running], timeout=0.5)
                 if interrupts.received is not None:
@@ -62,22 +65,10 @@ def run_jobs(jobs: Sequence[Job], number: int) -> None:
                     bar.write(f"{job.name}: {said}", file=sys.stderr)
                     bar.update()
         finally:
-            _stop(running)
-
-
-def _started(job: Job) -> BaseProcess:
-    # Not forked: a copy of a process that has used torch's threads may hang.
-    process = get_context("spawn").Process(target=_work, args=(job.function, job.arguments), name=job.name, daemon=True)
-    process.start()
-    return process
-
-
-def _stop(running: dict[BaseProcess, Job]) -> None:
-    """A training saves first; this waits for it."""
-    for process in running:
-        process.terminate()
-    for process in running:
-        process.join()
+            for process in running:
+                process.terminate()  # a training saves first
+            for process in running:
+                process.join()
 
 
 def _work(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -25,7 +25,7 @@ from ..training.log import read_metrics
 from . import engine
 from .cards import Card, CardData, Score
 from .engine import Measure, Task, digest, kept
-from .results import CardResult, SeedResult, pooled, read_result_file, verdict, write_result
+from .results import CardResult, SeedResult, pooled, read_results, verdict, write_result
 from .results_page import number as number_of
 
 PACKAGES = ("gentraj", "torch", "numpy", "gymnasium", "mujoco")
@@ -151,7 +151,7 @@ def seed_result(task: Task) -> SeedResult | None:
 
 def reproduce(cards: Cards, out: Path, number: int, device: str | None) -> tuple[dict[str, str], dict[str, CardResult]]:
     """Does what is not done yet, and writes CARD.json into `out` after each run; why runs failed, and all results."""
-    recall(cards.tasks, out)
+    recall(cards, out)
 
     def outcome(tasks: Sequence[Task]) -> str:
         [task] = tasks
@@ -167,16 +167,13 @@ def reproduce(cards: Cards, out: Path, number: int, device: str | None) -> tuple
     return failures, results
 
 
-def recall(tasks: Sequence[Task], results: Path) -> None:
+def recall(cards: Cards, results: Path) -> None:
     """Puts what the results say of runs back where these would leave it, if their folders are gone."""
-    found: dict[Path, dict[str, SeedResult]] = {}
-    for task in tasks:
+    found = {seed.run: seed for result in read_results(results, cards.cards).values()
+             for data in result.data.values() for seed in data.seeds}
+    for task in cards.tasks:
         [measure] = task.measures
-        path = results / f"{task.cell[0]}.json"
-        if path.is_file() and path not in found:
-            found[path] = {seed.run: seed for data in read_result_file(path).data.values() for seed in data.seeds}
-        key = task.key(measure)
-        if not task.is_done and (seed := found.get(path, {}).get(digest(key))):
+        if not task.is_done and (seed := found.get(digest(key := task.key(measure)))):
             kept(task.path(measure), key, lambda seed=seed: to_json(seed))
 
 

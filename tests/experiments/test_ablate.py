@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ from small import gentraj
 
 from gentraj.cli.ablate import Ablate, changes, varied
 from gentraj.experiments import ablate
+from gentraj.runs.presets import PRESETS
 
 SMALL = ("--seeds", 0, "--episodes", 2, "--steps", 2)
 
 
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Fills with what was done."""
+    """Fills with what was done; veteran+ decides half as often, in one step."""
+    preset = PRESETS["veteran+"]
+    planner = replace(preset.planner, replan=2, steps=1)
+    monkeypatch.setitem(PRESETS, "veteran+", replace(preset, planner=planner))
     return inline(monkeypatch)
 
 
@@ -30,13 +35,13 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def test_a_table_of_one_setting_changes(hopper_file: Path, tmp_path: Path, done: list[str],
                                         capsys: pytest.CaptureFixture[str]) -> None:
     words = "ablate", "veteran+", "--dataset", hopper_file, "--run-dir", tmp_path, *SMALL
-    assert gentraj(*words, "--vary", "planner.candidates=1,8", "--vary", "horizon=2") == 0
+    assert gentraj(*words, "--vary", "planner.candidates=1,8", "--vary", "horizon=3") == 0
     out = capsys.readouterr()
     assert "planner.candidates 8 is what veteran+ has; left out" in out.err
     assert done == ["2 rows of the table", "1 rows of the table"]  # how it plans is no other training
     table = rows(tmp_path)
     assert [(row["key"], row["before"], row["value"]) for row in table] == [
-        ("base", None, None), ("planner.candidates", 8, 1), ("horizon", 4, 2)]
+        ("base", None, None), ("planner.candidates", 8, 1), ("horizon", 4, 3)]
     base, *others = table
     assert base["difference"] is None
     for row in others:
