@@ -25,6 +25,7 @@ from .groups import Group, conditions
 BATCHES = (1, 16, 64, 256)
 LIKELIHOODS = 16  # windows; a likelihood costs hundreds of network calls
 SAMPLED = 256  # trajectories from each fork
+SECONDS = 0.5  # that a call is repeated for while it is timed
 
 
 @dataclass(frozen=True)
@@ -87,22 +88,22 @@ def measures(group: Group, options: Options, **asked: Any) -> tuple[Measure, ...
     return tuple(Measure(name, partial(make, group=group, options=options), asked) for name, make in MEASURES.items())
 
 
-def speed(run: Run, group: Group, seconds: float = 0.5) -> dict[str, Any]:
+def speed(run: Run, group: Group) -> dict[str, Any]:
     """Plans a second by batch, with the planner's number of steps; network calls of a plan; a decision of the planner.
 
-    Medians of what is repeated for `seconds`, at least three times after one to warm up.
+    Medians of what is repeated for `SECONDS`, at least three times after one to warm up.
     """
     config, model = run.planning, run.model
     per_second: dict[str, float] = {}
     for batch in BATCHES:
         x = group.x_NHD[torch.arange(batch) % len(group.x_NHD)].to(model.device)
         start = conditions(model.spec, x, run.planning.goal_dims)
-        per_second[str(batch)] = batch / _median_time(lambda c=start: model.sample(c, steps=config.steps), seconds)
+        per_second[str(batch)] = batch / _median_time(lambda c=start: model.sample(c, steps=config.steps))
     before = model.network_calls
     used = _parameters_used(model, lambda: model.sample(conditions(model.spec, group.x_NHD[:1].to(model.device)),
                                                         steps=config.steps))
     return {"plans_per_second": per_second, "calls_per_plan": model.network_calls - before,
-            "decision_ms": _decision_ms(run, group, seconds), "parameters_sampling": used,
+            "decision_ms": _decision_ms(run, group), "parameters_sampling": used,
             "parameters_trained": parameters_trained(model)}
 
 
@@ -120,7 +121,7 @@ def _parameters_used(model: nn.Module, call: Callable[[], Any]) -> int:
     return sum(used.values())
 
 
-def _decision_ms(run: Run, group: Group, seconds: float) -> float | None:
+def _decision_ms(run: Run, group: Group) -> float | None:
     """Of one environment: all candidates, and which of them is trusted."""
     if run.data.env is None:
         return None
@@ -128,13 +129,13 @@ def _decision_ms(run: Run, group: Group, seconds: float) -> float | None:
     x = group.shown(1)
     obs = run.model.spec.split(x)[0]
     goal = obs[:, -1, list(run.planning.goal_dims)] if run.planning.goal_dims else None
-    return 1000 * _median_time(lambda: planner.propose(obs[:, 0], goal, [0]), seconds)
+    return 1000 * _median_time(lambda: planner.propose(obs[:, 0], goal, [0]))
 
 
-def _median_time(call: Callable[[], Any], seconds: float) -> float:
+def _median_time(call: Callable[[], Any]) -> float:
     call()
     times: list[float] = []
-    while len(times) < 3 or sum(times) < seconds:
+    while len(times) < 3 or sum(times) < SECONDS:
         began = time.perf_counter()
         call()
         if torch.accelerator.is_available():

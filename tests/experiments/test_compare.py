@@ -20,6 +20,7 @@ from small import DATASET, gentraj
 
 from gentraj.cli import compare as command
 from gentraj.experiments import compare as experiment
+from gentraj.experiments import measures
 from gentraj.experiments.compare import existing, planned, to_measure
 from gentraj.experiments.groups import MODES, Group
 from gentraj.experiments.measures import Options
@@ -29,7 +30,7 @@ from gentraj.runs import load
 from gentraj.training.lock import RunLock
 from gentraj.trajectory import Batch
 
-WORDS = ("compare", "tiny", "--families", "flow,gan", "--steps", 120, "--seeds", 1, "--episodes", 2, "--num", 16)
+WORDS = ("compare", "tiny", "--families", "flow,gan", "--steps", 48, "--seeds", 1, "--episodes", 2, "--num", 16)
 SCRIPT = """
 import sys
 sys.path[:0] = sys.argv[1:3]
@@ -45,6 +46,7 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     preset = replace(small.config(DATASET), horizon=16, stride=8, model=families["diffusion"])
     patch.setattr(experiment, "PRESETS", {"tiny": preset})
     patch.setattr(experiment, "FAMILIES", families)
+    patch.setattr(measures, "SECONDS", 0.0)
 
 
 def compare(out: object, *more: object, page: bool = False, processes: bool = False) -> int:
@@ -99,7 +101,7 @@ def test_it_measures_all_families_alike(compared: Path) -> None:
     group = group_of(compared)
     flow, gan = (group["runs"][f"tiny/{name}-seed-0"] for name in ("flow", "gan"))
     for run in (flow, gan):
-        assert run["failure"] is None and run["steps"] == 120 and len(run["control"]["returns"]) == 2
+        assert run["failure"] is None and run["steps"] == 48 and len(run["control"]["returns"]) == 2
         assert run["quality"]["measures"].keys() == {"data", "start", "start and goal"}
         assert run["speed"]["plans_per_second"].keys() == {"1", "16", "64", "256"}
         assert all(sum(shares) == pytest.approx(1) for shares in run["modes"]["shares"])
@@ -177,7 +179,7 @@ def test_runs_there_are_need_no_training(compared: Path, tmp_path: Path, monkeyp
     assert gentraj("compare", "--runs", folder, "--episodes", 1, "--num", 16, "--out", tmp_path) == 0
     [group] = json.loads((tmp_path / "comparison.json").read_text())["groups"].values()
     [run] = group["runs"].values()
-    assert (run["family"], run["failure"], run["steps"], list(group["families"])) == ("gan", None, 120, ["gan"])
+    assert (run["family"], run["failure"], run["steps"], list(group["families"])) == ("gan", None, 48, ["gan"])
 
 
 @pytest.mark.parametrize(("words", "message"), [
