@@ -53,10 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(words: list[str]) -> int:
     """Everything that can go wrong, as one line and a code."""
-    from ..training.checkpoint import CheckpointError, NothingSaved
-    from ..training.interrupts import Interrupted
-    from ..training.lock import RunLocked
-    from ..training.loop import TrainingStopped
+    from ..training.checkpoint import CheckpointError, NothingSaved, RunLocked
+    from ..training.loop import Interrupted, TrainingStopped
 
     try:
         return _run(words)

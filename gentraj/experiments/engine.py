@@ -27,9 +27,8 @@ from ..files import write_file
 from ..progress import say
 from ..runs import folder as runs
 from ..runs.model_card import dataset_names
-from ..training.checkpoint import has_checkpoints
-from ..training.interrupts import Interrupted
-from ..training.lock import RunLocked
+from ..training.checkpoint import RunLocked, has_checkpoints
+from ..training.loop import Interrupted
 from .processes import Job, run_jobs
 
 LOG, WARNINGS, FAILURES = "log.txt", "warnings.txt", "failures.json"

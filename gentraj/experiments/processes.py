@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from ..training.interrupts import Interrupted, Interrupts
+from ..training.loop import Interrupted, Interrupts
 
 SAVING = 30.0  # seconds that a process whose parent has died may take to save and end
 

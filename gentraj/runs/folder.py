@@ -29,8 +29,8 @@ from ..models.sampling import Guidance
 from ..randomness import fold
 from ..training import checkpoint
 from ..training import loop as training
+from ..training.checkpoint import restore_module
 from ..training.loop import check_same
-from ..training.state import restore_module
 from ..trajectory import Agent, Batch
 from ..worlds.model import WorldModel
 from .dry_run import rehearse

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import reprlib
+import signal
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -23,19 +26,37 @@ from ..data.episodes import Episodes, episodes_hash
 from ..data.windows import Windows
 from ..randomness import fold, generator
 from ..trajectory import Batch, Trainable, TrajectorySpec
-from .checkpoint import CheckpointError, NothingSaved, has_checkpoints, load, save
-from .interrupts import Interrupted, Interrupts
-from .lock import RunLock
+from .checkpoint import (
+    CheckpointError,
+    NothingSaved,
+    RunLock,
+    has_checkpoints,
+    load,
+    module_tensors,
+    optimizer_tensors,
+    restore_module,
+    restore_optimizer,
+    save,
+)
 from .log import Log, Row, Sums, tensorboard_writer
 from .optimization import NonFinite
-from .state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 
 # `threads` among them: another number of threads may change the last bits, but is no other training.
 MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "tensorboard")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class TrainingStopped(RuntimeError):
     """Training met a number that is not finite. What it had saved before is kept."""
+
+
+class Interrupted(RuntimeError):
+    """A training was stopped by a signal, after it had saved; `exit_code` is what a shell expects: 128 + signal."""
+
+    def __init__(self, received: int, step: int):
+        super().__init__(f"stopped by {signal.Signals(received).name} at step {step}, which is saved; "
+                         "go on with --resume")
+        self.exit_code = 128 + received
 
 
 class Source(Protocol):
@@ -108,7 +129,7 @@ def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingCo
         if not resume and has_checkpoints(folder):
             raise CheckpointError(f"{folder}: holds a training already; use --resume to go on, or another folder")
         windows = windows or partial(Windows, episodes, contexts=contexts)
-        run = _Run(folder, [_Part(n, p, windows, config, device) for n, p in sorted(parts.items())], config,
+        run = _Run(folder, [_Part(n, p, windows, device) for n, p in sorted(parts.items())], config,
                    _settings(meta, parts, config, episodes))
         sums = run.restore() if resume else {}
         if prepare is not None:
@@ -143,11 +164,11 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the
 class _Part:
     """A part in training: its windows, its optimisers with their full learning rates, its own random streams."""
 
-    def __init__(self, name: str, part: Trainable, windows: Callable[[TrajectorySpec], Source], config: TrainingConfig,
+    def __init__(self, name: str, part: Trainable, windows: Callable[[TrajectorySpec], Source],
                  device: torch.device | None):
         if not (isinstance(part, nn.Module) and isinstance(part, Trainable)):
             raise TypeError(f"the part '{name}' is {type(part).__name__}; an nn.Module that is Trainable is expected")
-        self.name, self.part, self.config = name, part, config
+        self.name, self.part = name, part
         self.module: nn.Module = part
         self.device = device or next(self.module.parameters()).device
         self.module.to(self.device).train()
@@ -155,21 +176,6 @@ class _Part:
         self.rates = {n: [group["lr"] for group in o.param_groups] for n, o in self.optimizers.items()}
         self.windows = windows(part.spec)
         self.key = zlib.crc32(name.encode())  # of the name: a part's numbers do not depend on the parts beside it
-
-    def update(self, step: int) -> dict[str, float]:
-        """One step; raises `NonFinite`."""
-        factor = learning_rate_factor(step, self.config.warmup, self.config.steps)
-        for name, optimizer in self.optimizers.items():
-            for group, rate in zip(optimizer.param_groups, self.rates[name], strict=True):
-                group["lr"] = rate * factor
-        batch = self.windows.batch(step, fold(self.config.seed, self.key), self.part.batch_size).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
-            metrics = self.part.update(batch, self.optimizers, generator(self.config.seed, step, self.key))
-        values = {f"{self.name}/{key}": value.item() for key, value in metrics.items()}
-        for key, value in values.items():
-            if not math.isfinite(value):
-                raise NonFinite(f"the metric '{key}' is {value}")
-        return values
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint holds of it; raises `NonFinite` for a parameter that is not finite."""
@@ -216,14 +222,23 @@ class _Run:
             self.saved_step = self.step
 
     def advance(self, log: Log) -> None:
-        """One step of every part."""
-        metrics: dict[str, float] = {}
-        for part in self.parts:
-            with self._stopping(f"part '{part.name}'"):
-                metrics |= part.update(self.step)
+        """One step of every part: its learning rates are set, its batch is drawn, and it is updated."""
+        config, metrics, rates = self.config, {}, {}
+        factor = learning_rate_factor(self.step, config.warmup, config.steps)
+        for p in self.parts:
+            for name, optimizer in p.optimizers.items():
+                for group, rate in zip(optimizer.param_groups, p.rates[name], strict=True):
+                    group["lr"] = rate * factor
+                rates[f"{p.name}/lr" if len(p.optimizers) == 1 else f"{p.name}/lr-{name}"] = p.rates[name][0] * factor
+            batch = p.windows.batch(self.step, fold(config.seed, p.key), p.part.batch_size).to(p.device)
+            with (self._stopping(f"part '{p.name}'"),
+                  torch.autocast(p.device.type, torch.bfloat16, enabled=config.bf16)):
+                updated = p.part.update(batch, p.optimizers, generator(config.seed, self.step, p.key))
+                for key, value in updated.items():
+                    metrics[f"{p.name}/{key}"] = number = value.item()
+                    if not math.isfinite(number):
+                        raise NonFinite(f"the metric '{p.name}/{key}' is {number}")
         self.step += 1
-        rates = {f"{p.name}/lr" if len(p.optimizers) == 1 else f"{p.name}/lr-{name}": o.param_groups[0]["lr"]
-                 for p in self.parts for name, o in p.optimizers.items()}
         log.record(self.step, metrics, rates)
 
     @contextmanager
@@ -252,3 +267,29 @@ def _threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class Interrupts:
+    """Ctrl-C and SIGTERM as requests that a loop sees between two steps.
+
+    While the `with` block runs, `received` is the first signal that came. A Ctrl-C after it stops at once.
+
+    Off the main thread, where Python allows no handlers, nothing is received. An ignored signal stays ignored (nohup).
+    """
+
+    received: int | None = None
+
+    def __enter__(self) -> Interrupts:
+        main = threading.current_thread() is threading.main_thread()
+        heard = [number for number in SIGNALS if main and signal.getsignal(number) is not signal.SIG_IGN]
+        self.before = {number: signal.signal(number, self._receive) for number in heard}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = self.received or number

@@ -27,7 +27,7 @@ from gentraj.experiments.measures import Options
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import load
-from gentraj.training.lock import RunLock
+from gentraj.training.checkpoint import RunLock
 from gentraj.trajectory import Batch
 
 WORDS = ("compare", "tiny", "--families", "flow,gan", "--steps", 48, "--seeds", 1, "--episodes", 2, "--num", 16)

@@ -20,8 +20,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gentraj.training.checkpoint import FORMAT_VERSION, CheckpointError, CheckpointWarning, NewerFormat, load, save
-from gentraj.training.lock import RunLock
+from gentraj.training.checkpoint import (
+    FORMAT_VERSION,
+    CheckpointError,
+    CheckpointWarning,
+    NewerFormat,
+    RunLock,
+    load,
+    save,
+)
 
 ROOT = Path(__file__).parents[2]
 

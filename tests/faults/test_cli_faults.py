@@ -21,9 +21,8 @@ from small import DATASET, gentraj
 from gentraj import cli
 from gentraj.data import DataError
 from gentraj.training import TrainingStopped
-from gentraj.training.checkpoint import CheckpointError, NothingSaved, has_checkpoints, load
-from gentraj.training.interrupts import Interrupted
-from gentraj.training.lock import RunLock, RunLocked
+from gentraj.training.checkpoint import CheckpointError, NothingSaved, RunLock, RunLocked, has_checkpoints, load
+from gentraj.training.loop import Interrupted
 
 ROOT = Path(__file__).parents[2]
 TRIALS = int(os.environ.get("GENTRAJ_TRIALS", "3"))

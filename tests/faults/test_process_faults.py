@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from tiny import run_tiny
 
-from gentraj.training.checkpoint import load
-from gentraj.training.lock import RunLock
+from gentraj.training.checkpoint import RunLock, load
 
 ROOT = Path(__file__).parents[2]
 TRIALS = int(os.environ.get("GENTRAJ_TRIALS", "3"))  # of kills at random moments; 50 before a release
