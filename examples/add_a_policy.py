@@ -9,19 +9,14 @@ from dataclasses import dataclass
 
 import torch
 
-from agents.policies.critic import advantage_weights
-from agents.policies.generators import GAUSSIAN
-from agents.policies.policy import Policy
-from agents.policies.registry import register
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
-from envs.recording.baselines import RandomAgent
+from agents import GENERATORS, Policy, advantage_weights, register
+from envs import RandomAgent, environment_factory, rollout
+from gentraj import PRESETS
 from gentraj.cli import main
 from gentraj.data import save_npz
-from gentraj.networks.critic import Ensemble
+from gentraj.networks import Ensemble
 from gentraj.runs import PolicyRunConfig
-from gentraj.runs.presets import PRESETS
-from gentraj.training.optimization import adamw, apply_gradients, part_of, under
+from gentraj.training import adamw, apply_gradients, part_of, under
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class AWRConfig:
 class AWR(Policy):
     def __init__(self, obs_dim, act_dim, config, scales):
         super().__init__(obs_dim, act_dim, config, scales, config.reach)
-        self.config, self.model = config, self.generator(GAUSSIAN)
+        self.config, self.model = config, self.generator(GENERATORS["gaussian"])
         self.value = Ensemble(self.state_dim, 64, 2, 1, self.usual.value(config.discount))
 
     def optimizers(self):

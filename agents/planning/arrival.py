@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.models.conditioning import later_row
-from gentraj.networks.fourier import fourier, width
+from gentraj.networks.embedding import fourier, width
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.normalize import Normalizer

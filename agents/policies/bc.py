@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.families import ModelConfig
+from gentraj.families import Model, ModelConfig
 from gentraj.trajectory import Batch
 
 from .generators import DIFFUSION
@@ -33,7 +33,7 @@ class BCConfig:
         require(self, chunk=(1, 1e4), execute=(1, self.chunk), temperature=(0, 10), batch_size=(1, 1e9))
 
 
-class BC(Policy):
+class BC(Policy[Model]):
     def __init__(self, obs_dim: int, act_dim: int, config: BCConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales)
         self.config, self.model = config, self.generator(config.model)
@@ -42,8 +42,7 @@ class BC(Policy):
         return self.model.optimizers()
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = self.transition(batch, 1.0)
-        return self.model.update(self.windows(t), optimizers, generator)
+        return self.model.update(self.windows(self.transition(batch, 1.0)), optimizers, generator)
 
     def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
         x = self.model.sample(self.known(state_BS), seed=seeds, temperature=self.config.temperature)[:, 0]

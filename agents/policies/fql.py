@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -43,10 +42,10 @@ class FQLConfig:
         require(self, alpha=(0, 1e6), chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
 
 
-class FQL(Policy):
+class FQL(Policy[Diffusion]):
     def __init__(self, obs_dim: int, act_dim: int, config: FQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
-        self.config, self.model = config, cast(Diffusion, self.generator(config.model))
+        self.config, self.model = config, self.generator(config.model)
         self.critic = Critic.of(self, config.critic)
         self.student = deepcopy(self.model.network)
         self.slow = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(config.model.ema))
@@ -72,24 +71,26 @@ class FQL(Policy):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
         with torch.no_grad():
-            next_BX = self.one_step(self.slow, t.next_BS, self._noise(t, generator)).clamp(-1, 1)
-        metrics = self.critic.learn(t, self.critic.least(t.next_BS, next_BX), optimizers["critic"])
-        metrics |= self.model.update(self.windows(t), part_of("model", optimizers), generator)
-        return metrics | self._learn_student(t, optimizers["student"], generator)
-
-    def _learn_student(self, t: Transition, optimizer: Optimizer, generator: torch.Generator) -> dict[str, Tensor]:
-        """Equation 8, its value normalised (section 4.2)."""
-        z_BKA, known = self._noise(t, generator), self.known(t.state_BS)
-        flow_BX = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA), known)
-        chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
-        distance = ((chunk_BX - self.actions(flow_BX).flatten(1)) ** 2 * t.weights()[:, None]).mean()
-        value = (self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1)) * t.weights()).mean()
-        apply_gradients(self.config.alpha * distance - value, optimizer, self.config.critic.max_grad_norm)
+            next_BX = self.one_step(self.slow, t.next_BS, self.noise(t, generator)).clamp(-1, 1)
+        critic = self.critic.learn(t, self.critic.least(t.next_BS, next_BX), optimizers["critic"])
+        flow = self.model.update(self.windows(t), part_of("model", optimizers), generator)
+        student_loss, distance = self.student_loss(t, self.noise(t, generator))
+        apply_gradients(student_loss, optimizers["student"], self.config.critic.max_grad_norm)
         self.slow.update_parameters(self.student)
-        return {"student_distance": distance.detach()}
+        return critic | flow | {"student_distance": distance.detach()}
 
-    def _noise(self, t: Transition, generator: torch.Generator) -> Tensor:
-        return torch.randn(t.act_BKA.shape, generator=generator).to(t.act_BKA.device)
+    def student_loss(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
+        """Equation 8, its value normalised (section 4.2); and the distance to what the flow makes of the noise."""
+        flow_BKD = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA), self.known(t.state_BS))
+        chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
+        distance = ((chunk_BX - self.actions(flow_BKD).flatten(1)) ** 2 * t.weights()[:, None]).mean()
+        value = (self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1)) * t.weights()).mean()
+        return self.config.alpha * distance - value, distance
+
+    def noise(self, t: Transition, generator: torch.Generator) -> Tensor:
+        """(B, K, A) standard normal."""
+        shape = len(t.state_BS), self.chunk, self.spec.act_dim
+        return torch.randn(shape, generator=generator).to(t.state_BS.device)
 
     def one_step(self, student: nn.Module, state_BS: Tensor, z_BKA: Tensor) -> Tensor:
         """(B, K * A) that one call makes of noise."""

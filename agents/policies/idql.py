@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.families import ModelConfig
+from gentraj.families import Model, ModelConfig
 from gentraj.training.optimization import adamw, apply_gradients, part_of, under
 from gentraj.trajectory import Batch
 
@@ -42,7 +42,7 @@ class IDQLConfig:
                 batch_size=(1, 1e9))
 
 
-class IDQL(Policy):
+class IDQL(Policy[Model]):
     def __init__(self, obs_dim: int, act_dim: int, config: IDQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
         self.config, self.model = config, self.generator(config.model)
@@ -55,23 +55,18 @@ class IDQL(Policy):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        metrics = self._learn_value(t, optimizers["value"])
+        value_loss = self.value_loss(t)
+        apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
         with torch.no_grad():
             next_value_B = self.value(t.next_BS)[0]
-        metrics |= self.critic.learn(t, next_value_B, optimizers["critic"])
-        return metrics | self._learn_policy(t, optimizers, generator)
+        critic = self.critic.learn(t, next_value_B, optimizers["critic"])
+        actor = self.model.update(self.windows(t), part_of("model", optimizers), generator)  # equation 9: as they are
+        return {"value_loss": value_loss.detach()} | critic | actor
 
-    def _learn_value(self, t: Transition, optimizer: Optimizer) -> dict[str, Tensor]:
-        """Equation 5 of IQL (Kostrikov et al. 2022)."""
+    def value_loss(self, t: Transition) -> Tensor:
+        """Equation 5 of IQL (Kostrikov et al. 2022): V(s) is an expectile of Q(s, a)."""
         error_B = self.critic.least(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
-        loss = average(expectile(error_B / self.value.unit, self.config.expectile), t)
-        apply_gradients(loss, optimizer, self.config.critic.max_grad_norm)
-        return {"value_loss": loss.detach()}
-
-    def _learn_policy(self, t: Transition, optimizers: dict[str, Optimizer],
-                      generator: torch.Generator) -> dict[str, Tensor]:
-        """The data's actions as they are: equation 9."""
-        return self.model.update(self.windows(t), part_of("model", optimizers), generator)
+        return average(expectile(error_B / self.value.unit, self.config.expectile), t)
 
     def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
         return self.critic.best(state_BS, self.candidates(self.model, state_BS, self.config.candidates, seeds))

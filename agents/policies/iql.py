@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.families import ModelConfig
+from gentraj.families import Model, ModelConfig
 from gentraj.training.optimization import adamw, apply_gradients, part_of, under
 from gentraj.trajectory import Batch
 
@@ -41,7 +41,7 @@ class IQLConfig:
         require(self, expectile=(0, 1), beta=(0, 1e3), chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
 
 
-class IQL(Policy):
+class IQL(Policy[Model]):
     def __init__(self, obs_dim: int, act_dim: int, config: IQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
         self.config, self.model = config, self.generator(config.model)
@@ -54,24 +54,20 @@ class IQL(Policy):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        advantage_B, metrics = self._learn_value(t, optimizers["value"])
+        value_loss, advantage_B = self.value_loss(t)
+        apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
         with torch.no_grad():
             next_value_B = self.value(t.next_BS)[0]
-        metrics |= self.critic.learn(t, next_value_B, optimizers["critic"])
-        return metrics | self._learn_policy(t, advantage_B, optimizers, generator)
+        critic = self.critic.learn(t, next_value_B, optimizers["critic"])  # equation 6
+        weight_B = advantage_weights(advantage_B, self.config.beta, t.weights())
+        actor = self.model.update(self.windows(t, weight_B), part_of("model", optimizers), generator)  # equation 7
+        return {"value_loss": value_loss.detach()} | critic | actor
 
-    def _learn_value(self, t: Transition, optimizer: Optimizer) -> tuple[Tensor, dict[str, Tensor]]:
-        """Equation 5; the advantages (B,) of the data's actions."""
+    def value_loss(self, t: Transition) -> tuple[Tensor, Tensor]:
+        """Equation 5: V(s) is an expectile of Q(s, a); and the advantages (B,) of the data's actions."""
         error_B = self.critic.least(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
         loss = average(expectile(error_B / self.value.unit, self.config.expectile), t)
-        apply_gradients(loss, optimizer, self.config.critic.max_grad_norm)
-        return error_B.detach(), {"value_loss": loss.detach()}
-
-    def _learn_policy(self, t: Transition, advantage_B: Tensor, optimizers: dict[str, Optimizer],
-                      generator: torch.Generator) -> dict[str, Tensor]:
-        """Equation 7."""
-        weight_B = advantage_weights(advantage_B, self.config.beta, t.weights())
-        return self.model.update(self.windows(t, weight_B), part_of("model", optimizers), generator)
+        return loss, error_B.detach()
 
     def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
         return self.actions(self.model.sample(self.known(state_BS), seed=seeds, temperature=0.0)[:, 0])

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.diffusion import DiffusionConfig
+from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.training.optimization import adamw, apply_gradients, part_of, under
 from gentraj.trajectory import Batch, Condition
@@ -56,7 +56,7 @@ class SwiftConfig:
                              "nothing, which it never learns with a model.context_dropout of 0; set that to 0.1, say")
 
 
-class Swift(Policy):
+class Swift(Policy[Diffusion]):
     def __init__(self, obs_dim: int, act_dim: int, config: SwiftConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
         self.config, self.model = config, self.generator(config.model, told=1)
@@ -68,11 +68,15 @@ class Swift(Policy):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        advantage_B, metrics = self._learn_value(t, optimizers["value"])
-        return metrics | self._learn_policy(t, advantage_B, optimizers, generator)
+        value_loss, advantage_B = self.value_loss(t)
+        apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
+        better_B = advantage_B > 0  # all actions are copied, each beside whether it is better than usual
+        windows = replace(self.windows(t), context_BC=torch.where(better_B, 1.0, -1.0)[:, None])
+        actor = self.model.update(windows, part_of("model", optimizers), generator)
+        return {"value_loss": value_loss.detach(), "better": better_B.float().mean()} | actor
 
-    def _learn_value(self, t: Transition, optimizer: Optimizer) -> tuple[Tensor, dict[str, Tensor]]:
-        """The advantages (B,) of the ways on that the data took."""
+    def value_loss(self, t: Transition) -> tuple[Tensor, Tensor]:
+        """V(s) is an expectile of what the ways on brought; and the advantages (B,) of those that the data took."""
         with torch.no_grad():
             brought_EB = t.reward_B + t.discount_B * self.value(t.next_BS)
         error_EB = brought_EB - self.value(t.state_BS)
@@ -80,16 +84,7 @@ class Swift(Policy):
         learns_EB = of_others(judge_B, len(error_EB))
         loss_EB = learns_EB * expectile(error_EB / self.value.unit, self.config.expectile)
         loss = average(loss_EB, t) / learns_EB.float().mean()
-        apply_gradients(loss, optimizer, self.config.critic.max_grad_norm)
-        advantage_B = error_EB.detach().gather(0, judge_B[None])[0]
-        return advantage_B, {"value_loss": loss.detach(), "better": (advantage_B > 0).float().mean()}
-
-    def _learn_policy(self, t: Transition, advantage_B: Tensor, optimizers: dict[str, Optimizer],
-                      generator: torch.Generator) -> dict[str, Tensor]:
-        """All actions, each beside whether its advantage is positive."""
-        better_B1 = torch.where(advantage_B > 0, 1.0, -1.0)[:, None]
-        windows = replace(self.windows(t), context_BC=better_B1)
-        return self.model.update(windows, part_of("model", optimizers), generator)
+        return loss, error_EB.detach().gather(0, judge_B[None])[0]
 
     def known(self, state_BS: Tensor) -> Condition:
         """The state, and that what led to more is asked for."""

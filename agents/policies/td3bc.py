@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -44,10 +43,10 @@ class TD3BCConfig:
         require(self, alpha=(0, 1e6), smoothing=(0, 10), chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
 
 
-class TD3BC(Policy):
+class TD3BC(Policy[Gaussian]):
     def __init__(self, obs_dim: int, act_dim: int, config: TD3BCConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
-        self.config, self.model = config, cast(Gaussian, self.generator(config.model))
+        self.config, self.model = config, self.generator(config.model)
         self.critic = Critic.of(self, config.critic)
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -55,26 +54,23 @@ class TD3BC(Policy):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        next_BX = self._next(t, generator).flatten(1)
-        metrics = self.critic.learn(t, self.critic.least(t.next_BS, next_BX), optimizers["critic"])
-        return metrics | self._learn_policy(t, optimizers, generator)
+        next_value_B = self.critic.least(t.next_BS, self.smoothed_next(t, generator).flatten(1))
+        critic = self.critic.learn(t, next_value_B, optimizers["critic"])
+        actor = self.model.update(self.windows(t), part_of("model", optimizers), generator, guide=self.value_guide)
+        return critic | actor
 
-    def _next(self, t: Transition, generator: torch.Generator) -> Tensor:
-        """(B, K, A) what the actor does next, smoothed (Fujimoto et al. 2018, section 5.3)."""
-        with torch.no_grad():
-            act = self.actions(self.model.predict(self.known(t.next_BS))[0])
-        noise = torch.randn(act.shape, generator=generator).clamp(-2.5, 2.5).to(act.device)
-        return (act + self.config.smoothing * noise).clamp(-1, 1)
+    @torch.no_grad()
+    def smoothed_next(self, t: Transition, generator: torch.Generator) -> Tensor:
+        """(B, K, A) what the actor does next, and clipped noise (Fujimoto et al. 2018, section 5.3)."""
+        act_BKA = self.actions(self.model.predict(self.known(t.next_BS))[0])
+        noise = torch.randn(act_BKA.shape, generator=generator).clamp(-2.5, 2.5).to(act_BKA.device)
+        return (act_BKA + self.config.smoothing * noise).clamp(-1, 1)
 
-    def _learn_policy(self, t: Transition, optimizers: dict[str, Optimizer],
-                      generator: torch.Generator) -> dict[str, Tensor]:
-        """Equations 3 and 5, over 2 spread^2 as the actor's squared error is."""
-        weight = self.config.alpha / (2 * cast(float, self.config.model.spread) ** 2)
-
-        def guide(x: Tensor) -> Tensor:
-            return weight * self.critic.relative(self.states(x), self.actions(x).flatten(1))
-
-        return self.model.update(self.windows(t), part_of("model", optimizers), generator, guide=guide)
+    def value_guide(self, x: Tensor) -> Tensor:
+        """(B,) alpha Q(s, a) of windows, relative to its size (equations 3 and 5); over 2 spread^2, as the actor's
+        squared error is."""
+        weight = self.config.alpha / (2 * float(self.config.model.spread) ** 2)
+        return weight * self.critic.relative(self.states(x), self.actions(x).flatten(1))
 
     def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
         return self.actions(self.model.sample(self.known(state_BS), seed=seeds, temperature=0.0)[:, 0])

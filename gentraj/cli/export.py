@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -12,7 +11,8 @@ import tyro
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from agents.decision import decide
+from agents.planning.planner import Planner
+from agents.policies.actor import Actor
 from agents.policies.policy import Policy
 
 from ..files import write_file
@@ -62,11 +62,11 @@ def main(argv: list[str]) -> None:
 
 def exported(run: Run, batch: int = 1, env_id: str | None = None) -> ExportedProgram:
     """The run's decision as a program. Raises ValueError for one that cannot be exported."""
-    if run.config.MAIN == "world":
+    agent = run.agent(run.action_space(env_id))
+    if not isinstance(agent, Actor | Planner):
         raise ValueError(f"{run.said}, which tries actions and has no decision to export; "
                          "export a planner or a policy")
-    agent = run.agent(run.action_space(env_id))
-    return export_decision(partial(decide, agent), *examples(run), batch)  # pyright: ignore[reportArgumentType]
+    return export_decision(agent.decide, *examples(run), batch)
 
 
 def examples(run: Run) -> tuple[Tensor, Tensor | None]:

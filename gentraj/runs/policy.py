@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast, get_type_hints
 
 from agents.planning.planner import PlannerConfig
 from agents.policies import registry as policies
+from agents.policies.actor import Actor
 from agents.policies.bc import BCConfig
 from agents.policies.generators import GENERATORS
-from agents.policies.policy import Actor, Policy, Scales
+from agents.policies.policy import Policy, Scales
 
 from ..data import Episodes
 from ..diffusion import DiffusionConfig

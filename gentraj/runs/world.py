@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from agents.imagination import Imagination
-from agents.mpc import MPC, MPCConfig
+from agents.mpc import MPC, Imagination, MPCConfig
 from agents.planning.planner import PlannerConfig
 from agents.policies.generators import GENERATORS
 

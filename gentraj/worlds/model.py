@@ -24,7 +24,7 @@ from ..diffusion import DiffusionConfig
 from ..families import MODELS, Model, ModelConfig
 from ..models.conditioning import ConditionMix
 from ..networks import ResidualMLPConfig
-from ..networks.members import Members
+from ..networks.critic import Members
 from ..networks.mlp import mlp
 from ..networks.rows import padded, padding
 from ..normalize import Normalizer

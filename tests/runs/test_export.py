@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from gymnasium.spaces import Box
 from small import DATASET, gentraj
 from torch import Tensor
 
-from agents.decision import decide
 from agents.policies.critic import CriticConfig
 from gentraj.cli.export import examples, exported
 from gentraj.families import FAMILIES
@@ -55,7 +53,7 @@ def answers(run: runs.Run, program: Any, batch: int) -> tuple[Tensor, Tensor, Te
     given = {"obs": obs[50 : 50 + batch]} | ({} if goal is None else {"goal": goal[50 : 50 + batch]})
     agent.reset(None, list(range(7, 7 + batch)))
     acted = agent.act(*given.values())
-    noise = noise_of(partial(decide, agent), *given.values(), seeds=[fold(7 + i, 0) for i in range(batch)])  # type: ignore[arg-type]
+    noise = noise_of(agent.decide, *given.values(), seeds=[fold(7 + i, 0) for i in range(batch)])  # type: ignore[arg-type]
     session = onnxruntime.InferenceSession(to_onnx(program))
     of_onnx, = session.run(["act"], {key: x.numpy() for key, x in (given | {"noise": noise}).items()})
     of_pt2 = torch.export.load(io.BytesIO(to_pt2(program))).module()(*given.values(), noise)

@@ -13,9 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from agents.decision import decide
-from agents.planning.execution import moved
-from agents.planning.history import History
+from agents.planning.execution import History, moved
 from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from agents.planning.planner import Planner, PlannerConfig
 from agents.planning.trust import Trust
@@ -172,7 +170,7 @@ def test_what_a_history_does_not_go_with_is_refused() -> None:
     with pytest.raises(ValueError, match=r"history needs rows that are evenly apart"):
         Planner(model, replace(ACTS, history=1), -HIGH, HIGH)
     with pytest.raises(ValueError, match=r"history is 2 rows, and what is exported remembers nothing"):
-        decide(planner(history=2)[0], torch.zeros(1, 1), None, [0])
+        planner(history=2)[0].decide(torch.zeros(1, 1), None, [0])
 
 
 def test_a_planner_that_remembers_knows_what_one_observation_does_not_tell() -> None:
