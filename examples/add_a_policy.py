@@ -16,7 +16,7 @@ from gentraj.cli import main
 from gentraj.data import save_npz
 from gentraj.networks import Ensemble
 from gentraj.runs import PolicyRunConfig
-from gentraj.training import adamw, apply_gradients, part_of, under
+from gentraj.training import adamw, apply_gradients
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class AWR(Policy):
         self.value = Ensemble(self.state_dim, 64, 2, 1, self.usual.value(config.discount))
 
     def optimizers(self):
-        return {"value": adamw(self.value, self.config)["network"], **under("model", self.model.optimizers())}
+        return {"value": adamw(self.value, self.config)["network"], **self.model.optimizers()}
 
     def update(self, batch, optimizers, generator):
         t = self.transition(batch, self.config.discount)
@@ -50,7 +50,7 @@ class AWR(Policy):
         loss = (advantage_B**2).mean()
         apply_gradients(loss, optimizers["value"], 10.0)
         windows = self.windows(t, advantage_weights(advantage_B.detach(), self.config.beta))
-        return {"value_loss": loss.detach()} | self.model.update(windows, part_of("model", optimizers), generator)
+        return {"value_loss": loss.detach()} | self.model.update(windows, optimizers, generator)
 
     def decide(self, state_BS, seeds):
         return self.actions(self.model.sample(self.known(state_BS), seed=seeds, temperature=0.0)[:, 0])

@@ -127,11 +127,15 @@ class PlanCritic(nn.Module):
     def targets(self, batch: Batch) -> Tensor:
         """(B,) sum over h < m of discount^t_h r_h + discount^t_m V(s_m), m the last real row, t_h its environment step.
 
-        Nothing comes after an end, and V(s_m) goes on where a time limit or the window cut an episode.
+        Nothing comes after an end, and V(s_m) goes on where a time limit or the window cut an episode. Raises
+        ValueError for a batch that is not of episodes.
         """
-        real_BH, reward_BH = batch.mask_BHD[..., 0], cast(Tensor, batch.reward_BH)
+        if batch.reward_BH is None or batch.terminal_BH is None:
+            raise ValueError("a critic learns of rewards and ends of episodes, which this batch lacks; take it of "
+                             "Windows")
+        real_BH, reward_BH = batch.mask_BHD[..., 0], batch.reward_BH
         h_H, m_B = torch.arange(self.spec.horizon, device=real_BH.device), real_BH.sum(1) - 1
-        ended_B = cast(Tensor, batch.terminal_BH).any(1)
+        ended_B = batch.terminal_BH.any(1)
         counts_BH = (h_H < m_B[:, None]) | ended_B[:, None]  # an end between two rows was after the last real one
         discount_H = self.config.discount ** torch.tensor(self.spec.times).to(reward_BH)
         earned_B = (self.reward.normalize(reward_BH) * discount_H * counts_BH).sum(1)

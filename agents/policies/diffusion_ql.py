@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.families import Model, ModelConfig
-from gentraj.training.optimization import part_of, under
 from gentraj.trajectory import Batch
 
 from .critic import Critic, CriticConfig
@@ -48,14 +47,14 @@ class DiffusionQL(Policy[Model]):
         self.critic = Critic.of(self, config.critic)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        return {"critic": self.critic.optimizer(), **under("model", self.model.optimizers())}
+        return {"critic": self.critic.optimizer(), **self.model.optimizers()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
         seed = int(torch.randint(2**62, (), generator=generator))
         next_BKA = self.actions(self.model.sample(self.known(t.next_BS), seed=seed)[:, 0])
         critic = self.critic.learn(t, self.critic.least(t.next_BS, next_BKA.flatten(1)), optimizers["critic"])
-        actor = self.model.update(self.windows(t), part_of("model", optimizers), generator, guide=self.value_guide)
+        actor = self.model.update(self.windows(t), optimizers, generator, guide=self.value_guide)
         return critic | actor
 
     def value_guide(self, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gentraj.config import require
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.randomness import RowNoise
-from gentraj.training.optimization import adamw, apply_gradients, part_of, under
+from gentraj.training.optimization import adamw, apply_gradients
 from gentraj.trajectory import Batch
 
 from .critic import Critic, CriticConfig
@@ -66,14 +66,14 @@ class FQL(Policy[Diffusion]):
 
     def optimizers(self) -> dict[str, Optimizer]:
         student = adamw(self.student, self.config.model)["network"]
-        return {"critic": self.critic.optimizer(), "student": student, **under("model", self.model.optimizers())}
+        return {"critic": self.critic.optimizer(), "student": student, **self.model.optimizers()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
         with torch.no_grad():
             next_BX = self.one_step(self.slow, t.next_BS, self.noise(t, generator)).clamp(-1, 1)
         critic = self.critic.learn(t, self.critic.least(t.next_BS, next_BX), optimizers["critic"])
-        flow = self.model.update(self.windows(t), part_of("model", optimizers), generator)
+        flow = self.model.update(self.windows(t), optimizers, generator)
         student_loss, distance = self.student_loss(t, self.noise(t, generator))
         apply_gradients(student_loss, optimizers["student"], self.config.critic.max_grad_norm)
         self.slow.update_parameters(self.student)

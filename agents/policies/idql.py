@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.families import Model, ModelConfig
-from gentraj.training.optimization import adamw, apply_gradients, part_of, under
+from gentraj.training.optimization import adamw, apply_gradients
 from gentraj.trajectory import Batch
 
 from .critic import Critic, CriticConfig, average, expectile, state_value
@@ -51,7 +51,7 @@ class IDQL(Policy[Model]):
 
     def optimizers(self) -> dict[str, Optimizer]:
         value = adamw(self.value, self.config.critic)["network"]
-        return {"critic": self.critic.optimizer(), "value": value, **under("model", self.model.optimizers())}
+        return {"critic": self.critic.optimizer(), "value": value, **self.model.optimizers()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
@@ -60,7 +60,7 @@ class IDQL(Policy[Model]):
         with torch.no_grad():
             next_value_B = self.value(t.next_BS)[0]
         critic = self.critic.learn(t, next_value_B, optimizers["critic"])
-        actor = self.model.update(self.windows(t), part_of("model", optimizers), generator)  # equation 9: as they are
+        actor = self.model.update(self.windows(t), optimizers, generator)  # equation 9: as they are
         return {"value_loss": value_loss.detach()} | critic | actor
 
     def value_loss(self, t: Transition) -> Tensor:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.families import Model, ModelConfig
-from gentraj.training.optimization import adamw, apply_gradients, part_of, under
+from gentraj.training.optimization import adamw, apply_gradients
 from gentraj.trajectory import Batch
 
 from .critic import Critic, CriticConfig, advantage_weights, average, expectile, state_value
@@ -50,7 +50,7 @@ class IQL(Policy[Model]):
 
     def optimizers(self) -> dict[str, Optimizer]:
         value = adamw(self.value, self.config.critic)["network"]
-        return {"critic": self.critic.optimizer(), "value": value, **under("model", self.model.optimizers())}
+        return {"critic": self.critic.optimizer(), "value": value, **self.model.optimizers()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
@@ -60,7 +60,7 @@ class IQL(Policy[Model]):
             next_value_B = self.value(t.next_BS)[0]
         critic = self.critic.learn(t, next_value_B, optimizers["critic"])  # equation 6
         weight_B = advantage_weights(advantage_B, self.config.beta, t.weights())
-        actor = self.model.update(self.windows(t, weight_B), part_of("model", optimizers), generator)  # equation 7
+        actor = self.model.update(self.windows(t, weight_B), optimizers, generator)  # equation 7
         return {"value_loss": value_loss.detach()} | critic | actor
 
     def value_loss(self, t: Transition) -> tuple[Tensor, Tensor]:

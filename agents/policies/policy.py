@@ -141,6 +141,7 @@ class Policy(nn.Module, Generic[ModelT]):
         self.register_buffer("state_mask", torch.arange(self.window_spec.dim) < self.state_dim, persistent=False)
 
     def optimizers(self) -> dict[str, Optimizer]:
+        """Those of its own networks by their names, beside those of its model, which picks them out by name."""
         raise NotImplementedError
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
@@ -196,7 +197,7 @@ class Policy(nn.Module, Generic[ModelT]):
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
         real_BH = batch.mask_BHD[..., 0]
         last_B = real_BH.sum(1) - 1  # the row of the state that is reached, and the steps to it
-        b, h_H = (torch.arange(n, device=last_B.device) for n in real_BH.shape)
+        b, h_H = torch.arange(len(last_B), device=last_B.device), torch.arange(real_BH.shape[1], device=last_B.device)
         ended_B = batch.terminal_BH[b, last_B]
         power_H = discount ** h_H.to(batch.reward_BH)
         reward_BH = self.reward.normalize(batch.reward_BH[:, :-1, None])[..., 0]

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from gentraj.config import require
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
-from gentraj.training.optimization import adamw, apply_gradients, part_of, under
+from gentraj.training.optimization import adamw, apply_gradients
 from gentraj.trajectory import Batch, Condition
 
 from .critic import CriticConfig, average, expectile, state_value
@@ -64,7 +64,7 @@ class Swift(Policy[Diffusion]):
 
     def optimizers(self) -> dict[str, Optimizer]:
         value = adamw(self.value, self.config.critic)["network"]
-        return {"value": value, **under("model", self.model.optimizers())}
+        return {"value": value, **self.model.optimizers()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
@@ -72,7 +72,7 @@ class Swift(Policy[Diffusion]):
         apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
         better_B = advantage_B > 0  # all actions are copied, each beside whether it is better than usual
         windows = replace(self.windows(t), context_BC=torch.where(better_B, 1.0, -1.0)[:, None])
-        actor = self.model.update(windows, part_of("model", optimizers), generator)
+        actor = self.model.update(windows, optimizers, generator)
         return {"value_loss": value_loss.detach(), "better": better_B.float().mean()} | actor
 
     def value_loss(self, t: Transition) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.models.gaussian import Gaussian, GaussianConfig
-from gentraj.training.optimization import part_of, under
 from gentraj.trajectory import Batch
 
 from .critic import Critic, CriticConfig
@@ -50,13 +49,13 @@ class TD3BC(Policy[Gaussian]):
         self.critic = Critic.of(self, config.critic)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        return {"critic": self.critic.optimizer(), **under("model", self.model.optimizers())}
+        return {"critic": self.critic.optimizer(), **self.model.optimizers()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
         next_value_B = self.critic.least(t.next_BS, self.smoothed_next(t, generator).flatten(1))
         critic = self.critic.learn(t, next_value_B, optimizers["critic"])
-        actor = self.model.update(self.windows(t), part_of("model", optimizers), generator, guide=self.value_guide)
+        actor = self.model.update(self.windows(t), optimizers, generator, guide=self.value_guide)
         return critic | actor
 
     @torch.no_grad()

@@ -45,12 +45,3 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tens
         raise NonFinite(f"the gradient norm is {norm.item()}")
     optimizer.step()
     return norm
-
-
-def under(name: str, optimizers: dict[str, Optimizer]) -> dict[str, Optimizer]:
-    """Those of a part under its name; `part_of` finds them again."""
-    return {f"{name}-{key}": optimizer for key, optimizer in optimizers.items()}
-
-
-def part_of(name: str, optimizers: dict[str, Optimizer]) -> dict[str, Optimizer]:
-    return {key.removeprefix(f"{name}-"): o for key, o in optimizers.items() if key.startswith(f"{name}-")}

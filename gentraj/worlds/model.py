@@ -29,7 +29,7 @@ from ..networks.mlp import mlp
 from ..networks.rows import padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold
-from ..training.optimization import LEARNING, adamw, apply_gradients, part_of, under
+from ..training.optimization import LEARNING, adamw, apply_gradients
 from ..trajectory import Batch, Condition, TrajectorySpec
 from .calibration import Calibration
 from .facts import WorldFacts
@@ -119,7 +119,7 @@ class WorldModel(nn.Module):
     def optimizers(self) -> dict[str, Optimizer]:
         own = {name: adamw(cast(nn.Module, getattr(self, name)), self.config)["network"]
                for name in ("ensemble", "ends")}
-        return own if self.model is None else own | under("model", self.model.optimizers())
+        return own if self.model is None else own | self.model.optimizers()
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
@@ -135,7 +135,7 @@ class WorldModel(nn.Module):
             if torch.rand((), generator=generator) < self.config.learns:
                 x_BKD = torch.cat([known_BKX, self._apart(error_BKY * real_BK[..., None])], -1)
                 some = Batch(*(of[: self.model.batch_size] for of in (x_BKD, real_BK[..., None] | self._given)))
-                drawn = self.model.update(some, part_of("model", optimizers), generator)
+                drawn = self.model.update(some, optimizers, generator)
                 metrics |= {f"generator_{key}": value for key, value in drawn.items()}
         return metrics
 
