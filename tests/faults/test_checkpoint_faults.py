@@ -162,11 +162,17 @@ def test_a_pickle_in_place_of_tensors_is_not_run(tmp_path: Path, forge, dump) ->
     assert not (tmp_path / "canary").exists()
 
 
+# Imports of a name that is no literal, each read by a person: what it may hold is a literal table beside it.
+REVIEWED = {"gentraj/__init__.py": "import_module(f'.{_HOME[name]}', __name__)",
+            "gentraj/cli/__init__.py": "import_module(f'.{name}', __name__)"}
+
+
 def test_nothing_in_the_source_executes_data() -> None:
     """FAULTS 14, beside ruff's ban and import-linter's contract."""
     found = [f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}: {ast.unparse(node)}"
              for room in ("gentraj", "envs", "agents") for path in sorted((ROOT / room).rglob("*.py"))
-             for node in ast.walk(ast.parse(path.read_text())) if executes(node)]
+             for node in ast.walk(ast.parse(path.read_text()))
+             if executes(node) and ast.unparse(node) != REVIEWED.get(str(path.relative_to(ROOT)))]
     assert not found
 
 

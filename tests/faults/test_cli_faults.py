@@ -211,14 +211,41 @@ def test_codes_mean_what_help_says(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     def fail(words: list[str]) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_commands", lambda: {"train": fail})
+    monkeypatch.setattr(cli, "_command", lambda name: fail)
     refused(capsys, "train", code=code)
 
 
-def test_a_bug_is_not_taken_for_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_commands", lambda: {"train": lambda words: [][1]})
+def test_a_bug_says_so_in_two_lines_with_a_log_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+                                                    tmp_path: Path) -> None:
+    monkeypatch.setattr(cli, "_command", lambda name: lambda words: [][1])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert gentraj("train", "iql") == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("gentraj: error: IndexError: list index out of range (") and "this is a bug" in first
+    log, = tmp_path.glob("gentraj-bug-*.log")
+    assert str(log) in second
+    assert "command: gentraj train iql" in log.read_text() and "Traceback (most recent call last)" in log.read_text()
+
+
+def test_the_traceback_comes_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_command", lambda name: lambda words: [][1])
+    monkeypatch.setenv("GENTRAJ_TRACEBACK", "1")
     with pytest.raises(IndexError):
         gentraj("train")
+
+
+def test_a_command_that_ends_with_a_sentence_has_failed(monkeypatch: pytest.MonkeyPatch,
+                                                        capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(cli, "_command", lambda name: lambda words: sys.exit("no way"))
+    assert refused(capsys, "train", code=1) == "no way"
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["trian"]])
+def test_the_version_and_the_help_load_no_torch(words: list[str]) -> None:
+    code = ("import sys; from gentraj.cli import main; main(sys.argv[1:]); "
+            "sys.exit([m for m in ('torch', 'numpy', 'tyro', 'gymnasium', 'matplotlib') if m in sys.modules] or 0)")
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 # -- processes
