@@ -13,6 +13,8 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
+from .imports import is_script_run_again, refuse_script, take_imports
+
 # Before torch: threads that spin for long starve a shared machine, threads that never spin are slow on a free one.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
@@ -34,7 +36,8 @@ Generative models of trajectories for control.
   gentraj export RUN --out FILE.onnx           one decision as a program that needs no gentraj
   gentraj reproduce CARD...                    trains and scores what cards say, and writes the table of results
 
-`gentraj COMMAND --help` shows the options and an example.
+`gentraj COMMAND --help` shows the options and an example. Each takes --import MODULE too: a module of yours that
+registers environments (of the working directory or installed); --env-id MODULE:Id does the same.
 Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl-C or SIGTERM (a training is saved)."""
 
 COMMANDS = ("demo", "data", "train", "finetune", "sample", "augment", "evaluate", "export", "measure", "report",
@@ -44,6 +47,8 @@ COMMANDS = ("demo", "data", "train", "finetune", "sample", "augment", "evaluate"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code that `--help` promises. GENTRAJ_TRACEBACK=1 lets errors through."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if is_script_run_again():
+        return _fail(2, refuse_script())
     warnings.showwarning = lambda message, *_: print(f"gentraj: {message}", file=sys.stderr)
     try:
         code = _run(words) if os.environ.get("GENTRAJ_TRACEBACK") else _guarded(words)
@@ -99,6 +104,7 @@ def _bug(error: Exception, words: list[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
+    words = take_imports(words)
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if words else 2

@@ -13,6 +13,7 @@ from ..progress import say
 from ..runs.finetuning import FinetuneConfig, finetune, returns
 from ..runs.folder import load
 from .common import RunFolder
+from .imports import said_again
 from .train import fresh_folder
 
 SHOWN = 10  # episodes whose mean return is told, the first and the last
@@ -47,4 +48,4 @@ def main(argv: list[str]) -> None:
     played = returns(folder)
     say(f"{len(played)} episodes played, with noise; mean return of the first {SHOWN} {played[:SHOWN].mean():.4g}, of "
         f"the last {played[-SHOWN:].mean():.4g}; after {tuned.step} updates the run is in {folder}")
-    print(f"next: gentraj evaluate {folder}{f' --env-id {args.env_id}' if args.env_id else ''}")
+    print(f"next: gentraj evaluate {folder}{said_again()}{f' --env-id {args.env_id}' if args.env_id else ''}")

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from envs.making import environment_factory
+
 from ..config import differences, to_json
 from ..device import pick_device
 from ..families import FAMILIES
 from ..networks import NETWORKS
 from ..progress import say
-from ..runs.folder import AnyRunConfig, read_config
+from ..runs.folder import AnyRunConfig, Run, read_config
 from ..runs.folder import train as train_run
 from ..runs.presets import PRESETS, check_goals, listing, suited
 from ..training.checkpoint import has_checkpoints
 from .common import check_folder
+from .imports import said_again
 
 # DiTConfig is called dit.
 NETWORK_NAMES = {config.__name__.removesuffix("Config").lower(): config for config in NETWORKS}
@@ -80,7 +83,20 @@ def main(argv: list[str]) -> None:
         say(f"the data have goals: {args.preset} plans for them, as the preset {stands_for}")
     run = train_run(config, folder, resume=args.resume is not None, device=pick_device(args.device))
     say(f"trained {run.step} steps; the run is in {folder}")
-    print(f"next: gentraj evaluate {folder}{'' if run.data.env else ' --env-id ID'}")
+    print(next_command(run, folder))
+
+
+def next_command(run: Run, folder: Path) -> str:
+    """What to do with a trained run, with all that it will need."""
+    command = f"next: gentraj evaluate {folder}{said_again()}"
+    if run.data.env is None:
+        return f"{command} --env-id ID"
+    try:
+        environment_factory(run.data.env)
+    except ValueError as error:
+        return (f"{command}, which will need --import MODULE, that registers the environment of the data, or --env-id "
+                f"ID: {str(error).partition(';')[0]}")
+    return command
 
 
 def first_guess(argv: list[str]) -> AnyRunConfig | None:

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
+from envs.rendering.headless import import_named
+
 from ..training.loop import Interrupted, Interrupts
 
 SAVING = 30.0  # seconds that a process whose parent has died may take to save and end
@@ -77,8 +79,9 @@ def _work(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     try:
+        import_named()
         function(*arguments)
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, ImportError) as error:
         raise SystemExit(f"gentraj: error: {' '.join(str(error).split())}") from error
 
 
