@@ -8,9 +8,13 @@
 import os
 from typing import TYPE_CHECKING, Any
 
+from . import siblings
+
 # Read when the first matrices are multiplied: a product then rounds the same on any number of threads, at no cost that
 # was measured. Without it some CPUs part a sum among the threads where there are few rows, and not where many are.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+siblings.install()
 
 if TYPE_CHECKING:
     from .data import Episodes, Windows, load_episodes
