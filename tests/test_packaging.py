@@ -92,3 +92,9 @@ def test_no_modules_import_each_other_in_a_circle():
 @pytest.mark.parametrize(("room", "most"), [("gentraj", 10), ("agents", 8), ("envs", 8)])
 def test_few_modules_lie_outside_the_rooms(room: str, most: int):
     assert len([path for path in (ROOT / room).glob("*.py") if not path.name.startswith("__")]) <= most
+
+
+def test_a_minari_dataset_can_be_downloaded_after_a_plain_install():
+    """Farama's server is Hugging Face: without its package Minari can read what is here alone."""
+    minari, = (requirement for requirement in PROJECT["dependencies"] if requirement.startswith("minari"))
+    assert {"hdf5", "hf"} <= set(re.search(r"\[(.*)\]", minari)[1].split(","))

@@ -31,14 +31,17 @@ def list_() -> None:
 
 
 def inspect(source: Id) -> None:
-    """Shapes, ranges, episodes, returns, and every problem of a dataset.
+    """Shapes, ranges, episodes, returns, and every problem of a dataset; the exit code is 1 where there is one.
 
     Example: gentraj data inspect gentraj/pointmaze/umaze-v0
 
     Args:
         source: A Minari id, a D4RL id or a file.
     """
-    print(commands.inspect_source(source))
+    said, has_problems = commands.inspect_source(source)
+    print(said)
+    if has_problems:
+        raise SystemExit(1)
 
 
 def import_(file: Annotated[Path, tyro.conf.Positional], id: str, overwrite: bool = False) -> None:

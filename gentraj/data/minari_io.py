@@ -22,7 +22,7 @@ from .spaces import act_width, obs_widths
 
 MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 TEMPORARY = re.compile(r"tmp-(\d+)-(new|old)-")  # then the name: what that process writes, or is about to replace
-NO_MINARI = "{}: Minari datasets need the package minari; pip install 'minari[hdf5]'"
+NO_MINARI = "{}: Minari datasets need the package minari; pip install 'minari[hdf5,hf]'"
 
 
 class _Notes(NamedTuple):

@@ -217,7 +217,7 @@ def test_15_an_npz_that_claims_a_terabyte_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("blocked", "source", "extra"), [
-    ("h5py", "'a.hdf5'", "pip install h5py"), ("minari", "'D4RL/pointmaze/umaze-v2'", "pip install 'minari[hdf5]'")])
+    ("h5py", "'a.hdf5'", "pip install h5py"), ("minari", "'D4RL/pointmaze/umaze-v2'", "pip install 'minari[hdf5,hf]'")])
 def test_19_without_an_optional_package_the_call_says_what_to_install(blocked, source, extra):
     code = f"""
 import sys

@@ -53,6 +53,7 @@ def layouts(folder: Path, e: Episodes) -> dict[str, str]:
             "own+minari": f"{folder}/own.npz+{DATASET}"}
 
 
+@pytest.mark.filterwarnings("ignore:maze2d-umaze has no next_observations")
 @pytest.mark.parametrize("layout", ["d4rl", "ogbench", "own", "minari", "joined", "own+minari"])
 def test_every_layout_trains_and_its_planner_acts(umaze: Episodes, tmp_path: Path, layout: str,
                                                  capsys: pytest.CaptureFixture) -> None:
