@@ -103,6 +103,6 @@ def _found(name: str, folders: tuple[Path, ...], where: str) -> str:
     for path in (Path(name), *(folder / name for folder in folders)):
         if path.is_file():
             return str(path)
-    looked = ", ".join(["the working directory", *map(str, folders)])
-    raise ConfigError(f"{where}: the data file {name} is not in {looked}; give its path, or to gentraj reproduce its "
-                      "folder by --data DIR")
+    looked = " nor in ".join(["in the working directory", *map(str, folders)])
+    raise ConfigError(f"{where}: the data file {name} is {'neither' if folders else 'not'} {looked}; give its path, or "
+                      "to gentraj reproduce its folder by --data DIR")

@@ -110,7 +110,7 @@ def _table(table: Table) -> str:
 def _picture(picture: Picture) -> str:
     title, caption = escape(picture.title), escape(picture.caption)
     data, kind, problem = _read_image(picture)
-    if problem:
+    if problem := problem.rstrip("."):  # some are sentences
         return f'<h2>{title}</h2><p class="note missing">Not shown: {escape(problem)}.</p>'
     source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
     return f'<h2>{title}</h2><figure><img alt="{title}" src="{source}"><figcaption>{caption}</figcaption></figure>'

@@ -45,6 +45,12 @@ WORDS = {  # what a run is, its use in a line of Python, its tag: by the part th
     "world": ("A world model", "imagined = run.world_model.imagine(obs_BO, act_BTA, seeds=seeds)", "world-model")}
 SCORES = """Closed loop in {env}, {episodes} episodes. Returns are native and unlatched, the interval is a 95 %
 bootstrap interval of the mean over episodes. The figures are those of evaluation.json{step}."""
+MEASURES = {  # what the keys of evaluation.json are called on a page; other keys say it themselves
+    "env_id": "environment", "return_mean": "return, mean", "return_iqm": "return, interquartile mean",
+    "return_ci95": "return, 95 % interval of the mean", "first_hit_median": "steps to the goal, median",
+    "time_at_goal_mean": "steps at the goal, mean", "score_d4rl": "D4RL score", "score_minari": "Minari score",
+    "latency_ms_p50": "ms a decision, median", "latency_ms_p99": "ms a decision, 99th percentile",
+    "network_calls_per_decision": "network calls a decision"}
 FIGURES = "As they lay in the run's folder; `gentraj report` draws them anew."
 
 
@@ -157,11 +163,15 @@ def _scores(scores: Mapping[str, Any]) -> str:
 
 
 def score_rows(scores: Mapping[str, Any], but: Sequence[str]) -> tuple[list[str], list[tuple]]:
-    """The columns and rows of a table of what evaluation.json holds, but for some keys, beside the yardsticks."""
+    """The columns and rows of a table of what evaluation.json holds, but for some keys, beside the yardsticks.
+
+    What is not defined for any of them, such as a success rate without goals, is left out.
+    """
     beside = [name for name in YARDSTICKS if name in scores and (scores[name] or name != "behaviour")]
-    rows = [(key, value, *((scores[name] or {}).get(key) for name in beside))
+    rows = [(MEASURES.get(key, key.replace("_", " ")), value, *((scores[name] or {}).get(key) for name in beside))
             for key, value in scores.items() if key not in (*YARDSTICKS, *but, "agent")]
-    return ["measure", scores.get("agent", "planner"), *beside], rows
+    return ["measure", scores.get("agent", "planner"), *beside], [
+        row for row in rows if any(value is not None for value in row[1:])]
 
 
 def markdown_table(columns: Sequence[str], rows: Any) -> str:

@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({"data": [FAIR, FAIR]}, "data are ['fair', 'fair']; at least one is expected, and each once"),
     ({"data": [FAIR | {"name": "../x"}]}, "name is '../x'; letters, digits"),
     ({"data": [FAIR | {"tolerance": None}]}, "expected is -1300.0 and tolerance None; give both, or null for both"),
-    ({"data": [FAIR | {"dataset": "none.npz"}]}, "bc: the data file none.npz is not in the working directory, "),
+    ({"data": [FAIR | {"dataset": "none.npz"}]}, "the data file none.npz is neither in the working directory nor in "),
     ({"data": [FAIR | {"env_id": "Pendulam-v1"}]}, "unknown environment 'Pendulam-v1'; did you mean Pendulum-v1"),
     ({"settings": {"training.seed": 3}}, "settings hold training.seed; datasets and seeds have fields of their own"),
     ({"settings": {"policy.alpha": 3}}, "bc.json: unknown key policy.alpha; expected are model, chunk"),

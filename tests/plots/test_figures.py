@@ -160,6 +160,12 @@ def test_a_missing_or_broken_figure_leaves_a_note(content: bytes | None, tmp_pat
     assert "img" not in page.tags and "Not shown" in page.text and "gone.png" in page.text
 
 
+def test_a_note_ends_in_one_full_stop(tmp_path: Path):
+    for why in ("there are no scores", "There are no scores."):
+        page = Page(report_page.write_report(tmp_path / "r.html", "Run", {}, [], [("Scores", "", None, why)]))
+        assert "no scores." in page.text and ".." not in page.text
+
+
 def test_the_note_gives_the_reason_it_was_told(tmp_path: Path):
     picture = report_page.Picture("Camera", "caption", None, "no EGL on this machine")
     page = Page(report_page.write_report(tmp_path / "r.html", "Run", {}, [], [picture]))
