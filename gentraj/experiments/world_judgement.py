@@ -49,7 +49,7 @@ def judge(run: Run, policies: Sequence[Path], folder: Path, config: EvaluationCo
 def held_out(run: Run, seed: int) -> Batch:
     """Windows of `HORIZON` steps, or what is left of an episode, that the run was neither trained nor calibrated on,
     but where a single episode was held out."""
-    learnt, _, judged = split(run.config, read_data(run.config)[0])
+    learnt, _, judged = split(run.config, read_data(run.config, run.folder)[0])
     if episodes_hash(learnt) != run.dataset_hash:
         raise ValueError(f"{run.config.dataset}: holds other data than {run.folder} was trained on, so that none are "
                          "known to be held out; put the old ones back, or train anew")

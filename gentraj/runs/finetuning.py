@@ -70,7 +70,7 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     the run, `EnvironmentFault` for what goes wrong in the environment, and what `gentraj.training.train` raises.
     """
     policy, factory = _learner(run), environment_factory(run.environment(env_id))
-    saved, (episodes, _) = checkpoint.load(run.folder, run.step), runs.read_data(run.config)
+    saved, (episodes, _) = checkpoint.load(run.folder, run.step), runs.read_data(run.config, run.folder)
     if episodes_hash(episodes) != saved.meta["dataset_hash"]:
         raise ValueError(f"{run.config.dataset} is not what {run.folder} was trained on; its dataset is expected")
     folder, contexts = Path(folder).absolute(), run.config.context

@@ -22,6 +22,7 @@ from envs.recording.recipes import make_missing
 
 from ..config import from_json, read_json, to_json
 from ..data import Episodes, Windows, concatenate, load_episodes
+from ..data.sources import FILES
 from ..data.splitting import halves, hold_out
 from ..families import Model
 from ..files import write_file
@@ -149,7 +150,9 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
         environment_factory(config.env_id)  # a name that is wrong is told before data are read or recorded
     if not resume:
         config.refuse_decided()
-    folder, (episodes, returns) = Path(folder), read_data(config)
+    folder = Path(folder)
+    config = replace(config, dataset=located(config.dataset, folder))  # of use from any working directory
+    episodes, returns = read_data(config, folder)
     config = resolve(config, episodes)
     episodes, kept, _ = split(config, episodes)
     data = DataFacts.of(episodes, config.context, config.env_id, returns)
@@ -173,10 +176,26 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
     return load(folder, device=device)
 
 
-def read_data(config: AnyRunConfig) -> tuple[Episodes, list[DataReturns]]:
-    """What a run is trained on, and what the episodes of each of its datasets earned as they were recorded. Of steps
-    that a world model imagined only a policy's critic learns; for other runs they are left out, with a warning."""
-    datasets = [load_episodes(make_missing(name)) for name in config.dataset.split("+")]
+def located(dataset: str, folder: Path) -> str:
+    """The datasets, with each file as an absolute path: where it is said to be, else where it lies beside the run, in
+    the run's folder or the one around it."""
+    def place(name: str) -> str:
+        path = Path(name).expanduser()
+        if path.suffix not in FILES:
+            return name
+        found = next((one for one in (path, folder / path.name, folder.absolute().parent / path.name) if one.is_file()),
+                     path).absolute()
+        return name if "+" in str(found) else str(found)  # which parts datasets
+
+    return "+".join(map(place, dataset.split("+")))
+
+
+def read_data(config: AnyRunConfig, folder: Path | None = None) -> tuple[Episodes, list[DataReturns]]:
+    """What a run, that in `folder`, is trained on, and what the episodes of each of its datasets earned as they were
+    recorded. Of steps that a world model imagined only a policy's critic learns; for other runs they are left out,
+    with a warning."""
+    names = config.dataset if folder is None else located(config.dataset, folder)
+    datasets = [load_episodes(make_missing(name)) for name in names.split("+")]
     played = [dataset.played() for dataset in datasets]
     joined = concatenate(datasets if config.MAIN == "policy" else played)
     if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:

@@ -82,7 +82,7 @@ def choose_windows(run: Run, dataset: str | None, most: int, seed: int) -> tuple
 
 
 def _dataset_windows(run: Run, dataset: str, most: int, seed: int) -> Batch:
-    (episodes, _), spec = read_data(replace(run.config, dataset=dataset)), run.model.spec
+    (episodes, _), spec = read_data(replace(run.config, dataset=dataset), run.folder), run.model.spec
     windows = Windows(episodes, spec, run.config.context)
     first, ends = np.arange(len(windows)), windows.window_ends
     last, end = first + spec.times[-1], ends[np.searchsorted(ends, first, "right")]  # where there is no action any more

@@ -65,6 +65,23 @@ def test_every_layout_trains_and_its_planner_acts(umaze: Episodes, tmp_path: Pat
     assert evaluated(tmp_path / "run", *env)["env_id"] == "PointMaze_UMaze-v3"
 
 
+def test_a_run_finds_its_data_from_any_folder_and_beside_itself(umaze: Episodes, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    save_npz(umaze, tmp_path / "here" / "own.npz")
+    monkeypatch.chdir(tmp_path / "here")
+    small.train(Path("run"), "own.npz")
+    assert runs.read_config(Path("run"))[0].dataset == str(tmp_path / "here" / "own.npz")
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(tmp_path / "here" / "run" / "step-00000006")
+    assert gentraj("train", "--resume", "here/run") == 0
+    for was, now, data in (("here", "there", "there/own.npz"), ("there/own.npz",) + 2 * ("there/run/own.npz",)):
+        (tmp_path / was).rename(tmp_path / now)  # all of it together, then the data into the run
+        shutil.rmtree(tmp_path / "there" / "run" / "step-00000006")
+        assert gentraj("train", "--resume", "there/run") == 0
+        assert runs.read_config(tmp_path / "there" / "run")[0].dataset == str(tmp_path / data)
+
+
 def test_a_folder_is_all_that_a_run_needs(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its dataset may be gone and the folder elsewhere."""
     before = runs.load(small_run)
