@@ -28,7 +28,8 @@ class EvaluationConfig:
     """How an agent is scored."""
 
     env_id: str | None = None
-    """Environment: a Gymnasium id or a task name. By default the one that the data come from."""
+    """Environment: a Gymnasium id or a task name, with --env-kwargs KEY=VALUE its arguments. By default the one that
+    the data come from."""
     episodes: int = 50
     """Episodes, each with its own random start and goal."""
     seed: int = 0

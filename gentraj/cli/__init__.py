@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from .imports import is_script_run_again, refuse_script, take_imports
+from .environments import is_script_run_again, read_environments, refuse_script
 
 # Before torch: threads that spin for long starve a shared machine, threads that never spin are slow on a free one.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
@@ -37,7 +37,8 @@ Generative models of trajectories for control.
   gentraj reproduce CARD...                    trains and scores what cards say, and writes the table of results
 
 `gentraj COMMAND --help` shows the options and an example. Each takes --import MODULE too: a module of yours that
-registers environments (of the working directory or installed); --env-id MODULE:Id does the same.
+registers environments (of the working directory or installed); --env-id MODULE:Id does the same. Beside --env-id,
+--env-kwargs KEY=VALUE... gives the environment arguments.
 Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl-C or SIGTERM (a training is saved)."""
 
 COMMANDS = ("demo", "data", "train", "finetune", "sample", "augment", "evaluate", "export", "measure", "report",
@@ -104,7 +105,7 @@ def _bug(error: Exception, words: list[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
-    words = take_imports(words)
+    words = read_environments(words)
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if words else 2

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from envs.making import environment_factory
 from envs.recording.recipes import make_dataset
 from envs.tasks.overview import table
 
@@ -44,17 +45,22 @@ def inspect(source: Id) -> None:
         raise SystemExit(1)
 
 
-def import_(file: Annotated[Path, tyro.conf.Positional], id: str, overwrite: bool = False) -> None:
+def import_(file: Annotated[Path, tyro.conf.Positional], id: str, env_id: str | None = None,
+            overwrite: bool = False) -> None:
     """A file (.hdf5 of D4RL's layout; .npz of gentraj or OGBench) as a Minari dataset.
 
-    Example: gentraj data import maze2d-umaze.hdf5 --id mine/umaze-v0
+    Examples: gentraj data import maze2d-umaze.hdf5 --id mine/umaze-v0;
+    gentraj data import ant.hdf5 --id mine/ant-v0 --env-id Ant-v5 --env-kwargs include_cfrc_ext_in_observation=False
 
     Args:
         file: The file.
         id: The dataset's new id, namespace/name-vN.
+        env_id: The environment that made the data, where the file does not say: a Gymnasium id or a task name, with
+            --env-kwargs KEY=VALUE its arguments. The dataset keeps it.
         overwrite: Replace a dataset of that id.
     """
-    print(commands.import_file(file, id, overwrite=overwrite))
+    env = environment_factory(env_id).spec_json if env_id else None
+    print(commands.import_file(file, id, env=env, overwrite=overwrite))
 
 
 def make(task: Id, steps: int | None = None, seed: int = 0, id: str | None = None, train_steps: int | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import tyro
@@ -13,7 +14,7 @@ from ..progress import say
 from ..runs.finetuning import FinetuneConfig, finetune, returns
 from ..runs.folder import load
 from .common import RunFolder
-from .imports import said_again
+from .environments import imports_again
 from .train import fresh_folder
 
 SHOWN = 10  # episodes whose mean return is told, the first and the last
@@ -48,4 +49,4 @@ def main(argv: list[str]) -> None:
     played = returns(folder)
     say(f"{len(played)} episodes played, with noise; mean return of the first {SHOWN} {played[:SHOWN].mean():.4g}, of "
         f"the last {played[-SHOWN:].mean():.4g}; after {tuned.step} updates the run is in {folder}")
-    print(f"next: gentraj evaluate {folder}{said_again()}{f' --env-id {args.env_id}' if args.env_id else ''}")
+    print(f"next: gentraj evaluate {folder}{imports_again()}{f' --env-id {quote(args.env_id)}' if args.env_id else ''}")

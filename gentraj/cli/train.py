@@ -23,7 +23,7 @@ from ..runs.folder import train as train_run
 from ..runs.presets import PRESETS, check_goals, listing, suited
 from ..training.checkpoint import has_checkpoints
 from .common import check_folder
-from .imports import said_again
+from .environments import imports_again
 
 # DiTConfig is called dit.
 NETWORK_NAMES = {config.__name__.removesuffix("Config").lower(): config for config in NETWORKS}
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> None:
 
 def next_command(run: Run, folder: Path) -> str:
     """What to do with a trained run, with all that it will need."""
-    command = f"next: gentraj evaluate {folder}{said_again()}"
+    command = f"next: gentraj evaluate {folder}{imports_again()}"
     if run.data.env is None:
         return f"{command} --env-id ID"
     try:

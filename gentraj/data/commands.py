@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,15 @@ def list_datasets() -> list[dict[str, Any]]:
             for key, row in local_ids().items()]
 
 
-def import_file(file: str | Path, dataset_id: str, *, overwrite: bool = False) -> str:
-    """Writes a file's episodes as a Minari dataset and returns its id. Raises `DataError`, with nothing written."""
+def import_file(file: str | Path, dataset_id: str, *, env: str | None = None, overwrite: bool = False) -> str:
+    """Writes a file's episodes as a Minari dataset and returns its id. Raises `DataError`, with nothing written.
+
+    `env` is the environment that they are of (`Episodes.env`) where the file does not say it.
+    """
     file = Path(file)
-    save_minari(load_episodes(file), dataset_id, description=f"imported from {file.name}", overwrite=overwrite)
+    episodes = load_episodes(file)
+    episodes = replace(episodes, env=env or episodes.env)
+    save_minari(episodes, dataset_id, description=f"imported from {file.name}", overwrite=overwrite)
     return dataset_id
 
 

@@ -25,7 +25,8 @@ class RunSettings:
     dataset: str = ""
     """A Minari id, a D4RL id, or a file (.hdf5 of D4RL's layout, .npz of gentraj or OGBench); '+' joins several."""
     env_id: str | None = None
-    """The environment, where the data do not say or another is wanted: a Gymnasium id or a task name."""
+    """The environment, where the data do not say or another is wanted: a Gymnasium id or a task name,
+    with --env-kwargs KEY=VALUE its arguments."""
     stitch: bool = True
     """Join episodes that continue each other: one endless run that was cut at its goals."""
     context: ContextConfig = field(default_factory=ContextConfig)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small
 from small import gentraj
@@ -106,3 +108,51 @@ def test_a_script_run_again_by_a_process_is_told_what_it_lacks(tmp_path: Path) -
                           env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert (done.returncode, done.stdout) == (0, "worked\n")
     assert "script.py is run again by every process" in done.stderr and "if __name__ == '__main__'" in done.stderr
+
+
+@pytest.fixture
+def ant_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ant as D4RL's and others' files have it, without contact forces: 27 numbers; the file names no environment."""
+    monkeypatch.chdir(tmp_path)
+    rows = np.linspace(-1, 1, 40, dtype=np.float32)
+    np.savez(tmp_path / "ant.npz", observations=np.tile(rows[:, None], 27), actions=np.tile(rows[:, None], 8),
+             rewards=rows, terminals=rows > 2, timeouts=np.arange(40) % 20 == 19,
+             next_observations=np.tile(rows[:, None], 27))
+    return tmp_path / "ant.npz"
+
+
+KWARGS = "--env-id", "Ant-v5", "--env-kwargs", "include_cfrc_ext_in_observation=False", "contact_cost_weight=0.25"
+
+
+def test_an_imported_dataset_keeps_the_arguments_of_its_environment(ant_file: Path) -> None:
+    assert gentraj("data", "import", ant_file, "--id", "tests/ant-v0", "--overwrite", *KWARGS) == 0
+    spec = json.loads(load_episodes("tests/ant-v0").env or "")
+    assert spec["id"] == "Ant-v5"
+    assert spec["kwargs"] == {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0.25}
+    assert environment_factory(json.dumps(spec))().observation_space.shape == (27,)
+
+
+def test_a_run_is_trained_and_evaluated_with_the_arguments_of_its_environment(ant_file: Path, tmp_path: Path,
+                                                                              capsys: pytest.CaptureFixture) -> None:
+    words = "--steps", 1, "--training.warmup", 1, "--policy.batch-size", 4, "--run-dir", "run"
+    assert gentraj("train", "bc-gaussian", "--dataset", ant_file, *words, "--env-id", "Ant-v5") == 2
+    assert "observations of width 27 and actions of 8, but Ant-v5 has 105 and 8" in capsys.readouterr().err
+    assert gentraj("train", "bc-gaussian", "--dataset", ant_file, *words, *KWARGS) == 0
+    short = "--episodes", 1, "--no-baselines"
+    assert gentraj("evaluate", "run", *short, "--env-id", "Ant-v5", "--env-kwargs", "max_episode_steps=3",
+                   "include_cfrc_ext_in_observation=False") == 0
+    assert "Ant-v5, 1 episodes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    ("--env-kwargs a=1", "--env-kwargs are arguments of an environment; give --env-id too"),
+    ("--env-id Ant-v5 --env-kwargs", "--env-kwargs needs KEY=VALUE"),
+    ("--env-id Ant-v5 --env-kwargs =3", "--env-kwargs has '=3'; KEY=VALUE is expected"),
+    ("--env-id Ant-v5 --env-kwargs colour=red", "--env-kwargs colour=red: Ant-v5 cannot be made with them (TypeError"),
+    ("--env-id Ant-v5 --env-kwargs=xml_file=./ant.xml", "xml_file"),
+    ("--env-id Aunt-v5 --env-kwargs=a=1", "unknown environment 'Aunt-v5'; did you mean Ant-v5")])
+def test_arguments_that_there_are_not_are_one_line(small_run: Path, capsys: pytest.CaptureFixture, words: str,
+                                                   message: str) -> None:
+    assert gentraj("evaluate", small_run, *words.split()) == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert message in line
