@@ -13,6 +13,7 @@ import tyro
 from torch import Tensor
 
 from agents.policies.policy import Policy
+from envs.making import recorded_factory
 
 from ..device import pick_device
 from ..diffusion.composition import ClassifierFree
@@ -72,10 +73,25 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"{run.said}, which says what comes of actions: gymnasium.make("
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine takes many at once")
     args.sampling.apply(run.model)
+    check_places(run, args)
     obs, act, stride, said = (trajectories if run.config.MAIN == "model" else actions)(run, args)
     write_npz(args.out, {"obs": obs.cpu().numpy(), "act": act.cpu().numpy(), "stride": np.array(stride)})
     say(said)
     print(args.out)
+
+
+def check_places(run: Run, args: Sample) -> None:
+    """Raises ValueError for a start or a goal in a wall of the run's maze, or beyond it."""
+    factory, dims = recorded_factory(run.data.env), list(run.data.goal_dims)
+    if factory is None or factory.maze is None or len(dims) != 2:
+        return
+    for option, text in (("--start", args.start), ("--goal", args.goal)):
+        place = parse_numbers(text, option).numpy() if text is not None else np.zeros(0)
+        place = place[dims] if len(place) == run.data.obs_dim else place
+        if len(place) == 2 and not factory.maze.is_free(place):
+            centres = ", ".join(f"{x:g},{y:g}" for x, y in factory.maze.centre(factory.maze.cells))
+            raise ValueError(f"{option} {text} lies in a wall of {factory.env_id}, or beyond it; free are the cells "
+                             f"around {centres}")
 
 
 def trajectories(run: Run, args: Sample) -> tuple[Tensor, Tensor, int | tuple[int, ...], str]:

@@ -92,8 +92,8 @@ def next_command(run: Run, folder: Path) -> str:
     if run.data.env is None:
         return f"{command} --env-id ID"
     try:
-        environment_factory(run.data.env)
-    except ValueError as error:
+        environment_factory(run.data.env)().close()
+    except Exception as error:  # an environment may raise anything
         return (f"{command}, which will need --import MODULE, that registers the environment of the data, or --env-id "
                 f"ID: {str(error).partition(';')[0]}")
     return command

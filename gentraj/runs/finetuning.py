@@ -30,6 +30,7 @@ from ..training import loop as training
 from ..training.loop import TrainingConfig
 from ..trajectory import Batch, TrajectorySpec
 from . import folder as runs
+from .fit import check_fit
 from .folder import CONFIG, REFERENCE, Run
 
 PLAYED = "played"  # folder of a run: what was played, a file a round
@@ -131,7 +132,7 @@ def _learner(run: Run) -> Policy:
 
 def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig) -> Callable[[int], Episodes]:
     space, policy = run.action_space(factory.spec_json), _learner(run)
-    runs.check_fit(run.data, factory.spec_json)
+    check_fit(run.data, factory.spec_json)
     agent = Exploring(run.agent(space), space.low, space.high, config.noise)
 
     def play(number: int) -> Episodes:

@@ -16,7 +16,6 @@ import torch
 from agents.planning.arrival import Arrival
 from agents.planning.planner import Planner, PlannerConfig
 from envs.evaluation.scores import DataReturns
-from envs.evaluation.vector import VectorEnvironment
 from envs.making import environment_factory
 from envs.recording.recipes import make_missing
 
@@ -35,6 +34,7 @@ from ..training.loop import check_same
 from ..trajectory import Agent, Batch
 from ..worlds.model import WorldModel
 from .dry_run import rehearse
+from .fit import check_data
 from .kinds import AnyRunConfig, DataFacts, Part, PolicyRunConfig, RunConfig, WorldModelRunConfig
 
 if TYPE_CHECKING:
@@ -156,11 +156,10 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
     config = resolve(config, episodes)
     episodes, kept, _ = split(config, episodes)
     data = DataFacts.of(episodes, config.context, config.env_id, returns)
-    if config.env_id is not None:
-        check_fit(data, config.env_id)
     parts = build(config, data, episodes)
     windows = Windows(kept, parts[config.MAIN].spec, config.context)
     if not resume:
+        check_data(data, episodes, config.env_id)
         rehearse(config, data, parts, windows)
 
     def prepare() -> None:
@@ -268,15 +267,6 @@ def read_reference(path: Path, sha256: str) -> Batch:
         raise checkpoint.CheckpointError(f"{path}: is not what was saved; `gentraj train --resume` writes it anew")
     tensors = safetensors.torch.load(data)
     return Batch(tensors["x"], tensors["mask"], tensors.get("context"))
-
-
-def check_fit(data: DataFacts, env: str) -> None:
-    """Raises ValueError for an environment of other observations or actions than the data's."""
-    envs = VectorEnvironment(environment_factory(env), 1, data.obs_keys)
-    envs.close()
-    if (envs.obs_dim, envs.act_dim) != (data.obs_dim, data.act_dim):
-        raise ValueError(f"the data have observations of width {data.obs_dim} and actions of {data.act_dim}, but "
-                         f"{envs.env_id} has {envs.obs_dim} and {envs.act_dim}; name the environment of the data")
 
 
 def resolve(config: AnyRunConfig, episodes: Episodes) -> AnyRunConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -140,9 +141,11 @@ class RunConfig(RunSettings):
             if any(not 0 <= dim < episodes.obs_dim for dim in dims):
                 raise ValueError(f"{key} are {dims}; entries of an observation of width {episodes.obs_dim} are "
                                  "expected")
-        return replace(self, horizon=horizon if self.horizon is None else self.horizon,
-                       stride=stride if self.stride is None else self.stride,
-                       model=self.model.with_mix(mix), planner=planner, critic=critic)
+        horizon = horizon if self.horizon is None else self.horizon
+        stride = stride if self.stride is None else self.stride
+        _check_span(horizon, stride, episodes)
+        return replace(self, horizon=horizon, stride=stride, model=self.model.with_mix(mix), planner=planner,
+                       critic=critic)
 
     def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Part]:
         """The parts, with the statistics of `episodes` or with room to load saved ones into."""
@@ -196,3 +199,13 @@ class RunConfig(RunSettings):
         return {"kind": type(model).__name__, "rows of a trajectory": model.spec.horizon,
                 "environment steps between rows": model.spec.spacing, "actions in a trajectory": model.spec.act_dim > 0,
                 "sampling steps of the planner": self.planner.steps}
+
+
+def _check_span(horizon: int, stride: int | tuple[int, ...], episodes: Episodes) -> None:
+    """Warns of trajectories that no episode is long enough for."""
+    span = stride[-1] if isinstance(stride, tuple) else (horizon - 1) * stride
+    longest = int(episodes.lengths.max())
+    if span > longest:
+        warnings.warn(f"{episodes.name}: {horizon} rows span {span} steps, and the longest episode has {longest}, so "
+                      "that the end of each trajectory is padding; give a shorter --horizon or a smaller --stride",
+                      stacklevel=3)
