@@ -40,6 +40,11 @@ def test_every_import_is_declared():
     assert {PACKAGE_OF.get(name, name).lower() for name in used} <= declared
 
 
+def test_every_dependency_is_used():
+    used = {PACKAGE_OF.get(name, name).lower() for path in SOURCES for name in imports(path)}
+    assert {NAME.match(requirement)[1].lower().replace("-", "_") for requirement in PROJECT["dependencies"]} <= used
+
+
 @pytest.mark.parametrize("requirement", PROJECT["dependencies"])
 def test_requirements_are_ranges_with_a_lower_bound(requirement: str):
     assert ">=" in requirement and "==" not in requirement and "@" not in requirement

@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -205,7 +206,8 @@ class LatentDiffusion(nn.Module):
 
     def _decode(self, y_RLE: Tensor) -> Tensor:
         patch, z = self.prior.spec.split(y_RLE)
-        known, mask = patch.unflatten(-1, (self.config.vae.factor, -1)).flatten(1, 2).chunk(2, -1)
+        rows = rearrange(patch, "r l (f x) -> r (l f) x", f=self.config.vae.factor)
+        known, mask = rows.chunk(2, -1)
         return torch.where(mask > 0, known, self.vae.decode(z, known, mask))
 
     def _inner(self, condition: Condition) -> Condition:
@@ -221,7 +223,7 @@ class LatentDiffusion(nn.Module):
 
     def _rows(self, x_RHX: Tensor) -> Tensor:
         """(R, H, X) -> (R, L, factor * X): the rows of a latent row beside each other."""
-        return x_RHX.unflatten(1, (-1, self.config.vae.factor)).flatten(2)
+        return rearrange(x_RHX, "r (l f) x -> r l (f x)", f=self.config.vae.factor)
 
     def _follow(self, mean_BLZ: Tensor, log_variance_BLZ: Tensor, real_BL1: Tensor) -> None:
         """The prior's normaliser follows mean and variance of the latents; one that says nothing has variance 1."""

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 from tqdm import tqdm
 
@@ -209,6 +210,6 @@ def _inverse_actions(run: Run, x_RHD: Tensor) -> Tensor:
     ahead_T = torch.arange(T, 0, -1, device=x_RHD.device).clamp(max=run.planning.look)
     for k in ahead_T.unique().tolist():
         now = (ahead_T == k).nonzero()[:, 0]
-        act = inverse(path_RTO[:, now].flatten(0, 1), path_RTO[:, now + k].flatten(0, 1), k)
-        act_RTA[:, now] = act.unflatten(0, (len(x_RHD), len(now)))
+        here, there = (rearrange(path_RTO[:, t], "r t o -> (r t) o") for t in (now, now + k))
+        act_RTA[:, now] = rearrange(inverse(here, there, k), "(r t) a -> r t a", t=len(now))
     return act_RTA

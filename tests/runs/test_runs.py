@@ -230,7 +230,6 @@ def test_without_goals_in_an_environment_it_acts_and_is_drawn(tmp_path: Path) ->
     assert gentraj("report", tmp_path / "run") == 0
 
 
-@pytest.mark.filterwarnings("ignore:.* rows span 31 steps")
 def test_a_recording_cut_at_its_goals_is_trained_on_uncut(umaze: Episodes, tmp_path: Path) -> None:
     """Unless it is told not to; separate episodes stay separate."""
     T = 20
