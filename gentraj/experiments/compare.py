@@ -54,7 +54,8 @@ def planned(presets: Sequence[str], families: Sequence[str], dataset: str | None
     configs = {}
     for preset in presets:
         base = of_planner(PRESETS[preset], preset)
-        base = replace(base, dataset=runs.located(dataset or base.dataset, Path()), training=replace(base.training, threads=1))
+        base = replace(base, dataset=runs.located(dataset or base.dataset, Path()),
+                       training=replace(base.training, threads=1))
         if not base.dataset:
             raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
         for name in families:
