@@ -71,7 +71,7 @@ def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig,
     """The scores, on the config's episodes, of the noise-free controller (PointMaze only) and of a random agent."""
     scores = {}
     for name, agent in baselines(factory).items():
-        played = rollout(agent, factory, config.episodes, config.seed, BASELINE_ENVS, progress=progress)
+        played = rollout(agent, factory, config.episodes, config.seed, BASELINE_ENVS, progress=progress, name=name)
         scores[name] = summarize(played, factory, config.seed)
     return scores
 

@@ -16,7 +16,7 @@ from agents.policies.actor import Actor
 from agents.policies.policy import Policy
 
 from ..files import write_file
-from ..progress import say
+from ..progress import busy, say
 from ..randomness import generator
 from ..runs.export import export_decision, signature, to_onnx, to_pt2
 from ..runs.folder import Run, load
@@ -54,8 +54,9 @@ def main(argv: list[str]) -> None:
     check_output(args.out, "--out")
     run = load(args.run, device=torch.device("cpu"))
     args.sampling.apply(cast(Any, run.main))
-    program = exported(run, args.batch, args.env_id)
-    write_file(args.out, WRITERS[args.out.suffix](program))
+    with busy(f"exporting to {args.out}"):
+        program = exported(run, args.batch, args.env_id)
+        write_file(args.out, WRITERS[args.out.suffix](program))
     say(signature(program))
     print(args.out)
 

@@ -18,7 +18,7 @@ from envs.making import recorded_factory
 from ..device import pick_device
 from ..diffusion.composition import ClassifierFree
 from ..files import write_file
-from ..progress import say
+from ..progress import busy, say
 from ..runs.folder import Run, load
 from ..trajectory import Condition
 from .common import RunFolder, check_output, parse_numbers
@@ -74,7 +74,8 @@ def main(argv: list[str]) -> None:
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine takes many at once")
     args.sampling.apply(run.model)
     check_places(run, args)
-    obs, act, stride, said = (trajectories if run.config.MAIN == "model" else actions)(run, args)
+    with busy(f"sampling {args.num}"):
+        obs, act, stride, said = (trajectories if run.config.MAIN == "model" else actions)(run, args)
     write_npz(args.out, {"obs": obs.cpu().numpy(), "act": act.cpu().numpy(), "stride": np.array(stride)})
     say(said)
     print(args.out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,10 +13,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
 from envs.rendering.headless import import_named
 
+from ..progress import bar, say
 from ..training.loop import Interrupted, Interrupts
 
 SAVING = 30.0  # seconds that a process whose parent has died may take to save and end
@@ -48,7 +47,7 @@ def run_jobs(jobs: Sequence[Job], number: int) -> None:
     Raises `JobsStopped` after SIGINT or SIGTERM, when all processes have ended: they were sent SIGTERM.
     """
     waiting, running = list(jobs), dict[BaseProcess, Job]()
-    with Interrupts() as interrupts, tqdm(total=len(jobs), desc="runs", unit="job", disable=not jobs) as bar:
+    with Interrupts() as interrupts, bar(len(jobs), "runs", "jobs", shown=bool(jobs)) as done:
         try:
             while waiting or running:
                 while waiting and len(running) < number:
@@ -57,15 +56,15 @@ def run_jobs(jobs: Sequence[Job], number: int) -> None:
                     process = get_context("spawn").Process(target=_work, args=job[1:3], name=job.name, daemon=True)
                     process.start()
                     running[process] = job
-                    bar.write(f"{job.name}: started", file=sys.stderr)
+                    say(f"{job.name}: started")
                 wait([process.sentinel for process in running], timeout=0.5)
                 if interrupts.received is not None:
                     raise JobsStopped(interrupts.received)
                 for process in [p for p in running if not p.is_alive()]:
                     job = running.pop(process)
                     said = f"ended with code {process.exitcode}" if process.exitcode else job.outcome()
-                    bar.write(f"{job.name}: {said}", file=sys.stderr)
-                    bar.update()
+                    say(f"{job.name}: {said}")
+                    done.update()
         finally:
             for process in running:
                 process.terminate()  # a training saves first

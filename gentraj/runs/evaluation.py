@@ -10,7 +10,7 @@ from envs.evaluation.scores import score_behaviour
 from envs.making import environment_factory
 
 from ..data import Episodes
-from ..progress import say
+from ..progress import busy, say
 from .folder import Run
 
 
@@ -18,7 +18,9 @@ def play(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = Non
          progress: bool = True) -> tuple[dict[str, Any], Episodes]:
     """What evaluation.json holds, and the episodes. `planner` are settings for a planner's run alone."""
     env = run.environment(config.env_id)
-    agent, factory = run.agent(run.action_space(env), planner), environment_factory(env, protocol=config.protocol)
+    with busy("making the agent"):  # a planner's trust is calibrated by the windows that the run keeps
+        agent = run.agent(run.action_space(env), planner)
+    factory = environment_factory(env, protocol=config.protocol)
     behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
     scores, played = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
                               progress=progress)

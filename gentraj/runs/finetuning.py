@@ -75,7 +75,7 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     if episodes_hash(episodes) != saved.meta["dataset_hash"]:
         raise ValueError(f"{run.config.dataset} is not what {run.folder} was trained on; its dataset is expected")
     folder, contexts = Path(folder).absolute(), run.config.context
-    play = _player(run, factory, config)
+    play = _player(run, factory, config, progress)
     settings = {key: value for key, value in to_json(config).items() if key not in training.MAY_CHANGE_ON_RESUME}
     meta = {key: saved.meta[key] for key in ("run", "data")} | {
         "finetune": settings | {"env": factory.spec_json, "from": saved.step}}
@@ -130,7 +130,8 @@ def _learner(run: Run) -> Policy:
     return cast(Policy, run.main)
 
 
-def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig) -> Callable[[int], Episodes]:
+def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig,
+            progress: bool) -> Callable[[int], Episodes]:
     space, policy = run.action_space(factory.spec_json), _learner(run)
     check_fit(run.data, factory.spec_json)
     agent = Exploring(run.agent(space), space.low, space.high, config.noise)
@@ -138,7 +139,8 @@ def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig) -> Ca
     def play(number: int) -> Episodes:
         policy.eval()
         played = rollout(agent, factory, config.episodes, fold(config.seed, number), config.episodes,
-                         obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims, record=True, progress=False)
+                         obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims, record=True, name="exploring",
+                         progress=progress)
         policy.train()
         return cast(Episodes, played.recorded)
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
-from tqdm import tqdm
 
 from agents.planning.inverse_dynamics import InverseDynamics
 from envs.evaluation.replay import CannotReplay, dynamics_error
@@ -19,6 +18,7 @@ from .. import metrics
 from ..constraints import Blocks, Box, Constraint, Constraints
 from ..data import Windows
 from ..metrics.distances import kth_distance
+from ..progress import bar, busy
 from ..randomness import fold, generator
 from ..trajectory import Batch, Condition
 from .folder import Run, read_data
@@ -52,11 +52,13 @@ def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: 
     num = len(windows.x_BHD) // 2
     real, other = windows.x_BHD[:num], windows.x_BHD[num : 2 * num]
     ruler = Ruler(run, real, seed)
-    columns = {"data": ruler.measure(other, train, own=dataset is None)}
+    with busy("measuring data"):
+        columns = {"data": ruler.measure(other, train, own=dataset is None)}
     for name, every in conditions(run, windows).items():
         condition = every[num : 2 * num]
         x_RHD = sample(run, condition, steps, seed, f"sampling, {name} known", progress)
-        columns[name] = ruler.measure(x_RHD, train, condition)
+        with busy(f"measuring, {name} known"):
+            columns[name] = ruler.measure(x_RHD, train, condition)
     return {"step": run.step, "seed": seed, "steps": steps, "dataset": dataset or "reference windows", "num": num,
             "measures": columns, "units": {name: UNITS.get(name, "") for name in columns["start"]},
             "left_out": ruler.left_out}
@@ -104,10 +106,12 @@ def conditions(run: Run, windows: Batch) -> dict[str, Condition]:
 def sample(run: Run, condition: Condition, steps: int | None, seed: int, title: str, progress: bool = True) -> Tensor:
     """(R, H, D) one trajectory for each of R conditions, on the CPU."""
     parts, condition = [], condition.to(run.model.device)
-    for i in tqdm(range(0, condition.batch, ROWS), desc=title, unit=" batches", disable=not progress):
-        rows = condition[i : i + ROWS]
-        seeds = [fold(seed, i + r) for r in range(rows.batch)]
-        parts.append(run.model.sample(rows, seed=seeds, steps=steps)[:, 0].cpu())
+    with bar(condition.batch, title, "trajectories", shown=progress) as done:
+        for i in range(0, condition.batch, ROWS):
+            rows = condition[i : i + ROWS]
+            seeds = [fold(seed, i + r) for r in range(rows.batch)]
+            parts.append(run.model.sample(rows, seed=seeds, steps=steps)[:, 0].cpu())
+            done.update(rows.batch)
     return torch.cat(parts)
 
 

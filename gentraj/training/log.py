@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..config import ConfigError
+from ..progress import bar
 
 FILE = "metrics.jsonl"
 Row = dict[str, Any]
@@ -58,8 +57,7 @@ class Log:
         with self._harmless(str(self._path)):
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
             os.truncate(self._path, _end_of_row(self._path, start) if start else 0)
-        # None disables the bar where nobody looks at a terminal.
-        self._bar = tqdm(total=steps, initial=start, disable=None if progress else True, unit="step", mininterval=0.5)
+        self._bar = bar(steps, "training", initial=start, shown=progress)
         self._since = time.monotonic()
 
     def __enter__(self) -> Log:
