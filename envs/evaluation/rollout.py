@@ -15,6 +15,7 @@ from gentraj.progress import bar
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent
 
+from ..rendering.film import Watch
 from .vector import VectorEnvironment
 
 
@@ -47,10 +48,10 @@ class Rollout:
 
 def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0, num_envs: int = 25, *,
             obs_keys: Sequence[str] = (), goal_dims: Sequence[int] = (), record: bool = False,
-            progress: bool = True, name: str = "agent") -> Rollout:
+            progress: bool = True, name: str = "agent", watch: Watch | None = None) -> Rollout:
     """Runs `episodes` episodes, `num_envs` at a time. Episode i has seed `fold(seed, i)` for its environment and agent.
 
-    The progress bar calls the agent by its `name`.
+    The progress bar calls the agent by its `name`. `watch` sees every episode, to film it.
     `obs_keys` and `goal_dims` are those of the data that the agent was trained on. A slot whose episode has ended goes
     on with the next one not begun; with none left it plays on uncounted. Raises ValueError where the agent's `spec`
     does not fit the environment, and `EnvironmentFault` for what goes wrong on the way.
@@ -62,7 +63,7 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
     try:
         _check_fit(agent, envs, goal_dims)
         with _Progress(name, envs, episodes, progress) as shown:
-            log = _play(agent, envs, seeds, record, shown)
+            log = _play(agent, envs, seeds, record, shown, watch or (lambda episode, env: None))
         return _result(log, envs, seeds, tuple(goal_dims))
     finally:
         envs.close()
@@ -118,12 +119,16 @@ def _check_fit(agent: Agent, envs: VectorEnvironment, goal_dims: Sequence[int]) 
                          f"{envs.goal_dim}; take them from data of this environment")
 
 
-def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool, shown: _Progress) -> _Log:
+def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool, shown: _Progress,
+          watch: Watch) -> _Log:
     """Every episode to its end, in as many slots as there are environments; `episode_B` is -1 in an uncounted slot."""
     log, started = _Log(), len(envs.elapsed_B)
     episode_B, slot_seeds = np.arange(started), seeds[:started]
+    look = lambda at_B: [watch(int(episode_B[i]), envs.vector.envs[i])  # noqa: E731
+                         for i in np.flatnonzero(at_B & (episode_B >= 0))]
     envs.reset(np.ones(started, bool), slot_seeds)
     agent.reset(None, slot_seeds)
+    look(episode_B >= 0)
     while (episode_B >= 0).any():
         fields = _seen(envs) if record else {}
         act_BA = _decide(agent, envs, log)
@@ -131,6 +136,7 @@ def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool,
         log.add(fields | ({"act": act_BA} | _seen(envs, "next_") if record else {}))
         done_B = fields["terminated"] | fields["truncated"]
         shown.stepped(episode_B >= 0, done_B)
+        look(episode_B >= 0)
         if not done_B.any():
             continue
         for i in np.flatnonzero(done_B):
@@ -139,6 +145,7 @@ def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool,
             started += 1
         envs.reset(done_B, slot_seeds)
         agent.reset(torch.from_numpy(done_B), slot_seeds)
+        look(done_B)
     return log
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -11,6 +12,7 @@ import tyro
 
 from agents.planning.planner import PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig
+from envs.rendering.film import videos
 
 from ..data import save_minari
 from ..data.minari_writer import check_new_id
@@ -22,8 +24,10 @@ from ..progress import say
 from ..runs.evaluation import play
 from ..runs.folder import CONFIG, Run, load, read_config
 from ..runs.model_card import EVALUATION, WORLD, YARDSTICKS
-from .common import RunFolder, check_output
+from .common import RunFolder, check_folder, check_output
 from .sampling import SamplingOptions
+
+FILMED = 3  # episodes of a video
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Evaluate:
     """File for the scores; RUN/evaluation.json by default, RUN/world.json with --as world-model."""
     save_rollout: str | None = None
     """Also save the episodes as a Minari dataset of this id."""
+    video: Path | None = None
+    """Also write the first three episodes as MP4 files into this folder."""
     device: str | None = None
 
 
@@ -68,7 +74,7 @@ def main(argv: list[str]) -> None:
         return
     if args.policies:
         raise ValueError("--policies are compared with a world model's predictions; give --as world-model too")
-    scores = score(run, args.config, args.planner, args.out, args.save_rollout)
+    scores = score(run, args.config, args.planner, args.out, args.save_rollout, args.video)
     print(table(scores))
 
 
@@ -81,8 +87,9 @@ def _defaults(folder: Path | None) -> Evaluate:
 def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
     path = args.out or run.folder / WORLD
     check_output(path, "--out")
-    if args.planner is not None or args.save_rollout is not None:
-        raise ValueError("--as world-model plans and records nothing; leave --planner.* and --save-rollout out")
+    if (args.planner, args.save_rollout, args.video) != (None, None, None):
+        raise ValueError("--as world-model plans and records nothing; leave --planner.*, --save-rollout and --video "
+                         "out")
     judged = world.judge(run, args.policies, path.parent / "figures", args.config)
     write_file(path, json.dumps(judged, indent=2, allow_nan=False).encode())
     say(f"judgement in {path}, figures in {path.parent / 'figures'}")
@@ -90,15 +97,18 @@ def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
 
 
 def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None, out: Path | None = None,
-          save_rollout: str | None = None) -> dict[str, Any]:
+          save_rollout: str | None = None, video: Path | None = None) -> dict[str, Any]:
     """Plays and writes the scores; returns them."""
     path = out or run.folder / EVALUATION
     check_output(path, "--out")  # before the work, as all that follows
     if save_rollout is not None:
         check_new_id(save_rollout)
-    scores, played = play(run, config, planner)
+    if video is not None:
+        check_folder(video, "--video")
+    with videos(video, FILMED) if video else nullcontext() as watch:
+        scores, played = play(run, config, planner, watch=watch)
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
-    say(f"scores in {path}")
+    say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:
         save_minari(played, save_rollout, description=f"rollout of {run.config.kind} of {run.folder.name}")
         say(f"episodes in {save_rollout}")
@@ -108,7 +118,7 @@ def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = No
 def table(scores: dict[str, Any]) -> str:
     """What is defined of the scores, beside those of the data, the controller and a random agent, as text."""
     columns = {scores["agent"]: scores} | {name: scores[name] for name in YARDSTICKS if scores.get(name)}
-    named = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "sampling")
+    named = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "sampling", "returns")
     keys = [key for key in scores if key not in named and any(c.get(key) is not None for c in columns.values())]
     width = max(18, len(scores["agent"]) + 2)
     goals = f", {scores.get('protocol', 'random-goal')} protocol" if scores["success_rate"] is not None else ""
