@@ -56,17 +56,17 @@ def busy(description: str) -> Iterator[None]:
 def _bar(**settings: Any) -> tqdm:
     if sys.stderr.isatty():
         return tqdm(**settings, file=sys.stderr, mininterval=REDRAW_EVERY, delay=SHOW_AFTER)
-    return _Lines(**{"bar_format": COUNTED} | settings, file=sys.stderr, mininterval=LINE_EVERY, delay=SHOW_AFTER,
-                  miniters=1)
+    settings = {"bar_format": COUNTED, "miniters": 1} | settings
+    return _Lines(**settings, file=sys.stderr, mininterval=LINE_EVERY, delay=SHOW_AFTER)
 
 
 class _Lines(tqdm):
     """A bar without a terminal: each time it would be redrawn it is a line, and nothing is drawn at its end."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        say(msg or str(self))
+        if msg is None:  # the empty message of its end clears what was drawn
+            say(str(self))
 
     def close(self) -> None:
-        if not self.disable:
-            self.disable = True
-            self._decr_instances(self)
+        self.leave = False
+        super().close()

@@ -17,7 +17,7 @@ from .headless import CannotRender, render_frame
 Watch = Callable[[int, Any], None]
 """(number of an episode, its environment): called at the episode's start and after each of its steps."""
 
-FRAMES_A_SECOND = 30.0  # where an environment does not say
+FRAMES_A_SECOND = 30  # where an environment does not say
 
 
 def rendering(factory: EnvironmentFactory) -> EnvironmentFactory:
@@ -36,9 +36,9 @@ def rendering(factory: EnvironmentFactory) -> EnvironmentFactory:
     return made
 
 
-def speed(env: Any) -> float:
+def speed(env: Any) -> int:
     """Frames a second: one frame is one step of the environment."""
-    return float(env.metadata.get("render_fps") or FRAMES_A_SECOND)
+    return round(env.metadata.get("render_fps") or FRAMES_A_SECOND)
 
 
 @contextmanager

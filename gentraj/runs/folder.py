@@ -33,6 +33,7 @@ from ..training.checkpoint import restore_module
 from ..training.loop import check_same
 from ..trajectory import Agent, Batch
 from ..worlds.model import WorldModel
+from . import provenance
 from .dry_run import rehearse
 from .fit import check_data
 from .kinds import AnyRunConfig, DataFacts, Part, PolicyRunConfig, RunConfig, WorldModelRunConfig
@@ -169,6 +170,7 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
         write_file(folder / REFERENCE, saved)
         file = _RunFile(config, data, hashlib.sha256(saved).hexdigest())
         write_file(folder / CONFIG, json.dumps(to_json(file), indent=2).encode())
+        provenance.record(folder, device, resume)
 
     training.train(parts, episodes, config.training, folder, meta=_trained(config, data), resume=resume, device=device,
                    progress=progress, contexts=config.context, prepare=prepare)
