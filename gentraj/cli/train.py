@@ -27,6 +27,7 @@ from .environments import imports_again
 
 # DiTConfig is called dit.
 NETWORK_NAMES = {config.__name__.removesuffix("Config").lower(): config for config in NETWORKS}
+SHORT = ("steps", "seed", "eval_every", "eval_episodes")  # options of the training that have a short name
 if TYPE_CHECKING:
     FamilyName = NetworkName = str
 else:  # what the dicts hold
@@ -58,6 +59,10 @@ class Train:
     """Training steps; short for --training.steps."""
     seed: int | None = None
     """Seed; short for --training.seed."""
+    eval_every: int | None = None
+    """Steps between two evaluations on the way, for a learning curve of the score; short for --training.eval-every."""
+    eval_episodes: int | None = None
+    """Episodes of each of these evaluations; short for --training.eval-episodes."""
     device: str | None = None
     """Such as cuda or mps; the accelerator where there is one by default."""
 
@@ -72,7 +77,7 @@ def main(argv: list[str]) -> None:
     args = tyro.cli(Train, args=argv, prog="gentraj train", default=Train(usual))
     for key, *_ in () if args.resume else differences(to_json(usual), to_json(args.config)):
         args.config.refuse_decided(key)
-    short = {key: value for key, value in (("steps", args.steps), ("seed", args.seed)) if value is not None}
+    short = {key: value for key in SHORT if (value := getattr(args, key)) is not None}
     config = replace(args.config, training=replace(args.config.training, **short))
     if not config.dataset:
         raise ValueError(f"preset '{args.preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")

@@ -81,6 +81,25 @@ def plot_scores(bars: Mapping[str, tuple[float, float, float]], path: Path, unit
     return save(figure, path)
 
 
+def plot_learning_curve(rows: Sequence[Mapping[str, Any]], yardsticks: Mapping[str, float], path: Path, *,
+                        title: str = "Score while training") -> Path:
+    """`rows` of scores.jsonl: the mean return over "step" in the band of its interval, and lines at the means of
+    others, by their name."""
+    if not rows:
+        raise ValueError("no scores to draw; give at least one row")
+    figure, [ax] = panels(1, width=7.0, height=3.2)
+    step, mean = ([row[key] for row in rows] for key in ("step", "return_mean"))
+    low, high = np.array([row["return_ci95"] for row in rows]).T
+    ax.fill_between(step, low, high, color=BLUE, alpha=0.2, lw=0)
+    ax.plot(step, mean, "o-", color=BLUE, ms=4, lw=1.8, label="agent")
+    for (name, value), colour in zip(yardsticks.items(), (GREEN, ORANGE, GREY), strict=False):
+        ax.axhline(value, color=colour, lw=1.6, ls=(0, (4, 2)), label=name)
+    ax.set(xlabel="training step", ylabel="return per episode")
+    ax.set_title(title, loc="left")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return save(figure, path)
+
+
 def plot_returns(returns: Sequence[float], yardsticks: Mapping[str, float], path: Path, *,
                  title: str = "Returns of the episodes") -> Path:
     """A histogram of `returns`, one an episode, and lines at the means of others, by their name."""

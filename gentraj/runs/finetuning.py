@@ -61,7 +61,7 @@ class FinetuneConfig:
     def training(self, before: TrainingConfig) -> TrainingConfig:
         """As a policy was trained before, for these steps."""
         return replace(before, steps=max(1, round(self.steps * self.updates)), save_every=self.save_every,
-                       seed=self.seed)
+                       seed=self.seed, eval_every=0)
 
 
 def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: str | None = None, resume: bool = False,

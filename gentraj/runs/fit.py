@@ -40,6 +40,14 @@ def check_fit(data: DataFacts, env: str) -> VectorEnvironment:
     return envs
 
 
+def check_evaluable(data: DataFacts) -> None:
+    """Raises ValueError, before a training that is to be evaluated on its way, where that cannot be done."""
+    if data.env is None:
+        raise ValueError("--eval-every evaluates in an environment, and the data do not say which one they come from; "
+                         "give --env-id, or leave --eval-every out")
+    check_fit(data, data.env)
+
+
 def _made(data: DataFacts) -> VectorEnvironment | None:
     """The environment that the data name, which must fit them; None where it cannot be made on this machine."""
     factory = recorded_factory(data.env)

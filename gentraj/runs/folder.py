@@ -29,13 +29,13 @@ from ..models.sampling import Guidance
 from ..randomness import fold
 from ..training import checkpoint
 from ..training import loop as training
-from ..training.checkpoint import restore_module
+from ..training.checkpoint import module_tensors, restore_module
 from ..training.loop import check_same
 from ..trajectory import Agent, Batch
 from ..worlds.model import WorldModel
-from . import provenance
+from . import learning_curve, provenance
 from .dry_run import rehearse
-from .fit import check_data
+from .fit import check_data, check_evaluable
 from .kinds import AnyRunConfig, DataFacts, Part, PolicyRunConfig, RunConfig, WorldModelRunConfig
 
 if TYPE_CHECKING:
@@ -157,6 +157,8 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
     config = resolve(config, episodes)
     episodes, kept, _ = split(config, episodes)
     data = DataFacts.of(episodes, config.context, config.env_id, returns)
+    if config.training.eval_every:
+        check_evaluable(data)
     parts = build(config, data, episodes)
     windows = Windows(kept, parts[config.MAIN].spec, config.context)
     if not resume:
@@ -172,8 +174,12 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
         write_file(folder / CONFIG, json.dumps(to_json(file), indent=2).encode())
         provenance.record(folder, device, resume)
 
+    def evaluate(step: int) -> None:
+        now = _run(folder, _read(folder), {name: module_tensors(part) for name, part in parts.items()}, step, device)
+        learning_curve.record(now, config.training.eval_episodes)
+
     training.train(parts, episodes, config.training, folder, meta=_trained(config, data), resume=resume, device=device,
-                   progress=progress, contexts=config.context, prepare=prepare)
+                   progress=progress, contexts=config.context, prepare=prepare, evaluate=evaluate)
     return load(folder, device=device)
 
 
@@ -230,19 +236,22 @@ def load(folder: Path | str, *, step: int | None = None, device: torch.device | 
     Raises `NothingSaved` without a checkpoint, `ConfigError` for settings that are not those of the checkpoint.
     """
     folder = Path(folder)
-    file = _read(folder)
-    config, data = file.run, file.data
-    saved = checkpoint.load(folder, step)
-    check_same(saved.meta, saved.meta | _trained(config, data), str(folder / CONFIG))
-    parts = build(config, data)
+    file, saved = _read(folder), checkpoint.load(folder, step)
+    check_same(saved.meta, saved.meta | _trained(file.run, file.data), str(folder / CONFIG))
+    return _run(folder, file, saved.parts, saved.step, device, saved.meta["dataset_hash"])
+
+
+def _run(folder: Path, file: _RunFile, tensors: Mapping[str, Mapping[str, torch.Tensor]], step: int,
+         device: torch.device | None, dataset_hash: str = "") -> Run:
+    """The run of copies of the parts' tensors."""
+    parts = build(file.run, file.data)
     for name, part in parts.items():
-        restore_module(part, saved.parts.get(name, {}), name)
+        restore_module(part, tensors.get(name, {}), name)
         part.to(device).eval()
     reference = read_reference(folder / REFERENCE, file.reference_sha256)
-    if isinstance(world := parts[config.MAIN], WorldModel):
+    if isinstance(world := parts[file.run.MAIN], WorldModel):
         world.calibrate(reference.to(world.device))
-    return Run(folder, config, data, parts, reference.to(device) if device else reference, saved.step,
-               saved.meta["dataset_hash"])
+    return Run(folder, file.run, file.data, parts, reference.to(device) if device else reference, step, dataset_hash)
 
 
 def read_config(folder: Path) -> tuple[AnyRunConfig, DataFacts]:

@@ -25,7 +25,7 @@ from ..plots.style import Plane
 from ..progress import bar, say
 from ..training.log import read_metrics
 from ..trajectory import Condition
-from . import provenance
+from . import learning_curve, provenance
 from .folder import Run
 from .model_card import YARDSTICKS, parameters_trained, read_scores, score_rows
 
@@ -106,6 +106,12 @@ class Drawing:
             image = figures.plot_returns(scores["returns"], means, self.folder / "returns.png")
             pictures.append(Picture("Returns", "How many episodes earned how much; a mean hides the ones that failed.",
                                     image))
+        if rows := learning_curve.read(self.run.folder):
+            means = {name: s["return_mean"] for name, s in list(each.items())[1:] if s}
+            image = figures.plot_learning_curve(rows, means, self.folder / "learning-curve.png")
+            pictures.append(Picture("Score while training", f"Mean return of {rows[-1]['episodes']} episodes, always "
+                                    "the same starts, and its 95 % interval. The last checkpoint is the one that "
+                                    "counts.", image))
         return pictures
 
     def samples(self) -> list[Picture]:

@@ -42,7 +42,8 @@ from .log import Log, Row, Sums, tensorboard_writer
 from .optimization import NonFinite
 
 # `threads` among them: another number of threads may change the last bits, but is no other training.
-MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "tensorboard")
+MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "tensorboard", "eval_every",
+                         "eval_episodes")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -77,6 +78,11 @@ class TrainingConfig:
     """Steps between two checkpoints; the first step and the last are always saved."""
     log_every: int = 100
     """Steps between two rows of metrics.jsonl, each the mean over the steps since the row before."""
+    eval_every: int = 0
+    """Steps between two evaluations of the agent in its environment, for a learning curve of its score; 0 makes none.
+    The training is the same with and without, and the last checkpoint stays the one that counts."""
+    eval_episodes: int = 10
+    """Episodes of each of these evaluations."""
     seed: int = 0
     """The same seed gives the same training."""
     threads: int = 0
@@ -89,8 +95,8 @@ class TrainingConfig:
     """Also log for TensorBoard, an optional package."""
 
     def __post_init__(self) -> None:
-        require(self, **dict.fromkeys(("steps", "save_every", "log_every", "keep"), (1, math.inf)),
-                **dict.fromkeys(("warmup", "seed", "threads"), (0, math.inf)))
+        require(self, **dict.fromkeys(("steps", "save_every", "log_every", "keep", "eval_episodes"), (1, math.inf)),
+                **dict.fromkeys(("warmup", "seed", "threads", "eval_every"), (0, math.inf)))
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,8 @@ class TrainingResult:
 def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingConfig, run_dir: Path, *,
           meta: Mapping[str, Any], resume: bool = False, device: torch.device | None = None, progress: bool = True,
           contexts: ContextConfig | None = None, windows: Callable[[TrajectorySpec], Source] | None = None,
-          on_log: Callable[[Row], None] | None = None, prepare: Callable[[], None] | None = None) -> TrainingResult:
+          on_log: Callable[[Row], None] | None = None, prepare: Callable[[], None] | None = None,
+          evaluate: Callable[[int], None] | None = None) -> TrainingResult:
     """Trains every part (also an `nn.Module`) at each step, in place, and saves into `run_dir`.
 
     `contexts` are what every batch says beside its windows, for the parts that look at it. `windows` gives each part
@@ -115,7 +122,8 @@ def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingCo
     `meta` holds the settings that made parts and episodes (JSON values): it is saved with each checkpoint, and a
     resumed run must have the same. `device` is where the parts are by default. `on_log` is given each row of metrics.
     `prepare` is called once, when the folder is this training's alone: before its first save, or when what was saved
-    is found to fit.
+    is found to fit. `evaluate` is called every `eval_every` steps, and at the last, with the number of steps done; it
+    must leave the parts as they are.
 
     Raises `ConfigError` for settings that differ on resume, `CheckpointError` when the folder is in use or cannot be
     written, `TrainingStopped` at a number that is not finite, `Interrupted` after SIGINT or SIGTERM, all saved.
@@ -139,6 +147,9 @@ def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingCo
                  tensorboard=config.tensorboard, on_row=on_log) as log:
             while run.step < config.steps and interrupts.received is None:
                 run.advance(log)
+                if evaluate and config.eval_every and (run.step % config.eval_every == 0 or run.step == config.steps):
+                    with log.paused():
+                        evaluate(run.step)
                 if run.step % config.save_every == 0:
                     run.save(log.sums)
             run.save(log.sums)
