@@ -54,10 +54,11 @@ def busy(description: str) -> Iterator[None]:
 
 
 def _bar(**settings: Any) -> tqdm:
+    settings |= {"file": sys.stderr, "delay": SHOW_AFTER, "miniters": 0}  # `update(0)` shows the time that has passed
     if sys.stderr.isatty():
-        return tqdm(**settings, file=sys.stderr, mininterval=REDRAW_EVERY, delay=SHOW_AFTER)
-    settings = {"bar_format": COUNTED, "miniters": 1} | settings
-    return _Lines(**settings, file=sys.stderr, mininterval=LINE_EVERY, delay=SHOW_AFTER)
+        return tqdm(**settings, mininterval=REDRAW_EVERY)
+    settings.setdefault("bar_format", COUNTED)
+    return _Lines(**settings, mininterval=LINE_EVERY)
 
 
 class _Lines(tqdm):

@@ -52,6 +52,12 @@ def test_a_line_comes_every_thirty_seconds(monkeypatch: pytest.MonkeyPatch, caps
         "training: 30/100 st", "training: 60/100 st", "training: 90/100 st"]
 
 
+def test_a_work_whose_next_step_takes_long_says_that_it_goes_on(hurried: None, capsys: pytest.CaptureFixture) -> None:
+    with progress.bar(3, "compare", "jobs") as bar:
+        bar.update(0)
+    assert capsys.readouterr().err.startswith("compare: 0/3 jobs, ")
+
+
 def test_a_call_that_cannot_be_counted_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch, hurried: None,
                                                               capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY", 0.02)

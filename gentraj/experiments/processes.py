@@ -58,6 +58,7 @@ def run_jobs(jobs: Sequence[Job], number: int) -> None:
                     running[process] = job
                     say(f"{job.name}: started")
                 wait([process.sentinel for process in running], timeout=0.5)
+                done.update(0)
                 if interrupts.received is not None:
                     raise JobsStopped(interrupts.received)
                 for process in [p for p in running if not p.is_alive()]:

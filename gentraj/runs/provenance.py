@@ -32,9 +32,10 @@ def record(folder: Path, device: torch.device | None, resume: bool) -> None:
 
 
 def starts(folder: Path) -> list[dict[str, Any]]:
-    """The records, the first being of the training's beginning; none where there is no such file."""
+    """The records, the first being of the training's beginning; none where there is no such file, or another's."""
     path = folder / FILE
-    return read_json(path)["starts"] if path.is_file() else []
+    found = read_json(path).get("starts") if path.is_file() else []
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def device_name(device: torch.device | None) -> str:

@@ -56,7 +56,7 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0,
     pictures: list[Picture] = []
     with bar(len(work), "report", "figures") as done:
         for title, draw in work.items():
-            done.set_description(f"report, {title}", refresh=False)
+            done.set_description_str(f"report, {title}", refresh=False)
             pictures += drawn(title, draw)
             done.update()
     for picture in pictures:
@@ -222,11 +222,12 @@ def _first(played: Rollout) -> tuple[Tensor, Tensor]:
 
 def facts(run: Run, scores: Mapping[str, Any]) -> dict[str, Any]:
     """The head of the page: how the run was made, and what came of it beside its yardsticks."""
-    begun = (provenance.starts(run.folder) or [{}])[0]
+    begun, *resumed = provenance.starts(run.folder) or [{}]
     seconds = sum(row.get("seconds", 0.0) for row in read_metrics(run.folder))
     low, high = scores.get("return_ci95", (None, None))
     beside = {f"return of {name}": (scores.get(name) or {}).get("return_mean") for name in YARDSTICKS}
-    found = {"command": begun.get("command"), "environment": scores.get("env_id"), "dataset": run.config.dataset,
+    found = {"command": begun.get("command"), "last resumed by": resumed[-1].get("command") if resumed else None,
+             "environment": scores.get("env_id"), "dataset": run.config.dataset,
              "training steps": run.step, "training time": duration(seconds) if seconds else None,
              "seed": run.config.training.seed, "device": begun.get("device"), "gentraj": begun.get("version"),
              "return (mean of episodes)": scores.get("return_mean"),

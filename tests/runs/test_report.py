@@ -74,8 +74,11 @@ def test_the_head_says_how_the_run_was_made_and_what_it_is_to_be_compared_with(r
     assert "return of random" not in facts
 
 
-def test_a_run_without_provenance_has_a_page_too(run_folder: Path) -> None:
+@pytest.mark.parametrize("content", [None, "{}", '{"starts": 3}', '{"starts": [3]}'])
+def test_a_run_without_provenance_has_a_page_too(run_folder: Path, content: str | None) -> None:
     (run_folder / provenance.FILE).unlink()
+    if content is not None:
+        (run_folder / provenance.FILE).write_text(content)
     assert "command" not in report.facts(load(run_folder), {})
 
 
