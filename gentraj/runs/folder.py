@@ -176,7 +176,8 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
 
     def evaluate(step: int) -> None:
         now = _run(folder, _read(folder), {name: module_tensors(part) for name, part in parts.items()}, step, device)
-        learning_curve.record(now, config.training.eval_episodes)
+        agent = now.agent(now.action_space())
+        learning_curve.record(folder, step, agent, data, config.training.eval_episodes)
 
     training.train(parts, episodes, config.training, folder, meta=_trained(config, data), resume=resume, device=device,
                    progress=progress, contexts=config.context, prepare=prepare, evaluate=evaluate)
