@@ -5,7 +5,7 @@
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,6 +17,7 @@ from gentraj.data import save_npz
 from gentraj.networks import Ensemble
 from gentraj.runs import PolicyRunConfig
 from gentraj.training import adamw, apply_gradients
+from gentraj.trajectory import DEFAULT_OPTIONS
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ class AWR(Policy):
         windows = self.windows(t, advantage_weights(advantage_B.detach(), self.config.beta))
         return {"value_loss": loss.detach()} | self.model.update(windows, optimizers, generator)
 
-    def decide(self, state_BS, seeds):
-        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, temperature=0.0)[:, 0])
+    def decide(self, state_BS, seeds, options=DEFAULT_OPTIONS):
+        options = replace(options, temperature=0.0)
+        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])
 
 
 register(AWRConfig, AWR)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from gentraj.config import require
+from gentraj.device import device_of
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.models.plugin import Preference
 from gentraj.models.sampling import Guidance, as_plugins
-from gentraj.trajectory import Condition, TrajectoryModel, TrajectorySpec
+from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectoryModel, TrajectorySpec, calls_of
 
 from ..episodes import Playing
 from .arrival import Arrival
@@ -109,13 +110,15 @@ class Planner(Playing):
 
     `guide` is what the model's `sample` takes: an energy or a plug-in, such as constraints, that shapes every plan. It
     is refused beside `finer` models, whose rows it would not shape, and beside a history, which it could not.
+    `options` say how plans are sampled; the steps and the temperature are the config's.
     `finer` models fill in what is carried out of a plan, each what lies between the rows of the level before; joint
     actions are then the last one's. Raises ValueError for settings that need a part which is not given.
     """
 
     def __init__(self, model: TrajectoryModel, config: PlannerConfig, low_A: np.ndarray, high_A: np.ndarray, *,
                  trust: Trust | None = None, inverse: InverseDynamics | None = None, arrival: Arrival | None = None,
-                 critic: PlanCritic | None = None, finer: Sequence[TrajectoryModel] = (), guide: Guidance = None):
+                 critic: PlanCritic | None = None, finer: Sequence[TrajectoryModel] = (), guide: Guidance = None,
+                 options: SamplingOptions = DEFAULT_OPTIONS):
         self.trust = trust if config.arrival == "earliest" else None
         levels = [model.spec, *(fine.spec for fine in finer)]
         check(config, levels, len(low_A), trust, inverse, critic)
@@ -128,6 +131,7 @@ class Planner(Playing):
         self.finer, self.executed = finer, levels[-1]
         self.model, self.config, self.inverse, self.arrival, self.critic = model, config, inverse, arrival, critic
         self.guide = guidance_of(config, critic, guide)
+        self.options = replace(options, steps=config.steps, temperature=config.temperature)
         self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
         self.goal_dims = list(config.goal_dims or range(model.spec.obs_dim))
         self._begin(0)
@@ -139,12 +143,12 @@ class Planner(Playing):
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        return device_of(self.model)
 
     @property
     def network_calls(self) -> int:
         """Calls of the generators so far, those of a trust that asks one among them."""
-        return sum(model.network_calls for model in (self.model, *self.finer))
+        return calls_of((self.model, *self.finer))
 
     def _allocate(self, batch: int) -> None:
         longest = self.config.replan + self.config.look
@@ -216,8 +220,7 @@ class Planner(Playing):
         past = Past.none(self.spec, len(obs_BO), self.device) if past is None else past
         start, row_BN, seeds = self._questions(obs_BO, goal_BG, seeds_B, previous, past)
         now_R = past.now_B.repeat_interleave(row_BN.shape[1])
-        x_RHD = self.model.sample(start, guide=self.guide, seed=seeds, steps=self.config.steps,
-                                  temperature=self.config.temperature)[:, 0]
+        x_RHD = self.model.sample(start, guide=self.guide, seed=seeds, options=self.options)[:, 0]
         ratio_BN, value_BN = torch.zeros(row_BN.shape, device=self.device), None
         if self.trust is not None and row_BN.shape[1] > 1:
             ratio_BN = self.trust.ratio(x_RHD, row_BN.flatten(), seeds, now_R).view(row_BN.shape)
@@ -290,8 +293,7 @@ class Planner(Playing):
         """(B, T, D) targets along the chosen plans, filled in by the finer models."""
         x_BHD, row_B = plans.chosen()
         for fine in self.finer:
-            x_BHD = filled_in(fine, x_BHD, self.config.ahead, seeds, self.config.steps, self.config.temperature,
-                              self._context())
+            x_BHD = filled_in(fine, x_BHD, self.config.ahead, seeds, self.options, self._context())
             row_B = row_B * (fine.spec.horizon - 1)  # in its rows
         arrival_B = None if goal_BG is None else row_B
         return targets(self.executed, x_BHD, self.target_BTD.shape[1], arrival_B, self.config.rest_dims)

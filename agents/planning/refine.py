@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gentraj.models.conditioning import ConditionMix
 from gentraj.randomness import fold
-from gentraj.trajectory import Condition, TrajectoryModel, TrajectorySpec
+from gentraj.trajectory import Condition, SamplingOptions, TrajectoryModel, TrajectorySpec
 
 LEG = ConditionMix(goal=1.0, goal_at="end")  # what a finer model is asked: both ends are known
 
@@ -48,7 +48,7 @@ def check_levels(levels: Sequence[TrajectorySpec]) -> None:
                              "is expected")
 
 
-def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[int], steps: int, temperature: float,
+def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[int], options: SamplingOptions,
               context_C: Tensor | None = None) -> Tensor:
     """(B, H', D'): the legs of plans that start within `ahead` environment steps, each by `fine`, one after the other.
 
@@ -63,6 +63,6 @@ def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[
     if context_C is not None:
         ends = replace(ends, context_BC=context_C.expand(ends.batch, -1))
     each = [fold(seed, leg, fine.spec.stride) for seed in seeds for leg in range(legs)]
-    x_RHD = fine.sample(ends, seed=each, steps=steps, temperature=temperature)[:, 0]
+    x_RHD = fine.sample(ends, seed=each, options=options)[:, 0]
     joined_BTD = rearrange(x_RHD[:, :-1], "(b l) h d -> b (l h) d", l=legs)  # a leg begins where the one before ended
     return torch.cat([joined_BTD, x_RHD[legs - 1 :: legs, -1:]], 1)

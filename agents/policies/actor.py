@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gentraj.networks.rows import padded, padding
-from gentraj.trajectory import TrajectorySpec
+from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions, TrajectorySpec
 
 from ..episodes import Playing
 from .policy import Policy
@@ -18,8 +18,9 @@ from .policy import Policy
 class Actor(Playing):
     """The `Agent` of a policy: decides a chunk, carries out some of it, decides again."""
 
-    def __init__(self, policy: Policy, low_A: np.ndarray, high_A: np.ndarray):
-        self.policy = policy
+    def __init__(self, policy: Policy, low_A: np.ndarray, high_A: np.ndarray,
+                 options: SamplingOptions = DEFAULT_OPTIONS):
+        self.policy, self.options = policy, options
         self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
         self._begin(0)
 
@@ -67,5 +68,5 @@ class Actor(Playing):
         policy = self.policy
         goal_BG = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
         state_BS = policy.state(obs_BO.to(policy.device), goal_BG)
-        act_BEA = policy.act_scale.unnormalize(policy.decide(state_BS, seeds))[:, : policy.execute]
+        act_BEA = policy.act_scale.unnormalize(policy.decide(state_BS, seeds, self.options))[:, : policy.execute]
         return act_BEA.clamp(self.low_A.to(act_BEA.device), self.high_A.to(act_BEA.device))

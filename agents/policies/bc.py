@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.families import Model, ModelConfig
-from gentraj.trajectory import Batch
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .generators import DIFFUSION
 from .policy import Policy, Scales
@@ -44,6 +44,6 @@ class BC(Policy[Model]):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         return self.model.update(self.windows(self.transition(batch, 1.0)), optimizers, generator)
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
-        x = self.model.sample(self.known(state_BS), seed=seeds, temperature=self.config.temperature)[:, 0]
-        return self.actions(x)
+    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        options = replace(options, temperature=self.config.temperature)
+        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])

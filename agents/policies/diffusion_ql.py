@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.families import Model, ModelConfig
-from gentraj.trajectory import Batch
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig
 from .generators import DIFFUSION
@@ -64,5 +64,6 @@ class DiffusionQL(Policy[Model]):
         """
         return self.config.eta * self.critic.relative(self.states(x), self.actions(x).flatten(1))
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
-        return self.critic.best(state_BS, self.candidates(self.model, state_BS, self.config.candidates, seeds))
+    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        drawn = self.candidates(self.model, state_BS, self.config.candidates, seeds, options)
+        return self.critic.best(state_BS, drawn)

@@ -18,7 +18,7 @@ from gentraj.config import require
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.randomness import RowNoise
 from gentraj.training.optimization import adamw, apply_gradients
-from gentraj.trajectory import Batch
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig
 from .generators import FLOW
@@ -56,13 +56,8 @@ class FQL(Policy[Diffusion]):
     def network_calls(self) -> int:
         return self.calls
 
-    def sampling(self) -> str:
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         return "one call of the student"
-
-    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
-        """Raises ValueError: the student takes no steps."""
-        raise ValueError("this policy acts by one call of its student, which has no sampler, grid or eta; leave them "
-                         "out")
 
     def optimizers(self) -> dict[str, Optimizer]:
         student = adamw(self.student, self.config.model)["network"]
@@ -97,7 +92,10 @@ class FQL(Policy[Diffusion]):
         x, known = self.join(state_BS, z_BKA), self.state_mask.expand(len(state_BS), self.chunk, -1)
         return student(x, x * known, known, z_BKA.new_ones(1))[..., self.state_dim :].flatten(1)
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
+    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        if options.changed():
+            raise ValueError("this policy acts by one call of its student, which has no sampler, grid or eta; leave "
+                             "them out")
         self.calls += 1
         z_BKA = RowNoise(seeds, self.device).normal(self.chunk, self.spec.act_dim)
         return self.one_step(self.slow, state_BS, z_BKA).view_as(z_BKA).clamp(-1, 1)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from gentraj.config import require
 from gentraj.families import Model, ModelConfig
 from gentraj.training.optimization import adamw, apply_gradients
-from gentraj.trajectory import Batch
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig, average, expectile, state_value
 from .generators import DIFFUSION
@@ -68,5 +68,6 @@ class IDQL(Policy[Model]):
         error_B = self.critic.least(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
         return average(expectile(error_B / self.value.unit, self.config.expectile), t)
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
-        return self.critic.best(state_BS, self.candidates(self.model, state_BS, self.config.candidates, seeds))
+    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        drawn = self.candidates(self.model, state_BS, self.config.candidates, seeds, options)
+        return self.critic.best(state_BS, drawn)

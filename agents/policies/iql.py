@@ -6,7 +6,7 @@ Kostrikov et al. 2022, "Offline Reinforcement Learning with Implicit Q-Learning"
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from gentraj.config import require
 from gentraj.families import Model, ModelConfig
 from gentraj.training.optimization import adamw, apply_gradients
-from gentraj.trajectory import Batch
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig, advantage_weights, average, expectile, state_value
 from .generators import GAUSSIAN
@@ -69,5 +69,6 @@ class IQL(Policy[Model]):
         loss = average(expectile(error_B / self.value.unit, self.config.expectile), t)
         return loss, error_B.detach()
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
-        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, temperature=0.0)[:, 0])
+    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        options = replace(options, temperature=0.0)
+        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])

@@ -24,7 +24,14 @@ from gentraj.models.conditioning import ConditionMix
 from gentraj.models.gaussian import Gaussian, GaussianConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import unfold_each
-from gentraj.trajectory import Batch, Condition, TrajectorySpec
+from gentraj.trajectory import (
+    DEFAULT_OPTIONS,
+    Batch,
+    Condition,
+    SamplingOptions,
+    TrajectoryModel,
+    TrajectorySpec,
+)
 
 FAR = 10.0  # deviations: an entry that hardly moved in the data says no more than that
 KNOWN = ConditionMix(start=0, goal=0, observations=1)  # all of a state, nothing of the actions
@@ -147,8 +154,11 @@ class Policy(nn.Module, Generic[ModelT]):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
-        """(B, K, A) normalised actions."""
+    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        """(B, K, A) normalised actions. `options` say how the generator samples; a temperature is the policy's own.
+
+        Raises ValueError for options that its generator cannot follow.
+        """
         raise NotImplementedError
 
     @property
@@ -160,13 +170,9 @@ class Policy(nn.Module, Generic[ModelT]):
         """Calls of its generator so far."""
         return self.model.network_calls
 
-    def sampling(self) -> str:
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """How it draws actions, in words."""
-        return self.model.sampling()
-
-    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
-        """From now on draw actions in another way. Raises ValueError where its generator cannot."""
-        self.model.use(sampler=sampler, grid=grid, eta=eta)
+        return self.model.sampling(options)
 
     @overload
     def generator(self, config: DiffusionConfig, told: int = 0) -> Diffusion: ...
@@ -239,9 +245,11 @@ class Policy(nn.Module, Generic[ModelT]):
         """The generator's windows (..., K, D) -> actions (..., K, A) inside the data's bounds."""
         return x[..., self.state_dim :].clamp(-1, 1)
 
-    def candidates(self, model: Model, state_BS: Tensor, number: int, seeds: Sequence[int]) -> Tensor:
+    def candidates(self, model: TrajectoryModel, state_BS: Tensor, number: int, seeds: Sequence[int],
+                   options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         """(B, N, K, A) that a generator draws for each state."""
-        return self.actions(model.sample(self.known(state_BS), number, seed=unfold_each(number, seeds)))
+        return self.actions(model.sample(self.known(state_BS), number, seed=unfold_each(number, seeds),
+                                         options=options))
 
 
 def mean_one(weight_B: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from gentraj.config import require
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.training.optimization import adamw, apply_gradients
-from gentraj.trajectory import Batch, Condition
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions
 
 from .critic import CriticConfig, average, expectile, state_value
 from .generators import DIFFUSION
@@ -90,9 +90,10 @@ class Swift(Policy[Diffusion]):
         """The state, and that what led to more is asked for."""
         return replace(super().known(state_BS), context_BC=state_BS.new_ones(len(state_BS), 1))
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
+    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        options = replace(options, temperature=self.config.temperature)
         x = self.model.sample(self.known(state_BS), guide=ClassifierFree(self.config.guidance), seed=seeds,
-                              temperature=self.config.temperature)[:, 0]
+                              options=options)[:, 0]
         return self.actions(x)
 
 

@@ -6,7 +6,7 @@ Fujimoto & Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.models.gaussian import Gaussian, GaussianConfig
-from gentraj.trajectory import Batch
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig
 from .generators import DETERMINISTIC
@@ -71,5 +71,6 @@ class TD3BC(Policy[Gaussian]):
         weight = self.config.alpha / (2 * float(self.config.model.spread) ** 2)
         return weight * self.critic.relative(self.states(x), self.actions(x).flatten(1))
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
-        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, temperature=0.0)[:, 0])
+    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        options = replace(options, temperature=0.0)
+        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])

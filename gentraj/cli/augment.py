@@ -31,7 +31,7 @@ from ..progress import say
 from ..randomness import fold
 from ..runs.environment import compute_reward
 from ..runs.folder import CONFIG, Run, RunConfig, load
-from ..trajectory import Agent, Condition, Guide
+from ..trajectory import Agent, Condition, Guide, SamplingOptions
 
 # What the provenance says beside data, runs and seed.
 SETTINGS = ("only_imagined", "branch", "noise", "tilt", "trust", "unknown", "cost", "penalty", "own_rewards")
@@ -179,7 +179,7 @@ def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None)
         if told:
             known = known.with_obs(0, torch.from_numpy(there.obs_BO))
         x_BHD = model.sample(known, guide=guide, seed=[fold(seed, 3) for seed in seeds],
-                             steps=planner.planning.steps)[:, 0]
+                             options=SamplingOptions(steps=planner.planning.steps))[:, 0]
         obs_BHO, act_BHA = (x.cpu().numpy() for x in spec.split(x_BHD))
         act_BKA = np.clip(act_BHA[:, :limit], data.act.min(0), data.act.max(0))
         return Starts(obs_BHO[:, 0], there.goal_BG, np.full(len(seeds), limit), act_BKA)

@@ -6,7 +6,7 @@ import json
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -24,8 +24,9 @@ from ..progress import say
 from ..runs.evaluation import play
 from ..runs.folder import CONFIG, Run, load, read_config
 from ..runs.model_card import EVALUATION, WORLD, YARDSTICKS
+from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
 from .common import RunFolder, check_folder, check_output
-from .sampling import SamplingOptions
+from .sampling import SamplerOptions
 
 FILMED = 3  # episodes of a video
 
@@ -44,7 +45,7 @@ class Evaluate:
     config: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluationConfig)
     planner: Annotated[PlannerConfig | None, tyro.conf.AvoidSubcommands] = None
     """Of a planner's run only."""
-    sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(default_factory=SamplingOptions)
+    sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
     judged_as: Annotated[Literal["agent", "world-model"], tyro.conf.arg(name="as")] = "agent"
     """What it is judged as. A world model's run acts by trying actions on itself; as world-model its predictions are
     compared with data that it was not trained on."""
@@ -65,16 +66,17 @@ def main(argv: list[str]) -> None:
     # Once more, now that it is known whose planner's settings are the defaults: options may stand before the run.
     args = tyro.cli(Evaluate, args=argv, prog="gentraj evaluate", default=_defaults(which.run))
     run = load(args.run, device=pick_device(args.device))
-    if args.judged_as == "agent" and run.config.MAIN == "world" and args.sampling != SamplingOptions():
+    if args.judged_as == "agent" and run.config.MAIN == "world" and args.sampling != SamplerOptions():
         raise ValueError("planning in a world model is by the ensemble's mean, which draws nothing; leave --sampler, "
                          "--grid and --eta out, or give --as world-model")
-    args.sampling.apply(cast(Any, run.main))
     if args.judged_as == "world-model":
+        if (options := args.sampling.options()).changed():
+            run.world_model.calibrate(run.reference, options)
         print(world.table(_judge(run, args)))
         return
     if args.policies:
         raise ValueError("--policies are compared with a world model's predictions; give --as world-model too")
-    scores = score(run, args.config, args.planner, args.out, args.save_rollout, args.video)
+    scores = score(run, args.config, args.planner, args.out, args.save_rollout, args.video, args.sampling.options())
     print(table(scores))
 
 
@@ -97,7 +99,8 @@ def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
 
 
 def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None, out: Path | None = None,
-          save_rollout: str | None = None, video: Path | None = None) -> dict[str, Any]:
+          save_rollout: str | None = None, video: Path | None = None,
+          options: SamplingOptions = DEFAULT_OPTIONS) -> dict[str, Any]:
     """Plays and writes the scores; returns them."""
     path = out or run.folder / EVALUATION
     check_output(path, "--out")  # before the work, as all that follows
@@ -106,7 +109,7 @@ def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = No
     if video is not None:
         check_folder(video, "--video")
     with videos(video, FILMED) if video else nullcontext() as watch:
-        scores, played = play(run, config, planner, watch=watch)
+        scores, played = play(run, config, planner, options, watch=watch)
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import torch
 import tyro
@@ -20,8 +20,9 @@ from ..progress import busy, say
 from ..randomness import generator
 from ..runs.export import export_decision, signature, to_onnx, to_pt2
 from ..runs.folder import Run, load
+from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
 from .common import RunFolder, check_output
-from .sampling import SamplingOptions
+from .sampling import SamplerOptions
 
 WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}
 
@@ -44,7 +45,7 @@ class Export:
     """Observations that are decided together; the program takes just as many."""
     env_id: str | None = None
     """Environment whose action space bounds the actions; by default the run's own."""
-    sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(default_factory=SamplingOptions)
+    sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
 
 
 def main(argv: list[str]) -> None:
@@ -53,17 +54,17 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"--out is {args.out}; a file that ends in {' or '.join(WRITERS)} is expected")
     check_output(args.out, "--out")
     run = load(args.run, device=torch.device("cpu"))
-    args.sampling.apply(cast(Any, run.main))
     with busy(f"exporting to {args.out}"):
-        program = exported(run, args.batch, args.env_id)
+        program = exported(run, args.batch, args.env_id, args.sampling.options())
         write_file(args.out, WRITERS[args.out.suffix](program))
     say(signature(program))
     print(args.out)
 
 
-def exported(run: Run, batch: int = 1, env_id: str | None = None) -> ExportedProgram:
+def exported(run: Run, batch: int = 1, env_id: str | None = None,
+             options: SamplingOptions = DEFAULT_OPTIONS) -> ExportedProgram:
     """The run's decision as a program. Raises ValueError for one that cannot be exported."""
-    agent = run.agent(run.action_space(env_id))
+    agent = run.agent(run.action_space(env_id), options=options)
     if not isinstance(agent, Actor | Planner):
         raise ValueError(f"{run.said}, which tries actions and has no decision to export; "
                          "export a planner or a policy")

@@ -22,7 +22,7 @@ from ..progress import busy, say
 from ..runs.folder import Run, load
 from ..trajectory import Condition
 from .common import RunFolder, check_output, parse_numbers
-from .sampling import SamplingOptions
+from .sampling import SamplerOptions
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Sample:
     """Weight of the context: 1 as it was trained, more exaggerates it, 0 leaves it out."""
     steps: int | None = None
     """Denoising steps."""
-    sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(default_factory=SamplingOptions)
+    sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
     temperature: float = 1.0
     """Scale of the noise: less than 1 for likelier and less varied trajectories."""
     seed: int = 0
@@ -72,7 +72,6 @@ def main(argv: list[str]) -> None:
     if run.config.MAIN == "world":
         raise ValueError(f"{run.said}, which says what comes of actions: gymnasium.make("
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine takes many at once")
-    args.sampling.apply(run.model)
     check_places(run, args)
     with busy(f"sampling {args.num}"):
         obs, act, stride, said = (trajectories if run.config.MAIN == "model" else actions)(run, args)
@@ -98,8 +97,8 @@ def check_places(run: Run, args: Sample) -> None:
 def trajectories(run: Run, args: Sample) -> tuple[Tensor, Tensor, int | tuple[int, ...], str]:
     """Observations (N, H, O), actions (N, H, A), the steps between rows or to each, and all that in words."""
     guide, spec = ClassifierFree(args.guidance) if args.guidance != 1 else None, run.model.spec
-    x_NHD = run.model.sample(condition(run, args), args.num, guide=guide, seed=args.seed, steps=args.steps,
-                             temperature=args.temperature)[0]
+    x_NHD = run.model.sample(condition(run, args), args.num, guide=guide, seed=args.seed,
+                             options=args.sampling.options(args.steps, args.temperature))[0]
     said = f"{args.num} trajectories of {spec.horizon} rows, {spec.spacing} environment steps apart"
     return *spec.split(x_NHD), spec.spacing, said
 
@@ -122,7 +121,8 @@ def actions(run: Run, args: Sample) -> tuple[Tensor, Tensor, int, str]:
             raise ValueError(f"{option} has {given[option].shape[1]} numbers; {width} are expected")
     with torch.no_grad():
         known = policy.known(policy.state(given["--start"], given.get("--goal")))
-        x_NKD = model.sample(known, args.num, seed=args.seed, steps=args.steps, temperature=args.temperature)[0]
+        options = args.sampling.options(args.steps, args.temperature)
+        x_NKD = model.sample(known, args.num, seed=args.seed, options=options)[0]
         act_NKA = policy.act_scale.unnormalize(policy.actions(x_NKD))
     return given["--start"].expand(args.num, 1, -1), act_NKA, 1, f"{args.num} chunks of {policy.chunk} actions"
 

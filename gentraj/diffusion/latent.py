@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, cast
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from ..config import require
 from ..models.conditioning import ConditionMix
-from ..models.plugin import Plugin, Sampling
+from ..models.plugin import Plugin, SampledRows
 from ..models.sampling import Guidance, check_trajectories
 from ..networks import NetworkConfig, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded
@@ -24,7 +24,7 @@ from ..networks.vae import TemporalVAE, VAEConfig
 from ..normalize import Normalizer, NormalizerName
 from ..randomness import row_seeds
 from ..training.optimization import adamw, apply_gradients
-from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
+from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .composition import ClassifierFree, Contexts
 from .guidance import Energy, denoising_plugins
 from .model import Diffusion
@@ -102,18 +102,9 @@ class LatentDiffusion(nn.Module):
         """As `Diffusion.levels`."""
         return self.prior.levels
 
-    @property
-    def likelihood(self) -> Literal["exact", "none"]:
-        """The density of decoded trajectories is not known."""
-        return "none"
-
-    def sampling(self, steps: int | None = None) -> str:
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """As `Diffusion.sampling`."""
-        return self.prior.sampling(steps)
-
-    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
-        """From now on sample in another way than the config says; as `Diffusion.use`."""
-        self.prior.use(sampler=sampler, grid=grid, eta=eta)
+        return self.prior.sampling(options)
 
     def optimizers(self) -> dict[str, Optimizer]:
         prior, vae = self.prior.optimizers()["network"], adamw(self.vae, self.config.prior)["network"]
@@ -138,18 +129,18 @@ class LatentDiffusion(nn.Module):
         y = torch.cat([self._patches(x0, known), mean.detach()], -1)
         real_BLE = there_BL1 | (torch.arange(y.shape[-1], device=y.device) < self.prior.spec.obs_dim)
 
-        def latent_guide(y: Tensor) -> Tensor:
+        def decoded_guide(guide: Guide, y: Tensor) -> Tensor:
             x = self.vae.decode(y[..., self.prior.spec.obs_dim :], x0 * known, known)
-            return cast(Guide, guide)(torch.where(real & ~known, self.normalizer.unnormalize(x), batch.x_BHD))
+            return guide(torch.where(real & ~known, self.normalizer.unnormalize(x), batch.x_BHD))
 
         inner = replace(batch, x_BHD=y, mask_BHD=real_BLE)
         metrics = self.prior.update(inner, {"network": optimizers["prior"]}, generator,
-                                    guide=None if guide is None else latent_guide)
+                                    guide=guide and partial(decoded_guide, guide))
         return metrics | {"reconstruction": error.detach().sqrt(), "kl": kl.detach()}
 
     @torch.no_grad()
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
-               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0,
+               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
         """(B, N, H, D) in environment units, the known entries exact; as `Diffusion.sample`.
 
@@ -161,18 +152,13 @@ class LatentDiffusion(nn.Module):
         seeds = row_seeds(seed, rows.batch)
         watch = observe and (lambda y, t: observe(self.decode(y), t))
         inside = [p for plugin in plugins for p in self._inside(plugin)]
-        y_RLE = self.prior.sample(self._inner(rows), guide=inside, seed=seeds, steps=steps, temperature=temperature,
-                                  observe=watch)[:, 0]
+        y_RLE = self.prior.sample(self._inner(rows), guide=inside, seed=seeds, options=options, observe=watch)[:, 0]
         x_RHD = self.decode(y_RLE)
-        sampling = Sampling(self.normalizer, rows, seeds)
+        sampling = SampledRows(self.normalizer, rows, seeds)
         for plugin in plugins:
             x_RHD = plugin.finish(x_RHD, sampling)
             plugin.rejects(x_RHD, sys.maxsize)  # nothing is drawn again, but it may be refused
         return torch.where(rows.mask_BHD, rows.values_BHD, x_RHD).unflatten(0, (condition.batch, num_samples))
-
-    def log_prob(self, x_RHD: Tensor, condition: Condition | None = None) -> Tensor:
-        """Raises ValueError: the density of decoded trajectories is not known."""
-        raise ValueError("latent diffusion has no density of trajectories; take a model that is not latent")
 
     def decode(self, y_RLE: Tensor) -> Tensor:
         """(R, H, D) in environment units from rows of the prior: what is known, and the latents. Differentiable."""

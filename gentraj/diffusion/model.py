@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +19,14 @@ from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
 from ..training.optimization import adamw, apply_gradients
-from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
+from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .denoiser import PREDICTIONS, Level, clip, hold
 from .grids import sampling_times
 from .guidance import denoising_plugins
 from .likelihood import PROBES, STEPS, log_prob
 from .losses import draw_times, loss_weight
 from .paths import PATHS
-from .samplers import SAMPLERS
+from .samplers import SAMPLERS, Sampler
 from .settings import DiffusionConfig
 
 
@@ -73,15 +72,16 @@ class Diffusion(nn.Module):
         """The most sampling steps that make sense; None without a bound."""
         return self.path.levels
 
-    @property
-    def likelihood(self) -> Literal["exact", "none"]:
-        """What `log_prob` is: the probability-flow ODE's density, exact up to its solver."""
-        return "exact"
-
-    def sampling(self, steps: int | None = None) -> str:
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """How it samples, in words."""
-        eta = "" if self.config.eta is None else f" with eta {self.config.eta:g}"
-        return f"{self.config.sampler}{eta}, {self.config.grid} grid, {steps or self.config.steps} steps"
+        config = self.settings(options)
+        eta = "" if config.eta is None else f" with eta {config.eta:g}"
+        return f"{config.sampler}{eta}, {config.grid} grid, {options.steps or config.steps} steps"
+
+    def settings(self, options: SamplingOptions) -> DiffusionConfig:
+        """The model's settings with another sampler, grid or eta. Raises ValueError for what does not go together."""
+        changed = options.changed()
+        return replace(self.config, **changed) if changed else self.config
 
     def optimizers(self) -> dict[str, Optimizer]:
         return adamw(self.network, self.config)
@@ -113,11 +113,6 @@ class Diffusion(nn.Module):
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
 
-    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
-        """From now on sample in another way than the config says. Raises ValueError for unknown names."""
-        given = {key: value for key, value in (("sampler", sampler), ("grid", grid), ("eta", eta)) if value is not None}
-        self.config = replace(self.config, **given)
-
     def level(self, t_R: Tensor) -> Level:
         return Level(self.path, t_R, self.config.sigma_data)
 
@@ -139,23 +134,24 @@ class Diffusion(nn.Module):
 
     @torch.no_grad()
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
-               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0,
+               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
         """(B, N, H, D) in environment units, the known entries exact.
 
         `guide` is an energy (trajectories in environment units -> scores, higher is better), a plug-in or several.
         `seed` is one for all, or one for each of the B * N rows; a row depends on its own seed and condition only.
-        `temperature` scales all noise: low-temperature sampling (Ajay et al. 2023) for less than 1. `observe` sees
-        (x_RHD in environment units, t).
-        Raises ValueError for what the sampler, a guide or the grid cannot do.
+        `options.temperature` scales all noise: low-temperature sampling (Ajay et al. 2023) for less than 1. `observe`
+        sees (x_RHD in environment units, t). Raises ValueError for what the sampler, a guide or the grid cannot do.
         """
-        steps = self.config.steps if steps is None else steps
-        times, plugins = sampling_times(self.path, steps, self.config.grid).to(self.device), denoising_plugins(guide)
-        return draw(self.spec, condition.to(self.device), num_samples, seed, temperature, plugins,
-                    lambda rows, seeds: self._sample_rows(rows, seeds, times, plugins, temperature, observe))
+        config, plugins = self.settings(options), denoising_plugins(guide)
+        steps = config.steps if options.steps is None else options.steps
+        times = sampling_times(self.path, steps, config.grid).to(self.device)
+        sampler = SAMPLERS[config.sampler] if config.eta is None else partial(SAMPLERS[config.sampler], eta=config.eta)
+        return draw(self.spec, condition.to(self.device), num_samples, seed, plugins, lambda rows, seeds:
+                    self._sample_rows(rows, seeds, sampler, times, plugins, options.temperature, observe))
 
-    def _sample_rows(self, rows: Condition, seeds: Sequence[int], times: Tensor, plugins: Sequence[Plugin],
-                     temperature: float, observe: Observer | None) -> Tensor:
+    def _sample_rows(self, rows: Condition, seeds: Sequence[int], sampler: Sampler, times: Tensor,
+                     plugins: Sequence[Plugin], temperature: float, observe: Observer | None) -> Tensor:
         count, missing = rows.batch, padding(rows.batch)
         rows, seeds = rows.padded(missing), [*seeds, *[0] * missing]
         noise = RowNoise(seeds, rows.values_BHD.device)
@@ -166,8 +162,6 @@ class Diffusion(nn.Module):
         for plugin in plugins:
             denoise = plugin.wrap(denoise, sampling)
         watch = observe and (lambda x, t: observe(self.normalizer.unnormalize(x[:count]), t))
-        sampler, eta = SAMPLERS[self.config.sampler], self.config.eta
-        sampler = sampler if eta is None else partial(sampler, eta=eta)
         x = sampler(hold(denoise, values, rows.mask_BHD), self.path.sigma(times[:1]) * normal(), times, self.path,
                     normal, observe=watch)
         x = self.normalizer.unnormalize(x)

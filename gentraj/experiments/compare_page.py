@@ -19,6 +19,7 @@ from ..plots.page import Picture, Table, show, write_report
 from ..plots.style import Background, Plane, colours
 from ..runs.folder import Run, load
 from ..training.log import read_metrics
+from ..trajectory import SamplingOptions
 from .compare import RETURN, TOLD_APART
 from .engine import Task
 from .groups import Group, conditions
@@ -110,7 +111,7 @@ class Drawing:
 
     def _sample(self, run: Run, data: Tensor) -> Tensor:
         start = conditions(run.model.spec, data.to(run.model.device), run.planning.goal_dims)
-        return run.model.sample(start, SAMPLES, steps=run.planning.steps)
+        return run.model.sample(start, SAMPLES, options=SamplingOptions(steps=run.planning.steps))
 
     def modes(self) -> Picture:
         forks = []

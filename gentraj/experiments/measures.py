@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ..metrics import modes_covered
 from ..runs.folder import Run
 from ..runs.measures import measure_run
 from ..runs.model_card import parameters_trained
+from ..trajectory import SamplingOptions, SupportsLogProb
 from .engine import Measure
 from .groups import Group, conditions
 
@@ -44,12 +45,12 @@ def quality(run: Run, group: Group, options: Options) -> dict[str, Any]:
 
 def likelihood(run: Run, group: Group, options: Options) -> dict[str, Any]:
     """Of windows of the data given their first observation: nats per unknown entry, environment units."""
-    if run.model.likelihood == "none":
+    if not isinstance(run.model, SupportsLogProb):
         return {"kind": "none", "log_prob_per_entry": None}
     x = group.x_NHD[:LIKELIHOODS].to(run.model.device)
     start = conditions(run.model.spec, x)
-    log_prob = cast(Any, run.model).log_prob(x, start) / (~start.mask_BHD).sum((1, 2))
-    return {"kind": run.model.likelihood, "log_prob_per_entry": log_prob.mean().item()}
+    log_prob = run.model.log_prob(x, start) / (~start.mask_BHD).sum((1, 2))
+    return {"kind": "exact", "log_prob_per_entry": log_prob.mean().item()}
 
 
 def modes(run: Run, group: Group, options: Options) -> dict[str, Any]:
@@ -57,7 +58,8 @@ def modes(run: Run, group: Group, options: Options) -> dict[str, Any]:
     shares, variations = [], []
     for fork in group.forks:
         start = conditions(run.model.spec, fork.x_MHD.to(run.model.device))
-        x = run.model.sample(start, max(1, SAMPLED // len(fork.x_MHD)), steps=run.planning.steps).flatten(0, 1)
+        x = run.model.sample(start, max(1, SAMPLED // len(fork.x_MHD)),
+                             options=SamplingOptions(steps=run.planning.steps)).flatten(0, 1)
         shares.append(group.modes(fork, x))
         data = torch.tensor(fork.shares(fork.mode_M))
         variations.append(modes_covered(torch.tensor(shares[-1]), data).total_variation)
@@ -93,15 +95,14 @@ def speed(run: Run, group: Group) -> dict[str, Any]:
 
     Medians of what is repeated for `SECONDS`, at least three times after one to warm up.
     """
-    config, model = run.planning, run.model
+    model, options = run.model, SamplingOptions(steps=run.planning.steps)
     per_second: dict[str, float] = {}
     for batch in BATCHES:
         x = group.x_NHD[torch.arange(batch) % len(group.x_NHD)].to(model.device)
         start = conditions(model.spec, x, run.planning.goal_dims)
-        per_second[str(batch)] = batch / _median_time(lambda c=start: model.sample(c, steps=config.steps))
-    before = model.network_calls
-    used = _parameters_used(model, lambda: model.sample(conditions(model.spec, group.x_NHD[:1].to(model.device)),
-                                                        steps=config.steps))
+        per_second[str(batch)] = batch / _median_time(lambda c=start: model.sample(c, options=options))
+    before, one = model.network_calls, conditions(model.spec, group.x_NHD[:1].to(model.device))
+    used = _parameters_used(model, lambda: model.sample(one, options=options))
     return {"plans_per_second": per_second, "calls_per_plan": model.network_calls - before,
             "decision_ms": _decision_ms(run, group), "parameters_sampling": used,
             "parameters_trained": parameters_trained(model)}

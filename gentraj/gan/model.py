@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +13,14 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..models.interpolation import bridge
-from ..models.one_step import choosing_plugins, draw_rows, refuse_use
+from ..models.one_step import choosing_plugins, draw_rows, refuse_sampler
 from ..models.sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
 from ..networks import NETWORKS
 from ..networks.discriminator import Discriminator
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..training.optimization import adamw
-from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
+from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .game import Share, step_discriminator, step_generator
 from .health import FOLLOW, Health, vital_signs
 from .objectives import OBJECTIVES
@@ -34,7 +34,6 @@ class ConditionalGAN(nn.Module):
     """
 
     levels = 1
-    likelihood: Literal["none"] = "none"
     usual: Tensor
 
     def __init__(self, spec: TrajectorySpec, config: GANConfig, normalizer: Normalizer,
@@ -54,13 +53,9 @@ class ConditionalGAN(nn.Module):
     def device(self) -> torch.device:
         return self.normalizer.shift_D.device
 
-    def sampling(self, steps: int | None = None) -> str:
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """How it samples, in words."""
         return "one call of the generator"
-
-    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
-        """Raises ValueError: it has none of these."""
-        refuse_use("a GAN samples in one call of its generator", sampler=sampler, grid=grid, eta=eta)
 
     def optimizers(self) -> dict[str, Optimizer]:
         """Of both sides, each with its own time scale."""
@@ -111,20 +106,21 @@ class ConditionalGAN(nn.Module):
 
     @torch.no_grad()
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
-               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0,
+               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
         """(B, N, H, D) in environment units, the known entries exact; as `Diffusion.sample`, in one call.
 
         A guide chooses among `best_of` candidates of each row, the first of which is what would be drawn without it,
         and may move their noise (`refine`). Plug-ins that finish trajectories, such as constraints, do so.
-        `temperature` scales the noise, `steps` changes nothing, `observe` sees the result.
-        Raises ValueError for a plug-in that needs a denoiser.
+        `observe` sees the result. Raises ValueError for a plug-in that needs a denoiser, and for the options of a
+        sampler.
         """
         plugins = choosing_plugins(guide, "a GAN")
+        refuse_sampler(options, "a GAN samples in one call of its generator")
         self.health.warn()
-        x = draw(self.spec, condition.to(self.device), num_samples, seed, temperature, plugins,
-                 lambda rows, seeds: draw_rows(self._trajectories, rows, seeds, temperature, plugins, self.config,
-                                               self.normalizer))
+        x = draw(self.spec, condition.to(self.device), num_samples, seed, plugins,
+                 lambda rows, seeds: draw_rows(self._trajectories, rows, seeds, options.temperature, plugins,
+                                               self.config, self.normalizer))
         if observe is not None:
             observe(x.flatten(0, 1), x.new_zeros(1))
         return x

@@ -21,10 +21,10 @@ from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..networks.rows import MAX_ROWS, padding
 from ..normalize import STATISTICS, Normalizer, NormalizerName
 from ..training.optimization import LEARNING, adamw, apply_gradients
-from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
+from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .conditioning import ConditionMix
 from .interpolation import bridge
-from .one_step import choosing_plugins, draw_rows, refuse_use
+from .one_step import choosing_plugins, draw_rows, refuse_sampler
 from .plugin import Plugin
 from .sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
 
@@ -81,7 +81,6 @@ class Gaussian(nn.Module):
     """
 
     levels = 1
-    likelihood: Literal["exact"] = "exact"
 
     def __init__(self, spec: TrajectorySpec, config: GaussianConfig, normalizer: Normalizer,
                  context: Normalizer | None = None):
@@ -98,13 +97,9 @@ class Gaussian(nn.Module):
     def device(self) -> torch.device:
         return self.normalizer.shift_D.device
 
-    def sampling(self, steps: int | None = None) -> str:
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """How it samples, in words."""
         return "one call, Gaussian"
-
-    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
-        """Raises ValueError: it has none of these."""
-        refuse_use("a Gaussian samples in one call of its network", sampler=sampler, grid=grid, eta=eta)
 
     def optimizers(self) -> dict[str, Optimizer]:
         return adamw(self.network, self.config)
@@ -135,18 +130,19 @@ class Gaussian(nn.Module):
 
     @torch.no_grad()
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
-               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0,
+               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
         """(B, N, H, D) in environment units, the known entries exact; as `ConditionalGAN.sample`.
 
         They are mu + temperature sigma eps: 0 gives the likeliest trajectory. A guide chooses among `best_of`
         candidates of each row, the first of which is what would be drawn without it, and may move their noise
-        (`refine`). Plug-ins that finish trajectories, such as constraints, do so. `steps` changes nothing, `observe`
-        sees the result. Raises ValueError for a plug-in that needs a denoiser.
+        (`refine`). Plug-ins that finish trajectories, such as constraints, do so. `observe` sees the result. Raises
+        ValueError for a plug-in that needs a denoiser, and for the options of a sampler.
         """
         plugins = choosing_plugins(guide, "a Gaussian")
-        x = draw(self.spec, condition.to(self.device), num_samples, seed, temperature, plugins,
-                 lambda rows, seeds: self._sample_rows(rows, seeds, plugins, temperature))
+        refuse_sampler(options, "a Gaussian samples in one call of its network")
+        x = draw(self.spec, condition.to(self.device), num_samples, seed, plugins,
+                 lambda rows, seeds: self._sample_rows(rows, seeds, plugins, options.temperature))
         if observe is not None:
             observe(x.flatten(0, 1), x.new_zeros(1))
         return x

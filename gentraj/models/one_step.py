@@ -12,8 +12,8 @@ from torch import Tensor
 from ..networks.rows import MAX_ROWS, padded
 from ..normalize import Normalizer
 from ..randomness import RowNoise, unfold
-from ..trajectory import Condition
-from .plugin import Plugin, Preference, Sampling, finite
+from ..trajectory import Condition, SamplingOptions
+from .plugin import Plugin, Preference, SampledRows, finite
 from .sampling import Guidance, as_plugins
 
 Generate = Callable[[Tensor, Condition], Tensor]  # noise z_RHD and what is known -> x_RHD in environment units
@@ -43,10 +43,10 @@ def choosing_plugins(guide: Guidance, model: str) -> list[Plugin]:
     return plugins
 
 
-def refuse_use(why: str, **settings: object) -> None:
-    """Raises ValueError for a setting of iterative models that is given."""
-    if given := [name for name, value in settings.items() if value is not None]:
-        raise ValueError(f"{given[0]} was given, and {why}; leave it out")
+def refuse_sampler(options: SamplingOptions, why: str) -> None:
+    """Raises ValueError where a sampler's settings are given: `why` there is no sampler."""
+    for name in options.changed():
+        raise ValueError(f"{name} was given, and {why}; leave it out")
 
 
 def draw_rows(generate: Generate, rows: Condition, seeds: Sequence[int], temperature: float, plugins: Sequence[Plugin],
@@ -58,7 +58,7 @@ def draw_rows(generate: Generate, rows: Condition, seeds: Sequence[int], tempera
     else:
         x = generate(temperature * RowNoise(seeds, rows.values_BHD.device).normal(*rows.values_BHD.shape[1:]), rows)
     for plugin in plugins:
-        x = plugin.finish(x, Sampling(normalizer, rows, seeds))
+        x = plugin.finish(x, SampledRows(normalizer, rows, seeds))
     return torch.where(rows.mask_BHD, rows.values_BHD, x)
 
 

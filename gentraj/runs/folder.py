@@ -31,7 +31,7 @@ from ..training import checkpoint
 from ..training import loop as training
 from ..training.checkpoint import module_tensors, restore_module
 from ..training.loop import check_same
-from ..trajectory import Agent, Batch
+from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions
 from ..worlds.model import WorldModel
 from . import learning_curve, provenance
 from .dry_run import rehearse
@@ -96,12 +96,13 @@ class Run:
             raise ValueError(f"{self.said} and no world model; train one with gentraj train world-model")
         return self.main
 
-    def agent(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None) -> Agent:
+    def agent(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None,
+              options: SamplingOptions = DEFAULT_OPTIONS) -> Agent:
         """What acts in that action space. A planner has its own settings by default, and `guide` shapes its plans.
 
-        Raises ValueError where either is given to a policy.
+        `options` say how it samples. Raises ValueError where a planner's settings or a guide are given to a policy.
         """
-        return self.config.agent(self.parts, self.reference, action_space, config, guide)
+        return self.config.agent(self.parts, self.reference, action_space, config, guide, options)
 
     def environment(self, asked: str | None = None) -> str:
         """The one asked for, else that of its data. Raises ValueError where neither is known."""

@@ -20,7 +20,7 @@ from ..data import Windows
 from ..metrics.distances import kth_distance
 from ..progress import bar, busy
 from ..randomness import fold, generator
-from ..trajectory import Batch, Condition
+from ..trajectory import Batch, Condition, SamplingOptions
 from .folder import Run, read_data
 
 LEAST = 8  # trajectories, for the metrics that look at five neighbours
@@ -110,7 +110,7 @@ def sample(run: Run, condition: Condition, steps: int | None, seed: int, title: 
         for i in range(0, condition.batch, ROWS):
             rows = condition[i : i + ROWS]
             seeds = [fold(seed, i + r) for r in range(rows.batch)]
-            parts.append(run.model.sample(rows, seed=seeds, steps=steps)[:, 0].cpu())
+            parts.append(run.model.sample(rows, seed=seeds, options=SamplingOptions(steps=steps))[:, 0].cpu())
             done.update(rows.batch)
     return torch.cat(parts)
 

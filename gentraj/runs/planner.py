@@ -26,7 +26,7 @@ from ..models.sampling import Guidance
 from ..normalize import Normalizer
 from ..randomness import fold
 from ..training.loop import TrainingConfig
-from ..trajectory import Batch, TrajectorySpec
+from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, TrajectorySpec
 from .data_facts import DataFacts, normalizer
 from .settings import Part, RunSettings
 
@@ -92,9 +92,9 @@ class RunConfig(RunSettings):
     def kind(self) -> str:
         return f"planner, {family(self.model)}"
 
-    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None) -> str:
+    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None, options: SamplingOptions) -> str:
         """How what acts draws its plans, in words; with settings of its own by default."""
-        return cast(Model, parts["model"]).sampling((config or self.planner).steps)
+        return cast(Model, parts["model"]).sampling(replace(options, steps=(config or self.planner).steps))
 
     @property
     def generator(self) -> ModelConfig:
@@ -183,7 +183,7 @@ class RunConfig(RunSettings):
         return Normalizer.fit("gaussian", [cast(torch.Tensor, sample.context_BC).numpy()])
 
     def agent(self, parts: Mapping[str, Part], reference: Batch, space: Box, config: PlannerConfig | None,
-              guide: Guidance) -> Planner:
+              guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> Planner:
         model, inverse = cast(Model, parts["model"]), cast(InverseDynamics, parts.get("inverse"))
         config = config or self.planner
         self._check_history(config)
@@ -191,7 +191,7 @@ class RunConfig(RunSettings):
         return Planner(model, config, space.low, space.high, trust=trust, inverse=inverse,
                        arrival=cast(Arrival, parts.get("arrival")), critic=cast(PlanCritic, parts.get("critic")),
                        finer=[cast(Model, parts[f"{FINER}{level + 1}"]) for level in range(len(self.refine))],
-                       guide=guide)
+                       guide=guide, options=options)
 
     def facts(self, parts: Mapping[str, Part]) -> dict[str, Any]:
         """For tables of a run: what its main part is, in words and numbers."""

@@ -18,7 +18,7 @@ from ..diffusion import DiffusionConfig
 from ..families import ModelConfig, family
 from ..models.sampling import Guidance
 from ..training.loop import TrainingConfig
-from ..trajectory import Batch
+from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 from .data_facts import DataFacts
 from .settings import Part, ToldGoals
 
@@ -46,9 +46,9 @@ class PolicyRunConfig(ToldGoals):
         model = getattr(self.policy, "model", None)
         return name if model is None else f"{name}, {family(model)}"
 
-    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None) -> str:
+    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None, options: SamplingOptions) -> str:
         """How what acts draws its actions, in words."""
-        return cast(Policy, parts["policy"]).sampling()
+        return cast(Policy, parts["policy"]).sampling(options)
 
     @property
     def generator(self) -> ModelConfig | None:
@@ -82,12 +82,12 @@ class PolicyRunConfig(ToldGoals):
         return {"policy": policies.POLICIES[type(self.policy)](data.obs_dim, data.act_dim, self.policy, scales)}
 
     def agent(self, parts: Mapping[str, Part], reference: Batch, space: Box, config: PlannerConfig | None,
-              guide: Guidance) -> Actor:
+              guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> Actor:
         """Raises ValueError for what only planners take."""
         if config is not None or guide is not None:
             raise ValueError(f"a planner's settings or a guide were given to a policy ({self.kind}), which plans "
                              "nothing; leave them out")
-        return Actor(cast(Policy, parts["policy"]), space.low, space.high)
+        return Actor(cast(Policy, parts["policy"]), space.low, space.high, options)
 
     def facts(self, parts: Mapping[str, Part]) -> dict[str, Any]:
         """For tables of a run: what its main part is, in words and numbers."""

@@ -24,7 +24,7 @@ from ..plots.page import Picture, Table, show, write_report
 from ..plots.style import Plane
 from ..progress import bar, say
 from ..training.log import read_metrics
-from ..trajectory import Condition
+from ..trajectory import Condition, SamplingOptions
 from . import learning_curve, provenance
 from .folder import Run
 from .model_card import YARDSTICKS, parameters_trained, read_scores, score_rows
@@ -136,7 +136,8 @@ class Drawing:
             frames.append(self._plane(x))
             levels.append(float(t))
 
-        self.run.model.sample(start, 6, seed=self.seed, steps=self.run.model.levels or 20, observe=observe)
+        self.run.model.sample(start, 6, seed=self.seed,
+                              options=SamplingOptions(steps=self.run.model.levels or 20), observe=observe)
         show = np.unique(np.linspace(0, len(frames) - 1, 6).round().astype(int))
         data_M2 = self._plane(self.run.reference.x_BHD)[self.run.reference.mask_BHD[..., 0].cpu().numpy()]
         strip = figures.denoising_strip([frames[i] for i in show], [levels[i] for i in show],

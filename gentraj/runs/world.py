@@ -16,7 +16,7 @@ from ..diffusion import DiffusionConfig
 from ..families import ModelConfig, family
 from ..models.sampling import Guidance
 from ..training.loop import TrainingConfig
-from ..trajectory import Batch
+from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 from ..worlds.facts import WorldFacts
 from ..worlds.model import GENERATOR, WorldModel, WorldModelConfig
 from .data_facts import DataFacts
@@ -60,7 +60,7 @@ class WorldModelRunConfig(ToldGoals):
     def kind(self) -> str:
         return f"MPC, {'ensemble' if self.world.model is None else family(self.world.model)}"
 
-    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None) -> str:
+    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None, options: SamplingOptions) -> str:
         """How what acts imagines, in words."""
         return "the ensemble's mean, without noise"
 
@@ -83,7 +83,7 @@ class WorldModelRunConfig(ToldGoals):
         return {"world": WorldModel(data.obs_dim, data.act_dim, self.world, facts)}
 
     def agent(self, parts: Mapping[str, Part], reference: Batch, space: Box, config: PlannerConfig | None,
-              guide: Guidance) -> MPC:
+              guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> MPC:
         """Raises ValueError for what only planners take."""
         if config is not None or guide is not None:
             raise ValueError(f"a planner's settings or a guide were given to a world model ({self.kind}), which tries "

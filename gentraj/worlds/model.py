@@ -11,7 +11,7 @@ Shapes beside the legend: K actions of a chunk, T of a sequence, S observation a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, cast
 
 import torch
@@ -30,7 +30,7 @@ from ..networks.rows import padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold
 from ..training.optimization import LEARNING, adamw, apply_gradients
-from ..trajectory import Batch, Condition, TrajectorySpec
+from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec
 from .calibration import Calibration
 from .facts import WorldFacts
 
@@ -98,19 +98,11 @@ class WorldModel(nn.Module):
             known = config.model.with_mix(ConditionMix(start=0, goal=0, observations=1))
             self.model = MODELS[type(known)](self.window_spec, known, Normalizer.identity(self.window_spec.dim), None)
         self.scale = 1.0  # of the generator's draws
-        self.calibration, self.reference = Calibration.none(), cast(Batch | None, None)
+        self.calibration, self.options = Calibration.none(), DEFAULT_OPTIONS
 
     @property
     def device(self) -> torch.device:
         return self.facts.obs.shift_D.device
-
-    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
-        """From now on draw in another way. Raises ValueError where it cannot."""
-        if self.model is None:
-            raise ValueError("an ensemble has no sampler, grid or eta; leave them out")
-        self.model.use(sampler=sampler, grid=grid, eta=eta)
-        if self.reference is not None:
-            self.calibrate(self.reference.to(self.device))
 
     @property
     def network_calls(self) -> int:
@@ -253,15 +245,19 @@ class WorldModel(nn.Module):
         """(R, K, Y) as the generator draws them: what goes together is still apart."""
         x_RKD = torch.cat([known_RKX, known_RKX.new_zeros(len(known_RKX), self.chunk, self.out_dim)], -1)
         condition = Condition(self.window_spec, x_RKD, self._given.expand_as(x_RKD))
-        return model.sample(condition, seed=seeds, temperature=temperature)[:, 0, :, self.window_spec.obs_dim :]
+        options = replace(self.options, temperature=temperature)
+        return model.sample(condition, seed=seeds, options=options)[:, 0, :, self.window_spec.obs_dim :]
 
     @torch.no_grad()
-    def calibrate(self, reference: Batch) -> None:
+    def calibrate(self, reference: Batch, options: SamplingOptions = DEFAULT_OPTIONS) -> None:
         """From now on `doubt_BT` is what an error is expected to be, by windows that it was not trained on.
 
-        And draws are as wide as what was learnt: a sampler of few steps falls short of it.
+        And the generator samples by these `options`, its draws as wide as what was learnt: a sampler of few steps
+        falls short of it, so that a width belongs to a sampler. Raises ValueError for options that it cannot follow.
         """
-        self.reference = reference
+        if self.model is None and options.changed():
+            raise ValueError("an ensemble has no sampler, grid or eta; leave them out")
+        self.options = options
         obs_BHO, act_BHA = self.spec.split(reference.x_BHD)
         real_BK, self.calibration = reference.mask_BHD[:, 1:, 0], Calibration.none()
         if self.model is not None:

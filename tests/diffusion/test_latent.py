@@ -13,14 +13,14 @@ from gentraj.diffusion.composition import ClassifierFree
 from gentraj.diffusion.guidance import Energy
 from gentraj.diffusion.latent import LatentDiffusion, LatentDiffusionConfig, gaussian_kl
 from gentraj.models.conditioning import ConditionMix
-from gentraj.models.plugin import Denoise, Denoising, Plugin, Sampling
+from gentraj.models.plugin import Denoise, Denoising, Plugin, SampledRows
 from gentraj.networks import DiTConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
 from gentraj.networks.vae import VAEConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.training.checkpoint import module_tensors, optimizer_tensors, restore_module, restore_optimizer
-from gentraj.trajectory import Batch, Condition, TrajectorySpec
+from gentraj.trajectory import Batch, Condition, SamplingOptions, TrajectorySpec
 
 PRIOR = DiffusionConfig(TemporalUNetConfig(8, (1, 2)), clip=4.0, steps=3)
 Learned = tuple[LatentDiffusion, list[dict[str, float]]]  # a model and the metrics of each of its updates
@@ -76,7 +76,7 @@ def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_th
     model, rows = make(), []
     for network in (model.prior.ema.module, model.vae.encoder, model.vae.grow):
         network.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
-    x = model.sample(Condition.unknown(SPEC), count, steps=1)
+    x = model.sample(Condition.unknown(SPEC), count, options=SamplingOptions(steps=1))
     model.implausibility(x[0], Condition.unknown(SPEC, count), range(count))
     assert x.shape[1] == count and sum(rows) >= 4 * count
     assert all(MIN_ROWS <= number <= MAX_ROWS for number in rows)
@@ -90,7 +90,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
 
 def test_observers_see_decoded_trajectories_and_the_last_is_the_sample() -> None:
     seen, condition = [], Condition.unknown(SPEC)
-    x = make().sample(condition, 3, steps=4, observe=lambda x, t: seen.append((x, round(t.item(), 2))))
+    x = make().sample(condition, 3,
+                      options=SamplingOptions(steps=4), observe=lambda x, t: seen.append((x, round(t.item(), 2))))
     assert [t for _, t in seen] == [0.75, 0.5, 0.25, 0.0]
     torch.testing.assert_close(seen[-1][0], x[0])
 
@@ -218,7 +219,7 @@ def test_an_energy_is_asked_about_decoded_trajectories_and_is_followed(learned: 
 class Floor(Plugin):
     """No entry below 0."""
 
-    def finish(self, x_RHD: Tensor, sampling: Sampling) -> Tensor:
+    def finish(self, x_RHD: Tensor, sampling: SampledRows) -> Tensor:
         assert x_RHD.shape == sampling.condition.values_BHD.shape and len(sampling.seeds) == len(x_RHD)
         return x_RHD.clamp(min=0)
 

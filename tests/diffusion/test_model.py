@@ -22,7 +22,7 @@ from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, fold, generator
 from gentraj.training.optimization import NonFinite
-from gentraj.trajectory import Batch, Condition, TrajectorySpec
+from gentraj.trajectory import Batch, Condition, SamplingOptions, TrajectorySpec
 
 
 def make(context: Normalizer | None = None, **changes: object) -> Diffusion:
@@ -47,7 +47,7 @@ def test_a_setting_is_whatever_its_dict_holds_and_nothing_else(setting: str) -> 
 def test_every_network_samples_and_is_read_back_as_itself(config: type) -> None:
     model = make(network=config())
     assert from_json(DiffusionConfig, to_json(model.config)) == model.config
-    assert torch.isfinite(model.sample(Condition.unknown(SPEC), 2, steps=2)).all()
+    assert torch.isfinite(model.sample(Condition.unknown(SPEC), 2, options=SamplingOptions(steps=2))).all()
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -60,9 +60,9 @@ def test_every_path_trains_and_samples_with_every_prediction_or_says_why_not(pat
     model = make(path=path, prediction=prediction, levels=None)
     assert torch.isfinite(model.update(batch(), model.optimizers(), generator(1))["loss"])
     for sampler in SAMPLERS:
-        model.use(sampler=sampler)
         for steps in (1, 3):
-            assert torch.isfinite(model.sample(Condition.unknown(SPEC), steps=steps)).all()
+            options = SamplingOptions(sampler, steps)
+            assert torch.isfinite(model.sample(Condition.unknown(SPEC), options=options)).all()
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)
@@ -74,15 +74,15 @@ def test_every_weight_and_density_trains(weight: str, density: str, levels: int 
     assert torch.isfinite(metrics["loss"]) and metrics["grad_norm"] > 0
 
 
-def test_what_is_used_instead_of_the_config_lasts_and_unknown_names_are_refused() -> None:
+def test_options_say_how_one_sample_is_made_and_leave_the_model_as_it_is() -> None:
     model, condition = make(sampler="ddim"), Condition.unknown(SPEC)
     plain = model.sample(condition, seed=1)
-    model.use(sampler="ddpm")
-    assert not torch.equal(model.sample(condition, seed=1), plain)
-    model.use(eta=0.0, sampler="ddim", grid="uniform")
+    assert not torch.equal(model.sample(condition, seed=1, options=SamplingOptions("ddpm")), plain)
     assert torch.equal(model.sample(condition, seed=1), plain)
+    same = SamplingOptions("ddim", steps=model.config.steps, grid="uniform", eta=0.0)
+    assert torch.equal(model.sample(condition, seed=1, options=same), plain)
     with pytest.raises(ValueError, match="sampler is 'dddim'; known: ddpm"):
-        model.use(sampler="dddim")
+        model.sample(condition, options=SamplingOptions("dddim"))
 
 
 CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
@@ -141,7 +141,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
 
 def test_observers_see_every_step() -> None:
     seen = []
-    make().sample(Condition.unknown(SPEC), 3, steps=4, observe=lambda x, t: seen.append((x.shape, round(t.item(), 2))))
+    make().sample(Condition.unknown(SPEC), 3,
+                  options=SamplingOptions(steps=4), observe=lambda x, t: seen.append((x.shape, round(t.item(), 2))))
     assert seen == [((3, 8, 5), 0.75), ((3, 8, 5), 0.5), ((3, 8, 5), 0.25), ((3, 8, 5), 0.0)]
 
 
@@ -245,13 +246,15 @@ def test_what_a_plugin_rejects_is_drawn_again_with_another_seed_and_nothing_else
 
 @pytest.mark.parametrize(("call", "message"), [
     (lambda m: m.sample(Condition.unknown(TrajectorySpec(3, 2, 16))), "TrajectorySpec.*horizon=16"),
-    (lambda m: m.sample(Condition.unknown(SPEC), temperature=float("nan")), "temperature is nan"),
+    (lambda m: m.sample(Condition.unknown(SPEC),
+                        options=SamplingOptions(temperature=float("nan"))), "temperature is nan"),
     (lambda m: m.sample(Condition.unknown(SPEC), 0), "0 samples of 1 conditions"),
-    (lambda m: m.sample(Condition.unknown(SPEC), steps=2.5), r"2\.5 sampling steps; give a whole number"),
+    (lambda m: m.sample(Condition.unknown(SPEC),
+                        options=SamplingOptions(steps=2.5)), r"2\.5 sampling steps; give a whole number"),
     (lambda m: m.sample(dataclasses.replace(Condition.unknown(SPEC), context_BC=torch.zeros(1, 2))),
      "a context was given to a model that was trained without"),
     (lambda m: m.implausibility(torch.zeros(1, 8, 5), Condition.unknown(SPEC), [0], noise=0), "noise is 0"),
-    (lambda m: m.use(sampler="unipc", eta=0.5), "unipc adds no noise"),
+    (lambda m: m.sample(Condition.unknown(SPEC), options=SamplingOptions("unipc", eta=0.5)), "unipc adds no noise"),
 ])
 def test_what_cannot_be_sampled_is_refused_in_one_line(call: Callable, message: str) -> None:
     with pytest.raises(ValueError, match=message) as raised:

@@ -18,7 +18,16 @@ from gentraj.networks.rows import MIN_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.training.checkpoint import module_tensors, restore_module
-from gentraj.trajectory import Batch, Condition, Guide, Trainable
+from gentraj.trajectory import (
+    Batch,
+    Condition,
+    CountsCalls,
+    Guide,
+    SamplingOptions,
+    SupportsImplausibility,
+    SupportsLogProb,
+    Trainable,
+)
 
 CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -71,20 +80,13 @@ def test_a_family_has_the_members_of_the_protocol(name: str) -> None:
     model: Any = make(name)
     assert isinstance(model, Trainable) and model.spec == SPEC and model.batch_size >= 1
     assert model.device == torch.device("cpu") and (model.levels is None or model.levels >= 1)
-    assert model.likelihood in ("exact", "none")
+    assert isinstance(model, (SupportsImplausibility, CountsCalls))
     for steps in (None, 1):
-        assert isinstance(model.sampling(steps), str) and model.sampling(steps)
-    model.use()
+        assert isinstance(model.sampling(SamplingOptions(steps=steps)), str)
 
 
-@every_family
-def test_what_has_a_likelihood_has_a_density_and_what_has_none_says_so(name: str) -> None:
-    model: Any = make(name)
-    if model.likelihood == "exact":
-        assert torch.isfinite(model.log_prob(batch().x_BHD[:1], steps=2, exact=False)).all()
-    elif hasattr(model, "log_prob"):
-        with pytest.raises(ValueError, match="no density"):
-            model.log_prob(batch().x_BHD[:2])
+def test_the_families_with_a_density() -> None:
+    assert {name for name in FAMILIES if isinstance(make(name), SupportsLogProb)} == {"diffusion", "flow", "gaussian"}
 
 
 @every_family
@@ -92,7 +94,7 @@ def test_one_step_and_the_most_that_make_sense_sample(name: str) -> None:
     model = make(name)
     for steps in (1, model.levels):
         before = model.network_calls
-        assert torch.isfinite(model.sample(Condition.unknown(SPEC), 2, steps=steps)).all()
+        assert torch.isfinite(model.sample(Condition.unknown(SPEC), 2, options=SamplingOptions(steps=steps))).all()
         assert model.network_calls > before
 
 
@@ -106,7 +108,7 @@ def test_the_last_that_an_observer_sees_is_the_sample(name: str) -> None:
 
 @every_family
 def test_the_temperature_scales_the_noise(name: str) -> None:
-    cold = make(name).sample(Condition.unknown(SPEC), 2, seed=[1, 2], temperature=0.0)
+    cold = make(name).sample(Condition.unknown(SPEC), 2, seed=[1, 2], options=SamplingOptions(temperature=0.0))
     torch.testing.assert_close(cold[:, 0], cold[:, 1])
 
 

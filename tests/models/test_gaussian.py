@@ -19,7 +19,7 @@ from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, generator
 from gentraj.training.checkpoint import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from gentraj.training.optimization import NonFinite
-from gentraj.trajectory import Batch, Condition, Guide, TrajectorySpec
+from gentraj.trajectory import Batch, Condition, Guide, SamplingOptions, TrajectorySpec
 
 CELL = TrajectorySpec(obs_dim=2, act_dim=2, horizon=1)  # a policy's window: one state and one action
 TINY = ResidualMLPConfig(16, 1, 0)
@@ -188,7 +188,7 @@ def test_samples_are_of_that_density_and_deviate_by_the_seeds_noise() -> None:
     mean, sigma = model.predict(condition)
     assert torch.equal(mean[~free], condition.values_BHD[~free]) and not sigma[~free].any()
     for temperature in (0.0, 0.5, 1.0):
-        x = model.sample(condition, seed=[4, 5, 6], temperature=temperature)[:, 0]
+        x = model.sample(condition, seed=[4, 5, 6], options=SamplingOptions(temperature=temperature))[:, 0]
         torch.testing.assert_close(x, mean + temperature * sigma * z * free, rtol=1e-5, atol=1e-5)
     terms = -(z**2) / 2 - sigma.where(free, torch.ones(())).log() - math.log(2 * math.pi) / 2
     torch.testing.assert_close(model.log_prob(x, condition), (terms * free).sum((1, 2)), rtol=1e-4, atol=1e-3)
@@ -287,7 +287,8 @@ def test_the_settings_come_back_from_json(config: GaussianConfig) -> None:
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda m: m.use(eta=0.5), "eta was given, and a Gaussian samples in one call"),
+    (lambda m: m.sample(Condition.unknown(SPEC),
+                        options=SamplingOptions(eta=0.5)), "eta was given, and a Gaussian samples in one call"),
     (lambda m: m.sample(Condition.unknown(SPEC), guide=ClassifierFree(1.0)),
      "ClassifierFree changes what a model denoises, and a Gaussian denoises nothing; give an energy"),
     (lambda m: m.predict(Condition.unknown(CELL)), "the condition is on TrajectorySpec"),

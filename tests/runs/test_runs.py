@@ -25,7 +25,7 @@ from gentraj.diffusion.composition import ClassifierFree
 from gentraj.families import FAMILIES, family
 from gentraj.networks import TemporalUNetConfig
 from gentraj.runs import folder as runs
-from gentraj.trajectory import Condition
+from gentraj.trajectory import Condition, SamplingOptions
 
 L_MAP = [[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
 
@@ -276,7 +276,7 @@ def test_every_family_trains_plans_and_is_loaded_again(name: str, umaze: Episode
     run = runs.train(replace(small.config(steps=2), model=tiny), tmp_path, progress=False)
     again = runs.load(tmp_path)
     start = Condition.unknown(run.model.spec).with_obs(0, torch.from_numpy(umaze.obs[0]))
-    assert torch.equal(run.model.sample(start, 2, steps=2), again.model.sample(start, 2, steps=2))
+    assert torch.equal(*(of.model.sample(start, 2, options=SamplingOptions(steps=2)) for of in (run, again)))
     planner = again.planner(Box(-1, 1, (2,)))
     planner.reset(seeds_B=[0])
     assert planner.act(torch.from_numpy(umaze.obs[:1]), torch.zeros(1, 2)).shape == (1, 2)

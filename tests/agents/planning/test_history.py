@@ -22,7 +22,7 @@ from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.trajectory import Batch, Condition, TrajectorySpec
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec
 
 CPU, HIGH = torch.device("cpu"), np.full(1, 99, np.float32)
 ACTS = PlannerConfig("fixed", replan=1, look=1, actions="joint")
@@ -37,7 +37,7 @@ class GoesOn:
         self.spec = spec
 
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: Sequence[int] = (),
-               steps: int | None = None, temperature: float = 1.0) -> Tensor:
+               options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         self.asked = condition
         x = condition.values_BHD.clone()
         for b, known_H in enumerate(condition.mask_BHD[..., 0]):

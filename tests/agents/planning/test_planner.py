@@ -16,7 +16,7 @@ from agents.planning.trust import Trust
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import TemporalUNetConfig
 from gentraj.normalize import Normalizer
-from gentraj.trajectory import Batch, Condition, TrajectorySpec
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=4, act_dim=0, horizon=8, stride=4)
 CONFIG = PlannerConfig(goal_dims=(0, 1), rest_dims=(2, 3), shares=(), look=6, replan=3)
@@ -29,7 +29,7 @@ class StraightLine:
     spec, network_calls, device = SPEC, 0, torch.device("cpu")
 
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: object = 0,
-               steps: int | None = None, temperature: float = 1.0) -> Tensor:
+               options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         self.network_calls += 1
         x = torch.full_like(condition.values_BHD, 9.0)
         for b, mask_HD in enumerate(condition.mask_BHD):
