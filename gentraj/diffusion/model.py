@@ -20,7 +20,7 @@ from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
 from ..training.optimization import adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
-from .denoiser import PREDICTIONS, Level, clip, hold
+from .denoiser import PREDICTIONS, Level, hold
 from .grids import sampling_times
 from .guidance import denoising_plugins
 from .likelihood import PROBES, STEPS, log_prob
@@ -97,21 +97,36 @@ class Diffusion(nn.Module):
         at = self.level(draw_times(self.config.density, self.path, len(x0), generator).to(x0.device))
         eps = torch.randn(x0.shape, generator=generator).to(x0.device)
         kept = torch.rand(len(x0), generator=generator) >= self.config.context_dropout
-        x_t = torch.where(known, x0, at.alpha * x0 + at.sigma * eps) * real
         context = encode_context(batch.context_BC, self.context, kept)
-        output = self.network(x_t / at.spread, x0 * known, known, at.t_R, context)
-        error = (output - self.prediction.target(x0, eps, at) / self.prediction.unit(at)) ** 2
-        scored = real & ~known
-        weight = loss_weight(self.config.weight, self.prediction, at)
-        loss = (error * weight * scored * batch.weights()[:, None, None]).sum() / scored.sum().clamp(min=1)
-        if guide is not None:
-            own = self.prediction.x0(x_t, self.prediction.unit(at) * output, at)
-            own = own if self.config.clip is None else own.clamp(-self.config.clip, self.config.clip)
-            own = torch.where(scored, self.normalizer.unnormalize(own), batch.x_BHD)
-            loss = loss - (guide(own) * batch.weights()).mean()
+        loss = self.loss(x0, eps, at, known, real, context, batch, guide)
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
+
+    def loss(self, x0: Tensor, eps: Tensor, at: Level, known: Tensor, real: Tensor, context: Tensor | None,
+             batch: Batch, guide: Guide | None = None) -> Tensor:
+        """w(t) ||F(x_t, t) - F*||^2, the mean over the real entries that are not known; less the mean of a guide's
+        scores of what is denoised."""
+        x_t = torch.where(known, x0, at.alpha * x0 + at.sigma * eps) * real
+        F = self.predict(self.network, x_t, x0 * known, known, at, context)
+        F_target = self.prediction.target(x0, eps, at) / self.prediction.unit(at)
+        w, free = loss_weight(self.config.weight, self.prediction, at), real & ~known
+        loss = ((F - F_target) ** 2 * w * free * batch.weights()[:, None, None]).sum() / free.sum().clamp(min=1)
+        if guide is not None:
+            x = torch.where(free, self.normalizer.unnormalize(self.denoised(F, x_t, at)), batch.x_BHD)
+            loss = loss - (guide(x) * batch.weights()).mean()
+        return loss
+
+    def predict(self, network: nn.Module, x_t: Tensor, known_x0: Tensor, known: Tensor, at: Level,
+                context: Tensor | None) -> Tensor:
+        """F, the network's output, of about unit size, as its input is: the one call that training and sampling share
+        (c_in and c_noise of Karras et al. 2022, table 1). `x_t` is clean where `known`, and `known_x0` 0 elsewhere."""
+        return network(x_t / at.spread, known_x0, known, at.t_R, context)
+
+    def denoised(self, F: Tensor, x_t: Tensor, at: Level, *, clipped: bool = True) -> Tensor:
+        """x0, of what the network made of `x_t` (c_skip and c_out), within the model's bounds."""
+        x0, limit = self.prediction.x0(x_t, self.prediction.unit(at) * F, at), self.config.clip
+        return x0 if limit is None or not clipped else x0.clamp(-limit, limit)
 
     def level(self, t_R: Tensor) -> Level:
         return Level(self.path, t_R, self.config.sigma_data)
@@ -119,18 +134,16 @@ class Diffusion(nn.Module):
     def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None, *, clipped: bool = True) -> Denoise:
         """The denoiser under known entries, in normalised units: `denoise(x_RHD, t) -> x0_RHD`.
 
-        A likelihood needs it not clipped.
+        It holds what is known, whatever `x` has there. A likelihood needs it not clipped.
         """
-        known, encoded = torch.where(mask, values, 0), encode_context(context, self.context)
+        known_x0, encoded = torch.where(mask, values, 0), encode_context(context, self.context)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             self.network_calls += 1
             at = self.level(t)
-            output = self.ema(x / at.spread, known, mask, t, encoded)
-            return self.prediction.x0(x, self.prediction.unit(at) * output, at)
+            return self.denoised(self.predict(self.ema, x, known_x0, mask, at, encoded), x, at, clipped=clipped)
 
-        limit = self.config.clip if clipped else None
-        return hold(denoise if limit is None else clip(denoise, limit), values, mask)
+        return hold(denoise, values, mask)
 
     @torch.no_grad()
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
@@ -162,8 +175,7 @@ class Diffusion(nn.Module):
         for plugin in plugins:
             denoise = plugin.wrap(denoise, sampling)
         watch = observe and (lambda x, t: observe(self.normalizer.unnormalize(x[:count]), t))
-        x = sampler(hold(denoise, values, rows.mask_BHD), self.path.sigma(times[:1]) * normal(), times, self.path,
-                    normal, observe=watch)
+        x = sampler(denoise, self.path.sigma(times[:1]) * normal(), times, self.path, normal, observe=watch)
         x = self.normalizer.unnormalize(x)
         for plugin in plugins:
             x = plugin.finish(x, sampling)

@@ -44,7 +44,11 @@ class Plugin:
     """Whether `prefer`, `finish` and `rejects` do without `wrap` what it is for, in a model that denoises nothing."""
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
-        """A denoiser (normalised units) in place of that one."""
+        """A denoiser (normalised units) in place of that one.
+
+        What it is asked about may have any number at known entries (`sampling.condition`), and what the model denoises
+        has the known ones there; leave these as they are.
+        """
         return denoise
 
     def prefer(self, x_RHD: Tensor) -> Tensor | None:

@@ -229,6 +229,36 @@ def test_a_model_around_a_trained_network_samples_as_the_one_it_is_of() -> None:
         Diffusion.from_network(model.network, TrajectorySpec(4, 2, 8), model.config, Normalizer.identity(6))
 
 
+def test_what_is_known_is_held_once_a_denoising_and_what_is_denoised_is_bounded() -> None:
+    """The network sees it clean, and it comes back, whatever x and the network have there; the rest is clipped."""
+    model, seen = make(clip=0.5), []
+    model.ema.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    known = CONDITIONS["goal"](Condition.unknown(SPEC, 16))
+    denoise = model.denoise(known.values_BHD, known.mask_BHD)
+    t, x = torch.tensor([0.5]), torch.randn(16, 8, 5, generator=generator(0))
+    x0, at = denoise(x, t), model.level(t)
+    assert torch.equal(x0[known.mask_BHD], known.values_BHD[known.mask_BHD]) and x0[~known.mask_BHD].abs().max() <= 0.5
+    torch.testing.assert_close((seen[0][0] * at.spread)[known.mask_BHD], known.values_BHD[known.mask_BHD])
+    assert torch.equal(denoise(torch.where(known.mask_BHD, 9.0, x), t), x0)
+    free = model.denoise(known.values_BHD, known.mask_BHD, clipped=False)(x, t)
+    assert free.abs().max() > 0.5 and torch.equal(free[~known.mask_BHD].clamp(-0.5, 0.5), x0[~known.mask_BHD])
+
+
+def test_training_and_sampling_ask_the_network_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same noisy trajectories, at the same noise level, under the same known entries."""
+    model, asked = make(mix=ConditionMix(start=1, goal=0), levels=None), []
+    for network in (model.network, model.ema.module):
+        network.register_forward_pre_hook(lambda _, inputs: asked.append([x for x in inputs if x is not None]))
+    predict = model.predict
+    monkeypatch.setattr(model, "predict", lambda network, *given: given_to.append(given) or predict(network, *given))
+    given_to: list[tuple] = []
+    model.update(batch((8,) * 16), model.optimizers(), generator(0))
+    x_t, known_x0, known, at, _ = given_to[0]
+    with torch.no_grad():
+        model.denoise(known_x0, known)(x_t, at.t_R)
+    assert len(asked) == 2 and all(torch.equal(a, b) for a, b in zip(*asked, strict=True))
+
+
 class RejectOdd(Plugin):
     """Rejects every second trajectory once."""
 
