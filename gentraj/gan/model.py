@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..models.interpolation import bridge
-from ..models.one_step import choosing_plugins, draw_rows, refuse_sampler
+from ..models.one_step import bridge, choosing_plugins, draw_rows, refuse_sampler
 from ..models.sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
 from ..networks import NETWORKS
 from ..networks.discriminator import Discriminator

@@ -23,8 +23,7 @@ from ..normalize import STATISTICS, Normalizer, NormalizerName
 from ..training.optimization import LEARNING, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .conditioning import ConditionMix
-from .interpolation import bridge
-from .one_step import choosing_plugins, draw_rows, refuse_sampler
+from .one_step import bridge, choosing_plugins, draw_rows, refuse_sampler
 from .plugin import Plugin
 from .sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
 

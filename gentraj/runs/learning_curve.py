@@ -37,7 +37,7 @@ def record(folder: Path, step: int, agent: Agent, data: DataFacts, episodes: int
     row = {"step": step} | {key: scores[key] for key in KEPT if scores[key] is not None}
     rows = [before for before in read(folder) if before["step"] < step]
     write_file(folder / FILE, "".join(json.dumps(each) + "\n" for each in [*rows, row]).encode())
-    low, high = row["return_ci95"]
+    low, high = scores["return_ci95"]
     say(f"step {step}: return {row['return_mean']:.4g} [{low:.4g}, {high:.4g}] in {episodes} episodes")
 
 

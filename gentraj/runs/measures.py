@@ -17,7 +17,7 @@ from envs.making import EnvironmentFactory, recorded_factory
 from .. import metrics
 from ..constraints import Blocks, Box, Constraint, Constraints
 from ..data import Windows
-from ..metrics.distances import kth_distance
+from ..metrics.sets import kth_distance
 from ..progress import bar, busy
 from ..randomness import fold, generator
 from ..trajectory import Batch, Condition, SamplingOptions
