@@ -13,7 +13,7 @@ import torch
 from gentraj.data import Episodes
 from gentraj.progress import bar
 from gentraj.randomness import fold
-from gentraj.trajectory import Agent
+from gentraj.trajectory import Agent, CountsCalls
 
 from ..rendering.film import Watch
 from .vector import VectorEnvironment
@@ -157,12 +157,12 @@ def _seen(envs: VectorEnvironment, prefix: str = "") -> dict[str, np.ndarray]:
 def _decide(agent: Agent, envs: VectorEnvironment, log: _Log) -> np.ndarray:
     """The actions (B, A) of all environments, timed."""
     goal_BG = None if envs.goal_BG is None else torch.from_numpy(envs.goal_BG)
-    calls, start = getattr(agent, "network_calls", None), time.perf_counter()
+    calls, start = agent.network_calls if isinstance(agent, CountsCalls) else None, time.perf_counter()
     act_BA = agent.act(torch.from_numpy(envs.obs_BO), goal_BG).detach().cpu().numpy()
     milliseconds = 1000 * (time.perf_counter() - start)
     if act_BA.shape != (shape := (len(envs.obs_BO), envs.act_dim)):
         raise ValueError(f"the agent's actions have shape {act_BA.shape}; {envs.env_id} needs {shape}")
-    made = None if calls is None else getattr(agent, "network_calls", calls) - calls
+    made = agent.network_calls - calls if isinstance(agent, CountsCalls) and calls is not None else None
     if made is not None:
         log.network_calls = (log.network_calls or 0) + made
     if made != 0:

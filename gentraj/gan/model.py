@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -142,9 +141,6 @@ class ConditionalGAN(nn.Module):
 
         At least 0; log 2 at the usual logit of data. Raises ValueError for a discriminator without patches.
         """
-        if not self.config.discriminator.patches:
-            raise ValueError("this GAN's discriminator judges whole trajectories only, not rows; train one with "
-                             "--model.discriminator.patches, or plan with a fixed arrival")
         x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
         check_trajectories(self.spec, x_RHD, condition)
         parts = [self._patches(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS])
@@ -156,7 +152,10 @@ class ConditionalGAN(nn.Module):
         values = torch.where(known.mask_BHD, self.normalizer.normalize(known.values_BHD), 0)
         verdict = self.discriminator(x, values, known.mask_BHD, x.new_zeros(1),
                                      encode_context(known.context_BC, self.context))
-        return cast(Tensor, verdict.patch_RH)[: len(x_RHD)]
+        if verdict.patch_RH is None:
+            raise ValueError("this GAN's discriminator judges whole trajectories only, not rows; train one with "
+                             "--model.discriminator.patches, or plan with a fixed arrival")
+        return verdict.patch_RH[: len(x_RHD)]
 
 
 def generate(network: nn.Module, z: Tensor, values: Tensor, known: Tensor, context: Tensor | None) -> Tensor:
