@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from agents.policies.policy import Actor, Policy
+from agents.policies.actor import Actor
+from agents.policies.policy import Policy
 from envs.evaluation.vector import EnvironmentFault, VectorEnvironment
 
 from .device import device_of
