@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from agents import GENERATORS, Policy, advantage_weights, register
+from agents import GENERATORS, Policy, PolicyConfig, advantage_weights, register
 from envs import RandomAgent, environment_factory, rollout
 from gentraj import PRESETS
 from gentraj.cli import main
@@ -21,7 +21,7 @@ from gentraj.trajectory import DEFAULT_OPTIONS
 
 
 @dataclass(frozen=True)
-class AWRConfig:
+class AWRConfig(PolicyConfig):
     beta: float = 1.0
     """How much more a better action is copied."""
     reach: int = 50
@@ -29,9 +29,6 @@ class AWRConfig:
     discount: float = 0.98
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
-    chunk: int = 1
-    execute: int = 1
-    batch_size: int = 256
 
 
 class AWR(Policy):
@@ -58,7 +55,7 @@ class AWR(Policy):
         return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])
 
 
-register(AWRConfig, AWR)
+register("awr", AWRConfig, AWR)
 PRESETS["awr"] = PolicyRunConfig(policy=AWRConfig())
 
 

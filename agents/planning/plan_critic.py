@@ -21,7 +21,7 @@ from gentraj.networks.critic import Ensemble
 from gentraj.networks.plan_value import PlanPerceptron, PlanTransformer
 from gentraj.networks.rows import padded
 from gentraj.normalize import STATISTICS, Normalizer, NormalizerName
-from gentraj.training.optimization import LEARNING, adamw, apply_gradients
+from gentraj.training.optimization import BATCH, LEARNING, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 from ..policies.critic import expectile
@@ -62,10 +62,13 @@ class PlanCriticConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 10.0
 
+    def unused(self) -> dict[str, str]:
+        return {} if self.network == "transformer" else {"heads": "the network is a perceptron"}
+
     def __post_init__(self) -> None:
         require_choice(self, network=("perceptron", "transformer"), sees=("actions", "plan"), normalizer=STATISTICS)
         require(self, width=(1, 1e5), depth=(1, 100), heads=(1, 1e3), members=(1, 1000), discount=(0, 1),
-                expectile=(0.5, 0.9), reach=(1, 1e6), noised=(0, 1), tau=(0, 1), **LEARNING)
+                expectile=(0.5, 0.9), reach=(1, 1e6), noised=(0, 1), tau=(0, 1), **LEARNING, **BATCH)
         if self.width % self.heads:
             raise ValueError(f"PlanCriticConfig has width {self.width} and {self.heads} heads; give a multiple of the "
                              "heads")

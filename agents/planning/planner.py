@@ -304,7 +304,7 @@ class Planner(Playing):
             return torch.zeros(len(obs_BO), dtype=torch.bool, device=obs_BO.device)
         if goal_BG.shape[1] != len(self.goal_dims):
             raise ValueError(f"a goal of {goal_BG.shape[1]} numbers was given to a planner whose goals are "
-                             f"{len(self.goal_dims)} entries of an observation; train it with --model.mix.goal-dims")
+                             f"{len(self.goal_dims)} entries of an observation; train it with --mix.goal-dims")
         return (obs_BO[:, self.goal_dims] - goal_BG).norm(dim=-1) <= self.config.hold_radius
 
     def held(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:

@@ -14,23 +14,19 @@ from gentraj.families import Model, ModelConfig
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .generators import DIFFUSION
-from .policy import Policy, Scales
+from .policy import Policy, PolicyConfig, Scales
 
 
 @dataclass(frozen=True)
-class BCConfig:
+class BCConfig(PolicyConfig):
     model: ModelConfig = field(default_factory=lambda: DIFFUSION)
     """The generator of actions."""
-    chunk: int = 1
-    """Actions that are decided together."""
-    execute: int = 1
-    """Of these, the actions that are carried out before the next are decided."""
     temperature: float = 1.0
     """Scale of the noise that an action is made from."""
-    batch_size: int = 256
 
     def __post_init__(self) -> None:
-        require(self, chunk=(1, 1e4), execute=(1, self.chunk), temperature=(0, 10), batch_size=(1, 1e9))
+        super().__post_init__()
+        require(self, temperature=(0, 10))
 
 
 class BC(Policy[Model]):

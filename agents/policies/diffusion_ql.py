@@ -18,11 +18,11 @@ from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig
 from .generators import DIFFUSION
-from .policy import Policy, Scales
+from .policy import Policy, PolicyConfig, Scales
 
 
 @dataclass(frozen=True)
-class DiffusionQLConfig:
+class DiffusionQLConfig(PolicyConfig):
     model: ModelConfig = field(default_factory=lambda: replace(DIFFUSION, steps=2))
     """The generator of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -30,14 +30,10 @@ class DiffusionQLConfig:
     """Weight of the value, of size 1, beside the generator's own loss."""
     candidates: int = 8
     """Actions that are drawn, of which the one with the highest value is taken."""
-    chunk: int = 1
-    """Actions that are decided together."""
-    execute: int = 1
-    """Of these, the actions that are carried out before the next are decided."""
-    batch_size: int = 256
 
     def __post_init__(self) -> None:
-        require(self, eta=(0, 1e6), candidates=(1, 1e4), chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
+        super().__post_init__()
+        require(self, eta=(0, 1e6), candidates=(1, 1e4))
 
 
 class DiffusionQL(Policy[Model]):

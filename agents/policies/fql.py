@@ -22,24 +22,23 @@ from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig
 from .generators import FLOW
-from .policy import Policy, Scales, Transition
+from .policy import Policy, PolicyConfig, Scales, Transition
 
 
 @dataclass(frozen=True)
-class FQLConfig:
+class FQLConfig(PolicyConfig):
     model: DiffusionConfig = field(default_factory=lambda: FLOW)
     """The generator of actions. Its student has as large a network, learns as fast and is averaged as long."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     alpha: float = 10.0
     """Weight of the squared error to what the flow makes of the same noise, beside the value, of size 1."""
-    chunk: int = 1
-    """Actions that are decided together."""
-    execute: int = 1
-    """Of these, the actions that are carried out before the next are decided."""
-    batch_size: int = 256
+
+    def unused(self) -> dict[str, str]:
+        return super().unused() | {"model.eta": "the student learns where the flow carries noise, and that adds none"}
 
     def __post_init__(self) -> None:
-        require(self, alpha=(0, 1e6), chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
+        super().__post_init__()
+        require(self, alpha=(0, 1e6))
 
 
 class FQL(Policy[Diffusion]):

@@ -19,11 +19,11 @@ from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig, average, expectile, state_value
 from .generators import DIFFUSION
-from .policy import Policy, Scales, Transition
+from .policy import Policy, PolicyConfig, Scales, Transition
 
 
 @dataclass(frozen=True)
-class IDQLConfig:
+class IDQLConfig(PolicyConfig):
     model: ModelConfig = field(default_factory=lambda: DIFFUSION)
     """The generator of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -31,15 +31,10 @@ class IDQLConfig:
     """Of the data's values that a state is worth: 0.5 is their mean, 1 the best of them."""
     candidates: int = 8
     """Actions that are drawn, of which the one with the highest value is taken."""
-    chunk: int = 1
-    """Actions that are decided together."""
-    execute: int = 1
-    """Of these, the actions that are carried out before the next are decided."""
-    batch_size: int = 256
 
     def __post_init__(self) -> None:
-        require(self, expectile=(0, 1), candidates=(1, 1e4), chunk=(1, 1e4), execute=(1, self.chunk),
-                batch_size=(1, 1e9))
+        super().__post_init__()
+        require(self, expectile=(0, 1), candidates=(1, 1e4))
 
 
 class IDQL(Policy[Model]):

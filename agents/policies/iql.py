@@ -19,11 +19,11 @@ from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig, advantage_weights, average, expectile, state_value
 from .generators import GAUSSIAN
-from .policy import Policy, Scales, Transition
+from .policy import Policy, PolicyConfig, Scales, Transition
 
 
 @dataclass(frozen=True)
-class IQLConfig:
+class IQLConfig(PolicyConfig):
     model: ModelConfig = field(default_factory=lambda: GAUSSIAN)
     """The generator of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -31,14 +31,10 @@ class IQLConfig:
     """Of the data's values that a state is worth: 0.5 is their mean, 1 the best of them."""
     beta: float = 1.0
     """How much more a better action is copied: its weight is exp(beta * advantage), advantages having size 1."""
-    chunk: int = 1
-    """Actions that are decided together."""
-    execute: int = 1
-    """Of these, the actions that are carried out before the next are decided."""
-    batch_size: int = 256
 
     def __post_init__(self) -> None:
-        require(self, expectile=(0, 1), beta=(0, 1e3), chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
+        super().__post_init__()
+        require(self, expectile=(0, 1), beta=(0, 1e3))
 
 
 class IQL(Policy[Model]):

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Protocol, TypeVar, overload
+from typing import Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gentraj.config import require
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.context import fit_contexts
 from gentraj.diffusion import Diffusion, DiffusionConfig
@@ -81,21 +82,21 @@ class Scales:
         return cls(identity(obs_dim), identity(act_dim), identity(context_dim) if context_dim else None, identity(1))
 
 
-class Settings(Protocol):
-    """What the config of every policy says."""
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """What the settings of every policy say; those of each policy are derived from these."""
 
-    @property
-    def chunk(self) -> int:
-        """K, the actions that are decided together."""
-        ...
+    chunk: int = 1
+    """Actions that are decided together."""
+    execute: int = 1
+    """Of these, the actions that are carried out before the next are decided."""
+    batch_size: int = 256
 
-    @property
-    def execute(self) -> int:
-        """Of these, the actions that are carried out before the next are decided."""
-        ...
+    def unused(self) -> dict[str, str]:
+        return {"execute": "one action is decided at a time (chunk)"} if self.chunk == 1 else {}
 
-    @property
-    def batch_size(self) -> int: ...
+    def __post_init__(self) -> None:
+        require(self, chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class Policy(nn.Module, Generic[ModelT]):
     state_mask: Tensor
     """(D,) true for the entries of a window's row that are the state."""
 
-    def __init__(self, obs_dim: int, act_dim: int, config: Settings, scales: Scales, reach: int = 1):
+    def __init__(self, obs_dim: int, act_dim: int, config: PolicyConfig, scales: Scales, reach: int = 1):
         """`reach` are the steps after which a transition ends, at least those of a chunk."""
         super().__init__()
         self.obs, self.act_scale, self.context, self.reward = scales.obs, scales.act, scales.context, scales.reward
@@ -175,15 +176,16 @@ class Policy(nn.Module, Generic[ModelT]):
         return self.model.sampling(options)
 
     @overload
-    def generator(self, config: DiffusionConfig, told: int = 0) -> Diffusion: ...
+    def generator(self, config: DiffusionConfig, told: int = 0, context_dropout: float = 0.0) -> Diffusion: ...
     @overload
-    def generator(self, config: GaussianConfig, told: int = 0) -> Gaussian: ...
+    def generator(self, config: GaussianConfig, told: int = 0, context_dropout: float = 0.0) -> Gaussian: ...
     @overload
-    def generator(self, config: ModelConfig, told: int = 0) -> Model: ...
-    def generator(self, config: ModelConfig, told: int = 0) -> Model:
+    def generator(self, config: ModelConfig, told: int = 0, context_dropout: float = 0.0) -> Model: ...
+    def generator(self, config: ModelConfig, told: int = 0, context_dropout: float = 0.0) -> Model:
         """A model of windows x_BKD whose state is known, and that is told so many numbers beside."""
         identity, context = Normalizer.identity(self.window_spec.dim), Normalizer.identity(told) if told else None
-        return MODELS[type(config)](self.window_spec, config.with_mix(KNOWN), identity, context)
+        return MODELS.made_of(config)(self.window_spec, config, identity, context, mix=KNOWN,
+                                      context_dropout=context_dropout)
 
     def state(self, obs_BO: Tensor, context_BC: Tensor | None) -> Tensor:
         """(B, S). Raises ValueError where a context is missing or there should be none."""

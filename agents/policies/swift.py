@@ -24,17 +24,20 @@ from gentraj.diffusion.composition import ClassifierFree
 from gentraj.training.optimization import adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions
 
-from .critic import CriticConfig, average, expectile, state_value
+from .critic import ValueConfig, average, expectile, state_value
 from .generators import DIFFUSION
-from .policy import Policy, Scales, Transition
+from .policy import Policy, PolicyConfig, Scales, Transition
 
 
 @dataclass(frozen=True)
-class SwiftConfig:
-    model: DiffusionConfig = field(default_factory=lambda: replace(DIFFUSION, context_dropout=0.1))
+class SwiftConfig(PolicyConfig):
+    model: DiffusionConfig = field(default_factory=lambda: DIFFUSION)
     """The generator of actions."""
-    critic: CriticConfig = field(default_factory=lambda: CriticConfig(width=128, members=4))
-    """Of V, without a slow copy: `tau` has no say. Episodes are dealt to the members in turn; each judges its own and
+    context_dropout: float = 0.1
+    """Share of the actions that the generator learns without being told whether they led to more: what guidance leads
+    away from."""
+    critic: ValueConfig = field(default_factory=lambda: ValueConfig(width=128, members=4))
+    """Of V. Episodes are dealt to the members in turn; each judges its own and
     learns of the others'. One alone, or of a single episode, learns of what it judges."""
     expectile: float = 0.9
     """Of the data's ways on that a state is worth: 0.5 is their mean, 1 the best of them."""
@@ -42,24 +45,19 @@ class SwiftConfig:
     """How far it is guided to what led to more: 0 does what the data do, 1 what was better in them."""
     temperature: float = 0.0
     """Of its noise: 0 does the likeliest."""
-    chunk: int = 1
-    """Actions that are decided together."""
-    execute: int = 1
-    """Of these, the actions that are carried out before the next are decided."""
-    batch_size: int = 256
 
     def __post_init__(self) -> None:
-        require(self, expectile=(0, 1), guidance=(0, 1e3), temperature=(0, 1e3), chunk=(1, 1e4),
-                execute=(1, self.chunk), batch_size=(1, 1e9))
-        if self.guidance != 1 and not self.model.context_dropout:
+        super().__post_init__()
+        require(self, context_dropout=(0, 1), expectile=(0, 1), guidance=(0, 1e3), temperature=(0, 1e3))
+        if self.guidance != 1 and not self.context_dropout:
             raise ValueError(f"SwiftConfig.guidance is {self.guidance}, away from what the generator does when told "
-                             "nothing, which it never learns with a model.context_dropout of 0; set that to 0.1, say")
+                             "nothing, which it never learns with a context_dropout of 0; set that to 0.1, say")
 
 
 class Swift(Policy[Diffusion]):
     def __init__(self, obs_dim: int, act_dim: int, config: SwiftConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
-        self.config, self.model = config, self.generator(config.model, told=1)
+        self.config, self.model = config, self.generator(config.model, 1, config.context_dropout)
         self.value = state_value(self, config.critic, config.critic.members)
 
     def optimizers(self) -> dict[str, Optimizer]:

@@ -18,11 +18,11 @@ from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig
 from .generators import DETERMINISTIC
-from .policy import Policy, Scales, Transition
+from .policy import Policy, PolicyConfig, Scales, Transition
 
 
 @dataclass(frozen=True)
-class TD3BCConfig:
+class TD3BCConfig(PolicyConfig):
     model: GaussianConfig = field(default_factory=lambda: DETERMINISTIC)
     """The actor, of a fixed spread; it acts by its mean."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -30,16 +30,12 @@ class TD3BCConfig:
     """Weight of the value, of size 1, beside the squared error to the data's actions."""
     smoothing: float = 0.2
     """Noise on the next actions that the critic learns from, in units of half their range; at most 2.5 times it."""
-    chunk: int = 1
-    """Actions that are decided together."""
-    execute: int = 1
-    """Of these, the actions that are carried out before the next are decided."""
-    batch_size: int = 256
 
     def __post_init__(self) -> None:
         if self.model.spread == "learned":
             raise ValueError("TD3BCConfig.model.spread is 'learned'; a number is expected")
-        require(self, alpha=(0, 1e6), smoothing=(0, 10), chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
+        super().__post_init__()
+        require(self, alpha=(0, 1e6), smoothing=(0, 10))
 
 
 class TD3BC(Policy[Gaussian]):

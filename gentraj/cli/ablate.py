@@ -15,7 +15,7 @@ import tyro
 
 from envs.making import ProtocolName
 
-from ..config import to_json, with_settings
+from ..config import kind_of, to_json, with_settings
 from ..experiments.ablate import BASE, DATA, WORDS, Change, ablate, show
 from ..experiments.cards import Card, CardData
 from ..experiments.engine import known
@@ -25,6 +25,7 @@ from ..progress import say
 from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS, suited
 from .common import check_folder
+from .options import parse
 from .train import NETWORK_NAMES, with_parts
 
 PARTS = {"family": FAMILIES, "network": NETWORK_NAMES}
@@ -64,7 +65,7 @@ class Ablate:
 
 
 def main(argv: list[str]) -> None:
-    args = tyro.cli(Ablate, args=argv, prog="gentraj ablate")
+    args = parse(Ablate, argv, "gentraj ablate")
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs is {args.jobs}; give at least 1")
     check_folder(args.run_dir, "--run-dir")
@@ -92,7 +93,7 @@ def changes(args: Ablate) -> list[Change]:
     for key, value in (pair for text in args.vary for pair in varied(text)):
         more = changed(preset, key, value)
         varied_config = with_settings(config, more, f"--vary {key}")
-        varied_config.refuse_decided(key)
+        varied_config.refuse(key)
         if varied_config == config:
             say(f"{key} {show(value)} is what {preset} has; left out")
         else:
@@ -141,5 +142,5 @@ def at(config: AnyRunConfig, key: str) -> Any:
     if key == "family":
         return None if config.generator is None else family(config.generator)
     if key == "network":
-        return type(getattr(config.generator, "network", None)).__name__.removesuffix("Config").lower()
+        return None if config.generator is None else kind_of(config.generator.network)
     return reduce(dict.__getitem__, key.split("."), to_json(config))

@@ -17,6 +17,7 @@ from ..experiments.processes import cpus
 from ..families import FAMILIES
 from ..runs.model_card import markdown_table
 from .common import check_folder
+from .options import parse
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Compare:
 
 
 def main(argv: list[str]) -> None:
-    args = tyro.cli(Compare, args=argv, prog="gentraj compare")
+    args = parse(Compare, argv, "gentraj compare")
     check(args)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # here as in the processes, or what is timed would not be what they do

@@ -12,6 +12,7 @@ from envs.recording.recipes import make_dataset
 from envs.tasks.overview import table
 
 from ..data import commands
+from .options import registry
 
 Id = Annotated[str, tyro.conf.Positional]
 
@@ -84,5 +85,5 @@ def make(task: Id, steps: int | None = None, seed: int = 0, id: str | None = Non
 
 def main(argv: list[str]) -> None:
     commands_ = {"list": list_, "inspect": inspect, "import": import_, "make": make}
-    tyro.extras.subcommand_cli_from_dict(commands_, args=argv, prog="gentraj data",
+    tyro.extras.subcommand_cli_from_dict(commands_, args=argv, prog="gentraj data", registry=registry(),
                                          description="Offline datasets: what is here, what is in them, new ones.")

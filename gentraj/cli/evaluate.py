@@ -26,6 +26,7 @@ from ..runs.folder import CONFIG, Run, load, read_config
 from ..runs.model_card import EVALUATION, WORLD, YARDSTICKS
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
 from .common import RunFolder, check_folder, check_output
+from .options import parse
 from .sampling import SamplerOptions
 
 FILMED = 3  # episodes of a video
@@ -62,11 +63,11 @@ class Evaluate:
 
 def main(argv: list[str]) -> None:
     guess = next((Path(word) for word in argv if (Path(word) / CONFIG).is_file()), None)  # enough for --help
-    which = tyro.cli(Evaluate, args=argv, prog="gentraj evaluate", default=_defaults(guess))
+    which = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(guess))
     # Once more, now that it is known whose planner's settings are the defaults: options may stand before the run.
-    args = tyro.cli(Evaluate, args=argv, prog="gentraj evaluate", default=_defaults(which.run))
+    args = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(which.run))
     run = load(args.run, device=pick_device(args.device))
-    if args.judged_as == "agent" and run.config.MAIN == "world" and args.sampling != SamplerOptions():
+    if args.judged_as == "agent" and not run.config.ACTS_BY_DRAWS and args.sampling != SamplerOptions():
         raise ValueError("planning in a world model is by the ensemble's mean, which draws nothing; leave --sampler, "
                          "--grid and --eta out, or give --as world-model")
     if args.judged_as == "world-model":

@@ -22,6 +22,7 @@ from ..runs.export import export_decision, signature, to_onnx, to_pt2
 from ..runs.folder import Run, load
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
 from .common import RunFolder, check_output
+from .options import parse
 from .sampling import SamplerOptions
 
 WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}
@@ -49,7 +50,7 @@ class Export:
 
 
 def main(argv: list[str]) -> None:
-    args = tyro.cli(Export, args=argv, prog="gentraj export")
+    args = parse(Export, argv, "gentraj export")
     if args.out.suffix not in WRITERS:
         raise ValueError(f"--out is {args.out}; a file that ends in {' or '.join(WRITERS)} is expected")
     check_output(args.out, "--out")
@@ -74,7 +75,7 @@ def exported(run: Run, batch: int = 1, env_id: str | None = None,
 def examples(run: Run) -> tuple[Tensor, Tensor | None]:
     """Observations of the run's own data, and where it is told goals, some."""
     obs_RO = run.reference.x_BHD[:, 0, : run.data.obs_dim]
-    if run.config.MAIN == "policy":
+    if run.config.planning is None:
         context = cast(Policy, run.main).context
         return obs_RO, context and context.unnormalize(torch.randn(len(obs_RO), run.data.context_dim,
                                                                    generator=generator(0)))

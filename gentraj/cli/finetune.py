@@ -15,6 +15,7 @@ from ..runs.finetuning import FinetuneConfig, finetune, returns
 from ..runs.folder import load
 from .common import RunFolder
 from .environments import imports_again
+from .options import parse
 from .train import fresh_folder
 
 SHOWN = 10  # episodes whose mean return is told, the first and the last
@@ -42,7 +43,7 @@ class Finetune:
 
 
 def main(argv: list[str]) -> None:
-    args = tyro.cli(Finetune, args=argv, prog="gentraj finetune")
+    args = parse(Finetune, argv, "gentraj finetune")
     folder = args.run_dir if args.resume else fresh_folder(args.run_dir, "--resume")
     tuned = finetune(load(args.run, device=pick_device(args.device)), args.config, folder, env_id=args.env_id,
                      resume=args.resume)

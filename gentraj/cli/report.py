@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from envs.evaluation.evaluate import EvaluationConfig
 
 from ..device import pick_device
@@ -15,6 +13,7 @@ from ..plots.page import Picture
 from ..runs import report
 from ..runs.folder import Run, load
 from .common import RunFolder, check_output
+from .options import parse
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,14 @@ class Report:
 
 
 def main(argv: list[str]) -> None:
-    args = tyro.cli(Report, args=argv, prog="gentraj report")
+    args = parse(Report, argv, "gentraj report")
     check_output(args.out or args.run / report.PAGE, "--out")
     print(make_report(load(args.run, device=pick_device(args.device)), args.out, args.seed))
 
 
 def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     """The page of any run; its path."""
-    judged = {"World model": lambda folder: judgement(run, folder, seed)} if run.config.MAIN == "world" else {}
+    judged = {} if run.config.world_model(run.parts) is None else {"World model": lambda of: judgement(run, of, seed)}
     return report.make_report(run, out, seed, judged)
 
 

@@ -16,6 +16,7 @@ from ..experiments.results import CardResult, read_results
 from ..experiments.results_page import families, write_page
 from ..progress import say
 from .common import check_folder, check_output
+from .options import parse
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Reproduce:
 
 
 def main(argv: list[str]) -> None:
-    args = tyro.cli(Reproduce, args=argv, prog="gentraj reproduce")
+    args = parse(Reproduce, argv, "gentraj reproduce")
     check(args)
     results = args.results or args.out
     cards = {path.stem: read_card(path) for path in args.cards}

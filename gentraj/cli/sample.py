@@ -22,6 +22,7 @@ from ..progress import busy, say
 from ..runs.folder import Run, load
 from ..trajectory import Condition
 from .common import RunFolder, check_output, parse_numbers
+from .options import parse
 from .sampling import SamplerOptions
 
 
@@ -60,7 +61,7 @@ class Sample:
 
 
 def main(argv: list[str]) -> None:
-    args = tyro.cli(Sample, args=argv, prog="gentraj sample")
+    args = parse(Sample, argv, "gentraj sample")
     if args.num < 1:
         raise ValueError(f"--num is {args.num}; give at least 1")
     if args.out.suffix != ".npz":
@@ -69,12 +70,12 @@ def main(argv: list[str]) -> None:
         raise ValueError("--arrival says when to be at a goal; give --goal too")
     check_output(args.out, "--out")
     run = load(args.run, device=pick_device(args.device))
-    if run.config.MAIN == "world":
+    if run.config.world_model(run.parts) is not None:
         raise ValueError(f"{run.said}, which says what comes of actions: gymnasium.make("
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine takes many at once")
     check_places(run, args)
     with busy(f"sampling {args.num}"):
-        obs, act, stride, said = (trajectories if run.config.MAIN == "model" else actions)(run, args)
+        obs, act, stride, said = (actions if run.config.planning is None else trajectories)(run, args)
     write_npz(args.out, {"obs": obs.cpu().numpy(), "act": act.cpu().numpy(), "stride": np.array(stride)})
     say(said)
     print(args.out)

@@ -7,7 +7,7 @@ from .latent import LatentDiffusion, LatentDiffusionConfig
 from .mixture import Mixture
 from .model import Diffusion
 from .nearest_data import NearestData
-from .settings import DiffusionConfig
+from .settings import DiffusionConfig, FlowConfig
 
-__all__ = ["ClassifierFree", "Constrained", "Contexts", "Diffusion", "DiffusionConfig", "Energy", "Infeasible",
-           "LatentDiffusion", "LatentDiffusionConfig", "Mixture", "NearestData", "Product"]
+__all__ = ["ClassifierFree", "Constrained", "Contexts", "Diffusion", "DiffusionConfig", "Energy", "FlowConfig",
+           "Infeasible", "LatentDiffusion", "LatentDiffusionConfig", "Mixture", "NearestData", "Product"]

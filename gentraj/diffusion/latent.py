@@ -21,7 +21,7 @@ from ..networks import NetworkConfig, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded
 from ..networks.temporal_unet import check_horizon
 from ..networks.vae import TemporalVAE, VAEConfig
-from ..normalize import Normalizer, NormalizerName
+from ..normalize import Normalizer
 from ..randomness import row_seeds
 from ..training.optimization import adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
@@ -37,21 +37,12 @@ FOLLOW = 0.1  # share of a batch in the moving statistics of the latents
 class LatentDiffusionConfig:
     vae: VAEConfig = field(default_factory=VAEConfig)
     prior: DiffusionConfig = field(default_factory=lambda: DiffusionConfig(clip=4.0))
-    """Diffusion over latents of variance 1; its mix, normaliser and learning settings are those of the whole."""
+    """Diffusion over latents of variance 1; its learning settings are those of the whole."""
     beta: float = 1e-4
     """Weight of the latents' divergence from the standard normal (Higgins et al. 2017)."""
 
     def __post_init__(self) -> None:
         require(self, beta=(0, 1e6))
-
-    @property
-    def mix(self) -> ConditionMix:
-        """The conditions it is trained for, in terms of trajectories."""
-        return self.prior.mix
-
-    @property
-    def normalizer(self) -> NormalizerName:
-        return self.prior.normalizer
 
     @property
     def network(self) -> NetworkConfig:
@@ -60,9 +51,6 @@ class LatentDiffusionConfig:
     @property
     def levels(self) -> int | None:
         return self.prior.levels
-
-    def with_mix(self, mix: ConditionMix) -> LatentDiffusionConfig:
-        return replace(self, prior=self.prior.with_mix(mix))
 
     def with_network(self, network: NetworkConfig) -> LatentDiffusionConfig:
         return replace(self, prior=self.prior.with_network(network))
@@ -77,17 +65,19 @@ class LatentDiffusion(nn.Module):
     """
 
     def __init__(self, spec: TrajectorySpec, config: LatentDiffusionConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None):
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.1,
+                 batch_size: int = 64):
         super().__init__()
         spec.require_even("latent diffusion")
         network, factor = config.prior.network, config.vae.factor
         halved = 2 ** (len(network.multipliers) - 1) if isinstance(network, TemporalUNetConfig) else 1
         check_horizon(spec.horizon, factor * halved)
-        self.spec, self.config, self.batch_size, self.normalizer = spec, config, config.prior.batch_size, normalizer
+        self.spec, self.config, self.batch_size, self.normalizer = spec, config, batch_size, normalizer
+        self.mix = mix or ConditionMix()
         self.vae = TemporalVAE(spec.dim, spec.horizon, config.vae)
         inner = TrajectorySpec(2 * factor * spec.dim, config.vae.latent, spec.horizon // factor, spec.stride * factor)
-        known = replace(config.prior, mix=ConditionMix(start=0, goal=0, observations=1))
-        self.prior = Diffusion(inner, known, Normalizer.identity(inner.dim), context)
+        self.prior = Diffusion(inner, config.prior, Normalizer.identity(inner.dim), context,
+                               mix=ConditionMix(start=0, goal=0, observations=1), context_dropout=context_dropout)
 
     @property
     def device(self) -> torch.device:
@@ -118,7 +108,7 @@ class LatentDiffusion(nn.Module):
         weights are the prior's: the VAE represents all windows alike.
         """
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
-        known = self.config.mix.draw(self.spec, real, generator)
+        known = self.mix.draw(self.spec, real, generator)
         mean, log_variance = self.vae.encode(x0, real)
         eps = torch.randn(mean.shape, generator=generator).to(mean.device)
         decoded = self.vae.decode(mean + (log_variance / 2).exp() * eps, x0 * known, known)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..models.conditioning import ConditionMix
 from ..models.plugin import Denoise, Denoising, Plugin
 from ..models.sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
 from ..networks import NETWORKS, TemporalUNet
@@ -34,16 +35,21 @@ class Diffusion(nn.Module):
     """A `TrajectoryModel`. Everything outside is in environment units, everything inside is normalised.
 
     `context` normalises Batch.context_BC and Condition.context_BC (B, C); without it a context is refused.
+    What the owner of a model decides: `mix`, the conditions that it is trained for, `context_dropout`, the share of the
+    trajectories that are trained without their context (for classifier-free guidance), and `batch_size`, the windows of
+    a step.
     """
 
     def __init__(self, spec: TrajectorySpec, config: DiffusionConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None):
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.1,
+                 batch_size: int = 64):
         super().__init__()
-        self.spec, self.config, self.batch_size = spec, config, config.batch_size
+        self.spec, self.config, self.batch_size = spec, config, batch_size
+        self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
         self.normalizer, self.context = normalizer, context
         self.path, self.prediction = PATHS[config.path](config.levels), PREDICTIONS[config.prediction]
-        self.network = NETWORKS[type(config.network)](spec.dim, spec.horizon, encoded_width(context),
-                                                      config.network)
+        self.network = NETWORKS.made_of(config.network)(spec.dim, spec.horizon, encoded_width(context),
+                                                        config.network)
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         self.ema.requires_grad_(False)
         self.network_calls = 0
@@ -93,10 +99,10 @@ class Diffusion(nn.Module):
         `guide` scores x0 as denoised from one noise level, not as sampled (Kang et al. 2023, equation 9).
         """
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
-        known = self.config.mix.draw(self.spec, real, generator)
+        known = self.mix.draw(self.spec, real, generator)
         at = self.level(draw_times(self.config.density, self.path, len(x0), generator).to(x0.device))
         eps = torch.randn(x0.shape, generator=generator).to(x0.device)
-        kept = torch.rand(len(x0), generator=generator) >= self.config.context_dropout
+        kept = torch.rand(len(x0), generator=generator) >= self.context_dropout
         context = encode_context(batch.context_BC, self.context, kept)
         loss = self.loss(x0, eps, at, known, real, context, batch, guide)
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from ..config import require, require_choice
-from ..models.conditioning import ConditionMix
 from ..networks import NetworkConfig, TemporalUNetConfig
-from ..normalize import STATISTICS, NormalizerName
 from ..training.optimization import LEARNING
 from .denoiser import NEEDS_SIGNAL, PREDICTIONS
 from .grids import GRIDS
@@ -31,6 +29,9 @@ else:  # the choices of the settings are what the dicts hold, so that a newcomer
 
 @dataclass(frozen=True)
 class DiffusionConfig:
+    """What the model is. On which conditions, in which units and on how many windows it is trained, its owner decides.
+    """
+
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
     path: PathName = "vp-cosine"
     """How signal fades and noise grows."""
@@ -44,14 +45,9 @@ class DiffusionConfig:
     """How often each noise level is trained."""
     sigma_data: float = 1.0
     """Standard deviation of normalised data, as EDM's preconditioning takes it to be."""
-    normalizer: NormalizerName = "limits"
-    mix: ConditionMix = field(default_factory=ConditionMix)
-    context_dropout: float = 0.1
-    """Share of the trajectories that are trained without their context, for classifier-free guidance."""
     clip: float | None = 1.1
     """Bound on x0 in normalised units while sampling, of each thing that the model is asked: guidance away from one
     answer to another goes beyond it."""
-    batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
@@ -65,15 +61,18 @@ class DiffusionConfig:
     eta: float | None = None
     """Noise added while sampling, from 0 (deterministic) to 1; None is what the sampler is known for."""
 
-    def with_mix(self, mix: ConditionMix) -> DiffusionConfig:
-        return replace(self, mix=mix)
-
     def with_network(self, network: NetworkConfig) -> DiffusionConfig:
         return replace(self, network=network)
 
+    def unused(self) -> dict[str, str]:
+        found = {"eta": "unipc adds no noise"} if self.sampler == "unipc" else {}
+        if "edm" not in (self.prediction, self.weight):
+            found["sigma_data"] = "neither prediction nor weight is edm"
+        return found
+
     def __post_init__(self) -> None:
-        require_choice(self, normalizer=STATISTICS, **CHOICES)
-        require(self, steps=(1, 1e6), ema=(0, 1), sigma_data=(1e-6, 1e6), context_dropout=(0, 1), **LEARNING)
+        require_choice(self, **CHOICES)
+        require(self, steps=(1, 1e6), ema=(0, 1), sigma_data=(1e-6, 1e6), **LEARNING)
         for name, bounds in (("clip", (0, math.inf)), ("levels", (1, 1e6)), ("eta", (0, 1))):
             if getattr(self, name) is not None:
                 require(self, **{name: bounds})
@@ -85,3 +84,15 @@ class DiffusionConfig:
             able = ", ".join(name for name in PREDICTIONS if name not in NEEDS_SIGNAL)
             raise ValueError(f"DiffusionConfig.prediction is {self.prediction}, which says nothing of x0 at the start "
                              f"of the path {self.path}, where there is no signal; take one of {able}")
+
+
+@dataclass(frozen=True)
+class FlowConfig(DiffusionConfig):
+    """Diffusion whose path is straight and whose noise levels are continuous, sampled by Euler's method: a rectified
+    flow (Liu et al. 2023)."""
+
+    path: PathName = "flow"
+    """How signal fades and noise grows."""
+    levels: int | None = None
+    """Noise levels in training; None is continuous time."""
+    sampler: SamplerName = "euler"

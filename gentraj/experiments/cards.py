@@ -90,7 +90,7 @@ def read_card(path: Path) -> Card:
     config = with_settings(PRESETS[card.preset], card.settings, str(path))
     try:
         for key in card.settings:
-            config.refuse_decided(key)
+            config.refuse(key)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     return card

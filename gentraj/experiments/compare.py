@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def planned(presets: Sequence[str], families: Sequence[str], dataset: str | None
             raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
         for name in families:
             own = family_of(base.model) == name
-            configs[preset, name] = base if own else replace(base, model=FAMILIES[name])
+            configs[preset, name] = base if own else base.with_generator(FAMILIES[name])
     return configs
 
 
@@ -155,10 +155,10 @@ def to_measure(found: Mapping[Path, tuple[Cell, RunConfig]], out: Path,
 
 def of_planner(config: runs.AnyRunConfig, name: str) -> RunConfig:
     """Raises ValueError for settings of another kind."""
-    if not isinstance(config, RunConfig):
+    if config.planning is None:
         raise ValueError(f"{name} is a {config.NAME} ({config.kind}); gentraj compare compares planners by their "
                          "models, and gentraj evaluate scores any run")
-    return config
+    return cast(RunConfig, config)
 
 
 def _rows(config: RunConfig) -> tuple:

@@ -18,7 +18,7 @@ from ..data import Windows, episodes_hash
 from ..plots import worlds as figures
 from ..progress import busy, say
 from ..randomness import fold
-from ..runs.folder import Run, load, read_data, split
+from ..runs.folder import Run, load, read_data
 from ..trajectory import Batch, TrajectorySpec
 from ..worlds.open_loop import OpenLoop
 
@@ -50,7 +50,7 @@ def judge(run: Run, policies: Sequence[Path], folder: Path, config: EvaluationCo
 def held_out(run: Run, seed: int) -> Batch:
     """Windows of `HORIZON` steps, or what is left of an episode, that the run was neither trained nor calibrated on,
     but where a single episode was held out."""
-    learnt, _, judged = split(run.config, read_data(run.config, run.folder)[0])
+    learnt, _, judged = run.config.split(read_data(run.config, run.folder)[0])
     if episodes_hash(learnt) != run.dataset_hash:
         raise ValueError(f"{run.config.dataset}: holds other data than {run.folder} was trained on, so that none are "
                          "known to be held out; put the old ones back, or train anew")

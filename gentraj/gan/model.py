@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..models.conditioning import ConditionMix
 from ..models.one_step import bridge, choosing_plugins, draw_rows, refuse_sampler
 from ..models.sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
 from ..networks import NETWORKS
@@ -28,19 +29,22 @@ from .settings import GANConfig
 class ConditionalGAN(nn.Module):
     """A `TrajectoryModel` of one network call: noise, known entries and context -> a trajectory.
 
-    Everything outside is in environment units, everything inside is normalised. `context` is as for `Diffusion`.
+    Everything outside is in environment units, everything inside is normalised. `context`, `mix`, `context_dropout`
+    and `batch_size`, of one step of the discriminator, are as for `Diffusion`.
     """
 
     levels = 1
     usual: Tensor
 
     def __init__(self, spec: TrajectorySpec, config: GANConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None):
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.1,
+                 batch_size: int = 64):
         super().__init__()
+        self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
         self.spec, self.config, self.normalizer, self.context = spec, config, normalizer, context
-        self.objective, self.batch_size = OBJECTIVES[config.objective], config.batch_size * config.discriminator_steps
+        self.objective, self.batch_size = OBJECTIVES[config.objective], batch_size * config.discriminator_steps
         shape = spec.dim, spec.horizon, encoded_width(context)
-        self.network = NETWORKS[type(config.network)](*shape, config.network)
+        self.network = NETWORKS.made_of(config.network)(*shape, config.network)
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         self.ema.requires_grad_(False)
         self.discriminator, self.health = Discriminator(*shape, config.discriminator), Health()
@@ -88,8 +92,8 @@ class ConditionalGAN(nn.Module):
 
     def _share(self, batch: Batch, rows: slice, generator: torch.Generator) -> Share:
         x, real = batch.x_BHD[rows], batch.mask_BHD[rows]
-        known = self.config.mix.draw(self.spec, real, generator)
-        kept = torch.rand(len(x), generator=generator) >= self.config.context_dropout
+        known = self.mix.draw(self.spec, real, generator)
+        kept = torch.rand(len(x), generator=generator) >= self.context_dropout
         context = None if batch.context_BC is None else batch.context_BC[rows]
         weight = x.new_ones(1) if batch.weight_B is None else batch.weight_B[rows]
         return Share(self.normalizer.normalize(x) * real, real, known, encode_context(context, self.context, kept),

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from ..config import require, require_choice
-from ..models.conditioning import ConditionMix
 from ..networks import NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import DiscriminatorConfig
-from ..normalize import STATISTICS, NormalizerName
 from ..training.optimization import LEARNING
 from .objectives import OBJECTIVES
 from .regularisers import REGULARISERS
@@ -32,7 +30,7 @@ class SideConfig:
     max_grad_norm: float = 10.0
 
     def __post_init__(self) -> None:
-        require(self, **{key: bounds for key, bounds in LEARNING.items() if key != "batch_size"})
+        require(self, **LEARNING)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"SideConfig.betas are {self.betas}; two numbers from 0 to less than 1 are expected")
 
@@ -49,17 +47,12 @@ class GANConfig:
     energy_score: float = 10.0
     """Weight of the energy score in the generator's loss, which holds it to the data under each condition."""
     discriminator_steps: int = 1
-    """Steps of the discriminator, each on windows of its own, before one of the generator."""
+    """Steps of the discriminator, each on a batch of its own, before one of the generator, which draws two samples
+    under half of the conditions of the last."""
     generator_learning: SideConfig = field(default_factory=SideConfig)
     discriminator_learning: SideConfig = field(default_factory=SideConfig)
     discriminator_noise: float = 0.0
     """Most noise on what the discriminator sees, in normalised units (Diffusion-GAN: Wang et al. 2023); 0 is none."""
-    normalizer: NormalizerName = "limits"
-    mix: ConditionMix = field(default_factory=ConditionMix)
-    context_dropout: float = 0.1
-    """Share of the trajectories that are trained without their context."""
-    batch_size: int = 64
-    """Windows of a step of the discriminator; the generator draws two samples under half of their conditions."""
     ema: float = 0.99
     """Decay of the generator's averaged weights, which are the ones that sample."""
     best_of: int = 16
@@ -70,8 +63,8 @@ class GANConfig:
     """Length of such a step, as a share of the noise's own length."""
 
     def __post_init__(self) -> None:
-        require_choice(self, objective=OBJECTIVES, normalizer=STATISTICS)
-        require(self, ema=(0, 1), energy_score=(0, 1e6), context_dropout=(0, 1), batch_size=(1, 1e9),
+        require_choice(self, objective=OBJECTIVES)
+        require(self, ema=(0, 1), energy_score=(0, 1e6),
                 discriminator_steps=(1, 1000), discriminator_noise=(0, math.inf), best_of=(1, 1e6), refine=(0, 1e6),
                 refine_rate=(0, 10))
         for name, weight in (self.penalties or {}).items():
@@ -79,13 +72,13 @@ class GANConfig:
                 raise ValueError(f"GANConfig.penalties has '{name}' with weight {weight}; weights of at least 0 for "
                                  f"some of {', '.join(REGULARISERS)} are expected")
 
+    def unused(self) -> dict[str, str]:
+        return {} if self.refine else {"refine_rate": "refine is 0"}
+
     @property
     def weights(self) -> dict[str, float]:
         """The regularisers in use."""
         return dict(OBJECTIVES[self.objective].penalties) if self.penalties is None else self.penalties
-
-    def with_mix(self, mix: ConditionMix) -> GANConfig:
-        return replace(self, mix=mix)
 
     def with_network(self, network: NetworkConfig) -> GANConfig:
         return replace(self, network=network)

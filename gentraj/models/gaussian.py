@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..config import require, require_choice
+from ..config import require
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..networks.rows import MAX_ROWS, padding
-from ..normalize import STATISTICS, Normalizer, NormalizerName
+from ..normalize import Normalizer
 from ..training.optimization import LEARNING, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .conditioning import ConditionMix
@@ -36,11 +36,6 @@ class GaussianConfig:
     a number the likelihood is a squared error over 2 spread^2."""
     log_sigma: tuple[float, float] = (-5.0, 1.0)
     """Least and most of the logarithm of a learned standard deviation, in normalised units; approached softly."""
-    normalizer: NormalizerName = "limits"
-    mix: ConditionMix = field(default_factory=ConditionMix)
-    context_dropout: float = 0.0
-    """Share of the trajectories that are trained without their context."""
-    batch_size: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
@@ -53,9 +48,12 @@ class GaussianConfig:
     refine_rate: float = 0.1
     """Length of such a step, as a share of the noise's own length."""
 
+    def unused(self) -> dict[str, str]:
+        found = {} if self.refine else {"refine_rate": "refine is 0"}
+        return found if self.spread == "learned" else found | {"log_sigma": "the spread is a number"}
+
     def __post_init__(self) -> None:
-        require_choice(self, normalizer=STATISTICS)
-        require(self, ema=(0, 1), context_dropout=(0, 1), best_of=(1, 1e6), refine=(0, 1e6), refine_rate=(0, 10),
+        require(self, ema=(0, 1), best_of=(1, 1e6), refine=(0, 1e6), refine_rate=(0, 10),
                 **LEARNING)
         low, high = self.log_sigma
         if not -50 <= low < high <= 50:
@@ -65,9 +63,6 @@ class GaussianConfig:
             raise ValueError(f"GaussianConfig.spread is {self.spread!r}; 'learned' or a number from 1e-06 to 1e+06 is "
                              "expected")
 
-    def with_mix(self, mix: ConditionMix) -> GaussianConfig:
-        return replace(self, mix=mix)
-
     def with_network(self, network: NetworkConfig) -> GaussianConfig:
         return replace(self, network=network)
 
@@ -76,18 +71,20 @@ class Gaussian(nn.Module):
     """A `TrajectoryModel` of one network call: known entries and context -> mean and standard deviation of the others.
 
     Given them, the unknown entries are independent. Everything outside is in environment units, everything inside is
-    normalised. `context` is as for `Diffusion`.
+    normalised. `context`, `mix`, `context_dropout` and `batch_size` are as for `Diffusion`.
     """
 
     levels = 1
 
     def __init__(self, spec: TrajectorySpec, config: GaussianConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None):
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.0,
+                 batch_size: int = 256):
         super().__init__()
-        self.spec, self.config, self.batch_size = spec, config, config.batch_size
+        self.spec, self.config, self.batch_size = spec, config, batch_size
+        self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
         self.normalizer, self.context = normalizer, context
         width = spec.dim * (2 if config.spread == "learned" else 1)  # for log sigma beside the mean
-        self.network = NETWORKS[type(config.network)](width, spec.horizon, encoded_width(context), config.network)
+        self.network = NETWORKS.made_of(config.network)(width, spec.horizon, encoded_width(context), config.network)
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         self.ema.requires_grad_(False)
         self.network_calls = 0
@@ -112,8 +109,8 @@ class Gaussian(nn.Module):
         """
         real = batch.mask_BHD
         x0 = torch.where(real, self.normalizer.normalize(batch.x_BHD), 0)
-        known = self.config.mix.draw(self.spec, real, generator)
-        kept = torch.rand(len(x0), generator=generator) >= self.config.context_dropout
+        known = self.mix.draw(self.spec, real, generator)
+        kept = torch.rand(len(x0), generator=generator) >= self.context_dropout
         context = encode_context(batch.context_BC, self.context, kept)
         mean, log_sigma = self._moments(self.network, x0 * known, known, context)
         scored = real & ~known

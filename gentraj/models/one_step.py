@@ -19,6 +19,9 @@ from .sampling import Guidance, as_plugins
 Generate = Callable[[Tensor, Condition], Tensor]  # noise z_RHD and what is known -> x_RHD in environment units
 
 
+SEARCH = ("best_of", "refine", "refine_rate")  # the settings of it
+
+
 class Search(Protocol):
     """What the config of a model says of it."""
 

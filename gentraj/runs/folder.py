@@ -22,7 +22,6 @@ from envs.recording.recipes import make_missing
 from ..config import from_json, read_json, to_json
 from ..data import Episodes, Windows, concatenate, load_episodes
 from ..data.sources import FILES
-from ..data.splitting import halves, hold_out
 from ..families import Model
 from ..files import write_file
 from ..models.sampling import Guidance
@@ -77,24 +76,23 @@ class Run:
 
         Raises ValueError for a policy without one.
         """
-        model = self.main if self.config.MAIN == "model" else getattr(self.main, "model", None)
-        if model is None:
+        if (model := self.config.model_of(self.parts)) is None:
             raise ValueError(f"{self.said} without a trajectory model; evaluate it with gentraj evaluate")
-        return cast(Model, model)
+        return model
 
     @property
     def planning(self) -> PlannerConfig:
         """How it plans. Raises ValueError for a policy, which has no trajectories to show or to measure."""
-        if not isinstance(self.config, RunConfig):
+        if (planning := self.config.planning) is None:
             raise ValueError(f"{self.said}, which acts and plans no trajectories; evaluate it with gentraj evaluate")
-        return self.config.planner
+        return planning
 
     @property
     def world_model(self) -> WorldModel:
         """Its doubt calibrated by data that it was not trained on. Raises ValueError for another run."""
-        if not isinstance(self.main, WorldModel):
+        if (world := self.config.world_model(self.parts)) is None:
             raise ValueError(f"{self.said} and no world model; train one with gentraj train world-model")
-        return self.main
+        return world
 
     def agent(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None,
               options: SamplingOptions = DEFAULT_OPTIONS) -> Agent:
@@ -137,6 +135,7 @@ class _RunFile:
     run: AnyRunConfig
     data: DataFacts
     reference_sha256: str
+    format_version: int = checkpoint.FORMAT_VERSION
 
 
 def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
@@ -148,23 +147,9 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
     Raises `DataError` for bad data, ValueError for an `env_id` that there is not or that the data do not fit and for
     settings that do not go together, and what `gentraj.training.train` raises.
     """
-    if config.env_id is not None:
-        environment_factory(config.env_id)  # a name that is wrong is told before data are read or recorded
-    if not resume:
-        config.refuse_decided()
     folder = Path(folder)
     config = replace(config, dataset=located(config.dataset, folder))  # of use from any working directory
-    episodes, returns = read_data(config, folder)
-    config = resolve(config, episodes)
-    episodes, kept, _ = split(config, episodes)
-    data = DataFacts.of(episodes, config.context, config.env_id, returns)
-    if config.training.eval_every:
-        check_evaluable(data)
-    parts = build(config, data, episodes)
-    windows = Windows(kept, parts[config.MAIN].spec, config.context)
-    if not resume:
-        check_data(data, episodes, config.env_id)
-        rehearse(config, data, parts, windows)
+    config, data, parts, episodes, windows = ready(config, folder, rehearsed=not resume)
 
     def prepare() -> None:
         reference = windows.batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
@@ -199,37 +184,53 @@ def located(dataset: str, folder: Path) -> str:
     return "+".join(map(place, dataset.split("+")))
 
 
-def read_data(config: AnyRunConfig, folder: Path | None = None) -> tuple[Episodes, list[DataReturns]]:
+class Ready(NamedTuple):
+    """All that a training begins with."""
+
+    config: AnyRunConfig
+    """With what the data decide filled in."""
+    data: DataFacts
+    parts: dict[str, Part]
+    episodes: Episodes
+    """What is learnt of."""
+    windows: Windows
+    """Of the main part, of the data that it keeps."""
+
+
+def ready(config: AnyRunConfig, folder: Path | None = None, *, record: bool = True, rehearsed: bool = True) -> Ready:
+    """Reads the data, fills in what they decide, builds the parts and, if it is to be rehearsed, lets them decide once.
+
+    Raises what `train` raises before it trains.
+    """
+    if config.env_id is not None:
+        environment_factory(config.env_id)  # a name that is wrong is told before data are read or recorded
+    episodes, returns = read_data(config, folder, record=record)
+    config = resolve(config, episodes)
+    episodes, kept, _ = config.split(episodes)
+    data = DataFacts.of(episodes, config.context, config.env_id, returns)
+    if config.training.eval_every:
+        check_evaluable(data)
+    parts = build(config, data, episodes)
+    windows = Windows(kept, parts[config.MAIN].spec, config.context)
+    if rehearsed:
+        check_data(data, episodes, config.env_id)
+        rehearse(config, data, parts, windows)
+    return Ready(config, data, parts, episodes, windows)
+
+
+def read_data(config: AnyRunConfig, folder: Path | None = None, *,
+              record: bool = True) -> tuple[Episodes, list[DataReturns]]:
     """What a run, that in `folder`, is trained on, and what the episodes of each of its datasets earned as they were
     recorded. Of steps that a world model imagined only a policy's critic learns; for other runs they are left out,
-    with a warning."""
+    with a warning. A task's own dataset is recorded if it is missing, unless `record` says not to."""
     names = config.dataset if folder is None else located(config.dataset, folder)
-    datasets = [load_episodes(make_missing(name)) for name in names.split("+")]
+    datasets = [load_episodes(make_missing(name) if record else name) for name in names.split("+")]
     played = [dataset.played() for dataset in datasets]
-    joined = concatenate(datasets if config.MAIN == "policy" else played)
+    joined = concatenate(datasets if config.LEARNS_OF_IMAGINED else played)
     if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
         warnings.warn(f"{config.dataset}: {lost} steps that a world model imagined are left out; only the critics of "
                       "policies learn of such", stacklevel=2)
     return joined.stitched() if config.stitch else joined, list(map(DataReturns.of, played))
-
-
-class Split(NamedTuple):
-    """Of a run's data: what it learns, what it keeps windows of, and what it is judged by.
-
-    The last two are what was played of the first; of a world model's they are held out, and it is calibrated by one
-    and judged by the other.
-    """
-
-    learnt: Episodes
-    kept: Episodes
-    judged: Episodes
-
-
-def split(config: AnyRunConfig, episodes: Episodes) -> Split:
-    if not isinstance(config, WorldModelRunConfig):
-        return Split(episodes, episodes.played(), episodes.played())
-    learnt, unseen = hold_out(episodes, config.held_out, fold(config.training.seed, 3))
-    return Split(learnt, *halves(unseen))
 
 
 def load(folder: Path | str, *, step: int | None = None, device: torch.device | None = None) -> Run:
@@ -251,8 +252,7 @@ def _run(folder: Path, file: _RunFile, tensors: Mapping[str, Mapping[str, torch.
         restore_module(part, tensors.get(name, {}), name)
         part.to(device).eval()
     reference = read_reference(folder / REFERENCE, file.reference_sha256)
-    if isinstance(world := parts[file.run.MAIN], WorldModel):
-        world.calibrate(reference.to(world.device))
+    file.run.loaded(parts, reference)
     return Run(folder, file.run, file.data, parts, reference.to(device) if device else reference, step, dataset_hash)
 
 
@@ -266,7 +266,9 @@ def _read(folder: Path) -> _RunFile:
     path = folder / CONFIG
     if not path.is_file():
         raise checkpoint.NothingSaved(f"{folder}: no run there ({CONFIG} is missing); `gentraj train` makes one")
-    return from_json(_RunFile, read_json(path), str(path))
+    held = read_json(path)
+    checkpoint.check_format(held.get("format_version", 1), str(folder))
+    return from_json(_RunFile, held, str(path))
 
 
 def read_reference(path: Path, sha256: str) -> Batch:

@@ -49,7 +49,7 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0,
     scores, note = read_scores(run.folder, run.step, newest=run.step)
     work: dict[str, Draw] = {"Loss": drawing.loss, "Scores": lambda: drawing.scores(scores, note)}
     work |= {title: partial(draw, drawing.folder) for title, draw in (more or {}).items()}
-    if run.config.MAIN == "model":  # what a policy's generator draws are actions, which lie in no plane
+    if run.config.planning is not None:  # what a policy's generator draws are actions, which lie in no plane
         work |= {"Samples beside data": drawing.samples, "Denoising": drawing.denoising}
     if drawing.env is not None:
         work["The agent"] = partial(drawing.acting, drawing.env)

@@ -32,7 +32,7 @@ from torch.optim import Optimizer
 
 from ..config import MAX_BYTES, ConfigError, from_json, parse_json, to_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: settings say their kind
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 FOLDER = re.compile(r"step-[0-9]{8,18}")
 ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
@@ -52,6 +52,10 @@ class NewerFormat(CheckpointError):
 
 class RunLocked(CheckpointError):
     """Another process trains in this folder."""
+
+
+class OlderFormat(CheckpointError):
+    """The checkpoint was written by an older gentraj."""
 
 
 class CheckpointWarning(UserWarning):
@@ -182,7 +186,8 @@ def _cannot_write(path: Path, error: OSError, needed: int) -> str:
 def load(folder: Path, step: int | None = None) -> Checkpoint:
     """The newest valid checkpoint of a run folder, or that of `step`; a broken one is skipped with a warning.
 
-    Raises `NothingSaved` where there is none yet, `NewerFormat` for one that this version cannot read, and
+    Raises `NothingSaved` where there is none yet, `NewerFormat` and `OlderFormat` for one that this version cannot
+    read, and
     `CheckpointError` when none is valid.
     """
     found = _folders(folder)
@@ -193,7 +198,7 @@ def load(folder: Path, step: int | None = None) -> Checkpoint:
     for path in found:
         try:
             return _read(path)
-        except NewerFormat:
+        except (NewerFormat, OlderFormat):
             raise
         except CheckpointError as error:
             warnings.warn(f"{error}; this checkpoint is skipped", CheckpointWarning, stacklevel=2)
@@ -243,13 +248,20 @@ def _read_meta(path: Path) -> _Meta:
         digest = str(body.pop("sha256", ""))
         if not re.fullmatch("[0-9a-f]{64}", digest) or _sha256(data.replace(digest.encode(), b"", 1)) != digest:
             raise CheckpointError(f"{path}: its hash does not hold; the file is damaged")
-        version = body.get("format_version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise NewerFormat(f"{path.parent}: has format {version} and this gentraj reads formats up to "
-                              f"{FORMAT_VERSION}; install a newer gentraj")
+        check_format(body.get("format_version"), str(path.parent))
         return from_json(_Meta, body, str(path))
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
+
+
+def check_format(version: object, where: str) -> None:
+    """Raises `NewerFormat` or `OlderFormat` for the number of another format, naming both."""
+    if type(version) is int and version > FORMAT_VERSION:
+        raise NewerFormat(f"{where}: has format {version} and this gentraj reads format {FORMAT_VERSION}; install a "
+                          "newer gentraj")
+    if type(version) is int and version < FORMAT_VERSION:
+        raise OlderFormat(f"{where}: has format {version} and this gentraj reads format {FORMAT_VERSION}; train it "
+                          "again, or use it with the gentraj that wrote it")
 
 
 def _read_bytes(path: Path, size: int | None = None) -> bytes:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-# Bounds of what every trained part's config has, for `gentraj.config.require`.
-LEARNING = {"learning_rate": (0, 1), "weight_decay": (0, 1), "max_grad_norm": (1e-9, math.inf), "batch_size": (1, 1e9)}
+# Bounds of what the config of everything trained has, for `gentraj.config.require`.
+LEARNING = {"learning_rate": (0, 1), "weight_decay": (0, 1), "max_grad_norm": (1e-9, math.inf)}
+BATCH = {"batch_size": (1, 1e9)}  # of what is a part of its own
 
 
 class Learning(Protocol):

@@ -20,16 +20,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import require
-from ..diffusion import DiffusionConfig
+from ..diffusion import FlowConfig
 from ..families import MODELS, Model, ModelConfig
 from ..models.conditioning import ConditionMix
+from ..models.one_step import SEARCH
 from ..networks import ResidualMLPConfig
 from ..networks.critic import Members
 from ..networks.mlp import mlp
 from ..networks.rows import padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold
-from ..training.optimization import LEARNING, adamw, apply_gradients
+from ..training.optimization import BATCH, LEARNING, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec
 from .calibration import Calibration
 from .facts import WorldFacts
@@ -38,16 +39,16 @@ FAR = 10.0  # deviations: an entry further out says no more than that
 LOG_SPREAD = -2.5, 3.5  # middle and half width of the log spread, in deviations of what the data's changes have
 MIXING_RATE = 0.01  # of the averages of how errors go together
 FLOOR = 1e-4  # of their eigenvalues
-GENERATOR = DiffusionConfig(ResidualMLPConfig(128, 2, frequencies=0), path="flow", prediction="velocity",
-                            sampler="euler", levels=None, context_dropout=0.0, clip=5.0, weight_decay=0.0, ema=0.995,
-                            batch_size=64, steps=3)
+GENERATOR = FlowConfig(ResidualMLPConfig(128, 2, frequencies=0), prediction="velocity", clip=5.0, weight_decay=0.0,
+                       ema=0.995, steps=3)
 
 
 @dataclass(frozen=True)
 class WorldModelConfig:
     model: ModelConfig | None = field(default_factory=lambda: GENERATOR)
-    """Draws what happens around the ensemble's mean, and learns from so much of a batch as its own batch size says;
-    None draws from a normal distribution: the ensemble alone."""
+    """Draws what happens around the ensemble's mean; None draws from a normal distribution: the ensemble alone."""
+    model_batch: int = 64
+    """Windows of a batch that the generator learns from."""
     learns: float = 0.5
     """Share of the updates in which the generator learns too: for the time that it takes the ensemble learns more."""
     chunk: int = 1
@@ -62,8 +63,14 @@ class WorldModelConfig:
     weight_decay: float = 1e-5
     max_grad_norm: float = 10.0
 
+    def unused(self) -> dict[str, str]:
+        if self.model is None:
+            return dict.fromkeys(("learns", "model_batch"), "there is no generator beside the ensemble")
+        return {f"model.{key}": "nothing guides what happens" for key in SEARCH if hasattr(self.model, key)}
+
     def __post_init__(self) -> None:
-        require(self, learns=(1e-3, 1), chunk=(1, 1e4), members=(1, 1000), width=(1, 1e5), depth=(1, 100), **LEARNING)
+        require(self, learns=(1e-3, 1), chunk=(1, 1e4), members=(1, 1000), width=(1, 1e5), depth=(1, 100),
+                model_batch=(1, 1e9), **LEARNING, **BATCH)
 
 
 class Imagined(NamedTuple):
@@ -95,8 +102,9 @@ class WorldModel(nn.Module):
         self.window_spec = TrajectorySpec(self.state_dim + act_dim + 1, self.out_dim, self.chunk)
         self.model: Model | None = None
         if config.model is not None:
-            known = config.model.with_mix(ConditionMix(start=0, goal=0, observations=1))
-            self.model = MODELS[type(known)](self.window_spec, known, Normalizer.identity(self.window_spec.dim), None)
+            self.model = MODELS.made_of(config.model)(
+                self.window_spec, config.model, Normalizer.identity(self.window_spec.dim), None,
+                mix=ConditionMix(start=0, goal=0, observations=1), batch_size=config.model_batch)
         self.scale = 1.0  # of the generator's draws
         self.calibration, self.options = Calibration.none(), DEFAULT_OPTIONS
 

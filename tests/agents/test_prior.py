@@ -40,7 +40,7 @@ def episodes() -> Episodes:
 def make(config: Any) -> Policy:
     torch.manual_seed(0)
     config = replace(config, model=config.model.with_network(SMALL))
-    return POLICIES[type(config)](3, 2, config, Scales.fit(episodes(), ContextConfig()))
+    return POLICIES.made_of(config)(3, 2, config, Scales.fit(episodes(), ContextConfig()))
 
 
 def cloned(family: str, chunk: int = 2) -> Any:
@@ -133,7 +133,7 @@ def test_what_has_no_answer_says_so(family: str, question: Any, message: str) ->
 # -- draws
 
 
-@pytest.mark.parametrize("kind", POLICIES)
+@pytest.mark.parametrize("kind", POLICIES.configs)
 def test_every_policy_is_a_prior_of_its_chunks(kind: Any) -> None:
     """Inside the data's bounds, and each state's draws by its own seed."""
     draw = policy_prior(make(kind(chunk=3)))

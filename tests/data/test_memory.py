@@ -22,7 +22,7 @@ from gentraj.trajectory import TrajectorySpec
 
 def trained(source):
     e, spec = load_episodes(source), TrajectorySpec(10, 2, 16, stride=4)
-    config = DiffusionConfig(network=TemporalUNetConfig(8, (1, 2)), batch_size=64)
+    config = DiffusionConfig(network=TemporalUNetConfig(8, (1, 2)))
     model = Diffusion(spec, config, Normalizer.fit("gaussian", [e.obs, e.act]))
     train({"model": model}, e, TrainingConfig(steps=5), Path(sys.argv[1]) / e.name, meta={}, progress=False)
     return e

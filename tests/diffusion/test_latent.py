@@ -27,10 +27,10 @@ Learned = tuple[LatentDiffusion, list[dict[str, float]]]  # a model and the metr
 CONFIG = LatentDiffusionConfig(VAEConfig(latent=3, width=8), PRIOR)
 
 
-def make(config: LatentDiffusionConfig = CONFIG, context: int = 0) -> LatentDiffusion:
+def make(config: LatentDiffusionConfig = CONFIG, context: int = 0, mix: ConditionMix | None = None) -> LatentDiffusion:
     torch.manual_seed(0)
     normalizer = Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0))
-    return LatentDiffusion(SPEC, config, normalizer, Normalizer.identity(context) if context else None)
+    return LatentDiffusion(SPEC, config, normalizer, Normalizer.identity(context) if context else None, mix=mix)
 
 
 def batch(rows: tuple[int, ...] = (8, 8, 5, 2)) -> Batch:
@@ -54,9 +54,8 @@ def levels() -> Batch:
 @pytest.fixture(scope="module")
 def learned() -> Learned:
     network = ResidualMLPConfig(width=32, depth=1, frequencies=0)
-    prior = DiffusionConfig(network, clip=4.0, learning_rate=3e-3, ema=0.95,  # type: ignore[arg-type]
-                            mix=ConditionMix(start=0, goal=0))
-    model = make(LatentDiffusionConfig(VAEConfig(latent=1, width=16), prior))
+    prior = DiffusionConfig(network, clip=4.0, learning_rate=3e-3, ema=0.95)
+    model = make(LatentDiffusionConfig(VAEConfig(latent=1, width=16), prior), mix=ConditionMix(start=0, goal=0))
     return model, trained(100, model, levels())
 
 
@@ -259,11 +258,9 @@ def test_the_denoising_error_has_one_number_for_each_row_of_the_trajectory() -> 
     assert not torch.equal(error, model.implausibility(x, Condition.unknown(SPEC, 2), [0, 1], noise=2.0))
 
 
-def test_the_settings_come_back_from_json_and_cannot_be_taken_for_others() -> None:
-    """A run's file holds either kind, and they are told apart by their keys."""
-    config = LatentDiffusionConfig(VAEConfig(latent=3), DiffusionConfig(mix=ConditionMix(goal=0.5)), beta=0.1)
+def test_the_settings_come_back_from_json() -> None:
+    config = LatentDiffusionConfig(VAEConfig(latent=3), DiffusionConfig(sampler="euler"), beta=0.1)
     assert from_json(LatentDiffusionConfig, to_json(config)) == config
-    assert not set(to_json(config)) & set(to_json(DiffusionConfig()))
     with pytest.raises(ValueError, match=r"LatentDiffusionConfig\.beta is -1"):
         LatentDiffusionConfig(beta=-1.0)
 

@@ -42,7 +42,7 @@ sys.exit(test_compare.compare(*sys.argv[3:], processes=True))
 def shrink(patch: pytest.MonkeyPatch) -> None:
     """A preset and families of the smallest networks; they are sent to the processes that train them."""
     network = ResidualMLPConfig(width=8, depth=1)
-    families = {n: replace(c.with_network(network), batch_size=8) for n, c in FAMILIES.items() if n != "latent"}
+    families = {n: c.with_network(network) for n, c in FAMILIES.items() if n != "latent"}
     preset = replace(small.config(DATASET), horizon=16, stride=8, model=families["diffusion"])
     patch.setattr(experiment, "PRESETS", {"tiny": preset})
     patch.setattr(experiment, "FAMILIES", families)

@@ -16,7 +16,7 @@ from gentraj.training import TrainingConfig, train
 from gentraj.training.checkpoint import CheckpointError, load, module_tensors, restore_module
 from gentraj.trajectory import TrajectorySpec
 
-CONFIG = DiffusionConfig(network=TemporalUNetConfig(8, (1, 2)), batch_size=4)
+CONFIG = DiffusionConfig(network=TemporalUNetConfig(8, (1, 2)))
 
 
 def model(normalizer: Normalizer, horizon: int = 8) -> Diffusion:

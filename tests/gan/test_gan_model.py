@@ -21,7 +21,7 @@ from gentraj.normalize import Normalizer
 from gentraj.randomness import unfold
 from gentraj.trajectory import Batch, Condition, SamplingOptions, TrajectorySpec
 
-every_network = pytest.mark.parametrize("network", NETWORKS)
+every_network = pytest.mark.parametrize("network", NETWORKS.configs)
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
@@ -160,7 +160,7 @@ def test_penalties_are_the_objectives_own_unless_given(objective: str) -> None:
 
 @pytest.mark.parametrize("wrong", [{"ema": 1.5}, {"batch_size": 0}, {"discriminator_steps": 0}, {"best_of": 0},
                                    {"refine": -1}, {"refine_rate": -0.1}, {"discriminator_noise": -1.0},
-                                   {"energy_score": -1.0}, {"context_dropout": 2.0}, {"objective": "nothing"},
+                                   {"energy_score": -1.0}, {"objective": "nothing"},
                                    {"normalizer": "nothing"}])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict) -> None:
     with pytest.raises(ValueError, match=rf"GANConfig\.{next(iter(wrong))} is "):

@@ -20,7 +20,7 @@ from gentraj.randomness import generator
 from gentraj.training.optimization import NonFinite
 from gentraj.trajectory import Batch, Condition
 
-every_network = pytest.mark.parametrize("network", NETWORKS)
+every_network = pytest.mark.parametrize("network", NETWORKS.configs)
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 SIDES = ("network", "discriminator")
 

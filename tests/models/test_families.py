@@ -13,7 +13,6 @@ from gentraj.config import from_json, to_json
 from gentraj.diffusion.guidance import Energy
 from gentraj.families import FAMILIES, MODELS, Model, ModelConfig, family
 from gentraj.gan import GANConfig
-from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import NETWORKS, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.networks.rows import MIN_ROWS
 from gentraj.normalize import Normalizer
@@ -42,7 +41,7 @@ class Settings:
 def make(name: str, context: Normalizer | None = None, network: type | None = None) -> Model:
     torch.manual_seed(0)
     config = FAMILIES[name] if network is None else FAMILIES[name].with_network(network())
-    return MODELS[type(config)](SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), context)
+    return MODELS.made_of(config)(SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), context)
 
 
 def tiny(name: str, network: NetworkConfig = ResidualMLPConfig(16, 1, 1)) -> Model:  # noqa: B008
@@ -52,7 +51,7 @@ def tiny(name: str, network: NetworkConfig = ResidualMLPConfig(16, 1, 1)) -> Mod
         judge = replace(config.discriminator, width=8, minibatch_std=False)
         config = replace(config, discriminator=judge, penalties={})
     torch.manual_seed(0)
-    model = MODELS[type(config)](SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)))
+    model = MODELS.made_of(config)(SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)))
     for module in model.modules():
         if isinstance(module, AveragedModel):
             module.multi_avg_fn = get_ema_multi_avg_fn(0.0)
@@ -174,17 +173,15 @@ def test_windows_of_weight_zero_teach_nothing(name: str, guide: Guide | None, ne
 
 @every_family
 def test_settings_come_back_from_json_as_what_they_are(name: str) -> None:
-    """A run's file holds any of them, and they are told apart by their keys."""
+    """A run's file holds any of them, and they are told apart by their kind."""
     settings = Settings(FAMILIES[name])
     assert from_json(Settings, to_json(settings)) == settings
     assert family(settings.model) == name
 
 
 @every_family
-@pytest.mark.parametrize("network", NETWORKS)
-def test_the_network_and_the_mix_are_changed_alike_in_every_family(name: str, network: type) -> None:
-    mix = ConditionMix(goal=0.25)
-    config = FAMILIES[name].with_network(network()).with_mix(mix)
-    assert isinstance(config.network, network) and config.mix == mix and family(config) == name
-    assert config.normalizer == FAMILIES[name].normalizer
+@pytest.mark.parametrize("network", NETWORKS.configs)
+def test_the_network_is_changed_alike_in_every_family(name: str, network: type) -> None:
+    config = FAMILIES[name].with_network(network())
+    assert isinstance(config.network, network) and family(config) == name
     assert torch.isfinite(make(name, network=network).sample(Condition.unknown(SPEC), 2)).all()

@@ -40,7 +40,7 @@ def policy(name: str, dataset: object) -> runs.PolicyRunConfig:
 
 def planner(name: str, dataset: object) -> runs.RunConfig:
     preset: Any = PRESETS[name]
-    return replace(preset, dataset=str(dataset), model=replace(preset.model, network=SMALL, batch_size=8),
+    return replace(preset, dataset=str(dataset), model=replace(preset.model, network=SMALL), batch_size=8,
                    critic=replace(preset.critic, width=8, depth=1, heads=1, batch_size=8), training=STEPS,
                    inverse=replace(preset.inverse, width=8, batch_size=8),
                    planner=replace(preset.planner, candidates=min(preset.planner.candidates, 3), steps=2))
@@ -82,7 +82,7 @@ def test_a_program_plans_for_returns_as_the_planner_does(name: str, family: str,
                                                          tmp_path: Path) -> None:
     config = planner(name, hopper_file)
     if family:
-        config = config.with_generator(replace(FAMILIES[family].with_network(SMALL), batch_size=8))  # type: ignore[call-arg]
+        config = replace(config.with_generator(FAMILIES[family].with_network(SMALL)), batch_size=8)
     run = runs.train(config, tmp_path, progress=False)
     acted, of_onnx, of_pt2 = answers(run, exported(run), 1)
     torch.testing.assert_close(of_onnx, acted, **CLOSE)

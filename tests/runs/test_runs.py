@@ -122,9 +122,9 @@ def test_the_same_data_may_lie_elsewhere_when_a_run_goes_on(umaze: Episodes, tmp
 
 def test_goal_entries_may_be_named_where_the_data_name_none(umaze: Episodes) -> None:
     config, nameless = small.config(), replace(umaze, goal_dims=(), extras={}, obs_keys=())
-    mix = replace(config.model.mix, goal_dims=(0, 1))
-    resolved = runs.resolve(replace(config, model=replace(config.model, mix=mix)), nameless)
-    assert resolved.planner.goal_dims == resolved.model.mix.goal_dims == (0, 1)
+    mix = replace(config.mix, goal_dims=(0, 1))
+    resolved = runs.resolve(replace(config, mix=mix), nameless)
+    assert resolved.planner.goal_dims == resolved.mix.goal_dims == (0, 1)
     assert "arrival" in runs.build(resolved, runs.DataFacts.of(nameless, resolved.context), nameless)
 
 
@@ -147,7 +147,7 @@ def test_what_a_run_remembers(small_run: Path, umaze: Episodes) -> None:
     returns = DataReturns(episodes=1, mean=umaze.returns.mean(), longest=2000, cut=1, cut_last=1)
     assert run.data == runs.DataFacts(4, 2, 0, (0, 1), ("observation",), umaze.env, umaze.env, (returns,))
     assert (run.config.horizon, run.config.stride) == (32, 5)  # of the maze, none was given
-    assert (run.config.model.mix.goal_dims, run.config.planner.goal_dims) == ((0, 1), (0, 1))
+    assert (run.config.mix.goal_dims, run.config.planner.goal_dims) == ((0, 1), (0, 1))
     assert run.reference.x_BHD.shape == (512, 32, 4)
     data = {row.tobytes() for row in umaze.obs}
     assert all(row.tobytes() in data for row in run.reference.x_BHD[:, 0].numpy())
@@ -173,7 +173,7 @@ def test_training_leaves_torchs_own_generator_alone(umaze: Episodes, tmp_path: P
 @pytest.fixture(scope="module")
 def joint(umaze: Episodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("joint") / "run"
-    small.train(folder, DATASET, "--joint", "--model.mix.actions", 0.5)
+    small.train(folder, DATASET, "--joint", "--mix.actions", 0.5)
     return folder
 
 

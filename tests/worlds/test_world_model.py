@@ -236,7 +236,7 @@ def test_an_ensemble_alone_has_no_sampler(worlds: dict[str, WorldModel]) -> None
 
 def test_a_generator_learns_from_so_much_of_a_batch_and_in_so_many_updates_as_is_said(
         monkeypatch: pytest.MonkeyPatch) -> None:
-    e, config = linear([9, 40, 2, 30]), replace(WORLDS["flow-3"], model=replace(FLOW, batch_size=5), learns=0.25)
+    e, config = linear([9, 40, 2, 30]), replace(WORLDS["flow-3"], model=FLOW, model_batch=5, learns=0.25)
     world = WorldModel(3, 2, config, WorldFacts.fit(e, ContextConfig(), 3))
     assert world.model is not None
     learn, seen = world.model.update, []
