@@ -32,9 +32,8 @@ from gentraj.families import MODELS as CLASSES
 from gentraj.gan import ConditionalGAN, GANConfig
 from gentraj.gan.game import Share, judge, value
 from gentraj.gan.health import GANWarning
-from gentraj.gan.model import generate
+from gentraj.gan.model import SideConfig, generate
 from gentraj.gan.regularisers import Game, interpolate_gradient_norm
-from gentraj.gan.settings import SideConfig
 from gentraj.metrics import modes_covered
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..diffusion.settings import GridName, SamplerName
+from ..diffusion.model import GridName, SamplerName
 from ..trajectory import SamplingOptions
 
 

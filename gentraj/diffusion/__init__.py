@@ -5,9 +5,8 @@ from .constrained import Constrained, Infeasible
 from .guidance import Energy
 from .latent import LatentDiffusion, LatentDiffusionConfig
 from .mixture import Mixture
-from .model import Diffusion
+from .model import Diffusion, DiffusionConfig, FlowConfig
 from .nearest_data import NearestData
-from .settings import DiffusionConfig, FlowConfig
 
 __all__ = ["ClassifierFree", "Constrained", "Contexts", "Diffusion", "DiffusionConfig", "Energy", "FlowConfig",
            "Infeasible", "LatentDiffusion", "LatentDiffusionConfig", "Mixture", "NearestData", "Product"]

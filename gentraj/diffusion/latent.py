@@ -27,8 +27,7 @@ from ..training.optimization import adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .composition import ClassifierFree, Contexts
 from .guidance import Energy, denoising_plugins
-from .model import Diffusion
-from .settings import DiffusionConfig
+from .model import Diffusion, DiffusionConfig
 
 FOLLOW = 0.1  # share of a batch in the moving statistics of the latents
 

@@ -12,9 +12,9 @@ from gentraj.config import ConfigError, from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS
 from gentraj.diffusion.losses import DENSITIES, WEIGHTS
+from gentraj.diffusion.model import CHOICES
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
-from gentraj.diffusion.settings import CHOICES
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.plugin import Plugin
 from gentraj.networks import NETWORKS, TemporalUNetConfig

@@ -12,8 +12,8 @@ from gentraj.config import from_json, to_json
 from gentraj.gan import GANConfig
 from gentraj.gan.game import step_generator
 from gentraj.gan.health import FOLLOW, SYMPTOMS
+from gentraj.gan.model import SideConfig
 from gentraj.gan.regularisers import REGULARISERS
-from gentraj.gan.settings import SideConfig
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import NETWORKS
 from gentraj.randomness import generator
