@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gentraj.config import require, require_choice
 from gentraj.randomness import RowNoise, fold
+from gentraj.worlds.model import WorldModel
 
 from .episodes import Playing
 
@@ -46,6 +47,9 @@ class MPCConfig:
     """Of CEM: the share of the sequences that counts."""
     drawn: float = 0.5
     """Share of the first iteration's sequences that come from the prior, where there is one."""
+
+    def unused(self) -> dict[str, str]:
+        return ({"elites": "the method is mppi"} if self.method == "mppi" else {"temperature": "the method is cem"})
 
     def __post_init__(self) -> None:
         require_choice(self, method=("mppi", "cem"))
@@ -118,3 +122,25 @@ class MPC(Playing):
         elite_BETA = act_BNTA[torch.arange(len(best_BE))[:, None], best_BE]
         alone = elite_BETA.shape[1] == 1  # it has no spread, and the next ones would all be it
         return elite_BETA.mean(1), spread_BTA if alone else elite_BETA.std(1, correction=0)
+
+
+class Imagination:
+    """Action sequences tried in a world model: a `Simulate` for `MPC`.
+
+    `imagination(obs_BO, act_BNTA, goal_BG)` -> (B, N): the rewards that are expected until the episode ends.
+
+    The mean is imagined, without noise.
+    """
+
+    def __init__(self, world: WorldModel):
+        self.world = world
+
+    @torch.no_grad()
+    def __call__(self, obs_BO: Tensor, act_BNTA: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        num = act_BNTA.shape[1]
+        goal_RG = None if goal_BG is None or not self.world.facts.goal_dim else goal_BG.repeat_interleave(num, 0)
+        made = self.world.imagine(obs_BO.repeat_interleave(num, 0), act_BNTA.flatten(0, 1), goal_RG,
+                                  seeds=[0] * (len(obs_BO) * num), temperature=0.0)
+        alive_RT = (1 - made.end_BT).cumprod(1)
+        before_RT = torch.cat([torch.ones_like(alive_RT[:, :1]), alive_RT[:, :-1]], 1)
+        return (made.reward_BT * before_RT).sum(1).view(act_BNTA.shape[:2]).to(obs_BO.device)

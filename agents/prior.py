@@ -9,48 +9,57 @@ better part of that behaviour.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from gentraj.device import device_of
 from gentraj.diffusion import Diffusion
 from gentraj.families import Model
 from gentraj.networks.rows import padded
 from gentraj.randomness import unfold_each
-from gentraj.trajectory import Condition, Guide, TrajectoryModel, TrajectorySpec
+from gentraj.trajectory import (
+    DEFAULT_OPTIONS,
+    Condition,
+    Guide,
+    SamplingOptions,
+    SupportsLogProb,
+    TrajectoryModel,
+    TrajectorySpec,
+)
 
 from .mpc import Prior
 from .policies.policy import Policy
 
 
-def policy_prior(policy: Policy) -> Prior:
+def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> Prior:
     """Chunks of actions as a policy's generator draws them. Raises ValueError for a policy without one."""
     model = _generator(policy)
 
     def draw(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
         told = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
         state_BS = policy.state(obs_BO.to(policy.device), told)
-        return policy.act_scale.unnormalize(policy.candidates(model, state_BS, number, seeds))
+        return policy.act_scale.unnormalize(policy.candidates(model, state_BS, number, seeds, options))
 
     return draw
 
 
-def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (), steps: int | None = None) -> Prior:
+def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (),
+               options: SamplingOptions = DEFAULT_OPTIONS) -> Prior:
     """The actions of a planner's joint trajectories; with a goal they arrive there at their last row.
 
     Raises ValueError for trajectories without actions, or of more than one environment step a row.
     """
-    spec = model.spec
+    spec, device = model.spec, device_of(model)
     if not spec.act_dim or spec.spacing != 1:
         raise ValueError(f"a prior of actions needs trajectories with actions, one environment step a row; these are "
                          f"of {spec}: train a run with --joint --stride 1")
 
     def draw(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
-        start = Condition.unknown(spec, len(obs_BO), device=model.device).with_obs(0, obs_BO.to(model.device))
+        start = Condition.unknown(spec, len(obs_BO), device=device).with_obs(0, obs_BO.to(device))
         if goal_BG is not None and goal_dims:
-            start = start.with_obs(-1, goal_BG.to(model.device), goal_dims)
-        return spec.split(model.sample(start, number, seed=unfold_each(number, seeds), steps=steps))[1]
+            start = start.with_obs(-1, goal_BG.to(device), goal_dims)
+        return spec.split(model.sample(start, number, seed=unfold_each(number, seeds), options=options))[1]
 
     return draw
 
@@ -64,11 +73,11 @@ def log_prob(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | 
     are cut to the data's bounds. Raises ValueError for a generator without a density, such as a GAN.
     """
     model = _generator(policy)
-    if model.likelihood == "none":
+    if not isinstance(model, SupportsLogProb):
         raise ValueError(f"{type(model).__name__} draws actions and has no density; take a policy with a normal "
                          "distribution, a diffusion model or a flow for log_prob")
     known, x_BKD = _window(policy, obs_BO, act_BKA, goal_BG)
-    log_p_B = cast(Any, model).log_prob(x_BKD, known, seeds=seeds, steps=steps)
+    log_p_B = model.log_prob(x_BKD, known, seeds=seeds, steps=steps)
     return log_p_B - policy.chunk * policy.act_scale.scale_D.log().sum()
 
 

@@ -57,5 +57,8 @@ class SB3Policy:
         if any(part.ndim not in (1, 2) for part in obs):
             raise ValueError(f"observations of shape {[part.shape for part in obs]} were given; (O,) or (B, O) are "
                              "expected")
-        rows = lambda x: torch.from_numpy(np.atleast_2d(np.asarray(x, np.float32)))  # noqa: E731
-        return torch.cat([rows(part) for part in obs], 1), None if goal is None else rows(goal), obs[0].ndim == 1
+        return torch.cat([_rows(part) for part in obs], 1), None if goal is None else _rows(goal), obs[0].ndim == 1
+
+
+def _rows(x: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.atleast_2d(np.asarray(x, np.float32)))

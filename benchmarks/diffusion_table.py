@@ -37,7 +37,7 @@ from gentraj.randomness import generator
 from gentraj.runs import folder as runs
 from gentraj.runs.presets import PRESETS
 from gentraj.training.checkpoint import has_checkpoints
-from gentraj.trajectory import Condition
+from gentraj.trajectory import Condition, SamplingOptions
 
 PRESET = PRESETS["pointmaze-umaze"]
 STEPS = (1, 2, 5, 10, 20)
@@ -143,22 +143,23 @@ class Planners:
         self.trust = Trust(run.model, run.reference, run.config.planner.trust)
 
     def score(self, sampler: str, steps: int, episodes: int) -> dict[str, Any]:
-        self.run.model.use(sampler=sampler)
+        options = SamplingOptions(sampler=sampler)
         config: PlannerConfig = replace(self.run.config.planner, steps=steps)
         planner = Planner(self.run.model, config, self.space.low, self.space.high, trust=self.trust,
-                          inverse=self.base.parts["inverse"], arrival=self.base.parts["arrival"])
+                          inverse=self.base.parts["inverse"], arrival=self.base.parts["arrival"], options=options)
         scores, _ = evaluate(planner, self.run.data.env, EvaluationConfig(episodes=episodes, baselines=False),
                              obs_keys=self.run.data.obs_keys, goal_dims=self.run.data.goal_dims, progress=False)
-        return {key: scores[key] for key in ("return_mean", "return_ci95", "success_rate")} | self.cost(steps)
+        found = {key: scores[key] for key in ("return_mean", "return_ci95", "success_rate")}
+        return found | self.cost(replace(options, steps=steps))
 
-    def cost(self, steps: int, repeats: int = 7) -> dict[str, float]:
+    def cost(self, options: SamplingOptions, repeats: int = 7) -> dict[str, float]:
         """Milliseconds and network calls of the six candidates of one environment."""
         model, times = self.run.model, []
         start = Condition.unknown(model.spec, 6).with_obs(0, self.run.reference.x_BHD[0, 0, : model.spec.obs_dim])
         calls = model.network_calls
         for _ in range(repeats):
             began = time.perf_counter()
-            model.sample(start, steps=steps)
+            model.sample(start, options=options)
             times.append(time.perf_counter() - began)
         return {"sample_ms": 1000 * statistics.median(times), "calls": (model.network_calls - calls) / repeats}
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,14 +27,13 @@ from tqdm import trange
 
 from benchmarks.lines import whole_lines
 from benchmarks.mode_sets import RING, SETS, ModeSet, ways
-from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.diffusion import Diffusion, DiffusionConfig, FlowConfig
 from gentraj.families import MODELS as CLASSES
 from gentraj.gan import ConditionalGAN, GANConfig
 from gentraj.gan.game import Share, judge, value
 from gentraj.gan.health import GANWarning
-from gentraj.gan.model import generate
+from gentraj.gan.model import SideConfig, generate
 from gentraj.gan.regularisers import Game, interpolate_gradient_norm
-from gentraj.gan.settings import SideConfig
 from gentraj.metrics import modes_covered
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
@@ -48,19 +47,19 @@ JUDGE = DiscriminatorConfig(width=64, multipliers=(1,), kernel=3, frequencies=4,
 PLAIN = replace(JUDGE, minibatch_std=False)
 LIGHT = {"r1": 1e-3, "r2": 1e-3}  # what tells a mode from its surroundings is near, so it has to be steep
 SIDE = SideConfig(learning_rate=2e-3)
-DIFFUSION = DiffusionConfig(NETWORK, prediction="v", levels=None, steps=50, batch_size=256)
+DIFFUSION = DiffusionConfig(NETWORK, prediction="v", levels=None, steps=50)
 
 
 def gan(objective: str, judge: DiscriminatorConfig = PLAIN, **changes: Any) -> GANConfig:
     """Plain unless told otherwise: the adversary alone teaches the generator."""
-    return GANConfig(**{"network": GENERATOR, "discriminator": judge, "objective": objective, "batch_size": 128,
+    return GANConfig(**{"network": GENERATOR, "discriminator": judge, "objective": objective,
                         "energy_score": 0.0, "ema": 0.998, "generator_learning": SIDE, "discriminator_learning": SIDE,
                         **changes})
 
 
 MODELS: dict[str, DiffusionConfig | GANConfig] = {
     "diffusion": DIFFUSION,
-    "flow": replace(DIFFUSION, path="flow", sampler="euler"),
+    "flow": FlowConfig(NETWORK, prediction="v", steps=50),
     "gan": gan("relativistic", JUDGE, penalties=LIGHT, energy_score=1.0),
     "relativistic, r1, r2": gan("relativistic", JUDGE, penalties=LIGHT),
     "minimax": gan("minimax"),
@@ -127,10 +126,11 @@ def measured(data: ModeSet, config: DiffusionConfig | GANConfig, seed: int, args
 
 
 def make(data: ModeSet, config: DiffusionConfig | GANConfig, seed: int) -> Diffusion | ConditionalGAN:
-    config = config.with_mix(data.mix)
     with torch.random.fork_rng(devices=()):  # torch draws initial weights from its global generator, left as it was
         torch.default_generator.manual_seed(fold(seed, 3))
-        return CLASSES[type(config)](data.spec, config, data.normalizer(config.normalizer))
+        batch = 128 if isinstance(config, GANConfig) else 256
+        made = CLASSES.made_of(config)
+        return cast(Any, made)(data.spec, config, data.normalizer("limits"), mix=data.mix, batch_size=batch)
 
 
 def train(model: Diffusion | ConditionalGAN, data: ModeSet, steps: int, seed: int, title: str = "") -> None:
@@ -159,7 +159,7 @@ def judged(data: ModeSet, x_RHD: Tensor) -> dict[str, Any]:
 def gradient_norm(model: ConditionalGAN, x_RHD: Tensor) -> float:
     """Mean of the critic's at interpolates of data and samples."""
     real, draw = torch.ones_like(x_RHD, dtype=torch.bool), generator(6)
-    known = model.config.mix.draw(model.spec, real, draw)
+    known = model.mix.draw(model.spec, real, draw)
     share = Share(model.normalizer.normalize(x_RHD), real, known, None, torch.ones(1), 0.0, draw)
     with torch.no_grad():
         fake = generate(model.network, share.normal(), share.x0, known, None)

@@ -96,7 +96,7 @@ def seconds_of_an_update(configs: dict[str, WorldModelRunConfig], rounds: int = 
 
 
 def made_ready(config: WorldModelRunConfig) -> tuple[WorldModel, Windows, dict[str, Any]]:
-    episodes = runs.split(config, runs.read_data(config)[0]).learnt
+    episodes = config.split(runs.read_data(config)[0]).learnt
     config = config.resolve(episodes)
     world: Any = runs.build(config, DataFacts.of(episodes, config.context), episodes)["world"]
     return world, Windows(episodes, world.spec, config.context), world.optimizers()

@@ -1,7 +1,15 @@
-"""Gymnasium environments: tasks, data recipes, vectorised rollout, evaluation. Importing it registers those of ours."""
+"""Environments: tasks, data recipes, rollouts and scores, and worlds as environments. `__init__.pyi` lists the names.
 
-import gymnasium
+Importing it registers gentraj's own with Gymnasium.
+"""
 
-gymnasium.register("gentraj/WorldModel-v0", "gentraj.runs.environment:make",
-                   vector_entry_point="gentraj.runs.environment:make_vec",
-                   disable_env_checker=True)
+from pkgutil import extend_path
+
+import lazy_loader
+
+from . import worlds as worlds
+
+__path__ = extend_path(__path__, __name__)  # a folder of that name in your own project stays visible
+
+# Imported when they are first used: who makes an environment needs no torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -121,10 +121,15 @@ def _registered(env_id: str) -> dict[str, Any]:
     """A copy of the arguments an environment is registered with. Raises ValueError for an unknown id."""
     registry = load_gymnasium().registry
     if env_id not in registry:
+        module, is_parted, own = str(env_id).rpartition(":")
+        if is_parted:
+            raise ValueError(f"unknown environment '{env_id}'; only a command line may name a module: import {module} "
+                             f"yourself, or give --import {module}, and say {own}")
         names = [*TASKS, *LOCOMOTION, *MANIPULATION]
         near = difflib.get_close_matches(str(env_id), [*names, *registry], n=3)
         raise ValueError(f"unknown environment '{env_id}'; " + (f"did you mean {' or '.join(near)}?" if near else
-                         f"give a Gymnasium id or one of {', '.join(names)}"))
+                         f"give a Gymnasium id or one of {', '.join(names)}")
+                         + "; one of your own needs --import MODULE, the module that registers it")
     return copy.deepcopy(registry[env_id].kwargs)
 
 

@@ -5,27 +5,23 @@
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from agents.policies.critic import advantage_weights
-from agents.policies.generators import GAUSSIAN
-from agents.policies.policy import Policy
-from agents.policies.registry import register
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
-from envs.recording.baselines import RandomAgent
+from agents import GENERATORS, Policy, PolicyConfig, advantage_weights, register
+from envs import RandomAgent, environment_factory, rollout
+from gentraj import PRESETS
 from gentraj.cli import main
 from gentraj.data import save_npz
-from gentraj.networks.critic import Ensemble
+from gentraj.networks import Ensemble
 from gentraj.runs import PolicyRunConfig
-from gentraj.runs.presets import PRESETS
-from gentraj.training.optimization import adamw, apply_gradients, part_of, under
+from gentraj.training import adamw, apply_gradients
+from gentraj.trajectory import DEFAULT_OPTIONS
 
 
 @dataclass(frozen=True)
-class AWRConfig:
+class AWRConfig(PolicyConfig):
     beta: float = 1.0
     """How much more a better action is copied."""
     reach: int = 50
@@ -33,19 +29,16 @@ class AWRConfig:
     discount: float = 0.98
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
-    chunk: int = 1
-    execute: int = 1
-    batch_size: int = 256
 
 
 class AWR(Policy):
     def __init__(self, obs_dim, act_dim, config, scales):
         super().__init__(obs_dim, act_dim, config, scales, config.reach)
-        self.config, self.model = config, self.generator(GAUSSIAN)
+        self.config, self.model = config, self.generator(GENERATORS["gaussian"])
         self.value = Ensemble(self.state_dim, 64, 2, 1, self.usual.value(config.discount))
 
     def optimizers(self):
-        return {"value": adamw(self.value, self.config)["network"], **under("model", self.model.optimizers())}
+        return {"value": adamw(self.value, self.config)["network"], **self.model.optimizers()}
 
     def update(self, batch, optimizers, generator):
         t = self.transition(batch, self.config.discount)
@@ -55,13 +48,14 @@ class AWR(Policy):
         loss = (advantage_B**2).mean()
         apply_gradients(loss, optimizers["value"], 10.0)
         windows = self.windows(t, advantage_weights(advantage_B.detach(), self.config.beta))
-        return {"value_loss": loss.detach()} | self.model.update(windows, part_of("model", optimizers), generator)
+        return {"value_loss": loss.detach()} | self.model.update(windows, optimizers, generator)
 
-    def decide(self, state_BS, seeds):
-        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, temperature=0.0)[:, 0])
+    def decide(self, state_BS, seeds, options=DEFAULT_OPTIONS):
+        options = replace(options, temperature=0.0)
+        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])
 
 
-register(AWRConfig, AWR)
+register("awr", AWRConfig, AWR)
 PRESETS["awr"] = PolicyRunConfig(policy=AWRConfig())
 
 

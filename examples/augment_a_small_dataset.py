@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import gentraj
-from envs.evaluation.evaluate import EvaluationConfig
+from envs import EvaluationConfig
 from gentraj.cli.augment import Augment, augment
 from gentraj.runs.evaluation import play
 

@@ -8,12 +8,8 @@ import sys
 from dataclasses import replace
 
 import gentraj
-from agents.imagination import Imagination
-from agents.mpc import MPC, MPCConfig
-from envs.evaluation.evaluate import EvaluationConfig, evaluate
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
-from envs.recording.baselines import RandomAgent
+from agents import MPC, Imagination, MPCConfig
+from envs import EvaluationConfig, RandomAgent, environment_factory, evaluate, rollout
 from gentraj.data import save_npz
 
 ENV_ID = "InvertedPendulum-v5"

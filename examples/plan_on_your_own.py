@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 import gentraj
-from envs.evaluation.evaluate import EvaluationConfig, evaluate
-from envs.making import environment_factory
+from envs import EvaluationConfig, environment_factory, evaluate
 from gentraj.data import Episodes, save_npz
 from gentraj.plots.trajectories import plot_paths
 

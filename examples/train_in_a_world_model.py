@@ -16,8 +16,7 @@ import tyro
 from stable_baselines3 import SAC, HerReplayBuffer
 
 import gentraj
-from envs.evaluation.evaluate import EvaluationConfig, evaluate
-from envs.sb3_vector import SB3Vector
+from envs import EvaluationConfig, SB3Vector, evaluate
 from gentraj.runs.environment import make_vec
 
 

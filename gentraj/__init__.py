@@ -6,12 +6,15 @@
 """
 
 import os
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from . import siblings
 
 # Read when the first matrices are multiplied: a product then rounds the same on any number of threads, at no cost that
 # was measured. Without it some CPUs part a sum among the threads where there are few rows, and not where many are.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+siblings.install()
 
 if TYPE_CHECKING:
     from .data import Episodes, Windows, load_episodes
@@ -23,13 +26,19 @@ if TYPE_CHECKING:
 __all__ = ["PRESETS", "Condition", "Episodes", "TrajectorySpec", "Windows", "from_pretrained", "load", "load_episodes",
            "save_pretrained", "train"]
 
-_HOME = {"PRESETS": "runs.presets", "Condition": "trajectory", "Episodes": "data", "TrajectorySpec": "trajectory",
-         "Windows": "data", "from_pretrained": "runs.hub", "load": "runs", "load_episodes": "data",
-         "save_pretrained": "runs.hub", "train": "runs"}
-
 
 def __getattr__(name: str) -> Any:
     """The public names, imported when they are first used: a model needs no environment, and `--help` no torch."""
-    if name not in _HOME:
+    if name in ("Condition", "TrajectorySpec"):
+        from . import trajectory as room
+    elif name in ("Episodes", "Windows", "load_episodes"):
+        from . import data as room
+    elif name == "PRESETS":
+        from .runs import presets as room
+    elif name in ("from_pretrained", "save_pretrained"):
+        from .runs import hub as room
+    elif name in ("load", "train"):
+        from . import runs as room
+    else:
         raise AttributeError(f"module 'gentraj' has no attribute '{name}'; it has {', '.join(__all__)}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    return getattr(room, name)

@@ -3,22 +3,72 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import math
 import reprlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+C = TypeVar("C")
+M = TypeVar("M")
 MAX_BYTES = 1 << 24  # no settings file is larger; a hostile one is refused before it is read
 
 
 class ConfigError(ValueError):
     """Settings that are not what is expected: one line naming the file and the dotted key."""
+
+
+class Kinds(dict[str, tuple[type[C], type[M]]], Generic[C, M]):
+    """What may stand in one place: a name -> the class of its settings, and the class that is made of them.
+
+    The name is the `kind` that JSON says beside such settings, by which they are read back.
+    """
+
+    def __init__(self, table: Mapping[str, tuple[type[C], type[M]]]):
+        super().__init__(table)
+        _TABLES.append(self)
+
+    @property
+    def configs(self) -> tuple[type[C], ...]:
+        """The classes of the settings."""
+        return tuple(config for config, _ in self.values())
+
+    def made_of(self, config: C) -> Callable[..., M]:
+        """The class that is made of these settings. Raises ValueError for settings that are not registered here."""
+        for known, made in self.values():
+            if known is type(config):
+                return made
+        raise ValueError(f"{type(config).__name__} is not registered; known: {', '.join(self)}")
+
+
+_TABLES: list[Kinds[Any, Any]] = []
+
+
+def kind_of(config: Any) -> str | None:
+    """The name under which the class of these settings stands in its table of kinds; None where it stands in none."""
+    return next((name for table in _TABLES for name, (known, _) in table.items() if known is type(config)), None)
+
+
+def unused(config: Any) -> dict[str, str]:
+    """Dotted keys of settings that change nothing beside the others, and why: what the dataclass and those in it say of
+    themselves in a method `unused`. A key stands for all that lies in it."""
+    found = dict(config.unused()) if hasattr(config, "unused") else {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value) and field.name not in found:
+            found |= {f"{field.name}.{key}": why for key, why in unused(value).items()}
+    return found
+
+
+def within(key: str, keys: Iterable[str]) -> str | None:
+    """Which of the dotted keys is `key`, or holds it."""
+    return next((one for one in keys if key == one or key.startswith(f"{one}.")), None)
 
 
 def require(config: Any, **bounds: tuple[float, float]) -> None:
@@ -40,20 +90,22 @@ def require_choice(config: Any, **choices: Iterable[str]) -> None:
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A dataclass as what `json.loads` gives back: objects, lists, numbers, strings, null.
+    """A dataclass as what `json.loads` gives back: objects, lists, numbers, strings, null. Settings of which there are
+    several kinds say theirs first.
 
     Raises `ValueError` for NaN and infinity, which JSON has not.
     """
-    return json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
+    return json.loads(json.dumps(_plain(config), allow_nan=False))
 
 
 def from_json(cls: type[T], data: object, where: str = "config.json") -> T:
     """The dataclass `cls` from what `to_json` gave. Every field must be there and nothing else.
 
-    Understands nested dataclasses, tuples, `dict[str, X]`, `X | None`, unions, `Literal` and plain values.
+    Understands nested dataclasses, tuples, `dict[str, X]`, `X | None`, unions, `Literal` and plain values. Which of the
+    classes that may stand in a place was saved is looked up by its `kind`.
     Raises `ConfigError` naming `where` and the dotted key.
     """
-    return _read_dataclass(cls, data, where, "")
+    return _read_settings((cls,), data, where, "")
 
 
 def with_settings(config: T, settings: Mapping[str, Any], where: str) -> T:
@@ -122,15 +174,39 @@ def _finite(literal: str) -> float:
     return value
 
 
-def _read_dataclass(cls: type[T], value: object, where: str, key: str) -> T:
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = kind_of(value)
+        settings = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return settings if kind is None else {"kind": kind} | settings
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _read_settings(classes: tuple[type, ...], value: object, where: str, key: str) -> Any:
+    """One of these dataclasses, or of those that are derived from them."""
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: {key or 'the whole'} is {reprlib.repr(value)}; an object is expected")
+    kinds = {name: config for table in _TABLES for name, (config, _) in table.items() if issubclass(config, classes)}
+    if not kinds:
+        return _read_dataclass(classes[0], value, where, key)
+    kind, place = value.get("kind"), _dot(key, "kind")
+    if not isinstance(kind, str) or kind not in kinds:
+        near = difflib.get_close_matches(str(kind), kinds, n=1)
+        given = f"{place} is {reprlib.repr(kind)}" if "kind" in value else f"missing key {place}"
+        raise ConfigError(f"{where}: {given}; known: {', '.join(kinds)}"
+                          + (f"; did you mean '{near[0]}'?" if near else ""))
+    return _read_dataclass(kinds[kind], {name: value[name] for name in value if name != "kind"}, where, key)
+
+
+def _read_dataclass(cls: type[T], value: dict[str, Any], where: str, key: str) -> T:
     names = [f.name for f in dataclasses.fields(cls) if f.init]  # pyright: ignore[reportArgumentType]
     for name in [*value, *names]:
         if name not in names or name not in value:
             problem = "missing" if name in names else "unknown"
             raise ConfigError(f"{where}: {problem} key {_dot(key, name)}; expected are {', '.join(names)}")
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     read = {name: _read(hints[name], value[name], where, _dot(key, name)) for name in names}
     try:
         return cls(**read)
@@ -143,7 +219,7 @@ def _read(kind: Any, value: Any, where: str, key: str) -> Any:
     if kind is Any:
         return value
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _read_dataclass(kind, value, where, key)
+        return _read_settings((kind,), value, where, key)
     if origin in (Union, UnionType):
         return _read_union(args, value, where, key)
     if origin is Literal and any(value == a and type(value) is type(a) for a in args):
@@ -164,20 +240,21 @@ def _read(kind: Any, value: Any, where: str, key: str) -> Any:
 
 
 def _read_union(kinds: tuple[Any, ...], value: Any, where: str, key: str) -> Any:
+    """The alternatives that are no settings are of different types in JSON, so that one of them at most fits."""
+    classes = tuple(kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind))
+    plain = sorted((kind for kind in kinds if kind not in classes), key=lambda kind: kind is not NoneType)
     problem = ConfigError()
-    for kind in sorted(kinds, key=partial(_likeness, value)):  # the last problem is then the telling one
+    for kind in plain if not classes or not isinstance(value, dict) else ():
         try:
             return _read(kind, value, where, key)
         except ConfigError as error:
             problem = error
+    if classes:
+        return _read_settings(classes, value, where, key)
     raise problem
 
 
-def _likeness(value: Any, kind: Any) -> int:
-    """How much a value looks like that kind: how many keys it has in common with a dataclass; None comes last."""
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        return len(value.keys() & {f.name for f in dataclasses.fields(kind)})
-    return -1 if kind is NoneType else 0
+_hints = cache(get_type_hints)  # of classes, of which there are few
 
 
 def _dot(key: str, name: str) -> str:

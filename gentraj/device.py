@@ -1,4 +1,4 @@
-"""The device that a command computes on."""
+"""The device that a command or a model computes on."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def pick_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device '{name}' cannot be used here: {str(error).splitlines()[0]}") from error
     return device
+
+
+def device_of(model: object) -> torch.device:
+    """The device of a model's tensors: its `device`, and the CPU for one that does not say."""
+    return getattr(model, "device", torch.device("cpu"))

@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from numbers import Integral
-from typing import cast
 
 import numpy as np
 import torch
@@ -18,12 +16,12 @@ from torch import Tensor
 
 def fold(*keys: int) -> int:
     """Integers -> one 63-bit seed; any change of any key gives an unrelated seed."""
-    return int(_words(np.random.SeedSequence(_entropy(keys)), 1)[0])
+    return int(_words(1, keys)[0])
 
 
 def unfold(number: int, *keys: int) -> list[int]:
     """So many seeds at once, unrelated to each other and to what `fold` gives; fewer are the first of more."""
-    return _words(np.random.SeedSequence(_entropy(keys), spawn_key=(1,)), number).tolist()
+    return _words(number, keys, spawn_key=(1,)).tolist()
 
 
 def unfold_each(number: int, seeds: Sequence[int]) -> list[int]:
@@ -33,18 +31,18 @@ def unfold_each(number: int, seeds: Sequence[int]) -> list[int]:
 
 def row_seeds(seed: int | Sequence[int], rows: int, what: str = "samples") -> list[int]:
     """A seed for each row: those given, or so many of one. Raises ValueError for another number of them."""
-    seeds = unfold(rows, int(seed)) if isinstance(seed, Integral) else list(cast(Sequence[int], seed))
+    seeds = unfold(rows, int(seed)) if isinstance(seed, int | np.integer) else list(seed)
     if len(seeds) != rows:
         raise ValueError(f"{len(seeds)} seeds were given for {rows} {what}; give one each, or a single one")
     return seeds
 
 
-def _entropy(keys: Sequence[int]) -> list[int]:
-    return [len(keys), *(half for k in keys for half in (k & 0xFFFFFFFF, k >> 32 & 0xFFFFFFFF))]
-
-
-def _words(sequence: np.random.SeedSequence, number: int) -> np.ndarray:
-    return sequence.generate_state(number, np.uint64) >> np.uint64(1)
+def _words(number: int, keys: Sequence[int], spawn_key: tuple[int, ...] = ()) -> np.ndarray:
+    """So many words of 63 bits."""
+    entropy = [len(keys)]
+    for key in keys:
+        entropy += [key & 0xFFFFFFFF, key >> 32 & 0xFFFFFFFF]
+    return np.random.SeedSequence(entropy, spawn_key=spawn_key).generate_state(number, np.uint64) >> np.uint64(1)
 
 
 def generator(*keys: int) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""The one tensor and what is known of it: `TrajectorySpec`, `Batch`, `Condition`, and the two protocols.
+"""The one tensor and what is known of it: `TrajectorySpec`, `Batch`, `Condition`, and the protocols.
 
 Shape legend of the whole project: B batch, H horizon, O observation, A action, D = O + A, N candidates,
 C context, G goal, T episode length, R rows of a network call (R = B * N).
@@ -6,10 +6,11 @@ C context, G goal, T episode length, R rows of a network call (R = B * N).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -223,6 +224,37 @@ def cat(conditions: Sequence[Condition]) -> Condition:
                    context_BC=torch.cat(contexts) if contexts else None)
 
 
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How to sample, where it is not as the model's own settings say: None leaves that setting as it is.
+
+    A model refuses with ValueError what it does not have: one that samples in one call has no sampler, grid or eta.
+    """
+
+    sampler: str | None = None
+    """Name of a sampler of `gentraj.diffusion.samplers.SAMPLERS`."""
+    steps: int | None = None
+    """Sampling steps; a model that samples in one call takes one, whatever is given."""
+    grid: str | None = None
+    """Where the sampling steps stop: a name of `gentraj.diffusion.grids.GRIDS`."""
+    eta: float | None = None
+    """Noise added while sampling, from 0 (deterministic) to 1."""
+    temperature: float = 1.0
+    """Scale of the noise that a sample is made from; 0 gives the likeliest."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"the temperature is {self.temperature}; a number of at least 0 is expected")
+
+    def changed(self) -> dict[str, Any]:
+        """The settings of a sampler that are given: sampler, grid and eta, by name."""
+        given = (("sampler", self.sampler), ("grid", self.grid), ("eta", self.eta))
+        return {name: value for name, value in given if value is not None}
+
+
+DEFAULT_OPTIONS = SamplingOptions()  # a model's own settings
+
+
 @runtime_checkable
 class Trainable(Protocol):
     """What one training loop can train: a generator, a critic, an inverse-dynamics network, a policy."""
@@ -237,34 +269,18 @@ class Trainable(Protocol):
         ...
 
 
-class TrajectoryModel(Trainable, Protocol):
-    """A generator of trajectories: diffusion, GAN, latent, a distilled student; interchangeable everywhere."""
+class TrajectoryModel(Protocol):
+    """A generator of trajectories: diffusion, GAN, latent, a distilled student; interchangeable everywhere.
+
+    These four members are all that a planner or a policy needs. What else a model can do is a protocol of its own:
+    `SupportsLogProb`, `SupportsImplausibility`, `CountsCalls`. A model whose tensors are not on the CPU also has a
+    `device`. `gentraj.testing.check_model` tries a model of your own.
+    """
 
     @property
-    def network_calls(self) -> int:
-        """Of the generator so far, while sampling."""
-        ...
+    def spec(self) -> TrajectorySpec: ...
 
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def levels(self) -> int | None:
-        """The most sampling steps that make sense; None without a bound."""
-        ...
-
-    @property
-    def likelihood(self) -> Literal["exact", "none"]:
-        """Whether it has a density of trajectories, as `log_prob`."""
-        ...
-
-    def sampling(self, steps: int | None = None) -> str:
-        """How it samples, in words."""
-        ...
-
-    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
-        """From now on sample in another way than it was told when it was made. Raises ValueError where it cannot."""
-        ...
+    def optimizers(self) -> dict[str, Optimizer]: ...
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None) -> dict[str, Tensor]:
@@ -272,20 +288,53 @@ class TrajectoryModel(Trainable, Protocol):
         conditions, (B, H, D) in environment units and differentiable; it learns to raise the scores' mean too."""
         ...
 
-    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
-        """(R, H) how unlike data each row is, at least 0, on the model's own scale; `condition` is what is known."""
-        ...
-
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Any = None,
-               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0,
+               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
         """(B, N, H, D) in environment units, the known entries exact.
 
         `guide` is an energy, a `Guide`, or what else shapes this model's samples; it is shown at least 16 rows at a
-        time, some of them made up. `seed` is one for all or one for each of the B * N samples. `steps` means something
-        to iterative models only; `temperature` scales the noise that a sample is made from. `observe` sees it become.
+        time, some of them made up. `seed` is one for all or one for each of the B * N samples. `observe` sees the
+        sample become. Raises ValueError for options that this model cannot follow.
         """
         ...
+
+
+@runtime_checkable
+class SupportsLogProb(Protocol):
+    """A model that has a density of trajectories."""
+
+    def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
+                 exact: bool | None = None, probes: int = 8, steps: int | None = None) -> Tensor:
+        """(R,) log density, environment units, of the entries of x that `condition` does not know, given the others.
+
+        `exact`, `probes` and `steps` are for models that have to integrate (`gentraj.diffusion.likelihood.log_prob`).
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsImplausibility(Protocol):
+    """A model that can say how unlike data a trajectory is, which is what a planner's trust asks."""
+
+    spec: TrajectorySpec
+
+    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
+        """(R, H) how unlike data each row is, at least 0, on the model's own scale; `condition` is what is known."""
+        ...
+
+
+@runtime_checkable
+class CountsCalls(Protocol):
+    """What counts the calls of its generator's network while sampling, so that the cost of a decision can be told."""
+
+    @property
+    def network_calls(self) -> int: ...
+
+
+def calls_of(models: Iterable[object]) -> int:
+    """The network calls of all of them so far; one that does not count them has none."""
+    return sum(model.network_calls for model in models if isinstance(model, CountsCalls))
 
 
 class Agent(Protocol):

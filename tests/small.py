@@ -20,7 +20,7 @@ from gentraj.runs.presets import PRESETS
 from gentraj.training import TrainingConfig
 
 DATASET = "tests/umaze-v0"
-WORDS = ("--model.network.width", "8", "--model.batch-size", "8", "--inverse.width", "16", "--inverse.batch-size", "8",
+WORDS = ("--model.network.width", "8", "--batch-size", "8", "--inverse.width", "16", "--inverse.batch-size", "8",
          "--arrival.width", "16", "--arrival.batch-size", "8", "--training.warmup", "2",
          "--planner.replan", "60", "--planner.steps", "1")  # few decisions, each of one step
 
@@ -30,7 +30,7 @@ def config(dataset: str | Path = DATASET, steps: int = 6) -> RunConfig:
     preset = PRESETS["pointmaze"]
     return replace(
         preset, dataset=str(dataset), training=TrainingConfig(steps, warmup=2, save_every=2, log_every=3),
-        model=DiffusionConfig(TemporalUNetConfig(width=8), batch_size=8),
+        model=DiffusionConfig(TemporalUNetConfig(width=8)), batch_size=8,
         inverse=InverseDynamicsConfig(width=16, batch_size=8), arrival=ArrivalConfig(width=16, batch_size=8),
         planner=replace(preset.planner, replan=60, steps=1))
 

@@ -12,7 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gentraj.config import ConfigError, differences, from_json, parse_json, read_json, require, to_json
+from gentraj.config import (
+    ConfigError,
+    Kinds,
+    differences,
+    from_json,
+    kind_of,
+    parse_json,
+    read_json,
+    require,
+    to_json,
+    unused,
+    within,
+)
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,77 @@ def test_a_number_out_of_range_is_refused_with_its_range(settings: dict, message
     with pytest.raises(ValueError, match=message):
         Bounded(**settings)
     assert Bounded(share=0) and Bounded(share=1, count=10**9)  # the bounds themselves are within
+
+
+@dataclass(frozen=True)
+class Small:
+    width: int = 1
+
+
+@dataclass(frozen=True)
+class Large:
+    width: int = 1
+
+
+@dataclass(frozen=True)
+class Larger(Large):
+    """Of the same settings, and another default."""
+
+    width: int = 2
+
+
+@dataclass(frozen=True)
+class Holder:
+    either: Small | Large | None = None
+    one: Large = Large()
+
+
+SIZES: Kinds = Kinds({"small": (Small, int), "large": (Large, float), "larger": (Larger, float)})
+
+
+@pytest.mark.parametrize("config", [Holder(Small(3)), Holder(Large(3), Larger(3)), Holder(None), Holder(Larger())])
+def test_what_was_saved_is_looked_up_by_its_kind(config: Holder) -> None:
+    """Of classes with the same settings, and of those that are derived from what a field says."""
+    assert from_json(Holder, to_json(config)) == config
+    assert to_json(config)["one"]["kind"] == {Large: "large", Larger: "larger"}[type(config.one)]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"either": {"kind": "smal", "width": 1}}, "x: either.kind is 'smal'; known: small, large, larger; did you mean "),
+    ({"either": {"width": 1}}, "x: missing key either.kind; known: small, large, larger$"),
+    ({"one": {"kind": "small", "width": 1}}, "x: one.kind is 'small'; known: large, larger$"),
+    ({"one": {"kind": ["large"], "width": 1}}, r"x: one.kind is \['large'\]; known"),
+    ({"either": {"kind": "small", "with": 1}}, "x: unknown key either.with; expected are width"),
+    ({"either": 3}, "x: either is 3; an object is expected")])
+def test_an_unknown_kind_is_named_with_those_there_are(change: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_json(Holder, to_json(Holder()) | change, "x")
+
+
+def test_a_kind_says_what_is_made_of_it() -> None:
+    assert (kind_of(Larger()), kind_of(Holder()), SIZES.made_of(Small())) == ("larger", None, int)
+    with pytest.raises(ValueError, match="Holder is not registered; known: small, large, larger"):
+        SIZES.made_of(Holder())
+
+
+@dataclass(frozen=True)
+class Fit:
+    method: Literal["exact", "walk"] = "exact"
+    steps: int = 3
+
+    def unused(self) -> dict[str, str]:
+        return {"steps": "the method is exact"} if self.method == "exact" else {}
+
+
+@dataclass(frozen=True)
+class Fits:
+    fit: Fit = Fit()
+    other: Fit = Fit("walk")
+
+
+def test_settings_without_effect_are_found_wherever_they_lie() -> None:
+    assert unused(Fits()) == {"fit.steps": "the method is exact"}
+    assert within("fit.steps", ["fit"]) == "fit" and within("fitting.steps", ["fit"]) is None
 
 
 def test_differences_are_dotted() -> None:

@@ -14,6 +14,7 @@ import torch
 from small import DATASET
 
 import gentraj
+from gentraj.cli import main
 from gentraj.data import load_episodes
 from gentraj.training import TrainingConfig
 
@@ -51,6 +52,8 @@ def test_adding_a_policy_takes_sixty_lines() -> None:
 def test_planning_in_an_environment_of_ones_own(example, capsys: pytest.CaptureFixture) -> None:
     assert example.main("run", 4, 1).read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out.startswith("the data earn -4")
+    assert main(["report", "run"]) == 0  # its class takes no render_mode
+    assert "Not shown: River-v0 cannot be rendered" in Path("run/report.html").read_text()
 
 
 @pytest.mark.parametrize("example", ["mpc_in_a_world_model"], indirect=True)

@@ -40,6 +40,11 @@ def test_every_import_is_declared():
     assert {PACKAGE_OF.get(name, name).lower() for name in used} <= declared
 
 
+def test_every_dependency_is_used():
+    used = {PACKAGE_OF.get(name, name).lower() for path in SOURCES for name in imports(path)}
+    assert {NAME.match(requirement)[1].lower().replace("-", "_") for requirement in PROJECT["dependencies"]} <= used
+
+
 @pytest.mark.parametrize("requirement", PROJECT["dependencies"])
 def test_requirements_are_ranges_with_a_lower_bound(requirement: str):
     assert ">=" in requirement and "==" not in requirement and "@" not in requirement
@@ -58,7 +63,7 @@ def test_no_function_is_over_50_lines(path: Path):
 
 
 def test_the_core_imports_no_environment_library():
-    outer = {"cli", "experiments", "runs", "__main__"}  # they may know environments
+    outer = {"cli", "experiments", "runs", "testing", "__main__"}  # they may know environments
     modules = [module.name for module in pkgutil.walk_packages([str(ROOT / "gentraj")], "gentraj.")]
     core = [name for name in modules if name.split(".")[1] not in outer]
     heavy = ["gymnasium", "gymnasium_robotics", "minari", "mujoco", "matplotlib", "envs", "agents"]
@@ -92,3 +97,9 @@ def test_no_modules_import_each_other_in_a_circle():
 @pytest.mark.parametrize(("room", "most"), [("gentraj", 10), ("agents", 8), ("envs", 8)])
 def test_few_modules_lie_outside_the_rooms(room: str, most: int):
     assert len([path for path in (ROOT / room).glob("*.py") if not path.name.startswith("__")]) <= most
+
+
+def test_a_minari_dataset_can_be_downloaded_after_a_plain_install():
+    """Farama's server is Hugging Face: without its package Minari can read what is here alone."""
+    minari, = (requirement for requirement in PROJECT["dependencies"] if requirement.startswith("minari"))
+    assert {"hdf5", "hf"} <= set(re.search(r"\[(.*)\]", minari)[1].split(","))

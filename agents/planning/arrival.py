@@ -11,11 +11,11 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.models.conditioning import later_row
-from gentraj.networks.fourier import fourier, width
+from gentraj.networks.embedding import fourier, width
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.normalize import Normalizer
-from gentraj.training.optimization import LEARNING, adamw, apply_gradients
+from gentraj.training.optimization import BATCH, LEARNING, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 
@@ -32,7 +32,7 @@ class ArrivalConfig:
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self, width=(1, 1e6), depth=(0, 100), frequencies=(0, 16), **LEARNING)
+        require(self, width=(1, 1e6), depth=(0, 100), frequencies=(0, 16), **LEARNING, **BATCH)
 
 
 class Arrival(nn.Module):

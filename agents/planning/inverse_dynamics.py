@@ -14,7 +14,7 @@ from gentraj.models.conditioning import later_row
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.normalize import Normalizer
-from gentraj.training.optimization import LEARNING, adamw, apply_gradients
+from gentraj.training.optimization import BATCH, LEARNING, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 
@@ -31,7 +31,7 @@ class InverseDynamicsConfig:
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self, look=(1, 1e6), width=(1, 1e6), depth=(0, 100), **LEARNING)
+        require(self, look=(1, 1e6), width=(1, 1e6), depth=(0, 100), **LEARNING, **BATCH)
 
 
 class InverseDynamics(nn.Module):

@@ -21,7 +21,7 @@ from gentraj.networks.critic import Ensemble
 from gentraj.networks.plan_value import PlanPerceptron, PlanTransformer
 from gentraj.networks.rows import padded
 from gentraj.normalize import STATISTICS, Normalizer, NormalizerName
-from gentraj.training.optimization import LEARNING, adamw, apply_gradients
+from gentraj.training.optimization import BATCH, LEARNING, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 from ..policies.critic import expectile
@@ -62,10 +62,13 @@ class PlanCriticConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 10.0
 
+    def unused(self) -> dict[str, str]:
+        return {} if self.network == "transformer" else {"heads": "the network is a perceptron"}
+
     def __post_init__(self) -> None:
         require_choice(self, network=("perceptron", "transformer"), sees=("actions", "plan"), normalizer=STATISTICS)
         require(self, width=(1, 1e5), depth=(1, 100), heads=(1, 1e3), members=(1, 1000), discount=(0, 1),
-                expectile=(0.5, 0.9), reach=(1, 1e6), noised=(0, 1), tau=(0, 1), **LEARNING)
+                expectile=(0.5, 0.9), reach=(1, 1e6), noised=(0, 1), tau=(0, 1), **LEARNING, **BATCH)
         if self.width % self.heads:
             raise ValueError(f"PlanCriticConfig has width {self.width} and {self.heads} heads; give a multiple of the "
                              "heads")
@@ -127,11 +130,15 @@ class PlanCritic(nn.Module):
     def targets(self, batch: Batch) -> Tensor:
         """(B,) sum over h < m of discount^t_h r_h + discount^t_m V(s_m), m the last real row, t_h its environment step.
 
-        Nothing comes after an end, and V(s_m) goes on where a time limit or the window cut an episode.
+        Nothing comes after an end, and V(s_m) goes on where a time limit or the window cut an episode. Raises
+        ValueError for a batch that is not of episodes.
         """
-        real_BH, reward_BH = batch.mask_BHD[..., 0], cast(Tensor, batch.reward_BH)
+        if batch.reward_BH is None or batch.terminal_BH is None:
+            raise ValueError("a critic learns of rewards and ends of episodes, which this batch lacks; take it of "
+                             "Windows")
+        real_BH, reward_BH = batch.mask_BHD[..., 0], batch.reward_BH
         h_H, m_B = torch.arange(self.spec.horizon, device=real_BH.device), real_BH.sum(1) - 1
-        ended_B = cast(Tensor, batch.terminal_BH).any(1)
+        ended_B = batch.terminal_BH.any(1)
         counts_BH = (h_H < m_B[:, None]) | ended_B[:, None]  # an end between two rows was after the last real one
         discount_H = self.config.discount ** torch.tensor(self.spec.times).to(reward_BH)
         earned_B = (self.reward.normalize(reward_BH) * discount_H * counts_BH).sum(1)

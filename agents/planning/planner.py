@@ -2,25 +2,88 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gentraj.models.sampling import Guidance
-from gentraj.trajectory import Condition, TrajectoryModel, TrajectorySpec
+from gentraj.config import require
+from gentraj.device import device_of
+from gentraj.diffusion.composition import ClassifierFree
+from gentraj.models.plugin import Preference
+from gentraj.models.sampling import Guidance, as_plugins
+from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectoryModel, TrajectorySpec, calls_of
 
 from ..episodes import Playing
 from .arrival import Arrival
-from .execution import Previous, at_rest, moved, seeds_of, targets
-from .history import History, Past
+from .execution import History, Past, Previous, at_rest, moved, seeds_of, targets
 from .inverse_dynamics import InverseDynamics
 from .plan_critic import PlanCritic
-from .refine import filled_in
-from .settings import PlannerConfig, check, guidance_of
+from .refine import check_levels, filled_in
 from .trust import Trust
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    arrival: Literal["earliest", "fixed"] = "earliest"
+    """Arrive at the earliest trusted row, or always at the last one."""
+    replan: int = 12
+    """Environment steps between two plans."""
+    steps: int = 5
+    """Sampling steps of a plan."""
+    shares: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
+    """Candidates: one arrival per share of the likeliest arrival's probability. None means every second row."""
+    candidates: int = 1
+    """Plans that are drawn for each arrival, or where there is no goal."""
+    shifted: bool = False
+    """What is left of the previous plan, completed by the model, is one more candidate, and is kept among equals. A
+    model is good at that if it was trained with prefixes (mix.prefix)."""
+    history: int = 0
+    """Rows before the present that are remembered: the model knows them, and plans by so many fewer. It must have been
+    trained with prefixes (mix.prefix)."""
+    select: Literal["trust", "value"] = "trust"
+    """Of the trusted plans take the one that arrives first, or the one that the critic values most (Lu et al. 2025).
+    Where nothing is trusted it is the most trusted."""
+    guidance: Literal["none", "value", "classifier-free"] = "none"
+    """What shapes plans while they are generated: the critic's value, or the context exaggerated."""
+    scale: float = 1.0
+    """Of the guidance. Value: plans are exp(scale * value) times as likely, values counted in standard deviations of
+    the data's; classifier-free: 1 is the plain context, more exaggerates it."""
+    trust: float = 0.98
+    """Quantile of the data's error below which a plan is trusted."""
+    temperature: float = 1.0
+    """Scale of the noise a plan starts from."""
+    actions: Literal["inverse", "joint", "track"] = "inverse"
+    """Actions from inverse dynamics, from the plan itself, or those of a PD controller that tracks the plan: what is
+    missing to its positions (goal_dims) and to its velocities (rest_dims), as Diffuser acts in mazes."""
+    look: int = 12
+    """Environment steps that the inverse dynamics, or the PD controller, looks ahead on the plan."""
+    context: tuple[float, ...] = ()
+    """What the model is told beside the trajectory; none for a model without context. A model that was told returns
+    aims at a good one of its data's by default."""
+    goal_dims: tuple[int, ...] = ()
+    """Entries of the observation that a goal speaks about."""
+    rest_dims: tuple[int, ...] = ()
+    """Entries that are 0 at rest (velocities), used to hold the goal after the arrival."""
+    hold_radius: float = 0.0
+    """Distance to the goal (environment units) within which it is held instead of planned for.
+
+    At most the distance that counts as success: a plan, not a straight line, is the way round a corner."""
+
+    @property
+    def ahead(self) -> int:
+        """Environment steps that are carried out, or looked at, of a plan."""
+        return self.replan - 1 + (1 if self.actions == "joint" else self.look)
+
+    def __post_init__(self) -> None:
+        require(self, replan=(1, 1e6), steps=(1, 1e6), trust=(0, 1), temperature=(0, math.inf), look=(1, 1e6),
+                hold_radius=(0, math.inf), candidates=(1, 1e6), scale=(-1e6, 1e6), history=(0, 1e6))
+        if not all(0 < share <= 1 for share in self.shares):
+            raise ValueError(f"PlannerConfig.shares are {self.shares}; fractions above 0 and up to 1 are expected")
 
 
 @dataclass(frozen=True)
@@ -47,13 +110,15 @@ class Planner(Playing):
 
     `guide` is what the model's `sample` takes: an energy or a plug-in, such as constraints, that shapes every plan. It
     is refused beside `finer` models, whose rows it would not shape, and beside a history, which it could not.
+    `options` say how plans are sampled; the steps and the temperature are the config's.
     `finer` models fill in what is carried out of a plan, each what lies between the rows of the level before; joint
     actions are then the last one's. Raises ValueError for settings that need a part which is not given.
     """
 
     def __init__(self, model: TrajectoryModel, config: PlannerConfig, low_A: np.ndarray, high_A: np.ndarray, *,
                  trust: Trust | None = None, inverse: InverseDynamics | None = None, arrival: Arrival | None = None,
-                 critic: PlanCritic | None = None, finer: Sequence[TrajectoryModel] = (), guide: Guidance = None):
+                 critic: PlanCritic | None = None, finer: Sequence[TrajectoryModel] = (), guide: Guidance = None,
+                 options: SamplingOptions = DEFAULT_OPTIONS):
         self.trust = trust if config.arrival == "earliest" else None
         levels = [model.spec, *(fine.spec for fine in finer)]
         check(config, levels, len(low_A), trust, inverse, critic)
@@ -66,6 +131,7 @@ class Planner(Playing):
         self.finer, self.executed = finer, levels[-1]
         self.model, self.config, self.inverse, self.arrival, self.critic = model, config, inverse, arrival, critic
         self.guide = guidance_of(config, critic, guide)
+        self.options = replace(options, steps=config.steps, temperature=config.temperature)
         self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
         self.goal_dims = list(config.goal_dims or range(model.spec.obs_dim))
         self._begin(0)
@@ -77,12 +143,12 @@ class Planner(Playing):
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        return device_of(self.model)
 
     @property
     def network_calls(self) -> int:
         """Calls of the generators so far, those of a trust that asks one among them."""
-        return sum(model.network_calls for model in (self.model, *self.finer))
+        return calls_of((self.model, *self.finer))
 
     def _allocate(self, batch: int) -> None:
         longest = self.config.replan + self.config.look
@@ -114,6 +180,27 @@ class Planner(Playing):
         self.history.add(obs_BO, act_BA.to(self.device))
         return act_BA
 
+    def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
+        """(B, E, A) inside the action space: the actions that are carried out before the next decision.
+
+        A function of what it is given, which `gentraj export` writes. A planner whose actions are not the plan's own
+        decides the first one; the others depend on what is observed meanwhile. Raises ValueError for one with a
+        history.
+        """
+        if self.config.history:
+            raise ValueError(f"the planner's history is {self.config.history} rows, and what is exported remembers "
+                             "nothing; set history to 0 under planner in config.json")
+        obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
+        target_BTD = self.along(self.propose(obs_BO, goal_BG, seeds), goal_BG, seeds)
+        if goal_BG is not None:
+            near_B = self.near(obs_BO, goal_BG)
+            target_BTD = torch.where(near_B[:, None, None], self.held(obs_BO, goal_BG)[:, None], target_BTD)
+        if self.config.actions == "joint":
+            act_BEA = self.executed.split(target_BTD[:, : self.config.replan])[1]
+        else:
+            act_BEA = self.toward(obs_BO, self.executed.split(target_BTD[:, self.config.look - 1])[0])[:, None]
+        return act_BEA.clamp(self.low_A.to(self.device), self.high_A.to(self.device))
+
     def toward(self, obs_BO: Tensor, target_BO: Tensor) -> Tensor:
         """(B, A) the action toward what the plan is `look` environment steps ahead."""
         if self.inverse is not None and self.config.actions == "inverse":
@@ -133,8 +220,7 @@ class Planner(Playing):
         past = Past.none(self.spec, len(obs_BO), self.device) if past is None else past
         start, row_BN, seeds = self._questions(obs_BO, goal_BG, seeds_B, previous, past)
         now_R = past.now_B.repeat_interleave(row_BN.shape[1])
-        x_RHD = self.model.sample(start, guide=self.guide, seed=seeds, steps=self.config.steps,
-                                  temperature=self.config.temperature)[:, 0]
+        x_RHD = self.model.sample(start, guide=self.guide, seed=seeds, options=self.options)[:, 0]
         ratio_BN, value_BN = torch.zeros(row_BN.shape, device=self.device), None
         if self.trust is not None and row_BN.shape[1] > 1:
             ratio_BN = self.trust.ratio(x_RHD, row_BN.flatten(), seeds, now_R).view(row_BN.shape)
@@ -207,8 +293,7 @@ class Planner(Playing):
         """(B, T, D) targets along the chosen plans, filled in by the finer models."""
         x_BHD, row_B = plans.chosen()
         for fine in self.finer:
-            x_BHD = filled_in(fine, x_BHD, self.config.ahead, seeds, self.config.steps, self.config.temperature,
-                              self._context())
+            x_BHD = filled_in(fine, x_BHD, self.config.ahead, seeds, self.options, self._context())
             row_B = row_B * (fine.spec.horizon - 1)  # in its rows
         arrival_B = None if goal_BG is None else row_B
         return targets(self.executed, x_BHD, self.target_BTD.shape[1], arrival_B, self.config.rest_dims)
@@ -219,7 +304,7 @@ class Planner(Playing):
             return torch.zeros(len(obs_BO), dtype=torch.bool, device=obs_BO.device)
         if goal_BG.shape[1] != len(self.goal_dims):
             raise ValueError(f"a goal of {goal_BG.shape[1]} numbers was given to a planner whose goals are "
-                             f"{len(self.goal_dims)} entries of an observation; train it with --model.mix.goal-dims")
+                             f"{len(self.goal_dims)} entries of an observation; train it with --mix.goal-dims")
         return (obs_BO[:, self.goal_dims] - goal_BG).norm(dim=-1) <= self.config.hold_radius
 
     def held(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
@@ -238,3 +323,62 @@ def choice(row_BN: Tensor, ratio_BN: Tensor, value_BN: Tensor | None) -> Tensor:
     trusted_BN = ratio_BN <= 1
     among_BN = torch.where(trusted_BN, good_BN, -torch.inf)
     return torch.where(trusted_BN.any(1, keepdim=True), among_BN, -ratio_BN).argmax(1)
+
+
+def guidance_of(config: PlannerConfig, critic: PlanCritic | None, guide: Guidance) -> Guidance:
+    """The user's guide and the config's guidance."""
+    if config.guidance == "value" and critic is not None:
+        return [*as_plugins(guide, Preference), critic.guide(config.scale)]
+    if config.guidance == "classifier-free":
+        return [ClassifierFree(config.scale), *as_plugins(guide, Preference)]
+    return guide
+
+
+def check(config: PlannerConfig, levels: Sequence[TrajectorySpec], act_dim: int, trust: Trust | None,
+          inverse: InverseDynamics | None, critic: PlanCritic | None) -> None:
+    """Raises ValueError for settings that need a part which is not there, and for parts that do not fit each other.
+
+    `levels` are the plans' own and the finer ones, `act_dim` is the width of the action space.
+    """
+    spec = levels[0]
+    if config.actions == "track" and not len(config.goal_dims) == len(config.rest_dims) == act_dim:
+        raise ValueError(f"actions='track' needs a position and a velocity for each of {act_dim} actions; goal_dims "
+                         f"are {config.goal_dims} and rest_dims {config.rest_dims}")
+    if config.actions == "joint" and not levels[-1].act_dim:
+        raise ValueError("actions='joint' needs a model of observations and actions; this one has no actions")
+    if config.actions == "inverse" and inverse is None:
+        raise ValueError("actions='inverse' needs inverse dynamics; train with --dynamics, or set actions='joint'")
+    if config.actions == "inverse" and inverse is not None and config.look > inverse.config.look:
+        raise ValueError(f"look is {config.look}; the inverse dynamics were trained to look {inverse.config.look} "
+                         "steps ahead, give at most that")
+    if config.arrival == "earliest" and trust is None:
+        raise ValueError("arrival='earliest' needs a trust score; give one or set arrival='fixed'")
+    for name, setting in (("select", config.select), ("guidance", config.guidance)):
+        if setting == "value" and critic is None:
+            raise ValueError(f"{name}='value' needs a critic of plans; train one, or set another {name}")
+    if critic is not None and critic.plan_spec != spec:
+        raise ValueError(f"the critic values plans of {critic.plan_spec}; the model's are of {spec}")
+    if config.guidance == "classifier-free" and not config.context:
+        raise ValueError("guidance='classifier-free' needs a context to exaggerate, such as the return to aim at; set "
+                         "context")
+    if config.history:
+        spec.require_even("history")
+    ahead = max(config.ahead - (config.actions == "joint"), 1)
+    if config.history and ahead > (left := (spec.horizon - 1 - config.history) * spec.stride):
+        raise ValueError(f"history is {config.history} of {spec.horizon} rows, which leaves {left} environment steps "
+                         f"to plan, and replan and look call for {ahead}; give less of one of them")
+    check_levels(levels)
+    _check_candidates(config, spec)
+
+
+def _check_candidates(config: PlannerConfig, spec: TrajectorySpec) -> None:
+    several = "shifted=True" if config.shifted else f"candidates={config.candidates}"
+    chosen = config.select == "value" or config.arrival == "earliest"
+    if (config.shifted or config.candidates > 1) and not chosen:
+        raise ValueError(f"{several} needs something to choose by; set select='value' or arrival='earliest'")
+    if config.shifted:
+        spec.require_even("shifted=True")
+    longest = (spec.horizon - config.history - 2) * spec.stride
+    if config.shifted and config.replan > longest:
+        raise ValueError(f"shifted=True needs something left of a plan; replan is {config.replan}, at most {longest} "
+                         f"is expected for a horizon of {spec.horizon} rows and a history of {config.history}")

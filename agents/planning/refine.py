@@ -11,11 +11,12 @@ from dataclasses import replace
 from itertools import pairwise
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from gentraj.models.conditioning import ConditionMix
 from gentraj.randomness import fold
-from gentraj.trajectory import Condition, TrajectoryModel, TrajectorySpec
+from gentraj.trajectory import Condition, SamplingOptions, TrajectoryModel, TrajectorySpec
 
 LEG = ConditionMix(goal=1.0, goal_at="end")  # what a finer model is asked: both ends are known
 
@@ -47,7 +48,7 @@ def check_levels(levels: Sequence[TrajectorySpec]) -> None:
                              "is expected")
 
 
-def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[int], steps: int, temperature: float,
+def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[int], options: SamplingOptions,
               context_C: Tensor | None = None) -> Tensor:
     """(B, H', D'): the legs of plans that start within `ahead` environment steps, each by `fine`, one after the other.
 
@@ -57,9 +58,11 @@ def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[
     legs = min(-(-ahead // span), x_BHD.shape[1] - 1)
     obs_BHO = x_BHD[:, : legs + 1, : fine.spec.obs_dim]
     ends = Condition.unknown(fine.spec, len(x_BHD) * legs, device=x_BHD.device)
-    ends = ends.with_obs(0, obs_BHO[:, :-1].flatten(0, 1)).with_obs(-1, obs_BHO[:, 1:].flatten(0, 1))
+    first, last = (rearrange(obs, "b l o -> (b l) o") for obs in (obs_BHO[:, :-1], obs_BHO[:, 1:]))
+    ends = ends.with_obs(0, first).with_obs(-1, last)
     if context_C is not None:
         ends = replace(ends, context_BC=context_C.expand(ends.batch, -1))
     each = [fold(seed, leg, fine.spec.stride) for seed in seeds for leg in range(legs)]
-    x_BLHD = fine.sample(ends, seed=each, steps=steps, temperature=temperature)[:, 0].unflatten(0, (-1, legs))
-    return torch.cat([x_BLHD[:, :, :-1].flatten(1, 2), x_BLHD[:, -1, -1:]], 1)
+    x_RHD = fine.sample(ends, seed=each, options=options)[:, 0]
+    joined_BTD = rearrange(x_RHD[:, :-1], "(b l) h d -> b (l h) d", l=legs)  # a leg begins where the one before ended
+    return torch.cat([joined_BTD, x_RHD[legs - 1 :: legs, -1:]], 1)

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gentraj.data.windows import held
-from gentraj.trajectory import Batch, Condition, TrajectorySpec
+from gentraj.trajectory import Batch, Condition, SupportsImplausibility
 
 from .execution import moved
-
-
-class Scorable(Protocol):
-    spec: TrajectorySpec
-
-    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor: ...
 
 
 class Trust:
@@ -29,7 +22,11 @@ class Trust:
     there: what has happened speaks for no plan.
     """
 
-    def __init__(self, model: Scorable, reference: Batch, quantile: float, history: int = 0):
+    def __init__(self, model: SupportsImplausibility, reference: Batch, quantile: float, history: int = 0):
+        """Raises ValueError for a model that cannot say how unlike data a trajectory is."""
+        if not isinstance(model, SupportsImplausibility):
+            raise ValueError(f"{type(model).__name__} has no implausibility, which trust asks of a model; plan with a "
+                             "fixed arrival (arrival 'fixed'), or give it that method")
         self.model = model
         total_WH = self._total(held(reference), range(len(reference.x_BHD)))  # the network mixes rows: no jump to 0
         total_WH[~reference.mask_BHD[..., 0]] = torch.nan

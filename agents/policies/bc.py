@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.families import ModelConfig
-from gentraj.trajectory import Batch
+from gentraj.families import Model, ModelConfig
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .generators import DIFFUSION
-from .policy import Policy, Scales
+from .policy import Policy, PolicyConfig, Scales
 
 
 @dataclass(frozen=True)
-class BCConfig:
+class BCConfig(PolicyConfig):
     model: ModelConfig = field(default_factory=lambda: DIFFUSION)
     """The generator of actions."""
-    chunk: int = 1
-    """Actions that are decided together."""
-    execute: int = 1
-    """Of these, the actions that are carried out before the next are decided."""
     temperature: float = 1.0
     """Scale of the noise that an action is made from."""
-    batch_size: int = 256
 
     def __post_init__(self) -> None:
-        require(self, chunk=(1, 1e4), execute=(1, self.chunk), temperature=(0, 10), batch_size=(1, 1e9))
+        super().__post_init__()
+        require(self, temperature=(0, 10))
 
 
-class BC(Policy):
+class BC(Policy[Model]):
     def __init__(self, obs_dim: int, act_dim: int, config: BCConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales)
         self.config, self.model = config, self.generator(config.model)
@@ -42,9 +38,8 @@ class BC(Policy):
         return self.model.optimizers()
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        t = self.transition(batch, 1.0)
-        return self.model.update(self.windows(t), optimizers, generator)
+        return self.model.update(self.windows(self.transition(batch, 1.0)), optimizers, generator)
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
-        x = self.model.sample(self.known(state_BS), seed=seeds, temperature=self.config.temperature)[:, 0]
-        return self.actions(x)
+    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        options = replace(options, temperature=self.config.temperature)
+        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])

@@ -20,7 +20,7 @@ LARGEST = 100  # weight of an action's advantage (Kostrikov et al. 2022, appendi
 
 
 @dataclass(frozen=True)
-class CriticConfig:
+class ValueConfig:
     discount: float = 0.99
     """Per environment step."""
     reach: int = 32
@@ -30,17 +30,26 @@ class CriticConfig:
     depth: int = 2
     """Hidden layers."""
     members: int = 2
-    """Of the ensemble; the least of their values counts. Swift's judge each other's episodes."""
-    tau: float = 0.01
-    """How fast the slow copy follows."""
+    """Networks of the ensemble."""
     learning_rate: float = 5e-4
     weight_decay: float = 0.0
     max_grad_norm: float = 10.0
 
     def __post_init__(self) -> None:
-        bounds = {key: value for key, value in LEARNING.items() if key != "batch_size"}
         require(self, discount=(0, 0.99999), reach=(1, 1e4), width=(1, 1e5), depth=(1, 100), members=(1, 1000),
-                tau=(0, 1), **bounds)
+                **LEARNING)
+
+
+@dataclass(frozen=True)
+class CriticConfig(ValueConfig):
+    """Of an ensemble of which the least value counts, and that learns from a target network."""
+
+    tau: float = 0.01
+    """How fast the target network follows."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, tau=(0, 1))
 
 
 class Critic(nn.Module):
@@ -99,7 +108,7 @@ class Critic(nn.Module):
         return act_BNKA[torch.arange(batch, device=value_BN.device), value_BN.argmax(1)]
 
 
-def state_value(policy: Policy, config: CriticConfig, members: int = 1) -> Ensemble:
+def state_value(policy: Policy, config: ValueConfig, members: int = 1) -> Ensemble:
     """V(s) of so many networks, each for itself; it starts where Q(s, a) does too."""
     return Ensemble(policy.state_dim, config.width, config.depth, members, policy.usual.value(config.discount))
 

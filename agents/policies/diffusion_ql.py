@@ -13,17 +13,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.families import ModelConfig
-from gentraj.training.optimization import part_of, under
-from gentraj.trajectory import Batch
+from gentraj.families import Model, ModelConfig
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig
 from .generators import DIFFUSION
-from .policy import Policy, Scales, Transition, seed_of
+from .policy import Policy, PolicyConfig, Scales
 
 
 @dataclass(frozen=True)
-class DiffusionQLConfig:
+class DiffusionQLConfig(PolicyConfig):
     model: ModelConfig = field(default_factory=lambda: replace(DIFFUSION, steps=2))
     """The generator of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -31,42 +30,36 @@ class DiffusionQLConfig:
     """Weight of the value, of size 1, beside the generator's own loss."""
     candidates: int = 8
     """Actions that are drawn, of which the one with the highest value is taken."""
-    chunk: int = 1
-    """Actions that are decided together."""
-    execute: int = 1
-    """Of these, the actions that are carried out before the next are decided."""
-    batch_size: int = 256
 
     def __post_init__(self) -> None:
-        require(self, eta=(0, 1e6), candidates=(1, 1e4), chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
+        super().__post_init__()
+        require(self, eta=(0, 1e6), candidates=(1, 1e4))
 
 
-class DiffusionQL(Policy):
+class DiffusionQL(Policy[Model]):
     def __init__(self, obs_dim: int, act_dim: int, config: DiffusionQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
         self.config, self.model = config, self.generator(config.model)
         self.critic = Critic.of(self, config.critic)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        return {"critic": self.critic.optimizer(), **under("model", self.model.optimizers())}
+        return {"critic": self.critic.optimizer(), **self.model.optimizers()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        next_BX = self._next(t, generator).flatten(1)
-        metrics = self.critic.learn(t, self.critic.least(t.next_BS, next_BX), optimizers["critic"])
-        return metrics | self._learn_policy(t, optimizers, generator)
+        seed = int(torch.randint(2**62, (), generator=generator))
+        next_BKA = self.actions(self.model.sample(self.known(t.next_BS), seed=seed)[:, 0])
+        critic = self.critic.learn(t, self.critic.least(t.next_BS, next_BKA.flatten(1)), optimizers["critic"])
+        actor = self.model.update(self.windows(t), optimizers, generator, guide=self.value_guide)
+        return critic | actor
 
-    def _next(self, t: Transition, generator: torch.Generator) -> Tensor:
-        """(B, K, A) what the generator does next."""
-        return self.actions(self.model.sample(self.known(t.next_BS), seed=seed_of(generator))[:, 0])
+    def value_guide(self, x: Tensor) -> Tensor:
+        """(B,) eta Q(s, a) of windows, relative to its size: what equation 3 adds to the generator's own loss.
 
-    def _learn_policy(self, t: Transition, optimizers: dict[str, Optimizer],
-                      generator: torch.Generator) -> dict[str, Tensor]:
-        """Equation 3. A diffusion model is told the value of what it denoises in one step (Kang et al. 2023)."""
-        def guide(x: Tensor) -> Tensor:
-            return self.config.eta * self.critic.relative(self.states(x), self.actions(x).flatten(1))
+        A diffusion model is told the value of what it denoises in one step (Kang et al. 2023).
+        """
+        return self.config.eta * self.critic.relative(self.states(x), self.actions(x).flatten(1))
 
-        return self.model.update(self.windows(t), part_of("model", optimizers), generator, guide=guide)
-
-    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
-        return self.critic.best(state_BS, self.candidates(self.model, state_BS, self.config.candidates, seeds))
+    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        drawn = self.candidates(self.model, state_BS, self.config.candidates, seeds, options)
+        return self.critic.best(state_BS, drawn)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,35 +17,34 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gentraj.config import require
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.randomness import RowNoise
-from gentraj.training.optimization import adamw, apply_gradients, part_of, under
-from gentraj.trajectory import Batch
+from gentraj.training.optimization import adamw, apply_gradients
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig
 from .generators import FLOW
-from .policy import Policy, Scales, Transition
+from .policy import Policy, PolicyConfig, Scales, Transition
 
 
 @dataclass(frozen=True)
-class FQLConfig:
+class FQLConfig(PolicyConfig):
     model: DiffusionConfig = field(default_factory=lambda: FLOW)
     """The generator of actions. Its student has as large a network, learns as fast and is averaged as long."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     alpha: float = 10.0
     """Weight of the squared error to what the flow makes of the same noise, beside the value, of size 1."""
-    chunk: int = 1
-    """Actions that are decided together."""
-    execute: int = 1
-    """Of these, the actions that are carried out before the next are decided."""
-    batch_size: int = 256
+
+    def unused(self) -> dict[str, str]:
+        return super().unused() | {"model.eta": "the student learns where the flow carries noise, and that adds none"}
 
     def __post_init__(self) -> None:
-        require(self, alpha=(0, 1e6), chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
+        super().__post_init__()
+        require(self, alpha=(0, 1e6))
 
 
-class FQL(Policy):
+class FQL(Policy[Diffusion]):
     def __init__(self, obs_dim: int, act_dim: int, config: FQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
-        self.config, self.model = config, cast(Diffusion, self.generator(config.model))
+        self.config, self.model = config, self.generator(config.model)
         self.critic = Critic.of(self, config.critic)
         self.student = deepcopy(self.model.network)
         self.slow = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(config.model.ema))
@@ -57,46 +55,46 @@ class FQL(Policy):
     def network_calls(self) -> int:
         return self.calls
 
-    def sampling(self) -> str:
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         return "one call of the student"
-
-    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
-        """Raises ValueError: the student takes no steps."""
-        raise ValueError("this policy acts by one call of its student, which has no sampler, grid or eta; leave them "
-                         "out")
 
     def optimizers(self) -> dict[str, Optimizer]:
         student = adamw(self.student, self.config.model)["network"]
-        return {"critic": self.critic.optimizer(), "student": student, **under("model", self.model.optimizers())}
+        return {"critic": self.critic.optimizer(), "student": student, **self.model.optimizers()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
         with torch.no_grad():
-            next_BX = self.one_step(self.slow, t.next_BS, self._noise(t, generator)).clamp(-1, 1)
-        metrics = self.critic.learn(t, self.critic.least(t.next_BS, next_BX), optimizers["critic"])
-        metrics |= self.model.update(self.windows(t), part_of("model", optimizers), generator)
-        return metrics | self._learn_student(t, optimizers["student"], generator)
-
-    def _learn_student(self, t: Transition, optimizer: Optimizer, generator: torch.Generator) -> dict[str, Tensor]:
-        """Equation 8, its value normalised (section 4.2)."""
-        z_BKA, known = self._noise(t, generator), self.known(t.state_BS)
-        flow_BX = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA), known)
-        chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
-        distance = ((chunk_BX - self.actions(flow_BX).flatten(1)) ** 2 * t.weights()[:, None]).mean()
-        value = (self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1)) * t.weights()).mean()
-        apply_gradients(self.config.alpha * distance - value, optimizer, self.config.critic.max_grad_norm)
+            next_BX = self.one_step(self.slow, t.next_BS, self.noise(t, generator)).clamp(-1, 1)
+        critic = self.critic.learn(t, self.critic.least(t.next_BS, next_BX), optimizers["critic"])
+        flow = self.model.update(self.windows(t), optimizers, generator)
+        student_loss, distance = self.student_loss(t, self.noise(t, generator))
+        apply_gradients(student_loss, optimizers["student"], self.config.critic.max_grad_norm)
         self.slow.update_parameters(self.student)
-        return {"student_distance": distance.detach()}
+        return critic | flow | {"student_distance": distance.detach()}
 
-    def _noise(self, t: Transition, generator: torch.Generator) -> Tensor:
-        return torch.randn(t.act_BKA.shape, generator=generator).to(t.act_BKA.device)
+    def student_loss(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
+        """Equation 8, its value normalised (section 4.2); and the distance to what the flow makes of the noise."""
+        flow_BKD = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA), self.known(t.state_BS))
+        chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
+        distance = ((chunk_BX - self.actions(flow_BKD).flatten(1)) ** 2 * t.weights()[:, None]).mean()
+        value = (self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1)) * t.weights()).mean()
+        return self.config.alpha * distance - value, distance
+
+    def noise(self, t: Transition, generator: torch.Generator) -> Tensor:
+        """(B, K, A) standard normal."""
+        shape = len(t.state_BS), self.chunk, self.spec.act_dim
+        return torch.randn(shape, generator=generator).to(t.state_BS.device)
 
     def one_step(self, student: nn.Module, state_BS: Tensor, z_BKA: Tensor) -> Tensor:
         """(B, K * A) that one call makes of noise."""
         x, known = self.join(state_BS, z_BKA), self.state_mask.expand(len(state_BS), self.chunk, -1)
         return student(x, x * known, known, z_BKA.new_ones(1))[..., self.state_dim :].flatten(1)
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
+    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        if options.changed():
+            raise ValueError("this policy acts by one call of its student, which has no sampler, grid or eta; leave "
+                             "them out")
         self.calls += 1
         z_BKA = RowNoise(seeds, self.device).normal(self.chunk, self.spec.act_dim)
         return self.one_step(self.slow, state_BS, z_BKA).view_as(z_BKA).clamp(-1, 1)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gentraj.diffusion import DiffusionConfig
+from gentraj.diffusion import DiffusionConfig, FlowConfig
 from gentraj.families import ModelConfig
 from gentraj.gan import GANConfig
-from gentraj.gan.settings import SideConfig
+from gentraj.gan.model import SideConfig
 from gentraj.models.gaussian import GaussianConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
@@ -15,12 +15,11 @@ from gentraj.networks.discriminator import DiscriminatorConfig
 NETWORK = ResidualMLPConfig(width=128, depth=2, frequencies=0)  # a state needs no finer look, and no more is learnt
 JUDGE = DiscriminatorConfig(width=64, multipliers=(1,), kernel=1, frequencies=0, patches=False, minibatch_std=False)
 
-DIFFUSION = DiffusionConfig(NETWORK, levels=None, context_dropout=0.0, clip=1.0, batch_size=256, weight_decay=0.0,
-                            ema=0.995, steps=5)
-FLOW = replace(DIFFUSION, path="flow", prediction="velocity", sampler="euler")
-GAN = GANConfig(NETWORK, JUDGE, context_dropout=0.0, batch_size=256, ema=0.995, best_of=1,
+DIFFUSION = DiffusionConfig(NETWORK, levels=None, clip=1.0, weight_decay=0.0, ema=0.995, steps=5)
+FLOW = FlowConfig(NETWORK, prediction="velocity", clip=1.0, weight_decay=0.0, ema=0.995, steps=5)
+GAN = GANConfig(NETWORK, JUDGE, ema=0.995, best_of=1,
                 generator_learning=SideConfig(1e-3), discriminator_learning=SideConfig(1e-3))
-GAUSSIAN = GaussianConfig(NETWORK, context_dropout=0.0, batch_size=256, weight_decay=0.0, ema=0.995)
+GAUSSIAN = GaussianConfig(NETWORK, weight_decay=0.0, ema=0.995)
 # Nearly: its loss is a squared error over 2 spread^2, and so are its gradients.
 DETERMINISTIC = replace(GAUSSIAN, spread=0.1, max_grad_norm=100.0)
 

@@ -13,17 +13,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.families import ModelConfig
-from gentraj.training.optimization import adamw, apply_gradients, part_of, under
-from gentraj.trajectory import Batch
+from gentraj.families import Model, ModelConfig
+from gentraj.training.optimization import adamw, apply_gradients
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig, average, expectile, state_value
 from .generators import DIFFUSION
-from .policy import Policy, Scales, Transition
+from .policy import Policy, PolicyConfig, Scales, Transition
 
 
 @dataclass(frozen=True)
-class IDQLConfig:
+class IDQLConfig(PolicyConfig):
     model: ModelConfig = field(default_factory=lambda: DIFFUSION)
     """The generator of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -31,18 +31,13 @@ class IDQLConfig:
     """Of the data's values that a state is worth: 0.5 is their mean, 1 the best of them."""
     candidates: int = 8
     """Actions that are drawn, of which the one with the highest value is taken."""
-    chunk: int = 1
-    """Actions that are decided together."""
-    execute: int = 1
-    """Of these, the actions that are carried out before the next are decided."""
-    batch_size: int = 256
 
     def __post_init__(self) -> None:
-        require(self, expectile=(0, 1), candidates=(1, 1e4), chunk=(1, 1e4), execute=(1, self.chunk),
-                batch_size=(1, 1e9))
+        super().__post_init__()
+        require(self, expectile=(0, 1), candidates=(1, 1e4))
 
 
-class IDQL(Policy):
+class IDQL(Policy[Model]):
     def __init__(self, obs_dim: int, act_dim: int, config: IDQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
         self.config, self.model = config, self.generator(config.model)
@@ -51,27 +46,23 @@ class IDQL(Policy):
 
     def optimizers(self) -> dict[str, Optimizer]:
         value = adamw(self.value, self.config.critic)["network"]
-        return {"critic": self.critic.optimizer(), "value": value, **under("model", self.model.optimizers())}
+        return {"critic": self.critic.optimizer(), "value": value, **self.model.optimizers()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        metrics = self._learn_value(t, optimizers["value"])
+        value_loss = self.value_loss(t)
+        apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
         with torch.no_grad():
             next_value_B = self.value(t.next_BS)[0]
-        metrics |= self.critic.learn(t, next_value_B, optimizers["critic"])
-        return metrics | self._learn_policy(t, optimizers, generator)
+        critic = self.critic.learn(t, next_value_B, optimizers["critic"])
+        actor = self.model.update(self.windows(t), optimizers, generator)  # equation 9: as they are
+        return {"value_loss": value_loss.detach()} | critic | actor
 
-    def _learn_value(self, t: Transition, optimizer: Optimizer) -> dict[str, Tensor]:
-        """Equation 5 of IQL (Kostrikov et al. 2022)."""
+    def value_loss(self, t: Transition) -> Tensor:
+        """Equation 5 of IQL (Kostrikov et al. 2022): V(s) is an expectile of Q(s, a)."""
         error_B = self.critic.least(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
-        loss = average(expectile(error_B / self.value.unit, self.config.expectile), t)
-        apply_gradients(loss, optimizer, self.config.critic.max_grad_norm)
-        return {"value_loss": loss.detach()}
+        return average(expectile(error_B / self.value.unit, self.config.expectile), t)
 
-    def _learn_policy(self, t: Transition, optimizers: dict[str, Optimizer],
-                      generator: torch.Generator) -> dict[str, Tensor]:
-        """The data's actions as they are: equation 9."""
-        return self.model.update(self.windows(t), part_of("model", optimizers), generator)
-
-    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
-        return self.critic.best(state_BS, self.candidates(self.model, state_BS, self.config.candidates, seeds))
+    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        drawn = self.candidates(self.model, state_BS, self.config.candidates, seeds, options)
+        return self.critic.best(state_BS, drawn)

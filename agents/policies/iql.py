@@ -6,24 +6,24 @@ Kostrikov et al. 2022, "Offline Reinforcement Learning with Implicit Q-Learning"
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.families import ModelConfig
-from gentraj.training.optimization import adamw, apply_gradients, part_of, under
-from gentraj.trajectory import Batch
+from gentraj.families import Model, ModelConfig
+from gentraj.training.optimization import adamw, apply_gradients
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig, advantage_weights, average, expectile, state_value
 from .generators import GAUSSIAN
-from .policy import Policy, Scales, Transition
+from .policy import Policy, PolicyConfig, Scales, Transition
 
 
 @dataclass(frozen=True)
-class IQLConfig:
+class IQLConfig(PolicyConfig):
     model: ModelConfig = field(default_factory=lambda: GAUSSIAN)
     """The generator of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -31,17 +31,13 @@ class IQLConfig:
     """Of the data's values that a state is worth: 0.5 is their mean, 1 the best of them."""
     beta: float = 1.0
     """How much more a better action is copied: its weight is exp(beta * advantage), advantages having size 1."""
-    chunk: int = 1
-    """Actions that are decided together."""
-    execute: int = 1
-    """Of these, the actions that are carried out before the next are decided."""
-    batch_size: int = 256
 
     def __post_init__(self) -> None:
-        require(self, expectile=(0, 1), beta=(0, 1e3), chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
+        super().__post_init__()
+        require(self, expectile=(0, 1), beta=(0, 1e3))
 
 
-class IQL(Policy):
+class IQL(Policy[Model]):
     def __init__(self, obs_dim: int, act_dim: int, config: IQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
         self.config, self.model = config, self.generator(config.model)
@@ -50,28 +46,25 @@ class IQL(Policy):
 
     def optimizers(self) -> dict[str, Optimizer]:
         value = adamw(self.value, self.config.critic)["network"]
-        return {"critic": self.critic.optimizer(), "value": value, **under("model", self.model.optimizers())}
+        return {"critic": self.critic.optimizer(), "value": value, **self.model.optimizers()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        advantage_B, metrics = self._learn_value(t, optimizers["value"])
+        value_loss, advantage_B = self.value_loss(t)
+        apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
         with torch.no_grad():
             next_value_B = self.value(t.next_BS)[0]
-        metrics |= self.critic.learn(t, next_value_B, optimizers["critic"])
-        return metrics | self._learn_policy(t, advantage_B, optimizers, generator)
+        critic = self.critic.learn(t, next_value_B, optimizers["critic"])  # equation 6
+        weight_B = advantage_weights(advantage_B, self.config.beta, t.weights())
+        actor = self.model.update(self.windows(t, weight_B), optimizers, generator)  # equation 7
+        return {"value_loss": value_loss.detach()} | critic | actor
 
-    def _learn_value(self, t: Transition, optimizer: Optimizer) -> tuple[Tensor, dict[str, Tensor]]:
-        """Equation 5; the advantages (B,) of the data's actions."""
+    def value_loss(self, t: Transition) -> tuple[Tensor, Tensor]:
+        """Equation 5: V(s) is an expectile of Q(s, a); and the advantages (B,) of the data's actions."""
         error_B = self.critic.least(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
         loss = average(expectile(error_B / self.value.unit, self.config.expectile), t)
-        apply_gradients(loss, optimizer, self.config.critic.max_grad_norm)
-        return error_B.detach(), {"value_loss": loss.detach()}
+        return loss, error_B.detach()
 
-    def _learn_policy(self, t: Transition, advantage_B: Tensor, optimizers: dict[str, Optimizer],
-                      generator: torch.Generator) -> dict[str, Tensor]:
-        """Equation 7."""
-        weight_B = advantage_weights(advantage_B, self.config.beta, t.weights())
-        return self.model.update(self.windows(t, weight_B), part_of("model", optimizers), generator)
-
-    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
-        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, temperature=0.0)[:, 0])
+    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        options = replace(options, temperature=0.0)
+        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])

@@ -1,42 +1,39 @@
-"""The policies by their settings. Adding one is one file and one line here, or from outside a call of `register`."""
+"""The policies by the kind that their settings say. Adding one is one file and one line here, or from outside a call of
+`register`."""
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Union
+from gentraj.config import Kinds
 
 from .bc import BC, BCConfig
 from .diffusion_ql import DiffusionQL, DiffusionQLConfig
 from .fql import FQL, FQLConfig
 from .idql import IDQL, IDQLConfig
 from .iql import IQL, IQLConfig
-from .policy import Policy
+from .policy import Policy, PolicyConfig
 from .swift import Swift, SwiftConfig
 from .td3bc import TD3BC, TD3BCConfig
 
-POLICIES: dict[type, type[Policy]] = {BCConfig: BC, IQLConfig: IQL, IDQLConfig: IDQL, TD3BCConfig: TD3BC,
-                                      DiffusionQLConfig: DiffusionQL, FQLConfig: FQL, SwiftConfig: Swift}
-
-if TYPE_CHECKING:
-    PolicyConfig = (BCConfig | IQLConfig | IDQLConfig | TD3BCConfig | DiffusionQLConfig | FQLConfig
-                    | SwiftConfig)
-else:
-
-    def __getattr__(name: str) -> Any:
-        """`PolicyConfig`, the union of what the dict holds by now."""
-        if name == "PolicyConfig":
-            return Union[tuple(POLICIES)]  # noqa: UP007
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+POLICIES: Kinds[PolicyConfig, Policy] = Kinds({
+    "bc": (BCConfig, BC),
+    "iql": (IQLConfig, IQL),
+    "idql": (IDQLConfig, IDQL),
+    "td3bc": (TD3BCConfig, TD3BC),
+    "diffusion-ql": (DiffusionQLConfig, DiffusionQL),
+    "fql": (FQLConfig, FQL),
+    "swift": (SwiftConfig, Swift),
+})
 
 
-def register(config: type, policy: type[Policy]) -> None:
+def register(kind: str, config: type[PolicyConfig], policy: type[Policy]) -> None:
     """Adds a policy by its settings, a frozen dataclass: from then on it is trained, saved and loaded as any other.
 
-    Raises ValueError for settings of the same names as another's: in a run's config.json they tell which policy it is.
+    `kind` is what a run's config.json calls it; a policy that was registered by that name gives way. Raises ValueError
+    for settings that are not derived from `PolicyConfig`, and for those that have another name already.
     """
-    names = {field.name for field in fields(config)}
-    for other in POLICIES.keys() - {config}:
-        if {field.name for field in fields(other)} == names:
-            raise ValueError(f"{config.__name__} has the settings of {other.__name__}, {', '.join(sorted(names))}; a "
-                             "saved run could not tell them apart, so give it a setting of its own")
-    POLICIES[config] = policy
+    if not issubclass(config, PolicyConfig):
+        raise ValueError(f"{config.__name__} is not derived from PolicyConfig, which says what every policy has; "
+                         "derive it")
+    if others := [name for name, (known, _) in POLICIES.items() if known is config and name != kind]:
+        raise ValueError(f"{config.__name__} is registered as '{others[0]}' already; give '{kind}' settings of its own")
+    POLICIES[kind] = config, policy

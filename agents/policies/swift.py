@@ -19,22 +19,25 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.diffusion import DiffusionConfig
+from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
-from gentraj.training.optimization import adamw, apply_gradients, part_of, under
-from gentraj.trajectory import Batch, Condition
+from gentraj.training.optimization import adamw, apply_gradients
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions
 
-from .critic import CriticConfig, average, expectile, state_value
+from .critic import ValueConfig, average, expectile, state_value
 from .generators import DIFFUSION
-from .policy import Policy, Scales, Transition
+from .policy import Policy, PolicyConfig, Scales, Transition
 
 
 @dataclass(frozen=True)
-class SwiftConfig:
-    model: DiffusionConfig = field(default_factory=lambda: replace(DIFFUSION, context_dropout=0.1))
+class SwiftConfig(PolicyConfig):
+    model: DiffusionConfig = field(default_factory=lambda: DIFFUSION)
     """The generator of actions."""
-    critic: CriticConfig = field(default_factory=lambda: CriticConfig(width=128, members=4))
-    """Of V, without a slow copy: `tau` has no say. Episodes are dealt to the members in turn; each judges its own and
+    context_dropout: float = 0.1
+    """Share of the actions that the generator learns without being told whether they led to more: what guidance leads
+    away from."""
+    critic: ValueConfig = field(default_factory=lambda: ValueConfig(width=128, members=4))
+    """Of V. Episodes are dealt to the members in turn; each judges its own and
     learns of the others'. One alone, or of a single episode, learns of what it judges."""
     expectile: float = 0.9
     """Of the data's ways on that a state is worth: 0.5 is their mean, 1 the best of them."""
@@ -42,37 +45,36 @@ class SwiftConfig:
     """How far it is guided to what led to more: 0 does what the data do, 1 what was better in them."""
     temperature: float = 0.0
     """Of its noise: 0 does the likeliest."""
-    chunk: int = 1
-    """Actions that are decided together."""
-    execute: int = 1
-    """Of these, the actions that are carried out before the next are decided."""
-    batch_size: int = 256
 
     def __post_init__(self) -> None:
-        require(self, expectile=(0, 1), guidance=(0, 1e3), temperature=(0, 1e3), chunk=(1, 1e4),
-                execute=(1, self.chunk), batch_size=(1, 1e9))
-        if self.guidance != 1 and not self.model.context_dropout:
+        super().__post_init__()
+        require(self, context_dropout=(0, 1), expectile=(0, 1), guidance=(0, 1e3), temperature=(0, 1e3))
+        if self.guidance != 1 and not self.context_dropout:
             raise ValueError(f"SwiftConfig.guidance is {self.guidance}, away from what the generator does when told "
-                             "nothing, which it never learns with a model.context_dropout of 0; set that to 0.1, say")
+                             "nothing, which it never learns with a context_dropout of 0; set that to 0.1, say")
 
 
-class Swift(Policy):
+class Swift(Policy[Diffusion]):
     def __init__(self, obs_dim: int, act_dim: int, config: SwiftConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
-        self.config, self.model = config, self.generator(config.model, told=1)
+        self.config, self.model = config, self.generator(config.model, 1, config.context_dropout)
         self.value = state_value(self, config.critic, config.critic.members)
 
     def optimizers(self) -> dict[str, Optimizer]:
         value = adamw(self.value, self.config.critic)["network"]
-        return {"value": value, **under("model", self.model.optimizers())}
+        return {"value": value, **self.model.optimizers()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        advantage_B, metrics = self._learn_value(t, optimizers["value"])
-        return metrics | self._learn_policy(t, advantage_B, optimizers, generator)
+        value_loss, advantage_B = self.value_loss(t)
+        apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
+        better_B = advantage_B > 0  # all actions are copied, each beside whether it is better than usual
+        windows = replace(self.windows(t), context_BC=torch.where(better_B, 1.0, -1.0)[:, None])
+        actor = self.model.update(windows, optimizers, generator)
+        return {"value_loss": value_loss.detach(), "better": better_B.float().mean()} | actor
 
-    def _learn_value(self, t: Transition, optimizer: Optimizer) -> tuple[Tensor, dict[str, Tensor]]:
-        """The advantages (B,) of the ways on that the data took."""
+    def value_loss(self, t: Transition) -> tuple[Tensor, Tensor]:
+        """V(s) is an expectile of what the ways on brought; and the advantages (B,) of those that the data took."""
         with torch.no_grad():
             brought_EB = t.reward_B + t.discount_B * self.value(t.next_BS)
         error_EB = brought_EB - self.value(t.state_BS)
@@ -80,24 +82,16 @@ class Swift(Policy):
         learns_EB = of_others(judge_B, len(error_EB))
         loss_EB = learns_EB * expectile(error_EB / self.value.unit, self.config.expectile)
         loss = average(loss_EB, t) / learns_EB.float().mean()
-        apply_gradients(loss, optimizer, self.config.critic.max_grad_norm)
-        advantage_B = error_EB.detach().gather(0, judge_B[None])[0]
-        return advantage_B, {"value_loss": loss.detach(), "better": (advantage_B > 0).float().mean()}
-
-    def _learn_policy(self, t: Transition, advantage_B: Tensor, optimizers: dict[str, Optimizer],
-                      generator: torch.Generator) -> dict[str, Tensor]:
-        """All actions, each beside whether its advantage is positive."""
-        better_B1 = torch.where(advantage_B > 0, 1.0, -1.0)[:, None]
-        windows = replace(self.windows(t), context_BC=better_B1)
-        return self.model.update(windows, part_of("model", optimizers), generator)
+        return loss, error_EB.detach().gather(0, judge_B[None])[0]
 
     def known(self, state_BS: Tensor) -> Condition:
         """The state, and that what led to more is asked for."""
         return replace(super().known(state_BS), context_BC=state_BS.new_ones(len(state_BS), 1))
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
+    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        options = replace(options, temperature=self.config.temperature)
         x = self.model.sample(self.known(state_BS), guide=ClassifierFree(self.config.guidance), seed=seeds,
-                              temperature=self.config.temperature)[:, 0]
+                              options=options)[:, 0]
         return self.actions(x)
 
 

@@ -6,8 +6,7 @@ Fujimoto & Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,16 +14,15 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.models.gaussian import Gaussian, GaussianConfig
-from gentraj.training.optimization import part_of, under
-from gentraj.trajectory import Batch
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig
 from .generators import DETERMINISTIC
-from .policy import Policy, Scales, Transition
+from .policy import Policy, PolicyConfig, Scales, Transition
 
 
 @dataclass(frozen=True)
-class TD3BCConfig:
+class TD3BCConfig(PolicyConfig):
     model: GaussianConfig = field(default_factory=lambda: DETERMINISTIC)
     """The actor, of a fixed spread; it acts by its mean."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -32,49 +30,43 @@ class TD3BCConfig:
     """Weight of the value, of size 1, beside the squared error to the data's actions."""
     smoothing: float = 0.2
     """Noise on the next actions that the critic learns from, in units of half their range; at most 2.5 times it."""
-    chunk: int = 1
-    """Actions that are decided together."""
-    execute: int = 1
-    """Of these, the actions that are carried out before the next are decided."""
-    batch_size: int = 256
 
     def __post_init__(self) -> None:
         if self.model.spread == "learned":
             raise ValueError("TD3BCConfig.model.spread is 'learned'; a number is expected")
-        require(self, alpha=(0, 1e6), smoothing=(0, 10), chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
+        super().__post_init__()
+        require(self, alpha=(0, 1e6), smoothing=(0, 10))
 
 
-class TD3BC(Policy):
+class TD3BC(Policy[Gaussian]):
     def __init__(self, obs_dim: int, act_dim: int, config: TD3BCConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
-        self.config, self.model = config, cast(Gaussian, self.generator(config.model))
+        self.config, self.model = config, self.generator(config.model)
         self.critic = Critic.of(self, config.critic)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        return {"critic": self.critic.optimizer(), **under("model", self.model.optimizers())}
+        return {"critic": self.critic.optimizer(), **self.model.optimizers()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        next_BX = self._next(t, generator).flatten(1)
-        metrics = self.critic.learn(t, self.critic.least(t.next_BS, next_BX), optimizers["critic"])
-        return metrics | self._learn_policy(t, optimizers, generator)
+        next_value_B = self.critic.least(t.next_BS, self.smoothed_next(t, generator).flatten(1))
+        critic = self.critic.learn(t, next_value_B, optimizers["critic"])
+        actor = self.model.update(self.windows(t), optimizers, generator, guide=self.value_guide)
+        return critic | actor
 
-    def _next(self, t: Transition, generator: torch.Generator) -> Tensor:
-        """(B, K, A) what the actor does next, smoothed (Fujimoto et al. 2018, section 5.3)."""
-        with torch.no_grad():
-            act = self.actions(self.model.predict(self.known(t.next_BS))[0])
-        noise = torch.randn(act.shape, generator=generator).clamp(-2.5, 2.5).to(act.device)
-        return (act + self.config.smoothing * noise).clamp(-1, 1)
+    @torch.no_grad()
+    def smoothed_next(self, t: Transition, generator: torch.Generator) -> Tensor:
+        """(B, K, A) what the actor does next, and clipped noise (Fujimoto et al. 2018, section 5.3)."""
+        act_BKA = self.actions(self.model.predict(self.known(t.next_BS))[0])
+        noise = torch.randn(act_BKA.shape, generator=generator).clamp(-2.5, 2.5).to(act_BKA.device)
+        return (act_BKA + self.config.smoothing * noise).clamp(-1, 1)
 
-    def _learn_policy(self, t: Transition, optimizers: dict[str, Optimizer],
-                      generator: torch.Generator) -> dict[str, Tensor]:
-        """Equations 3 and 5, over 2 spread^2 as the actor's squared error is."""
-        weight = self.config.alpha / (2 * cast(float, self.config.model.spread) ** 2)
+    def value_guide(self, x: Tensor) -> Tensor:
+        """(B,) alpha Q(s, a) of windows, relative to its size (equations 3 and 5); over 2 spread^2, as the actor's
+        squared error is."""
+        weight = self.config.alpha / (2 * float(self.config.model.spread) ** 2)
+        return weight * self.critic.relative(self.states(x), self.actions(x).flatten(1))
 
-        def guide(x: Tensor) -> Tensor:
-            return weight * self.critic.relative(self.states(x), self.actions(x).flatten(1))
-
-        return self.model.update(self.windows(t), part_of("model", optimizers), generator, guide=guide)
-
-    def decide(self, state_BS: Tensor, seeds: Sequence[int]) -> Tensor:
-        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, temperature=0.0)[:, 0])
+    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        options = replace(options, temperature=0.0)
+        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])

@@ -16,6 +16,7 @@ from gentraj.trajectory import Agent
 
 from ..making import EnvironmentFactory, ProtocolName, environment_factory
 from ..recording.baselines import RandomAgent, WaypointController
+from ..rendering.film import Watch, rendering
 from .rollout import Rollout, rollout
 from .scores import normalised
 
@@ -28,7 +29,8 @@ class EvaluationConfig:
     """How an agent is scored."""
 
     env_id: str | None = None
-    """Environment: a Gymnasium id or a task name. By default the one that the data come from."""
+    """Environment: a Gymnasium id or a task name, with --env-kwargs KEY=VALUE its arguments. By default the one that
+    the data come from."""
     episodes: int = 50
     """Episodes, each with its own random start and goal."""
     seed: int = 0
@@ -45,19 +47,22 @@ class EvaluationConfig:
 
 
 def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
-             goal_dims: Sequence[int] = (), progress: bool = True) -> tuple[dict[str, Any], Episodes]:
+             goal_dims: Sequence[int] = (), progress: bool = True,
+             watch: Watch | None = None) -> tuple[dict[str, Any], Episodes]:
     """Runs the agent in `env` (`environment_factory` says what that may be).
 
     Returns what evaluation.json holds of it, and the agent's episodes as a dataset. Latencies are in milliseconds, hits
     in environment steps. What is not defined is None: the scores that `normalised` leaves out, the median first hit
     where most episodes have none, all that is about goals in locomotion. `protocol` is named where it is not
-    random-goal.
+    random-goal. `watch` sees the agent's episodes, in environments that render frames; raises `CannotRender` where they
+    cannot, before an episode is played.
     """
     factory = environment_factory(config.env_id or env, protocol=config.protocol)
-    played = rollout(agent, factory, config.episodes, config.seed, config.num_envs, obs_keys=obs_keys,
-                     goal_dims=goal_dims, record=True, progress=progress)
+    played = rollout(agent, rendering(factory) if watch else factory, config.episodes, config.seed, config.num_envs,
+                     obs_keys=obs_keys, goal_dims=goal_dims, record=True, progress=progress, watch=watch)
     scores = {"env_id": played.env_id, "episodes": config.episodes, "seeds": [config.seed],
-              **summarize(played, factory, config.seed), **_costs(played), "controller": None, "random": None}
+              **summarize(played, factory, config.seed), **_costs(played), "returns": played.returns.tolist(),
+              "controller": None, "random": None}
     if config.baselines:
         scores |= score_baselines(factory, config, progress)
     if config.protocol != "random-goal":
@@ -70,7 +75,7 @@ def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig,
     """The scores, on the config's episodes, of the noise-free controller (PointMaze only) and of a random agent."""
     scores = {}
     for name, agent in baselines(factory).items():
-        played = rollout(agent, factory, config.episodes, config.seed, BASELINE_ENVS, progress=progress)
+        played = rollout(agent, factory, config.episodes, config.seed, BASELINE_ENVS, progress=progress, name=name)
         scores[name] = summarize(played, factory, config.seed)
     return scores
 

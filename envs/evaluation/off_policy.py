@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gentraj.progress import bar
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent
 from gentraj.worlds.model import WorldModel
@@ -51,17 +52,19 @@ def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) ->
     agent.reset(None, seeds)
     moving_B, total_B, steps_B = np.ones(batch, bool), np.zeros(batch), np.zeros(batch, int)
     ended_B, cut_B = np.zeros(batch, bool), np.zeros(batch, bool)
-    while moving_B.any():
-        happened = episodes.step(episodes.ask(agent), moving_B)
-        why_B = episodes.distrust(happened.doubt)
-        if (why_B[moving_B] == NOT_FINITE).any():
-            raise RuntimeError("the world model imagined numbers that are not finite; train it for longer")
-        believed_B = moving_B & (why_B == "")
-        total_B += np.where(believed_B, happened.reward, 0)
-        steps_B += believed_B
-        ended_B |= believed_B & happened.terminated
-        cut_B |= moving_B & ~believed_B
-        moving_B = believed_B & ~(happened.terminated | happened.truncated)
+    with bar(limit, "agent in the world model") as done:
+        while moving_B.any():
+            happened = episodes.step(episodes.ask(agent), moving_B)
+            why_B = episodes.distrust(happened.doubt)
+            if (why_B[moving_B] == NOT_FINITE).any():
+                raise RuntimeError("the world model imagined numbers that are not finite; train it for longer")
+            believed_B = moving_B & (why_B == "")
+            total_B += np.where(believed_B, happened.reward, 0)
+            steps_B += believed_B
+            ended_B |= believed_B & happened.terminated
+            cut_B |= moving_B & ~believed_B
+            done.update()
+            moving_B = believed_B & ~(happened.terminated | happened.truncated)
     if not steps_B.any():
         raise RuntimeError("the world model believes no step of this agent, so that it cannot say what it earns; train "
                            "it for longer, or on data nearer to what the agent does")

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from gentraj.data import Episodes
+from gentraj.progress import bar
 from gentraj.randomness import fold
-from gentraj.trajectory import Agent
+from gentraj.trajectory import Agent, CountsCalls
 
+from ..rendering.film import Watch
 from .vector import VectorEnvironment
 
 
@@ -47,9 +48,10 @@ class Rollout:
 
 def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0, num_envs: int = 25, *,
             obs_keys: Sequence[str] = (), goal_dims: Sequence[int] = (), record: bool = False,
-            progress: bool = True) -> Rollout:
+            progress: bool = True, name: str = "agent", watch: Watch | None = None) -> Rollout:
     """Runs `episodes` episodes, `num_envs` at a time. Episode i has seed `fold(seed, i)` for its environment and agent.
 
+    The progress bar calls the agent by its `name`. `watch` sees every episode, to film it.
     `obs_keys` and `goal_dims` are those of the data that the agent was trained on. A slot whose episode has ended goes
     on with the next one not begun; with none left it plays on uncounted. Raises ValueError where the agent's `spec`
     does not fit the environment, and `EnvironmentFault` for what goes wrong on the way.
@@ -60,8 +62,8 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
     envs = VectorEnvironment(make_env, min(num_envs, episodes), obs_keys)
     try:
         _check_fit(agent, envs, goal_dims)
-        with tqdm(total=episodes, desc=envs.env_id, unit=" episodes", disable=not progress) as bar:
-            log = _play(agent, envs, seeds, record, bar)
+        with _Progress(name, envs, episodes, progress) as shown:
+            log = _play(agent, envs, seeds, record, shown, watch or (lambda episode, env: None))
         return _result(log, envs, seeds, tuple(goal_dims))
     finally:
         envs.close()
@@ -80,6 +82,33 @@ class _Log:
             self.rows.setdefault(key, []).append(value)
 
 
+class _Progress:
+    """The bar of a rollout. Its unit is a step where the length of episodes is bounded, else an episode: a bar must not
+    stand still for a whole episode of a thousand steps. What an episode that ends early leaves over is not to be done.
+    """
+
+    def __init__(self, name: str, envs: VectorEnvironment, episodes: int, shown: bool):
+        self.envs, self.episodes, self.ended = envs, episodes, 0
+        spec = envs.vector.envs[0].spec
+        self.limit = spec.max_episode_steps if spec else None
+        self.bar = bar(episodes * (self.limit or 1), f"{name} in {envs.env_id}", "steps" if self.limit else "episodes",
+                       shown=shown)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def stepped(self, counted_B: np.ndarray, done_B: np.ndarray) -> None:
+        ended = int((counted_B & done_B).sum())
+        self.ended += ended
+        if self.limit:
+            self.bar.total -= int((self.limit - self.envs.elapsed_B[counted_B & done_B]).sum())
+            self.bar.set_postfix_str(f"{self.ended} of {self.episodes} episodes", refresh=False)
+        self.bar.update(int(counted_B.sum()) if self.limit else ended)
+
+
 def _check_fit(agent: Agent, envs: VectorEnvironment, goal_dims: Sequence[int]) -> None:
     spec = getattr(agent, "spec", None)
     if spec is not None and (spec.obs_dim != envs.obs_dim or spec.act_dim not in (0, envs.act_dim)):
@@ -90,27 +119,33 @@ def _check_fit(agent: Agent, envs: VectorEnvironment, goal_dims: Sequence[int]) 
                          f"{envs.goal_dim}; take them from data of this environment")
 
 
-def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool, bar: tqdm) -> _Log:
+def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool, shown: _Progress,
+          watch: Watch) -> _Log:
     """Every episode to its end, in as many slots as there are environments; `episode_B` is -1 in an uncounted slot."""
     log, started = _Log(), len(envs.elapsed_B)
     episode_B, slot_seeds = np.arange(started), seeds[:started]
+    look = lambda at_B: [watch(int(episode_B[i]), envs.vector.envs[i])  # noqa: E731
+                         for i in np.flatnonzero(at_B & (episode_B >= 0))]
     envs.reset(np.ones(started, bool), slot_seeds)
     agent.reset(None, slot_seeds)
+    look(episode_B >= 0)
     while (episode_B >= 0).any():
         fields = _seen(envs) if record else {}
         act_BA = _decide(agent, envs, log)
         fields |= envs.step(act_BA) | {"episode": episode_B.copy(), "elapsed": envs.elapsed_B.copy()}
         log.add(fields | ({"act": act_BA} | _seen(envs, "next_") if record else {}))
         done_B = fields["terminated"] | fields["truncated"]
+        shown.stepped(episode_B >= 0, done_B)
+        look(episode_B >= 0)
         if not done_B.any():
             continue
-        bar.update(int((episode_B[done_B] >= 0).sum()))
         for i in np.flatnonzero(done_B):
             episode_B[i] = started if started < len(seeds) else -1
             slot_seeds[i] = seeds[min(started, len(seeds) - 1)]
             started += 1
         envs.reset(done_B, slot_seeds)
         agent.reset(torch.from_numpy(done_B), slot_seeds)
+        look(done_B)
     return log
 
 
@@ -122,12 +157,12 @@ def _seen(envs: VectorEnvironment, prefix: str = "") -> dict[str, np.ndarray]:
 def _decide(agent: Agent, envs: VectorEnvironment, log: _Log) -> np.ndarray:
     """The actions (B, A) of all environments, timed."""
     goal_BG = None if envs.goal_BG is None else torch.from_numpy(envs.goal_BG)
-    calls, start = getattr(agent, "network_calls", None), time.perf_counter()
+    calls, start = agent.network_calls if isinstance(agent, CountsCalls) else None, time.perf_counter()
     act_BA = agent.act(torch.from_numpy(envs.obs_BO), goal_BG).detach().cpu().numpy()
     milliseconds = 1000 * (time.perf_counter() - start)
     if act_BA.shape != (shape := (len(envs.obs_BO), envs.act_dim)):
         raise ValueError(f"the agent's actions have shape {act_BA.shape}; {envs.env_id} needs {shape}")
-    made = None if calls is None else getattr(agent, "network_calls", calls) - calls
+    made = agent.network_calls - calls if isinstance(agent, CountsCalls) and calls is not None else None
     if made is not None:
         log.network_calls = (log.network_calls or 0) + made
     if made != 0:

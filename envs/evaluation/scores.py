@@ -57,8 +57,9 @@ def score_behaviour(returns: Sequence[DataReturns], env: str | None,
     if factory.protocol != "random-goal":
         return None, f"the data were not recorded by the {factory.protocol} protocol"
     if longest > limit or cut > FEW * episodes:
-        return None, (f"the data's episodes are not whole ones of {factory.env_id}, which has {limit} steps: the "
-                      f"longest has {longest}, and {cut} of {episodes} were cut sooner")
+        found = (f"the longest has {longest}" if longest > limit else
+                 f"{cut} of {episodes} were cut sooner, and the longest has {longest}")
+        return None, f"the data's episodes are not whole ones of {factory.env_id}, which has {limit} steps: {found}"
     mean = sum(r.mean * r.episodes for r in returns) / episodes
     return {"episodes": episodes, "return_mean": mean, **normalised(mean, factory)}, ""
 

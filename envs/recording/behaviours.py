@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from gentraj.data import Episodes, concatenate, d4rl_reference
+from gentraj.progress import bar
 from gentraj.randomness import fold
 
 from ..evaluation.rollout import rollout
@@ -47,11 +47,11 @@ def record(task: str, steps: int, seed: int = 0, *, train_steps: int | None = No
     factory, parts = environment_factory(name), []
     trained = train(factory, train_steps, fold(seed, 0), progress=progress)
     chosen = choose(kind, trained, d4rl_reference(LOCOMOTION[name].d4rl_id)[0])
-    with tqdm(total=steps, desc=f"recording {task}", unit=" steps", disable=not progress) as bar:
+    with bar(steps, f"recording {task}", shown=progress) as done:
         for k, policy in enumerate(chosen, 1):
             for episode in _episodes(policy, factory, fold(seed, k)):
                 parts.append(episode)
-                bar.update(episode.num_steps)
+                done.update(episode.num_steps)
                 if sum(part.num_steps for part in parts) >= steps * k / len(chosen):
                     break
     return replace(concatenate(parts), name=task)
@@ -108,16 +108,15 @@ def train(factory: EnvironmentFactory, steps: int, seed: int = 0, *, progress: b
         raise ImportError(f"{factory.env_id}: to train its policies needs {error.name}: "
                           "pip install 'gentraj[sb3]'") from error
     trained, seed = [], seed & 0x7FFFFFFF
-    with seeded(seed), tqdm(total=steps, desc=f"training in {factory.env_id}", unit=" steps",
-                            disable=not progress) as bar:
+    with seeded(seed), bar(steps, f"training in {factory.env_id}", shown=progress) as done:
         envs = VecNormalize(make_vec_env(factory, ABREAST, seed), clip_obs=FAR)
         model = PPO("MlpPolicy", envs, seed=seed, device="cpu", **SETTINGS)
         for k in range(1, SNAPSHOTS + 1):
             if (more := -(-steps * k // SNAPSHOTS) - model.num_timesteps) > 0:
                 model.learn(more, reset_num_timesteps=model.num_timesteps == 0)
-                bar.update(more)
+                done.update(more)
             trained.append(Behaviour(model, envs))
-            bar.set_postfix(return_mean=f"{trained[-1].return_mean:.0f}")
+            done.set_postfix(return_mean=f"{trained[-1].return_mean:.0f}")
         envs.close()
     return trained
 

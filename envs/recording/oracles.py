@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from gentraj.data import Episodes
+from gentraj.progress import bar
 from gentraj.randomness import fold
 
 from ..making import environment_factory
@@ -29,11 +29,11 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
         raise ValueError(f"steps is {steps}; record at least 1")
     base = make_base(MANIPULATION[task], mode="data_collection", terminate_at_goal=False)
     oracles, columns, runs = _oracles(base, task), list(MANIPULATION[task].goal_dims), []
-    with tqdm(total=steps, desc=f"recording {task}", unit=" steps", disable=not progress) as bar:
+    with bar(steps, f"recording {task}", shown=progress) as done:
         while sum(len(run["act"]) for run in runs) < steps:
             with seeded(fold(seed, len(runs))):  # the oracles draw from numpy's
                 runs.append(_run(base, oracles, columns, fold(seed, len(runs))))
-            bar.update(len(runs[-1]["act"]))
+            done.update(len(runs[-1]["act"]))
     base.close()
     lengths = np.array([len(run["act"]) for run in runs])
     obs, act, reward, goal = (np.concatenate([run[key] for run in runs]) for key in ("obs", "act", "reward", "goal"))

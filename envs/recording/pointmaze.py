@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from tqdm import tqdm
 
 from gentraj.data import Episodes
+from gentraj.progress import bar
 from gentraj.randomness import fold
 
 from ..making import EnvironmentFactory, environment_factory
@@ -51,10 +51,12 @@ def _run(factory: EnvironmentFactory, maze: Maze, seeds: list[int], T: int, prog
     obs, goal = np.empty((R, T + 1, 4), np.float32), np.empty((R, T + 1, 2), np.float32)
     act, reward = np.empty((R, T, 2), np.float32), np.empty((R, T), np.float32)
     obs[:, 0], goal[:, 0] = runs.state, runs.shown_goal
-    for t in tqdm(range(T), desc=f"recording {R} runs", unit=" steps", disable=not progress):
-        act[:, t] = controller.control(runs.state, runs.shown_goal)
-        reward[:, t] = runs.step(act[:, t])
-        obs[:, t + 1], goal[:, t + 1] = runs.state, runs.shown_goal
+    with bar(T, f"recording {R} runs", shown=progress) as done:
+        for t in range(T):
+            act[:, t] = controller.control(runs.state, runs.shown_goal)
+            reward[:, t] = runs.step(act[:, t])
+            obs[:, t + 1], goal[:, t + 1] = runs.state, runs.shown_goal
+            done.update()
     return obs, act, reward, goal
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes.util
 import functools
+import importlib
 import io
 import logging
 import os
 import subprocess
 import sys
+import traceback
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from ..tasks.registry import MANIPULATION
 
+IMPORTS = "GENTRAJ_IMPORT"  # environment variable: the user's modules, by commas, of `gentraj --import`
 PROBE = "import mujoco; mujoco.GLContext(64, 64).make_current()"
 
 
@@ -43,7 +46,26 @@ def load_gymnasium() -> ModuleType:
                            max_episode_steps=task.max_episode_steps, kwargs={"name": name.removeprefix("ogbench/")})
     warn = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]
     warn(logging.getLogger("mujoco").info)  # else it writes MUJOCO_LOG.TXT into the working directory
+    import_named()
     return gymnasium
+
+
+def import_named() -> None:
+    """Imports the modules that the user, and never any data, named by `gentraj --import`: they register environments.
+
+    They are looked for in the working directory too. Raises ImportError in one line for whatever goes wrong in one.
+    """
+    for name in filter(None, os.environ.get(IMPORTS, "").split(",")):
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            absent = isinstance(error, ModuleNotFoundError) and str(error.name) in (name, name.partition(".")[0])
+            why = (f"there is no module of that name in {os.getcwd()}, nor installed" if absent else
+                   f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})")
+            raise ImportError(f"--import {name}: {why}") from error
 
 
 @functools.cache

@@ -62,6 +62,12 @@ class Maze:
         row = np.floor(rows / 2 - position[..., 1] / self.scaling).clip(0, rows - 1)
         return (row * columns + column).astype(int)
 
+    def is_free(self, position: np.ndarray) -> np.ndarray:
+        """Positions (..., 2) -> whether they lie in a free cell of the map (...)."""
+        cell = self.cell(position)
+        inside = (np.abs(position) <= np.array(self.free.shape[::-1]) / 2 * self.scaling).all(-1)
+        return inside & self.free.flat[cell]
+
     def wall_boxes(self) -> tuple[np.ndarray, np.ndarray]:
         """The walls as boxes low_W2, high_W2: the cells of a row in one box, and all that lies beyond the map."""
         rows, columns = self.free.shape

@@ -1,1 +1,7 @@
-"""A world model as Gymnasium environments."""
+"""A world model as Gymnasium environments. Importing it registers `gentraj/WorldModel-v0`."""
+
+import gymnasium
+
+gymnasium.register("gentraj/WorldModel-v0", "gentraj.runs.environment:make",
+                   vector_entry_point="gentraj.runs.environment:make_vec",
+                   disable_env_checker=True)

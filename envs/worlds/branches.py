@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from gentraj.data import Episodes
+from gentraj.progress import bar
 from gentraj.randomness import fold
 from gentraj.trajectory import Agent
 from gentraj.worlds.model import WorldModel
@@ -115,13 +115,13 @@ def imagine(world: WorldModel, draw: Draw, steps: int, config: ImaginedConfig, s
     """
     parts: list[Branches] = []
     made = kept = believed = 0
-    with tqdm(total=steps, desc="imagined", unit=" steps", disable=not progress) as bar:
+    with bar(steps, "imagined", shown=progress) as done:
         while kept < steps:
             number = min(max(-(-(steps - kept) // config.max_episode_steps), FEWEST), MOST)
             seeds = [fold(seed, made + i) for i in range(number)]
             parts.append(follow(ImaginedEpisodes(world, number, config, reward), draw(seeds), seeds, agent))
             made, more = made + number, int(parts[-1].steps_B.sum())
-            bar.update(min(more, steps - kept))
+            done.update(min(more, steps - kept))
             kept, believed = kept + more, believed + more - int(parts[-1].by_unknown_B.sum())
             asked = sum(int(part.limit_B.sum()) for part in parts)
             if made >= ENOUGH and believed < RARE * asked:

@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import tyro
 
 from envs.making import ProtocolName
 
-from ..config import to_json, with_settings
+from ..config import kind_of, to_json, with_settings
+from ..experiments.ablate import BASE, DATA, WORDS, Change, ablate, show
 from ..experiments.cards import Card, CardData
-from ..experiments.entries import known, write_json
-from ..experiments.processes import Job, cpus, run_jobs
-from ..experiments.reproduction_work import Task, tasks, work
-from ..experiments.results_page import number
-from ..experiments.summary import seeds_interval
+from ..experiments.engine import known
+from ..experiments.processes import cpus
 from ..families import FAMILIES, family
-from ..files import write_file
 from ..progress import say
 from ..runs.kinds import AnyRunConfig
-from ..runs.model_card import markdown_table
 from ..runs.presets import PRESETS, suited
 from .common import check_folder
+from .options import parse
 from .train import NETWORK_NAMES, with_parts
 
-BASE = "base"
-WORDS = {"None": None, "True": True, "False": False}  # as the options of other commands; else JSON, else text
-COLUMNS = ("setting", "base", "changed to", "mean", "95 % interval", "minus base", "95 % interval of that")
-SETTINGS, NUMBERS = ("before", "value"), ("mean", "interval", "difference", "difference_interval")
 PARTS = {"family": FAMILIES, "network": NETWORK_NAMES}
 
 
@@ -73,44 +64,17 @@ class Ablate:
     device: str | None = None
 
 
-@dataclass(frozen=True)
-class Change:
-    """A row: a setting with another value than the base's, or the base itself."""
-
-    card: Card
-    key: str = BASE
-    before: Any = None
-    value: Any = None
-
-    @property
-    def name(self) -> str:
-        """Of its files."""
-        return f"{self.key}-{hashlib.sha256(json.dumps(self.value).encode()).hexdigest()[:8]}"
-
-
-class Trial(Task):
-    """A `Task` that shares its folder, and so its training, with all that only plan differently."""
-
-    @property
-    def name(self) -> str:
-        return f"seed-{self.seed}"
-
-    @property
-    def path(self) -> Path:
-        return self.folder / f"{self.card_name}.json"
-
-
 def main(argv: list[str]) -> None:
-    args = tyro.cli(Ablate, args=argv, prog="gentraj ablate")
+    args = parse(Ablate, argv, "gentraj ablate")
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs is {args.jobs}; give at least 1")
     check_folder(args.run_dir, "--run-dir")
     made = changes(args)
     made[0].card.config(made[0].card.data[0], seed=0, where="--dataset")  # whose file should be there
-    good, text = ablate(args, made)
+    failures, text = ablate(made, args.run_dir, args.jobs or cpus(), args.device)
     print(text)
     say(f"table in {args.run_dir / 'ablation.md'}")
-    if not good:
+    if failures:
         raise SystemExit(1)
 
 
@@ -121,7 +85,7 @@ def changes(args: Ablate) -> list[Change]:
     if not (dataset := args.dataset or PRESETS[preset].dataset):
         raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
     settings = {} if args.steps is None else {"training.steps": args.steps}
-    data = CardData("data", dataset, args.env_id, None, None)
+    data = CardData(DATA, dataset, args.env_id, None, None)
     base = Card("An ablation.", "Ablation", BASE, preset, settings, (data,), args.seeds, args.episodes, args.protocol,
                 args.score)
     config = with_settings(PRESETS[preset], settings, preset)
@@ -129,7 +93,7 @@ def changes(args: Ablate) -> list[Change]:
     for key, value in (pair for text in args.vary for pair in varied(text)):
         more = changed(preset, key, value)
         varied_config = with_settings(config, more, f"--vary {key}")
-        varied_config.refuse_decided(key)
+        varied_config.refuse(key)
         if varied_config == config:
             say(f"{key} {show(value)} is what {preset} has; left out")
         else:
@@ -178,72 +142,5 @@ def at(config: AnyRunConfig, key: str) -> Any:
     if key == "family":
         return None if config.generator is None else family(config.generator)
     if key == "network":
-        return type(getattr(config.generator, "network", None)).__name__.removesuffix("Config").lower()
+        return None if config.generator is None else kind_of(config.generator.network)
     return reduce(dict.__getitem__, key.split("."), to_json(config))
-
-
-def ablate(args: Ablate, made: Sequence[Change]) -> tuple[bool, str]:
-    """Does what is not done yet, and writes the table whenever a training is done; whether all ended well, and it."""
-    of_card = tasks({change.name: change.card for change in made}, (), args.run_dir)
-    trials = [Trial(t.card_name, t.card, t.data, t.source, t.config, t.out) for t in of_card]
-    shared: dict[Path, list[Trial]] = {}
-    for trial in trials:
-        shared.setdefault(trial.folder, []).append(trial)
-
-    def table() -> str:
-        return write_table(made[0].card, [row(change, made[0], trials) for change in made], args.run_dir)
-
-    def outcome(together: Sequence[Trial]) -> str:
-        table()
-        return f"{len(together)} rows of the table"
-
-    failed = run_jobs([Job(folder.name, work_all, (together, args.device), lambda t=together: outcome(t))
-                       for folder, together in shared.items() if not all(t.is_done for t in together)],
-                      args.jobs or cpus(), "trainings")
-    for name in failed:
-        say(f"{name} failed; see {args.run_dir / name / 'log.txt'}")
-    return not failed, table()
-
-
-def work_all(trials: Sequence[Trial], device: str | None) -> None:
-    """All that share a training. Raises the first ValueError when the others are done."""
-    errors = []
-    for trial in trials:
-        try:
-            work(trial, device)
-        except ValueError as error:  # such as of settings that a planner cannot have
-            errors.append(error)
-    if errors:
-        raise errors[0]
-
-
-def row(change: Change, base: Change, trials: Sequence[Trial]) -> dict[str, Any]:
-    """What is known of a change: None where it is not done with all seeds."""
-    found = {"key": change.key, "before": change.before, "value": change.value, **dict.fromkeys(NUMBERS)}
-    scores, others = ([trial.result.scores for trial in trials if trial.card_name == one.name and trial.result]
-                      for one in (change, base))
-    if len(scores) < len(change.card.seeds):
-        return found
-    found |= {"mean": float(np.mean(scores)), "interval": seeds_interval(scores)}
-    if change is not base and len(others) == len(scores):
-        apart = np.subtract(scores, others).tolist()  # of each seed and episode
-        found |= {"difference": float(np.mean(apart)), "difference_interval": seeds_interval(apart)}
-    return found
-
-
-def write_table(base: Card, rows: Sequence[Mapping[str, Any]], folder: Path) -> str:
-    """Writes ablation.json and ablation.md; returns the latter's table."""
-    write_json(folder / "ablation.json", to_json(base) | {"rows": list(rows)})
-    text = markdown_table(COLUMNS, [[one["key"], *(show(one[key]) if one["key"] != BASE else "" for key in SETTINGS),
-                                     *(number(one[key]) for key in NUMBERS)] for one in rows])
-    about = (f"# {base.preset} on {base.data[0].dataset}, one setting changed\n\n{base.score} of the last checkpoints "
-             f"of seeds {', '.join(map(str, base.seeds))}, {base.episodes} episodes each, the same for all; "
-             f"{base.protocol} protocol. Intervals are bootstrapped over seeds and of each its episodes.")
-    write_file(folder / "ablation.md", f"{about}\n\n{text}\n".encode())
-    return text
-
-
-def show(value: Any) -> str:
-    """As it is given."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return {json.dumps(known): word for word, known in WORDS.items()}.get(text, text)

@@ -31,7 +31,8 @@ from ..progress import say
 from ..randomness import fold
 from ..runs.environment import compute_reward
 from ..runs.folder import CONFIG, Run, RunConfig, load
-from ..trajectory import Agent, Condition, Guide
+from ..trajectory import Agent, Condition, Guide, SamplingOptions
+from .options import parse
 
 # What the provenance says beside data, runs and seed.
 SETTINGS = ("only_imagined", "branch", "noise", "tilt", "trust", "unknown", "cost", "penalty", "own_rewards")
@@ -66,7 +67,7 @@ class Augment:
     """The run of a policy that acts in the imagined states; with --trajectories, whose actions they are tilted to."""
     trajectories: Path | None = None
     """The run of a planner whose model draws where branches start and what they do: observations and actions, one
-    environment step a row (train it with --joint --stride 1 --model.mix.start 0.5)."""
+    environment step a row (train it with --joint --stride 1 --mix.start 0.5)."""
     tilt: float = 5.0
     """How much trajectories are tilted to the policy: 5 as if it acted with normal noise of 0.3 half ranges."""
     trust: float = 1.0
@@ -88,7 +89,7 @@ class Augment:
 
 
 def main(argv: list[str]) -> None:
-    args = tyro.cli(Augment, args=argv, prog="gentraj augment")
+    args = parse(Augment, argv, "gentraj augment")
     require(args, steps=(1, math.inf), branch=(1, 1e6), noise=(0, 1e6), tilt=(0, 1e6), trust=(0, 1e9),
             cost=(0, 1e9), penalty=(0, 1e9))
     print(augment(args))
@@ -143,15 +144,15 @@ def check_fit(data: Episodes, world: Run, policy: Run | None, planner: Run | Non
 
 
 def _check_planner(planner: Run) -> None:
-    if not isinstance(planner.config, RunConfig):
+    if planner.config.planning is None:
         raise ValueError(f"{planner.said}; --trajectories is the run of a planner")
-    spec, mix = planner.model.spec, planner.config.model.mix
+    spec, mix = planner.model.spec, cast(RunConfig, planner.config).mix
     if not spec.act_dim or set(spec.gaps) != {1}:
         raise ValueError(f"{planner.folder}: its trajectories have {spec.act_dim} numbers of an action in a row, and "
                          f"rows {spec.spacing} steps apart; train one with --joint --stride 1")
     if always := [kind for kind in KINDS if kind != "start" and getattr(mix, kind) == 1]:
         raise ValueError(f"{planner.folder}: its model never drew a trajectory without being told of it: "
-                         f"{', '.join(always)}; train one with --model.mix.{always[0]} 0.5")
+                         f"{', '.join(always)}; train one with --mix.{always[0]} 0.5")
 
 
 def source(args: Augment, data: Episodes, policy: Run | None, planner: Run | None) -> tuple[Draw, Agent | None]:
@@ -171,7 +172,7 @@ def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None)
     """Starts and actions of the planner's trajectories (SynthER: Lu et al. 2023), with goals of the data. A model that
     was always told where it starts is told observations of the data."""
     model, spec, elsewhere = planner.model, planner.model.spec, branches.from_data(data, length, None)
-    told, limit = cast(RunConfig, planner.config).model.mix.start == 1, min(length, spec.horizon)
+    told, limit = cast(RunConfig, planner.config).mix.start == 1, min(length, spec.horizon)
 
     def draw(seeds: Sequence[int]) -> Starts:
         there = elsewhere(seeds)
@@ -179,7 +180,7 @@ def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None)
         if told:
             known = known.with_obs(0, torch.from_numpy(there.obs_BO))
         x_BHD = model.sample(known, guide=guide, seed=[fold(seed, 3) for seed in seeds],
-                             steps=planner.planning.steps)[:, 0]
+                             options=SamplingOptions(steps=planner.planning.steps))[:, 0]
         obs_BHO, act_BHA = (x.cpu().numpy() for x in spec.split(x_BHD))
         act_BKA = np.clip(act_BHA[:, :limit], data.act.min(0), data.act.max(0))
         return Starts(obs_BHO[:, 0], there.goal_BG, np.full(len(seeds), limit), act_BKA)

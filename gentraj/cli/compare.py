@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import tyro
 
-from ..device import pick_device
-from ..experiments.comparison_page import write_page
-from ..experiments.comparison_work import is_measured, is_timed, prepare, step_time_path, time_group, train_and_measure
-from ..experiments.entries import Entry, existing, planned, read_result, write_json
-from ..experiments.groups import Group, plane
+from ..experiments import compare as experiment
+from ..experiments.compare_page import tables, write_page
+from ..experiments.engine import write_json
 from ..experiments.measures import Options
-from ..experiments.processes import Job, cpus, run_jobs
-from ..experiments.summary import failures, record, summarize
-from ..experiments.tables import tables
+from ..experiments.processes import cpus
 from ..families import FAMILIES
-from ..plots.page import Table, show
-from ..progress import say
-from ..runs.folder import load, read_config
-from ..training.checkpoint import has_checkpoints
+from ..runs.model_card import markdown_table
 from .common import check_folder
+from .options import parse
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ class Compare:
 
 
 def main(argv: list[str]) -> None:
-    args = tyro.cli(Compare, args=argv, prog="gentraj compare")
+    args = parse(Compare, argv, "gentraj compare")
     check(args)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # here as in the processes, or what is timed would not be what they do
@@ -72,7 +65,8 @@ def main(argv: list[str]) -> None:
     finally:
         torch.set_num_threads(threads)
     for name, group in comparison["groups"].items():
-        print(text(tables(group, f"{name}, ")[0]))
+        table = tables(group, f"{name}, ")[0]
+        print(f"{table.title}\n\n{markdown_table(table.columns, table.rows)}\n")
     print(page)
 
 
@@ -92,72 +86,16 @@ def check(args: Compare) -> None:
 
 def compare(args: Compare) -> tuple[dict[str, Any], Path]:
     """Everything; returns what comparison.json holds, and the page."""
-    entries = existing(args.runs, args.out) if args.runs else planned(
-        args.presets, [name.strip() for name in args.families.split(",")], args.seeds, args.out, args.dataset)
-    entries, groups = prepared(entries, args)
-    options, number = Options(args.episodes, args.num, args.device), args.processes or cpus()
-    jobs = [Job(e.name, train_and_measure, (e, groups[e.group], options), lambda e=e: outcome(e)) for e in entries
-            if not is_measured(e, groups[e.group], options)]
-    codes = run_jobs(jobs, number, "runs")
-    whole = [e for e in entries if record(e, codes.get(e.name, 0))["failure"] is None]
-    if not whole:
-        raise RuntimeError(f"all {len(entries)} runs failed; the first: {record(entries[0], 1)['failure']}")
-    whole_of = {name: tuple(e for e in whole if e.group == name) for name in groups}
-    untimed = [Job(name, time_group, (some, groups[name], options), lambda: "timed")
-               for name, some in whole_of.items() if some and not is_timed(some, groups[name], options)]
-    if failed := run_jobs(untimed, 1, "timing"):
-        raise RuntimeError(f"timing {', '.join(failed)} failed; what was done is saved, and the same command goes on")
-    comparison = {"settings": settings(args), "groups": {
-        name: summarize([e for e in entries if e.group == name], group, codes) for name, group in groups.items()}}
+    options = Options(args.episodes, args.num, args.device)
+    if args.runs:
+        tasks, groups = experiment.to_measure(experiment.existing(args.runs), args.out, options)
+    else:
+        configs = experiment.planned(args.presets, [name.strip() for name in args.families.split(",")], args.dataset)
+        tasks, groups = experiment.to_train(configs, args.seeds, args.budget, args.steps, args.out, options)
+    found = experiment.compare(tasks, groups, args.processes or cpus(), options)
+    comparison = {"settings": settings(args), "groups": found}
     write_json(args.out / "comparison.json", comparison)
-    for name, reason in failures(comparison):
-        say(f"{name} failed: {reason}")
-    return comparison, write_page(comparison, entries, groups, args.out, args.device)
-
-
-def prepared(entries: Sequence[Entry], args: Compare) -> tuple[list[Entry], dict[str, Group]]:
-    """The entries with their numbers of steps, and the groups with windows of their data."""
-    groups, made = {}, []
-    for entry in entries:
-        if entry.config is None:
-            groups[entry.group] = groups.get(entry.group) or group_of_run(entry, args.device)
-        elif read_result(step_time_path(entry)) is None or entry.group not in groups:
-            groups[entry.group] = prepare(entry, args.device)
-            say(f"{entry.group}: {entry.family} takes {1000 * read_result(step_time_path(entry)):.3g} ms a step")
-        made.append(with_steps(entry, args))
-    return made, groups
-
-
-def group_of_run(entry: Entry, device: str | None) -> Group:
-    run = load(entry.folder, device=pick_device(device))
-    group = Group(entry.group, entry.results.parent, plane(run.data))
-    group.keep(run.reference)
-    return group
-
-
-def with_steps(entry: Entry, args: Compare) -> Entry:
-    """An entry that is trained for the budget. Raises ValueError for a folder that holds another training."""
-    if entry.config is None:
-        return entry
-    steps = args.steps or max(1, round(60 * args.budget / read_result(step_time_path(entry))))
-    training = replace(entry.config.training, steps=steps, warmup=min(entry.config.training.warmup, steps // 10),
-                       log_every=max(1, steps // 100), save_every=max(1, min(1000, steps // 8)))
-    if has_checkpoints(entry.folder):
-        there, asked = read_config(entry.folder)[0], (entry.config.dataset, steps)
-        if (there.dataset, there.training.steps) != asked:
-            raise ValueError(f"{entry.folder} is a training of {there.training.steps} steps on {there.dataset}, and "
-                             f"these options make it {steps} on {asked[0]}; give those that the comparison was begun "
-                             "with, or another --out")
-    return replace(entry, config=replace(entry.config, training=training))
-
-
-def outcome(entry: Entry) -> str:
-    """A run in a line, when it is done."""
-    found = record(entry)
-    if found["failure"]:
-        return f"failed: {found['failure']}"
-    score = f", return {show(found['control']['return_mean'])}" if found["control"] else ""
-    return f"done, {found['steps']} steps{score}"
+    return comparison, write_page(comparison, tasks, groups, args.out, args.device)
 
 
 def settings(args: Compare) -> dict[str, Any]:
@@ -168,11 +106,3 @@ def settings(args: Compare) -> dict[str, Any]:
     length = {"steps a training": args.steps} if args.steps else {"minutes a training": args.budget}
     return {"presets": list(args.presets), **data, "families": args.families, **length, "seeds": args.seeds,
             "episodes": args.episodes}
-
-
-def text(table: Table) -> str:
-    """A table as aligned text."""
-    rows = [[show(cell) for cell in row] for row in (table.columns, *table.rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([table.title, *lines])

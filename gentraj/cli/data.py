@@ -7,10 +7,12 @@ from typing import Annotated
 
 import tyro
 
+from envs.making import environment_factory
 from envs.recording.recipes import make_dataset
 from envs.tasks.overview import table
 
 from ..data import commands
+from .options import registry
 
 Id = Annotated[str, tyro.conf.Positional]
 
@@ -31,27 +33,35 @@ def list_() -> None:
 
 
 def inspect(source: Id) -> None:
-    """Shapes, ranges, episodes, returns, and every problem of a dataset.
+    """Shapes, ranges, episodes, returns, and every problem of a dataset; the exit code is 1 where there is one.
 
     Example: gentraj data inspect gentraj/pointmaze/umaze-v0
 
     Args:
         source: A Minari id, a D4RL id or a file.
     """
-    print(commands.inspect_source(source))
+    said, has_problems = commands.inspect_source(source)
+    print(said)
+    if has_problems:
+        raise SystemExit(1)
 
 
-def import_(file: Annotated[Path, tyro.conf.Positional], id: str, overwrite: bool = False) -> None:
+def import_(file: Annotated[Path, tyro.conf.Positional], id: str, env_id: str | None = None,
+            overwrite: bool = False) -> None:
     """A file (.hdf5 of D4RL's layout; .npz of gentraj or OGBench) as a Minari dataset.
 
-    Example: gentraj data import maze2d-umaze.hdf5 --id mine/umaze-v0
+    Examples: gentraj data import maze2d-umaze.hdf5 --id mine/umaze-v0;
+    gentraj data import ant.hdf5 --id mine/ant-v0 --env-id Ant-v5 --env-kwargs include_cfrc_ext_in_observation=False
 
     Args:
         file: The file.
         id: The dataset's new id, namespace/name-vN.
+        env_id: The environment that made the data, where the file does not say: a Gymnasium id or a task name, with
+            --env-kwargs KEY=VALUE its arguments. The dataset keeps it.
         overwrite: Replace a dataset of that id.
     """
-    print(commands.import_file(file, id, overwrite=overwrite))
+    env = environment_factory(env_id).spec_json if env_id else None
+    print(commands.import_file(file, id, env=env, overwrite=overwrite))
 
 
 def make(task: Id, steps: int | None = None, seed: int = 0, id: str | None = None, train_steps: int | None = None,
@@ -75,5 +85,5 @@ def make(task: Id, steps: int | None = None, seed: int = 0, id: str | None = Non
 
 def main(argv: list[str]) -> None:
     commands_ = {"list": list_, "inspect": inspect, "import": import_, "make": make}
-    tyro.extras.subcommand_cli_from_dict(commands_, args=argv, prog="gentraj data",
+    tyro.extras.subcommand_cli_from_dict(commands_, args=argv, prog="gentraj data", registry=registry(),
                                          description="Offline datasets: what is here, what is in them, new ones.")

@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import tyro
-
 from envs.evaluation.evaluate import EvaluationConfig
 
 from ..device import pick_device
@@ -17,6 +15,7 @@ from ..runs.presets import DEMO
 from ..training.checkpoint import has_checkpoints
 from .common import check_folder
 from .evaluate import score, table
+from .options import parse
 from .report import make_report
 
 
@@ -38,7 +37,7 @@ class Demo:
 
 
 def main(argv: list[str]) -> None:
-    args, began = tyro.cli(Demo, args=argv, prog="gentraj demo"), time.monotonic()
+    args, began = parse(Demo, argv, "gentraj demo"), time.monotonic()
     check_folder(args.run_dir, "--run-dir")
     config = replace(DEMO, training=replace(DEMO.training, steps=args.steps, seed=args.seed))
     run = train(config, args.run_dir, resume=has_checkpoints(args.run_dir), device=pick_device(args.device))

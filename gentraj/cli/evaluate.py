@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from agents.planning.planner import PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig
+from envs.rendering.film import videos
 
 from ..data import save_minari
 from ..data.minari_writer import check_new_id
@@ -22,8 +24,12 @@ from ..progress import say
 from ..runs.evaluation import play
 from ..runs.folder import CONFIG, Run, load, read_config
 from ..runs.model_card import EVALUATION, WORLD, YARDSTICKS
-from .common import RunFolder, check_output
-from .sampling import SamplingOptions
+from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
+from .common import RunFolder, check_folder, check_output
+from .options import parse
+from .sampling import SamplerOptions
+
+FILMED = 3  # episodes of a video
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Evaluate:
     config: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluationConfig)
     planner: Annotated[PlannerConfig | None, tyro.conf.AvoidSubcommands] = None
     """Of a planner's run only."""
-    sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(default_factory=SamplingOptions)
+    sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
     judged_as: Annotated[Literal["agent", "world-model"], tyro.conf.arg(name="as")] = "agent"
     """What it is judged as. A world model's run acts by trying actions on itself; as world-model its predictions are
     compared with data that it was not trained on."""
@@ -50,25 +56,28 @@ class Evaluate:
     """File for the scores; RUN/evaluation.json by default, RUN/world.json with --as world-model."""
     save_rollout: str | None = None
     """Also save the episodes as a Minari dataset of this id."""
+    video: Path | None = None
+    """Also write the first three episodes as MP4 files into this folder."""
     device: str | None = None
 
 
 def main(argv: list[str]) -> None:
     guess = next((Path(word) for word in argv if (Path(word) / CONFIG).is_file()), None)  # enough for --help
-    which = tyro.cli(Evaluate, args=argv, prog="gentraj evaluate", default=_defaults(guess))
+    which = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(guess))
     # Once more, now that it is known whose planner's settings are the defaults: options may stand before the run.
-    args = tyro.cli(Evaluate, args=argv, prog="gentraj evaluate", default=_defaults(which.run))
+    args = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(which.run))
     run = load(args.run, device=pick_device(args.device))
-    if args.judged_as == "agent" and run.config.MAIN == "world" and args.sampling != SamplingOptions():
+    if args.judged_as == "agent" and not run.config.ACTS_BY_DRAWS and args.sampling != SamplerOptions():
         raise ValueError("planning in a world model is by the ensemble's mean, which draws nothing; leave --sampler, "
                          "--grid and --eta out, or give --as world-model")
-    args.sampling.apply(cast(Any, run.main))
     if args.judged_as == "world-model":
+        if (options := args.sampling.options()).changed():
+            run.world_model.calibrate(run.reference, options)
         print(world.table(_judge(run, args)))
         return
     if args.policies:
         raise ValueError("--policies are compared with a world model's predictions; give --as world-model too")
-    scores = score(run, args.config, args.planner, args.out, args.save_rollout)
+    scores = score(run, args.config, args.planner, args.out, args.save_rollout, args.video, args.sampling.options())
     print(table(scores))
 
 
@@ -81,8 +90,9 @@ def _defaults(folder: Path | None) -> Evaluate:
 def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
     path = args.out or run.folder / WORLD
     check_output(path, "--out")
-    if args.planner is not None or args.save_rollout is not None:
-        raise ValueError("--as world-model plans and records nothing; leave --planner.* and --save-rollout out")
+    if (args.planner, args.save_rollout, args.video) != (None, None, None):
+        raise ValueError("--as world-model plans and records nothing; leave --planner.*, --save-rollout and --video "
+                         "out")
     judged = world.judge(run, args.policies, path.parent / "figures", args.config)
     write_file(path, json.dumps(judged, indent=2, allow_nan=False).encode())
     say(f"judgement in {path}, figures in {path.parent / 'figures'}")
@@ -90,15 +100,19 @@ def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
 
 
 def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None, out: Path | None = None,
-          save_rollout: str | None = None) -> dict[str, Any]:
+          save_rollout: str | None = None, video: Path | None = None,
+          options: SamplingOptions = DEFAULT_OPTIONS) -> dict[str, Any]:
     """Plays and writes the scores; returns them."""
     path = out or run.folder / EVALUATION
     check_output(path, "--out")  # before the work, as all that follows
     if save_rollout is not None:
         check_new_id(save_rollout)
-    scores, played = play(run, config, planner)
+    if video is not None:
+        check_folder(video, "--video")
+    with videos(video, FILMED) if video else nullcontext() as watch:
+        scores, played = play(run, config, planner, options, watch=watch)
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
-    say(f"scores in {path}")
+    say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:
         save_minari(played, save_rollout, description=f"rollout of {run.config.kind} of {run.folder.name}")
         say(f"episodes in {save_rollout}")
@@ -108,7 +122,7 @@ def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = No
 def table(scores: dict[str, Any]) -> str:
     """What is defined of the scores, beside those of the data, the controller and a random agent, as text."""
     columns = {scores["agent"]: scores} | {name: scores[name] for name in YARDSTICKS if scores.get(name)}
-    named = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "sampling")
+    named = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "sampling", "returns")
     keys = [key for key in scores if key not in named and any(c.get(key) is not None for c in columns.values())]
     width = max(18, len(scores["agent"]) + 2)
     goals = f", {scores.get('protocol', 'random-goal')} protocol" if scores["success_rate"] is not None else ""

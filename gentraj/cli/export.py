@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import torch
 import tyro
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from agents.decision import decide
+from agents.planning.planner import Planner
+from agents.policies.actor import Actor
 from agents.policies.policy import Policy
 
 from ..files import write_file
-from ..progress import say
+from ..progress import busy, say
 from ..randomness import generator
 from ..runs.export import export_decision, signature, to_onnx, to_pt2
 from ..runs.folder import Run, load
+from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
 from .common import RunFolder, check_output
-from .sampling import SamplingOptions
+from .options import parse
+from .sampling import SamplerOptions
 
 WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}
 
@@ -44,35 +46,36 @@ class Export:
     """Observations that are decided together; the program takes just as many."""
     env_id: str | None = None
     """Environment whose action space bounds the actions; by default the run's own."""
-    sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(default_factory=SamplingOptions)
+    sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
 
 
 def main(argv: list[str]) -> None:
-    args = tyro.cli(Export, args=argv, prog="gentraj export")
+    args = parse(Export, argv, "gentraj export")
     if args.out.suffix not in WRITERS:
         raise ValueError(f"--out is {args.out}; a file that ends in {' or '.join(WRITERS)} is expected")
     check_output(args.out, "--out")
     run = load(args.run, device=torch.device("cpu"))
-    args.sampling.apply(cast(Any, run.main))
-    program = exported(run, args.batch, args.env_id)
-    write_file(args.out, WRITERS[args.out.suffix](program))
+    with busy(f"exporting to {args.out}"):
+        program = exported(run, args.batch, args.env_id, args.sampling.options())
+        write_file(args.out, WRITERS[args.out.suffix](program))
     say(signature(program))
     print(args.out)
 
 
-def exported(run: Run, batch: int = 1, env_id: str | None = None) -> ExportedProgram:
+def exported(run: Run, batch: int = 1, env_id: str | None = None,
+             options: SamplingOptions = DEFAULT_OPTIONS) -> ExportedProgram:
     """The run's decision as a program. Raises ValueError for one that cannot be exported."""
-    if run.config.MAIN == "world":
+    agent = run.agent(run.action_space(env_id), options=options)
+    if not isinstance(agent, Actor | Planner):
         raise ValueError(f"{run.said}, which tries actions and has no decision to export; "
                          "export a planner or a policy")
-    agent = run.agent(run.action_space(env_id))
-    return export_decision(partial(decide, agent), *examples(run), batch)  # pyright: ignore[reportArgumentType]
+    return export_decision(agent.decide, *examples(run), batch)
 
 
 def examples(run: Run) -> tuple[Tensor, Tensor | None]:
     """Observations of the run's own data, and where it is told goals, some."""
     obs_RO = run.reference.x_BHD[:, 0, : run.data.obs_dim]
-    if run.config.MAIN == "policy":
+    if run.config.planning is None:
         context = cast(Policy, run.main).context
         return obs_RO, context and context.unnormalize(torch.randn(len(obs_RO), run.data.context_dim,
                                                                    generator=generator(0)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import tyro
@@ -13,6 +14,8 @@ from ..progress import say
 from ..runs.finetuning import FinetuneConfig, finetune, returns
 from ..runs.folder import load
 from .common import RunFolder
+from .environments import imports_again
+from .options import parse
 from .train import fresh_folder
 
 SHOWN = 10  # episodes whose mean return is told, the first and the last
@@ -40,11 +43,11 @@ class Finetune:
 
 
 def main(argv: list[str]) -> None:
-    args = tyro.cli(Finetune, args=argv, prog="gentraj finetune")
+    args = parse(Finetune, argv, "gentraj finetune")
     folder = args.run_dir if args.resume else fresh_folder(args.run_dir, "--resume")
     tuned = finetune(load(args.run, device=pick_device(args.device)), args.config, folder, env_id=args.env_id,
                      resume=args.resume)
     played = returns(folder)
     say(f"{len(played)} episodes played, with noise; mean return of the first {SHOWN} {played[:SHOWN].mean():.4g}, of "
         f"the last {played[-SHOWN:].mean():.4g}; after {tuned.step} updates the run is in {folder}")
-    print(f"next: gentraj evaluate {folder}{f' --env-id {args.env_id}' if args.env_id else ''}")
+    print(f"next: gentraj evaluate {folder}{imports_again()}{f' --env-id {quote(args.env_id)}' if args.env_id else ''}")

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from ..device import pick_device
 from ..files import write_file
 from ..plots.page import show
@@ -16,6 +14,7 @@ from ..progress import say
 from ..runs.folder import load
 from ..runs.measures import measure_run
 from .common import RunFolder, check_output
+from .options import parse
 
 MEASURES = "measures.json"
 
@@ -48,7 +47,7 @@ class Measure:
 
 
 def main(argv: list[str]) -> None:
-    args = tyro.cli(Measure, args=argv, prog="gentraj measure")
+    args = parse(Measure, argv, "gentraj measure")
     path = args.out or args.run / MEASURES
     run = load(args.run, device=pick_device(args.device))
     check_output(path, "--out")

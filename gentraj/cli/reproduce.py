@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ..experiments.cards import Card, read_card
-from ..experiments.processes import Job, cpus, run_jobs
-from ..experiments.reproduction_work import Task, recall, tasks, work
-from ..experiments.results import CardResult, pooled, read_results, results_there, verdict, write_result
-from ..experiments.results_page import families, number, write_page
+from ..experiments.cards import read_card
+from ..experiments.processes import cpus
+from ..experiments.reproduce import Cards, place, reproduce, verdicts
+from ..experiments.results import CardResult, read_results
+from ..experiments.results_page import families, write_page
 from ..progress import say
 from .common import check_folder, check_output
+from .options import parse
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,23 @@ class Reproduce:
 
 
 def main(argv: list[str]) -> None:
-    args = tyro.cli(Reproduce, args=argv, prog="gentraj reproduce")
+    args = parse(Reproduce, argv, "gentraj reproduce")
     check(args)
     results = args.results or args.out
     cards = {path.stem: read_card(path) for path in args.cards}
     if args.table is not None:
-        families(results_there(results) | {name: CardResult(card, {}) for name, card in cards.items()})  # or in hours
-    good = reproduce(cards, args, results) if cards else True
+        families(read_results(results) | {name: CardResult(card, {}) for name, card in cards.items()})  # or in hours
+    good = True
+    if cards:
+        made = Cards.of(cards, args.data, partial(place, args.out))
+        failures, found = reproduce(made, results, args.jobs or cpus(), args.device)
+        lines = [pair for name, result in found.items() for pair in verdicts(name, result)]
+        print("\n".join(line for line, _ in lines))
+        good = not failures and all(inside for _, inside in lines)
     if args.table is not None:
-        say(f"table in {write_page(read_results(results), args.table)}")
+        if not (there := read_results(results)):
+            raise ValueError(f"{results} holds no results; gentraj reproduce CARD... writes them")
+        say(f"table in {write_page(there, args.table)}")
     if not good:
         raise SystemExit(1)
 
@@ -72,58 +81,3 @@ def check(args: Reproduce) -> None:
         check_output(args.table, "--table")
     check_folder(args.out, "--out")
     check_folder(args.results or args.out, "--results")
-
-
-def reproduce(cards: Mapping[str, Card], args: Reproduce, results: Path) -> bool:
-    """Does what is not done yet, writes a card's result after each of its runs, says how each card ended.
-
-    Whether all runs ended well, and no score outside its tolerance.
-    """
-    every = tasks(cards, args.data, args.out)
-    recall(every, results)
-
-    def of(name: str) -> list[Task]:
-        return [task for task in every if task.card_name == name]
-
-    def outcome(task: Task) -> str:
-        write_result(results / f"{task.card_name}.json", collected(of(task.card_name)))
-        mean = task.result.mean if task.result else None
-        return f"{task.card.score} {number(mean)}"
-
-    failed = run_jobs([Job(task.name, work, (task, args.device), lambda t=task: outcome(t)) for task in every
-                       if not task.is_done], args.jobs or cpus(), "runs")
-    for task in every:
-        if task.name in failed:
-            say(f"{task.name} failed; see {task.folder / 'log.txt'}")
-    good = not failed
-    for name, card in cards.items():
-        result = collected(of(name))
-        write_result(results / f"{name}.json", result)
-        for line, inside in verdicts(name, card, result):
-            print(line)
-            good = good and inside
-    return good
-
-
-def collected(some: Sequence[Task]) -> CardResult:
-    """What is done of the tasks of a card."""
-    data = {}
-    for one in some[0].card.data:
-        there = [task for task in some if task.data == one]
-        if seeds := [task.result for task in there if task.result]:
-            data[one.name] = pooled(there[0].source.sha256, there[0].source.behaviour, seeds)
-    return CardResult(some[0].card, data)
-
-
-def verdicts(name: str, card: Card, result: CardResult) -> Iterator[tuple[str, bool]]:
-    """A line for each dataset, and whether it is neither outside nor unfinished."""
-    for data in card.data:
-        found = result.data.get(data.name)
-        said = verdict(card, data, found)
-        line = f"{name} on {data.name}: "
-        if found is not None:
-            line += f"{card.score} {number(found.mean)}, 95 % interval {number(found.interval)}; "
-        line += said
-        if data.expected is not None:
-            line += f" {number(data.expected)} ± {number(data.tolerance)}"
-        yield line, said in ("inside", "no expectation yet")

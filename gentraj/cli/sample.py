@@ -13,15 +13,17 @@ import tyro
 from torch import Tensor
 
 from agents.policies.policy import Policy
+from envs.making import recorded_factory
 
 from ..device import pick_device
 from ..diffusion.composition import ClassifierFree
 from ..files import write_file
-from ..progress import say
+from ..progress import busy, say
 from ..runs.folder import Run, load
 from ..trajectory import Condition
 from .common import RunFolder, check_output, parse_numbers
-from .sampling import SamplingOptions
+from .options import parse
+from .sampling import SamplerOptions
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Sample:
     """Weight of the context: 1 as it was trained, more exaggerates it, 0 leaves it out."""
     steps: int | None = None
     """Denoising steps."""
-    sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(default_factory=SamplingOptions)
+    sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
     temperature: float = 1.0
     """Scale of the noise: less than 1 for likelier and less varied trajectories."""
     seed: int = 0
@@ -59,7 +61,7 @@ class Sample:
 
 
 def main(argv: list[str]) -> None:
-    args = tyro.cli(Sample, args=argv, prog="gentraj sample")
+    args = parse(Sample, argv, "gentraj sample")
     if args.num < 1:
         raise ValueError(f"--num is {args.num}; give at least 1")
     if args.out.suffix != ".npz":
@@ -68,21 +70,36 @@ def main(argv: list[str]) -> None:
         raise ValueError("--arrival says when to be at a goal; give --goal too")
     check_output(args.out, "--out")
     run = load(args.run, device=pick_device(args.device))
-    if run.config.MAIN == "world":
+    if run.config.world_model(run.parts) is not None:
         raise ValueError(f"{run.said}, which says what comes of actions: gymnasium.make("
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine takes many at once")
-    args.sampling.apply(run.model)
-    obs, act, stride, said = (trajectories if run.config.MAIN == "model" else actions)(run, args)
+    check_places(run, args)
+    with busy(f"sampling {args.num}"):
+        obs, act, stride, said = (actions if run.config.planning is None else trajectories)(run, args)
     write_npz(args.out, {"obs": obs.cpu().numpy(), "act": act.cpu().numpy(), "stride": np.array(stride)})
     say(said)
     print(args.out)
 
 
+def check_places(run: Run, args: Sample) -> None:
+    """Raises ValueError for a start or a goal in a wall of the run's maze, or beyond it."""
+    factory, dims = recorded_factory(run.data.env), list(run.data.goal_dims)
+    if factory is None or factory.maze is None or len(dims) != 2:
+        return
+    for option, text in (("--start", args.start), ("--goal", args.goal)):
+        place = parse_numbers(text, option).numpy() if text is not None else np.zeros(0)
+        place = place[dims] if len(place) == run.data.obs_dim else place
+        if len(place) == 2 and not factory.maze.is_free(place):
+            centres = ", ".join(f"{x:g},{y:g}" for x, y in factory.maze.centre(factory.maze.cells))
+            raise ValueError(f"{option} {text} lies in a wall of {factory.env_id}, or beyond it; free are the cells "
+                             f"around {centres}")
+
+
 def trajectories(run: Run, args: Sample) -> tuple[Tensor, Tensor, int | tuple[int, ...], str]:
     """Observations (N, H, O), actions (N, H, A), the steps between rows or to each, and all that in words."""
     guide, spec = ClassifierFree(args.guidance) if args.guidance != 1 else None, run.model.spec
-    x_NHD = run.model.sample(condition(run, args), args.num, guide=guide, seed=args.seed, steps=args.steps,
-                             temperature=args.temperature)[0]
+    x_NHD = run.model.sample(condition(run, args), args.num, guide=guide, seed=args.seed,
+                             options=args.sampling.options(args.steps, args.temperature))[0]
     said = f"{args.num} trajectories of {spec.horizon} rows, {spec.spacing} environment steps apart"
     return *spec.split(x_NHD), spec.spacing, said
 
@@ -105,7 +122,8 @@ def actions(run: Run, args: Sample) -> tuple[Tensor, Tensor, int, str]:
             raise ValueError(f"{option} has {given[option].shape[1]} numbers; {width} are expected")
     with torch.no_grad():
         known = policy.known(policy.state(given["--start"], given.get("--goal")))
-        x_NKD = model.sample(known, args.num, seed=args.seed, steps=args.steps, temperature=args.temperature)[0]
+        options = args.sampling.options(args.steps, args.temperature)
+        x_NKD = model.sample(known, args.num, seed=args.seed, options=options)[0]
         act_NKA = policy.act_scale.unnormalize(policy.actions(x_NKD))
     return given["--start"].expand(args.num, 1, -1), act_NKA, 1, f"{args.num} chunks of {policy.chunk} actions"
 

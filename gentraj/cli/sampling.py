@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
-from typing import Protocol
+from dataclasses import dataclass
 
-from ..diffusion.settings import GridName, SamplerName
-
-
-class Sampling(Protocol):
-    """A generator, or what acts by one."""
-
-    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None: ...
+from ..diffusion.model import GridName, SamplerName
+from ..trajectory import SamplingOptions
 
 
 @dataclass(frozen=True)
-class SamplingOptions:
+class SamplerOptions:
     """How to sample where it is not as the run says."""
 
     sampler: SamplerName | None = None
@@ -25,7 +19,6 @@ class SamplingOptions:
     eta: float | None = None
     """Noise added while sampling, from 0 (deterministic) to 1."""
 
-    def apply(self, to: Sampling) -> None:
-        """Raises ValueError for what cannot sample so."""
-        if any(given is not None for given in astuple(self)):
-            to.use(sampler=self.sampler, grid=self.grid, eta=self.eta)
+    def options(self, steps: int | None = None, temperature: float = 1.0) -> SamplingOptions:
+        """These, with as many steps and that temperature."""
+        return SamplingOptions(self.sampler, steps, self.grid, self.eta, temperature)

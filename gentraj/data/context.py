@@ -33,6 +33,9 @@ class ContextConfig:
     discount: float = 0.99
     """Of the rewards that make a return, per environment step."""
 
+    def unused(self) -> dict[str, str]:
+        return {} if "return" in self.kinds else {"discount": "no return is told (kinds)"}
+
     def __post_init__(self) -> None:
         require(self, discount=(0, 1))
         if unknown := [kind for kind in self.kinds if kind not in CONTEXTS]:

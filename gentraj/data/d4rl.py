@@ -60,8 +60,13 @@ def read_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> dict[
         return d4rl_fields(_Arrays(file), name, lengths) | {"env": _env(file)}
 
 
-def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | None = None) -> dict[str, Any]:
-    """Arrays (anything that slices) under D4RL's names -> the fields of `Episodes`. Raises `DataError`."""
+def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | None = None, *,
+                ends_in_observation: bool = False) -> dict[str, Any]:
+    """Arrays (anything that slices) under D4RL's names -> the fields of `Episodes`. Raises `DataError`.
+
+    Warns of steps that are lost for want of next_observations, unless the layout has it that a trajectory
+    `ends_in_observation`: its last row never was a step.
+    """
     _check_rows(source, name)
     following = "next_observations" in source
     terminal_N = _flags(source, "terminals")
@@ -70,7 +75,7 @@ def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | N
     step_N, obs_N = ~last_N | following, np.repeat((rows_E > 1) | following, rows_E)
     lengths_E = rows_E[(rows_E > 1) | following] - (not following)
     if not following:
-        _tell_lost(name, rows_E, terminal_N[last_N])
+        _tell_lost(name, rows_E, terminal_N[last_N], ends_in_observation)
 
     # Where each row goes: with next_observations every trajectory gets one row more, right after its last.
     S, ends_E = int(lengths_E.sum()), np.cumsum(lengths_E) - 1
@@ -88,15 +93,17 @@ def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | N
             "goal_dims": (0, 1) if name.lower().startswith(("maze2d", "antmaze", "ant_maze")) else ()}
 
 
-def _tell_lost(name: str, rows_E: np.ndarray, terminal_E: np.ndarray) -> None:
+def _tell_lost(name: str, rows_E: np.ndarray, terminal_E: np.ndarray, ends_in_observation: bool) -> None:
     """Warns of what a file without next_observations loses. Raises `DataError` where nothing is left."""
-    short, ends = np.count_nonzero(rows_E == 1), np.count_nonzero(terminal_E & (rows_E > 1))
+    short, lost, ends = (np.count_nonzero(some_E) for some_E in
+                         (rows_E == 1, rows_E > 1, terminal_E & (rows_E > 1)))
     if short == len(rows_E):
         raise DataError(f"{name}: no trajectory has two rows, and without next_observations the last row of each is "
                         "only its last observation; give next_observations")
-    if ends:
-        warnings.warn(f"{name} has no next_observations: the last step of {ends} trajectories, which terminates them, "
-                      "is dropped with its reward; give next_observations to keep it", stacklevel=3)
+    if lost and not ends_in_observation:
+        which = f", of {ends} the step that terminates them" if ends else ""
+        warnings.warn(f"{name} has no next_observations: the last step of {lost} trajectories is dropped with its "
+                      f"reward{which}; give next_observations to keep it", stacklevel=3)
     if short:
         warnings.warn(f"{name} has no next_observations: {short} trajectories of a single row are dropped; give "
                       "next_observations to keep them", stacklevel=3)

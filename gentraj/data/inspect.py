@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,16 +14,24 @@ from .sources import read
 
 
 def inspect(source: str | Path | Episodes) -> str:
-    """A report of several lines. Data that `Episodes` would refuse is reported with all its problems; a source that
-    cannot be read at all raises `DataError`.
+    """A report of several lines, see `report`."""
+    return report(source)[0]
+
+
+def report(source: str | Path | Episodes) -> tuple[str, int]:
+    """Several lines and how many problems they name. Data that `Episodes` would refuse is reported with all its
+    problems, and so is what reading warned of; a source that cannot be read at all raises `DataError`.
     """
-    e = source if isinstance(source, Episodes) else Episodes(**read(source), validate=False)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        e = source if isinstance(source, Episodes) else Episodes(**read(source), validate=False)
     lines = [f"dataset      {e.name}", f"environment  {_environment(e.env)}"]
     lines += [] if any(wrong_shapes(e)) else _episodes(e)
     for key, array in {"obs": e.obs, "act": e.act, "reward": e.reward, **e.extras}.items():
         lines += _ranges(key, array, e.goal_dims if key == "obs" else ())
-    found = list(problems(e))
-    return "\n".join([*lines, f"problems     {len(found) or 'none'}", *(f"  {problem}" for problem in found)])
+    found = [*problems(e), *(str(one.message) for one in warned if issubclass(one.category, UserWarning))]
+    lines += [f"problems     {len(found) or 'none'}", *(f"  {problem}" for problem in found)]
+    return "\n".join(lines), len(found)
 
 
 def _environment(env: str | None) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..files import is_alive
+from ..progress import busy
 from .episodes import DataError, Episodes, episodes_hash
 from .hdf5 import one_line
 from .minari_io import MINARI_ID, NO_MINARI, TEMPORARY
@@ -37,8 +38,9 @@ def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: A
                              "author_email": "unknown", "code_permalink": code}
     try:
         # An id may not start with a dot, so this one is seen by a `minari list` of that moment.
-        _write(episodes, dataset_id.removesuffix(final.name) + temporary.name, env, about)
-        _finish(temporary / "data", dataset_id, episodes, env, provenance)
+        with busy(f"writing {dataset_id}"):
+            _write(episodes, dataset_id.removesuffix(final.name) + temporary.name, env, about)
+            _finish(temporary / "data", dataset_id, episodes, env, provenance)
         if final.exists():
             _refuse_taken(final, dataset_id, overwrite)  # by somebody, meanwhile
             final.replace(replaced)

@@ -55,4 +55,17 @@ def open_npz(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except Exception as error:  # zip, zlib and numpy's header parser each have their own
-        raise DataError(f"{path}: cannot be read ({one_line(error)}); give a whole npz, without pickles") from error
+        raise DataError(f"{path}: {_what_is_wrong(path, error)}") from error
+
+
+def _what_is_wrong(path: Path, error: Exception) -> str:
+    """In our own words where numpy's advise to trust the file."""
+    with path.open("rb") as file:
+        first = file.read(8)
+    if first[:2] != b"PK":
+        return ("is no npz file, or not a whole one (numpy.savez writes a zip of arrays, and this begins with "
+                f"{first!r}); write it, or copy it, again")
+    if isinstance(error, ValueError) and "allow_pickle" in str(error):
+        return ("holds Python objects (pickles), which can run code when they are read; save arrays of numbers, and "
+                "text as numpy.array(text, dtype=str)")
+    return f"cannot be read ({one_line(error)}); the file is damaged or not whole, write it, or copy it, again"

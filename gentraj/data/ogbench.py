@@ -34,4 +34,4 @@ def ogbench_fields(members: Mapping[str, np.ndarray], path: Path) -> dict[str, A
     flat = {"observations": members["observations"], "actions": members["actions"], "timeouts": last_N,
             "terminals": np.zeros(N, dtype=bool), "rewards": members.get("rewards", np.zeros(N, np.float32))}
     flat |= {f"infos/{key}": members[key] for key in ("qpos", "qvel") if key in members}
-    return d4rl_fields(flat, path.stem) | {"goal_dims": (0, 1) if "maze" in path.stem else ()}
+    return d4rl_fields(flat, path.stem, ends_in_observation=True) | {"goal_dims": (0, 1) if "maze" in path.stem else ()}

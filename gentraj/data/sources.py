@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from ..progress import busy
 from .d4rl import d4rl_fields, d4rl_table, read_d4rl
 from .episodes import DataError, Episodes, concatenate
 from .minari_io import MINARI_ID, local_ids, read_minari
@@ -24,7 +25,8 @@ def load_episodes(source: str | Path | Episodes | Sequence[str | Path | Episodes
     if isinstance(source, Episodes):
         return source
     if isinstance(source, str | Path):
-        return Episodes(**read(source))
+        with busy(f"reading {source}"):
+            return Episodes(**read(source))
     return concatenate([load_episodes(one) for one in source])
 
 

@@ -27,7 +27,7 @@ class Windows:
                                  f"{episodes.name}; train on data of the model's environment")
         self.episodes, self.spec = episodes, spec
         self.ends = np.cumsum(episodes.lengths)  # (E,) one past the last step of each episode
-        self.offsets = np.array(spec.times)
+        self.offsets, self.gaps = np.array(spec.times), np.array(spec.gaps)
         self.context_rows = context_rows(episodes, contexts or ContextConfig())
         self.window_ends = window_ends(episodes, contexts or ContextConfig())
 
@@ -54,22 +54,20 @@ class Windows:
         if self.context_rows is not None:
             last_B = starts_B + self.offsets[real_obs_BH.sum(1) - 1]
             context_BC = torch.from_numpy(self.context_rows(starts_B + episode_B, last_B + episode_B))
+        imagined = self.episodes.extras.get("imagined")
         past_BH = t_BH >= end_B1
         first_BH = past_BH & ~np.pad(past_BH, ((0, 0), (1, 0)))[:, :-1]
         terminal_BH = first_BH & self.episodes.terminated[end_B1 - 1]
         return Batch(torch.from_numpy(np.concatenate(x, 2)), torch.from_numpy(np.concatenate(mask, 2)), context_BC,
                      torch.from_numpy(self._rewards(t_BH, end_B1)), torch.from_numpy(terminal_BH),
-                     imagined_B=self._imagined(starts_B + episode_B), episode_B=torch.from_numpy(part_B))
-
-    def _imagined(self, row_B: np.ndarray) -> torch.Tensor | None:
-        imagined = self.episodes.extras.get("imagined")
-        return None if imagined is None else torch.from_numpy(imagined[row_B, 0] > 0)
+                     imagined_B=None if imagined is None else torch.from_numpy(imagined[starts_B + episode_B, 0] > 0),
+                     episode_B=torch.from_numpy(part_B))
 
     def _rewards(self, t_BH: np.ndarray, end_B1: np.ndarray) -> np.ndarray:
         """(B, H) sums over the steps of each row that the episode has."""
-        k_K, gap_H, reward_S = np.arange(max(self.spec.gaps)), np.array(self.spec.gaps), self.episodes.reward
+        k_K, reward_S = np.arange(self.gaps.max()), self.episodes.reward
         t_BHK = t_BH[..., None] + k_K
-        real_BHK = (t_BHK < end_B1[..., None]) & (k_K < gap_H[:, None])
+        real_BHK = (t_BHK < end_B1[..., None]) & (k_K < self.gaps[:, None])
         return np.where(real_BHK, reward_S[np.minimum(t_BHK, len(reward_S) - 1)], 0).sum(-1)
 
 

@@ -1,7 +1,12 @@
-"""Diffusion models of trajectories."""
+"""Diffusion models of trajectories, and what shapes their samples: guidance, composition, constraints."""
 
+from .composition import ClassifierFree, Contexts, Product
+from .constrained import Constrained, Infeasible
+from .guidance import Energy
 from .latent import LatentDiffusion, LatentDiffusionConfig
-from .model import Diffusion
-from .settings import DiffusionConfig
+from .mixture import Mixture
+from .model import Diffusion, DiffusionConfig, FlowConfig
+from .nearest_data import NearestData
 
-__all__ = ["Diffusion", "DiffusionConfig", "LatentDiffusion", "LatentDiffusionConfig"]
+__all__ = ["ClassifierFree", "Constrained", "Contexts", "Diffusion", "DiffusionConfig", "Energy", "FlowConfig",
+           "Infeasible", "LatentDiffusion", "LatentDiffusionConfig", "Mixture", "NearestData", "Product"]

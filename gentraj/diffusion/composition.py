@@ -144,6 +144,8 @@ def combination(parts: Sequence[Denoise], weights: Sequence[float]) -> Denoise:
 
 def within(interval: Interval, inside: Denoise, outside: Denoise) -> Denoise:
     """`inside` at times in the interval, `outside` at others."""
+    if interval == (0, 1):
+        return inside
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         chosen_R = (t >= interval[0]) & (t <= interval[1])

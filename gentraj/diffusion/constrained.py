@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..config import require
 from ..constraints import QUICK, THOROUGH, Certificate, Constraints, Effort
-from ..models.plugin import Denoise, Denoising, Plugin, Sampling
+from ..models.plugin import Denoise, Denoising, Plugin, SampledRows
 from ..trajectory import Condition
 
 
@@ -66,7 +66,7 @@ class Constrained(Plugin):
         return constrained
 
     @torch.no_grad()
-    def finish(self, x_RHD: Tensor, sampling: Sampling) -> Tensor:
+    def finish(self, x_RHD: Tensor, sampling: SampledRows) -> Tensor:
         self._check(sampling.condition)  # before the work, in a model that denoises nothing too
         return self.constraints.project(x_RHD, sampling.condition, self.efforts, refuse=False)
 

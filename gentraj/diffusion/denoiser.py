@@ -95,14 +95,13 @@ NEEDS_SIGNAL = ("eps", "score")  # say nothing of x0 where alpha is 0
 
 
 def hold(denoise: Denoise, values: Tensor, mask: Tensor) -> Denoise:
-    """The known entries stay known: the network sees them clean, and they come back as they are."""
+    """The known entries stay known: the network sees them clean, and they come back as they are.
+
+    Once a denoising, right around the network: what x has there is then looked at by nothing, and x0 does not vary
+    with it, so that guidance moves no known entry.
+    """
 
     def held(x: Tensor, t: Tensor) -> Tensor:
         return torch.where(mask, values, denoise(torch.where(mask, values, x), t))
 
     return held
-
-
-def clip(denoise: Denoise, limit: float) -> Denoise:
-    """x0 within [-limit, limit], in normalised units (Ho et al. 2020 clip to the data's range)."""
-    return lambda x, t: denoise(x, t).clamp(-limit, limit)

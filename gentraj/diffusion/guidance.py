@@ -14,7 +14,6 @@ from ..models.plugin import Denoise, Denoising, Plugin, Preference, finite
 from ..models.sampling import Guidance, as_plugins
 from ..trajectory import Guide
 from .composition import FromModel, check_interval, within
-from .denoiser import hold
 from .posterior import covariance, proximal, with_gradient
 
 LEAST_ALPHA = 0.01  # with less signal the posterior's covariance, d x0 / dx divided by alpha, is mostly error
@@ -64,7 +63,6 @@ class Energy(Preference):
             return denoise
         condition, path = sampling.condition, sampling.path
         values = sampling.normalizer.normalize(condition.values_BHD)
-        denoise = hold(denoise, values, condition.mask_BHD)  # known entries then have no variance, so they do not move
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
             alpha, sigma = path.alpha(t)[:, None, None], path.sigma(t)[:, None, None]

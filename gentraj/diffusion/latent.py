@@ -5,29 +5,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, cast
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import require
 from ..models.conditioning import ConditionMix
-from ..models.plugin import Plugin, Sampling
+from ..models.plugin import Plugin, SampledRows
 from ..models.sampling import Guidance, check_trajectories
 from ..networks import NetworkConfig, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded
 from ..networks.temporal_unet import check_horizon
 from ..networks.vae import TemporalVAE, VAEConfig
-from ..normalize import Normalizer, NormalizerName
+from ..normalize import Normalizer
 from ..randomness import row_seeds
 from ..training.optimization import adamw, apply_gradients
-from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
+from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .composition import ClassifierFree, Contexts
 from .guidance import Energy, denoising_plugins
-from .model import Diffusion
-from .settings import DiffusionConfig
+from .model import Diffusion, DiffusionConfig
 
 FOLLOW = 0.1  # share of a batch in the moving statistics of the latents
 
@@ -36,21 +36,12 @@ FOLLOW = 0.1  # share of a batch in the moving statistics of the latents
 class LatentDiffusionConfig:
     vae: VAEConfig = field(default_factory=VAEConfig)
     prior: DiffusionConfig = field(default_factory=lambda: DiffusionConfig(clip=4.0))
-    """Diffusion over latents of variance 1; its mix, normaliser and learning settings are those of the whole."""
+    """Diffusion over latents of variance 1; its learning settings are those of the whole."""
     beta: float = 1e-4
     """Weight of the latents' divergence from the standard normal (Higgins et al. 2017)."""
 
     def __post_init__(self) -> None:
         require(self, beta=(0, 1e6))
-
-    @property
-    def mix(self) -> ConditionMix:
-        """The conditions it is trained for, in terms of trajectories."""
-        return self.prior.mix
-
-    @property
-    def normalizer(self) -> NormalizerName:
-        return self.prior.normalizer
 
     @property
     def network(self) -> NetworkConfig:
@@ -59,9 +50,6 @@ class LatentDiffusionConfig:
     @property
     def levels(self) -> int | None:
         return self.prior.levels
-
-    def with_mix(self, mix: ConditionMix) -> LatentDiffusionConfig:
-        return replace(self, prior=self.prior.with_mix(mix))
 
     def with_network(self, network: NetworkConfig) -> LatentDiffusionConfig:
         return replace(self, prior=self.prior.with_network(network))
@@ -76,17 +64,19 @@ class LatentDiffusion(nn.Module):
     """
 
     def __init__(self, spec: TrajectorySpec, config: LatentDiffusionConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None):
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.1,
+                 batch_size: int = 64):
         super().__init__()
         spec.require_even("latent diffusion")
         network, factor = config.prior.network, config.vae.factor
         halved = 2 ** (len(network.multipliers) - 1) if isinstance(network, TemporalUNetConfig) else 1
         check_horizon(spec.horizon, factor * halved)
-        self.spec, self.config, self.batch_size, self.normalizer = spec, config, config.prior.batch_size, normalizer
+        self.spec, self.config, self.batch_size, self.normalizer = spec, config, batch_size, normalizer
+        self.mix = mix or ConditionMix()
         self.vae = TemporalVAE(spec.dim, spec.horizon, config.vae)
         inner = TrajectorySpec(2 * factor * spec.dim, config.vae.latent, spec.horizon // factor, spec.stride * factor)
-        known = replace(config.prior, mix=ConditionMix(start=0, goal=0, observations=1))
-        self.prior = Diffusion(inner, known, Normalizer.identity(inner.dim), context)
+        self.prior = Diffusion(inner, config.prior, Normalizer.identity(inner.dim), context,
+                               mix=ConditionMix(start=0, goal=0, observations=1), context_dropout=context_dropout)
 
     @property
     def device(self) -> torch.device:
@@ -101,18 +91,9 @@ class LatentDiffusion(nn.Module):
         """As `Diffusion.levels`."""
         return self.prior.levels
 
-    @property
-    def likelihood(self) -> Literal["exact", "none"]:
-        """The density of decoded trajectories is not known."""
-        return "none"
-
-    def sampling(self, steps: int | None = None) -> str:
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """As `Diffusion.sampling`."""
-        return self.prior.sampling(steps)
-
-    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
-        """From now on sample in another way than the config says; as `Diffusion.use`."""
-        self.prior.use(sampler=sampler, grid=grid, eta=eta)
+        return self.prior.sampling(options)
 
     def optimizers(self) -> dict[str, Optimizer]:
         prior, vae = self.prior.optimizers()["network"], adamw(self.vae, self.config.prior)["network"]
@@ -126,7 +107,7 @@ class LatentDiffusion(nn.Module):
         weights are the prior's: the VAE represents all windows alike.
         """
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
-        known = self.config.mix.draw(self.spec, real, generator)
+        known = self.mix.draw(self.spec, real, generator)
         mean, log_variance = self.vae.encode(x0, real)
         eps = torch.randn(mean.shape, generator=generator).to(mean.device)
         decoded = self.vae.decode(mean + (log_variance / 2).exp() * eps, x0 * known, known)
@@ -137,18 +118,18 @@ class LatentDiffusion(nn.Module):
         y = torch.cat([self._patches(x0, known), mean.detach()], -1)
         real_BLE = there_BL1 | (torch.arange(y.shape[-1], device=y.device) < self.prior.spec.obs_dim)
 
-        def latent_guide(y: Tensor) -> Tensor:
+        def decoded_guide(guide: Guide, y: Tensor) -> Tensor:
             x = self.vae.decode(y[..., self.prior.spec.obs_dim :], x0 * known, known)
-            return cast(Guide, guide)(torch.where(real & ~known, self.normalizer.unnormalize(x), batch.x_BHD))
+            return guide(torch.where(real & ~known, self.normalizer.unnormalize(x), batch.x_BHD))
 
         inner = replace(batch, x_BHD=y, mask_BHD=real_BLE)
         metrics = self.prior.update(inner, {"network": optimizers["prior"]}, generator,
-                                    guide=None if guide is None else latent_guide)
+                                    guide=guide and partial(decoded_guide, guide))
         return metrics | {"reconstruction": error.detach().sqrt(), "kl": kl.detach()}
 
     @torch.no_grad()
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
-               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0,
+               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
         """(B, N, H, D) in environment units, the known entries exact; as `Diffusion.sample`.
 
@@ -160,18 +141,13 @@ class LatentDiffusion(nn.Module):
         seeds = row_seeds(seed, rows.batch)
         watch = observe and (lambda y, t: observe(self.decode(y), t))
         inside = [p for plugin in plugins for p in self._inside(plugin)]
-        y_RLE = self.prior.sample(self._inner(rows), guide=inside, seed=seeds, steps=steps, temperature=temperature,
-                                  observe=watch)[:, 0]
+        y_RLE = self.prior.sample(self._inner(rows), guide=inside, seed=seeds, options=options, observe=watch)[:, 0]
         x_RHD = self.decode(y_RLE)
-        sampling = Sampling(self.normalizer, rows, seeds)
+        sampling = SampledRows(self.normalizer, rows, seeds)
         for plugin in plugins:
             x_RHD = plugin.finish(x_RHD, sampling)
             plugin.rejects(x_RHD, sys.maxsize)  # nothing is drawn again, but it may be refused
         return torch.where(rows.mask_BHD, rows.values_BHD, x_RHD).unflatten(0, (condition.batch, num_samples))
-
-    def log_prob(self, x_RHD: Tensor, condition: Condition | None = None) -> Tensor:
-        """Raises ValueError: the density of decoded trajectories is not known."""
-        raise ValueError("latent diffusion has no density of trajectories; take a model that is not latent")
 
     def decode(self, y_RLE: Tensor) -> Tensor:
         """(R, H, D) in environment units from rows of the prior: what is known, and the latents. Differentiable."""
@@ -205,7 +181,8 @@ class LatentDiffusion(nn.Module):
 
     def _decode(self, y_RLE: Tensor) -> Tensor:
         patch, z = self.prior.spec.split(y_RLE)
-        known, mask = patch.unflatten(-1, (self.config.vae.factor, -1)).flatten(1, 2).chunk(2, -1)
+        rows = rearrange(patch, "r l (f x) -> r (l f) x", f=self.config.vae.factor)
+        known, mask = rows.chunk(2, -1)
         return torch.where(mask > 0, known, self.vae.decode(z, known, mask))
 
     def _inner(self, condition: Condition) -> Condition:
@@ -221,7 +198,7 @@ class LatentDiffusion(nn.Module):
 
     def _rows(self, x_RHX: Tensor) -> Tensor:
         """(R, H, X) -> (R, L, factor * X): the rows of a latent row beside each other."""
-        return x_RHX.unflatten(1, (-1, self.config.vae.factor)).flatten(2)
+        return rearrange(x_RHX, "r (l f) x -> r l (f x)", f=self.config.vae.factor)
 
     def _follow(self, mean_BLZ: Tensor, log_variance_BLZ: Tensor, real_BL1: Tensor) -> None:
         """The prior's normaliser follows mean and variance of the latents; one that says nothing has variance 1."""

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..device import device_of
 from ..randomness import generator, row_seeds
-from ..trajectory import Condition, TrajectoryModel
+from ..trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectoryModel, calls_of
 
 CHOICE = zlib.crc32(b"mixture")  # 1, 2, .. are what is drawn again
 
@@ -37,14 +38,14 @@ class Mixture:
 
     @property
     def device(self) -> torch.device:
-        return self.models[0].device
+        return device_of(self.models[0])
 
     @property
     def network_calls(self) -> int:
-        return sum(model.network_calls for model in self.models)
+        return calls_of(self.models)
 
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Any = None,
-               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0) -> Tensor:
+               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         """(B, N, H, D) in environment units, as `TrajectoryModel.sample`; `guide` is whatever all the models take."""
         rows = condition.repeat(num_samples)
         seeds = row_seeds(seed, rows.batch)
@@ -52,8 +53,8 @@ class Mixture:
         x_RHD = torch.empty_like(rows.values_BHD, device=self.device)
         for i, model in enumerate(self.models):
             if mine := [r for r, choice in enumerate(chosen) if choice == i]:
-                x_RHD[mine] = model.sample(rows[torch.tensor(mine)], guide=guide, steps=steps,
-                                           seed=[seeds[r] for r in mine], temperature=temperature)[:, 0].to(x_RHD)
+                x_RHD[mine] = model.sample(rows[torch.tensor(mine)], guide=guide, options=options,
+                                           seed=[seeds[r] for r in mine])[:, 0].to(x_RHD)
         return x_RHD.unflatten(0, (condition.batch, num_samples))
 
     def _choice(self, seed: int) -> int:

@@ -4,47 +4,133 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..config import require, require_choice
+from ..models.conditioning import ConditionMix
 from ..models.plugin import Denoise, Denoising, Plugin
 from ..models.sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
-from ..networks import NETWORKS, TemporalUNet
+from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
-from ..training.optimization import adamw, apply_gradients
-from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
-from .denoiser import PREDICTIONS, Level, clip, hold
-from .grids import sampling_times
+from ..training.optimization import LEARNING, adamw, apply_gradients
+from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
+from .denoiser import NEEDS_SIGNAL, PREDICTIONS, Level, hold
+from .grids import GRIDS, sampling_times
 from .guidance import denoising_plugins
 from .likelihood import PROBES, STEPS, log_prob
-from .losses import draw_times, loss_weight
+from .losses import DENSITIES, WEIGHTS, draw_times, loss_weight
 from .paths import PATHS
-from .samplers import SAMPLERS
-from .settings import DiffusionConfig
+from .samplers import SAMPLERS, Sampler
+
+CHOICES = {"path": PATHS, "prediction": PREDICTIONS, "weight": WEIGHTS, "density": DENSITIES, "sampler": SAMPLERS,
+           "grid": GRIDS}
+
+if TYPE_CHECKING:
+    PathName = PredictionName = WeightName = DensityName = SamplerName = GridName = str
+else:  # the choices of the settings are what the dicts hold, so that a newcomer is one line there
+    PathName, PredictionName, WeightName, DensityName, SamplerName, GridName = (
+        Literal[tuple(names)] for names in CHOICES.values())
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """What the model is. On which conditions, in which units and on how many windows it is trained, its owner decides.
+    """
+
+    network: NetworkConfig = field(default_factory=TemporalUNetConfig)
+    path: PathName = "vp-cosine"
+    """How signal fades and noise grows."""
+    levels: int | None = 20
+    """Noise levels in training; None is continuous time."""
+    prediction: PredictionName = "x0"
+    """What the network predicts."""
+    weight: WeightName = "uniform"
+    """Weight of each noise level in the loss."""
+    density: DensityName = "uniform"
+    """How often each noise level is trained."""
+    sigma_data: float = 1.0
+    """Standard deviation of normalised data, as EDM's preconditioning takes it to be."""
+    clip: float | None = 1.1
+    """Bound on x0 in normalised units while sampling, of each thing that the model is asked: guidance away from one
+    answer to another goes beyond it."""
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 1.0
+    ema: float = 0.999
+    """Decay of the averaged weights, which are the ones that sample."""
+    sampler: SamplerName = "ddim"
+    steps: int = 5
+    """Sampling steps."""
+    grid: GridName = "uniform"
+    """Where the sampling steps stop."""
+    eta: float | None = None
+    """Noise added while sampling, from 0 (deterministic) to 1; None is what the sampler is known for."""
+
+    def with_network(self, network: NetworkConfig) -> DiffusionConfig:
+        return replace(self, network=network)
+
+    def unused(self) -> dict[str, str]:
+        found = {"eta": "unipc adds no noise"} if self.sampler == "unipc" else {}
+        if "edm" not in (self.prediction, self.weight):
+            found["sigma_data"] = "neither prediction nor weight is edm"
+        return found
+
+    def __post_init__(self) -> None:
+        require_choice(self, **CHOICES)
+        require(self, steps=(1, 1e6), ema=(0, 1), sigma_data=(1e-6, 1e6), **LEARNING)
+        for name, bounds in (("clip", (0, math.inf)), ("levels", (1, 1e6)), ("eta", (0, 1))):
+            if getattr(self, name) is not None:
+                require(self, **{name: bounds})
+        if self.levels is not None:
+            require(self, steps=(1, self.levels))
+        if self.sampler == "unipc" and self.eta:
+            raise ValueError(f"DiffusionConfig.eta is {self.eta}; unipc adds no noise, give 0")
+        if self.prediction in NEEDS_SIGNAL and PATHS[self.path](self.levels).alpha(torch.ones(1)) == 0:
+            able = ", ".join(name for name in PREDICTIONS if name not in NEEDS_SIGNAL)
+            raise ValueError(f"DiffusionConfig.prediction is {self.prediction}, which says nothing of x0 at the start "
+                             f"of the path {self.path}, where there is no signal; take one of {able}")
+
+
+@dataclass(frozen=True)
+class FlowConfig(DiffusionConfig):
+    """Diffusion whose path is straight and whose noise levels are continuous, sampled by Euler's method: a rectified
+    flow (Liu et al. 2023)."""
+
+    path: PathName = "flow"
+    """How signal fades and noise grows."""
+    levels: int | None = None
+    """Noise levels in training; None is continuous time."""
+    sampler: SamplerName = "euler"
 
 
 class Diffusion(nn.Module):
     """A `TrajectoryModel`. Everything outside is in environment units, everything inside is normalised.
 
     `context` normalises Batch.context_BC and Condition.context_BC (B, C); without it a context is refused.
+    What the owner of a model decides: `mix`, the conditions that it is trained for, `context_dropout`, the share of the
+    trajectories that are trained without their context (for classifier-free guidance), and `batch_size`, the windows of
+    a step.
     """
 
     def __init__(self, spec: TrajectorySpec, config: DiffusionConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None):
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.1,
+                 batch_size: int = 64):
         super().__init__()
-        self.spec, self.config, self.batch_size = spec, config, config.batch_size
+        self.spec, self.config, self.batch_size = spec, config, batch_size
+        self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
         self.normalizer, self.context = normalizer, context
         self.path, self.prediction = PATHS[config.path](config.levels), PREDICTIONS[config.prediction]
-        self.network = NETWORKS[type(config.network)](spec.dim, spec.horizon, encoded_width(context),
-                                                      config.network)
+        self.network = NETWORKS.made_of(config.network)(spec.dim, spec.horizon, encoded_width(context),
+                                                        config.network)
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         self.ema.requires_grad_(False)
         self.network_calls = 0
@@ -73,15 +159,16 @@ class Diffusion(nn.Module):
         """The most sampling steps that make sense; None without a bound."""
         return self.path.levels
 
-    @property
-    def likelihood(self) -> Literal["exact", "none"]:
-        """What `log_prob` is: the probability-flow ODE's density, exact up to its solver."""
-        return "exact"
-
-    def sampling(self, steps: int | None = None) -> str:
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """How it samples, in words."""
-        eta = "" if self.config.eta is None else f" with eta {self.config.eta:g}"
-        return f"{self.config.sampler}{eta}, {self.config.grid} grid, {steps or self.config.steps} steps"
+        config = self.settings(options)
+        eta = "" if config.eta is None else f" with eta {config.eta:g}"
+        return f"{config.sampler}{eta}, {config.grid} grid, {options.steps or config.steps} steps"
+
+    def settings(self, options: SamplingOptions) -> DiffusionConfig:
+        """The model's settings with another sampler, grid or eta. Raises ValueError for what does not go together."""
+        changed = options.changed()
+        return replace(self.config, **changed) if changed else self.config
 
     def optimizers(self) -> dict[str, Optimizer]:
         return adamw(self.network, self.config)
@@ -93,30 +180,40 @@ class Diffusion(nn.Module):
         `guide` scores x0 as denoised from one noise level, not as sampled (Kang et al. 2023, equation 9).
         """
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
-        known = self.config.mix.draw(self.spec, real, generator)
+        known = self.mix.draw(self.spec, real, generator)
         at = self.level(draw_times(self.config.density, self.path, len(x0), generator).to(x0.device))
         eps = torch.randn(x0.shape, generator=generator).to(x0.device)
-        kept = torch.rand(len(x0), generator=generator) >= self.config.context_dropout
-        x_t = torch.where(known, x0, at.alpha * x0 + at.sigma * eps) * real
+        kept = torch.rand(len(x0), generator=generator) >= self.context_dropout
         context = encode_context(batch.context_BC, self.context, kept)
-        output = self.network(x_t / at.spread, x0 * known, known, at.t_R, context)
-        error = (output - self.prediction.target(x0, eps, at) / self.prediction.unit(at)) ** 2
-        scored = real & ~known
-        weight = loss_weight(self.config.weight, self.prediction, at)
-        loss = (error * weight * scored * batch.weights()[:, None, None]).sum() / scored.sum().clamp(min=1)
-        if guide is not None:
-            own = self.prediction.x0(x_t, self.prediction.unit(at) * output, at)
-            own = own if self.config.clip is None else own.clamp(-self.config.clip, self.config.clip)
-            own = torch.where(scored, self.normalizer.unnormalize(own), batch.x_BHD)
-            loss = loss - (guide(own) * batch.weights()).mean()
+        loss = self.loss(x0, eps, at, known, real, context, batch, guide)
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
 
-    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
-        """From now on sample in another way than the config says. Raises ValueError for unknown names."""
-        given = {key: value for key, value in (("sampler", sampler), ("grid", grid), ("eta", eta)) if value is not None}
-        self.config = replace(self.config, **given)
+    def loss(self, x0: Tensor, eps: Tensor, at: Level, known: Tensor, real: Tensor, context: Tensor | None,
+             batch: Batch, guide: Guide | None = None) -> Tensor:
+        """w(t) ||F(x_t, t) - F*||^2, the mean over the real entries that are not known; less the mean of a guide's
+        scores of what is denoised."""
+        x_t = torch.where(known, x0, at.alpha * x0 + at.sigma * eps) * real
+        F = self.predict(self.network, x_t, x0 * known, known, at, context)
+        F_target = self.prediction.target(x0, eps, at) / self.prediction.unit(at)
+        w, free = loss_weight(self.config.weight, self.prediction, at), real & ~known
+        loss = ((F - F_target) ** 2 * w * free * batch.weights()[:, None, None]).sum() / free.sum().clamp(min=1)
+        if guide is not None:
+            x = torch.where(free, self.normalizer.unnormalize(self.denoised(F, x_t, at)), batch.x_BHD)
+            loss = loss - (guide(x) * batch.weights()).mean()
+        return loss
+
+    def predict(self, network: nn.Module, x_t: Tensor, known_x0: Tensor, known: Tensor, at: Level,
+                context: Tensor | None) -> Tensor:
+        """F, the network's output, of about unit size, as its input is: the one call that training and sampling share
+        (c_in and c_noise of Karras et al. 2022, table 1). `x_t` is clean where `known`, and `known_x0` 0 elsewhere."""
+        return network(x_t / at.spread, known_x0, known, at.t_R, context)
+
+    def denoised(self, F: Tensor, x_t: Tensor, at: Level, *, clipped: bool = True) -> Tensor:
+        """x0, of what the network made of `x_t` (c_skip and c_out), within the model's bounds."""
+        x0, limit = self.prediction.x0(x_t, self.prediction.unit(at) * F, at), self.config.clip
+        return x0 if limit is None or not clipped else x0.clamp(-limit, limit)
 
     def level(self, t_R: Tensor) -> Level:
         return Level(self.path, t_R, self.config.sigma_data)
@@ -124,38 +221,37 @@ class Diffusion(nn.Module):
     def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None, *, clipped: bool = True) -> Denoise:
         """The denoiser under known entries, in normalised units: `denoise(x_RHD, t) -> x0_RHD`.
 
-        A likelihood needs it not clipped.
+        It holds what is known, whatever `x` has there. A likelihood needs it not clipped.
         """
-        known, encoded = torch.where(mask, values, 0), encode_context(context, self.context)
+        known_x0, encoded = torch.where(mask, values, 0), encode_context(context, self.context)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             self.network_calls += 1
             at = self.level(t)
-            output = self.ema(x / at.spread, known, mask, t, encoded)
-            return self.prediction.x0(x, self.prediction.unit(at) * output, at)
+            return self.denoised(self.predict(self.ema, x, known_x0, mask, at, encoded), x, at, clipped=clipped)
 
-        limit = self.config.clip if clipped else None
-        return hold(denoise if limit is None else clip(denoise, limit), values, mask)
+        return hold(denoise, values, mask)
 
     @torch.no_grad()
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
-               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0,
+               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
         """(B, N, H, D) in environment units, the known entries exact.
 
         `guide` is an energy (trajectories in environment units -> scores, higher is better), a plug-in or several.
         `seed` is one for all, or one for each of the B * N rows; a row depends on its own seed and condition only.
-        `temperature` scales all noise: low-temperature sampling (Ajay et al. 2023) for less than 1. `observe` sees
-        (x_RHD in environment units, t).
-        Raises ValueError for what the sampler, a guide or the grid cannot do.
+        `options.temperature` scales all noise: low-temperature sampling (Ajay et al. 2023) for less than 1. `observe`
+        sees (x_RHD in environment units, t). Raises ValueError for what the sampler, a guide or the grid cannot do.
         """
-        steps = self.config.steps if steps is None else steps
-        times, plugins = sampling_times(self.path, steps, self.config.grid).to(self.device), denoising_plugins(guide)
-        return draw(self.spec, condition.to(self.device), num_samples, seed, temperature, plugins,
-                    lambda rows, seeds: self._sample_rows(rows, seeds, times, plugins, temperature, observe))
+        config, plugins = self.settings(options), denoising_plugins(guide)
+        steps = config.steps if options.steps is None else options.steps
+        times = sampling_times(self.path, steps, config.grid).to(self.device)
+        sampler = SAMPLERS[config.sampler] if config.eta is None else partial(SAMPLERS[config.sampler], eta=config.eta)
+        return draw(self.spec, condition.to(self.device), num_samples, seed, plugins, lambda rows, seeds:
+                    self._sample_rows(rows, seeds, sampler, times, plugins, options.temperature, observe))
 
-    def _sample_rows(self, rows: Condition, seeds: Sequence[int], times: Tensor, plugins: Sequence[Plugin],
-                     temperature: float, observe: Observer | None) -> Tensor:
+    def _sample_rows(self, rows: Condition, seeds: Sequence[int], sampler: Sampler, times: Tensor,
+                     plugins: Sequence[Plugin], temperature: float, observe: Observer | None) -> Tensor:
         count, missing = rows.batch, padding(rows.batch)
         rows, seeds = rows.padded(missing), [*seeds, *[0] * missing]
         noise = RowNoise(seeds, rows.values_BHD.device)
@@ -166,10 +262,7 @@ class Diffusion(nn.Module):
         for plugin in plugins:
             denoise = plugin.wrap(denoise, sampling)
         watch = observe and (lambda x, t: observe(self.normalizer.unnormalize(x[:count]), t))
-        sampler, eta = SAMPLERS[self.config.sampler], self.config.eta
-        sampler = sampler if eta is None else partial(sampler, eta=eta)
-        x = sampler(hold(denoise, values, rows.mask_BHD), self.path.sigma(times[:1]) * normal(), times, self.path,
-                    normal, observe=watch)
+        x = sampler(denoise, self.path.sigma(times[:1]) * normal(), times, self.path, normal, observe=watch)
         x = self.normalizer.unnormalize(x)
         for plugin in plugins:
             x = plugin.finish(x, sampling)

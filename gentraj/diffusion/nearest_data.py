@@ -54,7 +54,7 @@ class NearestData(Plugin):
             rows = max(1, MAX_DISTANCES // len(data_WX) // MIN_ROWS) * MIN_ROWS  # so that no row depends on others
             parts = x0.flatten(1).split(rows)
             near = torch.cat([self._project(part, data_WX) for part in parts]).view_as(x0)
-            return torch.lerp(x0, near, self.weight)
+            return torch.where(sampling.condition.mask_BHD, x0, torch.lerp(x0, near, self.weight))
 
         return within(self.interval, projected, denoise)
 

@@ -58,7 +58,8 @@ def ddim(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal,
          observe: Observer | None = None) -> Tensor:
     """Song et al. 2021 (DDIM), equations 12 and 16. eta = 1 is DDPM: Ho et al. 2020, algorithm 2."""
     for step in _steps(times, path, eta):
-        x = _ancestral(step, x, denoise(x, step.t), normal, eta)
+        x0 = denoise(x, step.t)  # the network
+        x = _ancestral(step, x, x0, normal, eta)  # to s, with noise
         if observe:
             observe(x, step.s)
     return x
@@ -68,9 +69,9 @@ def euler(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal
           observe: Observer | None = None) -> Tensor:
     """Karras et al. 2022, algorithm 2 without its correction; `eta` is the churn, see `_churned`."""
     for step in _steps(times, path, eta):
-        x, step = _churned(x, step, path, normal, eta)
-        x0 = denoise(x, step.t)
-        x = step.to(x0, step.eps(x, x0))
+        x, step = _churned(x, step, path, normal, eta)  # noise up, lines 4 to 6
+        x0 = denoise(x, step.t)  # the network
+        x = step.to(x0, step.eps(x, x0))  # Euler step, lines 7 and 8
         if observe:
             observe(x, step.s)
     return x
@@ -80,15 +81,15 @@ def heun(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal,
          observe: Observer | None = None) -> Tensor:
     """Karras et al. 2022, algorithm 2 (algorithm 1 for eta = 0): two denoisings a step, one in the last."""
     for step in _steps(times, path, eta):
-        x, step = _churned(x, step, path, normal, eta)  # lines 4 to 6
-        x0 = denoise(x, step.t)
-        eps = step.eps(x, x0)  # line 7
-        x = step.to(x0, eps)  # line 8
+        x, step = _churned(x, step, path, normal, eta)  # noise up, lines 4 to 6
+        x0 = denoise(x, step.t)  # the network
+        eps = step.eps(x, x0)  # slope at t, line 7
+        x = step.to(x0, eps)  # Euler step, line 8
         if not step.last:
-            x0_s = denoise(x, step.s)
-            eps_s = (x - step.alpha_s * x0_s) / step.sigma_s  # line 10
+            x0_s = denoise(x, step.s)  # the network again
+            eps_s = (x - step.alpha_s * x0_s) / step.sigma_s  # slope at s, line 10
             d_alpha, d_sigma = step.alpha_s - step.alpha_t, step.sigma_s - step.sigma_t
-            x = x + (d_alpha * (x0_s - x0) + d_sigma * (eps_s - eps)) / 2  # line 11
+            x = x + (d_alpha * (x0_s - x0) + d_sigma * (eps_s - eps)) / 2  # mean slope, line 11
         if observe:
             observe(x, step.s)
     return x
@@ -98,13 +99,13 @@ def euler_maruyama(denoise: Denoise, x: Tensor, times: Tensor, path: Path, norma
                    observe: Observer | None = None) -> Tensor:
     """Song et al. 2021, equation 6, as the probability-flow ODE and eta^2 times a Langevin term."""
     for step in _steps(times, path, eta):
-        x0 = denoise(x, step.t)
-        eps = step.eps(x, x0)
-        x = step.to(x0, eps)
+        x0 = denoise(x, step.t)  # the network
+        eps = step.eps(x, x0)  # noise in x
+        x = step.to(x0, eps)  # Euler step
         if eta > 0 and not step.last:
             # g^2 dt, as the variance that the forward SDE adds from s to t: finite where there is no signal at t
             g2 = (step.sigma_t**2 - (step.alpha_t / step.alpha_s * step.sigma_s) ** 2).clamp(min=0) * eta**2
-            x = x - g2 / 2 * eps / step.sigma_t + g2.sqrt() * normal()
+            x = x - g2 / 2 * eps / step.sigma_t + g2.sqrt() * normal()  # Langevin term: drift, noise
         if observe:
             observe(x, step.s)
     return x
@@ -118,11 +119,11 @@ def predictor_corrector(denoise: Denoise, x: Tensor, times: Tensor, path: Path, 
     grow without bound where the density is flat, and measured on a batch, the samples would depend on each other.
     """
     for step in _steps(times, path, eta):
-        x = _ancestral(step, x, denoise(x, step.t), normal, eta)
+        x = _ancestral(step, x, denoise(x, step.t), normal, eta)  # predictor
         if eta > 0 and not step.last:
             eps = (x - step.alpha_s * denoise(x, step.s)) / step.sigma_s  # minus sigma times the score
             r = eta * LANGEVIN_SNR
-            x = x + step.sigma_s * (2 * r * normal() - 2 * r**2 * eps)
+            x = x + step.sigma_s * (2 * r * normal() - 2 * r**2 * eps)  # corrector: noise, drift
         if observe:
             observe(x, step.s)
     return x
@@ -133,15 +134,15 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Nor
     """DPM-Solver++(2M), Lu et al. 2022b, algorithm 2; eta = 1 is its SDE form, equation 19."""
     before: tuple[Tensor, Tensor] | None = None
     for step in _steps(times, path, eta):
-        x0, k = denoise(x, step.t), step.k
-        D = x0
+        x0, k = denoise(x, step.t), step.k  # the network, e^-h
+        D = x0  # first order
         if before is not None and not step.last:  # first order in the last step, which is infinite in log SNR
             x0_before, h_before = before
-            D = x0 + (x0 - x0_before) * (-k.log() / h_before) / 2
-        before = x0, -k.log()
-        x = step.sigma_s / step.sigma_t * k**eta * x + step.alpha_s * (1 - k ** (1 + eta)) * D
+            D = x0 + (x0 - x0_before) * (-k.log() / h_before) / 2  # second order
+        before = x0, -k.log()  # for the next
+        x = step.sigma_s / step.sigma_t * k**eta * x + step.alpha_s * (1 - k ** (1 + eta)) * D  # exact, D constant
         if eta > 0 and not step.last:
-            x = x + step.sigma_s * (1 - k ** (2 * eta)).sqrt() * normal()
+            x = x + step.sigma_s * (1 - k ** (2 * eta)).sqrt() * normal()  # the SDE's noise
         if observe:
             observe(x, step.s)
     return x
@@ -157,11 +158,11 @@ def unipc(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal
         raise ValueError(f"eta is {eta}; unipc adds no noise, give 0")
     before: _UniStep | None = None
     for step in _steps(times, path, eta):
-        x0 = denoise(x, step.t)
-        x = x if before is None else before.corrected(x0)
+        x0 = denoise(x, step.t)  # the network
+        x = x if before is None else before.corrected(x0)  # UniC, the step before
         r = before.step.k.log() / step.k.log() if before and not step.last else None  # minus the paper's r_1
         before = _UniStep(step, x, x0, None if r is None or before is None else (x0 - before.x0) / r, r)
-        x = before.predicted()
+        x = before.predicted()  # UniP, this step
         if observe:
             observe(x, step.s)
     return x

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from envs.making import ProtocolName
 
-from ..config import ConfigError, from_json, read_json, require, require_choice, to_json, with_settings
+from ..config import ConfigError, from_json, read_json, require, require_choice, with_settings
 from ..data.sources import FILES
 from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS
@@ -90,16 +90,10 @@ def read_card(path: Path) -> Card:
     config = with_settings(PRESETS[card.preset], card.settings, str(path))
     try:
         for key in card.settings:
-            config.refuse_decided(key)
+            config.refuse(key)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     return card
-
-
-def deciding(config: AnyRunConfig) -> dict[str, Any]:
-    """The settings that a training depends on: neither how a planner plans nor where the data lie."""
-    apart = [key for key in config.MAY_CHANGE if key != "training"]
-    return {key: value for key, value in to_json(config).items() if key not in apart}
 
 
 def _found(name: str, folders: tuple[Path, ...], where: str) -> str:
@@ -109,6 +103,6 @@ def _found(name: str, folders: tuple[Path, ...], where: str) -> str:
     for path in (Path(name), *(folder / name for folder in folders)):
         if path.is_file():
             return str(path)
-    looked = ", ".join(["the working directory", *map(str, folders)])
-    raise ConfigError(f"{where}: the data file {name} is not in {looked}; give its path, or to gentraj reproduce its "
-                      "folder by --data DIR")
+    looked = " nor in ".join(["in the working directory", *map(str, folders)])
+    raise ConfigError(f"{where}: the data file {name} is {'neither' if folders else 'not'} {looked}; give its path, or "
+                      "to gentraj reproduce its folder by --data DIR")

@@ -60,13 +60,14 @@ class Group:
     def sha256(self) -> str:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
-    def keep(self, windows: Batch) -> None:
-        """Writes the windows without padding. Raises ValueError where there are hardly any."""
+    def keep(self, windows: Batch) -> str:
+        """Writes the windows without padding, and returns their hash. Raises ValueError where there are hardly any."""
         x = windows.x_BHD[windows.mask_BHD.flatten(1).all(1)].cpu()
         if len(x) < NEAR[0]:
             raise ValueError(f"{self.name}: {len(x)} of {len(windows.x_BHD)} windows of the data are without padding; "
                              f"at least {NEAR[0]} are needed to compare with: train with a shorter horizon or stride")
         write_file(self.path, safetensors.torch.save({"x": x.contiguous()}))
+        return self.sha256
 
     def places(self, x: Tensor) -> Tensor:
         """(R, F) where trajectories (R, H, D) are at a third, at two thirds and at the end of their way."""

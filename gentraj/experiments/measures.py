@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +16,17 @@ from torch import nn
 from envs.evaluation.evaluate import EvaluationConfig, evaluate
 
 from ..metrics import modes_covered
-from ..runs.folder import CONFIG, Run
+from ..runs.folder import Run
 from ..runs.measures import measure_run
 from ..runs.model_card import parameters_trained
+from ..trajectory import SamplingOptions, SupportsLogProb
+from .engine import Measure
 from .groups import Group, conditions
 
 BATCHES = (1, 16, 64, 256)
 LIKELIHOODS = 16  # windows; a likelihood costs hundreds of network calls
 SAMPLED = 256  # trajectories from each fork
+SECONDS = 0.5  # that a call is repeated for while it is timed
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,6 @@ class Options:
     device: str | None = None
 
 
-def key(run: Run, group: Group, options: Options) -> dict[str, Any]:
-    """What a result depends on: another key, and it is measured again."""
-    config = hashlib.sha256((run.folder / CONFIG).read_bytes()).hexdigest()
-    return {"config": config, "step": run.step, "windows": group.sha256, **asdict(options)}
-
-
 def quality(run: Run, group: Group, options: Options) -> dict[str, Any]:
     """What `gentraj measure` says, of as many sampling steps as the planner takes."""
     return measure_run(run, num=options.num, steps=run.planning.steps, progress=False)
@@ -48,12 +45,12 @@ def quality(run: Run, group: Group, options: Options) -> dict[str, Any]:
 
 def likelihood(run: Run, group: Group, options: Options) -> dict[str, Any]:
     """Of windows of the data given their first observation: nats per unknown entry, environment units."""
-    if run.model.likelihood == "none":
+    if not isinstance(run.model, SupportsLogProb):
         return {"kind": "none", "log_prob_per_entry": None}
     x = group.x_NHD[:LIKELIHOODS].to(run.model.device)
     start = conditions(run.model.spec, x)
-    log_prob = cast(Any, run.model).log_prob(x, start) / (~start.mask_BHD).sum((1, 2))
-    return {"kind": run.model.likelihood, "log_prob_per_entry": log_prob.mean().item()}
+    log_prob = run.model.log_prob(x, start) / (~start.mask_BHD).sum((1, 2))
+    return {"kind": "exact", "log_prob_per_entry": log_prob.mean().item()}
 
 
 def modes(run: Run, group: Group, options: Options) -> dict[str, Any]:
@@ -61,7 +58,8 @@ def modes(run: Run, group: Group, options: Options) -> dict[str, Any]:
     shares, variations = [], []
     for fork in group.forks:
         start = conditions(run.model.spec, fork.x_MHD.to(run.model.device))
-        x = run.model.sample(start, max(1, SAMPLED // len(fork.x_MHD)), steps=run.planning.steps).flatten(0, 1)
+        x = run.model.sample(start, max(1, SAMPLED // len(fork.x_MHD)),
+                             options=SamplingOptions(steps=run.planning.steps)).flatten(0, 1)
         shares.append(group.modes(fork, x))
         data = torch.tensor(fork.shares(fork.mode_M))
         variations.append(modes_covered(torch.tensor(shares[-1]), data).total_variation)
@@ -82,26 +80,31 @@ def control(run: Run, group: Group, options: Options) -> dict[str, Any]:
     return kept | {"return_ci95": scores["return_ci95"], "returns": played.returns.tolist()}
 
 
-MEASURES: dict[str, Callable[[Run, Group, Options], dict[str, Any]]] = {
+MEASURES: dict[str, Callable[..., dict[str, Any]]] = {  # of a run, its group and the options
     "control": control, "quality": quality, "modes": modes, "likelihood": likelihood}
 
 
-def speed(run: Run, group: Group, seconds: float = 0.5) -> dict[str, Any]:
+def measures(group: Group, options: Options, **asked: Any) -> tuple[Measure, ...]:
+    """All of them, of a run of that group; `asked` is what the results depend on besides."""
+    asked = {"windows": group.sha256, **asdict(options), **asked}
+    return tuple(Measure(name, partial(make, group=group, options=options), asked) for name, make in MEASURES.items())
+
+
+def speed(run: Run, group: Group) -> dict[str, Any]:
     """Plans a second by batch, with the planner's number of steps; network calls of a plan; a decision of the planner.
 
-    Medians of what is repeated for `seconds`, at least three times after one to warm up.
+    Medians of what is repeated for `SECONDS`, at least three times after one to warm up.
     """
-    config, model = run.planning, run.model
+    model, options = run.model, SamplingOptions(steps=run.planning.steps)
     per_second: dict[str, float] = {}
     for batch in BATCHES:
         x = group.x_NHD[torch.arange(batch) % len(group.x_NHD)].to(model.device)
         start = conditions(model.spec, x, run.planning.goal_dims)
-        per_second[str(batch)] = batch / _median_time(lambda c=start: model.sample(c, steps=config.steps), seconds)
-    before = model.network_calls
-    used = _parameters_used(model, lambda: model.sample(conditions(model.spec, group.x_NHD[:1].to(model.device)),
-                                                        steps=config.steps))
+        per_second[str(batch)] = batch / _median_time(lambda c=start: model.sample(c, options=options))
+    before, one = model.network_calls, conditions(model.spec, group.x_NHD[:1].to(model.device))
+    used = _parameters_used(model, lambda: model.sample(one, options=options))
     return {"plans_per_second": per_second, "calls_per_plan": model.network_calls - before,
-            "decision_ms": _decision_ms(run, group, seconds), "parameters_sampling": used,
+            "decision_ms": _decision_ms(run, group), "parameters_sampling": used,
             "parameters_trained": parameters_trained(model)}
 
 
@@ -119,7 +122,7 @@ def _parameters_used(model: nn.Module, call: Callable[[], Any]) -> int:
     return sum(used.values())
 
 
-def _decision_ms(run: Run, group: Group, seconds: float) -> float | None:
+def _decision_ms(run: Run, group: Group) -> float | None:
     """Of one environment: all candidates, and which of them is trusted."""
     if run.data.env is None:
         return None
@@ -127,13 +130,13 @@ def _decision_ms(run: Run, group: Group, seconds: float) -> float | None:
     x = group.shown(1)
     obs = run.model.spec.split(x)[0]
     goal = obs[:, -1, list(run.planning.goal_dims)] if run.planning.goal_dims else None
-    return 1000 * _median_time(lambda: planner.propose(obs[:, 0], goal, [0]), seconds)
+    return 1000 * _median_time(lambda: planner.propose(obs[:, 0], goal, [0]))
 
 
-def _median_time(call: Callable[[], Any], seconds: float) -> float:
+def _median_time(call: Callable[[], Any]) -> float:
     call()
     times: list[float] = []
-    while len(times) < 3 or sum(times) < seconds:
+    while len(times) < 3 or sum(times) < SECONDS:
         began = time.perf_counter()
         call()
         if torch.accelerator.is_available():

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
-from ..runs import folder as runs
-from ..training.checkpoint import has_checkpoints
-from ..training.interrupts import Interrupted, Interrupts
-from ..training.lock import RunLocked
+from envs.rendering.headless import import_named
 
-UNLOCKING = 60.0  # seconds that a training whose parent was killed may take to save and end
+from ..progress import bar, say
+from ..training.loop import Interrupted, Interrupts
+
+SAVING = 30.0  # seconds that a process whose parent has died may take to save and end
 
 
 class Job(NamedTuple):
@@ -44,80 +41,58 @@ class JobsStopped(Interrupted):
         self.exit_code = 128 + received
 
 
-def run_jobs(jobs: Sequence[Job], number: int, what: str) -> dict[str, int]:
-    """Runs them, `number` at a time, and returns the exit code of each that did not end well.
+def run_jobs(jobs: Sequence[Job], number: int) -> None:
+    """Runs them, `number` at a time.
 
     Raises `JobsStopped` after SIGINT or SIGTERM, when all processes have ended: they were sent SIGTERM.
     """
-    waiting, running, failed = list(jobs), {}, {}
-    with Interrupts() as interrupts, tqdm(total=len(jobs), desc=what, unit="job", disable=not jobs) as bar:
+    waiting, running = list(jobs), dict[BaseProcess, Job]()
+    with Interrupts() as interrupts, bar(len(jobs), "runs", "jobs", shown=bool(jobs)) as done:
         try:
             while waiting or running:
                 while waiting and len(running) < number:
                     job = waiting.pop(0)
-                    running[_started(job)] = job
-                    bar.write(f"{job.name}: started", file=sys.stderr)
+                    # Not forked: a copy of a process that has used torch's threads may hang.
+                    process = get_context("spawn").Process(target=_work, args=job[1:3], name=job.name, daemon=True)
+                    process.start()
+                    running[process] = job
+                    say(f"{job.name}: started")
                 wait([process.sentinel for process in running], timeout=0.5)
+                done.update(0)
                 if interrupts.received is not None:
                     raise JobsStopped(interrupts.received)
                 for process in [p for p in running if not p.is_alive()]:
                     job = running.pop(process)
-                    if code := process.exitcode:
-                        failed[job.name] = code
-                    said = f"ended with code {code}" if code else job.outcome()
-                    bar.write(f"{job.name}: {said}", file=sys.stderr)
-                    bar.update()
+                    said = f"ended with code {process.exitcode}" if process.exitcode else job.outcome()
+                    say(f"{job.name}: {said}")
+                    done.update()
         finally:
-            _stop(running)
-    return failed
-
-
-def trained(config: runs.AnyRunConfig, folder: Path, device: torch.device) -> runs.Run:
-    """The run of that config: begun, or gone on with from its last checkpoint, which may be its end.
-
-    Raises what `runs.train` raises, `RunLocked` after a minute only.
-    """
-    deadline = time.monotonic() + UNLOCKING
-    while True:
-        try:
-            return runs.train(config, folder, resume=has_checkpoints(folder), device=device, progress=False)
-        except RunLocked:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(1)
-
-
-def _started(job: Job) -> BaseProcess:
-    # Not forked: a copy of a process that has used torch's threads may hang.
-    process = get_context("spawn").Process(target=_work, args=(job.function, job.arguments), name=job.name, daemon=True)
-    process.start()
-    return process
-
-
-def _stop(running: dict[BaseProcess, Job]) -> None:
-    """A training saves first; this waits for it."""
-    for process in running:
-        process.terminate()
-    for process in running:
-        process.join()
+            for process in running:
+                process.terminate()  # a training saves first
+            for process in running:
+                process.join()
 
 
 def _work(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Where every process begins."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the first process passes it on
-    threading.Thread(target=_follow, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     try:
+        import_named()
         function(*arguments)
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, ImportError) as error:
         raise SystemExit(f"gentraj: error: {' '.join(str(error).split())}") from error
 
 
-def _follow() -> None:
-    """Or a training would go on, and hold its folder, when what started it was killed."""
+def _end_with_parent() -> None:
+    """When the parent has died, of SIGKILL too: this process is told to save and end, and is killed if it does not."""
     parent = parent_process()
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(SAVING)
+        os._exit(128 + signal.SIGTERM)
 
 
 def cpus() -> int:

@@ -6,12 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ..config import from_json, read_json, to_json
 from .cards import Card, CardData
-from .entries import write_json
-from .summary import seeds_interval
+from .engine import write_json
+from .statistics import over_seeds
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,9 @@ class CardResult:
     data: dict[str, DataResult]
 
 
-def pooled(sha256: str, behaviour: float | None, seeds: Iterable[SeedResult]) -> DataResult:
-    seeds = tuple(seeds)
-    scores = [seed.scores for seed in seeds]
-    low, high = seeds_interval(scores)
-    return DataResult(sha256, behaviour, float(np.mean(scores)), (low, high), seeds)
+def pooled(sha256: str, behaviour: float | None, seeds: tuple[SeedResult, ...]) -> DataResult:
+    found = over_seeds([seed.scores for seed in seeds])
+    return DataResult(sha256, behaviour, found.mean, found.interval, seeds)
 
 
 JUDGED = ("inside", "outside")  # what a `verdict` is of what is finished and has an expectation
@@ -81,22 +77,8 @@ def write_result(path: Path, result: CardResult) -> Path:
     return write_json(path, to_json(result))
 
 
-def read_result_file(path: Path) -> CardResult:
-    """Raises `ConfigError` for another file."""
-    return from_json(CardResult, read_json(path), str(path))
-
-
-def read_results(folder: Path) -> dict[str, CardResult]:
-    """Name of the card -> its result, where anything is done.
-
-    Raises ValueError for a folder without, `ConfigError` for another file.
-    """
-    if not (found := results_there(folder)):
-        raise ValueError(f"{folder} holds no results; gentraj reproduce CARD... writes them")
-    return found
-
-
-def results_there(folder: Path) -> dict[str, CardResult]:
-    """The same of a folder that may hold none, or not be there."""
-    found = {path.stem: read_result_file(path) for path in sorted(folder.glob("*.json"))}
+def read_results(folder: Path, names: Iterable[str] = ("*",)) -> dict[str, CardResult]:
+    """Name of the card -> its result, where anything is done. Raises `ConfigError` for another file."""
+    found = {path.stem: from_json(CardResult, read_json(path), str(path))
+             for name in names for path in sorted(folder.glob(f"{name}.json"))}
     return {name: result for name, result in found.items() if result.data}

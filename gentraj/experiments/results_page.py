@@ -14,7 +14,7 @@ from ..plots.comparison import plot_intervals
 from ..runs.model_card import markdown_table
 from .cards import Card
 from .results import JUDGED, CardResult, DataResult, verdict
-from .summary import interval, seeds_means
+from .statistics import estimate, seeds_means
 
 SCORES = {"score_d4rl": "D4RL-normalised score", "score_minari": "Minari-normalised score",
           "return_mean": "return of an episode", "success_rate": "share of episodes that succeed"}
@@ -48,8 +48,7 @@ class Row(NamedTuple):
         """(low, mean, high) over all columns, None where one is missing."""
         if not set(columns) <= self.results.keys():
             return None
-        low, high = interval(self.draws(columns, 0))
-        return low, float(np.mean([self.results[c].mean for c in columns])), high
+        return estimate(float(np.mean([self.results[c].mean for c in columns])), self.draws(columns, 0))
 
     def draws(self, columns: Sequence[str], first: int) -> np.ndarray:
         """Averages over the columns, each drawn as `seeds_means` does by a seed of its own, from `first` on."""
@@ -149,7 +148,7 @@ def _lead(family: Family) -> Iterator[str]:
         return
     (best, most), (second, less), *_ = averages
     columns = family.columns
-    low, high = interval(best.draws(columns, 0) - second.draws(columns, len(columns)))
+    low, _, high = estimate(most - less, best.draws(columns, 0) - second.draws(columns, len(columns)))
     chance = "" if low > 0 else ": the lead may be chance"
     single = any(len(row.results[column].seeds) == 1 for row in (best, second) for column in columns)
     yield (f"On average {best.label} is {number(most - less)} above {second.label}; the 95 % interval of this "

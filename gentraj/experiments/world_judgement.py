@@ -16,9 +16,9 @@ from envs.making import environment_factory
 
 from ..data import Windows, episodes_hash
 from ..plots import worlds as figures
-from ..progress import say
+from ..progress import busy, say
 from ..randomness import fold
-from ..runs.folder import Run, load, read_data, split
+from ..runs.folder import Run, load, read_data
 from ..trajectory import Batch, TrajectorySpec
 from ..worlds.open_loop import OpenLoop
 
@@ -32,7 +32,8 @@ def judge(run: Run, policies: Sequence[Path], folder: Path, config: EvaluationCo
     than three policies (none is fine), for a dataset that is not the run's, and what reading it raises."""
     seed = config.seed
     world, windows = run.world_model, held_out(run, seed)
-    loop = OpenLoop.of(world, windows, [fold(seed, i) for i in range(len(windows.x_BHD))])
+    with busy(f"imagining {len(windows.x_BHD)} held-out windows"):
+        loop = OpenLoop.of(world, windows, [fold(seed, i) for i in range(len(windows.x_BHD))])
     groups = entries(config.env_id or run.data.env, run.data.obs_dim)
     errors = {name: loop.errors(dims) for name, dims in groups.items()} | {"reward": loop.rewards()}
     calibration = loop.calibration(world.facts.step_scale)
@@ -49,7 +50,7 @@ def judge(run: Run, policies: Sequence[Path], folder: Path, config: EvaluationCo
 def held_out(run: Run, seed: int) -> Batch:
     """Windows of `HORIZON` steps, or what is left of an episode, that the run was neither trained nor calibrated on,
     but where a single episode was held out."""
-    learnt, _, judged = split(run.config, read_data(run.config)[0])
+    learnt, _, judged = run.config.split(read_data(run.config, run.folder)[0])
     if episodes_hash(learnt) != run.dataset_hash:
         raise ValueError(f"{run.config.dataset}: holds other data than {run.folder} was trained on, so that none are "
                          "known to be held out; put the old ones back, or train anew")

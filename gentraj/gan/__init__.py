@@ -1,6 +1,5 @@
 """Conditional generative adversarial networks of trajectories."""
 
-from .model import ConditionalGAN
-from .settings import GANConfig
+from .model import ConditionalGAN, GANConfig
 
 __all__ = ["ConditionalGAN", "GANConfig"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,38 +14,111 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..models.interpolation import bridge
-from ..models.one_step import choosing_plugins, draw_rows, refuse_use
+from ..config import require, require_choice
+from ..models.conditioning import ConditionMix
+from ..models.one_step import bridge, choosing_plugins, draw_rows, refuse_sampler
 from ..models.sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
-from ..networks import NETWORKS
-from ..networks.discriminator import Discriminator
+from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
+from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
-from ..training.optimization import adamw
-from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
+from ..training.optimization import LEARNING, adamw
+from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .game import Share, step_discriminator, step_generator
 from .health import FOLLOW, Health, vital_signs
 from .objectives import OBJECTIVES
-from .settings import GANConfig
+from .regularisers import REGULARISERS
+
+if TYPE_CHECKING:
+    ObjectiveName = str
+else:  # what the dict holds
+    ObjectiveName = Literal[tuple(OBJECTIVES)]
+
+
+@dataclass(frozen=True)
+class SideConfig:
+    """How one of the two players learns: two time scales are two learning rates (Heusel et al. 2017)."""
+
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.0, 0.99)
+    """Of Adam. No momentum: the game turns, and what was uphill a while ago is not now."""
+    max_grad_norm: float = 10.0
+
+    def __post_init__(self) -> None:
+        require(self, **LEARNING)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"SideConfig.betas are {self.betas}; two numbers from 0 to less than 1 are expected")
+
+
+@dataclass(frozen=True)
+class GANConfig:
+    network: NetworkConfig = field(default_factory=TemporalUNetConfig)
+    """The generator."""
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    objective: ObjectiveName = "relativistic"
+    """What the two play for."""
+    penalties: dict[str, float] | None = None
+    """Regularisers of the discriminator and their weights; None is what the objective is known with."""
+    energy_score: float = 10.0
+    """Weight of the energy score in the generator's loss, which holds it to the data under each condition."""
+    discriminator_steps: int = 1
+    """Steps of the discriminator, each on a batch of its own, before one of the generator, which draws two samples
+    under half of the conditions of the last."""
+    generator_learning: SideConfig = field(default_factory=SideConfig)
+    discriminator_learning: SideConfig = field(default_factory=SideConfig)
+    discriminator_noise: float = 0.0
+    """Most noise on what the discriminator sees, in normalised units (Diffusion-GAN: Wang et al. 2023); 0 is none."""
+    ema: float = 0.99
+    """Decay of the generator's averaged weights, which are the ones that sample."""
+    best_of: int = 16
+    """Candidates of which the one that a guide likes best is taken."""
+    refine: int = 0
+    """Steps uphill on the guide's score, in the noise that the best candidate is made of."""
+    refine_rate: float = 0.1
+    """Length of such a step, as a share of the noise's own length."""
+
+    def __post_init__(self) -> None:
+        require_choice(self, objective=OBJECTIVES)
+        require(self, ema=(0, 1), energy_score=(0, 1e6),
+                discriminator_steps=(1, 1000), discriminator_noise=(0, math.inf), best_of=(1, 1e6), refine=(0, 1e6),
+                refine_rate=(0, 10))
+        for name, weight in (self.penalties or {}).items():
+            if name not in REGULARISERS or not 0 <= weight < math.inf:
+                raise ValueError(f"GANConfig.penalties has '{name}' with weight {weight}; weights of at least 0 for "
+                                 f"some of {', '.join(REGULARISERS)} are expected")
+
+    def unused(self) -> dict[str, str]:
+        return {} if self.refine else {"refine_rate": "refine is 0"}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The regularisers in use."""
+        return dict(OBJECTIVES[self.objective].penalties) if self.penalties is None else self.penalties
+
+    def with_network(self, network: NetworkConfig) -> GANConfig:
+        return replace(self, network=network)
 
 
 class ConditionalGAN(nn.Module):
     """A `TrajectoryModel` of one network call: noise, known entries and context -> a trajectory.
 
-    Everything outside is in environment units, everything inside is normalised. `context` is as for `Diffusion`.
+    Everything outside is in environment units, everything inside is normalised. `context`, `mix`, `context_dropout`
+    and `batch_size`, of one step of the discriminator, are as for `Diffusion`.
     """
 
     levels = 1
-    likelihood: Literal["none"] = "none"
     usual: Tensor
 
     def __init__(self, spec: TrajectorySpec, config: GANConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None):
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.1,
+                 batch_size: int = 64):
         super().__init__()
+        self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
         self.spec, self.config, self.normalizer, self.context = spec, config, normalizer, context
-        self.objective, self.batch_size = OBJECTIVES[config.objective], config.batch_size * config.discriminator_steps
+        self.objective, self.batch_size = OBJECTIVES[config.objective], batch_size * config.discriminator_steps
         shape = spec.dim, spec.horizon, encoded_width(context)
-        self.network = NETWORKS[type(config.network)](*shape, config.network)
+        self.network = NETWORKS.made_of(config.network)(*shape, config.network)
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         self.ema.requires_grad_(False)
         self.discriminator, self.health = Discriminator(*shape, config.discriminator), Health()
@@ -54,13 +129,9 @@ class ConditionalGAN(nn.Module):
     def device(self) -> torch.device:
         return self.normalizer.shift_D.device
 
-    def sampling(self, steps: int | None = None) -> str:
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """How it samples, in words."""
         return "one call of the generator"
-
-    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
-        """Raises ValueError: it has none of these."""
-        refuse_use("a GAN samples in one call of its generator", sampler=sampler, grid=grid, eta=eta)
 
     def optimizers(self) -> dict[str, Optimizer]:
         """Of both sides, each with its own time scale."""
@@ -95,8 +166,8 @@ class ConditionalGAN(nn.Module):
 
     def _share(self, batch: Batch, rows: slice, generator: torch.Generator) -> Share:
         x, real = batch.x_BHD[rows], batch.mask_BHD[rows]
-        known = self.config.mix.draw(self.spec, real, generator)
-        kept = torch.rand(len(x), generator=generator) >= self.config.context_dropout
+        known = self.mix.draw(self.spec, real, generator)
+        kept = torch.rand(len(x), generator=generator) >= self.context_dropout
         context = None if batch.context_BC is None else batch.context_BC[rows]
         weight = x.new_ones(1) if batch.weight_B is None else batch.weight_B[rows]
         return Share(self.normalizer.normalize(x) * real, real, known, encode_context(context, self.context, kept),
@@ -111,20 +182,21 @@ class ConditionalGAN(nn.Module):
 
     @torch.no_grad()
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
-               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0,
+               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
         """(B, N, H, D) in environment units, the known entries exact; as `Diffusion.sample`, in one call.
 
         A guide chooses among `best_of` candidates of each row, the first of which is what would be drawn without it,
         and may move their noise (`refine`). Plug-ins that finish trajectories, such as constraints, do so.
-        `temperature` scales the noise, `steps` changes nothing, `observe` sees the result.
-        Raises ValueError for a plug-in that needs a denoiser.
+        `observe` sees the result. Raises ValueError for a plug-in that needs a denoiser, and for the options of a
+        sampler.
         """
         plugins = choosing_plugins(guide, "a GAN")
+        refuse_sampler(options, "a GAN samples in one call of its generator")
         self.health.warn()
-        x = draw(self.spec, condition.to(self.device), num_samples, seed, temperature, plugins,
-                 lambda rows, seeds: draw_rows(self._trajectories, rows, seeds, temperature, plugins, self.config,
-                                               self.normalizer))
+        x = draw(self.spec, condition.to(self.device), num_samples, seed, plugins,
+                 lambda rows, seeds: draw_rows(self._trajectories, rows, seeds, options.temperature, plugins,
+                                               self.config, self.normalizer))
         if observe is not None:
             observe(x.flatten(0, 1), x.new_zeros(1))
         return x
@@ -147,9 +219,6 @@ class ConditionalGAN(nn.Module):
 
         At least 0; log 2 at the usual logit of data. Raises ValueError for a discriminator without patches.
         """
-        if not self.config.discriminator.patches:
-            raise ValueError("this GAN's discriminator judges whole trajectories only, not rows; train one with "
-                             "--model.discriminator.patches, or plan with a fixed arrival")
         x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
         check_trajectories(self.spec, x_RHD, condition)
         parts = [self._patches(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS])
@@ -161,7 +230,10 @@ class ConditionalGAN(nn.Module):
         values = torch.where(known.mask_BHD, self.normalizer.normalize(known.values_BHD), 0)
         verdict = self.discriminator(x, values, known.mask_BHD, x.new_zeros(1),
                                      encode_context(known.context_BC, self.context))
-        return cast(Tensor, verdict.patch_RH)[: len(x_RHD)]
+        if verdict.patch_RH is None:
+            raise ValueError("this GAN's discriminator judges whole trajectories only, not rows; train one with "
+                             "--model.discriminator.patches, or plan with a fixed arrival")
+        return verdict.patch_RH[: len(x_RHD)]
 
 
 def generate(network: nn.Module, z: Tensor, values: Tensor, known: Tensor, context: Tensor | None) -> Tensor:

@@ -7,8 +7,7 @@ import math
 from torch import Tensor
 
 from ..normalize import Normalizer
-from .distances import check_finite
-from .sets import METRICS, neighbourhoods, novelty
+from .sets import METRICS, check_finite, neighbourhoods, novelty
 
 
 def fit_scale(real_RHD: Tensor) -> Normalizer:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .distances import blocks, checked
+from .sets import blocks, checked
 
 
 def nearest_mode(x_RF: Tensor, centres_KF: Tensor, radius: float = math.inf) -> Tensor:

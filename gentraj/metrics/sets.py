@@ -1,7 +1,7 @@
 """How near one set of trajectories is to another: metrics of feature matrices, real (N, F) and fake (M, F).
 
 Features are what `features` makes of trajectories, so that a distance between two of them is their root mean square
-difference in standard deviations of the data. Nothing quadratic in N or M is held in memory beyond `distances.BLOCK`
+difference in standard deviations of the data. Nothing quadratic in N or M is held in memory beyond `BLOCK`
 numbers, and no result depends on it but by rounding. All raise ValueError for what `checked` refuses. Noise well below
 the distance of neighbours hardly shows in them; it does in `smoothness`.
 """
@@ -9,7 +9,7 @@ the distance of neighbours hardly shows in them; it does in `smoothness`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -17,8 +17,52 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..randomness import generator
-from . import distances
-from .distances import blocks, checked, kth_distance
+
+BLOCK = 1 << 22  # distances held at a time (32 MiB), or those of a single row where it is longer than that
+
+
+def checked(least: int, **sets: Tensor) -> list[Tensor]:
+    """The named feature matrices (R, F) in float64.
+
+    Raises ValueError, naming the set, for other shapes, widths that differ, fewer rows than `least`, and non-finite
+    values.
+    """
+    widths = {}
+    for name, x in sets.items():
+        if x.ndim != 2:
+            raise ValueError(f"{name} has shape {tuple(x.shape)}; (rows, features) is expected")
+        if len(x) < least:
+            raise ValueError(f"{name} has {len(x)} rows; at least {least} are needed, give more trajectories")
+        check_finite(name, x)
+        widths[name] = x.shape[1]
+    if len(set(widths.values())) > 1:
+        raise ValueError("; ".join(f"{name} has {width} features" for name, width in widths.items())
+                         + ": as many in each are expected")
+    return [x.detach().double() for x in sets.values()]
+
+
+def check_finite(name: str, x: Tensor) -> None:
+    """Raises ValueError, naming the set, where a value is NaN or infinite."""
+    if bad := int((~torch.isfinite(x)).sum()):
+        raise ValueError(f"{name} holds {bad} values that are NaN or infinite; give finite trajectories")
+
+
+def blocks(a_NF: Tensor, b_MF: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of `a` and their Euclidean distances (rows, M) to all of `b`, one part after the other.
+
+    Differences are squared and summed, not multiplied out: a copy is at distance 0 exactly, and no distance depends
+    on the block that it is in.
+    """
+    size = max(1, BLOCK // len(b_MF))
+    for start in range(0, len(a_NF), size):
+        rows = slice(start, start + size)
+        yield rows, torch.cdist(a_NF[rows], b_MF, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def kth_distance(a_NF: Tensor, b_MF: Tensor, k: int) -> Tensor:
+    """(N,) distance of each row of `a` to the k-th nearest row of `b`; within one set the first is the row itself."""
+    return torch.cat([d.topk(k, largest=False).values[:, -1] for _, d in blocks(a_NF, b_MF)])
+
 
 BANDWIDTHS = (0.5, 1.0, 2.0)  # of the kernels of `mmd`, in median distances
 
@@ -80,7 +124,7 @@ def sliced_wasserstein(real_NF: Tensor, fake_MF: Tensor, seed: int = 0, projecti
     real, fake = checked(1, real=real_NF, fake=fake_MF)
     normal_PF = torch.randn(projections, real.shape[1], generator=generator(seed), dtype=torch.float64)
     units_PF = normalize(normal_PF).to(real.device)
-    parts = units_PF.split(max(1, distances.BLOCK // (len(real) + len(fake))))
+    parts = units_PF.split(max(1, BLOCK // (len(real) + len(fake))))
     return float(torch.cat([wasserstein(real @ part.T, fake @ part.T) for part in parts]).mean())
 
 

@@ -82,13 +82,11 @@ def _prefix(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Te
 
 
 def _actions(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Tensor) -> Tensor:
-    rows_BH = torch.ones(len(rows_B), spec.horizon, dtype=torch.bool)
-    return _entries(spec, rows_BH, range(spec.obs_dim, spec.dim))
+    return torch.arange(spec.dim) >= spec.obs_dim
 
 
 def _observations(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Tensor) -> Tensor:
-    rows_BH = torch.ones(len(rows_B), spec.horizon, dtype=torch.bool)
-    return _entries(spec, rows_BH, range(spec.obs_dim))
+    return torch.arange(spec.dim) < spec.obs_dim
 
 
 KINDS = {"start": _start, "goal": _goal, "waypoint": _goal, "prefix": _prefix, "actions": _actions,

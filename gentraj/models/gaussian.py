@@ -16,15 +16,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..config import require, require_choice
+from ..config import require
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..networks.rows import MAX_ROWS, padding
-from ..normalize import STATISTICS, Normalizer, NormalizerName
+from ..normalize import Normalizer
 from ..training.optimization import LEARNING, adamw, apply_gradients
-from ..trajectory import Batch, Condition, Guide, Observer, TrajectorySpec
+from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .conditioning import ConditionMix
-from .interpolation import bridge
-from .one_step import choosing_plugins, draw_rows, refuse_use
+from .one_step import bridge, choosing_plugins, draw_rows, refuse_sampler
 from .plugin import Plugin
 from .sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
 
@@ -37,11 +36,6 @@ class GaussianConfig:
     a number the likelihood is a squared error over 2 spread^2."""
     log_sigma: tuple[float, float] = (-5.0, 1.0)
     """Least and most of the logarithm of a learned standard deviation, in normalised units; approached softly."""
-    normalizer: NormalizerName = "limits"
-    mix: ConditionMix = field(default_factory=ConditionMix)
-    context_dropout: float = 0.0
-    """Share of the trajectories that are trained without their context."""
-    batch_size: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
@@ -54,9 +48,12 @@ class GaussianConfig:
     refine_rate: float = 0.1
     """Length of such a step, as a share of the noise's own length."""
 
+    def unused(self) -> dict[str, str]:
+        found = {} if self.refine else {"refine_rate": "refine is 0"}
+        return found if self.spread == "learned" else found | {"log_sigma": "the spread is a number"}
+
     def __post_init__(self) -> None:
-        require_choice(self, normalizer=STATISTICS)
-        require(self, ema=(0, 1), context_dropout=(0, 1), best_of=(1, 1e6), refine=(0, 1e6), refine_rate=(0, 10),
+        require(self, ema=(0, 1), best_of=(1, 1e6), refine=(0, 1e6), refine_rate=(0, 10),
                 **LEARNING)
         low, high = self.log_sigma
         if not -50 <= low < high <= 50:
@@ -66,9 +63,6 @@ class GaussianConfig:
             raise ValueError(f"GaussianConfig.spread is {self.spread!r}; 'learned' or a number from 1e-06 to 1e+06 is "
                              "expected")
 
-    def with_mix(self, mix: ConditionMix) -> GaussianConfig:
-        return replace(self, mix=mix)
-
     def with_network(self, network: NetworkConfig) -> GaussianConfig:
         return replace(self, network=network)
 
@@ -77,19 +71,20 @@ class Gaussian(nn.Module):
     """A `TrajectoryModel` of one network call: known entries and context -> mean and standard deviation of the others.
 
     Given them, the unknown entries are independent. Everything outside is in environment units, everything inside is
-    normalised. `context` is as for `Diffusion`.
+    normalised. `context`, `mix`, `context_dropout` and `batch_size` are as for `Diffusion`.
     """
 
     levels = 1
-    likelihood: Literal["exact"] = "exact"
 
     def __init__(self, spec: TrajectorySpec, config: GaussianConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None):
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.0,
+                 batch_size: int = 256):
         super().__init__()
-        self.spec, self.config, self.batch_size = spec, config, config.batch_size
+        self.spec, self.config, self.batch_size = spec, config, batch_size
+        self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
         self.normalizer, self.context = normalizer, context
         width = spec.dim * (2 if config.spread == "learned" else 1)  # for log sigma beside the mean
-        self.network = NETWORKS[type(config.network)](width, spec.horizon, encoded_width(context), config.network)
+        self.network = NETWORKS.made_of(config.network)(width, spec.horizon, encoded_width(context), config.network)
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         self.ema.requires_grad_(False)
         self.network_calls = 0
@@ -98,13 +93,9 @@ class Gaussian(nn.Module):
     def device(self) -> torch.device:
         return self.normalizer.shift_D.device
 
-    def sampling(self, steps: int | None = None) -> str:
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """How it samples, in words."""
         return "one call, Gaussian"
-
-    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
-        """Raises ValueError: it has none of these."""
-        refuse_use("a Gaussian samples in one call of its network", sampler=sampler, grid=grid, eta=eta)
 
     def optimizers(self) -> dict[str, Optimizer]:
         return adamw(self.network, self.config)
@@ -118,8 +109,8 @@ class Gaussian(nn.Module):
         """
         real = batch.mask_BHD
         x0 = torch.where(real, self.normalizer.normalize(batch.x_BHD), 0)
-        known = self.config.mix.draw(self.spec, real, generator)
-        kept = torch.rand(len(x0), generator=generator) >= self.config.context_dropout
+        known = self.mix.draw(self.spec, real, generator)
+        kept = torch.rand(len(x0), generator=generator) >= self.context_dropout
         context = encode_context(batch.context_BC, self.context, kept)
         mean, log_sigma = self._moments(self.network, x0 * known, known, context)
         scored = real & ~known
@@ -135,18 +126,19 @@ class Gaussian(nn.Module):
 
     @torch.no_grad()
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
-               seed: int | Sequence[int] = 0, steps: int | None = None, temperature: float = 1.0,
+               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
         """(B, N, H, D) in environment units, the known entries exact; as `ConditionalGAN.sample`.
 
         They are mu + temperature sigma eps: 0 gives the likeliest trajectory. A guide chooses among `best_of`
         candidates of each row, the first of which is what would be drawn without it, and may move their noise
-        (`refine`). Plug-ins that finish trajectories, such as constraints, do so. `steps` changes nothing, `observe`
-        sees the result. Raises ValueError for a plug-in that needs a denoiser.
+        (`refine`). Plug-ins that finish trajectories, such as constraints, do so. `observe` sees the result. Raises
+        ValueError for a plug-in that needs a denoiser, and for the options of a sampler.
         """
         plugins = choosing_plugins(guide, "a Gaussian")
-        x = draw(self.spec, condition.to(self.device), num_samples, seed, temperature, plugins,
-                 lambda rows, seeds: self._sample_rows(rows, seeds, plugins, temperature))
+        refuse_sampler(options, "a Gaussian samples in one call of its network")
+        x = draw(self.spec, condition.to(self.device), num_samples, seed, plugins,
+                 lambda rows, seeds: self._sample_rows(rows, seeds, plugins, options.temperature))
         if observe is not None:
             observe(x.flatten(0, 1), x.new_zeros(1))
         return x

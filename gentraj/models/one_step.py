@@ -12,11 +12,14 @@ from torch import Tensor
 from ..networks.rows import MAX_ROWS, padded
 from ..normalize import Normalizer
 from ..randomness import RowNoise, unfold
-from ..trajectory import Condition
-from .plugin import Plugin, Preference, Sampling, finite
+from ..trajectory import Condition, SamplingOptions
+from .plugin import Plugin, Preference, SampledRows, finite
 from .sampling import Guidance, as_plugins
 
 Generate = Callable[[Tensor, Condition], Tensor]  # noise z_RHD and what is known -> x_RHD in environment units
+
+
+SEARCH = ("best_of", "refine", "refine_rate")  # the settings of it
 
 
 class Search(Protocol):
@@ -43,10 +46,10 @@ def choosing_plugins(guide: Guidance, model: str) -> list[Plugin]:
     return plugins
 
 
-def refuse_use(why: str, **settings: object) -> None:
-    """Raises ValueError for a setting of iterative models that is given."""
-    if given := [name for name, value in settings.items() if value is not None]:
-        raise ValueError(f"{given[0]} was given, and {why}; leave it out")
+def refuse_sampler(options: SamplingOptions, why: str) -> None:
+    """Raises ValueError where a sampler's settings are given: `why` there is no sampler."""
+    for name in options.changed():
+        raise ValueError(f"{name} was given, and {why}; leave it out")
 
 
 def draw_rows(generate: Generate, rows: Condition, seeds: Sequence[int], temperature: float, plugins: Sequence[Plugin],
@@ -58,7 +61,7 @@ def draw_rows(generate: Generate, rows: Condition, seeds: Sequence[int], tempera
     else:
         x = generate(temperature * RowNoise(seeds, rows.values_BHD.device).normal(*rows.values_BHD.shape[1:]), rows)
     for plugin in plugins:
-        x = plugin.finish(x, Sampling(normalizer, rows, seeds))
+        x = plugin.finish(x, SampledRows(normalizer, rows, seeds))
     return torch.where(rows.mask_BHD, rows.values_BHD, x)
 
 
@@ -117,3 +120,27 @@ def _gradient(score_R: Tensor, z: Tensor) -> Tensor:
 
 def _length(z: Tensor) -> Tensor:
     return z.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None]
+
+
+def bridge(values_RHD: Tensor, known_RHD: Tensor) -> Tensor:
+    """Where a trajectory would go if it went straight from each known entry to the next: what a generator starts from.
+
+    (R, H, D): each column linear between two known entries, constant outside of them, 0 where none is known.
+    """
+    rows_H1 = torch.arange(values_RHD.shape[1], device=values_RHD.device)[:, None]
+    last, beyond = len(rows_H1) - 1, len(rows_H1)
+    before = _running_max(torch.where(known_RHD, rows_H1, -1))
+    after = -_running_max(torch.where(known_RHD, -rows_H1, -beyond).flip(1)).flip(1)
+    before, after = torch.where(before < 0, after, before), torch.where(after == beyond, before, after)
+    low, high = (values_RHD.gather(1, index.clamp(0, last)) for index in (before, after))
+    share = (rows_H1 - before) / (after - before).clamp(min=1)
+    return torch.where(known_RHD.any(1, keepdim=True), torch.lerp(low, high, share.to(low.dtype)), 0)
+
+
+def _running_max(x_RHD: Tensor) -> Tensor:
+    """The largest so far along the rows, each round over twice as many: ONNX has no cumulative maximum."""
+    step = 1
+    while step < x_RHD.shape[1]:
+        x_RHD = torch.cat([x_RHD[:, :step], torch.maximum(x_RHD[:, step:], x_RHD[:, :-step])], 1)
+        step *= 2
+    return x_RHD

@@ -19,7 +19,7 @@ Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_RHD, t of shape (R,) or (1,))
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SampledRows:
     """The sampling that a plug-in takes part in: R trajectories at once."""
 
     normalizer: Normalizer
@@ -29,7 +29,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Denoising(Sampling):
+class Denoising(SampledRows):
     """The sampling of a model that denoises."""
 
     path: Path
@@ -44,14 +44,18 @@ class Plugin:
     """Whether `prefer`, `finish` and `rejects` do without `wrap` what it is for, in a model that denoises nothing."""
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
-        """A denoiser (normalised units) in place of that one."""
+        """A denoiser (normalised units) in place of that one.
+
+        What it is asked about may have any number at known entries (`sampling.condition`), and what the model denoises
+        has the known ones there; leave these as they are.
+        """
         return denoise
 
     def prefer(self, x_RHD: Tensor) -> Tensor | None:
         """(R,) scores of finished trajectories, higher is better, for a model that chooses among some."""
         return None
 
-    def finish(self, x_RHD: Tensor, sampling: Sampling) -> Tensor:
+    def finish(self, x_RHD: Tensor, sampling: SampledRows) -> Tensor:
         """The sampled trajectories in environment units; known entries are set after this."""
         return x_RHD
 

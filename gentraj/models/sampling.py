@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -30,18 +29,16 @@ def as_plugins(guide: Guidance, energy: Callable[[Guide], Plugin]) -> list[Plugi
     return [g if isinstance(g, Plugin) else energy(cast(Guide, g)) for g in guides]
 
 
-def draw(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: int | Sequence[int], temperature: float,
+def draw(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: int | Sequence[int],
          plugins: Sequence[Plugin], draw_rows: DrawRows) -> Tensor:
     """(B, N, H, D): `num_samples` of each condition, at most MAX_ROWS rows at a time; what is rejected is drawn again.
 
-    `seed` is one for all, or one for each of the B * N rows. Raises ValueError for a condition on other trajectories,
-    another number of seeds, and for a negative temperature.
+    `seed` is one for all, or one for each of the B * N rows. Raises ValueError for a condition on other trajectories
+    and for another number of seeds.
     """
     condition.check(spec)
     rows = condition.repeat(num_samples)
     seeds = row_seeds(seed, rows.batch)
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"the temperature is {temperature}; a number of at least 0 is expected")
     parts = [_accepted(rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS], plugins, draw_rows)
              for i in range(0, rows.batch, MAX_ROWS)]
     return torch.cat(parts).unflatten(0, (condition.batch, num_samples))

@@ -2,21 +2,22 @@
 
 from typing import TYPE_CHECKING, Union
 
+from ..config import Kinds
+from .critic import Ensemble
 from .dit import DiT, DiTConfig
 from .residual_mlp import ResidualMLP, ResidualMLPConfig
 from .temporal_unet import TemporalUNet, TemporalUNetConfig
 
-# Settings are read back from JSON by their keys: no two configs may have the same field names.
-NETWORKS = {
-    TemporalUNetConfig: TemporalUNet,
-    DiTConfig: DiT,
-    ResidualMLPConfig: ResidualMLP,
-}
+NETWORKS = Kinds({
+    "temporalunet": (TemporalUNetConfig, TemporalUNet),
+    "dit": (DiTConfig, DiT),
+    "residualmlp": (ResidualMLPConfig, ResidualMLP),
+})
 
 if TYPE_CHECKING:
     NetworkConfig = TemporalUNetConfig | DiTConfig | ResidualMLPConfig
 else:
-    NetworkConfig = Union[tuple(NETWORKS)]  # noqa: UP007  what the dict holds, so that a newcomer is one line there
+    NetworkConfig = Union[NETWORKS.configs]  # noqa: UP007  what the dict holds, so that a newcomer is one line there
 
-__all__ = ["NETWORKS", "DiT", "DiTConfig", "NetworkConfig", "ResidualMLP", "ResidualMLPConfig", "TemporalUNet",
-           "TemporalUNetConfig"]
+__all__ = ["NETWORKS", "DiT", "DiTConfig", "Ensemble", "NetworkConfig", "ResidualMLP", "ResidualMLPConfig",
+           "TemporalUNet", "TemporalUNetConfig"]

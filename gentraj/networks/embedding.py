@@ -7,9 +7,23 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .fourier import fourier, width
-
 TIME_SCALE = 1000.0  # DDPM's number of levels, over which the frequencies of the embedding are spread
+
+
+def fourier(z: Tensor, frequencies: int) -> Tensor:
+    """(..., D) in about [-1, 1] -> (..., D (1 + 2 F)): z, and sin and cos of pi 2^k z for k = 0 .. F - 1.
+
+    Fourier features (Tancik et al. 2020) let a network see edges as fine as a wall.
+    """
+    if frequencies == 0:
+        return z
+    angles = [math.pi * 2**k * z for k in range(frequencies)]
+    return torch.cat([z, *(angle.sin() for angle in angles), *(angle.cos() for angle in angles)], dim=-1)
+
+
+def width(dim: int, frequencies: int) -> int:
+    """How many features `fourier` makes of `dim` entries."""
+    return dim * (1 + 2 * frequencies)
 
 
 class SinusoidalEmbedding(nn.Module):

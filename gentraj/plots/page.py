@@ -30,6 +30,7 @@ class Picture(NamedTuple):
 
 
 KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"GIF8": "image/gif", b"\xff\xd8\xff": "image/jpeg"}  # by their first bytes
+LONG = 40  # characters of a fact that takes a row of its own
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --soft: #666; --line: #ddd; --paper: #fff; --card: #f6f7f8 }
@@ -43,6 +44,8 @@ dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr))
 dl div { background: var(--card); border-radius: .5rem; padding: .6rem .8rem }
 dt, th, .note, figcaption { color: var(--soft); font-size: .88rem }
 dd { margin: 0; font-size: 1.1rem; font-weight: 600; overflow-wrap: anywhere }
+.whole { grid-column: 1 / -1 }
+.whole dd { font: .88rem/1.4 ui-monospace, monospace }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .35rem 1.4rem .35rem 0; border-bottom: 1px solid var(--line); text-align: right }
@@ -93,7 +96,9 @@ def show(value: Any) -> str:
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
-    cards = (f"<div><dt>{escape(name)}</dt><dd>{escape(show(value))}</dd></div>" for name, value in facts.items())
+    wide = {name for name, value in facts.items() if len(show(value)) > LONG}
+    cards = (f"<div{' class=whole' if name in wide else ''}><dt>{escape(name)}</dt><dd>{escape(show(value))}</dd></div>"
+             for name, value in facts.items())
     return f"<dl>{''.join(cards)}</dl>"
 
 
@@ -110,7 +115,7 @@ def _table(table: Table) -> str:
 def _picture(picture: Picture) -> str:
     title, caption = escape(picture.title), escape(picture.caption)
     data, kind, problem = _read_image(picture)
-    if problem:
+    if problem := problem.rstrip("."):  # some are sentences
         return f'<h2>{title}</h2><p class="note missing">Not shown: {escape(problem)}.</p>'
     source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
     return f'<h2>{title}</h2><figure><img alt="{title}" src="{source}"><figcaption>{caption}</figcaption></figure>'

@@ -106,6 +106,18 @@ def colours(count: int) -> list[str]:
     return [palette[i % len(palette)] for i in range(count)]
 
 
+def readable_ticks(ax: Axes, span: Sequence[float]) -> None:
+    """Ticks of two logarithmic axes over `span`, few enough to be read: powers of ten, between them where it is short.
+    """
+    from matplotlib.ticker import LogLocator
+
+    decades = math.log10(span[1] / span[0])
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,), numticks=8))
+        axis.set_major_formatter("{x:g}")
+    ax.minorticks_off()
+
+
 def alone(curve: Sized) -> str:
     """A format that shows a curve of a single point too."""
     return "o" if len(curve) == 1 else "-"

@@ -81,6 +81,43 @@ def plot_scores(bars: Mapping[str, tuple[float, float, float]], path: Path, unit
     return save(figure, path)
 
 
+def plot_learning_curve(rows: Sequence[Mapping[str, Any]], yardsticks: Mapping[str, float], path: Path, *,
+                        title: str = "Score while training") -> Path:
+    """`rows` of scores.jsonl: the mean return over "step" in the band of its interval, and lines at the means of
+    others, by their name."""
+    if not rows:
+        raise ValueError("no scores to draw; give at least one row")
+    figure, [ax] = panels(1, width=7.0, height=3.2)
+    step, mean = ([row[key] for row in rows] for key in ("step", "return_mean"))
+    low, high = np.array([row["return_ci95"] for row in rows]).T
+    ax.fill_between(step, low, high, color=BLUE, alpha=0.2, lw=0)
+    ax.plot(step, mean, "o-", color=BLUE, ms=4, lw=1.8, label="agent")
+    for (name, value), colour in zip(yardsticks.items(), (GREEN, ORANGE, GREY), strict=False):
+        ax.axhline(value, color=colour, lw=1.6, ls=(0, (4, 2)), label=name)
+    ax.set(xlabel="training step", ylabel="return per episode")
+    ax.set_title(title, loc="left")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return save(figure, path)
+
+
+def plot_returns(returns: Sequence[float], yardsticks: Mapping[str, float], path: Path, *,
+                 title: str = "Returns of the episodes") -> Path:
+    """A histogram of `returns`, one an episode, and lines at the means of others, by their name."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, [ax] = panels(1, width=7.0, height=3.2)
+    values = np.asarray(returns, float)
+    ax.hist(values, bins=min(30, max(5, len(values) // 2)), color=BLUE, alpha=0.8)
+    ax.axvline(values.mean(), color=INK, lw=2, label=f"mean {values.mean():.4g}")
+    for (name, mean), colour in zip(yardsticks.items(), (GREEN, ORANGE, GREY), strict=False):
+        ax.axvline(mean, color=colour, lw=2, ls=(0, (4, 2)), label=f"{name} {mean:.4g}")
+    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.set(xlabel="return per episode", ylabel="episodes")
+    ax.set_title(title, loc="left")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return save(figure, path)
+
+
 def plot_paths(paths: Sequence[np.ndarray], starts: np.ndarray, goals: np.ndarray, path: Path,
                background: Background | None = None, plans: Sequence[np.ndarray] | None = None, *,
                title: str = "Executed paths") -> Path:
@@ -174,9 +211,25 @@ def denoising_gif(frames: Sequence[np.ndarray], levels: Sequence[float], path: P
         images.append(Image.fromarray(np.array(canvas.buffer_rgba())).convert("RGB").quantize(128))
         for artist in drawn:
             artist.remove()
+    return _save_gif(images, path, [frame_ms] * (len(images) - 1) + [last_ms])
+
+
+def save_gif(frames: Sequence[np.ndarray], path: Path, frame_ms: int, *, side: int = 320, last_ms: int = 1000) -> Path:
+    """Frames (height, width, 3) uint8 as an endless GIF, made smaller where they are larger than `side` pixels."""
+    from PIL import Image
+
+    if not frames:
+        raise ValueError("no frames to save; give at least one")
+    images = [Image.fromarray(frame) for frame in frames]
+    for image in images:
+        image.thumbnail((side, side))
+    frame_ms = max(frame_ms, 20)  # players make less of a shorter time
+    return _save_gif([image.quantize(64) for image in images], path, [frame_ms] * (len(frames) - 1) + [last_ms])
+
+
+def _save_gif(images: Sequence[Any], path: Path, times_ms: Sequence[int]) -> Path:
     path = made(path)
-    times = [frame_ms] * (len(images) - 1) + [last_ms]
-    images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0)
+    images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=times_ms, loop=0)
     return path
 
 

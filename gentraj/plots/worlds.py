@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .style import BLUE, GREY, INK, ORANGE, colours, head, panels, save
+from .style import BLUE, GREY, INK, ORANGE, colours, head, panels, readable_ticks, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,6 +39,7 @@ def plot_calibration(expected_N: Sequence[float], found_N: Sequence[float], path
     ax.plot(expected_N, found_N, "o-", color=BLUE, label="found")
     ax.set(xscale="log", yscale="log", xlim=span, ylim=span, xlabel="expected error (deviations of a step's change)",
            ylabel="error found")
+    readable_ticks(ax, span)
     ax.legend(frameon=False)
     _title(figure, "Is doubt right? One step, held-out data")
     return save(figure, path)

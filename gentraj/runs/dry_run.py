@@ -10,7 +10,6 @@ from gymnasium.spaces import Box
 
 from ..data import Windows
 from .kinds import AnyRunConfig, DataFacts, Part
-from .settings import ToldGoals
 
 WINDOWS = 16  # of the data: what trust is calibrated by; it decides for the first
 
@@ -21,8 +20,4 @@ def rehearse(config: AnyRunConfig, data: DataFacts, parts: Mapping[str, Part], w
     copies = {name: deepcopy(part).eval() for name, part in parts.items()}
     agent = config.agent(copies, few, Box(-ones, ones), None, None)
     obs_BO = few.x_BHD[:1, 0, : data.obs_dim]
-    if isinstance(config, ToldGoals):
-        goal_BG = None if few.context_BC is None else few.context_BC[:1]
-    else:
-        goal_BG = obs_BO[:, list(data.goal_dims)] + 1 if data.goal_dims else None  # not so near that it is held
-    agent.act(obs_BO, goal_BG)
+    agent.act(obs_BO, config.dry_goal(few, obs_BO, data.goal_dims))

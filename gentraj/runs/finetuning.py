@@ -30,6 +30,8 @@ from ..training import loop as training
 from ..training.loop import TrainingConfig
 from ..trajectory import Batch, TrajectorySpec
 from . import folder as runs
+from . import provenance
+from .fit import check_fit
 from .folder import CONFIG, REFERENCE, Run
 
 PLAYED = "played"  # folder of a run: what was played, a file a round
@@ -59,7 +61,7 @@ class FinetuneConfig:
     def training(self, before: TrainingConfig) -> TrainingConfig:
         """As a policy was trained before, for these steps."""
         return replace(before, steps=max(1, round(self.steps * self.updates)), save_every=self.save_every,
-                       seed=self.seed)
+                       seed=self.seed, eval_every=0)
 
 
 def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: str | None = None, resume: bool = False,
@@ -70,11 +72,11 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     the run, `EnvironmentFault` for what goes wrong in the environment, and what `gentraj.training.train` raises.
     """
     policy, factory = _learner(run), environment_factory(run.environment(env_id))
-    saved, (episodes, _) = checkpoint.load(run.folder, run.step), runs.read_data(run.config)
+    saved, (episodes, _) = checkpoint.load(run.folder, run.step), runs.read_data(run.config, run.folder)
     if episodes_hash(episodes) != saved.meta["dataset_hash"]:
         raise ValueError(f"{run.config.dataset} is not what {run.folder} was trained on; its dataset is expected")
     folder, contexts = Path(folder).absolute(), run.config.context
-    play = _player(run, factory, config)
+    play = _player(run, factory, config, progress)
     settings = {key: value for key, value in to_json(config).items() if key not in training.MAY_CHANGE_ON_RESUME}
     meta = {key: saved.meta[key] for key in ("run", "data")} | {
         "finetune": settings | {"env": factory.spec_json, "from": saved.step}}
@@ -129,15 +131,17 @@ def _learner(run: Run) -> Policy:
     return cast(Policy, run.main)
 
 
-def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig) -> Callable[[int], Episodes]:
+def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig,
+            progress: bool) -> Callable[[int], Episodes]:
     space, policy = run.action_space(factory.spec_json), _learner(run)
-    runs.check_fit(run.data, factory.spec_json)
+    check_fit(run.data, factory.spec_json)
     agent = Exploring(run.agent(space), space.low, space.high, config.noise)
 
     def play(number: int) -> Episodes:
         policy.eval()
         played = rollout(agent, factory, config.episodes, fold(config.seed, number), config.episodes,
-                         obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims, record=True, progress=False)
+                         obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims, record=True, name="exploring",
+                         progress=progress)
         policy.train()
         return cast(Episodes, played.recorded)
 
@@ -152,3 +156,4 @@ def _prepare(run: Run, config: FinetuneConfig, folder: Path, resume: bool) -> No
     settings["run"]["training"] = to_json(config.training(run.config.training))
     write_file(folder / CONFIG, json.dumps(settings, indent=2).encode())
     write_file(folder / REFERENCE, (run.folder / REFERENCE).read_bytes())
+    provenance.record(folder, cast(Policy, run.main).device, resume)

@@ -16,24 +16,25 @@ import torch
 from agents.planning.arrival import Arrival
 from agents.planning.planner import Planner, PlannerConfig
 from envs.evaluation.scores import DataReturns
-from envs.evaluation.vector import VectorEnvironment
 from envs.making import environment_factory
 from envs.recording.recipes import make_missing
 
 from ..config import from_json, read_json, to_json
 from ..data import Episodes, Windows, concatenate, load_episodes
-from ..data.splitting import halves, hold_out
+from ..data.sources import FILES
 from ..families import Model
 from ..files import write_file
 from ..models.sampling import Guidance
 from ..randomness import fold
 from ..training import checkpoint
 from ..training import loop as training
+from ..training.checkpoint import module_tensors, restore_module
 from ..training.loop import check_same
-from ..training.state import restore_module
-from ..trajectory import Agent, Batch
+from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions
 from ..worlds.model import WorldModel
+from . import learning_curve, provenance
 from .dry_run import rehearse
+from .fit import check_data, check_evaluable
 from .kinds import AnyRunConfig, DataFacts, Part, PolicyRunConfig, RunConfig, WorldModelRunConfig
 
 if TYPE_CHECKING:
@@ -75,31 +76,31 @@ class Run:
 
         Raises ValueError for a policy without one.
         """
-        model = self.main if self.config.MAIN == "model" else getattr(self.main, "model", None)
-        if model is None:
+        if (model := self.config.model_of(self.parts)) is None:
             raise ValueError(f"{self.said} without a trajectory model; evaluate it with gentraj evaluate")
-        return cast(Model, model)
+        return model
 
     @property
     def planning(self) -> PlannerConfig:
         """How it plans. Raises ValueError for a policy, which has no trajectories to show or to measure."""
-        if not isinstance(self.config, RunConfig):
+        if (planning := self.config.planning) is None:
             raise ValueError(f"{self.said}, which acts and plans no trajectories; evaluate it with gentraj evaluate")
-        return self.config.planner
+        return planning
 
     @property
     def world_model(self) -> WorldModel:
         """Its doubt calibrated by data that it was not trained on. Raises ValueError for another run."""
-        if not isinstance(self.main, WorldModel):
+        if (world := self.config.world_model(self.parts)) is None:
             raise ValueError(f"{self.said} and no world model; train one with gentraj train world-model")
-        return self.main
+        return world
 
-    def agent(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None) -> Agent:
+    def agent(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None,
+              options: SamplingOptions = DEFAULT_OPTIONS) -> Agent:
         """What acts in that action space. A planner has its own settings by default, and `guide` shapes its plans.
 
-        Raises ValueError where either is given to a policy.
+        `options` say how it samples. Raises ValueError where a planner's settings or a guide are given to a policy.
         """
-        return self.config.agent(self.parts, self.reference, action_space, config, guide)
+        return self.config.agent(self.parts, self.reference, action_space, config, guide, options)
 
     def environment(self, asked: str | None = None) -> str:
         """The one asked for, else that of its data. Raises ValueError where neither is known."""
@@ -134,6 +135,7 @@ class _RunFile:
     run: AnyRunConfig
     data: DataFacts
     reference_sha256: str
+    format_version: int = checkpoint.FORMAT_VERSION
 
 
 def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
@@ -145,20 +147,9 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
     Raises `DataError` for bad data, ValueError for an `env_id` that there is not or that the data do not fit and for
     settings that do not go together, and what `gentraj.training.train` raises.
     """
-    if config.env_id is not None:
-        environment_factory(config.env_id)  # a name that is wrong is told before data are read or recorded
-    if not resume:
-        config.refuse_decided()
-    folder, (episodes, returns) = Path(folder), read_data(config)
-    config = resolve(config, episodes)
-    episodes, kept, _ = split(config, episodes)
-    data = DataFacts.of(episodes, config.context, config.env_id, returns)
-    if config.env_id is not None:
-        check_fit(data, config.env_id)
-    parts = build(config, data, episodes)
-    windows = Windows(kept, parts[config.MAIN].spec, config.context)
-    if not resume:
-        rehearse(config, data, parts, windows)
+    folder = Path(folder)
+    config = replace(config, dataset=located(config.dataset, folder))  # of use from any working directory
+    config, data, parts, episodes, windows = ready(config, folder, rehearsed=not resume)
 
     def prepare() -> None:
         reference = windows.batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
@@ -167,41 +158,79 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
         write_file(folder / REFERENCE, saved)
         file = _RunFile(config, data, hashlib.sha256(saved).hexdigest())
         write_file(folder / CONFIG, json.dumps(to_json(file), indent=2).encode())
+        provenance.record(folder, device, resume)
+
+    def evaluate(step: int) -> None:
+        now = _run(folder, _read(folder), {name: module_tensors(part) for name, part in parts.items()}, step, device)
+        agent = now.agent(now.action_space())
+        learning_curve.record(folder, step, agent, data, config.training.eval_episodes)
 
     training.train(parts, episodes, config.training, folder, meta=_trained(config, data), resume=resume, device=device,
-                   progress=progress, contexts=config.context, prepare=prepare)
+                   progress=progress, contexts=config.context, prepare=prepare, evaluate=evaluate)
     return load(folder, device=device)
 
 
-def read_data(config: AnyRunConfig) -> tuple[Episodes, list[DataReturns]]:
-    """What a run is trained on, and what the episodes of each of its datasets earned as they were recorded. Of steps
-    that a world model imagined only a policy's critic learns; for other runs they are left out, with a warning."""
-    datasets = [load_episodes(make_missing(name)) for name in config.dataset.split("+")]
+def located(dataset: str, folder: Path) -> str:
+    """The datasets, with each file as an absolute path: where it is said to be, else where it lies beside the run, in
+    the run's folder or the one around it."""
+    def place(name: str) -> str:
+        path = Path(name).expanduser()
+        if path.suffix not in FILES:
+            return name
+        found = next((one for one in (path, folder / path.name, folder.absolute().parent / path.name) if one.is_file()),
+                     path).absolute()
+        return name if "+" in str(found) else str(found)  # which parts datasets
+
+    return "+".join(map(place, dataset.split("+")))
+
+
+class Ready(NamedTuple):
+    """All that a training begins with."""
+
+    config: AnyRunConfig
+    """With what the data decide filled in."""
+    data: DataFacts
+    parts: dict[str, Part]
+    episodes: Episodes
+    """What is learnt of."""
+    windows: Windows
+    """Of the main part, of the data that it keeps."""
+
+
+def ready(config: AnyRunConfig, folder: Path | None = None, *, record: bool = True, rehearsed: bool = True) -> Ready:
+    """Reads the data, fills in what they decide, builds the parts and, if it is to be rehearsed, lets them decide once.
+
+    Raises what `train` raises before it trains.
+    """
+    if config.env_id is not None:
+        environment_factory(config.env_id)  # a name that is wrong is told before data are read or recorded
+    episodes, returns = read_data(config, folder, record=record)
+    config = resolve(config, episodes)
+    episodes, kept, _ = config.split(episodes)
+    data = DataFacts.of(episodes, config.context, config.env_id, returns)
+    if config.training.eval_every:
+        check_evaluable(data)
+    parts = build(config, data, episodes)
+    windows = Windows(kept, parts[config.MAIN].spec, config.context)
+    if rehearsed:
+        check_data(data, episodes, config.env_id)
+        rehearse(config, data, parts, windows)
+    return Ready(config, data, parts, episodes, windows)
+
+
+def read_data(config: AnyRunConfig, folder: Path | None = None, *,
+              record: bool = True) -> tuple[Episodes, list[DataReturns]]:
+    """What a run, that in `folder`, is trained on, and what the episodes of each of its datasets earned as they were
+    recorded. Of steps that a world model imagined only a policy's critic learns; for other runs they are left out,
+    with a warning. A task's own dataset is recorded if it is missing, unless `record` says not to."""
+    names = config.dataset if folder is None else located(config.dataset, folder)
+    datasets = [load_episodes(make_missing(name) if record else name) for name in names.split("+")]
     played = [dataset.played() for dataset in datasets]
-    joined = concatenate(datasets if config.MAIN == "policy" else played)
+    joined = concatenate(datasets if config.LEARNS_OF_IMAGINED else played)
     if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
         warnings.warn(f"{config.dataset}: {lost} steps that a world model imagined are left out; only the critics of "
                       "policies learn of such", stacklevel=2)
     return joined.stitched() if config.stitch else joined, list(map(DataReturns.of, played))
-
-
-class Split(NamedTuple):
-    """Of a run's data: what it learns, what it keeps windows of, and what it is judged by.
-
-    The last two are what was played of the first; of a world model's they are held out, and it is calibrated by one
-    and judged by the other.
-    """
-
-    learnt: Episodes
-    kept: Episodes
-    judged: Episodes
-
-
-def split(config: AnyRunConfig, episodes: Episodes) -> Split:
-    if not isinstance(config, WorldModelRunConfig):
-        return Split(episodes, episodes.played(), episodes.played())
-    learnt, unseen = hold_out(episodes, config.held_out, fold(config.training.seed, 3))
-    return Split(learnt, *halves(unseen))
 
 
 def load(folder: Path | str, *, step: int | None = None, device: torch.device | None = None) -> Run:
@@ -210,19 +239,21 @@ def load(folder: Path | str, *, step: int | None = None, device: torch.device | 
     Raises `NothingSaved` without a checkpoint, `ConfigError` for settings that are not those of the checkpoint.
     """
     folder = Path(folder)
-    file = _read(folder)
-    config, data = file.run, file.data
-    saved = checkpoint.load(folder, step)
-    check_same(saved.meta, saved.meta | _trained(config, data), str(folder / CONFIG))
-    parts = build(config, data)
+    file, saved = _read(folder), checkpoint.load(folder, step)
+    check_same(saved.meta, saved.meta | _trained(file.run, file.data), str(folder / CONFIG))
+    return _run(folder, file, saved.parts, saved.step, device, saved.meta["dataset_hash"])
+
+
+def _run(folder: Path, file: _RunFile, tensors: Mapping[str, Mapping[str, torch.Tensor]], step: int,
+         device: torch.device | None, dataset_hash: str = "") -> Run:
+    """The run of copies of the parts' tensors."""
+    parts = build(file.run, file.data)
     for name, part in parts.items():
-        restore_module(part, saved.parts.get(name, {}), name)
+        restore_module(part, tensors.get(name, {}), name)
         part.to(device).eval()
     reference = read_reference(folder / REFERENCE, file.reference_sha256)
-    if isinstance(world := parts[config.MAIN], WorldModel):
-        world.calibrate(reference.to(world.device))
-    return Run(folder, config, data, parts, reference.to(device) if device else reference, saved.step,
-               saved.meta["dataset_hash"])
+    file.run.loaded(parts, reference)
+    return Run(folder, file.run, file.data, parts, reference.to(device) if device else reference, step, dataset_hash)
 
 
 def read_config(folder: Path) -> tuple[AnyRunConfig, DataFacts]:
@@ -235,7 +266,9 @@ def _read(folder: Path) -> _RunFile:
     path = folder / CONFIG
     if not path.is_file():
         raise checkpoint.NothingSaved(f"{folder}: no run there ({CONFIG} is missing); `gentraj train` makes one")
-    return from_json(_RunFile, read_json(path), str(path))
+    held = read_json(path)
+    checkpoint.check_format(held.get("format_version", 1), str(folder))
+    return from_json(_RunFile, held, str(path))
 
 
 def read_reference(path: Path, sha256: str) -> Batch:
@@ -249,15 +282,6 @@ def read_reference(path: Path, sha256: str) -> Batch:
         raise checkpoint.CheckpointError(f"{path}: is not what was saved; `gentraj train --resume` writes it anew")
     tensors = safetensors.torch.load(data)
     return Batch(tensors["x"], tensors["mask"], tensors.get("context"))
-
-
-def check_fit(data: DataFacts, env: str) -> None:
-    """Raises ValueError for an environment of other observations or actions than the data's."""
-    envs = VectorEnvironment(environment_factory(env), 1, data.obs_keys)
-    envs.close()
-    if (envs.obs_dim, envs.act_dim) != (data.obs_dim, data.act_dim):
-        raise ValueError(f"the data have observations of width {data.obs_dim} and actions of {data.act_dim}, but "
-                         f"{envs.env_id} has {envs.obs_dim} and {envs.act_dim}; name the environment of the data")
 
 
 def resolve(config: AnyRunConfig, episodes: Episodes) -> AnyRunConfig:

@@ -1,17 +1,28 @@
 """What a run is made of, a planner's models, a policy or a world model: settings that know how to make it.
 
-`resolve` fills in what the data decide, `build` makes the parts that are trained, `agent` lets trained parts act, and
-`facts` tells of them.
+`RUNS` holds them by their kind, each with what acts. `resolve` fills in what the data decide, `build` makes the parts
+that are trained, `agent` lets trained parts act, and `facts` tells of them.
 """
 
 from __future__ import annotations
 
+from agents.mpc import MPC
+from agents.planning.planner import Planner
+from agents.policies.actor import Actor
+
+from ..config import Kinds
 from .data_facts import DataFacts
 from .planner import FINER, RunConfig
 from .policy import PolicyRunConfig
 from .settings import Part
 from .world import WorldModelRunConfig
 
-__all__ = ["FINER", "AnyRunConfig", "DataFacts", "Part", "PolicyRunConfig", "RunConfig", "WorldModelRunConfig"]
+__all__ = ["FINER", "RUNS", "AnyRunConfig", "DataFacts", "Part", "PolicyRunConfig", "RunConfig", "WorldModelRunConfig"]
 
 AnyRunConfig = RunConfig | PolicyRunConfig | WorldModelRunConfig
+
+RUNS = Kinds({
+    "planner": (RunConfig, Planner),
+    "policy": (PolicyRunConfig, Actor),
+    "world-model": (WorldModelRunConfig, MPC),
+})

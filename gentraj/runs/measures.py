@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
-from tqdm import tqdm
 
 from agents.planning.inverse_dynamics import InverseDynamics
 from envs.evaluation.replay import CannotReplay, dynamics_error
@@ -17,9 +17,10 @@ from envs.making import EnvironmentFactory, recorded_factory
 from .. import metrics
 from ..constraints import Blocks, Box, Constraint, Constraints
 from ..data import Windows
-from ..metrics.distances import kth_distance
+from ..metrics.sets import kth_distance
+from ..progress import bar, busy
 from ..randomness import fold, generator
-from ..trajectory import Batch, Condition
+from ..trajectory import Batch, Condition, SamplingOptions
 from .folder import Run, read_data
 
 LEAST = 8  # trajectories, for the metrics that look at five neighbours
@@ -51,11 +52,13 @@ def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: 
     num = len(windows.x_BHD) // 2
     real, other = windows.x_BHD[:num], windows.x_BHD[num : 2 * num]
     ruler = Ruler(run, real, seed)
-    columns = {"data": ruler.measure(other, train, own=dataset is None)}
+    with busy("measuring data"):
+        columns = {"data": ruler.measure(other, train, own=dataset is None)}
     for name, every in conditions(run, windows).items():
         condition = every[num : 2 * num]
         x_RHD = sample(run, condition, steps, seed, f"sampling, {name} known", progress)
-        columns[name] = ruler.measure(x_RHD, train, condition)
+        with busy(f"measuring, {name} known"):
+            columns[name] = ruler.measure(x_RHD, train, condition)
     return {"step": run.step, "seed": seed, "steps": steps, "dataset": dataset or "reference windows", "num": num,
             "measures": columns, "units": {name: UNITS.get(name, "") for name in columns["start"]},
             "left_out": ruler.left_out}
@@ -82,7 +85,7 @@ def choose_windows(run: Run, dataset: str | None, most: int, seed: int) -> tuple
 
 
 def _dataset_windows(run: Run, dataset: str, most: int, seed: int) -> Batch:
-    (episodes, _), spec = read_data(replace(run.config, dataset=dataset)), run.model.spec
+    (episodes, _), spec = read_data(replace(run.config, dataset=dataset), run.folder), run.model.spec
     windows = Windows(episodes, spec, run.config.context)
     first, ends = np.arange(len(windows)), windows.window_ends
     last, end = first + spec.times[-1], ends[np.searchsorted(ends, first, "right")]  # where there is no action any more
@@ -103,10 +106,12 @@ def conditions(run: Run, windows: Batch) -> dict[str, Condition]:
 def sample(run: Run, condition: Condition, steps: int | None, seed: int, title: str, progress: bool = True) -> Tensor:
     """(R, H, D) one trajectory for each of R conditions, on the CPU."""
     parts, condition = [], condition.to(run.model.device)
-    for i in tqdm(range(0, condition.batch, ROWS), desc=title, unit=" batches", disable=not progress):
-        rows = condition[i : i + ROWS]
-        seeds = [fold(seed, i + r) for r in range(rows.batch)]
-        parts.append(run.model.sample(rows, seed=seeds, steps=steps)[:, 0].cpu())
+    with bar(condition.batch, title, "trajectories", shown=progress) as done:
+        for i in range(0, condition.batch, ROWS):
+            rows = condition[i : i + ROWS]
+            seeds = [fold(seed, i + r) for r in range(rows.batch)]
+            parts.append(run.model.sample(rows, seed=seeds, options=SamplingOptions(steps=steps))[:, 0].cpu())
+            done.update(rows.batch)
     return torch.cat(parts)
 
 
@@ -209,6 +214,6 @@ def _inverse_actions(run: Run, x_RHD: Tensor) -> Tensor:
     ahead_T = torch.arange(T, 0, -1, device=x_RHD.device).clamp(max=run.planning.look)
     for k in ahead_T.unique().tolist():
         now = (ahead_T == k).nonzero()[:, 0]
-        act = inverse(path_RTO[:, now].flatten(0, 1), path_RTO[:, now + k].flatten(0, 1), k)
-        act_RTA[:, now] = act.unflatten(0, (len(x_RHD), len(now)))
+        here, there = (rearrange(path_RTO[:, t], "r t o -> (r t) o") for t in (now, now + k))
+        act_RTA[:, now] = rearrange(inverse(here, there, k), "(r t) a -> r t a", t=len(now))
     return act_RTA

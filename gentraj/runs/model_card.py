@@ -24,6 +24,15 @@ YARDSTICKS = ("behaviour", "controller", "random")  # the data's own return, and
 PROTOCOL = ("episodes", "seeds", "protocol")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
+MEASURES = {  # the keys of evaluation.json, for readers, with their units
+    "env_id": "environment", "protocol": "protocol", "seeds": "seeds", "sampling": "sampling",
+    "return_mean": "return (mean of episodes)", "return_iqm": "return (interquartile mean)",
+    "return_ci95": "return (95 % interval of the mean)", "success_rate": "success rate (share of episodes)",
+    "first_hit_median": "first success (steps, median)", "time_at_goal_mean": "time at the goal (steps, mean)",
+    "score_d4rl": "D4RL score (0 random, 100 expert)", "score_minari": "Minari score (0 random, 100 expert)",
+    "latency_ms_p50": "time of a decision (ms, median)", "latency_ms_p99": "time of a decision (ms, 99th percentile)",
+    "network_calls_per_decision": "network calls of a decision"}
+
 INTRO = """# {name}
 
 {what}, trained for {step} steps with gentraj.
@@ -157,10 +166,14 @@ def _scores(scores: Mapping[str, Any]) -> str:
 
 
 def score_rows(scores: Mapping[str, Any], but: Sequence[str]) -> tuple[list[str], list[tuple]]:
-    """The columns and rows of a table of what evaluation.json holds, but for some keys, beside the yardsticks."""
-    beside = [name for name in YARDSTICKS if name in scores and (scores[name] or name != "behaviour")]
-    rows = [(key, value, *((scores[name] or {}).get(key) for name in beside))
-            for key, value in scores.items() if key not in (*YARDSTICKS, *but, "agent")]
+    """The columns and rows of a table of what evaluation.json holds, but for some keys, beside the yardsticks.
+
+    What has no value is left out.
+    """
+    beside = [name for name in YARDSTICKS if scores.get(name)]
+    rows = [(MEASURES.get(key, key.replace("_", " ")), value, *(scores[name].get(key) for name in beside))
+            for key, value in scores.items() if key not in (*YARDSTICKS, *but, "agent", "returns")]
+    rows = [row for row in rows if any(value is not None for value in row[1:])]
     return ["measure", scores.get("agent", "planner"), *beside], rows
 
 

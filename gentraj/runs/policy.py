@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast, get_type_hints
 
 from agents.planning.planner import PlannerConfig
 from agents.policies import registry as policies
+from agents.policies.actor import Actor
 from agents.policies.bc import BCConfig
 from agents.policies.generators import GENERATORS
-from agents.policies.policy import Actor, Policy, Scales
+from agents.policies.policy import Policy, PolicyConfig, Scales
 
 from ..data import Episodes
-from ..diffusion import DiffusionConfig
 from ..families import ModelConfig, family
+from ..models.one_step import SEARCH
 from ..models.sampling import Guidance
 from ..training.loop import TrainingConfig
-from ..trajectory import Batch
+from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 from .data_facts import DataFacts
 from .settings import Part, ToldGoals
 
@@ -30,14 +31,19 @@ if TYPE_CHECKING:
 class PolicyRunConfig(ToldGoals):
     """Everything that decides a policy's run. The data decide whether it is told a goal, and that is written down."""
 
-    policy: policies.PolicyConfig = field(default_factory=BCConfig)
+    policy: PolicyConfig = field(default_factory=BCConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     NAME: ClassVar[str] = "policy"
     MAIN: ClassVar[str] = "policy"
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = GENERATORS
-    DECIDED: ClassVar[tuple[str, ...]] = ("mix", "normalizer", "batch_size")
+    LEARNS_OF_IMAGINED: ClassVar[bool] = True  # its critic does
+
+    def unused(self) -> dict[str, str]:
+        found = super().unused()
+        return found | {f"policy.model.{key}": "nothing guides the actions that are drawn" for key in SEARCH
+                        if hasattr(self.generator, key)}
 
     @property
     def kind(self) -> str:
@@ -45,9 +51,9 @@ class PolicyRunConfig(ToldGoals):
         model = getattr(self.policy, "model", None)
         return name if model is None else f"{name}, {family(model)}"
 
-    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None) -> str:
+    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None, options: SamplingOptions) -> str:
         """How what acts draws its actions, in words."""
-        return cast(Policy, parts["policy"]).sampling()
+        return cast(Policy, parts["policy"]).sampling(options)
 
     @property
     def generator(self) -> ModelConfig | None:
@@ -60,10 +66,7 @@ class PolicyRunConfig(ToldGoals):
         if "model" not in {f.name for f in fields(self.policy)} or not isinstance(model, hints["model"]):
             raise ValueError(f"a policy of the kind {self.kind} cannot act by a model of {type(model).__name__}; leave "
                              "--family out, or take another policy")
-        own = cast(Any, self.policy)
-        if isinstance(model, DiffusionConfig) and isinstance(own.model, DiffusionConfig):
-            model = replace(model, context_dropout=own.model.context_dropout)  # what it is told is the policy's affair
-        return replace(self, policy=replace(own, model=model))
+        return replace(self, policy=replace(cast(Any, self.policy), model=model))
 
     def resolve(self, episodes: Episodes) -> PolicyRunConfig:
         """With everything the data decide filled in."""
@@ -78,15 +81,15 @@ class PolicyRunConfig(ToldGoals):
         """The policy, with the statistics of `episodes` or with room to load saved ones into."""
         scales = (Scales.blank(data.obs_dim, data.act_dim, data.context_dim) if episodes is None
                   else Scales.fit(episodes, self.context))
-        return {"policy": policies.POLICIES[type(self.policy)](data.obs_dim, data.act_dim, self.policy, scales)}
+        return {"policy": policies.POLICIES.made_of(self.policy)(data.obs_dim, data.act_dim, self.policy, scales)}
 
     def agent(self, parts: Mapping[str, Part], reference: Batch, space: Box, config: PlannerConfig | None,
-              guide: Guidance) -> Actor:
+              guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> Actor:
         """Raises ValueError for what only planners take."""
         if config is not None or guide is not None:
             raise ValueError(f"a planner's settings or a guide were given to a policy ({self.kind}), which plans "
                              "nothing; leave them out")
-        return Actor(cast(Policy, parts["policy"]), space.low, space.high)
+        return Actor(cast(Policy, parts["policy"]), space.low, space.high, options)
 
     def facts(self, parts: Mapping[str, Part]) -> dict[str, Any]:
         """For tables of a run: what its main part is, in words and numbers."""

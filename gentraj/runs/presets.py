@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from typing import Literal
+from typing import Literal, cast
 
 from agents.planning.inverse_dynamics import InverseDynamicsConfig
 from agents.planning.plan_critic import PlanCriticConfig
@@ -15,7 +15,7 @@ from agents.policies.fql import FQLConfig
 from agents.policies.generators import DIFFUSION, FLOW, GAN, GAUSSIAN
 from agents.policies.idql import IDQLConfig
 from agents.policies.iql import IQLConfig
-from agents.policies.registry import PolicyConfig
+from agents.policies.policy import PolicyConfig
 from agents.policies.swift import SwiftConfig
 from agents.policies.td3bc import TD3BCConfig
 from envs.making import recorded_factory
@@ -23,7 +23,7 @@ from envs.recording.recipes import recipes
 from envs.tasks.registry import MANIPULATION, TASKS
 
 from ..data import ContextConfig, load_episodes
-from ..diffusion import DiffusionConfig
+from ..diffusion import DiffusionConfig, FlowConfig
 from ..models.conditioning import ConditionMix
 from ..networks import ResidualMLPConfig
 from ..training.loop import TrainingConfig
@@ -38,15 +38,15 @@ POINTMAZE = replace(GOALS, planner=PlannerConfig(replan=32, rest_dims=(2, 3), ho
 LONG = replace(POINTMAZE, training=TrainingConfig(steps=10_000))
 # Diffuser towards goals: plans of observations and actions that end there. In mazes it is one plan, that takes as long
 # as in the paper and is drawn as there, level by level, tracked to its end by a PD controller.
-TO_THE_END = replace(GOALS, joint=True, model=DiffusionConfig(mix=ConditionMix(goal=1.0, goal_at="end")),
+TO_THE_END = replace(GOALS, joint=True, mix=ConditionMix(goal=1.0, goal_at="end"),
                      planner=PlannerConfig("fixed", look=1, actions="joint"))
 TRACKED = replace(TO_THE_END, model=replace(TO_THE_END.model, sampler="ddpm", steps=20), planner=replace(
     TO_THE_END.planner, steps=20, replan=1_000, actions="track", rest_dims=(2, 3)))
 
 # Plans for returns are short and made anew in every step.
-BRIEF = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, normalizer="gaussian",
-                        mix=ConditionMix(goal=0.0), batch_size=128, weight_decay=0.0, ema=0.995)
-VETERAN = RunConfig(horizon=4, stride=1, valued=True, model=BRIEF, inverse=InverseDynamicsConfig(look=1),
+BRIEF = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, weight_decay=0.0, ema=0.995)
+VETERAN = RunConfig(horizon=4, stride=1, valued=True, model=BRIEF, mix=ConditionMix(goal=0.0), normalizer="gaussian",
+                    batch_size=128, inverse=InverseDynamicsConfig(look=1),
                     planner=PlannerConfig("fixed", replan=1, look=1, select="value", candidates=16),
                     training=TrainingConfig(steps=8_000))
 VETERAN_PLUS = replace(VETERAN, joint=True, planner=replace(VETERAN.planner, candidates=8, steps=2, actions="joint"))
@@ -54,12 +54,13 @@ DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noised=0.5), pla
     "fixed", replan=1, look=1, guidance="value", actions="joint"))
 # As published, but for short plans: what is long in the papers is their training.
 DECISION = replace(VETERAN, horizon=8, valued=False, context=ContextConfig(("return",)),
-                   model=replace(BRIEF, context_dropout=0.25),
+                   context_dropout=0.25,
                    planner=PlannerConfig("fixed", replan=1, look=1, guidance="classifier-free", scale=1.5,
                                          temperature=0.5))
 HIERARCHICAL = replace(DIFFUSER, horizon=5, stride=8, refine=(8,))
 LITE = replace(VETERAN, horizon=3, stride=16, refine=(4, 4), planner=replace(VETERAN.planner, steps=3),
-               model=replace(BRIEF, path="flow", prediction="velocity", steps=3))
+               model=FlowConfig(BRIEF.network, prediction="velocity", sampler="ddim", clip=None, weight_decay=0.0,
+                                 ema=0.995, steps=3))
 
 PLANNERS: dict[str, tuple[str, RunConfig]] = {
     "pointmaze": ("a planner for any PointMaze dataset: give --dataset", POINTMAZE),
@@ -142,9 +143,9 @@ def check_goals(name: str, config: AnyRunConfig) -> None:
     an observation those speak of. It may be asked what `suited` may."""
     first, *_ = config.dataset.split("+")
     instead = {elsewhere: other for other, (_, elsewhere) in TOWARDS_GOALS.items()}.get(name)
-    if instead and isinstance(config, RunConfig) and not (config.model.mix.goal_dims or _task(first) or _goals(first)):
+    if instead and not (cast(RunConfig, config).mix.goal_dims or _task(first) or _goals(first)):
         raise ValueError(f"the preset '{name}' plans for goals, and {first} does not say which entries of an "
-                         f"observation those speak of; take {instead}, or say it by --model.mix.goal-dims")
+                         f"observation those speak of; take {instead}, or say it by --mix.goal-dims")
 
 
 def _task(dataset: str) -> str:

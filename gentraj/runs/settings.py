@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor
 
 from agents.planning.arrival import Arrival
 from agents.planning.inverse_dynamics import InverseDynamics
 from agents.planning.plan_critic import PlanCritic
+from agents.planning.planner import PlannerConfig
 from agents.policies.policy import Policy
 
-from ..data import ContextConfig
-from ..families import Model, ModelConfig, family
+from ..config import unused, within
+from ..data import ContextConfig, Episodes
+from ..families import Model, ModelConfig
+from ..trajectory import Batch
 from ..worlds.model import WorldModel
+
+
+class Split(NamedTuple):
+    """Of a run's data: what it learns, what it keeps windows of, and what it is judged by.
+
+    The last two are what was played of the first; of a world model's they are held out, and it is calibrated by one
+    and judged by the other.
+    """
+
+    learnt: Episodes
+    kept: Episodes
+    judged: Episodes
+
 
 Part = Model | InverseDynamics | Arrival | PlanCritic | Policy | WorldModel
 
@@ -25,7 +43,8 @@ class RunSettings:
     dataset: str = ""
     """A Minari id, a D4RL id, or a file (.hdf5 of D4RL's layout, .npz of gentraj or OGBench); '+' joins several."""
     env_id: str | None = None
-    """The environment, where the data do not say or another is wanted: a Gymnasium id or a task name."""
+    """The environment, where the data do not say or another is wanted: a Gymnasium id or a task name,
+    with --env-kwargs KEY=VALUE its arguments."""
     stitch: bool = True
     """Join episodes that continue each other: one endless run that was cut at its goals."""
     context: ContextConfig = field(default_factory=ContextConfig)
@@ -40,25 +59,52 @@ class RunSettings:
     """What checkpoints do not depend on."""
     GENERATORS: ClassVar[Mapping[str, ModelConfig]]
     """What `gentraj train --family` may name."""
-    DECIDED: ClassVar[tuple[str, ...]] = ()
-    """Settings of the generator that the part it belongs to decides."""
+    DECIDES: ClassVar[bool] = True
+    """Whether its decision is a program of its own, or tries actions."""
+    ACTS_BY_DRAWS: ClassVar[bool] = True
+    """Whether what acts draws from the generator."""
+    LEARNS_OF_IMAGINED: ClassVar[bool] = False
+    """Whether it learns of steps that a world model imagined."""
+
+    @property
+    def kind(self) -> str:
+        """What it is, in words."""
+        raise NotImplementedError
 
     @property
     def generator(self) -> ModelConfig | None:
         """None for a run without one."""
         raise NotImplementedError
 
-    def refuse_decided(self, changed: str = "") -> None:
-        """Raises ValueError for a setting of the generator that would have no say, where it is another than usual.
+    @property
+    def planning(self) -> PlannerConfig | None:
+        """How it plans; None for what plans no trajectories."""
+        return None
 
-        `changed` is a setting that somebody asked for, where it is known.
-        """
-        model = self.generator
-        usual = None if model is None else self.GENERATORS.get(family(model))
-        for key in self.DECIDED if usual is not None else ():
-            if (value := getattr(model, key)) not in (getattr(usual, key), getattr(type(model)(), key)):
-                raise ValueError(f"{self.MAIN}.model.{key} is {value}, which has no say: a {self.NAME} decides it; "
-                                 "leave it out")
+    def refuse(self, changed: str) -> None:
+        """Raises ValueError where the setting `changed`, which somebody asked for, changes nothing."""
+        why = unused(self)
+        if place := within(changed, why):
+            raise ValueError(f"{changed} changes nothing here: {why[place]}; leave it out")
+
+    def model_of(self, parts: Mapping[str, Part]) -> Model | None:
+        """The generator."""
+        return getattr(parts[self.MAIN], "model", None)
+
+    def world_model(self, parts: Mapping[str, Part]) -> WorldModel | None:
+        """None for a run without one."""
+        return None
+
+    def split(self, episodes: Episodes) -> Split:
+        """What is learnt of, kept and judged by."""
+        return Split(episodes, episodes.played(), episodes.played())
+
+    def loaded(self, parts: Mapping[str, Part], reference: Batch) -> None:
+        """What is to be done with parts that were loaded before they are used."""
+
+    def dry_goal(self, windows: Batch, obs_BO: Tensor, goal_dims: tuple[int, ...]) -> Tensor | None:
+        """A goal for one decision of a dry run, where it is given goals."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -69,3 +115,9 @@ class ToldGoals(RunSettings):
         if set(self.context.kinds) - {"goal"}:
             raise ValueError(f"context.kinds is {self.context.kinds}; a {self.NAME} is told goals alone: give goal, or "
                              "none for what the data decide")
+
+    def unused(self) -> dict[str, str]:
+        return {"context": f"a {self.NAME} is told goals where the data have them, and nothing else"}
+
+    def dry_goal(self, windows: Batch, obs_BO: Tensor, goal_dims: tuple[int, ...]) -> Tensor | None:
+        return None if windows.context_BC is None else windows.context_BC[:1]

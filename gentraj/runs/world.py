@@ -6,22 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from agents.imagination import Imagination
-from agents.mpc import MPC, MPCConfig
+from agents.mpc import MPC, Imagination, MPCConfig
 from agents.planning.planner import PlannerConfig
 from agents.policies.generators import GENERATORS
 
 from ..config import require
 from ..data import Episodes
+from ..data.splitting import halves, hold_out
 from ..diffusion import DiffusionConfig
 from ..families import ModelConfig, family
 from ..models.sampling import Guidance
+from ..randomness import fold
 from ..training.loop import TrainingConfig
-from ..trajectory import Batch
+from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 from ..worlds.facts import WorldFacts
 from ..worlds.model import GENERATOR, WorldModel, WorldModelConfig
 from .data_facts import DataFacts
-from .settings import Part, ToldGoals
+from .settings import Part, Split, ToldGoals
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 def _suited(config: ModelConfig) -> ModelConfig:
     """What happens has no bounds, as actions have; and the ensemble's time is not to be spent on it."""
-    config = replace(config, batch_size=GENERATOR.batch_size)
     if not isinstance(config, DiffusionConfig):
         return config
     return replace(config, clip=GENERATOR.clip, steps=GENERATOR.steps)
@@ -49,19 +49,23 @@ class WorldModelRunConfig(ToldGoals):
 
     NAME: ClassVar[str] = "world model"
     MAIN: ClassVar[str] = "world"
+    DECIDES: ClassVar[bool] = False
+    ACTS_BY_DRAWS: ClassVar[bool] = False
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("control", "training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = {name: _suited(c) for name, c in GENERATORS.items()}
-    DECIDED: ClassVar[tuple[str, ...]] = ("mix", "normalizer")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, held_out=(1e-6, 0.5))
 
+    def unused(self) -> dict[str, str]:
+        return super().unused() | {"control.drawn": "the actions that are tried come from no generator"}
+
     @property
     def kind(self) -> str:
         return f"MPC, {'ensemble' if self.world.model is None else family(self.world.model)}"
 
-    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None) -> str:
+    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None, options: SamplingOptions) -> str:
         """How what acts imagines, in words."""
         return "the ensemble's mean, without noise"
 
@@ -84,13 +88,24 @@ class WorldModelRunConfig(ToldGoals):
         return {"world": WorldModel(data.obs_dim, data.act_dim, self.world, facts)}
 
     def agent(self, parts: Mapping[str, Part], reference: Batch, space: Box, config: PlannerConfig | None,
-              guide: Guidance) -> MPC:
+              guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> MPC:
         """Raises ValueError for what only planners take."""
         if config is not None or guide is not None:
             raise ValueError(f"a planner's settings or a guide were given to a world model ({self.kind}), which tries "
                              "actions and plans no trajectories; leave them out")
-        world = cast(WorldModel, parts["world"])
-        return MPC(Imagination(world), self.control, space.low, space.high)
+        return MPC(Imagination(self.world_model(parts)), self.control, space.low, space.high)
+
+    def world_model(self, parts: Mapping[str, Part]) -> WorldModel:
+        return cast(WorldModel, parts["world"])
+
+    def split(self, episodes: Episodes) -> Split:
+        learnt, unseen = hold_out(episodes, self.held_out, fold(self.training.seed, 3))
+        return Split(learnt, *halves(unseen))
+
+    def loaded(self, parts: Mapping[str, Part], reference: Batch) -> None:
+        """Its uncertainty is calibrated by data that it was not trained on."""
+        world = self.world_model(parts)
+        world.calibrate(reference.to(world.device))
 
     def facts(self, parts: Mapping[str, Part]) -> dict[str, Any]:
         """For tables of a run: what its main part is, in words and numbers."""

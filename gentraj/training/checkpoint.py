@@ -3,7 +3,8 @@
     RUN/step-00001234/model.safetensors ...  the tensors of each part
     RUN/step-00001234/meta.json              format, versions, size and hash of each file, the caller's meta
 
-Nothing that is loaded is executed, and nothing outside the folder is opened.
+Nothing that is loaded is executed, and nothing outside the folder is opened. Below: `save` and `load`, the lock of a
+run folder, and the state of modules and optimisers as named tensors.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import platform
 import re
 import shutil
 import stat
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,13 +27,15 @@ import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..config import MAX_BYTES, ConfigError, from_json, parse_json, to_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: settings say their kind
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 FOLDER = re.compile(r"step-[0-9]{8,18}")
+ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
 
 
 class CheckpointError(RuntimeError):
@@ -44,6 +48,14 @@ class NothingSaved(CheckpointError):
 
 class NewerFormat(CheckpointError):
     """The checkpoint was written by a newer gentraj."""
+
+
+class RunLocked(CheckpointError):
+    """Another process trains in this folder."""
+
+
+class OlderFormat(CheckpointError):
+    """The checkpoint was written by an older gentraj."""
 
 
 class CheckpointWarning(UserWarning):
@@ -174,7 +186,8 @@ def _cannot_write(path: Path, error: OSError, needed: int) -> str:
 def load(folder: Path, step: int | None = None) -> Checkpoint:
     """The newest valid checkpoint of a run folder, or that of `step`; a broken one is skipped with a warning.
 
-    Raises `NothingSaved` where there is none yet, `NewerFormat` for one that this version cannot read, and
+    Raises `NothingSaved` where there is none yet, `NewerFormat` and `OlderFormat` for one that this version cannot
+    read, and
     `CheckpointError` when none is valid.
     """
     found = _folders(folder)
@@ -185,7 +198,7 @@ def load(folder: Path, step: int | None = None) -> Checkpoint:
     for path in found:
         try:
             return _read(path)
-        except NewerFormat:
+        except (NewerFormat, OlderFormat):
             raise
         except CheckpointError as error:
             warnings.warn(f"{error}; this checkpoint is skipped", CheckpointWarning, stacklevel=2)
@@ -235,13 +248,20 @@ def _read_meta(path: Path) -> _Meta:
         digest = str(body.pop("sha256", ""))
         if not re.fullmatch("[0-9a-f]{64}", digest) or _sha256(data.replace(digest.encode(), b"", 1)) != digest:
             raise CheckpointError(f"{path}: its hash does not hold; the file is damaged")
-        version = body.get("format_version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise NewerFormat(f"{path.parent}: has format {version} and this gentraj reads formats up to "
-                              f"{FORMAT_VERSION}; install a newer gentraj")
+        check_format(body.get("format_version"), str(path.parent))
         return from_json(_Meta, body, str(path))
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
+
+
+def check_format(version: object, where: str) -> None:
+    """Raises `NewerFormat` or `OlderFormat` for the number of another format, naming both."""
+    if type(version) is int and version > FORMAT_VERSION:
+        raise NewerFormat(f"{where}: has format {version} and this gentraj reads format {FORMAT_VERSION}; install a "
+                          "newer gentraj")
+    if type(version) is int and version < FORMAT_VERSION:
+        raise OlderFormat(f"{where}: has format {version} and this gentraj reads format {FORMAT_VERSION}; train it "
+                          "again, or use it with the gentraj that wrote it")
 
 
 def _read_bytes(path: Path, size: int | None = None) -> bytes:
@@ -274,3 +294,101 @@ def _sha256(data: bytes) -> str:
 
 def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+
+
+# -- one live trainer per run folder
+
+
+class RunLock:
+    """Holds a run folder, made if it is missing, while the `with` block runs; the kernel frees it if the process dies.
+
+    Raises `RunLocked` naming the process that holds it, `CheckpointError` where no such folder can be made. Once it
+    is held, what interrupted saves have left (folders `.tmp-*`) is removed: nobody else can be writing it.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __enter__(self) -> RunLock:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.fd = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            self._take()
+        except OSError as error:
+            raise CheckpointError(f"{self.folder}: cannot be used as a run folder: {error.strerror}") from error
+        for stale in self.folder.glob(".tmp-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+    def _take(self) -> None:
+        import fcntl  # not on every system, and only training needs it
+
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)  # the holder may be about to write its number
+            holder = os.pread(self.fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self.fd)
+            raise RunLocked(f"{self.folder}: process {holder} trains here; wait for it, stop it, "
+                            "or give another folder") from None
+        os.ftruncate(self.fd, 0)
+        os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
+
+
+# -- modules and optimisers as named tensors, and strictly back: every name, shape and dtype must fit
+
+
+def module_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, an EMA and a normaliser among them; not copied."""
+    return dict(module.state_dict())
+
+
+def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], name: str = "model") -> None:
+    """Copies `tensors` into the module. Raises `CheckpointError` naming what does not fit; nothing is changed then."""
+    _check_fits({key: (t.shape, t.dtype) for key, t in module_tensors(module).items()}, tensors, name)
+    module.load_state_dict(dict(tensors))
+
+
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The moments and step counts of an Adam, as "{index of the parameter}.{exp_avg, exp_avg_sq or step}"; not copied.
+
+    Learning rates and the like are settings, not state: they come from whoever makes the optimiser.
+    """
+    state = optimizer.state_dict()["state"]
+    for entries in state.values():
+        if set(entries) != set(ADAM_STATE):
+            raise CheckpointError(f"{type(optimizer).__name__} keeps {', '.join(entries)}; only the state of Adam and "
+                                  f"AdamW ({', '.join(ADAM_STATE)}) can be saved")
+    return {f"{index}.{key}": entries[key] for index, entries in state.items() for key in ADAM_STATE}
+
+
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], name: str = "optimizer") -> None:
+    """Copies what `optimizer_tensors` gave into a fresh optimiser. A parameter that was never updated has no state.
+
+    Raises `CheckpointError` naming what does not fit; nothing is changed then.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    updated = {key.partition(".")[0] for key in tensors}
+    expected = {}
+    for index, p in enumerate(parameters):
+        if str(index) in updated:
+            expected |= {f"{index}.{key}": (p.shape, p.dtype) for key in ADAM_STATE if key != "step"}
+            expected[f"{index}.step"] = (torch.Size(), torch.float32)
+    _check_fits(expected, tensors, name)
+    state = {int(index): {key: tensors[f"{index}.{key}"].clone() for key in ADAM_STATE} for index in updated}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _check_fits(expected: Mapping[str, tuple[torch.Size, torch.dtype]], given: Mapping[str, Tensor], name: str) -> None:
+    wrong = [f"{key} is missing" for key in expected if key not in given]
+    wrong += [f"{key} is not expected" for key in given if key not in expected]
+    for key, (shape, dtype) in expected.items():
+        if key in given and (given[key].shape, given[key].dtype) != (shape, dtype):
+            found = given[key]
+            wrong.append(f"{key} is {tuple(found.shape)} {found.dtype}, not {tuple(shape)} {dtype}")
+    if wrong:
+        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CheckpointError(f"the saved '{name}' does not fit: {'; '.join(wrong[:3])}{more}")

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..config import ConfigError
+from ..progress import bar
 
 FILE = "metrics.jsonl"
 Row = dict[str, Any]
@@ -32,7 +31,11 @@ def read_metrics(folder: Path) -> list[Row]:
     A mean is of the steps that had the metric; a row without any lacks it. "{part}/lr" is the present learning rate,
     "{part}/lr-{optimizer}" that of each of several.
     """
-    path = folder / FILE
+    return read_rows(folder / FILE)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file of one JSON object with a "step" a line; none where there is no such file."""
     if not path.exists():
         return []
     with path.open("rb") as file:
@@ -58,8 +61,7 @@ class Log:
         with self._harmless(str(self._path)):
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
             os.truncate(self._path, _end_of_row(self._path, start) if start else 0)
-        # None disables the bar where nobody looks at a terminal.
-        self._bar = tqdm(total=steps, initial=start, disable=None if progress else True, unit="step", mininterval=0.5)
+        self._bar = bar(steps, "training", initial=start, shown=progress)
         self._since = time.monotonic()
 
     def __enter__(self) -> Log:
@@ -81,6 +83,15 @@ class Log:
             self._bar.update()
         if step % self.every == 0 or step == self.steps:
             self._emit(step, rates)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done in this block is no training, and its time is not told as such."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._since += time.monotonic() - began
 
     def _emit(self, step: int, rates: Mapping[str, float]) -> None:
         now, means = time.monotonic(), {key: total / count for key, (total, count) in self.sums.items()}

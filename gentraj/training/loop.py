@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import reprlib
+import signal
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -23,19 +26,38 @@ from ..data.episodes import Episodes, episodes_hash
 from ..data.windows import Windows
 from ..randomness import fold, generator
 from ..trajectory import Batch, Trainable, TrajectorySpec
-from .checkpoint import CheckpointError, NothingSaved, has_checkpoints, load, save
-from .interrupts import Interrupted, Interrupts
-from .lock import RunLock
+from .checkpoint import (
+    CheckpointError,
+    NothingSaved,
+    RunLock,
+    has_checkpoints,
+    load,
+    module_tensors,
+    optimizer_tensors,
+    restore_module,
+    restore_optimizer,
+    save,
+)
 from .log import Log, Row, Sums, tensorboard_writer
 from .optimization import NonFinite
-from .state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 
 # `threads` among them: another number of threads may change the last bits, but is no other training.
-MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "tensorboard")
+MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "tensorboard", "eval_every",
+                         "eval_episodes")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class TrainingStopped(RuntimeError):
     """Training met a number that is not finite. What it had saved before is kept."""
+
+
+class Interrupted(RuntimeError):
+    """A training was stopped by a signal, after it had saved; `exit_code` is what a shell expects: 128 + signal."""
+
+    def __init__(self, received: int, step: int):
+        super().__init__(f"stopped by {signal.Signals(received).name} at step {step}, which is saved; "
+                         "go on with --resume")
+        self.exit_code = 128 + received
 
 
 class Source(Protocol):
@@ -56,6 +78,11 @@ class TrainingConfig:
     """Steps between two checkpoints; the first step and the last are always saved."""
     log_every: int = 100
     """Steps between two rows of metrics.jsonl, each the mean over the steps since the row before."""
+    eval_every: int = 0
+    """Steps between two evaluations of the agent in its environment, for a learning curve of its score; 0 makes none.
+    The training is the same with and without, and the last checkpoint stays the one that counts."""
+    eval_episodes: int = 10
+    """Episodes of each of these evaluations."""
     seed: int = 0
     """The same seed gives the same training."""
     threads: int = 0
@@ -68,8 +95,8 @@ class TrainingConfig:
     """Also log for TensorBoard, an optional package."""
 
     def __post_init__(self) -> None:
-        require(self, **dict.fromkeys(("steps", "save_every", "log_every", "keep"), (1, math.inf)),
-                **dict.fromkeys(("warmup", "seed", "threads"), (0, math.inf)))
+        require(self, **dict.fromkeys(("steps", "save_every", "log_every", "keep", "eval_episodes"), (1, math.inf)),
+                **dict.fromkeys(("warmup", "seed", "threads", "eval_every"), (0, math.inf)))
 
 
 @dataclass(frozen=True)
@@ -85,7 +112,8 @@ class TrainingResult:
 def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingConfig, run_dir: Path, *,
           meta: Mapping[str, Any], resume: bool = False, device: torch.device | None = None, progress: bool = True,
           contexts: ContextConfig | None = None, windows: Callable[[TrajectorySpec], Source] | None = None,
-          on_log: Callable[[Row], None] | None = None, prepare: Callable[[], None] | None = None) -> TrainingResult:
+          on_log: Callable[[Row], None] | None = None, prepare: Callable[[], None] | None = None,
+          evaluate: Callable[[int], None] | None = None) -> TrainingResult:
     """Trains every part (also an `nn.Module`) at each step, in place, and saves into `run_dir`.
 
     `contexts` are what every batch says beside its windows, for the parts that look at it. `windows` gives each part
@@ -94,7 +122,8 @@ def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingCo
     `meta` holds the settings that made parts and episodes (JSON values): it is saved with each checkpoint, and a
     resumed run must have the same. `device` is where the parts are by default. `on_log` is given each row of metrics.
     `prepare` is called once, when the folder is this training's alone: before its first save, or when what was saved
-    is found to fit.
+    is found to fit. `evaluate` is called every `eval_every` steps, and at the last, with the number of steps done; it
+    must leave the parts as they are.
 
     Raises `ConfigError` for settings that differ on resume, `CheckpointError` when the folder is in use or cannot be
     written, `TrainingStopped` at a number that is not finite, `Interrupted` after SIGINT or SIGTERM, all saved.
@@ -108,7 +137,7 @@ def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingCo
         if not resume and has_checkpoints(folder):
             raise CheckpointError(f"{folder}: holds a training already; use --resume to go on, or another folder")
         windows = windows or partial(Windows, episodes, contexts=contexts)
-        run = _Run(folder, [_Part(n, p, windows, config, device) for n, p in sorted(parts.items())], config,
+        run = _Run(folder, [_Part(n, p, windows, device) for n, p in sorted(parts.items())], config,
                    _settings(meta, parts, config, episodes))
         sums = run.restore() if resume else {}
         if prepare is not None:
@@ -118,6 +147,9 @@ def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingCo
                  tensorboard=config.tensorboard, on_row=on_log) as log:
             while run.step < config.steps and interrupts.received is None:
                 run.advance(log)
+                if evaluate and config.eval_every and (run.step % config.eval_every == 0 or run.step == config.steps):
+                    with log.paused():
+                        evaluate(run.step)
                 if run.step % config.save_every == 0:
                     run.save(log.sums)
             run.save(log.sums)
@@ -143,11 +175,11 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the
 class _Part:
     """A part in training: its windows, its optimisers with their full learning rates, its own random streams."""
 
-    def __init__(self, name: str, part: Trainable, windows: Callable[[TrajectorySpec], Source], config: TrainingConfig,
+    def __init__(self, name: str, part: Trainable, windows: Callable[[TrajectorySpec], Source],
                  device: torch.device | None):
         if not (isinstance(part, nn.Module) and isinstance(part, Trainable)):
             raise TypeError(f"the part '{name}' is {type(part).__name__}; an nn.Module that is Trainable is expected")
-        self.name, self.part, self.config = name, part, config
+        self.name, self.part = name, part
         self.module: nn.Module = part
         self.device = device or next(self.module.parameters()).device
         self.module.to(self.device).train()
@@ -155,21 +187,6 @@ class _Part:
         self.rates = {n: [group["lr"] for group in o.param_groups] for n, o in self.optimizers.items()}
         self.windows = windows(part.spec)
         self.key = zlib.crc32(name.encode())  # of the name: a part's numbers do not depend on the parts beside it
-
-    def update(self, step: int) -> dict[str, float]:
-        """One step; raises `NonFinite`."""
-        factor = learning_rate_factor(step, self.config.warmup, self.config.steps)
-        for name, optimizer in self.optimizers.items():
-            for group, rate in zip(optimizer.param_groups, self.rates[name], strict=True):
-                group["lr"] = rate * factor
-        batch = self.windows.batch(step, fold(self.config.seed, self.key), self.part.batch_size).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
-            metrics = self.part.update(batch, self.optimizers, generator(self.config.seed, step, self.key))
-        values = {f"{self.name}/{key}": value.item() for key, value in metrics.items()}
-        for key, value in values.items():
-            if not math.isfinite(value):
-                raise NonFinite(f"the metric '{key}' is {value}")
-        return values
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint holds of it; raises `NonFinite` for a parameter that is not finite."""
@@ -216,14 +233,23 @@ class _Run:
             self.saved_step = self.step
 
     def advance(self, log: Log) -> None:
-        """One step of every part."""
-        metrics: dict[str, float] = {}
-        for part in self.parts:
-            with self._stopping(f"part '{part.name}'"):
-                metrics |= part.update(self.step)
+        """One step of every part: its learning rates are set, its batch is drawn, and it is updated."""
+        config, metrics, rates = self.config, {}, {}
+        factor = learning_rate_factor(self.step, config.warmup, config.steps)
+        for p in self.parts:
+            for name, optimizer in p.optimizers.items():
+                for group, rate in zip(optimizer.param_groups, p.rates[name], strict=True):
+                    group["lr"] = rate * factor
+                rates[f"{p.name}/lr" if len(p.optimizers) == 1 else f"{p.name}/lr-{name}"] = p.rates[name][0] * factor
+            batch = p.windows.batch(self.step, fold(config.seed, p.key), p.part.batch_size).to(p.device)
+            with (self._stopping(f"part '{p.name}'"),
+                  torch.autocast(p.device.type, torch.bfloat16, enabled=config.bf16)):
+                updated = p.part.update(batch, p.optimizers, generator(config.seed, self.step, p.key))
+                for key, value in updated.items():
+                    metrics[f"{p.name}/{key}"] = number = value.item()
+                    if not math.isfinite(number):
+                        raise NonFinite(f"the metric '{p.name}/{key}' is {number}")
         self.step += 1
-        rates = {f"{p.name}/lr" if len(p.optimizers) == 1 else f"{p.name}/lr-{name}": o.param_groups[0]["lr"]
-                 for p in self.parts for name, o in p.optimizers.items()}
         log.record(self.step, metrics, rates)
 
     @contextmanager
@@ -252,3 +278,29 @@ def _threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class Interrupts:
+    """Ctrl-C and SIGTERM as requests that a loop sees between two steps.
+
+    While the `with` block runs, `received` is the first signal that came. A Ctrl-C after it stops at once.
+
+    Off the main thread, where Python allows no handlers, nothing is received. An ignored signal stays ignored (nohup).
+    """
+
+    received: int | None = None
+
+    def __enter__(self) -> Interrupts:
+        main = threading.current_thread() is threading.main_thread()
+        heard = [number for number in SIGNALS if main and signal.getsignal(number) is not signal.SIG_IGN]
+        self.before = {number: signal.signal(number, self._receive) for number in heard}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = self.received or number

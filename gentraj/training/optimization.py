@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-# Bounds of what every trained part's config has, for `gentraj.config.require`.
-LEARNING = {"learning_rate": (0, 1), "weight_decay": (0, 1), "max_grad_norm": (1e-9, math.inf), "batch_size": (1, 1e9)}
+# Bounds of what the config of everything trained has, for `gentraj.config.require`.
+LEARNING = {"learning_rate": (0, 1), "weight_decay": (0, 1), "max_grad_norm": (1e-9, math.inf)}
+BATCH = {"batch_size": (1, 1e9)}  # of what is a part of its own
 
 
 class Learning(Protocol):
@@ -45,12 +46,3 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tens
         raise NonFinite(f"the gradient norm is {norm.item()}")
     optimizer.step()
     return norm
-
-
-def under(name: str, optimizers: dict[str, Optimizer]) -> dict[str, Optimizer]:
-    """Those of a part under its name; `part_of` finds them again."""
-    return {f"{name}-{key}": optimizer for key, optimizer in optimizers.items()}
-
-
-def part_of(name: str, optimizers: dict[str, Optimizer]) -> dict[str, Optimizer]:
-    return {key.removeprefix(f"{name}-"): o for key, o in optimizers.items() if key.startswith(f"{name}-")}

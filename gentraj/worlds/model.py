@@ -11,7 +11,7 @@ Shapes beside the legend: K actions of a chunk, T of a sequence, S observation a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, cast
 
 import torch
@@ -20,17 +20,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import require
-from ..diffusion import DiffusionConfig
+from ..diffusion import FlowConfig
 from ..families import MODELS, Model, ModelConfig
 from ..models.conditioning import ConditionMix
+from ..models.one_step import SEARCH
 from ..networks import ResidualMLPConfig
-from ..networks.members import Members
+from ..networks.critic import Members
 from ..networks.mlp import mlp
 from ..networks.rows import padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold
-from ..training.optimization import LEARNING, adamw, apply_gradients, part_of, under
-from ..trajectory import Batch, Condition, TrajectorySpec
+from ..training.optimization import BATCH, LEARNING, adamw, apply_gradients
+from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec
 from .calibration import Calibration
 from .facts import WorldFacts
 
@@ -38,16 +39,16 @@ FAR = 10.0  # deviations: an entry further out says no more than that
 LOG_SPREAD = -2.5, 3.5  # middle and half width of the log spread, in deviations of what the data's changes have
 MIXING_RATE = 0.01  # of the averages of how errors go together
 FLOOR = 1e-4  # of their eigenvalues
-GENERATOR = DiffusionConfig(ResidualMLPConfig(128, 2, frequencies=0), path="flow", prediction="velocity",
-                            sampler="euler", levels=None, context_dropout=0.0, clip=5.0, weight_decay=0.0, ema=0.995,
-                            batch_size=64, steps=3)
+GENERATOR = FlowConfig(ResidualMLPConfig(128, 2, frequencies=0), prediction="velocity", clip=5.0, weight_decay=0.0,
+                       ema=0.995, steps=3)
 
 
 @dataclass(frozen=True)
 class WorldModelConfig:
     model: ModelConfig | None = field(default_factory=lambda: GENERATOR)
-    """Draws what happens around the ensemble's mean, and learns from so much of a batch as its own batch size says;
-    None draws from a normal distribution: the ensemble alone."""
+    """Draws what happens around the ensemble's mean; None draws from a normal distribution: the ensemble alone."""
+    model_batch: int = 64
+    """Windows of a batch that the generator learns from."""
     learns: float = 0.5
     """Share of the updates in which the generator learns too: for the time that it takes the ensemble learns more."""
     chunk: int = 1
@@ -62,8 +63,14 @@ class WorldModelConfig:
     weight_decay: float = 1e-5
     max_grad_norm: float = 10.0
 
+    def unused(self) -> dict[str, str]:
+        if self.model is None:
+            return dict.fromkeys(("learns", "model_batch"), "there is no generator beside the ensemble")
+        return {f"model.{key}": "nothing guides what happens" for key in SEARCH if hasattr(self.model, key)}
+
     def __post_init__(self) -> None:
-        require(self, learns=(1e-3, 1), chunk=(1, 1e4), members=(1, 1000), width=(1, 1e5), depth=(1, 100), **LEARNING)
+        require(self, learns=(1e-3, 1), chunk=(1, 1e4), members=(1, 1000), width=(1, 1e5), depth=(1, 100),
+                model_batch=(1, 1e9), **LEARNING, **BATCH)
 
 
 class Imagined(NamedTuple):
@@ -95,22 +102,15 @@ class WorldModel(nn.Module):
         self.window_spec = TrajectorySpec(self.state_dim + act_dim + 1, self.out_dim, self.chunk)
         self.model: Model | None = None
         if config.model is not None:
-            known = config.model.with_mix(ConditionMix(start=0, goal=0, observations=1))
-            self.model = MODELS[type(known)](self.window_spec, known, Normalizer.identity(self.window_spec.dim), None)
+            self.model = MODELS.made_of(config.model)(
+                self.window_spec, config.model, Normalizer.identity(self.window_spec.dim), None,
+                mix=ConditionMix(start=0, goal=0, observations=1), batch_size=config.model_batch)
         self.scale = 1.0  # of the generator's draws
-        self.calibration, self.reference = Calibration.none(), cast(Batch | None, None)
+        self.calibration, self.options = Calibration.none(), DEFAULT_OPTIONS
 
     @property
     def device(self) -> torch.device:
         return self.facts.obs.shift_D.device
-
-    def use(self, *, sampler: str | None = None, grid: str | None = None, eta: float | None = None) -> None:
-        """From now on draw in another way. Raises ValueError where it cannot."""
-        if self.model is None:
-            raise ValueError("an ensemble has no sampler, grid or eta; leave them out")
-        self.model.use(sampler=sampler, grid=grid, eta=eta)
-        if self.reference is not None:
-            self.calibrate(self.reference.to(self.device))
 
     @property
     def network_calls(self) -> int:
@@ -119,7 +119,7 @@ class WorldModel(nn.Module):
     def optimizers(self) -> dict[str, Optimizer]:
         own = {name: adamw(cast(nn.Module, getattr(self, name)), self.config)["network"]
                for name in ("ensemble", "ends")}
-        return own if self.model is None else own | under("model", self.model.optimizers())
+        return own if self.model is None else own | self.model.optimizers()
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
@@ -135,7 +135,7 @@ class WorldModel(nn.Module):
             if torch.rand((), generator=generator) < self.config.learns:
                 x_BKD = torch.cat([known_BKX, self._apart(error_BKY * real_BK[..., None])], -1)
                 some = Batch(*(of[: self.model.batch_size] for of in (x_BKD, real_BK[..., None] | self._given)))
-                drawn = self.model.update(some, part_of("model", optimizers), generator)
+                drawn = self.model.update(some, optimizers, generator)
                 metrics |= {f"generator_{key}": value for key, value in drawn.items()}
         return metrics
 
@@ -253,15 +253,19 @@ class WorldModel(nn.Module):
         """(R, K, Y) as the generator draws them: what goes together is still apart."""
         x_RKD = torch.cat([known_RKX, known_RKX.new_zeros(len(known_RKX), self.chunk, self.out_dim)], -1)
         condition = Condition(self.window_spec, x_RKD, self._given.expand_as(x_RKD))
-        return model.sample(condition, seed=seeds, temperature=temperature)[:, 0, :, self.window_spec.obs_dim :]
+        options = replace(self.options, temperature=temperature)
+        return model.sample(condition, seed=seeds, options=options)[:, 0, :, self.window_spec.obs_dim :]
 
     @torch.no_grad()
-    def calibrate(self, reference: Batch) -> None:
+    def calibrate(self, reference: Batch, options: SamplingOptions = DEFAULT_OPTIONS) -> None:
         """From now on `doubt_BT` is what an error is expected to be, by windows that it was not trained on.
 
-        And draws are as wide as what was learnt: a sampler of few steps falls short of it.
+        And the generator samples by these `options`, its draws as wide as what was learnt: a sampler of few steps
+        falls short of it, so that a width belongs to a sampler. Raises ValueError for options that it cannot follow.
         """
-        self.reference = reference
+        if self.model is None and options.changed():
+            raise ValueError("an ensemble has no sampler, grid or eta; leave them out")
+        self.options = options
         obs_BHO, act_BHA = self.spec.split(reference.x_BHD)
         real_BK, self.calibration = reference.mask_BHD[:, 1:, 0], Calibration.none()
         if self.model is not None:

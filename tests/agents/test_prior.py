@@ -20,7 +20,7 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.models.gaussian import Gaussian, log_density
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
-from gentraj.trajectory import Condition, TrajectorySpec
+from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
 
 SMALL = ResidualMLPConfig(width=16, depth=1, frequencies=0)
 SCALE, SHIFT = torch.tensor([3.0, 0.25]), torch.tensor([2.0, 0.0])  # of the actions: from -1 to 5, -0.25 to 0.25
@@ -40,7 +40,7 @@ def episodes() -> Episodes:
 def make(config: Any) -> Policy:
     torch.manual_seed(0)
     config = replace(config, model=config.model.with_network(SMALL))
-    return POLICIES[type(config)](3, 2, config, Scales.fit(episodes(), ContextConfig()))
+    return POLICIES.made_of(config)(3, 2, config, Scales.fit(episodes(), ContextConfig()))
 
 
 def cloned(family: str, chunk: int = 2) -> Any:
@@ -133,7 +133,7 @@ def test_what_has_no_answer_says_so(family: str, question: Any, message: str) ->
 # -- draws
 
 
-@pytest.mark.parametrize("kind", POLICIES)
+@pytest.mark.parametrize("kind", POLICIES.configs)
 def test_every_policy_is_a_prior_of_its_chunks(kind: Any) -> None:
     """Inside the data's bounds, and each state's draws by its own seed."""
     draw = policy_prior(make(kind(chunk=3)))
@@ -158,7 +158,7 @@ def test_a_planner_s_trajectories_are_a_prior_too(monkeypatch: pytest.MonkeyPatc
         return sample(known, *args, **more)
 
     monkeypatch.setattr(model, "sample", watched)
-    draw = plan_prior(model, goal_dims=(0, 2), steps=2)
+    draw = plan_prior(model, goal_dims=(0, 2), options=SamplingOptions(steps=2))
     act_BNKA = draw(OBS, torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 4, [5, 6])
     assert act_BNKA.shape == (2, 4, 5, 2) and torch.equal(asked[0].values_BHD[:, 0, :3], OBS)
     assert asked[0].values_BHD[:, -1, :3].tolist() == [[1, 0, 2], [3, 0, 4]]

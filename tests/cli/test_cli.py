@@ -13,7 +13,7 @@ import small
 import torch
 from small import DATASET, gentraj
 
-from gentraj.cli import _commands
+from gentraj import cli
 from gentraj.data import load_minari, save_npz
 from gentraj.runs import load, read_config
 from gentraj.runs.presets import PRESETS
@@ -22,7 +22,7 @@ COMMANDS = [["demo"], ["train"], ["sample"], ["evaluate"], ["measure"], ["compar
             ["data", "inspect"], ["data", "import"], ["data", "make"]]
 KEYS = ["env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate", "first_hit_median",
         "time_at_goal_mean", "score_d4rl", "score_minari", "latency_ms_p50", "latency_ms_p99",
-        "network_calls_per_decision", "controller", "random", "behaviour", "agent", "step", "sampling"]
+        "network_calls_per_decision", "returns", "controller", "random", "behaviour", "agent", "step", "sampling"]
 
 
 @pytest.fixture
@@ -31,7 +31,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list:
     from gentraj.cli import evaluate, train
 
     calls: list = []
-    _commands()  # imports them all: none may import what is patched here
+    for command in cli.COMMANDS:
+        cli._command(command)  # imports them all: none may import what is patched here
 
     class Stop(RuntimeError):
         pass
@@ -51,7 +52,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list:
 def test_bare_and_help_name_every_command(capsys: pytest.CaptureFixture) -> None:
     assert (gentraj(), gentraj("--help"), gentraj("-h")) == (2, 0, 0)
     bare, *_ = capsys.readouterr().out.partition("\nusage")
-    for command in _commands():
+    for command in cli.COMMANDS:
         assert f"  gentraj {command} " in bare
     for code in ("0 done", "1 failed", "2 bad input", "130 or 143"):
         assert code in bare

@@ -15,7 +15,7 @@ from torch import nn
 
 from agents.policies.bc import BCConfig
 from agents.policies.generators import GENERATORS
-from gentraj.cli import measure, report, sample
+from gentraj.cli import measure, sample
 from gentraj.cli.train import with_parts
 from gentraj.data import Episodes
 from gentraj.runs import PolicyRunConfig, presets
@@ -40,12 +40,12 @@ def test_a_policy_is_scored_beside_its_data_and_a_random_agent(hopper: Episodes,
 
 def test_a_report_of_a_policy_has_what_there_is_to_draw(hopper_run: Path, tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "render_frame", lambda *_: np.zeros((8, 8, 3), np.uint8))  # seconds, elsewhere tested
+    monkeypatch.setattr("envs.rendering.film.render_frame", lambda _: np.zeros((8, 8, 3), np.uint8))  # seconds
     folder = shutil.copytree(hopper_run, tmp_path / "run")
     assert gentraj("evaluate", folder, "--episodes", 1) == 0
     assert gentraj("report", folder) == 0
     page = (folder / "report.html").read_text()
-    for title in ("Loss", "Scores", "The environment", "behaviour", "BC, gaussian"):
+    for title in ("Loss", "Scores", "An episode", "behaviour", "BC, gaussian"):
         assert title in page
     assert "Denoising" not in page and "Samples" not in page and page.count("data:image/png;base64,") >= 2
 

@@ -41,19 +41,21 @@ def test_where_no_trajectory_has_two_rows_it_is_said_what_is_missing(tmp_path):
 
 def test_without_next_observations_the_last_row_is_only_an_observation(tmp_path):
     path = write(tmp_path / "a.hdf5", terminals=np.zeros(N, bool), timeouts=TIMEOUT | TERMINAL)
-    e = load_d4rl(path)
+    with pytest.warns(UserWarning, match="the last step of 3 trajectories is dropped with its reward; give"):
+        e = load_d4rl(path)
     assert e.lengths.tolist() == [4, 3, 2]
     assert np.array_equal(e.obs, OBS)
     assert np.array_equal(e.act, np.delete(ACT, [4, 8, 11], 0))
     assert np.flatnonzero(e.truncated).tolist() == [3, 6, 8]
-    with pytest.warns(UserWarning, match="last step of 1 trajectories, which terminates them, is dropped"):
+    with pytest.warns(UserWarning, match="the last step of 3 .* of 1 the step that terminates"):
         assert not load_d4rl(write(tmp_path / "b.hdf5")).terminated.any()
 
 
 def test_a_trajectory_of_one_row_holds_no_step(tmp_path):
     """And is missed."""
     path = write(tmp_path / "a.hdf5", terminals=np.zeros(N, bool), timeouts=np.isin(np.arange(N), [0, 5, 6]))
-    with pytest.warns(UserWarning, match="no next_observations: 2 trajectories of a single row are dropped"):
+    with (pytest.warns(UserWarning, match="no next_observations: 2 trajectories of a single row are dropped"),
+          pytest.warns(UserWarning, match="the last step of 2 trajectories is dropped")):
         e = load_d4rl(path)
     assert e.lengths.tolist() == [4, 4]
     assert np.array_equal(e.obs, np.delete(OBS, [0, 6], 0))
@@ -70,7 +72,8 @@ def test_maze2d_keeps_its_goals_and_their_entries(tmp_path, monkeypatch):
               "infos/qpos": OBS[:, :2], "infos/qvel": OBS[:, 2:]}
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
     write(tmp_path / "maze2d-umaze-sparse-v1.hdf5", **arrays)
-    e = load_episodes("maze2d-umaze-v1")
+    with pytest.warns(UserWarning, match="the last step of 1 trajectories is dropped with its reward"):
+        e = load_episodes("maze2d-umaze-v1")
     assert (e.name, e.goal_dims, e.lengths.tolist()) == ("maze2d-umaze-v1", (0, 1), [N - 1])
     assert np.array_equal(e.extras["goal"], OBS[:, :2] + 7)
     assert set(e.extras) == {"goal", "qpos", "qvel"}

@@ -3,6 +3,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from small import gentraj
 from some_episodes import some
 
 from gentraj.data import DataError, Episodes, inspect, problems, save_npz
@@ -50,9 +51,20 @@ def test_shapes_that_do_not_fit_are_reported_together():
 
 def test_a_file_is_inspected_in_a_process_of_its_own(tmp_path):
     path = save_npz(some([3]), tmp_path / "a.npz")
-    assert inspect_source(str(path)) == inspect(path)
+    assert inspect_source(str(path)) == (inspect(path), False)
     with pytest.raises(DataError, match=r"b\.npz: no such file"):
         inspect_source(str(tmp_path / "b.npz"))
+
+
+def test_lost_steps_are_problems_and_problems_are_code_1(tmp_path, capsys):
+    """D4RL's layout without next_observations: the last step of each trajectory goes with its reward."""
+    rows = np.arange(12, dtype=np.float32)
+    np.savez(tmp_path / "d4rl.npz", observations=rows[:, None], actions=rows[:, None], rewards=rows,
+             terminals=rows < 0, timeouts=rows % 4 == 3)
+    assert gentraj("data", "inspect", tmp_path / "d4rl.npz") == 1
+    said = capsys.readouterr().out
+    assert "problems     1\n  d4rl has no next_observations: the last step of 3 trajectories is dropped" in said
+    assert "episodes     3 of 9 steps in all" in said
 
 
 def test_a_crash_of_that_process_is_one_line(tmp_path, monkeypatch):

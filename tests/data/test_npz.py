@@ -85,6 +85,19 @@ def test_an_npz_that_is_not_whole_in_d4rls_layout_is_not_taken_for_ogbenchs(tmp_
 def test_an_npz_in_d4rls_layout_is_read_as_such(tmp_path):
     ends = np.isin(np.arange(8), [3, 7])
     path = ogbench(tmp_path / "door.npz", rewards=np.ones((8, 1)), terminals=np.zeros(8, bool), timeouts=ends)
-    e = load_episodes(path)
+    with pytest.warns(UserWarning, match="the last step of 2 trajectories is dropped"):
+        e = load_episodes(path)
     assert e.lengths.tolist() == [3, 3]
     assert e.reward.tolist() == [1] * 6
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda data: b"", "is no npz file, or not a whole one"), (lambda data: b"hello", "is no npz file"),
+    (lambda data: data[:200], "the file is damaged or not whole")])
+def test_a_broken_npz_is_told_in_our_own_words(tmp_path, change, said):
+    """numpy's are to trust it, with allow_pickle."""
+    path = save_npz(some([3]), tmp_path / "a.npz")
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(DataError, match=said) as caught:
+        load_npz(path)
+    assert "pickle" not in str(caught.value)

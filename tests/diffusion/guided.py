@@ -10,6 +10,7 @@ from oracle import DOUBLE, Mixture
 from torch import Tensor
 
 from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.diffusion.denoiser import hold
 from gentraj.diffusion.grids import sampling_times
 from gentraj.diffusion.paths import PATHS, Path
 from gentraj.diffusion.samplers import SAMPLERS
@@ -43,11 +44,13 @@ class Exact:
     normalizer: Normalizer = NORMALIZER
 
     def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None) -> Denoise:
-        return flattened((self.target if context is None else self.contexts[int(context[0, 0])]).denoiser(self.path))
+        target = self.target if context is None else self.contexts[int(context[0, 0])]
+        return hold(flattened(target.denoiser(self.path)), values, mask)
 
     def sampling(self, condition: Condition) -> Denoising:
+        values = self.normalizer.normalize(condition.values_BHD)
         return Denoising(self.normalizer, condition, range(condition.batch), self.path,
-                         lambda context: self.denoise(condition.values_BHD, condition.mask_BHD, context))
+                         lambda context: self.denoise(values, condition.mask_BHD, context))
 
 
 def flattened(denoise: Denoise) -> Denoise:

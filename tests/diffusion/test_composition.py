@@ -16,7 +16,7 @@ from gentraj.diffusion.guidance import Energy
 from gentraj.diffusion.mixture import Mixture as ModelMixture
 from gentraj.models.plugin import Denoise
 from gentraj.normalize import Normalizer
-from gentraj.trajectory import Condition, TrajectorySpec
+from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
 
 DIRECT = torch.tensor([0.5, -1.0])
 
@@ -60,7 +60,7 @@ def test_weight_one_is_bit_equal_to_the_condition_and_zero_to_none() -> None:
 @pytest.mark.parametrize(("weight", "calls"), [(0.0, 3), (1.0, 3), (2.0, 6)])
 def test_a_part_without_weight_is_not_asked(weight: float, calls: int) -> None:
     model = tiny(sampler="ddim")
-    model.sample(with_context(3), guide=ClassifierFree(weight), steps=3)
+    model.sample(with_context(3), guide=ClassifierFree(weight), options=SamplingOptions(steps=3))
     assert model.network_calls == calls
 
 
@@ -121,7 +121,7 @@ def test_the_score_of_a_product_is_the_sum_of_scores_where_noise_ends(weight: fl
     def score(denoise: Denoise) -> Tensor:
         return (alpha * denoise(x, t) - x) / sigma**2
 
-    plain = [model.denoise(x, x) for model in models]
+    plain = [model.denoise(x, torch.zeros_like(x, dtype=torch.bool)) for model in models]
     together = Product(models[1:], [weight], iterations=iterations).wrap(plain[0], sampling)
     torch.testing.assert_close(score(together), score(plain[0]) + weight * score(plain[1]), rtol=0.02, atol=0.02)
 
@@ -168,12 +168,14 @@ def test_a_row_of_a_mixture_is_what_its_model_draws() -> None:
     models[1].normalizer = Normalizer(torch.ones(3), torch.full((3,), 3.0))
     mixture, condition, seeds = ModelMixture(models, [1.0, 1.0]), with_context(30), list(range(30))
     guide = Energy(lambda x: -(x[:, -1, :2] - 1).square().sum(-1))
-    x = mixture.sample(condition, seed=seeds, guide=guide, steps=2)
-    each = torch.stack([model.sample(condition, seed=seeds, guide=guide, steps=2) for model in models])
+    x = mixture.sample(condition, seed=seeds, guide=guide, options=SamplingOptions(steps=2))
+    each = torch.stack([model.sample(condition, seed=seeds, guide=guide,
+                                     options=SamplingOptions(steps=2)) for model in models])
     chosen = (each - x).abs().amax((2, 3, 4)).argmin(0)
     assert 5 < chosen.sum() < 25
     torch.testing.assert_close(x, each[chosen, torch.arange(30)], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(mixture.sample(condition[:4], seed=seeds[:4], guide=guide, steps=2), x[:4], rtol=1e-4,
+    torch.testing.assert_close(mixture.sample(condition[:4], seed=seeds[:4], guide=guide,
+                                              options=SamplingOptions(steps=2)), x[:4], rtol=1e-4,
                                atol=1e-4)
 
 

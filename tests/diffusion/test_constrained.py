@@ -9,7 +9,7 @@ from gentraj.diffusion.constrained import Constrained, Infeasible
 from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.networks import TemporalUNetConfig
 from gentraj.normalize import Normalizer
-from gentraj.trajectory import Condition, TrajectorySpec
+from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=3, act_dim=1, horizon=8, stride=2)
 START, GOAL = torch.tensor([-1.0, 0.1, 0.3]), torch.tensor([1.0, 0.2])
@@ -31,8 +31,8 @@ def condition(batch: int = 3) -> Condition:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samples_satisfy_the_constraints_with_every_sampler(sampler: str) -> None:
     model = make(sampler)
-    assert not ARENA.certificate(model.sample(condition(), 2, steps=3)).feasible.any()
-    x = model.sample(condition(), 2, guide=Constrained(ARENA), steps=3)
+    assert not ARENA.certificate(model.sample(condition(), 2, options=SamplingOptions(steps=3))).feasible.any()
+    x = model.sample(condition(), 2, guide=Constrained(ARENA), options=SamplingOptions(steps=3))
     assert ARENA.certificate(x).worst.max() <= TOLERANCE
     known, values = condition().mask_BHD[:, None].expand_as(x), condition().values_BHD[:, None].expand_as(x)
     assert torch.equal(x[known], values[known])
@@ -40,20 +40,23 @@ def test_samples_satisfy_the_constraints_with_every_sampler(sampler: str) -> Non
 
 def test_constraints_that_hold_anyway_change_no_bit() -> None:
     model, wide = make(), Constraints(SPEC, [Box(-1e6, 1e6, (0, 1, 2, 3)), Speed(1e6, (0, 1), dt=0.1)])
-    free = model.sample(condition(), 2, steps=3, seed=4)
-    assert torch.equal(model.sample(condition(), 2, guide=Constrained(wide, below=1), steps=3, seed=4), free)
+    free = model.sample(condition(), 2, options=SamplingOptions(steps=3), seed=4)
+    assert torch.equal(model.sample(condition(), 2, guide=Constrained(wide, below=1),
+                                    options=SamplingOptions(steps=3), seed=4), free)
 
 
 def test_the_next_steps_answer_to_the_projection() -> None:
     model = make()
-    late, early = (model.sample(condition(1), guide=Constrained(ARENA, below=below), steps=4) for below in (-1.0, 1.0))
+    late, early = (model.sample(condition(1), guide=Constrained(ARENA, below=below),
+                                options=SamplingOptions(steps=4)) for below in (-1.0, 1.0))
     assert not torch.allclose(late, early, atol=1e-3)
 
 
 def test_a_sample_does_not_depend_on_the_others() -> None:
     model, guide = make(), Constrained(ARENA)
-    together = model.sample(condition(1), 5, guide=guide, steps=3, seed=[3, 1, 4, 1, 5])
-    assert torch.equal(model.sample(condition(1), guide=guide, steps=3, seed=[4])[:, 0], together[:, 2])
+    together = model.sample(condition(1), 5, guide=guide, options=SamplingOptions(steps=3), seed=[3, 1, 4, 1, 5])
+    assert torch.equal(model.sample(condition(1), guide=guide,
+                                    options=SamplingOptions(steps=3), seed=[4])[:, 0], together[:, 2])
 
 
 def test_a_contradiction_is_refused_before_sampling() -> None:
@@ -67,7 +70,8 @@ def test_a_contradiction_is_refused_before_sampling() -> None:
     with pytest.raises(ValueError, match="below is 2"):
         Constrained(ARENA, below=2)
     assert model.network_calls == 0
-    x = model.sample(condition(), guide=Constrained(slow, strict=False, efforts=QUICK), steps=2)
+    x = model.sample(condition(), guide=Constrained(slow, strict=False, efforts=QUICK),
+                     options=SamplingOptions(steps=2))
     assert slow.certificate(x).worst.min() > 1
 
 
@@ -75,7 +79,8 @@ def test_what_was_not_made_feasible_is_never_handed_out_silently() -> None:
     wall = Constraints(SPEC, {"wall": Blocks((-0.3, -9.0), (0.3, 9.0), (0, 1)), "speed": Speed(2.0, (0, 1), dt=0.1)})
     model = make()
     with pytest.raises(Infeasible, match=r"0 of 1.* feasible; .* sample with another seed") as caught:
-        model.sample(condition(1), guide=Constrained(wall, efforts=QUICK), steps=2)
+        model.sample(condition(1), guide=Constrained(wall, efforts=QUICK), options=SamplingOptions(steps=2))
     assert not caught.value.certificate.feasible.any()
-    x = model.sample(condition(1), guide=Constrained(wall, strict=False, efforts=QUICK), steps=2)
+    x = model.sample(condition(1), guide=Constrained(wall, strict=False, efforts=QUICK),
+                     options=SamplingOptions(steps=2))
     assert not wall.certificate(x).feasible.any()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from oracle import DOUBLE, MIXTURE, network, normals, predicted
 from torch import Tensor
 
-from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS, Level, clip, hold
+from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS, Level, hold
 from gentraj.diffusion.paths import PATHS
 
 SHAPE = (16, 3, 2)
@@ -129,8 +129,3 @@ def test_held_entries_are_shown_clean_and_come_back_as_they_are() -> None:
     x0 = hold(lambda x, t: shown.append(x) or x + 1, values, mask)(x, torch.ones(1))
     assert torch.equal(x0[mask], values[mask]) and torch.equal(x0[~mask], x[~mask] + 1)
     assert torch.equal(shown[0][mask], values[mask]) and torch.equal(shown[0][~mask], x[~mask])
-
-
-def test_clipping_bounds_x0() -> None:
-    x = 3 * normals(*SHAPE)
-    torch.testing.assert_close(clip(lambda x, t: x, 1.1)(x, torch.ones(1)), x.clamp(-1.1, 1.1))

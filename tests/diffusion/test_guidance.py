@@ -224,7 +224,7 @@ def test_a_covariance_is_the_posteriors() -> None:
     model, t = exact(GAUSSIAN, "vp-cosine"), torch.tensor([0.4], dtype=DOUBLE)
     alpha, sigma = model.path.alpha(t), model.path.sigma(t)
     x = normals(SIZE, 4, 3).requires_grad_()
-    x0 = model.denoise(x, x)(x, t)
+    x0 = model.denoise(x, torch.zeros_like(x, dtype=torch.bool))(x, t)
     found = covariance(x, x0, sigma**2 / alpha)(torch.eye(SIZE, dtype=DOUBLE).view(SIZE, 4, 3)).flatten(1)
     posterior = torch.linalg.inv(torch.linalg.inv(GAUSSIAN.covariance) + (alpha / sigma) ** 2 * torch.eye(SIZE))
     torch.testing.assert_close(found, posterior)

@@ -12,9 +12,9 @@ from gentraj.config import ConfigError, from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS
 from gentraj.diffusion.losses import DENSITIES, WEIGHTS
+from gentraj.diffusion.model import CHOICES
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
-from gentraj.diffusion.settings import CHOICES
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.plugin import Plugin
 from gentraj.networks import NETWORKS, TemporalUNetConfig
@@ -22,13 +22,14 @@ from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, fold, generator
 from gentraj.training.optimization import NonFinite
-from gentraj.trajectory import Batch, Condition, TrajectorySpec
+from gentraj.trajectory import Batch, Condition, SamplingOptions, TrajectorySpec
 
 
 def make(context: Normalizer | None = None, **changes: object) -> Diffusion:
     torch.manual_seed(0)
+    own: dict = {key: changes.pop(key) for key in ("mix", "context_dropout") if key in changes}
     config = DiffusionConfig(**{"network": TemporalUNetConfig(8, (1, 2)), **changes})  # type: ignore[arg-type]
-    return Diffusion(SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), context)
+    return Diffusion(SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), context, **own)
 
 
 @pytest.mark.parametrize("setting", CHOICES)
@@ -43,11 +44,11 @@ def test_a_setting_is_whatever_its_dict_holds_and_nothing_else(setting: str) -> 
         DiffusionConfig(**{setting: "nothing"})
 
 
-@pytest.mark.parametrize("config", NETWORKS)
+@pytest.mark.parametrize("config", NETWORKS.configs)
 def test_every_network_samples_and_is_read_back_as_itself(config: type) -> None:
     model = make(network=config())
     assert from_json(DiffusionConfig, to_json(model.config)) == model.config
-    assert torch.isfinite(model.sample(Condition.unknown(SPEC), 2, steps=2)).all()
+    assert torch.isfinite(model.sample(Condition.unknown(SPEC), 2, options=SamplingOptions(steps=2))).all()
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -60,9 +61,9 @@ def test_every_path_trains_and_samples_with_every_prediction_or_says_why_not(pat
     model = make(path=path, prediction=prediction, levels=None)
     assert torch.isfinite(model.update(batch(), model.optimizers(), generator(1))["loss"])
     for sampler in SAMPLERS:
-        model.use(sampler=sampler)
         for steps in (1, 3):
-            assert torch.isfinite(model.sample(Condition.unknown(SPEC), steps=steps)).all()
+            options = SamplingOptions(sampler, steps)
+            assert torch.isfinite(model.sample(Condition.unknown(SPEC), options=options)).all()
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)
@@ -74,15 +75,15 @@ def test_every_weight_and_density_trains(weight: str, density: str, levels: int 
     assert torch.isfinite(metrics["loss"]) and metrics["grad_norm"] > 0
 
 
-def test_what_is_used_instead_of_the_config_lasts_and_unknown_names_are_refused() -> None:
+def test_options_say_how_one_sample_is_made_and_leave_the_model_as_it_is() -> None:
     model, condition = make(sampler="ddim"), Condition.unknown(SPEC)
     plain = model.sample(condition, seed=1)
-    model.use(sampler="ddpm")
-    assert not torch.equal(model.sample(condition, seed=1), plain)
-    model.use(eta=0.0, sampler="ddim", grid="uniform")
+    assert not torch.equal(model.sample(condition, seed=1, options=SamplingOptions("ddpm")), plain)
     assert torch.equal(model.sample(condition, seed=1), plain)
+    same = SamplingOptions("ddim", steps=model.config.steps, grid="uniform", eta=0.0)
+    assert torch.equal(model.sample(condition, seed=1, options=same), plain)
     with pytest.raises(ValueError, match="sampler is 'dddim'; known: ddpm"):
-        model.use(sampler="dddim")
+        model.sample(condition, options=SamplingOptions("dddim"))
 
 
 CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
@@ -141,7 +142,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
 
 def test_observers_see_every_step() -> None:
     seen = []
-    make().sample(Condition.unknown(SPEC), 3, steps=4, observe=lambda x, t: seen.append((x.shape, round(t.item(), 2))))
+    make().sample(Condition.unknown(SPEC), 3,
+                  options=SamplingOptions(steps=4), observe=lambda x, t: seen.append((x.shape, round(t.item(), 2))))
     assert seen == [((3, 8, 5), 0.75), ((3, 8, 5), 0.5), ((3, 8, 5), 0.25), ((3, 8, 5), 0.0)]
 
 
@@ -212,9 +214,8 @@ def test_the_denoising_error_is_zero_for_what_is_wholly_known() -> None:
     assert (model.implausibility(x, Condition.unknown(SPEC, 2), [0, 1]) > 0).all()
 
 
-@pytest.mark.parametrize("wrong", [{"learning_rate": float("nan")}, {"batch_size": 0}, {"steps": 21}, {"levels": 0},
-                                   {"ema": -0.1}, {"clip": -1.0}, {"eta": 2.0}, {"sigma_data": 0.0},
-                                   {"context_dropout": 1.5}])
+@pytest.mark.parametrize("wrong", [{"learning_rate": float("nan")}, {"steps": 21}, {"levels": 0},
+                                   {"ema": -0.1}, {"clip": -1.0}, {"eta": 2.0}, {"sigma_data": 0.0}])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=rf"DiffusionConfig\.{next(iter(wrong))} is "):
         DiffusionConfig(**{"steps": 1, **wrong})  # type: ignore[arg-type]
@@ -226,6 +227,36 @@ def test_a_model_around_a_trained_network_samples_as_the_one_it_is_of() -> None:
     assert torch.equal(again.sample(Condition.unknown(SPEC), 2), model.sample(Condition.unknown(SPEC), 2))
     with pytest.raises(ValueError, match=r"the network does not fit TrajectorySpec.obs_dim=4"):
         Diffusion.from_network(model.network, TrajectorySpec(4, 2, 8), model.config, Normalizer.identity(6))
+
+
+def test_what_is_known_is_held_once_a_denoising_and_what_is_denoised_is_bounded() -> None:
+    """The network sees it clean, and it comes back, whatever x and the network have there; the rest is clipped."""
+    model, seen = make(clip=0.5), []
+    model.ema.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    known = CONDITIONS["goal"](Condition.unknown(SPEC, 16))
+    denoise = model.denoise(known.values_BHD, known.mask_BHD)
+    t, x = torch.tensor([0.5]), torch.randn(16, 8, 5, generator=generator(0))
+    x0, at = denoise(x, t), model.level(t)
+    assert torch.equal(x0[known.mask_BHD], known.values_BHD[known.mask_BHD]) and x0[~known.mask_BHD].abs().max() <= 0.5
+    torch.testing.assert_close((seen[0][0] * at.spread)[known.mask_BHD], known.values_BHD[known.mask_BHD])
+    assert torch.equal(denoise(torch.where(known.mask_BHD, 9.0, x), t), x0)
+    free = model.denoise(known.values_BHD, known.mask_BHD, clipped=False)(x, t)
+    assert free.abs().max() > 0.5 and torch.equal(free[~known.mask_BHD].clamp(-0.5, 0.5), x0[~known.mask_BHD])
+
+
+def test_training_and_sampling_ask_the_network_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same noisy trajectories, at the same noise level, under the same known entries."""
+    model, asked = make(mix=ConditionMix(start=1, goal=0), levels=None), []
+    for network in (model.network, model.ema.module):
+        network.register_forward_pre_hook(lambda _, inputs: asked.append([x for x in inputs if x is not None]))
+    predict = model.predict
+    monkeypatch.setattr(model, "predict", lambda network, *given: given_to.append(given) or predict(network, *given))
+    given_to: list[tuple] = []
+    model.update(batch((8,) * 16), model.optimizers(), generator(0))
+    x_t, known_x0, known, at, _ = given_to[0]
+    with torch.no_grad():
+        model.denoise(known_x0, known)(x_t, at.t_R)
+    assert len(asked) == 2 and all(torch.equal(a, b) for a, b in zip(*asked, strict=True))
 
 
 class RejectOdd(Plugin):
@@ -245,13 +276,15 @@ def test_what_a_plugin_rejects_is_drawn_again_with_another_seed_and_nothing_else
 
 @pytest.mark.parametrize(("call", "message"), [
     (lambda m: m.sample(Condition.unknown(TrajectorySpec(3, 2, 16))), "TrajectorySpec.*horizon=16"),
-    (lambda m: m.sample(Condition.unknown(SPEC), temperature=float("nan")), "temperature is nan"),
+    (lambda m: m.sample(Condition.unknown(SPEC),
+                        options=SamplingOptions(temperature=float("nan"))), "temperature is nan"),
     (lambda m: m.sample(Condition.unknown(SPEC), 0), "0 samples of 1 conditions"),
-    (lambda m: m.sample(Condition.unknown(SPEC), steps=2.5), r"2\.5 sampling steps; give a whole number"),
+    (lambda m: m.sample(Condition.unknown(SPEC),
+                        options=SamplingOptions(steps=2.5)), r"2\.5 sampling steps; give a whole number"),
     (lambda m: m.sample(dataclasses.replace(Condition.unknown(SPEC), context_BC=torch.zeros(1, 2))),
      "a context was given to a model that was trained without"),
     (lambda m: m.implausibility(torch.zeros(1, 8, 5), Condition.unknown(SPEC), [0], noise=0), "noise is 0"),
-    (lambda m: m.use(sampler="unipc", eta=0.5), "unipc adds no noise"),
+    (lambda m: m.sample(Condition.unknown(SPEC), options=SamplingOptions("unipc", eta=0.5)), "unipc adds no noise"),
 ])
 def test_what_cannot_be_sampled_is_refused_in_one_line(call: Callable, message: str) -> None:
     with pytest.raises(ValueError, match=message) as raised:

@@ -17,7 +17,7 @@ from gentraj.diffusion.nearest_data import NearestData
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.models.plugin import Plugin
-from gentraj.trajectory import Condition
+from gentraj.trajectory import Condition, SamplingOptions
 
 MODULES = [module.__name__ for module in (composition, guidance, nearest_data)]
 PLUGINS: dict[str, Callable[[], Plugin]] = {
@@ -65,7 +65,8 @@ def test_known_entries_stay_and_rows_are_independent(name: str, sampler: str) ->
 def test_every_plugin_works_on_every_path(name: str, path: str) -> None:
     for levels in (None, 10):
         model = tiny(path=path, levels=levels, prediction="v", sampler="ddim")
-        assert torch.isfinite(model.sample(known(name, 2), guide=PLUGINS[name](), steps=2)).all()
+        assert torch.isfinite(model.sample(known(name, 2), guide=PLUGINS[name](),
+                                           options=SamplingOptions(steps=2))).all()
 
 
 def test_plugins_work_together() -> None:

@@ -12,43 +12,51 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import small
 import torch
+from inline import inline
 from small import DATASET, gentraj
 
-from gentraj.cli import compare as compare_module
-from gentraj.experiments import entries as entries_module
-from gentraj.experiments.entries import existing, kept, planned
+from gentraj.cli import compare as command
+from gentraj.experiments import compare as experiment
+from gentraj.experiments import measures
+from gentraj.experiments.compare import existing, planned, to_measure
 from gentraj.experiments.groups import MODES, Group
-from gentraj.experiments.processes import Job, run_jobs
-from gentraj.experiments.summary import numbers, seeds_interval
+from gentraj.experiments.measures import Options
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import load
-from gentraj.training.lock import RunLock
+from gentraj.training.checkpoint import RunLock
 from gentraj.trajectory import Batch
 
-WORDS = ("compare", "tiny", "--families", "flow,gan", "--steps", 120, "--seeds", 1, "--episodes", 2, "--num", 16)
-SCRIPT = "import sys; sys.path[:0] = sys.argv[1:3]; import test_compare; sys.exit(test_compare.compare(*sys.argv[3:]))"
+WORDS = ("compare", "tiny", "--families", "flow,gan", "--steps", 48, "--seeds", 1, "--episodes", 2, "--num", 16)
+SCRIPT = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+import test_compare
+sys.exit(test_compare.compare(*sys.argv[3:], processes=True))
+"""
 
 
 def shrink(patch: pytest.MonkeyPatch) -> None:
     """A preset and families of the smallest networks; they are sent to the processes that train them."""
     network = ResidualMLPConfig(width=8, depth=1)
-    families = {n: replace(c.with_network(network), batch_size=8) for n, c in FAMILIES.items() if n != "latent"}
+    families = {n: c.with_network(network) for n, c in FAMILIES.items() if n != "latent"}
     preset = replace(small.config(DATASET), horizon=16, stride=8, model=families["diffusion"])
-    patch.setattr(entries_module, "PRESETS", {"tiny": preset})
-    patch.setattr(entries_module, "FAMILIES", families)
+    patch.setattr(experiment, "PRESETS", {"tiny": preset})
+    patch.setattr(experiment, "FAMILIES", families)
+    patch.setattr(measures, "SECONDS", 0.0)
 
 
-def compare(out: object, *more: object, page: bool = False) -> int:
+def compare(out: object, *more: object, page: bool = False, processes: bool = False) -> int:
     """The command; a page takes as long as all else."""
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
+        if not processes:
+            inline(patch)
         if not page:
-            patch.setattr(compare_module, "write_page", lambda *_: "no page")
+            patch.setattr(command, "write_page", lambda *_: "no page")
         return gentraj(*WORDS, *more, "--out", out)
 
 
@@ -93,7 +101,7 @@ def test_it_measures_all_families_alike(compared: Path) -> None:
     group = group_of(compared)
     flow, gan = (group["runs"][f"tiny/{name}-seed-0"] for name in ("flow", "gan"))
     for run in (flow, gan):
-        assert run["failure"] is None and run["steps"] == 120 and len(run["control"]["returns"]) == 2
+        assert run["failure"] is None and run["steps"] == 48 and len(run["control"]["returns"]) == 2
         assert run["quality"]["measures"].keys() == {"data", "start", "start and goal"}
         assert run["speed"]["plans_per_second"].keys() == {"1", "16", "64", "256"}
         assert all(sum(shares) == pytest.approx(1) for shares in run["modes"]["shares"])
@@ -120,54 +128,58 @@ def test_what_is_done_is_not_done_again(compared: Path, capsys: pytest.CaptureFi
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_other_steps_are_refused(compared: Path, capsys: pytest.CaptureFixture) -> None:
-    assert compare(compared, "--steps", 7) == 2
-    err = capsys.readouterr().err
-    assert "is a training of 120 steps on tests/umaze-v0, and these options make it 7 on tests/umaze-v0; give" in err
+def test_what_changed_is_done_anew_beside_what_is_there(compared: Path, tmp_path: Path,
+                                                        capsys: pytest.CaptureFixture) -> None:
+    out = shutil.copytree(compared, tmp_path / "out")
+    before = set(out.rglob("meta.json"))
+    assert compare(out, "--families", "gan", "--steps", 7) == 0
+    [run] = group_of(out)["runs"].values()
+    assert run["steps"] == 7 and before < set(out.rglob("meta.json"))
 
 
-def test_killed_and_begun_again_it_ends_the_same(compared: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+                                 pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+def test_stopped_in_its_processes_and_begun_again_it_ends_the_same(compared: Path, tmp_path: Path,
+                                                                   how: signal.Signals) -> None:
     with start(tmp_path, "--families", "gan") as process:
         wait_for(lambda: list(tmp_path.glob("tiny/*/run/step-*")))
-        process.kill()
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
+    if how != signal.SIGKILL:
+        assert process.returncode == 128 + how
+        message = f"gentraj: error: stopped by {how.name}; what was done is saved, and the same command goes on with it"
+        assert message in err and "Traceback" not in err
+        for folder in tmp_path.glob("tiny/*/run"):
+            with RunLock(folder):  # nobody trains there any more
+                pass
     assert compare(tmp_path, "--families", "gan") == 0
     [(name, run)] = (found := untimed(tmp_path))["runs"].items()
     assert run == untimed(compared)["runs"][name] and found["baselines"] == untimed(compared)["baselines"]
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_it_stops_when_it_is_told_to_and_so_do_its_processes(umaze, tmp_path: Path, how: signal.Signals) -> None:
-    with start(tmp_path, "--families", "gan") as process:
-        wait_for(lambda: list(tmp_path.glob("tiny/*/run/step-*")))
-        process.send_signal(how)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + how
-    message = f"gentraj: error: stopped by {how.name}; what was done is saved, and the same command goes on with it"
-    assert message in err and "Traceback" not in err
-    for folder in tmp_path.glob("tiny/*/run"):
-        with RunLock(folder):  # nobody trains there any more
-            pass
-
-
 def test_a_run_that_fails_is_a_result(compared: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     shutil.copytree(compared / "tiny", tmp_path / "tiny")
-    shutil.rmtree(tmp_path / "tiny/gan-seed-0")
-    (tmp_path / "tiny/gan-seed-0").mkdir()
-    (tmp_path / "tiny/gan-seed-0/run").write_text("in the way")
+    [folder] = tmp_path.glob("tiny/gan-seed-0-*")
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "run").write_text("in the way")
     assert compare(tmp_path, page=True) == 0
     group = group_of(tmp_path)
     assert (group["families"]["gan"]["failed"], group["families"]["flow"]["failed"]) == (1, 0)
     assert "cannot be used as a run folder" in group["runs"]["tiny/gan-seed-0"]["failure"]
-    assert "1 of 1" in capsys.readouterr().out and "cannot be used" in (tmp_path / "comparison.html").read_text()
+    out, err = capsys.readouterr()
+    assert "cannot be used as a run folder" in err and str(folder / "log.txt") in err
+    assert "1 of 1" in out and "cannot be used" in (tmp_path / "comparison.html").read_text()
 
 
 def test_runs_there_are_need_no_training(compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare_module, "write_page", lambda *_: "no page")
-    folder = compared / "tiny/gan-seed-0/run"
+    monkeypatch.setattr(command, "write_page", lambda *_: "no page")
+    inline(monkeypatch)
+    [folder] = compared.glob("tiny/gan-seed-0-*/run")
     assert gentraj("compare", "--runs", folder, "--episodes", 1, "--num", 16, "--out", tmp_path) == 0
     [group] = json.loads((tmp_path / "comparison.json").read_text())["groups"].values()
     [run] = group["runs"].values()
-    assert (run["family"], run["failure"], run["steps"], list(group["families"])) == ("gan", None, 120, ["gan"])
+    assert (run["family"], run["failure"], run["steps"], list(group["families"])) == ("gan", None, 48, ["gan"])
 
 
 @pytest.mark.parametrize(("words", "message"), [
@@ -186,12 +198,11 @@ def test_bad_input_is_one_line(words: tuple, message: str, tmp_path: Path, capsy
 # -- what it is made of
 
 
-def test_families_differ_in_their_generator_only(tmp_path: Path) -> None:
-    entries = planned(["pointmaze-umaze", "pointmaze-open"], ["diffusion", "gan"], 2, tmp_path)
-    assert len({entry.results for entry in entries}) == len(entries) == 8
-    first = {entry.family: entry for entry in entries[:2]}
-    assert replace(first["gan"].config, model=first["diffusion"].config.model) == first["diffusion"].config
-    assert [entry.seed for entry in entries[:4]] == [0, 0, 1, 1]
+def test_families_differ_in_their_generator_only() -> None:
+    configs = planned(["pointmaze-umaze", "pointmaze-open"], ["diffusion", "gan"])
+    assert [preset for preset, _ in configs] == ["pointmaze-umaze"] * 2 + ["pointmaze-open"] * 2
+    diffusion, gan = (configs["pointmaze-umaze", name] for name in ("diffusion", "gan"))
+    assert replace(gan, model=diffusion.model) == diffusion != gan
 
 
 def test_runs_with_other_settings_are_families_of_their_own(small_run: Path, tmp_path: Path) -> None:
@@ -200,30 +211,19 @@ def test_runs_with_other_settings_are_families_of_their_own(small_run: Path, tmp
         config = json.loads((small_run / "config.json").read_text())
         config["run"]["training"]["seed"], config["run"]["planner"]["replan"] = seed, replan
         (tmp_path / name / "config.json").write_text(json.dumps(config))
-    same = existing([small_run, tmp_path / "a"], tmp_path)
-    assert [(e.family, e.seed) for e in same] == [("diffusion", 0), ("diffusion", 1)]
-    assert len({e.results for e in same}) == 2
-    other = existing([small_run, tmp_path / "b"], tmp_path)
-    assert [e.family for e in other] == [f"diffusion ({small_run.name})", "diffusion (b)"]
+    same = existing([small_run, tmp_path / "a"])
+    assert [(family, config.training.seed) for (_, family), config in same.values()] == [
+        ("diffusion", 0), ("diffusion", 1)]
+    other = existing([small_run, tmp_path / "b"])
+    names = [f"diffusion ({folder})" for folder in (small_run, tmp_path / "b")]
+    assert [family for (_, family), _ in other.values()] == names
 
 
-def test_a_result_is_kept_for_its_key(tmp_path: Path) -> None:
-    made = iter(range(9))
-    results = [kept(tmp_path / "a.json", {"step": step}, lambda: next(made)) for step in (1, 1, 2, 2, 1)]
-    assert results == [0, 0, 1, 1, 2]
-
-
-def test_numbers_are_found_by_their_dotted_keys() -> None:
-    assert numbers({"a": {"b": 1, "c": None, "d": [2]}, "e": True, "f": 0.5}) == {"a.b": 1.0, "f": 0.5}
-
-
-def test_the_interval_covers_seeds_and_episodes() -> None:
-    """Its width is that of the sum of both variances: seeds over their number, episodes over theirs."""
-    rng = np.random.default_rng(0)
-    seeds = rng.normal(0, 2, 40)
-    low, high = seeds_interval([seed + rng.normal(0, 5, 30) for seed in seeds])
-    assert high - low == pytest.approx(2 * 1.96 * np.sqrt((4 + 2 * 25 / 30) / 40), rel=0.25)
-    assert seeds_interval([[3.0, 3.0], [3.0, 3.0]]) == [3.0, 3.0]
+def test_runs_of_one_name_have_folders_of_their_own(small_run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(small_run, tmp_path / small_run.name)
+    tasks, groups = to_measure(existing([small_run, other]), tmp_path / "out", Options(1, 16))
+    assert len({task.folder for task in tasks}) == len({task.name for task in tasks}) == 2
+    assert len({task.cell for task in tasks}) == len(groups) == 1
 
 
 def test_ways_are_found_where_they_part(tmp_path: Path) -> None:
@@ -259,11 +259,3 @@ def test_padding_is_no_data(tmp_path: Path) -> None:
     mask[:90, -1] = False
     with pytest.raises(ValueError, match="10 of 100 windows of the data are without padding; at least 32"):
         Group("g", tmp_path, (0, 1)).keep(Batch(torch.zeros(100, 5, 2), mask))
-
-
-def test_processes_say_how_they_ended(capsys: pytest.CaptureFixture) -> None:
-    jobs = [Job("good", print, (), lambda: "fine"), Job("bad", sys.exit, (3,), lambda: "never said"),
-            Job("worse", int, ("x",), lambda: "never said")]
-    assert run_jobs(jobs, 1, "jobs") == {"bad": 3, "worse": 1}
-    err = capsys.readouterr().err
-    assert "good: fine" in err and "bad: ended with code 3" in err and "never said" not in err

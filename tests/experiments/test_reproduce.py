@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from inline import inline
 from small import gentraj
 
 from envs.evaluation.rollout import rollout
 from envs.making import environment_factory
 from envs.recording.baselines import RandomAgent
-from gentraj.cli import reproduce as module
 from gentraj.data import load_npz, save_npz
-from gentraj.experiments import reproduction_work as work
+from gentraj.experiments import reproduce as module
 from gentraj.experiments.cards import read_card
-from gentraj.experiments.processes import Job, JobsStopped
-from gentraj.experiments.reproduction_work import Task, tasks
-from gentraj.experiments.results import SeedResult, read_results
+from gentraj.experiments.engine import Task
+from gentraj.experiments.reproduce import Cards, place, score_run
+from gentraj.experiments.results import read_results
 from gentraj.experiments.results_page import page
+from gentraj.runs import Run
 
 SETTINGS = {"training.steps": 4, "training.warmup": 2, "training.save_every": 2, "policy.batch_size": 8,
             "policy.model.network.width": 8, "policy.model.network.depth": 1}
@@ -35,7 +33,6 @@ HARD = {"name": "hard", "dataset": "fair.npz+hard.npz", "env_id": "Pendulum-v1",
 CARD = {"about": "As small as can be.", "table": "Small ones", "label": "BC", "preset": "bc-gaussian",
         "settings": SETTINGS, "data": [FAIR, HARD], "seeds": [3, 5], "episodes": 2, "protocol": "random-goal",
         "score": "return_mean"}
-COMMAND = "import sys; from gentraj.cli import main; sys.exit(main())"
 
 
 def record(folder: Path) -> Path:
@@ -60,31 +57,18 @@ def write(folder: Path, name: str = "bc", **changes: Any) -> Path:
     return path
 
 
-def here(at_most: int = 99) -> Callable[[Sequence[Job], int, str], dict[str, int]]:
-    """`run_jobs` without processes, each of which takes seconds to begin; stopped after `at_most` jobs."""
-    def run_jobs(jobs: Sequence[Job], number: int, what: str) -> dict[str, int]:
-        failed = {}
-        for job in jobs[:at_most]:
-            try:
-                job.function(*job.arguments)
-                job.outcome()
-            except RuntimeError:
-                failed[job.name] = 1
-        if len(jobs) > at_most:
-            raise JobsStopped(signal.SIGINT)
-        return failed
-
-    return run_jobs
-
-
 def reproduce(card: Path, data: Path, out: Path, *more: object, at_most: int = 99) -> int:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "run_jobs", here(at_most))
+        inline(patch, at_most)
         return gentraj("reproduce", card, "--data", data, "--out", out, *more)
 
 
+def tasks(card: Path, data: Path, out: Path) -> Sequence[Task]:
+    return Cards.of({card.stem: read_card(card)}, (data,), partial(place, out)).tasks
+
+
 def undone(card: Path, data: Path, out: Path) -> list[Task]:
-    return [task for task in tasks({card.stem: read_card(card)}, (data,), out) if not task.is_done]
+    return [task for task in tasks(card, data, out) if not task.is_done]
 
 
 def files(out: Path) -> dict[Path, int]:
@@ -180,8 +164,8 @@ def test_planning_otherwise_trains_nothing_anew(data: Path, tmp_path: Path) -> N
     for path, candidates in ((one, 8), (other, 4)):
         settings = {"planner.candidates": candidates}
         path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": settings}))
-    [first], [second] = (tasks({"v": read_card(card)}, (data,), tmp_path) for card in (one, other))
-    assert first.folder == second.folder and first.key != second.key
+    [first], [second] = (tasks(card.rename(tmp_path / "v.json"), data, tmp_path) for card in (one, other))
+    assert first.folder == second.folder and first.key(*first.measures) != second.key(*second.measures)
 
 
 # -- stopped
@@ -205,42 +189,23 @@ def test_a_training_that_was_cut_goes_on_from_its_checkpoint(data: Path, done: P
     out, card = shutil.copytree(done, tmp_path / "out"), write(tmp_path)
     [folder] = (out / "bc" / "hard").glob("seed-5-*")
     shutil.rmtree(folder / "run" / "step-00000004")
-    (folder / "result.json").unlink()
+    (folder / "bc.json").unlink()
     kept = (folder / "run" / "step-00000002" / "meta.json").stat().st_mtime_ns
     assert len(undone(card, data, out)) == 1 and reproduce(card, data, out) == 1
     assert (folder / "run" / "step-00000002" / "meta.json").stat().st_mtime_ns == kept and scores(out) == scores(done)
 
 
-@pytest.mark.slow
-def test_a_process_that_was_stopped_saves_and_goes_on_to_the_same_bits(data: Path, tmp_path: Path) -> None:
-    card = write(tmp_path, data=[FAIR], seeds=[3], settings={"training.steps": 200, "training.save_every": 5})
-    words = "-c", COMMAND, "reproduce", card, "--data", data, "--out", tmp_path / "cut", "--jobs", 1
-    with subprocess.Popen([sys.executable, *map(str, words)], stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 200
-        while not list(tmp_path.glob("cut/bc/fair/*/run/step-*[1-9]*")):
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate()
-    assert process.returncode == 143 and "the same command goes on" in err and undone(card, data, tmp_path / "cut")
-    for out in (tmp_path / "cut", tmp_path / "whole"):
-        reproduce(card, data, out)
-    assert scores(tmp_path / "cut") == scores(tmp_path / "whole")
-
-
 def test_a_run_that_fails_is_told_and_the_others_end(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = work._measured
-
-    def fails(task: Task, device: str | None) -> SeedResult:
-        if task.seed == 3:
+    def fails(run: Run, **asked: Any) -> Any:
+        if run.config.training.seed == 3:
             raise RuntimeError("the loss is nan")
-        return measured(task, device)
+        return score_run(run, **asked)
 
-    monkeypatch.setattr(work, "_measured", fails)
+    monkeypatch.setattr(module, "score_run", fails)
     card = write(tmp_path, data=[FAIR])
     assert reproduce(card, data, tmp_path / "out") == 1
     out, err = capsys.readouterr()
     [log] = (tmp_path / "out").glob("bc/fair/seed-3-*/log.txt")
-    assert f"bc/fair/seed-3 failed; see {log}" in err and log.read_text() == "RuntimeError: the loss is nan\n"
-    assert "unfinished: 1 of 2 seeds" in out
+    assert f"bc/fair/seed-3 failed: the loss is nan; see {log}" in err
+    assert log.read_text().endswith("RuntimeError: the loss is nan\n") and "unfinished: 1 of 2 seeds" in out

@@ -24,7 +24,7 @@ def made(scores: dict[str, float], label: str, **changes: object) -> CardResult:
     card = from_json(Card, CARD | {"label": label} | changes)
     seeds = {name: [SeedResult("", seed, "", 4, "", mean, (mean, mean), (mean - 2 - seed, mean + 2 + seed), 60.0, {})
                     for seed in card.seeds] for name, mean in scores.items()}
-    return CardResult(card, {name: pooled("", 30.0, found) for name, found in seeds.items()})
+    return CardResult(card, {name: pooled("", 30.0, tuple(found)) for name, found in seeds.items()})
 
 
 def test_the_page_has_the_best_first_and_a_gap_where_nothing_is_known(tmp_path: Path) -> None:

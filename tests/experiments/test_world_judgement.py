@@ -55,7 +55,7 @@ def test_it_says_how_far_predictions_and_the_order_of_policies_hold(folder: Path
 def test_other_data_where_its_own_lay_judge_nothing(folder: Path, tmp_path: Path,
                                                     capsys: pytest.CaptureFixture[str]) -> None:
     config = runs.read_config(folder / "world")[0]
-    other = save_npz(runs.split(config, runs.read_data(config)[0])[0], tmp_path / "other.npz")
+    other = save_npz(config.split(runs.read_data(config)[0])[0], tmp_path / "other.npz")
     run = shutil.copytree(folder / "world", tmp_path / "world")
     text = (run / "config.json").read_text()
     assert config.dataset in text

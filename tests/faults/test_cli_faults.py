@@ -21,11 +21,11 @@ from small import DATASET, gentraj
 from gentraj import cli
 from gentraj.data import DataError
 from gentraj.training import TrainingStopped
-from gentraj.training.checkpoint import CheckpointError, NothingSaved, has_checkpoints, load
-from gentraj.training.interrupts import Interrupted
-from gentraj.training.lock import RunLock, RunLocked
+from gentraj.training.checkpoint import CheckpointError, NothingSaved, RunLock, RunLocked, has_checkpoints, load
+from gentraj.training.loop import Interrupted
 
 ROOT = Path(__file__).parents[2]
+TRIALS = int(os.environ.get("GENTRAJ_TRIALS", "3"))
 COMMAND = [sys.executable, "-m", "gentraj"]
 
 
@@ -60,14 +60,16 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("train pointmaze --dataset DATA --horizon 0", "horizon is 0; give at least 1"),
     ("train pointmaze --dataset DATA --horizon 30", "horizon 30 cannot be halved 2 times; use 28 or 32"),
     ("train pointmaze --dataset DATA --stride -1", "stride is -1; give at least 1"),
-    ("train pointmaze --dataset DATA --model.mix.goal-dims 9", "goal_dims are (9,); entries of an observation"),
-    ("train pointmaze --dataset DATA --model.mix.goal-dims 0", "a goal of 2 numbers was given to a planner whose"),
-    ("train pointmaze --dataset DATA --planner.rest-dims 2 4", "rest_dims are (2, 4); entries of an observation"),
+    ("train pointmaze --dataset DATA --mix.goal-dims 9", "--mix.goal-dims are (9,); entries of an observation"),
+    ("train pointmaze --dataset DATA --mix.goal-dims 0", "a goal of 2 numbers was given to a planner whose"),
+    ("train pointmaze --dataset DATA --planner.rest-dims 2 4",
+     "--planner.rest-dims are (2, 4); entries of an observation"),
     ("train pointmaze --dataset DATA --planner.actions joint", "planner.actions is 'joint'"),
     ("train diffuser-goals --dataset DATA --planner.actions inverse", "planner.actions is 'inverse', and plans with"),
-    ("train pointmaze --dataset DATA --planner.goal-dims 1", "planner.goal_dims are (1,), and the data"),
-    ("train pointmaze --dataset DATA --planner.arrival fixed --planner.candidates 4", "candidates=4 needs something"),
-    ("train pointmaze --dataset DATA --planner.history 3", "train one with --model.mix.prefix 0.5"),
+    ("train pointmaze --dataset DATA --planner.goal-dims 1", "--planner.goal-dims changes nothing here: the data"),
+    ("train pointmaze --dataset DATA --planner.arrival fixed --planner.candidates 4",
+     "--planner.candidates changes nothing here: there is nothing to choose by"),
+    ("train pointmaze --dataset DATA --planner.history 3", "train one with --mix.prefix 0.5"),
     ("train pointmaze --dataset DATA --device abacus", "device 'abacus' cannot be used here: "),
     ("train pointmaze --dataset DATA --device meta", "device 'meta' cannot be used here: "),
     ("train pointmaze --dataset DATA --run-dir file", "file is a file, so there can be no folder file"),
@@ -79,11 +81,11 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("train --resume nowhere", "nowhere: no run there (config.json is missing); `gentraj train` makes one"),
     ("train --resume run --run-dir new", "--resume names the run's folder already"),
     ("train --resume run --model.levels 30", "run.model.levels was 20 and is 30"),
-    ("train --resume run --seed 1", "training.seed was 0 and is 1"),
+    ("train --resume run --seed 1", "--seed was 0 and is 1"),
     ("evaluate nowhere", "nowhere: no run there"), ("evaluate file", "file: no run there"),
     ("report nowhere", "nowhere: no run there"), ("sample nowhere --out a.npz", "nowhere: no run there"),
     ("evaluate run --episodes 0", "episodes is 0"), ("evaluate run --seed -1", "seed is -1; a whole number"),
-    ("evaluate run --num-envs -1", "num_envs is -1; a whole number of at least 1 is expected"),
+    ("evaluate run --num-envs -1", "--num-envs is -1; a whole number of at least 1 is expected"),
     ("evaluate run --env-id PointMaze_UMase-v3", "unknown environment 'PointMaze_UMase-v3'; did you mean"),
     ("evaluate run --env-id CartPole-v1", "trained on actions of width 2, but the action space of CartPole-v1 is"),
     ("evaluate run --env-id Hopper-v5", "trained on actions of width 2, but the action space of Hopper-v5 is"),
@@ -101,6 +103,9 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("sample run --out a.npz --steps 0", "0 sampling steps; give a whole number of at least 1"),
     ("sample run --out a.npz --goal 1,2,3", "--goal has 3 numbers; 2 (entries [0, 1]) are expected"),
     ("sample run --out a.npz --start 1,2,3", "--start has 3 numbers; 4 (an observation) or 2 "),
+    ("sample run --out a.npz --start 0,0", "--start 0,0 lies in a wall of PointMaze_UMaze-v3, or beyond it; free are "),
+    ("sample run --out a.npz --start 1,1 --goal 9,1", "--goal 9,1 lies in a wall of PointMaze_UMaze-v3, or beyond it"),
+    ("sample run --out a.npz --start 1,-9,0,0", "--start 1,-9,0,0 lies in a wall of PointMaze_UMaze-v3, or beyond it"),
     ("sample run --out a.npz --goal 1,nan", "--goal is '1,nan'; numbers parted by commas are expected"),
     ("sample run --out a.npz --goal=-inf,1", "--goal is '-inf,1'; numbers parted by commas are expected"),
     ("sample run --out a.npz --start 1;1", "--start is '1;1'; numbers parted by commas are expected"),
@@ -126,7 +131,7 @@ def test_bad_input_is_one_line_and_code_2(place: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize("words", [
     "train pointmaze-umaze --stepz 3", "train pointmaze-umaze --steps many", "train pointmaze-umaze --steps 1.5",
     "train --resume", "train pointmaze-umaze pointmaze-large", "train pointmaze-umaze --model.learning-rate nan",
-    "train pointmaze-umaze --model.batch-size 0", "train pointmaze-umaze --training.steps -3", "evaluate",
+    "train pointmaze-umaze --batch-size 0", "train pointmaze-umaze --training.steps -3", "evaluate",
     "evaluate run run", "evaluate run --episodez 3", "evaluate run --planner.replan 0", "evaluate run --protocol fair",
     "sample run", "data", "data lisp", "data make", "data import file", "report"])
 def test_what_the_options_cannot_be_is_explained_with_code_2(place: Path, capsys: pytest.CaptureFixture,
@@ -211,14 +216,41 @@ def test_codes_mean_what_help_says(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     def fail(words: list[str]) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_commands", lambda: {"train": fail})
+    monkeypatch.setattr(cli, "_command", lambda name: fail)
     refused(capsys, "train", code=code)
 
 
-def test_a_bug_is_not_taken_for_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_commands", lambda: {"train": lambda words: [][1]})
+def test_a_bug_says_so_in_two_lines_with_a_log_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+                                                    tmp_path: Path) -> None:
+    monkeypatch.setattr(cli, "_command", lambda name: lambda words: [][1])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert gentraj("train", "iql") == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("gentraj: error: IndexError: list index out of range (") and "this is a bug" in first
+    log, = tmp_path.glob("gentraj-bug-*.log")
+    assert str(log) in second
+    assert "command: gentraj train iql" in log.read_text() and "Traceback (most recent call last)" in log.read_text()
+
+
+def test_the_traceback_comes_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_command", lambda name: lambda words: [][1])
+    monkeypatch.setenv("GENTRAJ_TRACEBACK", "1")
     with pytest.raises(IndexError):
         gentraj("train")
+
+
+def test_a_command_that_ends_with_a_sentence_has_failed(monkeypatch: pytest.MonkeyPatch,
+                                                        capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(cli, "_command", lambda name: lambda words: sys.exit("no way"))
+    assert refused(capsys, "train", code=1) == "no way"
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["trian"]])
+def test_the_version_and_the_help_load_no_torch(words: list[str]) -> None:
+    code = ("import sys; from gentraj.cli import main; main(sys.argv[1:]); "
+            "sys.exit([m for m in ('torch', 'numpy', 'tyro', 'gymnasium', 'matplotlib') if m in sys.modules] or 0)")
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 # -- processes
@@ -249,7 +281,7 @@ def wait_for(step: int, folder: Path, process: subprocess.Popen) -> None:
 
 
 @pytest.mark.parametrize(("trial", "more"), [
-    (0, []), *(pytest.param(k, ["--joint"] if k % 2 else [], marks=pytest.mark.slow) for k in range(1, 6))])
+    (0, []), *(pytest.param(k, ["--joint"] if k % 2 else [], marks=pytest.mark.slow) for k in range(1, TRIALS - 1))])
 def test_killed_interrupted_and_resumed_it_gives_the_same_bits(place: Path, spawn, fingerprint, trial: int,
                                                                more: list[str]) -> None:
     """FAULTS 1 and 8 with the real models: SIGKILL at a random moment, resume, Ctrl-C, resume."""

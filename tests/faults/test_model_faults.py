@@ -13,11 +13,10 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.training import TrainingConfig, train
-from gentraj.training.checkpoint import CheckpointError, load
-from gentraj.training.state import module_tensors, restore_module
+from gentraj.training.checkpoint import CheckpointError, load, module_tensors, restore_module
 from gentraj.trajectory import TrajectorySpec
 
-CONFIG = DiffusionConfig(network=TemporalUNetConfig(8, (1, 2)), batch_size=4)
+CONFIG = DiffusionConfig(network=TemporalUNetConfig(8, (1, 2)))
 
 
 def model(normalizer: Normalizer, horizon: int = 8) -> Diffusion:

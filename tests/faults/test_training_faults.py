@@ -18,10 +18,9 @@ from tiny import Tiny, run_tiny, tiny_episodes
 
 from gentraj.config import ConfigError
 from gentraj.training import TrainingStopped
-from gentraj.training.checkpoint import CheckpointError, CheckpointWarning, NothingSaved, load
-from gentraj.training.interrupts import Interrupted
-from gentraj.training.lock import RunLocked
+from gentraj.training.checkpoint import CheckpointError, CheckpointWarning, NothingSaved, RunLocked, load
 from gentraj.training.log import LogWarning, read_metrics
+from gentraj.training.loop import Interrupted
 
 
 def harmed(at: int, harm: Callable[[Tiny], object]) -> Tiny:

@@ -22,10 +22,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gentraj.config import ConfigError
 from gentraj.data.episodes import Episodes
 from gentraj.training import TrainingConfig, train
-from gentraj.training.checkpoint import CheckpointError
-from gentraj.training.interrupts import Interrupted
-from gentraj.training.lock import RunLocked
-from gentraj.training.loop import TrainingResult
+from gentraj.training.checkpoint import CheckpointError, RunLocked
+from gentraj.training.loop import Interrupted, TrainingResult
 from gentraj.training.optimization import apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 

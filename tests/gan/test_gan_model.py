@@ -13,15 +13,15 @@ from torch import Tensor
 
 from gentraj.config import ConfigError, from_json, to_json
 from gentraj.gan import ConditionalGAN, GANConfig
+from gentraj.gan.model import SideConfig
 from gentraj.gan.objectives import OBJECTIVES
-from gentraj.gan.settings import SideConfig
 from gentraj.networks import NETWORKS
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import unfold
-from gentraj.trajectory import Batch, Condition, TrajectorySpec
+from gentraj.trajectory import Batch, Condition, SamplingOptions, TrajectorySpec
 
-every_network = pytest.mark.parametrize("network", NETWORKS)
+every_network = pytest.mark.parametrize("network", NETWORKS.configs)
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
@@ -71,15 +71,16 @@ def test_the_condition_reaches_the_sample() -> None:
 
 def test_the_temperature_scales_the_noise() -> None:
     model, condition = make(moved=True), Condition.unknown(SPEC, 2)
-    cold = model.sample(condition, 3, temperature=0.0)
-    again = model.sample(condition, 3, seed=9, temperature=0.0)
+    cold = model.sample(condition, 3, options=SamplingOptions(temperature=0.0))
+    again = model.sample(condition, 3, seed=9, options=SamplingOptions(temperature=0.0))
     assert torch.equal(cold[:, 0], cold[:, 1]) and torch.equal(cold, again)
-    assert not torch.equal(model.sample(condition, temperature=0.5), model.sample(condition))
+    assert not torch.equal(model.sample(condition, options=SamplingOptions(temperature=0.5)), model.sample(condition))
 
 
 def test_the_observer_sees_the_sample() -> None:
     seen = []
-    x = make(moved=True).sample(Condition.unknown(SPEC), 3, steps=7, observe=lambda x, t: seen.append((x, t.tolist())))
+    x = make(moved=True).sample(Condition.unknown(SPEC), 3,
+                                options=SamplingOptions(steps=7), observe=lambda x, t: seen.append((x, t.tolist())))
     assert len(seen) == 1 and torch.equal(seen[0][0], x[0]) and seen[0][1] == [0]
 
 
@@ -159,7 +160,7 @@ def test_penalties_are_the_objectives_own_unless_given(objective: str) -> None:
 
 @pytest.mark.parametrize("wrong", [{"ema": 1.5}, {"batch_size": 0}, {"discriminator_steps": 0}, {"best_of": 0},
                                    {"refine": -1}, {"refine_rate": -0.1}, {"discriminator_noise": -1.0},
-                                   {"energy_score": -1.0}, {"context_dropout": 2.0}, {"objective": "nothing"},
+                                   {"energy_score": -1.0}, {"objective": "nothing"},
                                    {"normalizer": "nothing"}])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict) -> None:
     with pytest.raises(ValueError, match=rf"GANConfig\.{next(iter(wrong))} is "):
@@ -190,14 +191,16 @@ def test_seeds_are_those_of_the_rows() -> None:
 
 @pytest.mark.parametrize(("call", "message"), [
     (lambda m: m.sample(Condition.unknown(TrajectorySpec(3, 2, 16))), "TrajectorySpec.*horizon=16"),
-    (lambda m: m.sample(Condition.unknown(SPEC), temperature=float("nan")), "temperature is nan"),
+    (lambda m: m.sample(Condition.unknown(SPEC),
+                        options=SamplingOptions(temperature=float("nan"))), "temperature is nan"),
     (lambda m: m.sample(Condition.unknown(SPEC), 0), "0 samples of 1 conditions"),
     (lambda m: m.sample(Condition.unknown(SPEC), 3, seed=[1, 2]), "2 seeds were given for 3 samples"),
     (lambda m: m.sample(dataclasses.replace(Condition.unknown(SPEC), context_BC=torch.zeros(1, 2))),
      "a context was given to a model that was trained without"),
-    (lambda m: m.use(sampler="ddim"), "sampler was given, and a GAN samples in one call"),
-    (lambda m: m.use(eta=0.5), "eta was given, and a GAN"),
-    (lambda m: m.use(grid="uniform"), "grid was given, and a GAN"),
+    (lambda m: m.sample(Condition.unknown(SPEC),
+                        options=SamplingOptions(sampler="ddim")), "sampler was given, and a GAN samples in one call"),
+    (lambda m: m.sample(Condition.unknown(SPEC), options=SamplingOptions(eta=0.5)), "eta was given, and a GAN"),
+    (lambda m: m.sample(Condition.unknown(SPEC), options=SamplingOptions(grid="uniform")), "grid was given, and a GAN"),
     (lambda m: ConditionalGAN(TrajectorySpec(3, 2, 9), m.config, m.normalizer), "horizon 9 cannot be halved 1 times"),
 ])
 def test_what_cannot_be_done_is_refused_in_one_line(call: Callable[[ConditionalGAN], Tensor], message: str) -> None:

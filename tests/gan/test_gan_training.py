@@ -12,15 +12,15 @@ from gentraj.config import from_json, to_json
 from gentraj.gan import GANConfig
 from gentraj.gan.game import step_generator
 from gentraj.gan.health import FOLLOW, SYMPTOMS
+from gentraj.gan.model import SideConfig
 from gentraj.gan.regularisers import REGULARISERS
-from gentraj.gan.settings import SideConfig
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import NETWORKS
 from gentraj.randomness import generator
 from gentraj.training.optimization import NonFinite
 from gentraj.trajectory import Batch, Condition
 
-every_network = pytest.mark.parametrize("network", NETWORKS)
+every_network = pytest.mark.parametrize("network", NETWORKS.configs)
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 SIDES = ("network", "discriminator")
 

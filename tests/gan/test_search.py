@@ -17,10 +17,10 @@ from gentraj.diffusion.guidance import Energy
 from gentraj.diffusion.nearest_data import NearestData
 from gentraj.gan import GANConfig
 from gentraj.models.one_step import climb, preferred
-from gentraj.models.plugin import Plugin, Preference, Sampling
+from gentraj.models.plugin import Plugin, Preference, SampledRows
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
 from gentraj.randomness import unfold
-from gentraj.trajectory import Condition
+from gentraj.trajectory import Condition, SamplingOptions
 
 STARTS = Condition.unknown(SPEC, 3).with_obs(0, torch.arange(9.0).view(3, 3) / 3)
 
@@ -137,8 +137,9 @@ def test_several_guides_add_up() -> None:
 
 def test_the_temperature_scales_the_noise_of_candidates_too() -> None:
     model = make(moved=True, best_of=6)
-    cold = model.sample(STARTS, 2, guide=left, temperature=0.0)
-    assert torch.equal(cold[:, 0], cold[:, 1]) and torch.equal(cold, model.sample(STARTS, 2, temperature=0.0))
+    cold = model.sample(STARTS, 2, guide=left, options=SamplingOptions(temperature=0.0))
+    unguided = model.sample(STARTS, 2, options=SamplingOptions(temperature=0.0))
+    assert torch.equal(cold[:, 0], cold[:, 1]) and torch.equal(cold, unguided)
 
 
 @pytest.mark.parametrize("kind", CONDITIONS)
@@ -154,7 +155,7 @@ def test_known_entries_are_exact_with_every_guide(how: str, kind: str) -> None:
 class Spoil(Plugin):
     """Finishes a trajectory by moving all of it, what is known too."""
 
-    def finish(self, x_RHD: Tensor, sampling: Sampling) -> Tensor:
+    def finish(self, x_RHD: Tensor, sampling: SampledRows) -> Tensor:
         assert len(sampling.seeds) == len(x_RHD) == sampling.condition.batch
         return x_RHD + 1
 

@@ -14,7 +14,7 @@ from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.training.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
+from gentraj.training.checkpoint import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from gentraj.trajectory import Batch
 
 CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
@@ -32,8 +32,9 @@ VARIANTS: dict[str, dict[str, Any]] = {  # ways of training that keep a state, o
 def make(context: Normalizer | None = None, *, moved: bool = False, **changes: Any) -> ConditionalGAN:
     """`moved` moves all weights a little, as training does: a DiT starts at zero whatever its noise."""
     torch.manual_seed(0)
+    own = {key: changes.pop(key) for key in ("mix", "context_dropout", "batch_size") if key in changes}
     config = GANConfig(**{"network": ResidualMLPConfig(16, 1, 1), "discriminator": JUDGE, **changes})
-    model = ConditionalGAN(SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), context)
+    model = ConditionalGAN(SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), context, **own)
     if moved:
         with torch.no_grad():
             for own, averaged in zip(model.network.parameters(), model.ema.module.parameters(), strict=True):

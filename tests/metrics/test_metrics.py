@@ -24,8 +24,8 @@ from gentraj.metrics import (
     two_sample_accuracy,
     wasserstein,
 )
-from gentraj.metrics import distances as module
-from gentraj.metrics.distances import kth_distance
+from gentraj.metrics import sets as module
+from gentraj.metrics.sets import kth_distance
 
 SEEDS = st.integers(0, 2**31)
 BLOCKS = [1, 7, 100]

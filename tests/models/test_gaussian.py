@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from gentraj.models.gaussian import Gaussian, GaussianConfig, soft_clamp
 from gentraj.networks import NETWORKS, DiTConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, generator
+from gentraj.training.checkpoint import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from gentraj.training.optimization import NonFinite
-from gentraj.training.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
-from gentraj.trajectory import Batch, Condition, Guide, TrajectorySpec
+from gentraj.trajectory import Batch, Condition, Guide, SamplingOptions, TrajectorySpec
 
 CELL = TrajectorySpec(obs_dim=2, act_dim=2, horizon=1)  # a policy's window: one state and one action
 TINY = ResidualMLPConfig(16, 1, 0)
@@ -30,8 +31,9 @@ NETWORK = {TemporalUNetConfig: TemporalUNetConfig(8, (1, 2), 3, 1), DiTConfig: D
 
 def make(spec: TrajectorySpec = SPEC, normalizer: Normalizer | None = None, **changes: object) -> Gaussian:
     torch.manual_seed(0)
+    mix = cast(ConditionMix | None, changes.pop("mix", None))
     config = GaussianConfig(**{"network": TINY, "ema": 0.95, **changes})  # type: ignore[arg-type]
-    return Gaussian(spec, config, normalizer or Normalizer.identity(spec.dim))
+    return Gaussian(spec, config, normalizer or Normalizer.identity(spec.dim), mix=mix)
 
 
 def fit(model: Gaussian, data: Callable[[torch.Generator], Batch], steps: int, guide: Guide | None = None) -> Gaussian:
@@ -188,7 +190,7 @@ def test_samples_are_of_that_density_and_deviate_by_the_seeds_noise() -> None:
     mean, sigma = model.predict(condition)
     assert torch.equal(mean[~free], condition.values_BHD[~free]) and not sigma[~free].any()
     for temperature in (0.0, 0.5, 1.0):
-        x = model.sample(condition, seed=[4, 5, 6], temperature=temperature)[:, 0]
+        x = model.sample(condition, seed=[4, 5, 6], options=SamplingOptions(temperature=temperature))[:, 0]
         torch.testing.assert_close(x, mean + temperature * sigma * z * free, rtol=1e-5, atol=1e-5)
     terms = -(z**2) / 2 - sigma.where(free, torch.ones(())).log() - math.log(2 * math.pi) / 2
     torch.testing.assert_close(model.log_prob(x, condition), (terms * free).sum((1, 2)), rtol=1e-4, atol=1e-3)
@@ -207,7 +209,7 @@ def test_density_and_moments_are_differentiable() -> None:
     assert start.grad is not None and start.grad.all()
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", NETWORKS.configs)
 @pytest.mark.parametrize("spread", ["learned", 0.5])
 def test_every_network_learns_both_moments_and_never_sees_padding(network: type, spread: str | float) -> None:
     """The update is bit-equal whatever stands where there is no data, NaN too."""
@@ -274,7 +276,6 @@ def test_the_soft_clamp_stays_between_its_bounds_and_rises_everywhere() -> None:
     ({"log_sigma": (-math.inf, 1.0)}, "GaussianConfig.log_sigma is"),
     ({"ema": 2.0}, "GaussianConfig.ema is 2.0"),
     ({"best_of": 0}, "GaussianConfig.best_of is 0"),
-    ({"normalizer": "none"}, "GaussianConfig.normalizer is 'none'; known"),
 ])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -287,7 +288,8 @@ def test_the_settings_come_back_from_json(config: GaussianConfig) -> None:
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda m: m.use(eta=0.5), "eta was given, and a Gaussian samples in one call"),
+    (lambda m: m.sample(Condition.unknown(SPEC),
+                        options=SamplingOptions(eta=0.5)), "eta was given, and a Gaussian samples in one call"),
     (lambda m: m.sample(Condition.unknown(SPEC), guide=ClassifierFree(1.0)),
      "ClassifierFree changes what a model denoises, and a Gaussian denoises nothing; give an energy"),
     (lambda m: m.predict(Condition.unknown(CELL)), "the condition is on TrajectorySpec"),

@@ -14,7 +14,7 @@ from gentraj.models.sampling import as_plugins, draw, encode_context, encoded_wi
 from gentraj.networks.rows import MAX_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import fold, unfold
-from gentraj.trajectory import Condition, TrajectorySpec
+from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
 
 SHAPE = SPEC.horizon, SPEC.dim
 CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
@@ -29,7 +29,7 @@ def by_seed(rows: Condition, seeds: Sequence[int]) -> Tensor:
 
 def drawn(condition: Condition, number: int, seed: int | Sequence[int], plugins: Sequence[Plugin] = (),
           draw_rows: Callable[[Condition, Sequence[int]], Tensor] = by_seed) -> Tensor:
-    return draw(SPEC, condition, number, seed, 1.0, plugins, lambda *rows: draw_rows(*rows).clone())
+    return draw(SPEC, condition, number, seed, plugins, lambda *rows: draw_rows(*rows).clone())
 
 
 @given(batch=st.integers(1, 4), number=st.integers(1, 4), seed=st.integers(0, 2**62))
@@ -93,8 +93,8 @@ def test_what_a_plugin_raises_is_not_swallowed() -> None:
     (lambda: drawn(Condition.unknown(TrajectorySpec(3, 2, 16)), 1, 0), "horizon=16.*the model is of.*horizon=8"),
     (lambda: drawn(Condition.unknown(SPEC, 2), 3, [1, 2]), "2 seeds were given for 6 samples; give one each"),
     (lambda: drawn(Condition.unknown(SPEC), 0, 0), "0 samples of 1 conditions"),
-    (lambda: draw(SPEC, Condition.unknown(SPEC), 1, 0, -0.5, [], by_seed), "temperature is -0.5; a number of"),
-    (lambda: draw(SPEC, Condition.unknown(SPEC), 1, 0, float("inf"), [], by_seed), "temperature is inf"),
+    (lambda: SamplingOptions(temperature=-0.5), "temperature is -0.5; a number of"),
+    (lambda: SamplingOptions(temperature=float("inf")), "temperature is inf"),
     (lambda: encode_context(torch.ones(2, 2), None), "a context was given to a model that was trained without"),
     (lambda: encode_context(torch.ones(2, 3), CONTEXT), r"a context of width \(3,\) was given; 2 finite numbers"),
     (lambda: encode_context(torch.ones(2), CONTEXT), r"a context of width \(\) was given"),

@@ -1,8 +1,7 @@
 """What every network must obey, whichever entry of NETWORKS it is."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from itertools import combinations
+from dataclasses import dataclass
 from typing import Any, Union
 
 import pytest
@@ -14,7 +13,7 @@ from gentraj.networks import NETWORKS
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS, padded, padding
 
 DIM, CONTEXT, HORIZON = 5, 2, 8
-every_network = pytest.mark.parametrize("config", NETWORKS)
+every_network = pytest.mark.parametrize("config", NETWORKS.configs)
 
 
 def make(config: type, horizon: int = HORIZON, context_dim: int = CONTEXT) -> torch.nn.Module:
@@ -22,7 +21,7 @@ def make(config: type, horizon: int = HORIZON, context_dim: int = CONTEXT) -> to
     g = torch.Generator().manual_seed(1)
     with torch.random.fork_rng(devices=()), torch.no_grad():
         torch.manual_seed(0)
-        net = NETWORKS[config](DIM, horizon, context_dim, config())
+        net = NETWORKS.made_of(config())(DIM, horizon, context_dim, config())
         for parameter in net.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=g)
     return net
@@ -134,14 +133,9 @@ def test_rows_are_padded_to_whole_blocks_by_repeating_the_first(rows: int) -> No
     assert torch.equal(out[:rows], x) and not out[rows:].any()
 
 
-def test_a_network_is_told_from_the_others_by_its_settings_in_json() -> None:
-    for a, b in combinations(NETWORKS, 2):
-        assert {f.name for f in fields(a)} != {f.name for f in fields(b)}, f"{a.__name__} and {b.__name__}"
-
-
 @dataclass(frozen=True)
 class Settings:
-    network: Union[tuple(NETWORKS)]  # type: ignore[valid-type]  # noqa: UP007
+    network: Union[NETWORKS.configs]  # type: ignore[valid-type]  # noqa: UP007
 
 
 @every_network

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from gentraj.networks import TemporalUNet, TemporalUNetConfig
-from gentraj.networks.embedding import SinusoidalEmbedding
-from gentraj.networks.fourier import fourier, width
+from gentraj.networks.embedding import SinusoidalEmbedding, fourier, width
 
 DIM = 5
 

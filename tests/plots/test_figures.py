@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from PIL import Image
 from gentraj.plots import comparison as comparison_figures
 from gentraj.plots import page as report_page
 from gentraj.plots import trajectories as figures
-from gentraj.plots.style import Plane, alone, draw_floor, panels, smooth
+from gentraj.plots import worlds as world_figures
+from gentraj.plots.style import Plane, alone, draw_floor, panels, save, smooth
 
 RNG = np.random.default_rng(0)
 PLANS = RNG.normal(size=(5, 8, 2)).cumsum(1)
@@ -27,6 +29,7 @@ PALETTE = {"a": "#000000", "b": "#0072B2"}
 DRAWERS = {
     "loss": lambda path, _: figures.plot_loss(ROWS, path),
     "scores": lambda path, _: figures.plot_scores({"planner": (3.0, 2, 4), "random": (1.0, 1, 1)}, path, "return"),
+    "returns": lambda path, _: figures.plot_returns([1.0, 2.0, 2.5], {"random": 0.5}, path),
     "paths": lambda path, walls: figures.plot_paths(list(PLANS), PLANS[:, 0], PLANS[:, -1], path, walls, [PLANS] * 5),
     "candidates": lambda path, walls: figures.plot_candidates(PLANS, np.arange(5) / 2, 1, path, walls, goal=GOAL),
     "beside": lambda path, walls: figures.plot_samples_beside_data(PLANS, PLANS[:2], path, walls),
@@ -42,7 +45,7 @@ DRAWERS = {
         {"a": [1.0, 2.0], "b": [3.0]}, {"a": [0.5, 2.5], "b": [2.0, 4.0]}, {"random": 0.0}, PALETTE, path, "return"),
     "curves": lambda path, _: comparison_figures.plot_curves({"seed 0": ROWS, "seed 1": ROWS}, "model/", path, "a"),
 }
-WALLED = [name for name in DRAWERS if name not in ("loss", "scores", "against", "seeds", "curves")]
+WALLED = [name for name in DRAWERS if name not in ("loss", "scores", "returns", "against", "seeds", "curves")]
 
 
 def red_floor(ax) -> None:
@@ -83,6 +86,20 @@ def test_trust_changes_its_hue_exactly_at_the_threshold():
     trusted, distrusted = colours(norm([0.2, 0.99])), colours(norm([1.01, 3.0]))
     assert (trusted[:, 2] > trusted[:, 0]).all(), "trusted plans are blue"
     assert (distrusted[:, 0] > distrusted[:, 2]).all(), "distrusted ones are orange"
+
+
+@pytest.mark.parametrize("span", [(0.011, 0.04), (0.3, 7.0), (0.002, 90.0), (1e-5, 1e4)])
+def test_no_tick_label_of_the_calibration_overlaps_another(span: tuple[float, float], tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    monkeypatch.setattr(world_figures, "save", lambda figure, path: kept.append(figure) or save(figure, path))
+    world_figures.plot_calibration(np.geomspace(*span, 10), np.geomspace(*span, 10), tmp_path / "calibration.png")
+    ax = kept[0].axes[0]
+    for axis, low, high in ((ax.xaxis, "x0", "x1"), (ax.yaxis, "y0", "y1")):
+        boxes = [t.get_window_extent() for t in (*axis.get_ticklabels(), *axis.get_ticklabels(minor=True))
+                 if t.get_text()]
+        boxes = sorted((getattr(box, low), getattr(box, high)) for box in boxes)
+        assert len(boxes) >= 2 and all(before[1] < after[0] for before, after in pairwise(boxes))
 
 
 def test_smoothing_keeps_a_line_and_the_ends():
@@ -158,6 +175,12 @@ def test_a_missing_or_broken_figure_leaves_a_note(content: bytes | None, tmp_pat
         image.write_bytes(content)
     page = Page(report_page.write_report(tmp_path / "r.html", "Run", {}, [], [("Paths", "caption", image)]))
     assert "img" not in page.tags and "Not shown" in page.text and "gone.png" in page.text
+
+
+def test_a_note_ends_in_one_full_stop(tmp_path: Path):
+    for why in ("there are no scores", "There are no scores."):
+        page = Page(report_page.write_report(tmp_path / "r.html", "Run", {}, [], [("Scores", "", None, why)]))
+        assert "no scores." in page.text and ".." not in page.text
 
 
 def test_the_note_gives_the_reason_it_was_told(tmp_path: Path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from gymnasium.spaces import Box
 from small import DATASET, gentraj
 from torch import Tensor
 
-from agents.decision import decide
 from agents.policies.critic import CriticConfig
 from gentraj.cli.export import examples, exported
 from gentraj.families import FAMILIES
@@ -42,7 +40,7 @@ def policy(name: str, dataset: object) -> runs.PolicyRunConfig:
 
 def planner(name: str, dataset: object) -> runs.RunConfig:
     preset: Any = PRESETS[name]
-    return replace(preset, dataset=str(dataset), model=replace(preset.model, network=SMALL, batch_size=8),
+    return replace(preset, dataset=str(dataset), model=replace(preset.model, network=SMALL), batch_size=8,
                    critic=replace(preset.critic, width=8, depth=1, heads=1, batch_size=8), training=STEPS,
                    inverse=replace(preset.inverse, width=8, batch_size=8),
                    planner=replace(preset.planner, candidates=min(preset.planner.candidates, 3), steps=2))
@@ -55,7 +53,7 @@ def answers(run: runs.Run, program: Any, batch: int) -> tuple[Tensor, Tensor, Te
     given = {"obs": obs[50 : 50 + batch]} | ({} if goal is None else {"goal": goal[50 : 50 + batch]})
     agent.reset(None, list(range(7, 7 + batch)))
     acted = agent.act(*given.values())
-    noise = noise_of(partial(decide, agent), *given.values(), seeds=[fold(7 + i, 0) for i in range(batch)])  # type: ignore[arg-type]
+    noise = noise_of(agent.decide, *given.values(), seeds=[fold(7 + i, 0) for i in range(batch)])  # type: ignore[arg-type]
     session = onnxruntime.InferenceSession(to_onnx(program))
     of_onnx, = session.run(["act"], {key: x.numpy() for key, x in (given | {"noise": noise}).items()})
     of_pt2 = torch.export.load(io.BytesIO(to_pt2(program))).module()(*given.values(), noise)
@@ -84,7 +82,7 @@ def test_a_program_plans_for_returns_as_the_planner_does(name: str, family: str,
                                                          tmp_path: Path) -> None:
     config = planner(name, hopper_file)
     if family:
-        config = config.with_generator(replace(FAMILIES[family].with_network(SMALL), batch_size=8))  # type: ignore[call-arg]
+        config = replace(config.with_generator(FAMILIES[family].with_network(SMALL)), batch_size=8)
     run = runs.train(config, tmp_path, progress=False)
     acted, of_onnx, of_pt2 = answers(run, exported(run), 1)
     torch.testing.assert_close(of_onnx, acted, **CLOSE)

@@ -28,12 +28,14 @@ FOR_GOALS = ("veteran+", "diffuser", "goals", "diffuser-goals")
 
 
 def tiny(name: str, dataset: str | Path) -> RunConfig:
-    """The preset with narrow networks and three steps of training; in a maze it plans rarely."""
+    """The preset with narrow networks and three steps of training; it tries few plans and, in a maze, plans rarely."""
     config = presets.PRESETS[presets.suited(name, str(dataset))]
     assert isinstance(config, RunConfig)
     network = (ResidualMLPConfig(16, 1) if isinstance(config.model.network, ResidualMLPConfig)
                else TemporalUNetConfig(width=8))
-    planner = replace(config.planner, replan=60) if config.planner.replan == 32 else config.planner
+    planner = replace(config.planner, candidates=min(config.planner.candidates, 3), steps=min(config.planner.steps, 2))
+    if config.planner.replan > 1:
+        planner = replace(planner, replan=60)
     return replace(config, dataset=str(dataset), model=config.model.with_network(network), planner=planner,
                    inverse=replace(config.inverse, width=16), arrival=replace(config.arrival, width=16),
                    critic=replace(config.critic, width=16), training=TrainingConfig(steps=3, threads=1))
@@ -102,17 +104,17 @@ def test_a_planner_that_remembers_needs_a_model_that_has_learnt_of_a_past(name: 
                                                                          tmp_path: Path) -> None:
     config = tiny(name, hopper_file)
     remembers = replace(config.planner, history=2)
-    with pytest.raises(ValueError, match=r"planner.history is 2, and the model knows nothing .* --model.mix.prefix"):
+    with pytest.raises(ValueError, match=r"planner.history is 2, and the model knows nothing .* --mix.prefix"):
         replace(config, planner=remembers)
-    mix = replace(config.model.mix, prefix=0.5)
-    check(replace(config, model=config.model.with_mix(mix), planner=remembers), tmp_path, 11)
+    mix = replace(config.mix, prefix=0.5)
+    check(replace(config, mix=mix, planner=remembers), tmp_path, 11)
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "latent"])
 def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_file: Path, tmp_path: Path) -> None:
     """It learns of that one's noise, normalised as there, and of none where there is none."""
     generator = FAMILIES[family].with_network(ResidualMLPConfig(16, 1))
-    config = tiny("diffuser", hopper_file).with_generator(replace(generator, normalizer="limits"))
+    config = tiny("diffuser", hopper_file).with_generator(generator)
     run = runs.train(config, tmp_path / "run", progress=False)
     act = run.agent(run.action_space()).act(run.reference.x_BHD[:1, 0, :11])
     assert act.shape == (1, 3)
@@ -140,9 +142,9 @@ def test_a_planner_for_goals_trains_saves_and_acts(name: str, umaze: object, tmp
 
 def test_a_planner_for_goals_that_remembers_trains_saves_and_acts(umaze: object, tmp_path: Path) -> None:
     config = tiny("goals", small.DATASET)
-    planner = replace(config.planner, history=3, replan=2, look=4)
-    mix = replace(config.model.mix, prefix=0.5)
-    check(replace(config, model=config.model.with_mix(mix), planner=planner), tmp_path, 4)
+    planner = replace(config.planner, history=3, replan=20, look=4)
+    mix = replace(config.mix, prefix=0.5)
+    check(replace(config, mix=mix, planner=planner), tmp_path, 4)
 
 
 def test_a_name_stands_for_a_planner_for_goals_where_the_data_have_goals(umaze: object, hopper: Episodes,
@@ -169,8 +171,8 @@ def test_a_planner_for_goals_is_refused_where_nobody_says_what_they_are(
     config = tiny(name, hopper_file)
     with pytest.raises(ValueError, match=f"^the preset '{name}' plans for goals, .* take {re.escape(instead)}, or say"):
         presets.check_goals(name, config)
-    mix = replace(config.model.mix, goal_dims=(0,))
-    presets.check_goals(name, replace(config, model=config.model.with_mix(mix)))
+    mix = replace(config.mix, goal_dims=(0,))
+    presets.check_goals(name, replace(config, mix=mix))
     presets.check_goals("veteran", tiny("veteran", hopper_file))
 
 
@@ -209,4 +211,4 @@ def test_more_sampling_steps_than_levels_of_noise_are_refused_before_any_trainin
 def test_another_family_is_trained_with_what_the_planner_will_say_that_it_knows(family: str) -> None:
     tracked = presets.PRESETS["diffuser-pointmaze"]
     assert isinstance(tracked, RunConfig)
-    assert tracked.with_generator(FAMILIES[family]).model.mix == tracked.model.mix
+    assert tracked.with_generator(FAMILIES[family]).mix == tracked.mix

@@ -15,7 +15,6 @@ from gymnasium.spaces import Box
 from small import DATASET, gentraj, same_when_resumed
 
 from agents.policies.bc import BCConfig
-from agents.policies.critic import CriticConfig
 from agents.policies.registry import POLICIES
 from envs.making import environment_factory
 from gentraj.config import from_json, to_json
@@ -33,9 +32,11 @@ def tiny(name: str, dataset: object, steps: int = 4) -> PolicyRunConfig:
     """A preset with the smallest networks, saved after each step."""
     policy: Any = presets.PRESETS[name].policy
     changes = {"batch_size": 8, "model": policy.model.with_network(TINY)}
-    for key, value in {"critic": CriticConfig(width=8, depth=1), "candidates": 2, "width": 8}.items():
+    for key, value in {"candidates": 2, "width": 8}.items():
         if hasattr(policy, key):
             changes[key] = value
+    if hasattr(policy, "critic"):
+        changes["critic"] = replace(policy.critic, width=8, depth=1, members=2)
     return PolicyRunConfig(str(dataset), policy=replace(policy, **changes),
                            training=TrainingConfig(steps, warmup=2, save_every=1, log_every=2, keep=9))
 
@@ -113,7 +114,8 @@ def test_each_dataset_is_remembered_and_none_of_it_decides_a_training(hopper_fil
     assert runs.load(tmp_path / "two").data.returns == ()
 
 
-@pytest.mark.parametrize("config", [*presets.PRESETS.values(), *(PolicyRunConfig(policy=c()) for c in POLICIES)],
+@pytest.mark.parametrize("config", [*presets.PRESETS.values(),
+                                    *(PolicyRunConfig(policy=config()) for config in POLICIES.configs)],
                          ids=lambda config: config.kind)
 def test_settings_survive_json(config: runs.AnyRunConfig) -> None:
     """Of several kinds of settings in one place the right one is read."""
@@ -126,7 +128,7 @@ def test_what_was_imagined_is_for_policies_alone_and_says_so(hopper: Episodes, t
     imagined = replace(hopper, extras={"imagined": np.ones((len(hopper.obs), 1))})
     path = str(save_npz(concatenate([hopper, imagined]), tmp_path / "both.npz"))
     episodes, returns = runs.read_data(PolicyRunConfig(path, policy=BCConfig()))
-    assert episodes.num_steps == 2 * hopper.num_steps and runs.split(PolicyRunConfig(path), episodes)[1] == hopper
+    assert episodes.num_steps == 2 * hopper.num_steps and PolicyRunConfig(path).split(episodes)[1] == hopper
     with pytest.warns(UserWarning, match=f"both.npz: {hopper.num_steps} steps that a world model imagined"):
         seen, same = runs.read_data(runs.WorldModelRunConfig(path))
     assert seen == hopper and returns == same
@@ -157,9 +159,12 @@ def test_a_policy_is_told_nothing_that_nobody_tells_it_when_it_acts(hopper_file:
 
 
 @pytest.mark.parametrize(("preset", "words", "message"), [
-    ("iql", ("--policy.model.batch-size", 32), "policy.model.batch_size is 32, which has no say: a policy decides it"),
-    ("swift", ("--policy.model.mix.start", 0.5), "policy.model.mix is ConditionMix(start=0.5"),
-    ("world-model", ("--world.model.normalizer", "gaussian"), "world.model.normalizer is gaussian, which has no say")])
+    ("iql", ("--policy.model.batch-size", 32), "Unrecognized options"),
+    ("swift", ("--policy.model.mix.start", 0.5), "Unrecognized options"),
+    ("swift", ("--policy.critic.tau", 0.5), "Unrecognized options"),
+    ("world-model", ("--world.model.normalizer", "gaussian"), "Unrecognized options"),
+    ("iql", ("--context.discount", 0.5), "--context.discount changes nothing here: a policy is told goals where"),
+    ("iql", ("--policy.model.best-of", 2), "--policy.model.best-of changes nothing here: nothing guides the actions")])
 def test_what_a_generator_s_owner_decides_is_no_setting(preset: str, words: tuple, message: str, hopper_file: Path,
                                                         tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert gentraj("train", preset, "--dataset", hopper_file, "--run-dir", tmp_path / "run", *words) == 2

@@ -25,7 +25,7 @@ from gentraj.diffusion.composition import ClassifierFree
 from gentraj.families import FAMILIES, family
 from gentraj.networks import TemporalUNetConfig
 from gentraj.runs import folder as runs
-from gentraj.trajectory import Condition
+from gentraj.trajectory import Condition, SamplingOptions
 
 L_MAP = [[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
 
@@ -53,6 +53,7 @@ def layouts(folder: Path, e: Episodes) -> dict[str, str]:
             "own+minari": f"{folder}/own.npz+{DATASET}"}
 
 
+@pytest.mark.filterwarnings("ignore:maze2d-umaze has no next_observations")
 @pytest.mark.parametrize("layout", ["d4rl", "ogbench", "own", "minari", "joined", "own+minari"])
 def test_every_layout_trains_and_its_planner_acts(umaze: Episodes, tmp_path: Path, layout: str,
                                                  capsys: pytest.CaptureFixture) -> None:
@@ -62,6 +63,23 @@ def test_every_layout_trains_and_its_planner_acts(umaze: Episodes, tmp_path: Pat
         assert gentraj("evaluate", tmp_path / "run") == 2
         assert "do not say which environment they come from; give --env-id" in capsys.readouterr().err
     assert evaluated(tmp_path / "run", *env)["env_id"] == "PointMaze_UMaze-v3"
+
+
+def test_a_run_finds_its_data_from_any_folder_and_beside_itself(umaze: Episodes, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    save_npz(umaze, tmp_path / "here" / "own.npz")
+    monkeypatch.chdir(tmp_path / "here")
+    small.train(Path("run"), "own.npz")
+    assert runs.read_config(Path("run"))[0].dataset == str(tmp_path / "here" / "own.npz")
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(tmp_path / "here" / "run" / "step-00000006")
+    assert gentraj("train", "--resume", "here/run") == 0
+    for was, now, data in (("here", "there", "there/own.npz"), ("there/own.npz",) + 2 * ("there/run/own.npz",)):
+        (tmp_path / was).rename(tmp_path / now)  # all of it together, then the data into the run
+        shutil.rmtree(tmp_path / "there" / "run" / "step-00000006")
+        assert gentraj("train", "--resume", "there/run") == 0
+        assert runs.read_config(tmp_path / "there" / "run")[0].dataset == str(tmp_path / data)
 
 
 def test_a_folder_is_all_that_a_run_needs(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,9 +122,9 @@ def test_the_same_data_may_lie_elsewhere_when_a_run_goes_on(umaze: Episodes, tmp
 
 def test_goal_entries_may_be_named_where_the_data_name_none(umaze: Episodes) -> None:
     config, nameless = small.config(), replace(umaze, goal_dims=(), extras={}, obs_keys=())
-    mix = replace(config.model.mix, goal_dims=(0, 1))
-    resolved = runs.resolve(replace(config, model=replace(config.model, mix=mix)), nameless)
-    assert resolved.planner.goal_dims == resolved.model.mix.goal_dims == (0, 1)
+    mix = replace(config.mix, goal_dims=(0, 1))
+    resolved = runs.resolve(replace(config, mix=mix), nameless)
+    assert resolved.planner.goal_dims == resolved.mix.goal_dims == (0, 1)
     assert "arrival" in runs.build(resolved, runs.DataFacts.of(nameless, resolved.context), nameless)
 
 
@@ -129,7 +147,7 @@ def test_what_a_run_remembers(small_run: Path, umaze: Episodes) -> None:
     returns = DataReturns(episodes=1, mean=umaze.returns.mean(), longest=2000, cut=1, cut_last=1)
     assert run.data == runs.DataFacts(4, 2, 0, (0, 1), ("observation",), umaze.env, umaze.env, (returns,))
     assert (run.config.horizon, run.config.stride) == (32, 5)  # of the maze, none was given
-    assert (run.config.model.mix.goal_dims, run.config.planner.goal_dims) == ((0, 1), (0, 1))
+    assert (run.config.mix.goal_dims, run.config.planner.goal_dims) == ((0, 1), (0, 1))
     assert run.reference.x_BHD.shape == (512, 32, 4)
     data = {row.tobytes() for row in umaze.obs}
     assert all(row.tobytes() in data for row in run.reference.x_BHD[:, 0].numpy())
@@ -155,7 +173,7 @@ def test_training_leaves_torchs_own_generator_alone(umaze: Episodes, tmp_path: P
 @pytest.fixture(scope="module")
 def joint(umaze: Episodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("joint") / "run"
-    small.train(folder, DATASET, "--joint", "--model.mix.actions", 0.5)
+    small.train(folder, DATASET, "--joint", "--mix.actions", 0.5)
     return folder
 
 
@@ -258,7 +276,7 @@ def test_every_family_trains_plans_and_is_loaded_again(name: str, umaze: Episode
     run = runs.train(replace(small.config(steps=2), model=tiny), tmp_path, progress=False)
     again = runs.load(tmp_path)
     start = Condition.unknown(run.model.spec).with_obs(0, torch.from_numpy(umaze.obs[0]))
-    assert torch.equal(run.model.sample(start, 2, steps=2), again.model.sample(start, 2, steps=2))
+    assert torch.equal(*(of.model.sample(start, 2, options=SamplingOptions(steps=2)) for of in (run, again)))
     planner = again.planner(Box(-1, 1, (2,)))
     planner.reset(seeds_B=[0])
     assert planner.act(torch.from_numpy(umaze.obs[:1]), torch.zeros(1, 2)).shape == (1, 2)

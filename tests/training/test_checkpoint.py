@@ -11,9 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from gentraj.training.checkpoint import CheckpointError, CheckpointWarning, NothingSaved, has_checkpoints, load, save
-from gentraj.training.lock import RunLock, RunLocked
-from gentraj.training.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
+from gentraj.training.checkpoint import (
+    CheckpointError,
+    CheckpointWarning,
+    NothingSaved,
+    RunLock,
+    RunLocked,
+    has_checkpoints,
+    load,
+    module_tensors,
+    optimizer_tensors,
+    restore_module,
+    restore_optimizer,
+    save,
+)
 
 W = {"model": {"w": torch.arange(3.0)}}
 

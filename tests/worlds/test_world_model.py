@@ -16,7 +16,7 @@ from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import generator
 from gentraj.training import TrainingConfig
 from gentraj.training import loop as training
-from gentraj.trajectory import Batch
+from gentraj.trajectory import Batch, SamplingOptions
 from gentraj.worlds.facts import WorldFacts
 from gentraj.worlds.model import GENERATOR, Imagined, WorldModel, WorldModelConfig
 
@@ -229,13 +229,14 @@ def test_a_goal_matters_where_the_data_have_goals() -> None:
 
 def test_an_ensemble_alone_has_no_sampler(worlds: dict[str, WorldModel]) -> None:
     with pytest.raises(ValueError, match="an ensemble has no sampler, grid or eta"):
-        worlds["ensemble-1"].use(sampler="heun")
+        worlds["ensemble-1"].calibrate(Windows(linear([9]), worlds["ensemble-1"].spec).batch(0, 0, 4),
+                                       SamplingOptions("heun"))
     assert worlds["ensemble-1"].network_calls == 0
 
 
 def test_a_generator_learns_from_so_much_of_a_batch_and_in_so_many_updates_as_is_said(
         monkeypatch: pytest.MonkeyPatch) -> None:
-    e, config = linear([9, 40, 2, 30]), replace(WORLDS["flow-3"], model=replace(FLOW, batch_size=5), learns=0.25)
+    e, config = linear([9, 40, 2, 30]), replace(WORLDS["flow-3"], model=FLOW, model_batch=5, learns=0.25)
     world = WorldModel(3, 2, config, WorldFacts.fit(e, ContextConfig(), 3))
     assert world.model is not None
     learn, seen = world.model.update, []
@@ -249,9 +250,9 @@ def test_a_generator_learns_from_so_much_of_a_batch_and_in_so_many_updates_as_is
 
 def test_draws_of_another_sampler_are_as_wide_as_what_was_learnt() -> None:
     world = taught(linear([9, 40, 2, 30]), WORLDS["flow-3"])
-    assert world.reference is not None
-    scale = world.scale
-    world.use(sampler="heun")
-    used = world.scale
-    world.calibrate(world.reference)
-    assert used == world.scale != scale
+    reference = Windows(linear([9, 40, 2, 30]), world.spec).batch(0, 0, 64)
+    scales = []
+    for options in (SamplingOptions(), SamplingOptions("heun"), SamplingOptions("heun", eta=0.0), SamplingOptions()):
+        world.calibrate(reference, options)
+        scales.append(world.scale)
+    assert scales[0] == scales[3] != scales[1] == scales[2]

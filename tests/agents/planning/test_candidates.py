@@ -18,7 +18,7 @@ from gentraj.diffusion.composition import ClassifierFree
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, unfold
-from gentraj.trajectory import Condition, TrajectorySpec
+from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectorySpec
 
 LOW, HIGH = -np.ones(1, np.float32), np.ones(1, np.float32)
 FREE = PlannerConfig(arrival="fixed", replan=1, look=1, actions="joint", select="value")
@@ -31,7 +31,7 @@ class Wandering:
     spec, network_calls, device, drift = SHORT, 0, torch.device("cpu"), 0.0
 
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: Sequence[int] = (),
-               steps: int | None = None, temperature: float = 1.0) -> Tensor:
+               options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         self.asked, self.guide = condition, guide
         x = RowNoise(seed).normal(4, 2) + self.drift
         x = torch.where(condition.mask_BHD, condition.values_BHD, x)
@@ -200,7 +200,7 @@ class Sure:
         self.spec = spec
 
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: Sequence[int] = (),
-               steps: int | None = None, temperature: float = 1.0) -> Tensor:
+               options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         ends = condition.values_BHD[:, [0, -1], :1]
         end = torch.where(condition.mask_BHD[:, -1:, :1], ends[:, 1:], ends[:, :1] + 4)
         share = torch.linspace(0, 1, self.spec.horizon)[:, None]
@@ -260,7 +260,7 @@ def test_finer_models_fill_in_the_first_leg_of_a_plan(factors: tuple[int, ...]) 
 def test_as_many_legs_are_filled_in_as_are_carried_out() -> None:
     fine: Any = Sure(TrajectorySpec(1, 1, 5, stride=2))
     x = torch.tensor([[[0.0], [4.0], [12.0], [24.0]]])
-    one, two, all_ = (filled_in(fine, x, ahead, [0], 1, 1.0) for ahead in (8, 9, 99))
+    one, two, all_ = (filled_in(fine, x, ahead, [0], SamplingOptions(steps=1)) for ahead in (8, 9, 99))
     assert one[0, :, 0].tolist() == [0, 1, 2, 3, 4] and two[0, :, 0].tolist() == [0, 1, 2, 3, 4, 6, 8, 10, 12]
     assert torch.equal(all_[:, :9, 0], two[..., 0]) and all_[0, -1, 0] == 24 and all_.shape == (1, 13, 2)
 

@@ -13,9 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from agents.decision import decide
-from agents.planning.execution import moved
-from agents.planning.history import History
+from agents.planning.execution import History, moved
 from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from agents.planning.planner import Planner, PlannerConfig
 from agents.planning.trust import Trust
@@ -24,7 +22,7 @@ from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.trajectory import Batch, Condition, TrajectorySpec
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec
 
 CPU, HIGH = torch.device("cpu"), np.full(1, 99, np.float32)
 ACTS = PlannerConfig("fixed", replan=1, look=1, actions="joint")
@@ -39,7 +37,7 @@ class GoesOn:
         self.spec = spec
 
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: Sequence[int] = (),
-               steps: int | None = None, temperature: float = 1.0) -> Tensor:
+               options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         self.asked = condition
         x = condition.values_BHD.clone()
         for b, known_H in enumerate(condition.mask_BHD[..., 0]):
@@ -172,15 +170,16 @@ def test_what_a_history_does_not_go_with_is_refused() -> None:
     with pytest.raises(ValueError, match=r"history needs rows that are evenly apart"):
         Planner(model, replace(ACTS, history=1), -HIGH, HIGH)
     with pytest.raises(ValueError, match=r"history is 2 rows, and what is exported remembers nothing"):
-        decide(planner(history=2)[0], torch.zeros(1, 1), None, [0])
+        planner(history=2)[0].decide(torch.zeros(1, 1), None, [0])
 
 
 def test_a_planner_that_remembers_knows_what_one_observation_does_not_tell() -> None:
     """s' = s + d, d being -1 or 1 for good: the present alone does not say which."""
     torch.manual_seed(0)
     spec, drawn = TrajectorySpec(1, 0, 4), generator(0)
-    config = DiffusionConfig(ResidualMLPConfig(32, 2, 0), levels=None, mix=ConditionMix(goal=0, prefix=0.5), ema=0.98)
-    model = Diffusion(spec, config, Normalizer(torch.zeros(1), torch.full((1,), 5.0)))
+    config = DiffusionConfig(ResidualMLPConfig(32, 2, 0), levels=None, ema=0.98)
+    model = Diffusion(spec, config, Normalizer(torch.zeros(1), torch.full((1,), 5.0)),
+                      mix=ConditionMix(goal=0, prefix=0.5))
     optimizers = model.optimizers()
     for _ in range(600):
         d_B1 = torch.randint(2, (128, 1), generator=drawn) * 2.0 - 1

@@ -14,7 +14,7 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.training.state import module_tensors, restore_module
+from gentraj.training.checkpoint import module_tensors, restore_module
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=3)
@@ -198,7 +198,7 @@ def test_noise_leaves_the_first_observation_and_the_share_of_clean_plans() -> No
 @pytest.mark.parametrize(("noised", "path"), [(0.0, "vp-cosine"), (0.5, "vp-cosine"), (0.5, "edm")])
 def test_guidance_raises_the_value_of_plans(network: str, noised: float, path: str) -> None:
     critic = make(network=network, noised=noised, sees="plan")
-    settings = DiffusionConfig(ResidualMLPConfig(16, 1, 0), path=path, levels=None, normalizer="gaussian", clip=None)
+    settings = DiffusionConfig(ResidualMLPConfig(16, 1, 0), path=path, levels=None, clip=None)
     model = Diffusion(SPEC, settings, Normalizer.identity(3))
     start = Condition.unknown(SPEC, 64).with_obs(0, torch.ones(2))
     plain, guided = (critic(model.sample(start, guide=guide)[:, 0]) for guide in (None, critic.guide(3.0)))

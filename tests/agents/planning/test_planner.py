@@ -16,7 +16,7 @@ from agents.planning.trust import Trust
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import TemporalUNetConfig
 from gentraj.normalize import Normalizer
-from gentraj.trajectory import Batch, Condition, TrajectorySpec
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=4, act_dim=0, horizon=8, stride=4)
 CONFIG = PlannerConfig(goal_dims=(0, 1), rest_dims=(2, 3), shares=(), look=6, replan=3)
@@ -29,7 +29,7 @@ class StraightLine:
     spec, network_calls, device = SPEC, 0, torch.device("cpu")
 
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: object = 0,
-               steps: int | None = None, temperature: float = 1.0) -> Tensor:
+               options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         self.network_calls += 1
         x = torch.full_like(condition.values_BHD, 9.0)
         for b, mask_HD in enumerate(condition.mask_BHD):
@@ -245,3 +245,25 @@ def test_with_a_goal_the_rest_of_the_previous_plan_is_asked_to_arrive_when_it_di
 def test_settings_that_need_a_part_which_is_missing_say_so(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         planner(**changes)
+
+
+def test_a_model_of_the_four_members_plans_and_one_that_cannot_judge_rows_is_not_trusted() -> None:
+    """Neither a device nor a count of calls is asked of it; trust, which asks for implausibility, says so."""
+    asked = []
+
+    class FourMembers:
+        spec = SPEC
+
+        def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: object = 0,
+                   options: SamplingOptions = DEFAULT_OPTIONS, observe: object = None) -> Tensor:
+            asked.append(options)
+            return torch.zeros_like(condition.values_BHD)[:, None]
+
+    model: Any = FourMembers()
+    config = replace(CONFIG, arrival="fixed", actions="track", steps=7, temperature=0.5)
+    agent = Planner(model, config, LOW, HIGH, options=SamplingOptions("heun", steps=2, eta=0.1))
+    assert agent.act(OBS, GOAL).shape[0] == 1 and agent.network_calls == 0 and agent.device.type == "cpu"
+    assert asked == [SamplingOptions("heun", steps=7, eta=0.1, temperature=0.5)]
+    reference = Batch(torch.zeros(2, SPEC.horizon, SPEC.dim), torch.ones(2, SPEC.horizon, SPEC.dim, dtype=torch.bool))
+    with pytest.raises(ValueError, match="FourMembers has no implausibility, which trust asks of a model"):
+        Trust(model, reference, 0.98)

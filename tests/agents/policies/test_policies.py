@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from agents.policies.actor import Actor
 from agents.policies.bc import BCConfig
 from agents.policies.fql import FQLConfig
 from agents.policies.generators import GENERATORS
-from agents.policies.policy import Actor, Policy, Scales
+from agents.policies.policy import Policy, Scales
 from agents.policies.registry import POLICIES
 from agents.policies.swift import SwiftConfig
 from gentraj.data import ContextConfig, Episodes, Windows, concatenate
@@ -20,7 +21,7 @@ from gentraj.runs.kinds import PolicyRunConfig
 from gentraj.training.optimization import NonFinite
 
 SMALL = ResidualMLPConfig(width=32, depth=1, frequencies=0)
-every_policy = pytest.mark.parametrize("kind", POLICIES)
+every_policy = pytest.mark.parametrize("kind", POLICIES.configs)
 
 
 def bandit(number: int = 2_000) -> Episodes:
@@ -39,7 +40,8 @@ def small(kind: type, **changes: Any) -> Any:
     faster = {"learning_rate": 5e-3} if hasattr(model, "learning_rate") else {}
     parts: dict[str, Any] = {"model": replace(model, ema=0.98, **faster)}
     if hasattr(config, "critic"):
-        parts["critic"] = replace(config.critic, width=32, tau=0.05, learning_rate=3e-3)
+        faster = {"tau": 0.05} if hasattr(config.critic, "tau") else {}
+        parts["critic"] = replace(config.critic, width=32, learning_rate=3e-3, **faster)
     if any(field.name == "width" for field in fields(config)):
         parts["width"] = 32
     return replace(config, **parts)
@@ -48,7 +50,7 @@ def small(kind: type, **changes: Any) -> Any:
 def make(config: Any, episodes: Episodes, contexts: ContextConfig | None = None) -> Policy:
     torch.manual_seed(0)
     scales = Scales.fit(episodes, contexts or ContextConfig())
-    return POLICIES[type(config)](episodes.obs_dim, episodes.act_dim, config, scales)
+    return POLICIES.made_of(config)(episodes.obs_dim, episodes.act_dim, config, scales)
 
 
 def train(policy: Policy, episodes: Episodes, steps: int, contexts: ContextConfig | None = None) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def act(policy: Policy, obs: torch.Tensor, seeds: list[int], goal: torch.Tensor 
     return actor.act(obs, goal)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in POLICIES if hasattr(kind(), "critic")])
+@pytest.mark.parametrize("kind", [kind for kind in POLICIES.configs if hasattr(kind(), "critic")])
 def test_what_earns_more_is_done_more_often_than_in_the_data(kind: type) -> None:
     config = small(kind)
     if kind is FQLConfig:
@@ -79,7 +81,7 @@ def test_what_earns_more_is_done_more_often_than_in_the_data(kind: type) -> None
 def test_swift_is_guided_from_the_data_s_actions_to_the_better_ones() -> None:
     """Without guidance it is as often right as the data, told "better" nearly always."""
     config = small(SwiftConfig, temperature=1.0)
-    policy = make(replace(config, model=replace(config.model, context_dropout=0.3)), data := bandit())
+    policy = make(replace(config, context_dropout=0.3), data := bandit())
     train(policy, data, 300)
     obs, right = torch.randn(400, 2, generator=generator(9)) * 2, {}
     for guidance in (0.0, 1.0, 2.0):
@@ -90,12 +92,11 @@ def test_swift_is_guided_from_the_data_s_actions_to_the_better_ones() -> None:
 
 
 def test_swift_is_guided_away_from_what_it_has_learnt_only() -> None:
-    untold = replace(SwiftConfig().model, context_dropout=0.0)
-    with pytest.raises(ValueError, match=r"guidance is 1.5, .* never learns with a model.context_dropout of 0"):
-        SwiftConfig(model=untold)
-    assert SwiftConfig(model=untold, guidance=1.0).guidance == 1
+    with pytest.raises(ValueError, match=r"guidance is 1.5, .* never learns with a context_dropout of 0"):
+        SwiftConfig(context_dropout=0.0)
+    assert SwiftConfig(context_dropout=0.0, guidance=1.0).guidance == 1
     other = PolicyRunConfig(policy=SwiftConfig()).with_generator(GENERATORS["flow"])
-    assert other.policy.model.path == "flow" and other.policy.model.context_dropout == 0.1  # type: ignore[union-attr]
+    assert other.policy.model.path == "flow" and other.policy.context_dropout == 0.1  # type: ignore[union-attr]
 
 
 @every_policy
@@ -226,7 +227,7 @@ def test_rewards_and_ends_are_scaled_by_what_was_played_and_states_by_all() -> N
 
 def test_fql_acts_by_the_average_of_a_student_as_large_as_its_teacher() -> None:
     data = bandit(200)
-    policy: Any = POLICIES[FQLConfig](2, 1, small(FQLConfig), Scales.fit(data, ContextConfig()))
+    policy: Any = POLICIES.made_of(small(FQLConfig))(2, 1, small(FQLConfig), Scales.fit(data, ContextConfig()))
     size = lambda network: [tuple(p.shape) for p in network.parameters()]  # noqa: E731
     assert size(policy.student) == size(policy.model.network) == size(policy.slow.module)
     optimizers, windows = policy.optimizers(), Windows(data, policy.spec)

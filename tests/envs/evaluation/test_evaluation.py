@@ -17,7 +17,7 @@ from gentraj.data import Episodes, d4rl_reference
 
 KEYS = {"env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate", "first_hit_median",
         "time_at_goal_mean", "score_d4rl", "score_minari", "latency_ms_p50", "latency_ms_p99",
-        "network_calls_per_decision", "controller", "random"}
+        "network_calls_per_decision", "returns", "controller", "random"}
 
 
 def played(returns, first_hit):
@@ -178,14 +178,15 @@ def test_the_behaviour_of_several_datasets_is_the_mean_over_their_episodes():
 
 @pytest.mark.parametrize(("changes", "env", "why"), [
     ({"cut": 22}, "Hopper-v5", ""),  # the end of a recording cuts an episode or two
-    ({"cut": 24}, "Hopper-v5", "and 4 of 30 were cut sooner"),
-    ({"longest": 100}, "Hopper-v5", "the longest has 100, and 20 of 30 were cut sooner"),  # all by a shorter limit
-    ({"longest": 2000}, "Hopper-v5", "the longest has 2000"),
+    ({"cut": 24}, "Hopper-v5", ": 4 of 30 were cut sooner"),
+    ({"longest": 100}, "Hopper-v5", "20 of 30 were cut sooner, and the longest has 100"),  # all by a shorter limit
+    ({"longest": 2000}, "Hopper-v5", "which has 1000 steps: the longest has 2000"),
     ({}, "Walker2d-v5", "the data are not of Hopper-v5 as it is here; they come from Walker2d-v5"),
     ({}, None, "they come from an unknown environment")])
 def test_behaviour_is_scored_where_the_datas_episodes_are_the_environments(changes, env, why):
     scores, said = score_behaviour([replace(WHOLE, **changes)], env, environment_factory("Hopper-v5"))
     assert (scores is None) == bool(why) and why in said and bool(said) == bool(why)
+    assert not ("longest" in said and changes.get("longest") == 2000 and "sooner" in said)
 
 
 def test_the_datas_returns_are_counted_by_hand():

@@ -49,7 +49,7 @@ def test_every_task_gets_a_plan_that_fits(name: str) -> None:
 
 @pytest.mark.parametrize("rows", [*HORIZONS, LONGEST, UNKNOWN[0]])
 def test_every_network_takes_the_advised_horizons(rows: int) -> None:
-    for config, network in NETWORKS.items():
+    for config, network in NETWORKS.values():
         network(2, rows, 0, config())  # raises for a horizon that does not fit
 
 

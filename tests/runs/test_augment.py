@@ -36,10 +36,9 @@ def world(dataset: object, folder: Path) -> Path:
 
 def planner(dataset: object, folder: Path, **settings: Any) -> Path:
     mix = ConditionMix(start=settings.pop("start", 0.5), goal=settings.pop("goal", 0.0))
-    model = DiffusionConfig(ResidualMLPConfig(width=8, depth=1, frequencies=0), levels=None, mix=mix, batch_size=8,
-                            steps=4)
-    config = replace(RunConfig(str(dataset), horizon=4, stride=1, joint=True, model=model, training=TRAINING),
-                     **settings)
+    model = DiffusionConfig(ResidualMLPConfig(width=8, depth=1, frequencies=0), levels=None, steps=4)
+    config = replace(RunConfig(str(dataset), horizon=4, stride=1, joint=True, model=model, mix=mix, batch_size=8,
+                               training=TRAINING), **settings)
     runs.train(config, folder, progress=False)
     return folder
 
@@ -230,7 +229,7 @@ def test_a_tilt_is_a_step_of_the_command(imagined, hopper_planner: Path, hopper_
 @pytest.mark.parametrize(("words", "message"), [
     (("--trust", 0), r"imagined steps only 0 are to be trusted; of"),
     (("--trust", 0, "--unknown", "end"), r"imagined steps only 0 are to be trusted; of"),
-    (("--steps", 0), "Augment.steps is 0; a whole number of at least 1 is expected"),
+    (("--steps", 0), "--steps is 0; a whole number of at least 1 is expected"),
     (("--model", "nowhere"), "nowhere: no run there"), (("--model", "POLICY"), "and no world model; train one with"),
     (("--policy", "MODEL"), "is a world model (MPC, ensemble); --policy is the run of a policy"),
     (("--trajectories", "POLICY"), "is a policy (TD3BC, gaussian); --trajectories is the run of a planner"),

@@ -62,7 +62,7 @@ def test_killed_and_resumed_it_is_the_uninterrupted_run(model: ModelConfig | Non
 def test_it_is_judged_by_data_that_it_was_not_trained_on(hopper: Episodes, hopper_file: Path, tmp_path: Path) -> None:
     config = tiny(hopper_file)
     run = runs.train(config, tmp_path, progress=False)
-    learnt, kept, judged = runs.split(config, concatenate([hopper]).stitched())
+    learnt, kept, judged = config.split(concatenate([hopper]).stitched())
     acts = lambda act_SA: {row.tobytes() for row in act_SA}  # noqa: E731  actions never recur
     known = acts(run.reference.x_BHD[:, 0, hopper.obs_dim :].numpy())
     assert known <= acts(kept.act) and not known & acts(learnt.act)

@@ -1,0 +1,30 @@
+from .exploration import Exploring
+from .mpc import MPC, Imagination, MPCConfig
+from .planning.arrival import Arrival, ArrivalConfig
+from .planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from .planning.plan_critic import PlanCritic, PlanCriticConfig
+from .planning.planner import Planner, PlannerConfig, Plans
+from .planning.trust import Trust
+from .policies.actor import Actor
+from .policies.bc import BC, BCConfig
+from .policies.critic import Critic, CriticConfig, advantage_weights, expectile, state_value
+from .policies.diffusion_ql import DiffusionQL, DiffusionQLConfig
+from .policies.fql import FQL, FQLConfig
+from .policies.generators import GENERATORS
+from .policies.idql import IDQL, IDQLConfig
+from .policies.iql import IQL, IQLConfig
+from .policies.policy import Policy, Scales, Transition
+from .policies.registry import POLICIES, register
+from .policies.swift import Swift, SwiftConfig
+from .policies.td3bc import TD3BC, TD3BCConfig
+from .prior import log_prob, plan_prior, policy_prior, score
+from .sb3 import SB3Policy
+
+__all__ = [
+    "BC", "FQL", "GENERATORS", "IDQL", "IQL", "MPC", "POLICIES", "TD3BC", "Actor", "Arrival", "ArrivalConfig",
+    "BCConfig", "Critic", "CriticConfig", "DiffusionQL", "DiffusionQLConfig", "Exploring", "FQLConfig", "IDQLConfig",
+    "IQLConfig", "Imagination", "InverseDynamics", "InverseDynamicsConfig", "MPCConfig", "PlanCritic",
+    "PlanCriticConfig", "Planner", "PlannerConfig", "Plans", "Policy", "SB3Policy", "Scales", "Swift", "SwiftConfig",
+    "TD3BCConfig", "Transition", "Trust", "advantage_weights", "expectile", "log_prob", "plan_prior", "policy_prior",
+    "register", "score", "state_value",
+]

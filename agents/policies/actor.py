@@ -1,0 +1,72 @@
+"""An `Actor` carries out the actions of a policy, episode by episode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gentraj.networks.rows import padded, padding
+from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions, TrajectorySpec
+
+from ..episodes import Playing
+from .policy import Policy
+
+
+class Actor(Playing):
+    """The `Agent` of a policy: decides a chunk, carries out some of it, decides again."""
+
+    def __init__(self, policy: Policy, low_A: np.ndarray, high_A: np.ndarray,
+                 options: SamplingOptions = DEFAULT_OPTIONS):
+        self.policy, self.options = policy, options
+        self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
+        self._begin(0)
+
+    @property
+    def spec(self) -> TrajectorySpec:
+        return self.policy.spec
+
+    @property
+    def device(self) -> torch.device:
+        return self.policy.device
+
+    @property
+    def network_calls(self) -> int:
+        return self.policy.network_calls
+
+    def _allocate(self, batch: int) -> None:
+        self.age_B = torch.full((batch,), self.policy.execute)
+        self.queue_BEA = torch.zeros(batch, self.policy.execute, self.policy.spec.act_dim)
+
+    def _forget(self, mask_B: Tensor) -> None:
+        self.age_B[mask_B] = self.policy.execute
+
+    @torch.no_grad()
+    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        """(B, A) inside the action space. A goal is heeded by a policy that was trained with goals."""
+        self._play(len(obs_BO))
+        due_B = self.age_B >= self.policy.execute
+        if due_B.any():
+            obs, goal = obs_BO[due_B], None if goal_BG is None else padded(goal_BG[due_B])
+            more = [0] * padding(len(obs))  # so that an action does not depend on how many are decided beside it
+            act_BEA = self.decide(padded(obs), goal, [*self._seeds(due_B), *more])
+            self.queue_BEA[due_B] = act_BEA[: len(obs)].to(self.queue_BEA.device)
+            self.age_B[due_B] = 0
+            self.decision_B[due_B] += 1
+        act_BA = self.queue_BEA[torch.arange(len(obs_BO)), self.age_B]
+        self.age_B += 1
+        return act_BA
+
+    def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
+        """(B, E, A) inside the action space: the actions that are carried out before the next decision.
+
+        A function of what it is given, which `gentraj export` writes. Raises ValueError where a policy's goal is
+        missing.
+        """
+        policy = self.policy
+        goal_BG = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
+        state_BS = policy.state(obs_BO.to(policy.device), goal_BG)
+        act_BEA = policy.act_scale.unnormalize(policy.decide(state_BS, seeds, self.options))[:, : policy.execute]
+        return act_BEA.clamp(self.low_A.to(act_BEA.device), self.high_A.to(act_BEA.device))

@@ -1,0 +1,13 @@
+from .evaluation.evaluate import EvaluationConfig, evaluate
+from .evaluation.rollout import Rollout, rollout
+from .evaluation.simulation import Simulator
+from .making import EnvironmentFactory, environment_factory
+from .recording.baselines import RandomAgent
+from .sb3_vector import SB3Vector
+from .worlds.environment import WorldModelEnv, WorldModelVectorEnv
+from .worlds.imagined import ImaginedConfig
+
+__all__ = [
+    "EnvironmentFactory", "EvaluationConfig", "ImaginedConfig", "RandomAgent", "Rollout", "SB3Vector", "Simulator",
+    "WorldModelEnv", "WorldModelVectorEnv", "environment_factory", "evaluate", "rollout",
+]

@@ -1,0 +1,105 @@
+"""What a command line says of environments, of whatever command: modules that register them, and their arguments.
+
+`--import MODULE`, and `--env-id MODULE:Id` as Gymnasium has it, import a module in every process of the command. Only
+the user names modules; data and run folders never do. `--env-kwargs KEY=VALUE...` are arguments of the `--env-id`:
+together they become an environment's specification as JSON, which every command takes where it takes an id.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from multiprocessing import current_process
+from typing import Any
+
+IMPORT, ENVIRONMENT, ARGUMENTS = "--import", "--env-id", "--env-kwargs"
+VALUES = {"True": True, "False": False, "None": None}
+
+
+def read_environments(words: list[str]) -> list[str]:
+    """Imports the modules that the words name, here and in processes that are started; returns the words of a command.
+
+    Raises ValueError for an option without its value and for arguments that the environment does not take, and what
+    `import_named` raises.
+    """
+    if not any(word.split("=")[0] in (IMPORT, ENVIRONMENT, ARGUMENTS) for word in words):
+        return words
+    left, modules, arguments, env_id = _parted(words)
+    if modules:
+        from envs.rendering.headless import IMPORTS, import_named
+
+        before = os.environ.get(IMPORTS, "").split(",")
+        os.environ[IMPORTS] = ",".join(dict.fromkeys([*filter(None, before), *modules]))
+        import_named()
+    if arguments and env_id is None:
+        raise ValueError(f"{ARGUMENTS} are arguments of an environment; give {ENVIRONMENT} too")
+    if env_id is not None:
+        left += [ENVIRONMENT, specification(env_id, arguments) if arguments else env_id]
+    return left
+
+
+def _parted(words: list[str]) -> tuple[list[str], list[str], list[str], str | None]:
+    """The words of the command, the modules, KEY=VALUE, and the environment."""
+    left, modules, arguments, env_id, waiting = list[str](), list[str](), list[str](), None, list(words)
+    while waiting:
+        option, is_joined, value = (word := waiting.pop(0)).partition("=")
+        if option not in (IMPORT, ENVIRONMENT, ARGUMENTS) or (option == ENVIRONMENT and not is_joined and not waiting):
+            left.append(word)
+        elif option == ARGUMENTS:
+            arguments += [value] if is_joined else []
+            while not is_joined and waiting and "=" in waiting[0] and not waiting[0].startswith("-"):
+                arguments.append(waiting.pop(0))
+            if not arguments:
+                raise ValueError(f"{ARGUMENTS} needs KEY=VALUE, such as include_cfrc_ext_in_observation=False")
+        else:
+            value = value if is_joined else waiting.pop(0) if waiting else ""
+            if option == IMPORT and (not value or value.startswith("-")):
+                raise ValueError(f"{IMPORT} needs the name of a module, such as {IMPORT} my_environments")
+            module, is_parted, own = value.rpartition(":") if not value.startswith("{") else ("", "", value)
+            modules += [value.removesuffix(".py")] if option == IMPORT else [module] if is_parted else []
+            env_id = own if option == ENVIRONMENT else env_id
+    return left, modules, arguments, env_id
+
+
+def specification(env_id: str, arguments: list[str]) -> str:
+    """Gymnasium's EnvSpec as JSON of an environment with arguments KEY=VALUE. Raises ValueError in one line."""
+    from envs.making import environment_factory
+
+    read = dict(map(_argument, arguments))
+    made = environment_factory(env_id, read)
+    try:
+        made().close()
+    except Exception as error:  # an environment may raise anything
+        raise ValueError(f"{ARGUMENTS} {' '.join(arguments)}: {made.env_id} cannot be made with them "
+                         f"({type(error).__name__}: {error})") from error
+    environment_factory(made.spec_json)  # raises for what would be refused where it is read back, such as files
+    return made.spec_json
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    """A value is JSON, True, False or None; anything else is a string."""
+    key, is_parted, value = text.partition("=")
+    if not is_parted or not key.isidentifier():
+        raise ValueError(f"{ARGUMENTS} has '{text}'; KEY=VALUE is expected, such as healthy_reward=0.5")
+    try:
+        return key, VALUES[value] if value in VALUES else json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def imports_again() -> str:
+    """The option, for a command that is to be called next."""
+    named = os.environ.get("GENTRAJ_IMPORT", "")
+    return "".join(f" {IMPORT} {module}" for module in filter(None, named.split(",")))
+
+
+def is_script_run_again() -> bool:
+    """Whether a process that a command started runs the user's script, which calls that command, once more."""
+    return getattr(current_process(), "_inheriting", False)  # what multiprocessing itself asks, to refuse it
+
+
+def refuse_script() -> str:
+    script = getattr(sys.modules.get("__mp_main__"), "__file__", None) or "your script"
+    return (f"{script} is run again by every process that the command starts; put its call of gentraj under "
+            f"`if __name__ == '__main__':`")

@@ -1,0 +1,256 @@
+"""`gentraj compare`: families of models on the same data, trained for the same time or runs that are already there."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from envs.evaluation.evaluate import EvaluationConfig, score_baselines
+from envs.making import environment_factory
+
+from ..config import to_json
+from ..data import Windows
+from ..data.episodes import Episodes, episodes_hash
+from ..device import pick_device
+from ..families import FAMILIES
+from ..families import family as family_of
+from ..plots.page import show
+from ..progress import say
+from ..randomness import generator
+from ..runs import folder as runs
+from ..runs.folder import RunConfig
+from ..runs.presets import PRESETS
+from ..training.log import read_metrics
+from . import engine
+from .engine import Measure, Task, deciding, kept, known, read_result
+from .groups import Group, draw_windows, plane
+from .measures import MEASURES, Options, measures, speed
+from .statistics import numbers, over_seeds, spread
+
+RETURN, TOLD_APART = "control.return_mean", "quality.measures.start.two_sample_accuracy"
+NUMBERS = ("speed", "training_seconds", "seconds_per_step", "steps")  # of a run, besides what is measured
+DATA, BASELINES = "data.json", "baselines.json"
+
+Cell = tuple[str, str]  # group and family: runs of a group have the same data, rows and environment
+Record = dict[str, Any]
+
+
+# -- the tasks
+
+
+def planned(presets: Sequence[str], families: Sequence[str], dataset: str | None = None) -> dict[Cell, RunConfig]:
+    """Every preset with every family. Raises ValueError for names there are not."""
+    known(presets, PRESETS, "preset")
+    known(families, FAMILIES, "family")
+    configs = {}
+    for preset in presets:
+        base = of_planner(PRESETS[preset], preset)
+        base = replace(base, dataset=runs.located(dataset or base.dataset, Path()),
+                       training=replace(base.training, threads=1))
+        if not base.dataset:
+            raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
+        for name in families:
+            own = family_of(base.model) == name
+            configs[preset, name] = base if own else base.with_generator(FAMILIES[name])
+    return configs
+
+
+def to_train(configs: Mapping[Cell, RunConfig], seeds: int, minutes: float, steps: int | None, out: Path,
+             options: Options) -> tuple[list[Task], dict[str, Group]]:
+    """A task for every config and seed, as long as that many minutes or steps, and the groups.
+
+    To run with nothing beside it: it times some training steps of every family. A dataset that gentraj can record is
+    recorded if it is missing.
+    """
+    groups: dict[str, Group] = {}
+    trainings: dict[Cell, tuple[RunConfig, str]] = {}
+    for preset in dict.fromkeys(preset for preset, _ in configs):
+        mine = {cell: config for cell, config in configs.items() if cell[0] == preset}
+        episodes, returns = runs.read_data(next(iter(mine.values())))
+        sha256 = episodes_hash(episodes)
+        for cell, config in mine.items():
+            data = runs.DataFacts.of(episodes, config.context, config.env_id, returns)
+            parts = partial(runs.build, resolved := config.resolve(episodes), data, episodes)
+            groups[preset] = group = Group(preset, out / preset, plane(data))
+            kept(group.folder / DATA, {"sha256": sha256, "rows": list(_rows(config))},
+                 lambda g=group, p=parts, e=episodes: g.keep(draw_windows(Windows(e, p()["model"].spec))))
+            with warnings.catch_warnings(action="ignore"):  # the training itself will tell them
+                seconds = kept(_step_seconds_path(out, cell), {"run": deciding(config), "sha256": sha256}, partial(
+                    _step_seconds, parts, episodes, resolved, options.device))
+            say(f"{preset}: {cell[1]} takes {1000 * seconds:.3g} ms a step")
+            trainings[cell] = _of_steps(config, steps or max(1, round(60 * minutes / seconds))), sha256
+    return [Task(cell, f"{cell[0]}/{cell[1]}-seed-{seed}", out / cell[0] / f"{cell[1]}-seed-{seed}",
+                 replace(config, training=replace(config.training, seed=seed)), sha256,
+                 measures(groups[cell[0]], options))
+            for seed in range(seeds)  # outermost: a comparison that is stopped early has every family
+            for cell, (config, sha256) in trainings.items()], groups
+
+
+def _of_steps(config: RunConfig, steps: int) -> RunConfig:
+    return replace(config, training=replace(
+        config.training, steps=steps, warmup=min(config.training.warmup, steps // 10), log_every=max(1, steps // 100),
+        save_every=max(1, min(1000, steps // 8))))
+
+
+def _step_seconds_path(out: Path, cell: Cell) -> Path:
+    return out / cell[0] / f"{cell[1]}-step-seconds.json"
+
+
+def _step_seconds(parts: Callable[[], Mapping[str, runs.Part]], episodes: Episodes, config: RunConfig,
+                  device: str | None, blocks: int = 3, steps: int = 8) -> float:
+    """What a training step of all parts costs: the median over blocks of the mean, as not all steps cost the same."""
+    at, means = pick_device(device), []
+    trained = [(part.to(at).train(), part.optimizers(), Windows(episodes, part.spec, config.context))
+               for part in parts().values()]
+    for block in range(blocks + 1):
+        began = time.perf_counter()
+        for step in range(block * steps, (block + 1) * steps):
+            for part, optimizers, windows in trained:
+                batch = windows.batch(step, 0, part.batch_size).to(at)
+                sum(value.item() for value in part.update(batch, optimizers, generator(step)).values())
+        means.append((time.perf_counter() - began) / steps)
+    return float(np.median(means[1:]))  # the first one warms up
+
+
+def existing(folders: Sequence[Path]) -> dict[Path, tuple[Cell, RunConfig]]:
+    """Runs there are. Those that differ in no setting but the seed are one family; else the folder is added."""
+    configs = {folder: of_planner(runs.read_config(folder)[0], str(folder))
+               for folder in dict.fromkeys(map(Path, folders))}
+    groups, families = {}, {}
+    for config in configs.values():
+        stem = re.sub(r"[^\w.-]+", "-", config.dataset.rsplit("/", 1)[-1] if "." in config.dataset else config.dataset)
+        groups.setdefault(_rows(config), f"{stem}-{len(groups) + 1}" if groups else stem)
+        families.setdefault((_rows(config), family_of(config.model)), set()).add(_settings(config))
+    found, labels = {}, {}
+    for folder, config in configs.items():
+        group, name = groups[_rows(config)], family_of(config.model)
+        new = f"{name} ({folder})" if len(families[_rows(config), name]) > 1 else name
+        found[folder] = (group, labels.setdefault((group, _settings(config)), new)), config
+    return found
+
+
+def to_measure(found: Mapping[Path, tuple[Cell, RunConfig]], out: Path,
+               options: Options) -> tuple[list[Task], dict[str, Group]]:
+    """A task for every run that is there; the groups have the windows that the first run of each has kept."""
+    tasks, groups = [], {}
+    for folder, (cell, config) in found.items():
+        run = runs.load(folder, device=pick_device(options.device))
+        if cell[0] not in groups:
+            groups[cell[0]] = Group(cell[0], out / cell[0], plane(run.data))
+            groups[cell[0]].keep(run.reference)
+        task = Task(cell, "", out / cell[0] / folder.name, config, run.dataset_hash,
+                    measures(groups[cell[0]], options, step=run.step), folder)
+        tasks.append(replace(task, name=f"{cell[0]}/{task.folder.name}"))
+    return tasks, groups
+
+
+def of_planner(config: runs.AnyRunConfig, name: str) -> RunConfig:
+    """Raises ValueError for settings of another kind."""
+    if config.planning is None:
+        raise ValueError(f"{name} is a {config.NAME} ({config.kind}); gentraj compare compares planners by their "
+                         "models, and gentraj evaluate scores any run")
+    return cast(RunConfig, config)
+
+
+def _rows(config: RunConfig) -> tuple:
+    """What decides the windows of a group."""
+    return config.dataset, config.horizon, config.stride, config.joint
+
+
+def _settings(config: RunConfig) -> str:
+    """All that may differ between two families."""
+    return json.dumps({key: value for key, value in to_json(config).items() if key not in ("dataset", "training")}
+                      | {"steps": config.training.steps})
+
+
+# -- the work, and what came of it
+
+
+def compare(tasks: Sequence[Task], groups: Mapping[str, Group], number: int, options: Options) -> Record:
+    """Does what is not done yet, and returns what comparison.json says of each group.
+
+    Raises RuntimeError where all runs failed.
+    """
+    failures = engine.run(tasks, number, options.device, lambda some: _outcome(some[0]))
+    whole = [task for task in tasks if task.name not in failures]
+    if not whole:
+        raise RuntimeError(f"all {len(tasks)} runs failed; the first: {failures[tasks[0].name]}")
+    found = {}
+    for name, group in groups.items():
+        mine = [task for task in whole if task.cell[0] == name]
+        speeds = {task.name: _speed(task, group, options) for task in mine}
+        records = {task.name: record(task, failures.get(task.name), speeds.get(task.name))
+                   for task in tasks if task.cell[0] == name}
+        found[name] = summarize(records, group) | {"baselines": _baselines(mine, group, options)}
+    return found
+
+
+def _outcome(task: Task) -> str:
+    control = task.results["control"]
+    score = f", return {show(control['return_mean'])}" if control else ""
+    return f"done, {read_metrics(task.run)[-1]['step']} steps{score}"
+
+
+def _speed(task: Task, group: Group, options: Options) -> Record:
+    """How fast a run samples, measured here with nothing beside it."""
+    asked = {"windows": group.sha256, "device": options.device}
+    return task.measured(Measure("speed", partial(speed, group=group), asked),
+                         lambda: runs.load(task.run, device=pick_device(options.device)))
+
+
+def _baselines(tasks: Sequence[Task], group: Group, options: Options) -> Record:
+    """What the controller and a random agent score in the group's environment."""
+    env = runs.read_config(tasks[0].run)[1].env if tasks else None
+    if env is None:
+        return {}
+    return kept(group.folder / BASELINES, {"env": env, "episodes": options.episodes}, lambda: score_baselines(
+        environment_factory(env), EvaluationConfig(episodes=options.episodes), progress=False))
+
+
+def record(task: Task, failure: str | None, speed: Record | None) -> Record:
+    """All that is known of a run."""
+    rows = read_metrics(task.run)
+    seconds = read_result(_step_seconds_path(task.folder.parents[1], task.cell)) if task.there is None else None
+    found = {"family": task.cell[1], "seed": task.seed, "folder": str(task.run), "failure": failure,
+             "steps": rows[-1]["step"] if rows else None, "training_seconds": sum(row["seconds"] for row in rows),
+             "seconds_per_step": seconds, "warnings": task.warnings}
+    return found if failure is not None else found | task.results | {"speed": speed}
+
+
+def summarize(records: Mapping[str, Record], group: Group) -> Record:
+    """What comparison.json says of a group.
+
+    "runs" holds each run's record; "families" for each family the number of seeds, of failed ones, and of each number
+    the mean, the least and the most over those that did not fail; "data" what data score against data.
+    """
+    families = {name: _family([r for r in records.values() if r["family"] == name])
+                for name in dict.fromkeys(r["family"] for r in records.values())}
+    data = spread(numbers(r["quality"]["measures"]["data"]) for r in records.values() if r["failure"] is None)
+    return {"runs": dict(records), "families": families,
+            "data": {"measures": data, "modes": [fork.shares(fork.mode_M) for fork in group.forks],
+                     "total_variation": group.data_variation()}}
+
+
+def _family(records: Sequence[Record]) -> Record:
+    whole = [r for r in records if r["failure"] is None]
+    over = spread(numbers({name: r[name] for name in (*MEASURES, *NUMBERS)}) for r in whole)
+    found: Record = {"seeds": len(records), "failed": len(records) - len(whole), "numbers": over,
+                     "warnings": sum(len(r["warnings"]) for r in records)}
+    ranges = {key: over[key]["max"] - over[key]["min"] for key in (RETURN, TOLD_APART)
+              if key in over and len(whole) > 1}
+    if whole:
+        found["likelihood"] = whole[0]["likelihood"]["kind"]
+    if RETURN in over:
+        found["return_ci95"] = over_seeds([r["control"]["returns"] for r in whole]).interval
+    if RETURN in ranges:
+        ranges[RETURN] /= abs(over[RETURN]["mean"]) or 1.0
+    return found | {"spread": ranges}

@@ -1,0 +1,192 @@
+"""`gentraj reproduce`: what cards say, trained with every seed on every dataset and scored; `ablate` runs cards too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+import numpy as np
+
+from envs.evaluation.evaluate import EvaluationConfig, bootstrap_interval
+from envs.evaluation.scores import normalised, score_behaviour
+from envs.evaluation.vector import tells_success
+from envs.making import EnvironmentFactory, ProtocolName, environment_factory
+
+from ..config import ConfigError, from_json, to_json
+from ..data.episodes import episodes_hash
+from ..runs import folder as runs
+from ..runs.evaluation import play
+from ..training.log import read_metrics
+from . import engine
+from .cards import Card, CardData, Score
+from .engine import Measure, Task, digest, kept
+from .results import CardResult, SeedResult, pooled, read_results, verdict, write_result
+from .results_page import number as number_of
+
+PACKAGES = ("gentraj", "torch", "numpy", "gymnasium", "mujoco")
+
+
+# -- the tasks
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Cards by their names, and a task for every dataset and seed of each."""
+
+    cards: Mapping[str, Card]
+    tasks: Sequence[Task]
+    behaviour: Mapping[tuple[str, str], float | None]
+    """Card and data -> the score of the data's own episodes, where they have one."""
+
+    @classmethod
+    def of(cls, cards: Mapping[str, Card], folders: tuple[Path, ...],
+           place: Callable[[str, CardData, int], Path]) -> Cards:
+        """Raises `ConfigError` naming the card, before anything is trained.
+
+        Seeds are outermost: what is stopped early has every card. Tasks whose `place` is the same and that differ in
+        how they plan only share a training.
+        """
+        numbered, seen, behaviour = [], {}, {}
+        for name, card in cards.items():
+            asked = {"episodes": card.episodes, "protocol": card.protocol, "score": card.score}
+            measure = Measure(name, partial(score_run, **asked), asked)
+            for data in card.data:
+                for i, seed in enumerate(card.seeds):
+                    config = card.config(data, seed, folders, name)
+                    same = (config.MAIN, config.dataset, config.env_id, config.stitch, card.protocol, card.score)
+                    if same not in seen:
+                        seen[same] = look_at(config, card, name)
+                    sha256, behaviour[name, data.name] = seen[same]
+                    numbered.append((i, Task((name, data.name), f"{name}/{data.name}/seed-{seed}",
+                                             place(name, data, seed), config, sha256, (measure,))))
+        return cls(cards, [task for _, task in sorted(numbered, key=lambda pair: pair[0])], behaviour)
+
+    def of_cell(self, name: str, data: str) -> list[Task]:
+        return [task for task in self.tasks if task.cell == (name, data)]
+
+    def scores(self, name: str, data: str) -> list[tuple[float, ...]]:
+        """Of each seed that is done, of each episode."""
+        return [result.scores for task in self.of_cell(name, data) if (result := seed_result(task))]
+
+    def result(self, name: str) -> CardResult:
+        """What is done of a card."""
+        card, data = self.cards[name], {}
+        for one in card.data:
+            tasks = self.of_cell(name, one.name)
+            if seeds := tuple(result for task in tasks if (result := seed_result(task))):
+                data[one.name] = pooled(tasks[0].sha256, self.behaviour[name, one.name], seeds)
+        return CardResult(card, data)
+
+
+def look_at(config: runs.AnyRunConfig, card: Card, where: str) -> tuple[str, float | None]:
+    """The hash of the data, and the score of their own episodes.
+
+    Raises `ConfigError` for an environment or data without the card's score.
+    """
+    episodes, returns = runs.read_data(config)
+    env = config.env_id or episodes.env
+    if env is None:
+        raise ConfigError(f"{where}: {config.dataset} does not say which environment it is of; give env_id")
+    factory = environment_factory(env, protocol=card.protocol)
+    if card.score not in ("return_mean", "success_rate") and normalised(0.0, factory)[card.score] is None:
+        raise ConfigError(f"{where}: {card.score} is not defined for {factory.env_id} by the protocol {card.protocol}; "
+                          "give return_mean")
+    if card.score == "success_rate" and not tells_success(factory):
+        raise ConfigError(f"{where}: {factory.env_id} has neither goals nor an info['success']; give return_mean")
+    behaviour, _ = score_behaviour(returns, episodes.env or env, factory)
+    return episodes_hash(episodes), None if behaviour is None else behaviour.get(card.score)
+
+
+def place(out: Path, name: str, data: CardData, seed: int) -> Path:
+    """Where the runs of a card lie."""
+    return out / name / data.name / f"seed-{seed}"
+
+
+# -- the score of a run
+
+
+def score_run(run: runs.Run, episodes: int, protocol: ProtocolName, score: Score) -> dict[str, Any]:
+    """A `SeedResult` as JSON, but for `run`."""
+    config = EvaluationConfig(episodes=episodes, protocol=protocol, baselines=False)
+    found, played = play(run, config, progress=False)
+    factory = environment_factory(str(run.data.env), protocol=protocol)
+    scores = episode_scores(score, played.returns, found["success_rate"], factory)
+    low, high = bootstrap_interval(np.array(scores))
+    seconds = sum(row["seconds"] for row in read_metrics(run.folder))
+    versions = {"python": python_version()} | {name: version(name) for name in PACKAGES}
+    return to_json(SeedResult("", run.config.training.seed, found["agent"], run.step, found["sampling"],
+                              float(np.mean(scores)), (low, high), tuple(scores), seconds, versions))
+
+
+def episode_scores(score: Score, returns: np.ndarray, success_rate: float | None,
+                   factory: EnvironmentFactory) -> list[float]:
+    """Of each episode; of successes only how many there are is known, and 1 and 0 stand in any order.
+
+    Raises ValueError for a success rate where there are no goals.
+    """
+    if score == "success_rate":
+        if success_rate is None:
+            raise ValueError(f"{factory.env_id} has no success rate; give another score")
+        hits = round(success_rate * len(returns))
+        return [1.0] * hits + [0.0] * (len(returns) - hits)
+    if score == "return_mean":
+        return returns.tolist()
+    return [value for mean in returns.tolist() if (value := normalised(mean, factory)[score]) is not None]
+
+
+def seed_result(task: Task) -> SeedResult | None:
+    """None until it is done."""
+    [measure] = task.measures
+    found = task.results.get(measure.name)
+    return found and from_json(SeedResult, found | {"run": digest(task.key(measure))}, str(task.path(measure)))
+
+
+# -- the experiment
+
+
+def reproduce(cards: Cards, out: Path, number: int, device: str | None) -> tuple[dict[str, str], dict[str, CardResult]]:
+    """Does what is not done yet, and writes CARD.json into `out` after each run; why runs failed, and all results."""
+    recall(cards, out)
+
+    def outcome(tasks: Sequence[Task]) -> str:
+        [task] = tasks
+        name, _ = task.cell
+        write_result(out / f"{name}.json", cards.result(name))
+        result = seed_result(task)
+        return f"{cards.cards[name].score} {number_of(result.mean if result else None)}"
+
+    failures = engine.run(cards.tasks, number, device, outcome)
+    results = {name: cards.result(name) for name in cards.cards}
+    for name, result in results.items():
+        write_result(out / f"{name}.json", result)
+    return failures, results
+
+
+def recall(cards: Cards, results: Path) -> None:
+    """Puts what the results say of runs back where these would leave it, if their folders are gone."""
+    found = {seed.run: seed for result in read_results(results, cards.cards).values()
+             for data in result.data.values() for seed in data.seeds}
+    for task in cards.tasks:
+        [measure] = task.measures
+        if not task.is_done and (seed := found.get(digest(key := task.key(measure)))):
+            kept(task.path(measure), key, lambda seed=seed: to_json(seed))
+
+
+def verdicts(name: str, result: CardResult) -> Iterator[tuple[str, bool]]:
+    """A line for each dataset, and whether it is neither outside nor unfinished."""
+    card = result.card
+    for data in card.data:
+        found = result.data.get(data.name)
+        said = verdict(card, data, found)
+        line = f"{name} on {data.name}: "
+        if found is not None:
+            line += f"{card.score} {number_of(found.mean)}, 95 % interval {number_of(found.interval)}; "
+        line += said
+        if data.expected is not None:
+            line += f" {number_of(data.expected)} ± {number_of(data.tolerance)}"
+        yield line, said in ("inside", "no expectation yet")

@@ -1,0 +1,60 @@
+"""What data and an environment must have in common, told before time is spent on a training."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from envs.evaluation.vector import SLACK, VectorEnvironment
+from envs.making import environment_factory, recorded_factory
+
+from ..data import Episodes
+from .data_facts import DataFacts
+
+
+def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
+    """Raises ValueError for data that are not of the environment `env_id`, by default the one that they name. Warns of
+    actions that it has not."""
+    if env_id is not None:
+        envs = check_fit(data, env_id)
+    elif data.env is None or (envs := _made(data)) is None:
+        return
+    low_A, high_A = envs.action_space.low - SLACK, envs.action_space.high + SLACK
+    outside = ((episodes.act < low_A) | (episodes.act > high_A)).any(1)
+    if outside.any():
+        first = int(np.argmax(outside))
+        warnings.warn(f"{episodes.name}: {100 * outside.mean():.3g} % of the actions lie outside the action space of "
+                      f"{envs.env_id}, {envs.action_space}, such as {episodes.act[first]}; what acts stays inside it: "
+                      "scale them to its units, or name their own environment by --env-id", stacklevel=3)
+
+
+def check_fit(data: DataFacts, env: str) -> VectorEnvironment:
+    """The environment, closed. Raises ValueError where it has other observations or actions than the data."""
+    envs = VectorEnvironment(environment_factory(env), 1, data.obs_keys)
+    envs.close()
+    if (envs.obs_dim, envs.act_dim) != (data.obs_dim, data.act_dim):
+        raise ValueError(f"the data have observations of width {data.obs_dim} and actions of {data.act_dim}, but "
+                         f"{envs.env_id} has {envs.obs_dim} and {envs.act_dim}; name the environment of the data by "
+                         "--env-id, with --env-kwargs its arguments")
+    return envs
+
+
+def check_evaluable(data: DataFacts) -> None:
+    """Raises ValueError, before a training that is to be evaluated on its way, where that cannot be done."""
+    if data.env is None:
+        raise ValueError("--eval-every evaluates in an environment, and the data do not say which one they come from; "
+                         "give --env-id, or leave --eval-every out")
+    check_fit(data, data.env)
+
+
+def _made(data: DataFacts) -> VectorEnvironment | None:
+    """The environment that the data name, which must fit them; None where it cannot be made on this machine."""
+    factory = recorded_factory(data.env)
+    try:
+        if factory is None:
+            return None
+        factory().close()
+    except Exception:  # such as a package that it needs: its evaluation will say so
+        return None
+    return check_fit(data, str(data.env))

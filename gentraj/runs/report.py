@@ -1,0 +1,256 @@
+"""report.html of a run: one page with its facts, scores and figures. What cannot be drawn leaves a note on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.planning.planner import Planner
+from envs.evaluation.rollout import Rollout, rollout
+from envs.making import EnvironmentFactory, environment_factory, recorded_factory
+from envs.rendering.film import Film, rendering
+from envs.rendering.headless import CannotRender
+from envs.rendering.maze import draw_maze
+
+from ..plots import trajectories as figures
+from ..plots.page import Picture, Table, show, write_report
+from ..plots.style import Plane
+from ..progress import bar, say
+from ..training.log import read_metrics
+from ..trajectory import Condition, SamplingOptions
+from . import learning_curve, provenance
+from .folder import Run
+from .model_card import YARDSTICKS, parameters_trained, read_scores, score_rows
+
+PAGE = "report.html"
+EPISODES = 6
+SAMPLES = 48
+FRAMES = 40  # of the film
+SHORT = 200  # environment steps that are filmed where nothing else is drawn of an episode
+
+Draw = Callable[[], Sequence[Picture]]
+
+
+def make_report(run: Run, out: Path | None = None, seed: int = 0,
+                more: Mapping[str, Callable[[Path], Sequence[Picture]]] | None = None) -> Path:
+    """Draws everything a run has and writes the page; what cannot be drawn is named there. Returns the page's path.
+
+    `more` are further figures by their title, drawn into the folder that they are given.
+    """
+    out = out or run.folder / PAGE
+    drawing = Drawing(run, out.parent / "figures", seed)
+    scores, note = read_scores(run.folder, run.step, newest=run.step)
+    work: dict[str, Draw] = {"Loss": drawing.loss, "Scores": lambda: drawing.scores(scores, note)}
+    work |= {title: partial(draw, drawing.folder) for title, draw in (more or {}).items()}
+    if run.config.planning is not None:  # what a policy's generator draws are actions, which lie in no plane
+        work |= {"Samples beside data": drawing.samples, "Denoising": drawing.denoising}
+    if drawing.env is not None:
+        work["The agent"] = partial(drawing.acting, drawing.env)
+    pictures: list[Picture] = []
+    with bar(len(work), "report", "figures") as done:
+        for title, draw in work.items():
+            done.set_description_str(f"report, {title}", refresh=False)
+            pictures += drawn(title, draw)
+            done.update()
+    for picture in pictures:
+        if picture.image is None:
+            say(f"{picture.title}: skipped, {picture.why_missing}")
+    return write_report(out, f"gentraj: {run.folder.name}", facts(run, scores), _tables(run, scores), pictures)
+
+
+def drawn(title: str, draw: Draw) -> Sequence[Picture]:
+    """The figures, or a note of why there are none: whatever goes wrong with one costs neither the others nor the page.
+    """
+    try:
+        return draw()
+    except (ValueError, OSError, CannotRender) as error:  # these say what is wrong in words
+        return [Picture(title, "", None, " ".join(str(error).split()))]
+    except Exception as error:  # a plug-in's, an environment's or our own
+        return [Picture(title, "", None, f"{type(error).__name__}: {' '.join(str(error).split())}")]
+
+
+class Drawing:
+    """The figures of one run. Trajectories are drawn in the plane of the first two goal entries."""
+
+    def __init__(self, run: Run, folder: Path, seed: int):
+        self.run, self.folder, self.seed = run, folder, seed
+        self.dims = list(run.data.goal_dims[:2]) or [0, min(1, run.data.obs_dim - 1)]
+        self.plane = Plane.of(self.dims, run.data.goal_dims)
+        known = recorded_factory(run.data.env)
+        self.env, maze = (run.data.env, known.maze) if known else (None, None)
+        self.background: Callable[[Any], None] | None = None
+        if maze is not None:
+            self.background = partial(draw_maze, maze_map=maze.map, scaling=maze.scaling)
+
+    def loss(self) -> list[Picture]:
+        rows = read_metrics(self.run.folder)
+        image = figures.plot_loss(rows, self.folder / "loss.png") if rows else None
+        return [Picture("Loss", "Mean since the row before, of every trained part.", image, "nothing was logged")]
+
+    def scores(self, scores: dict[str, Any], note: str) -> list[Picture]:
+        each = {scores.get("agent", "planner"): scores} | {name: scores.get(name) for name in YARDSTICKS}
+        bars = {name: (s["return_mean"], *s.get("return_ci95", 2 * [s["return_mean"]])) for name, s in each.items()
+                if s}
+        image = figures.plot_scores(bars, self.folder / "scores.png", "return per episode") if bars else None
+        pictures = [Picture("Scores", "Native return, mean and 95 % bootstrap interval over episodes; behaviour is "
+                            "what the data's own episodes earned.", image, f"{note} `gentraj evaluate` makes some.")]
+        if scores.get("returns"):
+            means = {name: s["return_mean"] for name, s in list(each.items())[1:] if s}
+            image = figures.plot_returns(scores["returns"], means, self.folder / "returns.png")
+            pictures.append(Picture("Returns", "How many episodes earned how much; a mean hides the ones that failed.",
+                                    image))
+        if rows := learning_curve.read(self.run.folder):
+            means = {name: s["return_mean"] for name, s in list(each.items())[1:] if s}
+            image = figures.plot_learning_curve(rows, means, self.folder / "learning-curve.png")
+            pictures.append(Picture("Score while training", f"Mean return of {rows[-1]['episodes']} episodes, always "
+                                    "the same starts, and its 95 % interval. The last checkpoint is the one that "
+                                    "counts.", image))
+        return pictures
+
+    def samples(self) -> list[Picture]:
+        whole = self.run.reference.mask_BHD.flatten(1).all(1)  # padding is no data
+        data = self.run.reference.x_BHD[whole if whole.any() else slice(None)][:SAMPLES]
+        spec = self.run.model.spec
+        start = Condition.unknown(spec, len(data), device=data.device).with_obs(0, spec.split(data)[0][:, 0])
+        x = self.run.model.sample(start, seed=self.seed)[:, 0]
+        image = figures.plot_samples_beside_data(self._plane(x), self._plane(data), self.folder / "samples.png",
+                                                 self.background, plane=self.plane)
+        return [Picture("Samples beside data", "Sampled from the same first observations as the windows of data.",
+                        image)]
+
+    def denoising(self) -> list[Picture]:
+        if self.run.model.levels == 1:
+            return [Picture("Denoising", "", None, "this model draws a trajectory in one step")]
+        spec, frames, levels = self.run.model.spec, [], []
+        obs = spec.split(self.run.reference.x_BHD[:1])[0][:, 0]
+        start = Condition.unknown(spec, device=obs.device).with_obs(0, obs)
+
+        def observe(x: Tensor, t: Tensor) -> None:
+            frames.append(self._plane(x))
+            levels.append(float(t))
+
+        self.run.model.sample(start, 6, seed=self.seed,
+                              options=SamplingOptions(steps=self.run.model.levels or 20), observe=observe)
+        show = np.unique(np.linspace(0, len(frames) - 1, 6).round().astype(int))
+        data_M2 = self._plane(self.run.reference.x_BHD)[self.run.reference.mask_BHD[..., 0].cpu().numpy()]
+        strip = figures.denoising_strip([frames[i] for i in show], [levels[i] for i in show],
+                                        self.folder / "denoising.png", self.background, plane=self.plane,
+                                        data_M2=data_M2)
+        gif = figures.denoising_gif(frames, levels, self.folder / "denoising.gif", self.background, plane=self.plane,
+                                    data_M2=data_M2)
+        caption = "Six trajectories from one start, from noise to plan; colour runs from the first row to the last."
+        return [Picture("Denoising", caption, strip), Picture("Denoising, step by step", caption, gif)]
+
+    def acting(self, env: str) -> list[Picture]:
+        """A film, and where the data have goals, paths and plans."""
+        goals = bool(self.run.data.goal_dims)  # without, a plan leads nowhere in particular; the samples show such
+        factory = environment_factory(env)
+        if not goals:
+            factory = replace(factory, max_episode_steps=min(SHORT, factory.max_episode_steps))
+        film, why = self._film(factory)
+        if not goals and film is None:
+            return [self._gif(film, why)]
+        agent, number = self.run.agent(self.run.action_space(env)), EPISODES if goals else 1
+        played = rollout(agent, rendering(factory) if film else factory, number, self.seed, number,
+                         obs_keys=self.run.data.obs_keys, goal_dims=self.run.data.goal_dims, record=True, watch=film)
+        work: dict[str, Draw] = {"An episode": lambda: [self._gif(film, why)]}
+        if goals and isinstance(agent, Planner):
+            work |= {"Plans and executed paths": lambda: [self._paths(played, agent)],
+                     "Candidates and trust": lambda: [self._candidates(agent, played)]}
+        elif goals:
+            work["Executed paths"] = lambda: [self._paths(played)]
+        return [picture for title, draw in work.items() for picture in drawn(title, draw)]
+
+    def _film(self, factory: EnvironmentFactory) -> tuple[Film | None, str]:
+        """What a rollout fills, or why it cannot be filmed."""
+        try:
+            rendering(factory)
+        except CannotRender as error:
+            return None, str(error)
+        return Film(FRAMES, factory.max_episode_steps), ""
+
+    def _gif(self, film: Film | None, why: str) -> Picture:
+        if film is None:
+            return Picture("An episode", "", None, why)
+        seconds = film.seconds * len(film.frames)
+        image = figures.save_gif(film.frames, self.folder / "episode.gif", round(1000 * film.seconds))
+        return Picture("An episode", f"{seconds:.0f} s of the simulator, at its own speed; the agent acts.", image)
+
+    def _paths(self, played: Rollout, planner: Planner | None = None) -> Picture:
+        episodes = list(played.recorded or [])
+        obs, goal = _first(played)
+        plans, title, caption = None, "Executed paths", "The path of each episode, by the policy's own actions."
+        if planner is not None:
+            chosen, row = planner.propose(obs, goal, played.seeds).chosen()
+            plans = [self._plane(x[: int(r) + 1]) for x, r in zip(chosen, row, strict=True)]
+            title, caption = "Plans and executed paths", ("The first plan of each episode up to its arrival, and the "
+                             "path that the planner's own actions took, replanning on the way.")
+        image = figures.plot_paths([e.obs[:, self.dims] for e in episodes], self._plane(obs), goal[:, :2].numpy(),
+                                   self.folder / "paths.png", self.background, plans)
+        return Picture(title, caption, image)
+
+    def _candidates(self, planner: Planner, played: Rollout) -> Picture:
+        if planner.trust is None:
+            return Picture("Candidates", "", None, "this planner has a fixed arrival and one candidate")
+        obs, goal = _first(played)
+        far = int((obs[:, self.dims] - goal[:, :2]).norm(dim=1).argmax())  # the episode with the longest way shows most
+        plans = planner.propose(obs[far : far + 1], goal[far : far + 1], [played.seeds[far]])
+        x = [self._plane(x) for x in plans.x_BNHD[0]]
+        for n, row in enumerate(plans.row_BN[0]):
+            x[n][int(row) :] = x[n][int(row)]  # what follows the arrival is not part of the plan
+        image = figures.plot_candidates(np.stack(x), plans.ratio_BN[0].cpu().numpy(), int(plans.chosen_B[0]),
+                                        self.folder / "candidates.png", self.background, goal=goal[far, :2].numpy())
+        return Picture("Candidates and trust", "One plan per proposed arrival. The earliest that the model finds no "
+                       "more implausible than data of the same length is executed.", image)
+
+    def _plane(self, x: Tensor) -> np.ndarray:
+        return x[..., self.dims].cpu().numpy()
+
+
+def _first(played: Rollout) -> tuple[Tensor, Tensor]:
+    """First observations and goals of the recorded episodes."""
+    episodes = list(played.recorded or [])
+    return tuple(torch.from_numpy(np.stack(rows)) for rows in
+                 ([e.obs[0] for e in episodes], [e.extras["goal"][0] for e in episodes]))  # type: ignore[return-value]
+
+
+def facts(run: Run, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The head of the page: how the run was made, and what came of it beside its yardsticks."""
+    begun, *resumed = provenance.starts(run.folder) or [{}]
+    seconds = sum(row.get("seconds", 0.0) for row in read_metrics(run.folder))
+    low, high = scores.get("return_ci95", (None, None))
+    beside = {f"return of {name}": (scores.get(name) or {}).get("return_mean") for name in YARDSTICKS}
+    found = {"command": begun.get("command"), "last resumed by": resumed[-1].get("command") if resumed else None,
+             "environment": scores.get("env_id"), "dataset": run.config.dataset,
+             "training steps": run.step, "training time": duration(seconds) if seconds else None,
+             "seed": run.config.training.seed, "device": begun.get("device"), "gentraj": begun.get("version"),
+             "return (mean of episodes)": scores.get("return_mean"),
+             "its 95 % interval": None if low is None else f"{show(low)} to {show(high)}",
+             "episodes": scores.get("episodes"), "success rate": scores.get("success_rate"), **beside}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def duration(seconds: float) -> str:
+    """ "12 s", "3 min 20 s", "5 h 2 min"."""
+    whole = round(seconds)
+    for name, size, smaller, small in (("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size} {name} {whole % size // small} {smaller}"
+    return f"{whole} s"
+
+
+def _tables(run: Run, scores: dict[str, Any]) -> list[Table]:
+    rows = [*run.config.facts(run.parts).items(), ("parameters trained", parameters_trained(run.main))]
+    tables = [Table("Model", ("setting", "value"), rows)]
+    if not scores:
+        return tables
+    note = ("Returns are native and unlatched. Behaviour are the data's own episodes; the controller is the one that "
+            "made them, without noise, replanning.")
+    return [Table("Scores", *score_rows(scores, ("step", "env_id", "episodes", "seeds")), note), *tables]

@@ -1,0 +1,294 @@
+"""The contracts of models, policies, samplers and environments, as functions that your own class can be run through.
+
+    from gentraj.testing import check_model
+    check_model(MyModel(spec))
+
+Each takes a second or so, draws its own data, leaves what it is given as it was, and raises AssertionError, in one
+line, for the first promise that is broken. The project's tests run them over everything that it registers.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from agents.policies.actor import Actor
+from agents.policies.policy import Policy
+from envs.evaluation.vector import EnvironmentFault, VectorEnvironment
+
+from .device import device_of
+from .diffusion.grids import sampling_times
+from .diffusion.paths import PATHS
+from .diffusion.samplers import Sampler
+from .randomness import generator
+from .trajectory import (
+    Batch,
+    Condition,
+    SamplingOptions,
+    SupportsImplausibility,
+    SupportsLogProb,
+    TrajectoryModel,
+    TrajectorySpec,
+)
+
+ROUNDING = 1e-4  # by which a row may differ where other rows are computed beside it, relative and absolute
+
+
+def expect(holds: bool | np.bool_ | Tensor, message: str) -> None:
+    """Raises AssertionError with the message unless it holds."""
+    if not holds:
+        raise AssertionError(message)
+
+
+def conditions(spec: TrajectorySpec, batch: int = 2) -> dict[str, Condition]:
+    """The kinds of condition that a model must heed, by name."""
+    free = Condition.unknown(spec, batch)
+    obs, rows = torch.linspace(0.1, 0.5, spec.obs_dim), max(1, spec.horizon // 2)
+    kinds = {"nothing": free, "the start": free.with_obs(0, obs),
+             "the start and one entry of a goal": free.with_obs(0, obs).with_obs(-1, torch.tensor([0.7]), dims=(0,)),
+             "the first rows": free.with_prefix(torch.full((batch, rows, spec.dim), 0.33)),
+             "everything": free.with_prefix(torch.full((batch, spec.horizon, spec.dim), 0.33))}
+    if spec.act_dim:
+        kinds["all actions"] = free.with_actions(torch.full((batch, spec.horizon, spec.act_dim), 0.6))
+    return kinds
+
+
+def check_model(model: TrajectoryModel) -> None:
+    """A `TrajectoryModel`, and of `SupportsLogProb` and `SupportsImplausibility` what it has.
+
+    Samples have the shape (B, N, H, D) and are finite; known entries come back bit for bit; a sample is decided by its
+    seed and its condition, whatever else is drawn beside it and whatever torch's global generator does; at temperature
+    0 the seed has no say; an observer sees the sample last; a condition on other trajectories is a ValueError. An
+    update returns finite metrics without gradient, changes the samples, and is the same again for the same generator.
+    """
+    for member in ("spec", "optimizers", "update", "sample"):
+        expect(hasattr(model, member), f"{type(model).__name__} has no `{member}`; a TrajectoryModel has spec, "
+               "optimizers, update and sample")
+    for name, condition in conditions(model.spec).items():
+        _check_known_entries(model, name, condition.to(device_of(model)))
+    _check_seeds(model)
+    _check_options(model)
+    _check_extras(model)
+    _check_update(model)
+
+
+def _check_known_entries(model: TrajectoryModel, name: str, condition: Condition) -> None:
+    x, expected = model.sample(condition, 3, seed=1), (condition.batch, 3, model.spec.horizon, model.spec.dim)
+    expect(x.shape == expected, f"sample with {name} known has the shape {tuple(x.shape)}; {expected} is expected")
+    expect(torch.isfinite(x).all(), f"sample with {name} known is not finite")
+    for n in range(3):
+        same = torch.equal(x[:, n][condition.mask_BHD], condition.values_BHD[condition.mask_BHD])
+        expect(same, f"sample with {name} known changes known entries; set them at the end, bit for bit")
+
+
+def _check_seeds(model: TrajectoryModel) -> None:
+    condition = Condition.unknown(model.spec, 20, device=device_of(model))
+    many = model.sample(condition, seed=list(range(20)))
+    few = model.sample(condition[3:5], seed=[3, 4])
+    expect(torch.allclose(few, many[3:5], rtol=ROUNDING, atol=ROUNDING), "a sample depends on how many are drawn "
+           "beside it; draw its noise from its own seed, and do not mix rows")
+    before = torch.random.get_rng_state()
+    torch.rand(1)
+    again = model.sample(condition, seed=list(range(20)))
+    torch.random.set_rng_state(before)
+    expect(torch.equal(again, many), "the same seeds give another sample; draw from a generator of the seed alone")
+    expect(not torch.equal(many[0], many[1]), "different seeds give one sample")
+    other = TrajectorySpec(model.spec.obs_dim, model.spec.act_dim, model.spec.horizon + 1)
+    _refuses(lambda: model.sample(Condition.unknown(other)), f"a condition on {other}, which is not the model's spec")
+
+
+def _check_options(model: TrajectoryModel) -> None:
+    free, seen = Condition.unknown(model.spec, 2, device=device_of(model)), list[Tensor]()
+    cold = model.sample(free[:1], 2, seed=[1, 2], options=SamplingOptions(temperature=0.0))
+    expect(torch.allclose(cold[:, 0], cold[:, 1], rtol=ROUNDING, atol=ROUNDING),
+           "at temperature 0 samples of two seeds differ; scale all noise by options.temperature")
+    x = model.sample(free, 2, options=SamplingOptions(steps=1), observe=lambda x, t: seen.append(x))
+    expect(bool(seen), "`observe` is never called; show it at least the finished sample, (B * N, H, D)")
+    expect(seen[-1].shape == x.flatten(0, 1).shape and torch.allclose(seen[-1], x.flatten(0, 1), rtol=ROUNDING,
+           atol=ROUNDING), "what `observe` sees last is not the sample, (B * N, H, D) in environment units")
+
+
+def _check_extras(model: TrajectoryModel) -> None:
+    x = model.sample(Condition.unknown(model.spec, 2, device=device_of(model)), seed=[1, 2])[:, 0]
+    free = Condition.unknown(model.spec, 2, device=x.device)
+    if isinstance(model, SupportsImplausibility):
+        found = model.implausibility(x, free, [0, 1])
+        expect(found.shape == x.shape[:2], f"implausibility has the shape {tuple(found.shape)}; one number for each "
+               f"row of each trajectory, {tuple(x.shape[:2])}, is expected")
+        expect((found >= 0).all(), "implausibility is negative or no number; at least 0 is expected")
+    if isinstance(model, SupportsLogProb):
+        found = model.log_prob(x, free, exact=False, probes=1, steps=2)
+        expect(found.shape == x.shape[:1] and torch.isfinite(found).all(), f"log_prob is {found.tolist()} for "
+               f"{len(x)} trajectories; one finite number for each is expected")
+
+
+def _check_update(model: TrajectoryModel) -> None:
+    spec, copies, drawn = model.spec, [copy.deepcopy(model) for _ in range(2)], generator(7)
+    x = torch.randn(16, spec.horizon, spec.dim, generator=drawn)
+    batch = Batch(x, torch.ones_like(x, dtype=torch.bool)).to(device_of(model))
+    free = Condition.unknown(spec, 2, device=device_of(model))
+    for each in copies:
+        optimizers = each.optimizers()
+        expect(bool(optimizers) and all(isinstance(one, Optimizer) for one in optimizers.values()),
+               "optimizers() is no dict of torch optimizers by name")
+        _check_metrics(each.update(batch, optimizers, generator(0)))
+    first, second = (each.sample(free, 2) for each in copies)
+    expect(torch.equal(first, second), "the same update of the same model gives another model; draw what is random "
+           "from the generator that update is given")
+    expect(not torch.equal(first, model.sample(free, 2)), "an update does not change what is sampled")
+
+
+def _check_metrics(metrics: dict[str, Tensor]) -> None:
+    expect(bool(metrics), "update returns no metrics; a dict of numbers, such as the loss, is expected")
+    for name, value in metrics.items():
+        expect(isinstance(value, Tensor) and value.ndim == 0 and not value.requires_grad and torch.isfinite(value),
+               f"the metric {name} is {value}; one finite number, detached, is expected")
+
+
+def check_policy(policy: Policy) -> None:
+    """A `Policy`, as an `Actor` carries it out.
+
+    It decides K normalised actions, within [-1, 1], for each state; what it does depends on the observation, its goal
+    and its own seed, not on the environments beside it; actions stay inside the action space; a chunk is carried out
+    before the next is decided. An update returns finite metrics without gradient, and is the same again for the same
+    generator.
+    """
+    obs_BO = torch.randn(16, policy.spec.obs_dim, generator=generator(1))
+    bound = np.full(policy.spec.act_dim, 0.01, np.float32)
+    goal_BG = None if policy.context is None else torch.randn(16, len(policy.context.shift_D), generator=generator(2))
+    told = policy.state(obs_BO.to(policy.device), None if goal_BG is None else goal_BG.to(policy.device))
+    with torch.no_grad():
+        chunk_BKA = policy.decide(told, list(range(16)))
+    expected = (16, policy.chunk, policy.spec.act_dim)
+    expect(chunk_BKA.shape == expected, f"decide has the shape {tuple(chunk_BKA.shape)}; {expected} is expected")
+    expect((chunk_BKA.abs() <= 1).all(), "decide leaves [-1, 1], the range of normalised actions, or is not finite")
+
+    def act(rows: slice, high_A: np.ndarray = 100 * bound) -> Tensor:
+        actor = Actor(policy, -high_A, high_A)
+        actor.reset(None, list(range(16))[rows])
+        return torch.stack([actor.act(obs_BO[rows], None if goal_BG is None else goal_BG[rows])
+                            for _ in range(policy.execute)])
+
+    together = act(slice(None))
+    expect(torch.equal(act(slice(None)), together), "the same seeds give other actions")
+    expect(torch.allclose(act(slice(3, 5)), together[:, 3:5], rtol=ROUNDING, atol=ROUNDING),
+           "an action depends on the environments beside it")
+    expect((act(slice(None), bound).abs() <= 0.01).all(), "an action is outside the action space")
+    _check_policy_update(policy, 0 if goal_BG is None else goal_BG.shape[1])
+
+
+def _check_policy_update(policy: Policy, goals: int) -> None:
+    H, drawn = policy.spec.horizon, generator(3)
+    x = torch.randn(16, H, policy.spec.dim, generator=drawn)
+    batch = Batch(x, torch.ones_like(x, dtype=torch.bool), torch.randn(16, goals, generator=drawn) if goals else None,
+                  torch.randn(16, H, generator=drawn), torch.arange(16)[:, None].expand(-1, H) % 4 == 0,
+                  episode_B=torch.arange(16)).to(policy.device)
+    copies = [copy.deepcopy(policy) for _ in range(2)]
+    for each in copies:
+        _check_metrics(each.update(batch, each.optimizers(), generator(0)))
+    weights = zip(*(each.parameters() for each in copies), strict=True)
+    expect(all(torch.equal(a, b) for a, b in weights), "the same update of the same policy gives other weights; draw "
+           "what is random from the generator that update is given")
+
+
+def check_sampler(sampler: Sampler, paths: Iterable[str] = ("vp-cosine", "ve", "flow")) -> None:
+    """A sampler of diffusion models, on noise paths of `gentraj.diffusion.paths.PATHS`.
+
+    On a normal distribution, whose denoiser is known, it draws the right mean and spread; one step is enough to get to
+    a clean sample; its answer is of x's dtype; an observer sees every step, and the answer last; a row does not depend
+    on the rows beside it; with eta 0 no noise is drawn; an eta outside [0, 1] and times that do not fall to 0 are
+    ValueErrors.
+    """
+    for name in paths:
+        path, mean, spread = PATHS[name](), 0.7, 0.5
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            """E[x0 | x] of N(mean, spread^2)."""
+            alpha, sigma = path.alpha(t)[:, None, None], path.sigma(t)[:, None, None]  # noqa: B023
+            gain = alpha * spread**2 / ((alpha * spread) ** 2 + sigma**2)  # noqa: B023
+            return mean + gain * (x - alpha * mean)  # noqa: B023
+
+        def draw(steps: int, rows: slice = slice(None), **given: Any) -> Tensor:
+            times, drawn = sampling_times(path, steps), generator(steps)  # noqa: B023
+            normal = lambda: torch.randn(2000, 1, 1, generator=drawn)[rows]  # noqa: E731
+            return sampler(denoise, path.sigma(times[:1]) * normal(), times, path, normal, **given)  # noqa: B023
+
+        x, seen = draw(100), list[Tensor]()
+        expect(x.shape == (2000, 1, 1) and x.dtype == torch.float32, f"{name}: the answer is {tuple(x.shape)}, "
+               f"{x.dtype}; (2000, 1, 1) and torch.float32, as x is, are expected")
+        found = x.mean().item(), x.std().item()
+        expect(abs(found[0] - mean) < 0.06 and abs(found[1] - spread) < 0.06, f"{name}: samples of a normal "
+               f"distribution of mean {mean} and spread {spread} have mean {found[0]:.3f} and spread {found[1]:.3f}")
+        expect(torch.isfinite(draw(1)).all(), f"{name}: a sample in one step is not finite")
+        expect(torch.allclose(draw(5, slice(3, 5)), draw(5)[3:5], rtol=ROUNDING, atol=ROUNDING),
+               f"{name}: a row depends on the rows beside it")
+        x = draw(4, observe=lambda x, t: seen.append(x))  # noqa: B023
+        expect(len(seen) == 4 and torch.equal(seen[-1], x), f"{name}: the observer saw {len(seen)} of 4 steps, or "
+               "something else than the answer last")
+    path, x, noise = PATHS["flow"](), torch.zeros(2, 1, 1), list[int]()
+    times = sampling_times(path, 3)
+    sampler(lambda x, t: x, x, times, path, lambda: noise.append(1) or x, eta=0.0)
+    expect(not noise, "noise is drawn with eta 0")
+    _refuses(lambda: sampler(lambda x, t: x, x, times, path, lambda: x, eta=1.1), "eta 1.1")
+    _refuses(lambda: sampler(lambda x, t: x, x, times.flip(0), path, lambda: x), "times that do not fall to 0")
+
+
+def check_env(make_env: Callable[[], gymnasium.Env], steps: int = 50) -> None:
+    """An environment, as rollouts step it: `make_env` makes one a call.
+
+    Observations are vectors, or dicts of vectors with a "desired_goal"; actions are a bounded box; all numbers are
+    finite and observations inside their space; the same seed and the same actions give the same episode, whatever is
+    stepped beside it, and another seed another one; it has a time limit. `gymnasium.utils.env_checker.check_env` checks
+    what Gymnasium itself asks for.
+    """
+    probe = make_env()
+    limit = probe.spec.max_episode_steps if probe.spec else None
+    probe.close()
+    expect(limit is not None, "the environment has no time limit, so that an evaluation need not end; register it with "
+           "max_episode_steps, or wrap it in gymnasium.wrappers.TimeLimit")
+    try:
+        played = [_play(make_env, seeds, steps) for seeds in ([5, 5, 6], [5])]
+    except (EnvironmentFault, ValueError) as error:
+        raise AssertionError(str(error)) from error
+    (several_TBX, alone_TBX) = played
+    expect(np.array_equal(several_TBX[:, 0], several_TBX[:, 1]), "two environments with the same seed and the same "
+           "actions differ: draw from self.np_random, which reset(seed=..) seeds")
+    expect(np.array_equal(several_TBX[:, 0], alone_TBX[:, 0]), "an environment depends on those that are stepped "
+           "beside it: keep what it remembers in the instance")
+    expect(not np.array_equal(several_TBX[0, 0], several_TBX[0, 2]), "two seeds give the same start")
+
+
+def _play(make_env: Callable[[], gymnasium.Env], seeds: list[int], steps: int) -> np.ndarray:
+    """(T, B, X) observations, goals, rewards and ends; what ends begins again with its seed."""
+    envs, draw, rows = VectorEnvironment(make_env, len(seeds)), np.random.default_rng(0), list[np.ndarray]()
+    box, ended_B = envs.action_space, np.ones(len(seeds), bool)
+    expect(np.isfinite(box.low).all() and np.isfinite(box.high).all(), f"the action space is {box}; a box with finite "
+           "bounds is expected")
+    try:
+        for _ in range(steps):
+            if ended_B.any():
+                envs.reset(ended_B, seeds)
+            act_BA = np.repeat(draw.uniform(box.low, box.high)[None], len(seeds), 0).astype(np.float32)
+            before = [envs.obs_BO, *([] if envs.goal_BG is None else [envs.goal_BG])]
+            told = envs.step(act_BA.clip(box.low, box.high))
+            ended_B = told["terminated"] | told["truncated"]
+            rows.append(np.concatenate([*before, np.stack([told["reward"], ended_B], 1)], 1))
+    finally:
+        envs.close()
+    return np.stack(rows)
+
+
+def _refuses(call: Callable[[], Any], what: str) -> None:
+    """Raises AssertionError unless the call raises ValueError."""
+    try:
+        call()
+    except ValueError:
+        return
+    raise AssertionError(f"{what}, is taken without a word; raise ValueError that says what was expected")

@@ -1,0 +1,158 @@
+"""`--import MODULE`, given by the user and never by data, registers environments in every process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+from small import gentraj
+
+from envs.making import environment_factory
+from envs.rendering.headless import IMPORTS, load_gymnasium
+from gentraj.data import load_episodes, save_npz
+from gentraj.experiments.processes import Job, run_jobs
+
+ROOT = Path(__file__).parents[2]
+MODULE = '''
+import gymnasium
+from gymnasium.envs.classic_control import PendulumEnv
+
+class Own(PendulumEnv):
+    pass
+
+gymnasium.register("{id}", "{name}:Own", max_episode_steps=5)
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module in the working directory, which no other test knows."""
+    name = f"own_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(MODULE.format(id=f"{name}-v0", name=name))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setenv(IMPORTS, "")
+    return name
+
+
+@pytest.mark.parametrize("words", [
+    "--import {0} evaluate RUN --env-id {0}-v0", "evaluate RUN --import={0} --env-id {0}-v0",
+    "evaluate RUN --env-id {0}:{0}-v0", "evaluate RUN --env-id={0}:{0}-v0",
+    "evaluate RUN --env-id {0}-v0 --import {0}.py"])
+def test_a_module_of_the_user_registers_its_environments(own: str, small_run: Path, capsys: pytest.CaptureFixture,
+                                                         words: str) -> None:
+    assert gentraj(*(str(small_run) if word == "RUN" else word.format(own) for word in words.split())) == 2
+    assert f"trained on actions of width 2, but the action space of {own}-v0 is" in capsys.readouterr().err
+    assert os.environ[IMPORTS] == own
+
+
+def registered(env_id: str, path: Path) -> None:
+    path.write_text(str(environment_factory(env_id).max_episode_steps))
+
+
+def test_a_module_of_the_user_is_imported_in_every_process(own: str, tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(IMPORTS, own)
+    job = Job("job", registered, (f"{own}-v0", tmp_path / "steps"), lambda: "done")
+    assert run_jobs([job], 1, "jobs") == {} and (tmp_path / "steps").read_text() == "5"
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--import", "no_such_module", "data", "list"], "--import no_such_module: there is no module of that name in "),
+    (["data", "list", "--import"], "--import needs the name of a module"),
+    (["data", "list", "--import", "broken"], "--import broken: ZeroDivisionError: division by zero ("),
+    (["data", "list", "--import", "wanting"], "--import wanting: ModuleNotFoundError: No module named 'absent' (")])
+def test_a_module_that_cannot_be_imported_is_one_line(own: str, tmp_path: Path, capsys: pytest.CaptureFixture,
+                                                      words: list[str], message: str) -> None:
+    (tmp_path / "broken.py").write_text("1 / 0")
+    (tmp_path / "wanting.py").write_text("import absent")
+    assert gentraj(*words) == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_training_says_what_its_evaluation_will_need(own: str, umaze: str, tmp_path: Path, is_known: bool,
+                                                       capsys: pytest.CaptureFixture) -> None:
+    data = save_npz(replace(load_episodes(umaze), env=f'{{"id": "{own}-v0"}}'), tmp_path / "own.npz")
+    words = ("--steps", 1, *small.WORDS[:8]) + (("--import", own) if is_known else ())
+    assert gentraj("train", "pointmaze", "--dataset", data, "--run-dir", "run", *words) == 0
+    said = f"next: gentraj evaluate run --import {own}" if is_known else (
+        "next: gentraj evaluate run, which will need --import MODULE, that registers the environment of the data, or "
+        f"--env-id ID: unknown environment '{own}-v0'")
+    assert capsys.readouterr().out.splitlines()[-1] == said
+
+
+def test_data_name_no_module(own: str) -> None:
+    for env in (f"{own}:{own}-v0", f'{{"id": "{own}:{own}-v0"}}', f'{{"id": "x-v0", "entry_point": "{own}:Own"}}'):
+        with pytest.raises(ValueError, match="unknown environment"):
+            environment_factory(env)
+    assert own not in sys.modules and f"{own}-v0" not in load_gymnasium().registry
+
+
+def test_a_script_run_again_by_a_process_is_told_what_it_lacks(tmp_path: Path) -> None:
+    """Without `if __name__ == "__main__"` it would call the command once more in every process."""
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nfrom multiprocessing import get_context\nfrom gentraj.cli import main\n"
+                      "if __name__ == '__main__':\n"
+                      "    p = get_context('spawn').Process(target=print, args=('worked',)); p.start(); p.join()\n"
+                      "    sys.exit(p.exitcode)\nmain(['--version'])\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stdout) == (0, "worked\n")
+    assert "script.py is run again by every process" in done.stderr and "if __name__ == '__main__'" in done.stderr
+
+
+@pytest.fixture
+def ant_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ant as D4RL's and others' files have it, without contact forces: 27 numbers; the file names no environment."""
+    monkeypatch.chdir(tmp_path)
+    rows = np.linspace(-1, 1, 40, dtype=np.float32)
+    np.savez(tmp_path / "ant.npz", observations=np.tile(rows[:, None], 27), actions=np.tile(rows[:, None], 8),
+             rewards=rows, terminals=rows > 2, timeouts=np.arange(40) % 20 == 19,
+             next_observations=np.tile(rows[:, None], 27))
+    return tmp_path / "ant.npz"
+
+
+KWARGS = "--env-id", "Ant-v5", "--env-kwargs", "include_cfrc_ext_in_observation=False", "contact_cost_weight=0.25"
+
+
+def test_an_imported_dataset_keeps_the_arguments_of_its_environment(ant_file: Path) -> None:
+    assert gentraj("data", "import", ant_file, "--id", "tests/ant-v0", "--overwrite", *KWARGS) == 0
+    spec = json.loads(load_episodes("tests/ant-v0").env or "")
+    assert spec["id"] == "Ant-v5"
+    assert spec["kwargs"] == {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0.25}
+    assert environment_factory(json.dumps(spec))().observation_space.shape == (27,)
+
+
+def test_a_run_is_trained_and_evaluated_with_the_arguments_of_its_environment(ant_file: Path, tmp_path: Path,
+                                                                              capsys: pytest.CaptureFixture) -> None:
+    words = "--steps", 1, "--training.warmup", 1, "--policy.batch-size", 4, "--run-dir", "run"
+    assert gentraj("train", "bc-gaussian", "--dataset", ant_file, *words, "--env-id", "Ant-v5") == 2
+    assert "observations of width 27 and actions of 8, but Ant-v5 has 105 and 8" in capsys.readouterr().err
+    assert gentraj("train", "bc-gaussian", "--dataset", ant_file, *words, *KWARGS) == 0
+    short = "--episodes", 1, "--no-baselines"
+    assert gentraj("evaluate", "run", *short, "--env-id", "Ant-v5", "--env-kwargs", "max_episode_steps=3",
+                   "include_cfrc_ext_in_observation=False") == 0
+    assert "Ant-v5, 1 episodes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    ("--env-kwargs a=1", "--env-kwargs are arguments of an environment; give --env-id too"),
+    ("--env-id Ant-v5 --env-kwargs", "--env-kwargs needs KEY=VALUE"),
+    ("--env-id Ant-v5 --env-kwargs =3", "--env-kwargs has '=3'; KEY=VALUE is expected"),
+    ("--env-id Ant-v5 --env-kwargs colour=red", "--env-kwargs colour=red: Ant-v5 cannot be made with them (TypeError"),
+    ("--env-id Ant-v5 --env-kwargs=xml_file=./ant.xml", "xml_file"),
+    ("--env-id Aunt-v5 --env-kwargs=a=1", "unknown environment 'Aunt-v5'; did you mean Ant-v5")])
+def test_arguments_that_there_are_not_are_one_line(small_run: Path, capsys: pytest.CaptureFixture, words: str,
+                                                   message: str) -> None:
+    assert gentraj("evaluate", small_run, *words.split()) == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert message in line

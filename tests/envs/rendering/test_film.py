@@ -1,0 +1,87 @@
+"""Films of an agent: every step is a frame, and an environment that cannot be drawn is told in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from envs.evaluation.evaluate import EvaluationConfig, evaluate
+from envs.evaluation.rollout import rollout
+from envs.making import environment_factory
+from envs.recording.baselines import RandomAgent
+from envs.rendering.film import Film, rendering, videos
+from envs.rendering.headless import CannotRender
+
+LENGTH = 6
+BOX = gymnasium.spaces.Box(-1, 1, (1,))
+
+
+class Blind(gymnasium.Env):
+    """Takes no render_mode, as the environment of examples/plan_on_your_own.py."""
+
+    observation_space, action_space = BOX, BOX
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.steps += 1
+        return np.zeros(1, np.float32), 1.0, False, False, {}
+
+
+class Grey(Blind):
+    """A grey square that grows lighter with each step."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(self, render_mode: str | None = None):
+        self.render_mode = render_mode
+
+    def render(self) -> np.ndarray:
+        return np.full((32, 48, 3), 40 * self.steps, np.uint8)
+
+
+class Broken(Grey):
+    def render(self) -> np.ndarray:
+        raise KeyError("camera")
+
+
+for kind in (Blind, Grey, Broken):
+    gymnasium.register(f"Film{kind.__name__}-v0", f"{__name__}:{kind.__name__}", max_episode_steps=LENGTH)
+
+
+@pytest.fixture(autouse=True)
+def no_driver_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("envs.rendering.headless.rendering_problem", lambda: None)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio_ffmpeg leaves pipes open
+def test_the_first_episodes_are_videos_of_every_step(tmp_path: Path) -> None:
+    config = EvaluationConfig(episodes=3, num_envs=2, baselines=False)
+    with videos(tmp_path / "new", 2) as watch:
+        scores, _ = evaluate(RandomAgent([-1], [1]), "FilmGrey-v0", config, progress=False, watch=watch)
+    assert scores["returns"] == [LENGTH] * 3
+    assert [path.name for path in sorted((tmp_path / "new").iterdir())] == ["episode-000.mp4", "episode-001.mp4"]
+    about, *frames = imageio_ffmpeg.read_frames(str(tmp_path / "new/episode-001.mp4"))
+    assert about["size"] == (48, 32) and about["fps"] == 10
+    grey = [np.frombuffer(frame, np.uint8).mean() for frame in frames]
+    np.testing.assert_allclose(grey, 40 * np.arange(LENGTH + 1), atol=6)
+
+
+@pytest.mark.parametrize(("env", "why"), [("FilmBlind-v0", "takes no arguments"), ("FilmBroken-v0", "KeyError")])
+def test_an_environment_that_cannot_be_rendered_is_told_in_one_line_before_the_episodes(env: str, why: str) -> None:
+    config = EvaluationConfig(episodes=1, baselines=False)
+    with pytest.raises(CannotRender, match=f"^{env} cannot be rendered .*{why}[^\\n]*$"):
+        evaluate(RandomAgent([-1], [1]), env, config, progress=False, watch=lambda episode, env: None)
+
+
+def test_a_film_has_evenly_spaced_frames_of_the_first_episode() -> None:
+    film = Film(3, LENGTH)
+    rollout(RandomAgent([-1], [1]), rendering(environment_factory("FilmGrey-v0")), 2, progress=False, watch=film)
+    assert [frame[0, 0, 0] for frame in film.frames] == [0, 80, 160, 240] and film.seconds == 0.2

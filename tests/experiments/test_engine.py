@@ -1,0 +1,83 @@
+"""What every experiment is made of: results kept by key, statistics over seeds, processes that end when they should."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gentraj.experiments import processes
+from gentraj.experiments.engine import kept
+from gentraj.experiments.processes import Job, run_jobs
+from gentraj.experiments.statistics import numbers, over_seeds
+
+PARENT = """
+import sys; sys.path.insert(0, sys.argv[1])
+if __name__ == "__main__":
+    import test_engine
+    test_engine.run_jobs([test_engine.Job("job", test_engine.never_end, (sys.argv[2],), str)], 1)
+"""
+
+
+def test_a_result_is_kept_for_its_key(tmp_path: Path) -> None:
+    made = iter(range(9))
+    results = [kept(tmp_path / "a.json", {"step": step}, lambda: next(made)) for step in (1, 1, 2, 2, 1)]
+    assert results == [0, 0, 1, 1, 2]
+
+
+def test_numbers_are_found_by_their_dotted_keys() -> None:
+    assert numbers({"a": {"b": 1, "c": None, "d": [2]}, "e": True, "f": 0.5}) == {"a.b": 1.0, "f": 0.5}
+
+
+def test_the_interval_covers_seeds_and_episodes() -> None:
+    """Its width is that of the sum of both variances: seeds over their number, episodes over theirs."""
+    rng = np.random.default_rng(0)
+    seeds = rng.normal(0, 2, 40)
+    low, mean, high = over_seeds([seed + rng.normal(0, 5, 30) for seed in seeds])
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt((4 + 2 * 25 / 30) / 40), rel=0.25) and low < mean < high
+    assert over_seeds([[3.0, 3.0], [3.0, 3.0]]) == (3.0, 3.0, 3.0)
+
+
+def test_processes_say_how_they_ended(capsys: pytest.CaptureFixture) -> None:
+    run_jobs([Job("good", print, (), lambda: "fine"), Job("bad", int, ("x",), lambda: "never said")], 2)
+    err = capsys.readouterr().err
+    assert "good: fine" in err and "bad: ended with code 1" in err and "never said" not in err
+
+
+def never_end(path: str) -> None:
+    """A worker that does not heed SIGTERM, as one in a long step does not."""
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    processes.SAVING = 0.1
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(1000)
+
+
+def test_a_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    words = "-c", PARENT, str(Path(__file__).parent), str(path)
+    with subprocess.Popen([sys.executable, *words], stderr=subprocess.DEVNULL) as parent:
+        wait_until(lambda: path.exists() and path.read_text())
+        parent.kill()
+    wait_until(lambda: not is_alive(int(path.read_text())))
+
+
+def is_alive(pid: int) -> bool:
+    """A process that has ended and that nobody has asked for its code is none."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(what, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

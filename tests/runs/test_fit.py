@@ -1,0 +1,65 @@
+"""What data and an environment have not in common is one line before a training."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import small
+from small import gentraj
+
+from envs.making import environment_factory
+from gentraj.data import ContextConfig, Episodes, save_npz
+from gentraj.runs.data_facts import DataFacts
+from gentraj.runs.fit import check_data
+
+
+def checked(episodes: Episodes, env_id: str | None = None) -> list[str]:
+    """What is warned of."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        check_data(DataFacts.of(episodes, ContextConfig(), env_id), episodes, env_id)
+    return [str(one.message) for one in warned]
+
+
+def test_actions_outside_the_action_space_are_told(umaze: Episodes) -> None:
+    act = umaze.act.copy()
+    act[100:200] *= 50
+    said, = checked(replace(umaze, act=act))
+    assert " % of the actions lie outside the action space of PointMaze_UMaze-v3, Box(-1.0, 1.0, (2,), float32)" in said
+    assert checked(umaze) == []
+
+
+def test_observations_of_another_width_than_the_environment_has_are_refused(umaze: Episodes) -> None:
+    for env in (environment_factory("Hopper-v5").spec_json, umaze.env):
+        wrong = replace(umaze, env=env, obs=umaze.obs[:, :3], obs_keys=(), goal_dims=(), extras={})
+        with pytest.raises(ValueError, match=r"the data have observations of width 3 and actions of 2, but .* --env"):
+            checked(wrong)
+
+
+def test_an_environment_that_cannot_be_made_here_is_left_for_later(umaze: Episodes) -> None:
+    assert checked(replace(umaze, env='{"id": "Absent-v0"}')) == checked(replace(umaze, env=None)) == []
+    broken = environment_factory("Hopper-v5", {"colour": "red"}).spec_json  # its class takes no such argument
+    assert checked(replace(umaze, env=broken)) == []
+
+
+def test_a_horizon_longer_than_every_episode_is_told(umaze: Episodes) -> None:
+    whole = replace(umaze, goal_dims=(), extras={}, obs_keys=())[0]
+    T = whole.num_steps
+    short = small.config()
+    with pytest.warns(UserWarning, match=f"64 rows span {63 * 100} steps, and the longest episode has {T}, so that"):
+        replace(short, horizon=64, stride=100).resolve(whole)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        replace(short, horizon=T + 1, stride=1).resolve(whole)
+        replace(short, stride=(1, T)).resolve(whole)
+    with pytest.warns(UserWarning, match=f"span {T + 1} steps"):
+        replace(short, stride=(1, T + 1)).resolve(whole)
+
+
+def test_they_are_told_before_the_training(umaze: Episodes, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data = save_npz(replace(umaze, env=environment_factory("Hopper-v5").spec_json), tmp_path / "a.npz")
+    assert gentraj("train", "pointmaze", "--dataset", data, "--run-dir", tmp_path / "run") == 2
+    assert "but Hopper-v5 has 11 and 3" in capsys.readouterr().err and not (tmp_path / "run").exists()

@@ -1,0 +1,82 @@
+"""The score on the way of a training: it changes nothing, and a training that goes on makes the same curve."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+import torch
+
+from envs.evaluation.vector import EnvironmentFault
+from gentraj.runs import folder as runs
+from gentraj.runs import learning_curve
+from gentraj.training.log import LogWarning, read_metrics
+
+
+def evaluated_every(steps: int) -> runs.RunConfig:
+    config = small.config()
+    return replace(config, training=replace(config.training, eval_every=steps, eval_episodes=1))
+
+
+def same_weights(run: runs.Run, other: runs.Run) -> bool:
+    return all(torch.equal(value, other.parts[name].state_dict()[key])
+               for name, part in run.parts.items() for key, value in part.state_dict().items())
+
+
+def test_evaluating_on_the_way_changes_no_bit_and_resumes_to_the_same_curve(small_run: Path, tmp_path: Path,
+                                                                            capsys: pytest.CaptureFixture) -> None:
+    run = runs.train(evaluated_every(4), tmp_path / "run", progress=False)
+    assert same_weights(run, runs.load(small_run))
+    rows = learning_curve.read(run.folder)
+    assert [row["step"] for row in rows] == [4, 6] and {"return_mean", "return_ci95", "success_rate"} <= rows[0].keys()
+    assert "step 4: return " in capsys.readouterr().err
+    shutil.rmtree(run.folder / "step-00000006")
+    shutil.rmtree(run.folder / "step-00000004")
+    assert same_weights(runs.train(evaluated_every(4), run.folder, resume=True, progress=False), run)
+    assert learning_curve.read(run.folder) == rows
+
+
+def test_an_environment_that_fails_costs_a_row_and_not_the_training(umaze, tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise EnvironmentFault("Maze-v0, step 3: KeyError: 'wall'")
+
+    monkeypatch.setattr(learning_curve, "evaluate", fail)
+    said = "^step 6: not evaluated, Maze-v0, step 3: KeyError: 'wall'; training goes on$"
+    with pytest.warns(LogWarning, match=said):
+        run = runs.train(evaluated_every(6), tmp_path / "run", progress=False)
+    assert run.step == 6 and learning_curve.read(run.folder) == []
+
+
+def test_the_time_of_an_evaluation_is_none_of_the_training(umaze, tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("gentraj.training.log.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(learning_curve, "record", lambda *_: now.__setitem__(0, now[0] + 1000.0))
+    run = runs.train(evaluated_every(2), tmp_path / "run", progress=False)
+    assert sum(row["seconds"] for row in read_metrics(run.folder)) == 0.0
+
+
+def test_without_an_environment_it_is_refused_before_the_training(umaze, tmp_path: Path,
+                                                                  capsys: pytest.CaptureFixture) -> None:
+    from gentraj.data import save_npz
+
+    path = save_npz(replace(umaze, env=None), tmp_path / "own.npz")
+    words = "train", "pointmaze", "--dataset", path, "--run-dir", tmp_path / "run", "--steps", 2, "--eval-every", 1
+    assert small.gentraj(*words) == 2
+    assert "--eval-every evaluates in an environment" in capsys.readouterr().err
+    assert not (tmp_path / "run/config.json").exists()
+
+
+def test_the_curve_is_drawn(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from gentraj.plots.trajectories import plot_learning_curve
+
+    rows = [{"step": step, "return_mean": step / 2, "return_ci95": [step / 3, step]} for step in (1, 2, 3)]
+    with Image.open(plot_learning_curve(rows, {"random": 0.1}, tmp_path / "curve.png")) as image:
+        assert np.asarray(image.convert("L")).min() < 100

@@ -1,0 +1,98 @@
+"""Progress: a bar on a terminal, a line now and then in a file, nothing on stdout, nothing of what is done at once."""
+
+from __future__ import annotations
+
+import os
+import pty
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+from envs.evaluation.rollout import rollout
+from envs.making import environment_factory
+from envs.recording.baselines import RandomAgent
+from gentraj import progress
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No work takes two seconds in a test."""
+    monkeypatch.setattr(progress, "SHOW_AFTER", 0.0)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(progress, "REDRAW_EVERY", 0.01)
+
+
+def test_without_a_terminal_progress_is_whole_lines_on_stderr(hurried: None, capsys: pytest.CaptureFixture) -> None:
+    with progress.bar(3, "training", initial=1) as bar:
+        bar.set_postfix_str("loss 0.5", refresh=False)
+        bar.update()
+    out, err = capsys.readouterr()
+    assert out == "" and "\r" not in err and err.endswith("\n")
+    assert "training: 2/3 steps, " in err and "loss 0.5" in err
+
+
+def test_what_is_done_in_two_seconds_shows_no_progress(capsys: pytest.CaptureFixture) -> None:
+    with progress.bar(3, "training") as bar, progress.busy("exporting"):
+        bar.update(3)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_line_comes_every_thirty_seconds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    now = [time.time()]
+    with progress.bar(100, "training") as bar:
+        bar._time = lambda: now[0]
+        bar.start_t = bar.last_print_t = now[0]
+        for _ in range(100):
+            now[0] += 1.0
+            bar.update()
+    assert [line[:19] for line in capsys.readouterr().err.splitlines()] == [
+        "training: 30/100 st", "training: 60/100 st", "training: 90/100 st"]
+
+
+def test_a_work_whose_next_step_takes_long_says_that_it_goes_on(hurried: None, capsys: pytest.CaptureFixture) -> None:
+    with progress.bar(3, "compare", "jobs") as bar:
+        bar.update(0)
+    assert capsys.readouterr().err.startswith("compare: 0/3 jobs, ")
+
+
+def test_a_call_that_cannot_be_counted_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch, hurried: None,
+                                                              capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.02)
+    with progress.busy("exporting to x.onnx"):
+        time.sleep(0.2)
+    assert "exporting to x.onnx: 00:00 so far\n" in capsys.readouterr().err
+
+
+def test_on_a_terminal_the_bar_is_redrawn(hurried: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent, child = pty.openpty()
+    termios.tcsetwinsize(child, (24, 100))
+    with os.fdopen(child, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with progress.bar(2, "training") as bar:
+            bar.update()
+            progress.say("a word between")
+    drawn = os.read(parent, 10_000).decode()
+    os.close(parent)
+    assert "\r" in drawn and "training" in drawn and "a word between" in drawn
+
+
+def test_evaluation_counts_steps_and_names_the_agent(hurried: None, capsys: pytest.CaptureFixture) -> None:
+    factory = environment_factory("Pendulum-v1", {"max_episode_steps": 7})
+    rollout(RandomAgent([-2], [2]), factory, 2, num_envs=1, name="controller")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("controller in Pendulum-v1: 14/14 steps, ")
+
+
+def test_what_an_episode_leaves_over_by_its_early_end_is_not_to_be_done(hurried: None,
+                                                                        capsys: pytest.CaptureFixture) -> None:
+    lengths = rollout(RandomAgent([-3], [3]), environment_factory("InvertedPendulum-v5"), 3, num_envs=2).lengths
+    n = lengths.sum()
+    assert lengths.max() < 1000 and f" {n}/{n} steps, " in capsys.readouterr().err
+
+
+def test_every_bar_is_made_in_one_place() -> None:
+    root = Path(progress.__file__).parents[1]
+    files = [path for room in ("gentraj", "agents", "envs") for path in (root / room).rglob("*.py")]
+    assert [path.name for path in files if "tqdm" in path.read_text()] == ["progress.py"]

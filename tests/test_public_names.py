@@ -1,0 +1,32 @@
+"""The packages offer what users need by short names, and import it when it is first used."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("package", ["agents", "envs"])
+def test_every_listed_name_is_what_its_home_calls_so(package: str) -> None:
+    stub = ast.parse((ROOT / package / "__init__.pyi").read_text())
+    listed = {alias.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    public = importlib.import_module(package)
+    assert sorted(listed) == sorted(public.__all__)
+    for name, home in listed.items():
+        if name != "SB3Vector":  # needs a package that is optional
+            assert getattr(public, name) is getattr(importlib.import_module(f"{package}.{home}"), name)
+
+
+def test_the_packages_are_loaded_without_torch() -> None:
+    """So that `--help` and a script that makes environments start fast; and our environments are registered."""
+    code = ("import sys, agents, envs, gymnasium; assert 'gentraj/WorldModel-v0' in gymnasium.registry; "
+            "sys.exit('torch' in sys.modules)")
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0, run.stderr

@@ -1,0 +1,97 @@
+"""The contracts that users run their own classes through: whatever is registered keeps them, and a breach is told."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from contract import SPEC
+
+from agents.policies.policy import Scales
+from agents.policies.registry import POLICIES
+from envs.making import environment_factory
+from gentraj.diffusion.samplers import SAMPLERS, ddim
+from gentraj.families import FAMILIES, MODELS
+from gentraj.networks import ResidualMLPConfig
+from gentraj.normalize import Normalizer
+from gentraj.testing import check_env, check_model, check_policy, check_sampler
+from gentraj.trajectory import Condition
+
+SMALL = ResidualMLPConfig(16, 1, 1)
+
+
+def model(name: str, **changes: Any) -> Any:
+    torch.manual_seed(0)
+    config = FAMILIES[name].with_network(SMALL)
+    return MODELS[type(config)](SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), None)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_keeps_the_contract_of_a_model_and_is_left_as_it_was(name: str) -> None:
+    made = model(name)
+    before = {key: value.clone() for key, value in made.state_dict().items()}
+    check_model(made)
+    assert all(torch.equal(value, before[key]) for key, value in made.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_every_policy_keeps_the_contract(kind: type) -> None:
+    torch.manual_seed(0)
+    check_policy(POLICIES[kind](3, 2, kind(), Scales.blank(3, 2, 0)))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_keeps_the_contract(name: str) -> None:
+    check_sampler(SAMPLERS[name])
+
+
+def test_an_environment_keeps_the_contract() -> None:
+    check_env(environment_factory("InvertedPendulum-v5"))
+
+
+def test_a_broken_promise_is_told() -> None:
+    made = model("gaussian")
+    sample = made.sample
+
+    class Wrong:
+        spec, optimizers, update = SPEC, made.optimizers, made.update
+
+        def sample(self, condition: Condition, num_samples: int = 1, **given: Any) -> torch.Tensor:
+            return sample(condition, num_samples, **given) + 1e-3
+
+    with pytest.raises(AssertionError, match="with the start known changes known entries; set them at the end"):
+        check_model(Wrong())  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match="object has no `spec`; a TrajectoryModel has spec, optimizers"):
+        check_model(object())  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match="noise is drawn with eta 0"):
+        check_sampler(lambda *args, **given: ddim(*args, **{**given, "eta": 0.5}))  # type: ignore[misc]
+
+
+class Unseeded(gymnasium.Env):
+    """Starts where a generator of its own says."""
+
+    observation_space = gymnasium.spaces.Box(-9, 9, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    draw = np.random.default_rng(0)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return self.draw.uniform(-1, 1, 2).astype(np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+
+def test_an_environment_that_does_not_heed_its_seed_is_told() -> None:
+    with pytest.raises(AssertionError, match="no time limit"):
+        check_env(Unseeded)
+    gymnasium.register("Unseeded-v0", f"{__name__}:Unseeded", max_episode_steps=20)
+    try:
+        with pytest.raises(AssertionError, match="the same seed and the same actions differ"):
+            check_env(partial(gymnasium.make, "Unseeded-v0"))
+    finally:
+        del gymnasium.registry["Unseeded-v0"]
