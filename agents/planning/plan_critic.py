@@ -56,7 +56,7 @@ class PlanCriticConfig:
     normalizer: NormalizerName = "gaussian"
     """With noised plans it must be the model's, as a run sees to."""
     tau: float = 0.01
-    """How fast the slow copy follows, whose values take over."""
+    """How fast the target network follows, whose values take over."""
     batch_size: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
@@ -93,8 +93,8 @@ class PlanCritic(nn.Module):
             if config.network == "transformer"
             else PlanPerceptron(spec.dim, spec.horizon, config.width, config.depth, config.members))
         self.state_network = Ensemble(spec.obs_dim, config.width, config.depth, config.members)
-        self.slow = AveragedModel(self.state_network, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
-        self.slow.requires_grad_(False)
+        self.target = AveragedModel(self.state_network, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
+        self.target.requires_grad_(False)
 
     @classmethod
     def blank(cls, spec: TrajectorySpec, config: PlanCriticConfig) -> PlanCritic:
@@ -123,7 +123,7 @@ class PlanCritic(nn.Module):
         v_EB = self.state_network(self._state(batch.x_BHD[:, 0]))
         state_loss = expectile(target_B - v_EB, self.config.expectile).mean()
         apply_gradients(plan_loss + state_loss, optimizers["network"], self.config.max_grad_norm)
-        self.slow.update_parameters(self.state_network)
+        self.target.update_parameters(self.state_network)
         return {"loss": plan_loss.detach(), "state_loss": state_loss.detach()}
 
     @torch.no_grad()
@@ -143,7 +143,7 @@ class PlanCritic(nn.Module):
         discount_H = self.config.discount ** torch.tensor(self.spec.times).to(reward_BH)
         earned_B = (self.reward.normalize(reward_BH) * discount_H * counts_BH).sum(1)
         last_BD = batch.x_BHD[torch.arange(len(m_B), device=m_B.device), m_B]
-        after_B = self.returns.unnormalize(self.slow(self._state(last_BD)).mean(0))
+        after_B = self.returns.unnormalize(self.target(self._state(last_BD)).mean(0))
         return earned_B + discount_H[m_B] * after_B * ~ended_B
 
     def forward(self, x_RHD: Tensor) -> Tensor:

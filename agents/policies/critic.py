@@ -1,4 +1,4 @@
-"""What actions are worth: an ensemble that learns Q(s, a), and a slow copy of it to learn from."""
+"""What actions are worth: an ensemble that learns Q(s, a), and a target network that it learns from."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ class Critic(nn.Module):
         super().__init__()
         self.config = config
         self.q = Ensemble(state_dim + chunk_dim, config.width, config.depth, config.members, start)
-        self.slow = AveragedModel(self.q, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
-        self.slow.requires_grad_(False)
+        self.target = AveragedModel(self.q, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
+        self.target.requires_grad_(False)
 
     def optimizer(self) -> Optimizer:
         return adamw(self.q, self.config)["network"]
@@ -80,8 +80,8 @@ class Critic(nn.Module):
 
     @torch.no_grad()
     def least(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
-        """(B,) of the slow copy's members."""
-        return self.slow(torch.cat([state_BS, chunk_BX], -1)).amin(0)
+        """(B,) of the target network's members."""
+        return self.target(torch.cat([state_BS, chunk_BX], -1)).amin(0)
 
     def learn(self, t: Transition, next_value_B: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
         """A step towards r + discount * V(s'), through a cut by a time limit and not through an end."""
@@ -89,7 +89,7 @@ class Critic(nn.Module):
         q_EB = self(t.state_BS, t.chunk_BX)
         loss = average(((q_EB - target_B) / self.q.unit) ** 2, t)
         apply_gradients(loss, optimizer, self.config.max_grad_norm)
-        self.slow.update_parameters(self.q)
+        self.target.update_parameters(self.q)
         return {"critic_loss": loss.detach(), "q": q_EB.detach().mean()}
 
     def relative(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Critic(nn.Module):
         return q_B / q_B.detach().abs().mean().clamp(min=1e-6)
 
     def best(self, state_BS: Tensor, act_BNKA: Tensor) -> Tensor:
-        """(B, K, A): of each state's N candidates the one that the slow copy values most."""
+        """(B, K, A): of each state's N candidates the one that the target network values most."""
         batch, num = act_BNKA.shape[:2]
         value_BN = self.least(state_BS.repeat_interleave(num, 0), act_BNKA.flatten(2).flatten(0, 1)).view(batch, num)
         return act_BNKA[torch.arange(batch, device=value_BN.device), value_BN.argmax(1)]

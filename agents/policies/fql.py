@@ -47,8 +47,8 @@ class FQL(Policy[Diffusion]):
         self.config, self.model = config, self.generator(config.model)
         self.critic = Critic.of(self, config.critic)
         self.student = deepcopy(self.model.network)
-        self.slow = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(config.model.ema))
-        self.slow.requires_grad_(False)
+        self.student_ema = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(config.model.ema))
+        self.student_ema.requires_grad_(False)
         self.calls = 0
 
     @property
@@ -65,12 +65,12 @@ class FQL(Policy[Diffusion]):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
         with torch.no_grad():
-            next_BX = self.one_step(self.slow, t.next_BS, self.noise(t, generator)).clamp(-1, 1)
+            next_BX = self.one_step(self.student_ema, t.next_BS, self.noise(t, generator)).clamp(-1, 1)
         critic = self.critic.learn(t, self.critic.least(t.next_BS, next_BX), optimizers["critic"])
         flow = self.model.update(self.windows(t), optimizers, generator)
         student_loss, distance = self.student_loss(t, self.noise(t, generator))
         apply_gradients(student_loss, optimizers["student"], self.config.critic.max_grad_norm)
-        self.slow.update_parameters(self.student)
+        self.student_ema.update_parameters(self.student)
         return critic | flow | {"student_distance": distance.detach()}
 
     def student_loss(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,4 +97,4 @@ class FQL(Policy[Diffusion]):
                              "them out")
         self.calls += 1
         z_BKA = RowNoise(seeds, self.device).normal(self.chunk, self.spec.act_dim)
-        return self.one_step(self.slow, state_BS, z_BKA).view_as(z_BKA).clamp(-1, 1)
+        return self.one_step(self.student_ema, state_BS, z_BKA).view_as(z_BKA).clamp(-1, 1)

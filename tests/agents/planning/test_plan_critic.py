@@ -50,7 +50,7 @@ def worth_its_first_entry(critic: PlanCritic) -> PlanCritic:
         def forward(self, state_BO: Tensor) -> Tensor:
             return state_BO[None, :, 0]
 
-    critic.slow = First()  # type: ignore[assignment]
+    critic.target = First()  # type: ignore[assignment]
     return critic
 
 
@@ -99,7 +99,7 @@ def test_it_learns_the_discounted_sum_of_what_never_ends() -> None:
     expected = torch.tensor([(0.8 ** np.arange(500) * rewards[k : k + 500]).sum() for k in range(6)]).float()
     batch = Windows(ring(1), critic.spec).gather(np.arange(6))
     torch.testing.assert_close(critic(batch.x_BHD).detach(), expected, rtol=0.07, atol=0.3)
-    state = critic.slow(batch.x_BHD[:, 0, :2]).mean(0)
+    state = critic.target(batch.x_BHD[:, 0, :2]).mean(0)
     torch.testing.assert_close(state.detach(), expected, rtol=0.07, atol=0.3)
 
 

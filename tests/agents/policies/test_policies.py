@@ -229,11 +229,11 @@ def test_fql_acts_by_the_average_of_a_student_as_large_as_its_teacher() -> None:
     data = bandit(200)
     policy: Any = POLICIES.made_of(small(FQLConfig))(2, 1, small(FQLConfig), Scales.fit(data, ContextConfig()))
     size = lambda network: [tuple(p.shape) for p in network.parameters()]  # noqa: E731
-    assert size(policy.student) == size(policy.model.network) == size(policy.slow.module)
+    assert size(policy.student) == size(policy.model.network) == size(policy.student_ema.module)
     optimizers, windows = policy.optimizers(), Windows(data, policy.spec)
     for step in range(5):
         policy.update(windows.batch(step, 0, 32), optimizers, generator(0, step))
     state, z = torch.zeros(3, 2), RowNoise([1, 2, 3]).normal(1, 1)
     acted, student, average = (policy.decide(state, [1, 2, 3]).flatten(1), policy.one_step(policy.student, state, z),
-                               policy.one_step(policy.slow, state, z))
+                               policy.one_step(policy.student_ema, state, z))
     assert torch.equal(acted, average.clamp(-1, 1)) and not torch.equal(student, average)
