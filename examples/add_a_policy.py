@@ -24,7 +24,7 @@ from gentraj.trajectory import DEFAULT_OPTIONS
 class AWRConfig(PolicyConfig):
     beta: float = 1.0
     """How much more a better action is copied."""
-    reach: int = 50
+    n_step: int = 50
     """Steps whose rewards are summed before the value takes over."""
     discount: float = 0.98
     learning_rate: float = 1e-3
@@ -33,7 +33,7 @@ class AWRConfig(PolicyConfig):
 
 class AWR(Policy):
     def __init__(self, obs_dim, act_dim, config, scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.reach)
+        super().__init__(obs_dim, act_dim, config, scales, config.n_step)
         self.config, self.model = config, self.generator(GENERATORS["gaussian"])
         self.value = Ensemble(self.state_dim, 64, 2, 1, self.usual.value(config.discount))
 

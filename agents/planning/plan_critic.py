@@ -47,9 +47,9 @@ class PlanCriticConfig:
     """Per environment step."""
     expectile: float = 0.7
     """Of what followed a state in the data, that it is worth: 0.5 is the mean, 0.9 nearly the best."""
-    reach: int = 32
+    n_step: int = 32
     """Rows of the windows it learns from, at least the plan's. Rewards are summed over these, then a value takes over:
-    a far reach is a Monte-Carlo return, a near one is bootstrapped."""
+    many are a Monte-Carlo return, few are bootstrapped."""
     noised: float = 0.0
     """Share of the plans that it learns from under noise, to guide a model by the value of what it still denoises; 0
     guides by the value of what is denoised so far."""
@@ -68,7 +68,7 @@ class PlanCriticConfig:
     def __post_init__(self) -> None:
         require_choice(self, network=("perceptron", "transformer"), sees=("actions", "plan"), normalizer=STATISTICS)
         require(self, width=(1, 1e5), depth=(1, 100), heads=(1, 1e3), members=(1, 1000), discount=(0, 1),
-                expectile=(0.5, 0.9), reach=(1, 1e6), noised=(0, 1), tau=(0, 1), **LEARNING, **BATCH)
+                expectile=(0.5, 0.9), n_step=(1, 1e6), noised=(0, 1), tau=(0, 1), **LEARNING, **BATCH)
         if self.width % self.heads:
             raise ValueError(f"PlanCriticConfig has width {self.width} and {self.heads} heads; give a multiple of the "
                              "heads")
@@ -86,7 +86,7 @@ class PlanCritic(nn.Module):
                  returns: Normalizer):
         super().__init__()
         self.config, self.batch_size, self.plan_spec = config, config.batch_size, spec
-        self.spec = spec.longer(config.reach)
+        self.spec = spec.longer(config.n_step)
         self.plan, self.reward, self.returns = plan, reward, returns
         self.plan_network = (
             PlanTransformer(spec.dim, spec.horizon, config.width, config.depth, config.heads, config.members)

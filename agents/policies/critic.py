@@ -23,9 +23,9 @@ LARGEST = 100  # weight of an action's advantage (Kostrikov et al. 2022, appendi
 class ValueConfig:
     discount: float = 0.99
     """Per environment step."""
-    reach: int = 32
-    """Steps whose rewards are summed before a value takes over, at least those of a chunk. The papers say 1; a far
-    reach learns in far fewer updates, and takes the data's later actions for its own."""
+    n_step: int = 32
+    """Steps whose rewards are summed before a value takes over, at least those of a chunk. The papers say 1; more steps
+    learn in far fewer updates, and take the data's later actions for its own."""
     width: int = 256
     depth: int = 2
     """Hidden layers."""
@@ -36,7 +36,7 @@ class ValueConfig:
     max_grad_norm: float = 10.0
 
     def __post_init__(self) -> None:
-        require(self, discount=(0, 0.99999), reach=(1, 1e4), width=(1, 1e5), depth=(1, 100), members=(1, 1000),
+        require(self, discount=(0, 0.99999), n_step=(1, 1e4), width=(1, 1e5), depth=(1, 100), members=(1, 1000),
                 **LEARNING)
 
 
@@ -55,7 +55,7 @@ class CriticConfig(ValueConfig):
 class Critic(nn.Module):
     """Q(s, a) of a chunk of actions, in units of the rewards' root mean square.
 
-    Values start at `start`, the data's usual one: from 0 they would take 1 / (tau (1 - discount^reach)) updates
+    Values start at `start`, the data's usual one: from 0 they would take 1 / (tau (1 - discount^n_step)) updates
     to get there.
     """
 

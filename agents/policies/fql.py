@@ -43,7 +43,7 @@ class FQLConfig(PolicyConfig):
 
 class FQL(Policy[Diffusion]):
     def __init__(self, obs_dim: int, act_dim: int, config: FQLConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
+        super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.generator(config.model)
         self.critic = Critic.of(self, config.critic)
         self.student = deepcopy(self.model.network)

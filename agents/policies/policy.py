@@ -103,7 +103,7 @@ class PolicyConfig:
 class Transition:
     """(s, a, r, s') of each window of a batch, normalised: a is a chunk of K actions, s' the state that is reached.
 
-    That state may lie further on than the last of the actions (`reach`): what the data did in between counts as if it
+    That state may lie further on than the last of the actions (`n_step`): what the data did in between counts as if it
     followed.
     """
 
@@ -137,13 +137,13 @@ class Policy(nn.Module, Generic[ModelT]):
     state_mask: Tensor
     """(D,) true for the entries of a window's row that are the state."""
 
-    def __init__(self, obs_dim: int, act_dim: int, config: PolicyConfig, scales: Scales, reach: int = 1):
-        """`reach` are the steps after which a transition ends, at least those of a chunk."""
+    def __init__(self, obs_dim: int, act_dim: int, config: PolicyConfig, scales: Scales, n_step: int = 1):
+        """`n_step` are the steps after which a transition ends, at least those of a chunk."""
         super().__init__()
         self.obs, self.act_scale, self.context, self.reward = scales.obs, scales.act, scales.context, scales.reward
         self.usual = scales.usual
         self.chunk, self.execute, self.batch_size = config.chunk, config.execute, config.batch_size
-        self.spec = TrajectorySpec(obs_dim, act_dim, max(config.chunk, reach) + 1)
+        self.spec = TrajectorySpec(obs_dim, act_dim, max(config.chunk, n_step) + 1)
         self.state_dim = obs_dim + (0 if scales.context is None else len(scales.context.shift_D))
         self.window_spec = TrajectorySpec(self.state_dim, act_dim, config.chunk)  # what a generator models
         self.register_buffer("state_mask", torch.arange(self.window_spec.dim) < self.state_dim, persistent=False)

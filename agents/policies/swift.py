@@ -56,7 +56,7 @@ class SwiftConfig(PolicyConfig):
 
 class Swift(Policy[Diffusion]):
     def __init__(self, obs_dim: int, act_dim: int, config: SwiftConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
+        super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.generator(config.model, 1, config.context_dropout)
         self.value = state_value(self, config.critic, config.critic.members)
 

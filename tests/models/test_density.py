@@ -73,7 +73,7 @@ def test_a_window_holds_the_steps_that_its_rows_are_at() -> None:
 
 
 def test_the_critic_discounts_by_environment_steps() -> None:
-    critic = PlanCritic.blank(SPARSE, PlanCriticConfig(width=16, depth=1, discount=0.5, reach=5))
+    critic = PlanCritic.blank(SPARSE, PlanCriticConfig(width=16, depth=1, discount=0.5, n_step=5))
     batch = Windows(ramp(8), critic.spec).gather(np.array([0]))  # all of it: 1 + 2 / 2 + 12 / 4 + 240 / 16
     assert critic.targets(batch).tolist() == [1 + 1 + 3 + 15]
 
