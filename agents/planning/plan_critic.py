@@ -42,7 +42,7 @@ class PlanCriticConfig:
     heads: int = 4
     """Of the attention; they divide the width."""
     members: int = 2
-    """Of the ensembles; a plan is worth the least of what they say."""
+    """Networks in each ensemble; the value of a plan is their minimum."""
     discount: float = 0.99
     """Per environment step."""
     expectile: float = 0.7

@@ -79,8 +79,8 @@ class Critic(nn.Module):
         return cls(policy.state_dim, policy.chunk * policy.spec.act_dim, config, policy.usual.value(config.discount))
 
     @torch.no_grad()
-    def least(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
-        """(B,) of the target network's members."""
+    def target_min(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
+        """(B,) the minimum over the target network's members."""
         return self.target(torch.cat([state_BS, chunk_BX], -1)).amin(0)
 
     def learn(self, t: Transition, next_value_B: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -104,7 +104,8 @@ class Critic(nn.Module):
     def best(self, state_BS: Tensor, act_BNKA: Tensor) -> Tensor:
         """(B, K, A): of each state's N candidates the one that the target network values most."""
         batch, num = act_BNKA.shape[:2]
-        value_BN = self.least(state_BS.repeat_interleave(num, 0), act_BNKA.flatten(2).flatten(0, 1)).view(batch, num)
+        value_BN = self.target_min(state_BS.repeat_interleave(num, 0),
+                                   act_BNKA.flatten(2).flatten(0, 1)).view(batch, num)
         return act_BNKA[torch.arange(batch, device=value_BN.device), value_BN.argmax(1)]
 
 

@@ -60,7 +60,7 @@ class IDQL(Policy[Model]):
 
     def value_loss(self, t: Transition) -> Tensor:
         """Equation 5 of IQL (Kostrikov et al. 2022): V(s) is an expectile of Q(s, a)."""
-        error_B = self.critic.least(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
+        error_B = self.critic.target_min(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
         return average(expectile(error_B / self.value.unit, self.config.expectile), t)
 
     def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:

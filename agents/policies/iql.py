@@ -61,7 +61,7 @@ class IQL(Policy[Model]):
 
     def value_loss(self, t: Transition) -> tuple[Tensor, Tensor]:
         """Equation 5: V(s) is an expectile of Q(s, a); and the advantages (B,) of the data's actions."""
-        error_B = self.critic.least(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
+        error_B = self.critic.target_min(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
         loss = average(expectile(error_B / self.value.unit, self.config.expectile), t)
         return loss, error_B.detach()
 

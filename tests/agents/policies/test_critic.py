@@ -31,7 +31,7 @@ def test_a_critic_learns_the_discounted_sum_of_a_chain() -> None:
     t = policy.transition(Windows(data, policy.spec).gather(np.arange(5)), 0.5)
     optimizer, after = critic.optimizer(), torch.tensor([1, 2, 2, 4, 4])
     for _ in range(600):
-        value_B = critic.least(t.state_BS, t.chunk_BX)
+        value_B = critic.target_min(t.state_BS, t.chunk_BX)
         critic.learn(t, value_B[after], optimizer)
     size = float(np.sqrt((data.reward**2).mean()))
     expected = torch.tensor([1 + 0.5 * 2 + 0.25 * 3, 2 + 0.5 * 3, 3, 4 + 0.5 * 10, 10])  # the cut step repeats for ever
