@@ -113,7 +113,7 @@ def likeness(policy: Policy, spec: TrajectorySpec, half_A: Tensor, weight: float
         obs_RHO, act_RHA = spec.split(x_RHD)
         with torch.no_grad():
             state = padded(policy.state(obs_RHO.detach().flatten(0, 1), None))
-            wanted = policy.act_scale.unnormalize(policy.decide(state, [0] * len(state))[:, 0])
+            wanted = policy.act_scale.unnormalize(policy.sample_actions(state, [0] * len(state))[:, 0])
         wanted_RHA = wanted[: act_RHA.shape[0] * act_RHA.shape[1]].view_as(act_RHA)
         return -weight * (((act_RHA - wanted_RHA) / half_A) ** 2).sum((1, 2))
 

@@ -50,7 +50,7 @@ class AWR(Policy):
         windows = self.windows(t, advantage_weights(advantage_B.detach(), self.config.beta))
         return {"value_loss": loss.detach()} | self.model.update(windows, optimizers, generator)
 
-    def decide(self, state_BS, seeds, options=DEFAULT_OPTIONS):
+    def sample_actions(self, state_BS, seeds, options=DEFAULT_OPTIONS):
         options = replace(options, temperature=0.0)
         return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])
 

@@ -165,7 +165,7 @@ def check_policy(policy: Policy) -> None:
     goal_BG = None if policy.context is None else torch.randn(16, len(policy.context.shift_D), generator=generator(2))
     told = policy.state(obs_BO.to(policy.device), None if goal_BG is None else goal_BG.to(policy.device))
     with torch.no_grad():
-        chunk_BKA = policy.decide(told, list(range(16)))
+        chunk_BKA = policy.sample_actions(told, list(range(16)))
     expected = (16, policy.chunk, policy.spec.act_dim)
     expect(chunk_BKA.shape == expected, f"decide has the shape {tuple(chunk_BKA.shape)}; {expected} is expected")
     expect((chunk_BKA.abs() <= 1).all(), "decide leaves [-1, 1], the range of normalised actions, or is not finite")

@@ -60,6 +60,7 @@ class DiffusionQL(Policy[Model]):
         """
         return self.config.eta * self.critic.relative(self.states(x), self.actions(x).flatten(1))
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         drawn = self.candidates(self.model, state_BS, self.config.candidates, seeds, options)
         return self.critic.best(state_BS, drawn)

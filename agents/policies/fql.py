@@ -91,7 +91,8 @@ class FQL(Policy[Diffusion]):
         x, known = self.join(state_BS, z_BKA), self.state_mask.expand(len(state_BS), self.chunk, -1)
         return student(x, x * known, known, z_BKA.new_ones(1))[..., self.state_dim :].flatten(1)
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         if options.changed():
             raise ValueError("this policy acts by one call of its student, which has no sampler, grid or eta; leave "
                              "them out")

@@ -65,6 +65,7 @@ class IQL(Policy[Model]):
         loss = average(expectile(error_B / self.value.unit, self.config.expectile), t)
         return loss, error_B.detach()
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=0.0)
         return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])

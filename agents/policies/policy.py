@@ -131,7 +131,8 @@ class Transition:
 
 
 class Policy(nn.Module, Generic[ModelT]):
-    """`Trainable`. A subclass has `optimizers`, `update` and `decide`, and as a rule a `model` that draws actions."""
+    """`Trainable`. A subclass has `optimizers`, `update` and `sample_actions`, and as a rule a `model` that draws
+    actions."""
 
     model: ModelT
     state_mask: Tensor
@@ -155,7 +156,8 @@ class Policy(nn.Module, Generic[ModelT]):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         """(B, K, A) normalised actions. `options` say how the generator samples; a temperature is the policy's own.
 
         Raises ValueError for options that its generator cannot follow.

@@ -88,7 +88,8 @@ class Swift(Policy[Diffusion]):
         """The state, and that what led to more is asked for."""
         return replace(super().known(state_BS), context_BC=state_BS.new_ones(len(state_BS), 1))
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=self.config.temperature)
         x = self.model.sample(self.known(state_BS), guide=ClassifierFree(self.config.guidance), seed=seeds,
                               options=options)[:, 0]

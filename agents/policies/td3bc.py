@@ -67,6 +67,7 @@ class TD3BC(Policy[Gaussian]):
         weight = self.config.alpha / (2 * float(self.config.model.spread) ** 2)
         return weight * self.critic.relative(self.states(x), self.actions(x).flatten(1))
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=0.0)
         return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])

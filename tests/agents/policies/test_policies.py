@@ -106,7 +106,7 @@ def test_actions_are_inside_the_bounds_and_depend_on_their_own_seed_only(kind: t
     assert together.shape == (40, 1)
     assert torch.equal(act(policy, obs[3:5], [3, 4]), together[3:5])
     assert torch.equal(act(policy, obs, list(range(40))), together)
-    decided = policy.decide(policy.state(100 * obs, None)[:32], list(range(32)))
+    decided = policy.sample_actions(policy.state(100 * obs, None)[:32], list(range(32)))
     assert decided.shape == (32, policy.chunk, 1) and (decided.abs() <= 1).all()
     actor = Actor(policy, np.full(1, -0.01), np.full(1, 0.01))
     assert (actor.act(obs).abs() <= 0.01).all()
@@ -234,6 +234,6 @@ def test_fql_acts_by_the_average_of_a_student_as_large_as_its_teacher() -> None:
     for step in range(5):
         policy.update(windows.batch(step, 0, 32), optimizers, generator(0, step))
     state, z = torch.zeros(3, 2), RowNoise([1, 2, 3]).normal(1, 1)
-    acted, student, average = (policy.decide(state, [1, 2, 3]).flatten(1), policy.one_step(policy.student, state, z),
-                               policy.one_step(policy.student_ema, state, z))
+    acted, student, average = (policy.sample_actions(state, [1, 2, 3]).flatten(1),
+                               policy.one_step(policy.student, state, z), policy.one_step(policy.student_ema, state, z))
     assert torch.equal(acted, average.clamp(-1, 1)) and not torch.equal(student, average)
