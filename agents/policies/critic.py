@@ -83,7 +83,7 @@ class Critic(nn.Module):
         """(B,) the minimum over the target network's members."""
         return self.target(torch.cat([state_BS, chunk_BX], -1)).amin(0)
 
-    def learn(self, t: Transition, next_value_B: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
+    def update(self, t: Transition, next_value_B: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
         """A step towards r + discount * V(s'), through a cut by a time limit and not through an end."""
         target_B = t.reward_B + t.discount_B * next_value_B
         q_EB = self(t.state_BS, t.chunk_BX)

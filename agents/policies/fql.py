@@ -66,7 +66,7 @@ class FQL(Policy[Diffusion]):
         t = self.transition(batch, self.config.critic.discount)
         with torch.no_grad():
             next_BX = self.one_step(self.student_ema, t.next_BS, self.noise(t, generator)).clamp(-1, 1)
-        critic = self.critic.learn(t, self.critic.target_min(t.next_BS, next_BX), optimizers["critic"])
+        critic = self.critic.update(t, self.critic.target_min(t.next_BS, next_BX), optimizers["critic"])
         flow = self.model.update(self.windows(t), optimizers, generator)
         student_loss, distance = self.student_loss(t, self.noise(t, generator))
         apply_gradients(student_loss, optimizers["student"], self.config.critic.max_grad_norm)

@@ -54,7 +54,7 @@ class IDQL(Policy[Model]):
         apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
         with torch.no_grad():
             next_value_B = self.value(t.next_BS)[0]
-        critic = self.critic.learn(t, next_value_B, optimizers["critic"])
+        critic = self.critic.update(t, next_value_B, optimizers["critic"])
         actor = self.model.update(self.windows(t), optimizers, generator)  # equation 9: as they are
         return {"value_loss": value_loss.detach()} | critic | actor
 

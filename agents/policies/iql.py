@@ -54,7 +54,7 @@ class IQL(Policy[Model]):
         apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
         with torch.no_grad():
             next_value_B = self.value(t.next_BS)[0]
-        critic = self.critic.learn(t, next_value_B, optimizers["critic"])  # equation 6
+        critic = self.critic.update(t, next_value_B, optimizers["critic"])  # equation 6
         weight_B = advantage_weights(advantage_B, self.config.beta, t.weights())
         actor = self.model.update(self.windows(t, weight_B), optimizers, generator)  # equation 7
         return {"value_loss": value_loss.detach()} | critic | actor

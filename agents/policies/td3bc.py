@@ -50,7 +50,7 @@ class TD3BC(Policy[Gaussian]):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
         next_value_B = self.critic.target_min(t.next_BS, self.smoothed_next(t, generator).flatten(1))
-        critic = self.critic.learn(t, next_value_B, optimizers["critic"])
+        critic = self.critic.update(t, next_value_B, optimizers["critic"])
         actor = self.model.update(self.windows(t), optimizers, generator, guide=self.value_guide)
         return critic | actor
 

@@ -128,10 +128,10 @@ class WorldModel(nn.Module):
         real_BK = real_BK & (torch.arange(self.chunk, device=real_BK.device) <= first_B)  # it may be asked for fewer
         known_BKX = self._known(obs_BHO[:, 0], act_BHA[:, :-1], batch.context_BC, real_BK)
         happened_BKY = self.facts.scaled(obs_BHO, cast(Tensor, batch.reward_BH)[:, :-1])
-        mean_BKY, spread_BKY, metrics = self._learn_mean(known_BKX, happened_BKY, real_BK, optimizers, generator)
-        metrics |= self._learn_ends(obs_BHO[:, 1:], known_BKX, batch, real_BK, optimizers["ends"])
+        mean_BKY, spread_BKY, metrics = self._update_mean(known_BKX, happened_BKY, real_BK, optimizers, generator)
+        metrics |= self._update_ends(obs_BHO[:, 1:], known_BKX, batch, real_BK, optimizers["ends"])
         if self.model is not None:
-            self._learn_mixing(error_BKY := (happened_BKY - mean_BKY) / spread_BKY, real_BK)
+            self._update_mixing(error_BKY := (happened_BKY - mean_BKY) / spread_BKY, real_BK)
             if torch.rand((), generator=generator) < self.config.learns:
                 x_BKD = torch.cat([known_BKX, self._apart(error_BKY * real_BK[..., None])], -1)
                 some = Batch(*(of[: self.model.batch_size] for of in (x_BKD, real_BK[..., None] | self._given)))
@@ -139,8 +139,8 @@ class WorldModel(nn.Module):
                 metrics |= {f"generator_{key}": value for key, value in drawn.items()}
         return metrics
 
-    def _learn_mean(self, known_BKX: Tensor, happened_BKY: Tensor, real_BK: Tensor, optimizers: dict[str, Optimizer],
-                    generator: torch.Generator) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def _update_mean(self, known_BKX: Tensor, happened_BKY: Tensor, real_BK: Tensor, optimizers: dict[str, Optimizer],
+                     generator: torch.Generator) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Likelihood times the spread (Seitzer et al. 2022, with beta 0.5): what is noisy is learnt as fast, and what
         hardly varies no faster. Each member sees its own resampling of the batch."""
         mean_EBKY, spread_EBKY = self._expect(known_BKX)
@@ -154,15 +154,15 @@ class WorldModel(nn.Module):
         error = (((mean_BKY - happened_BKY) ** 2).mean(-1) * real_BK).sum() / real_BK.sum().clamp(min=1)
         return mean_BKY, spread_BKY, {"loss": loss.detach(), "error": error.sqrt()}
 
-    def _learn_ends(self, next_BKO: Tensor, known_BKX: Tensor, batch: Batch, real_BK: Tensor,
-                    optimizer: Optimizer) -> dict[str, Tensor]:
+    def _update_ends(self, next_BKO: Tensor, known_BKX: Tensor, batch: Batch, real_BK: Tensor,
+                     optimizer: Optimizer) -> dict[str, Tensor]:
         ended_BK = cast(Tensor, batch.terminal_BH)[:, 1:].to(next_BKO)
         loss_BK = F.binary_cross_entropy_with_logits(self._end_logit(next_BKO, known_BKX), ended_BK, reduction="none")
         loss = (loss_BK * real_BK).sum() / real_BK.sum().clamp(min=1)
         apply_gradients(loss, optimizer, self.config.max_grad_norm)
         return {"end_loss": loss.detach()}
 
-    def _learn_mixing(self, error_BKY: Tensor, real_BK: Tensor) -> None:
+    def _update_mixing(self, error_BKY: Tensor, real_BK: Tensor) -> None:
         """An average of how the errors of whole chunks go together."""
         error_WX = error_BKY[real_BK.all(1)].flatten(1).float()
         if len(error_WX):

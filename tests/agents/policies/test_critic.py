@@ -32,7 +32,7 @@ def test_a_critic_learns_the_discounted_sum_of_a_chain() -> None:
     optimizer, after = critic.optimizer(), torch.tensor([1, 2, 2, 4, 4])
     for _ in range(600):
         value_B = critic.target_min(t.state_BS, t.chunk_BX)
-        critic.learn(t, value_B[after], optimizer)
+        critic.update(t, value_B[after], optimizer)
     size = float(np.sqrt((data.reward**2).mean()))
     expected = torch.tensor([1 + 0.5 * 2 + 0.25 * 3, 2 + 0.5 * 3, 3, 4 + 0.5 * 10, 10])  # the cut step repeats for ever
     torch.testing.assert_close(critic(t.state_BS, t.chunk_BX).mean(0).detach() * size, expected, rtol=0.1, atol=0.1)
@@ -65,7 +65,7 @@ def test_a_chunk_that_a_time_limit_cuts_teaches_the_critic_nothing() -> None:
     for reward in (t.reward_B, t.reward_B + 100 * ~t.whole_B):
         torch.manual_seed(0)
         critic = Critic(2, 2, CriticConfig(width=8))
-        critic.learn(replace(t, reward_B=reward), torch.zeros(5), critic.optimizer())
+        critic.update(replace(t, reward_B=reward), torch.zeros(5), critic.optimizer())
         learnt.append(critic.q.weight[0].clone())
     assert torch.equal(*learnt)
 
