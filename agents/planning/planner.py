@@ -60,7 +60,7 @@ class PlannerConfig:
     actions: Literal["inverse", "joint", "track"] = "inverse"
     """Actions from inverse dynamics, from the plan itself, or those of a PD controller that tracks the plan: what is
     missing to its positions (goal_dims) and to its velocities (rest_dims), as Diffuser acts in mazes."""
-    look: int = 12
+    lookahead: int = 12
     """Environment steps that the inverse dynamics, or the PD controller, looks ahead on the plan."""
     context: tuple[float, ...] = ()
     """What the model is told beside the trajectory; none for a model without context. A model that was told returns
@@ -77,10 +77,10 @@ class PlannerConfig:
     @property
     def ahead(self) -> int:
         """Environment steps that are carried out, or looked at, of a plan."""
-        return self.replan - 1 + (1 if self.actions == "joint" else self.look)
+        return self.replan - 1 + (1 if self.actions == "joint" else self.lookahead)
 
     def __post_init__(self) -> None:
-        require(self, replan=(1, 1e6), steps=(1, 1e6), trust=(0, 1), temperature=(0, math.inf), look=(1, 1e6),
+        require(self, replan=(1, 1e6), steps=(1, 1e6), trust=(0, 1), temperature=(0, math.inf), lookahead=(1, 1e6),
                 hold_radius=(0, math.inf), candidates=(1, 1e6), scale=(-1e6, 1e6), history=(0, 1e6))
         if not all(0 < share <= 1 for share in self.shares):
             raise ValueError(f"PlannerConfig.shares are {self.shares}; fractions above 0 and up to 1 are expected")
@@ -151,7 +151,7 @@ class Planner(Playing):
         return calls_of((self.model, *self.finer))
 
     def _allocate(self, batch: int) -> None:
-        longest = self.config.replan + self.config.look
+        longest = self.config.replan + self.config.lookahead
         self.target_BTD = torch.zeros(batch, longest, self.executed.dim, device=self.device)
         self.previous = Previous.none(self.spec, batch, self.device)
         self.history = History(self.spec, self.config.history, batch, self.device)
@@ -174,7 +174,7 @@ class Planner(Playing):
         if self.config.actions == "joint":
             act_BA = spec.split(self.target_BTD[rows, self.age_B])[1]
         else:
-            act_BA = self.toward(obs_BO, spec.split(self.target_BTD[rows, self.age_B + self.config.look - 1])[0])
+            act_BA = self.toward(obs_BO, spec.split(self.target_BTD[rows, self.age_B + self.config.lookahead - 1])[0])
         self.age_B += 1
         act_BA = act_BA.cpu().clamp(self.low_A, self.high_A)
         self.history.add(obs_BO, act_BA.to(self.device))
@@ -198,13 +198,13 @@ class Planner(Playing):
         if self.config.actions == "joint":
             act_BEA = self.executed.split(target_BTD[:, : self.config.replan])[1]
         else:
-            act_BEA = self.toward(obs_BO, self.executed.split(target_BTD[:, self.config.look - 1])[0])[:, None]
+            act_BEA = self.toward(obs_BO, self.executed.split(target_BTD[:, self.config.lookahead - 1])[0])[:, None]
         return act_BEA.clamp(self.low_A.to(self.device), self.high_A.to(self.device))
 
     def toward(self, obs_BO: Tensor, target_BO: Tensor) -> Tensor:
-        """(B, A) the action toward what the plan is `look` environment steps ahead."""
+        """(B, A) the action toward what the plan is `lookahead` environment steps ahead."""
         if self.inverse is not None and self.config.actions == "inverse":
-            return self.inverse(obs_BO, target_BO, self.config.look)
+            return self.inverse(obs_BO, target_BO, self.config.lookahead)
         missing_BO = target_BO - obs_BO  # with gains of 1, as `maze2d` of Diffuser's authors
         return missing_BO[:, self.goal_dims] + missing_BO[:, list(self.config.rest_dims)]
 
@@ -348,9 +348,9 @@ def check(config: PlannerConfig, levels: Sequence[TrajectorySpec], act_dim: int,
         raise ValueError("actions='joint' needs a model of observations and actions; this one has no actions")
     if config.actions == "inverse" and inverse is None:
         raise ValueError("actions='inverse' needs inverse dynamics; train with --dynamics, or set actions='joint'")
-    if config.actions == "inverse" and inverse is not None and config.look > inverse.config.look:
-        raise ValueError(f"look is {config.look}; the inverse dynamics were trained to look {inverse.config.look} "
-                         "steps ahead, give at most that")
+    if config.actions == "inverse" and inverse is not None and config.lookahead > inverse.config.lookahead:
+        raise ValueError(f"lookahead is {config.lookahead}; the inverse dynamics were trained to look "
+                         f"{inverse.config.lookahead} steps ahead, give at most that")
     if config.arrival == "earliest" and trust is None:
         raise ValueError("arrival='earliest' needs a trust score; give one or set arrival='fixed'")
     for name, setting in (("select", config.select), ("guidance", config.guidance)):
@@ -366,7 +366,7 @@ def check(config: PlannerConfig, levels: Sequence[TrajectorySpec], act_dim: int,
     ahead = max(config.ahead - (config.actions == "joint"), 1)
     if config.history and ahead > (left := (spec.horizon - 1 - config.history) * spec.stride):
         raise ValueError(f"history is {config.history} of {spec.horizon} rows, which leaves {left} environment steps "
-                         f"to plan, and replan and look call for {ahead}; give less of one of them")
+                         f"to plan, and replan and lookahead call for {ahead}; give less of one of them")
     check_levels(levels)
     _check_candidates(config, spec)
 

@@ -188,7 +188,7 @@ def plan_actions(run: Run, x_RHD: Tensor) -> Tensor:
     """(R, T, A) the actions, on the CPU, of the T = (H - 1) * stride environment steps of plans, decided beforehand.
 
     The plan's own, where its rows are environment steps. For a plan of observations the inverse dynamics give them: at
-    each step from where the plan is towards where it is `planner.look` steps later, or at its end, straight lines
+    each step from where the plan is towards where it is `planner.lookahead` steps later, or at its end, straight lines
     between rows. Raises `CannotReplay` for actions of rows that are several steps apart.
     """
     spec = run.model.spec
@@ -211,7 +211,7 @@ def _inverse_actions(run: Run, x_RHD: Tensor) -> Tensor:
     below = tau.long().clamp(max=spec.horizon - 2)
     path_RTO = torch.lerp(x_RHD[:, below], x_RHD[:, below + 1], (tau - below)[:, None])
     act_RTA = x_RHD.new_empty(len(x_RHD), T, run.data.act_dim)
-    ahead_T = torch.arange(T, 0, -1, device=x_RHD.device).clamp(max=run.planning.look)
+    ahead_T = torch.arange(T, 0, -1, device=x_RHD.device).clamp(max=run.planning.lookahead)
     for k in ahead_T.unique().tolist():
         now = (ahead_T == k).nonzero()[:, 0]
         here, there = (rearrange(path_RTO[:, t], "r t o -> (r t) o") for t in (now, now + k))

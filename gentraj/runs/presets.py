@@ -39,23 +39,23 @@ LONG = replace(POINTMAZE, training=TrainingConfig(steps=10_000))
 # Diffuser towards goals: plans of observations and actions that end there. In mazes it is one plan, that takes as long
 # as in the paper and is drawn as there, level by level, tracked to its end by a PD controller.
 TO_THE_END = replace(GOALS, joint=True, mix=ConditionMix(goal=1.0, goal_at="end"),
-                     planner=PlannerConfig("fixed", look=1, actions="joint"))
+                     planner=PlannerConfig("fixed", lookahead=1, actions="joint"))
 TRACKED = replace(TO_THE_END, model=replace(TO_THE_END.model, sampler="ddpm", steps=20), planner=replace(
     TO_THE_END.planner, steps=20, replan=1_000, actions="track", rest_dims=(2, 3)))
 
 # Plans for returns are short and made anew in every step.
 BRIEF = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, weight_decay=0.0, ema=0.995)
 VETERAN = RunConfig(horizon=4, stride=1, valued=True, model=BRIEF, mix=ConditionMix(goal=0.0), normalizer="gaussian",
-                    batch_size=128, inverse=InverseDynamicsConfig(look=1),
-                    planner=PlannerConfig("fixed", replan=1, look=1, select="value", candidates=16),
+                    batch_size=128, inverse=InverseDynamicsConfig(lookahead=1),
+                    planner=PlannerConfig("fixed", replan=1, lookahead=1, select="value", candidates=16),
                     training=TrainingConfig(steps=8_000))
 VETERAN_PLUS = replace(VETERAN, joint=True, planner=replace(VETERAN.planner, candidates=8, steps=2, actions="joint"))
 DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noised=0.5), planner=PlannerConfig(
-    "fixed", replan=1, look=1, guidance="value", actions="joint"))
+    "fixed", replan=1, lookahead=1, guidance="value", actions="joint"))
 # As published, but for short plans: what is long in the papers is their training.
 DECISION = replace(VETERAN, horizon=8, valued=False, context=ContextConfig(("return",)),
                    context_dropout=0.25,
-                   planner=PlannerConfig("fixed", replan=1, look=1, guidance="classifier-free", scale=1.5,
+                   planner=PlannerConfig("fixed", replan=1, lookahead=1, guidance="classifier-free", scale=1.5,
                                          temperature=0.5))
 HIERARCHICAL = replace(DIFFUSER, horizon=5, stride=8, refine=(8,))
 LITE = replace(VETERAN, horizon=3, stride=16, refine=(4, 4), planner=replace(VETERAN.planner, steps=3),

@@ -208,8 +208,8 @@ def test_inverse_dynamics_look_along_the_plan_and_never_beyond_it(run: Run) -> N
     act = plan_actions(model, x)
     assert act.shape == (2, 15, 2)
     torch.testing.assert_close(act[..., 0], torch.arange(15.0) + torch.tensor([[0.0], [100]]))  # each at its own step
-    look = run.config.planner.look
-    assert sorted({k for *_, k in asked}) == list(range(1, look + 1)) and look < 15
+    lookahead = run.config.planner.lookahead
+    assert sorted({k for *_, k in asked}) == list(range(1, lookahead + 1)) and lookahead < 15
     for obs, target, k in asked:
         torch.testing.assert_close(target - obs, torch.full_like(obs, k))
 

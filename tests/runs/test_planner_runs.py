@@ -123,8 +123,9 @@ def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_f
 
 @pytest.mark.parametrize(("name", "changes", "said"), [
     ("decision-diffuser", {"model": FAMILIES["gan"]}, "ClassifierFree changes what a model denoises, and a GAN"),
-    ("decision-diffuser", {"planner": PlannerConfig("fixed", replan=1, look=1, candidates=4)}, "something to choose"),
-    ("veteran", {"planner": PlannerConfig("fixed", replan=1, look=2)}, "trained to look 1 steps ahead"),
+    ("decision-diffuser", {"planner": PlannerConfig("fixed", replan=1, lookahead=1, candidates=4)},
+     "something to choose"),
+    ("veteran", {"planner": PlannerConfig("fixed", replan=1, lookahead=2)}, "trained to look 1 steps ahead"),
 ])
 def test_what_cannot_act_is_told_before_it_is_trained(name: str, changes: dict[str, Any], said: str, tmp_path: Path,
                                                       hopper_file: Path) -> None:
@@ -142,7 +143,7 @@ def test_a_planner_for_goals_trains_saves_and_acts(name: str, umaze: object, tmp
 
 def test_a_planner_for_goals_that_remembers_trains_saves_and_acts(umaze: object, tmp_path: Path) -> None:
     config = tiny("goals", small.DATASET)
-    planner = replace(config.planner, history=3, replan=20, look=4)
+    planner = replace(config.planner, history=3, replan=20, lookahead=4)
     mix = replace(config.mix, prefix=0.5)
     check(replace(config, mix=mix, planner=planner), tmp_path, 4)
 

@@ -19,7 +19,7 @@ from gentraj.normalize import Normalizer
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=4, act_dim=0, horizon=8, stride=4)
-CONFIG = PlannerConfig(goal_dims=(0, 1), rest_dims=(2, 3), shares=(), look=6, replan=3)
+CONFIG = PlannerConfig(goal_dims=(0, 1), rest_dims=(2, 3), shares=(), lookahead=6, replan=3)
 LOW, HIGH = -np.ones(2, np.float32), np.ones(2, np.float32)
 
 
@@ -51,7 +51,7 @@ class KnownTrust(Trust):
 
 def toward() -> InverseDynamics:
     """Acts along the displacement of the first two entries, so that targets can be read off the actions."""
-    inverse = InverseDynamics.blank(4, 2, InverseDynamicsConfig(look=16))
+    inverse = InverseDynamics.blank(4, 2, InverseDynamicsConfig(lookahead=16))
     inverse.forward = lambda obs, target, k: (target - obs)[:, :2]  # type: ignore[method-assign]
     return inverse
 
@@ -88,7 +88,7 @@ def test_the_target_lies_on_the_plan_between_its_rows() -> None:
 
 
 def test_after_the_arrival_the_goal_is_held_at_rest() -> None:
-    agent = planner(first=2, look=16)  # the plan arrives after 8 steps and says 9 for what follows
+    agent = planner(first=2, lookahead=16)  # the plan arrives after 8 steps and says 9 for what follows
     agent.act(OBS, GOAL)
     assert torch.equal(agent.target_BTD[0, 8:], torch.tensor([8.0, 0, 0, 0]).expand(11, 4))
 
@@ -142,8 +142,8 @@ def test_what_the_settings_need_must_be_there() -> None:
         Planner(StraightLine(), CONFIG, LOW, HIGH, trust=KnownTrust(2))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="arrival='earliest' needs a trust score"):
         Planner(StraightLine(), CONFIG, LOW, HIGH, inverse=toward())  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="look is 17; the inverse dynamics were trained to look 16"):
-        planner(look=17)
+    with pytest.raises(ValueError, match="lookahead is 17; the inverse dynamics were trained to look 16"):
+        planner(lookahead=17)
 
 
 @pytest.mark.parametrize("wrong", [{"replan": 0}, {"trust": 1.5}, {"temperature": -1.0}, {"shares": (0.0, 1.0)},
@@ -166,7 +166,7 @@ def reference(dim: int = 4) -> Batch:
 
 @pytest.mark.parametrize("count", [1, 3, 20])
 def test_an_environment_does_not_feel_those_beside_it(count: int) -> None:
-    model, inverse = diffusion(), InverseDynamics.blank(4, 2, InverseDynamicsConfig(look=6))
+    model, inverse = diffusion(), InverseDynamics.blank(4, 2, InverseDynamicsConfig(lookahead=6))
     obs, goal = (torch.randn(20, n, generator=torch.Generator().manual_seed(n)) for n in (4, 2))
     played = []
     for batch in (20, count):
@@ -185,7 +185,7 @@ def test_joint_actions_are_those_of_the_plan() -> None:
 
 def test_without_a_goal_the_plan_is_free() -> None:
     model = diffusion()
-    inverse = InverseDynamics.blank(4, 2, InverseDynamicsConfig(look=6))
+    inverse = InverseDynamics.blank(4, 2, InverseDynamicsConfig(lookahead=6))
     agent = Planner(model, CONFIG, LOW, HIGH, trust=Trust(model, reference(), 0.98), inverse=inverse)
     assert agent.act(OBS).shape == (1, 2) and agent.network_calls == 2 + CONFIG.steps  # two to calibrate trust
 
