@@ -35,8 +35,9 @@ class PlannerConfig:
     """Environment steps between two plans."""
     steps: int = 5
     """Sampling steps of a plan."""
-    shares: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
-    """Candidates: one arrival per share of the likeliest arrival's probability. None means every second row."""
+    arrival_thresholds: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
+    """Candidates: the earliest arrival at least this fraction as probable as the likeliest, for each. None means every
+    second row."""
     candidates: int = 1
     """Plans that are drawn for each arrival, or where there is no goal."""
     shifted: bool = False
@@ -82,8 +83,9 @@ class PlannerConfig:
     def __post_init__(self) -> None:
         require(self, replan=(1, 1e6), steps=(1, 1e6), trust=(0, 1), temperature=(0, math.inf), lookahead=(1, 1e6),
                 hold_radius=(0, math.inf), candidates=(1, 1e6), scale=(-1e6, 1e6), history=(0, 1e6))
-        if not all(0 < share <= 1 for share in self.shares):
-            raise ValueError(f"PlannerConfig.shares are {self.shares}; fractions above 0 and up to 1 are expected")
+        if not all(0 < threshold <= 1 for threshold in self.arrival_thresholds):
+            raise ValueError(f"PlannerConfig.arrival_thresholds are {self.arrival_thresholds}; fractions above 0 and "
+                             "up to 1 are expected")
 
 
 @dataclass(frozen=True)
@@ -259,8 +261,8 @@ class Planner(Playing):
         """(B, N) arrival rows to try, from the present on."""
         if goal_BG is None or self.trust is None:
             return self._last(past)
-        if self.arrival is not None and self.config.shares:
-            row_BN = self.arrival.propose(obs_BO, goal_BG, self.config.shares)
+        if self.arrival is not None and self.config.arrival_thresholds:
+            row_BN = self.arrival.propose(obs_BO, goal_BG, self.config.arrival_thresholds)
         else:
             row_BN = torch.arange(2, self.spec.horizon, 2, device=obs_BO.device).expand(len(obs_BO), -1)
         return row_BN.minimum(self._last(past))

@@ -159,7 +159,8 @@ class RunConfig(RunSettings):
         elif not self.joint or self.refine:
             found["critic.sees"] = "a plan without actions is seen whole"
         if not self.mix.goal:
-            found |= dict.fromkeys(("arrival", "mix.goal_at", "mix.goal_dims", "planner.shares", "planner.rest_dims",
+            found |= dict.fromkeys(("arrival", "mix.goal_at", "mix.goal_dims", "planner.arrival_thresholds",
+                                    "planner.rest_dims",
                                     "planner.hold_radius"), "these plans are for returns and have no goal (mix.goal)")
         if not self.context.kinds:
             found |= dict.fromkeys(("context_dropout", "planner.context"), "no context is told (context.kinds)")

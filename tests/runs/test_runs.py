@@ -195,7 +195,7 @@ def test_a_joint_model_plans_its_own_actions(joint: Path, capsys: pytest.Capture
 
 
 def test_planner_settings_are_changed_where_it_acts(small_run: Path) -> None:
-    few, many = evaluated(small_run), evaluated(small_run, "--planner.shares", 0.1, 1.0)
+    few, many = evaluated(small_run), evaluated(small_run, "--planner.arrival-thresholds", 0.1, 1.0)
     one = evaluated(small_run, "--planner.arrival", "fixed")
     assert one["network_calls_per_decision"] == 1 < many["network_calls_per_decision"]  # without trust
     assert few["network_calls_per_decision"] == many["network_calls_per_decision"]  # candidates are one batch

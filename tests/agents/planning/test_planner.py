@@ -19,7 +19,7 @@ from gentraj.normalize import Normalizer
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=4, act_dim=0, horizon=8, stride=4)
-CONFIG = PlannerConfig(goal_dims=(0, 1), rest_dims=(2, 3), shares=(), lookahead=6, replan=3)
+CONFIG = PlannerConfig(goal_dims=(0, 1), rest_dims=(2, 3), arrival_thresholds=(), lookahead=6, replan=3)
 LOW, HIGH = -np.ones(2, np.float32), np.ones(2, np.float32)
 
 
@@ -146,7 +146,8 @@ def test_what_the_settings_need_must_be_there() -> None:
         planner(lookahead=17)
 
 
-@pytest.mark.parametrize("wrong", [{"replan": 0}, {"trust": 1.5}, {"temperature": -1.0}, {"shares": (0.0, 1.0)},
+@pytest.mark.parametrize("wrong", [{"replan": 0}, {"trust": 1.5}, {"temperature": -1.0},
+                                   {"arrival_thresholds": (0.0, 1.0)},
                                    {"hold_radius": float("nan")}, {"candidates": 0}, {"scale": float("inf")}])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"PlannerConfig.{next(iter(wrong))} (is|are) "):
