@@ -28,7 +28,7 @@ class Returns(NamedTuple):
 
 def both_returns(agent: Agent, world: WorldModel, factory: EnvironmentFactory, episodes: int, seed: int = 0,
                  **settings: Any) -> Returns:
-    """In the world model, cut where its doubt is larger than `WorldModelEnv` allows, and in the environment.
+    """In the world model, cut where its uncertainty is larger than `WorldModelEnv` allows, and in the environment.
 
     To be outside of the data's range is not held against an agent. `settings` are those of `rollout`.
     """
@@ -55,7 +55,7 @@ def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) ->
     with bar(limit, "agent in the world model") as done:
         while moving_B.any():
             happened = episodes.step(episodes.ask(agent), moving_B)
-            why_B = episodes.distrust(happened.doubt)
+            why_B = episodes.distrust(happened.uncertainty)
             if (why_B[moving_B] == NOT_FINITE).any():
                 raise RuntimeError("the world model imagined numbers that are not finite; train it for longer")
             believed_B = moving_B & (why_B == "")

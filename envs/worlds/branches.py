@@ -127,7 +127,7 @@ def imagine(world: WorldModel, draw: Draw, steps: int, config: ImaginedConfig, s
             if made >= ENOUGH and believed < RARE * asked:
                 reasons = ", ".join(f"{why} {n['branches']}" for why, n in _joined(parts).counts()["untrusted"].items())
                 raise ValueError(f"of {asked} imagined steps only {believed} are to be trusted; of {made} branches "
-                                 f"failed: {reasons}. Allow more doubt, or train the world model for longer")
+                                 f"failed: {reasons}. Allow more uncertainty, or train the world model for longer")
     branches = _joined(parts)
     enough = 1 + int(np.searchsorted(np.cumsum(branches.steps_B), steps))
     return Branches(*(x[:enough] for x in branches))
@@ -150,7 +150,8 @@ def follow(episodes: ImaginedEpisodes, start: Starts, seeds: Sequence[int], agen
             break
         act_BKA[:, k] = _actions(episodes, start, k, agent)
         before_BO, happened = episodes.obs_BO, episodes.step(act_BKA[:, k], moving_B)
-        why_B = np.where(moving_B, episodes.distrust(happened.doubt), why_B)  # of ends too, which `step` may believe
+        # of ends too, which `step` may believe
+        why_B = np.where(moving_B, episodes.distrust(happened.uncertainty), why_B)
         believed_B = why_B == ""
         obs_BKO[:, k + 1] = np.where(believed_B[:, None], episodes.obs_BO, before_BO)
         reward_BK[:, k] = np.where(believed_B, happened.reward, -episodes.config.cost)

@@ -26,7 +26,7 @@ METADATA = {"render_modes": ["rgb_array"], "render_fps": 20}
 class WorldModelVectorEnv(VectorEnv):
     """`num_envs` imagined episodes. An episode that has ended starts anew with the next step, which it sits out.
 
-    `info` says of each step how large an error is expected ("doubt", `gentraj.worlds.model.Imagined`) and of each
+    `info` says of each step how large an error is expected ("uncertainty", `gentraj.worlds.model.Imagined`) and of each
     episode that was cut, or ended where the model is not to be believed, why ("truncated_by").
     """
 
@@ -66,7 +66,7 @@ class WorldModelVectorEnv(VectorEnv):
         if again_B.any():
             self.episodes.reset(again_B)
         self.ended_B = happened.terminated | happened.truncated
-        info = {"doubt": happened.doubt, "_doubt": ~again_B, "truncated_by": happened.why,
+        info = {"uncertainty": happened.uncertainty, "_uncertainty": ~again_B, "truncated_by": happened.why,
                 "_truncated_by": happened.why != ""}
         return self._observe(), happened.reward.astype(np.float64), happened.terminated, happened.truncated, info
 
@@ -110,7 +110,7 @@ class WorldModelEnv(gymnasium.Env):
         happened: Happened = self.episodes.step(np.asarray(action)[None], np.ones(1, bool))
         why = {"truncated_by": happened.why[0]} if happened.why[0] else {}
         return (self._observe(), float(happened.reward[0]), bool(happened.terminated[0]), bool(happened.truncated[0]),
-                {"doubt": float(happened.doubt[0])} | why)
+                {"uncertainty": float(happened.uncertainty[0])} | why)
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """Raises RuntimeError where no frame can be drawn."""

@@ -71,15 +71,15 @@ class Augment:
     tilt: float = 5.0
     """How much trajectories are tilted to the policy: 5 as if it acted with normal noise of 0.3 half ranges."""
     trust: float = 1.0
-    """Doubt at which a branch is cut, in units of the largest error that held-out data had on average where the model
-    was least sure."""
+    """Uncertainty at which a branch is cut, in units of the largest error that held-out data had on average where the
+    model was least sure."""
     unknown: Literal["cut", "end"] = "cut"
     """What becomes of a branch there: it is cut before that step, or that step ends it for good, where it was (MOReL:
     Kidambi et al. 2020), so that what leads to where the model knows nothing is worth little."""
     cost: float = 0.0
     """What such an end takes: where rewards are negative it is else a way out."""
     penalty: float = 0.0
-    """What is taken off a reward for each unit of doubt, the deviation of what one step changes (MOPO: Yu et al.
+    """What is taken off a reward for each unit of uncertainty, the deviation of what one step changes (MOPO: Yu et al.
     2020)."""
     own_rewards: bool = False
     """Steps earn what the real environment gives for being there (its compute_reward of goals), not what is
@@ -106,8 +106,8 @@ def augment(args: Augment, *, progress: bool = True) -> Path:
     data = concatenate([load_episodes(make_missing(name)) for name in args.dataset.split("+")])
     check_fit(data, world, policy, planner)
     draw, agent = source(args, data.played(), policy, planner)
-    config = ImaginedConfig(max_episode_steps=args.branch, max_doubt=args.trust, unknown=args.unknown, cost=args.cost,
-                            penalty=args.penalty)
+    config = ImaginedConfig(max_episode_steps=args.branch, max_uncertainty=args.trust, unknown=args.unknown,
+                            cost=args.cost, penalty=args.penalty)
     reward = goal_reward(compute_reward(world), world.data.goal_dims) if args.own_rewards else None
     made = branches.imagine(model, draw, args.steps, config, args.seed, agent, reward, progress=progress)
     imagined, counts = made.episodes(data), made.counts()

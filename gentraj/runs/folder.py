@@ -89,7 +89,7 @@ class Run:
 
     @property
     def world_model(self) -> WorldModel:
-        """Its doubt calibrated by data that it was not trained on. Raises ValueError for another run."""
+        """Its uncertainty calibrated by data that it was not trained on. Raises ValueError for another run."""
         if (world := self.config.world_model(self.parts)) is None:
             raise ValueError(f"{self.said} and no world model; train one with gentraj train world-model")
         return world

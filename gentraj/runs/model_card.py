@@ -46,7 +46,7 @@ run = gentraj.from_pretrained({name!r})  # this folder, or OWNER/NAME on the hub
 
 The commands take the folder as well: `gentraj evaluate FOLDER`, `gentraj report FOLDER`. It holds the weights without
 the state of the optimisers, and in reference.safetensors {windows} windows of the data, which calibrate a
-planner's trust in its plans and a world model's doubt."""
+planner's trust in its plans and a world model's uncertainty."""
 WORDS = {  # what a run is, its use in a line of Python, its tag: by the part that gives it its name
     "model": ("A generative model of trajectories for control",
               "x_BNHD = run.model.sample(gentraj.Condition.unknown(run.model.spec), num_samples=16)", "planning"),

@@ -81,7 +81,7 @@ class Imagined(NamedTuple):
     reward_BT: Tensor
     end_BT: Tensor
     """The probability that this step ends the episode for good."""
-    doubt_BT: Tensor
+    uncertainty_BT: Tensor
     """The error to be expected of a step, in deviations of the data's changes (`Calibration`)."""
 
 
@@ -235,9 +235,9 @@ class WorldModel(nn.Module):
         happened_RKY = mean_RKY + spread_RKY * self._draw(known_RKX, seeds, temperature)
         next_RKO, reward_RK = self.facts.unscaled(obs_RO, happened_RKY)
         apart_ERK = ((mean_ERKY - mean_RKY)[..., :-1] ** 2).mean(-1)
-        doubt_RK = self.calibration(apart_ERK.mean(0).sqrt())
+        uncertainty_RK = self.calibration(apart_ERK.mean(0).sqrt())
         end_RK = 1 / (1 + (-self._end_logit(next_RKO, known_RKX)).exp())
-        return Imagined(*(x[:, :J] for x in (next_RKO, reward_RK, end_RK, doubt_RK)))
+        return Imagined(*(x[:, :J] for x in (next_RKO, reward_RK, end_RK, uncertainty_RK)))
 
     def _draw(self, known_RKX: Tensor, seeds: Sequence[int], temperature: float) -> Tensor:
         """(R, K, Y) of size 1 and mean 0, which is all of it without noise."""
@@ -258,7 +258,7 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, reference: Batch, options: SamplingOptions = DEFAULT_OPTIONS) -> None:
-        """From now on `doubt_BT` is what an error is expected to be, by windows that it was not trained on.
+        """From now on `uncertainty_BT` is what an error is expected to be, by windows that it was not trained on.
 
         And the generator samples by these `options`, its draws as wide as what was learnt: a sampler of few steps
         falls short of it, so that a width belongs to a sampler. Raises ValueError for options that it cannot follow.
@@ -275,7 +275,7 @@ class WorldModel(nn.Module):
         made = self.imagine(obs_BHO[:, 0], act_BHA[:, :-1], reference.context_BC, seeds=[0] * len(obs_BHO),
                             temperature=0.0, real_BT=real_BK)
         wrong_BKO = (made.obs_BTO - obs_BHO[:, 1:]) / self.facts.step_scale
-        self.calibration = Calibration.fit(made.doubt_BT[real_BK], (wrong_BKO**2).mean(-1).sqrt()[real_BK])
+        self.calibration = Calibration.fit(made.uncertainty_BT[real_BK], (wrong_BKO**2).mean(-1).sqrt()[real_BK])
 
     def _check(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Tensor | None) -> None:
         B, T = max(len(obs_BO), 1), max(act_BTA.shape[1], 1) if act_BTA.ndim > 1 else 1

@@ -54,9 +54,9 @@ class OpenLoop(NamedTuple):
     def calibration(self, scale_O: Tensor) -> dict[str, list[float]]:
         """Of the first steps, by bins of equally many: what error was expected, and what it was."""
         wrong_B = (((self.mean.obs_BTO - self.obs_BTO)[:, 0] / scale_O.cpu()) ** 2).mean(-1)[self.real_BT[:, 0]]
-        doubt_B = self.mean.doubt_BT[:, 0][self.real_BT[:, 0]]
-        parts = [part for part in doubt_B.argsort().tensor_split(BINS) if len(part)]
-        return {"expected": [float((doubt_B[part] ** 2).mean().sqrt()) for part in parts],
+        uncertainty_B = self.mean.uncertainty_BT[:, 0][self.real_BT[:, 0]]
+        parts = [part for part in uncertainty_B.argsort().tensor_split(BINS) if len(part)]
+        return {"expected": [float((uncertainty_B[part] ** 2).mean().sqrt()) for part in parts],
                 "found": [float(wrong_B[part].mean().sqrt()) for part in parts]}
 
     def ends(self) -> dict[str, Any]:
