@@ -319,7 +319,7 @@ class SupportsImplausibility(Protocol):
 
     spec: TrajectorySpec
 
-    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
+    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
         """(R, H) how unlike data each row is, at least 0, on the model's own scale; `condition` is what is known."""
         ...
 

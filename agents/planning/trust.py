@@ -1,4 +1,4 @@
-"""Is a plan possible? How implausible its model finds it, judged against what the model finds of data."""
+"""Is a plan possible? Its model's out-of-distribution score, judged against the scores of data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Trust:
     def __init__(self, model: SupportsImplausibility, reference: Batch, quantile: float, history: int = 0):
         """Raises ValueError for a model that cannot say how unlike data a trajectory is."""
         if not isinstance(model, SupportsImplausibility):
-            raise ValueError(f"{type(model).__name__} has no implausibility, which trust asks of a model; plan with a "
+            raise ValueError(f"{type(model).__name__} has no ood_score, which trust asks of a model; plan with a "
                              "fixed arrival (arrival 'fixed'), or give it that method")
         self.model = model
         total_WH = self._total(held(reference), range(len(reference.x_BHD)))  # the network mixes rows: no jump to 0
@@ -46,7 +46,7 @@ class Trust:
         """(R, H) sum of the errors up to row h, knowing the first observation only."""
         spec = self.model.spec
         start = Condition.unknown(spec, len(x_RHD), device=x_RHD.device).with_obs(0, spec.split(x_RHD)[0][:, 0])
-        return self.model.implausibility(x_RHD, start, seeds).cumsum(1)
+        return self.model.ood_score(x_RHD, start, seeds).cumsum(1)
 
 
 def _since(total_RH: Tensor, now_R: Tensor) -> Tensor:

@@ -316,8 +316,8 @@ class Diffusion(nn.Module):
         return log_p_R - (~condition.mask_BHD * self.normalizer.scale_D.log()).sum((1, 2))
 
     @torch.no_grad()
-    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,
-                       draws: int = 2) -> Tensor:
+    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,
+                  draws: int = 2) -> Tensor:
         """(R, H) mean squared error, in normalised units, of x0 after noising until sigma / alpha is `noise`, and back.
 
         What the model finds likely comes back; what it finds impossible is moved. `condition` is what it may know. The

@@ -214,7 +214,7 @@ class ConditionalGAN(nn.Module):
         return torch.where(known.mask_BHD, known.values_BHD, self.normalizer.unnormalize(x))[:count]
 
     @torch.no_grad()
-    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
+    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
         """(R, H) what the discriminator has against each row and its surroundings: softplus(usual logit - logit).
 
         At least 0; log 2 at the usual logit of data. Raises ValueError for a discriminator without patches.

@@ -182,7 +182,7 @@ class Gaussian(nn.Module):
         return (log_p * ~condition.mask_BHD).sum((1, 2))
 
     @torch.no_grad()
-    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
+    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
         """(R, H) mean over the entries of ((x - mu) / sigma)^2; about 1 for data. Known entries count 0."""
         x_RHD, condition = x_RHD.to(self.normalizer.shift_D), condition.to(self.device)
         check_trajectories(self.spec, x_RHD, condition)

@@ -202,7 +202,7 @@ def test_it_learns_what_it_is_trained_on() -> None:
     assert 0.25 < (level > 0).float().mean() < 0.75
     data, noise = levels(200).x_BHD, model.normalizer.unnormalize(torch.randn(200, 8, 5, generator=generator(1)) / 2)
     free = Condition.unknown(SPEC, 200)
-    seen, strange = (model.implausibility(x, free, range(200)) for x in (data, noise))
+    seen, strange = (model.ood_score(x, free, range(200)) for x in (data, noise))
     assert seen.mean() < 1 and strange.mean() > seen.mean() + 0.1
 
 

@@ -201,7 +201,7 @@ def test_trust_is_one_at_the_quantile_of_data_for_each_row() -> None:
 
 def test_what_has_happened_speaks_for_no_plan() -> None:
     """Errors count from the present on, and so do those of the data."""
-    known: Any = type("Known", (), {"spec": SPEC, "implausibility": lambda self, x, start, seeds: x[..., 0].abs()})()
+    known: Any = type("Known", (), {"spec": SPEC, "ood_score": lambda self, x, start, seeds: x[..., 0].abs()})()
     data, now, row = reference(), torch.tensor([0, 1, 3]), torch.tensor([4, 2, 4])
     ratio = Trust(known, data, 0.5, history=3).ratio(data.x_BHD[:3], row, range(3), now)
     for i, (p, j) in enumerate(zip(now.tolist(), row.tolist(), strict=True)):
@@ -249,7 +249,7 @@ def test_settings_that_need_a_part_which_is_missing_say_so(changes: dict[str, An
 
 
 def test_a_model_of_the_four_members_plans_and_one_that_cannot_judge_rows_is_not_trusted() -> None:
-    """Neither a device nor a count of calls is asked of it; trust, which asks for implausibility, says so."""
+    """Neither a device nor a count of calls is asked of it; trust, which asks for ood_score, says so."""
     asked = []
 
     class FourMembers:
@@ -266,5 +266,5 @@ def test_a_model_of_the_four_members_plans_and_one_that_cannot_judge_rows_is_not
     assert agent.act(OBS, GOAL).shape[0] == 1 and agent.network_calls == 0 and agent.device.type == "cpu"
     assert asked == [SamplingOptions("heun", steps=7, eta=0.1, temperature=0.5)]
     reference = Batch(torch.zeros(2, SPEC.horizon, SPEC.dim), torch.ones(2, SPEC.horizon, SPEC.dim, dtype=torch.bool))
-    with pytest.raises(ValueError, match="FourMembers has no implausibility, which trust asks of a model"):
+    with pytest.raises(ValueError, match="FourMembers has no ood_score, which trust asks of a model"):
         Trust(model, reference, 0.98)
