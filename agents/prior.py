@@ -37,8 +37,8 @@ def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> 
     model = _generator(policy)
 
     def draw(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
-        told = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
-        state_BS = policy.state(obs_BO.to(policy.device), told)
+        context_BC = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
+        state_BS = policy.state(obs_BO.to(policy.device), context_BC)
         return policy.act_scale.unnormalize(policy.candidates(model, state_BS, number, seeds, options))
 
     return draw
@@ -128,7 +128,7 @@ def _generator(policy: Policy) -> Model:
 
 
 def _window(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | None) -> tuple[Condition, Tensor]:
-    """What the generator is told of the states, and its windows with these actions."""
+    """What the generator is conditioned on of the states, and its windows with these actions."""
     expected = (len(obs_BO), policy.chunk, policy.spec.act_dim)
     if act_BKA.shape != expected:
         raise ValueError(f"actions of shape {tuple(act_BKA.shape)} were given; {expected}, a chunk for each "

@@ -64,8 +64,8 @@ class PlannerConfig:
     lookahead: int = 12
     """Environment steps that the inverse dynamics, or the PD controller, looks ahead on the plan."""
     context: tuple[float, ...] = ()
-    """What the model is told beside the trajectory; none for a model without context. A model that was told returns
-    aims at a good one of its data's by default."""
+    """What the model is conditioned on beside the trajectory; none for a model without context. A model conditioned on
+    returns aims at a good one of its data's by default."""
     goal_dims: tuple[int, ...] = ()
     """Entries of the observation that a goal speaks about."""
     rest_dims: tuple[int, ...] = ()

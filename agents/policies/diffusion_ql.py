@@ -56,7 +56,7 @@ class DiffusionQL(Policy[Model]):
     def value_guide(self, x: Tensor) -> Tensor:
         """(B,) eta Q(s, a) of windows, relative to its size: what equation 3 adds to the generator's own loss.
 
-        A diffusion model is told the value of what it denoises in one step (Kang et al. 2023).
+        A diffusion model is given the value of what it denoises in one step (Kang et al. 2023).
         """
         return self.config.eta * self.critic.relative(self.states(x), self.actions(x).flatten(1))
 

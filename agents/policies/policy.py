@@ -178,14 +178,15 @@ class Policy(nn.Module, Generic[ModelT]):
         return self.model.sampling(options)
 
     @overload
-    def generator(self, config: DiffusionConfig, told: int = 0, context_dropout: float = 0.0) -> Diffusion: ...
+    def generator(self, config: DiffusionConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Diffusion: ...
     @overload
-    def generator(self, config: GaussianConfig, told: int = 0, context_dropout: float = 0.0) -> Gaussian: ...
+    def generator(self, config: GaussianConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Gaussian: ...
     @overload
-    def generator(self, config: ModelConfig, told: int = 0, context_dropout: float = 0.0) -> Model: ...
-    def generator(self, config: ModelConfig, told: int = 0, context_dropout: float = 0.0) -> Model:
-        """A model of windows x_BKD whose state is known, and that is told so many numbers beside."""
-        identity, context = Normalizer.identity(self.window_spec.dim), Normalizer.identity(told) if told else None
+    def generator(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Model: ...
+    def generator(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Model:
+        """A model of windows x_BKD whose state is known, conditioned on so many numbers beside."""
+        identity, context = (Normalizer.identity(self.window_spec.dim), Normalizer.identity(context_dim) if context_dim
+                             else None)
         return MODELS.made_of(config)(self.window_spec, config, identity, context, mix=KNOWN,
                                       context_dropout=context_dropout)
 
@@ -237,7 +238,7 @@ class Policy(nn.Module, Generic[ModelT]):
         return torch.cat([state_BS[:, None].expand(-1, self.chunk, -1), act_BKA], -1)
 
     def known(self, state_BS: Tensor) -> Condition:
-        """What the generator is told of a state."""
+        """What the generator is conditioned on of a state."""
         x = self.join(state_BS, state_BS.new_zeros(len(state_BS), self.chunk, self.spec.act_dim))
         return Condition(self.window_spec, x, self.state_mask.expand_as(x))
 

@@ -118,8 +118,9 @@ def augment(args: Augment, *, progress: bool = True) -> Path:
     copied = planner is not None and policy is None  # actions as in the data, neither noise nor a policy's failings
     whole = imagined if args.only_imagined else concatenate([data, imagined if copied else marked(imagined)])
     whole = whole if whole.env else replace(whole, env=world.data.env)
-    told = f"{'' if args.only_imagined else f'{args.dataset} and '}{counts['steps']} steps imagined by {args.model}"
-    folder = save_minari(whole, args.out, description=told, algorithm="gentraj augment", provenance=provenance)
+    description = (f"{'' if args.only_imagined else f'{args.dataset} and '}{counts['steps']} steps imagined by "
+                   f"{args.model}")
+    folder = save_minari(whole, args.out, description=description, algorithm="gentraj augment", provenance=provenance)
     say(_said(args, data, counts))
     return folder
 
@@ -136,8 +137,8 @@ def check_fit(data: Episodes, world: Run, policy: Run | None, planner: Run | Non
         if run is None:
             continue
         own = {"observations": run.data.obs_dim, "actions": run.data.act_dim, "goals": run.data.context_dim}
-        told = {"goals"} if run is world or (run is policy and run.data.context_dim) else set()
-        for key in ("observations", "actions", *told):
+        required = {"goals"} if run is world or (run is policy and run.data.context_dim) else set()
+        for key in ("observations", "actions", *required):
             if own[key] != widths[key]:
                 raise ValueError(f"{run.folder} was trained on {key} of width {own[key]}, but those of {data.name} "
                                  f"have {widths[key]}; take data of the run's environment")
@@ -172,12 +173,12 @@ def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None)
     """Starts and actions of the planner's trajectories (SynthER: Lu et al. 2023), with goals of the data. A model that
     was always told where it starts is told observations of the data."""
     model, spec, elsewhere = planner.model, planner.model.spec, branches.from_data(data, length, None)
-    told, limit = cast(RunConfig, planner.config).mix.start == 1, min(length, spec.horizon)
+    with_start, limit = cast(RunConfig, planner.config).mix.start == 1, min(length, spec.horizon)
 
     def draw(seeds: Sequence[int]) -> Starts:
         there = elsewhere(seeds)
         known = Condition.unknown(spec, len(seeds), device=model.device)
-        if told:
+        if with_start:
             known = known.with_obs(0, torch.from_numpy(there.obs_BO))
         x_BHD = model.sample(known, guide=guide, seed=[fold(seed, 3) for seed in seeds],
                              options=SamplingOptions(steps=planner.planning.steps))[:, 0]
@@ -191,12 +192,12 @@ def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None)
 def tilt(planner: Run, run: Run, half_A: np.ndarray, weight: float) -> Guide:
     """`agents.prior.likeness` to a run's policy.
 
-    Raises ValueError for one that is told a goal: trajectories have none.
+    Raises ValueError for one that is conditioned on a goal: trajectories have none.
     """
     policy = cast(Policy, run.main)
     if policy.context is not None:
-        raise ValueError(f"{run.said} and is told goals, which trajectories have not; leave --policy or --trajectories "
-                         "out")
+        raise ValueError(f"{run.said} and is conditioned on goals, which trajectories have not; leave --policy or "
+                         "--trajectories out")
     return likeness(policy, planner.model.spec, torch.from_numpy(half_A).float(), weight)
 
 

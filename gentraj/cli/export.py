@@ -73,7 +73,7 @@ def exported(run: Run, batch: int = 1, env_id: str | None = None,
 
 
 def examples(run: Run) -> tuple[Tensor, Tensor | None]:
-    """Observations of the run's own data, and where it is told goals, some."""
+    """Observations of the run's own data, and where it is conditioned on goals, some."""
     obs_RO = run.reference.x_BHD[:, 0, : run.data.obs_dim]
     if run.config.planning is None:
         context = cast(Policy, run.main).context

@@ -48,7 +48,8 @@ class Sample:
     arrival: int | None = None
     """Row of the arrival; by default the likeliest one, or the last."""
     context: str | None = None
-    """What the model was told beside the trajectory (a return, a goal, a task), numbers with commas between them."""
+    """What the model was conditioned on beside the trajectory (a return, a goal, a task), numbers with commas between
+    them."""
     guidance: float = 1.0
     """Weight of the context: 1 as it was trained, more exaggerates it, 0 leaves it out."""
     steps: int | None = None
@@ -110,11 +111,11 @@ def actions(run: Run, args: Sample) -> tuple[Tensor, Tensor, int, str]:
     That is what a policy chooses from, or learnt from: not always what it would do. Raises ValueError where the
     observation or the goal is missing, or more is asked for.
     """
-    model, policy, told = run.model, cast(Policy, run.main), run.config.context.kinds
+    model, policy, contexts = run.model, cast(Policy, run.main), run.config.context.kinds
     foreign = args.arrival is not None or args.context is not None or args.guidance != 1
-    if foreign or args.start is None or (args.goal is None) == bool(told):
+    if foreign or args.start is None or (args.goal is None) == bool(contexts):
         raise ValueError(f"{run.said}, which is told --start"
-                         f"{' and --goal' if told else ''} and nothing else; give just that")
+                         f"{' and --goal' if contexts else ''} and nothing else; give just that")
     given = {option: parse_numbers(text, option)[None].to(model.device)
              for option, text in (("--start", args.start), ("--goal", args.goal)) if text is not None}
     for option, width in (("--start", run.data.obs_dim), ("--goal", run.data.context_dim)):

@@ -16,8 +16,8 @@ class Windows:
     Row h of a window that starts at step t holds the observation and the action of step t + spec.times[h]. The action
     beside an episode's last observation does not exist and is padding too. Padding holds zeros. A row's reward is the
     sum over the `spec.gaps` steps that it stands for. `contexts` are what each batch says beside its windows,
-    `context_BC`: none by default. A window that is told a goal ends where the episode is sent to another, and what lies
-    between two such ends is an episode of its own in `episode_B`.
+    `context_BC`: none by default. A window that is conditioned on a goal ends where the episode is sent to another, and
+    what lies between two such ends is an episode of its own in `episode_B`.
     """
 
     def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig | None = None):

@@ -69,7 +69,7 @@ def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition
 
 def encode_context(context_BC: Tensor | None, normalizer: Normalizer | None,
                    kept_B: Tensor | None = None) -> Tensor | None:
-    """What a network is told of a context: it, normalised, and 1; or zeros, where it is not there or not kept.
+    """What a network is given of a context: it, normalised, and 1; or zeros, where it is not there or not kept.
 
     None for a model without contexts. Raises ValueError for a context that it cannot take.
     """

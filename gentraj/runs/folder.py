@@ -153,8 +153,8 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
 
     def prepare() -> None:
         reference = windows.batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
-        told = {} if reference.context_BC is None else {"context": reference.context_BC}
-        saved = safetensors.torch.save({"x": reference.x_BHD, "mask": reference.mask_BHD} | told)
+        context = {} if reference.context_BC is None else {"context": reference.context_BC}
+        saved = safetensors.torch.save({"x": reference.x_BHD, "mask": reference.mask_BHD} | context)
         write_file(folder / REFERENCE, saved)
         file = _RunFile(config, data, hashlib.sha256(saved).hexdigest())
         write_file(folder / CONFIG, json.dumps(to_json(file), indent=2).encode())

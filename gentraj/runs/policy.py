@@ -20,7 +20,7 @@ from ..models.sampling import Guidance
 from ..training.loop import TrainingConfig
 from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 from .data_facts import DataFacts
-from .settings import Part, ToldGoals
+from .settings import GoalConditioned, Part
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PolicyRunConfig(ToldGoals):
-    """Everything that decides a policy's run. The data decide whether it is told a goal, and that is written down."""
+class PolicyRunConfig(GoalConditioned):
+    """Everything that decides a policy's run. The data decide whether it is conditioned on a goal, and that is written
+    down."""
 
     policy: PolicyConfig = field(default_factory=BCConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -73,8 +74,8 @@ class PolicyRunConfig(ToldGoals):
         if "goal" in episodes.extras:
             return replace(self, context=replace(self.context, kinds=("goal",)))
         if episodes.goal_dims:  # where a window of two steps ends is no goal
-            raise ValueError(f"{episodes.name}: a policy has to be told its goal, and these data do not record where "
-                             "their episodes were sent (extras 'goal'); train a planner, or add it")
+            raise ValueError(f"{episodes.name}: a policy has to be conditioned on its goal, and these data do not "
+                             "record where their episodes were sent (extras 'goal'); train a planner, or add it")
         return self
 
     def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Part]:
@@ -94,5 +95,5 @@ class PolicyRunConfig(ToldGoals):
     def facts(self, parts: Mapping[str, Part]) -> dict[str, Any]:
         """For tables of a run: what its main part is, in words and numbers."""
         policy = cast(Policy, parts["policy"])
-        return {"kind": self.kind, "told beside the observation": ", ".join(self.context.kinds) or "nothing",
+        return {"kind": self.kind, "conditioned on beside the observation": ", ".join(self.context.kinds) or "nothing",
                 "actions decided together": policy.chunk, "actions carried out before the next": policy.execute}

@@ -72,7 +72,8 @@ PLANNERS: dict[str, tuple[str, RunConfig]] = {
     "veteran": ("plans for returns: the best of 16 by a critic, and inverse dynamics; give --dataset", VETERAN),
     "veteran+": ("the same, ours: plans of observations and actions, valued by their actions; give --dataset",
                  VETERAN_PLUS),
-    "decision-diffuser": ("plans for returns: of observations, told a good one, and inverse dynamics; give --dataset",
+    "decision-diffuser": ("plans for returns: of observations, conditioned on a good one, and inverse dynamics; give "
+                          "--dataset",
                           DECISION),
     "hierarchical-diffuser": ("a coarse plan guided by a critic, a second model fills in its beginning; give --dataset",
                               HIERARCHICAL),

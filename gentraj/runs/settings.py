@@ -48,8 +48,8 @@ class RunSettings:
     stitch: bool = True
     """Join episodes that continue each other: one endless run that was cut at its goals."""
     context: ContextConfig = field(default_factory=ContextConfig)
-    """What is told beside the trajectory, or beside an observation: the goal, where the data have goals, and for
-    planners returns, tasks and more."""
+    """What a model is conditioned on beside the trajectory, or beside an observation: the goal, where the data have
+    goals, and for planners returns, tasks and more."""
 
     NAME: ClassVar[str]
     """What such a run is called."""
@@ -108,13 +108,13 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
-class ToldGoals(RunSettings):
-    """Of a run whose main part may be told a goal and nothing else; the data decide whether it is."""
+class GoalConditioned(RunSettings):
+    """Of a run whose main part may be conditioned on a goal and nothing else; the data decide whether it is."""
 
     def __post_init__(self) -> None:
         if set(self.context.kinds) - {"goal"}:
-            raise ValueError(f"context.kinds is {self.context.kinds}; a {self.NAME} is told goals alone: give goal, or "
-                             "none for what the data decide")
+            raise ValueError(f"context.kinds is {self.context.kinds}; a {self.NAME} is conditioned on goals alone: "
+                             "give goal, or none for what the data decide")
 
     def unused(self) -> dict[str, str]:
         return {"context": f"a {self.NAME} is told goals where the data have them, and nothing else"}

@@ -22,7 +22,7 @@ from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 from ..worlds.facts import WorldFacts
 from ..worlds.model import GENERATOR, WorldModel, WorldModelConfig
 from .data_facts import DataFacts
-from .settings import Part, Split, ToldGoals
+from .settings import GoalConditioned, Part, Split
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -37,8 +37,8 @@ def _suited(config: ModelConfig) -> ModelConfig:
 
 
 @dataclass(frozen=True)
-class WorldModelRunConfig(ToldGoals):
-    """Everything that decides a world model's run. The data decide whether it is told a goal."""
+class WorldModelRunConfig(GoalConditioned):
+    """Everything that decides a world model's run. The data decide whether it is conditioned on a goal."""
 
     world: WorldModelConfig = field(default_factory=WorldModelConfig)
     held_out: float = 0.05

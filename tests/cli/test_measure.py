@@ -124,8 +124,8 @@ def test_windows_end_where_the_goal_does(run: Run, tmp_path: Path) -> None:
     episodes = load_minari(DATASET)
     switched = np.repeat([[0.0, 1.0], [2.0, 3.0]], [200, len(episodes.obs) - 200], 0)
     path = str(save_npz(replace(episodes, extras={"goal": switched}), tmp_path / "switched.npz"))
-    told = replace(run, config=replace(run.config, context=ContextConfig(kinds=("goal",))))
-    windows, _ = choose_windows(told, path, 10**6, seed=0)
+    conditioned = replace(run, config=replace(run.config, context=ContextConfig(kinds=("goal",))))
+    windows, _ = choose_windows(conditioned, path, 10**6, seed=0)
     assert windows.mask_BHD.all()
 
 

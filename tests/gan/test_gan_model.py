@@ -99,18 +99,18 @@ def test_the_normaliser_is_inside_the_model_only() -> None:
 
 
 def test_a_context_is_refused_without_and_used_with() -> None:
-    told = replace(Condition.unknown(SPEC, 2), context_BC=torch.ones(2, 2))
-    for call in (lambda m: m.sample(told), lambda m: m.ood_score(torch.zeros(2, 8, 5), told, [0, 1]),
+    conditioned = replace(Condition.unknown(SPEC, 2), context_BC=torch.ones(2, 2))
+    for call in (lambda m: m.sample(conditioned), lambda m: m.ood_score(torch.zeros(2, 8, 5), conditioned, [0, 1]),
                  lambda m: train(m, range(1), replace(batch(), context_BC=torch.ones(16, 2)))):
         with pytest.raises(ValueError, match=r"a context was given to a model that was trained without; train with"):
             call(make())
     model = make(CONTEXT, moved=True)
-    other = replace(told, context_BC=torch.tensor([[1.0, -2.0], [4.0, 0.0]]))
-    drawn = [model.sample(c)[1] for c in (Condition.unknown(SPEC, 2), told, other)]
-    judged = [model.ood_score(drawn[0].expand(2, -1, -1), c, [0, 1])[1] for c in (told, other)]
+    other = replace(conditioned, context_BC=torch.tensor([[1.0, -2.0], [4.0, 0.0]]))
+    drawn = [model.sample(c)[1] for c in (Condition.unknown(SPEC, 2), conditioned, other)]
+    judged = [model.ood_score(drawn[0].expand(2, -1, -1), c, [0, 1])[1] for c in (conditioned, other)]
     assert not any(torch.equal(a, b) for a, b in ((drawn[0], drawn[1]), (drawn[1], drawn[2]), judged))
     with pytest.raises(ValueError, match=r"a context of width \(3,\) was given; 2 finite numbers"):
-        model.sample(replace(told, context_BC=torch.zeros(2, 3)))
+        model.sample(replace(conditioned, context_BC=torch.zeros(2, 3)))
 
 
 def test_the_ood_score_is_the_softplus_of_how_far_a_logit_is_below_the_usual_one() -> None:

@@ -259,5 +259,5 @@ def test_samples_have_to_be_of_every_step_and_of_actions(hopper_file: Path, hopp
         assert message in capsys.readouterr().err
     runs.train(tiny("bc-gaussian", DATASET), tmp_path / "bc", progress=False)
     joint = runs.load(planner(DATASET, tmp_path / "joint"))
-    with pytest.raises(ValueError, match="and is told goals, which trajectories have not"):
+    with pytest.raises(ValueError, match="and is conditioned on goals, which trajectories have not"):
         augment.tilt(joint, runs.load(tmp_path / "bc"), np.ones(2), 1.0)

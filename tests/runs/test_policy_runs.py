@@ -148,7 +148,7 @@ def test_where_the_data_have_goals_a_policy_is_told_them(umaze: Episodes, tmp_pa
 
 
 def test_a_policy_is_told_nothing_that_nobody_tells_it_when_it_acts(hopper_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"context.kinds is \('return',\); a policy is told goals alone"):
+    with pytest.raises(ValueError, match=r"context.kinds is \('return',\); a policy is conditioned on goals alone"):
         PolicyRunConfig(context=ContextConfig(("return",)))
     config = replace(tiny("iql", hopper_file), context=ContextConfig(("goal",)))
     with pytest.raises(DataError, match="the context 'goal' needs"):

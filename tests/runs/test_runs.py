@@ -262,11 +262,11 @@ def test_a_run_with_contexts_is_told_and_remembers_them(umaze: Episodes, tmp_pat
     run = runs.train(config, tmp_path, progress=False)
     assert run.data.context_dim == 3
     plain = Condition.unknown(run.model.spec)
-    told = replace(plain, context_BC=torch.tensor([[50.0, 1.0, -1.0]]))
-    with_it, without = (run.model.sample(c, 2, seed=1) for c in (told, plain))
+    conditioned = replace(plain, context_BC=torch.tensor([[50.0, 1.0, -1.0]]))
+    with_it, without = (run.model.sample(c, 2, seed=1) for c in (conditioned, plain))
     assert not torch.equal(with_it, without)
-    assert torch.equal(run.model.sample(told, 2, seed=1, guide=ClassifierFree(1.0)), with_it)
-    assert torch.equal(run.model.sample(told, 2, seed=1, guide=ClassifierFree(0.0)), without)
+    assert torch.equal(run.model.sample(conditioned, 2, seed=1, guide=ClassifierFree(1.0)), with_it)
+    assert torch.equal(run.model.sample(conditioned, 2, seed=1, guide=ClassifierFree(0.0)), without)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,4 +1,5 @@
-"""A planner that remembers: what its model is told of the past, where its plans begin, and what it is good for."""
+"""A planner that remembers: what its model is conditioned on of the past, where its plans begin, and what it is good
+for."""
 
 from __future__ import annotations
 
