@@ -121,7 +121,7 @@ def augment(args: Augment, *, progress: bool = True) -> Path:
     description = (f"{'' if args.only_imagined else f'{args.dataset} and '}{counts['steps']} steps imagined by "
                    f"{args.model}")
     folder = save_minari(whole, args.out, description=description, algorithm="gentraj augment", provenance=provenance)
-    say(_said(args, data, counts))
+    say(_summary(args, data, counts))
     return folder
 
 
@@ -130,7 +130,7 @@ def check_fit(data: Episodes, world: Run, policy: Run | None, planner: Run | Non
     goal_dim = data.extras["goal"].shape[1] if "goal" in data.extras else 0
     widths = {"observations": data.obs_dim, "actions": data.act_dim, "goals": goal_dim}
     if policy is not None and not isinstance(policy.main, Policy):
-        raise ValueError(f"{policy.said}; --policy is the run of a policy")
+        raise ValueError(f"{policy.description}; --policy is the run of a policy")
     if planner is not None:
         _check_planner(planner)
     for run in (world, policy, planner):
@@ -146,7 +146,7 @@ def check_fit(data: Episodes, world: Run, policy: Run | None, planner: Run | Non
 
 def _check_planner(planner: Run) -> None:
     if planner.config.planning is None:
-        raise ValueError(f"{planner.said}; --trajectories is the run of a planner")
+        raise ValueError(f"{planner.description}; --trajectories is the run of a planner")
     spec, mix = planner.model.spec, cast(RunConfig, planner.config).mix
     if not spec.act_dim or set(spec.gaps) != {1}:
         raise ValueError(f"{planner.folder}: its trajectories have {spec.act_dim} numbers of an action in a row, and "
@@ -196,8 +196,8 @@ def tilt(planner: Run, run: Run, half_A: np.ndarray, weight: float) -> Guide:
     """
     policy = cast(Policy, run.main)
     if policy.context is not None:
-        raise ValueError(f"{run.said} and is conditioned on goals, which trajectories have not; leave --policy or "
-                         "--trajectories out")
+        raise ValueError(f"{run.description} and is conditioned on goals, which trajectories have not; leave --policy "
+                         "or --trajectories out")
     return likeness(policy, planner.model.spec, torch.from_numpy(half_A).float(), weight)
 
 
@@ -213,7 +213,7 @@ def _about(run: Run | None) -> dict[str, Any] | None:
     return {"run": str(run.folder), "kind": run.config.kind, "step": run.step, "config_sha256": config}
 
 
-def _said(args: Augment, data: Episodes, counts: dict[str, Any]) -> str:
+def _summary(args: Augment, data: Episodes, counts: dict[str, Any]) -> str:
     cut = ", ".join(f"{why} {n['branches']}" for why, n in counts["untrusted"].items()) or "none"
     lost = [] if args.only_imagined else [key for key in data.extras if key not in ("goal", "imagined")]
     left_out = f"; left out of the original, as they cannot be imagined: {', '.join(lost)}" if lost else ""

@@ -67,7 +67,7 @@ def exported(run: Run, batch: int = 1, env_id: str | None = None,
     """The run's decision as a program. Raises ValueError for one that cannot be exported."""
     agent = run.agent(run.action_space(env_id), options=options)
     if not isinstance(agent, Actor | Planner):
-        raise ValueError(f"{run.said}, which tries actions and has no decision to export; "
+        raise ValueError(f"{run.description}, which tries actions and has no decision to export; "
                          "export a planner or a policy")
     return export_decision(agent.decide, *examples(run), batch)
 

@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
     check_output(args.out, "--out")
     run = load(args.run, device=pick_device(args.device))
     if run.config.world_model(run.parts) is not None:
-        raise ValueError(f"{run.said}, which says what comes of actions: gymnasium.make("
+        raise ValueError(f"{run.description}, which says what comes of actions: gymnasium.make("
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine takes many at once")
     check_places(run, args)
     with busy(f"sampling {args.num}"):
@@ -114,7 +114,7 @@ def actions(run: Run, args: Sample) -> tuple[Tensor, Tensor, int, str]:
     model, policy, contexts = run.model, cast(Policy, run.main), run.config.context.kinds
     foreign = args.arrival is not None or args.context is not None or args.guidance != 1
     if foreign or args.start is None or (args.goal is None) == bool(contexts):
-        raise ValueError(f"{run.said}, which is told --start"
+        raise ValueError(f"{run.description}, which is told --start"
                          f"{' and --goal' if contexts else ''} and nothing else; give just that")
     given = {option: parse_numbers(text, option)[None].to(model.device)
              for option, text in (("--start", args.start), ("--goal", args.goal)) if text is not None}

@@ -72,6 +72,6 @@ def compute_reward(run: Run) -> GoalReward:
     """That of the environment of the run's data. Raises ValueError where it has none, or the data no goals."""
     env: Any = environment_factory(run.data.env)().unwrapped if run.data.env and run.data.context_dim else None
     if not hasattr(env, "compute_reward"):
-        raise ValueError(f"{run.said}, and the environment of its data has no compute_reward of goals; leave "
+        raise ValueError(f"{run.description}, and the environment of its data has no compute_reward of goals; leave "
                          "own_rewards out")
     return env.compute_reward

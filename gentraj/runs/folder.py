@@ -66,7 +66,7 @@ class Run:
         return self.parts[self.config.MAIN]
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """What it is, for messages."""
         return f"{self.folder} is a {self.config.NAME} ({self.config.kind})"
 
@@ -77,21 +77,22 @@ class Run:
         Raises ValueError for a policy without one.
         """
         if (model := self.config.model_of(self.parts)) is None:
-            raise ValueError(f"{self.said} without a trajectory model; evaluate it with gentraj evaluate")
+            raise ValueError(f"{self.description} without a trajectory model; evaluate it with gentraj evaluate")
         return model
 
     @property
     def planning(self) -> PlannerConfig:
         """How it plans. Raises ValueError for a policy, which has no trajectories to show or to measure."""
         if (planning := self.config.planning) is None:
-            raise ValueError(f"{self.said}, which acts and plans no trajectories; evaluate it with gentraj evaluate")
+            raise ValueError(f"{self.description}, which acts and plans no trajectories; evaluate it with gentraj "
+                             "evaluate")
         return planning
 
     @property
     def world_model(self) -> WorldModel:
         """Its uncertainty calibrated by data that it was not trained on. Raises ValueError for another run."""
         if (world := self.config.world_model(self.parts)) is None:
-            raise ValueError(f"{self.said} and no world model; train one with gentraj train world-model")
+            raise ValueError(f"{self.description} and no world model; train one with gentraj train world-model")
         return world
 
     def agent(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None,
