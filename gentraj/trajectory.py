@@ -95,7 +95,7 @@ class Batch:
     `reward_BH` is what was earned from each row to the next, 0 where padded; `terminal_BH` is true of the first row by
     which an episode ended for good (a cut by a time limit is no end), padding where the end was between two rows.
     `weight_B`, of mean 1, says how much a window counts in the loss of a model of trajectories; None is alike.
-    `imagined_B` is true of what a world model said, for critics only; None is nowhere. `episode_B` numbers episodes.
+    `synthetic_B` is true of what a world model made, for critics only; None is nowhere. `episode_B` numbers episodes.
     """
 
     x_BHD: Tensor
@@ -104,7 +104,7 @@ class Batch:
     reward_BH: Tensor | None = None
     terminal_BH: Tensor | None = None
     weight_B: Tensor | None = None
-    imagined_B: Tensor | None = None
+    synthetic_B: Tensor | None = None
     episode_B: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:

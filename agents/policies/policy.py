@@ -66,14 +66,14 @@ class Scales:
 
     @classmethod
     def fit(cls, episodes: Episodes, contexts: ContextConfig) -> Scales:
-        """Rewards and ends are of what was played, not of what a world model imagined, whose episodes are short. Raises
-        `DataError` for data that lack a context."""
-        context, played = fit_contexts(episodes, contexts), episodes.played()
-        size = float(np.sqrt(np.square(played.reward, dtype=np.float64).mean()))
+        """Rewards and ends are of the real data, not of synthetic ones of a world model, whose episodes are short.
+        Raises `DataError` for data that lack a context."""
+        context, real = fit_contexts(episodes, contexts), episodes.real()
+        size = float(np.sqrt(np.square(real.reward, dtype=np.float64).mean()))
         reward = Normalizer(torch.zeros(1), torch.full((1,), size or 1.0))
         return cls(Normalizer.fit("gaussian", [episodes.obs]), Normalizer.fit("limits", [episodes.act]), context,
-                   reward, Usual(float(played.reward.mean(dtype=np.float64)) / (size or 1.0),
-                                 float(played.terminated.mean())))
+                   reward, Usual(float(real.reward.mean(dtype=np.float64)) / (size or 1.0),
+                                 float(real.terminated.mean())))
 
     @classmethod
     def blank(cls, obs_dim: int, act_dim: int, context_dim: int) -> Scales:
@@ -122,7 +122,7 @@ class Transition:
     episode_B: Tensor
     """As in `Batch`."""
     weight_B: Tensor | None = None
-    """Of mean 1: how much each counts for a policy, which learns of what was done, not of what a world model imagined;
+    """Of mean 1: how much each counts for a policy, which learns of real data, not of what a world model imagined;
     critics learn of all. None is alike."""
 
     def weights(self) -> Tensor:
@@ -224,7 +224,7 @@ class Policy(nn.Module, Generic[ModelT]):
             discount_B=discount_B,
             whole_B=real_BK.all(1) | (discount_B == 0),
             episode_B=batch.episode_B,
-            weight_B=None if batch.imagined_B is None else mean_one((~batch.imagined_B).to(reward_B)))
+            weight_B=None if batch.synthetic_B is None else mean_one((~batch.synthetic_B).to(reward_B)))
 
     def windows(self, t: Transition, weight_B: Tensor | None = None) -> Batch:
         """What the generator learns: the chunk that followed each state."""

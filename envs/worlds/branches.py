@@ -126,7 +126,7 @@ def imagine(world: WorldModel, draw: Draw, steps: int, config: ImaginedConfig, s
             asked = sum(int(part.limit_B.sum()) for part in parts)
             if made >= ENOUGH and believed < RARE * asked:
                 reasons = ", ".join(f"{why} {n['branches']}" for why, n in _joined(parts).counts()["untrusted"].items())
-                raise ValueError(f"of {asked} imagined steps only {believed} are to be trusted; of {made} branches "
+                raise ValueError(f"of {asked} synthetic steps only {believed} are to be trusted; of {made} branches "
                                  f"failed: {reasons}. Allow more uncertainty, or train the world model for longer")
     branches = _joined(parts)
     enough = 1 + int(np.searchsorted(np.cumsum(branches.steps_B), steps))

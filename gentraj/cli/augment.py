@@ -35,7 +35,7 @@ from ..trajectory import Agent, Condition, Guide, SamplingOptions
 from .options import parse
 
 # What the provenance says beside data, runs and seed.
-SETTINGS = ("only_imagined", "branch", "noise", "tilt", "trust", "unknown", "cost", "penalty", "own_rewards")
+SETTINGS = ("only_synthetic", "branch", "noise", "tilt", "trust", "unknown", "cost", "penalty", "own_rewards")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Augment:
     """Imagined steps to keep, about."""
     out: str
     """The new dataset's id, namespace/name-vN."""
-    only_imagined: bool = False
+    only_synthetic: bool = False
     """Leave the original episodes out."""
     branch: int = 5
     """Steps of a branch, at most."""
@@ -105,20 +105,20 @@ def augment(args: Augment, *, progress: bool = True) -> Path:
     model = world.world_model
     data = concatenate([load_episodes(make_missing(name)) for name in args.dataset.split("+")])
     check_fit(data, world, policy, planner)
-    draw, agent = source(args, data.played(), policy, planner)
+    draw, agent = source(args, data.real(), policy, planner)
     config = ImaginedConfig(max_episode_steps=args.branch, max_uncertainty=args.trust, unknown=args.unknown,
                             cost=args.cost, penalty=args.penalty)
     reward = goal_reward(compute_reward(world), world.data.goal_dims) if args.own_rewards else None
     made = branches.imagine(model, draw, args.steps, config, args.seed, agent, reward, progress=progress)
-    imagined, counts = made.episodes(data), made.counts()
+    synthetic, counts = made.episodes(data), made.counts()
     settings = {key: getattr(args, key) for key in SETTINGS}
     provenance = {"dataset": args.dataset, "sha256": episodes_hash(data), "model": _about(world),
                   "policy": _about(policy), "trajectories": _about(planner), "seed": args.seed, "settings": settings,
                   "imagined": counts}
     copied = planner is not None and policy is None  # actions as in the data, neither noise nor a policy's failings
-    whole = imagined if args.only_imagined else concatenate([data, imagined if copied else marked(imagined)])
+    whole = synthetic if args.only_synthetic else concatenate([data, synthetic if copied else marked(synthetic)])
     whole = whole if whole.env else replace(whole, env=world.data.env)
-    description = (f"{'' if args.only_imagined else f'{args.dataset} and '}{counts['steps']} steps imagined by "
+    description = (f"{'' if args.only_synthetic else f'{args.dataset} and '}{counts['steps']} steps imagined by "
                    f"{args.model}")
     folder = save_minari(whole, args.out, description=description, algorithm="gentraj augment", provenance=provenance)
     say(_summary(args, data, counts))
@@ -201,9 +201,9 @@ def tilt(planner: Run, run: Run, half_A: np.ndarray, weight: float) -> Guide:
     return likeness(policy, planner.model.spec, torch.from_numpy(half_A).float(), weight)
 
 
-def marked(imagined: Episodes) -> Episodes:
+def marked(synthetic: Episodes) -> Episodes:
     """`gentraj.trajectory.Batch` has the mark: critics learn of such steps, policies do not."""
-    return replace(imagined, extras={**imagined.extras, "imagined": np.ones((len(imagined.obs), 1))})
+    return replace(synthetic, extras={**synthetic.extras, "imagined": np.ones((len(synthetic.obs), 1))})
 
 
 def _about(run: Run | None) -> dict[str, Any] | None:
@@ -215,7 +215,7 @@ def _about(run: Run | None) -> dict[str, Any] | None:
 
 def _summary(args: Augment, data: Episodes, counts: dict[str, Any]) -> str:
     cut = ", ".join(f"{why} {n['branches']}" for why, n in counts["untrusted"].items()) or "none"
-    lost = [] if args.only_imagined else [key for key in data.extras if key not in ("goal", "imagined")]
+    lost = [] if args.only_synthetic else [key for key in data.extras if key not in ("goal", "imagined")]
     left_out = f"; left out of the original, as they cannot be imagined: {', '.join(lost)}" if lost else ""
-    return (f"{args.out}: {counts['steps']} imagined steps of {counts['branches kept']} branches; of "
+    return (f"{args.out}: {counts['steps']} synthetic steps of {counts['branches kept']} branches; of "
             f"{counts['branches']} branches were {'ended' if args.unknown == 'end' else 'cut'}: {cut}{left_out}")

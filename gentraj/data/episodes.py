@@ -136,8 +136,9 @@ class Episodes:
                        lengths=np.add.reduceat(self.lengths, np.flatnonzero(first)),
                        extras={k: v[keep] for k, v in self.extras.items()})
 
-    def played(self) -> Episodes:
-        """The episodes that `gentraj augment` did not mark as imagined by a world model; all where none is marked.
+    def real(self) -> Episodes:
+        """The episodes that `gentraj augment` did not mark as synthetic, made by a world model; all where none is
+        marked.
 
         Raises `DataError` where nothing is left.
         """
@@ -145,7 +146,7 @@ class Episodes:
             return self
         kept_E = self.extras["imagined"][self._last_obs, 0] == 0
         if not kept_E.any():
-            raise DataError(f"{self.name}: all episodes are imagined; take data that were played")
+            raise DataError(f"{self.name}: all episodes are synthetic; take real data")
         steps, rows = np.repeat(kept_E, self.lengths), np.repeat(kept_E, self.lengths + 1)
         return replace(self, obs=self.obs[rows], act=self.act[steps], reward=self.reward[steps],
                        terminated=self.terminated[steps], truncated=self.truncated[steps], lengths=self.lengths[kept_E],
@@ -171,7 +172,7 @@ def episodes_hash(episodes: Episodes) -> str:
 
 def concatenate(datasets: Sequence[Episodes]) -> Episodes:
     """Several datasets of one environment as one. Extras are kept where all have them, and where some are marked as
-    imagined the others are as played. Raises `DataError`."""
+    synthetic, the others are real. Raises `DataError`."""
     if not datasets:
         raise DataError("no datasets to join; give at least one")
     first = datasets[0]

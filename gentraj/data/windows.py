@@ -60,7 +60,7 @@ class Windows:
         terminal_BH = first_BH & self.episodes.terminated[end_B1 - 1]
         return Batch(torch.from_numpy(np.concatenate(x, 2)), torch.from_numpy(np.concatenate(mask, 2)), context_BC,
                      torch.from_numpy(self._rewards(t_BH, end_B1)), torch.from_numpy(terminal_BH),
-                     imagined_B=None if imagined is None else torch.from_numpy(imagined[starts_B + episode_B, 0] > 0),
+                     synthetic_B=None if imagined is None else torch.from_numpy(imagined[starts_B + episode_B, 0] > 0),
                      episode_B=torch.from_numpy(part_B))
 
     def _rewards(self, t_BH: np.ndarray, end_B1: np.ndarray) -> np.ndarray:

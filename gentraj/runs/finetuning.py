@@ -116,9 +116,9 @@ class Experience:
 
 
 def _joined(one: Batch, other: Batch) -> Batch:
-    """Nothing of the other, which is played, was imagined."""
-    if one.imagined_B is not None:
-        other = replace(other, imagined_B=torch.zeros(len(other.x_BHD), dtype=torch.bool))
+    """The other batch is real, none of it synthetic."""
+    if one.synthetic_B is not None:
+        other = replace(other, synthetic_B=torch.zeros(len(other.x_BHD), dtype=torch.bool))
     pairs = {field.name: (getattr(one, field.name), getattr(other, field.name)) for field in fields(Batch)}
     both: dict[str, Any] = {name: None if a is None else torch.cat([a, b]) for name, (a, b) in pairs.items()}
     return Batch(**both)

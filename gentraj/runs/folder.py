@@ -226,12 +226,12 @@ def read_data(config: AnyRunConfig, folder: Path | None = None, *,
     with a warning. A task's own dataset is recorded if it is missing, unless `record` says not to."""
     names = config.dataset if folder is None else located(config.dataset, folder)
     datasets = [load_episodes(make_missing(name) if record else name) for name in names.split("+")]
-    played = [dataset.played() for dataset in datasets]
-    joined = concatenate(datasets if config.LEARNS_OF_IMAGINED else played)
+    real = [dataset.real() for dataset in datasets]
+    joined = concatenate(datasets if config.LEARNS_OF_IMAGINED else real)
     if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
         warnings.warn(f"{config.dataset}: {lost} steps that a world model imagined are left out; only the critics of "
                       "policies learn of such", stacklevel=2)
-    return joined.stitched() if config.stitch else joined, list(map(DataReturns.of, played))
+    return joined.stitched() if config.stitch else joined, list(map(DataReturns.of, real))
 
 
 def load(folder: Path | str, *, step: int | None = None, device: torch.device | None = None) -> Run:

@@ -97,7 +97,7 @@ class RunSettings:
 
     def split(self, episodes: Episodes) -> Split:
         """What is learnt of, kept and judged by."""
-        return Split(episodes, episodes.played(), episodes.played())
+        return Split(episodes, episodes.real(), episodes.real())
 
     def loaded(self, parts: Mapping[str, Part], reference: Batch) -> None:
         """What is to be done with parts that were loaded before they are used."""

@@ -216,7 +216,7 @@ def test_windows_of_what_was_imagined_have_no_weight() -> None:
     assert policy.windows(t, torch.tensor([1.0, 2.0, 3.0, 4.0])).weight_B.tolist() == [1, 0, 3, 0]
 
 
-def test_rewards_and_ends_are_scaled_by_what_was_played_and_states_by_all() -> None:
+def test_rewards_and_ends_are_scaled_by_real_data_and_states_by_all() -> None:
     data = bandit(64)
     marked = concatenate([data, replace(data, obs=9 * data.obs, reward=data.reward - 100,
                                         extras={"imagined": np.ones((128, 1))})])
