@@ -93,8 +93,8 @@ class Batch:
     """Windows of data in environment units. `mask_BHD` is true where an entry is real and false where it is padding.
 
     `reward_BH` is what was earned from each row to the next, 0 where padded; `terminal_BH` is true of the first row by
-    which an episode ended for good (a cut by a time limit is no end), padding where the end was between two rows.
-    `weight_B`, of mean 1, says how much a window counts in the loss of a model of trajectories; None is alike.
+    which an episode ended for good (a truncation by a time limit is no end), padding where the end was between two
+    rows. `weight_B`, of mean 1, says how much a window counts in the loss of a model of trajectories; None is alike.
     `synthetic_B` is true of what a world model made, for critics only; None is nowhere. `episode_B` numbers episodes.
     """
 

@@ -130,7 +130,7 @@ class PlanCritic(nn.Module):
     def targets(self, batch: Batch) -> Tensor:
         """(B,) sum over h < m of discount^t_h r_h + discount^t_m V(s_m), m the last real row, t_h its environment step.
 
-        Nothing comes after an end, and V(s_m) goes on where a time limit or the window cut an episode. Raises
+        Nothing comes after an end, and V(s_m) goes on where a time limit or the window truncated an episode. Raises
         ValueError for a batch that is not of episodes.
         """
         if batch.reward_BH is None or batch.terminal_BH is None:

@@ -84,7 +84,7 @@ class Critic(nn.Module):
         return self.target(torch.cat([state_BS, chunk_BX], -1)).amin(0)
 
     def update(self, t: Transition, next_value_B: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
-        """A step towards r + discount * V(s'), through a cut by a time limit and not through an end."""
+        """A step towards r + discount * V(s'), through a truncation by a time limit and not through an end."""
         target_B = t.reward_B + t.discount_B * next_value_B
         q_EB = self(t.state_BS, t.chunk_BX)
         loss = average(((q_EB - target_B) / self.q.unit) ** 2, t)

@@ -116,7 +116,7 @@ class Transition:
     """Discounted sum of the rewards on the way to the next state."""
     next_BS: Tensor
     discount_B: Tensor
-    """Of what comes after; 0 where the episode ended for good, not where a time limit cut it."""
+    """Of what comes after; 0 where the episode ended for good, not where a time limit truncated it."""
     whole_B: Tensor
     """Where the chunk is whole, or the episode ended for good: its missing actions are then of no consequence."""
     episode_B: Tensor

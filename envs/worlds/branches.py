@@ -1,6 +1,6 @@
 """Branches: short episodes that a world model imagines from where data were (MBPO: Janner et al. 2019).
 
-A branch is cut before the first step that is not to be trusted, or ends for good with it, where it was
+A branch is truncated before the first step that is not to be trusted, or ends for good with it, where it was
 (`ImaginedConfig.unknown`). Branch i is a function of (seed, i), whatever is imagined beside it. Shapes beside the
 legend: K steps of a branch at most.
 """
@@ -51,7 +51,7 @@ class Branches(NamedTuple):
     """Those that are kept."""
     terminated_B: np.ndarray
     why_B: np.ndarray
-    """Why a step was not believed, before which it was cut, or which ended it; "" where there was none."""
+    """Why a step was not believed, before which it was truncated, or which ended it; "" where there was none."""
 
     @property
     def by_unknown_B(self) -> np.ndarray:
@@ -62,11 +62,12 @@ class Branches(NamedTuple):
         """What was kept; and of each reason not to believe in a step the branches that have one, and the steps of these
         that are not made."""
         missing_B = self.limit_B - self.steps_B
-        cut = {str(why): {"branches": int((self.why_B == why).sum()), "steps": int(missing_B[self.why_B == why].sum())}
-               for why in sorted(set(self.why_B) - {""})}
+        untrusted = {str(why): {"branches": int((self.why_B == why).sum()),
+                                "steps": int(missing_B[self.why_B == why].sum())}
+                     for why in sorted(set(self.why_B) - {""})}
         return {"branches": len(self.steps_B), "branches kept": int((self.steps_B > 0).sum()),
                 "steps": int(self.steps_B.sum()), "terminated": int(self.terminated_B.sum()),
-                "terminated by the unknown": int(self.by_unknown_B.sum()), "untrusted": cut}
+                "terminated by the unknown": int(self.by_unknown_B.sum()), "untrusted": untrusted}
 
     def episodes(self, like: Episodes) -> Episodes:
         """Those with a step left, beside such data: of their environment, and with goals where they have some."""

@@ -27,7 +27,7 @@ class WorldModelVectorEnv(VectorEnv):
     """`num_envs` imagined episodes. An episode that has ended starts anew with the next step, which it sits out.
 
     `info` says of each step how large an error is expected ("uncertainty", `gentraj.worlds.model.Imagined`) and of each
-    episode that was cut, or ended where the model is not to be believed, why ("truncated_by").
+    episode that was truncated, or ended where the model is not to be believed, why ("truncated_by").
     """
 
     metadata: dict[str, Any] = METADATA | {"autoreset_mode": AutoresetMode.NEXT_STEP}

@@ -22,9 +22,10 @@ TIME_LIMIT, UNCERTAINTY, BOUNDS, NOT_FINITE = "time limit", "uncertainty", "left
 class ImaginedConfig:
     max_episode_steps: int = 1000
     max_uncertainty: float = 3.0
-    """Times the largest error that held-out data had on average where it was least sure: beyond, an episode is cut."""
+    """Times the largest error that held-out data had on average where it was least sure: beyond, an episode is
+    truncated."""
     margin: float = 0.1
-    """How far an observation may lie outside the data's, as a share of their range: beyond, an episode is cut."""
+    """How far an observation may lie outside the data's, as a share of their range: beyond, an episode is truncated."""
     penalty: float = 0.0
     """What is taken off a reward for each unit of uncertainty (MOPO: Yu et al. 2020)."""
     temperature: float = 1.0
@@ -33,8 +34,8 @@ class ImaginedConfig:
     """Where an episode starts: where one of the data did, or a piece of a long one, or anywhere in the data. Where
     there are fewer than 32 these are the same."""
     unknown: Literal["cut", "end"] = "cut"
-    """What becomes of an episode where the model is not to be believed: it is cut, and who learns in it may hope for
-    what would have followed, or it ends for good (MOReL: Kidambi et al. 2020)."""
+    """What becomes of an episode where the model is not to be believed: it is truncated, and who learns in it may hope
+    for what would have followed, or it ends for good (MOReL: Kidambi et al. 2020)."""
     cost: float = 0.0
     """What is taken off the reward there: where rewards are negative an end is a way out."""
 
@@ -66,7 +67,7 @@ class Happened(NamedTuple):
     terminated: np.ndarray
     truncated: np.ndarray
     why: np.ndarray
-    """Why an episode was cut, or ended where the model is not to be believed; "" where neither."""
+    """Why an episode was truncated, or ended where the model is not to be believed; "" where neither."""
     uncertainty: np.ndarray
 
 

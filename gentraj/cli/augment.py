@@ -71,11 +71,11 @@ class Augment:
     tilt: float = 5.0
     """How much trajectories are tilted to the policy: 5 as if it acted with normal noise of 0.3 half ranges."""
     trust: float = 1.0
-    """Uncertainty at which a branch is cut, in units of the largest error that held-out data had on average where the
-    model was least sure."""
+    """Uncertainty at which a branch is truncated, in units of the largest error that held-out data had on average where
+    the model was least sure."""
     unknown: Literal["cut", "end"] = "cut"
-    """What becomes of a branch there: it is cut before that step, or that step ends it for good, where it was (MOReL:
-    Kidambi et al. 2020), so that what leads to where the model knows nothing is worth little."""
+    """What becomes of a branch there: it is truncated before that step, or that step ends it for good, where it was
+    (MOReL: Kidambi et al. 2020), so that what leads to where the model knows nothing is worth little."""
     cost: float = 0.0
     """What such an end takes: where rewards are negative it is else a way out."""
     penalty: float = 0.0
@@ -214,8 +214,8 @@ def _about(run: Run | None) -> dict[str, Any] | None:
 
 
 def _summary(args: Augment, data: Episodes, counts: dict[str, Any]) -> str:
-    cut = ", ".join(f"{why} {n['branches']}" for why, n in counts["untrusted"].items()) or "none"
+    untrusted = ", ".join(f"{why} {n['branches']}" for why, n in counts["untrusted"].items()) or "none"
     lost = [] if args.only_synthetic else [key for key in data.extras if key not in ("goal", "imagined")]
     left_out = f"; left out of the original, as they cannot be imagined: {', '.join(lost)}" if lost else ""
     return (f"{args.out}: {counts['steps']} synthetic steps of {counts['branches kept']} branches; of "
-            f"{counts['branches']} branches were {'ended' if args.unknown == 'end' else 'cut'}: {cut}{left_out}")
+            f"{counts['branches']} branches were {'ended' if args.unknown == 'end' else 'cut'}: {untrusted}{left_out}")

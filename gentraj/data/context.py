@@ -83,7 +83,8 @@ def return_quantile(episodes: Episodes, config: ContextConfig, quantile: float) 
 
 
 def _return(e: Episodes, config: ContextConfig) -> Rows:
-    """G_t = r_t + discount * G_(t+1), and 0 after the last step: nothing is bootstrapped where a recording is cut.
+    """G_t = r_t + discount * G_(t+1), and 0 after the last step: nothing is bootstrapped where a recording is
+    truncated.
 
     That is the return-to-go of Decision Transformer (Chen et al. 2021, section 3), discounted as Diffuser's values.
     """

@@ -32,11 +32,11 @@ class Episodes:
     """Flat arrays of E episodes with S steps in all; episode e has T = lengths[e] steps and T + 1 observations.
 
     obs (S + E, O), act (S, A) and reward (S,) are float32; terminated and truncated (S,) are bool, set at an episode's
-    last step only: a real end, and a cut (time limit, end of the recording). Both at once means terminated, neither
-    means cut. `extras` hold one row per observation (S + E, .): goal, qpos, qvel, imagined. `goal_dims` are the entries
-    of obs a goal speaks about, `obs_keys` the parts of a goal-conditioned environment's dict that were joined to make
-    obs, `env` the environment (Gymnasium's EnvSpec as JSON). Equal means equal arrays and facts; the name is not
-    compared.
+    last step only: a real end, and a truncation (time limit, end of the recording). Both at once means terminated,
+    neither means truncated. `extras` hold one row per observation (S + E, .): goal, qpos, qvel, imagined. `goal_dims`
+    are the entries of obs a goal speaks about, `obs_keys` the parts of a goal-conditioned environment's dict that were
+    joined to make obs, `env` the environment (Gymnasium's EnvSpec as JSON). Equal means equal arrays and facts; the
+    name is not compared.
     Raises `DataError` naming dataset, episode, step and field, unless `validate` is false (`inspect` needs that).
     """
 
@@ -115,14 +115,15 @@ class Episodes:
 
     @property
     def continues(self) -> np.ndarray:
-        """(E - 1,) true where an episode that was only cut goes on in the next one, which starts where it stopped."""
+        """(E - 1,) true where an episode that was only truncated goes on in the next one, which starts where it
+        stopped."""
         ends = self._last_obs[:-1]
         return (self.obs[ends] == self.obs[ends + 1]).all(1) & ~self.terminated[self.starts[1:] - 1]
 
     def stitched(self) -> Episodes:
         """Joins each episode with the next where that one continues it.
 
-        Recordings of one endless run are often cut at every goal; uncut, they teach what lies beyond a goal.
+        Recordings of one endless run are often truncated at every goal; stitched, they teach what lies beyond a goal.
         """
         joins = self.continues
         if not joins.any():

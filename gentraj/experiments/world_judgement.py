@@ -98,8 +98,8 @@ def table(judged: dict[str, Any]) -> str:
               f"error where it is least sure: {found:.3g}, expected {expected:.3g} (deviations of a step's change)"]
     if (policies := judged.get("policies")) is not None:
         low, high = policies["spearman_ci95"]
-        lines += [f"{name}: {np.mean(of['imagined']):.4g} imagined, {np.mean(of['true']):.4g} true; {of['cut']} of "
-                  f"{len(of['imagined'])} imagined episodes went beyond what the model knows"
+        lines += [f"{name}: {np.mean(of['imagined']):.4g} imagined, {np.mean(of['true']):.4g} true; {of['truncated']} "
+                  f"of {len(of['imagined'])} imagined episodes went beyond what the model knows"
                   for name, of in policies["returns"].items()]
         lines += [f"{len(policies['returns'])} policies: rank correlation {policies['spearman']:.2f} [{low:.2f}, "
                   f"{high:.2f}], mean absolute error {policies['mean_absolute_error']:.4g}"]

@@ -46,7 +46,7 @@ class RunSettings:
     """The environment, where the data do not say or another is wanted: a Gymnasium id or a task name,
     with --env-kwargs KEY=VALUE its arguments."""
     stitch: bool = True
-    """Join episodes that continue each other: one endless run that was cut at its goals."""
+    """Join episodes that continue each other: one endless run that was truncated at its goals."""
     context: ContextConfig = field(default_factory=ContextConfig)
     """What a model is conditioned on beside the trajectory, or beside an observation: the goal, where the data have
     goals, and for planners returns, tasks and more."""

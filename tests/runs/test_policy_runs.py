@@ -101,7 +101,7 @@ def test_what_a_run_remembers(hopper: Episodes, hopper_run: Path) -> None:
     data = runs.load(hopper_run).data
     [returns] = data.returns
     assert (data.obs_dim, data.act_dim, data.context_dim, data.env) == (11, 3, 0, hopper.env)
-    assert (returns.episodes, returns.cut, returns.longest) == (12, 0, hopper.lengths.max())
+    assert (returns.episodes, returns.truncated, returns.longest) == (12, 0, hopper.lengths.max())
     assert returns.mean == pytest.approx(hopper.returns.mean())
 
 

@@ -62,7 +62,7 @@ def train(critic: PlanCritic, episodes: Episodes, steps: int, size: int = 64) ->
 
 @pytest.mark.parametrize(("n_step", "expected"), [(1, [1 + 1 + 0.25 * 2, 2 + 1.5, 3, 4 + 2.5 + 0.25 * 6, 5 + 0.5 * 6]),
                                                   (4, [1 + 1 + 0.75, 2 + 1.5, 3, 4 + 2.5 + 0.25 * 6, 5 + 0.5 * 6])])
-def test_targets_go_on_through_a_cut_and_not_through_an_end(n_step: int, expected: list[float]) -> None:
+def test_targets_go_on_through_a_truncation_and_not_through_an_end(n_step: int, expected: list[float]) -> None:
     critic = worth_its_first_entry(make(n_step=n_step))
     batch = Windows(chain(), critic.spec).gather(np.arange(5))
     torch.testing.assert_close(critic.targets(batch), torch.tensor(expected))

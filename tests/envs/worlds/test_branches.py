@@ -1,4 +1,4 @@
-"""A branch is cut, or ends for good, where its world model is not to be trusted."""
+"""A branch is truncated, or ends for good, where its world model is not to be trusted."""
 
 from __future__ import annotations
 

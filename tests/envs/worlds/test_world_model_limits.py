@@ -40,8 +40,9 @@ def test_the_time_limit_cuts(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ({"max_uncertainty": 1e-6, "margin": 1e9}, {}, UNCERTAINTY),
     ({"max_uncertainty": 3.0, "margin": 1e9}, {"uncertainty_BT": 1e6}, UNCERTAINTY),
     ({"max_uncertainty": 1e-6, "margin": 0.0}, {"obs_BTO": -1e6}, BOUNDS)])
-def test_an_episode_is_cut_where_nothing_is_known(settings: dict[str, float], said: dict[str, float], why: str | None,
-                                                  hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_episode_is_truncated_where_nothing_is_known(settings: dict[str, float], said: dict[str, float],
+                                                        why: str | None,
+                                                        hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = one(hopping, **settings)
     tell(monkeypatch, env, end_BT=0.0, **said)
     env.reset(seed=0)
