@@ -54,7 +54,7 @@ def same_when_resumed(config: AnyRunConfig, folder: Path, lost: Sequence[int]) -
         shutil.rmtree(folder / "cut" / f"step-{step:08}")
     torch.rand(())  # a resumed run is in another process, whose own generator is anywhere
     run = runs.train(config, folder / "cut", resume=True, progress=False)
-    assert whole.step == run.step == lost[-1] and whole.parts.keys() == run.parts.keys()
+    assert whole.step == run.step == lost[-1] and whole.components.keys() == run.components.keys()
     for key, value in whole.main.state_dict().items():
         assert torch.equal(value, run.main.state_dict()[key]), key
     return run

@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
         raise ValueError("--arrival says when to be at a goal; give --goal too")
     check_output(args.out, "--out")
     run = load(args.run, device=pick_device(args.device))
-    if run.config.world_model(run.parts) is not None:
+    if run.config.world_model(run.components) is not None:
         raise ValueError(f"{run.description}, which says what comes of actions: gymnasium.make("
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine takes many at once")
     check_places(run, args)

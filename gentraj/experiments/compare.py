@@ -79,13 +79,13 @@ def to_train(configs: Mapping[Cell, RunConfig], seeds: int, minutes: float, step
         sha256 = episodes_hash(episodes)
         for cell, config in mine.items():
             data = runs.DataFacts.of(episodes, config.context, config.env_id, returns)
-            parts = partial(runs.build, resolved := config.resolve(episodes), data, episodes)
+            components = partial(runs.build, resolved := config.resolve(episodes), data, episodes)
             groups[preset] = group = Group(preset, out / preset, plane(data))
             kept(group.folder / DATA, {"sha256": sha256, "rows": list(_rows(config))},
-                 lambda g=group, p=parts, e=episodes: g.keep(draw_windows(Windows(e, p()["model"].spec))))
+                 lambda g=group, p=components, e=episodes: g.keep(draw_windows(Windows(e, p()["model"].spec))))
             with warnings.catch_warnings(action="ignore"):  # the training itself will tell them
                 seconds = kept(_step_seconds_path(out, cell), {"run": deciding(config), "sha256": sha256}, partial(
-                    _step_seconds, parts, episodes, resolved, options.device))
+                    _step_seconds, components, episodes, resolved, options.device))
             say(f"{preset}: {cell[1]} takes {1000 * seconds:.3g} ms a step")
             trainings[cell] = _of_steps(config, steps or max(1, round(60 * minutes / seconds))), sha256
     return [Task(cell, f"{cell[0]}/{cell[1]}-seed-{seed}", out / cell[0] / f"{cell[1]}-seed-{seed}",
@@ -105,18 +105,19 @@ def _step_seconds_path(out: Path, cell: Cell) -> Path:
     return out / cell[0] / f"{cell[1]}-step-seconds.json"
 
 
-def _step_seconds(parts: Callable[[], Mapping[str, runs.Part]], episodes: Episodes, config: RunConfig,
+def _step_seconds(components: Callable[[], Mapping[str, runs.Component]], episodes: Episodes, config: RunConfig,
                   device: str | None, blocks: int = 3, steps: int = 8) -> float:
-    """What a training step of all parts costs: the median over blocks of the mean, as not all steps cost the same."""
+    """What a training step of all components costs: the median over blocks of the mean, as not all steps cost the
+    same."""
     at, means = pick_device(device), []
-    trained = [(part.to(at).train(), part.optimizers(), Windows(episodes, part.spec, config.context))
-               for part in parts().values()]
+    trained = [(component.to(at).train(), component.optimizers(), Windows(episodes, component.spec, config.context))
+               for component in components().values()]
     for block in range(blocks + 1):
         began = time.perf_counter()
         for step in range(block * steps, (block + 1) * steps):
-            for part, optimizers, windows in trained:
-                batch = windows.batch(step, 0, part.batch_size).to(at)
-                sum(value.item() for value in part.update(batch, optimizers, generator(step)).values())
+            for component, optimizers, windows in trained:
+                batch = windows.batch(step, 0, component.batch_size).to(at)
+                sum(value.item() for value in component.update(batch, optimizers, generator(step)).values())
         means.append((time.perf_counter() - began) / steps)
     return float(np.median(means[1:]))  # the first one warms up
 

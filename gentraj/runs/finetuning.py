@@ -80,7 +80,7 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     settings = {key: value for key, value in to_json(config).items() if key not in training.MAY_CHANGE_ON_RESUME}
     meta = {key: saved.meta[key] for key in ("run", "data")} | {
         "finetune": settings | {"env": factory.spec_json, "from": saved.step}}
-    training.train(run.parts, episodes, config.training(run.config.training), folder, meta=meta, resume=resume,
+    training.train(run.components, episodes, config.training(run.config.training), folder, meta=meta, resume=resume,
                    progress=progress, prepare=lambda: _prepare(run, config, folder, resume),
                    windows=lambda spec: Experience(episodes, spec, contexts, folder / PLAYED, play, config.updates))
     return runs.load(folder, device=policy.device)

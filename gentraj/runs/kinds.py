@@ -14,10 +14,11 @@ from ..config import Kinds
 from .data_facts import DataFacts
 from .planner import FINER, RunConfig
 from .policy import PolicyRunConfig
-from .settings import Part
+from .settings import Component
 from .world import WorldModelRunConfig
 
-__all__ = ["FINER", "RUNS", "AnyRunConfig", "DataFacts", "Part", "PolicyRunConfig", "RunConfig", "WorldModelRunConfig"]
+__all__ = ["FINER", "RUNS", "AnyRunConfig", "Component", "DataFacts", "PolicyRunConfig", "RunConfig",
+           "WorldModelRunConfig"]
 
 AnyRunConfig = RunConfig | PolicyRunConfig | WorldModelRunConfig
 

@@ -197,7 +197,7 @@ def plan_actions(run: Run, x_RHD: Tensor) -> Tensor:
     if spec.act_dim and spec.stride > 1:
         raise CannotReplay(f"the rows of its trajectories are {spec.stride} environment steps apart, and it has no "
                            "actions for those between")
-    if "inverse" not in run.parts and not spec.act_dim:
+    if "inverse" not in run.components and not spec.act_dim:
         raise CannotReplay("its trajectories are coarse plans; the actions are those of the models that fill them in")
     if spec.act_dim:
         return spec.split(x_RHD)[1][:, :-1]
@@ -205,7 +205,7 @@ def plan_actions(run: Run, x_RHD: Tensor) -> Tensor:
 
 
 def _inverse_actions(run: Run, x_RHD: Tensor) -> Tensor:
-    inverse, spec = cast(InverseDynamics, run.parts["inverse"]), run.model.spec
+    inverse, spec = cast(InverseDynamics, run.components["inverse"]), run.model.spec
     T = (spec.horizon - 1) * spec.stride
     tau = torch.arange(T + 1, device=x_RHD.device) / spec.stride
     below = tau.long().clamp(max=spec.horizon - 2)

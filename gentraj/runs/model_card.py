@@ -152,9 +152,9 @@ def _front_matter(run: Run, card: Card) -> dict[str, Any]:
 
 def _model(run: Run) -> str:
     env = json.loads(run.data.env)["id"] if run.data.env else None
-    rows = {**run.config.facts(run.parts), "datasets": ", ".join(dataset_names(run.config.dataset)),
+    rows = {**run.config.facts(run.components), "datasets": ", ".join(dataset_names(run.config.dataset)),
             "environment": env, "width of an observation": run.data.obs_dim, "width of an action": run.data.act_dim,
-            "parts": ", ".join(run.parts), "parameters trained": parameters_trained(run.main),
+            "components": ", ".join(run.components), "parameters trained": parameters_trained(run.main),
             "training steps": run.step, "seed": run.config.training.seed}
     return markdown_table(("setting", "value"), rows.items())
 

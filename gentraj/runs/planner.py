@@ -32,7 +32,7 @@ from ..training.loop import TrainingConfig
 from ..training.optimization import BATCH
 from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, TrajectorySpec
 from .data_facts import DataFacts, normalizer
-from .settings import Part, RunSettings
+from .settings import Component, RunSettings
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -110,16 +110,17 @@ class RunConfig(RunSettings):
     def kind(self) -> str:
         return f"planner, {family(self.model)}"
 
-    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None, options: SamplingOptions) -> str:
+    def sampling(self, components: Mapping[str, Component], config: PlannerConfig | None,
+                 options: SamplingOptions) -> str:
         """How what acts draws its plans, in words; with settings of its own by default."""
-        return cast(Model, parts["model"]).sampling(replace(options, steps=(config or self.planner).steps))
+        return cast(Model, components["model"]).sampling(replace(options, steps=(config or self.planner).steps))
 
     @property
     def generator(self) -> ModelConfig:
         return self.model
 
-    def model_of(self, parts: Mapping[str, Part]) -> Model:
-        return cast(Model, parts["model"])
+    def model_of(self, components: Mapping[str, Component]) -> Model:
+        return cast(Model, components["model"])
 
     @property
     def planning(self) -> PlannerConfig:
@@ -202,8 +203,8 @@ class RunConfig(RunSettings):
         _check_span(horizon, stride, episodes)
         return replace(self, horizon=horizon, stride=stride, mix=mix, planner=planner, critic=critic)
 
-    def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Part]:
-        """The parts, with the statistics of `episodes` or with room to load saved ones into."""
+    def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Component]:
+        """The components, with the statistics of `episodes` or with room to load saved ones into."""
         if self.horizon is None or self.stride is None:
             raise ValueError("the horizon or the stride is not chosen yet; call resolve(config, episodes) first")
         act_dim = data.act_dim if self.joint else 0
@@ -216,19 +217,19 @@ class RunConfig(RunSettings):
             return MODELS.made_of(self.model)(of, self.model, units, context, mix=mix, batch_size=self.batch_size,
                                               context_dropout=self.context_dropout)
 
-        parts: dict[str, Part] = {"model": model(spec, self.mix)}
+        components: dict[str, Component] = {"model": model(spec, self.mix)}
         for level, finer in enumerate(level_specs(spec, self.refine, act_dim), 1):
-            parts[f"{FINER}{level}"] = model(finer, LEG)
+            components[f"{FINER}{level}"] = model(finer, LEG)
         if self.dynamics or not self.joint:
-            parts["inverse"] = (InverseDynamics.blank(data.obs_dim, data.act_dim, self.inverse) if episodes is None
-                                else InverseDynamics.fit(episodes, self.inverse))
+            components["inverse"] = (InverseDynamics.blank(data.obs_dim, data.act_dim, self.inverse) if episodes is None
+                                     else InverseDynamics.fit(episodes, self.inverse))
         if goal_dims := self.mix.goal_dims:
             obs = normalizer("limits", 0, data, episodes)
-            parts["arrival"] = Arrival(replace(spec, act_dim=0), goal_dims, self.arrival, obs)
+            components["arrival"] = Arrival(replace(spec, act_dim=0), goal_dims, self.arrival, obs)
         if self.valued:
-            parts["critic"] = (PlanCritic.blank(spec, self.critic) if episodes is None
-                               else PlanCritic.fit(episodes, spec, self.critic))
-        return parts
+            components["critic"] = (PlanCritic.blank(spec, self.critic) if episodes is None
+                                    else PlanCritic.fit(episodes, spec, self.critic))
+        return components
 
     def _context_normalizer(self, spec: TrajectorySpec, data: DataFacts,
                             episodes: Episodes | None) -> Normalizer | None:
@@ -239,20 +240,21 @@ class RunConfig(RunSettings):
         sample = Windows(episodes, spec, self.context).batch(0, fold(self.training.seed, 2), CONTEXT_WINDOWS)
         return Normalizer.fit("gaussian", [cast(torch.Tensor, sample.context_BC).numpy()])
 
-    def agent(self, parts: Mapping[str, Part], reference: Batch, space: Box, config: PlannerConfig | None,
+    def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> Planner:
-        model, inverse = cast(Model, parts["model"]), cast(InverseDynamics, parts.get("inverse"))
+        model, inverse = cast(Model, components["model"]), cast(InverseDynamics, components.get("inverse"))
         config = config or self.planner
         self._check_history(config)
         trust = Trust(model, reference, config.trust, config.history) if config.arrival == "earliest" else None
         return Planner(model, config, space.low, space.high, trust=trust, inverse=inverse,
-                       arrival=cast(Arrival, parts.get("arrival")), critic=cast(PlanCritic, parts.get("critic")),
-                       finer=[cast(Model, parts[f"{FINER}{level + 1}"]) for level in range(len(self.refine))],
+                       arrival=cast(Arrival, components.get("arrival")),
+                       critic=cast(PlanCritic, components.get("critic")),
+                       finer=[cast(Model, components[f"{FINER}{level + 1}"]) for level in range(len(self.refine))],
                        guide=guide, options=options)
 
-    def facts(self, parts: Mapping[str, Part]) -> dict[str, Any]:
-        """For tables of a run: what its main part is, in words and numbers."""
-        model = cast(Model, parts["model"])
+    def facts(self, components: Mapping[str, Component]) -> dict[str, Any]:
+        """For tables of a run: what its main component is, in words and numbers."""
+        model = cast(Model, components["model"])
         return {"kind": type(model).__name__, "rows of a trajectory": model.spec.horizon,
                 "environment steps between rows": model.spec.spacing, "actions in a trajectory": model.spec.act_dim > 0,
                 "sampling steps of the planner": self.planner.steps}

@@ -20,7 +20,7 @@ from ..models.sampling import Guidance
 from ..training.loop import TrainingConfig
 from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 from .data_facts import DataFacts
-from .settings import GoalConditioned, Part
+from .settings import Component, GoalConditioned
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -52,9 +52,10 @@ class PolicyRunConfig(GoalConditioned):
         model = getattr(self.policy, "model", None)
         return name if model is None else f"{name}, {family(model)}"
 
-    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None, options: SamplingOptions) -> str:
+    def sampling(self, components: Mapping[str, Component], config: PlannerConfig | None,
+                 options: SamplingOptions) -> str:
         """How what acts draws its actions, in words."""
-        return cast(Policy, parts["policy"]).sampling(options)
+        return cast(Policy, components["policy"]).sampling(options)
 
     @property
     def generator(self) -> ModelConfig | None:
@@ -78,22 +79,22 @@ class PolicyRunConfig(GoalConditioned):
                              "record where their episodes were sent (extras 'goal'); train a planner, or add it")
         return self
 
-    def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Part]:
+    def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Component]:
         """The policy, with the statistics of `episodes` or with room to load saved ones into."""
         scales = (Scales.blank(data.obs_dim, data.act_dim, data.context_dim) if episodes is None
                   else Scales.fit(episodes, self.context))
         return {"policy": policies.POLICIES.made_of(self.policy)(data.obs_dim, data.act_dim, self.policy, scales)}
 
-    def agent(self, parts: Mapping[str, Part], reference: Batch, space: Box, config: PlannerConfig | None,
+    def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> Actor:
         """Raises ValueError for what only planners take."""
         if config is not None or guide is not None:
             raise ValueError(f"a planner's settings or a guide were given to a policy ({self.kind}), which plans "
                              "nothing; leave them out")
-        return Actor(cast(Policy, parts["policy"]), space.low, space.high, options)
+        return Actor(cast(Policy, components["policy"]), space.low, space.high, options)
 
-    def facts(self, parts: Mapping[str, Part]) -> dict[str, Any]:
-        """For tables of a run: what its main part is, in words and numbers."""
-        policy = cast(Policy, parts["policy"])
+    def facts(self, components: Mapping[str, Component]) -> dict[str, Any]:
+        """For tables of a run: what its main component is, in words and numbers."""
+        policy = cast(Policy, components["policy"])
         return {"kind": self.kind, "conditioned on beside the observation": ", ".join(self.context.kinds) or "nothing",
                 "actions decided together": policy.chunk, "actions carried out before the next": policy.execute}

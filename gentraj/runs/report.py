@@ -247,7 +247,7 @@ def duration(seconds: float) -> str:
 
 
 def _tables(run: Run, scores: dict[str, Any]) -> list[Table]:
-    rows = [*run.config.facts(run.parts).items(), ("parameters trained", parameters_trained(run.main))]
+    rows = [*run.config.facts(run.components).items(), ("parameters trained", parameters_trained(run.main))]
     tables = [Table("Model", ("setting", "value"), rows)]
     if not scores:
         return tables

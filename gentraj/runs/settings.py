@@ -33,7 +33,7 @@ class Split(NamedTuple):
     judged: Episodes
 
 
-Part = Model | InverseDynamics | Arrival | PlanCritic | Policy | WorldModel
+Component = Model | InverseDynamics | Arrival | PlanCritic | Policy | WorldModel
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class RunSettings:
     NAME: ClassVar[str]
     """What such a run is called."""
     MAIN: ClassVar[str]
-    """The part that all others serve, which gives a run its name and whose windows it keeps."""
+    """The component that all others serve, which gives a run its name and whose windows it keeps."""
     MAY_CHANGE: ClassVar[tuple[str, ...]]
     """What checkpoints do not depend on."""
     GENERATORS: ClassVar[Mapping[str, ModelConfig]]
@@ -87,11 +87,11 @@ class RunSettings:
         if place := within(changed, why):
             raise ValueError(f"{changed} changes nothing here: {why[place]}; leave it out")
 
-    def model_of(self, parts: Mapping[str, Part]) -> Model | None:
+    def model_of(self, components: Mapping[str, Component]) -> Model | None:
         """The generator."""
-        return getattr(parts[self.MAIN], "model", None)
+        return getattr(components[self.MAIN], "model", None)
 
-    def world_model(self, parts: Mapping[str, Part]) -> WorldModel | None:
+    def world_model(self, components: Mapping[str, Component]) -> WorldModel | None:
         """None for a run without one."""
         return None
 
@@ -99,7 +99,7 @@ class RunSettings:
         """What is learnt of, kept and judged by."""
         return Split(episodes, episodes.real(), episodes.real())
 
-    def loaded(self, parts: Mapping[str, Part], reference: Batch) -> None:
+    def loaded(self, components: Mapping[str, Component], reference: Batch) -> None:
         """What is to be done with parts that were loaded before they are used."""
 
     def dry_goal(self, windows: Batch, obs_BO: Tensor, goal_dims: tuple[int, ...]) -> Tensor | None:
@@ -109,7 +109,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class GoalConditioned(RunSettings):
-    """Of a run whose main part may be conditioned on a goal and nothing else; the data decide whether it is."""
+    """Of a run whose main component may be conditioned on a goal and nothing else; the data decide whether it is."""
 
     def __post_init__(self) -> None:
         if set(self.context.kinds) - {"goal"}:

@@ -170,7 +170,7 @@ def test_what_is_like_data_scores_like_data_and_what_is_not_does_not(run: Run) -
 
 
 def test_bounds_are_the_action_spaces_own(run: Run) -> None:
-    joint = replace(run, parts={"model": _Joint(TrajectorySpec(4, 2, 5))})
+    joint = replace(run, components={"model": _Joint(TrajectorySpec(4, 2, 5))})
     x = torch.zeros(3, 5, 6)
     made = limits(joint, x, None)
     assert made["actions"].low == (0, 0) and "walls" not in made
@@ -181,15 +181,15 @@ def test_bounds_are_the_action_spaces_own(run: Run) -> None:
 
 def test_own_actions_are_replayed_where_rows_are_steps(run: Run) -> None:
     x = torch.randn(3, 5, 6)
-    assert (plan_actions(replace(run, parts={"model": _Joint(TrajectorySpec(4, 2, 5))}), x) == x[:, :-1, 4:]).all()
+    assert (plan_actions(replace(run, components={"model": _Joint(TrajectorySpec(4, 2, 5))}), x) == x[:, :-1, 4:]).all()
     with pytest.raises(CannotReplay, match="2 environment steps apart"):
-        plan_actions(replace(run, parts={"model": _Joint(TrajectorySpec(4, 2, 5, stride=2))}), x)
+        plan_actions(replace(run, components={"model": _Joint(TrajectorySpec(4, 2, 5, stride=2))}), x)
 
 
 def test_the_actions_of_data_lead_where_the_data_go(run: Run) -> None:
     spec = TrajectorySpec(4, 2, 16)
     x = Windows(load_minari(DATASET), spec).batch(0, 0, 20).x_BHD
-    ruler = Ruler(replace(run, parts={"model": _Joint(spec)}), x, seed=0)
+    ruler = Ruler(replace(run, components={"model": _Joint(spec)}), x, seed=0)
     true, other = ruler.measure(x, x), ruler.measure(torch.cat([x[..., :4], x.flip(0)[..., 4:]], -1), x)
     assert true["row_error"] < 1e-6 and true["replay_error_last"] < 1e-5 and true["actions_share"] == 0
     assert other["row_error"] > 1e-3 and other["replay_error_last"] > 1e-2
@@ -203,7 +203,7 @@ def test_inverse_dynamics_look_along_the_plan_and_never_beyond_it(run: Run) -> N
         asked.append((obs, target, k))
         return obs[:, :2]
 
-    model = replace(run, parts={"model": _Joint(TrajectorySpec(4, 0, 4, stride=5)), "inverse": inverse})
+    model = replace(run, components={"model": _Joint(TrajectorySpec(4, 0, 4, stride=5)), "inverse": inverse})
     x = 5.0 * torch.arange(4)[None, :, None].expand(2, 4, 4) + torch.tensor([0.0, 100])[:, None, None]
     act = plan_actions(model, x)
     assert act.shape == (2, 15, 2)

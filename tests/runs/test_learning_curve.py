@@ -23,8 +23,8 @@ def evaluated_every(steps: int) -> runs.RunConfig:
 
 
 def same_weights(run: runs.Run, other: runs.Run) -> bool:
-    return all(torch.equal(value, other.parts[name].state_dict()[key])
-               for name, part in run.parts.items() for key, value in part.state_dict().items())
+    return all(torch.equal(value, other.components[name].state_dict()[key])
+               for name, part in run.components.items() for key, value in part.state_dict().items())
 
 
 def test_evaluating_on_the_way_changes_no_bit_and_resumes_to_the_same_curve(small_run: Path, tmp_path: Path,

@@ -48,9 +48,9 @@ def check(config: RunConfig, folder: Path, width: int) -> torch.Tensor:
     """
     made, again = (runs.train(config, folder / name, progress=False) for name in "ab")
     loaded = runs.load(folder / "a")
-    for name, part in made.parts.items():
-        for key, tensor in part.state_dict().items():
-            assert torch.equal(tensor, again.parts[name].state_dict()[key]), f"{name}.{key}"
+    for name, component in made.components.items():
+        for key, tensor in component.state_dict().items():
+            assert torch.equal(tensor, again.components[name].state_dict()[key]), f"{name}.{key}"
     obs = made.reference.x_BHD[:1, 0, :width].expand(3, -1)
     goal = obs[:, list(made.data.goal_dims)] + 1 if made.data.goal_dims else None
     acts = []
@@ -82,7 +82,7 @@ def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Pat
     assert not torch.equal(*check(config, tmp_path, 11).unbind(1))
     run = runs.load(tmp_path / "a")
     assert isinstance(run.config, RunConfig)
-    assert len(run.parts) == 1 + config.valued + (not config.joint) + len(config.refine)
+    assert len(run.components) == 1 + config.valued + (not config.joint) + len(config.refine)
     agent = run.planner(run.action_space())
     assert isinstance(agent, Planner) and [fine.spec.dim for fine in agent.finer][-1:] in ([], [agent.executed.dim])
     assert isinstance(agent.critic, PlanCritic) == config.valued
@@ -92,7 +92,7 @@ def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Pat
 def test_plans_with_actions_may_have_inverse_dynamics_beside_them(hopper_file: Path, tmp_path: Path) -> None:
     check(replace(tiny("veteran+", hopper_file), dynamics=True), tmp_path, 11)
     run = runs.load(tmp_path / "a")
-    assert isinstance(run.config, RunConfig) and set(run.parts) == {"model", "inverse", "critic"}
+    assert isinstance(run.config, RunConfig) and set(run.components) == {"model", "inverse", "critic"}
     obs, own = run.reference.x_BHD[:1, 0, :11], run.config.planner
     assert own.actions == "joint"
     acts = [run.planner(run.action_space(), replace(own, actions=actions)).act(obs) for actions in ("joint", "inverse")]

@@ -53,7 +53,7 @@ def act(run: runs.Run, obs: torch.Tensor, goal: torch.Tensor | None = None) -> t
 @pytest.mark.parametrize("name", ["diffusion-policy", "bc-gan", "iql", "td3bc", "diffusion-ql", "idql", "fql", "swift"])
 def test_killed_and_resumed_it_is_the_uninterrupted_run(name: str, hopper_file: Path, tmp_path: Path) -> None:
     config = tiny(name, hopper_file)
-    assert same_when_resumed(config, tmp_path, lost=(3, 4)).parts.keys() == {"policy"}
+    assert same_when_resumed(config, tmp_path, lost=(3, 4)).components.keys() == {"policy"}
 
 
 def test_the_command_trains_what_python_trains(hopper_file: Path, hopper_run: Path, tmp_path: Path) -> None:

@@ -137,9 +137,9 @@ def test_resumed_in_python_it_is_the_uninterrupted_run(umaze: Episodes, tmp_path
     # The learning rate decays until the last step, so that 3 steps of 6 are not 3 steps of 3.
     assert run.config == replace(other.config, training=run.config.training)
     whole = runs.train(small.config(), tmp_path / "whole", progress=False)
-    for name, part in whole.parts.items():
-        for key, value in part.state_dict().items():
-            assert torch.equal(value, other.parts[name].state_dict()[key]), (name, key)
+    for name, component in whole.components.items():
+        for key, value in component.state_dict().items():
+            assert torch.equal(value, other.components[name].state_dict()[key]), (name, key)
 
 
 def test_what_a_run_remembers(small_run: Path, umaze: Episodes) -> None:
@@ -179,7 +179,7 @@ def joint(umaze: Episodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_joint_model_predicts_what_known_actions_lead_to(joint: Path) -> None:
     run = runs.load(joint)
-    assert set(run.parts) == {"model", "arrival"} and run.model.spec.act_dim == 2
+    assert set(run.components) == {"model", "arrival"} and run.model.spec.act_dim == 2
     act = torch.linspace(-1, 1, 64).view(1, 32, 2)
     known = Condition.unknown(run.model.spec).with_obs(0, torch.tensor([1.0, 1, 0, 0])).with_actions(act)
     obs_BNHO, act_BNHA = run.model.spec.split(run.model.sample(known, 2))
@@ -210,7 +210,7 @@ def test_without_goals_and_environment_it_trains_and_samples(tmp_path: Path, cap
                  np.arange(200) % 100 == 99, np.array([100, 100]))
     small.train(tmp_path / "run", save_npz(e, tmp_path / "plain.npz"))
     run = runs.load(tmp_path / "run")
-    assert set(run.parts) == {"model", "inverse"} and run.config.planner.rest_dims == ()
+    assert set(run.components) == {"model", "inverse"} and run.config.planner.rest_dims == ()
     assert (run.config.horizon, run.config.stride) == (32, 1)
     assert gentraj("sample", tmp_path / "run", "--goal", "1,-1,0", "--out", tmp_path / "a.npz") == 0
     with np.load(tmp_path / "a.npz", allow_pickle=False) as file:

@@ -22,10 +22,10 @@ def walk(steps: int = 3000, speed: float | None = None) -> Episodes:
     return Episodes(obs, act, np.zeros(steps), np.zeros(steps, bool), end, [steps], goal_dims=(0, 1))
 
 
-def train(part: InverseDynamics | Arrival, episodes: Episodes, steps: int) -> None:
-    windows, optimizers = Windows(episodes, part.spec), part.optimizers()
+def train(component: InverseDynamics | Arrival, episodes: Episodes, steps: int) -> None:
+    windows, optimizers = Windows(episodes, component.spec), component.optimizers()
     for step in range(steps):
-        part.update(windows.batch(step, 0, part.batch_size), optimizers, generator(0, step))
+        component.update(windows.batch(step, 0, component.batch_size), optimizers, generator(0, step))
 
 
 def test_inverse_dynamics_find_the_action_between_two_states() -> None:
