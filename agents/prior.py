@@ -36,12 +36,12 @@ def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> 
     """Chunks of actions as a policy's generator draws them. Raises ValueError for a policy without one."""
     model = _generator(policy)
 
-    def draw(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
+    def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
         context_BC = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
         state_BS = policy.state(obs_BO.to(policy.device), context_BC)
         return policy.act_scale.unnormalize(policy.candidates(model, state_BS, number, seeds, options))
 
-    return draw
+    return sample
 
 
 def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (),
@@ -55,13 +55,13 @@ def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (),
         raise ValueError(f"a prior of actions needs trajectories with actions, one environment step a row; these are "
                          f"of {spec}: train a run with --joint --stride 1")
 
-    def draw(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
+    def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
         start = Condition.unknown(spec, len(obs_BO), device=device).with_obs(0, obs_BO.to(device))
         if goal_BG is not None and goal_dims:
             start = start.with_obs(-1, goal_BG.to(device), goal_dims)
         return spec.split(model.sample(start, number, seed=unfold_each(number, seeds), options=options))[1]
 
-    return draw
+    return sample
 
 
 def log_prob(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | None = None, *,

@@ -159,7 +159,7 @@ def judged(data: ModeSet, x_RHD: Tensor) -> dict[str, Any]:
 def gradient_norm(model: ConditionalGAN, x_RHD: Tensor) -> float:
     """Mean of the critic's at interpolates of data and samples."""
     real, draw = torch.ones_like(x_RHD, dtype=torch.bool), generator(6)
-    known = model.mix.draw(model.spec, real, draw)
+    known = model.mix.sample(model.spec, real, draw)
     share = Share(model.normalizer.normalize(x_RHD), real, known, None, torch.ones(1), 0.0, draw)
     with torch.no_grad():
         fake = generate(model.network, share.normal(), share.x0, known, None)

@@ -37,7 +37,7 @@ class Starts(NamedTuple):
     """Within each limit."""
 
 
-Draw = Callable[[Sequence[int]], Starts]  # a seed for each branch
+SampleStarts = Callable[[Sequence[int]], Starts]  # a seed for each branch
 
 
 class Branches(NamedTuple):
@@ -83,7 +83,7 @@ class Branches(NamedTuple):
                        lengths=steps_B, extras=goals, name=f"imagined beside {like.name}")
 
 
-def from_data(episodes: Episodes, length: int, noise: float | None) -> Draw:
+def from_data(episodes: Episodes, length: int, noise: float | None) -> SampleStarts:
     """Starts at steps of the data, with the goals there, each equally likely. Actions are those that followed, as far
     as the episode goes, with normal noise in half ranges of the actions, within their limits; None leaves them to an
     agent."""
@@ -93,7 +93,7 @@ def from_data(episodes: Episodes, length: int, noise: float | None) -> Draw:
     goal_NG = episodes.extras.get("goal", np.zeros((len(episodes.obs), 0), np.float32))
     low_A, high_A = episodes.act.min(0), episodes.act.max(0)
 
-    def draw(seeds: Sequence[int]) -> Starts:
+    def sample_starts(seeds: Sequence[int]) -> Starts:
         rngs = [np.random.default_rng(seed) for seed in seeds]
         step_B = np.array([rng.integers(S) for rng in rngs])
         start = Starts(episodes.obs[row_S[step_B]], goal_NG[row_S[step_B]], np.full(len(seeds), length))
@@ -104,10 +104,10 @@ def from_data(episodes: Episodes, length: int, noise: float | None) -> Draw:
         act_BKA = np.clip(act_BKA + noise * (high_A - low_A) / 2 * eps_BKA, low_A, high_A).astype(np.float32)
         return start._replace(limit_B=np.minimum(left_S[step_B], length), act_BKA=act_BKA)
 
-    return draw
+    return sample_starts
 
 
-def imagine(world: WorldModel, draw: Draw, steps: int, config: ImaginedConfig, seed: int = 0,
+def imagine(world: WorldModel, sample_starts: SampleStarts, steps: int, config: ImaginedConfig, seed: int = 0,
             agent: Agent | None = None, reward: Reward | None = None, *, progress: bool = True) -> Branches:
     """As many branches as have `steps` steps to keep; they are at most `config.max_episode_steps` long.
 
@@ -120,7 +120,7 @@ def imagine(world: WorldModel, draw: Draw, steps: int, config: ImaginedConfig, s
         while kept < steps:
             number = min(max(-(-(steps - kept) // config.max_episode_steps), FEWEST), MOST)
             seeds = [fold(seed, made + i) for i in range(number)]
-            parts.append(follow(ImaginedEpisodes(world, number, config, reward), draw(seeds), seeds, agent))
+            parts.append(follow(ImaginedEpisodes(world, number, config, reward), sample_starts(seeds), seeds, agent))
             made, more = made + number, int(parts[-1].steps_B.sum())
             done.update(min(more, steps - kept))
             kept, believed = kept + more, believed + more - int(parts[-1].by_unknown_B.sum())

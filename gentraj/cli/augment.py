@@ -19,7 +19,7 @@ from agents.policies.policy import Policy
 from agents.prior import likeness
 from envs.recording.recipes import make_missing
 from envs.worlds import branches
-from envs.worlds.branches import Draw, Starts
+from envs.worlds.branches import SampleStarts, Starts
 from envs.worlds.imagined import ImaginedConfig, goal_reward
 
 from ..config import require
@@ -105,11 +105,11 @@ def augment(args: Augment, *, progress: bool = True) -> Path:
     model = world.world_model
     data = concatenate([load_episodes(make_missing(name)) for name in args.dataset.split("+")])
     check_fit(data, world, policy, planner)
-    draw, agent = source(args, data.real(), policy, planner)
+    sample_starts, agent = source(args, data.real(), policy, planner)
     config = ImaginedConfig(max_episode_steps=args.branch, max_uncertainty=args.trust, unknown=args.unknown,
                             cost=args.cost, penalty=args.penalty)
     reward = goal_reward(compute_reward(world), world.data.goal_dims) if args.own_rewards else None
-    made = branches.imagine(model, draw, args.steps, config, args.seed, agent, reward, progress=progress)
+    made = branches.imagine(model, sample_starts, args.steps, config, args.seed, agent, reward, progress=progress)
     synthetic, counts = made.episodes(data), made.counts()
     settings = {key: getattr(args, key) for key in SETTINGS}
     provenance = {"dataset": args.dataset, "sha256": episodes_hash(data), "model": _about(world),
@@ -156,7 +156,7 @@ def _check_planner(planner: Run) -> None:
                          f"{', '.join(always)}; train one with --mix.{always[0]} 0.5")
 
 
-def source(args: Augment, data: Episodes, policy: Run | None, planner: Run | None) -> tuple[Draw, Agent | None]:
+def source(args: Augment, data: Episodes, policy: Run | None, planner: Run | None) -> tuple[SampleStarts, Agent | None]:
     """Where branches start, and who acts if that does not say it."""
     low_A, high_A = data.act.min(0), data.act.max(0)
     if planner is not None:
@@ -169,13 +169,13 @@ def source(args: Augment, data: Episodes, policy: Run | None, planner: Run | Non
     return branches.from_data(data, args.branch, args.noise), None
 
 
-def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None) -> Draw:
+def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None) -> SampleStarts:
     """Starts and actions of the planner's trajectories (SynthER: Lu et al. 2023), with goals of the data. A model that
     was always told where it starts is told observations of the data."""
     model, spec, elsewhere = planner.model, planner.model.spec, branches.from_data(data, length, None)
     with_start, limit = cast(RunConfig, planner.config).mix.start == 1, min(length, spec.horizon)
 
-    def draw(seeds: Sequence[int]) -> Starts:
+    def sample_starts(seeds: Sequence[int]) -> Starts:
         there = elsewhere(seeds)
         known = Condition.unknown(spec, len(seeds), device=model.device)
         if with_start:
@@ -186,7 +186,7 @@ def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None)
         act_BKA = np.clip(act_BHA[:, :limit], data.act.min(0), data.act.max(0))
         return Starts(obs_BHO[:, 0], there.goal_BG, np.full(len(seeds), limit), act_BKA)
 
-    return draw
+    return sample_starts
 
 
 def tilt(planner: Run, run: Run, half_A: np.ndarray, weight: float) -> Guide:

@@ -42,7 +42,7 @@ WEIGHTS: dict[str, Weight] = {
 }
 
 
-def draw_times(density: str, path: Path, size: int, generator: torch.Generator) -> Tensor:
+def sample_times(density: str, path: Path, size: int, generator: torch.Generator) -> Tensor:
     """(size,) training times, each one the path is used at."""
     return path.snap(DENSITIES[density](path, size, generator))
 

@@ -117,11 +117,11 @@ def _draw_imagined(run: Run, loop: OpenLoop, windows: Batch, path: Path, seed: i
     obs_BHO, act_BHA = run.world_model.spec.split(windows.x_BHD)
     each = lambda x: x[i : i + 1].expand(DRAWS, *x.shape[1:])  # noqa: E731
     goal_NG = None if windows.context_BC is None else each(windows.context_BC)
-    drawn = run.world_model.imagine(each(obs_BHO)[:, 0], each(act_BHA)[:, :T], goal_NG,
-                                    seeds=[fold(seed, n) for n in range(DRAWS)])
+    sampled = run.world_model.imagine(each(obs_BHO)[:, 0], each(act_BHA)[:, :T], goal_NG,
+                                      seeds=[fold(seed, n) for n in range(DRAWS)])
     first_1O = loop.start_BO[i : i + 1]
     dims = loop.obs_BTO.flatten(0, 1).std(0).argsort(descending=True)[:SHOWN].sort().values
     with_first = lambda x_TO: torch.cat([first_1O, x_TO[:T]])[:, dims].numpy()  # noqa: E731
     figures.plot_imagined(with_first(loop.obs_BTO[i]), with_first(loop.mean.obs_BTO[i]),
-                          np.stack([with_first(x) for x in drawn.obs_BTO.cpu()]), path,
+                          np.stack([with_first(x) for x in sampled.obs_BTO.cpu()]), path,
                           [f"observation[{o}]" for o in dims.tolist()])

@@ -16,8 +16,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require, require_choice
 from ..models.conditioning import ConditionMix
-from ..models.one_step import bridge, choosing_plugins, draw_rows, refuse_sampler
-from ..models.sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
+from ..models.one_step import bridge, choosing_plugins, refuse_sampler, sample_rows
+from ..models.sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..networks.rows import MAX_ROWS, padded, padding
@@ -152,11 +152,11 @@ class ConditionalGAN(nn.Module):
         for i in range(0, len(batch.x_BHD), size):
             share = self._share(batch, slice(i, i + size), generator)
             with torch.no_grad():
-                fake = self._draw(share)
+                fake = self._sample(share)
             metrics = step_discriminator(self.discriminator, share, fake, self.objective, self.config.weights,
                                          optimizers["discriminator"], theirs)
             self.usual.lerp_(metrics.pop("usual_logit"), FOLLOW)
-        more = step_generator(self.discriminator, share.twins(), self._draw, self.objective, self.config.energy_score,
+        more = step_generator(self.discriminator, share.twins(), self._sample, self.objective, self.config.energy_score,
                               optimizers["generator"], ours, guide and partial(self._score, guide))
         self.ema.update_parameters(self.network)
         metrics = more | metrics | vital_signs(share.x0, fake, share.free)
@@ -166,14 +166,14 @@ class ConditionalGAN(nn.Module):
 
     def _share(self, batch: Batch, rows: slice, generator: torch.Generator) -> Share:
         x, real = batch.x_BHD[rows], batch.mask_BHD[rows]
-        known = self.mix.draw(self.spec, real, generator)
+        known = self.mix.sample(self.spec, real, generator)
         kept = torch.rand(len(x), generator=generator) >= self.context_dropout
         context = None if batch.context_BC is None else batch.context_BC[rows]
         weight = x.new_ones(1) if batch.weight_B is None else batch.weight_B[rows]
         return Share(self.normalizer.normalize(x) * real, real, known, encode_context(context, self.context, kept),
                      weight, self.config.discriminator_noise, generator)
 
-    def _draw(self, share: Share) -> Tensor:
+    def _sample(self, share: Share) -> Tensor:
         """Samples of the share's conditions, in normalised units; padding is 0, as it is in data."""
         return generate(self.network, share.normal(), share.x0, share.known, share.context) * share.real
 
@@ -194,9 +194,9 @@ class ConditionalGAN(nn.Module):
         plugins = choosing_plugins(guide, "a GAN")
         refuse_sampler(options, "a GAN samples in one call of its generator")
         self.health.warn()
-        x = draw(self.spec, condition.to(self.device), num_samples, seed, plugins,
-                 lambda rows, seeds: draw_rows(self._trajectories, rows, seeds, options.temperature, plugins,
-                                               self.config, self.normalizer))
+        x = sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
+                         lambda rows, seeds: sample_rows(self._trajectories, rows, seeds, options.temperature, plugins,
+                                                         self.config, self.normalizer))
         if observe is not None:
             observe(x.flatten(0, 1), x.new_zeros(1))
         return x

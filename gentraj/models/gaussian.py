@@ -23,9 +23,9 @@ from ..normalize import Normalizer
 from ..training.optimization import LEARNING, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .conditioning import ConditionMix
-from .one_step import bridge, choosing_plugins, draw_rows, refuse_sampler
+from .one_step import bridge, choosing_plugins, refuse_sampler, sample_rows
 from .plugin import Plugin
-from .sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
+from .sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Gaussian(nn.Module):
         """
         real = batch.mask_BHD
         x0 = torch.where(real, self.normalizer.normalize(batch.x_BHD), 0)
-        known = self.mix.draw(self.spec, real, generator)
+        known = self.mix.sample(self.spec, real, generator)
         kept = torch.rand(len(x0), generator=generator) >= self.context_dropout
         context = encode_context(batch.context_BC, self.context, kept)
         mean, log_sigma = self._moments(self.network, x0 * known, known, context)
@@ -137,8 +137,8 @@ class Gaussian(nn.Module):
         """
         plugins = choosing_plugins(guide, "a Gaussian")
         refuse_sampler(options, "a Gaussian samples in one call of its network")
-        x = draw(self.spec, condition.to(self.device), num_samples, seed, plugins,
-                 lambda rows, seeds: self._sample_rows(rows, seeds, plugins, options.temperature))
+        x = sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
+                         lambda rows, seeds: self._sample_rows(rows, seeds, plugins, options.temperature))
         if observe is not None:
             observe(x.flatten(0, 1), x.new_zeros(1))
         return x
@@ -152,7 +152,7 @@ class Gaussian(nn.Module):
             number = several.batch // rows.batch
             return mean.repeat_interleave(number, 0) + sigma.repeat_interleave(number, 0) * z
 
-        return draw_rows(trajectories, rows, seeds, temperature, plugins, self.config, self.normalizer)
+        return sample_rows(trajectories, rows, seeds, temperature, plugins, self.config, self.normalizer)
 
     def predict(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the trajectories, (R, H, D) each, in environment units.

@@ -52,8 +52,8 @@ def refuse_sampler(options: SamplingOptions, why: str) -> None:
         raise ValueError(f"{name} was given, and {why}; leave it out")
 
 
-def draw_rows(generate: Generate, rows: Condition, seeds: Sequence[int], temperature: float, plugins: Sequence[Plugin],
-              config: Search, normalizer: Normalizer) -> Tensor:
+def sample_rows(generate: Generate, rows: Condition, seeds: Sequence[int], temperature: float,
+                plugins: Sequence[Plugin], config: Search, normalizer: Normalizer) -> Tensor:
     """(R, H, D) in environment units: drawn from the rows' own seeds, chosen and finished by the plug-ins."""
     choosing = [plugin for plugin in plugins if type(plugin).prefer is not Plugin.prefer]
     if choosing:

@@ -113,7 +113,7 @@ def test_the_generators_step_leaves_the_discriminator_alone() -> None:
     model = make()
     share = model._share(batch(), slice(None), generator(0))
     before = copy.deepcopy(model.discriminator.state_dict())
-    metrics = step_generator(model.discriminator, share.twins(), model._draw, model.objective, 1.0,
+    metrics = step_generator(model.discriminator, share.twins(), model._sample, model.objective, 1.0,
                              model.optimizers()["generator"], 1.0)
     assert not any(value.requires_grad for value in metrics.values())
     assert all(p.grad is not None and p.grad.any() for p in model.network.parameters() if p.ndim > 1)

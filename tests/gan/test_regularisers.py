@@ -142,7 +142,7 @@ def test_the_gradient_penalty_makes_the_critics_slope_one_between_data_and_sampl
         optimizer.param_groups[0]["lr"] /= 10
     train(model, range(150, 200), data, optimizers)
     share = model._share(two_groups(64), slice(None), generator(0))
-    x, g = share.x0, model._draw(share).detach()
+    x, g = share.x0, model._sample(share).detach()
 
     def critic(y: Tensor) -> Tensor:
         return value(judge(model.discriminator, y, share, share.levels()), share)
