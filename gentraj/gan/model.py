@@ -24,7 +24,7 @@ from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..training.optimization import LEARNING, adamw
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
-from .game import Share, step_discriminator, step_generator
+from .game import Microbatch, step_discriminator, step_generator
 from .health import FOLLOW, Health, vital_signs
 from .objectives import OBJECTIVES
 from .regularisers import REGULARISERS
@@ -150,35 +150,37 @@ class ConditionalGAN(nn.Module):
         ours, theirs = self.config.generator_learning.max_grad_norm, self.config.discriminator_learning.max_grad_norm
         size, metrics = -(-len(batch.x_BHD) // self.config.discriminator_steps), {}
         for i in range(0, len(batch.x_BHD), size):
-            share = self._share(batch, slice(i, i + size), generator)
+            microbatch = self._microbatch(batch, slice(i, i + size), generator)
             with torch.no_grad():
-                fake = self._sample(share)
-            metrics = step_discriminator(self.discriminator, share, fake, self.objective, self.config.weights,
+                fake = self._sample(microbatch)
+            metrics = step_discriminator(self.discriminator, microbatch, fake, self.objective, self.config.weights,
                                          optimizers["discriminator"], theirs)
             self.usual.lerp_(metrics.pop("usual_logit"), FOLLOW)
-        more = step_generator(self.discriminator, share.twins(), self._sample, self.objective, self.config.energy_score,
+        more = step_generator(self.discriminator, microbatch.twins(), self._sample, self.objective,
+                              self.config.energy_score,
                               optimizers["generator"], ours, guide and partial(self._score, guide))
         self.ema.update_parameters(self.network)
-        metrics = more | metrics | vital_signs(share.x0, fake, share.free)
+        metrics = more | metrics | vital_signs(microbatch.x0, fake, microbatch.free)
         moves = optimizers["generator"].param_groups[0]["lr"] > 0  # else it has a gradient and is not trained
         self.health.record(metrics | {"generator_slope": metrics["generator_slope"] * moves})
         return metrics
 
-    def _share(self, batch: Batch, rows: slice, generator: torch.Generator) -> Share:
+    def _microbatch(self, batch: Batch, rows: slice, generator: torch.Generator) -> Microbatch:
         x, real = batch.x_BHD[rows], batch.mask_BHD[rows]
         known = self.mix.sample(self.spec, real, generator)
         kept = torch.rand(len(x), generator=generator) >= self.context_dropout
         context = None if batch.context_BC is None else batch.context_BC[rows]
         weight = x.new_ones(1) if batch.weight_B is None else batch.weight_B[rows]
-        return Share(self.normalizer.normalize(x) * real, real, known, encode_context(context, self.context, kept),
-                     weight, self.config.discriminator_noise, generator)
+        return Microbatch(self.normalizer.normalize(x) * real, real, known, encode_context(context, self.context, kept),
+                          weight, self.config.discriminator_noise, generator)
 
-    def _sample(self, share: Share) -> Tensor:
+    def _sample(self, microbatch: Microbatch) -> Tensor:
         """Samples of the share's conditions, in normalised units; padding is 0, as it is in data."""
-        return generate(self.network, share.normal(), share.x0, share.known, share.context) * share.real
+        return generate(self.network, microbatch.normal(), microbatch.x0, microbatch.known,
+                        microbatch.context) * microbatch.real
 
-    def _score(self, guide: Guide, fake: Tensor, share: Share) -> Tensor:
-        return guide(self.normalizer.unnormalize(torch.where(share.free, fake, share.x0)) * share.real)
+    def _score(self, guide: Guide, fake: Tensor, microbatch: Microbatch) -> Tensor:
+        return guide(self.normalizer.unnormalize(torch.where(microbatch.free, fake, microbatch.x0)) * microbatch.real)
 
     @torch.no_grad()
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,

@@ -111,9 +111,9 @@ def test_a_generators_loss_that_is_not_finite_stops_before_it_steps() -> None:
 
 def test_the_generators_step_leaves_the_discriminator_alone() -> None:
     model = make()
-    share = model._share(batch(), slice(None), generator(0))
+    microbatch = model._microbatch(batch(), slice(None), generator(0))
     before = copy.deepcopy(model.discriminator.state_dict())
-    metrics = step_generator(model.discriminator, share.twins(), model._sample, model.objective, 1.0,
+    metrics = step_generator(model.discriminator, microbatch.twins(), model._sample, model.objective, 1.0,
                              model.optimizers()["generator"], 1.0)
     assert not any(value.requires_grad for value in metrics.values())
     assert all(p.grad is not None and p.grad.any() for p in model.network.parameters() if p.ndim > 1)
@@ -125,10 +125,10 @@ def test_the_generators_step_leaves_the_discriminator_alone() -> None:
 def test_the_discriminators_step_leaves_the_data_alone() -> None:
     """Gradients with respect to what it sees are taken of copies."""
     model = make()
-    share = model._share(batch(), slice(None), generator(0))
-    model._share = lambda *_: share  # type: ignore[method-assign]
+    microbatch = model._microbatch(batch(), slice(None), generator(0))
+    model._microbatch = lambda *_: microbatch  # type: ignore[method-assign]
     train(model, range(1), batch())
-    assert not share.x0.requires_grad and share.x0.grad is None
+    assert not microbatch.x0.requires_grad and microbatch.x0.grad is None
 
 
 @pytest.mark.parametrize("side", SIDES)
