@@ -14,7 +14,7 @@ from agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.cli import main
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import TemporalUNetConfig
-from gentraj.runs import AnyRunConfig, Run, RunConfig
+from gentraj.runs import AnyRunConfig, PlannerRunConfig, Run
 from gentraj.runs import folder as runs
 from gentraj.runs.presets import PRESETS
 from gentraj.training import TrainingConfig
@@ -25,7 +25,7 @@ WORDS = ("--model.network.width", "8", "--batch-size", "8", "--inverse.width", "
          "--planner.replan", "60", "--planner.steps", "1")  # few decisions, each of one step
 
 
-def config(dataset: str | Path = DATASET, steps: int = 6) -> RunConfig:
+def config(dataset: str | Path = DATASET, steps: int = 6) -> PlannerRunConfig:
     """What the words above say."""
     preset = PRESETS["pointmaze"]
     return replace(

@@ -30,7 +30,7 @@ from ..models.conditioning import KINDS
 from ..progress import say
 from ..randomness import fold
 from ..runs.environment import compute_reward
-from ..runs.folder import CONFIG, Run, RunConfig, load
+from ..runs.folder import CONFIG, PlannerRunConfig, Run, load
 from ..trajectory import Agent, Condition, Guide, SamplingOptions
 from .options import parse
 
@@ -147,7 +147,7 @@ def check_fit(data: Episodes, world: Run, policy: Run | None, planner: Run | Non
 def _check_planner(planner: Run) -> None:
     if planner.config.planning is None:
         raise ValueError(f"{planner.description}; --trajectories is the run of a planner")
-    spec, mix = planner.model.spec, cast(RunConfig, planner.config).mix
+    spec, mix = planner.model.spec, cast(PlannerRunConfig, planner.config).mix
     if not spec.act_dim or set(spec.gaps) != {1}:
         raise ValueError(f"{planner.folder}: its trajectories have {spec.act_dim} numbers of an action in a row, and "
                          f"rows {spec.spacing} steps apart; train one with --joint --stride 1")
@@ -173,7 +173,7 @@ def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None)
     """Starts and actions of the planner's trajectories (SynthER: Lu et al. 2023), with goals of the data. A model that
     was always told where it starts is told observations of the data."""
     model, spec, elsewhere = planner.model, planner.model.spec, branches.from_data(data, length, None)
-    with_start, limit = cast(RunConfig, planner.config).mix.start == 1, min(length, spec.horizon)
+    with_start, limit = cast(PlannerRunConfig, planner.config).mix.start == 1, min(length, spec.horizon)
 
     def sample_starts(seeds: Sequence[int]) -> Starts:
         there = elsewhere(seeds)

@@ -27,7 +27,7 @@ from ..plots.page import show
 from ..progress import say
 from ..randomness import generator
 from ..runs import folder as runs
-from ..runs.folder import RunConfig
+from ..runs.folder import PlannerRunConfig
 from ..runs.presets import PRESETS
 from ..training.log import read_metrics
 from . import engine
@@ -47,7 +47,8 @@ Record = dict[str, Any]
 # -- the tasks
 
 
-def planned(presets: Sequence[str], families: Sequence[str], dataset: str | None = None) -> dict[Cell, RunConfig]:
+def planned(presets: Sequence[str], families: Sequence[str],
+            dataset: str | None = None) -> dict[Cell, PlannerRunConfig]:
     """Every preset with every family. Raises ValueError for names there are not."""
     known(presets, PRESETS, "preset")
     known(families, FAMILIES, "family")
@@ -64,7 +65,7 @@ def planned(presets: Sequence[str], families: Sequence[str], dataset: str | None
     return configs
 
 
-def to_train(configs: Mapping[Cell, RunConfig], seeds: int, minutes: float, steps: int | None, out: Path,
+def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: float, steps: int | None, out: Path,
              options: Options) -> tuple[list[Task], dict[str, Group]]:
     """A task for every config and seed, as long as that many minutes or steps, and the groups.
 
@@ -72,7 +73,7 @@ def to_train(configs: Mapping[Cell, RunConfig], seeds: int, minutes: float, step
     recorded if it is missing.
     """
     groups: dict[str, Group] = {}
-    trainings: dict[Cell, tuple[RunConfig, str]] = {}
+    trainings: dict[Cell, tuple[PlannerRunConfig, str]] = {}
     for preset in dict.fromkeys(preset for preset, _ in configs):
         mine = {cell: config for cell, config in configs.items() if cell[0] == preset}
         episodes, returns = runs.read_data(next(iter(mine.values())))
@@ -95,7 +96,7 @@ def to_train(configs: Mapping[Cell, RunConfig], seeds: int, minutes: float, step
             for cell, (config, sha256) in trainings.items()], groups
 
 
-def _of_steps(config: RunConfig, steps: int) -> RunConfig:
+def _of_steps(config: PlannerRunConfig, steps: int) -> PlannerRunConfig:
     return replace(config, training=replace(
         config.training, steps=steps, warmup=min(config.training.warmup, steps // 10), log_every=max(1, steps // 100),
         save_every=max(1, min(1000, steps // 8))))
@@ -105,7 +106,7 @@ def _step_seconds_path(out: Path, cell: Cell) -> Path:
     return out / cell[0] / f"{cell[1]}-step-seconds.json"
 
 
-def _step_seconds(components: Callable[[], Mapping[str, runs.Component]], episodes: Episodes, config: RunConfig,
+def _step_seconds(components: Callable[[], Mapping[str, runs.Component]], episodes: Episodes, config: PlannerRunConfig,
                   device: str | None, blocks: int = 3, steps: int = 8) -> float:
     """What a training step of all components costs: the median over blocks of the mean, as not all steps cost the
     same."""
@@ -122,7 +123,7 @@ def _step_seconds(components: Callable[[], Mapping[str, runs.Component]], episod
     return float(np.median(means[1:]))  # the first one warms up
 
 
-def existing(folders: Sequence[Path]) -> dict[Path, tuple[Cell, RunConfig]]:
+def existing(folders: Sequence[Path]) -> dict[Path, tuple[Cell, PlannerRunConfig]]:
     """Runs there are. Those that differ in no setting but the seed are one family; else the folder is added."""
     configs = {folder: of_planner(runs.read_config(folder)[0], str(folder))
                for folder in dict.fromkeys(map(Path, folders))}
@@ -139,7 +140,7 @@ def existing(folders: Sequence[Path]) -> dict[Path, tuple[Cell, RunConfig]]:
     return found
 
 
-def to_measure(found: Mapping[Path, tuple[Cell, RunConfig]], out: Path,
+def to_measure(found: Mapping[Path, tuple[Cell, PlannerRunConfig]], out: Path,
                options: Options) -> tuple[list[Task], dict[str, Group]]:
     """A task for every run that is there; the groups have the windows that the first run of each has kept."""
     tasks, groups = [], {}
@@ -154,20 +155,20 @@ def to_measure(found: Mapping[Path, tuple[Cell, RunConfig]], out: Path,
     return tasks, groups
 
 
-def of_planner(config: runs.AnyRunConfig, name: str) -> RunConfig:
+def of_planner(config: runs.AnyRunConfig, name: str) -> PlannerRunConfig:
     """Raises ValueError for settings of another kind."""
     if config.planning is None:
         raise ValueError(f"{name} is a {config.NAME} ({config.kind}); gentraj compare compares planners by their "
                          "models, and gentraj evaluate scores any run")
-    return cast(RunConfig, config)
+    return cast(PlannerRunConfig, config)
 
 
-def _rows(config: RunConfig) -> tuple:
+def _rows(config: PlannerRunConfig) -> tuple:
     """What decides the windows of a group."""
     return config.dataset, config.horizon, config.stride, config.joint
 
 
-def _settings(config: RunConfig) -> str:
+def _settings(config: PlannerRunConfig) -> str:
     """All that may differ between two families."""
     return json.dumps({key: value for key, value in to_json(config).items() if key not in ("dataset", "training")}
                       | {"steps": config.training.steps})

@@ -35,13 +35,13 @@ from ..worlds.model import WorldModel
 from . import learning_curve, provenance
 from .dry_run import rehearse
 from .fit import check_data, check_evaluable
-from .kinds import AnyRunConfig, Component, DataFacts, PolicyRunConfig, RunConfig, WorldModelRunConfig
+from .kinds import AnyRunConfig, Component, DataFacts, PlannerRunConfig, PolicyRunConfig, WorldModelRunConfig
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
-__all__ = ["AnyRunConfig", "Component", "DataFacts", "PolicyRunConfig", "Run", "RunConfig", "WorldModelRunConfig",
-           "build", "load", "load_episodes", "make_missing", "read_config", "resolve", "train"]
+__all__ = ["AnyRunConfig", "Component", "DataFacts", "PlannerRunConfig", "PolicyRunConfig", "Run",
+           "WorldModelRunConfig", "build", "load", "load_episodes", "make_missing", "read_config", "resolve", "train"]
 
 CONFIG, REFERENCE = "config.json", "reference.safetensors"
 REFERENCE_WINDOWS = 512  # of the training data: they calibrate trust, and are drawn beside samples

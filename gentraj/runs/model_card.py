@@ -100,7 +100,7 @@ def read_scores(folder: Path, step: int, newest: int) -> tuple[dict[str, Any], s
 
 
 def dataset_names(dataset: str) -> list[str]:
-    """The names of the datasets that `RunConfig.dataset` joins; of files without their folders."""
+    """The names of the datasets that `PlannerRunConfig.dataset` joins; of files without their folders."""
     return [Path(name).name if Path(name).suffix in FILES else name for name in dataset.split("+")]
 
 

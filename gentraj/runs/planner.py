@@ -46,7 +46,7 @@ CONTEXT_WINDOWS = 4096  # give the statistics of the contexts
 
 
 @dataclass(frozen=True)
-class RunConfig(RunSettings):
+class PlannerRunConfig(RunSettings):
     """Everything that decides a planner's run. What is None is chosen from the data and written down."""
 
     horizon: int | None = None
@@ -129,7 +129,7 @@ class RunConfig(RunSettings):
     def dry_goal(self, windows: Batch, obs_BO: torch.Tensor, goal_dims: tuple[int, ...]) -> torch.Tensor | None:
         return obs_BO[:, list(goal_dims)] + 1 if goal_dims else None  # not so near that it is held
 
-    def with_generator(self, model: ModelConfig) -> RunConfig:
+    def with_generator(self, model: ModelConfig) -> PlannerRunConfig:
         """Another family is trained as it usually is, on the same conditions. No critic learns of noise where there is
         none."""
         if type(model) is type(self.model):
@@ -171,7 +171,7 @@ class RunConfig(RunSettings):
             found["planner.steps"] = "the model samples in one call"
         return found
 
-    def resolve(self, episodes: Episodes) -> RunConfig:
+    def resolve(self, episodes: Episodes) -> PlannerRunConfig:
         """With everything the data decide filled in."""
         rows, apart = horizon_advice(self.env_id or episodes.env)
         dense = math.prod(self.refine)

@@ -28,10 +28,10 @@ from ..models.conditioning import ConditionMix
 from ..networks import ResidualMLPConfig
 from ..training.loop import TrainingConfig
 from ..worlds.model import WorldModelConfig
-from .kinds import AnyRunConfig, PolicyRunConfig, RunConfig, WorldModelRunConfig
+from .kinds import AnyRunConfig, PlannerRunConfig, PolicyRunConfig, WorldModelRunConfig
 
 # To a goal by the earliest trusted arrival; everything about it comes from the data.
-GOALS = RunConfig(training=TrainingConfig(steps=8_000))
+GOALS = PlannerRunConfig(training=TrainingConfig(steps=8_000))
 # The observation is (x, y, vx, vy), and the dynamics are calm, so a plan is followed for long: a new one for every
 # change of mind costs more than it gains.
 POINTMAZE = replace(GOALS, planner=PlannerConfig(replan=32, rest_dims=(2, 3), hold_radius=0.45))
@@ -45,10 +45,10 @@ TRACKED = replace(TO_THE_END, model=replace(TO_THE_END.model, sampler="ddpm", st
 
 # Plans for returns are short and made anew in every step.
 BRIEF = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, weight_decay=0.0, ema=0.995)
-VETERAN = RunConfig(horizon=4, stride=1, valued=True, model=BRIEF, mix=ConditionMix(goal=0.0), normalizer="gaussian",
-                    batch_size=128, inverse=InverseDynamicsConfig(lookahead=1),
-                    planner=PlannerConfig("fixed", replan=1, lookahead=1, select="value", candidates=16),
-                    training=TrainingConfig(steps=8_000))
+VETERAN = PlannerRunConfig(horizon=4, stride=1, valued=True, model=BRIEF, mix=ConditionMix(goal=0.0),
+                           normalizer="gaussian", batch_size=128, inverse=InverseDynamicsConfig(lookahead=1),
+                           planner=PlannerConfig("fixed", replan=1, lookahead=1, select="value", candidates=16),
+                           training=TrainingConfig(steps=8_000))
 VETERAN_PLUS = replace(VETERAN, joint=True, planner=replace(VETERAN.planner, candidates=8, steps=2, actions="joint"))
 DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noised=0.5), planner=PlannerConfig(
     "fixed", replan=1, lookahead=1, guidance="value", actions="joint"))
@@ -62,7 +62,7 @@ LITE = replace(VETERAN, horizon=3, stride=16, refine=(4, 4), planner=replace(VET
                model=FlowConfig(BRIEF.network, prediction="velocity", sampler="ddim", clip=None, weight_decay=0.0,
                                  ema=0.995, steps=3))
 
-PLANNERS: dict[str, tuple[str, RunConfig]] = {
+PLANNERS: dict[str, tuple[str, PlannerRunConfig]] = {
     "pointmaze": ("a planner for any PointMaze dataset: give --dataset", POINTMAZE),
     "pointmaze-open": ("PointMaze without walls", replace(POINTMAZE, dataset="gentraj/pointmaze/open-v0")),
     "pointmaze-umaze": ("PointMaze's smallest maze", replace(POINTMAZE, dataset="gentraj/pointmaze/umaze-v0")),
@@ -144,7 +144,7 @@ def check_goals(name: str, config: AnyRunConfig) -> None:
     an observation those speak of. It may be asked what `suited` may."""
     first, *_ = config.dataset.split("+")
     instead = {elsewhere: other for other, (_, elsewhere) in TOWARDS_GOALS.items()}.get(name)
-    if instead and not (cast(RunConfig, config).mix.goal_dims or _task(first) or _goals(first)):
+    if instead and not (cast(PlannerRunConfig, config).mix.goal_dims or _task(first) or _goals(first)):
         raise ValueError(f"the preset '{name}' plans for goals, and {first} does not say which entries of an "
                          f"observation those speak of; take {instead}, or say it by --mix.goal-dims")
 

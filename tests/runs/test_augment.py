@@ -19,7 +19,7 @@ from gentraj.data import DataError, Episodes, concatenate, load_episodes, save_n
 from gentraj.diffusion import DiffusionConfig
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import ResidualMLPConfig
-from gentraj.runs import RunConfig, WorldModelRunConfig
+from gentraj.runs import PlannerRunConfig, WorldModelRunConfig
 from gentraj.runs import folder as runs
 from gentraj.training import TrainingConfig
 from gentraj.worlds.model import WorldModelConfig
@@ -37,8 +37,8 @@ def world(dataset: object, folder: Path) -> Path:
 def planner(dataset: object, folder: Path, **settings: Any) -> Path:
     mix = ConditionMix(start=settings.pop("start", 0.5), goal=settings.pop("goal", 0.0))
     model = DiffusionConfig(ResidualMLPConfig(width=8, depth=1, frequencies=0), levels=None, steps=4)
-    config = replace(RunConfig(str(dataset), horizon=4, stride=1, joint=True, model=model, mix=mix, batch_size=8,
-                               training=TRAINING), **settings)
+    config = replace(PlannerRunConfig(str(dataset), horizon=4, stride=1, joint=True, model=model, mix=mix, batch_size=8,
+                                      training=TRAINING), **settings)
     runs.train(config, folder, progress=False)
     return folder
 

@@ -17,7 +17,7 @@ from gentraj.runs import learning_curve
 from gentraj.training.log import LogWarning, read_metrics
 
 
-def evaluated_every(steps: int) -> runs.RunConfig:
+def evaluated_every(steps: int) -> runs.PlannerRunConfig:
     config = small.config()
     return replace(config, training=replace(config.training, eval_every=steps, eval_episodes=1))
 

@@ -20,7 +20,7 @@ from envs.making import environment_factory
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, DataError, Episodes, concatenate, save_npz
 from gentraj.networks import ResidualMLPConfig
-from gentraj.runs import PolicyRunConfig, RunConfig, presets
+from gentraj.runs import PlannerRunConfig, PolicyRunConfig, presets
 from gentraj.runs import folder as runs
 from gentraj.runs.hub import from_pretrained, save_pretrained
 from gentraj.training import TrainingConfig
@@ -180,7 +180,7 @@ def test_an_environment_may_be_named(hopper: Episodes, tmp_path: Path) -> None:
 
 
 def test_a_planner_of_data_that_name_no_environment_gets_its_horizon_from_the_one_named(umaze: Episodes) -> None:
-    config = RunConfig(env_id="pointmaze-umaze").resolve(replace(umaze, env=None))
+    config = PlannerRunConfig(env_id="pointmaze-umaze").resolve(replace(umaze, env=None))
     assert (config.horizon, config.stride) == (32, 5)
     data = runs.DataFacts.of(replace(umaze, env=None), config.context, config.env_id)
     assert json.loads(str(data.env))["id"] == "PointMaze_UMaze-v3"

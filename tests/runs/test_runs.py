@@ -151,7 +151,7 @@ def test_what_a_run_remembers(small_run: Path, umaze: Episodes) -> None:
     assert run.reference.x_BHD.shape == (512, 32, 4)
     data = {row.tobytes() for row in umaze.obs}
     assert all(row.tobytes() in data for row in run.reference.x_BHD[:, 0].numpy())
-    assert from_json(runs.RunConfig, to_json(run.config)) == run.config
+    assert from_json(runs.PlannerRunConfig, to_json(run.config)) == run.config
 
 
 def test_an_earlier_checkpoint_can_be_loaded(small_run: Path) -> None:
