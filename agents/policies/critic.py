@@ -55,8 +55,8 @@ class CriticConfig(ValueConfig):
 class Critic(nn.Module):
     """Q(s, a) of a chunk of actions, in units of the rewards' root mean square.
 
-    Values start at `start`, the data's usual one: from 0 they would take 1 / (tau (1 - discount^n_step)) updates
-    to get there.
+    Values start at `start`, the one that the data's mean reward leads to: from 0 they would take 1 / (tau (1 -
+    discount^n_step)) updates to get there.
     """
 
     def __init__(self, state_dim: int, chunk_dim: int, config: CriticConfig, start: float = 0.0):
@@ -76,7 +76,8 @@ class Critic(nn.Module):
     @classmethod
     def of(cls, policy: Policy, config: CriticConfig) -> Critic:
         """Of a policy's states and chunks."""
-        return cls(policy.state_dim, policy.chunk * policy.spec.act_dim, config, policy.usual.value(config.discount))
+        return cls(policy.state_dim, policy.chunk * policy.spec.act_dim, config,
+                   policy.reward_statistics.initial_value(config.discount))
 
     @torch.no_grad()
     def target_min(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
@@ -111,7 +112,8 @@ class Critic(nn.Module):
 
 def state_value(policy: Policy, config: ValueConfig, members: int = 1) -> Ensemble:
     """V(s) of so many networks, each for itself; it starts where Q(s, a) does too."""
-    return Ensemble(policy.state_dim, config.width, config.depth, members, policy.usual.value(config.discount))
+    return Ensemble(policy.state_dim, config.width, config.depth, members,
+                    policy.reward_statistics.initial_value(config.discount))
 
 
 def average(x_EB: Tensor, t: Transition) -> Tensor:

@@ -39,18 +39,18 @@ KNOWN = ConditionMix(start=0, goal=0, observations=1)  # all of a state, nothing
 ModelT = TypeVar("ModelT", bound=Model)
 
 
-class Usual(NamedTuple):
+class RewardStatistics(NamedTuple):
     """Means over the steps of the data: the reward, in units of its root mean square, and how often a step ends it."""
 
     reward: float
     end_rate: float
 
-    def value(self, discount: float) -> float:
+    def initial_value(self, discount: float) -> float:
         """Of such rewards until such an end."""
         return self.reward / (1 - discount * (1 - self.end_rate))
 
 
-UNKNOWN = Usual(0.0, 0.0)
+UNKNOWN = RewardStatistics(0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Scales:
     act: Normalizer
     context: Normalizer | None
     reward: Normalizer
-    usual: Usual = UNKNOWN
+    reward_statistics: RewardStatistics = UNKNOWN
     """What values start from."""
 
     @classmethod
@@ -72,8 +72,8 @@ class Scales:
         size = float(np.sqrt(np.square(real.reward, dtype=np.float64).mean()))
         reward = Normalizer(torch.zeros(1), torch.full((1,), size or 1.0))
         return cls(Normalizer.fit("gaussian", [episodes.obs]), Normalizer.fit("limits", [episodes.act]), context,
-                   reward, Usual(float(real.reward.mean(dtype=np.float64)) / (size or 1.0),
-                                 float(real.terminated.mean())))
+                   reward, RewardStatistics(float(real.reward.mean(dtype=np.float64)) / (size or 1.0),
+                                            float(real.terminated.mean())))
 
     @classmethod
     def blank(cls, obs_dim: int, act_dim: int, context_dim: int) -> Scales:
@@ -142,7 +142,7 @@ class Policy(nn.Module, Generic[ModelT]):
         """`n_step` are the steps after which a transition ends, at least those of a chunk."""
         super().__init__()
         self.obs, self.act_scale, self.context, self.reward = scales.obs, scales.act, scales.context, scales.reward
-        self.usual = scales.usual
+        self.reward_statistics = scales.reward_statistics
         self.chunk, self.execute, self.batch_size = config.chunk, config.execute, config.batch_size
         self.spec = TrajectorySpec(obs_dim, act_dim, max(config.chunk, n_step) + 1)
         self.state_dim = obs_dim + (0 if scales.context is None else len(scales.context.shift_D))

@@ -61,7 +61,7 @@ class Microbatch:
 @parametrize.cached()  # spectral norms are taken once a step
 def step_discriminator(discriminator: Discriminator, microbatch: Microbatch, fake: Tensor, objective: Objective,
                        weights: dict[str, float], optimizer: Optimizer, max_norm: float) -> dict[str, Tensor]:
-    """On the objective and the weighted penalties. "usual_logit" is the patches' mean on data."""
+    """On the objective and the weighted penalties. "real_logit" is the patches' mean on data."""
     t_R = microbatch.levels()  # the same for both: only then can a pair be told apart by nothing else
     x, g = (microbatch.blurred(y, t_R).detach().requires_grad_() for y in (microbatch.x0, fake))
     real, false = judge(discriminator, x, microbatch, t_R), judge(discriminator, g, microbatch, t_R)
@@ -73,9 +73,9 @@ def step_discriminator(discriminator: Discriminator, microbatch: Microbatch, fak
     norm = apply_gradients(total, optimizer, max_norm)
     if objective.weight_clip is not None:
         clip_weights(discriminator, objective.weight_clip)
-    usual = value(Verdict(torch.zeros_like(real.whole_R), real.patch_RH), microbatch).mean()
+    real_logit = value(Verdict(torch.zeros_like(real.whole_R), real.patch_RH), microbatch).mean()
     return {"discriminator_loss": loss.detach(), "discriminator_grad_norm": norm.detach(),
-            "discriminator_accuracy": (game.real_R > game.fake_R).float().mean(), "usual_logit": usual.detach(),
+            "discriminator_accuracy": (game.real_R > game.fake_R).float().mean(), "real_logit": real_logit.detach(),
             **{f"penalty_{name}": penalty.detach() for name, penalty in penalties.items()}}
 
 

@@ -108,7 +108,7 @@ class ConditionalGAN(nn.Module):
     """
 
     levels = 1
-    usual: Tensor
+    real_logit: Tensor
 
     def __init__(self, spec: TrajectorySpec, config: GANConfig, normalizer: Normalizer,
                  context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.1,
@@ -122,7 +122,7 @@ class ConditionalGAN(nn.Module):
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         self.ema.requires_grad_(False)
         self.discriminator, self.health = Discriminator(*shape, config.discriminator), Health()
-        self.register_buffer("usual", torch.zeros(()))  # moving average of the patches' logits of data
+        self.register_buffer("real_logit", torch.zeros(()))  # moving average of the patches' logits of data
         self.network_calls = 0
 
     @property
@@ -155,7 +155,7 @@ class ConditionalGAN(nn.Module):
                 fake = self._sample(microbatch)
             metrics = step_discriminator(self.discriminator, microbatch, fake, self.objective, self.config.weights,
                                          optimizers["discriminator"], theirs)
-            self.usual.lerp_(metrics.pop("usual_logit"), FOLLOW)
+            self.real_logit.lerp_(metrics.pop("real_logit"), FOLLOW)
         more = step_generator(self.discriminator, microbatch.twins(), self._sample, self.objective,
                               self.config.energy_score,
                               optimizers["generator"], ours, guide and partial(self._score, guide))
@@ -217,15 +217,16 @@ class ConditionalGAN(nn.Module):
 
     @torch.no_grad()
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
-        """(R, H) what the discriminator has against each row and its surroundings: softplus(usual logit - logit).
+        """(R, H) what the discriminator has against each row and its surroundings: softplus(real logit - logit), the
+        real logit being that of data on average.
 
-        At least 0; log 2 at the usual logit of data. Raises ValueError for a discriminator without patches.
+        At least 0; log 2 at that logit. Raises ValueError for a discriminator without patches.
         """
         x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
         check_trajectories(self.spec, x_RHD, condition)
         parts = [self._patches(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS])
                  for i in range(0, len(x_RHD), MAX_ROWS)]
-        return F.softplus(self.usual - torch.cat(parts))
+        return F.softplus(self.real_logit - torch.cat(parts))
 
     def _patches(self, x_RHD: Tensor, condition: Condition) -> Tensor:
         known, x = condition.padded(padding(len(x_RHD))), self.normalizer.normalize(padded(x_RHD))

@@ -113,16 +113,16 @@ def test_a_context_is_refused_without_and_used_with() -> None:
         model.sample(replace(conditioned, context_BC=torch.zeros(2, 3)))
 
 
-def test_the_ood_score_is_the_softplus_of_how_far_a_logit_is_below_the_usual_one() -> None:
+def test_the_ood_score_is_the_softplus_of_how_far_a_logit_is_below_the_real_one() -> None:
     model, x = make(moved=True), batch((8,) * 3).x_BHD
     condition = CONDITIONS["goal"](Condition.unknown(SPEC, 3))
     values = torch.where(condition.mask_BHD, model.normalizer.normalize(condition.values_BHD), 0)
     _, logit = model.discriminator(model.normalizer.normalize(x), values, condition.mask_BHD, torch.zeros(1))
-    for usual in (0.0, 5.0):
-        model.usual.fill_(usual)
+    for real_logit in (0.0, 5.0):
+        model.real_logit.fill_(real_logit)
         found = model.ood_score(x, condition, range(3))
         assert found.shape == (3, 8) and (found >= 0).all()
-        torch.testing.assert_close(found, torch.log1p((usual - logit).exp()), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, torch.log1p((real_logit - logit).exp()), rtol=1e-4, atol=1e-5)
     alone = model.ood_score(x[1:2], condition[1:2], [1])
     torch.testing.assert_close(alone, found[1:2])
 

@@ -206,7 +206,7 @@ def test_it_learns_what_it_is_trained_on() -> None:
     assert seen.mean() < 1 and strange.mean() > seen.mean() + 0.1
 
 
-def test_the_usual_logit_follows_that_of_data() -> None:
+def test_the_real_logit_follows_that_of_data() -> None:
     model = make(discriminator_learning=SideConfig(learning_rate=0.0), mix=ConditionMix(start=0, goal=0))
     data = batch((8,) * 16)
     nothing = torch.zeros_like(data.mask_BHD)
@@ -214,7 +214,7 @@ def test_the_usual_logit_follows_that_of_data() -> None:
         logit = model.discriminator(model.normalizer.normalize(data.x_BHD), torch.zeros_like(data.x_BHD), nothing,
                                     torch.zeros(1)).patch_RH.mean()
     train(model, range(3), data)
-    torch.testing.assert_close(model.usual, logit * (1 - (1 - FOLLOW) ** 3))
+    torch.testing.assert_close(model.real_logit, logit * (1 - (1 - FOLLOW) ** 3))
 
 
 @every_variant

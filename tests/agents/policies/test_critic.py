@@ -15,12 +15,13 @@ from gentraj.data import ContextConfig, Windows
 from gentraj.randomness import generator
 
 
-def test_values_start_where_the_usual_reward_until_the_usual_end_leads() -> None:
+def test_values_start_where_the_mean_reward_until_the_mean_end_leads() -> None:
     data = chain()
     size = np.sqrt((data.reward**2).mean())
-    usual = Scales.fit(data, ContextConfig()).usual
-    assert usual.value(0.5) * size == pytest.approx(3 / (1 - 0.5 * 0.8))  # rewards of mean 3, an end in 5 steps
-    assert Scales.fit(bandit(), ContextConfig()).usual.value(0.99) == pytest.approx(0.5**0.5, abs=0.05)
+    usual = Scales.fit(data, ContextConfig()).reward_statistics
+    assert usual.initial_value(0.5) * size == pytest.approx(3 / (1 - 0.5 * 0.8))  # rewards of mean 3, an end in 5 steps
+    assert Scales.fit(bandit(), ContextConfig()).reward_statistics.initial_value(0.99) == pytest.approx(0.5**0.5,
+                                                                                                        abs=0.05)
     critic = Critic(2, 1, CriticConfig(width=8), start=50.0)
     assert critic(torch.zeros(1, 2), torch.zeros(1, 1)).mean().item() == pytest.approx(50, abs=2)
 

@@ -221,7 +221,7 @@ def test_rewards_and_ends_are_scaled_by_real_data_and_states_by_all() -> None:
     marked = concatenate([data, replace(data, obs=9 * data.obs, reward=data.reward - 100,
                                         extras={"imagined": np.ones((128, 1))})])
     ours, alone = Scales.fit(marked, ContextConfig()), Scales.fit(data, ContextConfig())
-    assert ours.usual == alone.usual and torch.equal(ours.reward.scale_D, alone.reward.scale_D)
+    assert ours.reward_statistics == alone.reward_statistics and torch.equal(ours.reward.scale_D, alone.reward.scale_D)
     assert (ours.obs.scale_D > 2 * alone.obs.scale_D).all()
 
 
