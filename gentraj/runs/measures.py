@@ -51,17 +51,17 @@ def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: 
     windows, train = choose_windows(run, dataset, 2 * num, seed)
     num = len(windows.x_BHD) // 2
     real, other = windows.x_BHD[:num], windows.x_BHD[num : 2 * num]
-    ruler = Ruler(run, real, seed)
+    metrics = ReferenceMetrics(run, real, seed)
     with busy("measuring data"):
-        columns = {"data": ruler.measure(other, train, own=dataset is None)}
+        columns = {"data": metrics.measure(other, train, own=dataset is None)}
     for name, every in conditions(run, windows).items():
         condition = every[num : 2 * num]
         x_RHD = sample(run, condition, steps, seed, f"sampling, {name} known", progress)
         with busy(f"measuring, {name} known"):
-            columns[name] = ruler.measure(x_RHD, train, condition)
+            columns[name] = metrics.measure(x_RHD, train, condition)
     return {"step": run.step, "seed": seed, "steps": steps, "dataset": dataset or "reference windows", "num": num,
             "measures": columns, "units": {name: UNITS.get(name, "") for name in columns["start"]},
-            "left_out": ruler.left_out}
+            "left_out": metrics.left_out}
 
 
 def choose_windows(run: Run, dataset: str | None, most: int, seed: int) -> tuple[Batch, Tensor]:
@@ -116,7 +116,7 @@ def sample(run: Run, condition: Condition, steps: int | None, seed: int, title: 
 
 
 @dataclass
-class Ruler:
+class ReferenceMetrics:
     """Measures sets of trajectories (on the CPU, environment units) against the same real windows."""
 
     run: Run

@@ -17,7 +17,16 @@ from envs.evaluation.replay import CannotReplay
 from gentraj.data import ContextConfig, Episodes, Windows, load_minari, save_npz
 from gentraj.metrics import METRICS
 from gentraj.runs import Run, load
-from gentraj.runs.measures import UNITS, Ruler, choose_windows, conditions, limits, measure_run, plan_actions, sample
+from gentraj.runs.measures import (
+    UNITS,
+    ReferenceMetrics,
+    choose_windows,
+    conditions,
+    limits,
+    measure_run,
+    plan_actions,
+    sample,
+)
 from gentraj.trajectory import TrajectorySpec
 
 OWN = ["novelty", "condition_error", "smoothness", "walls_share", "walls_worst", "observations_share",
@@ -153,15 +162,15 @@ def test_a_sample_does_not_depend_on_those_beside_it(run: Run, monkeypatch: pyte
     torch.testing.assert_close(sample(run, condition, 1, 3, "", progress=False), together, atol=1e-5, rtol=0)
 
 
-# -- the ruler
+# -- reference metrics
 
 
 def test_what_is_like_data_scores_like_data_and_what_is_not_does_not(run: Run) -> None:
     windows, train = choose_windows(run, None, 200, seed=0)
-    ruler = Ruler(run, windows.x_BHD[:100], seed=0)
-    same, shifted = (ruler.measure(windows.x_BHD[100:] + by, train) for by in (0.0, 5.0))
+    metrics = ReferenceMetrics(run, windows.x_BHD[:100], seed=0)
+    same, shifted = (metrics.measure(windows.x_BHD[100:] + by, train) for by in (0.0, 5.0))
     assert same["novelty"] == 0 and same["walls_share"] == 0
-    assert 0 < ruler.measure(windows.x_BHD[100:], train, own=True)["novelty"] < shifted["novelty"]
+    assert 0 < metrics.measure(windows.x_BHD[100:], train, own=True)["novelty"] < shifted["novelty"]
     assert same["coverage"] > 0.5 and shifted["coverage"] == 0
     assert shifted["walls_share"] == shifted["observations_share"] == 1
     assert shifted["walls_worst"] > 2 and shifted["two_sample_accuracy"] > 0.99 > same["two_sample_accuracy"]
@@ -174,9 +183,9 @@ def test_bounds_are_the_action_spaces_own(run: Run) -> None:
     x = torch.zeros(3, 5, 6)
     made = limits(joint, x, None)
     assert made["actions"].low == (0, 0) and "walls" not in made
-    ruler = Ruler(joint, x, seed=0)
-    assert ruler.constraints["actions"].constraints["Box"].high == (1, 1)
-    assert not (ruler.constraints["actions"].certificate(x + 1.25).worst - 0.25).any()
+    metrics = ReferenceMetrics(joint, x, seed=0)
+    assert metrics.constraints["actions"].constraints["Box"].high == (1, 1)
+    assert not (metrics.constraints["actions"].certificate(x + 1.25).worst - 0.25).any()
 
 
 def test_own_actions_are_replayed_where_rows_are_steps(run: Run) -> None:
@@ -189,8 +198,8 @@ def test_own_actions_are_replayed_where_rows_are_steps(run: Run) -> None:
 def test_the_actions_of_data_lead_where_the_data_go(run: Run) -> None:
     spec = TrajectorySpec(4, 2, 16)
     x = Windows(load_minari(DATASET), spec).batch(0, 0, 20).x_BHD
-    ruler = Ruler(replace(run, components={"model": _Joint(spec)}), x, seed=0)
-    true, other = ruler.measure(x, x), ruler.measure(torch.cat([x[..., :4], x.flip(0)[..., 4:]], -1), x)
+    metrics = ReferenceMetrics(replace(run, components={"model": _Joint(spec)}), x, seed=0)
+    true, other = metrics.measure(x, x), metrics.measure(torch.cat([x[..., :4], x.flip(0)[..., 4:]], -1), x)
     assert true["row_error"] < 1e-6 and true["replay_error_last"] < 1e-5 and true["actions_share"] == 0
     assert other["row_error"] > 1e-3 and other["replay_error_last"] > 1e-2
 
@@ -216,7 +225,7 @@ def test_inverse_dynamics_look_along_the_plan_and_never_beyond_it(run: Run) -> N
 
 def test_without_whole_windows_of_training_there_is_no_novelty(run: Run) -> None:
     x = choose_windows(run, None, 16, seed=0)[0].x_BHD
-    assert Ruler(run, x, seed=0).measure(x, x[:0])["novelty"] is None
+    assert ReferenceMetrics(run, x, seed=0).measure(x, x[:0])["novelty"] is None
 
 
 def test_what_cannot_be_measured_is_named(run: Run) -> None:
