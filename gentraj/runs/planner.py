@@ -16,7 +16,7 @@ from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from agents.planning.planner import Planner, PlannerConfig
 from agents.planning.refine import LEG, level_specs
 from agents.planning.trust import Trust
-from envs.tasks.default_horizon import horizon_advice
+from envs.tasks.default_horizon import default_horizon
 
 from ..config import require, require_choice
 from ..data import Episodes, Windows
@@ -173,7 +173,7 @@ class PlannerRunConfig(RunSettings):
 
     def resolve(self, episodes: Episodes) -> PlannerRunConfig:
         """With everything the data decide filled in."""
-        rows, apart = horizon_advice(self.env_id or episodes.env)
+        rows, apart = default_horizon(self.env_id or episodes.env)
         dense = math.prod(self.refine)
         horizon, stride = 1 + -(-(rows - 1) // dense) if self.refine else rows, apart * dense
         if isinstance(self.stride, tuple):
