@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require, require_choice
 from ..models.conditioning import ConditionMix
-from ..models.one_step import bridge, choosing_plugins, refuse_sampler, sample_rows
+from ..models.one_step import choosing_plugins, interpolate, refuse_sampler, sample_rows
 from ..models.sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
@@ -241,6 +241,6 @@ class ConditionalGAN(nn.Module):
 
 def generate(network: nn.Module, z: Tensor, values: Tensor, known: Tensor, context: Tensor | None) -> Tensor:
     """(R, H, D) in normalised units: noise becomes what is not known, as a way off the straight one."""
-    straight = bridge(values, known)
+    straight = interpolate(values, known)
     x = straight + network(torch.where(known, values, z), straight, known, z.new_ones(1), context)
     return torch.where(known, values, x)

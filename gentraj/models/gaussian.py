@@ -23,7 +23,7 @@ from ..normalize import Normalizer
 from ..training.optimization import LEARNING, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .conditioning import ConditionMix
-from .one_step import bridge, choosing_plugins, refuse_sampler, sample_rows
+from .one_step import choosing_plugins, interpolate, refuse_sampler, sample_rows
 from .plugin import Plugin
 from .sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
 
@@ -211,7 +211,7 @@ class Gaussian(nn.Module):
         So a world model learns how the state changes. A network returns what it is given the shape of: to have both,
         it is given as many zeros.
         """
-        straight, spread = bridge(values, known), self.config.spread
+        straight, spread = interpolate(values, known), self.config.spread
         more = self.spec.dim if spread == "learned" else 0
         inputs = (F.pad(y, (0, more)) for y in (straight, values, known))
         out = network(*inputs, values.new_zeros(1), context).float()  # float32 under autocast too

@@ -122,7 +122,7 @@ def _length(z: Tensor) -> Tensor:
     return z.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None]
 
 
-def bridge(values_RHD: Tensor, known_RHD: Tensor) -> Tensor:
+def interpolate(values_RHD: Tensor, known_RHD: Tensor) -> Tensor:
     """Where a trajectory would go if it went straight from each known entry to the next: what a generator starts from.
 
     (R, H, D): each column linear between two known entries, constant outside of them, 0 where none is known.
