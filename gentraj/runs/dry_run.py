@@ -14,7 +14,7 @@ from .kinds import AnyRunConfig, Component, DataFacts
 WINDOWS = 16  # of the data: what trust is calibrated by; it decides for the first
 
 
-def rehearse(config: AnyRunConfig, data: DataFacts, components: Mapping[str, Component], windows: Windows) -> None:
+def dry_run(config: AnyRunConfig, data: DataFacts, components: Mapping[str, Component], windows: Windows) -> None:
     """Acts by copies of components that are not trained yet. Raises ValueError for settings that do not go together."""
     few, ones = windows.batch(0, 0, WINDOWS), np.ones(data.act_dim, np.float32)
     copies = {name: deepcopy(component).eval() for name, component in components.items()}

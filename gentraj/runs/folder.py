@@ -33,7 +33,7 @@ from ..training.loop import check_same
 from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions
 from ..worlds.model import WorldModel
 from . import learning_curve, provenance
-from .dry_run import rehearse
+from .dry_run import dry_run
 from .fit import check_data, check_evaluable
 from .kinds import AnyRunConfig, Component, DataFacts, PlannerRunConfig, PolicyRunConfig, WorldModelRunConfig
 
@@ -218,7 +218,7 @@ def ready(config: AnyRunConfig, folder: Path | None = None, *, record: bool = Tr
     windows = Windows(kept, components[config.MAIN].spec, config.context)
     if rehearsed:
         check_data(data, episodes, config.env_id)
-        rehearse(config, data, components, windows)
+        dry_run(config, data, components, windows)
     return Ready(config, data, components, episodes, windows)
 
 
