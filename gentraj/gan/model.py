@@ -73,23 +73,23 @@ class GANConfig:
     """Decay of the generator's averaged weights, which are the ones that sample."""
     best_of: int = 16
     """Candidates of which the one that a guide likes best is taken."""
-    refine: int = 0
+    search_steps: int = 0
     """Steps uphill on the guide's score, in the noise that the best candidate is made of."""
-    refine_rate: float = 0.1
+    search_rate: float = 0.1
     """Length of such a step, as a share of the noise's own length."""
 
     def __post_init__(self) -> None:
         require_choice(self, objective=OBJECTIVES)
         require(self, ema=(0, 1), energy_score=(0, 1e6),
-                discriminator_steps=(1, 1000), discriminator_noise=(0, math.inf), best_of=(1, 1e6), refine=(0, 1e6),
-                refine_rate=(0, 10))
+                discriminator_steps=(1, 1000), discriminator_noise=(0, math.inf), best_of=(1, 1e6),
+                search_steps=(0, 1e6), search_rate=(0, 10))
         for name, weight in (self.penalties or {}).items():
             if name not in REGULARISERS or not 0 <= weight < math.inf:
                 raise ValueError(f"GANConfig.penalties has '{name}' with weight {weight}; weights of at least 0 for "
                                  f"some of {', '.join(REGULARISERS)} are expected")
 
     def unused(self) -> dict[str, str]:
-        return {} if self.refine else {"refine_rate": "refine is 0"}
+        return {} if self.search_steps else {"search_rate": "refine is 0"}
 
     @property
     def weights(self) -> dict[str, float]:
@@ -189,7 +189,7 @@ class ConditionalGAN(nn.Module):
         """(B, N, H, D) in environment units, the known entries exact; as `Diffusion.sample`, in one call.
 
         A guide chooses among `best_of` candidates of each row, the first of which is what would be drawn without it,
-        and may move their noise (`refine`). Plug-ins that finish trajectories, such as constraints, do so.
+        and may move their noise (`search_steps`). Plug-ins that finish trajectories, such as constraints, do so.
         `observe` sees the result. Raises ValueError for a plug-in that needs a denoiser, and for the options of a
         sampler.
         """

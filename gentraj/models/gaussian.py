@@ -43,17 +43,17 @@ class GaussianConfig:
     """Decay of the averaged weights, which are the ones that sample."""
     best_of: int = 16
     """Candidates of which the one that a guide likes best is taken."""
-    refine: int = 0
+    search_steps: int = 0
     """Steps uphill on the guide's score, in the noise that the best candidate is made of."""
-    refine_rate: float = 0.1
+    search_rate: float = 0.1
     """Length of such a step, as a share of the noise's own length."""
 
     def unused(self) -> dict[str, str]:
-        found = {} if self.refine else {"refine_rate": "refine is 0"}
+        found = {} if self.search_steps else {"search_rate": "refine is 0"}
         return found if self.spread == "learned" else found | {"log_sigma": "the spread is a number"}
 
     def __post_init__(self) -> None:
-        require(self, ema=(0, 1), best_of=(1, 1e6), refine=(0, 1e6), refine_rate=(0, 10),
+        require(self, ema=(0, 1), best_of=(1, 1e6), search_steps=(0, 1e6), search_rate=(0, 10),
                 **LEARNING)
         low, high = self.log_sigma
         if not -50 <= low < high <= 50:
@@ -132,8 +132,8 @@ class Gaussian(nn.Module):
 
         They are mu + temperature sigma eps: 0 gives the likeliest trajectory. A guide chooses among `best_of`
         candidates of each row, the first of which is what would be drawn without it, and may move their noise
-        (`refine`). Plug-ins that finish trajectories, such as constraints, do so. `observe` sees the result. Raises
-        ValueError for a plug-in that needs a denoiser, and for the options of a sampler.
+        (`search_steps`). Plug-ins that finish trajectories, such as constraints, do so. `observe` sees the result.
+        Raises ValueError for a plug-in that needs a denoiser, and for the options of a sampler.
         """
         plugins = choosing_plugins(guide, "a Gaussian")
         refuse_sampler(options, "a Gaussian samples in one call of its network")

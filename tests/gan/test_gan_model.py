@@ -159,7 +159,7 @@ def test_penalties_are_the_objectives_own_unless_given(objective: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"ema": 1.5}, {"batch_size": 0}, {"discriminator_steps": 0}, {"best_of": 0},
-                                   {"refine": -1}, {"refine_rate": -0.1}, {"discriminator_noise": -1.0},
+                                   {"search_steps": -1}, {"search_rate": -0.1}, {"discriminator_noise": -1.0},
                                    {"energy_score": -1.0}, {"objective": "nothing"},
                                    {"normalizer": "nothing"}])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict) -> None:

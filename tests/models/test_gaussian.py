@@ -255,7 +255,7 @@ def test_candidates_cost_no_more_calls_than_one() -> None:
     model = make()
     model.sample(Condition.unknown(SPEC), 3, guide=lambda x: x[..., 0].mean(1))
     assert model.network_calls == 1
-    refined = make(refine=5)
+    refined = make(search_steps=5)
     plain, better = (m.sample(Condition.unknown(SPEC), 3, guide=lambda x: x[..., 0].mean(1)) for m in (model, refined))
     assert refined.network_calls == 1 and (better[..., 0].mean(2) > plain[..., 0].mean(2)).all()
 
