@@ -14,7 +14,7 @@ from envs import RandomAgent, environment_factory, rollout
 from gentraj import PRESETS
 from gentraj.cli import main
 from gentraj.data import save_npz
-from gentraj.networks import Ensemble
+from gentraj.networks import ValueEnsemble
 from gentraj.runs import PolicyRunConfig
 from gentraj.training import adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS
@@ -35,7 +35,7 @@ class AWR(Policy):
     def __init__(self, obs_dim, act_dim, config, scales):
         super().__init__(obs_dim, act_dim, config, scales, config.n_step)
         self.config, self.model = config, self.generator(GENERATORS["gaussian"])
-        self.value = Ensemble(self.state_dim, 64, 2, 1, self.reward_statistics.initial_value(config.discount))
+        self.value = ValueEnsemble(self.state_dim, 64, 2, 1, self.reward_statistics.initial_value(config.discount))
 
     def optimizers(self):
         return {"value": adamw(self.value, self.config)["network"], **self.model.optimizers()}

@@ -17,7 +17,7 @@ from gentraj.data.context import Rows, context_rows
 from gentraj.data.windows import held
 from gentraj.diffusion.guidance import Energy
 from gentraj.models.plugin import Denoise, Denoising, Plugin
-from gentraj.networks.critic import Ensemble
+from gentraj.networks.critic import ValueEnsemble
 from gentraj.networks.plan_value import PlanPerceptron, PlanTransformer
 from gentraj.networks.rows import padded
 from gentraj.normalize import STATISTICS, Normalizer, NormalizerName
@@ -92,7 +92,7 @@ class PlanCritic(nn.Module):
             PlanTransformer(spec.dim, spec.horizon, config.width, config.depth, config.heads, config.members)
             if config.network == "transformer"
             else PlanPerceptron(spec.dim, spec.horizon, config.width, config.depth, config.members))
-        self.state_network = Ensemble(spec.obs_dim, config.width, config.depth, config.members)
+        self.state_network = ValueEnsemble(spec.obs_dim, config.width, config.depth, config.members)
         self.target = AveragedModel(self.state_network, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
         self.target.requires_grad_(False)
 

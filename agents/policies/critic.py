@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gentraj.config import require
-from gentraj.networks.critic import Ensemble
+from gentraj.networks.critic import ValueEnsemble
 from gentraj.training.optimization import LEARNING, adamw, apply_gradients
 
 from .policy import Policy, Transition
@@ -62,7 +62,7 @@ class Critic(nn.Module):
     def __init__(self, state_dim: int, chunk_dim: int, config: CriticConfig, start: float = 0.0):
         super().__init__()
         self.config = config
-        self.q = Ensemble(state_dim + chunk_dim, config.width, config.depth, config.members, start)
+        self.q = ValueEnsemble(state_dim + chunk_dim, config.width, config.depth, config.members, start)
         self.target = AveragedModel(self.q, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
         self.target.requires_grad_(False)
 
@@ -110,10 +110,10 @@ class Critic(nn.Module):
         return act_BNKA[torch.arange(batch, device=value_BN.device), value_BN.argmax(1)]
 
 
-def state_value(policy: Policy, config: ValueConfig, members: int = 1) -> Ensemble:
+def state_value(policy: Policy, config: ValueConfig, members: int = 1) -> ValueEnsemble:
     """V(s) of so many networks, each for itself; it starts where Q(s, a) does too."""
-    return Ensemble(policy.state_dim, config.width, config.depth, members,
-                    policy.reward_statistics.initial_value(config.discount))
+    return ValueEnsemble(policy.state_dim, config.width, config.depth, members,
+                         policy.reward_statistics.initial_value(config.discount))
 
 
 def average(x_EB: Tensor, t: Transition) -> Tensor:

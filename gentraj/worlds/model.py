@@ -25,7 +25,7 @@ from ..families import MODELS, Model, ModelConfig
 from ..models.conditioning import ConditionMix
 from ..models.one_step import SEARCH
 from ..networks import ResidualMLPConfig
-from ..networks.critic import Members
+from ..networks.critic import EnsembleMLP
 from ..networks.mlp import mlp
 from ..networks.rows import padded, padding
 from ..normalize import Normalizer
@@ -96,7 +96,7 @@ class WorldModel(nn.Module):
         self.spec = TrajectorySpec(obs_dim, act_dim, config.chunk + 1)
         self.state_dim, self.out_dim = obs_dim + facts.goal_dim, obs_dim + 1
         inputs, outputs = self.state_dim + self.chunk * (act_dim + 1), self.chunk * self.out_dim
-        self.ensemble = Members([inputs, *[config.width] * config.depth, 2 * outputs], config.members, F.silu)
+        self.ensemble = EnsembleMLP([inputs, *[config.width] * config.depth, 2 * outputs], config.members, F.silu)
         self.ends = mlp([self.state_dim + act_dim, config.width, config.width, 1])
         self.register_buffer("mixing_XX", torch.eye(outputs))
         self.window_spec = TrajectorySpec(self.state_dim + act_dim + 1, self.out_dim, self.chunk)
