@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gentraj.config import require, require_choice
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.context import Rows, context_rows
-from gentraj.data.windows import held
+from gentraj.data.windows import repeat_last
 from gentraj.diffusion.guidance import Energy
 from gentraj.models.plugin import Denoise, Denoising, Plugin
 from gentraj.networks.critic import ValueEnsemble
@@ -118,7 +118,7 @@ class PlanCritic(nn.Module):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         """One step of f and V towards `targets`. Raises `NonFinite` before stepping."""
         target_B = self.returns.normalize(self.targets(batch))
-        z_BHD, sigma_B = self._noised(self.plan.normalize(held(batch, self.plan_spec.horizon)), generator)
+        z_BHD, sigma_B = self._noised(self.plan.normalize(repeat_last(batch, self.plan_spec.horizon)), generator)
         plan_loss = ((self.plan_network(self._seen(z_BHD), sigma_B) - target_B) ** 2).mean()
         v_EB = self.state_network(self._state(batch.x_BHD[:, 0]))
         state_loss = expectile(target_B - v_EB, self.config.expectile).mean()

@@ -20,7 +20,7 @@ from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, Traj
 
 from ..episodes import Playing
 from .arrival import Arrival
-from .execution import History, Past, Previous, at_rest, moved, seeds_of, targets
+from .execution import History, Past, Previous, at_rest, seeds_of, shift_time, targets
 from .inverse_dynamics import InverseDynamics
 from .plan_critic import PlanCritic
 from .refine import check_levels, filled_in
@@ -176,7 +176,8 @@ class Planner(Playing):
         if self.config.actions == "joint":
             act_BA = spec.split(self.target_BTD[rows, self.age_B])[1]
         else:
-            act_BA = self.toward(obs_BO, spec.split(self.target_BTD[rows, self.age_B + self.config.lookahead - 1])[0])
+            act_BA = self.action_towards(obs_BO,
+                                         spec.split(self.target_BTD[rows, self.age_B + self.config.lookahead - 1])[0])
         self.age_B += 1
         act_BA = act_BA.cpu().clamp(self.low_A, self.high_A)
         self.history.add(obs_BO, act_BA.to(self.device))
@@ -193,17 +194,18 @@ class Planner(Playing):
             raise ValueError(f"the planner's history is {self.config.history} rows, and what is exported remembers "
                              "nothing; set history to 0 under planner in config.json")
         obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
-        target_BTD = self.along(self.propose(obs_BO, goal_BG, seeds), goal_BG, seeds)
+        target_BTD = self.targets_along(self.propose(obs_BO, goal_BG, seeds), goal_BG, seeds)
         if goal_BG is not None:
-            near_B = self.near(obs_BO, goal_BG)
-            target_BTD = torch.where(near_B[:, None, None], self.held(obs_BO, goal_BG)[:, None], target_BTD)
+            near_B = self.is_near_goal(obs_BO, goal_BG)
+            target_BTD = torch.where(near_B[:, None, None], self.hold_goal(obs_BO, goal_BG)[:, None], target_BTD)
         if self.config.actions == "joint":
             act_BEA = self.executed.split(target_BTD[:, : self.config.replan])[1]
         else:
-            act_BEA = self.toward(obs_BO, self.executed.split(target_BTD[:, self.config.lookahead - 1])[0])[:, None]
+            act_BEA = self.action_towards(obs_BO,
+                                          self.executed.split(target_BTD[:, self.config.lookahead - 1])[0])[:, None]
         return act_BEA.clamp(self.low_A.to(self.device), self.high_A.to(self.device))
 
-    def toward(self, obs_BO: Tensor, target_BO: Tensor) -> Tensor:
+    def action_towards(self, obs_BO: Tensor, target_BO: Tensor) -> Tensor:
         """(B, A) the action toward what the plan is `lookahead` environment steps ahead."""
         if self.inverse is not None and self.config.actions == "inverse":
             return self.inverse(obs_BO, target_BO, self.config.lookahead)
@@ -229,7 +231,7 @@ class Planner(Playing):
         if self.critic is not None and self.config.select == "value":
             value_BN = self.critic(x_RHD).view(row_BN.shape)
         chosen_B = choice(row_BN, ratio_BN, value_BN)
-        x_RHD = moved(x_RHD, now_R)
+        x_RHD = shift_time(x_RHD, now_R)
         return Plans(x_RHD.view(*row_BN.shape, *x_RHD.shape[1:]), row_BN, ratio_BN, chosen_B, value_BN)
 
     def _questions(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],
@@ -273,12 +275,12 @@ class Planner(Playing):
 
     def _replan(self, due_B: Tensor, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
         """New targets for the environments that are due; those near their goal hold it."""
-        near_B = due_B & self.near(obs_BO, goal_BG).cpu()
+        near_B = due_B & self.is_near_goal(obs_BO, goal_BG).cpu()
         if (travel_B := due_B & ~near_B).any():
             goal = None if goal_BG is None else goal_BG[travel_B]
             self.target_BTD[travel_B] = self._travel(obs_BO[travel_B], goal, travel_B)
         if goal_BG is not None and near_B.any():
-            self.target_BTD[near_B] = self.held(obs_BO[near_B], goal_BG[near_B])[:, None]
+            self.target_BTD[near_B] = self.hold_goal(obs_BO[near_B], goal_BG[near_B])[:, None]
             self.previous.forget(near_B)
         self.age_B[due_B] = 0
         self.decision_B[due_B] += 1
@@ -289,9 +291,9 @@ class Planner(Playing):
         previous, past = self.previous.of(which_B) if self.config.shifted else None, self.history.of(which_B)
         self.last = self.propose(obs_BO, goal_BG, seeds, previous, past)
         self.previous.keep(which_B, *self.last.chosen(), self.spec.horizon - past.now_B)
-        return self.along(self.last, goal_BG, seeds)
+        return self.targets_along(self.last, goal_BG, seeds)
 
-    def along(self, plans: Plans, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
+    def targets_along(self, plans: Plans, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         """(B, T, D) targets along the chosen plans, filled in by the finer models."""
         x_BHD, row_B = plans.chosen()
         for fine in self.finer:
@@ -300,7 +302,7 @@ class Planner(Playing):
         arrival_B = None if goal_BG is None else row_B
         return targets(self.executed, x_BHD, self.target_BTD.shape[1], arrival_B, self.config.rest_dims)
 
-    def near(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
+    def is_near_goal(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B,) who is so near to the goal that it is held instead of planned for."""
         if goal_BG is None:
             return torch.zeros(len(obs_BO), dtype=torch.bool, device=obs_BO.device)
@@ -309,7 +311,7 @@ class Planner(Playing):
                              f"{len(self.goal_dims)} entries of an observation; train it with --mix.goal-dims")
         return (obs_BO[:, self.goal_dims] - goal_BG).norm(dim=-1) <= self.config.hold_radius
 
-    def held(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
+    def hold_goal(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
         """(B, D) the goal at rest, all else as it is."""
         obs_BO = obs_BO.clone()
         obs_BO[:, self.goal_dims] = goal_BG

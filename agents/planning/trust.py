@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gentraj.data.windows import held
+from gentraj.data.windows import repeat_last
 from gentraj.trajectory import Batch, Condition, SupportsImplausibility
 
-from .execution import moved
+from .execution import shift_time
 
 
 class Trust:
@@ -28,7 +28,8 @@ class Trust:
             raise ValueError(f"{type(model).__name__} has no ood_score, which trust asks of a model; plan with a "
                              "fixed arrival (arrival 'fixed'), or give it that method")
         self.model = model
-        total_WH = self._total(held(reference), range(len(reference.x_BHD)))  # the network mixes rows: no jump to 0
+        # the network mixes rows: no jump to 0
+        total_WH = self._total(repeat_last(reference), range(len(reference.x_BHD)))
         total_WH[~reference.mask_BHD[..., 0]] = torch.nan
         since = [_since(total_WH, torch.full((len(total_WH),), k, device=total_WH.device)) for k in range(history + 1)]
         self.threshold_KH = torch.stack([torch.nanquantile(error_WH, quantile, dim=0) for error_WH in since])
@@ -53,4 +54,4 @@ def _since(total_RH: Tensor, now_R: Tensor) -> Tensor:
     """(R, H) mean error from the present, row `now_R`, up to h rows later, in rows after it."""
     before_R1 = F.pad(total_RH, (1, 0)).gather(1, now_R[:, None])
     rows_H = torch.arange(total_RH.shape[1], device=total_RH.device)
-    return (moved(total_RH, now_R) - before_R1) / rows_H.clamp(min=1)
+    return (shift_time(total_RH, now_R) - before_R1) / rows_H.clamp(min=1)

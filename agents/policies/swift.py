@@ -79,7 +79,7 @@ class Swift(Policy[Diffusion]):
             brought_EB = t.reward_B + t.discount_B * self.value(t.next_BS)
         error_EB = brought_EB - self.value(t.state_BS)
         judge_B = t.episode_B % len(error_EB)
-        learns_EB = of_others(judge_B, len(error_EB))
+        learns_EB = cross_fitting_mask(judge_B, len(error_EB))
         loss_EB = learns_EB * expectile(error_EB / self.value.unit, self.config.expectile)
         loss = average(loss_EB, t) / learns_EB.float().mean()
         return loss, error_EB.detach().gather(0, judge_B[None])[0]
@@ -96,7 +96,7 @@ class Swift(Policy[Diffusion]):
         return self.actions(x)
 
 
-def of_others(judge_B: Tensor, members: int) -> Tensor:
+def cross_fitting_mask(judge_B: Tensor, members: int) -> Tensor:
     """(E, B) true where a member learns: of what another judges, and where a batch has no such thing, of all."""
     others_EB = torch.arange(members, device=judge_B.device)[:, None] != judge_B
     return others_EB | ~others_EB.any(1, keepdim=True)

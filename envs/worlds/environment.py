@@ -17,7 +17,7 @@ from gymnasium.vector.utils import batch_space
 
 from gentraj.worlds.model import WorldModel
 
-from .imagined import GoalReward, Happened, ImaginedConfig, ImaginedEpisodes, goal_reward
+from .imagined import GoalReward, ImaginedConfig, ImaginedEpisodes, StepResult, goal_reward
 
 Render = Callable[[np.ndarray, np.ndarray], np.ndarray]  # an observation and a goal -> (height, width, 3) uint8
 METADATA = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -107,7 +107,7 @@ class WorldModelEnv(gymnasium.Env):
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Raises ValueError for an action of another shape, or that is not finite."""
-        happened: Happened = self.episodes.step(np.asarray(action)[None], np.ones(1, bool))
+        happened: StepResult = self.episodes.step(np.asarray(action)[None], np.ones(1, bool))
         why = {"truncated_by": happened.why[0]} if happened.why[0] else {}
         return (self._observe(), float(happened.reward[0]), bool(happened.terminated[0]), bool(happened.truncated[0]),
                 {"uncertainty": float(happened.uncertainty[0])} | why)

@@ -60,7 +60,7 @@ def goal_reward(compute_reward: GoalReward | None, goal_dims: Sequence[int]) -> 
     return reward
 
 
-class Happened(NamedTuple):
+class StepResult(NamedTuple):
     """Of one step, (B,) each."""
 
     reward: np.ndarray
@@ -108,7 +108,7 @@ class ImaginedEpisodes:
         goal_BG = torch.from_numpy(self.goal_BG) if self.world.facts.goal_dim else None
         return agent.act(torch.from_numpy(self.obs_BO), goal_BG).detach().cpu().numpy()
 
-    def step(self, act_BA: np.ndarray, moving_B: np.ndarray) -> Happened:
+    def step(self, act_BA: np.ndarray, moving_B: np.ndarray) -> StepResult:
         """One step of the episodes where `moving_B` is true; the others stay as they are, and earn nothing.
 
         Raises ValueError for actions of another shape, or that are not finite.
@@ -134,7 +134,7 @@ class ImaginedEpisodes:
         reward_B = np.where(lost_B, 0, reward_B - self.config.penalty * known_B) - self.config.cost * unknown_B
         late_B = moving_B & ~terminated_B & ~unknown_B & (self.elapsed_B >= self.config.max_episode_steps)
         why_B[late_B] = TIME_LIMIT
-        return Happened(reward_B, terminated_B, (why_B != "") & ~terminated_B, why_B, uncertainty_B)
+        return StepResult(reward_B, terminated_B, (why_B != "") & ~terminated_B, why_B, uncertainty_B)
 
     def distrust(self, uncertainty_B: np.ndarray) -> np.ndarray:
         """(B,) the first reason not to believe in `obs_BO`, with so much uncertainty of it; "" where there is none."""

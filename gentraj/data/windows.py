@@ -71,7 +71,7 @@ class Windows:
         return np.where(real_BHK, reward_S[np.minimum(t_BHK, len(reward_S) - 1)], 0).sum(-1)
 
 
-def held(batch: Batch, horizon: int | None = None) -> torch.Tensor:
+def repeat_last(batch: Batch, horizon: int | None = None) -> torch.Tensor:
     """(B, H, D) its windows without padding, every entry staying as it was when the episode ended.
 
     Only the first `horizon` rows, if that is given.

@@ -14,7 +14,7 @@ from agents.planning.arrival import Arrival, ArrivalConfig
 from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from agents.planning.planner import Planner, PlannerConfig
-from agents.planning.refine import LEG, level_specs
+from agents.planning.refine import BOTH_ENDS, level_specs
 from agents.planning.trust import Trust
 from envs.tasks.default_horizon import default_horizon
 
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 FINER = "finer-"  # begins the names of the models that fill in, the coarsest first
 # How a family is usually trained, where a planner is given another one than its own.
 ITERATIVE, ONE_CALL = {"context_dropout": 0.1, "batch_size": 64}, {"context_dropout": 0.0, "batch_size": 256}
-GOOD = 0.95  # quantile of the data's discounted returns to go that a planner aims at where nothing is said
+# quantile of the data's discounted returns to go that a planner aims at where nothing is said
+GOOD_RETURN_QUANTILE = 0.95
 CONTEXT_WINDOWS = 4096  # give the statistics of the contexts
 
 
@@ -193,7 +194,7 @@ class PlannerRunConfig(RunSettings):
         if not goal_dims:  # then there is nothing to come to rest at
             planner = replace(planner, rest_dims=())
         if self.context.kinds == ("return",) and not planner.context:
-            planner = replace(planner, context=(return_quantile(episodes, self.context, GOOD),))
+            planner = replace(planner, context=(return_quantile(episodes, self.context, GOOD_RETURN_QUANTILE),))
         for key, dims in (("planner.rest_dims", planner.rest_dims), ("mix.goal_dims", goal_dims)):
             if any(not 0 <= dim < episodes.obs_dim for dim in dims):
                 raise ValueError(f"{key} are {dims}; entries of an observation of width {episodes.obs_dim} are "
@@ -219,7 +220,7 @@ class PlannerRunConfig(RunSettings):
 
         components: dict[str, Component] = {"model": model(spec, self.mix)}
         for level, finer in enumerate(level_specs(spec, self.refine, act_dim), 1):
-            components[f"{FINER}{level}"] = model(finer, LEG)
+            components[f"{FINER}{level}"] = model(finer, BOTH_ENDS)
         if self.dynamics or not self.joint:
             components["inverse"] = (InverseDynamics.blank(data.obs_dim, data.act_dim, self.inverse) if episodes is None
                                      else InverseDynamics.fit(episodes, self.inverse))

@@ -44,8 +44,9 @@ TRACKED = replace(TO_THE_END, model=replace(TO_THE_END.model, sampler="ddpm", st
     TO_THE_END.planner, steps=20, replan=1_000, actions="track", rest_dims=(2, 3)))
 
 # Plans for returns are short and made anew in every step.
-BRIEF = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, weight_decay=0.0, ema=0.995)
-VETERAN = PlannerRunConfig(horizon=4, stride=1, valued=True, model=BRIEF, mix=ConditionMix(goal=0.0),
+SHORT_PLANS = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, weight_decay=0.0,
+                              ema=0.995)
+VETERAN = PlannerRunConfig(horizon=4, stride=1, valued=True, model=SHORT_PLANS, mix=ConditionMix(goal=0.0),
                            normalizer="gaussian", batch_size=128, inverse=InverseDynamicsConfig(lookahead=1),
                            planner=PlannerConfig("fixed", replan=1, lookahead=1, select="value", candidates=16),
                            training=TrainingConfig(steps=8_000))
@@ -59,7 +60,7 @@ DECISION = replace(VETERAN, horizon=8, valued=False, context=ContextConfig(("ret
                                          temperature=0.5))
 HIERARCHICAL = replace(DIFFUSER, horizon=5, stride=8, refine=(8,))
 LITE = replace(VETERAN, horizon=3, stride=16, refine=(4, 4), planner=replace(VETERAN.planner, steps=3),
-               model=FlowConfig(BRIEF.network, prediction="velocity", sampler="ddim", clip=None, weight_decay=0.0,
+               model=FlowConfig(SHORT_PLANS.network, prediction="velocity", sampler="ddim", clip=None, weight_decay=0.0,
                                  ema=0.995, steps=3))
 
 PLANNERS: dict[str, tuple[str, PlannerRunConfig]] = {

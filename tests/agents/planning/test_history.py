@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from agents.planning.execution import History, moved
+from agents.planning.execution import History, shift_time
 from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from agents.planning.planner import Planner, PlannerConfig
 from agents.planning.trust import Trust
@@ -152,7 +152,7 @@ def test_observations_may_be_of_doubles() -> None:
 
 def test_moved_rows_stay_inside() -> None:
     x = torch.arange(5)[None].expand(3, -1)
-    assert moved(x, torch.tensor([0, 3, -2])).tolist() == [[0, 1, 2, 3, 4], [3, 4, 4, 4, 4], [0, 0, 0, 1, 2]]
+    assert shift_time(x, torch.tensor([0, 3, -2])).tolist() == [[0, 1, 2, 3, 4], [3, 4, 4, 4, 4], [0, 0, 0, 1, 2]]
 
 
 def test_what_a_history_does_not_go_with_is_refused() -> None:
