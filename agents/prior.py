@@ -134,4 +134,4 @@ def _window(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | N
         raise ValueError(f"actions of shape {tuple(act_BKA.shape)} were given; {expected}, a chunk for each "
                          "observation, is expected")
     state_BS = policy.state(obs_BO.to(policy.device), None if goal_BG is None else goal_BG.to(policy.device))
-    return policy.known(state_BS), policy.join(state_BS, policy.act_scale.normalize(act_BKA.to(policy.device)))
+    return policy.condition(state_BS), policy.join(state_BS, policy.act_scale.normalize(act_BKA.to(policy.device)))

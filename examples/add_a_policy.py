@@ -52,7 +52,7 @@ class AWR(Policy):
 
     def sample_actions(self, state_BS, seeds, options=DEFAULT_OPTIONS):
         options = replace(options, temperature=0.0)
-        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])
+        return self.actions(self.model.sample(self.condition(state_BS), seed=seeds, options=options)[:, 0])
 
 
 register("awr", AWRConfig, AWR)

@@ -43,4 +43,4 @@ class BC(Policy[Model]):
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=self.config.temperature)
-        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])
+        return self.actions(self.model.sample(self.condition(state_BS), seed=seeds, options=options)[:, 0])

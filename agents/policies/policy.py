@@ -237,7 +237,7 @@ class Policy(nn.Module, Generic[ModelT]):
         """(B, K, D) windows of the generator."""
         return torch.cat([state_BS[:, None].expand(-1, self.chunk, -1), act_BKA], -1)
 
-    def known(self, state_BS: Tensor) -> Condition:
+    def condition(self, state_BS: Tensor) -> Condition:
         """What the generator is conditioned on of a state."""
         x = self.join(state_BS, state_BS.new_zeros(len(state_BS), self.chunk, self.spec.act_dim))
         return Condition(self.window_spec, x, self.state_mask.expand_as(x))
@@ -253,7 +253,7 @@ class Policy(nn.Module, Generic[ModelT]):
     def candidates(self, model: TrajectoryModel, state_BS: Tensor, number: int, seeds: Sequence[int],
                    options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         """(B, N, K, A) that a generator draws for each state."""
-        return self.actions(model.sample(self.known(state_BS), number, seed=unfold_each(number, seeds),
+        return self.actions(model.sample(self.condition(state_BS), number, seed=unfold_each(number, seeds),
                                          options=options))
 
 

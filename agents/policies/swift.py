@@ -84,14 +84,14 @@ class Swift(Policy[Diffusion]):
         loss = average(loss_EB, t) / learns_EB.float().mean()
         return loss, error_EB.detach().gather(0, judge_B[None])[0]
 
-    def known(self, state_BS: Tensor) -> Condition:
+    def condition(self, state_BS: Tensor) -> Condition:
         """The state, and that what led to more is asked for."""
-        return replace(super().known(state_BS), context_BC=state_BS.new_ones(len(state_BS), 1))
+        return replace(super().condition(state_BS), context_BC=state_BS.new_ones(len(state_BS), 1))
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=self.config.temperature)
-        x = self.model.sample(self.known(state_BS), guide=ClassifierFree(self.config.guidance), seed=seeds,
+        x = self.model.sample(self.condition(state_BS), guide=ClassifierFree(self.config.guidance), seed=seeds,
                               options=options)[:, 0]
         return self.actions(x)
 

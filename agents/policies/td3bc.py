@@ -57,7 +57,7 @@ class TD3BC(Policy[Gaussian]):
     @torch.no_grad()
     def smoothed_next(self, t: Transition, generator: torch.Generator) -> Tensor:
         """(B, K, A) what the actor does next, and clipped noise (Fujimoto et al. 2018, section 5.3)."""
-        act_BKA = self.actions(self.model.predict(self.known(t.next_BS))[0])
+        act_BKA = self.actions(self.model.predict(self.condition(t.next_BS))[0])
         noise = torch.randn(act_BKA.shape, generator=generator).clamp(-2.5, 2.5).to(act_BKA.device)
         return (act_BKA + self.config.smoothing * noise).clamp(-1, 1)
 
@@ -70,4 +70,4 @@ class TD3BC(Policy[Gaussian]):
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=0.0)
-        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])
+        return self.actions(self.model.sample(self.condition(state_BS), seed=seeds, options=options)[:, 0])

@@ -122,7 +122,7 @@ def actions(run: Run, args: Sample) -> tuple[Tensor, Tensor, int, str]:
         if option in given and given[option].shape[1] != width:
             raise ValueError(f"{option} has {given[option].shape[1]} numbers; {width} are expected")
     with torch.no_grad():
-        known = policy.known(policy.state(given["--start"], given.get("--goal")))
+        known = policy.condition(policy.state(given["--start"], given.get("--goal")))
         options = args.sampling.options(args.steps, args.temperature)
         x_NKD = model.sample(known, args.num, seed=args.seed, options=options)[0]
         act_NKA = policy.act_scale.unnormalize(policy.actions(x_NKD))

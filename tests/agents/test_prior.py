@@ -75,7 +75,7 @@ def exact(policy: Any, mean: float, spread: float) -> None:
 def test_a_gaussian_s_log_density_is_the_closed_one_with_the_change_of_scale() -> None:
     policy, act_BKA = cloned("gaussian"), actions()
     assert torch.equal(policy.act_scale.scale_D, SCALE) and isinstance(policy.model, Gaussian)
-    mean, sigma = policy.model.predict(policy.known(policy.state(OBS, None)))
+    mean, sigma = policy.model.predict(policy.condition(policy.state(OBS, None)))
     of_each = log_density((act_BKA - SHIFT) / SCALE, mean[..., 3:], sigma[..., 3:].log()) - SCALE.log()
     torch.testing.assert_close(log_prob(policy, OBS, act_BKA), of_each.sum((1, 2)))
 
