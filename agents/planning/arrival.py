@@ -1,4 +1,4 @@
-"""When could the goal be reached? p(j | s_0, goal) over the rows of a plan."""
+"""When could the goal be reached? p(j | s_0, goal) over the timesteps of a plan."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def targets(spec: TrajectorySpec, x_BHD: Tensor, count: int, arrival_B: Tensor |
             rest_dims: Sequence[int]) -> Tensor:
     """(B, T, D): the observations 1 .. T environment steps ahead, each beside the action of the step that leads there.
 
-    Between two rows of a plan it is linear. From the row of arrival on, where there is one, it is at rest there.
+    Between two timesteps of a plan it is linear. From the row of arrival on, where there is one, it is at rest there.
     """
     row_T = spec.rows(torch.arange(count + 1, device=x_BHD.device))
     along_BTD = between(x_BHD, row_T)
@@ -121,7 +121,7 @@ class Past:
 
 
 class History:
-    """The last steps of each environment, observation and action, as far back as `rows` rows of a plan reach."""
+    """The last steps of each environment, observation and action, as far back as `rows` timesteps of a plan reach."""
 
     def __init__(self, spec: TrajectorySpec, rows: int, batch: int, device: torch.device):
         self.spec, self.rows = spec, rows

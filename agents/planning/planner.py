@@ -125,8 +125,8 @@ class Planner(Playing):
         levels = [model.spec, *(fine.spec for fine in finer)]
         check(config, levels, len(low_A), trust, inverse, critic)
         if finer and guide is not None:
-            raise ValueError("a guide shapes the coarse rows of a plan only, and finer models fill in what is carried "
-                             "out; guide a planner without refine")
+            raise ValueError("a guide shapes the coarse timesteps of a plan only, and finer models fill in what is "
+                             "carried out; guide a planner without refine")
         if config.history and guide is not None:
             raise ValueError("a guide shapes a whole trajectory, and of a planner with history its first rows have "
                              "happened; guide a planner without")

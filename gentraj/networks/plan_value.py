@@ -21,7 +21,8 @@ class PlanPerceptron(ValueEnsemble):
 
 
 class PlanTransformer(nn.Module):
-    """Attention between the rows of a plan, as Diffusion Veteran values it (Lu et al. 2025), in the blocks of the DiT.
+    """Attention between the timesteps of a plan, as Diffusion Veteran values it (Lu et al. 2025), in the blocks of the
+    DiT.
 
     The members share it and differ in what they make of the mean of its rows.
     """

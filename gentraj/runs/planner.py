@@ -256,7 +256,7 @@ class PlannerRunConfig(RunSettings):
     def facts(self, components: Mapping[str, Component]) -> dict[str, Any]:
         """For tables of a run: what its main component is, in words and numbers."""
         model = cast(Model, components["model"])
-        return {"kind": type(model).__name__, "rows of a trajectory": model.spec.horizon,
+        return {"kind": type(model).__name__, "timesteps of a trajectory": model.spec.horizon,
                 "environment steps between rows": model.spec.spacing, "actions in a trajectory": model.spec.act_dim > 0,
                 "sampling steps of the planner": self.planner.steps}
 

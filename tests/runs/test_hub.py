@@ -107,7 +107,7 @@ def test_the_card_holds_the_runs_settings_and_losses(saved: Path) -> None:
     assert settings == json.loads((saved / "config.json").read_text())["run"]
     last = json.loads((saved / "metrics.jsonl").read_text().splitlines()[-1])
     assert f"| model/loss | {last['model/loss']:.4g} |" in text and f"step {last['step']}" in text
-    assert f"| rows of a trajectory | {run.model.spec.horizon} |" in text
+    assert f"| timesteps of a trajectory | {run.model.spec.horizon} |" in text
     assert "```python\nimport gentraj\n\nrun = gentraj.from_pretrained('umaze')" in text
 
 
