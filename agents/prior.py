@@ -36,12 +36,12 @@ def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> 
     """Chunks of actions as a policy's generator draws them. Raises ValueError for a policy without one."""
     model = _generator(policy)
 
-    def draw(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
-        told = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
-        state_BS = policy.state(obs_BO.to(policy.device), told)
+    def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
+        context_BC = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
+        state_BS = policy.state(obs_BO.to(policy.device), context_BC)
         return policy.act_scale.unnormalize(policy.candidates(model, state_BS, number, seeds, options))
 
-    return draw
+    return sample
 
 
 def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (),
@@ -55,13 +55,13 @@ def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (),
         raise ValueError(f"a prior of actions needs trajectories with actions, one environment step a row; these are "
                          f"of {spec}: train a run with --joint --stride 1")
 
-    def draw(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
+    def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
         start = Condition.unknown(spec, len(obs_BO), device=device).with_obs(0, obs_BO.to(device))
         if goal_BG is not None and goal_dims:
             start = start.with_obs(-1, goal_BG.to(device), goal_dims)
         return spec.split(model.sample(start, number, seed=unfold_each(number, seeds), options=options))[1]
 
-    return draw
+    return sample
 
 
 def log_prob(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | None = None, *,
@@ -113,7 +113,7 @@ def likeness(policy: Policy, spec: TrajectorySpec, half_A: Tensor, weight: float
         obs_RHO, act_RHA = spec.split(x_RHD)
         with torch.no_grad():
             state = padded(policy.state(obs_RHO.detach().flatten(0, 1), None))
-            wanted = policy.act_scale.unnormalize(policy.decide(state, [0] * len(state))[:, 0])
+            wanted = policy.act_scale.unnormalize(policy.sample_actions(state, [0] * len(state))[:, 0])
         wanted_RHA = wanted[: act_RHA.shape[0] * act_RHA.shape[1]].view_as(act_RHA)
         return -weight * (((act_RHA - wanted_RHA) / half_A) ** 2).sum((1, 2))
 
@@ -128,10 +128,10 @@ def _generator(policy: Policy) -> Model:
 
 
 def _window(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | None) -> tuple[Condition, Tensor]:
-    """What the generator is told of the states, and its windows with these actions."""
+    """What the generator is conditioned on of the states, and its windows with these actions."""
     expected = (len(obs_BO), policy.chunk, policy.spec.act_dim)
     if act_BKA.shape != expected:
         raise ValueError(f"actions of shape {tuple(act_BKA.shape)} were given; {expected}, a chunk for each "
                          "observation, is expected")
     state_BS = policy.state(obs_BO.to(policy.device), None if goal_BG is None else goal_BG.to(policy.device))
-    return policy.known(state_BS), policy.join(state_BS, policy.act_scale.normalize(act_BKA.to(policy.device)))
+    return policy.condition(state_BS), policy.join(state_BS, policy.act_scale.normalize(act_BKA.to(policy.device)))

@@ -123,11 +123,11 @@ def step_time(model: DiffusionConfig | LatentDiffusionConfig, steps: int = 12) -
     config = replace(PRESET, model=model)
     episodes = runs.load_episodes([runs.make_missing(config.dataset)])
     config, facts = runs.resolve(config, episodes), runs.DataFacts.of(episodes, config.context)
-    part = runs.build(config, facts, episodes)["model"]
-    windows, optimizers, times = Windows(episodes, part.spec), part.optimizers(), []
+    component = runs.build(config, facts, episodes)["model"]
+    windows, optimizers, times = Windows(episodes, component.spec), component.optimizers(), []
     for step in range(steps):
-        batch, start = windows.batch(step, 0, part.batch_size), time.perf_counter()
-        part.update(batch, optimizers, generator(step))
+        batch, start = windows.batch(step, 0, component.batch_size), time.perf_counter()
+        component.update(batch, optimizers, generator(step))
         times.append(time.perf_counter() - start)
     return min(times)
 
@@ -146,7 +146,8 @@ class Planners:
         options = SamplingOptions(sampler=sampler)
         config: PlannerConfig = replace(self.run.config.planner, steps=steps)
         planner = Planner(self.run.model, config, self.space.low, self.space.high, trust=self.trust,
-                          inverse=self.base.parts["inverse"], arrival=self.base.parts["arrival"], options=options)
+                          inverse=self.base.components["inverse"], arrival=self.base.components["arrival"],
+                          options=options)
         scores, _ = evaluate(planner, self.run.data.env, EvaluationConfig(episodes=episodes, baselines=False),
                              obs_keys=self.run.data.obs_keys, goal_dims=self.run.data.goal_dims, progress=False)
         found = {key: scores[key] for key in ("return_mean", "return_ci95", "success_rate")}

@@ -30,7 +30,7 @@ from benchmarks.mode_sets import RING, SETS, ModeSet, ways
 from gentraj.diffusion import Diffusion, DiffusionConfig, FlowConfig
 from gentraj.families import MODELS as CLASSES
 from gentraj.gan import ConditionalGAN, GANConfig
-from gentraj.gan.game import Share, judge, value
+from gentraj.gan.game import Microbatch, judge, value
 from gentraj.gan.health import GANWarning
 from gentraj.gan.model import SideConfig, generate
 from gentraj.gan.regularisers import Game, interpolate_gradient_norm
@@ -159,16 +159,16 @@ def judged(data: ModeSet, x_RHD: Tensor) -> dict[str, Any]:
 def gradient_norm(model: ConditionalGAN, x_RHD: Tensor) -> float:
     """Mean of the critic's at interpolates of data and samples."""
     real, draw = torch.ones_like(x_RHD, dtype=torch.bool), generator(6)
-    known = model.mix.draw(model.spec, real, draw)
-    share = Share(model.normalizer.normalize(x_RHD), real, known, None, torch.ones(1), 0.0, draw)
+    known = model.mix.sample(model.spec, real, draw)
+    microbatch = Microbatch(model.normalizer.normalize(x_RHD), real, known, None, torch.ones(1), 0.0, draw)
     with torch.no_grad():
-        fake = generate(model.network, share.normal(), share.x0, known, None)
+        fake = generate(model.network, microbatch.normal(), microbatch.x0, known, None)
 
     def critic(x: Tensor) -> Tensor:
-        return value(judge(model.discriminator, x, share, share.levels()), share)
+        return value(judge(model.discriminator, x, microbatch, microbatch.levels()), microbatch)
 
-    return interpolate_gradient_norm(Game(critic, share.x0, fake, critic(share.x0), critic(fake), share.free,
-                                          draw)).mean().item()
+    return interpolate_gradient_norm(Game(critic, microbatch.x0, fake, critic(microbatch.x0), critic(fake),
+                                          microbatch.free, draw)).mean().item()
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:

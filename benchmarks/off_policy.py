@@ -80,8 +80,8 @@ def main(args: Args) -> None:
     found: dict[str, Returns] = {}
     for name, actor in actors(args.actors, factory.env_id).items():
         found[name] = both_returns(actor, run.world_model, factory, args.episodes, args.seed)
-        imagined, true, cut = found[name]
-        print(f"{name}: imagined {imagined.mean():.0f} +- {imagined.std():.0f} ({cut.sum()} cut), true "
+        imagined, true, truncated = found[name]
+        print(f"{name}: imagined {imagined.mean():.0f} +- {imagined.std():.0f} ({truncated.sum()} truncated), true "
               f"{true.mean():.0f}", flush=True)
     said = compared(found, args.seed)
     args.out.with_suffix(".json").write_text(json.dumps({"run": str(args.run)} | said, indent=2))

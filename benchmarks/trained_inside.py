@@ -51,7 +51,7 @@ class Args:
     steps: int = 60_000
     """Of SAC, imagined."""
     penalty: float = 1.0
-    """Of a unit of doubt, where there are no goals."""
+    """Of a unit of uncertainty, where there are no goals."""
     per_step: int = 8
     """Updates of SAC for a step of 32 environments."""
     seeds: int = 3

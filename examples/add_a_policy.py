@@ -14,7 +14,7 @@ from envs import RandomAgent, environment_factory, rollout
 from gentraj import PRESETS
 from gentraj.cli import main
 from gentraj.data import save_npz
-from gentraj.networks import Ensemble
+from gentraj.networks import ValueEnsemble
 from gentraj.runs import PolicyRunConfig
 from gentraj.training import adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS
@@ -24,7 +24,7 @@ from gentraj.trajectory import DEFAULT_OPTIONS
 class AWRConfig(PolicyConfig):
     beta: float = 1.0
     """How much more a better action is copied."""
-    reach: int = 50
+    n_step: int = 50
     """Steps whose rewards are summed before the value takes over."""
     discount: float = 0.98
     learning_rate: float = 1e-3
@@ -33,9 +33,9 @@ class AWRConfig(PolicyConfig):
 
 class AWR(Policy):
     def __init__(self, obs_dim, act_dim, config, scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.reach)
+        super().__init__(obs_dim, act_dim, config, scales, config.n_step)
         self.config, self.model = config, self.generator(GENERATORS["gaussian"])
-        self.value = Ensemble(self.state_dim, 64, 2, 1, self.usual.value(config.discount))
+        self.value = ValueEnsemble(self.state_dim, 64, 2, 1, self.reward_statistics.initial_value(config.discount))
 
     def optimizers(self):
         return {"value": adamw(self.value, self.config)["network"], **self.model.optimizers()}
@@ -50,9 +50,9 @@ class AWR(Policy):
         windows = self.windows(t, advantage_weights(advantage_B.detach(), self.config.beta))
         return {"value_loss": loss.detach()} | self.model.update(windows, optimizers, generator)
 
-    def decide(self, state_BS, seeds, options=DEFAULT_OPTIONS):
+    def sample_actions(self, state_BS, seeds, options=DEFAULT_OPTIONS):
         options = replace(options, temperature=0.0)
-        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])
+        return self.actions(self.model.sample(self.condition(state_BS), seed=seeds, options=options)[:, 0])
 
 
 register("awr", AWRConfig, AWR)

@@ -4,7 +4,7 @@
     python examples/train_in_a_world_model.py demo               # learnt of random actions in InvertedPendulum
 
 Needs pip install 'gentraj[sb3]'. A model is trusted no further than it knows: imagined episodes are short and start
-anywhere in the data (MBPO), doubt costs reward (MOPO), and too much of it ends an episode for good (MOReL).
+anywhere in the data (MBPO), uncertainty costs reward (MOPO), and too much of it ends an episode for good (MOReL).
 """
 
 import sys
@@ -61,9 +61,9 @@ def learn_by_hindsight(run, steps, seed=0, *, updates=8, max_episode_steps=100):
 
 def main(folder: tyro.conf.Positional[Path], steps: int = 200_000, penalty: float = 1.0, max_episode_steps: int = 50,
          cost: float = 0.0, updates: int = 8, hindsight: bool = False, seed: int = 0, episodes: int = 20):
-    """`updates` for every step of 32 imagined episodes. A unit of doubt costs `penalty`, an end by doubt `cost`: give
-    one where rewards are negative, or it is the way out. With `hindsight`, where data have goals and their environment
-    has `compute_reward`, neither is asked for."""
+    """`updates` for every step of 32 imagined episodes. A unit of uncertainty costs `penalty`, an end by uncertainty
+    `cost`: give one where rewards are negative, or it is the way out. With `hindsight`, where data have goals and their
+    environment has `compute_reward`, neither is asked for."""
     run = gentraj.load(folder)
     run.action_space()  # raises ValueError where nobody has said which environment
     if hindsight:

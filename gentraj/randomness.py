@@ -84,10 +84,10 @@ class Tape:
         """All that was drawn."""
         return torch.cat([torch.zeros(0), *(part.flatten() for part in self.drawn)])
 
-    def pass_on(self, draw: Callable[..., Tensor], rows: int, *shape: int) -> Tensor:
-        """(rows, *shape) of what was given, or else from `draw`."""
+    def pass_on(self, sample: Callable[..., Tensor], rows: int, *shape: int) -> Tensor:
+        """(rows, *shape) of what was given, or else from `sample`."""
         if self.given_M is None:
-            self.drawn.append(draw(*shape))
+            self.drawn.append(sample(*shape))
             return self.drawn[-1]
         start, self.used = self.used, self.used + rows * math.prod(shape)
         if self.used > len(self.given_M):

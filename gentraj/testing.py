@@ -119,10 +119,10 @@ def _check_extras(model: TrajectoryModel) -> None:
     x = model.sample(Condition.unknown(model.spec, 2, device=device_of(model)), seed=[1, 2])[:, 0]
     free = Condition.unknown(model.spec, 2, device=x.device)
     if isinstance(model, SupportsImplausibility):
-        found = model.implausibility(x, free, [0, 1])
-        expect(found.shape == x.shape[:2], f"implausibility has the shape {tuple(found.shape)}; one number for each "
+        found = model.ood_score(x, free, [0, 1])
+        expect(found.shape == x.shape[:2], f"ood_score has the shape {tuple(found.shape)}; one number for each "
                f"row of each trajectory, {tuple(x.shape[:2])}, is expected")
-        expect((found >= 0).all(), "implausibility is negative or no number; at least 0 is expected")
+        expect((found >= 0).all(), "ood_score is negative or no number; at least 0 is expected")
     if isinstance(model, SupportsLogProb):
         found = model.log_prob(x, free, exact=False, probes=1, steps=2)
         expect(found.shape == x.shape[:1] and torch.isfinite(found).all(), f"log_prob is {found.tolist()} for "
@@ -165,7 +165,7 @@ def check_policy(policy: Policy) -> None:
     goal_BG = None if policy.context is None else torch.randn(16, len(policy.context.shift_D), generator=generator(2))
     told = policy.state(obs_BO.to(policy.device), None if goal_BG is None else goal_BG.to(policy.device))
     with torch.no_grad():
-        chunk_BKA = policy.decide(told, list(range(16)))
+        chunk_BKA = policy.sample_actions(told, list(range(16)))
     expected = (16, policy.chunk, policy.spec.act_dim)
     expect(chunk_BKA.shape == expected, f"decide has the shape {tuple(chunk_BKA.shape)}; {expected} is expected")
     expect((chunk_BKA.abs() <= 1).all(), "decide leaves [-1, 1], the range of normalised actions, or is not finite")

@@ -93,9 +93,9 @@ class Batch:
     """Windows of data in environment units. `mask_BHD` is true where an entry is real and false where it is padding.
 
     `reward_BH` is what was earned from each row to the next, 0 where padded; `terminal_BH` is true of the first row by
-    which an episode ended for good (a cut by a time limit is no end), padding where the end was between two rows.
-    `weight_B`, of mean 1, says how much a window counts in the loss of a model of trajectories; None is alike.
-    `imagined_B` is true of what a world model said, for critics only; None is nowhere. `episode_B` numbers episodes.
+    which an episode ended for good (a truncation by a time limit is no end), padding where the end was between two
+    rows. `weight_B`, of mean 1, says how much a window counts in the loss of a model of trajectories; None is alike.
+    `synthetic_B` is true of what a world model made, for critics only; None is nowhere. `episode_B` numbers episodes.
     """
 
     x_BHD: Tensor
@@ -104,7 +104,7 @@ class Batch:
     reward_BH: Tensor | None = None
     terminal_BH: Tensor | None = None
     weight_B: Tensor | None = None
-    imagined_B: Tensor | None = None
+    synthetic_B: Tensor | None = None
     episode_B: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
@@ -319,7 +319,7 @@ class SupportsImplausibility(Protocol):
 
     spec: TrajectorySpec
 
-    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
+    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
         """(R, H) how unlike data each row is, at least 0, on the model's own scale; `condition` is what is known."""
         ...
 

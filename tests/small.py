@@ -14,7 +14,7 @@ from agents.planning.inverse_dynamics import InverseDynamicsConfig
 from gentraj.cli import main
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import TemporalUNetConfig
-from gentraj.runs import AnyRunConfig, Run, RunConfig
+from gentraj.runs import AnyRunConfig, PlannerRunConfig, Run
 from gentraj.runs import folder as runs
 from gentraj.runs.presets import PRESETS
 from gentraj.training import TrainingConfig
@@ -25,7 +25,7 @@ WORDS = ("--model.network.width", "8", "--batch-size", "8", "--inverse.width", "
          "--planner.replan", "60", "--planner.steps", "1")  # few decisions, each of one step
 
 
-def config(dataset: str | Path = DATASET, steps: int = 6) -> RunConfig:
+def config(dataset: str | Path = DATASET, steps: int = 6) -> PlannerRunConfig:
     """What the words above say."""
     preset = PRESETS["pointmaze"]
     return replace(
@@ -54,7 +54,7 @@ def same_when_resumed(config: AnyRunConfig, folder: Path, lost: Sequence[int]) -
         shutil.rmtree(folder / "cut" / f"step-{step:08}")
     torch.rand(())  # a resumed run is in another process, whose own generator is anywhere
     run = runs.train(config, folder / "cut", resume=True, progress=False)
-    assert whole.step == run.step == lost[-1] and whole.parts.keys() == run.parts.keys()
+    assert whole.step == run.step == lost[-1] and whole.components.keys() == run.components.keys()
     for key, value in whole.main.state_dict().items():
         assert torch.equal(value, run.main.state_dict()[key]), key
     return run

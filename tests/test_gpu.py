@@ -12,7 +12,7 @@ from agents.planning.trust import Trust
 from gentraj.data import Episodes
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import TemporalUNetConfig
-from gentraj.runs import DataFacts, RunConfig, build, resolve
+from gentraj.runs import DataFacts, PlannerRunConfig, build, resolve
 from gentraj.training import TrainingConfig, train
 from gentraj.trajectory import Batch, Condition
 
@@ -29,10 +29,11 @@ def episodes() -> Episodes:
 def test_training_sampling_and_planning_run_on_the_device(tmp_path: Path) -> None:
     device = torch.accelerator.current_accelerator()
     data = episodes()
-    config = resolve(RunConfig(horizon=8, stride=2, model=DiffusionConfig(network=TemporalUNetConfig(8, (1, 2)))), data)
-    parts = build(config, DataFacts.of(data, config.context), data)
-    train(parts, data, TrainingConfig(steps=3), tmp_path, meta={}, device=device, progress=False)
-    model = parts["model"]
+    config = resolve(PlannerRunConfig(horizon=8, stride=2,
+                                      model=DiffusionConfig(network=TemporalUNetConfig(8, (1, 2)))), data)
+    components = build(config, DataFacts.of(data, config.context), data)
+    train(components, data, TrainingConfig(steps=3), tmp_path, meta={}, device=device, progress=False)
+    model = components["model"]
     start = Condition.unknown(model.spec, 2).with_obs(0, torch.zeros(4))
     x = model.sample(start, 3, seed=0)
     assert x.device.type == device.type and torch.isfinite(x).all()
@@ -42,5 +43,5 @@ def test_training_sampling_and_planning_run_on_the_device(tmp_path: Path) -> Non
     model.to(device)
     reference = Batch(torch.randn(32, 8, 4), torch.ones(32, 8, 4, dtype=torch.bool)).to(device)
     planner = Planner(model, replace(PlannerConfig(), goal_dims=(0, 1), rest_dims=(2, 3)), -np.ones(2), np.ones(2),
-                      trust=Trust(model, reference, 0.98), inverse=parts["inverse"], arrival=parts["arrival"])
+                      trust=Trust(model, reference, 0.98), inverse=components["inverse"], arrival=components["arrival"])
     assert planner.act(torch.zeros(2, 4), torch.ones(2, 2)).abs().max() <= 1

@@ -71,7 +71,7 @@ TRIALS: dict[str, list[Callable[[str], Any]]] = {
         lambda family: sample(family, Constrained(Constraints(SPEC, WALLS), strict=False))],
     "`log_prob`": [density],
     "ood score of each timestep": [
-        lambda family: model(family).implausibility(torch.zeros(1, 8, 3), Condition.unknown(SPEC), [0])],
+        lambda family: model(family).ood_score(torch.zeros(1, 8, 3), Condition.unknown(SPEC), [0])],
         "`--sampler`, `--grid`, `--eta`": [lambda family: sample(family, options=SamplingOptions(sampler="heun")),
                                        lambda family: sample(family, options=SamplingOptions(grid="karras")),
                                        lambda family: sample(family, options=SamplingOptions(eta=0.5))],

@@ -1,4 +1,4 @@
-"""When could the goal be reached? p(j | s_0, goal) over the rows of a plan."""
+"""When could the goal be reached? p(j | s_0, goal) over the timesteps of a plan."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ class Arrival(nn.Module):
         return self.network(fourier(torch.cat([self.obs.normalize(obs_BO), goal], dim=-1), self.config.frequencies))
 
     @torch.no_grad()
-    def propose(self, obs_BO: Tensor, goal_BG: Tensor, shares: tuple[float, ...]) -> Tensor:
-        """(B, N) rows: for each share, the earliest row at least that fraction as probable as the likeliest."""
+    def propose(self, obs_BO: Tensor, goal_BG: Tensor, thresholds: tuple[float, ...]) -> Tensor:
+        """(B, N) rows: for each threshold, the earliest row at least that fraction as probable as the likeliest."""
         p_BH = self(padded(obs_BO), padded(goal_BG))[: len(obs_BO)].softmax(-1)
         p_BH[:, 0] = 0  # row 0 is the present
         ratio_BH = p_BH / p_BH.amax(1, keepdim=True)
-        enough_BNH = ratio_BH[:, None] >= torch.tensor(shares, device=ratio_BH.device)[:, None]
+        enough_BNH = ratio_BH[:, None] >= torch.tensor(thresholds, device=ratio_BH.device)[:, None]
         return enough_BNH.int().argmax(-1)

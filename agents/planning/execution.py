@@ -23,7 +23,7 @@ def targets(spec: TrajectorySpec, x_BHD: Tensor, count: int, arrival_B: Tensor |
             rest_dims: Sequence[int]) -> Tensor:
     """(B, T, D): the observations 1 .. T environment steps ahead, each beside the action of the step that leads there.
 
-    Between two rows of a plan it is linear. From the row of arrival on, where there is one, it is at rest there.
+    Between two timesteps of a plan it is linear. From the row of arrival on, where there is one, it is at rest there.
     """
     row_T = spec.rows(torch.arange(count + 1, device=x_BHD.device))
     along_BTD = between(x_BHD, row_T)
@@ -41,7 +41,7 @@ def between(x_BHD: Tensor, tau_T: Tensor) -> Tensor:
     return torch.lerp(x_BHD[:, below_T], x_BHD[:, below_T + 1], (tau_T - below_T).clamp(max=1)[:, None])
 
 
-def moved(x_BH: Tensor, by_B: Tensor) -> Tensor:
+def shift_time(x_BH: Tensor, by_B: Tensor) -> Tensor:
     """(B, H, ...) of each trajectory the rows from `by_B` on; outside of it stand its first row and its last."""
     row_BH = by_B[:, None] + torch.arange(x_BH.shape[1], device=x_BH.device)
     return x_BH[torch.arange(len(x_BH), device=x_BH.device)[:, None], row_BH.clamp(0, max(x_BH.shape[1] - 1, 0))]
@@ -96,7 +96,7 @@ class Left:
         What is left begins at its row `now_B`, the present, before which all is known.
         """
         each = torch.arange(start.batch // len(self.row_B), device=self.x_BHD.device) == 0
-        x_BHD, real_BH = (moved(of, -now_B) for of in (self.x_BHD, self.real_BH))
+        x_BHD, real_BH = (shift_time(of, -now_B) for of in (self.x_BHD, self.real_BH))
         known = (real_BH[:, None] & each[:, None]).flatten(0, 1)[..., None] & ~start.mask_BHD
         x_RHD = x_BHD.repeat_interleave(len(each), 0)
         return replace(start, values_BHD=torch.where(known, x_RHD, start.values_BHD), mask_BHD=start.mask_BHD | known)
@@ -121,7 +121,7 @@ class Past:
 
 
 class History:
-    """The last steps of each environment, observation and action, as far back as `rows` rows of a plan reach."""
+    """The last steps of each environment, observation and action, as far back as `rows` timesteps of a plan reach."""
 
     def __init__(self, spec: TrajectorySpec, rows: int, batch: int, device: torch.device):
         self.spec, self.rows = spec, rows
@@ -140,7 +140,7 @@ class History:
     def of(self, which_B: Tensor) -> Past:
         """The rows before the present one: as many as the episode has, up to `rows`."""
         now_B = (self.steps_B[which_B] // self.spec.stride).clamp(max=self.rows)
-        return Past(moved(self.x_BTD[which_B, :: self.spec.stride], self.rows - now_B), now_B)
+        return Past(shift_time(self.x_BTD[which_B, :: self.spec.stride], self.rows - now_B), now_B)
 
 
 def seeds_of(seed: int, rows: int, candidates: int) -> list[int]:

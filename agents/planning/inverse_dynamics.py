@@ -20,7 +20,7 @@ from gentraj.trajectory import Batch, TrajectorySpec
 
 @dataclass(frozen=True)
 class InverseDynamicsConfig:
-    look: int = 16
+    lookahead: int = 16
     """The furthest it is trained to look ahead, in environment steps."""
     width: int = 256
     depth: int = 2
@@ -31,7 +31,7 @@ class InverseDynamicsConfig:
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self, look=(1, 1e6), width=(1, 1e6), depth=(0, 100), **LEARNING, **BATCH)
+        require(self, lookahead=(1, 1e6), width=(1, 1e6), depth=(0, 100), **LEARNING, **BATCH)
 
 
 class InverseDynamics(nn.Module):
@@ -47,7 +47,7 @@ class InverseDynamics(nn.Module):
     @classmethod
     def blank(cls, obs_dim: int, act_dim: int, config: InverseDynamicsConfig) -> InverseDynamics:
         """With statistics still to be loaded."""
-        spec = TrajectorySpec(obs_dim, act_dim, config.look + 1)
+        spec = TrajectorySpec(obs_dim, act_dim, config.lookahead + 1)
         identity = Normalizer.identity
         return cls(spec, config, identity(obs_dim), identity(obs_dim), identity(act_dim))
 
@@ -55,18 +55,18 @@ class InverseDynamics(nn.Module):
     def fit(cls, episodes: Episodes, config: InverseDynamicsConfig) -> InverseDynamics:
         """With the statistics of these episodes.
 
-        The way to go is measured by what half of `look` steps change; that of a single step by deviations of the
+        The way to go is measured by what half of `lookahead` steps change; that of a single step by deviations of the
         observations, as in the papers, whose networks see both states: by what one step changes, the errors of a plan,
         which are of the observations' size, would count for far more than they are.
         """
-        spec = TrajectorySpec(episodes.obs_dim, episodes.act_dim, config.look + 1)
+        spec = TrajectorySpec(episodes.obs_dim, episodes.act_dim, config.lookahead + 1)
         obs, act = (Normalizer.fit("gaussian", [x]) for x in (episodes.obs, episodes.act))
-        if config.look == 1:
+        if config.lookahead == 1:
             return cls(spec, config, obs, Normalizer(torch.zeros_like(obs.shift_D), obs.scale_D.clone()), act)
         sample = Windows(episodes, spec).batch(step=0, seed=0, size=4096)
-        half = sample.mask_BHD[:, config.look // 2, 0]
+        half = sample.mask_BHD[:, config.lookahead // 2, 0]
         obs_BHO = spec.split(sample.x_BHD)[0][half if half.any() else slice(None)]
-        delta = (obs_BHO[:, config.look // 2] - obs_BHO[:, 0]).numpy()
+        delta = (obs_BHO[:, config.lookahead // 2] - obs_BHO[:, 0]).numpy()
         return cls(spec, config, obs, Normalizer.fit("gaussian", [delta]), act)
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -91,7 +91,8 @@ class InverseDynamics(nn.Module):
         return self.act.unnormalize(self._act(obs_RO, target_RO, k_R))[: len(obs_BO)]
 
     def _act(self, obs_BO: Tensor, target_BO: Tensor, k_B: Tensor) -> Tensor:
-        inputs = [self.obs.normalize(obs_BO), self.delta.normalize(target_BO - obs_BO), k_B[:, None] / self.config.look]
+        inputs = [self.obs.normalize(obs_BO), self.delta.normalize(target_BO - obs_BO),
+                  k_B[:, None] / self.config.lookahead]
         return self.network(torch.cat(inputs, dim=-1))
 
 

@@ -14,10 +14,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gentraj.config import require, require_choice
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.context import Rows, context_rows
-from gentraj.data.windows import held
+from gentraj.data.windows import repeat_last
 from gentraj.diffusion.guidance import Energy
 from gentraj.models.plugin import Denoise, Denoising, Plugin
-from gentraj.networks.critic import Ensemble
+from gentraj.networks.critic import ValueEnsemble
 from gentraj.networks.plan_value import PlanPerceptron, PlanTransformer
 from gentraj.networks.rows import padded
 from gentraj.normalize import STATISTICS, Normalizer, NormalizerName
@@ -42,21 +42,21 @@ class PlanCriticConfig:
     heads: int = 4
     """Of the attention; they divide the width."""
     members: int = 2
-    """Of the ensembles; a plan is worth the least of what they say."""
+    """Networks in each ensemble; the value of a plan is their minimum."""
     discount: float = 0.99
     """Per environment step."""
     expectile: float = 0.7
     """Of what followed a state in the data, that it is worth: 0.5 is the mean, 0.9 nearly the best."""
-    reach: int = 32
+    n_step: int = 32
     """Rows of the windows it learns from, at least the plan's. Rewards are summed over these, then a value takes over:
-    a far reach is a Monte-Carlo return, a near one is bootstrapped."""
+    many are a Monte-Carlo return, few are bootstrapped."""
     noised: float = 0.0
     """Share of the plans that it learns from under noise, to guide a model by the value of what it still denoises; 0
     guides by the value of what is denoised so far."""
     normalizer: NormalizerName = "gaussian"
     """With noised plans it must be the model's, as a run sees to."""
     tau: float = 0.01
-    """How fast the slow copy follows, whose values take over."""
+    """How fast the target network follows, whose values take over."""
     batch_size: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
@@ -68,7 +68,7 @@ class PlanCriticConfig:
     def __post_init__(self) -> None:
         require_choice(self, network=("perceptron", "transformer"), sees=("actions", "plan"), normalizer=STATISTICS)
         require(self, width=(1, 1e5), depth=(1, 100), heads=(1, 1e3), members=(1, 1000), discount=(0, 1),
-                expectile=(0.5, 0.9), reach=(1, 1e6), noised=(0, 1), tau=(0, 1), **LEARNING, **BATCH)
+                expectile=(0.5, 0.9), n_step=(1, 1e6), noised=(0, 1), tau=(0, 1), **LEARNING, **BATCH)
         if self.width % self.heads:
             raise ValueError(f"PlanCriticConfig has width {self.width} and {self.heads} heads; give a multiple of the "
                              "heads")
@@ -86,15 +86,15 @@ class PlanCritic(nn.Module):
                  returns: Normalizer):
         super().__init__()
         self.config, self.batch_size, self.plan_spec = config, config.batch_size, spec
-        self.spec = spec.longer(config.reach)
+        self.spec = spec.longer(config.n_step)
         self.plan, self.reward, self.returns = plan, reward, returns
         self.plan_network = (
             PlanTransformer(spec.dim, spec.horizon, config.width, config.depth, config.heads, config.members)
             if config.network == "transformer"
             else PlanPerceptron(spec.dim, spec.horizon, config.width, config.depth, config.members))
-        self.state_network = Ensemble(spec.obs_dim, config.width, config.depth, config.members)
-        self.slow = AveragedModel(self.state_network, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
-        self.slow.requires_grad_(False)
+        self.state_network = ValueEnsemble(spec.obs_dim, config.width, config.depth, config.members)
+        self.target = AveragedModel(self.state_network, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
+        self.target.requires_grad_(False)
 
     @classmethod
     def blank(cls, spec: TrajectorySpec, config: PlanCriticConfig) -> PlanCritic:
@@ -118,19 +118,19 @@ class PlanCritic(nn.Module):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         """One step of f and V towards `targets`. Raises `NonFinite` before stepping."""
         target_B = self.returns.normalize(self.targets(batch))
-        z_BHD, sigma_B = self._noised(self.plan.normalize(held(batch, self.plan_spec.horizon)), generator)
+        z_BHD, sigma_B = self._noised(self.plan.normalize(repeat_last(batch, self.plan_spec.horizon)), generator)
         plan_loss = ((self.plan_network(self._seen(z_BHD), sigma_B) - target_B) ** 2).mean()
         v_EB = self.state_network(self._state(batch.x_BHD[:, 0]))
         state_loss = expectile(target_B - v_EB, self.config.expectile).mean()
         apply_gradients(plan_loss + state_loss, optimizers["network"], self.config.max_grad_norm)
-        self.slow.update_parameters(self.state_network)
+        self.target.update_parameters(self.state_network)
         return {"loss": plan_loss.detach(), "state_loss": state_loss.detach()}
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
         """(B,) sum over h < m of discount^t_h r_h + discount^t_m V(s_m), m the last real row, t_h its environment step.
 
-        Nothing comes after an end, and V(s_m) goes on where a time limit or the window cut an episode. Raises
+        Nothing comes after an end, and V(s_m) goes on where a time limit or the window truncated an episode. Raises
         ValueError for a batch that is not of episodes.
         """
         if batch.reward_BH is None or batch.terminal_BH is None:
@@ -143,7 +143,7 @@ class PlanCritic(nn.Module):
         discount_H = self.config.discount ** torch.tensor(self.spec.times).to(reward_BH)
         earned_B = (self.reward.normalize(reward_BH) * discount_H * counts_BH).sum(1)
         last_BD = batch.x_BHD[torch.arange(len(m_B), device=m_B.device), m_B]
-        after_B = self.returns.unnormalize(self.slow(self._state(last_BD)).mean(0))
+        after_B = self.returns.unnormalize(self.target(self._state(last_BD)).mean(0))
         return earned_B + discount_H[m_B] * after_B * ~ended_B
 
     def forward(self, x_RHD: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, Traj
 
 from ..episodes import Playing
 from .arrival import Arrival
-from .execution import History, Past, Previous, at_rest, moved, seeds_of, targets
+from .execution import History, Past, Previous, at_rest, seeds_of, shift_time, targets
 from .inverse_dynamics import InverseDynamics
 from .plan_critic import PlanCritic
 from .refine import check_levels, filled_in
@@ -35,8 +35,9 @@ class PlannerConfig:
     """Environment steps between two plans."""
     steps: int = 5
     """Sampling steps of a plan."""
-    shares: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
-    """Candidates: one arrival per share of the likeliest arrival's probability. None means every second row."""
+    arrival_thresholds: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
+    """Candidates: the earliest arrival at least this fraction as probable as the likeliest, for each. None means every
+    second row."""
     candidates: int = 1
     """Plans that are drawn for each arrival, or where there is no goal."""
     shifted: bool = False
@@ -60,11 +61,11 @@ class PlannerConfig:
     actions: Literal["inverse", "joint", "track"] = "inverse"
     """Actions from inverse dynamics, from the plan itself, or those of a PD controller that tracks the plan: what is
     missing to its positions (goal_dims) and to its velocities (rest_dims), as Diffuser acts in mazes."""
-    look: int = 12
+    lookahead: int = 12
     """Environment steps that the inverse dynamics, or the PD controller, looks ahead on the plan."""
     context: tuple[float, ...] = ()
-    """What the model is told beside the trajectory; none for a model without context. A model that was told returns
-    aims at a good one of its data's by default."""
+    """What the model is conditioned on beside the trajectory; none for a model without context. A model conditioned on
+    returns aims at a good one of its data's by default."""
     goal_dims: tuple[int, ...] = ()
     """Entries of the observation that a goal speaks about."""
     rest_dims: tuple[int, ...] = ()
@@ -77,13 +78,14 @@ class PlannerConfig:
     @property
     def ahead(self) -> int:
         """Environment steps that are carried out, or looked at, of a plan."""
-        return self.replan - 1 + (1 if self.actions == "joint" else self.look)
+        return self.replan - 1 + (1 if self.actions == "joint" else self.lookahead)
 
     def __post_init__(self) -> None:
-        require(self, replan=(1, 1e6), steps=(1, 1e6), trust=(0, 1), temperature=(0, math.inf), look=(1, 1e6),
+        require(self, replan=(1, 1e6), steps=(1, 1e6), trust=(0, 1), temperature=(0, math.inf), lookahead=(1, 1e6),
                 hold_radius=(0, math.inf), candidates=(1, 1e6), scale=(-1e6, 1e6), history=(0, 1e6))
-        if not all(0 < share <= 1 for share in self.shares):
-            raise ValueError(f"PlannerConfig.shares are {self.shares}; fractions above 0 and up to 1 are expected")
+        if not all(0 < threshold <= 1 for threshold in self.arrival_thresholds):
+            raise ValueError(f"PlannerConfig.arrival_thresholds are {self.arrival_thresholds}; fractions above 0 and "
+                             "up to 1 are expected")
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,8 @@ class Planner(Playing):
         levels = [model.spec, *(fine.spec for fine in finer)]
         check(config, levels, len(low_A), trust, inverse, critic)
         if finer and guide is not None:
-            raise ValueError("a guide shapes the coarse rows of a plan only, and finer models fill in what is carried "
-                             "out; guide a planner without refine")
+            raise ValueError("a guide shapes the coarse timesteps of a plan only, and finer models fill in what is "
+                             "carried out; guide a planner without refine")
         if config.history and guide is not None:
             raise ValueError("a guide shapes a whole trajectory, and of a planner with history its first rows have "
                              "happened; guide a planner without")
@@ -151,7 +153,7 @@ class Planner(Playing):
         return calls_of((self.model, *self.finer))
 
     def _allocate(self, batch: int) -> None:
-        longest = self.config.replan + self.config.look
+        longest = self.config.replan + self.config.lookahead
         self.target_BTD = torch.zeros(batch, longest, self.executed.dim, device=self.device)
         self.previous = Previous.none(self.spec, batch, self.device)
         self.history = History(self.spec, self.config.history, batch, self.device)
@@ -174,7 +176,8 @@ class Planner(Playing):
         if self.config.actions == "joint":
             act_BA = spec.split(self.target_BTD[rows, self.age_B])[1]
         else:
-            act_BA = self.toward(obs_BO, spec.split(self.target_BTD[rows, self.age_B + self.config.look - 1])[0])
+            act_BA = self.action_towards(obs_BO,
+                                         spec.split(self.target_BTD[rows, self.age_B + self.config.lookahead - 1])[0])
         self.age_B += 1
         act_BA = act_BA.cpu().clamp(self.low_A, self.high_A)
         self.history.add(obs_BO, act_BA.to(self.device))
@@ -191,20 +194,21 @@ class Planner(Playing):
             raise ValueError(f"the planner's history is {self.config.history} rows, and what is exported remembers "
                              "nothing; set history to 0 under planner in config.json")
         obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
-        target_BTD = self.along(self.propose(obs_BO, goal_BG, seeds), goal_BG, seeds)
+        target_BTD = self.targets_along(self.propose(obs_BO, goal_BG, seeds), goal_BG, seeds)
         if goal_BG is not None:
-            near_B = self.near(obs_BO, goal_BG)
-            target_BTD = torch.where(near_B[:, None, None], self.held(obs_BO, goal_BG)[:, None], target_BTD)
+            near_B = self.is_near_goal(obs_BO, goal_BG)
+            target_BTD = torch.where(near_B[:, None, None], self.hold_goal(obs_BO, goal_BG)[:, None], target_BTD)
         if self.config.actions == "joint":
             act_BEA = self.executed.split(target_BTD[:, : self.config.replan])[1]
         else:
-            act_BEA = self.toward(obs_BO, self.executed.split(target_BTD[:, self.config.look - 1])[0])[:, None]
+            act_BEA = self.action_towards(obs_BO,
+                                          self.executed.split(target_BTD[:, self.config.lookahead - 1])[0])[:, None]
         return act_BEA.clamp(self.low_A.to(self.device), self.high_A.to(self.device))
 
-    def toward(self, obs_BO: Tensor, target_BO: Tensor) -> Tensor:
-        """(B, A) the action toward what the plan is `look` environment steps ahead."""
+    def action_towards(self, obs_BO: Tensor, target_BO: Tensor) -> Tensor:
+        """(B, A) the action toward what the plan is `lookahead` environment steps ahead."""
         if self.inverse is not None and self.config.actions == "inverse":
-            return self.inverse(obs_BO, target_BO, self.config.look)
+            return self.inverse(obs_BO, target_BO, self.config.lookahead)
         missing_BO = target_BO - obs_BO  # with gains of 1, as `maze2d` of Diffuser's authors
         return missing_BO[:, self.goal_dims] + missing_BO[:, list(self.config.rest_dims)]
 
@@ -227,7 +231,7 @@ class Planner(Playing):
         if self.critic is not None and self.config.select == "value":
             value_BN = self.critic(x_RHD).view(row_BN.shape)
         chosen_B = choice(row_BN, ratio_BN, value_BN)
-        x_RHD = moved(x_RHD, now_R)
+        x_RHD = shift_time(x_RHD, now_R)
         return Plans(x_RHD.view(*row_BN.shape, *x_RHD.shape[1:]), row_BN, ratio_BN, chosen_B, value_BN)
 
     def _questions(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],
@@ -259,8 +263,8 @@ class Planner(Playing):
         """(B, N) arrival rows to try, from the present on."""
         if goal_BG is None or self.trust is None:
             return self._last(past)
-        if self.arrival is not None and self.config.shares:
-            row_BN = self.arrival.propose(obs_BO, goal_BG, self.config.shares)
+        if self.arrival is not None and self.config.arrival_thresholds:
+            row_BN = self.arrival.propose(obs_BO, goal_BG, self.config.arrival_thresholds)
         else:
             row_BN = torch.arange(2, self.spec.horizon, 2, device=obs_BO.device).expand(len(obs_BO), -1)
         return row_BN.minimum(self._last(past))
@@ -271,12 +275,12 @@ class Planner(Playing):
 
     def _replan(self, due_B: Tensor, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
         """New targets for the environments that are due; those near their goal hold it."""
-        near_B = due_B & self.near(obs_BO, goal_BG).cpu()
+        near_B = due_B & self.is_near_goal(obs_BO, goal_BG).cpu()
         if (travel_B := due_B & ~near_B).any():
             goal = None if goal_BG is None else goal_BG[travel_B]
             self.target_BTD[travel_B] = self._travel(obs_BO[travel_B], goal, travel_B)
         if goal_BG is not None and near_B.any():
-            self.target_BTD[near_B] = self.held(obs_BO[near_B], goal_BG[near_B])[:, None]
+            self.target_BTD[near_B] = self.hold_goal(obs_BO[near_B], goal_BG[near_B])[:, None]
             self.previous.forget(near_B)
         self.age_B[due_B] = 0
         self.decision_B[due_B] += 1
@@ -287,9 +291,9 @@ class Planner(Playing):
         previous, past = self.previous.of(which_B) if self.config.shifted else None, self.history.of(which_B)
         self.last = self.propose(obs_BO, goal_BG, seeds, previous, past)
         self.previous.keep(which_B, *self.last.chosen(), self.spec.horizon - past.now_B)
-        return self.along(self.last, goal_BG, seeds)
+        return self.targets_along(self.last, goal_BG, seeds)
 
-    def along(self, plans: Plans, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
+    def targets_along(self, plans: Plans, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         """(B, T, D) targets along the chosen plans, filled in by the finer models."""
         x_BHD, row_B = plans.chosen()
         for fine in self.finer:
@@ -298,7 +302,7 @@ class Planner(Playing):
         arrival_B = None if goal_BG is None else row_B
         return targets(self.executed, x_BHD, self.target_BTD.shape[1], arrival_B, self.config.rest_dims)
 
-    def near(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
+    def is_near_goal(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B,) who is so near to the goal that it is held instead of planned for."""
         if goal_BG is None:
             return torch.zeros(len(obs_BO), dtype=torch.bool, device=obs_BO.device)
@@ -307,7 +311,7 @@ class Planner(Playing):
                              f"{len(self.goal_dims)} entries of an observation; train it with --mix.goal-dims")
         return (obs_BO[:, self.goal_dims] - goal_BG).norm(dim=-1) <= self.config.hold_radius
 
-    def held(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
+    def hold_goal(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
         """(B, D) the goal at rest, all else as it is."""
         obs_BO = obs_BO.clone()
         obs_BO[:, self.goal_dims] = goal_BG
@@ -348,9 +352,9 @@ def check(config: PlannerConfig, levels: Sequence[TrajectorySpec], act_dim: int,
         raise ValueError("actions='joint' needs a model of observations and actions; this one has no actions")
     if config.actions == "inverse" and inverse is None:
         raise ValueError("actions='inverse' needs inverse dynamics; train with --dynamics, or set actions='joint'")
-    if config.actions == "inverse" and inverse is not None and config.look > inverse.config.look:
-        raise ValueError(f"look is {config.look}; the inverse dynamics were trained to look {inverse.config.look} "
-                         "steps ahead, give at most that")
+    if config.actions == "inverse" and inverse is not None and config.lookahead > inverse.config.lookahead:
+        raise ValueError(f"lookahead is {config.lookahead}; the inverse dynamics were trained to look "
+                         f"{inverse.config.lookahead} steps ahead, give at most that")
     if config.arrival == "earliest" and trust is None:
         raise ValueError("arrival='earliest' needs a trust score; give one or set arrival='fixed'")
     for name, setting in (("select", config.select), ("guidance", config.guidance)):
@@ -366,7 +370,7 @@ def check(config: PlannerConfig, levels: Sequence[TrajectorySpec], act_dim: int,
     ahead = max(config.ahead - (config.actions == "joint"), 1)
     if config.history and ahead > (left := (spec.horizon - 1 - config.history) * spec.stride):
         raise ValueError(f"history is {config.history} of {spec.horizon} rows, which leaves {left} environment steps "
-                         f"to plan, and replan and look call for {ahead}; give less of one of them")
+                         f"to plan, and replan and lookahead call for {ahead}; give less of one of them")
     check_levels(levels)
     _check_candidates(config, spec)
 

@@ -18,7 +18,7 @@ from gentraj.models.conditioning import ConditionMix
 from gentraj.randomness import fold
 from gentraj.trajectory import Condition, SamplingOptions, TrajectoryModel, TrajectorySpec
 
-LEG = ConditionMix(goal=1.0, goal_at="end")  # what a finer model is asked: both ends are known
+BOTH_ENDS = ConditionMix(goal=1.0, goal_at="end")  # what a finer model is asked: both ends are known
 
 
 def level_specs(coarse: TrajectorySpec, factors: Sequence[int], act_dim: int) -> list[TrajectorySpec]:

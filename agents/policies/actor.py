@@ -68,5 +68,6 @@ class Actor(Playing):
         policy = self.policy
         goal_BG = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
         state_BS = policy.state(obs_BO.to(policy.device), goal_BG)
-        act_BEA = policy.act_scale.unnormalize(policy.decide(state_BS, seeds, self.options))[:, : policy.execute]
+        act_BEA = policy.act_scale.unnormalize(policy.sample_actions(state_BS, seeds,
+                                                                     self.options))[:, : policy.execute]
         return act_BEA.clamp(self.low_A.to(act_BEA.device), self.high_A.to(act_BEA.device))

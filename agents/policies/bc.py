@@ -40,6 +40,7 @@ class BC(Policy[Model]):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         return self.model.update(self.windows(self.transition(batch, 1.0)), optimizers, generator)
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=self.config.temperature)
-        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])
+        return self.actions(self.model.sample(self.condition(state_BS), seed=seeds, options=options)[:, 0])

@@ -1,4 +1,4 @@
-"""What actions are worth: an ensemble that learns Q(s, a), and a slow copy of it to learn from."""
+"""What actions are worth: an ensemble that learns Q(s, a), and a target network that it learns from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gentraj.config import require
-from gentraj.networks.critic import Ensemble
+from gentraj.networks.critic import ValueEnsemble
 from gentraj.training.optimization import LEARNING, adamw, apply_gradients
 
 from .policy import Policy, Transition
@@ -23,9 +23,9 @@ LARGEST = 100  # weight of an action's advantage (Kostrikov et al. 2022, appendi
 class ValueConfig:
     discount: float = 0.99
     """Per environment step."""
-    reach: int = 32
-    """Steps whose rewards are summed before a value takes over, at least those of a chunk. The papers say 1; a far
-    reach learns in far fewer updates, and takes the data's later actions for its own."""
+    n_step: int = 32
+    """Steps whose rewards are summed before a value takes over, at least those of a chunk. The papers say 1; more steps
+    learn in far fewer updates, and take the data's later actions for its own."""
     width: int = 256
     depth: int = 2
     """Hidden layers."""
@@ -36,7 +36,7 @@ class ValueConfig:
     max_grad_norm: float = 10.0
 
     def __post_init__(self) -> None:
-        require(self, discount=(0, 0.99999), reach=(1, 1e4), width=(1, 1e5), depth=(1, 100), members=(1, 1000),
+        require(self, discount=(0, 0.99999), n_step=(1, 1e4), width=(1, 1e5), depth=(1, 100), members=(1, 1000),
                 **LEARNING)
 
 
@@ -55,16 +55,16 @@ class CriticConfig(ValueConfig):
 class Critic(nn.Module):
     """Q(s, a) of a chunk of actions, in units of the rewards' root mean square.
 
-    Values start at `start`, the data's usual one: from 0 they would take 1 / (tau (1 - discount^reach)) updates
-    to get there.
+    Values start at `start`, the one that the data's mean reward leads to: from 0 they would take 1 / (tau (1 -
+    discount^n_step)) updates to get there.
     """
 
     def __init__(self, state_dim: int, chunk_dim: int, config: CriticConfig, start: float = 0.0):
         super().__init__()
         self.config = config
-        self.q = Ensemble(state_dim + chunk_dim, config.width, config.depth, config.members, start)
-        self.slow = AveragedModel(self.q, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
-        self.slow.requires_grad_(False)
+        self.q = ValueEnsemble(state_dim + chunk_dim, config.width, config.depth, config.members, start)
+        self.target = AveragedModel(self.q, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
+        self.target.requires_grad_(False)
 
     def optimizer(self) -> Optimizer:
         return adamw(self.q, self.config)["network"]
@@ -76,20 +76,21 @@ class Critic(nn.Module):
     @classmethod
     def of(cls, policy: Policy, config: CriticConfig) -> Critic:
         """Of a policy's states and chunks."""
-        return cls(policy.state_dim, policy.chunk * policy.spec.act_dim, config, policy.usual.value(config.discount))
+        return cls(policy.state_dim, policy.chunk * policy.spec.act_dim, config,
+                   policy.reward_statistics.initial_value(config.discount))
 
     @torch.no_grad()
-    def least(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
-        """(B,) of the slow copy's members."""
-        return self.slow(torch.cat([state_BS, chunk_BX], -1)).amin(0)
+    def target_min(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
+        """(B,) the minimum over the target network's members."""
+        return self.target(torch.cat([state_BS, chunk_BX], -1)).amin(0)
 
-    def learn(self, t: Transition, next_value_B: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
-        """A step towards r + discount * V(s'), through a cut by a time limit and not through an end."""
+    def update(self, t: Transition, next_value_B: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
+        """A step towards r + discount * V(s'), through a truncation by a time limit and not through an end."""
         target_B = t.reward_B + t.discount_B * next_value_B
         q_EB = self(t.state_BS, t.chunk_BX)
         loss = average(((q_EB - target_B) / self.q.unit) ** 2, t)
         apply_gradients(loss, optimizer, self.config.max_grad_norm)
-        self.slow.update_parameters(self.q)
+        self.target.update_parameters(self.q)
         return {"critic_loss": loss.detach(), "q": q_EB.detach().mean()}
 
     def relative(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
@@ -102,15 +103,17 @@ class Critic(nn.Module):
         return q_B / q_B.detach().abs().mean().clamp(min=1e-6)
 
     def best(self, state_BS: Tensor, act_BNKA: Tensor) -> Tensor:
-        """(B, K, A): of each state's N candidates the one that the slow copy values most."""
+        """(B, K, A): of each state's N candidates the one that the target network values most."""
         batch, num = act_BNKA.shape[:2]
-        value_BN = self.least(state_BS.repeat_interleave(num, 0), act_BNKA.flatten(2).flatten(0, 1)).view(batch, num)
+        value_BN = self.target_min(state_BS.repeat_interleave(num, 0),
+                                   act_BNKA.flatten(2).flatten(0, 1)).view(batch, num)
         return act_BNKA[torch.arange(batch, device=value_BN.device), value_BN.argmax(1)]
 
 
-def state_value(policy: Policy, config: ValueConfig, members: int = 1) -> Ensemble:
+def state_value(policy: Policy, config: ValueConfig, members: int = 1) -> ValueEnsemble:
     """V(s) of so many networks, each for itself; it starts where Q(s, a) does too."""
-    return Ensemble(policy.state_dim, config.width, config.depth, members, policy.usual.value(config.discount))
+    return ValueEnsemble(policy.state_dim, config.width, config.depth, members,
+                         policy.reward_statistics.initial_value(config.discount))
 
 
 def average(x_EB: Tensor, t: Transition) -> Tensor:

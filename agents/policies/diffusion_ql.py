@@ -38,7 +38,7 @@ class DiffusionQLConfig(PolicyConfig):
 
 class DiffusionQL(Policy[Model]):
     def __init__(self, obs_dim: int, act_dim: int, config: DiffusionQLConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
+        super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.generator(config.model)
         self.critic = Critic.of(self, config.critic)
 
@@ -48,18 +48,19 @@ class DiffusionQL(Policy[Model]):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
         seed = int(torch.randint(2**62, (), generator=generator))
-        next_BKA = self.actions(self.model.sample(self.known(t.next_BS), seed=seed)[:, 0])
-        critic = self.critic.learn(t, self.critic.least(t.next_BS, next_BKA.flatten(1)), optimizers["critic"])
+        next_BKA = self.actions(self.model.sample(self.condition(t.next_BS), seed=seed)[:, 0])
+        critic = self.critic.update(t, self.critic.target_min(t.next_BS, next_BKA.flatten(1)), optimizers["critic"])
         actor = self.model.update(self.windows(t), optimizers, generator, guide=self.value_guide)
         return critic | actor
 
     def value_guide(self, x: Tensor) -> Tensor:
         """(B,) eta Q(s, a) of windows, relative to its size: what equation 3 adds to the generator's own loss.
 
-        A diffusion model is told the value of what it denoises in one step (Kang et al. 2023).
+        A diffusion model is given the value of what it denoises in one step (Kang et al. 2023).
         """
         return self.config.eta * self.critic.relative(self.states(x), self.actions(x).flatten(1))
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         drawn = self.candidates(self.model, state_BS, self.config.candidates, seeds, options)
         return self.critic.best(state_BS, drawn)

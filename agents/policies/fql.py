@@ -43,12 +43,12 @@ class FQLConfig(PolicyConfig):
 
 class FQL(Policy[Diffusion]):
     def __init__(self, obs_dim: int, act_dim: int, config: FQLConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
+        super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.generator(config.model)
         self.critic = Critic.of(self, config.critic)
         self.student = deepcopy(self.model.network)
-        self.slow = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(config.model.ema))
-        self.slow.requires_grad_(False)
+        self.student_ema = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(config.model.ema))
+        self.student_ema.requires_grad_(False)
         self.calls = 0
 
     @property
@@ -65,17 +65,17 @@ class FQL(Policy[Diffusion]):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
         with torch.no_grad():
-            next_BX = self.one_step(self.slow, t.next_BS, self.noise(t, generator)).clamp(-1, 1)
-        critic = self.critic.learn(t, self.critic.least(t.next_BS, next_BX), optimizers["critic"])
+            next_BX = self.one_step(self.student_ema, t.next_BS, self.noise(t, generator)).clamp(-1, 1)
+        critic = self.critic.update(t, self.critic.target_min(t.next_BS, next_BX), optimizers["critic"])
         flow = self.model.update(self.windows(t), optimizers, generator)
         student_loss, distance = self.student_loss(t, self.noise(t, generator))
         apply_gradients(student_loss, optimizers["student"], self.config.critic.max_grad_norm)
-        self.slow.update_parameters(self.student)
+        self.student_ema.update_parameters(self.student)
         return critic | flow | {"student_distance": distance.detach()}
 
     def student_loss(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
         """Equation 8, its value normalised (section 4.2); and the distance to what the flow makes of the noise."""
-        flow_BKD = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA), self.known(t.state_BS))
+        flow_BKD = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA), self.condition(t.state_BS))
         chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
         distance = ((chunk_BX - self.actions(flow_BKD).flatten(1)) ** 2 * t.weights()[:, None]).mean()
         value = (self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1)) * t.weights()).mean()
@@ -91,10 +91,11 @@ class FQL(Policy[Diffusion]):
         x, known = self.join(state_BS, z_BKA), self.state_mask.expand(len(state_BS), self.chunk, -1)
         return student(x, x * known, known, z_BKA.new_ones(1))[..., self.state_dim :].flatten(1)
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         if options.changed():
             raise ValueError("this policy acts by one call of its student, which has no sampler, grid or eta; leave "
                              "them out")
         self.calls += 1
         z_BKA = RowNoise(seeds, self.device).normal(self.chunk, self.spec.act_dim)
-        return self.one_step(self.slow, state_BS, z_BKA).view_as(z_BKA).clamp(-1, 1)
+        return self.one_step(self.student_ema, state_BS, z_BKA).view_as(z_BKA).clamp(-1, 1)

@@ -39,7 +39,7 @@ class IDQLConfig(PolicyConfig):
 
 class IDQL(Policy[Model]):
     def __init__(self, obs_dim: int, act_dim: int, config: IDQLConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
+        super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.generator(config.model)
         self.critic = Critic.of(self, config.critic)
         self.value = state_value(self, config.critic)
@@ -54,15 +54,16 @@ class IDQL(Policy[Model]):
         apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
         with torch.no_grad():
             next_value_B = self.value(t.next_BS)[0]
-        critic = self.critic.learn(t, next_value_B, optimizers["critic"])
+        critic = self.critic.update(t, next_value_B, optimizers["critic"])
         actor = self.model.update(self.windows(t), optimizers, generator)  # equation 9: as they are
         return {"value_loss": value_loss.detach()} | critic | actor
 
     def value_loss(self, t: Transition) -> Tensor:
         """Equation 5 of IQL (Kostrikov et al. 2022): V(s) is an expectile of Q(s, a)."""
-        error_B = self.critic.least(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
+        error_B = self.critic.target_min(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
         return average(expectile(error_B / self.value.unit, self.config.expectile), t)
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         drawn = self.candidates(self.model, state_BS, self.config.candidates, seeds, options)
         return self.critic.best(state_BS, drawn)

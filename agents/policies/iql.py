@@ -39,7 +39,7 @@ class IQLConfig(PolicyConfig):
 
 class IQL(Policy[Model]):
     def __init__(self, obs_dim: int, act_dim: int, config: IQLConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
+        super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.generator(config.model)
         self.critic = Critic.of(self, config.critic)
         self.value = state_value(self, config.critic)
@@ -54,17 +54,18 @@ class IQL(Policy[Model]):
         apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
         with torch.no_grad():
             next_value_B = self.value(t.next_BS)[0]
-        critic = self.critic.learn(t, next_value_B, optimizers["critic"])  # equation 6
+        critic = self.critic.update(t, next_value_B, optimizers["critic"])  # equation 6
         weight_B = advantage_weights(advantage_B, self.config.beta, t.weights())
         actor = self.model.update(self.windows(t, weight_B), optimizers, generator)  # equation 7
         return {"value_loss": value_loss.detach()} | critic | actor
 
     def value_loss(self, t: Transition) -> tuple[Tensor, Tensor]:
         """Equation 5: V(s) is an expectile of Q(s, a); and the advantages (B,) of the data's actions."""
-        error_B = self.critic.least(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
+        error_B = self.critic.target_min(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
         loss = average(expectile(error_B / self.value.unit, self.config.expectile), t)
         return loss, error_B.detach()
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=0.0)
-        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])
+        return self.actions(self.model.sample(self.condition(state_BS), seed=seeds, options=options)[:, 0])

@@ -39,18 +39,18 @@ KNOWN = ConditionMix(start=0, goal=0, observations=1)  # all of a state, nothing
 ModelT = TypeVar("ModelT", bound=Model)
 
 
-class Usual(NamedTuple):
+class RewardStatistics(NamedTuple):
     """Means over the steps of the data: the reward, in units of its root mean square, and how often a step ends it."""
 
     reward: float
     end_rate: float
 
-    def value(self, discount: float) -> float:
+    def initial_value(self, discount: float) -> float:
         """Of such rewards until such an end."""
         return self.reward / (1 - discount * (1 - self.end_rate))
 
 
-UNKNOWN = Usual(0.0, 0.0)
+UNKNOWN = RewardStatistics(0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,19 @@ class Scales:
     act: Normalizer
     context: Normalizer | None
     reward: Normalizer
-    usual: Usual = UNKNOWN
+    reward_statistics: RewardStatistics = UNKNOWN
     """What values start from."""
 
     @classmethod
     def fit(cls, episodes: Episodes, contexts: ContextConfig) -> Scales:
-        """Rewards and ends are of what was played, not of what a world model imagined, whose episodes are short. Raises
-        `DataError` for data that lack a context."""
-        context, played = fit_contexts(episodes, contexts), episodes.played()
-        size = float(np.sqrt(np.square(played.reward, dtype=np.float64).mean()))
+        """Rewards and ends are of the real data, not of synthetic ones of a world model, whose episodes are short.
+        Raises `DataError` for data that lack a context."""
+        context, real = fit_contexts(episodes, contexts), episodes.real()
+        size = float(np.sqrt(np.square(real.reward, dtype=np.float64).mean()))
         reward = Normalizer(torch.zeros(1), torch.full((1,), size or 1.0))
         return cls(Normalizer.fit("gaussian", [episodes.obs]), Normalizer.fit("limits", [episodes.act]), context,
-                   reward, Usual(float(played.reward.mean(dtype=np.float64)) / (size or 1.0),
-                                 float(played.terminated.mean())))
+                   reward, RewardStatistics(float(real.reward.mean(dtype=np.float64)) / (size or 1.0),
+                                            float(real.terminated.mean())))
 
     @classmethod
     def blank(cls, obs_dim: int, act_dim: int, context_dim: int) -> Scales:
@@ -103,7 +103,7 @@ class PolicyConfig:
 class Transition:
     """(s, a, r, s') of each window of a batch, normalised: a is a chunk of K actions, s' the state that is reached.
 
-    That state may lie further on than the last of the actions (`reach`): what the data did in between counts as if it
+    That state may lie further on than the last of the actions (`n_step`): what the data did in between counts as if it
     followed.
     """
 
@@ -116,13 +116,13 @@ class Transition:
     """Discounted sum of the rewards on the way to the next state."""
     next_BS: Tensor
     discount_B: Tensor
-    """Of what comes after; 0 where the episode ended for good, not where a time limit cut it."""
+    """Of what comes after; 0 where the episode ended for good, not where a time limit truncated it."""
     whole_B: Tensor
     """Where the chunk is whole, or the episode ended for good: its missing actions are then of no consequence."""
     episode_B: Tensor
     """As in `Batch`."""
     weight_B: Tensor | None = None
-    """Of mean 1: how much each counts for a policy, which learns of what was done, not of what a world model imagined;
+    """Of mean 1: how much each counts for a policy, which learns of real data, not of what a world model imagined;
     critics learn of all. None is alike."""
 
     def weights(self) -> Tensor:
@@ -131,19 +131,20 @@ class Transition:
 
 
 class Policy(nn.Module, Generic[ModelT]):
-    """`Trainable`. A subclass has `optimizers`, `update` and `decide`, and as a rule a `model` that draws actions."""
+    """`Trainable`. A subclass has `optimizers`, `update` and `sample_actions`, and as a rule a `model` that draws
+    actions."""
 
     model: ModelT
     state_mask: Tensor
     """(D,) true for the entries of a window's row that are the state."""
 
-    def __init__(self, obs_dim: int, act_dim: int, config: PolicyConfig, scales: Scales, reach: int = 1):
-        """`reach` are the steps after which a transition ends, at least those of a chunk."""
+    def __init__(self, obs_dim: int, act_dim: int, config: PolicyConfig, scales: Scales, n_step: int = 1):
+        """`n_step` are the steps after which a transition ends, at least those of a chunk."""
         super().__init__()
         self.obs, self.act_scale, self.context, self.reward = scales.obs, scales.act, scales.context, scales.reward
-        self.usual = scales.usual
+        self.reward_statistics = scales.reward_statistics
         self.chunk, self.execute, self.batch_size = config.chunk, config.execute, config.batch_size
-        self.spec = TrajectorySpec(obs_dim, act_dim, max(config.chunk, reach) + 1)
+        self.spec = TrajectorySpec(obs_dim, act_dim, max(config.chunk, n_step) + 1)
         self.state_dim = obs_dim + (0 if scales.context is None else len(scales.context.shift_D))
         self.window_spec = TrajectorySpec(self.state_dim, act_dim, config.chunk)  # what a generator models
         self.register_buffer("state_mask", torch.arange(self.window_spec.dim) < self.state_dim, persistent=False)
@@ -155,7 +156,8 @@ class Policy(nn.Module, Generic[ModelT]):
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         """(B, K, A) normalised actions. `options` say how the generator samples; a temperature is the policy's own.
 
         Raises ValueError for options that its generator cannot follow.
@@ -176,14 +178,15 @@ class Policy(nn.Module, Generic[ModelT]):
         return self.model.sampling(options)
 
     @overload
-    def generator(self, config: DiffusionConfig, told: int = 0, context_dropout: float = 0.0) -> Diffusion: ...
+    def generator(self, config: DiffusionConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Diffusion: ...
     @overload
-    def generator(self, config: GaussianConfig, told: int = 0, context_dropout: float = 0.0) -> Gaussian: ...
+    def generator(self, config: GaussianConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Gaussian: ...
     @overload
-    def generator(self, config: ModelConfig, told: int = 0, context_dropout: float = 0.0) -> Model: ...
-    def generator(self, config: ModelConfig, told: int = 0, context_dropout: float = 0.0) -> Model:
-        """A model of windows x_BKD whose state is known, and that is told so many numbers beside."""
-        identity, context = Normalizer.identity(self.window_spec.dim), Normalizer.identity(told) if told else None
+    def generator(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Model: ...
+    def generator(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Model:
+        """A model of windows x_BKD whose state is known, conditioned on so many numbers beside."""
+        identity, context = (Normalizer.identity(self.window_spec.dim), Normalizer.identity(context_dim) if context_dim
+                             else None)
         return MODELS.made_of(config)(self.window_spec, config, identity, context, mix=KNOWN,
                                       context_dropout=context_dropout)
 
@@ -221,7 +224,7 @@ class Policy(nn.Module, Generic[ModelT]):
             discount_B=discount_B,
             whole_B=real_BK.all(1) | (discount_B == 0),
             episode_B=batch.episode_B,
-            weight_B=None if batch.imagined_B is None else mean_one((~batch.imagined_B).to(reward_B)))
+            weight_B=None if batch.synthetic_B is None else mean_one((~batch.synthetic_B).to(reward_B)))
 
     def windows(self, t: Transition, weight_B: Tensor | None = None) -> Batch:
         """What the generator learns: the chunk that followed each state."""
@@ -234,8 +237,8 @@ class Policy(nn.Module, Generic[ModelT]):
         """(B, K, D) windows of the generator."""
         return torch.cat([state_BS[:, None].expand(-1, self.chunk, -1), act_BKA], -1)
 
-    def known(self, state_BS: Tensor) -> Condition:
-        """What the generator is told of a state."""
+    def condition(self, state_BS: Tensor) -> Condition:
+        """What the generator is conditioned on of a state."""
         x = self.join(state_BS, state_BS.new_zeros(len(state_BS), self.chunk, self.spec.act_dim))
         return Condition(self.window_spec, x, self.state_mask.expand_as(x))
 
@@ -250,7 +253,7 @@ class Policy(nn.Module, Generic[ModelT]):
     def candidates(self, model: TrajectoryModel, state_BS: Tensor, number: int, seeds: Sequence[int],
                    options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         """(B, N, K, A) that a generator draws for each state."""
-        return self.actions(model.sample(self.known(state_BS), number, seed=unfold_each(number, seeds),
+        return self.actions(model.sample(self.condition(state_BS), number, seed=unfold_each(number, seeds),
                                          options=options))
 
 

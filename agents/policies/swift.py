@@ -56,7 +56,7 @@ class SwiftConfig(PolicyConfig):
 
 class Swift(Policy[Diffusion]):
     def __init__(self, obs_dim: int, act_dim: int, config: SwiftConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
+        super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.generator(config.model, 1, config.context_dropout)
         self.value = state_value(self, config.critic, config.critic.members)
 
@@ -79,23 +79,24 @@ class Swift(Policy[Diffusion]):
             brought_EB = t.reward_B + t.discount_B * self.value(t.next_BS)
         error_EB = brought_EB - self.value(t.state_BS)
         judge_B = t.episode_B % len(error_EB)
-        learns_EB = of_others(judge_B, len(error_EB))
+        learns_EB = cross_fitting_mask(judge_B, len(error_EB))
         loss_EB = learns_EB * expectile(error_EB / self.value.unit, self.config.expectile)
         loss = average(loss_EB, t) / learns_EB.float().mean()
         return loss, error_EB.detach().gather(0, judge_B[None])[0]
 
-    def known(self, state_BS: Tensor) -> Condition:
+    def condition(self, state_BS: Tensor) -> Condition:
         """The state, and that what led to more is asked for."""
-        return replace(super().known(state_BS), context_BC=state_BS.new_ones(len(state_BS), 1))
+        return replace(super().condition(state_BS), context_BC=state_BS.new_ones(len(state_BS), 1))
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=self.config.temperature)
-        x = self.model.sample(self.known(state_BS), guide=ClassifierFree(self.config.guidance), seed=seeds,
+        x = self.model.sample(self.condition(state_BS), guide=ClassifierFree(self.config.guidance), seed=seeds,
                               options=options)[:, 0]
         return self.actions(x)
 
 
-def of_others(judge_B: Tensor, members: int) -> Tensor:
+def cross_fitting_mask(judge_B: Tensor, members: int) -> Tensor:
     """(E, B) true where a member learns: of what another judges, and where a batch has no such thing, of all."""
     others_EB = torch.arange(members, device=judge_B.device)[:, None] != judge_B
     return others_EB | ~others_EB.any(1, keepdim=True)

@@ -40,7 +40,7 @@ class TD3BCConfig(PolicyConfig):
 
 class TD3BC(Policy[Gaussian]):
     def __init__(self, obs_dim: int, act_dim: int, config: TD3BCConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.critic.reach)
+        super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.generator(config.model)
         self.critic = Critic.of(self, config.critic)
 
@@ -49,15 +49,15 @@ class TD3BC(Policy[Gaussian]):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        next_value_B = self.critic.least(t.next_BS, self.smoothed_next(t, generator).flatten(1))
-        critic = self.critic.learn(t, next_value_B, optimizers["critic"])
+        next_value_B = self.critic.target_min(t.next_BS, self.smoothed_next(t, generator).flatten(1))
+        critic = self.critic.update(t, next_value_B, optimizers["critic"])
         actor = self.model.update(self.windows(t), optimizers, generator, guide=self.value_guide)
         return critic | actor
 
     @torch.no_grad()
     def smoothed_next(self, t: Transition, generator: torch.Generator) -> Tensor:
         """(B, K, A) what the actor does next, and clipped noise (Fujimoto et al. 2018, section 5.3)."""
-        act_BKA = self.actions(self.model.predict(self.known(t.next_BS))[0])
+        act_BKA = self.actions(self.model.predict(self.condition(t.next_BS))[0])
         noise = torch.randn(act_BKA.shape, generator=generator).clamp(-2.5, 2.5).to(act_BKA.device)
         return (act_BKA + self.config.smoothing * noise).clamp(-1, 1)
 
@@ -67,6 +67,7 @@ class TD3BC(Policy[Gaussian]):
         weight = self.config.alpha / (2 * float(self.config.model.spread) ** 2)
         return weight * self.critic.relative(self.states(x), self.actions(x).flatten(1))
 
-    def decide(self, state_BS: Tensor, seeds: Sequence[int], options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         options = replace(options, temperature=0.0)
-        return self.actions(self.model.sample(self.known(state_BS), seed=seeds, options=options)[:, 0])
+        return self.actions(self.model.sample(self.condition(state_BS), seed=seeds, options=options)[:, 0])

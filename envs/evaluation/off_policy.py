@@ -22,23 +22,24 @@ class Returns(NamedTuple):
 
     imagined_N: np.ndarray
     true_N: np.ndarray
-    cut_N: np.ndarray
+    truncated_N: np.ndarray
     """Which imagined ones went beyond what the model knows, so that what followed is an estimate."""
 
 
 def both_returns(agent: Agent, world: WorldModel, factory: EnvironmentFactory, episodes: int, seed: int = 0,
                  **settings: Any) -> Returns:
-    """In the world model, cut where its doubt is larger than `WorldModelEnv` allows, and in the environment.
+    """In the world model, truncated where its uncertainty is larger than `WorldModelEnv` allows, and in the
+    environment.
 
     To be outside of the data's range is not held against an agent. `settings` are those of `rollout`.
     """
     config = ImaginedConfig(factory.max_episode_steps, margin=1e9)
-    imagined_N, cut_N = imagined_returns(agent, ImaginedEpisodes(world, episodes, config), seed)
-    return Returns(imagined_N, rollout(agent, factory, episodes, seed, **settings).returns, cut_N)
+    imagined_N, truncated_N = imagined_returns(agent, ImaginedEpisodes(world, episodes, config), seed)
+    return Returns(imagined_N, rollout(agent, factory, episodes, seed, **settings).returns, truncated_N)
 
 
 def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(B,) returns of one episode each, to its end or the time limit, and (B,) which of them were cut before.
+    """(B,) returns of one episode each, to its end or the time limit, and (B,) which of them were truncated before.
 
     What the model does not know it does not hold against an agent. A step is not believed, nor that it ended an
     episode, where `ImaginedEpisodes.distrust` has a reason; what would still have been earned is then estimated by all
@@ -51,18 +52,18 @@ def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) ->
     episodes.reset(np.ones(batch, bool))
     agent.reset(None, seeds)
     moving_B, total_B, steps_B = np.ones(batch, bool), np.zeros(batch), np.zeros(batch, int)
-    ended_B, cut_B = np.zeros(batch, bool), np.zeros(batch, bool)
+    ended_B, truncated_B = np.zeros(batch, bool), np.zeros(batch, bool)
     with bar(limit, "agent in the world model") as done:
         while moving_B.any():
             happened = episodes.step(episodes.ask(agent), moving_B)
-            why_B = episodes.distrust(happened.doubt)
+            why_B = episodes.distrust(happened.uncertainty)
             if (why_B[moving_B] == NOT_FINITE).any():
                 raise RuntimeError("the world model imagined numbers that are not finite; train it for longer")
             believed_B = moving_B & (why_B == "")
             total_B += np.where(believed_B, happened.reward, 0)
             steps_B += believed_B
             ended_B |= believed_B & happened.terminated
-            cut_B |= moving_B & ~believed_B
+            truncated_B |= moving_B & ~believed_B
             done.update()
             moving_B = believed_B & ~(happened.terminated | happened.truncated)
     if not steps_B.any():
@@ -70,12 +71,13 @@ def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) ->
                            "it for longer, or on data nearer to what the agent does")
     reward, end = total_B.sum() / steps_B.sum(), ended_B.sum() / steps_B.sum()
     more_T = np.append(0.0, np.cumsum((1 - end) ** np.arange(limit)))  # steps expected of those that are left
-    return total_B + cut_B * reward * more_T[limit - steps_B], cut_B
+    return total_B + truncated_B * reward * more_T[limit - steps_B], truncated_B
 
 
 def compared(found: Mapping[str, Returns], seed: int = 0) -> dict[str, Any]:
     """What a file keeps of agents' returns, and their `agreement`. Raises what that does."""
-    said = {name: {"imagined": of.imagined_N.tolist(), "true": of.true_N.tolist(), "cut": int(of.cut_N.sum())}
+    said = {name: {"imagined": of.imagined_N.tolist(), "true": of.true_N.tolist(),
+                   "truncated": int(of.truncated_N.sum())}
             for name, of in found.items()}
     return {"returns": said} | agreement([of.imagined_N for of in found.values()],
                                          [of.true_N for of in found.values()], seed)

@@ -24,9 +24,9 @@ class DataReturns:
     mean: float
     longest: int
     """Steps of the longest episode."""
-    cut: int
-    """Episodes that were cut, by a time limit or by the recording, and did not end for good."""
-    cut_last: int
+    truncated: int
+    """Episodes that were truncated, by a time limit or by the recording, and did not end for good."""
+    truncated_last: int
     """Of these, the ones that are as long as the longest."""
 
     @classmethod
@@ -42,10 +42,10 @@ def score_behaviour(returns: Sequence[DataReturns], env: str | None,
     """The mean return of the data's episodes and its normalised scores; or None, and why they cannot be compared.
 
     `env` is where the data come from. Their episodes are comparable where they are episodes of `factory`'s environment
-    from start to end: endless recordings, and such as are cut at every goal, are not.
+    from start to end: endless recordings, and such as are truncated at every goal, are not.
     """
     episodes, limit = sum(r.episodes for r in returns), factory.max_episode_steps
-    cut = sum(r.cut - (r.cut_last if r.longest == limit else 0) for r in returns)
+    truncated = sum(r.truncated - (r.truncated_last if r.longest == limit else 0) for r in returns)
     longest = max((r.longest for r in returns), default=0)
     try:
         own = environment_factory(env) if env else None
@@ -56,9 +56,9 @@ def score_behaviour(returns: Sequence[DataReturns], env: str | None,
                       f"{own.env_id if own else 'an unknown environment'}")
     if factory.protocol != "random-goal":
         return None, f"the data were not recorded by the {factory.protocol} protocol"
-    if longest > limit or cut > FEW * episodes:
+    if longest > limit or truncated > FEW * episodes:
         found = (f"the longest has {longest}" if longest > limit else
-                 f"{cut} of {episodes} were cut sooner, and the longest has {longest}")
+                 f"{truncated} of {episodes} were truncated sooner, and the longest has {longest}")
         return None, f"the data's episodes are not whole ones of {factory.env_id}, which has {limit} steps: {found}"
     mean = sum(r.mean * r.episodes for r in returns) / episodes
     return {"episodes": episodes, "return_mean": mean, **normalised(mean, factory)}, ""

@@ -73,9 +73,9 @@ class VectorEnvironment:
         obs, reward, terminated, truncated, info = self._call(lambda: self.vector.step(act_BA))
         self._refuse(~np.isfinite(reward), "reward", reward, "a finite number is expected")
         self._observe(obs)
-        told = next((np.asarray(info[key], bool) for key in ("success", "is_success") if key in info), None)
-        self.tells_success |= told is not None
-        success = (reward > 0) & self.has_goal if told is None else told
+        reported = next((np.asarray(info[key], bool) for key in ("success", "is_success") if key in info), None)
+        self.tells_success |= reported is not None
+        success = (reward > 0) & self.has_goal if reported is None else reported
         return {"reward": reward, "terminated": terminated, "truncated": truncated, "success": success}
 
     def close(self) -> None:

@@ -37,9 +37,9 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
     base.close()
     lengths = np.array([len(run["act"]) for run in runs])
     obs, act, reward, goal = (np.concatenate([run[key] for run in runs]) for key in ("obs", "act", "reward", "goal"))
-    cut = np.zeros(len(act), bool)
-    cut[np.cumsum(lengths) - 1] = True
-    return Episodes(obs, act, reward, np.zeros_like(cut), cut, lengths, {"goal": goal}, tuple(columns),
+    truncated = np.zeros(len(act), bool)
+    truncated[np.cumsum(lengths) - 1] = True
+    return Episodes(obs, act, reward, np.zeros_like(truncated), truncated, lengths, {"goal": goal}, tuple(columns),
                     GOAL_KEYS[:1], environment_factory(task).spec_json, name=task)
 
 

@@ -11,8 +11,8 @@ from ..making import EnvironmentFactory, environment_factory
 from .headless import CannotRender, render_frame
 
 
-class Portrait:
-    """`portrait(obs_O, goal_G)` -> (height, width, 3) uint8. Raises `CannotRender` where the machine cannot draw."""
+class Renderer:
+    """`renderer(obs_O, goal_G)` -> (height, width, 3) uint8. Raises `CannotRender` where the machine cannot draw."""
 
     def __init__(self, env: str):
         self.factory: EnvironmentFactory = environment_factory(env, {"render_mode": "rgb_array"})

@@ -11,7 +11,7 @@ LONGEST = 128
 UNKNOWN = (32, 1)
 
 
-def horizon_advice(env: str | None) -> tuple[int, int]:
+def default_horizon(env: str | None) -> tuple[int, int]:
     """(horizon, stride) for `Episodes.env`: in a maze the longest of its shortest ways fits, at few rows.
 
     A task of manipulation has its own; (32, 1) where the environment is unknown or another one.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gentraj.data import d4rl_reference
 
-from .default_horizon import horizon_advice
+from .default_horizon import default_horizon
 from .registry import BEHAVIOURS, LOCOMOTION, MANIPULATION, TASKS, LocomotionTask, ManipulationTask, Task
 
 
@@ -43,7 +43,7 @@ def _maze(name: str, task: Task) -> Row:
     references = {f"D4RL, one goal, {task.d4rl_steps} steps": _span(d4rl_reference(task.d4rl_id))}
     if task.minari_reference:
         references[f"Minari, random goals, {task.max_episode_steps} steps"] = _span(task.minari_reference)
-    return Row(name, task.env_id, task.max_episode_steps, horizon_advice(name),
+    return Row(name, task.env_id, task.max_episode_steps, default_horizon(name),
                {"gentraj": (ours,), "Minari": (minari,), "D4RL": (task.d4rl_id,)}, references)
 
 

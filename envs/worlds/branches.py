@@ -1,6 +1,6 @@
 """Branches: short episodes that a world model imagines from where data were (MBPO: Janner et al. 2019).
 
-A branch is cut before the first step that is not to be trusted, or ends for good with it, where it was
+A branch is truncated before the first step that is not to be trusted, or ends for good with it, where it was
 (`ImaginedConfig.unknown`). Branch i is a function of (seed, i), whatever is imagined beside it. Shapes beside the
 legend: K steps of a branch at most.
 """
@@ -37,7 +37,7 @@ class Starts(NamedTuple):
     """Within each limit."""
 
 
-Draw = Callable[[Sequence[int]], Starts]  # a seed for each branch
+SampleStarts = Callable[[Sequence[int]], Starts]  # a seed for each branch
 
 
 class Branches(NamedTuple):
@@ -51,7 +51,7 @@ class Branches(NamedTuple):
     """Those that are kept."""
     terminated_B: np.ndarray
     why_B: np.ndarray
-    """Why a step was not believed, before which it was cut, or which ended it; "" where there was none."""
+    """Why a step was not believed, before which it was truncated, or which ended it; "" where there was none."""
 
     @property
     def by_unknown_B(self) -> np.ndarray:
@@ -62,11 +62,12 @@ class Branches(NamedTuple):
         """What was kept; and of each reason not to believe in a step the branches that have one, and the steps of these
         that are not made."""
         missing_B = self.limit_B - self.steps_B
-        cut = {str(why): {"branches": int((self.why_B == why).sum()), "steps": int(missing_B[self.why_B == why].sum())}
-               for why in sorted(set(self.why_B) - {""})}
+        untrusted = {str(why): {"branches": int((self.why_B == why).sum()),
+                                "steps": int(missing_B[self.why_B == why].sum())}
+                     for why in sorted(set(self.why_B) - {""})}
         return {"branches": len(self.steps_B), "branches kept": int((self.steps_B > 0).sum()),
                 "steps": int(self.steps_B.sum()), "terminated": int(self.terminated_B.sum()),
-                "terminated by the unknown": int(self.by_unknown_B.sum()), "untrusted": cut}
+                "terminated by the unknown": int(self.by_unknown_B.sum()), "untrusted": untrusted}
 
     def episodes(self, like: Episodes) -> Episodes:
         """Those with a step left, beside such data: of their environment, and with goals where they have some."""
@@ -82,7 +83,7 @@ class Branches(NamedTuple):
                        lengths=steps_B, extras=goals, name=f"imagined beside {like.name}")
 
 
-def from_data(episodes: Episodes, length: int, noise: float | None) -> Draw:
+def from_data(episodes: Episodes, length: int, noise: float | None) -> SampleStarts:
     """Starts at steps of the data, with the goals there, each equally likely. Actions are those that followed, as far
     as the episode goes, with normal noise in half ranges of the actions, within their limits; None leaves them to an
     agent."""
@@ -92,7 +93,7 @@ def from_data(episodes: Episodes, length: int, noise: float | None) -> Draw:
     goal_NG = episodes.extras.get("goal", np.zeros((len(episodes.obs), 0), np.float32))
     low_A, high_A = episodes.act.min(0), episodes.act.max(0)
 
-    def draw(seeds: Sequence[int]) -> Starts:
+    def sample_starts(seeds: Sequence[int]) -> Starts:
         rngs = [np.random.default_rng(seed) for seed in seeds]
         step_B = np.array([rng.integers(S) for rng in rngs])
         start = Starts(episodes.obs[row_S[step_B]], goal_NG[row_S[step_B]], np.full(len(seeds), length))
@@ -103,10 +104,10 @@ def from_data(episodes: Episodes, length: int, noise: float | None) -> Draw:
         act_BKA = np.clip(act_BKA + noise * (high_A - low_A) / 2 * eps_BKA, low_A, high_A).astype(np.float32)
         return start._replace(limit_B=np.minimum(left_S[step_B], length), act_BKA=act_BKA)
 
-    return draw
+    return sample_starts
 
 
-def imagine(world: WorldModel, draw: Draw, steps: int, config: ImaginedConfig, seed: int = 0,
+def imagine(world: WorldModel, sample_starts: SampleStarts, steps: int, config: ImaginedConfig, seed: int = 0,
             agent: Agent | None = None, reward: Reward | None = None, *, progress: bool = True) -> Branches:
     """As many branches as have `steps` steps to keep; they are at most `config.max_episode_steps` long.
 
@@ -119,15 +120,15 @@ def imagine(world: WorldModel, draw: Draw, steps: int, config: ImaginedConfig, s
         while kept < steps:
             number = min(max(-(-(steps - kept) // config.max_episode_steps), FEWEST), MOST)
             seeds = [fold(seed, made + i) for i in range(number)]
-            parts.append(follow(ImaginedEpisodes(world, number, config, reward), draw(seeds), seeds, agent))
+            parts.append(follow(ImaginedEpisodes(world, number, config, reward), sample_starts(seeds), seeds, agent))
             made, more = made + number, int(parts[-1].steps_B.sum())
             done.update(min(more, steps - kept))
             kept, believed = kept + more, believed + more - int(parts[-1].by_unknown_B.sum())
             asked = sum(int(part.limit_B.sum()) for part in parts)
             if made >= ENOUGH and believed < RARE * asked:
                 reasons = ", ".join(f"{why} {n['branches']}" for why, n in _joined(parts).counts()["untrusted"].items())
-                raise ValueError(f"of {asked} imagined steps only {believed} are to be trusted; of {made} branches "
-                                 f"failed: {reasons}. Allow more doubt, or train the world model for longer")
+                raise ValueError(f"of {asked} synthetic steps only {believed} are to be trusted; of {made} branches "
+                                 f"failed: {reasons}. Allow more uncertainty, or train the world model for longer")
     branches = _joined(parts)
     enough = 1 + int(np.searchsorted(np.cumsum(branches.steps_B), steps))
     return Branches(*(x[:enough] for x in branches))
@@ -150,7 +151,8 @@ def follow(episodes: ImaginedEpisodes, start: Starts, seeds: Sequence[int], agen
             break
         act_BKA[:, k] = _actions(episodes, start, k, agent)
         before_BO, happened = episodes.obs_BO, episodes.step(act_BKA[:, k], moving_B)
-        why_B = np.where(moving_B, episodes.distrust(happened.doubt), why_B)  # of ends too, which `step` may believe
+        # of ends too, which `step` may believe
+        why_B = np.where(moving_B, episodes.distrust(happened.uncertainty), why_B)
         believed_B = why_B == ""
         obs_BKO[:, k + 1] = np.where(believed_B[:, None], episodes.obs_BO, before_BO)
         reward_BK[:, k] = np.where(believed_B, happened.reward, -episodes.config.cost)

@@ -17,26 +17,26 @@ from gymnasium.vector.utils import batch_space
 
 from gentraj.worlds.model import WorldModel
 
-from .imagined import GoalReward, Happened, ImaginedConfig, ImaginedEpisodes, goal_reward
+from .imagined import GoalReward, ImaginedConfig, ImaginedEpisodes, StepResult, goal_reward
 
-Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]  # an observation and a goal -> (height, width, 3) uint8
+Render = Callable[[np.ndarray, np.ndarray], np.ndarray]  # an observation and a goal -> (height, width, 3) uint8
 METADATA = {"render_modes": ["rgb_array"], "render_fps": 20}
 
 
 class WorldModelVectorEnv(VectorEnv):
     """`num_envs` imagined episodes. An episode that has ended starts anew with the next step, which it sits out.
 
-    `info` says of each step how large an error is expected ("doubt", `gentraj.worlds.model.Imagined`) and of each
-    episode that was cut, or ended where the model is not to be believed, why ("truncated_by").
+    `info` says of each step how large an error is expected ("uncertainty", `gentraj.worlds.model.Imagined`) and of each
+    episode that was truncated, or ended where the model is not to be believed, why ("truncated_by").
     """
 
     metadata: dict[str, Any] = METADATA | {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
     def __init__(self, world: WorldModel, action_space: Box, num_envs: int = 1, config: ImaginedConfig | None = None, *,
-                 goal_dims: Sequence[int] = (), draw: Draw | None = None, render_mode: str | None = None,
+                 goal_dims: Sequence[int] = (), renderer: Render | None = None, render_mode: str | None = None,
                  compute_reward: GoalReward | None = None):
         """With `compute_reward` rewards are those of Gymnasium's goal environments, else the world model's."""
-        self.num_envs, self.render_mode, self.draw = num_envs, _render_mode(render_mode, self.metadata), draw
+        self.num_envs, self.render_mode, self.renderer = num_envs, _render_mode(render_mode, self.metadata), renderer
         self.episodes = ImaginedEpisodes(world, num_envs, config or ImaginedConfig(),
                                          goal_reward(compute_reward, goal_dims))
         self.goal_dims = list(goal_dims)
@@ -66,7 +66,7 @@ class WorldModelVectorEnv(VectorEnv):
         if again_B.any():
             self.episodes.reset(again_B)
         self.ended_B = happened.terminated | happened.truncated
-        info = {"doubt": happened.doubt, "_doubt": ~again_B, "truncated_by": happened.why,
+        info = {"uncertainty": happened.uncertainty, "_uncertainty": ~again_B, "truncated_by": happened.why,
                 "_truncated_by": happened.why != ""}
         return self._observe(), happened.reward.astype(np.float64), happened.terminated, happened.truncated, info
 
@@ -75,10 +75,10 @@ class WorldModelVectorEnv(VectorEnv):
         if self.render_mode is None:
             return None
         rows = zip(self.episodes.obs_BO, self.episodes.goal_BG, strict=True)
-        return tuple(_frame(self.draw, obs_O, goal_G) for obs_O, goal_G in rows)
+        return tuple(_frame(self.renderer, obs_O, goal_G) for obs_O, goal_G in rows)
 
     def close_extras(self, **_: Any) -> None:
-        _close(self.draw)
+        _close(self.renderer)
 
     def _observe(self) -> Any:
         return observation(self.episodes, self.goal_dims)
@@ -90,9 +90,9 @@ class WorldModelEnv(gymnasium.Env):
     metadata: ClassVar[dict[str, Any]] = METADATA
 
     def __init__(self, world: WorldModel, action_space: Box, config: ImaginedConfig | None = None, *,
-                 goal_dims: Sequence[int] = (), draw: Draw | None = None, render_mode: str | None = None,
+                 goal_dims: Sequence[int] = (), renderer: Render | None = None, render_mode: str | None = None,
                  compute_reward: GoalReward | None = None):
-        self.render_mode, self.draw = _render_mode(render_mode, self.metadata), draw
+        self.render_mode, self.renderer = _render_mode(render_mode, self.metadata), renderer
         self.episodes = ImaginedEpisodes(world, 1, config or ImaginedConfig(), goal_reward(compute_reward, goal_dims))
         self.goal_dims = list(goal_dims)
         if compute_reward is not None:
@@ -107,19 +107,19 @@ class WorldModelEnv(gymnasium.Env):
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Raises ValueError for an action of another shape, or that is not finite."""
-        happened: Happened = self.episodes.step(np.asarray(action)[None], np.ones(1, bool))
+        happened: StepResult = self.episodes.step(np.asarray(action)[None], np.ones(1, bool))
         why = {"truncated_by": happened.why[0]} if happened.why[0] else {}
         return (self._observe(), float(happened.reward[0]), bool(happened.terminated[0]), bool(happened.truncated[0]),
-                {"doubt": float(happened.doubt[0])} | why)
+                {"uncertainty": float(happened.uncertainty[0])} | why)
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """Raises RuntimeError where no frame can be drawn."""
         if self.render_mode is None:
             return None
-        return _frame(self.draw, self.episodes.obs_BO[0], self.episodes.goal_BG[0])
+        return _frame(self.renderer, self.episodes.obs_BO[0], self.episodes.goal_BG[0])
 
     def close(self) -> None:
-        _close(self.draw)
+        _close(self.renderer)
 
     def _observe(self) -> Any:
         seen = observation(self.episodes, self.goal_dims)
@@ -151,12 +151,12 @@ def _render_mode(mode: str | None, metadata: dict[str, Any]) -> str | None:
     return mode
 
 
-def _close(draw: Draw | None) -> None:
+def _close(renderer: Render | None) -> None:
     """A simulator that draws is let go; a function has nothing to close."""
-    getattr(draw, "close", lambda: None)()
+    getattr(renderer, "close", lambda: None)()
 
 
-def _frame(draw: Draw | None, obs_O: np.ndarray, goal_G: np.ndarray) -> np.ndarray:
-    if draw is None:
+def _frame(renderer: Render | None, obs_O: np.ndarray, goal_G: np.ndarray) -> np.ndarray:
+    if renderer is None:
         raise RuntimeError("nothing draws this world model: its data do not say which environment they come from")
-    return draw(obs_O, goal_G)
+    return renderer(obs_O, goal_G)

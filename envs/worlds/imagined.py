@@ -15,32 +15,33 @@ from gentraj.worlds.model import WorldModel
 
 GoalReward = Callable[[np.ndarray, np.ndarray, Any], np.ndarray]  # Gymnasium's compute_reward: achieved, desired, info
 Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of being at (B, O) with goals (B, G)
-TIME_LIMIT, DOUBT, BOUNDS, NOT_FINITE = "time limit", "uncertainty", "left the data's bounds", "not finite"
+TIME_LIMIT, UNCERTAINTY, BOUNDS, NOT_FINITE = "time limit", "uncertainty", "left the data's bounds", "not finite"
 
 
 @dataclass(frozen=True)
 class ImaginedConfig:
     max_episode_steps: int = 1000
-    max_doubt: float = 3.0
-    """Times the largest error that held-out data had on average where it was least sure: beyond, an episode is cut."""
+    max_uncertainty: float = 3.0
+    """Times the largest error that held-out data had on average where it was least sure: beyond, an episode is
+    truncated."""
     margin: float = 0.1
-    """How far an observation may lie outside the data's, as a share of their range: beyond, an episode is cut."""
+    """How far an observation may lie outside the data's, as a share of their range: beyond, an episode is truncated."""
     penalty: float = 0.0
-    """What is taken off a reward for each unit of doubt (MOPO: Yu et al. 2020)."""
+    """What is taken off a reward for each unit of uncertainty (MOPO: Yu et al. 2020)."""
     temperature: float = 1.0
     """Of the model's noise; 0 is deterministic."""
     starts: Literal["episodes", "anywhere"] = "episodes"
     """Where an episode starts: where one of the data did, or a piece of a long one, or anywhere in the data. Where
     there are fewer than 32 these are the same."""
     unknown: Literal["cut", "end"] = "cut"
-    """What becomes of an episode where the model is not to be believed: it is cut, and who learns in it may hope for
-    what would have followed, or it ends for good (MOReL: Kidambi et al. 2020)."""
+    """What becomes of an episode where the model is not to be believed: it is truncated, and who learns in it may hope
+    for what would have followed, or it ends for good (MOReL: Kidambi et al. 2020)."""
     cost: float = 0.0
     """What is taken off the reward there: where rewards are negative an end is a way out."""
 
     def __post_init__(self) -> None:
         require_choice(self, starts=("episodes", "anywhere"), unknown=("cut", "end"))
-        require(self, max_episode_steps=(1, 1e9), max_doubt=(0, 1e9), margin=(0, 1e9), penalty=(0, 1e9),
+        require(self, max_episode_steps=(1, 1e9), max_uncertainty=(0, 1e9), margin=(0, 1e9), penalty=(0, 1e9),
                 temperature=(0, 1e3), cost=(0, 1e9))
 
 
@@ -59,15 +60,15 @@ def goal_reward(compute_reward: GoalReward | None, goal_dims: Sequence[int]) -> 
     return reward
 
 
-class Happened(NamedTuple):
+class StepResult(NamedTuple):
     """Of one step, (B,) each."""
 
     reward: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
     why: np.ndarray
-    """Why an episode was cut, or ended where the model is not to be believed; "" where neither."""
-    doubt: np.ndarray
+    """Why an episode was truncated, or ended where the model is not to be believed; "" where neither."""
+    uncertainty: np.ndarray
 
 
 class ImaginedEpisodes:
@@ -84,7 +85,7 @@ class ImaginedEpisodes:
         self.low_O, self.high_O = (facts.low_O - span_O).cpu().numpy(), (facts.high_O + span_O).cpu().numpy()
         starts_NS = (facts.starts_NS if config.starts == "episodes" else facts.anywhere_NS).cpu().numpy()
         self.starts_NO, self.goals_NG = np.split(starts_NS, [len(self.low_O)], 1)
-        self.most_doubt = config.max_doubt * world.calibration.largest
+        self.uncertainty_limit = config.max_uncertainty * world.calibration.largest
         self.rngs = [np.random.default_rng() for _ in range(batch)]
         self.elapsed_B = np.zeros(batch, int)
         self.obs_BO = self.starts_NO[np.zeros(batch, int)]
@@ -107,7 +108,7 @@ class ImaginedEpisodes:
         goal_BG = torch.from_numpy(self.goal_BG) if self.world.facts.goal_dim else None
         return agent.act(torch.from_numpy(self.obs_BO), goal_BG).detach().cpu().numpy()
 
-    def step(self, act_BA: np.ndarray, moving_B: np.ndarray) -> Happened:
+    def step(self, act_BA: np.ndarray, moving_B: np.ndarray) -> StepResult:
         """One step of the episodes where `moving_B` is true; the others stay as they are, and earn nothing.
 
         Raises ValueError for actions of another shape, or that are not finite.
@@ -117,14 +118,14 @@ class ImaginedEpisodes:
             raise ValueError(f"actions of shape {np.shape(act_BA)} were given; finite ones of shape {expected} are "
                              "expected")
         seeds = [int(rng.integers(2**62)) if moving else 0 for rng, moving in zip(self.rngs, moving_B, strict=True)]
-        next_BO, reward_B, end_B, doubt_B = self._imagine(np.asarray(act_BA, np.float32), seeds)
+        next_BO, reward_B, end_B, uncertainty_B = self._imagine(np.asarray(act_BA, np.float32), seeds)
         self.elapsed_B = self.elapsed_B + moving_B
-        finite_B = np.isfinite(next_BO).all(1) & np.isfinite(reward_B) & np.isfinite(end_B) & np.isfinite(doubt_B)
+        finite_B = np.isfinite(next_BO).all(1) & np.isfinite(reward_B) & np.isfinite(end_B) & np.isfinite(uncertainty_B)
         self.obs_BO = np.where((moving_B & finite_B)[:, None], next_BO, self.obs_BO)
         terminated_B = moving_B & finite_B & (end_B > 0.5)
-        reward_B, known_B = (np.where(moving_B & finite_B, x_B, 0) for x_B in (reward_B, doubt_B))
-        doubt_B = np.where(finite_B, doubt_B, np.inf)
-        why_B = self.distrust(doubt_B)
+        reward_B, known_B = (np.where(moving_B & finite_B, x_B, 0) for x_B in (reward_B, uncertainty_B))
+        uncertainty_B = np.where(finite_B, uncertainty_B, np.inf)
+        why_B = self.distrust(uncertainty_B)
         ends = self.config.unknown == "end"
         why_B[~moving_B | (terminated_B & (not ends))] = ""  # where it cuts, an end is believed
         unknown_B = why_B != ""
@@ -133,17 +134,18 @@ class ImaginedEpisodes:
         reward_B = np.where(lost_B, 0, reward_B - self.config.penalty * known_B) - self.config.cost * unknown_B
         late_B = moving_B & ~terminated_B & ~unknown_B & (self.elapsed_B >= self.config.max_episode_steps)
         why_B[late_B] = TIME_LIMIT
-        return Happened(reward_B, terminated_B, (why_B != "") & ~terminated_B, why_B, doubt_B)
+        return StepResult(reward_B, terminated_B, (why_B != "") & ~terminated_B, why_B, uncertainty_B)
 
-    def distrust(self, doubt_B: np.ndarray) -> np.ndarray:
-        """(B,) the first reason not to believe in `obs_BO`, with so much doubt of it; "" where there is none."""
+    def distrust(self, uncertainty_B: np.ndarray) -> np.ndarray:
+        """(B,) the first reason not to believe in `obs_BO`, with so much uncertainty of it; "" where there is none."""
         outside_B = ((self.obs_BO < self.low_O) | (self.obs_BO > self.high_O)).any(1)
-        reasons = {NOT_FINITE: ~np.isfinite(doubt_B), BOUNDS: outside_B, DOUBT: doubt_B > self.most_doubt}
+        reasons = {NOT_FINITE: ~np.isfinite(uncertainty_B), BOUNDS: outside_B,
+                   UNCERTAINTY: uncertainty_B > self.uncertainty_limit}
         return np.select(list(reasons.values()), list(reasons), default="").astype(object)
 
     def _imagine(self, act_BA: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, ...]:
         goal = torch.from_numpy(self.goal_BG) if self.world.facts.goal_dim else None
         made = self.world.imagine(torch.from_numpy(self.obs_BO), torch.from_numpy(act_BA)[:, None], goal, seeds=seeds,
                                   temperature=self.config.temperature)
-        next_BO, reward_B, end_B, doubt_B = (x[:, 0].cpu().numpy() for x in made)
-        return next_BO, reward_B if self.reward is None else self.reward(next_BO, self.goal_BG), end_B, doubt_B
+        next_BO, reward_B, end_B, uncertainty_B = (x[:, 0].cpu().numpy() for x in made)
+        return next_BO, reward_B if self.reward is None else self.reward(next_BO, self.goal_BG), end_B, uncertainty_B

@@ -26,7 +26,7 @@ from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS, suited
 from .common import check_folder
 from .options import parse
-from .train import NETWORK_NAMES, with_parts
+from .train import NETWORK_NAMES, with_components
 
 PARTS = {"family": FAMILIES, "network": NETWORK_NAMES}
 
@@ -118,7 +118,7 @@ def changed(preset: str, key: str, value: Any) -> dict[str, Any]:
     config, before = PRESETS[preset], to_json(PRESETS[preset])
     if key in PARTS:
         known([show(value)], PARTS[key], key)
-        other = with_parts(config, **{"family": None, "network": None, key: value})
+        other = with_components(config, **{"family": None, "network": None, key: value})
         groups = to_json(other)
         return {name: groups[name] for name, group in before.items() if groups[name] != group}
     keys = list(dotted(before))

@@ -19,7 +19,7 @@ from agents.policies.policy import Policy
 from agents.prior import likeness
 from envs.recording.recipes import make_missing
 from envs.worlds import branches
-from envs.worlds.branches import Draw, Starts
+from envs.worlds.branches import SampleStarts, Starts
 from envs.worlds.imagined import ImaginedConfig, goal_reward
 
 from ..config import require
@@ -30,12 +30,12 @@ from ..models.conditioning import KINDS
 from ..progress import say
 from ..randomness import fold
 from ..runs.environment import compute_reward
-from ..runs.folder import CONFIG, Run, RunConfig, load
+from ..runs.folder import CONFIG, PlannerRunConfig, Run, load
 from ..trajectory import Agent, Condition, Guide, SamplingOptions
 from .options import parse
 
 # What the provenance says beside data, runs and seed.
-SETTINGS = ("only_imagined", "branch", "noise", "tilt", "trust", "unknown", "cost", "penalty", "own_rewards")
+SETTINGS = ("only_synthetic", "branch", "noise", "tilt", "trust", "unknown", "cost", "penalty", "own_rewards")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Augment:
     """Imagined steps to keep, about."""
     out: str
     """The new dataset's id, namespace/name-vN."""
-    only_imagined: bool = False
+    only_synthetic: bool = False
     """Leave the original episodes out."""
     branch: int = 5
     """Steps of a branch, at most."""
@@ -71,15 +71,15 @@ class Augment:
     tilt: float = 5.0
     """How much trajectories are tilted to the policy: 5 as if it acted with normal noise of 0.3 half ranges."""
     trust: float = 1.0
-    """Doubt at which a branch is cut, in units of the largest error that held-out data had on average where the model
-    was least sure."""
+    """Uncertainty at which a branch is truncated, in units of the largest error that held-out data had on average where
+    the model was least sure."""
     unknown: Literal["cut", "end"] = "cut"
-    """What becomes of a branch there: it is cut before that step, or that step ends it for good, where it was (MOReL:
-    Kidambi et al. 2020), so that what leads to where the model knows nothing is worth little."""
+    """What becomes of a branch there: it is truncated before that step, or that step ends it for good, where it was
+    (MOReL: Kidambi et al. 2020), so that what leads to where the model knows nothing is worth little."""
     cost: float = 0.0
     """What such an end takes: where rewards are negative it is else a way out."""
     penalty: float = 0.0
-    """What is taken off a reward for each unit of doubt, the deviation of what one step changes (MOPO: Yu et al.
+    """What is taken off a reward for each unit of uncertainty, the deviation of what one step changes (MOPO: Yu et al.
     2020)."""
     own_rewards: bool = False
     """Steps earn what the real environment gives for being there (its compute_reward of goals), not what is
@@ -105,22 +105,23 @@ def augment(args: Augment, *, progress: bool = True) -> Path:
     model = world.world_model
     data = concatenate([load_episodes(make_missing(name)) for name in args.dataset.split("+")])
     check_fit(data, world, policy, planner)
-    draw, agent = source(args, data.played(), policy, planner)
-    config = ImaginedConfig(max_episode_steps=args.branch, max_doubt=args.trust, unknown=args.unknown, cost=args.cost,
-                            penalty=args.penalty)
+    sample_starts, agent = source(args, data.real(), policy, planner)
+    config = ImaginedConfig(max_episode_steps=args.branch, max_uncertainty=args.trust, unknown=args.unknown,
+                            cost=args.cost, penalty=args.penalty)
     reward = goal_reward(compute_reward(world), world.data.goal_dims) if args.own_rewards else None
-    made = branches.imagine(model, draw, args.steps, config, args.seed, agent, reward, progress=progress)
-    imagined, counts = made.episodes(data), made.counts()
+    made = branches.imagine(model, sample_starts, args.steps, config, args.seed, agent, reward, progress=progress)
+    synthetic, counts = made.episodes(data), made.counts()
     settings = {key: getattr(args, key) for key in SETTINGS}
     provenance = {"dataset": args.dataset, "sha256": episodes_hash(data), "model": _about(world),
                   "policy": _about(policy), "trajectories": _about(planner), "seed": args.seed, "settings": settings,
                   "imagined": counts}
     copied = planner is not None and policy is None  # actions as in the data, neither noise nor a policy's failings
-    whole = imagined if args.only_imagined else concatenate([data, imagined if copied else marked(imagined)])
+    whole = synthetic if args.only_synthetic else concatenate([data, synthetic if copied else marked(synthetic)])
     whole = whole if whole.env else replace(whole, env=world.data.env)
-    told = f"{'' if args.only_imagined else f'{args.dataset} and '}{counts['steps']} steps imagined by {args.model}"
-    folder = save_minari(whole, args.out, description=told, algorithm="gentraj augment", provenance=provenance)
-    say(_said(args, data, counts))
+    description = (f"{'' if args.only_synthetic else f'{args.dataset} and '}{counts['steps']} steps imagined by "
+                   f"{args.model}")
+    folder = save_minari(whole, args.out, description=description, algorithm="gentraj augment", provenance=provenance)
+    say(_summary(args, data, counts))
     return folder
 
 
@@ -129,15 +130,15 @@ def check_fit(data: Episodes, world: Run, policy: Run | None, planner: Run | Non
     goal_dim = data.extras["goal"].shape[1] if "goal" in data.extras else 0
     widths = {"observations": data.obs_dim, "actions": data.act_dim, "goals": goal_dim}
     if policy is not None and not isinstance(policy.main, Policy):
-        raise ValueError(f"{policy.said}; --policy is the run of a policy")
+        raise ValueError(f"{policy.description}; --policy is the run of a policy")
     if planner is not None:
         _check_planner(planner)
     for run in (world, policy, planner):
         if run is None:
             continue
         own = {"observations": run.data.obs_dim, "actions": run.data.act_dim, "goals": run.data.context_dim}
-        told = {"goals"} if run is world or (run is policy and run.data.context_dim) else set()
-        for key in ("observations", "actions", *told):
+        required = {"goals"} if run is world or (run is policy and run.data.context_dim) else set()
+        for key in ("observations", "actions", *required):
             if own[key] != widths[key]:
                 raise ValueError(f"{run.folder} was trained on {key} of width {own[key]}, but those of {data.name} "
                                  f"have {widths[key]}; take data of the run's environment")
@@ -145,8 +146,8 @@ def check_fit(data: Episodes, world: Run, policy: Run | None, planner: Run | Non
 
 def _check_planner(planner: Run) -> None:
     if planner.config.planning is None:
-        raise ValueError(f"{planner.said}; --trajectories is the run of a planner")
-    spec, mix = planner.model.spec, cast(RunConfig, planner.config).mix
+        raise ValueError(f"{planner.description}; --trajectories is the run of a planner")
+    spec, mix = planner.model.spec, cast(PlannerRunConfig, planner.config).mix
     if not spec.act_dim or set(spec.gaps) != {1}:
         raise ValueError(f"{planner.folder}: its trajectories have {spec.act_dim} numbers of an action in a row, and "
                          f"rows {spec.spacing} steps apart; train one with --joint --stride 1")
@@ -155,7 +156,7 @@ def _check_planner(planner: Run) -> None:
                          f"{', '.join(always)}; train one with --mix.{always[0]} 0.5")
 
 
-def source(args: Augment, data: Episodes, policy: Run | None, planner: Run | None) -> tuple[Draw, Agent | None]:
+def source(args: Augment, data: Episodes, policy: Run | None, planner: Run | None) -> tuple[SampleStarts, Agent | None]:
     """Where branches start, and who acts if that does not say it."""
     low_A, high_A = data.act.min(0), data.act.max(0)
     if planner is not None:
@@ -168,16 +169,16 @@ def source(args: Augment, data: Episodes, policy: Run | None, planner: Run | Non
     return branches.from_data(data, args.branch, args.noise), None
 
 
-def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None) -> Draw:
+def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None) -> SampleStarts:
     """Starts and actions of the planner's trajectories (SynthER: Lu et al. 2023), with goals of the data. A model that
     was always told where it starts is told observations of the data."""
     model, spec, elsewhere = planner.model, planner.model.spec, branches.from_data(data, length, None)
-    told, limit = cast(RunConfig, planner.config).mix.start == 1, min(length, spec.horizon)
+    with_start, limit = cast(PlannerRunConfig, planner.config).mix.start == 1, min(length, spec.horizon)
 
-    def draw(seeds: Sequence[int]) -> Starts:
+    def sample_starts(seeds: Sequence[int]) -> Starts:
         there = elsewhere(seeds)
         known = Condition.unknown(spec, len(seeds), device=model.device)
-        if told:
+        if with_start:
             known = known.with_obs(0, torch.from_numpy(there.obs_BO))
         x_BHD = model.sample(known, guide=guide, seed=[fold(seed, 3) for seed in seeds],
                              options=SamplingOptions(steps=planner.planning.steps))[:, 0]
@@ -185,24 +186,24 @@ def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None)
         act_BKA = np.clip(act_BHA[:, :limit], data.act.min(0), data.act.max(0))
         return Starts(obs_BHO[:, 0], there.goal_BG, np.full(len(seeds), limit), act_BKA)
 
-    return draw
+    return sample_starts
 
 
 def tilt(planner: Run, run: Run, half_A: np.ndarray, weight: float) -> Guide:
     """`agents.prior.likeness` to a run's policy.
 
-    Raises ValueError for one that is told a goal: trajectories have none.
+    Raises ValueError for one that is conditioned on a goal: trajectories have none.
     """
     policy = cast(Policy, run.main)
     if policy.context is not None:
-        raise ValueError(f"{run.said} and is told goals, which trajectories have not; leave --policy or --trajectories "
-                         "out")
+        raise ValueError(f"{run.description} and is conditioned on goals, which trajectories have not; leave --policy "
+                         "or --trajectories out")
     return likeness(policy, planner.model.spec, torch.from_numpy(half_A).float(), weight)
 
 
-def marked(imagined: Episodes) -> Episodes:
+def marked(synthetic: Episodes) -> Episodes:
     """`gentraj.trajectory.Batch` has the mark: critics learn of such steps, policies do not."""
-    return replace(imagined, extras={**imagined.extras, "imagined": np.ones((len(imagined.obs), 1))})
+    return replace(synthetic, extras={**synthetic.extras, "imagined": np.ones((len(synthetic.obs), 1))})
 
 
 def _about(run: Run | None) -> dict[str, Any] | None:
@@ -212,9 +213,9 @@ def _about(run: Run | None) -> dict[str, Any] | None:
     return {"run": str(run.folder), "kind": run.config.kind, "step": run.step, "config_sha256": config}
 
 
-def _said(args: Augment, data: Episodes, counts: dict[str, Any]) -> str:
-    cut = ", ".join(f"{why} {n['branches']}" for why, n in counts["untrusted"].items()) or "none"
-    lost = [] if args.only_imagined else [key for key in data.extras if key not in ("goal", "imagined")]
+def _summary(args: Augment, data: Episodes, counts: dict[str, Any]) -> str:
+    untrusted = ", ".join(f"{why} {n['branches']}" for why, n in counts["untrusted"].items()) or "none"
+    lost = [] if args.only_synthetic else [key for key in data.extras if key not in ("goal", "imagined")]
     left_out = f"; left out of the original, as they cannot be imagined: {', '.join(lost)}" if lost else ""
-    return (f"{args.out}: {counts['steps']} imagined steps of {counts['branches kept']} branches; of "
-            f"{counts['branches']} branches were {'ended' if args.unknown == 'end' else 'cut'}: {cut}{left_out}")
+    return (f"{args.out}: {counts['steps']} synthetic steps of {counts['branches kept']} branches; of "
+            f"{counts['branches']} branches were {'ended' if args.unknown == 'end' else 'cut'}: {untrusted}{left_out}")

@@ -67,13 +67,13 @@ def exported(run: Run, batch: int = 1, env_id: str | None = None,
     """The run's decision as a program. Raises ValueError for one that cannot be exported."""
     agent = run.agent(run.action_space(env_id), options=options)
     if not isinstance(agent, Actor | Planner):
-        raise ValueError(f"{run.said}, which tries actions and has no decision to export; "
+        raise ValueError(f"{run.description}, which tries actions and has no decision to export; "
                          "export a planner or a policy")
     return export_decision(agent.decide, *examples(run), batch)
 
 
 def examples(run: Run) -> tuple[Tensor, Tensor | None]:
-    """Observations of the run's own data, and where it is told goals, some."""
+    """Observations of the run's own data, and where it is conditioned on goals, some."""
     obs_RO = run.reference.x_BHD[:, 0, : run.data.obs_dim]
     if run.config.planning is None:
         context = cast(Policy, run.main).context

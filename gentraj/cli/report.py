@@ -41,7 +41,8 @@ def main(argv: list[str]) -> None:
 
 def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     """The page of any run; its path."""
-    judged = {} if run.config.world_model(run.parts) is None else {"World model": lambda of: judgement(run, of, seed)}
+    judged = ({} if run.config.world_model(run.components) is None else {"World model": lambda of: judgement(run, of,
+                                                                                                             seed)})
     return report.make_report(run, out, seed, judged)
 
 

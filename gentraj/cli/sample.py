@@ -48,7 +48,8 @@ class Sample:
     arrival: int | None = None
     """Row of the arrival; by default the likeliest one, or the last."""
     context: str | None = None
-    """What the model was told beside the trajectory (a return, a goal, a task), numbers with commas between them."""
+    """What the model was conditioned on beside the trajectory (a return, a goal, a task), numbers with commas between
+    them."""
     guidance: float = 1.0
     """Weight of the context: 1 as it was trained, more exaggerates it, 0 leaves it out."""
     steps: int | None = None
@@ -70,8 +71,8 @@ def main(argv: list[str]) -> None:
         raise ValueError("--arrival says when to be at a goal; give --goal too")
     check_output(args.out, "--out")
     run = load(args.run, device=pick_device(args.device))
-    if run.config.world_model(run.parts) is not None:
-        raise ValueError(f"{run.said}, which says what comes of actions: gymnasium.make("
+    if run.config.world_model(run.components) is not None:
+        raise ValueError(f"{run.description}, which says what comes of actions: gymnasium.make("
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine takes many at once")
     check_places(run, args)
     with busy(f"sampling {args.num}"):
@@ -110,18 +111,18 @@ def actions(run: Run, args: Sample) -> tuple[Tensor, Tensor, int, str]:
     That is what a policy chooses from, or learnt from: not always what it would do. Raises ValueError where the
     observation or the goal is missing, or more is asked for.
     """
-    model, policy, told = run.model, cast(Policy, run.main), run.config.context.kinds
+    model, policy, contexts = run.model, cast(Policy, run.main), run.config.context.kinds
     foreign = args.arrival is not None or args.context is not None or args.guidance != 1
-    if foreign or args.start is None or (args.goal is None) == bool(told):
-        raise ValueError(f"{run.said}, which is told --start"
-                         f"{' and --goal' if told else ''} and nothing else; give just that")
+    if foreign or args.start is None or (args.goal is None) == bool(contexts):
+        raise ValueError(f"{run.description}, which is told --start"
+                         f"{' and --goal' if contexts else ''} and nothing else; give just that")
     given = {option: parse_numbers(text, option)[None].to(model.device)
              for option, text in (("--start", args.start), ("--goal", args.goal)) if text is not None}
     for option, width in (("--start", run.data.obs_dim), ("--goal", run.data.context_dim)):
         if option in given and given[option].shape[1] != width:
             raise ValueError(f"{option} has {given[option].shape[1]} numbers; {width} are expected")
     with torch.no_grad():
-        known = policy.known(policy.state(given["--start"], given.get("--goal")))
+        known = policy.condition(policy.state(given["--start"], given.get("--goal")))
         options = args.sampling.options(args.steps, args.temperature)
         x_NKD = model.sample(known, args.num, seed=args.seed, options=options)[0]
         act_NKA = policy.act_scale.unnormalize(policy.actions(x_NKD))

@@ -80,7 +80,7 @@ class Train:
 def main(argv: list[str]) -> None:
     guess, parts = first_guess(argv), (option(argv, "--family"), option(argv, "--network"))
     about = f"{cleandoc(str(Train.__doc__))}\n\n{listing()}" if guess is None else None  # else its docstring
-    first = with_parts(guess or PRESETS["pointmaze"], *parts)
+    first = with_components(guess or PRESETS["pointmaze"], *parts)
     if {"-h", "--help"} & set(argv):
         hidden = without_effect(_asked([word for word in argv if word not in ("-h", "--help")], first), first)
         parse(Train, argv, "gentraj train", description=about, default=Train(first), hidden=hidden)
@@ -140,8 +140,8 @@ def next_command(run: Run, folder: Path) -> str:
 
 def dry_run(made: Ready) -> str:
     """What would be trained, in words and a table."""
-    rows = [(name, type(part).__name__, f"{sum(p.numel() for p in part.parameters() if p.requires_grad):,}",
-             str(part.spec.horizon), str(part.batch_size)) for name, part in made.parts.items()]
+    rows = [(name, type(component).__name__, f"{sum(p.numel() for p in component.parameters() if p.requires_grad):,}",
+             str(component.spec.horizon), str(component.batch_size)) for name, component in made.components.items()]
     head = ("part", "class", "parameters", "horizon", "batch size")
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -191,8 +191,8 @@ def _defaults(which: Train) -> AnyRunConfig:
             raise ValueError("--resume goes on with the run's own generator; leave --family and --network out")
         return read_config(which.resume)[0]
     if which.settings_file is not None:
-        return with_parts(read_settings(which.settings_file), which.family, which.network)
-    return with_parts(preset(str(which.preset), which.config.dataset), which.family, which.network)
+        return with_components(read_settings(which.settings_file), which.family, which.network)
+    return with_components(preset(str(which.preset), which.config.dataset), which.family, which.network)
 
 
 def read_settings(file: Path) -> AnyRunConfig:
@@ -202,11 +202,12 @@ def read_settings(file: Path) -> AnyRunConfig:
 
 def option(argv: list[str], name: str) -> str | None:
     """The word after an option, before the options are parsed: it decides which others there are."""
-    words = [part for word in argv for part in (word.split("=", 1) if word.startswith(f"{name}=") else [word])]
+    words = [component for word in argv for component in (word.split("=", 1) if word.startswith(f"{name}=")
+                                                          else [word])]
     return next((word for before, word in pairwise(words) if before == name), None)
 
 
-def with_parts(config: AnyRunConfig, family: str | None, network: str | None) -> AnyRunConfig:
+def with_components(config: AnyRunConfig, family: str | None, network: str | None) -> AnyRunConfig:
     """The settings with another generator or network of theirs; unknown names are left to the parser.
 
     Raises ValueError for a generator or a network that a policy cannot have.

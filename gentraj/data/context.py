@@ -68,7 +68,7 @@ def fit_contexts(episodes: Episodes, config: ContextConfig) -> Normalizer | None
 
 def window_ends(e: Episodes, config: ContextConfig) -> np.ndarray:
     """Steps past the last one of a window, growing: where an episode ends, and already where it is sent to another goal
-    or given another task, if that is what the window is told."""
+    or given another task, if that is what the window is conditioned on."""
     ends, row_S = np.cumsum(e.lengths), np.arange(e.num_steps) + np.repeat(np.arange(len(e)), e.lengths)
     for kind in {"goal", "task"} & {*config.kinds} & e.extras.keys():
         other_S = (e.extras[kind][row_S[1:]] != e.extras[kind][row_S[1:] - 1]).any(1)
@@ -83,7 +83,8 @@ def return_quantile(episodes: Episodes, config: ContextConfig, quantile: float) 
 
 
 def _return(e: Episodes, config: ContextConfig) -> Rows:
-    """G_t = r_t + discount * G_(t+1), and 0 after the last step: nothing is bootstrapped where a recording is cut.
+    """G_t = r_t + discount * G_(t+1), and 0 after the last step: nothing is bootstrapped where a recording is
+    truncated.
 
     That is the return-to-go of Decision Transformer (Chen et al. 2021, section 3), discounted as Diffuser's values.
     """

@@ -2,7 +2,7 @@
 
 `next_observations` gives each trajectory its last observation. Where a file has none, the last row of a trajectory is
 only that observation: its action, reward and flag are dropped, for nobody recorded what they led to, and a trajectory
-of one row holds no step. A trajectory that ends without a flag was cut, so it is truncated.
+of one row holds no step. A trajectory that ends without a flag is truncated.
 """
 
 from __future__ import annotations

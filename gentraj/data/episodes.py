@@ -32,11 +32,11 @@ class Episodes:
     """Flat arrays of E episodes with S steps in all; episode e has T = lengths[e] steps and T + 1 observations.
 
     obs (S + E, O), act (S, A) and reward (S,) are float32; terminated and truncated (S,) are bool, set at an episode's
-    last step only: a real end, and a cut (time limit, end of the recording). Both at once means terminated, neither
-    means cut. `extras` hold one row per observation (S + E, .): goal, qpos, qvel, imagined. `goal_dims` are the entries
-    of obs a goal speaks about, `obs_keys` the parts of a goal-conditioned environment's dict that were joined to make
-    obs, `env` the environment (Gymnasium's EnvSpec as JSON). Equal means equal arrays and facts; the name is not
-    compared.
+    last step only: a real end, and a truncation (time limit, end of the recording). Both at once means terminated,
+    neither means truncated. `extras` hold one row per observation (S + E, .): goal, qpos, qvel, imagined. `goal_dims`
+    are the entries of obs a goal speaks about, `obs_keys` the parts of a goal-conditioned environment's dict that were
+    joined to make obs, `env` the environment (Gymnasium's EnvSpec as JSON). Equal means equal arrays and facts; the
+    name is not compared.
     Raises `DataError` naming dataset, episode, step and field, unless `validate` is false (`inspect` needs that).
     """
 
@@ -115,14 +115,15 @@ class Episodes:
 
     @property
     def continues(self) -> np.ndarray:
-        """(E - 1,) true where an episode that was only cut goes on in the next one, which starts where it stopped."""
+        """(E - 1,) true where an episode that was only truncated goes on in the next one, which starts where it
+        stopped."""
         ends = self._last_obs[:-1]
         return (self.obs[ends] == self.obs[ends + 1]).all(1) & ~self.terminated[self.starts[1:] - 1]
 
     def stitched(self) -> Episodes:
         """Joins each episode with the next where that one continues it.
 
-        Recordings of one endless run are often cut at every goal; uncut, they teach what lies beyond a goal.
+        Recordings of one endless run are often truncated at every goal; stitched, they teach what lies beyond a goal.
         """
         joins = self.continues
         if not joins.any():
@@ -136,8 +137,9 @@ class Episodes:
                        lengths=np.add.reduceat(self.lengths, np.flatnonzero(first)),
                        extras={k: v[keep] for k, v in self.extras.items()})
 
-    def played(self) -> Episodes:
-        """The episodes that `gentraj augment` did not mark as imagined by a world model; all where none is marked.
+    def real(self) -> Episodes:
+        """The episodes that `gentraj augment` did not mark as synthetic, made by a world model; all where none is
+        marked.
 
         Raises `DataError` where nothing is left.
         """
@@ -145,7 +147,7 @@ class Episodes:
             return self
         kept_E = self.extras["imagined"][self._last_obs, 0] == 0
         if not kept_E.any():
-            raise DataError(f"{self.name}: all episodes are imagined; take data that were played")
+            raise DataError(f"{self.name}: all episodes are synthetic; take real data")
         steps, rows = np.repeat(kept_E, self.lengths), np.repeat(kept_E, self.lengths + 1)
         return replace(self, obs=self.obs[rows], act=self.act[steps], reward=self.reward[steps],
                        terminated=self.terminated[steps], truncated=self.truncated[steps], lengths=self.lengths[kept_E],
@@ -171,7 +173,7 @@ def episodes_hash(episodes: Episodes) -> str:
 
 def concatenate(datasets: Sequence[Episodes]) -> Episodes:
     """Several datasets of one environment as one. Extras are kept where all have them, and where some are marked as
-    imagined the others are as played. Raises `DataError`."""
+    synthetic, the others are real. Raises `DataError`."""
     if not datasets:
         raise DataError("no datasets to join; give at least one")
     first = datasets[0]

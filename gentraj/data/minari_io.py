@@ -23,7 +23,7 @@ from .spaces import act_width, obs_widths
 
 
 @dataclass(frozen=True)
-class Part:
+class Column:
     """One field: its place in an episode's group, the shape of a row, and how many rows it has more than steps."""
 
     where: str
@@ -35,33 +35,34 @@ class Part:
 
 
 def read_columns(file: Any, name: str, episodes: int,
-                 parts: Mapping[str, Part]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+                 columns: Mapping[str, Column]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The lengths (E,) and each part of all episodes. Raises `DataError` naming the episode, or KeyError."""
     lengths = np.array([open_array(file, f"episode_{e}/rewards").shape[0] for e in range(episodes)], dtype=np.int64)
-    out = {key: np.empty((int((lengths + part.more).sum()), *part.row), part.dtype) for key, part in parts.items()}
+    out = {key: np.empty((int((lengths + column.more).sum()), *column.row),
+                         column.dtype) for key, column in columns.items()}
     starts = np.cumsum(lengths) - lengths
     # Episode by episode: field by field would walk through the whole file once for each.
     for e, (T, start) in enumerate(zip(lengths.tolist(), starts.tolist(), strict=True)):
         for key in list(out):
-            part, rows = parts[key], T + parts[key].more
-            array = _open_part(file, f"episode_{e}/{part.where}", part)
-            if array is not None and array.shape == (rows, *part.row):
-                first = start + e * part.more
+            column, rows = columns[key], T + columns[key].more
+            array = _open_part(file, f"episode_{e}/{column.where}", column)
+            if array is not None and array.shape == (rows, *column.row):
+                first = start + e * column.more
                 read_array(array, out[key][first : first + rows])
-            elif part.optional:
+            elif column.optional:
                 del out[key]
             else:
-                raise DataError(f"{name}: episode {e}: {part.where} has shape {getattr(array, 'shape', None)}; its {T} "
-                                f"steps need {(rows, *part.row)}")
+                raise DataError(f"{name}: episode {e}: {column.where} has shape {getattr(array, 'shape', None)}; its "
+                                f"{T} steps need {(rows, *column.row)}")
     return lengths, out
 
 
-def _open_part(file: Any, path: str, part: Part) -> Any:
+def _open_part(file: Any, path: str, column: Column) -> Any:
     """The array, or None where an optional part has none."""
     try:
         return open_array(file, path)
     except KeyError:
-        if part.optional:
+        if column.optional:
             return None
         raise
 
@@ -95,12 +96,12 @@ def read_minari(dataset_id: str) -> dict[str, Any]:
     path = _find(dataset_id)
     dataset, notes = _open(dataset_id, path)
     obs_keys, goal_dims = notes.obs_keys, notes.goal_dims
-    parts = _parts(dataset_id, dataset, obs_keys)
-    infos = {name: f"infos/{name}" for name in notes.extras if name != "goal" or "goal" not in parts}
+    columns = _columns(dataset_id, dataset, obs_keys)
+    infos = {name: f"infos/{name}" for name in notes.extras if name != "goal" or "goal" not in columns}
     with open_hdf5(path / "main_data.hdf5") as file:
-        parts |= {where: Part(where, open_array(file, f"episode_0/{where}").shape[1:], 1, optional=True)
-                  for where in infos.values() if f"episode_0/{where}" in file}
-        lengths, fields = read_columns(file, dataset_id, dataset.total_episodes, parts)
+        columns |= {where: Column(where, open_array(file, f"episode_0/{where}").shape[1:], 1, optional=True)
+                    for where in infos.values() if f"episode_0/{where}" in file}
+        lengths, fields = read_columns(file, dataset_id, dataset.total_episodes, columns)
     extras = {"goal": fields.pop("goal")} if "goal" in fields else {}
     extras |= {key: values for key, where in infos.items() if (values := fields.pop(where, None)) is not None}
     if (achieved := fields.pop("achieved", None)) is not None:
@@ -195,17 +196,17 @@ def _check_hash(episodes: Episodes, sha256: str, path: Path) -> None:
                         "sha256 out of metadata.json")
 
 
-def _parts(dataset_id: str, dataset: Any, obs_keys: tuple[str, ...]) -> dict[str, Part]:
+def _columns(dataset_id: str, dataset: Any, obs_keys: tuple[str, ...]) -> dict[str, Column]:
     """Where the fields are, of which widths. Raises `DataError` for spaces that are not vectors."""
     widths, width = obs_widths(dataset_id, dataset.observation_space), act_width(dataset_id, dataset.action_space)
-    parts = {"act": Part("actions", (width,)), "reward": Part("rewards"),
-             "terminated": Part("terminations", dtype=bool), "truncated": Part("truncations", dtype=bool)}
+    columns = {"act": Column("actions", (width,)), "reward": Column("rewards"),
+               "terminated": Column("terminations", dtype=bool), "truncated": Column("truncations", dtype=bool)}
     if "obs" in widths:
-        return parts | {"obs": Part("observations", (widths["obs"],), 1)}
+        return columns | {"obs": Column("observations", (widths["obs"],), 1)}
     dicts = {"obs": "observation", "goal": "desired_goal"}
     if obs_keys != ("observation",):  # where it is known to be part of obs it need not be read
         dicts["achieved"] = "achieved_goal"
-    return parts | {field: Part(f"observations/{key}", (widths[key],), 1) for field, key in dicts.items()}
+    return columns | {field: Column(f"observations/{key}", (widths[key],), 1) for field, key in dicts.items()}
 
 
 def _goal_layout(obs: np.ndarray, achieved: np.ndarray) -> tuple[tuple[str, ...], tuple[int, ...]]:

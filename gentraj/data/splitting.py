@@ -39,7 +39,7 @@ def halves(episodes: Episodes) -> tuple[Episodes, Episodes]:
 
 
 def _take(e: Episodes, pieces: list[tuple[int, int, int]]) -> Episodes:
-    """Episodes of their own; one that goes on in the data is cut."""
+    """Episodes of their own; one that goes on in the data is truncated."""
     starts = e.starts
     steps = np.concatenate([np.arange(starts[i] + a, starts[i] + b) for i, a, b in pieces])
     rows = np.concatenate([np.arange(starts[i] + i + a, starts[i] + i + b + 1) for i, a, b in pieces])

@@ -16,8 +16,8 @@ class Windows:
     Row h of a window that starts at step t holds the observation and the action of step t + spec.times[h]. The action
     beside an episode's last observation does not exist and is padding too. Padding holds zeros. A row's reward is the
     sum over the `spec.gaps` steps that it stands for. `contexts` are what each batch says beside its windows,
-    `context_BC`: none by default. A window that is told a goal ends where the episode is sent to another, and what lies
-    between two such ends is an episode of its own in `episode_B`.
+    `context_BC`: none by default. A window that is conditioned on a goal ends where the episode is sent to another, and
+    what lies between two such ends is an episode of its own in `episode_B`.
     """
 
     def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig | None = None):
@@ -60,7 +60,7 @@ class Windows:
         terminal_BH = first_BH & self.episodes.terminated[end_B1 - 1]
         return Batch(torch.from_numpy(np.concatenate(x, 2)), torch.from_numpy(np.concatenate(mask, 2)), context_BC,
                      torch.from_numpy(self._rewards(t_BH, end_B1)), torch.from_numpy(terminal_BH),
-                     imagined_B=None if imagined is None else torch.from_numpy(imagined[starts_B + episode_B, 0] > 0),
+                     synthetic_B=None if imagined is None else torch.from_numpy(imagined[starts_B + episode_B, 0] > 0),
                      episode_B=torch.from_numpy(part_B))
 
     def _rewards(self, t_BH: np.ndarray, end_B1: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ class Windows:
         return np.where(real_BHK, reward_S[np.minimum(t_BHK, len(reward_S) - 1)], 0).sum(-1)
 
 
-def held(batch: Batch, horizon: int | None = None) -> torch.Tensor:
+def repeat_last(batch: Batch, horizon: int | None = None) -> torch.Tensor:
     """(B, H, D) its windows without padding, every entry staying as it was when the episode ended.
 
     Only the first `horizon` rows, if that is given.

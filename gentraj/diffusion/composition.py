@@ -14,7 +14,7 @@ from ..config import require
 from ..models.plugin import Denoise, Denoising, Plugin
 from ..normalize import Normalizer
 from ..trajectory import TrajectorySpec
-from .paths import Path
+from .paths import NoisePath
 from .posterior import product_mean, with_gradient
 
 Interval = tuple[float, float]  # of t, both ends in it
@@ -76,7 +76,7 @@ class Denoiser(Protocol):
     """What a product needs of a model, `Diffusion` being one: a denoiser that holds the known entries."""
 
     spec: TrajectorySpec
-    path: Path
+    path: NoisePath
     normalizer: Normalizer
 
     def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None) -> Denoise: ...
@@ -163,7 +163,7 @@ def check_interval(plugin: Any) -> None:
                          "expected")
 
 
-def _noisier(denoise: Denoise, own: Path, path: Path, factor: float) -> Denoise:
+def _noisier(denoise: Denoise, own: NoisePath, path: NoisePath, factor: float) -> Denoise:
     """A denoiser of the path `own`, asked on `path`, where sigma^2 is taken to be `factor` times what it is."""
     if own is path and factor == 1:
         return denoise

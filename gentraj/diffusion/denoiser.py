@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..models.plugin import Denoise
-from .paths import Path
+from .paths import NoisePath
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Level:
     `sigma_data` is the standard deviation of normalised data.
     """
 
-    path: Path
+    path: NoisePath
     t_R: Tensor
     sigma_data: float = 1.0
 

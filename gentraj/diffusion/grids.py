@@ -5,33 +5,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .paths import EDM_MAX, EDM_MIN, EDM_RHO, T_MIN, Path
+from .paths import EDM_MAX, EDM_MIN, EDM_RHO, T_MIN, NoisePath
 
 
-def uniform(path: Path, steps: int) -> Tensor:
+def uniform(path: NoisePath, steps: int) -> Tensor:
     """Evenly spaced in t."""
     return 1 - _fraction(steps)
 
 
-def quadratic(path: Path, steps: int) -> Tensor:
+def quadratic(path: NoisePath, steps: int) -> Tensor:
     """Song et al. 2021 (DDIM), appendix D.2: t = u^2. Where sigma grows as sqrt(t), it is smooth in u."""
     return (1 - _fraction(steps)) ** 2
 
 
-def karras(path: Path, steps: int) -> Tensor:
+def karras(path: NoisePath, steps: int) -> Tensor:
     """Karras et al. 2022, equation 5, in sigma / alpha from what the path reaches (at most 80) down to 0.002."""
     high, low = _ends(path)
     powers = torch.lerp(high ** (1 / EDM_RHO), low ** (1 / EDM_RHO), _points(steps))
     return path.time_of(-2 * EDM_RHO * powers.log())
 
 
-def log_snr(path: Path, steps: int) -> Tensor:
+def log_snr(path: NoisePath, steps: int) -> Tensor:
     """Evenly spaced in the log SNR (Lu et al. 2022, section 3.3)."""
     high, low = _ends(path)
     return path.time_of(-2 * torch.lerp(high.log(), low.log(), _points(steps)))
 
 
-def sampling_times(path: Path, steps: int, grid: str = "uniform") -> Tensor:
+def sampling_times(path: NoisePath, steps: int, grid: str = "uniform") -> Tensor:
     """(steps + 1,) float32 times that fall from 1 to 0, each of them one the path is used at.
 
     Raises ValueError for steps < 1, for more than a discrete path has levels, and for an unknown grid.
@@ -66,7 +66,7 @@ def _points(steps: int) -> Tensor:
     return torch.cat([torch.linspace(0, 1, steps, dtype=torch.float64), torch.ones(1, dtype=torch.float64)])
 
 
-def _ends(path: Path) -> tuple[Tensor, Tensor]:
+def _ends(path: NoisePath) -> tuple[Tensor, Tensor]:
     """The largest and the least sigma / alpha of a grid."""
     ends = torch.tensor([1.0, T_MIN], dtype=torch.float64)
     ratio = (-path.log_snr(ends) / 2).exp()

@@ -107,7 +107,7 @@ class LatentDiffusion(nn.Module):
         weights are the prior's: the VAE represents all windows alike.
         """
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
-        known = self.mix.draw(self.spec, real, generator)
+        known = self.mix.sample(self.spec, real, generator)
         mean, log_variance = self.vae.encode(x0, real)
         eps = torch.randn(mean.shape, generator=generator).to(mean.device)
         decoded = self.vae.decode(mean + (log_variance / 2).exp() * eps, x0 * known, known)
@@ -159,13 +159,13 @@ class LatentDiffusion(nn.Module):
         x0 = self.normalizer.normalize(x_RHD.to(self.device))
         return _by_rows(lambda x: self.vae.encode(x, torch.ones_like(x, dtype=torch.bool))[0], x0)
 
-    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0) -> Tensor:
+    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0) -> Tensor:
         """(R, H) mean squared error of the latents after noising and back; rows in one latent row share it."""
         x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
         check_trajectories(self.spec, x_RHD, condition)
         inner = self._inner(condition)
         y_RLE = torch.cat([self.prior.spec.split(inner.values_BHD)[0], self.encode(x_RHD)], -1)
-        error_RL = self.prior.implausibility(y_RLE, inner, seeds, noise)
+        error_RL = self.prior.ood_score(y_RLE, inner, seeds, noise)
         return error_RL.repeat_interleave(self.config.vae.factor, 1)
 
     def _inside(self, plugin: Plugin) -> list[Plugin]:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..models.plugin import Denoise
 from ..randomness import RowNoise, fold
-from .paths import Path
+from .paths import NoisePath
 
 PROBES = 8
 PROBE = zlib.crc32(b"probe")
@@ -33,7 +33,7 @@ BLUR = 1e-4
 
 
 @torch.no_grad()
-def log_prob(denoise: Denoise, path: Path, x_RHD: Tensor, unknown_RHD: Tensor, *, seeds: Sequence[int] = (),
+def log_prob(denoise: Denoise, path: NoisePath, x_RHD: Tensor, unknown_RHD: Tensor, *, seeds: Sequence[int] = (),
              exact: bool | None = None, probes: int = PROBES, steps: int | None = None, tolerance: float = TOLERANCE,
              blur: float = BLUR) -> Tensor:
     """(R,) log density of the unknown entries given the others, in nats, in the units and the dtype of `x_RHD`.
@@ -64,7 +64,7 @@ def log_prob(denoise: Denoise, path: Path, x_RHD: Tensor, unknown_RHD: Tensor, *
     return log_p_R
 
 
-def _solve(denoise: Denoise, path: Path, x_RHD: Tensor, unknown_RHD: Tensor, directions: _Directions, blur: float,
+def _solve(denoise: Denoise, path: NoisePath, x_RHD: Tensor, unknown_RHD: Tensor, directions: _Directions, blur: float,
            steps: int) -> Tensor:
     """From the data to pure noise, whose density is known."""
     from torchdiffeq import odeint  # it brings scipy.integrate: half a second or more, for those who need it
@@ -89,7 +89,7 @@ def _solve(denoise: Denoise, path: Path, x_RHD: Tensor, unknown_RHD: Tensor, dir
     return change_R[-1] - _inner(y, y) / 2 + count_R * ((-w[0].tanh()).log() - math.log(2 * math.pi) / 2)
 
 
-def _grid(path: Path, steps: int, blur: float) -> Tensor:
+def _grid(path: NoisePath, steps: int, blur: float) -> Tensor:
     """w from where sigma / alpha is `blur` to where the path ends, and in one more step to 0."""
     t = torch.ones(1, dtype=torch.float64)
     first, last = -math.asinh(1 / blur), -float(torch.asinh(path.alpha(t) / path.sigma(t)))

@@ -8,26 +8,26 @@ import torch
 from torch import Tensor
 
 from .denoiser import Level, Prediction
-from .paths import Path
+from .paths import NoisePath
 
 P_MEAN, P_STD = -1.2, 1.2  # Karras et al. 2022, table 1
 GAMMA = 5.0  # Hang et al. 2023, section 4.2
 
-Density = Callable[[Path, int, torch.Generator], Tensor]
+Density = Callable[[NoisePath, int, torch.Generator], Tensor]
 Weight = Callable[[Tensor, Level], Tensor]
 
 
-def _uniform(path: Path, size: int, generator: torch.Generator) -> Tensor:
+def _uniform(path: NoisePath, size: int, generator: torch.Generator) -> Tensor:
     """Ho et al. 2020, algorithm 1."""
     return torch.rand(size, generator=generator)
 
 
-def _log_normal(path: Path, size: int, generator: torch.Generator) -> Tensor:
+def _log_normal(path: NoisePath, size: int, generator: torch.Generator) -> Tensor:
     """Karras et al. 2022, table 1: ln(sigma / alpha) is normal."""
     return path.time_of(-2 * (P_MEAN + P_STD * torch.randn(size, generator=generator)))
 
 
-def _logit_normal(path: Path, size: int, generator: torch.Generator) -> Tensor:
+def _logit_normal(path: NoisePath, size: int, generator: torch.Generator) -> Tensor:
     """Esser et al. 2024, equation 19, with location 0 and scale 1."""
     return torch.randn(size, generator=generator).sigmoid()
 
@@ -42,7 +42,7 @@ WEIGHTS: dict[str, Weight] = {
 }
 
 
-def draw_times(density: str, path: Path, size: int, generator: torch.Generator) -> Tensor:
+def sample_times(density: str, path: NoisePath, size: int, generator: torch.Generator) -> Tensor:
     """(size,) training times, each one the path is used at."""
     return path.snap(DENSITIES[density](path, size, generator))
 

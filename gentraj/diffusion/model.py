@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..config import require, require_choice
 from ..models.conditioning import ConditionMix
 from ..models.plugin import Denoise, Denoising, Plugin
-from ..models.sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
+from ..models.sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
@@ -27,7 +27,7 @@ from .denoiser import NEEDS_SIGNAL, PREDICTIONS, Level, hold
 from .grids import GRIDS, sampling_times
 from .guidance import denoising_plugins
 from .likelihood import PROBES, STEPS, log_prob
-from .losses import DENSITIES, WEIGHTS, draw_times, loss_weight
+from .losses import DENSITIES, WEIGHTS, loss_weight, sample_times
 from .paths import PATHS
 from .samplers import SAMPLERS, Sampler
 
@@ -180,8 +180,8 @@ class Diffusion(nn.Module):
         `guide` scores x0 as denoised from one noise level, not as sampled (Kang et al. 2023, equation 9).
         """
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
-        known = self.mix.draw(self.spec, real, generator)
-        at = self.level(draw_times(self.config.density, self.path, len(x0), generator).to(x0.device))
+        known = self.mix.sample(self.spec, real, generator)
+        at = self.level(sample_times(self.config.density, self.path, len(x0), generator).to(x0.device))
         eps = torch.randn(x0.shape, generator=generator).to(x0.device)
         kept = torch.rand(len(x0), generator=generator) >= self.context_dropout
         context = encode_context(batch.context_BC, self.context, kept)
@@ -247,8 +247,8 @@ class Diffusion(nn.Module):
         steps = config.steps if options.steps is None else options.steps
         times = sampling_times(self.path, steps, config.grid).to(self.device)
         sampler = SAMPLERS[config.sampler] if config.eta is None else partial(SAMPLERS[config.sampler], eta=config.eta)
-        return draw(self.spec, condition.to(self.device), num_samples, seed, plugins, lambda rows, seeds:
-                    self._sample_rows(rows, seeds, sampler, times, plugins, options.temperature, observe))
+        return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins, lambda rows, seeds:
+                            self._sample_rows(rows, seeds, sampler, times, plugins, options.temperature, observe))
 
     def _sample_rows(self, rows: Condition, seeds: Sequence[int], sampler: Sampler, times: Tensor,
                      plugins: Sequence[Plugin], temperature: float, observe: Observer | None) -> Tensor:
@@ -316,8 +316,8 @@ class Diffusion(nn.Module):
         return log_p_R - (~condition.mask_BHD * self.normalizer.scale_D.log()).sum((1, 2))
 
     @torch.no_grad()
-    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,
-                       draws: int = 2) -> Tensor:
+    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,
+                  draws: int = 2) -> Tensor:
         """(R, H) mean squared error, in normalised units, of x0 after noising until sigma / alpha is `noise`, and back.
 
         What the model finds likely comes back; what it finds impossible is moved. `condition` is what it may know. The

@@ -26,7 +26,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Path:
+class NoisePath:
     """`alpha` and `sigma` take times of any shape and answer in their dtype, on their device."""
 
     alpha: Function
@@ -72,7 +72,7 @@ class Path:
         return (t * self.levels - NEAR).ceil().clamp(min=1) / self.levels
 
 
-def vp_cosine(levels: int | None = None) -> Path:
+def vp_cosine(levels: int | None = None) -> NoisePath:
     """Nichol & Dhariwal 2021, equation 17. In continuous time it ends where alpha is 0.008, not 0."""
 
     def log_alpha_bar(t: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def vp_cosine(levels: int | None = None) -> Path:
     return _chain(-steps.expm1())
 
 
-def vp_linear(levels: int | None = None) -> Path:
+def vp_linear(levels: int | None = None) -> NoisePath:
     """Ho et al. 2020, section 4: beta from 1e-4 to 0.02 for 1000 levels, rescaled so that the end is as noisy.
 
     In continuous time Song et al. 2021, equation 33.
@@ -97,42 +97,42 @@ def vp_linear(levels: int | None = None) -> Path:
     return _chain(betas[-levels:])  # a single one is the noisiest
 
 
-def sub_vp(levels: int | None = None) -> Path:
+def sub_vp(levels: int | None = None) -> NoisePath:
     """Song et al. 2021, equation 29: the mean of vp-linear, with less noise."""
     vp = vp_linear()
     return _path(vp.alpha, lambda t: vp.sigma(t) ** 2, levels)
 
 
-def ve(levels: int | None = None) -> Path:
+def ve(levels: int | None = None) -> NoisePath:
     """Song et al. 2021, equation 29: sigma(t) from 0.01 to 50, less the variance it starts with, so that 0 is clean."""
     growth = 2 * math.log(VE_MAX / VE_MIN)
     return _path(torch.ones_like, lambda t: VE_MIN * (growth * t).expm1().sqrt(), levels)
 
 
-def edm(levels: int | None = None) -> Path:
+def edm(levels: int | None = None) -> NoisePath:
     """Karras et al. 2022, equation 5 as sigma(t): evenly spaced times are its steps. Less 0.002, so that 0 is clean."""
     low, high = EDM_MIN ** (1 / EDM_RHO), (EDM_MAX + EDM_MIN) ** (1 / EDM_RHO)
     return _path(torch.ones_like, lambda t: (low + t * (high - low)) ** EDM_RHO - low**EDM_RHO, levels)
 
 
-def flow(levels: int | None = None) -> Path:
+def flow(levels: int | None = None) -> NoisePath:
     """Rectified flow (Liu et al. 2022, equation 1), the optimal-transport path (Lipman et al. 2023, equation 22)."""
     path = _path(lambda t: 1 - t, lambda t: t.clone(), levels)
     return replace(path, known_rates=lambda t: (-torch.ones_like(t), torch.ones_like(t)))
 
 
-def _path(alpha: Function, sigma: Function, levels: int | None = None) -> Path:
+def _path(alpha: Function, sigma: Function, levels: int | None = None) -> NoisePath:
     """In float64 on the CPU, which not every device has; the answers come back as t is."""
-    return Path(lambda t: alpha(t.cpu().double()).to(t), lambda t: sigma(t.cpu().double()).to(t), levels)
+    return NoisePath(lambda t: alpha(t.cpu().double()).to(t), lambda t: sigma(t.cpu().double()).to(t), levels)
 
 
-def _variance_preserving(log_alpha_bar: Function, levels: int | None = None) -> Path:
+def _variance_preserving(log_alpha_bar: Function, levels: int | None = None) -> NoisePath:
     """alpha^2 + sigma^2 = 1."""
     return _path(lambda t: (log_alpha_bar(t) / 2).exp(), lambda t: (-log_alpha_bar(t).clamp(max=0).expm1()).sqrt(),
                  levels)
 
 
-def _chain(betas: Tensor) -> Path:
+def _chain(betas: Tensor) -> NoisePath:
     """A discrete chain; between two of its levels beta is constant, so that every t may be asked for."""
     levels = len(betas)
     table = torch.cat([betas.new_zeros(1), (-betas.clamp(max=MAX_BETA)).log1p().cumsum(0)])

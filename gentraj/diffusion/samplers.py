@@ -16,14 +16,14 @@ from torch import Tensor
 
 from ..models.plugin import Denoise
 from ..trajectory import Observer
-from .paths import Path
+from .paths import NoisePath
 
 Normal = Callable[[], Tensor]
 LANGEVIN_SNR = 0.16  # Song et al. 2021, appendix G
 
 
 class Sampler(Protocol):
-    def __call__(self, denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal, *, eta: float = ...,
+    def __call__(self, denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = ...,
                  observe: Observer | None = None) -> Tensor: ...
 
 
@@ -54,7 +54,7 @@ class Step(NamedTuple):
         return bool(self.sigma_s == 0)
 
 
-def ddim(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal, *, eta: float = 0.0,
+def ddim(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
          observe: Observer | None = None) -> Tensor:
     """Song et al. 2021 (DDIM), equations 12 and 16. eta = 1 is DDPM: Ho et al. 2020, algorithm 2."""
     for step in _steps(times, path, eta):
@@ -65,7 +65,7 @@ def ddim(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal,
     return x
 
 
-def euler(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal, *, eta: float = 0.0,
+def euler(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
           observe: Observer | None = None) -> Tensor:
     """Karras et al. 2022, algorithm 2 without its correction; `eta` is the churn, see `_churned`."""
     for step in _steps(times, path, eta):
@@ -77,7 +77,7 @@ def euler(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal
     return x
 
 
-def heun(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal, *, eta: float = 0.0,
+def heun(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
          observe: Observer | None = None) -> Tensor:
     """Karras et al. 2022, algorithm 2 (algorithm 1 for eta = 0): two denoisings a step, one in the last."""
     for step in _steps(times, path, eta):
@@ -95,7 +95,7 @@ def heun(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal,
     return x
 
 
-def euler_maruyama(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal, *, eta: float = 1.0,
+def euler_maruyama(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 1.0,
                    observe: Observer | None = None) -> Tensor:
     """Song et al. 2021, equation 6, as the probability-flow ODE and eta^2 times a Langevin term."""
     for step in _steps(times, path, eta):
@@ -111,8 +111,8 @@ def euler_maruyama(denoise: Denoise, x: Tensor, times: Tensor, path: Path, norma
     return x
 
 
-def predictor_corrector(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal, *, eta: float = 1.0,
-                        observe: Observer | None = None) -> Tensor:
+def predictor_corrector(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *,
+                        eta: float = 1.0, observe: Observer | None = None) -> Tensor:
     """Song et al. 2021, algorithms 4 and 5: an ancestral step, then one of Langevin dynamics; two denoisings a step.
 
     The paper's step size 2 (r |z| / |score|)^2 takes |score| to be |z| / sigma here: measured on the sample, it would
@@ -129,7 +129,7 @@ def predictor_corrector(denoise: Denoise, x: Tensor, times: Tensor, path: Path, 
     return x
 
 
-def dpmpp_2m(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal, *, eta: float = 0.0,
+def dpmpp_2m(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
              observe: Observer | None = None) -> Tensor:
     """DPM-Solver++(2M), Lu et al. 2022b, algorithm 2; eta = 1 is its SDE form, equation 19."""
     before: tuple[Tensor, Tensor] | None = None
@@ -148,7 +148,7 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Nor
     return x
 
 
-def unipc(denoise: Denoise, x: Tensor, times: Tensor, path: Path, normal: Normal, *, eta: float = 0.0,
+def unipc(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
           observe: Observer | None = None) -> Tensor:
     """UniPC-2 with B(h) = e^h - 1, Zhao et al. 2023, algorithm 8: a denoising also corrects the step that led to it.
 
@@ -194,7 +194,7 @@ class _UniStep(NamedTuple):
         return self.step.sigma_s / self.step.sigma_t * self.x + self.step.alpha_s * (1 - self.step.k) * x0
 
 
-def _steps(times: Tensor, path: Path, eta: float) -> Iterator[Step]:
+def _steps(times: Tensor, path: NoisePath, eta: float) -> Iterator[Step]:
     """Each time with the next; raises ValueError unless they fall from at most 1 to 0, and 0 <= eta <= 1."""
     if times.ndim != 1 or len(times) < 2 or not (times[1:] < times[:-1]).all() or times[-1] != 0 or times[0] > 1:
         raise ValueError(f"sampling times must fall from at most 1 to exactly 0; given {times.tolist()}")
@@ -215,7 +215,7 @@ def _ancestral(step: Step, x: Tensor, x0: Tensor, normal: Normal, eta: float) ->
     return x
 
 
-def _churned(x: Tensor, step: Step, path: Path, normal: Normal, eta: float) -> tuple[Tensor, Step]:
+def _churned(x: Tensor, step: Step, path: NoisePath, normal: Normal, eta: float) -> tuple[Tensor, Step]:
     """x noised back to where sigma / alpha is (1 + gamma) times as large, and the step from there.
 
     1 + gamma is e^(eta h), so that eta = 1 adds what the reverse SDE does, and the churn vanishes with the step; it is

@@ -28,9 +28,9 @@ class CardData:
     name: str
     """Names a column of the table, such as hopper-medium."""
     dataset: str
-    """As `RunConfig.dataset`; files are looked for in the folders of --data as well."""
+    """As `PlannerRunConfig.dataset`; files are looked for in the folders of --data as well."""
     env_id: str | None
-    """As `RunConfig.env_id`."""
+    """As `PlannerRunConfig.env_id`."""
     expected: float | None
     """The mean score over seeds; null, or left out, while nobody knows."""
     tolerance: float | None

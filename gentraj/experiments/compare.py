@@ -27,7 +27,7 @@ from ..plots.page import show
 from ..progress import say
 from ..randomness import generator
 from ..runs import folder as runs
-from ..runs.folder import RunConfig
+from ..runs.folder import PlannerRunConfig
 from ..runs.presets import PRESETS
 from ..training.log import read_metrics
 from . import engine
@@ -47,7 +47,8 @@ Record = dict[str, Any]
 # -- the tasks
 
 
-def planned(presets: Sequence[str], families: Sequence[str], dataset: str | None = None) -> dict[Cell, RunConfig]:
+def planned(presets: Sequence[str], families: Sequence[str],
+            dataset: str | None = None) -> dict[Cell, PlannerRunConfig]:
     """Every preset with every family. Raises ValueError for names there are not."""
     known(presets, PRESETS, "preset")
     known(families, FAMILIES, "family")
@@ -64,7 +65,7 @@ def planned(presets: Sequence[str], families: Sequence[str], dataset: str | None
     return configs
 
 
-def to_train(configs: Mapping[Cell, RunConfig], seeds: int, minutes: float, steps: int | None, out: Path,
+def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: float, steps: int | None, out: Path,
              options: Options) -> tuple[list[Task], dict[str, Group]]:
     """A task for every config and seed, as long as that many minutes or steps, and the groups.
 
@@ -72,20 +73,20 @@ def to_train(configs: Mapping[Cell, RunConfig], seeds: int, minutes: float, step
     recorded if it is missing.
     """
     groups: dict[str, Group] = {}
-    trainings: dict[Cell, tuple[RunConfig, str]] = {}
+    trainings: dict[Cell, tuple[PlannerRunConfig, str]] = {}
     for preset in dict.fromkeys(preset for preset, _ in configs):
         mine = {cell: config for cell, config in configs.items() if cell[0] == preset}
         episodes, returns = runs.read_data(next(iter(mine.values())))
         sha256 = episodes_hash(episodes)
         for cell, config in mine.items():
             data = runs.DataFacts.of(episodes, config.context, config.env_id, returns)
-            parts = partial(runs.build, resolved := config.resolve(episodes), data, episodes)
+            components = partial(runs.build, resolved := config.resolve(episodes), data, episodes)
             groups[preset] = group = Group(preset, out / preset, plane(data))
             kept(group.folder / DATA, {"sha256": sha256, "rows": list(_rows(config))},
-                 lambda g=group, p=parts, e=episodes: g.keep(draw_windows(Windows(e, p()["model"].spec))))
+                 lambda g=group, p=components, e=episodes: g.keep(draw_windows(Windows(e, p()["model"].spec))))
             with warnings.catch_warnings(action="ignore"):  # the training itself will tell them
                 seconds = kept(_step_seconds_path(out, cell), {"run": deciding(config), "sha256": sha256}, partial(
-                    _step_seconds, parts, episodes, resolved, options.device))
+                    _step_seconds, components, episodes, resolved, options.device))
             say(f"{preset}: {cell[1]} takes {1000 * seconds:.3g} ms a step")
             trainings[cell] = _of_steps(config, steps or max(1, round(60 * minutes / seconds))), sha256
     return [Task(cell, f"{cell[0]}/{cell[1]}-seed-{seed}", out / cell[0] / f"{cell[1]}-seed-{seed}",
@@ -95,7 +96,7 @@ def to_train(configs: Mapping[Cell, RunConfig], seeds: int, minutes: float, step
             for cell, (config, sha256) in trainings.items()], groups
 
 
-def _of_steps(config: RunConfig, steps: int) -> RunConfig:
+def _of_steps(config: PlannerRunConfig, steps: int) -> PlannerRunConfig:
     return replace(config, training=replace(
         config.training, steps=steps, warmup=min(config.training.warmup, steps // 10), log_every=max(1, steps // 100),
         save_every=max(1, min(1000, steps // 8))))
@@ -105,23 +106,24 @@ def _step_seconds_path(out: Path, cell: Cell) -> Path:
     return out / cell[0] / f"{cell[1]}-step-seconds.json"
 
 
-def _step_seconds(parts: Callable[[], Mapping[str, runs.Part]], episodes: Episodes, config: RunConfig,
+def _step_seconds(components: Callable[[], Mapping[str, runs.Component]], episodes: Episodes, config: PlannerRunConfig,
                   device: str | None, blocks: int = 3, steps: int = 8) -> float:
-    """What a training step of all parts costs: the median over blocks of the mean, as not all steps cost the same."""
+    """What a training step of all components costs: the median over blocks of the mean, as not all steps cost the
+    same."""
     at, means = pick_device(device), []
-    trained = [(part.to(at).train(), part.optimizers(), Windows(episodes, part.spec, config.context))
-               for part in parts().values()]
+    trained = [(component.to(at).train(), component.optimizers(), Windows(episodes, component.spec, config.context))
+               for component in components().values()]
     for block in range(blocks + 1):
         began = time.perf_counter()
         for step in range(block * steps, (block + 1) * steps):
-            for part, optimizers, windows in trained:
-                batch = windows.batch(step, 0, part.batch_size).to(at)
-                sum(value.item() for value in part.update(batch, optimizers, generator(step)).values())
+            for component, optimizers, windows in trained:
+                batch = windows.batch(step, 0, component.batch_size).to(at)
+                sum(value.item() for value in component.update(batch, optimizers, generator(step)).values())
         means.append((time.perf_counter() - began) / steps)
     return float(np.median(means[1:]))  # the first one warms up
 
 
-def existing(folders: Sequence[Path]) -> dict[Path, tuple[Cell, RunConfig]]:
+def existing(folders: Sequence[Path]) -> dict[Path, tuple[Cell, PlannerRunConfig]]:
     """Runs there are. Those that differ in no setting but the seed are one family; else the folder is added."""
     configs = {folder: of_planner(runs.read_config(folder)[0], str(folder))
                for folder in dict.fromkeys(map(Path, folders))}
@@ -138,7 +140,7 @@ def existing(folders: Sequence[Path]) -> dict[Path, tuple[Cell, RunConfig]]:
     return found
 
 
-def to_measure(found: Mapping[Path, tuple[Cell, RunConfig]], out: Path,
+def to_measure(found: Mapping[Path, tuple[Cell, PlannerRunConfig]], out: Path,
                options: Options) -> tuple[list[Task], dict[str, Group]]:
     """A task for every run that is there; the groups have the windows that the first run of each has kept."""
     tasks, groups = [], {}
@@ -153,20 +155,20 @@ def to_measure(found: Mapping[Path, tuple[Cell, RunConfig]], out: Path,
     return tasks, groups
 
 
-def of_planner(config: runs.AnyRunConfig, name: str) -> RunConfig:
+def of_planner(config: runs.AnyRunConfig, name: str) -> PlannerRunConfig:
     """Raises ValueError for settings of another kind."""
     if config.planning is None:
         raise ValueError(f"{name} is a {config.NAME} ({config.kind}); gentraj compare compares planners by their "
                          "models, and gentraj evaluate scores any run")
-    return cast(RunConfig, config)
+    return cast(PlannerRunConfig, config)
 
 
-def _rows(config: RunConfig) -> tuple:
+def _rows(config: PlannerRunConfig) -> tuple:
     """What decides the windows of a group."""
     return config.dataset, config.horizon, config.stride, config.joint
 
 
-def _settings(config: RunConfig) -> str:
+def _settings(config: PlannerRunConfig) -> str:
     """All that may differ between two families."""
     return json.dumps({key: value for key, value in to_json(config).items() if key not in ("dataset", "training")}
                       | {"steps": config.training.steps})

@@ -98,8 +98,8 @@ def table(judged: dict[str, Any]) -> str:
               f"error where it is least sure: {found:.3g}, expected {expected:.3g} (deviations of a step's change)"]
     if (policies := judged.get("policies")) is not None:
         low, high = policies["spearman_ci95"]
-        lines += [f"{name}: {np.mean(of['imagined']):.4g} imagined, {np.mean(of['true']):.4g} true; {of['cut']} of "
-                  f"{len(of['imagined'])} imagined episodes went beyond what the model knows"
+        lines += [f"{name}: {np.mean(of['imagined']):.4g} imagined, {np.mean(of['true']):.4g} true; {of['truncated']} "
+                  f"of {len(of['imagined'])} imagined episodes went beyond what the model knows"
                   for name, of in policies["returns"].items()]
         lines += [f"{len(policies['returns'])} policies: rank correlation {policies['spearman']:.2f} [{low:.2f}, "
                   f"{high:.2f}], mean absolute error {policies['mean_absolute_error']:.4g}"]
@@ -117,11 +117,11 @@ def _draw_imagined(run: Run, loop: OpenLoop, windows: Batch, path: Path, seed: i
     obs_BHO, act_BHA = run.world_model.spec.split(windows.x_BHD)
     each = lambda x: x[i : i + 1].expand(DRAWS, *x.shape[1:])  # noqa: E731
     goal_NG = None if windows.context_BC is None else each(windows.context_BC)
-    drawn = run.world_model.imagine(each(obs_BHO)[:, 0], each(act_BHA)[:, :T], goal_NG,
-                                    seeds=[fold(seed, n) for n in range(DRAWS)])
+    sampled = run.world_model.imagine(each(obs_BHO)[:, 0], each(act_BHA)[:, :T], goal_NG,
+                                      seeds=[fold(seed, n) for n in range(DRAWS)])
     first_1O = loop.start_BO[i : i + 1]
     dims = loop.obs_BTO.flatten(0, 1).std(0).argsort(descending=True)[:SHOWN].sort().values
     with_first = lambda x_TO: torch.cat([first_1O, x_TO[:T]])[:, dims].numpy()  # noqa: E731
     figures.plot_imagined(with_first(loop.obs_BTO[i]), with_first(loop.mean.obs_BTO[i]),
-                          np.stack([with_first(x) for x in drawn.obs_BTO.cpu()]), path,
+                          np.stack([with_first(x) for x in sampled.obs_BTO.cpu()]), path,
                           [f"observation[{o}]" for o in dims.tolist()])

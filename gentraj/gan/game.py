@@ -15,12 +15,12 @@ from ..training.optimization import apply_gradients
 from .objectives import Loss, Objective
 from .regularisers import REGULARISERS, Game
 
-Generate = Callable[["Share"], Tensor]
+Generate = Callable[["Microbatch"], Tensor]
 FINE = 0.02  # normalised units: finer differences are no lack of variety, where the condition decides everything
 
 
 @dataclass(frozen=True)
-class Share:
+class Microbatch:
     """The windows of a step: `x0` in normalised units (0 where padded), what is real and what is known of them."""
 
     x0: Tensor
@@ -37,7 +37,7 @@ class Share:
     def free(self) -> Tensor:
         return self.real & ~self.known
 
-    def twins(self) -> Share:
+    def twins(self) -> Microbatch:
         """The first half of the conditions, then the same once more: two samples of each can be compared."""
         half = torch.arange((len(self.x0) + 1) // 2, device=self.x0.device).repeat(2)
         several = lambda y: y if y is None or len(y) == 1 else y[half]  # noqa: E731
@@ -59,30 +59,30 @@ class Share:
 
 
 @parametrize.cached()  # spectral norms are taken once a step
-def step_discriminator(discriminator: Discriminator, share: Share, fake: Tensor, objective: Objective,
+def step_discriminator(discriminator: Discriminator, microbatch: Microbatch, fake: Tensor, objective: Objective,
                        weights: dict[str, float], optimizer: Optimizer, max_norm: float) -> dict[str, Tensor]:
-    """On the objective and the weighted penalties. "usual_logit" is the patches' mean on data."""
-    t_R = share.levels()  # the same for both: only then can a pair be told apart by nothing else
-    x, g = (share.blurred(y, t_R).detach().requires_grad_() for y in (share.x0, fake))
-    real, false = judge(discriminator, x, share, t_R), judge(discriminator, g, share, t_R)
-    game = Game(lambda y: value(judge(discriminator, y, share, t_R), share), x, g, value(real, share),
-                value(false, share), share.free, share.generator)
-    loss = mean_loss(objective.discriminator, real, false, share)
+    """On the objective and the weighted penalties. "real_logit" is the patches' mean on data."""
+    t_R = microbatch.levels()  # the same for both: only then can a pair be told apart by nothing else
+    x, g = (microbatch.blurred(y, t_R).detach().requires_grad_() for y in (microbatch.x0, fake))
+    real, false = judge(discriminator, x, microbatch, t_R), judge(discriminator, g, microbatch, t_R)
+    game = Game(lambda y: value(judge(discriminator, y, microbatch, t_R), microbatch), x, g, value(real, microbatch),
+                value(false, microbatch), microbatch.free, microbatch.generator)
+    loss = mean_loss(objective.discriminator, real, false, microbatch)
     penalties = {name: REGULARISERS[name](game).mean() for name in weights}
     total = loss + sum(weight * penalties[name] for name, weight in weights.items())
     norm = apply_gradients(total, optimizer, max_norm)
     if objective.weight_clip is not None:
         clip_weights(discriminator, objective.weight_clip)
-    usual = value(Verdict(torch.zeros_like(real.whole_R), real.patch_RH), share).mean()
+    real_logit = value(Verdict(torch.zeros_like(real.whole_R), real.patch_RH), microbatch).mean()
     return {"discriminator_loss": loss.detach(), "discriminator_grad_norm": norm.detach(),
-            "discriminator_accuracy": (game.real_R > game.fake_R).float().mean(), "usual_logit": usual.detach(),
+            "discriminator_accuracy": (game.real_R > game.fake_R).float().mean(), "real_logit": real_logit.detach(),
             **{f"penalty_{name}": penalty.detach() for name, penalty in penalties.items()}}
 
 
 @parametrize.cached()
-def step_generator(discriminator: Discriminator, twins: Share, generate: Generate, objective: Objective,
+def step_generator(discriminator: Discriminator, twins: Microbatch, generate: Generate, objective: Objective,
                    energy_weight: float, optimizer: Optimizer, max_norm: float,
-                   guide: Callable[[Tensor, Share], Tensor] | None = None) -> dict[str, Tensor]:
+                   guide: Callable[[Tensor, Microbatch], Tensor] | None = None) -> dict[str, Tensor]:
     """On the objective, the weighted energy score and minus the guide's mean score of samples, in normalised units.
 
     "variety" is how far two samples of one condition are apart, over how far they are from the data: 1 where the
@@ -108,7 +108,7 @@ def step_generator(discriminator: Discriminator, twins: Share, generate: Generat
             "variety": variety.detach(), "generator_slope": slope}
 
 
-def energy_score(twins: Share, fake: Tensor) -> tuple[Tensor, Tensor]:
+def energy_score(twins: Microbatch, fake: Tensor) -> tuple[Tensor, Tensor]:
     """E |G - x| - E |G - G'| / 2, and E |G - G'| over E |G - x|; |.| is a root mean square over what is free.
 
     A proper scoring rule (Gneiting & Raftery 2007, equation 21): the distribution of the data under the condition, and
@@ -127,26 +127,26 @@ def distance(x: Tensor, y: Tensor, free: Tensor) -> Tensor:
     return (square + 1e-12).sqrt()
 
 
-def judge(discriminator: Discriminator, x: Tensor, share: Share, t_R: Tensor) -> Verdict:
-    whole, patch = discriminator(x, share.x0 * share.known, share.known, t_R, share.context)
+def judge(discriminator: Discriminator, x: Tensor, microbatch: Microbatch, t_R: Tensor) -> Verdict:
+    whole, patch = discriminator(x, microbatch.x0 * microbatch.known, microbatch.known, t_R, microbatch.context)
     return Verdict(whole.float(), None if patch is None else patch.float())  # float32 under autocast too
 
 
-def value(verdict: Verdict, share: Share) -> Tensor:
+def value(verdict: Verdict, microbatch: Microbatch) -> Tensor:
     """(R,) the critic's value c: the whole trajectory's logit and the mean of its real rows' logits."""
     if verdict.patch_RH is None:
         return verdict.whole_R
-    rows = share.real[..., 0]
+    rows = microbatch.real[..., 0]
     return verdict.whole_R + (verdict.patch_RH * rows).sum(1) / rows.sum(1)
 
 
-def mean_loss(loss: Loss, real: Verdict, fake: Verdict, share: Share) -> Tensor:
+def mean_loss(loss: Loss, real: Verdict, fake: Verdict, microbatch: Microbatch) -> Tensor:
     """Of whole trajectories, plus that of the real rows; weighted."""
-    whole = (loss(real.whole_R, fake.whole_R) * share.weight).mean()
+    whole = (loss(real.whole_R, fake.whole_R) * microbatch.weight).mean()
     if real.patch_RH is None or fake.patch_RH is None:
         return whole
-    rows = share.real[..., 0]
-    return whole + (loss(real.patch_RH, fake.patch_RH) * rows * share.weight[:, None]).sum() / rows.sum()
+    rows = microbatch.real[..., 0]
+    return whole + (loss(real.patch_RH, fake.patch_RH) * rows * microbatch.weight[:, None]).sum() / rows.sum()
 
 
 @torch.no_grad()

@@ -16,15 +16,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require, require_choice
 from ..models.conditioning import ConditionMix
-from ..models.one_step import bridge, choosing_plugins, draw_rows, refuse_sampler
-from ..models.sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
+from ..models.one_step import choosing_plugins, interpolate, refuse_sampler, sample_rows
+from ..models.sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..training.optimization import LEARNING, adamw
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
-from .game import Share, step_discriminator, step_generator
+from .game import Microbatch, step_discriminator, step_generator
 from .health import FOLLOW, Health, vital_signs
 from .objectives import OBJECTIVES
 from .regularisers import REGULARISERS
@@ -73,23 +73,23 @@ class GANConfig:
     """Decay of the generator's averaged weights, which are the ones that sample."""
     best_of: int = 16
     """Candidates of which the one that a guide likes best is taken."""
-    refine: int = 0
+    search_steps: int = 0
     """Steps uphill on the guide's score, in the noise that the best candidate is made of."""
-    refine_rate: float = 0.1
+    search_rate: float = 0.1
     """Length of such a step, as a share of the noise's own length."""
 
     def __post_init__(self) -> None:
         require_choice(self, objective=OBJECTIVES)
         require(self, ema=(0, 1), energy_score=(0, 1e6),
-                discriminator_steps=(1, 1000), discriminator_noise=(0, math.inf), best_of=(1, 1e6), refine=(0, 1e6),
-                refine_rate=(0, 10))
+                discriminator_steps=(1, 1000), discriminator_noise=(0, math.inf), best_of=(1, 1e6),
+                search_steps=(0, 1e6), search_rate=(0, 10))
         for name, weight in (self.penalties or {}).items():
             if name not in REGULARISERS or not 0 <= weight < math.inf:
                 raise ValueError(f"GANConfig.penalties has '{name}' with weight {weight}; weights of at least 0 for "
                                  f"some of {', '.join(REGULARISERS)} are expected")
 
     def unused(self) -> dict[str, str]:
-        return {} if self.refine else {"refine_rate": "refine is 0"}
+        return {} if self.search_steps else {"search_rate": "refine is 0"}
 
     @property
     def weights(self) -> dict[str, float]:
@@ -108,7 +108,7 @@ class ConditionalGAN(nn.Module):
     """
 
     levels = 1
-    usual: Tensor
+    real_logit: Tensor
 
     def __init__(self, spec: TrajectorySpec, config: GANConfig, normalizer: Normalizer,
                  context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.1,
@@ -122,7 +122,7 @@ class ConditionalGAN(nn.Module):
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         self.ema.requires_grad_(False)
         self.discriminator, self.health = Discriminator(*shape, config.discriminator), Health()
-        self.register_buffer("usual", torch.zeros(()))  # moving average of the patches' logits of data
+        self.register_buffer("real_logit", torch.zeros(()))  # moving average of the patches' logits of data
         self.network_calls = 0
 
     @property
@@ -150,35 +150,37 @@ class ConditionalGAN(nn.Module):
         ours, theirs = self.config.generator_learning.max_grad_norm, self.config.discriminator_learning.max_grad_norm
         size, metrics = -(-len(batch.x_BHD) // self.config.discriminator_steps), {}
         for i in range(0, len(batch.x_BHD), size):
-            share = self._share(batch, slice(i, i + size), generator)
+            microbatch = self._microbatch(batch, slice(i, i + size), generator)
             with torch.no_grad():
-                fake = self._draw(share)
-            metrics = step_discriminator(self.discriminator, share, fake, self.objective, self.config.weights,
+                fake = self._sample(microbatch)
+            metrics = step_discriminator(self.discriminator, microbatch, fake, self.objective, self.config.weights,
                                          optimizers["discriminator"], theirs)
-            self.usual.lerp_(metrics.pop("usual_logit"), FOLLOW)
-        more = step_generator(self.discriminator, share.twins(), self._draw, self.objective, self.config.energy_score,
+            self.real_logit.lerp_(metrics.pop("real_logit"), FOLLOW)
+        more = step_generator(self.discriminator, microbatch.twins(), self._sample, self.objective,
+                              self.config.energy_score,
                               optimizers["generator"], ours, guide and partial(self._score, guide))
         self.ema.update_parameters(self.network)
-        metrics = more | metrics | vital_signs(share.x0, fake, share.free)
+        metrics = more | metrics | vital_signs(microbatch.x0, fake, microbatch.free)
         moves = optimizers["generator"].param_groups[0]["lr"] > 0  # else it has a gradient and is not trained
         self.health.record(metrics | {"generator_slope": metrics["generator_slope"] * moves})
         return metrics
 
-    def _share(self, batch: Batch, rows: slice, generator: torch.Generator) -> Share:
+    def _microbatch(self, batch: Batch, rows: slice, generator: torch.Generator) -> Microbatch:
         x, real = batch.x_BHD[rows], batch.mask_BHD[rows]
-        known = self.mix.draw(self.spec, real, generator)
+        known = self.mix.sample(self.spec, real, generator)
         kept = torch.rand(len(x), generator=generator) >= self.context_dropout
         context = None if batch.context_BC is None else batch.context_BC[rows]
         weight = x.new_ones(1) if batch.weight_B is None else batch.weight_B[rows]
-        return Share(self.normalizer.normalize(x) * real, real, known, encode_context(context, self.context, kept),
-                     weight, self.config.discriminator_noise, generator)
+        return Microbatch(self.normalizer.normalize(x) * real, real, known, encode_context(context, self.context, kept),
+                          weight, self.config.discriminator_noise, generator)
 
-    def _draw(self, share: Share) -> Tensor:
+    def _sample(self, microbatch: Microbatch) -> Tensor:
         """Samples of the share's conditions, in normalised units; padding is 0, as it is in data."""
-        return generate(self.network, share.normal(), share.x0, share.known, share.context) * share.real
+        return generate(self.network, microbatch.normal(), microbatch.x0, microbatch.known,
+                        microbatch.context) * microbatch.real
 
-    def _score(self, guide: Guide, fake: Tensor, share: Share) -> Tensor:
-        return guide(self.normalizer.unnormalize(torch.where(share.free, fake, share.x0)) * share.real)
+    def _score(self, guide: Guide, fake: Tensor, microbatch: Microbatch) -> Tensor:
+        return guide(self.normalizer.unnormalize(torch.where(microbatch.free, fake, microbatch.x0)) * microbatch.real)
 
     @torch.no_grad()
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
@@ -187,16 +189,16 @@ class ConditionalGAN(nn.Module):
         """(B, N, H, D) in environment units, the known entries exact; as `Diffusion.sample`, in one call.
 
         A guide chooses among `best_of` candidates of each row, the first of which is what would be drawn without it,
-        and may move their noise (`refine`). Plug-ins that finish trajectories, such as constraints, do so.
+        and may move their noise (`search_steps`). Plug-ins that finish trajectories, such as constraints, do so.
         `observe` sees the result. Raises ValueError for a plug-in that needs a denoiser, and for the options of a
         sampler.
         """
         plugins = choosing_plugins(guide, "a GAN")
         refuse_sampler(options, "a GAN samples in one call of its generator")
         self.health.warn()
-        x = draw(self.spec, condition.to(self.device), num_samples, seed, plugins,
-                 lambda rows, seeds: draw_rows(self._trajectories, rows, seeds, options.temperature, plugins,
-                                               self.config, self.normalizer))
+        x = sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
+                         lambda rows, seeds: sample_rows(self._trajectories, rows, seeds, options.temperature, plugins,
+                                                         self.config, self.normalizer))
         if observe is not None:
             observe(x.flatten(0, 1), x.new_zeros(1))
         return x
@@ -214,16 +216,17 @@ class ConditionalGAN(nn.Module):
         return torch.where(known.mask_BHD, known.values_BHD, self.normalizer.unnormalize(x))[:count]
 
     @torch.no_grad()
-    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
-        """(R, H) what the discriminator has against each row and its surroundings: softplus(usual logit - logit).
+    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
+        """(R, H) what the discriminator has against each row and its surroundings: softplus(real logit - logit), the
+        real logit being that of data on average.
 
-        At least 0; log 2 at the usual logit of data. Raises ValueError for a discriminator without patches.
+        At least 0; log 2 at that logit. Raises ValueError for a discriminator without patches.
         """
         x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
         check_trajectories(self.spec, x_RHD, condition)
         parts = [self._patches(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS])
                  for i in range(0, len(x_RHD), MAX_ROWS)]
-        return F.softplus(self.usual - torch.cat(parts))
+        return F.softplus(self.real_logit - torch.cat(parts))
 
     def _patches(self, x_RHD: Tensor, condition: Condition) -> Tensor:
         known, x = condition.padded(padding(len(x_RHD))), self.normalizer.normalize(padded(x_RHD))
@@ -238,6 +241,6 @@ class ConditionalGAN(nn.Module):
 
 def generate(network: nn.Module, z: Tensor, values: Tensor, known: Tensor, context: Tensor | None) -> Tensor:
     """(R, H, D) in normalised units: noise becomes what is not known, as a way off the straight one."""
-    straight = bridge(values, known)
+    straight = interpolate(values, known)
     x = straight + network(torch.where(known, values, z), straight, known, z.new_ones(1), context)
     return torch.where(known, values, x)

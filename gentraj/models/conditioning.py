@@ -39,7 +39,7 @@ class ConditionMix:
         require_choice(self, goal_at=("any", "end"))
         require(self, **dict.fromkeys(KINDS, (0, 1)))
 
-    def draw(self, spec: TrajectorySpec, real_BHD: Tensor, generator: torch.Generator) -> Tensor:
+    def sample(self, spec: TrajectorySpec, real_BHD: Tensor, generator: torch.Generator) -> Tensor:
         """Real entries (B, H, D) -> known entries (B, H, D), both bool. The generator is a CPU one."""
         rows_B = real_BHD[..., 0].sum(1).cpu()
         known = torch.zeros(real_BHD.shape, dtype=torch.bool)

@@ -23,9 +23,9 @@ from ..normalize import Normalizer
 from ..training.optimization import LEARNING, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .conditioning import ConditionMix
-from .one_step import bridge, choosing_plugins, draw_rows, refuse_sampler
+from .one_step import choosing_plugins, interpolate, refuse_sampler, sample_rows
 from .plugin import Plugin
-from .sampling import Guidance, check_trajectories, draw, encode_context, encoded_width
+from .sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,17 @@ class GaussianConfig:
     """Decay of the averaged weights, which are the ones that sample."""
     best_of: int = 16
     """Candidates of which the one that a guide likes best is taken."""
-    refine: int = 0
+    search_steps: int = 0
     """Steps uphill on the guide's score, in the noise that the best candidate is made of."""
-    refine_rate: float = 0.1
+    search_rate: float = 0.1
     """Length of such a step, as a share of the noise's own length."""
 
     def unused(self) -> dict[str, str]:
-        found = {} if self.refine else {"refine_rate": "refine is 0"}
+        found = {} if self.search_steps else {"search_rate": "refine is 0"}
         return found if self.spread == "learned" else found | {"log_sigma": "the spread is a number"}
 
     def __post_init__(self) -> None:
-        require(self, ema=(0, 1), best_of=(1, 1e6), refine=(0, 1e6), refine_rate=(0, 10),
+        require(self, ema=(0, 1), best_of=(1, 1e6), search_steps=(0, 1e6), search_rate=(0, 10),
                 **LEARNING)
         low, high = self.log_sigma
         if not -50 <= low < high <= 50:
@@ -109,7 +109,7 @@ class Gaussian(nn.Module):
         """
         real = batch.mask_BHD
         x0 = torch.where(real, self.normalizer.normalize(batch.x_BHD), 0)
-        known = self.mix.draw(self.spec, real, generator)
+        known = self.mix.sample(self.spec, real, generator)
         kept = torch.rand(len(x0), generator=generator) >= self.context_dropout
         context = encode_context(batch.context_BC, self.context, kept)
         mean, log_sigma = self._moments(self.network, x0 * known, known, context)
@@ -132,13 +132,13 @@ class Gaussian(nn.Module):
 
         They are mu + temperature sigma eps: 0 gives the likeliest trajectory. A guide chooses among `best_of`
         candidates of each row, the first of which is what would be drawn without it, and may move their noise
-        (`refine`). Plug-ins that finish trajectories, such as constraints, do so. `observe` sees the result. Raises
-        ValueError for a plug-in that needs a denoiser, and for the options of a sampler.
+        (`search_steps`). Plug-ins that finish trajectories, such as constraints, do so. `observe` sees the result.
+        Raises ValueError for a plug-in that needs a denoiser, and for the options of a sampler.
         """
         plugins = choosing_plugins(guide, "a Gaussian")
         refuse_sampler(options, "a Gaussian samples in one call of its network")
-        x = draw(self.spec, condition.to(self.device), num_samples, seed, plugins,
-                 lambda rows, seeds: self._sample_rows(rows, seeds, plugins, options.temperature))
+        x = sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
+                         lambda rows, seeds: self._sample_rows(rows, seeds, plugins, options.temperature))
         if observe is not None:
             observe(x.flatten(0, 1), x.new_zeros(1))
         return x
@@ -152,7 +152,7 @@ class Gaussian(nn.Module):
             number = several.batch // rows.batch
             return mean.repeat_interleave(number, 0) + sigma.repeat_interleave(number, 0) * z
 
-        return draw_rows(trajectories, rows, seeds, temperature, plugins, self.config, self.normalizer)
+        return sample_rows(trajectories, rows, seeds, temperature, plugins, self.config, self.normalizer)
 
     def predict(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the trajectories, (R, H, D) each, in environment units.
@@ -182,7 +182,7 @@ class Gaussian(nn.Module):
         return (log_p * ~condition.mask_BHD).sum((1, 2))
 
     @torch.no_grad()
-    def implausibility(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
+    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
         """(R, H) mean over the entries of ((x - mu) / sigma)^2; about 1 for data. Known entries count 0."""
         x_RHD, condition = x_RHD.to(self.normalizer.shift_D), condition.to(self.device)
         check_trajectories(self.spec, x_RHD, condition)
@@ -211,7 +211,7 @@ class Gaussian(nn.Module):
         So a world model learns how the state changes. A network returns what it is given the shape of: to have both,
         it is given as many zeros.
         """
-        straight, spread = bridge(values, known), self.config.spread
+        straight, spread = interpolate(values, known), self.config.spread
         more = self.spec.dim if spread == "learned" else 0
         inputs = (F.pad(y, (0, more)) for y in (straight, values, known))
         out = network(*inputs, values.new_zeros(1), context).float()  # float32 under autocast too

@@ -19,7 +19,7 @@ from .sampling import Guidance, as_plugins
 Generate = Callable[[Tensor, Condition], Tensor]  # noise z_RHD and what is known -> x_RHD in environment units
 
 
-SEARCH = ("best_of", "refine", "refine_rate")  # the settings of it
+SEARCH = ("best_of", "search_steps", "search_rate")  # the settings of it
 
 
 class Search(Protocol):
@@ -29,10 +29,10 @@ class Search(Protocol):
     def best_of(self) -> int: ...
 
     @property
-    def refine(self) -> int: ...
+    def search_steps(self) -> int: ...
 
     @property
-    def refine_rate(self) -> float: ...
+    def search_rate(self) -> float: ...
 
 
 def choosing_plugins(guide: Guidance, model: str) -> list[Plugin]:
@@ -52,8 +52,8 @@ def refuse_sampler(options: SamplingOptions, why: str) -> None:
         raise ValueError(f"{name} was given, and {why}; leave it out")
 
 
-def draw_rows(generate: Generate, rows: Condition, seeds: Sequence[int], temperature: float, plugins: Sequence[Plugin],
-              config: Search, normalizer: Normalizer) -> Tensor:
+def sample_rows(generate: Generate, rows: Condition, seeds: Sequence[int], temperature: float,
+                plugins: Sequence[Plugin], config: Search, normalizer: Normalizer) -> Tensor:
     """(R, H, D) in environment units: drawn from the rows' own seeds, chosen and finished by the plug-ins."""
     choosing = [plugin for plugin in plugins if type(plugin).prefer is not Plugin.prefer]
     if choosing:
@@ -74,12 +74,12 @@ def preferred(generate: Generate, rows: Condition, seeds: Sequence[int], tempera
     several = [one for seed in seeds for one in (seed, *unfold(config.best_of - 1, seed, 1))]
     z = temperature * RowNoise(several, rows.values_BHD.device).normal(*rows.values_BHD.shape[1:])
     x = generate(z, rows.repeat(config.best_of))
-    best_R = liking(plugins, x).view(rows.batch, -1).argmax(1)
+    best_R = preference(plugins, x).view(rows.batch, -1).argmax(1)
     chosen = torch.arange(rows.batch, device=z.device) * config.best_of + best_R
-    return climb(generate, rows, z[chosen], x[chosen], plugins, config) if config.refine else x[chosen]
+    return latent_ascent(generate, rows, z[chosen], x[chosen], plugins, config) if config.search_steps else x[chosen]
 
 
-def liking(plugins: Sequence[Plugin], x_RHD: Tensor) -> Tensor:
+def preference(plugins: Sequence[Plugin], x_RHD: Tensor) -> Tensor:
     """(R,) the sum of what the plug-ins say; they see whole blocks of rows, so that no score depends on the others."""
     parts = []
     for x in x_RHD.split(MAX_ROWS):
@@ -88,23 +88,24 @@ def liking(plugins: Sequence[Plugin], x_RHD: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def climb(generate: Generate, rows: Condition, z: Tensor, x: Tensor, plugins: Sequence[Plugin],
-          config: Search) -> Tensor:
-    """The best trajectory on a walk of `refine` steps up the gradient of the liking in z, from `x` = G(`z`) on.
+def latent_ascent(generate: Generate, rows: Condition, z: Tensor, x: Tensor, plugins: Sequence[Plugin],
+                  config: Search) -> Tensor:
+    """The best trajectory on a walk of `search_steps` steps up the gradient of the preference in z, from `x` = G(`z`)
+    on.
 
     z stays on the sphere that it is drawn from: normal noise of many dimensions has about one length, and elsewhere the
-    generator was never trained. Raises ValueError for a liking without gradient.
+    generator was never trained. Raises ValueError for a preference without gradient.
     """
     z = z * ~rows.mask_BHD  # noise at known entries is never looked at, and would lengthen the rest
-    length_R11, best, most_R = _length(z), x, liking(plugins, x)
-    for _ in range(config.refine):
+    length_R11, best, most_R = _length(z), x, preference(plugins, x)
+    for _ in range(config.search_steps):
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            uphill = _gradient(liking(plugins, generate(z, rows)), z)
-        z = z.detach() + config.refine_rate * length_R11 * uphill / _length(uphill)
+            uphill = _gradient(preference(plugins, generate(z, rows)), z)
+        z = z.detach() + config.search_rate * length_R11 * uphill / _length(uphill)
         z = z * length_R11 / _length(z)
         x = generate(z, rows)
-        now_R = liking(plugins, x)
+        now_R = preference(plugins, x)
         best = torch.where((now_R > most_R)[:, None, None], x, best)
         most_R = torch.maximum(now_R, most_R)
     return best
@@ -113,16 +114,16 @@ def climb(generate: Generate, rows: Condition, z: Tensor, x: Tensor, plugins: Se
 def _gradient(score_R: Tensor, z: Tensor) -> Tensor:
     uphill = torch.autograd.grad(score_R.sum(), z, allow_unused=True)[0] if score_R.requires_grad else None
     if uphill is None:
-        raise ValueError("the guide's score has no gradient to refine by: write it in differentiable torch "
-                         "operations, or set refine to 0")
-    return finite(uphill, "the guide's gradient is", "; smooth the guide, or set refine to 0")
+        raise ValueError("the guide's score has no gradient to search by: write it in differentiable torch "
+                         "operations, or set search_steps to 0")
+    return finite(uphill, "the guide's gradient is", "; smooth the guide, or set search_steps to 0")
 
 
 def _length(z: Tensor) -> Tensor:
     return z.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None]
 
 
-def bridge(values_RHD: Tensor, known_RHD: Tensor) -> Tensor:
+def interpolate(values_RHD: Tensor, known_RHD: Tensor) -> Tensor:
     """Where a trajectory would go if it went straight from each known entry to the next: what a generator starts from.
 
     (R, H, D): each column linear between two known entries, constant outside of them, 0 where none is known.

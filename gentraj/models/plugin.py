@@ -13,7 +13,7 @@ from ..normalize import Normalizer
 from ..trajectory import Condition, Guide
 
 if TYPE_CHECKING:
-    from ..diffusion.paths import Path
+    from ..diffusion.paths import NoisePath
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_RHD, t of shape (R,) or (1,)) -> x0_RHD, normalised units
 
@@ -32,7 +32,7 @@ class SampledRows:
 class Denoising(SampledRows):
     """The sampling of a model that denoises."""
 
-    path: Path
+    path: NoisePath
     denoiser: Callable[[Tensor | None], Denoise]
     """The model's own denoiser under another context, None for no context."""
 

@@ -16,7 +16,7 @@ from ..trajectory import Condition, Guide, TrajectorySpec
 from .plugin import Plugin
 
 Guidance = Guide | Plugin | Sequence[Plugin] | None
-DrawRows = Callable[[Condition, Sequence[int]], Tensor]  # R known rows and their seeds -> x_RHD
+SampleRows = Callable[[Condition, Sequence[int]], Tensor]  # R known rows and their seeds -> x_RHD
 
 
 def as_plugins(guide: Guidance, energy: Callable[[Guide], Plugin]) -> list[Plugin]:
@@ -29,8 +29,8 @@ def as_plugins(guide: Guidance, energy: Callable[[Guide], Plugin]) -> list[Plugi
     return [g if isinstance(g, Plugin) else energy(cast(Guide, g)) for g in guides]
 
 
-def draw(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: int | Sequence[int],
-         plugins: Sequence[Plugin], draw_rows: DrawRows) -> Tensor:
+def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: int | Sequence[int],
+                 plugins: Sequence[Plugin], sample_rows: SampleRows) -> Tensor:
     """(B, N, H, D): `num_samples` of each condition, at most MAX_ROWS rows at a time; what is rejected is drawn again.
 
     `seed` is one for all, or one for each of the B * N rows. Raises ValueError for a condition on other trajectories
@@ -39,20 +39,20 @@ def draw(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: int
     condition.check(spec)
     rows = condition.repeat(num_samples)
     seeds = row_seeds(seed, rows.batch)
-    parts = [_accepted(rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS], plugins, draw_rows)
+    parts = [_accepted(rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS], plugins, sample_rows)
              for i in range(0, rows.batch, MAX_ROWS)]
     return torch.cat(parts).unflatten(0, (condition.batch, num_samples))
 
 
-def _accepted(rows: Condition, seeds: Sequence[int], plugins: Sequence[Plugin], draw_rows: DrawRows) -> Tensor:
+def _accepted(rows: Condition, seeds: Sequence[int], plugins: Sequence[Plugin], sample_rows: SampleRows) -> Tensor:
     """What is drawn, and drawn again with other seeds where a plug-in rejects it."""
-    x = draw_rows(rows, seeds)
+    x = sample_rows(rows, seeds)
     which, attempt = torch.arange(len(x), device=x.device), 1
     while plugins:
         which = which[torch.stack([plugin.rejects(x[which], attempt) for plugin in plugins]).any(0)]
         if not len(which):
             break
-        x[which] = draw_rows(rows[which], [fold(seeds[i], attempt) for i in which.tolist()])
+        x[which] = sample_rows(rows[which], [fold(seeds[i], attempt) for i in which.tolist()])
         attempt += 1
     return x
 
@@ -69,7 +69,7 @@ def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition
 
 def encode_context(context_BC: Tensor | None, normalizer: Normalizer | None,
                    kept_B: Tensor | None = None) -> Tensor | None:
-    """What a network is told of a context: it, normalised, and 1; or zeros, where it is not there or not kept.
+    """What a network is given of a context: it, normalised, and 1; or zeros, where it is not there or not kept.
 
     None for a model without contexts. Raises ValueError for a context that it cannot take.
     """

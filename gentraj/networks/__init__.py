@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Union
 
 from ..config import Kinds
-from .critic import Ensemble
+from .critic import ValueEnsemble
 from .dit import DiT, DiTConfig
 from .residual_mlp import ResidualMLP, ResidualMLPConfig
 from .temporal_unet import TemporalUNet, TemporalUNetConfig
@@ -19,5 +19,5 @@ if TYPE_CHECKING:
 else:
     NetworkConfig = Union[NETWORKS.configs]  # noqa: UP007  what the dict holds, so that a newcomer is one line there
 
-__all__ = ["NETWORKS", "DiT", "DiTConfig", "Ensemble", "NetworkConfig", "ResidualMLP", "ResidualMLPConfig",
-           "TemporalUNet", "TemporalUNetConfig"]
+__all__ = ["NETWORKS", "DiT", "DiTConfig", "NetworkConfig", "ResidualMLP", "ResidualMLPConfig", "TemporalUNet",
+           "TemporalUNetConfig", "ValueEnsemble"]

@@ -1,4 +1,4 @@
-"""Self-attention over the rows of a trajectory."""
+"""Self-attention over the timesteps of a trajectory."""
 
 from __future__ import annotations
 

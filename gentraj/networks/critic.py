@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Members(nn.Module):
+class EnsembleMLP(nn.Module):
     """(R, inputs) -> (E, R, outputs): `members` perceptrons, layer-normalised between layers.
 
     Computed in float32 whatever the training is: bfloat16 tells values near 100 apart by halves.
@@ -35,7 +35,7 @@ class Members(nn.Module):
             return torch.baddbmm(self.bias[-1], h, self.weight[-1])
 
 
-class Ensemble(Members):
+class ValueEnsemble(EnsembleMLP):
     """(R, inputs) -> (E, R).
 
     Without the normalisation values of actions that the data lack grow without bound (Ball et al. 2023, section 4.2).

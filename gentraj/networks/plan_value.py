@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .critic import Ensemble
+from .critic import ValueEnsemble
 from .dit import Block
 from .embedding import SinusoidalEmbedding
 
 
-class PlanPerceptron(Ensemble):
+class PlanPerceptron(ValueEnsemble):
     """Perceptrons on the whole plan, the noise beside it."""
 
     def __init__(self, dim: int, horizon: int, width: int, depth: int, members: int):
@@ -21,7 +21,8 @@ class PlanPerceptron(Ensemble):
 
 
 class PlanTransformer(nn.Module):
-    """Attention between the rows of a plan, as Diffusion Veteran values it (Lu et al. 2025), in the blocks of the DiT.
+    """Attention between the timesteps of a plan, as Diffusion Veteran values it (Lu et al. 2025), in the blocks of the
+    DiT.
 
     The members share it and differ in what they make of the mean of its rows.
     """
@@ -35,7 +36,7 @@ class PlanTransformer(nn.Module):
         self.tokens = nn.Linear(dim, width)
         self.noise = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, width), nn.SiLU())
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.members = Ensemble(width, width, 1, members)
+        self.members = ValueEnsemble(width, width, 1, members)
 
     def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
         h_RHW, noise_R1W = self.tokens(z_RHD) + self.position_HW, self.noise(sigma_R)[:, None]

@@ -21,7 +21,7 @@ class VAEConfig:
     latent: int = 8
     """Numbers in a latent row."""
     halvings: int = 1
-    """A latent row stands for 2^halvings rows of the trajectory."""
+    """A latent row stands for 2^halvings timesteps of the trajectory."""
     width: int = 32
     """Channels."""
     kernel: int = 5

@@ -41,7 +41,7 @@ def plot_calibration(expected_N: Sequence[float], found_N: Sequence[float], path
            ylabel="error found")
     readable_ticks(ax, span)
     ax.legend(frameon=False)
-    _title(figure, "Is doubt right? One step, held-out data")
+    _title(figure, "Is the uncertainty calibrated? One step, held-out data")
     return save(figure, path)
 
 

@@ -1,7 +1,7 @@
 """What a run is: a planner, a policy or a world model, trained into a folder and loaded from it."""
 
 from .folder import Run, build, load, load_episodes, make_missing, read_config, resolve, train
-from .kinds import AnyRunConfig, DataFacts, Part, PolicyRunConfig, RunConfig, WorldModelRunConfig
+from .kinds import AnyRunConfig, Component, DataFacts, PlannerRunConfig, PolicyRunConfig, WorldModelRunConfig
 
-__all__ = ["AnyRunConfig", "DataFacts", "Part", "PolicyRunConfig", "Run", "RunConfig", "WorldModelRunConfig", "build",
-           "load", "load_episodes", "make_missing", "read_config", "resolve", "train"]
+__all__ = ["AnyRunConfig", "Component", "DataFacts", "PlannerRunConfig", "PolicyRunConfig", "Run",
+           "WorldModelRunConfig", "build", "load", "load_episodes", "make_missing", "read_config", "resolve", "train"]

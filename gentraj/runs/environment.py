@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from envs.making import environment_factory
-from envs.rendering.renderer import Portrait
+from envs.rendering.renderer import Renderer
 from envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
 from envs.worlds.imagined import GoalReward, ImaginedConfig
 
@@ -27,7 +27,7 @@ def make(run: Run | Path | str, *, render_mode: str | None = None, own_rewards: 
     without a run, ValueError for a run that is no world model, and where there is no `compute_reward`.
     """
     known = _prepare(run, own_rewards, settings)
-    return WorldModelEnv(known.world, known.space, known.config, goal_dims=known.goal_dims, draw=known.draw,
+    return WorldModelEnv(known.world, known.space, known.config, goal_dims=known.goal_dims, renderer=known.renderer,
                          render_mode=render_mode, compute_reward=known.compute_reward)
 
 
@@ -36,7 +36,7 @@ def make_vec(run: Run | Path | str, num_envs: int = 1, *, render_mode: str | Non
     """`num_envs` environments that are stepped by one call of the network. As `make`."""
     known = _prepare(run, own_rewards, settings)
     return WorldModelVectorEnv(known.world, known.space, num_envs, known.config, goal_dims=known.goal_dims,
-                               draw=known.draw, render_mode=render_mode, compute_reward=known.compute_reward)
+                               renderer=known.renderer, render_mode=render_mode, compute_reward=known.compute_reward)
 
 
 def action_space(run: Run) -> Box:
@@ -55,7 +55,7 @@ class _Known(NamedTuple):
     space: Box
     config: ImaginedConfig
     goal_dims: tuple[int, ...]
-    draw: Portrait | None
+    renderer: Renderer | None
     compute_reward: GoalReward | None
 
 
@@ -65,13 +65,13 @@ def _prepare(run: Run | Path | str, own_rewards: bool, settings: dict[str, Any])
     if env is not None:
         settings = {"max_episode_steps": environment_factory(env).max_episode_steps} | settings
     return _Known(world, action_space(trained), ImaginedConfig(**settings), trained.data.goal_dims,
-                  None if env is None else Portrait(env), compute_reward(trained) if own_rewards else None)
+                  None if env is None else Renderer(env), compute_reward(trained) if own_rewards else None)
 
 
 def compute_reward(run: Run) -> GoalReward:
     """That of the environment of the run's data. Raises ValueError where it has none, or the data no goals."""
     env: Any = environment_factory(run.data.env)().unwrapped if run.data.env and run.data.context_dim else None
     if not hasattr(env, "compute_reward"):
-        raise ValueError(f"{run.said}, and the environment of its data has no compute_reward of goals; leave "
+        raise ValueError(f"{run.description}, and the environment of its data has no compute_reward of goals; leave "
                          "own_rewards out")
     return env.compute_reward

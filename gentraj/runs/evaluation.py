@@ -33,5 +33,5 @@ def play(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = Non
                               progress=progress, watch=watch)
     if behaviour is None:
         say(f"no score of the data's behaviour: {why_none}")
-    sampling = run.config.sampling(run.parts, planner, options)  # may differ from what the run's settings say
+    sampling = run.config.sampling(run.components, planner, options)  # may differ from what the run's settings say
     return scores | {"behaviour": behaviour, "agent": run.config.kind, "step": run.step, "sampling": sampling}, played

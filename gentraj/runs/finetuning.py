@@ -80,7 +80,7 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     settings = {key: value for key, value in to_json(config).items() if key not in training.MAY_CHANGE_ON_RESUME}
     meta = {key: saved.meta[key] for key in ("run", "data")} | {
         "finetune": settings | {"env": factory.spec_json, "from": saved.step}}
-    training.train(run.parts, episodes, config.training(run.config.training), folder, meta=meta, resume=resume,
+    training.train(run.components, episodes, config.training(run.config.training), folder, meta=meta, resume=resume,
                    progress=progress, prepare=lambda: _prepare(run, config, folder, resume),
                    windows=lambda spec: Experience(episodes, spec, contexts, folder / PLAYED, play, config.updates))
     return runs.load(folder, device=policy.device)
@@ -116,9 +116,9 @@ class Experience:
 
 
 def _joined(one: Batch, other: Batch) -> Batch:
-    """Nothing of the other, which is played, was imagined."""
-    if one.imagined_B is not None:
-        other = replace(other, imagined_B=torch.zeros(len(other.x_BHD), dtype=torch.bool))
+    """The other batch is real, none of it synthetic."""
+    if one.synthetic_B is not None:
+        other = replace(other, synthetic_B=torch.zeros(len(other.x_BHD), dtype=torch.bool))
     pairs = {field.name: (getattr(one, field.name), getattr(other, field.name)) for field in fields(Batch)}
     both: dict[str, Any] = {name: None if a is None else torch.cat([a, b]) for name, (a, b) in pairs.items()}
     return Batch(**both)

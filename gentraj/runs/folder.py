@@ -1,4 +1,4 @@
-"""A run: the parts that were trained together, the settings that made them, and a folder that is all they need."""
+"""A run: the components that were trained together, the settings that made them, and a folder that is all they need."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from ..training.loop import check_same
 from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions
 from ..worlds.model import WorldModel
 from . import learning_curve, provenance
-from .dry_run import rehearse
+from .dry_run import dry_run
 from .fit import check_data, check_evaluable
-from .kinds import AnyRunConfig, DataFacts, Part, PolicyRunConfig, RunConfig, WorldModelRunConfig
+from .kinds import AnyRunConfig, Component, DataFacts, PlannerRunConfig, PolicyRunConfig, WorldModelRunConfig
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
-__all__ = ["AnyRunConfig", "DataFacts", "Part", "PolicyRunConfig", "Run", "RunConfig", "WorldModelRunConfig", "build",
-           "load", "load_episodes", "make_missing", "read_config", "resolve", "train"]
+__all__ = ["AnyRunConfig", "Component", "DataFacts", "PlannerRunConfig", "PolicyRunConfig", "Run",
+           "WorldModelRunConfig", "build", "load", "load_episodes", "make_missing", "read_config", "resolve", "train"]
 
 CONFIG, REFERENCE = "config.json", "reference.safetensors"
 REFERENCE_WINDOWS = 512  # of the training data: they calibrate trust, and are drawn beside samples
@@ -54,19 +54,19 @@ class Run:
     folder: Path
     config: AnyRunConfig
     data: DataFacts
-    parts: Mapping[str, Part]
+    components: Mapping[str, Component]
     reference: Batch
     step: int
     dataset_hash: str
     """Of what it was trained on."""
 
     @property
-    def main(self) -> Part:
-        """The part that all others serve: a planner's model, or the policy."""
-        return self.parts[self.config.MAIN]
+    def main(self) -> Component:
+        """The component that all others serve: a planner's model, or the policy."""
+        return self.components[self.config.MAIN]
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """What it is, for messages."""
         return f"{self.folder} is a {self.config.NAME} ({self.config.kind})"
 
@@ -76,22 +76,23 @@ class Run:
 
         Raises ValueError for a policy without one.
         """
-        if (model := self.config.model_of(self.parts)) is None:
-            raise ValueError(f"{self.said} without a trajectory model; evaluate it with gentraj evaluate")
+        if (model := self.config.model_of(self.components)) is None:
+            raise ValueError(f"{self.description} without a trajectory model; evaluate it with gentraj evaluate")
         return model
 
     @property
     def planning(self) -> PlannerConfig:
         """How it plans. Raises ValueError for a policy, which has no trajectories to show or to measure."""
         if (planning := self.config.planning) is None:
-            raise ValueError(f"{self.said}, which acts and plans no trajectories; evaluate it with gentraj evaluate")
+            raise ValueError(f"{self.description}, which acts and plans no trajectories; evaluate it with gentraj "
+                             "evaluate")
         return planning
 
     @property
     def world_model(self) -> WorldModel:
-        """Its doubt calibrated by data that it was not trained on. Raises ValueError for another run."""
-        if (world := self.config.world_model(self.parts)) is None:
-            raise ValueError(f"{self.said} and no world model; train one with gentraj train world-model")
+        """Its uncertainty calibrated by data that it was not trained on. Raises ValueError for another run."""
+        if (world := self.config.world_model(self.components)) is None:
+            raise ValueError(f"{self.description} and no world model; train one with gentraj train world-model")
         return world
 
     def agent(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None,
@@ -100,7 +101,7 @@ class Run:
 
         `options` say how it samples. Raises ValueError where a planner's settings or a guide are given to a policy.
         """
-        return self.config.agent(self.parts, self.reference, action_space, config, guide, options)
+        return self.config.agent(self.components, self.reference, action_space, config, guide, options)
 
     def environment(self, asked: str | None = None) -> str:
         """The one asked for, else that of its data. Raises ValueError where neither is known."""
@@ -123,9 +124,9 @@ class Run:
 
     def likeliest_arrival(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor) -> torch.Tensor:
         """(B,) the row at which the goal is most probably reached; the last one without an arrival network."""
-        if "arrival" not in self.parts:
+        if "arrival" not in self.components:
             return torch.full((len(obs_BO),), self.model.spec.horizon - 1)
-        return cast(Arrival, self.parts["arrival"]).propose(obs_BO, goal_BG, (1.0,))[:, 0]
+        return cast(Arrival, self.components["arrival"]).propose(obs_BO, goal_BG, (1.0,))[:, 0]
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ class _RunFile:
 
 def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
           progress: bool = True) -> Run:
-    """Trains all parts of a run and returns it, loaded from its folder. A task's own dataset is recorded if missing.
+    """Trains all components of a run and returns it, loaded from its folder. A task's own dataset is recorded if
+    missing.
 
     A resumed run may have another planner and, of the training's settings, those that may change; they are kept.
 
@@ -149,24 +151,25 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
     """
     folder = Path(folder)
     config = replace(config, dataset=located(config.dataset, folder))  # of use from any working directory
-    config, data, parts, episodes, windows = ready(config, folder, rehearsed=not resume)
+    config, data, components, episodes, windows = ready(config, folder, rehearsed=not resume)
 
     def prepare() -> None:
         reference = windows.batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
-        told = {} if reference.context_BC is None else {"context": reference.context_BC}
-        saved = safetensors.torch.save({"x": reference.x_BHD, "mask": reference.mask_BHD} | told)
+        context = {} if reference.context_BC is None else {"context": reference.context_BC}
+        saved = safetensors.torch.save({"x": reference.x_BHD, "mask": reference.mask_BHD} | context)
         write_file(folder / REFERENCE, saved)
         file = _RunFile(config, data, hashlib.sha256(saved).hexdigest())
         write_file(folder / CONFIG, json.dumps(to_json(file), indent=2).encode())
         provenance.record(folder, device, resume)
 
     def evaluate(step: int) -> None:
-        now = _run(folder, _read(folder), {name: module_tensors(part) for name, part in parts.items()}, step, device)
+        now = _run(folder, _read(folder), {name: module_tensors(component) for name, component in components.items()},
+                   step, device)
         agent = now.agent(now.action_space())
         learning_curve.record(folder, step, agent, data, config.training.eval_episodes)
 
-    training.train(parts, episodes, config.training, folder, meta=_trained(config, data), resume=resume, device=device,
-                   progress=progress, contexts=config.context, prepare=prepare, evaluate=evaluate)
+    training.train(components, episodes, config.training, folder, meta=_trained(config, data), resume=resume,
+                   device=device, progress=progress, contexts=config.context, prepare=prepare, evaluate=evaluate)
     return load(folder, device=device)
 
 
@@ -190,15 +193,16 @@ class Ready(NamedTuple):
     config: AnyRunConfig
     """With what the data decide filled in."""
     data: DataFacts
-    parts: dict[str, Part]
+    components: dict[str, Component]
     episodes: Episodes
     """What is learnt of."""
     windows: Windows
-    """Of the main part, of the data that it keeps."""
+    """Of the main component, of the data that it keeps."""
 
 
 def ready(config: AnyRunConfig, folder: Path | None = None, *, record: bool = True, rehearsed: bool = True) -> Ready:
-    """Reads the data, fills in what they decide, builds the parts and, if it is to be rehearsed, lets them decide once.
+    """Reads the data, fills in what they decide, builds the components and, if it is to be rehearsed, lets them decide
+    once.
 
     Raises what `train` raises before it trains.
     """
@@ -210,12 +214,12 @@ def ready(config: AnyRunConfig, folder: Path | None = None, *, record: bool = Tr
     data = DataFacts.of(episodes, config.context, config.env_id, returns)
     if config.training.eval_every:
         check_evaluable(data)
-    parts = build(config, data, episodes)
-    windows = Windows(kept, parts[config.MAIN].spec, config.context)
+    components = build(config, data, episodes)
+    windows = Windows(kept, components[config.MAIN].spec, config.context)
     if rehearsed:
         check_data(data, episodes, config.env_id)
-        rehearse(config, data, parts, windows)
-    return Ready(config, data, parts, episodes, windows)
+        dry_run(config, data, components, windows)
+    return Ready(config, data, components, episodes, windows)
 
 
 def read_data(config: AnyRunConfig, folder: Path | None = None, *,
@@ -225,12 +229,12 @@ def read_data(config: AnyRunConfig, folder: Path | None = None, *,
     with a warning. A task's own dataset is recorded if it is missing, unless `record` says not to."""
     names = config.dataset if folder is None else located(config.dataset, folder)
     datasets = [load_episodes(make_missing(name) if record else name) for name in names.split("+")]
-    played = [dataset.played() for dataset in datasets]
-    joined = concatenate(datasets if config.LEARNS_OF_IMAGINED else played)
+    real = [dataset.real() for dataset in datasets]
+    joined = concatenate(datasets if config.LEARNS_OF_IMAGINED else real)
     if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
         warnings.warn(f"{config.dataset}: {lost} steps that a world model imagined are left out; only the critics of "
                       "policies learn of such", stacklevel=2)
-    return joined.stitched() if config.stitch else joined, list(map(DataReturns.of, played))
+    return joined.stitched() if config.stitch else joined, list(map(DataReturns.of, real))
 
 
 def load(folder: Path | str, *, step: int | None = None, device: torch.device | None = None) -> Run:
@@ -241,19 +245,20 @@ def load(folder: Path | str, *, step: int | None = None, device: torch.device | 
     folder = Path(folder)
     file, saved = _read(folder), checkpoint.load(folder, step)
     check_same(saved.meta, saved.meta | _trained(file.run, file.data), str(folder / CONFIG))
-    return _run(folder, file, saved.parts, saved.step, device, saved.meta["dataset_hash"])
+    return _run(folder, file, saved.components, saved.step, device, saved.meta["dataset_hash"])
 
 
 def _run(folder: Path, file: _RunFile, tensors: Mapping[str, Mapping[str, torch.Tensor]], step: int,
          device: torch.device | None, dataset_hash: str = "") -> Run:
-    """The run of copies of the parts' tensors."""
-    parts = build(file.run, file.data)
-    for name, part in parts.items():
-        restore_module(part, tensors.get(name, {}), name)
-        part.to(device).eval()
+    """The run of copies of the components' tensors."""
+    components = build(file.run, file.data)
+    for name, component in components.items():
+        restore_module(component, tensors.get(name, {}), name)
+        component.to(device).eval()
     reference = read_reference(folder / REFERENCE, file.reference_sha256)
-    file.run.loaded(parts, reference)
-    return Run(folder, file.run, file.data, parts, reference.to(device) if device else reference, step, dataset_hash)
+    file.run.loaded(components, reference)
+    return Run(folder, file.run, file.data, components, reference.to(device) if device else reference, step,
+               dataset_hash)
 
 
 def read_config(folder: Path) -> tuple[AnyRunConfig, DataFacts]:
@@ -289,8 +294,8 @@ def resolve(config: AnyRunConfig, episodes: Episodes) -> AnyRunConfig:
     return config.resolve(episodes)
 
 
-def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = None) -> dict[str, Part]:
-    """The parts of a resolved config, with the statistics of `episodes` or with room to load saved ones into."""
+def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = None) -> dict[str, Component]:
+    """The components of a resolved config, with the statistics of `episodes` or with room to load saved ones into."""
     with torch.random.fork_rng(devices=()):  # torch draws initial weights from its global generator, left as it was
         torch.default_generator.manual_seed(fold(config.training.seed))
         return config.build(data, episodes)

@@ -43,7 +43,8 @@ def save_pretrained(run: Run, folder: Path | str) -> Path:
     saved = newest if newest.step == run.step else checkpoint.load(run.folder, run.step)
     scores, note = read_scores(run.folder, run.step, newest.step)
     with _new_folder(target) as made:
-        checkpoint.save(made, run.step, {part: saved.parts[part] for part in run.parts}, saved.meta)
+        checkpoint.save(made, run.step, {component: saved.components[component] for component in run.components},
+                        saved.meta)
         figures = _copy_figures(run.folder / FIGURES, made / FIGURES) if newest is saved else []
         metrics = [row for row in read_metrics(run.folder) if row["step"] <= run.step]
         config = read_json(run.folder / CONFIG)
@@ -70,9 +71,9 @@ def from_pretrained(name: Path | str, *, revision: str | None = None, device: to
 
 
 def _check_weights(run: Run, loaded: Run) -> None:
-    for name, part in run.parts.items():
-        there = loaded.parts[name].state_dict()
-        if not all(torch.equal(value.cpu(), there[key]) for key, value in part.state_dict().items()):
+    for name, component in run.components.items():
+        there = loaded.components[name].state_dict()
+        if not all(torch.equal(value.cpu(), there[key]) for key, value in component.state_dict().items()):
             raise CheckpointError(f"{run.folder}: the weights of '{name}' are not those of its step {run.step} any "
                                   "more; load the run again, or train the changed one into a folder of its own")
 

@@ -12,17 +12,18 @@ from agents.policies.actor import Actor
 
 from ..config import Kinds
 from .data_facts import DataFacts
-from .planner import FINER, RunConfig
+from .planner import FINER, PlannerRunConfig
 from .policy import PolicyRunConfig
-from .settings import Part
+from .settings import Component
 from .world import WorldModelRunConfig
 
-__all__ = ["FINER", "RUNS", "AnyRunConfig", "DataFacts", "Part", "PolicyRunConfig", "RunConfig", "WorldModelRunConfig"]
+__all__ = ["FINER", "RUNS", "AnyRunConfig", "Component", "DataFacts", "PlannerRunConfig", "PolicyRunConfig",
+           "WorldModelRunConfig"]
 
-AnyRunConfig = RunConfig | PolicyRunConfig | WorldModelRunConfig
+AnyRunConfig = PlannerRunConfig | PolicyRunConfig | WorldModelRunConfig
 
 RUNS = Kinds({
-    "planner": (RunConfig, Planner),
+    "planner": (PlannerRunConfig, Planner),
     "policy": (PolicyRunConfig, Actor),
     "world-model": (WorldModelRunConfig, MPC),
 })

@@ -51,17 +51,17 @@ def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: 
     windows, train = choose_windows(run, dataset, 2 * num, seed)
     num = len(windows.x_BHD) // 2
     real, other = windows.x_BHD[:num], windows.x_BHD[num : 2 * num]
-    ruler = Ruler(run, real, seed)
+    metrics = ReferenceMetrics(run, real, seed)
     with busy("measuring data"):
-        columns = {"data": ruler.measure(other, train, own=dataset is None)}
+        columns = {"data": metrics.measure(other, train, own=dataset is None)}
     for name, every in conditions(run, windows).items():
         condition = every[num : 2 * num]
         x_RHD = sample(run, condition, steps, seed, f"sampling, {name} known", progress)
         with busy(f"measuring, {name} known"):
-            columns[name] = ruler.measure(x_RHD, train, condition)
+            columns[name] = metrics.measure(x_RHD, train, condition)
     return {"step": run.step, "seed": seed, "steps": steps, "dataset": dataset or "reference windows", "num": num,
             "measures": columns, "units": {name: UNITS.get(name, "") for name in columns["start"]},
-            "left_out": ruler.left_out}
+            "left_out": metrics.left_out}
 
 
 def choose_windows(run: Run, dataset: str | None, most: int, seed: int) -> tuple[Batch, Tensor]:
@@ -116,7 +116,7 @@ def sample(run: Run, condition: Condition, steps: int | None, seed: int, title: 
 
 
 @dataclass
-class Ruler:
+class ReferenceMetrics:
     """Measures sets of trajectories (on the CPU, environment units) against the same real windows."""
 
     run: Run
@@ -188,7 +188,7 @@ def plan_actions(run: Run, x_RHD: Tensor) -> Tensor:
     """(R, T, A) the actions, on the CPU, of the T = (H - 1) * stride environment steps of plans, decided beforehand.
 
     The plan's own, where its rows are environment steps. For a plan of observations the inverse dynamics give them: at
-    each step from where the plan is towards where it is `planner.look` steps later, or at its end, straight lines
+    each step from where the plan is towards where it is `planner.lookahead` steps later, or at its end, straight lines
     between rows. Raises `CannotReplay` for actions of rows that are several steps apart.
     """
     spec = run.model.spec
@@ -197,7 +197,7 @@ def plan_actions(run: Run, x_RHD: Tensor) -> Tensor:
     if spec.act_dim and spec.stride > 1:
         raise CannotReplay(f"the rows of its trajectories are {spec.stride} environment steps apart, and it has no "
                            "actions for those between")
-    if "inverse" not in run.parts and not spec.act_dim:
+    if "inverse" not in run.components and not spec.act_dim:
         raise CannotReplay("its trajectories are coarse plans; the actions are those of the models that fill them in")
     if spec.act_dim:
         return spec.split(x_RHD)[1][:, :-1]
@@ -205,13 +205,13 @@ def plan_actions(run: Run, x_RHD: Tensor) -> Tensor:
 
 
 def _inverse_actions(run: Run, x_RHD: Tensor) -> Tensor:
-    inverse, spec = cast(InverseDynamics, run.parts["inverse"]), run.model.spec
+    inverse, spec = cast(InverseDynamics, run.components["inverse"]), run.model.spec
     T = (spec.horizon - 1) * spec.stride
     tau = torch.arange(T + 1, device=x_RHD.device) / spec.stride
     below = tau.long().clamp(max=spec.horizon - 2)
     path_RTO = torch.lerp(x_RHD[:, below], x_RHD[:, below + 1], (tau - below)[:, None])
     act_RTA = x_RHD.new_empty(len(x_RHD), T, run.data.act_dim)
-    ahead_T = torch.arange(T, 0, -1, device=x_RHD.device).clamp(max=run.planning.look)
+    ahead_T = torch.arange(T, 0, -1, device=x_RHD.device).clamp(max=run.planning.lookahead)
     for k in ahead_T.unique().tolist():
         now = (ahead_T == k).nonzero()[:, 0]
         here, there = (rearrange(path_RTO[:, t], "r t o -> (r t) o") for t in (now, now + k))

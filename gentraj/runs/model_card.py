@@ -46,7 +46,7 @@ run = gentraj.from_pretrained({name!r})  # this folder, or OWNER/NAME on the hub
 
 The commands take the folder as well: `gentraj evaluate FOLDER`, `gentraj report FOLDER`. It holds the weights without
 the state of the optimisers, and in reference.safetensors {windows} windows of the data, which calibrate a
-planner's trust in its plans and a world model's doubt."""
+planner's trust in its plans and a world model's uncertainty."""
 WORDS = {  # what a run is, its use in a line of Python, its tag: by the part that gives it its name
     "model": ("A generative model of trajectories for control",
               "x_BNHD = run.model.sample(gentraj.Condition.unknown(run.model.spec), num_samples=16)", "planning"),
@@ -100,7 +100,7 @@ def read_scores(folder: Path, step: int, newest: int) -> tuple[dict[str, Any], s
 
 
 def dataset_names(dataset: str) -> list[str]:
-    """The names of the datasets that `RunConfig.dataset` joins; of files without their folders."""
+    """The names of the datasets that `PlannerRunConfig.dataset` joins; of files without their folders."""
     return [Path(name).name if Path(name).suffix in FILES else name for name in dataset.split("+")]
 
 
@@ -152,9 +152,9 @@ def _front_matter(run: Run, card: Card) -> dict[str, Any]:
 
 def _model(run: Run) -> str:
     env = json.loads(run.data.env)["id"] if run.data.env else None
-    rows = {**run.config.facts(run.parts), "datasets": ", ".join(dataset_names(run.config.dataset)),
+    rows = {**run.config.facts(run.components), "datasets": ", ".join(dataset_names(run.config.dataset)),
             "environment": env, "width of an observation": run.data.obs_dim, "width of an action": run.data.act_dim,
-            "parts": ", ".join(run.parts), "parameters trained": parameters_trained(run.main),
+            "components": ", ".join(run.components), "parameters trained": parameters_trained(run.main),
             "training steps": run.step, "seed": run.config.training.seed}
     return markdown_table(("setting", "value"), rows.items())
 

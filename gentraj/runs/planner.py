@@ -14,9 +14,9 @@ from agents.planning.arrival import Arrival, ArrivalConfig
 from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from agents.planning.planner import Planner, PlannerConfig
-from agents.planning.refine import LEG, level_specs
+from agents.planning.refine import BOTH_ENDS, level_specs
 from agents.planning.trust import Trust
-from envs.tasks.default_horizon import horizon_advice
+from envs.tasks.default_horizon import default_horizon
 
 from ..config import require, require_choice
 from ..data import Episodes, Windows
@@ -32,7 +32,7 @@ from ..training.loop import TrainingConfig
 from ..training.optimization import BATCH
 from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, TrajectorySpec
 from .data_facts import DataFacts, normalizer
-from .settings import Part, RunSettings
+from .settings import Component, RunSettings
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -41,12 +41,13 @@ if TYPE_CHECKING:
 FINER = "finer-"  # begins the names of the models that fill in, the coarsest first
 # How a family is usually trained, where a planner is given another one than its own.
 ITERATIVE, ONE_CALL = {"context_dropout": 0.1, "batch_size": 64}, {"context_dropout": 0.0, "batch_size": 256}
-GOOD = 0.95  # quantile of the data's discounted returns to go that a planner aims at where nothing is said
+# quantile of the data's discounted returns to go that a planner aims at where nothing is said
+GOOD_RETURN_QUANTILE = 0.95
 CONTEXT_WINDOWS = 4096  # give the statistics of the contexts
 
 
 @dataclass(frozen=True)
-class RunConfig(RunSettings):
+class PlannerRunConfig(RunSettings):
     """Everything that decides a planner's run. What is None is chosen from the data and written down."""
 
     horizon: int | None = None
@@ -110,16 +111,17 @@ class RunConfig(RunSettings):
     def kind(self) -> str:
         return f"planner, {family(self.model)}"
 
-    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None, options: SamplingOptions) -> str:
+    def sampling(self, components: Mapping[str, Component], config: PlannerConfig | None,
+                 options: SamplingOptions) -> str:
         """How what acts draws its plans, in words; with settings of its own by default."""
-        return cast(Model, parts["model"]).sampling(replace(options, steps=(config or self.planner).steps))
+        return cast(Model, components["model"]).sampling(replace(options, steps=(config or self.planner).steps))
 
     @property
     def generator(self) -> ModelConfig:
         return self.model
 
-    def model_of(self, parts: Mapping[str, Part]) -> Model:
-        return cast(Model, parts["model"])
+    def model_of(self, components: Mapping[str, Component]) -> Model:
+        return cast(Model, components["model"])
 
     @property
     def planning(self) -> PlannerConfig:
@@ -128,7 +130,7 @@ class RunConfig(RunSettings):
     def dry_goal(self, windows: Batch, obs_BO: torch.Tensor, goal_dims: tuple[int, ...]) -> torch.Tensor | None:
         return obs_BO[:, list(goal_dims)] + 1 if goal_dims else None  # not so near that it is held
 
-    def with_generator(self, model: ModelConfig) -> RunConfig:
+    def with_generator(self, model: ModelConfig) -> PlannerRunConfig:
         """Another family is trained as it usually is, on the same conditions. No critic learns of noise where there is
         none."""
         if type(model) is type(self.model):
@@ -159,7 +161,8 @@ class RunConfig(RunSettings):
         elif not self.joint or self.refine:
             found["critic.sees"] = "a plan without actions is seen whole"
         if not self.mix.goal:
-            found |= dict.fromkeys(("arrival", "mix.goal_at", "mix.goal_dims", "planner.shares", "planner.rest_dims",
+            found |= dict.fromkeys(("arrival", "mix.goal_at", "mix.goal_dims", "planner.arrival_thresholds",
+                                    "planner.rest_dims",
                                     "planner.hold_radius"), "these plans are for returns and have no goal (mix.goal)")
         if not self.context.kinds:
             found |= dict.fromkeys(("context_dropout", "planner.context"), "no context is told (context.kinds)")
@@ -169,9 +172,9 @@ class RunConfig(RunSettings):
             found["planner.steps"] = "the model samples in one call"
         return found
 
-    def resolve(self, episodes: Episodes) -> RunConfig:
+    def resolve(self, episodes: Episodes) -> PlannerRunConfig:
         """With everything the data decide filled in."""
-        rows, apart = horizon_advice(self.env_id or episodes.env)
+        rows, apart = default_horizon(self.env_id or episodes.env)
         dense = math.prod(self.refine)
         horizon, stride = 1 + -(-(rows - 1) // dense) if self.refine else rows, apart * dense
         if isinstance(self.stride, tuple):
@@ -191,7 +194,7 @@ class RunConfig(RunSettings):
         if not goal_dims:  # then there is nothing to come to rest at
             planner = replace(planner, rest_dims=())
         if self.context.kinds == ("return",) and not planner.context:
-            planner = replace(planner, context=(return_quantile(episodes, self.context, GOOD),))
+            planner = replace(planner, context=(return_quantile(episodes, self.context, GOOD_RETURN_QUANTILE),))
         for key, dims in (("planner.rest_dims", planner.rest_dims), ("mix.goal_dims", goal_dims)):
             if any(not 0 <= dim < episodes.obs_dim for dim in dims):
                 raise ValueError(f"{key} are {dims}; entries of an observation of width {episodes.obs_dim} are "
@@ -201,8 +204,8 @@ class RunConfig(RunSettings):
         _check_span(horizon, stride, episodes)
         return replace(self, horizon=horizon, stride=stride, mix=mix, planner=planner, critic=critic)
 
-    def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Part]:
-        """The parts, with the statistics of `episodes` or with room to load saved ones into."""
+    def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Component]:
+        """The components, with the statistics of `episodes` or with room to load saved ones into."""
         if self.horizon is None or self.stride is None:
             raise ValueError("the horizon or the stride is not chosen yet; call resolve(config, episodes) first")
         act_dim = data.act_dim if self.joint else 0
@@ -215,19 +218,19 @@ class RunConfig(RunSettings):
             return MODELS.made_of(self.model)(of, self.model, units, context, mix=mix, batch_size=self.batch_size,
                                               context_dropout=self.context_dropout)
 
-        parts: dict[str, Part] = {"model": model(spec, self.mix)}
+        components: dict[str, Component] = {"model": model(spec, self.mix)}
         for level, finer in enumerate(level_specs(spec, self.refine, act_dim), 1):
-            parts[f"{FINER}{level}"] = model(finer, LEG)
+            components[f"{FINER}{level}"] = model(finer, BOTH_ENDS)
         if self.dynamics or not self.joint:
-            parts["inverse"] = (InverseDynamics.blank(data.obs_dim, data.act_dim, self.inverse) if episodes is None
-                                else InverseDynamics.fit(episodes, self.inverse))
+            components["inverse"] = (InverseDynamics.blank(data.obs_dim, data.act_dim, self.inverse) if episodes is None
+                                     else InverseDynamics.fit(episodes, self.inverse))
         if goal_dims := self.mix.goal_dims:
             obs = normalizer("limits", 0, data, episodes)
-            parts["arrival"] = Arrival(replace(spec, act_dim=0), goal_dims, self.arrival, obs)
+            components["arrival"] = Arrival(replace(spec, act_dim=0), goal_dims, self.arrival, obs)
         if self.valued:
-            parts["critic"] = (PlanCritic.blank(spec, self.critic) if episodes is None
-                               else PlanCritic.fit(episodes, spec, self.critic))
-        return parts
+            components["critic"] = (PlanCritic.blank(spec, self.critic) if episodes is None
+                                    else PlanCritic.fit(episodes, spec, self.critic))
+        return components
 
     def _context_normalizer(self, spec: TrajectorySpec, data: DataFacts,
                             episodes: Episodes | None) -> Normalizer | None:
@@ -238,21 +241,22 @@ class RunConfig(RunSettings):
         sample = Windows(episodes, spec, self.context).batch(0, fold(self.training.seed, 2), CONTEXT_WINDOWS)
         return Normalizer.fit("gaussian", [cast(torch.Tensor, sample.context_BC).numpy()])
 
-    def agent(self, parts: Mapping[str, Part], reference: Batch, space: Box, config: PlannerConfig | None,
+    def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> Planner:
-        model, inverse = cast(Model, parts["model"]), cast(InverseDynamics, parts.get("inverse"))
+        model, inverse = cast(Model, components["model"]), cast(InverseDynamics, components.get("inverse"))
         config = config or self.planner
         self._check_history(config)
         trust = Trust(model, reference, config.trust, config.history) if config.arrival == "earliest" else None
         return Planner(model, config, space.low, space.high, trust=trust, inverse=inverse,
-                       arrival=cast(Arrival, parts.get("arrival")), critic=cast(PlanCritic, parts.get("critic")),
-                       finer=[cast(Model, parts[f"{FINER}{level + 1}"]) for level in range(len(self.refine))],
+                       arrival=cast(Arrival, components.get("arrival")),
+                       critic=cast(PlanCritic, components.get("critic")),
+                       finer=[cast(Model, components[f"{FINER}{level + 1}"]) for level in range(len(self.refine))],
                        guide=guide, options=options)
 
-    def facts(self, parts: Mapping[str, Part]) -> dict[str, Any]:
-        """For tables of a run: what its main part is, in words and numbers."""
-        model = cast(Model, parts["model"])
-        return {"kind": type(model).__name__, "rows of a trajectory": model.spec.horizon,
+    def facts(self, components: Mapping[str, Component]) -> dict[str, Any]:
+        """For tables of a run: what its main component is, in words and numbers."""
+        model = cast(Model, components["model"])
+        return {"kind": type(model).__name__, "timesteps of a trajectory": model.spec.horizon,
                 "environment steps between rows": model.spec.spacing, "actions in a trajectory": model.spec.act_dim > 0,
                 "sampling steps of the planner": self.planner.steps}
 

@@ -20,7 +20,7 @@ from ..models.sampling import Guidance
 from ..training.loop import TrainingConfig
 from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 from .data_facts import DataFacts
-from .settings import Part, ToldGoals
+from .settings import Component, GoalConditioned
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PolicyRunConfig(ToldGoals):
-    """Everything that decides a policy's run. The data decide whether it is told a goal, and that is written down."""
+class PolicyRunConfig(GoalConditioned):
+    """Everything that decides a policy's run. The data decide whether it is conditioned on a goal, and that is written
+    down."""
 
     policy: PolicyConfig = field(default_factory=BCConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -51,9 +52,10 @@ class PolicyRunConfig(ToldGoals):
         model = getattr(self.policy, "model", None)
         return name if model is None else f"{name}, {family(model)}"
 
-    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None, options: SamplingOptions) -> str:
+    def sampling(self, components: Mapping[str, Component], config: PlannerConfig | None,
+                 options: SamplingOptions) -> str:
         """How what acts draws its actions, in words."""
-        return cast(Policy, parts["policy"]).sampling(options)
+        return cast(Policy, components["policy"]).sampling(options)
 
     @property
     def generator(self) -> ModelConfig | None:
@@ -73,26 +75,26 @@ class PolicyRunConfig(ToldGoals):
         if "goal" in episodes.extras:
             return replace(self, context=replace(self.context, kinds=("goal",)))
         if episodes.goal_dims:  # where a window of two steps ends is no goal
-            raise ValueError(f"{episodes.name}: a policy has to be told its goal, and these data do not record where "
-                             "their episodes were sent (extras 'goal'); train a planner, or add it")
+            raise ValueError(f"{episodes.name}: a policy has to be conditioned on its goal, and these data do not "
+                             "record where their episodes were sent (extras 'goal'); train a planner, or add it")
         return self
 
-    def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Part]:
+    def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Component]:
         """The policy, with the statistics of `episodes` or with room to load saved ones into."""
         scales = (Scales.blank(data.obs_dim, data.act_dim, data.context_dim) if episodes is None
                   else Scales.fit(episodes, self.context))
         return {"policy": policies.POLICIES.made_of(self.policy)(data.obs_dim, data.act_dim, self.policy, scales)}
 
-    def agent(self, parts: Mapping[str, Part], reference: Batch, space: Box, config: PlannerConfig | None,
+    def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> Actor:
         """Raises ValueError for what only planners take."""
         if config is not None or guide is not None:
             raise ValueError(f"a planner's settings or a guide were given to a policy ({self.kind}), which plans "
                              "nothing; leave them out")
-        return Actor(cast(Policy, parts["policy"]), space.low, space.high, options)
+        return Actor(cast(Policy, components["policy"]), space.low, space.high, options)
 
-    def facts(self, parts: Mapping[str, Part]) -> dict[str, Any]:
-        """For tables of a run: what its main part is, in words and numbers."""
-        policy = cast(Policy, parts["policy"])
-        return {"kind": self.kind, "told beside the observation": ", ".join(self.context.kinds) or "nothing",
+    def facts(self, components: Mapping[str, Component]) -> dict[str, Any]:
+        """For tables of a run: what its main component is, in words and numbers."""
+        policy = cast(Policy, components["policy"])
+        return {"kind": self.kind, "conditioned on beside the observation": ", ".join(self.context.kinds) or "nothing",
                 "actions decided together": policy.chunk, "actions carried out before the next": policy.execute}

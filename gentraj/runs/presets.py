@@ -28,10 +28,10 @@ from ..models.conditioning import ConditionMix
 from ..networks import ResidualMLPConfig
 from ..training.loop import TrainingConfig
 from ..worlds.model import WorldModelConfig
-from .kinds import AnyRunConfig, PolicyRunConfig, RunConfig, WorldModelRunConfig
+from .kinds import AnyRunConfig, PlannerRunConfig, PolicyRunConfig, WorldModelRunConfig
 
 # To a goal by the earliest trusted arrival; everything about it comes from the data.
-GOALS = RunConfig(training=TrainingConfig(steps=8_000))
+GOALS = PlannerRunConfig(training=TrainingConfig(steps=8_000))
 # The observation is (x, y, vx, vy), and the dynamics are calm, so a plan is followed for long: a new one for every
 # change of mind costs more than it gains.
 POINTMAZE = replace(GOALS, planner=PlannerConfig(replan=32, rest_dims=(2, 3), hold_radius=0.45))
@@ -39,30 +39,31 @@ LONG = replace(POINTMAZE, training=TrainingConfig(steps=10_000))
 # Diffuser towards goals: plans of observations and actions that end there. In mazes it is one plan, that takes as long
 # as in the paper and is drawn as there, level by level, tracked to its end by a PD controller.
 TO_THE_END = replace(GOALS, joint=True, mix=ConditionMix(goal=1.0, goal_at="end"),
-                     planner=PlannerConfig("fixed", look=1, actions="joint"))
+                     planner=PlannerConfig("fixed", lookahead=1, actions="joint"))
 TRACKED = replace(TO_THE_END, model=replace(TO_THE_END.model, sampler="ddpm", steps=20), planner=replace(
     TO_THE_END.planner, steps=20, replan=1_000, actions="track", rest_dims=(2, 3)))
 
 # Plans for returns are short and made anew in every step.
-BRIEF = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, weight_decay=0.0, ema=0.995)
-VETERAN = RunConfig(horizon=4, stride=1, valued=True, model=BRIEF, mix=ConditionMix(goal=0.0), normalizer="gaussian",
-                    batch_size=128, inverse=InverseDynamicsConfig(look=1),
-                    planner=PlannerConfig("fixed", replan=1, look=1, select="value", candidates=16),
-                    training=TrainingConfig(steps=8_000))
+SHORT_PLANS = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, weight_decay=0.0,
+                              ema=0.995)
+VETERAN = PlannerRunConfig(horizon=4, stride=1, valued=True, model=SHORT_PLANS, mix=ConditionMix(goal=0.0),
+                           normalizer="gaussian", batch_size=128, inverse=InverseDynamicsConfig(lookahead=1),
+                           planner=PlannerConfig("fixed", replan=1, lookahead=1, select="value", candidates=16),
+                           training=TrainingConfig(steps=8_000))
 VETERAN_PLUS = replace(VETERAN, joint=True, planner=replace(VETERAN.planner, candidates=8, steps=2, actions="joint"))
 DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noised=0.5), planner=PlannerConfig(
-    "fixed", replan=1, look=1, guidance="value", actions="joint"))
+    "fixed", replan=1, lookahead=1, guidance="value", actions="joint"))
 # As published, but for short plans: what is long in the papers is their training.
 DECISION = replace(VETERAN, horizon=8, valued=False, context=ContextConfig(("return",)),
                    context_dropout=0.25,
-                   planner=PlannerConfig("fixed", replan=1, look=1, guidance="classifier-free", scale=1.5,
+                   planner=PlannerConfig("fixed", replan=1, lookahead=1, guidance="classifier-free", scale=1.5,
                                          temperature=0.5))
 HIERARCHICAL = replace(DIFFUSER, horizon=5, stride=8, refine=(8,))
 LITE = replace(VETERAN, horizon=3, stride=16, refine=(4, 4), planner=replace(VETERAN.planner, steps=3),
-               model=FlowConfig(BRIEF.network, prediction="velocity", sampler="ddim", clip=None, weight_decay=0.0,
+               model=FlowConfig(SHORT_PLANS.network, prediction="velocity", sampler="ddim", clip=None, weight_decay=0.0,
                                  ema=0.995, steps=3))
 
-PLANNERS: dict[str, tuple[str, RunConfig]] = {
+PLANNERS: dict[str, tuple[str, PlannerRunConfig]] = {
     "pointmaze": ("a planner for any PointMaze dataset: give --dataset", POINTMAZE),
     "pointmaze-open": ("PointMaze without walls", replace(POINTMAZE, dataset="gentraj/pointmaze/open-v0")),
     "pointmaze-umaze": ("PointMaze's smallest maze", replace(POINTMAZE, dataset="gentraj/pointmaze/umaze-v0")),
@@ -72,7 +73,8 @@ PLANNERS: dict[str, tuple[str, RunConfig]] = {
     "veteran": ("plans for returns: the best of 16 by a critic, and inverse dynamics; give --dataset", VETERAN),
     "veteran+": ("the same, ours: plans of observations and actions, valued by their actions; give --dataset",
                  VETERAN_PLUS),
-    "decision-diffuser": ("plans for returns: of observations, told a good one, and inverse dynamics; give --dataset",
+    "decision-diffuser": ("plans for returns: of observations, conditioned on a good one, and inverse dynamics; give "
+                          "--dataset",
                           DECISION),
     "hierarchical-diffuser": ("a coarse plan guided by a critic, a second model fills in its beginning; give --dataset",
                               HIERARCHICAL),
@@ -143,7 +145,7 @@ def check_goals(name: str, config: AnyRunConfig) -> None:
     an observation those speak of. It may be asked what `suited` may."""
     first, *_ = config.dataset.split("+")
     instead = {elsewhere: other for other, (_, elsewhere) in TOWARDS_GOALS.items()}.get(name)
-    if instead and not (cast(RunConfig, config).mix.goal_dims or _task(first) or _goals(first)):
+    if instead and not (cast(PlannerRunConfig, config).mix.goal_dims or _task(first) or _goals(first)):
         raise ValueError(f"the preset '{name}' plans for goals, and {first} does not say which entries of an "
                          f"observation those speak of; take {instead}, or say it by --mix.goal-dims")
 

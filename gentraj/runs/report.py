@@ -208,7 +208,7 @@ class Drawing:
         image = figures.plot_candidates(np.stack(x), plans.ratio_BN[0].cpu().numpy(), int(plans.chosen_B[0]),
                                         self.folder / "candidates.png", self.background, goal=goal[far, :2].numpy())
         return Picture("Candidates and trust", "One plan per proposed arrival. The earliest that the model finds no "
-                       "more implausible than data of the same length is executed.", image)
+                       "further out of distribution than data of the same length is executed.", image)
 
     def _plane(self, x: Tensor) -> np.ndarray:
         return x[..., self.dims].cpu().numpy()
@@ -247,7 +247,7 @@ def duration(seconds: float) -> str:
 
 
 def _tables(run: Run, scores: dict[str, Any]) -> list[Table]:
-    rows = [*run.config.facts(run.parts).items(), ("parameters trained", parameters_trained(run.main))]
+    rows = [*run.config.facts(run.components).items(), ("parameters trained", parameters_trained(run.main))]
     tables = [Table("Model", ("setting", "value"), rows)]
     if not scores:
         return tables

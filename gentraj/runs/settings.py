@@ -33,7 +33,7 @@ class Split(NamedTuple):
     judged: Episodes
 
 
-Part = Model | InverseDynamics | Arrival | PlanCritic | Policy | WorldModel
+Component = Model | InverseDynamics | Arrival | PlanCritic | Policy | WorldModel
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,15 @@ class RunSettings:
     """The environment, where the data do not say or another is wanted: a Gymnasium id or a task name,
     with --env-kwargs KEY=VALUE its arguments."""
     stitch: bool = True
-    """Join episodes that continue each other: one endless run that was cut at its goals."""
+    """Join episodes that continue each other: one endless run that was truncated at its goals."""
     context: ContextConfig = field(default_factory=ContextConfig)
-    """What is told beside the trajectory, or beside an observation: the goal, where the data have goals, and for
-    planners returns, tasks and more."""
+    """What a model is conditioned on beside the trajectory, or beside an observation: the goal, where the data have
+    goals, and for planners returns, tasks and more."""
 
     NAME: ClassVar[str]
     """What such a run is called."""
     MAIN: ClassVar[str]
-    """The part that all others serve, which gives a run its name and whose windows it keeps."""
+    """The component that all others serve, which gives a run its name and whose windows it keeps."""
     MAY_CHANGE: ClassVar[tuple[str, ...]]
     """What checkpoints do not depend on."""
     GENERATORS: ClassVar[Mapping[str, ModelConfig]]
@@ -87,19 +87,19 @@ class RunSettings:
         if place := within(changed, why):
             raise ValueError(f"{changed} changes nothing here: {why[place]}; leave it out")
 
-    def model_of(self, parts: Mapping[str, Part]) -> Model | None:
+    def model_of(self, components: Mapping[str, Component]) -> Model | None:
         """The generator."""
-        return getattr(parts[self.MAIN], "model", None)
+        return getattr(components[self.MAIN], "model", None)
 
-    def world_model(self, parts: Mapping[str, Part]) -> WorldModel | None:
+    def world_model(self, components: Mapping[str, Component]) -> WorldModel | None:
         """None for a run without one."""
         return None
 
     def split(self, episodes: Episodes) -> Split:
         """What is learnt of, kept and judged by."""
-        return Split(episodes, episodes.played(), episodes.played())
+        return Split(episodes, episodes.real(), episodes.real())
 
-    def loaded(self, parts: Mapping[str, Part], reference: Batch) -> None:
+    def loaded(self, components: Mapping[str, Component], reference: Batch) -> None:
         """What is to be done with parts that were loaded before they are used."""
 
     def dry_goal(self, windows: Batch, obs_BO: Tensor, goal_dims: tuple[int, ...]) -> Tensor | None:
@@ -108,13 +108,13 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
-class ToldGoals(RunSettings):
-    """Of a run whose main part may be told a goal and nothing else; the data decide whether it is."""
+class GoalConditioned(RunSettings):
+    """Of a run whose main component may be conditioned on a goal and nothing else; the data decide whether it is."""
 
     def __post_init__(self) -> None:
         if set(self.context.kinds) - {"goal"}:
-            raise ValueError(f"context.kinds is {self.context.kinds}; a {self.NAME} is told goals alone: give goal, or "
-                             "none for what the data decide")
+            raise ValueError(f"context.kinds is {self.context.kinds}; a {self.NAME} is conditioned on goals alone: "
+                             "give goal, or none for what the data decide")
 
     def unused(self) -> dict[str, str]:
         return {"context": f"a {self.NAME} is told goals where the data have them, and nothing else"}

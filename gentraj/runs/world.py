@@ -22,7 +22,7 @@ from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 from ..worlds.facts import WorldFacts
 from ..worlds.model import GENERATOR, WorldModel, WorldModelConfig
 from .data_facts import DataFacts
-from .settings import Part, Split, ToldGoals
+from .settings import Component, GoalConditioned, Split
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -37,8 +37,8 @@ def _suited(config: ModelConfig) -> ModelConfig:
 
 
 @dataclass(frozen=True)
-class WorldModelRunConfig(ToldGoals):
-    """Everything that decides a world model's run. The data decide whether it is told a goal."""
+class WorldModelRunConfig(GoalConditioned):
+    """Everything that decides a world model's run. The data decide whether it is conditioned on a goal."""
 
     world: WorldModelConfig = field(default_factory=WorldModelConfig)
     held_out: float = 0.05
@@ -65,7 +65,8 @@ class WorldModelRunConfig(ToldGoals):
     def kind(self) -> str:
         return f"MPC, {'ensemble' if self.world.model is None else family(self.world.model)}"
 
-    def sampling(self, parts: Mapping[str, Part], config: PlannerConfig | None, options: SamplingOptions) -> str:
+    def sampling(self, components: Mapping[str, Component], config: PlannerConfig | None,
+                 options: SamplingOptions) -> str:
         """How what acts imagines, in words."""
         return "the ensemble's mean, without noise"
 
@@ -81,32 +82,32 @@ class WorldModelRunConfig(ToldGoals):
         """With everything the data decide filled in."""
         return replace(self, context=replace(self.context, kinds=("goal",))) if "goal" in episodes.extras else self
 
-    def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Part]:
+    def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Component]:
         """The model, with the statistics of `episodes` or with room to load saved ones into."""
         facts = (WorldFacts.blank(data.obs_dim, data.act_dim, data.context_dim, self.world.chunk) if episodes is None
                  else WorldFacts.fit(episodes, self.context, self.world.chunk))
         return {"world": WorldModel(data.obs_dim, data.act_dim, self.world, facts)}
 
-    def agent(self, parts: Mapping[str, Part], reference: Batch, space: Box, config: PlannerConfig | None,
+    def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> MPC:
         """Raises ValueError for what only planners take."""
         if config is not None or guide is not None:
             raise ValueError(f"a planner's settings or a guide were given to a world model ({self.kind}), which tries "
                              "actions and plans no trajectories; leave them out")
-        return MPC(Imagination(self.world_model(parts)), self.control, space.low, space.high)
+        return MPC(Imagination(self.world_model(components)), self.control, space.low, space.high)
 
-    def world_model(self, parts: Mapping[str, Part]) -> WorldModel:
-        return cast(WorldModel, parts["world"])
+    def world_model(self, components: Mapping[str, Component]) -> WorldModel:
+        return cast(WorldModel, components["world"])
 
     def split(self, episodes: Episodes) -> Split:
         learnt, unseen = hold_out(episodes, self.held_out, fold(self.training.seed, 3))
         return Split(learnt, *halves(unseen))
 
-    def loaded(self, parts: Mapping[str, Part], reference: Batch) -> None:
+    def loaded(self, components: Mapping[str, Component], reference: Batch) -> None:
         """Its uncertainty is calibrated by data that it was not trained on."""
-        world = self.world_model(parts)
+        world = self.world_model(components)
         world.calibrate(reference.to(world.device))
 
-    def facts(self, parts: Mapping[str, Part]) -> dict[str, Any]:
-        """For tables of a run: what its main part is, in words and numbers."""
+    def facts(self, components: Mapping[str, Component]) -> dict[str, Any]:
+        """For tables of a run: what its main component is, in words and numbers."""
         return {"kind": self.kind, "steps of one call": self.world.chunk, "members of the ensemble": self.world.members}

@@ -1,6 +1,6 @@
 """Checkpoints: a folder under its final name is complete and its hashes hold, whatever happened while it was written.
 
-    RUN/step-00001234/model.safetensors ...  the tensors of each part
+    RUN/step-00001234/model.safetensors ...  the tensors of each component
     RUN/step-00001234/meta.json              format, versions, size and hash of each file, the caller's meta
 
 Nothing that is loaded is executed, and nothing outside the folder is opened. Below: `save` and `load`, the lock of a
@@ -67,7 +67,7 @@ class Checkpoint:
     """What `save` was given, from `folder`; the tensors are on the CPU."""
 
     step: int
-    parts: dict[str, dict[str, Tensor]]
+    components: dict[str, dict[str, Tensor]]
     meta: dict[str, Any]
     folder: Path
 
@@ -90,15 +90,15 @@ class _Meta:
 # -- writing
 
 
-def save(folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any],
+def save(folder: Path, step: int, components: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any],
          keep: int = 3) -> Path:
-    """Writes `parts` ({file name: {tensor name: tensor}}) and `meta` (JSON values) as the checkpoint of `step`.
+    """Writes `components` ({file name: {tensor name: tensor}}) and `meta` (JSON values) as the checkpoint of `step`.
 
     Then all but the `keep` (at least 1) newest checkpoints are deleted. Raises `CheckpointError` when it cannot be
     written; the checkpoints before it are then intact.
     """
     final, temporary = folder / f"step-{step:08d}", folder / f".tmp-{step}-{os.getpid()}"
-    contents = {f"{name}.safetensors": _to_bytes(name, tensors) for name, tensors in parts.items()}
+    contents = {f"{name}.safetensors": _to_bytes(name, tensors) for name, tensors in components.items()}
     files = {name: _File(len(data), _sha256(data)) for name, data in contents.items()}
     contents["meta.json"] = _signed(to_json(_Meta(FORMAT_VERSION, step, _versions(), files, dict(meta))))
     try:
@@ -119,7 +119,7 @@ def save(folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], met
 
 def _to_bytes(name: str, tensors: Mapping[str, Tensor]) -> bytes:
     if not NAME.fullmatch(name):
-        raise ValueError(f"the part name '{name}' is no file name; use letters, digits, '_', '-' and '.'")
+        raise ValueError(f"the component name '{name}' is no file name; use letters, digits, '_', '-' and '.'")
     # Copies, since safetensors refuses two names for one memory, as tied weights have.
     return safetensors.torch.save({key: t.detach().to("cpu", copy=True).contiguous() for key, t in tensors.items()})
 
@@ -227,18 +227,18 @@ def _read(path: Path) -> Checkpoint:
     meta = _read_meta(path / "meta.json")
     if path.name != f"step-{meta.step:08d}":
         raise CheckpointError(f"{path}: its meta.json is of step {meta.step}")
-    parts = {}
+    components = {}
     for name, file in meta.files.items():
         if not (name.endswith(".safetensors") and NAME.fullmatch(name)):
             raise CheckpointError(f"{path / 'meta.json'}: '{name}' is no name of a tensor file")
         data = _read_bytes(path / name, file.size)
         if _sha256(data) != file.sha256:
             raise CheckpointError(f"{path / name}: its hash is not the one in meta.json; the file is damaged")
-        parts[name.removesuffix(".safetensors")] = _tensors(path / name, data)
+        components[name.removesuffix(".safetensors")] = _tensors(path / name, data)
     if (written := meta.versions.get("torch")) != torch.__version__:
         warnings.warn(f"{path}: was written with torch {written} and this is {torch.__version__}; "
                       "the results may differ in the last bits", CheckpointWarning, stacklevel=3)
-    return Checkpoint(meta.step, parts, meta.meta, path)
+    return Checkpoint(meta.step, components, meta.meta, path)
 
 
 def _read_meta(path: Path) -> _Meta:

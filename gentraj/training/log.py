@@ -26,10 +26,10 @@ class LogWarning(UserWarning):
 
 
 def read_metrics(folder: Path) -> list[Row]:
-    """The rows of a run: {"step", "{part}/{metric}": mean since the row before, "seconds": since then}.
+    """The rows of a run: {"step", "{component}/{metric}": mean since the row before, "seconds": since then}.
 
-    A mean is of the steps that had the metric; a row without any lacks it. "{part}/lr" is the present learning rate,
-    "{part}/lr-{optimizer}" that of each of several.
+    A mean is of the steps that had the metric; a row without any lacks it. "{component}/lr" is the present learning
+    rate, "{component}/lr-{optimizer}" that of each of several.
     """
     return read_rows(folder / FILE)
 

@@ -68,7 +68,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train. Batch sizes and learning rates belong to the parts that are trained."""
+    """How to train. Batch sizes and learning rates belong to the components that are trained."""
 
     steps: int = 10_000
     """Steps in all; the cosine decay of the learning rate ends here."""
@@ -109,21 +109,21 @@ class TrainingResult:
     seconds: float
 
 
-def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingConfig, run_dir: Path, *,
+def train(components: Mapping[str, Trainable], episodes: Episodes, config: TrainingConfig, run_dir: Path, *,
           meta: Mapping[str, Any], resume: bool = False, device: torch.device | None = None, progress: bool = True,
           contexts: ContextConfig | None = None, windows: Callable[[TrajectorySpec], Source] | None = None,
           on_log: Callable[[Row], None] | None = None, prepare: Callable[[], None] | None = None,
           evaluate: Callable[[int], None] | None = None) -> TrainingResult:
-    """Trains every part (also an `nn.Module`) at each step, in place, and saves into `run_dir`.
+    """Trains every component (also an `nn.Module`) at each step, in place, and saves into `run_dir`.
 
-    `contexts` are what every batch says beside its windows, for the parts that look at it. `windows` gives each part
-    its batches, by default those of `episodes`.
+    `contexts` are what every batch says beside its windows, for the components that look at it. `windows` gives each
+    component its batches, by default those of `episodes`.
 
-    `meta` holds the settings that made parts and episodes (JSON values): it is saved with each checkpoint, and a
-    resumed run must have the same. `device` is where the parts are by default. `on_log` is given each row of metrics.
-    `prepare` is called once, when the folder is this training's alone: before its first save, or when what was saved
-    is found to fit. `evaluate` is called every `eval_every` steps, and at the last, with the number of steps done; it
-    must leave the parts as they are.
+    `meta` holds the settings that made components and episodes (JSON values): it is saved with each checkpoint, and a
+    resumed run must have the same. `device` is where the components are by default. `on_log` is given each row of
+    metrics. `prepare` is called once, when the folder is this training's alone: before its first save, or when what was
+    saved is found to fit. `evaluate` is called every `eval_every` steps, and at the last, with the number of steps
+    done; it must leave the components as they are.
 
     Raises `ConfigError` for settings that differ on resume, `CheckpointError` when the folder is in use or cannot be
     written, `TrainingStopped` at a number that is not finite, `Interrupted` after SIGINT or SIGTERM, all saved.
@@ -137,8 +137,8 @@ def train(parts: Mapping[str, Trainable], episodes: Episodes, config: TrainingCo
         if not resume and has_checkpoints(folder):
             raise CheckpointError(f"{folder}: holds a training already; use --resume to go on, or another folder")
         windows = windows or partial(Windows, episodes, contexts=contexts)
-        run = _Run(folder, [_Part(n, p, windows, device) for n, p in sorted(parts.items())], config,
-                   _settings(meta, parts, config, episodes))
+        run = _Run(folder, [_Component(n, p, windows, device) for n, p in sorted(components.items())], config,
+                   _settings(meta, components, config, episodes))
         sums = run.restore() if resume else {}
         if prepare is not None:
             prepare()
@@ -172,21 +172,23 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the
         raise ConfigError(f"{where}: cannot be resumed with other settings: {'; '.join(wrong)}")
 
 
-class _Part:
-    """A part in training: its windows, its optimisers with their full learning rates, its own random streams."""
+class _Component:
+    """A component in training: its windows, its optimisers with their full learning rates, its own random streams."""
 
-    def __init__(self, name: str, part: Trainable, windows: Callable[[TrajectorySpec], Source],
+    def __init__(self, name: str, component: Trainable, windows: Callable[[TrajectorySpec], Source],
                  device: torch.device | None):
-        if not (isinstance(part, nn.Module) and isinstance(part, Trainable)):
-            raise TypeError(f"the part '{name}' is {type(part).__name__}; an nn.Module that is Trainable is expected")
-        self.name, self.part = name, part
-        self.module: nn.Module = part
+        if not (isinstance(component, nn.Module) and isinstance(component, Trainable)):
+            raise TypeError(f"the component '{name}' is {type(component).__name__}; an nn.Module that is Trainable is "
+                            "expected")
+        self.name, self.component = name, component
+        self.module: nn.Module = component
         self.device = device or next(self.module.parameters()).device
         self.module.to(self.device).train()
-        self.optimizers = part.optimizers()
+        self.optimizers = component.optimizers()
         self.rates = {n: [group["lr"] for group in o.param_groups] for n, o in self.optimizers.items()}
-        self.windows = windows(part.spec)
-        self.key = zlib.crc32(name.encode())  # of the name: a part's numbers do not depend on the parts beside it
+        self.windows = windows(component.spec)
+        # of the name: a component's numbers do not depend on the components beside it
+        self.key = zlib.crc32(name.encode())
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint holds of it; raises `NonFinite` for a parameter that is not finite."""
@@ -209,8 +211,8 @@ class _Part:
 class _Run:
     """How far a run is, and what of it is on the disk."""
 
-    def __init__(self, folder: Path, parts: list[_Part], config: TrainingConfig, settings: dict[str, Any]):
-        self.folder, self.parts, self.config, self.settings = folder, parts, config, settings
+    def __init__(self, folder: Path, components: list[_Component], config: TrainingConfig, settings: dict[str, Any]):
+        self.folder, self.components, self.config, self.settings = folder, components, config, settings
         self.step, self.saved_step, self.saved = 0, -1, folder
 
     def restore(self) -> Sums:
@@ -219,8 +221,8 @@ class _Run:
         old = dict(checkpoint.meta)
         sums = old.pop("sums")
         check_same(old, self.settings, str(self.folder))
-        for part in self.parts:
-            part.restore(checkpoint.parts)
+        for component in self.components:
+            component.restore(checkpoint.components)
         self.step, self.saved_step, self.saved = checkpoint.step, checkpoint.step, checkpoint.folder
         return sums
 
@@ -228,23 +230,23 @@ class _Run:
         """Saves this step with the sums of the metrics since the last row, unless it is saved already."""
         if self.saved_step != self.step:
             with self._stopping("before saving"):
-                tensors = {name: t for part in self.parts for name, t in part.tensors().items()}
+                tensors = {name: t for component in self.components for name, t in component.tensors().items()}
             self.saved = save(self.folder, self.step, tensors, self.settings | {"sums": sums}, self.config.keep)
             self.saved_step = self.step
 
     def advance(self, log: Log) -> None:
-        """One step of every part: its learning rates are set, its batch is drawn, and it is updated."""
+        """One step of every component: its learning rates are set, its batch is drawn, and it is updated."""
         config, metrics, rates = self.config, {}, {}
         factor = learning_rate_factor(self.step, config.warmup, config.steps)
-        for p in self.parts:
+        for p in self.components:
             for name, optimizer in p.optimizers.items():
                 for group, rate in zip(optimizer.param_groups, p.rates[name], strict=True):
                     group["lr"] = rate * factor
                 rates[f"{p.name}/lr" if len(p.optimizers) == 1 else f"{p.name}/lr-{name}"] = p.rates[name][0] * factor
-            batch = p.windows.batch(self.step, fold(config.seed, p.key), p.part.batch_size).to(p.device)
-            with (self._stopping(f"part '{p.name}'"),
+            batch = p.windows.batch(self.step, fold(config.seed, p.key), p.component.batch_size).to(p.device)
+            with (self._stopping(f"component '{p.name}'"),
                   torch.autocast(p.device.type, torch.bfloat16, enabled=config.bf16)):
-                updated = p.part.update(batch, p.optimizers, generator(config.seed, self.step, p.key))
+                updated = p.component.update(batch, p.optimizers, generator(config.seed, self.step, p.key))
                 for key, value in updated.items():
                     metrics[f"{p.name}/{key}"] = number = value.item()
                     if not math.isfinite(number):
@@ -261,12 +263,12 @@ class _Run:
             raise TrainingStopped(f"step {self.step}, {where}: {error}; {kept}") from error
 
 
-def _settings(meta: Mapping[str, Any], parts: Mapping[str, Trainable], config: TrainingConfig,
+def _settings(meta: Mapping[str, Any], components: Mapping[str, Trainable], config: TrainingConfig,
               episodes: Episodes) -> dict[str, Any]:
     """All that must be the same on resume, as JSON gives it back."""
     made = {name: {"class": type(p).__name__, "spec": to_json(p.spec), "batch_size": p.batch_size}
-            for name, p in parts.items()}
-    settings = {**meta, "training": to_json(config), "dataset_hash": episodes_hash(episodes), "parts": made}
+            for name, p in components.items()}
+    settings = {**meta, "training": to_json(config), "dataset_hash": episodes_hash(episodes), "components": made}
     return json.loads(json.dumps(settings, allow_nan=False))
 
 

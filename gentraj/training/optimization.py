@@ -15,7 +15,7 @@ BATCH = {"batch_size": (1, 1e9)}  # of what is a part of its own
 
 
 class Learning(Protocol):
-    """What the config of a part says of its optimiser."""
+    """What the config of a component says of its optimiser."""
 
     @property
     def learning_rate(self) -> float: ...
@@ -29,7 +29,7 @@ class NonFinite(RuntimeError):
 
 
 def adamw(network: nn.Module, config: Learning, betas: tuple[float, float] = (0.9, 0.999)) -> dict[str, Optimizer]:
-    """The optimiser of a part with one network; fused, which is 2.75 times as fast on a CPU."""
+    """The optimiser of a component with one network; fused, which is 2.75 times as fast on a CPU."""
     optimizer = AdamW(network.parameters(), config.learning_rate, betas, weight_decay=config.weight_decay, fused=True)
     return {"network": optimizer}
 

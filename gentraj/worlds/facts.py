@@ -43,7 +43,7 @@ class WorldFacts(nn.Module):
 
     @classmethod
     def fit(cls, episodes: Episodes, contexts: ContextConfig, chunk: int) -> WorldFacts:
-        """Raises `DataError` for data that lack a goal where one is told."""
+        """Raises `DataError` for data that lack a goal where a model is conditioned on one."""
         goal = fit_contexts(episodes, contexts)
         spec = TrajectorySpec(episodes.obs_dim, episodes.act_dim, chunk + 1)
         batch = Windows(episodes, spec, contexts).batch(0, 0, WINDOWS)

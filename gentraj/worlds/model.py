@@ -25,7 +25,7 @@ from ..families import MODELS, Model, ModelConfig
 from ..models.conditioning import ConditionMix
 from ..models.one_step import SEARCH
 from ..networks import ResidualMLPConfig
-from ..networks.critic import Members
+from ..networks.critic import EnsembleMLP
 from ..networks.mlp import mlp
 from ..networks.rows import padded, padding
 from ..normalize import Normalizer
@@ -81,7 +81,7 @@ class Imagined(NamedTuple):
     reward_BT: Tensor
     end_BT: Tensor
     """The probability that this step ends the episode for good."""
-    doubt_BT: Tensor
+    uncertainty_BT: Tensor
     """The error to be expected of a step, in deviations of the data's changes (`Calibration`)."""
 
 
@@ -96,7 +96,7 @@ class WorldModel(nn.Module):
         self.spec = TrajectorySpec(obs_dim, act_dim, config.chunk + 1)
         self.state_dim, self.out_dim = obs_dim + facts.goal_dim, obs_dim + 1
         inputs, outputs = self.state_dim + self.chunk * (act_dim + 1), self.chunk * self.out_dim
-        self.ensemble = Members([inputs, *[config.width] * config.depth, 2 * outputs], config.members, F.silu)
+        self.ensemble = EnsembleMLP([inputs, *[config.width] * config.depth, 2 * outputs], config.members, F.silu)
         self.ends = mlp([self.state_dim + act_dim, config.width, config.width, 1])
         self.register_buffer("mixing_XX", torch.eye(outputs))
         self.window_spec = TrajectorySpec(self.state_dim + act_dim + 1, self.out_dim, self.chunk)
@@ -128,10 +128,10 @@ class WorldModel(nn.Module):
         real_BK = real_BK & (torch.arange(self.chunk, device=real_BK.device) <= first_B)  # it may be asked for fewer
         known_BKX = self._known(obs_BHO[:, 0], act_BHA[:, :-1], batch.context_BC, real_BK)
         happened_BKY = self.facts.scaled(obs_BHO, cast(Tensor, batch.reward_BH)[:, :-1])
-        mean_BKY, spread_BKY, metrics = self._learn_mean(known_BKX, happened_BKY, real_BK, optimizers, generator)
-        metrics |= self._learn_ends(obs_BHO[:, 1:], known_BKX, batch, real_BK, optimizers["ends"])
+        mean_BKY, spread_BKY, metrics = self._update_mean(known_BKX, happened_BKY, real_BK, optimizers, generator)
+        metrics |= self._update_ends(obs_BHO[:, 1:], known_BKX, batch, real_BK, optimizers["ends"])
         if self.model is not None:
-            self._learn_mixing(error_BKY := (happened_BKY - mean_BKY) / spread_BKY, real_BK)
+            self._update_mixing(error_BKY := (happened_BKY - mean_BKY) / spread_BKY, real_BK)
             if torch.rand((), generator=generator) < self.config.learns:
                 x_BKD = torch.cat([known_BKX, self._apart(error_BKY * real_BK[..., None])], -1)
                 some = Batch(*(of[: self.model.batch_size] for of in (x_BKD, real_BK[..., None] | self._given)))
@@ -139,8 +139,8 @@ class WorldModel(nn.Module):
                 metrics |= {f"generator_{key}": value for key, value in drawn.items()}
         return metrics
 
-    def _learn_mean(self, known_BKX: Tensor, happened_BKY: Tensor, real_BK: Tensor, optimizers: dict[str, Optimizer],
-                    generator: torch.Generator) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def _update_mean(self, known_BKX: Tensor, happened_BKY: Tensor, real_BK: Tensor, optimizers: dict[str, Optimizer],
+                     generator: torch.Generator) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Likelihood times the spread (Seitzer et al. 2022, with beta 0.5): what is noisy is learnt as fast, and what
         hardly varies no faster. Each member sees its own resampling of the batch."""
         mean_EBKY, spread_EBKY = self._expect(known_BKX)
@@ -154,15 +154,15 @@ class WorldModel(nn.Module):
         error = (((mean_BKY - happened_BKY) ** 2).mean(-1) * real_BK).sum() / real_BK.sum().clamp(min=1)
         return mean_BKY, spread_BKY, {"loss": loss.detach(), "error": error.sqrt()}
 
-    def _learn_ends(self, next_BKO: Tensor, known_BKX: Tensor, batch: Batch, real_BK: Tensor,
-                    optimizer: Optimizer) -> dict[str, Tensor]:
+    def _update_ends(self, next_BKO: Tensor, known_BKX: Tensor, batch: Batch, real_BK: Tensor,
+                     optimizer: Optimizer) -> dict[str, Tensor]:
         ended_BK = cast(Tensor, batch.terminal_BH)[:, 1:].to(next_BKO)
         loss_BK = F.binary_cross_entropy_with_logits(self._end_logit(next_BKO, known_BKX), ended_BK, reduction="none")
         loss = (loss_BK * real_BK).sum() / real_BK.sum().clamp(min=1)
         apply_gradients(loss, optimizer, self.config.max_grad_norm)
         return {"end_loss": loss.detach()}
 
-    def _learn_mixing(self, error_BKY: Tensor, real_BK: Tensor) -> None:
+    def _update_mixing(self, error_BKY: Tensor, real_BK: Tensor) -> None:
         """An average of how the errors of whole chunks go together."""
         error_WX = error_BKY[real_BK.all(1)].flatten(1).float()
         if len(error_WX):
@@ -235,9 +235,9 @@ class WorldModel(nn.Module):
         happened_RKY = mean_RKY + spread_RKY * self._draw(known_RKX, seeds, temperature)
         next_RKO, reward_RK = self.facts.unscaled(obs_RO, happened_RKY)
         apart_ERK = ((mean_ERKY - mean_RKY)[..., :-1] ** 2).mean(-1)
-        doubt_RK = self.calibration(apart_ERK.mean(0).sqrt())
+        uncertainty_RK = self.calibration(apart_ERK.mean(0).sqrt())
         end_RK = 1 / (1 + (-self._end_logit(next_RKO, known_RKX)).exp())
-        return Imagined(*(x[:, :J] for x in (next_RKO, reward_RK, end_RK, doubt_RK)))
+        return Imagined(*(x[:, :J] for x in (next_RKO, reward_RK, end_RK, uncertainty_RK)))
 
     def _draw(self, known_RKX: Tensor, seeds: Sequence[int], temperature: float) -> Tensor:
         """(R, K, Y) of size 1 and mean 0, which is all of it without noise."""
@@ -258,7 +258,7 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, reference: Batch, options: SamplingOptions = DEFAULT_OPTIONS) -> None:
-        """From now on `doubt_BT` is what an error is expected to be, by windows that it was not trained on.
+        """From now on `uncertainty_BT` is what an error is expected to be, by windows that it was not trained on.
 
         And the generator samples by these `options`, its draws as wide as what was learnt: a sampler of few steps
         falls short of it, so that a width belongs to a sampler. Raises ValueError for options that it cannot follow.
@@ -275,7 +275,7 @@ class WorldModel(nn.Module):
         made = self.imagine(obs_BHO[:, 0], act_BHA[:, :-1], reference.context_BC, seeds=[0] * len(obs_BHO),
                             temperature=0.0, real_BT=real_BK)
         wrong_BKO = (made.obs_BTO - obs_BHO[:, 1:]) / self.facts.step_scale
-        self.calibration = Calibration.fit(made.doubt_BT[real_BK], (wrong_BKO**2).mean(-1).sqrt()[real_BK])
+        self.calibration = Calibration.fit(made.uncertainty_BT[real_BK], (wrong_BKO**2).mean(-1).sqrt()[real_BK])
 
     def _check(self, obs_BO: Tensor, act_BTA: Tensor, goal_BG: Tensor | None) -> None:
         B, T = max(len(obs_BO), 1), max(act_BTA.shape[1], 1) if act_BTA.ndim > 1 else 1

@@ -23,7 +23,7 @@ class OpenLoop(NamedTuple):
     real_BT: Tensor
     start_BO: Tensor
     mean: Imagined
-    drawn: Imagined
+    sampled: Imagined
 
     @classmethod
     def of(cls, world: WorldModel, batch: Batch, seeds: Sequence[int]) -> OpenLoop:
@@ -39,7 +39,7 @@ class OpenLoop(NamedTuple):
         """(T,) root mean square errors of these entries after each step, in their own units or in these: of the mean,
         of a draw, and of saying that nothing changes."""
         scale_O = torch.ones_like(self.obs_BTO[0, 0]) if scale_O is None else scale_O.cpu()
-        guesses = {"mean": self.mean.obs_BTO, "draw": self.drawn.obs_BTO,
+        guesses = {"mean": self.mean.obs_BTO, "draw": self.sampled.obs_BTO,
                    "nothing changes": self.start_BO[:, None].expand_as(self.obs_BTO)}
         wrong = {name: (((guess - self.obs_BTO) / scale_O)[..., list(dims)] ** 2).mean(-1)
                  for name, guess in guesses.items()}
@@ -54,9 +54,9 @@ class OpenLoop(NamedTuple):
     def calibration(self, scale_O: Tensor) -> dict[str, list[float]]:
         """Of the first steps, by bins of equally many: what error was expected, and what it was."""
         wrong_B = (((self.mean.obs_BTO - self.obs_BTO)[:, 0] / scale_O.cpu()) ** 2).mean(-1)[self.real_BT[:, 0]]
-        doubt_B = self.mean.doubt_BT[:, 0][self.real_BT[:, 0]]
-        parts = [part for part in doubt_B.argsort().tensor_split(BINS) if len(part)]
-        return {"expected": [float((doubt_B[part] ** 2).mean().sqrt()) for part in parts],
+        uncertainty_B = self.mean.uncertainty_BT[:, 0][self.real_BT[:, 0]]
+        parts = [part for part in uncertainty_B.argsort().tensor_split(BINS) if len(part)]
+        return {"expected": [float((uncertainty_B[part] ** 2).mean().sqrt()) for part in parts],
                 "found": [float(wrong_B[part].mean().sqrt()) for part in parts]}
 
     def ends(self) -> dict[str, Any]:

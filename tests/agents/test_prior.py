@@ -75,7 +75,7 @@ def exact(policy: Any, mean: float, spread: float) -> None:
 def test_a_gaussian_s_log_density_is_the_closed_one_with_the_change_of_scale() -> None:
     policy, act_BKA = cloned("gaussian"), actions()
     assert torch.equal(policy.act_scale.scale_D, SCALE) and isinstance(policy.model, Gaussian)
-    mean, sigma = policy.model.predict(policy.known(policy.state(OBS, None)))
+    mean, sigma = policy.model.predict(policy.condition(policy.state(OBS, None)))
     of_each = log_density((act_BKA - SHIFT) / SCALE, mean[..., 3:], sigma[..., 3:].log()) - SCALE.log()
     torch.testing.assert_close(log_prob(policy, OBS, act_BKA), of_each.sum((1, 2)))
 
@@ -136,12 +136,13 @@ def test_what_has_no_answer_says_so(family: str, question: Any, message: str) ->
 @pytest.mark.parametrize("kind", POLICIES.configs)
 def test_every_policy_is_a_prior_of_its_chunks(kind: Any) -> None:
     """Inside the data's bounds, and each state's draws by its own seed."""
-    draw = policy_prior(make(kind(chunk=3)))
-    act_BNKA = draw(OBS, None, 4, [5, 6])
+    sample_prior = policy_prior(make(kind(chunk=3)))
+    act_BNKA = sample_prior(OBS, None, 4, [5, 6])
     assert act_BNKA.shape == (2, 4, 3, 2)
     assert (((act_BNKA - SHIFT) / SCALE).abs() <= 1 + 1e-6).all()
     assert (act_BNKA.std(1).amax((1, 2)) > 0).all()  # an entry of theirs may lie at its bound
-    assert torch.equal(draw(OBS[1:], torch.zeros(1, 2), 4, [6]), act_BNKA[1:])  # a goal it was not taught is no news
+    # a goal it was not taught is no news
+    assert torch.equal(sample_prior(OBS[1:], torch.zeros(1, 2), 4, [6]), act_BNKA[1:])
 
 
 def joint(stride: int = 1, act_dim: int = 2) -> Diffusion:
@@ -158,12 +159,12 @@ def test_a_planner_s_trajectories_are_a_prior_too(monkeypatch: pytest.MonkeyPatc
         return sample(known, *args, **more)
 
     monkeypatch.setattr(model, "sample", watched)
-    draw = plan_prior(model, goal_dims=(0, 2), options=SamplingOptions(steps=2))
-    act_BNKA = draw(OBS, torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 4, [5, 6])
+    sample_prior = plan_prior(model, goal_dims=(0, 2), options=SamplingOptions(steps=2))
+    act_BNKA = sample_prior(OBS, torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 4, [5, 6])
     assert act_BNKA.shape == (2, 4, 5, 2) and torch.equal(asked[0].values_BHD[:, 0, :3], OBS)
     assert asked[0].values_BHD[:, -1, :3].tolist() == [[1, 0, 2], [3, 0, 4]]
-    torch.testing.assert_close(draw(OBS[1:], torch.tensor([[3.0, 4.0]]), 4, [6]), act_BNKA[1:])
-    assert not draw(OBS, None, 1, [5, 6]).isnan().any() and not asked[-1].mask_BHD[:, 1:].any()
+    torch.testing.assert_close(sample_prior(OBS[1:], torch.tensor([[3.0, 4.0]]), 4, [6]), act_BNKA[1:])
+    assert not sample_prior(OBS, None, 1, [5, 6]).isnan().any() and not asked[-1].mask_BHD[:, 1:].any()
 
 
 @pytest.mark.parametrize("model", [joint(stride=2), joint(act_dim=0)])

@@ -17,7 +17,16 @@ from envs.evaluation.replay import CannotReplay
 from gentraj.data import ContextConfig, Episodes, Windows, load_minari, save_npz
 from gentraj.metrics import METRICS
 from gentraj.runs import Run, load
-from gentraj.runs.measures import UNITS, Ruler, choose_windows, conditions, limits, measure_run, plan_actions, sample
+from gentraj.runs.measures import (
+    UNITS,
+    ReferenceMetrics,
+    choose_windows,
+    conditions,
+    limits,
+    measure_run,
+    plan_actions,
+    sample,
+)
 from gentraj.trajectory import TrajectorySpec
 
 OWN = ["novelty", "condition_error", "smoothness", "walls_share", "walls_worst", "observations_share",
@@ -124,8 +133,8 @@ def test_windows_end_where_the_goal_does(run: Run, tmp_path: Path) -> None:
     episodes = load_minari(DATASET)
     switched = np.repeat([[0.0, 1.0], [2.0, 3.0]], [200, len(episodes.obs) - 200], 0)
     path = str(save_npz(replace(episodes, extras={"goal": switched}), tmp_path / "switched.npz"))
-    told = replace(run, config=replace(run.config, context=ContextConfig(kinds=("goal",))))
-    windows, _ = choose_windows(told, path, 10**6, seed=0)
+    conditioned = replace(run, config=replace(run.config, context=ContextConfig(kinds=("goal",))))
+    windows, _ = choose_windows(conditioned, path, 10**6, seed=0)
     assert windows.mask_BHD.all()
 
 
@@ -153,15 +162,15 @@ def test_a_sample_does_not_depend_on_those_beside_it(run: Run, monkeypatch: pyte
     torch.testing.assert_close(sample(run, condition, 1, 3, "", progress=False), together, atol=1e-5, rtol=0)
 
 
-# -- the ruler
+# -- reference metrics
 
 
 def test_what_is_like_data_scores_like_data_and_what_is_not_does_not(run: Run) -> None:
     windows, train = choose_windows(run, None, 200, seed=0)
-    ruler = Ruler(run, windows.x_BHD[:100], seed=0)
-    same, shifted = (ruler.measure(windows.x_BHD[100:] + by, train) for by in (0.0, 5.0))
+    metrics = ReferenceMetrics(run, windows.x_BHD[:100], seed=0)
+    same, shifted = (metrics.measure(windows.x_BHD[100:] + by, train) for by in (0.0, 5.0))
     assert same["novelty"] == 0 and same["walls_share"] == 0
-    assert 0 < ruler.measure(windows.x_BHD[100:], train, own=True)["novelty"] < shifted["novelty"]
+    assert 0 < metrics.measure(windows.x_BHD[100:], train, own=True)["novelty"] < shifted["novelty"]
     assert same["coverage"] > 0.5 and shifted["coverage"] == 0
     assert shifted["walls_share"] == shifted["observations_share"] == 1
     assert shifted["walls_worst"] > 2 and shifted["two_sample_accuracy"] > 0.99 > same["two_sample_accuracy"]
@@ -170,27 +179,27 @@ def test_what_is_like_data_scores_like_data_and_what_is_not_does_not(run: Run) -
 
 
 def test_bounds_are_the_action_spaces_own(run: Run) -> None:
-    joint = replace(run, parts={"model": _Joint(TrajectorySpec(4, 2, 5))})
+    joint = replace(run, components={"model": _Joint(TrajectorySpec(4, 2, 5))})
     x = torch.zeros(3, 5, 6)
     made = limits(joint, x, None)
     assert made["actions"].low == (0, 0) and "walls" not in made
-    ruler = Ruler(joint, x, seed=0)
-    assert ruler.constraints["actions"].constraints["Box"].high == (1, 1)
-    assert not (ruler.constraints["actions"].certificate(x + 1.25).worst - 0.25).any()
+    metrics = ReferenceMetrics(joint, x, seed=0)
+    assert metrics.constraints["actions"].constraints["Box"].high == (1, 1)
+    assert not (metrics.constraints["actions"].certificate(x + 1.25).worst - 0.25).any()
 
 
 def test_own_actions_are_replayed_where_rows_are_steps(run: Run) -> None:
     x = torch.randn(3, 5, 6)
-    assert (plan_actions(replace(run, parts={"model": _Joint(TrajectorySpec(4, 2, 5))}), x) == x[:, :-1, 4:]).all()
+    assert (plan_actions(replace(run, components={"model": _Joint(TrajectorySpec(4, 2, 5))}), x) == x[:, :-1, 4:]).all()
     with pytest.raises(CannotReplay, match="2 environment steps apart"):
-        plan_actions(replace(run, parts={"model": _Joint(TrajectorySpec(4, 2, 5, stride=2))}), x)
+        plan_actions(replace(run, components={"model": _Joint(TrajectorySpec(4, 2, 5, stride=2))}), x)
 
 
 def test_the_actions_of_data_lead_where_the_data_go(run: Run) -> None:
     spec = TrajectorySpec(4, 2, 16)
     x = Windows(load_minari(DATASET), spec).batch(0, 0, 20).x_BHD
-    ruler = Ruler(replace(run, parts={"model": _Joint(spec)}), x, seed=0)
-    true, other = ruler.measure(x, x), ruler.measure(torch.cat([x[..., :4], x.flip(0)[..., 4:]], -1), x)
+    metrics = ReferenceMetrics(replace(run, components={"model": _Joint(spec)}), x, seed=0)
+    true, other = metrics.measure(x, x), metrics.measure(torch.cat([x[..., :4], x.flip(0)[..., 4:]], -1), x)
     assert true["row_error"] < 1e-6 and true["replay_error_last"] < 1e-5 and true["actions_share"] == 0
     assert other["row_error"] > 1e-3 and other["replay_error_last"] > 1e-2
 
@@ -203,20 +212,20 @@ def test_inverse_dynamics_look_along_the_plan_and_never_beyond_it(run: Run) -> N
         asked.append((obs, target, k))
         return obs[:, :2]
 
-    model = replace(run, parts={"model": _Joint(TrajectorySpec(4, 0, 4, stride=5)), "inverse": inverse})
+    model = replace(run, components={"model": _Joint(TrajectorySpec(4, 0, 4, stride=5)), "inverse": inverse})
     x = 5.0 * torch.arange(4)[None, :, None].expand(2, 4, 4) + torch.tensor([0.0, 100])[:, None, None]
     act = plan_actions(model, x)
     assert act.shape == (2, 15, 2)
     torch.testing.assert_close(act[..., 0], torch.arange(15.0) + torch.tensor([[0.0], [100]]))  # each at its own step
-    look = run.config.planner.look
-    assert sorted({k for *_, k in asked}) == list(range(1, look + 1)) and look < 15
+    lookahead = run.config.planner.lookahead
+    assert sorted({k for *_, k in asked}) == list(range(1, lookahead + 1)) and lookahead < 15
     for obs, target, k in asked:
         torch.testing.assert_close(target - obs, torch.full_like(obs, k))
 
 
 def test_without_whole_windows_of_training_there_is_no_novelty(run: Run) -> None:
     x = choose_windows(run, None, 16, seed=0)[0].x_BHD
-    assert Ruler(run, x, seed=0).measure(x, x[:0])["novelty"] is None
+    assert ReferenceMetrics(run, x, seed=0).measure(x, x[:0])["novelty"] is None
 
 
 def test_what_cannot_be_measured_is_named(run: Run) -> None:

@@ -22,7 +22,7 @@ FOR_RETURNS = [name for name, (_, config) in PLANNERS.items() if not config.mix.
 OWN = ("dataset", "env_id")  # are given below
 # What some presets refuse alone, as it needs another setting too, which the message names.
 TOGETHER = ("joint", "valued", "refine", "mix.goal_dims", "planner.select", "planner.guidance", "planner.actions",
-            "planner.look", "planner.rest_dims")
+            "planner.lookahead", "planner.rest_dims")
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -120,7 +120,7 @@ def test_every_option_that_is_shown_has_an_effect(umaze: Episodes, hopper_file: 
     ("swift", (), "--policy.context-dropout", ("--policy.critic.tau", "--context.kinds", "--policy.model.batch-size")),
     ("iql", (), "--policy.critic.tau", ("--policy.execute", "--policy.model.best-of", "--policy.model.mix.start")),
     ("veteran", (), "--critic.width", ("--arrival.width", "--planner.hold-radius", "--critic.heads", "--inverse.mix")),
-    ("veteran+", (), "--critic.sees", ("--inverse.width", "--planner.look")),
+    ("veteran+", (), "--critic.sees", ("--inverse.width", "--planner.lookahead")),
     ("veteran+", ("--dynamics",), "--inverse.width", ("--arrival.width",)),
     ("pointmaze", (), "--arrival.width", ("--critic.width", "--planner.scale")),
     ("world-ensemble", (), "--world.width", ("--world.model-batch", "--control.drawn", "--control.elites"))])

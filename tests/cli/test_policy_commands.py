@@ -16,7 +16,7 @@ from torch import nn
 from agents.policies.bc import BCConfig
 from agents.policies.generators import GENERATORS
 from gentraj.cli import measure, sample
-from gentraj.cli.train import with_parts
+from gentraj.cli.train import with_components
 from gentraj.data import Episodes
 from gentraj.runs import PolicyRunConfig, presets
 from gentraj.runs import folder as runs
@@ -78,7 +78,7 @@ def test_what_a_policy_cannot_is_said_in_one_line(words: tuple[str, ...], messag
     monkeypatch.chdir(tmp_path)
     shutil.copytree(hopper_run, "RUN")
     config = PolicyRunConfig(policy=presets.PRESETS["iql"].policy)
-    bare = replace(runs.load(hopper_run), config=config, parts={"policy": WithoutModel()}, folder=Path("RUN"))
+    bare = replace(runs.load(hopper_run), config=config, components={"policy": WithoutModel()}, folder=Path("RUN"))
     for module in (measure, sample):
         monkeypatch.setattr(module, "load", lambda *_, **__: bare)
     assert gentraj(*words) == 2
@@ -95,11 +95,11 @@ def test_settings_of_a_planner_are_no_options_of_a_policy(hopper_run: Path, caps
 
 
 def test_a_family_and_a_network_are_those_of_the_generator() -> None:
-    config = with_parts(presets.PRESETS["iql"], "flow", None)
+    config = with_components(presets.PRESETS["iql"], "flow", None)
     assert config.generator == GENERATORS["flow"] and config.kind == "IQL, flow"
-    other = with_parts(PolicyRunConfig(policy=BCConfig()), None, "dit").generator
+    other = with_components(PolicyRunConfig(policy=BCConfig()), None, "dit").generator
     assert type(other.network).__name__ == "DiTConfig"
-    assert with_parts(config, None, "residualmlp") == config  # its own settings stay
+    assert with_components(config, None, "residualmlp") == config  # its own settings stay
 
 
 def test_help_lists_every_preset_in_its_group(capsys: pytest.CaptureFixture) -> None:

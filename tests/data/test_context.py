@@ -112,11 +112,12 @@ def test_a_window_that_is_told_a_goal_ends_where_the_episode_is_sent_to_another(
 def test_contexts_change_neither_which_windows_are_drawn_nor_what_they_hold():
     e, spec = rich([20, 30]), TrajectorySpec(3, 2, 4)
     e = replace(e, extras={"goal": np.repeat([[1.0, 0.0], [2.0, 0.0]], [21, 31], 0)})
-    plain, told = Windows(e, spec).batch(7, 3, 16), Windows(e, spec, ContextConfig(("return", "goal"))).batch(7, 3, 16)
-    assert torch.equal(plain.x_BHD, told.x_BHD) and torch.equal(plain.mask_BHD, told.mask_BHD)
+    plain, conditioned = (Windows(e, spec).batch(7, 3, 16),
+                          Windows(e, spec, ContextConfig(("return", "goal"))).batch(7, 3, 16))
+    assert torch.equal(plain.x_BHD, conditioned.x_BHD) and torch.equal(plain.mask_BHD, conditioned.mask_BHD)
     assert plain.context_BC is None and ContextConfig().width(e) == 0
     again = Windows(e, spec, ContextConfig(("return", "goal"))).batch(7, 3, 16)
-    assert torch.equal(told.context_BC, again.context_BC)
+    assert torch.equal(conditioned.context_BC, again.context_BC)
 
 
 @pytest.mark.parametrize("length", [50, 1_000_000])

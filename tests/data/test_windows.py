@@ -107,10 +107,10 @@ def test_every_reward_is_earned_once_and_only_a_true_end_is_terminal(lengths, ho
 def test_a_window_says_whether_a_world_model_imagined_it():
     e = some([2, 3])
     starts = np.arange(5)
-    assert Windows(e, TrajectorySpec(e.obs_dim, e.act_dim, 2)).gather(starts).imagined_B is None
+    assert Windows(e, TrajectorySpec(e.obs_dim, e.act_dim, 2)).gather(starts).synthetic_B is None
     marked = replace(e, extras={"imagined": np.float32([[0]] * 3 + [[1]] * 4)})
-    imagined_B = Windows(marked, TrajectorySpec(e.obs_dim, e.act_dim, 2)).gather(starts).imagined_B
-    assert imagined_B.tolist() == [False, False, True, True, True]
+    synthetic_B = Windows(marked, TrajectorySpec(e.obs_dim, e.act_dim, 2)).gather(starts).synthetic_B
+    assert synthetic_B.tolist() == [False, False, True, True, True]
 
 
 @given(any_lengths)

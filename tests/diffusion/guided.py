@@ -12,7 +12,7 @@ from torch import Tensor
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import hold
 from gentraj.diffusion.grids import sampling_times
-from gentraj.diffusion.paths import PATHS, Path
+from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.models.plugin import Denoise, Denoising, Plugin
 from gentraj.networks import ResidualMLPConfig
@@ -38,7 +38,7 @@ class Exact:
     """
 
     target: Mixture
-    path: Path
+    path: NoisePath
     contexts: Sequence[Mixture] = ()
     spec: TrajectorySpec = SPEC
     normalizer: Normalizer = NORMALIZER

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gentraj.diffusion.denoiser import PREDICTIONS, Level
-from gentraj.diffusion.paths import Path
+from gentraj.diffusion.paths import NoisePath
 from gentraj.diffusion.samplers import Sampler
 from gentraj.models.plugin import Denoise
 
@@ -49,7 +49,7 @@ class Mixture:
         apart = self.means_KD - self.mean
         return within + torch.einsum("k,ki,kj->ij", self.weights_K, apart, apart)
 
-    def denoiser(self, path: Path) -> Denoise:
+    def denoiser(self, path: NoisePath) -> Denoise:
         """E[x0 | x_t], exactly."""
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def network(x: Tensor) -> Tensor:
     return torch.tanh(1.3 * x + 0.2)
 
 
-def predicted(path: Path, prediction: str, sigma_data: float = 1.0, network: Callable[[Tensor], Tensor] = network,
+def predicted(path: NoisePath, prediction: str, sigma_data: float = 1.0, network: Callable[[Tensor], Tensor] = network,
               ) -> Denoise:
     """What `Diffusion.denoise` does with a network's output."""
     to = PREDICTIONS[prediction]
@@ -108,7 +108,8 @@ def predicted(path: Path, prediction: str, sigma_data: float = 1.0, network: Cal
     return denoise
 
 
-def moments(sampler: Sampler, target: Mixture, path: Path, times: Tensor, at_start: Tensor) -> tuple[Tensor, Tensor]:
+def moments(sampler: Sampler, target: Mixture, path: NoisePath, times: Tensor,
+            at_start: Tensor) -> tuple[Tensor, Tensor]:
     """(D,) mean and (D,) variances along the axes of a Gaussian's samples, exactly.
 
     Its denoiser is affine, and so is a sampler in its start and in each noise it draws: one row of a batch follows

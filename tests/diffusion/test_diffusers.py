@@ -11,7 +11,7 @@ from oracle import DOUBLE, network, normals, predicted, stream
 from torch import Tensor
 
 from gentraj.diffusion.grids import sampling_times
-from gentraj.diffusion.paths import PATHS, Path
+from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.diffusion.samplers import SAMPLERS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")  # raised inside, at itself
@@ -21,7 +21,7 @@ CHAINS = {"vp-cosine": "squaredcos_cap_v2", "vp-linear": "linear"}
 Output = Callable[[Tensor], Tensor]
 
 
-def ours(sampler: str, path: Path, prediction: str, times: Tensor, *, eta: float = 0.0, sigma_data: float = 1.0,
+def ours(sampler: str, path: NoisePath, prediction: str, times: Tensor, *, eta: float = 0.0, sigma_data: float = 1.0,
          output: Output = network, normal: Callable[[], Tensor] | None = None) -> list[Tensor]:
     """x after each step, from noise as large as the path's."""
     seen: list[Tensor] = []
@@ -30,7 +30,7 @@ def ours(sampler: str, path: Path, prediction: str, times: Tensor, *, eta: float
     return seen
 
 
-def start(path: Path, times: Tensor) -> Tensor:
+def start(path: NoisePath, times: Tensor) -> Tensor:
     return path.sigma(times[:1]) * normals(*SHAPE, seed=9)
 
 
@@ -56,11 +56,11 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def ratio(path: Path, times: Tensor) -> Tensor:
+def ratio(path: NoisePath, times: Tensor) -> Tensor:
     return path.sigma(times) / path.alpha(times)
 
 
-def grid(path: Path, steps: int, name: str = "uniform") -> Tensor:
+def grid(path: NoisePath, steps: int, name: str = "uniform") -> Tensor:
     return sampling_times(path, steps, name).double()
 
 

@@ -8,7 +8,7 @@ import torch
 from oracle import DOUBLE, GAUSSIAN, MIXTURE, moments, stream
 from torch import Tensor
 
-from gentraj.diffusion.paths import PATHS, Path
+from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.diffusion.samplers import SAMPLERS, Sampler
 
 SAMPLES = 4000
@@ -18,7 +18,7 @@ def quadratic(steps: int) -> Tensor:
     return (1 - torch.arange(steps + 1, dtype=DOUBLE) / steps) ** 2
 
 
-def assert_gaussian(sampler: Sampler, path: Path) -> None:
+def assert_gaussian(sampler: Sampler, path: NoisePath) -> None:
     """12 correlated dimensions, standard deviations from 0.18 to 1, from noise as a model starts from.
 
     Exact moments, within what 4000 samples could tell (4.5 standard errors): a mean of 7 % of the standard deviation,

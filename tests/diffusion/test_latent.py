@@ -76,7 +76,7 @@ def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_th
     for network in (model.prior.ema.module, model.vae.encoder, model.vae.grow):
         network.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     x = model.sample(Condition.unknown(SPEC), count, options=SamplingOptions(steps=1))
-    model.implausibility(x[0], Condition.unknown(SPEC, count), range(count))
+    model.ood_score(x[0], Condition.unknown(SPEC, count), range(count))
     assert x.shape[1] == count and sum(rows) >= 4 * count
     assert all(MIN_ROWS <= number <= MAX_ROWS for number in rows)
 
@@ -252,10 +252,10 @@ def test_a_plugin_that_changes_noisy_trajectories_is_refused_by_name(plugin: Plu
 
 def test_the_denoising_error_has_one_number_for_each_row_of_the_trajectory() -> None:
     model, x = make(), batch((8, 8)).x_BHD
-    error = model.implausibility(x, Condition.unknown(SPEC, 2), [0, 1])
+    error = model.ood_score(x, Condition.unknown(SPEC, 2), [0, 1])
     assert error.shape == (2, 8) and (error > 0).all()
     assert torch.equal(error[:, ::2], error[:, 1::2])
-    assert not torch.equal(error, model.implausibility(x, Condition.unknown(SPEC, 2), [0, 1], noise=2.0))
+    assert not torch.equal(error, model.ood_score(x, Condition.unknown(SPEC, 2), [0, 1], noise=2.0))
 
 
 def test_the_settings_come_back_from_json() -> None:

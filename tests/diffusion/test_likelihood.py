@@ -9,7 +9,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import PREDICTIONS, Level, hold
 from gentraj.diffusion.likelihood import MAX_EXACT, MIN_STEPS, _Directions, log_prob
-from gentraj.diffusion.paths import PATHS, Path
+from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.plugin import Denoise
 from gentraj.networks import ResidualMLPConfig
@@ -43,7 +43,7 @@ def everything(x_RHD: Tensor) -> Tensor:
     return torch.ones_like(x_RHD, dtype=torch.bool)
 
 
-def check(target: Mixture, path: Path, x_RD: Tensor, **options: object) -> None:
+def check(target: Mixture, path: NoisePath, x_RD: Tensor, **options: object) -> None:
     x = x_RD.unflatten(1, (2, -1))
     found = log_prob(flat(target.denoiser(path)), path, x, everything(x), **options)  # type: ignore[arg-type]
     torch.testing.assert_close(found, distribution(target).log_prob(x_RD), rtol=0.01, atol=0.01)

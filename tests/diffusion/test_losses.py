@@ -8,7 +8,7 @@ from oracle import DOUBLE, normals
 from scipy.stats import chisquare, kstest
 
 from gentraj.diffusion.denoiser import PREDICTIONS, Level
-from gentraj.diffusion.losses import DENSITIES, WEIGHTS, draw_times, loss_weight
+from gentraj.diffusion.losses import DENSITIES, WEIGHTS, loss_weight, sample_times
 from gentraj.diffusion.paths import PATHS, T_MIN
 from gentraj.randomness import generator
 
@@ -55,7 +55,7 @@ def test_a_weight_means_the_same_whatever_is_predicted(weight: str, name: str, p
 @pytest.mark.parametrize("path", PATHS)
 def test_log_normal_is_of_sigma_by_alpha(path: str) -> None:
     """Karras et al. 2022, table 1: mean -1.2 and standard deviation 1.2 of its log. T_MIN cuts 0.3 % off vp-linear."""
-    t = draw_times("log-normal", PATHS[path](), 4000, generator(1))
+    t = sample_times("log-normal", PATHS[path](), 4000, generator(1))
     log_ratio = -PATHS[path]().log_snr(t.double()) / 2
     assert log_ratio.mean().item() == pytest.approx(-1.2, abs=4 * 1.2 / 4000**0.5)
     assert log_ratio.std().item() == pytest.approx(1.2, abs=4 * 1.2 / 8000**0.5)
@@ -63,23 +63,23 @@ def test_log_normal_is_of_sigma_by_alpha(path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_uniform_and_logit_normal_are_of_t(path: str) -> None:
-    uniform, logit = (draw_times(name, PATHS[path](), 4000, generator(1)) for name in ("uniform", "logit-normal"))
+    uniform, logit = (sample_times(name, PATHS[path](), 4000, generator(1)) for name in ("uniform", "logit-normal"))
     assert kstest(uniform.numpy(), "uniform").pvalue > 1e-3
     assert kstest(logit.logit().numpy(), "norm").pvalue > 1e-3
 
 
 @given(st.sampled_from([*DENSITIES]), st.sampled_from([*PATHS]), st.none() | st.integers(1, 1000), st.integers(0, 99))
 def test_times_are_ones_that_the_path_is_used_at(density: str, path: str, levels: int | None, seed: int) -> None:
-    t = draw_times(density, PATHS[path](levels), 200, generator(seed))
+    t = sample_times(density, PATHS[path](levels), 200, generator(seed))
     assert t.shape == (200,) and t.dtype == torch.float32 and t.min() >= (T_MIN if levels is None else 0.99 / levels)
     assert t.max() <= 1
     if levels is not None:
         torch.testing.assert_close(t * levels, (t * levels).round(), rtol=0, atol=1e-4)
-    assert torch.equal(t, draw_times(density, PATHS[path](levels), 200, generator(seed)))
+    assert torch.equal(t, sample_times(density, PATHS[path](levels), 200, generator(seed)))
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_every_level_is_trained_as_often(path: str) -> None:
-    t = draw_times("uniform", PATHS[path](20), 4000, generator(2))
+    t = sample_times("uniform", PATHS[path](20), 4000, generator(2))
     counts = torch.bincount((t * 20).round().long(), minlength=21)
     assert counts[0] == 0 and chisquare(counts[1:].numpy()).pvalue > 1e-3

@@ -91,9 +91,9 @@ CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
 
 def test_a_context_reaches_the_sample_and_no_context_is_not_the_zero_context() -> None:
     model, plain = make(CONTEXT), Condition.unknown(SPEC, 2)
-    told = [model.sample(dataclasses.replace(plain, context_BC=c.expand(2, 2)), seed=1)
-            for c in (torch.tensor([1.0, -2.0]), torch.tensor([4.0, -2.0]))]
-    assert not torch.equal(*told) and not torch.equal(told[0], model.sample(plain, seed=1))
+    conditioned = [model.sample(dataclasses.replace(plain, context_BC=c.expand(2, 2)), seed=1)
+                   for c in (torch.tensor([1.0, -2.0]), torch.tensor([4.0, -2.0]))]
+    assert not torch.equal(*conditioned) and not torch.equal(conditioned[0], model.sample(plain, seed=1))
     with pytest.raises(ValueError, match=r"a context of width \(3,\) was given; 2 finite numbers"):
         model.sample(dataclasses.replace(plain, context_BC=torch.zeros(2, 3)))
 
@@ -131,7 +131,7 @@ def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_th
     model, rows = make(steps=1), []
     model.ema.module.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     x = model.sample(Condition.unknown(SPEC), count)
-    model.implausibility(x[0], Condition.unknown(SPEC, count), range(count))
+    model.ood_score(x[0], Condition.unknown(SPEC, count), range(count))
     assert x.shape[1] == count and sum(rows) >= 2 * count
     assert all(MIN_ROWS <= number <= MAX_ROWS for number in rows)
 
@@ -210,8 +210,8 @@ def test_a_seed_too_few_is_refused() -> None:
 def test_the_denoising_error_is_zero_for_what_is_wholly_known() -> None:
     model, x = make(), batch((8, 8)).x_BHD
     known = Condition(SPEC, x, torch.ones(2, 8, 5, dtype=torch.bool))
-    torch.testing.assert_close(model.implausibility(x, known, [0, 1]), torch.zeros(2, 8), atol=1e-8, rtol=0)
-    assert (model.implausibility(x, Condition.unknown(SPEC, 2), [0, 1]) > 0).all()
+    torch.testing.assert_close(model.ood_score(x, known, [0, 1]), torch.zeros(2, 8), atol=1e-8, rtol=0)
+    assert (model.ood_score(x, Condition.unknown(SPEC, 2), [0, 1]) > 0).all()
 
 
 @pytest.mark.parametrize("wrong", [{"learning_rate": float("nan")}, {"steps": 21}, {"levels": 0},
@@ -283,7 +283,7 @@ def test_what_a_plugin_rejects_is_drawn_again_with_another_seed_and_nothing_else
                         options=SamplingOptions(steps=2.5)), r"2\.5 sampling steps; give a whole number"),
     (lambda m: m.sample(dataclasses.replace(Condition.unknown(SPEC), context_BC=torch.zeros(1, 2))),
      "a context was given to a model that was trained without"),
-    (lambda m: m.implausibility(torch.zeros(1, 8, 5), Condition.unknown(SPEC), [0], noise=0), "noise is 0"),
+    (lambda m: m.ood_score(torch.zeros(1, 8, 5), Condition.unknown(SPEC), [0], noise=0), "noise is 0"),
     (lambda m: m.sample(Condition.unknown(SPEC), options=SamplingOptions("unipc", eta=0.5)), "unipc adds no noise"),
 ])
 def test_what_cannot_be_sampled_is_refused_in_one_line(call: Callable, message: str) -> None:

@@ -12,7 +12,7 @@ from oracle import DOUBLE, GAUSSIAN, gaussian, moments
 from torch import Tensor
 
 from gentraj.diffusion.grids import sampling_times
-from gentraj.diffusion.paths import PATHS, Path
+from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.diffusion.samplers import SAMPLERS, Sampler
 
 SPECTRA = {"well": torch.logspace(-1, 0, 6, dtype=DOUBLE), "ill": torch.logspace(-4, 0, 9, dtype=DOUBLE)}
@@ -46,7 +46,7 @@ def test_every_sampler_declares_its_order() -> None:
     assert set(ORDERS) == set(SAMPLERS)
 
 
-def error(sampler: Sampler, path: Path, steps: int) -> Tensor:
+def error(sampler: Sampler, path: NoisePath, steps: int) -> Tensor:
     """(2,) relative error of the standard deviations that come from the exact marginal at t = 1, per spectrum."""
     times = (1 - torch.arange(steps + 1, dtype=DOUBLE) / steps) ** 4  # smooth where sigma grows as the root of t
     variances = torch.cat([*SPECTRA.values()])

@@ -98,7 +98,7 @@ def test_an_environment_that_starts_anew_by_itself_is_refused(counter) -> None:
 
 @pytest.mark.parametrize("goals", [False, True])
 def test_a_world_models_episodes_end_and_begin_in_one_step(goals: bool) -> None:
-    envs = SB3Vector(imagined(goals=goals, max_episode_steps=4, max_doubt=1e9, margin=1e9))
+    envs = SB3Vector(imagined(goals=goals, max_episode_steps=4, max_uncertainty=1e9, margin=1e9))
     inner: Any = envs.envs
     starts = inner.episodes.starts_NO
     flat = lambda obs: obs["observation"] if goals else obs  # noqa: E731
@@ -110,7 +110,7 @@ def test_a_world_models_episodes_end_and_begin_in_one_step(goals: bool) -> None:
         assert (is_start == done).all() and not inner.ended_B.any()
         for i in range(3):
             ended_for_good = done[i] and not infos[i]["TimeLimit.truncated"]
-            assert ("truncated_by" in infos[i]) == (done[i] and not ended_for_good) and infos[i]["doubt"] >= 0
+            assert ("truncated_by" in infos[i]) == (done[i] and not ended_for_good) and infos[i]["uncertainty"] >= 0
             assert ("terminal_observation" in infos[i]) == done[i]
             if done[i]:
                 last = infos[i]["terminal_observation"]

@@ -19,7 +19,8 @@ from gentraj.training import TrainingConfig
 from gentraj.worlds.model import GENERATOR, WorldModel, WorldModelConfig
 
 ID = "gentraj/WorldModel-v0"
-FREE: dict[str, Any] = {"margin": 1e9, "max_doubt": 1e9}  # nothing but a real end or the time limit ends an episode
+# nothing but a real end or the time limit ends an episode
+FREE: dict[str, Any] = {"margin": 1e9, "max_uncertainty": 1e9}
 
 
 def train(dataset: Path, folder: Path) -> Path:

@@ -41,7 +41,8 @@ def state(step: int) -> dict[str, dict[str, torch.Tensor]]:
 def is_state(folder: Path, step: int) -> bool:
     loaded = load(folder)
     return loaded.step == step and all(
-        torch.equal(t, loaded.parts[part][key]) for part, tensors in state(step).items() for key, t in tensors.items())
+        torch.equal(t, loaded.components[component][key]) for component, tensors in state(step).items()
+        for key, t in tensors.items())
 
 
 @pytest.mark.parametrize("torn", [False, True])

@@ -38,7 +38,7 @@ def test_24_a_resumed_model_keeps_the_statistics_it_was_trained_with(tmp_path: P
         part = model(normalizer)
         train({"model": part}, tiny_episodes(), TrainingConfig(steps=steps), tmp_path, meta={}, resume=steps == 3,
               progress=False)
-    saved = load(tmp_path).parts["model"]
+    saved = load(tmp_path).components["model"]
     fitted = Normalizer.fit("limits", [tiny_episodes().obs, tiny_episodes().act])
     for key in ("shift_D", "scale_D"):
         assert torch.equal(saved[f"normalizer.{key}"], getattr(fitted, key))

@@ -25,9 +25,9 @@ from gentraj.training.loop import Interrupted
 
 def harmed(at: int, harm: Callable[[Tiny], object]) -> Tiny:
     """A part to which something happens at the start of its step `at` (counted from 0)."""
-    part, steps = Tiny(), iter(range(10**6))
-    part.before_step = lambda: next(steps) == at and harm(part)
-    return part
+    component, steps = Tiny(), iter(range(10**6))
+    component.before_step = lambda: next(steps) == at and harm(component)
+    return component
 
 
 def kill(*numbers: int) -> Callable[[Tiny], object]:
@@ -44,7 +44,7 @@ def test_a_signal_saves_at_that_very_step_and_resuming_gives_the_same_bits(
         run_tiny(whole)
     folder = tmp_path_factory.mktemp("run")
     with pytest.raises(Interrupted, match=f"at step {at + 1}, which is saved; go on with --resume") as error:
-        run_tiny(folder, part=harmed(at, kill(number, signal.SIGTERM)))  # a later SIGTERM says nothing new
+        run_tiny(folder, component=harmed(at, kill(number, signal.SIGTERM)))  # a later SIGTERM says nothing new
     assert error.value.exit_code == 128 + number
     assert load(folder).step == at + 1
     run_tiny(folder, resume=True)
@@ -69,7 +69,7 @@ def test_a_signal_during_a_save_finishes_the_save(tmp_path: Path, fingerprint, m
 
 def test_a_second_interrupt_stops_at_once_without_damage(tmp_path: Path, fingerprint) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run_tiny(tmp_path / "run", part=harmed(33, kill(signal.SIGINT, signal.SIGINT)))
+        run_tiny(tmp_path / "run", component=harmed(33, kill(signal.SIGINT, signal.SIGINT)))
     assert load(tmp_path / "run").step == 20
     run_tiny(tmp_path / "run", resume=True)
     run_tiny(tmp_path / "whole")
@@ -80,7 +80,7 @@ def test_handlers_are_as_they_were(tmp_path: Path) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     run_tiny(tmp_path / "run", steps=2)
     with pytest.raises(Interrupted):
-        run_tiny(tmp_path / "other", part=harmed(1, kill(signal.SIGTERM)))
+        run_tiny(tmp_path / "other", component=harmed(1, kill(signal.SIGTERM)))
     assert before == {number: signal.getsignal(number) for number in before}
 
 
@@ -88,7 +88,7 @@ def test_an_ignored_signal_stays_ignored(tmp_path: Path, monkeypatch: pytest.Mon
     """What runs behind a shell script must not stop at the Ctrl-C meant for the script."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        assert run_tiny(tmp_path / "run", part=harmed(3, kill(signal.SIGINT)), steps=6).step == 6
+        assert run_tiny(tmp_path / "run", component=harmed(3, kill(signal.SIGINT)), steps=6).step == 6
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -156,7 +156,7 @@ def test_a_folder_that_cannot_be_is_an_error_before_any_step(tmp_path: Path, whe
     (tmp_path / "file").touch()
     folder = Path("/proc/run") if where == "proc" else tmp_path / where
     with pytest.raises(CheckpointError, match=f"^{folder}: cannot be used as a run folder: "):
-        run_tiny(folder, part=harmed(0, lambda _: pytest.fail("a step was made")))
+        run_tiny(folder, component=harmed(0, lambda _: pytest.fail("a step was made")))
     with pytest.raises(NothingSaved):
         run_tiny(folder, resume=True)
 
@@ -173,14 +173,14 @@ def test_a_folder_that_takes_no_files_is_an_error_before_any_step(
 
     monkeypatch.setattr(os, "mkdir", read_only)
     with pytest.raises(CheckpointError, match=r"step-00000000: cannot be written: Read-only file system; .* needed"):
-        run_tiny(tmp_path / "run", part=harmed(0, lambda _: pytest.fail("a step was made")))
+        run_tiny(tmp_path / "run", component=harmed(0, lambda _: pytest.fail("a step was made")))
 
 
 def test_odd_names_and_a_change_of_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FAULTS 7."""
     monkeypatch.chdir(tmp_path)
     name = "é 中 " + "x" * 200
-    run_tiny(Path(name), part=harmed(30, lambda _: os.chdir("/")))
+    run_tiny(Path(name), component=harmed(30, lambda _: os.chdir("/")))
     assert load(tmp_path / name).step == 60 and len(read_metrics(tmp_path / name)) == 4
 
 
@@ -198,7 +198,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RunLocked, match=f"process {os.getpid()} trains here"):
             run_tiny(tmp_path / "run", resume=True)
 
-    assert run_tiny(tmp_path / "run", part=harmed(5, again), steps=10).step == 10
+    assert run_tiny(tmp_path / "run", component=harmed(5, again), steps=10).step == 10
 
 
 def test_resume_with_other_settings_lists_each(tiny_run: Path, fingerprint) -> None:
@@ -206,17 +206,17 @@ def test_resume_with_other_settings_lists_each(tiny_run: Path, fingerprint) -> N
     before, episodes = fingerprint(tiny_run), tiny_episodes()
     other = replace(episodes, obs=episodes.obs + np.float32(1e-3))
     with pytest.raises(ConfigError) as error:
-        run_tiny(tiny_run, part=Tiny(horizon=8), episodes=other, seed=1, resume=True, meta={"path": "cosine"})
-    for part in ("training.seed was 0 and is 1", "parts.tiny.spec.horizon was 16 and is 8", "dataset_hash was",
-                 "path was None and is 'cosine'"):
-        assert part in str(error.value)
+        run_tiny(tiny_run, component=Tiny(horizon=8), episodes=other, seed=1, resume=True, meta={"path": "cosine"})
+    for component in ("training.seed was 0 and is 1", "components.tiny.spec.horizon was 16 and is 8",
+                      "dataset_hash was", "path was None and is 'cosine'"):
+        assert component in str(error.value)
     assert "\n" not in str(error.value) and fingerprint(tiny_run) == before
 
 
 def test_resume_with_another_width_is_refused(tiny_run: Path) -> None:
     """FAULTS 10: whoever forgets to tell `meta` of it."""
     with pytest.raises(CheckpointError, match=r"the saved 'tiny' does not fit: net.0.weight is \(32, 3\)"):
-        run_tiny(tiny_run, part=Tiny(width=16), resume=True)
+        run_tiny(tiny_run, component=Tiny(width=16), resume=True)
 
 
 def test_resume_may_go_further_and_log_otherwise(tiny_run: Path) -> None:
@@ -250,15 +250,16 @@ def test_not_finite_stops_before_the_step(tmp_path: Path) -> None:
     """FAULTS 28: an infinite weight at step 50."""
     kept: list[dict] = []
 
-    def plant(part: Tiny) -> None:
+    def plant(component: Tiny) -> None:
         with torch.no_grad():
-            part.net[0].weight[0, 0] = torch.inf
-        kept.append({key: t.clone() for key, t in part.state_dict().items()})
+            component.net[0].weight[0, 0] = torch.inf
+        kept.append({key: t.clone() for key, t in component.state_dict().items()})
 
-    part = harmed(50, plant)
-    with pytest.raises(TrainingStopped, match=r"step 50, part 'tiny': the loss is (nan|inf); .*step-00000040 is kept"):
-        run_tiny(tmp_path, part=part)
-    assert all(torch.equal(t, kept[0][key]) for key, t in part.state_dict().items())
+    component = harmed(50, plant)
+    with pytest.raises(TrainingStopped, match=r"step 50, component 'tiny': the loss is (nan|inf); .*step-00000040 is "
+                                              r"kept"):
+        run_tiny(tmp_path, component=component)
+    assert all(torch.equal(t, kept[0][key]) for key, t in component.state_dict().items())
     assert load(tmp_path).step == 40
 
 
@@ -268,17 +269,17 @@ def test_a_metric_that_is_not_finite_stops(tmp_path: Path) -> None:
         def update(self, batch, optimizers, generator):
             return super().update(batch, optimizers, generator) | {"q": torch.tensor(torch.nan)}
 
-    with pytest.raises(TrainingStopped, match="step 0, part 'tiny': the metric 'tiny/q' is nan"):
-        run_tiny(tmp_path, part=Spoilt())
+    with pytest.raises(TrainingStopped, match="step 0, component 'tiny': the metric 'tiny/q' is nan"):
+        run_tiny(tmp_path, component=Spoilt())
     assert load(tmp_path).step == 0
 
 
 def test_a_weight_that_is_not_finite_is_not_saved(tmp_path: Path) -> None:
     """FAULTS 28: the last step before a save spoils a weight that no loss has seen yet."""
-    def spoil(part: Tiny) -> None:
+    def spoil(component: Tiny) -> None:
         with torch.no_grad():
-            part.ema.module[2].bias[0] = torch.nan  # type: ignore[index]
+            component.ema.module[2].bias[0] = torch.nan  # type: ignore[index]
 
     with pytest.raises(TrainingStopped, match=r"step 40, before saving: the parameter 'ema\.module\.2\.bias'"):
-        run_tiny(tmp_path, part=harmed(39, spoil))
+        run_tiny(tmp_path, component=harmed(39, spoil))
     assert load(tmp_path).step == 20

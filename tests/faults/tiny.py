@@ -62,12 +62,12 @@ class Tiny(nn.Module):
         return {"loss": loss.detach(), "grad_norm": norm}
 
 
-def run_tiny(folder: Path, *, part: Tiny | None = None, episodes: Episodes | None = None, steps: int = 60,
+def run_tiny(folder: Path, *, component: Tiny | None = None, episodes: Episodes | None = None, steps: int = 60,
              save_every: int = 20, log_every: int = 15, seed: int = 0, keep: int = 3, resume: bool = False,
              meta: dict | None = None, on_log: Callable[[dict], None] | None = None) -> TrainingResult:
     config = TrainingConfig(steps=steps, warmup=10, save_every=save_every, log_every=log_every, seed=seed, keep=keep)
-    return train({"tiny": part or Tiny()}, episodes or tiny_episodes(), config, folder, meta=meta or {}, resume=resume,
-                 progress=False, on_log=on_log)
+    return train({"tiny": component or Tiny()}, episodes or tiny_episodes(), config, folder, meta=meta or {},
+                 resume=resume, progress=False, on_log=on_log)
 
 
 def main() -> int:
@@ -80,10 +80,10 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_FSIZE, (args.largest_file, -1))
-    part = Tiny()
-    part.before_step = lambda: time.sleep(args.pause)
+    component = Tiny()
+    component.before_step = lambda: time.sleep(args.pause)
     try:
-        run_tiny(args.folder, part=part, steps=args.steps, resume=args.resume,
+        run_tiny(args.folder, component=component, steps=args.steps, resume=args.resume,
                  on_log=lambda row: print(row["step"], flush=True))
     except Interrupted as error:
         print(error, file=sys.stderr)

@@ -9,7 +9,7 @@ import torch
 from tiny_gan import CONTEXT, batch, make, train
 from torch import Tensor
 
-from gentraj.gan.game import FINE, Share, distance, energy_score, mean_loss, value
+from gentraj.gan.game import FINE, Microbatch, distance, energy_score, mean_loss, value
 from gentraj.networks.discriminator import Verdict
 from gentraj.randomness import generator
 from gentraj.trajectory import Batch
@@ -17,16 +17,16 @@ from gentraj.trajectory import Batch
 TRUE = torch.ones(1, dtype=torch.bool)
 
 
-def share(rows: int = 6, noise: float = 0.0, horizon: int = 4, dim: int = 3) -> Share:
+def microbatch(rows: int = 6, noise: float = 0.0, horizon: int = 4, dim: int = 3) -> Microbatch:
     g = generator(1)
     x, known = torch.randn(rows, horizon, dim, generator=g), torch.rand(rows, horizon, dim, generator=g) < 0.3
     real = (torch.arange(horizon) < torch.randint(1, horizon + 1, (rows, 1), generator=g))[..., None].expand_as(x)
-    return Share(x * real, real, known & real, torch.randn(rows, 2, generator=g), torch.ones(1), noise, g)
+    return Microbatch(x * real, real, known & real, torch.randn(rows, 2, generator=g), torch.ones(1), noise, g)
 
 
 @pytest.mark.parametrize("rows", [2, 5, 6])
 def test_twins_are_the_first_conditions_each_twice(rows: int) -> None:
-    whole = share(rows)
+    whole = microbatch(rows)
     twins, half = whole.twins(), (rows + 1) // 2
     for name in ("x0", "real", "known", "free", "context"):
         one, other = getattr(twins, name).chunk(2)
@@ -37,18 +37,18 @@ def test_twins_are_the_first_conditions_each_twice(rows: int) -> None:
 
 
 def test_one_context_stands_for_all_twins() -> None:
-    twins = replace(share(6), context=torch.ones(1, 2)).twins()
+    twins = replace(microbatch(6), context=torch.ones(1, 2)).twins()
     assert twins.context is not None and twins.context.tolist() == [[1, 1]]
 
 
 def test_free_is_what_is_real_and_not_known() -> None:
-    whole = share(50)
+    whole = microbatch(50)
     assert not whole.free[~whole.real].any() and not whole.free[whole.known].any()
     assert (whole.free | whole.known | ~whole.real).all() and whole.free.any()
 
 
 def test_noise_is_on_what_is_free_only_and_as_large_as_its_level() -> None:
-    noisy = share(3000, noise=0.5)
+    noisy = microbatch(3000, noise=0.5)
     t = torch.linspace(0, 1, 3000)
     moved = noisy.blurred(noisy.x0, t) - noisy.x0
     assert not moved[~noisy.free].any()
@@ -60,14 +60,14 @@ def test_noise_is_on_what_is_free_only_and_as_large_as_its_level() -> None:
 
 
 def test_without_noise_nothing_is_drawn_and_nothing_changes() -> None:
-    plain = share()
+    plain = microbatch()
     before = plain.generator.get_state()
     assert plain.blurred(plain.x0, plain.levels()) is plain.x0 and plain.levels().tolist() == [0]
     assert torch.equal(plain.generator.get_state(), before)
 
 
 def test_the_critics_value_and_the_loss_are_means_over_real_rows() -> None:
-    played = share(2)
+    played = microbatch(2)
     real = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]], dtype=torch.bool)[..., None].expand(-1, -1, 3)
     played = replace(played, real=real)
     verdict = Verdict(torch.tensor([10.0, 20.0]), torch.tensor([[1.0, 2, 6, 99], [4, 99, 99, 99]]))
@@ -83,7 +83,7 @@ def normal_twins(rows: int, sample: Callable[[Tensor], Tensor]) -> tuple[float, 
     g = generator(3)
     x = torch.randn(rows, 1, 1, generator=g)
     everything = torch.ones(rows, 1, 1, dtype=torch.bool)
-    twins = Share(x, everything, ~everything, None, torch.ones(1), 0.0, g).twins()
+    twins = Microbatch(x, everything, ~everything, None, torch.ones(1), 0.0, g).twins()
     score, variety = energy_score(twins, sample(torch.randn(rows, 1, 1, generator=g)))
     return score.item(), variety.item()
 

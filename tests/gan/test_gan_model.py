@@ -50,7 +50,7 @@ def test_every_network_call_has_whole_blocks_of_rows_and_no_more_than_memory_tak
         network.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     x = model.sample(Condition.unknown(SPEC), count)
     assert model.sample(Condition.unknown(SPEC), count, guide=lambda x: x.sum((1, 2))).shape == x.shape
-    model.implausibility(x[0], Condition.unknown(SPEC, count), range(count))
+    model.ood_score(x[0], Condition.unknown(SPEC, count), range(count))
     assert x.shape[1] == count and sum(rows) >= 18 * count
     assert all(number % MIN_ROWS == 0 and number <= MAX_ROWS for number in rows)
 
@@ -60,7 +60,7 @@ def test_what_is_not_known_of_a_condition_is_not_looked_at() -> None:
     wild = Condition(SPEC, torch.where(condition.mask_BHD, condition.values_BHD, torch.nan), condition.mask_BHD)
     assert torch.equal(model.sample(wild), model.sample(condition))
     x = model.sample(condition)[:, 0]
-    assert torch.equal(model.implausibility(x, wild, [0, 1]), model.implausibility(x, condition, [0, 1]))
+    assert torch.equal(model.ood_score(x, wild, [0, 1]), model.ood_score(x, condition, [0, 1]))
 
 
 def test_the_condition_reaches_the_sample() -> None:
@@ -99,31 +99,31 @@ def test_the_normaliser_is_inside_the_model_only() -> None:
 
 
 def test_a_context_is_refused_without_and_used_with() -> None:
-    told = replace(Condition.unknown(SPEC, 2), context_BC=torch.ones(2, 2))
-    for call in (lambda m: m.sample(told), lambda m: m.implausibility(torch.zeros(2, 8, 5), told, [0, 1]),
+    conditioned = replace(Condition.unknown(SPEC, 2), context_BC=torch.ones(2, 2))
+    for call in (lambda m: m.sample(conditioned), lambda m: m.ood_score(torch.zeros(2, 8, 5), conditioned, [0, 1]),
                  lambda m: train(m, range(1), replace(batch(), context_BC=torch.ones(16, 2)))):
         with pytest.raises(ValueError, match=r"a context was given to a model that was trained without; train with"):
             call(make())
     model = make(CONTEXT, moved=True)
-    other = replace(told, context_BC=torch.tensor([[1.0, -2.0], [4.0, 0.0]]))
-    drawn = [model.sample(c)[1] for c in (Condition.unknown(SPEC, 2), told, other)]
-    judged = [model.implausibility(drawn[0].expand(2, -1, -1), c, [0, 1])[1] for c in (told, other)]
+    other = replace(conditioned, context_BC=torch.tensor([[1.0, -2.0], [4.0, 0.0]]))
+    drawn = [model.sample(c)[1] for c in (Condition.unknown(SPEC, 2), conditioned, other)]
+    judged = [model.ood_score(drawn[0].expand(2, -1, -1), c, [0, 1])[1] for c in (conditioned, other)]
     assert not any(torch.equal(a, b) for a, b in ((drawn[0], drawn[1]), (drawn[1], drawn[2]), judged))
     with pytest.raises(ValueError, match=r"a context of width \(3,\) was given; 2 finite numbers"):
-        model.sample(replace(told, context_BC=torch.zeros(2, 3)))
+        model.sample(replace(conditioned, context_BC=torch.zeros(2, 3)))
 
 
-def test_implausibility_is_the_softplus_of_how_far_a_logit_is_below_the_usual_one() -> None:
+def test_the_ood_score_is_the_softplus_of_how_far_a_logit_is_below_the_real_one() -> None:
     model, x = make(moved=True), batch((8,) * 3).x_BHD
     condition = CONDITIONS["goal"](Condition.unknown(SPEC, 3))
     values = torch.where(condition.mask_BHD, model.normalizer.normalize(condition.values_BHD), 0)
     _, logit = model.discriminator(model.normalizer.normalize(x), values, condition.mask_BHD, torch.zeros(1))
-    for usual in (0.0, 5.0):
-        model.usual.fill_(usual)
-        found = model.implausibility(x, condition, range(3))
+    for real_logit in (0.0, 5.0):
+        model.real_logit.fill_(real_logit)
+        found = model.ood_score(x, condition, range(3))
         assert found.shape == (3, 8) and (found >= 0).all()
-        torch.testing.assert_close(found, torch.log1p((usual - logit).exp()), rtol=1e-4, atol=1e-5)
-    alone = model.implausibility(x[1:2], condition[1:2], [1])
+        torch.testing.assert_close(found, torch.log1p((real_logit - logit).exp()), rtol=1e-4, atol=1e-5)
+    alone = model.ood_score(x[1:2], condition[1:2], [1])
     torch.testing.assert_close(alone, found[1:2])
 
 
@@ -131,7 +131,7 @@ def test_without_patches_no_row_can_be_judged() -> None:
     model = make(discriminator=replace(JUDGE, patches=False))
     train(model, range(1), batch())
     with pytest.raises(ValueError, match="judges whole trajectories only, not rows; train one with --model"):
-        model.implausibility(torch.zeros(1, 8, 5), Condition.unknown(SPEC), [0])
+        model.ood_score(torch.zeros(1, 8, 5), Condition.unknown(SPEC), [0])
 
 
 @every_variant
@@ -141,7 +141,7 @@ def test_sampling_and_judging_change_nothing(variant: str) -> None:
     before = copy.deepcopy(model.state_dict())
     x = model.sample(Condition.unknown(SPEC), 20, guide=lambda x: x.sum((1, 2)))[0]
     if model.config.discriminator.patches:
-        model.implausibility(x, Condition.unknown(SPEC, 20), range(20))
+        model.ood_score(x, Condition.unknown(SPEC, 20), range(20))
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
 
 
@@ -159,7 +159,7 @@ def test_penalties_are_the_objectives_own_unless_given(objective: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"ema": 1.5}, {"batch_size": 0}, {"discriminator_steps": 0}, {"best_of": 0},
-                                   {"refine": -1}, {"refine_rate": -0.1}, {"discriminator_noise": -1.0},
+                                   {"search_steps": -1}, {"search_rate": -0.1}, {"discriminator_noise": -1.0},
                                    {"energy_score": -1.0}, {"objective": "nothing"},
                                    {"normalizer": "nothing"}])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict) -> None:

@@ -111,9 +111,9 @@ def test_a_generators_loss_that_is_not_finite_stops_before_it_steps() -> None:
 
 def test_the_generators_step_leaves_the_discriminator_alone() -> None:
     model = make()
-    share = model._share(batch(), slice(None), generator(0))
+    microbatch = model._microbatch(batch(), slice(None), generator(0))
     before = copy.deepcopy(model.discriminator.state_dict())
-    metrics = step_generator(model.discriminator, share.twins(), model._draw, model.objective, 1.0,
+    metrics = step_generator(model.discriminator, microbatch.twins(), model._sample, model.objective, 1.0,
                              model.optimizers()["generator"], 1.0)
     assert not any(value.requires_grad for value in metrics.values())
     assert all(p.grad is not None and p.grad.any() for p in model.network.parameters() if p.ndim > 1)
@@ -125,10 +125,10 @@ def test_the_generators_step_leaves_the_discriminator_alone() -> None:
 def test_the_discriminators_step_leaves_the_data_alone() -> None:
     """Gradients with respect to what it sees are taken of copies."""
     model = make()
-    share = model._share(batch(), slice(None), generator(0))
-    model._share = lambda *_: share  # type: ignore[method-assign]
+    microbatch = model._microbatch(batch(), slice(None), generator(0))
+    model._microbatch = lambda *_: microbatch  # type: ignore[method-assign]
     train(model, range(1), batch())
-    assert not share.x0.requires_grad and share.x0.grad is None
+    assert not microbatch.x0.requires_grad and microbatch.x0.grad is None
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -202,11 +202,11 @@ def test_it_learns_what_it_is_trained_on() -> None:
     assert 0.25 < (level > 0).float().mean() < 0.75
     data, noise = levels(200).x_BHD, model.normalizer.unnormalize(torch.randn(200, 8, 5, generator=generator(1)) / 2)
     free = Condition.unknown(SPEC, 200)
-    seen, strange = (model.implausibility(x, free, range(200)) for x in (data, noise))
+    seen, strange = (model.ood_score(x, free, range(200)) for x in (data, noise))
     assert seen.mean() < 1 and strange.mean() > seen.mean() + 0.1
 
 
-def test_the_usual_logit_follows_that_of_data() -> None:
+def test_the_real_logit_follows_that_of_data() -> None:
     model = make(discriminator_learning=SideConfig(learning_rate=0.0), mix=ConditionMix(start=0, goal=0))
     data = batch((8,) * 16)
     nothing = torch.zeros_like(data.mask_BHD)
@@ -214,7 +214,7 @@ def test_the_usual_logit_follows_that_of_data() -> None:
         logit = model.discriminator(model.normalizer.normalize(data.x_BHD), torch.zeros_like(data.x_BHD), nothing,
                                     torch.zeros(1)).patch_RH.mean()
     train(model, range(3), data)
-    torch.testing.assert_close(model.usual, logit * (1 - (1 - FOLLOW) ** 3))
+    torch.testing.assert_close(model.real_logit, logit * (1 - (1 - FOLLOW) ** 3))
 
 
 @every_variant

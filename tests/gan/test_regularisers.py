@@ -141,13 +141,13 @@ def test_the_gradient_penalty_makes_the_critics_slope_one_between_data_and_sampl
     for optimizer in optimizers.values():
         optimizer.param_groups[0]["lr"] /= 10
     train(model, range(150, 200), data, optimizers)
-    share = model._share(two_groups(64), slice(None), generator(0))
-    x, g = share.x0, model._draw(share).detach()
+    microbatch = model._microbatch(two_groups(64), slice(None), generator(0))
+    x, g = microbatch.x0, model._sample(microbatch).detach()
 
     def critic(y: Tensor) -> Tensor:
-        return value(judge(model.discriminator, y, share, share.levels()), share)
+        return value(judge(model.discriminator, y, microbatch, microbatch.levels()), microbatch)
 
-    norm_R = interpolate_gradient_norm(Game(critic, x, g, critic(x), critic(g), share.free, generator(1)))
+    norm_R = interpolate_gradient_norm(Game(critic, x, g, critic(x), critic(g), microbatch.free, generator(1)))
     assert norm_R.mean().item() == pytest.approx(1, abs=0.1) and norm_R.std() < 0.2
 
 

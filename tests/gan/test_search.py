@@ -16,7 +16,7 @@ from gentraj.diffusion.constrained import Constrained
 from gentraj.diffusion.guidance import Energy
 from gentraj.diffusion.nearest_data import NearestData
 from gentraj.gan import GANConfig
-from gentraj.models.one_step import climb, preferred
+from gentraj.models.one_step import latent_ascent, preferred
 from gentraj.models.plugin import Plugin, Preference, SampledRows
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
 from gentraj.randomness import unfold
@@ -61,7 +61,7 @@ def test_the_best_of_the_candidates_is_taken(guide: str) -> None:
 
 
 @every_guide
-@pytest.mark.parametrize("changes", [{"best_of": 1}, {"best_of": 7}, {"best_of": 7, "refine": 3}], ids=str)
+@pytest.mark.parametrize("changes", [{"best_of": 1}, {"best_of": 7}, {"best_of": 7, "search_steps": 3}], ids=str)
 def test_one_candidate_or_a_flat_guide_changes_no_bit(guide: str, changes: dict[str, int]) -> None:
     model = make(moved=True, **changes)
     same = torch.equal(model.sample(STARTS, 2, guide=GUIDES[guide]), model.sample(STARTS, 2))
@@ -76,15 +76,16 @@ def test_more_candidates_never_score_lower(guide: str, few: int, more: int, seed
 
 
 @every_guide
-@given(best_of=st.integers(1, 4), refine=st.integers(1, 6), rate=st.floats(0.01, 5), seed=st.integers(0, 1000))
-def test_refining_never_scores_lower(guide: str, best_of: int, refine: int, rate: float, seed: int) -> None:
-    plain, refined = (make(moved=True, best_of=best_of, refine=steps, refine_rate=rate) for steps in (0, refine))
+@given(best_of=st.integers(1, 4), search_steps=st.integers(1, 6), rate=st.floats(0.01, 5), seed=st.integers(0, 1000))
+def test_refining_never_scores_lower(guide: str, best_of: int, search_steps: int, rate: float, seed: int) -> None:
+    plain, refined = (make(moved=True, best_of=best_of, search_steps=steps,
+                           search_rate=rate) for steps in (0, search_steps))
     scores = [score(GUIDES[guide], m.sample(STARTS, seed=seed, guide=GUIDES[guide])) for m in (plain, refined)]
     assert (scores[1] >= scores[0]).all()
 
 
 def test_refining_finds_better_trajectories_than_choosing_alone() -> None:
-    plain, refined = make(moved=True, best_of=4), make(moved=True, best_of=4, refine=10)
+    plain, refined = make(moved=True, best_of=4), make(moved=True, best_of=4, search_steps=10)
     scores = [score(left, m.sample(STARTS, 8, guide=left)) for m in (plain, refined)]
     assert (scores[1] > scores[0]).all()
 
@@ -99,8 +100,8 @@ def test_the_walk_stays_on_the_sphere_and_ends_where_the_guide_points(seed: int,
         seen.append(z.detach())
         return z.clone()
 
-    config = GANConfig(refine=60, refine_rate=rate)
-    x = climb(identity, Condition.unknown(SPEC, 3), z, z, [Preference(lambda x: (a * x).sum((1, 2)))], config)
+    config = GANConfig(search_steps=60, search_rate=rate)
+    x = latent_ascent(identity, Condition.unknown(SPEC, 3), z, z, [Preference(lambda x: (a * x).sum((1, 2)))], config)
     length = z.flatten(1).norm(dim=1)
     for z in seen:
         torch.testing.assert_close(z.flatten(1).norm(dim=1), length)
@@ -108,14 +109,14 @@ def test_the_walk_stays_on_the_sphere_and_ends_where_the_guide_points(seed: int,
 
 
 def test_a_sample_with_a_guide_does_not_depend_on_the_others_nor_on_how_many_there_are() -> None:
-    for changes in ({"best_of": 3}, {"best_of": 1, "refine": 2}):
+    for changes in ({"best_of": 3}, {"best_of": 1, "search_steps": 2}):
         model = make(moved=True, **changes)
         together = model.sample(STARTS[:1], 5, seed=[3, 1, 4, 1, 5], guide=left)
         torch.testing.assert_close(model.sample(STARTS[:1], seed=[4], guide=left)[:, 0], together[:, 2])
         assert torch.equal(together[:, 1], together[:, 3])
 
 
-@pytest.mark.parametrize("changes", [{"best_of": 1}, {"best_of": 3}, {"best_of": 1, "refine": 1}], ids=str)
+@pytest.mark.parametrize("changes", [{"best_of": 1}, {"best_of": 3}, {"best_of": 1, "search_steps": 1}], ids=str)
 def test_a_guide_is_shown_whole_blocks_of_rows(changes: dict[str, int]) -> None:
     """As the protocol says: a guide that is a network then rounds alike however many are drawn."""
     rows: list[int] = []
@@ -145,7 +146,7 @@ def test_the_temperature_scales_the_noise_of_candidates_too() -> None:
 @pytest.mark.parametrize("kind", CONDITIONS)
 @pytest.mark.parametrize("how", ["best-of", "refined", "constrained"])
 def test_known_entries_are_exact_with_every_guide(how: str, kind: str) -> None:
-    model = make(moved=True, best_of=3, refine=2 if how == "refined" else 0)
+    model = make(moved=True, best_of=3, search_steps=2 if how == "refined" else 0)
     condition = CONDITIONS[kind](Condition.unknown(SPEC, 2))
     x = model.sample(condition, 3, guide=[Energy(left), Constrained(ARENA)] if how == "constrained" else left)
     for n in range(3):
@@ -204,17 +205,17 @@ PARAMETER = torch.nn.Parameter(torch.ones(5))
 
 
 @pytest.mark.parametrize(("guide", "message"), [
-    (lambda x: x.detach()[..., 0].mean(1), "the guide's score has no gradient to refine by: .* set refine to 0"),
-    (lambda x: (x[..., 0] > 0).float().mean(1), "the guide's score has no gradient to refine by"),
-    (lambda x: (x.detach() * PARAMETER).sum((1, 2)), "the guide's score has no gradient to refine by"),
-    (lambda x: (0 * x.sum((1, 2))).sqrt(), "the guide's gradient is not finite in .*set refine to 0"),
+    (lambda x: x.detach()[..., 0].mean(1), "the guide's score has no gradient to search by: .* set search_steps to 0"),
+    (lambda x: (x[..., 0] > 0).float().mean(1), "the guide's score has no gradient to search by"),
+    (lambda x: (x.detach() * PARAMETER).sum((1, 2)), "the guide's score has no gradient to search by"),
+    (lambda x: (0 * x.sum((1, 2))).sqrt(), "the guide's gradient is not finite in .*set search_steps to 0"),
     (lambda x: x.sum(), r"the guide returned shape \(\) for trajectories of shape"),
     (lambda x: x.sum((1, 2)) / 0, "the guide's score is not finite"),
     (lambda x: x[:, 99], "the guide raised IndexError"),
 ])
 def test_a_guide_that_cannot_be_followed_is_refused_in_one_line(guide, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
-        make(moved=True, best_of=2, refine=2).sample(STARTS, guide=guide)
+        make(moved=True, best_of=2, search_steps=2).sample(STARTS, guide=guide)
     assert "\n" not in str(error.value)
 
 
@@ -225,23 +226,23 @@ def test_what_has_no_gradient_can_still_choose() -> None:
 
 
 def test_no_grad_is_kept_by_the_search_and_the_weights_get_no_gradient() -> None:
-    model = make(moved=True, refine=2, best_of=2)
+    model = make(moved=True, search_steps=2, best_of=2)
     x = model.sample(STARTS, guide=left)
     assert not x.requires_grad and all(p.grad is None for p in model.parameters())
 
 
 def test_one_call_of_the_generator_for_each_block_of_candidates() -> None:
     """Which is what a plan costs: 1 call without a guide, 1 with, and 2 for each step of refinement."""
-    for refine in (0, 3):
-        model = make(best_of=16, refine=refine)
+    for search_steps in (0, 3):
+        model = make(best_of=16, search_steps=search_steps)
         model.sample(STARTS)
         model.sample(STARTS, guide=left)
-        assert model.network_calls == 2 + 2 * refine
+        assert model.network_calls == 2 + 2 * search_steps
 
 
 def test_the_best_of_16_is_the_extreme_of_16_normal_numbers() -> None:
     """Whose mean is -1.766: candidates of a row are independent, and so are those of different rows."""
-    rows, config = Condition.unknown(SPEC, 200), replace(GANConfig(), best_of=16, refine=0)
+    rows, config = Condition.unknown(SPEC, 200), replace(GANConfig(), best_of=16, search_steps=0)
     x = preferred(lambda z, rows: z, rows, range(200), 1.0, [Preference(lambda x: -x[:, 0, 0])], config)
     assert x[:, 0, 0].mean().item() == pytest.approx(-1.766, abs=0.15)
 
@@ -257,5 +258,6 @@ def test_noise_at_known_entries_does_not_lengthen_the_walk() -> None:
         return torch.where(rows.mask_BHD, 0, z)
 
     z = torch.randn(16, 8, 5, generator=torch.Generator().manual_seed(0))
-    climb(generate, rows, z, generate(z, rows), [Preference(lambda x: x.sum((1, 2)))], GANConfig(refine=20))
+    latent_ascent(generate, rows, z, generate(z, rows), [Preference(lambda x: x.sum((1, 2)))],
+                  GANConfig(search_steps=20))
     torch.testing.assert_close(lengths[-1], lengths[0])

@@ -18,20 +18,20 @@ def real(rows: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_real_entries_are_known(kind: str) -> None:
     mask = real([1, 2, 5, 8] * 50)
-    known = ConditionMix(**{**NOTHING, kind: 1.0}).draw(SPEC, mask, generator(0))
+    known = ConditionMix(**{**NOTHING, kind: 1.0}).sample(SPEC, mask, generator(0))
     assert not (known & ~mask).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_is_known_as_often_as_its_probability_says(kind: str) -> None:
-    known = ConditionMix(**{**NOTHING, kind: 0.3}).draw(SPEC, real([8] * 4000), generator(0))
+    known = ConditionMix(**{**NOTHING, kind: 0.3}).sample(SPEC, real([8] * 4000), generator(0))
     share = known.flatten(1).any(1).float().mean().item()
     assert share == pytest.approx(0.3, abs=0.03)
 
 
 def test_a_goal_is_its_entries_at_one_row_uniform_over_the_real_rows_after_the_first() -> None:
     mix = ConditionMix(**{**NOTHING, "goal": 1.0}, goal_dims=(0, 2))
-    known = mix.draw(SPEC, real([5] * 8000), generator(0))
+    known = mix.sample(SPEC, real([5] * 8000), generator(0))
     assert (known.sum((1, 2)) == 2).all() and not known[..., [1, 3, 4]].any()
     share_H = known[..., 0].float().mean(0)
     torch.testing.assert_close(share_H, torch.tensor([0, 0.25, 0.25, 0.25, 0.25, 0, 0, 0]), atol=0.03, rtol=0)
@@ -39,13 +39,13 @@ def test_a_goal_is_its_entries_at_one_row_uniform_over_the_real_rows_after_the_f
 
 def test_a_goal_at_the_end_is_the_last_real_row() -> None:
     mask = real([1, 2, 5, 8])
-    known = ConditionMix(**{**NOTHING, "goal": 1.0}, goal_at="end").draw(SPEC, mask, generator(0))
+    known = ConditionMix(**{**NOTHING, "goal": 1.0}, goal_at="end").sample(SPEC, mask, generator(0))
     assert known.any(-1).nonzero().tolist() == [[1, 1], [2, 4], [3, 7]] and (known.sum((1, 2)) % 3 == 0).all()
 
 
 def test_a_prefix_is_all_up_to_a_moment_that_is_uniform() -> None:
     """In half of them the last action is still to come: a history and the present."""
-    known = ConditionMix(**{**NOTHING, "prefix": 1.0}).draw(SPEC, real([4] * 8000), generator(0))
+    known = ConditionMix(**{**NOTHING, "prefix": 1.0}).sample(SPEC, real([4] * 8000), generator(0))
     obs_BH, act_BH = known[..., 0], known[..., 3]
     assert torch.equal(known, torch.cat([obs_BH[..., None].expand(-1, -1, 3), act_BH[..., None].expand(-1, -1, 2)], 2))
     moment_BM = torch.stack([obs_BH, act_BH], 2).flatten(1)
@@ -57,7 +57,7 @@ def test_a_prefix_is_all_up_to_a_moment_that_is_uniform() -> None:
 @pytest.mark.parametrize(("kind", "rows", "entries"), [
     ("start", slice(1), slice(3)), ("actions", slice(None), slice(3, 5)), ("observations", slice(None), slice(3))])
 def test_a_fixed_kind_is_just_its_entries(kind: str, rows: slice, entries: slice) -> None:
-    known = ConditionMix(**{**NOTHING, kind: 1.0}).draw(SPEC, real([8] * 5), generator(0))
+    known = ConditionMix(**{**NOTHING, kind: 1.0}).sample(SPEC, real([8] * 5), generator(0))
     expected = torch.zeros(5, 8, 5, dtype=torch.bool)
     expected[:, rows, entries] = True
     assert torch.equal(known, expected)
@@ -66,9 +66,9 @@ def test_a_fixed_kind_is_just_its_entries(kind: str, rows: slice, entries: slice
 def test_it_is_a_pure_function_of_the_generator() -> None:
     mix = ConditionMix(goal=0.5, prefix=0.5)
     torch.manual_seed(1)
-    first = mix.draw(SPEC, real([8] * 20), generator(3, 4))
+    first = mix.sample(SPEC, real([8] * 20), generator(3, 4))
     torch.manual_seed(2)
-    assert torch.equal(first, mix.draw(SPEC, real([8] * 20), generator(3, 4)))
+    assert torch.equal(first, mix.sample(SPEC, real([8] * 20), generator(3, 4)))
 
 
 def test_a_probability_outside_its_range_is_refused() -> None:

@@ -19,7 +19,7 @@ from agents.planning.refine import level_specs
 from gentraj.constraints import Speed
 from gentraj.data import Episodes, Windows
 from gentraj.metrics.single import smoothness
-from gentraj.runs import RunConfig, presets
+from gentraj.runs import PlannerRunConfig, presets
 from gentraj.runs import folder as runs
 from gentraj.training import TrainingConfig
 from gentraj.trajectory import TrajectorySpec
@@ -73,7 +73,7 @@ def test_a_window_holds_the_steps_that_its_rows_are_at() -> None:
 
 
 def test_the_critic_discounts_by_environment_steps() -> None:
-    critic = PlanCritic.blank(SPARSE, PlanCriticConfig(width=16, depth=1, discount=0.5, reach=5))
+    critic = PlanCritic.blank(SPARSE, PlanCriticConfig(width=16, depth=1, discount=0.5, n_step=5))
     batch = Windows(ramp(8), critic.spec).gather(np.array([0]))  # all of it: 1 + 2 / 2 + 12 / 4 + 240 / 16
     assert critic.targets(batch).tolist() == [1 + 1 + 3 + 15]
 
@@ -98,7 +98,7 @@ def test_a_planner_of_such_rows_trains_and_acts(umaze: object, tmp_path: Path) -
     assert small.gentraj("train", "pointmaze", "--dataset", small.DATASET, "--run-dir", tmp_path / "run", "--steps", 2,
                          *small.WORDS, "--stride", *offsets) == 0
     run = runs.load(tmp_path / "run")
-    assert run.model.spec.times == (0, *offsets) and isinstance(run.config, RunConfig)
+    assert run.model.spec.times == (0, *offsets) and isinstance(run.config, PlannerRunConfig)
     assert (run.config.horizon, run.config.stride) == (8, offsets)
     assert small.gentraj("evaluate", tmp_path / "run", "--episodes", 1, "--no-baselines") == 0
     assert small.gentraj("sample", tmp_path / "run", "--out", tmp_path / "x.npz") == 0

@@ -87,14 +87,14 @@ def test_one_step_and_the_most_that_make_sense_sample(name: str) -> None:
 
 
 @every_family
-def test_implausibility_is_a_number_for_each_row_and_its_own(name: str) -> None:
+def test_the_ood_score_is_a_number_for_each_row_and_its_own(name: str) -> None:
     model, x = make(name), batch().x_BHD
     condition = CONDITIONS["start"](Condition.unknown(SPEC, 16))
-    found = model.implausibility(x, condition, range(16))
+    found = model.ood_score(x, condition, range(16))
     assert found.shape == (16, 8) and (found >= 0).all() and found.std() > 0
-    torch.testing.assert_close(model.implausibility(x[3:5], condition[3:5], [3, 4]), found[3:5], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.ood_score(x[3:5], condition[3:5], [3, 4]), found[3:5], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="the trajectories have shape"):
-        model.implausibility(x[:, :4], condition, range(16))
+        model.ood_score(x[:, :4], condition, range(16))
 
 
 @every_family

@@ -194,7 +194,7 @@ def test_samples_are_of_that_density_and_deviate_by_the_seeds_noise() -> None:
         torch.testing.assert_close(x, mean + temperature * sigma * z * free, rtol=1e-5, atol=1e-5)
     terms = -(z**2) / 2 - sigma.where(free, torch.ones(())).log() - math.log(2 * math.pi) / 2
     torch.testing.assert_close(model.log_prob(x, condition), (terms * free).sum((1, 2)), rtol=1e-4, atol=1e-3)
-    distance = model.implausibility(x, condition, [0, 0, 0])
+    distance = model.ood_score(x, condition, [0, 0, 0])
     torch.testing.assert_close(distance, (z**2 * free).mean(-1), rtol=1e-3, atol=1e-4)
 
 
@@ -255,7 +255,7 @@ def test_candidates_cost_no_more_calls_than_one() -> None:
     model = make()
     model.sample(Condition.unknown(SPEC), 3, guide=lambda x: x[..., 0].mean(1))
     assert model.network_calls == 1
-    refined = make(refine=5)
+    refined = make(search_steps=5)
     plain, better = (m.sample(Condition.unknown(SPEC), 3, guide=lambda x: x[..., 0].mean(1)) for m in (model, refined))
     assert refined.network_calls == 1 and (better[..., 0].mean(2) > plain[..., 0].mean(2)).all()
 

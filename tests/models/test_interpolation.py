@@ -5,7 +5,7 @@ from contract import CONDITIONS, SPEC
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gentraj.models.one_step import bridge
+from gentraj.models.one_step import interpolate
 from gentraj.trajectory import Condition
 
 
@@ -13,7 +13,7 @@ def test_a_column_is_linear_between_two_known_rows_and_constant_outside() -> Non
     values, known = torch.zeros(1, 6, 2), torch.zeros(1, 6, 2, dtype=torch.bool)
     values[0, 1, 0], values[0, 4, 0] = 2.0, 8.0
     known[0, 1, 0] = known[0, 4, 0] = True
-    straight = bridge(values, known)
+    straight = interpolate(values, known)
     torch.testing.assert_close(straight[0, :, 0], torch.tensor([2.0, 2.0, 4.0, 6.0, 8.0, 8.0]))
     assert not straight[0, :, 1].any()
 
@@ -22,7 +22,7 @@ def test_a_column_is_linear_between_two_known_rows_and_constant_outside() -> Non
 def test_it_goes_through_what_is_known_and_never_beyond_it(seed: int, share: float) -> None:
     draw = torch.Generator().manual_seed(seed)
     values, known = torch.randn(5, 7, 3, generator=draw), torch.rand(5, 7, 3, generator=draw) < share
-    straight = bridge(values, known)
+    straight = interpolate(values, known)
     torch.testing.assert_close(straight[known], values[known])
     some = known.any(1, keepdim=True).expand_as(known)
     high = torch.where(known, values, -torch.inf).amax(1, keepdim=True).expand_as(known)
@@ -35,4 +35,5 @@ def test_what_is_not_known_changes_nothing() -> None:
     for kind in CONDITIONS.values():
         condition = kind(Condition.unknown(SPEC, 2))
         noise = torch.where(condition.mask_BHD, condition.values_BHD, torch.randn(condition.values_BHD.shape))
-        assert torch.equal(bridge(noise, condition.mask_BHD), bridge(condition.values_BHD, condition.mask_BHD))
+        assert torch.equal(interpolate(noise, condition.mask_BHD),
+                           interpolate(condition.values_BHD, condition.mask_BHD))

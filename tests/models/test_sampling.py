@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gentraj.models.plugin import Plugin, Preference
-from gentraj.models.sampling import as_plugins, draw, encode_context, encoded_width
+from gentraj.models.sampling import as_plugins, encode_context, encoded_width, sample_batch
 from gentraj.networks.rows import MAX_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import fold, unfold
@@ -28,8 +28,8 @@ def by_seed(rows: Condition, seeds: Sequence[int]) -> Tensor:
 
 
 def drawn(condition: Condition, number: int, seed: int | Sequence[int], plugins: Sequence[Plugin] = (),
-          draw_rows: Callable[[Condition, Sequence[int]], Tensor] = by_seed) -> Tensor:
-    return draw(SPEC, condition, number, seed, plugins, lambda *rows: draw_rows(*rows).clone())
+          sample_rows: Callable[[Condition, Sequence[int]], Tensor] = by_seed) -> Tensor:
+    return sample_batch(SPEC, condition, number, seed, plugins, lambda *rows: sample_rows(*rows).clone())
 
 
 @given(batch=st.integers(1, 4), number=st.integers(1, 4), seed=st.integers(0, 2**62))

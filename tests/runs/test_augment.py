@@ -19,7 +19,7 @@ from gentraj.data import DataError, Episodes, concatenate, load_episodes, save_n
 from gentraj.diffusion import DiffusionConfig
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import ResidualMLPConfig
-from gentraj.runs import RunConfig, WorldModelRunConfig
+from gentraj.runs import PlannerRunConfig, WorldModelRunConfig
 from gentraj.runs import folder as runs
 from gentraj.training import TrainingConfig
 from gentraj.worlds.model import WorldModelConfig
@@ -37,8 +37,8 @@ def world(dataset: object, folder: Path) -> Path:
 def planner(dataset: object, folder: Path, **settings: Any) -> Path:
     mix = ConditionMix(start=settings.pop("start", 0.5), goal=settings.pop("goal", 0.0))
     model = DiffusionConfig(ResidualMLPConfig(width=8, depth=1, frequencies=0), levels=None, steps=4)
-    config = replace(RunConfig(str(dataset), horizon=4, stride=1, joint=True, model=model, mix=mix, batch_size=8,
-                               training=TRAINING), **settings)
+    config = replace(PlannerRunConfig(str(dataset), horizon=4, stride=1, joint=True, model=model, mix=mix, batch_size=8,
+                                      training=TRAINING), **settings)
     runs.train(config, folder, progress=False)
     return folder
 
@@ -68,7 +68,7 @@ def imagined(hopper_file: Path, hopper_world: Path, request: pytest.FixtureReque
     def make(*words: object) -> Episodes:
         dataset_id = f"tests/{request.node.name.partition('[')[0].replace('_', '-')}{next(number)}-v0"
         assert gentraj("augment", hopper_file, "--model", hopper_world, "--steps", 60, "--out", dataset_id,
-                       "--only-imagined", *LOOSE, *words) == 0
+                       "--only-synthetic", *LOOSE, *words) == 0
         return load_episodes(dataset_id)
 
     return make
@@ -101,7 +101,7 @@ def test_the_original_comes_first_and_what_was_imagined_after_it(hopper: Episode
     assert all(replace(e[i], extras=hopper[i].extras) == hopper[i] for i in range(E))
     assert (e.extras["imagined"][:, 0] == (np.arange(len(e.obs)) >= len(hopper.obs))).all()
     made = e.num_steps - S
-    assert 60 <= made < 65 and f"{made} imagined steps of" in err and e.env == hopper.env
+    assert 60 <= made < 65 and f"{made} synthetic steps of" in err and e.env == hopper.env
     lengths, ends = e.lengths[E:], e.terminated[S:] | e.truncated[S:]
     assert lengths.min() >= 1 and lengths.max() == 5 and ends.sum() == len(lengths)
     assert not (e.terminated & e.truncated).any()
@@ -134,10 +134,10 @@ def test_what_was_imagined_before_stays_marked(hopper: Episodes) -> None:
     twice = concatenate([once, augment.marked(hopper[1])])
     rows = len(hopper.obs), len(hopper[0].obs), len(hopper[1].obs)
     assert twice.extras["imagined"][:, 0].tolist() == np.repeat([0, 1, 1], rows).tolist()
-    beside = concatenate([twice, hopper]).played()
-    assert beside == concatenate([hopper, hopper]) and hopper.played() is hopper
-    with pytest.raises(DataError, match="all episodes are imagined; take data that were played"):
-        augment.marked(hopper).played()
+    beside = concatenate([twice, hopper]).real()
+    assert beside == concatenate([hopper, hopper]) and hopper.real() is hopper
+    with pytest.raises(DataError, match="all episodes are synthetic; take real data"):
+        augment.marked(hopper).real()
 
 
 def test_the_same_seed_gives_the_same_bits_however_many_at_once(imagined, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +170,7 @@ def test_rewards_may_be_those_that_the_environment_gives_for_being_there(umaze: 
                                                                          hopper_world: Path, tmp_path: Path,
                                                                          capsys: pytest.CaptureFixture) -> None:
     """One for a goal within 0.45 of where the model says that it is."""
-    words = "--steps", 400, "--out", "tests/own-v0", "--only-imagined", "--own-rewards", *LOOSE
+    words = "--steps", 400, "--out", "tests/own-v0", "--only-synthetic", "--own-rewards", *LOOSE
     assert gentraj("augment", DATASET, "--model", world(DATASET, tmp_path / "world"), *words) == 0
     e = load_episodes("tests/own-v0")
     apart = np.linalg.norm(np.concatenate([each.obs[1:, :2] - each.extras["goal"][1:] for each in e]), axis=1)
@@ -227,8 +227,8 @@ def test_a_tilt_is_a_step_of_the_command(imagined, hopper_planner: Path, hopper_
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (("--trust", 0), r"imagined steps only 0 are to be trusted; of"),
-    (("--trust", 0, "--unknown", "end"), r"imagined steps only 0 are to be trusted; of"),
+    (("--trust", 0), r"synthetic steps only 0 are to be trusted; of"),
+    (("--trust", 0, "--unknown", "end"), r"synthetic steps only 0 are to be trusted; of"),
     (("--steps", 0), "--steps is 0; a whole number of at least 1 is expected"),
     (("--model", "nowhere"), "nowhere: no run there"), (("--model", "POLICY"), "and no world model; train one with"),
     (("--policy", "MODEL"), "is a world model (MPC, ensemble); --policy is the run of a policy"),
@@ -259,5 +259,5 @@ def test_samples_have_to_be_of_every_step_and_of_actions(hopper_file: Path, hopp
         assert message in capsys.readouterr().err
     runs.train(tiny("bc-gaussian", DATASET), tmp_path / "bc", progress=False)
     joint = runs.load(planner(DATASET, tmp_path / "joint"))
-    with pytest.raises(ValueError, match="and is told goals, which trajectories have not"):
+    with pytest.raises(ValueError, match="and is conditioned on goals, which trajectories have not"):
         augment.tilt(joint, runs.load(tmp_path / "bc"), np.ones(2), 1.0)

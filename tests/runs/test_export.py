@@ -38,7 +38,7 @@ def policy(name: str, dataset: object) -> runs.PolicyRunConfig:
     return runs.PolicyRunConfig(str(dataset), policy=replace(settings, **changes), training=STEPS)
 
 
-def planner(name: str, dataset: object) -> runs.RunConfig:
+def planner(name: str, dataset: object) -> runs.PlannerRunConfig:
     preset: Any = PRESETS[name]
     return replace(preset, dataset=str(dataset), model=replace(preset.model, network=SMALL), batch_size=8,
                    critic=replace(preset.critic, width=8, depth=1, heads=1, batch_size=8), training=STEPS,

@@ -85,11 +85,11 @@ def test_half_of_a_batch_is_of_the_data_and_half_of_what_was_played(size: int, t
         assert torch.equal(batch.x_BHD, again.x_BHD) and torch.equal(batch.mask_BHD, again.mask_BHD)
 
 
-def test_what_is_played_beside_imagined_data_is_not_imagined(tmp_path: Path) -> None:
+def test_what_is_played_beside_synthetic_data_is_not_synthetic(tmp_path: Path) -> None:
     data = replace(flat(0.0), extras={"imagined": np.ones((12, 1))})
     source = Experience(data, TrajectorySpec(2, 1, 2), ContextConfig(), tmp_path, lambda _: flat(1.0), 1.0)
-    imagined_B = source.batch(0, 7, 8).imagined_B
-    assert imagined_B is not None and imagined_B.tolist() == [True] * 4 + [False] * 4
+    synthetic_B = source.batch(0, 7, 8).synthetic_B
+    assert synthetic_B is not None and synthetic_B.tolist() == [True] * 4 + [False] * 4
 
 
 def test_as_much_is_played_as_is_asked_for_and_what_was_played_is_read_again(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_the_card_holds_the_runs_settings_and_losses(saved: Path) -> None:
     assert settings == json.loads((saved / "config.json").read_text())["run"]
     last = json.loads((saved / "metrics.jsonl").read_text().splitlines()[-1])
     assert f"| model/loss | {last['model/loss']:.4g} |" in text and f"step {last['step']}" in text
-    assert f"| rows of a trajectory | {run.model.spec.horizon} |" in text
+    assert f"| timesteps of a trajectory | {run.model.spec.horizon} |" in text
     assert "```python\nimport gentraj\n\nrun = gentraj.from_pretrained('umaze')" in text
 
 
@@ -188,7 +188,7 @@ def test_a_run_whose_files_do_not_hold_leaves_nothing_behind(run_folder: Path, t
 def test_changed_weights_are_not_passed_off_as_the_evaluated_ones(run_folder: Path, tmp_path: Path) -> None:
     run = runs.load(run_folder)
     with torch.no_grad():
-        next(run.parts["inverse"].parameters()).add_(1)
+        next(run.components["inverse"].parameters()).add_(1)
     with pytest.raises(CheckpointError, match="the weights of 'inverse' are not those of its step 6 any more"):
         save_pretrained(run, tmp_path / "saved")
     assert not (tmp_path / "saved").exists()

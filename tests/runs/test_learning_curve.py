@@ -17,14 +17,14 @@ from gentraj.runs import learning_curve
 from gentraj.training.log import LogWarning, read_metrics
 
 
-def evaluated_every(steps: int) -> runs.RunConfig:
+def evaluated_every(steps: int) -> runs.PlannerRunConfig:
     config = small.config()
     return replace(config, training=replace(config.training, eval_every=steps, eval_episodes=1))
 
 
 def same_weights(run: runs.Run, other: runs.Run) -> bool:
-    return all(torch.equal(value, other.parts[name].state_dict()[key])
-               for name, part in run.parts.items() for key, value in part.state_dict().items())
+    return all(torch.equal(value, other.components[name].state_dict()[key])
+               for name, part in run.components.items() for key, value in part.state_dict().items())
 
 
 def test_evaluating_on_the_way_changes_no_bit_and_resumes_to_the_same_curve(small_run: Path, tmp_path: Path,

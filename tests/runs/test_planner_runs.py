@@ -18,7 +18,7 @@ from envs.evaluation.evaluate import EvaluationConfig
 from gentraj.data import Episodes, load_episodes, save_npz
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
-from gentraj.runs import RunConfig, presets
+from gentraj.runs import PlannerRunConfig, presets
 from gentraj.runs import folder as runs
 from gentraj.runs.evaluation import play
 from gentraj.training import TrainingConfig
@@ -27,10 +27,10 @@ FOR_RETURNS = ("veteran", "veteran+", "decision-diffuser", "hierarchical-diffuse
 FOR_GOALS = ("veteran+", "diffuser", "goals", "diffuser-goals")
 
 
-def tiny(name: str, dataset: str | Path) -> RunConfig:
+def tiny(name: str, dataset: str | Path) -> PlannerRunConfig:
     """The preset with narrow networks and three steps of training; it tries few plans and, in a maze, plans rarely."""
     config = presets.PRESETS[presets.suited(name, str(dataset))]
-    assert isinstance(config, RunConfig)
+    assert isinstance(config, PlannerRunConfig)
     network = (ResidualMLPConfig(16, 1) if isinstance(config.model.network, ResidualMLPConfig)
                else TemporalUNetConfig(width=8))
     planner = replace(config.planner, candidates=min(config.planner.candidates, 3), steps=min(config.planner.steps, 2))
@@ -41,16 +41,16 @@ def tiny(name: str, dataset: str | Path) -> RunConfig:
                    critic=replace(config.critic, width=16), training=TrainingConfig(steps=3, threads=1))
 
 
-def check(config: RunConfig, folder: Path, width: int) -> torch.Tensor:
+def check(config: PlannerRunConfig, folder: Path, width: int) -> torch.Tensor:
     """The same seed gives the same bits, a loaded run the same actions and scores, an episode's seed its actions.
 
     Returns what two episodes of different seeds did, (steps, 2, A).
     """
     made, again = (runs.train(config, folder / name, progress=False) for name in "ab")
     loaded = runs.load(folder / "a")
-    for name, part in made.parts.items():
-        for key, tensor in part.state_dict().items():
-            assert torch.equal(tensor, again.parts[name].state_dict()[key]), f"{name}.{key}"
+    for name, component in made.components.items():
+        for key, tensor in component.state_dict().items():
+            assert torch.equal(tensor, again.components[name].state_dict()[key]), f"{name}.{key}"
     obs = made.reference.x_BHD[:1, 0, :width].expand(3, -1)
     goal = obs[:, list(made.data.goal_dims)] + 1 if made.data.goal_dims else None
     acts = []
@@ -81,8 +81,8 @@ def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Pat
     config = tiny(name, hopper_file)
     assert not torch.equal(*check(config, tmp_path, 11).unbind(1))
     run = runs.load(tmp_path / "a")
-    assert isinstance(run.config, RunConfig)
-    assert len(run.parts) == 1 + config.valued + (not config.joint) + len(config.refine)
+    assert isinstance(run.config, PlannerRunConfig)
+    assert len(run.components) == 1 + config.valued + (not config.joint) + len(config.refine)
     agent = run.planner(run.action_space())
     assert isinstance(agent, Planner) and [fine.spec.dim for fine in agent.finer][-1:] in ([], [agent.executed.dim])
     assert isinstance(agent.critic, PlanCritic) == config.valued
@@ -92,7 +92,7 @@ def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Pat
 def test_plans_with_actions_may_have_inverse_dynamics_beside_them(hopper_file: Path, tmp_path: Path) -> None:
     check(replace(tiny("veteran+", hopper_file), dynamics=True), tmp_path, 11)
     run = runs.load(tmp_path / "a")
-    assert isinstance(run.config, RunConfig) and set(run.parts) == {"model", "inverse", "critic"}
+    assert isinstance(run.config, PlannerRunConfig) and set(run.components) == {"model", "inverse", "critic"}
     obs, own = run.reference.x_BHD[:1, 0, :11], run.config.planner
     assert own.actions == "joint"
     acts = [run.planner(run.action_space(), replace(own, actions=actions)).act(obs) for actions in ("joint", "inverse")]
@@ -118,13 +118,15 @@ def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_f
     run = runs.train(config, tmp_path / "run", progress=False)
     act = run.agent(run.action_space()).act(run.reference.x_BHD[:1, 0, :11])
     assert act.shape == (1, 3)
-    assert isinstance(run.config, RunConfig) and bool(run.config.critic.noised) == (family in ("diffusion", "flow"))
+    assert isinstance(run.config, PlannerRunConfig) and bool(run.config.critic.noised) == (family in ("diffusion",
+                                                                                                      "flow"))
 
 
 @pytest.mark.parametrize(("name", "changes", "said"), [
     ("decision-diffuser", {"model": FAMILIES["gan"]}, "ClassifierFree changes what a model denoises, and a GAN"),
-    ("decision-diffuser", {"planner": PlannerConfig("fixed", replan=1, look=1, candidates=4)}, "something to choose"),
-    ("veteran", {"planner": PlannerConfig("fixed", replan=1, look=2)}, "trained to look 1 steps ahead"),
+    ("decision-diffuser", {"planner": PlannerConfig("fixed", replan=1, lookahead=1, candidates=4)},
+     "something to choose"),
+    ("veteran", {"planner": PlannerConfig("fixed", replan=1, lookahead=2)}, "trained to look 1 steps ahead"),
 ])
 def test_what_cannot_act_is_told_before_it_is_trained(name: str, changes: dict[str, Any], said: str, tmp_path: Path,
                                                       hopper_file: Path) -> None:
@@ -142,7 +144,7 @@ def test_a_planner_for_goals_trains_saves_and_acts(name: str, umaze: object, tmp
 
 def test_a_planner_for_goals_that_remembers_trains_saves_and_acts(umaze: object, tmp_path: Path) -> None:
     config = tiny("goals", small.DATASET)
-    planner = replace(config.planner, history=3, replan=20, look=4)
+    planner = replace(config.planner, history=3, replan=20, lookahead=4)
     mix = replace(config.mix, prefix=0.5)
     check(replace(config, mix=mix, planner=planner), tmp_path, 4)
 
@@ -188,7 +190,7 @@ def test_the_command_trains_what_the_data_call_for(umaze: object, tmp_path: Path
                          *words) == 0
     assert "diffuser plans for them, as the preset diffuser-pointmaze" in capsys.readouterr().err
     config = runs.load(tmp_path / "run").config
-    assert isinstance(config, RunConfig) and (config.planner.actions, config.joint) == ("track", True)
+    assert isinstance(config, PlannerRunConfig) and (config.planner.actions, config.joint) == ("track", True)
     assert small.gentraj("evaluate", tmp_path / "run", "--episodes", 1, "--protocol", "d4rl-single-goal",
                          "--no-baselines") == 0
 
@@ -196,7 +198,7 @@ def test_the_command_trains_what_the_data_call_for(umaze: object, tmp_path: Path
 @pytest.mark.parametrize("key", ["select", "guidance"])
 def test_a_planner_that_asks_a_critic_has_to_train_one(key: str) -> None:
     with pytest.raises(ValueError, match=f"planner.{key} is 'value'.*set valued too"):
-        RunConfig(planner=PlannerConfig("fixed", **{key: "value"}))  # type: ignore[arg-type]
+        PlannerRunConfig(planner=PlannerConfig("fixed", **{key: "value"}))  # type: ignore[arg-type]
 
 
 def test_more_sampling_steps_than_levels_of_noise_are_refused_before_any_training() -> None:
@@ -210,5 +212,5 @@ def test_more_sampling_steps_than_levels_of_noise_are_refused_before_any_trainin
 @pytest.mark.parametrize("family", FAMILIES)
 def test_another_family_is_trained_with_what_the_planner_will_say_that_it_knows(family: str) -> None:
     tracked = presets.PRESETS["diffuser-pointmaze"]
-    assert isinstance(tracked, RunConfig)
+    assert isinstance(tracked, PlannerRunConfig)
     assert tracked.with_generator(FAMILIES[family]).mix == tracked.mix

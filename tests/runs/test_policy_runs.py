@@ -20,7 +20,7 @@ from envs.making import environment_factory
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, DataError, Episodes, concatenate, save_npz
 from gentraj.networks import ResidualMLPConfig
-from gentraj.runs import PolicyRunConfig, RunConfig, presets
+from gentraj.runs import PlannerRunConfig, PolicyRunConfig, presets
 from gentraj.runs import folder as runs
 from gentraj.runs.hub import from_pretrained, save_pretrained
 from gentraj.training import TrainingConfig
@@ -53,7 +53,7 @@ def act(run: runs.Run, obs: torch.Tensor, goal: torch.Tensor | None = None) -> t
 @pytest.mark.parametrize("name", ["diffusion-policy", "bc-gan", "iql", "td3bc", "diffusion-ql", "idql", "fql", "swift"])
 def test_killed_and_resumed_it_is_the_uninterrupted_run(name: str, hopper_file: Path, tmp_path: Path) -> None:
     config = tiny(name, hopper_file)
-    assert same_when_resumed(config, tmp_path, lost=(3, 4)).parts.keys() == {"policy"}
+    assert same_when_resumed(config, tmp_path, lost=(3, 4)).components.keys() == {"policy"}
 
 
 def test_the_command_trains_what_python_trains(hopper_file: Path, hopper_run: Path, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_what_a_run_remembers(hopper: Episodes, hopper_run: Path) -> None:
     data = runs.load(hopper_run).data
     [returns] = data.returns
     assert (data.obs_dim, data.act_dim, data.context_dim, data.env) == (11, 3, 0, hopper.env)
-    assert (returns.episodes, returns.cut, returns.longest) == (12, 0, hopper.lengths.max())
+    assert (returns.episodes, returns.truncated, returns.longest) == (12, 0, hopper.lengths.max())
     assert returns.mean == pytest.approx(hopper.returns.mean())
 
 
@@ -148,7 +148,7 @@ def test_where_the_data_have_goals_a_policy_is_told_them(umaze: Episodes, tmp_pa
 
 
 def test_a_policy_is_told_nothing_that_nobody_tells_it_when_it_acts(hopper_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"context.kinds is \('return',\); a policy is told goals alone"):
+    with pytest.raises(ValueError, match=r"context.kinds is \('return',\); a policy is conditioned on goals alone"):
         PolicyRunConfig(context=ContextConfig(("return",)))
     config = replace(tiny("iql", hopper_file), context=ContextConfig(("goal",)))
     with pytest.raises(DataError, match="the context 'goal' needs"):
@@ -180,7 +180,7 @@ def test_an_environment_may_be_named(hopper: Episodes, tmp_path: Path) -> None:
 
 
 def test_a_planner_of_data_that_name_no_environment_gets_its_horizon_from_the_one_named(umaze: Episodes) -> None:
-    config = RunConfig(env_id="pointmaze-umaze").resolve(replace(umaze, env=None))
+    config = PlannerRunConfig(env_id="pointmaze-umaze").resolve(replace(umaze, env=None))
     assert (config.horizon, config.stride) == (32, 5)
     data = runs.DataFacts.of(replace(umaze, env=None), config.context, config.env_id)
     assert json.loads(str(data.env))["id"] == "PointMaze_UMaze-v3"

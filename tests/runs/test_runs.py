@@ -137,21 +137,21 @@ def test_resumed_in_python_it_is_the_uninterrupted_run(umaze: Episodes, tmp_path
     # The learning rate decays until the last step, so that 3 steps of 6 are not 3 steps of 3.
     assert run.config == replace(other.config, training=run.config.training)
     whole = runs.train(small.config(), tmp_path / "whole", progress=False)
-    for name, part in whole.parts.items():
-        for key, value in part.state_dict().items():
-            assert torch.equal(value, other.parts[name].state_dict()[key]), (name, key)
+    for name, component in whole.components.items():
+        for key, value in component.state_dict().items():
+            assert torch.equal(value, other.components[name].state_dict()[key]), (name, key)
 
 
 def test_what_a_run_remembers(small_run: Path, umaze: Episodes) -> None:
     run = runs.load(small_run)
-    returns = DataReturns(episodes=1, mean=umaze.returns.mean(), longest=2000, cut=1, cut_last=1)
+    returns = DataReturns(episodes=1, mean=umaze.returns.mean(), longest=2000, truncated=1, truncated_last=1)
     assert run.data == runs.DataFacts(4, 2, 0, (0, 1), ("observation",), umaze.env, umaze.env, (returns,))
     assert (run.config.horizon, run.config.stride) == (32, 5)  # of the maze, none was given
     assert (run.config.mix.goal_dims, run.config.planner.goal_dims) == ((0, 1), (0, 1))
     assert run.reference.x_BHD.shape == (512, 32, 4)
     data = {row.tobytes() for row in umaze.obs}
     assert all(row.tobytes() in data for row in run.reference.x_BHD[:, 0].numpy())
-    assert from_json(runs.RunConfig, to_json(run.config)) == run.config
+    assert from_json(runs.PlannerRunConfig, to_json(run.config)) == run.config
 
 
 def test_an_earlier_checkpoint_can_be_loaded(small_run: Path) -> None:
@@ -179,7 +179,7 @@ def joint(umaze: Episodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_joint_model_predicts_what_known_actions_lead_to(joint: Path) -> None:
     run = runs.load(joint)
-    assert set(run.parts) == {"model", "arrival"} and run.model.spec.act_dim == 2
+    assert set(run.components) == {"model", "arrival"} and run.model.spec.act_dim == 2
     act = torch.linspace(-1, 1, 64).view(1, 32, 2)
     known = Condition.unknown(run.model.spec).with_obs(0, torch.tensor([1.0, 1, 0, 0])).with_actions(act)
     obs_BNHO, act_BNHA = run.model.spec.split(run.model.sample(known, 2))
@@ -195,7 +195,7 @@ def test_a_joint_model_plans_its_own_actions(joint: Path, capsys: pytest.Capture
 
 
 def test_planner_settings_are_changed_where_it_acts(small_run: Path) -> None:
-    few, many = evaluated(small_run), evaluated(small_run, "--planner.shares", 0.1, 1.0)
+    few, many = evaluated(small_run), evaluated(small_run, "--planner.arrival-thresholds", 0.1, 1.0)
     one = evaluated(small_run, "--planner.arrival", "fixed")
     assert one["network_calls_per_decision"] == 1 < many["network_calls_per_decision"]  # without trust
     assert few["network_calls_per_decision"] == many["network_calls_per_decision"]  # candidates are one batch
@@ -210,7 +210,7 @@ def test_without_goals_and_environment_it_trains_and_samples(tmp_path: Path, cap
                  np.arange(200) % 100 == 99, np.array([100, 100]))
     small.train(tmp_path / "run", save_npz(e, tmp_path / "plain.npz"))
     run = runs.load(tmp_path / "run")
-    assert set(run.parts) == {"model", "inverse"} and run.config.planner.rest_dims == ()
+    assert set(run.components) == {"model", "inverse"} and run.config.planner.rest_dims == ()
     assert (run.config.horizon, run.config.stride) == (32, 1)
     assert gentraj("sample", tmp_path / "run", "--goal", "1,-1,0", "--out", tmp_path / "a.npz") == 0
     with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
@@ -262,11 +262,11 @@ def test_a_run_with_contexts_is_told_and_remembers_them(umaze: Episodes, tmp_pat
     run = runs.train(config, tmp_path, progress=False)
     assert run.data.context_dim == 3
     plain = Condition.unknown(run.model.spec)
-    told = replace(plain, context_BC=torch.tensor([[50.0, 1.0, -1.0]]))
-    with_it, without = (run.model.sample(c, 2, seed=1) for c in (told, plain))
+    conditioned = replace(plain, context_BC=torch.tensor([[50.0, 1.0, -1.0]]))
+    with_it, without = (run.model.sample(c, 2, seed=1) for c in (conditioned, plain))
     assert not torch.equal(with_it, without)
-    assert torch.equal(run.model.sample(told, 2, seed=1, guide=ClassifierFree(1.0)), with_it)
-    assert torch.equal(run.model.sample(told, 2, seed=1, guide=ClassifierFree(0.0)), without)
+    assert torch.equal(run.model.sample(conditioned, 2, seed=1, guide=ClassifierFree(1.0)), with_it)
+    assert torch.equal(run.model.sample(conditioned, 2, seed=1, guide=ClassifierFree(0.0)), without)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -42,30 +42,30 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, kinds: dict, meta:
     tensors = {key: (torch.rand(shape) * 9).to(dtype) for key, (dtype, shape) in kinds.items() if key != "__metadata__"}
     save(folder, 3, {"model": tensors}, meta)
     loaded = load(folder)
-    assert (loaded.step, loaded.meta, set(loaded.parts["model"])) == (3, meta, set(tensors))
-    assert all(torch.equal(loaded.parts["model"][k], t) and loaded.parts["model"][k].dtype == t.dtype
+    assert (loaded.step, loaded.meta, set(loaded.components["model"])) == (3, meta, set(tensors))
+    assert all(torch.equal(loaded.components["model"][k], t) and loaded.components["model"][k].dtype == t.dtype
                for k, t in tensors.items())
 
 
 def test_views_and_tied_weights_are_saved(tmp_path: Path) -> None:
     whole = torch.arange(12.0).view(3, 4)
     save(tmp_path, 0, {"model": {"a": whole, "b": whole, "t": whole.T}}, {})
-    assert torch.equal(load(tmp_path).parts["model"]["t"], whole.T)
+    assert torch.equal(load(tmp_path).components["model"]["t"], whole.T)
 
 
 def test_a_loaded_tensor_is_its_own(tmp_path: Path) -> None:
     """Not a view of the file, which could change under it."""
     save(tmp_path, 0, W, {})
-    loaded = load(tmp_path).parts["model"]["w"]
+    loaded = load(tmp_path).components["model"]["w"]
     loaded.zero_()
-    assert torch.equal(load(tmp_path).parts["model"]["w"], W["model"]["w"])
+    assert torch.equal(load(tmp_path).components["model"]["w"], W["model"]["w"])
 
 
 def test_the_newest_and_the_asked_for(tmp_path: Path) -> None:
     for step in (5, 123_456_789, 40):
         save(tmp_path, step, {"model": {"w": torch.tensor(float(step))}}, {})
     assert load(tmp_path).step == 123_456_789
-    assert load(tmp_path, 5).parts["model"]["w"] == 5
+    assert load(tmp_path, 5).components["model"]["w"] == 5
     with pytest.raises(CheckpointError, match=r"step-00000006/meta\.json: cannot be read"):
         load(tmp_path, 6)
 
@@ -129,7 +129,7 @@ def test_a_system_that_writes_little_at_a_time(tmp_path: Path, monkeypatch: pyte
     write = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:7]))
     save(tmp_path, 1, W, {})
-    assert torch.equal(load(tmp_path).parts["model"]["w"], W["model"]["w"])
+    assert torch.equal(load(tmp_path).components["model"]["w"], W["model"]["w"])
 
 
 @pytest.mark.parametrize("name", ["", "../x", "/x", "a/b", ".hidden", "a\0"])

@@ -1,4 +1,4 @@
-"""The one loop: what it feeds the parts, what it writes, and that nothing but (seed, step) decides."""
+"""The one loop: what it feeds the components, what it writes, and that nothing but (seed, step) decides."""
 
 from __future__ import annotations
 
@@ -60,21 +60,21 @@ class Pair(nn.Module):
         return {name: loss.detach() for name, loss in losses.items()}
 
 
-def run(folder: Path, parts: dict[str, Pair] | None = None, *, resume: bool = False, on_log=None,
+def run(folder: Path, components: dict[str, Pair] | None = None, *, resume: bool = False, on_log=None,
         **changes) -> TrainingResult:
     settings = {"steps": 10, "warmup": 3, "save_every": 4, "log_every": 3} | changes
-    return train(parts or {"pair": Pair()}, episodes(), TrainingConfig(**settings), folder, meta={"preset": "test"},
-                 resume=resume, on_log=on_log, progress=False)
+    return train(components or {"pair": Pair()}, episodes(), TrainingConfig(**settings), folder,
+                 meta={"preset": "test"}, resume=resume, on_log=on_log, progress=False)
 
 
 def test_it_trains_and_saves(tmp_path: Path) -> None:
-    part = Pair().eval()
-    result = run(tmp_path, {"pair": part}, steps=200, save_every=100, log_every=100)
+    component = Pair().eval()
+    result = run(tmp_path, {"pair": component}, steps=200, save_every=100, log_every=100)
     first, last = read_metrics(tmp_path)
     assert last["pair/one"] < first["pair/one"] and result.metrics == last
     assert (result.step, result.checkpoint) == (200, tmp_path / "step-00000200")
     saved = load(tmp_path)
-    assert all(torch.equal(saved.parts["pair"][key], t) for key, t in part.state_dict().items())
+    assert all(torch.equal(saved.components["pair"][key], t) for key, t in component.state_dict().items())
     assert saved.meta["preset"] == "test" and saved.meta["dataset_hash"] == episodes_hash(episodes())
     assert from_json(TrainingConfig, saved.meta["training"]) == TrainingConfig(200, 3, 100, 100)
 
@@ -108,13 +108,13 @@ def test_the_learning_rate_rises_then_falls(warmup: int, steps: int) -> None:
 
 
 def test_every_group_has_its_own_rate_times_the_factor(tmp_path: Path) -> None:
-    part = Pair()
-    run(tmp_path, {"pair": part})
-    for step, (_, _, one, two) in enumerate(part.given):
+    component = Pair()
+    run(tmp_path, {"pair": component})
+    for step, (_, _, one, two) in enumerate(component.given):
         factor = learning_rate_factor(step, 3, 10)
         assert (one, two) == (0.1 * factor, 0.02 * factor)
     last = read_metrics(tmp_path)[-1]
-    assert (last["pair/lr-one"], last["pair/lr-two"]) == part.given[-1][2:]
+    assert (last["pair/lr-one"], last["pair/lr-two"]) == component.given[-1][2:]
 
 
 def test_a_resumed_part_is_given_what_it_would_have_been_given(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_resumed_part_is_given_what_it_would_have_been_given(tmp_path: Path) -
         assert torch.equal(batch.x_BHD, batch_.x_BHD) and noise == noise_
 
 
-def test_a_part_does_not_depend_on_the_parts_beside_it(tmp_path: Path) -> None:
+def test_a_component_does_not_depend_on_the_others(tmp_path: Path) -> None:
     alone, beside, other = Pair(), Pair(), Pair()
     run(tmp_path / "a", {"b": alone})
     run(tmp_path / "b", {"a": other, "b": beside})
@@ -137,15 +137,15 @@ def test_a_part_does_not_depend_on_the_parts_beside_it(tmp_path: Path) -> None:
 
 
 def test_the_seed_decides_and_the_global_generator_is_left_alone(tmp_path: Path) -> None:
-    parts = [Pair(), Pair(), Pair()]
+    components = [Pair(), Pair(), Pair()]
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    run(tmp_path / "0", {"pair": parts[0]})
+    run(tmp_path / "0", {"pair": components[0]})
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(2)
-    run(tmp_path / "1", {"pair": parts[1]})
-    run(tmp_path / "2", {"pair": parts[2]}, seed=1)
-    zero, one, two = (torch.cat([p.flatten() for p in part.parameters()]) for part in parts)
+    run(tmp_path / "1", {"pair": components[1]})
+    run(tmp_path / "2", {"pair": components[2]}, seed=1)
+    zero, one, two = (torch.cat([p.flatten() for p in component.parameters()]) for component in components)
     assert torch.equal(zero, one) and not torch.equal(zero, two)
 
 
@@ -169,17 +169,17 @@ def test_resume_where_nothing_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", [object(), nn.Linear(3, 3)])
-def test_a_part_must_be_a_trainable_module(tmp_path: Path, part: object) -> None:
-    with pytest.raises(TypeError, match=r"the part 'x' is \w+; an nn\.Module that is Trainable is expected"):
-        run(tmp_path, {"x": part})  # type: ignore[dict-item]
+def test_a_component_must_be_a_trainable_module(tmp_path: Path, component: object) -> None:
+    with pytest.raises(TypeError, match=r"the component 'x' is \w+; an nn\.Module that is Trainable is expected"):
+        run(tmp_path, {"x": component})  # type: ignore[dict-item]
 
 
 def test_a_missing_tensorboard_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    part = Pair()
+    component = Pair()
     with pytest.raises(ConfigError, match=r"pip install 'gentraj\[tensorboard\]'"):
-        run(tmp_path / "run", {"pair": part}, tensorboard=True)
-    assert not part.given and not (tmp_path / "run").exists()
+        run(tmp_path / "run", {"pair": component}, tensorboard=True)
+    assert not component.given and not (tmp_path / "run").exists()
 
 
 def test_no_output_is_no_output(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:

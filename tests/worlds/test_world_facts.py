@@ -21,12 +21,12 @@ def test_what_never_varies_in_the_data_stays(margin: float) -> None:
     e = linear([9, 40, 2, 30])
     e = replace(e, obs=np.concatenate([e.obs[:, :1], np.full_like(e.obs[:, :1], 0.3), e.obs[:, 1:]], 1))
     world = taught(e, WorldModelConfig(model=None, **TINY))
-    episodes = ImaginedEpisodes(world, 4, ImaginedConfig(2, max_doubt=1e9, margin=margin))
+    episodes = ImaginedEpisodes(world, 4, ImaginedConfig(2, max_uncertainty=1e9, margin=margin))
     episodes.low_O[[0, 2, 3]], episodes.high_O[[0, 2, 3]] = -1e9, 1e9
     episodes.reset(np.ones(4, bool))
     for _ in range(2):
         happened = episodes.step(np.ones((4, 2), np.float32), np.ones(4, bool))
-    assert (episodes.obs_BO[:, 1] == np.float32(0.3)).all() and (episodes.distrust(happened.doubt) == "").all()
+    assert (episodes.obs_BO[:, 1] == np.float32(0.3)).all() and (episodes.distrust(happened.uncertainty) == "").all()
     assert len(np.unique(episodes.obs_BO[:, 0])) > 1
 
 

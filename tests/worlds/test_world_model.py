@@ -89,7 +89,8 @@ def worlds() -> dict[str, WorldModel]:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("model", [GENERATOR, None], ids=["flow", "ensemble"])
 def test_it_learns_the_law_of_a_linear_system(model: ModelConfig | None, tmp_path: Path) -> None:
-    """Mean, covariance (the ensemble: variances) and reward of a step; it doubts most where the data do not reach."""
+    """Mean, covariance (the ensemble: variances) and reward of a step; it is most uncertain where the data do not
+    reach."""
     e, config = linear([200] * 100), WorldModelConfig(model=model)
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(0)
@@ -115,7 +116,7 @@ def test_it_learns_the_law_of_a_linear_system(model: ModelConfig | None, tmp_pat
 
     assert made.end_BT.max() < 0.01  # nothing ends in these data
     far = world.imagine(4 * obs_RO[::M], 3 * act_RTA[::M], seeds=range(N))
-    assert far.doubt_BT.mean() > 2 * made.doubt_BT.mean()
+    assert far.uncertainty_BT.mean() > 2 * made.uncertainty_BT.mean()
 
 
 # -- contracts
@@ -153,7 +154,7 @@ def test_a_longer_sequence_begins_as_a_shorter_one(name: str, worlds: dict[str, 
         assert all(torch.isfinite(x).all() for x in shorter)
         whole = T // world.chunk * world.chunk
         assert_same(first(shorter, 4, whole), first(made, 4, whole))
-    assert ((made.end_BT >= 0) & (made.end_BT <= 1) & (made.doubt_BT >= 0)).all()
+    assert ((made.end_BT >= 0) & (made.end_BT <= 1) & (made.uncertainty_BT >= 0)).all()
 
 
 @pytest.mark.parametrize("name", WORLDS)

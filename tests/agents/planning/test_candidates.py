@@ -21,7 +21,7 @@ from gentraj.randomness import RowNoise, unfold
 from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectorySpec
 
 LOW, HIGH = -np.ones(1, np.float32), np.ones(1, np.float32)
-FREE = PlannerConfig(arrival="fixed", replan=1, look=1, actions="joint", select="value")
+FREE = PlannerConfig(arrival="fixed", replan=1, lookahead=1, actions="joint", select="value")
 SHORT = TrajectorySpec(obs_dim=1, act_dim=1, horizon=4)
 
 
@@ -224,7 +224,7 @@ class Straight:
 def test_a_plan_is_tracked_to_its_end_by_a_pd_controller() -> None:
     """One plan, from rest at 0 to (8, 8) in 8 steps; then the goal at rest."""
     model: Any = Straight()
-    config = PlannerConfig("fixed", replan=20, look=1, actions="track", goal_dims=(0, 1), rest_dims=(2, 3))
+    config = PlannerConfig("fixed", replan=20, lookahead=1, actions="track", goal_dims=(0, 1), rest_dims=(2, 3))
     agent = Planner(model, config, np.full(2, -9, np.float32), np.full(2, 9, np.float32))
     goal, at_rest, moving = torch.full((1, 2), 8.0), torch.zeros(1, 4), torch.tensor([[2.0, 3.0, 0.5, 1.5]])
     assert agent.act(at_rest, goal).tolist() == [[1.25, 1.25]]  # a step ahead it is at 1, with a velocity of 1 / 4

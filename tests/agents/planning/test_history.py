@@ -1,4 +1,5 @@
-"""A planner that remembers: what its model is told of the past, where its plans begin, and what it is good for."""
+"""A planner that remembers: what its model is conditioned on of the past, where its plans begin, and what it is good
+for."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from agents.planning.execution import History, moved
+from agents.planning.execution import History, shift_time
 from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from agents.planning.planner import Planner, PlannerConfig
 from agents.planning.trust import Trust
@@ -25,7 +26,7 @@ from gentraj.randomness import generator
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec
 
 CPU, HIGH = torch.device("cpu"), np.full(1, 99, np.float32)
-ACTS = PlannerConfig("fixed", replan=1, look=1, actions="joint")
+ACTS = PlannerConfig("fixed", replan=1, lookahead=1, actions="joint")
 
 
 class GoesOn:
@@ -117,7 +118,7 @@ def test_a_fixed_arrival_is_at_the_model_s_last_row_however_long_the_past() -> N
 def test_every_candidate_has_the_past_of_its_environment() -> None:
     """Of three environments that began at different times, towards goals, with what is left of plans among them."""
     model, trusting = GoesOn(TrajectorySpec(1, 1, 8)), Trusting()
-    agent = Planner(model, PlannerConfig(replan=2, look=1, actions="joint", history=3, candidates=2, shifted=True,  # type: ignore[arg-type]
+    agent = Planner(model, PlannerConfig(replan=2, lookahead=1, actions="joint", history=3, candidates=2, shifted=True,  # type: ignore[arg-type]
                                          goal_dims=(0,)), -HIGH, HIGH, trust=trusting)
     for t in range(6):
         agent.reset(torch.tensor([False, t == 2, t == 4]))
@@ -135,7 +136,7 @@ def test_every_candidate_has_the_past_of_its_environment() -> None:
 @given(st.integers(0, 3), st.integers(1, 3), st.integers(1, 4))
 def test_what_is_left_of_a_plan_arrives_where_it_still_can(rows: int, stride: int, replan: int) -> None:
     model: Any = GoesOn(TrajectorySpec(1, 1, 9, stride))
-    agent = Planner(model, PlannerConfig(replan=replan, look=1, actions="joint", history=rows, shifted=True,
+    agent = Planner(model, PlannerConfig(replan=replan, lookahead=1, actions="joint", history=rows, shifted=True,
                                          goal_dims=(0,)), -HIGH, HIGH, trust=Trusting())
     for t in range(12):
         agent.act(torch.full((1, 1), float(t)), torch.full((1, 1), 50.0))
@@ -151,13 +152,14 @@ def test_observations_may_be_of_doubles() -> None:
 
 def test_moved_rows_stay_inside() -> None:
     x = torch.arange(5)[None].expand(3, -1)
-    assert moved(x, torch.tensor([0, 3, -2])).tolist() == [[0, 1, 2, 3, 4], [3, 4, 4, 4, 4], [0, 0, 0, 1, 2]]
+    assert shift_time(x, torch.tensor([0, 3, -2])).tolist() == [[0, 1, 2, 3, 4], [3, 4, 4, 4, 4], [0, 0, 0, 1, 2]]
 
 
 def test_what_a_history_does_not_go_with_is_refused() -> None:
     with pytest.raises(ValueError, match=r"history is 7 of 8 rows, which leaves 0 environment steps .* call for 1;"):
         planner(history=7)
-    with pytest.raises(ValueError, match=r"which leaves 5 environment steps to plan, and replan and look call for 6"):
+    with pytest.raises(ValueError, match=r"which leaves 5 environment steps to plan, and replan and lookahead call for "
+                                         r"6"):
         planner(history=2, replan=7)
     planner(history=2, replan=6)
     with pytest.raises(ValueError, match=r"of a planner with history its first rows have happened"):
@@ -185,7 +187,7 @@ def test_a_planner_that_remembers_knows_what_one_observation_does_not_tell() -> 
         d_B1 = torch.randint(2, (128, 1), generator=drawn) * 2.0 - 1
         x_BHD = (10 * torch.rand(128, 1, generator=drawn) - 5 + d_B1 * torch.arange(4))[..., None]
         model.update(Batch(x_BHD, torch.ones_like(x_BHD, dtype=torch.bool)), optimizers, drawn)
-    inverse: Any = InverseDynamics.blank(1, 1, InverseDynamicsConfig(look=1))
+    inverse: Any = InverseDynamics.blank(1, 1, InverseDynamicsConfig(lookahead=1))
     inverse.forward = lambda obs_BO, target_BO, k: target_BO - obs_BO
     d_B1, right = torch.tensor([[-1.0], [1.0]]).repeat(20, 1), []
     for history in (0, 2):

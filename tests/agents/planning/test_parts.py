@@ -22,31 +22,31 @@ def walk(steps: int = 3000, speed: float | None = None) -> Episodes:
     return Episodes(obs, act, np.zeros(steps), np.zeros(steps, bool), end, [steps], goal_dims=(0, 1))
 
 
-def train(part: InverseDynamics | Arrival, episodes: Episodes, steps: int) -> None:
-    windows, optimizers = Windows(episodes, part.spec), part.optimizers()
+def train(component: InverseDynamics | Arrival, episodes: Episodes, steps: int) -> None:
+    windows, optimizers = Windows(episodes, component.spec), component.optimizers()
     for step in range(steps):
-        part.update(windows.batch(step, 0, part.batch_size), optimizers, generator(0, step))
+        component.update(windows.batch(step, 0, component.batch_size), optimizers, generator(0, step))
 
 
 def test_inverse_dynamics_find_the_action_between_two_states() -> None:
     torch.manual_seed(0)
-    inverse = InverseDynamics.fit(walk(), InverseDynamicsConfig(look=4, width=64, learning_rate=3e-3))
+    inverse = InverseDynamics.fit(walk(), InverseDynamicsConfig(lookahead=4, width=64, learning_rate=3e-3))
     train(inverse, walk(), 400)
     act = torch.tensor([[0.5, -1.0], [1.0, 1.0]])
     found = inverse(torch.zeros(2, 2), 4 * act, 4)
     torch.testing.assert_close(found, act, atol=0.15, rtol=0)
 
 
-@pytest.mark.parametrize("look", [1, 2, 5])
-def test_the_way_to_go_is_measured_by_half_of_it_and_a_step_by_where_it_leads(look: int) -> None:
-    """`look // 2` steps are as one, their actions staying the same for a while."""
-    size = walk().obs.std(0) if look == 1 else walk().act.std(0) * (look // 2)
-    inverse = InverseDynamics.fit(walk(), InverseDynamicsConfig(look=look))
+@pytest.mark.parametrize("lookahead", [1, 2, 5])
+def test_the_way_to_go_is_measured_by_half_of_it_and_a_step_by_where_it_leads(lookahead: int) -> None:
+    """`lookahead // 2` steps are as one, their actions staying the same for a while."""
+    size = walk().obs.std(0) if lookahead == 1 else walk().act.std(0) * (lookahead // 2)
+    inverse = InverseDynamics.fit(walk(), InverseDynamicsConfig(lookahead=lookahead))
     torch.testing.assert_close(inverse.delta.scale_D, torch.from_numpy(size), rtol=0.1, atol=0)
 
 
 def test_inverse_dynamics_do_not_feel_the_rows_beside() -> None:
-    inverse = InverseDynamics.fit(walk(), InverseDynamicsConfig(look=4))
+    inverse = InverseDynamics.fit(walk(), InverseDynamicsConfig(lookahead=4))
     obs, target = torch.randn(40, 2), torch.randn(40, 2)
     assert torch.equal(inverse(obs, target, 3)[:1], inverse(obs[:1], target[:1], 3))
 

@@ -18,7 +18,7 @@ from gentraj.training.checkpoint import module_tensors, restore_module
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=3)
-SMALL = PlanCriticConfig(width=16, heads=2, depth=1, reach=1, discount=0.5)
+SMALL = PlanCriticConfig(width=16, heads=2, depth=1, n_step=1, discount=0.5)
 every_network = pytest.mark.parametrize("network", ["perceptron", "transformer"])
 
 
@@ -50,7 +50,7 @@ def worth_its_first_entry(critic: PlanCritic) -> PlanCritic:
         def forward(self, state_BO: Tensor) -> Tensor:
             return state_BO[None, :, 0]
 
-    critic.slow = First()  # type: ignore[assignment]
+    critic.target = First()  # type: ignore[assignment]
     return critic
 
 
@@ -60,10 +60,10 @@ def train(critic: PlanCritic, episodes: Episodes, steps: int, size: int = 64) ->
         critic.update(windows.batch(step, 0, size), optimizers, generator(step))
 
 
-@pytest.mark.parametrize(("reach", "expected"), [(1, [1 + 1 + 0.25 * 2, 2 + 1.5, 3, 4 + 2.5 + 0.25 * 6, 5 + 0.5 * 6]),
-                                                 (4, [1 + 1 + 0.75, 2 + 1.5, 3, 4 + 2.5 + 0.25 * 6, 5 + 0.5 * 6])])
-def test_targets_go_on_through_a_cut_and_not_through_an_end(reach: int, expected: list[float]) -> None:
-    critic = worth_its_first_entry(make(reach=reach))
+@pytest.mark.parametrize(("n_step", "expected"), [(1, [1 + 1 + 0.25 * 2, 2 + 1.5, 3, 4 + 2.5 + 0.25 * 6, 5 + 0.5 * 6]),
+                                                  (4, [1 + 1 + 0.75, 2 + 1.5, 3, 4 + 2.5 + 0.25 * 6, 5 + 0.5 * 6])])
+def test_targets_go_on_through_a_truncation_and_not_through_an_end(n_step: int, expected: list[float]) -> None:
+    critic = worth_its_first_entry(make(n_step=n_step))
     batch = Windows(chain(), critic.spec).gather(np.arange(5))
     torch.testing.assert_close(critic.targets(batch), torch.tensor(expected))
 
@@ -99,7 +99,7 @@ def test_it_learns_the_discounted_sum_of_what_never_ends() -> None:
     expected = torch.tensor([(0.8 ** np.arange(500) * rewards[k : k + 500]).sum() for k in range(6)]).float()
     batch = Windows(ring(1), critic.spec).gather(np.arange(6))
     torch.testing.assert_close(critic(batch.x_BHD).detach(), expected, rtol=0.07, atol=0.3)
-    state = critic.slow(batch.x_BHD[:, 0, :2]).mean(0)
+    state = critic.target(batch.x_BHD[:, 0, :2]).mean(0)
     torch.testing.assert_close(state.detach(), expected, rtol=0.07, atol=0.3)
 
 
@@ -158,7 +158,7 @@ def test_a_saved_critic_values_plans_alike(network: str) -> None:
 def test_an_update_depends_on_its_generator_only_and_not_on_padding(network: str, noised: float) -> None:
     after = []
     for seed in (1, 2):
-        critic = make(network=network, noised=noised, reach=5)
+        critic = make(network=network, noised=noised, n_step=5)
         batch = Windows(chain(), critic.spec).gather(np.arange(5))
         batch.x_BHD[~batch.mask_BHD] = seed * 1e3
         torch.manual_seed(seed)
@@ -213,8 +213,8 @@ def test_noise_in_other_units_is_refused() -> None:
         model.sample(Condition.unknown(SPEC), guide=critic.guide(1.0))
 
 
-@pytest.mark.parametrize("wrong", [{"expectile": 0.4}, {"reach": 0}, {"noised": 1.5}, {"network": "gru"}, {"sees": "x"},
-                                   {"normalizer": "none"}, {"discount": 1.01}])
+@pytest.mark.parametrize("wrong", [{"expectile": 0.4}, {"n_step": 0}, {"noised": 1.5}, {"network": "gru"},
+                                   {"sees": "x"}, {"normalizer": "none"}, {"discount": 1.01}])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"PlanCriticConfig.{next(iter(wrong))} is "):
         PlanCriticConfig(**wrong)

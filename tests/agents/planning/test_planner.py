@@ -19,7 +19,7 @@ from gentraj.normalize import Normalizer
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=4, act_dim=0, horizon=8, stride=4)
-CONFIG = PlannerConfig(goal_dims=(0, 1), rest_dims=(2, 3), shares=(), look=6, replan=3)
+CONFIG = PlannerConfig(goal_dims=(0, 1), rest_dims=(2, 3), arrival_thresholds=(), lookahead=6, replan=3)
 LOW, HIGH = -np.ones(2, np.float32), np.ones(2, np.float32)
 
 
@@ -51,7 +51,7 @@ class KnownTrust(Trust):
 
 def toward() -> InverseDynamics:
     """Acts along the displacement of the first two entries, so that targets can be read off the actions."""
-    inverse = InverseDynamics.blank(4, 2, InverseDynamicsConfig(look=16))
+    inverse = InverseDynamics.blank(4, 2, InverseDynamicsConfig(lookahead=16))
     inverse.forward = lambda obs, target, k: (target - obs)[:, :2]  # type: ignore[method-assign]
     return inverse
 
@@ -88,7 +88,7 @@ def test_the_target_lies_on_the_plan_between_its_rows() -> None:
 
 
 def test_after_the_arrival_the_goal_is_held_at_rest() -> None:
-    agent = planner(first=2, look=16)  # the plan arrives after 8 steps and says 9 for what follows
+    agent = planner(first=2, lookahead=16)  # the plan arrives after 8 steps and says 9 for what follows
     agent.act(OBS, GOAL)
     assert torch.equal(agent.target_BTD[0, 8:], torch.tensor([8.0, 0, 0, 0]).expand(11, 4))
 
@@ -142,11 +142,12 @@ def test_what_the_settings_need_must_be_there() -> None:
         Planner(StraightLine(), CONFIG, LOW, HIGH, trust=KnownTrust(2))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="arrival='earliest' needs a trust score"):
         Planner(StraightLine(), CONFIG, LOW, HIGH, inverse=toward())  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="look is 17; the inverse dynamics were trained to look 16"):
-        planner(look=17)
+    with pytest.raises(ValueError, match="lookahead is 17; the inverse dynamics were trained to look 16"):
+        planner(lookahead=17)
 
 
-@pytest.mark.parametrize("wrong", [{"replan": 0}, {"trust": 1.5}, {"temperature": -1.0}, {"shares": (0.0, 1.0)},
+@pytest.mark.parametrize("wrong", [{"replan": 0}, {"trust": 1.5}, {"temperature": -1.0},
+                                   {"arrival_thresholds": (0.0, 1.0)},
                                    {"hold_radius": float("nan")}, {"candidates": 0}, {"scale": float("inf")}])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"PlannerConfig.{next(iter(wrong))} (is|are) "):
@@ -166,7 +167,7 @@ def reference(dim: int = 4) -> Batch:
 
 @pytest.mark.parametrize("count", [1, 3, 20])
 def test_an_environment_does_not_feel_those_beside_it(count: int) -> None:
-    model, inverse = diffusion(), InverseDynamics.blank(4, 2, InverseDynamicsConfig(look=6))
+    model, inverse = diffusion(), InverseDynamics.blank(4, 2, InverseDynamicsConfig(lookahead=6))
     obs, goal = (torch.randn(20, n, generator=torch.Generator().manual_seed(n)) for n in (4, 2))
     played = []
     for batch in (20, count):
@@ -185,7 +186,7 @@ def test_joint_actions_are_those_of_the_plan() -> None:
 
 def test_without_a_goal_the_plan_is_free() -> None:
     model = diffusion()
-    inverse = InverseDynamics.blank(4, 2, InverseDynamicsConfig(look=6))
+    inverse = InverseDynamics.blank(4, 2, InverseDynamicsConfig(lookahead=6))
     agent = Planner(model, CONFIG, LOW, HIGH, trust=Trust(model, reference(), 0.98), inverse=inverse)
     assert agent.act(OBS).shape == (1, 2) and agent.network_calls == 2 + CONFIG.steps  # two to calibrate trust
 
@@ -200,7 +201,7 @@ def test_trust_is_one_at_the_quantile_of_data_for_each_row() -> None:
 
 def test_what_has_happened_speaks_for_no_plan() -> None:
     """Errors count from the present on, and so do those of the data."""
-    known: Any = type("Known", (), {"spec": SPEC, "implausibility": lambda self, x, start, seeds: x[..., 0].abs()})()
+    known: Any = type("Known", (), {"spec": SPEC, "ood_score": lambda self, x, start, seeds: x[..., 0].abs()})()
     data, now, row = reference(), torch.tensor([0, 1, 3]), torch.tensor([4, 2, 4])
     ratio = Trust(known, data, 0.5, history=3).ratio(data.x_BHD[:3], row, range(3), now)
     for i, (p, j) in enumerate(zip(now.tolist(), row.tolist(), strict=True)):
@@ -248,7 +249,7 @@ def test_settings_that_need_a_part_which_is_missing_say_so(changes: dict[str, An
 
 
 def test_a_model_of_the_four_members_plans_and_one_that_cannot_judge_rows_is_not_trusted() -> None:
-    """Neither a device nor a count of calls is asked of it; trust, which asks for implausibility, says so."""
+    """Neither a device nor a count of calls is asked of it; trust, which asks for ood_score, says so."""
     asked = []
 
     class FourMembers:
@@ -265,5 +266,5 @@ def test_a_model_of_the_four_members_plans_and_one_that_cannot_judge_rows_is_not
     assert agent.act(OBS, GOAL).shape[0] == 1 and agent.network_calls == 0 and agent.device.type == "cpu"
     assert asked == [SamplingOptions("heun", steps=7, eta=0.1, temperature=0.5)]
     reference = Batch(torch.zeros(2, SPEC.horizon, SPEC.dim), torch.ones(2, SPEC.horizon, SPEC.dim, dtype=torch.bool))
-    with pytest.raises(ValueError, match="FourMembers has no implausibility, which trust asks of a model"):
+    with pytest.raises(ValueError, match="FourMembers has no ood_score, which trust asks of a model"):
         Trust(model, reference, 0.98)

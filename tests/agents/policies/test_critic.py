@@ -15,12 +15,13 @@ from gentraj.data import ContextConfig, Windows
 from gentraj.randomness import generator
 
 
-def test_values_start_where_the_usual_reward_until_the_usual_end_leads() -> None:
+def test_values_start_where_the_mean_reward_until_the_mean_end_leads() -> None:
     data = chain()
     size = np.sqrt((data.reward**2).mean())
-    usual = Scales.fit(data, ContextConfig()).usual
-    assert usual.value(0.5) * size == pytest.approx(3 / (1 - 0.5 * 0.8))  # rewards of mean 3, an end in 5 steps
-    assert Scales.fit(bandit(), ContextConfig()).usual.value(0.99) == pytest.approx(0.5**0.5, abs=0.05)
+    usual = Scales.fit(data, ContextConfig()).reward_statistics
+    assert usual.initial_value(0.5) * size == pytest.approx(3 / (1 - 0.5 * 0.8))  # rewards of mean 3, an end in 5 steps
+    assert Scales.fit(bandit(), ContextConfig()).reward_statistics.initial_value(0.99) == pytest.approx(0.5**0.5,
+                                                                                                        abs=0.05)
     critic = Critic(2, 1, CriticConfig(width=8), start=50.0)
     assert critic(torch.zeros(1, 2), torch.zeros(1, 1)).mean().item() == pytest.approx(50, abs=2)
 
@@ -31,8 +32,8 @@ def test_a_critic_learns_the_discounted_sum_of_a_chain() -> None:
     t = policy.transition(Windows(data, policy.spec).gather(np.arange(5)), 0.5)
     optimizer, after = critic.optimizer(), torch.tensor([1, 2, 2, 4, 4])
     for _ in range(600):
-        value_B = critic.least(t.state_BS, t.chunk_BX)
-        critic.learn(t, value_B[after], optimizer)
+        value_B = critic.target_min(t.state_BS, t.chunk_BX)
+        critic.update(t, value_B[after], optimizer)
     size = float(np.sqrt((data.reward**2).mean()))
     expected = torch.tensor([1 + 0.5 * 2 + 0.25 * 3, 2 + 0.5 * 3, 3, 4 + 0.5 * 10, 10])  # the cut step repeats for ever
     torch.testing.assert_close(critic(t.state_BS, t.chunk_BX).mean(0).detach() * size, expected, rtol=0.1, atol=0.1)
@@ -65,7 +66,7 @@ def test_a_chunk_that_a_time_limit_cuts_teaches_the_critic_nothing() -> None:
     for reward in (t.reward_B, t.reward_B + 100 * ~t.whole_B):
         torch.manual_seed(0)
         critic = Critic(2, 2, CriticConfig(width=8))
-        critic.learn(replace(t, reward_B=reward), torch.zeros(5), critic.optimizer())
+        critic.update(replace(t, reward_B=reward), torch.zeros(5), critic.optimizer())
         learnt.append(critic.q.weight[0].clone())
     assert torch.equal(*learnt)
 

@@ -106,7 +106,7 @@ def test_actions_are_inside_the_bounds_and_depend_on_their_own_seed_only(kind: t
     assert together.shape == (40, 1)
     assert torch.equal(act(policy, obs[3:5], [3, 4]), together[3:5])
     assert torch.equal(act(policy, obs, list(range(40))), together)
-    decided = policy.decide(policy.state(100 * obs, None)[:32], list(range(32)))
+    decided = policy.sample_actions(policy.state(100 * obs, None)[:32], list(range(32)))
     assert decided.shape == (32, policy.chunk, 1) and (decided.abs() <= 1).all()
     actor = Actor(policy, np.full(1, -0.01), np.full(1, 0.01))
     assert (actor.act(obs).abs() <= 0.01).all()
@@ -216,12 +216,12 @@ def test_windows_of_what_was_imagined_have_no_weight() -> None:
     assert policy.windows(t, torch.tensor([1.0, 2.0, 3.0, 4.0])).weight_B.tolist() == [1, 0, 3, 0]
 
 
-def test_rewards_and_ends_are_scaled_by_what_was_played_and_states_by_all() -> None:
+def test_rewards_and_ends_are_scaled_by_real_data_and_states_by_all() -> None:
     data = bandit(64)
     marked = concatenate([data, replace(data, obs=9 * data.obs, reward=data.reward - 100,
                                         extras={"imagined": np.ones((128, 1))})])
     ours, alone = Scales.fit(marked, ContextConfig()), Scales.fit(data, ContextConfig())
-    assert ours.usual == alone.usual and torch.equal(ours.reward.scale_D, alone.reward.scale_D)
+    assert ours.reward_statistics == alone.reward_statistics and torch.equal(ours.reward.scale_D, alone.reward.scale_D)
     assert (ours.obs.scale_D > 2 * alone.obs.scale_D).all()
 
 
@@ -229,11 +229,11 @@ def test_fql_acts_by_the_average_of_a_student_as_large_as_its_teacher() -> None:
     data = bandit(200)
     policy: Any = POLICIES.made_of(small(FQLConfig))(2, 1, small(FQLConfig), Scales.fit(data, ContextConfig()))
     size = lambda network: [tuple(p.shape) for p in network.parameters()]  # noqa: E731
-    assert size(policy.student) == size(policy.model.network) == size(policy.slow.module)
+    assert size(policy.student) == size(policy.model.network) == size(policy.student_ema.module)
     optimizers, windows = policy.optimizers(), Windows(data, policy.spec)
     for step in range(5):
         policy.update(windows.batch(step, 0, 32), optimizers, generator(0, step))
     state, z = torch.zeros(3, 2), RowNoise([1, 2, 3]).normal(1, 1)
-    acted, student, average = (policy.decide(state, [1, 2, 3]).flatten(1), policy.one_step(policy.student, state, z),
-                               policy.one_step(policy.slow, state, z))
+    acted, student, average = (policy.sample_actions(state, [1, 2, 3]).flatten(1),
+                               policy.one_step(policy.student, state, z), policy.one_step(policy.student_ema, state, z))
     assert torch.equal(acted, average.clamp(-1, 1)) and not torch.equal(student, average)

@@ -30,7 +30,7 @@ def lucky(episodes: int = 40, steps: int = 1) -> Episodes:
 def swift(episodes: Episodes, members: int) -> Swift:
     """Its gradients are not clipped: the members share the norm, and so the size of a step."""
     torch.manual_seed(0)
-    critic = CriticConfig(width=64, reach=4, members=members, learning_rate=3e-3, max_grad_norm=1e9)
+    critic = CriticConfig(width=64, n_step=4, members=members, learning_rate=3e-3, max_grad_norm=1e9)
     config = replace(SMALL, critic=critic, expectile=0.5)
     return Swift(8, 1, config, Scales.fit(episodes, ContextConfig()))
 

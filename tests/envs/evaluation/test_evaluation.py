@@ -165,7 +165,8 @@ def test_a_return_is_normalised_where_rewards_and_ends_are_the_tasks(overrides, 
     assert summarize(played([1.0], [1]), short)["score_d4rl"] is None
 
 
-WHOLE = DataReturns(episodes=30, mean=1000.0, longest=1000, cut=20, cut_last=20)  # 10 fell, 20 met the time limit
+# 10 fell, 20 met the time limit
+WHOLE = DataReturns(episodes=30, mean=1000.0, longest=1000, truncated=20, truncated_last=20)
 
 
 def test_the_behaviour_of_several_datasets_is_the_mean_over_their_episodes():
@@ -177,9 +178,10 @@ def test_the_behaviour_of_several_datasets_is_the_mean_over_their_episodes():
 
 
 @pytest.mark.parametrize(("changes", "env", "why"), [
-    ({"cut": 22}, "Hopper-v5", ""),  # the end of a recording cuts an episode or two
-    ({"cut": 24}, "Hopper-v5", ": 4 of 30 were cut sooner"),
-    ({"longest": 100}, "Hopper-v5", "20 of 30 were cut sooner, and the longest has 100"),  # all by a shorter limit
+    ({"truncated": 22}, "Hopper-v5", ""),  # the end of a recording cuts an episode or two
+    ({"truncated": 24}, "Hopper-v5", ": 4 of 30 were truncated sooner"),
+    # all by a shorter limit
+    ({"longest": 100}, "Hopper-v5", "20 of 30 were truncated sooner, and the longest has 100"),
     ({"longest": 2000}, "Hopper-v5", "which has 1000 steps: the longest has 2000"),
     ({}, "Walker2d-v5", "the data are not of Hopper-v5 as it is here; they come from Walker2d-v5"),
     ({}, None, "they come from an unknown environment")])
@@ -192,4 +194,4 @@ def test_behaviour_is_scored_where_the_datas_episodes_are_the_environments(chang
 def test_the_datas_returns_are_counted_by_hand():
     step = np.arange(9)
     e = Episodes(np.zeros((12, 1)), np.zeros((9, 1)), step, step == 1, np.isin(step, (4, 8)), np.array([2, 3, 4]))
-    assert DataReturns.of(e) == DataReturns(episodes=3, mean=(1 + 9 + 26) / 3, longest=4, cut=2, cut_last=1)
+    assert DataReturns.of(e) == DataReturns(episodes=3, mean=(1 + 9 + 26) / 3, longest=4, truncated=2, truncated_last=1)

@@ -13,7 +13,7 @@ from envs.evaluation.off_policy import agreement, imagined_returns
 from envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 from gentraj.worlds.model import Imagined, WorldModel
 
-FREE: dict[str, Any] = {"max_doubt": 1e9, "margin": 1e9}
+FREE: dict[str, Any] = {"max_uncertainty": 1e9, "margin": 1e9}
 
 
 class Paying:
@@ -47,33 +47,35 @@ def episodes(fall: int = 0, **settings: Any) -> ImaginedEpisodes:
 
 
 def test_a_return_is_the_sum_of_rewards_to_the_time_limit() -> None:
-    returns_B, cut_B = imagined_returns(Always(0.25), episodes(max_episode_steps=8, **FREE))
-    assert returns_B == pytest.approx([2.0] * 3) and not cut_B.any()
+    returns_B, truncated_B = imagined_returns(Always(0.25), episodes(max_episode_steps=8, **FREE))
+    assert returns_B == pytest.approx([2.0] * 3) and not truncated_B.any()
 
 
 def test_an_episode_that_is_cut_counts_as_if_it_went_on() -> None:
     """It leaves the bounds, 0 to 1, in its third step of 0.5, whose reward is not believed either."""
-    cut = episodes(max_episode_steps=8, max_doubt=1e9, margin=0.0)
-    returns_B, cut_B = imagined_returns(Always(0.5), cut)
-    assert returns_B == pytest.approx([4.0] * 3) and cut_B.all() and (cut.elapsed_B == 3).all()
+    cut = episodes(max_episode_steps=8, max_uncertainty=1e9, margin=0.0)
+    returns_B, truncated_B = imagined_returns(Always(0.5), cut)
+    assert returns_B == pytest.approx([4.0] * 3) and truncated_B.all() and (cut.elapsed_B == 3).all()
 
 
 def test_what_follows_a_cut_ends_as_often_as_what_was_believed() -> None:
     """Two of three end in their second step, the third is cut after it: 2 ends in 6 steps, and 6 steps are left."""
-    returns_B, cut_B = imagined_returns(Always(0.5), episodes(2, max_episode_steps=8, max_doubt=1e9, margin=0.0))
+    returns_B, truncated_B = imagined_returns(Always(0.5), episodes(2, max_episode_steps=8, max_uncertainty=1e9,
+                                                                    margin=0.0))
     more = sum((1 - 2 / 6) ** k for k in range(6))
-    assert returns_B == pytest.approx([1.0, 1.0, 1.0 + 0.5 * more]) and cut_B.tolist() == [False, False, True]
+    assert returns_B == pytest.approx([1.0, 1.0, 1.0 + 0.5 * more]) and truncated_B.tolist() == [False, False, True]
 
 
 def test_an_end_that_is_not_believed_is_a_cut() -> None:
     """The second step goes beyond the bounds, 0 to 1, whether or not it ends an episode; so none is known to end."""
-    returns_B, cut_B = imagined_returns(Always(0.8), episodes(2, max_episode_steps=8, max_doubt=1e9, margin=0.0))
-    assert cut_B.all() and returns_B == pytest.approx([8 * 0.8] * 3)
+    returns_B, truncated_B = imagined_returns(Always(0.8), episodes(2, max_episode_steps=8, max_uncertainty=1e9,
+                                                                    margin=0.0))
+    assert truncated_B.all() and returns_B == pytest.approx([8 * 0.8] * 3)
 
 
 def test_of_an_agent_of_which_nothing_is_believed_nothing_is_said() -> None:
     with pytest.raises(RuntimeError, match="believes no step of this agent"):
-        imagined_returns(Always(1.5), episodes(2, max_episode_steps=8, max_doubt=1e9, margin=0.0))
+        imagined_returns(Always(1.5), episodes(2, max_episode_steps=8, max_uncertainty=1e9, margin=0.0))
 
 
 @pytest.mark.parametrize(("order", "rank"), [([0, 1, 2, 3], 1.0), ([3, 2, 1, 0], -1.0), ([0, 0, 0, 0], 0.0)])

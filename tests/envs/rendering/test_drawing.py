@@ -15,7 +15,7 @@ from envs.making import environment_factory
 from envs.rendering import headless
 from envs.rendering.headless import CannotRender, render_frame, rendering_problem
 from envs.rendering.maze import draw_maze
-from envs.rendering.renderer import Portrait
+from envs.rendering.renderer import Renderer
 from envs.tasks.maze import Maze
 
 ROOT = Path(__file__).parents[3]
@@ -67,7 +67,7 @@ def test_an_environment_that_draws_nothing_says_why(frame, why, monkeypatch):
 
 def test_only_mujoco_s_are_set_to_what_is_imagined():
     with pytest.raises(CannotRender, match=r"^Pendulum-v1 is none of MuJoCo's, and cannot be set to what is imagined$"):
-        Portrait("Pendulum-v1")(np.zeros(3), np.zeros(0))
+        Renderer("Pendulum-v1")(np.zeros(3), np.zeros(0))
 
 
 def test_without_egl_environments_work_and_pictures_are_refused():

@@ -8,7 +8,7 @@ import pytest
 from envs.making import environment_factory
 from envs.recording import pointmaze
 from envs.recording.recipes import make_missing
-from envs.tasks.default_horizon import HORIZONS, LONGEST, STEPS_PER_CELL, UNKNOWN, horizon_advice
+from envs.tasks.default_horizon import HORIZONS, LONGEST, STEPS_PER_CELL, UNKNOWN, default_horizon
 from envs.tasks.registry import TASKS
 from gentraj.data import load_episodes
 from gentraj.networks import NETWORKS
@@ -22,7 +22,7 @@ def corridor(cells: int) -> str:
 
 @pytest.mark.parametrize("cells", [2, 3, 6, 9, 15, 30, 80, 200])
 def test_the_longest_way_fits_and_a_short_maze_gets_a_short_dense_plan(cells: int) -> None:
-    horizon, stride = horizon_advice(corridor(cells))
+    horizon, stride = default_horizon(corridor(cells))
     steps = STEPS_PER_CELL * (cells - 1)
     assert (horizon - 1) * stride >= steps > (horizon - 1) * (stride - 1)  # no coarser than it must be
     shorter = [rows for rows in HORIZONS if rows < horizon]
@@ -30,20 +30,20 @@ def test_the_longest_way_fits_and_a_short_maze_gets_a_short_dense_plan(cells: in
     assert horizon in (*HORIZONS, LONGEST) and stride <= HORIZONS.get(horizon, stride)
 
 
-def test_an_environment_that_is_not_known_here_has_no_advice() -> None:
-    assert horizon_advice(json.dumps({"id": "Mine-v0", "entry_point": "mine:Env"})) == UNKNOWN
+def test_an_environment_that_is_not_known_here_has_the_default_of_all() -> None:
+    assert default_horizon(json.dumps({"id": "Mine-v0", "entry_point": "mine:Env"})) == UNKNOWN
 
 
 def test_a_longer_way_never_gets_a_shorter_plan() -> None:
-    spans = [(rows - 1) * stride for rows, stride in map(horizon_advice, map(corridor, range(2, 60)))]
+    spans = [(rows - 1) * stride for rows, stride in map(default_horizon, map(corridor, range(2, 60)))]
     assert spans == sorted(spans)
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_gets_a_plan_that_fits(name: str) -> None:
     factory = environment_factory(name)
-    horizon, stride = horizon_advice(name)
-    assert (horizon, stride) == horizon_advice(factory.spec_json)
+    horizon, stride = default_horizon(name)
+    assert (horizon, stride) == default_horizon(factory.spec_json)
     assert (horizon - 1) * stride >= STEPS_PER_CELL * factory.maze.longest_way
 
 
@@ -54,7 +54,7 @@ def test_every_network_takes_the_advised_horizons(rows: int) -> None:
 
 
 def test_what_is_no_maze_gets_the_usual_plan() -> None:
-    assert horizon_advice(None) == horizon_advice("Pendulum-v1") == UNKNOWN
+    assert default_horizon(None) == default_horizon("Pendulum-v1") == UNKNOWN
 
 
 def test_a_tasks_own_dataset_is_recorded_once_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from envs.making import environment_factory
 from envs.recording import oracles
-from envs.tasks.default_horizon import horizon_advice
+from envs.tasks.default_horizon import default_horizon
 from envs.tasks.registry import MANIPULATION
 
 pytest.importorskip("ogbench")
@@ -80,7 +80,7 @@ def test_a_recording_begins_like_a_shorter_one_and_tells_what_it_brought_about(m
 
 def test_its_plans_are_as_long_as_its_task_says():
     for name, task in MANIPULATION.items():
-        assert horizon_advice(name) == horizon_advice(environment_factory(name).spec_json) == task.horizon
+        assert default_horizon(name) == default_horizon(environment_factory(name).spec_json) == task.horizon
 
 
 def test_without_ogbench_one_line_says_what_to_install(monkeypatch):

@@ -1,4 +1,4 @@
-"""A branch is cut, or ends for good, where its world model is not to be trusted."""
+"""A branch is truncated, or ends for good, where its world model is not to be trusted."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 
 from envs.worlds import branches
 from envs.worlds.branches import Starts
-from envs.worlds.imagined import BOUNDS, DOUBT, NOT_FINITE, ImaginedConfig, ImaginedEpisodes
+from envs.worlds.imagined import BOUNDS, NOT_FINITE, UNCERTAINTY, ImaginedConfig, ImaginedEpisodes
 from gentraj.data import Episodes
 from gentraj.worlds.model import Imagined
 
-GOOD, DOUBTED, OUTSIDE, NAN, END, DOUBTED_END = range(6)
+GOOD, UNCERTAIN, OUTSIDE, NAN, END, UNCERTAIN_END = range(6)
 
 
 class Scripted:
@@ -27,15 +27,16 @@ class Scripted:
         what_BT = act_BTA[..., 0]
         told = lambda codes, yes, no: torch.where(torch.isin(what_BT, torch.tensor(codes)), yes, no)  # noqa: E731
         obs = told([OUTSIDE], 1.2, 0.5) + told([NAN], torch.nan, 0.0)
-        return Imagined(obs[..., None], torch.full_like(what_BT, 3), told([END, DOUBTED_END], 0.9, 0.1),
-                        told([DOUBTED, DOUBTED_END], 2.1, 1.9))
+        return Imagined(obs[..., None], torch.full_like(what_BT, 3), told([END, UNCERTAIN_END], 0.9, 0.1),
+                        told([UNCERTAIN, UNCERTAIN_END], 2.1, 1.9))
 
 
 @pytest.mark.parametrize(("script", "steps", "why", "ended"), [
-    ([0, 0, 0, 0], 4, "", False), ([0, 0, DOUBTED, 0], 2, DOUBT, False), ([OUTSIDE, 0, 0, 0], 0, BOUNDS, False),
-    ([0, NAN, 0, 0], 1, NOT_FINITE, False), ([0, END, 0, 0], 2, "", True), ([0, DOUBTED_END, 0, 0], 1, DOUBT, False)])
+    ([0, 0, 0, 0], 4, "", False), ([0, 0, UNCERTAIN, 0], 2, UNCERTAINTY, False), ([OUTSIDE, 0, 0, 0], 0, BOUNDS, False),
+    ([0, NAN, 0, 0], 1, NOT_FINITE, False), ([0, END, 0, 0], 2, "", True),
+    ([0, UNCERTAIN_END, 0, 0], 1, UNCERTAINTY, False)])
 def test_a_branch_is_cut_before_what_is_not_to_be_trusted(script: list[int], steps: int, why: str, ended: bool) -> None:
-    episodes = ImaginedEpisodes(Scripted(), 2, ImaginedConfig(4, max_doubt=1.0))  # pyright: ignore
+    episodes = ImaginedEpisodes(Scripted(), 2, ImaginedConfig(4, max_uncertainty=1.0))  # pyright: ignore
     act_BKA = np.array([[0, 0, 0, 0], script], np.float32)[..., None]
     start = Starts(np.full((2, 1), 0.3, np.float32), np.zeros((2, 0), np.float32), np.array([3, 4]), act_BKA)
     made = branches.follow(episodes, start, range(2))
@@ -51,12 +52,12 @@ def test_a_branch_is_cut_before_what_is_not_to_be_trusted(script: list[int], ste
 
 
 @pytest.mark.parametrize(("script", "steps", "why", "rewards"), [
-    ([0, 0, DOUBTED, 0], 3, DOUBT, [3, 3, -2]), ([OUTSIDE, 0, 0, 0], 1, BOUNDS, [-2]),
-    ([0, NAN, 0, 0], 2, NOT_FINITE, [3, -2]), ([0, DOUBTED_END, 0, 0], 2, DOUBT, [3, -2]),
+    ([0, 0, UNCERTAIN, 0], 3, UNCERTAINTY, [3, 3, -2]), ([OUTSIDE, 0, 0, 0], 1, BOUNDS, [-2]),
+    ([0, NAN, 0, 0], 2, NOT_FINITE, [3, -2]), ([0, UNCERTAIN_END, 0, 0], 2, UNCERTAINTY, [3, -2]),
     ([0, END, 0, 0], 2, "", [3, 3])])
 def test_a_branch_may_end_for_good_where_it_was_by_what_is_not_to_be_trusted(script: list[int], steps: int, why: str,
                                                                             rewards: list[float]) -> None:
-    config = ImaginedConfig(4, max_doubt=1.0, unknown="end", cost=2)
+    config = ImaginedConfig(4, max_uncertainty=1.0, unknown="end", cost=2)
     start = Starts(np.full((1, 1), 0.3, np.float32), np.zeros((1, 0), np.float32), np.array([4]),
                    np.array([script], np.float32)[..., None])
     made = branches.follow(ImaginedEpisodes(Scripted(), 1, config), start, range(1))  # pyright: ignore
@@ -68,7 +69,7 @@ def test_a_branch_may_end_for_good_where_it_was_by_what_is_not_to_be_trusted(scr
 
 
 def test_starts_beyond_the_models_data_are_dropped() -> None:
-    episodes = ImaginedEpisodes(Scripted(), 2, ImaginedConfig(4, max_doubt=1.0))  # pyright: ignore
+    episodes = ImaginedEpisodes(Scripted(), 2, ImaginedConfig(4, max_uncertainty=1.0))  # pyright: ignore
     start = Starts(np.array([[0.3], [5]], np.float32), np.zeros((2, 0), np.float32), np.array([4, 4]),
                    np.zeros((2, 4, 1), np.float32))
     made = branches.follow(episodes, start, range(2))

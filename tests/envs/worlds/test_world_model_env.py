@@ -112,12 +112,12 @@ def test_an_ended_episode_starts_anew_with_the_next_step(walks: Episodes, walkin
     for act in acts:
         obs, reward, terminated, truncated, info = env.step(act)
         begun = [row.tobytes() in starts for row in obs["observation"]]
-        seen.append((begun, reward.tolist(), terminated.tolist(), truncated.tolist(), info["_doubt"].tolist()))
-    for t, (begun, reward, terminated, truncated, doubted) in enumerate(seen, 1):
+        seen.append((begun, reward.tolist(), terminated.tolist(), truncated.tolist(), info["_uncertainty"].tolist()))
+    for t, (begun, reward, terminated, truncated, uncertain) in enumerate(seen, 1):
         again = [t % 2 == 0, *[t % 4 == 0] * 3]
         assert begun == again and reward == [0.0 if new else 1.0 for new in again]
         assert terminated == [t % 2 == 1, False, False, False] and truncated == [False, *[t % 4 == 3] * 3]
-        assert doubted == [not new for new in again]
+        assert uncertain == [not new for new in again]
 
 
 def test_a_mask_resets_some_and_leaves_the_others(walking: Path) -> None:
@@ -156,7 +156,7 @@ def test_what_it_says_is_what_the_world_model_imagines(hopping: Path) -> None:
     made = runs.load(hopping).world_model.imagine(torch.from_numpy(start)[None], torch.from_numpy(act)[:, None],
                                                   seeds=[0], temperature=0.0)
     assert np.array_equal(obs, made.obs_BTO[0, 0].numpy())
-    assert (reward, info["doubt"]) == (made.reward_BT.item(), made.doubt_BT.item())
+    assert (reward, info["uncertainty"]) == (made.reward_BT.item(), made.uncertainty_BT.item())
 
 
 # -- goals

@@ -12,7 +12,7 @@ import pytest
 from tiny_world import FREE, ID, many, one, pushes, tell
 
 from agents.policies.bc import BCConfig
-from envs.worlds.imagined import BOUNDS, DOUBT, NOT_FINITE, TIME_LIMIT, ImaginedConfig
+from envs.worlds.imagined import BOUNDS, NOT_FINITE, TIME_LIMIT, UNCERTAINTY, ImaginedConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PolicyRunConfig, presets
 from gentraj.runs import environment as world_env
@@ -35,13 +35,14 @@ def test_the_time_limit_cuts(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(("settings", "said", "why"), [
-    ({"max_doubt": 1e9, "margin": 0.1}, {"obs_BTO": 1e6}, BOUNDS),
-    ({"max_doubt": 1e9, "margin": 1e9}, {"obs_BTO": 1e6}, None),
-    ({"max_doubt": 1e-6, "margin": 1e9}, {}, DOUBT),
-    ({"max_doubt": 3.0, "margin": 1e9}, {"doubt_BT": 1e6}, DOUBT),
-    ({"max_doubt": 1e-6, "margin": 0.0}, {"obs_BTO": -1e6}, BOUNDS)])
-def test_an_episode_is_cut_where_nothing_is_known(settings: dict[str, float], said: dict[str, float], why: str | None,
-                                                  hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ({"max_uncertainty": 1e9, "margin": 0.1}, {"obs_BTO": 1e6}, BOUNDS),
+    ({"max_uncertainty": 1e9, "margin": 1e9}, {"obs_BTO": 1e6}, None),
+    ({"max_uncertainty": 1e-6, "margin": 1e9}, {}, UNCERTAINTY),
+    ({"max_uncertainty": 3.0, "margin": 1e9}, {"uncertainty_BT": 1e6}, UNCERTAINTY),
+    ({"max_uncertainty": 1e-6, "margin": 0.0}, {"obs_BTO": -1e6}, BOUNDS)])
+def test_an_episode_is_truncated_where_nothing_is_known(settings: dict[str, float], said: dict[str, float],
+                                                        why: str | None,
+                                                        hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = one(hopping, **settings)
     tell(monkeypatch, env, end_BT=0.0, **said)
     env.reset(seed=0)
@@ -50,8 +51,9 @@ def test_an_episode_is_cut_where_nothing_is_known(settings: dict[str, float], sa
 
 
 @pytest.mark.parametrize(("settings", "said", "why"), [
-    ({"margin": 0.1, "max_doubt": 1e9}, {"obs_BTO": 1e6}, BOUNDS), ({"max_doubt": 1e-6, "margin": 1e9}, {}, DOUBT),
-    ({"margin": 1e9, "max_doubt": 1e9, "max_episode_steps": 1}, {}, TIME_LIMIT)])
+    ({"margin": 0.1, "max_uncertainty": 1e9}, {"obs_BTO": 1e6}, BOUNDS),
+    ({"max_uncertainty": 1e-6, "margin": 1e9}, {}, UNCERTAINTY),
+    ({"margin": 1e9, "max_uncertainty": 1e9, "max_episode_steps": 1}, {}, TIME_LIMIT)])
 def test_where_nothing_is_known_it_may_end_for_good(settings: dict[str, float], said: dict[str, float], why: str,
                                                     hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a cost, and for nothing else; but not where only the time is up."""
@@ -70,11 +72,11 @@ def test_where_nothing_is_known_it_may_end_for_good(settings: dict[str, float], 
 
 def test_where_nothing_is_known_an_end_is_not_believed_either(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else who learns there would be paid for dying where nobody knows."""
-    env = world_env.make(hopping, max_doubt=1e-6, margin=1e9, unknown="end", cost=5.0)
+    env = world_env.make(hopping, max_uncertainty=1e-6, margin=1e9, unknown="end", cost=5.0)
     tell(monkeypatch, env, end_BT=0.9, reward_BT=7.0)
     env.reset(seed=0)
     _, reward, terminated, truncated, info = env.step(pushes(1, 1, 3)[0, 0])
-    assert (reward, terminated, truncated, info["truncated_by"]) == (-5, True, False, DOUBT)
+    assert (reward, terminated, truncated, info["truncated_by"]) == (-5, True, False, UNCERTAINTY)
 
 
 def test_episodes_start_anywhere_in_the_data_where_they_are_told_to(hopping: Path) -> None:
@@ -92,14 +94,14 @@ def test_gymnasium_cuts_earlier_where_it_is_told_to(walking: Path) -> None:
 
 
 def test_a_real_end_is_no_cut(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    env = world_env.make(hopping, max_doubt=1e-6, max_episode_steps=1)
+    env = world_env.make(hopping, max_uncertainty=1e-6, max_episode_steps=1)
     tell(monkeypatch, env, end_BT=0.6)
     env.reset(seed=0)
     _, _, terminated, truncated, info = env.step(pushes(1, 1, 3)[0, 0])
     assert (terminated, truncated) == (True, False) and "truncated_by" not in info
 
 
-@pytest.mark.parametrize("field", ["obs_BTO", "reward_BT", "end_BT", "doubt_BT"])
+@pytest.mark.parametrize("field", ["obs_BTO", "reward_BT", "end_BT", "uncertainty_BT"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_no_number_that_is_not_finite_leaves_it(field: str, value: float, hopping: Path,
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,15 +118,15 @@ def test_no_number_that_is_not_finite_leaves_it(field: str, value: float, hoppin
     assert np.isfinite(obs).all() and reward[0] == 0
 
 
-def test_a_penalty_takes_doubt_off_the_reward(hopping: Path) -> None:
+def test_a_penalty_takes_uncertainty_off_the_reward(hopping: Path) -> None:
     plain, careful = one(hopping, **FREE), one(hopping, penalty=2.0, **FREE)
     for env in (plain, careful):
         env.reset(seed=0)
     act = pushes(1, 1, 3)[0, 0]
     obs, reward, *_, info = plain.step(act)
     there, less, *_ = careful.step(act)
-    assert np.array_equal(obs, there) and info["doubt"] > 0
-    assert less == pytest.approx(reward - 2 * info["doubt"], rel=1e-5)
+    assert np.array_equal(obs, there) and info["uncertainty"] > 0
+    assert less == pytest.approx(reward - 2 * info["uncertainty"], rel=1e-5)
 
 
 # -- what is refused
