@@ -176,9 +176,9 @@ NORMALIZER = Normalizer(torch.tensor([5.0, -2.0, 0.3]), torch.tensor([0.5, 3.0, 
 def make(normalizer: Normalizer = NORMALIZER, spec: TrajectorySpec = SPEC, **changes: object) -> Diffusion:
     torch.manual_seed(0)
     settings = {"network": ResidualMLPConfig(64, 2, 0), "path": "flow", "levels": None, "prediction": "v",
-                "normalizer": "gaussian", "mix": ConditionMix(start=0, goal=0, observations=0.4), "batch_size": 256,
                 "learning_rate": 2e-3, "ema": 0.995}
-    return Diffusion(spec, DiffusionConfig(**{**settings, **changes}), normalizer)  # type: ignore[arg-type]
+    return Diffusion(spec, DiffusionConfig(**{**settings, **changes}), normalizer,  # type: ignore[arg-type]
+                     mix=ConditionMix(start=0, goal=0, observations=0.4), batch_size=256)
 
 
 def trajectories(number: int, spec: TrajectorySpec = SPEC) -> Tensor:

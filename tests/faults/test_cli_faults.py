@@ -119,6 +119,10 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("data import file --id mine/a-v0", "'file' names no dataset; give a file (.npz, .hdf5, .h5)"),
     ("data inspect missing.npz", "missing.npz: no such file"),
     ("demo --steps 0", "steps is 0; a whole number of at least 1 is expected"),
+    ("train pointmaze-umaze --model.learning-rate nan", "--model.learning-rate is nan; a number from 0 to 1 is"),
+    ("train pointmaze-umaze --batch-size 0", "--batch-size is 0; a whole number from 1 to "),
+    ("train pointmaze-umaze --training.steps -3", "--training.steps is -3; a whole number of at least 1 is expected"),
+    ("evaluate run --planner.replan 0", "--planner.replan is 0; a whole number from 1 to "),
     ("demo --run-dir file", "file is a file, so there can be no folder file"),
 ])
 def test_bad_input_is_one_line_and_code_2(place: Path, capsys: pytest.CaptureFixture, words: str, message: str) -> None:
@@ -130,10 +134,9 @@ def test_bad_input_is_one_line_and_code_2(place: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("words", [
     "train pointmaze-umaze --stepz 3", "train pointmaze-umaze --steps many", "train pointmaze-umaze --steps 1.5",
-    "train --resume", "train pointmaze-umaze pointmaze-large", "train pointmaze-umaze --model.learning-rate nan",
-    "train pointmaze-umaze --batch-size 0", "train pointmaze-umaze --training.steps -3", "evaluate",
-    "evaluate run run", "evaluate run --episodez 3", "evaluate run --planner.replan 0", "evaluate run --protocol fair",
-    "sample run", "data", "data lisp", "data make", "data import file", "report"])
+    "train --resume", "train pointmaze-umaze pointmaze-large", "evaluate", "evaluate run run",
+    "evaluate run --episodez 3", "evaluate run --protocol fair", "sample run", "data", "data lisp", "data make",
+    "data import file", "report"])
 def test_what_the_options_cannot_be_is_explained_with_code_2(place: Path, capsys: pytest.CaptureFixture,
                                                             words: str) -> None:
     assert gentraj(*words.split()) == 2

@@ -140,7 +140,7 @@ def test_17_a_truncated_file_is_refused_by_its_name(tmp_path, position):
     for path in (save_npz(tiny_episodes(), tmp_path / "a.npz"), d4rl(tmp_path / "a.hdf5")):
         raw = path.read_bytes()
         path.write_bytes(raw[: int(position * (len(raw) - 1))])
-        with pytest.raises(DataError, match=rf"{path.name}: cannot be read"):
+        with pytest.raises(DataError, match=rf"{path.name}: (cannot be read|is no npz file, or not a whole one)"):
             load_episodes(path)
 
 
