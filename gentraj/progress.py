@@ -36,7 +36,7 @@ def bar(total: int, description: str, unit: str = "steps", *, initial: int = 0, 
 
 @contextmanager
 def busy(description: str) -> Iterator[None]:
-    """Shows the elapsed time while the `with` block runs, for work whose steps cannot be counted, as a library call."""
+    """Shows the elapsed time while the `with` block runs, for work whose steps cannot be counted."""
     done = threading.Event()
 
     def tick() -> None:
@@ -54,7 +54,7 @@ def busy(description: str) -> Iterator[None]:
 
 
 def _bar(**settings: Any) -> tqdm:
-    settings |= {"file": sys.stderr, "delay": SHOW_AFTER, "miniters": 0}  # 0, so that `update(0)` redraws the elapsed time
+    settings |= {"file": sys.stderr, "delay": SHOW_AFTER, "miniters": 0}  # so `update(0)` redraws the elapsed time
     if sys.stderr.isatty():
         return tqdm(**settings, mininterval=REDRAW_EVERY)
     settings.setdefault("bar_format", COUNTED)
@@ -62,7 +62,7 @@ def _bar(**settings: Any) -> tqdm:
 
 
 class _Lines(tqdm):
-    """A bar for output that is no terminal: it prints a line instead of redrawing itself, and nothing at its end."""
+    """A bar for output that is no terminal: it prints lines instead of redrawing itself, and nothing at its end."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         if msg is None:  # tqdm passes an empty message to clear the bar at its end
