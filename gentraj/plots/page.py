@@ -133,4 +133,4 @@ def _read_image(picture: Picture) -> tuple[bytes, str, str]:
     for first, kind in KINDS.items():
         if data.startswith(first):
             return data, kind, ""
-    return b"", "", f"{picture.image} is no PNG, GIF or JPEG"
+    return b"", "", f"{picture.image} is not a PNG, GIF or JPEG"

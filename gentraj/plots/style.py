@@ -82,6 +82,7 @@ def draw_floor(ax: Axes, background: Background | None, points: np.ndarray, plan
 
 
 def mark(ax: Axes, start: np.ndarray, goal: np.ndarray | None) -> None:
+    """Draws a start, and a goal where there is one, both (2,)."""
     ax.plot(*start, "o", color=GREEN, ms=8, mec="white", mew=1.2, ls="", label="start", zorder=4)
     if goal is not None:
         ax.plot(*goal, "*", color=VERMILION, ms=14, mec="white", mew=1.0, ls="", label="goal", zorder=4)

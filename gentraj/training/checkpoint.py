@@ -119,7 +119,7 @@ def save(folder: Path, step: int, components: Mapping[str, Mapping[str, Tensor]]
 
 def _to_bytes(name: str, tensors: Mapping[str, Tensor]) -> bytes:
     if not NAME.fullmatch(name):
-        raise ValueError(f"the component name '{name}' is no file name; use letters, digits, '_', '-' and '.'")
+        raise ValueError(f"the component name '{name}' is not a file name; use letters, digits, '_', '-' and '.'")
     # Copied, because safetensors refuses tied weights: two names for the same memory.
     return safetensors.torch.save({key: t.detach().to("cpu", copy=True).contiguous() for key, t in tensors.items()})
 
@@ -223,17 +223,17 @@ def _step(path: Path) -> int:
 
 def _read(path: Path) -> Checkpoint:
     if path.is_symlink():
-        raise CheckpointError(f"{path}: is a link; a checkpoint is a folder of its own")
+        raise CheckpointError(f"{path}: is a link; a folder is expected")
     meta = _read_meta(path / "meta.json")
     if path.name != f"step-{meta.step:08d}":
-        raise CheckpointError(f"{path}: its meta.json is of step {meta.step}")
+        raise CheckpointError(f"{path}: its meta.json belongs to step {meta.step}")
     components = {}
     for name, file in meta.files.items():
         if not (name.endswith(".safetensors") and NAME.fullmatch(name)):
-            raise CheckpointError(f"{path / 'meta.json'}: '{name}' is no name of a tensor file")
+            raise CheckpointError(f"{path / 'meta.json'}: '{name}' is not the name of a tensor file")
         data = _read_bytes(path / name, file.size)
         if _sha256(data) != file.sha256:
-            raise CheckpointError(f"{path / name}: its hash is not the one in meta.json; the file is damaged")
+            raise CheckpointError(f"{path / name}: its hash differs from the one in meta.json; the file is damaged")
         components[name.removesuffix(".safetensors")] = _tensors(path / name, data)
     if (written := meta.versions.get("torch")) != torch.__version__:
         warnings.warn(f"{path}: was written with torch {written} and this is {torch.__version__}; "
@@ -247,7 +247,7 @@ def _read_meta(path: Path) -> _Meta:
         body = parse_json(data, str(path))
         digest = str(body.pop("sha256", ""))
         if not re.fullmatch("[0-9a-f]{64}", digest) or _sha256(data.replace(digest.encode(), b"", 1)) != digest:
-            raise CheckpointError(f"{path}: its hash does not hold; the file is damaged")
+            raise CheckpointError(f"{path}: its hash does not match; the file is damaged")
         check_format(body.get("format_version"), str(path.parent))
         return from_json(_Meta, body, str(path))
     except ConfigError as error:
@@ -285,7 +285,7 @@ def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)  # checks the lengths in the header against the data
     except (SafetensorError, KeyError, RuntimeError) as error:  # a dtype or a shape that torch does not have
-        raise CheckpointError(f"{path}: is no safetensors file: {error}") from error
+        raise CheckpointError(f"{path}: is not a safetensors file: {error}") from error
 
 
 def _sha256(data: bytes) -> str:
@@ -333,7 +333,7 @@ class RunLock:
             time.sleep(0.05)  # the holder may be about to write its process id
             holder = os.pread(self.fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self.fd)
-            raise RunLocked(f"{self.folder}: process {holder} trains here; wait for it, stop it, "
+            raise RunLocked(f"{self.folder}: process {holder} is training here; wait for it, stop it, "
                             "or give another folder") from None
         os.ftruncate(self.fd, 0)
         os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
@@ -389,8 +389,8 @@ def _check_fits(expected: Mapping[str, tuple[torch.Size, torch.dtype]], given: M
     wrong += [f"{key} is not expected" for key in given if key not in expected]
     for key, (shape, dtype) in expected.items():
         if key in given and (given[key].shape, given[key].dtype) != (shape, dtype):
-            found = given[key]
-            wrong.append(f"{key} is {tuple(found.shape)} {found.dtype}, not {tuple(shape)} {dtype}")
+            tensor = given[key]
+            wrong.append(f"{key} is {tuple(tensor.shape)} {tensor.dtype}, not {tuple(shape)} {dtype}")
     if wrong:
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise CheckpointError(f"the saved '{name}' does not fit: {'; '.join(wrong[:3])}{more}")

@@ -140,7 +140,7 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
         raise NothingSaved(f"{folder}: nothing saved yet; train first")
     with RunLock(folder), Interrupts() as interrupts, _threads(config.threads):
         if not resume and has_checkpoints(folder):
-            raise CheckpointError(f"{folder}: holds a training already; use --resume to go on, or another folder")
+            raise CheckpointError(f"{folder}: holds a training already; use --resume to continue it, or another folder")
         windows = windows or partial(Windows, episodes, contexts=contexts)
         run = _Run(folder, [_Component(n, p, windows, device) for n, p in sorted(components.items())], config,
                    _settings(meta, components, config, episodes))

@@ -73,6 +73,7 @@ class WorldModelConfig:
     """Norm to which the gradient of each of these networks is clipped."""
 
     def unused(self) -> dict[str, str]:
+        """The settings that have no effect, and why."""
         if self.model is None:
             return dict.fromkeys(("learns", "model_batch"), "there is no generator beside the ensemble")
         why = "nothing guides the samples of a world model"
@@ -175,6 +176,7 @@ class WorldModel(nn.Module):
 
     @property
     def network_calls(self) -> int:
+        """Network calls of the generator so far (`CountsCalls`)."""
         return 0 if self.model is None else self.model.network_calls
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -183,6 +185,7 @@ class WorldModel(nn.Module):
         return own if self.model is None else own | self.model.optimizers()
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        """Updates the ensemble, the network of ends, and in some updates the generator; returns their metrics."""
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
         real_BK = batch.mask_BHD[:, 1:, 0]
         first_B = torch.rand(len(real_BK), 1, generator=generator).to(real_BK.device) * self.chunk
