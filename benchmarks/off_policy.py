@@ -22,7 +22,7 @@ from torch import Tensor
 
 from envs.evaluation.off_policy import Returns, both_returns, compared
 from envs.making import environment_factory
-from gentraj.plots.worlds import plot_returns
+from gentraj.plots.figures import plot_off_policy
 from gentraj.runs import folder as runs
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "none": lambda x: x}
@@ -85,8 +85,8 @@ def main(args: Args) -> None:
               f"{true.mean():.0f}", flush=True)
     said = compared(found, args.seed)
     args.out.with_suffix(".json").write_text(json.dumps({"run": str(args.run)} | said, indent=2))
-    plot_returns({name: of[:2] for name, of in found.items()}, args.out.with_suffix(".png"),
-                 f"{factory.env_id}: rank correlation {said['spearman']:.2f}")
+    plot_off_policy({name: of[:2] for name, of in found.items()}, args.out.with_suffix(".png"),
+                    f"{factory.env_id}: rank correlation {said['spearman']:.2f}")
     print({name: value for name, value in said.items() if name != "returns"})
 
 

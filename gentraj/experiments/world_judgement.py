@@ -15,7 +15,7 @@ from envs.evaluation.replay import entries
 from envs.making import environment_factory
 
 from ..data import Windows, episodes_hash
-from ..plots import worlds as figures
+from ..plots import figures
 from ..progress import busy, say
 from ..randomness import fold
 from ..runs.folder import Run, load, read_data
@@ -80,8 +80,8 @@ def off_policy(run: Run, policies: Sequence[Path], path: Path, asked: Evaluation
                                                  num_envs=asked.num_envs, obs_keys=policy.data.obs_keys,
                                                  goal_dims=policy.data.goal_dims)
     said = compared(found, asked.seed)
-    figures.plot_returns({name: of[:2] for name, of in found.items()}, path,
-                         f"Off-policy evaluation: rank correlation {said['spearman']:.2f}")
+    figures.plot_off_policy({name: of[:2] for name, of in found.items()}, path,
+                            f"Off-policy evaluation: rank correlation {said['spearman']:.2f}")
     return said
 
 

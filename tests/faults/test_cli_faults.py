@@ -318,7 +318,7 @@ def test_two_in_one_folder(place: Path, capsys: pytest.CaptureFixture, words: li
     """FAULTS 9: the second one is told who trains there, and changes nothing."""
     with RunLock(place / words[-1]):
         before = {path: path.read_bytes() for path in place.rglob("*.*") if path.is_file()}
-        assert f"{words[-1]}: process {os.getpid()} trains here" in refused(capsys, "train", *words)
+        assert f"{words[-1]}: process {os.getpid()} is training here" in refused(capsys, "train", *words)
     assert before == {path: path.read_bytes() for path in place.rglob("*.*") if path.is_file()}
     assert has_checkpoints(place / "run")
 

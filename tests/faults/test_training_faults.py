@@ -195,7 +195,7 @@ def test_a_used_folder_needs_resume(tiny_run: Path, fingerprint) -> None:
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     """FAULTS 9."""
     def again(_: Tiny) -> None:
-        with pytest.raises(RunLocked, match=f"process {os.getpid()} trains here"):
+        with pytest.raises(RunLocked, match=f"process {os.getpid()} is training here"):
             run_tiny(tmp_path / "run", resume=True)
 
     assert run_tiny(tmp_path / "run", component=harmed(5, again), steps=10).step == 10
