@@ -156,22 +156,22 @@ def test_moved_rows_stay_inside() -> None:
 
 
 def test_what_a_history_does_not_go_with_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"history is 7 of 8 rows, which leaves 0 environment steps .* call for 1;"):
+    with pytest.raises(ValueError, match=r"history is 7 of 8 timesteps, which leaves 0 environment steps .* need 1;"):
         planner(history=7)
-    with pytest.raises(ValueError, match=r"which leaves 5 environment steps to plan, and replan and lookahead call for "
+    with pytest.raises(ValueError, match=r"which leaves 5 environment steps to plan, and replan and lookahead need "
                                          r"6"):
         planner(history=2, replan=7)
     planner(history=2, replan=6)
-    with pytest.raises(ValueError, match=r"of a planner with history its first rows have happened"):
+    with pytest.raises(ValueError, match=r"the first timesteps of a planner with history are in the past"):
         Planner(GoesOn(TrajectorySpec(1, 1, 8)), replace(ACTS, history=2), -HIGH, HIGH, guide=lambda x: x[:, 0, 0])  # type: ignore[arg-type]
     critic: Any = type("Critic", (), {"plan_spec": TrajectorySpec(1, 1, 8)})()
-    with pytest.raises(ValueError, match=r"at most 4 is expected for a horizon of 8 rows and a history of 2"):
+    with pytest.raises(ValueError, match=r"at most 4 is expected for a horizon of 8 timesteps and a history of 2"):
         Planner(planner(0)[1], replace(ACTS, history=2, replan=5, shifted=True, select="value"), -HIGH, HIGH,  # type: ignore[arg-type]
                 critic=critic)
     model: Any = GoesOn(TrajectorySpec(1, 1, 4, 1, (1, 2, 4)))
     with pytest.raises(ValueError, match=r"history needs rows that are evenly apart"):
         Planner(model, replace(ACTS, history=1), -HIGH, HIGH)
-    with pytest.raises(ValueError, match=r"history is 2 rows, and what is exported remembers nothing"):
+    with pytest.raises(ValueError, match=r"history is 2 timesteps, and an exported planner remembers nothing"):
         planner(history=2)[0].decide(torch.zeros(1, 1), None, [0])
 
 

@@ -239,7 +239,7 @@ def test_with_a_goal_the_rest_of_the_previous_plan_is_asked_to_arrive_when_it_di
 @pytest.mark.parametrize(("changes", "message"), [
     ({"select": "value"}, "select='value' needs a critic of plans"),
     ({"guidance": "value"}, "guidance='value' needs a critic of plans"),
-    ({"guidance": "classifier-free"}, "guidance='classifier-free' needs a context to exaggerate"),
+    ({"guidance": "classifier-free"}, "guidance='classifier-free' needs a context to amplify"),
     ({"arrival": "fixed", "candidates": 4}, "candidates=4 needs something to choose by"),
     ({"arrival": "fixed", "shifted": True}, "shifted=True needs something to choose by"),
     ({"shifted": True, "replan": 25}, "shifted=True needs something left of a plan; replan is 25, at most 24")])
@@ -266,5 +266,5 @@ def test_a_model_of_the_four_members_plans_and_one_that_cannot_judge_rows_is_not
     assert agent.act(OBS, GOAL).shape[0] == 1 and agent.network_calls == 0 and agent.device.type == "cpu"
     assert asked == [SamplingOptions("heun", steps=7, eta=0.1, temperature=0.5)]
     reference = Batch(torch.zeros(2, SPEC.horizon, SPEC.dim), torch.ones(2, SPEC.horizon, SPEC.dim, dtype=torch.bool))
-    with pytest.raises(ValueError, match="FourMembers has no ood_score, which trust asks of a model"):
+    with pytest.raises(ValueError, match="FourMembers has no ood_score, which trust needs from a model"):
         Trust(model, reference, 0.98)
