@@ -112,7 +112,7 @@ def test_actions_are_inside_their_bounds() -> None:
 
 
 def test_what_cannot_be_controlled_is_refused() -> None:
-    with pytest.raises(ValueError, match="MPC draws actions between bounds, and this action space has none"):
+    with pytest.raises(ValueError, match="MPC samples actions between bounds, and this action space has none"):
         MPC(quadratic, MPCConfig(), np.full(2, -np.inf), HIGH)
     with pytest.raises(ValueError, match=r"MPCConfig\.iterations is 9"):
         MPCConfig(samples=8, iterations=9)

@@ -120,11 +120,11 @@ def test_close_to_no_noise_the_score_is_the_slope_of_the_log_density(config: Any
 
 
 @pytest.mark.parametrize(("family", "question", "message"), [
-    ("gan", lambda p: log_prob(p, OBS, actions()), "ConditionalGAN draws actions and has no density; take a policy"),
-    ("gaussian", lambda p: score(p, OBS, actions(), 0.5), "Gaussian has no noise levels; take a policy with"),
+    ("gan", lambda p: log_prob(p, OBS, actions()), "ConditionalGAN samples actions and has no density; use a policy"),
+    ("gaussian", lambda p: score(p, OBS, actions(), 0.5), "Gaussian has no noise levels; use a policy with"),
     ("flow", lambda p: score(p, OBS, actions(), 0), "t is 0; a noise time above 0"),
     ("flow", lambda p: log_prob(p, OBS, actions(chunk=3)), r"shape \(2, 3, 2\) were given; \(2, 2, 2\), a chunk for"),
-    ("flow", lambda _: policy_prior(nn.Module()), "Module has no generator of actions, so it is no prior")])  # type: ignore[arg-type]
+    ("flow", lambda _: policy_prior(nn.Module()), "Module has no generator of actions, so it cannot be a prior")])  # type: ignore[arg-type]
 def test_what_has_no_answer_says_so(family: str, question: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         question(cloned(family))
@@ -169,7 +169,7 @@ def test_a_planner_s_trajectories_are_a_prior_too(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("model", [joint(stride=2), joint(act_dim=0)])
 def test_trajectories_without_the_action_of_each_step_are_no_prior(model: Diffusion) -> None:
-    with pytest.raises(ValueError, match="needs trajectories with actions, one environment step a row; these are of"):
+    with pytest.raises(ValueError, match="trajectories with actions, and timesteps .* apart; these are of"):
         plan_prior(model)
 
 
