@@ -10,11 +10,11 @@ from torch import Tensor
 from gentraj.randomness import fold
 
 
-class Playing:
+class EpisodicAgent:
     """Base class of agents that remember something of each environment.
 
     A subclass may remember more: `_allocate` makes room for that, `_forget` resets it. The subclass calls `_begin` in
-    its constructor and `_play` before it acts, and counts its decisions in `decision_B`.
+    its constructor and `_resize` before it acts, and counts its decisions in `decision_B`.
     """
 
     seed_B: Tensor
@@ -24,13 +24,13 @@ class Playing:
         """Begin new episodes in the masked environments (all by default); `seeds_B` has a seed for each environment."""
         batch = len(self.seed_B) if seeds_B is None else len(seeds_B)
         mask_B = torch.ones(batch, dtype=torch.bool) if mask_B is None else mask_B
-        self._play(len(mask_B))
+        self._resize(len(mask_B))
         self.decision_B[mask_B] = 0
         self._forget(mask_B)
         if seeds_B is not None:
             self.seed_B[mask_B] = torch.as_tensor(seeds_B)[mask_B]
 
-    def _play(self, batch: int) -> None:
+    def _resize(self, batch: int) -> None:
         """Make room for `batch` environments; all of them begin anew if there was another number of them before."""
         if batch != len(self.seed_B):
             self._begin(batch)

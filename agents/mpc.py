@@ -21,7 +21,7 @@ from gentraj.config import require, require_choice
 from gentraj.randomness import RowNoise, fold
 from gentraj.worlds.model import WorldModel
 
-from .episodes import Playing
+from .episodes import EpisodicAgent
 
 # obs_BO, act_BNTA, goal_BG -> the return of each sequence of actions from these observations, (B, N)
 Simulate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -58,7 +58,7 @@ class MPCConfig:
                 temperature=(1e-9, math.inf), elites=(1e-9, 1), drawn=(0, 1))
 
 
-class MPC(Playing):
+class MPC(EpisodicAgent):
     """An `Agent` that carries out the first action of its solution in each step.
 
     The rest of the solution is where the next step's search starts. Raises ValueError for an unbounded action space.
@@ -82,9 +82,9 @@ class MPC(Playing):
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B, A) actions inside the action space."""
-        self._play(len(obs_BO))
-        everyone_B = torch.ones(len(obs_BO), dtype=torch.bool)
-        self.mean_BTA = self.solve(obs_BO, goal_BG, self.mean_BTA, self._seeds(everyone_B))
+        self._resize(len(obs_BO))
+        all_B = torch.ones(len(obs_BO), dtype=torch.bool)
+        self.mean_BTA = self.solve(obs_BO, goal_BG, self.mean_BTA, self._seeds(all_B))
         act_BA = self.mean_BTA[:, 0]
         self.mean_BTA = torch.cat([self.mean_BTA[:, 1:], self.mean_BTA[:, -1:]], 1)
         self.decision_B += 1

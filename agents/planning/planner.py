@@ -18,7 +18,7 @@ from gentraj.models.plugin import Preference
 from gentraj.models.sampling import Guidance, as_plugins
 from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectoryModel, TrajectorySpec, calls_of
 
-from ..episodes import Playing
+from ..episodes import EpisodicAgent
 from .arrival import Arrival
 from .execution import History, Past, Previous, at_rest, seeds_of, shift_time, targets
 from .inverse_dynamics import InverseDynamics
@@ -82,7 +82,7 @@ class PlannerConfig:
         return self.replan - 1 + (1 if self.actions == "joint" else self.lookahead)
 
     def unused(self) -> dict[str, str]:
-        """The settings that change nothing beside the others, each with the reason."""
+        """The settings that have no effect with the other settings, each with the reason."""
         found = {}
         if self.arrival == "fixed":
             found |= dict.fromkeys(("arrival_thresholds", "trust"), "arrival is fixed")
@@ -122,7 +122,7 @@ class Plans:
         return self.x_BNHD[b, self.chosen_B], self.row_BN[b, self.chosen_B]
 
 
-class Planner(Playing):
+class Planner(EpisodicAgent):
     """An `Agent` that plans with a model of trajectories.
 
     All candidates of all environments that need a new plan are sampled in one batch.
@@ -185,7 +185,7 @@ class Planner(Playing):
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B, A) actions inside the action space. Without `goal_BG`, the goal's entries, plans have no goal."""
-        self._play(len(obs_BO))
+        self._resize(len(obs_BO))
         obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
         due_B = self.age_B >= self.config.replan
         if due_B.any():
@@ -194,8 +194,8 @@ class Planner(Playing):
         if self.config.actions == "joint":
             act_BA = spec.split(self.target_BTD[rows, self.age_B])[1]
         else:
-            act_BA = self.action_towards(obs_BO,
-                                         spec.split(self.target_BTD[rows, self.age_B + self.config.lookahead - 1])[0])
+            target_BD = self.target_BTD[rows, self.age_B + self.config.lookahead - 1]
+            act_BA = self.action_towards(obs_BO, spec.split(target_BD)[0])
         self.age_B += 1
         act_BA = act_BA.cpu().clamp(self.low_A, self.high_A)
         self.history.add(obs_BO, act_BA.to(self.device))
@@ -219,8 +219,8 @@ class Planner(Playing):
         if self.config.actions == "joint":
             act_BEA = self.executed.split(target_BTD[:, : self.config.replan])[1]
         else:
-            act_BEA = self.action_towards(obs_BO,
-                                          self.executed.split(target_BTD[:, self.config.lookahead - 1])[0])[:, None]
+            target_BO = self.executed.split(target_BTD[:, self.config.lookahead - 1])[0]
+            act_BEA = self.action_towards(obs_BO, target_BO)[:, None]
         return act_BEA.clamp(self.low_A.to(self.device), self.high_A.to(self.device))
 
     def action_towards(self, obs_BO: Tensor, target_BO: Tensor) -> Tensor:
@@ -294,9 +294,9 @@ class Planner(Playing):
     def _replan(self, due_B: Tensor, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
         """Set new targets in the environments that are due: those near their goal hold it, the others plan."""
         near_B = due_B & self.is_near_goal(obs_BO, goal_BG).cpu()
-        if (travel_B := due_B & ~near_B).any():
-            goal = None if goal_BG is None else goal_BG[travel_B]
-            self.target_BTD[travel_B] = self._travel(obs_BO[travel_B], goal, travel_B)
+        if (far_B := due_B & ~near_B).any():
+            goal = None if goal_BG is None else goal_BG[far_B]
+            self.target_BTD[far_B] = self._travel(obs_BO[far_B], goal, far_B)
         if goal_BG is not None and near_B.any():
             self.target_BTD[near_B] = self.hold_goal(obs_BO[near_B], goal_BG[near_B])[:, None]
             self.previous.forget(near_B)
@@ -344,10 +344,10 @@ def choice(row_BN: Tensor, ratio_BN: Tensor, value_BN: Tensor | None) -> Tensor:
 
     If no plan is trusted, it is the most trusted one. Among equal plans it is the first.
     """
-    good_BN = -row_BN.float() if value_BN is None else value_BN
+    score_BN = -row_BN.float() if value_BN is None else value_BN
     trusted_BN = ratio_BN <= 1
-    among_BN = torch.where(trusted_BN, good_BN, -torch.inf)
-    return torch.where(trusted_BN.any(1, keepdim=True), among_BN, -ratio_BN).argmax(1)
+    score_BN = torch.where(trusted_BN, score_BN, -torch.inf)
+    return torch.where(trusted_BN.any(1, keepdim=True), score_BN, -ratio_BN).argmax(1)
 
 
 def guidance_of(config: PlannerConfig, critic: PlanCritic | None, guide: Guidance) -> Guidance:

@@ -65,7 +65,7 @@ def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[
     ends = ends.with_obs(0, first).with_obs(-1, last)
     if context_C is not None:
         ends = replace(ends, context_BC=context_C.expand(ends.batch, -1))
-    each = [fold(seed, leg, fine.spec.stride) for seed in seeds for leg in range(legs)]
-    x_RHD = fine.sample(ends, seed=each, options=options)[:, 0]
-    joined_BTD = rearrange(x_RHD[:, :-1], "(b l) h d -> b (l h) d", l=legs)  # a leg begins where the one before ended
+    leg_seeds = [fold(seed, leg, fine.spec.stride) for seed in seeds for leg in range(legs)]
+    x_RHD = fine.sample(ends, seed=leg_seeds, options=options)[:, 0]
+    joined_BTD = rearrange(x_RHD[:, :-1], "(b l) h d -> b (l h) d", l=legs)  # a leg begins where the last one ended
     return torch.cat([joined_BTD, x_RHD[legs - 1 :: legs, -1:]], 1)

@@ -11,11 +11,11 @@ from torch import Tensor
 from gentraj.networks.rows import padded, padding
 from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions, TrajectorySpec
 
-from ..episodes import Playing
+from ..episodes import EpisodicAgent
 from .policy import Policy
 
 
-class Actor(Playing):
+class Actor(EpisodicAgent):
     """The `Agent` of a policy: it samples a chunk of actions, carries out the first of them, and samples again."""
 
     def __init__(self, policy: Policy, low_A: np.ndarray, high_A: np.ndarray,
@@ -46,7 +46,7 @@ class Actor(Playing):
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(B, A) actions inside the action space. A policy that was trained without goals ignores `goal_BG`."""
-        self._play(len(obs_BO))
+        self._resize(len(obs_BO))
         due_B = self.age_B >= self.policy.execute
         if due_B.any():
             obs, goal = obs_BO[due_B], None if goal_BG is None else padded(goal_BG[due_B])
@@ -68,6 +68,6 @@ class Actor(Playing):
         policy = self.policy
         goal_BG = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
         state_BS = policy.state(obs_BO.to(policy.device), goal_BG)
-        act_BEA = policy.act_scale.unnormalize(policy.sample_actions(state_BS, seeds,
-                                                                     self.options))[:, : policy.execute]
+        act_BKA = policy.act_scale.unnormalize(policy.sample_actions(state_BS, seeds, self.options))
+        act_BEA = act_BKA[:, : policy.execute]
         return act_BEA.clamp(self.low_A.to(act_BEA.device), self.high_A.to(act_BEA.device))

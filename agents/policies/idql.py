@@ -65,5 +65,5 @@ class IDQL(Policy[Model]):
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        drawn = self.candidates(self.model, state_BS, self.config.candidates, seeds, options)
-        return self.critic.best(state_BS, drawn)
+        act_BNKA = self.candidates(self.model, state_BS, self.config.candidates, seeds, options)
+        return self.critic.best(state_BS, act_BNKA)

@@ -192,8 +192,8 @@ class Policy(nn.Module, Generic[ModelT]):
     def generator(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Model: ...
     def generator(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Model:
         """Build a model of windows x_BKD, conditioned on the state and on a context of `context_dim` numbers."""
-        identity, context = (Normalizer.identity(self.window_spec.dim), Normalizer.identity(context_dim) if context_dim
-                             else None)
+        identity = Normalizer.identity(self.window_spec.dim)
+        context = Normalizer.identity(context_dim) if context_dim else None
         return MODELS.made_of(config)(self.window_spec, config, identity, context, mix=KNOWN,
                                       context_dropout=context_dropout)
 

@@ -169,7 +169,7 @@ def test_a_planner_s_trajectories_are_a_prior_too(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("model", [joint(stride=2), joint(act_dim=0)])
 def test_trajectories_without_the_action_of_each_step_are_no_prior(model: Diffusion) -> None:
-    with pytest.raises(ValueError, match="trajectories with actions, and timesteps .* apart; these are of"):
+    with pytest.raises(ValueError, match=r"trajectories with actions, and timesteps .* apart; these are of"):
         plan_prior(model)
 
 

@@ -228,7 +228,10 @@ def test_rewards_and_ends_are_scaled_by_real_data_and_states_by_all() -> None:
 def test_fql_acts_by_the_average_of_a_student_as_large_as_its_teacher() -> None:
     data = bandit(200)
     policy: Any = POLICIES.made_of(small(FQLConfig))(2, 1, small(FQLConfig), Scales.fit(data, ContextConfig()))
-    size = lambda network: [tuple(p.shape) for p in network.parameters()]  # noqa: E731
+
+    def size(network: torch.nn.Module) -> list[tuple[int, ...]]:
+        return [tuple(p.shape) for p in network.parameters()]
+
     assert size(policy.student) == size(policy.model.network) == size(policy.student_ema.module)
     optimizers, windows = policy.optimizers(), Windows(data, policy.spec)
     for step in range(5):
