@@ -28,9 +28,13 @@ class ArrivalConfig:
     frequencies: int = 4
     """Number of Fourier frequencies of the inputs. With none, two places on either side of a wall look almost alike."""
     batch_size: int = 512
+    """Number of windows in a batch."""
     learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
     weight_decay: float = 1e-4
+    """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
+    """Gradients of a larger norm are scaled down to this norm."""
 
     def __post_init__(self) -> None:
         require(self, width=(1, 1e6), depth=(0, 100), frequencies=(0, 16), **LEARNING, **BATCH)

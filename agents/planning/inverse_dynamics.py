@@ -27,9 +27,13 @@ class InverseDynamicsConfig:
     depth: int = 2
     """Number of hidden layers."""
     batch_size: int = 256
+    """Number of windows in a batch."""
     learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
     weight_decay: float = 1e-4
+    """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
+    """Gradients of a larger norm are scaled down to this norm."""
 
     def __post_init__(self) -> None:
         require(self, lookahead=(1, 1e6), width=(1, 1e6), depth=(0, 100), **LEARNING, **BATCH)

@@ -60,9 +60,13 @@ class PlanCriticConfig:
     tau: float = 0.01
     """Rate at which the target network, which gives the bootstrapped values, follows the network of V(s)."""
     batch_size: int = 256
+    """Number of windows in a batch."""
     learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
     weight_decay: float = 0.0
+    """Weight decay of AdamW."""
     max_grad_norm: float = 10.0
+    """Gradients of a larger norm are scaled down to this norm."""
 
     def unused(self) -> dict[str, str]:
         return {} if self.network == "transformer" else {"heads": "the network is a perceptron"}

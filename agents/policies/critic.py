@@ -33,8 +33,11 @@ class ValueConfig:
     members: int = 2
     """Number of networks in the ensemble."""
     learning_rate: float = 5e-4
+    """Peak learning rate of AdamW."""
     weight_decay: float = 0.0
+    """Weight decay of AdamW."""
     max_grad_norm: float = 10.0
+    """Gradients of a larger norm are scaled down to this norm."""
 
     def __post_init__(self) -> None:
         require(self, discount=(0, 0.99999), n_step=(1, 1e4), width=(1, 1e5), depth=(1, 100), members=(1, 1000),
@@ -43,7 +46,7 @@ class ValueConfig:
 
 @dataclass(frozen=True)
 class CriticConfig(ValueConfig):
-    """Settings of the critic Q(s, a), an ensemble whose target is the minimum over its target networks."""
+    """Settings of the critic Q(s, a), an ensemble with target networks; the minimum over these is used as the value."""
 
     tau: float = 0.01
     """Rate at which the target network follows the critic."""

@@ -94,6 +94,7 @@ class PolicyConfig:
     execute: int = 1
     """Number of actions of a chunk that are carried out before the next chunk is sampled."""
     batch_size: int = 256
+    """Number of transitions in a batch."""
 
     def unused(self) -> dict[str, str]:
         return {"execute": "actions are sampled one at a time (chunk)"} if self.chunk == 1 else {}

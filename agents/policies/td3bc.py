@@ -35,8 +35,8 @@ class TD3BCConfig(PolicyConfig):
 
     def __post_init__(self) -> None:
         if self.model.spread == "learned":
-            raise ValueError("TD3BCConfig.model.spread is 'learned'; a number is expected, as the actor acts by its "
-                             "mean")
+            raise ValueError("TD3BCConfig.model.spread is 'learned'; a number is expected, as the actor's spread is "
+                             "fixed")
         super().__post_init__()
         require(self, alpha=(0, 1e6), smoothing=(0, 10))
 
