@@ -1,5 +1,4 @@
-"""A planner that remembers: what its model is conditioned on of the past, where its plans begin, and what it is good
-for."""
+"""A planner with a history: how its model is conditioned on the past, where its plans begin, and what it gains."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ ACTS = PlannerConfig("fixed", replan=1, lookahead=1, actions="joint")
 
 
 class GoesOn:
-    """Plans of s' = s + 1 a row and a = 10 s, through whatever is known; remembers what it was asked."""
+    """A model of plans with s' = s + 1 in each timestep and a = 10 s; it keeps the conditions that it was given."""
 
     network_calls, device = 0, CPU
 
@@ -49,7 +48,7 @@ class GoesOn:
 
 
 class Trusting(Trust):
-    """Late arrivals more than early ones."""
+    """Trusts late arrivals more than early ones."""
 
     def __init__(self) -> None:
         pass
@@ -68,7 +67,7 @@ def planner(history: int, horizon: int = 8, stride: int = 1, **changes: Any) -> 
 
 @given(st.integers(0, 4), st.integers(1, 3), st.integers(1, 12))
 def test_the_past_is_the_last_rows_that_the_episode_has(rows: int, stride: int, steps: int) -> None:
-    """After t steps row r of p holds what was observed, and done then, (p - r) strides ago."""
+    """After t steps, timestep r of p holds the observation and the action of (p - r) strides ago."""
     history = History(TrajectorySpec(1, 1, 8, stride), rows, 2, CPU)
     for t in range(steps):
         history.add(torch.tensor([[t], [-t]]), torch.tensor([[t + 0.5], [0]]))
@@ -95,7 +94,7 @@ def test_the_model_is_told_the_past_entirely_and_the_present_observation() -> No
 
 @pytest.mark.parametrize("shifted", [False, True])
 def test_plans_begin_at_the_present(shifted: bool) -> None:
-    """A past that says nothing new changes no action: neither of a plan nor of what is left of one."""
+    """A past without new information changes no action, neither of a plan nor of what is left of one."""
     acted = []
     for history in (0, 3):
         select: Any = {"select": "value", "shifted": True} if shifted else {}
@@ -116,7 +115,7 @@ def test_a_fixed_arrival_is_at_the_model_s_last_row_however_long_the_past() -> N
 
 
 def test_every_candidate_has_the_past_of_its_environment() -> None:
-    """Of three environments that began at different times, towards goals, with what is left of plans among them."""
+    """Three environments began at different times, and plan towards goals with what is left of their plans."""
     model, trusting = GoesOn(TrajectorySpec(1, 1, 8)), Trusting()
     agent = Planner(model, PlannerConfig(replan=2, lookahead=1, actions="joint", history=3, candidates=2, shifted=True,  # type: ignore[arg-type]
                                          goal_dims=(0,)), -HIGH, HIGH, trust=trusting)
@@ -176,7 +175,7 @@ def test_what_a_history_does_not_go_with_is_refused() -> None:
 
 
 def test_a_planner_that_remembers_knows_what_one_observation_does_not_tell() -> None:
-    """s' = s + d, d being -1 or 1 for good: the present alone does not say which."""
+    """With s' = s + d and a constant d of -1 or 1, the present alone does not determine d."""
     torch.manual_seed(0)
     spec, drawn = TrajectorySpec(1, 0, 4), generator(0)
     config = DiffusionConfig(ResidualMLPConfig(32, 2, 0), levels=None, ema=0.98)
