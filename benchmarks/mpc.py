@@ -24,8 +24,8 @@ import tyro
 
 from agents.mpc import MPC, MPCConfig
 from agents.prior import policy_prior
+from envs.evaluation.replay import Simulator
 from envs.evaluation.rollout import rollout
-from envs.evaluation.simulation import Simulator
 from envs.making import environment_factory
 from gentraj.randomness import fold
 from gentraj.runs import folder as runs

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .rendering.headless import load_gymnasium
-from .tasks.maze import Maze
+from .tasks.maze import Maze, SingleGoal
 from .tasks.registry import LOCOMOTION, MANIPULATION, TASKS, Task
-from .tasks.single_goal import SingleGoal
 
 ProtocolName = Literal["random-goal", "d4rl-single-goal"]
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from envs.evaluation.replay import CannotReplay
-from envs.evaluation.simulation import REWARDS, Simulator
+from envs.evaluation.replay import REWARDS, CannotReplay, Simulator
 from envs.making import environment_factory
 
 MAKE = {"PointMaze": "pointmaze-umaze", **{name: f"{name}-v5" for name in ("HalfCheetah", "Hopper", "Walker2d")}}

@@ -8,7 +8,7 @@ import pytest
 
 from envs.making import environment_factory
 from envs.recording import oracles
-from envs.tasks.default_horizon import default_horizon
+from envs.tasks.overview import default_horizon
 from envs.tasks.registry import MANIPULATION
 
 pytest.importorskip("ogbench")

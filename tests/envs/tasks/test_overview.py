@@ -8,7 +8,7 @@ import pytest
 from envs.making import environment_factory
 from envs.recording import pointmaze
 from envs.recording.recipes import make_missing
-from envs.tasks.default_horizon import HORIZONS, LONGEST, STEPS_PER_CELL, UNKNOWN, default_horizon
+from envs.tasks.overview import HORIZONS, LONGEST, STEPS_PER_CELL, UNKNOWN, default_horizon
 from envs.tasks.registry import TASKS
 from gentraj.data import load_episodes
 from gentraj.networks import NETWORKS
