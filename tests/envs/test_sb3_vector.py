@@ -166,7 +166,7 @@ def test_rewards_that_are_not_of_each_are_refused() -> None:
     many = imagined(3, True)
     envs = WorldModelVectorEnv(many.episodes.world, SPACE, 3, goal_dims=(0,), compute_reward=lambda *_: 1.0)
     envs.reset(seed=0)
-    with pytest.raises(ValueError, match=r"^compute_reward gave rewards of shape \(\) for 3 goals; one that takes"):
+    with pytest.raises(ValueError, match=r"^compute_reward gave rewards of shape \(\) for 3 goals; a function of"):
         envs.step(np.zeros((3, 1), np.float32))
 
 

@@ -162,5 +162,5 @@ def test_a_million_steps_are_recorded_within_90_seconds():
 def test_what_cannot_be_recorded_is_refused():
     with pytest.raises(ValueError, match="record at least 1"):
         record("pointmaze-umaze", 0)
-    with pytest.raises(ValueError, match="is no PointMaze"):
+    with pytest.raises(ValueError, match="is not a PointMaze"):
         record("Pendulum-v1", 10)

@@ -179,7 +179,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
 def test_no_picture_without_an_environment(walking: Path) -> None:
     env = one(walking, render_mode="rgb_array")
     env.reset(seed=0)
-    with pytest.raises(RuntimeError, match="nothing draws this world model"):
+    with pytest.raises(RuntimeError, match="this world model cannot be rendered: its data do not name"):
         env.render()
     assert one(walking).render() is None
 
