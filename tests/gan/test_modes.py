@@ -70,7 +70,7 @@ def test_an_open_room_has_binomially_many_shortest_ways(rows: int, columns: int)
 
 
 def test_as_many_shares_as_ways_are_expected() -> None:
-    with pytest.raises(ValueError, match=r"2 shares were given for 1 shortest ways from \(3, 2\) to \(3, 1\); give"):
+    with pytest.raises(ValueError, match=r"2 shares were given for 1 shortest paths from \(3, 2\) to \(3, 1\); give"):
         ways(0, goal=(3, 1))
 
 
