@@ -111,7 +111,7 @@ def test_density_and_score_of_known_actions_are_the_closed_ones(family: str) -> 
 
 @pytest.mark.parametrize("config", [BCConfig(GENERATORS["flow"]), SwiftConfig()])
 def test_close_to_no_noise_the_score_is_the_slope_of_the_log_density(config: Any) -> None:
-    """Of Swift's too, whose generator is told what is better than the data."""
+    """This holds for Swift too, whose generator is conditioned on the advantage."""
     policy, act_BKA, step = make(config), actions(chunk=1), torch.tensor([0.01, 0.0])
     exact(policy, 0.5, 0.4)
     up, down = (log_prob(policy, OBS, act_BKA + sign * step, steps=48) for sign in (1, -1))

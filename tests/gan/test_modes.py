@@ -42,7 +42,7 @@ def test_what_is_known_is_taken_from_the_data(name: str) -> None:
 
 
 def test_an_even_blob_has_every_mode_and_none_as_often_as_the_data() -> None:
-    """What lies between the modes is of none: otherwise a model that had learned nothing would pass."""
+    """Samples between the modes belong to none; otherwise a model that has learnt nothing would pass."""
     data = grid(0)
     x = 10 * torch.rand(12_800, *data.x_RHD.shape[1:], generator=torch.Generator().manual_seed(0)) - 5
     row = modes.judged(data, x)

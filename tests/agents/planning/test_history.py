@@ -116,7 +116,7 @@ def test_a_fixed_arrival_is_at_the_model_s_last_row_however_long_the_past() -> N
 
 
 def test_every_candidate_has_the_past_of_its_environment() -> None:
-    """Of three environments that began at different times, towards goals, with what is left of plans among them."""
+    """The batch has three environments, begun at different times, with goals and with plans in progress."""
     model, trusting = GoesOn(TrajectorySpec(1, 1, 8)), Trusting()
     agent = Planner(model, PlannerConfig(replan=2, lookahead=1, actions="joint", history=3, candidates=2, shifted=True,  # type: ignore[arg-type]
                                          goal_dims=(0,)), -HIGH, HIGH, trust=trusting)

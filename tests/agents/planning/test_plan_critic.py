@@ -85,8 +85,8 @@ def test_what_is_earned_after_the_last_row_counts_before_an_end_between_two_rows
 
 
 def test_an_end_between_two_rows_of_the_data_is_no_cut() -> None:
-    """Of `chain`, rows two steps apart: from its second step the first episode ends with the last row at hand, from
-    its third there is no later one; the second episode is cut there, so V goes on."""
+    """In `chain` with stride 2, the window from the second step of the first episode ends with its last row; the window
+    from the third step has no later row. The second episode is truncated there, so the target bootstraps from V."""
     critic = worth_its_first_entry(make(replace(SPEC, stride=2)))
     batch = Windows(chain(), critic.spec).gather(np.array([0, 2, 4]))  # rows at 0, 2, then 3, the end; at 2; at 4
     torch.testing.assert_close(critic.targets(batch), torch.tensor([1 + 2 + 0.25 * 3.0, 3.0, 5.0]))
@@ -105,7 +105,7 @@ def test_it_learns_the_discounted_sum_of_what_never_ends() -> None:
 
 @every_network
 def test_plans_of_one_start_are_told_apart(network: str) -> None:
-    """Of episodes of two steps that earn what their last action says."""
+    """Episodes have two steps, and their return is their last action."""
     act, end = np.random.default_rng(0).uniform(-1, 1, (400, 1)), np.tile([False, True], 200)
     reward = np.where(end, act[:, 0], 0)
     data = Episodes(np.zeros((600, 2)), act, reward, end, np.zeros_like(end), np.full(200, 2))

@@ -19,7 +19,7 @@ SMALL = SwiftConfig(replace(SwiftConfig().model, network=ResidualMLPConfig(width
 
 
 def lucky(episodes: int = 40, steps: int = 1) -> Episodes:
-    """What a step earns is luck: its observation tells of it only to who knows the data by heart."""
+    """Returns episodes with random rewards, which a network can only memorise from the observations."""
     draw = np.random.default_rng(0)
     last = np.tile(np.arange(steps) == steps - 1, episodes)
     act, luck = draw.uniform(-1, 1, (episodes * steps, 1)), draw.normal(size=episodes * steps)

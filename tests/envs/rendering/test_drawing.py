@@ -1,4 +1,4 @@
-"""Pictures show the maze that is there, and a machine that draws none says why in one line."""
+"""Pictures show the maze, and a machine that cannot render says why in one line."""
 
 import subprocess
 import sys
