@@ -34,7 +34,7 @@ class ModeSet:
     """The share of each mode among the trajectories."""
     mix: ConditionMix
     """The conditions in training."""
-    known: tuple[int, ...] = ()
+    conditioned: tuple[int, ...] = ()
     """The timesteps that are conditioned on in sampling."""
     maze: Maze | None = None
 
@@ -52,7 +52,7 @@ class ModeSet:
     def conditions(self, num: int) -> Condition:
         """Returns the conditions of the first `num` windows."""
         condition = Condition.unknown(self.spec, num)
-        for row in self.known:
+        for row in self.conditioned:
             condition = condition.with_obs(row, self.x_RHD[:num, row])
         return condition
 
@@ -78,7 +78,7 @@ def goals(seed: int, shares: Sequence[float] = (0.4, 0.3, 0.2, 0.1), horizon: in
     way_KHD = torch.linspace(0, 1, horizon)[:, None] * ends[:, None]
     x = disturbed(way_KHD, shares, generator(seed, 1))
     return ModeSet(x, lambda x: nearest_mode(x[:, -1], ends, 0.5), tuple(f"goal {k + 1}" for k in range(len(shares))),
-                   torch.tensor(shares), ConditionMix(goal=0), known=(0,))
+                   torch.tensor(shares), ConditionMix(goal=0), conditioned=(0,))
 
 
 def ways(seed: int, maze_map: Sequence[str] = RING, start: tuple[int, int] = (3, 2), goal: tuple[int, int] = (1, 2),
@@ -103,7 +103,7 @@ def ways(seed: int, maze_map: Sequence[str] = RING, start: tuple[int, int] = (3,
 
     x = disturbed(way_KHD, shares, generator(seed, 2))
     return ModeSet(x, mode, tuple(f"way {k + 1}" for k in range(len(shares))), torch.tensor(shares), ConditionMix(),
-                   known=(0, -1), maze=maze)
+                   conditioned=(0, -1), maze=maze)
 
 
 def disturbed(way_KHD: Tensor, shares: Sequence[float], draw: torch.Generator, spread: float = 0.08) -> Tensor:

@@ -145,7 +145,7 @@ def train(model: Diffusion | ConditionalGAN, data: ModeSet, steps: int, seed: in
 
 def sample(model: Diffusion | ConditionalGAN, data: ModeSet, number: int, conditions: int = 64) -> Tensor:
     """Returns samples (number, H, D), the same number for each condition."""
-    condition = data.conditions(conditions if data.known else 1)
+    condition = data.conditions(conditions if data.conditioned else 1)
     return model.sample(condition, number // condition.batch, seed=5).flatten(0, 1)
 
 
@@ -199,7 +199,7 @@ def draw(data: ModeSet, of: str, rows: list[dict[str, Any]], out: Path) -> None:
         first = next((row["seed"] for row in rows if row["model"] == name), None)
         x = points if first is None else np.load(out / f"{of}-{name}-{first}.npy", allow_pickle=False)
         draw_floor(ax, None, points.reshape(-1, 2) * 1.1, POSITIONS)
-        if data.known:
+        if data.conditioned:
             for x_HD in x[:200]:
                 ax.plot(*x_HD.T, color=INK, lw=0.5, alpha=0.3)
         ax.plot(*x[:, -1].T, ".", color=BLUE, ms=2, alpha=0.5)

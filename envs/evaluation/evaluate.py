@@ -106,7 +106,7 @@ def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> di
 
 
 def _costs(played: Rollout) -> dict[str, float | None]:
-    """Returns what a decision costs; None if none was made or the agent does not count its network calls."""
+    """Returns the costs of a decision; None without decisions, or for an agent that does not count its calls."""
     decisions, calls = len(played.latency_ms), played.network_calls
     p50, p99 = np.percentile(played.latency_ms, [50, 99]).tolist() if decisions else (None, None)
     return {"latency_ms_p50": p50, "latency_ms_p99": p99,

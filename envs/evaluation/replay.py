@@ -94,9 +94,9 @@ def replay(factory: EnvironmentFactory, obs_RO: np.ndarray, act_RTA: np.ndarray)
 def entries(env: str | None, obs_dim: int) -> dict[str, range]:
     """Groups the entries of an observation into positions and velocities, or into one group if these are unknown."""
     if env is not None and kind((factory := environment_factory(env)).env_id) in RECOVERY:
-        made = factory()
-        made.close()
-        model = made.unwrapped.model
+        simulator = factory()
+        simulator.close()
+        model = simulator.unwrapped.model
         if model.nq + model.nv - obs_dim in (0, RECOVERY[kind(factory.env_id)].hidden):
             return {"positions": range(obs_dim - model.nv), "velocities": range(obs_dim - model.nv, obs_dim)}
     return {"observation": range(obs_dim)}
@@ -164,8 +164,8 @@ class Simulator:
 
     def __init__(self, factory: EnvironmentFactory):
         if kind(factory.env_id) not in REWARDS:
-            raise CannotReplay(f"{factory.env_id}: its rewards are not known from states; those of "
-                               f"{', '.join(REWARDS)} are")
+            raise CannotReplay(f"{factory.env_id}: its rewards cannot be computed from states; those of "
+                               f"{', '.join(REWARDS)} can")
         env = factory()
         env.close()  # the model stays in memory
         self.env_id, self.base, self.rewards = factory.env_id, env.unwrapped, REWARDS[kind(factory.env_id)]

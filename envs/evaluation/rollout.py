@@ -175,10 +175,10 @@ def _decide(agent: Agent, envs: VectorEnvironment, log: _Log) -> np.ndarray:
     milliseconds = 1000 * (time.perf_counter() - start)
     if act_BA.shape != (shape := (len(envs.obs_BO), envs.act_dim)):
         raise ValueError(f"the agent's actions have shape {act_BA.shape}; {envs.env_id} needs {shape}")
-    made = agent.network_calls - calls if isinstance(agent, CountsCalls) and calls is not None else None
-    if made is not None:
-        log.network_calls = (log.network_calls or 0) + made
-    if made != 0:
+    new_calls = agent.network_calls - calls if isinstance(agent, CountsCalls) and calls is not None else None
+    if new_calls is not None:
+        log.network_calls = (log.network_calls or 0) + new_calls
+    if new_calls != 0:
         log.latency_ms.append(milliseconds)
     return act_BA
 

@@ -37,7 +37,7 @@ def test_a_set_is_a_function_of_its_seed(name: str) -> None:
 def test_what_is_known_is_taken_from_the_data(name: str) -> None:
     data = SETS[name](0)
     condition = data.conditions(3)
-    assert condition.mask_BHD.any(2).sum(1).tolist() == [len(data.known)] * 3
+    assert condition.mask_BHD.any(2).sum(1).tolist() == [len(data.conditioned)] * 3
     assert torch.equal(condition.values_BHD[condition.mask_BHD], data.x_RHD[:3][condition.mask_BHD])
 
 

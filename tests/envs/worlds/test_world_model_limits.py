@@ -34,35 +34,35 @@ def test_the_time_limit_truncates(hopping: Path, monkeypatch: pytest.MonkeyPatch
         assert steps[-1][2]["truncated_by"] == TIME_LIMIT
 
 
-@pytest.mark.parametrize(("settings", "said", "why"), [
+@pytest.mark.parametrize(("settings", "predicted", "why"), [
     ({"max_uncertainty": 1e9, "margin": 0.1}, {"obs_BTO": 1e6}, BOUNDS),
     ({"max_uncertainty": 1e9, "margin": 1e9}, {"obs_BTO": 1e6}, None),
     ({"max_uncertainty": 1e-6, "margin": 1e9}, {}, UNCERTAINTY),
     ({"max_uncertainty": 3.0, "margin": 1e9}, {"uncertainty_BT": 1e6}, UNCERTAINTY),
     ({"max_uncertainty": 1e-6, "margin": 0.0}, {"obs_BTO": -1e6}, BOUNDS)])
-def test_an_episode_is_truncated_where_the_model_is_not_trusted(settings: dict[str, float], said: dict[str, float],
-                                                                why: str | None,
-                                                                hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_episode_is_truncated_where_the_model_is_not_trusted(settings: dict[str, float], predicted: dict[str, float],
+                                                                why: str | None, hopping: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     env = one(hopping, **settings)
-    predict(monkeypatch, env, end_BT=0.0, **said)
+    predict(monkeypatch, env, end_BT=0.0, **predicted)
     env.reset(seed=0)
     _, _, terminated, truncated, info = env.step(pushes(1, 1, 3)[0, 0])
     assert (terminated, truncated, info.get("truncated_by")) == (False, why is not None, why)
 
 
-@pytest.mark.parametrize(("settings", "said", "why"), [
+@pytest.mark.parametrize(("settings", "predicted", "why"), [
     ({"margin": 0.1, "max_uncertainty": 1e9}, {"obs_BTO": 1e6}, BOUNDS),
     ({"max_uncertainty": 1e-6, "margin": 1e9}, {}, UNCERTAINTY),
     ({"margin": 1e9, "max_uncertainty": 1e9, "max_episode_steps": 1}, {}, TIME_LIMIT)])
-def test_an_episode_may_terminate_where_the_model_is_not_trusted(settings: dict[str, float], said: dict[str, float],
-                                                                 why: str, hopping: Path,
-                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_episode_may_end_where_the_model_is_not_trusted(settings: dict[str, float], predicted: dict[str, float],
+                                                           why: str, hopping: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     """Its reward is then the cost alone; the time limit still truncates."""
     ending, truncating = (world_env.make(hopping, unknown=unknown, cost=cost, **settings)
-                   for unknown, cost in (("end", 5.0), ("cut", 0.0)))
+                          for unknown, cost in (("end", 5.0), ("cut", 0.0)))
     seen = []
     for each in (ending, truncating):
-        predict(monkeypatch, each, end_BT=0.0, reward_BT=1.0, **said)
+        predict(monkeypatch, each, end_BT=0.0, reward_BT=1.0, **predicted)
         each.reset(seed=0)
         seen.append(each.step(pushes(1, 1, 3)[0, 0])[1:])
     (reward, terminated, truncated, info), (full_reward, _, is_truncated, _) = seen
