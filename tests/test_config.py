@@ -157,7 +157,7 @@ class Large:
 
 @dataclass(frozen=True)
 class Larger(Large):
-    """Of the same settings, and another default."""
+    """A class with the settings of `Large` and another default."""
 
     width: int = 2
 
@@ -173,7 +173,7 @@ SIZES: Kinds = Kinds({"small": (Small, int), "large": (Large, float), "larger": 
 
 @pytest.mark.parametrize("config", [Holder(Small(3)), Holder(Large(3), Larger(3)), Holder(None), Holder(Larger())])
 def test_what_was_saved_is_looked_up_by_its_kind(config: Holder) -> None:
-    """Of classes with the same settings, and of those that are derived from what a field says."""
+    """This holds for classes with the same settings, and for subclasses of a field's class."""
     assert from_json(Holder, to_json(config)) == config
     assert to_json(config)["one"]["kind"] == {Large: "large", Larger: "larger"}[type(config.one)]
 

@@ -28,7 +28,7 @@ def rich(lengths: list[int], **changes: object) -> Episodes:
 
 
 def contexts(e: Episodes, *kinds: Kind, discount: float = 0.99, horizon: int = 4, stride: int = 1) -> np.ndarray:
-    """Of the window that starts at each step."""
+    """Returns the contexts of the windows that start at each step."""
     windows = Windows(e, TrajectorySpec(3, 2, horizon, stride), ContextConfig(kinds, discount))
     return windows.gather(np.arange(len(windows))).context_BC.numpy()
 

@@ -52,7 +52,7 @@ def test_without_next_observations_the_last_row_is_only_an_observation(tmp_path)
 
 
 def test_a_trajectory_of_one_row_holds_no_step(tmp_path):
-    """And is missed."""
+    """Such trajectories are dropped with a warning."""
     path = write(tmp_path / "a.hdf5", terminals=np.zeros(N, bool), timeouts=np.isin(np.arange(N), [0, 5, 6]))
     with (pytest.warns(UserWarning, match="no next_observations: 2 trajectories of a single row are dropped"),
           pytest.warns(UserWarning, match="the last step of 2 trajectories is dropped")):

@@ -31,7 +31,7 @@ def with_context(rows: int) -> Condition:
 @pytest.mark.parametrize(("path", "sampler", "grid", "steps"), COMBINATIONS[::3])
 def test_classifier_free_guidance_of_two_gaussians(path: str, sampler: str, grid: str, steps: int,
                                                    weight: float) -> None:
-    """Of one covariance: then p^(1 - w) q^w is a Gaussian at every noise level, its mean on their line."""
+    """With equal covariances p^(1 - w) q^w is Gaussian at every noise level, its mean on the line of their means."""
     other = replace(GAUSSIAN, means_KD=normals(1, SIZE, seed=4))
     found = moments(exact(GAUSSIAN, path, [other]), [ClassifierFree(weight)], sampler, grid, steps, context=0)
     assert off(found, torch.lerp(GAUSSIAN.mean, other.mean, weight), GAUSSIAN.covariance) < 0.03
@@ -110,7 +110,7 @@ def test_a_product_of_equal_covariances_needs_no_precisions() -> None:
 @pytest.mark.parametrize("iterations", [0, 12])
 @pytest.mark.parametrize("weight", [1.0, -0.3])
 def test_the_score_of_a_product_is_the_sum_of_scores_where_noise_ends(weight: float, iterations: int) -> None:
-    """Of mixtures as well."""
+    """This holds for mixtures of Gaussians as well."""
     two = [Mixture(torch.tensor([0.4, 0.6], dtype=DOUBLE), normals(2, SIZE, seed=s) / 2,
                    torch.stack([rotation(SIZE, s), rotation(SIZE, s + 1)]), torch.full((2, SIZE), 0.5, dtype=DOUBLE))
            for s in (1, 5)]
@@ -194,7 +194,7 @@ def test_a_mixture_of_other_specs_or_with_too_few_seeds_is_refused() -> None:
 
 
 def test_helpers_agree_with_the_closed_form() -> None:
-    """What the tests above rest on: unguided, the exact moments are those of the target."""
+    """The tests above rely on it: without guidance the exact moments are those of the target."""
     model = exact(GAUSSIAN, "flow")
     assert off(moments(model, [], "heun", "uniform", 40), GAUSSIAN.mean, GAUSSIAN.covariance) < 0.01
     x = NORMALIZER.normalize(torch.ones(1, 4, 3))

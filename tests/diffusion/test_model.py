@@ -99,7 +99,7 @@ def test_a_context_reaches_the_sample_and_no_context_is_not_the_zero_context() -
 
 
 def test_a_dropped_context_trains_the_model_without_context() -> None:
-    """With dropout 1 the loss is the one of a batch that has no context."""
+    """With dropout 1 the loss equals that of the batch without context."""
     losses = []
     for context in (None, torch.randn(4, 2)):
         model = make(CONTEXT, context_dropout=1.0)
@@ -245,7 +245,7 @@ def test_what_is_known_is_held_once_a_denoising_and_what_is_denoised_is_bounded(
 
 
 def test_training_and_sampling_ask_the_network_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the same noisy trajectories, at the same noise level, under the same known entries."""
+    """Noisy trajectories, noise level and conditioned entries are the same in both."""
     model, asked = make(mix=ConditionMix(start=1, goal=0), levels=None), []
     for network in (model.network, model.ema.module):
         network.register_forward_pre_hook(lambda _, inputs: asked.append([x for x in inputs if x is not None]))

@@ -43,7 +43,7 @@ def test_what_left_the_data_comes_back_to_them() -> None:
 
 
 def test_what_lies_in_the_subspace_of_its_neighbours_stays() -> None:
-    """And moves along it: the projection goes to the subspace, not to a window."""
+    """A point may move within the subspace, as the projection is onto it and not onto a window."""
     data = torch.stack([torch.linspace(-1, 1, 21), 2 * torch.linspace(-1, 1, 21)], -1)[:, None]
     on_line = torch.tensor([0.123, 0.246]).view(1, 1, 2)
     plugin = NearestData(data, neighbours=4, rank=1)

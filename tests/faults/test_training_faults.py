@@ -85,7 +85,7 @@ def test_handlers_are_as_they_were(tmp_path: Path) -> None:
 
 
 def test_an_ignored_signal_stays_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What runs behind a shell script must not stop at the Ctrl-C meant for the script."""
+    """A background process of a shell script must not stop at the Ctrl-C that is meant for the script."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         assert run_tiny(tmp_path / "run", component=harmed(3, kill(signal.SIGINT)), steps=6).step == 6

@@ -58,7 +58,7 @@ def train(model: ConditionalGAN, steps: range, data: Batch, optimizers: dict | N
 
 
 def continued(model: ConditionalGAN, optimizers: dict, fresh: ConditionalGAN) -> dict:
-    """What was saved of a training, in a fresh model; its optimisers."""
+    """Loads the saved state of a training into the `fresh` model and returns its optimisers."""
     restore_module(fresh, {k: v.clone() for k, v in module_tensors(model).items()})
     resumed = fresh.optimizers()
     for name, optimizer in resumed.items():

@@ -35,7 +35,7 @@ def trajectories(dim: int, rows: int = 4) -> Tensor:
 
 
 def unet1d(channels: tuple[int, ...], dim: int = 6) -> UNet1DModel:
-    """As published for Diffuser's locomotion tasks, at other widths; no weight keeps a value that hides a mistake."""
+    """Makes the published U-Net of Diffuser's locomotion tasks at other widths; no weight keeps its initial value."""
     model = UNet1DModel(
         in_channels=dim, out_channels=dim, block_out_channels=channels, time_embedding_type="positional",
         down_block_types=("DownResnetBlock1D",) * len(channels), mid_block_type="MidResTemporalBlock1D",

@@ -112,7 +112,7 @@ def test_a_planner_that_remembers_needs_a_model_that_has_learnt_of_a_past(name: 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "latent"])
 def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_file: Path, tmp_path: Path) -> None:
-    """It learns of that one's noise, normalised as there, and of none where there is none."""
+    """The critic trains with that generator's noise and normaliser, and without noise if it has none."""
     generator = FAMILIES[family].with_network(ResidualMLPConfig(16, 1))
     config = tiny("diffuser", hopper_file).with_generator(generator)
     run = runs.train(config, tmp_path / "run", progress=False)
