@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
@@ -115,8 +115,7 @@ class Batch:
     episode_B: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None})
+        return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items() if tensor is not None})
 
     def weights(self) -> Tensor:
         """The weights (B,), or (1,) with a single 1 if all windows are weighted equally."""
@@ -139,10 +138,10 @@ class Condition:
 
     def __post_init__(self) -> None:
         shape = (self.values_BHD.shape[0], self.spec.horizon, self.spec.dim)
-        for name in ("values_BHD", "mask_BHD"):
-            if getattr(self, name).shape != shape:
-                given = tuple(getattr(self, name).shape)
-                raise ValueError(f"Condition.{name} has shape {given}; trajectories of its spec need {shape}")
+        for name, tensor in (("values_BHD", self.values_BHD), ("mask_BHD", self.mask_BHD)):
+            if tensor.shape != shape:
+                raise ValueError(f"Condition.{name} has shape {tuple(tensor.shape)}; trajectories of its spec need "
+                                 f"{shape}")
         if self.mask_BHD.dtype != torch.bool:
             raise TypeError(f"Condition.mask_BHD is {self.mask_BHD.dtype}; give torch.bool, true where known")
         if not torch.isfinite(self.values_BHD[self.mask_BHD]).all():

@@ -80,8 +80,8 @@ class Blocks(Constraint):
     def __post_init__(self) -> None:
         check_dims(self, self.dims)
         check_bound(self, "margin")
-        for name in ("low", "high"):
-            array = np.atleast_2d(np.asarray(getattr(self, name), np.float64))
+        for name, bounds in (("low", self.low), ("high", self.high)):
+            array = np.atleast_2d(np.asarray(bounds, np.float64))
             if array.ndim != 2 or array.shape[1] != len(self.dims) or np.isnan(array).any():
                 raise ValueError(f"Blocks.{name} has shape {array.shape}; (W, {len(self.dims)}) numbers are expected, "
                                  "one row for each block")
@@ -102,10 +102,10 @@ class Blocks(Constraint):
         return largest_free_boxes(*self.grown)
 
     def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:
-        deepest = torch.full(vectors.shape[:-1], -math.inf, dtype=vectors.dtype, device=vectors.device)
+        depth = torch.full(vectors.shape[:-1], -math.inf, dtype=vectors.dtype, device=vectors.device)
         for low, high in zip(*_tensors(self.grown, vectors), strict=True):
-            deepest = torch.maximum(deepest, torch.minimum(vectors - low, high - vectors).amin(-1))
-        return deepest
+            depth = torch.maximum(depth, torch.minimum(vectors - low, high - vectors).amin(-1))
+        return depth
 
     def region(self, place: Place) -> Tensor:
         """(R, H, 2, d) the low and high bounds of the free box chosen for each timestep."""

@@ -304,8 +304,8 @@ def check_values(what: object, name: str, dims: tuple[int, ...]) -> tuple[float,
 
 def check_bound(what: object, name: str) -> None:
     """Raises ValueError for a bound on a length that is negative, NaN or infinite."""
-    if not 0 <= getattr(what, name) < math.inf:
-        raise ValueError(f"{type(what).__name__}.{name} is {getattr(what, name)}; a number of at least 0 is expected")
+    if not 0 <= (value := getattr(what, name)) < math.inf:
+        raise ValueError(f"{type(what).__name__}.{name} is {value}; a number of at least 0 is expected")
 
 
 def double(values: tuple[float, ...], like: Tensor) -> Tensor:

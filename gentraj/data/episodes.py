@@ -78,6 +78,11 @@ class Episodes:
         return len(self.act)
 
     @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of all fields but the extras, by name."""
+        return {key: getattr(self, key) for key in ARRAYS}
+
+    @property
     def starts(self) -> np.ndarray:
         """(E,) the first step of each episode; the first observation of episode e is row `starts[e] + e` of `obs`."""
         return np.cumsum(self.lengths) - self.lengths
@@ -92,7 +97,7 @@ class Episodes:
         if not isinstance(other, Episodes):
             return NotImplemented
         return (all(getattr(self, key) == getattr(other, key) for key in ("goal_dims", "obs_keys", "env"))
-                and all(np.array_equal(getattr(self, key), getattr(other, key)) for key in ARRAYS)
+                and all(np.array_equal(array, other.arrays[key]) for key, array in self.arrays.items())
                 and self.extras.keys() == other.extras.keys()
                 and all(np.array_equal(value, other.extras[key]) for key, value in self.extras.items()))
 
@@ -163,7 +168,7 @@ class Episodes:
 
 def episodes_hash(episodes: Episodes) -> str:
     """SHA-256 of all that training can see of a dataset, which excludes its name and its environment."""
-    arrays = {key: getattr(episodes, key) for key in ARRAYS}
+    arrays = episodes.arrays
     arrays |= {f"extras.{key}": value for key, value in sorted(episodes.extras.items())}
     goal_dims, obs_keys = tuple(map(int, episodes.goal_dims)), tuple(map(str, episodes.obs_keys))
     digest = hashlib.sha256(f"{goal_dims} {obs_keys}".encode())
@@ -184,14 +189,14 @@ def concatenate(datasets: Sequence[Episodes]) -> Episodes:
     first = datasets[0]
     for other in datasets[1:]:
         for key in ("obs_dim", "act_dim", "goal_dims", "obs_keys"):
-            if getattr(other, key) != getattr(first, key):
-                raise DataError(f"{other.name}: {key} is {getattr(other, key)} but {getattr(first, key)} in "
-                                f"{first.name}; only datasets of one environment can be joined")
+            if (value := getattr(other, key)) != (expected := getattr(first, key)):
+                raise DataError(f"{other.name}: {key} is {value} but {expected} in {first.name}; only datasets of one "
+                                "environment can be joined")
     if len(datasets) == 1:
         return first
     if any("imagined" in d.extras for d in datasets):
         datasets = [replace(d, extras={"imagined": np.zeros((len(d.obs), 1))} | dict(d.extras)) for d in datasets]
-    joined: dict[str, Any] = {key: np.concatenate([getattr(d, key) for d in datasets]) for key in ARRAYS}
+    joined: dict[str, Any] = {key: np.concatenate([d.arrays[key] for d in datasets]) for key in ARRAYS}
     joined["extras"] = {key: np.concatenate([d.extras[key] for d in datasets])
                         for key in datasets[0].extras if all(key in d.extras for d in datasets)}
     return replace(first, name="+".join(d.name for d in datasets), **joined)
@@ -251,7 +256,7 @@ def wrong_values(e: Episodes) -> Iterator[str]:
                f"(rows affected: {len(rows)})")
     last = np.cumsum(e.lengths) - 1
     for key in ("terminated", "truncated"):
-        inside = getattr(e, key).copy()
+        inside = e.arrays[key].copy()
         inside[last] = False
         if inside.any():
             row = int(np.argmax(inside))
@@ -268,7 +273,7 @@ def place(e: Episodes, row: int, key: str) -> str:
 
 
 def _fields(e: Episodes) -> dict[str, np.ndarray]:
-    return {key: getattr(e, key) for key in ("obs", *PER_STEP)} | dict(e.extras)
+    return {key: array for key, array in e.arrays.items() if key != "lengths"} | dict(e.extras)
 
 
 def _per_episode(key: str) -> int:

@@ -21,6 +21,10 @@ from .episodes import DataError, Episodes, episodes_hash, problems
 from .hdf5 import one_line, open_array, open_hdf5, read_array
 from .spaces import act_width, obs_widths
 
+MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
+TEMPORARY = re.compile(r"tmp-(\d+)-(new|old)-")  # before a dataset's name: what a process writes, or is replacing
+NO_MINARI = "{}: Minari datasets need the package minari; pip install 'minari[hdf5,hf]'"
+
 
 @dataclass(frozen=True)
 class Column:
@@ -50,13 +54,14 @@ def read_columns(file: Any, name: str, episodes: int,
         for key in list(out):
             column, rows = columns[key], T + columns[key].more
             array = _open_part(file, f"episode_{e}/{column.where}", column)
-            if array is not None and array.shape == (rows, *column.row):
+            shape = None if array is None else array.shape
+            if array is not None and shape == (rows, *column.row):
                 first = start + e * column.more
                 read_array(array, out[key][first : first + rows])
             elif column.optional:
                 del out[key]
             else:
-                raise DataError(f"{name}: episode {e}: {column.where} has shape {array.shape}; its {T} steps need "
+                raise DataError(f"{name}: episode {e}: {column.where} has shape {shape}; its {T} steps need "
                                 f"{(rows, *column.row)}")
     return lengths, out
 
@@ -69,11 +74,6 @@ def _open_part(file: Any, path: str, column: Column) -> Any:
         if column.optional:
             return None
         raise
-
-
-MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
-TEMPORARY = re.compile(r"tmp-(\d+)-(new|old)-")  # before a dataset's name: what a process writes, or is replacing
-NO_MINARI = "{}: Minari datasets need the package minari; pip install 'minari[hdf5,hf]'"
 
 
 class _Notes(NamedTuple):

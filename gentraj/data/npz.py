@@ -19,7 +19,7 @@ def save_npz(episodes: Episodes, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix != ".npz":
         raise DataError(f"{path}: give a name that ends in .npz")
-    members: dict[str, Any] = {key: getattr(episodes, key) for key in ARRAYS}
+    members: dict[str, Any] = dict(episodes.arrays)
     members |= {f"extras/{key}": value for key, value in episodes.extras.items()}
     members |= {"format": FORMAT, "env": episodes.env or "", "obs_keys": np.array(episodes.obs_keys, dtype=str),
                 "goal_dims": np.array(episodes.goal_dims, dtype=np.int64)}

@@ -22,10 +22,11 @@ class Windows:
     """
 
     def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig | None = None):
-        for key in ("obs_dim", "act_dim"):
-            if getattr(spec, key) not in (getattr(episodes, key), 0):
-                raise ValueError(f"{key} is {getattr(spec, key)} in the model and {getattr(episodes, key)} in "
-                                 f"{episodes.name}; train on data of the model's environment")
+        for key, width, data_width in (("obs_dim", spec.obs_dim, episodes.obs_dim),
+                                       ("act_dim", spec.act_dim, episodes.act_dim)):
+            if width not in (data_width, 0):
+                raise ValueError(f"{key} is {width} in the model and {data_width} in {episodes.name}; train on data of "
+                                 "the model's environment")
         self.episodes, self.spec = episodes, spec
         self.ends = np.cumsum(episodes.lengths)  # (E,) one past the last step of each episode
         self.offsets, self.gaps = np.array(spec.times), np.array(spec.gaps)
