@@ -32,7 +32,7 @@ from benchmarks.scoring import score, source, train
 from envs.evaluation.evaluate import EvaluationConfig
 from gentraj.cli.augment import Augment, augment
 from gentraj.data import load_episodes, save_npz
-from gentraj.data.splitting import hold_out
+from gentraj.data.episodes import hold_out
 from gentraj.runs import folder as runs
 from gentraj.runs.evaluation import play
 

@@ -97,7 +97,7 @@ def test_a_key_with_a_default_must_be_there_too() -> None:
 @pytest.mark.parametrize(("text", "message"), [
     (b"", "is not valid JSON"),
     (b"[1]", r"holds \[1\]; a JSON object is expected"),
-    (b'{"a": 1, "a": 2}', "the key 'a' is there twice"),
+    (b'{"a": 1, "a": 2}', "the key 'a' occurs twice"),
     (b'{"a": NaN}', "NaN is not a finite number"),
     (b'{"a": -Infinity}', "-Infinity is not a finite number"),
     (b'{"a": 1e999}', "1e999 is not a finite number"),

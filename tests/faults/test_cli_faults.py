@@ -110,7 +110,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("sample run --out a.npz --goal=-inf,1", "--goal is '-inf,1'; numbers parted by commas are expected"),
     ("sample run --out a.npz --start 1;1", "--start is '1;1'; numbers parted by commas are expected"),
     ("sample run --out a.npz --arrival 3", "--arrival says when to be at a goal; give --goal too"),
-    ("sample run --out a.npz --goal 1,1 --arrival 32", "row 32 is outside the horizon of 32 rows"),
+    ("sample run --out a.npz --goal 1,1 --arrival 32", "timestep 32 is outside the horizon of 32 timesteps"),
     ("data make pointmaze-umase", "no data of 'pointmaze-umase' can be recorded; give one of pointmaze-open, "),
     ("data make pointmaze-umaze --steps 0 --id mine/a-v0", "steps is 0; record at least 1"),
     ("data make pointmaze-umaze --id DATA", "DATA exists already"),

@@ -292,7 +292,7 @@ def test_the_settings_come_back_from_json(config: GaussianConfig) -> None:
                         options=SamplingOptions(eta=0.5)), "eta was given, and a Gaussian samples in one call"),
     (lambda m: m.sample(Condition.unknown(SPEC), guide=ClassifierFree(1.0)),
      "ClassifierFree changes what a model denoises, and a Gaussian denoises nothing; give an energy"),
-    (lambda m: m.predict(Condition.unknown(CELL)), "the condition is on TrajectorySpec"),
+    (lambda m: m.predict(Condition.unknown(CELL)), "the condition is for TrajectorySpec"),
     (lambda m: m.log_prob(torch.zeros(2, 8, 5), Condition.unknown(SPEC, 3)), r"shape \(2, 8, 5\); this condition and"),
     (lambda m: m.log_prob(torch.full((2, 8, 5), torch.inf)), "an unknown entry of the trajectories is NaN or infinite"),
 ])

@@ -168,7 +168,7 @@ def test_what_a_history_does_not_go_with_is_refused() -> None:
         Planner(planner(0)[1], replace(ACTS, history=2, replan=5, shifted=True, select="value"), -HIGH, HIGH,  # type: ignore[arg-type]
                 critic=critic)
     model: Any = GoesOn(TrajectorySpec(1, 1, 4, 1, (1, 2, 4)))
-    with pytest.raises(ValueError, match=r"history needs rows that are evenly apart"):
+    with pytest.raises(ValueError, match=r"history needs evenly spaced timesteps"):
         Planner(model, replace(ACTS, history=1), -HIGH, HIGH)
     with pytest.raises(ValueError, match=r"history is 2 timesteps, and an exported planner remembers nothing"):
         planner(history=2)[0].decide(torch.zeros(1, 1), None, [0])
