@@ -1,10 +1,9 @@
 """Diffusion models of trajectories, and what shapes their samples: guidance, composition, constraints."""
 
-from .composition import ClassifierFree, Contexts, Product
+from .composition import ClassifierFree, Contexts, Mixture, Product
 from .constrained import Constrained, Infeasible
 from .guidance import Energy
 from .latent import LatentDiffusion, LatentDiffusionConfig
-from .mixture import Mixture
 from .model import Diffusion, DiffusionConfig, FlowConfig
 from .nearest_data import NearestData
 

@@ -23,11 +23,10 @@ from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
 from ..training.optimization import LEARNING, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
-from .denoiser import NEEDS_SIGNAL, PREDICTIONS, Level, hold
+from .denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, Level, hold, loss_weight, sample_times
 from .grids import GRIDS, sampling_times
 from .guidance import denoising_plugins
 from .likelihood import PROBES, STEPS, log_prob
-from .losses import DENSITIES, WEIGHTS, loss_weight, sample_times
 from .paths import PATHS
 from .samplers import SAMPLERS, Sampler
 

@@ -1,38 +1,13 @@
-"""Perceptrons side by side, each of its own weights, and those of them that value things."""
+"""Ensembles of value networks: of transitions, and of whole plans."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class EnsembleMLP(nn.Module):
-    """(R, inputs) -> (E, R, outputs): `members` perceptrons, layer-normalised between layers.
-
-    Computed in float32 whatever the training is: bfloat16 tells values near 100 apart by halves.
-    """
-
-    def __init__(self, widths: Sequence[int], members: int, activation: Callable[[Tensor], Tensor] = F.relu):
-        super().__init__()
-        self.activation = activation
-        sizes = list(pairwise(widths))
-        bounds = [1 / math.sqrt(i) for i, _ in sizes]
-        self.weight = nn.ParameterList(torch.empty(members, i, o).uniform_(-b, b)
-                                       for (i, o), b in zip(sizes, bounds, strict=True))
-        self.bias = nn.ParameterList(torch.empty(members, 1, o).uniform_(-b, b)
-                                     for (_, o), b in zip(sizes, bounds, strict=True))
-
-    def forward(self, x_RI: Tensor) -> Tensor:
-        with torch.autocast(x_RI.device.type, enabled=False):
-            h = x_RI.float().expand(len(self.weight[0]), *x_RI.shape)
-            for weight, bias in zip(self.weight[:-1], self.bias[:-1], strict=True):
-                h = self.activation(F.layer_norm(torch.baddbmm(bias, h, weight), weight.shape[-1:]))
-            return torch.baddbmm(self.bias[-1], h, self.weight[-1])
+from .dit import Block
+from .embedding import SinusoidalEmbedding
+from .mlp import EnsembleMLP
 
 
 class ValueEnsemble(EnsembleMLP):
@@ -56,3 +31,38 @@ class ValueEnsemble(EnsembleMLP):
 
     def forward(self, x_RI: Tensor) -> Tensor:
         return self.start + self.unit * super().forward(x_RI)[..., 0]
+
+
+class PlanPerceptron(ValueEnsemble):
+    """Perceptrons on the whole plan, the noise beside it."""
+
+    def __init__(self, dim: int, horizon: int, width: int, depth: int, members: int):
+        super().__init__(horizon * dim + 1, width, depth, members)
+
+    def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
+        return super().forward(torch.cat([z_RHD.flatten(1), sigma_R[:, None]], -1))
+
+
+class PlanTransformer(nn.Module):
+    """Attention between the timesteps of a plan, as Diffusion Veteran values it (Lu et al. 2025), in the blocks of the
+    DiT.
+
+    The members share it and differ in what they make of the mean of its rows.
+    """
+
+    position_HW: Tensor
+
+    def __init__(self, dim: int, horizon: int, width: int, depth: int, heads: int, members: int):
+        super().__init__()
+        position_HW = SinusoidalEmbedding(width, scale=1.0)(torch.arange(horizon))
+        self.register_buffer("position_HW", position_HW, persistent=False)
+        self.tokens = nn.Linear(dim, width)
+        self.noise = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, width), nn.SiLU())
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.members = ValueEnsemble(width, width, 1, members)
+
+    def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
+        h_RHW, noise_R1W = self.tokens(z_RHD) + self.position_HW, self.noise(sigma_R)[:, None]
+        for block in self.blocks:
+            h_RHW = block(h_RHW, noise_R1W)
+        return self.members(h_RHW.mean(1))

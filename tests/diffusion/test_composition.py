@@ -11,9 +11,9 @@ from guided import COMBINATIONS, NORMALIZER, SIZE, SPEC, exact, flattened, momen
 from oracle import DOUBLE, GAUSSIAN, Mixture, gaussian, normals, rotation
 from torch import Tensor
 
+from gentraj.diffusion import Mixture as ModelMixture
 from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
 from gentraj.diffusion.guidance import Energy
-from gentraj.diffusion.mixture import Mixture as ModelMixture
 from gentraj.models.plugin import Denoise
 from gentraj.normalize import Normalizer
 from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec

@@ -10,8 +10,7 @@ from contract import CONDITIONS, SPEC, check_batch_independence, check_known_ent
 
 from gentraj.config import ConfigError, from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS
-from gentraj.diffusion.losses import DENSITIES, WEIGHTS
+from gentraj.diffusion.denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS
 from gentraj.diffusion.model import CHOICES
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
