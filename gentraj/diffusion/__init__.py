@@ -1,4 +1,4 @@
-"""Diffusion models of trajectories, and what shapes their samples: guidance, composition, constraints."""
+"""Diffusion models of trajectories, and the plug-ins that shape their samples: guidance, composition, constraints."""
 
 from .composition import ClassifierFree, Contexts, Mixture, Product
 from .constrained import Constrained, Infeasible

@@ -1,4 +1,4 @@
-"""Guidance by an energy: a plug-in that tilts what a model draws towards what a user wants."""
+"""Guidance by an energy: a plug-in that tilts the distribution of a model towards trajectories of high energy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ LEAST_ALPHA = 0.01  # with less signal the posterior's covariance, d x0 / dx div
 
 
 def denoising_plugins(guide: Guidance) -> list[Plugin]:
-    """As `as_plugins`; a preference guides. Raises ValueError for a plug-in that has to come first and does not."""
+    """The plug-ins of a guide, for a model that denoises: a plain energy becomes an `Energy`.
+
+    Raises ValueError for a plug-in that has to come first and does not.
+    """
     plugins = [Energy(plugin.energy) if type(plugin) is Preference else plugin for plugin in as_plugins(guide, Energy)]
     for plugin in plugins[1:]:
         if isinstance(plugin, FromModel):
@@ -30,20 +33,21 @@ def denoising_plugins(guide: Guidance) -> list[Plugin]:
 
 @dataclass(frozen=True, eq=False)
 class Energy(Preference):
-    """Tilts p(x) by exp(scale * energy(x)); `energy` maps trajectories (R, H, D), environment units, to scores (R,).
+    """Samples from p(x) exp(scale * energy(x)); `energy` maps (R, H, D) in environment units to scores (R,).
 
-    "denoised" asks the energy about the denoised trajectory: x0' = argmax of scale * energy(z) + log N(z; x0, Sigma)
-    over z, with Sigma = sigma^2 / alpha * d x0 / dx the covariance of p(x0 | x) (Tweedie's formula of second order).
-    For a Gaussian and a quadratic energy that is exact. It is solved on the energy's quadratic model at x0 by at most
-    `iterations` conjugate gradients, each one backward pass through the network (as Rozet et al. 2024, section 4, for
-    linear observations). One more than the rank of the energy's Hessian is enough, and for a goal the rank, its number
-    of entries. With 0 it is one explicit step, DPS (Chung et al. 2023, equation 10), which takes the energy for linear.
-    "noisy" takes the energy's gradient at x itself (Dhariwal & Nichol 2021, algorithm 2), for energies that were
-    trained on noisy trajectories, as Diffuser's return is.
+    With `at` "denoised" the energy sees the denoised trajectory. It is moved to x0' = argmax over z of
+    scale * energy(z) + log N(z; x0, Sigma), where Sigma = sigma^2 / alpha * d x0 / dx is the covariance of p(x0 | x)
+    (Tweedie's formula of second order). This is exact for a Gaussian and a quadratic energy. The maximum of the
+    energy's quadratic model at x0 is found in at most `iterations` steps of conjugate gradients, each of which takes
+    one backward pass through the network (as in Rozet et al. 2024, section 4, for linear observations). As many
+    iterations as the rank of the energy's Hessian plus 1 are enough; a goal needs as many as it has entries. With 0
+    iterations it is one explicit step, DPS (Chung et al. 2023, equation 10), which takes the energy to be linear.
+    With `at` "noisy" the gradient of the energy is taken at x itself (Dhariwal & Nichol 2021, algorithm 2): this is for
+    energies that were trained on noisy trajectories, such as Diffuser's return.
 
-    Several energies are exact as one function that adds them; one after the other, each counts the other as linear.
-    Guided at times in `interval` only. Sampling raises ValueError for an energy of another shape, one that is not
-    finite or has no gradient, one that raises, and when x0' is not finite.
+    To combine several energies exactly, add them in one function; as separate plug-ins, each takes the other to be
+    linear. The guide acts at times t in `interval` only. Sampling raises ValueError if the energy raises, if its scores
+    have another shape, are not finite or have no gradient, and if x0' is not finite.
     """
 
     energy: Guide
@@ -66,7 +70,7 @@ class Energy(Preference):
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
             alpha, sigma = path.alpha(t)[:, None, None], path.sigma(t)[:, None, None]
-            gain = sigma**2 * alpha / alpha.clamp(min=LEAST_ALPHA) ** 2  # sigma^2 / alpha, and none without signal
+            gain = sigma**2 * alpha / alpha.clamp(min=LEAST_ALPHA) ** 2  # sigma^2 / alpha, but 0 without signal
             if self.at == "noisy":
                 x0, tilt = denoise(x, t), self._tilt(torch.where(condition.mask_BHD, values, x), sampling)
                 move = gain * torch.where(condition.mask_BHD, 0, tilt.gradient)
@@ -84,15 +88,15 @@ class Energy(Preference):
         return Tilt(lambda y: self.prefer(sampling.normalizer.unnormalize(y)), z)
 
     @property
-    def works_finished(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.at == "denoised"
+    def needs_denoiser(self) -> bool:
+        return self.at == "noisy"
 
     def prefer(self, x_RHD: Tensor) -> Tensor:
         return self.scale * self.scores(x_RHD)
 
 
 class Tilt:
-    """An energy's quadratic model at z_RHD: its gradient there and products with its Hessian."""
+    """The quadratic model of an energy at z (R, H, D): its gradient, and products with its Hessian."""
 
     def __init__(self, energy: Guide, z: Tensor):
         with torch.enable_grad():
@@ -103,7 +107,7 @@ class Tilt:
                 gradient, = torch.autograd.grad(total, self.z, create_graph=True, allow_unused=True)
         if gradient is None:
             raise ValueError("the guide's score has no gradient: it does not depend on the trajectories by "
-                             "differentiable torch operations; write it so that it does")
+                             "differentiable torch operations; write it in such operations")
         self._gradient = finite(gradient, "the guide's gradient is", "; smooth the energy or lower its scale")
         self.gradient = self._gradient.detach()
 
@@ -111,4 +115,4 @@ class Tilt:
         if not self._gradient.requires_grad:
             return torch.zeros_like(v)
         product, = torch.autograd.grad(self._gradient, self.z, v, retain_graph=True, materialize_grads=True)
-        return finite(product, "the guide's second derivative is", "; smooth the energy or take Energy.iterations = 0")
+        return finite(product, "the guide's second derivative is", "; smooth the energy or set Energy.iterations to 0")

@@ -1,4 +1,4 @@
-"""Projection onto the nearest data: guidance may push a plan to where no data are, this brings it back."""
+"""Projection onto the nearest data, which brings back a plan that guidance has pushed to where there are no data."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from ..networks.rows import MIN_ROWS
 from ..trajectory import Batch
 from .composition import Interval, check_interval, within
 
-MAX_DISTANCES = 1 << 24  # held at a time
+MAX_DISTANCES = 1 << 24  # the most distances in memory at once
 
 
 @dataclass(frozen=True, eq=False)
 class NearestData(Plugin):
-    """What is denoised comes to the affine subspace of its nearest windows (LoMAP, Lee & Choi 2025, algorithm 1).
+    """Projects the denoised trajectory onto an affine subspace near its nearest windows (LoMAP, Lee & Choi 2025,
+    algorithm 1).
 
-    `reference` holds windows (W, H, D) in environment units; those of a `Batch` that are padded are left out. For each
-    trajectory the `rank` first principal directions through the mean of its nearest `neighbours` (Euclidean, normalised
-    units) span the subspace; `weight` is the share of the way to go. The paper takes the cosine similarity and noises
-    the neighbours; here what is denoised is compared, so they stay clean. Put it after the guides that it corrects.
+    `reference` holds windows (W, H, D) in environment units; padded windows of a `Batch` are left out. The subspace of
+    a trajectory goes through the mean of its nearest `neighbours` (by Euclidean distance, in normalised units) along
+    their first `rank` principal directions. `weight`, from 0 to 1, is how far the trajectory moves towards the
+    subspace. The paper takes the cosine similarity and noises the neighbours; here the denoised trajectory is compared
+    with clean windows. It acts at times t in `interval` only. Put this plug-in after the guides that it corrects.
 
-    Raises ValueError unless there are `neighbours` windows of the model's shape, finite, and more neighbours than rank.
+    Raises ValueError unless there are more neighbours than `rank`, and, when sampling, unless `reference` has at least
+    `neighbours` windows that are finite and of the model's shape.
     """
 
     reference: Tensor | Batch
@@ -46,14 +49,15 @@ class NearestData(Plugin):
             raise ValueError(f"NearestData.reference has shape {tuple(windows.shape)}; finite windows of shape "
                              f"(W, {spec.horizon}, {spec.dim}) are expected")
         if len(windows) < self.neighbours:
-            raise ValueError(f"NearestData has {len(windows)} whole windows; {self.neighbours} neighbours need as many")
+            raise ValueError(f"NearestData has {len(windows)} whole windows; {self.neighbours} neighbours need at "
+                             "least as many")
         data_WX = sampling.normalizer.normalize(windows).flatten(1)
 
         def projected(x: Tensor, t: Tensor) -> Tensor:
             x0 = denoise(x, t)
-            rows = max(1, MAX_DISTANCES // len(data_WX) // MIN_ROWS) * MIN_ROWS  # so that no row depends on others
-            parts = x0.flatten(1).split(rows)
-            near = torch.cat([self._project(part, data_WX) for part in parts]).view_as(x0)
+            size = max(1, MAX_DISTANCES // len(data_WX) // MIN_ROWS) * MIN_ROWS  # so that no row depends on others
+            blocks = x0.flatten(1).split(size)
+            near = torch.cat([self._project(block, data_WX) for block in blocks]).view_as(x0)
             return torch.where(sampling.condition.mask_BHD, x0, torch.lerp(x0, near, self.weight))
 
         return within(self.interval, projected, denoise)
@@ -64,7 +68,7 @@ class NearestData(Plugin):
         return self.reference.x_BHD[self.reference.mask_BHD.all(dim=(1, 2))]
 
     def _project(self, y_RX: Tensor, data_WX: Tensor) -> Tensor:
-        """The subspace counts as fixed where a gradient is taken."""
+        """The projections (R, X) of trajectories on their subspaces, which are constants to any gradient."""
         with torch.no_grad():
             nearest_RK = torch.cdist(y_RX, data_WX.to(y_RX)).topk(self.neighbours, largest=False).indices
             near_RKX = data_WX[nearest_RK].to(y_RX)

@@ -238,13 +238,13 @@ def test_bad_input_is_named() -> None:
         model.log_prob(x, Condition.unknown(SPEC, 3))
     with pytest.raises(ValueError, match="3 seeds were given for 4"):
         model.log_prob(x, seeds=[1, 2, 3])
-    with pytest.raises(ValueError, match="0 steps of the ODE"):
+    with pytest.raises(ValueError, match="0 steps of the ODE were given"):
         model.log_prob(x, steps=0)
     with pytest.raises(ValueError, match="give at least 1 probe"):
         model.log_prob(x, exact=False, probes=0)
     with pytest.raises(ValueError, match="NaN or infinite"):
         model.log_prob(torch.where(x == x[0, 0, 0], torch.nan, x))
-    with pytest.raises(ValueError, match="0 seeds for 4 rows"):
+    with pytest.raises(ValueError, match="0 seeds were given for 4 rows"):
         log_prob(lambda x, t: x, PATHS["flow"](), x, everything(x), exact=False)
 
 
