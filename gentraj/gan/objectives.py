@@ -1,7 +1,7 @@
-"""What discriminator and generator play for, in logits c (the critic's values): `real` of data, `fake` of samples.
+"""Adversarial losses of discriminator and generator, as functions of the critic's logits c of data and of samples.
 
-Each loss is minimised by its side and averaged by the caller; softplus(c) = -log(1 - sigmoid(c)). Real and fake of one
-row have the same condition.
+Each side minimises its loss, which the caller averages; softplus(c) = -log(1 - sigmoid(c)). The data and the sample of
+one row have the same condition.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ from dataclasses import dataclass, field
 import torch.nn.functional as F
 from torch import Tensor
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # (real, fake) of one shape -> a loss of that shape
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits of (real, fake), of one shape -> a loss of that shape
 
 
 @dataclass(frozen=True)
 class Objective:
+    """The losses of both sides, with the regularisation of the paper."""
+
     discriminator: Loss
     generator: Loss
     penalties: Mapping[str, float] = field(default_factory=dict)
-    """Regularisers that it is known with, and their weights."""
+    """The regularisers of the objective's paper, and their weights."""
     weight_clip: float | None = None
-    """The discriminator's weights stay within [-weight_clip, weight_clip]."""
+    """The bound to which the discriminator's weights are clipped."""
 
 
 def _log_loss(real: Tensor, fake: Tensor) -> Tensor:
