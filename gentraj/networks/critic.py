@@ -1,4 +1,4 @@
-"""Ensembles of value networks: of transitions, and of whole plans."""
+"""Ensembles of value networks, for transitions and for whole plans."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .mlp import EnsembleMLP
 
 
 class ValueEnsemble(EnsembleMLP):
-    """(R, inputs) -> (E, R).
+    """An ensemble of value functions, (R, inputs) -> (E, R).
 
-    Without the normalisation values of actions that the data lack grow without bound (Ball et al. 2023, section 4.2).
-    They give start + unit * what the last layer says: before they have learnt about `start`, and a step of an optimiser
-    moves values of any size by as large a share of them.
+    Without layer normalisation the values of actions that are not in the data would grow without bound (Ball et al.
+    2023, section 4.2). The values are start + unit * output of the last layer: they begin near `start`, and an
+    optimiser step changes large and small values by about the same fraction.
     """
 
     start: Tensor
@@ -34,7 +34,7 @@ class ValueEnsemble(EnsembleMLP):
 
 
 class PlanPerceptron(ValueEnsemble):
-    """Perceptrons on the whole plan, the noise beside it."""
+    """The values (E, R) of plans z (R, H, D) with noise sigma (R,), by perceptrons on the flattened plan."""
 
     def __init__(self, dim: int, horizon: int, width: int, depth: int, members: int):
         super().__init__(horizon * dim + 1, width, depth, members)
@@ -44,10 +44,10 @@ class PlanPerceptron(ValueEnsemble):
 
 
 class PlanTransformer(nn.Module):
-    """Attention between the timesteps of a plan, as Diffusion Veteran values it (Lu et al. 2025), in the blocks of the
-    DiT.
+    """The values (E, R) of plans z (R, H, D) with noise sigma (R,), by a transformer over timesteps.
 
-    The members share it and differ in what they make of the mean of its rows.
+    Diffusion Veteran values plans by attention (Lu et al. 2025); the blocks are those of the DiT. The members of the
+    ensemble share the transformer, and each has its own perceptron on the mean over the timesteps.
     """
 
     position_HW: Tensor

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons: a plain one, and an ensemble that is computed at once."""
+"""Multilayer perceptrons: a single one, and an ensemble whose members are computed at once."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def mlp(widths: Sequence[int]) -> nn.Sequential:
 
 
 class EnsembleMLP(nn.Module):
-    """(R, inputs) -> (E, R, outputs): `members` perceptrons, layer-normalised between layers.
+    """An ensemble of `members` perceptrons with layer normalisation: (R, inputs) -> (E, R, outputs).
 
-    Computed in float32 whatever the training is: bfloat16 tells values near 100 apart by halves.
+    It computes in float32 under autocast, too, since bfloat16 resolves values near 100 to 0.5 only.
     """
 
     def __init__(self, widths: Sequence[int], members: int, activation: Callable[[Tensor], Tensor] = F.relu):

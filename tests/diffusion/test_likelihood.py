@@ -176,9 +176,9 @@ NORMALIZER = Normalizer(torch.tensor([5.0, -2.0, 0.3]), torch.tensor([0.5, 3.0, 
 def make(normalizer: Normalizer = NORMALIZER, spec: TrajectorySpec = SPEC, **changes: object) -> Diffusion:
     torch.manual_seed(0)
     settings = {"network": ResidualMLPConfig(64, 2, 0), "path": "flow", "levels": None, "prediction": "v",
-                "normalizer": "gaussian", "mix": ConditionMix(start=0, goal=0, observations=0.4), "batch_size": 256,
                 "learning_rate": 2e-3, "ema": 0.995}
-    return Diffusion(spec, DiffusionConfig(**{**settings, **changes}), normalizer)  # type: ignore[arg-type]
+    config = DiffusionConfig(**{**settings, **changes})  # type: ignore[arg-type]
+    return Diffusion(spec, config, normalizer, mix=ConditionMix(start=0, goal=0, observations=0.4), batch_size=256)
 
 
 def trajectories(number: int, spec: TrajectorySpec = SPEC) -> Tensor:
@@ -232,7 +232,7 @@ def test_the_numbers_are_finite_for_every_prediction_that_the_path_allows(levels
 
 def test_bad_input_is_named() -> None:
     model, x = make(), trajectories(4)
-    with pytest.raises(ValueError, match=r"shape \(4, 2, 2\); this condition and model need \(4, 2, 3\)"):
+    with pytest.raises(ValueError, match=r"shape \(4, 2, 2\); this model and condition need \(4, 2, 3\)"):
         model.log_prob(x[..., :2])
     with pytest.raises(ValueError, match="need \\(3, 2, 3\\)"):
         model.log_prob(x, Condition.unknown(SPEC, 3))
