@@ -2,10 +2,9 @@
 
 from .composition import ClassifierFree, Contexts, Mixture, Product
 from .constrained import Constrained, Infeasible
-from .guidance import Energy
+from .guidance import Energy, NearestData
 from .latent import LatentDiffusion, LatentDiffusionConfig
 from .model import Diffusion, DiffusionConfig, FlowConfig
-from .nearest_data import NearestData
 
 __all__ = ["ClassifierFree", "Constrained", "Contexts", "Diffusion", "DiffusionConfig", "Energy", "FlowConfig",
            "Infeasible", "LatentDiffusion", "LatentDiffusionConfig", "Mixture", "NearestData", "Product"]

@@ -26,8 +26,7 @@ from ..normalize import Normalizer
 from ..training.optimization import LEARNING, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .health import FOLLOW, Health, vital_signs
-from .objectives import OBJECTIVES, Loss, Objective
-from .regularisers import REGULARISERS, Game
+from .objectives import OBJECTIVES, REGULARISERS, Game, Loss, Objective
 
 Generate = Callable[["Microbatch"], Tensor]
 FINE = 0.02  # normalised units: differences below this are ignored by "variety", for conditions that leave no freedom

@@ -11,8 +11,7 @@ from guided import SPEC, Exact, tiny
 from oracle import GAUSSIAN, normals
 from torch import Tensor
 
-from gentraj.diffusion.guidance import Energy
-from gentraj.diffusion.nearest_data import NearestData
+from gentraj.diffusion.guidance import Energy, NearestData
 from gentraj.diffusion.paths import PATHS
 from gentraj.normalize import Normalizer
 from gentraj.trajectory import Batch, Condition, TrajectorySpec

@@ -12,7 +12,7 @@ from gentraj.config import from_json, to_json
 from gentraj.gan import GANConfig
 from gentraj.gan.health import FOLLOW, SYMPTOMS
 from gentraj.gan.model import SideConfig, step_generator
-from gentraj.gan.regularisers import REGULARISERS
+from gentraj.gan.objectives import REGULARISERS
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import NETWORKS
 from gentraj.randomness import generator
