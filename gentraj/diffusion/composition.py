@@ -101,7 +101,7 @@ class Product(FromModel):
     x0, weighted by `weights` and by the precision that d x0 / dx gives each model as a Gaussian. It takes at most
     `iterations` backward passes through each model. For Gaussians it is exact after enough iterations; with 0
     iterations, or a negative weight, the precisions are taken to be equal. For all models it becomes exact as sigma
-    goes to 0. Use models of continuous time: with discrete levels a model is asked at its next noisier level.
+    goes to 0. Use models of continuous time: a model with discrete levels denoises at its next noisier level.
 
     The models may have different noise paths. Raises ValueError if W <= 0 or if the numbers of weights and of other
     models differ; sampling raises ValueError if the models differ in spec or normaliser.

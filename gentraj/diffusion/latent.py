@@ -93,11 +93,11 @@ class LatentDiffusion(nn.Module):
 
     @property
     def levels(self) -> int | None:
-        """As `Diffusion.levels`."""
+        """The largest number of sampling steps, the prior's number of noise levels; None in continuous time."""
         return self.prior.levels
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        """As `Diffusion.sampling`."""
+        """A description of how the model samples, for messages and reports."""
         return self.prior.sampling(options)
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -116,12 +116,12 @@ class LatentDiffusion(nn.Module):
         mean, log_variance = self.vae.encode(x0, real)
         eps = torch.randn(mean.shape, generator=generator).to(mean.device)
         decoded = self.vae.decode(mean + (log_variance / 2).exp() * eps, x0 * known, known)
-        there_BL1 = self._grouped(real).any(-1, keepdim=True)
-        error, kl = _mean((decoded - x0) ** 2, real & ~known), _mean(gaussian_kl(mean, log_variance), there_BL1)
+        real_BL1 = self._grouped(real).any(-1, keepdim=True)
+        error, kl = _mean((decoded - x0) ** 2, real & ~known), _mean(gaussian_kl(mean, log_variance), real_BL1)
         apply_gradients(error + self.config.beta * kl, optimizers["vae"], self.config.prior.max_grad_norm)
-        self._follow(mean.detach(), log_variance.detach(), there_BL1)
+        self._follow(mean.detach(), log_variance.detach(), real_BL1)
         y = torch.cat([self._patches(x0, known), mean.detach()], -1)
-        real_BLE = there_BL1 | (torch.arange(y.shape[-1], device=y.device) < self.prior.spec.obs_dim)
+        real_BLE = real_BL1 | (torch.arange(y.shape[-1], device=y.device) < self.prior.spec.obs_dim)
 
         def decoded_guide(guide: Guide, y: Tensor) -> Tensor:
             x = self.vae.decode(y[..., self.prior.spec.obs_dim :], x0 * known, known)

@@ -16,7 +16,7 @@ NEAR = 0.01  # samples are copies if they are nearer than this fraction of the m
 
 
 class GANWarning(UserWarning):
-    """Training of a GAN shows a symptom; the message says what helps."""
+    """A GAN's training shows a symptom; the message names it and a remedy."""
 
 
 class Symptom(NamedTuple):

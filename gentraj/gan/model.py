@@ -68,7 +68,7 @@ class GANConfig:
     objective: ObjectiveName = "relativistic"
     """Adversarial losses of the two sides."""
     penalties: dict[str, float] | None = None
-    """Regularisers of the discriminator and their weights; None is those of the objective's paper."""
+    """Regularisers of the discriminator and their weights; None takes the defaults of the objective."""
     energy_score: float = 10.0
     """Weight of the energy score in the generator's loss, which fits the samples to the data under each condition."""
     discriminator_steps: int = 1
@@ -301,8 +301,8 @@ def generate(network: nn.Module, z: Tensor, values: Tensor, known: Tensor, conte
 
     The network returns the difference from the interpolation between the known entries.
     """
-    straight = interpolate(values, known)
-    x = straight + network(torch.where(known, values, z), straight, known, z.new_ones(1), context)
+    interpolated = interpolate(values, known)
+    x = interpolated + network(torch.where(known, values, z), interpolated, known, z.new_ones(1), context)
     return torch.where(known, values, x)
 
 

@@ -21,12 +21,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # logits of (real, fake), of one shap
 
 @dataclass(frozen=True)
 class Objective:
-    """The losses of both sides, with the regularisation of the paper."""
+    """The losses of both sides, and the regularisation that belongs to them."""
 
     discriminator: Loss
     generator: Loss
     penalties: Mapping[str, float] = field(default_factory=dict)
-    """The regularisers of the objective's paper, and their weights."""
+    """The default regularisers and their weights, as in the objective's paper."""
     weight_clip: float | None = None
     """The bound to which the discriminator's weights are clipped."""
 

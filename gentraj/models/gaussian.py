@@ -219,16 +219,16 @@ class Gaussian(nn.Module):
 
     def _moments(self, network: nn.Module, values: Tensor, known: Tensor,
                  context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and log sigma, (R, H, D) each, in normalised units; the mean is told as a way off the straight one.
+        """Mean and log sigma, (R, H, D) each, in normalised units.
 
-        So a world model learns how the state changes. A network returns what it is given the shape of: to have both,
-        it is given as many zeros.
+        The network predicts the difference of the mean from the interpolation, so that a world model learns how the
+        state changes. A network's output has the shape of its input, which is padded with D zeros for log sigma.
         """
-        straight, spread = interpolate(values, known), self.config.spread
-        more = self.spec.dim if spread == "learned" else 0
-        inputs = (F.pad(y, (0, more)) for y in (straight, values, known))
+        interpolated, spread = interpolate(values, known), self.config.spread
+        extra = self.spec.dim if spread == "learned" else 0
+        inputs = (F.pad(y, (0, extra)) for y in (interpolated, values, known))
         out = network(*inputs, values.new_zeros(1), context).float()  # float32 under autocast too
-        mean, raw = straight + out[..., : self.spec.dim], out[..., self.spec.dim :]
+        mean, raw = interpolated + out[..., : self.spec.dim], out[..., self.spec.dim :]
         log_sigma = (soft_clamp(raw, *self.config.log_sigma) if spread == "learned"
                      else torch.full_like(mean, math.log(spread)))
         return mean, log_sigma

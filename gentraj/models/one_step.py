@@ -47,7 +47,7 @@ def choosing_plugins(guide: Guidance, model: str) -> list[Plugin]:
 
 
 def refuse_sampler(options: SamplingOptions, why: str) -> None:
-    """Raises ValueError if options of a sampler were given; `why` says why the model has no sampler."""
+    """Raises ValueError if options of a sampler were given; `why` is the reason why the model has no sampler."""
     for name in options.changed():
         raise ValueError(f"{name} was given, and {why}; leave it out")
 

@@ -20,7 +20,7 @@ Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_RHD, t of shape (R,) or (1,))
 
 @dataclass(frozen=True)
 class SampledRows:
-    """What a plug-in is told about the R trajectories that are sampled at once."""
+    """The context in which a plug-in acts: the conditions and seeds of the R trajectories that are sampled at once."""
 
     normalizer: Normalizer
     condition: Condition
@@ -31,7 +31,7 @@ class SampledRows:
 
 @dataclass(frozen=True)
 class Denoising(SampledRows):
-    """What a plug-in is told by a model that denoises."""
+    """The context in which a plug-in acts in a model that denoises."""
 
     path: NoisePath
     denoiser: Callable[[Tensor | None], Denoise]
