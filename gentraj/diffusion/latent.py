@@ -37,7 +37,7 @@ class LatentDiffusionConfig:
     """Settings of a temporal VAE and of a diffusion model of its latents."""
 
     vae: VAEConfig = field(default_factory=VAEConfig)
-    """The autoencoder."""
+    """The autoencoder, a variational one of convolutions over time."""
     prior: DiffusionConfig = field(default_factory=lambda: DiffusionConfig(clip=4.0))
     """The diffusion model of latents, which are normalised. Its learning rate, weight decay and gradient norm are the
     VAE's, too."""

@@ -59,8 +59,7 @@ class DiffusionConfig:
     sigma_data: float = 1.0
     """Standard deviation of normalised data in EDM's prediction and weight."""
     clip: float | None = 1.1
-    """Bound on the absolute value of each x0 that the model denoises while sampling, in normalised units; None is no
-    bound. Guidance may go beyond it."""
+    """Bound on |x0| in sampling, in normalised units, before guidance; None is no bound."""
     learning_rate: float = 1e-3
     """Learning rate of AdamW."""
     weight_decay: float = 1e-4
@@ -68,9 +67,9 @@ class DiffusionConfig:
     max_grad_norm: float = 1.0
     """Norm to which larger gradients are clipped."""
     ema: float = 0.999
-    """Decay of the exponential moving average of the weights, which samples."""
+    """Decay of the exponential moving average of the weights, which is used for sampling."""
     sampler: SamplerName = "ddim"
-    """Sampler, the method that solves from noise to clean."""
+    """Sampling method."""
     steps: int = 5
     """Number of sampling steps."""
     grid: GridName = "uniform"
@@ -115,7 +114,7 @@ class FlowConfig(DiffusionConfig):
     levels: int | None = None
     """Number of noise levels in training; None is continuous time."""
     sampler: SamplerName = "euler"
-    """Sampler, the method that solves from noise to clean."""
+    """Sampling method."""
 
 
 class Diffusion(nn.Module):

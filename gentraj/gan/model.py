@@ -64,7 +64,7 @@ class GANConfig:
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
     """The generator."""
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    """The discriminator."""
+    """The discriminator, a network of residual convolutions over time."""
     objective: ObjectiveName = "relativistic"
     """Adversarial losses of the two sides."""
     penalties: dict[str, float] | None = None
@@ -79,10 +79,9 @@ class GANConfig:
     discriminator_learning: SideConfig = field(default_factory=SideConfig)
     """How the discriminator is trained."""
     discriminator_noise: float = 0.0
-    """Largest standard deviation of the noise on the discriminator's inputs, in normalised units (Diffusion-GAN: Wang
-    et al. 2023); 0 is no noise."""
+    """Largest noise on the discriminator's inputs, in normalised units (Diffusion-GAN: Wang et al. 2023); 0 is none."""
     ema: float = 0.99
-    """Decay of the exponential moving average of the generator's weights, which samples."""
+    """Decay of the exponential moving average of the generator's weights, which is used for sampling."""
     best_of: int = 16
     """Number of candidates from which a guide chooses the best one."""
     search_steps: int = 0

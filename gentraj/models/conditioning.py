@@ -27,8 +27,7 @@ class ConditionMix:
     waypoint: float = 0.0
     """Probability that the goal's entries are known at another timestep, uniform over the real ones after the first."""
     prefix: float = 0.0
-    """Probability that everything is known up to a time that is uniform over the real timesteps. The action of a
-    timestep comes half a timestep after its observation."""
+    """Probability that all entries up to a random time are known; an action comes half a timestep after its state."""
     actions: float = 0.0
     """Probability that all actions are known; with a known start the model is then a world model."""
     observations: float = 0.0

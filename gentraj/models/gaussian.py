@@ -46,7 +46,7 @@ class GaussianConfig:
     max_grad_norm: float = 1.0
     """Norm to which larger gradients are clipped."""
     ema: float = 0.999
-    """Decay of the exponential moving average of the weights, which samples."""
+    """Decay of the exponential moving average of the weights, which is used for sampling."""
     best_of: int = 16
     """Number of candidates from which a guide chooses the best one."""
     search_steps: int = 0

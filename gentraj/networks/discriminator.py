@@ -25,7 +25,7 @@ class DiscriminatorConfig:
     width: int = 32
     """Number of channels at the finest level."""
     multipliers: tuple[int, ...] = (1, 2, 4)
-    """Number of channels of each level as multiples of the width; each level halves the number of timesteps."""
+    """Number of channels of each level as multiples of the width; each further level halves the timesteps."""
     kernel: int = 5
     """Number of timesteps in a convolution's kernel; odd."""
     frequencies: int = 4

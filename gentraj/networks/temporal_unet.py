@@ -22,7 +22,7 @@ class TemporalUNetConfig:
     width: int = 32
     """Number of channels at the finest level."""
     multipliers: tuple[int, ...] = (1, 2, 4)
-    """Number of channels of each level as multiples of the width; each level halves the number of timesteps."""
+    """Number of channels of each level as multiples of the width; each further level halves the timesteps."""
     kernel: int = 5
     """Number of timesteps in a convolution's kernel; odd."""
     frequencies: int = 4
