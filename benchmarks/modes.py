@@ -30,10 +30,9 @@ from benchmarks.mode_sets import RING, SETS, ModeSet, ways
 from gentraj.diffusion import Diffusion, DiffusionConfig, FlowConfig
 from gentraj.families import MODELS as CLASSES
 from gentraj.gan import ConditionalGAN, GANConfig
-from gentraj.gan.game import Microbatch, judge, value
 from gentraj.gan.health import GANWarning
-from gentraj.gan.model import SideConfig, generate
-from gentraj.gan.regularisers import Game, interpolate_gradient_norm
+from gentraj.gan.model import Microbatch, SideConfig, generate, judge, value
+from gentraj.gan.objectives import Game, interpolate_gradient_norm
 from gentraj.metrics import modes_covered
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig

@@ -17,8 +17,7 @@ from gentraj.data.context import CONTEXTS
 from gentraj.data.windows import repeat_last
 from gentraj.diffusion.guidance import Energy
 from gentraj.models.plugin import Denoise, Denoising, Plugin
-from gentraj.networks.critic import ValueEnsemble
-from gentraj.networks.plan_value import PlanPerceptron, PlanTransformer
+from gentraj.networks.critic import PlanPerceptron, PlanTransformer, ValueEnsemble
 from gentraj.networks.rows import padded
 from gentraj.normalize import STATISTICS, Normalizer, NormalizerName
 from gentraj.training.optimization import BATCH, LEARNING, adamw, apply_gradients

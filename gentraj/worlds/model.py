@@ -27,8 +27,7 @@ from ..families import MODELS, Model, ModelConfig
 from ..models.conditioning import ConditionMix
 from ..models.one_step import SEARCH
 from ..networks import ResidualMLPConfig
-from ..networks.critic import EnsembleMLP
-from ..networks.mlp import mlp
+from ..networks.mlp import EnsembleMLP, mlp
 from ..networks.rows import padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold

@@ -65,7 +65,7 @@ def test_a_contradiction_is_refused_before_sampling() -> None:
     with pytest.raises(ValueError, match="speed cannot be satisfied: timesteps 0 and 7 are known"):
         model.sample(condition(), guide=Constrained(slow))
     other = Constraints(TrajectorySpec(3, 1, 9, 2), [Box(0, 1, (0,))])
-    with pytest.raises(ValueError, match=r"the constraints are on .*horizon=9.*those of the model are .*horizon=8"):
+    with pytest.raises(ValueError, match=r"the constraints are on .*horizon=9.*the model's are of .*horizon=8"):
         model.sample(condition(), guide=Constrained(other))
     with pytest.raises(ValueError, match="below is 2"):
         Constrained(ARENA, below=2)

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from oracle import DOUBLE, normals
 from scipy.stats import chisquare, kstest
 
-from gentraj.diffusion.denoiser import PREDICTIONS, Level
-from gentraj.diffusion.losses import DENSITIES, WEIGHTS, loss_weight, sample_times
+from gentraj.diffusion.denoiser import DENSITIES, PREDICTIONS, WEIGHTS, Level, loss_weight, sample_times
 from gentraj.diffusion.paths import PATHS, T_MIN
 from gentraj.randomness import generator
 

@@ -11,8 +11,7 @@ from guided import SPEC, Exact, tiny
 from oracle import GAUSSIAN, normals
 from torch import Tensor
 
-from gentraj.diffusion.guidance import Energy
-from gentraj.diffusion.nearest_data import NearestData
+from gentraj.diffusion.guidance import Energy, NearestData
 from gentraj.diffusion.paths import PATHS
 from gentraj.normalize import Normalizer
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
@@ -69,7 +68,7 @@ def test_padded_windows_are_no_neighbours() -> None:
     x = torch.full((3, 1, 2), 0.2)
     plugin = NearestData(Batch(junk, real), neighbours=4, rank=1)
     assert torch.equal(projected(x, plugin), projected(x, NearestData(data, neighbours=4, rank=1)))
-    with pytest.raises(ValueError, match="30 whole windows; 31 neighbours need as many"):
+    with pytest.raises(ValueError, match="30 whole windows; 31 neighbours need at least as many"):
         projected(x, replace(plugin, neighbours=31))
 
 

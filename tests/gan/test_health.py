@@ -16,8 +16,7 @@ from gentraj.gan import health
 from gentraj.gan import model as gan_model
 from gentraj.gan.health import SETTLED, SYMPTOMS, GANWarning, Health, Symptom, vital_signs
 from gentraj.gan.model import SideConfig
-from gentraj.gan.objectives import OBJECTIVES
-from gentraj.gan.regularisers import REGULARISERS
+from gentraj.gan.objectives import OBJECTIVES, REGULARISERS
 from gentraj.training.checkpoint import module_tensors, restore_module
 from gentraj.trajectory import Condition
 

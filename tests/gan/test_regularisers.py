@@ -8,10 +8,8 @@ import torch
 from tiny_gan import JUDGE, batch, make, train
 from torch import Tensor, nn
 
-from gentraj.gan.game import judge, value
-from gentraj.gan.model import SideConfig
-from gentraj.gan.objectives import OBJECTIVES
-from gentraj.gan.regularisers import JITTER, REGULARISERS, Critic, Game, interpolate_gradient_norm
+from gentraj.gan.model import SideConfig, judge, value
+from gentraj.gan.objectives import JITTER, OBJECTIVES, REGULARISERS, Critic, Game, interpolate_gradient_norm
 from gentraj.models.conditioning import ConditionMix
 from gentraj.randomness import generator
 from gentraj.trajectory import Batch

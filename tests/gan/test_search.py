@@ -13,8 +13,7 @@ from torch import Tensor
 from gentraj.constraints import QUICK, TOLERANCE, Blocks, Box, Constraints
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.diffusion.constrained import Constrained
-from gentraj.diffusion.guidance import Energy
-from gentraj.diffusion.nearest_data import NearestData
+from gentraj.diffusion.guidance import Energy, NearestData
 from gentraj.gan import GANConfig
 from gentraj.models.one_step import latent_ascent, preferred
 from gentraj.models.plugin import Plugin, Preference, SampledRows

@@ -9,7 +9,7 @@ import torch
 from contract import SPEC
 
 from gentraj.gan import ConditionalGAN, GANConfig
-from gentraj.gan.regularisers import REGULARISERS
+from gentraj.gan.objectives import REGULARISERS
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.normalize import Normalizer

@@ -291,9 +291,9 @@ def test_the_settings_come_back_from_json(config: GaussianConfig) -> None:
     (lambda m: m.sample(Condition.unknown(SPEC),
                         options=SamplingOptions(eta=0.5)), "eta was given, and a Gaussian samples in one call"),
     (lambda m: m.sample(Condition.unknown(SPEC), guide=ClassifierFree(1.0)),
-     "ClassifierFree changes what a model denoises, and a Gaussian denoises nothing; give an energy"),
+     "ClassifierFree changes what a model denoises, and a Gaussian does not denoise; give an energy"),
     (lambda m: m.predict(Condition.unknown(CELL)), "the condition is for TrajectorySpec"),
-    (lambda m: m.log_prob(torch.zeros(2, 8, 5), Condition.unknown(SPEC, 3)), r"shape \(2, 8, 5\); this condition and"),
+    (lambda m: m.log_prob(torch.zeros(2, 8, 5), Condition.unknown(SPEC, 3)), r"shape \(2, 8, 5\); this model and"),
     (lambda m: m.log_prob(torch.full((2, 8, 5), torch.inf)), "an unknown entry of the trajectories is NaN or infinite"),
 ])
 def test_what_cannot_be_done_is_refused_in_one_line(call: Callable[[Gaussian], object], message: str) -> None:

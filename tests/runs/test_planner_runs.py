@@ -214,3 +214,9 @@ def test_another_family_is_trained_with_what_the_planner_will_say_that_it_knows(
     tracked = presets.PRESETS["diffuser-pointmaze"]
     assert isinstance(tracked, PlannerRunConfig)
     assert tracked.with_generator(FAMILIES[family]).mix == tracked.mix
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"context_dropout": 1.5}, {"normalizer": "nothing"}])
+def test_how_a_model_is_trained_is_refused_by_name_out_of_range(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=rf"^PlannerRunConfig\.{next(iter(wrong))} is "):
+        PlannerRunConfig(**wrong)
