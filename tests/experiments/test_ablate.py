@@ -37,7 +37,7 @@ def test_a_table_of_one_setting_changes(hopper_file: Path, tmp_path: Path, done:
     words = "ablate", "veteran+", "--dataset", hopper_file, "--run-dir", tmp_path, *SMALL
     assert gentraj(*words, "--vary", "planner.candidates=1,8", "--vary", "horizon=3") == 0
     out = capsys.readouterr()
-    assert "planner.candidates 8 is what veteran+ has; left out" in out.err
+    assert "planner.candidates is 8 in veteran+ already; left out" in out.err
     assert done == ["2 rows of the table", "1 rows of the table"]  # how it plans is no other training
     table = rows(tmp_path)
     assert [(row["key"], row["before"], row["value"]) for row in table] == [
