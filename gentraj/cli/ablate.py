@@ -18,7 +18,7 @@ from envs.making import ProtocolName
 from ..config import kind_of, to_json, with_settings
 from ..experiments.ablate import BASE, DATA, WORDS, Change, ablate, show
 from ..experiments.cards import Card, CardData
-from ..experiments.engine import known
+from ..experiments.engine import check_known
 from ..experiments.processes import cpus
 from ..families import FAMILIES, family
 from ..progress import say
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
 
 def changes(args: Ablate) -> list[Change]:
     """The base and one change for each value of --vary. Raises ValueError for unknown keys and values."""
-    known([args.preset], PRESETS, "preset")
+    check_known([args.preset], PRESETS, "preset")
     preset = suited(args.preset, args.dataset)
     if not (dataset := args.dataset or PRESETS[preset].dataset):
         raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
@@ -124,7 +124,7 @@ def changed(preset: str, key: str, value: Any) -> dict[str, Any]:
     """The settings of a card that make the change. Raises ValueError for an unknown key, and suggests similar ones."""
     config, groups = PRESETS[preset], to_json(PRESETS[preset])
     if key in COMPONENTS:
-        known([show(value)], COMPONENTS[key], key)
+        check_known([show(value)], COMPONENTS[key], key)
         other = with_components(config, **{"family": None, "network": None, key: value})
         other_groups = to_json(other)
         return {name: other_groups[name] for name, group in groups.items() if other_groups[name] != group}

@@ -22,7 +22,7 @@ from ..files import write_file
 from ..plots.page import show
 from ..progress import say
 from ..runs.evaluation import play
-from ..runs.folder import CONFIG, PlannerRunConfig, Run, load, read_config
+from ..runs.folder import CONFIG, Run, load, read_config
 from ..runs.model_card import EVALUATION, WORLD, YARDSTICKS
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
 from .common import RunFolder, check_folder, check_output
@@ -89,10 +89,7 @@ def main(argv: list[str]) -> None:
 
 def _defaults(folder: Path | None) -> Evaluate:
     """The defaults of the options; the planner's settings are those of the run, if it is a planner's."""
-    if folder is None:
-        return Evaluate(tyro.MISSING, planner=PlannerConfig())
-    config = read_config(folder)[0]
-    return Evaluate(tyro.MISSING, planner=config.planner if isinstance(config, PlannerRunConfig) else None)
+    return Evaluate(tyro.MISSING, planner=read_config(folder)[0].planning if folder else PlannerConfig())
 
 
 def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
