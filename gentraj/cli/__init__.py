@@ -1,4 +1,4 @@
-"""The `gentraj` command: it alone sees everything. Each command is a file beside this one."""
+"""The `gentraj` command. Every subcommand is a module of this package, named like the subcommand."""
 
 from __future__ import annotations
 
@@ -15,38 +15,50 @@ from pathlib import Path
 
 from .environments import is_script_run_again, read_environments, refuse_script
 
-# Before torch: threads that spin for long starve a shared machine, threads that never spin are slow on a free one.
+# Set before torch is imported: threads that spin for long starve a shared machine, threads that never spin are slow.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 USAGE = """usage: gentraj COMMAND [options]
 
 Generative models of trajectories for control.
 
-  gentraj demo                                 the whole way on PointMaze-UMaze: data, training, score, report
-  gentraj data list|inspect|import|make        offline datasets
-  gentraj train PRESET [--run-dir DIR]         train a planner, a policy or a world model; --resume DIR goes on
-  gentraj finetune RUN --run-dir DIR           a policy goes on learning in its environment
-  gentraj sample RUN --out FILE                trajectories of a planner's model, actions of a policy's
-  gentraj augment DATASET --model RUN          the dataset, and what a world model imagines from there
-  gentraj evaluate RUN                         the closed-loop score in the run's environment
-  gentraj measure RUN [--dataset ID]           how good its trajectories are, beside data
-  gentraj report RUN                           figures and one self-contained page
-  gentraj compare PRESET... | --runs DIR...    families of models side by side: stability, quality, speed, control
-  gentraj ablate PRESET --vary KEY=V1,V2...    the table of one-setting changes
-  gentraj export RUN --out FILE.onnx           one decision as a program that needs no gentraj
-  gentraj reproduce CARD...                    trains and scores what cards say, and writes the table of results
+To begin:
+  gentraj demo                                 record data, train, evaluate and report on PointMaze-UMaze, in minutes
 
-`gentraj COMMAND --help` shows the options and an example. Each takes --import MODULE too: a module of yours that
-registers environments (of the working directory or installed); --env-id MODULE:Id does the same. Beside --env-id,
---env-kwargs KEY=VALUE... gives the environment arguments.
+Datasets:
+  gentraj data list|inspect|import|make        list, inspect, import or record offline datasets
+  gentraj augment DATASET --model RUN          add rollouts of a world model to a dataset
+
+Training (a RUN is the folder that a training writes):
+  gentraj train PRESET [--run-dir DIR]         train a planner, a policy or a world model; --resume DIR continues
+  gentraj finetune RUN --run-dir DIR           continue to train a policy in its environment
+
+Using a run:
+  gentraj evaluate RUN                         score the run in closed loop in its environment
+  gentraj report RUN                           draw figures and write one self-contained HTML page
+  gentraj sample RUN --out FILE                sample trajectories of a planner's model or actions of a policy's
+  gentraj measure RUN [--dataset ID]           measure how close sampled trajectories are to data
+  gentraj export RUN --out FILE.onnx           write one decision as a program that runs without gentraj
+
+Experiments with many runs:
+  gentraj compare PRESET... | --runs DIR...    compare families of models: stability, quality, speed, control
+  gentraj ablate PRESET --vary KEY=V1,V2...    change one setting at a time and write a table of scores
+  gentraj reproduce CARD...                    train and score what result cards describe, and write a table
+
+`gentraj COMMAND --help` shows the options and examples; `gentraj train --help` lists the presets. Every command also
+takes --import MODULE, a module of yours that registers environments (installed, or in the working directory), and
+--env-id MODULE:Id does the same. --env-kwargs KEY=VALUE... passes arguments to the environment of --env-id.
 Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl-C or SIGTERM (a training is saved)."""
 
 COMMANDS = ("demo", "data", "train", "finetune", "sample", "augment", "evaluate", "export", "measure", "report",
-            "compare", "ablate", "reproduce")  # each is the module of its name, imported when it is asked for
+            "compare", "ablate", "reproduce")  # the names of their modules, which are imported on use
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code that `--help` promises. GENTRAJ_TRACEBACK=1 lets errors through."""
+    """Runs one command and returns its exit code, which `gentraj --help` explains.
+
+    Errors become one line on stderr, unless the environment variable GENTRAJ_TRACEBACK is set: then they are raised.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if is_script_run_again():
         return _fail(2, refuse_script())
@@ -57,15 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt:
         return _fail(130, "stopped by Ctrl-C")
-    except BrokenPipeError:  # nobody reads any more: `gentraj ... | head`. Python would complain at its exit
-        nowhere = os.open(os.devnull, os.O_WRONLY)
+    except BrokenPipeError:  # the reader has left, as in `gentraj ... | head`; Python would complain when it exits
+        null = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
-            os.dup2(nowhere, stream.fileno())
+            os.dup2(null, stream.fileno())
         return 0
 
 
 def _guarded(words: list[str]) -> int:
-    """Everything that can go wrong, as one line and a code; a bug as two lines and a file that holds its traceback."""
+    """Runs a command and reports an error in one line, a bug in two lines and a log file with its traceback."""
     try:
         return _run(words)
     except BrokenPipeError:
@@ -76,8 +88,8 @@ def _guarded(words: list[str]) -> int:
 
 
 def _code(error: Exception) -> int | None:
-    """The exit code of what was foreseen; None for a bug."""
-    from ..training.checkpoint import CheckpointError, NothingSaved, RunLocked  # here: they bring torch
+    """The exit code of an expected error; None for a bug."""
+    from ..training.checkpoint import CheckpointError, NothingSaved, RunLocked  # imported here as they import torch
     from ..training.loop import Interrupted, TrainingStopped
 
     if isinstance(error, Interrupted):
@@ -88,18 +100,18 @@ def _code(error: Exception) -> int | None:
 
 
 def _bug(error: Exception, words: list[str]) -> int:
-    """Two lines: what and where, and which file holds the rest, to be sent with a report."""
+    """Prints what failed and where, and writes the traceback to a log file that can be sent with a report."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    _fail(1, f"{said} ({last.filename}:{last.lineno}); this is a bug, in gentraj or in code of yours that it called")
-    about = f"gentraj {version('gentraj')}, Python {sys.version}\ncommand: gentraj {' '.join(words)}\n\n"
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    _fail(1, f"{message} ({last.filename}:{last.lineno}); this is a bug, in gentraj or in code of yours that it called")
+    header = f"gentraj {version('gentraj')}, Python {sys.version}\ncommand: gentraj {' '.join(words)}\n\n"
     try:
         handle, name = tempfile.mkstemp(prefix="gentraj-bug-", suffix=".log")
         os.close(handle)
-        Path(name).write_text(about + "".join(traceback.format_exception(error)), encoding="utf-8")
+        Path(name).write_text(header + "".join(traceback.format_exception(error)), encoding="utf-8")
         print(f"gentraj: the traceback is in {name}; send it along when you report this", file=sys.stderr)
-    except OSError as full:
-        print(f"gentraj: no log could be written ({full.strerror}); GENTRAJ_TRACEBACK=1 shows the traceback",
+    except OSError as log_error:
+        print(f"gentraj: no log could be written ({log_error.strerror}); GENTRAJ_TRACEBACK=1 shows the traceback",
               file=sys.stderr)
     return 1
 
@@ -118,7 +130,7 @@ def _run(words: list[str]) -> int:
         return _fail(2, f"unknown command '{words[0]}'; {hint}")
     try:
         _command(words[0])(words[1:])
-    except SystemExit as stop:  # tyro's, after --help (0) and after a message about the options (2)
+    except SystemExit as stop:  # tyro exits after --help (0) and after an error in the options (2)
         return _fail(1, stop.code) if isinstance(stop.code, str) else stop.code or 0
     return 0
 

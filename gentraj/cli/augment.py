@@ -1,4 +1,4 @@
-"""`gentraj augment`."""
+"""`gentraj augment`: a dataset extended by rollouts of a world model."""
 
 from __future__ import annotations
 
@@ -34,58 +34,66 @@ from ..runs.folder import CONFIG, PlannerRunConfig, Run, load
 from ..trajectory import Agent, Condition, Guide, SamplingOptions
 from .options import parse
 
-# What the provenance says beside data, runs and seed.
+# Options that the provenance of the new dataset records, beside data, runs and seed.
 SETTINGS = ("only_synthetic", "branch", "noise", "tilt", "trust", "unknown", "cost", "penalty", "own_rewards")
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Make a Minari dataset of another one and of what a world model imagines from there: short branches, as far as
-    the model is sure. Without --policy and --trajectories their actions are the data's, with noise. Of a dataset of
-    both, policies learn what was done and their critics from all, but for --trajectories without --policy, whose
-    actions are like the data's.
+    """Extend a dataset with synthetic steps of a world model, and save the result as a new Minari dataset.
 
-    Examples: gentraj augment gentraj/mujoco/hopper-medium-v0 --model runs/world --steps 100000 --out mine/hopper-v0;
-    gentraj augment hopper.hdf5 --model runs/world --policy runs/td3bc --steps 100000 --out mine/hopper-v1
+    The model is rolled out from states of the data, in short branches that end where it is too uncertain. The actions
+    are those of the data with noise, or of --policy, or of trajectories sampled by the planner --trajectories.
+
+    When a policy is trained on the new dataset, its critic learns from all steps but the policy itself only from the
+    real ones. With --trajectories but without --policy both learn from all steps, as the actions are like the data's.
+
+    Examples: gentraj augment gentraj/mujoco/hopper-medium-v0 --model runs/world --steps 100000 --out mine/hopper-v0
+              gentraj augment hopper.hdf5 --model runs/world --policy runs/td3bc --steps 100000 --out mine/hopper-v1
     """
 
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-    """A Minari id, a D4RL id, or a file; '+' joins several."""
+    """The dataset to extend: a Minari id, a D4RL id, or a file (.hdf5 or .npz); '+' joins several."""
     model: Path
-    """The run of a world model."""
+    """The run folder of a world model."""
     steps: int
-    """Imagined steps to keep, about."""
+    """Approximate number of synthetic steps to keep."""
     out: str
-    """The new dataset's id, namespace/name-vN."""
+    """The id of the new dataset, namespace/name-vN."""
     only_synthetic: bool = False
-    """Leave the original episodes out."""
+    """Leave the original episodes out of the new dataset."""
     branch: int = 5
-    """Steps of a branch, at most."""
+    """The largest number of steps in a branch."""
     noise: float = 0.1
-    """Of the data's or the policy's actions, in half ranges of the action."""
+    """Standard deviation of the noise added to the actions of the data or of the policy, in units of half the action's
+    range."""
     policy: Path | None = None
-    """The run of a policy that acts in the imagined states; with --trajectories, whose actions they are tilted to."""
+    """The run folder of a policy that acts in the branches; with --trajectories, the sampled actions are tilted towards
+    this policy's."""
     trajectories: Path | None = None
-    """The run of a planner whose model draws where branches start and what they do: observations and actions, one
-    environment step a row (train it with --joint --stride 1 --mix.start 0.5)."""
+    """The run folder of a planner whose model samples the starts and the actions of the branches. Its trajectories must
+    have actions and a stride of 1 (train it with --joint --stride 1 --mix.start 0.5)."""
     tilt: float = 5.0
-    """How much trajectories are tilted to the policy: 5 as if it acted with normal noise of 0.3 half ranges."""
+    """Strength of the tilt of --trajectories towards --policy; 5 is as strong as if the policy acted with normal noise
+    of 0.3 half ranges."""
     trust: float = 1.0
-    """Uncertainty at which a branch is truncated, in units of the largest error that held-out data had on average where
-    the model was least sure."""
+    """The uncertainty at which a branch ends, in units of the root mean square error on held-out data in the steps
+    where the model was least certain."""
     unknown: Literal["cut", "end"] = "cut"
-    """What becomes of a branch there: it is truncated before that step, or that step ends it for good, where it was
-    (MOReL: Kidambi et al. 2020), so that what leads to where the model knows nothing is worth little."""
+    """How a branch ends at that uncertainty. cut: the branch is truncated before the step. end: the step terminates the
+    branch in the state before it, so that critics value unknown states little (MOReL: Kidambi et al. 2020)."""
     cost: float = 0.0
-    """What such an end takes: where rewards are negative it is else a way out."""
+    """Reward that is subtracted at such a termination with --unknown end; needed if rewards are negative, where ending
+    early would pay."""
     penalty: float = 0.0
-    """What is taken off a reward for each unit of uncertainty, the deviation of what one step changes (MOPO: Yu et al.
-    2020)."""
+    """Reward that is subtracted for each unit of uncertainty, which is the standard deviation of the change in one step
+    (MOPO: Yu et al. 2020)."""
     own_rewards: bool = False
-    """Steps earn what the real environment gives for being there (its compute_reward of goals), not what is
-    imagined."""
+    """Take the rewards from the real environment's compute_reward of goals, in the place of the model's predictions."""
     seed: int = 0
+    """Seed; the same seed gives the same dataset."""
     device: str | None = None
+    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
     def __post_init__(self) -> None:
         require(self, steps=(1, math.inf), branch=(1, 1e6), noise=(0, 1e6), tilt=(0, 1e6), trust=(0, 1e9),
@@ -97,8 +105,8 @@ def main(argv: list[str]) -> None:
 
 
 def augment(args: Augment, *, progress: bool = True) -> Path:
-    """Makes the dataset; returns its folder. Raises ValueError for runs and data that do not fit each other."""
-    check_new_id(args.out)  # before the work, as all that follows
+    """Saves the new dataset and returns its folder. Raises ValueError for runs and data that do not fit together."""
+    check_new_id(args.out)  # before the work
     device = pick_device(args.device)
     world = load(args.model, device=device)
     policy, planner = (None if folder is None else load(folder, device=device)
@@ -110,13 +118,13 @@ def augment(args: Augment, *, progress: bool = True) -> Path:
     config = ImaginedConfig(max_episode_steps=args.branch, max_uncertainty=args.trust, unknown=args.unknown,
                             cost=args.cost, penalty=args.penalty)
     reward = goal_reward(compute_reward(world), world.data.goal_dims) if args.own_rewards else None
-    made = branches.imagine(model, sample_starts, args.steps, config, args.seed, agent, reward, progress=progress)
-    synthetic, counts = made.episodes(data), made.counts()
+    rollouts = branches.imagine(model, sample_starts, args.steps, config, args.seed, agent, reward, progress=progress)
+    synthetic, counts = rollouts.episodes(data), rollouts.counts()
     settings = {key: getattr(args, key) for key in SETTINGS}
     provenance = {"dataset": args.dataset, "sha256": episodes_hash(data), "model": _about(world),
                   "policy": _about(policy), "trajectories": _about(planner), "seed": args.seed, "settings": settings,
                   "imagined": counts}
-    copied = planner is not None and policy is None  # actions as in the data, neither noise nor a policy's failings
+    copied = planner is not None and policy is None  # the actions are like those of the data
     whole = synthetic if args.only_synthetic else concatenate([data, synthetic if copied else marked(synthetic)])
     whole = whole if whole.env else replace(whole, env=world.data.env)
     description = (f"{'' if args.only_synthetic else f'{args.dataset} and '}{counts['steps']} steps imagined by "
@@ -127,7 +135,7 @@ def augment(args: Augment, *, progress: bool = True) -> Path:
 
 
 def check_fit(data: Episodes, world: Run, policy: Run | None, planner: Run | None) -> None:
-    """Raises ValueError unless all are of the widths of the data, and each is what it has to be."""
+    """Raises ValueError unless each run is of the expected kind and was trained on data of the same widths."""
     goal_dim = data.extras["goal"].shape[1] if "goal" in data.extras else 0
     widths = {"observations": data.obs_dim, "actions": data.act_dim, "goals": goal_dim}
     if policy is not None and not isinstance(policy.main, Policy):
@@ -150,15 +158,15 @@ def _check_planner(planner: Run) -> None:
         raise ValueError(f"{planner.description}; --trajectories is the run of a planner")
     spec, mix = planner.model.spec, cast(PlannerRunConfig, planner.config).mix
     if not spec.act_dim or set(spec.gaps) != {1}:
-        raise ValueError(f"{planner.folder}: its trajectories have {spec.act_dim} numbers of an action in a row, and "
-                         f"rows {spec.spacing} steps apart; train one with --joint --stride 1")
+        raise ValueError(f"{planner.folder}: its trajectories have {spec.act_dim} numbers of an action in a timestep, "
+                         f"and timesteps are {spec.spacing} steps apart; train one with --joint --stride 1")
     if always := [kind for kind in KINDS if kind != "start" and getattr(mix, kind) == 1]:
-        raise ValueError(f"{planner.folder}: its model never drew a trajectory without being told of it: "
+        raise ValueError(f"{planner.folder}: its model was always conditioned on "
                          f"{', '.join(always)}; train one with --mix.{always[0]} 0.5")
 
 
 def source(args: Augment, data: Episodes, policy: Run | None, planner: Run | None) -> tuple[SampleStarts, Agent | None]:
-    """Where branches start, and who acts if that does not say it."""
+    """Where branches start, and the agent that acts in them; None if the starts come with actions."""
     low_A, high_A = data.act.min(0), data.act.max(0)
     if planner is not None:
         half_A = np.where(high_A > low_A, (high_A - low_A) / 2, 1)
@@ -171,39 +179,42 @@ def source(args: Augment, data: Episodes, policy: Run | None, planner: Run | Non
 
 
 def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None) -> SampleStarts:
-    """Starts and actions of the planner's trajectories (SynthER: Lu et al. 2023), with goals of the data. A model that
-    was always told where it starts is told observations of the data."""
-    model, spec, elsewhere = planner.model, planner.model.spec, branches.from_data(data, length, None)
+    """Starts and actions of the planner's trajectories (SynthER: Lu et al. 2023), with goals of the data.
+
+    A model that was always conditioned on the first observation is conditioned on observations of the data.
+    """
+    model, spec, data_starts = planner.model, planner.model.spec, branches.from_data(data, length, None)
     with_start, limit = cast(PlannerRunConfig, planner.config).mix.start == 1, min(length, spec.horizon)
 
     def sample_starts(seeds: Sequence[int]) -> Starts:
-        there = elsewhere(seeds)
-        known = Condition.unknown(spec, len(seeds), device=model.device)
+        starts = data_starts(seeds)
+        condition = Condition.unknown(spec, len(seeds), device=model.device)
         if with_start:
-            known = known.with_obs(0, torch.from_numpy(there.obs_BO))
-        x_BHD = model.sample(known, guide=guide, seed=[fold(seed, 3) for seed in seeds],
+            condition = condition.with_obs(0, torch.from_numpy(starts.obs_BO))
+        x_BHD = model.sample(condition, guide=guide, seed=[fold(seed, 3) for seed in seeds],
                              options=SamplingOptions(steps=planner.planning.steps))[:, 0]
         obs_BHO, act_BHA = (x.cpu().numpy() for x in spec.split(x_BHD))
         act_BKA = np.clip(act_BHA[:, :limit], data.act.min(0), data.act.max(0))
-        return Starts(obs_BHO[:, 0], there.goal_BG, np.full(len(seeds), limit), act_BKA)
+        return Starts(obs_BHO[:, 0], starts.goal_BG, np.full(len(seeds), limit), act_BKA)
 
     return sample_starts
 
 
 def tilt(planner: Run, run: Run, half_A: np.ndarray, weight: float) -> Guide:
-    """`agents.prior.likeness` to a run's policy.
+    """A guide that makes trajectories more like those of a run's policy: `agents.prior.likeness`.
 
-    Raises ValueError for one that is conditioned on a goal: trajectories have none.
+    Raises ValueError for a policy that is conditioned on goals, which trajectories do not have.
     """
     policy = cast(Policy, run.main)
     if policy.context is not None:
-        raise ValueError(f"{run.description} and is conditioned on goals, which trajectories have not; leave --policy "
-                         "or --trajectories out")
+        raise ValueError(f"{run.description} and is conditioned on goals, which trajectories do not have; leave "
+                         "--policy or --trajectories out")
     return likeness(policy, planner.model.spec, torch.from_numpy(half_A).float(), weight)
 
 
 def marked(synthetic: Episodes) -> Episodes:
-    """`gentraj.trajectory.Batch` has the mark: critics learn of such steps, policies do not."""
+    """The episodes marked as synthetic: critics learn from their steps, policies do not; see
+    `gentraj.trajectory.Batch`."""
     return replace(synthetic, extras={**synthetic.extras, "imagined": np.ones((len(synthetic.obs), 1))})
 
 
@@ -218,5 +229,6 @@ def _summary(args: Augment, data: Episodes, counts: dict[str, Any]) -> str:
     untrusted = ", ".join(f"{why} {n['branches']}" for why, n in counts["untrusted"].items()) or "none"
     lost = [] if args.only_synthetic else [key for key in data.extras if key not in ("goal", "imagined")]
     left_out = f"; left out of the original, as they cannot be imagined: {', '.join(lost)}" if lost else ""
-    return (f"{args.out}: {counts['steps']} synthetic steps of {counts['branches kept']} branches; of "
-            f"{counts['branches']} branches were {'ended' if args.unknown == 'end' else 'cut'}: {untrusted}{left_out}")
+    ended = "ended" if args.unknown == "end" else "truncated"
+    return (f"{args.out}: {counts['steps']} synthetic steps of {counts['branches kept']} branches; of all "
+            f"{counts['branches']} branches were {ended}: {untrusted}{left_out}")

@@ -1,4 +1,4 @@
-"""`gentraj compare`."""
+"""`gentraj compare`: families of models, trained and measured side by side."""
 
 from __future__ import annotations
 
@@ -22,44 +22,48 @@ from .options import parse
 
 @dataclass(frozen=True)
 class Compare:
-    """Train families of models for the same time and measure stability, quality, coverage, speed, likelihood, control.
+    """Train families of models for the same time, and compare their stability, samples, speed, likelihood and control.
 
-    Called again with the same options it goes on where it stopped, and measures nothing twice.
+    Existing runs can be compared instead with --runs. The same command continues an interrupted comparison and measures
+    nothing twice.
 
-    Examples: gentraj compare pointmaze-umaze --families diffusion,flow --budget 5 --seeds 2;
-    gentraj compare pointmaze --dataset D4RL/pointmaze/medium-v2; gentraj compare --runs runs/a runs/b
+    Examples: gentraj compare pointmaze-umaze --families diffusion,flow --budget 5 --seeds 2
+              gentraj compare pointmaze --dataset D4RL/pointmaze/medium-v2
+              gentraj compare --runs runs/a runs/b
     """
 
     presets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = ()
-    """Presets whose data, planner and training the families share, as in `gentraj train`."""
+    """Presets of planners, as in `gentraj train`; all families share the data, the planner and the training of a
+    preset."""
     runs: tuple[Path, ...] = ()
-    """Run folders to compare as they are, instead of presets to train."""
+    """Existing run folders to compare, instead of presets to train."""
     families: str = ",".join(FAMILIES)
-    """Families with commas between them, as `gentraj train --family` knows them."""
+    """Families of models to compare, separated by commas; they are the values of `gentraj train --family`."""
     dataset: str | None = None
-    """Another dataset than the preset's."""
+    """The dataset, as in `gentraj train`; by default the preset's."""
     budget: float = 7.0
-    """Minutes of each training. The steps that this makes are found by timing some, once for each family."""
+    """Minutes of each training. The number of training steps is found by timing some steps of each family."""
     steps: int | None = None
-    """Steps of each training, instead of the same time."""
+    """Number of steps of each training, in the place of --budget."""
     seeds: int = 3
-    """Trainings of each family: seeds 0, 1, 2, .."""
+    """Number of trainings of each family, with the seeds 0, 1, 2 and so on."""
     episodes: int = 50
-    """Episodes in closed loop of each run."""
+    """Number of episodes in which each run is evaluated."""
     num: int = 512
-    """Trajectories to measure the quality by, as in `gentraj measure`."""
+    """Number of trajectories by which the samples are measured, as in `gentraj measure`."""
     processes: int | None = None
-    """Runs trained and measured side by side, with one thread each; by default as many as there are CPUs."""
+    """Number of runs in parallel, with one thread each; by default the number of CPUs."""
     out: Path = Path("runs/comparison")
-    """Folder of the comparison: comparison.json, comparison.html, and what it is made of."""
+    """Folder that the runs, comparison.json and comparison.html are written to."""
     device: str | None = None
+    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
 
 def main(argv: list[str]) -> None:
     args = parse(Compare, argv, "gentraj compare")
     check(args)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # here as in the processes, or what is timed would not be what they do
+    torch.set_num_threads(1)  # as in the processes that train, so that their steps are timed correctly
     try:
         comparison, page = compare(args)
     finally:
@@ -71,9 +75,9 @@ def main(argv: list[str]) -> None:
 
 
 def check(args: Compare) -> None:
-    """Raises ValueError for options that do not go together, before any work."""
+    """Raises ValueError for options that contradict each other or are out of range, before any work."""
     if bool(args.presets) == bool(args.runs):
-        raise ValueError("give presets to train or --runs DIR... to compare what is there; see gentraj compare --help")
+        raise ValueError("give presets to train, or --runs DIR... to compare existing runs; see gentraj compare --help")
     least = {"--seeds": (args.seeds, 1), "--episodes": (args.episodes, 1), "--steps": (args.steps or 1, 1),
              "--processes": (args.processes or 1, 1), "--num": (args.num, 8)}
     for option, (value, low) in least.items():
@@ -85,21 +89,21 @@ def check(args: Compare) -> None:
 
 
 def compare(args: Compare) -> tuple[dict[str, Any], Path]:
-    """Everything; returns what comparison.json holds, and the page."""
+    """Runs the comparison; returns the contents of comparison.json and the path of the page."""
     options = Options(args.episodes, args.num, args.device)
     if args.runs:
         tasks, groups = experiment.to_measure(experiment.existing(args.runs), args.out, options)
     else:
         configs = experiment.planned(args.presets, [name.strip() for name in args.families.split(",")], args.dataset)
         tasks, groups = experiment.to_train(configs, args.seeds, args.budget, args.steps, args.out, options)
-    found = experiment.compare(tasks, groups, args.processes or cpus(), options)
-    comparison = {"settings": settings(args), "groups": found}
+    results = experiment.compare(tasks, groups, args.processes or cpus(), options)
+    comparison = {"settings": settings(args), "groups": results}
     write_json(args.out / "comparison.json", comparison)
     return comparison, write_page(comparison, tasks, groups, args.out, args.device)
 
 
 def settings(args: Compare) -> dict[str, Any]:
-    """What was asked for, for the head of the page."""
+    """The options that the head of the page shows."""
     if args.runs:
         return {"runs": [str(folder) for folder in args.runs], "episodes": args.episodes}
     data = {"dataset": args.dataset} if args.dataset else {}

@@ -1,4 +1,4 @@
-"""`gentraj data`."""
+"""`gentraj data`: list, inspect, import and record offline datasets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from envs.tasks.overview import table
 from ..data import commands
 from .options import registry
 
-Id = Annotated[str, tyro.conf.Positional]
+Source = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+Task = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help=(
+    "One of pointmaze-{open,umaze,medium,large}, mujoco/{hopper,walker2d,halfcheetah}-{medium,expert,mixed} and "
+    "ogbench/{cube-single,scene,puzzle-3x3}."))]
 
 
 def list_() -> None:
-    """The datasets on this machine, and those of the known tasks: what to make, to name or to download.
+    """List the datasets on this machine, and the tasks whose datasets can be recorded or downloaded.
 
     Example: gentraj data list
     """
@@ -32,58 +36,60 @@ def list_() -> None:
     print("\n".join(map(str, table())))
 
 
-def inspect(source: Id) -> None:
-    """Shapes, ranges, episodes, returns, and every problem of a dataset; the exit code is 1 where there is one.
+def inspect(source: Source) -> None:
+    """Print the shapes, ranges, episodes and returns of a dataset and its problems; the exit code is 1 if it has any.
 
     Example: gentraj data inspect gentraj/pointmaze/umaze-v0
 
     Args:
-        source: A Minari id, a D4RL id or a file.
+        source: A Minari id, a D4RL id or a file (.hdf5 or .npz).
     """
-    said, has_problems = commands.inspect_source(source)
-    print(said)
+    summary, has_problems = commands.inspect_source(source)
+    print(summary)
     if has_problems:
         raise SystemExit(1)
 
 
-def import_(file: Annotated[Path, tyro.conf.Positional], id: str, env_id: str | None = None,
+def import_(file: File, id: str, env_id: str | None = None,
             overwrite: bool = False) -> None:
-    """A file (.hdf5 of D4RL's layout; .npz of gentraj or OGBench) as a Minari dataset.
+    """Import a file as a Minari dataset: .hdf5 in the layout of D4RL, or .npz of gentraj or OGBench.
 
-    Examples: gentraj data import maze2d-umaze.hdf5 --id mine/umaze-v0;
-    gentraj data import ant.hdf5 --id mine/ant-v0 --env-id Ant-v5 --env-kwargs include_cfrc_ext_in_observation=False
+    Examples: gentraj data import maze2d-umaze.hdf5 --id mine/umaze-v0
+              gentraj data import ant.hdf5 --id mine/ant-v0 --env-id Ant-v5 --env-kwargs ctrl_cost_weight=0.1
 
     Args:
-        file: The file.
-        id: The dataset's new id, namespace/name-vN.
-        env_id: The environment that made the data, where the file does not say: a Gymnasium id or a task name, with
-            --env-kwargs KEY=VALUE its arguments. The dataset keeps it.
-        overwrite: Replace a dataset of that id.
+        file: The file to import.
+        id: The id of the new dataset, namespace/name-vN.
+        env_id: The environment of the data, if the file does not name it; --env-kwargs KEY=VALUE are its arguments.
+        overwrite: Replace an existing dataset with this id.
     """
     env = environment_factory(env_id).spec_json if env_id else None
     print(commands.import_file(file, id, env=env, overwrite=overwrite))
 
 
-def make(task: Id, steps: int | None = None, seed: int = 0, id: str | None = None, train_steps: int | None = None,
+def make(task: Task, steps: int | None = None, seed: int = 0, id: str | None = None, train_steps: int | None = None,
          overwrite: bool = False) -> None:
-    """Record data of a task: of a waypoint controller, of policies trained for it, or of scripted oracles.
+    """Record a dataset of a task.
 
-    Examples: gentraj data make pointmaze-large --steps 1000000; gentraj data make ogbench/cube-single;
-    gentraj data make mujoco/hopper-medium --train-steps 1000000
+    The data come from a waypoint controller (pointmaze), from policies that are trained for the task first (mujoco) or
+    from scripted oracles (ogbench).
+
+    Examples: gentraj data make pointmaze-large --steps 1000000
+              gentraj data make ogbench/cube-single
+              gentraj data make mujoco/hopper-medium --train-steps 1000000
 
     Args:
-        task: pointmaze-{open,umaze,medium,large}, mujoco/{hopper,walker2d,halfcheetah}-{medium,expert,mixed} or
-            ogbench/{cube-single,scene,puzzle-3x3}.
-        steps: Environment steps; by default the task's, enough to train on.
-        seed: The same seed gives the same data.
-        id: The dataset's id; the task's own by default, such as gentraj/pointmaze/large-v0.
-        train_steps: Of the policies of mujoco/...; by default 1, 2 and 3 million.
-        overwrite: Replace a dataset of that id.
+        task: The name of the task.
+        steps: Number of environment steps to record; the default of each task is enough to train on.
+        seed: Seed; the same seed gives the same data.
+        id: The id of the dataset; by default the task's own, such as gentraj/pointmaze/large-v0.
+        train_steps: Training steps of the policies that record mujoco/...; by default 1, 2 and 3 million.
+        overwrite: Replace an existing dataset with this id.
     """
     print(make_dataset(task, steps, seed, id, train_steps=train_steps, overwrite=overwrite))
 
 
 def main(argv: list[str]) -> None:
-    commands_ = {"list": list_, "inspect": inspect, "import": import_, "make": make}
-    tyro.extras.subcommand_cli_from_dict(commands_, args=argv, prog="gentraj data", registry=registry(),
-                                         description="Offline datasets: what is here, what is in them, new ones.")
+    subcommands = {"list": list_, "inspect": inspect, "import": import_, "make": make}
+    tyro.extras.subcommand_cli_from_dict(subcommands, args=argv, prog="gentraj data", registry=registry(),
+                                         description="List, inspect, import and record offline datasets.")

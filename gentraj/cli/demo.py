@@ -1,4 +1,4 @@
-"""`gentraj demo`: the whole way, in minutes."""
+"""`gentraj demo`: everything once, in minutes."""
 
 from __future__ import annotations
 
@@ -21,28 +21,32 @@ from .report import make_report
 
 @dataclass(frozen=True)
 class Demo:
-    """Data, training, evaluation and report on PointMaze-UMaze. Called again, it goes on where it stopped.
+    """Record data of PointMaze-UMaze, train a planner on them, evaluate it and write a report, in minutes.
+
+    If the demo was interrupted, the same command continues it.
 
     Example: gentraj demo --run-dir runs/demo
     """
 
     run_dir: Path = Path("runs/demo")
-    """Folder of the run."""
+    """Folder that the run is written to."""
     steps: int = DEMO.training.steps
-    """Training steps."""
+    """Number of training steps."""
     episodes: int = 50
-    """Episodes of the evaluation."""
+    """Number of episodes of the evaluation."""
     seed: int = 0
+    """Seed of the training and of the evaluation."""
     device: str | None = None
+    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
 
 def main(argv: list[str]) -> None:
-    args, began = parse(Demo, argv, "gentraj demo"), time.monotonic()
+    args, start = parse(Demo, argv, "gentraj demo"), time.monotonic()
     check_folder(args.run_dir, "--run-dir")
     config = replace(DEMO, training=replace(DEMO.training, steps=args.steps, seed=args.seed))
     run = train(config, args.run_dir, resume=has_checkpoints(args.run_dir), device=pick_device(args.device))
-    say(f"trained; {time.monotonic() - began:.0f} s so far. Evaluating {args.episodes} episodes")
+    say(f"trained; {time.monotonic() - start:.0f} s so far. Evaluating {args.episodes} episodes")
     scores = score(run, EvaluationConfig(episodes=args.episodes, seed=args.seed))
     page = make_report(run)
     print(table(scores))
-    print(f"report: {page} ({time.monotonic() - began:.0f} s in all)")
+    print(f"report: {page} ({time.monotonic() - start:.0f} s in all)")

@@ -1,8 +1,8 @@
-"""What a command line says of environments, of whatever command: modules that register them, and their arguments.
+"""Options about environments that every command takes: --import, --env-id and --env-kwargs.
 
-`--import MODULE`, and `--env-id MODULE:Id` as Gymnasium has it, import a module in every process of the command. Only
-the user names modules; data and run folders never do. `--env-kwargs KEY=VALUE...` are arguments of the `--env-id`:
-together they become an environment's specification as JSON, which every command takes where it takes an id.
+`--import MODULE`, and Gymnasium's `--env-id MODULE:Id`, import a module in every process of the command. Only the user
+names modules; data and run folders never do. `--env-kwargs KEY=VALUE...` are arguments of the environment of
+`--env-id`: both become the environment's specification as JSON, which every command accepts in the place of an id.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ VALUES = {"True": True, "False": False, "None": None}
 
 
 def read_environments(words: list[str]) -> list[str]:
-    """Imports the modules that the words name, here and in processes that are started; returns the words of a command.
+    """Imports the named modules, here and in every process started later, and returns the other words.
 
-    Raises ValueError for an option without its value and for arguments that the environment does not take, and what
-    `import_named` raises.
+    Raises ValueError for an option without its value and for arguments that the environment does not take; also raises
+    what `import_named` raises.
     """
     if not any(word.split("=")[0] in (IMPORT, ENVIRONMENT, ARGUMENTS) for word in words):
         return words
-    left, modules, arguments, env_id = _parted(words)
+    left, modules, arguments, env_id = _split(words)
     if modules:
         from envs.rendering.headless import IMPORTS, import_named
 
@@ -39,8 +39,8 @@ def read_environments(words: list[str]) -> list[str]:
     return left
 
 
-def _parted(words: list[str]) -> tuple[list[str], list[str], list[str], str | None]:
-    """The words of the command, the modules, KEY=VALUE, and the environment."""
+def _split(words: list[str]) -> tuple[list[str], list[str], list[str], str | None]:
+    """Splits the words into those of the command, the modules, the KEY=VALUE pairs and the environment's id."""
     left, modules, arguments, env_id, waiting = list[str](), list[str](), list[str](), None, list(words)
     while waiting:
         option, is_joined, value = (word := waiting.pop(0)).partition("=")
@@ -56,31 +56,33 @@ def _parted(words: list[str]) -> tuple[list[str], list[str], list[str], str | No
             value = value if is_joined else waiting.pop(0) if waiting else ""
             if option == IMPORT and (not value or value.startswith("-")):
                 raise ValueError(f"{IMPORT} needs the name of a module, such as {IMPORT} my_environments")
-            module, is_parted, own = value.rpartition(":") if not value.startswith("{") else ("", "", value)
-            modules += [value.removesuffix(".py")] if option == IMPORT else [module] if is_parted else []
-            env_id = own if option == ENVIRONMENT else env_id
+            module, has_module, own_id = value.rpartition(":") if not value.startswith("{") else ("", "", value)
+            modules += [value.removesuffix(".py")] if option == IMPORT else [module] if has_module else []
+            env_id = own_id if option == ENVIRONMENT else env_id
     return left, modules, arguments, env_id
 
 
 def specification(env_id: str, arguments: list[str]) -> str:
-    """Gymnasium's EnvSpec as JSON of an environment with arguments KEY=VALUE. Raises ValueError in one line."""
+    """Gymnasium's EnvSpec of an environment with arguments KEY=VALUE, as JSON.
+
+    Raises ValueError if the environment cannot be made with the arguments.
+    """
     from envs.making import environment_factory
 
-    read = dict(map(_argument, arguments))
-    made = environment_factory(env_id, read)
+    factory = environment_factory(env_id, dict(map(_argument, arguments)))
     try:
-        made().close()
+        factory().close()
     except Exception as error:  # an environment may raise anything
-        raise ValueError(f"{ARGUMENTS} {' '.join(arguments)}: {made.env_id} cannot be made with them "
+        raise ValueError(f"{ARGUMENTS} {' '.join(arguments)}: {factory.env_id} cannot be made with them "
                          f"({type(error).__name__}: {error})") from error
-    environment_factory(made.spec_json)  # raises for what would be refused where it is read back, such as files
-    return made.spec_json
+    environment_factory(factory.spec_json)  # raises for what reading it back would refuse, such as files
+    return factory.spec_json
 
 
 def _argument(text: str) -> tuple[str, Any]:
-    """A value is JSON, True, False or None; anything else is a string."""
-    key, is_parted, value = text.partition("=")
-    if not is_parted or not key.isidentifier():
+    """Reads KEY=VALUE. The value is JSON, True, False or None; anything else is a string."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
         raise ValueError(f"{ARGUMENTS} has '{text}'; KEY=VALUE is expected, such as healthy_reward=0.5")
     try:
         return key, VALUES[value] if value in VALUES else json.loads(value)
@@ -89,17 +91,18 @@ def _argument(text: str) -> tuple[str, Any]:
 
 
 def imports_again() -> str:
-    """The option, for a command that is to be called next."""
+    """The --import options of this call, for printing the command to call next."""
     named = os.environ.get("GENTRAJ_IMPORT", "")
     return "".join(f" {IMPORT} {module}" for module in filter(None, named.split(",")))
 
 
 def is_script_run_again() -> bool:
-    """Whether a process that a command started runs the user's script, which calls that command, once more."""
-    return getattr(current_process(), "_inheriting", False)  # what multiprocessing itself asks, to refuse it
+    """Whether a process that a command started is running the user's script, which calls that command, again."""
+    return getattr(current_process(), "_inheriting", False)  # the flag by which multiprocessing refuses it
 
 
 def refuse_script() -> str:
+    """The message for a user's script whose call of gentraj is not guarded by `if __name__ == '__main__':`."""
     script = getattr(sys.modules.get("__mp_main__"), "__file__", None) or "your script"
     return (f"{script} is run again by every process that the command starts; put its call of gentraj under "
             f"`if __name__ == '__main__':`")

@@ -1,4 +1,4 @@
-"""`gentraj evaluate`."""
+"""`gentraj evaluate`: the closed-loop score of a run, or how far a world model's predictions can be trusted."""
 
 from __future__ import annotations
 
@@ -29,36 +29,42 @@ from .common import RunFolder, check_folder, check_output
 from .options import parse
 from .sampling import SamplerOptions
 
-FILMED = 3  # episodes of a video
+FILMED = 3  # number of episodes that are filmed
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Run a trained planner, policy or world model in its environment, closed loop, and write an honest score.
+    """Run a trained planner, policy or world model in closed loop in its environment, and write its scores.
 
-    Examples: gentraj evaluate runs/demo --episodes 100; gentraj evaluate runs/demo --protocol d4rl-single-goal;
-    gentraj evaluate runs/iql --episodes 20; gentraj evaluate runs/world-model --as world-model --policies runs/bc
-    runs/iql runs/swift
+    The scores are printed beside those of the data, of a random agent and, in a maze, of the controller that collected
+    the data. With --as world-model, the predictions of a world model are compared with held-out data instead.
+
+    Examples: gentraj evaluate runs/demo --episodes 100 --video runs/demo/videos
+              gentraj evaluate runs/demo --protocol d4rl-single-goal
+              gentraj evaluate runs/iql --episodes 20 --env-id Hopper-v5
+              gentraj evaluate runs/world-model --as world-model --policies runs/bc runs/iql runs/swift
     """
 
     run: RunFolder
-    """A run folder."""
+    """The folder of a run, as `gentraj train` writes it."""
     config: Annotated[EvaluationConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluationConfig)
     planner: Annotated[PlannerConfig | None, tyro.conf.AvoidSubcommands] = None
-    """Of a planner's run only."""
+    """Settings of the planner, where the run is a planner's."""
     sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
     judged_as: Annotated[Literal["agent", "world-model"], tyro.conf.arg(name="as")] = "agent"
-    """What it is judged as. A world model's run acts by trying actions on itself; as world-model its predictions are
-    compared with data that it was not trained on."""
+    """agent: run it in the environment; a world model acts by planning with its own predictions. world-model: compare
+    the predictions of a world model with data that it was not trained on."""
     policies: tuple[Path, ...] = ()
-    """With --as world-model: runs of policies whose returns in the model are compared with the true ones."""
+    """With --as world-model: runs of at least three policies, whose returns in the model are compared with their
+    returns in the environment."""
     out: Path | None = None
-    """File for the scores; RUN/evaluation.json by default, RUN/world.json with --as world-model."""
+    """The JSON file for the scores; by default RUN/evaluation.json, or RUN/world.json with --as world-model."""
     save_rollout: str | None = None
-    """Also save the episodes as a Minari dataset of this id."""
+    """Also save the episodes as a Minari dataset with this id, such as mine/rollout-v0."""
     video: Path | None = None
-    """Also write the first three episodes as MP4 files into this folder."""
+    """Also write videos (MP4) of the first three episodes into this folder."""
     device: str | None = None
+    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
 
 def main(argv: list[str]) -> None:
@@ -68,7 +74,7 @@ def main(argv: list[str]) -> None:
     args = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(which.run))
     run = load(args.run, device=pick_device(args.device))
     if args.judged_as == "agent" and not run.config.ACTS_BY_DRAWS and args.sampling != SamplerOptions():
-        raise ValueError("planning in a world model is by the ensemble's mean, which draws nothing; leave --sampler, "
+        raise ValueError("planning in a world model uses the ensemble's mean, which samples nothing; leave --sampler, "
                          "--grid and --eta out, or give --as world-model")
     if args.judged_as == "world-model":
         if (options := args.sampling.options()).changed():
@@ -82,48 +88,57 @@ def main(argv: list[str]) -> None:
 
 
 def _defaults(folder: Path | None) -> Evaluate:
-    """With the planner's settings of that run, where it is a planner's."""
-    planner = getattr(read_config(folder)[0], "planner", None) if folder else PlannerConfig()
-    return Evaluate(tyro.MISSING, planner=planner)
+    """The defaults of the options; the planner's settings are those of the run, if it is a planner's."""
+    return Evaluate(tyro.MISSING, planner=read_config(folder)[0].planning if folder else PlannerConfig())
 
 
 def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
     path = args.out or run.folder / WORLD
     check_output(path, "--out")
     if (args.planner, args.save_rollout, args.video) != (None, None, None):
-        raise ValueError("--as world-model plans and records nothing; leave --planner.*, --save-rollout and --video "
-                         "out")
-    judged = world.judge(run, args.policies, path.parent / "figures", args.config)
-    write_file(path, json.dumps(judged, indent=2, allow_nan=False).encode())
+        raise ValueError("--as world-model neither plans nor records episodes; leave --planner.*, --save-rollout and "
+                         "--video out")
+    judgement = world.judge(run, args.policies, path.parent / "figures", args.config)
+    write_file(path, json.dumps(judgement, indent=2, allow_nan=False).encode())
     say(f"judgement in {path}, figures in {path.parent / 'figures'}")
-    return judged
+    return judgement
 
 
 def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None, out: Path | None = None,
           save_rollout: str | None = None, video: Path | None = None,
           options: SamplingOptions = DEFAULT_OPTIONS) -> dict[str, Any]:
-    """Plays and writes the scores; returns them."""
+    """Runs episodes of a run in its environment, writes the scores as JSON and returns them.
+
+    Args:
+        config: Which environment, how many episodes and which seed.
+        planner: Settings of the planner, in the place of the run's own.
+        out: The file for the scores; RUN/evaluation.json by default.
+        save_rollout: The id of a Minari dataset to save the episodes as.
+        video: A folder for videos of the first three episodes.
+
+    Raises ValueError if something cannot be written, before any episode is run.
+    """
     path = out or run.folder / EVALUATION
-    check_output(path, "--out")  # before the work, as all that follows
+    check_output(path, "--out")  # all outputs are checked before the work
     if save_rollout is not None:
         check_new_id(save_rollout)
     if video is not None:
         check_folder(video, "--video")
     with videos(video, FILMED) if video else nullcontext() as watch:
-        scores, played = play(run, config, planner, options, watch=watch)
+        scores, episodes = play(run, config, planner, options, watch=watch)
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:
-        save_minari(played, save_rollout, description=f"rollout of {run.config.kind} of {run.folder.name}")
+        save_minari(episodes, save_rollout, description=f"rollout of {run.config.kind} of {run.folder.name}")
         say(f"episodes in {save_rollout}")
     return scores
 
 
 def table(scores: dict[str, Any]) -> str:
-    """What is defined of the scores, beside those of the data, the controller and a random agent, as text."""
+    """The scores that are defined, beside those of the data, the controller and a random agent, as a text table."""
     columns = {scores["agent"]: scores} | {name: scores[name] for name in YARDSTICKS if scores.get(name)}
-    named = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "sampling", "returns")
-    keys = [key for key in scores if key not in named and any(c.get(key) is not None for c in columns.values())]
+    omitted = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "sampling", "returns")
+    keys = [key for key in scores if key not in omitted and any(c.get(key) is not None for c in columns.values())]
     width = max(18, len(scores["agent"]) + 2)
     goals = f", {scores.get('protocol', 'random-goal')} protocol" if scores["success_rate"] is not None else ""
     lines = [f"{scores['env_id']}{goals}, {scores['episodes']} episodes",

@@ -1,4 +1,4 @@
-"""`gentraj export`."""
+"""`gentraj export`: one decision of a run as an ONNX or torch.export program."""
 
 from __future__ import annotations
 
@@ -30,22 +30,24 @@ WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}
 
 @dataclass(frozen=True)
 class Export:
-    """Write one decision of a trained planner or policy as a program that needs no gentraj: observation, goal (if it is
-    told one) and standard normal noise in, the actions until the next decision out.
+    """Write one decision of a trained planner or policy as a program that runs without gentraj.
 
-    A planner decides as config.json says under `planner`, which may be edited.
+    The inputs of the program are the observation, the goal (if the run is conditioned on one) and standard normal
+    noise; the output is the actions until the next decision. A planner decides by its settings in RUN/config.json,
+    under `planner`, which may be edited.
 
-    Example: gentraj export runs/fql --out fql.onnx
+    Examples: gentraj export runs/fql --out fql.onnx
+              gentraj export runs/demo --batch 8 --out demo.pt2
     """
 
     run: RunFolder
-    """A run folder."""
+    """The folder of a run, as `gentraj train` writes it."""
     out: Path
-    """File to write: .onnx for ONNX Runtime, .pt2 for torch.export.load."""
+    """The file to write: .onnx for ONNX Runtime, or .pt2 for torch.export.load."""
     batch: int = 1
-    """Observations that are decided together; the program takes just as many."""
+    """Number of observations per call; the program accepts exactly this many."""
     env_id: str | None = None
-    """Environment whose action space bounds the actions; by default the run's own."""
+    """The environment whose action space bounds the actions; by default the run's own."""
     sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
 
 
@@ -64,16 +66,16 @@ def main(argv: list[str]) -> None:
 
 def exported(run: Run, batch: int = 1, env_id: str | None = None,
              options: SamplingOptions = DEFAULT_OPTIONS) -> ExportedProgram:
-    """The run's decision as a program. Raises ValueError for one that cannot be exported."""
+    """One decision of the run as a program for `batch` observations. Raises ValueError if it cannot be exported."""
     agent = run.agent(run.action_space(env_id), options=options)
     if not isinstance(agent, Actor | Planner):
-        raise ValueError(f"{run.description}, which tries actions and has no decision to export; "
+        raise ValueError(f"{run.description}, which plans by trying actions and cannot be exported; "
                          "export a planner or a policy")
     return export_decision(agent.decide, *examples(run), batch)
 
 
 def examples(run: Run) -> tuple[Tensor, Tensor | None]:
-    """Observations of the run's own data, and where it is conditioned on goals, some."""
+    """Example inputs: observations (R, O) of the run's own data, and goals (R, G) if it is conditioned on goals."""
     obs_RO = run.reference.x_BHD[:, 0, : run.data.obs_dim]
     if run.config.planning is None:
         context = cast(Policy, run.main).context

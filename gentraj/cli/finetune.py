@@ -1,4 +1,4 @@
-"""`gentraj finetune`."""
+"""`gentraj finetune`: training a policy further in its environment."""
 
 from __future__ import annotations
 
@@ -18,28 +18,31 @@ from .environments import imports_again
 from .options import parse
 from .train import fresh_folder
 
-SHOWN = 10  # episodes whose mean return is told, the first and the last
+SHOWN = 10  # number of first and of last episodes whose mean return is printed
 
 
 @dataclass(frozen=True)
 class Finetune:
-    """Fine-tune a policy with a critic in its environment, into a run of its own: half of what it learns from is its
-    data, half what it plays.
+    """Continue to train a policy that has a critic in its environment, and write the result as a new run.
 
-    Examples: gentraj finetune runs/fql --steps 20000 --run-dir runs/fql-tuned;
-    gentraj finetune runs/fql --steps 20000 --run-dir runs/fql-tuned --resume
+    Half of every batch comes from the policy's dataset and half from the episodes that it plays.
+
+    Examples: gentraj finetune runs/fql --steps 20000 --run-dir runs/fql-tuned
+              gentraj finetune runs/fql --steps 20000 --run-dir runs/fql-tuned --resume
     """
 
     run: RunFolder
-    """The run of a policy, whose dataset is still there."""
+    """The run folder of a policy whose dataset is still available."""
     run_dir: Path
-    """Folder of the fine-tuned run."""
+    """Folder that the fine-tuned run is written to."""
     config: Annotated[FinetuneConfig, tyro.conf.arg(name="")] = field(default_factory=FinetuneConfig)
     resume: bool = False
-    """Go on with the fine-tuning in --run-dir, after a kill: the same bits."""
+    """Continue an interrupted fine-tuning in --run-dir; the result is the same, bit for bit, as without the
+    interruption."""
     env_id: str | None = None
-    """Environment: a Gymnasium id or a task name, by default the run's own. To evaluate there give it again."""
+    """The environment, a Gymnasium id or a task name; by default the run's own. Give it again to `gentraj evaluate`."""
     device: str | None = None
+    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
 
 def main(argv: list[str]) -> None:
@@ -47,7 +50,7 @@ def main(argv: list[str]) -> None:
     folder = args.run_dir if args.resume else fresh_folder(args.run_dir, "--resume")
     tuned = finetune(load(args.run, device=pick_device(args.device)), args.config, folder, env_id=args.env_id,
                      resume=args.resume)
-    played = returns(folder)
-    say(f"{len(played)} episodes played, with noise; mean return of the first {SHOWN} {played[:SHOWN].mean():.4g}, of "
-        f"the last {played[-SHOWN:].mean():.4g}; after {tuned.step} updates the run is in {folder}")
+    gained = returns(folder)
+    say(f"{len(gained)} episodes played, with noise; mean return of the first {SHOWN} {gained[:SHOWN].mean():.4g}, of "
+        f"the last {gained[-SHOWN:].mean():.4g}; after {tuned.step} updates the run is in {folder}")
     print(f"next: gentraj evaluate {folder}{imports_again()}{f' --env-id {quote(args.env_id)}' if args.env_id else ''}")

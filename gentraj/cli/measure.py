@@ -1,4 +1,4 @@
-"""`gentraj measure`."""
+"""`gentraj measure`: how close a planner's sampled trajectories are to data."""
 
 from __future__ import annotations
 
@@ -21,29 +21,36 @@ MEASURES = "measures.json"
 
 @dataclass(frozen=True)
 class Measure:
-    """Measure how good a planner's trajectories are, beside data: what is nearest to the column `data` is best.
+    """Measure how close the trajectories of a planner's model are to data. The number nearest to the column `data` is
+    best.
 
-    One half of the windows is what all else is compared with. The other half is the column `data`, and gives the
-    conditions under which as many trajectories are sampled: a perfect model would score what it scores. row_error is
-    how far the simulator, set to a row of a plan, is from the next one after the plan's actions, replay_error how far
-    it is after all actions from the first row on; smoothness and these are of the goal's entries where there are any.
+    Windows of the data are split in two halves, and everything is compared with the first half. The column `data` is
+    the second half, so a perfect model would score the same. The other columns are trajectories sampled from the model,
+    as many as the windows of the second half and under their conditions.
 
-    Example: gentraj measure runs/demo --num 256
+    row_error: the simulator is set to a timestep of a plan and takes the plan's actions; the error is its distance from
+    the plan at the next timestep. replay_error: the same, but the simulator takes all actions from the first timestep
+    on. Both errors and smoothness use the entries of the observation that a goal has, if there are any.
+
+    Examples: gentraj measure runs/demo --num 256
+              gentraj measure runs/demo --dataset mine/held-out-v0 --out held-out.json
     """
 
     run: RunFolder
-    """A run folder."""
+    """The folder of a run, as `gentraj train` writes it."""
     dataset: str | None = None
-    """Windows of this dataset, such as held-out episodes; by default those of the training data that the run keeps."""
+    """Take the windows from this dataset, such as held-out episodes; by default from the training data kept in the
+    run."""
     num: int = 512
-    """Trajectories to sample under each condition; fewer where there are not twice as many windows."""
+    """Number of trajectories in each column; it is lowered if there are fewer than twice as many windows."""
     steps: int | None = None
-    """Sampling steps; by default the model's own."""
+    """Number of sampling steps; by default the model's own."""
     seed: int = 0
-    """Seed of the choice of windows and of the samples."""
+    """Seed of the selection of windows and of the samples."""
     out: Path | None = None
-    """File to write; RUN/measures.json by default."""
+    """The JSON file to write; by default RUN/measures.json."""
     device: str | None = None
+    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
 
 def main(argv: list[str]) -> None:
@@ -58,7 +65,7 @@ def main(argv: list[str]) -> None:
 
 
 def table(measured: dict[str, Any]) -> str:
-    """The measures as text, a column for the data and for each condition."""
+    """The measures as a text table with a column for the data and one for each condition."""
     columns = measured["measures"]
     lines = [f"{measured['num']} trajectories a column, {measured['dataset']}, step {measured['step']}",
              f"{'':22}" + "".join(f"{name:>16}" for name in columns) + "  unit"]

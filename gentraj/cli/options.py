@@ -1,4 +1,4 @@
-"""Options of every command: how numbers may be written, how messages name settings, which options are shown."""
+"""How every command parses its options, names settings in messages and lays out its `--help`."""
 
 from __future__ import annotations
 
@@ -15,35 +15,43 @@ from tyro.constructors import (
     PrimitiveConstructorSpec,
     PrimitiveTypeInfo,
     StructConstructorSpec,
+    StructFieldSpec,
     StructTypeInfo,
 )
 
 from ..config import unused
 
 T = TypeVar("T")
-# What stands for another option: the short one is named where it was given.
+# Short forms of options; a message names the short form if it was given.
 SHORT = {"training.steps": "--steps", "training.seed": "--seed"}
 
 
 def parse(command: type[T], argv: Sequence[str], prog: str, *, default: T | None = None, description: str | None = None,
           hidden: Mapping[int, set[str]] | None = None) -> T:
-    """The options of a command, as `tyro.cli` reads them. `hidden` are names of settings that are no options, by the
-    id of the instance that they are of.
+    """Parses the options of a command with `tyro.cli`.
 
-    Raises ValueError for values that are refused, with the names of options in the place of those of settings.
+    Args:
+        command: A dataclass; its fields are the options and its docstring is the description.
+        argv: The words after the name of the command.
+        prog: The name of the command in `--help`.
+        default: The defaults of all options.
+        description: A description in the place of the docstring.
+        hidden: Names of settings that are not options, by the `id` of the default instance that has them.
+
+    Raises ValueError if a value is refused; the message names options, not settings. Raises SystemExit after `--help`
+    and for unknown options.
     """
     with options_named(command if default is None else default, argv):
-        more = {} if default is None else {"default": default}
         try:
             return tyro.cli(command, args=argv, prog=prog, description=description, registry=registry(hidden),
-                            **cast(Any, more))
+                            default=tyro.MISSING_NONPROP if default is None else default)
         except _Refused as error:
             raise ValueError(str(error)) from error
 
 
 @contextmanager
 def options_named(settings: Any, argv: Sequence[str]) -> Iterator[None]:
-    """What goes wrong within speaks of options: `--planner.steps`, not `planner.steps` or `PlannerConfig.steps`."""
+    """Rewrites errors raised within to name options: `--planner.steps` for `planner.steps` or `PlannerConfig.steps`."""
     try:
         yield
     except ValueError as error:
@@ -53,11 +61,11 @@ def options_named(settings: Any, argv: Sequence[str]) -> Iterator[None]:
 
 
 def in_options(message: str, settings: Any, argv: Sequence[str]) -> str:
-    """A message in which every setting that has an option is called by it.
+    """The message with every setting replaced by its option.
 
-    Of several settings that a message may speak of, as it names their class, the one that was given is meant.
+    A message that names only the class of a setting may mean several options; the one given in `argv` is preferred.
     """
-    keys, owners = set[str](), dict[str, list[str]]()  # the name of a class -> the groups that are of it
+    keys, owners = set[str](), dict[str, list[str]]()  # class name -> groups of that class
     for owner, key in dotted(settings):
         keys.add(key)
         group = key.rpartition(".")[0]
@@ -67,16 +75,16 @@ def in_options(message: str, settings: Any, argv: Sequence[str]) -> str:
 
     def option(match: re.Match[str]) -> str:
         owner, _, name = match[0].partition(".")
-        meant = [match[0], *(f"{group}.{name}".removeprefix(".") for group in owners.get(owner, ()))]
+        candidates = [match[0], *(f"{group}.{name}".removeprefix(".") for group in owners.get(owner, ()))]
         options = [SHORT[key] if SHORT.get(key) in given else f"--{key.replace('_', '-')}"
-                   for key in meant if key in keys]
+                   for key in candidates if key in keys]
         return next((one for one in options if one in given), options[0] if options else match[0])
 
     return re.sub(r"(?<![\w./'-])\w+(?:\.[a-z]\w*)+(?![\w/])", option, message)
 
 
 def dotted(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(name of the class, dotted key) of every setting, of groups too, of a dataclass or of its defaults."""
+    """Yields (class name, dotted key) of every setting and group of a dataclass, given as class or instance."""
     cls = settings if isinstance(settings, type) else type(settings)
     hints = get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
@@ -92,64 +100,74 @@ def dotted(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def registry(hidden: Mapping[int, set[str]] | None = None) -> ConstructorRegistry:
-    """How tyro reads options."""
+    """The rules by which tyro reads options. `hidden` is that of `parse`."""
     rules, hidden = ConstructorRegistry(), hidden or {}
 
     @rules.primitive_rule
     def whole_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
-        """1e4 is one too."""
+        """Accepts 1e4 as a whole number too."""
         if info.type is not int:
             return None
         return PrimitiveConstructorSpec(nargs=1, metavar="INT", instance_from_str=lambda words: _whole(words[0]),
                                         is_instance=lambda value: type(value) is int,
                                         str_from_instance=lambda number: [str(number)])
 
-    asking: list[object] = []
+    pending: list[object] = []  # guards against recursion: get_struct_spec asks all rules, this one too
 
     @rules.struct_rule
     def settings(info: StructTypeInfo) -> StructConstructorSpec | None:
-        """What tyro makes of a dataclass otherwise, without what is hidden, and refused as the dataclass says it."""
-        if asking or not dataclasses.is_dataclass(info.type):
+        """Leaves hidden settings out, keeps the messages of `__post_init__` and joins the lines of help texts."""
+        if pending or not dataclasses.is_dataclass(info.type):
             return None
-        asking.append(info)
+        pending.append(info)
         spec = ConstructorRegistry.get_struct_spec(info)
-        asking.clear()
+        pending.clear()
         if not isinstance(spec, StructConstructorSpec):
             return None
         names = hidden.get(id(info.default), set())
         make = partial(dataclasses.replace, cast(Any, info.default)) if names else spec.instantiate
-        return StructConstructorSpec(_made(info.type, make), tuple(f for f in spec.fields if f.name not in names))
+        return StructConstructorSpec(_wrapped(info.type, make),
+                                     tuple(_as_paragraph(f) for f in spec.fields if f.name not in names))
 
     return rules
 
 
 def without_effect(config: Any, shown: Any) -> dict[int, set[str]]:
-    """As `hidden` of `parse`: of the settings `shown` those that change nothing where all are as in `config`."""
-    found: dict[int, set[str]] = {}
+    """The settings of `shown` that have no effect when all settings are those of `config`, as `parse` hides them."""
+    hidden: dict[int, set[str]] = {}
     for key in unused(config):
         *groups, name = key.split(".")
-        found.setdefault(id(reduce(lambda of, group: getattr(of, group, None), groups, shown)), set()).add(name)
-    return found
+        owner = reduce(lambda settings, group: getattr(settings, group, None), groups, shown)
+        hidden.setdefault(id(owner), set()).add(name)
+    return hidden
 
 
 class _Refused(Exception):
-    """A ValueError that tyro does not know and so says nothing about."""
+    """Carries the message of a ValueError past tyro, which would reword it."""
 
 
-def _made(cls: type, make: Callable[..., Any]) -> Callable[..., Any]:
+def _as_paragraph(field: StructFieldSpec) -> StructFieldSpec:
+    """The field with its help text as one paragraph; tyro would keep some of the line breaks of the source."""
+    def paragraph() -> str | None:
+        text = field.helptext() if callable(field.helptext) else field.helptext
+        return text and " ".join(text.split())
+
+    return dataclasses.replace(field, helptext=paragraph)
+
+
+def _wrapped(cls: type, make: Callable[..., Any]) -> Callable[..., Any]:
     def made(**settings: Any) -> Any:
         try:
             return make(**settings)
         except ValueError as error:
             raise _Refused(str(error)) from error
 
-    own = str(cls.__doc__)
-    made.__doc__ = "" if own.startswith(f"{cls.__name__}(") else own  # which dataclasses write where there is none
+    doc = str(cls.__doc__)
+    made.__doc__ = "" if doc.startswith(f"{cls.__name__}(") else doc  # dataclass's own, a signature
     return made
 
 
 def _whole(word: str) -> int:
-    """Raises ValueError, of which tyro tells."""
     try:
         return int(word)
     except ValueError:

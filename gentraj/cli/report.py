@@ -1,4 +1,4 @@
-"""`gentraj report`."""
+"""`gentraj report`: one self-contained HTML page about a run."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ from .options import parse
 
 @dataclass(frozen=True)
 class Report:
-    """Draw a run: its loss, scores, an episode as a film, executed paths, of a planner samples and plans too; and write
-    report.html with all of it.
+    """Draw figures of a run and write them, with its scores and settings, as one self-contained HTML page.
 
-    Example: gentraj report runs/demo
+    The figures show the loss, a film of an episode and the executed paths; for a planner also samples and plans, and
+    for a world model its errors on held-out data.
+
+    Examples: gentraj report runs/demo
+              gentraj report runs/demo --seed 3 --out pages/demo.html
     """
 
     run: RunFolder
-    """A run folder."""
+    """The folder of a run, as `gentraj train` writes it."""
     out: Path | None = None
-    """The page; RUN/report.html by default. Figures go into the folder `figures` beside it."""
+    """The HTML file to write; by default RUN/report.html. The figures are written to the folder `figures` beside it."""
     seed: int = 0
-    """Seed of the episodes and samples that are drawn."""
+    """Seed of the episodes and samples in the figures."""
     device: str | None = None
+    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
 
 def main(argv: list[str]) -> None:
@@ -40,18 +44,19 @@ def main(argv: list[str]) -> None:
 
 
 def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
-    """The page of any run; its path."""
-    judged = ({} if run.config.world_model(run.components) is None else {"World model": lambda of: judgement(run, of,
-                                                                                                             seed)})
-    return report.make_report(run, out, seed, judged)
+    """Writes the page of a run of any kind, with figures beside it, and returns the path of the page."""
+    is_world_model = run.config.world_model(run.components) is not None
+    sections = {"World model": lambda folder: judgement(run, folder, seed)} if is_world_model else {}
+    return report.make_report(run, out, seed, sections)
 
 
 def judgement(run: Run, folder: Path, seed: int) -> list[Picture]:
-    """How far a world model can be trusted, by data held out of its training, where they are still there."""
+    """Figures, drawn into `folder`, of how far a world model can be trusted on data that were held out of its
+    training."""
     judge(run, (), folder, EvaluationConfig(seed=seed))
-    return [Picture("Open loop", "Root mean square error of held-out data: of the mean, of one draw, and of saying "
-                    "that nothing changes.", folder / "open-loop.png"),
-            Picture("Calibration", "The error that was expected of a step and the one that was found, in bins of "
-                    "equally many held-out steps.", folder / "calibration.png"),
-            Picture("True and imagined", "A held-out window of median error: by the same actions, what happened, what "
-                    "the model expects and eight draws.", folder / "imagined.png")]
+    return [Picture("Open loop", "Root mean square error on held-out data: of the mean prediction, of one sample, "
+                    "and of predicting no change.", folder / "open-loop.png"),
+            Picture("Calibration", "The expected and the measured error of a step, in bins with equal numbers of "
+                    "held-out steps.", folder / "calibration.png"),
+            Picture("True and imagined", "A held-out window of median error: what happened, what the model expects "
+                    "after the same actions, and eight samples.", folder / "imagined.png")]

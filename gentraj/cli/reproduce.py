@@ -1,4 +1,4 @@
-"""`gentraj reproduce`."""
+"""`gentraj reproduce`: train and score what result cards describe."""
 
 from __future__ import annotations
 
@@ -21,28 +21,31 @@ from .options import parse
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Train what cards say, with every seed on every dataset, evaluate the last checkpoints, compare with the card.
+    """Train and score what result cards describe, and compare the scores with those that the cards expect.
 
-    Called again it goes on where it stopped, and trains nothing twice. Exit code 1 where a score is outside its
-    tolerance or a run failed. Without a card it only writes the table of the results there are.
+    A card is a JSON file with a preset, settings, datasets, seeds and expected scores. Every seed is trained on every
+    dataset, and its last checkpoint is evaluated. The same command continues an interrupted experiment and repeats no
+    finished training. The exit code is 1 if a score is outside its tolerance or a run failed. Without a card, the
+    command only writes the table of the existing results.
 
-    Examples: gentraj reproduce benchmarks/cards/fql.json --data ~/data --jobs 2;
-    gentraj reproduce --results benchmarks/results --table docs/results.md
+    Examples: gentraj reproduce benchmarks/cards/fql.json --data ~/data --jobs 2
+              gentraj reproduce --results benchmarks/results --table docs/results.md
     """
 
     cards: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CARD")] = ()
     """Card files."""
     data: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
-    """A folder to look for data files in; may be given several times."""
+    """A folder that is searched for data files; may be given several times."""
     out: Path = Path("runs/reproduce")
-    """Folder of the runs, each with its log.txt."""
+    """Folder that the runs are written to, each with a log.txt."""
     results: Path | None = None
-    """Folder of CARD.json, what came of each card; --out by default."""
+    """Folder for the results, one file CARD.json for each card; by default --out."""
     jobs: int | None = None
-    """Runs side by side, with one thread each; by default as many as there are CPUs."""
+    """Number of runs in parallel, with one thread each; by default the number of CPUs."""
     table: Path | None = None
-    """Also write all results of that folder as a page with figures, such as docs/results.md."""
+    """Also write all results in the folder --results as a page with figures to this file, such as docs/results.md."""
     device: str | None = None
+    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
 
 def main(argv: list[str]) -> None:
@@ -51,30 +54,31 @@ def main(argv: list[str]) -> None:
     results = args.results or args.out
     cards = {path.stem: read_card(path) for path in args.cards}
     if args.table is not None:
-        families(read_results(results) | {name: CardResult(card, {}) for name, card in cards.items()})  # or in hours
+        # Raises now, not after hours of training, if the cards do not fit in the table.
+        families(read_results(results) | {name: CardResult(card, {}) for name, card in cards.items()})
     good = True
     if cards:
-        made = Cards.of(cards, args.data, partial(place, args.out))
-        failures, found = reproduce(made, results, args.jobs or cpus(), args.device)
-        lines = [pair for name, result in found.items() for pair in verdicts(name, result)]
+        experiment = Cards.of(cards, args.data, partial(place, args.out))
+        failures, card_results = reproduce(experiment, results, args.jobs or cpus(), args.device)
+        lines = [pair for name, result in card_results.items() for pair in verdicts(name, result)]
         print("\n".join(line for line, _ in lines))
         good = not failures and all(inside for _, inside in lines)
     if args.table is not None:
-        if not (there := read_results(results)):
+        if not (existing := read_results(results)):
             raise ValueError(f"{results} holds no results; gentraj reproduce CARD... writes them")
-        say(f"table in {write_page(there, args.table)}")
+        say(f"table in {write_page(existing, args.table)}")
     if not good:
         raise SystemExit(1)
 
 
 def check(args: Reproduce) -> None:
-    """Raises ValueError for options that do not go together, before any work."""
+    """Raises ValueError for options that contradict each other, before any work."""
     if not args.cards and args.table is None:
-        raise ValueError("give cards, or --table FILE to write that of the results there are; see gentraj reproduce "
-                         "--help")
+        raise ValueError("give cards, or --table FILE to write the table of the existing results; see gentraj "
+                         "reproduce --help")
     names = [path.stem for path in args.cards]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"several cards are called {', '.join(twice)}; each needs a name of its own")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"several cards are called {', '.join(repeated)}; each needs a name of its own")
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs is {args.jobs}; give at least 1")
     if args.table is not None:

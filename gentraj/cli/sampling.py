@@ -1,4 +1,4 @@
-"""Options of every command that samples."""
+"""The options that `gentraj sample`, `evaluate` and `export` share."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ..trajectory import SamplingOptions
 
 @dataclass(frozen=True)
 class SamplerOptions:
-    """How to sample where it is not as the run says."""
+    """Settings of the sampler; by default those of the run."""
 
     sampler: SamplerName | None = None
-    """Another sampler than the run's."""
+    """The sampler, in the place of the run's own."""
     grid: GridName | None = None
-    """Another step grid than the run's."""
+    """The spacing of the sampling steps, in the place of the run's own."""
     eta: float | None = None
-    """Noise added while sampling, from 0 (deterministic) to 1."""
+    """Amount of noise that is added while sampling, from 0 (deterministic) to 1, in the place of the run's own."""
 
     def options(self, steps: int | None = None, temperature: float = 1.0) -> SamplingOptions:
-        """These, with as many steps and that temperature."""
+        """These settings with a number of sampling steps and a temperature."""
         return SamplingOptions(self.sampler, steps, self.grid, self.eta, temperature)

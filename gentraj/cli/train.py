@@ -1,4 +1,4 @@
-"""`gentraj train`."""
+"""`gentraj train`: a planner, a policy or a world model, into a run folder."""
 
 from __future__ import annotations
 
@@ -31,78 +31,84 @@ from .environments import imports_again
 from .options import options_named, parse, without_effect
 
 NETWORK_NAMES = {name: config for name, (config, _) in NETWORKS.items()}
-SHORT = ("steps", "seed", "eval_every", "eval_episodes")  # options of the training that have a short name
+SHORT = ("steps", "seed", "eval_every", "eval_episodes")  # settings of the training with a short option
 if TYPE_CHECKING:
     FamilyName = NetworkName = str
-else:  # what the dicts hold
+else:  # the keys of the tables
     FamilyName, NetworkName = (Literal[tuple(names)] for names in (FAMILIES, NETWORK_NAMES))
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a planner, a policy or a world model, with all that it needs, into a run folder.
+    """Train a planner, a policy or a world model, and write it to a run folder.
 
-    Examples: gentraj train pointmaze-umaze --steps 3000 --run-dir runs/umaze;
-    gentraj train pointmaze --dataset D4RL/pointmaze/medium-v2 --family gan; gentraj train --resume runs/umaze;
-    gentraj train pointmaze-umaze --family flow --network dit --model.prediction velocity --dry-run;
-    gentraj train iql --dataset hopper.hdf5 --env-id Hopper-v5 --policy.expectile 0.8 --run-dir runs/iql
+    A preset chooses what is trained and sets all options; `gentraj train PRESET --help` lists the options of a preset,
+    and `gentraj train --help` lists the presets.
+
+    Examples: gentraj train pointmaze-umaze --steps 3000 --run-dir runs/umaze
+              gentraj train --resume runs/umaze
+              gentraj train pointmaze --dataset D4RL/pointmaze/medium-v2 --family gan
+              gentraj train pointmaze-umaze --family flow --network dit --model.prediction velocity --dry-run
+              gentraj train iql --dataset hopper.hdf5 --env-id Hopper-v5 --policy.expectile 0.8 --run-dir runs/iql
     """
 
     config: Annotated[AnyRunConfig, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
     preset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = None
-    """What to train; options below change its settings. Without one, --help lists them all."""
+    """The preset, which decides what is trained and sets the defaults of all options."""
     settings_file: Annotated[Path | None, tyro.conf.arg(name="config", metavar="FILE")] = None
-    """Settings that --print-config printed, in the place of a preset; other options win over them."""
+    """A file of settings as --print-config prints them, in the place of a preset; options override the settings."""
     run_dir: Path | None = None
-    """Folder of the run; runs/PRESET by default."""
+    """Folder that the run is written to; by default runs/PRESET."""
     resume: Path | None = None
-    """Go on with the training in this folder; its settings are those it was started with."""
+    """Continue the training in this folder, with the settings that it was started with."""
     family: FamilyName | None = None
-    """The generator; its settings are then --model.*, or --policy.model.* of a policy."""
+    """The family of generative models; its settings are the options --model.*, or for a policy --policy.model.*"""
     network: NetworkName | None = None
-    """The network of the generator; its settings are then --model.network.*, or --policy.model.network.*"""
+    """The network of the generative model; its settings are the options --model.network.*, or for a policy
+    --policy.model.network.*"""
     steps: int | None = None
-    """Training steps; short for --training.steps."""
+    """Number of training steps; short for --training.steps."""
     seed: int | None = None
-    """Seed; short for --training.seed."""
+    """Seed of the training; short for --training.seed."""
     eval_every: int | None = None
-    """Steps between two evaluations on the way, for a learning curve of the score; short for --training.eval-every."""
+    """Training steps between two evaluations in the environment, for a learning curve; short for
+    --training.eval-every."""
     eval_episodes: int | None = None
-    """Episodes of each of these evaluations; short for --training.eval-episodes."""
+    """Number of episodes in each of these evaluations; short for --training.eval-episodes."""
     device: str | None = None
-    """Such as cuda or mps; the accelerator where there is one by default."""
+    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
     print_config: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print all settings as JSON and train nothing."""
+    """Print all settings as JSON and do not train."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Read the data, build all parts, decide once, say what would be trained, and write nothing."""
+    """Read the data, build all components, take one decision, print what would be trained, and write nothing."""
 
 
 def main(argv: list[str]) -> None:
-    guess, parts = first_guess(argv), (option(argv, "--family"), option(argv, "--network"))
-    about = f"{cleandoc(str(Train.__doc__))}\n\n{listing()}" if guess is None else None  # else its docstring
-    first = with_components(guess or PRESETS["pointmaze"], *parts)
+    guess = first_guess(argv)
+    description = f"{cleandoc(str(Train.__doc__))}\n\n{listing()}" if guess is None else None
+    first = with_components(guess or PRESETS["pointmaze"], option(argv, "--family"), option(argv, "--network"))
     if {"-h", "--help"} & set(argv):
-        hidden = without_effect(_asked([word for word in argv if word not in ("-h", "--help")], first), first)
-        parse(Train, argv, "gentraj train", description=about, default=Train(first), hidden=hidden)
-    which = parse(Train, argv, "gentraj train", description=about, default=Train(first))
-    # Once more, now that it is known whose settings are the defaults: options may stand before the preset.
-    usual = _defaults(which)
-    args = parse(Train, argv, "gentraj train", default=Train(usual))
+        hidden = without_effect(_given([word for word in argv if word not in ("-h", "--help")], first), first)
+        parse(Train, argv, "gentraj train", description=description, default=Train(first), hidden=hidden)
+    first_args = parse(Train, argv, "gentraj train", description=description, default=Train(first))
+    # Parsed again, now that the preset is known: options may stand before the preset that sets their defaults.
+    defaults = _defaults(first_args)
+    args = parse(Train, argv, "gentraj train", default=Train(defaults))
     with options_named(args, argv):
-        _train(args, usual)
+        _train(args, defaults)
 
 
-def _asked(argv: list[str], usual: AnyRunConfig) -> AnyRunConfig:
-    """The settings as far as they are given beside --help."""
+def _given(argv: list[str], defaults: AnyRunConfig) -> AnyRunConfig:
+    """The settings with the options that are given beside --help, or the defaults if these are not valid."""
     try:
         with redirect_stderr(StringIO()), redirect_stdout(StringIO()):
-            return parse(Train, argv, "gentraj train", default=Train(usual)).config
+            return parse(Train, argv, "gentraj train", default=Train(defaults)).config
     except (SystemExit, ValueError):
-        return usual
+        return defaults
 
 
-def _train(args: Train, usual: AnyRunConfig) -> None:
-    for key, *_ in () if args.resume else differences(to_json(usual), to_json(args.config)):
+def _train(args: Train, defaults: AnyRunConfig) -> None:
+    for key, *_ in () if args.resume else differences(to_json(defaults), to_json(args.config)):
         args.config.refuse(key)
     short = {key: value for key in SHORT if (value := getattr(args, key)) is not None}
     config = replace(args.config, training=replace(args.config.training, **short))
@@ -113,8 +119,8 @@ def _train(args: Train, usual: AnyRunConfig) -> None:
     if not config.dataset:
         raise ValueError(f"preset '{name}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
     check_goals(name, config)
-    if args.preset and (stands_for := suited(args.preset, config.dataset)) != args.preset:
-        say(f"the data have goals: {args.preset} plans for them, as the preset {stands_for}")
+    if args.preset and (variant := suited(args.preset, config.dataset)) != args.preset:
+        say(f"the data have goals: {args.preset} plans for them, as the preset {variant}")
     if args.dry_run:
         print(dry_run(ready(config, record=False, rehearsed=args.resume is None)))
         return
@@ -126,37 +132,37 @@ def _train(args: Train, usual: AnyRunConfig) -> None:
 
 
 def next_command(run: Run, folder: Path) -> str:
-    """What to do with a trained run, with all that it will need."""
+    """The command that evaluates a trained run, with the options that it will need."""
     command = f"next: gentraj evaluate {folder}{imports_again()}"
     if run.data.env is None:
         return f"{command} --env-id ID"
     try:
         environment_factory(run.data.env)().close()
     except Exception as error:  # an environment may raise anything
-        return (f"{command}, which will need --import MODULE, that registers the environment of the data, or --env-id "
-                f"ID: {str(error).partition(';')[0]}")
+        return (f"{command}, which will need --import MODULE, where MODULE registers the environment of the data, or "
+                f"--env-id ID: {str(error).partition(';')[0]}")
     return command
 
 
-def dry_run(made: Ready) -> str:
-    """What would be trained, in words and a table."""
+def dry_run(prepared: Ready) -> str:
+    """What would be trained, as text with a table of the components."""
     rows = [(name, type(component).__name__, f"{sum(p.numel() for p in component.parameters() if p.requires_grad):,}",
-             str(component.spec.horizon), str(component.batch_size)) for name, component in made.components.items()]
-    head = ("part", "class", "parameters", "horizon", "batch size")
+             str(component.spec.horizon), str(component.batch_size)) for name, component in prepared.components.items()]
+    head = ("component", "class", "parameters", "horizon", "batch size")
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
              for row in (head, *rows)]
-    config, data = made.config, made.episodes
+    config, data = prepared.config, prepared.episodes
     return "\n".join([f"{config.kind}, of {config.dataset}: {len(data)} episodes of {data.num_steps:,} steps, "
-                      f"{len(made.windows):,} windows", *lines,
-                      f"{config.training.steps:,} steps of each part, seed {config.training.seed}; one decision was "
-                      "taken, and nothing is written"])
+                      f"{len(prepared.windows):,} windows", *lines,
+                      f"{config.training.steps:,} steps of each component, seed {config.training.seed}; one decision "
+                      "was taken, and nothing is written"])
 
 
 def first_guess(argv: list[str]) -> AnyRunConfig | None:
-    """Whose options may be given: those of a planner's run or a policy's, before the words are parsed.
+    """The settings whose options may be given, guessed before the words are parsed; None if no word names them.
 
-    None where nothing tells. Raises ValueError for a first word that is no preset, and what `read_config` raises.
+    Raises ValueError for a first word that is no preset, and what `read_config` raises.
     """
     dataset = option(argv, "--dataset") or ""
     if argv and not argv[0].startswith("-"):
@@ -165,13 +171,13 @@ def first_guess(argv: list[str]) -> AnyRunConfig | None:
         return read_config(Path(resumed))[0]
     if file := option(argv, "--config"):
         return read_settings(Path(file))
-    named = [(before.startswith("--") and "=" not in before, word) for before, word in pairwise(["", *argv])
+    candidates = [(before.startswith("--") and "=" not in before, word) for before, word in pairwise(["", *argv])
              if word in PRESETS]  # a word behind an option may be its value, such as --run-dir iql
-    return preset(min(named)[1], dataset) if named else None
+    return preset(min(candidates)[1], dataset) if candidates else None
 
 
 def preset(name: str, dataset: str) -> AnyRunConfig:
-    """What is `suited` to the data. Raises ValueError for a name that is none, with the nearest."""
+    """The preset, in its variant for the data. Raises ValueError for an unknown name, and suggests a similar one."""
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         raise ValueError(f"unknown preset '{name}'; known: {', '.join(PRESETS)}"
@@ -179,56 +185,58 @@ def preset(name: str, dataset: str) -> AnyRunConfig:
     return PRESETS[suited(name, dataset)]
 
 
-def _defaults(which: Train) -> AnyRunConfig:
-    """The settings of the preset, or of the run that goes on. Raises ValueError unless it is one of them."""
-    if [which.preset, which.resume, which.settings_file].count(None) != 2:
-        raise ValueError(f"give a preset ({', '.join(PRESETS)}), --config FILE or --resume DIR, and one of them; see "
-                         "gentraj train --help")
-    if which.resume is not None:
-        if which.run_dir is not None:
+def _defaults(args: Train) -> AnyRunConfig:
+    """The settings of the preset, the file or the resumed run. Raises ValueError unless exactly one of them is
+    given."""
+    if [args.preset, args.resume, args.settings_file].count(None) != 2:
+        raise ValueError(f"give a preset ({', '.join(PRESETS)}), --config FILE or --resume DIR, and only one of them; "
+                         "see gentraj train --help")
+    if args.resume is not None:
+        if args.run_dir is not None:
             raise ValueError("--resume names the run's folder already; leave --run-dir out")
-        if which.family is not None or which.network is not None:
-            raise ValueError("--resume goes on with the run's own generator; leave --family and --network out")
-        return read_config(which.resume)[0]
-    if which.settings_file is not None:
-        return with_components(read_settings(which.settings_file), which.family, which.network)
-    return with_components(preset(str(which.preset), which.config.dataset), which.family, which.network)
+        if args.family is not None or args.network is not None:
+            raise ValueError("--resume continues with the model of the run; leave --family and --network out")
+        return read_config(args.resume)[0]
+    if args.settings_file is not None:
+        return with_components(read_settings(args.settings_file), args.family, args.network)
+    return with_components(preset(str(args.preset), args.config.dataset), args.family, args.network)
 
 
 def read_settings(file: Path) -> AnyRunConfig:
-    """What --print-config printed. Raises `ConfigError` for anything else."""
+    """The settings in a file that --print-config printed. Raises `ConfigError` for any other file."""
     return cast(AnyRunConfig, from_json(RunSettings, read_json(file), str(file)))
 
 
 def option(argv: list[str], name: str) -> str | None:
-    """The word after an option, before the options are parsed: it decides which others there are."""
-    words = [component for word in argv for component in (word.split("=", 1) if word.startswith(f"{name}=")
-                                                          else [word])]
+    """The value of an option, read before the options are parsed; None if it is not given."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith(f"{name}=") else [word])]
     return next((word for before, word in pairwise(words) if before == name), None)
 
 
 def with_components(config: AnyRunConfig, family: str | None, network: str | None) -> AnyRunConfig:
-    """The settings with another generator or network of theirs; unknown names are left to the parser.
+    """The settings with another family of models or another network; the parser refuses unknown names.
 
-    Raises ValueError for a generator or a network that a policy cannot have.
+    Raises ValueError for a family or a network that the settings cannot have.
     """
     if family in FAMILIES:
         if family not in config.GENERATORS:
-            raise ValueError(f"--family is {family}, which is no generator of actions; such are "
+            raise ValueError(f"--family is {family}, which this preset cannot have; give one of "
                              f"{', '.join(config.GENERATORS)}")
         config = config.with_generator(config.GENERATORS[family])
     if network in NETWORK_NAMES:
         if (model := config.generator) is None:
-            raise ValueError(f"--network is {network}, but {config.kind} has no generator; leave it out")
+            raise ValueError(f"--network is {network}, but {config.kind} has no generative model; leave it out")
         if not isinstance(model.network, NETWORK_NAMES[network]):
             config = config.with_generator(model.with_network(NETWORK_NAMES[network]()))
     return config
 
 
 def fresh_folder(folder: Path, resume: str) -> Path:
-    """A folder for a new run, looked at before any data are read or recorded. Raises ValueError for a used one, which
-    the option `resume` goes on with."""
+    """Checks a folder for a new run and returns it. Raises ValueError if it already holds a training.
+
+    `resume` is the option that continues the training, for the message.
+    """
     if has_checkpoints(folder):
-        raise ValueError(f"{folder} holds a training already; go on with {resume}, or give another --run-dir")
+        raise ValueError(f"{folder} holds a training already; continue it with {resume}, or give another --run-dir")
     check_folder(folder, "--run-dir")
     return folder

@@ -1,1 +1,1 @@
-"""Many trainings as one experiment: compare, ablate and reproduce."""
+"""Experiments of many trainings: compare, ablate and reproduce, on one engine."""

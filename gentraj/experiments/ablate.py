@@ -1,4 +1,4 @@
-"""`gentraj ablate`: a preset as it is, and the same with one setting changed, for each value given."""
+"""`gentraj ablate`: a preset and its variants with one setting changed, as cards on the engine."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .statistics import Scores, over_seeds
 
 BASE = "base"
 DATA = "data"  # the name of the dataset in every card
-WORDS = {"None": None, "True": True, "False": False}  # as the options of other commands; else JSON, else text
+WORDS = {"None": None, "True": True, "False": False}  # as in options; any other word is JSON or else text
 COLUMNS = ("setting", "base", "changed to", "mean", "95 % interval", "minus base", "95 % interval of that")
 SETTINGS, NUMBERS = ("before", "value"), ("mean", "interval", "difference", "difference_interval")
 
 
 @dataclass(frozen=True)
 class Change:
-    """A row: a setting with another value than the base's, or the base itself."""
+    """A row of the table: the base, or the base with one setting changed from `before` to `value`."""
 
     card: Card
     key: str = BASE
@@ -39,14 +39,15 @@ class Change:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """The stem of the files of this change."""
         return f"{self.key}-{hashlib.sha256(json.dumps(self.value).encode()).hexdigest()[:8]}"
 
 
 def ablate(changes: Sequence[Change], out: Path, number: int, device: str | None) -> tuple[dict[str, str], str]:
-    """Does what is not done yet, and writes the table after each training; why runs failed, and the table.
+    """Runs what is not done yet in `number` processes, and writes the table after each training.
 
-    The first change is the base. All that differ from each other only in how they plan share a training.
+    The first change is the base. Changes that differ only in how they plan share a training. Returns why runs failed,
+    by their names, and the table as text.
     """
     cards = Cards.of({change.name: change.card for change in changes}, (), lambda _, __, seed: out / f"seed-{seed}")
 
@@ -63,32 +64,32 @@ def ablate(changes: Sequence[Change], out: Path, number: int, device: str | None
 
 
 def row(change: Change, base: Change, scores: Mapping[str, Scores]) -> dict[str, Any]:
-    """What is known of a change: None where it is not done with all seeds."""
-    found = {"key": change.key, "before": change.before, "value": change.value, **dict.fromkeys(NUMBERS)}
-    mine, others = scores[change.name], scores[base.name]
-    if len(mine) < len(change.card.seeds):
-        return found
-    whole = over_seeds(mine)
-    found |= {"mean": whole.mean, "interval": whole.interval}
-    if change is not base and len(others) == len(mine):
-        apart = over_seeds(np.subtract(mine, others).tolist())  # of each seed and episode
-        found |= {"difference": apart.mean, "difference_interval": apart.interval}
-    return found
+    """The numbers of a change, which are None until all of its seeds are done."""
+    numbers = {"key": change.key, "before": change.before, "value": change.value, **dict.fromkeys(NUMBERS)}
+    own_scores, base_scores = scores[change.name], scores[base.name]
+    if len(own_scores) < len(change.card.seeds):
+        return numbers
+    whole = over_seeds(own_scores)
+    numbers |= {"mean": whole.mean, "interval": whole.interval}
+    if change is not base and len(base_scores) == len(own_scores):
+        difference = over_seeds(np.subtract(own_scores, base_scores).tolist())  # paired by seed and episode
+        numbers |= {"difference": difference.mean, "difference_interval": difference.interval}
+    return numbers
 
 
 def write_table(base: Card, rows: Sequence[Mapping[str, Any]], folder: Path) -> str:
-    """Writes ablation.json and ablation.md; returns the latter's table."""
+    """Writes ablation.json and ablation.md, and returns the table of the latter."""
     write_json(folder / "ablation.json", to_json(base) | {"rows": list(rows)})
     text = markdown_table(COLUMNS, [[one["key"], *(show(one[key]) if one["key"] != BASE else "" for key in SETTINGS),
                                      *(number_of(one[key]) for key in NUMBERS)] for one in rows])
-    about = (f"# {base.preset} on {base.data[0].dataset}, one setting changed\n\n{base.score} of the last checkpoints "
-             f"of seeds {', '.join(map(str, base.seeds))}, {base.episodes} episodes each, the same for all; "
-             f"{base.protocol} protocol. Intervals are bootstrapped over seeds and of each its episodes.")
-    write_file(folder / "ablation.md", f"{about}\n\n{text}\n".encode())
+    header = (f"# {base.preset} on {base.data[0].dataset}, one setting changed\n\n{base.score} of the last checkpoints "
+              f"of seeds {', '.join(map(str, base.seeds))}, {base.episodes} episodes each, the same for all; "
+              f"{base.protocol} protocol. Intervals are bootstrapped over seeds and over the episodes of each seed.")
+    write_file(folder / "ablation.md", f"{header}\n\n{text}\n".encode())
     return text
 
 
 def show(value: Any) -> str:
-    """As it is given."""
+    """A value as it is written on the command line."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return {json.dumps(known): word for word, known in WORDS.items()}.get(text, text)
+    return {json.dumps(constant): word for word, constant in WORDS.items()}.get(text, text)

@@ -1,4 +1,7 @@
-"""Cards: what is trained, on which data, and what it should score, in small files that `gentraj reproduce` runs."""
+"""Result cards: small JSON files that say what is trained, on which data, and which score is expected.
+
+`gentraj reproduce` runs them.
+"""
 
 from __future__ import annotations
 
@@ -18,23 +21,23 @@ Score = Literal["score_d4rl", "score_minari", "return_mean", "success_rate"]
 
 NAME = re.compile(r"\w[\w.+-]*", re.ASCII)
 UNKNOWN = dict.fromkeys(("env_id", "expected", "tolerance"))
-OWN = ("dataset", "env_id", "training.seed", "training.threads")  # said by other fields, or by the command
+OWN = ("dataset", "env_id", "training.seed", "training.threads")  # settings that other fields or the command give
 
 
 @dataclass(frozen=True)
 class CardData:
-    """A dataset of a card, and what is expected on it."""
+    """A dataset of a card and the score that is expected on it."""
 
     name: str
-    """Names a column of the table, such as hopper-medium."""
+    """The name of a column of the table, such as hopper-medium."""
     dataset: str
-    """As `PlannerRunConfig.dataset`; files are looked for in the folders of --data as well."""
+    """As `PlannerRunConfig.dataset`; files are also searched for in the folders of --data."""
     env_id: str | None
     """As `PlannerRunConfig.env_id`."""
     expected: float | None
-    """The mean score over seeds; null, or left out, while nobody knows."""
+    """The expected mean score over seeds; null, or left out, if it is not known."""
     tolerance: float | None
-    """How far from it the score may be."""
+    """How far the score may be from the expected one."""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -45,24 +48,24 @@ class CardData:
 
 @dataclass(frozen=True)
 class Card:
-    """One way to train and act, on one or several datasets."""
+    """What is trained and how it is scored, on one or several datasets."""
 
     about: str
-    """A sentence."""
+    """A sentence that describes the card."""
     table: str
-    """The table of docs/results.md that it belongs to; all cards of it have one score, protocol and episodes."""
+    """The table of docs/results.md that shows the card; all its cards have the same score, protocol and episodes."""
     label: str
-    """Its row there."""
+    """The row of the table."""
     preset: str
     settings: dict[str, Any]
-    """What differs from the preset, by dotted key: {"policy.alpha": 3.0}."""
+    """The settings that differ from the preset, by dotted key, such as {"policy.alpha": 3.0}."""
     data: tuple[CardData, ...]
     seeds: tuple[int, ...]
-    """Of the trainings. All of them are evaluated on the same episodes."""
+    """The seeds of the trainings, which are all evaluated on the same episodes."""
     episodes: int
     protocol: ProtocolName
     score: Score
-    """Which of the numbers of evaluation.json."""
+    """The key of the score in evaluation.json."""
 
     def __post_init__(self) -> None:
         require(self, episodes=(1, float("inf")))
@@ -70,11 +73,11 @@ class Card:
         for key, names in (("data", [data.name for data in self.data]), ("seeds", list(self.seeds))):
             if not names or len(set(names)) < len(names):
                 raise ValueError(f"{key} are {names}; at least one is expected, and each once")
-        if said := [key for key in OWN if key in self.settings]:
-            raise ValueError(f"settings hold {', '.join(said)}; datasets and seeds have fields of their own")
+        if misplaced := [key for key in OWN if key in self.settings]:
+            raise ValueError(f"settings hold {', '.join(misplaced)}; datasets and seeds have fields of their own")
 
     def config(self, data: CardData, seed: int, folders: tuple[Path, ...] = (), where: str = "card") -> AnyRunConfig:
-        """The settings of a run, of one thread. Raises `ConfigError` naming `where` and the key or the file."""
+        """The settings of a run on one thread. Raises `ConfigError`, which names `where` and the key or the file."""
         config = with_settings(PRESETS[self.preset], self.settings, where)
         dataset = "+".join(_found(name, folders, where) for name in data.dataset.split("+"))
         return replace(config, dataset=dataset, env_id=data.env_id,
@@ -82,11 +85,15 @@ class Card:
 
 
 def read_card(path: Path) -> Card:
-    """Raises `ConfigError` naming the file and the key, for one that the preset has not or that has no say too."""
-    read = read_json(path)
-    if isinstance(of := read.get("data"), list):  # what is null may be left out
-        read["data"] = [UNKNOWN | one if isinstance(one, dict) else one for one in of]
-    card = from_json(Card, read, str(path))
+    """Reads a card.
+
+    Raises `ConfigError`, which names the file and the key, for a setting that the preset does not have or that has no
+    effect.
+    """
+    fields = read_json(path)
+    if isinstance(data := fields.get("data"), list):  # null values may be left out
+        fields["data"] = [UNKNOWN | one if isinstance(one, dict) else one for one in data]
+    card = from_json(Card, fields, str(path))
     config = with_settings(PRESETS[card.preset], card.settings, str(path))
     try:
         for key in card.settings:
@@ -97,12 +104,12 @@ def read_card(path: Path) -> Card:
 
 
 def _found(name: str, folders: tuple[Path, ...], where: str) -> str:
-    """A dataset's id as it is, a file's path where it lies."""
+    """The id of a dataset unchanged, or the path at which a file is found."""
     if Path(name).suffix not in FILES:
         return name
     for path in (Path(name), *(folder / name for folder in folders)):
         if path.is_file():
             return str(path)
-    looked = " nor in ".join(["in the working directory", *map(str, folders)])
-    raise ConfigError(f"{where}: the data file {name} is {'neither' if folders else 'not'} {looked}; give its path, or "
-                      "to gentraj reproduce its folder by --data DIR")
+    places = " nor in ".join(["in the working directory", *map(str, folders)])
+    raise ConfigError(f"{where}: the data file {name} is {'neither' if folders else 'not'} {places}; give its path, "
+                      "or its folder to gentraj reproduce by --data DIR")

@@ -1,4 +1,4 @@
-"""`gentraj compare`: families of models on the same data, trained for the same time or runs that are already there."""
+"""`gentraj compare`: families of models on the same data, trained for the same time, or existing runs."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from ..runs.folder import PlannerRunConfig
 from ..runs.presets import PRESETS
 from ..training.log import read_metrics
 from . import engine
-from .engine import Measure, Task, deciding, kept, known, read_result
+from .engine import Measure, Task, check_known, deciding, kept, read_result
 from .groups import Group, draw_windows, plane
 from .measures import MEASURES, Options, measures, speed
 from .statistics import numbers, over_seeds, spread
 
 RETURN, TOLD_APART = "control.return_mean", "quality.measures.start.two_sample_accuracy"
-NUMBERS = ("speed", "training_seconds", "seconds_per_step", "steps")  # of a run, besides what is measured
+NUMBERS = ("speed", "training_seconds", "seconds_per_step", "steps")  # of a run, besides `MEASURES`
 DATA, BASELINES = "data.json", "baselines.json"
 
-Cell = tuple[str, str]  # group and family: runs of a group have the same data, rows and environment
+Cell = tuple[str, str]  # group and family: the runs of a group have the same data, timesteps and environment
 Record = dict[str, Any]
 
 
@@ -49,9 +49,9 @@ Record = dict[str, Any]
 
 def planned(presets: Sequence[str], families: Sequence[str],
             dataset: str | None = None) -> dict[Cell, PlannerRunConfig]:
-    """Every preset with every family. Raises ValueError for names there are not."""
-    known(presets, PRESETS, "preset")
-    known(families, FAMILIES, "family")
+    """The settings of every preset with every family. Raises ValueError for unknown names."""
+    check_known(presets, PRESETS, "preset")
+    check_known(families, FAMILIES, "family")
     configs = {}
     for preset in presets:
         base = of_planner(PRESETS[preset], preset)
@@ -67,24 +67,24 @@ def planned(presets: Sequence[str], families: Sequence[str],
 
 def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: float, steps: int | None, out: Path,
              options: Options) -> tuple[list[Task], dict[str, Group]]:
-    """A task for every config and seed, as long as that many minutes or steps, and the groups.
+    """A task for every config and seed, which trains for `steps` steps or else `minutes` minutes, and the groups.
 
-    To run with nothing beside it: it times some training steps of every family. A dataset that gentraj can record is
-    recorded if it is missing.
+    Times some training steps of every family, so nothing should run in parallel. A missing dataset is recorded if
+    gentraj can record it.
     """
     groups: dict[str, Group] = {}
     trainings: dict[Cell, tuple[PlannerRunConfig, str]] = {}
     for preset in dict.fromkeys(preset for preset, _ in configs):
-        mine = {cell: config for cell, config in configs.items() if cell[0] == preset}
-        episodes, returns = runs.read_data(next(iter(mine.values())))
+        preset_configs = {cell: config for cell, config in configs.items() if cell[0] == preset}
+        episodes, returns = runs.read_data(next(iter(preset_configs.values())))
         sha256 = episodes_hash(episodes)
-        for cell, config in mine.items():
+        for cell, config in preset_configs.items():
             data = runs.DataFacts.of(episodes, config.context, config.env_id, returns)
             components = partial(runs.build, resolved := config.resolve(episodes), data, episodes)
             groups[preset] = group = Group(preset, out / preset, plane(data))
             kept(group.folder / DATA, {"sha256": sha256, "rows": list(_rows(config))},
                  lambda g=group, p=components, e=episodes: g.keep(draw_windows(Windows(e, p()["model"].spec))))
-            with warnings.catch_warnings(action="ignore"):  # the training itself will tell them
+            with warnings.catch_warnings(action="ignore"):  # the training itself gives these warnings
                 seconds = kept(_step_seconds_path(out, cell), {"run": deciding(config), "sha256": sha256}, partial(
                     _step_seconds, components, episodes, resolved, options.device))
             say(f"{preset}: {cell[1]} takes {1000 * seconds:.3g} ms a step")
@@ -92,7 +92,7 @@ def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: floa
     return [Task(cell, f"{cell[0]}/{cell[1]}-seed-{seed}", out / cell[0] / f"{cell[1]}-seed-{seed}",
                  replace(config, training=replace(config.training, seed=seed)), sha256,
                  measures(groups[cell[0]], options))
-            for seed in range(seeds)  # outermost: a comparison that is stopped early has every family
+            for seed in range(seeds)  # outermost, so that a comparison that is stopped early has every family
             for cell, (config, sha256) in trainings.items()], groups
 
 
@@ -108,8 +108,8 @@ def _step_seconds_path(out: Path, cell: Cell) -> Path:
 
 def _step_seconds(components: Callable[[], Mapping[str, runs.Component]], episodes: Episodes, config: PlannerRunConfig,
                   device: str | None, blocks: int = 3, steps: int = 8) -> float:
-    """What a training step of all components costs: the median over blocks of the mean, as not all steps cost the
-    same."""
+    """Seconds of a training step of all components: the median over blocks of the mean, as steps take different
+    times."""
     at, means = pick_device(device), []
     trained = [(component.to(at).train(), component.optimizers(), Windows(episodes, component.spec, config.context))
                for component in components().values()]
@@ -120,11 +120,15 @@ def _step_seconds(components: Callable[[], Mapping[str, runs.Component]], episod
                 batch = windows.batch(step, 0, component.batch_size).to(at)
                 sum(value.item() for value in component.update(batch, optimizers, generator(step)).values())
         means.append((time.perf_counter() - began) / steps)
-    return float(np.median(means[1:]))  # the first one warms up
+    return float(np.median(means[1:]))  # the first block warms up
 
 
 def existing(folders: Sequence[Path]) -> dict[Path, tuple[Cell, PlannerRunConfig]]:
-    """Runs there are. Those that differ in no setting but the seed are one family; else the folder is added."""
+    """The cell and settings of existing runs.
+
+    Runs that differ only in their seed are one family. If several families of a group have the same name, the folder of
+    the run is added to the name.
+    """
     configs = {folder: of_planner(runs.read_config(folder)[0], str(folder))
                for folder in dict.fromkeys(map(Path, folders))}
     groups, families = {}, {}
@@ -132,19 +136,19 @@ def existing(folders: Sequence[Path]) -> dict[Path, tuple[Cell, PlannerRunConfig
         stem = re.sub(r"[^\w.-]+", "-", config.dataset.rsplit("/", 1)[-1] if "." in config.dataset else config.dataset)
         groups.setdefault(_rows(config), f"{stem}-{len(groups) + 1}" if groups else stem)
         families.setdefault((_rows(config), family_of(config.model)), set()).add(_settings(config))
-    found, labels = {}, {}
+    cells, labels = {}, {}
     for folder, config in configs.items():
         group, name = groups[_rows(config)], family_of(config.model)
-        new = f"{name} ({folder})" if len(families[_rows(config), name]) > 1 else name
-        found[folder] = (group, labels.setdefault((group, _settings(config)), new)), config
-    return found
+        label = f"{name} ({folder})" if len(families[_rows(config), name]) > 1 else name
+        cells[folder] = (group, labels.setdefault((group, _settings(config)), label)), config
+    return cells
 
 
-def to_measure(found: Mapping[Path, tuple[Cell, PlannerRunConfig]], out: Path,
+def to_measure(existing_runs: Mapping[Path, tuple[Cell, PlannerRunConfig]], out: Path,
                options: Options) -> tuple[list[Task], dict[str, Group]]:
-    """A task for every run that is there; the groups have the windows that the first run of each has kept."""
+    """A task for every existing run, and the groups with the windows that the first run of each group stores."""
     tasks, groups = [], {}
-    for folder, (cell, config) in found.items():
+    for folder, (cell, config) in existing_runs.items():
         run = runs.load(folder, device=pick_device(options.device))
         if cell[0] not in groups:
             groups[cell[0]] = Group(cell[0], out / cell[0], plane(run.data))
@@ -156,7 +160,7 @@ def to_measure(found: Mapping[Path, tuple[Cell, PlannerRunConfig]], out: Path,
 
 
 def of_planner(config: runs.AnyRunConfig, name: str) -> PlannerRunConfig:
-    """Raises ValueError for settings of another kind."""
+    """The settings of a planner's run, unchanged. Raises ValueError for settings of another kind of run."""
     if config.planning is None:
         raise ValueError(f"{name} is a {config.NAME} ({config.kind}); gentraj compare compares planners by their "
                          "models, and gentraj evaluate scores any run")
@@ -164,36 +168,36 @@ def of_planner(config: runs.AnyRunConfig, name: str) -> PlannerRunConfig:
 
 
 def _rows(config: PlannerRunConfig) -> tuple:
-    """What decides the windows of a group."""
+    """The settings that determine the windows of a group."""
     return config.dataset, config.horizon, config.stride, config.joint
 
 
 def _settings(config: PlannerRunConfig) -> str:
-    """All that may differ between two families."""
+    """All settings that may differ between two families, as JSON."""
     return json.dumps({key: value for key, value in to_json(config).items() if key not in ("dataset", "training")}
                       | {"steps": config.training.steps})
 
 
-# -- the work, and what came of it
+# -- the experiment and its results
 
 
 def compare(tasks: Sequence[Task], groups: Mapping[str, Group], number: int, options: Options) -> Record:
-    """Does what is not done yet, and returns what comparison.json says of each group.
+    """Runs what is not done yet in `number` processes, and returns what comparison.json holds of each group.
 
-    Raises RuntimeError where all runs failed.
+    Raises RuntimeError if all runs failed.
     """
     failures = engine.run(tasks, number, options.device, lambda some: _outcome(some[0]))
-    whole = [task for task in tasks if task.name not in failures]
-    if not whole:
+    succeeded = [task for task in tasks if task.name not in failures]
+    if not succeeded:
         raise RuntimeError(f"all {len(tasks)} runs failed; the first: {failures[tasks[0].name]}")
-    found = {}
+    results = {}
     for name, group in groups.items():
-        mine = [task for task in whole if task.cell[0] == name]
-        speeds = {task.name: _speed(task, group, options) for task in mine}
+        group_tasks = [task for task in succeeded if task.cell[0] == name]
+        speeds = {task.name: _speed(task, group, options) for task in group_tasks}
         records = {task.name: record(task, failures.get(task.name), speeds.get(task.name))
                    for task in tasks if task.cell[0] == name}
-        found[name] = summarize(records, group) | {"baselines": _baselines(mine, group, options)}
-    return found
+        results[name] = summarize(records, group) | {"baselines": _baselines(group_tasks, group, options)}
+    return results
 
 
 def _outcome(task: Task) -> str:
@@ -203,14 +207,14 @@ def _outcome(task: Task) -> str:
 
 
 def _speed(task: Task, group: Group, options: Options) -> Record:
-    """How fast a run samples, measured here with nothing beside it."""
-    asked = {"windows": group.sha256, "device": options.device}
-    return task.measured(Measure("speed", partial(speed, group=group), asked),
+    """How fast a run samples, measured in this process while nothing runs in parallel."""
+    measured_with = {"windows": group.sha256, "device": options.device}
+    return task.measured(Measure("speed", partial(speed, group=group), measured_with),
                          lambda: runs.load(task.run, device=pick_device(options.device)))
 
 
 def _baselines(tasks: Sequence[Task], group: Group, options: Options) -> Record:
-    """What the controller and a random agent score in the group's environment."""
+    """The scores of the controller and of a random agent in the group's environment."""
     env = runs.read_config(tasks[0].run)[1].env if tasks else None
     if env is None:
         return {}
@@ -219,20 +223,20 @@ def _baselines(tasks: Sequence[Task], group: Group, options: Options) -> Record:
 
 
 def record(task: Task, failure: str | None, speed: Record | None) -> Record:
-    """All that is known of a run."""
+    """What comparison.json holds of a run."""
     rows = read_metrics(task.run)
     seconds = read_result(_step_seconds_path(task.folder.parents[1], task.cell)) if task.there is None else None
-    found = {"family": task.cell[1], "seed": task.seed, "folder": str(task.run), "failure": failure,
+    about = {"family": task.cell[1], "seed": task.seed, "folder": str(task.run), "failure": failure,
              "steps": rows[-1]["step"] if rows else None, "training_seconds": sum(row["seconds"] for row in rows),
              "seconds_per_step": seconds, "warnings": task.warnings}
-    return found if failure is not None else found | task.results | {"speed": speed}
+    return about if failure is not None else about | task.results | {"speed": speed}
 
 
 def summarize(records: Mapping[str, Record], group: Group) -> Record:
-    """What comparison.json says of a group.
+    """What comparison.json holds of a group.
 
-    "runs" holds each run's record; "families" for each family the number of seeds, of failed ones, and of each number
-    the mean, the least and the most over those that did not fail; "data" what data score against data.
+    "runs" holds the record of each run. "families" holds for each family the numbers of seeds and of failed seeds, and
+    the mean, minimum and maximum of every number over the other seeds. "data" holds the measures of data against data.
     """
     families = {name: _family([r for r in records.values() if r["family"] == name])
                 for name in dict.fromkeys(r["family"] for r in records.values())}
@@ -243,16 +247,16 @@ def summarize(records: Mapping[str, Record], group: Group) -> Record:
 
 
 def _family(records: Sequence[Record]) -> Record:
-    whole = [r for r in records if r["failure"] is None]
-    over = spread(numbers({name: r[name] for name in (*MEASURES, *NUMBERS)}) for r in whole)
-    found: Record = {"seeds": len(records), "failed": len(records) - len(whole), "numbers": over,
-                     "warnings": sum(len(r["warnings"]) for r in records)}
+    succeeded = [r for r in records if r["failure"] is None]
+    over = spread(numbers({name: r[name] for name in (*MEASURES, *NUMBERS)}) for r in succeeded)
+    summary: Record = {"seeds": len(records), "failed": len(records) - len(succeeded), "numbers": over,
+                       "warnings": sum(len(r["warnings"]) for r in records)}
     ranges = {key: over[key]["max"] - over[key]["min"] for key in (RETURN, TOLD_APART)
-              if key in over and len(whole) > 1}
-    if whole:
-        found["likelihood"] = whole[0]["likelihood"]["kind"]
+              if key in over and len(succeeded) > 1}
+    if succeeded:
+        summary["likelihood"] = succeeded[0]["likelihood"]["kind"]
     if RETURN in over:
-        found["return_ci95"] = over_seeds([r["control"]["returns"] for r in whole]).interval
+        summary["return_ci95"] = over_seeds([r["control"]["returns"] for r in succeeded]).interval
     if RETURN in ranges:
         ranges[RETURN] /= abs(over[RETURN]["mean"]) or 1.0
-    return found | {"spread": ranges}
+    return summary | {"spread": ranges}

@@ -1,4 +1,4 @@
-"""The comparison as tables, pictures and one page."""
+"""The page of `gentraj compare`: tables and figures of a comparison."""
 
 from __future__ import annotations
 
@@ -27,41 +27,41 @@ from .statistics import numbers
 
 CONDITIONS, SAMPLES = 12, 6
 PAGE = "comparison.html"
-ALIKE = 1.2  # families whose parameters differ by more than this factor are pointed out
-NOTE = ("Mean over seeds, in brackets the least and the most. The last column is one half of the data measured "
-        "against the other, what a perfect model would score; or what other agents return.")
+ALIKE = 1.2  # a note says if the parameters of families differ by more than this factor
+NOTE = ("Means over seeds, with the minimum and maximum in brackets. The last column is one half of the data measured "
+        "against the other, which a perfect model would score, or the return of other agents.")
 START, GOAL = "quality.measures.start.", "quality.measures.start and goal."
 
-# heading, what it is, the key of a family's number or what to say of the family, and what stands beside it
+# heading, description, key of a number or function of a family, and key of the number in the last column
 GLANCE: list[tuple[str, str, str | Callable[[Mapping[str, Any]], Any], str]] = [
     ("stability", "failed seeds", lambda f: f"{f['failed']} of {f['seeds']}", ""),
     ("stability", "warnings in training", lambda f: f["warnings"], ""),
     ("stability", "range of the return over seeds, over its mean", lambda f: f["spread"].get(RETURN), ""),
-    ("stability", "range over seeds of what is told from data", lambda f: f["spread"].get(TOLD_APART), ""),
+    ("stability", "range over seeds of the share told from data", lambda f: f["spread"].get(TOLD_APART), ""),
     ("quality", "told from data by the nearest neighbour, share (0.5 is best)", f"{START}two_sample_accuracy",
      "two_sample_accuracy"),
     ("quality", "precision (share)", f"{START}precision", "precision"),
     ("quality", "Frechet distance (std^2)", f"{START}frechet_distance", "frechet_distance"),
     ("quality", "plans to a goal that enter a wall (share)", f"{GOAL}walls_share", "walls_share"),
-    ("quality", "dynamics error from row to row (env)", f"{START}row_error", "row_error"),
+    ("quality", "dynamics error between timesteps (env)", f"{START}row_error", "row_error"),
     ("coverage", "recall (share)", f"{START}recall", "recall"),
     ("coverage", "coverage (share)", f"{START}coverage", "coverage"),
-    ("coverage", "shares of ways, total variation to the data's", "modes.total_variation", "total_variation"),
-    ("speed", "plans a second, one at a time", "speed.plans_per_second.1", ""),
-    ("speed", "plans a second, 64 at a time", "speed.plans_per_second.64", ""),
-    ("speed", "plans a second, 256 at a time", "speed.plans_per_second.256", ""),
-    ("speed", "network calls of a plan", "speed.calls_per_plan", ""),
-    ("speed", "milliseconds of a planner's decision", "speed.decision_ms", ""),
+    ("coverage", "total variation between shares of ways and the data's", "modes.total_variation", "total_variation"),
+    ("speed", "plans per second, one at a time", "speed.plans_per_second.1", ""),
+    ("speed", "plans per second, 64 at a time", "speed.plans_per_second.64", ""),
+    ("speed", "plans per second, 256 at a time", "speed.plans_per_second.256", ""),
+    ("speed", "network calls per plan", "speed.calls_per_plan", ""),
+    ("speed", "milliseconds per decision of the planner", "speed.decision_ms", ""),
     ("likelihood", "exact, a bound or none", lambda f: f.get("likelihood"), ""),
-    ("likelihood", "nats per entry of data, its start known", "likelihood.log_prob_per_entry", ""),
+    ("likelihood", "log-likelihood of data given the start, nats per entry", "likelihood.log_prob_per_entry", ""),
     ("control", "return", RETURN, "others"),
     ("control", "95 % interval of the mean return", lambda f: f.get("return_ci95"), ""),
     ("control", "success rate", "control.success_rate", ""),
-    ("training", "parameters that sample", "speed.parameters_sampling", ""),
+    ("training", "parameters used for sampling", "speed.parameters_sampling", ""),
     ("training", "parameters trained", "speed.parameters_trained", ""),
     ("training", "steps", "steps", ""),
-    ("training", "seconds a step, measured alone", "seconds_per_step", ""),
-    ("training", "seconds of the training, beside others", "training_seconds", ""),
+    ("training", "seconds per step, measured alone", "seconds_per_step", ""),
+    ("training", "seconds of the training, in parallel with others", "training_seconds", ""),
 ]
 
 
@@ -80,7 +80,7 @@ def write_page(comparison: Mapping[str, Any], tasks: Sequence[Task], groups: Map
 
 
 class Drawing:
-    """The figures of a group."""
+    """Draws the figures of a group into a folder."""
 
     def __init__(self, found: Mapping[str, Any], group: Group, tasks: Sequence[Task], folder: Path, title: str,
                  device: str | None):
@@ -88,7 +88,7 @@ class Drawing:
         self.palette = {"data": "#333333"} | dict(zip(found["families"], colours(len(found["families"])), strict=True))
         self.whole = [t for t in tasks if found["runs"][t.name]["failure"] is None]
         self.runs = {t.cell[1]: load(t.run, device=pick_device(device)) for t in reversed(self.whole)}
-        self.runs = {name: self.runs[name] for name in found["families"] if name in self.runs}  # the first seeds
+        self.runs = {name: self.runs[name] for name in found["families"] if name in self.runs}  # of the first seeds
         data = next((run.data for run in self.runs.values()), None)
         self.plane, env = Plane.of(group.dims, data.goal_dims if data else ()), data.env if data else None
         maze = environment_factory(env).maze if env else None
@@ -106,7 +106,7 @@ class Drawing:
         image = figures.plot_conditions(samples, self._plane(data), self.palette, self.folder / "conditions.png",
                                         self.background, goals=goals, plane=self.plane)
         return Picture(f"{self.title}the same {len(data)} conditions", f"{SAMPLES} samples of the first seed of each "
-                       "family; the start, and where there are goals the goal, is that of a window of data, dashed.",
+                       "family, with the start (and goal, if there are goals) of a window of data, which is dashed.",
                        image)
 
     def _sample(self, run: Run, data: Tensor) -> Tensor:
@@ -123,28 +123,28 @@ class Drawing:
             forks.append((self._plane(fork.x_MHD), fork.mode_M.numpy(), shares))
         image = figures.plot_modes(forks, self.palette, self.folder / "modes.png", self.background,
                                    plane=self.plane)
-        return Picture(f"{self.title}which way", "Windows of data that start about the same place, clustered into ways "
-                       "by where they are at a third, at two thirds and at their end; how often each family goes each "
-                       "way from the same starts, mean over seeds.", image)
+        return Picture(f"{self.title}which way", "Windows of data that start close to each other, clustered into ways "
+                       "by their positions after a third, after two thirds and at the end; how often each family goes "
+                       "each way from the same starts, mean over seeds.", image)
 
     def against_speed(self) -> list[Picture]:
         data = self.found["data"]["measures"]["two_sample_accuracy"]["mean"]
         kinds = [("told-apart", TOLD_APART, "share told from data (0.5 is best)", data),
                  ("return", RETURN, "return", None)]
-        made = []
+        pictures = []
         for file, key, label, best in kinds:
             points = {name: points for name in self.runs if (points := self._points(name, key))}
             if points:
                 image = figures.plot_against(points, self.palette, self.folder / f"{file}-speed.png",
                                              ("plans per second, 64 at a time", label), title="", best=best)
-                made.append(Picture(f"{self.title}{label.split(' (')[0]} against speed", "A small point is a seed, a "
-                                    "large one the mean of its family.", image))
-        return made
+                pictures.append(Picture(f"{self.title}{label.split(' (')[0]} against speed", "A small point is a seed, "
+                                        "a large one the mean of its family.", image))
+        return pictures
 
     def _points(self, family: str, key: str) -> list[tuple[float, float]]:
-        """Of each seed its speed and that number."""
-        found = [numbers(self.found["runs"][task.name]) for task in self.whole if task.cell[1] == family]
-        return [(one["speed.plans_per_second.64"], one[key]) for one in found if key in one]
+        """(speed, number) of each seed of a family that has the number."""
+        results = [numbers(self.found["runs"][task.name]) for task in self.whole if task.cell[1] == family]
+        return [(one["speed.plans_per_second.64"], one[key]) for one in results if key in one]
 
     def returns(self) -> Picture:
         title = f"{self.title}return by family"
@@ -155,20 +155,20 @@ class Drawing:
         intervals = {name: self.found["families"][name]["return_ci95"] for name in values}
         image = figures.plot_seeds(values, intervals, lines, self.palette, self.folder / "returns.png",
                                    "return per episode")
-        return Picture(title, "Closed loop, the same starts and goals for all. A point is a seed; the interval draws "
-                       "seeds with replacement, and of each its episodes.", image)
+        return Picture(title, "Closed loop, the same starts and goals for all. A point is a seed; the interval is "
+                       "bootstrapped over seeds and the episodes of each.", image)
 
     def curves(self) -> list[Picture]:
-        """Of each family that logged anything."""
-        made = []
+        """The training curves of every family that has logged anything."""
+        pictures = []
         for i, name in enumerate(self.found["families"]):
             rows = {f"seed {t.seed}": logged for t in self.tasks
                     if t.cell[1] == name and (logged := read_metrics(t.run))}
             if rows:
                 image = figures.plot_curves(rows, "model/", self.folder / f"curves-{i}.png", f"Training of {name}")
-                made.append(Picture(f"{self.title}loss and health of {name}", "Means between two rows of the log.",
-                                    image))
-        return made
+                pictures.append(Picture(f"{self.title}loss and health of {name}", "Means between two rows of the log.",
+                                        image))
+        return pictures
 
     def _plane(self, x: Tensor) -> np.ndarray:
         return x[..., list(self.group.dims)].cpu().numpy()
@@ -178,15 +178,15 @@ class Drawing:
 
 
 def tables(group: Mapping[str, Any], title: str) -> list[Table]:
-    """All of a group."""
+    """All tables of a group."""
     notes = [(name, text) for name, run in group["runs"].items()
              for text in [*([f"failed: {run['failure']}"] if run["failure"] else []), *run["warnings"]]]
-    told = [Table(f"{title}failures and warnings", ("run", "what"), notes)] if notes else []
-    return [_glance(group, title), _runs(group, title), *told, _everything(group, title)]
+    problems = [Table(f"{title}failures and warnings", ("run", "what"), notes)] if notes else []
+    return [_glance(group, title), _runs(group, title), *problems, _everything(group, title)]
 
 
 def cell(number: Mapping[str, float] | None) -> str | None:
-    """Mean [least, most]."""
+    """A number as "mean [minimum, maximum]"."""
     if number is None:
         return None
     low, mean, high = (show(number[key]) for key in ("min", "mean", "max"))
@@ -195,15 +195,15 @@ def cell(number: Mapping[str, float] | None) -> str | None:
 
 def _glance(group: Mapping[str, Any], title: str) -> Table:
     families = group["families"]
-    beside = {key: cell(number) for key, number in group["data"]["measures"].items()}
+    references = {key: cell(number) for key, number in group["data"]["measures"].items()}
     others = [f"{name} {show(scores['return_mean'])}" for name, scores in group["baselines"].items()]
-    beside |= {"total_variation": show(group["data"]["total_variation"]), "others": ", ".join(others)}
+    references |= {"total_variation": show(group["data"]["total_variation"]), "others": ", ".join(others)}
     rows = [(heading, text, *(what(f) if callable(what) else cell(f["numbers"].get(what)) for f in families.values()),
-             beside.get(own)) for heading, text, what, own in GLANCE]
+             references.get(own)) for heading, text, what, own in GLANCE]
     sizes = [size["mean"] for f in families.values() if (size := f["numbers"].get("speed.parameters_sampling"))]
     note = NOTE if not sizes or max(sizes) <= ALIKE * min(sizes) else (
-        f"{NOTE} The parameters that sample differ by a factor of {max(sizes) / min(sizes):.2f}: this is no comparison "
-        "at equal size.")
+        f"{NOTE} The parameters used for sampling differ by a factor of {max(sizes) / min(sizes):.2f}: this is no "
+        "comparison at equal size.")
     return Table(f"{title}at a glance", ("", "measure", *families, "data, or others"),
                  [row for row in rows if any(value is not None for value in row[2:-1])], note)
 

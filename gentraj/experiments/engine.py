@@ -1,7 +1,8 @@
-"""One engine for every experiment: task -> jobs in processes -> results kept by key -> statistics -> page.
+"""The engine of every experiment: tasks -> jobs in processes -> results stored by key -> statistics -> page.
 
-An experiment (`compare`, `ablate`, `reproduce`) says which tasks there are and what is measured of each; `run` does
-what is not done yet, and the tasks then hold their results. What changed is done anew, because its key is another.
+An experiment (`compare`, `ablate`, `reproduce`) defines its tasks and what is measured of each. `run` does the tasks
+that are not done yet, and the tasks then hold their results. A task whose settings or data have changed has another
+key, so it is done again.
 """
 
 from __future__ import annotations
@@ -32,36 +33,36 @@ from ..training.loop import Interrupted
 from .processes import Job, run_jobs
 
 LOG, WARNINGS, FAILURES = "log.txt", "warnings.txt", "failures.json"
-UNLOCKING = 60.0  # seconds to wait for a training whose parent was killed, while it saves and ends
+UNLOCKING = 60.0  # seconds to wait until a training whose parent was killed has saved and ended
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Something that is measured of a run, as JSON holds it."""
+    """Something that is measured of a run. Its result is JSON."""
 
     name: str
-    """The stem of the file that keeps the result."""
+    """The stem of the file that stores the result."""
     make: Callable[[runs.Run], Any]
-    """A function that can be imported, or a `partial` of one: it is sent to a process."""
+    """The function that measures a run. It must be importable, or a `partial` of such, as it is sent to a process."""
     asked: Mapping[str, Any]
     """What the result depends on besides the run."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One training with one seed, or a run that is already there, and what is measured of it."""
+    """One training with one seed, or an existing run, and what is measured of it."""
 
     cell: tuple[str, str]
-    """Row and column of the experiment's table. The tasks of a cell differ in their seeds only."""
+    """Row and column of the experiment's table. The tasks of a cell differ only in their seeds."""
     name: str
     place: Path
-    """Its folder, without the suffix that `folder` adds."""
+    """The folder of the task, without the suffix that `folder` adds."""
     config: runs.AnyRunConfig
     sha256: str
-    """`episodes_hash` of the data."""
+    """The hash of the data, by `episodes_hash`."""
     measures: tuple[Measure, ...]
     there: Path | None = None
-    """The folder of a run that is already there, which is measured and not trained."""
+    """The folder of an existing run, which is measured but not trained; None for a training."""
 
     @property
     def seed(self) -> int:
@@ -69,18 +70,18 @@ class Task:
 
     @cached_property
     def folder(self) -> Path:
-        """Named by everything that the training depends on, so that another training has another folder."""
-        decides = ({"run": deciding(self.config), "sha256": self.sha256} if self.there is None
-                   else {"folder": str(self.there.resolve())})
-        return self.place.with_name(f"{self.place.name}-{digest(decides)[:8]}")
+        """The folder of the task. Its name has a digest of all that the training depends on."""
+        determining = ({"run": deciding(self.config), "sha256": self.sha256} if self.there is None
+                       else {"folder": str(self.there.resolve())})
+        return self.place.with_name(f"{self.place.name}-{digest(determining)[:8]}")
 
     @property
     def run(self) -> Path:
-        """The run folder."""
+        """The folder of the run."""
         return self.there or self.folder / "run"
 
     def key(self, measure: Measure) -> dict[str, Any]:
-        """Everything that the result depends on. Where the data lie is no part of it."""
+        """Everything that the result depends on. The path of the data is not part of it."""
         config = to_json(self.config) | {"dataset": "+".join(dataset_names(self.config.dataset))}
         return {"run": config, "sha256": self.sha256, **measure.asked}
 
@@ -88,12 +89,12 @@ class Task:
         return self.folder / f"{measure.name}.json"
 
     def measured(self, measure: Measure, run: Callable[[], runs.Run]) -> Any:
-        """The result that is kept for the key; without one, it is measured."""
+        """The stored result if there is one for the key; otherwise the run is measured and the result stored."""
         return kept(self.path(measure), self.key(measure), lambda: measure.make(run()))
 
     @property
     def results(self) -> dict[str, Any]:
-        """Name of the measure -> its result, where it is done."""
+        """The results by the name of their measure, as far as they are done."""
         return {one.name: read_result(self.path(one)) for one in self.measures
                 if is_kept(self.path(one), self.key(one))}
 
@@ -103,41 +104,41 @@ class Task:
 
     @property
     def failure(self) -> str:
-        """Why it is not done, after it was tried."""
+        """Why the task is not done after an attempt."""
         path = self.folder / FAILURES
         failures = read_json(path) if path.is_file() else {}
-        return failures.get(self.name, "its process was killed, perhaps for want of memory")
+        return failures.get(self.name, "its process was killed, perhaps because memory ran out")
 
     @property
     def warnings(self) -> list[str]:
-        """What was warned of in its training."""
+        """The warnings of the training."""
         path = self.folder / WARNINGS
         return path.read_text().splitlines() if path.is_file() else []
 
 
 def run(tasks: Iterable[Task], number: int, device: str | None,
         outcome: Callable[[Sequence[Task]], str]) -> dict[str, str]:
-    """Does what is not done yet, in `number` processes side by side; returns why tasks failed, by their names.
+    """Does the tasks that are not done yet, in `number` parallel processes; returns why tasks failed, by their names.
 
-    Tasks that share a folder share a training and a process. `outcome` is called whenever a process has ended well,
-    with its tasks, and returns the line to print. Raises `JobsStopped` after SIGINT or SIGTERM.
+    Tasks with the same folder share a training and a process. When a process has succeeded, `outcome` is called with
+    its tasks and returns the line to print. Raises `JobsStopped` after SIGINT or SIGTERM.
     """
-    together: dict[Path, list[Task]] = {}
+    groups: dict[Path, list[Task]] = {}
     for task in tasks:
         if not task.is_done:
-            together.setdefault(task.folder, []).append(task)
-    run_jobs([Job(some[0].name, work, (some, device), lambda some=some: outcome(some)) for some in together.values()],
-             number)
-    failed = [task for some in together.values() for task in some if not task.is_done]
+            groups.setdefault(task.folder, []).append(task)
+    run_jobs([Job(group[0].name, work, (group, device), lambda group=group: outcome(group))
+              for group in groups.values()], number)
+    failed = [task for group in groups.values() for task in group if not task.is_done]
     for task in failed:
         say(f"{task.name} failed: {task.failure}; see {task.folder / LOG}")
     return {task.name: task.failure for task in failed}
 
 
 def work(tasks: Sequence[Task], device: str | None) -> None:
-    """What a process does with tasks that share a folder: as much as is not done yet; one that fails stops no other.
+    """Does the tasks of one folder in a process of their own. A task that fails does not stop the others.
 
-    What it prints goes to log.txt in the folder. Exits with 1 where a task failed, and with the code of a signal.
+    The output goes to log.txt in the folder. Exits with 1 if a task failed, or with the code of a signal.
     """
     folder, failures = tasks[0].folder, {}
     (folder / FAILURES).unlink(missing_ok=True)
@@ -167,12 +168,12 @@ def _do(task: Task, device: torch.device) -> None:
     for measure in task.measures:
         try:
             task.measured(measure, lambda: run)
-        except ValueError as error:  # a number that is not finite among them
+        except ValueError as error:  # also raised for a number that is not finite
             raise ValueError(f"{measure.name} cannot be measured: {error}") from error
 
 
 def _note(path: Path, message: Warning | str, *_: Any) -> None:
-    """Adds a line to the file, once; a training that was killed has left its own."""
+    """Adds a warning to the file unless it is there, perhaps from before an interruption."""
     line = " ".join(str(message).split())
     before = path.read_text() if path.exists() else ""
     if line not in before.splitlines():
@@ -180,9 +181,9 @@ def _note(path: Path, message: Warning | str, *_: Any) -> None:
 
 
 def trained(config: runs.AnyRunConfig, folder: Path, device: torch.device) -> runs.Run:
-    """The run of that config: begun, or gone on with from its last checkpoint, which may be its end.
+    """Trains a run in a folder, from its last checkpoint if there is one, and returns it.
 
-    Raises what `runs.train` raises, `RunLocked` after a minute only.
+    Raises what `runs.train` raises; `RunLocked` only after waiting for a minute.
     """
     deadline = time.monotonic() + UNLOCKING
     while True:
@@ -195,18 +196,21 @@ def trained(config: runs.AnyRunConfig, folder: Path, device: torch.device) -> ru
 
 
 def deciding(config: runs.AnyRunConfig) -> dict[str, Any]:
-    """The settings that a training depends on: neither how a planner plans nor where the data lie."""
-    apart = [key for key in config.MAY_CHANGE if key != "training"]
-    return {key: value for key, value in to_json(config).items() if key not in apart}
+    """The settings that a training depends on; a planner's way to plan and the path of the data are not among them."""
+    excluded = [key for key in config.MAY_CHANGE if key != "training"]
+    return {key: value for key, value in to_json(config).items() if key not in excluded}
 
 
-def known(names: Sequence[str], there: Iterable[str], what: str) -> None:
-    """Raises ValueError for a name that is not there, and for one that is given twice or for none."""
+def check_known(names: Sequence[str], known: Iterable[str], what: str) -> None:
+    """Raises ValueError for an unknown name, a name that is given twice, and if no name is given.
+
+    `what` is what the names stand for, such as "preset".
+    """
     for name in names:
-        if name not in there:
-            near = difflib.get_close_matches(name, there, n=1)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"unknown {what} '{name}'; known: {', '.join(there)}{hint}")
+            raise ValueError(f"unknown {what} '{name}'; known: {', '.join(known)}{hint}")
     if not names or len(set(names)) < len(names):
         raise ValueError(f"each {what} is expected once, and at least one; {', '.join(names) or 'none'} was given")
 
@@ -215,7 +219,7 @@ def known(names: Sequence[str], there: Iterable[str], what: str) -> None:
 
 
 def kept(path: Path, key: Mapping[str, Any], make: Callable[[], Any]) -> Any:
-    """The result in a file that was made for the same key; otherwise it is made, and written whole."""
+    """The result that the file stores for the key; otherwise calls `make` and stores its result."""
     if is_kept(path, key):
         return read_result(path)
     result = make()
@@ -224,20 +228,20 @@ def kept(path: Path, key: Mapping[str, Any], make: Callable[[], Any]) -> Any:
 
 
 def is_kept(path: Path, key: Mapping[str, Any]) -> bool:
-    """Whether `kept` would find the result there."""
+    """Whether the file stores a result for the key."""
     return path.is_file() and read_json(path).get("key") == key
 
 
 def read_result(path: Path) -> Any:
-    """What `kept` left in the file; None without one."""
+    """The result that `kept` stored in the file; None if there is no file."""
     return read_json(path)["result"] if path.is_file() else None
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> Path:
-    """Raises ValueError for numbers that are not finite."""
+    """Writes a JSON object and returns its path. Raises ValueError for numbers that are not finite."""
     return write_file(path, json.dumps(value, indent=1, allow_nan=False).encode())
 
 
 def digest(value: Mapping[str, Any]) -> str:
-    """SHA-256 of a JSON object, in hexadecimal."""
+    """The SHA-256 of a JSON object, in hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

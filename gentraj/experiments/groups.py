@@ -1,4 +1,4 @@
-"""What the runs of a group have in common: windows of the data, conditions to sample under, and the ways data go."""
+"""What the runs of a group share: windows of the data, conditions to sample under, and forks of the data."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ..randomness import fold, generator
 from ..runs.folder import DataFacts
 from ..trajectory import Batch, Condition, TrajectorySpec
 
-WINDOWS = 4096  # drawn of the data of a preset; runs that are there bring their reference windows
-FORKS, MODES = 3, 5  # starts that are looked at, and ways that are told apart at each
-GUESSES = 20
-NEAR = (32, 256)  # least and most windows that start about the same place: a sixteenth of all, within this
+WINDOWS = 4096  # sampled from the data of a preset; existing runs bring their reference windows
+FORKS, MODES = 3, 5  # number of forks, and of ways (clusters) at each fork
+GUESSES = 20  # initialisations of k-means
+NEAR = (32, 256)  # bounds on the number of windows at a fork, which is a sixteenth of all windows within these
 
 
 class Fork(NamedTuple):
-    """Windows of data that start about the same place, and the ways they go from there."""
+    """Windows of data that start close to each other, and the ways (clusters) that they go from there."""
 
     x_MHD: Tensor
     centre_KF: Tensor
@@ -36,12 +36,14 @@ class Fork(NamedTuple):
     """The way that each window goes."""
 
     def shares(self, mode_R: Tensor) -> list[float]:
+        """The share of each way among trajectories that go the ways `mode_R`."""
         return mode_shares(mode_R, len(self.centre_KF)).tolist()
 
 
 @dataclass(frozen=True)
 class Group:
-    """`dims` are the entries of an observation that are drawn, and looked at where ways part."""
+    """Runs with the same data, horizon and environment. `dims` are the entries of an observation in figures and
+    forks."""
 
     name: str
     folder: Path
@@ -61,7 +63,7 @@ class Group:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def keep(self, windows: Batch) -> str:
-        """Writes the windows without padding, and returns their hash. Raises ValueError where there are hardly any."""
+        """Stores the windows without padding and returns their hash. Raises ValueError if there are too few."""
         x = windows.x_BHD[windows.mask_BHD.flatten(1).all(1)].cpu()
         if len(x) < NEAR[0]:
             raise ValueError(f"{self.name}: {len(x)} of {len(windows.x_BHD)} windows of the data are without padding; "
@@ -70,19 +72,20 @@ class Group:
         return self.sha256
 
     def places(self, x: Tensor) -> Tensor:
-        """(R, F) where trajectories (R, H, D) are at a third, at two thirds and at the end of their way."""
+        """(R, F) positions of trajectories (R, H, D) after a third, after two thirds and at their end."""
         last = x.shape[1] - 1
         return x[:, [last // 3, 2 * last // 3, last]][..., list(self.dims)].flatten(1)
 
     def modes(self, fork: Fork, x_RHD: Tensor) -> list[float]:
-        """The share of these trajectories that goes each way of the fork."""
+        """The share of the trajectories (R, H, D) that goes each way of the fork."""
         return fork.shares(nearest_mode(self.places(x_RHD.cpu()), fork.centre_KF))
 
     @cached_property
     def forks(self) -> list[Fork]:
-        """The starts from which the data go to the most different places. A start is near others in all of its entries.
+        """The starts from which the data go to the most different places; starts are close in all of their entries.
 
-        Ways are clusters of `places` by k-means (Lloyd 1982), the best of `GUESSES`; the most common comes first.
+        The ways are clusters of `places` by k-means (Lloyd 1982) with the best of `GUESSES` initialisations; the most
+        common way comes first.
         """
         x, places = self.x_NHD, self.places(self.x_NHD)
         start = x[:, 0] / x.flatten(0, 1).std(0).clamp(min=1e-6)
@@ -101,19 +104,19 @@ class Group:
         x = self.x_NHD[near_M]
         places = self.places(x)
         guesses = [places[torch.randperm(len(places), generator=generator(i))[:MODES]] for i in range(GUESSES)]
-        found = [kmeans(places.double().numpy(), guess.double().numpy()) for guess in guesses]
-        centre_KF = torch.from_numpy(min(found, key=lambda centres_and_error: centres_and_error[1])[0])
+        clusterings = [kmeans(places.double().numpy(), guess.double().numpy()) for guess in guesses]
+        centre_KF = torch.from_numpy(min(clusterings, key=lambda centres_and_error: centres_and_error[1])[0])
         common = mode_shares(nearest_mode(places, centre_KF), len(centre_KF)).argsort(descending=True)
         return Fork(x, centre_KF[common], nearest_mode(places, centre_KF[common]))
 
     def data_variation(self) -> float:
-        """Mean total variation between the shares of one half of the data and those of the other: what chance makes."""
+        """Mean total variation between the shares in two halves of the data, which is due to chance."""
         return float(np.mean([modes_covered(torch.tensor(fork.shares(fork.mode_M[::2])),
                                             torch.tensor(fork.shares(fork.mode_M[1::2]))).total_variation
                               for fork in self.forks]))
 
     def shown(self, number: int) -> Tensor:
-        """(number, H, D) windows whose starts and ends lie far from each other: each the farthest from those before."""
+        """(number, H, D) windows with distant starts and ends: each is the farthest from those before it."""
         places = self.x_NHD[:, [0, -1]][..., list(self.dims)].flatten(1)
         chosen = [int((places[:, : len(self.dims)] - places[:, len(self.dims) :]).norm(dim=1).argmax())]
         while len(chosen) < min(number, len(places)):
@@ -122,18 +125,20 @@ class Group:
 
 
 def plane(data: DataFacts) -> tuple[int, int]:
-    """The two entries of an observation that are drawn: the first of a goal, else the first there are; or one twice."""
+    """The two entries of an observation that figures show: the first two of a goal or else of all; one entry twice if
+    there is only one."""
     entries = list(data.goal_dims or range(data.obs_dim))[:2]
     return entries[0], entries[-1]
 
 
 def draw_windows(windows: Windows) -> Batch:
-    """What a group keeps of a dataset."""
+    """The windows of a dataset that a group stores."""
     return windows.batch(0, fold(0), WINDOWS)
 
 
 def conditions(spec: TrajectorySpec, x_BHD: Tensor, goal_dims: tuple[int, ...] = ()) -> Condition:
-    """The first observations of these windows known, and with `goal_dims` those entries of their last ones."""
+    """Conditions on the first observations of the windows, and on the entries `goal_dims` of their last
+    observations."""
     obs = spec.split(x_BHD)[0]
     start = Condition.unknown(spec, len(x_BHD), device=x_BHD.device).with_obs(0, obs[:, 0])
     return start.with_obs(-1, obs[:, -1, list(goal_dims)], goal_dims) if goal_dims else start

@@ -1,4 +1,4 @@
-"""What is measured of a run: numbers as JSON holds them."""
+"""What `gentraj compare` measures of a run, as JSON."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from .engine import Measure
 from .groups import Group, conditions
 
 BATCHES = (1, 16, 64, 256)
-LIKELIHOODS = 16  # windows; a likelihood costs hundreds of network calls
-SAMPLED = 256  # trajectories from each fork
-SECONDS = 0.5  # that a call is repeated for while it is timed
+LIKELIHOODS = 16  # number of windows; a likelihood costs hundreds of network calls
+SAMPLED = 256  # number of trajectories from each fork
+SECONDS = 0.5  # a call is repeated for this long while it is timed
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to measure."""
+    """Options of the measures: numbers of episodes and trajectories, and the device."""
 
     episodes: int
     num: int
@@ -39,12 +39,12 @@ class Options:
 
 
 def quality(run: Run, group: Group, options: Options) -> dict[str, Any]:
-    """What `gentraj measure` says, of as many sampling steps as the planner takes."""
+    """The measures of `gentraj measure`, with the planner's number of sampling steps."""
     return measure_run(run, num=options.num, steps=run.planning.steps, progress=False)
 
 
 def likelihood(run: Run, group: Group, options: Options) -> dict[str, Any]:
-    """Of windows of the data given their first observation: nats per unknown entry, environment units."""
+    """The log-likelihood of windows given their first observation, in nats per unknown entry in environment units."""
     if not isinstance(run.model, SupportsLogProb):
         return {"kind": "none", "log_prob_per_entry": None}
     x = group.x_NHD[:LIKELIHOODS].to(run.model.device)
@@ -54,7 +54,7 @@ def likelihood(run: Run, group: Group, options: Options) -> dict[str, Any]:
 
 
 def modes(run: Run, group: Group, options: Options) -> dict[str, Any]:
-    """How often its samples go each way at the group's forks, from the very starts of the data there."""
+    """How often samples from the starts of the data go each way at the group's forks."""
     shares, variations = [], []
     for fork in group.forks:
         start = conditions(run.model.spec, fork.x_MHD.to(run.model.device))
@@ -67,33 +67,34 @@ def modes(run: Run, group: Group, options: Options) -> dict[str, Any]:
 
 
 def control(run: Run, group: Group, options: Options) -> dict[str, Any]:
-    """The planner's closed-loop scores, and the return of each episode; nothing where data name no environment.
+    """The closed-loop scores of the planner and the return of each episode; empty if the data name no environment.
 
-    Its latencies are left out: other processes ran beside it.
+    Latencies are left out, as other processes run in parallel.
     """
     if run.data.env is None:
         return {}
     scores, played = evaluate(run.planner(run.action_space(run.data.env)), run.data.env,
                               EvaluationConfig(episodes=options.episodes, baselines=False), progress=False,
                               obs_keys=run.data.obs_keys, goal_dims=run.planning.goal_dims)
-    kept = {k: v for k, v in scores.items() if isinstance(v, int | float) and not k.startswith("latency")}
-    return kept | {"return_ci95": scores["return_ci95"], "returns": played.returns.tolist()}
+    numbers = {k: v for k, v in scores.items() if isinstance(v, int | float) and not k.startswith("latency")}
+    return numbers | {"return_ci95": scores["return_ci95"], "returns": played.returns.tolist()}
 
 
-MEASURES: dict[str, Callable[..., dict[str, Any]]] = {  # of a run, its group and the options
+MEASURES: dict[str, Callable[..., dict[str, Any]]] = {  # functions of a run, its group and the options
     "control": control, "quality": quality, "modes": modes, "likelihood": likelihood}
 
 
 def measures(group: Group, options: Options, **asked: Any) -> tuple[Measure, ...]:
-    """All of them, of a run of that group; `asked` is what the results depend on besides."""
+    """All measures of a run of the group. `asked` is what their results depend on besides the options."""
     asked = {"windows": group.sha256, **asdict(options), **asked}
     return tuple(Measure(name, partial(make, group=group, options=options), asked) for name, make in MEASURES.items())
 
 
 def speed(run: Run, group: Group) -> dict[str, Any]:
-    """Plans a second by batch, with the planner's number of steps; network calls of a plan; a decision of the planner.
+    """Plans per second by batch size, network calls per plan, the duration of a planner's decision, and parameters.
 
-    Medians of what is repeated for `SECONDS`, at least three times after one to warm up.
+    Plans are sampled with the planner's number of steps. Durations are medians over `SECONDS` of repeated calls, at
+    least three, after one to warm up.
     """
     model, options = run.model, SamplingOptions(steps=run.planning.steps)
     per_second: dict[str, float] = {}
@@ -109,7 +110,7 @@ def speed(run: Run, group: Group) -> dict[str, Any]:
 
 
 def _parameters_used(model: nn.Module, call: Callable[[], Any]) -> int:
-    """Of all modules that are called on the way, whatever the model is made of."""
+    """The number of parameters of all modules that the call uses."""
     used: dict[int, int] = {}
 
     def note(module: nn.Module, *_: Any) -> None:
@@ -123,7 +124,7 @@ def _parameters_used(model: nn.Module, call: Callable[[], Any]) -> int:
 
 
 def _decision_ms(run: Run, group: Group) -> float | None:
-    """Of one environment: all candidates, and which of them is trusted."""
+    """Milliseconds of a planner's decision in one environment; None if the data name no environment."""
     if run.data.env is None:
         return None
     planner = run.planner(run.action_space(run.data.env))

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, some at a time, which stop when this one is told to, or dies."""
+"""Runs jobs in processes of their own, which stop when this process is stopped or dies."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ SAVING = 30.0  # seconds that a process whose parent has died may take to save a
 
 
 class Job(NamedTuple):
-    """`function(*arguments)` in a new process, so both are importable; what it makes it leaves in files."""
+    """A call `function(*arguments)` in a new process. Both must be picklable; the results are written to files."""
 
     name: str
     function: Callable[..., None]
     arguments: tuple[Any, ...]
     outcome: Callable[[], str]
-    """What to say of it when it has ended well."""
+    """Returns the line to print when the job has succeeded."""
 
 
 class JobsStopped(Interrupted):
-    """All jobs were stopped by a signal."""
+    """Raised when a signal has stopped all jobs."""
 
     def __init__(self, received: int):
         RuntimeError.__init__(self, f"stopped by {signal.Signals(received).name}; what was done is saved, and the same "
-                              "command goes on with it")
+                              "command continues")
         self.exit_code = 128 + received
 
 
 def run_jobs(jobs: Sequence[Job], number: int) -> None:
-    """Runs them, `number` at a time.
+    """Runs the jobs, `number` at a time.
 
-    Raises `JobsStopped` after SIGINT or SIGTERM, when all processes have ended: they were sent SIGTERM.
+    After SIGINT or SIGTERM it sends SIGTERM to all processes, waits for them and raises `JobsStopped`.
     """
     waiting, running = list(jobs), dict[BaseProcess, Job]()
     with Interrupts() as interrupts, bar(len(jobs), "runs", "jobs", shown=bool(jobs)) as done:
@@ -52,7 +52,7 @@ def run_jobs(jobs: Sequence[Job], number: int) -> None:
             while waiting or running:
                 while waiting and len(running) < number:
                     job = waiting.pop(0)
-                    # Not forked: a copy of a process that has used torch's threads may hang.
+                    # Spawned, not forked: the fork of a process that has used torch's threads may hang.
                     process = get_context("spawn").Process(target=_work, args=job[1:3], name=job.name, daemon=True)
                     process.start()
                     running[process] = job
@@ -63,19 +63,19 @@ def run_jobs(jobs: Sequence[Job], number: int) -> None:
                     raise JobsStopped(interrupts.received)
                 for process in [p for p in running if not p.is_alive()]:
                     job = running.pop(process)
-                    said = f"ended with code {process.exitcode}" if process.exitcode else job.outcome()
-                    say(f"{job.name}: {said}")
+                    outcome = f"ended with code {process.exitcode}" if process.exitcode else job.outcome()
+                    say(f"{job.name}: {outcome}")
                     done.update()
         finally:
             for process in running:
-                process.terminate()  # a training saves first
+                process.terminate()  # a training saves before it ends
             for process in running:
                 process.join()
 
 
 def _work(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """Where every process begins."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the first process passes it on
+    """The entry point of every process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all processes; the parent passes it on
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     try:
@@ -86,7 +86,7 @@ def _work(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
 
 
 def _end_with_parent() -> None:
-    """When the parent has died, of SIGKILL too: this process is told to save and end, and is killed if it does not."""
+    """When the parent has died, even by SIGKILL, lets this process save and end, and kills it if it does not."""
     parent = parent_process()
     if parent is not None:
         parent.join()
@@ -96,5 +96,5 @@ def _end_with_parent() -> None:
 
 
 def cpus() -> int:
-    """Those that this process may use."""
+    """The number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""`gentraj reproduce`: what cards say, trained with every seed on every dataset and scored; `ablate` runs cards too."""
+"""`gentraj reproduce`: trains and scores cards with every seed on every dataset. `gentraj ablate` runs cards too."""
 
 from __future__ import annotations
 
@@ -36,25 +36,26 @@ PACKAGES = ("gentraj", "torch", "numpy", "gymnasium", "mujoco")
 
 @dataclass(frozen=True)
 class Cards:
-    """Cards by their names, and a task for every dataset and seed of each."""
+    """Cards by their names, with a task for every dataset and seed of each card."""
 
     cards: Mapping[str, Card]
     tasks: Sequence[Task]
     behaviour: Mapping[tuple[str, str], float | None]
-    """Card and data -> the score of the data's own episodes, where they have one."""
+    """The score of the data's own episodes by (name of the card, name of the data); None where it is not defined."""
 
     @classmethod
     def of(cls, cards: Mapping[str, Card], folders: tuple[Path, ...],
            place: Callable[[str, CardData, int], Path]) -> Cards:
-        """Raises `ConfigError` naming the card, before anything is trained.
+        """Makes the tasks of the cards; data files are searched for in `folders`, and `place` names a task's folder.
 
-        Seeds are outermost: what is stopped early has every card. Tasks whose `place` is the same and that differ in
-        how they plan only share a training.
+        The tasks are sorted by seed, so that an experiment that is stopped early has results of every card. Tasks with
+        the same `place` that differ only in how they plan share a training. Raises `ConfigError`, which names the card,
+        before anything is trained.
         """
         numbered, seen, behaviour = [], {}, {}
         for name, card in cards.items():
-            asked = {"episodes": card.episodes, "protocol": card.protocol, "score": card.score}
-            measure = Measure(name, partial(score_run, **asked), asked)
+            options = {"episodes": card.episodes, "protocol": card.protocol, "score": card.score}
+            measure = Measure(name, partial(score_run, **options), options)
             for data in card.data:
                 for i, seed in enumerate(card.seeds):
                     config = card.config(data, seed, folders, name)
@@ -70,11 +71,11 @@ class Cards:
         return [task for task in self.tasks if task.cell == (name, data)]
 
     def scores(self, name: str, data: str) -> list[tuple[float, ...]]:
-        """Of each seed that is done, of each episode."""
+        """The score of each episode, for each seed that is done."""
         return [result.scores for task in self.of_cell(name, data) if (result := seed_result(task))]
 
     def result(self, name: str) -> CardResult:
-        """What is done of a card."""
+        """The results of a card, as far as they are done."""
         card, data = self.cards[name], {}
         for one in card.data:
             tasks = self.of_cell(name, one.name)
@@ -84,14 +85,14 @@ class Cards:
 
 
 def look_at(config: runs.AnyRunConfig, card: Card, where: str) -> tuple[str, float | None]:
-    """The hash of the data, and the score of their own episodes.
+    """The hash of the data, and the score of the data's own episodes if it is defined.
 
-    Raises `ConfigError` for an environment or data without the card's score.
+    Raises `ConfigError` if the card's score is not defined for the environment or the data.
     """
     episodes, returns = runs.read_data(config)
     env = config.env_id or episodes.env
     if env is None:
-        raise ConfigError(f"{where}: {config.dataset} does not say which environment it is of; give env_id")
+        raise ConfigError(f"{where}: {config.dataset} does not name its environment; give env_id")
     factory = environment_factory(env, protocol=card.protocol)
     if card.score not in ("return_mean", "success_rate") and normalised(0.0, factory)[card.score] is None:
         raise ConfigError(f"{where}: {card.score} is not defined for {factory.env_id} by the protocol {card.protocol}; "
@@ -103,7 +104,7 @@ def look_at(config: runs.AnyRunConfig, card: Card, where: str) -> tuple[str, flo
 
 
 def place(out: Path, name: str, data: CardData, seed: int) -> Path:
-    """Where the runs of a card lie."""
+    """The folder for the runs of a card."""
     return out / name / data.name / f"seed-{seed}"
 
 
@@ -111,23 +112,24 @@ def place(out: Path, name: str, data: CardData, seed: int) -> Path:
 
 
 def score_run(run: runs.Run, episodes: int, protocol: ProtocolName, score: Score) -> dict[str, Any]:
-    """A `SeedResult` as JSON, but for `run`."""
+    """Evaluates a run and returns a `SeedResult` as JSON, with `run` left empty."""
     config = EvaluationConfig(episodes=episodes, protocol=protocol, baselines=False)
-    found, played = play(run, config, progress=False)
+    evaluation, episodes_played = play(run, config, progress=False)
     factory = environment_factory(str(run.data.env), protocol=protocol)
-    scores = episode_scores(score, played.returns, found["success_rate"], factory)
+    scores = episode_scores(score, episodes_played.returns, evaluation["success_rate"], factory)
     low, high = bootstrap_interval(np.array(scores))
     seconds = sum(row["seconds"] for row in read_metrics(run.folder))
     versions = {"python": python_version()} | {name: version(name) for name in PACKAGES}
-    return to_json(SeedResult("", run.config.training.seed, found["agent"], run.step, found["sampling"],
+    return to_json(SeedResult("", run.config.training.seed, evaluation["agent"], run.step, evaluation["sampling"],
                               float(np.mean(scores)), (low, high), tuple(scores), seconds, versions))
 
 
 def episode_scores(score: Score, returns: np.ndarray, success_rate: float | None,
                    factory: EnvironmentFactory) -> list[float]:
-    """Of each episode; of successes only how many there are is known, and 1 and 0 stand in any order.
+    """The score of each episode.
 
-    Raises ValueError for a success rate where there are no goals.
+    Only the number of successes is known, so their scores of 1 come before the scores of 0. Raises ValueError for a
+    success rate that is not defined.
     """
     if score == "success_rate":
         if success_rate is None:
@@ -140,17 +142,20 @@ def episode_scores(score: Score, returns: np.ndarray, success_rate: float | None
 
 
 def seed_result(task: Task) -> SeedResult | None:
-    """None until it is done."""
+    """The result of a task; None until it is done."""
     [measure] = task.measures
-    found = task.results.get(measure.name)
-    return found and from_json(SeedResult, found | {"run": digest(task.key(measure))}, str(task.path(measure)))
+    result = task.results.get(measure.name)
+    return result and from_json(SeedResult, result | {"run": digest(task.key(measure))}, str(task.path(measure)))
 
 
 # -- the experiment
 
 
 def reproduce(cards: Cards, out: Path, number: int, device: str | None) -> tuple[dict[str, str], dict[str, CardResult]]:
-    """Does what is not done yet, and writes CARD.json into `out` after each run; why runs failed, and all results."""
+    """Runs what is not done yet in `number` processes, and writes CARD.json into `out` after each run.
+
+    Returns why runs failed, by their names, and the results of all cards.
+    """
     recall(cards, out)
 
     def outcome(tasks: Sequence[Task]) -> str:
@@ -168,25 +173,25 @@ def reproduce(cards: Cards, out: Path, number: int, device: str | None) -> tuple
 
 
 def recall(cards: Cards, results: Path) -> None:
-    """Puts what the results say of runs back where these would leave it, if their folders are gone."""
-    found = {seed.run: seed for result in read_results(results, cards.cards).values()
+    """Restores the results of tasks whose folders are gone from the results of the cards."""
+    stored = {seed.run: seed for result in read_results(results, cards.cards).values()
              for data in result.data.values() for seed in data.seeds}
     for task in cards.tasks:
         [measure] = task.measures
-        if not task.is_done and (seed := found.get(digest(key := task.key(measure)))):
+        if not task.is_done and (seed := stored.get(digest(key := task.key(measure)))):
             kept(task.path(measure), key, lambda seed=seed: to_json(seed))
 
 
 def verdicts(name: str, result: CardResult) -> Iterator[tuple[str, bool]]:
-    """A line for each dataset, and whether it is neither outside nor unfinished."""
+    """Yields a line for each dataset, and whether its result is complete and not outside its tolerance."""
     card = result.card
     for data in card.data:
-        found = result.data.get(data.name)
-        said = verdict(card, data, found)
+        data_result = result.data.get(data.name)
+        judgement = verdict(card, data, data_result)
         line = f"{name} on {data.name}: "
-        if found is not None:
-            line += f"{card.score} {number_of(found.mean)}, 95 % interval {number_of(found.interval)}; "
-        line += said
+        if data_result is not None:
+            line += f"{card.score} {number_of(data_result.mean)}, 95 % interval {number_of(data_result.interval)}; "
+        line += judgement
         if data.expected is not None:
             line += f" {number_of(data.expected)} ± {number_of(data.tolerance)}"
-        yield line, said in ("inside", "no expectation yet")
+        yield line, judgement in ("inside", "no expectation yet")

@@ -1,4 +1,4 @@
-"""What came of cards, as files that the page is written from."""
+"""The results of cards, stored in files that the page of results is written from."""
 
 from __future__ import annotations
 
@@ -14,57 +14,58 @@ from .statistics import over_seeds
 
 @dataclass(frozen=True)
 class SeedResult:
-    """One training, its last checkpoint evaluated. Scores are in the card's score."""
+    """The evaluation of the last checkpoint of one training, in the unit of the card's score."""
 
     run: str
-    """Digest of what it depends on: all settings, the data, how it was evaluated."""
+    """A digest of everything that the result depends on: all settings, the data and how the run was evaluated."""
     seed: int
     agent: str
     step: int
-    """The checkpoint."""
+    """The training step of the checkpoint."""
     sampling: str
     mean: float
     interval: tuple[float, float]
     """95 % bootstrap interval of the mean over episodes."""
     scores: tuple[float, ...]
-    """Of each episode."""
+    """The score of each episode."""
     train_seconds: float
-    """Of one thread, with other runs beside it."""
+    """Duration of the training on one thread, with other runs in parallel."""
     versions: dict[str, str]
 
 
 @dataclass(frozen=True)
 class DataResult:
-    """All seeds on one dataset."""
+    """The results of all seeds on one dataset."""
 
     sha256: str
-    """`episodes_hash` of what was trained on."""
+    """The hash of the training data, by `episodes_hash`."""
     behaviour: float | None
-    """The score of the data's own episodes, where they are whole ones of the environment."""
+    """The score of the data's own episodes, or None if they are not complete episodes of the environment."""
     mean: float
     interval: tuple[float, float]
-    """95 % bootstrap interval of the mean, over seeds and of each its episodes."""
+    """95 % bootstrap interval of the mean, over seeds and the episodes of each."""
     seeds: tuple[SeedResult, ...]
 
 
 @dataclass(frozen=True)
 class CardResult:
-    """`data` holds what is done: names of `CardData` -> result."""
+    """A card and its results as far as they are done, by the name of the `CardData`."""
 
     card: Card
     data: dict[str, DataResult]
 
 
 def pooled(sha256: str, behaviour: float | None, seeds: tuple[SeedResult, ...]) -> DataResult:
-    found = over_seeds([seed.scores for seed in seeds])
-    return DataResult(sha256, behaviour, found.mean, found.interval, seeds)
+    """The results of all seeds on one dataset, with their mean and its interval."""
+    whole = over_seeds([seed.scores for seed in seeds])
+    return DataResult(sha256, behaviour, whole.mean, whole.interval, seeds)
 
 
-JUDGED = ("inside", "outside")  # what a `verdict` is of what is finished and has an expectation
+JUDGED = ("inside", "outside")  # the verdicts on finished results that have an expectation
 
 
 def verdict(card: Card, data: CardData, result: DataResult | None) -> str:
-    """Inside, outside, no expectation yet, or how much is missing."""
+    """Whether a result is inside or outside its tolerance, has no expectation yet, or is unfinished."""
     done = len(result.seeds) if result else 0
     if result is None or done < len(card.seeds):
         return f"unfinished: {done} of {len(card.seeds)} seeds"
@@ -78,7 +79,10 @@ def write_result(path: Path, result: CardResult) -> Path:
 
 
 def read_results(folder: Path, names: Iterable[str] = ("*",)) -> dict[str, CardResult]:
-    """Name of the card -> its result, where anything is done. Raises `ConfigError` for another file."""
-    found = {path.stem: from_json(CardResult, read_json(path), str(path))
+    """The results in a folder by the names of their cards; cards of which nothing is done are left out.
+
+    Raises `ConfigError` for a file that is no result.
+    """
+    results = {path.stem: from_json(CardResult, read_json(path), str(path))
              for name in names for path in sorted(folder.glob(f"{name}.json"))}
-    return {name: result for name, result in found.items() if result.data}
+    return {name: result for name, result in results.items() if result.data}

@@ -1,4 +1,4 @@
-"""The page of all results: a table and a figure for each table that cards name, and what the runs took."""
+"""The page of all results: a table, a figure and the training times for each table that cards name."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ TOOK = "Minutes are those of one thread, with other runs beside it. Settings are
 
 
 class Row(NamedTuple):
-    """A line of a table: name of a dataset -> its result."""
+    """A row of a table: the results of a label by the names of their datasets."""
 
     label: str
     seeds: tuple[int, ...]
-    """That its cards ask for."""
+    """The seeds that the cards of the row ask for."""
     results: Mapping[str, DataResult]
 
     def average(self, columns: Sequence[str]) -> tuple[float, float, float] | None:
-        """(low, mean, high) over all columns, None where one is missing."""
+        """(low, mean, high) over all columns; None if a column is missing."""
         if not set(columns) <= self.results.keys():
             return None
         return estimate(float(np.mean([self.results[c].mean for c in columns])), self.draws(columns, 0))
 
     def draws(self, columns: Sequence[str], first: int) -> np.ndarray:
-        """Averages over the columns, each drawn as `seeds_means` does by a seed of its own, from `first` on."""
+        """Bootstrap averages over the columns by `seeds_means`, which gets the seeds `first`, `first + 1` and so on."""
         scores = [[seed.scores for seed in self.results[column].seeds] for column in columns]
         return np.mean([seeds_means(one, first + i) for i, one in enumerate(scores)], 0)
 
 
 class Family(NamedTuple):
-    """Cards of one table: cards of one label on different datasets share a row."""
+    """The cards of one table; cards with the same label on different datasets share a row."""
 
     name: str
     cards: Mapping[str, CardResult]
@@ -71,10 +71,10 @@ class Family(NamedTuple):
 
     @classmethod
     def of(cls, name: str, cards: Mapping[str, CardResult]) -> Family:
-        """Raises ValueError for cards that cannot stand in one table."""
+        """Sorts the cards into rows and columns. Raises ValueError for cards that do not fit in one table."""
         first = next(iter(cards.values())).card
         columns, behaviour, rows, taken, seeds = [], {}, {}, set(), {}
-        for file, result in sorted(cards.items(), key=lambda pair: -len(pair[1].card.data)):  # of most columns first
+        for file, result in sorted(cards.items(), key=lambda pair: -len(pair[1].card.data)):  # most columns first
             card, data = result.card, result.data
             for key in ("score", "protocol", "episodes"):
                 if getattr(card, key) != getattr(first, key):
@@ -92,21 +92,21 @@ class Family(NamedTuple):
             rows.setdefault(card.label, {}).update(data)
             behaviour |= {column: found.behaviour for column, found in data.items()}
         columns = tuple(dict.fromkeys(columns))
-        made = [Row(label, seeds[label], results) for label, results in rows.items()]
-        averages = {row.label: average[1] for row in made if (average := row.average(columns))}
-        made.sort(key=lambda row: (-averages.get(row.label, -np.inf), row.label))
-        return cls(name, cards, columns, tuple(made), behaviour)
+        sorted_rows = [Row(label, seeds[label], results) for label, results in rows.items()]
+        averages = {row.label: average[1] for row in sorted_rows if (average := row.average(columns))}
+        sorted_rows.sort(key=lambda row: (-averages.get(row.label, -np.inf), row.label))
+        return cls(name, cards, columns, tuple(sorted_rows), behaviour)
 
 
 def write_page(results: Mapping[str, CardResult], path: Path) -> Path:
-    """Writes the page, and figures into the folder `figures` beside it; returns its path."""
+    """Writes the page, with figures in the folder `figures` beside it, and returns its path."""
     for family in families(results):
         _draw(family, path.parent / _figure(family, path))
     return write_file(path, page(results, path).encode())
 
 
 def page(results: Mapping[str, CardResult], path: Path) -> str:
-    """The page as text: a function of the results alone. `path` is where it will lie."""
+    """The page as Markdown, which depends on the results only. `path` is where it will be written."""
     parts = [HEAD.format(page=path.as_posix())]
     for family in families(results):
         picture = f"![{family.name}]({_figure(family, path).as_posix()})"
@@ -116,12 +116,13 @@ def page(results: Mapping[str, CardResult], path: Path) -> str:
 
 
 def families(results: Mapping[str, CardResult]) -> list[Family]:
+    """The tables that the cards name. Raises ValueError for cards that do not fit in one table."""
     names = dict.fromkeys(result.card.table for result in results.values())
     return [Family.of(name, {file: r for file, r in results.items() if r.card.table == name}) for name in names]
 
 
 def number(value: float | Sequence[float] | None) -> str:
-    """As many digits as a score deserves."""
+    """A score, or an interval of scores, with as many digits as are meaningful."""
     if value is None:
         return "—"
     if isinstance(value, Sequence):
@@ -130,10 +131,10 @@ def number(value: float | Sequence[float] | None) -> str:
 
 
 def _scores(family: Family) -> str:
-    known = [family.behaviour.get(column) for column in family.columns]
-    whole = [value for value in known if value is not None]
-    mean = float(np.mean(whole)) if len(whole) == len(known) else None
-    rows: list[Sequence[Any]] = [[DATA, *map(number, known), number(mean)]] if whole else []
+    behaviour = [family.behaviour.get(column) for column in family.columns]
+    defined = [value for value in behaviour if value is not None]
+    mean = float(np.mean(defined)) if len(defined) == len(behaviour) else None
+    rows: list[Sequence[Any]] = [[DATA, *map(number, behaviour), number(mean)]] if defined else []
     for row in family.rows:
         cells = [_cell(row, row.results.get(column)) for column in family.columns]
         average = row.average(family.columns)
@@ -142,7 +143,7 @@ def _scores(family: Family) -> str:
 
 
 def _lead(family: Family) -> Iterator[str]:
-    """How far the best average is above the next, where there are two."""
+    """Yields how far the best average is above the second, if there are two."""
     averages = [(row, average[1]) for row in family.rows if (average := row.average(family.columns))]
     if len(averages) < 2:
         return
@@ -159,8 +160,8 @@ def _lead(family: Family) -> Iterator[str]:
 def _cell(row: Row, result: DataResult | None) -> str:
     if result is None:
         return number(None)
-    (low, high), done, asked = result.interval, len(result.seeds), len(row.seeds)
-    return _plus_minus(low, result.mean, high) + (f" ({done} of {asked} seeds)" if done < asked else "")
+    (low, high), done, expected = result.interval, len(result.seeds), len(row.seeds)
+    return _plus_minus(low, result.mean, high) + (f" ({done} of {expected} seeds)" if done < expected else "")
 
 
 def _plus_minus(low: float, mean: float, high: float) -> str:
@@ -175,7 +176,8 @@ def _took(family: Family) -> str:
         steps = ", ".join(dict.fromkeys(f"{seed.step}" for seed in seeds))
         minutes = f"{np.mean([seed.train_seconds for seed in seeds]) / 60:.1f}" if seeds else None
         settings = ", ".join(f"{key} {value}" for key, value in card.settings.items())
-        judged = [said for one in card.data if (said := verdict(card, one, data.get(one.name))) in JUDGED]
+        verdicts = [verdict(card, one, data.get(one.name)) for one in card.data]
+        judged = [one for one in verdicts if one in JUDGED]
         inside = f"{judged.count('inside')} of {len(judged)}" if judged else None
         rows.append((card.label, file, steps or None, minutes, settings or None, inside))
     return markdown_table(("", "card", "steps", "minutes a run", "settings", "as expected"), rows)
@@ -189,25 +191,25 @@ def _protocol(family: Family) -> str:
 
 
 def _seeds(rows: Iterable[Row]) -> str:
-    """Those of most rows, and beside them whose are others."""
+    """The seeds of most rows, followed by the rows that have others."""
     labels: dict[str, list[str]] = {}
     for row in rows:
         labels.setdefault(", ".join(map(str, row.seeds)), []).append(row.label)
-    usual, *others = sorted(labels, key=lambda seeds: -len(labels[seeds]))
-    return usual + "".join(f" (of {' and '.join(labels[seeds])}: {seeds})" for seeds in others)
+    common, *others = sorted(labels, key=lambda seeds: -len(labels[seeds]))
+    return common + "".join(f" (of {' and '.join(labels[seeds])}: {seeds})" for seeds in others)
 
 
 def _versions(results: Mapping[str, CardResult]) -> str:
-    found: dict[str, dict[str, None]] = {}
+    versions: dict[str, dict[str, None]] = {}
     for result in results.values():
         for seed in (seed for data in result.data.values() for seed in data.seeds):
             for name, one in seed.versions.items():
-                found.setdefault(name, {})[one] = None
-    return f"Versions: {', '.join(f'{name} ' + ' and '.join(several) for name, several in found.items())}."
+                versions.setdefault(name, {})[one] = None
+    return f"Versions: {', '.join(f'{name} ' + ' and '.join(several) for name, several in versions.items())}."
 
 
 def _figure(family: Family, path: Path) -> Path:
-    """Relative to the page."""
+    """The path of the figure relative to the page."""
     return Path("figures") / f"{path.stem}-{re.sub(r'[^a-z0-9]+', '-', family.name.lower())}.png"
 
 

@@ -1,4 +1,4 @@
-"""Means over seeds and episodes with their bootstrap intervals, the same for every experiment."""
+"""Means over seeds and episodes with bootstrap intervals, as all experiments use them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 RESAMPLES = 10_000
 
-Scores = Sequence[Sequence[float]]  # of each seed and its episodes
+Scores = Sequence[Sequence[float]]  # a score for each seed and each of its episodes
 
 
 class Estimate(NamedTuple):
-    """A mean and the 95 % interval of it."""
+    """A mean and its 95 % interval."""
 
     low: float
     mean: float
@@ -30,22 +30,22 @@ def over_seeds(scores: Scores, seed: int = 0) -> Estimate:
 
 
 def estimate(mean: float, means: np.ndarray) -> Estimate:
-    """That mean, with the middle 95 % of the resampled means."""
+    """The mean with the middle 95 % of the resampled means as its interval."""
     low, high = np.percentile(means, [2.5, 97.5])
     return Estimate(float(low), mean, float(high))
 
 
 def seeds_means(scores: Scores, seed: int = 0) -> np.ndarray:
-    """(RESAMPLES,) means when seeds are drawn with replacement, and of each its episodes."""
+    """(RESAMPLES,) bootstrap means: seeds are sampled with replacement, and so are the episodes of each seed."""
     rng, scores_SE = np.random.default_rng(seed), [np.asarray(episodes) for episodes in scores]
-    drawn = rng.integers(0, len(scores_SE), (RESAMPLES, len(scores_SE)))
-    # (S, resamples); a seed that is drawn twice brings the same episodes twice, which only widens the interval.
+    sampled = rng.integers(0, len(scores_SE), (RESAMPLES, len(scores_SE)))
+    # (S, RESAMPLES); a seed that is sampled twice brings the same episodes twice, which only widens the interval.
     means = np.array([rng.choice(episodes, (RESAMPLES, len(episodes))).mean(1) for episodes in scores_SE])
-    return means[drawn.T, np.arange(RESAMPLES)].mean(0)
+    return means[sampled.T, np.arange(RESAMPLES)].mean(0)
 
 
 def spread(results: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Of every key the mean, the least and the most over the results that have it."""
+    """The mean, minimum and maximum of every key over the results that have it."""
     values: dict[str, list[float]] = {}
     for result in results:
         for key, value in result.items():
@@ -54,7 +54,7 @@ def spread(results: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]
 
 
 def numbers(value: Any, prefix: str = "") -> dict[str, float]:
-    """Every number in nested objects by its dotted key; lists and flags are none."""
+    """Every number in nested objects by its dotted key; lists and booleans are left out."""
     if isinstance(value, Mapping):
         return {k: n for name, item in value.items()
                 for k, n in numbers(item, f"{prefix}.{name}" if prefix else str(name)).items()}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from envs.evaluation.evaluate import EvaluationConfig
 from envs.evaluation.off_policy import Returns, both_returns, compared
@@ -22,14 +23,18 @@ from ..runs.folder import Run, load, read_data
 from ..trajectory import Batch, TrajectorySpec
 from ..worlds.open_loop import OpenLoop
 
-HORIZON = 20  # steps of the open loop
-WINDOWS = 1000  # of held-out data
-DRAWS, SHOWN = 8, 6  # imagined trajectories, and entries of an observation, in the figure
+HORIZON = 20  # steps of an open-loop prediction
+WINDOWS = 1000  # number of held-out windows
+SAMPLES, SHOWN = 8, 6  # numbers of sampled trajectories and of observation entries in the figure
 
 
 def judge(run: Run, policies: Sequence[Path], folder: Path, config: EvaluationConfig) -> dict[str, Any]:
-    """What world.json holds; its figures lie in `folder`. Raises ValueError for a run that is no world model, fewer
-    than three policies (none is fine), for a dataset that is not the run's, and what reading it raises."""
+    """Compares the predictions of a world model with held-out data and returns what world.json holds.
+
+    Figures are written to `folder`. With `policies`, their returns in the model are compared with those in the
+    environment. Raises ValueError for a run that is no world model, for one or two policies and for a dataset that is
+    not the run's; also raises what reading the data raises.
+    """
     seed = config.seed
     world, windows = run.world_model, held_out(run, seed)
     with busy(f"imagining {len(windows.x_BHD)} held-out windows"):
@@ -48,45 +53,47 @@ def judge(run: Run, policies: Sequence[Path], folder: Path, config: EvaluationCo
 
 
 def held_out(run: Run, seed: int) -> Batch:
-    """Windows of `HORIZON` steps, or what is left of an episode, that the run was neither trained nor calibrated on,
-    but where a single episode was held out."""
-    learnt, _, judged = run.config.split(read_data(run.config, run.folder)[0])
-    if episodes_hash(learnt) != run.dataset_hash:
-        raise ValueError(f"{run.config.dataset}: holds other data than {run.folder} was trained on, so that none are "
-                         "known to be held out; put the old ones back, or train anew")
-    rows = 1 + min(HORIZON, int(judged.lengths.max()))
-    windows = Windows(judged, TrajectorySpec(run.data.obs_dim, run.data.act_dim, rows), run.config.context)
+    """Windows of `HORIZON` steps, or fewer at the end of an episode, that the run was not trained on.
+
+    The run was not calibrated on them either, unless only a single episode was held out.
+    """
+    trained_on, _, judged = run.config.split(read_data(run.config, run.folder)[0])
+    if episodes_hash(trained_on) != run.dataset_hash:
+        raise ValueError(f"{run.config.dataset}: holds other data than {run.folder} was trained on, so none are "
+                         "known to be held out; restore the old data, or train again")
+    timesteps = 1 + min(HORIZON, int(judged.lengths.max()))
+    windows = Windows(judged, TrajectorySpec(run.data.obs_dim, run.data.act_dim, timesteps), run.config.context)
     number = min(WINDOWS, len(windows))
     return windows.gather(np.sort(np.random.default_rng(seed).choice(len(windows), number, replace=False)))
 
 
-def off_policy(run: Run, policies: Sequence[Path], path: Path, asked: EvaluationConfig) -> dict[str, Any]:
-    """What policies earn in the model and in the environment, and how far their orders agree."""
+def off_policy(run: Run, policies: Sequence[Path], path: Path, config: EvaluationConfig) -> dict[str, Any]:
+    """The returns of policies in the model and in the environment, and how far the two rankings agree."""
     if (number := len({policy.resolve() for policy in policies})) < 3:
         raise ValueError(f"--policies names {number} different runs; at least three are needed to compare their order")
-    env = run.environment(asked.env_id)
-    factory, space = environment_factory(env, protocol=asked.protocol), run.action_space(env)
+    env = run.environment(config.env_id)
+    factory, space = environment_factory(env, protocol=config.protocol), run.action_space(env)
     loaded = [load(policy, device=run.world_model.device) for policy in policies]
     for policy in loaded:
         if (policy.data.obs_dim, policy.data.act_dim) != (run.data.obs_dim, run.data.act_dim):
-            raise ValueError(f"{policy.folder}: was trained on observations of width {policy.data.obs_dim} and actions "
+            raise ValueError(f"{policy.folder} was trained on observations of width {policy.data.obs_dim} and actions "
                              f"of {policy.data.act_dim}; those of {run.folder} have {run.data.obs_dim} and "
                              f"{run.data.act_dim}: give runs of its environment")
-    found: dict[str, Returns] = {}
+    by_policy: dict[str, Returns] = {}
     for policy in loaded:
         agent = policy.agent(space)
-        say(f"{policy.folder}: {asked.episodes} episodes in the model and in {factory.env_id}")
-        found[str(policy.folder)] = both_returns(agent, run.world_model, factory, asked.episodes, asked.seed,
-                                                 num_envs=asked.num_envs, obs_keys=policy.data.obs_keys,
-                                                 goal_dims=policy.data.goal_dims)
-    said = compared(found, asked.seed)
-    figures.plot_off_policy({name: of[:2] for name, of in found.items()}, path,
-                            f"Off-policy evaluation: rank correlation {said['spearman']:.2f}")
-    return said
+        say(f"{policy.folder}: {config.episodes} episodes in the model and in {factory.env_id}")
+        by_policy[str(policy.folder)] = both_returns(agent, run.world_model, factory, config.episodes, config.seed,
+                                                     num_envs=config.num_envs, obs_keys=policy.data.obs_keys,
+                                                     goal_dims=policy.data.goal_dims)
+    comparison = compared(by_policy, config.seed)
+    figures.plot_off_policy({name: returns[:2] for name, returns in by_policy.items()}, path,
+                            f"Off-policy evaluation: rank correlation {comparison['spearman']:.2f}")
+    return comparison
 
 
 def table(judged: dict[str, Any]) -> str:
-    """The judgement as text."""
+    """The judgement as a text table."""
     at = [k for k in (1, 5, 10, HORIZON) if k <= judged["horizon"]]
     lines = [f"{judged['windows']} held-out windows, step {judged['step']}: root mean square errors, environment units",
              f"{'':34}" + "".join(f"{f'{k} steps':>12}" for k in at)]
@@ -94,20 +101,21 @@ def table(judged: dict[str, Any]) -> str:
         lines += [f"{group + ', ' + guess:34}" + "".join(f"{error_T[k - 1]:12.4g}" for k in at)
                   for guess, error_T in guesses.items()]
     ends, expected, found = judged["ends"], *(judged["calibration"][key][-1] for key in ("expected", "found"))
-    lines += [f"ends: {ends['ended']} of {ends['steps']} steps, {ends['said']} said, {ends['both']} of both",
-              f"error where it is least sure: {found:.3g}, expected {expected:.3g} (deviations of a step's change)"]
+    lines += [f"ends: {ends['ended']} of {ends['steps']} steps, {ends['said']} predicted, {ends['both']} both",
+              f"error where the model is least certain: {found:.3g}, expected {expected:.3g} (in standard deviations "
+              "of the change in a step)"]
     if (policies := judged.get("policies")) is not None:
         low, high = policies["spearman_ci95"]
-        lines += [f"{name}: {np.mean(of['imagined']):.4g} imagined, {np.mean(of['true']):.4g} true; {of['truncated']} "
-                  f"of {len(of['imagined'])} imagined episodes went beyond what the model knows"
-                  for name, of in policies["returns"].items()]
+        lines += [f"{name}: {np.mean(returns['imagined']):.4g} imagined, {np.mean(returns['true']):.4g} true; "
+                  f"{returns['truncated']} of {len(returns['imagined'])} imagined episodes went beyond the model's data"
+                  for name, returns in policies["returns"].items()]
         lines += [f"{len(policies['returns'])} policies: rank correlation {policies['spearman']:.2f} [{low:.2f}, "
                   f"{high:.2f}], mean absolute error {policies['mean_absolute_error']:.4g}"]
     return "\n".join(lines)
 
 
 def _draw_imagined(run: Run, loop: OpenLoop, windows: Batch, path: Path, seed: int) -> None:
-    """The window whose error is the median of those that are whole, or of all."""
+    """Draws the window of median error among those without padding, or among all if each has padding."""
     wrong_B = ((loop.mean.obs_BTO - loop.obs_BTO) ** 2).mean(-1).mean(1)
     whole_B = loop.real_BT.all(1)
     order = wrong_B.argsort()
@@ -115,13 +123,18 @@ def _draw_imagined(run: Run, loop: OpenLoop, windows: Batch, path: Path, seed: i
     i = int(order[len(order) // 2])
     T = int(loop.real_BT[i].sum())
     obs_BHO, act_BHA = run.world_model.spec.split(windows.x_BHD)
-    each = lambda x: x[i : i + 1].expand(DRAWS, *x.shape[1:])  # noqa: E731
-    goal_NG = None if windows.context_BC is None else each(windows.context_BC)
-    sampled = run.world_model.imagine(each(obs_BHO)[:, 0], each(act_BHA)[:, :T], goal_NG,
-                                      seeds=[fold(seed, n) for n in range(DRAWS)])
+
+    def repeated(x: Tensor) -> Tensor:
+        return x[i : i + 1].expand(SAMPLES, *x.shape[1:])
+
+    def with_first(x_TO: Tensor) -> np.ndarray:
+        return torch.cat([first_1O, x_TO[:T]])[:, dims].numpy()
+
+    goal_NG = None if windows.context_BC is None else repeated(windows.context_BC)
+    sampled = run.world_model.imagine(repeated(obs_BHO)[:, 0], repeated(act_BHA)[:, :T], goal_NG,
+                                      seeds=[fold(seed, n) for n in range(SAMPLES)])
     first_1O = loop.start_BO[i : i + 1]
     dims = loop.obs_BTO.flatten(0, 1).std(0).argsort(descending=True)[:SHOWN].sort().values
-    with_first = lambda x_TO: torch.cat([first_1O, x_TO[:T]])[:, dims].numpy()  # noqa: E731
     figures.plot_imagined(with_first(loop.obs_BTO[i]), with_first(loop.mean.obs_BTO[i]),
                           np.stack([with_first(x) for x in sampled.obs_BTO.cpu()]), path,
                           [f"observation[{o}]" for o in dims.tolist()])

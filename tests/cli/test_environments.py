@@ -86,8 +86,8 @@ def test_a_training_says_what_its_evaluation_will_need(own: str, tmp_path: Path,
     words = ("--steps", 1, "--policy.batch-size", 8) + (("--import", own) if is_known else ())
     assert gentraj("train", "bc-gaussian", "--dataset", data, "--run-dir", "run", *words) == 0
     said = f"next: gentraj evaluate run --import {own}" if is_known else (
-        "next: gentraj evaluate run, which will need --import MODULE, that registers the environment of the data, or "
-        f"--env-id ID: unknown environment '{own}-v0'")
+        "next: gentraj evaluate run, which will need --import MODULE, where MODULE registers the environment of "
+        f"the data, or --env-id ID: unknown environment '{own}-v0'")
     assert capsys.readouterr().out.splitlines()[-1] == said
 
 

@@ -147,7 +147,7 @@ def test_the_settings_that_were_printed_are_taken(preset: str, hopper_file: Path
     again = json.loads(capsys.readouterr().out)
     assert list(differences(json.loads(printed), again)) == [("training.seed", 0, 3)]
     assert gentraj("train", preset, "--config", tmp_path / "mine.json") == 2
-    assert "--config FILE or --resume DIR, and one of them" in capsys.readouterr().err
+    assert "--config FILE or --resume DIR, and only one of them" in capsys.readouterr().err
 
 
 def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(hopper_file: Path, tmp_path: Path,
@@ -158,7 +158,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(hopper_file: Pa
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in said[2:-1]] == [
         ["model", "Diffusion"], ["inverse", "InverseDynamics"], ["critic", "PlanCritic"]]
-    assert "12 episodes of" in said[0] and said[-1].startswith("7 steps of each part, seed 0;")
+    assert "12 episodes of" in said[0] and said[-1].startswith("7 steps of each component, seed 0;")
     assert gentraj("train", "veteran", "--dataset", hopper_file, "--planner.replan", 40, "--planner.shifted",
                    "--dry-run") == 2
     assert "shifted=True needs something left of a plan" in capsys.readouterr().err

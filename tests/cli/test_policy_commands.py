@@ -71,7 +71,7 @@ class WithoutModel(nn.Module):
     (("train", "iqll"), "did you mean 'iql'?"), (("train", "--steps", "3", "bc_flow"), "did you mean 'bc-flow'?"),
     (("train", "iql"), "preset 'iql' needs --dataset"),
     (("train", "fql", "--family", "gan", "--dataset", "x"), "a policy of the kind FQL, flow cannot act by a model of"),
-    (("train", "iql", "--family", "latent", "--dataset", "x"), "--family is latent, which is no generator of actions")])
+    (("train", "iql", "--family", "latent", "--dataset", "x"), "--family is latent, which this preset cannot have")])
 def test_what_a_policy_cannot_is_said_in_one_line(words: tuple[str, ...], message: str, hopper_run: Path,
                                                   monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
                                                   capsys: pytest.CaptureFixture) -> None:

@@ -37,7 +37,7 @@ def test_a_table_of_one_setting_changes(hopper_file: Path, tmp_path: Path, done:
     words = "ablate", "veteran+", "--dataset", hopper_file, "--run-dir", tmp_path, *SMALL
     assert gentraj(*words, "--vary", "planner.candidates=1,8", "--vary", "horizon=3") == 0
     out = capsys.readouterr()
-    assert "planner.candidates 8 is what veteran+ has; left out" in out.err
+    assert "planner.candidates is 8 in veteran+ already; left out" in out.err
     assert done == ["2 rows of the table", "1 rows of the table"]  # how it plans is no other training
     table = rows(tmp_path)
     assert [(row["key"], row["before"], row["value"]) for row in table] == [
@@ -71,12 +71,12 @@ def test_the_interval_of_a_difference_is_paired() -> None:
 
 
 def test_what_a_planner_cannot_be_does_not_stop_the_others(hopper_file: Path, tmp_path: Path, done: list[str]) -> None:
-    """Candidates without anything to choose by."""
+    """Inverse dynamics that are asked to look further ahead than they were trained to."""
     assert gentraj("ablate", "decision-diffuser", "--dataset", hopper_file, "--run-dir", tmp_path, "--seeds", 0,
-                   "--episodes", 1, "--steps", 1, "--vary", "planner.candidates=4", "--vary", "planner.scale=1.0") == 1
+                   "--episodes", 1, "--steps", 1, "--vary", "planner.lookahead=99", "--vary", "planner.scale=1.0") == 1
     assert [row["mean"] is None for row in rows(tmp_path)] == [False, True, False]
     (log,) = tmp_path.glob("seed-0-*/log.txt")
-    assert "candidates=4 needs something to choose by" in log.read_text()
+    assert "lookahead is 99; the inverse dynamics were trained to look" in log.read_text()
 
 
 @pytest.mark.parametrize(("vary", "said"), [

@@ -147,7 +147,7 @@ def test_stopped_in_its_processes_and_begun_again_it_ends_the_same(compared: Pat
         _, err = process.communicate(timeout=60)
     if how != signal.SIGKILL:
         assert process.returncode == 128 + how
-        message = f"gentraj: error: stopped by {how.name}; what was done is saved, and the same command goes on with it"
+        message = f"gentraj: error: stopped by {how.name}; what was done is saved, and the same command continues"
         assert message in err and "Traceback" not in err
         for folder in tmp_path.glob("tiny/*/run"):
             with RunLock(folder):  # nobody trains there any more
@@ -183,7 +183,7 @@ def test_runs_there_are_need_no_training(compared: Path, tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    ((), "give presets to train or --runs"), (("pointmaze-umaze", "--runs", "x"), "give presets to train or --runs"),
+    ((), "give presets to train, or --runs"), (("pointmaze-umaze", "--runs", "x"), "give presets to train or --runs"),
     (("pointmaze-umasse",), "did you mean 'pointmaze-umaze'"), (("pointmaze",), "needs --dataset"),
     (("pointmaze-umaze", "--families", "diffusion,gam"), "unknown family 'gam'; known: diffusion, flow"),
     (("pointmaze-umaze", "--families", "gan,gan"), "each family is expected once"),

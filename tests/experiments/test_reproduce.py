@@ -175,7 +175,7 @@ def test_stopped_it_keeps_what_there_is_and_goes_on(data: Path, done: Path, tmp_
                                                    capsys: pytest.CaptureFixture) -> None:
     card, out = write(tmp_path), tmp_path / "out"
     assert reproduce(card, data, out, at_most=2) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
     found = read_results(out)["bc"].data
     assert [[seed.seed for seed in one.seeds] for one in found.values()] == [[3], [3]]  # a seed of every dataset first
     assert "(1 of 2 seeds)" in page(read_results(out), out / "page.md")

@@ -74,7 +74,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("train pointmaze --dataset DATA --device meta", "device 'meta' cannot be used here: "),
     ("train pointmaze --dataset DATA --run-dir file", "file is a file, so there can be no folder file"),
     ("train pointmaze --dataset DATA --run-dir file/new", "file is a file, so there can be no folder file/new"),
-    ("train pointmaze --dataset DATA --run-dir run", "run holds a training already; go on with --resume run"),
+    ("train pointmaze --dataset DATA --run-dir run", "run holds a training already; continue it with --resume run"),
     ("train pointmaze --dataset gentraj/umaze-v0", "gentraj/umaze-v0: no such dataset in Minari's local folder"),
     ("train pointmaze --dataset missing.hdf5", "missing.hdf5: no such file"),
     ("train pointmaze --dataset DATA+missing.npz", "missing.npz: no such file"),
@@ -103,12 +103,12 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("sample run --out a.npz --steps 0", "0 sampling steps were given; give a whole number of at least 1"),
     ("sample run --out a.npz --goal 1,2,3", "--goal has 3 numbers; 2 (entries [0, 1]) are expected"),
     ("sample run --out a.npz --start 1,2,3", "--start has 3 numbers; 4 (an observation) or 2 "),
-    ("sample run --out a.npz --start 0,0", "--start 0,0 lies in a wall of PointMaze_UMaze-v3, or beyond it; free are "),
-    ("sample run --out a.npz --start 1,1 --goal 9,1", "--goal 9,1 lies in a wall of PointMaze_UMaze-v3, or beyond it"),
-    ("sample run --out a.npz --start 1,-9,0,0", "--start 1,-9,0,0 lies in a wall of PointMaze_UMaze-v3, or beyond it"),
-    ("sample run --out a.npz --goal 1,nan", "--goal is '1,nan'; numbers parted by commas are expected"),
-    ("sample run --out a.npz --goal=-inf,1", "--goal is '-inf,1'; numbers parted by commas are expected"),
-    ("sample run --out a.npz --start 1;1", "--start is '1;1'; numbers parted by commas are expected"),
+    ("sample run --out a.npz --start 0,0", "--start 0,0 lies in a wall of PointMaze_UMaze-v3 or outside it; the free "),
+    ("sample run --out a.npz --start 1,1 --goal 9,1", "--goal 9,1 lies in a wall of PointMaze_UMaze-v3 or outside it"),
+    ("sample run --out a.npz --start 1,-9,0,0", "--start 1,-9,0,0 lies in a wall of PointMaze_UMaze-v3 or outside it"),
+    ("sample run --out a.npz --goal 1,nan", "--goal is '1,nan'; numbers separated by commas are expected"),
+    ("sample run --out a.npz --goal=-inf,1", "--goal is '-inf,1'; numbers separated by commas are expected"),
+    ("sample run --out a.npz --start 1;1", "--start is '1;1'; numbers separated by commas are expected"),
     ("sample run --out a.npz --arrival 3", "--arrival says when to be at a goal; give --goal too"),
     ("sample run --out a.npz --goal 1,1 --arrival 32", "timestep 32 is outside the horizon of 32 timesteps"),
     ("data make pointmaze-umase", "no data of 'pointmaze-umase' can be recorded; give one of pointmaze-open, "),
@@ -329,4 +329,4 @@ def test_a_reader_that_goes_away_is_no_error(place: Path) -> None:
     done = subprocess.run(["bash", "-c", script, "-", *COMMAND, "sample", "run", "--out", "a.npz"],
                           env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60, check=False)
     assert done.returncode == 0 and (place / "a.npz").exists()
-    assert (place / "errors").read_text() == "16 trajectories of 32 rows, 5 environment steps apart\n"
+    assert (place / "errors").read_text() == "16 trajectories of 32 timesteps, 5 environment steps apart\n"

@@ -252,12 +252,12 @@ def test_what_cannot_be_is_said_in_one_line(words: tuple[object, ...], message: 
 def test_samples_have_to_be_of_every_step_and_of_actions(hopper_file: Path, hopper_world: Path, umaze: Episodes,
                                                          tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     words = "augment", hopper_file, "--model", hopper_world, "--steps", 20, "--out", "tests/none-v0", "--trajectories"
-    for name, settings, message in (("sparse", {"stride": 2}, "rows 2 steps apart; train one with --joint"),
-                                    ("silent", {"joint": False}, "have 0 numbers of an action in a row"),
-                                    ("sent", {"goal": 1.0}, "without being told of it: goal; train one with")):
+    for name, settings, message in (("sparse", {"stride": 2}, "timesteps are 2 steps apart; train one with --joint"),
+                                    ("silent", {"joint": False}, "have 0 numbers of an action in a timestep"),
+                                    ("sent", {"goal": 1.0}, "was always conditioned on goal; train one with")):
         assert gentraj(*words, planner(hopper_file, tmp_path / name, **settings)) == 2
         assert message in capsys.readouterr().err
     runs.train(tiny("bc-gaussian", DATASET), tmp_path / "bc", progress=False)
     joint = runs.load(planner(DATASET, tmp_path / "joint"))
-    with pytest.raises(ValueError, match="and is conditioned on goals, which trajectories have not"):
+    with pytest.raises(ValueError, match="and is conditioned on goals, which trajectories do not have"):
         augment.tilt(joint, runs.load(tmp_path / "bc"), np.ones(2), 1.0)

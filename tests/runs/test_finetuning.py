@@ -221,7 +221,7 @@ def test_the_command_makes_a_run_like_any_other(td3bc: runs.Run, fine: runs.Run,
         assert torch.equal(value, runs.load(out).main.state_dict()[key]), key
     assert gentraj("evaluate", out, "--episodes", 1, "--no-baselines") == 0
     assert gentraj("finetune", td3bc.folder, *words) == 2
-    assert "holds a training already; go on with --resume, or" in capsys.readouterr().err
+    assert "holds a training already; continue it with --resume, or" in capsys.readouterr().err
     assert gentraj("finetune", td3bc.folder, *words, "--noise", 0.2, "--resume") == 2
     assert "finetune.noise was 0.1 and is 0.2" in capsys.readouterr().err
     assert gentraj("finetune", td3bc.folder, *words, "--steps", 44, "--resume") == 0 and runs.load(out).step == 22
