@@ -30,8 +30,8 @@ from ..training import loop as training
 from ..training.loop import TrainingConfig
 from ..trajectory import Batch, TrajectorySpec
 from . import folder as runs
-from . import provenance
-from .fit import check_fit
+from . import records
+from .checks import check_fit
 from .folder import CONFIG, REFERENCE, Run
 
 PLAYED = "played"  # folder of a run: what was played, a file a round
@@ -156,4 +156,4 @@ def _prepare(run: Run, config: FinetuneConfig, folder: Path, resume: bool) -> No
     settings["run"]["training"] = to_json(config.training(run.config.training))
     write_file(folder / CONFIG, json.dumps(settings, indent=2).encode())
     write_file(folder / REFERENCE, (run.folder / REFERENCE).read_bytes())
-    provenance.record(folder, cast(Policy, run.main).device, resume)
+    records.record_start(folder, cast(Policy, run.main).device, resume)

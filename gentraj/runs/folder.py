@@ -32,9 +32,8 @@ from ..training.checkpoint import module_tensors, restore_module
 from ..training.loop import check_same
 from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions
 from ..worlds.model import WorldModel
-from . import learning_curve, provenance
-from .dry_run import dry_run
-from .fit import check_data, check_evaluable
+from . import records
+from .checks import check_data, check_evaluable, dry_run
 from .kinds import AnyRunConfig, Component, DataFacts, PlannerRunConfig, PolicyRunConfig, WorldModelRunConfig
 
 if TYPE_CHECKING:
@@ -160,13 +159,13 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
         write_file(folder / REFERENCE, saved)
         file = _RunFile(config, data, hashlib.sha256(saved).hexdigest())
         write_file(folder / CONFIG, json.dumps(to_json(file), indent=2).encode())
-        provenance.record(folder, device, resume)
+        records.record_start(folder, device, resume)
 
     def evaluate(step: int) -> None:
         now = _run(folder, _read(folder), {name: module_tensors(component) for name, component in components.items()},
                    step, device)
         agent = now.agent(now.action_space())
-        learning_curve.record(folder, step, agent, data, config.training.eval_episodes)
+        records.record_score(folder, step, agent, data, config.training.eval_episodes)
 
     training.train(components, episodes, config.training, folder, meta=_trained(config, data), resume=resume,
                    device=device, progress=progress, contexts=config.context, prepare=prepare, evaluate=evaluate)

@@ -11,10 +11,9 @@ from agents.planning.planner import Planner
 from agents.policies.actor import Actor
 
 from ..config import Kinds
-from .data_facts import DataFacts
 from .planner import FINER, PlannerRunConfig
 from .policy import PolicyRunConfig
-from .settings import Component
+from .settings import Component, DataFacts
 from .world import WorldModelRunConfig
 
 __all__ = ["FINER", "RUNS", "AnyRunConfig", "Component", "DataFacts", "PlannerRunConfig", "PolicyRunConfig",

@@ -31,8 +31,7 @@ from ..randomness import fold
 from ..training.loop import TrainingConfig
 from ..training.optimization import BATCH
 from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, TrajectorySpec
-from .data_facts import DataFacts, normalizer
-from .settings import Component, RunSettings
+from .settings import Component, DataFacts, RunSettings, normalizer
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box

@@ -19,8 +19,7 @@ from ..models.one_step import SEARCH
 from ..models.sampling import Guidance
 from ..training.loop import TrainingConfig
 from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
-from .data_facts import DataFacts
-from .settings import Component, GoalConditioned
+from .settings import Component, DataFacts, GoalConditioned
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box

@@ -25,7 +25,7 @@ from ..plots.style import Plane
 from ..progress import bar, say
 from ..training.log import read_metrics
 from ..trajectory import Condition, SamplingOptions
-from . import learning_curve, provenance
+from . import records
 from .folder import Run
 from .model_card import YARDSTICKS, parameters_trained, read_scores, score_rows
 
@@ -106,7 +106,7 @@ class Drawing:
             image = figures.plot_returns(scores["returns"], means, self.folder / "returns.png")
             pictures.append(Picture("Returns", "How many episodes earned how much; a mean hides the ones that failed.",
                                     image))
-        if rows := learning_curve.read(self.run.folder):
+        if rows := records.read_learning_curve(self.run.folder):
             means = {name: s["return_mean"] for name, s in list(each.items())[1:] if s}
             image = figures.plot_learning_curve(rows, means, self.folder / "learning-curve.png")
             pictures.append(Picture("Score while training", f"Mean return of {rows[-1]['episodes']} episodes, always "
@@ -223,7 +223,7 @@ def _first(played: Rollout) -> tuple[Tensor, Tensor]:
 
 def facts(run: Run, scores: Mapping[str, Any]) -> dict[str, Any]:
     """The head of the page: how the run was made, and what came of it beside its yardsticks."""
-    begun, *resumed = provenance.starts(run.folder) or [{}]
+    begun, *resumed = records.read_starts(run.folder) or [{}]
     seconds = sum(row.get("seconds", 0.0) for row in read_metrics(run.folder))
     low, high = scores.get("return_ci95", (None, None))
     beside = {f"return of {name}": (scores.get(name) or {}).get("return_mean") for name in YARDSTICKS}

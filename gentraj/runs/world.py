@@ -21,8 +21,7 @@ from ..training.loop import TrainingConfig
 from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 from ..worlds.facts import WorldFacts
 from ..worlds.model import GENERATOR, WorldModel, WorldModelConfig
-from .data_facts import DataFacts
-from .settings import Component, GoalConditioned, Split
+from .settings import Component, DataFacts, GoalConditioned, Split
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box

@@ -12,8 +12,8 @@ from small import gentraj
 
 from envs.making import environment_factory
 from gentraj.data import ContextConfig, Episodes, save_npz
-from gentraj.runs.data_facts import DataFacts
-from gentraj.runs.fit import check_data
+from gentraj.runs import DataFacts
+from gentraj.runs.checks import check_data
 
 
 def checked(episodes: Episodes, env_id: str | None = None) -> list[str]:

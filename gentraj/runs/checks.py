@@ -1,16 +1,21 @@
-"""What data and an environment must have in common, told before time is spent on a training."""
+"""Checks before a training: do the data fit their environment, and can the components act together?"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from copy import deepcopy
 
 import numpy as np
+from gymnasium.spaces import Box
 
 from envs.evaluation.vector import SLACK, VectorEnvironment
 from envs.making import environment_factory, recorded_factory
 
-from ..data import Episodes
-from .data_facts import DataFacts
+from ..data import Episodes, Windows
+from .kinds import AnyRunConfig, Component, DataFacts
+
+WINDOWS = 16  # of the data: what trust is calibrated by; it decides for the first
 
 
 def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
@@ -58,3 +63,12 @@ def _made(data: DataFacts) -> VectorEnvironment | None:
     except Exception:  # such as a package that it needs: its evaluation will say so
         return None
     return check_fit(data, str(data.env))
+
+
+def dry_run(config: AnyRunConfig, data: DataFacts, components: Mapping[str, Component], windows: Windows) -> None:
+    """Acts by copies of components that are not trained yet. Raises ValueError for settings that do not go together."""
+    few, ones = windows.batch(0, 0, WINDOWS), np.ones(data.act_dim, np.float32)
+    copies = {name: deepcopy(component).eval() for name, component in components.items()}
+    agent = config.agent(copies, few, Box(-ones, ones), None, None)
+    obs_BO = few.x_BHD[:1, 0, : data.obs_dim]
+    agent.act(obs_BO, config.dry_goal(few, obs_BO, data.goal_dims))
