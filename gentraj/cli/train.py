@@ -116,7 +116,7 @@ def _train(args: Train, usual: AnyRunConfig) -> None:
     if args.preset and (stands_for := suited(args.preset, config.dataset)) != args.preset:
         say(f"the data have goals: {args.preset} plans for them, as the preset {stands_for}")
     if args.dry_run:
-        print(dry_run(ready(config, record=False, rehearsed=args.resume is None)))
+        print(dry_run(ready(config, record=False, check=args.resume is None)))
         return
     folder = args.run_dir or Path("runs") / name
     folder = args.resume or fresh_folder(folder, f"--resume {folder}")

@@ -140,7 +140,8 @@ def test_windows_end_where_the_goal_does(run: Run, tmp_path: Path) -> None:
 
 def test_too_short_episodes_are_refused(run: Run, tmp_path: Path) -> None:
     path = str(save_npz(three_episodes()[0], tmp_path / "one.npz"))
-    with pytest.raises(ValueError, match=r"one.npz: only 6 windows of 32 rows, 5 steps apart.* at least 16 are needed"):
+    message = r"one.npz: only 6 windows of 32 timesteps, 5 environment steps apart.* at least 16 are needed"
+    with pytest.raises(ValueError, match=message):
         measure_run(run, dataset=path)
 
 

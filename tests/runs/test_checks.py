@@ -49,13 +49,13 @@ def test_a_horizon_longer_than_every_episode_is_told(umaze: Episodes) -> None:
     whole = replace(umaze, goal_dims=(), extras={}, obs_keys=())[0]
     T = whole.num_steps
     short = small.config()
-    with pytest.warns(UserWarning, match=f"64 rows span {63 * 100} steps, and the longest episode has {T}, so that"):
+    with pytest.warns(UserWarning, match=f"64 timesteps span {63 * 100} environment steps, .* has {T}, so that"):
         replace(short, horizon=64, stride=100).resolve(whole)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         replace(short, horizon=T + 1, stride=1).resolve(whole)
         replace(short, stride=(1, T)).resolve(whole)
-    with pytest.warns(UserWarning, match=f"span {T + 1} steps"):
+    with pytest.warns(UserWarning, match=f"span {T + 1} environment steps"):
         replace(short, stride=(1, T + 1)).resolve(whole)
 
 

@@ -104,7 +104,7 @@ def test_a_planner_that_remembers_needs_a_model_that_has_learnt_of_a_past(name: 
                                                                          tmp_path: Path) -> None:
     config = tiny(name, hopper_file)
     remembers = replace(config.planner, history=2)
-    with pytest.raises(ValueError, match=r"planner.history is 2, and the model knows nothing .* --mix.prefix"):
+    with pytest.raises(ValueError, match=r"planner.history is 2, but the model is not conditioned .* --mix.prefix"):
         replace(config, planner=remembers)
     mix = replace(config.mix, prefix=0.5)
     check(replace(config, mix=mix, planner=remembers), tmp_path, 11)
