@@ -205,7 +205,7 @@ def test_more_sampling_steps_than_levels_of_noise_are_refused_before_any_trainin
     tracked = presets.PRESETS["diffuser-pointmaze"]
     few = replace(FAMILIES["diffusion"], levels=10)  # type: ignore[call-arg]
     for model in (few, replace(FAMILIES["latent"], prior=few)):  # type: ignore[call-arg]
-        with pytest.raises(ValueError, match=r"planner.steps is 20, and .* 10 levels of noise; set planner.steps too"):
+        with pytest.raises(ValueError, match=r"planner.steps is 20, but .* 10 levels of noise; set planner.steps too"):
             replace(tracked, model=model)  # type: ignore[call-arg]
 
 
