@@ -41,7 +41,7 @@ from gentraj.plots.style import BLUE, INK, POSITIONS, VERMILION, draw_floor, hea
 from gentraj.randomness import fold, generator
 from gentraj.training.loop import learning_rate_factor
 
-NETWORK = ResidualMLPConfig(width=192, depth=3, frequencies=4, activation="mish")  # what docs/gan.md was measured with
+NETWORK = ResidualMLPConfig(width=192, depth=3, frequencies=4, activation="mish")  # as docs/notebook/gan.md says
 GENERATOR = replace(NETWORK, frequencies=0)  # fewer folds of the noise, so that less of it lies between modes
 JUDGE = DiscriminatorConfig(width=64, multipliers=(1,), kernel=3, frequencies=4, patches=False)
 PLAIN = replace(JUDGE, minibatch_std=False)

@@ -80,6 +80,19 @@ class PlannerConfig:
         """Environment steps that are carried out, or looked at, of a plan."""
         return self.replan - 1 + (1 if self.actions == "joint" else self.lookahead)
 
+    def unused(self) -> dict[str, str]:
+        """The settings that change nothing beside the others, each with the reason."""
+        found = {}
+        if self.arrival == "fixed":
+            found |= dict.fromkeys(("arrival_thresholds", "trust"), "arrival is fixed")
+            if self.select != "value":
+                found |= dict.fromkeys(("candidates", "shifted"), "there is nothing to choose by (select, arrival)")
+        if self.guidance == "none":
+            found["scale"] = "guidance is none"
+        if self.actions == "joint":
+            found["lookahead"] = "actions are the plan's own (joint)"
+        return found
+
     def __post_init__(self) -> None:
         require(self, replan=(1, 1e6), steps=(1, 1e6), trust=(0, 1), temperature=(0, math.inf), lookahead=(1, 1e6),
                 hold_radius=(0, math.inf), candidates=(1, 1e6), scale=(-1e6, 1e6), history=(0, 1e6))

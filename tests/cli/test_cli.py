@@ -177,7 +177,7 @@ def test_scores_go_where_they_are_told_and_have_the_promised_keys(small_run: Pat
     table, err = capsys.readouterr()
     assert "no score of the data's behaviour: the data's episodes are not whole ones of PointMaze_UMaze-v3" in err
     assert table.splitlines()[1].split() == ["planner,", "diffusion", "controller", "random"]
-    shown = [key for key in KEYS[3:-6] if any((a or {}).get(key) is not None for a in (scores, scores["controller"]))]
+    shown = [key for key in KEYS[3:-7] if any((a or {}).get(key) is not None for a in (scores, scores["controller"]))]
     assert [line.split()[0] for line in table.splitlines()[2:]] == shown
 
 

@@ -1,6 +1,6 @@
 """Every sampler converges at the order that it declares here, on every path, to the closed form of a Gaussian.
 
-`python tests/diffusion/test_orders.py` prints the tables of docs/diffusion.md.
+`python tests/diffusion/test_orders.py` prints the tables of docs/notebook/samplers.md.
 """
 
 from collections.abc import Iterator

@@ -111,7 +111,7 @@ def test_what_has_no_say_is_told_before_anything_is_trained(hopper_file: Path) -
 def test_what_follows_from_another_family_is_changed_with_it(hopper_file: Path) -> None:
     """Diffuser's critic of noisy plans: where nothing is denoised there are none."""
     base, gan = changes(Ablate("diffuser", ("family=gan",), dataset=str(hopper_file)))
-    assert set(gan.card.settings) == {"model", "critic"} and not base.card.settings
+    assert set(gan.card.settings) == {"model", "critic", "normalizer", "batch_size"} and not base.card.settings
     assert gan.card.settings["critic"]["noised"] == 0.0
 
 
