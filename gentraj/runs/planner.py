@@ -151,14 +151,14 @@ class PlannerRunConfig(RunSettings):
         if not self.joint:
             found |= dict.fromkeys(("dynamics", "mix.actions"), "the plans have no actions (joint)")
         elif not self.dynamics:
-            found["inverse"] = "no inverse dynamics are trained beside plans with actions (joint); set dynamics too"
+            found["inverse"] = "plans with actions (joint) have no inverse dynamics unless dynamics is set"
         if not self.valued:
-            found["planner.select"] = "no critic of plans is trained; set valued too"
+            found["planner.select"] = "no critic of plans is trained unless valued is set"
             if not self.context.kinds:
                 found["planner.guidance"] = "no critic is trained (valued) and the model has no context (context.kinds)"
-            found["critic"] = "no critic of plans is trained; set valued too"
+            found["critic"] = "no critic of plans is trained unless valued is set"
         elif self.critic.noised:
-            found["critic.normalizer"] = "a critic of noisy plans takes the model's one; change normalizer instead"
+            found["critic.normalizer"] = "a critic of noisy plans takes the model's, which is normalizer"
         elif not self.joint or self.refine:
             found["critic.sees"] = "the critic sees the whole of a plan without actions"
         if not self.mix.goal:
@@ -168,7 +168,7 @@ class PlannerRunConfig(RunSettings):
         if not self.context.kinds:
             found |= dict.fromkeys(("context_dropout", "planner.context"), "the model has no context (context.kinds)")
         if not self.mix.prefix:
-            found["planner.history"] = "the model is not conditioned on earlier timesteps; set mix.prefix too"
+            found["planner.history"] = "the model is not conditioned on earlier timesteps unless mix.prefix is set"
         if not hasattr(self.model, "levels"):
             found["planner.steps"] = "the model samples in one network call"
         return found
