@@ -27,8 +27,8 @@ from benchmarks.lines import whole_lines
 from gentraj.data import Windows
 from gentraj.experiments.world_judgement import held_out
 from gentraj.randomness import fold, generator
+from gentraj.runs import DataFacts
 from gentraj.runs import folder as runs
-from gentraj.runs.data_facts import DataFacts
 from gentraj.runs.presets import PRESETS
 from gentraj.runs.world import WorldModelRunConfig
 from gentraj.worlds.model import WorldModel

@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
     # Once more, now that it is known whose planner's settings are the defaults: options may stand before the run.
     args = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(which.run))
     run = load(args.run, device=pick_device(args.device))
-    if args.judged_as == "agent" and not run.config.ACTS_BY_DRAWS and args.sampling != SamplerOptions():
+    if args.judged_as == "agent" and not run.config.ACTS_BY_SAMPLING and args.sampling != SamplerOptions():
         raise ValueError("planning in a world model uses the ensemble's mean, which samples nothing; leave --sampler, "
                          "--grid and --eta out, or give --as world-model")
     if args.judged_as == "world-model":

@@ -122,7 +122,7 @@ def _train(args: Train, defaults: AnyRunConfig) -> None:
     if args.preset and (variant := suited(args.preset, config.dataset)) != args.preset:
         say(f"the data have goals: {args.preset} plans for them, as the preset {variant}")
     if args.dry_run:
-        print(dry_run(ready(config, record=False, rehearsed=args.resume is None)))
+        print(dry_run(ready(config, record=False, check=args.resume is None)))
         return
     folder = args.run_dir or Path("runs") / name
     folder = args.resume or fresh_folder(folder, f"--resume {folder}")

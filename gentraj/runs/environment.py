@@ -1,4 +1,4 @@
-"""The environment of a world model's run: `gymnasium.make("gentraj/WorldModel-v0", run=DIR)` after `import envs`."""
+"""A world model's run as an environment: `gymnasium.make("gentraj/WorldModel-v0", run=DIR)` after `import envs`."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ from .folder import Run, load
 
 def make(run: Run | Path | str, *, render_mode: str | None = None, own_rewards: bool = False,
          **settings: Any) -> WorldModelEnv:
-    """One environment. `settings` are those of `envs.worlds.imagined.ImaginedConfig`; `gymnasium.make` keeps one of
-    them, max_episode_steps, for a wrapper of its own.
+    """One environment that a world model simulates.
 
-    Rewards are the world model's, or with `own_rewards` those that the environment of its data gives for being where it
-    imagines (Gymnasium's `compute_reward`, which hindsight replay asks for too). Raises `NothingSaved` for a folder
-    without a run, ValueError for a run that is no world model, and where there is no `compute_reward`.
+    `settings` are the fields of `envs.worlds.imagined.ImaginedConfig`; `gymnasium.make` takes max_episode_steps itself,
+    for its own wrapper. Rewards are predicted by the world model. With `own_rewards` they are computed by the
+    environment that the data come from, for the states that the model predicts (Gymnasium's `compute_reward`, as for
+    hindsight replay). Raises `NothingSaved` for a folder without a run, ValueError for a run without a world model, and
+    for `own_rewards` without a `compute_reward`.
     """
-    known = _prepare(run, own_rewards, settings)
-    return WorldModelEnv(known.world, known.space, known.config, goal_dims=known.goal_dims, renderer=known.renderer,
-                         render_mode=render_mode, compute_reward=known.compute_reward)
+    parts = _prepare(run, own_rewards, settings)
+    return WorldModelEnv(parts.world, parts.space, parts.config, goal_dims=parts.goal_dims, renderer=parts.renderer,
+                         render_mode=render_mode, compute_reward=parts.compute_reward)
 
 
 def make_vec(run: Run | Path | str, num_envs: int = 1, *, render_mode: str | None = None, own_rewards: bool = False,
              **settings: Any) -> WorldModelVectorEnv:
-    """`num_envs` environments that are stepped by one call of the network. As `make`."""
-    known = _prepare(run, own_rewards, settings)
-    return WorldModelVectorEnv(known.world, known.space, num_envs, known.config, goal_dims=known.goal_dims,
-                               renderer=known.renderer, render_mode=render_mode, compute_reward=known.compute_reward)
+    """`num_envs` environments that one network call steps together; everything else is as in `make`."""
+    parts = _prepare(run, own_rewards, settings)
+    return WorldModelVectorEnv(parts.world, parts.space, num_envs, parts.config, goal_dims=parts.goal_dims,
+                               renderer=parts.renderer, render_mode=render_mode, compute_reward=parts.compute_reward)
 
 
 def action_space(run: Run) -> Box:
-    """That of the run's environment; where its data name none, as far as their actions go."""
+    """The action space of the run's environment, or the range of the actions in the data if these name none."""
     if run.data.env is not None:
         return run.action_space()
     act = run.world_model.facts.act
@@ -48,8 +49,8 @@ def action_space(run: Run) -> Box:
     return Box(low_A.astype(np.float32), high_A.astype(np.float32))
 
 
-class _Known(NamedTuple):
-    """Of a run, and of the environment of its data."""
+class _Parts(NamedTuple):
+    """What both kinds of environments are made of."""
 
     world: WorldModel
     space: Box
@@ -59,17 +60,20 @@ class _Known(NamedTuple):
     compute_reward: GoalReward | None
 
 
-def _prepare(run: Run | Path | str, own_rewards: bool, settings: dict[str, Any]) -> _Known:
+def _prepare(run: Run | Path | str, own_rewards: bool, settings: dict[str, Any]) -> _Parts:
     trained = run if isinstance(run, Run) else load(Path(run))
     world, env = trained.world_model, trained.data.env
     if env is not None:
         settings = {"max_episode_steps": environment_factory(env).max_episode_steps} | settings
-    return _Known(world, action_space(trained), ImaginedConfig(**settings), trained.data.goal_dims,
+    return _Parts(world, action_space(trained), ImaginedConfig(**settings), trained.data.goal_dims,
                   None if env is None else Renderer(env), compute_reward(trained) if own_rewards else None)
 
 
 def compute_reward(run: Run) -> GoalReward:
-    """That of the environment of the run's data. Raises ValueError where it has none, or the data no goals."""
+    """The `compute_reward` of the environment that the run's data come from.
+
+    Raises ValueError if the environment has none, or if the data have no goals.
+    """
     env: Any = environment_factory(run.data.env)().unwrapped if run.data.env and run.data.context_dim else None
     if not hasattr(env, "compute_reward"):
         raise ValueError(f"{run.description}, and the environment of its data has no compute_reward of goals; leave "

@@ -1,7 +1,7 @@
-"""A whole decision as a program that needs no gentraj: observation, goal and noise in, actions out.
+"""Exports a whole decision as a program that runs without gentraj: observation, goal and noise in, actions out.
 
-What a decision does with Python numbers (seeds, checks, how many steps) happens once, while it is traced; what is left
-are operations on tensors that depend on the inputs, with the sampler unrolled.
+What a decision computes with Python numbers (seeds, checks, the number of steps) is computed once, while the decision
+is traced. The program has only the tensor operations that depend on its inputs, with the sampler unrolled.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,22 +24,22 @@ from torch.fx.node import map_arg
 from ..randomness import Tape
 
 Decide = Callable[[Tensor, Tensor | None, Sequence[int]], Tensor]  # obs_BO, goal_BG, seeds -> act_BEA
-CHECKS = 4  # batches of observations on which a program is compared with what it was made of
-TOLERANCE = 1e-4  # of actions up to 1, and relative to larger ones, which float32 rounds by as much more
+CHECKS = 4  # batches of observations on which a program is compared with the agent
+TOLERANCE = 1e-4  # largest error of an action, times the largest action if that is above 1
 
 
 def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = None, batch: int = 1) -> ExportedProgram:
-    """(obs_BO[, goal_BG], noise_M) -> act_BEA for `batch` observations, the noise standard normal.
+    """The program (obs_BO[, goal_BG], noise_M) -> act_BEA for B = `batch` observations, with standard normal noise.
 
-    The rows given are examples: on the first it is traced, on the others compared. Raises ValueError for fewer than
-    one batch, and where the program answers otherwise than `decide`: something in it then depends on the observation
-    in a way that no program of fixed operations has.
+    `obs_RO` and `goal_RG` are examples: the decision is traced on the first batch of them, and the program is compared
+    with `decide` on up to `CHECKS` further ones. Raises ValueError for fewer examples than one batch, and if the
+    program's actions differ from those of `decide`, whose operations then depend on the observation.
     """
     if len(obs_RO) < batch or batch < 1:
         raise ValueError(f"{len(obs_RO)} example observations were given for a batch of {batch}; a batch of 1 to "
                          f"{len(obs_RO)} is expected")
-    given = [x for x in (obs_RO, goal_RG) if x is not None]
-    examples = [tuple(x[i : i + batch] for x in given) for i in range(0, len(obs_RO) - batch + 1, batch)][: CHECKS + 1]
+    known = [x for x in (obs_RO, goal_RG) if x is not None]
+    examples = [tuple(x[i : i + batch] for x in known) for i in range(0, len(obs_RO) - batch + 1, batch)][: CHECKS + 1]
 
     def run(*inputs: Tensor) -> Tensor:
         with torch.no_grad(), Tape(inputs[-1]):
@@ -48,7 +49,7 @@ def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = Non
     inputs = (*examples[0], noises[0])
     with torch.no_grad():
         traced = _trace(run, inputs)
-        traced = _trace(torch.func.functionalize(traced), inputs)  # nothing is overwritten; gradients are traced by now
+        traced = _trace(torch.func.functionalize(traced), inputs)  # without in-place operations; gradients are traced
         _fold_constants(traced)
         program = torch.export.export(traced, inputs)
     for example, noise in zip(examples, noises, strict=True):
@@ -56,12 +57,13 @@ def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = Non
         error = (program.module()(*example, noise) - expected).abs().max().item()
         if not error <= TOLERANCE * max(1.0, expected.abs().max().item()):
             raise ValueError(f"the exported decision differs by {error:.3g} from the agent's on another observation: "
-                             "it depends on it in a way that cannot be exported, such as drawing rejected plans again")
+                             "its operations depend on the observation, as in sampling rejected plans again, and such "
+                             "a decision cannot be exported")
     return program
 
 
 def _trace(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> GraphModule:
-    """Real numbers flow while it is traced, so that checks of them are passed instead of refused."""
+    """Traces with real numbers, so that checks of values pass."""
     traced = make_fx(function, tracing_mode="real", _error_on_data_dependent_ops=False)(*inputs)
     traced.graph.eliminate_dead_code()
     traced.recompile()
@@ -69,17 +71,17 @@ def _trace(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Graph
 
 
 def _fold_constants(traced: GraphModule) -> None:
-    """What depends on no input, such as the noise levels of a sampler, becomes a number of the program."""
-    known: dict[Node, Any] = {}
+    """Replaces what depends on no input, such as the noise levels of a sampler, by constants."""
+    constants: dict[Node, Any] = {}
     for node in traced.graph.nodes:
         if node.op == "get_attr":
-            known[node] = getattr(traced, node.target)
-        elif node.op == "call_function" and all(x in known for x in node.all_input_nodes):
-            args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
-            known[node] = node.target(*args, **kwargs)
-    for node, value in known.items():
-        if node.op == "call_function" and isinstance(value, Tensor) and not known.keys() >= node.users.keys():
-            traced.register_buffer(name := f"folded_{node.name}", value.contiguous().clone())  # no view of another
+            constants[node] = getattr(traced, node.target)
+        elif node.op == "call_function" and all(x in constants for x in node.all_input_nodes):
+            args, kwargs = map_arg((node.args, node.kwargs), constants.__getitem__)
+            constants[node] = node.target(*args, **kwargs)
+    for node, value in constants.items():
+        if node.op == "call_function" and isinstance(value, Tensor) and not constants.keys() >= node.users.keys():
+            traced.register_buffer(name := f"folded_{node.name}", value.contiguous().clone())  # no shared memory
             with traced.graph.inserting_before(node):
                 node.replace_all_uses_with(traced.graph.get_attr(name))
     traced.graph.eliminate_dead_code()
@@ -87,20 +89,20 @@ def _fold_constants(traced: GraphModule) -> None:
 
 
 def noise_of(decide: Decide, obs_BO: Tensor, goal_BG: Tensor | None = None, *, seeds: Sequence[int]) -> Tensor:
-    """(M,) the noise that seeds give a decision, as its program takes it."""
+    """(M,) the noise that a decision samples from these seeds, as input of the exported program."""
     with torch.no_grad(), Tape() as tape:
         decide(obs_BO, goal_BG, seeds)
     return tape.noise_M
 
 
 def names(program: ExportedProgram) -> list[str]:
-    """Of its inputs."""
+    """The names of the program's inputs."""
     return ["obs", "goal", "noise"] if len(program.graph_signature.user_inputs) == 3 else ["obs", "noise"]
 
 
 def signature(program: ExportedProgram) -> str:
-    """Its inputs and their shapes, in words."""
-    inputs, _ = cast(tuple, program.example_inputs)
+    """The inputs of the program and their shapes, in words."""
+    inputs, _ = program.example_inputs or ((), {})
     shapes = (f"{name} {tuple(x.shape)}" for name, x in zip(names(program), inputs, strict=True))
     return f"takes {', '.join(shapes)}, float32, the noise standard normal; gives the actions"
 
@@ -108,20 +110,18 @@ def signature(program: ExportedProgram) -> str:
 def to_onnx(program: ExportedProgram) -> bytes:
     """The program as an ONNX file of float32 inputs `obs`, `goal` (if it has one), `noise` and the output `act`.
 
-    Raises ImportError without onnxscript.
+    Raises ImportError if onnxscript is not installed.
     """
-    try:
-        import onnxscript  # noqa: F401  torch would say so later, in many lines
-    except ImportError as error:
-        raise ImportError("ONNX needs the extra onnx: pip install 'gentraj[onnx]'") from error
+    if find_spec("onnxscript") is None:  # torch reports it later, in many lines
+        raise ImportError("ONNX needs the extra onnx: pip install 'gentraj[onnx]'")
     with _quiet():
-        made = torch.onnx.export(program, dynamo=True, input_names=names(program), output_names=["act"], verbose=False)
-    return made.model_proto.SerializeToString()  # pyright: ignore[reportOptionalMemberAccess]
+        onnx = torch.onnx.export(program, dynamo=True, input_names=names(program), output_names=["act"], verbose=False)
+    return onnx.model_proto.SerializeToString()  # pyright: ignore[reportOptionalMemberAccess]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter has to say of packages that are not needed and of its own old calls."""
+    """Hides the exporter's messages about optional packages and its own deprecated calls."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(action="ignore"):

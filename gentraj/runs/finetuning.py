@@ -1,8 +1,8 @@
-"""Fine-tuning a policy in its environment: it plays, and learns half from its data and half from what it played.
+"""Fine-tunes a policy online: one half of each batch comes from its data, the other from the episodes that it collects.
 
-The mixture is that of Ball et al. 2023, "Efficient Online Reinforcement Learning with Offline Data", section 4.1.
-Whole episodes are played and then learnt from, so that a kill loses no half of one: a round of episodes is a function
-of the policy's weights and of seeds, and one that was played before a kill is read again.
+This symmetric sampling is that of Ball et al. 2023, "Efficient Online Reinforcement Learning with Offline Data",
+section 4.1. Episodes are collected in rounds, whole ones, and saved before the policy learns from them. A round is a
+function of the policy's weights and of seeds, so a training that was killed reads its rounds again and goes on.
 """
 
 from __future__ import annotations
@@ -30,46 +30,48 @@ from ..training import loop as training
 from ..training.loop import TrainingConfig
 from ..trajectory import Batch, TrajectorySpec
 from . import folder as runs
-from . import provenance
-from .fit import check_fit
+from . import records
+from .checks import check_fit
 from .folder import CONFIG, REFERENCE, Run
+from .settings import component
 
-PLAYED = "played"  # folder of a run: what was played, a file a round
+PLAYED = "played"  # the folder, inside the run's, of the collected episodes: one file per round
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """How to fine-tune. What and how a policy learns, the policy's own settings say."""
+    """How to fine-tune a policy; its losses and learning rates are those of its own settings."""
 
     steps: int = 20_000
-    """Environment steps to learn from; the last episodes are played to their end."""
+    """Environment steps to collect; the last episodes are carried on to their end."""
     updates: float = 1.0
-    """Of the policy per environment step."""
+    """Updates of the policy per environment step."""
     episodes: int = 1
-    """Played side by side between the updates."""
+    """Episodes that are collected side by side in each round."""
     noise: float = 0.1
-    """Deviation of what is added to actions to explore, in units of half their range."""
+    """Standard deviation of the exploration noise that is added to actions, in units of half their range."""
     save_every: int = 1_000
     """Updates between two checkpoints; the first and the last are always saved."""
     seed: int = 0
-    """Of the episodes and of the updates."""
+    """Seed of the episodes and of the updates."""
 
     def __post_init__(self) -> None:
         require(self, steps=(1, 1e12), updates=(1e-3, 1e3), episodes=(1, 1000), noise=(0, 10), save_every=(1, 1e12),
                 seed=(0, 2**62))
 
     def training(self, before: TrainingConfig) -> TrainingConfig:
-        """As a policy was trained before, for these steps."""
+        """The settings of the policy's training, with the steps, checkpoints and seed of the fine-tuning."""
         return replace(before, steps=max(1, round(self.steps * self.updates)), save_every=self.save_every,
                        seed=self.seed, eval_every=0)
 
 
 def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: str | None = None, resume: bool = False,
              progress: bool = True) -> Run:
-    """The policy of `run`, fine-tuned in its environment (by default the run's own), as a run of its own in `folder`.
+    """Fine-tunes the policy of `run` in the environment `env_id`, by default the run's own, as a new run in `folder`.
 
-    Raises ValueError for a planner, a policy without a critic, an unknown environment and data that are not those of
-    the run, `EnvironmentFault` for what goes wrong in the environment, and what `gentraj.training.train` raises.
+    Raises ValueError for a run without a policy that has a critic, for an unknown environment, and for a dataset that
+    was changed since the run was trained; `EnvironmentFault` for an error in the environment; and what
+    `gentraj.training.loop.train` raises.
     """
     policy, factory = _learner(run), environment_factory(run.environment(env_id))
     saved, (episodes, _) = checkpoint.load(run.folder, run.step), runs.read_data(run.config, run.folder)
@@ -87,27 +89,28 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
 
 
 def returns(folder: Path) -> np.ndarray:
-    """(E,) of the episodes that were played in the fine-tuning of a run folder, in their order."""
+    """(E,) the returns of the episodes that were collected in a fine-tuning, in order of time."""
     return np.concatenate([load_npz(path).returns for path in sorted((folder / PLAYED).glob("[0-9]*.npz"))])
 
 
 class Experience:
-    """Batches of which half are of the data and half of what was played, in rounds, while they were asked for."""
+    """Batches for a training: one half from the data, the other from episodes that are collected as they are needed."""
 
     def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig, folder: Path,
                  play: Callable[[int], Episodes], updates: float):
-        """`play(r)` gives the episodes of round r; `updates` batches a step of it are taken before the next."""
+        """`play(r)` collects the episodes of round r. `updates` batches are taken per environment step of the rounds so
+        far; then the next round is collected."""
         self.spec, self.contexts, self.folder, self.play, self.updates = spec, contexts, folder, play, updates
         self.old, self.rounds = Windows(episodes, spec, contexts), list[Episodes]()
 
     def batch(self, step: int, seed: int, size: int) -> Batch:
-        """Of one training step. What has to be played before it is played now, unless it lies in the folder."""
+        """The batch of one training step. Rounds that it needs are read from the folder, or collected now."""
         before = len(self.rounds)
         while step >= self.updates * sum(played.num_steps for played in self.rounds):
             self.rounds.append(self._round(len(self.rounds)))
         if len(self.rounds) > before:
             self.new = Windows(concatenate(self.rounds), self.spec, self.contexts)
-        old = self.old.batch(step, fold(seed, 2), size - size // 2)  # not what this step of the training before drew
+        old = self.old.batch(step, fold(seed, 2), size - size // 2)  # not those of this step of the first training
         return _joined(old, self.new.batch(step, fold(seed, 1), size // 2))
 
     def _round(self, number: int) -> Episodes:
@@ -116,7 +119,7 @@ class Experience:
 
 
 def _joined(one: Batch, other: Batch) -> Batch:
-    """The other batch is real, none of it synthetic."""
+    """Both batches in one; the windows of `other` are real."""
     if one.synthetic_B is not None:
         other = replace(other, synthetic_B=torch.zeros(len(other.x_BHD), dtype=torch.bool))
     pairs = {field.name: (getattr(one, field.name), getattr(other, field.name)) for field in fields(Batch)}
@@ -127,8 +130,8 @@ def _joined(one: Batch, other: Batch) -> Batch:
 def _learner(run: Run) -> Policy:
     if not hasattr(getattr(run.config, "policy", None), "critic"):
         raise ValueError(f"{run.folder} is a run of {run.config.kind}; only a policy with a critic, such as fql, "
-                         "learns from what it plays itself")
-    return cast(Policy, run.main)
+                         "can learn from the episodes that it collects")
+    return component(run.components, "policy", Policy)
 
 
 def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig,
@@ -149,11 +152,12 @@ def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig,
 
 
 def _prepare(run: Run, config: FinetuneConfig, folder: Path, resume: bool) -> None:
-    """The files of a run beside its checkpoints. Raises ValueError for played episodes that no checkpoint made."""
+    """Writes the files of a run beside its checkpoints. Raises ValueError if the folder holds collected episodes of
+    another fine-tuning."""
     if not resume and (folder / PLAYED).exists():
         raise ValueError(f"{folder / PLAYED} holds episodes of another fine-tuning; give another folder")
     settings = read_json(run.folder / CONFIG)
     settings["run"]["training"] = to_json(config.training(run.config.training))
     write_file(folder / CONFIG, json.dumps(settings, indent=2).encode())
     write_file(folder / REFERENCE, (run.folder / REFERENCE).read_bytes())
-    provenance.record(folder, cast(Policy, run.main).device, resume)
+    records.record_start(folder, _learner(run).device, resume)

@@ -1,4 +1,4 @@
-"""A run: the components that were trained together, the settings that made them, and a folder that is all they need."""
+"""A run: components that were trained together, their settings, and the folder that holds all of it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from ..training.checkpoint import module_tensors, restore_module
 from ..training.loop import check_same
 from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions
 from ..worlds.model import WorldModel
-from . import learning_curve, provenance
-from .dry_run import dry_run
-from .fit import check_data, check_evaluable
+from . import records
+from .checks import check_data, check_evaluable, dry_run
 from .kinds import AnyRunConfig, Component, DataFacts, PlannerRunConfig, PolicyRunConfig, WorldModelRunConfig
+from .settings import optional
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -44,12 +44,12 @@ __all__ = ["AnyRunConfig", "Component", "DataFacts", "PlannerRunConfig", "Policy
            "WorldModelRunConfig", "build", "load", "load_episodes", "make_missing", "read_config", "resolve", "train"]
 
 CONFIG, REFERENCE = "config.json", "reference.safetensors"
-REFERENCE_WINDOWS = 512  # of the training data: they calibrate trust, and are drawn beside samples
+REFERENCE_WINDOWS = 512  # windows of the training data, to calibrate trust on and to compare samples with
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run of a planner or of a policy: `agent(action_space)` acts, `model` samples trajectories."""
+    """A trained planner, policy or world model: `agent(action_space)` acts, and `model` samples trajectories."""
 
     folder: Path
     config: AnyRunConfig
@@ -58,23 +58,23 @@ class Run:
     reference: Batch
     step: int
     dataset_hash: str
-    """Of what it was trained on."""
+    """The hash of the training data."""
 
     @property
     def main(self) -> Component:
-        """The component that all others serve: a planner's model, or the policy."""
+        """The main component, which all others serve: a planner's model, the policy, or the world model."""
         return self.components[self.config.MAIN]
 
     @property
     def description(self) -> str:
-        """What it is, for messages."""
+        """What the run is, for messages, such as "runs/a is a planner (planner, diffusion)"."""
         return f"{self.folder} is a {self.config.NAME} ({self.config.kind})"
 
     @property
     def model(self) -> Model:
-        """The generator. That of a policy makes actions of states, both in the policy's own normalised units.
+        """The generator. A policy's generator samples actions given states, both in the policy's normalised units.
 
-        Raises ValueError for a policy without one.
+        Raises ValueError for a run without a generator.
         """
         if (model := self.config.model_of(self.components)) is None:
             raise ValueError(f"{self.description} without a trajectory model; evaluate it with gentraj evaluate")
@@ -82,7 +82,7 @@ class Run:
 
     @property
     def planning(self) -> PlannerConfig:
-        """How it plans. Raises ValueError for a policy, which has no trajectories to show or to measure."""
+        """The settings of the planner. Raises ValueError for a run that plans no trajectories."""
         if (planning := self.config.planning) is None:
             raise ValueError(f"{self.description}, which acts and plans no trajectories; evaluate it with gentraj "
                              "evaluate")
@@ -90,48 +90,56 @@ class Run:
 
     @property
     def world_model(self) -> WorldModel:
-        """Its uncertainty calibrated by data that it was not trained on. Raises ValueError for another run."""
+        """The world model, whose uncertainty is calibrated on data that it was not trained on.
+
+        Raises ValueError for a run without one.
+        """
         if (world := self.config.world_model(self.components)) is None:
             raise ValueError(f"{self.description} and no world model; train one with gentraj train world-model")
         return world
 
     def agent(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None,
               options: SamplingOptions = DEFAULT_OPTIONS) -> Agent:
-        """What acts in that action space. A planner has its own settings by default, and `guide` shapes its plans.
+        """The agent for an action space.
 
-        `options` say how it samples. Raises ValueError where a planner's settings or a guide are given to a policy.
+        `config` replaces the settings of a planner, `guide` scores its plans while they are sampled, and `options` say
+        how the agent samples. Raises ValueError if `config` or `guide` is given for a run that plans no trajectories.
         """
         return self.config.agent(self.components, self.reference, action_space, config, guide, options)
 
-    def environment(self, asked: str | None = None) -> str:
-        """The one asked for, else that of its data. Raises ValueError where neither is known."""
-        if (env := asked or self.data.env) is None:
+    def environment(self, env_id: str | None = None) -> str:
+        """`env_id`, or else the environment of the data. Raises ValueError if the data name none."""
+        if (env := env_id or self.data.env) is None:
             raise ValueError(f"{self.folder}: its data do not say which environment they come from; give --env-id")
         return env
 
     def action_space(self, env: str | None = None) -> Box:
-        """Of that environment, the run's own by default. Raises ValueError for one of another width than the run's."""
-        made = environment_factory(self.environment(env))()
-        made.close()
-        if getattr(made.action_space, "shape", None) != (self.data.act_dim,):
+        """The action space of an environment, by default of the run's own.
+
+        Raises ValueError if its actions have another width than the run's.
+        """
+        environment = environment_factory(self.environment(env))()
+        environment.close()
+        if environment.action_space.shape != (self.data.act_dim,):
             raise ValueError(f"{self.folder}: was trained on actions of width {self.data.act_dim}, but the action "
-                             f"space of {made.spec.id} is {made.action_space}; train on data of this environment")
-        return made.action_space
+                             f"space of {environment.spec.id} is {environment.action_space}; train on data of this "
+                             "environment")
+        return environment.action_space
 
     def planner(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None) -> Planner:
-        """`agent` of a planner's run. Raises ValueError for a policy."""
+        """The agent of a planner's run. Raises ValueError for a run that plans no trajectories."""
         return cast(Planner, self.agent(action_space, config or self.planning, guide))
 
     def likeliest_arrival(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor) -> torch.Tensor:
-        """(B,) the row at which the goal is most probably reached; the last one without an arrival network."""
-        if "arrival" not in self.components:
+        """(B,) the timestep at which the goal is most probably reached; the last one without an arrival network."""
+        if (arrival := optional(self.components, "arrival", Arrival)) is None:
             return torch.full((len(obs_BO),), self.model.spec.horizon - 1)
-        return cast(Arrival, self.components["arrival"]).propose(obs_BO, goal_BG, (1.0,))[:, 0]
+        return arrival.propose(obs_BO, goal_BG, (1.0,))[:, 0]
 
 
 @dataclass(frozen=True)
 class _RunFile:
-    """What config.json holds."""
+    """The content of config.json."""
 
     run: AnyRunConfig
     data: DataFacts
@@ -141,17 +149,16 @@ class _RunFile:
 
 def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
           progress: bool = True) -> Run:
-    """Trains all components of a run and returns it, loaded from its folder. A task's own dataset is recorded if
-    missing.
+    """Trains all components of a run into a folder, and returns the run as loaded from there.
 
-    A resumed run may have another planner and, of the training's settings, those that may change; they are kept.
-
-    Raises `DataError` for bad data, ValueError for an `env_id` that there is not or that the data do not fit and for
-    settings that do not go together, and what `gentraj.training.train` raises.
+    The dataset of a task is recorded first if it is missing. A resumed run may have other settings of the planner, and
+    of the training those in `gentraj.training.loop.MAY_CHANGE_ON_RESUME`; the new ones are saved. Raises `DataError`
+    for bad data; ValueError for an unknown `env_id`, for data that do not fit it and for components that cannot act
+    together; and what `gentraj.training.loop.train` raises.
     """
     folder = Path(folder)
-    config = replace(config, dataset=located(config.dataset, folder))  # of use from any working directory
-    config, data, components, episodes, windows = ready(config, folder, rehearsed=not resume)
+    config = replace(config, dataset=located(config.dataset, folder))  # valid from any working directory
+    config, data, components, episodes, windows = ready(config, folder, check=not resume)
 
     def prepare() -> None:
         reference = windows.batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
@@ -160,13 +167,13 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
         write_file(folder / REFERENCE, saved)
         file = _RunFile(config, data, hashlib.sha256(saved).hexdigest())
         write_file(folder / CONFIG, json.dumps(to_json(file), indent=2).encode())
-        provenance.record(folder, device, resume)
+        records.record_start(folder, device, resume)
 
     def evaluate(step: int) -> None:
-        now = _run(folder, _read(folder), {name: module_tensors(component) for name, component in components.items()},
-                   step, device)
-        agent = now.agent(now.action_space())
-        learning_curve.record(folder, step, agent, data, config.training.eval_episodes)
+        tensors = {name: module_tensors(component) for name, component in components.items()}
+        current = _run(folder, _read(folder), tensors, step, device)
+        agent = current.agent(current.action_space())
+        records.record_score(folder, step, agent, data, config.training.eval_episodes)
 
     training.train(components, episodes, config.training, folder, meta=_trained(config, data), resume=resume,
                    device=device, progress=progress, contexts=config.context, prepare=prepare, evaluate=evaluate)
@@ -174,49 +181,51 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
 
 
 def located(dataset: str, folder: Path) -> str:
-    """The datasets, with each file as an absolute path: where it is said to be, else where it lies beside the run, in
-    the run's folder or the one around it."""
-    def place(name: str) -> str:
+    """The names of datasets, joined by '+', with each file as an absolute path.
+
+    A file that is not where its path says is looked for in the run's folder, and in the folder around it.
+    """
+    def locate(name: str) -> str:
         path = Path(name).expanduser()
         if path.suffix not in FILES:
             return name
-        found = next((one for one in (path, folder / path.name, folder.absolute().parent / path.name) if one.is_file()),
-                     path).absolute()
-        return name if "+" in str(found) else str(found)  # which parts datasets
+        places = path, folder / path.name, folder.absolute().parent / path.name
+        place = next((each for each in places if each.is_file()), path).absolute()
+        return name if "+" in str(place) else str(place)  # a '+' in a path would separate datasets
 
-    return "+".join(map(place, dataset.split("+")))
+    return "+".join(map(locate, dataset.split("+")))
 
 
 class Ready(NamedTuple):
-    """All that a training begins with."""
+    """Everything that a training starts from."""
 
     config: AnyRunConfig
-    """With what the data decide filled in."""
+    """The settings, with everything filled in that the data decide."""
     data: DataFacts
     components: dict[str, Component]
     episodes: Episodes
-    """What is learnt of."""
+    """The training data."""
     windows: Windows
-    """Of the main component, of the data that it keeps."""
+    """The windows, for the main component, that the run can keep some of."""
 
 
-def ready(config: AnyRunConfig, folder: Path | None = None, *, record: bool = True, rehearsed: bool = True) -> Ready:
-    """Reads the data, fills in what they decide, builds the components and, if it is to be rehearsed, lets them decide
-    once.
+def ready(config: AnyRunConfig, folder: Path | None = None, *, record: bool = True, check: bool = True) -> Ready:
+    """Reads the data, fills in the settings that they decide, and builds the components.
 
-    Raises what `train` raises before it trains.
+    With `check`, also checks that the data fit their environment, and lets the components decide once in a dry run. The
+    dataset of a task is recorded if it is missing, unless `record` is false. Raises what `train` raises at its start.
     """
     if config.env_id is not None:
-        environment_factory(config.env_id)  # a name that is wrong is told before data are read or recorded
+        environment_factory(config.env_id)  # a wrong name raises before data are read or recorded
     episodes, returns = read_data(config, folder, record=record)
     config = resolve(config, episodes)
-    episodes, kept, _ = config.split(episodes)
+    episodes, reference, _ = config.split(episodes)
     data = DataFacts.of(episodes, config.context, config.env_id, returns)
     if config.training.eval_every:
         check_evaluable(data)
     components = build(config, data, episodes)
-    windows = Windows(kept, components[config.MAIN].spec, config.context)
-    if rehearsed:
+    windows = Windows(reference, components[config.MAIN].spec, config.context)
+    if check:
         check_data(data, episodes, config.env_id)
         dry_run(config, data, components, windows)
     return Ready(config, data, components, episodes, windows)
@@ -224,23 +233,25 @@ def ready(config: AnyRunConfig, folder: Path | None = None, *, record: bool = Tr
 
 def read_data(config: AnyRunConfig, folder: Path | None = None, *,
               record: bool = True) -> tuple[Episodes, list[DataReturns]]:
-    """What a run, that in `folder`, is trained on, and what the episodes of each of its datasets earned as they were
-    recorded. Of steps that a world model imagined only a policy's critic learns; for other runs they are left out,
-    with a warning. A task's own dataset is recorded if it is missing, unless `record` says not to."""
+    """The data that a run in `folder` is trained on, and the returns of the recorded episodes of each of its datasets.
+
+    Only the critic of a policy learns from synthetic steps, which a world model imagined; for other runs they are left
+    out, with a warning. The dataset of a task is recorded if it is missing, unless `record` is false.
+    """
     names = config.dataset if folder is None else located(config.dataset, folder)
     datasets = [load_episodes(make_missing(name) if record else name) for name in names.split("+")]
     real = [dataset.real() for dataset in datasets]
-    joined = concatenate(datasets if config.LEARNS_OF_IMAGINED else real)
+    joined = concatenate(datasets if config.LEARNS_FROM_SYNTHETIC else real)
     if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:
         warnings.warn(f"{config.dataset}: {lost} steps that a world model imagined are left out; only the critics of "
-                      "policies learn of such", stacklevel=2)
+                      "policies learn from them", stacklevel=2)
     return joined.stitched() if config.stitch else joined, list(map(DataReturns.of, real))
 
 
 def load(folder: Path | str, *, step: int | None = None, device: torch.device | None = None) -> Run:
-    """The run in a folder, at its newest valid checkpoint or at `step`. Its dataset is not needed.
+    """Loads the run in a folder, at its newest valid checkpoint or at `step`. The dataset is not needed.
 
-    Raises `NothingSaved` without a checkpoint, `ConfigError` for settings that are not those of the checkpoint.
+    Raises `NothingSaved` without a checkpoint, `ConfigError` if config.json is not that of the checkpoint.
     """
     folder = Path(folder)
     file, saved = _read(folder), checkpoint.load(folder, step)
@@ -250,19 +261,19 @@ def load(folder: Path | str, *, step: int | None = None, device: torch.device | 
 
 def _run(folder: Path, file: _RunFile, tensors: Mapping[str, Mapping[str, torch.Tensor]], step: int,
          device: torch.device | None, dataset_hash: str = "") -> Run:
-    """The run of copies of the components' tensors."""
+    """A run whose components are copies with these tensors."""
     components = build(file.run, file.data)
     for name, component in components.items():
         restore_module(component, tensors.get(name, {}), name)
         component.to(device).eval()
     reference = read_reference(folder / REFERENCE, file.reference_sha256)
-    file.run.loaded(components, reference)
+    file.run.after_loading(components, reference)
     return Run(folder, file.run, file.data, components, reference.to(device) if device else reference, step,
                dataset_hash)
 
 
 def read_config(folder: Path) -> tuple[AnyRunConfig, DataFacts]:
-    """The settings of a run folder. Raises `NothingSaved` or `ConfigError`."""
+    """The settings of a run folder, and the facts of its data. Raises `NothingSaved` or `ConfigError`."""
     file = _read(folder)
     return file.run, file.data
 
@@ -271,13 +282,13 @@ def _read(folder: Path) -> _RunFile:
     path = folder / CONFIG
     if not path.is_file():
         raise checkpoint.NothingSaved(f"{folder}: no run there ({CONFIG} is missing); `gentraj train` makes one")
-    held = read_json(path)
-    checkpoint.check_format(held.get("format_version", 1), str(folder))
-    return from_json(_RunFile, held, str(path))
+    content = read_json(path)
+    checkpoint.check_format(content.get("format_version", 1), str(folder))
+    return from_json(_RunFile, content, str(path))
 
 
 def read_reference(path: Path, sha256: str) -> Batch:
-    """The windows of training data that a run keeps. Raises `CheckpointError` for a file that is not what was saved."""
+    """The windows of training data that a run keeps. Raises `CheckpointError` if it is not the saved file."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -290,18 +301,18 @@ def read_reference(path: Path, sha256: str) -> Batch:
 
 
 def resolve(config: AnyRunConfig, episodes: Episodes) -> AnyRunConfig:
-    """The config with everything the data decide filled in."""
+    """The settings with everything filled in that the data decide."""
     return config.resolve(episodes)
 
 
 def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = None) -> dict[str, Component]:
-    """The components of a resolved config, with the statistics of `episodes` or with room to load saved ones into."""
-    with torch.random.fork_rng(devices=()):  # torch draws initial weights from its global generator, left as it was
+    """The components of resolved settings, with the statistics of `episodes`, or blank, ready to load saved weights."""
+    with torch.random.fork_rng(devices=()):  # initial weights come from torch's global generator, restored after
         torch.default_generator.manual_seed(fold(config.training.seed))
         return config.build(data, episodes)
 
 
 def _trained(config: AnyRunConfig, data: DataFacts) -> dict[str, Any]:
-    """What checkpoints depend on: not the planner, nor where the data lie (they have a hash)."""
+    """The settings that checkpoints depend on, without the planner's and the path of the data, which have a hash."""
     run = {key: value for key, value in to_json(config).items() if key not in config.MAY_CHANGE}
     return {"run": run, "data": to_json(replace(data, returns=()))}

@@ -1,6 +1,7 @@
-"""A run by the Hugging Face hub's conventions: `save_pretrained`, `from_pretrained`, a model card of its own figures.
+"""Runs by the conventions of the Hugging Face hub: `save_pretrained`, `from_pretrained`, and a model card.
 
-A pretrained folder is a run folder: one checkpoint without optimisers, and README.md. Whatever takes a run takes it.
+A pretrained folder is a run folder with one checkpoint, without the state of the optimisers, and a README.md. Whatever
+takes a run folder takes it.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w./-]{0,255}", re.ASCII)
 
 
 def save_pretrained(run: Run, folder: Path | str) -> Path:
-    """Writes the run's checkpoint without optimisers, its settings, figures and model card; returns the folder.
+    """Saves the run's checkpoint without optimisers, its settings, figures and model card; returns the folder.
 
-    The folder appears whole or not at all. `from_pretrained`, `gentraj.load` and the commands take it, wherever it is.
-    Scores and figures in the run's folder are those of its newest checkpoint, so an earlier one is saved without them.
-    Raises `CheckpointError` for a folder that is not empty or cannot be written, and for weights that were changed
-    since they were loaded: the figures would not be theirs.
+    The folder appears whole or not at all. `from_pretrained`, `gentraj.load` and the commands take it, wherever it is
+    moved. Scores and figures in the run's folder belong to its newest checkpoint, so an earlier one is saved without
+    them. Raises `CheckpointError` if the folder is not empty or cannot be written, and if the weights were changed
+    since they were loaded, as scores and figures would be those of other weights.
     """
     target, newest = Path(folder).absolute(), checkpoint.load(run.folder)
     saved = newest if newest.step == run.step else checkpoint.load(run.folder, run.step)
@@ -48,7 +49,7 @@ def save_pretrained(run: Run, folder: Path | str) -> Path:
         figures = _copy_figures(run.folder / FIGURES, made / FIGURES) if newest is saved else []
         metrics = [row for row in read_metrics(run.folder) if row["step"] <= run.step]
         config = read_json(run.folder / CONFIG)
-        config["run"]["dataset"] = "+".join(dataset_names(run.config.dataset))  # whose folders are nobody's business
+        config["run"]["dataset"] = "+".join(dataset_names(run.config.dataset))  # folders on this machine are private
         texts = {CONFIG: json.dumps(config, indent=2), METRICS: "".join(json.dumps(row) + "\n" for row in metrics),
                  CARD: model_card(run, Card(target.name, scores, note, metrics[-1] if metrics else {}, figures))}
         if scores:
@@ -61,10 +62,12 @@ def save_pretrained(run: Run, folder: Path | str) -> Path:
 
 
 def from_pretrained(name: Path | str, *, revision: str | None = None, device: torch.device | None = None) -> Run:
-    """The run in a folder, else in the repository OWNER/NAME of the Hugging Face hub; `revision` speaks of the latter.
+    """Loads the run in a folder, or else in the repository OWNER/NAME of the Hugging Face hub.
 
-    A repository needs `pip install 'gentraj[hub]'`. Nothing that it holds is executed; its run folder is kept in the
-    hub's cache. Raises ValueError for a name that is neither, `CheckpointError` for what cannot be fetched.
+    `revision` is a branch, a tag or a commit of the repository. Fetching needs `pip install 'gentraj[hub]'`. Nothing in
+    a repository is executed; its run folder is kept in the hub's cache. Raises ValueError for a name that is neither a
+    folder's nor a repository's, `CheckpointError` if the repository cannot be fetched, ImportError if the hub's package
+    is not installed.
     """
     folder = Path(name) if revision is None and Path(name).is_dir() else _download(str(name), revision)
     return runs.load(folder, device=device)
@@ -72,15 +75,15 @@ def from_pretrained(name: Path | str, *, revision: str | None = None, device: to
 
 def _check_weights(run: Run, loaded: Run) -> None:
     for name, component in run.components.items():
-        there = loaded.components[name].state_dict()
-        if not all(torch.equal(value.cpu(), there[key]) for key, value in component.state_dict().items()):
+        saved = loaded.components[name].state_dict()
+        if not all(torch.equal(value.cpu(), saved[key]) for key, value in component.state_dict().items()):
             raise CheckpointError(f"{run.folder}: the weights of '{name}' are not those of its step {run.step} any "
                                   "more; load the run again, or train the changed one into a folder of its own")
 
 
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `target`, new or empty, where the block ends well."""
+    """A temporary folder to fill, which becomes `target` if the block ends without an exception."""
     if os.path.lexists(target) and (target.is_symlink() or not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target}: exists already and is no empty folder; give a new one")
     unfinished = target.with_name(f".tmp-{os.getpid()}-{target.name}")
@@ -95,14 +98,14 @@ def _new_folder(target: Path) -> Iterator[Path]:
 
 
 def _copy_figures(source: Path, target: Path) -> list[str]:
-    """Copies the figures that `gentraj report` drew; their paths in the new folder."""
+    """Copies the figures that `gentraj report` drew; returns their paths relative to the run folder."""
     paths = sorted(path for kind in ("*.png", "*.gif") for path in source.glob(kind)
                    if path.is_file() and not path.is_symlink() and checkpoint.NAME.fullmatch(path.name))
     return [f"{FIGURES}/{write_file(target / path.name, path.read_bytes()).name}" for path in paths]
 
 
 def _download(name: str, revision: str | None) -> Path:
-    """The run folder of a repository: a copy, since the hub's own cache holds links, which a checkpoint may not be."""
+    """The run folder of a repository, as a copy: the hub's cache holds links, and a checkpoint must not be one."""
     if not REPOSITORY.fullmatch(name):
         raise ValueError(f"'{name}' is no folder here and no repository of the Hugging Face hub; give a run folder or "
                          "OWNER/NAME")
@@ -119,7 +122,7 @@ def _download(name: str, revision: str | None) -> Path:
         if not any(folder.iterdir()):
             with _new_folder(folder) as made:
                 shutil.copytree(snapshot, made, dirs_exist_ok=True)
-    except (OSError, ValueError) as error:  # all that the hub raises is one of these
+    except (OSError, ValueError) as error:  # all exceptions of the hub are one of these
         raise CheckpointError(f"'{name}' is no folder here and cannot be fetched from the Hugging Face hub: "
                               f"{str(error).strip().splitlines()[0]}") from error
     return folder

@@ -1,7 +1,7 @@
-"""What a run is made of, a planner's models, a policy or a world model: settings that know how to make it.
+"""The table of the kinds of runs: a planner, a policy or a world model, each with the class of its agent.
 
-`RUNS` holds them by their kind, each with what acts. `resolve` fills in what the data decide, `build` makes the parts
-that are trained, `agent` lets trained parts act, and `facts` tells of them.
+The settings of each kind know how to make such a run: `resolve` fills in what the data decide, `build` makes the
+components that are trained, `agent` makes an agent of trained components, and `facts` describes them for tables.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from agents.planning.planner import Planner
 from agents.policies.actor import Actor
 
 from ..config import Kinds
-from .data_facts import DataFacts
-from .planner import FINER, PlannerRunConfig
+from .planner import PlannerRunConfig
 from .policy import PolicyRunConfig
-from .settings import Component
+from .settings import Component, DataFacts
 from .world import WorldModelRunConfig
 
-__all__ = ["FINER", "RUNS", "AnyRunConfig", "Component", "DataFacts", "PlannerRunConfig", "PolicyRunConfig",
+__all__ = ["RUNS", "AnyRunConfig", "Component", "DataFacts", "PlannerRunConfig", "PolicyRunConfig",
            "WorldModelRunConfig"]
 
 AnyRunConfig = PlannerRunConfig | PolicyRunConfig | WorldModelRunConfig

@@ -1,9 +1,10 @@
-"""How good a planner's trajectories are, beside windows of data: what `gentraj measure` writes."""
+"""Measures how good a planner's trajectories are, compared with windows of data, as `gentraj measure` writes it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,40 +23,44 @@ from ..progress import bar, busy
 from ..randomness import fold, generator
 from ..trajectory import Batch, Condition, SamplingOptions
 from .folder import Run, read_data
+from .settings import component
 
-LEAST = 8  # trajectories, for the metrics that look at five neighbours
-ROWS = 64  # sampled between two steps of the progress bar
+LEAST = 8  # trajectories at least, as some metrics look at five neighbours
+ROWS = 64  # trajectories in a batch of samples, a step of the progress bar
 
-UNITS = {  # std: standard deviations of the data, as a root mean square over a trajectory; env: of the environment
+UNITS = {  # std: standard deviations of the data, as a root mean square over a trajectory; env: environment units
     "precision": "share", "recall": "share", "density": "1 where alike", "coverage": "share",
     "sliced_wasserstein": "std", "mmd": "0 where alike", "frechet_distance": "std^2",
     "two_sample_accuracy": "0.5 where alike", "novelty": "std, to the nearest other window that the run keeps",
     "condition_error": "env, largest", "smoothness": "env/step^2, mean", "walls_share": "of trajectories",
     "walls_worst": "env, depth", "observations_share": "of trajectories", "observations_worst": "env, beyond the data",
     "actions_share": "of trajectories", "actions_worst": "env, beyond the bounds", "row_error": "env, mean",
-    "row_error_p95": "env, 95 % are below", "replay_error": "env, mean over rows", "replay_error_last": "env, last row"}
-PLANS = 128  # whose actions are computed at a time
+    "row_error_p95": "env, 95 % are below", "replay_error": "env, mean over timesteps",
+    "replay_error_last": "env, last timestep"}
+PLANS = 128  # plans whose actions are computed at a time
 
 
 def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: int | None = None, seed: int = 0,
                 progress: bool = True) -> dict[str, Any]:
-    """What measures.json holds: step, seed, steps, dataset, num, and `measures` as {column: {name: number or None}}.
+    """Measures the planner's samples; returns what measures.json holds.
 
-    The columns are "data", "start" (the first observation known) and, where there are goals, "start and goal" (the
-    goal's entries of the last row too). `units` are those of each name, `left_out` says why others are not there.
-    Raises ValueError for too few trajectories or windows, for a policy, and what `load_episodes` raises.
+    These are step, seed, steps, dataset, num, and `measures` as {column: {name: number or None}}. The columns are
+    "data"; "start", samples conditioned on the first observation; and, if there are goals, "start and goal", samples
+    conditioned on the goal's entries of the last timestep too. `units` has the unit of each name, and `left_out` says
+    why others are missing. Raises ValueError for too few trajectories or windows and for a policy, and what
+    `load_episodes` raises.
     """
     if num < LEAST:
         raise ValueError(f"--num is {num}; at least {LEAST} trajectories are needed to compare them with data")
-    _ = run.planning  # a policy has no trajectories to measure, and says so
+    _ = run.planning  # raises ValueError for a policy, which has no trajectories to measure
     windows, train = choose_windows(run, dataset, 2 * num, seed)
     num = len(windows.x_BHD) // 2
     real, other = windows.x_BHD[:num], windows.x_BHD[num : 2 * num]
     metrics = ReferenceMetrics(run, real, seed)
     with busy("measuring data"):
         columns = {"data": metrics.measure(other, train, own=dataset is None)}
-    for name, every in conditions(run, windows).items():
-        condition = every[num : 2 * num]
+    for name, conditions_R in conditions(run, windows).items():
+        condition = conditions_R[num : 2 * num]
         x_RHD = sample(run, condition, steps, seed, f"sampling, {name} known", progress)
         with busy(f"measuring, {name} known"):
             columns[name] = metrics.measure(x_RHD, train, condition)
@@ -65,12 +70,12 @@ def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: 
 
 
 def choose_windows(run: Run, dataset: str | None, most: int, seed: int) -> tuple[Batch, Tensor]:
-    """Up to `most` different windows without padding, in random order, and all that the run keeps of training.
+    """Up to `most` different windows without padding, in random order, and all training windows that the run keeps.
 
-    On the CPU. Raises ValueError where there are too few.
+    Both are on the CPU. Raises ValueError if there are too few.
     """
     x_RHD = run.reference.x_BHD.cpu()[run.reference.mask_BHD.cpu().flatten(1).all(1)]
-    train = torch.unique(x_RHD, dim=0)  # windows are drawn with replacement
+    train = torch.unique(x_RHD, dim=0)  # windows are sampled with replacement
     if dataset is None:
         order = torch.randperm(len(train), generator=generator(seed))[:most]
         windows = Batch(train[order], torch.ones_like(train[order], dtype=torch.bool))
@@ -78,9 +83,9 @@ def choose_windows(run: Run, dataset: str | None, most: int, seed: int) -> tuple
         windows = _dataset_windows(run, dataset, most, seed)
     if len(windows.x_BHD) < 2 * LEAST:
         spec = run.model.spec
-        raise ValueError(f"{dataset or run.folder}: only {len(windows.x_BHD)} windows of {spec.horizon} rows, "
-                         f"{spec.spacing} steps apart, lie whole in an episode; at least {2 * LEAST} are needed, give "
-                         "a --dataset of longer or more episodes")
+        raise ValueError(f"{dataset or run.folder}: only {len(windows.x_BHD)} windows of {spec.horizon} timesteps, "
+                         f"{spec.spacing} environment steps apart, lie whole in an episode; at least {2 * LEAST} are "
+                         "needed, give a --dataset of longer or more episodes")
     return windows, train
 
 
@@ -88,13 +93,13 @@ def _dataset_windows(run: Run, dataset: str, most: int, seed: int) -> Batch:
     (episodes, _), spec = read_data(replace(run.config, dataset=dataset), run.folder), run.model.spec
     windows = Windows(episodes, spec, run.config.context)
     first, ends = np.arange(len(windows)), windows.window_ends
-    last, end = first + spec.times[-1], ends[np.searchsorted(ends, first, "right")]  # where there is no action any more
+    last, end = first + spec.times[-1], ends[np.searchsorted(ends, first, "right")]  # the last one has no action
     whole = np.flatnonzero(last < end if spec.act_dim else last <= end)
     return windows.gather(np.random.default_rng(seed).permutation(whole)[:most])
 
 
 def conditions(run: Run, windows: Batch) -> dict[str, Condition]:
-    """What is known of these windows, by name: the start, and the goal where the run has one."""
+    """What samples are conditioned on, by name: the start of each window, and its goal if the run has goals."""
     obs_RHO, goal_dims = run.model.spec.split(windows.x_BHD)[0], list(run.planning.goal_dims)
     unknown = replace(Condition.unknown(run.model.spec, len(obs_RHO)), context_BC=windows.context_BC)
     start = unknown.with_obs(0, obs_RHO[:, 0])
@@ -104,20 +109,20 @@ def conditions(run: Run, windows: Batch) -> dict[str, Condition]:
 
 
 def sample(run: Run, condition: Condition, steps: int | None, seed: int, title: str, progress: bool = True) -> Tensor:
-    """(R, H, D) one trajectory for each of R conditions, on the CPU."""
+    """(R, H, D) one sampled trajectory for each of the R conditions, on the CPU."""
     parts, condition = [], condition.to(run.model.device)
     with bar(condition.batch, title, "trajectories", shown=progress) as done:
         for i in range(0, condition.batch, ROWS):
-            rows = condition[i : i + ROWS]
-            seeds = [fold(seed, i + r) for r in range(rows.batch)]
-            parts.append(run.model.sample(rows, seed=seeds, options=SamplingOptions(steps=steps))[:, 0].cpu())
-            done.update(rows.batch)
+            part = condition[i : i + ROWS]
+            seeds = [fold(seed, i + r) for r in range(part.batch)]
+            parts.append(run.model.sample(part, seed=seeds, options=SamplingOptions(steps=steps))[:, 0].cpu())
+            done.update(part.batch)
     return torch.cat(parts)
 
 
 @dataclass
 class ReferenceMetrics:
-    """Measures sets of trajectories (on the CPU, environment units) against the same real windows."""
+    """Measures sets of trajectories against the same real windows; all are on the CPU, in environment units."""
 
     run: Run
     real_RHD: Tensor
@@ -127,33 +132,34 @@ class ReferenceMetrics:
 
     def __post_init__(self) -> None:
         self.spec, self.scale = self.run.model.spec, metrics.fit_scale(self.real_RHD)
-        self.dims = list(self.run.planning.goal_dims) or list(range(self.spec.obs_dim))  # they share a unit
+        self.dims = list(self.run.planning.goal_dims) or list(range(self.spec.obs_dim))  # entries of the same unit
         self.factory = recorded_factory(self.run.data.env)
         self.constraints = {name: Constraints(self.spec, [constraint])
                             for name, constraint in limits(self.run, self.real_RHD, self.factory).items()}
         if "walls" not in self.constraints:
-            self.left_out["walls"] = "the environment is no maze of a point, or not known"
+            self.left_out["walls"] = "the environment is not a point maze, or is not known"
 
     def measure(self, x_RHD: Tensor, train_RHD: Tensor, condition: Condition | None = None, *,
                 own: bool = False) -> dict[str, float | None]:
-        """All numbers of a set; `condition` is what its trajectories were to obey.
+        """All measures of a set of trajectories; `condition` is what they were sampled from.
 
-        Novelty is the distance to the nearest of `train_RHD`, to the nearest other one if the set is its `own` part.
+        Novelty is the distance to the nearest window of `train_RHD`; if `own`, the trajectories are themselves among
+        these windows, and it is the distance to the nearest other one.
         """
-        found: dict[str, float | None] = {**metrics.measure(self.real_RHD, x_RHD, seed=self.seed)}
+        measures: dict[str, float | None] = {**metrics.measure(self.real_RHD, x_RHD, seed=self.seed)}
         x, train = (metrics.features(some, self.scale) for some in (x_RHD, train_RHD))
-        found["novelty"] = float(kth_distance(x, train, 2 if own else 1).mean()) if len(train) else None
-        found["condition_error"] = (None if condition is None else
-                                    float(metrics.condition_error(x_RHD[:, None], condition).max()))
+        measures["novelty"] = float(kth_distance(x, train, 2 if own else 1).mean()) if len(train) else None
+        measures["condition_error"] = (None if condition is None else
+                                       float(metrics.condition_error(x_RHD[:, None], condition).max()))
         if self.spec.horizon > 2:
-            found["smoothness"] = float(metrics.smoothness(x_RHD, self.spec, self.dims).mean())
+            measures["smoothness"] = float(metrics.smoothness(x_RHD, self.spec, self.dims).mean())
         for name, constraint in self.constraints.items():
-            found[f"{name}_share"], found[f"{name}_worst"] = metrics.violations(x_RHD, constraint)
+            measures[f"{name}_share"], measures[f"{name}_worst"] = metrics.violations(x_RHD, constraint)
         try:
-            return found | self._dynamics(x_RHD)
+            return measures | self._dynamics(x_RHD)
         except CannotReplay as error:
             self.left_out["dynamics"] = str(error)
-            return found
+            return measures
 
     def _dynamics(self, x_RHD: Tensor) -> dict[str, float]:
         if self.factory is None:
@@ -168,44 +174,49 @@ class ReferenceMetrics:
 
 
 def limits(run: Run, real_RHD: Tensor, factory: EnvironmentFactory | None) -> dict[str, Constraint]:
-    """What a trajectory must not violate: walls, for a point; the range of these windows; the actions' bounds."""
+    """The constraints that a trajectory must satisfy, by name: the walls of a point maze, the range of observations in
+    these windows, and the bounds of the actions."""
     spec = run.model.spec
     low_D, high_D = real_RHD.flatten(0, 1).aminmax(dim=0)
-    box = lambda low, high, dims: Box(tuple(map(float, low)), tuple(map(float, high)), tuple(dims))  # noqa: E731
-    made: dict[str, Constraint] = {}
+
+    def box(low: Iterable[Any], high: Iterable[Any], dims: Iterable[int]) -> Box:
+        return Box(tuple(map(float, low)), tuple(map(float, high)), tuple(dims))
+
+    constraints: dict[str, Constraint] = {}
     position = run.planning.goal_dims
     if factory and factory.maze and len(position) == 2:
-        made["walls"] = Blocks(*factory.maze.wall_boxes(), dims=position)
-    made["observations"] = box(low_D[: spec.obs_dim], high_D[: spec.obs_dim], range(spec.obs_dim))
+        constraints["walls"] = Blocks(*factory.maze.wall_boxes(), dims=position)
+    constraints["observations"] = box(low_D[: spec.obs_dim], high_D[: spec.obs_dim], range(spec.obs_dim))
     if spec.act_dim:
         space = factory().action_space if factory else None
         low, high = (space.low, space.high) if space else (low_D[spec.obs_dim :], high_D[spec.obs_dim :])
-        made["actions"] = box(low, high, range(spec.obs_dim, spec.dim))
-    return made
+        constraints["actions"] = box(low, high, range(spec.obs_dim, spec.dim))
+    return constraints
 
 
 def plan_actions(run: Run, x_RHD: Tensor) -> Tensor:
-    """(R, T, A) the actions, on the CPU, of the T = (H - 1) * stride environment steps of plans, decided beforehand.
+    """(R, T, A) the actions of the T = (H - 1) * stride environment steps of open-loop plans, on the CPU.
 
-    The plan's own, where its rows are environment steps. For a plan of observations the inverse dynamics give them: at
-    each step from where the plan is towards where it is `planner.lookahead` steps later, or at its end, straight lines
-    between rows. Raises `CannotReplay` for actions of rows that are several steps apart.
+    They are the plan's own actions if its timesteps are environment steps. For a plan of observations, inverse dynamics
+    compute them: at each step from the plan's observation to the one `planner.lookahead` steps later, or to the last
+    one, with observations interpolated between timesteps. Raises `CannotReplay` for plans whose timesteps are unevenly
+    apart, for plans with actions whose timesteps are several environment steps apart, and without inverse dynamics.
     """
     spec = run.model.spec
     if spec.offsets:
-        raise CannotReplay("the rows of its trajectories are not evenly apart")
+        raise CannotReplay("the timesteps of its trajectories are not evenly apart")
     if spec.act_dim and spec.stride > 1:
-        raise CannotReplay(f"the rows of its trajectories are {spec.stride} environment steps apart, and it has no "
-                           "actions for those between")
+        raise CannotReplay(f"the timesteps of its trajectories are {spec.stride} environment steps apart, and it has "
+                           "no actions for the steps between them")
     if "inverse" not in run.components and not spec.act_dim:
-        raise CannotReplay("its trajectories are coarse plans; the actions are those of the models that fill them in")
+        raise CannotReplay("its trajectories are coarse plans; only the models that fill them in have actions")
     if spec.act_dim:
         return spec.split(x_RHD)[1][:, :-1]
-    return torch.cat([_inverse_actions(run, some.to(run.model.device)).cpu() for some in x_RHD.split(PLANS)])
+    return torch.cat([_inverse_actions(run, plans.to(run.model.device)).cpu() for plans in x_RHD.split(PLANS)])
 
 
 def _inverse_actions(run: Run, x_RHD: Tensor) -> Tensor:
-    inverse, spec = cast(InverseDynamics, run.components["inverse"]), run.model.spec
+    inverse, spec = component(run.components, "inverse", InverseDynamics), run.model.spec
     T = (spec.horizon - 1) * spec.stride
     tau = torch.arange(T + 1, device=x_RHD.device) / spec.stride
     below = tau.long().clamp(max=spec.horizon - 2)

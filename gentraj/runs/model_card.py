@@ -1,4 +1,4 @@
-"""The model card of a run: README.md as the Hugging Face hub reads it, every figure from the run's own files."""
+"""The model card of a run: a README.md for the Hugging Face hub. All its numbers come from the run's own files."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from .folder import Run
 
 EVALUATION, WORLD = "evaluation.json", "world.json"
-YARDSTICKS = ("behaviour", "controller", "random")  # the data's own return, and agents, beside the run's
+YARDSTICKS = ("behaviour", "controller", "random")  # what the run's return is compared with
 PROTOCOL = ("episodes", "seeds", "protocol")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
-MEASURES = {  # the keys of evaluation.json, for readers, with their units
+MEASURES = {  # the keys of evaluation.json in words, with their units
     "env_id": "environment", "protocol": "protocol", "seeds": "seeds", "sampling": "sampling",
     "return_mean": "return (mean of episodes)", "return_iqm": "return (interquartile mean)",
     "return_ci95": "return (95 % interval of the mean)", "success_rate": "success rate (share of episodes)",
@@ -45,20 +45,21 @@ run = gentraj.from_pretrained({name!r})  # this folder, or OWNER/NAME on the hub
 ```
 
 The commands take the folder as well: `gentraj evaluate FOLDER`, `gentraj report FOLDER`. It holds the weights without
-the state of the optimisers, and in reference.safetensors {windows} windows of the data, which calibrate a
-planner's trust in its plans and a world model's uncertainty."""
-WORDS = {  # what a run is, its use in a line of Python, its tag: by the part that gives it its name
+the state of the optimisers. {windows} windows of the data are in reference.safetensors; a planner's trust in its plans
+and a world model's uncertainty are calibrated on them."""
+WORDS = {  # by the main component: what the run is, a line of Python that uses it, its tag on the hub
     "model": ("A generative model of trajectories for control",
               "x_BNHD = run.model.sample(gentraj.Condition.unknown(run.model.spec), num_samples=16)", "planning"),
     "policy": ("A policy", "agent = run.agent(action_space)  # agent.act(obs_BO, goal_BG) is (B, A)", "policy"),
     "world": ("A world model", "imagined = run.world_model.imagine(obs_BO, act_BTA, seeds=seeds)", "world-model")}
-SCORES = """Closed loop in {env}, {episodes} episodes. Returns are native and unlatched, the interval is a 95 %
-bootstrap interval of the mean over episodes. The figures are those of evaluation.json{step}."""
-FIGURES = "As they lay in the run's folder; `gentraj report` draws them anew."
+SCORES = """Closed loop in {env}, {episodes} episodes. A return is the sum of the environment's own rewards over
+a whole episode, and the interval is a 95 % bootstrap interval of the mean over episodes. The numbers are those of
+evaluation.json{step}."""
+FIGURES = "Copied from the run's folder; `gentraj report` draws them anew."
 
 
 class Card(NamedTuple):
-    """What a card says beyond the run: `note` says why there are no `scores`, `metrics` is the last row logged."""
+    """What a card says beside the run: `note` says why there are no `scores`, `metrics` is the last logged row."""
 
     name: str
     scores: Mapping[str, Any]
@@ -68,7 +69,7 @@ class Card(NamedTuple):
 
 
 def model_card(run: Run, card: Card) -> str:
-    """YAML front matter (library, tags, datasets, `model-index` with the scores) and text in Markdown."""
+    """The text of the card: YAML front matter (library, tags, datasets, `model-index` with the scores) and Markdown."""
     what, use, _ = WORDS[run.config.MAIN]
     intro = INTRO.format(name=card.name, step=run.step, windows=len(run.reference.x_BHD), what=what, use=use)
     text = [intro, "## Model", _model(run), "## Scores", _scores(card.scores) if card.scores else card.note]
@@ -83,10 +84,10 @@ def model_card(run: Run, card: Card) -> str:
 
 
 def read_scores(folder: Path, step: int, newest: int) -> tuple[dict[str, Any], str]:
-    """The scores of the checkpoint `step` in a run's folder, else none and a sentence that says why.
+    """The scores of the checkpoint `step` in a run's folder; if there are none, an empty dict and a sentence why.
 
-    `newest` is the checkpoint that was evaluated where evaluation.json does not say. Raises `ConfigError` for a file
-    that holds no scores.
+    `newest` is the checkpoint that was evaluated if evaluation.json does not name one. Raises `ConfigError` for a file
+    without scores.
     """
     path = folder / EVALUATION
     if not path.is_file():
@@ -100,23 +101,26 @@ def read_scores(folder: Path, step: int, newest: int) -> tuple[dict[str, Any], s
 
 
 def dataset_names(dataset: str) -> list[str]:
-    """The names of the datasets that `PlannerRunConfig.dataset` joins; of files without their folders."""
+    """The names of the datasets that the setting `dataset` joins; files are named without their folders."""
     return [Path(name).name if Path(name).suffix in FILES else name for name in dataset.split("+")]
 
 
 def parameters_trained(model: nn.Module) -> int:
-    """How many numbers were trained for it; their averages are not counted again."""
+    """The number of trained parameters of a model; their moving averages are not counted."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def yaml_lines(value: Any, indent: str = "") -> Iterator[str]:
-    """JSON values as YAML in blocks. Strings are quoted as in JSON, unprintable characters as YAML wants."""
+    """The lines of JSON values written as YAML blocks.
+
+    Strings are quoted as in JSON, and unprintable characters are escaped as YAML demands.
+    """
     entries = value.items() if isinstance(value, Mapping) else (("-", item) for item in value)
     for key, item in entries:
         head = f"{indent}{key}" if key == "-" else f"{indent}{key}:"
         if not isinstance(item, Mapping | list):
             yield f"{head} {_scalar(item)}"
-        elif key == "-" and item:  # its first line stands beside the dash
+        elif key == "-" and item:  # the first line of the item follows the dash
             first, *rest = yaml_lines(item, indent + "  ")
             yield from (f"{head} {first.lstrip()}", *rest)
         elif item:
@@ -128,7 +132,7 @@ def yaml_lines(value: Any, indent: str = "") -> Iterator[str]:
 def _scalar(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if isinstance(value, float) and "." not in text:
-        return text.replace("e", ".0e")  # 1e-05 is a string to the readers of YAML 1.1
+        return text.replace("e", ".0e")  # YAML 1.1 reads 1e-05 as a string
     return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
 
@@ -165,20 +169,20 @@ def _scores(scores: Mapping[str, Any]) -> str:
     return f"{about}\n\n{markdown_table(*score_rows(scores, ('env_id', 'episodes', 'step')))}"
 
 
-def score_rows(scores: Mapping[str, Any], but: Sequence[str]) -> tuple[list[str], list[tuple]]:
-    """The columns and rows of a table of what evaluation.json holds, but for some keys, beside the yardsticks.
+def score_rows(scores: Mapping[str, Any], without: Sequence[str]) -> tuple[list[str], list[tuple]]:
+    """The columns and rows of a table of the scores in evaluation.json, beside those of the yardsticks.
 
-    What has no value is left out.
+    The keys in `without`, and those that have no value, are left out.
     """
     beside = [name for name in YARDSTICKS if scores.get(name)]
     rows = [(MEASURES.get(key, key.replace("_", " ")), value, *(scores[name].get(key) for name in beside))
-            for key, value in scores.items() if key not in (*YARDSTICKS, *but, "agent", "returns")]
+            for key, value in scores.items() if key not in (*YARDSTICKS, *without, "agent", "returns")]
     rows = [row for row in rows if any(value is not None for value in row[1:])]
     return ["measure", scores.get("agent", "planner"), *beside], rows
 
 
 def markdown_table(columns: Sequence[str], rows: Any) -> str:
-    """The cells as `show` shows them."""
+    """A table in Markdown; its cells are formatted by `gentraj.plots.page.show`."""
     lines = [columns, ["---"] * len(columns), *(map(_cell, row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

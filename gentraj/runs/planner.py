@@ -1,4 +1,4 @@
-"""A planner's run: a model of trajectories, and what makes actions of them."""
+"""The run of a planner: a model of trajectories, and the components that turn a plan into actions."""
 
 from __future__ import annotations
 
@@ -31,48 +31,49 @@ from ..randomness import fold
 from ..training.loop import TrainingConfig
 from ..training.optimization import BATCH
 from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions, TrajectorySpec
-from .data_facts import DataFacts, normalizer
-from .settings import Component, RunSettings
+from .settings import Component, DataFacts, RunSettings, normalizer, optional
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
 
-FINER = "finer-"  # begins the names of the models that fill in, the coarsest first
-# How a family is usually trained, where a planner is given another one than its own.
+FINER = "finer-"  # the models that fill in a coarse plan are called finer-1, finer-2, ..., the coarsest first
+# How a family is usually trained, for a planner whose model is replaced by one of another family.
 ITERATIVE, ONE_CALL = {"context_dropout": 0.1, "batch_size": 64}, {"context_dropout": 0.0, "batch_size": 256}
-# quantile of the data's discounted returns to go that a planner aims at where nothing is said
+# A planner that is conditioned on returns aims at this quantile of the data's discounted returns to go by default.
 GOOD_RETURN_QUANTILE = 0.95
-CONTEXT_WINDOWS = 4096  # give the statistics of the contexts
+CONTEXT_WINDOWS = 4096  # the contexts are normalised by the statistics of this number of windows
 
 
 @dataclass(frozen=True)
 class PlannerRunConfig(RunSettings):
-    """Everything that decides a planner's run. What is None is chosen from the data and written down."""
+    """All settings of a planner's run. A setting that is None is chosen from the data and saved with the run."""
 
     horizon: int | None = None
-    """Rows of a trajectory."""
+    """Timesteps of a trajectory."""
     stride: int | tuple[int, ...] | None = None
-    """Environment steps between two rows; or from the first row to each other one, 1 2 4 8 16: dense near, sparse far
-    (Mixed-Density Diffuser, arXiv 2510.23026). The horizon is then as many rows."""
+    """Environment steps between two timesteps of a trajectory. Several numbers, such as 1 2 4 8 16, are the environment
+    steps from the first timestep to each later one, dense near and sparse far (Mixed-Density Diffuser, arXiv
+    2510.23026); they decide the horizon."""
     refine: tuple[int, ...] = ()
-    """Coarse to fine: for each number a further model, which fills in the rows of the one before with so many times as
-    dense ones. Horizon and stride are the coarse plan's; what the data choose is spread over the finest rows."""
+    """Plan coarse to fine: each number adds a model that fills in the plan of the model before it, with timesteps that
+    are this many times as dense. --horizon and --stride are those of the coarse plan; if they are chosen from the data,
+    they are chosen so that the finest plan has the usual ones."""
     joint: bool = False
-    """Trajectories, the finest ones, of observations and actions; else of observations, with inverse dynamics."""
+    """Model observations and actions (in the finest plan), instead of observations alone with inverse dynamics."""
     dynamics: bool = False
-    """Train inverse dynamics beside trajectories with actions too, for planner.actions inverse."""
+    """Train inverse dynamics even if trajectories have actions (joint), for planner.actions inverse."""
     valued: bool = False
-    """Train a critic of plans too, for planner.select and planner.guidance."""
+    """Train a critic of plans, for planner.select and planner.guidance."""
     model: ModelConfig = FAMILIES["diffusion"]
     mix: ConditionMix = field(default_factory=ConditionMix)
-    """What the model is trained to be given of a trajectory."""
+    """Which entries of a trajectory the model is conditioned on in training."""
     context_dropout: float = 0.1
-    """Share of the trajectories that the model is trained on without their context, for classifier-free guidance."""
+    """Fraction of the training trajectories whose context is dropped, for classifier-free guidance."""
     normalizer: NormalizerName = "limits"
     """How observations and actions are normalised for the model."""
     batch_size: int = 64
-    """Windows that each model learns from in a training step (for each step of a GAN's discriminator)."""
+    """Windows in the batch of a training step, for each model (for each step of a GAN's discriminator)."""
     inverse: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
     arrival: ArrivalConfig = field(default_factory=ArrivalConfig)
     critic: PlanCriticConfig = field(default_factory=PlanCriticConfig)
@@ -90,12 +91,12 @@ class PlannerRunConfig(RunSettings):
         if any(factor < 2 for factor in self.refine):
             raise ValueError(f"refine is {self.refine}; whole numbers of at least 2 are expected")
         if isinstance(self.stride, tuple) and (not self.stride or self.horizon not in (None, len(self.stride) + 1)):
-            raise ValueError(f"stride says where {len(self.stride) + 1} rows are, and horizon is {self.horizon}; leave "
-                             "the horizon out, and give a number at least")
+            raise ValueError(f"stride places {len(self.stride) + 1} timesteps, and horizon is {self.horizon}; give one "
+                             "number at least as stride, and leave the horizon out")
         if self.planner.actions == "joint" and not self.joint:
-            raise ValueError("planner.actions is 'joint', and the model would have no actions; set joint too")
+            raise ValueError("planner.actions is 'joint', but the model would have no actions; set joint too")
         if self.planner.steps > (levels := getattr(self.model, "levels", None) or math.inf):
-            raise ValueError(f"planner.steps is {self.planner.steps}, and the model would have {levels} levels of "
+            raise ValueError(f"planner.steps is {self.planner.steps}, but the model would have {levels} levels of "
                              f"noise; set planner.steps too, 1 to {levels}")
         self._check_history(self.planner)
         for key in ("select", "guidance"):
@@ -104,8 +105,8 @@ class PlannerRunConfig(RunSettings):
 
     def _check_history(self, planner: PlannerConfig) -> None:
         if planner.history and not self.mix.prefix:
-            raise ValueError(f"planner.history is {planner.history}, and the model knows nothing of rows before the "
-                             "present; train one with --mix.prefix 0.5")
+            raise ValueError(f"planner.history is {planner.history}, but the model is not conditioned on earlier "
+                             "timesteps; train one with --mix.prefix 0.5")
 
     @property
     def kind(self) -> str:
@@ -113,8 +114,8 @@ class PlannerRunConfig(RunSettings):
 
     def sampling(self, components: Mapping[str, Component], config: PlannerConfig | None,
                  options: SamplingOptions) -> str:
-        """How what acts draws its plans, in words; with settings of its own by default."""
-        return cast(Model, components["model"]).sampling(replace(options, steps=(config or self.planner).steps))
+        """How the agent samples its plans, in words; `config` is the planner's own by default."""
+        return self.model_of(components).sampling(replace(options, steps=(config or self.planner).steps))
 
     @property
     def generator(self) -> ModelConfig:
@@ -128,52 +129,55 @@ class PlannerRunConfig(RunSettings):
         return self.planner
 
     def dry_goal(self, windows: Batch, obs_BO: torch.Tensor, goal_dims: tuple[int, ...]) -> torch.Tensor | None:
-        return obs_BO[:, list(goal_dims)] + 1 if goal_dims else None  # not so near that it is held
+        return obs_BO[:, list(goal_dims)] + 1 if goal_dims else None  # far enough that the planner does not hold still
 
     def with_generator(self, model: ModelConfig) -> PlannerRunConfig:
-        """Another family is trained as it usually is, on the same conditions. No critic learns of noise where there is
-        none."""
+        """These settings with another generator. One of another family is trained as usual for that family, on the same
+        conditions, and a critic of noisy plans becomes one of clean plans if the new family has no noise."""
         if type(model) is type(self.model):
             return replace(self, model=model)
         critic = self.critic if isinstance(model, DiffusionConfig) else replace(self.critic, noised=0.0)
-        usual = ONE_CALL if isinstance(model, GaussianConfig) else ITERATIVE
-        return replace(self, model=model, critic=critic, normalizer="limits", **usual)
+        training = ONE_CALL if isinstance(model, GaussianConfig) else ITERATIVE
+        return replace(self, model=model, critic=critic, normalizer="limits", **training)
 
     def refuse(self, changed: str) -> None:
         super().refuse(changed)
         if changed == "planner.actions" and self.planner.actions == "inverse" and self.joint and not self.dynamics:
-            raise ValueError("planner.actions is 'inverse', and plans with actions (joint) have no inverse dynamics "
-                             "beside them; set dynamics too, or leave it out")
+            raise ValueError("planner.actions is 'inverse', but no inverse dynamics are trained beside plans with "
+                             "actions (joint); set dynamics too, or leave it out")
 
     def unused(self) -> dict[str, str]:
-        found = {"planner.goal_dims": "the data say them, or mix.goal_dims"}
+        found = {"planner.goal_dims": "the data or mix.goal_dims decide them"}
         if not self.joint:
             found |= dict.fromkeys(("dynamics", "mix.actions"), "the plans have no actions (joint)")
         elif not self.dynamics:
-            found["inverse"] = "plans with actions (joint) have no inverse dynamics beside them; set dynamics too"
+            found["inverse"] = "plans with actions (joint) have no inverse dynamics unless dynamics is set"
         if not self.valued:
-            found["planner.select"] = "no critic of plans is trained; set valued too"
+            found["planner.select"] = "no critic of plans is trained unless valued is set"
             if not self.context.kinds:
-                found["planner.guidance"] = "neither a critic is trained (valued) nor a context told (context.kinds)"
-            found["critic"] = "no critic of plans is trained; set valued too"
+                found["planner.guidance"] = "no critic is trained (valued) and the model has no context (context.kinds)"
+            found["critic"] = "no critic of plans is trained unless valued is set"
         elif self.critic.noised:
-            found["critic.normalizer"] = "a critic of noisy plans takes the model's; change normalizer instead"
+            found["critic.normalizer"] = "a critic of noisy plans takes the model's, which is normalizer"
         elif not self.joint or self.refine:
-            found["critic.sees"] = "a plan without actions is seen whole"
+            found["critic.sees"] = "the critic sees the whole of a plan without actions"
         if not self.mix.goal:
             found |= dict.fromkeys(("arrival", "mix.goal_at", "mix.goal_dims", "planner.arrival_thresholds",
-                                    "planner.rest_dims",
-                                    "planner.hold_radius"), "these plans are for returns and have no goal (mix.goal)")
+                                    "planner.rest_dims", "planner.hold_radius"),
+                                   "these plans are for returns and have no goal (mix.goal)")
         if not self.context.kinds:
-            found |= dict.fromkeys(("context_dropout", "planner.context"), "no context is told (context.kinds)")
+            found |= dict.fromkeys(("context_dropout", "planner.context"), "the model has no context (context.kinds)")
         if not self.mix.prefix:
-            found["planner.history"] = "the model knows nothing of rows before the present; set mix.prefix too"
+            found["planner.history"] = "the model is not conditioned on earlier timesteps unless mix.prefix is set"
         if not hasattr(self.model, "levels"):
-            found["planner.steps"] = "the model samples in one call"
+            found["planner.steps"] = "the model samples in one network call"
         return found
 
     def resolve(self, episodes: Episodes) -> PlannerRunConfig:
-        """With everything the data decide filled in."""
+        """These settings with everything filled in that the data decide.
+
+        Raises ValueError if they do not suit the data, such as a planner for returns for data with goals.
+        """
         rows, apart = default_horizon(self.env_id or episodes.env)
         dense = math.prod(self.refine)
         horizon, stride = 1 + -(-(rows - 1) // dense) if self.refine else rows, apart * dense
@@ -184,14 +188,14 @@ class PlannerRunConfig(RunSettings):
             raise ValueError(f"{episodes.name} has goals, and these settings plan for returns (mix.goal is 0); "
                              "take a preset for goals, such as pointmaze, or gentraj train veteran+")
         if self.planner.goal_dims not in ((), goal_dims):
-            raise ValueError(f"planner.goal_dims are {self.planner.goal_dims}, and the data or mix.goal_dims say "
+            raise ValueError(f"planner.goal_dims are {self.planner.goal_dims}, but the data or mix.goal_dims say "
                              f"{goal_dims}; leave them out")
         mix = replace(self.mix, goal_dims=goal_dims)
         critic = replace(self.critic, normalizer=self.normalizer) if self.critic.noised else self.critic
         planner = replace(self.planner, goal_dims=goal_dims)
-        if self.joint and not self.dynamics and planner.actions == "inverse":  # the usual, and there are none
+        if self.joint and not self.dynamics and planner.actions == "inverse":  # the default, without inverse dynamics
             planner = replace(planner, actions="joint")
-        if not goal_dims:  # then there is nothing to come to rest at
+        if not goal_dims:  # without a goal there is nothing to come to rest at
             planner = replace(planner, rest_dims=())
         if self.context.kinds == ("return",) and not planner.context:
             planner = replace(planner, context=(return_quantile(episodes, self.context, GOOD_RETURN_QUANTILE),))
@@ -205,7 +209,10 @@ class PlannerRunConfig(RunSettings):
         return replace(self, horizon=horizon, stride=stride, mix=mix, planner=planner, critic=critic)
 
     def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Component]:
-        """The components, with the statistics of `episodes` or with room to load saved ones into."""
+        """The components, with the statistics of `episodes`, or blank without them, ready to load saved weights.
+
+        Raises ValueError if the settings are not resolved yet.
+        """
         if self.horizon is None or self.stride is None:
             raise ValueError("the horizon or the stride is not chosen yet; call resolve(config, episodes) first")
         act_dim = data.act_dim if self.joint else 0
@@ -213,9 +220,9 @@ class PlannerRunConfig(RunSettings):
         spec = TrajectorySpec(data.obs_dim, 0 if self.refine else act_dim, self.horizon, stride, offsets)
         context = self._context_normalizer(spec, data, episodes)
 
-        def model(of: TrajectorySpec, mix: ConditionMix) -> Model:
-            units = normalizer(self.normalizer, of.act_dim, data, episodes)
-            return MODELS.made_of(self.model)(of, self.model, units, context, mix=mix, batch_size=self.batch_size,
+        def model(layout: TrajectorySpec, mix: ConditionMix) -> Model:
+            units = normalizer(self.normalizer, layout.act_dim, data, episodes)
+            return MODELS.made_of(self.model)(layout, self.model, units, context, mix=mix, batch_size=self.batch_size,
                                               context_dropout=self.context_dropout)
 
         components: dict[str, Component] = {"model": model(spec, self.mix)}
@@ -243,29 +250,30 @@ class PlannerRunConfig(RunSettings):
 
     def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> Planner:
-        model, inverse = cast(Model, components["model"]), cast(InverseDynamics, components.get("inverse"))
-        config = config or self.planner
+        """The planner as an agent, with its own settings by default."""
+        model, config = self.model_of(components), config or self.planner
         self._check_history(config)
         trust = Trust(model, reference, config.trust, config.history) if config.arrival == "earliest" else None
-        return Planner(model, config, space.low, space.high, trust=trust, inverse=inverse,
-                       arrival=cast(Arrival, components.get("arrival")),
-                       critic=cast(PlanCritic, components.get("critic")),
+        return Planner(model, config, space.low, space.high, trust=trust,
+                       inverse=optional(components, "inverse", InverseDynamics),
+                       arrival=optional(components, "arrival", Arrival),
+                       critic=optional(components, "critic", PlanCritic),
                        finer=[cast(Model, components[f"{FINER}{level + 1}"]) for level in range(len(self.refine))],
                        guide=guide, options=options)
 
     def facts(self, components: Mapping[str, Component]) -> dict[str, Any]:
-        """For tables of a run: what its main component is, in words and numbers."""
-        model = cast(Model, components["model"])
+        """The main component in words and numbers, for tables about the run."""
+        model = self.model_of(components)
         return {"kind": type(model).__name__, "timesteps of a trajectory": model.spec.horizon,
-                "environment steps between rows": model.spec.spacing, "actions in a trajectory": model.spec.act_dim > 0,
-                "sampling steps of the planner": self.planner.steps}
+                "environment steps between timesteps": model.spec.spacing,
+                "actions in a trajectory": model.spec.act_dim > 0, "sampling steps of the planner": self.planner.steps}
 
 
 def _check_span(horizon: int, stride: int | tuple[int, ...], episodes: Episodes) -> None:
-    """Warns of trajectories that no episode is long enough for."""
+    """Warns if a trajectory is longer than every episode."""
     span = stride[-1] if isinstance(stride, tuple) else (horizon - 1) * stride
     longest = int(episodes.lengths.max())
     if span > longest:
-        warnings.warn(f"{episodes.name}: {horizon} rows span {span} steps, and the longest episode has {longest}, so "
-                      "that the end of each trajectory is padding; give a shorter --horizon or a smaller --stride",
-                      stacklevel=3)
+        warnings.warn(f"{episodes.name}: {horizon} timesteps span {span} environment steps, and the longest episode "
+                      f"has {longest}, so that the end of each trajectory is padding; give a shorter --horizon or a "
+                      "smaller --stride", stacklevel=3)

@@ -1,4 +1,4 @@
-"""A policy's run."""
+"""The run of a policy."""
 
 from __future__ import annotations
 
@@ -19,18 +19,15 @@ from ..models.one_step import SEARCH
 from ..models.sampling import Guidance
 from ..training.loop import TrainingConfig
 from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
-from .data_facts import DataFacts
-from .settings import Component, GoalConditioned
+from .settings import Component, DataFacts, GoalConditioned, component
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
 
-
 @dataclass(frozen=True)
 class PolicyRunConfig(GoalConditioned):
-    """Everything that decides a policy's run. The data decide whether it is conditioned on a goal, and that is written
-    down."""
+    """All settings of a policy's run. Whether the policy is conditioned on a goal depends on the data."""
 
     policy: PolicyConfig = field(default_factory=BCConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -39,31 +36,29 @@ class PolicyRunConfig(GoalConditioned):
     MAIN: ClassVar[str] = "policy"
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = GENERATORS
-    LEARNS_OF_IMAGINED: ClassVar[bool] = True  # its critic does
+    LEARNS_FROM_SYNTHETIC: ClassVar[bool] = True  # its critic learns from them
 
     def unused(self) -> dict[str, str]:
-        found = super().unused()
-        return found | {f"policy.model.{key}": "nothing guides the actions that are drawn" for key in SEARCH
-                        if hasattr(self.generator, key)}
+        return super().unused() | {f"policy.model.{key}": "nothing guides the actions that are sampled"
+                                   for key in SEARCH if hasattr(self.generator, key)}
 
     @property
     def kind(self) -> str:
         name = type(self.policy).__name__.removesuffix("Config")
-        model = getattr(self.policy, "model", None)
-        return name if model is None else f"{name}, {family(model)}"
+        return name if self.generator is None else f"{name}, {family(self.generator)}"
 
     def sampling(self, components: Mapping[str, Component], config: PlannerConfig | None,
                  options: SamplingOptions) -> str:
-        """How what acts draws its actions, in words."""
-        return cast(Policy, components["policy"]).sampling(options)
+        """How the agent samples its actions, in words."""
+        return component(components, "policy", Policy).sampling(options)
 
     @property
     def generator(self) -> ModelConfig | None:
-        """None for a policy without one."""
+        """The settings of the generator; None for a policy without one."""
         return getattr(self.policy, "model", None)
 
     def with_generator(self, model: ModelConfig) -> PolicyRunConfig:
-        """Raises ValueError for a generator that this policy cannot be made of."""
+        """These settings with another generator. Raises ValueError if the policy cannot act by it."""
         hints = get_type_hints(type(self.policy))
         if "model" not in {f.name for f in fields(self.policy)} or not isinstance(model, hints["model"]):
             raise ValueError(f"a policy of the kind {self.kind} cannot act by a model of {type(model).__name__}; leave "
@@ -71,30 +66,30 @@ class PolicyRunConfig(GoalConditioned):
         return replace(self, policy=replace(cast(Any, self.policy), model=model))
 
     def resolve(self, episodes: Episodes) -> PolicyRunConfig:
-        """With everything the data decide filled in."""
+        """These settings with everything filled in that the data decide."""
         if "goal" in episodes.extras:
             return replace(self, context=replace(self.context, kinds=("goal",)))
-        if episodes.goal_dims:  # where a window of two steps ends is no goal
-            raise ValueError(f"{episodes.name}: a policy has to be conditioned on its goal, and these data do not "
-                             "record where their episodes were sent (extras 'goal'); train a planner, or add it")
+        if episodes.goal_dims:  # a policy sees short windows, whose last observation is no goal
+            raise ValueError(f"{episodes.name}: a policy must be conditioned on the goal, and these data do not record "
+                             "the goal of each step (extras 'goal'); train a planner, or add the goals")
         return self
 
     def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Component]:
-        """The policy, with the statistics of `episodes` or with room to load saved ones into."""
+        """The policy, with the statistics of `episodes`, or blank without them, ready to load saved weights."""
         scales = (Scales.blank(data.obs_dim, data.act_dim, data.context_dim) if episodes is None
                   else Scales.fit(episodes, self.context))
         return {"policy": policies.POLICIES.made_of(self.policy)(data.obs_dim, data.act_dim, self.policy, scales)}
 
     def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> Actor:
-        """Raises ValueError for what only planners take."""
+        """The policy as an agent. Raises ValueError if `config` or `guide`, which only planners take, is given."""
         if config is not None or guide is not None:
             raise ValueError(f"a planner's settings or a guide were given to a policy ({self.kind}), which plans "
                              "nothing; leave them out")
-        return Actor(cast(Policy, components["policy"]), space.low, space.high, options)
+        return Actor(component(components, "policy", Policy), space.low, space.high, options)
 
     def facts(self, components: Mapping[str, Component]) -> dict[str, Any]:
-        """For tables of a run: what its main component is, in words and numbers."""
-        policy = cast(Policy, components["policy"])
+        """The main component in words and numbers, for tables about the run."""
+        policy = component(components, "policy", Policy)
         return {"kind": self.kind, "conditioned on beside the observation": ", ".join(self.context.kinds) or "nothing",
                 "actions decided together": policy.chunk, "actions carried out before the next": policy.execute}

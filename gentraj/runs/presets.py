@@ -1,4 +1,4 @@
-"""Presets: literal dicts of run settings. Adding a task or a policy is one line here."""
+"""Presets: named settings of runs, as literal dicts. Adding a task or a policy is one line here."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from ..training.loop import TrainingConfig
 from ..worlds.model import WorldModelConfig
 from .kinds import AnyRunConfig, PlannerRunConfig, PolicyRunConfig, WorldModelRunConfig
 
-# To a goal by the earliest trusted arrival; everything about it comes from the data.
+# A planner that reaches a goal by the earliest trusted arrival; the data decide everything else.
 GOALS = PlannerRunConfig(training=TrainingConfig(steps=8_000))
-# The observation is (x, y, vx, vy), and the dynamics are calm, so a plan is followed for long: a new one for every
-# change of mind costs more than it gains.
+# The observation is (x, y, vx, vy), and the dynamics are smooth, so a plan is followed for many steps: replanning more
+# often costs more than it gains.
 POINTMAZE = replace(GOALS, planner=PlannerConfig(replan=32, rest_dims=(2, 3), hold_radius=0.45))
 LONG = replace(POINTMAZE, training=TrainingConfig(steps=10_000))
-# Diffuser towards goals: plans of observations and actions that end there. In mazes it is one plan, that takes as long
-# as in the paper and is drawn as there, level by level, tracked to its end by a PD controller.
+# Diffuser (Janner et al. 2022) towards goals: plans of observations and actions that end at the goal. In mazes it is a
+# single plan, as long as in the paper and sampled as there, level by level, which a PD controller tracks to its end.
 TO_THE_END = replace(GOALS, joint=True, mix=ConditionMix(goal=1.0, goal_at="end"),
                      planner=PlannerConfig("fixed", lookahead=1, actions="joint"))
 TRACKED = replace(TO_THE_END, model=replace(TO_THE_END.model, sampler="ddpm", steps=20), planner=replace(
     TO_THE_END.planner, steps=20, replan=1_000, actions="track", rest_dims=(2, 3)))
 
-# Plans for returns are short and made anew in every step.
+# Plans for returns are short, and a new one is made in every step.
 SHORT_PLANS = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, weight_decay=0.0,
                               ema=0.995)
 VETERAN = PlannerRunConfig(horizon=4, stride=1, valued=True, model=SHORT_PLANS, mix=ConditionMix(goal=0.0),
@@ -53,7 +53,7 @@ VETERAN = PlannerRunConfig(horizon=4, stride=1, valued=True, model=SHORT_PLANS, 
 VETERAN_PLUS = replace(VETERAN, joint=True, planner=replace(VETERAN.planner, candidates=8, steps=2, actions="joint"))
 DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noised=0.5), planner=PlannerConfig(
     "fixed", replan=1, lookahead=1, guidance="value", actions="joint"))
-# As published, but for short plans: what is long in the papers is their training.
+# As published, except that plans are short.
 DECISION = replace(VETERAN, horizon=8, valued=False, context=ContextConfig(("return",)),
                    context_dropout=0.25,
                    planner=PlannerConfig("fixed", replan=1, lookahead=1, guidance="classifier-free", scale=1.5,
@@ -70,48 +70,49 @@ PLANNERS: dict[str, tuple[str, PlannerRunConfig]] = {
     "pointmaze-medium": ("PointMaze's medium maze", replace(LONG, dataset="gentraj/pointmaze/medium-v0")),
     "pointmaze-large": ("PointMaze's large maze", replace(LONG, dataset="gentraj/pointmaze/large-v0")),
     "goals": ("a planner for any dataset with goals: the earliest trusted arrival; give --dataset", GOALS),
-    "veteran": ("plans for returns: the best of 16 by a critic, and inverse dynamics; give --dataset", VETERAN),
-    "veteran+": ("the same, ours: plans of observations and actions, valued by their actions; give --dataset",
+    "veteran": ("plans for returns: the best of 16 by a critic, with inverse dynamics; give --dataset", VETERAN),
+    "veteran+": ("veteran by our recipe: plans of observations and actions, whose actions are valued; give --dataset",
                  VETERAN_PLUS),
-    "decision-diffuser": ("plans for returns: of observations, conditioned on a good one, and inverse dynamics; give "
-                          "--dataset",
+    "decision-diffuser": ("plans of observations, conditioned on a high return, with inverse dynamics; give --dataset",
                           DECISION),
-    "hierarchical-diffuser": ("a coarse plan guided by a critic, a second model fills in its beginning; give --dataset",
-                              HIERARCHICAL),
-    "diffuser-lite": ("the best coarse plan by a critic, filled in twice, by rectified flows; give --dataset", LITE),
-    "diffuser": ("plans for returns: of observations and actions, guided by a critic; give --dataset", DIFFUSER),
-    "diffuser-goals": ("Diffuser towards goals: plans that end there, and their own actions; give --dataset",
+    "hierarchical-diffuser": ("a coarse plan guided by a critic, with its beginning filled in by a second model; give "
+                              "--dataset", HIERARCHICAL),
+    "diffuser-lite": ("the best coarse plan by a critic, filled in twice by rectified flows; give --dataset", LITE),
+    "diffuser": ("plans of observations and actions, guided by a critic of returns; give --dataset", DIFFUSER),
+    "diffuser-goals": ("Diffuser towards goals: plans of observations and actions that end at the goal; give --dataset",
                        TO_THE_END),
     "diffuser-pointmaze": ("Diffuser in mazes: one plan, tracked by a PD controller; give --dataset", TRACKED),
-    "diffuser-pointmaze-umaze": ("the same in the smallest maze, as long as published: 128 steps",
+    "diffuser-pointmaze-umaze": ("the same in the smallest maze, with the published length: 128 steps",
                                  replace(TRACKED, dataset="gentraj/pointmaze/umaze-v0", horizon=44, stride=3)),
     "diffuser-pointmaze-medium": ("the same in the medium maze: 256 steps",
                                   replace(TRACKED, dataset="gentraj/pointmaze/medium-v0", horizon=52, stride=5)),
     "diffuser-pointmaze-large": ("the same in the large maze: 384 steps",
                                  replace(TRACKED, dataset="gentraj/pointmaze/large-v0", horizon=64, stride=6)),
 }
-# What a name stands for where the data have goals: in mazes, with what the data's own task adds after it, elsewhere.
+# The presets that a name stands for if the data have goals: in mazes (followed by the task's own ending), elsewhere.
 TOWARDS_GOALS = {"veteran+": ("pointmaze", "goals"), "diffuser": ("diffuser-pointmaze", "diffuser-goals")}
 
 POLICIES: dict[str, tuple[str, PolicyConfig]] = {
     "bc-gaussian": ("behaviour cloning by a normal distribution", BCConfig(GAUSSIAN)),
     "bc-diffusion": ("behaviour cloning by a diffusion model", BCConfig(DIFFUSION)),
     "bc-flow": ("behaviour cloning by a rectified flow", BCConfig(FLOW)),
-    "bc-gan": ("behaviour cloning by a conditional GAN, in one call", BCConfig(GAN)),
+    "bc-gan": ("behaviour cloning by a conditional GAN, with one network call per action", BCConfig(GAN)),
     "diffusion-policy": ("behaviour cloning of chunks of actions by a diffusion model",
                          BCConfig(DIFFUSION, chunk=8, execute=4)),
-    "iql": ("values by expectiles of the data; copies the better actions more", IQLConfig()),
-    "td3bc": ("an actor that climbs its value and stays near the data", TD3BCConfig()),
-    "diffusion-ql": ("a diffusion model of actions that climbs its value while it learns", DiffusionQLConfig()),
-    "idql": ("the best, by IQL's values, of what a diffusion model draws", IDQLConfig()),
-    "fql": ("a flow of the data's actions and a one-step student that climbs its value", FQLConfig()),
-    "swift": ("ours: a diffusion model of the data's actions, guided to those that led to more", SwiftConfig()),
-    "gan-critic": ("a conditional GAN of actions that climbs its value while it learns", DiffusionQLConfig(GAN)),
+    "iql": ("implicit Q-learning: values by expectile regression, policy by advantage weighting", IQLConfig()),
+    "td3bc": ("TD3+BC: an actor that maximises its value and stays close to the data", TD3BCConfig()),
+    "diffusion-ql": ("a diffusion policy that maximises its value while it clones the data", DiffusionQLConfig()),
+    "idql": ("the best action, by IQL's values, of those that a diffusion model samples", IDQLConfig()),
+    "fql": ("flow Q-learning: a flow clones the data, and a one-step student of it maximises the value", FQLConfig()),
+    "swift": ("ours: a diffusion model of the data's actions, guided towards those with higher returns", SwiftConfig()),
+    "gan-critic": ("a conditional GAN of actions that maximises its value while it clones the data",
+                   DiffusionQLConfig(GAN)),
 }
 
 WORLDS: dict[str, tuple[str, WorldModelConfig]] = {
-    "world-model": ("what comes of actions: a flow around what an ensemble expects", WorldModelConfig()),
-    "world-ensemble": ("the same by an ensemble of perceptrons, as MBPO's", WorldModelConfig(model=None, members=5)),
+    "world-model": ("predicts what actions lead to: a flow around the mean of an ensemble", WorldModelConfig()),
+    "world-ensemble": ("the same by an ensemble of perceptrons alone, as in MBPO",
+                       WorldModelConfig(model=None, members=5)),
 }
 
 PRESETS: dict[str, AnyRunConfig] = {
@@ -124,9 +125,10 @@ DEMO = replace(PLANNERS["pointmaze-umaze"][1], training=TrainingConfig(steps=3_0
 
 
 def suited(name: str, dataset: str) -> str:
-    """The preset that the name of one stands for with these data: veteran+ and diffuser plan for goals where there are.
+    """The preset that suits the data: veteran+ and diffuser stand for planners for goals if the data have goals.
 
-    The dataset of a task may be missing. Raises `DataError` for any other that cannot be read.
+    The dataset of a task may be missing, as training records it. Raises `DataError` for any other dataset that cannot
+    be read.
     """
     first, *_ = dataset.split("+")
     if name not in TOWARDS_GOALS or not first:
@@ -141,23 +143,23 @@ def suited(name: str, dataset: str) -> str:
 
 
 def check_goals(name: str, config: AnyRunConfig) -> None:
-    """Raises ValueError for a preset that plans for goals where neither the data nor the settings say which entries of
-    an observation those speak of. It may be asked what `suited` may."""
+    """Raises ValueError if the preset `name` plans for goals, but neither the data nor the settings say which entries
+    of an observation make a goal. Raises `DataError` as `suited` does."""
     first, *_ = config.dataset.split("+")
     instead = {elsewhere: other for other, (_, elsewhere) in TOWARDS_GOALS.items()}.get(name)
     if instead and not (cast(PlannerRunConfig, config).mix.goal_dims or _task(first) or _goals(first)):
         raise ValueError(f"the preset '{name}' plans for goals, and {first} does not say which entries of an "
-                         f"observation those speak of; take {instead}, or say it by --mix.goal-dims")
+                         f"observation make a goal; take {instead}, or say it by --mix.goal-dims")
 
 
 def _task(dataset: str) -> str:
-    """The maze that a dataset is of by its name, or ""."""
+    """The name of the task whose dataset this is; "" for any other dataset."""
     return next((task for task, known in TASKS.items() if dataset in (*known.dataset_ids, known.d4rl_id)), "")
 
 
 @cache  # a command asks more than once, and reading data takes seconds
 def _goals(dataset: str) -> Literal["maze", "elsewhere", ""]:
-    """Where the goals of data lie; told without the data where `gentraj train` would record them first."""
+    """Where the goals of the data lie. A dataset that `gentraj train` would record first need not be there."""
     own = next((task for task, recipe in recipes().items() if recipe.dataset_id == dataset), None)
     if own:
         return "elsewhere" if own in MANIPULATION else ""
@@ -169,7 +171,7 @@ def _goals(dataset: str) -> Literal["maze", "elsewhere", ""]:
 
 
 def listing() -> str:
-    """What there is, a line each."""
+    """All presets with a line about each, in groups."""
     groups = {"planners": PLANNERS, "policies, which need --dataset": POLICIES,
               "world models, which need --dataset": WORLDS}
     return "\n\n".join("\n".join([f"{title}:", *(f"  {name:25} {about}" for name, (about, _) in group.items())])

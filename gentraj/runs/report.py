@@ -1,4 +1,4 @@
-"""report.html of a run: one page with its facts, scores and figures. What cannot be drawn leaves a note on the page."""
+"""Writes report.html: one page with the facts, scores and figures of a run, and a note for each figure that fails."""
 
 from __future__ import annotations
 
@@ -25,31 +25,32 @@ from ..plots.style import Plane
 from ..progress import bar, say
 from ..training.log import read_metrics
 from ..trajectory import Condition, SamplingOptions
-from . import learning_curve, provenance
+from . import records
 from .folder import Run
 from .model_card import YARDSTICKS, parameters_trained, read_scores, score_rows
 
 PAGE = "report.html"
 EPISODES = 6
 SAMPLES = 48
-FRAMES = 40  # of the film
-SHORT = 200  # environment steps that are filmed where nothing else is drawn of an episode
+FRAMES = 40  # frames of the film
+SHORT = 200  # environment steps of the film if nothing else is drawn of the episode
 
 Draw = Callable[[], Sequence[Picture]]
 
 
 def make_report(run: Run, out: Path | None = None, seed: int = 0,
                 more: Mapping[str, Callable[[Path], Sequence[Picture]]] | None = None) -> Path:
-    """Draws everything a run has and writes the page; what cannot be drawn is named there. Returns the page's path.
+    """Draws all figures of a run and writes the page, by default into the run's folder. Returns the path of the page.
 
-    `more` are further figures by their title, drawn into the folder that they are given.
+    `more` are functions that draw further figures into the folder that they are given, by their title. A figure that
+    cannot be drawn is replaced by a note.
     """
     out = out or run.folder / PAGE
     drawing = Drawing(run, out.parent / "figures", seed)
     scores, note = read_scores(run.folder, run.step, newest=run.step)
     work: dict[str, Draw] = {"Loss": drawing.loss, "Scores": lambda: drawing.scores(scores, note)}
     work |= {title: partial(draw, drawing.folder) for title, draw in (more or {}).items()}
-    if run.config.planning is not None:  # what a policy's generator draws are actions, which lie in no plane
+    if run.config.planning is not None:  # a policy's generator samples actions, not trajectories
         work |= {"Samples beside data": drawing.samples, "Denoising": drawing.denoising}
     if drawing.env is not None:
         work["The agent"] = partial(drawing.acting, drawing.env)
@@ -66,25 +67,27 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0,
 
 
 def drawn(title: str, draw: Draw) -> Sequence[Picture]:
-    """The figures, or a note of why there are none: whatever goes wrong with one costs neither the others nor the page.
-    """
+    """The figures that `draw` returns, or a note with the exception that it raised: one figure never costs the page."""
     try:
         return draw()
-    except (ValueError, OSError, CannotRender) as error:  # these say what is wrong in words
+    except (ValueError, OSError, CannotRender) as error:  # the messages of these are enough
         return [Picture(title, "", None, " ".join(str(error).split()))]
-    except Exception as error:  # a plug-in's, an environment's or our own
+    except Exception as error:  # from a plug-in, an environment or our own code
         return [Picture(title, "", None, f"{type(error).__name__}: {' '.join(str(error).split())}")]
 
 
 class Drawing:
-    """The figures of one run. Trajectories are drawn in the plane of the first two goal entries."""
+    """Draws the figures of one run.
+
+    Trajectories are drawn in the plane of the first two goal entries, or of the first two entries of the observation.
+    """
 
     def __init__(self, run: Run, folder: Path, seed: int):
         self.run, self.folder, self.seed = run, folder, seed
         self.dims = list(run.data.goal_dims[:2]) or [0, min(1, run.data.obs_dim - 1)]
         self.plane = Plane.of(self.dims, run.data.goal_dims)
-        known = recorded_factory(run.data.env)
-        self.env, maze = (run.data.env, known.maze) if known else (None, None)
+        factory = recorded_factory(run.data.env)
+        self.env, maze = (run.data.env, factory.maze) if factory else (None, None)
         self.background: Callable[[Any], None] | None = None
         if maze is not None:
             self.background = partial(draw_maze, maze_map=maze.map, scaling=maze.scaling)
@@ -92,30 +95,32 @@ class Drawing:
     def loss(self) -> list[Picture]:
         rows = read_metrics(self.run.folder)
         image = figures.plot_loss(rows, self.folder / "loss.png") if rows else None
-        return [Picture("Loss", "Mean since the row before, of every trained part.", image, "nothing was logged")]
+        caption = "The loss of each trained component, averaged since the last logged step."
+        return [Picture("Loss", caption, image, "nothing was logged")]
 
     def scores(self, scores: dict[str, Any], note: str) -> list[Picture]:
         each = {scores.get("agent", "planner"): scores} | {name: scores.get(name) for name in YARDSTICKS}
         bars = {name: (s["return_mean"], *s.get("return_ci95", 2 * [s["return_mean"]])) for name, s in each.items()
                 if s}
         image = figures.plot_scores(bars, self.folder / "scores.png", "return per episode") if bars else None
-        pictures = [Picture("Scores", "Native return, mean and 95 % bootstrap interval over episodes; behaviour is "
-                            "what the data's own episodes earned.", image, f"{note} `gentraj evaluate` makes some.")]
+        pictures = [Picture("Scores", "The environment's return, mean and 95 % bootstrap interval over episodes; "
+                            "behaviour is the return of the episodes in the data.", image,
+                            f"{note} Run `gentraj evaluate` to have them.")]
         if scores.get("returns"):
             means = {name: s["return_mean"] for name, s in list(each.items())[1:] if s}
             image = figures.plot_returns(scores["returns"], means, self.folder / "returns.png")
-            pictures.append(Picture("Returns", "How many episodes earned how much; a mean hides the ones that failed.",
+            pictures.append(Picture("Returns", "The distribution of the episodes' returns; a mean hides failed ones.",
                                     image))
-        if rows := learning_curve.read(self.run.folder):
+        if rows := records.read_learning_curve(self.run.folder):
             means = {name: s["return_mean"] for name, s in list(each.items())[1:] if s}
             image = figures.plot_learning_curve(rows, means, self.folder / "learning-curve.png")
             pictures.append(Picture("Score while training", f"Mean return of {rows[-1]['episodes']} episodes, always "
-                                    "the same starts, and its 95 % interval. The last checkpoint is the one that "
-                                    "counts.", image))
+                                    "from the same starts, and its 95 % interval. The result of the training is its "
+                                    "last checkpoint, whatever it scored.", image))
         return pictures
 
     def samples(self) -> list[Picture]:
-        whole = self.run.reference.mask_BHD.flatten(1).all(1)  # padding is no data
+        whole = self.run.reference.mask_BHD.flatten(1).all(1)  # without padding
         data = self.run.reference.x_BHD[whole if whole.any() else slice(None)][:SAMPLES]
         spec = self.run.model.spec
         start = Condition.unknown(spec, len(data), device=data.device).with_obs(0, spec.split(data)[0][:, 0])
@@ -127,7 +132,7 @@ class Drawing:
 
     def denoising(self) -> list[Picture]:
         if self.run.model.levels == 1:
-            return [Picture("Denoising", "", None, "this model draws a trajectory in one step")]
+            return [Picture("Denoising", "", None, "this model samples a trajectory in one step")]
         spec, frames, levels = self.run.model.spec, [], []
         obs = spec.split(self.run.reference.x_BHD[:1])[0][:, 0]
         start = Condition.unknown(spec, device=obs.device).with_obs(0, obs)
@@ -138,19 +143,19 @@ class Drawing:
 
         self.run.model.sample(start, 6, seed=self.seed,
                               options=SamplingOptions(steps=self.run.model.levels or 20), observe=observe)
-        show = np.unique(np.linspace(0, len(frames) - 1, 6).round().astype(int))
+        shown = np.unique(np.linspace(0, len(frames) - 1, 6).round().astype(int))
         data_M2 = self._plane(self.run.reference.x_BHD)[self.run.reference.mask_BHD[..., 0].cpu().numpy()]
-        strip = figures.denoising_strip([frames[i] for i in show], [levels[i] for i in show],
+        strip = figures.denoising_strip([frames[i] for i in shown], [levels[i] for i in shown],
                                         self.folder / "denoising.png", self.background, plane=self.plane,
                                         data_M2=data_M2)
         gif = figures.denoising_gif(frames, levels, self.folder / "denoising.gif", self.background, plane=self.plane,
                                     data_M2=data_M2)
-        caption = "Six trajectories from one start, from noise to plan; colour runs from the first row to the last."
+        caption = "Six trajectories from one start, from noise to plan; the colour is the timestep."
         return [Picture("Denoising", caption, strip), Picture("Denoising, step by step", caption, gif)]
 
     def acting(self, env: str) -> list[Picture]:
-        """A film, and where the data have goals, paths and plans."""
-        goals = bool(self.run.data.goal_dims)  # without, a plan leads nowhere in particular; the samples show such
+        """A film of the agent, and if the data have goals, executed paths and plans."""
+        goals = bool(self.run.data.goal_dims)  # without goals, plans have no end to show
         factory = environment_factory(env)
         if not goals:
             factory = replace(factory, max_episode_steps=min(SHORT, factory.max_episode_steps))
@@ -169,7 +174,7 @@ class Drawing:
         return [picture for title, draw in work.items() for picture in drawn(title, draw)]
 
     def _film(self, factory: EnvironmentFactory) -> tuple[Film | None, str]:
-        """What a rollout fills, or why it cannot be filmed."""
+        """An empty film, or None and the reason why the environment cannot be filmed."""
         try:
             rendering(factory)
         except CannotRender as error:
@@ -181,17 +186,17 @@ class Drawing:
             return Picture("An episode", "", None, why)
         seconds = film.seconds * len(film.frames)
         image = figures.save_gif(film.frames, self.folder / "episode.gif", round(1000 * film.seconds))
-        return Picture("An episode", f"{seconds:.0f} s of the simulator, at its own speed; the agent acts.", image)
+        return Picture("An episode", f"The agent acts for {seconds:.0f} s, at the speed of the simulator.", image)
 
     def _paths(self, played: Rollout, planner: Planner | None = None) -> Picture:
         episodes = list(played.recorded or [])
         obs, goal = _first(played)
-        plans, title, caption = None, "Executed paths", "The path of each episode, by the policy's own actions."
+        plans, title, caption = None, "Executed paths", "The path of each episode under the policy."
         if planner is not None:
             chosen, row = planner.propose(obs, goal, played.seeds).chosen()
             plans = [self._plane(x[: int(r) + 1]) for x, r in zip(chosen, row, strict=True)]
             title, caption = "Plans and executed paths", ("The first plan of each episode up to its arrival, and the "
-                             "path that the planner's own actions took, replanning on the way.")
+                             "path that was executed, with replanning on the way.")
         image = figures.plot_paths([e.obs[:, self.dims] for e in episodes], self._plane(obs), goal[:, :2].numpy(),
                                    self.folder / "paths.png", self.background, plans)
         return Picture(title, caption, image)
@@ -200,45 +205,45 @@ class Drawing:
         if planner.trust is None:
             return Picture("Candidates", "", None, "this planner has a fixed arrival and one candidate")
         obs, goal = _first(played)
-        far = int((obs[:, self.dims] - goal[:, :2]).norm(dim=1).argmax())  # the episode with the longest way shows most
+        far = int((obs[:, self.dims] - goal[:, :2]).norm(dim=1).argmax())  # the goal that is farthest from its start
         plans = planner.propose(obs[far : far + 1], goal[far : far + 1], [played.seeds[far]])
         x = [self._plane(x) for x in plans.x_BNHD[0]]
         for n, row in enumerate(plans.row_BN[0]):
-            x[n][int(row) :] = x[n][int(row)]  # what follows the arrival is not part of the plan
+            x[n][int(row) :] = x[n][int(row)]  # the plan ends at its arrival
         image = figures.plot_candidates(np.stack(x), plans.ratio_BN[0].cpu().numpy(), int(plans.chosen_B[0]),
                                         self.folder / "candidates.png", self.background, goal=goal[far, :2].numpy())
-        return Picture("Candidates and trust", "One plan per proposed arrival. The earliest that the model finds no "
-                       "further out of distribution than data of the same length is executed.", image)
+        return Picture("Candidates and trust", "One plan per proposed arrival. The planner executes the earliest one "
+                       "that the model finds no further out of distribution than data of the same length.", image)
 
     def _plane(self, x: Tensor) -> np.ndarray:
         return x[..., self.dims].cpu().numpy()
 
 
 def _first(played: Rollout) -> tuple[Tensor, Tensor]:
-    """First observations and goals of the recorded episodes."""
+    """The first observations and the goals of the recorded episodes."""
     episodes = list(played.recorded or [])
-    return tuple(torch.from_numpy(np.stack(rows)) for rows in
-                 ([e.obs[0] for e in episodes], [e.extras["goal"][0] for e in episodes]))  # type: ignore[return-value]
+    return (torch.from_numpy(np.stack([e.obs[0] for e in episodes])),
+            torch.from_numpy(np.stack([e.extras["goal"][0] for e in episodes])))
 
 
 def facts(run: Run, scores: Mapping[str, Any]) -> dict[str, Any]:
-    """The head of the page: how the run was made, and what came of it beside its yardsticks."""
-    begun, *resumed = provenance.starts(run.folder) or [{}]
+    """The table at the head of the page: how the run was made, and its return beside those of the yardsticks."""
+    first, *resumed = records.read_starts(run.folder) or [{}]
     seconds = sum(row.get("seconds", 0.0) for row in read_metrics(run.folder))
     low, high = scores.get("return_ci95", (None, None))
     beside = {f"return of {name}": (scores.get(name) or {}).get("return_mean") for name in YARDSTICKS}
-    found = {"command": begun.get("command"), "last resumed by": resumed[-1].get("command") if resumed else None,
-             "environment": scores.get("env_id"), "dataset": run.config.dataset,
-             "training steps": run.step, "training time": duration(seconds) if seconds else None,
-             "seed": run.config.training.seed, "device": begun.get("device"), "gentraj": begun.get("version"),
-             "return (mean of episodes)": scores.get("return_mean"),
-             "its 95 % interval": None if low is None else f"{show(low)} to {show(high)}",
-             "episodes": scores.get("episodes"), "success rate": scores.get("success_rate"), **beside}
-    return {name: value for name, value in found.items() if value is not None}
+    table = {"command": first.get("command"), "last resumed by": resumed[-1].get("command") if resumed else None,
+            "environment": scores.get("env_id"), "dataset": run.config.dataset,
+            "training steps": run.step, "training time": duration(seconds) if seconds else None,
+            "seed": run.config.training.seed, "device": first.get("device"), "gentraj": first.get("version"),
+            "return (mean of episodes)": scores.get("return_mean"),
+            "its 95 % interval": None if low is None else f"{show(low)} to {show(high)}",
+            "episodes": scores.get("episodes"), "success rate": scores.get("success_rate"), **beside}
+    return {name: value for name, value in table.items() if value is not None}
 
 
 def duration(seconds: float) -> str:
-    """ "12 s", "3 min 20 s", "5 h 2 min"."""
+    """Seconds in words, such as "12 s", "3 min 20 s" or "5 h 2 min"."""
     whole = round(seconds)
     for name, size, smaller, small in (("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:
@@ -251,6 +256,6 @@ def _tables(run: Run, scores: dict[str, Any]) -> list[Table]:
     tables = [Table("Model", ("setting", "value"), rows)]
     if not scores:
         return tables
-    note = ("Returns are native and unlatched. Behaviour are the data's own episodes; the controller is the one that "
-            "made them, without noise, replanning.")
+    note = ("A return is the sum of the environment's own rewards over a whole episode. Behaviour is the mean of the "
+            "data's own episodes; the controller is the one that recorded them, without noise, with replanning.")
     return [Table("Scores", *score_rows(scores, ("step", "env_id", "episodes", "seeds")), note), *tables]

@@ -1,36 +1,66 @@
-"""What the settings of every kind of run say: of its data, and what such a run is."""
+"""What the settings of all kinds of runs share, and what a run remembers of its data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from agents.planning.arrival import Arrival
 from agents.planning.inverse_dynamics import InverseDynamics
 from agents.planning.plan_critic import PlanCritic
 from agents.planning.planner import PlannerConfig
 from agents.policies.policy import Policy
+from envs.evaluation.scores import DataReturns
+from envs.making import environment_factory
 
 from ..config import unused, within
 from ..data import ContextConfig, Episodes
 from ..families import Model, ModelConfig
+from ..normalize import Normalizer
 from ..trajectory import Batch
 from ..worlds.model import WorldModel
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a run must remember of its data to be used without them."""
+
+    obs_dim: int
+    act_dim: int
+    context_dim: int
+    goal_dims: tuple[int, ...]
+    obs_keys: tuple[str, ...]
+    env: str | None
+    """Gymnasium's EnvSpec as JSON: that of the run's `env_id`, or else the one that the data name."""
+    recorded: str | None = None
+    """The EnvSpec that the data name, as JSON; None if they name none."""
+    returns: tuple[DataReturns, ...] = ()
+    """The returns of each dataset that was joined, in the order in which they were joined."""
+
+    @classmethod
+    def of(cls, episodes: Episodes, context: ContextConfig, env_id: str | None = None,
+           returns: Sequence[DataReturns] = ()) -> DataFacts:
+        """The facts of `episodes`. `returns` are those of each joined dataset, by default those of `episodes`."""
+        env = environment_factory(env_id).spec_json if env_id else episodes.env
+        return cls(episodes.obs_dim, episodes.act_dim, context.width(episodes), episodes.goal_dims, episodes.obs_keys,
+                   env, episodes.env, tuple(returns or [DataReturns.of(episodes)]))
+
 
 class Split(NamedTuple):
-    """Of a run's data: what it learns, what it keeps windows of, and what it is judged by.
+    """The data of a run in three parts: training data, data whose windows the run keeps, and data that it is tested on.
 
-    The last two are what was played of the first; of a world model's they are held out, and it is calibrated by one
-    and judged by the other.
+    Planners and policies train on everything, and the other two parts are the real episodes of the training data. A
+    world model never trains on the other two parts: its uncertainty is calibrated on one and it is tested on the other.
     """
 
-    learnt: Episodes
-    kept: Episodes
-    judged: Episodes
+    train: Episodes
+    reference: Episodes
+    test: Episodes
 
 
 Component = Model | InverseDynamics | Arrival | PlanCritic | Policy | WorldModel
@@ -38,86 +68,107 @@ Component = Model | InverseDynamics | Arrival | PlanCritic | Policy | WorldModel
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Of every run; each kind adds its parts and its training."""
+    """The settings that every run has; each kind of run adds its components and its training."""
 
     dataset: str = ""
-    """A Minari id, a D4RL id, or a file (.hdf5 of D4RL's layout, .npz of gentraj or OGBench); '+' joins several."""
+    """A Minari id, a D4RL id, or a file (.hdf5 in D4RL's layout, .npz of gentraj or OGBench); '+' joins several."""
     env_id: str | None = None
-    """The environment, where the data do not say or another is wanted: a Gymnasium id or a task name,
-    with --env-kwargs KEY=VALUE its arguments."""
+    """The environment, if the data do not name one or another one is wanted: a Gymnasium id or a task name. Its
+    arguments are given by --env-kwargs KEY=VALUE."""
     stitch: bool = True
-    """Join episodes that continue each other: one endless run that was truncated at its goals."""
+    """Join consecutive episodes that continue each other, as in data that are one endless run truncated at its
+    goals."""
     context: ContextConfig = field(default_factory=ContextConfig)
-    """What a model is conditioned on beside the trajectory, or beside an observation: the goal, where the data have
-    goals, and for planners returns, tasks and more."""
+    """What a model is conditioned on beside the trajectory, or a policy beside the observation: the goal, if the data
+    have goals; planners can also be conditioned on returns, tasks and more."""
 
     NAME: ClassVar[str]
-    """What such a run is called."""
+    """The name of this kind of run in messages."""
     MAIN: ClassVar[str]
-    """The component that all others serve, which gives a run its name and whose windows it keeps."""
+    """The main component: all others serve it, and the run keeps windows of its shape."""
     MAY_CHANGE: ClassVar[tuple[str, ...]]
-    """What checkpoints do not depend on."""
+    """The settings that may change when a training is resumed, as checkpoints do not depend on them."""
     GENERATORS: ClassVar[Mapping[str, ModelConfig]]
-    """What `gentraj train --family` may name."""
-    DECIDES: ClassVar[bool] = True
-    """Whether its decision is a program of its own, or tries actions."""
-    ACTS_BY_DRAWS: ClassVar[bool] = True
-    """Whether what acts draws from the generator."""
-    LEARNS_OF_IMAGINED: ClassVar[bool] = False
-    """Whether it learns of steps that a world model imagined."""
+    """The generators that `gentraj train --family` can choose from, by name."""
+    ACTS_BY_SAMPLING: ClassVar[bool] = True
+    """Whether the agent samples from the generator when it acts."""
+    LEARNS_FROM_SYNTHETIC: ClassVar[bool] = False
+    """Whether a component learns from synthetic steps, which a world model imagined."""
 
     @property
     def kind(self) -> str:
-        """What it is, in words."""
+        """A short description of what the run is made of, such as "planner, diffusion"."""
         raise NotImplementedError
 
     @property
     def generator(self) -> ModelConfig | None:
-        """None for a run without one."""
+        """The settings of the generator; None for a run without one."""
         raise NotImplementedError
 
     @property
     def planning(self) -> PlannerConfig | None:
-        """How it plans; None for what plans no trajectories."""
+        """The settings of the planner; None for a run that plans no trajectories."""
         return None
 
     def refuse(self, changed: str) -> None:
-        """Raises ValueError where the setting `changed`, which somebody asked for, changes nothing."""
+        """Raises ValueError if the user changed the setting `changed` (a dotted name), and it has no effect here."""
         why = unused(self)
         if place := within(changed, why):
             raise ValueError(f"{changed} changes nothing here: {why[place]}; leave it out")
 
     def model_of(self, components: Mapping[str, Component]) -> Model | None:
-        """The generator."""
+        """The generator among the components; None for a run without one."""
         return getattr(components[self.MAIN], "model", None)
 
     def world_model(self, components: Mapping[str, Component]) -> WorldModel | None:
-        """None for a run without one."""
+        """The world model among the components; None for a run without one."""
         return None
 
     def split(self, episodes: Episodes) -> Split:
-        """What is learnt of, kept and judged by."""
+        """The episodes to train on, to keep windows of, and to test on."""
         return Split(episodes, episodes.real(), episodes.real())
 
-    def loaded(self, components: Mapping[str, Component], reference: Batch) -> None:
-        """What is to be done with parts that were loaded before they are used."""
+    def after_loading(self, components: Mapping[str, Component], reference: Batch) -> None:
+        """Prepares components that were just loaded; `reference` are the windows that the run keeps."""
 
     def dry_goal(self, windows: Batch, obs_BO: Tensor, goal_dims: tuple[int, ...]) -> Tensor | None:
-        """A goal for one decision of a dry run, where it is given goals."""
+        """(B, G) goals for the decision of a dry run; None if the agent takes no goals."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class GoalConditioned(RunSettings):
-    """Of a run whose main component may be conditioned on a goal and nothing else; the data decide whether it is."""
+    """A run that can be conditioned on a goal and on nothing else; whether it is depends on the data."""
 
     def __post_init__(self) -> None:
         if set(self.context.kinds) - {"goal"}:
             raise ValueError(f"context.kinds is {self.context.kinds}; a {self.NAME} is conditioned on goals alone: "
-                             "give goal, or none for what the data decide")
+                             "give goal, or nothing to let the data decide")
 
     def unused(self) -> dict[str, str]:
-        return {"context": f"a {self.NAME} is told goals where the data have them, and nothing else"}
+        return {"context": f"a {self.NAME} is conditioned on goals if the data have them, and on nothing else"}
 
     def dry_goal(self, windows: Batch, obs_BO: Tensor, goal_dims: tuple[int, ...]) -> Tensor | None:
         return None if windows.context_BC is None else windows.context_BC[:1]
+
+
+def component(components: Mapping[str, Component], name: str, expected: type[ModuleT]) -> ModuleT:
+    """The component of that name. Raises KeyError if there is none, TypeError if it is not of the class `expected`."""
+    if not isinstance(found := components[name], expected):
+        raise TypeError(f"the component '{name}' is a {type(found).__name__}; a {expected.__name__} is expected")
+    return found
+
+
+def optional(components: Mapping[str, Component], name: str, expected: type[ModuleT]) -> ModuleT | None:
+    """As `component`, but None if there is no component of that name."""
+    return component(components, name, expected) if name in components else None
+
+
+def normalizer(kind: Any, act_dim: int, data: DataFacts, episodes: Episodes | None) -> Normalizer:
+    """A normaliser of observations, and of actions too unless `act_dim` is 0.
+
+    It is fitted to `episodes`, or the identity without them.
+    """
+    if episodes is None:
+        return Normalizer.identity(data.obs_dim + act_dim)
+    return Normalizer.fit(kind, [episodes.obs, episodes.act] if act_dim else [episodes.obs])

@@ -13,7 +13,6 @@ from gymnasium.spaces import Box
 from small import DATASET, gentraj
 from torch import Tensor
 
-from agents.policies.critic import CriticConfig
 from gentraj.cli.export import examples, exported
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
@@ -32,9 +31,9 @@ def policy(name: str, dataset: object) -> runs.PolicyRunConfig:
     """A preset with the smallest networks."""
     settings: Any = PRESETS[name].policy  # type: ignore[union-attr]
     changes: dict[str, Any] = {"batch_size": 8, "model": settings.model.with_network(SMALL)}
-    for key, value in {"critic": CriticConfig(width=8, depth=1), "candidates": 3, "width": 8}.items():
-        if hasattr(settings, key):
-            changes[key] = value
+    changes |= {key: value for key, value in {"candidates": 3, "width": 8}.items() if hasattr(settings, key)}
+    if hasattr(settings, "critic"):
+        changes["critic"] = replace(settings.critic, width=8, depth=1)
     return runs.PolicyRunConfig(str(dataset), policy=replace(settings, **changes), training=STEPS)
 
 

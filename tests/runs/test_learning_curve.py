@@ -13,7 +13,7 @@ import torch
 
 from envs.evaluation.vector import EnvironmentFault
 from gentraj.runs import folder as runs
-from gentraj.runs import learning_curve
+from gentraj.runs import records
 from gentraj.training.log import LogWarning, read_metrics
 
 
@@ -31,13 +31,13 @@ def test_evaluating_on_the_way_changes_no_bit_and_resumes_to_the_same_curve(smal
                                                                             capsys: pytest.CaptureFixture) -> None:
     run = runs.train(evaluated_every(4), tmp_path / "run", progress=False)
     assert same_weights(run, runs.load(small_run))
-    rows = learning_curve.read(run.folder)
+    rows = records.read_learning_curve(run.folder)
     assert [row["step"] for row in rows] == [4, 6] and {"return_mean", "return_ci95", "success_rate"} <= rows[0].keys()
     assert "step 4: return " in capsys.readouterr().err
     shutil.rmtree(run.folder / "step-00000006")
     shutil.rmtree(run.folder / "step-00000004")
     assert same_weights(runs.train(evaluated_every(4), run.folder, resume=True, progress=False), run)
-    assert learning_curve.read(run.folder) == rows
+    assert records.read_learning_curve(run.folder) == rows
 
 
 def test_an_environment_that_fails_costs_a_row_and_not_the_training(umaze, tmp_path: Path,
@@ -45,18 +45,18 @@ def test_an_environment_that_fails_costs_a_row_and_not_the_training(umaze, tmp_p
     def fail(*_: object, **__: object) -> None:
         raise EnvironmentFault("Maze-v0, step 3: KeyError: 'wall'")
 
-    monkeypatch.setattr(learning_curve, "evaluate", fail)
+    monkeypatch.setattr(records, "evaluate", fail)
     said = "^step 6: not evaluated, Maze-v0, step 3: KeyError: 'wall'; training goes on$"
     with pytest.warns(LogWarning, match=said):
         run = runs.train(evaluated_every(6), tmp_path / "run", progress=False)
-    assert run.step == 6 and learning_curve.read(run.folder) == []
+    assert run.step == 6 and records.read_learning_curve(run.folder) == []
 
 
 def test_the_time_of_an_evaluation_is_none_of_the_training(umaze, tmp_path: Path,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("gentraj.training.log.time.monotonic", lambda: now[0])
-    monkeypatch.setattr(learning_curve, "record", lambda *_: now.__setitem__(0, now[0] + 1000.0))
+    monkeypatch.setattr(records, "record_score", lambda *_: now.__setitem__(0, now[0] + 1000.0))
     run = runs.train(evaluated_every(2), tmp_path / "run", progress=False)
     assert sum(row["seconds"] for row in read_metrics(run.folder)) == 0.0
 

@@ -163,7 +163,8 @@ def test_a_policy_is_told_nothing_that_nobody_tells_it_when_it_acts(hopper_file:
     ("swift", ("--policy.model.mix.start", 0.5), "Unrecognized options"),
     ("swift", ("--policy.critic.tau", 0.5), "Unrecognized options"),
     ("world-model", ("--world.model.normalizer", "gaussian"), "Unrecognized options"),
-    ("iql", ("--context.discount", 0.5), "--context.discount changes nothing here: a policy is told goals where"),
+    ("iql", ("--context.discount", 0.5),
+     "--context.discount changes nothing here: a policy is conditioned on goals if"),
     ("iql", ("--policy.model.best-of", 2), "--policy.model.best-of changes nothing here: nothing guides the actions")])
 def test_what_a_generator_s_owner_decides_is_no_setting(preset: str, words: tuple, message: str, hopper_file: Path,
                                                         tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from gentraj.plots.page import show
-from gentraj.runs import load, provenance, report
+from gentraj.runs import load, records, report
 from gentraj.runs.model_card import score_rows
 
 SCORES = {"env_id": "Maze-v0", "episodes": 4, "return_mean": 12.5, "return_ci95": [10.0, 15.0], "success_rate": None,
@@ -66,7 +66,7 @@ def test_the_page_shows_the_agent_and_the_returns_of_its_episodes(run_folder: Pa
 
 def test_the_head_says_how_the_run_was_made_and_what_it_is_to_be_compared_with(run_folder: Path) -> None:
     facts = report.facts(load(run_folder), SCORES)
-    begun, = provenance.starts(run_folder)
+    begun, = records.read_starts(run_folder)
     assert facts["command"] == begun["command"] and facts["device"] == "cpu" and facts["seed"] == 0
     assert facts["gentraj"] == begun["version"] and facts["training time"].endswith(" s")
     assert facts["its 95 % interval"] == "10 to 15"
@@ -76,9 +76,9 @@ def test_the_head_says_how_the_run_was_made_and_what_it_is_to_be_compared_with(r
 
 @pytest.mark.parametrize("content", [None, "{}", '{"starts": 3}', '{"starts": [3]}'])
 def test_a_run_without_provenance_has_a_page_too(run_folder: Path, content: str | None) -> None:
-    (run_folder / provenance.FILE).unlink()
+    (run_folder / records.PROVENANCE).unlink()
     if content is not None:
-        (run_folder / provenance.FILE).write_text(content)
+        (run_folder / records.PROVENANCE).write_text(content)
     assert "command" not in report.facts(load(run_folder), {})
 
 

@@ -12,8 +12,8 @@ from small import gentraj
 
 from envs.making import environment_factory
 from gentraj.data import ContextConfig, Episodes, save_npz
-from gentraj.runs.data_facts import DataFacts
-from gentraj.runs.fit import check_data
+from gentraj.runs import DataFacts
+from gentraj.runs.checks import check_data
 
 
 def checked(episodes: Episodes, env_id: str | None = None) -> list[str]:
@@ -49,13 +49,13 @@ def test_a_horizon_longer_than_every_episode_is_told(umaze: Episodes) -> None:
     whole = replace(umaze, goal_dims=(), extras={}, obs_keys=())[0]
     T = whole.num_steps
     short = small.config()
-    with pytest.warns(UserWarning, match=f"64 rows span {63 * 100} steps, and the longest episode has {T}, so that"):
+    with pytest.warns(UserWarning, match=f"64 timesteps span {63 * 100} environment steps, .* has {T}, so that"):
         replace(short, horizon=64, stride=100).resolve(whole)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         replace(short, horizon=T + 1, stride=1).resolve(whole)
         replace(short, stride=(1, T)).resolve(whole)
-    with pytest.warns(UserWarning, match=f"span {T + 1} steps"):
+    with pytest.warns(UserWarning, match=f"span {T + 1} environment steps"):
         replace(short, stride=(1, T + 1)).resolve(whole)
 
 

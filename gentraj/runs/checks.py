@@ -1,0 +1,77 @@
+"""Checks before a training: do the data fit their environment, and can the components act together?"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from copy import deepcopy
+
+import numpy as np
+from gymnasium.spaces import Box
+
+from envs.evaluation.vector import SLACK, VectorEnvironment
+from envs.making import environment_factory, recorded_factory
+
+from ..data import Episodes, Windows
+from .kinds import AnyRunConfig, Component, DataFacts
+
+DRY_RUN_WINDOWS = 16  # trust is calibrated on these windows of the data, and the decision starts from the first
+
+
+def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
+    """Checks that the data come from the environment `env_id`, by default the one that they name.
+
+    Raises ValueError if observations or actions have another width than the environment's. Warns if actions lie outside
+    its action space.
+    """
+    if env_id is not None:
+        envs = check_fit(data, env_id)
+    elif data.env is None or (envs := _recorded_environment(data)) is None:
+        return
+    low_A, high_A = envs.action_space.low - SLACK, envs.action_space.high + SLACK
+    outside = ((episodes.act < low_A) | (episodes.act > high_A)).any(1)
+    if outside.any():
+        first = int(np.argmax(outside))
+        warnings.warn(f"{episodes.name}: {100 * outside.mean():.3g} % of the actions lie outside the action space of "
+                      f"{envs.env_id}, {envs.action_space}, such as {episodes.act[first]}; the agent stays inside it: "
+                      "scale the actions to its units, or name the environment of the data by --env-id", stacklevel=3)
+
+
+def check_fit(data: DataFacts, env: str) -> VectorEnvironment:
+    """The environment, closed. Raises ValueError if its observations or actions have another width than the data's."""
+    envs = VectorEnvironment(environment_factory(env), 1, data.obs_keys)
+    envs.close()
+    if (envs.obs_dim, envs.act_dim) != (data.obs_dim, data.act_dim):
+        raise ValueError(f"the data have observations of width {data.obs_dim} and actions of {data.act_dim}, but "
+                         f"{envs.env_id} has {envs.obs_dim} and {envs.act_dim}; name the environment of the data by "
+                         "--env-id, and its arguments by --env-kwargs")
+    return envs
+
+
+def check_evaluable(data: DataFacts) -> None:
+    """Raises ValueError if an agent cannot be evaluated while it is trained, as `--eval-every` asks."""
+    if data.env is None:
+        raise ValueError("--eval-every evaluates in an environment, and the data do not say which one they come from; "
+                         "give --env-id, or leave --eval-every out")
+    check_fit(data, data.env)
+
+
+def _recorded_environment(data: DataFacts) -> VectorEnvironment | None:
+    """The environment that the data name, which must fit them; None if it cannot be made on this machine."""
+    factory = recorded_factory(data.env)
+    try:
+        if factory is None:
+            return None
+        factory().close()
+    except Exception:  # a package may be missing, for example; the evaluation will report it
+        return None
+    return check_fit(data, str(data.env))
+
+
+def dry_run(config: AnyRunConfig, data: DataFacts, components: Mapping[str, Component], windows: Windows) -> None:
+    """Lets untrained copies of the components decide once. Raises ValueError if they cannot act together."""
+    batch, ones = windows.batch(0, 0, DRY_RUN_WINDOWS), np.ones(data.act_dim, np.float32)
+    copies = {name: deepcopy(component).eval() for name, component in components.items()}
+    agent = config.agent(copies, batch, Box(-ones, ones), None, None)
+    obs_BO = batch.x_BHD[:1, 0, : data.obs_dim]
+    agent.act(obs_BO, config.dry_goal(batch, obs_BO, data.goal_dims))

@@ -1,0 +1,83 @@
+"""What a training writes beside its checkpoints for a human reader: provenance.json and scores.jsonl.
+
+provenance.json has an entry for each time that the training was started or resumed; scores.jsonl, the learning curve,
+has a line for each time that the agent was evaluated while it was trained. Neither decides anything: the last
+checkpoint is the result whatever it scored, and a run without these files works as well.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from envs.evaluation.evaluate import EvaluationConfig, evaluate
+
+from ..config import read_json
+from ..files import write_file
+from ..progress import say
+from ..training.log import LogWarning, read_rows
+from ..trajectory import Agent
+from .settings import DataFacts
+
+PROVENANCE, SCORES = "provenance.json", "scores.jsonl"
+KEPT = ("episodes", "return_mean", "return_ci95", "success_rate", "score_d4rl", "score_minari")
+
+
+def record_start(folder: Path, device: torch.device | None, resume: bool) -> None:
+    """Adds an entry for this process to provenance.json, or begins the file anew where `resume` is false.
+
+    The command is written as it was typed in the shell: `gentraj train ...`, or the user's own script.
+    """
+    program, *words = sys.argv
+    path = Path(program)
+    name = "gentraj" if "gentraj" in (path.name, path.parent.name) else path.name  # `python -m gentraj` too
+    start = {"command": shlex.join([name, *words]), "version": version("gentraj"), "torch": torch.__version__,
+             "python": platform.python_version(), "device": _device_name(device)}
+    starts = [*(read_starts(folder) if resume else []), start]
+    write_file(folder / PROVENANCE, json.dumps({"starts": starts}, indent=2).encode())
+
+
+def read_starts(folder: Path) -> list[dict[str, Any]]:
+    """The entries of provenance.json, oldest first; an empty list if the file is missing or holds something else."""
+    path = folder / PROVENANCE
+    starts = read_json(path).get("starts") if path.is_file() else []
+    return [each for each in starts if isinstance(each, dict)] if isinstance(starts, list) else []
+
+
+def _device_name(device: torch.device | None) -> str:
+    if device is not None and device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device or "cpu")
+
+
+def record_score(folder: Path, step: int, agent: Agent, data: DataFacts, episodes: int) -> None:
+    """Evaluates the agent at this training step and adds a line to scores.jsonl.
+
+    Starts and goals are the same at every step. Lines of later steps are dropped: they come from a training that was
+    interrupted, and will be written again. An error of the environment becomes a warning; it costs the line, not the
+    training.
+    """
+    config = EvaluationConfig(episodes=episodes, baselines=False)
+    try:
+        scores, _ = evaluate(agent, str(data.env), config, obs_keys=data.obs_keys, goal_dims=data.goal_dims)
+    except (RuntimeError, ValueError, OSError) as error:
+        warnings.warn(f"step {step}: not evaluated, {error}; training goes on", LogWarning, stacklevel=2)
+        return
+    row = {"step": step} | {key: scores[key] for key in KEPT if scores[key] is not None}
+    rows = [earlier for earlier in read_learning_curve(folder) if earlier["step"] < step]
+    write_file(folder / SCORES, "".join(json.dumps(each) + "\n" for each in [*rows, row]).encode())
+    low, high = scores["return_ci95"]
+    say(f"step {step}: return {row['return_mean']:.4g} [{low:.4g}, {high:.4g}] in {episodes} episodes")
+
+
+def read_learning_curve(folder: Path) -> list[dict[str, Any]]:
+    """The lines of scores.jsonl in the order of their steps; an empty list if nothing was evaluated."""
+    return read_rows(folder / SCORES)
