@@ -33,8 +33,8 @@ from .trajectory import (
     Batch,
     Condition,
     SamplingOptions,
-    SupportsImplausibility,
     SupportsLogProb,
+    SupportsOODScore,
     TrajectoryModel,
     TrajectorySpec,
 )
@@ -62,7 +62,7 @@ def conditions(spec: TrajectorySpec, batch: int = 2) -> dict[str, Condition]:
 
 
 def check_model(model: TrajectoryModel) -> None:
-    """Checks a `TrajectoryModel`, and also `SupportsLogProb` and `SupportsImplausibility` where the model has them.
+    """Checks a `TrajectoryModel`, and also `SupportsLogProb` and `SupportsOODScore` where the model has them.
 
     - Samples have the shape (B, N, H, D) and are finite, and conditioned entries are returned bit for bit.
     - A sample depends on its seed and its condition only: not on the other samples, nor on torch's global generator.
@@ -125,7 +125,7 @@ def _check_options(model: TrajectoryModel) -> None:
 def _check_extras(model: TrajectoryModel) -> None:
     x = model.sample(Condition.unknown(model.spec, 2, device=device_of(model)), seed=[1, 2])[:, 0]
     free = Condition.unknown(model.spec, 2, device=x.device)
-    if isinstance(model, SupportsImplausibility):
+    if isinstance(model, SupportsOODScore):
         score = model.ood_score(x, free, [0, 1])
         expect(score.shape == x.shape[:2], f"ood_score has the shape {tuple(score.shape)}; one number for each "
                f"timestep of each trajectory, {tuple(x.shape[:2])}, is expected")

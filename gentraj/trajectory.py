@@ -291,7 +291,7 @@ class TrajectoryModel(Protocol):
     """A generative model of trajectories, such as a diffusion model, a GAN, a latent model or a distilled student.
 
     A planner or a policy needs only these four members, so all models are interchangeable. The protocols
-    `SupportsLogProb`, `SupportsImplausibility` and `CountsCalls` describe what some models can do in addition. A model
+    `SupportsLogProb`, `SupportsOODScore` and `CountsCalls` describe what some models can do in addition. A model
     whose tensors are not on the CPU also has a `device`. `gentraj.testing.check_model` checks a model of your own.
     """
 
@@ -338,7 +338,7 @@ class SupportsLogProb(Protocol):
 
 
 @runtime_checkable
-class SupportsImplausibility(Protocol):
+class SupportsOODScore(Protocol):
     """A model that can score how far a trajectory is out of distribution, which a planner's trust relies on."""
 
     spec: TrajectorySpec

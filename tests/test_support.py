@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from gentraj.diffusion.nearest_data import NearestData
 
 from agents import prior
 from gentraj.constraints import Blocks, Box, Circle, Constraints, Equal, Speed
@@ -18,7 +19,6 @@ from gentraj.diffusion import Diffusion, DiffusionConfig, LatentDiffusion
 from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
 from gentraj.diffusion.constrained import Constrained
 from gentraj.diffusion.guidance import Energy
-from gentraj.diffusion.nearest_data import NearestData
 from gentraj.families import FAMILIES
 from gentraj.gan import ConditionalGAN
 from gentraj.models.gaussian import Gaussian

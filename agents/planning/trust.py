@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gentraj.data.windows import repeat_last
-from gentraj.trajectory import Batch, Condition, SupportsImplausibility
+from gentraj.trajectory import Batch, Condition, SupportsOODScore
 
 from .execution import shift_time
 
@@ -23,13 +23,13 @@ class Trust:
     each timestep at which the present may lie has thresholds of its own.
     """
 
-    def __init__(self, model: SupportsImplausibility, reference: Batch, quantile: float, history: int = 0):
+    def __init__(self, model: SupportsOODScore, reference: Batch, quantile: float, history: int = 0):
         """Compute the thresholds from the windows of data in `reference`.
 
         `quantile`, in [0, 1], is the fraction of windows that are below the threshold, and `history` the largest number
         of timesteps before the present. Raises ValueError for a model without `ood_score`.
         """
-        if not isinstance(model, SupportsImplausibility):
+        if not isinstance(model, SupportsOODScore):
             raise ValueError(f"{type(model).__name__} has no ood_score, which trust needs from a model; plan with "
                              "arrival='fixed', or give the model that method")
         self.model = model

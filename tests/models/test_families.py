@@ -24,8 +24,8 @@ from gentraj.trajectory import (
     CountsCalls,
     Guide,
     SamplingOptions,
-    SupportsImplausibility,
     SupportsLogProb,
+    SupportsOODScore,
     Trainable,
 )
 
@@ -68,7 +68,7 @@ def test_a_family_has_the_members_of_the_protocol(name: str) -> None:
     model: Any = make(name)
     assert isinstance(model, Trainable) and model.spec == SPEC and model.batch_size >= 1
     assert model.device == torch.device("cpu") and (model.levels is None or model.levels >= 1)
-    assert isinstance(model, (SupportsImplausibility, CountsCalls))
+    assert isinstance(model, (SupportsOODScore, CountsCalls))
     for steps in (None, 1):
         assert isinstance(model.sampling(SamplingOptions(steps=steps)), str)
 
