@@ -23,6 +23,7 @@ DATASET = "tests/umaze-v0"
 WORDS = ("--model.network.width", "8", "--batch-size", "8", "--inverse.width", "16", "--inverse.batch-size", "8",
          "--arrival.width", "16", "--arrival.batch-size", "8", "--training.warmup", "2",
          "--planner.replan", "60", "--planner.steps", "1")  # few plans, each sampled in one step
+JOINT_WORDS = WORDS[:4] + WORDS[8:]  # plans with actions have no inverse dynamics
 
 
 def config(dataset: str | Path = DATASET, steps: int = 6) -> PlannerRunConfig:
@@ -42,7 +43,8 @@ def gentraj(*args: object) -> int:
 
 def train(folder: Path, dataset: object = DATASET, *more: object) -> None:
     """Trains a run by the command for 6 steps and saves a checkpoint every 2 steps."""
-    options = "--steps", 6, "--training.save-every", 2, "--training.log-every", 3, *WORDS
+    words = JOINT_WORDS if "--joint" in more else WORDS
+    options = "--steps", 6, "--training.save-every", 2, "--training.log-every", 3, *words
     assert gentraj("train", "pointmaze", "--dataset", dataset, "--run-dir", folder, *options, *more) == 0
 
 

@@ -185,8 +185,7 @@ def test_a_planner_for_returns_is_refused_where_the_data_have_goals(umaze: objec
 
 def test_the_command_trains_what_the_data_call_for(umaze: object, tmp_path: Path,
                                                    capsys: pytest.CaptureFixture[str]) -> None:
-    pairs = zip(small.WORDS[::2], small.WORDS[1::2], strict=True)  # one plan of actions, without inverse dynamics
-    words = [word for pair in pairs if not pair[0].startswith(("--planner.replan", "--inverse")) for word in pair]
+    words = [word for word in small.JOINT_WORDS if "replan" not in word and word != "60"]
     assert small.gentraj("train", "diffuser", "--dataset", small.DATASET, "--steps", 2, "--run-dir", tmp_path / "run",
                          *words) == 0
     assert "diffuser plans for them, as the preset diffuser-pointmaze" in capsys.readouterr().err
