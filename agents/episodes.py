@@ -1,4 +1,4 @@
-"""What an agent remembers of the episodes that it plays side by side: a seed for each, and the decisions made in it."""
+"""The memory that agents share: for each episode that is under way, its seed and the number of decisions so far."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from torch import Tensor
 from gentraj.randomness import fold
 
 
-class Playing:
-    """Base of agents with a memory, for as many environments as they were last given.
+class EpisodicAgent:
+    """Base class of agents that remember something of each environment.
 
-    A subclass says what else is remembered of each: `_allocate` makes room for it, `_forget` begins it anew. It calls
-    `_begin` when it is made, `_play` before it acts, and counts its decisions in `decision_B`.
+    A subclass may remember more: `_allocate` makes room for that, `_forget` resets it. The subclass calls `_begin` in
+    its constructor and `_resize` before it acts, and counts its decisions in `decision_B`.
     """
 
     seed_B: Tensor
     decision_B: Tensor
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Forget the masked environments' episodes (all by default); `seeds_B` has a seed for each environment."""
+        """Begin new episodes in the masked environments (all by default); `seeds_B` has a seed for each environment."""
         batch = len(self.seed_B) if seeds_B is None else len(seeds_B)
         mask_B = torch.ones(batch, dtype=torch.bool) if mask_B is None else mask_B
-        self._play(len(mask_B))
+        self._resize(len(mask_B))
         self.decision_B[mask_B] = 0
         self._forget(mask_B)
         if seeds_B is not None:
             self.seed_B[mask_B] = torch.as_tensor(seeds_B)[mask_B]
 
-    def _play(self, batch: int) -> None:
-        """Room for so many environments: all begin anew where there were another number."""
+    def _resize(self, batch: int) -> None:
+        """Make room for `batch` environments; all of them begin anew if there was another number of them before."""
         if batch != len(self.seed_B):
             self._begin(batch)
 
@@ -40,7 +40,7 @@ class Playing:
         self._allocate(batch)
 
     def _seeds(self, which_B: Tensor) -> list[int]:
-        """For the next decision of each of these environments."""
+        """Seeds for the next decision of each of these environments."""
         return [fold(int(s), int(d)) for s, d in zip(self.seed_B[which_B], self.decision_B[which_B], strict=True)]
 
     def _allocate(self, batch: int) -> None:

@@ -1,4 +1,4 @@
-"""Acting with noise, so that what is played shows what else could be done."""
+"""Exploration: an agent whose actions have noise added, so that its episodes cover more than what it does anyway."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from torch import Tensor
 from gentraj.randomness import RowNoise, fold
 from gentraj.trajectory import Agent, TrajectorySpec
 
-STREAM = 0x6E6F697365  # keeps the noise apart from what the agent itself draws of an episode's seed
+STREAM = 0x6E6F697365  # keeps the noise independent of what the agent itself samples from an episode's seed
 
 
 class Exploring:
-    """The `Agent` that adds Gaussian noise to another's actions; an episode's noise is a function of its seed."""
+    """An `Agent` that adds Gaussian noise to the actions of another. An episode's seed determines its noise."""
 
     def __init__(self, agent: Agent, low_A: np.ndarray, high_A: np.ndarray, noise: float):
-        """`noise` is its deviation, in units of half the range of an action."""
+        """`noise` is the standard deviation of the noise, in units of half the range of each action.
+
+        Raises ValueError for an action space without bounds.
+        """
         self.agent = agent
         self.low_A, self.high_A = torch.as_tensor(low_A).float(), torch.as_tensor(high_A).float()
         self.size_A = noise * (self.high_A - self.low_A) / 2
         if not self.size_A.isfinite().all():
-            raise ValueError("exploration adds noise in units of the range of actions, and this action space has none; "
-                             "bound it")
+            raise ValueError("exploration adds noise in units of the range of actions, and this action space has no "
+                             "bounds; give it some")
         self.noise = RowNoise([])
 
     @property
@@ -32,7 +35,10 @@ class Exploring:
         return getattr(self.agent, "spec", None)
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """As the agent's; `seeds_B` has one seed for each environment and is needed."""
+        """Reset the agent and its noise in the masked environments (all by default).
+
+        `seeds_B` has one seed for each environment. Raises ValueError where it is missing.
+        """
         if seeds_B is None:
             raise ValueError("exploration without seeds; reset with a seed for each environment")
         self.agent.reset(mask_B, seeds_B)
@@ -43,6 +49,6 @@ class Exploring:
         self.noise = fresh
 
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """(B, A) inside the action space."""
+        """(B, A) the agent's actions with noise, clamped to the action space."""
         act_BA = self.agent.act(obs_BO, goal_BG)
         return (act_BA + self.size_A * self.noise.normal(len(self.size_A))).clamp(self.low_A, self.high_A)

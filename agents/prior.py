@@ -1,8 +1,8 @@
-"""What others take of a policy's or a planner's generator: likely actions, how likely actions are, and their score.
+"""Generators as priors: samples of actions, and the log density and score of given actions.
 
-Everything is in environment units. A policy's generator is the one that it acts by, or, where it acts otherwise (a
-student, the best of several draws), the one that it learnt the data's actions with: the behaviour that
-Kullback-Leibler-regularised reinforcement learning stays close to. Swift's is told that more is asked for, and is the
+Everything is in environment units. The prior of a policy is its generator of actions, even where the policy acts
+otherwise, by a student or by the best of several samples: it is the behaviour of the data, to which KL-regularised
+reinforcement learning stays close. Swift's generator is conditioned on a positive advantage, so that its prior is the
 better part of that behaviour.
 """
 
@@ -33,7 +33,10 @@ from .policies.policy import Policy
 
 
 def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> Prior:
-    """Chunks of actions as a policy's generator draws them. Raises ValueError for a policy without one."""
+    """A prior that samples chunks of actions from a policy's generator.
+
+    Raises ValueError for a policy without a generator.
+    """
     model = _generator(policy)
 
     def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
@@ -46,14 +49,15 @@ def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> 
 
 def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (),
                options: SamplingOptions = DEFAULT_OPTIONS) -> Prior:
-    """The actions of a planner's joint trajectories; with a goal they arrive there at their last row.
+    """A prior that samples trajectories of a planner's model and takes their actions.
 
-    Raises ValueError for trajectories without actions, or of more than one environment step a row.
+    With `goal_dims` and a goal, the trajectories reach the goal at their last timestep. Raises ValueError for
+    trajectories without actions, and for timesteps that are more than one environment step apart.
     """
     spec, device = model.spec, device_of(model)
     if not spec.act_dim or spec.spacing != 1:
-        raise ValueError(f"a prior of actions needs trajectories with actions, one environment step a row; these are "
-                         f"of {spec}: train a run with --joint --stride 1")
+        raise ValueError("a prior of actions needs trajectories with actions, and timesteps one environment step "
+                         f"apart; these are of {spec}: train a run with --joint --stride 1")
 
     def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
         start = Condition.unknown(spec, len(obs_BO), device=device).with_obs(0, obs_BO.to(device))
@@ -66,46 +70,48 @@ def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (),
 
 def log_prob(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | None = None, *,
              seeds: int | Sequence[int] = 0, steps: int | None = None) -> Tensor:
-    """(B,) log density, in nats, of chunks of actions under the policy's generator.
+    """(B,) log density, in nats, of chunks of actions (B, K, A) under the policy's generator.
 
-    Exact and differentiable for a normal distribution; by the probability-flow ODE, and without gradient, for diffusion
-    and flows (`Diffusion.log_prob`), whose `score` is the gradient. It is that of the generator's actions before they
-    are cut to the data's bounds. Raises ValueError for a generator without a density, such as a GAN.
+    It is exact and differentiable for a normal distribution. For diffusion models and flows it is computed by the
+    probability-flow ODE in `steps` steps, without a gradient (`Diffusion.log_prob`); their `score` is the gradient. The
+    density is that of actions before they are clamped to the data's bounds. Raises ValueError for a generator without a
+    density, such as a GAN.
     """
     model = _generator(policy)
     if not isinstance(model, SupportsLogProb):
-        raise ValueError(f"{type(model).__name__} draws actions and has no density; take a policy with a normal "
+        raise ValueError(f"{type(model).__name__} samples actions and has no density; use a policy with a normal "
                          "distribution, a diffusion model or a flow for log_prob")
-    known, x_BKD = _window(policy, obs_BO, act_BKA, goal_BG)
-    log_p_B = model.log_prob(x_BKD, known, seeds=seeds, steps=steps)
+    condition, x_BKD = _window(policy, obs_BO, act_BKA, goal_BG)
+    log_p_B = model.log_prob(x_BKD, condition, seeds=seeds, steps=steps)
     return log_p_B - policy.chunk * policy.act_scale.scale_D.log().sum()
 
 
 @torch.no_grad()
 def score(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, t: float, goal_BG: Tensor | None = None) -> Tensor:
-    """(B, K, A) gradient in the actions of log p_t, the log density of the generator's actions at noise time t.
+    """(B, K, A) score of noisy actions: the gradient with respect to the actions of their log density at time t.
 
-    (alpha x0 - x) / sigma^2 with x0 as it is denoised (Vincent 2011; Song et al. 2021, equation 7), of noisy actions
-    a_t whose normalised ones are alpha a + sigma eps. Close to t = 0 it is the score of the actions themselves. Raises
-    ValueError for another generator than diffusion or a flow, and for a time outside (0, 1].
+    The actions are noisy, alpha a + sigma eps in normalised units, and the score is (alpha x0 - x) / sigma^2 with the
+    denoised x0 (Vincent 2011; Song et al. 2021, equation 7). Close to t = 0 it is the score of clean actions. Raises
+    ValueError for a generator that is neither a diffusion model nor a flow, and for a time outside (0, 1].
     """
     model = _generator(policy)
     if not isinstance(model, Diffusion):
-        raise ValueError(f"{type(model).__name__} has no noise levels; take a policy with a diffusion model or a flow "
+        raise ValueError(f"{type(model).__name__} has no noise levels; use a policy with a diffusion model or a flow "
                          "for score")
     if not 0 < t <= 1:
         raise ValueError(f"t is {t}; a noise time above 0 (clean) and up to 1 is expected")
-    known, x_BKD = _window(policy, obs_BO, act_BKA, goal_BG)
+    condition, x_BKD = _window(policy, obs_BO, act_BKA, goal_BG)
     level = model.level(model.path.snap(torch.full((1,), t, device=policy.device)))
-    denoise = model.denoise(known.values_BHD, known.mask_BHD, known.context_BC, clipped=False)
+    denoise = model.denoise(condition.values_BHD, condition.mask_BHD, condition.context_BC, clipped=False)
     score_BKD = (level.alpha * denoise(x_BKD, level.t_R) - x_BKD) / level.sigma**2
     return score_BKD[..., policy.state_dim :] / policy.act_scale.scale_D
 
 
 def likeness(policy: Policy, spec: TrajectorySpec, half_A: Tensor, weight: float) -> Guide:
-    """An energy that prefers a policy's actions at a trajectory's observations (policy-guided diffusion: Jackson et
-    al. 2024): minus `weight` times their squared distance, in `half_A`. Actions alone have a gradient. The policy is
-    one without goals, and always has the same noise.
+    """An energy that prefers trajectories whose actions are a policy's (policy-guided diffusion, Jackson et al. 2024).
+
+    It is -weight times the sum of squared distances to the policy's actions at the trajectory's observations, in units
+    of `half_A`, and has a gradient with respect to the actions only. The policy has no goals, and its noise is fixed.
     """
     half_A = half_A.to(policy.device)
 
@@ -121,14 +127,14 @@ def likeness(policy: Policy, spec: TrajectorySpec, half_A: Tensor, weight: float
 
 
 def _generator(policy: Policy) -> Model:
-    model = getattr(policy, "model", None)
-    if model is None:
-        raise ValueError(f"{type(policy).__name__} has no generator of actions, so it is no prior")
-    return model
+    if not hasattr(policy, "model"):
+        raise ValueError(f"{type(policy).__name__} has no generator of actions, so it cannot be a prior; use a policy "
+                         "with a generator")
+    return policy.model
 
 
 def _window(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | None) -> tuple[Condition, Tensor]:
-    """What the generator is conditioned on of the states, and its windows with these actions."""
+    """The generator's condition on the states, and its windows with these actions."""
     expected = (len(obs_BO), policy.chunk, policy.spec.act_dim)
     if act_BKA.shape != expected:
         raise ValueError(f"actions of shape {tuple(act_BKA.shape)} were given; {expected}, a chunk for each "

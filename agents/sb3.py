@@ -1,4 +1,4 @@
-"""An agent where stable-baselines3 expects a policy: what its `evaluate_policy` asks of one."""
+"""An adapter that gives an agent the `predict` of stable-baselines3, as its `evaluate_policy` expects it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ Observation = np.ndarray | Mapping[str, np.ndarray]
 
 
 class SB3Policy:
-    """`predict` as stable-baselines3's policies have it. `obs_keys` are those that the agent's data were joined from.
+    """An agent with the `predict` of stable-baselines3's policies.
 
-    The agent is its own from then on: it remembers the rest of a chunk or of a plan.
+    `obs_keys` are the keys of a dict observation whose arrays the agent's data joined, in that order. The agent must
+    not be used elsewhere meanwhile, as it remembers the rest of its chunks or plans.
     """
 
     def __init__(self, agent: Agent, obs_keys: Sequence[str] = (), seed: int = 0):
@@ -27,18 +28,19 @@ class SB3Policy:
     def predict(self, observation: Observation, state: tuple[np.ndarray, ...] | None = None,
                 episode_start: np.ndarray | None = None,
                 deterministic: bool = False) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """The action (A,) of one observation, or (B, A) of several, and the state for the next call: episodes' seeds.
+        """Return the action (A,) for one observation, or (B, A) for several, and the state to pass to the next call.
 
-        A dict's "desired_goal" is the goal. Where `episode_start` is true, and everywhere without a `state`, an episode
-        begins: who drops the state has each action decided anew. `deterministic` gives all episodes one seed, so that
-        the same observations are answered by the same actions; otherwise each has its own. Raises ValueError for an
-        observation or a state of another shape.
+        The state holds the seeds of the episodes. The entry "desired_goal" of a dict observation is the goal. An
+        episode begins where `episode_start` is true, and everywhere if `state` is None: without the state, every action
+        is decided anew. With `deterministic` all episodes have the same seed, so that equal observations lead to equal
+        actions; otherwise each episode has a seed of its own. Raises ValueError for an observation or a state of
+        another shape.
         """
         obs_BO, goal_BG, single = self._read(observation)
         seed_B = np.zeros(len(obs_BO), np.int64) if state is None else state[0].copy()
         if len(seed_B) != len(obs_BO):
             raise ValueError(f"a state of {len(seed_B)} episodes was given with {len(obs_BO)} observations; give back "
-                             "what the last call returned, or None where all episodes begin")
+                             "what the last call returned, or None if all episodes begin")
         fresh_B = np.full(len(obs_BO), state is None)
         fresh_B |= False if episode_start is None else np.asarray(episode_start, bool)
         for i in np.flatnonzero(fresh_B):
@@ -50,7 +52,7 @@ class SB3Policy:
         return (act_BA[0] if single else act_BA), (seed_B,)
 
     def _read(self, observation: Observation) -> tuple[Tensor, Tensor | None, bool]:
-        """Observations (B, O), goals (B, G) if there are any, and whether it was one without a batch."""
+        """Observations (B, O), goals (B, G) or None, and whether a single observation without a batch was given."""
         goal = observation.get("desired_goal") if isinstance(observation, Mapping) else None
         obs = ([np.asarray(observation[key]) for key in self.obs_keys] if isinstance(observation, Mapping)
                else [np.asarray(observation)])

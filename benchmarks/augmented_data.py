@@ -1,13 +1,13 @@
-"""Does an agent learn more of a small dataset where a world model of the same data has added what it imagines?
+"""Does an agent learn more from a small dataset if a world model of the same data adds synthetic steps to it?
 
     python -m benchmarks.augmented_data --datasets hopper-medium.hdf5 walker2d-mixed.hdf5 halfcheetah-mixed.hdf5 \\
         --env-ids Hopper-v5 Walker2d-v5 HalfCheetah-v5 --out augmented
 
-Of each dataset episodes, or pieces of long ones, are drawn until they have `--small` steps. For each seed a world model
-is trained on them, `gentraj augment` adds `--added` steps (as a dataset of Minari's, benchmark/...), and the same
-agent, with as many updates, learns of the small data and of both. Its last checkpoint is scored by D4RL's score where
-there is one, else by the return. A line of OUT/results.jsonl is one agent; what is there is not trained again.
-OUT/table.md is written anew.
+The small data are episodes of a dataset, or pieces of long ones, drawn until they have `--small` steps. For each seed
+a world model is trained on them, `gentraj augment` adds `--added` steps (as a Minari dataset, benchmark/...), and the
+same agent is trained with the same number of updates on the small data and on the augmented data. Its last checkpoint
+is scored by D4RL's score, or by the return if there is none. Each line of OUT/results.jsonl is one agent; agents that
+are there are not trained again. OUT/table.md is rewritten.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from benchmarks.scoring import score, source, train
 from envs.evaluation.evaluate import EvaluationConfig
 from gentraj.cli.augment import Augment, augment
 from gentraj.data import load_episodes, save_npz
-from gentraj.data.splitting import hold_out
+from gentraj.data.episodes import hold_out
 from gentraj.runs import folder as runs
 from gentraj.runs.evaluation import play
 
 DATA = ("small", "augmented")
-OF = {"small": ("small", "agent", "updates"), "world": ("small", "world", "world_updates")}  # what decides it
+OF = {"small": ("small", "agent", "updates"), "world": ("small", "world", "world_updates")}  # settings
 SAME = ("branch", "noise", "trust", "unknown", "cost", "penalty")  # settings of `gentraj augment`
 OF["augmented"] = (*OF["small"], *OF["world"], "added", "by_agent", "own_rewards", *SAME)
 
@@ -47,13 +47,13 @@ class Args:
     out: Path
     """Folder of the data, the runs and the results."""
     datasets: tuple[str, ...]
-    """random/ENV_ID is 2,000 episodes of random actions."""
+    """Files or dataset ids; random/ENV_ID stands for 2,000 episodes of random actions."""
     env_ids: tuple[str, ...] = ()
-    """One for each dataset, - where the data say it; by default for all."""
+    """The environment of each dataset; - takes it from the data, which is the default."""
     small: int = 10_000
-    """Steps of the small data."""
+    """Number of steps of the small data."""
     added: int = 40_000
-    """Imagined steps."""
+    """Number of synthetic steps that are added."""
     branch: int = 5
     noise: float = 0.1
     trust: float = 1.0
@@ -61,16 +61,17 @@ class Args:
     cost: float = 0.0
     penalty: float = 0.0
     by_agent: bool = False
-    """Imagined actions are those of the agent that learnt of the small data, not the data's; with noise."""
+    """Whether synthetic actions are those of the agent trained on the small data, with noise, and not the data's."""
     own_rewards: bool = False
-    """Where the data have goals."""
+    """Whether rewards are computed by the environment, where the data have goals."""
     agent: str = "td3bc"
-    """A preset."""
+    """Preset of the agent."""
     updates: int = 5_000
-    """Of the agent."""
+    """Number of updates of the agent."""
     world: str = "world-ensemble"
-    """A preset."""
+    """Preset of the world model."""
     world_updates: int = 3_000
+    """Number of updates of the world model."""
     seeds: int = 3
     episodes: int = 20
     threads: int = 1
@@ -89,48 +90,48 @@ def main(args: Args) -> None:
 
 
 def digest(args: Args, names: Sequence[str], *also: Any) -> str:
-    """Of the settings of these names."""
+    """Returns a hash of the settings of these names."""
     settings = [getattr(args, name) for name in names]
     return hashlib.sha256(json.dumps([*settings, *also]).encode()).hexdigest()[:8]
 
 
 def measured(dataset: str, env_id: str, data: str, seed: int, args: Args) -> dict[str, Any]:
-    """What an agent scores that learnt of these data."""
-    agent = learnt(dataset, env_id, data, seed, args)
+    """Returns the score of the agent trained on these data."""
+    agent = trained(dataset, env_id, data, seed, args)
     scores = play(agent, EvaluationConfig(episodes=args.episodes, seed=seed, baselines=False), progress=False)[0]
     return score(scores) | {"steps": load_episodes(agent.config.dataset).num_steps}
 
 
-def learnt(dataset: str, env_id: str, data: str, seed: int, args: Args) -> runs.Run:
-    """The agent."""
-    place = {of: args.out / f"{Path(dataset).stem}-{seed}-{of}-{digest(args, names, dataset, env_id)}"
-             for of, names in OF.items()}
-    learnt_of = small(source(dataset, args.out), place["small"].with_suffix(".npz"), args.small, seed)
+def trained(dataset: str, env_id: str, data: str, seed: int, args: Args) -> runs.Run:
+    """Returns the run of the agent, trained on the small or the augmented data."""
+    place = {what: args.out / f"{Path(dataset).stem}-{seed}-{what}-{digest(args, names, dataset, env_id)}"
+             for what, names in OF.items()}
+    used = small(source(dataset, args.out), place["small"].with_suffix(".npz"), args.small, seed)
     if data == "augmented":
-        policy = learnt(dataset, env_id, "small", seed, args).folder if args.by_agent else None
-        world = train(args.world, learnt_of, env_id, place["world"], args.world_updates, seed)
-        learnt_of = augmented(learnt_of, world.folder, f"benchmark/{place[data].name}-v0", policy, seed, args)
-    return train(args.agent, learnt_of, env_id, place[data], args.updates, seed)
+        policy = trained(dataset, env_id, "small", seed, args).folder if args.by_agent else None
+        world = train(args.world, used, env_id, place["world"], args.world_updates, seed)
+        used = augmented(used, world.folder, f"benchmark/{place[data].name}-v0", policy, seed, args)
+    return train(args.agent, used, env_id, place[data], args.updates, seed)
 
 
 def small(dataset: str, path: Path, steps: int, seed: int) -> str:
-    """A file of some episodes of the dataset."""
+    """Returns a file with episodes of the dataset of about `steps` steps."""
     episodes = load_episodes(dataset)
     return str(save_npz(hold_out(episodes, steps / episodes.num_steps, seed)[1], path))
 
 
-def augmented(dataset: str, world: Path, made: str, policy: Path | None, seed: int, args: Args) -> str:
-    """The id of the dataset that is made."""
-    if not get_dataset_path(made).exists():
+def augmented(dataset: str, world: Path, dataset_id: str, policy: Path | None, seed: int, args: Args) -> str:
+    """Makes the augmented dataset, unless it exists, and returns its id."""
+    if not get_dataset_path(dataset_id).exists():
         own_rewards = args.own_rewards and "goal" in load_episodes(dataset).extras
         same = {name: getattr(args, name) for name in SAME}
-        augment(Augment(dataset, world, args.added, made, policy=policy, own_rewards=own_rewards, seed=seed, **same),
-                progress=False)
-    return made
+        augment(Augment(dataset, world, args.added, dataset_id, policy=policy, own_rewards=own_rewards, seed=seed,
+                        **same), progress=False)
+    return dataset_id
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
-    """Means over seeds, and the mean of the differences of two agents of one seed with its 95 % interval."""
+    """Returns a table of mean scores over seeds, and of the mean difference per seed with its 95 % interval."""
     titles = ("dataset", "seeds", *DATA, "difference", "95 % interval")
     lines = [f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)]
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
@@ -139,11 +140,11 @@ def as_table(rows: list[dict[str, Any]]) -> str:
         seeds = sorted(set.intersection(*map(set, scores.values())))
         if not seeds:
             continue
-        more = np.array([scores["augmented"][s] - scores["small"][s] for s in seeds])
-        reach = student.ppf(0.975, len(more) - 1) * more.std(ddof=1) / len(more) ** 0.5 if len(more) > 1 else np.nan
+        gains = np.array([scores["augmented"][s] - scores["small"][s] for s in seeds])
+        half = student.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else np.nan
         means = [f"{np.mean([scores[data][s] for s in seeds]):.1f}" for data in DATA]
-        lines.append(f"| {dataset} | {len(seeds)} | {' | '.join(means)} | {more.mean():+.1f} | "
-                     f"[{more.mean() - reach:.1f}, {more.mean() + reach:.1f}] |")
+        lines.append(f"| {dataset} | {len(seeds)} | {' | '.join(means)} | {gains.mean():+.1f} | "
+                     f"[{gains.mean() - half:.1f}, {gains.mean() + half:.1f}] |")
     return "\n".join(lines) + "\n"
 
 

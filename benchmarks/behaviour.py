@@ -1,10 +1,10 @@
-"""What a change of the code may not change: the weights and the scores of one short run of each kind, as hashes.
+"""Checks that a change of the code keeps behaviour: hashes of the weights and the scores of one run of each kind.
 
     python -m benchmarks.behaviour write before.json      # before a change
-    python -m benchmarks.behaviour check before.json      # after it: what differs is named, and the exit code is 1
+    python -m benchmarks.behaviour check before.json      # after it: prints what differs, then exits with 1
 
-Both trainings and episodes are of one thread, of data that are made here, and the same on one machine. The hash of the
-weights does not depend on the names of tensors, so that a member may be renamed.
+Data, training and evaluation use one thread and are deterministic on one machine. The hash of the weights does not
+depend on the names of tensors, so that a module may be renamed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RUNS = {
 
 
 def record(path: Path) -> None:
-    """Episodes of random actions in InvertedPendulum."""
+    """Saves episodes of random actions in InvertedPendulum."""
     env = gymnasium.make("InvertedPendulum-v5")
     rng = np.random.default_rng(0)
     obs, act, reward, terminated, truncated, lengths = [], [], [], [], [], []
@@ -57,7 +57,7 @@ def record(path: Path) -> None:
 
 
 def fingerprint(folder: Path, data: Path, preset: str, options: tuple[str, ...]) -> dict[str, str]:
-    """Hashes of the weights and of the episodes' returns. Raises RuntimeError with what a command printed."""
+    """Returns hashes of the weights and of the mean return. Raises RuntimeError with what a failed command printed."""
     gentraj("train", preset, *options, "--dataset", str(data), "--env-id", "InvertedPendulum-v5", "--steps", str(STEPS),
             "--training.threads", "1", "--run-dir", str(folder))
     gentraj("evaluate", str(folder), "--episodes", "4", "--no-baselines")

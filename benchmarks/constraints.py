@@ -1,9 +1,9 @@
-"""What do hard constraints cost? Plans of a trained PointMaze run with walls and a speed bound, beside free ones.
+"""What do hard constraints cost? Plans of a trained PointMaze run with walls and a speed bound, and plans without.
 
     python -m benchmarks.constraints runs/demo
 
-Starts and goals are of the data, and a plan arrives at the row that the run's arrival network finds likeliest. Both
-kinds of plans are sampled from the same seeds in the same process; times are of one process and comparable only there.
+Starts and goals are drawn from the data, and a plan arrives at the timestep that the run's arrival network finds most
+likely. Both kinds of plans are sampled with the same seeds in the same process, so that their times are comparable.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Args:
     run: Annotated[Path, tyro.conf.Positional]
     """A run folder of a PointMaze."""
     samples: int = 10_000
+    """Number of plans of each kind."""
     speed: float = 5.0
     """Bound on the speed, in maze units per second."""
     margin: float = 0.1
@@ -37,7 +38,7 @@ class Args:
     dt: float = 0.01
     """Seconds of an environment step."""
     episodes: int = 50
-    """Episodes of the closed loop, free and constrained; 0 leaves them out."""
+    """Episodes of closed-loop control, with and without constraints; 0 leaves them out."""
     threads: int = 1
 
 
@@ -55,7 +56,7 @@ def main(args: Args) -> None:
     plugin = Constrained(constraints, strict=False)
     constrained = timed("constrained", lambda: run.model.sample(requests, seed=1, guide=plugin)[:, 0])
     report(constraints.certificate(constrained))
-    # A planner asks for arrivals that are too early as well, where nothing feasible is to be found: it looks briefly.
+    # A planner also tries arrivals that are too early to be feasible, so its search for a feasible plan is short.
     brief = Constrained(constraints, strict=False, attempts=1, efforts=THOROUGH[:1])
     for name, guide in (("free", None), ("constrained", brief)) if args.episodes else ():
         env = factory()
@@ -68,21 +69,21 @@ def main(args: Args) -> None:
 
 
 def requested(run: runs.Run, samples: int, constraints: Constraints) -> Condition:
-    """Starts and goals of the data, arriving at the row that the arrival network finds likeliest.
+    """Returns conditions on starts and goals of the data, with the most likely arrival by the arrival network.
 
-    A request that no trajectory can meet in a straight line is left out and another one drawn.
+    Conditions that no straight trajectory can meet within the speed bound are left out, and others drawn.
     """
     spec, g = run.model.spec, torch.Generator().manual_seed(fold(0))
     obs, dims = run.reference.x_BHD[:, 0, : spec.obs_dim], list(run.data.goal_dims)
     i, j = torch.randint(len(obs), (2, 2 * samples), generator=g)
     start, goal = obs[i], obs[j][:, dims]
     row = run.likeliest_arrival(start, goal)
-    known = Condition.unknown(spec, len(start)).with_obs(0, start).with_obs(row, goal, dims)
+    condition = Condition.unknown(spec, len(start)).with_obs(0, start).with_obs(row, goal, dims)
     reach = constraints.constraints["speed"].limit * constraints.constraints["speed"].dt * spec.stride * row
     possible = ((start[:, dims] - goal).norm(dim=1) <= reach).nonzero()[:samples, 0]
     print(f"{len(possible)} requests; {float(1 - len(possible) / max(1, int(possible.max()) + 1)):.1%} of those drawn "
-          "were too far for their row in a straight line")
-    return Condition(spec, known.values_BHD[possible], known.mask_BHD[possible])
+          "were too far for their arrival in a straight line")
+    return Condition(spec, condition.values_BHD[possible], condition.mask_BHD[possible])
 
 
 def timed(name: str, work):

@@ -2,12 +2,12 @@
 
     python -m benchmarks.diffusion_table --out runs/table
 
-trains every model of MODELS on PointMaze-UMaze for as long as the preset's U-Net takes for `--steps` steps, lets each
-of them plan with every sampler and number of steps, and writes OUT/table.md and OUT/table.png. All of them act with the
-inverse dynamics and the arrival network of one run of the preset, OUT/base, so that the generators alone make the
-difference. What is done is kept: a second call goes on where the first one stopped, and once OUT/base is there several
-may run at once on different models (`--only`). How long each model trains is measured at its first call and kept in
-OUT/MODEL.steps.
+trains every model of MODELS on PointMaze-UMaze for the time in which the preset's U-Net trains for `--steps` steps,
+plans with each model, sampler and number of steps, and writes OUT/table.md and OUT/table.png. All planners share the
+inverse dynamics and the arrival network of one run of the preset, OUT/base, so that they differ in their generators
+only. Results are kept: a second call goes on where the first one stopped, and once OUT/base exists several calls may
+run at once on different models (`--only`). The number of training steps of each model is measured in its first call and
+kept in OUT/MODEL.steps.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class Args:
     out: Path
     """Folder of the runs and of the table."""
     steps: int = 1000
-    """Training steps of the preset's U-Net; the others train for the same time. So few tell the models apart."""
+    """Training steps of the preset's U-Net; the other models train for the same time. They are few, so that the models
+    differ."""
     base_steps: int = 1500
     """Training steps of the inverse dynamics and the arrival network."""
     episodes: int = 40
@@ -105,7 +106,7 @@ def combinations(samplers: tuple[str, ...]) -> Iterator[tuple[str, int]]:
 
 
 def trained(name: str, args: Args) -> runs.Run:
-    """The run of a model, trained if it is not yet."""
+    """Returns the run of a model, and trains it if it is not trained yet."""
     folder, settings, model = args.out / name, args.out / f"{name}.steps", MODELS.get(name, PRESET.model)
     if name == "base":
         settings.write_text(str(args.base_steps))
@@ -119,7 +120,7 @@ def trained(name: str, args: Args) -> runs.Run:
 
 
 def step_time(model: DiffusionConfig | LatentDiffusionConfig, steps: int = 12) -> float:
-    """Least seconds of a training step of the generator."""
+    """Returns the minimal time of a training step of the generator, in seconds."""
     config = replace(PRESET, model=model)
     episodes = runs.load_episodes([runs.make_missing(config.dataset)])
     config, facts = runs.resolve(config, episodes), runs.DataFacts.of(episodes, config.context)
@@ -133,7 +134,7 @@ def step_time(model: DiffusionConfig | LatentDiffusionConfig, steps: int = 12) -
 
 
 class Planners:
-    """Planners with one model and any sampler; its trust is calibrated once."""
+    """Planners with one model and any sampler, whose trust in the model is calibrated once."""
 
     def __init__(self, run: runs.Run, base: runs.Run):
         self.run, self.base = run, base
@@ -154,7 +155,7 @@ class Planners:
         return found | self.cost(replace(options, steps=steps))
 
     def cost(self, options: SamplingOptions, repeats: int = 7) -> dict[str, float]:
-        """Milliseconds and network calls of the six candidates of one environment."""
+        """Returns the time in milliseconds and the network calls of sampling six candidates for one environment."""
         model, times = self.run.model, []
         start = Condition.unknown(model.spec, 6).with_obs(0, self.run.reference.x_BHD[0, 0, : model.spec.obs_dim])
         calls = model.network_calls
@@ -176,7 +177,7 @@ def write_table(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def write_figure(rows: list[dict[str, Any]], path: Path) -> None:
-    """Returns by model with the preset's sampler: a point for each number of steps, and the interval at 5."""
+    """Draws the returns of each model with the preset's sampler: a point per number of steps, the interval at 5."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt

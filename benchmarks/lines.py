@@ -1,4 +1,4 @@
-"""Results of a benchmark that goes on where it stopped: a file of JSON lines."""
+"""A file of JSON lines for the results of a benchmark, which can be stopped and continued."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file; a call that was killed may have left half of one, which is cut off."""
+    """Returns the complete lines of a file, and removes an incomplete one that a killed process has left."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     whole = [line for line in lines if line.endswith("\n")]
     if len(whole) < len(lines):
@@ -18,7 +18,7 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def rows_of(folder: Path, todo: Iterable[tuple[dict[str, Any], Callable[[], dict[str, Any]]]]) -> list[dict[str, Any]]:
-    """The lines of FOLDER/results.jsonl with these keys; what is not there is measured, one after the other."""
+    """Returns the lines of FOLDER/results.jsonl with these keys; missing ones are measured, one after the other."""
     folder.mkdir(parents=True, exist_ok=True)
     path, keys = folder / "results.jsonl", []
     for key, measure in todo:

@@ -1,4 +1,4 @@
-"""Sets of trajectories whose modes are known, each with a function that says which mode a trajectory is of."""
+"""Sets of trajectories with known modes, each with a function that assigns trajectories to modes."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 WINDOWS = 20_000
 RING = ("11111", "10001", "10101", "10001", "11111")
-SPACING, SPREAD = 2.0, 0.2  # of the grid's Gaussians; 3 deviations around each, 98.9 % of it, are counted as its mode
+SPACING, SPREAD = 2.0, 0.2  # of the grid's Gaussians; a mode is what lies within 3 standard deviations, 98.9 %
 
 
 @dataclass(frozen=True)
 class ModeSet:
-    """Windows (R, H, 2) of a point's positions, and what is known of a trajectory when it is sampled."""
+    """Windows (R, H, 2) of a point's positions, and the timesteps that samples are conditioned on."""
 
     x_RHD: Tensor
     mode: Callable[[Tensor], Tensor]
-    """Trajectories (R, H, 2) -> the mode of each, -1 for none."""
+    """A function from trajectories (R, H, 2) to their modes (R,), -1 for none."""
     names: tuple[str, ...]
     true_K: Tensor
-    """Share of each mode in the recipe."""
+    """The share of each mode among the trajectories."""
     mix: ConditionMix
-    """Of training."""
-    known: tuple[int, ...] = ()
-    """Rows that are known when sampling."""
+    """The conditions in training."""
+    conditioned: tuple[int, ...] = ()
+    """The timesteps that are conditioned on in sampling."""
     maze: Maze | None = None
 
     @property
@@ -50,9 +50,9 @@ class ModeSet:
         return Batch(x, torch.ones_like(x, dtype=torch.bool))
 
     def conditions(self, num: int) -> Condition:
-        """Those of the first `num` windows."""
+        """Returns the conditions of the first `num` windows."""
         condition = Condition.unknown(self.spec, num)
-        for row in self.known:
+        for row in self.conditioned:
             condition = condition.with_obs(row, self.x_RHD[:num, row])
         return condition
 
@@ -61,7 +61,7 @@ class ModeSet:
 
 
 def grid(seed: int, side: int = 5, horizon: int = 4) -> ModeSet:
-    """Straight ways from the origin to one of `side`^2 Gaussians, equally often; nothing is known."""
+    """Straight paths from the origin to one of `side`^2 Gaussians, equally often; sampling is unconditional."""
     draw, line = generator(seed, 0), SPACING * (torch.arange(side) - (side - 1) / 2)
     centres = torch.cartesian_prod(line, line)
     ends = centres[torch.randint(len(centres), (WINDOWS,), generator=draw)]
@@ -72,28 +72,29 @@ def grid(seed: int, side: int = 5, horizon: int = 4) -> ModeSet:
 
 
 def goals(seed: int, shares: Sequence[float] = (0.4, 0.3, 0.2, 0.1), horizon: int = 16) -> ModeSet:
-    """From one place to one of as many goals as there are shares, on a half circle; the start is known."""
+    """Paths from one place to goals on a half circle, one for each share; samples are conditioned on the start."""
     angle = torch.linspace(0, torch.pi, len(shares))
     ends = 2 * torch.stack([angle.cos(), angle.sin()], -1)
     way_KHD = torch.linspace(0, 1, horizon)[:, None] * ends[:, None]
     x = disturbed(way_KHD, shares, generator(seed, 1))
     return ModeSet(x, lambda x: nearest_mode(x[:, -1], ends, 0.5), tuple(f"goal {k + 1}" for k in range(len(shares))),
-                   torch.tensor(shares), ConditionMix(goal=0), known=(0,))
+                   torch.tensor(shares), ConditionMix(goal=0), conditioned=(0,))
 
 
 def ways(seed: int, maze_map: Sequence[str] = RING, start: tuple[int, int] = (3, 2), goal: tuple[int, int] = (1, 2),
          shares: Sequence[float] = (0.7, 0.3), horizon: int = 16) -> ModeSet:
-    """All shortest ways through a maze between two cells (row, column), as often as `shares` say; both ends are known.
+    """All shortest paths through a maze between two cells (row, column), with the given shares.
 
-    A trajectory is of the way that it is within 0.35 cells of, root mean square, and of none where a row is in a wall.
-    Raises ValueError unless there are as many ways as shares.
+    Samples are conditioned on both ends. A trajectory belongs to the path from which its root mean square distance is
+    below 0.35 cells, or to none if one of its positions lies in a wall. Raises ValueError unless there are as many
+    shortest paths as shares.
     """
     maze = Maze([[int(cell) for cell in row] for row in maze_map])
-    found = shortest_ways(maze, maze.number(*start), maze.number(*goal))
-    if len(found) != len(shares):
-        raise ValueError(f"{len(shares)} shares were given for {len(found)} shortest ways from {start} to {goal}; give "
-                         "as many shares, or other cells")
-    way_KHD = torch.stack([evenly(maze.centre(np.array(way)), horizon) for way in found])
+    paths = shortest_ways(maze, maze.number(*start), maze.number(*goal))
+    if len(paths) != len(shares):
+        raise ValueError(f"{len(shares)} shares were given for {len(paths)} shortest paths from {start} to {goal}; "
+                         "give one share for each path, or other cells")
+    way_KHD = torch.stack([evenly(maze.centre(np.array(way)), horizon) for way in paths])
 
     def mode(x: Tensor) -> Tensor:
         near = nearest_mode(x.flatten(1), way_KHD.flatten(1), 0.35 * horizon**0.5)
@@ -102,11 +103,11 @@ def ways(seed: int, maze_map: Sequence[str] = RING, start: tuple[int, int] = (3,
 
     x = disturbed(way_KHD, shares, generator(seed, 2))
     return ModeSet(x, mode, tuple(f"way {k + 1}" for k in range(len(shares))), torch.tensor(shares), ConditionMix(),
-                   known=(0, -1), maze=maze)
+                   conditioned=(0, -1), maze=maze)
 
 
 def disturbed(way_KHD: Tensor, shares: Sequence[float], draw: torch.Generator, spread: float = 0.08) -> Tensor:
-    """(WINDOWS, H, D): a way drawn by its share, moved, bent and shaken."""
+    """Samples paths (WINDOWS, H, D) by their shares, and shifts, tilts, bends and shakes them."""
     which = torch.multinomial(torch.tensor(shares), WINDOWS, replacement=True, generator=draw)
     s = torch.linspace(0, 1, way_KHD.shape[1])[:, None]
     shift, tilt, bend = spread * torch.randn(3, WINDOWS, 1, way_KHD.shape[2], generator=draw)
@@ -115,7 +116,7 @@ def disturbed(way_KHD: Tensor, shares: Sequence[float], draw: torch.Generator, s
 
 
 def shortest_ways(maze: Maze, start: int, goal: int) -> list[list[int]]:
-    """Every shortest way between two cells of a walled maze, as the numbers of its cells."""
+    """Returns every shortest path between two cells of a walled maze, as lists of cell numbers."""
     if start == goal:
         return [[goal]]
     columns = maze.free.shape[1]
@@ -125,7 +126,7 @@ def shortest_ways(maze: Maze, start: int, goal: int) -> list[list[int]]:
 
 
 def distance(maze: Maze, cell: int, goal: int) -> float:
-    """Cells entered on a shortest way."""
+    """Returns the number of cells entered on a shortest path; infinity if there is none."""
     count, following = 0, maze.next_cell[goal]
     while cell != goal:
         if following[cell] == cell:
@@ -135,7 +136,7 @@ def distance(maze: Maze, cell: int, goal: int) -> float:
 
 
 def evenly(points_PD: np.ndarray, horizon: int) -> Tensor:
-    """(horizon, D) points in equal steps along a polyline."""
+    """Returns `horizon` points (horizon, D) at equal distances along a polyline."""
     walked = np.concatenate([[0], np.linalg.norm(np.diff(points_PD, axis=0), axis=1).cumsum()])
     at = np.linspace(0, walked[-1], horizon)
     return torch.tensor(np.stack([np.interp(at, walked, column) for column in points_PD.T], -1), dtype=torch.float32)

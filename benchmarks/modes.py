@@ -1,11 +1,12 @@
-"""Do models of trajectories find every mode, as often as the data have it? Sets whose modes are known.
+"""Do models of trajectories find every mode, with its share in the data? Sets with known modes.
 
     python -m benchmarks.modes --out runs/modes
 
-trains every model of MODELS on every set of `mode_sets.SETS`: 25 Gaussians on a grid, the ways round a block whose
-start and goal are known, goals that are reached from one known start. A line of OUT/results.jsonl is one model; what is
-there is not trained again, so that a second call goes on where the first one stopped. OUT/table.md and OUT/SET.png
-are drawn anew at the end. For another maze give `--maze 11111/10001/10101/10001/11111 --start 3 2 --goal 1 2`.
+trains every model of MODELS on every set of `mode_sets.SETS`: 25 Gaussians on a grid; the paths round a block,
+conditioned on start and goal; and several goals, conditioned on the start. Each line of OUT/results.jsonl is one model;
+models that are there are not trained again, so that a second call goes on where the first one stopped. OUT/table.md and
+OUT/SET.png are rewritten at the end. Another maze is given by `--maze 11111/10001/10101/10001/11111 --start 3 2
+--goal 1 2`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -30,10 +30,9 @@ from benchmarks.mode_sets import RING, SETS, ModeSet, ways
 from gentraj.diffusion import Diffusion, DiffusionConfig, FlowConfig
 from gentraj.families import MODELS as CLASSES
 from gentraj.gan import ConditionalGAN, GANConfig
-from gentraj.gan.game import Microbatch, judge, value
 from gentraj.gan.health import GANWarning
-from gentraj.gan.model import SideConfig, generate
-from gentraj.gan.regularisers import Game, interpolate_gradient_norm
+from gentraj.gan.model import Microbatch, SideConfig, generate, judge, value
+from gentraj.gan.objectives import Game, interpolate_gradient_norm
 from gentraj.metrics import modes_covered
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
@@ -42,16 +41,16 @@ from gentraj.randomness import fold, generator
 from gentraj.training.loop import learning_rate_factor
 
 NETWORK = ResidualMLPConfig(width=192, depth=3, frequencies=4, activation="mish")  # as docs/notebook/gan.md says
-GENERATOR = replace(NETWORK, frequencies=0)  # fewer folds of the noise, so that less of it lies between modes
+GENERATOR = replace(NETWORK, frequencies=0)  # a smoother map of the noise, so that fewer samples lie between modes
 JUDGE = DiscriminatorConfig(width=64, multipliers=(1,), kernel=3, frequencies=4, patches=False)
 PLAIN = replace(JUDGE, minibatch_std=False)
-LIGHT = {"r1": 1e-3, "r2": 1e-3}  # what tells a mode from its surroundings is near, so it has to be steep
+LIGHT = {"r1": 1e-3, "r2": 1e-3}  # modes are close to their surroundings, so the discriminator must be steep
 SIDE = SideConfig(learning_rate=2e-3)
 DIFFUSION = DiffusionConfig(NETWORK, prediction="v", levels=None, steps=50)
 
 
 def gan(objective: str, judge: DiscriminatorConfig = PLAIN, **changes: Any) -> GANConfig:
-    """Plain unless told otherwise: the adversary alone teaches the generator."""
+    """Returns a GAN without an energy score or penalties, in which only the adversary trains the generator."""
     return GANConfig(**{"network": GENERATOR, "discriminator": judge, "objective": objective,
                         "energy_score": 0.0, "ema": 0.998, "generator_learning": SIDE, "discriminator_learning": SIDE,
                         **changes})
@@ -78,14 +77,14 @@ class Args:
     seeds: int = 5
     steps: int = 10_000
     samples: int = 12_800
-    """Trajectories of which the modes are counted."""
+    """Number of sampled trajectories."""
     maze: str = "/".join(RING)
-    """Rows of the maze that has several shortest ways, 1 for a wall."""
+    """Rows of a maze with several shortest paths; 1 is a wall."""
     start: tuple[int, int] = (3, 2)
-    """Row and column."""
+    """Row and column of the start."""
     goal: tuple[int, int] = (1, 2)
     shares: tuple[float, ...] = (0.7, 0.3)
-    """Of the ways."""
+    """Share of each path."""
     threads: int = 1
 
 
@@ -110,15 +109,15 @@ def main(args: Args) -> None:
 
 def measured(data: ModeSet, config: DiffusionConfig | GANConfig, seed: int, args: Args,
              title: str) -> tuple[dict[str, Any], Tensor]:
-    """Trains a model; what came of it, and its samples."""
-    with warnings.catch_warnings(record=True) as said:
+    """Trains a model and returns its measurements and samples."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", GANWarning)
         model = make(data, config, seed)
         began = time.perf_counter()
         train(model, data, args.steps, seed, title)
         seconds = time.perf_counter() - began
         x = sample(model, data, args.samples)
-    row = judged(data, x) | {"seconds": seconds, "warnings": [str(w.message) for w in said
+    row = judged(data, x) | {"seconds": seconds, "warnings": [str(w.message) for w in caught
                                                               if issubclass(w.category, GANWarning)]}
     if isinstance(model, ConditionalGAN):
         row["gradient_norm"] = gradient_norm(model, data.x_RHD[:1000])
@@ -144,25 +143,25 @@ def train(model: Diffusion | ConditionalGAN, data: ModeSet, steps: int, seed: in
 
 
 def sample(model: Diffusion | ConditionalGAN, data: ModeSet, number: int, conditions: int = 64) -> Tensor:
-    """(number, H, D), as many under each of the conditions."""
-    some = data.conditions(conditions if data.known else 1)
-    return model.sample(some, number // some.batch, seed=5).flatten(0, 1)
+    """Returns samples (number, H, D), the same number for each condition."""
+    condition = data.conditions(conditions if data.conditioned else 1)
+    return model.sample(condition, number // condition.batch, seed=5).flatten(0, 1)
 
 
 def judged(data: ModeSet, x_RHD: Tensor) -> dict[str, Any]:
-    """Shares of the modes; those that are found and that are within 30 % of their share; the rest is of no mode."""
+    """Returns the shares of the modes, the share of samples that belong to a mode, and the modes' coverage."""
     share = data.shares(x_RHD)
     coverage = modes_covered(share, data.true_K)
     return {"shares": share.tolist(), "of_a_mode": share.sum().item(), **coverage._asdict()}
 
 
 def gradient_norm(model: ConditionalGAN, x_RHD: Tensor) -> float:
-    """Mean of the critic's at interpolates of data and samples."""
+    """Returns the mean norm of the critic's gradient at interpolates of data and samples."""
     real, draw = torch.ones_like(x_RHD, dtype=torch.bool), generator(6)
-    known = model.mix.sample(model.spec, real, draw)
-    microbatch = Microbatch(model.normalizer.normalize(x_RHD), real, known, None, torch.ones(1), 0.0, draw)
+    condition = model.mix.sample(model.spec, real, draw)
+    microbatch = Microbatch(model.normalizer.normalize(x_RHD), real, condition, None, torch.ones(1), 0.0, draw)
     with torch.no_grad():
-        fake = generate(model.network, microbatch.normal(), microbatch.x0, known, None)
+        fake = generate(model.network, microbatch.normal(), microbatch.x0, condition, None)
 
     def critic(x: Tensor) -> Tensor:
         return value(judge(model.discriminator, x, microbatch, microbatch.levels()), microbatch)
@@ -172,24 +171,25 @@ def gradient_norm(model: ConditionalGAN, x_RHD: Tensor) -> float:
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
-    """A line for each set and model: means, and the worst seed."""
+    """Returns a table with a line for each set and model: means over seeds, and the worst seed."""
     titles = ("set", "model", "seeds", "modes found", "within 30 %", "of a mode", "total variation", "gradient norm",
               "seconds", "seeds warned of")
     lines = [f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)]
     for of, name in dict.fromkeys((row["set"], row["model"]) for row in rows):
         mine = [row for row in rows if (row["set"], row["model"]) == (of, name)]
-        every: Callable[[str], list[float]] = lambda key: [row[key] for row in mine if key in row]  # noqa: B023, E731
-        norms, number = every("gradient_norm"), len(mine[0]["shares"])
+        values = {key: [row[key] for row in mine if key in row]
+                  for key in ("found", "close", "of_a_mode", "total_variation", "gradient_norm", "seconds")}
+        norms, number = values["gradient_norm"], len(mine[0]["shares"])
         warned = sum(bool(row["warnings"]) for row in mine)
-        lines.append(f"| {of} | {name} | {len(mine)} | {mean(every('found')):.1f} (least {min(every('found'))}) of "
-                     f"{number} | {mean(every('close')):.1f} (least {min(every('close'))}) | "
-                     f"{mean(every('of_a_mode')):.3f} | {mean(every('total_variation')):.3f} | "
-                     f"{f'{mean(norms):.2f}' if norms else '-'} | {mean(every('seconds')):.0f} | {warned} |")
+        lines.append(f"| {of} | {name} | {len(mine)} | {mean(values['found']):.1f} (least {min(values['found'])}) of "
+                     f"{number} | {mean(values['close']):.1f} (least {min(values['close'])}) | "
+                     f"{mean(values['of_a_mode']):.3f} | {mean(values['total_variation']):.3f} | "
+                     f"{f'{mean(norms):.2f}' if norms else '-'} | {mean(values['seconds']):.0f} | {warned} |")
     return "\n".join(lines) + "\n"
 
 
 def draw(data: ModeSet, of: str, rows: list[dict[str, Any]], out: Path) -> None:
-    """OUT/SET.png: the data and samples of each model's first seed, and under each the mean shares of all its seeds."""
+    """Draws OUT/SET.png: data, samples of each model's first seed, and the mean shares of its modes over all seeds."""
     names = list(dict.fromkeys(row["model"] for row in rows))
     figure, axes = panels(2 * (len(names) + 1), columns=len(names) + 1, width=2.3, height=2.3)
     upper, lower = axes[: len(names) + 1], axes[len(names) + 1 :]
@@ -198,7 +198,7 @@ def draw(data: ModeSet, of: str, rows: list[dict[str, Any]], out: Path) -> None:
         first = next((row["seed"] for row in rows if row["model"] == name), None)
         x = points if first is None else np.load(out / f"{of}-{name}-{first}.npy", allow_pickle=False)
         draw_floor(ax, None, points.reshape(-1, 2) * 1.1, POSITIONS)
-        if data.known:
+        if data.conditioned:
             for x_HD in x[:200]:
                 ax.plot(*x_HD.T, color=INK, lw=0.5, alpha=0.3)
         ax.plot(*x[:, -1].T, ".", color=BLUE, ms=2, alpha=0.5)

@@ -1,13 +1,13 @@
-"""How many samples does MPPI, or CEM, need with a generated prior, and how many without, for the same return?
+"""How many samples do MPPI and CEM need for the same return, with and without a generative prior?
 
     gentraj train bc-flow --dataset hopper-medium.hdf5 --env-id Hopper-v5 --run-dir runs/prior \\
         --policy.chunk 32 --policy.batch-size 128 --steps 4000
     python -m benchmarks.mpc runs/prior --out mpc
 
-Both plan over the same horizon in the true simulator. The spread and the temperature of each (of CEM the share of the
-elite and the iterations), and the share of prior draws, are the best of a small grid, on episodes of their own; every
-number of samples is then played on the same new episodes. A cell that is done is kept in OUT.json, so a stopped
-benchmark goes on.
+Both variants plan over the same horizon in the true simulator. Spread and temperature (for CEM the share of the elites
+and the iterations) and the share of samples from the prior are the best of a small grid on tuning episodes. Every
+number of samples is then evaluated on the same new episodes. Results are kept in OUT.json, so that a benchmark that was
+stopped can be continued.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import tyro
 
 from agents.mpc import MPC, MPCConfig
 from agents.prior import policy_prior
+from envs.evaluation.replay import Simulator
 from envs.evaluation.rollout import rollout
-from envs.evaluation.simulation import Simulator
 from envs.making import environment_factory
 from gentraj.randomness import fold
 from gentraj.runs import folder as runs
@@ -38,12 +38,12 @@ OF = {"mppi": {"temperature": (0.3, 1.0, 10.0)}, "cem": {"elites": (0.25, 0.5), 
 @dataclass(frozen=True)
 class Args:
     run: Annotated[Path, tyro.conf.Positional]
-    """A run folder of a policy whose chunks are the prior."""
+    """Run folder of the policy whose action chunks are the prior."""
     out: Path = Path("mpc")
-    """Where results go: OUT.json."""
+    """The results are written to OUT.json."""
     method: Literal["mppi", "cem"] = "mppi"
     env_id: str | None = None
-    """The run's own by default."""
+    """Environment; the default is the run's own."""
     steps: int = 150
     """Environment steps of an episode."""
     episodes: int = 5
@@ -51,7 +51,7 @@ class Args:
     tuning_samples: int = 16
     horizon: int = 32
     samples: tuple[int, ...] = (4, 8, 16, 32)
-    """Without the prior; with it a quarter of each."""
+    """Numbers of samples without the prior; with the prior a quarter of each is used."""
     threads: int = 1
 
 
@@ -66,7 +66,7 @@ class Benchmark:
         self.space = self.simulator.base.action_space
 
     def returns(self, name: str, config: MPCConfig | None, episodes: int, seed: int) -> np.ndarray:
-        """(E,) of MPC with these settings, or without settings of the policy itself."""
+        """Returns the returns (E,) of MPC with these settings, or of the policy itself if `config` is None."""
         key = json.dumps([name, config and asdict(config), self.args.steps, episodes, seed])
         if key not in self.done:
             agent: Any = self.policy(self.space) if config is None else MPC(
@@ -78,7 +78,7 @@ class Benchmark:
         return np.array(self.done[key])
 
     def tuned(self, name: str) -> MPCConfig:
-        """The best of the grid."""
+        """Returns the best settings of the grid."""
         base = MPCConfig(self.args.method, horizon=self.args.horizon, samples=self.args.tuning_samples)
         grid = SPREADS[name] | OF[self.args.method]
         every = itertools.product(*grid.values())
@@ -108,12 +108,12 @@ def main(args: Args) -> None:
 
 
 def of_samples(config: MPCConfig, number: int) -> MPCConfig:
-    """In rounds of two at least: the only sample of a round is what is known already."""
+    """Sets the number of samples, at least two per iteration, as one of them is the plan of the previous iteration."""
     return replace(config, samples=number, iterations=max(1, min(config.iterations, number // 2)))
 
 
 def error(returns: np.ndarray) -> float:
-    """Standard error of the mean."""
+    """Returns the standard error of the mean."""
     return float(returns.std(ddof=1) / len(returns) ** 0.5)
 
 

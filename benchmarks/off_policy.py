@@ -1,11 +1,12 @@
-"""Does a world model put policies in the order of what they earn? Actors of a folder, which it never saw.
+"""Does a world model rank policies by their true returns? It is tried on actors that it was not trained with.
 
     gentraj train world-model --dataset halfcheetah-medium.hdf5+halfcheetah-mixed.hdf5+halfcheetah-expert.hdf5 \\
         --env-id HalfCheetah-v5 --steps 8000 --run-dir runs/world
     python -m benchmarks.off_policy runs/world --actors POLICIES --out halfcheetah
 
-POLICIES holds index.json (of each actor: env, activation, squash, time_feature) and NAME.safetensors: perceptrons
-`layers.N`, with obs_norm.mean and .var where they normalise. They act without noise. OUT.json and OUT.png are written.
+POLICIES holds index.json (env, activation, squash and time_feature of each actor) and NAME.safetensors with its layers
+`layers.N` and, if it normalises observations, obs_norm.mean and obs_norm.var. The actors act without noise. Writes
+OUT.json and OUT.png.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from envs.evaluation.off_policy import Returns, both_returns, compared
 from envs.making import environment_factory
-from gentraj.plots.worlds import plot_returns
+from gentraj.plots.figures import plot_off_policy
 from gentraj.runs import folder as runs
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "none": lambda x: x}
@@ -32,19 +33,19 @@ BOUNDS = {"tanh": torch.tanh, "clip": lambda x: x.clamp(-1, 1)}
 @dataclass(frozen=True)
 class Args:
     run: Annotated[Path, tyro.conf.Positional]
-    """A world model's run."""
+    """Run folder of a world model."""
     actors: Path
-    """Folder of the actors; those of the run's environment are taken."""
+    """Folder of the actors; those of the run's environment are used."""
     out: Path = Path("off_policy")
-    """Where results go: OUT.json and OUT.png."""
+    """The results are written to OUT.json and OUT.png."""
     episodes: int = 16
-    """Of each actor, imagined and true."""
+    """Number of synthetic and of real episodes of each actor."""
     seed: int = 0
     threads: int = 1
 
 
 class Perceptron:
-    """An `Agent` without noise and memory."""
+    """An `Agent`: a deterministic perceptron."""
 
     def __init__(self, path: Path, about: dict[str, str]):
         tensors = load_file(path)
@@ -54,7 +55,7 @@ class Perceptron:
         self.activation, self.bound = ACTIVATIONS[about["activation"]], BOUNDS[about["squash"]]
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: object = None) -> None:
-        """It remembers nothing."""
+        """Does nothing, as the agent has no state."""
 
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         x = obs_BO.float()
@@ -67,7 +68,7 @@ class Perceptron:
 
 
 def actors(folder: Path, env_id: str) -> dict[str, Perceptron]:
-    """Those of an environment that need nothing but its observation."""
+    """Returns the actors of an environment that act on its observation only."""
     index = json.loads((folder / "index.json").read_text())
     return {name: Perceptron(folder / f"{name}.safetensors", about) for name, about in sorted(index.items())
             if about["env"] == env_id and about["time_feature"] == "none"}
@@ -77,17 +78,17 @@ def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     run = runs.load(args.run)
     factory = environment_factory(str(run.data.env))
-    found: dict[str, Returns] = {}
+    returns: dict[str, Returns] = {}
     for name, actor in actors(args.actors, factory.env_id).items():
-        found[name] = both_returns(actor, run.world_model, factory, args.episodes, args.seed)
-        imagined, true, truncated = found[name]
-        print(f"{name}: imagined {imagined.mean():.0f} +- {imagined.std():.0f} ({truncated.sum()} truncated), true "
+        returns[name] = both_returns(actor, run.world_model, factory, args.episodes, args.seed)
+        imagined, true, truncated = returns[name]
+        print(f"{name}: synthetic {imagined.mean():.0f} +- {imagined.std():.0f} ({truncated.sum()} truncated), true "
               f"{true.mean():.0f}", flush=True)
-    said = compared(found, args.seed)
-    args.out.with_suffix(".json").write_text(json.dumps({"run": str(args.run)} | said, indent=2))
-    plot_returns({name: of[:2] for name, of in found.items()}, args.out.with_suffix(".png"),
-                 f"{factory.env_id}: rank correlation {said['spearman']:.2f}")
-    print({name: value for name, value in said.items() if name != "returns"})
+    result = compared(returns, args.seed)
+    args.out.with_suffix(".json").write_text(json.dumps({"run": str(args.run)} | result, indent=2))
+    plot_off_policy({name: each[:2] for name, each in returns.items()}, args.out.with_suffix(".png"),
+                    f"{factory.env_id}: rank correlation {result['spearman']:.2f}")
+    print({name: value for name, value in result.items() if name != "returns"})
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Is a generator around an ensemble nearer to what happens than the ensemble alone, trained for the same time?
+"""Does a generator on top of an ensemble predict better than the ensemble alone, trained for the same time?
 
     python -m benchmarks.open_loop --datasets hopper-medium.hdf5 halfcheetah-medium.hdf5 \\
         --env-ids Hopper-v5 HalfCheetah-v5 --out open-loop
 
-An update of each model is timed first, by turns, and each is trained for as many as fit into `--seconds`. Then all are
-asked what comes of the actions of 1,000 windows that none was trained on. Errors are root mean squares over the
-entries of an observation, in deviations of the data. A line of OUT/results.jsonl is one model; what is there of this
-`--seconds` and `--seed` is not trained again. OUT/table.md is written anew.
+First the updates of all models are timed, in turns; then each model is trained for as many updates as fit into
+`--seconds`. Finally they predict the outcome of the actions of 1,000 held-out windows. Errors are root mean squares
+over the entries of an observation, in standard deviations of the data. Each line of OUT/results.jsonl is one model;
+models that are there with the same `--seconds` and `--seed` are not trained again. OUT/table.md is rewritten.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class Args:
     """Folder of the runs and the results."""
     datasets: tuple[str, ...]
     env_ids: tuple[str, ...]
-    """One for each dataset; a dash where the data name it."""
+    """The environment of each dataset; - takes it from the data."""
     models: tuple[str, ...] = tuple(MODELS)
     seconds: float = 240.0
-    """Of a processor, that the training of each takes."""
+    """Processor time of the training of each model."""
     seed: int = 0
     threads: int = 1
 
@@ -84,11 +84,11 @@ def main(args: Args) -> None:
 
 
 def seconds_of_an_update(configs: dict[str, WorldModelRunConfig], rounds: int = 200) -> dict[str, float]:
-    """The mean, without the slowest and the fastest twentieth of them, timed by turns: a generator learns in some."""
-    made = {name: made_ready(config) for name, config in configs.items()}
+    """Returns the mean time of an update, timed in turns, without the slowest and the fastest 5 %."""
+    models = {name: made_ready(config) for name, config in configs.items()}
     took: dict[str, list[float]] = {name: [] for name in configs}
     for step in range(rounds):
-        for name, (world, windows, optimizers) in made.items():
+        for name, (world, windows, optimizers) in models.items():
             began = time.process_time()
             world.update(windows.batch(step, 0, world.batch_size), optimizers, generator(0, step))
             took[name].append(time.process_time() - began)
@@ -103,9 +103,9 @@ def made_ready(config: WorldModelRunConfig) -> tuple[WorldModel, Windows, dict[s
 
 
 def measured(config: WorldModelRunConfig, steps: int, args: Args, folder: Path) -> dict[str, Any]:
-    """Trains it; its errors after each step."""
+    """Trains a model and returns its errors after each step."""
     training = replace(config.training, steps=steps, seed=args.seed, threads=args.threads, save_every=steps)
-    shutil.rmtree(folder, ignore_errors=True)  # half trained, for as many updates as another timing said
+    shutil.rmtree(folder, ignore_errors=True)  # it may be half trained, for another number of updates
     began = time.perf_counter()
     run = runs.train(replace(config, training=training), folder)
     seconds = time.perf_counter() - began

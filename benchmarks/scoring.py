@@ -1,4 +1,4 @@
-"""What benchmarks of agents do alike: find the data, train a preset where it has not been, say one number of it."""
+"""Shared by benchmarks of agents: provides the data, trains presets that are not trained yet, and scores them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RANDOM = 2_000  # episodes
 
 
 def source(dataset: str, out: Path) -> str:
-    """What is trained on; random actions are recorded once."""
+    """Returns the dataset to train on; random/ENV_ID is recorded once."""
     kind, _, env_id = dataset.partition("/")
     if kind != "random":
         return dataset
@@ -35,8 +35,10 @@ def source(dataset: str, out: Path) -> str:
 
 
 def train(preset: str, dataset: str, env_id: str, folder: Path, updates: int, seed: int) -> runs.Run:
-    """The run in that folder, by as many threads as torch has here; what is trained already is not again. Of an
-    `env_id` that is - the data say it."""
+    """Trains the run in `folder`, or resumes it, with torch's current number of threads.
+
+    An `env_id` of "-" takes the environment from the data.
+    """
     training = TrainingConfig(updates, seed=seed, threads=torch.get_num_threads())
     config = replace(PRESETS[preset], dataset=dataset, env_id=None if env_id == "-" else env_id,
                      training=training)
@@ -44,6 +46,6 @@ def train(preset: str, dataset: str, env_id: str, folder: Path, updates: int, se
 
 
 def score(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """D4RL's of whole episodes where there is one, else the return."""
+    """Returns D4RL's score of whole episodes if there is one, else the mean return."""
     by = "return_mean" if scores.get("score_d4rl") is None else "score_d4rl"
     return {"score": scores[by], "scored_by": by}

@@ -1,6 +1,6 @@
 from .evaluation.evaluate import EvaluationConfig, evaluate
+from .evaluation.replay import Simulator
 from .evaluation.rollout import Rollout, rollout
-from .evaluation.simulation import Simulator
 from .making import EnvironmentFactory, environment_factory
 from .recording.baselines import RandomAgent
 from .sb3_vector import SB3Vector

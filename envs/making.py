@@ -1,4 +1,4 @@
-"""Environments from a task name, a Gymnasium id or the EnvSpec JSON that a dataset stores."""
+"""Makes environments from a task name, a Gymnasium id or the EnvSpec JSON that a dataset stores."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .rendering.headless import load_gymnasium
-from .tasks.maze import Maze
+from .tasks.maze import Maze, SingleGoal
 from .tasks.registry import LOCOMOTION, MANIPULATION, TASKS, Task
-from .tasks.single_goal import SingleGoal
 
 ProtocolName = Literal["random-goal", "d4rl-single-goal"]
 
@@ -26,7 +25,10 @@ EVALUATION = {"continuing_task": True, "reset_target": False}  # reaching the go
 
 @dataclass(frozen=True)
 class EnvironmentFactory:
-    """Makes one environment a call: `SyncVectorEnv([factory] * 8)`. Plain data, so it travels to other processes."""
+    """Makes one environment per call, as in `SyncVectorEnv([factory] * 8)`.
+
+    A factory holds plain data only, so it can be sent to other processes.
+    """
 
     env_id: str
     kwargs: dict[str, Any]
@@ -35,25 +37,25 @@ class EnvironmentFactory:
 
     def __call__(self) -> Any:
         env = load_gymnasium().make(self.env_id, self.max_episode_steps, disable_env_checker=True, **self.kwargs)
-        if self.env_id.startswith(MAZES):  # the model is in memory, and its file would stay in /tmp for ever
+        if self.env_id.startswith(MAZES):  # the model is loaded by now, and nobody else deletes its file
             Path(env.unwrapped.tmp_xml_file_path).unlink(missing_ok=True)
         return SingleGoal(env, self.task.d4rl_goal) if self.protocol == "d4rl-single-goal" and self.task else env
 
     @property
     def maze(self) -> Maze | None:
-        """The maze of a PointMaze, whatever its map; None for any other environment."""
+        """The maze of a PointMaze environment, whatever its map; None for any other environment."""
         return Maze(self.kwargs["maze_map"]) if self.env_id.startswith("PointMaze") else None
 
     @property
     def task(self) -> Task | None:
-        """The task whose map this is, with sparse rewards; None for an unknown environment."""
+        """The task that has this maze map and sparse rewards; None for any other environment."""
         if self.maze is None or self.kwargs.get("reward_type") != "sparse":
             return None
         return next((t for t in TASKS.values() if _task_kwargs(t)["maze_map"] == self.kwargs["maze_map"]), None)
 
     @property
     def spec_json(self) -> str:
-        """Gymnasium's EnvSpec as JSON, for storing in a dataset."""
+        """Gymnasium's EnvSpec of the environment as JSON, to be stored in a dataset."""
         spec = copy.deepcopy(load_gymnasium().spec(self.env_id))
         spec.kwargs, spec.max_episode_steps = self.kwargs, self.max_episode_steps
         return spec.to_json()
@@ -61,31 +63,32 @@ class EnvironmentFactory:
 
 def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
                         protocol: ProtocolName = "random-goal") -> EnvironmentFactory:
-    """A factory of `env`: a task name, a Gymnasium id or an EnvSpec as JSON (a dataset's `Episodes.env`).
+    """Returns a factory of `env`: a task name, a Gymnasium id or an EnvSpec as JSON (a dataset's `Episodes.env`).
 
-    Mazes are made for evaluation (`EVALUATION`) whatever the recording did; `overrides` replace anything, such as
-    `max_episode_steps` or `render_mode`. The time limit is the recording's unless that is endless; then it is the
-    task's (300, 300, 600, 800) for a known map, and for an unknown PointMaze map 50 steps per cell of the longest of
-    its shortest ways, at least 300. Raises ValueError in one line. Nothing of the JSON but the id of a registered
-    environment, plain arguments and the limit is used, so a dataset can neither run code nor have files read.
+    Mazes are made for evaluation (`EVALUATION`), whatever the recording used; `overrides` replace any argument, such
+    as `max_episode_steps` or `render_mode`. The time limit is that of the recording. If the recording was endless, it
+    is the task's (300, 300, 600 or 800 steps) for a known map, and for another PointMaze map 50 steps per cell of the
+    longest of its shortest paths, at least 300. Only the id of a registered environment, plain arguments and the time
+    limit are taken from the JSON, so a dataset can neither run code nor have files read. Raises ValueError, in one
+    line, for an unknown environment, a malformed JSON, a file name in the JSON, or a map without a single goal.
     """
     env_id, kwargs, limit = _parse(env)
     if env_id.startswith(MAZES):
         kwargs |= EVALUATION
     kwargs |= overrides or {}
     chosen = kwargs.pop("max_episode_steps", None)
-    made = EnvironmentFactory(env_id, kwargs, chosen or limit or 0, protocol)
+    factory = EnvironmentFactory(env_id, kwargs, chosen or limit or 0, protocol)
     if protocol == "d4rl-single-goal":
-        if made.task is None:
+        if factory.task is None:
             raise ValueError(f"{env_id}: D4RL's single-goal protocol needs a map of {', '.join(TASKS)}")
-        return replace(made, max_episode_steps=made.task.d4rl_steps)
-    if chosen is None and not 0 < made.max_episode_steps <= ENDLESS:
-        return replace(made, max_episode_steps=_time_limit(made))
-    return made
+        return replace(factory, max_episode_steps=factory.task.d4rl_steps)
+    if chosen is None and not 0 < factory.max_episode_steps <= ENDLESS:
+        return replace(factory, max_episode_steps=_time_limit(factory))
+    return factory
 
 
 def recorded_factory(env: str | None) -> EnvironmentFactory | None:
-    """Of the environment that data name (`Episodes.env`); None where they name none, or one that is not known here."""
+    """Returns a factory of the environment that data name (`Episodes.env`), or None if it is unknown."""
     try:
         return environment_factory(env) if env else None
     except ValueError:
@@ -93,7 +96,7 @@ def recorded_factory(env: str | None) -> EnvironmentFactory | None:
 
 
 def _parse(env: str) -> tuple[str, dict[str, Any], int | None]:
-    """Environment id, arguments and time limit of a task name, an id or a JSON."""
+    """Returns the environment id, the arguments and the time limit that a task name, an id or a JSON stands for."""
     if env in TASKS:
         task = TASKS[env]
         return task.env_id, _task_kwargs(task), task.max_episode_steps
@@ -118,13 +121,13 @@ def _task_kwargs(task: Task) -> dict[str, Any]:
 
 
 def _registered(env_id: str) -> dict[str, Any]:
-    """A copy of the arguments an environment is registered with. Raises ValueError for an unknown id."""
+    """Returns a copy of the arguments that an environment is registered with; ValueError for an unknown id."""
     registry = load_gymnasium().registry
     if env_id not in registry:
-        module, is_parted, own = str(env_id).rpartition(":")
-        if is_parted:
+        module, colon, name = str(env_id).rpartition(":")
+        if colon:
             raise ValueError(f"unknown environment '{env_id}'; only a command line may name a module: import {module} "
-                             f"yourself, or give --import {module}, and say {own}")
+                             f"yourself, or give --import {module}, and name {name}")
         names = [*TASKS, *LOCOMOTION, *MANIPULATION]
         near = difflib.get_close_matches(str(env_id), [*names, *registry], n=3)
         raise ValueError(f"unknown environment '{env_id}'; " + (f"did you mean {' or '.join(near)}?" if near else
@@ -133,13 +136,13 @@ def _registered(env_id: str) -> dict[str, Any]:
     return copy.deepcopy(registry[env_id].kwargs)
 
 
-def _time_limit(made: EnvironmentFactory) -> int:
-    """Steps of an episode where the recording was endless."""
-    if made.task is not None:
-        return made.task.max_episode_steps
-    if made.maze is not None:
-        return max(SHORTEST_LIMIT, STEPS_PER_CELL * made.maze.longest_way)
-    limit = load_gymnasium().spec(made.env_id).max_episode_steps
+def _time_limit(factory: EnvironmentFactory) -> int:
+    """Returns the number of steps of an episode in an environment whose recording was endless."""
+    if factory.task is not None:
+        return factory.task.max_episode_steps
+    if factory.maze is not None:
+        return max(SHORTEST_LIMIT, STEPS_PER_CELL * factory.maze.longest_way)
+    limit = load_gymnasium().spec(factory.env_id).max_episode_steps
     if limit is None:
-        raise ValueError(f"{made.env_id} has no time limit; give max_episode_steps in `overrides`")
+        raise ValueError(f"{factory.env_id} has no time limit; give max_episode_steps in `overrides`")
     return limit

@@ -1,4 +1,4 @@
-"""Gymnasium's vector environments where stable-baselines3 expects its own: what it trains in, stepped by one call."""
+"""Lets stable-baselines3, which has a vector interface of its own, train in Gymnasium's vector environments."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from gymnasium.vector.utils import iterate
 try:
     from stable_baselines3.common.vec_env import VecEnv
 except ImportError as error:
-    raise ImportError(f"envs.sb3_vector: to train by stable-baselines3 needs {error.name}: "
+    raise ImportError(f"envs.sb3_vector: training with stable-baselines3 needs {error.name}: "
                       "pip install 'gentraj[sb3]'") from error
 
 
 class SB3Vector(VecEnv):
-    """An episode that has ended starts anew in the same step, and its last observation is in its info.
+    """Wraps a Gymnasium vector environment as a `VecEnv` of stable-baselines3.
 
-    Around any vector environment that takes `options["reset_mask"]` and does not start episodes anew in the step that
-    ends them: `WorldModelVectorEnv`, or Gymnasium's own. Raises ValueError for one that does. Returns of episodes are
-    logged where stable-baselines3's VecMonitor is around it.
+    As stable-baselines3 expects, an episode that has ended is reset in the same step, and its last observation is
+    `info["terminal_observation"]`. The wrapped environment must take `options["reset_mask"]` and must not reset
+    episodes by itself in the step that ends them, as `WorldModelVectorEnv` and Gymnasium's own vector environments;
+    ValueError is raised for one that does. Wrap it in stable-baselines3's VecMonitor to log the episodes' returns.
     """
 
     def __init__(self, envs: VectorEnv):
         self.envs = envs
         if envs.metadata.get("autoreset_mode") is AutoresetMode.SAME_STEP:
-            raise ValueError("the environment starts episodes anew in the step that ends them; make it with "
+            raise ValueError("the environment resets episodes in the step that ends them; make it with "
                              "autoreset_mode NEXT_STEP or DISABLED")
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
     def reset(self) -> Any:
-        """With the seeds of `seed` and the options of `set_options`, the same for all, if they were given since."""
+        """Resets all environments, with the seeds and options that `seed` and `set_options` were last given, once."""
         seeds: Any = list(self._seeds)
         obs, info = self.envs.reset(seed=seeds, options=self._options[0] or None)
         self.reset_infos = _split(info, self.num_envs)
@@ -46,8 +47,8 @@ class SB3Vector(VecEnv):
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         obs, reward_B, terminated_B, truncated_B, info = self.envs.step(self.actions)
         infos, done_B = _split(info, self.num_envs), terminated_B | truncated_B
-        for i, known in enumerate(infos):
-            known["TimeLimit.truncated"] = bool(truncated_B[i] and not terminated_B[i])
+        for i, each in enumerate(infos):
+            each["TimeLimit.truncated"] = bool(truncated_B[i] and not terminated_B[i])
         if done_B.any():
             last = _rows(self.envs, obs)
             obs, info = self.envs.reset(options={"reset_mask": done_B})
@@ -64,14 +65,14 @@ class SB3Vector(VecEnv):
         return images or [None] * self.num_envs
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """That of the vector environment, once for each: all are one."""
+        """Returns the attribute of the vector environment, repeated for each index."""
         return [getattr(self.envs, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         setattr(self.envs, attr_name, value)
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
-        """Called once."""
+        """Calls the vector environment's method once and returns its result, repeated for each index."""
         return [getattr(self.envs, method_name)(*method_args, **method_kwargs)] * len(list(self._get_indices(indices)))
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
@@ -79,13 +80,13 @@ class SB3Vector(VecEnv):
 
 
 def _rows(envs: VectorEnv, obs: Any) -> list[Any]:
-    """Each environment's observation, a copy."""
+    """Returns a copy of each environment's observation."""
     copied = {key: value.copy() for key, value in obs.items()} if isinstance(obs, dict) else obs.copy()
     return list(iterate(envs.observation_space, copied))
 
 
 def _split(info: dict[str, Any], number: int) -> list[dict[str, Any]]:
-    """What is said of all -> what is said of each; "_key" says of whom "key" is said."""
+    """Splits Gymnasium's info of all environments into one per environment; "_key" masks those that have a "key"."""
     infos: list[dict[str, Any]] = [{} for _ in range(number)]
     for key, value in info.items():
         if key.startswith("_") and key[1:] in info:

@@ -1,7 +1,7 @@
-"""A policy of your own: advantage-weighted regression (Peng et al. 2019), beside those that gentraj brings.
+"""A policy of your own: advantage-weighted regression (AWR, Peng et al. 2019), registered beside gentraj's policies.
 
-    python examples/add_a_policy.py demo                    # random actions, and what is learnt of them
-    python examples/add_a_policy.py train awr --help        # or the gentraj command itself, with one policy more
+    python examples/add_a_policy.py demo                    # AWR learns from random actions
+    python examples/add_a_policy.py train awr --help        # the gentraj command, with AWR as one more policy
 """
 
 import sys
@@ -23,9 +23,9 @@ from gentraj.trajectory import DEFAULT_OPTIONS
 @dataclass(frozen=True)
 class AWRConfig(PolicyConfig):
     beta: float = 1.0
-    """How much more a better action is copied."""
+    """How much more weight an action of higher advantage gets."""
     n_step: int = 50
-    """Steps whose rewards are summed before the value takes over."""
+    """Number of rewards that an n-step return sums before it bootstraps from the value."""
     discount: float = 0.98
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
@@ -60,10 +60,10 @@ PRESETS["awr"] = PolicyRunConfig(policy=AWRConfig())
 
 
 def demo(folder="runs/awr", steps="300"):
-    """Random actions let the pole fall in 5 steps; of 300 such episodes AWR learns to hold it for more than 50."""
+    """Random actions let the pole fall in 5 steps; from 300 such episodes AWR learns to hold it for more than 50."""
     agent, factory = RandomAgent([-3.0], [3.0]), environment_factory("InvertedPendulum-v5")
-    played = rollout(agent, factory, 300, record=True).recorded
-    data = save_npz(played, f"{folder}-data.npz")
+    episodes = rollout(agent, factory, 300, record=True).recorded
+    data = save_npz(episodes, f"{folder}-data.npz")
     return (main(["train", "awr", "--dataset", str(data), "--run-dir", folder, "--steps", steps])
             or main(["evaluate", folder, "--episodes", "20"]))
 

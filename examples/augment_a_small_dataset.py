@@ -1,6 +1,6 @@
-"""Does an agent learn more where a world model adds what it imagines to a small dataset?
+"""Does an agent learn more if a world model adds synthetic steps to a small dataset?
 
-    python examples/augment_a_small_dataset.py DATASET ENV_ID    # a file or an id, and where its agent is scored
+    python examples/augment_a_small_dataset.py DATASET ENV_ID    # a file or a Minari id, and the environment
     python examples/augment_a_small_dataset.py demo              # random actions in InvertedPendulum
 """
 
@@ -15,20 +15,20 @@ from gentraj.runs.evaluation import play
 
 
 def main(dataset, env_id, folder="runs/augmented", added=20_000, updates=3_000):
-    """Mean returns of the agent that learnt of the dataset, and of the one that learnt also of what comes of the
-    first one's actions."""
+    """Returns the mean returns of an agent trained on the dataset, and of one trained also on the synthetic steps that
+    follow from the first agent's actions."""
     def train(preset, data, name):
-        usual = gentraj.PRESETS[preset]
-        training = replace(usual.training, steps=int(updates))
-        return gentraj.train(replace(usual, dataset=str(data), env_id=env_id, training=training), f"{folder}/{name}")
+        config = gentraj.PRESETS[preset]
+        training = replace(config.training, steps=int(updates))
+        return gentraj.train(replace(config, dataset=str(data), env_id=env_id, training=training), f"{folder}/{name}")
 
     world, small = train("world-ensemble", dataset, "world"), train("td3bc", dataset, "small")
     both = f"examples/{Path(folder).name}-v0"
     augment(Augment(str(dataset), world.folder, int(added), both, policy=small.folder, branch=32))
     config = EvaluationConfig(episodes=20, baselines=False)
-    earned = [play(agent, config)[0]["return_mean"] for agent in (small, train("td3bc", both, "both"))]
-    print(f"the agent of the small data earns {earned[0]:.1f}, of both {earned[1]:.1f}")
-    return earned
+    returns = [play(agent, config)[0]["return_mean"] for agent in (small, train("td3bc", both, "both"))]
+    print(f"mean return of the agent of the small data {returns[0]:.1f}, of both {returns[1]:.1f}")
+    return returns
 
 
 def demo(folder="runs/augmented", added="3000", updates="300"):

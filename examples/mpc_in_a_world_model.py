@@ -1,7 +1,7 @@
-"""Model-predictive control: each action is the best of many sequences that are tried in a world model.
+"""Model-predictive control: each action begins the best of many sequences that are tried in a world model.
 
     python examples/mpc_in_a_world_model.py RUN [EPISODES]    # RUN: gentraj train world-ensemble --dataset ...
-    python examples/mpc_in_a_world_model.py demo              # learnt of random actions in InvertedPendulum
+    python examples/mpc_in_a_world_model.py demo              # trained on random actions in InvertedPendulum
 """
 
 import sys
@@ -16,16 +16,16 @@ ENV_ID = "InvertedPendulum-v5"
 
 
 def random_actions(folder):
-    """A file of 300 episodes; the pole falls in 5 steps."""
+    """Saves 300 episodes of random actions, in which the pole falls in 5 steps, and returns the file."""
     agent, factory = RandomAgent([-3.0], [3.0]), environment_factory(ENV_ID, {"max_episode_steps": 100})
     return save_npz(rollout(agent, factory, 300, record=True, progress=False).recorded, f"{folder}-data.npz")
 
 
-def learn_of_random_actions(folder, steps):
-    """A world model's run."""
-    usual = gentraj.PRESETS["world-ensemble"]
-    config = replace(usual, dataset=str(random_actions(folder)), world=replace(usual.world, width=64),
-                     training=replace(usual.training, steps=int(steps)))
+def learn_from_random_actions(folder, steps):
+    """Trains a world model on random actions and returns its run."""
+    preset = gentraj.PRESETS["world-ensemble"]
+    config = replace(preset, dataset=str(random_actions(folder)), world=replace(preset.world, width=64),
+                     training=replace(preset.training, steps=int(steps)))
     return gentraj.train(config, folder)
 
 
@@ -40,7 +40,7 @@ def main(folder, episodes=5):
 
 
 def demo(folder="runs/pendulum", steps="300", episodes="5"):
-    return main(learn_of_random_actions(folder, steps).folder, episodes)
+    return main(learn_from_random_actions(folder, steps).folder, episodes)
 
 
 if __name__ == "__main__":

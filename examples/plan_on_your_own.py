@@ -1,6 +1,6 @@
-"""Planning in an environment of your own, from arrays of your own: a boat learns to cross a river.
+"""Planning in an environment of your own with data of your own: a boat learns to cross a river.
 
-    python examples/plan_on_your_own.py       # data, training, score and a picture, in runs/river
+    python examples/plan_on_your_own.py       # writes data, a run and a picture to runs/river, and prints scores
 """
 
 import sys
@@ -14,13 +14,13 @@ import torch
 import gentraj
 from envs import EvaluationConfig, environment_factory, evaluate
 from gentraj.data import Episodes, save_npz
-from gentraj.plots.trajectories import plot_paths
+from gentraj.plots.figures import plot_paths
 
 HARBOUR, LENGTH = np.array([0.8, 0.5], np.float32), 60
 
 
 class River(gymnasium.Env):
-    """The boat is at (x, y), the current is strongest in the middle, and it earns more the nearer the harbour is."""
+    """A boat at (x, y) in a current that is strongest in the middle; its reward is higher the nearer the harbour is."""
 
     observation_space, action_space = gymnasium.spaces.Box(-1, 1, (2,)), gymnasium.spaces.Box(-1, 1, (2,))
 
@@ -39,15 +39,15 @@ gymnasium.register("River-v0", f"{__name__}:River", max_episode_steps=LENGTH)
 
 
 def your_arrays(number, seed=0):
-    """Aimless crossings: a random action is kept for five steps."""
+    """Returns the arrays of aimless crossings, in which a random action is repeated for five steps."""
     env, draw, obs, act, reward = River(), np.random.default_rng(seed), [], [], []
     for episode in range(number):
         obs.append(env.reset(seed=episode)[0])
         act += list(draw.uniform(-1, 1, (LENGTH // 5, 2)).repeat(5, 0))
         for action in act[-LENGTH:]:
-            at, earned, *_ = env.step(action)
-            obs.append(at)
-            reward.append(earned)
+            next_obs, r, *_ = env.step(action)
+            obs.append(next_obs)
+            reward.append(r)
     return np.array(obs), np.array(act), np.array(reward)
 
 
@@ -60,16 +60,16 @@ def main(folder="runs/river", steps=1000, episodes=20):
 
     config = replace(gentraj.PRESETS["veteran+"], dataset=str(path), horizon=12)
     run = gentraj.train(replace(config, training=replace(config.training, steps=int(steps))), folder)
-    scores, played = evaluate(run.planner(River.action_space), "River-v0", EvaluationConfig(episodes=int(episodes)))
+    scores, recorded = evaluate(run.planner(River.action_space), "River-v0", EvaluationConfig(episodes=int(episodes)))
     print(f"the data earn {data.returns.mean():.1f}, random actions {scores['random']['return_mean']:.1f}, "
           f"the planner {scores['return_mean']:.1f}")
 
-    paths = np.split(played.obs, np.cumsum(played.lengths + 1)[:-1])[:4]
+    paths = np.split(recorded.obs, np.cumsum(recorded.lengths + 1)[:-1])[:4]
     starts = torch.from_numpy(np.stack([path[0] for path in paths]))
-    known = gentraj.Condition.unknown(run.model.spec, len(paths)).with_obs(0, starts)
-    plans = run.model.sample(known, num_samples=16)[..., :2].numpy()
+    condition = gentraj.Condition.unknown(run.model.spec, len(paths)).with_obs(0, starts)
+    plans = run.model.sample(condition, num_samples=16)[..., :2].numpy()
     return plot_paths(paths, starts.numpy(), np.tile(HARBOUR, (4, 1)), Path(folder) / "paths.png", plans=plans,
-                      title="Some plans from the start, and the path of the most valued plans")
+                      title="Some plans from the start, and the path of the plans of highest value")
 
 
 if __name__ == "__main__":

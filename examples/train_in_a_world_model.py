@@ -1,10 +1,10 @@
-"""stable-baselines3's SAC, trained inside a world model alone, and scored in the environment that its data come from.
+"""Trains stable-baselines3's SAC only inside a world model, and scores it in the environment that the data come from.
 
     python examples/train_in_a_world_model.py RUN [--steps N]    # RUN: gentraj train world-ensemble --dataset ...
-    python examples/train_in_a_world_model.py demo               # learnt of random actions in InvertedPendulum
+    python examples/train_in_a_world_model.py demo               # trained on random actions in InvertedPendulum
 
-Needs pip install 'gentraj[sb3]'. A model is trusted no further than it knows: imagined episodes are short and start
-anywhere in the data (MBPO), uncertainty costs reward (MOPO), and too much of it ends an episode for good (MOReL).
+Needs pip install 'gentraj[sb3]'. SAC must not exploit the model's errors: synthetic episodes are short and start
+anywhere in the data (MBPO), uncertainty costs reward (MOPO), and too much of it terminates an episode (MOReL).
 """
 
 import sys
@@ -21,23 +21,23 @@ from gentraj.runs.environment import make_vec
 
 
 class Trained:
-    """What stable-baselines3 trained, as an `Agent`."""
+    """An `Agent` that acts by a model of stable-baselines3."""
 
     def __init__(self, model, goal_dims):
         self.model, self.goal_dims = model, list(goal_dims)
 
     def reset(self, mask_B=None, seeds_B=None):
-        """It remembers nothing."""
+        """Does nothing, as the agent has no state."""
 
     def act(self, obs_BO, goal_BG=None):
-        seen = obs_BO.numpy() if goal_BG is None else {
+        obs = obs_BO.numpy() if goal_BG is None else {
             "observation": obs_BO.numpy(), "achieved_goal": obs_BO[:, self.goal_dims].numpy(),
             "desired_goal": goal_BG.numpy()}
-        return torch.from_numpy(self.model.predict(seen, deterministic=True)[0])
+        return torch.from_numpy(self.model.predict(obs, deterministic=True)[0])
 
 
 def learn(run, steps, seed=0, *, updates=8, penalty=1.0, cost=0.0, max_episode_steps=50):
-    """SAC, of imagined episodes alone, 32 at once."""
+    """Trains SAC on synthetic episodes only, 32 at a time."""
     envs = SB3Vector(make_vec(run, 32, penalty=penalty, max_episode_steps=max_episode_steps, cost=cost,
                               starts="anywhere", unknown="end"))
     model = SAC("MultiInputPolicy" if run.data.context_dim else "MlpPolicy", envs, gradient_steps=updates, seed=seed,
@@ -46,13 +46,16 @@ def learn(run, steps, seed=0, *, updates=8, penalty=1.0, cost=0.0, max_episode_s
 
 
 def learn_by_hindsight(run, steps, seed=0, *, updates=8, max_episode_steps=100):
-    """The same, of goals: rewards are those that the environment gives for being there, and an episode is learnt of as
-    if it had been sent where it went."""
+    """Trains SAC to reach goals, with hindsight experience replay (Andrychowicz et al. 2017).
+
+    Rewards are those of the environment's `compute_reward`.
+    """
     envs = SB3Vector(make_vec(run, 32, max_episode_steps=max_episode_steps, own_rewards=True, starts="anywhere",
                               unknown="end"))
     begin = 32 * (max_episode_steps + 1)  # whole episodes
     if steps <= begin:
-        raise ValueError(f"steps are {steps}; more than {begin}, the first episodes of {max_episode_steps}, are needed")
+        raise ValueError(f"steps is {steps}; give more than {begin}, the first episodes of "
+                         f"{max_episode_steps} steps")
     model = SAC("MultiInputPolicy", envs, gradient_steps=updates, seed=seed, learning_starts=begin,
                 policy_kwargs={"net_arch": [128, 128]}, device="cpu", replay_buffer_class=HerReplayBuffer,
                 learning_rate=1e-3, gamma=0.98, ent_coef="auto_0.1")
@@ -61,11 +64,14 @@ def learn_by_hindsight(run, steps, seed=0, *, updates=8, max_episode_steps=100):
 
 def main(folder: tyro.conf.Positional[Path], steps: int = 200_000, penalty: float = 1.0, max_episode_steps: int = 50,
          cost: float = 0.0, updates: int = 8, hindsight: bool = False, seed: int = 0, episodes: int = 20):
-    """`updates` for every step of 32 imagined episodes. A unit of uncertainty costs `penalty`, an end by uncertainty
-    `cost`: give one where rewards are negative, or it is the way out. With `hindsight`, where data have goals and their
-    environment has `compute_reward`, neither is asked for."""
+    """Trains SAC with `updates` updates for every step of 32 synthetic episodes, and evaluates it.
+
+    A unit of uncertainty costs the reward `penalty`, and an end by uncertainty costs `cost`; give a `cost` where
+    rewards are negative, or the agent will seek such ends. `hindsight`, for data with goals whose environment has
+    `compute_reward`, uses neither.
+    """
     run = gentraj.load(folder)
-    run.action_space()  # raises ValueError where nobody has said which environment
+    run.action_space()  # raises ValueError if the environment is unknown
     if hindsight:
         agent = learn_by_hindsight(run, steps, seed, updates=updates, max_episode_steps=max_episode_steps)
     else:
@@ -80,9 +86,9 @@ def main(folder: tyro.conf.Positional[Path], steps: int = 200_000, penalty: floa
 
 
 def demo(folder="runs/pendulum", steps="300"):
-    from mpc_in_a_world_model import learn_of_random_actions
+    from mpc_in_a_world_model import learn_from_random_actions
 
-    return main(learn_of_random_actions(folder, steps).folder, steps=3_000)
+    return main(learn_from_random_actions(folder, steps).folder, steps=3_000)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import siblings
 
-# Read when the first matrices are multiplied: a product then rounds the same on any number of threads, at no cost that
-# was measured. Without it some CPUs part a sum among the threads where there are few rows, and not where many are.
+# MKL reads this at its first matrix product. Products then round the same on any number of threads, at no measurable
+# cost. Without it, some CPUs split the sums among the threads for few rows, but not for many.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 siblings.install()
@@ -28,7 +28,7 @@ __all__ = ["PRESETS", "Condition", "Episodes", "TrajectorySpec", "Windows", "fro
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, imported when they are first used: a model needs no environment, and `--help` no torch."""
+    """Imports a public name when it is first used, so that `--help` needs no torch and a model needs no environment."""
     if name in ("Condition", "TrajectorySpec"):
         from . import trajectory as room
     elif name in ("Episodes", "Windows", "load_episodes"):

@@ -1,4 +1,4 @@
-"""`python -m gentraj` is `gentraj`."""
+"""Runs the command `gentraj` as `python -m gentraj`."""
 
 import sys
 

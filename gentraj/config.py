@@ -1,4 +1,4 @@
-"""Settings: frozen dataclasses, written as JSON and read back strictly. A typo is an error, never a default."""
+"""Settings: frozen dataclasses that are written as JSON and read back strictly. A misspelt key is an error."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, 
 T = TypeVar("T")
 C = TypeVar("C")
 M = TypeVar("M")
-MAX_BYTES = 1 << 24  # no settings file is larger; a hostile one is refused before it is read
+MAX_BYTES = 1 << 24  # no settings file is larger, so a hostile file is refused before it is read
 
 
 class ConfigError(ValueError):
-    """Settings that are not what is expected: one line naming the file and the dotted key."""
+    """Settings cannot be used; the message is one line that names the file and the dotted key."""
 
 
 class Kinds(dict[str, tuple[type[C], type[M]]], Generic[C, M]):
-    """What may stand in one place: a name -> the class of its settings, and the class that is made of them.
+    """A table of alternatives: kind -> (class of the settings, class that is built from them).
 
-    The name is the `kind` that JSON says beside such settings, by which they are read back.
+    The kind is written as `kind` into the JSON of such settings, and they are read back by it.
     """
 
     def __init__(self, table: Mapping[str, tuple[type[C], type[M]]]):
@@ -40,10 +40,10 @@ class Kinds(dict[str, tuple[type[C], type[M]]], Generic[C, M]):
         return tuple(config for config, _ in self.values())
 
     def made_of(self, config: C) -> Callable[..., M]:
-        """The class that is made of these settings. Raises ValueError for settings that are not registered here."""
-        for known, made in self.values():
-            if known is type(config):
-                return made
+        """The class that is built from these settings. Raises ValueError for settings that are not in this table."""
+        for config_class, built_class in self.values():
+            if config_class is type(config):
+                return built_class
         raise ValueError(f"{type(config).__name__} is not registered; known: {', '.join(self)}")
 
 
@@ -51,28 +51,30 @@ _TABLES: list[Kinds[Any, Any]] = []
 
 
 def kind_of(config: Any) -> str | None:
-    """The name under which the class of these settings stands in its table of kinds; None where it stands in none."""
-    return next((name for table in _TABLES for name, (known, _) in table.items() if known is type(config)), None)
+    """The kind of these settings in the table that lists their class, or None if no table does."""
+    return next((name for table in _TABLES for name, (listed, _) in table.items() if listed is type(config)), None)
 
 
 def unused(config: Any) -> dict[str, str]:
-    """Dotted keys of settings that change nothing beside the others, and why: what the dataclass and those in it say of
-    themselves in a method `unused`. A key stands for all that lies in it."""
-    found = dict(config.unused()) if hasattr(config, "unused") else {}
+    """The settings that have no effect beside the others: dotted key -> reason.
+
+    The dataclass and the dataclasses in it list their own in a method `unused`. A key includes all keys below it.
+    """
+    reasons = dict(config.unused()) if hasattr(config, "unused") else {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value) and field.name not in found:
-            found |= {f"{field.name}.{key}": why for key, why in unused(value).items()}
-    return found
+        if dataclasses.is_dataclass(value) and field.name not in reasons:
+            reasons |= {f"{field.name}.{key}": why for key, why in unused(value).items()}
+    return reasons
 
 
 def within(key: str, keys: Iterable[str]) -> str | None:
-    """Which of the dotted keys is `key`, or holds it."""
+    """The first of the dotted keys that equals `key` or includes it; None if there is none."""
     return next((one for one in keys if key == one or key.startswith(f"{one}.")), None)
 
 
 def require(config: Any, **bounds: tuple[float, float]) -> None:
-    """Raises `ValueError` for a field outside its [low, high], NaN among them, and for an int field that is no int."""
+    """Raises `ValueError` for a field that is NaN or outside its [low, high], and for a non-integer in an int field."""
     whole = {field.name for field in dataclasses.fields(config) if field.type in (int, "int")}
     for name, (low, high) in bounds.items():
         value = getattr(config, name)
@@ -83,35 +85,35 @@ def require(config: Any, **bounds: tuple[float, float]) -> None:
 
 
 def require_choice(config: Any, **choices: Iterable[str]) -> None:
-    """Raises `ValueError` for a field that holds none of the names it may hold, and lists them."""
-    for name, known in choices.items():
-        if (value := getattr(config, name)) not in known:
-            raise ValueError(f"{type(config).__name__}.{name} is '{value}'; known: {', '.join(known)}")
+    """Raises `ValueError`, listing the choices, for a field that holds none of its choices."""
+    for name, names in choices.items():
+        if (value := getattr(config, name)) not in names:
+            raise ValueError(f"{type(config).__name__}.{name} is '{value}'; known: {', '.join(names)}")
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A dataclass as what `json.loads` gives back: objects, lists, numbers, strings, null. Settings of which there are
-    several kinds say theirs first.
+    """Converts a dataclass to the types of JSON: objects, lists, numbers, strings and null.
 
-    Raises `ValueError` for NaN and infinity, which JSON has not.
+    Settings from a table of kinds begin with their `kind`. Raises `ValueError` for NaN and infinity, which JSON cannot
+    represent.
     """
     return json.loads(json.dumps(_plain(config), allow_nan=False))
 
 
 def from_json(cls: type[T], data: object, where: str = "config.json") -> T:
-    """The dataclass `cls` from what `to_json` gave. Every field must be there and nothing else.
+    """Reads the dataclass `cls` from the result of `to_json`. Every field is required and no other key is allowed.
 
-    Understands nested dataclasses, tuples, `dict[str, X]`, `X | None`, unions, `Literal` and plain values. Which of the
-    classes that may stand in a place was saved is looked up by its `kind`.
-    Raises `ConfigError` naming `where` and the dotted key.
+    Fields may be nested dataclasses, tuples, `dict[str, X]`, `X | None`, unions, `Literal` and plain values. Where
+    several classes are possible, the `kind` in the data decides. Raises `ConfigError`, naming `where` and the dotted
+    key.
     """
     return _read_settings((cls,), data, where, "")
 
 
 def with_settings(config: T, settings: Mapping[str, Any], where: str) -> T:
-    """The dataclass with other values at dotted keys, {"training.steps": 6000}; a value may be a whole object.
+    """The dataclass with the given values at dotted keys, such as {"training.steps": 6000}.
 
-    Raises `ConfigError` as `from_json` does.
+    A value may be a whole JSON object. Raises `ConfigError` as `from_json` does.
     """
     changed = to_json(config)
     for key, value in settings.items():
@@ -119,15 +121,15 @@ def with_settings(config: T, settings: Mapping[str, Any], where: str) -> T:
         place: Any = changed
         for group in groups:
             place = place.get(group) if isinstance(place, dict) else None
-        known = place if isinstance(place, dict) else {}
-        if name not in known:
-            raise ConfigError(f"{where}: unknown key {key}; expected are {', '.join(known) or 'none'}")
-        known[name] = value
+        present = place if isinstance(place, dict) else {}
+        if name not in present:
+            raise ConfigError(f"{where}: unknown key {key}; expected are {', '.join(present) or 'none'}")
+        present[name] = value
     return from_json(type(config), changed, where)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises `ConfigError` for anything else, see `parse_json`."""
+    """Reads a file with one JSON object. Raises `ConfigError` for anything else, see `parse_json`."""
     try:
         with path.open("rb") as file:
             return parse_json(file.read(MAX_BYTES + 1), str(path))
@@ -136,7 +138,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(data: bytes, where: str) -> dict[str, Any]:
-    """One JSON object in UTF-8. Raises `ConfigError` for duplicate keys, NaN, infinity, deep nesting and other text."""
+    """Parses one JSON object in UTF-8.
+
+    Raises `ConfigError` for duplicate keys, NaN, infinity, deep nesting, large data and any other text.
+    """
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{where}: is larger than {MAX_BYTES} bytes; a small JSON object is expected")
     try:
@@ -151,7 +156,8 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
 
 
 def differences(old: object, new: object, key: str = "") -> Iterator[tuple[str, object, object]]:
-    """(dotted key, old value, new value) of everything that differs between two JSON values; a missing one is None."""
+    """Yields (dotted key, old value, new value) for each difference between two JSON values; a missing value is
+    None."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in sorted({*old, *new}):
             yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
@@ -160,11 +166,11 @@ def differences(old: object, new: object, key: str = "") -> Iterator[tuple[str, 
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key '{next(n for n in names if names.count(n) > 1)}' is there twice")
-    return made
+        raise ValueError(f"the key '{next(n for n in names if names.count(n) > 1)}' occurs twice")
+    return unique
 
 
 def _finite(literal: str) -> float:
@@ -185,7 +191,7 @@ def _plain(value: Any) -> Any:
 
 
 def _read_settings(classes: tuple[type, ...], value: object, where: str, key: str) -> Any:
-    """One of these dataclasses, or of those that are derived from them."""
+    """Reads one of these dataclasses, or of the dataclasses that are derived from them."""
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: {key or 'the whole'} is {reprlib.repr(value)}; an object is expected")
     kinds = {name: config for table in _TABLES for name, (config, _) in table.items() if issubclass(config, classes)}
@@ -200,8 +206,8 @@ def _read_settings(classes: tuple[type, ...], value: object, where: str, key: st
     return _read_dataclass(kinds[kind], {name: value[name] for name in value if name != "kind"}, where, key)
 
 
-def _read_dataclass(cls: type[T], value: dict[str, Any], where: str, key: str) -> T:
-    names = [f.name for f in dataclasses.fields(cls) if f.init]  # pyright: ignore[reportArgumentType]
+def _read_dataclass(cls: type[Any], value: dict[str, Any], where: str, key: str) -> Any:
+    names = [f.name for f in dataclasses.fields(cls) if f.init]
     for name in [*value, *names]:
         if name not in names or name not in value:
             problem = "missing" if name in names else "unknown"
@@ -210,7 +216,7 @@ def _read_dataclass(cls: type[T], value: dict[str, Any], where: str, key: str) -
     read = {name: _read(hints[name], value[name], where, _dot(key, name)) for name in names}
     try:
         return cls(**read)
-    except ValueError as error:  # the dataclass's own checks
+    except ValueError as error:  # from the dataclass's own checks
         raise ConfigError(f"{where}: {key + ': ' if key else ''}{error}") from error
 
 
@@ -233,14 +239,14 @@ def _read(kind: Any, value: Any, where: str, key: str) -> Any:
     if (kind is float and isinstance(value, (int, float)) and not isinstance(value, bool)
             and abs(value) <= sys.float_info.max):  # neither NaN nor infinite
         return float(value)
-    if kind in (bool, int, str, NoneType) and type(value) is kind:  # a bool is no int here
+    if kind in (bool, int, str, NoneType) and type(value) is kind:  # type() tells a bool from an int
         return value
     expected = kind.__name__ if isinstance(kind, type) and not args else str(kind).replace("typing.", "")
     raise ConfigError(f"{where}: {key} is {reprlib.repr(value)}; {expected} is expected")
 
 
 def _read_union(kinds: tuple[Any, ...], value: Any, where: str, key: str) -> Any:
-    """The alternatives that are no settings are of different types in JSON, so that one of them at most fits."""
+    """Reads one of several types. Those that are not dataclasses differ in JSON, so at most one of them fits."""
     classes = tuple(kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind))
     plain = sorted((kind for kind in kinds if kind not in classes), key=lambda kind: kind is not NoneType)
     problem = ConfigError()
@@ -254,7 +260,7 @@ def _read_union(kinds: tuple[Any, ...], value: Any, where: str, key: str) -> Any
     raise problem
 
 
-_hints = cache(get_type_hints)  # of classes, of which there are few
+_hints = cache(get_type_hints)  # there are few classes of settings
 
 
 def _dot(key: str, name: str) -> str:

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 
 
+@runtime_checkable
+class OnDevice(Protocol):
+    """A model that says which device its tensors are on."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+
 def pick_device(name: str | None) -> torch.device:
-    """A device by name; by default the accelerator where there is one, else the CPU. Raises ValueError."""
+    """The device of this name; for None the accelerator if there is one, else the CPU.
+
+    Raises ValueError for a device that cannot be used here.
+    """
     if name is None:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return accelerator or torch.get_default_device()
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).item()  # `meta` makes tensors without numbers
+        torch.zeros(1, device=device).item()  # fails on `meta`, whose tensors hold no numbers
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device '{name}' cannot be used here: {str(error).splitlines()[0]}") from error
     return device
 
 
 def device_of(model: object) -> torch.device:
-    """The device of a model's tensors: its `device`, and the CPU for one that does not say."""
-    return getattr(model, "device", torch.device("cpu"))
+    """The device of a model's tensors: its `device`, or the CPU if it has none."""
+    return model.device if isinstance(model, OnDevice) else torch.device("cpu")

@@ -1,8 +1,11 @@
-"""Families of generators: the literal table of them, by the kind that settings say. Adding one is one line in it."""
+"""The families of generative models in one table, by the `kind` of their settings. A new family takes one line in
+it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Union
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING
 
 from .config import Kinds
 from .diffusion import Diffusion, DiffusionConfig, FlowConfig, LatentDiffusion, LatentDiffusionConfig
@@ -20,12 +23,12 @@ MODELS = Kinds({
 if TYPE_CHECKING:
     ModelConfig = DiffusionConfig | FlowConfig | LatentDiffusionConfig | GANConfig | GaussianConfig
     Model = Diffusion | LatentDiffusion | ConditionalGAN | Gaussian
-else:  # what the table holds, so that a newcomer is one line there
-    ModelConfig, Model = Union[MODELS.configs], Union[tuple(model for _, model in MODELS.values())]  # noqa: UP007
+else:  # unions of the table's classes, so that a new family takes one line there
+    ModelConfig, Model = reduce(or_, MODELS.configs), reduce(or_, (model for _, model in MODELS.values()))
 
 FAMILIES: dict[str, ModelConfig] = {name: config() for name, (config, _) in MODELS.items()}
 
 
 def family(config: ModelConfig) -> str:
-    """The name of the family that these settings are of."""
-    return next(name for name, (known, _) in MODELS.items() if known is type(config))
+    """The name of the family that these settings belong to."""
+    return next(name for name, (listed, _) in MODELS.items() if listed is type(config))

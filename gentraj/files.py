@@ -1,4 +1,4 @@
-"""A file appears whole or not at all."""
+"""Atomic writing of files: a file appears completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import BinaryIO
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into, synced to the disk before it takes the name `path`; makes missing folders.
+    """Opens a file for writing, which is synced to the disk before it takes the name `path`; makes missing folders.
 
-    Where the block does not end well there is what was there before. Raises `OSError`.
+    If the block raises an exception, `path` stays as it was. Raises `OSError` where the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".tmp-*-{glob.escape(path.name)}"):  # of writers that were killed
+    for stale in path.parent.glob(f".tmp-*-{glob.escape(path.name)}"):  # left by processes that were killed
         pid = stale.name.split("-")[1]
         if pid.isdigit() and not is_alive(int(pid)) and stale.is_file():
             stale.unlink(missing_ok=True)
@@ -33,18 +33,18 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_file(path: Path, data: bytes) -> Path:
-    """Writes all of a `new_file` and returns its path."""
+    """Writes a whole file with `new_file` and returns its path."""
     with new_file(path) as file:
         file.write(data)
     return path
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is a process of that number."""
+    """Whether a process with this number exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # someone else's
+    except PermissionError:  # the process belongs to another user
         pass
     return True

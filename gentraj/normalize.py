@@ -1,4 +1,4 @@
-"""Per-dimension normalisation, owned by the model that uses it and saved with its weights."""
+"""Normalisation of each dimension; a normaliser belongs to a model and is saved with its weights."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-CHUNK = 8192  # rows read at a time in float64, so that fitting copies no dataset
+CHUNK = 8192  # rows converted to float64 at a time, so that fitting copies no dataset
 
 
 class Normalizer(nn.Module):
-    """z_D = (x_D - shift_D) / scale_D. A constant dimension has scale 1, so it maps to 0 and never to infinity."""
+    """Computes z_D = (x_D - shift_D) / scale_D. A constant dimension has scale 1 and thus maps to 0.
+
+    Raises ValueError for shifts that are not finite and for scales that are not finite and positive.
+    """
 
     shift_D: Tensor
     scale_D: Tensor
@@ -27,29 +30,31 @@ class Normalizer(nn.Module):
 
     @classmethod
     def identity(cls, dim: int) -> Normalizer:
-        """Placeholder of the right shape, for loading saved statistics into."""
+        """A normaliser that changes nothing, into which saved statistics can be loaded."""
         return cls(torch.zeros(dim), torch.ones(dim))
 
     @classmethod
     def fit(cls, kind: str, arrays: Sequence[np.ndarray]) -> Normalizer:
-        """`kind` is "limits" ([min, max] -> [-1, 1]) or "gaussian" (mean 0, std 1); `arrays` are (rows, width) each.
+        """Fits a normaliser to arrays of shape (rows, width), whose widths are concatenated.
 
-        The widths are laid side by side: `fit("limits", [obs, act])` gives D = O + A.
+        `kind` is "limits", which maps [min, max] to [-1, 1], or "gaussian", which gives mean 0 and standard deviation
+        1. For example, `fit("limits", [obs, act])` gives D = O + A. Raises ValueError for another kind.
         """
         if kind not in STATISTICS:
             raise ValueError(f"unknown normaliser '{kind}'; known: {', '.join(STATISTICS)}")
         parts = [STATISTICS[kind](np.asarray(a)) for a in arrays]
         shift, scale = (np.concatenate(p) for p in zip(*parts, strict=True))
-        # Less spread than float32 resolves around the shift is no spread: dividing by it would only magnify rounding.
+        # A dimension counts as constant if float32 cannot resolve its spread: dividing would only magnify rounding.
         constant = scale <= np.abs(shift) * 1e-6 + np.finfo(np.float32).tiny
         return cls(torch.from_numpy(shift), torch.from_numpy(np.where(constant, 1.0, scale)))
 
     def normalize(self, x: Tensor, dims: Sequence[int] | None = None) -> Tensor:
-        """(..., D), or (..., len(dims)) that holds only these entries."""
+        """Normalises x of shape (..., D), or (..., len(dims)) if x holds only the entries `dims`."""
         which = slice(None) if dims is None else list(dims)
         return (x - self.shift_D[which]) / self.scale_D[which]
 
     def unnormalize(self, z: Tensor) -> Tensor:
+        """Inverts `normalize` for z of shape (..., D)."""
         return z * self.scale_D + self.shift_D
 
 

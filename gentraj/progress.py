@@ -1,4 +1,4 @@
-"""What a long work tells people while it runs, on stderr: stdout is for results."""
+"""Messages and progress bars for people, on stderr; stdout is for results."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-SHOW_AFTER = 2.0  # seconds: what is done sooner needs no bar
+SHOW_AFTER = 2.0  # seconds: shorter work needs no bar
 REDRAW_EVERY = 0.5  # seconds, on a terminal
-LINE_EVERY = 30.0  # seconds between two lines where the output is a file
+LINE_EVERY = 30.0  # seconds between lines where stderr is no terminal
 COUNTED = "{desc}: {n_fmt}/{total_fmt}{unit}, {elapsed} elapsed, {remaining} left{postfix}"
 
 
 def say(text: str) -> None:
-    """Progress for people goes to stderr; stdout is for results. Bars on a terminal make way for it."""
+    """Prints a message on stderr, above the progress bars of a terminal."""
     if sys.stderr.isatty():
         tqdm.write(text, file=sys.stderr)
     else:
@@ -25,18 +25,18 @@ def say(text: str) -> None:
 
 
 def bar(total: int, description: str, unit: str = "steps", *, initial: int = 0, shown: bool = True) -> tqdm:
-    """A progress bar, as a context manager, whose `update(n)` counts; `description` says who does what.
+    """A tqdm progress bar of `total` units, to be used as a context manager; `update(n)` counts n of them.
 
-    On a terminal it is drawn once the work has taken two seconds. Elsewhere, in a log file or a batch job, it is a
-    line every 30 seconds.
+    `description` says who does what. A terminal shows the bar once the work has taken two seconds. A log file or a
+    batch job gets a line every 30 seconds instead.
     """
     return _bar(total=total, desc=description, unit=f" {unit}", initial=initial, disable=not shown,
-                leave=None)  # one inside another leaves nothing behind
+                leave=None)  # a bar inside another one is cleared at its end
 
 
 @contextmanager
 def busy(description: str) -> Iterator[None]:
-    """For work whose steps cannot be counted, such as one call of a library: shows how long it has taken so far."""
+    """Shows the elapsed time while the `with` block runs, for work whose steps cannot be counted."""
     done = threading.Event()
 
     def tick() -> None:
@@ -54,7 +54,7 @@ def busy(description: str) -> Iterator[None]:
 
 
 def _bar(**settings: Any) -> tqdm:
-    settings |= {"file": sys.stderr, "delay": SHOW_AFTER, "miniters": 0}  # `update(0)` shows the time that has passed
+    settings |= {"file": sys.stderr, "delay": SHOW_AFTER, "miniters": 0}  # so `update(0)` redraws the elapsed time
     if sys.stderr.isatty():
         return tqdm(**settings, mininterval=REDRAW_EVERY)
     settings.setdefault("bar_format", COUNTED)
@@ -62,10 +62,10 @@ def _bar(**settings: Any) -> tqdm:
 
 
 class _Lines(tqdm):
-    """A bar without a terminal: each time it would be redrawn it is a line, and nothing is drawn at its end."""
+    """A bar for output that is no terminal: it prints lines instead of redrawing itself, and nothing at its end."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        if msg is None:  # the empty message of its end clears what was drawn
+        if msg is None:  # tqdm passes an empty message to clear the bar at its end
             say(str(self))
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""Randomness as a pure function of integers: the same key gives the same numbers, whatever was drawn before.
+"""Randomness as a pure function of integers: the same keys give the same numbers, whatever was drawn before.
 
-Noise is drawn on the CPU and moved, so a seed means the same noise on every device.
+Noise is drawn on the CPU and then moved to the device, so a seed gives the same noise on every device.
 """
 
 from __future__ import annotations
@@ -15,30 +15,36 @@ from torch import Tensor
 
 
 def fold(*keys: int) -> int:
-    """Integers -> one 63-bit seed; any change of any key gives an unrelated seed."""
+    """Combines integers into one 63-bit seed; any change of any key gives an unrelated seed."""
     return int(_words(1, keys)[0])
 
 
 def unfold(number: int, *keys: int) -> list[int]:
-    """So many seeds at once, unrelated to each other and to what `fold` gives; fewer are the first of more."""
+    """Returns `number` seeds that are unrelated to each other and to those of `fold`.
+
+    The first seeds are the same for any larger `number`.
+    """
     return _words(number, keys, spawn_key=(1,)).tolist()
 
 
 def unfold_each(number: int, seeds: Sequence[int]) -> list[int]:
-    """So many seeds of each."""
+    """Returns `number` seeds for each of the given seeds, one after the other."""
     return [one for seed in seeds for one in unfold(number, seed)]
 
 
 def row_seeds(seed: int | Sequence[int], rows: int, what: str = "samples") -> list[int]:
-    """A seed for each row: those given, or so many of one. Raises ValueError for another number of them."""
+    """Returns one seed for each row: the given seeds, or seeds derived from a single one.
+
+    Raises ValueError, naming the rows as `what`, for any other number of seeds.
+    """
     seeds = unfold(rows, int(seed)) if isinstance(seed, int | np.integer) else list(seed)
     if len(seeds) != rows:
-        raise ValueError(f"{len(seeds)} seeds were given for {rows} {what}; give one each, or a single one")
+        raise ValueError(f"{len(seeds)} seeds were given for {rows} {what}; give one for each, or a single integer")
     return seeds
 
 
 def _words(number: int, keys: Sequence[int], spawn_key: tuple[int, ...] = ()) -> np.ndarray:
-    """So many words of 63 bits."""
+    """Returns `number` words of 63 bits."""
     entropy = [len(keys)]
     for key in keys:
         entropy += [key & 0xFFFFFFFF, key >> 32 & 0xFFFFFFFF]
@@ -46,19 +52,19 @@ def _words(number: int, keys: Sequence[int], spawn_key: tuple[int, ...] = ()) ->
 
 
 def generator(*keys: int) -> torch.Generator:
-    """A CPU generator seeded by the keys, for example (seed, step)."""
+    """A CPU generator that is seeded by the keys, for example by (seed, step)."""
     return torch.Generator().manual_seed(fold(*keys))
 
 
 class RowNoise:
-    """One stream of normal noise per row, so that row i does not depend on how many rows are drawn beside it."""
+    """One stream of normal noise for each row, so that a row's noise does not depend on the number of rows."""
 
     def __init__(self, seeds: Sequence[int], device: torch.device | None = None):
         self.generators = [torch.Generator().manual_seed(int(s)) for s in seeds]
         self.device = device
 
     def normal(self, *shape: int) -> Tensor:
-        """The next (R, *shape) standard normal numbers, or what a `Tape` gives."""
+        """The next standard normal numbers (R, *shape), or those of the active `Tape`."""
         tape = _TAPE.get()
         out = self._drawn(*shape) if tape is None else tape.pass_on(self._drawn, len(self.generators), *shape)
         return out.to(self.device) if self.device is not None else out
@@ -71,9 +77,10 @@ class RowNoise:
 
 
 class Tape:
-    """`with Tape() as tape:` keeps what each `RowNoise` draws; `with Tape(noise_M):` has it give that instead.
+    """Records or replaces the noise that `RowNoise` draws, so that the noise of a decision can be an input of it.
 
-    So the noise of a decision is an input of it, in the order in which it is drawn. Raises ValueError for too little.
+    `with Tape() as tape:` records all noise in the order in which it is drawn. `with Tape(noise_M):` makes every
+    `RowNoise` return the given numbers instead, and raises ValueError if they do not suffice.
     """
 
     def __init__(self, noise_M: Tensor | None = None):
@@ -81,17 +88,17 @@ class Tape:
 
     @property
     def noise_M(self) -> Tensor:
-        """All that was drawn."""
+        """(M,) all recorded noise."""
         return torch.cat([torch.zeros(0), *(part.flatten() for part in self.drawn)])
 
     def pass_on(self, sample: Callable[..., Tensor], rows: int, *shape: int) -> Tensor:
-        """(rows, *shape) of what was given, or else from `sample`."""
+        """The next numbers (rows, *shape) of the given noise, or those of `sample`, which are recorded."""
         if self.given_M is None:
             self.drawn.append(sample(*shape))
             return self.drawn[-1]
         start, self.used = self.used, self.used + rows * math.prod(shape)
         if self.used > len(self.given_M):
-            raise ValueError(f"{len(self.given_M)} numbers of noise were given; more are drawn")
+            raise ValueError(f"{len(self.given_M)} numbers of noise were given; more are needed")
         return self.given_M[start : self.used].view(rows, *shape)
 
     def __enter__(self) -> Tape:

@@ -1,4 +1,4 @@
-"""gentraj's own packages `agents` and `envs` beside a project's folders of the same names."""
+"""Makes gentraj's packages `agents` and `envs` importable in projects that have folders of the same names."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 
 
 class Siblings:
-    """Finds our `agents` and `envs` where a folder (or a module) of that name comes first on Python's path.
+    """An import hook that finds gentraj's `agents` and `envs` where another package of that name comes first on the
+    path.
 
-    `import agents` still gives that one, with whatever its `__init__.py` does; our modules are found in it too, before
-    its own. One that has the name of one of ours is told.
+    `import agents` still imports the project's package and runs its `__init__.py`. gentraj's modules are then found in
+    that package, too, before its own. A warning names the modules that both packages have.
     """
 
     NAMES = ("agents", "envs")
@@ -25,7 +26,7 @@ class Siblings:
         if name not in cls.NAMES:
             return None
         ours, spec = cls.folder(name), PathFinder.find_spec(name)
-        if spec is None or spec.origin is None:  # nowhere on the path, or folders without an __init__.py
+        if spec is None or spec.origin is None:  # not on the path, or only a folder without an __init__.py
             return spec_from_file_location(name, ours / "__init__.py", submodule_search_locations=[str(ours)])
         theirs = list(spec.submodule_search_locations or [])
         if not any(ours.samefile(one) for one in theirs if os.path.isdir(one)):
@@ -37,23 +38,29 @@ class Siblings:
 
     @staticmethod
     def folder(name: str) -> Path:
+        """gentraj's own folder of this name."""
         return Path(__file__).resolve().parents[1] / name
 
     @classmethod
     def twice(cls, name: str, theirs: list[str]) -> list[str]:
-        """The modules that are both in our folder and in theirs."""
+        """The names of modules that both gentraj's folder and one of the other folders have."""
         own, *others = ({path.stem for path in Path(one).glob("[!_.]*") if path.suffix in ("", ".py")}
                         for one in (cls.folder(name), *theirs))
         return sorted(own & set().union(*others))
 
     @classmethod
     def join(cls, name: str) -> None:
-        """The same for one that was imported before gentraj. Raises ImportError where it is too late for that."""
-        there = sys.modules.get(name)
-        theirs = list(getattr(there, "__path__", []))
-        if there is None or any(cls.folder(name).samefile(one) for one in theirs if os.path.isdir(one)):
+        """Adds gentraj's folder to a package that was imported before gentraj.
+
+        Raises ImportError if a module of the package that hides one of gentraj's has been imported already.
+        """
+        package = sys.modules.get(name)
+        if package is None:
             return
-        there.__path__ = [str(cls.folder(name)), *theirs]
+        theirs = list(vars(package).get("__path__", []))
+        if any(cls.folder(name).samefile(one) for one in theirs if os.path.isdir(one)):
+            return
+        package.__path__ = [str(cls.folder(name)), *theirs]
         for both in cls.twice(name, theirs):
             if f"{name}.{both}" in sys.modules:
                 raise ImportError(f"{sys.modules[f'{name}.{both}'].__file__ or theirs[0]} hides gentraj's own module "
@@ -61,7 +68,7 @@ class Siblings:
 
 
 def install() -> None:
-    """From now on our modules are found. Raises ImportError where one of theirs hides ours already."""
+    """Installs the import hook. Raises ImportError if a module that was imported before hides one of gentraj's."""
     sys.meta_path.insert(0, Siblings)  # pyright: ignore[reportArgumentType]
     for name in Siblings.NAMES:
         Siblings.join(name)

@@ -1,10 +1,11 @@
-"""The contracts of models, policies, samplers and environments, as functions that your own class can be run through.
+"""Checks of the contracts of models, policies, samplers and environments, for your own classes.
 
     from gentraj.testing import check_model
     check_model(MyModel(spec))
 
-Each takes a second or so, draws its own data, leaves what it is given as it was, and raises AssertionError, in one
-line, for the first promise that is broken. The project's tests run them over everything that it registers.
+Each check takes about a second, samples its own data and does not change its argument. It raises an AssertionError
+with a message of one line for the first promise that is broken. The project's tests run these checks on everything
+that is registered.
 """
 
 from __future__ import annotations
@@ -38,22 +39,22 @@ from .trajectory import (
     TrajectorySpec,
 )
 
-ROUNDING = 1e-4  # by which a row may differ where other rows are computed beside it, relative and absolute
+ROUNDING = 1e-4  # relative and absolute: by how much a result may depend on what else is in the batch
 
 
 def expect(holds: bool | np.bool_ | Tensor, message: str) -> None:
-    """Raises AssertionError with the message unless it holds."""
+    """Raises an AssertionError with the message unless `holds` is true."""
     if not holds:
         raise AssertionError(message)
 
 
 def conditions(spec: TrajectorySpec, batch: int = 2) -> dict[str, Condition]:
-    """The kinds of condition that a model must heed, by name."""
+    """The kinds of condition that a model must support, by name."""
     free = Condition.unknown(spec, batch)
-    obs, rows = torch.linspace(0.1, 0.5, spec.obs_dim), max(1, spec.horizon // 2)
+    obs, half = torch.linspace(0.1, 0.5, spec.obs_dim), max(1, spec.horizon // 2)
     kinds = {"nothing": free, "the start": free.with_obs(0, obs),
              "the start and one entry of a goal": free.with_obs(0, obs).with_obs(-1, torch.tensor([0.7]), dims=(0,)),
-             "the first rows": free.with_prefix(torch.full((batch, rows, spec.dim), 0.33)),
+             "the first timesteps": free.with_prefix(torch.full((batch, half, spec.dim), 0.33)),
              "everything": free.with_prefix(torch.full((batch, spec.horizon, spec.dim), 0.33))}
     if spec.act_dim:
         kinds["all actions"] = free.with_actions(torch.full((batch, spec.horizon, spec.act_dim), 0.6))
@@ -61,12 +62,15 @@ def conditions(spec: TrajectorySpec, batch: int = 2) -> dict[str, Condition]:
 
 
 def check_model(model: TrajectoryModel) -> None:
-    """A `TrajectoryModel`, and of `SupportsLogProb` and `SupportsImplausibility` what it has.
+    """Checks a `TrajectoryModel`, and also `SupportsLogProb` and `SupportsImplausibility` where the model has them.
 
-    Samples have the shape (B, N, H, D) and are finite; known entries come back bit for bit; a sample is decided by its
-    seed and its condition, whatever else is drawn beside it and whatever torch's global generator does; at temperature
-    0 the seed has no say; an observer sees the sample last; a condition on other trajectories is a ValueError. An
-    update returns finite metrics without gradient, changes the samples, and is the same again for the same generator.
+    - Samples have the shape (B, N, H, D) and are finite, and conditioned entries are returned bit for bit.
+    - A sample depends on its seed and its condition only: not on the other samples, nor on torch's global generator.
+      At temperature 0 it does not depend on the seed either.
+    - An observer sees the sample last. A condition of another `TrajectorySpec` raises a ValueError.
+    - An update returns finite, detached metrics, changes the samples, and is determined by the generator.
+
+    Raises an AssertionError for the first promise that is broken.
     """
     for member in ("spec", "optimizers", "update", "sample"):
         expect(hasattr(model, member), f"{type(model).__name__} has no `{member}`; a TrajectoryModel has spec, "
@@ -81,51 +85,54 @@ def check_model(model: TrajectoryModel) -> None:
 
 def _check_known_entries(model: TrajectoryModel, name: str, condition: Condition) -> None:
     x, expected = model.sample(condition, 3, seed=1), (condition.batch, 3, model.spec.horizon, model.spec.dim)
-    expect(x.shape == expected, f"sample with {name} known has the shape {tuple(x.shape)}; {expected} is expected")
-    expect(torch.isfinite(x).all(), f"sample with {name} known is not finite")
+    expect(x.shape == expected, f"a sample conditioned on {name} has the shape {tuple(x.shape)}; {expected} is "
+           "expected")
+    expect(torch.isfinite(x).all(), f"a sample conditioned on {name} is not finite")
     for n in range(3):
         same = torch.equal(x[:, n][condition.mask_BHD], condition.values_BHD[condition.mask_BHD])
-        expect(same, f"sample with {name} known changes known entries; set them at the end, bit for bit")
+        expect(same, f"a sample conditioned on {name} changes the given entries; set them at the end, bit for bit")
 
 
 def _check_seeds(model: TrajectoryModel) -> None:
     condition = Condition.unknown(model.spec, 20, device=device_of(model))
     many = model.sample(condition, seed=list(range(20)))
     few = model.sample(condition[3:5], seed=[3, 4])
-    expect(torch.allclose(few, many[3:5], rtol=ROUNDING, atol=ROUNDING), "a sample depends on how many are drawn "
-           "beside it; draw its noise from its own seed, and do not mix rows")
+    expect(torch.allclose(few, many[3:5], rtol=ROUNDING, atol=ROUNDING), "a sample depends on the others of "
+           "its batch; draw its noise from its own seed, and do not mix samples")
     before = torch.random.get_rng_state()
     torch.rand(1)
     again = model.sample(condition, seed=list(range(20)))
     torch.random.set_rng_state(before)
-    expect(torch.equal(again, many), "the same seeds give another sample; draw from a generator of the seed alone")
-    expect(not torch.equal(many[0], many[1]), "different seeds give one sample")
+    expect(torch.equal(again, many), "the same seeds give another sample; draw noise from a generator that only the "
+           "seed determines")
+    expect(not torch.equal(many[0], many[1]), "different seeds give the same sample")
     other = TrajectorySpec(model.spec.obs_dim, model.spec.act_dim, model.spec.horizon + 1)
-    _refuses(lambda: model.sample(Condition.unknown(other)), f"a condition on {other}, which is not the model's spec")
+    _refuses(lambda: model.sample(Condition.unknown(other)), f"a condition of {other}, which is not the model's spec,")
 
 
 def _check_options(model: TrajectoryModel) -> None:
     free, seen = Condition.unknown(model.spec, 2, device=device_of(model)), list[Tensor]()
     cold = model.sample(free[:1], 2, seed=[1, 2], options=SamplingOptions(temperature=0.0))
     expect(torch.allclose(cold[:, 0], cold[:, 1], rtol=ROUNDING, atol=ROUNDING),
-           "at temperature 0 samples of two seeds differ; scale all noise by options.temperature")
+           "samples of two seeds differ at temperature 0; scale all noise by options.temperature")
     x = model.sample(free, 2, options=SamplingOptions(steps=1), observe=lambda x, t: seen.append(x))
-    expect(bool(seen), "`observe` is never called; show it at least the finished sample, (B * N, H, D)")
+    expect(bool(seen), "`observe` is never called; call it at least with the finished sample, (B * N, H, D)")
     expect(seen[-1].shape == x.flatten(0, 1).shape and torch.allclose(seen[-1], x.flatten(0, 1), rtol=ROUNDING,
-           atol=ROUNDING), "what `observe` sees last is not the sample, (B * N, H, D) in environment units")
+           atol=ROUNDING), "the last x that `observe` is called with is not the sample, (B * N, H, D) in "
+           "environment units")
 
 
 def _check_extras(model: TrajectoryModel) -> None:
     x = model.sample(Condition.unknown(model.spec, 2, device=device_of(model)), seed=[1, 2])[:, 0]
     free = Condition.unknown(model.spec, 2, device=x.device)
     if isinstance(model, SupportsImplausibility):
-        found = model.ood_score(x, free, [0, 1])
-        expect(found.shape == x.shape[:2], f"ood_score has the shape {tuple(found.shape)}; one number for each "
-               f"row of each trajectory, {tuple(x.shape[:2])}, is expected")
-        expect((found >= 0).all(), "ood_score is negative or no number; at least 0 is expected")
+        score = model.ood_score(x, free, [0, 1])
+        expect(score.shape == x.shape[:2], f"ood_score has the shape {tuple(score.shape)}; one number for each "
+               f"timestep of each trajectory, {tuple(x.shape[:2])}, is expected")
+        expect((score >= 0).all(), "ood_score is negative or not a number; at least 0 is expected")
     if isinstance(model, SupportsLogProb):
-        found = model.log_prob(x, free, exact=False, probes=1, steps=2)
-        expect(found.shape == x.shape[:1] and torch.isfinite(found).all(), f"log_prob is {found.tolist()} for "
+        log_prob = model.log_prob(x, free, exact=False, probes=1, steps=2)
+        expect(log_prob.shape == x.shape[:1] and torch.isfinite(log_prob).all(), f"log_prob is {log_prob.tolist()} for "
                f"{len(x)} trajectories; one finite number for each is expected")
 
 
@@ -137,12 +144,12 @@ def _check_update(model: TrajectoryModel) -> None:
     for each in copies:
         optimizers = each.optimizers()
         expect(bool(optimizers) and all(isinstance(one, Optimizer) for one in optimizers.values()),
-               "optimizers() is no dict of torch optimizers by name")
+               "optimizers() returns no torch optimizers by name; a dict of at least one is expected")
         _check_metrics(each.update(batch, optimizers, generator(0)))
     first, second = (each.sample(free, 2) for each in copies)
-    expect(torch.equal(first, second), "the same update of the same model gives another model; draw what is random "
-           "from the generator that update is given")
-    expect(not torch.equal(first, model.sample(free, 2)), "an update does not change what is sampled")
+    expect(torch.equal(first, second), "the same update of the same model gives another model; draw all random "
+           "numbers from the generator that update is given")
+    expect(not torch.equal(first, model.sample(free, 2)), "an update does not change the samples")
 
 
 def _check_metrics(metrics: dict[str, Tensor]) -> None:
@@ -153,22 +160,26 @@ def _check_metrics(metrics: dict[str, Tensor]) -> None:
 
 
 def check_policy(policy: Policy) -> None:
-    """A `Policy`, as an `Actor` carries it out.
+    """Checks a `Policy`, and how an `Actor` acts with it.
 
-    It decides K normalised actions, within [-1, 1], for each state; what it does depends on the observation, its goal
-    and its own seed, not on the environments beside it; actions stay inside the action space; a chunk is carried out
-    before the next is decided. An update returns finite metrics without gradient, and is the same again for the same
-    generator.
+    - `sample_actions` returns a chunk of K normalised actions, within [-1, 1], for each state.
+    - Actions are inside the action space, and depend on the observation, its goal and its seed only: not on the other
+      environments.
+    - An update returns finite, detached metrics, and is determined by the generator.
+
+    Raises an AssertionError for the first promise that is broken.
     """
     obs_BO = torch.randn(16, policy.spec.obs_dim, generator=generator(1))
     bound = np.full(policy.spec.act_dim, 0.01, np.float32)
     goal_BG = None if policy.context is None else torch.randn(16, len(policy.context.shift_D), generator=generator(2))
-    told = policy.state(obs_BO.to(policy.device), None if goal_BG is None else goal_BG.to(policy.device))
+    state_BS = policy.state(obs_BO.to(policy.device), None if goal_BG is None else goal_BG.to(policy.device))
     with torch.no_grad():
-        chunk_BKA = policy.sample_actions(told, list(range(16)))
+        chunk_BKA = policy.sample_actions(state_BS, list(range(16)))
     expected = (16, policy.chunk, policy.spec.act_dim)
-    expect(chunk_BKA.shape == expected, f"decide has the shape {tuple(chunk_BKA.shape)}; {expected} is expected")
-    expect((chunk_BKA.abs() <= 1).all(), "decide leaves [-1, 1], the range of normalised actions, or is not finite")
+    expect(chunk_BKA.shape == expected, f"sample_actions has the shape {tuple(chunk_BKA.shape)}; {expected} is "
+           "expected")
+    expect((chunk_BKA.abs() <= 1).all(), "sample_actions is outside [-1, 1], the range of normalised actions, or "
+           "not finite")
 
     def act(rows: slice, high_A: np.ndarray = 100 * bound) -> Tensor:
         actor = Actor(policy, -high_A, high_A)
@@ -179,7 +190,7 @@ def check_policy(policy: Policy) -> None:
     together = act(slice(None))
     expect(torch.equal(act(slice(None)), together), "the same seeds give other actions")
     expect(torch.allclose(act(slice(3, 5)), together[:, 3:5], rtol=ROUNDING, atol=ROUNDING),
-           "an action depends on the environments beside it")
+           "an action depends on the other environments of its batch")
     expect((act(slice(None), bound).abs() <= 0.01).all(), "an action is outside the action space")
     _check_policy_update(policy, 0 if goal_BG is None else goal_BG.shape[1])
 
@@ -195,43 +206,21 @@ def _check_policy_update(policy: Policy, goals: int) -> None:
         _check_metrics(each.update(batch, each.optimizers(), generator(0)))
     weights = zip(*(each.parameters() for each in copies), strict=True)
     expect(all(torch.equal(a, b) for a, b in weights), "the same update of the same policy gives other weights; draw "
-           "what is random from the generator that update is given")
+           "all random numbers from the generator that update is given")
 
 
 def check_sampler(sampler: Sampler, paths: Iterable[str] = ("vp-cosine", "ve", "flow")) -> None:
-    """A sampler of diffusion models, on noise paths of `gentraj.diffusion.paths.PATHS`.
+    """Checks a sampler of diffusion models on noise `paths` (names of `gentraj.diffusion.paths.PATHS`).
 
-    On a normal distribution, whose denoiser is known, it draws the right mean and spread; one step is enough to get to
-    a clean sample; its answer is of x's dtype; an observer sees every step, and the answer last; a row does not depend
-    on the rows beside it; with eta 0 no noise is drawn; an eta outside [0, 1] and times that do not fall to 0 are
-    ValueErrors.
+    - With the exact denoiser of a normal distribution, samples have the right mean and standard deviation.
+    - A single step returns a finite sample, and samples have the dtype of x.
+    - An observer sees the x of every step, and the sample last. A sample does not depend on the rest of its batch.
+    - No noise is drawn where eta is 0. An eta outside [0, 1] and times that do not fall to 0 raise a ValueError.
+
+    Raises an AssertionError for the first promise that is broken.
     """
     for name in paths:
-        path, mean, spread = PATHS[name](), 0.7, 0.5
-
-        def denoise(x: Tensor, t: Tensor) -> Tensor:
-            """E[x0 | x] of N(mean, spread^2)."""
-            alpha, sigma = path.alpha(t)[:, None, None], path.sigma(t)[:, None, None]  # noqa: B023
-            gain = alpha * spread**2 / ((alpha * spread) ** 2 + sigma**2)  # noqa: B023
-            return mean + gain * (x - alpha * mean)  # noqa: B023
-
-        def draw(steps: int, rows: slice = slice(None), **given: Any) -> Tensor:
-            times, drawn = sampling_times(path, steps), generator(steps)  # noqa: B023
-            normal = lambda: torch.randn(2000, 1, 1, generator=drawn)[rows]  # noqa: E731
-            return sampler(denoise, path.sigma(times[:1]) * normal(), times, path, normal, **given)  # noqa: B023
-
-        x, seen = draw(100), list[Tensor]()
-        expect(x.shape == (2000, 1, 1) and x.dtype == torch.float32, f"{name}: the answer is {tuple(x.shape)}, "
-               f"{x.dtype}; (2000, 1, 1) and torch.float32, as x is, are expected")
-        found = x.mean().item(), x.std().item()
-        expect(abs(found[0] - mean) < 0.06 and abs(found[1] - spread) < 0.06, f"{name}: samples of a normal "
-               f"distribution of mean {mean} and spread {spread} have mean {found[0]:.3f} and spread {found[1]:.3f}")
-        expect(torch.isfinite(draw(1)).all(), f"{name}: a sample in one step is not finite")
-        expect(torch.allclose(draw(5, slice(3, 5)), draw(5)[3:5], rtol=ROUNDING, atol=ROUNDING),
-               f"{name}: a row depends on the rows beside it")
-        x = draw(4, observe=lambda x, t: seen.append(x))  # noqa: B023
-        expect(len(seen) == 4 and torch.equal(seen[-1], x), f"{name}: the observer saw {len(seen)} of 4 steps, or "
-               "something else than the answer last")
+        _check_sampler_on(sampler, name)
     path, x, noise = PATHS["flow"](), torch.zeros(2, 1, 1), list[int]()
     times = sampling_times(path, 3)
     sampler(lambda x, t: x, x, times, path, lambda: noise.append(1) or x, eta=0.0)
@@ -240,34 +229,69 @@ def check_sampler(sampler: Sampler, paths: Iterable[str] = ("vp-cosine", "ve", "
     _refuses(lambda: sampler(lambda x, t: x, x, times.flip(0), path, lambda: x), "times that do not fall to 0")
 
 
-def check_env(make_env: Callable[[], gymnasium.Env], steps: int = 50) -> None:
-    """An environment, as rollouts step it: `make_env` makes one a call.
+def _check_sampler_on(sampler: Sampler, name: str) -> None:
+    path, mean, std = PATHS[name](), 0.7, 0.5
 
-    Observations are vectors, or dicts of vectors with a "desired_goal"; actions are a bounded box; all numbers are
-    finite and observations inside their space; the same seed and the same actions give the same episode, whatever is
-    stepped beside it, and another seed another one; it has a time limit. `gymnasium.utils.env_checker.check_env` checks
-    what Gymnasium itself asks for.
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        """E[x0 | x] of N(mean, std^2)."""
+        alpha, sigma = path.alpha(t)[:, None, None], path.sigma(t)[:, None, None]
+        gain = alpha * std**2 / ((alpha * std) ** 2 + sigma**2)
+        return mean + gain * (x - alpha * mean)
+
+    def sample(steps: int, part: slice = slice(None), **options: Any) -> Tensor:
+        times, noise = sampling_times(path, steps), generator(steps)
+
+        def normal() -> Tensor:
+            return torch.randn(2000, 1, 1, generator=noise)[part]
+
+        return sampler(denoise, path.sigma(times[:1]) * normal(), times, path, normal, **options)
+
+    x, seen = sample(100), list[Tensor]()
+    expect(x.shape == (2000, 1, 1) and x.dtype == torch.float32, f"{name}: the sample is {tuple(x.shape)}, "
+           f"{x.dtype}; (2000, 1, 1) and torch.float32, as x is, are expected")
+    moments = x.mean().item(), x.std().item()
+    expect(abs(moments[0] - mean) < 0.06 and abs(moments[1] - std) < 0.06, f"{name}: samples of a normal distribution "
+           f"of mean {mean} and standard deviation {std} have mean {moments[0]:.3f} and standard deviation "
+           f"{moments[1]:.3f}")
+    expect(torch.isfinite(sample(1)).all(), f"{name}: a sample in one step is not finite")
+    expect(torch.allclose(sample(5, slice(3, 5)), sample(5)[3:5], rtol=ROUNDING, atol=ROUNDING),
+           f"{name}: a sample depends on the others of its batch")
+    x = sample(4, observe=lambda x, t: seen.append(x))
+    expect(len(seen) == 4 and torch.equal(seen[-1], x), f"{name}: the observer saw {len(seen)} of 4 steps, or "
+           "something else than the sample last")
+
+
+def check_env(make_env: Callable[[], gymnasium.Env], steps: int = 50) -> None:
+    """Checks an environment as rollouts use it. `make_env` creates one each time it is called; `steps` are taken.
+
+    - Observations are vectors, or dicts of vectors with a "desired_goal", finite and inside their space.
+    - The action space is a bounded box, and the environment has a time limit.
+    - The same seed and the same actions give the same episode, whatever environments run beside it. Another seed gives
+      another start.
+
+    Gymnasium's own requirements are checked by `gymnasium.utils.env_checker.check_env`. Raises an AssertionError for
+    the first promise that is broken.
     """
     probe = make_env()
     limit = probe.spec.max_episode_steps if probe.spec else None
     probe.close()
-    expect(limit is not None, "the environment has no time limit, so that an evaluation need not end; register it with "
+    expect(limit is not None, "the environment has no time limit, so an evaluation might never end; register it with "
            "max_episode_steps, or wrap it in gymnasium.wrappers.TimeLimit")
     try:
-        played = [_play(make_env, seeds, steps) for seeds in ([5, 5, 6], [5])]
+        rollouts = [_play(make_env, seeds, steps) for seeds in ([5, 5, 6], [5])]
     except (EnvironmentFault, ValueError) as error:
         raise AssertionError(str(error)) from error
-    (several_TBX, alone_TBX) = played
+    several_TBX, alone_TBX = rollouts
     expect(np.array_equal(several_TBX[:, 0], several_TBX[:, 1]), "two environments with the same seed and the same "
            "actions differ: draw from self.np_random, which reset(seed=..) seeds")
-    expect(np.array_equal(several_TBX[:, 0], alone_TBX[:, 0]), "an environment depends on those that are stepped "
-           "beside it: keep what it remembers in the instance")
+    expect(np.array_equal(several_TBX[:, 0], alone_TBX[:, 0]), "an environment depends on the others that run "
+           "beside it: keep all of its state in the instance")
     expect(not np.array_equal(several_TBX[0, 0], several_TBX[0, 2]), "two seeds give the same start")
 
 
 def _play(make_env: Callable[[], gymnasium.Env], seeds: list[int], steps: int) -> np.ndarray:
-    """(T, B, X) observations, goals, rewards and ends; what ends begins again with its seed."""
-    envs, draw, rows = VectorEnvironment(make_env, len(seeds)), np.random.default_rng(0), list[np.ndarray]()
+    """(T, B, X): observations, goals, rewards and ends. An episode that ends is started again with its seed."""
+    envs, rng, rows = VectorEnvironment(make_env, len(seeds)), np.random.default_rng(0), list[np.ndarray]()
     box, ended_B = envs.action_space, np.ones(len(seeds), bool)
     expect(np.isfinite(box.low).all() and np.isfinite(box.high).all(), f"the action space is {box}; a box with finite "
            "bounds is expected")
@@ -275,20 +299,20 @@ def _play(make_env: Callable[[], gymnasium.Env], seeds: list[int], steps: int) -
         for _ in range(steps):
             if ended_B.any():
                 envs.reset(ended_B, seeds)
-            act_BA = np.repeat(draw.uniform(box.low, box.high)[None], len(seeds), 0).astype(np.float32)
+            act_BA = np.repeat(rng.uniform(box.low, box.high)[None], len(seeds), 0).astype(np.float32)
             before = [envs.obs_BO, *([] if envs.goal_BG is None else [envs.goal_BG])]
-            told = envs.step(act_BA.clip(box.low, box.high))
-            ended_B = told["terminated"] | told["truncated"]
-            rows.append(np.concatenate([*before, np.stack([told["reward"], ended_B], 1)], 1))
+            result = envs.step(act_BA.clip(box.low, box.high))
+            ended_B = result["terminated"] | result["truncated"]
+            rows.append(np.concatenate([*before, np.stack([result["reward"], ended_B], 1)], 1))
     finally:
         envs.close()
     return np.stack(rows)
 
 
 def _refuses(call: Callable[[], Any], what: str) -> None:
-    """Raises AssertionError unless the call raises ValueError."""
+    """Raises an AssertionError unless the call raises a ValueError."""
     try:
         call()
     except ValueError:
         return
-    raise AssertionError(f"{what}, is taken without a word; raise ValueError that says what was expected")
+    raise AssertionError(f"{what} is accepted; raise a ValueError that says what was expected")

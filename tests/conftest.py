@@ -1,4 +1,4 @@
-"""What holds for every test: one thread, deterministic kernels, headless rendering, own dataset folders, no network."""
+"""Settings of all tests (one thread, deterministic kernels, headless rendering, no network), and shared fixtures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Before torch, mujoco and minari are imported, and inherited by the processes that tests start.
+# Set before torch, mujoco and minari are imported; processes that tests start inherit it.
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", CUBLAS_WORKSPACE_CONFIG=":4096:8", HF_HUB_OFFLINE="1")
 os.environ.setdefault("MUJOCO_GL", "egl" if ctypes.util.find_library("EGL") else "disabled")
 
@@ -18,13 +18,13 @@ import hypothesis
 import pytest
 import torch
 
-# A job in the background starts with Ctrl-C ignored, and all that it starts would ignore it too.
+# A background job ignores Ctrl-C, and so would the processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
 
-# No deadline: the machine may be shared. `--hypothesis-profile=thorough` before a release.
+# There is no deadline, as the machine may be shared. Use `--hypothesis-profile=thorough` before a release.
 hypothesis.settings.register_profile("few", deadline=None, max_examples=20)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("few")
@@ -44,7 +44,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_dataset_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests never see, nor change, the datasets of whoever runs them."""
+    """Gives tests their own dataset folders, so that they neither see nor change those of the user."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("minari")))
         patch.setenv("D4RL_DATASET_DIR", str(tmp_path_factory.mktemp("d4rl")))
@@ -53,19 +53,19 @@ def own_dataset_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 @pytest.fixture(scope="session", autouse=True)
 def no_network() -> Iterator[None]:
-    """Whoever looks up a name or connects beyond this machine gets an error that says so."""
+    """Makes every name look-up and connection beyond this machine fail with an error that says so."""
 
     def local(real: Callable, host_of: Callable) -> Callable:
         def guarded(*args, **kwargs):
             host = host_of(*args)
             if host not in (None, "", "localhost", "127.0.0.1", "::1", b"localhost"):
-                raise OSError(f"tests use no network; this one asked for {host}")
+                raise OSError(f"tests use no network; this one connects to {host}")
             return real(*args, **kwargs)
 
         return guarded
 
     def peer(sock: socket.socket, address) -> str | None:
-        return address[0] if isinstance(address, tuple) else None  # a path is a Unix socket: local
+        return address[0] if isinstance(address, tuple) else None  # a path is a Unix socket, which is local
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", local(socket.socket.connect, peer))
@@ -88,7 +88,7 @@ def umaze(own_dataset_folders: None):
 
 @pytest.fixture(scope="session")
 def small_run(umaze, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained run of 6 steps on `umaze`, with the checkpoints 2, 4 and 6. To be read; copy it to change it."""
+    """A planner's run, trained for 6 steps on `umaze`, with checkpoints 2, 4 and 6. Copy it before changing it."""
     import small
 
     folder = tmp_path_factory.mktemp("small") / "run"
@@ -110,7 +110,7 @@ def hopper():
 
 @pytest.fixture(scope="session")
 def hopper_file(hopper, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same in a file."""
+    """The file hopper.npz with the episodes of `hopper`."""
     from gentraj.data import save_npz
 
     return save_npz(hopper, tmp_path_factory.mktemp("hopper") / "hopper.npz")
@@ -118,12 +118,12 @@ def hopper_file(hopper, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def hopper_run(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy's run of 4 steps on it, trained by the command. To be read; copy it to change it."""
+    """A policy's run, trained by the command for 4 steps on `hopper_file`. Copy it before changing it."""
     from small import gentraj
 
     folder = tmp_path_factory.mktemp("bc") / "run"
-    words = "--dataset", hopper_file, "--run-dir", folder, "--steps", 4, "--seed", 3
+    options = "--dataset", hopper_file, "--run-dir", folder, "--steps", 4, "--seed", 3
     narrow = ("--policy.batch-size", 16, "--policy.model.network.width", 8, "--policy.model.network.depth", 1,
               "--training.warmup", 2, "--training.log-every", 2)
-    assert gentraj("train", "bc-gaussian", *words, *narrow) == 0
+    assert gentraj("train", "bc-gaussian", *options, *narrow) == 0
     return folder

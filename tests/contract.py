@@ -1,4 +1,4 @@
-"""What every `TrajectoryModel` must obey, as checks to be called on one of `SPEC`."""
+"""Checks that every `TrajectoryModel` must pass; they are called on a model whose spec is `SPEC`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ CONDITIONS: dict[str, Callable[[Condition], Condition]] = {
 
 
 def check_known_entries(model: Any, kind: str) -> None:
-    """They come back bit-equal."""
+    """Entries that are conditioned on come back bit-equal."""
     condition = CONDITIONS[kind](Condition.unknown(SPEC, 2))
     x = model.sample(condition, 3, seed=1)
     assert x.shape == (2, 3, 8, 5) and torch.isfinite(x).all()
@@ -28,7 +28,7 @@ def check_known_entries(model: Any, kind: str) -> None:
 
 
 def check_batch_independence(model: Any, count: int) -> None:
-    """A sample does not depend on how many are drawn beside it."""
+    """A sample does not depend on the number of samples in its batch."""
     obs = torch.randn(50, 3, generator=torch.Generator().manual_seed(3))
     condition = Condition.unknown(SPEC, 50).with_obs(0, obs)
     many = model.sample(condition, seed=list(range(50)))
@@ -37,7 +37,7 @@ def check_batch_independence(model: Any, count: int) -> None:
 
 
 def check_seeds(model: Any) -> None:
-    """The same seed gives the same bits, whatever torch's own generator does, and another seed does not."""
+    """The same seed gives the same bits, whatever torch's global generator does; another seed gives others."""
     condition = Condition.unknown(SPEC, 2)
     first = model.sample(condition, 2, seed=5)
     torch.manual_seed(99)

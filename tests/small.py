@@ -1,4 +1,4 @@
-"""The smallest real runs: PointMaze-UMaze, narrow networks, a few steps. conftest.py makes the first one of them."""
+"""Helpers for small real runs: PointMaze-UMaze, narrow networks, a few steps. See `small_run` in conftest.py."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from gentraj.training import TrainingConfig
 DATASET = "tests/umaze-v0"
 WORDS = ("--model.network.width", "8", "--batch-size", "8", "--inverse.width", "16", "--inverse.batch-size", "8",
          "--arrival.width", "16", "--arrival.batch-size", "8", "--training.warmup", "2",
-         "--planner.replan", "60", "--planner.steps", "1")  # few decisions, each of one step
+         "--planner.replan", "60", "--planner.steps", "1")  # few plans, each sampled in one step
 
 
 def config(dataset: str | Path = DATASET, steps: int = 6) -> PlannerRunConfig:
-    """What the words above say."""
+    """Returns the config that the options above stand for."""
     preset = PRESETS["pointmaze"]
     return replace(
         preset, dataset=str(dataset), training=TrainingConfig(steps, warmup=2, save_every=2, log_every=3),
@@ -35,25 +35,25 @@ def config(dataset: str | Path = DATASET, steps: int = 6) -> PlannerRunConfig:
         planner=replace(preset.planner, replan=60, steps=1))
 
 
-def gentraj(*words: object) -> int:
-    """The command, in this process; its exit code."""
-    return main([str(word) for word in words])
+def gentraj(*args: object) -> int:
+    """Runs the gentraj command in this process and returns its exit code."""
+    return main([str(arg) for arg in args])
 
 
 def train(folder: Path, dataset: object = DATASET, *more: object) -> None:
-    """Trains 6 steps through the command, saved every second."""
-    words = "--steps", 6, "--training.save-every", 2, "--training.log-every", 3, *WORDS
-    assert gentraj("train", "pointmaze", "--dataset", dataset, "--run-dir", folder, *words, *more) == 0
+    """Trains a run by the command for 6 steps and saves a checkpoint every 2 steps."""
+    options = "--steps", 6, "--training.save-every", 2, "--training.log-every", 3, *WORDS
+    assert gentraj("train", "pointmaze", "--dataset", dataset, "--run-dir", folder, *options, *more) == 0
 
 
 def same_when_resumed(config: AnyRunConfig, folder: Path, lost: Sequence[int]) -> Run:
-    """Trains whole, and again from before the checkpoints of the steps `lost`, to the same bits. Returns the second."""
+    """Trains a run, resumes a copy without the checkpoints `lost`, checks equal weights and returns the resumed run."""
     whole = runs.train(config, folder / "whole", progress=False)
-    shutil.copytree(folder / "whole", folder / "cut")
+    shutil.copytree(folder / "whole", folder / "resumed")
     for step in lost:
-        shutil.rmtree(folder / "cut" / f"step-{step:08}")
-    torch.rand(())  # a resumed run is in another process, whose own generator is anywhere
-    run = runs.train(config, folder / "cut", resume=True, progress=False)
+        shutil.rmtree(folder / "resumed" / f"step-{step:08}")
+    torch.rand(())  # the global generator must not matter, as a resumed run is another process
+    run = runs.train(config, folder / "resumed", resume=True, progress=False)
     assert whole.step == run.step == lost[-1] and whole.components.keys() == run.components.keys()
     for key, value in whole.main.state_dict().items():
         assert torch.equal(value, run.main.state_dict()[key]), key

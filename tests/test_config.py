@@ -97,7 +97,7 @@ def test_a_key_with_a_default_must_be_there_too() -> None:
 @pytest.mark.parametrize(("text", "message"), [
     (b"", "is not valid JSON"),
     (b"[1]", r"holds \[1\]; a JSON object is expected"),
-    (b'{"a": 1, "a": 2}', "the key 'a' is there twice"),
+    (b'{"a": 1, "a": 2}', "the key 'a' occurs twice"),
     (b'{"a": NaN}', "NaN is not a finite number"),
     (b'{"a": -Infinity}', "-Infinity is not a finite number"),
     (b'{"a": 1e999}', "1e999 is not a finite number"),
@@ -157,7 +157,7 @@ class Large:
 
 @dataclass(frozen=True)
 class Larger(Large):
-    """Of the same settings, and another default."""
+    """A class with the settings of `Large` and another default."""
 
     width: int = 2
 
@@ -173,7 +173,7 @@ SIZES: Kinds = Kinds({"small": (Small, int), "large": (Large, float), "larger": 
 
 @pytest.mark.parametrize("config", [Holder(Small(3)), Holder(Large(3), Larger(3)), Holder(None), Holder(Larger())])
 def test_what_was_saved_is_looked_up_by_its_kind(config: Holder) -> None:
-    """Of classes with the same settings, and of those that are derived from what a field says."""
+    """This holds for classes with the same settings, and for subclasses of a field's class."""
     assert from_json(Holder, to_json(config)) == config
     assert to_json(config)["one"]["kind"] == {Large: "large", Larger: "larger"}[type(config.one)]
 

@@ -1,4 +1,4 @@
-"""The examples run, and say no more than they keep."""
+"""The examples run and keep what their texts promise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path):
-    """What is registered stays; its name is free again."""
+    """Imports an example, and removes the policies and presets that it registers after the test."""
     from agents.policies import registry as policies
     from gentraj.runs.presets import PRESETS
 
@@ -57,7 +57,7 @@ def test_planning_in_an_environment_of_ones_own(example, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("example", ["mpc_in_a_world_model"], indirect=True)
-def test_trying_actions_in_a_world_model_holds_a_pole(example, capsys: pytest.CaptureFixture) -> None:
+def test_mpc_in_a_world_model_holds_a_pole(example, capsys: pytest.CaptureFixture) -> None:
     scores = example.demo("run", "300", "2")
     assert scores["return_mean"] > 3 * scores["random"]["return_mean"]
     assert f"MPC earns {scores['return_mean']:.1f}, random actions" in capsys.readouterr().out
@@ -65,7 +65,7 @@ def test_trying_actions_in_a_world_model_holds_a_pole(example, capsys: pytest.Ca
 
 @pytest.mark.skipif(importlib.util.find_spec("stable_baselines3") is None, reason="needs stable-baselines3")
 @pytest.mark.parametrize("example", ["train_in_a_world_model"], indirect=True)
-def test_what_is_trained_in_a_world_model_holds_a_pole(example, capsys: pytest.CaptureFixture) -> None:
+def test_sac_trained_in_a_world_model_holds_a_pole(example, capsys: pytest.CaptureFixture) -> None:
     earned, behaviour = example.demo("run", "300")
     assert earned > 2 * behaviour
     assert f"the data's behaviour {behaviour:.1f}" in capsys.readouterr().out
@@ -73,22 +73,22 @@ def test_what_is_trained_in_a_world_model_holds_a_pole(example, capsys: pytest.C
 
 @pytest.mark.skipif(importlib.util.find_spec("stable_baselines3") is None, reason="needs stable-baselines3")
 @pytest.mark.parametrize("example", ["train_in_a_world_model"], indirect=True)
-def test_where_data_have_goals_it_trains_by_hindsight(example, umaze) -> None:
-    usual = gentraj.PRESETS["world-ensemble"]
-    config = replace(usual, dataset=DATASET, world=replace(usual.world, width=16), training=TrainingConfig(20))
+def test_sac_trains_with_hindsight_on_data_with_goals(example, umaze) -> None:
+    preset = gentraj.PRESETS["world-ensemble"]
+    config = replace(preset, dataset=DATASET, world=replace(preset.world, width=16), training=TrainingConfig(20))
     run = gentraj.train(config, "run", progress=False)
     agent = example.learn_by_hindsight(run, 400, max_episode_steps=5)
     assert type(agent.model.replay_buffer).__name__ == "HerReplayBuffer" and agent.model._n_updates > 0
     assert agent.act(torch.zeros(1, 4), torch.ones(1, 2)).shape == (1, 2)
-    with pytest.raises(ValueError, match="steps are 192; more than 192"):
+    with pytest.raises(ValueError, match="steps is 192; give more than 192"):
         example.learn_by_hindsight(run, 192, max_episode_steps=5)
 
 
 @pytest.mark.parametrize("example", ["augment_a_small_dataset"], indirect=True)
-def test_an_agent_learns_of_a_small_dataset_and_what_was_imagined(example, capsys: pytest.CaptureFixture) -> None:
-    """Random actions let the pole fall in 5 steps; what learns of them holds it for longer."""
+def test_an_agent_learns_from_a_small_dataset_and_from_synthetic_steps(example, capsys: pytest.CaptureFixture) -> None:
+    """Random actions let the pole fall in 5 steps; agents trained on them hold it for longer."""
     small, both = example.demo("run", "2000", "300")
     assert min(small, both) > 15
     given, made = load_episodes("run-data.npz").num_steps, load_episodes("examples/run-v0").num_steps
     assert 1_900 < made - given < 2_100
-    assert f"of the small data earns {small:.1f}, of both {both:.1f}" in capsys.readouterr().out
+    assert f"of the small data {small:.1f}, of both {both:.1f}" in capsys.readouterr().out

@@ -73,7 +73,7 @@ def test_the_core_imports_no_environment_library():
 
 
 def layers() -> list[list[str]]:
-    """Of the import contract, from the commands down."""
+    """Returns the layers of the import contract, from the commands down."""
     contract = CONFIG["tool"]["importlinter"]["contracts"][0]
     return [re.findall(r"[\w.]+", layer) for layer in contract["layers"]]
 

@@ -23,7 +23,7 @@ def test_many_seeds_of_one_are_all_different_and_begin_as_fewer_do() -> None:
 
 def test_a_seed_is_one_for_all_rows_or_one_each() -> None:
     assert row_seeds(3, 4) == row_seeds(np.int64(3), 4) == unfold(4, 3) and row_seeds((5, 6), 2) == [5, 6]
-    with pytest.raises(ValueError, match="2 seeds were given for 3 samples; give one each, or a single one"):
+    with pytest.raises(ValueError, match="2 seeds were given for 3 samples; give one for each, or a single integer"):
         row_seeds([5, 6], 3)
 
 
@@ -58,7 +58,7 @@ def test_what_a_tape_kept_it_gives_again_to_other_seeds() -> None:
 
 def test_a_tape_inside_another_leaves_it_as_it_was_also_after_an_error() -> None:
     with Tape() as outer:
-        with pytest.raises(ValueError, match="10 numbers of noise were given; more are drawn"), Tape(torch.zeros(10)):
+        with pytest.raises(ValueError, match="10 numbers of noise were given; more are needed"), Tape(torch.zeros(10)):
             drawn(1)
         one = RowNoise([1]).normal(2)
     assert torch.equal(outer.noise_M, one[0])

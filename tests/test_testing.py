@@ -1,4 +1,4 @@
-"""The contracts that users run their own classes through: whatever is registered keeps them, and a breach is told."""
+"""The contracts that users run their own classes through: whatever is registered keeps them, and a breach is named."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SMALL = ResidualMLPConfig(16, 1, 1)
 def model(name: str, **changes: Any) -> Any:
     torch.manual_seed(0)
     config = FAMILIES[name].with_network(SMALL)
-    return MODELS[type(config)](SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), None)
+    return MODELS.made_of(config)(SPEC, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), None)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -39,9 +39,10 @@ def test_every_family_keeps_the_contract_of_a_model_and_is_left_as_it_was(name: 
 
 
 @pytest.mark.parametrize("kind", POLICIES)
-def test_every_policy_keeps_the_contract(kind: type) -> None:
+def test_every_policy_keeps_the_contract(kind: str) -> None:
     torch.manual_seed(0)
-    check_policy(POLICIES[kind](3, 2, kind(), Scales.blank(3, 2, 0)))
+    config, policy = POLICIES[kind]
+    check_policy(policy(3, 2, config(), Scales.blank(3, 2, 0)))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -53,7 +54,7 @@ def test_an_environment_keeps_the_contract() -> None:
     check_env(environment_factory("InvertedPendulum-v5"))
 
 
-def test_a_broken_promise_is_told() -> None:
+def test_a_broken_promise_is_named() -> None:
     made = model("gaussian")
     sample = made.sample
 
@@ -63,7 +64,7 @@ def test_a_broken_promise_is_told() -> None:
         def sample(self, condition: Condition, num_samples: int = 1, **given: Any) -> torch.Tensor:
             return sample(condition, num_samples, **given) + 1e-3
 
-    with pytest.raises(AssertionError, match="with the start known changes known entries; set them at the end"):
+    with pytest.raises(AssertionError, match="conditioned on the start changes the given entries; set them at the end"):
         check_model(Wrong())  # type: ignore[arg-type]
     with pytest.raises(AssertionError, match="object has no `spec`; a TrajectoryModel has spec, optimizers"):
         check_model(object())  # type: ignore[arg-type]
@@ -86,7 +87,7 @@ class Unseeded(gymnasium.Env):
         return np.zeros(2, np.float32), 0.0, False, False, {}
 
 
-def test_an_environment_that_does_not_heed_its_seed_is_told() -> None:
+def test_an_environment_that_ignores_its_seed_is_named() -> None:
     with pytest.raises(AssertionError, match="no time limit"):
         check_env(Unseeded)
     gymnasium.register("Unseeded-v0", f"{__name__}:Unseeded", max_episode_steps=20)

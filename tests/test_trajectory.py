@@ -49,11 +49,11 @@ def test_a_builder_leaves_the_condition_it_started_from_alone() -> None:
 
 def test_what_does_not_fit_is_refused_by_name() -> None:
     unknown = Condition.unknown(SPEC, 2)
-    with pytest.raises(ValueError, match=r"width \(4,\); 3 entries were named"):
+    with pytest.raises(ValueError, match=r"shape \(4,\); 3 entries were named"):
         unknown.with_obs(0, torch.zeros(4))
     with pytest.raises(ValueError, match=r"1 entries were named: \[-1\]"):
         unknown.with_obs(0, torch.zeros(1), dims=[-1])
-    with pytest.raises(ValueError, match="row 8 is outside the horizon of 8 rows"):
+    with pytest.raises(ValueError, match="timestep 8 is outside the horizon of 8 timesteps"):
         unknown.with_obs(8, torch.zeros(3))
     with pytest.raises(ValueError, match="NaN or infinite"):
         unknown.with_obs(0, torch.full((3,), torch.nan))

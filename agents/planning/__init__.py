@@ -1,1 +1,1 @@
-"""Planners and what they are made of."""
+"""Planners and their components."""

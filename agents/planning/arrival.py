@@ -1,4 +1,4 @@
-"""When could the goal be reached? p(j | s_0, goal) over the timesteps of a plan."""
+"""The arrival model: at which timestep of a plan the goal could be reached, p(j | s_0, goal)."""
 
 from __future__ import annotations
 
@@ -22,21 +22,30 @@ from gentraj.trajectory import Batch, TrajectorySpec
 @dataclass(frozen=True)
 class ArrivalConfig:
     width: int = 256
+    """Units of each hidden layer."""
     depth: int = 3
-    """Hidden layers."""
+    """Number of hidden layers."""
     frequencies: int = 4
-    """Fourier features of positions: without them near places behind a wall seem near."""
+    """Number of Fourier frequencies of the inputs. With none, two places on either side of a wall look almost alike."""
     batch_size: int = 512
+    """Number of windows in a batch."""
     learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
     weight_decay: float = 1e-4
+    """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
+    """Gradients of a larger norm are scaled down to this norm."""
 
     def __post_init__(self) -> None:
         require(self, width=(1, 1e6), depth=(0, 100), frequencies=(0, 16), **LEARNING, **BATCH)
 
 
 class Arrival(nn.Module):
-    """A classifier over arrival rows, trained by cross-entropy on (first observation, goal entries of row j, j)."""
+    """A classifier over the H timesteps of a plan at which a goal may be reached.
+
+    It is trained by cross-entropy on pairs of a window's first observation and the goal entries of one of its later
+    timesteps j, with label j.
+    """
 
     def __init__(self, spec: TrajectorySpec, goal_dims: tuple[int, ...], config: ArrivalConfig, obs: Normalizer):
         super().__init__()
@@ -54,22 +63,25 @@ class Arrival(nn.Module):
         u_B = torch.rand(len(rows_B), generator=generator).to(rows_B.device)
         j_B = later_row(rows_B, u_B)
         goal_BG = obs_BHO[torch.arange(len(j_B), device=j_B.device), j_B][:, self.goal_dims]
-        going_B = rows_B > 1  # a window of one real row arrives nowhere
+        going_B = rows_B > 1  # a window of one real timestep arrives nowhere
         loss_B = F.cross_entropy(self(obs_BHO[:, 0], goal_BG), j_B, reduction="none")
         loss = (loss_B * going_B).sum() / going_B.sum().clamp(min=1)
         apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         return {"loss": loss.detach()}
 
     def forward(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
-        """(B, H) logits over arrival rows; observation and goal in environment units."""
+        """(B, H) logits over arrival timesteps; observations and goals are in environment units."""
         goal = self.obs.normalize(goal_BG, self.goal_dims)
         return self.network(fourier(torch.cat([self.obs.normalize(obs_BO), goal], dim=-1), self.config.frequencies))
 
     @torch.no_grad()
     def propose(self, obs_BO: Tensor, goal_BG: Tensor, thresholds: tuple[float, ...]) -> Tensor:
-        """(B, N) rows: for each threshold, the earliest row at least that fraction as probable as the likeliest."""
+        """(B, N) arrival timesteps, one for each of the N thresholds, which are fractions in (0, 1].
+
+        It is the earliest timestep that is at least that fraction as probable as the most probable one.
+        """
         p_BH = self(padded(obs_BO), padded(goal_BG))[: len(obs_BO)].softmax(-1)
-        p_BH[:, 0] = 0  # row 0 is the present
+        p_BH[:, 0] = 0  # timestep 0 is the present
         ratio_BH = p_BH / p_BH.amax(1, keepdim=True)
         enough_BNH = ratio_BH[:, None] >= torch.tensor(thresholds, device=ratio_BH.device)[:, None]
         return enough_BNH.int().argmax(-1)

@@ -1,4 +1,4 @@
-"""Inverse dynamics: the action that leads from a state towards another one k environment steps later."""
+"""Inverse dynamics: the action that leads from one state towards another state k environment steps later."""
 
 from __future__ import annotations
 
@@ -21,21 +21,26 @@ from gentraj.trajectory import Batch, TrajectorySpec
 @dataclass(frozen=True)
 class InverseDynamicsConfig:
     lookahead: int = 16
-    """The furthest it is trained to look ahead, in environment steps."""
+    """Largest number of environment steps k between the two states in training; planners look no further ahead."""
     width: int = 256
+    """Units of each hidden layer."""
     depth: int = 2
-    """Hidden layers."""
+    """Number of hidden layers."""
     batch_size: int = 256
+    """Number of windows in a batch."""
     learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
     weight_decay: float = 1e-4
+    """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
+    """Gradients of a larger norm are scaled down to this norm."""
 
     def __post_init__(self) -> None:
         require(self, lookahead=(1, 1e6), width=(1, 1e6), depth=(0, 100), **LEARNING, **BATCH)
 
 
 class InverseDynamics(nn.Module):
-    """a_t from (s_t, s_{t+k} - s_t, k), by least squares on the data's own actions."""
+    """A network that predicts a_t from (s_t, s_{t+k} - s_t, k), trained by least squares on the actions of the data."""
 
     def __init__(self, spec: TrajectorySpec, config: InverseDynamicsConfig, obs: Normalizer, delta: Normalizer,
                  act: Normalizer):
@@ -46,18 +51,19 @@ class InverseDynamics(nn.Module):
 
     @classmethod
     def blank(cls, obs_dim: int, act_dim: int, config: InverseDynamicsConfig) -> InverseDynamics:
-        """With statistics still to be loaded."""
+        """Build the network with identity normalisers, to load saved statistics and weights into."""
         spec = TrajectorySpec(obs_dim, act_dim, config.lookahead + 1)
         identity = Normalizer.identity
         return cls(spec, config, identity(obs_dim), identity(obs_dim), identity(act_dim))
 
     @classmethod
     def fit(cls, episodes: Episodes, config: InverseDynamicsConfig) -> InverseDynamics:
-        """With the statistics of these episodes.
+        """Build the network with the statistics of these episodes.
 
-        The way to go is measured by what half of `lookahead` steps change; that of a single step by deviations of the
-        observations, as in the papers, whose networks see both states: by what one step changes, the errors of a plan,
-        which are of the observations' size, would count for far more than they are.
+        The difference s_{t+k} - s_t is divided by the standard deviation of differences over half of `lookahead` steps.
+        With a `lookahead` of 1 it is divided by the standard deviation of the observations instead, as in the papers,
+        whose networks see both states: a plan's errors are of the observations' size, and units of a single step would
+        magnify them.
         """
         spec = TrajectorySpec(episodes.obs_dim, episodes.act_dim, config.lookahead + 1)
         obs, act = (Normalizer.fit("gaussian", [x]) for x in (episodes.obs, episodes.act))
@@ -85,7 +91,7 @@ class InverseDynamics(nn.Module):
 
     @torch.no_grad()
     def forward(self, obs_BO: Tensor, target_BO: Tensor, k: int) -> Tensor:
-        """(B, A) in environment units: the action towards `target_BO`, k steps ahead."""
+        """(B, A) actions in environment units that lead towards `target_BO`, k environment steps ahead."""
         obs_RO, target_RO = padded(obs_BO), padded(target_BO)
         k_R = torch.full((len(obs_RO),), k, device=obs_BO.device)
         return self.act.unnormalize(self._act(obs_RO, target_RO, k_R))[: len(obs_BO)]

@@ -1,9 +1,9 @@
-"""What a plan is worth: the rewards on its way, and what the place is worth where it ends."""
+"""The critic of plans: it estimates the rewards along a plan and the value of the state in which the plan ends."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,12 +13,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gentraj.config import require, require_choice
 from gentraj.data import ContextConfig, Episodes
-from gentraj.data.context import Rows, context_rows
+from gentraj.data.context import CONTEXTS
 from gentraj.data.windows import repeat_last
 from gentraj.diffusion.guidance import Energy
 from gentraj.models.plugin import Denoise, Denoising, Plugin
-from gentraj.networks.critic import ValueEnsemble
-from gentraj.networks.plan_value import PlanPerceptron, PlanTransformer
+from gentraj.networks.critic import PlanPerceptron, PlanTransformer, ValueEnsemble
 from gentraj.networks.rows import padded
 from gentraj.normalize import STATISTICS, Normalizer, NormalizerName
 from gentraj.training.optimization import BATCH, LEARNING, adamw, apply_gradients
@@ -26,41 +25,47 @@ from gentraj.trajectory import Batch, TrajectorySpec
 
 from ..policies.critic import expectile
 
-ROWS = 100_000  # of the data give the statistics of returns
+ROWS = 100_000  # number of observations from which the statistics of returns are computed
 
 
 @dataclass(frozen=True)
 class PlanCriticConfig:
     network: Literal["perceptron", "transformer"] = "perceptron"
-    """On the whole plan at once, or attention between its rows."""
+    """A perceptron on the whole plan, or a transformer with attention between the timesteps of the plan."""
     sees: Literal["actions", "plan"] = "actions"
-    """Of a plan with actions the first observation and the actions, or all of it. The later observations are what a
-    model hopes that its actions lead to: who chooses by them, chooses hope. A plan without actions is seen whole."""
+    """What the critic sees of a plan with actions: the first observation and the actions, or the whole plan. The later
+    observations are only what the model predicts for these actions, and a critic that sees them prefers plans with
+    optimistic predictions. Plans without actions are always seen whole."""
     width: int = 256
+    """Units of each hidden layer, or features of the transformer."""
     depth: int = 2
-    """Hidden layers, or blocks of the transformer."""
+    """Number of hidden layers, or of blocks of the transformer."""
     heads: int = 4
-    """Of the attention; they divide the width."""
+    """Attention heads of the transformer; their number must divide the width."""
     members: int = 2
-    """Networks in each ensemble; the value of a plan is their minimum."""
+    """Number of networks in each ensemble; the value of a plan is the minimum over them."""
     discount: float = 0.99
-    """Per environment step."""
+    """Discount per environment step."""
     expectile: float = 0.7
-    """Of what followed a state in the data, that it is worth: 0.5 is the mean, 0.9 nearly the best."""
+    """Expectile of the returns from a state that V(s) estimates: 0.5 is their mean, 0.9 nearly their maximum."""
     n_step: int = 32
-    """Rows of the windows it learns from, at least the plan's. Rewards are summed over these, then a value takes over:
-    many are a Monte-Carlo return, few are bootstrapped."""
+    """Timesteps of the windows that the critic learns from, at least those of a plan. Rewards are summed over them, and
+    the return is bootstrapped after them: many come close to a Monte-Carlo return."""
     noised: float = 0.0
-    """Share of the plans that it learns from under noise, to guide a model by the value of what it still denoises; 0
-    guides by the value of what is denoised so far."""
+    """Fraction of the plans that are noised in training. Above 0, guidance uses the value of the noisy plan, at 0 that
+    of the denoised one."""
     normalizer: NormalizerName = "gaussian"
-    """With noised plans it must be the model's, as a run sees to."""
+    """How plans are normalised. With noised plans it has to be the model's normaliser, which a run sets."""
     tau: float = 0.01
-    """How fast the target network follows, whose values take over."""
+    """Rate at which the target network, which gives the bootstrapped values, follows the network of V(s)."""
     batch_size: int = 256
+    """Number of windows in a batch."""
     learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
     weight_decay: float = 0.0
+    """Weight decay of AdamW."""
     max_grad_norm: float = 10.0
+    """Gradients of a larger norm are scaled down to this norm."""
 
     def unused(self) -> dict[str, str]:
         return {} if self.network == "transformer" else {"heads": "the network is a perceptron"}
@@ -70,16 +75,17 @@ class PlanCriticConfig:
         require(self, width=(1, 1e5), depth=(1, 100), heads=(1, 1e3), members=(1, 1000), discount=(0, 1),
                 expectile=(0.5, 0.9), n_step=(1, 1e6), noised=(0, 1), tau=(0, 1), **LEARNING, **BATCH)
         if self.width % self.heads:
-            raise ValueError(f"PlanCriticConfig has width {self.width} and {self.heads} heads; give a multiple of the "
-                             "heads")
+            raise ValueError(f"PlanCriticConfig has width {self.width} and {self.heads} heads; give a width that is a "
+                             "multiple of the number of heads")
 
 
 class PlanCritic(nn.Module):
-    """f(plan) and V(state) in units of the rewards' root mean square; plans in environment units, as `plan_spec` says.
+    """Estimates f(plan) and V(state), in units of the root mean square of the rewards.
 
-    f learns by least squares what is expected of a plan (Janner et al. 2022, section 3.2), V an expectile of the same,
-    so that a plan ends where the better ones of the data go on (Kostrikov et al. 2022, equation 5). `returns` are the
-    data's, discounted: the networks learn values normalised by it.
+    Plans are in environment units, with the layout `plan_spec`. f learns the expected return of a plan by least squares
+    (Janner et al. 2022, section 3.2), and V an expectile of the same returns, so that a plan is valued as if the better
+    trajectories of the data followed it (Kostrikov et al. 2022, equation 5). Both learn values that `returns`, fitted
+    to the discounted returns of the data, normalises.
     """
 
     def __init__(self, spec: TrajectorySpec, config: PlanCriticConfig, plan: Normalizer, reward: Normalizer,
@@ -98,15 +104,15 @@ class PlanCritic(nn.Module):
 
     @classmethod
     def blank(cls, spec: TrajectorySpec, config: PlanCriticConfig) -> PlanCritic:
-        """For plans of `spec`, with statistics still to be loaded."""
+        """Build the critic of plans of `spec` with identity normalisers, to load saved statistics and weights into."""
         return cls(spec, config, Normalizer.identity(spec.dim), Normalizer.identity(1), Normalizer.identity(1))
 
     @classmethod
     def fit(cls, episodes: Episodes, spec: TrajectorySpec, config: PlanCriticConfig) -> PlanCritic:
-        """For plans of `spec`, with the statistics of these episodes."""
+        """Build the critic of plans of `spec` with the statistics of these episodes."""
         arrays = [episodes.obs, episodes.act] if spec.act_dim else [episodes.obs]
         size = float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean())) or 1.0
-        to_go = cast(Rows, context_rows(episodes, ContextConfig(("return",), config.discount)))
+        to_go = CONTEXTS["return"](episodes, ContextConfig(("return",), config.discount))
         some = np.unique(np.linspace(0, len(episodes.obs) - 1, ROWS).astype(np.int64))
         return cls(spec, config, Normalizer.fit(config.normalizer, arrays),
                    Normalizer(torch.zeros(1), torch.full((1,), size)),
@@ -116,7 +122,7 @@ class PlanCritic(nn.Module):
         return adamw(nn.ModuleList([self.plan_network, self.state_network]), self.config)
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        """One step of f and V towards `targets`. Raises `NonFinite` before stepping."""
+        """Train f and V for one step towards `targets`. Raises `NonFinite` before the step."""
         target_B = self.returns.normalize(self.targets(batch))
         z_BHD, sigma_B = self._noised(self.plan.normalize(repeat_last(batch, self.plan_spec.horizon)), generator)
         plan_loss = ((self.plan_network(self._seen(z_BHD), sigma_B) - target_B) ** 2).mean()
@@ -128,18 +134,19 @@ class PlanCritic(nn.Module):
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
-        """(B,) sum over h < m of discount^t_h r_h + discount^t_m V(s_m), m the last real row, t_h its environment step.
+        """(B,) n-step returns: the sum over h < m of discount^t_h r_h, plus discount^t_m V(s_m).
 
-        Nothing comes after an end, and V(s_m) goes on where a time limit or the window truncated an episode. Raises
-        ValueError for a batch that is not of episodes.
+        m is the last real timestep of a window, and t_h the environment step of timestep h. The value V(s_m) is left
+        out where an episode terminated, and kept where a time limit or the window truncated it. Raises ValueError for
+        a batch without rewards and terminations.
         """
         if batch.reward_BH is None or batch.terminal_BH is None:
-            raise ValueError("a critic learns of rewards and ends of episodes, which this batch lacks; take it of "
+            raise ValueError("a critic learns from rewards and terminations, which this batch lacks; take a batch of "
                              "Windows")
         real_BH, reward_BH = batch.mask_BHD[..., 0], batch.reward_BH
         h_H, m_B = torch.arange(self.spec.horizon, device=real_BH.device), real_BH.sum(1) - 1
         ended_B = batch.terminal_BH.any(1)
-        counts_BH = (h_H < m_B[:, None]) | ended_B[:, None]  # an end between two rows was after the last real one
+        counts_BH = (h_H < m_B[:, None]) | ended_B[:, None]  # an end between two timesteps lies after the last real one
         discount_H = self.config.discount ** torch.tensor(self.spec.times).to(reward_BH)
         earned_B = (self.reward.normalize(reward_BH) * discount_H * counts_BH).sum(1)
         last_BD = batch.x_BHD[torch.arange(len(m_B), device=m_B.device), m_B]
@@ -147,27 +154,29 @@ class PlanCritic(nn.Module):
         return earned_B + discount_H[m_B] * after_B * ~ended_B
 
     def forward(self, x_RHD: Tensor) -> Tensor:
-        """(R,) values of plans, differentiable."""
+        """(R,) values of plans, differentiable with respect to the plans."""
         return self.returns.unnormalize(self.relative(padded(x_RHD))[: len(x_RHD)])
 
     def relative(self, x_RHD: Tensor, sigma_R: Tensor | None = None) -> Tensor:
-        """(R,) values in standard deviations of the data's above their mean, differentiable.
+        """(R,) values of plans, as standard deviations of the data's returns above their mean; differentiable.
 
-        With `sigma_R` the plans are sqrt(1 - sigma^2) plan + sigma noise, in normalised units where they are unknown.
+        With `sigma_R`, `x_RHD` are noisy plans, sqrt(1 - sigma^2) plan + sigma noise in normalised units, except for
+        the entries that the condition knows.
         """
         sigma_R = x_RHD.new_zeros(1) if sigma_R is None else sigma_R
         z_RHD = self._seen(self.plan.normalize(x_RHD))
         return self.plan_network(z_RHD, sigma_R.expand(len(z_RHD))).amin(0)
 
     def guide(self, scale: float) -> Plugin:
-        """What makes a model draw from p(plan) exp(scale * value), values counted in standard deviations of the data's.
+        """A plug-in with which a model samples from p(plan) exp(scale * value).
 
-        The gradient is taken as linear (Chung et al. 2023, equation 10): a network's curvature says little.
+        Values are in standard deviations of the data's returns. The value is taken as linear in the plan (Chung et
+        al. 2023, equation 10), as the curvature of a network means little.
         """
         return NoisyValue(self, scale) if self.config.noised else Energy(self.relative, scale, iterations=0)
 
     def _seen(self, z_RHD: Tensor) -> Tensor:
-        """0 in place of what the network does not see."""
+        """The plans with 0 in place of what the network does not see."""
         if self.config.sees == "plan" or not self.spec.act_dim:
             return z_RHD
         h_H, d_D = (torch.arange(n, device=z_RHD.device) for n in z_RHD.shape[1:])
@@ -177,7 +186,10 @@ class PlanCritic(nn.Module):
         return self.plan.normalize(x_BD[:, : self.spec.obs_dim], range(self.spec.obs_dim))
 
     def _noised(self, z_BHD: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Some of them noised as far as sigma (B,); the first observation stays clean, as a planner knows it."""
+        """The plans, some of them noised, and their noise levels sigma (B,), 0 where clean.
+
+        The first observation stays clean, as a planner conditions on it.
+        """
         if not self.config.noised:
             return z_BHD, z_BHD.new_zeros(len(z_BHD))
         share_B, angle_B = torch.rand(2, len(z_BHD), generator=generator)
@@ -190,10 +202,11 @@ class PlanCritic(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class NoisyValue(Plugin):
-    """Guides by the values of noisy plans, x0' = x0 + scale sigma^2 / alpha * their gradient, on any path.
+    """Guidance by the values of noisy plans: x0' = x0 + scale sigma^2 / alpha * gradient of the value.
 
-    As Diffuser does (Janner et al. 2022, algorithm 1), which leaves the model itself out of the gradient. Sampling
-    raises ValueError where the critic learnt on noise in other units, and what an `Energy` raises.
+    As in Diffuser (Janner et al. 2022, algorithm 1), the gradient does not pass through the model. It works for every
+    noise path. Sampling raises ValueError for a critic that normalises plans otherwise than the model, and whatever an
+    `Energy` raises.
     """
 
     critic: PlanCritic
@@ -202,8 +215,8 @@ class NoisyValue(Plugin):
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         known, ours, theirs = sampling.condition.mask_BHD, self.critic.plan, sampling.normalizer
         if not (torch.allclose(ours.shift_D, theirs.shift_D) and torch.allclose(ours.scale_D, theirs.scale_D)):
-            raise ValueError("the critic of noisy plans normalises by other shifts or scales than the model, so its "
-                             "noise is another one; train it with the model's normalizer, or with noised = 0")
+            raise ValueError("the critic of noisy plans normalises by other shifts or scales than the model, so it "
+                             "was trained on other noise; train it with the model's normalizer, or with noised = 0")
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
             alpha, sigma = sampling.path.alpha(t), sampling.path.sigma(t)

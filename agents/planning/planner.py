@@ -1,4 +1,4 @@
-"""A closed-loop planner: generates plans, trusts what the model could restore, takes the best, acts, replans."""
+"""A closed-loop planner: it samples plans, keeps those that it trusts, acts along the best one, and replans."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gentraj.models.plugin import Preference
 from gentraj.models.sampling import Guidance, as_plugins
 from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectoryModel, TrajectorySpec, calls_of
 
-from ..episodes import Playing
+from ..episodes import EpisodicAgent
 from .arrival import Arrival
 from .execution import History, Past, Previous, at_rest, seeds_of, shift_time, targets
 from .inverse_dynamics import InverseDynamics
@@ -30,58 +30,59 @@ from .trust import Trust
 @dataclass(frozen=True)
 class PlannerConfig:
     arrival: Literal["earliest", "fixed"] = "earliest"
-    """Arrive at the earliest trusted row, or always at the last one."""
+    """When a plan is to arrive at the goal: at the earliest trusted timestep, or always at the last one."""
     replan: int = 12
     """Environment steps between two plans."""
     steps: int = 5
-    """Sampling steps of a plan."""
+    """Sampling steps of each plan."""
     arrival_thresholds: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
-    """Candidates: the earliest arrival at least this fraction as probable as the likeliest, for each. None means every
-    second row."""
+    """Fractions in (0, 1]. For each, the planner tries the earliest arrival that is at least this fraction as probable
+    as the most probable one. Without any, it tries every second timestep."""
     candidates: int = 1
-    """Plans that are drawn for each arrival, or where there is no goal."""
+    """Plans that are sampled for each arrival, or in all where there is no goal."""
     shifted: bool = False
-    """What is left of the previous plan, completed by the model, is one more candidate, and is kept among equals. A
-    model is good at that if it was trained with prefixes (mix.prefix)."""
+    """Add what is left of the previous plan, completed by the model, to the candidates; it wins ties. The model should
+    have been trained with prefixes (mix.prefix)."""
     history: int = 0
-    """Rows before the present that are remembered: the model knows them, and plans by so many fewer. It must have been
-    trained with prefixes (mix.prefix)."""
+    """Timesteps before the present that the model is conditioned on. They belong to its horizon, so that it plans fewer
+    timesteps ahead. The model must have been trained with prefixes (mix.prefix)."""
     select: Literal["trust", "value"] = "trust"
-    """Of the trusted plans take the one that arrives first, or the one that the critic values most (Lu et al. 2025).
-    Where nothing is trusted it is the most trusted."""
+    """Which of the trusted plans is taken: with trust the one that arrives first, with value the one with the highest
+    value under the critic (Lu et al. 2025). If no plan is trusted, the most trusted one is taken."""
     guidance: Literal["none", "value", "classifier-free"] = "none"
-    """What shapes plans while they are generated: the critic's value, or the context exaggerated."""
+    """What guides the sampling of plans: the critic's value, or the context by classifier-free guidance."""
     scale: float = 1.0
-    """Of the guidance. Value: plans are exp(scale * value) times as likely, values counted in standard deviations of
-    the data's; classifier-free: 1 is the plain context, more exaggerates it."""
+    """Scale of the guidance. With value guidance, plans become exp(scale * value) times as likely, where values are in
+    standard deviations of the returns in the data. With classifier-free guidance, 1 is the conditional model, and more
+    amplifies the context."""
     trust: float = 0.98
-    """Quantile of the data's error below which a plan is trusted."""
+    """Quantile of the out-of-distribution scores of data below which a plan is trusted."""
     temperature: float = 1.0
-    """Scale of the noise a plan starts from."""
+    """Scale of the noise that a plan is sampled from."""
     actions: Literal["inverse", "joint", "track"] = "inverse"
-    """Actions from inverse dynamics, from the plan itself, or those of a PD controller that tracks the plan: what is
-    missing to its positions (goal_dims) and to its velocities (rest_dims), as Diffuser acts in mazes."""
+    """Where actions come from: the inverse dynamics, the plan itself (joint), or a PD controller that tracks the plan's
+    positions (goal_dims) and velocities (rest_dims), as Diffuser acts in mazes."""
     lookahead: int = 12
-    """Environment steps that the inverse dynamics, or the PD controller, looks ahead on the plan."""
+    """Environment steps that the inverse dynamics or the PD controller look ahead along the plan."""
     context: tuple[float, ...] = ()
-    """What the model is conditioned on beside the trajectory; none for a model without context. A model conditioned on
-    returns aims at a good one of its data's by default."""
+    """Context that the model is conditioned on; empty for a model without one. By default, a model conditioned on
+    returns is given a high return of its data."""
     goal_dims: tuple[int, ...] = ()
-    """Entries of the observation that a goal speaks about."""
+    """Indices of the observation entries that a goal consists of; none means all."""
     rest_dims: tuple[int, ...] = ()
-    """Entries that are 0 at rest (velocities), used to hold the goal after the arrival."""
+    """Indices of the observation entries that are 0 at rest (velocities), for holding the goal after the arrival."""
     hold_radius: float = 0.0
-    """Distance to the goal (environment units) within which it is held instead of planned for.
-
-    At most the distance that counts as success: a plan, not a straight line, is the way round a corner."""
+    """Distance to the goal, in environment units, within which the planner holds the goal instead of planning. It
+    should be at most the distance that counts as success, as the goal is held along a straight line, even round a
+    corner."""
 
     @property
     def ahead(self) -> int:
-        """Environment steps that are carried out, or looked at, of a plan."""
+        """Environment steps of a plan that are carried out or looked ahead to."""
         return self.replan - 1 + (1 if self.actions == "joint" else self.lookahead)
 
     def unused(self) -> dict[str, str]:
-        """The settings that change nothing beside the others, each with the reason."""
+        """The settings that have no effect with the other settings, each with the reason."""
         found = {}
         if self.arrival == "fixed":
             found |= dict.fromkeys(("arrival_thresholds", "trust"), "arrival is fixed")
@@ -103,9 +104,10 @@ class PlannerConfig:
 
 @dataclass(frozen=True)
 class Plans:
-    """What one decision considered: plans, their arrival rows, trust ratios (at most 1 is trusted), the choice.
+    """The N plans that one decision considered in each environment, and the chosen one.
 
-    `value_BN` is what the critic says of them where the planner selects by it.
+    `row_BN` are their arrival timesteps, `ratio_BN` their trust ratios (a plan is trusted up to 1), `chosen_B` the
+    index of the chosen plan, and `value_BN` their values if the planner selects by value.
     """
 
     x_BNHD: Tensor
@@ -115,19 +117,22 @@ class Plans:
     value_BN: Tensor | None = None
 
     def chosen(self) -> tuple[Tensor, Tensor]:
-        """The plans to execute (B, H, D) and their arrival rows (B,)."""
+        """The plans to execute (B, H, D) and their arrival timesteps (B,)."""
         b = torch.arange(len(self.chosen_B), device=self.chosen_B.device)
         return self.x_BNHD[b, self.chosen_B], self.row_BN[b, self.chosen_B]
 
 
-class Planner(Playing):
-    """An `Agent`. Plans for all environments that are due and all candidates in one batch of the network.
+class Planner(EpisodicAgent):
+    """An `Agent` that plans with a model of trajectories.
 
-    `guide` is what the model's `sample` takes: an energy or a plug-in, such as constraints, that shapes every plan. It
-    is refused beside `finer` models, whose rows it would not shape, and beside a history, which it could not.
-    `options` say how plans are sampled; the steps and the temperature are the config's.
-    `finer` models fill in what is carried out of a plan, each what lies between the rows of the level before; joint
-    actions are then the last one's. Raises ValueError for settings that need a part which is not given.
+    All candidates of all environments that need a new plan are sampled in one batch.
+
+    `guide` is passed to the model's `sample`: an energy or a plug-in, such as constraints, that shapes every plan. A
+    guide cannot be combined with `finer` models, as it would not shape their timesteps, nor with a history, as it
+    cannot shape the past. `options` say how plans are sampled; their steps and temperature are taken from the config.
+    The `finer` models fill in the part of a plan that is carried out, each one between the timesteps of the level
+    before it; joint actions are then those of the last one. Raises ValueError for settings that need a component which
+    is not given, and for components that do not fit each other.
     """
 
     def __init__(self, model: TrajectoryModel, config: PlannerConfig, low_A: np.ndarray, high_A: np.ndarray, *,
@@ -138,11 +143,11 @@ class Planner(Playing):
         levels = [model.spec, *(fine.spec for fine in finer)]
         check(config, levels, len(low_A), trust, inverse, critic)
         if finer and guide is not None:
-            raise ValueError("a guide shapes the coarse timesteps of a plan only, and finer models fill in what is "
+            raise ValueError("a guide shapes only the coarse timesteps of a plan, and finer models fill in what is "
                              "carried out; guide a planner without refine")
         if config.history and guide is not None:
-            raise ValueError("a guide shapes a whole trajectory, and of a planner with history its first rows have "
-                             "happened; guide a planner without")
+            raise ValueError("a guide shapes a whole trajectory, but the first timesteps of a planner with history are "
+                             "in the past; guide a planner with a history of 0")
         self.finer, self.executed = finer, levels[-1]
         self.model, self.config, self.inverse, self.arrival, self.critic = model, config, inverse, arrival, critic
         self.guide = guidance_of(config, critic, guide)
@@ -153,7 +158,7 @@ class Planner(Playing):
 
     @property
     def spec(self) -> TrajectorySpec:
-        """What it plans, to be compared with the environment."""
+        """The layout of the plans, to be compared with the environment."""
         return self.model.spec
 
     @property
@@ -162,7 +167,7 @@ class Planner(Playing):
 
     @property
     def network_calls(self) -> int:
-        """Calls of the generators so far, those of a trust that asks one among them."""
+        """Calls of the generators' networks so far, including those for the trust."""
         return calls_of((self.model, *self.finer))
 
     def _allocate(self, batch: int) -> None:
@@ -179,8 +184,8 @@ class Planner(Playing):
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """(B, A) inside the action space. `goal_BG` holds the goal's entries; without one the plan is free."""
-        self._play(len(obs_BO))
+        """(B, A) actions inside the action space. Without `goal_BG`, the goal's entries, plans have no goal."""
+        self._resize(len(obs_BO))
         obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
         due_B = self.age_B >= self.config.replan
         if due_B.any():
@@ -189,23 +194,23 @@ class Planner(Playing):
         if self.config.actions == "joint":
             act_BA = spec.split(self.target_BTD[rows, self.age_B])[1]
         else:
-            act_BA = self.action_towards(obs_BO,
-                                         spec.split(self.target_BTD[rows, self.age_B + self.config.lookahead - 1])[0])
+            target_BD = self.target_BTD[rows, self.age_B + self.config.lookahead - 1]
+            act_BA = self.action_towards(obs_BO, spec.split(target_BD)[0])
         self.age_B += 1
         act_BA = act_BA.cpu().clamp(self.low_A, self.high_A)
         self.history.add(obs_BO, act_BA.to(self.device))
         return act_BA
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
-        """(B, E, A) inside the action space: the actions that are carried out before the next decision.
+        """(B, E, A) actions inside the action space, which are carried out before the next decision.
 
-        A function of what it is given, which `gentraj export` writes. A planner whose actions are not the plan's own
-        decides the first one; the others depend on what is observed meanwhile. Raises ValueError for one with a
+        This is a function of its arguments alone, as `gentraj export` needs it. E is `replan` for joint actions;
+        otherwise it is 1, as the later actions depend on later observations. Raises ValueError for a planner with a
         history.
         """
         if self.config.history:
-            raise ValueError(f"the planner's history is {self.config.history} rows, and what is exported remembers "
-                             "nothing; set history to 0 under planner in config.json")
+            raise ValueError(f"the planner's history is {self.config.history} timesteps, and an exported planner "
+                             "remembers nothing; set history to 0 under planner in config.json")
         obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
         target_BTD = self.targets_along(self.propose(obs_BO, goal_BG, seeds), goal_BG, seeds)
         if goal_BG is not None:
@@ -214,28 +219,28 @@ class Planner(Playing):
         if self.config.actions == "joint":
             act_BEA = self.executed.split(target_BTD[:, : self.config.replan])[1]
         else:
-            act_BEA = self.action_towards(obs_BO,
-                                          self.executed.split(target_BTD[:, self.config.lookahead - 1])[0])[:, None]
+            target_BO = self.executed.split(target_BTD[:, self.config.lookahead - 1])[0]
+            act_BEA = self.action_towards(obs_BO, target_BO)[:, None]
         return act_BEA.clamp(self.low_A.to(self.device), self.high_A.to(self.device))
 
     def action_towards(self, obs_BO: Tensor, target_BO: Tensor) -> Tensor:
-        """(B, A) the action toward what the plan is `lookahead` environment steps ahead."""
+        """(B, A) actions towards the plan's observation `lookahead` environment steps ahead."""
         if self.inverse is not None and self.config.actions == "inverse":
             return self.inverse(obs_BO, target_BO, self.config.lookahead)
-        missing_BO = target_BO - obs_BO  # with gains of 1, as `maze2d` of Diffuser's authors
+        missing_BO = target_BO - obs_BO  # gains of 1, as in the maze2d code of Diffuser's authors
         return missing_BO[:, self.goal_dims] + missing_BO[:, list(self.config.rest_dims)]
 
     @torch.no_grad()
     def propose(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],
                 previous: Previous | None = None, past: Past | None = None) -> Plans:
-        """Candidates for each environment, scored, and the choice; with `previous` plans, what is left of them first.
+        """Sample the candidates of each environment, score them, and choose one of them.
 
-        The plans begin at the present, whatever `past` they have; their last rows then repeat the last one planned.
-        Without a critic the earliest trusted one is chosen, with one the trusted one that it values most.
+        With `previous` plans, the first candidate is what is left of them. The returned plans begin at the present; if
+        they have a `past`, their last timestep repeats to fill the horizon. `select` says which one is chosen.
         """
         obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
         past = Past.none(self.spec, len(obs_BO), self.device) if past is None else past
-        start, row_BN, seeds = self._questions(obs_BO, goal_BG, seeds_B, previous, past)
+        start, row_BN, seeds = self._conditions(obs_BO, goal_BG, seeds_B, previous, past)
         now_R = past.now_B.repeat_interleave(row_BN.shape[1])
         x_RHD = self.model.sample(start, guide=self.guide, seed=seeds, options=self.options)[:, 0]
         ratio_BN, value_BN = torch.zeros(row_BN.shape, device=self.device), None
@@ -247,24 +252,24 @@ class Planner(Playing):
         x_RHD = shift_time(x_RHD, now_R)
         return Plans(x_RHD.view(*row_BN.shape, *x_RHD.shape[1:]), row_BN, ratio_BN, chosen_B, value_BN)
 
-    def _questions(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],
-                   previous: Previous | None, past: Past) -> tuple[Condition, Tensor, list[int]]:
-        """What is asked of the model: what it knows of B * N plans, arrival rows (B, N) from the present, seeds."""
+    def _conditions(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],
+                    previous: Previous | None, past: Past) -> tuple[Condition, Tensor, list[int]]:
+        """The conditions of B * N plans, their arrival timesteps (B, N) from the present, and their seeds."""
         row_BN = self._rows(obs_BO, goal_BG, past)
         seeds_BN = [seeds_of(seed, row_BN.shape[1], self.config.candidates) for seed in seeds_B]
         row_BN = row_BN.repeat_interleave(self.config.candidates, 1)
         left = None
-        if previous is not None:  # the first candidate comes twice, once with what is left of the previous plan
+        if previous is not None:  # the first candidate is sampled twice, once as what is left of the previous plan
             left = previous.left(self.config.replan / self.spec.stride, row_BN[:, 0], goal_BG is not None)
             row_BN = torch.cat([left.row_B[:, None].minimum(self._last(past)), row_BN], 1)
             seeds_BN = [[seeds[0], *seeds] for seeds in seeds_BN]
         num = row_BN.shape[1]
-        start = past.known(self.spec, obs_BO).repeat(num)
+        start = past.condition(self.spec, obs_BO).repeat(num)
         if goal_BG is not None:
             at_BN = past.now_B[:, None] + row_BN
             start = start.with_obs(at_BN.flatten(), goal_BG.repeat_interleave(num, 0), self.goal_dims)
         if left is not None:
-            start = left.known_in(start, past.now_B)
+            start = left.add_to(start, past.now_B)
         if (context_C := self._context()) is not None:
             start = replace(start, context_BC=context_C.expand(start.batch, -1))
         return start, row_BN, [seed for seeds in seeds_BN for seed in seeds]
@@ -273,7 +278,7 @@ class Planner(Playing):
         return torch.tensor(self.config.context, device=self.device) if self.config.context else None
 
     def _rows(self, obs_BO: Tensor, goal_BG: Tensor | None, past: Past) -> Tensor:
-        """(B, N) arrival rows to try, from the present on."""
+        """(B, N) arrival timesteps to try, counted from the present."""
         if goal_BG is None or self.trust is None:
             return self._last(past)
         if self.arrival is not None and self.config.arrival_thresholds:
@@ -283,15 +288,15 @@ class Planner(Playing):
         return row_BN.minimum(self._last(past))
 
     def _last(self, past: Past) -> Tensor:
-        """(B, 1) the last row that is planned, from the present on."""
+        """(B, 1) the last timestep that is planned, counted from the present."""
         return (self.spec.horizon - 1 - past.now_B)[:, None]
 
     def _replan(self, due_B: Tensor, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
-        """New targets for the environments that are due; those near their goal hold it."""
+        """Set new targets in the environments that are due: those near their goal hold it, the others plan."""
         near_B = due_B & self.is_near_goal(obs_BO, goal_BG).cpu()
-        if (travel_B := due_B & ~near_B).any():
-            goal = None if goal_BG is None else goal_BG[travel_B]
-            self.target_BTD[travel_B] = self._travel(obs_BO[travel_B], goal, travel_B)
+        if (far_B := due_B & ~near_B).any():
+            goal = None if goal_BG is None else goal_BG[far_B]
+            self.target_BTD[far_B] = self._travel(obs_BO[far_B], goal, far_B)
         if goal_BG is not None and near_B.any():
             self.target_BTD[near_B] = self.hold_goal(obs_BO[near_B], goal_BG[near_B])[:, None]
             self.previous.forget(near_B)
@@ -299,7 +304,7 @@ class Planner(Playing):
         self.decision_B[due_B] += 1
 
     def _travel(self, obs_BO: Tensor, goal_BG: Tensor | None, which_B: Tensor) -> Tensor:
-        """(B, T, D) targets 1..T environment steps ahead: along the chosen plan, then at rest where it arrives."""
+        """(B, T, D) targets 1 .. T environment steps ahead, along a newly chosen plan."""
         seeds = self._seeds(which_B)
         previous, past = self.previous.of(which_B) if self.config.shifted else None, self.history.of(which_B)
         self.last = self.propose(obs_BO, goal_BG, seeds, previous, past)
@@ -307,16 +312,19 @@ class Planner(Playing):
         return self.targets_along(self.last, goal_BG, seeds)
 
     def targets_along(self, plans: Plans, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
-        """(B, T, D) targets along the chosen plans, filled in by the finer models."""
+        """(B, T, D) targets 1 .. T environment steps ahead, along the chosen plans as the finer models fill them in."""
         x_BHD, row_B = plans.chosen()
         for fine in self.finer:
             x_BHD = filled_in(fine, x_BHD, self.config.ahead, seeds, self.options, self._context())
-            row_B = row_B * (fine.spec.horizon - 1)  # in its rows
+            row_B = row_B * (fine.spec.horizon - 1)  # in timesteps of the finer model
         arrival_B = None if goal_BG is None else row_B
         return targets(self.executed, x_BHD, self.target_BTD.shape[1], arrival_B, self.config.rest_dims)
 
     def is_near_goal(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
-        """(B,) who is so near to the goal that it is held instead of planned for."""
+        """(B,) true where the observation is within `hold_radius` of the goal.
+
+        Raises ValueError for a goal of another width.
+        """
         if goal_BG is None:
             return torch.zeros(len(obs_BO), dtype=torch.bool, device=obs_BO.device)
         if goal_BG.shape[1] != len(self.goal_dims):
@@ -325,25 +333,25 @@ class Planner(Playing):
         return (obs_BO[:, self.goal_dims] - goal_BG).norm(dim=-1) <= self.config.hold_radius
 
     def hold_goal(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
-        """(B, D) the goal at rest, all else as it is."""
+        """(B, D) the observation with the goal's entries in place of its own, at rest."""
         obs_BO = obs_BO.clone()
         obs_BO[:, self.goal_dims] = goal_BG
         return at_rest(self.executed, obs_BO, self.config.rest_dims)
 
 
 def choice(row_BN: Tensor, ratio_BN: Tensor, value_BN: Tensor | None) -> Tensor:
-    """(B,) of the trusted plans the most valued one, or without values the earliest; else the most trusted one.
+    """(B,) indices of the trusted plans with the highest value, or without values with the earliest arrival.
 
-    The first among equals.
+    If no plan is trusted, it is the most trusted one. Among equal plans it is the first.
     """
-    good_BN = -row_BN.float() if value_BN is None else value_BN
+    score_BN = -row_BN.float() if value_BN is None else value_BN
     trusted_BN = ratio_BN <= 1
-    among_BN = torch.where(trusted_BN, good_BN, -torch.inf)
-    return torch.where(trusted_BN.any(1, keepdim=True), among_BN, -ratio_BN).argmax(1)
+    score_BN = torch.where(trusted_BN, score_BN, -torch.inf)
+    return torch.where(trusted_BN.any(1, keepdim=True), score_BN, -ratio_BN).argmax(1)
 
 
 def guidance_of(config: PlannerConfig, critic: PlanCritic | None, guide: Guidance) -> Guidance:
-    """The user's guide and the config's guidance."""
+    """The user's guide combined with the guidance of the config."""
     if config.guidance == "value" and critic is not None:
         return [*as_plugins(guide, Preference), critic.guide(config.scale)]
     if config.guidance == "classifier-free":
@@ -353,37 +361,37 @@ def guidance_of(config: PlannerConfig, critic: PlanCritic | None, guide: Guidanc
 
 def check(config: PlannerConfig, levels: Sequence[TrajectorySpec], act_dim: int, trust: Trust | None,
           inverse: InverseDynamics | None, critic: PlanCritic | None) -> None:
-    """Raises ValueError for settings that need a part which is not there, and for parts that do not fit each other.
+    """Raises ValueError for settings that need a missing component, and for components that do not fit each other.
 
-    `levels` are the plans' own and the finer ones, `act_dim` is the width of the action space.
+    `levels` are the layouts of the plans and of the finer models, `act_dim` is the width of the action space.
     """
     spec = levels[0]
     if config.actions == "track" and not len(config.goal_dims) == len(config.rest_dims) == act_dim:
         raise ValueError(f"actions='track' needs a position and a velocity for each of {act_dim} actions; goal_dims "
                          f"are {config.goal_dims} and rest_dims {config.rest_dims}")
     if config.actions == "joint" and not levels[-1].act_dim:
-        raise ValueError("actions='joint' needs a model of observations and actions; this one has no actions")
+        raise ValueError("actions='joint' needs a model of observations and actions; this model has no actions")
     if config.actions == "inverse" and inverse is None:
         raise ValueError("actions='inverse' needs inverse dynamics; train with --dynamics, or set actions='joint'")
     if config.actions == "inverse" and inverse is not None and config.lookahead > inverse.config.lookahead:
         raise ValueError(f"lookahead is {config.lookahead}; the inverse dynamics were trained to look "
-                         f"{inverse.config.lookahead} steps ahead, give at most that")
+                         f"{inverse.config.lookahead} steps ahead; give at most that")
     if config.arrival == "earliest" and trust is None:
         raise ValueError("arrival='earliest' needs a trust score; give one or set arrival='fixed'")
     for name, setting in (("select", config.select), ("guidance", config.guidance)):
         if setting == "value" and critic is None:
             raise ValueError(f"{name}='value' needs a critic of plans; train one, or set another {name}")
     if critic is not None and critic.plan_spec != spec:
-        raise ValueError(f"the critic values plans of {critic.plan_spec}; the model's are of {spec}")
+        raise ValueError(f"the critic values plans of {critic.plan_spec}; the plans of the model are of {spec}")
     if config.guidance == "classifier-free" and not config.context:
-        raise ValueError("guidance='classifier-free' needs a context to exaggerate, such as the return to aim at; set "
+        raise ValueError("guidance='classifier-free' needs a context to amplify, such as the return to aim at; set "
                          "context")
     if config.history:
         spec.require_even("history")
     ahead = max(config.ahead - (config.actions == "joint"), 1)
     if config.history and ahead > (left := (spec.horizon - 1 - config.history) * spec.stride):
-        raise ValueError(f"history is {config.history} of {spec.horizon} rows, which leaves {left} environment steps "
-                         f"to plan, and replan and lookahead call for {ahead}; give less of one of them")
+        raise ValueError(f"history is {config.history} of {spec.horizon} timesteps, which leaves {left} environment "
+                         f"steps to plan, and replan and lookahead need {ahead}; reduce one of them")
     check_levels(levels)
     _check_candidates(config, spec)
 
@@ -398,4 +406,4 @@ def _check_candidates(config: PlannerConfig, spec: TrajectorySpec) -> None:
     longest = (spec.horizon - config.history - 2) * spec.stride
     if config.shifted and config.replan > longest:
         raise ValueError(f"shifted=True needs something left of a plan; replan is {config.replan}, at most {longest} "
-                         f"is expected for a horizon of {spec.horizon} rows and a history of {config.history}")
+                         f"is expected for a horizon of {spec.horizon} timesteps and a history of {config.history}")

@@ -1,6 +1,6 @@
-"""Coarse to fine: models of ever denser rows fill in the beginning of a plan, as far as it is carried out.
+"""Coarse-to-fine planning: models of finer time resolution fill in the part of a plan that is carried out.
 
-One such level is Hierarchical Diffuser (Chen et al. 2024, section 3), two are DiffuserLite (Dong et al. 2024,
+One finer level is Hierarchical Diffuser (Chen et al. 2024, section 3), two are DiffuserLite (Dong et al. 2024,
 section 4).
 """
 
@@ -18,41 +18,44 @@ from gentraj.models.conditioning import ConditionMix
 from gentraj.randomness import fold
 from gentraj.trajectory import Condition, SamplingOptions, TrajectoryModel, TrajectorySpec
 
-BOTH_ENDS = ConditionMix(goal=1.0, goal_at="end")  # what a finer model is asked: both ends are known
+BOTH_ENDS = ConditionMix(goal=1.0, goal_at="end")  # a finer model is conditioned on both ends
 
 
 def level_specs(coarse: TrajectorySpec, factors: Sequence[int], act_dim: int) -> list[TrajectorySpec]:
-    """A level for each factor: from a row of the level above to its next, by rows so many times as dense.
+    """The layouts of the finer levels, one for each factor.
 
-    The actions are the last level's. Raises ValueError where a stride cannot be divided so.
+    A level fills in the time between two timesteps of the level above, and its timesteps are `factor` times as dense.
+    Only the last level has actions. Raises ValueError where a stride is not divisible by its factor.
     """
     specs, above = [], coarse
     for factor in factors:
         coarse.require_even("refine")
         if factor < 2 or above.stride % factor:
-            raise ValueError(f"refine is {tuple(factors)}, and rows {coarse.stride} environment steps apart cannot be "
-                             "made so many times as dense; give factors of at least 2 whose product divides the stride")
+            raise ValueError(f"refine is {tuple(factors)}, and timesteps {coarse.stride} environment steps apart "
+                             "cannot be divided by these factors; give factors of at least 2 whose product divides the "
+                             "stride")
         above = replace(above, act_dim=0, horizon=factor + 1, stride=above.stride // factor)
         specs.append(above)
     return [*specs[:-1], replace(specs[-1], act_dim=act_dim)] if specs else []
 
 
 def check_levels(levels: Sequence[TrajectorySpec]) -> None:
-    """Raises ValueError unless each fills in what lies between two rows of the one before."""
+    """Raises ValueError unless each level spans exactly one stride of the level before it."""
     for coarse, fine in pairwise(levels):
         coarse.require_even("a plan that is filled in")
         span = (fine.horizon - 1) * fine.stride
         if fine.obs_dim != coarse.obs_dim or span != coarse.stride:
             raise ValueError(f"the finer model is of {fine}, which spans {span} environment steps; one of observations "
-                             f"of width {coarse.obs_dim} that spans {coarse.stride}, the stride of what it fills in, "
-                             "is expected")
+                             f"of width {coarse.obs_dim} that spans {coarse.stride}, the stride of the plan that it "
+                             "fills in, is expected")
 
 
 def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[int], options: SamplingOptions,
               context_C: Tensor | None = None) -> Tensor:
-    """(B, H', D'): the legs of plans that start within `ahead` environment steps, each by `fine`, one after the other.
+    """(B, H', D') plans in the time resolution of `fine`, as far as `ahead` environment steps.
 
-    `seeds` has one for each plan.
+    A leg is the time between two timesteps of the coarse plan. `fine` samples all legs that start within `ahead`
+    environment steps, conditioned on both of their ends. `seeds` has one seed for each plan.
     """
     span = (fine.spec.horizon - 1) * fine.spec.stride
     legs = min(-(-ahead // span), x_BHD.shape[1] - 1)
@@ -62,7 +65,7 @@ def filled_in(fine: TrajectoryModel, x_BHD: Tensor, ahead: int, seeds: Sequence[
     ends = ends.with_obs(0, first).with_obs(-1, last)
     if context_C is not None:
         ends = replace(ends, context_BC=context_C.expand(ends.batch, -1))
-    each = [fold(seed, leg, fine.spec.stride) for seed in seeds for leg in range(legs)]
-    x_RHD = fine.sample(ends, seed=each, options=options)[:, 0]
-    joined_BTD = rearrange(x_RHD[:, :-1], "(b l) h d -> b (l h) d", l=legs)  # a leg begins where the one before ended
+    leg_seeds = [fold(seed, leg, fine.spec.stride) for seed in seeds for leg in range(legs)]
+    x_RHD = fine.sample(ends, seed=leg_seeds, options=options)[:, 0]
+    joined_BTD = rearrange(x_RHD[:, :-1], "(b l) h d -> b (l h) d", l=legs)  # a leg begins where the last one ended
     return torch.cat([joined_BTD, x_RHD[legs - 1 :: legs, -1:]], 1)

@@ -1,4 +1,4 @@
-"""Is a plan possible? Its model's out-of-distribution score, judged against the scores of data."""
+"""Trust in a plan: its out-of-distribution score under the model, compared with the scores of data."""
 
 from __future__ import annotations
 
@@ -15,43 +15,48 @@ from .execution import shift_time
 
 
 class Trust:
-    """The error of a plan up to its arrival row over the `quantile` of data windows' error up to the same row.
+    """Judges plans by their mean out-of-distribution score up to the arrival, in units of a threshold.
 
-    One threshold per row: a short prefix has a smaller error than a whole window, and a common threshold would let
-    impossible early arrivals through. With a history one for each row that the present may be, and errors count from
-    there: what has happened speaks for no plan.
+    The threshold is the given quantile of the same mean over windows of data. Each arrival timestep has its own one: a
+    short prefix has a lower score than a whole window, so a common threshold would let impossible early arrivals
+    through. With a history, the scores count from the present on, as the past is the same for all plans, and
+    each timestep at which the present may lie has thresholds of its own.
     """
 
     def __init__(self, model: SupportsImplausibility, reference: Batch, quantile: float, history: int = 0):
-        """Raises ValueError for a model that cannot say how unlike data a trajectory is."""
+        """Compute the thresholds from the windows of data in `reference`.
+
+        `quantile`, in [0, 1], is the fraction of windows that are below the threshold, and `history` the largest number
+        of timesteps before the present. Raises ValueError for a model without `ood_score`.
+        """
         if not isinstance(model, SupportsImplausibility):
-            raise ValueError(f"{type(model).__name__} has no ood_score, which trust asks of a model; plan with a "
-                             "fixed arrival (arrival 'fixed'), or give it that method")
+            raise ValueError(f"{type(model).__name__} has no ood_score, which trust needs from a model; plan with "
+                             "arrival='fixed', or give the model that method")
         self.model = model
-        # the network mixes rows: no jump to 0
+        # The network mixes timesteps, so padding repeats the last one instead of a jump to 0.
         total_WH = self._total(repeat_last(reference), range(len(reference.x_BHD)))
         total_WH[~reference.mask_BHD[..., 0]] = torch.nan
         since = [_since(total_WH, torch.full((len(total_WH),), k, device=total_WH.device)) for k in range(history + 1)]
         self.threshold_KH = torch.stack([torch.nanquantile(error_WH, quantile, dim=0) for error_WH in since])
 
     def ratio(self, x_RHD: Tensor, row_R: Tensor, seeds: Sequence[int], now_R: Tensor) -> Tensor:
-        """(R,) error over threshold from the present, row `now_R`, up to the row `row_R` rows later.
+        """(R,) mean score over threshold, from the present, timestep `now_R`, up to `row_R` timesteps later.
 
-        At most 1 is trusted. Past all data it is infinite.
+        A plan with a ratio of at most 1 is trusted. The ratio is infinite where no window of data is as long.
         """
         error_R = _since(self._total(x_RHD, seeds), now_R).gather(1, row_R[:, None])[:, 0]
         ratio_R = error_R / self.threshold_KH[now_R, row_R]
         return torch.where(ratio_R.isnan(), torch.inf, ratio_R)
 
     def _total(self, x_RHD: Tensor, seeds: Sequence[int]) -> Tensor:
-        """(R, H) sum of the errors up to row h, knowing the first observation only."""
+        """(R, H) sums of the scores up to timestep h, conditioned on the first observation only."""
         spec = self.model.spec
         start = Condition.unknown(spec, len(x_RHD), device=x_RHD.device).with_obs(0, spec.split(x_RHD)[0][:, 0])
         return self.model.ood_score(x_RHD, start, seeds).cumsum(1)
 
 
 def _since(total_RH: Tensor, now_R: Tensor) -> Tensor:
-    """(R, H) mean error from the present, row `now_R`, up to h rows later, in rows after it."""
+    """(R, H) means over the timesteps from the present, `now_R`, up to h timesteps later."""
     before_R1 = F.pad(total_RH, (1, 0)).gather(1, now_R[:, None])
     rows_H = torch.arange(total_RH.shape[1], device=total_RH.device)
     return (shift_time(total_RH, now_R) - before_R1) / rows_H.clamp(min=1)

@@ -1,4 +1,4 @@
-"""Policies: one file each, what they share, and the registry."""
+"""Policies, each in a file of its own, what they share, and their registry."""
 
 from .registry import POLICIES, PolicyConfig, register
 

@@ -1,4 +1,4 @@
-"""An `Actor` carries out the actions of a policy, episode by episode."""
+"""The actor: an agent that carries out the actions of a policy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from gentraj.networks.rows import padded, padding
 from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions, TrajectorySpec
 
-from ..episodes import Playing
+from ..episodes import EpisodicAgent
 from .policy import Policy
 
 
-class Actor(Playing):
-    """The `Agent` of a policy: decides a chunk, carries out some of it, decides again."""
+class Actor(EpisodicAgent):
+    """The `Agent` of a policy: it samples a chunk of actions, carries out the first of them, and samples again."""
 
     def __init__(self, policy: Policy, low_A: np.ndarray, high_A: np.ndarray,
                  options: SamplingOptions = DEFAULT_OPTIONS):
@@ -45,12 +45,12 @@ class Actor(Playing):
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """(B, A) inside the action space. A goal is heeded by a policy that was trained with goals."""
-        self._play(len(obs_BO))
+        """(B, A) actions inside the action space. A policy that was trained without goals ignores `goal_BG`."""
+        self._resize(len(obs_BO))
         due_B = self.age_B >= self.policy.execute
         if due_B.any():
             obs, goal = obs_BO[due_B], None if goal_BG is None else padded(goal_BG[due_B])
-            more = [0] * padding(len(obs))  # so that an action does not depend on how many are decided beside it
+            more = [0] * padding(len(obs))  # an action must not depend on the size of its batch
             act_BEA = self.decide(padded(obs), goal, [*self._seeds(due_B), *more])
             self.queue_BEA[due_B] = act_BEA[: len(obs)].to(self.queue_BEA.device)
             self.age_B[due_B] = 0
@@ -60,14 +60,14 @@ class Actor(Playing):
         return act_BA
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
-        """(B, E, A) inside the action space: the actions that are carried out before the next decision.
+        """(B, E, A) actions inside the action space, which are carried out before the next decision.
 
-        A function of what it is given, which `gentraj export` writes. Raises ValueError where a policy's goal is
-        missing.
+        This is a function of its arguments alone, as `gentraj export` needs it. Raises ValueError where the policy
+        needs a goal and none is given.
         """
         policy = self.policy
         goal_BG = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
         state_BS = policy.state(obs_BO.to(policy.device), goal_BG)
-        act_BEA = policy.act_scale.unnormalize(policy.sample_actions(state_BS, seeds,
-                                                                     self.options))[:, : policy.execute]
+        act_BKA = policy.act_scale.unnormalize(policy.sample_actions(state_BS, seeds, self.options))
+        act_BEA = act_BKA[:, : policy.execute]
         return act_BEA.clamp(self.low_A.to(act_BEA.device), self.high_A.to(act_BEA.device))

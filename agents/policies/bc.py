@@ -1,4 +1,4 @@
-"""Behaviour cloning: what the data did, by any generator; with chunks of actions it is Diffusion Policy."""
+"""Behaviour cloning with any generator; diffusion of chunks of actions is Diffusion Policy (Chi et al. 2023)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BCConfig(PolicyConfig):
     model: ModelConfig = field(default_factory=lambda: DIFFUSION)
     """The generator of actions."""
     temperature: float = 1.0
-    """Scale of the noise that an action is made from."""
+    """Scale of the noise that an action is sampled from."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""What actions are worth: an ensemble that learns Q(s, a), and a target network that it learns from."""
+"""Value functions: an ensemble of critics Q(s, a) with a target network, V(s), and the losses that they share."""
 
 from __future__ import annotations
 
@@ -16,24 +16,28 @@ from gentraj.training.optimization import LEARNING, adamw, apply_gradients
 
 from .policy import Policy, Transition
 
-LARGEST = 100  # weight of an action's advantage (Kostrikov et al. 2022, appendix B)
+LARGEST = 100  # bound on exp(beta * advantage) (Kostrikov et al. 2022, appendix B)
 
 
 @dataclass(frozen=True)
 class ValueConfig:
     discount: float = 0.99
-    """Per environment step."""
+    """Discount per environment step."""
     n_step: int = 32
-    """Steps whose rewards are summed before a value takes over, at least those of a chunk. The papers say 1; more steps
-    learn in far fewer updates, and take the data's later actions for its own."""
+    """Environment steps of the n-step return, at least those of a chunk. The papers use 1. More steps need far fewer
+    updates, but credit an action with what the data did after it."""
     width: int = 256
+    """Units of each hidden layer."""
     depth: int = 2
-    """Hidden layers."""
+    """Number of hidden layers."""
     members: int = 2
-    """Networks of the ensemble."""
+    """Number of networks in the ensemble."""
     learning_rate: float = 5e-4
+    """Peak learning rate of AdamW."""
     weight_decay: float = 0.0
+    """Weight decay of AdamW."""
     max_grad_norm: float = 10.0
+    """Gradients of a larger norm are scaled down to this norm."""
 
     def __post_init__(self) -> None:
         require(self, discount=(0, 0.99999), n_step=(1, 1e4), width=(1, 1e5), depth=(1, 100), members=(1, 1000),
@@ -42,10 +46,10 @@ class ValueConfig:
 
 @dataclass(frozen=True)
 class CriticConfig(ValueConfig):
-    """Of an ensemble of which the least value counts, and that learns from a target network."""
+    """Settings of the critic Q(s, a), an ensemble with target networks; the minimum over these is used as the value."""
 
     tau: float = 0.01
-    """How fast the target network follows."""
+    """Rate at which the target network follows the critic."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,10 +57,10 @@ class CriticConfig(ValueConfig):
 
 
 class Critic(nn.Module):
-    """Q(s, a) of a chunk of actions, in units of the rewards' root mean square.
+    """Q(s, a) for chunks of actions, in units of the root mean square of the rewards.
 
-    Values start at `start`, the one that the data's mean reward leads to: from 0 they would take 1 / (tau (1 -
-    discount^n_step)) updates to get there.
+    Before training, all values are about `start`, which should be the value that the data's mean reward leads to: from
+    0 they would need 1 / (tau (1 - discount^n_step)) updates to get there.
     """
 
     def __init__(self, state_dim: int, chunk_dim: int, config: CriticConfig, start: float = 0.0):
@@ -70,22 +74,25 @@ class Critic(nn.Module):
         return adamw(self.q, self.config)["network"]
 
     def forward(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
-        """(E, B)."""
+        """(E, B) values under each member of the ensemble."""
         return self.q(torch.cat([state_BS, chunk_BX], -1))
 
     @classmethod
     def of(cls, policy: Policy, config: CriticConfig) -> Critic:
-        """Of a policy's states and chunks."""
+        """Build the critic for the states and chunks of a policy."""
         return cls(policy.state_dim, policy.chunk * policy.spec.act_dim, config,
                    policy.reward_statistics.initial_value(config.discount))
 
     @torch.no_grad()
     def target_min(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
-        """(B,) the minimum over the target network's members."""
+        """(B,) minimum over the members of the target network."""
         return self.target(torch.cat([state_BS, chunk_BX], -1)).amin(0)
 
     def update(self, t: Transition, next_value_B: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
-        """A step towards r + discount * V(s'), through a truncation by a time limit and not through an end."""
+        """Train the critic for one step towards r + discount * V(s').
+
+        `next_value_B` is V(s'), which counts where a time limit truncated the episode and not where it terminated.
+        """
         target_B = t.reward_B + t.discount_B * next_value_B
         q_EB = self(t.state_BS, t.chunk_BX)
         loss = average(((q_EB - target_B) / self.q.unit) ** 2, t)
@@ -94,7 +101,10 @@ class Critic(nn.Module):
         return {"critic_loss": loss.detach(), "q": q_EB.detach().mean()}
 
     def relative(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
-        """(B,) mean over members, over the mean size of all: differentiable in the actions, not in the critic."""
+        """(B,) mean over the members, divided by its mean absolute value over the batch.
+
+        The gradient reaches the actions, but not the weights of the critic.
+        """
         self.q.requires_grad_(False)
         try:
             q_B = self(state_BS, chunk_BX).mean(0)
@@ -103,7 +113,7 @@ class Critic(nn.Module):
         return q_B / q_B.detach().abs().mean().clamp(min=1e-6)
 
     def best(self, state_BS: Tensor, act_BNKA: Tensor) -> Tensor:
-        """(B, K, A): of each state's N candidates the one that the target network values most."""
+        """(B, K, A) of each state's N candidates, the one with the highest value under the target network."""
         batch, num = act_BNKA.shape[:2]
         value_BN = self.target_min(state_BS.repeat_interleave(num, 0),
                                    act_BNKA.flatten(2).flatten(0, 1)).view(batch, num)
@@ -111,24 +121,27 @@ class Critic(nn.Module):
 
 
 def state_value(policy: Policy, config: ValueConfig, members: int = 1) -> ValueEnsemble:
-    """V(s) of so many networks, each for itself; it starts where Q(s, a) does too."""
+    """V(s) as `members` independent networks, which start from the same value as Q(s, a)."""
     return ValueEnsemble(policy.state_dim, config.width, config.depth, members,
                          policy.reward_statistics.initial_value(config.discount))
 
 
 def average(x_EB: Tensor, t: Transition) -> Tensor:
-    """Over the transitions whose chunk is whole or led to a true end: a chunk cut short is no action."""
+    """Mean over the transitions whose chunk is whole or reached a termination; a truncated chunk is no action."""
     return (x_EB * t.whole_B).sum(-1).mean() / t.whole_B.sum().clamp(min=1)
 
 
 def expectile(error: Tensor, tau: float) -> Tensor:
-    """|tau - 1(error < 0)| error^2, an asymmetric square (Kostrikov et al. 2022, equation 4)."""
+    """|tau - 1(error < 0)| error^2, the asymmetric squared loss of expectiles (Kostrikov et al. 2022, equation 4)."""
     return torch.where(error < 0, 1 - tau, tau) * error**2
 
 
 def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float = 1.0) -> Tensor:
-    """(B,) exp(beta * advantage / its weighted size), at most LARGEST, over their mean."""
+    """(B,) weights exp(beta * advantage), bounded by LARGEST and divided by their mean.
+
+    The advantages are divided by the mean of their absolute values, weighted by `weight_B`.
+    """
     size = (advantage_B.abs() * weight_B).mean().clamp(min=1e-6)
     exponent_B = (beta * advantage_B / size).clamp(max=math.log(LARGEST))
-    better_B = (exponent_B - exponent_B.max()).exp()  # not all so small that nothing is left
+    better_B = (exponent_B - exponent_B.max()).exp()  # divided by the largest weight, against underflow
     return better_B / better_B.mean()

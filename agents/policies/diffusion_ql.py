@@ -1,6 +1,7 @@
-"""Diffusion-QL: a generator that draws what the data did where that is worth as much. With a GAN it is a GAN's actor.
+"""Diffusion-QL: a generator of actions that is trained to imitate the data and to maximise Q(s, a).
 
-Wang et al. 2023, "Diffusion Policies as an Expressive Policy Class for Offline Reinforcement Learning".
+Wang et al. 2023, "Diffusion Policies as an Expressive Policy Class for Offline Reinforcement Learning". The generator
+may be of any family, such as a GAN.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ class DiffusionQLConfig(PolicyConfig):
     """The generator of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     eta: float = 0.2
-    """Weight of the value, of size 1, beside the generator's own loss."""
+    """Weight of the Q loss beside the generator's own loss; values are divided by their mean absolute value."""
     candidates: int = 8
-    """Actions that are drawn, of which the one with the highest value is taken."""
+    """Actions that are sampled in each decision; the one with the highest value is taken."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,13 +55,13 @@ class DiffusionQL(Policy[Model]):
         return critic | actor
 
     def value_guide(self, x: Tensor) -> Tensor:
-        """(B,) eta Q(s, a) of windows, relative to its size: what equation 3 adds to the generator's own loss.
+        """(B,) eta Q(s, a) / mean |Q| of the generator's windows, which equation 3 subtracts from its own loss.
 
-        A diffusion model is given the value of what it denoises in one step (Kang et al. 2023).
+        For a diffusion model, the action is the one that it denoises in a single step (Kang et al. 2023).
         """
         return self.config.eta * self.critic.relative(self.states(x), self.actions(x).flatten(1))
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        drawn = self.candidates(self.model, state_BS, self.config.candidates, seeds, options)
-        return self.critic.best(state_BS, drawn)
+        act_BNKA = self.candidates(self.model, state_BS, self.config.candidates, seeds, options)
+        return self.critic.best(state_BS, act_BNKA)

@@ -1,4 +1,4 @@
-"""FQL: a flow that draws what the data did; a one-step student of it that also looks for value, and acts.
+"""FQL: a flow imitates the data, and a one-step student distils the flow while it maximises Q(s, a). The student acts.
 
 Park et al. 2025, "Flow Q-Learning".
 """
@@ -28,13 +28,14 @@ from .policy import Policy, PolicyConfig, Scales, Transition
 @dataclass(frozen=True)
 class FQLConfig(PolicyConfig):
     model: DiffusionConfig = field(default_factory=lambda: FLOW)
-    """The generator of actions. Its student has as large a network, learns as fast and is averaged as long."""
+    """The flow, a generator of actions. Its student has the same network, learning rate and decay of the average."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     alpha: float = 10.0
-    """Weight of the squared error to what the flow makes of the same noise, beside the value, of size 1."""
+    """Weight of the distillation loss, the squared error to the flow's action from the same noise, beside the Q loss;
+    values are divided by their mean absolute value."""
 
     def unused(self) -> dict[str, str]:
-        return super().unused() | {"model.eta": "the student learns where the flow carries noise, and that adds none"}
+        return super().unused() | {"model.eta": "the student learns from the flow's ODE, which adds no noise"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,7 +75,7 @@ class FQL(Policy[Diffusion]):
         return critic | flow | {"student_distance": distance.detach()}
 
     def student_loss(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
-        """Equation 8, its value normalised (section 4.2); and the distance to what the flow makes of the noise."""
+        """The loss of equation 8, with normalised values (section 4.2), and the distance to the flow's actions."""
         flow_BKD = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA), self.condition(t.state_BS))
         chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
         distance = ((chunk_BX - self.actions(flow_BKD).flatten(1)) ** 2 * t.weights()[:, None]).mean()
@@ -82,12 +83,12 @@ class FQL(Policy[Diffusion]):
         return self.config.alpha * distance - value, distance
 
     def noise(self, t: Transition, generator: torch.Generator) -> Tensor:
-        """(B, K, A) standard normal."""
+        """(B, K, A) standard normal noise for the actions of each transition."""
         shape = len(t.state_BS), self.chunk, self.spec.act_dim
         return torch.randn(shape, generator=generator).to(t.state_BS.device)
 
     def one_step(self, student: nn.Module, state_BS: Tensor, z_BKA: Tensor) -> Tensor:
-        """(B, K * A) that one call makes of noise."""
+        """(B, K * A) chunks of actions that the student makes from noise in one call."""
         x, known = self.join(state_BS, z_BKA), self.state_mask.expand(len(state_BS), self.chunk, -1)
         return student(x, x * known, known, z_BKA.new_ones(1))[..., self.state_dim :].flatten(1)
 

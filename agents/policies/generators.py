@@ -1,4 +1,4 @@
-"""Generators of actions: the families of `gentraj.families` with small networks and few steps."""
+"""Default settings for generators of actions: the families of `gentraj.families` with small networks and few steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gentraj.models.gaussian import GaussianConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 
-NETWORK = ResidualMLPConfig(width=128, depth=2, frequencies=0)  # a state needs no finer look, and no more is learnt
+NETWORK = ResidualMLPConfig(width=128, depth=2, frequencies=0)  # Fourier features of states gain nothing
 JUDGE = DiscriminatorConfig(width=64, multipliers=(1,), kernel=1, frequencies=0, patches=False, minibatch_std=False)
 
 DIFFUSION = DiffusionConfig(NETWORK, levels=None, clip=1.0, weight_decay=0.0, ema=0.995, steps=5)
@@ -20,7 +20,7 @@ FLOW = FlowConfig(NETWORK, prediction="velocity", clip=1.0, weight_decay=0.0, em
 GAN = GANConfig(NETWORK, JUDGE, ema=0.995, best_of=1,
                 generator_learning=SideConfig(1e-3), discriminator_learning=SideConfig(1e-3))
 GAUSSIAN = GaussianConfig(NETWORK, weight_decay=0.0, ema=0.995)
-# Nearly: its loss is a squared error over 2 spread^2, and so are its gradients.
+# A nearly deterministic actor: its loss is the squared error over 2 spread^2, and its gradients are as large.
 DETERMINISTIC = replace(GAUSSIAN, spread=0.1, max_grad_norm=100.0)
 
 GENERATORS: dict[str, ModelConfig] = {"gaussian": GAUSSIAN, "diffusion": DIFFUSION, "flow": FLOW, "gan": GAN}

@@ -1,4 +1,4 @@
-"""IDQL: values by expectiles of the data's own actions; of what a generator of such actions draws, the best.
+"""IDQL: it learns values by expectile regression as IQL, and takes the best of several actions of a cloned policy.
 
 Hansen-Estruch et al. 2023, "IDQL: Implicit Q-Learning as an Actor-Critic Method with Diffusion Policies".
 """
@@ -28,9 +28,9 @@ class IDQLConfig(PolicyConfig):
     """The generator of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     expectile: float = 0.7
-    """Of the data's values that a state is worth: 0.5 is their mean, 1 the best of them."""
+    """Expectile of Q(s, a), over the actions of the data, that V(s) estimates: 0.5 is their mean, 1 their maximum."""
     candidates: int = 8
-    """Actions that are drawn, of which the one with the highest value is taken."""
+    """Actions that are sampled in each decision; the one with the highest value is taken."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,15 +55,15 @@ class IDQL(Policy[Model]):
         with torch.no_grad():
             next_value_B = self.value(t.next_BS)[0]
         critic = self.critic.update(t, next_value_B, optimizers["critic"])
-        actor = self.model.update(self.windows(t), optimizers, generator)  # equation 9: as they are
+        actor = self.model.update(self.windows(t), optimizers, generator)  # equation 9, unweighted
         return {"value_loss": value_loss.detach()} | critic | actor
 
     def value_loss(self, t: Transition) -> Tensor:
-        """Equation 5 of IQL (Kostrikov et al. 2022): V(s) is an expectile of Q(s, a)."""
+        """The loss of V(s), an expectile of Q(s, a) (IQL: Kostrikov et al. 2022, equation 5)."""
         error_B = self.critic.target_min(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
         return average(expectile(error_B / self.value.unit, self.config.expectile), t)
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        drawn = self.candidates(self.model, state_BS, self.config.candidates, seeds, options)
-        return self.critic.best(state_BS, drawn)
+        act_BNKA = self.candidates(self.model, state_BS, self.config.candidates, seeds, options)
+        return self.critic.best(state_BS, act_BNKA)

@@ -1,4 +1,4 @@
-"""IQL: values by expectiles of the data's own actions; a policy that copies the better actions more.
+"""IQL: it learns values by expectile regression on the data's actions, and a policy by advantage-weighted regression.
 
 Kostrikov et al. 2022, "Offline Reinforcement Learning with Implicit Q-Learning".
 """
@@ -28,9 +28,10 @@ class IQLConfig(PolicyConfig):
     """The generator of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     expectile: float = 0.7
-    """Of the data's values that a state is worth: 0.5 is their mean, 1 the best of them."""
+    """Expectile of Q(s, a), over the actions of the data, that V(s) estimates: 0.5 is their mean, 1 their maximum."""
     beta: float = 1.0
-    """How much more a better action is copied: its weight is exp(beta * advantage), advantages having size 1."""
+    """Inverse temperature of the weights exp(beta * advantage) with which actions are imitated; advantages are divided
+    by their mean absolute value."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,7 +61,7 @@ class IQL(Policy[Model]):
         return {"value_loss": value_loss.detach()} | critic | actor
 
     def value_loss(self, t: Transition) -> tuple[Tensor, Tensor]:
-        """Equation 5: V(s) is an expectile of Q(s, a); and the advantages (B,) of the data's actions."""
+        """The loss of V(s), an expectile of Q(s, a) (equation 5), and the advantages (B,) of the data's actions."""
         error_B = self.critic.target_min(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
         loss = average(expectile(error_B / self.value.unit, self.config.expectile), t)
         return loss, error_B.detach()

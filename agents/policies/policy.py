@@ -1,8 +1,8 @@
-"""What every policy shares: how it normalises, what a transition is, and the windows that its generator models.
+"""What all policies share: normalisation, transitions, and the windows that the generator of actions models.
 
-Inside a policy everything is normalised. It knows a state s_BS, the observation and, where there is one, the context
-(a goal) beside it, and chunks of K actions; its generator, if it has one, models windows x_BKD whose observation
-is the state, always known and the same in each row, and whose actions are the chunk.
+Inside a policy everything is normalised. A state s_BS is the observation, joined with the context (a goal) if there is
+one, and actions come in chunks of K. The generator, if the policy has one, models windows x_BKD of K timesteps, in
+which the observation is the state, always known and the same in each timestep, and the actions are the chunk.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from gentraj.trajectory import (
     TrajectorySpec,
 )
 
-FAR = 10.0  # deviations: an entry that hardly moved in the data says no more than that
-KNOWN = ConditionMix(start=0, goal=0, observations=1)  # all of a state, nothing of the actions
+FAR = 10.0  # bound on normalised observations, as an entry that hardly varies in the data has a tiny deviation
+KNOWN = ConditionMix(start=0, goal=0, observations=1)  # the generator is conditioned on the state, not on actions
 ModelT = TypeVar("ModelT", bound=Model)
 
 
 class RewardStatistics(NamedTuple):
-    """Means over the steps of the data: the reward, in units of its root mean square, and how often a step ends it."""
+    """Means over the steps of the data: the reward, in units of its root mean square, and the rate of terminations."""
 
     reward: float
     end_rate: float
 
     def initial_value(self, discount: float) -> float:
-        """Of such rewards until such an end."""
+        """The discounted return of constant mean rewards, with terminations at their mean rate."""
         return self.reward / (1 - discount * (1 - self.end_rate))
 
 
@@ -55,19 +55,22 @@ UNKNOWN = RewardStatistics(0.0, 0.0)
 
 @dataclass(frozen=True)
 class Scales:
-    """How a policy normalises what it is given. Rewards are divided by their root mean square, not shifted."""
+    """The normalisers of a policy. Rewards are divided by their root mean square and not shifted."""
 
     obs: Normalizer
     act: Normalizer
     context: Normalizer | None
     reward: Normalizer
     reward_statistics: RewardStatistics = UNKNOWN
-    """What values start from."""
+    """Statistics from which the initial values of critics are computed."""
 
     @classmethod
     def fit(cls, episodes: Episodes, contexts: ContextConfig) -> Scales:
-        """Rewards and ends are of the real data, not of synthetic ones of a world model, whose episodes are short.
-        Raises `DataError` for data that lack a context."""
+        """Fit the normalisers to these episodes.
+
+        The statistics of rewards and terminations use real episodes only, as synthetic ones of a world model are short.
+        Raises `DataError` for data that lack a context.
+        """
         context, real = fit_contexts(episodes, contexts), episodes.real()
         size = float(np.sqrt(np.square(real.reward, dtype=np.float64).mean()))
         reward = Normalizer(torch.zeros(1), torch.full((1,), size or 1.0))
@@ -77,23 +80,24 @@ class Scales:
 
     @classmethod
     def blank(cls, obs_dim: int, act_dim: int, context_dim: int) -> Scales:
-        """With room to load saved ones into."""
+        """Identity normalisers, to load saved ones into."""
         identity = Normalizer.identity
         return cls(identity(obs_dim), identity(act_dim), identity(context_dim) if context_dim else None, identity(1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
-    """What the settings of every policy say; those of each policy are derived from these."""
+    """Base class of the settings of a policy."""
 
     chunk: int = 1
-    """Actions that are decided together."""
+    """Number of actions in a chunk, which are sampled together."""
     execute: int = 1
-    """Of these, the actions that are carried out before the next are decided."""
+    """Number of actions of a chunk that are carried out before the next chunk is sampled."""
     batch_size: int = 256
+    """Number of transitions in a batch."""
 
     def unused(self) -> dict[str, str]:
-        return {"execute": "one action is decided at a time (chunk)"} if self.chunk == 1 else {}
+        return {"execute": "actions are sampled one at a time (chunk)"} if self.chunk == 1 else {}
 
     def __post_init__(self) -> None:
         require(self, chunk=(1, 1e4), execute=(1, self.chunk), batch_size=(1, 1e9))
@@ -101,56 +105,59 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class Transition:
-    """(s, a, r, s') of each window of a batch, normalised: a is a chunk of K actions, s' the state that is reached.
+    """n-step transitions (s, a, r, s') of a batch of windows, normalised; a is a chunk of K actions.
 
-    That state may lie further on than the last of the actions (`n_step`): what the data did in between counts as if it
-    followed.
+    With an `n_step` above K, the state s' lies beyond the chunk, and the rewards of the data's actions in between count
+    as if they followed from a.
     """
 
     state_BS: Tensor
     chunk_BX: Tensor
-    """The K actions side by side, 0 after the end of the episode."""
+    """The K actions, concatenated; 0 after the end of the episode."""
     real_BK: Tensor
-    """Which of them were taken before the episode ended."""
+    """True for the actions that were taken before the episode ended."""
     reward_B: Tensor
-    """Discounted sum of the rewards on the way to the next state."""
+    """Discounted sum of the rewards up to the next state."""
     next_BS: Tensor
     discount_B: Tensor
-    """Of what comes after; 0 where the episode ended for good, not where a time limit truncated it."""
+    """Discount of the value of the next state; 0 where the episode terminated, but not where it was truncated."""
     whole_B: Tensor
-    """Where the chunk is whole, or the episode ended for good: its missing actions are then of no consequence."""
+    """True where the chunk is whole, or the episode terminated, so that the missing actions have no effect."""
     episode_B: Tensor
-    """As in `Batch`."""
+    """Index of the episode, as in `Batch`."""
     weight_B: Tensor | None = None
-    """Of mean 1: how much each counts for a policy, which learns of real data, not of what a world model imagined;
-    critics learn of all. None is alike."""
+    """Weights of mean 1 in the loss of the policy, 0 for synthetic transitions of a world model, from which only
+    critics learn. None gives all transitions the same weight."""
 
     def weights(self) -> Tensor:
-        """(B,), or a one for all."""
+        """The weights (B,), or (1,) with a 1 for all transitions."""
         return self.reward_B.new_ones(1) if self.weight_B is None else self.weight_B
 
 
 class Policy(nn.Module, Generic[ModelT]):
-    """`Trainable`. A subclass has `optimizers`, `update` and `sample_actions`, and as a rule a `model` that draws
-    actions."""
+    """Base class of policies, which are `Trainable`.
+
+    A subclass implements `optimizers`, `update` and `sample_actions`, and usually has a `model`, the generator of
+    actions.
+    """
 
     model: ModelT
     state_mask: Tensor
-    """(D,) true for the entries of a window's row that are the state."""
+    """(D,) true for the entries of the state in each timestep of the generator's windows."""
 
     def __init__(self, obs_dim: int, act_dim: int, config: PolicyConfig, scales: Scales, n_step: int = 1):
-        """`n_step` are the steps after which a transition ends, at least those of a chunk."""
+        """`n_step` is the number of environment steps in a transition; it is raised to the size of a chunk."""
         super().__init__()
         self.obs, self.act_scale, self.context, self.reward = scales.obs, scales.act, scales.context, scales.reward
         self.reward_statistics = scales.reward_statistics
         self.chunk, self.execute, self.batch_size = config.chunk, config.execute, config.batch_size
         self.spec = TrajectorySpec(obs_dim, act_dim, max(config.chunk, n_step) + 1)
         self.state_dim = obs_dim + (0 if scales.context is None else len(scales.context.shift_D))
-        self.window_spec = TrajectorySpec(self.state_dim, act_dim, config.chunk)  # what a generator models
+        self.window_spec = TrajectorySpec(self.state_dim, act_dim, config.chunk)  # the generator's windows
         self.register_buffer("state_mask", torch.arange(self.window_spec.dim) < self.state_dim, persistent=False)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """Those of its own networks by their names, beside those of its model, which picks them out by name."""
+        """The optimisers of the policy's own networks and of its model, by name."""
         raise NotImplementedError
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
@@ -158,9 +165,10 @@ class Policy(nn.Module, Generic[ModelT]):
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        """(B, K, A) normalised actions. `options` say how the generator samples; a temperature is the policy's own.
+        """(B, K, A) normalised actions in [-1, 1], with one seed for each state.
 
-        Raises ValueError for options that its generator cannot follow.
+        `options` say how the generator samples; their temperature is replaced where the policy sets its own. Raises
+        ValueError for options that the generator does not have.
         """
         raise NotImplementedError
 
@@ -170,11 +178,11 @@ class Policy(nn.Module, Generic[ModelT]):
 
     @property
     def network_calls(self) -> int:
-        """Calls of its generator so far."""
+        """Calls of the generator's network so far."""
         return self.model.network_calls
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        """How it draws actions, in words."""
+        """A description in words of how actions are sampled."""
         return self.model.sampling(options)
 
     @overload
@@ -184,14 +192,14 @@ class Policy(nn.Module, Generic[ModelT]):
     @overload
     def generator(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Model: ...
     def generator(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Model:
-        """A model of windows x_BKD whose state is known, conditioned on so many numbers beside."""
-        identity, context = (Normalizer.identity(self.window_spec.dim), Normalizer.identity(context_dim) if context_dim
-                             else None)
+        """Build a model of windows x_BKD, conditioned on the state and on a context of `context_dim` numbers."""
+        identity = Normalizer.identity(self.window_spec.dim)
+        context = Normalizer.identity(context_dim) if context_dim else None
         return MODELS.made_of(config)(self.window_spec, config, identity, context, mix=KNOWN,
                                       context_dropout=context_dropout)
 
     def state(self, obs_BO: Tensor, context_BC: Tensor | None) -> Tensor:
-        """(B, S). Raises ValueError where a context is missing or there should be none."""
+        """(B, S) normalised states. Raises ValueError if a context is missing, or given to a policy without one."""
         if (context_BC is None) != (self.context is None):
             raise ValueError(f"a policy trained with{'out' if self.context is None else ''} a goal was given "
                              f"{'none' if context_BC is None else 'one'}; train it on data of this environment")
@@ -201,13 +209,16 @@ class Policy(nn.Module, Generic[ModelT]):
         return torch.cat([obs, self.context.normalize(context_BC)], -1)
 
     def transition(self, batch: Batch, discount: float) -> Transition:
-        """Raises ValueError for a batch that is not of episodes."""
+        """Turn a batch of windows into transitions; `discount` is per environment step.
+
+        Raises ValueError for a batch without rewards, terminations and episodes.
+        """
         if batch.reward_BH is None or batch.terminal_BH is None or batch.episode_B is None:
-            raise ValueError("a policy learns of rewards and ends of episodes, which this batch lacks; take it of "
+            raise ValueError("a policy learns from rewards and terminations, which this batch lacks; take a batch of "
                              "Windows")
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
         real_BH = batch.mask_BHD[..., 0]
-        last_B = real_BH.sum(1) - 1  # the row of the state that is reached, and the steps to it
+        last_B = real_BH.sum(1) - 1  # the timestep of the next state, and the steps to it
         b, h_H = torch.arange(len(last_B), device=last_B.device), torch.arange(real_BH.shape[1], device=last_B.device)
         ended_B = batch.terminal_BH[b, last_B]
         power_H = discount ** h_H.to(batch.reward_BH)
@@ -227,36 +238,39 @@ class Policy(nn.Module, Generic[ModelT]):
             weight_B=None if batch.synthetic_B is None else mean_one((~batch.synthetic_B).to(reward_B)))
 
     def windows(self, t: Transition, weight_B: Tensor | None = None) -> Batch:
-        """What the generator learns: the chunk that followed each state."""
+        """The windows that the generator learns: each state with the chunk that followed it.
+
+        `weight_B` are weights in the generator's loss, in addition to those of the transitions.
+        """
         x_BKD = self.join(t.state_BS, t.chunk_BX.unflatten(1, (self.chunk, -1)))
         if t.weight_B is not None:
             weight_B = t.weight_B if weight_B is None else mean_one(t.weight_B * weight_B)
         return Batch(x_BKD, t.real_BK[..., None] | self.state_mask, weight_B=weight_B)
 
     def join(self, state_BS: Tensor, act_BKA: Tensor) -> Tensor:
-        """(B, K, D) windows of the generator."""
+        """Join states and actions (B, K, A) into the generator's windows (B, K, D)."""
         return torch.cat([state_BS[:, None].expand(-1, self.chunk, -1), act_BKA], -1)
 
     def condition(self, state_BS: Tensor) -> Condition:
-        """What the generator is conditioned on of a state."""
+        """The generator's condition: the states are known, the actions are not."""
         x = self.join(state_BS, state_BS.new_zeros(len(state_BS), self.chunk, self.spec.act_dim))
         return Condition(self.window_spec, x, self.state_mask.expand_as(x))
 
     def states(self, x: Tensor) -> Tensor:
-        """The generator's windows (..., K, D) -> states (..., S)."""
+        """Take the states (..., S) from the generator's windows (..., K, D)."""
         return x[..., 0, : self.state_dim]
 
     def actions(self, x: Tensor) -> Tensor:
-        """The generator's windows (..., K, D) -> actions (..., K, A) inside the data's bounds."""
+        """Take the actions (..., K, A) from the generator's windows (..., K, D), clamped to the data's bounds."""
         return x[..., self.state_dim :].clamp(-1, 1)
 
     def candidates(self, model: TrajectoryModel, state_BS: Tensor, number: int, seeds: Sequence[int],
                    options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        """(B, N, K, A) that a generator draws for each state."""
+        """(B, N, K, A) chunks of actions: `number` samples of a generator for each state."""
         return self.actions(model.sample(self.condition(state_BS), number, seed=unfold_each(number, seeds),
                                          options=options))
 
 
 def mean_one(weight_B: Tensor) -> Tensor:
-    """Over their mean; all zeros stay so."""
+    """Divide weights by their mean; weights that are all 0 stay 0."""
     return weight_B / weight_B.mean().clamp(min=1e-6)

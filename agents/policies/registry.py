@@ -1,5 +1,7 @@
-"""The policies by the kind that their settings say. Adding one is one file and one line here, or from outside a call of
-`register`."""
+"""The registry of policies by their kind.
+
+A new policy is one file and one line here, or, outside of this package, a call of `register`.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,14 @@ POLICIES: Kinds[PolicyConfig, Policy] = Kinds({
 
 
 def register(kind: str, config: type[PolicyConfig], policy: type[Policy]) -> None:
-    """Adds a policy by its settings, a frozen dataclass: from then on it is trained, saved and loaded as any other.
+    """Register a policy and its settings, a frozen dataclass, so that it is trained, saved and loaded as any other.
 
-    `kind` is what a run's config.json calls it; a policy that was registered by that name gives way. Raises ValueError
-    for settings that are not derived from `PolicyConfig`, and for those that have another name already.
+    `kind` is the policy's name in the config.json of a run; it replaces a policy that is registered by that name.
+    Raises ValueError for settings that are not derived from `PolicyConfig`, or are registered by another name already.
     """
     if not issubclass(config, PolicyConfig):
-        raise ValueError(f"{config.__name__} is not derived from PolicyConfig, which says what every policy has; "
-                         "derive it")
-    if others := [name for name, (known, _) in POLICIES.items() if known is config and name != kind]:
+        raise ValueError(f"{config.__name__} is not derived from PolicyConfig, which has the settings of every policy; "
+                         "derive it from that")
+    if others := [name for name, (registered, _) in POLICIES.items() if registered is config and name != kind]:
         raise ValueError(f"{config.__name__} is registered as '{others[0]}' already; give '{kind}' settings of its own")
     POLICIES[kind] = config, policy

@@ -1,12 +1,12 @@
-"""Swift, gentraj's own: one draw of a generator that knows the better actions of the data from the others.
+"""Swift, gentraj's own policy: a diffusion model of actions that is conditioned on whether their advantage is positive.
 
-V(s) is an expectile of what the data's own ways on from a state brought (Kostrikov et al. 2022, with the way that was
-taken in place of Q). Each episode is judged by values that were learnt of others (cross-fitting, Chernozhukov et al.
-2018): what a network knows by heart it is never surprised by. The generator copies all actions, each beside whether the
-way that began with it brought more than V; told "more", and guided away from not being told, it does what led to more
-(Frans et al. 2025, "Diffusion Guidance Is a Controllable Policy Improvement Operator", with an advantage of n steps).
-There is no Q: no action is valued that the data lack, and no best of several is taken by values whose errors would
-choose.
+V(s) is an expectile of the n-step returns of the data (Kostrikov et al. 2022, with n-step returns in place of Q). The
+advantages of an episode are computed by a network that did not learn from it (cross-fitting, Chernozhukov et al. 2018),
+as a network that has memorised the returns of an episode finds no advantages there. The generator imitates all
+actions, each conditioned on whether its n-step return exceeds V(s). To act, it is conditioned on a positive advantage
+and sampled once, with classifier-free guidance (Frans et al. 2025, "Diffusion Guidance Is a Controllable Policy
+Improvement Operator", with n-step advantages). There is no Q: actions that the data lack are never valued, and no
+action is selected by values whose errors would favour it.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ class SwiftConfig(PolicyConfig):
     model: DiffusionConfig = field(default_factory=lambda: DIFFUSION)
     """The generator of actions."""
     context_dropout: float = 0.1
-    """Share of the actions that the generator learns without being told whether they led to more: what guidance leads
-    away from."""
+    """Fraction of the actions that the generator learns without the context, as classifier-free guidance needs."""
     critic: ValueConfig = field(default_factory=lambda: ValueConfig(width=128, members=4))
-    """Of V. Episodes are dealt to the members in turn; each judges its own and
-    learns of the others'. One alone, or of a single episode, learns of what it judges."""
+    """The ensemble of V(s). Each member computes the advantages of its share of the episodes and learns from the other
+    episodes; where there are no others, it learns from its own."""
     expectile: float = 0.9
-    """Of the data's ways on that a state is worth: 0.5 is their mean, 1 the best of them."""
+    """Expectile of the n-step returns from a state that V(s) estimates: 0.5 is their mean, 1 their maximum."""
     guidance: float = 1.5
-    """How far it is guided to what led to more: 0 does what the data do, 1 what was better in them."""
+    """Scale of classifier-free guidance towards actions with a positive advantage: 0 imitates all actions of the data,
+    1 those with a positive advantage, and more amplifies the difference."""
     temperature: float = 0.0
-    """Of its noise: 0 does the likeliest."""
+    """Scale of the noise that an action is sampled from; 0 gives the likeliest action."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, context_dropout=(0, 1), expectile=(0, 1), guidance=(0, 1e3), temperature=(0, 1e3))
         if self.guidance != 1 and not self.context_dropout:
-            raise ValueError(f"SwiftConfig.guidance is {self.guidance}, away from what the generator does when told "
-                             "nothing, which it never learns with a context_dropout of 0; set that to 0.1, say")
+            raise ValueError(f"SwiftConfig.guidance is {self.guidance}, which needs an unconditional prediction that "
+                             "the generator never learns with a context_dropout of 0; set that to 0.1, for example")
 
 
 class Swift(Policy[Diffusion]):
@@ -68,16 +68,16 @@ class Swift(Policy[Diffusion]):
         t = self.transition(batch, self.config.critic.discount)
         value_loss, advantage_B = self.value_loss(t)
         apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
-        better_B = advantage_B > 0  # all actions are copied, each beside whether it is better than usual
+        better_B = advantage_B > 0  # all actions are imitated, each conditioned on the sign of its advantage
         windows = replace(self.windows(t), context_BC=torch.where(better_B, 1.0, -1.0)[:, None])
         actor = self.model.update(windows, optimizers, generator)
         return {"value_loss": value_loss.detach(), "better": better_B.float().mean()} | actor
 
     def value_loss(self, t: Transition) -> tuple[Tensor, Tensor]:
-        """V(s) is an expectile of what the ways on brought; and the advantages (B,) of those that the data took."""
+        """The loss of V(s), an expectile of the n-step returns, and the advantages (B,) of the data's actions."""
         with torch.no_grad():
-            brought_EB = t.reward_B + t.discount_B * self.value(t.next_BS)
-        error_EB = brought_EB - self.value(t.state_BS)
+            return_EB = t.reward_B + t.discount_B * self.value(t.next_BS)
+        error_EB = return_EB - self.value(t.state_BS)
         judge_B = t.episode_B % len(error_EB)
         learns_EB = cross_fitting_mask(judge_B, len(error_EB))
         loss_EB = learns_EB * expectile(error_EB / self.value.unit, self.config.expectile)
@@ -85,7 +85,7 @@ class Swift(Policy[Diffusion]):
         return loss, error_EB.detach().gather(0, judge_B[None])[0]
 
     def condition(self, state_BS: Tensor) -> Condition:
-        """The state, and that what led to more is asked for."""
+        """The state, with the context of a positive advantage."""
         return replace(super().condition(state_BS), context_BC=state_BS.new_ones(len(state_BS), 1))
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
@@ -97,6 +97,10 @@ class Swift(Policy[Diffusion]):
 
 
 def cross_fitting_mask(judge_B: Tensor, members: int) -> Tensor:
-    """(E, B) true where a member learns: of what another judges, and where a batch has no such thing, of all."""
+    """(E, B) true where a member of the ensemble learns from a transition.
+
+    A member learns from the transitions whose advantages others compute (`judge_B`), or, if a batch has none of these,
+    from all.
+    """
     others_EB = torch.arange(members, device=judge_B.device)[:, None] != judge_B
     return others_EB | ~others_EB.any(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""TD3+BC: an actor that does what the data did where that is worth as much.
+"""TD3+BC: a deterministic actor that is trained to maximise Q(s, a) and to imitate the data.
 
 Fujimoto & Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning".
 """
@@ -24,16 +24,19 @@ from .policy import Policy, PolicyConfig, Scales, Transition
 @dataclass(frozen=True)
 class TD3BCConfig(PolicyConfig):
     model: GaussianConfig = field(default_factory=lambda: DETERMINISTIC)
-    """The actor, of a fixed spread; it acts by its mean."""
+    """The actor, a normal distribution of fixed spread; it acts by its mean."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     alpha: float = 2.5
-    """Weight of the value, of size 1, beside the squared error to the data's actions."""
+    """Weight of the Q loss beside the squared error to the data's actions; values are divided by their mean absolute
+    value."""
     smoothing: float = 0.2
-    """Noise on the next actions that the critic learns from, in units of half their range; at most 2.5 times it."""
+    """Standard deviation of the noise on the next actions in the critic's targets, in units of half the range of an
+    action. The noise is clipped at 2.5 standard deviations."""
 
     def __post_init__(self) -> None:
         if self.model.spread == "learned":
-            raise ValueError("TD3BCConfig.model.spread is 'learned'; a number is expected")
+            raise ValueError("TD3BCConfig.model.spread is 'learned'; a number is expected, as the actor's spread is "
+                             "fixed")
         super().__post_init__()
         require(self, alpha=(0, 1e6), smoothing=(0, 10))
 
@@ -56,14 +59,16 @@ class TD3BC(Policy[Gaussian]):
 
     @torch.no_grad()
     def smoothed_next(self, t: Transition, generator: torch.Generator) -> Tensor:
-        """(B, K, A) what the actor does next, and clipped noise (Fujimoto et al. 2018, section 5.3)."""
+        """(B, K, A) the actor's next actions with clipped noise (Fujimoto et al. 2018, section 5.3)."""
         act_BKA = self.actions(self.model.predict(self.condition(t.next_BS))[0])
         noise = torch.randn(act_BKA.shape, generator=generator).clamp(-2.5, 2.5).to(act_BKA.device)
         return (act_BKA + self.config.smoothing * noise).clamp(-1, 1)
 
     def value_guide(self, x: Tensor) -> Tensor:
-        """(B,) alpha Q(s, a) of windows, relative to its size (equations 3 and 5); over 2 spread^2, as the actor's
-        squared error is."""
+        """(B,) alpha Q(s, a) / mean |Q| of the actor's windows (equations 3 and 5).
+
+        It is divided by 2 spread^2, as is the squared error in the actor's loss.
+        """
         weight = self.config.alpha / (2 * float(self.config.model.spread) ** 2)
         return weight * self.critic.relative(self.states(x), self.actions(x).flatten(1))
 

@@ -1,1 +1,1 @@
-"""Agents in environments: vectorised rollouts, scores, and replay in the true simulator."""
+"""Agents in environments: vectorised rollouts, scores, and replays in the true simulator."""

@@ -1,4 +1,4 @@
-"""An honest score: native returns with their interval, each score under its own name, yardsticks beside it."""
+"""Scores an agent: native returns with their interval, each score under its own name, and baselines beside it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class EvaluationConfig:
     """How an agent is scored."""
 
     env_id: str | None = None
-    """Environment: a Gymnasium id or a task name, with --env-kwargs KEY=VALUE its arguments. By default the one that
-    the data come from."""
+    """Environment: a Gymnasium id or a task name; --env-kwargs KEY=VALUE gives its arguments. The default is the
+    environment that the data come from."""
     episodes: int = 50
     """Episodes, each with its own random start and goal."""
     seed: int = 0
@@ -40,7 +40,7 @@ class EvaluationConfig:
     protocol: ProtocolName = "random-goal"
     """random-goal: a random goal that stays; d4rl-single-goal: D4RL's fixed goal of each maze, for its score."""
     baselines: bool = True
-    """Whether the data-collecting controller of a maze and a random agent run on the same starts and goals."""
+    """Whether the data-collecting controller of a maze and a random agent are scored on the same starts and goals."""
 
     def __post_init__(self) -> None:
         require(self, episodes=(1, math.inf), seed=(0, math.inf), num_envs=(1, math.inf))
@@ -49,13 +49,13 @@ class EvaluationConfig:
 def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
              goal_dims: Sequence[int] = (), progress: bool = True,
              watch: Watch | None = None) -> tuple[dict[str, Any], Episodes]:
-    """Runs the agent in `env` (`environment_factory` says what that may be).
+    """Runs the agent in `env`, which may be anything that `environment_factory` takes.
 
-    Returns what evaluation.json holds of it, and the agent's episodes as a dataset. Latencies are in milliseconds, hits
-    in environment steps. What is not defined is None: the scores that `normalised` leaves out, the median first hit
-    where most episodes have none, all that is about goals in locomotion. `protocol` is named where it is not
-    random-goal. `watch` sees the agent's episodes, in environments that render frames; raises `CannotRender` where they
-    cannot, before an episode is played.
+    Returns the scores that evaluation.json holds, and the agent's episodes as a dataset. Latencies are in milliseconds,
+    first hits in environment steps. Scores that are not defined are None: those that `normalised` leaves out, the
+    median first hit if most episodes have none, and everything about goals in an environment without goals. The scores
+    name the `protocol` if it is not random-goal. `watch` is shown the agent's episodes, in environments that render
+    frames; `CannotRender` is raised before the first episode if they cannot.
     """
     factory = environment_factory(config.env_id or env, protocol=config.protocol)
     played = rollout(agent, rendering(factory) if watch else factory, config.episodes, config.seed, config.num_envs,
@@ -72,7 +72,7 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
 
 def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig,
                     progress: bool = True) -> dict[str, dict[str, Any]]:
-    """The scores, on the config's episodes, of the noise-free controller (PointMaze only) and of a random agent."""
+    """Scores the noise-free controller (PointMaze only) and a random agent on the config's episodes."""
     scores = {}
     for name, agent in baselines(factory).items():
         played = rollout(agent, factory, config.episodes, config.seed, BASELINE_ENVS, progress=progress, name=name)
@@ -81,7 +81,7 @@ def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig,
 
 
 def baselines(factory: EnvironmentFactory) -> dict[str, Agent]:
-    """The agents to compare with: the noise-free, replanning controller where there is one, and a random agent where
+    """Returns the agents to compare with: in a PointMaze the noise-free, replanning controller, and a random agent if
     actions are bounded."""
     env = factory()
     env.close()
@@ -92,12 +92,12 @@ def baselines(factory: EnvironmentFactory) -> dict[str, Agent]:
 
 
 def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> dict[str, Any]:
-    """The scores of a rollout. `return_ci95` is the 95 % bootstrap interval of the mean over episodes."""
+    """Returns the scores of a rollout. `return_ci95` is the 95 % bootstrap interval of the mean over episodes."""
     first_hit, mean = float(np.median(played.first_hit)), float(played.returns.mean())
     goals = {"success_rate": float(played.success.mean()),
              "first_hit_median": first_hit if np.isfinite(first_hit) else None,
              "time_at_goal_mean": float(played.time_at_goal.mean())}
-    if not played.tells_success:  # every step that earns something would be a success
+    if not played.tells_success:  # else every step with a positive reward would be a success
         goals = dict.fromkeys(goals)
     return {"return_mean": mean,
             "return_iqm": float(trim_mean(played.returns, 0.25)),
@@ -106,7 +106,7 @@ def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> di
 
 
 def _costs(played: Rollout) -> dict[str, float | None]:
-    """What a decision took; None where none was made or the agent counts no network calls."""
+    """Returns the costs of a decision; None without decisions, or for an agent that does not count its calls."""
     decisions, calls = len(played.latency_ms), played.network_calls
     p50, p99 = np.percentile(played.latency_ms, [50, 99]).tolist() if decisions else (None, None)
     return {"latency_ms_p50": p50, "latency_ms_p99": p99,
@@ -114,6 +114,6 @@ def _costs(played: Rollout) -> dict[str, float | None]:
 
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0) -> list[float]:
-    """[low, high]: where 95 % of the means of samples drawn with replacement lie."""
+    """Returns [low, high], between which 95 % of the means of samples drawn with replacement lie."""
     means = np.random.default_rng(seed).choice(values, (RESAMPLES, len(values))).mean(1)
     return [float(bound) for bound in np.percentile(means, [2.5, 97.5])]

@@ -1,4 +1,4 @@
-"""Off-policy evaluation: what a world model says that agents earn, beside what they earn."""
+"""Off-policy evaluation: the returns of agents in a world model, beside their returns in the real environment."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .rollout import rollout
 
 
 class Returns(NamedTuple):
-    """Of N episodes, (N,) each."""
+    """Returns of N episodes, (N,) each."""
 
     imagined_N: np.ndarray
     true_N: np.ndarray
     truncated_N: np.ndarray
-    """Which imagined ones went beyond what the model knows, so that what followed is an estimate."""
+    """Which synthetic episodes the world model truncated, so that the rest of their return is an estimate."""
 
 
 def both_returns(agent: Agent, world: WorldModel, factory: EnvironmentFactory, episodes: int, seed: int = 0,
                  **settings: Any) -> Returns:
-    """In the world model, truncated where its uncertainty is larger than `WorldModelEnv` allows, and in the
-    environment.
+    """Runs the agent in the world model and in the environment and returns its returns in both.
 
-    To be outside of the data's range is not held against an agent. `settings` are those of `rollout`.
+    An episode in the world model is truncated if the uncertainty exceeds the limit of `WorldModelEnv`, but not if an
+    observation leaves the data's range. `settings` are passed to `rollout`.
     """
     config = ImaginedConfig(factory.max_episode_steps, margin=1e9)
     imagined_N, truncated_N = imagined_returns(agent, ImaginedEpisodes(world, episodes, config), seed)
@@ -39,12 +39,12 @@ def both_returns(agent: Agent, world: WorldModel, factory: EnvironmentFactory, e
 
 
 def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(B,) returns of one episode each, to its end or the time limit, and (B,) which of them were truncated before.
+    """Returns the returns (B,) of one episode each, to its end or the time limit, and which were truncated before (B,).
 
-    What the model does not know it does not hold against an agent. A step is not believed, nor that it ended an
-    episode, where `ImaginedEpisodes.distrust` has a reason; what would still have been earned is then estimated by all
-    steps that were believed, of all episodes: their mean reward, and, as of lifetimes that are censored, their chance
-    of an end, both taken to stay the same. Raises RuntimeError where there is none, or a number is not finite.
+    An agent is not punished for what the model does not know. A step for which `ImaginedEpisodes.distrust` has a
+    reason is not trusted, and neither is an end of the episode in it. The rest of the return is then estimated from the
+    trusted steps of all episodes: from their mean reward and, as for censored lifetimes, from their rate of
+    termination, both assumed constant. Raises RuntimeError if no step is trusted, or if a number is not finite.
     """
     batch, limit = len(episodes.obs_BO), episodes.config.max_episode_steps
     seeds = [fold(seed, i) for i in range(batch)]
@@ -59,54 +59,56 @@ def imagined_returns(agent: Agent, episodes: ImaginedEpisodes, seed: int = 0) ->
             why_B = episodes.distrust(happened.uncertainty)
             if (why_B[moving_B] == NOT_FINITE).any():
                 raise RuntimeError("the world model imagined numbers that are not finite; train it for longer")
-            believed_B = moving_B & (why_B == "")
-            total_B += np.where(believed_B, happened.reward, 0)
-            steps_B += believed_B
-            ended_B |= believed_B & happened.terminated
-            truncated_B |= moving_B & ~believed_B
+            trusted_B = moving_B & (why_B == "")
+            total_B += np.where(trusted_B, happened.reward, 0)
+            steps_B += trusted_B
+            ended_B |= trusted_B & happened.terminated
+            truncated_B |= moving_B & ~trusted_B
             done.update()
-            moving_B = believed_B & ~(happened.terminated | happened.truncated)
+            moving_B = trusted_B & ~(happened.terminated | happened.truncated)
     if not steps_B.any():
-        raise RuntimeError("the world model believes no step of this agent, so that it cannot say what it earns; train "
-                           "it for longer, or on data nearer to what the agent does")
+        raise RuntimeError("the world model trusts no step of this agent, so that its return cannot be estimated; "
+                           "train the model for longer, or on data nearer to what the agent does")
     reward, end = total_B.sum() / steps_B.sum(), ended_B.sum() / steps_B.sum()
-    more_T = np.append(0.0, np.cumsum((1 - end) ** np.arange(limit)))  # steps expected of those that are left
+    more_T = np.append(0.0, np.cumsum((1 - end) ** np.arange(limit)))  # expected steps of those left
     return total_B + truncated_B * reward * more_T[limit - steps_B], truncated_B
 
 
-def compared(found: Mapping[str, Returns], seed: int = 0) -> dict[str, Any]:
-    """What a file keeps of agents' returns, and their `agreement`. Raises what that does."""
-    said = {name: {"imagined": of.imagined_N.tolist(), "true": of.true_N.tolist(),
-                   "truncated": int(of.truncated_N.sum())}
-            for name, of in found.items()}
-    return {"returns": said} | agreement([of.imagined_N for of in found.values()],
-                                         [of.true_N for of in found.values()], seed)
+def compared(returns: Mapping[str, Returns], seed: int = 0) -> dict[str, Any]:
+    """Returns the agents' returns and their `agreement`, to be stored as JSON. Raises what `agreement` raises."""
+    stored = {name: {"imagined": each.imagined_N.tolist(), "true": each.true_N.tolist(),
+                     "truncated": int(each.truncated_N.sum())}
+              for name, each in returns.items()}
+    return {"returns": stored} | agreement([each.imagined_N for each in returns.values()],
+                                           [each.true_N for each in returns.values()], seed)
 
 
 def agreement(predicted: Sequence[np.ndarray], true: Sequence[np.ndarray], seed: int = 0,
               draws: int = 2000) -> dict[str, Any]:
-    """Of P agents' returns, (N_p,) each: Spearman's rank correlation of the means, with a 95 % bootstrap interval over
-    episodes and agents, Pearson's, and the mean absolute error. Raises ValueError for fewer than three agents."""
-    from scipy.stats import rankdata  # a second to import, for those who need it
+    """Compares the predicted and the true returns of P agents, arrays of (N_p,) each.
+
+    Returns Spearman's rank correlation of the agents' mean returns with its 95 % bootstrap interval over episodes and
+    agents, Pearson's correlation, and the mean absolute error. Raises ValueError for fewer than three agents.
+    """
+    from scipy.stats import rankdata  # it takes a second to import
 
     if len(predicted) < 3 or len(predicted) != len(true):
         raise ValueError(f"{len(predicted)} predicted and {len(true)} true returns were given; those of at least three "
                          "agents are needed to compare their order")
-    mean = lambda returns: np.array([np.mean(r) for r in returns])  # noqa: E731
-    rng, found = np.random.default_rng(seed), []
+    rng, correlations = np.random.default_rng(seed), []
     for _ in range(draws):
         which = rng.integers(len(true), size=len(true))
         drawn = [np.array([rng.choice(returns[p], len(returns[p])).mean() for p in which])
                  for returns in (predicted, true)]
         if len(set(which.tolist())) > 2:
-            found.append(_alike(*map(rankdata, drawn)))
-    low, high = np.nanquantile(found, [0.025, 0.975])
-    said, earned = mean(predicted), mean(true)
-    return {"spearman": _alike(rankdata(said), rankdata(earned)), "spearman_ci95": [float(low), float(high)],
-            "pearson": _alike(said, earned),
-            "mean_absolute_error": float(np.abs(said - earned).mean())}
+            correlations.append(_correlation(*map(rankdata, drawn)))
+    low, high = np.nanquantile(correlations, [0.025, 0.975])
+    predicted_P, true_P = (np.array([np.mean(r) for r in returns]) for returns in (predicted, true))
+    return {"spearman": _correlation(rankdata(predicted_P), rankdata(true_P)),
+            "spearman_ci95": [float(low), float(high)], "pearson": _correlation(predicted_P, true_P),
+            "mean_absolute_error": float(np.abs(predicted_P - true_P).mean())}
 
 
-def _alike(x_P: np.ndarray, y_P: np.ndarray) -> float:
-    """Their correlation; 0 where one of them is constant."""
+def _correlation(x_P: np.ndarray, y_P: np.ndarray) -> float:
+    """Returns Pearson's correlation; 0 if one of the two is constant."""
     return float(np.corrcoef(x_P, y_P)[0, 1]) if x_P.std() > 0 and y_P.std() > 0 else 0.0

@@ -1,9 +1,10 @@
-"""Dynamics error: the actions of a plan replayed in the true simulator, and how far that leads from the plan."""
+"""The true simulator: the dynamics error of plans by replaying their actions, and the returns of action sequences."""
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,19 +19,20 @@ from ..recording.pointmaze import MAX_SPEED
 
 
 class CannotReplay(ValueError):
-    """Why the state of this simulator cannot be recovered from its observation, in one line."""
+    """The state of a simulator cannot be recovered from its observation; the message says why in one line."""
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """How an observation (qpos, qvel) became one: what recovers the state from it."""
+    """How an environment makes its observation from (qpos, qvel), so that the state can be recovered from it."""
 
     hidden: int = 0
-    """First entries of qpos that it may leave out: the root's place on an endless floor, which moves nothing else."""
+    """First entries of qpos that the observation may leave out: the root's position on an endless floor, on which
+    nothing else depends."""
     seen_speed: float = math.inf
-    """The observation clips velocities to this. A state that was faster is replayed at this speed."""
+    """The observation clips velocities to this speed. A faster state is replayed at this speed."""
     step_speed: float = math.inf
-    """The environment clips velocities to this before each step."""
+    """The environment clips velocities to this speed before each step."""
 
 
 RECOVERY: dict[str, Recovery] = {
@@ -47,18 +49,18 @@ RECOVERY: dict[str, Recovery] = {
 
 def dynamics_error(factory: EnvironmentFactory, spec: TrajectorySpec, x_RHD: Tensor, act_RTA: Tensor, *,
                    dims: Sequence[int] | None = None, restart: bool = False) -> Tensor:
-    """(R, H) float32 Euclidean distance between the observations of a plan and of its replay, in their own units.
+    """Returns the Euclidean distances (R, H), float32, between the observations of plans and of their replays.
 
     `x_RHD` are plans in environment units and `act_RTA` the actions of each environment step, T = (H - 1) * stride.
-    `dims` are the entries that are compared, all by default. The replay starts at the plan's first row, where the error
-    is 0. With `restart` it starts again at every row, so that each error is made on the way from one row to the next
-    and none accumulates. Raises what `replay` raises, and ValueError for rows that are not evenly apart.
+    `dims` are the entries of the observation that are compared, all by default. The replay starts at the plan's first
+    timestep, where the error is 0. With `restart` it starts again at every timestep, so that errors do not accumulate.
+    Raises what `replay` raises, and ValueError for timesteps that are not evenly spaced or another number of actions.
     """
     spec.require_even("dynamics_error")
     H, O, stride = spec.horizon, spec.obs_dim, spec.stride  # noqa: E741
     if act_RTA.shape[:2] != (len(x_RHD), (H - 1) * stride):
         raise ValueError(f"actions of shape {tuple(act_RTA.shape)} were given; ({len(x_RHD)}, {(H - 1) * stride}, A) "
-                         "is expected, one for each environment step between the first row and the last")
+                         "is expected, one for each environment step between the first timestep and the last")
     obs_RHO, act = spec.split(x_RHD)[0].cpu().double().numpy(), act_RTA.cpu().double().numpy()
     if restart:
         legs = act.reshape(-1, stride, act.shape[-1])
@@ -72,15 +74,16 @@ def dynamics_error(factory: EnvironmentFactory, spec: TrajectorySpec, x_RHD: Ten
 
 
 def replay(factory: EnvironmentFactory, obs_RO: np.ndarray, act_RTA: np.ndarray) -> np.ndarray:
-    """(R, T, O) float64: what is observed after each of T environment steps from the states that `obs_RO` show.
+    """Returns the observations (R, T, O), float64, after each of T environment steps from the states of `obs_RO`.
 
-    As `env.step` would from these states (to about 1e-8 where the solver runs; contacts amplify that), but all R side
-    by side, in as many threads as torch uses. An environment that terminates goes on, and a state so impossible that
-    the simulator resets itself stays where that leaves it. Raises `CannotReplay` for environments other than those of
-    `RECOVERY`, or with an observation that is more or less than their positions and velocities.
+    They are those of `env.step` from these states (up to about 1e-8 where the solver runs; contacts amplify that), but
+    all R are simulated side by side, in as many threads as torch uses. Termination is ignored, and if a state is so
+    impossible that the simulator resets itself, the replay goes on from there. Raises `CannotReplay` for environments
+    other than those of `RECOVERY` and for observations that are not just positions and velocities, and ValueError for
+    numbers that are not finite or actions of another shape.
     """
     env = factory()
-    env.close()  # the model stays
+    env.close()  # the model stays in memory
     state_RTS = states(env.unwrapped, factory.env_id, obs_RO, act_RTA)[:, 1:]
     obs_RTO = state_RTS[..., state_RTS.shape[2] - obs_RO.shape[1] :]
     speed, seen = obs_RTO[..., -env.unwrapped.model.nv :], RECOVERY[kind(factory.env_id)].seen_speed
@@ -89,23 +92,28 @@ def replay(factory: EnvironmentFactory, obs_RO: np.ndarray, act_RTA: np.ndarray)
 
 
 def entries(env: str | None, obs_dim: int) -> dict[str, range]:
-    """Which entries of an observation of such width are positions and which velocities; one group where unknown."""
+    """Groups the entries of an observation into positions and velocities, or into one group if these are unknown."""
     if env is not None and kind((factory := environment_factory(env)).env_id) in RECOVERY:
-        made = factory()
-        made.close()
-        model = made.unwrapped.model
+        simulator = factory()
+        simulator.close()
+        model = simulator.unwrapped.model
         if model.nq + model.nv - obs_dim in (0, RECOVERY[kind(factory.env_id)].hidden):
             return {"positions": range(obs_dim - model.nv), "velocities": range(obs_dim - model.nv, obs_dim)}
     return {"observation": range(obs_dim)}
 
 
 def kind(env_id: str) -> str:
-    """Of all versions and maps: PointMaze of PointMaze_UMaze-v3."""
+    """Returns the environment's name without map and version: PointMaze for PointMaze_UMaze-v3."""
     return env_id.replace("_", "-").split("-")[0]
 
 
+def simulated(base: Any) -> Any:
+    """Returns the MuJoCo environment: `base` itself, or the point or ant inside a maze."""
+    return base.point_env if hasattr(base, "point_env") else base
+
+
 def states(base: Any, env_id: str, obs_RO: np.ndarray, act_RTA: np.ndarray) -> np.ndarray:
-    """(R, T + 1, S) time, qpos and qvel that an observation shows and after each environment step; as `replay`."""
+    """Returns time, qpos and qvel (R, T + 1, S) at the start and after each environment step; see `replay`."""
     recovery = RECOVERY.get(kind(env_id))
     skipped = base.model.nq + base.model.nv - obs_RO.shape[1] if recovery else 0
     if recovery is None or skipped not in (0, recovery.hidden):
@@ -121,13 +129,13 @@ def states(base: Any, env_id: str, obs_RO: np.ndarray, act_RTA: np.ndarray) -> n
 
 
 def _simulate(base: Any, state_RS: np.ndarray, act_RTA: np.ndarray, step_speed: float) -> np.ndarray:
-    """(R, T, S) the states after each environment step. A clip stands between steps, so they are made one by one."""
-    from mujoco import MjData  # pyright: ignore[reportAttributeAccessIssue]
+    """Returns the states (R, T, S) after each environment step; one step per call if speeds are clipped in between."""
+    mujoco: Any = importlib.import_module("mujoco")
     from mujoco.rollout import Rollout
 
-    model, skip = base.model, getattr(base, "point_env", base).frame_skip
+    model, skip = base.model, simulated(base).frame_skip
     workers = torch.get_num_threads()
-    data = [MjData(model) for _ in range(workers)]
+    data = [mujoco.MjData(model) for _ in range(workers)]
     R, T, _ = act_RTA.shape
     states, block = np.empty((R, T, state_RS.shape[1])), 1 if math.isfinite(step_speed) else T
     with Rollout(nthread=workers if workers > 1 else 0) as pool:
@@ -136,5 +144,71 @@ def _simulate(base: Any, state_RS: np.ndarray, act_RTA: np.ndarray, step_speed: 
             control = np.repeat(act_RTA[:, t : t + block], skip, axis=1).astype(np.float64)
             moved = np.asarray(pool.rollout(model, data, state_RS, control)[0])
             states[:, t : t + block] = moved[:, skip - 1 :: skip]
-            state_RS = states[:, t].copy()  # what was observed is not what is clipped
+            state_RS = states[:, t].copy()  # the observation holds the speed before it is clipped
     return states
+
+
+# -- what the environment pays
+
+Rewards = Callable[[Any, np.ndarray, np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray]]
+"""(environment, states (R, T + 1, S) of time, qpos and qvel, actions (R, T, A), goals (R, G) or None) -> rewards (R, T)
+and whether the step ends the episode (R, T)."""
+
+
+class Simulator:
+    """`simulator(obs_BO, act_BNTA, goal_BG)` returns the sums of rewards (B, N) of N action sequences of T steps each.
+
+    A sum ends where the episode terminates. The state is recovered from the observation (`RECOVERY`), so an agent needs
+    nothing but the simulator. Raises `CannotReplay` for environments other than those of `REWARDS`.
+    """
+
+    def __init__(self, factory: EnvironmentFactory):
+        if kind(factory.env_id) not in REWARDS:
+            raise CannotReplay(f"{factory.env_id}: its rewards cannot be computed from states; those of "
+                               f"{', '.join(REWARDS)} can")
+        env = factory()
+        env.close()  # the model stays in memory
+        self.env_id, self.base, self.rewards = factory.env_id, env.unwrapped, REWARDS[kind(factory.env_id)]
+
+    def __call__(self, obs_BO: Tensor, act_BNTA: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        num = act_BNTA.shape[1]
+        obs_RO = obs_BO.repeat_interleave(num, 0).cpu().double().numpy()
+        goal_RG = None if goal_BG is None else goal_BG.repeat_interleave(num, 0).cpu().double().numpy()
+        act_RTA = act_BNTA.flatten(0, 1).cpu().double().numpy()
+        state_RTS = states(self.base, self.env_id, obs_RO, act_RTA)
+        reward_RT, ended_RT = self.rewards(self.base, state_RTS, act_RTA, goal_RG)
+        over_RT = np.cumsum(ended_RT, 1) - ended_RT > 0
+        return torch.from_numpy((reward_RT * ~over_RT).sum(1)).float().view(act_BNTA.shape[:2])
+
+
+def locomotion(base: Any, state_RTS: np.ndarray, act_RTA: np.ndarray,
+               _: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rewards of Gymnasium's v5 runners (forward speed and health minus control) and their falls."""
+    speed_RT = np.diff(state_RTS[..., 1], axis=1) / base.dt
+    qpos, qvel = np.split(state_RTS[:, 1:, 1:], [base.model.nq], -1)
+    reward_RT = (base._forward_reward_weight * speed_RT
+                 - base._ctrl_cost_weight * np.square(act_RTA.astype(np.float32)).sum(-1))
+    if not hasattr(base, "_healthy_z_range"):
+        return reward_RT, np.zeros(reward_RT.shape, bool)
+
+    def inside(x: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
+        return (bounds[0] < x) & (x < bounds[1])
+
+    healthy_RT = inside(qpos[..., 1], base._healthy_z_range) & inside(qpos[..., 2], base._healthy_angle_range)
+    if hasattr(base, "_healthy_state_range"):  # Hopper
+        healthy_RT &= inside(np.concatenate([qpos[..., 2:], qvel], -1), base._healthy_state_range).all(-1)
+    return reward_RT + healthy_RT * base._healthy_reward, ~healthy_RT & base._terminate_when_unhealthy
+
+
+def maze(base: Any, state_RTS: np.ndarray, act_RTA: np.ndarray,
+         goal_RG: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the environment's own rewards, dense or sparse; no maze of `environment_factory` terminates."""
+    if goal_RG is None:
+        raise ValueError("a maze rewards being at a goal, and no goal was given")
+    goal_RTG = np.broadcast_to(goal_RG[:, None], (*act_RTA.shape[:2], goal_RG.shape[1]))
+    reward_RT = base.compute_reward(state_RTS[:, 1:, 1:3].reshape(-1, 2), goal_RTG.reshape(-1, 2), {})
+    return np.asarray(reward_RT, float).reshape(act_RTA.shape[:2]), np.zeros(act_RTA.shape[:2], bool)
+
+
+REWARDS: dict[str, Rewards] = {"PointMaze": maze, "HalfCheetah": locomotion, "Hopper": locomotion,
+                               "Walker2d": locomotion}

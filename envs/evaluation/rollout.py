@@ -1,11 +1,11 @@
-"""Agents acting in environments, episode by episode; episode i is the same however many run side by side."""
+"""Runs agents in vectorised environments; episode i is the same whatever the number of environments."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,48 +13,57 @@ import torch
 from gentraj.data import Episodes
 from gentraj.progress import bar
 from gentraj.randomness import fold
-from gentraj.trajectory import Agent, CountsCalls
+from gentraj.trajectory import Agent, CountsCalls, TrajectorySpec
 
 from ..rendering.film import Watch
 from .vector import VectorEnvironment
 
 
+@runtime_checkable
+class HasSpec(Protocol):
+    """An agent that knows the shape of the trajectories it was trained on."""
+
+    @property
+    def spec(self) -> TrajectorySpec | None: ...
+
+
 @dataclass(frozen=True)
 class Rollout:
-    """E finished episodes, (E,) each, in the order of their numbers."""
+    """E finished episodes; arrays are (E,), in the order of the episodes' numbers."""
 
     env_id: str
     seeds: list[int]
-    """What each episode's environment and agent were seeded with."""
+    """The seeds of each episode's environment and agent."""
     returns: np.ndarray
-    """The environment's own rewards summed over the whole episode: nothing latches at a first success."""
+    """The environment's own rewards summed over the whole episode, also after a first success."""
     success: np.ndarray
-    """Whether any step was a success: as the environment's info says, or a positive reward where there are goals."""
+    """Whether any step was a success: by the environment's info, else by a positive reward if there are goals."""
     first_hit: np.ndarray
     """The step of the first success, counted from 1; infinite without one."""
     time_at_goal: np.ndarray
     """The number of steps that were a success."""
     lengths: np.ndarray
     latency_ms: np.ndarray
-    """(decisions,) wall time of each decision: a call of `act` for all environments that called a network, or, of an
-    agent that counts no network calls, any call."""
+    """(decisions,) wall time in milliseconds of each decision: a call of `act` for all environments in which a network
+    was called, or every call of an agent that does not count its network calls."""
     network_calls: int | None
-    """What the agent's `network_calls` grew by in those decisions; None if it has none."""
+    """The number of network calls in those decisions; None for an agent without `network_calls`."""
     recorded: Episodes | None = None
-    """The episodes as a dataset, for saving or drawing, if they were recorded."""
+    """The episodes as a dataset, to be saved or drawn, if they were recorded."""
     tells_success: bool = True
-    """Whether a success means anything there: the environment has goals, or says so itself."""
+    """Whether the environment defines success: it has goals, or reports success in its info."""
 
 
 def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0, num_envs: int = 25, *,
             obs_keys: Sequence[str] = (), goal_dims: Sequence[int] = (), record: bool = False,
             progress: bool = True, name: str = "agent", watch: Watch | None = None) -> Rollout:
-    """Runs `episodes` episodes, `num_envs` at a time. Episode i has seed `fold(seed, i)` for its environment and agent.
+    """Runs `episodes` episodes, `num_envs` at a time; episode i seeds its environment and agent with `fold(seed, i)`.
 
-    The progress bar calls the agent by its `name`. `watch` sees every episode, to film it.
-    `obs_keys` and `goal_dims` are those of the data that the agent was trained on. A slot whose episode has ended goes
-    on with the next one not begun; with none left it plays on uncounted. Raises ValueError where the agent's `spec`
-    does not fit the environment, and `EnvironmentFault` for what goes wrong on the way.
+    `obs_keys` and `goal_dims` are those of the data that the agent was trained on. An environment whose episode has
+    ended begins the next one; when none is left, its further steps are not counted. `record` keeps the episodes as a
+    dataset, `name` is the agent's name in the progress bar, and `watch` is called in every step, to film the episodes.
+    Raises ValueError if the agent's `spec` does not fit the environment, and `EnvironmentFault` if the environment or
+    an action is faulty.
     """
     if episodes < 1 or num_envs < 1:
         raise ValueError(f"episodes is {episodes} and num_envs {num_envs}; give at least 1")
@@ -71,7 +80,7 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
 
 @dataclass
 class _Log:
-    """What happened, in the order that it did: one (B, ...) array a step for each field."""
+    """What happened, in order: one array (B, ...) per step and field."""
 
     rows: dict[str, list[np.ndarray]] = field(default_factory=dict)
     latency_ms: list[float] = field(default_factory=list)
@@ -83,8 +92,9 @@ class _Log:
 
 
 class _Progress:
-    """The bar of a rollout. Its unit is a step where the length of episodes is bounded, else an episode: a bar must not
-    stand still for a whole episode of a thousand steps. What an episode that ends early leaves over is not to be done.
+    """The progress bar of a rollout. It counts steps where the length of episodes is bounded, else episodes.
+
+    An episode that ends early lowers the total by the steps that it leaves out.
     """
 
     def __init__(self, name: str, envs: VectorEnvironment, episodes: int, shown: bool):
@@ -110,7 +120,7 @@ class _Progress:
 
 
 def _check_fit(agent: Agent, envs: VectorEnvironment, goal_dims: Sequence[int]) -> None:
-    spec = getattr(agent, "spec", None)
+    spec = agent.spec if isinstance(agent, HasSpec) else None
     if spec is not None and (spec.obs_dim != envs.obs_dim or spec.act_dim not in (0, envs.act_dim)):
         raise ValueError(f"the agent has obs_dim {spec.obs_dim} and act_dim {spec.act_dim}, but {envs.env_id} has "
                          f"obs_dim {envs.obs_dim} and act_dim {envs.act_dim}; train it on data of this environment")
@@ -121,14 +131,17 @@ def _check_fit(agent: Agent, envs: VectorEnvironment, goal_dims: Sequence[int]) 
 
 def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool, shown: _Progress,
           watch: Watch) -> _Log:
-    """Every episode to its end, in as many slots as there are environments; `episode_B` is -1 in an uncounted slot."""
+    """Plays every episode to its end. `episode_B` is the episode of each environment, -1 when none is left for it."""
     log, started = _Log(), len(envs.elapsed_B)
     episode_B, slot_seeds = np.arange(started), seeds[:started]
-    look = lambda at_B: [watch(int(episode_B[i]), envs.vector.envs[i])  # noqa: E731
-                         for i in np.flatnonzero(at_B & (episode_B >= 0))]
+
+    def show(at_B: np.ndarray) -> None:
+        for i in np.flatnonzero(at_B & (episode_B >= 0)):
+            watch(int(episode_B[i]), envs.vector.envs[i])
+
     envs.reset(np.ones(started, bool), slot_seeds)
     agent.reset(None, slot_seeds)
-    look(episode_B >= 0)
+    show(episode_B >= 0)
     while (episode_B >= 0).any():
         fields = _seen(envs) if record else {}
         act_BA = _decide(agent, envs, log)
@@ -136,7 +149,7 @@ def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool,
         log.add(fields | ({"act": act_BA} | _seen(envs, "next_") if record else {}))
         done_B = fields["terminated"] | fields["truncated"]
         shown.stepped(episode_B >= 0, done_B)
-        look(episode_B >= 0)
+        show(episode_B >= 0)
         if not done_B.any():
             continue
         for i in np.flatnonzero(done_B):
@@ -145,7 +158,7 @@ def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool,
             started += 1
         envs.reset(done_B, slot_seeds)
         agent.reset(torch.from_numpy(done_B), slot_seeds)
-        look(done_B)
+        show(done_B)
     return log
 
 
@@ -155,42 +168,45 @@ def _seen(envs: VectorEnvironment, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def _decide(agent: Agent, envs: VectorEnvironment, log: _Log) -> np.ndarray:
-    """The actions (B, A) of all environments, timed."""
+    """Returns the actions (B, A) of all environments and logs the time that they took."""
     goal_BG = None if envs.goal_BG is None else torch.from_numpy(envs.goal_BG)
     calls, start = agent.network_calls if isinstance(agent, CountsCalls) else None, time.perf_counter()
     act_BA = agent.act(torch.from_numpy(envs.obs_BO), goal_BG).detach().cpu().numpy()
     milliseconds = 1000 * (time.perf_counter() - start)
     if act_BA.shape != (shape := (len(envs.obs_BO), envs.act_dim)):
         raise ValueError(f"the agent's actions have shape {act_BA.shape}; {envs.env_id} needs {shape}")
-    made = agent.network_calls - calls if isinstance(agent, CountsCalls) and calls is not None else None
-    if made is not None:
-        log.network_calls = (log.network_calls or 0) + made
-    if made != 0:
+    new_calls = agent.network_calls - calls if isinstance(agent, CountsCalls) and calls is not None else None
+    if new_calls is not None:
+        log.network_calls = (log.network_calls or 0) + new_calls
+    if new_calls != 0:
         log.latency_ms.append(milliseconds)
     return act_BA
 
 
 def _result(log: _Log, envs: VectorEnvironment, seeds: list[int], goal_dims: tuple[int, ...]) -> Rollout:
-    """The log sorted into episodes."""
+    """Sorts the log into episodes."""
     rows = {key: np.stack(value) for key, value in log.rows.items()}
     order = np.lexsort((rows["elapsed"].ravel(), rows["episode"].ravel()))
     order = order[(rows["episode"] < 0).sum() :]  # the uncounted steps sort first
     flat = {key: value.reshape(-1, *value.shape[2:])[order] for key, value in rows.items()}
     episode, E = flat["episode"], len(seeds)
-    total = lambda weights: np.bincount(episode, weights, minlength=E)  # noqa: E731
     first_hit, hits = np.full(E, np.inf), flat["success"]
     np.minimum.at(first_hit, episode[hits], flat["elapsed"][hits])
     lengths = np.bincount(episode, minlength=E)
     recorded = _episodes(flat, lengths, envs, goal_dims) if "obs" in flat else None
-    return Rollout(envs.env_id, seeds, total(flat["reward"]), np.isfinite(first_hit), first_hit, total(hits), lengths,
+    returns, time_at_goal = (np.bincount(episode, each, minlength=E) for each in (flat["reward"], hits))
+    return Rollout(envs.env_id, seeds, returns, np.isfinite(first_hit), first_hit, time_at_goal, lengths,
                    np.array(log.latency_ms), log.network_calls, recorded, envs.tells_success)
 
 
 def _episodes(flat: dict[str, np.ndarray], lengths: np.ndarray, envs: VectorEnvironment,
               goal_dims: tuple[int, ...]) -> Episodes:
-    """Recorded steps in order as a dataset: each episode's last observation goes behind its last step's."""
+    """Returns the recorded steps as a dataset; each episode's final observation follows that of its last step."""
     ends = np.cumsum(lengths)
-    with_last = lambda key: np.insert(flat[key], ends, flat[f"next_{key}"][ends - 1], axis=0)  # noqa: E731
+
+    def with_last(key: str) -> np.ndarray:
+        return np.insert(flat[key], ends, flat[f"next_{key}"][ends - 1], axis=0)
+
     goal = {"goal": with_last("goal")} if envs.has_goal else {}
     return Episodes(with_last("obs"), flat["act"], flat["reward"], flat["terminated"], flat["truncated"], lengths, goal,
                     goal_dims, envs.obs_keys, envs.spec_json, name=f"rollout in {envs.env_id}")

@@ -1,4 +1,4 @@
-"""Scores beside a return: what reference returns make of it, and what the data's own episodes earned."""
+"""Scores beside a return: its normalisation by reference returns, and the returns of the data's own episodes."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ from gentraj.data import Episodes, d4rl_reference
 from ..making import EnvironmentFactory, environment_factory
 from ..tasks.registry import LOCOMOTION, LocomotionTask
 
-FEW = 0.1  # share of a dataset's episodes that the recording may have cut short: the last one of many, as a rule
+FEW = 0.1  # the share of a dataset's episodes that the recording may have truncated; as a rule it is the last one
 
 
 @dataclass(frozen=True)
 class DataReturns:
-    """What the episodes of one dataset earned as they were recorded: undiscounted, each to its end."""
+    """The undiscounted returns of the episodes of one dataset, as they were recorded."""
 
     episodes: int
     mean: float
     longest: int
-    """Steps of the longest episode."""
+    """Number of steps of the longest episode."""
     truncated: int
-    """Episodes that were truncated, by a time limit or by the recording, and did not end for good."""
+    """Number of episodes that were truncated, by a time limit or by the recording, and did not terminate."""
     truncated_last: int
-    """Of these, the ones that are as long as the longest."""
+    """Number of truncated episodes that are as long as the longest one."""
 
     @classmethod
     def of(cls, episodes: Episodes) -> DataReturns:
-        cut_E = ~episodes.terminated[np.cumsum(episodes.lengths) - 1]
+        truncated_E = ~episodes.terminated[np.cumsum(episodes.lengths) - 1]
         longest_E = episodes.lengths == episodes.lengths.max()
-        return cls(len(episodes), float(episodes.returns.mean()), int(episodes.lengths.max()), int(cut_E.sum()),
-                   int((cut_E & longest_E).sum()))
+        return cls(len(episodes), float(episodes.returns.mean()), int(episodes.lengths.max()), int(truncated_E.sum()),
+                   int((truncated_E & longest_E).sum()))
 
 
 def score_behaviour(returns: Sequence[DataReturns], env: str | None,
                     factory: EnvironmentFactory) -> tuple[dict[str, Any] | None, str]:
-    """The mean return of the data's episodes and its normalised scores; or None, and why they cannot be compared.
+    """Returns the mean return of the data's episodes with its normalised scores, or None and why there is none.
 
-    `env` is where the data come from. Their episodes are comparable where they are episodes of `factory`'s environment
-    from start to end: endless recordings, and such as are truncated at every goal, are not.
+    `env` is the environment that the data come from. Their returns can be compared with those of an agent if they are
+    whole episodes of `factory`'s environment; endless recordings and recordings that are truncated at every goal are
+    not.
     """
     episodes, limit = sum(r.episodes for r in returns), factory.max_episode_steps
     truncated = sum(r.truncated - (r.truncated_last if r.longest == limit else 0) for r in returns)
@@ -57,18 +58,19 @@ def score_behaviour(returns: Sequence[DataReturns], env: str | None,
     if factory.protocol != "random-goal":
         return None, f"the data were not recorded by the {factory.protocol} protocol"
     if longest > limit or truncated > FEW * episodes:
-        found = (f"the longest has {longest}" if longest > limit else
-                 f"{truncated} of {episodes} were truncated sooner, and the longest has {longest}")
-        return None, f"the data's episodes are not whole ones of {factory.env_id}, which has {limit} steps: {found}"
+        problem = (f"the longest has {longest}" if longest > limit else
+                   f"{truncated} of {episodes} were truncated sooner, and the longest has {longest}")
+        return None, f"the data's episodes are not whole ones of {factory.env_id}, which has {limit} steps: {problem}"
     mean = sum(r.mean * r.episodes for r in returns) / episodes
     return {"episodes": episodes, "return_mean": mean, **normalised(mean, factory)}, ""
 
 
 def normalised(mean: float, factory: EnvironmentFactory) -> dict[str, float | None]:
-    """`score_d4rl` and `score_minari` of a mean return, each None outside its own protocol and environment.
+    """Returns `score_d4rl` and `score_minari` of a mean return, each None outside its own protocol and environment.
 
-    D4RL's is 100 * (return - min) / (max - min): of a maze in the single-goal protocol, of locomotion always. Minari's
-    is the same between its random agent and its controller. Another time limit than the task's gives none.
+    D4RL's score is 100 * (return - min) / (max - min); it is defined for mazes in the single-goal protocol and for
+    locomotion. Minari's score is the same with the returns of its random agent and its controller, for mazes with
+    random goals. Neither is defined for another time limit than the task's.
     """
     scores: dict[str, float | None] = {"score_d4rl": None, "score_minari": None}
     limit, task = factory.max_episode_steps, factory.task
@@ -82,9 +84,9 @@ def normalised(mean: float, factory: EnvironmentFactory) -> dict[str, float | No
 
 
 def locomotion_task(factory: EnvironmentFactory) -> LocomotionTask | None:
-    """The task whose rewards and ends these are; what is observed may differ."""
-    usual = all("observation" in key or key == "render_mode" for key in factory.kwargs)
-    return next((t for t in LOCOMOTION.values() if usual and t.env_id == factory.env_id), None)
+    """Returns the locomotion task with the same rewards and termination, whatever is observed, or None."""
+    is_default = all("observation" in key or key == "render_mode" for key in factory.kwargs)
+    return next((t for t in LOCOMOTION.values() if is_default and t.env_id == factory.env_id), None)
 
 
 def _score(mean: float, reference: tuple[float, float] | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Environments side by side: flat float32 observations, and every number checked before anyone uses it."""
+"""Vectorised environments with flat float32 observations, in which every number is checked before it is used."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ SLACK = 1e-3  # how far outside its own bounds an observation may be: environmen
 
 
 class EnvironmentFault(RuntimeError):
-    """An environment that failed or returned what it must not, in one line: which one, at what step, the value."""
+    """An environment or an action is faulty; the message says in one line which environment, step and value."""
 
 
 class VectorEnvironment:
-    """`batch` environments stepped together. A finished one must be reset before the next step.
+    """`batch` environments that are stepped together. A finished one must be reset before the next step.
 
-    A dict observation is joined from `obs_keys` ("observation" by default), its "desired_goal" kept aside. After each
-    reset and step `obs_BO` (B, O) and `goal_BG` (B, G), None without goals, are new float32 arrays.
+    The entries `obs_keys` of a dict observation ("observation" by default) are concatenated; its "desired_goal" is kept
+    apart. After each reset and step `obs_BO` (B, O) and `goal_BG` (B, G), or None without goals, are new float32
+    arrays. Raises ValueError for observation and action spaces other than 1-D Boxes and dicts of 1-D Boxes.
     """
 
     def __init__(self, make_env: Callable[[], gymnasium.Env], batch: int, obs_keys: Sequence[str] = ()):
@@ -54,17 +55,17 @@ class VectorEnvironment:
         return space["desired_goal"].shape[0] if self.has_goal else 0
 
     def reset(self, mask_B: np.ndarray, seeds: Sequence[int]) -> None:
-        """Starts the masked environments with their seeds; `seeds` has one for each environment."""
+        """Resets the masked environments with their seeds; `seeds` holds one for each environment."""
         self.seeds: list[int | None] = list(seeds)
         self.elapsed_B[mask_B] = 0
         obs, _ = self._call(lambda: self.vector.reset(seed=self.seeds, options={"reset_mask": mask_B}))
         self._observe(obs)
 
     def step(self, act_BA: np.ndarray) -> dict[str, np.ndarray]:
-        """reward, terminated, truncated and success, (B,) each. Raises `EnvironmentFault`.
+        """Returns reward, terminated, truncated and success, (B,) each. Raises `EnvironmentFault`.
 
-        Success is the environment's own `info["success"]` or `info["is_success"]`; where it gives neither, a positive
-        reward if there are goals. Without all of these nothing `tells_success`.
+        Success is the environment's own `info["success"]` or `info["is_success"]`, or, without these, a positive reward
+        if there are goals. Without any of them `tells_success` stays false.
         """
         self._refuse(~np.isfinite(act_BA).all(1), "the agent's action", act_BA, "finite numbers are expected")
         outside_B = ((act_BA < self.action_space.low) | (act_BA > self.action_space.high)).any(1)
@@ -95,7 +96,7 @@ class VectorEnvironment:
         return space
 
     def _call(self, function: Callable[[], Any]) -> Any:
-        """What the environments do wrong comes out as one kind of error that says where."""
+        """Turns whatever an environment raises into an `EnvironmentFault` that names environment and step."""
         try:
             return function()
         except Exception as error:
@@ -120,7 +121,7 @@ class VectorEnvironment:
 
 
 def tells_success(make_env: Callable[[], gymnasium.Env]) -> bool:
-    """Whether its episodes have a success rate; what an environment says of itself it says in a step."""
+    """Whether the environment's episodes have a success rate; to read the info, a step is played."""
     envs = VectorEnvironment(make_env, 1)
     if not envs.tells_success:
         envs.action_space.seed(0)

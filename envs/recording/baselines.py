@@ -1,4 +1,4 @@
-"""Agents to compare with: the waypoint controller that records the data, and a random one."""
+"""Baseline agents: the waypoint controller that records PointMaze data, and a random agent."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..tasks.maze import Maze
 
 
 class Seeded:
-    """One random stream per environment, so that an episode does not depend on those beside it."""
+    """An agent with one random generator per environment, so that episodes do not depend on each other."""
 
     def __init__(self, seed: int = 0):
         self.seed = seed
         self._streams: list[np.random.Generator] = []
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Restart the masked environments (all by default); `seeds_B` has one seed for each environment."""
+        """Restarts the generators of the masked environments (all by default) with one seed for each environment."""
         batch = len(self._streams) if seeds_B is None else len(seeds_B)
         masked = np.ones(batch, bool) if mask_B is None else np.asarray(mask_B, bool)
         self._allocate(len(masked))
@@ -34,28 +34,29 @@ class Seeded:
 
 
 class RandomAgent(Seeded):
-    """Uniform in the action space, a Gymnasium Box."""
+    """An agent whose actions are uniform between `low_A` and `high_A`, the bounds of the action space."""
 
     def __init__(self, low_A: np.ndarray, high_A: np.ndarray, seed: int = 0):
         super().__init__(seed)
         self.low_A, self.high_A = np.asarray(low_A, np.float32), np.asarray(high_A, np.float32)
 
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """(B, A) float32."""
+        """Returns actions (B, A), float32."""
         self._allocate(len(obs_BO))
-        share_BA = np.stack([stream.random(len(self.low_A), np.float32) for stream in self._streams])
-        return torch.from_numpy(self.low_A + share_BA * (self.high_A - self.low_A))
+        uniform_BA = np.stack([stream.random(len(self.low_A), np.float32) for stream in self._streams])
+        return torch.from_numpy(self.low_A + uniform_BA * (self.high_A - self.low_A))
 
 
 class WaypointController(Seeded):
-    """PointMaze's public recipe: cell by cell along a shortest way, a PD controller toward jittered centres.
+    """PointMaze's public recipe: a PD controller that follows a shortest path from cell to cell.
 
-    It replans at every reset, with every new goal, and when it finds itself off its way. Free of noise it is the
-    yardstick of every planner; `noise` is the deviation of the Gaussian noise that data are recorded with.
+    Its waypoints are the cells' jittered centres. It replans at every reset, for every new goal, and when it has left
+    its path. Without noise it is the baseline of every planner; `noise` is the standard deviation of the Gaussian noise
+    on the actions with which data are recorded.
     """
 
-    GAINS = (10.0, -1.0)  # on the distance to the waypoint and on the velocity
-    REACHED = 0.1  # distance at which a waypoint is done with
+    GAINS = (10.0, -1.0)  # of the distance to the waypoint and of the velocity
+    REACHED = 0.1  # distance at which a waypoint is reached
     JITTER = 0.2  # a waypoint lies up to this far below its cell's centre in x and in y
 
     def __init__(self, maze: Maze, noise: float = 0.0, seed: int = 0):
@@ -68,13 +69,13 @@ class WaypointController(Seeded):
         self.goal_BG[slice(None) if mask_B is None else np.asarray(mask_B, bool)] = np.nan  # equal to no goal: replan
 
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """(B, 2) float32 in [-1, 1]; `obs_BO` is position and velocity."""
+        """Returns actions (B, 2), float32, in [-1, 1]; `obs_BO` holds position and velocity."""
         if goal_BG is None:
             raise ValueError("the waypoint controller needs a goal; this environment has none")
         return torch.from_numpy(self.control(obs_BO.double().numpy(), goal_BG.double().numpy()))
 
     def control(self, obs_BO: np.ndarray, goal_BG: np.ndarray) -> np.ndarray:
-        """`act` for arrays."""
+        """Does what `act` does, for numpy arrays."""
         self._allocate(len(obs_BO))
         position_BG, velocity_BG = obs_BO[:, :2], obs_BO[:, 2:4]
         self._follow(position_BG, goal_BG)
@@ -84,7 +85,7 @@ class WaypointController(Seeded):
         return np.clip(action_BA, -1, 1).astype(np.float32)
 
     def _follow(self, position_BG: np.ndarray, goal_BG: np.ndarray) -> None:
-        """Moves the waypoints of those that have a new goal, have reached theirs, or are off their way."""
+        """Moves the waypoints of agents that have a new goal, have reached their waypoint, or have left their path."""
         table, here_B, goal_B = self.maze.next_cell, self.maze.cell(position_BG), self.maze.cell(goal_BG)
         replan_B = (goal_BG != self.goal_BG).any(1)
         replan_B |= (here_B != self.cell_B) & (table[self.cell_B, here_B] != self.cell_B)

@@ -1,7 +1,8 @@
-"""OGBench data by its own scripted oracles: one random target after another, as in its play data."""
+"""OGBench data by its own scripted oracles, which pursue one random target after another, as in its play data."""
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,16 @@ from ..tasks.manipulation import GOAL_KEYS, make_base, settled
 from ..tasks.registry import MANIPULATION
 from .seeding import seeded
 
-RUN_STEPS = 1_000  # an episode ends with the first target that is done with after so many steps
+RUN_STEPS = 1_000  # an episode ends with the first target that is finished after this number of steps
 
 
 def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Episodes:
-    """At least `steps` steps of a task of `MANIPULATION`, up to the end of the episode in which they are reached.
+    """Records at least `steps` steps of a task of `MANIPULATION`; the last episode is recorded to its end.
 
-    An oracle with smooth noise on its way (OGBench's defaults) brings one object after another to a random place. The
-    goal that is recorded is what it has brought about when it is done with a target, from its first step on; the reward
-    is 1 where the object is at its target. Episode r depends on (seed, r) alone.
+    An oracle with smooth noise (OGBench's defaults) brings one object after another to a random place. The goal of all
+    steps towards a target is what the oracle has achieved at their end; the reward is 1 where the object is at its
+    target. Episode r is a function of (seed, r). Raises ValueError for fewer than 1 step and ImportError, in one line,
+    without the package ogbench.
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; record at least 1")
@@ -31,7 +33,7 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
     oracles, columns, runs = _oracles(base, task), list(MANIPULATION[task].goal_dims), []
     with bar(steps, f"recording {task}", shown=progress) as done:
         while sum(len(run["act"]) for run in runs) < steps:
-            with seeded(fold(seed, len(runs))):  # the oracles draw from numpy's
+            with seeded(fold(seed, len(runs))):  # the oracles draw from numpy's global generator
                 runs.append(_run(base, oracles, columns, fold(seed, len(runs))))
             done.update(len(runs[-1]["act"]))
     base.close()
@@ -44,7 +46,7 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
 
 
 def _run(base: Any, oracles: dict[str, Any], columns: list[int], seed: int) -> dict[str, np.ndarray]:
-    """One episode of T steps: obs (T + 1, O), act (T, A), reward (T,), goal (T + 1, G)."""
+    """Records one episode of T steps: obs (T + 1, O), act (T, A), reward (T,), goal (T + 1, G)."""
     _, info = base.reset(seed=seed & 0x7FFFFFFF)
     rows, goals, act, reward = [settled(base)], [], [], []
     while True:
@@ -64,12 +66,12 @@ def _run(base: Any, oracles: dict[str, Any], columns: list[int], seed: int) -> d
 
 
 def _oracles(base: Any, task: str) -> dict[str, Any]:
-    """By the kind of target. A puzzle has buttons only, and its gripper stays closed."""
-    from ogbench.manipspace.oracles.plan.button_plan import ButtonPlanOracle  # pyright: ignore[reportMissingImports]
-    from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle  # pyright: ignore[reportMissingImports]
-    from ogbench.manipspace.oracles.plan.drawer_plan import DrawerPlanOracle  # pyright: ignore[reportMissingImports]
-    from ogbench.manipspace.oracles.plan.window_plan import WindowPlanOracle  # pyright: ignore[reportMissingImports]
-
-    button = ButtonPlanOracle(env=base, gripper_always_closed="puzzle" in task)
-    return {"button": button, "cube": CubePlanOracle(env=base), "drawer": DrawerPlanOracle(env=base),
-            "window": WindowPlanOracle(env=base)}
+    """Returns the oracles by the kind of target. A puzzle has only buttons, and its gripper stays closed."""
+    plan = "ogbench.manipspace.oracles.plan"
+    button: Any = importlib.import_module(f"{plan}.button_plan")
+    cube: Any = importlib.import_module(f"{plan}.cube_plan")
+    drawer: Any = importlib.import_module(f"{plan}.drawer_plan")
+    window: Any = importlib.import_module(f"{plan}.window_plan")
+    return {"button": button.ButtonPlanOracle(env=base, gripper_always_closed="puzzle" in task),
+            "cube": cube.CubePlanOracle(env=base), "drawer": drawer.DrawerPlanOracle(env=base),
+            "window": window.WindowPlanOracle(env=base)}

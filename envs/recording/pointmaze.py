@@ -1,6 +1,9 @@
-"""PointMaze data by the public recipe: a noisy waypoint controller sent to one random goal after another, for ever."""
+"""PointMaze data by the public recipe: a noisy waypoint controller that is sent to one random goal after another."""
 
 from __future__ import annotations
+
+import importlib
+from typing import Any
 
 import numpy as np
 
@@ -13,39 +16,43 @@ from ..tasks.maze import Maze
 from ..tasks.registry import TASKS
 from .baselines import WaypointController
 
-NOISE = 0.5  # deviation of the Gaussian noise on the controller's actions
+NOISE = 0.5  # standard deviation of the Gaussian noise on the controller's actions
 RUN_STEPS = 20_000  # steps of one endless run, which is one episode
-NEVER = 1_000_000  # Minari's own PointMaze recordings say so too
-MAX_SPEED = 5.0  # the environment's clip of the velocity before each step
+NEVER = 1_000_000  # as in Minari's own PointMaze recordings
+MAX_SPEED = 5.0  # the environment clips velocities to it before each step
 SUCCESS_RADIUS = 0.45
 RECORDING = {"continuing_task": True, "reset_target": True, "max_episode_steps": NEVER}
 
 
 def record(env: str, steps: int, seed: int = 0, *, progress: bool = True) -> Episodes:
-    """`steps` steps in any PointMaze: a task name, a Gymnasium id or an EnvSpec as JSON.
+    """Records `steps` steps in any PointMaze, which a task name, a Gymnasium id or an EnvSpec as JSON names.
 
-    Independent endless runs of 20,000 steps (the last may be shorter), each one truncated episode with a new goal after
-    every success. Run r depends on (seed, r) alone, so a longer recording begins like a shorter one.
+    The episodes are independent runs of 20,000 steps (the last may be shorter), truncated at their end, with a new goal
+    after every success. Run r is a function of (seed, r), so a longer recording begins like a shorter one. Raises
+    ValueError for fewer than 1 step and for other environments.
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; record at least 1")
     factory = environment_factory(env, RECORDING)
     if factory.maze is None:
-        raise ValueError(f"{factory.env_id} is no PointMaze; give one of {', '.join(TASKS)} or another PointMaze")
+        raise ValueError(f"{factory.env_id} is not a PointMaze; give one of {', '.join(TASKS)} or another PointMaze")
     lengths = np.full(-(-steps // RUN_STEPS), RUN_STEPS)
     lengths[-1] = steps - RUN_STEPS * (len(lengths) - 1)
     seeds = [fold(seed, r) for r in range(len(lengths))]
     obs, act, reward, goal = _run(factory, factory.maze, seeds, int(lengths[0]), progress)
-    flat = lambda rows, more: np.concatenate([rows[r, : n + more] for r, n in enumerate(lengths)])  # noqa: E731
+
+    def flat(rows: np.ndarray, more: int) -> np.ndarray:
+        return np.concatenate([rows[r, : n + more] for r, n in enumerate(lengths)])
+
     end = np.zeros(steps, bool)
     end[np.cumsum(lengths) - 1] = True
     return Episodes(flat(obs, 1), flat(act, 0), flat(reward, 0), np.zeros(steps, bool), end, lengths,
                     {"goal": flat(goal, 1)}, goal_dims=(0, 1), obs_keys=("observation",), env=factory.spec_json,
-                    name=env if env in TASKS else factory.env_id)  # no qpos, qvel: the observation is just these
+                    name=env if env in TASKS else factory.env_id)  # without qpos and qvel, which are the observation
 
 
 def _run(factory: EnvironmentFactory, maze: Maze, seeds: list[int], T: int, progress: bool) -> tuple[np.ndarray, ...]:
-    """One run a seed, all abreast: obs (R, T + 1, 4), act (R, T, 2), reward (R, T), goal (R, T + 1, 2), float32."""
+    """Records one run per seed: obs (R, T + 1, 4), act (R, T, 2), reward (R, T), goal (R, T + 1, 2), float32."""
     runs, controller, R = PointMazes(factory, seeds), WaypointController(maze, NOISE), len(seeds)
     controller.reset(seeds_B=[fold(seed, 1) for seed in seeds])
     obs, goal = np.empty((R, T + 1, 4), np.float32), np.empty((R, T + 1, 2), np.float32)
@@ -61,23 +68,22 @@ def _run(factory: EnvironmentFactory, maze: Maze, seeds: list[int], T: int, prog
 
 
 class PointMazes:
-    """PointMaze environments stepped abreast through their own models, several times as fast as through `step`.
+    """PointMaze environments stepped together through their MuJoCo models, several times as fast as by `step`.
 
-    Resets, goals and rewards are the environments' own; a test holds every number of a step against `step`'s.
+    Resets, goals and rewards are the environments' own; a test compares every number with those of `step`.
     """
 
     def __init__(self, factory: EnvironmentFactory, seeds: list[int]):
         self.envs = [factory().unwrapped for _ in seeds]
-        import mujoco  # not before an environment is made: that chooses how mujoco renders
-
-        self._step = mujoco.mj_step  # pyright: ignore[reportAttributeAccessIssue]
+        mujoco: Any = importlib.import_module("mujoco")  # after an environment, which decides how mujoco renders
+        self._step = mujoco.mj_step
         first = [env.reset(seed=seed)[0] for env, seed in zip(self.envs, seeds, strict=True)]
         self.state = np.stack([obs["observation"] for obs in first])
-        self.shown_goal = np.stack([env.goal for env in self.envs])  # as the observation shows it: one step old
+        self.shown_goal = np.stack([env.goal for env in self.envs])  # as in the observation: one step old
         self.goal = self.shown_goal.copy()
 
     def step(self, act_BA: np.ndarray) -> np.ndarray:
-        """One step of every environment, actions within [-1, 1]; returns the rewards (B,)."""
+        """Steps every environment with actions in [-1, 1]; returns the rewards (B,)."""
         speed = np.clip(self.state[:, 2:], -MAX_SPEED, MAX_SPEED)
         for i, env in enumerate(self.envs):
             model, data = env.model, env.data

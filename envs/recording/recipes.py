@@ -14,24 +14,24 @@ from ..tasks.registry import BEHAVIOUR_STEPS, BEHAVIOURS, LOCOMOTION, MANIPULATI
 from . import behaviours, oracles, pointmaze
 
 Record = Callable[..., Episodes]
-"""(task, steps, seed, *, progress) -> its episodes, the same for the same seed."""
+"""A function (task, steps, seed, *, progress) that returns episodes; the same seed gives the same episodes."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the data of a task are made."""
+    """How the data of a task are recorded."""
 
     dataset_id: str
     steps: int
     record: Record
     algorithm: str
-    """Who acts, for the reader of the dataset."""
+    """The name of the agent that acts, stored in the dataset."""
     trains: bool = False
-    """Whether who acts is trained first; `record` then takes train_steps too."""
+    """Whether the agent is trained first; `record` then takes `train_steps` too."""
 
 
 def recipes() -> dict[str, Recipe]:
-    """By task, in the order in which they are shown."""
+    """Returns the recipes by task, in the order in which they are shown."""
     mazes = {name: Recipe(task.dataset_ids[0], task.recipe_steps, pointmaze.record, "WaypointController")
              for name, task in TASKS.items()}
     arms = {name: Recipe(task.dataset_ids[0], task.recipe_steps, oracles.record, "OGBench's plan oracles")
@@ -43,27 +43,28 @@ def recipes() -> dict[str, Recipe]:
 
 
 def find_recipe(task: str) -> Recipe:
-    """Raises ValueError for a task without one, listing those there are."""
-    known = recipes()
-    if task not in known:
-        near = get_close_matches(task, known, n=1)
-        raise ValueError(f"nothing is known of making data of '{task}'; such are {', '.join(known)}"
+    """Returns the recipe of a task. Raises ValueError for a task without one, and lists those that have one."""
+    available = recipes()
+    if task not in available:
+        near = get_close_matches(task, available, n=1)
+        raise ValueError(f"no data of '{task}' can be recorded; give one of {', '.join(available)}"
                          + (f"; did you mean {near[0]}?" if near else ""))
-    return known[task]
+    return available[task]
 
 
 def make_dataset(task: str, steps: int | None = None, seed: int = 0, dataset_id: str | None = None, *,
                  train_steps: int | None = None, overwrite: bool = False, progress: bool = True) -> str:
-    """Records `steps` steps of a task as a Minari dataset and returns its id; both by default the recipe's.
+    """Records `steps` steps of a task as a Minari dataset and returns its id.
 
-    `train_steps` is for those whose policies are trained first. Raises ValueError for an unknown task, ImportError for
-    a package that it needs and `DataError` for a malformed id or, unless told to overwrite, a taken one.
+    `steps` and `dataset_id` are the recipe's by default. `train_steps` is for tasks whose policies are trained first.
+    Raises ValueError for an unknown task, ImportError if a package is missing, and `DataError` if the id is malformed,
+    or exists already and `overwrite` is false.
     """
     recipe = find_recipe(task)
     steps, dataset_id = recipe.steps if steps is None else steps, dataset_id or recipe.dataset_id
     check_new_id(dataset_id, overwrite=overwrite)  # before the minutes that recording may take
     if train_steps is not None and not recipe.trains:
-        raise ValueError(f"{task} is recorded of a {recipe.algorithm}, which is not trained; leave train_steps out")
+        raise ValueError(f"{task} is recorded with {recipe.algorithm}, which is not trained; leave train_steps out")
     training = {"train_steps": train_steps} if recipe.trains else {}
     save_minari(recipe.record(task, steps, seed, progress=progress, **training), dataset_id, overwrite=overwrite,
                 algorithm=recipe.algorithm, description=f"{task}, {steps} steps, seed {seed}")
@@ -71,7 +72,7 @@ def make_dataset(task: str, steps: int | None = None, seed: int = 0, dataset_id:
 
 
 def make_missing(dataset: str, *, progress: bool = True) -> str:
-    """Records a task's own dataset if that is what is named and it is not there yet; returns the name."""
+    """Records a task's own dataset if `dataset` is its id and it does not exist yet; returns `dataset`."""
     task = next((name for name, recipe in recipes().items() if dataset == recipe.dataset_id), None)
     if task is None or dataset in local_ids():
         return dataset

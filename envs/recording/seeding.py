@@ -1,4 +1,4 @@
-"""Others' code that draws from global streams of random numbers, made a function of a seed."""
+"""Makes libraries that draw from global random number generators functions of a seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, the streams of Python, numpy and torch (on the CPU) begin at the seed; then they are as they were."""
+    """Seeds the global generators of Python, numpy and torch (on the CPU) in the context, and restores them after."""
     before = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=()):
         random.seed(seed)

@@ -1,1 +1,1 @@
-"""Pictures of environments, without a screen."""
+"""Pictures of environments, rendered without a screen."""

@@ -1,4 +1,4 @@
-"""What an agent does, as others see it: MP4 files of whole episodes, and the few frames of a GIF."""
+"""Films of an agent: MP4 files of whole episodes, and a few frames for a GIF."""
 
 from __future__ import annotations
 
@@ -15,35 +15,38 @@ from ..making import EnvironmentFactory
 from .headless import CannotRender, render_frame
 
 Watch = Callable[[int, Any], None]
-"""(number of an episode, its environment): called at the episode's start and after each of its steps."""
+"""A function of the number of an episode and its environment, called at the start and after each step."""
 
-FRAMES_A_SECOND = 30  # where an environment does not say
+FRAMES_PER_SECOND = 30  # of an environment whose metadata have no render_fps
 
 
 def rendering(factory: EnvironmentFactory) -> EnvironmentFactory:
-    """The same environments, made so that they render frames. Raises `CannotRender`, in one line, where they cannot."""
-    made = replace(factory, kwargs=factory.kwargs | {"render_mode": "rgb_array"})
+    """Returns a factory whose environments render frames. Raises `CannotRender`, in one line, if they cannot."""
+    renders = replace(factory, kwargs=factory.kwargs | {"render_mode": "rgb_array"})
     try:
-        with warnings.catch_warnings(action="ignore"), closing(made()) as env:  # Gymnasium's of the modes there are
+        with warnings.catch_warnings(action="ignore"), closing(renders()) as env:  # of render modes
             env.reset(seed=0)
             render_frame(env)
     except CannotRender:
         raise
-    except Exception as error:  # it is somebody's class, and a picture is worth no traceback
+    except Exception as error:  # the class may be a user's own and raise anything
         why = str(error).partition(" was raised from the environment creator")[0].partition("\n")[0]
         raise CannotRender(f"{factory.env_id} cannot be rendered ({type(error).__name__}: {why}); its class must take "
                            "render_mode='rgb_array' and draw a picture in render()") from error
-    return made
+    return renders
 
 
 def speed(env: Any) -> int:
-    """Frames a second: one frame is one step of the environment."""
-    return round(env.metadata.get("render_fps") or FRAMES_A_SECOND)
+    """Returns the frames per second of a film in real time, in which a frame is a step of the environment."""
+    return round(env.metadata.get("render_fps") or FRAMES_PER_SECOND)
 
 
 @contextmanager
 def videos(folder: Path, episodes: int) -> Iterator[Watch]:
-    """A watcher that writes the first episodes as `folder`/episode-000.mp4 and so on; they are whole at its end."""
+    """Gives a watcher that writes the first `episodes` episodes as `folder`/episode-000.mp4 and so on.
+
+    The files are complete when the context ends.
+    """
     import imageio_ffmpeg
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,8 +59,8 @@ def videos(folder: Path, episodes: int) -> Iterator[Watch]:
         if episode not in writers:
             height, width, _ = frame.shape
             writers[episode] = imageio_ffmpeg.write_frames(folder / f"episode-{episode:03d}.mp4", (width, height),
-                                                           fps=speed(env), macro_block_size=2)  # whose sides are even
-            writers[episode].send(None)  # it is a generator that is now ready for frames
+                                                           fps=speed(env), macro_block_size=2)  # sides must be even
+            writers[episode].send(None)  # starts the generator that frames are sent to
         writers[episode].send(frame)
 
     try:
@@ -68,12 +71,12 @@ def videos(folder: Path, episodes: int) -> Iterator[Watch]:
 
 
 class Film:
-    """A watcher that keeps evenly spaced frames of episode 0 for a GIF: `most` of an episode of `steps` steps."""
+    """A watcher that keeps evenly spaced frames of episode 0 for a GIF: at most `most` of at most `steps` steps."""
 
     def __init__(self, most: int, steps: int):
         self.every, self.seen, self.seconds = -(-steps // most), 0, 0.0
         self.frames: list[np.ndarray] = []
-        """`seconds` are those of the simulation from one to the next."""
+        """The frames (height, width, 3); `seconds` is the simulated time between two of them."""
 
     def __call__(self, episode: int, env: Any) -> None:
         if episode != 0:

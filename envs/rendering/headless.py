@@ -1,4 +1,4 @@
-"""Gymnasium and its robotics environments, imported so that they neither abort, nor talk, nor litter."""
+"""Imports Gymnasium and its robotics environments headless, and renders frames."""
 
 from __future__ import annotations
 
@@ -19,23 +19,27 @@ import numpy as np
 
 from ..tasks.registry import MANIPULATION
 
-IMPORTS = "GENTRAJ_IMPORT"  # environment variable: the user's modules, by commas, of `gentraj --import`
+IMPORTS = "GENTRAJ_IMPORT"  # environment variable with the modules of `gentraj --import`, separated by commas
 PROBE = "import mujoco; mujoco.GLContext(64, 64).make_current()"
 
 
 class CannotRender(RuntimeError):
-    """Why this machine draws no picture of an environment, in one line."""
+    """No picture of an environment can be drawn; the message says why in one line."""
 
 
 @functools.cache
 def load_gymnasium() -> ModuleType:
-    """The `gymnasium` module with the robotics environments registered, rendering headless where the machine can."""
-    if sys.platform == "linux":  # to be decided before mujoco is imported: undecided, or without EGL, it may abort
+    """Returns the `gymnasium` module with gentraj's, the robotics and the user's environments registered.
+
+    MuJoCo is set to render without a screen, if the machine can, and not to write log files. Raises ImportError, in one
+    line, if a package is missing.
+    """
+    if sys.platform == "linux":  # set before mujoco is imported, as without EGL it may abort
         os.environ.setdefault("MUJOCO_GL", "egl" if ctypes.util.find_library("EGL") else "disabled")
     try:
         import gymnasium
-        import mujoco
 
+        mujoco: Any = importlib.import_module("mujoco")
         with contextlib.redirect_stderr(io.StringIO()):  # it prints a notice about other environments
             import gymnasium_robotics
     except ImportError as error:
@@ -44,16 +48,16 @@ def load_gymnasium() -> ModuleType:
     for name, task in MANIPULATION.items():
         gymnasium.register(task.env_id, "envs.tasks.manipulation:Manipulation",
                            max_episode_steps=task.max_episode_steps, kwargs={"name": name.removeprefix("ogbench/")})
-    warn = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]
-    warn(logging.getLogger("mujoco").info)  # else it writes MUJOCO_LOG.TXT into the working directory
+    mujoco.set_mju_user_warning(logging.getLogger("mujoco").info)  # else it writes MUJOCO_LOG.TXT where it runs
     import_named()
     return gymnasium
 
 
 def import_named() -> None:
-    """Imports the modules that the user, and never any data, named by `gentraj --import`: they register environments.
+    """Imports the modules named by `gentraj --import`, which register environments.
 
-    They are looked for in the working directory too. Raises ImportError in one line for whatever goes wrong in one.
+    Only the user can name modules; data never can. They may also lie in the working directory. Raises ImportError, in
+    one line, for whatever goes wrong in a module.
     """
     for name in filter(None, os.environ.get(IMPORTS, "").split(",")):
         if os.getcwd() not in sys.path:
@@ -62,15 +66,15 @@ def import_named() -> None:
             importlib.import_module(name)
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
-            absent = isinstance(error, ModuleNotFoundError) and str(error.name) in (name, name.partition(".")[0])
-            why = (f"there is no module of that name in {os.getcwd()}, nor installed" if absent else
+            is_absent = isinstance(error, ModuleNotFoundError) and str(error.name) in (name, name.partition(".")[0])
+            why = (f"no module of that name is in {os.getcwd()} or installed" if is_absent else
                    f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})")
             raise ImportError(f"--import {name}: {why}") from error
 
 
 @functools.cache
 def rendering_problem() -> str | None:
-    """None where frames can be drawn, else why not in one line. Tried in a child process: a bad driver may abort."""
+    """Returns why no frame can be drawn, or None. A child process tries, because a bad driver may abort."""
     load_gymnasium()
     backend = os.environ.get("MUJOCO_GL", "")
     advice = "for pictures install libegl1, libegl-mesa0 and libgl1-mesa-dri"
@@ -82,14 +86,14 @@ def rendering_problem() -> str | None:
 
 
 def render_frame(env: Any) -> np.ndarray:
-    """(height, width, 3) uint8 of an environment made with `render_mode="rgb_array"`. Raises `CannotRender`."""
+    """Returns a frame (height, width, 3), uint8, of an environment made with "rgb_array", or raises `CannotRender`."""
     if env.render_mode != "rgb_array":
         raise CannotRender(f"the environment has render_mode={env.render_mode!r}; make it with 'rgb_array'")
     if problem := rendering_problem():
         raise CannotRender(problem)
     try:
         frame = np.asarray(env.render())
-    except (load_gymnasium().error.Error, ImportError) as error:  # such as pygame, which only some of them need
+    except (load_gymnasium().error.Error, ImportError) as error:  # such as pygame, which only some environments need
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise CannotRender(f"no frame can be drawn here: {why}") from error
     if frame.ndim != 3:

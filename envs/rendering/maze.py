@@ -1,4 +1,4 @@
-"""What a maze looks like: its walls on a matplotlib axis."""
+"""Draws the walls of a maze on a matplotlib axis."""
 
 from __future__ import annotations
 

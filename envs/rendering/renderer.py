@@ -1,4 +1,4 @@
-"""A picture of an observation: the real simulator set to its state, or its numbers where that is unknown."""
+"""Renders observations: the real simulator is set to the state of an observation and draws it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.replay import CannotReplay, states
+from ..evaluation.replay import CannotReplay, simulated, states
 from ..making import EnvironmentFactory, environment_factory
 from .headless import CannotRender, render_frame
 
 
 class Renderer:
-    """`renderer(obs_O, goal_G)` -> (height, width, 3) uint8. Raises `CannotRender` where the machine cannot draw."""
+    """`renderer(obs_O, goal_G)` returns a frame (height, width, 3), uint8, of the environment `env`.
+
+    Raises `CannotRender` if the machine cannot draw or the observation does not determine the simulator's state.
+    """
 
     def __init__(self, env: str):
         self.factory: EnvironmentFactory = environment_factory(env, {"render_mode": "rgb_array"})
@@ -24,7 +27,8 @@ class Renderer:
             self.env.reset(seed=0)
         base = self.env.unwrapped
         if not hasattr(base, "model"):
-            raise CannotRender(f"{self.factory.env_id} is none of MuJoCo's, and cannot be set to what is imagined")
+            raise CannotRender(f"{self.factory.env_id} is not a MuJoCo environment, so it cannot be set to an "
+                               "observation's state")
         idle_RTA = np.zeros((1, 1, base.model.nu))
         try:
             state_S = states(base, self.factory.env_id, obs_O[None].astype(float), idle_RTA)[0, 0, 1:]
@@ -33,7 +37,7 @@ class Renderer:
         if len(goal_G) and hasattr(base, "update_target_site_pos"):
             base.goal = np.asarray(goal_G, float)
             base.update_target_site_pos()
-        getattr(base, "point_env", base).set_state(state_S[: base.model.nq], state_S[base.model.nq :])
+        simulated(base).set_state(state_S[: base.model.nq], state_S[base.model.nq :])
         return render_frame(self.env)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""OGBench's manipulation as goal-conditioned environments: goals are entries of the observation, and seeds decide all.
+"""OGBench's manipulation tasks as goal-conditioned environments whose episodes are functions of the seed.
 
-Needs the package ogbench (pip install 'gentraj[ogbench]'), and only once an environment is made.
+Making such an environment needs the package ogbench (pip install 'gentraj[ogbench]').
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
 
 
 class Manipulation(gymnasium.Env):
-    """One of OGBench's five starts and goals an episode, drawn by the seed or given as options["task_id"] (1 to 5).
+    """An OGBench manipulation task; each episode has one of its five starts and goals.
 
-    The goal is what OGBench calls the oracle representation, where the objects should be: `goal_dims` of the
-    observation. The episode ends when all of them are there, `info["success"]`, and then the reward is 1. A state is a
-    function of the seed alone, which OGBench's own are not: it draws a task and a posture for its goal from elsewhere.
+    The seed draws the start and the goal, unless options["task_id"] (1 to 5) names them. The goal is OGBench's oracle
+    representation: where the objects should be, the entries `goal_dims` of the observation. When all objects are there,
+    the reward is 1, `info["success"]` is true and the episode terminates. States are functions of the seed, unlike in
+    OGBench's own environments, which draw a task and the goal's posture from global random numbers.
     """
 
     def __init__(self, name: str, render_mode: str | None = None):
@@ -60,13 +61,14 @@ class Manipulation(gymnasium.Env):
 
 
 def make_base(task: ManipulationTask, **kwargs: Any) -> Any:
-    """OGBench's own environment without wrappers. Raises ImportError in one line where it is not installed.
+    """Returns OGBench's own environment without wrappers. Raises ImportError in one line if ogbench is not installed.
 
-    Its action space, a new one at every look, is replaced by one that can be seeded: a reset draws from it.
+    OGBench makes a new action space whenever it is read, and draws from it in a reset. It is replaced by one that can
+    be seeded.
     """
-    load_gymnasium()  # which decides how mujoco renders
+    load_gymnasium()  # it decides how mujoco renders
     try:
-        importlib.import_module("ogbench.manipspace")  # registers them
+        importlib.import_module("ogbench.manipspace")  # it registers OGBench's environments
     except ImportError as error:
         raise ImportError(f"{task.env_id} needs {error.name}: pip install 'gentraj[ogbench]'") from error
     spec = gymnasium.spec(task.base_id)
@@ -75,12 +77,12 @@ def make_base(task: ManipulationTask, **kwargs: Any) -> Any:
 
 
 def settled(base: Any) -> np.ndarray:
-    """The observation, once what the solver remembers of earlier steps is cleared: only positions and speeds count."""
-    import mujoco
+    """Clears all solver state but positions and velocities, and returns the observation."""
+    mujoco: Any = importlib.import_module("mujoco")
 
     model, data = base.model, base.data
     kept = [array.copy() for array in (data.qpos, data.qvel, data.mocap_pos, data.mocap_quat)]
-    mujoco.mj_resetData(model, data)  # pyright: ignore[reportAttributeAccessIssue]
+    mujoco.mj_resetData(model, data)
     data.qpos[:], data.qvel[:], data.mocap_pos[:], data.mocap_quat[:] = kept
-    mujoco.mj_forward(model, data)  # pyright: ignore[reportAttributeAccessIssue]
+    mujoco.mj_forward(model, data)
     return base.compute_observation()

@@ -1,10 +1,12 @@
-"""A maze as a grid of cells: its walls, its coordinates and the shortest ways through it."""
+"""A maze as a grid of cells: walls, coordinates and shortest paths; and D4RL's single-goal protocol in mazes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
+import gymnasium
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import shortest_path
@@ -12,13 +14,16 @@ from scipy.sparse.csgraph import shortest_path
 MazeMap = Sequence[Sequence[int | str]]
 
 WALL = 1
+RADIUS = 0.5  # of D4RL's goals; that of Gymnasium-Robotics is 0.45
+START_NOISE = 0.1  # half width of the start around a cell's centre, and standard deviation of its velocity
 
 
 class Maze:
-    """The grid of Gymnasium-Robotics' mazes: 1 is a wall; 0, "r", "g", "c" are free (any, reset, goal, both).
+    """The grid of a Gymnasium-Robotics maze: 1 is a wall; 0, "r", "g" and "c" are free (any, reset, goal, both).
 
-    Positions are (x, y) with the maze's centre at the origin, x along the columns and y against the rows. Cells are
-    numbered `row * columns + column`. Raises ValueError for a map that is no rectangle or has not two free cells.
+    Positions are (x, y) with the maze's centre at the origin; x grows with the columns, y against the rows. Cells are
+    numbered `row * columns + column`. Raises ValueError for a map that is not a rectangle or has fewer than two free
+    cells.
     """
 
     def __init__(self, maze_map: MazeMap, scaling: float = 1.0):
@@ -37,39 +42,39 @@ class Maze:
 
     @property
     def longest_way(self) -> int:
-        """Cells entered on the longest of the shortest ways between two cells."""
+        """The number of cells entered on the longest of the shortest paths between two cells."""
         lengths = self._ways[0]
         return int(lengths[np.isfinite(lengths)].max())
 
     @property
     def next_cell(self) -> np.ndarray:
-        """(goal, cell): the cell that follows on a shortest way to the goal; the cell itself where none leads there."""
+        """(goal, cell): the next cell on a shortest path to the goal; the cell itself if no path leads there."""
         return self._ways[1]
 
     def number(self, row: int, column: int) -> int:
         return row * self.free.shape[1] + column
 
     def centre(self, cell: np.ndarray | int) -> np.ndarray:
-        """Numbers of cells (...) -> their centres (..., 2)."""
+        """Maps numbers of cells (...) to their centres (..., 2)."""
         rows, columns = self.free.shape
         row, column = np.divmod(cell, columns)
         return np.stack([column + 0.5 - columns / 2, rows / 2 - row - 0.5], -1) * self.scaling
 
     def cell(self, position: np.ndarray) -> np.ndarray:
-        """Positions (..., 2) -> numbers of the cells they lie in (...); the nearest cell for those outside."""
+        """Maps positions (..., 2) to the numbers of their cells (...); outside the map to the nearest cell."""
         rows, columns = self.free.shape
         column = np.floor(position[..., 0] / self.scaling + columns / 2).clip(0, columns - 1)
         row = np.floor(rows / 2 - position[..., 1] / self.scaling).clip(0, rows - 1)
         return (row * columns + column).astype(int)
 
     def is_free(self, position: np.ndarray) -> np.ndarray:
-        """Positions (..., 2) -> whether they lie in a free cell of the map (...)."""
+        """Whether positions (..., 2) lie in a free cell of the map (...)."""
         cell = self.cell(position)
         inside = (np.abs(position) <= np.array(self.free.shape[::-1]) / 2 * self.scaling).all(-1)
         return inside & self.free.flat[cell]
 
     def wall_boxes(self) -> tuple[np.ndarray, np.ndarray]:
-        """The walls as boxes low_W2, high_W2: the cells of a row in one box, and all that lies beyond the map."""
+        """Returns the walls as boxes low_W2, high_W2: one per run of cells in a row, and four around the map."""
         rows, columns = self.free.shape
         runs = np.diff(np.pad(~self.free, ((0, 0), (1, 1))).astype(int), axis=1)
         (row, first), last = np.nonzero(runs == 1), np.nonzero(runs == -1)[1]
@@ -82,7 +87,7 @@ class Maze:
 
     @cached_property
     def _ways(self) -> tuple[np.ndarray, np.ndarray]:
-        """Breadth-first from every cell: lengths of the shortest ways and the next-cell table."""
+        """Returns the lengths of the shortest paths and the next-cell table, searched breadth-first from every cell."""
         cells = np.arange(self.free.size).reshape(self.free.shape)
         right, down = self.free[:, :-1] & self.free[:, 1:], self.free[:-1] & self.free[1:]
         first = np.concatenate([cells[:, :-1][right], cells[:-1][down]])
@@ -90,3 +95,36 @@ class Maze:
         graph = csr_array((np.ones(len(first)), (first, second)), shape=(cells.size, cells.size))
         lengths, previous = shortest_path(graph, directed=False, unweighted=True, return_predecessors=True)
         return lengths, np.where(previous < 0, cells.ravel(), previous)
+
+
+class SingleGoal(gymnasium.Wrapper):
+    """D4RL's single-goal protocol of maze2d, on Gymnasium-Robotics' PointMaze.
+
+    The goal is the exact centre of one cell; the start lies in any cell, including the goal's. The reward is 1 within a
+    distance of 0.5 from the goal, else 0; `info["success"]` is the same as a bool. Episodes never terminate.
+    """
+
+    def __init__(self, env: gymnasium.Env, goal_cell: tuple[int, int]):
+        super().__init__(env)
+        self.base: Any = env.unwrapped
+        self.maze = Maze(self.base.maze.maze_map, self.base.maze.maze_size_scaling)
+        self.goal = self.maze.centre(self.maze.number(*goal_cell))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        _, info = self.env.reset(seed=seed)
+        random = self.base.np_random
+        start = self.maze.centre(random.choice(self.maze.cells)) + random.uniform(-START_NOISE, START_NOISE, 2)
+        self.base.point_env.set_state(start, START_NOISE * random.standard_normal(2))
+        self.base.goal = self.goal.copy()
+        self.base.update_target_site_pos()
+        state, goal = self.base.point_env.state_vector(), self.goal.copy()
+        obs = {"observation": state, "achieved_goal": start, "desired_goal": goal}
+        return obs, info | {"success": self._reached(start)}
+
+    def step(self, action: Any):
+        obs, _, terminated, truncated, info = self.env.step(action)
+        reached = self._reached(obs["achieved_goal"])
+        return obs, float(reached), terminated, truncated, info | {"success": reached}
+
+    def _reached(self, position: np.ndarray) -> bool:
+        return bool(np.linalg.norm(position - self.goal) <= RADIUS)

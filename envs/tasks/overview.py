@@ -1,4 +1,4 @@
-"""What is known of each task: environment, data, reference scores with their protocols, how long a plan should be."""
+"""An overview of the tasks: environments, datasets, reference scores with their protocols, and horizons of plans."""
 
 from __future__ import annotations
 
@@ -6,36 +6,58 @@ from dataclasses import dataclass
 
 from gentraj.data import d4rl_reference
 
-from .default_horizon import default_horizon
+from ..making import recorded_factory
 from .registry import BEHAVIOURS, LOCOMOTION, MANIPULATION, TASKS, LocomotionTask, ManipulationTask, Task
+
+STEPS_PER_CELL = 24  # a generous bound for PointMaze's data-collecting controller
+HORIZONS = {32: 6, 64: 12}  # horizon: the longest stride at which a plan is dense enough to follow round a corner
+LONGEST = 128
+UNKNOWN = (32, 1)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One task."""
+    """An overview of one task."""
 
     name: str
     env_id: str
     max_episode_steps: int
     horizon: tuple[int, int]
-    """Rows and stride of a plan."""
+    """Horizon (in timesteps) and stride (in environment steps) of a plan."""
     datasets: dict[str, tuple[str, ...]]
-    """By whose they are."""
+    """Dataset ids by their publisher."""
     references: dict[str, str]
-    """By protocol: what is 0 and 100, or published scores."""
+    """Reference scores by protocol: the returns that score 0 and 100, or published scores."""
 
     def __str__(self) -> str:
-        rows, stride = self.horizon
-        lines = [f"{self.name}: {self.env_id}, {self.max_episode_steps} steps; plans of {rows} rows, {stride} apart"]
+        horizon, stride = self.horizon
+        lines = [f"{self.name}: {self.env_id}, {self.max_episode_steps} steps; plans of horizon {horizon}, "
+                 f"stride {stride}"]
         lines += [f"  {whose:8} {', '.join(ids)}" for whose, ids in self.datasets.items()]
         return "\n".join([*lines, *(f"  scores   {what}: {score}" for what, score in self.references.items())])
 
 
 def table() -> list[Row]:
-    """Of all tasks."""
+    """Returns the overviews of all tasks."""
     return [*(_maze(name, task) for name, task in TASKS.items()),
             *(_locomotion(name, task) for name, task in LOCOMOTION.items()),
             *(_manipulation(name, task) for name, task in MANIPULATION.items())]
+
+
+def default_horizon(env: str | None) -> tuple[int, int]:
+    """Returns (horizon, stride) of plans for an environment (`Episodes.env`).
+
+    In a maze the longest of its shortest paths fits into a plan of few timesteps. A manipulation task has its own
+    values. For any other environment they are (32, 1).
+    """
+    factory = recorded_factory(env)
+    if factory is None:
+        return UNKNOWN
+    if (maze := factory.maze) is None:
+        return next((task.horizon for task in MANIPULATION.values() if task.env_id == factory.env_id), UNKNOWN)
+    steps = STEPS_PER_CELL * maze.longest_way
+    horizon = next((H for H, stride in HORIZONS.items() if steps <= (H - 1) * stride), LONGEST)
+    return horizon, -(-steps // (horizon - 1))
 
 
 def _maze(name: str, task: Task) -> Row:

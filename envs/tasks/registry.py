@@ -8,62 +8,63 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Task:
-    """A known maze. Scores of two protocols cannot be compared, so each has fields under its own name."""
+    """A known maze. Scores of two protocols cannot be compared, so each protocol has its own fields."""
 
     env_id: str
     max_episode_steps: int
     dataset_ids: tuple[str, ...]
-    """Minari ids; the first is the one that `gentraj data make` records."""
+    """Minari dataset ids; `gentraj data make` records the first one."""
     recipe_steps: int
-    """Steps that `gentraj data make` records by default: enough to train on."""
+    """Number of steps that `gentraj data make` records by default, enough to train on."""
     d4rl_id: str
-    """The name that `gentraj.data.d4rl_reference` knows D4RL's reference returns under (single-goal protocol)."""
+    """The name under which `gentraj.data.d4rl_reference` has D4RL's reference returns (single-goal protocol)."""
     d4rl_goal: tuple[int, int]
-    """(row, column) of the goal in D4RL's single-goal protocol."""
+    """Cell (row, column) of the goal in D4RL's single-goal protocol."""
     d4rl_steps: int
-    """Length of an episode in D4RL's single-goal protocol."""
+    """Number of steps of an episode in D4RL's single-goal protocol."""
     minari_reference: tuple[float, float] | None
-    """Minari's returns of a random agent and of the replanning controller, random-goal protocol, where measured."""
+    """Minari's reference returns of a random agent and of the replanning controller (random-goal protocol), or None."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class LocomotionTask:
-    """An environment without goals, whose native return D4RL's reference returns normalise.
+    """A locomotion environment, whose return is normalised by D4RL's reference returns.
 
-    The references are of D4RL's v2 data, made with Gym's v2 environments and MuJoCo 2.0. The physics, the contacts and
-    some rewards of Gymnasium's v5 are others, so a score is on D4RL's scale but not comparable to the digit.
+    The reference returns are those of D4RL's v2 data, made with Gym's v2 environments and MuJoCo 2.0. Physics, contacts
+    and some rewards differ in Gymnasium's v5, so a score is on D4RL's scale but not comparable to the digit.
     """
 
     env_id: str
     max_episode_steps: int
     d4rl_id: str
-    """A name that `gentraj.data.d4rl_reference` knows them under: those of all datasets of an environment are alike."""
+    """A name under which `gentraj.data.d4rl_reference` has the reference returns; all datasets of an environment share
+    them."""
     train_steps: int = 0
-    """Of PPO, for the policies whose data `gentraj data make` records; 0 where it records none."""
+    """Number of steps for which PPO trains the policies whose data `gentraj data make` records; 0 if there are none."""
     horizon: tuple[int, int] = (4, 1)
-    """Rows and stride of a plan for returns, which is made anew in every step (docs/planning.md)."""
+    """Horizon and stride of a plan for high return, which is made anew in every step (docs/planning.md)."""
 
 
 @dataclass(frozen=True)
 class ManipulationTask:
-    """A robot arm of OGBench that brings objects to a goal, one of five starts and goals an episode."""
+    """A robot arm of OGBench that brings objects to a goal; an episode has one of five starts and goals."""
 
     env_id: str
-    """As `envs.tasks.manipulation` makes it."""
+    """Id of the environment of `envs.tasks.manipulation`."""
     base_id: str
-    """OGBench's own."""
+    """Id of OGBench's own environment."""
     max_episode_steps: int
     goal_dims: tuple[int, ...]
-    """Entries of the observation that a goal speaks about: places of cubes, states of buttons, drawer, window."""
+    """Entries of the observation that make up a goal: positions of cubes, states of buttons, drawer and window."""
     dataset_ids: tuple[str, ...]
-    """A Minari id, the one that `gentraj data make` records, and the name of OGBench's own file."""
+    """The Minari id that `gentraj data make` records, and the name of OGBench's own file."""
     recipe_steps: int
     horizon: tuple[int, int]
-    """Rows and stride of a plan that an object's whole way fits into."""
+    """Horizon and stride of a plan, long enough for an object's whole path."""
     published: dict[str, float]
-    """Success rates in % that OGBench (Park et al. 2025, table 2) reports of its play data: 1M steps of training, 50
-    episodes of each of the five goals, 8 seeds, and the whole goal observation instead of the objects' entries."""
+    """Success rates in % that OGBench reports for its play data (Park et al. 2025, table 2): 1M training steps, 50
+    episodes for each of the five goals, 8 seeds, and the whole observation as the goal, not just the objects."""
 
 
 def _pointmaze(name: str, steps: int, recipe_steps: int, d4rl_id: str, d4rl_goal: tuple[int, int], d4rl_steps: int,
@@ -102,8 +103,8 @@ LOCOMOTION: dict[str, LocomotionTask] = {
     "ant": LocomotionTask("Ant-v5", 1000, "ant-medium-v2"),
 }
 
-BEHAVIOURS: dict[str, tuple[str, str]] = {  # and their names in Minari and in D4RL
+BEHAVIOURS: dict[str, tuple[str, str]] = {  # kind: its names in Minari and in D4RL
     "medium": ("medium", "medium"), "expert": ("expert", "expert"), "mixed": ("", "medium-replay")}
-"""Kinds of data of a locomotion task, by whom they show at work."""
+"""The kinds of data of a locomotion task, named after the policies that collect them."""
 BEHAVIOUR_STEPS = 100_000
-"""Steps that `gentraj data make` records of each by default."""
+"""Number of steps that `gentraj data make` records of each kind by default."""

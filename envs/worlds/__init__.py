@@ -1,4 +1,4 @@
-"""A world model as Gymnasium environments. Importing it registers `gentraj/WorldModel-v0`."""
+"""World models as Gymnasium environments. Importing this package registers `gentraj/WorldModel-v0`."""
 
 import gymnasium
 

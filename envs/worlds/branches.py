@@ -1,8 +1,7 @@
-"""Branches: short episodes that a world model imagines from where data were (MBPO: Janner et al. 2019).
+"""Branches: short synthetic episodes that a world model rolls out from states of the data (MBPO: Janner et al. 2019).
 
-A branch is truncated before the first step that is not to be trusted, or ends for good with it, where it was
-(`ImaginedConfig.unknown`). Branch i is a function of (seed, i), whatever is imagined beside it. Shapes beside the
-legend: K steps of a branch at most.
+A branch is truncated before the first step that is not trusted, or terminates with it (`ImaginedConfig.unknown`).
+Branch i is a function of (seed, i), whatever the other branches are. In shapes, K is the largest number of steps.
 """
 
 from __future__ import annotations
@@ -21,46 +20,49 @@ from gentraj.worlds.model import WorldModel
 
 from .imagined import ImaginedConfig, ImaginedEpisodes, Reward
 
-FEWEST, MOST = 16, 1024  # branches that are imagined at once
-ENOUGH, RARE = 1000, 0.01  # branches that tell whether it is worth it: less than this share of their steps is kept
+FEWEST, MOST = 16, 1024  # branches that are rolled out together
+ENOUGH, RARE = 1000, 0.01  # give up if, after so many branches, less than this share of their steps is trusted
 
 
 class Starts(NamedTuple):
-    """Where branches start, and what they do there unless an agent acts."""
+    """The starts of branches, and their actions unless an agent acts."""
 
     obs_BO: np.ndarray
     goal_BG: np.ndarray
-    """No columns without goals."""
+    """The goals; G is 0 for data without goals."""
     limit_B: np.ndarray
-    """Steps, at most."""
+    """The largest number of steps of each branch."""
     act_BKA: np.ndarray | None = None
-    """Within each limit."""
+    """The actions; those beyond a branch's limit do not count."""
 
 
-SampleStarts = Callable[[Sequence[int]], Starts]  # a seed for each branch
+SampleStarts = Callable[[Sequence[int]], Starts]
+"""A function of one seed per branch."""
 
 
 class Branches(NamedTuple):
+    """B branches of at most K steps; entries of a branch beyond its `steps_B` do not count."""
+
     goal_BG: np.ndarray
     limit_B: np.ndarray
     obs_BKO: np.ndarray
-    """One row more than K; what lies past `steps_B` does not count."""
+    """(B, K + 1, O) observations, the final one included."""
     act_BKA: np.ndarray
     reward_BK: np.ndarray
     steps_B: np.ndarray
-    """Those that are kept."""
+    """The number of steps that are kept."""
     terminated_B: np.ndarray
     why_B: np.ndarray
-    """Why a step was not believed, before which it was truncated, or which ended it; "" where there was none."""
+    """Why the step was not trusted before which a branch was truncated, or with which it terminated; ""."""
 
     @property
     def by_unknown_B(self) -> np.ndarray:
-        """Whose last step is none to be trusted, and ended it for good."""
+        """Which branches terminated with a step that is not trusted (B,)."""
         return self.terminated_B & (self.why_B != "")
 
     def counts(self) -> dict[str, Any]:
-        """What was kept; and of each reason not to believe in a step the branches that have one, and the steps of these
-        that are not made."""
+        """Returns how much was kept, and for each reason for distrust the number of branches that it stopped and of
+        steps that they lost."""
         missing_B = self.limit_B - self.steps_B
         untrusted = {str(why): {"branches": int((self.why_B == why).sum()),
                                 "steps": int(missing_B[self.why_B == why].sum())}
@@ -70,7 +72,7 @@ class Branches(NamedTuple):
                 "terminated by the unknown": int(self.by_unknown_B.sum()), "untrusted": untrusted}
 
     def episodes(self, like: Episodes) -> Episodes:
-        """Those with a step left, beside such data: of their environment, and with goals where they have some."""
+        """Returns the branches that have steps as a dataset that describes its environment and goals as `like` does."""
         kept_B = self.steps_B > 0
         steps_B, terminated_B = self.steps_B[kept_B], self.terminated_B[kept_B]
         k_K = np.arange(self.act_BKA.shape[1] + 1)
@@ -84,9 +86,12 @@ class Branches(NamedTuple):
 
 
 def from_data(episodes: Episodes, length: int, noise: float | None) -> SampleStarts:
-    """Starts at steps of the data, with the goals there, each equally likely. Actions are those that followed, as far
-    as the episode goes, with normal noise in half ranges of the actions, within their limits; None leaves them to an
-    agent."""
+    """Returns a function that samples starts uniformly from the steps of the data, with their goals.
+
+    Their actions are those that follow in the data until the episode ends, at most `length`, with Gaussian noise whose
+    standard deviation is `noise` times half the range of the data's actions, clipped to that range. With `noise` None
+    an agent must act.
+    """
     S, lengths = episodes.num_steps, episodes.lengths
     row_S = np.arange(S) + np.repeat(np.arange(len(lengths)), lengths)
     left_S = np.repeat(np.cumsum(lengths), lengths) - np.arange(S)
@@ -109,33 +114,35 @@ def from_data(episodes: Episodes, length: int, noise: float | None) -> SampleSta
 
 def imagine(world: WorldModel, sample_starts: SampleStarts, steps: int, config: ImaginedConfig, seed: int = 0,
             agent: Agent | None = None, reward: Reward | None = None, *, progress: bool = True) -> Branches:
-    """As many branches as have `steps` steps to keep; they are at most `config.max_episode_steps` long.
+    """Rolls out branches of at most `config.max_episode_steps` steps until `steps` steps are kept.
 
-    `agent` acts in the imagined states; without one actions are those that were drawn. `reward` is what being somewhere
-    earns; without one rewards are imagined too. Raises ValueError where hardly a step is to be trusted.
+    Actions are those of `agent`, or those of the starts if there is none. Rewards are those of `reward`, a function of
+    observations and goals, or those that the world model predicts if there is none. Raises ValueError if hardly any
+    step is trusted.
     """
     parts: list[Branches] = []
-    made = kept = believed = 0
+    begun = kept = trusted = 0
     with bar(steps, "imagined", shown=progress) as done:
         while kept < steps:
             number = min(max(-(-(steps - kept) // config.max_episode_steps), FEWEST), MOST)
-            seeds = [fold(seed, made + i) for i in range(number)]
+            seeds = [fold(seed, begun + i) for i in range(number)]
             parts.append(follow(ImaginedEpisodes(world, number, config, reward), sample_starts(seeds), seeds, agent))
-            made, more = made + number, int(parts[-1].steps_B.sum())
+            begun, more = begun + number, int(parts[-1].steps_B.sum())
             done.update(min(more, steps - kept))
-            kept, believed = kept + more, believed + more - int(parts[-1].by_unknown_B.sum())
-            asked = sum(int(part.limit_B.sum()) for part in parts)
-            if made >= ENOUGH and believed < RARE * asked:
+            kept, trusted = kept + more, trusted + more - int(parts[-1].by_unknown_B.sum())
+            possible = sum(int(part.limit_B.sum()) for part in parts)
+            if begun >= ENOUGH and trusted < RARE * possible:
                 reasons = ", ".join(f"{why} {n['branches']}" for why, n in _joined(parts).counts()["untrusted"].items())
-                raise ValueError(f"of {asked} synthetic steps only {believed} are to be trusted; of {made} branches "
-                                 f"failed: {reasons}. Allow more uncertainty, or train the world model for longer")
+                raise ValueError(f"of {possible} synthetic steps only {trusted} can be trusted; reasons, and how many "
+                                 f"of {begun} branches they stopped: {reasons}. Allow more uncertainty, or train the "
+                                 "world model for longer")
     branches = _joined(parts)
     enough = 1 + int(np.searchsorted(np.cumsum(branches.steps_B), steps))
     return Branches(*(x[:enough] for x in branches))
 
 
 def follow(episodes: ImaginedEpisodes, start: Starts, seeds: Sequence[int], agent: Agent | None = None) -> Branches:
-    """A branch from each start."""
+    """Rolls out one branch from each start."""
     batch, K = len(seeds), episodes.config.max_episode_steps
     episodes.rngs = [np.random.default_rng(fold(seed, 1)) for seed in seeds]
     episodes.place(start.obs_BO, start.goal_BG)
@@ -151,12 +158,12 @@ def follow(episodes: ImaginedEpisodes, start: Starts, seeds: Sequence[int], agen
             break
         act_BKA[:, k] = _actions(episodes, start, k, agent)
         before_BO, happened = episodes.obs_BO, episodes.step(act_BKA[:, k], moving_B)
-        # of ends too, which `step` may believe
+        # unlike in `step`, of terminated episodes too
         why_B = np.where(moving_B, episodes.distrust(happened.uncertainty), why_B)
-        believed_B = why_B == ""
-        obs_BKO[:, k + 1] = np.where(believed_B[:, None], episodes.obs_BO, before_BO)
-        reward_BK[:, k] = np.where(believed_B, happened.reward, -episodes.config.cost)
-        kept_B = moving_B & (believed_B | (episodes.config.unknown == "end"))
+        trusted_B = why_B == ""
+        obs_BKO[:, k + 1] = np.where(trusted_B[:, None], episodes.obs_BO, before_BO)
+        reward_BK[:, k] = np.where(trusted_B, happened.reward, -episodes.config.cost)
+        kept_B = moving_B & (trusted_B | (episodes.config.unknown == "end"))
         steps_B += kept_B
         terminated_B |= kept_B & happened.terminated
     return Branches(start.goal_BG, start.limit_B, obs_BKO, act_BKA, reward_BK, steps_B, terminated_B, why_B)
@@ -166,7 +173,7 @@ def _actions(episodes: ImaginedEpisodes, start: Starts, k: int, agent: Agent | N
     if agent is not None:
         return episodes.ask(agent)
     if start.act_BKA is None:
-        raise ValueError("nobody says what to do: the starts have no actions, and there is no agent")
+        raise ValueError("the starts have no actions and there is no agent; give one of them")
     return start.act_BKA[:, k]
 
 

@@ -1,7 +1,8 @@
-"""A world model as Gymnasium environments: many, stepped by one call of the network, or one of them.
+"""A world model as a Gymnasium environment, or as a vector environment that one call of the network steps.
 
-They look as the real environment does: a dict of observation, achieved_goal and desired_goal where there are goals,
-else a vector, so that what is trained inside can be run outside. `import envs` registers `gentraj/WorldModel-v0`.
+Observations have the format of the real environment, so that an agent trained in the world model can act outside: a
+dict of observation, achieved_goal and desired_goal if there are goals, else a vector. `import envs` registers
+`gentraj/WorldModel-v0`.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from gentraj.worlds.model import WorldModel
 
 from .imagined import GoalReward, ImaginedConfig, ImaginedEpisodes, StepResult, goal_reward
 
-Render = Callable[[np.ndarray, np.ndarray], np.ndarray]  # an observation and a goal -> (height, width, 3) uint8
+Render = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (observation, goal) -> frame (height, width, 3), uint8
 METADATA = {"render_modes": ["rgb_array"], "render_fps": 20}
 
 
 class WorldModelVectorEnv(VectorEnv):
-    """`num_envs` imagined episodes. An episode that has ended starts anew with the next step, which it sits out.
+    """`num_envs` synthetic episodes. The step after the end of an episode resets it and ignores the action.
 
-    `info` says of each step how large an error is expected ("uncertainty", `gentraj.worlds.model.Imagined`) and of each
-    episode that was truncated, or ended where the model is not to be believed, why ("truncated_by").
+    `info["uncertainty"]` is the error that is expected of each step (`gentraj.worlds.model.Imagined`), and
+    `info["truncated_by"]` the reason why an episode was truncated, or terminated because the model is not trusted.
     """
 
     metadata: dict[str, Any] = METADATA | {"autoreset_mode": AutoresetMode.NEXT_STEP}
@@ -35,12 +36,12 @@ class WorldModelVectorEnv(VectorEnv):
     def __init__(self, world: WorldModel, action_space: Box, num_envs: int = 1, config: ImaginedConfig | None = None, *,
                  goal_dims: Sequence[int] = (), renderer: Render | None = None, render_mode: str | None = None,
                  compute_reward: GoalReward | None = None):
-        """With `compute_reward` rewards are those of Gymnasium's goal environments, else the world model's."""
+        """Rewards are those of `compute_reward`, as in Gymnasium's goal environments, or else the world model's."""
         self.num_envs, self.render_mode, self.renderer = num_envs, _render_mode(render_mode, self.metadata), renderer
         self.episodes = ImaginedEpisodes(world, num_envs, config or ImaginedConfig(),
                                          goal_reward(compute_reward, goal_dims))
         self.goal_dims = list(goal_dims)
-        if compute_reward is not None:  # only goal environments have the attribute, and are told by it
+        if compute_reward is not None:  # libraries tell goal environments by this attribute
             self.compute_reward = compute_reward
         self.single_observation_space, self.single_action_space = observation_space(world, goal_dims), action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -49,29 +50,29 @@ class WorldModelVectorEnv(VectorEnv):
 
     def reset(self, *, seed: int | Sequence[int | None] | None = None,  # type: ignore[override]
               options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Environment i has the seed `seed` + i, or the i-th one. `options["reset_mask"]` leaves the others alone."""
+        """Resets the environments of `options["reset_mask"]`, or all; environment i gets `seed` + i, or `seed[i]`."""
         mask_B = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, bool)), bool)
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed or [None] * self.num_envs
-        for i, given in enumerate(seeds):
-            if given is not None and mask_B[i]:
-                self.episodes.rngs[i] = np.random.default_rng(given)
+        for i, each in enumerate(seeds):
+            if each is not None and mask_B[i]:
+                self.episodes.rngs[i] = np.random.default_rng(each)
         self.episodes.reset(mask_B)
         self.ended_B = self.ended_B & ~mask_B
         return self._observe(), {}
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Raises ValueError for actions of another shape, or that are not finite."""
-        again_B = self.ended_B
-        happened = self.episodes.step(np.asarray(actions), ~again_B)
-        if again_B.any():
-            self.episodes.reset(again_B)
+        """Steps all environments. Raises ValueError for actions of another shape or that are not finite."""
+        reset_B = self.ended_B
+        happened = self.episodes.step(np.asarray(actions), ~reset_B)
+        if reset_B.any():
+            self.episodes.reset(reset_B)
         self.ended_B = happened.terminated | happened.truncated
-        info = {"uncertainty": happened.uncertainty, "_uncertainty": ~again_B, "truncated_by": happened.why,
+        info = {"uncertainty": happened.uncertainty, "_uncertainty": ~reset_B, "truncated_by": happened.why,
                 "_truncated_by": happened.why != ""}
         return self._observe(), happened.reward.astype(np.float64), happened.terminated, happened.truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:  # type: ignore[override]
-        """A frame of each. Raises RuntimeError where none can be drawn."""
+        """Returns a frame of each environment. Raises RuntimeError if none can be drawn."""
         if self.render_mode is None:
             return None
         rows = zip(self.episodes.obs_BO, self.episodes.goal_BG, strict=True)
@@ -85,7 +86,7 @@ class WorldModelVectorEnv(VectorEnv):
 
 
 class WorldModelEnv(gymnasium.Env):
-    """One imagined episode at a time. `info` as of `WorldModelVectorEnv`."""
+    """One synthetic episode at a time, with the `info` of `WorldModelVectorEnv`."""
 
     metadata: ClassVar[dict[str, Any]] = METADATA
 
@@ -106,14 +107,14 @@ class WorldModelEnv(gymnasium.Env):
         return self._observe(), {}
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Raises ValueError for an action of another shape, or that is not finite."""
+        """Steps the episode. Raises ValueError for an action of another shape or that is not finite."""
         happened: StepResult = self.episodes.step(np.asarray(action)[None], np.ones(1, bool))
         why = {"truncated_by": happened.why[0]} if happened.why[0] else {}
         return (self._observe(), float(happened.reward[0]), bool(happened.terminated[0]), bool(happened.truncated[0]),
                 {"uncertainty": float(happened.uncertainty[0])} | why)
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
-        """Raises RuntimeError where no frame can be drawn."""
+        """Returns a frame (height, width, 3). Raises RuntimeError if none can be drawn."""
         if self.render_mode is None:
             return None
         return _frame(self.renderer, self.episodes.obs_BO[0], self.episodes.goal_BG[0])
@@ -127,7 +128,10 @@ class WorldModelEnv(gymnasium.Env):
 
 
 def observation_space(world: WorldModel, goal_dims: Sequence[int]) -> Space[Any]:
-    box = lambda width: Box(-np.inf, np.inf, (width,), np.float32)  # noqa: E731
+
+    def box(width: int) -> Box:
+        return Box(-np.inf, np.inf, (width,), np.float32)
+
     obs, goal_dim = box(world.spec.obs_dim), world.facts.goal_dim
     if not goal_dim:
         return obs
@@ -138,7 +142,7 @@ def observation_space(world: WorldModel, goal_dims: Sequence[int]) -> Space[Any]
 
 
 def observation(episodes: ImaginedEpisodes, goal_dims: Sequence[int]) -> Any:
-    """(B, ...) as the real environment shows it, to be kept or written into."""
+    """Returns the observations (B, ...) in the format of the real environment, as new arrays."""
     if not episodes.goal_BG.shape[1]:
         return episodes.obs_BO.copy()
     return {"observation": episodes.obs_BO.copy(), "achieved_goal": episodes.obs_BO[:, list(goal_dims)],
@@ -152,11 +156,11 @@ def _render_mode(mode: str | None, metadata: dict[str, Any]) -> str | None:
 
 
 def _close(renderer: Render | None) -> None:
-    """A simulator that draws is let go; a function has nothing to close."""
+    """Closes a renderer that holds a simulator; a plain function has no `close`."""
     getattr(renderer, "close", lambda: None)()
 
 
 def _frame(renderer: Render | None, obs_O: np.ndarray, goal_G: np.ndarray) -> np.ndarray:
     if renderer is None:
-        raise RuntimeError("nothing draws this world model: its data do not say which environment they come from")
+        raise RuntimeError("this world model cannot be rendered: its data do not name the environment they come from")
     return renderer(obs_O, goal_G)

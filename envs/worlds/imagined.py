@@ -1,4 +1,4 @@
-"""Episodes that a world model imagines, many side by side in one call, and why each of them ends."""
+"""Synthetic episodes of a world model, rolled out together, and the reasons why they end."""
 
 from __future__ import annotations
 
@@ -14,30 +14,34 @@ from gentraj.trajectory import Agent
 from gentraj.worlds.model import WorldModel
 
 GoalReward = Callable[[np.ndarray, np.ndarray, Any], np.ndarray]  # Gymnasium's compute_reward: achieved, desired, info
-Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of being at (B, O) with goals (B, G)
+Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (observations (B, O), goals (B, G)) -> rewards (B,)
 TIME_LIMIT, UNCERTAINTY, BOUNDS, NOT_FINITE = "time limit", "uncertainty", "left the data's bounds", "not finite"
 
 
 @dataclass(frozen=True)
 class ImaginedConfig:
+    """How a world model's synthetic episodes start, how they end, and what uncertainty costs."""
+
     max_episode_steps: int = 1000
+    """Time limit of an episode, in steps."""
     max_uncertainty: float = 3.0
-    """Times the largest error that held-out data had on average where it was least sure: beyond, an episode is
-    truncated."""
+    """Uncertainty beyond which an episode is truncated, as a multiple of the largest calibrated error: the mean error
+    of the held-out data of highest uncertainty."""
     margin: float = 0.1
-    """How far an observation may lie outside the data's, as a share of their range: beyond, an episode is truncated."""
+    """How far an observation may lie outside the range of the data, as a fraction of that range. Farther out, an
+    episode is truncated."""
     penalty: float = 0.0
-    """What is taken off a reward for each unit of uncertainty (MOPO: Yu et al. 2020)."""
+    """Reward that each unit of uncertainty costs (MOPO: Yu et al. 2020)."""
     temperature: float = 1.0
-    """Of the model's noise; 0 is deterministic."""
+    """Temperature of the world model's noise; 0 is deterministic."""
     starts: Literal["episodes", "anywhere"] = "episodes"
-    """Where an episode starts: where one of the data did, or a piece of a long one, or anywhere in the data. Where
-    there are fewer than 32 these are the same."""
+    """Where an episode starts: at the first observation of an episode of the data, or of a piece of a long one; or
+    anywhere in the data. The two are the same if the data have fewer than 32 such starts."""
     unknown: Literal["cut", "end"] = "cut"
-    """What becomes of an episode where the model is not to be believed: it is truncated, and who learns in it may hope
-    for what would have followed, or it ends for good (MOReL: Kidambi et al. 2020)."""
+    """How an episode ends where the model is not trusted: cut truncates it, so that an agent may bootstrap from its
+    last state; end terminates it (MOReL: Kidambi et al. 2020)."""
     cost: float = 0.0
-    """What is taken off the reward there: where rewards are negative an end is a way out."""
+    """Reward that such an end costs. Where rewards are negative, an agent would otherwise seek it."""
 
     def __post_init__(self) -> None:
         require_choice(self, starts=("episodes", "anywhere"), unknown=("cut", "end"))
@@ -46,35 +50,36 @@ class ImaginedConfig:
 
 
 def goal_reward(compute_reward: GoalReward | None, goal_dims: Sequence[int]) -> Reward | None:
-    """Of observations. It raises ValueError where `compute_reward` does not give one for each row."""
+    """Makes a reward of observations from `compute_reward`; it raises ValueError unless there is one reward per row."""
     if compute_reward is None:
         return None
 
     def reward(obs_BO: np.ndarray, goal_BG: np.ndarray) -> np.ndarray:
         reward_B = np.asarray(compute_reward(obs_BO[:, list(goal_dims)], goal_BG, {}), np.float32)
         if reward_B.shape != (len(obs_BO),):
-            raise ValueError(f"compute_reward gave rewards of shape {reward_B.shape} for {len(obs_BO)} goals; one that "
-                             "takes many at once and gives one each is expected")
+            raise ValueError(f"compute_reward gave rewards of shape {reward_B.shape} for {len(obs_BO)} goals; "
+                             "a function of a batch of goals that returns one reward for each is expected")
         return reward_B
 
     return reward
 
 
 class StepResult(NamedTuple):
-    """Of one step, (B,) each."""
+    """The results of one step of B episodes, (B,) each."""
 
     reward: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
     why: np.ndarray
-    """Why an episode was truncated, or ended where the model is not to be believed; "" where neither."""
+    """Why an episode was truncated, or terminated because the model is not trusted; else ""."""
     uncertainty: np.ndarray
 
 
 class ImaginedEpisodes:
-    """`batch` episodes. After each reset and step `obs_BO` and `goal_BG` (no columns without goals) are new arrays.
+    """`batch` synthetic episodes of a world model, stepped together.
 
-    `reward` is known, or None: then what a step earns is imagined too.
+    After each reset and step `obs_BO` (B, O) and `goal_BG` (B, G; G is 0 without goals) are new arrays. `reward`
+    computes the rewards; with None the world model predicts them. Raises ValueError for a `batch` below 1.
     """
 
     def __init__(self, world: WorldModel, batch: int, config: ImaginedConfig, reward: Reward | None = None):
@@ -92,26 +97,26 @@ class ImaginedEpisodes:
         self.goal_BG = self.goals_NG[np.zeros(batch, int)]
 
     def reset(self, mask_B: np.ndarray) -> None:
-        """Starts the masked episodes somewhere, by their own random numbers."""
+        """Starts the masked episodes at random starts, each drawn by the episode's own generator."""
         self.obs_BO, self.goal_BG = self.obs_BO.copy(), self.goal_BG.copy()
         for i in np.flatnonzero(mask_B):
             start = self.rngs[i].integers(len(self.starts_NO))
             self.obs_BO[i], self.goal_BG[i], self.elapsed_B[i] = self.starts_NO[start], self.goals_NG[start], 0
 
     def place(self, obs_BO: np.ndarray, goal_BG: np.ndarray) -> None:
-        """Starts all episodes there; the goals have no columns without goals."""
+        """Starts all episodes at the given observations (B, O) and goals (B, G), where G is 0 without goals."""
         self.obs_BO, self.goal_BG = np.array(obs_BO, np.float32), np.array(goal_BG, np.float32)
         self.elapsed_B = np.zeros_like(self.elapsed_B)
 
     def ask(self, agent: Agent) -> np.ndarray:
-        """(B, A) what an agent does in these states."""
+        """Returns the agent's actions (B, A) in the current states."""
         goal_BG = torch.from_numpy(self.goal_BG) if self.world.facts.goal_dim else None
         return agent.act(torch.from_numpy(self.obs_BO), goal_BG).detach().cpu().numpy()
 
     def step(self, act_BA: np.ndarray, moving_B: np.ndarray) -> StepResult:
-        """One step of the episodes where `moving_B` is true; the others stay as they are, and earn nothing.
+        """Steps the episodes where `moving_B` is true; the others keep their state and get reward 0.
 
-        Raises ValueError for actions of another shape, or that are not finite.
+        Raises ValueError for actions of another shape or that are not finite.
         """
         expected = (len(self.obs_BO), self.world.spec.act_dim)
         if np.shape(act_BA) != expected or not np.isfinite(act_BA).all():
@@ -123,21 +128,21 @@ class ImaginedEpisodes:
         finite_B = np.isfinite(next_BO).all(1) & np.isfinite(reward_B) & np.isfinite(end_B) & np.isfinite(uncertainty_B)
         self.obs_BO = np.where((moving_B & finite_B)[:, None], next_BO, self.obs_BO)
         terminated_B = moving_B & finite_B & (end_B > 0.5)
-        reward_B, known_B = (np.where(moving_B & finite_B, x_B, 0) for x_B in (reward_B, uncertainty_B))
+        reward_B, cost_B = (np.where(moving_B & finite_B, x_B, 0) for x_B in (reward_B, uncertainty_B))
         uncertainty_B = np.where(finite_B, uncertainty_B, np.inf)
         why_B = self.distrust(uncertainty_B)
         ends = self.config.unknown == "end"
-        why_B[~moving_B | (terminated_B & (not ends))] = ""  # where it cuts, an end is believed
+        why_B[~moving_B | (terminated_B & (not ends))] = ""  # if distrust truncates, a predicted end is trusted
         unknown_B = why_B != ""
-        lost_B = unknown_B & ends  # what it would have earned there is not believed either
+        lost_B = unknown_B & ends  # the predicted reward is not trusted either
         terminated_B = terminated_B | lost_B
-        reward_B = np.where(lost_B, 0, reward_B - self.config.penalty * known_B) - self.config.cost * unknown_B
+        reward_B = np.where(lost_B, 0, reward_B - self.config.penalty * cost_B) - self.config.cost * unknown_B
         late_B = moving_B & ~terminated_B & ~unknown_B & (self.elapsed_B >= self.config.max_episode_steps)
         why_B[late_B] = TIME_LIMIT
         return StepResult(reward_B, terminated_B, (why_B != "") & ~terminated_B, why_B, uncertainty_B)
 
     def distrust(self, uncertainty_B: np.ndarray) -> np.ndarray:
-        """(B,) the first reason not to believe in `obs_BO`, with so much uncertainty of it; "" where there is none."""
+        """Returns the first reason (B,) not to trust `obs_BO`, given its uncertainty; "" if there is none."""
         outside_B = ((self.obs_BO < self.low_O) | (self.obs_BO > self.high_O)).any(1)
         reasons = {NOT_FINITE: ~np.isfinite(uncertainty_B), BOUNDS: outside_B,
                    UNCERTAINTY: uncertainty_B > self.uncertainty_limit}
@@ -145,7 +150,7 @@ class ImaginedEpisodes:
 
     def _imagine(self, act_BA: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, ...]:
         goal = torch.from_numpy(self.goal_BG) if self.world.facts.goal_dim else None
-        made = self.world.imagine(torch.from_numpy(self.obs_BO), torch.from_numpy(act_BA)[:, None], goal, seeds=seeds,
-                                  temperature=self.config.temperature)
-        next_BO, reward_B, end_B, uncertainty_B = (x[:, 0].cpu().numpy() for x in made)
+        steps = self.world.imagine(torch.from_numpy(self.obs_BO), torch.from_numpy(act_BA)[:, None], goal, seeds=seeds,
+                                   temperature=self.config.temperature)
+        next_BO, reward_B, end_B, uncertainty_B = (x[:, 0].cpu().numpy() for x in steps)
         return next_BO, reward_B if self.reward is None else self.reward(next_BO, self.goal_BG), end_B, uncertainty_B

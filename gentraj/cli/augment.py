@@ -95,12 +95,13 @@ class Augment:
     device: str | None = None
     """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
+    def __post_init__(self) -> None:
+        require(self, steps=(1, math.inf), branch=(1, 1e6), noise=(0, 1e6), tilt=(0, 1e6), trust=(0, 1e9),
+                cost=(0, 1e9), penalty=(0, 1e9))
+
 
 def main(argv: list[str]) -> None:
-    args = parse(Augment, argv, "gentraj augment")
-    require(args, steps=(1, math.inf), branch=(1, 1e6), noise=(0, 1e6), tilt=(0, 1e6), trust=(0, 1e9),
-            cost=(0, 1e9), penalty=(0, 1e9))
-    print(augment(args))
+    print(augment(parse(Augment, argv, "gentraj augment")))
 
 
 def augment(args: Augment, *, progress: bool = True) -> Path:

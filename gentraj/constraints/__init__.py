@@ -1,4 +1,4 @@
-"""Hard constraints on trajectories in environment units. Adding one is a class and a line in `CONSTRAINTS`."""
+"""Hard constraints on trajectories, in environment units; a new one takes a class and a line in `CONSTRAINTS`."""
 
 from .constraints import QUICK, THOROUGH, Certificate, Constraints, Effort
 from .keepout import Blocks, Circle

@@ -1,4 +1,4 @@
-"""Several constraints at once: refused if they contradict each other, certified, and projected on."""
+"""`Constraints`: several constraints at once, with a check for contradictions, a certificate and a projection."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 
 from ..trajectory import Condition, TrajectorySpec
-from .keepout import Blocks
+from .keepout import NUMBERS, Blocks
 from .kinds import TOLERANCE, Box, Constraint, Place, Speed
-from .regions import NUMBERS
 
-RELAX = 1.6  # Boyd et al. 2011, section 3.4.3: over-relaxation of 1.5 to 1.8
-CHECK = 10  # iterations between two looks at which trajectories are done
+RELAX = 1.6  # Boyd et al. 2011, section 3.4.3, recommend an over-relaxation of 1.5 to 1.8
+CHECK = 10  # iterations between two checks of which trajectories have converged
 
 
-# The nearest trajectory in an intersection of convex sets, by the alternating direction method of multipliers.
+# The alternating direction method of multipliers (ADMM) finds the nearest trajectory in an intersection of convex sets.
 
 
 @dataclass
 class Term:
-    """The differences K x of order `order` of the entries `dims` must be in a set, given by its projection.
+    """Requires the differences K x of order `order` of the entries `dims` to lie in a set, given by its projection.
 
-    `region` (R, ..) and `slack` (R, 1, 1) are what the projection needs to know of each trajectory.
+    `nearest(K x, region, slack)` is that projection; `region` (R, ..) and `slack` (R, 1, 1) are its parameters for each
+    trajectory. `rho` is the penalty of ADMM.
     """
 
     dims: list[int]
@@ -36,7 +36,7 @@ class Term:
     rho: float
 
     def start(self, x_RHD: Tensor) -> None:
-        """z is the copy of K x that is in the set, u the scaled multiplier of K x = z."""
+        """Initialises z, the copy of K x that lies in the set, and u, the scaled multiplier of K x = z."""
         self.K = torch.eye(x_RHD.shape[1], dtype=x_RHD.dtype, device=x_RHD.device).diff(n=self.order, dim=0)
         self.z = self.nearest(self.K @ x_RHD[..., self.dims], self.region, self.slack)
         self.u = torch.zeros_like(self.z)
@@ -46,7 +46,7 @@ class Term:
         return self.rho * (self.K.T @ (self.z - self.u))
 
     def move(self, x_RHD: Tensor) -> Tensor:
-        """Boyd et al. 2011, equations 3.6 and 3.7, over-relaxed. Returns the residual K x - z."""
+        """Updates z and u by equations 3.6 and 3.7 of Boyd et al. 2011, over-relaxed. Returns the residual K x - z."""
         Kx = self.K @ x_RHD[..., self.dims]
         aim = RELAX * Kx + (1 - RELAX) * self.z + self.u
         self.z = self.nearest(aim, self.region, self.slack)
@@ -59,11 +59,11 @@ class Term:
 
 def nearest_in_all(y_RHD: Tensor, known_RHD: Tensor, terms: Sequence[Term], tolerance_R: Tensor,
                    iterations: int) -> Tensor:
-    """The trajectory in all sets that is nearest to y, with the known entries as they are in y; all float64.
+    """The trajectory in all sets that is nearest to y and keeps the known entries of y; all tensors are float64.
 
-    min |x - y|^2 / 2 subject to K_i x = z_i, z_i in S_i, with K_i the differences of term i (Boyd et al. 2011,
-    equations 3.5 to 3.7). A trajectory is done when no |K_i x - z_i| and no change of x exceeds its tolerance, or after
-    `iterations`.
+    ADMM solves min |x - y|^2 / 2 subject to K_i x = z_i and z_i in S_i, where K_i takes the differences of term i (Boyd
+    et al. 2011, equations 3.5 to 3.7). A trajectory has converged when neither |K_i x - z_i| nor the change of x
+    exceeds its tolerance; the solver stops after `iterations` in any case.
     """
     for term in terms:
         term.start(y_RHD)
@@ -91,13 +91,15 @@ def nearest_in_all(y_RHD: Tensor, known_RHD: Tensor, terms: Sequence[Term], tole
 
 
 def _systems(y_RHD: Tensor, known_RHD: Tensor, terms: Sequence[Term]) -> tuple[Tensor, Tensor]:
-    """inverse_RDHH, shift_RHD: inverse (pull - shift) solves (I + sum rho K^T K) x = pull for the unknown entries."""
+    """inverse_RDHH and shift_RHD: x = inverse (pull - shift) solves (I + sum rho K^T K) x = pull for the unknown
+    entries."""
     R, H, D = y_RHD.shape
     eye = torch.eye(H, dtype=y_RHD.dtype, device=y_RHD.device)
     P_DHH = eye.repeat(D, 1, 1)
     for term in terms:
         P_DHH[term.dims] += term.rho * (term.K.T @ term.K)
-    column = torch.arange(D, device=y_RHD.device).repeat(R)[:, None]  # one system for each entry and set of known rows
+    # Trajectories share the system of an entry where they know it at the same timesteps.
+    column = torch.arange(D, device=y_RHD.device).repeat(R)[:, None]
     keys, which = torch.cat([column, known_RHD.mT.reshape(R * D, H)], 1).unique(dim=0, return_inverse=True)
     known_UH, P_UHH, which = keys[:, 1:].bool(), P_DHH[keys[:, 0]], which.view(R, D)
     free_UHH = ~known_UH[:, :, None] & ~known_UH[:, None]
@@ -106,29 +108,32 @@ def _systems(y_RHD: Tensor, known_RHD: Tensor, terms: Sequence[Term]) -> tuple[T
     return inverse_UHH[which], shift
 
 
-PRECISION = 4e-7  # at positions of size 1: what the solver and rounding to float32 may leave
+PRECISION = 4e-7  # the error that the solver and rounding to float32 may leave at positions of size 1
 
 
 @dataclass(frozen=True)
 class Effort:
-    """A round of a projection: regions are chosen, then at most `iterations` made."""
+    """The settings of one round of a projection, which chooses regions and then runs the solver."""
 
     iterations: int
+    """The largest number of iterations of the solver."""
     stiffness: float = 1.0
-    """To the power of its order, a constraint's penalty: 1 is fastest near the feasible set, more far from it."""
+    """Base of a constraint's penalty rho = stiffness^order: 1 converges fastest near the feasible set, a larger value
+    far from it."""
     weight: float = 1.0
-    """How much worse it is to exceed what a bounded speed reaches than to be moved."""
+    """The cost of a squared distance beyond what a bounded speed reaches, relative to the cost of moving a timestep."""
 
 
-THOROUGH = (Effort(300), Effort(600, 3, 100), Effort(2000, 3, 1e4), Effort(2000, 3, 1e6))  # measured
+THOROUGH = (Effort(300), Effort(600, 3, 100), Effort(2000, 3, 1e4), Effort(2000, 3, 1e6))  # chosen by measurement
 QUICK = (Effort(40),)
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """The largest violation of each trajectory, computed on it as given; 0 is none, natural units.
+    """The largest violation of each trajectory, in natural units; 0 where a trajectory satisfies every constraint.
 
-    `worst` is over all constraints, `by_name` of each one; all have the shape that the trajectories came in.
+    `worst` is the maximum over all constraints, and `by_name` holds the violation of each one. All tensors have the
+    batch shape of the trajectories, such as (B, N).
     """
 
     worst: Tensor
@@ -148,9 +153,10 @@ class Certificate:
 class Constraints:
     """Constraints on the trajectories of `spec`, in environment units.
 
-    Given as a list, each is named by its class ("Box", the next one "Box 2"); as a dict, by its key. Raises ValueError,
-    naming the constraint, for entries or rows that `spec` has not, for boxes without a common point, for blocks that
-    leave none of them free, and for equalities that break another constraint.
+    Constraints in a list are named by their class ("Box", the next one "Box 2"), those in a dict by their key. Raises
+    ValueError, naming the constraint, for entries or timesteps that `spec` does not have, for boxes that do not
+    intersect, for blocks that cover the whole intersection of the boxes, and for equalities that violate another
+    constraint.
     """
 
     def __init__(self, spec: TrajectorySpec, constraints: Sequence[Constraint] | Mapping[str, Constraint]):
@@ -167,20 +173,23 @@ class Constraints:
         self.known(Condition.unknown(spec))
 
     def certificate(self, x: Tensor) -> Certificate:
-        """Of trajectories (..., H, D) in environment units, such as the (B, N, H, D) of `sample`."""
-        shape, rows = x.shape[:-2], x.reshape(-1, *x.shape[-2:])
-        if rows.shape[1:] != (self.spec.horizon, self.spec.dim):
+        """The violations of trajectories (..., H, D) in environment units, such as the (B, N, H, D) of `sample`.
+
+        Raises ValueError for trajectories of another horizon or width.
+        """
+        shape, x_RHD = x.shape[:-2], x.reshape(-1, *x.shape[-2:])
+        if x_RHD.shape[1:] != (self.spec.horizon, self.spec.dim):
             raise ValueError(f"trajectories of shape {tuple(x.shape)} were given; (.., {self.spec.horizon}, "
                              f"{self.spec.dim}) is expected")
-        by_name = {name: c.violation(rows, self.spec).view(shape) for name, c in self.constraints.items()}
+        by_name = {name: c.violation(x_RHD, self.spec).view(shape) for name, c in self.constraints.items()}
         none = torch.zeros(shape, dtype=torch.float64, device=x.device)
         return Certificate(torch.stack([*by_name.values(), none]).amax(0), by_name)
 
     def known(self, condition: Condition, refuse: bool = True) -> tuple[Tensor, Tensor]:
-        """Values and mask (R, H, D) of what is known from a condition and from equalities.
+        """The values and the mask (R, H, D) of the entries that a condition or an equality fixes.
 
-        Raises ValueError, naming the constraint, where known rows alone tell that no trajectory can satisfy it, unless
-        told not to `refuse`.
+        Raises ValueError, naming the constraint, where the known entries alone rule out that any trajectory satisfies
+        it. With `refuse=False` nothing is raised.
         """
         values, mask = condition.values_BHD, condition.mask_BHD
         for name, constraint in self.constraints.items():
@@ -193,11 +202,13 @@ class Constraints:
 
     def project(self, x_RHD: Tensor, condition: Condition | None = None,
                 efforts: Sequence[Effort] = THOROUGH, *, refuse: bool = True) -> Tensor:
-        """The nearest feasible trajectories found (Euclidean, environment units); known entries come out as known.
+        """Projects trajectories onto the feasible set (Euclidean distance, environment units).
 
-        A feasible one comes back as it is, bit for bit. The result is the nearest one where the constraints are convex;
-        keep-out regions are left on a side chosen by distance and by what bounded speeds can reach, anew in each of the
-        `efforts`. If none is found the last attempt comes back, as `certificate` tells. Raises what `known` raises.
+        Known entries take their known values, and a feasible trajectory is returned unchanged, bit for bit. Under
+        convex constraints the result is the nearest feasible trajectory. A keep-out region is left on a side that is
+        chosen by distance and by what bounded speeds can reach, again in each of the `efforts`. Where no feasible
+        trajectory is found, the last attempt is returned; `certificate` tells which ones these are. Raises ValueError
+        as `known` does.
         """
         values, known = self.known((condition or Condition.unknown(self.spec)).to(x_RHD.device), refuse)
         result = torch.where(known, values.to(x_RHD.dtype), x_RHD)
@@ -216,7 +227,7 @@ class Constraints:
         return result
 
     def _nearest(self, y: Tensor, start: Tensor, known: Tensor, effort: Effort) -> Tensor:
-        """Of the entries in use, with the regions chosen around `start`."""
+        """Projects the entries that any constraint uses, in the regions chosen around `start`."""
         size = y.abs().amax((1, 2), keepdim=True).clamp(min=1)
         terms = []
         for name, c in self.constraints.items():
@@ -227,7 +238,7 @@ class Constraints:
         return nearest_in_all(y, known, terms, PRECISION / 4 * size[:, 0, 0], effort.iterations)
 
     def _reach(self, dims: list[int]) -> float:
-        """How far apart neighbouring rows may be in these entries."""
+        """The largest distance in these entries between neighbouring timesteps that a bounded speed allows."""
         return min((c.reach(self.spec) for c in self.constraints.values()
                     if type(c) is Speed and set(dims) <= set(c.dims)), default=math.inf)
 
@@ -245,13 +256,13 @@ class Constraints:
                 low[dims], high[dims] = torch.maximum(low[dims], box_low), torch.minimum(high[dims], box_high)
                 if (low > high).any():
                     i = int((low > high).int().argmax())
-                    raise ValueError(f"{name} cannot be satisfied: with the boxes before it entry {i} must be at least "
-                                     f"{low[i]:g} and at most {high[i]:g}")
+                    raise ValueError(f"{name} cannot be satisfied: with the boxes before it, entry {i} must be at "
+                                     f"least {low[i]:g} and at most {high[i]:g}")
         for name, blocks in self.constraints.items():
             if isinstance(blocks, Blocks):
                 dims, (free_low, free_high) = self.dims[name], map(torch.from_numpy, blocks.free)
                 if not ((free_low <= high[dims]) & (free_high >= low[dims])).all(1).any():
-                    raise ValueError(f"{name} cannot be satisfied: the blocks leave nothing free of the boxes")
+                    raise ValueError(f"{name} cannot be satisfied: the blocks cover all that the boxes leave free")
 
 
 def _named(constraints: Sequence[Constraint]) -> dict[str, Constraint]:

@@ -1,10 +1,15 @@
-"""Keep-out regions of the rows: a ball, and blocks such as the walls of a maze."""
+"""Keep-out regions: a ball, and blocks such as the walls of a maze.
+
+What they leave free is not convex. A projection therefore puts each timestep into one of several convex regions: a
+half-space that touches the ball, or one of the largest free boxes among the blocks.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -12,14 +17,19 @@ import torch
 from torch import Tensor
 
 from ..trajectory import TrajectorySpec
-from .checks import check_bound, check_dims, check_values, double
-from .kinds import Constraint, Nearest, Place, clamp
-from .regions import choose, directions, largest_free_boxes
+from .kinds import Constraint, Nearest, Place, check_bound, check_dims, check_values, clamp, double
+
+NUMBERS = 1 << 22  # the most numbers that a computation holds at a time, which bounds its memory
+MAX_REGIONS = 4096  # a choice among more free boxes than this would take too long
+IMPOSSIBLE = 1e12  # the cost of a region that does not contain a known timestep
 
 
 @dataclass(frozen=True)
 class Circle(Constraint):
-    """Keep x_h[dims] out of the ball |. - centre| < radius; any number of entries. Violation: the depth inside it."""
+    """Keeps x_h[dims] out of the ball |x_h[dims] - centre| < radius, in any number of dimensions.
+
+    The violation is the depth inside the ball.
+    """
 
     centre: tuple[float, ...]
     radius: float
@@ -33,7 +43,8 @@ class Circle(Constraint):
         return self.radius - (vectors - double(self.centre, vectors)).norm(dim=-1)
 
     def region(self, place: Place) -> Tensor:
-        """(R, H, d) the outward normal of the half-space that touches the ball: where a row is, or another way out."""
+        """(R, H, d) the outward normal of the half-space chosen for each timestep, which touches the ball: the
+        direction of the timestep from the centre, or one of `directions`."""
         out_RHd = place.x_RHd - double(self.centre, place.x_RHd)
         around_Kd = torch.from_numpy(directions(len(self.dims))).to(out_RHd.device)
         nearest_RHd = torch.where(out_RHd.any(-1, keepdim=True), out_RHd, around_Kd[0])
@@ -53,11 +64,12 @@ class Circle(Constraint):
 
 @dataclass(frozen=True)
 class Blocks(Constraint):
-    """Keep x_h[dims] out of the axis-aligned blocks low < . < high, each grown by `margin` on every side.
+    """Keeps x_h[dims] out of the axis-aligned blocks low < x_h[dims] < high, each grown by `margin` on every side.
 
-    `low` and `high` are (d,) for one block or (W, d) for many; an infinity leaves a side open, so a block may be all
-    that lies beyond a border. The violation is the way out of the block that a row is deepest in. Rows are kept out,
-    not the way from one to the next: bound the speed, or grow thin walls, so that no row can leap over one.
+    `low` and `high` are (d,) for one block or (W, d) for many. An infinite bound leaves its side open, so a block may
+    be everything beyond a border. The violation is the distance to the nearest side of the block that a timestep is
+    deepest in. Only the timesteps are kept out, not the path from one to the next: bound the speed, or give thin walls
+    a margin, so that no trajectory can leap over a wall.
     """
 
     low: Any
@@ -68,35 +80,35 @@ class Blocks(Constraint):
     def __post_init__(self) -> None:
         check_dims(self, self.dims)
         check_bound(self, "margin")
-        for name in ("low", "high"):
-            array = np.atleast_2d(np.asarray(getattr(self, name), np.float64))
+        for name, bounds in (("low", self.low), ("high", self.high)):
+            array = np.atleast_2d(np.asarray(bounds, np.float64))
             if array.ndim != 2 or array.shape[1] != len(self.dims) or np.isnan(array).any():
                 raise ValueError(f"Blocks.{name} has shape {array.shape}; (W, {len(self.dims)}) numbers are expected, "
                                  "one row for each block")
             object.__setattr__(self, name, tuple(map(tuple, array.tolist())))  # hashable and unchanging
         if len(self.low) != len(self.high) or not (np.array(self.low) <= np.array(self.high)).all():
-            raise ValueError("Blocks: low must be at most high, for as many blocks")
+            raise ValueError("Blocks: low must be at most high, and both must have one row for each block")
         if not len(self.free[0]):
-            raise ValueError("Blocks leave no free place; give smaller blocks or a smaller margin")
+            raise ValueError("Blocks leave no free space; give smaller blocks or a smaller margin")
 
     @property
     def grown(self) -> tuple[np.ndarray, np.ndarray]:
-        """low_Wd and high_Wd with the margin."""
+        """low_Wd and high_Wd, grown by the margin."""
         return np.array(self.low) - self.margin, np.array(self.high) + self.margin
 
     @cached_property
     def free(self) -> tuple[np.ndarray, np.ndarray]:
-        """low_Kd and high_Kd of the largest free boxes, which overlap."""
+        """low_Kd and high_Kd of the largest free boxes, see `largest_free_boxes`."""
         return largest_free_boxes(*self.grown)
 
     def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:
-        deepest = torch.full(vectors.shape[:-1], -math.inf, dtype=vectors.dtype, device=vectors.device)
+        depth = torch.full(vectors.shape[:-1], -math.inf, dtype=vectors.dtype, device=vectors.device)
         for low, high in zip(*_tensors(self.grown, vectors), strict=True):
-            deepest = torch.maximum(deepest, torch.minimum(vectors - low, high - vectors).amin(-1))
-        return deepest
+            depth = torch.maximum(depth, torch.minimum(vectors - low, high - vectors).amin(-1))
+        return depth
 
     def region(self, place: Place) -> Tensor:
-        """(R, H, 2, d) the free box that each row is put into."""
+        """(R, H, 2, d) the low and high bounds of the free box chosen for each timestep."""
         low_Kd, high_Kd = _tensors(self.free, place.x_RHd)
         apart_KK = torch.maximum(low_Kd[:, None] - high_Kd, low_Kd - high_Kd[:, None]).clamp(min=0).norm(dim=-1)
         chosen_RH = choose(place, place.x_RHd[..., None, :].clamp(low_Kd, high_Kd), apart_KK)
@@ -108,3 +120,69 @@ class Blocks(Constraint):
 
 def _tensors(boxes: tuple[np.ndarray, np.ndarray], like: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(boxes[0]).to(like.device), torch.from_numpy(boxes[1]).to(like.device)
+
+
+def largest_free_boxes(low_Wd: np.ndarray, high_Wd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds low_Kd and high_Kd of all maximal boxes whose interior no block enters; the boxes overlap.
+
+    Starting from the whole space, each block in turn splits every box that it enters into the parts beside the block.
+    Raises ValueError for more than 4096 boxes.
+    """
+    d = low_Wd.shape[1]
+    free_K2d = np.array([[np.full(d, -np.inf), np.full(d, np.inf)]])
+    for low, high in zip(low_Wd, high_Wd, strict=True):
+        entered = ((free_K2d[:, 0] < high) & (low < free_K2d[:, 1])).all(1)
+        parts = [free_K2d[~entered]]
+        for i in range(d):
+            below, above = free_K2d[entered].copy(), free_K2d[entered].copy()
+            below[:, 1, i], above[:, 0, i] = np.minimum(below[:, 1, i], low[i]), np.maximum(above[:, 0, i], high[i])
+            parts += [below[(below[:, 0] < below[:, 1]).all(1)], above[(above[:, 0] < above[:, 1]).all(1)]]
+        free_K2d = _largest(np.concatenate(parts))
+        if len(free_K2d) > MAX_REGIONS:
+            raise ValueError(f"Blocks cut the free space into more than {MAX_REGIONS} boxes; give fewer blocks")
+    return free_K2d[:, 0], free_K2d[:, 1]
+
+
+def _largest(boxes_K2d: np.ndarray) -> np.ndarray:
+    """The boxes that no other box contains."""
+    boxes_K2d = np.unique(boxes_K2d, axis=0)
+    low, high = boxes_K2d[:, 0], boxes_K2d[:, 1]
+    contained = ((low[:, None] >= low) & (high[:, None] <= high)).all(-1)
+    return boxes_K2d[contained.sum(1) == 1]  # each box contains itself
+
+
+def directions(d: int) -> np.ndarray:
+    """(K, d) unit vectors in all directions: along the axes, and halfway between each two axes."""
+    axes = np.concatenate([np.eye(d), -np.eye(d)])
+    between = [(s * np.eye(d)[i] + t * np.eye(d)[j]) / math.sqrt(2)
+               for i, j in combinations(range(d), 2) for s, t in product((1, -1), repeat=2)]
+    return np.array([*axes, *between])
+
+
+def choose(place: Place, at_RHKd: Tensor, apart_KK: Tensor | float = 0.0) -> Tensor:
+    """(R, H) the region chosen for each timestep, given the nearest point `at_RHKd` of each of the K regions.
+
+    The choice minimises the sum of the squared distances to the regions, plus `place.weight` times the squared
+    distances by which neighbouring timesteps exceed `place.reach`, by dynamic programming (Viterbi 1967). Neighbouring
+    timesteps are never put into regions whose distance `apart_KK` exceeds `place.reach`.
+    """
+    at_a_time = max(1, NUMBERS // at_RHKd.shape[2] ** 2)
+    if len(at_RHKd) > at_a_time:
+        parts = zip(*(x.split(at_a_time) for x in (place.x_RHd, place.known_RHd, at_RHKd)), strict=True)
+        return torch.cat([choose(replace(place, x_RHd=x, known_RHd=known), at, apart_KK) for x, known, at in parts])
+    away_RHKd = at_RHKd - place.x_RHd[..., None, :]
+    impossible_RHK = ((away_RHKd != 0) & place.known_RHd[..., None, :]).any(-1)
+    cost_RHK = away_RHKd.square().sum(-1).masked_fill(impossible_RHK, IMPOSSIBLE)
+    if math.isinf(place.reach):
+        return cost_RHK.argmin(-1)
+    unreachable_KK = IMPOSSIBLE * (torch.as_tensor(apart_KK, device=cost_RHK.device) > place.reach)
+    best_RK, sources = cost_RHK[:, 0], []  # the least cost of the timesteps so far, if the last is in region k
+    for h in range(1, cost_RHK.shape[1]):
+        beyond_RKK = (torch.cdist(at_RHKd[:, h - 1], at_RHKd[:, h]) - place.reach).clamp(min=0)
+        best_RK, source_RK = (best_RK[:, :, None] + place.weight * beyond_RKK.square() + unreachable_KK).min(1)
+        best_RK = best_RK + cost_RHK[:, h]
+        sources.append(source_RK)
+    region = [best_RK.argmin(1)]
+    for source_RK in reversed(sources):
+        region.append(source_RK.gather(1, region[-1][:, None])[:, 0])
+    return torch.stack(region[::-1], 1)

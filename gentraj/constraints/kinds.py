@@ -1,14 +1,15 @@
-"""The constraints on rows of a trajectory and on their differences: plain settings, each with its violation.
+"""Constraints on the timesteps of a trajectory and on their differences: plain settings that measure their violation.
 
-A constraint speaks about the entries `dims` of each row x_h (order 0), of x_h+1 - x_h (order 1), or of
-x_h+1 - 2 x_h + x_h-1 (order 2): `excess` says by how much such a vector is outside what is allowed, `nearest` moves it
-inside. The certificate, the projection and the refusals are written once for all of them.
+A constraint concerns the entries `dims` of each timestep x_h (order 0), of the first differences x_h+1 - x_h (order 1),
+or of the second differences x_h+1 - 2 x_h + x_h-1 (order 2). `excess` says how far such a vector lies outside the
+allowed set, and `nearest` projects it onto that set. The certificate, the projection of whole trajectories and the
+refusals are written once, for all constraints.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,62 +17,68 @@ import torch
 from torch import Tensor
 
 from ..trajectory import TrajectorySpec
-from .checks import Values, check_bound, check_dims, check_values, double
 
-TOLERANCE = 1e-6  # a violation up to this, in natural units, is none
+Values = float | tuple[float, ...]  # one number for all entries, or one number for each
+TOLERANCE = 1e-6  # a violation up to this size, in natural units, counts as none
 Nearest = Callable[[Tensor, Tensor, Tensor], Tensor]  # (vectors (R, K, d), regions, slacks) -> the nearest allowed ones
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a projection starts, for a constraint that must choose among several allowed regions."""
+    """The trajectories that a projection starts from, for constraints that choose among several allowed regions."""
 
     x_RHd: Tensor
     known_RHd: Tensor
     reach: float
-    """How far two neighbouring rows may be apart; inf where no speed is bounded."""
+    """The largest distance between neighbouring timesteps; inf where no speed is bounded."""
     weight: float
-    """How much worse it is to exceed `reach` than to be moved."""
+    """The cost of a squared distance beyond `reach`, relative to the cost of moving a timestep by that distance."""
 
 
 class Constraint:
-    """What every constraint is; most need `excess` and `nearest` only. All tensors inside are float64."""
+    """The base class of all constraints; most subclasses define `excess` and `nearest` only. They compute in
+    float64."""
 
     order: ClassVar[int] = 0
     dims: tuple[int, ...]
 
     def entries(self, spec: TrajectorySpec) -> list[int]:
-        """The entries it speaks about. Raises ValueError unless trajectories of `spec` have them."""
+        """The entries that the constraint concerns. Raises ValueError unless trajectories of `spec` have them."""
         if spec.horizon <= self.order:
-            raise ValueError(f"it compares {self.order + 1} rows; the trajectory has {spec.horizon}")
+            raise ValueError(f"it compares {self.order + 1} timesteps; the trajectory has {spec.horizon}")
         return check_dims(self, self.dims, spec)
 
     def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:
-        """Vectors (R, K, d) -> by how much each one, or each entry, is outside, natural units; at most 0 inside."""
+        """Returns how far each of the vectors (R, K, d) lies outside the allowed set: (R, K), or (R, K, d) for bounds
+        on single entries, in natural units and at most 0 inside the set."""
         raise NotImplementedError
 
     def nearest(self, spec: TrajectorySpec) -> Nearest:
-        """The projection of vectors (R, K, d) on the allowed ones, given (R, ..) regions.
+        """Returns the projection of vectors (R, K, d) onto the allowed set, given the regions (R, ..).
 
-        It stays inside by (R, 1, 1) slacks, so that solving and rounding to float32 leave no violation.
+        The projection keeps a distance of `slack` (R, 1, 1) from the borders, so that neither the solver's error nor
+        rounding to float32 leaves a violation.
         """
         raise NotImplementedError
 
     def region(self, place: Place) -> Tensor:
-        """(R, ..) the convex region chosen for each trajectory, where the allowed vectors are not convex."""
+        """(R, ..) the convex region chosen for each trajectory, where the allowed set is not convex."""
         return place.x_RHd.new_zeros(len(place.x_RHd), 0)
 
     def violation(self, x_RHD: Tensor, spec: TrajectorySpec) -> Tensor:
-        """(R,) the largest violation of each trajectory in natural units; 0 is satisfied."""
+        """(R,) the largest violation of each trajectory in natural units; 0 where the constraint is satisfied."""
         vectors = x_RHD[..., list(self.dims)].double().diff(n=self.order, dim=1)
         return self.excess(vectors, spec).flatten(1).amax(1).clamp(min=0)
 
     def fix(self, values_RHD: Tensor, known_RHD: Tensor) -> tuple[Tensor, Tensor]:
-        """The known entries and which they are, with those that it fixes itself."""
+        """The values and the mask of the known entries, together with the entries that the constraint itself fixes."""
         return values_RHD, known_RHD
 
     def conflict(self, values_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> str | None:
-        """Why no trajectory with these known entries satisfies it, where known rows alone tell; None otherwise."""
+        """Why no trajectory with these known entries can satisfy the constraint, or None if they do not rule it out.
+
+        Only timesteps whose entries `dims` are all known are considered.
+        """
         dims, order = list(self.dims), self.order
         known_RK = known_RHD[..., dims].all(-1).unfold(1, order + 1, 1).all(-1)
         excess = self.excess(values_RHD[..., dims].double().diff(n=order, dim=1), spec)
@@ -80,20 +87,23 @@ class Constraint:
             return None
         r, h = divmod(int(excess_RK.argmax()), excess_RK.shape[1])
         given = [[f"{value:g}" for value in row] for row in values_RHD[r, h : h + order + 1, dims].tolist()]
-        rows = f"row {h} is" if order == 0 else f"rows {h} to {h + order} are"
+        rows = f"timestep {h} is" if order == 0 else f"timesteps {h} to {h + order} are"
         known = ", ".join(" ".join(row) for row in given)
         return f"{rows} known to be {known}, which violates it by {excess_RK[r, h]:.3g}"
 
 
 def clamp(x: Tensor, low: Tensor, high: Tensor, slack: Tensor) -> Tensor:
-    """Into [low, high], by `slack` from its borders, or in the middle where that is more than there is."""
+    """Clamps x into [low, high], `slack` away from both borders, or to the middle where the interval is too narrow."""
     slack = torch.minimum(slack, (high - low) / 2)
     return torch.clamp(x, low + slack, high - slack)
 
 
 @dataclass(frozen=True)
 class Box(Constraint):
-    """low <= x_h[dims] <= high in every row; infinities leave a side open. Entry obs_dim + a is action a."""
+    """Requires low <= x_h[dims] <= high at every timestep.
+
+    An infinite bound leaves its side open. Entry obs_dim + a of a timestep is entry a of its action.
+    """
 
     low: Values
     high: Values
@@ -105,7 +115,7 @@ class Box(Constraint):
             raise ValueError(f"Box: low is {self.low} and high is {self.high}; low must be at most high")
 
     def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """low_d and high_d."""
+        """The bounds low_d and high_d, in float64."""
         low, high = (check_values(self, name, self.dims) for name in ("low", "high"))
         return double(low, like), double(high, like)
 
@@ -117,18 +127,21 @@ class Box(Constraint):
         return lambda x, region, slack: clamp(x, *self.bounds(x), slack)
 
     def conflict(self, values_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> str | None:
-        """A known entry outside; the others of its row need not be known."""
+        """Names a known entry outside the bounds, even where other entries of its timestep are not known."""
         dims = list(self.dims)
         excess = self.excess(values_RHD[..., dims].double(), spec).masked_fill(~known_RHD[..., dims], 0)
         if excess.max() <= TOLERANCE:
             return None
         r, h, i = (int(k) for k in torch.unravel_index(excess.argmax(), excess.shape))
-        return f"entry {dims[i]} of row {h} is known to be {values_RHD[r, h, dims[i]]:g}"
+        return f"entry {dims[i]} of timestep {h} is known to be {values_RHD[r, h, dims[i]]:g}"
 
 
 @dataclass(frozen=True)
 class Equal(Constraint):
-    """x_row[dims] = values in every trajectory, exactly (as float32). A negative row counts from the end."""
+    """Requires x_row[dims] = values in every trajectory, exactly (as float32).
+
+    `row` is a timestep's index; a negative one counts from the end.
+    """
 
     row: int
     values: tuple[float, ...]
@@ -139,11 +152,11 @@ class Equal(Constraint):
 
     def entries(self, spec: TrajectorySpec) -> list[int]:
         if not -spec.horizon <= self.row < spec.horizon:
-            raise ValueError(f"its row is {self.row}; the trajectory has {spec.horizon} rows")
+            raise ValueError(f"its row is {self.row}; the trajectory has {spec.horizon} timesteps")
         return check_dims(self, self.dims, spec)
 
     def target(self, like: Tensor) -> Tensor:
-        """The values, in the precision that trajectories have."""
+        """The values, rounded to float32 as trajectories are."""
         return torch.tensor(self.values, dtype=torch.float32, device=like.device).to(like.dtype)
 
     def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:
@@ -169,14 +182,15 @@ class Equal(Constraint):
         if not other.any():
             return None
         r, i = divmod(int(other.int().argmax()), len(dims))
-        return f"entry {dims[i]} of row {self.row} is known to be {given[r, i]:g}, not {self.values[i]:g}"
+        return f"entry {dims[i]} of timestep {self.row} is known to be {given[r, i]:g}, not {self.values[i]:g}"
 
 
 @dataclass(frozen=True)
 class Speed(Constraint):
-    """|x_h+1 - x_h| / (stride dt) <= limit, of the vector of the entries `dims`, or of each one if `per_dim`.
+    """Requires |x_h+1 - x_h| / (stride dt) <= limit for the Euclidean norm over the entries `dims`.
 
-    `dt` is the duration of an environment step, so that the limit is in units of the entries per unit of `dt`.
+    With `per_dim` the bound holds for the absolute value of each entry instead. `dt` is the duration of one environment
+    step, so `limit` is in units of the entries per unit of `dt`.
     """
 
     limit: float
@@ -192,12 +206,12 @@ class Speed(Constraint):
             raise ValueError(f"{type(self).__name__}.dt is {self.dt}; a positive duration is expected")
 
     def unit(self, spec: TrajectorySpec) -> float:
-        """What a difference is divided by."""
+        """The duration, to the power of the order, by which a difference is divided."""
         spec.require_even(type(self).__name__)
         return (spec.stride * self.dt) ** self.order
 
     def reach(self, spec: TrajectorySpec) -> float:
-        """How far the vectors of neighbouring rows may be apart."""
+        """The largest distance between the vectors of neighbouring timesteps."""
         return self.limit * self.unit(spec) * (math.sqrt(len(self.dims)) if self.per_dim else 1)
 
     def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:
@@ -212,7 +226,7 @@ class Speed(Constraint):
         return nearest
 
     def conflict(self, values_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> str | None:
-        """Two known rows further apart than the rows between them allow."""
+        """Names two known timesteps that are further apart than the timesteps between them allow."""
         dims, known_RH = list(self.dims), known_RHD[..., list(self.dims)].all(-1)
         for gap in range(1, spec.horizon):
             both_RK = known_RH[:, gap:] & known_RH[:, :-gap]
@@ -223,14 +237,14 @@ class Speed(Constraint):
             excess_RK = (excess if excess.ndim == 2 else excess.amax(-1)).masked_fill(~both_RK, 0)
             if excess_RK.max() > TOLERANCE:
                 h = int(excess_RK.argmax()) % excess_RK.shape[1]
-                return (f"rows {h} and {h + gap} are known, and from one to the other it takes "
+                return (f"timesteps {h} and {h + gap} are known, and from one to the other it takes "
                         f"{self.limit + excess_RK.max():.4g}, more than {self.limit:g}")
         return None
 
 
 @dataclass(frozen=True)
 class Acceleration(Speed):
-    """|x_h+1 - 2 x_h + x_h-1| / (stride dt)^2 <= limit, of the vector of the entries, or of each one if `per_dim`."""
+    """Requires |x_h+1 - 2 x_h + x_h-1| / (stride dt)^2 <= limit, with the norm and the units of `Speed`."""
 
     order: ClassVar[int] = 2
     conflict = Constraint.conflict
@@ -238,9 +252,10 @@ class Acceleration(Speed):
 
 @dataclass(frozen=True)
 class Projection(Constraint):
-    """A user's own set, given by its projection x_RHD -> x_RHD (float64, environment units), which is idempotent.
+    """A set of your own, given by the projection onto it, x_RHD -> x_RHD (float64, environment units).
 
-    It must treat each trajectory by itself. Its violation is the distance it moves one by (Euclidean, all entries).
+    The function must be idempotent and must treat each trajectory independently of the others. The violation of a
+    trajectory is the Euclidean distance, over all entries, by which the function moves it.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -256,11 +271,42 @@ class Projection(Constraint):
         return lambda x, region, slack: self._checked(x)
 
     def conflict(self, values_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> str | None:
-        return None  # only the function knows
+        return None  # known entries say nothing about a function's set
 
     def _checked(self, x: Tensor) -> Tensor:
         out = self.function(x.clone())
         if out.shape != x.shape or not torch.isfinite(out).all():
-            raise ValueError(f"Projection: the function made {tuple(out.shape)} of {tuple(x.shape)}, or numbers that "
-                             "are not finite; finite trajectories of the same shape are expected")
+            raise ValueError(f"Projection: the function returned {tuple(out.shape)} for {tuple(x.shape)}, or numbers "
+                             "that are not finite; finite trajectories of the same shape are expected")
         return out
+
+
+def check_dims(what: object, dims: tuple[int, ...], spec: TrajectorySpec | None = None) -> list[int]:
+    """The entries as a list. Raises ValueError for no entries, for duplicates, and for entries outside `spec`."""
+    if not dims or len(set(dims)) < len(dims) or min(dims) < 0:
+        raise ValueError(f"{type(what).__name__}.dims are {dims}; different entries 0, 1, .. are expected")
+    if spec is not None and max(dims) >= spec.dim:
+        raise ValueError(f"its dims are {dims}; a timestep has the entries 0..{spec.dim - 1} "
+                         f"({spec.obs_dim} of the observation, then {spec.act_dim} of the action)")
+    return list(dims)
+
+
+def check_values(what: object, name: str, dims: tuple[int, ...]) -> tuple[float, ...]:
+    """One number for each entry, from a field that holds one for all or one each. Raises ValueError for NaN and for
+    any other count."""
+    check_dims(what, dims)
+    given: Values = getattr(what, name)
+    values = tuple(map(float, given)) if isinstance(given, Iterable) else (given,) * len(dims)
+    if len(values) != len(dims) or any(math.isnan(value) for value in values):
+        raise ValueError(f"{type(what).__name__}.{name} is {given}; a number, or one for each of {dims}, is expected")
+    return values
+
+
+def check_bound(what: object, name: str) -> None:
+    """Raises ValueError for a bound on a length that is negative, NaN or infinite."""
+    if not 0 <= (value := getattr(what, name)) < math.inf:
+        raise ValueError(f"{type(what).__name__}.{name} is {value}; a number of at least 0 is expected")
+
+
+def double(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device=like.device)

@@ -1,9 +1,9 @@
-"""Offline datasets: `Episodes` in memory, readers and writers, and `Windows` to train on."""
+"""Offline datasets: `Episodes` in memory, readers and writers of files, and the `Windows` that models train on."""
 
+from .commands import inspect
 from .context import CONTEXTS, ContextConfig
 from .d4rl import d4rl_reference, load_d4rl
 from .episodes import DataError, Episodes, concatenate, episodes_hash, problems
-from .inspect import inspect
 from .minari_io import load_minari
 from .minari_writer import save_minari
 from .npz import load_npz, save_npz

@@ -1,44 +1,50 @@
-"""What `gentraj data list | inspect | import` do."""
+"""The work of `gentraj data list | inspect | import`, and the report on a dataset that `inspect` shows."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .episodes import DataError
+import numpy as np
+
+from .episodes import DataError, Episodes, problems, wrong_shapes
 from .minari_io import local_ids
 from .minari_writer import save_minari
-from .sources import load_episodes
+from .sources import load_episodes, read
 
-PATIENCE = 300.0  # seconds for a file to be read; 10^6 steps take a few
+PATIENCE = 300.0  # seconds that reading a file may take; 10^6 steps take a few
 CHILD = """
 import sys
 from gentraj.data import DataError
-from gentraj.data.inspect import report
+from gentraj.data.commands import report
 try:
-    said, problems = report(sys.argv[1])
+    text, problems = report(sys.argv[1])
 except (DataError, ImportError) as error:
     sys.exit(str(error))
-print(said)
+print(text)
 sys.exit(3 if problems else 0)
 """
 
 
 def list_datasets() -> list[dict[str, Any]]:
-    """One row per dataset of Minari's local folder: id, episodes, steps, megabytes, description."""
+    """The datasets in Minari's local folder, each with its id, episodes, steps, megabytes and description."""
     return [{"id": key, "episodes": row.get("total_episodes"), "steps": row.get("total_steps"),
              "megabytes": row.get("dataset_size"), "description": row.get("description", "")}
             for key, row in local_ids().items()]
 
 
 def import_file(file: str | Path, dataset_id: str, *, env: str | None = None, overwrite: bool = False) -> str:
-    """Writes a file's episodes as a Minari dataset and returns its id. Raises `DataError`, with nothing written.
+    """Writes the episodes of a file as a Minari dataset and returns its id.
 
-    `env` is the environment that they are of (`Episodes.env`) where the file does not say it.
+    `env` is the environment of the episodes (Gymnasium's EnvSpec as JSON), for files that do not name it. Raises
+    `DataError` where the file or the id cannot be used; nothing is written then.
     """
     file = Path(file)
     episodes = load_episodes(file)
@@ -48,8 +54,11 @@ def import_file(file: str | Path, dataset_id: str, *, env: str | None = None, ov
 
 
 def inspect_source(source: str) -> tuple[str, bool]:
-    """A report and whether it names a problem, from a child process: a damaged HDF5 file can crash or hang the C code
-    that reads it."""
+    """Returns the report on a dataset, and whether it names a problem.
+
+    A child process reads the dataset, because a damaged HDF5 file can crash or hang the C code that reads it. Raises
+    `DataError` where it cannot be read.
+    """
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     try:
         child = subprocess.run([sys.executable, "-c", CHILD, source], capture_output=True, text=True,  # noqa: S603
@@ -61,3 +70,64 @@ def inspect_source(source: str) -> tuple[str, bool]:
         lines = child.stderr.strip().splitlines()
         raise DataError(lines[-1] if child.returncode == 1 and lines else crash)
     return child.stdout.rstrip(), child.returncode == 3
+
+
+def inspect(source: str | Path | Episodes) -> str:
+    """Describes a dataset in several lines: shapes, ranges, lengths, returns, ends, goals and every problem found.
+
+    Data with problems, which `Episodes` refuses, are described too. Raises `DataError` where nothing can be read.
+    """
+    return report(source)[0]
+
+
+def report(source: str | Path | Episodes) -> tuple[str, int]:
+    """Returns the lines of `inspect` and the number of problems in them, the warnings of reading the data included."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        e = source if isinstance(source, Episodes) else Episodes(**read(source), validate=False)
+    lines = [f"dataset      {e.name}", f"environment  {_environment(e.env)}"]
+    lines += [] if any(wrong_shapes(e)) else _episodes(e)
+    for key, array in {"obs": e.obs, "act": e.act, "reward": e.reward, **e.extras}.items():
+        lines += _ranges(key, array, e.goal_dims if key == "obs" else ())
+    all_problems = [*problems(e), *(str(one.message) for one in warned if issubclass(one.category, UserWarning))]
+    lines += [f"problems     {len(all_problems) or 'none'}", *(f"  {problem}" for problem in all_problems)]
+    return "\n".join(lines), len(all_problems)
+
+
+def _environment(env: str | None) -> str:
+    try:
+        return json.loads(env)["id"] if env else "not recorded"
+    except (ValueError, TypeError, KeyError):
+        return f"not Gymnasium's EnvSpec as JSON: {env}"
+
+
+def _episodes(e: Episodes) -> Iterator[str]:
+    last = np.cumsum(e.lengths) - 1
+    terminated, truncated = e.terminated[last], e.truncated[last]
+    ends = {"terminated": terminated & ~truncated, "truncated": truncated & ~terminated, "both": terminated & truncated,
+            "neither (read as truncated)": ~terminated & ~truncated}
+    goals = f"entries {list(e.goal_dims)} of obs" if e.goal_dims else "no entries of obs named"
+    yield f"episodes     {len(e):,} of {e.num_steps:,} steps in all"
+    yield (f"continue     {np.count_nonzero(e.continues):,} go on where the one before was truncated (`stitched` joins "
+           "them)")
+    yield f"length       {_spread(e.lengths)}"
+    yield f"return       {_spread(e.returns)}"
+    yield "end          " + ", ".join(f"{np.count_nonzero(v):,} {k}" for k, v in ends.items() if v.any())
+    yield f"goal         {goals}{', a goal beside every observation' if 'goal' in e.extras else ''}"
+
+
+def _spread(values: np.ndarray) -> str:
+    return f"{values.min():g} to {values.max():g}, median {np.median(values):g}, mean {values.mean():g}"
+
+
+def _ranges(key: str, array: np.ndarray, goal_dims: tuple[int, ...]) -> Iterator[str]:
+    """Yields the shape, then one line for each dimension."""
+    yield f"{key:<12} {' x '.join(f'{n:,}' for n in array.shape)}"
+    if array.ndim > 2 or array.size == 0:
+        return
+    columns = array.reshape(len(array), -1)
+    with np.errstate(all="ignore"):  # NaN and infinity are shown as they are
+        summary = columns.min(0), columns.max(0), columns.mean(0, dtype=np.float64)
+    for d, (low, high, mean) in enumerate(zip(*summary, strict=True)):
+        notes = ("  constant" if low == high else "") + ("  goal" if d in goal_dims else "")
+        yield f"  {d:>3}  {low:>12.5g} to {high:>12.5g}  mean {mean:>12.5g}{notes}"

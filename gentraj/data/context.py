@@ -1,6 +1,7 @@
-"""Contexts: what a batch says of each trajectory beside it. A model learns to follow it by classifier-free guidance.
+"""Contexts: vectors that a model of trajectories is conditioned on, such as a return, a goal or a task.
 
-A context is computed once from the data and looked up by window; what can be looked up in the data is not copied.
+Models follow a context by classifier-free guidance. Contexts are computed once from the data and looked up for each
+window; those that the data hold already are not copied.
 """
 
 from __future__ import annotations
@@ -15,43 +16,47 @@ from ..config import require
 from ..normalize import Normalizer
 from .episodes import DataError, Episodes, place
 
-ROWS = 100_000  # of the data give the statistics of contexts
-MAX_TASKS = 1024  # wider one-hot rows are a mistake, such as an episode's number
+ROWS = 100_000  # observations at most that the statistics of contexts are computed from
+MAX_TASKS = 1024  # a larger task number is a mistake, such as an episode's number
 Kind = Literal["return", "goal", "task"]
 
 Rows = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Rows of obs (B,) that hold the windows' first and last real observation -> their context (B, W) float32."""
+"""Maps the rows of `obs` (B,) with the first and the last real observation of windows to contexts (B, W) float32."""
 
 
 @dataclass(frozen=True)
 class ContextConfig:
-    """Which contexts a model is given, side by side in this order, in environment units."""
+    """The contexts that a model is conditioned on, concatenated in this order, in environment units."""
 
     kinds: tuple[Kind, ...] = ()
-    """return: the discounted sum of rewards from the window's start on; goal: where the episode was sent, else where
-    the window ends; task: the task's number, one-hot."""
+    """return: the discounted sum of rewards from the window's start on; goal: the episode's goal where the data have
+    one, else the observation at the window's end; task: the task's number, one-hot."""
     discount: float = 0.99
-    """Of the rewards that make a return, per environment step."""
+    """Discount factor of the rewards in a return, per environment step."""
 
     def unused(self) -> dict[str, str]:
-        return {} if "return" in self.kinds else {"discount": "no return is told (kinds)"}
+        return {} if "return" in self.kinds else {"discount": "the model is conditioned on no return (kinds)"}
 
     def __post_init__(self) -> None:
         require(self, discount=(0, 1))
         if unknown := [kind for kind in self.kinds if kind not in CONTEXTS]:
-            raise ValueError(f"ContextConfig.kinds has '{unknown[0]}'; known are {', '.join(CONTEXTS)}")
+            raise ValueError(f"ContextConfig.kinds has '{unknown[0]}'; known: {', '.join(CONTEXTS)}")
         if len(set(self.kinds)) < len(self.kinds):
             raise ValueError(f"ContextConfig.kinds is {self.kinds}; give each kind once")
 
     def width(self, episodes: Episodes) -> int:
-        """C, the width of `context_BC` for these data; 0 without contexts. Raises what `context_rows` raises."""
+        """C, the width of `context_BC` for these data; 0 without contexts. Raises `DataError` as `context_rows`
+        does."""
         first = np.zeros(1, dtype=np.int64)
         rows = context_rows(episodes, self)
         return 0 if rows is None else rows(first, first).shape[1]
 
 
 def context_rows(episodes: Episodes, config: ContextConfig) -> Rows | None:
-    """The contexts of `config` side by side, None where it has none. Raises `DataError` for data that lack one."""
+    """The look-up of the concatenated contexts of `config`, or None where it has none.
+
+    Raises `DataError` for data that lack what a context needs.
+    """
     parts = [CONTEXTS[kind](episodes, config) for kind in config.kinds]
     if not parts:
         return None
@@ -59,7 +64,10 @@ def context_rows(episodes: Episodes, config: ContextConfig) -> Rows | None:
 
 
 def fit_contexts(episodes: Episodes, config: ContextConfig) -> Normalizer | None:
-    """Mean 0 and deviation 1 of the contexts of the data's observations. Raises `DataError` for data that lack one."""
+    """The normaliser that gives the contexts of these data mean 0 and standard deviation 1; None without contexts.
+
+    Raises `DataError` for data that lack what a context needs.
+    """
     if (rows := context_rows(episodes, config)) is None:
         return None
     some = np.unique(np.linspace(0, len(episodes.obs) - 1, ROWS).astype(np.int64))
@@ -67,8 +75,8 @@ def fit_contexts(episodes: Episodes, config: ContextConfig) -> Normalizer | None
 
 
 def window_ends(e: Episodes, config: ContextConfig) -> np.ndarray:
-    """Steps past the last one of a window, growing: where an episode ends, and already where it is sent to another goal
-    or given another task, if that is what the window is conditioned on."""
+    """The steps, in increasing order, that windows end before: one past the last step of each episode, and each step at
+    which the goal or the task changes, if windows are conditioned on it."""
     ends, row_S = np.cumsum(e.lengths), np.arange(e.num_steps) + np.repeat(np.arange(len(e)), e.lengths)
     for kind in {"goal", "task"} & {*config.kinds} & e.extras.keys():
         other_S = (e.extras[kind][row_S[1:]] != e.extras[kind][row_S[1:] - 1]).any(1)
@@ -77,18 +85,17 @@ def window_ends(e: Episodes, config: ContextConfig) -> np.ndarray:
 
 
 def return_quantile(episodes: Episodes, config: ContextConfig, quantile: float) -> float:
-    """Of the discounted returns to go, from all observations of the data: a return to aim at."""
+    """A quantile, 0 to 1, of the discounted returns-to-go over all observations of the data."""
     every = np.arange(len(episodes.obs))
     return float(np.quantile(_return(episodes, config)(every, every), quantile))
 
 
 def _return(e: Episodes, config: ContextConfig) -> Rows:
-    """G_t = r_t + discount * G_(t+1), and 0 after the last step: nothing is bootstrapped where a recording is
-    truncated.
+    """The return-to-go G_t = r_t + discount * G_(t+1), and 0 after the last step, also of a truncated episode.
 
-    That is the return-to-go of Decision Transformer (Chen et al. 2021, section 3), discounted as Diffuser's values.
+    This is the return-to-go of Decision Transformer (Chen et al. 2021, section 3), discounted as Diffuser's values are.
     """
-    from scipy.signal import lfilter  # a third of a second to import, for those who need it
+    from scipy.signal import lfilter  # takes a third of a second to import
 
     to_go_N1 = np.zeros((len(e.obs), 1), np.float32)
     for row, start, T in zip(e.starts + np.arange(len(e)), e.starts, e.lengths, strict=True):
@@ -98,19 +105,20 @@ def _return(e: Episodes, config: ContextConfig) -> Rows:
 
 
 def _goal(e: Episodes, config: ContextConfig) -> Rows:
-    """The goal at the window's start where the data tell it, else the one reached at its end (hindsight)."""
+    """The goal at the window's start where the data have goals, else the goal reached at the window's end
+    (hindsight)."""
     if "goal" in e.extras:
         goal_NG = e.extras["goal"]
         return lambda first_B, last_B: goal_NG[first_B]
     if not e.goal_dims:
         raise DataError(f"{e.name}: the context 'goal' needs extras['goal'], or goal_dims that say which entries of an "
-                        "observation a goal speaks about; this dataset has neither")
+                        "observation a goal gives values for; this dataset has neither")
     obs_NO, dims = e.obs, list(e.goal_dims)
     return lambda first_B, last_B: obs_NO[last_B][:, dims]
 
 
 def _task(e: Episodes, config: ContextConfig) -> Rows:
-    """One-hot of the task at the window's start; as wide as the largest number in the data, plus one."""
+    """The task at the window's start, one-hot; the width is the largest task number in the data plus one."""
     if "task" not in e.extras:
         raise DataError(f"{e.name}: the context 'task' needs extras['task'], the task's number for each observation; "
                         f"the extras are {', '.join(e.extras) or 'empty'}")
@@ -120,7 +128,7 @@ def _task(e: Episodes, config: ContextConfig) -> Rows:
     wrong = np.flatnonzero((task_N1 != np.round(task_N1)) | (task_N1 < 0) | (task_N1 >= MAX_TASKS))
     if len(wrong):
         raise DataError(f"{place(e, int(wrong[0]), 'task')}: task is {task_N1[wrong[0], 0]:g}; whole numbers from 0 to "
-                        f"{MAX_TASKS - 1} are expected ({len(wrong)} such rows in all)")
+                        f"{MAX_TASKS - 1} are expected (rows affected: {len(wrong)})")
     task_K = np.arange(int(task_N1.max()) + 1)
     return lambda first_B, last_B: (task_N1[first_B] == task_K).astype(np.float32)
 

@@ -1,8 +1,8 @@
-"""D4RL's layout (flat arrays over time, HDF5 or npz) and its table of files and reference scores.
+"""Files in D4RL's layout (flat arrays over time, in HDF5 or npz), and D4RL's table of files and reference scores.
 
-`next_observations` gives each trajectory its last observation. Where a file has none, the last row of a trajectory is
-only that observation: its action, reward and flag are dropped, for nobody recorded what they led to, and a trajectory
-of one row holds no step. A trajectory that ends without a flag is truncated.
+`next_observations` holds the last observation of each trajectory. Without that array, the last row of a trajectory
+serves as its last observation only: the action, reward and flag of that row are dropped, because nobody recorded what
+they led to, and a trajectory of a single row has no step. A trajectory that ends without a flag is truncated.
 """
 
 from __future__ import annotations
@@ -21,39 +21,45 @@ from .episodes import DataError, Episodes
 from .hdf5 import open_array, open_hdf5, refuse_foreign
 
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
-        "infos/goal", "infos/qpos", "infos/qvel")  # one row per step
-BLOCK = 65536  # rows read at a time, so that a file of float64 never lies in memory whole
+        "infos/goal", "infos/qpos", "infos/qvel")  # each has one row per step
+BLOCK = 65536  # rows read at a time, so that a file of float64 is never in memory as a whole
 
 
 @cache
 def d4rl_table() -> dict[str, dict[str, Any]]:
-    """D4RL id -> {"min", "max", "file"}."""
+    """D4RL's datasets by id, each with its "min" and "max" reference returns and the name of its "file"."""
     return json.loads(Path(__file__).with_name("d4rl_scores.json").read_text())
 
 
 def d4rl_reference(dataset_id: str) -> tuple[float, float]:
-    """(min, max) of D4RL's normalised score, 100 * (return - min) / (max - min). Raises `DataError`."""
+    """The reference returns (min, max) of D4RL's normalised score, 100 * (return - min) / (max - min).
+
+    Raises `DataError` for an id without reference returns.
+    """
     if dataset_id not in d4rl_table():
-        raise DataError(f"'{dataset_id}' is no D4RL id with reference scores; such are hopper-medium-v2, pen-human-v1")
+        raise DataError(f"'{dataset_id}' is no D4RL id with reference scores; ids such as hopper-medium-v2 or "
+                        "pen-human-v1 are expected")
     row = d4rl_table()[dataset_id]
     return row["min"], row["max"]
 
 
 def load_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> Episodes:
-    """A file, or an id whose file lies in D4RL's folder ($D4RL_DATASET_DIR or ~/.d4rl/datasets).
+    """Loads a file in D4RL's layout, or the dataset of a D4RL id from D4RL's folder ($D4RL_DATASET_DIR or
+    ~/.d4rl/datasets).
 
-    `lengths` are the rows of each trajectory, for files without `timeouts`. Raises `DataError`.
+    `lengths` are the numbers of rows of the trajectories, for files without `timeouts`. Raises `DataError`, naming the
+    file, where it cannot be read or does not have D4RL's layout.
     """
     return Episodes(**read_d4rl(source, lengths))
 
 
 def read_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> dict[str, Any]:
-    """The fields of `Episodes`, not yet validated."""
+    """Reads the fields of `Episodes`, not yet validated."""
     if str(source) in d4rl_table():
         folder = Path(os.environ.get("D4RL_DATASET_DIR") or Path.home() / ".d4rl" / "datasets")
         path, name = folder / d4rl_table()[str(source)]["file"], str(source)
         if not path.is_file():
-            raise DataError(f"{source}: {path} is not there; put D4RL's file there or set D4RL_DATASET_DIR")
+            raise DataError(f"{source}: {path} does not exist; put D4RL's file there or set D4RL_DATASET_DIR")
     else:
         path, name = Path(source), Path(source).stem
     with open_hdf5(path) as file:
@@ -62,10 +68,10 @@ def read_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> dict[
 
 def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | None = None, *,
                 ends_in_observation: bool = False) -> dict[str, Any]:
-    """Arrays (anything that slices) under D4RL's names -> the fields of `Episodes`. Raises `DataError`.
+    """Converts arrays under D4RL's names, which may be anything that slices, to the fields of `Episodes`.
 
-    Warns of steps that are lost for want of next_observations, unless the layout has it that a trajectory
-    `ends_in_observation`: its last row never was a step.
+    Warns of steps that are lost because the data have no next_observations, unless every trajectory
+    `ends_in_observation`, which means that its last row never was a step. Raises `DataError` for another layout.
     """
     _check_rows(source, name)
     following = "next_observations" in source
@@ -75,9 +81,10 @@ def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | N
     step_N, obs_N = ~last_N | following, np.repeat((rows_E > 1) | following, rows_E)
     lengths_E = rows_E[(rows_E > 1) | following] - (not following)
     if not following:
-        _tell_lost(name, rows_E, terminal_N[last_N], ends_in_observation)
+        _warn_of_lost_steps(name, rows_E, terminal_N[last_N], ends_in_observation)
 
-    # Where each row goes: with next_observations every trajectory gets one row more, right after its last.
+    # at_N and obs_at_N are the new positions of the rows. With next_observations every trajectory gets one more
+    # observation, right after its last.
     S, ends_E = int(lengths_E.sum()), np.cumsum(lengths_E) - 1
     at_N, obs_at_N = np.cumsum(step_N) - 1, np.cumsum(obs_N) - 1 + following * (np.cumsum(last_N) - last_N)
     obs = _scatter(source["observations"], obs_N, obs_at_N, S + len(lengths_E))
@@ -93,15 +100,15 @@ def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | N
             "goal_dims": (0, 1) if name.lower().startswith(("maze2d", "antmaze", "ant_maze")) else ()}
 
 
-def _tell_lost(name: str, rows_E: np.ndarray, terminal_E: np.ndarray, ends_in_observation: bool) -> None:
-    """Warns of what a file without next_observations loses. Raises `DataError` where nothing is left."""
+def _warn_of_lost_steps(name: str, rows_E: np.ndarray, terminal_E: np.ndarray, ends_in_observation: bool) -> None:
+    """Warns of the steps that a file without next_observations loses. Raises `DataError` where no step is left."""
     short, lost, ends = (np.count_nonzero(some_E) for some_E in
                          (rows_E == 1, rows_E > 1, terminal_E & (rows_E > 1)))
     if short == len(rows_E):
-        raise DataError(f"{name}: no trajectory has two rows, and without next_observations the last row of each is "
-                        "only its last observation; give next_observations")
+        raise DataError(f"{name}: no trajectory has two rows, and without next_observations the last row of a "
+                        "trajectory is only its last observation; give next_observations")
     if lost and not ends_in_observation:
-        which = f", of {ends} the step that terminates them" if ends else ""
+        which = f", and for {ends} of them it is the terminal step" if ends else ""
         warnings.warn(f"{name} has no next_observations: the last step of {lost} trajectories is dropped with its "
                       f"reward{which}; give next_observations to keep it", stacklevel=3)
     if short:
@@ -121,11 +128,12 @@ def _check_rows(source: Mapping[str, Any], name: str) -> None:
         raise DataError(f"{name}: observations has no rows; at least one is expected")
     for key in source:
         if key in ROWS and len(source[key]) != N:
-            raise DataError(f"{name}: {key} has {len(source[key])} rows and observations {N}; the same is expected")
+            raise DataError(f"{name}: {key} has {len(source[key])} rows and observations {N}; the same number is "
+                            "expected")
     shapes = [source[key].shape for key in ("observations", "next_observations") if key in source]
     if len(set(shapes)) > 1:
-        raise DataError(f"{name}: next_observations have shape {shapes[1]} and observations {shapes[0]}; the same is "
-                        "expected")
+        raise DataError(f"{name}: next_observations have shape {shapes[1]} and observations {shapes[0]}; the same "
+                        "shape is expected")
 
 
 def _last_rows(source: Mapping[str, Any], name: str, terminal_N: np.ndarray,
@@ -135,14 +143,15 @@ def _last_rows(source: Mapping[str, Any], name: str, terminal_N: np.ndarray,
     if lengths is not None:
         ends = np.cumsum(lengths)
         if min(lengths, default=0) < 1 or ends[-1] != len(last_N):
-            raise DataError(f"{name}: the lengths given sum to {sum(lengths)}, the least is {min(lengths, default=0)}; "
-                            f"positive ones that sum to the {len(last_N)} rows of the file are expected")
+            raise DataError(f"{name}: the lengths given sum to {sum(lengths)}, and the smallest is "
+                            f"{min(lengths, default=0)}; positive lengths that sum to the {len(last_N)} rows of the "
+                            "file are expected")
         last_N[:] = False
         last_N[ends - 1] = True
     elif "timeouts" in source:
         last_N |= _flags(source, "timeouts")
-    elif source["terminals"].dtype.kind != "f":  # kitchen's float terminals mark every end, its time limit too
-        raise DataError(f"{name}: no 'timeouts', so nothing tells where trajectories end; give their lengths in rows")
+    elif source["terminals"].dtype.kind != "f":  # the float terminals of the kitchen data also mark time limits
+        raise DataError(f"{name}: no 'timeouts', so the ends of trajectories are unknown; give their lengths in rows")
     last_N[-1] = True
     return last_N
 
@@ -152,10 +161,10 @@ def _flags(source: Mapping[str, Any], key: str) -> np.ndarray:
 
 
 def _scatter(array: Any, keep_N: np.ndarray, at_N: np.ndarray, rows: int, out: np.ndarray | None = None) -> np.ndarray:
-    """out[at_N] = array for the rows kept, as float32, block by block."""
+    """Sets out[at_N] to the rows of the array that `keep_N` selects, as float32, block by block."""
     if out is None:
         out = np.empty((rows, *array.shape[1:]), np.float32)
-    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
+    with np.errstate(over="ignore"):  # an overflow becomes infinite, which validation refuses
         for a in range(0, len(keep_N), BLOCK):
             keep = keep_N[a : a + BLOCK]
             if keep.any():
@@ -164,7 +173,7 @@ def _scatter(array: Any, keep_N: np.ndarray, at_N: np.ndarray, rows: int, out: n
 
 
 class _Arrays(Mapping[str, Any]):
-    """The arrays of an HDF5 file by name, `infos/...` included; each is read where it is sliced."""
+    """The arrays of an HDF5 file by name, including `infos/...`; slicing an array reads it."""
 
     def __init__(self, file: Any):
         self.file = file
@@ -183,12 +192,12 @@ class _Arrays(Mapping[str, Any]):
 
 
 def _env(file: Any) -> str | None:
-    """The registered environment that the file names, if it does: D4RL's own files do not, some others do."""
+    """The registered environment that the file names, or None; D4RL's own files name none."""
     if "metadata/env_id" not in file:
         return None
     import gymnasium
 
-    open_array(file, "metadata/env_id")  # refused where it lies in another file
+    open_array(file, "metadata/env_id")  # raises if the text lies in another file
     env_id = file["metadata/env_id"].asstr()[()]
-    spec = gymnasium.registry.get(env_id)  # a look-up: gymnasium.make would import whatever module the name asks for
+    spec = gymnasium.registry.get(env_id)  # only a look-up: gymnasium.make may import a module that the name asks for
     return spec.to_json() if spec else None

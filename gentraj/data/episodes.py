@@ -1,4 +1,4 @@
-"""`Episodes`: an offline dataset in memory, in environment units, validated once."""
+"""`Episodes`: an offline dataset in memory, in environment units, validated when it is made."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-PER_STEP = ("act", "reward", "terminated", "truncated")  # all else has one row more in each episode
+PER_STEP = ("act", "reward", "terminated", "truncated")  # all other fields have one row more for each episode
 ARRAYS = ("obs", "act", "reward", "terminated", "truncated", "lengths")
 
 
 class DataError(ValueError):
-    """A dataset that is not what it says: one line naming dataset, episode, step, field and value."""
+    """A dataset cannot be used; the message is one line that names the dataset, episode, step, field and value."""
 
 
 def as_float32(array: np.ndarray, name: str, field: str) -> np.ndarray:
-    """The array as float32, not copied where it is one already. What overflows is infinite, and so a problem below."""
+    """Converts the array to float32, without a copy where it is float32 already. Numbers too large become infinite."""
     array = np.asarray(array)
     if array.dtype.kind not in "fiub":
         raise DataError(f"{name}: {field} has dtype {array.dtype}; numbers are expected")
@@ -26,18 +26,20 @@ def as_float32(array: np.ndarray, name: str, field: str) -> np.ndarray:
         return array.astype(np.float32, copy=False)
 
 
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Episodes:
     """Flat arrays of E episodes with S steps in all; episode e has T = lengths[e] steps and T + 1 observations.
 
-    obs (S + E, O), act (S, A) and reward (S,) are float32; terminated and truncated (S,) are bool, set at an episode's
-    last step only: a real end, and a truncation (time limit, end of the recording). Both at once means terminated,
-    neither means truncated. `extras` hold one row per observation (S + E, .): goal, qpos, qvel, imagined. `goal_dims`
-    are the entries of obs a goal speaks about, `obs_keys` the parts of a goal-conditioned environment's dict that were
-    joined to make obs, `env` the environment (Gymnasium's EnvSpec as JSON). Equal means equal arrays and facts; the
-    name is not compared.
-    Raises `DataError` naming dataset, episode, step and field, unless `validate` is false (`inspect` needs that).
+    `obs` (S + E, O), `act` (S, A) and `reward` (S,) are float32. `terminated` and `truncated` (S,) are bool and may be
+    true at an episode's last step only: it ended for good, or it was stopped by a time limit or the end of the
+    recording. A step with both flags counts as terminated, and an episode with neither flag as truncated.
+
+    `extras` hold one row for each observation (S + E, ...): goal, qpos, qvel, or imagined, which marks synthetic data.
+    `goal_dims` are the entries of an observation that a goal gives values for. `obs_keys` are the parts of a
+    goal-conditioned environment's dict that were joined to make `obs`. `env` is the environment, Gymnasium's EnvSpec as
+    JSON. Two datasets are equal if all fields but the name are equal.
+
+    Raises `DataError`, naming dataset, episode, step and field, unless `validate` is false (`inspect` needs that).
     """
 
     obs: np.ndarray
@@ -54,11 +56,11 @@ class Episodes:
     validate: InitVar[bool] = True
 
     def __post_init__(self, validate: bool) -> None:
-        made: dict[str, object] = {"lengths": np.asarray(self.lengths, dtype=np.int64)}
-        made |= {key: as_float32(getattr(self, key), self.name, key) for key in ("obs", "act", "reward")}
-        made |= {key: np.asarray(getattr(self, key), dtype=bool) for key in ("terminated", "truncated")}
-        made["extras"] = {key: as_float32(value, self.name, key) for key, value in self.extras.items()}
-        for key, value in made.items():
+        arrays: dict[str, object] = {"lengths": np.asarray(self.lengths, dtype=np.int64)}
+        arrays |= {key: as_float32(getattr(self, key), self.name, key) for key in ("obs", "act", "reward")}
+        arrays |= {key: np.asarray(getattr(self, key), dtype=bool) for key in ("terminated", "truncated")}
+        arrays["extras"] = {key: as_float32(value, self.name, key) for key, value in self.extras.items()}
+        for key, value in arrays.items():
             object.__setattr__(self, key, value)
         if validate:
             check(self)
@@ -76,8 +78,13 @@ class Episodes:
         return len(self.act)
 
     @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of all fields but the extras, by name."""
+        return {key: getattr(self, key) for key in ARRAYS}
+
+    @property
     def starts(self) -> np.ndarray:
-        """(E,) the first step of each episode; its first observation is `starts[e] + e`."""
+        """(E,) the first step of each episode; the first observation of episode e is row `starts[e] + e` of `obs`."""
         return np.cumsum(self.lengths) - self.lengths
 
     def __repr__(self) -> str:
@@ -90,12 +97,12 @@ class Episodes:
         if not isinstance(other, Episodes):
             return NotImplemented
         return (all(getattr(self, key) == getattr(other, key) for key in ("goal_dims", "obs_keys", "env"))
-                and all(np.array_equal(getattr(self, key), getattr(other, key)) for key in ARRAYS)
+                and all(np.array_equal(array, other.arrays[key]) for key, array in self.arrays.items())
                 and self.extras.keys() == other.extras.keys()
                 and all(np.array_equal(value, other.extras[key]) for key, value in self.extras.items()))
 
     def __getitem__(self, e: int) -> Episodes:
-        """One episode, as views."""
+        """One episode, whose arrays are views of these."""
         if not -len(self) <= e < len(self):
             raise IndexError(f"episode {e} of {len(self)}")
         e %= len(self)
@@ -110,26 +117,27 @@ class Episodes:
 
     @property
     def returns(self) -> np.ndarray:
-        """(E,) undiscounted return of each episode."""
+        """(E,) the undiscounted return of each episode."""
         return np.add.reduceat(self.reward.astype(np.float64), self.starts)
 
     @property
     def continues(self) -> np.ndarray:
-        """(E - 1,) true where an episode that was only truncated goes on in the next one, which starts where it
-        stopped."""
+        """(E - 1,) true where the next episode continues a truncated one: it starts with the observation that the
+        truncated episode ends with."""
         ends = self._last_obs[:-1]
         return (self.obs[ends] == self.obs[ends + 1]).all(1) & ~self.terminated[self.starts[1:] - 1]
 
     def stitched(self) -> Episodes:
-        """Joins each episode with the next where that one continues it.
+        """Joins each truncated episode with the next one where that continues it.
 
-        Recordings of one endless run are often truncated at every goal; stitched, they teach what lies beyond a goal.
+        Recordings of one endless run are often truncated at every goal. After stitching, windows may cross a goal, so a
+        model also learns what happens beyond it.
         """
         joins = self.continues
         if not joins.any():
             return self
         keep = np.ones(len(self.obs), dtype=bool)
-        keep[self._last_obs[:-1][joins]] = False  # the doubled observation
+        keep[self._last_obs[:-1][joins]] = False  # this observation is also the first of the next episode
         truncated = self.truncated.copy()
         truncated[self.starts[1:][joins] - 1] = False
         first = np.concatenate([[True], ~joins])
@@ -138,10 +146,9 @@ class Episodes:
                        extras={k: v[keep] for k, v in self.extras.items()})
 
     def real(self) -> Episodes:
-        """The episodes that `gentraj augment` did not mark as synthetic, made by a world model; all where none is
-        marked.
+        """The episodes that `gentraj augment` did not mark as synthetic, that is, as made by a world model.
 
-        Raises `DataError` where nothing is left.
+        Raises `DataError` where all episodes are synthetic.
         """
         if "imagined" not in self.extras:
             return self
@@ -155,13 +162,13 @@ class Episodes:
 
     @property
     def _last_obs(self) -> np.ndarray:
-        """(E,) the row of each episode's last observation."""
+        """(E,) the row of each episode's last observation in `obs`."""
         return np.cumsum(self.lengths + 1) - 1
 
 
 def episodes_hash(episodes: Episodes) -> str:
-    """SHA-256 of all that training can see of a dataset; not of its name."""
-    arrays = {key: getattr(episodes, key) for key in ARRAYS}
+    """SHA-256 of all that training can see of a dataset, which excludes its name and its environment."""
+    arrays = episodes.arrays
     arrays |= {f"extras.{key}": value for key, value in sorted(episodes.extras.items())}
     goal_dims, obs_keys = tuple(map(int, episodes.goal_dims)), tuple(map(str, episodes.obs_keys))
     digest = hashlib.sha256(f"{goal_dims} {obs_keys}".encode())
@@ -172,36 +179,39 @@ def episodes_hash(episodes: Episodes) -> str:
 
 
 def concatenate(datasets: Sequence[Episodes]) -> Episodes:
-    """Several datasets of one environment as one. Extras are kept where all have them, and where some are marked as
-    synthetic, the others are real. Raises `DataError`."""
+    """Joins several datasets of one environment.
+
+    Extras are kept where all datasets have them. Where some datasets mark synthetic data, the others count as real.
+    Raises `DataError` for no datasets and for datasets whose observations, actions or goals differ in layout.
+    """
     if not datasets:
         raise DataError("no datasets to join; give at least one")
     first = datasets[0]
     for other in datasets[1:]:
         for key in ("obs_dim", "act_dim", "goal_dims", "obs_keys"):
-            if getattr(other, key) != getattr(first, key):
-                raise DataError(f"{other.name}: {key} is {getattr(other, key)} but {getattr(first, key)} in "
-                                f"{first.name}; only datasets of one environment can be joined")
+            if (value := getattr(other, key)) != (expected := getattr(first, key)):
+                raise DataError(f"{other.name}: {key} is {value} but {expected} in {first.name}; only datasets of one "
+                                "environment can be joined")
     if len(datasets) == 1:
         return first
     if any("imagined" in d.extras for d in datasets):
         datasets = [replace(d, extras={"imagined": np.zeros((len(d.obs), 1))} | dict(d.extras)) for d in datasets]
-    joined: dict[str, Any] = {key: np.concatenate([getattr(d, key) for d in datasets]) for key in ARRAYS}
+    joined: dict[str, Any] = {key: np.concatenate([d.arrays[key] for d in datasets]) for key in ARRAYS}
     joined["extras"] = {key: np.concatenate([d.extras[key] for d in datasets])
                         for key in datasets[0].extras if all(key in d.extras for d in datasets)}
     return replace(first, name="+".join(d.name for d in datasets), **joined)
 
 
 def check(episodes: Episodes) -> None:
-    """Raises `DataError` at the first thing wrong."""
+    """Raises `DataError` for the first problem of a dataset."""
     for problem in problems(episodes):
         raise DataError(problem)
 
 
 def problems(e: Episodes) -> Iterator[str]:
-    """Every problem of a dataset, one line each; nothing for a good one."""
+    """Yields one line for each problem of a dataset."""
     wrong = list(wrong_shapes(e))
-    yield from wrong or wrong_values(e)  # with wrong shapes no value has an episode or a step
+    yield from wrong or wrong_values(e)  # with wrong shapes no value belongs to an episode and a step
 
 
 def wrong_shapes(e: Episodes) -> Iterator[str]:
@@ -238,24 +248,24 @@ def wrong_shapes(e: Episodes) -> Iterator[str]:
 
 def wrong_values(e: Episodes) -> Iterator[str]:
     for key, array in _fields(e).items():
-        # NaN and infinity survive min and max, which need no array as large as the data; look closer only then.
+        # NaN and infinity survive min and max, which need no array as large as the data.
         if array.dtype == bool or array.size == 0 or np.isfinite([array.min(), array.max()]).all():
             continue
         rows = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))
         yield (f"{place(e, int(rows[0]), key)}: {key} is {array[rows[0]]}; finite numbers within float32 are expected "
-               f"({len(rows)} such rows in all)")
+               f"(rows affected: {len(rows)})")
     last = np.cumsum(e.lengths) - 1
     for key in ("terminated", "truncated"):
-        inside = getattr(e, key).copy()
+        inside = e.arrays[key].copy()
         inside[last] = False
         if inside.any():
             row = int(np.argmax(inside))
             yield (f"{place(e, row, key)}: {key} is true inside the episode; only its last step may be "
-                   f"({np.count_nonzero(inside)} such steps in all; cut the episode there)")
+                   f"(steps affected: {np.count_nonzero(inside)}; split the episode there)")
 
 
 def place(e: Episodes, row: int, key: str) -> str:
-    """The row of a flat array, as a person looks for it: dataset, episode, step."""
+    """Names a row of a flat array by its dataset, episode and step."""
     rows_E = e.lengths + _per_episode(key)
     ends_E = np.cumsum(rows_E)
     episode = int(np.searchsorted(ends_E, row, side="right"))
@@ -263,9 +273,53 @@ def place(e: Episodes, row: int, key: str) -> str:
 
 
 def _fields(e: Episodes) -> dict[str, np.ndarray]:
-    return {key: getattr(e, key) for key in ("obs", *PER_STEP)} | dict(e.extras)
+    return {key: array for key, array in e.arrays.items() if key != "lengths"} | dict(e.extras)
 
 
 def _per_episode(key: str) -> int:
-    """How many rows more than steps an episode has in this field."""
+    """The number of rows that an episode has in this field beyond its number of steps."""
     return 0 if key in PER_STEP else 1
+
+
+LONGEST_PIECE = 1000  # steps; most episodes are shorter and stay whole
+FEWEST_PIECES = 20  # where the data have that many steps
+
+
+def hold_out(episodes: Episodes, share: float, seed: int) -> tuple[Episodes, Episodes]:
+    """Splits the data at random into a training set and a held-out set with about `share` of the steps.
+
+    The pieces drawn are whole episodes; long episodes are split into several pieces. Each side gets at least one piece.
+    Raises ValueError for data of a single step.
+    """
+    longest = min(LONGEST_PIECE, max(1, episodes.num_steps // FEWEST_PIECES))
+    pieces = [(e, at, min(at + longest, T)) for e, T in enumerate(episodes.lengths.tolist())
+              for at in range(0, T, longest)]
+    if len(pieces) < 2:
+        raise ValueError(f"{episodes.name} has a single step; nothing can be held out of it")
+    order, steps = np.random.default_rng(seed).permutation(len(pieces)), 0
+    number = 0
+    while number < 1 or (steps < share * episodes.num_steps and number < len(pieces) - 1):
+        _, first, last = pieces[order[number]]
+        number, steps = number + 1, steps + last - first
+    held = set(order[:number].tolist())
+    return (_take(episodes, [piece for i, piece in enumerate(pieces) if i not in held]),
+            _take(episodes, [piece for i, piece in enumerate(pieces) if i in held]))
+
+
+def halves(episodes: Episodes) -> tuple[Episodes, Episodes]:
+    """Splits the data into the even and the odd episodes. A single episode is returned twice."""
+    whole = [(i, 0, T) for i, T in enumerate(episodes.lengths.tolist())]
+    return (_take(episodes, whole[::2]), _take(episodes, whole[1::2])) if len(whole) > 1 else (episodes, episodes)
+
+
+def _take(e: Episodes, pieces: list[tuple[int, int, int]]) -> Episodes:
+    """The pieces (episode, first step, one past the last) as episodes; one that ends early in its episode is
+    truncated."""
+    starts = e.starts
+    steps = np.concatenate([np.arange(starts[i] + a, starts[i] + b) for i, a, b in pieces])
+    rows = np.concatenate([np.arange(starts[i] + i + a, starts[i] + i + b + 1) for i, a, b in pieces])
+    lengths = np.array([b - a for _, a, b in pieces])
+    truncated, terminated, ends = e.truncated[steps].copy(), e.terminated[steps], np.cumsum(lengths) - 1
+    truncated[ends] |= ~terminated[ends]
+    return replace(e, obs=e.obs[rows], act=e.act[steps], reward=e.reward[steps], terminated=terminated,
+                   truncated=truncated, lengths=lengths, extras={key: x[rows] for key, x in e.extras.items()})

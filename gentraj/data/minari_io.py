@@ -1,7 +1,7 @@
-"""Minari datasets, read once into memory straight from their HDF5 file.
+"""Reading of Minari datasets into memory, directly from their HDF5 file.
 
-A goal-conditioned dict {observation, achieved_goal, desired_goal} is flattened: `desired_goal` is kept aside as
-extras["goal"], and obs is `observation` where that contains `achieved_goal`, else both, achieved_goal first.
+A goal-conditioned dict {observation, achieved_goal, desired_goal} is flattened: `desired_goal` becomes extras["goal"],
+and `obs` is `observation` if that contains `achieved_goal`, else `achieved_goal` followed by `observation`.
 """
 
 from __future__ import annotations
@@ -21,44 +21,53 @@ from .episodes import DataError, Episodes, episodes_hash, problems
 from .hdf5 import one_line, open_array, open_hdf5, read_array
 from .spaces import act_width, obs_widths
 
+MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
+TEMPORARY = re.compile(r"tmp-(\d+)-(new|old)-")  # before a dataset's name: what a process writes, or is replacing
+NO_MINARI = "{}: Minari datasets need the package minari; pip install 'minari[hdf5,hf]'"
+
 
 @dataclass(frozen=True)
 class Column:
-    """One field: its place in an episode's group, the shape of a row, and how many rows it has more than steps."""
+    """A field of the file: its path in an episode's group, the shape of a row, and the number of rows beyond the
+    steps."""
 
     where: str
     row: tuple[int, ...] = ()
     more: int = 0
     dtype: type = np.float32
     optional: bool = False
-    """Left out if some episode has not a row for each observation: infos are no part of the contract."""
+    """Whether the field is left out if an episode lacks a row for some observation, as Minari's infos may."""
 
 
 def read_columns(file: Any, name: str, episodes: int,
                  columns: Mapping[str, Column]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The lengths (E,) and each part of all episodes. Raises `DataError` naming the episode, or KeyError."""
+    """Reads the lengths (E,) and the columns of all episodes.
+
+    Raises `DataError`, naming the episode, for an array of another shape, and KeyError for a missing one.
+    """
     lengths = np.array([open_array(file, f"episode_{e}/rewards").shape[0] for e in range(episodes)], dtype=np.int64)
     out = {key: np.empty((int((lengths + column.more).sum()), *column.row),
                          column.dtype) for key, column in columns.items()}
     starts = np.cumsum(lengths) - lengths
-    # Episode by episode: field by field would walk through the whole file once for each.
+    # The outer loop is over episodes, because a loop over fields would walk through the whole file for each field.
     for e, (T, start) in enumerate(zip(lengths.tolist(), starts.tolist(), strict=True)):
         for key in list(out):
             column, rows = columns[key], T + columns[key].more
             array = _open_part(file, f"episode_{e}/{column.where}", column)
-            if array is not None and array.shape == (rows, *column.row):
+            shape = None if array is None else array.shape
+            if array is not None and shape == (rows, *column.row):
                 first = start + e * column.more
                 read_array(array, out[key][first : first + rows])
             elif column.optional:
                 del out[key]
             else:
-                raise DataError(f"{name}: episode {e}: {column.where} has shape {getattr(array, 'shape', None)}; its "
-                                f"{T} steps need {(rows, *column.row)}")
+                raise DataError(f"{name}: episode {e}: {column.where} has shape {shape}; its {T} steps need "
+                                f"{(rows, *column.row)}")
     return lengths, out
 
 
 def _open_part(file: Any, path: str, column: Column) -> Any:
-    """The array, or None where an optional part has none."""
+    """The array of a column, or None for an optional column that is missing."""
     try:
         return open_array(file, path)
     except KeyError:
@@ -67,32 +76,28 @@ def _open_part(file: Any, path: str, column: Column) -> Any:
         raise
 
 
-MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
-TEMPORARY = re.compile(r"tmp-(\d+)-(new|old)-")  # then the name: what that process writes, or is about to replace
-NO_MINARI = "{}: Minari datasets need the package minari; pip install 'minari[hdf5,hf]'"
-
-
 class _Notes(NamedTuple):
-    """What `save_minari` noted of a dataset; anyone else's has none of it, and it is found from the data."""
+    """What `save_minari` records of a dataset in its metadata; for other datasets it is inferred from the data."""
 
     extras: tuple[str, ...] = ("goal", "qpos", "qvel")
     obs_keys: tuple[str, ...] = ()
     goal_dims: tuple[int, ...] = ()
     sha256: str | None = None
-    """Of what was saved: HDF5 reads a damaged file back without a word."""
+    """The hash of the saved data, because HDF5 may read a damaged file without an error."""
 
 
 def load_minari(dataset_id: str) -> Episodes:
-    """A dataset of Minari's local folder ($MINARI_DATASETS_PATH), downloaded from Farama's server if it is not there.
+    """Loads a dataset from Minari's local folder ($MINARI_DATASETS_PATH), after downloading it from Farama's server if
+    it is not there.
 
-    Infos `goal`, `qpos` and `qvel` become extras where every observation has its row. Raises `DataError`, also where
-    the data are not those that `save_minari` wrote.
+    The infos `goal`, `qpos` and `qvel` become extras if they have a row for every observation. Raises `DataError` for a
+    dataset that cannot be found or read, and for one that has changed since `save_minari` wrote it.
     """
     return Episodes(**read_minari(dataset_id))
 
 
 def read_minari(dataset_id: str) -> dict[str, Any]:
-    """The fields of `Episodes`, not yet validated."""
+    """Reads the fields of `Episodes`, not yet validated."""
     path = _find(dataset_id)
     dataset, notes = _open(dataset_id, path)
     obs_keys, goal_dims = notes.obs_keys, notes.goal_dims
@@ -118,21 +123,21 @@ def read_minari(dataset_id: str) -> dict[str, Any]:
 
 
 def local_ids() -> dict[str, dict[str, Any]]:
-    """The ids of Minari's local folder with their metadata."""
+    """The datasets in Minari's local folder: id -> metadata."""
     try:
         import minari
     except ImportError as error:
         raise ImportError(NO_MINARI.format("listing datasets")) from error
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a folder that Minari cannot read is no dataset
-        found = minari.list_local_datasets()
-    return {key: row for key, row in found.items() if not TEMPORARY.match(key.rpartition("/")[2])}
+        warnings.simplefilter("ignore")  # Minari warns of folders that it cannot read
+        datasets = minari.list_local_datasets()
+    return {key: row for key, row in datasets.items() if not TEMPORARY.match(key.rpartition("/")[2])}
 
 
 def _find(dataset_id: str) -> Path:
-    """The folder of the dataset's files."""
+    """The folder of the dataset's files, after a download if there are none."""
     if not MINARI_ID.fullmatch(dataset_id):
-        raise DataError(f"'{dataset_id}' is not a Minari id; such are D4RL/pointmaze/umaze-v2")
+        raise DataError(f"'{dataset_id}' is not a Minari id; an id such as D4RL/pointmaze/umaze-v2 is expected")
     try:
         from minari.storage import get_dataset_path
     except ImportError as error:
@@ -140,7 +145,7 @@ def _find(dataset_id: str) -> Path:
     root = get_dataset_path()
     path = root / dataset_id / "data"
     whole = all((path / name).is_file() for name in ("main_data.hdf5", "metadata.json"))
-    if not path.is_dir() or not (whole or dataset_id.startswith("gentraj/")):  # what a download that was stopped left
+    if not path.is_dir() or not (whole or dataset_id.startswith("gentraj/")):  # a download may have been interrupted
         _download(dataset_id, again=path.is_dir())
     if not (path / "main_data.hdf5").resolve().is_relative_to(root.resolve()):
         raise DataError(f"{dataset_id}: its files lie outside {root}; copy them there instead of linking")
@@ -152,7 +157,7 @@ def _download(dataset_id: str, again: bool = False) -> None:
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     absent = f"{dataset_id}: no such dataset in Minari's local folder{hint}"
     if again:
-        absent = f"{dataset_id}: is not whole in Minari's local folder; delete it there"
+        absent = f"{dataset_id}: is incomplete in Minari's local folder; delete it there"
     if dataset_id.startswith("gentraj/"):
         raise DataError(f"{absent}; make it with `gentraj data make`")
     import minari
@@ -165,7 +170,7 @@ def _download(dataset_id: str, again: bool = False) -> None:
         minari.download_dataset(dataset_id, force_download=again)
     except DataError:
         raise
-    except Exception as error:  # every transport has its own
+    except Exception as error:  # every transport raises its own kinds
         raise DataError(f"{absent}; and it could not be downloaded ({one_line(error)})") from error
 
 
@@ -175,12 +180,12 @@ def _open(dataset_id: str, path: Path) -> tuple[Any, _Notes]:
 
     try:
         metadata = json.loads((path / "metadata.json").read_text())
-        # Without its spaces Minari would make the environment, that is, run whatever code the file names.
+        # If the spaces were missing, Minari would make the environment, and so run whatever code the file names.
         absent = {"observation_space", "action_space", "data_format"} - metadata.keys()
         if absent or metadata["data_format"] != "hdf5":
             raise ValueError(f"no {', '.join(sorted(absent))}" if absent else f"{metadata['data_format']}, not hdf5")
         return minari.load_dataset(dataset_id), _notes(metadata["gentraj"]) if "gentraj" in metadata else _Notes()
-    except Exception as error:  # asserts, key and type errors: Minari trusts its metadata
+    except Exception as error:  # Minari trusts its metadata, so it raises assertion, key and type errors
         raise DataError(f"{path / 'metadata.json'}: no Minari dataset that can be read ({one_line(error)})") from error
 
 
@@ -190,27 +195,29 @@ def _notes(noted: dict[str, Any]) -> _Notes:
 
 
 def _check_hash(episodes: Episodes, sha256: str, path: Path) -> None:
-    if episodes_hash(episodes) != sha256 and not any(problems(episodes)):  # a problem tells more
+    if episodes_hash(episodes) != sha256 and not any(problems(episodes)):  # a problem is reported in more detail
         raise DataError(f"{episodes.name}: {path / 'main_data.hdf5'} was damaged or changed after it was saved: the "
-                        "sha256 of its data is another; make or import it again, or, if the change is wanted, take "
-                        "sha256 out of metadata.json")
+                        "sha256 of its data differs; make or import it again, or, if the change is intended, remove "
+                        "sha256 from metadata.json")
 
 
 def _columns(dataset_id: str, dataset: Any, obs_keys: tuple[str, ...]) -> dict[str, Column]:
-    """Where the fields are, of which widths. Raises `DataError` for spaces that are not vectors."""
+    """The columns of the file that hold the fields of `Episodes`. Raises `DataError` for spaces that are not
+    vectors."""
     widths, width = obs_widths(dataset_id, dataset.observation_space), act_width(dataset_id, dataset.action_space)
     columns = {"act": Column("actions", (width,)), "reward": Column("rewards"),
                "terminated": Column("terminations", dtype=bool), "truncated": Column("truncations", dtype=bool)}
     if "obs" in widths:
         return columns | {"obs": Column("observations", (widths["obs"],), 1)}
     dicts = {"obs": "observation", "goal": "desired_goal"}
-    if obs_keys != ("observation",):  # where it is known to be part of obs it need not be read
+    if obs_keys != ("observation",):  # if the achieved goal is known to be part of obs, it need not be read
         dicts["achieved"] = "achieved_goal"
     return columns | {field: Column(f"observations/{key}", (widths[key],), 1) for field, key in dicts.items()}
 
 
 def _goal_layout(obs: np.ndarray, achieved: np.ndarray) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """obs_keys and goal_dims: the columns of obs that equal `achieved` everywhere, or `achieved` set before them."""
+    """obs_keys and goal_dims: the columns of `obs` that always equal `achieved`, or else `achieved` put before
+    `obs`."""
     columns = [next((c for c in range(obs.shape[1]) if np.array_equal(obs[:, c], goal)), -1) for goal in achieved.T]
     if -1 in columns:
         return ("achieved_goal", "observation"), tuple(range(achieved.shape[1]))

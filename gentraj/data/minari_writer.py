@@ -1,4 +1,4 @@
-"""Episodes -> a Minari dataset that anyone's Minari reads, written under a temporary id and renamed when whole."""
+"""Writing of Minari datasets that any installation of Minari can read, under a temporary id until they are complete."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from .spaces import act_width, obs_widths
 def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: Any = None, overwrite: bool = False,
                 algorithm: str = "unknown", author: str = "unknown", code: str = "",
                 provenance: Mapping[str, Any] | None = None) -> Path:
-    """Writes the dataset into Minari's local folder and returns its folder there.
+    """Writes the episodes as a dataset into Minari's local folder and returns the dataset's folder.
 
     Goal-conditioned episodes (`obs_keys` and extras["goal"]) are written as the dict observations that they came from.
-    `env` is a Gymnasium environment, whose spaces and spec are recorded; without it the spec is `episodes.env`, and the
-    spaces are those of that environment where it is registered, else unbounded. `algorithm`, `author` and `code` (a
-    link) are for the reader, as is `provenance`, kept as JSON in the metadata. Raises `DataError` for a malformed or
-    taken id (`overwrite` replaces what is there).
+    `env` is a Gymnasium environment, whose spaces and spec are recorded. Without it the spec is `episodes.env`, and the
+    spaces are those of that environment if it is registered, else unbounded. `algorithm`, `author`, `code` (a link) and
+    `provenance` (kept as JSON in the metadata) inform readers only. Raises `DataError` for a malformed id, and for an
+    id that exists already unless `overwrite` is true.
     """
     final = check_new_id(dataset_id, overwrite=overwrite)
     temporary, replaced = (final.with_name(f"tmp-{os.getpid()}-{what}-{final.name}") for what in ("new", "old"))
     about: dict[str, Any] = {"description": description, "algorithm_name": algorithm, "author": author,
                              "author_email": "unknown", "code_permalink": code}
     try:
-        # An id may not start with a dot, so this one is seen by a `minari list` of that moment.
+        # An id may not start with a dot, so `minari list` shows the temporary id while it is written.
         with busy(f"writing {dataset_id}"):
             _write(episodes, dataset_id.removesuffix(final.name) + temporary.name, env, about)
             _finish(temporary / "data", dataset_id, episodes, env, provenance)
         if final.exists():
-            _refuse_taken(final, dataset_id, overwrite)  # by somebody, meanwhile
+            _refuse_taken(final, dataset_id, overwrite)  # another process may have written it meanwhile
             final.replace(replaced)
         temporary.replace(final)
     finally:
@@ -52,13 +52,16 @@ def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: A
 
 
 def check_new_id(dataset_id: str, *, overwrite: bool = False) -> Path:
-    """The folder that a new dataset will have. Raises `DataError` for a malformed or taken id."""
+    """The folder that a new dataset will have.
+
+    Raises `DataError` for a malformed id, and for an id that exists already unless `overwrite` is true.
+    """
     try:
         from minari.storage import get_dataset_path
     except ImportError as error:
         raise ImportError(NO_MINARI.format(dataset_id)) from error
     if not MINARI_ID.fullmatch(dataset_id):
-        raise DataError(f"'{dataset_id}' is not a Minari id; such are gentraj/pointmaze/umaze-v0")
+        raise DataError(f"'{dataset_id}' is not a Minari id; an id such as gentraj/pointmaze/umaze-v0 is expected")
     final = get_dataset_path(dataset_id)
     _sweep(final)
     _refuse_taken(final, dataset_id, overwrite)
@@ -73,16 +76,16 @@ def _refuse_taken(final: Path, dataset_id: str, overwrite: bool) -> None:
 def _write(episodes: Episodes, dataset_id: str, env: Any, about: dict[str, Any]) -> None:
     import minari
 
-    buffers: Any = _buffers(episodes)  # a generator serves where a list is asked for, and holds one episode at a time
+    buffers: Any = _buffers(episodes)  # Minari asks for a list, but a generator holds only one episode at a time
     observation_space, action_space = _spaces(episodes, env)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # Minari's advice to add metadata, `_finish` adds some
+        warnings.simplefilter("ignore", UserWarning)  # Minari advises to add metadata, which `_finish` does
         minari.create_dataset_from_buffers(dataset_id, buffers, observation_space=observation_space,
                                            action_space=action_space, data_format="hdf5", **about)
 
 
 def _buffers(episodes: Episodes) -> Iterator[Any]:
-    """One Minari buffer per episode, of views."""
+    """Yields one Minari buffer for each episode; its arrays are views."""
     from minari.data_collector import EpisodeBuffer
 
     infos = {key: value for key, value in episodes.extras.items() if key != "goal" or not _goal_conditioned(episodes)}
@@ -96,7 +99,7 @@ def _buffers(episodes: Episodes) -> Iterator[Any]:
 
 
 def _observations(episodes: Episodes, rows: slice) -> Any:
-    """What the environment gave: the vector, or the dict whose parts `obs_keys` names."""
+    """Observations as the environment gave them: vectors, or dicts of the parts that `obs_keys` names."""
     obs = episodes.obs[rows]
     if not _goal_conditioned(episodes):
         return obs
@@ -110,25 +113,26 @@ def _goal_conditioned(episodes: Episodes) -> bool:
 
 
 def _spaces(episodes: Episodes, env: Any) -> tuple[Any, Any]:
-    """The environment's spaces, checked against the arrays; without one unbounded spaces of the arrays' widths."""
+    """The environment's spaces, checked against the arrays, or unbounded spaces if there is no environment."""
     from gymnasium.spaces import Box, Dict
 
     parts = _observations(episodes, slice(0, 1))
     widths = {k: v.shape[1] for k, v in (parts.items() if isinstance(parts, dict) else [("obs", parts)])}
-    with _environment(episodes, env) as made:
-        if made is not None:
-            wanted = obs_widths(episodes.name, made.observation_space), act_width(episodes.name, made.action_space)
-            if wanted != (widths, episodes.act_dim):
+    with _environment(episodes, env) as gym_env:
+        if gym_env is not None:
+            expected = (obs_widths(episodes.name, gym_env.observation_space),
+                        act_width(episodes.name, gym_env.action_space))
+            if expected != (widths, episodes.act_dim):
                 raise DataError(f"{episodes.name}: observation widths {widths} and action width {episodes.act_dim}; "
-                                f"its environment has {wanted[0]} and {wanted[1]}; without `env` they can be saved")
-            return made.observation_space, made.action_space
+                                f"its environment has {expected[0]} and {expected[1]}; they can be saved without `env`")
+            return gym_env.observation_space, gym_env.action_space
     boxes: dict[str, Any] = {key: Box(-np.inf, np.inf, (width,), np.float32) for key, width in widths.items()}
     return boxes.get("obs") or Dict(boxes), Box(-np.inf, np.inf, (episodes.act_dim,), np.float32)
 
 
 @contextmanager
 def _environment(episodes: Episodes, env: Any) -> Iterator[Any]:
-    """The environment given, or the one that `episodes.env` names, or None where that one is not registered here."""
+    """The given environment, or the one that `episodes.env` names, or None if that one is not registered here."""
     if env is not None or episodes.env is None:
         yield env
         return
@@ -138,24 +142,25 @@ def _environment(episodes: Episodes, env: Any) -> Iterator[Any]:
     try:
         spec = EnvSpec.from_json(episodes.env)
         registered = gymnasium.registry.get(spec.id)
-    except Exception as error:  # key, type and value errors: Gymnasium trusts its JSON
+    except Exception as error:  # Gymnasium trusts its JSON, so it raises key, type and value errors
         raise DataError(f"{episodes.name}: env is not Gymnasium's EnvSpec as JSON ({one_line(error)})") from error
     files = any(isinstance(value, str) and ("/" in value or "\\" in value) for value in spec.kwargs.values())
-    # The spec may be a stranger's: making any other would run whatever code and read whatever file it names.
+    # The spec may come from a stranger: unless it is registered here, making its environment would run whatever code,
+    # and read whatever file, it names.
     if registered is None or registered.entry_point != spec.entry_point or spec.additional_wrappers or files:
         yield None
         return
-    made = gymnasium.make(spec, disable_env_checker=True)
+    registered_env = gymnasium.make(spec, disable_env_checker=True)
     try:
-        yield made
+        yield registered_env
     finally:
-        made.close()
-        if model := getattr(made.unwrapped, "tmp_xml_file_path", None):  # mazes leave theirs in /tmp
+        registered_env.close()
+        if model := getattr(registered_env.unwrapped, "tmp_xml_file_path", None):  # a maze leaves this file in /tmp
             Path(model).unlink(missing_ok=True)
 
 
 def _finish(folder: Path, dataset_id: str, episodes: Episodes, env: Any, provenance: Mapping[str, Any] | None) -> None:
-    """The final id, the environment and what `read_minari` would have to guess; then everything onto the disk."""
+    """Adds the final id, the environment and the notes for `read_minari` to the metadata, and syncs all files."""
     path = folder / "metadata.json"
     metadata = json.loads(path.read_text())
     extras = [key for key in episodes.extras if key != "goal" or not _goal_conditioned(episodes)]
@@ -171,7 +176,7 @@ def _finish(folder: Path, dataset_id: str, episodes: Episodes, env: Any, provena
 
 
 def _sweep(final: Path) -> None:
-    """Clears what killed writers of this dataset left."""
+    """Clears the temporary folders of processes that were killed while they wrote this dataset."""
     for folder in final.parent.glob("tmp-*") if final.parent.is_dir() else ():
         match = TEMPORARY.match(folder.name)
         if match and folder.name[match.end():] == final.name and not is_alive(int(match[1])):
@@ -179,7 +184,7 @@ def _sweep(final: Path) -> None:
 
 
 def _clear(folder: Path, final: Path) -> None:
-    """Removes a temporary folder; one that holds what was being replaced goes back where nothing has replaced it."""
+    """Removes a temporary folder, but moves a replaced dataset back if nothing has taken its place."""
     match = TEMPORARY.match(folder.name)
     if match and match[2] == "old" and folder.exists() and not final.exists():
         folder.replace(final)

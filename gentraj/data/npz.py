@@ -1,4 +1,4 @@
-"""gentraj's own npz: the arrays of `Episodes` as they are, no pickle, written whole or not at all."""
+"""gentraj's own npz files: the arrays of `Episodes`, without pickle, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FORMAT = "gentraj-episodes-1"
 
 
 def save_npz(episodes: Episodes, path: str | Path) -> Path:
-    """Writes the file, whole or not at all, and returns its path. Raises `DataError` for a name without .npz."""
+    """Writes the file, completely or not at all, and returns its path. Raises `DataError` for a name without .npz."""
     path = Path(path)
     if path.suffix != ".npz":
         raise DataError(f"{path}: give a name that ends in .npz")
-    members: dict[str, Any] = {key: getattr(episodes, key) for key in ARRAYS}
+    members: dict[str, Any] = dict(episodes.arrays)
     members |= {f"extras/{key}": value for key, value in episodes.extras.items()}
     members |= {"format": FORMAT, "env": episodes.env or "", "obs_keys": np.array(episodes.obs_keys, dtype=str),
                 "goal_dims": np.array(episodes.goal_dims, dtype=np.int64)}
@@ -29,13 +29,13 @@ def save_npz(episodes: Episodes, path: str | Path) -> Path:
 
 
 def load_npz(path: str | Path) -> Episodes:
-    """What `save_npz` wrote. Raises `DataError` naming the file."""
+    """Loads a file that `save_npz` wrote. Raises `DataError`, naming the file, for any other."""
     path = Path(path)
     return Episodes(**npz_fields(open_npz(path), path))
 
 
 def npz_fields(members: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
-    """The members of an own npz -> the fields of `Episodes`."""
+    """Converts the members of gentraj's npz to the fields of `Episodes`, not yet validated."""
     missing = {*ARRAYS, "format", "env", "obs_keys", "goal_dims"} - members.keys()
     if missing or str(members["format"]) != FORMAT:
         raise DataError(f"{path}: not an npz of {FORMAT}" + (f"; it lacks {', '.join(sorted(missing))}" if missing else
@@ -48,24 +48,24 @@ def npz_fields(members: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
 
 
 def open_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz file; objects (pickles) are refused, and a damaged file is a `DataError`."""
+    """Reads all arrays of an npz file. Raises `DataError` for a missing or damaged file and for pickled objects."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
-    except Exception as error:  # zip, zlib and numpy's header parser each have their own
+    except Exception as error:  # zip, zlib and numpy's header parser raise their own kinds
         raise DataError(f"{path}: {_what_is_wrong(path, error)}") from error
 
 
 def _what_is_wrong(path: Path, error: Exception) -> str:
-    """In our own words where numpy's advise to trust the file."""
+    """Describes the error, without numpy's advice to trust the file."""
     with path.open("rb") as file:
         first = file.read(8)
     if first[:2] != b"PK":
-        return ("is no npz file, or not a whole one (numpy.savez writes a zip of arrays, and this begins with "
+        return ("is no npz file, or an incomplete one (numpy.savez writes a zip of arrays, and this begins with "
                 f"{first!r}); write it, or copy it, again")
     if isinstance(error, ValueError) and "allow_pickle" in str(error):
         return ("holds Python objects (pickles), which can run code when they are read; save arrays of numbers, and "
                 "text as numpy.array(text, dtype=str)")
-    return f"cannot be read ({one_line(error)}); the file is damaged or not whole, write it, or copy it, again"
+    return f"cannot be read ({one_line(error)}); the file is damaged or incomplete, write it, or copy it, again"

@@ -1,4 +1,5 @@
-"""OGBench's npz: flat arrays without rewards; `terminals` (or `valids` being 0) marks the last row of a trajectory."""
+"""OGBench's npz files: flat arrays without rewards, in which `terminals` (or a 0 in `valids`) marks the last row of a
+trajectory."""
 
 from __future__ import annotations
 
@@ -14,18 +15,21 @@ from .npz import open_npz
 
 
 def load_ogbench(path: str | Path) -> Episodes:
-    """The last row of a trajectory is only its last observation. Rewards are 0 where the file has none and every
-    episode is truncated: OGBench's data are reward-free. Raises `DataError` naming the file.
+    """Loads a file in OGBench's layout.
+
+    The last row of a trajectory is only its last observation. OGBench's data are reward-free: rewards are 0 unless the
+    file has some, and every episode is truncated. Raises `DataError`, naming the file, for another layout and for
+    images.
     """
     path = Path(path)
     return Episodes(**ogbench_fields(open_npz(path), path))
 
 
 def ogbench_fields(members: Mapping[str, np.ndarray], path: Path) -> dict[str, Any]:
-    """The members of the npz -> the fields of `Episodes`, not yet validated."""
+    """Converts the members of the npz to the fields of `Episodes`, not yet validated."""
     missing = {"observations", "actions", "terminals"} - members.keys()
     if missing:
-        raise DataError(f"{path}: not OGBench's layout; it lacks {', '.join(sorted(missing))}")
+        raise DataError(f"{path}: not in OGBench's layout; it lacks {', '.join(sorted(missing))}")
     if members["observations"].ndim != 2:
         raise DataError(f"{path}: observations have shape {members['observations'].shape}; images are not supported, "
                         "only vectors (use the state version of the dataset)")

@@ -1,4 +1,4 @@
-"""`load_episodes`: whatever names a dataset -> `Episodes`."""
+"""`load_episodes`: loads a dataset by its id or from a file of any known layout."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ FILES = (".npz", ".hdf5", ".h5")
 
 
 def load_episodes(source: str | Path | Episodes | Sequence[str | Path | Episodes]) -> Episodes:
-    """A Minari id (`namespace/name-vN`), a D4RL id, a file (.hdf5 of D4RL's layout; .npz of gentraj's, D4RL's or
-    OGBench's), or several of these, concatenated. Raises `DataError` in one line.
+    """Loads a Minari id (`namespace/name-vN`), a D4RL id or a file (.hdf5 in D4RL's layout; .npz in gentraj's, D4RL's
+    or OGBench's). Several of these are concatenated.
+
+    Raises `DataError`, with a message of one line, for a dataset that cannot be found, read or used.
     """
     if isinstance(source, Episodes):
         return source
@@ -31,7 +33,7 @@ def load_episodes(source: str | Path | Episodes | Sequence[str | Path | Episodes
 
 
 def read(source: str | Path) -> dict[str, Any]:
-    """The fields of `Episodes`, not yet validated."""
+    """Reads the fields of `Episodes`, not yet validated."""
     path = Path(source).expanduser()
     if path.suffix == ".npz":
         return _npz_fields(path)
@@ -48,11 +50,11 @@ def read(source: str | Path) -> dict[str, Any]:
 
 
 def _npz_fields(path: Path) -> dict[str, Any]:
-    """One suffix, three layouts: the names of the arrays tell which."""
+    """Reads an npz file in one of three layouts, which differ in the names of their arrays."""
     members = open_npz(path)
     if "format" in members:
         return npz_fields(members, path)
-    if {"rewards", "timeouts", "next_observations"} & members.keys():  # OGBench's have none of them
+    if {"rewards", "timeouts", "next_observations"} & members.keys():  # OGBench's files have none of these
         return d4rl_fields(members, path.stem)
     return ogbench_fields(members, path)
 

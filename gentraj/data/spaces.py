@@ -1,4 +1,4 @@
-"""Which Gymnasium spaces a dataset may have: vectors, and goal-conditioned dicts of vectors."""
+"""The Gymnasium spaces that a dataset may have: vectors, and goal-conditioned dicts of vectors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
 
 
 def act_width(name: str, space: Any) -> int:
-    """The width of an action space. Raises `DataError` unless it is a vector."""
+    """The width of an action space. Raises `DataError` unless its actions are vectors."""
     if not _is_vector(space):
         raise DataError(f"{name}: action space {_brief(space)} is not supported, only vectors (1-D Box) are; flatten "
-                        "the actions with gymnasium.spaces.utils.flatten and record again")
+                        "the actions with gymnasium.spaces.utils.flatten and record the data again")
     return space.shape[0]
 
 
@@ -26,7 +26,7 @@ def obs_widths(name: str, space: Any) -> dict[str, int]:
         return {key: parts[key].shape[0] for key in GOAL_KEYS}
     raise DataError(f"{name}: observation space {_brief(space)} is not supported, only vectors (1-D Box) and dicts of "
                     f"the vectors {', '.join(GOAL_KEYS)} are; flatten it with gymnasium.wrappers.FlattenObservation "
-                    "(encode images first) and record again")
+                    "(encode images first) and record the data again")
 
 
 def _is_vector(space: Any) -> bool:

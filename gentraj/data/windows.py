@@ -1,4 +1,4 @@
-"""`Windows`: batches of windows gathered by index from memory, a pure function of (seed, step)."""
+"""`Windows`: batches of windows, gathered from memory by index; each batch is a pure function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from .episodes import Episodes
 
 
 class Windows:
-    """Every step of every episode starts one window; what lies past the episode's end is padding, masked.
+    """All windows of a dataset: every step of every episode starts one window, padded past the episode's end.
 
-    Row h of a window that starts at step t holds the observation and the action of step t + spec.times[h]. The action
-    beside an episode's last observation does not exist and is padding too. Padding holds zeros. A row's reward is the
-    sum over the `spec.gaps` steps that it stands for. `contexts` are what each batch says beside its windows,
-    `context_BC`: none by default. A window that is conditioned on a goal ends where the episode is sent to another, and
-    what lies between two such ends is an episode of its own in `episode_B`.
+    Timestep h of a window that starts at step t holds the observation and the action of step t + spec.times[h]. An
+    episode's last observation has no action, so that action is padding, too. Padding holds zeros and is masked. The
+    reward of a timestep is the sum over the `spec.gaps` environment steps that it stands for. `contexts` are the
+    vectors `context_BC` of each batch, by default none. A window that is conditioned on a goal ends where the episode's
+    goal changes, and `episode_B` then numbers the parts of an episode with one goal. Raises ValueError for data whose
+    observations or actions have another width than `spec`.
     """
 
     def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig | None = None):
-        for key in ("obs_dim", "act_dim"):
-            if getattr(spec, key) not in (getattr(episodes, key), 0):
-                raise ValueError(f"{key} is {getattr(spec, key)} in the model and {getattr(episodes, key)} in "
-                                 f"{episodes.name}; train on data of the model's environment")
+        for key, width, data_width in (("obs_dim", spec.obs_dim, episodes.obs_dim),
+                                       ("act_dim", spec.act_dim, episodes.act_dim)):
+            if width not in (data_width, 0):
+                raise ValueError(f"{key} is {width} in the model and {data_width} in {episodes.name}; train on data of "
+                                 "the model's environment")
         self.episodes, self.spec = episodes, spec
         self.ends = np.cumsum(episodes.lengths)  # (E,) one past the last step of each episode
         self.offsets, self.gaps = np.array(spec.times), np.array(spec.gaps)
@@ -35,11 +37,11 @@ class Windows:
         return self.episodes.num_steps
 
     def batch(self, step: int, seed: int, size: int = 64) -> Batch:
-        """The windows of one training step, drawn with replacement; the same for the same (step, seed, size)."""
+        """The windows of one training step, sampled with replacement; the same for the same (step, seed, size)."""
         return self.gather(np.random.default_rng([seed, step]).integers(0, len(self), size))
 
     def gather(self, starts_B: np.ndarray) -> Batch:
-        """The windows that start at these steps of the flat arrays."""
+        """The windows that start at these steps (B,) of the flat arrays."""
         episode_B = np.searchsorted(self.ends, starts_B, side="right")
         part_B = np.searchsorted(self.window_ends, starts_B, side="right")
         end_B1 = self.window_ends[part_B][:, None]
@@ -64,7 +66,7 @@ class Windows:
                      episode_B=torch.from_numpy(part_B))
 
     def _rewards(self, t_BH: np.ndarray, end_B1: np.ndarray) -> np.ndarray:
-        """(B, H) sums over the steps of each row that the episode has."""
+        """(B, H) the sums of rewards over the environment steps of each timestep, up to the window's end."""
         k_K, reward_S = np.arange(self.gaps.max()), self.episodes.reward
         t_BHK = t_BH[..., None] + k_K
         real_BHK = (t_BHK < end_B1[..., None]) & (k_K < self.gaps[:, None])
@@ -72,9 +74,9 @@ class Windows:
 
 
 def repeat_last(batch: Batch, horizon: int | None = None) -> torch.Tensor:
-    """(B, H, D) its windows without padding, every entry staying as it was when the episode ended.
+    """(B, H, D) the windows of a batch, with padding replaced by the last real value of each entry.
 
-    Only the first `horizon` rows, if that is given.
+    With `horizon` only that many timesteps are returned.
     """
     real_BHD = batch.mask_BHD[:, :horizon]
     rows_H1 = torch.arange(real_BHD.shape[1], device=real_BHD.device)[:, None]

@@ -1,12 +1,10 @@
-"""Diffusion models of trajectories, and what shapes their samples: guidance, composition, constraints."""
+"""Diffusion models of trajectories, and the plug-ins that shape their samples: guidance, composition, constraints."""
 
-from .composition import ClassifierFree, Contexts, Product
+from .composition import ClassifierFree, Contexts, Mixture, Product
 from .constrained import Constrained, Infeasible
-from .guidance import Energy
+from .guidance import Energy, NearestData
 from .latent import LatentDiffusion, LatentDiffusionConfig
-from .mixture import Mixture
 from .model import Diffusion, DiffusionConfig, FlowConfig
-from .nearest_data import NearestData
 
 __all__ = ["ClassifierFree", "Constrained", "Contexts", "Diffusion", "DiffusionConfig", "Energy", "FlowConfig",
            "Infeasible", "LatentDiffusion", "LatentDiffusionConfig", "Mixture", "NearestData", "Product"]

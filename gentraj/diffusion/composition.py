@@ -1,36 +1,43 @@
-"""Composition: several contexts of a model, or several models, as one denoiser."""
+"""Composition: several contexts of one model, or several models, that sample as one."""
 
 from __future__ import annotations
 
 import math
+import zlib
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..config import require
+from ..device import device_of
 from ..models.plugin import Denoise, Denoising, Plugin
 from ..normalize import Normalizer
-from ..trajectory import TrajectorySpec
+from ..randomness import generator, row_seeds
+from ..trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectoryModel, TrajectorySpec, calls_of
 from .paths import NoisePath
 from .posterior import product_mean, with_gradient
 
-Interval = tuple[float, float]  # of t, both ends in it
+Interval = tuple[float, float]  # times t, both ends included
+CHOICE = zlib.crc32(b"mixture")  # the stream of the choice of a model; streams 1, 2, .. are for rejected samples
 
 
 class FromModel(Plugin):
-    """Puts together a model's own denoisers, so it has to be the first plug-in."""
+    """A plug-in that combines a model's own denoisers. It has to be the first plug-in."""
 
 
 @dataclass(frozen=True)
 class ClassifierFree(FromModel):
-    """Classifier-free guidance (Ho & Salimans 2022, equation 6): (1 - weight) * without context + weight * with it.
+    """Classifier-free guidance (Ho & Salimans 2022, equation 6): x0 = (1 - weight) x0(x) + weight x0(x, context).
 
-    It draws from p(x)^(1 - weight) p(x | context)^weight, as far as that has the sum of their noisy scores: weight 0
-    drops the context, 1 is the plain condition, more exaggerates it. Outside of `interval`, in t, it is the plain
-    condition (Kynkaanniemi et al. 2024, equation 6). Raises ValueError for a condition without context.
+    It samples from p(x)^(1 - weight) p(x | context)^weight, under the assumption that the noisy scores of this density
+    are the weighted sum of the two scores. A weight of 0 ignores the context, 1 is the conditional model, and a larger
+    weight exaggerates the context. At times t outside of `interval` the conditional model denoises (Kynkaanniemi et
+    al. 2024, equation 6). Sampling raises ValueError for a condition without a context.
     """
 
     weight: float
@@ -42,16 +49,18 @@ class ClassifierFree(FromModel):
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         if sampling.condition.context_BC is None:
-            raise ValueError("ClassifierFree needs a context to exaggerate; give Condition.context_BC, shape (B, C)")
+            raise ValueError("ClassifierFree needs a context, and the condition has none; give Condition.context_BC, "
+                             "shape (B, C)")
         guided = combination([sampling.denoiser(None), denoise], [1 - self.weight, self.weight])
         return within(self.interval, guided, denoise)
 
 
 @dataclass(frozen=True, eq=False)
 class Contexts(FromModel):
-    """Several contexts of one model at once (Liu et al. 2022, equation 11): x0 + sum of weight_i (x0 under c_i - x0).
+    """Several contexts of one model at once (Liu et al. 2022, equation 11).
 
-    `contexts` are (context (C,), weight) pairs, the same for all trajectories; x0 is without context. Raises ValueError
+    It denoises to x0(x) + sum_i weight_i (x0(x, c_i) - x0(x)), where x0(x) is denoised without a context. `contexts` is
+    a sequence of pairs (context c_i of shape (C,), weight_i), the same for all trajectories. Sampling raises ValueError
     for a condition that has a context of its own.
     """
 
@@ -60,20 +69,20 @@ class Contexts(FromModel):
     def __post_init__(self) -> None:
         if not self.contexts or not all(c.ndim == 1 and math.isfinite(w) for c, w in self.contexts):
             given = [(tuple(c.shape), w) for c, w in self.contexts]
-            raise ValueError(f"Contexts are {given} (shape, weight); one (C,) or more with finite weights are "
-                             "expected")
+            raise ValueError(f"Contexts are {given} (shape, weight); at least one context of shape (C,) and finite "
+                             "weights are expected")
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         condition = sampling.condition
         if condition.context_BC is not None:
-            raise ValueError("Condition.context_BC is given beside Contexts; give that context as one of these")
-        rows = [c.to(condition.values_BHD).expand(condition.batch, -1) for c, _ in self.contexts]
+            raise ValueError("Condition.context_BC was given together with Contexts; give that context as one of these")
+        contexts = [c.to(condition.values_BHD).expand(condition.batch, -1) for c, _ in self.contexts]
         weights = [w for _, w in self.contexts]
-        return combination([denoise, *map(sampling.denoiser, rows)], [1 - math.fsum(weights), *weights])
+        return combination([denoise, *map(sampling.denoiser, contexts)], [1 - math.fsum(weights), *weights])
 
 
 class Denoiser(Protocol):
-    """What a product needs of a model, `Diffusion` being one: a denoiser that holds the known entries."""
+    """What `Product` needs of a model, such as `Diffusion`: a denoiser that holds the known entries."""
 
     spec: TrajectorySpec
     path: NoisePath
@@ -84,17 +93,18 @@ class Denoiser(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Product(FromModel):
-    """Draws from p(x)^own * prod p_i(x)^weight_i, p_i being `others`; a negative weight draws away from a model.
+    """Samples from p(x)^own * prod p_i(x)^weight_i, where p_i are the models `others`.
 
-    With W the sum of all weights, each model is told that there is W times the noise: of x = alpha x0 + sigma eps each
-    then counts the share 1 / W, not all of it (as in the sum of scores of Liu et al. 2022), and x0' is the mean of what
-    they denoise, weighted by `weights` and by the precision of each as a Gaussian, d x0 / dx, which takes at most
-    `iterations` backward passes through each model. Exact for Gaussians with iterations enough; with 0, or a negative
-    weight, the precisions count as equal. Exact for all where sigma goes to 0. It wants continuous time: with
-    discrete levels the noise is the next one that the path has.
+    A model of negative weight repels the samples. Let W be the sum of all weights. Each model denoises as if the noise
+    variance were W times as large, so that the observation x = alpha x0 + sigma eps counts once in the product and not
+    once for each model (as it does in the sum of scores of Liu et al. 2022). The result x0' is the mean of the models'
+    x0, weighted by `weights` and by the precision that d x0 / dx gives each model as a Gaussian. It takes at most
+    `iterations` backward passes through each model. For Gaussians it is exact after enough iterations; with 0
+    iterations, or a negative weight, the precisions are taken to be equal. For all models it becomes exact as sigma
+    goes to 0. Use models of continuous time: a model with discrete levels denoises at its next noisier level.
 
-    The models may differ in path. Raises ValueError where they differ in spec or normaliser, for W <= 0, and unless
-    there are as many weights as others.
+    The models may have different noise paths. Raises ValueError if W <= 0 or if the numbers of weights and of other
+    models differ; sampling raises ValueError if the models differ in spec or normaliser.
     """
 
     others: Sequence[Denoiser]
@@ -105,9 +115,10 @@ class Product(FromModel):
     def __post_init__(self) -> None:
         require(self, own=(-1e6, 1e6), iterations=(0, math.inf))
         if not self.others or len(self.others) != len(self.weights):
-            raise ValueError(f"Product has {len(self.others)} models and {len(self.weights)} weights; give one each")
+            raise ValueError(f"Product has {len(self.others)} models and {len(self.weights)} weights; give at least "
+                             "one model, and one weight for each")
         if not 0 < self.total < math.inf:
-            raise ValueError(f"the weights of Product add up to {self.total:g}; more than 0 is expected")
+            raise ValueError(f"the weights of Product add up to {self.total:g}; a sum of more than 0 is expected")
 
     @property
     def total(self) -> float:
@@ -116,34 +127,81 @@ class Product(FromModel):
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         condition, path = sampling.condition, sampling.path
         values = sampling.normalizer.normalize(condition.values_BHD)
-        parts = [_noisier(denoise, path, path, self.total)]
+        denoisers = [_noisier(denoise, path, path, self.total)]
         for i, model in enumerate(self.others):
             _check_same(f"model {i} of Product", model, sampling)
             other = model.denoise(values, condition.mask_BHD, condition.context_BC)
-            parts.append(_noisier(other, model.path, path, self.total))
+            denoisers.append(_noisier(other, model.path, path, self.total))
         weights = [self.own, *self.weights]
         if self.iterations == 0 or min(weights) <= 0:
-            return combination(parts, [w / self.total for w in weights])
+            return combination(denoisers, [w / self.total for w in weights])
 
         def product(x: Tensor, t: Tensor) -> Tensor:
             with torch.enable_grad():
                 x = with_gradient(x)
-                means = [part(x, t) for part in parts]
+                means = [denoise(x, t) for denoise in denoisers]
             return product_mean(x, means, weights, self.iterations)
 
         return product
 
 
-def combination(parts: Sequence[Denoise], weights: Sequence[float]) -> Denoise:
-    """The weighted sum of what they denoise; a part of weight 0 is not asked, a single one of weight 1 is itself."""
-    used = [(part, w) for part, w in zip(parts, weights, strict=True) if w != 0]
+class Mixture:
+    """A mixture of models. Each trajectory is sampled from one model, chosen in proportion to the weights by its seed.
+
+    The mixture is exact for any models: they may differ in noise path, normaliser and family. It samples but does not
+    train. A guide tilts each model on its own and leaves the weights as they are. Raises ValueError if the models
+    differ in spec, and unless each model has a weight of at least 0 and some weight is positive.
+    """
+
+    def __init__(self, models: Sequence[TrajectoryModel], weights: Sequence[float]):
+        if len(models) != len(weights) or not all(0 <= w < math.inf for w in weights) or not sum(weights) > 0:
+            raise ValueError(f"a mixture of {len(models)} models has the weights {list(weights)}; give one weight for "
+                             "each model, at least 0 and not all 0")
+        for i, model in enumerate(models):
+            if model.spec != models[0].spec:
+                raise ValueError(f"model {i} of the mixture has {model.spec}; {models[0].spec} is expected")
+        self.models, self.weights, self.spec = list(models), list(weights), models[0].spec
+
+    @property
+    def device(self) -> torch.device:
+        return device_of(self.models[0])
+
+    @property
+    def network_calls(self) -> int:
+        return calls_of(self.models)
+
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: Any = None,
+               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        """Samples (B, N, H, D) in environment units, as `TrajectoryModel.sample` does.
+
+        All models have to accept `guide`.
+        """
+        rows = condition.repeat(num_samples)
+        seeds = row_seeds(seed, rows.batch)
+        chosen = [self._choice(s) for s in seeds]
+        x_RHD = torch.empty_like(rows.values_BHD, device=self.device)
+        for i, model in enumerate(self.models):
+            if mine := [r for r, choice in enumerate(chosen) if choice == i]:
+                x_RHD[mine] = model.sample(rows[torch.tensor(mine)], guide=guide, options=options,
+                                           seed=[seeds[r] for r in mine])[:, 0].to(x_RHD)
+        return x_RHD.unflatten(0, (condition.batch, num_samples))
+
+    def _choice(self, seed: int) -> int:
+        """The index of the row's model, drawn from another random stream than the row's noise."""
+        u = float(torch.rand((), generator=generator(seed, CHOICE), dtype=torch.float64))
+        return bisect(list(accumulate(self.weights))[:-1], u * sum(self.weights))
+
+
+def combination(denoisers: Sequence[Denoise], weights: Sequence[float]) -> Denoise:
+    """The weighted sum of several denoisers. A denoiser of weight 0 is not called."""
+    used = [(denoise, w) for denoise, w in zip(denoisers, weights, strict=True) if w != 0]
     if len(used) == 1 and used[0][1] == 1:
         return used[0][0]
-    return lambda x, t: torch.stack([w * part(x, t) for part, w in used]).sum(0)
+    return lambda x, t: torch.stack([w * denoise(x, t) for denoise, w in used]).sum(0)
 
 
 def within(interval: Interval, inside: Denoise, outside: Denoise) -> Denoise:
-    """`inside` at times in the interval, `outside` at others."""
+    """Denoises with `inside` at times in the interval and with `outside` at all others."""
     if interval == (0, 1):
         return inside
 
@@ -159,28 +217,28 @@ def within(interval: Interval, inside: Denoise, outside: Denoise) -> Denoise:
 def check_interval(plugin: Any) -> None:
     low, high = plugin.interval
     if not 0 <= low <= high <= 1:
-        raise ValueError(f"{type(plugin).__name__}.interval is {plugin.interval}; two rising times from 0 to 1 are "
-                         "expected")
+        raise ValueError(f"{type(plugin).__name__}.interval is {plugin.interval}; two times from 0 to 1, the smaller "
+                         "one first, are expected")
 
 
 def _noisier(denoise: Denoise, own: NoisePath, path: NoisePath, factor: float) -> Denoise:
-    """A denoiser of the path `own`, asked on `path`, where sigma^2 is taken to be `factor` times what it is."""
+    """A denoiser of noise path `own` made to denoise on `path`, as if sigma^2 were `factor` times as large there."""
     if own is path and factor == 1:
         return denoise
 
-    def asked(x: Tensor, t: Tensor) -> Tensor:
+    def noisier(x: Tensor, t: Tensor) -> Tensor:
         s = own.snap(own.time_of(path.log_snr(t) - math.log(factor)))
-        signal = torch.where(path.alpha(t) > 0, own.alpha(s) / path.alpha(t), math.inf)
-        most = own.sigma(s) / path.sigma(t) / min(1, math.sqrt(factor))  # less than `signal` where `own` ends before
-        return denoise(torch.minimum(signal, most)[:, None, None] * x, s)
+        scale = torch.where(path.alpha(t) > 0, own.alpha(s) / path.alpha(t), math.inf)
+        limit = own.sigma(s) / path.sigma(t) / min(1, math.sqrt(factor))  # the smaller one where `own` ends sooner
+        return denoise(torch.minimum(scale, limit)[:, None, None] * x, s)
 
-    return asked
+    return noisier
 
 
 def _check_same(name: str, model: Denoiser, sampling: Denoising) -> None:
     if model.spec != sampling.condition.spec:
-        raise ValueError(f"{name} is of {model.spec}; {sampling.condition.spec} is expected")
+        raise ValueError(f"{name} has {model.spec}; {sampling.condition.spec} is expected")
     ours, theirs = sampling.normalizer, model.normalizer
     if not (torch.allclose(ours.shift_D, theirs.shift_D) and torch.allclose(ours.scale_D, theirs.scale_D)):
-        raise ValueError(f"{name} normalises by other shifts or scales, so its noise is another one; build both models "
-                         "with one Normalizer")
+        raise ValueError(f"{name} normalises by other shifts or scales, so that its noise has another size; build all "
+                         "models with one Normalizer")

@@ -1,4 +1,4 @@
-"""Hard constraints in any sampler: what is denoised is projected on them, so that the model answers to them."""
+"""Hard constraints in any sampler: the denoised trajectory is projected onto the feasible set at each step."""
 
 from __future__ import annotations
 
@@ -15,30 +15,29 @@ from ..trajectory import Condition
 
 
 class Infeasible(RuntimeError):
-    """Trajectories for which no feasible one was found: the nearest ones `x_RHD`, and their `certificate`."""
+    """No feasible trajectory was found for some row. Has the nearest trajectories `x_RHD` and their `certificate`."""
 
     def __init__(self, x_RHD: Tensor, certificate: Certificate):
-        super().__init__(f"{certificate}; sample with another seed, loosen the constraints, or take what was found "
-                         "with Constrained(.., strict=False)")
+        super().__init__(f"{certificate}; sample with another seed, loosen the constraints, or accept infeasible "
+                         "trajectories with Constrained(.., strict=False)")
         self.x_RHD, self.certificate = x_RHD, certificate
 
 
 @dataclass(frozen=True, eq=False)
 class Constrained(Plugin):
-    """Trajectories that satisfy the constraints to 1e-6, as `constraints.certificate(x)` tells of what is returned.
+    """Samples trajectories that satisfy the constraints to 1e-6; `constraints.certificate(x)` verifies a result.
 
-    Where t is at most `below`, what is denoised is projected quickly, so that the next steps answer to it; the sampled
-    trajectory is projected with all `efforts`. Put it last among the guides. Below 0 only the result is projected.
+    At times t of at most `below` the denoised trajectory is projected with little effort, so that the next sampling
+    steps take the projection into account; with `below` negative only the result is projected. The sampled trajectory
+    is projected with all `efforts`. Put this plug-in last among the guides.
 
-    A trajectory that could not be made feasible is drawn once more, up to `attempts` times in all: of 10,000 plans in
-    PointMaze-UMaze 3 were. Sampling refuses with ValueError, by name and before the first step, what is known to
-    contradict a constraint, and raises `Infeasible` where it finds no feasible trajectory; both say that there is none
-    (a goal further behind a wall than a bounded speed reaches), the second one not for certain. With `strict` false
-    such trajectories come back with the others, as near to feasible as they got: for a planner that tries many goals,
-    and asks the certificate.
+    A trajectory that the projection could not make feasible is sampled again, up to `attempts` times in all: this
+    happened to 3 of 10,000 plans in PointMaze-UMaze. Sampling raises ValueError before its first step if the known
+    entries contradict a constraint, which it names, and `Infeasible` if it finds no feasible trajectory. The former
+    proves that there is none (a goal may lie further behind a wall than a bounded speed reaches); the latter does not.
+    With `strict` false, infeasible trajectories are returned with the others, as near to feasible as they got: this is
+    for a planner that tries many goals and then reads the certificate.
     """
-
-    works_finished = True  # the result is projected in any case
 
     constraints: Constraints
     below: float = 0.5
@@ -49,6 +48,10 @@ class Constrained(Plugin):
     def __post_init__(self) -> None:
         require(self, below=(-1, 1), attempts=(1, 1e6))
 
+    @property
+    def needs_denoiser(self) -> bool:
+        return False  # the result is projected in any case
+
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         constraints, normalizer, condition = self.constraints, sampling.normalizer, sampling.condition
         self._check(condition)
@@ -58,21 +61,22 @@ class Constrained(Plugin):
             if t.max() > self.below:
                 return x0
             with torch.no_grad():
-                given = normalizer.unnormalize(x0)
-                allowed = constraints.project(given, condition, QUICK, refuse=False)
-                move = normalizer.normalize(allowed) - x0  # counts as fixed where a gradient is taken
-            return torch.where(allowed == given, x0, x0 + move)
+                denoised = normalizer.unnormalize(x0)
+                feasible = constraints.project(denoised, condition, QUICK, refuse=False)
+                move = normalizer.normalize(feasible) - x0  # a constant to any gradient
+            return torch.where(feasible == denoised, x0, x0 + move)
 
         return constrained
 
     @torch.no_grad()
     def finish(self, x_RHD: Tensor, sampling: SampledRows) -> Tensor:
-        self._check(sampling.condition)  # before the work, in a model that denoises nothing too
+        self._check(sampling.condition)  # `wrap` did so already, in a model that denoises
         return self.constraints.project(x_RHD, sampling.condition, self.efforts, refuse=False)
 
     def _check(self, condition: Condition) -> None:
         if self.constraints.spec != condition.spec:
-            raise ValueError(f"the constraints are on {self.constraints.spec}; those of the model are {condition.spec}")
+            raise ValueError(f"the constraints are on trajectories of {self.constraints.spec}; the model's are of "
+                             f"{condition.spec}")
         self.constraints.known(condition, refuse=self.strict)
 
     def rejects(self, x_RHD: Tensor, attempt: int) -> Tensor:

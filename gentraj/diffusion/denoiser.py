@@ -1,4 +1,7 @@
-"""`denoise(x, t) -> x0`, the one primitive: what a network predicts turned into x0, and what wraps it."""
+"""From a network's prediction to x0: noise levels, parameterisations, and the loss that training puts on them.
+
+`denoise(x, t) -> x0` is the one primitive of sampling, which conditioning and guidance wrap.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from .paths import NoisePath
 
 @dataclass(frozen=True)
 class Level:
-    """The noise level of each row: alpha, sigma and their rates at time t, ready to multiply x_RHD.
+    """The noise level of each row at time t (R,): alpha, sigma and their rates, of shape (R, 1, 1).
 
     `sigma_data` is the standard deviation of normalised data.
     """
@@ -41,7 +44,7 @@ class Level:
 
     @cached_property
     def spread(self) -> Tensor:
-        """The standard deviation of x_t: what x is divided by before a network sees it (EDM's 1 / c_in)."""
+        """The standard deviation of x_t, by which x_t is divided before a network sees it (EDM's 1 / c_in)."""
         return ((self.alpha * self.sigma_data) ** 2 + self.sigma**2).sqrt()
 
     @property
@@ -50,14 +53,14 @@ class Level:
 
 
 class Prediction(NamedTuple):
-    """A parameterisation: x0 from (x, what is predicted, level), what it should be from (x0, eps, level), its size.
-
-    `unit` is about the root mean square of the target: a network's output is multiplied by it.
-    """
+    """A parameterisation: what a network predicts, and how x0 follows from it."""
 
     x0: Callable[[Tensor, Tensor, Level], Tensor]
+    """(x, prediction, level) -> x0."""
     target: Callable[[Tensor, Tensor, Level], Tensor]
+    """(x0, eps, level) -> the right prediction."""
     unit: Callable[[Level], Tensor] = lambda at: torch.ones_like(at.alpha)
+    """About the root mean square of the target, by which a network's output is multiplied."""
 
 
 def _velocity_x0(x: Tensor, u: Tensor, at: Level) -> Tensor:
@@ -82,7 +85,7 @@ PREDICTIONS = {
     "v": Prediction(lambda x, v, at: (at.alpha * x - at.sigma * v) / (at.alpha**2 + at.sigma**2),
                     lambda x0, eps, at: at.alpha * eps - at.sigma * x0,
                     lambda at: (at.alpha**2 + at.sigma**2).sqrt()),
-    # Song et al. 2021, equation 7: the gradient of log p_t(x | x0); the network's output is divided by sigma as there
+    # Song et al. 2021, equation 7: the gradient of log p_t(x | x0); they too divide the network's output by sigma
     "score": Prediction(lambda x, score, at: (x + at.sigma**2 * score) / at.alpha,
                         lambda x0, eps, at: -eps / at.sigma, lambda at: 1 / at.sigma),
     # Lipman et al. 2023, equation 13: dx / dt along the path
@@ -91,17 +94,60 @@ PREDICTIONS = {
     # Karras et al. 2022, equation 7 and table 1
     "edm": Prediction(_edm_x0, _edm_target),
 }
-NEEDS_SIGNAL = ("eps", "score")  # say nothing of x0 where alpha is 0
+NEEDS_SIGNAL = ("eps", "score")  # predictions that do not determine x0 where alpha is 0
 
 
 def hold(denoise: Denoise, values: Tensor, mask: Tensor) -> Denoise:
-    """The known entries stay known: the network sees them clean, and they come back as they are.
+    """Conditions a denoiser by inpainting: the network sees the known entries clean, and x0 has their values.
 
-    Once a denoising, right around the network: what x has there is then looked at by nothing, and x0 does not vary
-    with it, so that guidance moves no known entry.
+    Apply it once, right around the network. The result ignores what x has at the known entries, and its gradient there
+    is zero, so that guidance does not move them.
     """
 
     def held(x: Tensor, t: Tensor) -> Tensor:
         return torch.where(mask, values, denoise(torch.where(mask, values, x), t))
 
     return held
+
+
+P_MEAN, P_STD = -1.2, 1.2  # Karras et al. 2022, table 1
+GAMMA = 5.0  # Hang et al. 2023, section 4.2
+
+Density = Callable[[NoisePath, int, torch.Generator], Tensor]
+Weight = Callable[[Tensor, Level], Tensor]
+
+
+def _uniform(path: NoisePath, size: int, generator: torch.Generator) -> Tensor:
+    """Ho et al. 2020, algorithm 1."""
+    return torch.rand(size, generator=generator)
+
+
+def _log_normal(path: NoisePath, size: int, generator: torch.Generator) -> Tensor:
+    """Karras et al. 2022, table 1: ln(sigma / alpha) is normal."""
+    return path.time_of(-2 * (P_MEAN + P_STD * torch.randn(size, generator=generator)))
+
+
+def _logit_normal(path: NoisePath, size: int, generator: torch.Generator) -> Tensor:
+    """Esser et al. 2024, equation 19, with location 0 and scale 1."""
+    return torch.randn(size, generator=generator).sigmoid()
+
+
+DENSITIES: dict[str, Density] = {"uniform": _uniform, "log-normal": _log_normal, "logit-normal": _logit_normal}
+
+# Weights of the squared error of x0. `c` is the change of x0 per change of the network's output.
+WEIGHTS: dict[str, Weight] = {
+    "uniform": lambda c, at: 1 / c**2,  # weight 1 for the network's own output: Ho et al. 2020, equation 14
+    "min-snr": lambda c, at: at.snr.clamp(max=GAMMA),  # Hang et al. 2023, equation 10
+    "edm": lambda c, at: at.snr + 1 / at.sigma_data**2,  # Karras et al. 2022, table 1
+}
+
+
+def sample_times(density: str, path: NoisePath, size: int, generator: torch.Generator) -> Tensor:
+    """Training times (size,), snapped to the levels of the path."""
+    return path.snap(DENSITIES[density](path, size, generator))
+
+
+def loss_weight(weight: str, prediction: Prediction, at: Level) -> Tensor:
+    """The weight (R, 1, 1) of the squared error of the network's output."""
+    c = prediction.x0(torch.zeros_like(at.alpha), prediction.unit(at), at).abs()
+    return c**2 * WEIGHTS[weight](c, at)

@@ -1,4 +1,4 @@
-"""Step grids: at which times of a path a sampler stops on its way from noise to clean."""
+"""Step grids: the times of a noise path at which a sampler denoises, from pure noise to clean."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from .paths import EDM_MAX, EDM_MIN, EDM_RHO, T_MIN, NoisePath
 
 
 def uniform(path: NoisePath, steps: int) -> Tensor:
-    """Evenly spaced in t."""
+    """Times that are evenly spaced in t."""
     return 1 - _fraction(steps)
 
 
 def quadratic(path: NoisePath, steps: int) -> Tensor:
-    """Song et al. 2021 (DDIM), appendix D.2: t = u^2. Where sigma grows as sqrt(t), it is smooth in u."""
+    """Song et al. 2021 (DDIM), appendix D.2: t = u^2, so that a sigma that grows as sqrt(t) is linear in u."""
     return (1 - _fraction(steps)) ** 2
 
 
 def karras(path: NoisePath, steps: int) -> Tensor:
-    """Karras et al. 2022, equation 5, in sigma / alpha from what the path reaches (at most 80) down to 0.002."""
+    """Karras et al. 2022, equation 5, in sigma / alpha: from the path's largest (at most 80) down to 0.002."""
     high, low = _ends(path)
     powers = torch.lerp(high ** (1 / EDM_RHO), low ** (1 / EDM_RHO), _points(steps))
     return path.time_of(-2 * EDM_RHO * powers.log())
 
 
 def log_snr(path: NoisePath, steps: int) -> Tensor:
-    """Evenly spaced in the log SNR (Lu et al. 2022, section 3.3)."""
+    """Times that are evenly spaced in the log SNR (Lu et al. 2022, section 3.3)."""
     high, low = _ends(path)
     return path.time_of(-2 * torch.lerp(high.log(), low.log(), _points(steps)))
 
 
 def sampling_times(path: NoisePath, steps: int, grid: str = "uniform") -> Tensor:
-    """(steps + 1,) float32 times that fall from 1 to 0, each of them one the path is used at.
+    """The times of a sampler: float32 (steps + 1,), falling from 1 to 0, all at levels of a discrete path.
 
-    Raises ValueError for steps < 1, for more than a discrete path has levels, and for an unknown grid.
+    Raises ValueError for steps < 1, for more steps than a discrete path has levels, and for an unknown grid.
     """
     if grid not in GRIDS:
         raise ValueError(f"unknown step grid '{grid}'; known: {', '.join(GRIDS)}")
     if steps < 1 or steps != int(steps):
-        raise ValueError(f"{steps} sampling steps; give a whole number of at least 1")
+        raise ValueError(f"{steps} sampling steps were given; give a whole number of at least 1")
     steps = int(steps)
     times = GRIDS[grid](path, steps)
     times[0], times[-1] = 1.0, 0.0
@@ -47,27 +47,27 @@ def sampling_times(path: NoisePath, steps: int, grid: str = "uniform") -> Tensor
 
 
 def _on_levels(times: Tensor, levels: int) -> Tensor:
-    """The nearest levels, moved apart where two would be the same."""
+    """The times' nearest levels, moved apart where two would be the same."""
     steps = len(times) - 1
     if steps > levels:
-        raise ValueError(f"{steps} sampling steps; this path has {levels} levels, give 1..{levels}")
+        raise ValueError(f"{steps} sampling steps were given; this model has {levels} noise levels, give 1..{levels}")
     down = torch.arange(steps, -1, -1)
     n = (times * levels).round().long().clamp(min=down)
     return (torch.cummin(n + torch.arange(steps + 1), 0).values.clamp(max=levels) + down - steps) / levels
 
 
 def _fraction(steps: int) -> Tensor:
-    """(steps + 1,) from 0 to 1."""
+    """Numbers (steps + 1,) from 0 to 1, evenly spaced."""
     return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
 
 
 def _points(steps: int) -> Tensor:
-    """(steps + 1,): the first `steps` from 0 to 1, and one more that will be time 0."""
+    """Numbers (steps + 1,): `steps` from 0 to 1, evenly spaced, and one more that stands for time 0."""
     return torch.cat([torch.linspace(0, 1, steps, dtype=torch.float64), torch.ones(1, dtype=torch.float64)])
 
 
 def _ends(path: NoisePath) -> tuple[Tensor, Tensor]:
-    """The largest and the least sigma / alpha of a grid."""
+    """The largest and the smallest sigma / alpha of a grid."""
     ends = torch.tensor([1.0, T_MIN], dtype=torch.float64)
     ratio = (-path.log_snr(ends) / 2).exp()
     return ratio[0].clamp(max=EDM_MAX), ratio[1].clamp(min=min(EDM_MIN, float(ratio[0]) / 2))

@@ -1,4 +1,4 @@
-"""Guidance by an energy: a plug-in that tilts what a model draws towards what a user wants."""
+"""Guidance: plug-ins that tilt the samples of a model towards high energy, or pull them back towards the data."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from torch import Tensor
 from ..config import require
 from ..models.plugin import Denoise, Denoising, Plugin, Preference, finite
 from ..models.sampling import Guidance, as_plugins
-from ..trajectory import Guide
-from .composition import FromModel, check_interval, within
+from ..networks.rows import MIN_ROWS
+from ..trajectory import Batch, Guide
+from .composition import FromModel, Interval, check_interval, within
 from .posterior import covariance, proximal, with_gradient
 
+MAX_DISTANCES = 1 << 24  # the most distances in memory at once
 LEAST_ALPHA = 0.01  # with less signal the posterior's covariance, d x0 / dx divided by alpha, is mostly error
 
 
 def denoising_plugins(guide: Guidance) -> list[Plugin]:
-    """As `as_plugins`; a preference guides. Raises ValueError for a plug-in that has to come first and does not."""
+    """The plug-ins of a guide, for a model that denoises: a plain energy becomes an `Energy`.
+
+    Raises ValueError for a plug-in that has to come first and does not.
+    """
     plugins = [Energy(plugin.energy) if type(plugin) is Preference else plugin for plugin in as_plugins(guide, Energy)]
     for plugin in plugins[1:]:
         if isinstance(plugin, FromModel):
@@ -30,27 +35,28 @@ def denoising_plugins(guide: Guidance) -> list[Plugin]:
 
 @dataclass(frozen=True, eq=False)
 class Energy(Preference):
-    """Tilts p(x) by exp(scale * energy(x)); `energy` maps trajectories (R, H, D), environment units, to scores (R,).
+    """Samples from p(x) exp(scale * energy(x)); `energy` maps (R, H, D) in environment units to scores (R,).
 
-    "denoised" asks the energy about the denoised trajectory: x0' = argmax of scale * energy(z) + log N(z; x0, Sigma)
-    over z, with Sigma = sigma^2 / alpha * d x0 / dx the covariance of p(x0 | x) (Tweedie's formula of second order).
-    For a Gaussian and a quadratic energy that is exact. It is solved on the energy's quadratic model at x0 by at most
-    `iterations` conjugate gradients, each one backward pass through the network (as Rozet et al. 2024, section 4, for
-    linear observations). One more than the rank of the energy's Hessian is enough, and for a goal the rank, its number
-    of entries. With 0 it is one explicit step, DPS (Chung et al. 2023, equation 10), which takes the energy for linear.
-    "noisy" takes the energy's gradient at x itself (Dhariwal & Nichol 2021, algorithm 2), for energies that were
-    trained on noisy trajectories, as Diffuser's return is.
+    With `at` "denoised" the energy sees the denoised trajectory. It is moved to x0' = argmax over z of
+    scale * energy(z) + log N(z; x0, Sigma), where Sigma = sigma^2 / alpha * d x0 / dx is the covariance of p(x0 | x)
+    (Tweedie's formula of second order). This is exact for a Gaussian and a quadratic energy. The maximum of the
+    energy's quadratic model at x0 is found in at most `iterations` steps of conjugate gradients, each of which takes
+    one backward pass through the network (as in Rozet et al. 2024, section 4, for linear observations). As many
+    iterations as the rank of the energy's Hessian plus 1 are enough; a goal needs as many as it has entries. With 0
+    iterations it is one explicit step, DPS (Chung et al. 2023, equation 10), which takes the energy to be linear.
+    With `at` "noisy" the gradient of the energy is taken at x itself (Dhariwal & Nichol 2021, algorithm 2): this is for
+    energies that were trained on noisy trajectories, such as Diffuser's return.
 
-    Several energies are exact as one function that adds them; one after the other, each counts the other as linear.
-    Guided at times in `interval` only. Sampling raises ValueError for an energy of another shape, one that is not
-    finite or has no gradient, one that raises, and when x0' is not finite.
+    To combine several energies exactly, add them in one function; as separate plug-ins, each takes the other to be
+    linear. The guide acts at times t in `interval` only. Sampling raises ValueError if the energy raises, if its scores
+    have another shape, are not finite or have no gradient, and if x0' is not finite.
     """
 
     energy: Guide
     scale: float = 1.0
     at: Literal["denoised", "noisy"] = "denoised"
     iterations: int = 4
-    interval: tuple[float, float] = (0.0, 1.0)
+    interval: Interval = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         require(self, scale=(-1e30, 1e30), iterations=(0, math.inf))
@@ -66,7 +72,7 @@ class Energy(Preference):
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
             alpha, sigma = path.alpha(t)[:, None, None], path.sigma(t)[:, None, None]
-            gain = sigma**2 * alpha / alpha.clamp(min=LEAST_ALPHA) ** 2  # sigma^2 / alpha, and none without signal
+            gain = sigma**2 * alpha / alpha.clamp(min=LEAST_ALPHA) ** 2  # sigma^2 / alpha, but 0 without signal
             if self.at == "noisy":
                 x0, tilt = denoise(x, t), self._tilt(torch.where(condition.mask_BHD, values, x), sampling)
                 move = gain * torch.where(condition.mask_BHD, 0, tilt.gradient)
@@ -84,15 +90,15 @@ class Energy(Preference):
         return Tilt(lambda y: self.prefer(sampling.normalizer.unnormalize(y)), z)
 
     @property
-    def works_finished(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.at == "denoised"
+    def needs_denoiser(self) -> bool:
+        return self.at == "noisy"
 
     def prefer(self, x_RHD: Tensor) -> Tensor:
         return self.scale * self.scores(x_RHD)
 
 
 class Tilt:
-    """An energy's quadratic model at z_RHD: its gradient there and products with its Hessian."""
+    """The quadratic model of an energy at z (R, H, D): its gradient, and products with its Hessian."""
 
     def __init__(self, energy: Guide, z: Tensor):
         with torch.enable_grad():
@@ -103,7 +109,7 @@ class Tilt:
                 gradient, = torch.autograd.grad(total, self.z, create_graph=True, allow_unused=True)
         if gradient is None:
             raise ValueError("the guide's score has no gradient: it does not depend on the trajectories by "
-                             "differentiable torch operations; write it so that it does")
+                             "differentiable torch operations; write it in such operations")
         self._gradient = finite(gradient, "the guide's gradient is", "; smooth the energy or lower its scale")
         self.gradient = self._gradient.detach()
 
@@ -111,4 +117,65 @@ class Tilt:
         if not self._gradient.requires_grad:
             return torch.zeros_like(v)
         product, = torch.autograd.grad(self._gradient, self.z, v, retain_graph=True, materialize_grads=True)
-        return finite(product, "the guide's second derivative is", "; smooth the energy or take Energy.iterations = 0")
+        return finite(product, "the guide's second derivative is", "; smooth the energy or set Energy.iterations to 0")
+
+
+@dataclass(frozen=True, eq=False)
+class NearestData(Plugin):
+    """Projects the denoised trajectory onto an affine subspace near its nearest windows (LoMAP, Lee & Choi 2025,
+    algorithm 1).
+
+    `reference` holds windows (W, H, D) in environment units; padded windows of a `Batch` are left out. The subspace of
+    a trajectory goes through the mean of its nearest `neighbours` (by Euclidean distance, in normalised units) along
+    their first `rank` principal directions. `weight`, from 0 to 1, is how far the trajectory moves towards the
+    subspace. The paper takes the cosine similarity and noises the neighbours; here the denoised trajectory is compared
+    with clean windows. It acts at times t in `interval` only. Put this plug-in after the guides that it corrects.
+
+    Raises ValueError unless there are more neighbours than `rank`, and, when sampling, unless `reference` has at least
+    `neighbours` windows that are finite and of the model's shape.
+    """
+
+    reference: Tensor | Batch
+    neighbours: int = 10
+    rank: int = 4
+    weight: float = 1.0
+    interval: Interval = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        require(self, neighbours=(1, math.inf), rank=(0, self.neighbours - 1), weight=(0, 1))
+        check_interval(self)
+
+    def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
+        spec, device = sampling.condition.spec, sampling.condition.values_BHD.device
+        windows = self._windows().to(device)
+        if windows.shape[1:] != (spec.horizon, spec.dim) or not torch.isfinite(windows).all():
+            raise ValueError(f"NearestData.reference has shape {tuple(windows.shape)}; finite windows of shape "
+                             f"(W, {spec.horizon}, {spec.dim}) are expected")
+        if len(windows) < self.neighbours:
+            raise ValueError(f"NearestData has {len(windows)} whole windows; {self.neighbours} neighbours need at "
+                             "least as many")
+        data_WX = sampling.normalizer.normalize(windows).flatten(1)
+
+        def projected(x: Tensor, t: Tensor) -> Tensor:
+            x0 = denoise(x, t)
+            size = max(1, MAX_DISTANCES // len(data_WX) // MIN_ROWS) * MIN_ROWS  # so that no row depends on others
+            blocks = x0.flatten(1).split(size)
+            near = torch.cat([self._project(block, data_WX) for block in blocks]).view_as(x0)
+            return torch.where(sampling.condition.mask_BHD, x0, torch.lerp(x0, near, self.weight))
+
+        return within(self.interval, projected, denoise)
+
+    def _windows(self) -> Tensor:
+        if isinstance(self.reference, Tensor):
+            return self.reference
+        return self.reference.x_BHD[self.reference.mask_BHD.all(dim=(1, 2))]
+
+    def _project(self, y_RX: Tensor, data_WX: Tensor) -> Tensor:
+        """The projections (R, X) of trajectories on their subspaces, which are constants to any gradient."""
+        with torch.no_grad():
+            nearest_RK = torch.cdist(y_RX, data_WX.to(y_RX)).topk(self.neighbours, largest=False).indices
+            near_RKX = data_WX[nearest_RK].to(y_RX)
+            mean_RX = near_RKX.mean(1)
+            axes_RPX = torch.linalg.svd(near_RKX - mean_RX[:, None], full_matrices=False).Vh[:, : self.rank]
+        along_RP = torch.einsum("rpx,rx->rp", axes_RPX, y_RX - mean_RX)
+        return mean_RX + torch.einsum("rp,rpx->rx", along_RP, axes_RPX)

@@ -1,4 +1,4 @@
-"""`LatentDiffusion`: diffusion in the latent space of a temporal VAE (Rombach et al. 2022), a `TrajectoryModel`."""
+"""`LatentDiffusion`: diffusion in the latent space of a temporal VAE (Rombach et al. 2022)."""
 
 from __future__ import annotations
 
@@ -29,16 +29,20 @@ from .composition import ClassifierFree, Contexts
 from .guidance import Energy, denoising_plugins
 from .model import Diffusion, DiffusionConfig
 
-FOLLOW = 0.1  # share of a batch in the moving statistics of the latents
+FOLLOW = 0.1  # weight of a batch in the moving averages of the latents' mean and variance
 
 
 @dataclass(frozen=True)
 class LatentDiffusionConfig:
+    """Settings of a temporal VAE and of a diffusion model of its latents."""
+
     vae: VAEConfig = field(default_factory=VAEConfig)
+    """The autoencoder, a variational one of convolutions over time."""
     prior: DiffusionConfig = field(default_factory=lambda: DiffusionConfig(clip=4.0))
-    """Diffusion over latents of variance 1; its learning settings are those of the whole."""
+    """The diffusion model of latents, which are normalised. Its learning rate, weight decay and gradient norm are the
+    VAE's, too."""
     beta: float = 1e-4
-    """Weight of the latents' divergence from the standard normal (Higgins et al. 2017)."""
+    """Weight of the KL divergence of the latents from the standard normal (Higgins et al. 2017)."""
 
     def __post_init__(self) -> None:
         require(self, beta=(0, 1e6))
@@ -56,11 +60,12 @@ class LatentDiffusionConfig:
 
 
 class LatentDiffusion(nn.Module):
-    """A `Diffusion` over windows whose 'observation' is the condition, always known, and whose 'action' the latents.
+    """A `TrajectoryModel`: a temporal VAE, and a `Diffusion` model of its latents, the prior.
 
-    A latent row knows the values and the mask of the rows it stands for, so conditioning is the inpainting of
-    `Diffusion`, and nothing else. Both networks train from the start, the prior on latents that its gradients do not
-    reach: in PointMaze that returns as much as training the VAE first, and needs no moment to end that.
+    A trajectory of the prior has the condition as its 'observation', which is always known, and the latents as its
+    'action'. Each latent timestep carries the known values and the mask of the timesteps that it stands for, so that
+    conditioning is the inpainting of `Diffusion`. Both networks are trained from the first step, and no gradient of the
+    prior reaches the VAE. In PointMaze this gave the same return as training the VAE first, and it needs no schedule.
     """
 
     def __init__(self, spec: TrajectorySpec, config: LatentDiffusionConfig, normalizer: Normalizer,
@@ -88,11 +93,11 @@ class LatentDiffusion(nn.Module):
 
     @property
     def levels(self) -> int | None:
-        """As `Diffusion.levels`."""
+        """The largest number of sampling steps, the prior's number of noise levels; None in continuous time."""
         return self.prior.levels
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        """As `Diffusion.sampling`."""
+        """A description of how the model samples, for messages and reports."""
         return self.prior.sampling(options)
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -101,22 +106,22 @@ class LatentDiffusion(nn.Module):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None) -> dict[str, Tensor]:
-        """A step of the VAE (Kingma & Welling 2014, equation 10), and one of the prior on its latents' means.
+        """One step of the VAE (Kingma & Welling 2014, equation 10), and one of the prior on the means of its latents.
 
-        "reconstruction" is the root mean squared error of the unknown real entries, in normalised units. The batch's
-        weights are the prior's: the VAE represents all windows alike.
+        The metric "reconstruction" is the root mean squared error of the unknown real entries, in normalised units.
+        The weights of the batch act on the prior only: the VAE represents all windows alike.
         """
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
         known = self.mix.sample(self.spec, real, generator)
         mean, log_variance = self.vae.encode(x0, real)
         eps = torch.randn(mean.shape, generator=generator).to(mean.device)
         decoded = self.vae.decode(mean + (log_variance / 2).exp() * eps, x0 * known, known)
-        there_BL1 = self._rows(real).any(-1, keepdim=True)
-        error, kl = _mean((decoded - x0) ** 2, real & ~known), _mean(gaussian_kl(mean, log_variance), there_BL1)
+        real_BL1 = self._grouped(real).any(-1, keepdim=True)
+        error, kl = _mean((decoded - x0) ** 2, real & ~known), _mean(gaussian_kl(mean, log_variance), real_BL1)
         apply_gradients(error + self.config.beta * kl, optimizers["vae"], self.config.prior.max_grad_norm)
-        self._follow(mean.detach(), log_variance.detach(), there_BL1)
+        self._follow(mean.detach(), log_variance.detach(), real_BL1)
         y = torch.cat([self._patches(x0, known), mean.detach()], -1)
-        real_BLE = there_BL1 | (torch.arange(y.shape[-1], device=y.device) < self.prior.spec.obs_dim)
+        real_BLE = real_BL1 | (torch.arange(y.shape[-1], device=y.device) < self.prior.spec.obs_dim)
 
         def decoded_guide(guide: Guide, y: Tensor) -> Tensor:
             x = self.vae.decode(y[..., self.prior.spec.obs_dim :], x0 * known, known)
@@ -131,10 +136,10 @@ class LatentDiffusion(nn.Module):
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
                seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
-        """(B, N, H, D) in environment units, the known entries exact; as `Diffusion.sample`.
+        """Samples (B, N, H, D) in environment units, with the known entries exact, as `Diffusion.sample` does.
 
-        An energy is asked about the decoded trajectory. Raises ValueError for a plug-in that changes noisy
-        trajectories, of which there are none here.
+        An energy scores the decoded trajectory. Raises ValueError for a plug-in that changes noisy trajectories, since
+        only latents are noisy here.
         """
         condition.check(self.spec)
         rows, plugins = condition.repeat(num_samples).to(self.device), denoising_plugins(guide)
@@ -146,21 +151,27 @@ class LatentDiffusion(nn.Module):
         sampling = SampledRows(self.normalizer, rows, seeds)
         for plugin in plugins:
             x_RHD = plugin.finish(x_RHD, sampling)
-            plugin.rejects(x_RHD, sys.maxsize)  # nothing is drawn again, but it may be refused
+            plugin.rejects(x_RHD, sys.maxsize)  # nothing is sampled again, but the plug-in may raise
         return torch.where(rows.mask_BHD, rows.values_BHD, x_RHD).unflatten(0, (condition.batch, num_samples))
 
     def decode(self, y_RLE: Tensor) -> Tensor:
-        """(R, H, D) in environment units from rows of the prior: what is known, and the latents. Differentiable."""
+        """Decodes trajectories of the prior (R, L, known values and latents) to (R, H, D) in environment units.
+
+        The result is differentiable.
+        """
         return self.normalizer.unnormalize(_by_rows(self._decode, y_RLE))
 
     @torch.no_grad()
     def encode(self, x_RHD: Tensor) -> Tensor:
-        """(R, L, Z) mean latents of trajectories in environment units."""
+        """The means (R, L, Z) of the latents of trajectories (R, H, D) in environment units."""
         x0 = self.normalizer.normalize(x_RHD.to(self.device))
         return _by_rows(lambda x: self.vae.encode(x, torch.ones_like(x, dtype=torch.bool))[0], x0)
 
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0) -> Tensor:
-        """(R, H) mean squared error of the latents after noising and back; rows in one latent row share it."""
+        """The ood score (R, H) of trajectories: the squared error of their latents after noising and denoising.
+
+        All timesteps of one latent timestep have the same score.
+        """
         x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
         check_trajectories(self.spec, x_RHD, condition)
         inner = self._inner(condition)
@@ -169,39 +180,39 @@ class LatentDiffusion(nn.Module):
         return error_RL.repeat_interleave(self.config.vae.factor, 1)
 
     def _inside(self, plugin: Plugin) -> list[Plugin]:
-        """What a plug-in on trajectories is on the prior's rows."""
+        """The plug-ins of the prior that stand for a plug-in on trajectories."""
         if isinstance(plugin, Energy) and plugin.at == "denoised":
             return [replace(plugin, energy=lambda y: plugin.energy(self.decode(y)))]
         if isinstance(plugin, (ClassifierFree, Contexts)):
             return [plugin]
-        if not plugin.needs_denoiser:  # it finishes what was decoded
+        if not plugin.needs_denoiser:  # it finishes the decoded trajectories
             return []
         raise ValueError(f"{type(plugin).__name__} changes the trajectory that is denoised, and latent diffusion "
-                         "denoises latents; give an energy, or take a model that is not latent")
+                         "denoises latents; give an energy, or use a diffusion model without latents")
 
     def _decode(self, y_RLE: Tensor) -> Tensor:
         patch, z = self.prior.spec.split(y_RLE)
-        rows = rearrange(patch, "r l (f x) -> r (l f) x", f=self.config.vae.factor)
-        known, mask = rows.chunk(2, -1)
+        values_and_mask = rearrange(patch, "r l (f x) -> r (l f) x", f=self.config.vae.factor)
+        known, mask = values_and_mask.chunk(2, -1)
         return torch.where(mask > 0, known, self.vae.decode(z, known, mask))
 
     def _inner(self, condition: Condition) -> Condition:
-        """The condition on the prior's rows: all patches are known."""
+        """The condition on the prior's trajectories: all patches are known, all latents unknown."""
         patch = self._patches(self.normalizer.normalize(condition.values_BHD), condition.mask_BHD)
         y = F.pad(patch, (0, self.prior.spec.act_dim))
         known = torch.arange(y.shape[-1], device=y.device) < self.prior.spec.obs_dim
         return Condition(self.prior.spec, y, known.expand(y.shape), condition.context_BC)
 
     def _patches(self, x0_RHD: Tensor, known_RHD: Tensor) -> Tensor:
-        """(R, L, factor * 2D): the known values and the mask of the rows that a latent row stands for."""
-        return self._rows(torch.cat([torch.where(known_RHD, x0_RHD, 0), known_RHD.to(x0_RHD.dtype)], -1))
+        """(R, L, factor * 2D): the known values and the mask of the timesteps that a latent timestep stands for."""
+        return self._grouped(torch.cat([torch.where(known_RHD, x0_RHD, 0), known_RHD.to(x0_RHD.dtype)], -1))
 
-    def _rows(self, x_RHX: Tensor) -> Tensor:
-        """(R, H, X) -> (R, L, factor * X): the rows of a latent row beside each other."""
+    def _grouped(self, x_RHX: Tensor) -> Tensor:
+        """(R, H, X) -> (R, L, factor * X): the timesteps of one latent timestep, concatenated."""
         return rearrange(x_RHX, "r (l f) x -> r l (f x)", f=self.config.vae.factor)
 
     def _follow(self, mean_BLZ: Tensor, log_variance_BLZ: Tensor, real_BL1: Tensor) -> None:
-        """The prior's normaliser follows mean and variance of the latents; one that says nothing has variance 1."""
+        """The prior's normaliser follows mean and variance of the latents; an unused latent has variance 1."""
         weight = real_BL1 / real_BL1.sum().clamp(min=1)
         shift = (mean_BLZ * weight).sum((0, 1))
         variance = (((mean_BLZ - shift) ** 2 + log_variance_BLZ.exp()) * weight).sum((0, 1))
@@ -210,15 +221,15 @@ class LatentDiffusion(nn.Module):
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) || N(0, 1)) of each entry (Kingma & Welling 2014, appendix B)."""
+    """KL(N(mean, variance) || N(0, 1)) for each entry (Kingma & Welling 2014, appendix B)."""
     return (mean**2 + log_variance.exp() - 1 - log_variance) / 2
 
 
 def _mean(x: Tensor, where: Tensor) -> Tensor:
-    """Over the entries that `where` is true for."""
+    """The mean over the entries where `where` is true."""
     return (x * where).sum() / where.expand(x.shape).sum().clamp(min=1)
 
 
 def _by_rows(function: Callable[[Tensor], Tensor], x_RHD: Tensor) -> Tensor:
-    """In calls of so many rows that no row depends on the rows beside it."""
+    """Calls `function` on blocks of rows of a size at which no row depends on the rows beside it."""
     return torch.cat([function(padded(x))[: len(x)] for x in x_RHD.split(MAX_ROWS)])

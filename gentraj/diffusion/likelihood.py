@@ -5,9 +5,9 @@ path (DDIM's angle: Salimans & Ho 2022, appendix D), and with w = log tan(phi / 
 
     dy / dw = -tanh(w) y - x0.
 
-Nothing in it is singular. As w falls, it becomes the log of the noise level, and y comes to rest on the data; at w = 0
-no signal is left, and y is standard normal. So a path that ends in pure noise needs no care, and one that ends before
-is followed past its end, where x0 hardly depends on x any more.
+This ODE is nowhere singular. As w falls, it approaches the log of half the noise level, and y the data; at w = 0 there
+is no signal left, and y is standard normal. So a path that ends in pure noise needs no special care. A path that ends
+before is followed past its end, where x0 hardly depends on x any more.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .paths import NoisePath
 
 PROBES = 8
 PROBE = zlib.crc32(b"probe")
-MAX_EXACT = 32  # unknown entries up to which the divergence is exact by default
-STEPS = 64  # for a model: networks are not smooth enough in time for the doubling to settle below their own error
+MAX_EXACT = 32  # the most unknown entries for which the divergence is exact by default
+STEPS = 64  # for models: networks are not smooth enough in time for the doubling to converge below their own error
 MIN_STEPS, MAX_STEPS, TOLERANCE = 32, 512, 5e-3
 BLUR = 1e-4
 
@@ -36,20 +36,22 @@ BLUR = 1e-4
 def log_prob(denoise: Denoise, path: NoisePath, x_RHD: Tensor, unknown_RHD: Tensor, *, seeds: Sequence[int] = (),
              exact: bool | None = None, probes: int = PROBES, steps: int | None = None, tolerance: float = TOLERANCE,
              blur: float = BLUR) -> Tensor:
-    """(R,) log density of the unknown entries given the others, in nats, in the units and the dtype of `x_RHD`.
+    """The log density (R,) of the unknown entries given the others, in nats, in the units and the dtype of `x_RHD`.
 
     It is the density of data blurred by normal noise of standard deviation `blur`, which should be well below the
-    finest detail of the data. The divergence costs one derivative for each unknown entry if `exact`, and otherwise one
-    for each of the `probes`: Hutchinson's estimator (Grathwohl et al. 2019, equation 7), whose signs come from the
-    row's seed. None is exact for rows of up to `MAX_EXACT` unknown entries.
+    finest detail of the data. With `exact` true the divergence costs one derivative for each unknown entry; with
+    `exact` false it costs one for each of the `probes` and is estimated with random signs that depend on the row's seed
+    (Hutchinson's estimator: Grathwohl et al. 2019, equation 7). With None it is exact for rows of up to `MAX_EXACT`
+    unknown entries.
 
-    The ODE takes `steps` steps of a Runge-Kutta method of order 4, the same for all rows. None doubles them, from
-    `MIN_STEPS` to at most `MAX_STEPS`, until a row moves by no more than `tolerance`, in nats or, where |log p| is
-    larger than 1, relative to it. So no row depends on the rows beside it, as it would with an adaptive solver. Points
-    far off the data and between its modes take the most steps. The result has no gradient.
+    The ODE is solved by the Runge-Kutta method of order 4 in `steps` steps, the same for all rows. With None the steps
+    are doubled from `MIN_STEPS` to at most `MAX_STEPS` until the result changes by no more than `tolerance`, in nats
+    or, where |log p| is larger than 1, relative to it. With this method no row depends on the rows beside it, as it
+    would with an adaptive solver. Points far off the data and between its modes take the most steps. The result has no
+    gradient. Raises ValueError for steps < 1, and where the estimate lacks probes or seeds.
     """
     if steps is not None and steps < 1:
-        raise ValueError(f"{steps} steps of the ODE; give at least 1, or None")
+        raise ValueError(f"{steps} steps of the ODE were given; give at least 1, or None")
     directions = _Directions(unknown_RHD, seeds, exact, probes, x_RHD.dtype)
     solve = partial(_solve, denoise, path, x_RHD, unknown_RHD, directions, blur)
     if steps is not None:
@@ -66,8 +68,8 @@ def log_prob(denoise: Denoise, path: NoisePath, x_RHD: Tensor, unknown_RHD: Tens
 
 def _solve(denoise: Denoise, path: NoisePath, x_RHD: Tensor, unknown_RHD: Tensor, directions: _Directions, blur: float,
            steps: int) -> Tensor:
-    """From the data to pure noise, whose density is known."""
-    from torchdiffeq import odeint  # it brings scipy.integrate: half a second or more, for those who need it
+    """The log density by the ODE from the data to pure noise, whose density is known."""
+    from torchdiffeq import odeint  # imports scipy.integrate, which takes half a second or more
 
     count_R = unknown_RHD.sum((1, 2)).to(x_RHD.dtype)
 
@@ -90,7 +92,7 @@ def _solve(denoise: Denoise, path: NoisePath, x_RHD: Tensor, unknown_RHD: Tensor
 
 
 def _grid(path: NoisePath, steps: int, blur: float) -> Tensor:
-    """w from where sigma / alpha is `blur` to where the path ends, and in one more step to 0."""
+    """Values of w from where sigma / alpha is `blur` to where the path ends, and in one more step to 0."""
     t = torch.ones(1, dtype=torch.float64)
     first, last = -math.asinh(1 / blur), -float(torch.asinh(path.alpha(t) / path.sigma(t)))
     return torch.cat([torch.linspace(first, last, steps + 1, dtype=t.dtype), 0 * t]).unique()
@@ -101,9 +103,9 @@ def _inner(a_RHD: Tensor, b_RHD: Tensor) -> Tensor:
 
 
 class _Directions:
-    """Vectors v of x's shape whose v^T J v add up to the trace of a Jacobian J over the unknown entries.
+    """Vectors v of x's shape for which the sum of v^T J v is the trace of a Jacobian J over the unknown entries.
 
-    The k-th one of an exact row is its k-th unknown entry; those of the other rows are random signs.
+    For an exact row the k-th vector is the unit vector of its k-th unknown entry; other rows have random signs.
     """
 
     def __init__(self, unknown_RHD: Tensor, seeds: Sequence[int], exact: bool | None, probes: int,
@@ -115,9 +117,10 @@ class _Directions:
         self.signs_RPHD = self.rank_RHD.new_zeros(len(exact_R), 0, 1, 1)
         if not exact_R.all():
             if probes < 1 or len(seeds) != len(exact_R):
-                raise ValueError(f"{probes} probes and {len(seeds)} seeds for {len(exact_R)} rows with too many "
-                                 "unknown entries for an exact divergence; give at least 1 probe and a seed per row")
-            own = [fold(seed, PROBE) for seed in seeds]  # a sample is made of the numbers of the seed itself
+                raise ValueError(f"{probes} probes and {len(seeds)} seeds were given for {len(exact_R)} rows with too "
+                                 "many unknown entries for an exact divergence; give at least 1 probe and a seed per "
+                                 "row")
+            own = [fold(seed, PROBE) for seed in seeds]  # other random numbers than those of a sample with this seed
             normal = RowNoise(own, unknown_RHD.device).normal(probes, *unknown_RHD.shape[1:])
             self.signs_RPHD = torch.where(normal < 0, -1, 1) / math.sqrt(probes)
         self.number = max(int((count_R * exact_R).max()), self.signs_RPHD.shape[1])

@@ -1,4 +1,4 @@
-"""`Diffusion`: a diffusion model of trajectories, trained on a mix of conditions."""
+"""`Diffusion`: a diffusion model of trajectories that is trained on a mix of conditions."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
 from ..training.optimization import LEARNING, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
-from .denoiser import NEEDS_SIGNAL, PREDICTIONS, Level, hold
+from .denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, Level, hold, loss_weight, sample_times
 from .grids import GRIDS, sampling_times
 from .guidance import denoising_plugins
 from .likelihood import PROBES, STEPS, log_prob
-from .losses import DENSITIES, WEIGHTS, loss_weight, sample_times
 from .paths import PATHS
 from .samplers import SAMPLERS, Sampler
 
@@ -36,89 +35,95 @@ CHOICES = {"path": PATHS, "prediction": PREDICTIONS, "weight": WEIGHTS, "density
 
 if TYPE_CHECKING:
     PathName = PredictionName = WeightName = DensityName = SamplerName = GridName = str
-else:  # the choices of the settings are what the dicts hold, so that a newcomer is one line there
+else:  # the choices of a setting are the keys of its dict, so that adding one takes one line there
     PathName, PredictionName, WeightName, DensityName, SamplerName, GridName = (
         Literal[tuple(names)] for names in CHOICES.values())
 
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """What the model is. On which conditions, in which units and on how many windows it is trained, its owner decides.
-    """
+    """Settings of a diffusion model: its network, its noise path, its loss and its sampler."""
 
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
+    """The network that denoises."""
     path: PathName = "vp-cosine"
-    """How signal fades and noise grows."""
+    """Noise path: how the signal fades and the noise grows with time t."""
     levels: int | None = 20
-    """Noise levels in training; None is continuous time."""
+    """Number of noise levels in training; None is continuous time."""
     prediction: PredictionName = "x0"
     """What the network predicts."""
     weight: WeightName = "uniform"
     """Weight of each noise level in the loss."""
     density: DensityName = "uniform"
-    """How often each noise level is trained."""
+    """Distribution of the noise levels in training."""
     sigma_data: float = 1.0
-    """Standard deviation of normalised data, as EDM's preconditioning takes it to be."""
+    """Standard deviation of normalised data in EDM's prediction and weight."""
     clip: float | None = 1.1
-    """Bound on x0 in normalised units while sampling, of each thing that the model is asked: guidance away from one
-    answer to another goes beyond it."""
+    """Bound on |x0| in sampling, in normalised units, before guidance; None is no bound."""
     learning_rate: float = 1e-3
+    """Learning rate of AdamW."""
     weight_decay: float = 1e-4
+    """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
+    """Norm to which larger gradients are clipped."""
     ema: float = 0.999
-    """Decay of the averaged weights, which are the ones that sample."""
+    """Decay of the exponential moving average of the weights, which is used for sampling."""
     sampler: SamplerName = "ddim"
+    """Sampling method."""
     steps: int = 5
-    """Sampling steps."""
+    """Number of sampling steps."""
     grid: GridName = "uniform"
-    """Where the sampling steps stop."""
+    """Spacing of the sampling steps."""
     eta: float | None = None
-    """Noise added while sampling, from 0 (deterministic) to 1; None is what the sampler is known for."""
+    """Noise added while sampling, from 0 (deterministic) to 1; None is the sampler's own default."""
 
     def with_network(self, network: NetworkConfig) -> DiffusionConfig:
         return replace(self, network=network)
 
     def unused(self) -> dict[str, str]:
-        found = {"eta": "unipc adds no noise"} if self.sampler == "unipc" else {}
+        reasons = {"eta": "unipc adds no noise"} if self.sampler == "unipc" else {}
         if "edm" not in (self.prediction, self.weight):
-            found["sigma_data"] = "neither prediction nor weight is edm"
-        return found
+            reasons["sigma_data"] = "neither prediction nor weight is edm"
+        return reasons
 
     def __post_init__(self) -> None:
         require_choice(self, **CHOICES)
         require(self, steps=(1, 1e6), ema=(0, 1), sigma_data=(1e-6, 1e6), **LEARNING)
-        for name, bounds in (("clip", (0, math.inf)), ("levels", (1, 1e6)), ("eta", (0, 1))):
-            if getattr(self, name) is not None:
-                require(self, **{name: bounds})
+        if self.clip is not None:
+            require(self, clip=(0, math.inf))
+        if self.eta is not None:
+            require(self, eta=(0, 1))
         if self.levels is not None:
+            require(self, levels=(1, 1e6))
             require(self, steps=(1, self.levels))
         if self.sampler == "unipc" and self.eta:
             raise ValueError(f"DiffusionConfig.eta is {self.eta}; unipc adds no noise, give 0")
         if self.prediction in NEEDS_SIGNAL and PATHS[self.path](self.levels).alpha(torch.ones(1)) == 0:
-            able = ", ".join(name for name in PREDICTIONS if name not in NEEDS_SIGNAL)
-            raise ValueError(f"DiffusionConfig.prediction is {self.prediction}, which says nothing of x0 at the start "
-                             f"of the path {self.path}, where there is no signal; take one of {able}")
+            others = ", ".join(name for name in PREDICTIONS if name not in NEEDS_SIGNAL)
+            raise ValueError(f"DiffusionConfig.prediction is {self.prediction}, which does not determine x0 where "
+                             f"there is no signal, as at the noisy end of the path {self.path}; use one of {others}")
 
 
 @dataclass(frozen=True)
 class FlowConfig(DiffusionConfig):
-    """Diffusion whose path is straight and whose noise levels are continuous, sampled by Euler's method: a rectified
-    flow (Liu et al. 2023)."""
+    """Settings of a rectified flow (Liu et al. 2023): diffusion along a straight noise path in continuous time, sampled
+    by Euler's method."""
 
     path: PathName = "flow"
-    """How signal fades and noise grows."""
+    """Noise path: how the signal fades and the noise grows with time t."""
     levels: int | None = None
-    """Noise levels in training; None is continuous time."""
+    """Number of noise levels in training; None is continuous time."""
     sampler: SamplerName = "euler"
+    """Sampling method."""
 
 
 class Diffusion(nn.Module):
-    """A `TrajectoryModel`. Everything outside is in environment units, everything inside is normalised.
+    """A diffusion model of trajectories, a `TrajectoryModel`.
 
-    `context` normalises Batch.context_BC and Condition.context_BC (B, C); without it a context is refused.
-    What the owner of a model decides: `mix`, the conditions that it is trained for, `context_dropout`, the share of the
-    trajectories that are trained without their context (for classifier-free guidance), and `batch_size`, the windows of
-    a step.
+    Its methods take and return environment units; its network sees normalised ones. `context` normalises
+    Batch.context_BC and Condition.context_BC (B, C); a model without it refuses a context. The owner of the model
+    decides how it is trained: `mix` is the distribution of conditions, `context_dropout` the fraction of trajectories
+    trained without their context (for classifier-free guidance), and `batch_size` the number of windows in a step.
     """
 
     def __init__(self, spec: TrajectorySpec, config: DiffusionConfig, normalizer: Normalizer,
@@ -138,9 +143,10 @@ class Diffusion(nn.Module):
     @classmethod
     def from_network(cls, network: TemporalUNet, spec: TrajectorySpec, config: DiffusionConfig,
                      normalizer: Normalizer) -> Diffusion:
-        """Around a network that is trained already, such as `gentraj.networks.pretrained` loads.
+        """A model around a network that is already trained, such as one that `gentraj.networks.pretrained` loads.
 
-        The config says how it was trained: path, levels, prediction. Raises ValueError for a spec it does not fit.
+        `config` has to have the path, levels and prediction that the network was trained with. Raises ValueError if the
+        network does not fit `spec`.
         """
         model = cls(spec, config.with_network(network.config), normalizer)
         for own in (model.network, model.ema.module):
@@ -156,17 +162,17 @@ class Diffusion(nn.Module):
 
     @property
     def levels(self) -> int | None:
-        """The most sampling steps that make sense; None without a bound."""
+        """The largest number of sampling steps, the number of noise levels; None in continuous time."""
         return self.path.levels
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        """How it samples, in words."""
+        """A description of how the model samples, for messages and reports."""
         config = self.settings(options)
         eta = "" if config.eta is None else f" with eta {config.eta:g}"
         return f"{config.sampler}{eta}, {config.grid} grid, {options.steps or config.steps} steps"
 
     def settings(self, options: SamplingOptions) -> DiffusionConfig:
-        """The model's settings with another sampler, grid or eta. Raises ValueError for what does not go together."""
+        """The model's settings with the options' sampler, grid and eta. Raises ValueError if these do not fit."""
         changed = options.changed()
         return replace(self.config, **changed) if changed else self.config
 
@@ -175,9 +181,10 @@ class Diffusion(nn.Module):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None) -> dict[str, Tensor]:
-        """One step on the weighted squared error of the unknown real entries (Ho et al. 2020, equation 14).
+        """One optimiser step on the weighted squared error of the unknown real entries (Ho et al. 2020, equation 14).
 
-        `guide` scores x0 as denoised from one noise level, not as sampled (Kang et al. 2023, equation 9).
+        `guide` adds its mean score of x0 to the objective. It scores x0 as denoised from one noise level instead of a
+        sample (Kang et al. 2023, equation 9).
         """
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
         known = self.mix.sample(self.spec, real, generator)
@@ -192,8 +199,7 @@ class Diffusion(nn.Module):
 
     def loss(self, x0: Tensor, eps: Tensor, at: Level, known: Tensor, real: Tensor, context: Tensor | None,
              batch: Batch, guide: Guide | None = None) -> Tensor:
-        """w(t) ||F(x_t, t) - F*||^2, the mean over the real entries that are not known; less the mean of a guide's
-        scores of what is denoised."""
+        """w(t) ||F(x_t, t) - F*||^2, averaged over the unknown real entries, minus a guide's mean score of x0."""
         x_t = torch.where(known, x0, at.alpha * x0 + at.sigma * eps) * real
         F = self.predict(self.network, x_t, x0 * known, known, at, context)
         F_target = self.prediction.target(x0, eps, at) / self.prediction.unit(at)
@@ -206,12 +212,15 @@ class Diffusion(nn.Module):
 
     def predict(self, network: nn.Module, x_t: Tensor, known_x0: Tensor, known: Tensor, at: Level,
                 context: Tensor | None) -> Tensor:
-        """F, the network's output, of about unit size, as its input is: the one call that training and sampling share
-        (c_in and c_noise of Karras et al. 2022, table 1). `x_t` is clean where `known`, and `known_x0` 0 elsewhere."""
+        """F, the output of a network on scaled inputs (c_in and c_noise of Karras et al. 2022, table 1).
+
+        Training and sampling share this call. Input and output have about unit variance. `x_t` is clean where `known`
+        is true, and `known_x0` is 0 where it is false.
+        """
         return network(x_t / at.spread, known_x0, known, at.t_R, context)
 
     def denoised(self, F: Tensor, x_t: Tensor, at: Level, *, clipped: bool = True) -> Tensor:
-        """x0, of what the network made of `x_t` (c_skip and c_out), within the model's bounds."""
+        """x0 from the network's output F on `x_t` (c_skip and c_out of Karras et al. 2022), clipped to the bound."""
         x0, limit = self.prediction.x0(x_t, self.prediction.unit(at) * F, at), self.config.clip
         return x0 if limit is None or not clipped else x0.clamp(-limit, limit)
 
@@ -219,9 +228,9 @@ class Diffusion(nn.Module):
         return Level(self.path, t_R, self.config.sigma_data)
 
     def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None, *, clipped: bool = True) -> Denoise:
-        """The denoiser under known entries, in normalised units: `denoise(x_RHD, t) -> x0_RHD`.
+        """The denoiser `denoise(x_RHD, t) -> x0_RHD` conditioned on the known entries, in normalised units.
 
-        It holds what is known, whatever `x` has there. A likelihood needs it not clipped.
+        x0 has the known values, whatever `x` has there. `clipped` bounds x0; a likelihood needs it without the bound.
         """
         known_x0, encoded = torch.where(mask, values, 0), encode_context(context, self.context)
 
@@ -236,12 +245,13 @@ class Diffusion(nn.Module):
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
                seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
-        """(B, N, H, D) in environment units, the known entries exact.
+        """Samples N trajectories for each of B conditions: (B, N, H, D) in environment units, with exact known entries.
 
-        `guide` is an energy (trajectories in environment units -> scores, higher is better), a plug-in or several.
-        `seed` is one for all, or one for each of the B * N rows; a row depends on its own seed and condition only.
-        `options.temperature` scales all noise: low-temperature sampling (Ajay et al. 2023) for less than 1. `observe`
-        sees (x_RHD in environment units, t). Raises ValueError for what the sampler, a guide or the grid cannot do.
+        `guide` is an energy (trajectories in environment units -> scores, higher is better), a plug-in, or a sequence
+        of plug-ins. `seed` is one seed for all trajectories or one for each of the B * N; a trajectory depends on its
+        own seed and condition only. `options.temperature` scales all noise; less than 1 is low-temperature sampling
+        (Ajay et al. 2023). `observe` sees (x_RHD in environment units, t) after each step. Raises ValueError for
+        options, guides and seeds that do not fit.
         """
         config, plugins = self.settings(options), denoising_plugins(guide)
         steps = config.steps if options.steps is None else options.steps
@@ -255,7 +265,10 @@ class Diffusion(nn.Module):
         count, missing = rows.batch, padding(rows.batch)
         rows, seeds = rows.padded(missing), [*seeds, *[0] * missing]
         noise = RowNoise(seeds, rows.values_BHD.device)
-        normal = lambda: temperature * noise.normal(self.spec.horizon, self.spec.dim)  # noqa: E731
+
+        def normal() -> Tensor:
+            return temperature * noise.normal(self.spec.horizon, self.spec.dim)
+
         values = self.normalizer.normalize(rows.values_BHD)
         sampling = Denoising(self.normalizer, rows, seeds, self.path, partial(self.denoise, values, rows.mask_BHD))
         denoise = sampling.denoiser(rows.context_BC)
@@ -270,9 +283,9 @@ class Diffusion(nn.Module):
 
     @torch.no_grad()
     def transport(self, z_RHD: Tensor, condition: Condition, *, steps: int | None = None) -> Tensor:
-        """(R, H, D) in environment units: what standard normal noise becomes where the sampler adds no other.
+        """Maps standard normal noise (R, H, D) to trajectories (R, H, D) in environment units, with a sampler of eta 0.
 
-        One-step students learn this map. Raises ValueError for a condition on other trajectories.
+        One-step students are distilled from this map. Raises ValueError for a condition of another spec.
         """
         condition.check(self.spec)
         known, steps = condition.to(self.device), self.config.steps if steps is None else steps
@@ -285,17 +298,17 @@ class Diffusion(nn.Module):
 
     def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
                  exact: bool | None = None, probes: int = PROBES, steps: int | None = None) -> Tensor:
-        """(R,) log density, environment units, of the entries of x that `condition` does not know, given the others.
+        """The log density (R,), in environment units, of the entries of x that `condition` leaves unknown, given the
+        others.
 
-        By the probability-flow ODE, in 64 steps unless `steps` says otherwise; `gentraj.diffusion.likelihood.log_prob`
-        says what the options do. With the observations known it is log p(actions | observations). The known entries of
-        `x_RHD` are not looked at. `seeds` is one for all or one for each row. A low value is a sign that the model was
-        not trained on such trajectories. Raises ValueError for shapes that do not fit and for numbers that are not
-        finite.
+        It is computed by the probability-flow ODE in `steps` steps, 64 by default; see
+        `gentraj.diffusion.likelihood.log_prob` for the options. With the observations known it is
+        log p(actions | observations). The values of `x_RHD` at known entries are ignored. `seeds` is one seed for all
+        rows or one for each. A low value suggests that the model was not trained on such trajectories. Raises
+        ValueError for shapes that do not fit and for numbers that are not finite.
 
-        The density is that of data blurred by the least noise the model was trained on, and a model with few `levels`
-        is asked for noise levels between those that it knows: train in continuous time (`levels=None`) for accurate
-        numbers.
+        The density is that of data blurred by the smallest noise of training. A model with few `levels` is evaluated
+        between the levels that it was trained on: train in continuous time (`levels=None`) for accurate numbers.
         """
         condition = Condition.unknown(self.spec, len(x_RHD)) if condition is None else condition
         seeds = row_seeds(seeds, len(x_RHD), "trajectories")
@@ -303,7 +316,7 @@ class Diffusion(nn.Module):
         check_trajectories(self.spec, x_RHD, condition)
         blur = float((-self.path.log_snr(self.path.snap(torch.zeros(1))) / 2).exp())
 
-        def of(rows: slice) -> Tensor:
+        def log_prob_rows(rows: slice) -> Tensor:
             count, missing = len(x_RHD[rows]), padding(len(x_RHD[rows]))
             known, x = condition[rows].padded(missing), self.normalizer.normalize(padded(x_RHD[rows]))
             values = self.normalizer.normalize(known.values_BHD)
@@ -312,16 +325,17 @@ class Diffusion(nn.Module):
             return log_prob(denoise, self.path, x, ~known.mask_BHD, seeds=[*seeds[rows], *[0] * missing], exact=exact,
                             probes=probes, steps=STEPS if steps is None else steps, blur=blur)[:count]
 
-        log_p_R = torch.cat([of(slice(i, i + MAX_ROWS)) for i in range(0, len(x_RHD), MAX_ROWS)])
+        log_p_R = torch.cat([log_prob_rows(slice(i, i + MAX_ROWS)) for i in range(0, len(x_RHD), MAX_ROWS)])
         return log_p_R - (~condition.mask_BHD * self.normalizer.scale_D.log()).sum((1, 2))
 
     @torch.no_grad()
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,
                   draws: int = 2) -> Tensor:
-        """(R, H) mean squared error, in normalised units, of x0 after noising until sigma / alpha is `noise`, and back.
+        """The ood score (R, H): the mean squared error, in normalised units, of x0 after noising and denoising.
 
-        What the model finds likely comes back; what it finds impossible is moved. `condition` is what it may know. The
-        mean is over so many draws of the noise.
+        x0 is noised until sigma / alpha is `noise`. A likely trajectory comes back as it was; an unlikely one is moved.
+        The denoiser is conditioned on `condition`. The mean is over `draws` samples of the noise. Raises ValueError
+        for noise of 0 or less.
         """
         if not noise > 0:
             raise ValueError(f"noise is {noise}; a ratio sigma / alpha above 0 is expected")
@@ -339,5 +353,5 @@ class Diffusion(nn.Module):
         eps = RowNoise([*seeds, *[0] * missing], x0.device).normal(self.spec.horizon, self.spec.dim)
         values = self.normalizer.normalize(condition.values_BHD)
         denoise = self.denoise(values, condition.mask_BHD, condition.context_BC)
-        back = denoise(self.path.alpha(t) * x0 + self.path.sigma(t) * eps, t)
-        return ((back - x0) ** 2).mean(-1)[:count]
+        denoised = denoise(self.path.alpha(t) * x0 + self.path.sigma(t) * eps, t)
+        return ((denoised - x0) ** 2).mean(-1)[:count]

@@ -1,8 +1,8 @@
 """Noise paths x_t = alpha(t) x0 + sigma(t) eps, t in [0, 1], with t = 0 clean and sigma growing with t.
 
-A path is `alpha(t)` and `sigma(t)`; everything else derives from them. With `levels` it is used at t = n / levels only,
-n = 1 .. levels, and the two variance-preserving ones are then DDPM's discrete chains (Ho et al. 2020): alpha(t)^2 at
-level n is the paper's alpha-bar_n = prod (1 - beta_i).
+A path is given by `alpha(t)` and `sigma(t)`; everything else follows from them. With `levels` it is used at the times
+t = n / levels only, n = 1 .. levels, and vp-cosine and vp-linear are then DDPM's discrete chains (Ho et al. 2020):
+alpha(t)^2 at level n is the paper's alpha-bar_n = prod (1 - beta_i).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-NEAR = 1e-4  # so close to a level, counted in levels, is the level: times come as float32
-T_MIN = 1e-3  # the least time in training, and the last one of the grids that could go on for ever
+NEAR = 1e-4  # a time this close to a level, in units of levels, is that level: times are float32
+T_MIN = 1e-3  # the smallest time in training, and the last one of the grids that have no end of their own
 MAX_BETA = 0.999  # Nichol & Dhariwal 2021, section 3.2
 COSINE_OFFSET, COSINE_END = 0.008, 0.9946  # Nichol & Dhariwal 2021, equation 17; Lu et al. 2022, appendix D.4
 BETA_MIN, BETA_MAX = 0.1, 20.0  # Song et al. 2021, appendix C
@@ -27,14 +27,15 @@ Function = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class NoisePath:
-    """`alpha` and `sigma` take times of any shape and answer in their dtype, on their device."""
+    """A noise path. `alpha` and `sigma` map times of any shape to tensors of the same shape, dtype and device."""
 
     alpha: Function
     sigma: Function
     levels: int | None = None
-    """Times that it is used at: n / levels; None is all of (0, 1]."""
+    """The number of noise levels; the path is used at times n / levels. None is continuous time, all of (0, 1]."""
     known_rates: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
-    """d alpha / dt and d sigma / dt where these are simple: to differentiate costs as much as a small network."""
+    """d alpha / dt and d sigma / dt in closed form; without it they take autograd, which costs as much as a small
+    network."""
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """d alpha / dt and d sigma / dt."""
@@ -52,11 +53,11 @@ class NoisePath:
         return (2 * sigma * (d_sigma - d_alpha / alpha * sigma)).clamp(min=0).sqrt()
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """log(alpha^2 / sigma^2), falling with t."""
+        """The log signal-to-noise ratio log(alpha^2 / sigma^2), which falls with t."""
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
     def time_of(self, log_snr: Tensor) -> Tensor:
-        """The time of a log SNR, by bisection in float64; 1 for less than the path reaches, 0 for more."""
+        """The time of a log SNR, by bisection in float64: 1 if the log SNR is below the path's range, 0 if above."""
         target = log_snr.cpu().double()
         low, high = torch.zeros_like(target), torch.ones_like(target)
         for _ in range(52):
@@ -66,7 +67,7 @@ class NoisePath:
         return high.to(log_snr)
 
     def snap(self, t: Tensor) -> Tensor:
-        """The next noisier time that the path is used at."""
+        """The next noisier time at which the path is used."""
         if self.levels is None:
             return t.clamp(min=T_MIN)
         return (t * self.levels - NEAR).ceil().clamp(min=1) / self.levels
@@ -86,31 +87,31 @@ def vp_cosine(levels: int | None = None) -> NoisePath:
 
 
 def vp_linear(levels: int | None = None) -> NoisePath:
-    """Ho et al. 2020, section 4: beta from 1e-4 to 0.02 for 1000 levels, rescaled so that the end is as noisy.
+    """Ho et al. 2020, section 4: beta from 1e-4 to 0.02 for 1000 levels, rescaled so that any number ends as noisy.
 
-    In continuous time Song et al. 2021, equation 33.
+    In continuous time it is the path of Song et al. 2021, equation 33.
     """
     if levels is None:
         return _variance_preserving(lambda t: -(BETA_MIN * t + (BETA_MAX - BETA_MIN) * t**2 / 2))
     scale = 1000 / levels
     betas = torch.linspace(scale * 1e-4, scale * 0.02, max(levels, 2), dtype=torch.float64)
-    return _chain(betas[-levels:])  # a single one is the noisiest
+    return _chain(betas[-levels:])  # a single level is the noisiest one
 
 
 def sub_vp(levels: int | None = None) -> NoisePath:
-    """Song et al. 2021, equation 29: the mean of vp-linear, with less noise."""
+    """Song et al. 2021, equation 29: vp-linear's alpha, with less noise."""
     vp = vp_linear()
     return _path(vp.alpha, lambda t: vp.sigma(t) ** 2, levels)
 
 
 def ve(levels: int | None = None) -> NoisePath:
-    """Song et al. 2021, equation 29: sigma(t) from 0.01 to 50, less the variance it starts with, so that 0 is clean."""
+    """Song et al. 2021, equation 29: sigma(t) from 0.01 to 50, less its initial variance, so that t = 0 is clean."""
     growth = 2 * math.log(VE_MAX / VE_MIN)
     return _path(torch.ones_like, lambda t: VE_MIN * (growth * t).expm1().sqrt(), levels)
 
 
 def edm(levels: int | None = None) -> NoisePath:
-    """Karras et al. 2022, equation 5 as sigma(t): evenly spaced times are its steps. Less 0.002, so that 0 is clean."""
+    """Karras et al. 2022, equation 5 as sigma(t), less 0.002, so that t = 0 is clean; even steps in t are its steps."""
     low, high = EDM_MIN ** (1 / EDM_RHO), (EDM_MAX + EDM_MIN) ** (1 / EDM_RHO)
     return _path(torch.ones_like, lambda t: (low + t * (high - low)) ** EDM_RHO - low**EDM_RHO, levels)
 
@@ -122,18 +123,18 @@ def flow(levels: int | None = None) -> NoisePath:
 
 
 def _path(alpha: Function, sigma: Function, levels: int | None = None) -> NoisePath:
-    """In float64 on the CPU, which not every device has; the answers come back as t is."""
+    """A path computed in float64 on the CPU, since not every device has float64; the results are as `t` is."""
     return NoisePath(lambda t: alpha(t.cpu().double()).to(t), lambda t: sigma(t.cpu().double()).to(t), levels)
 
 
 def _variance_preserving(log_alpha_bar: Function, levels: int | None = None) -> NoisePath:
-    """alpha^2 + sigma^2 = 1."""
+    """A path with alpha^2 + sigma^2 = 1."""
     return _path(lambda t: (log_alpha_bar(t) / 2).exp(), lambda t: (-log_alpha_bar(t).clamp(max=0).expm1()).sqrt(),
                  levels)
 
 
 def _chain(betas: Tensor) -> NoisePath:
-    """A discrete chain; between two of its levels beta is constant, so that every t may be asked for."""
+    """The path of a discrete chain. Between two levels beta is constant, so that alpha(t) is defined for every t."""
     levels = len(betas)
     table = torch.cat([betas.new_zeros(1), (-betas.clamp(max=MAX_BETA)).log1p().cumsum(0)])
 

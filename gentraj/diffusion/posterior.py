@@ -1,6 +1,6 @@
-"""p(x0 | x) taken for a Gaussian: its mean is x0, its covariance sigma^2 / alpha * d x0 / dx (Tweedie, second order).
+"""p(x0 | x) approximated by a Gaussian of mean x0 and covariance sigma^2 / alpha * d x0 / dx (Tweedie, second order).
 
-Conjugate gradients solve what follows from it; every row of a batch has its own.
+The linear systems that follow from it are solved by conjugate gradients, for each row of a batch on its own.
 """
 
 from __future__ import annotations
@@ -11,28 +11,34 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-Covariance = Callable[[Tensor], Tensor]  # its product with v_RHD
-LEAST_CURVATURE = 0.1  # an energy that curves up may widen the posterior's variance ten times, not more
-CONVERGED = 1e-11  # of the squared residual: about what float32 can resolve
+Covariance = Callable[[Tensor], Tensor]  # v_RHD -> the covariance times v_RHD
+LEAST_CURVATURE = 0.1  # a convex energy may widen the posterior's variance ten times at most
+CONVERGED = 1e-11  # a relative squared residual, about the precision of float32
 
 
 def with_gradient(x: Tensor) -> Tensor:
+    """Returns `x` itself if it requires a gradient, and otherwise a copy that does."""
     return x if x.requires_grad else x.detach().requires_grad_()
 
 
 def covariance(x: Tensor, x0: Tensor, gain: Tensor | float = 1.0) -> Covariance:
-    """gain * d x0 / dx, which is symmetric, so that one backward pass is a product; `x0` was made from `x`."""
+    """Products with gain * d x0 / dx, by one backward pass each, since it is symmetric. `x0` was computed from `x`.
+
+    Raises ValueError if `x0` has no gradient.
+    """
     if not x0.requires_grad:
-        raise ValueError("what is denoised has no gradient in x: an earlier plug-in cut it; put the guide before that "
-                         "plug-in, or do without the gradient (Energy.at = 'noisy', Product.iterations = 0)")
+        raise ValueError("the denoised trajectory has no gradient in x: an earlier plug-in cut it; put the guide "
+                         "before that plug-in, or do without the gradient (Energy.at = 'noisy', Product.iterations = "
+                         "0)")
     return lambda v: gain * torch.autograd.grad(x0, x, v.to(x0), retain_graph=True)[0]
 
 
 def proximal(gradient: Tensor, hessian: Callable[[Tensor], Tensor], sigma: Covariance, iterations: int) -> Tensor:
     """The move d that maximises gradient^T d + d^T Hessian d / 2 - d^T Sigma^-1 d / 2.
 
-    d = Sigma w with (1 - Hessian Sigma) w = gradient, by conjugate gradients in the inner product of Sigma. A row stops
-    where that curves up (Steihaug 1983), with the explicit step Sigma gradient if it does so from the start.
+    It is d = Sigma w with (1 - Hessian Sigma) w = gradient, solved by conjugate gradients in the inner product of
+    Sigma. A row stops in a direction where the objective is convex (Steihaug 1983); if that is the first direction, the
+    row takes the explicit step Sigma gradient.
     """
     r, p = gradient, gradient
     Sp = sigma(r)
@@ -44,7 +50,7 @@ def proximal(gradient: Tensor, hessian: Callable[[Tensor], Tensor], sigma: Covar
         curvature, variance = _dot(Sp, q), _dot(Sp, p)
         concave = curvature > LEAST_CURVATURE * variance
         size = torch.where(concave, power / curvature, 1.0 if i == 0 else 0.0)
-        size = torch.where((power > 0) & (variance > 0), size, 0)  # else Sigma is no covariance along p
+        size = torch.where((power > 0) & (variance > 0), size, 0)  # else Sigma is not positive along p
         move, r = move + size * Sp, r - size * q
         going = concave & (size > 0) & (_dot(r, r) > least)
         if i == iterations - 1 or not going.any():
@@ -57,11 +63,12 @@ def proximal(gradient: Tensor, hessian: Callable[[Tensor], Tensor], sigma: Covar
 
 
 def product_mean(x: Tensor, means: Sequence[Tensor], weights: Sequence[float], iterations: int) -> Tensor:
-    """The mean m of prod N(mean_i, Sigma_i)^weight_i, Sigma_i being d mean_i / dx up to one factor for all.
+    """The mean m of prod N(mean_i, Sigma_i)^weight_i, where Sigma_i is d mean_i / dx times a factor common to all.
 
-    With u_i = weight_i Sigma_i^-1 (m - mean_i), which add up to 0, m is mean_i + Sigma_i u_i / weight_i for each i.
-    That needs no inverse: equal to what i = 0 gives, it is a system for the other u. Returns the weighted mean of them
-    all, which is that of the means before the first iteration, and where the covariances are equal.
+    Let u_i = weight_i Sigma_i^-1 (m - mean_i); the u_i add up to 0, and m = mean_i + Sigma_i u_i / weight_i for each i.
+    To equate the expression for each i with that for i = 0 gives a linear system for the other u_i, which needs no
+    inverse of a covariance. Returns the weighted mean of all the expressions. This is the weighted mean of the means
+    before the first iteration, and also where all covariances are equal.
     """
     first, *sigmas = [covariance(x, mean) for mean in means]
     own, total = weights[0], math.fsum(weights)
@@ -84,6 +91,6 @@ def product_mean(x: Tensor, means: Sequence[Tensor], weights: Sequence[float], i
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner product of each row, (R, 1, 1): over all axes but that of the rows, which is the last but two."""
+    """The inner product (R, 1, 1) of each row, over all axes but that of the rows, which is the third from the end."""
     axes = [axis for axis in range(-a.ndim, 0) if axis != -3]
     return (a * b).sum(axes, keepdim=True)[(0,) * (a.ndim - 3)]

@@ -1,8 +1,10 @@
-"""Samplers: plain functions over `denoise`, times from noisy to clean, the last one 0.
+"""Samplers: plain functions that follow `denoise` through `times` from noisy to clean, the last of which is 0.
 
-All of them follow dx = x0 d alpha + eps d sigma, the probability-flow ODE (Song et al. 2021, equation 13) of any path,
-or one of the SDEs with the same marginals. `path` gives alpha(t) and sigma(t), `normal()` the next standard normal
-noise of x's shape. `eta` says how much noise is added on the way: 0 is deterministic, 1 all that the method has.
+All of them solve dx = x0 d alpha + eps d sigma, the probability-flow ODE of any noise path (Song et al. 2021, equation
+13), or one of the SDEs with the same marginals. `path` gives alpha(t) and sigma(t), and `normal()` returns the next
+standard normal noise of x's shape. `eta` is the amount of noise added on the way: 0 is deterministic, 1 is the method's
+full noise. `observe`, if given, sees (x, t) after each step. Samplers raise ValueError for times that do not fall from
+at most 1 to 0, and for eta outside of [0, 1].
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ class Sampler(Protocol):
 
 
 class Step(NamedTuple):
-    """From time t to the cleaner s, all (1,) tensors."""
+    """A step from time t to the cleaner time s; all tensors have shape (1,)."""
 
     t: Tensor
     s: Tensor
@@ -46,7 +48,7 @@ class Step(NamedTuple):
 
     @property
     def k(self) -> Tensor:
-        """e^-h, h the step in log(alpha / sigma): 0 at the end, and where there is no signal at the start."""
+        """e^-h, where h is the step in log(alpha / sigma): 0 for the last step, and for a first one without signal."""
         return self.alpha_t * self.sigma_s / (self.alpha_s * self.sigma_t)
 
     @property
@@ -67,7 +69,7 @@ def ddim(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: No
 
 def euler(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
           observe: Observer | None = None) -> Tensor:
-    """Karras et al. 2022, algorithm 2 without its correction; `eta` is the churn, see `_churned`."""
+    """Karras et al. 2022, algorithm 2 without its correction. `eta` is the amount of churn (see `_churned`)."""
     for step in _steps(times, path, eta):
         x, step = _churned(x, step, path, normal, eta)  # noise up, lines 4 to 6
         x0 = denoise(x, step.t)  # the network
@@ -79,7 +81,7 @@ def euler(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: N
 
 def heun(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
          observe: Observer | None = None) -> Tensor:
-    """Karras et al. 2022, algorithm 2 (algorithm 1 for eta = 0): two denoisings a step, one in the last."""
+    """Karras et al. 2022, algorithm 2 (algorithm 1 for eta = 0): two denoisings a step, one in the last step."""
     for step in _steps(times, path, eta):
         x, step = _churned(x, step, path, normal, eta)  # noise up, lines 4 to 6
         x0 = denoise(x, step.t)  # the network
@@ -97,7 +99,7 @@ def heun(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: No
 
 def euler_maruyama(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 1.0,
                    observe: Observer | None = None) -> Tensor:
-    """Song et al. 2021, equation 6, as the probability-flow ODE and eta^2 times a Langevin term."""
+    """Song et al. 2021, equation 6, written as the probability-flow ODE plus eta^2 times a Langevin term."""
     for step in _steps(times, path, eta):
         x0 = denoise(x, step.t)  # the network
         eps = step.eps(x, x0)  # noise in x
@@ -113,10 +115,11 @@ def euler_maruyama(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, 
 
 def predictor_corrector(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *,
                         eta: float = 1.0, observe: Observer | None = None) -> Tensor:
-    """Song et al. 2021, algorithms 4 and 5: an ancestral step, then one of Langevin dynamics; two denoisings a step.
+    """Song et al. 2021, algorithms 4 and 5: an ancestral step, then a step of Langevin dynamics; two denoisings a step.
 
-    The paper's step size 2 (r |z| / |score|)^2 takes |score| to be |z| / sigma here: measured on the sample, it would
-    grow without bound where the density is flat, and measured on a batch, the samples would depend on each other.
+    In the paper's step size 2 (r |z| / |score|)^2 the norm |score| is taken to be |z| / sigma. If it were measured on
+    the sample, the step would grow without bound where the density is flat, and if it were measured on a batch, the
+    samples would depend on each other.
     """
     for step in _steps(times, path, eta):
         x = _ancestral(step, x, denoise(x, step.t), normal, eta)  # predictor
@@ -131,7 +134,7 @@ def predictor_corrector(denoise: Denoise, x: Tensor, times: Tensor, path: NoiseP
 
 def dpmpp_2m(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
              observe: Observer | None = None) -> Tensor:
-    """DPM-Solver++(2M), Lu et al. 2022b, algorithm 2; eta = 1 is its SDE form, equation 19."""
+    """DPM-Solver++(2M), Lu et al. 2022b, algorithm 2; eta = 1 is the SDE form of equation 19."""
     before: tuple[Tensor, Tensor] | None = None
     for step in _steps(times, path, eta):
         x0, k = denoise(x, step.t), step.k  # the network, e^-h
@@ -139,7 +142,7 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal
         if before is not None and not step.last:  # first order in the last step, which is infinite in log SNR
             x0_before, h_before = before
             D = x0 + (x0 - x0_before) * (-k.log() / h_before) / 2  # second order
-        before = x0, -k.log()  # for the next
+        before = x0, -k.log()  # for the next step
         x = step.sigma_s / step.sigma_t * k**eta * x + step.alpha_s * (1 - k ** (1 + eta)) * D  # exact, D constant
         if eta > 0 and not step.last:
             x = x + step.sigma_s * (1 - k ** (2 * eta)).sqrt() * normal()  # the SDE's noise
@@ -150,9 +153,9 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal
 
 def unipc(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
           observe: Observer | None = None) -> Tensor:
-    """UniPC-2 with B(h) = e^h - 1, Zhao et al. 2023, algorithm 8: a denoising also corrects the step that led to it.
+    """UniPC-2 with B(h) = e^h - 1, Zhao et al. 2023, algorithm 8: each denoising also corrects the previous step.
 
-    It is deterministic; raises ValueError for another eta than 0.
+    UniPC is deterministic. Raises ValueError if eta is not 0.
     """
     if eta != 0:
         raise ValueError(f"eta is {eta}; unipc adds no noise, give 0")
@@ -169,7 +172,7 @@ def unipc(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: N
 
 
 class _UniStep(NamedTuple):
-    """A step of UniPC: where it starts, x0 there, and the paper's D_1 / r_1, None where it is of first order."""
+    """A step of UniPC: its start x, x0 there, and the paper's D_1 / r_1, which is None for a step of first order."""
 
     step: Step
     x: Tensor
@@ -181,7 +184,7 @@ class _UniStep(NamedTuple):
         return self._to(self.x0 if self.D1 is None else self.x0 + self.D1 / 2)
 
     def corrected(self, x0_s: Tensor) -> Tensor:
-        """UniC: where the step should have led, now that x0 is known there too."""
+        """UniC: the step's end, corrected with x0 as it was denoised there."""
         if self.D1 is None or self.r is None:
             return self._to(self.x0 + (x0_s - self.x0) / 2)
         h, B = self.step.k.log(), self.step.k - 1
@@ -195,11 +198,11 @@ class _UniStep(NamedTuple):
 
 
 def _steps(times: Tensor, path: NoisePath, eta: float) -> Iterator[Step]:
-    """Each time with the next; raises ValueError unless they fall from at most 1 to 0, and 0 <= eta <= 1."""
+    """The steps between successive times. Raises ValueError unless they fall from at most 1 to 0, and 0 <= eta <= 1."""
     if times.ndim != 1 or len(times) < 2 or not (times[1:] < times[:-1]).all() or times[-1] != 0 or times[0] > 1:
         raise ValueError(f"sampling times must fall from at most 1 to exactly 0; given {times.tolist()}")
     if not 0 <= eta <= 1:
-        raise ValueError(f"eta is {eta}; give 0 (no noise is added) to 1 (all that the sampler has)")
+        raise ValueError(f"eta is {eta}; give 0 (no noise is added) to 1 (the sampler's full noise)")
     alpha, sigma = path.alpha(times), path.sigma(times)
     for i in range(len(times) - 1):
         t, s = slice(i, i + 1), slice(i + 1, i + 2)
@@ -207,8 +210,8 @@ def _steps(times: Tensor, path: NoisePath, eta: float) -> Iterator[Step]:
 
 
 def _ancestral(step: Step, x: Tensor, x0: Tensor, normal: Normal, eta: float) -> Tensor:
-    """Song et al. 2021 (DDIM), equation 12; for eta = 1 a draw from q(x_s | x_t, x0), Ho et al. 2020, equation 7."""
-    kept = (1 - eta**2 + (eta * step.k) ** 2).sqrt()  # of eps; equation 16 is the rest
+    """Song et al. 2021 (DDIM), equation 12; for eta = 1 a sample of q(x_s | x_t, x0), Ho et al. 2020, equation 7."""
+    kept = (1 - eta**2 + (eta * step.k) ** 2).sqrt()  # the part of eps that stays; equation 16 is the rest
     x = step.to(x0, kept * step.eps(x, x0))
     if eta > 0 and not step.last:
         x = x + step.sigma_s * eta * (1 - step.k**2).sqrt() * normal()
@@ -216,10 +219,10 @@ def _ancestral(step: Step, x: Tensor, x0: Tensor, normal: Normal, eta: float) ->
 
 
 def _churned(x: Tensor, step: Step, path: NoisePath, normal: Normal, eta: float) -> tuple[Tensor, Step]:
-    """x noised back to where sigma / alpha is (1 + gamma) times as large, and the step from there.
+    """Adds noise to x until sigma / alpha is (1 + gamma) times as large, and returns the step that starts there.
 
-    1 + gamma is e^(eta h), so that eta = 1 adds what the reverse SDE does, and the churn vanishes with the step; it is
-    at most sqrt(2) (Karras et al. 2022, algorithm 2).
+    1 + gamma is e^(eta h), so that eta = 1 adds as much noise as the reverse SDE does, and the churn vanishes with the
+    step size. It is at most sqrt(2) (Karras et al. 2022, algorithm 2).
     """
     if eta == 0 or step.t >= 1:
         return x, step

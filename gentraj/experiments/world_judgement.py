@@ -16,7 +16,7 @@ from envs.evaluation.replay import entries
 from envs.making import environment_factory
 
 from ..data import Windows, episodes_hash
-from ..plots import worlds as figures
+from ..plots import figures
 from ..progress import busy, say
 from ..randomness import fold
 from ..runs.folder import Run, load, read_data
@@ -87,8 +87,8 @@ def off_policy(run: Run, policies: Sequence[Path], path: Path, config: Evaluatio
                                                      num_envs=config.num_envs, obs_keys=policy.data.obs_keys,
                                                      goal_dims=policy.data.goal_dims)
     comparison = compared(by_policy, config.seed)
-    figures.plot_returns({name: returns[:2] for name, returns in by_policy.items()}, path,
-                         f"Off-policy evaluation: rank correlation {comparison['spearman']:.2f}")
+    figures.plot_off_policy({name: returns[:2] for name, returns in by_policy.items()}, path,
+                            f"Off-policy evaluation: rank correlation {comparison['spearman']:.2f}")
     return comparison
 
 

@@ -1,4 +1,4 @@
-"""Is the game healthy? Numbers of every step, their moving averages, and warnings that name symptom and remedy."""
+"""The health of a GAN's training: metrics of every step, moving averages, and warnings with symptom and remedy."""
 
 from __future__ import annotations
 
@@ -9,42 +9,43 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-FOLLOW = 0.02  # share of a step in the moving averages
-SETTLED = 500  # steps before which nothing is said: no game starts healthy
+FOLLOW = 0.02  # weight of a step in the moving averages
+SETTLED = 500  # the first step at which a symptom may be reported: no training starts healthy
 NEIGHBOURS = 5
-NEAR = 0.01  # of the mean distance between data: nearer samples are the same
+NEAR = 0.01  # samples are copies if they are nearer than this fraction of the mean distance between data
 
 
 class GANWarning(UserWarning):
-    """A symptom of a game that goes wrong, and what helps."""
+    """A GAN's training shows a symptom; the message names it and a remedy."""
 
 
 class Symptom(NamedTuple):
+    """A range [low, high] outside of which a metric's moving average is a symptom, and the message about it."""
+
     metric: str
     low: float
     high: float
-    """The metric's moving average is within [low, high] while there is no such symptom."""
     message: str
 
 
 SYMPTOMS = (
     Symptom("spread", 0.4, 2.5, "the samples spread {value:.2g} times as wide as the data: the generator has collapsed "
-            "or blown up; take --model.objective relativistic with r1 and r2, or a lower "
+            "or diverged; use --model.objective relativistic with r1 and r2, or a lower "
             "--model.generator-learning.learning-rate"),
     Symptom("variety", 0.2, float("inf"), "two samples of one condition are {value:.2g} times as far apart as they are "
-            "from the data: the generator hardly listens to its noise; take --model.energy-score 10, or a higher "
+            "from the data: the generator almost ignores its noise; use --model.energy-score 10, or a higher "
             "--model.generator-learning.learning-rate"),
     Symptom("duplicates", 0.0, 0.5, "{value:.0%} of the samples are copies of others: the generator has collapsed; "
-            "take --model.objective relativistic with r1 and r2, keep --model.discriminator.minibatch-std"),
-    Symptom("coverage", 0.15, 1.0, "samples come near {value:.0%} of the data only: modes are missing; train longer, "
-            "or take --model.objective relativistic with r1 and r2"),
+            "use --model.objective relativistic with r1 and r2, and keep --model.discriminator.minibatch-std"),
+    Symptom("coverage", 0.15, 1.0, "only {value:.0%} of the data have a sample nearby: modes are missing; train "
+            "longer, or use --model.objective relativistic with r1 and r2"),
     Symptom("generator_slope", 1e-3, float("inf"), "the slope of the generator's objective is {value:.1g}: it is "
-            "saturated, or the generator is not trained; take --model.objective non-saturating or relativistic"),
+            "saturated, or the generator is not trained; use --model.objective non-saturating or relativistic"),
 )
 
 
 class Health(nn.Module):
-    """Moving averages of the symptoms' metrics, saved with the weights: what was ill when saved says so later."""
+    """Moving averages of the symptoms' metrics. They are saved with the weights, so that a loaded GAN warns, too."""
 
     average: Tensor
     steps: Tensor
@@ -53,23 +54,24 @@ class Health(nn.Module):
         super().__init__()
         self.register_buffer("average", torch.zeros(len(SYMPTOMS)))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
     def record(self, metrics: Mapping[str, Tensor]) -> None:
-        """Warns once of each symptom."""
+        """Updates the averages with the metrics of one step, and warns of new symptoms."""
         now = torch.stack([metrics[s.metric].detach().float() for s in SYMPTOMS]).to(self.average.device)
         self.steps += 1
         self.average.lerp_(now, torch.clamp(1 / self.steps, min=FOLLOW))
         self.warn()
 
     def warn(self) -> None:
-        for symptom, text in self.symptoms().items():
-            if symptom not in self._said:
-                self._said.add(symptom)
-                warnings.warn(f"step {int(self.steps)} of the GAN: {text}", GANWarning, stacklevel=3)
+        """Warns once of each symptom."""
+        for metric, message in self.symptoms().items():
+            if metric not in self._warned:
+                self._warned.add(metric)
+                warnings.warn(f"step {int(self.steps)} of the GAN: {message}", GANWarning, stacklevel=3)
 
     def symptoms(self) -> dict[str, str]:
-        """What is wrong now: the metric's name -> symptom and remedy."""
+        """The present symptoms: metric -> message with symptom and remedy."""
         if self.steps < SETTLED:
             return {}
         values = zip(SYMPTOMS, self.average.tolist(), strict=True)
@@ -78,17 +80,18 @@ class Health(nn.Module):
 
 @torch.no_grad()
 def vital_signs(real: Tensor, fake: Tensor, free: Tensor) -> dict[str, Tensor]:
-    """Of one batch (R, H, D) in normalised units; a sample and its data have the same condition.
+    """Metrics of one batch of data and samples (R, H, D), in normalised units, that have the same conditions.
 
-    "spread": root mean variance over the batch, samples over data. "duplicates": share of the samples that have a copy.
-    "coverage": share of data with a sample nearer than their 5th neighbour (Naeem et al. 2020, equation 9).
+    "spread" is the root mean variance of the samples over the batch, divided by that of the data. "duplicates" is the
+    fraction of the samples that have a copy. "coverage" is the fraction of the data with a sample nearer than their 5th
+    neighbour (Naeem et al. 2020, equation 9).
     """
     def spread(x: Tensor) -> Tensor:
         mean = (x * free).sum(0) / free.sum(0).clamp(min=1)
         return (((x - mean) ** 2 * free).sum() / free.sum().clamp(min=1)).sqrt()
 
     x, g, free_X = (each.flatten(1).float() for each in (real, fake, free))
-    with torch.autocast(real.device.type, enabled=False):  # squares that cancel need their digits
+    with torch.autocast(real.device.type, enabled=False):  # differences of squares need full precision
         between, among, across = (distances(*pair, free_X) for pair in ((x, x), (g, g), (x, g)))
     radius = between.sort(1).values[:, min(NEIGHBOURS, len(x) - 1)]
     copies = among.fill_diagonal_(torch.inf).amin(1) < NEAR * between.mean()
@@ -97,7 +100,7 @@ def vital_signs(real: Tensor, fake: Tensor, free: Tensor) -> dict[str, Tensor]:
 
 
 def distances(x_RX: Tensor, y_RX: Tensor, free_RX: Tensor) -> Tensor:
-    """(R, R) root mean square difference of each two rows over the entries that are free in both."""
+    """The root mean square difference (R, R) of all pairs of rows, over the entries that are free in both."""
     x, y, both = x_RX * free_RX, y_RX * free_RX, free_RX @ free_RX.T
     square = (x**2) @ free_RX.T + free_RX @ (y**2).T - 2 * x @ y.T
     return (square.clamp(min=0) / both.clamp(min=1)).sqrt()

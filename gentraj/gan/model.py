@@ -1,9 +1,9 @@
-"""`ConditionalGAN`: a generative adversarial network of trajectories, trained on a mix of conditions."""
+"""`ConditionalGAN`: a generative adversarial network of trajectories, and the training steps of its two sides."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -19,15 +20,16 @@ from ..models.conditioning import ConditionMix
 from ..models.one_step import choosing_plugins, interpolate, refuse_sampler, sample_rows
 from ..models.sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
-from ..networks.discriminator import Discriminator, DiscriminatorConfig
+from ..networks.discriminator import Discriminator, DiscriminatorConfig, Verdict
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
-from ..training.optimization import LEARNING, adamw
+from ..training.optimization import LEARNING, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
-from .game import Microbatch, step_discriminator, step_generator
 from .health import FOLLOW, Health, vital_signs
-from .objectives import OBJECTIVES
-from .regularisers import REGULARISERS
+from .objectives import OBJECTIVES, REGULARISERS, Game, Loss, Objective
+
+Generate = Callable[["Microbatch"], Tensor]
+FINE = 0.02  # normalised units: differences below this are ignored by "variety", for conditions that leave no freedom
 
 if TYPE_CHECKING:
     ObjectiveName = str
@@ -37,46 +39,55 @@ else:  # what the dict holds
 
 @dataclass(frozen=True)
 class SideConfig:
-    """How one of the two players learns: two time scales are two learning rates (Heusel et al. 2017)."""
+    """How one side is trained; two time scales are two learning rates (Heusel et al. 2017)."""
 
     learning_rate: float = 5e-4
+    """Learning rate of AdamW."""
     weight_decay: float = 0.0
+    """Weight decay of AdamW."""
     betas: tuple[float, float] = (0.0, 0.99)
-    """Of Adam. No momentum: the game turns, and what was uphill a while ago is not now."""
+    """Decay rates of AdamW's moving averages. The first is 0, no momentum, since old gradients of the game mislead."""
     max_grad_norm: float = 10.0
+    """Norm to which larger gradients are clipped."""
 
     def __post_init__(self) -> None:
         require(self, **LEARNING)
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"SideConfig.betas are {self.betas}; two numbers from 0 to less than 1 are expected")
+            raise ValueError(f"SideConfig.betas are {self.betas}; two numbers of at least 0 and less than 1 are "
+                             "expected")
 
 
 @dataclass(frozen=True)
 class GANConfig:
+    """Settings of a GAN: its two networks, their losses, how they are trained, and how a guide chooses samples."""
+
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
     """The generator."""
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    """The discriminator, a network of residual convolutions over time."""
     objective: ObjectiveName = "relativistic"
-    """What the two play for."""
+    """Adversarial losses of the two sides."""
     penalties: dict[str, float] | None = None
-    """Regularisers of the discriminator and their weights; None is what the objective is known with."""
+    """Regularisers of the discriminator and their weights; None takes the defaults of the objective."""
     energy_score: float = 10.0
-    """Weight of the energy score in the generator's loss, which holds it to the data under each condition."""
+    """Weight of the energy score in the generator's loss, which fits the samples to the data under each condition."""
     discriminator_steps: int = 1
-    """Steps of the discriminator, each on a batch of its own, before one of the generator, which draws two samples
-    under half of the conditions of the last."""
+    """Steps of the discriminator, each on a batch of its own, before each step of the generator. The generator draws
+    two samples for each of half the conditions of the last batch."""
     generator_learning: SideConfig = field(default_factory=SideConfig)
+    """How the generator is trained."""
     discriminator_learning: SideConfig = field(default_factory=SideConfig)
+    """How the discriminator is trained."""
     discriminator_noise: float = 0.0
-    """Most noise on what the discriminator sees, in normalised units (Diffusion-GAN: Wang et al. 2023); 0 is none."""
+    """Largest noise on the discriminator's inputs, in normalised units (Diffusion-GAN: Wang et al. 2023); 0 is none."""
     ema: float = 0.99
-    """Decay of the generator's averaged weights, which are the ones that sample."""
+    """Decay of the exponential moving average of the generator's weights, which is used for sampling."""
     best_of: int = 16
-    """Candidates of which the one that a guide likes best is taken."""
+    """Number of candidates from which a guide chooses the best one."""
     search_steps: int = 0
-    """Steps uphill on the guide's score, in the noise that the best candidate is made of."""
+    """Gradient steps on the guide's score that improve the noise of the best candidate."""
     search_rate: float = 0.1
-    """Length of such a step, as a share of the noise's own length."""
+    """Length of a search step, relative to the length of the noise."""
 
     def __post_init__(self) -> None:
         require_choice(self, objective=OBJECTIVES)
@@ -89,22 +100,68 @@ class GANConfig:
                                  f"some of {', '.join(REGULARISERS)} are expected")
 
     def unused(self) -> dict[str, str]:
-        return {} if self.search_steps else {"search_rate": "refine is 0"}
+        return {} if self.search_steps else {"search_rate": "search_steps is 0"}
 
     @property
     def weights(self) -> dict[str, float]:
-        """The regularisers in use."""
+        """The regularisers in use and their weights."""
         return dict(OBJECTIVES[self.objective].penalties) if self.penalties is None else self.penalties
 
     def with_network(self, network: NetworkConfig) -> GANConfig:
         return replace(self, network=network)
 
 
-class ConditionalGAN(nn.Module):
-    """A `TrajectoryModel` of one network call: noise, known entries and context -> a trajectory.
+@dataclass(frozen=True)
+class Microbatch:
+    """The windows of one step of one side, in normalised units."""
 
-    Everything outside is in environment units, everything inside is normalised. `context`, `mix`, `context_dropout`
-    and `batch_size`, of one step of the discriminator, are as for `Diffusion`.
+    x0: Tensor
+    """Data (R, H, D), 0 where padded."""
+    real: Tensor
+    """True (R, H, D) where an entry is no padding."""
+    known: Tensor
+    """True (R, H, D) where the condition knows an entry."""
+    context: Tensor | None
+    """Encoded contexts, (R, C) or (1, C)."""
+    weight: Tensor
+    """Weights in the loss: (R,), or (1,) if all are equal."""
+    noise: float
+    """The largest standard deviation of the noise on the discriminator's inputs."""
+    generator: torch.Generator
+
+    @property
+    def free(self) -> Tensor:
+        """True (R, H, D) where an entry is real and unknown."""
+        return self.real & ~self.known
+
+    def twins(self) -> Microbatch:
+        """The first half of the windows, twice: two samples of each condition can then be compared."""
+        half = torch.arange((len(self.x0) + 1) // 2, device=self.x0.device).repeat(2)
+        context = self.context if self.context is None or len(self.context) == 1 else self.context[half]
+        weight = self.weight if len(self.weight) == 1 else self.weight[half]
+        return replace(self, x0=self.x0[half], real=self.real[half], known=self.known[half], context=context,
+                       weight=weight)
+
+    def normal(self) -> Tensor:
+        return torch.randn(self.x0.shape, generator=self.generator).to(self.x0.device)
+
+    def levels(self) -> Tensor:
+        """Random noise levels (R,) in [0, 1], or a 0 of shape (1,) without noise."""
+        if not self.noise:
+            return self.x0.new_zeros(1)
+        return torch.rand(len(self.x0), generator=self.generator).to(self.x0.device)
+
+    def blurred(self, x: Tensor, t_R: Tensor) -> Tensor:
+        """x + sigma eps at the free entries (Diffusion-GAN: Wang et al. 2023, section 3.1, but variance exploding)."""
+        return x + self.noise * t_R[:, None, None] * self.normal() * self.free if self.noise else x
+
+
+class ConditionalGAN(nn.Module):
+    """A `TrajectoryModel` that samples in one call of its generator: noise, known entries and context -> a trajectory.
+
+    Its methods take and return environment units; its networks see normalised ones. `context`, `mix` and
+    `context_dropout` are those of `Diffusion`, and `batch_size` is the number of windows in a step of the
+    discriminator.
     """
 
     levels = 1
@@ -122,7 +179,7 @@ class ConditionalGAN(nn.Module):
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
         self.ema.requires_grad_(False)
         self.discriminator, self.health = Discriminator(*shape, config.discriminator), Health()
-        self.register_buffer("real_logit", torch.zeros(()))  # moving average of the patches' logits of data
+        self.register_buffer("real_logit", torch.zeros(()))  # moving average of the patch logits of data
         self.network_calls = 0
 
     @property
@@ -130,22 +187,21 @@ class ConditionalGAN(nn.Module):
         return self.normalizer.shift_D.device
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        """How it samples, in words."""
+        """A description of how the model samples, for messages and reports."""
         return "one call of the generator"
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """Of both sides, each with its own time scale."""
+        """The optimisers of both sides, "discriminator" and "generator"."""
         sides = {"discriminator": (self.discriminator, self.config.discriminator_learning),
                  "generator": (self.network, self.config.generator_learning)}
         return {name: adamw(module, side, side.betas)["network"] for name, (module, side) in sides.items()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None) -> dict[str, Tensor]:
-        """The discriminator's steps, each on its own share of the batch, then one of the generator on the last share.
+        """The discriminator's steps, each on a microbatch, and then one step of the generator on the last microbatch.
 
-        `guide` scores the generator's samples.
-
-        Raises `NonFinite` before the step that meets a number that is not finite.
+        `guide` adds its mean score of the generator's samples to the objective. Raises `NonFinite` before an optimiser
+        step on a loss or gradient that is not finite.
         """
         ours, theirs = self.config.generator_learning.max_grad_norm, self.config.discriminator_learning.max_grad_norm
         size, metrics = -(-len(batch.x_BHD) // self.config.discriminator_steps), {}
@@ -161,8 +217,8 @@ class ConditionalGAN(nn.Module):
                               optimizers["generator"], ours, guide and partial(self._score, guide))
         self.ema.update_parameters(self.network)
         metrics = more | metrics | vital_signs(microbatch.x0, fake, microbatch.free)
-        moves = optimizers["generator"].param_groups[0]["lr"] > 0  # else it has a gradient and is not trained
-        self.health.record(metrics | {"generator_slope": metrics["generator_slope"] * moves})
+        trained = optimizers["generator"].param_groups[0]["lr"] > 0
+        self.health.record(metrics | {"generator_slope": metrics["generator_slope"] * trained})
         return metrics
 
     def _microbatch(self, batch: Batch, rows: slice, generator: torch.Generator) -> Microbatch:
@@ -175,7 +231,7 @@ class ConditionalGAN(nn.Module):
                           weight, self.config.discriminator_noise, generator)
 
     def _sample(self, microbatch: Microbatch) -> Tensor:
-        """Samples of the share's conditions, in normalised units; padding is 0, as it is in data."""
+        """A sample for each condition of the microbatch, in normalised units; padding is 0, as it is in data."""
         return generate(self.network, microbatch.normal(), microbatch.x0, microbatch.known,
                         microbatch.context) * microbatch.real
 
@@ -186,12 +242,12 @@ class ConditionalGAN(nn.Module):
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
                seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
-        """(B, N, H, D) in environment units, the known entries exact; as `Diffusion.sample`, in one call.
+        """Samples (B, N, H, D) in environment units, with exact known entries, as `Diffusion.sample` does, in one call.
 
-        A guide chooses among `best_of` candidates of each row, the first of which is what would be drawn without it,
-        and may move their noise (`search_steps`). Plug-ins that finish trajectories, such as constraints, do so.
-        `observe` sees the result. Raises ValueError for a plug-in that needs a denoiser, and for the options of a
-        sampler.
+        A guide chooses among `best_of` candidates for each trajectory, the first of which is the sample without a
+        guide, and may improve the noise of the best one (`search_steps`). Plug-ins that finish trajectories, such as
+        constraints, finish the chosen ones. `observe` sees the result. Raises ValueError for a plug-in that needs a
+        denoiser, and for options of a sampler.
         """
         plugins = choosing_plugins(guide, "a GAN")
         refuse_sampler(options, "a GAN samples in one call of its generator")
@@ -204,9 +260,9 @@ class ConditionalGAN(nn.Module):
         return x
 
     def _trajectories(self, z_RHD: Tensor, rows: Condition) -> Tensor:
-        """(R, H, D) in environment units; differentiable in z."""
-        parts = [self._call(z_RHD[i : i + MAX_ROWS], rows[i : i + MAX_ROWS]) for i in range(0, rows.batch, MAX_ROWS)]
-        return torch.cat(parts)
+        """Trajectories (R, H, D) in environment units, differentiable in the noise z."""
+        blocks = [self._call(z_RHD[i : i + MAX_ROWS], rows[i : i + MAX_ROWS]) for i in range(0, rows.batch, MAX_ROWS)]
+        return torch.cat(blocks)
 
     def _call(self, z_RHD: Tensor, rows: Condition) -> Tensor:
         self.network_calls += 1
@@ -217,16 +273,16 @@ class ConditionalGAN(nn.Module):
 
     @torch.no_grad()
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
-        """(R, H) what the discriminator has against each row and its surroundings: softplus(real logit - logit), the
-        real logit being that of data on average.
+        """The ood score (R, H), by the discriminator's logit of each timestep and its surroundings.
 
-        At least 0; log 2 at that logit. Raises ValueError for a discriminator without patches.
+        It is softplus(real logit - logit), where the real logit is the average for data: it is at least 0, and log 2
+        at the real logit. Raises ValueError for a discriminator without patches.
         """
         x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
         check_trajectories(self.spec, x_RHD, condition)
-        parts = [self._patches(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS])
-                 for i in range(0, len(x_RHD), MAX_ROWS)]
-        return F.softplus(self.real_logit - torch.cat(parts))
+        blocks = [self._patches(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS])
+                  for i in range(0, len(x_RHD), MAX_ROWS)]
+        return F.softplus(self.real_logit - torch.cat(blocks))
 
     def _patches(self, x_RHD: Tensor, condition: Condition) -> Tensor:
         known, x = condition.padded(padding(len(x_RHD))), self.normalizer.normalize(padded(x_RHD))
@@ -234,13 +290,119 @@ class ConditionalGAN(nn.Module):
         verdict = self.discriminator(x, values, known.mask_BHD, x.new_zeros(1),
                                      encode_context(known.context_BC, self.context))
         if verdict.patch_RH is None:
-            raise ValueError("this GAN's discriminator judges whole trajectories only, not rows; train one with "
-                             "--model.discriminator.patches, or plan with a fixed arrival")
+            raise ValueError("this GAN's discriminator judges whole trajectories only, not single timesteps; train one "
+                             "with --model.discriminator.patches, or plan with a fixed arrival")
         return verdict.patch_RH[: len(x_RHD)]
 
 
 def generate(network: nn.Module, z: Tensor, values: Tensor, known: Tensor, context: Tensor | None) -> Tensor:
-    """(R, H, D) in normalised units: noise becomes what is not known, as a way off the straight one."""
-    straight = interpolate(values, known)
-    x = straight + network(torch.where(known, values, z), straight, known, z.new_ones(1), context)
+    """Turns noise z into trajectories (R, H, D), all in normalised units.
+
+    The network returns the difference from the interpolation between the known entries.
+    """
+    interpolated = interpolate(values, known)
+    x = interpolated + network(torch.where(known, values, z), interpolated, known, z.new_ones(1), context)
     return torch.where(known, values, x)
+
+
+@parametrize.cached()  # spectral norms are computed once a step
+def step_discriminator(discriminator: Discriminator, microbatch: Microbatch, fake: Tensor, objective: Objective,
+                       weights: dict[str, float], optimizer: Optimizer, max_norm: float) -> dict[str, Tensor]:
+    """One optimiser step of the discriminator on the objective and the weighted penalties.
+
+    The metric "real_logit" is the mean patch logit of data.
+    """
+    t_R = microbatch.levels()  # the same for data and samples, so that the noise level does not tell them apart
+    x, g = (microbatch.blurred(y, t_R).detach().requires_grad_() for y in (microbatch.x0, fake))
+    on_real, on_fake = judge(discriminator, x, microbatch, t_R), judge(discriminator, g, microbatch, t_R)
+    game = Game(lambda y: value(judge(discriminator, y, microbatch, t_R), microbatch), x, g, value(on_real, microbatch),
+                value(on_fake, microbatch), microbatch.free, microbatch.generator)
+    loss = mean_loss(objective.discriminator, on_real, on_fake, microbatch)
+    penalties = {name: REGULARISERS[name](game).mean() for name in weights}
+    total = loss + sum(weight * penalties[name] for name, weight in weights.items())
+    norm = apply_gradients(total, optimizer, max_norm)
+    if objective.weight_clip is not None:
+        clip_weights(discriminator, objective.weight_clip)
+    real_logit = value(Verdict(torch.zeros_like(on_real.whole_R), on_real.patch_RH), microbatch).mean()
+    return {"discriminator_loss": loss.detach(), "discriminator_grad_norm": norm.detach(),
+            "discriminator_accuracy": (game.real_R > game.fake_R).float().mean(), "real_logit": real_logit.detach(),
+            **{f"penalty_{name}": penalty.detach() for name, penalty in penalties.items()}}
+
+
+@parametrize.cached()
+def step_generator(discriminator: Discriminator, twins: Microbatch, generate: Generate, objective: Objective,
+                   energy_weight: float, optimizer: Optimizer, max_norm: float,
+                   guide: Callable[[Tensor, Microbatch], Tensor] | None = None) -> dict[str, Tensor]:
+    """One optimiser step of the generator on the objective, the weighted energy score and minus the guide's mean score.
+
+    The metric "variety" is the distance between two samples of one condition, divided by their distance from the data:
+    it is 1 if the conditional distribution is right. "generator_slope" is the mean |d objective / d logit| at samples:
+    it is 0 if the objective is saturated.
+    """
+    discriminator.requires_grad_(False)
+    try:
+        fake, t_R = generate(twins), twins.levels()
+        with torch.no_grad():
+            on_real = judge(discriminator, twins.blurred(twins.x0, t_R), twins, t_R)
+        on_fake = judge(discriminator, twins.blurred(fake, t_R), twins, t_R)
+        loss = mean_loss(objective.generator, on_real, on_fake, twins)
+        slope = torch.autograd.grad(loss, on_fake.whole_R, retain_graph=True)[0].abs().sum()
+        score, variety = energy_score(twins, fake)
+        total = loss + energy_weight * score
+        if guide is not None:
+            total = total - (guide(fake, twins) * twins.weight).mean()
+        norm = apply_gradients(total, optimizer, max_norm)
+    finally:
+        discriminator.requires_grad_(True)
+    return {"generator_loss": loss.detach(), "generator_grad_norm": norm.detach(), "energy_score": score.detach(),
+            "variety": variety.detach(), "generator_slope": slope}
+
+
+def energy_score(twins: Microbatch, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """The energy score E |G - x| - E |G - G'| / 2 and the variety E |G - G'| / E |G - x|.
+
+    |.| is the root mean square over the free entries. The energy score is a proper scoring rule (Gneiting & Raftery
+    2007, equation 21): it is minimal for the conditional distribution of the data, whatever the discriminator judges.
+    It is the objective of Cramer GANs (Bellemare et al. 2017).
+    """
+    (x, _), (g, h), (free, _) = twins.x0.chunk(2), fake.chunk(2), twins.free.chunk(2)
+    weight = twins.weight[: len(x)]
+    off = ((distance(g, x, free) + distance(h, x, free)) * weight).mean() / 2
+    apart = (distance(g, h, free) * weight).mean()
+    return off - apart / 2, (apart + FINE) / (off + FINE)
+
+
+def distance(x: Tensor, y: Tensor, free: Tensor) -> Tensor:
+    """The root mean square difference (R,) of the free entries."""
+    square = ((x - y) ** 2 * free).sum((1, 2)) / free.sum((1, 2)).clamp(min=1)
+    return (square + 1e-12).sqrt()
+
+
+def judge(discriminator: Discriminator, x: Tensor, microbatch: Microbatch, t_R: Tensor) -> Verdict:
+    """The discriminator's logits of `x` under the conditions of the microbatch."""
+    whole, patch = discriminator(x, microbatch.x0 * microbatch.known, microbatch.known, t_R, microbatch.context)
+    return Verdict(whole.float(), None if patch is None else patch.float())  # float32 under autocast too
+
+
+def value(verdict: Verdict, microbatch: Microbatch) -> Tensor:
+    """The critic's value c (R,): the logit of the whole trajectory plus the mean logit of its real timesteps."""
+    if verdict.patch_RH is None:
+        return verdict.whole_R
+    real_RH = microbatch.real[..., 0]
+    return verdict.whole_R + (verdict.patch_RH * real_RH).sum(1) / real_RH.sum(1)
+
+
+def mean_loss(loss: Loss, real: Verdict, fake: Verdict, microbatch: Microbatch) -> Tensor:
+    """The weighted mean loss of whole trajectories plus that of their real timesteps."""
+    whole = (loss(real.whole_R, fake.whole_R) * microbatch.weight).mean()
+    if real.patch_RH is None or fake.patch_RH is None:
+        return whole
+    real_RH = microbatch.real[..., 0]
+    return whole + (loss(real.patch_RH, fake.patch_RH) * real_RH * microbatch.weight[:, None]).sum() / real_RH.sum()
+
+
+@torch.no_grad()
+def clip_weights(discriminator: Discriminator, limit: float) -> None:
+    """Clips all weights to [-limit, limit] (Arjovsky et al. 2017, algorithm 1)."""
+    for parameter in discriminator.parameters():
+        parameter.clamp_(-limit, limit)

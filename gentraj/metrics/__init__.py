@@ -1,12 +1,17 @@
-"""How good a set of trajectories is, for any model. Adding a metric of sets is a function and a line in `METRICS`."""
+"""Metrics of sets of trajectories, for any model. A new metric takes a function and a line in `METRICS`."""
 
-from .measuring import features, fit_scale, measure
-from .modes import ModeCoverage, mode_shares, modes_covered, nearest_mode
 from .sets import (
     METRICS,
+    ModeCoverage,
     Neighbourhoods,
+    features,
+    fit_scale,
     frechet_distance,
+    measure,
     mmd,
+    mode_shares,
+    modes_covered,
+    nearest_mode,
     neighbourhoods,
     novelty,
     sliced_wasserstein,

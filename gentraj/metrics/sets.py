@@ -1,9 +1,10 @@
-"""How near one set of trajectories is to another: metrics of feature matrices, real (N, F) and fake (M, F).
+"""Metrics that compare two sets of trajectories, and the modes that a set covers.
 
-Features are what `features` makes of trajectories, so that a distance between two of them is their root mean square
-difference in standard deviations of the data. Nothing quadratic in N or M is held in memory beyond `BLOCK`
-numbers, and no result depends on it but by rounding. All raise ValueError for what `checked` refuses. Noise well below
-the distance of neighbours hardly shows in them; it does in `smoothness`.
+The metrics take feature matrices, real (N, F) and fake (M, F), as `features` computes them from trajectories. The
+distance of two rows is then the root mean square difference of two trajectories in standard deviations of the data. The
+metrics hold at most about `BLOCK` distances in memory at a time, and apart from rounding no result depends on that
+size. All of them raise ValueError for matrices that `checked` refuses. Noise much smaller than the distance between
+neighbouring trajectories hardly changes them; `smoothness` measures such noise.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..normalize import Normalizer
 from ..randomness import generator
 
-BLOCK = 1 << 22  # distances held at a time (32 MiB), or those of a single row where it is longer than that
+BLOCK = 1 << 22  # distances held at a time (32 MiB); at least those of a single row are
 
 
 def checked(least: int, **sets: Tensor) -> list[Tensor]:
-    """The named feature matrices (R, F) in float64.
+    """The named feature matrices (R, F), converted to float64.
 
-    Raises ValueError, naming the set, for other shapes, widths that differ, fewer rows than `least`, and non-finite
+    Raises ValueError, naming the set, for other shapes, differing widths, fewer rows than `least` and non-finite
     values.
     """
     widths = {}
@@ -37,7 +39,7 @@ def checked(least: int, **sets: Tensor) -> list[Tensor]:
         widths[name] = x.shape[1]
     if len(set(widths.values())) > 1:
         raise ValueError("; ".join(f"{name} has {width} features" for name, width in widths.items())
-                         + ": as many in each are expected")
+                         + "; the same number in each is expected")
     return [x.detach().double() for x in sets.values()]
 
 
@@ -48,10 +50,10 @@ def check_finite(name: str, x: Tensor) -> None:
 
 
 def blocks(a_NF: Tensor, b_MF: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of `a` and their Euclidean distances (rows, M) to all of `b`, one part after the other.
+    """Yields slices of the rows of `a` with their Euclidean distances (rows, M) to all rows of `b`.
 
-    Differences are squared and summed, not multiplied out: a copy is at distance 0 exactly, and no distance depends
-    on the block that it is in.
+    Differences are squared and summed, not expanded into a matrix product: a copy is at distance exactly 0, and no
+    distance depends on the block that it is computed in.
     """
     size = max(1, BLOCK // len(b_MF))
     for start in range(0, len(a_NF), size):
@@ -60,21 +62,22 @@ def blocks(a_NF: Tensor, b_MF: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def kth_distance(a_NF: Tensor, b_MF: Tensor, k: int) -> Tensor:
-    """(N,) distance of each row of `a` to the k-th nearest row of `b`; within one set the first is the row itself."""
+    """(N,) distance of each row of `a` to the k-th nearest row of `b`; within one set the nearest row is the row
+    itself."""
     return torch.cat([d.topk(k, largest=False).values[:, -1] for _, d in blocks(a_NF, b_MF)])
 
 
-BANDWIDTHS = (0.5, 1.0, 2.0)  # of the kernels of `mmd`, in median distances
+BANDWIDTHS = (0.5, 1.0, 2.0)  # bandwidths of the kernels of `mmd`, in median distances
 
 
 class Neighbourhoods(NamedTuple):
-    """How far two sets lie among each other's k-nearest-neighbour balls, in shares of 1.
+    """How much two sets overlap, by the balls that reach to each row's k-th nearest neighbour in its own set.
 
-    `precision`: of the fake, those in a ball of the real; `recall`: of the real, those in a ball of the fake
-    (Kynkaanniemi et al. 2019, eq. 1 and 2). `density`: the number of real balls that a fake is in over k, 0 and up;
-    `coverage`: of the real balls, those that hold a fake (Naeem et al. 2020, section 3). For equal distributions and
-    N = M the mean of density is 1 and that of coverage about 1 - 1 / 2^k, 0.97 for k = 5; precision and recall depend
-    on the distribution.
+    `precision` is the fraction of fake rows inside a real ball, and `recall` the fraction of real rows inside a fake
+    ball (Kynkaanniemi et al. 2019, eq. 1 and 2). `density` is the mean number of real balls around a fake row, divided
+    by k, and has no upper bound; `coverage` is the fraction of real balls that contain a fake row (Naeem et al. 2020,
+    section 3). For equal distributions and N = M the expected density is 1 and the expected coverage about 1 - 1 / 2^k,
+    0.97 for k = 5; precision and recall then depend on the distribution.
     """
 
     precision: float
@@ -84,10 +87,10 @@ class Neighbourhoods(NamedTuple):
 
 
 def neighbourhoods(real_NF: Tensor, fake_MF: Tensor, k: int = 5) -> Neighbourhoods:
-    """All four in one pass over the distances; k + 1 rows are needed of each.
+    """Computes all four metrics in one pass over the distances; each set needs at least k + 1 rows.
 
-    A ball reaches up to the k-th nearest other row of its own set, which itself is outside, as in the package prdc:
-    the balls of rows that are there more than k times are empty.
+    A ball reaches to the k-th nearest other row of its own set and excludes that row, as in the package prdc. The ball
+    of a row that occurs more than k times is therefore empty.
     """
     real, fake = checked(k + 1, real=real_NF, fake=fake_MF)
     radius_N, radius_M = kth_distance(real, real, k + 1), kth_distance(fake, fake, k + 1)
@@ -104,9 +107,10 @@ def neighbourhoods(real_NF: Tensor, fake_MF: Tensor, k: int = 5) -> Neighbourhoo
 
 
 def wasserstein(real_NP: Tensor, fake_MP: Tensor) -> Tensor:
-    """(P,) Wasserstein distance of order 1 of each column, in its units: the area between two distribution functions.
+    """(P,) Wasserstein distance of order 1 for each column, in the column's units: the area between the two cumulative
+    distribution functions.
 
-    Equals `scipy.stats.wasserstein_distance`; N and M may differ.
+    The result equals `scipy.stats.wasserstein_distance`; N and M may differ.
     """
     a_PN, b_PM = (x.T.contiguous().sort().values for x in checked(1, real=real_NP, fake=fake_MP))
     every = torch.cat([a_PN, b_PM], 1).sort().values
@@ -116,10 +120,10 @@ def wasserstein(real_NP: Tensor, fake_MP: Tensor) -> Tensor:
 
 
 def sliced_wasserstein(real_NF: Tensor, fake_MF: Tensor, seed: int = 0, projections: int = 256) -> float:
-    """Mean Wasserstein distance of order 1 along random unit vectors, in units of the features; 0 where equal.
+    """Mean Wasserstein distance of order 1 along random unit vectors, in units of the features; 0 for equal sets.
 
-    Bonneel et al. 2015, with the mean in place of the integral over directions. A shift of the features by a vector
-    of length v gives about 0.8 v / sqrt(F).
+    This is the distance of Bonneel et al. 2015, with a mean over `projections` directions in place of the integral. A
+    shift of all features by a vector of length v gives about 0.8 v / sqrt(F).
     """
     real, fake = checked(1, real=real_NF, fake=fake_MF)
     normal_PF = torch.randn(projections, real.shape[1], generator=generator(seed), dtype=torch.float64)
@@ -129,31 +133,33 @@ def sliced_wasserstein(real_NF: Tensor, fake_MF: Tensor, seed: int = 0, projecti
 
 
 def mmd(real_NF: Tensor, fake_MF: Tensor) -> float:
-    """Squared maximum mean discrepancy, unbiased (Gretton et al. 2012, eq. 3): about 0 where equal, or below; under 2.
+    """Squared maximum mean discrepancy, the unbiased estimate of Gretton et al. 2012, eq. 3.
 
-    The kernel is the mean of Gaussians exp(-d^2 / 2 s^2) with s of `BANDWIDTHS` times the median, over the real rows,
-    of the median distance to the other real rows; so every model is measured with the same kernel.
+    It is about 0 for equal distributions, where it may be negative, and always below 2. The kernel is the mean of
+    Gaussians exp(-d^2 / 2 s^2) whose s are `BANDWIDTHS` times the median, over the real rows, of the median distance to
+    the other real rows. The kernel thus depends on the real rows only and is the same for every model.
     """
     real, fake = checked(2, real=real_NF, fake=fake_MF)
     n, m = len(real), len(fake)
     median = float(kth_distance(real, real, n // 2 + 1).median())
-    widths = [max(b * median, 1e-12) for b in BANDWIDTHS]  # half the rows alike: only copies are similar
+    widths = [max(b * median, 1e-12) for b in BANDWIDTHS]  # if half the rows are equal, only copies count as similar
 
     def similarity(a: Tensor, b: Tensor) -> float:
         return sum(float(torch.exp(-((d / s) ** 2) / 2).sum()) for _, d in blocks(a, b) for s in widths) / len(widths)
 
-    within = sum((similarity(x, x) - len(x)) / (len(x) * (len(x) - 1)) for x in (real, fake))  # less k(x, x) = 1
+    within = sum((similarity(x, x) - len(x)) / (len(x) * (len(x) - 1)) for x in (real, fake))  # without k(x, x) = 1
     return within - 2 * similarity(real, fake) / (n * m)
 
 
 def frechet_distance(real_NF: Tensor, fake_MF: Tensor) -> float:
-    """Squared Frechet distance of Gaussians fitted to the two (Dowson & Landau 1982; Heusel et al. 2017); 0 is equal.
+    """Squared Frechet distance between Gaussians fitted to the sets (Dowson & Landau 1982; Heusel et al. 2017).
 
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), in squared units of the features. Too large where rows are not many
-    times the F features, so compare equal numbers of rows only.
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), in squared units of the features; 0 for equal means and covariances.
+    The estimate is too large unless there are many times more rows than features, so compare values from equal numbers
+    of rows only.
     """
     real, fake = checked(2, real=real_NF, fake=fake_MF)
-    # With C = R^T R the last trace is the sum of the singular values of R1 R2^T, so no covariance need be regular.
+    # With C = R^T R the last trace is the sum of the singular values of R1 R2^T, so a covariance may be singular.
     roots = [torch.linalg.qr((x - x.mean(0)) / math.sqrt(len(x) - 1), mode="r").R for x in (real, fake)]
     spread = sum(root.square().sum() for root in roots)
     shared = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()
@@ -161,21 +167,22 @@ def frechet_distance(real_NF: Tensor, fake_MF: Tensor) -> float:
 
 
 def two_sample_accuracy(real_NF: Tensor, fake_MF: Tensor, seed: int = 0) -> float:
-    """How often a row's nearest other row tells which set it is from: 0.5 is chance, 1 always, under 0.5 are copies.
+    """Leave-one-out accuracy of a nearest-neighbour classifier that tells real rows from fake ones.
 
-    Classifier two-sample test with one nearest neighbour, leaving the row out (Lopez-Paz & Oquab 2017). Of the larger
-    set as many rows as the smaller has are drawn by `seed`. A tie counts one half.
+    This is the classifier two-sample test with one nearest neighbour (Lopez-Paz & Oquab 2017). An accuracy of 0.5 is
+    chance, 1 means that the sets are always told apart, and less than 0.5 indicates copies. The larger set is
+    subsampled, by `seed`, to the size of the smaller one. A tie counts one half.
     """
     real, fake = checked(2, real=real_NF, fake=fake_MF)
-    drawn = [x[torch.randperm(len(x), generator=generator(seed))[: min(len(real), len(fake))].to(x.device)]
-             for x in (real, fake)]
-    own = torch.cat([kth_distance(x, x, 2) for x in drawn])
-    other = torch.cat([kth_distance(x, y, 1) for x, y in (drawn, drawn[::-1])])
+    sampled = [x[torch.randperm(len(x), generator=generator(seed))[: min(len(real), len(fake))].to(x.device)]
+               for x in (real, fake)]
+    own = torch.cat([kth_distance(x, x, 2) for x in sampled])
+    other = torch.cat([kth_distance(x, y, 1) for x, y in (sampled, sampled[::-1])])
     return float(((own < other).double() + (own == other).double() / 2).mean())
 
 
 def novelty(fake_MF: Tensor, train_RF: Tensor) -> Tensor:
-    """(M,) distance to the nearest training row, in units of the features; 0 is a copy."""
+    """(M,) distance of each fake row to the nearest training row, in units of the features; 0 for a copy."""
     fake, train = checked(1, fake=fake_MF, train=train_RF)
     return kth_distance(fake, train, 1)
 
@@ -190,3 +197,90 @@ METRICS: dict[str, Callable[[Tensor, Tensor, int], float]] = {  # (real_NF, fake
     "frechet_distance": lambda real, fake, seed: frechet_distance(real, fake),
     "two_sample_accuracy": two_sample_accuracy,
 }
+
+
+def fit_scale(real_RHD: Tensor) -> Normalizer:
+    """The mean and standard deviation of each dimension over all timesteps of real windows without padding."""
+    check_finite("real", real_RHD)
+    return Normalizer.fit("gaussian", [real_RHD.detach().flatten(0, 1).cpu().numpy()]).to(real_RHD.device)
+
+
+def features(x_RHD: Tensor, scale: Normalizer) -> Tensor:
+    """(R, H * D) float64: each entry in standard deviations of its dimension, divided by sqrt(H * D).
+
+    The distance between two rows is then the root mean square difference of two trajectories in standard deviations of
+    the data (in environment units along a dimension that is constant in the data). Raises ValueError for other shapes.
+    """
+    if x_RHD.ndim != 3 or x_RHD.shape[2] != len(scale.scale_D):
+        raise ValueError(f"trajectories of shape {tuple(x_RHD.shape)} were given; "
+                         f"(R, H, {len(scale.scale_D)}) is expected")
+    return scale.normalize(x_RHD.double()).flatten(1) / math.sqrt(x_RHD.shape[1] * x_RHD.shape[2])
+
+
+def measure(real_RHD: Tensor, fake_RHD: Tensor, train_RHD: Tensor | None = None, *, seed: int) -> dict[str, float]:
+    """Computes all `METRICS` from windows without padding, in environment units; the real windows set the scale.
+
+    Given training windows, the result also holds "novelty" and "novelty_of_real", the mean distances of the fake and of
+    the real windows to the nearest training window. If the real windows were held out of training, a novelty below
+    "novelty_of_real" indicates copies of the training data. Raises ValueError for fewer than 6 trajectories, differing
+    shapes and non-finite values.
+    """
+    given = {"real": real_RHD, "fake": fake_RHD} | ({} if train_RHD is None else {"train": train_RHD})
+    for name, x in given.items():
+        if x.ndim != 3 or not len(x) or x.shape[1:] != real_RHD.shape[1:]:
+            raise ValueError(f"the {name} trajectories have shape {tuple(x.shape)}; (R, H, D) is expected, "
+                             "H and D those of the real ones")
+    scale = fit_scale(real_RHD)
+    real, fake, *train = (features(x.to(real_RHD.device), scale) for x in given.values())
+    scores = neighbourhoods(real, fake)._asdict()  # four metrics in one pass over the distances
+    scores |= {name: metric(real, fake, seed) for name, metric in METRICS.items() if name not in scores}
+    for seen in train:
+        scores |= {"novelty": float(novelty(fake, seen).mean()), "novelty_of_real": float(novelty(real, seen).mean())}
+    return scores
+
+
+def nearest_mode(x_RF: Tensor, centres_KF: Tensor, radius: float = math.inf) -> Tensor:
+    """(R,) the index of the nearest centre, or -1 where no centre is within `radius`, in units of the features."""
+    x, centres = checked(1, x=x_RF, centres=centres_KF)
+    nearest = [d.min(1) for _, d in blocks(x, centres)]
+    return torch.cat([near.indices.masked_fill(near.values > radius, -1) for near in nearest])
+
+
+def mode_shares(mode_R: Tensor, num: int) -> Tensor:
+    """(num,) float64: the fraction of trajectories in each mode 0, 1, ..; a mode of -1 means that a trajectory is in no
+    mode.
+
+    Raises ValueError for an empty tensor, for other integers and for floating-point numbers.
+    """
+    if mode_R.is_floating_point() or not mode_R.numel() or not ((mode_R >= -1) & (mode_R < num)).all():
+        raise ValueError(f"modes of type {mode_R.dtype} and shape {tuple(mode_R.shape)} were given; at least one "
+                         f"integer is expected, each from -1 (none) to {num - 1}")
+    return torch.bincount(mode_R.flatten() + 1, minlength=num + 1)[1:].double() / mode_R.numel()
+
+
+class ModeCoverage(NamedTuple):
+    """How well the shares of modes agree with the true shares."""
+
+    found: int
+    """The number of modes with a share above 0."""
+    close: int
+    """The number of modes whose share equals the true one within the tolerance."""
+    total_variation: float
+    """Half the sum of the absolute differences of shares, including the share of no mode: 0 if equal, 1 if disjoint."""
+
+
+def modes_covered(share_K: Tensor, true_K: Tensor | None = None, tolerance: float = 0.3) -> ModeCoverage:
+    """Compares the shares (K,) of modes with the true shares, by default 1 / K each.
+
+    `tolerance` is a fraction of the true share. Raises ValueError unless no share is negative, the true shares sum to 1
+    and the others to at most 1.
+    """
+    share = share_K.double()
+    true = torch.full_like(share, 1 / len(share)) if true_K is None else true_K.to(share)
+    if (share.shape != true.shape or not ((share >= 0) & (true >= 0)).all() or share.sum() > 1 + 1e-5
+            or abs(true.sum() - 1) > 1e-5):
+        raise ValueError(f"shares {share.tolist()} and true shares {true.tolist()} were given; equally many are "
+                         "expected, none of them negative, the true ones summing to 1 and the others to at most 1")
+    difference = (share - true).abs()
+    return ModeCoverage(found=int(((share > 0) & (true > 0)).sum()), close=int((difference <= tolerance * true).sum()),
+                        total_variation=float(difference.sum() + (1 - share.sum()).clamp(min=0)) / 2)

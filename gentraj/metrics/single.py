@@ -1,4 +1,5 @@
-"""How good single trajectories are: what they keep of a condition, how smooth they are, what they violate."""
+"""Metrics of single trajectories: how well they keep a condition, how smooth they are, which constraints they
+violate."""
 
 from __future__ import annotations
 
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def condition_error(x_BNHD: Tensor, condition: Condition) -> Tensor:
-    """(B, N) largest absolute difference at a known entry, in that entry's units; 0 where nothing is known.
+    """(B, N) the largest absolute error at a known entry, in that entry's units; 0 where no entry is known.
 
-    Raises ValueError where samples and condition differ in shape.
+    Raises ValueError where the samples and the condition differ in shape.
     """
     values, known = condition.values_BHD[:, None], condition.mask_BHD[:, None]
     if x_BNHD.ndim != 4 or (x_BNHD.shape[0], *x_BNHD.shape[2:]) != condition.values_BHD.shape:
@@ -28,16 +29,16 @@ def condition_error(x_BNHD: Tensor, condition: Condition) -> Tensor:
 
 
 def smoothness(x_RHD: Tensor, spec: TrajectorySpec, dims: Sequence[int] | None = None) -> Tensor:
-    """(R,) root mean square, over rows and entries, of the second difference in time; 0 is uniform motion.
+    """(R,) the root mean square, over timesteps and entries, of the second difference in time; larger is rougher.
 
-    That is (x_h+1 - 2 x_h + x_h-1) / stride^2 where rows are evenly apart: in units of the entries per squared
-    environment step, so of positions it is the acceleration times dt^2, whatever the stride. `dims` are the entries
-    meant, all by default; let them share a unit. Larger is rougher. Raises ValueError for fewer than 3 rows and other
-    shapes than (R, H, D).
+    For evenly spaced timesteps the second difference is (x_h+1 - 2 x_h + x_h-1) / stride^2, in units of the entries per
+    squared environment step. It is 0 for uniform motion, and for positions it is the acceleration times dt^2, whatever
+    the stride. `dims` selects entries, which should share a unit; by default all are used. Raises ValueError for fewer
+    than 3 timesteps and for shapes other than (R, H, D).
     """
     if x_RHD.shape[1:] != (spec.horizon, spec.dim) or spec.horizon < 3:
         raise ValueError(f"trajectories of shape {tuple(x_RHD.shape)} were given; (R, {spec.horizon}, {spec.dim}) is "
-                         "expected, of at least 3 rows")
+                         "expected, with at least 3 timesteps")
     x = x_RHD if dims is None else x_RHD[..., list(dims)]
     gap_H1 = torch.tensor(spec.gaps[:-1], device=x.device)[:, None]
     velocity_RHO = x.double().diff(dim=1) / gap_H1
@@ -45,16 +46,18 @@ def smoothness(x_RHD: Tensor, spec: TrajectorySpec, dims: Sequence[int] | None =
 
 
 class Violations(NamedTuple):
+    """How often and by how much trajectories violate their constraints."""
+
     share: float
-    """Of the trajectories, those that violate a constraint by more than its tolerance."""
+    """The fraction of trajectories that violate a constraint by more than the tolerance, 0 to 1."""
     worst: float
-    """The largest violation, in that constraint's units; 0 is none."""
+    """The largest violation, in the units of the violated constraint; 0 if there is none."""
 
 
 def violations(x: Tensor, constraints: Constraints) -> Violations:
-    """Of walls, bounds and what else is in `constraints`, by trajectories (.., H, D) in environment units.
+    """Summarises how trajectories (..., H, D), in environment units, violate `constraints`.
 
-    Raises ValueError for other shapes, for none at all and for non-finite values, which satisfy nothing.
+    Raises ValueError for other shapes, for no trajectories and for non-finite values, which satisfy no constraint.
     """
     if not x.numel() or not torch.isfinite(x).all():
         raise ValueError(f"trajectories of shape {tuple(x.shape)} were given, {int((~torch.isfinite(x)).sum())} of "

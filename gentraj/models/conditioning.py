@@ -1,4 +1,4 @@
-"""Which entries are known while training: the mix of conditions a model will be used with."""
+"""Which entries are known in training: the mix of conditions that a model is trained for."""
 
 from __future__ import annotations
 
@@ -11,81 +11,82 @@ from torch import Tensor
 from ..config import require, require_choice
 from ..trajectory import TrajectorySpec
 
-LAST = 1 - 2**-20  # a share of the rows that leaves none behind
+LAST = 1 - 2**-20  # the fraction u that `later_row` maps to the last timestep
 
 
 @dataclass(frozen=True)
 class ConditionMix:
-    """The probability that each kind of entry is known; every trajectory draws every kind for itself."""
+    """The probability that each kind of entry is known, for each trajectory and each kind on its own."""
 
     start: float = 1.0
-    """The first observation."""
+    """Probability that the first observation is known."""
     goal: float = 0.85
-    """The goal's entries at one row."""
+    """Probability that the goal's entries are known at one timestep."""
     goal_at: Literal["any", "end"] = "any"
-    """Uniform over the real rows after the first, or always the last real one."""
+    """Timestep of the goal: uniform over the real timesteps after the first, or always the last real one."""
     waypoint: float = 0.0
-    """The goal's entries at another row, uniform over the real rows after the first."""
+    """Probability that the goal's entries are known at another timestep, uniform over the real ones after the first."""
     prefix: float = 0.0
-    """All up to a moment, uniform over the real rows; the action of a row comes half a row after its observation."""
+    """Probability that all entries up to a random time are known; an action comes half a timestep after its state."""
     actions: float = 0.0
-    """All actions: with the start known, a world model."""
+    """Probability that all actions are known; with a known start the model is then a world model."""
     observations: float = 0.0
-    """All observations: inverse dynamics."""
+    """Probability that all observations are known; the model is then inverse dynamics."""
     goal_dims: tuple[int, ...] = ()
-    """Entries of the observation that a goal speaks about; none means all."""
+    """Indices of the observation's entries that make up a goal; empty for all."""
 
     def __post_init__(self) -> None:
         require_choice(self, goal_at=("any", "end"))
         require(self, **dict.fromkeys(KINDS, (0, 1)))
 
     def sample(self, spec: TrajectorySpec, real_BHD: Tensor, generator: torch.Generator) -> Tensor:
-        """Real entries (B, H, D) -> known entries (B, H, D), both bool. The generator is a CPU one."""
-        rows_B = real_BHD[..., 0].sum(1).cpu()
+        """Samples which of the real entries (B, H, D) are known: bool (B, H, D). `generator` is on the CPU."""
+        length_B = real_BHD[..., 0].sum(1).cpu()
         known = torch.zeros(real_BHD.shape, dtype=torch.bool)
+        probability = vars(self)
         for kind, mask in KINDS.items():
-            chosen_B = torch.rand(len(rows_B), generator=generator) < getattr(self, kind)
-            u_B = torch.rand(len(rows_B), generator=generator)
+            chosen_B = torch.rand(len(length_B), generator=generator) < probability[kind]
+            u_B = torch.rand(len(length_B), generator=generator)
             if not chosen_B.any():
                 continue
             if kind == "goal" and self.goal_at == "end":
                 u_B = torch.full_like(u_B, LAST)
-            known |= mask(spec, self.goal_dims, rows_B, u_B) & chosen_B[:, None, None]
+            known |= mask(spec, self.goal_dims, length_B, u_B) & chosen_B[:, None, None]
         return known.to(real_BHD.device) & real_BHD
 
 
-def later_row(rows_B: Tensor, u_B: Tensor) -> Tensor:
-    """(B,) a real row after the first, uniform over 1 .. rows - 1 for u uniform in [0, 1); 1 where there is none."""
-    return 1 + (u_B * (rows_B - 1)).long()
+def later_row(length_B: Tensor, u_B: Tensor) -> Tensor:
+    """Timesteps (B,) uniform over 1 .. length - 1 for u uniform in [0, 1); 1 where the length is 1."""
+    return 1 + (u_B * (length_B - 1)).long()
 
 
-def _entries(spec: TrajectorySpec, rows_BH: Tensor, dims: tuple[int, ...] | range) -> Tensor:
+def _entries(spec: TrajectorySpec, timesteps_BH: Tensor, dims: tuple[int, ...] | range) -> Tensor:
     column_D = torch.zeros(spec.dim, dtype=torch.bool)
     column_D[list(dims)] = True
-    return rows_BH[..., None] & column_D
+    return timesteps_BH[..., None] & column_D
 
 
-def _start(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Tensor) -> Tensor:
-    rows_BH = (torch.arange(spec.horizon) == 0).expand(len(rows_B), -1)
-    return _entries(spec, rows_BH, range(spec.obs_dim))
+def _start(spec: TrajectorySpec, dims: tuple[int, ...], length_B: Tensor, u_B: Tensor) -> Tensor:
+    timesteps_BH = (torch.arange(spec.horizon) == 0).expand(len(length_B), -1)
+    return _entries(spec, timesteps_BH, range(spec.obs_dim))
 
 
-def _goal(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Tensor) -> Tensor:
-    rows_BH = torch.arange(spec.horizon) == later_row(rows_B, u_B)[:, None]
-    return _entries(spec, rows_BH, dims or range(spec.obs_dim))
+def _goal(spec: TrajectorySpec, dims: tuple[int, ...], length_B: Tensor, u_B: Tensor) -> Tensor:
+    timesteps_BH = torch.arange(spec.horizon) == later_row(length_B, u_B)[:, None]
+    return _entries(spec, timesteps_BH, dims or range(spec.obs_dim))
 
 
-def _prefix(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Tensor) -> Tensor:
+def _prefix(spec: TrajectorySpec, dims: tuple[int, ...], length_B: Tensor, u_B: Tensor) -> Tensor:
     after_D = torch.zeros(spec.dim)
     after_D[spec.obs_dim :] = 0.5
-    return torch.arange(spec.horizon)[:, None] + after_D < (u_B * rows_B)[:, None, None]
+    return torch.arange(spec.horizon)[:, None] + after_D < (u_B * length_B)[:, None, None]
 
 
-def _actions(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Tensor) -> Tensor:
+def _actions(spec: TrajectorySpec, dims: tuple[int, ...], length_B: Tensor, u_B: Tensor) -> Tensor:
     return torch.arange(spec.dim) >= spec.obs_dim
 
 
-def _observations(spec: TrajectorySpec, dims: tuple[int, ...], rows_B: Tensor, u_B: Tensor) -> Tensor:
+def _observations(spec: TrajectorySpec, dims: tuple[int, ...], length_B: Tensor, u_B: Tensor) -> Tensor:
     return torch.arange(spec.dim) < spec.obs_dim
 
 

@@ -1,6 +1,6 @@
-"""`Gaussian`: a normal distribution of what is not known of a trajectory, trained on a mix of conditions.
+"""`Gaussian`: a normal distribution of the unknown entries of a trajectory, trained on a mix of conditions.
 
-    p(x | known, context) = N(mu, diag sigma^2), mu and sigma by one network of the known entries and the context.
+    p(x | known, context) = N(mu, diag sigma^2), where one network maps the known entries and the context to mu, sigma.
 """
 
 from __future__ import annotations
@@ -30,27 +30,33 @@ from .sampling import Guidance, check_trajectories, encode_context, encoded_widt
 
 @dataclass(frozen=True)
 class GaussianConfig:
+    """Settings of a Gaussian model: its network, its likelihood, and how a guide chooses samples."""
+
     network: NetworkConfig = field(default_factory=ResidualMLPConfig)
+    """The network that predicts mean and standard deviation."""
     spread: Literal["learned"] | float = "learned"
-    """Standard deviation in normalised units: learned for each entry and condition, or a number for all of them. With
-    a number the likelihood is a squared error over 2 spread^2."""
+    """Standard deviation in normalised units: learned for each entry and condition, or one number for all of them.
+    With a number the negative log-likelihood is a squared error over 2 spread^2."""
     log_sigma: tuple[float, float] = (-5.0, 1.0)
-    """Least and most of the logarithm of a learned standard deviation, in normalised units; approached softly."""
+    """Soft lower and upper bound on the logarithm of a learned standard deviation, in normalised units."""
     learning_rate: float = 1e-3
+    """Learning rate of AdamW."""
     weight_decay: float = 1e-4
+    """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
+    """Norm to which larger gradients are clipped."""
     ema: float = 0.999
-    """Decay of the averaged weights, which are the ones that sample."""
+    """Decay of the exponential moving average of the weights, which is used for sampling."""
     best_of: int = 16
-    """Candidates of which the one that a guide likes best is taken."""
+    """Number of candidates from which a guide chooses the best one."""
     search_steps: int = 0
-    """Steps uphill on the guide's score, in the noise that the best candidate is made of."""
+    """Gradient steps on the guide's score that improve the noise of the best candidate."""
     search_rate: float = 0.1
-    """Length of such a step, as a share of the noise's own length."""
+    """Length of a search step, relative to the length of the noise."""
 
     def unused(self) -> dict[str, str]:
-        found = {} if self.search_steps else {"search_rate": "refine is 0"}
-        return found if self.spread == "learned" else found | {"log_sigma": "the spread is a number"}
+        reasons = {} if self.search_steps else {"search_rate": "search_steps is 0"}
+        return reasons if self.spread == "learned" else reasons | {"log_sigma": "the spread is a number"}
 
     def __post_init__(self) -> None:
         require(self, ema=(0, 1), best_of=(1, 1e6), search_steps=(0, 1e6), search_rate=(0, 10),
@@ -70,8 +76,8 @@ class GaussianConfig:
 class Gaussian(nn.Module):
     """A `TrajectoryModel` of one network call: known entries and context -> mean and standard deviation of the others.
 
-    Given them, the unknown entries are independent. Everything outside is in environment units, everything inside is
-    normalised. `context`, `mix`, `context_dropout` and `batch_size` are as for `Diffusion`.
+    The unknown entries are independent given the condition. The methods take and return environment units; the network
+    sees normalised ones. `context`, `mix`, `context_dropout` and `batch_size` are those of `Diffusion`.
     """
 
     levels = 1
@@ -94,7 +100,7 @@ class Gaussian(nn.Module):
         return self.normalizer.shift_D.device
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        """How it samples, in words."""
+        """A description of how the model samples, for messages and reports."""
         return "one call, Gaussian"
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -102,10 +108,11 @@ class Gaussian(nn.Module):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None) -> dict[str, Tensor]:
-        """One step on the weighted negative log-likelihood of the unknown real entries: nats per entry, normalised.
+        """One optimiser step on the weighted negative log-likelihood of the unknown real entries.
 
-        `guide` scores samples mu + sigma eps of the network in training, through which its gradient goes (Kingma &
-        Welling 2014, section 2.4). Raises `NonFinite` before the step that meets a number that is not finite.
+        The loss is in nats per entry of the normalised trajectory. `guide` adds its mean score of samples
+        mu + sigma eps to the objective; its gradient passes through them (Kingma & Welling 2014, section 2.4). Raises
+        `NonFinite` before an optimiser step on a loss or gradient that is not finite.
         """
         real = batch.mask_BHD
         x0 = torch.where(real, self.normalizer.normalize(batch.x_BHD), 0)
@@ -128,12 +135,13 @@ class Gaussian(nn.Module):
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
                seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
                observe: Observer | None = None) -> Tensor:
-        """(B, N, H, D) in environment units, the known entries exact; as `ConditionalGAN.sample`.
+        """Samples (B, N, H, D) in environment units, with exact known entries, as `Diffusion.sample` does, in one call.
 
-        They are mu + temperature sigma eps: 0 gives the likeliest trajectory. A guide chooses among `best_of`
-        candidates of each row, the first of which is what would be drawn without it, and may move their noise
-        (`search_steps`). Plug-ins that finish trajectories, such as constraints, do so. `observe` sees the result.
-        Raises ValueError for a plug-in that needs a denoiser, and for the options of a sampler.
+        A sample is mu + temperature sigma eps, so that temperature 0 gives the most likely trajectory. A guide chooses
+        among `best_of` candidates for each trajectory, the first of which is the sample without a guide, and may
+        improve the noise of the best one (`search_steps`). Plug-ins that finish trajectories, such as constraints,
+        finish the chosen ones. `observe` sees the result. Raises ValueError for a plug-in that needs a denoiser, and
+        for options of a sampler.
         """
         plugins = choosing_plugins(guide, "a Gaussian")
         refuse_sampler(options, "a Gaussian samples in one call of its network")
@@ -148,16 +156,17 @@ class Gaussian(nn.Module):
         mean, sigma = self.predict(rows)
 
         def trajectories(z: Tensor, several: Condition) -> Tensor:
-            """Of one candidate or more of each row, one after the other."""
+            """The trajectories of `several`, which has each condition of `rows` one or more times in a row."""
             number = several.batch // rows.batch
             return mean.repeat_interleave(number, 0) + sigma.repeat_interleave(number, 0) * z
 
         return sample_rows(trajectories, rows, seeds, temperature, plugins, self.config, self.normalizer)
 
     def predict(self, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the trajectories, (R, H, D) each, in environment units.
+        """Predicts mean and standard deviation of the trajectories, (R, H, D) each, in environment units.
 
-        Known entries have their value and 0. Both are differentiable in the condition.
+        A known entry has its value as the mean and 0 as the standard deviation. Both are differentiable in the
+        condition.
         """
         condition.check(self.spec)
         condition = condition.to(self.device)
@@ -167,11 +176,12 @@ class Gaussian(nn.Module):
 
     def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
                  exact: bool | None = None, probes: int = 1, steps: int | None = None) -> Tensor:
-        """(R,) log density, environment units, of the entries of x that `condition` does not know, given the others.
+        """The log density (R,), in environment units, of the entries of x that `condition` leaves unknown, given the
+        others.
 
-        Exact, in one call, and differentiable in x and the condition; `seeds`, `exact`, `probes` and `steps` are those
-        of `Diffusion.log_prob` and change nothing. Raises ValueError for shapes that do not fit and for numbers that
-        are not finite.
+        It is exact, takes one network call, and is differentiable in x and the condition. `seeds`, `exact`, `probes`
+        and `steps` have no effect; they exist as in `Diffusion.log_prob`. Raises ValueError for shapes that do not fit
+        and for numbers that are not finite.
         """
         condition = Condition.unknown(self.spec, len(x_RHD)) if condition is None else condition
         x_RHD, condition = x_RHD.to(self.normalizer.shift_D), condition.to(self.device)
@@ -183,7 +193,10 @@ class Gaussian(nn.Module):
 
     @torch.no_grad()
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
-        """(R, H) mean over the entries of ((x - mu) / sigma)^2; about 1 for data. Known entries count 0."""
+        """The ood score (R, H): the mean over a timestep's entries of ((x - mu) / sigma)^2, or of 0 at known entries.
+
+        It is about 1 for data if nothing is known.
+        """
         x_RHD, condition = x_RHD.to(self.normalizer.shift_D), condition.to(self.device)
         check_trajectories(self.spec, x_RHD, condition)
         mean, log_sigma = self._predict(condition)
@@ -192,8 +205,8 @@ class Gaussian(nn.Module):
 
     def _predict(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Mean and log sigma, (R, H, D) each, in normalised units, by the averaged weights."""
-        parts = [self._call(condition[i : i + MAX_ROWS]) for i in range(0, condition.batch, MAX_ROWS)]
-        mean, log_sigma = (torch.cat(part) for part in zip(*parts, strict=True))
+        blocks = [self._call(condition[i : i + MAX_ROWS]) for i in range(0, condition.batch, MAX_ROWS)]
+        mean, log_sigma = (torch.cat(block) for block in zip(*blocks, strict=True))
         return mean, log_sigma
 
     def _call(self, rows: Condition) -> tuple[Tensor, Tensor]:
@@ -206,30 +219,30 @@ class Gaussian(nn.Module):
 
     def _moments(self, network: nn.Module, values: Tensor, known: Tensor,
                  context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and log sigma, (R, H, D) each, in normalised units; the mean is told as a way off the straight one.
+        """Mean and log sigma, (R, H, D) each, in normalised units.
 
-        So a world model learns how the state changes. A network returns what it is given the shape of: to have both,
-        it is given as many zeros.
+        The network predicts the difference of the mean from the interpolation, so that a world model learns how the
+        state changes. A network's output has the shape of its input, which is padded with D zeros for log sigma.
         """
-        straight, spread = interpolate(values, known), self.config.spread
-        more = self.spec.dim if spread == "learned" else 0
-        inputs = (F.pad(y, (0, more)) for y in (straight, values, known))
+        interpolated, spread = interpolate(values, known), self.config.spread
+        extra = self.spec.dim if spread == "learned" else 0
+        inputs = (F.pad(y, (0, extra)) for y in (interpolated, values, known))
         out = network(*inputs, values.new_zeros(1), context).float()  # float32 under autocast too
-        mean, raw = straight + out[..., : self.spec.dim], out[..., self.spec.dim :]
+        mean, raw = interpolated + out[..., : self.spec.dim], out[..., self.spec.dim :]
         log_sigma = (soft_clamp(raw, *self.config.log_sigma) if spread == "learned"
                      else torch.full_like(mean, math.log(spread)))
         return mean, log_sigma
 
 
 def log_density(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
-    """log N(x; mean, exp(log_sigma)^2), of each entry."""
+    """log N(x; mean, exp(log_sigma)^2) of each entry."""
     return -(((x - mean) * (-log_sigma).exp()) ** 2) / 2 - log_sigma - math.log(2 * math.pi) / 2
 
 
 def soft_clamp(x: Tensor, low: float, high: float) -> Tensor:
-    """Between the bounds about x, beyond them about the nearer one, with a slope everywhere.
+    """Clamps x to [low, high] smoothly, so that the gradient is nowhere 0 (Chua et al. 2018, appendix A.1).
 
-    Chua et al. 2018, appendix A.1, where the bounds are learned; it may pass `high` by exp(low - high) at most.
+    The result may exceed `high` by exp(low - high) at most.
     """
     x = high - F.softplus(high - x)
     return low + F.softplus(x - low)

@@ -1,4 +1,4 @@
-"""Plug-ins: what takes part in sampling without the model's knowing. They wrap `denoise`, prefer, finish or reject."""
+"""Plug-ins take part in sampling from outside of a model: they wrap `denoise`, and score, finish or reject samples."""
 
 from __future__ import annotations
 
@@ -20,57 +20,59 @@ Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_RHD, t of shape (R,) or (1,))
 
 @dataclass(frozen=True)
 class SampledRows:
-    """The sampling that a plug-in takes part in: R trajectories at once."""
+    """The context in which a plug-in acts: the conditions and seeds of the R trajectories that are sampled at once."""
 
     normalizer: Normalizer
     condition: Condition
-    """What is known of each row, in environment units."""
+    """The condition of each trajectory, in environment units."""
     seeds: Sequence[int]
+    """One seed for each trajectory."""
 
 
 @dataclass(frozen=True)
 class Denoising(SampledRows):
-    """The sampling of a model that denoises."""
+    """The context in which a plug-in acts in a model that denoises."""
 
     path: NoisePath
     denoiser: Callable[[Tensor | None], Denoise]
-    """The model's own denoiser under another context, None for no context."""
+    """Returns the model's own denoiser for a context (R, C), or for none."""
 
 
 class Plugin:
-    """Changes nothing; a subclass overrides what it takes part in."""
-
-    works_finished = False
-    """Whether `prefer`, `finish` and `rejects` do without `wrap` what it is for, in a model that denoises nothing."""
+    """The base class of plug-ins, which changes nothing. A subclass overrides the steps that it takes part in."""
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
-        """A denoiser (normalised units) in place of that one.
+        """Returns a denoiser to be used in place of `denoise`; both work in normalised units.
 
-        What it is asked about may have any number at known entries (`sampling.condition`), and what the model denoises
-        has the known ones there; leave these as they are.
+        The input of a denoiser may have any number at the known entries (`sampling.condition`). The output of the
+        model's denoiser has the known values there, and the returned denoiser should leave them as they are.
         """
         return denoise
 
     def prefer(self, x_RHD: Tensor) -> Tensor | None:
-        """(R,) scores of finished trajectories, higher is better, for a model that chooses among some."""
+        """Scores (R,) of finished trajectories, higher is better, for models that choose among candidates."""
         return None
 
     def finish(self, x_RHD: Tensor, sampling: SampledRows) -> Tensor:
-        """The sampled trajectories in environment units; known entries are set after this."""
+        """Changes the sampled trajectories (R, H, D), in environment units. Known entries are set after this."""
         return x_RHD
 
     def rejects(self, x_RHD: Tensor, attempt: int) -> Tensor:
-        """(R,) which finished trajectories shall be drawn once more, after `attempt` times; or raises what is wrong."""
+        """Which finished trajectories are to be sampled again: bool (R,). They were sampled `attempt` times so far.
+
+        A plug-in that will not wait for another attempt raises an error.
+        """
         return torch.zeros(len(x_RHD), dtype=torch.bool, device=x_RHD.device)
 
     @property
     def needs_denoiser(self) -> bool:
-        return type(self).wrap is not Plugin.wrap and not self.works_finished
+        """Whether the plug-in is of no use to a model that does not denoise."""
+        return type(self).wrap is not Plugin.wrap
 
 
 @dataclass(frozen=True, eq=False)
 class Preference(Plugin):
-    """An energy: trajectories (R, H, D) in environment units -> scores (R,), higher is better."""
+    """Prefers trajectories of high energy: `energy` maps (R, H, D) in environment units to scores (R,)."""
 
     energy: Guide
 
@@ -78,7 +80,10 @@ class Preference(Plugin):
         return self.scores(x_RHD)
 
     def scores(self, x_RHD: Tensor) -> Tensor:
-        """(R,). Raises ValueError for an energy of another shape, one that is not finite, and one that raises."""
+        """The energy's scores (R,).
+
+        Raises ValueError if the energy raises, or if its scores have another shape or are not finite.
+        """
         try:
             scores = self.energy(x_RHD)
         except Exception as error:
@@ -87,12 +92,12 @@ class Preference(Plugin):
         if not isinstance(scores, Tensor) or scores.shape != x_RHD.shape[:1]:
             given = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else repr(scores)
             raise ValueError(f"the guide returned {given} for trajectories of shape {tuple(x_RHD.shape)}; one score "
-                             f"each, shape ({len(x_RHD)},), is expected")
-        return finite(scores, "the guide's score is", "; a finite one is expected")
+                             f"for each, shape ({len(x_RHD)},), is expected")
+        return finite(scores, "the guide's score is", "; finite scores are expected")
 
 
 def finite(x: Tensor, what: str, remedy: str) -> Tensor:
-    """x itself. Raises ValueError where it is not finite."""
+    """Returns `x`. Raises ValueError if an entry is not finite; the message begins with `what`, ends with `remedy`."""
     if not torch.isfinite(x).all():
         raise ValueError(f"{what} not finite in {int((~torch.isfinite(x)).sum())} of {x.numel()} entries{remedy}")
     return x

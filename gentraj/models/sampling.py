@@ -1,9 +1,8 @@
-"""What generators of trajectories do alike: guides, contexts, and rows that depend on their own seed only."""
+"""What all models of trajectories share in sampling: guides, contexts, and rows that depend on their own seed only."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -16,52 +15,61 @@ from ..trajectory import Condition, Guide, TrajectorySpec
 from .plugin import Plugin
 
 Guidance = Guide | Plugin | Sequence[Plugin] | None
-SampleRows = Callable[[Condition, Sequence[int]], Tensor]  # R known rows and their seeds -> x_RHD
+SampleRows = Callable[[Condition, Sequence[int]], Tensor]  # conditions of R rows and their seeds -> x_RHD
 
 
 def as_plugins(guide: Guidance, energy: Callable[[Guide], Plugin]) -> list[Plugin]:
-    """`energy` makes a plug-in of a function of trajectories; None is none. Raises TypeError for what is neither."""
-    several = isinstance(guide, Sequence) and not isinstance(guide, str)
-    guides = [] if guide is None else list(guide) if several else [guide]  # pyright: ignore[reportArgumentType]
-    for g in guides:
-        if not callable(g) and not isinstance(g, Plugin):
-            raise TypeError(f"a guide is {g!r}; an energy (trajectories -> scores) or a plug-in is expected")
-    return [g if isinstance(g, Plugin) else energy(cast(Guide, g)) for g in guides]
+    """The plug-ins of a guide, where `energy` makes a plug-in of a function of trajectories.
+
+    Raises TypeError for a guide that is neither a function nor a plug-in.
+    """
+    if guide is None:
+        return []
+    guides = guide if isinstance(guide, Sequence) and not isinstance(guide, str) else [guide]
+    return [_as_plugin(one, energy) for one in guides]
+
+
+def _as_plugin(guide: object, energy: Callable[..., Plugin]) -> Plugin:
+    if isinstance(guide, Plugin):
+        return guide
+    if not callable(guide):
+        raise TypeError(f"a guide is {guide!r}; an energy (trajectories -> scores) or a plug-in is expected")
+    return energy(guide)
 
 
 def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, seed: int | Sequence[int],
                  plugins: Sequence[Plugin], sample_rows: SampleRows) -> Tensor:
-    """(B, N, H, D): `num_samples` of each condition, at most MAX_ROWS rows at a time; what is rejected is drawn again.
+    """Samples `num_samples` trajectories for each condition: (B, N, H, D), at most MAX_ROWS rows at a time.
 
-    `seed` is one for all, or one for each of the B * N rows. Raises ValueError for a condition on other trajectories
-    and for another number of seeds.
+    Rejected trajectories are sampled again. `seed` is one seed for all rows or one for each of the B * N. Raises
+    ValueError for a condition of another spec and for another number of seeds.
     """
     condition.check(spec)
     rows = condition.repeat(num_samples)
     seeds = row_seeds(seed, rows.batch)
-    parts = [_accepted(rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS], plugins, sample_rows)
-             for i in range(0, rows.batch, MAX_ROWS)]
-    return torch.cat(parts).unflatten(0, (condition.batch, num_samples))
+    blocks = [_accepted(rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS], plugins, sample_rows)
+              for i in range(0, rows.batch, MAX_ROWS)]
+    return torch.cat(blocks).unflatten(0, (condition.batch, num_samples))
 
 
 def _accepted(rows: Condition, seeds: Sequence[int], plugins: Sequence[Plugin], sample_rows: SampleRows) -> Tensor:
-    """What is drawn, and drawn again with other seeds where a plug-in rejects it."""
+    """Samples the rows, and those that a plug-in rejects again, with other seeds."""
     x = sample_rows(rows, seeds)
-    which, attempt = torch.arange(len(x), device=x.device), 1
+    rejected, attempt = torch.arange(len(x), device=x.device), 1
     while plugins:
-        which = which[torch.stack([plugin.rejects(x[which], attempt) for plugin in plugins]).any(0)]
-        if not len(which):
+        rejected = rejected[torch.stack([plugin.rejects(x[rejected], attempt) for plugin in plugins]).any(0)]
+        if not len(rejected):
             break
-        x[which] = sample_rows(rows[which], [fold(seeds[i], attempt) for i in which.tolist()])
+        x[rejected] = sample_rows(rows[rejected], [fold(seeds[i], attempt) for i in rejected.tolist()])
         attempt += 1
     return x
 
 
 def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition) -> None:
-    """Raises ValueError unless x is of the condition's shape, and both of `spec`, and what is not known is finite."""
+    """Raises ValueError unless x and the condition have one shape, fit `spec`, and the unknown entries are finite."""
     condition.check(spec)
     if x_RHD.shape != condition.values_BHD.shape:
-        raise ValueError(f"the trajectories have shape {tuple(x_RHD.shape)}; this condition and model need "
+        raise ValueError(f"the trajectories have shape {tuple(x_RHD.shape)}; this model and condition need "
                          f"{tuple(condition.values_BHD.shape)}")
     if not torch.isfinite(x_RHD[~condition.mask_BHD]).all():
         raise ValueError("an unknown entry of the trajectories is NaN or infinite; give finite numbers")
@@ -69,13 +77,15 @@ def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition
 
 def encode_context(context_BC: Tensor | None, normalizer: Normalizer | None,
                    kept_B: Tensor | None = None) -> Tensor | None:
-    """What a network is given of a context: it, normalised, and 1; or zeros, where it is not there or not kept.
+    """Encodes a context for a network: (B, C + 1), the normalised context and a 1, or zeros if there is no context.
 
-    None for a model without contexts. Raises ValueError for a context that it cannot take.
+    A context is also replaced by zeros where `kept_B` is false. Returns None for a model without contexts
+    (`normalizer` is None). Raises ValueError for a context that the model cannot use.
     """
     if normalizer is None:
         if context_BC is not None:
-            raise ValueError("a context was given to a model that was trained without; train with --context.kinds")
+            raise ValueError("a context was given to a model that was trained without one; train a model with "
+                             "--context.kinds")
         return None
     width = len(normalizer.shift_D)
     if context_BC is None:
@@ -88,5 +98,5 @@ def encode_context(context_BC: Tensor | None, normalizer: Normalizer | None,
 
 
 def encoded_width(normalizer: Normalizer | None) -> int:
-    """Of `encode_context`: the context, and one number that says whether it is there; 0 for a model without."""
+    """The width of an encoded context: C + 1, or 0 for a model without contexts."""
     return 0 if normalizer is None else len(normalizer.shift_D) + 1

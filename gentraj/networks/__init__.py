@@ -1,4 +1,4 @@
-"""Networks, pure `nn.Module`: no loss, no optimiser. Adding one = one file and one line here."""
+"""Networks: pure `nn.Module`, without losses and optimisers. To add one, write one file and add one line here."""
 
 from typing import TYPE_CHECKING, Union
 
@@ -17,7 +17,7 @@ NETWORKS = Kinds({
 if TYPE_CHECKING:
     NetworkConfig = TemporalUNetConfig | DiTConfig | ResidualMLPConfig
 else:
-    NetworkConfig = Union[NETWORKS.configs]  # noqa: UP007  what the dict holds, so that a newcomer is one line there
+    NetworkConfig = Union[NETWORKS.configs]  # noqa: UP007  the settings of the networks above
 
 __all__ = ["NETWORKS", "DiT", "DiTConfig", "NetworkConfig", "ResidualMLP", "ResidualMLPConfig", "TemporalUNet",
            "TemporalUNetConfig", "ValueEnsemble"]

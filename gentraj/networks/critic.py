@@ -1,46 +1,21 @@
-"""Perceptrons side by side, each of its own weights, and those of them that value things."""
+"""Ensembles of value networks, for transitions and for whole plans."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class EnsembleMLP(nn.Module):
-    """(R, inputs) -> (E, R, outputs): `members` perceptrons, layer-normalised between layers.
-
-    Computed in float32 whatever the training is: bfloat16 tells values near 100 apart by halves.
-    """
-
-    def __init__(self, widths: Sequence[int], members: int, activation: Callable[[Tensor], Tensor] = F.relu):
-        super().__init__()
-        self.activation = activation
-        sizes = list(pairwise(widths))
-        bounds = [1 / math.sqrt(i) for i, _ in sizes]
-        self.weight = nn.ParameterList(torch.empty(members, i, o).uniform_(-b, b)
-                                       for (i, o), b in zip(sizes, bounds, strict=True))
-        self.bias = nn.ParameterList(torch.empty(members, 1, o).uniform_(-b, b)
-                                     for (_, o), b in zip(sizes, bounds, strict=True))
-
-    def forward(self, x_RI: Tensor) -> Tensor:
-        with torch.autocast(x_RI.device.type, enabled=False):
-            h = x_RI.float().expand(len(self.weight[0]), *x_RI.shape)
-            for weight, bias in zip(self.weight[:-1], self.bias[:-1], strict=True):
-                h = self.activation(F.layer_norm(torch.baddbmm(bias, h, weight), weight.shape[-1:]))
-            return torch.baddbmm(self.bias[-1], h, self.weight[-1])
+from .dit import Block
+from .embedding import SinusoidalEmbedding
+from .mlp import EnsembleMLP
 
 
 class ValueEnsemble(EnsembleMLP):
-    """(R, inputs) -> (E, R).
+    """An ensemble of value functions, (R, inputs) -> (E, R).
 
-    Without the normalisation values of actions that the data lack grow without bound (Ball et al. 2023, section 4.2).
-    They give start + unit * what the last layer says: before they have learnt about `start`, and a step of an optimiser
-    moves values of any size by as large a share of them.
+    Without layer normalisation the values of actions that are not in the data would grow without bound (Ball et al.
+    2023, section 4.2). The values are start + unit * output of the last layer: they begin near `start`, and an
+    optimiser step changes large and small values by about the same fraction.
     """
 
     start: Tensor
@@ -56,3 +31,38 @@ class ValueEnsemble(EnsembleMLP):
 
     def forward(self, x_RI: Tensor) -> Tensor:
         return self.start + self.unit * super().forward(x_RI)[..., 0]
+
+
+class PlanPerceptron(ValueEnsemble):
+    """The values (E, R) of plans z (R, H, D) with noise sigma (R,), by perceptrons on the flattened plan."""
+
+    def __init__(self, dim: int, horizon: int, width: int, depth: int, members: int):
+        super().__init__(horizon * dim + 1, width, depth, members)
+
+    def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
+        return super().forward(torch.cat([z_RHD.flatten(1), sigma_R[:, None]], -1))
+
+
+class PlanTransformer(nn.Module):
+    """The values (E, R) of plans z (R, H, D) with noise sigma (R,), by a transformer over timesteps.
+
+    Diffusion Veteran values plans by attention (Lu et al. 2025); the blocks are those of the DiT. The members of the
+    ensemble share the transformer, and each has its own perceptron on the mean over the timesteps.
+    """
+
+    position_HW: Tensor
+
+    def __init__(self, dim: int, horizon: int, width: int, depth: int, heads: int, members: int):
+        super().__init__()
+        position_HW = SinusoidalEmbedding(width, scale=1.0)(torch.arange(horizon))
+        self.register_buffer("position_HW", position_HW, persistent=False)
+        self.tokens = nn.Linear(dim, width)
+        self.noise = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, width), nn.SiLU())
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.members = ValueEnsemble(width, width, 1, members)
+
+    def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
+        h_RHW, noise_R1W = self.tokens(z_RHD) + self.position_HW, self.noise(sigma_R)[:, None]
+        for block in self.blocks:
+            h_RHW = block(h_RHW, noise_R1W)
+        return self.members(h_RHW.mean(1))

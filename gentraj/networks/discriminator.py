@@ -1,4 +1,4 @@
-"""A temporal discriminator: is a trajectory real, as a whole and around each of its rows?"""
+"""A temporal discriminator, which judges a trajectory as a whole and the surroundings of each of its timesteps."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from ..config import require
 from .embedding import TrajectoryNetwork
 from .temporal_unet import check_horizon
 
-LEAST_SPREAD = 1e-8  # keeps the square root of a variance differentiable
+LEAST_VARIANCE = 1e-8  # keeps the square root of a variance differentiable
 
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Residual convolutions over time without normalisation (Huang et al. 2024), at `len(multipliers)` resolutions."""
+    """Residual convolutions over time without normalisation (Huang et al. 2024), at several resolutions."""
 
     width: int = 32
-    """Channels of the finest level."""
+    """Number of channels at the finest level."""
     multipliers: tuple[int, ...] = (1, 2, 4)
-    """Channels of each level, in units of the width; the levels halve the horizon."""
+    """Number of channels of each level as multiples of the width; each further level halves the timesteps."""
     kernel: int = 5
-    """Rows that a convolution sees; odd."""
+    """Number of timesteps in a convolution's kernel; odd."""
     frequencies: int = 4
-    """Fourier features of the inputs."""
+    """Number of Fourier frequencies of the inputs; 0 is none."""
     patches: bool = True
-    """Whether the surroundings of each row are judged too, at the finest level."""
+    """Whether the discriminator also judges the surroundings of each timestep, at the finest level."""
     minibatch_std: bool = True
-    """Whether the spread over the batch is shown (Karras et al. 2018, section 3)."""
+    """Whether the discriminator sees the standard deviation over the batch (Karras et al. 2018, section 3)."""
     spectral_norm: bool = False
     """Whether every weight, as a matrix (out, in * kernel), has spectral norm 1 (Miyato et al. 2018, section 2)."""
 
@@ -41,23 +41,26 @@ class DiscriminatorConfig:
         require(self, width=(1, 1e5), kernel=(1, 1e3), frequencies=(0, 16))
         if self.kernel % 2 == 0 or not self.multipliers or min(self.multipliers) < 1:
             raise ValueError(f"DiscriminatorConfig has kernel {self.kernel} and multipliers {self.multipliers}; an odd "
-                             "kernel and positive multipliers are expected")
+                             "kernel and one or more positive multipliers are expected")
 
 
 class Verdict(NamedTuple):
-    """Logits, higher for real: of whole trajectories, and of the surroundings of each row (None without patches)."""
+    """The logits of a discriminator, higher for data."""
 
     whole_R: Tensor
+    """Logits of whole trajectories."""
     patch_RH: Tensor | None
+    """Logits of the surroundings of each timestep; None without patches."""
 
 
 class Discriminator(TrajectoryNetwork):
-    """Called as the generators are: `(x_RHD, known_RHD, mask_RHD, t_R, context_RC)`, `t_R` the noise level of x.
+    """A conditional discriminator of trajectories.
 
-    The condition (known entries, noise level, context) is embedded once: every block is shifted by it, and the whole
-    trajectory's logit is psi(phi) + the mean of phi * V embedding (Miyato & Koyama 2018, equation 3, over the number of
-    channels). Patches do not depend on the
-    rest of the batch; with `minibatch_std` the whole trajectory's logit does.
+    It is called as `(x_RHD, known_RHD, mask_RHD, t_R, context_RC)`, as the generators are, where `t_R` is the noise
+    level of x. The condition (known entries, noise level, context) is embedded once and shifts every block. The logit
+    of the whole trajectory is psi(phi) + mean(phi * V embedding) (Miyato & Koyama 2018, equation 3, divided by the
+    number of channels). Patch logits do not depend on the rest of the batch; with `minibatch_std` the logit of the
+    whole trajectory does. Raises ValueError if the horizon cannot be halved at every level.
     """
 
     def __init__(self, dim: int, horizon: int, context_dim: int, config: DiscriminatorConfig):
@@ -69,8 +72,8 @@ class Discriminator(TrajectoryNetwork):
         self.condition = nn.Conv1d(self.num_features - self.num_noisy, config.width, 1)
         self.blocks = nn.ModuleList(Block(i, o, config) for i, o in pairwise([channels[0], *channels]))
         self.patch = nn.Conv1d(channels[0], 1, 1) if config.patches else None
-        rows = horizon // 2 ** (len(channels) - 1)
-        self.gather = nn.Linear((last + config.minibatch_std) * rows, last)
+        coarsest = horizon // 2 ** (len(channels) - 1)
+        self.gather = nn.Linear((last + config.minibatch_std) * coarsest, last)
         self.psi, self.project = nn.Linear(last, 1), nn.Linear(config.width, last, bias=False)
         if config.spectral_norm:
             for module in [m for m in self.modules() if isinstance(m, nn.Linear | nn.Conv1d)]:
@@ -79,8 +82,8 @@ class Discriminator(TrajectoryNetwork):
     def forward(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor, t_R: Tensor,
                 context_RC: Tensor | None = None) -> Verdict:
         features = self.features(x_RHD, known_RHD, mask_RHD).transpose(1, 2)
-        seen = self.condition(features[:, self.num_noisy :])
-        embedding_RE = self.embedding(t_R, context_RC) + F.leaky_relu(seen, 0.2).mean(-1)
+        condition = self.condition(features[:, self.num_noisy :])
+        embedding_RE = self.embedding(t_R, context_RC) + F.leaky_relu(condition, 0.2).mean(-1)
         h, patch = self.first(features), None
         for level, block in enumerate(self.blocks):
             h = block(F.avg_pool1d(h, 2) if level else h, embedding_RE)
@@ -94,7 +97,7 @@ class Discriminator(TrajectoryNetwork):
 
 
 class Block(nn.Module):
-    """Two convolutions, shifted by the embedding between them, beside a residual path."""
+    """A residual block of two convolutions, with a shift by the embedding between them."""
 
     def __init__(self, channels_in: int, channels_out: int, config: DiscriminatorConfig):
         super().__init__()
@@ -110,9 +113,9 @@ class Block(nn.Module):
 
 
 class UnitNorm(nn.Module):
-    """A weight, as a matrix (out, in * kernel), over its largest singular value (Miyato et al. 2018, equation 8).
+    """Divides a weight, as a matrix (out, in * kernel), by its largest singular value (Miyato et al. 2018, equation 8).
 
-    Exactly, not by an iteration that follows the weights: with one a step, norms were up to 1.1 while training.
+    The singular value is exact. With one power iteration per step, norms were up to 1.1 in training.
     """
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -120,6 +123,9 @@ class UnitNorm(nn.Module):
 
 
 def minibatch_std(h_RCH: Tensor) -> Tensor:
-    """(R, 1, H') standard deviation over the batch, mean over channels and rows (Karras et al. 2018, section 3)."""
-    spread = (h_RCH.var(0, correction=0) + LEAST_SPREAD).sqrt().mean()
+    """The standard deviation over the batch, averaged over channels and timesteps, as a channel (R, 1, H').
+
+    This is the minibatch standard deviation of Karras et al. 2018, section 3.
+    """
+    spread = (h_RCH.var(0, correction=0) + LEAST_VARIANCE).sqrt().mean()
     return spread.expand(len(h_RCH), 1, h_RCH.shape[2])

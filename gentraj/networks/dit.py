@@ -1,4 +1,4 @@
-"""The diffusion transformer over time steps: every row of a trajectory is a token (Peebles & Xie 2023, section 3.2)."""
+"""The diffusion transformer (Peebles & Xie 2023, section 3.2), with the timesteps of a trajectory as its tokens."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from .embedding import SinusoidalEmbedding, TrajectoryNetwork
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """A transformer whose blocks are modulated by the noise level and the context; any horizon fits."""
+    """A transformer over timesteps whose blocks are modulated by noise level and context; it takes any horizon."""
 
     width: int = 96
-    """Features of a token."""
+    """Number of features of a token; a multiple of the heads."""
     depth: int = 2
-    """Blocks."""
+    """Number of blocks."""
     heads: int = 4
-    """Attention heads; they divide the width."""
+    """Number of attention heads."""
     frequencies: int = 4
-    """Fourier features of the inputs."""
+    """Number of Fourier frequencies of the inputs; 0 is none."""
 
     def __post_init__(self) -> None:
         require(self, width=(1, 1e5), depth=(1, 1e3), heads=(1, 1e3), frequencies=(0, 16))
         if self.width % self.heads:
-            raise ValueError(f"DiTConfig has width {self.width} and {self.heads} heads; give a multiple of the heads")
+            raise ValueError(f"DiTConfig has width {self.width} and {self.heads} heads; give a multiple of the heads "
+                             "as the width")
 
 
 class DiT(TrajectoryNetwork):
-    """Untrained, it predicts 0 everywhere: adaLN-zero and the last layer start at zero, as in the paper."""
+    """The diffusion transformer. An untrained one predicts 0, since adaLN-zero and the last layer start at zero."""
 
     position_HW: Tensor
 
@@ -56,7 +57,7 @@ class DiT(TrajectoryNetwork):
 
 
 class Block(nn.Module):
-    """Attention between the rows, then a perceptron in each; both start closed by a gate of zero (adaLN-zero)."""
+    """Self-attention over timesteps and a perceptron on each timestep, with gates that start at zero (adaLN-zero)."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -71,11 +72,12 @@ class Block(nn.Module):
 
 
 def modulate(h_RHW: Tensor, shift_R1W: Tensor, scale_R1W: Tensor) -> Tensor:
-    """Layer normalisation whose scale and shift are given (adaLN)."""
+    """Layer normalisation with the given scale and shift (adaLN)."""
     return F.layer_norm(h_RHW, h_RHW.shape[-1:]) * (1 + scale_R1W) + shift_R1W
 
 
 def zero(layer: nn.Linear) -> nn.Linear:
+    """Returns the layer with all its parameters set to 0."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

@@ -1,4 +1,4 @@
-"""What every network begins with: features of its inputs, and an embedding of the noise level and the context."""
+"""What all networks of trajectories share: features of their inputs, and an embedding of noise level and context."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-TIME_SCALE = 1000.0  # DDPM's number of levels, over which the frequencies of the embedding are spread
+TIME_SCALE = 1000.0  # DDPM's number of noise levels, for which the frequencies of the embedding are meant
 
 
 def fourier(z: Tensor, frequencies: int) -> Tensor:
-    """(..., D) in about [-1, 1] -> (..., D (1 + 2 F)): z, and sin and cos of pi 2^k z for k = 0 .. F - 1.
+    """Fourier features (Tancik et al. 2020): z, and sin and cos of pi 2^k z for k = 0 .. F - 1.
 
-    Fourier features (Tancik et al. 2020) let a network see edges as fine as a wall.
+    Maps (..., D), entries in about [-1, 1], to (..., D (1 + 2 F)). They let a network resolve edges as sharp as walls.
     """
     if frequencies == 0:
         return z
@@ -22,12 +22,12 @@ def fourier(z: Tensor, frequencies: int) -> Tensor:
 
 
 def width(dim: int, frequencies: int) -> int:
-    """How many features `fourier` makes of `dim` entries."""
+    """The number of features that `fourier` returns for `dim` entries."""
     return dim * (1 + 2 * frequencies)
 
 
 class SinusoidalEmbedding(nn.Module):
-    """Position encoding (Vaswani et al. 2017, section 3.5) of `scale * t + shift`: (R,) -> (R, dim)."""
+    """The position encoding of `scale * t + shift` (Vaswani et al. 2017, section 3.5): (R,) -> (R, dim)."""
 
     frequency: Tensor
 
@@ -44,29 +44,30 @@ class SinusoidalEmbedding(nn.Module):
 
 
 class TrajectoryNetwork(nn.Module):
-    """Noisy trajectory, known entries, noise level and context -> a prediction of the trajectory's shape.
+    """The base class of networks that map noisy trajectory, known entries, noise level and context to a prediction.
 
     Every network is called as `(x_RHD, known_RHD, mask_RHD, t_R, context_RC=None)` and returns (R, H, D). `known_RHD`
-    holds the known values and 0, or a guess, elsewhere, `mask_RHD` is true where known, `t_R` in [0, 1] may have one
-    row for all. A context that is None adds nothing. No row of the output depends on another row.
+    has the known values, and 0 or a guess at unknown entries; `mask_RHD` is true at known entries; `t_R` is in [0, 1]
+    and may have shape (1,) for all rows. A context of None adds nothing to the embedding. No row of the output depends
+    on another row of the inputs.
     """
 
     def __init__(self, dim: int, context_dim: int, embed: int, frequencies: int, *, time_scale: float = TIME_SCALE,
                  time_shift: float = 0.0, activation: type[nn.Module] = nn.Mish):
         super().__init__()
-        self.frequencies, self.num_noisy = frequencies, width(dim, frequencies)  # features of x, which come first
+        self.frequencies, self.num_noisy = frequencies, width(dim, frequencies)  # the features of x come first
         self.num_features = 2 * self.num_noisy + dim
         self.time = nn.Sequential(SinusoidalEmbedding(embed, time_scale, time_shift), nn.Linear(embed, 4 * embed),
                                   activation(), nn.Linear(4 * embed, embed))
         self.context = nn.Linear(context_dim, embed) if context_dim else None
 
     def features(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor) -> Tensor:
-        """(R, H, num_features): x first, then the known values, then the mask."""
+        """The features (R, H, num_features) of x, then of the known values, then the mask."""
         values = [fourier(x_RHD, self.frequencies), fourier(known_RHD, self.frequencies), mask_RHD.to(x_RHD.dtype)]
         return torch.cat(values, dim=-1)
 
     def embedding(self, t_R: Tensor, context_RC: Tensor | None) -> Tensor:
-        """(R, embed), or (1, embed) where one noise level and no context stand for all rows."""
+        """The embedding (R, embed) of noise level and context; (1, embed) for one noise level and no context."""
         embedding = self.time(t_R)
         if self.context is not None and context_RC is not None:
             embedding = embedding + self.context(context_RC)

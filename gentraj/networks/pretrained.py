@@ -1,7 +1,7 @@
-"""Published temporal U-Nets, from safetensors: those of `diffusers`' RL pipeline and of Diffuser (Janner et al. 2022).
+"""Loads published temporal U-Nets from safetensors: of `diffusers`' RL pipeline and of Diffuser (Janner et al. 2022).
 
-Both are this project's `TemporalUNet` under other names, so loading is renaming. What they do not know enters with
-weights of zero: the known values and the mask. Nothing that is loaded is executed.
+Both have the architecture of `TemporalUNet`, so that loading only renames the weights. The inputs that they lack, the
+known values and the mask, get weights of zero. Loading executes no code from the files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from ..config import read_json
 from .temporal_unet import TemporalUNet, TemporalUNetConfig
 
-Names = tuple[tuple[str, str], ...]  # pattern in our parameter's name -> its replacement in theirs, applied in order
+Names = tuple[tuple[str, str], ...]  # patterns in our parameters' names and their replacements, applied in order
 
 DIFFUSERS: Names = (
     (r"^time\.1", "time_mlp.linear_1"), (r"^time\.3", "time_mlp.linear_2"),
@@ -42,29 +42,29 @@ DIFFUSER: Names = (
     (r"\.embed\.", ".time_mlp.1."), (r"\.skip\.", ".residual_conv."),
     (r"^out\.0\.0", "final_conv.0.block.0"), (r"^out\.0\.1", "final_conv.0.block.2"), (r"^out\.1", "final_conv.1"),
 )
-SETTINGS = {  # of a UNet1DModel that is a temporal U-Net, beside its down and up blocks
+SETTINGS = {  # the settings of a UNet1DModel that is a temporal U-Net, besides its down and up blocks
     "mid_block_type": "MidResTemporalBlock1D", "out_block_type": "OutConv1DBlock", "time_embedding_type": "positional",
     "use_timestep_embedding": True, "flip_sin_to_cos": False, "freq_shift": 1, "act_fn": "mish", "norm_num_groups": 8,
     "layers_per_block": 1, "extra_in_channels": 0, "downsample_each_block": False,
 }
-FIRST, SKIP = "down.0.first.first.0.weight", "down.0.first.skip.weight"  # the layers that see the trajectory
+FIRST, SKIP = "down.0.first.first.0.weight", "down.0.first.skip.weight"  # the layers whose input is the trajectory
 SKIP_BIAS = "down.0.first.skip.bias"
-LAST = ("out.1.weight", "out.1.bias")  # the layer that makes one
+LAST = ("out.1.weight", "out.1.bias")  # the layer whose output is the trajectory
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class PretrainedError(ValueError):
-    """Weights that cannot be used: one line saying which and why."""
+    """The weights of a file cannot be used; the message names the file and the reason in one line."""
 
 
 def load_unet1d(folder: Path, horizon: int, levels: int, *, act_dim: int = 0) -> TemporalUNet:
-    """A `diffusers` UNet1DModel saved by `save_pretrained`, as in bglick13/hopper-medium-v2-value-function-hor32.
+    """Loads a UNet1DModel that `diffusers` saved, such as bglick13/hopper-medium-v2-value-function-hor32.
 
-    Reads `config.json` and `diffusion_pytorch_model.safetensors`. `levels` is the number of noise levels that it was
-    trained with: its timestep n is t = (n + 1) / levels here. Such models put actions first; told how many, the
-    columns come in gentraj's order, observation first.
+    Reads `config.json` and `diffusion_pytorch_model.safetensors` from the folder that `save_pretrained` wrote. `levels`
+    is the number of noise levels that the model was trained with: its noise level n is t = (n + 1) / levels here. Such
+    models have the actions first; `act_dim`, the number of actions, moves them behind the observation, as in gentraj.
 
-    Raises `PretrainedError`, or `ConfigError` for a config.json that is none, naming what is not as expected.
+    Raises `PretrainedError` for files or weights that do not fit, and `ConfigError` for an invalid config.json.
     """
     path, config = folder / "diffusion_pytorch_model.safetensors", read_json(folder / "config.json")
     down = config.get("down_block_types")
@@ -75,14 +75,14 @@ def load_unet1d(folder: Path, horizon: int, levels: int, *, act_dim: int = 0) ->
             raise PretrainedError(f"{folder / 'config.json'}: {name} is {reprlib.repr(given)}; {value} is expected")
     if not path.is_file() and path.with_suffix(".bin").exists():
         raise PretrainedError(f"{path.with_suffix('.bin')}: is a pickle, which is never loaded; save the model again "
-                              "with diffusers, save_pretrained(folder, safe_serialization=True)")
+                              "in diffusers by save_pretrained(folder, safe_serialization=True)")
     return _load(path, _read(path), DIFFUSERS, horizon, levels, act_dim)
 
 
 def load_diffuser(path: Path, horizon: int, levels: int, *, act_dim: int = 0) -> TemporalUNet:
-    """Diffuser's TemporalUnet from one safetensors file: its state dict, or that of its GaussianDiffusion (`model.`).
+    """Loads Diffuser's TemporalUnet from a safetensors file: its state dict, or that of its GaussianDiffusion.
 
-    `levels` and `act_dim` as in `load_unet1d`. Raises `PretrainedError` naming what is not as expected.
+    `levels` and `act_dim` are those of `load_unet1d`. Raises `PretrainedError` for a file or weights that do not fit.
     """
     weights = _read(path)
     if (betas := weights.get("betas")) is not None and betas.numel() != levels:
@@ -93,11 +93,11 @@ def load_diffuser(path: Path, horizon: int, levels: int, *, act_dim: int = 0) ->
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():  # a pipe would hang
-        raise PretrainedError(f"{path}: is no file; a file of safetensors is expected")
+        raise PretrainedError(f"{path}: is not a file; a safetensors file is expected")
     try:
         weights = safetensors.torch.load_file(path)
     except (SafetensorError, OSError, KeyError, RuntimeError) as error:
-        raise PretrainedError(f"{path}: is no safetensors file: {error}") from error
+        raise PretrainedError(f"{path}: is not a safetensors file: {error}") from error
     for name, weight in weights.items():
         if weight.dtype not in FLOATS or not torch.isfinite(weight).all():
             raise PretrainedError(f"{path}: '{name}' is {weight.dtype} or not finite; finite floats are expected")
@@ -108,16 +108,17 @@ def _load(path: Path, weights: dict[str, Tensor], names: Names, horizon: int, le
           act_dim: int) -> TemporalUNet:
     try:
         dim, config = _structure(weights, names, levels)
-        with torch.device("meta"):  # without memory, since a hostile file may claim more than there is
+        with torch.device("meta"):  # takes no memory, since a hostile file may claim huge shapes
             ours = TemporalUNet(dim, horizon, 0, config).state_dict()
     except ValueError as error:
         raise PretrainedError(f"{path}: {error}") from error
     if not 0 <= act_dim <= dim:
-        raise PretrainedError(f"{path}: its trajectories have {dim} entries; {act_dim} of them cannot be actions")
+        raise PretrainedError(f"{path}: a timestep of its trajectories has {dim} entries; {act_dim} of them cannot be "
+                              "actions")
     shapes = {name: tuple(w.shape) for name, w in ours.items()}
     for name in (FIRST, SKIP):
         shapes[name] = (config.width, dim, shapes[name][-1])
-    if config.width == dim:  # their first residual path is then the identity
+    if config.width == dim:  # then their first residual path is the identity
         identity = {SKIP: torch.eye(dim)[:, :, None], SKIP_BIAS: torch.zeros(dim)}
         weights = {_their(name, names): weight for name, weight in identity.items()} | weights
     _check(path, weights, {_their(name, names): shape for name, shape in shapes.items()})
@@ -125,19 +126,20 @@ def _load(path: Path, weights: dict[str, Tensor], names: Names, horizon: int, le
 
 
 def _structure(weights: dict[str, Tensor], names: Names, levels: int) -> tuple[int, TemporalUNetConfig]:
-    """The width of a trajectory and the settings, from the shapes of the first convolution of each level."""
+    """The trajectory's dimension and the settings, from the shapes of the first convolution of each level."""
     shapes: list[tuple[int, ...]] = []
     while (name := _their(FIRST.replace("0", str(len(shapes)), 1), names)) in weights:
         shapes.append(tuple(weights[name].shape))
         if len(shapes[-1]) != 3 or min(shapes[-1]) < 1:
             raise ValueError(f"'{name}' has shape {shapes[-1]}; (channels, channels, kernel) is expected")
     if not shapes:
-        raise ValueError(f"'{name}' is missing; a temporal U-Net has it")
+        raise ValueError(f"'{name}' is missing; every temporal U-Net has this weight")
     (width, dim, kernel), channels = shapes[0], [shape[0] for shape in shapes]
     if any(c % width for c in channels):
         raise ValueError(f"its levels have {channels} channels; multiples of the first are expected")
-    if width == 3 * dim:  # ours has no convolution beside the first one then
-        raise ValueError(f"it has {width} channels for {dim} entries of a trajectory; 3 times as many cannot be loaded")
+    if width == 3 * dim:  # then our first residual path is the identity
+        raise ValueError(f"it has {width} channels for {dim} entries of a timestep; a U-Net with 3 times as many "
+                         "channels cannot be loaded")
     if levels < 1:
         raise ValueError(f"{levels} noise levels were given; at least 1 is expected")
     return dim, TemporalUNetConfig(width, tuple(c // width for c in channels), kernel, frequencies=0,
@@ -149,9 +151,9 @@ def _network(dim: int, horizon: int, config: TemporalUNetConfig, state: dict[str
     state = {name: weight.float() for name, weight in state.items()}
     for name in LAST:
         state[name] = state[name].roll(-act_dim, 0)
-    for name in (FIRST, SKIP):  # x comes first, and the known values and the mask have no say
+    for name in (FIRST, SKIP):  # x comes first; the known values and the mask get weights of zero
         state[name] = F.pad(state[name].roll(-act_dim, 1), (0, 0, 0, 2 * dim))
-    with torch.random.fork_rng(devices=()):  # initial weights are drawn from the global generator, left as it was
+    with torch.random.fork_rng(devices=()):  # initial weights use the global generator, which must not change
         network = TemporalUNet(dim, horizon, 0, config)
     network.load_state_dict(state)
     return network

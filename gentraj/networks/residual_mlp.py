@@ -1,4 +1,4 @@
-"""A residual perceptron over the whole window, for short ones (IDQL: Hansen-Estruch et al. 2023, appendix E)."""
+"""A residual perceptron over the whole window, for short windows (IDQL: Hansen-Estruch et al. 2023, appendix E)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "mish": nn.Mish}
 
 @dataclass(frozen=True)
 class ResidualMLPConfig:
-    """Layer-normalised residual blocks on the flattened window: a transition, a policy's action, a short plan."""
+    """Layer-normalised residual blocks on a flattened window: a transition, a policy's action or a short plan."""
 
     width: int = 256
-    """Features of the window."""
+    """Number of hidden features."""
     depth: int = 3
-    """Blocks; each widens to four times the width and back."""
+    """Number of blocks; each has a hidden layer of four times the width."""
     frequencies: int = 4
-    """Fourier features of the inputs."""
+    """Number of Fourier frequencies of the inputs; 0 is none."""
     activation: Literal["silu", "mish"] = "silu"
-    """Mish costs a CPU about as much as the matrix products between which it stands, SiLU little."""
+    """Activation. On a CPU Mish takes about as long as the matrix products around it, and SiLU takes little time."""
 
     def __post_init__(self) -> None:
         require(self, width=(1, 1e5), depth=(1, 1e3), frequencies=(0, 16))
@@ -32,7 +32,7 @@ class ResidualMLPConfig:
 
 
 class ResidualMLP(TrajectoryNetwork):
-    """No dropout, which IDQL has: it draws from the global generator, and a resumed run would differ."""
+    """A residual perceptron. Unlike IDQL's it has no dropout, which would use the global random number generator."""
 
     def __init__(self, dim: int, horizon: int, context_dim: int, config: ResidualMLPConfig):
         activation = ACTIVATIONS[config.activation]
@@ -50,7 +50,7 @@ class ResidualMLP(TrajectoryNetwork):
 
 
 class Block(nn.Sequential):
-    """A perceptron behind a layer normalisation, beside a residual path."""
+    """A residual block: layer normalisation, then a perceptron."""
 
     def __init__(self, width: int, activation: type[nn.Module]):
         super().__init__(nn.LayerNorm(width), nn.Linear(width, 4 * width), activation(), nn.Linear(4 * width, width))

@@ -1,4 +1,4 @@
-"""The temporal U-Net of Diffuser (Janner et al. 2022, section 3.1 and appendix C), with the known entries as inputs."""
+"""The temporal U-Net of Diffuser (Janner et al. 2022, section 3.1, appendix C), with known entries as inputs, too."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from .embedding import TIME_SCALE, TrajectoryNetwork
 
 @dataclass(frozen=True)
 class TemporalUNetConfig:
-    """Convolutions over time at `len(multipliers)` resolutions; each halves the horizon of the one before."""
+    """A U-Net of convolutions over time at several resolutions."""
 
     width: int = 32
-    """Channels of the finest level."""
+    """Number of channels at the finest level."""
     multipliers: tuple[int, ...] = (1, 2, 4)
-    """Channels of each level, in units of the width."""
+    """Number of channels of each level as multiples of the width; each further level halves the timesteps."""
     kernel: int = 5
-    """Rows that a convolution sees; odd."""
+    """Number of timesteps in a convolution's kernel; odd."""
     frequencies: int = 4
-    """Fourier features of the inputs; 0 gives Diffuser's network."""
+    """Number of Fourier frequencies of the inputs; 0, none, is Diffuser's network."""
     attention: bool = False
-    """Self-attention over time at the coarsest level."""
+    """Whether the coarsest level has self-attention over time."""
     time_scale: float = TIME_SCALE
-    """The noise level is embedded as time_scale * t + time_shift."""
+    """Scale of the noise level t, which is embedded as time_scale * t + time_shift."""
     time_shift: float = 0.0
-    """-1 where time_scale is the number of levels: then Diffuser's integers, 0 the least noisy."""
+    """Shift of the noise level. With -1, and the number of levels as time_scale, levels are embedded as Diffuser's
+    integers from 0."""
 
     def __post_init__(self) -> None:
         require(self, width=(1, 1e5), kernel=(1, 1e3), frequencies=(0, 16), time_scale=(0, 1e9), time_shift=(-1e9, 1e9))
         if self.kernel % 2 == 0 or not self.multipliers or min(self.multipliers) < 1:
             raise ValueError(f"TemporalUNetConfig has kernel {self.kernel} and multipliers {self.multipliers}; an odd "
-                             "kernel and positive multipliers are expected")
+                             "kernel and one or more positive multipliers are expected")
 
 
 class TemporalUNet(TrajectoryNetwork):
-    """Raises ValueError when the horizon cannot be halved at every level."""
+    """The temporal U-Net of Diffuser. Raises ValueError if the horizon cannot be halved at every level."""
 
     def __init__(self, dim: int, horizon: int, context_dim: int, config: TemporalUNetConfig):
         super().__init__(dim, context_dim, config.width, config.frequencies,
@@ -88,7 +89,7 @@ class Stage(nn.Module):
 
 
 class ResidualTemporalBlock(nn.Module):
-    """Two convolutions with the noise level added between them, beside a residual path."""
+    """A residual block of two convolutions, with a shift by the embedding between them."""
 
     def __init__(self, channels_in: int, channels_out: int, embed: int, kernel: int):
         super().__init__()
@@ -112,7 +113,7 @@ class ConvBlock(nn.Sequential):
 
 
 class TimeAttention(nn.Module):
-    """Self-attention between the rows, beside a residual path."""
+    """A residual block of self-attention over timesteps."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -124,7 +125,7 @@ class TimeAttention(nn.Module):
 
 
 def check_horizon(horizon: int, factor: int) -> None:
-    """Raises ValueError naming the nearest horizons that `factor` divides."""
+    """Raises ValueError unless `factor`, a power of 2, divides the horizon; the message names the nearest that fit."""
     if horizon % factor:
         below = horizon // factor * factor
         near = " or ".join(str(h) for h in (below, below + factor) if h)

@@ -1,4 +1,4 @@
-"""A variational autoencoder over time: fewer rows, each of a chosen width (Kingma & Welling 2014)."""
+"""A variational autoencoder of trajectories (Kingma & Welling 2014), whose latents have fewer timesteps."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ LOG_VARIANCE = 20.0  # bound on the logarithm, so that no exponential overflows
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """Convolutions over time that halve the rows `halvings` times, and again double them."""
+    """An encoder of convolutions over time that halve the number of timesteps, and a decoder that doubles it again."""
 
     latent: int = 8
-    """Numbers in a latent row."""
+    """Dimension of the latents at each latent timestep."""
     halvings: int = 1
-    """A latent row stands for 2^halvings timesteps of the trajectory."""
+    """Number of halvings; a latent timestep stands for 2^halvings timesteps of the trajectory."""
     width: int = 32
-    """Channels."""
+    """Number of channels."""
     kernel: int = 5
-    """Rows that a convolution sees; odd."""
+    """Number of timesteps in a convolution's kernel; odd."""
 
     def __post_init__(self) -> None:
         require(self, latent=(1, 1e5), halvings=(0, 16), width=(1, 1e5), kernel=(1, 1e3))
@@ -34,14 +34,14 @@ class VAEConfig:
 
     @property
     def factor(self) -> int:
-        """Rows of a trajectory in one latent row."""
+        """The number of timesteps of a trajectory in one latent timestep."""
         return 2**self.halvings
 
 
 class TemporalVAE(nn.Module):
-    """Trajectory (R, H, D) <-> latents (R, L, Z), L = H / 2^halvings. No row of the batch depends on another one.
+    """Maps trajectories (R, H, D) to latents (R, L, Z) and back, L = H / 2^halvings. No row depends on another row.
 
-    Raises ValueError when the horizon cannot be halved that often.
+    Raises ValueError if the horizon cannot be halved that often.
     """
 
     def __init__(self, dim: int, horizon: int, config: VAEConfig):
@@ -59,19 +59,19 @@ class TemporalVAE(nn.Module):
         self.out = nn.Sequential(Residual(width, kernel), Residual(width, kernel), nn.Conv1d(width, dim, 1))
 
     def encode(self, x_RHD: Tensor, real_RHD: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of the variance of the latents, (R, L, Z) each; entries that are not real are not seen."""
-        h = self.encoder(_rows_last(x_RHD * real_RHD, real_RHD)).float()  # latents are data: float32 under autocast too
+        """Mean and log variance of the latents, (R, L, Z) each. Entries that are not real are replaced by 0."""
+        h = self.encoder(_time_last(x_RHD * real_RHD, real_RHD)).float()  # latents are data: float32 under autocast too
         mean, log_variance = h.transpose(1, 2).chunk(2, dim=-1)
         return mean, log_variance.clamp(-LOG_VARIANCE, LOG_VARIANCE)
 
     def decode(self, z_RLZ: Tensor, known_RHD: Tensor, mask_RHD: Tensor) -> Tensor:
-        """(R, H, D) from latents and what is known of it: the known values, 0 elsewhere, and their mask."""
-        h = self.grow(z_RLZ.transpose(1, 2)) + self.known(_rows_last(known_RHD, mask_RHD))
+        """Trajectories (R, H, D) from latents, known values (0 where unknown) and the mask of the known entries."""
+        h = self.grow(z_RLZ.transpose(1, 2)) + self.known(_time_last(known_RHD, mask_RHD))
         return self.out(h).transpose(1, 2)
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a residual path. Not normalised: the size of what passes is what is to be kept."""
+    """A residual block of two convolutions, without normalisation, which would lose the size of the input."""
 
     def __init__(self, channels: int, kernel: int):
         super().__init__()
@@ -82,6 +82,6 @@ class Residual(nn.Module):
         return h_RCH + self.second(F.mish(self.first(F.mish(h_RCH))))
 
 
-def _rows_last(x_RHD: Tensor, mask_RHD: Tensor) -> Tensor:
-    """(R, 2D, H), as convolutions take it."""
+def _time_last(x_RHD: Tensor, mask_RHD: Tensor) -> Tensor:
+    """Values and mask (R, 2D, H), as convolutions take them."""
     return torch.cat([x_RHD, mask_RHD.to(x_RHD.dtype)], dim=-1).transpose(1, 2)

@@ -1,1 +1,1 @@
-"""Figures and the report page: arrays in, one file out. They know no environment and no agent."""
+"""Figures and the report page, which are written from arrays and know neither environments nor agents."""

@@ -1,6 +1,7 @@
-"""Figures that set families of models side by side. As in `figures`: arrays in, one file out, its path returned.
+"""Figures that compare several runs or families of models. Every function takes arrays, writes one file and returns
+its path.
 
-`palette` is name -> colour, so that a family has the same one in every figure.
+`palette` is name -> colour, so that a family has the same colour in every figure.
 """
 
 from __future__ import annotations
@@ -31,14 +32,15 @@ from .style import (
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
-ACROSS = 6  # conditions beside each other
+ACROSS = 6  # conditions in a row
 
 
 def plot_conditions(samples: Mapping[str, np.ndarray], data_CH2: np.ndarray, palette: Mapping[str, str], path: Path,
                     background: Background | None = None, *, goals: bool = True, plane: Plane = POSITIONS) -> Path:
-    """`samples` are name -> (C, N, H, 2): N trajectories under each of C conditions, a row of panels for each name.
+    """Draws samples under the same conditions, with a row of panels for each model.
 
-    `data_CH2` are windows that the conditions are taken from: their first row, and with `goals` their last one too.
+    `samples` are name -> (C, N, H, 2): N trajectories for each of C conditions. `data_CH2` are the windows that the
+    conditions are taken from: their first timestep, and with `goals` their last one too.
     """
     from matplotlib.figure import Figure
 
@@ -55,7 +57,7 @@ def plot_conditions(samples: Mapping[str, np.ndarray], data_CH2: np.ndarray, pal
             ax.axis("off")
             continue
         draw_floor(ax, background, extent, plane)
-        plane.zoom(ax, extent, 0.12)  # where the data are, and not all of the walls around
+        plane.zoom(ax, extent, 0.12)  # to the data, rather than to all of the walls
         ax.plot(*data_CH2[c].T, color=INK, lw=1.0, ls=(0, (2, 2)), label="data")
         for n, x_H2 in enumerate(x_CNH2[c]):
             ax.plot(*x_H2.T, color=palette[name], lw=0.9, alpha=0.7, label="samples" if n == 0 else None)
@@ -67,8 +69,8 @@ def plot_conditions(samples: Mapping[str, np.ndarray], data_CH2: np.ndarray, pal
     return save(figure, path)
 
 
-def _plain(axis: Axis) -> None:
-    """Logarithmic, with numbers as people write them."""
+def _plain_ticks(axis: Axis) -> None:
+    """Sets the ticks of a logarithmic axis, without exponents in their labels."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0), numticks=6))
@@ -79,7 +81,10 @@ def _plain(axis: Axis) -> None:
 def plot_modes(forks: Sequence[tuple[np.ndarray, np.ndarray, Mapping[str, Sequence[float]]]],
                palette: Mapping[str, str], path: Path, background: Background | None = None, *,
                plane: Plane = POSITIONS) -> Path:
-    """For each fork, windows of data (M, H, 2) in the colour of their mode (M,), and name -> share of each mode."""
+    """Draws the modes of each fork: windows of data from one start, and how models share their samples among the modes.
+
+    A fork is (windows (M, H, 2), the mode of each window (M,), name -> share of each mode).
+    """
     from matplotlib import colormaps
 
     figure, axes = panels(2 * len(forks), columns=2, width=4.6, height=2.9)
@@ -109,9 +114,9 @@ def plot_modes(forks: Sequence[tuple[np.ndarray, np.ndarray, Mapping[str, Sequen
 
 def plot_against(points: Mapping[str, Sequence[tuple[float, float]]], palette: Mapping[str, str], path: Path,
                  labels: tuple[str, str], *, title: str, best: float | None = None) -> Path:
-    """name -> (x, y) of each seed, x on a logarithmic scale: one colour a name, and its mean larger.
+    """Draws `points`, name -> (x, y) of each seed, on a logarithmic x axis, with a larger point for each mean.
 
-    `labels` are those of x and y; `best` is the y of a perfect model.
+    `labels` are the labels of x and y, and `best` is the y of a perfect model.
     """
     figure, [ax] = panels(1, width=6.4, height=3.8)
     for name, xy in points.items():
@@ -121,8 +126,8 @@ def plot_against(points: Mapping[str, Sequence[tuple[float, float]]], palette: M
     if best is not None:
         ax.axhline(best, color=GREY, ls=(0, (3, 2)), label="data")
     every = [x for xy in points.values() for x, _ in xy]
-    ax.set(xscale="log", xlim=(min(every) / 1.6, max(every) * 1.6))  # some room, for at least two ticks
-    _plain(ax.xaxis)
+    ax.set(xscale="log", xlim=(min(every) / 1.6, max(every) * 1.6))  # wide enough for at least two ticks
+    _plain_ticks(ax.xaxis)
     ax.set(xlabel=labels[0], ylabel=labels[1])
     ax.set_title(title, loc="left")
     ax.legend(frameon=False)
@@ -131,7 +136,10 @@ def plot_against(points: Mapping[str, Sequence[tuple[float, float]]], palette: M
 
 def plot_seeds(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Sequence[float]],
                lines: Mapping[str, float], palette: Mapping[str, str], path: Path, unit: str) -> Path:
-    """name -> a value of each seed, as points over the interval [low, high] of their mean; `lines` to compare with."""
+    """Draws `values`, name -> the value of each seed, over the intervals [low, high] of their means.
+
+    `lines` are name -> value to compare with, and `unit` labels the axis.
+    """
     figure, [ax] = panels(1, width=6.4, height=1.2 + 0.5 * len(values))
     for row, (name, seeds) in enumerate(values.items()):
         colour = palette[name]
@@ -150,7 +158,10 @@ def plot_seeds(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Se
 
 def plot_intervals(scores: Mapping[str, Mapping[str, tuple[float, float, float]]], lines: Mapping[str, float],
                    path: Path, unit: str, title: str, line: str) -> Path:
-    """A panel for each name of `scores`: row -> (low, mean, high); `lines` to compare with, all called `line`."""
+    """Draws a panel for each name of `scores`, which are name -> label of the row -> (low, mean, high).
+
+    `lines` are name -> value to compare with in the panel of that name; the legend calls all of them `line`.
+    """
     from matplotlib.ticker import MaxNLocator
 
     rows = list(dict.fromkeys(row for panel in scores.values() for row in panel))
@@ -171,9 +182,10 @@ def plot_intervals(scores: Mapping[str, Mapping[str, tuple[float, float, float]]
 
 
 def plot_curves(rows: Mapping[str, Sequence[Mapping[str, Any]]], prefix: str, path: Path, title: str) -> Path:
-    """A panel for each number under `prefix` in rows of metrics.jsonl, over "step"; `rows` are name -> those of a run.
+    """Draws a panel for each metric whose name starts with `prefix`, over the training step.
 
-    Losses and norms that are positive throughout, and range far, are drawn on a logarithmic scale.
+    `rows` are name -> rows of a run's metrics.jsonl. Losses and norms that are always positive and vary by more than a
+    factor of 5 are drawn on a logarithmic scale.
     """
     keys = {key for run in rows.values() for row in run for key, value in row.items()
             if key.startswith(prefix) and key != f"{prefix}lr" and is_number(value)}
@@ -189,7 +201,7 @@ def plot_curves(rows: Mapping[str, Sequence[Mapping[str, Any]]], prefix: str, pa
                 low, high = min(low, curve[:, 1].min()), max(high, curve[:, 1].max())
         if low > 0 and high > 5 * low and ("loss" in key or "norm" in key):
             ax.set_yscale("log")
-            _plain(ax.yaxis)
+            _plain_ticks(ax.yaxis)
         ax.set_title(key.removeprefix(prefix).replace("_", " "), loc="left", fontsize=9)
     head(figure, axes, title)
     return save(figure, path)

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: facts, tables and figures. No script, no network, every text escaped."""
+"""Reports: one self-contained HTML page of facts, tables and figures, without scripts, with all text escaped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..files import write_file
 
 
 class Table(NamedTuple):
-    """`columns` name what they hold with its unit or protocol; `note` says how the numbers were made."""
+    """A table of a report. `columns` are headings with unit or protocol, and `note` says how the numbers were made."""
 
     title: str
     columns: Sequence[str]
@@ -21,7 +21,7 @@ class Table(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """An image file, PNG, GIF or JPEG; where there is none, `why_missing` is printed in its place."""
+    """A figure of a report: a PNG, GIF or JPEG file, or `why_missing` where there is no image."""
 
     title: str
     caption: str
@@ -29,8 +29,9 @@ class Picture(NamedTuple):
     why_missing: str = ""
 
 
-KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"GIF8": "image/gif", b"\xff\xd8\xff": "image/jpeg"}  # by their first bytes
-LONG = 40  # characters of a fact that takes a row of its own
+# Media types by the first bytes of a file.
+KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"GIF8": "image/gif", b"\xff\xd8\xff": "image/jpeg"}
+LONG = 40  # characters; a longer fact takes a row of its own
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --soft: #666; --line: #ddd; --paper: #fff; --card: #f6f7f8 }
@@ -69,10 +70,10 @@ PAGE = """<!doctype html>
 
 def write_report(path: Path, title: str, facts: Mapping[str, Any], tables: Sequence[tuple] = (),
                  figures: Sequence[tuple] = (), *, pictures_first: bool = False) -> Path:
-    """Writes the page, whole or not at all, and returns its path.
+    """Writes the page atomically and returns its path.
 
-    `facts` are the headline numbers, their names with the unit or protocol; `tables` are `Table`s and `figures` are
-    `Picture`s, or plain tuples of the same order. A figure whose file is missing or is no image leaves a note.
+    `facts` are the headline numbers; their names contain the unit or protocol. `tables` are `Table`s and `figures` are
+    `Picture`s, or plain tuples in the same order. A note replaces a figure whose file is missing or is no image.
     """
     parts = [_table(Table(*t)) for t in tables], [_picture(Picture(*f)) for f in figures]
     body = [_facts(facts), *(part for kind in (reversed(parts) if pictures_first else parts) for part in kind)]
@@ -81,7 +82,7 @@ def write_report(path: Path, title: str, facts: Mapping[str, Any], tables: Seque
 
 
 def show(value: Any) -> str:
-    """A value as a person reads it: four figures, a dash for nothing, lists in brackets."""
+    """Formats a value for people: four significant digits, a dash for None, lists in brackets."""
     if value is None:
         return "—"
     if isinstance(value, bool):
@@ -115,14 +116,14 @@ def _table(table: Table) -> str:
 def _picture(picture: Picture) -> str:
     title, caption = escape(picture.title), escape(picture.caption)
     data, kind, problem = _read_image(picture)
-    if problem := problem.rstrip("."):  # some are sentences
+    if problem := problem.rstrip("."):  # some end with a full stop
         return f'<h2>{title}</h2><p class="note missing">Not shown: {escape(problem)}.</p>'
     source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
     return f'<h2>{title}</h2><figure><img alt="{title}" src="{source}"><figcaption>{caption}</figcaption></figure>'
 
 
 def _read_image(picture: Picture) -> tuple[bytes, str, str]:
-    """Bytes and media type, or what is wrong."""
+    """The bytes and the media type of the image, or the reason why there is none."""
     if picture.image is None:
         return b"", "", picture.why_missing or "it was not drawn"
     try:
@@ -132,4 +133,4 @@ def _read_image(picture: Picture) -> tuple[bytes, str, str]:
     for first, kind in KINDS.items():
         if data.startswith(first):
             return data, kind, ""
-    return b"", "", f"{picture.image} is no PNG, GIF or JPEG"
+    return b"", "", f"{picture.image} is not a PNG, GIF or JPEG"

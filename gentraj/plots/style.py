@@ -1,4 +1,4 @@
-"""What figures have in common: colours, panels, floors with walls, curves. matplotlib is imported when one is drawn."""
+"""What all figures share: colours, panels, floors with walls, curves. matplotlib is imported when a figure is drawn."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Background = Callable[["Axes"], None]
+Background = Callable[["Axes"], None]  # draws the walls of an environment
 
-# Okabe and Ito's colours: apart for colour-blind readers too.
+# The palette of Okabe and Ito, which colour-blind readers can tell apart.
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 INK, GREY = "#333333", "#999999"
 DPI = 130
-COLUMNS = 4  # panels beside each other
+COLUMNS = 4  # panels in a row
 
 
 def panels(count: int, columns: int = COLUMNS, width: float = 3.1, height: float = 3.1) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels, at most `columns` beside each other; inches a panel."""
+    """Makes a figure of `count` panels, at most `columns` in a row, each of `width` by `height` inches."""
     from matplotlib.figure import Figure
 
     if count < 1:
         raise ValueError("nothing to draw; give at least one trajectory")
     rows = math.ceil(count / columns)
-    columns = math.ceil(count / rows)  # rows of equal length where they can be
+    columns = math.ceil(count / rows)  # rows of equal length where possible
     figure = Figure(figsize=(width * columns, height * rows + 0.5), layout="compressed", facecolor="white")
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
     for ax in axes:
@@ -41,20 +41,20 @@ def panels(count: int, columns: int = COLUMNS, width: float = 3.1, height: float
 
 
 class Plane(NamedTuple):
-    """What two entries of an observation are, that are drawn over each other."""
+    """The labels of the two entries of an observation that a figure draws over each other."""
 
     x: str = "x (m)"
     y: str = "y (m)"
     alike: bool = True
-    """Whether both are lengths, of one scale."""
+    """Whether both are lengths, to be drawn on the same scale."""
 
     @classmethod
     def of(cls, dims: Sequence[int], goal_dims: Sequence[int]) -> Plane:
-        """Positions where goals speak of them, else nobody knows what."""
+        """Positions in metres where the data have goals; otherwise entries without a known unit."""
         return cls() if goal_dims else cls(*(f"observation[{dim}]" for dim in dims), alike=False)
 
     def zoom(self, ax: Axes, points: np.ndarray, share: float) -> None:
-        """Shows the points, and around them so large a share of what they span."""
+        """Sets the extent of `ax` to that of the points, with a margin of `share` of it on each side."""
         low, high = points.min(0), points.max(0)
         spread = np.full(2, (high - low).max()) if self.alike else high - low
         margin = share * np.maximum(spread, 1e-6)
@@ -65,7 +65,7 @@ POSITIONS = Plane()
 
 
 def draw_floor(ax: Axes, background: Background | None, points: np.ndarray, plane: Plane) -> None:
-    """Walls, axes with ticks, and an extent that no later line changes: the walls', else the points'."""
+    """Draws the walls and the ticks, and fixes the extent: that of the walls, or of the points where there are none."""
     from matplotlib.ticker import MaxNLocator
 
     if background is None:
@@ -82,13 +82,14 @@ def draw_floor(ax: Axes, background: Background | None, points: np.ndarray, plan
 
 
 def mark(ax: Axes, start: np.ndarray, goal: np.ndarray | None) -> None:
+    """Draws a start, and a goal where there is one, both (2,)."""
     ax.plot(*start, "o", color=GREEN, ms=8, mec="white", mew=1.2, ls="", label="start", zorder=4)
     if goal is not None:
         ax.plot(*goal, "*", color=VERMILION, ms=14, mec="white", mew=1.0, ls="", label="goal", zorder=4)
 
 
 def head(figure: Figure, axes: Sequence[Axes], title: str) -> None:
-    """One title and one legend for all panels."""
+    """Adds one title and one legend for all panels."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     handles, labels = axes[0].get_legend_handles_labels()
     if handles:
@@ -96,7 +97,7 @@ def head(figure: Figure, axes: Sequence[Axes], title: str) -> None:
 
 
 def smooth(y: np.ndarray, share: float = 0.05) -> np.ndarray:
-    """Mean over a window of `share` of the curve, narrowed at both ends so that it does not bend them."""
+    """The moving average over `share` of the curve. The window narrows at both ends, so that they are not bent."""
     halves = np.minimum(np.minimum(np.arange(len(y)), np.arange(len(y))[::-1]), int(len(y) * share / 2))
     return np.array([y[i - half : i + half + 1].mean() for i, half in enumerate(halves)])
 
@@ -107,8 +108,7 @@ def colours(count: int) -> list[str]:
 
 
 def readable_ticks(ax: Axes, span: Sequence[float]) -> None:
-    """Ticks of two logarithmic axes over `span`, few enough to be read: powers of ten, between them where it is short.
-    """
+    """Sets the ticks of two logarithmic axes over `span`: powers of ten, and values between them on a short span."""
     from matplotlib.ticker import LogLocator
 
     decades = math.log10(span[1] / span[0])
@@ -119,7 +119,7 @@ def readable_ticks(ax: Axes, span: Sequence[float]) -> None:
 
 
 def alone(curve: Sized) -> str:
-    """A format that shows a curve of a single point too."""
+    """The format of a line, or of a point for a curve that has a single one."""
     return "o" if len(curve) == 1 else "-"
 
 
@@ -127,13 +127,14 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def made(path: Path) -> Path:
+def parent_made(path: Path) -> Path:
+    """Creates the folder of a file, and returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def save(figure: Figure, path: Path) -> Path:
-    path = made(path)
+    path = parent_made(path)
     figure.savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.12)
     return path

@@ -16,7 +16,7 @@ from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from agents.planning.planner import Planner, PlannerConfig
 from agents.planning.refine import BOTH_ENDS, level_specs
 from agents.planning.trust import Trust
-from envs.tasks.default_horizon import default_horizon
+from envs.tasks.overview import default_horizon
 
 from ..config import require, require_choice
 from ..data import Episodes, Windows

@@ -19,7 +19,7 @@ from envs.rendering.film import Film, rendering
 from envs.rendering.headless import CannotRender
 from envs.rendering.maze import draw_maze
 
-from ..plots import trajectories as figures
+from ..plots import figures
 from ..plots.page import Picture, Table, show, write_report
 from ..plots.style import Plane
 from ..progress import bar, say

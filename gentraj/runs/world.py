@@ -12,7 +12,7 @@ from agents.policies.generators import GENERATORS
 
 from ..config import require
 from ..data import Episodes
-from ..data.splitting import halves, hold_out
+from ..data.episodes import halves, hold_out
 from ..diffusion import DiffusionConfig
 from ..families import ModelConfig, family
 from ..models.sampling import Guidance

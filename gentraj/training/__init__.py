@@ -1,4 +1,4 @@
-"""The training loop, one optimiser step, checkpoints and what keeps them whole."""
+"""The training loop, the optimiser step, checkpoints and the log."""
 
 from .loop import TrainingConfig, TrainingStopped, train
 from .optimization import adamw, apply_gradients

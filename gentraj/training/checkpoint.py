@@ -1,10 +1,10 @@
-"""Checkpoints: a folder under its final name is complete and its hashes hold, whatever happened while it was written.
+"""Checkpoints: folders that are either complete, with hashes that hold, or not there under their final names.
 
     RUN/step-00001234/model.safetensors ...  the tensors of each component
     RUN/step-00001234/meta.json              format, versions, size and hash of each file, the caller's meta
 
-Nothing that is loaded is executed, and nothing outside the folder is opened. Below: `save` and `load`, the lock of a
-run folder, and the state of modules and optimisers as named tensors.
+This holds even if the process is killed while it saves. Loading executes no code and opens nothing outside the folder.
+This module has `save` and `load`, the lock of a run folder, and the state of modules and optimisers as named tensors.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from torch.optim import Optimizer
 
 from ..config import MAX_BYTES, ConfigError, from_json, parse_json, to_json
 
-FORMAT_VERSION = 2  # 2: settings say their kind
+FORMAT_VERSION = 2  # 2: every config names its kind
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 FOLDER = re.compile(r"step-[0-9]{8,18}")
 ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written, read or used: one line saying which and why."""
+    """A checkpoint cannot be written, read or used; the message is one line that names it and the reason."""
 
 
 class NothingSaved(CheckpointError):
@@ -51,7 +51,7 @@ class NewerFormat(CheckpointError):
 
 
 class RunLocked(CheckpointError):
-    """Another process trains in this folder."""
+    """Another process is training in this folder."""
 
 
 class OlderFormat(CheckpointError):
@@ -59,12 +59,12 @@ class OlderFormat(CheckpointError):
 
 
 class CheckpointWarning(UserWarning):
-    """A broken checkpoint was skipped, or the versions differ."""
+    """A damaged checkpoint was skipped, or it was written with another version of torch."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `save` was given, from `folder`; the tensors are on the CPU."""
+    """What `load` read from `folder`: the arguments of `save`, with all tensors on the CPU."""
 
     step: int
     components: dict[str, dict[str, Tensor]]
@@ -94,8 +94,8 @@ def save(folder: Path, step: int, components: Mapping[str, Mapping[str, Tensor]]
          keep: int = 3) -> Path:
     """Writes `components` ({file name: {tensor name: tensor}}) and `meta` (JSON values) as the checkpoint of `step`.
 
-    Then all but the `keep` (at least 1) newest checkpoints are deleted. Raises `CheckpointError` when it cannot be
-    written; the checkpoints before it are then intact.
+    Deletes all but the `keep` (at least 1) newest checkpoints afterwards, and returns the folder of the new one.
+    Raises `CheckpointError` where it cannot be written; the earlier checkpoints are then intact.
     """
     final, temporary = folder / f"step-{step:08d}", folder / f".tmp-{step}-{os.getpid()}"
     contents = {f"{name}.safetensors": _to_bytes(name, tensors) for name, tensors in components.items()}
@@ -119,19 +119,19 @@ def save(folder: Path, step: int, components: Mapping[str, Mapping[str, Tensor]]
 
 def _to_bytes(name: str, tensors: Mapping[str, Tensor]) -> bytes:
     if not NAME.fullmatch(name):
-        raise ValueError(f"the component name '{name}' is no file name; use letters, digits, '_', '-' and '.'")
-    # Copies, since safetensors refuses two names for one memory, as tied weights have.
+        raise ValueError(f"the component name '{name}' is not a file name; use letters, digits, '_', '-' and '.'")
+    # Copied, because safetensors refuses tied weights: two names for the same memory.
     return safetensors.torch.save({key: t.detach().to("cpu", copy=True).contiguous() for key, t in tensors.items()})
 
 
 def _signed(body: dict[str, Any]) -> bytes:
-    """JSON that holds the hash of its own bytes, taken with the hash left empty."""
+    """JSON bytes that contain their own hash, which is computed with the hash left empty."""
     text = json.dumps({"sha256": ""} | body, indent=1, allow_nan=False)
     return text.replace('"sha256": ""', f'"sha256": "{_sha256(text.encode())}"', 1).encode()
 
 
 def _write(path: Path, data: bytes) -> None:
-    """A new file, on the disk when this returns; safetensors' own writer does not fsync."""
+    """Writes a new file and waits until it is on the disk; the writer of safetensors does not fsync."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         rest = memoryview(data)
@@ -151,7 +151,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _set_aside_if_broken(final: Path) -> None:
-    """A checkpoint that was skipped as broken makes room for the new one of the same step; a good one never does."""
+    """Renames a damaged checkpoint out of the way of a new one of the same step; a valid one is never replaced."""
     if not os.path.lexists(final):
         return
     try:
@@ -159,13 +159,13 @@ def _set_aside_if_broken(final: Path) -> None:
     except CheckpointError:
         os.replace(final, final.with_name(f"broken-{final.name}-{os.getpid()}"))
     else:
-        raise CheckpointError(f"{final}: exists already, and a checkpoint is never written over")
+        raise CheckpointError(f"{final}: exists already, and a checkpoint is never overwritten")
 
 
 def _prune(folder: Path, step: int, keep: int) -> None:
-    older = [path for path in _folders(folder) if _step(path) < step]  # a broken one may be newer
+    older = [path for path in _folders(folder) if _step(path) < step]  # damaged checkpoints may be newer
     for path in older[keep - 1:]:
-        doomed = folder / f".tmp-old-{path.name}-{os.getpid()}"  # half deleted, it must not have its final name
+        doomed = folder / f".tmp-old-{path.name}-{os.getpid()}"  # a half-deleted folder must not keep its final name
         try:
             os.replace(path, doomed)
             shutil.rmtree(doomed)
@@ -184,35 +184,35 @@ def _cannot_write(path: Path, error: OSError, needed: int) -> str:
 
 
 def load(folder: Path, step: int | None = None) -> Checkpoint:
-    """The newest valid checkpoint of a run folder, or that of `step`; a broken one is skipped with a warning.
+    """Reads the newest valid checkpoint of a run folder, or the checkpoint of `step`.
 
-    Raises `NothingSaved` where there is none yet, `NewerFormat` and `OlderFormat` for one that this version cannot
-    read, and
-    `CheckpointError` when none is valid.
+    Damaged checkpoints are skipped with a `CheckpointWarning`. Raises `NothingSaved` where the folder has no
+    checkpoint yet, `NewerFormat` or `OlderFormat` for one that this version cannot read, and `CheckpointError` where
+    no checkpoint is valid.
     """
-    found = _folders(folder)
-    if not found:
+    candidates = _folders(folder)
+    if not candidates:
         raise NothingSaved(f"{folder}: nothing saved yet; train first")
     if step is not None:
         return _read(folder / f"step-{step:08d}")
-    for path in found:
+    for path in candidates:
         try:
             return _read(path)
         except (NewerFormat, OlderFormat):
             raise
         except CheckpointError as error:
             warnings.warn(f"{error}; this checkpoint is skipped", CheckpointWarning, stacklevel=2)
-    raise CheckpointError(f"{folder}: none of its {len(found)} checkpoints is valid; restore a copy of one, "
-                          "or train in another folder (nothing here is written over)")
+    raise CheckpointError(f"{folder}: none of its {len(candidates)} checkpoints is valid; restore a copy of one, "
+                          "or train in another folder (nothing here is overwritten)")
 
 
 def has_checkpoints(folder: Path) -> bool:
-    """Whether a training has saved here, valid or not."""
+    """Whether the folder contains checkpoints, valid or not."""
     return bool(_folders(folder))
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Newest first, by the step in the name: clocks jump and copies change times."""
+    """The checkpoints, newest first by the step in their names: clocks jump, and copies change modification times."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return sorted((folder / name for name in names if FOLDER.fullmatch(name)), key=_step, reverse=True)
 
@@ -223,17 +223,17 @@ def _step(path: Path) -> int:
 
 def _read(path: Path) -> Checkpoint:
     if path.is_symlink():
-        raise CheckpointError(f"{path}: is a link; a checkpoint is a folder of its own")
+        raise CheckpointError(f"{path}: is a link; a folder is expected")
     meta = _read_meta(path / "meta.json")
     if path.name != f"step-{meta.step:08d}":
-        raise CheckpointError(f"{path}: its meta.json is of step {meta.step}")
+        raise CheckpointError(f"{path}: its meta.json belongs to step {meta.step}")
     components = {}
     for name, file in meta.files.items():
         if not (name.endswith(".safetensors") and NAME.fullmatch(name)):
-            raise CheckpointError(f"{path / 'meta.json'}: '{name}' is no name of a tensor file")
+            raise CheckpointError(f"{path / 'meta.json'}: '{name}' is not the name of a tensor file")
         data = _read_bytes(path / name, file.size)
         if _sha256(data) != file.sha256:
-            raise CheckpointError(f"{path / name}: its hash is not the one in meta.json; the file is damaged")
+            raise CheckpointError(f"{path / name}: its hash differs from the one in meta.json; the file is damaged")
         components[name.removesuffix(".safetensors")] = _tensors(path / name, data)
     if (written := meta.versions.get("torch")) != torch.__version__:
         warnings.warn(f"{path}: was written with torch {written} and this is {torch.__version__}; "
@@ -247,7 +247,7 @@ def _read_meta(path: Path) -> _Meta:
         body = parse_json(data, str(path))
         digest = str(body.pop("sha256", ""))
         if not re.fullmatch("[0-9a-f]{64}", digest) or _sha256(data.replace(digest.encode(), b"", 1)) != digest:
-            raise CheckpointError(f"{path}: its hash does not hold; the file is damaged")
+            raise CheckpointError(f"{path}: its hash does not match; the file is damaged")
         check_format(body.get("format_version"), str(path.parent))
         return from_json(_Meta, body, str(path))
     except ConfigError as error:
@@ -255,7 +255,7 @@ def _read_meta(path: Path) -> _Meta:
 
 
 def check_format(version: object, where: str) -> None:
-    """Raises `NewerFormat` or `OlderFormat` for the number of another format, naming both."""
+    """Raises `NewerFormat` or `OlderFormat`, naming both versions, unless `version` is this gentraj's format."""
     if type(version) is int and version > FORMAT_VERSION:
         raise NewerFormat(f"{where}: has format {version} and this gentraj reads format {FORMAT_VERSION}; install a "
                           "newer gentraj")
@@ -265,9 +265,9 @@ def check_format(version: object, where: str) -> None:
 
 
 def _read_bytes(path: Path, size: int | None = None) -> bytes:
-    """The bytes of a plain file of `size` bytes, looked at before it is read; links are not followed."""
+    """Reads a plain file, without following links. Its type and size are checked before its contents are read."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # non-blocking: a pipe must not hang us
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # non-blocking: opening a pipe must not hang
         with open(fd, "rb") as file:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
@@ -283,9 +283,9 @@ def _read_bytes(path: Path, size: int | None = None) -> bytes:
 
 def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load(data)  # checks every length in the header against that of the data
-    except (SafetensorError, KeyError, RuntimeError) as error:  # a type, or a shape, that torch has not
-        raise CheckpointError(f"{path}: is no safetensors file: {error}") from error
+        return safetensors.torch.load(data)  # checks the lengths in the header against the data
+    except (SafetensorError, KeyError, RuntimeError) as error:  # a dtype or a shape that torch does not have
+        raise CheckpointError(f"{path}: is not a safetensors file: {error}") from error
 
 
 def _sha256(data: bytes) -> str:
@@ -300,10 +300,11 @@ def _versions() -> dict[str, str]:
 
 
 class RunLock:
-    """Holds a run folder, made if it is missing, while the `with` block runs; the kernel frees it if the process dies.
+    """Locks a run folder, which is created if it is missing, while the `with` block runs.
 
-    Raises `RunLocked` naming the process that holds it, `CheckpointError` where no such folder can be made. Once it
-    is held, what interrupted saves have left (folders `.tmp-*`) is removed: nobody else can be writing it.
+    The kernel releases the lock if the process dies. Raises `RunLocked`, naming the process that holds the lock, and
+    `CheckpointError` where the folder cannot be created. Once the lock is held, folders `.tmp-*` that interrupted
+    saves have left are removed: no other process can be writing them.
     """
 
     def __init__(self, folder: Path):
@@ -324,38 +325,39 @@ class RunLock:
         os.close(self.fd)
 
     def _take(self) -> None:
-        import fcntl  # not on every system, and only training needs it
+        import fcntl  # not on every platform, and only training needs it
 
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(0.05)  # the holder may be about to write its number
+            time.sleep(0.05)  # the holder may be about to write its process id
             holder = os.pread(self.fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self.fd)
-            raise RunLocked(f"{self.folder}: process {holder} trains here; wait for it, stop it, "
+            raise RunLocked(f"{self.folder}: process {holder} is training here; wait for it, stop it, "
                             "or give another folder") from None
         os.ftruncate(self.fd, 0)
         os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
 
 
-# -- modules and optimisers as named tensors, and strictly back: every name, shape and dtype must fit
+# -- modules and optimisers as named tensors; when restored, every name, shape and dtype must fit
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, an EMA and a normaliser among them; not copied."""
+    """The parameters and buffers by name, including those of an EMA and a normaliser; not copied."""
     return dict(module.state_dict())
 
 
 def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], name: str = "model") -> None:
-    """Copies `tensors` into the module. Raises `CheckpointError` naming what does not fit; nothing is changed then."""
+    """Copies `tensors` into the module. Raises `CheckpointError`, changing nothing, for tensors that do not fit."""
     _check_fits({key: (t.shape, t.dtype) for key, t in module_tensors(module).items()}, tensors, name)
     module.load_state_dict(dict(tensors))
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """The moments and step counts of an Adam, as "{index of the parameter}.{exp_avg, exp_avg_sq or step}"; not copied.
+    """The moments and step counts of Adam, named "{parameter index}.{exp_avg, exp_avg_sq or step}"; not copied.
 
-    Learning rates and the like are settings, not state: they come from whoever makes the optimiser.
+    Learning rates and the like are settings and not state: whoever creates the optimiser sets them. Raises
+    `CheckpointError` for an optimiser with another state than Adam's.
     """
     state = optimizer.state_dict()["state"]
     for entries in state.values():
@@ -366,9 +368,9 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], name: str = "optimizer") -> None:
-    """Copies what `optimizer_tensors` gave into a fresh optimiser. A parameter that was never updated has no state.
+    """Copies the result of `optimizer_tensors` into a fresh optimiser. Parameters never updated have no state.
 
-    Raises `CheckpointError` naming what does not fit; nothing is changed then.
+    Raises `CheckpointError`, changing nothing, for tensors that do not fit.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     updated = {key.partition(".")[0] for key in tensors}
@@ -387,8 +389,8 @@ def _check_fits(expected: Mapping[str, tuple[torch.Size, torch.dtype]], given: M
     wrong += [f"{key} is not expected" for key in given if key not in expected]
     for key, (shape, dtype) in expected.items():
         if key in given and (given[key].shape, given[key].dtype) != (shape, dtype):
-            found = given[key]
-            wrong.append(f"{key} is {tuple(found.shape)} {found.dtype}, not {tuple(shape)} {dtype}")
+            tensor = given[key]
+            wrong.append(f"{key} is {tuple(tensor.shape)} {tensor.dtype}, not {tuple(shape)} {dtype}")
     if wrong:
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise CheckpointError(f"the saved '{name}' does not fit: {'; '.join(wrong[:3])}{more}")

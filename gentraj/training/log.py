@@ -1,4 +1,4 @@
-"""What a training tells: `metrics.jsonl`, a progress bar, TensorBoard. None of them can stop a training."""
+"""The log of a training: `metrics.jsonl`, a progress bar and TensorBoard. A failing log never stops the training."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from ..progress import bar
 FILE = "metrics.jsonl"
 Row = dict[str, Any]
 Sums = dict[str, list[float]]
-"""Of each metric the sum since the last row, and over how many steps."""
+"""For each metric, its sum since the last row and the number of steps in that sum."""
 
 
 class LogWarning(UserWarning):
-    """Something could not be logged."""
+    """A part of the log could not be written."""
 
 
 def read_metrics(folder: Path) -> list[Row]:
-    """The rows of a run: {"step", "{component}/{metric}": mean since the row before, "seconds": since then}.
+    """Reads the rows of a run's metrics.jsonl, one dict every `log_every` steps.
 
-    A mean is of the steps that had the metric; a row without any lacks it. "{component}/lr" is the present learning
-    rate, "{component}/lr-{optimizer}" that of each of several.
+    A row holds "step", the mean of each "{component}/{metric}" since the row before, and the "seconds" since then.
+    Means are over the steps that reported the metric; a row lacks metrics that no step reported. The current learning
+    rate is "{component}/lr", or "{component}/lr-{optimizer}" where a component has several optimisers.
     """
     return read_rows(folder / FILE)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a file of one JSON object with a "step" a line; none where there is no such file."""
+    """Reads a file with one JSON object a line, each with a "step"; a missing file has no rows."""
     if not path.exists():
         return []
     with path.open("rb") as file:
@@ -43,15 +44,15 @@ def read_rows(path: Path) -> list[Row]:
 
 
 class Log:
-    """Collects the metrics of each step and writes a row every `every` steps, and at the last of `steps`.
+    """Collects the metrics of each step and writes a row every `every` steps, and after the last of `steps` steps.
 
-    `start` and `sums` continue an interrupted run: rows after step `start` are dropped, they will be written again.
+    `start` and `sums` continue an interrupted run. Rows after step `start` are removed: they will be written again.
     """
 
     def __init__(self, folder: Path, every: int, steps: int, *, start: int = 0, sums: Sums | None = None,
                  progress: bool = True, tensorboard: bool = False, on_row: Callable[[Row], None] | None = None):
         self.every, self.steps, self.on_row = every, steps, on_row
-        self.sums: Sums = dict(sums or {})  # saved with a checkpoint: means must not lose steps
+        self.sums: Sums = dict(sums or {})  # saved with each checkpoint, so that means lose no steps on resume
         self.last: Row = {}
         self._warned: set[str] = set()
         self._torn, self._file, self._path = False, None, folder / FILE
@@ -74,7 +75,7 @@ class Log:
                     close()
 
     def record(self, step: int, metrics: Mapping[str, float], rates: Mapping[str, float]) -> None:
-        """The metrics of the step that made it `step` steps, and the learning rates used."""
+        """Adds the metrics and the learning rates of a step, after which `step` steps are done."""
         for key, value in metrics.items():
             total, count = self.sums.get(key, (0.0, 0))
             self.sums[key] = [total + value, count + 1]
@@ -86,7 +87,7 @@ class Log:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What is done in this block is no training, and its time is not told as such."""
+        """Excludes the time of the `with` block from the seconds of training."""
         began = time.monotonic()
         try:
             yield
@@ -110,14 +111,14 @@ class Log:
     def _write(self, row: Row) -> None:
         if self._file:
             line = (b"\n" if self._torn else b"") + json.dumps(row).encode() + b"\n"
-            self._torn = True  # until the whole line is out: a full disk takes a part of it
+            self._torn = True  # until the whole line is written: a full disk may take a part of it
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._torn = False
 
     @contextmanager
     def _harmless(self, what: str) -> Iterator[None]:
-        """A full disk or a closed pipe costs the log, never the training; said once."""
+        """Turns a full disk or a closed pipe into a warning, once for each `what`: it must not stop the training."""
         try:
             yield
         except OSError as error:
@@ -128,7 +129,7 @@ class Log:
 
 
 def _row(line: bytes) -> Row | None:
-    """None for a torn line, which a full disk or a crash has left."""
+    """Parses a line; None for an incomplete one, as a full disk or a crash leaves it."""
     try:
         row = json.loads(line)
     except ValueError:
@@ -137,7 +138,7 @@ def _row(line: bytes) -> Row | None:
 
 
 def _end_of_row(path: Path, step: int) -> int:
-    """The number of bytes up to the end of the last row that is not after `step`."""
+    """The number of bytes up to the end of the last row whose step is at most `step`."""
     end = 0
     with path.open("rb") as file:
         for line in file:
@@ -149,7 +150,7 @@ def _end_of_row(path: Path, step: int) -> int:
 
 
 def tensorboard_writer() -> Any:
-    """Its class. Raises `ConfigError` where the package is missing."""
+    """The class `SummaryWriter`. Raises `ConfigError` where the package tensorboard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

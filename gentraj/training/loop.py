@@ -1,4 +1,5 @@
-"""One loop that trains anything with `update`: killed at any instant and resumed, it gives the same bits."""
+"""The training loop of every component with `update`. A run that is killed at any instant and resumed ends bit for bit
+as one that was never interrupted."""
 
 from __future__ import annotations
 
@@ -41,18 +42,18 @@ from .checkpoint import (
 from .log import Log, Row, Sums, tensorboard_writer
 from .optimization import NonFinite
 
-# `threads` among them: another number of threads may change the last bits, but is no other training.
+# `threads` is among them: another number of threads may change the last bits, but the training stays the same.
 MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "tensorboard", "eval_every",
                          "eval_episodes")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class TrainingStopped(RuntimeError):
-    """Training met a number that is not finite. What it had saved before is kept."""
+    """The training met a number that is not finite and stopped; earlier checkpoints are kept."""
 
 
 class Interrupted(RuntimeError):
-    """A training was stopped by a signal, after it had saved; `exit_code` is what a shell expects: 128 + signal."""
+    """The training saved and stopped after a signal. `exit_code` is 128 + signal, as shells expect."""
 
     def __init__(self, received: int, step: int):
         super().__init__(f"stopped by {signal.Signals(received).name} at step {step}, which is saved; "
@@ -61,38 +62,38 @@ class Interrupted(RuntimeError):
 
 
 class Source(Protocol):
-    """Where batches come from: `Windows`, or what gives the same for the same (step, seed, size) by other means."""
+    """A source of batches, such as `Windows`: the same (step, seed, size) must give the same batch."""
 
     def batch(self, step: int, seed: int, size: int) -> Batch: ...
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train. Batch sizes and learning rates belong to the components that are trained."""
+    """Settings of the training loop. Batch sizes and learning rates are settings of the trained components."""
 
     steps: int = 10_000
-    """Steps in all; the cosine decay of the learning rate ends here."""
+    """Number of training steps. The cosine decay of the learning rate ends at the last one."""
     warmup: int = 200
-    """Steps over which the learning rate rises to its full value."""
+    """Number of steps over which the learning rate rises linearly to its full value."""
     save_every: int = 1_000
-    """Steps between two checkpoints; the first step and the last are always saved."""
+    """Number of steps between checkpoints. The start and the last step are always saved."""
     log_every: int = 100
-    """Steps between two rows of metrics.jsonl, each the mean over the steps since the row before."""
+    """Number of steps between rows of metrics.jsonl. Each row holds means over the steps since the row before."""
     eval_every: int = 0
-    """Steps between two evaluations of the agent in its environment, for a learning curve of its score; 0 makes none.
-    The training is the same with and without, and the last checkpoint stays the one that counts."""
+    """Number of steps between evaluations of the agent in its environment, for a learning curve of its score; 0 turns
+    them off. Evaluations do not change the training, and the last checkpoint is the result of the run."""
     eval_episodes: int = 10
-    """Episodes of each of these evaluations."""
+    """Number of episodes of each of these evaluations."""
     seed: int = 0
-    """The same seed gives the same training."""
+    """Seed of the training: the same seed gives the same weights."""
     threads: int = 0
-    """CPU threads; 0 leaves the choice to torch."""
+    """Number of CPU threads. 0 uses the default of torch."""
     keep: int = 3
-    """Checkpoints to keep, the newest."""
+    """Number of checkpoints to keep. Older ones are deleted."""
     bf16: bool = False
-    """Compute in bfloat16 where that is safe; pays on GPUs and on CPUs with AMX."""
+    """Compute in bfloat16 where that is safe. This is faster on GPUs and on CPUs with AMX."""
     tensorboard: bool = False
-    """Also log for TensorBoard, an optional package."""
+    """Also write logs for TensorBoard, which is an optional package."""
 
     def __post_init__(self) -> None:
         require(self, **dict.fromkeys(("steps", "save_every", "log_every", "keep", "eval_episodes"), (1, math.inf)),
@@ -101,7 +102,10 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """`step` steps are done and saved in `checkpoint`; `metrics` is the last row of metrics.jsonl of this process."""
+    """The state of a run after `train`: `step` steps are done and saved in the folder `checkpoint`.
+
+    `metrics` is the last row of metrics.jsonl that this process wrote, and `seconds` is how long it took.
+    """
 
     step: int
     checkpoint: Path
@@ -114,28 +118,29 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
           contexts: ContextConfig | None = None, windows: Callable[[TrajectorySpec], Source] | None = None,
           on_log: Callable[[Row], None] | None = None, prepare: Callable[[], None] | None = None,
           evaluate: Callable[[int], None] | None = None) -> TrainingResult:
-    """Trains every component (also an `nn.Module`) at each step, in place, and saves into `run_dir`.
+    """Trains all `components` in place, one update of each a step, and saves checkpoints and metrics in `run_dir`.
 
-    `contexts` are what every batch says beside its windows, for the components that look at it. `windows` gives each
-    component its batches, by default those of `episodes`.
+    Every component must be an `nn.Module` as well. Its batches come from `windows(component.spec)`, by default from
+    the windows of `episodes`, with the `contexts` that components are conditioned on.
 
-    `meta` holds the settings that made components and episodes (JSON values): it is saved with each checkpoint, and a
-    resumed run must have the same. `device` is where the components are by default. `on_log` is given each row of
-    metrics. `prepare` is called once, when the folder is this training's alone: before its first save, or when what was
-    saved is found to fit. `evaluate` is called every `eval_every` steps, and at the last, with the number of steps
-    done; it must leave the components as they are.
+    `meta` holds the settings that determine components and episodes, as JSON values. It is saved with each
+    checkpoint, and a resumed run must be given the same. `device` defaults to the device of each component. `on_log`
+    is called with each row of metrics. `prepare` is called once, after the folder is locked and a resumed run is
+    restored, and before the first save. `evaluate` is called with the number of steps done every `eval_every` steps
+    and after the last; it must not change the components.
 
-    Raises `ConfigError` for settings that differ on resume, `CheckpointError` when the folder is in use or cannot be
-    written, `TrainingStopped` at a number that is not finite, `Interrupted` after SIGINT or SIGTERM, all saved.
+    Raises `ConfigError` for settings that differ on resume, `CheckpointError` where the folder is in use or cannot be
+    written, `TrainingStopped` for a number that is not finite, and `Interrupted` after SIGINT or SIGTERM, when
+    everything is saved.
     """
     if config.tensorboard:
-        tensorboard_writer()  # before anything is saved
-    folder, began = Path(run_dir).absolute(), time.monotonic()  # absolute: somebody may change directory meanwhile
+        tensorboard_writer()  # raises before anything is saved
+    folder, began = Path(run_dir).absolute(), time.monotonic()  # absolute: the working directory may change meanwhile
     if resume and not has_checkpoints(folder):
         raise NothingSaved(f"{folder}: nothing saved yet; train first")
     with RunLock(folder), Interrupts() as interrupts, _threads(config.threads):
         if not resume and has_checkpoints(folder):
-            raise CheckpointError(f"{folder}: holds a training already; use --resume to go on, or another folder")
+            raise CheckpointError(f"{folder}: holds a training already; use --resume to continue it, or another folder")
         windows = windows or partial(Windows, episodes, contexts=contexts)
         run = _Run(folder, [_Component(n, p, windows, device) for n, p in sorted(components.items())], config,
                    _settings(meta, components, config, episodes))
@@ -159,12 +164,12 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
 
 
 def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
-    """Linear warm-up times cosine decay to 0, a pure function of the step (from 0 to steps - 1)."""
+    """The factor of the learning rate at `step` (0 to `steps` - 1): a linear warm-up times a cosine decay to 0."""
     return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the run") -> None:
-    """Raises `ConfigError` listing each setting that differs, but for those of `training` that may change."""
+    """Raises `ConfigError` listing the settings that differ, except those of `training` that may change on resume."""
     may_change = {f"training.{key}" for key in MAY_CHANGE_ON_RESUME}
     wrong = [f"{key} was {reprlib.repr(before)} and is {reprlib.repr(now)}"
              for key, before, now in differences(old, new) if ".".join(key.split(".")[-2:]) not in may_change]
@@ -173,7 +178,7 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the
 
 
 class _Component:
-    """A component in training: its windows, its optimisers with their full learning rates, its own random streams."""
+    """A component in training, with its windows, its optimisers, their full learning rates and its random key."""
 
     def __init__(self, name: str, component: Trainable, windows: Callable[[TrajectorySpec], Source],
                  device: torch.device | None):
@@ -187,11 +192,11 @@ class _Component:
         self.optimizers = component.optimizers()
         self.rates = {n: [group["lr"] for group in o.param_groups] for n, o in self.optimizers.items()}
         self.windows = windows(component.spec)
-        # of the name: a component's numbers do not depend on the components beside it
+        # a key of the name alone, so that a component's random numbers do not depend on the other components
         self.key = zlib.crc32(name.encode())
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """What a checkpoint holds of it; raises `NonFinite` for a parameter that is not finite."""
+        """The tensors that a checkpoint holds of this component. Raises `NonFinite` where a parameter is not finite."""
         for name, parameter in self.module.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise NonFinite(f"the parameter '{name}' is not finite")
@@ -203,20 +208,20 @@ class _Component:
         for name, optimizer in self.optimizers.items():
             key = f"{self.name}.{name}.optimizer"
             if key not in saved:
-                raise CheckpointError(f"the checkpoint has no '{key}': save_pretrained saved it to be used, and its "
-                                      "training cannot go on; train a new run")
+                raise CheckpointError(f"the checkpoint has no '{key}': it was exported by save_pretrained, and its "
+                                      "training cannot be resumed; train a new run")
             restore_optimizer(optimizer, saved[key], key)
 
 
 class _Run:
-    """How far a run is, and what of it is on the disk."""
+    """The state of a run: the steps that are done, and those that are saved."""
 
     def __init__(self, folder: Path, components: list[_Component], config: TrainingConfig, settings: dict[str, Any]):
         self.folder, self.components, self.config, self.settings = folder, components, config, settings
         self.step, self.saved_step, self.saved = 0, -1, folder
 
     def restore(self) -> Sums:
-        """Goes back to the newest checkpoint; returns the sums that were saved with it."""
+        """Restores the newest checkpoint and returns the sums of metrics that were saved with it."""
         checkpoint = load(self.folder)
         old = dict(checkpoint.meta)
         sums = old.pop("sums")
@@ -227,7 +232,7 @@ class _Run:
         return sums
 
     def save(self, sums: Sums) -> None:
-        """Saves this step with the sums of the metrics since the last row, unless it is saved already."""
+        """Saves a checkpoint with the sums of the metrics since the last row, unless this step is saved already."""
         if self.saved_step != self.step:
             with self._stopping("before saving"):
                 tensors = {name: t for component in self.components for name, t in component.tensors().items()}
@@ -235,7 +240,7 @@ class _Run:
             self.saved_step = self.step
 
     def advance(self, log: Log) -> None:
-        """One step of every component: its learning rates are set, its batch is drawn, and it is updated."""
+        """Does one step: sets the learning rates of every component, samples its batch and updates it."""
         config, metrics, rates = self.config, {}, {}
         factor = learning_rate_factor(self.step, config.warmup, config.steps)
         for p in self.components:
@@ -265,10 +270,10 @@ class _Run:
 
 def _settings(meta: Mapping[str, Any], components: Mapping[str, Trainable], config: TrainingConfig,
               episodes: Episodes) -> dict[str, Any]:
-    """All that must be the same on resume, as JSON gives it back."""
-    made = {name: {"class": type(p).__name__, "spec": to_json(p.spec), "batch_size": p.batch_size}
+    """All settings that must be the same on resume, after a round trip through JSON."""
+    described = {name: {"class": type(p).__name__, "spec": to_json(p.spec), "batch_size": p.batch_size}
             for name, p in components.items()}
-    settings = {**meta, "training": to_json(config), "dataset_hash": episodes_hash(episodes), "components": made}
+    settings = {**meta, "training": to_json(config), "dataset_hash": episodes_hash(episodes), "components": described}
     return json.loads(json.dumps(settings, allow_nan=False))
 
 
@@ -283,19 +288,20 @@ def _threads(number: int) -> Iterator[None]:
 
 
 class Interrupts:
-    """Ctrl-C and SIGTERM as requests that a loop sees between two steps.
+    """Turns Ctrl-C and SIGTERM into requests that a loop reads between two steps.
 
-    While the `with` block runs, `received` is the first signal that came. A Ctrl-C after it stops at once.
+    While the `with` block runs, `received` is the first signal that arrived, or None. A further Ctrl-C stops at once.
 
-    Off the main thread, where Python allows no handlers, nothing is received. An ignored signal stays ignored (nohup).
+    No signal is received outside the main thread, where Python allows no handlers. Signals that are ignored, as under
+    nohup, stay ignored.
     """
 
     received: int | None = None
 
     def __enter__(self) -> Interrupts:
         main = threading.current_thread() is threading.main_thread()
-        heard = [number for number in SIGNALS if main and signal.getsignal(number) is not signal.SIG_IGN]
-        self.before = {number: signal.signal(number, self._receive) for number in heard}
+        handled = [number for number in SIGNALS if main and signal.getsignal(number) is not signal.SIG_IGN]
+        self.before = {number: signal.signal(number, self._receive) for number in handled}
         return self
 
     def __exit__(self, *_: object) -> None:

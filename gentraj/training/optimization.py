@@ -1,4 +1,4 @@
-"""One optimiser step that never happens on a number that is not finite."""
+"""One optimiser step, which is refused where the loss or a gradient is not finite."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-# Bounds of what the config of everything trained has, for `gentraj.config.require`.
+# Ranges of the fields that the configs of trained components share, for `gentraj.config.require`.
 LEARNING = {"learning_rate": (0, 1), "weight_decay": (0, 1), "max_grad_norm": (1e-9, math.inf)}
-BATCH = {"batch_size": (1, 1e9)}  # of what is a part of its own
+BATCH = {"batch_size": (1, 1e9)}  # for components that draw batches of their own
 
 
 class Learning(Protocol):
-    """What the config of a component says of its optimiser."""
+    """The part of a component's config that `adamw` reads."""
 
     @property
     def learning_rate(self) -> float: ...
@@ -25,17 +25,23 @@ class Learning(Protocol):
 
 
 class NonFinite(RuntimeError):
-    """A loss or a gradient norm is NaN or infinite; nothing has been changed by the step that found it."""
+    """A loss, a gradient norm, a metric or a parameter is NaN or infinite."""
 
 
 def adamw(network: nn.Module, config: Learning, betas: tuple[float, float] = (0.9, 0.999)) -> dict[str, Optimizer]:
-    """The optimiser of a component with one network; fused, which is 2.75 times as fast on a CPU."""
+    """Makes the optimisers of a component with one network: {"network": AdamW}.
+
+    The fused implementation is used, which is 2.75 times as fast on a CPU.
+    """
     optimizer = AdamW(network.parameters(), config.learning_rate, betas, weight_decay=config.weight_decay, fused=True)
     return {"network": optimizer}
 
 
 def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tensor:
-    """Backward, clip to `max_norm`, step; returns the norm before clipping. Raises `NonFinite` before stepping."""
+    """Backpropagates the scalar `loss`, clips the gradient norm to `max_norm`, and steps the optimiser.
+
+    Returns the norm before clipping. Raises `NonFinite`, without a step, where the loss or the norm is not finite.
+    """
     if not torch.isfinite(loss):
         raise NonFinite(f"the loss is {loss.item()}")
     optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""Sampling-based control finds what is best, by fewer tries where a prior knows it."""
+"""Sampling-based control finds the best actions, and with a good prior it needs fewer samples."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ LOW, HIGH = -np.ones(2, np.float32), np.ones(2, np.float32)
 
 
 def quadratic(obs_BO: Tensor, act_BNTA: Tensor, goal_BG: Tensor | None) -> Tensor:
-    """The best actions are the observation, in every step."""
+    """A simulator in which the best action of every step is the observation."""
     return -((act_BNTA - obs_BO[:, None, None]) ** 2).sum((2, 3))
 
 
@@ -42,7 +42,7 @@ def test_the_optimum_of_a_quadratic_is_found(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("method", ["mppi", "cem"])
 def test_no_decision_is_worse_than_the_one_before_where_the_best_alone_counts(method: Any) -> None:
-    """The solution of before is one of those that are tried."""
+    """The previous solution is one of the sequences that are simulated."""
     agent = mpc(method=method, samples=5, temperature=1e-6, elites=0.2)
     mean_BTA, last_B = torch.zeros(3, 3, 2), torch.full((3,), -torch.inf)
     for seed in range(10):
@@ -83,7 +83,7 @@ def test_with_a_prior_the_first_tries_are_its_draws_and_few_are_enough() -> None
 
 @pytest.mark.parametrize("prior", [None, knowing])
 def test_an_episode_does_not_feel_those_beside_it(prior: Any) -> None:
-    """Whatever their number, and however often the others begin anew."""
+    """Their number does not matter, nor how often the others begin anew."""
     def play(rows: slice, again: bool) -> Tensor:
         agent, seeds = mpc(prior, samples=8), [7, 8, 9][rows]
         agent.reset(None, seeds)
@@ -112,7 +112,7 @@ def test_actions_are_inside_their_bounds() -> None:
 
 
 def test_what_cannot_be_controlled_is_refused() -> None:
-    with pytest.raises(ValueError, match="MPC draws actions between bounds, and this action space has none"):
+    with pytest.raises(ValueError, match="MPC samples actions between bounds, and this action space has none"):
         MPC(quadratic, MPCConfig(), np.full(2, -np.inf), HIGH)
     with pytest.raises(ValueError, match=r"MPCConfig\.iterations is 9"):
         MPCConfig(samples=8, iterations=9)

@@ -1,4 +1,4 @@
-"""Likely actions, how likely actions are, and which way they would be likelier, all in environment units."""
+"""Samples of priors, log densities of actions and their scores, all in environment units."""
 
 import math
 from dataclasses import replace
@@ -28,7 +28,7 @@ OBS = torch.tensor([[0.3, -1.0, 0.5], [2.0, 0.1, 0.0]])
 
 
 def episodes() -> Episodes:
-    """Three rows of observations each, whose actions fill their range."""
+    """Episodes of three observations, whose actions fill their range."""
     rng, number = np.random.default_rng(0), 60
     act = SHIFT.numpy() + SCALE.numpy() * rng.uniform(-1, 1, (2 * number, 2))
     act[:2] = SHIFT.numpy() + SCALE.numpy() * [[-1, -1], [1, 1]]
@@ -52,8 +52,7 @@ def actions(count: int = 2, chunk: int = 2) -> Tensor:
 
 
 def exact(policy: Any, mean: float, spread: float) -> None:
-    """The model of a policy denoises as it would for normalised actions N(mean, spread^2), 0.25 more where it is told
-    a context."""
+    """Make a policy's model denoise as for normalised actions N(mean, spread^2), or mean + 0.25 with a context."""
     path = policy.model.path
 
     def denoiser(values: Tensor, mask: Tensor, context: Tensor | None = None, *, clipped: bool = True) -> Any:
@@ -111,7 +110,7 @@ def test_density_and_score_of_known_actions_are_the_closed_ones(family: str) -> 
 
 @pytest.mark.parametrize("config", [BCConfig(GENERATORS["flow"]), SwiftConfig()])
 def test_close_to_no_noise_the_score_is_the_slope_of_the_log_density(config: Any) -> None:
-    """Of Swift's too, whose generator is told what is better than the data."""
+    """This holds for Swift too, whose generator is conditioned on a positive advantage."""
     policy, act_BKA, step = make(config), actions(chunk=1), torch.tensor([0.01, 0.0])
     exact(policy, 0.5, 0.4)
     up, down = (log_prob(policy, OBS, act_BKA + sign * step, steps=48) for sign in (1, -1))
@@ -120,11 +119,11 @@ def test_close_to_no_noise_the_score_is_the_slope_of_the_log_density(config: Any
 
 
 @pytest.mark.parametrize(("family", "question", "message"), [
-    ("gan", lambda p: log_prob(p, OBS, actions()), "ConditionalGAN draws actions and has no density; take a policy"),
-    ("gaussian", lambda p: score(p, OBS, actions(), 0.5), "Gaussian has no noise levels; take a policy with"),
+    ("gan", lambda p: log_prob(p, OBS, actions()), "ConditionalGAN samples actions and has no density; use a policy"),
+    ("gaussian", lambda p: score(p, OBS, actions(), 0.5), "Gaussian has no noise levels; use a policy with"),
     ("flow", lambda p: score(p, OBS, actions(), 0), "t is 0; a noise time above 0"),
     ("flow", lambda p: log_prob(p, OBS, actions(chunk=3)), r"shape \(2, 3, 2\) were given; \(2, 2, 2\), a chunk for"),
-    ("flow", lambda _: policy_prior(nn.Module()), "Module has no generator of actions, so it is no prior")])  # type: ignore[arg-type]
+    ("flow", lambda _: policy_prior(nn.Module()), "Module has no generator of actions, so it cannot be a prior")])  # type: ignore[arg-type]
 def test_what_has_no_answer_says_so(family: str, question: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         question(cloned(family))
@@ -135,7 +134,7 @@ def test_what_has_no_answer_says_so(family: str, question: Any, message: str) ->
 
 @pytest.mark.parametrize("kind", POLICIES.configs)
 def test_every_policy_is_a_prior_of_its_chunks(kind: Any) -> None:
-    """Inside the data's bounds, and each state's draws by its own seed."""
+    """Samples are inside the data's bounds, and those of a state depend on its own seed."""
     sample_prior = policy_prior(make(kind(chunk=3)))
     act_BNKA = sample_prior(OBS, None, 4, [5, 6])
     assert act_BNKA.shape == (2, 4, 3, 2)
@@ -169,12 +168,12 @@ def test_a_planner_s_trajectories_are_a_prior_too(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("model", [joint(stride=2), joint(act_dim=0)])
 def test_trajectories_without_the_action_of_each_step_are_no_prior(model: Diffusion) -> None:
-    with pytest.raises(ValueError, match="needs trajectories with actions, one environment step a row; these are of"):
+    with pytest.raises(ValueError, match=r"trajectories with actions, and timesteps .* apart; these are of"):
         plan_prior(model)
 
 
 def test_the_entropy_of_a_normal_policy_is_what_its_own_draws_say() -> None:
-    """The mean of -log p over draws of an untrained Gaussian, which are seldom cut to the bounds when narrow."""
+    """It is the mean of -log p over samples of an untrained Gaussian, which rarely reach the bounds if it is narrow."""
     policy: Any = make(BCConfig(replace(GENERATORS["gaussian"], spread=0.1)))  # type: ignore[arg-type]
     act_NKA = policy_prior(policy)(OBS[:1], None, 2000, [0])[0]
     entropy = -log_prob(policy, OBS[:1].expand(2000, -1), act_NKA).mean()

@@ -17,7 +17,7 @@ from gentraj.networks import ResidualMLPConfig
 
 
 class Remembering:
-    """Its action is how many steps ago its episode began, the episode's seed, and the goal."""
+    """An agent whose action is the number of steps since its episode began, the episode's seed, and the goal."""
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Any = None) -> None:
         assert mask_B is not None and len(mask_B) == len(seeds_B)
@@ -66,7 +66,7 @@ def test_an_episode_goes_on_with_its_state_and_begins_where_it_starts() -> None:
 
 
 def cloned() -> Actor:
-    """A flow of actions, untrained."""
+    """An untrained flow of actions."""
     rng, end = np.random.default_rng(0), np.ones(50, bool)
     data = Episodes(rng.normal(size=(100, 3)), rng.uniform(-1, 1, (50, 1)), np.zeros(50), end, ~end, np.ones(50, int))
     config: Any = BCConfig(GENERATORS["flow"].with_network(ResidualMLPConfig(8, 1, 0)))

@@ -27,7 +27,7 @@ KEYS = ["env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list:
-    """What `gentraj train` would train and `gentraj evaluate` would score, in the place of the work."""
+    """Records the arguments of training and evaluation instead of running them."""
     from gentraj.cli import evaluate, train
 
     calls: list = []

@@ -64,7 +64,7 @@ def test_a_module_of_the_user_is_imported_in_every_process(own: str, tmp_path: P
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (["--import", "no_such_module", "data", "list"], "--import no_such_module: there is no module of that name in "),
+    (["--import", "no_such_module", "data", "list"], "--import no_such_module: no module of that name is in "),
     (["data", "list", "--import"], "--import needs the name of a module"),
     (["data", "list", "--import", "broken"], "--import broken: ZeroDivisionError: division by zero ("),
     (["data", "list", "--import", "wanting"], "--import wanting: ModuleNotFoundError: No module named 'absent' (")])

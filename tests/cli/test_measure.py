@@ -109,7 +109,7 @@ def test_windows_are_whole_and_different(run: Run) -> None:
 
 
 def three_episodes() -> Episodes:
-    """Of 160 steps each, cut out of one run: each starts where the one before stopped."""
+    """Returns three episodes of 160 steps, cut from one run: each starts where the one before stops."""
     episodes, end = load_minari(DATASET), np.arange(480) % 160 == 159
     rows = np.concatenate([np.arange(160 * e, 160 * e + 161) for e in range(3)])
     return replace(episodes, obs=episodes.obs[rows], extras={}, act=episodes.act[:480], reward=episodes.reward[:480],
@@ -238,7 +238,7 @@ def test_what_cannot_be_measured_is_named(run: Run) -> None:
 
 
 class _Joint:
-    """As much of a model as the actions of a plan need."""
+    """A model with only what the actions of a plan need."""
 
     device = torch.device("cpu")
 

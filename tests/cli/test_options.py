@@ -72,13 +72,13 @@ def small(name: str, hopper_file: Path) -> AnyRunConfig:
 
 
 def put(config: Any, keys: list[str], value: Any) -> Any:
-    """As `with_settings`, but fast."""
+    """Does what `with_settings` does, but faster."""
     first, *rest = keys
     return replace(config, **{first: put(getattr(config, first), rest, value) if rest else value})
 
 
 def changed(config: AnyRunConfig, key: str, kind: Any, built: bool) -> AnyRunConfig | str:
-    """With another valid value of one setting, which a dry run accepts if it is to be `built`; or what refuses it."""
+    """Sets one setting to another valid value, which a dry run accepts if `built`; or returns why it is refused."""
     before, said = reduce(getattr, key.split("."), config), "there is no other value"
     for value in (one for one in others(kind, before) if one != before):
         try:
@@ -136,7 +136,7 @@ def test_help_shows_what_has_an_effect_and_nothing_else(preset: str, words: tupl
 @pytest.mark.parametrize("preset", ["veteran+", "iql", "world-model"])
 def test_the_settings_that_were_printed_are_taken(preset: str, hopper_file: Path, tmp_path: Path,
                                                   capsys: pytest.CaptureFixture) -> None:
-    """And options win over them."""
+    """Options override them."""
     words = "--dataset", hopper_file, "--steps", "1e3", "--family", "flow"
     assert gentraj("train", preset, *words, "--print-config") == 0
     (tmp_path / "mine.json").write_text(printed := capsys.readouterr().out)

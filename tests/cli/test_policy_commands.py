@@ -60,7 +60,7 @@ def test_a_generator_of_actions_is_sampled_in_a_state(hopper_run: Path, tmp_path
 
 
 class WithoutModel(nn.Module):
-    """As much of a policy as a run needs to be loaded."""
+    """A policy with only what loading a run needs."""
 
 
 @pytest.mark.parametrize(("words", "message"), [

@@ -23,7 +23,7 @@ from gentraj.trajectory import Condition
     (lambda: Speed(1.0, (0, 0), dt=0.1), "different entries"),
     (lambda: Blocks(((0.0, 0.0),), ((1.0,),), (0, 1)), r"Blocks.high has shape \(1, 1\); \(W, 2\)"),
     (lambda: Blocks((0.0, 2.0), (1.0, 1.0), (0, 1)), "low must be at most high"),
-    (lambda: Blocks(-np.inf, np.inf, (0,)), "no free place"),
+    (lambda: Blocks(-np.inf, np.inf, (0,)), "no free space"),
     (lambda: Equal(0, (1.0, 2.0), (0,)), "Equal.values"),
 ])
 def test_settings_that_make_no_sense_are_refused(make: Callable[[], Constraint], message: str) -> None:
@@ -35,19 +35,20 @@ GOAL = torch.tensor([[0.5, 0.0, 0.0]])
 
 
 @pytest.mark.parametrize(("constraints", "message"), [
-    ({"arena": Box(0, 1, (4,))}, r"arena: its dims are \(4,\); a row has the entries 0..3"),
-    ({"late": Equal(6, (0.0,), (0,))}, "late: its row is 6; the trajectory has 6 rows"),
-    ({"a": Box(0, 1, (0,)), "b": Box(2, 3, (0,))}, "b cannot be satisfied: with the boxes before it entry 0 must be at "
-                                                  "least 2 and at most 1"),
+    ({"arena": Box(0, 1, (4,))}, r"arena: its dims are \(4,\); a timestep has the entries 0..3"),
+    ({"late": Equal(6, (0.0,), (0,))}, "late: its row is 6; the trajectory has 6 timesteps"),
+    ({"a": Box(0, 1, (0,)), "b": Box(2, 3, (0,))}, "b cannot be satisfied: with the boxes before it, entry 0 must "
+                                                  "be at least 2 and at most 1"),
     ({"arena": Box(-1, 1, (0, 1)), "wall": Blocks((-2, -2), (2, 2), (0, 1))}, "wall cannot be satisfied: the blocks"),
-    ({"a": Equal(1, (0.0,), (0,)), "b": Equal(1, (1.0,), (0,))}, "b cannot.*entry 0 of row 1 is known to be 0, not 1"),
-    ({"there": Equal(1, (3.0,), (0,)), "arena": Box(0, 1, (0,))}, "arena cannot be satisfied: entry 0 of row 1"),
-    ({"pillar": Circle((0.4, 0.0), 0.3, (0, 1))}, "pillar cannot be satisfied: row 5 is known to be 0.5 0"),
-    ({"wall": Blocks((0.4, -1.0), (0.9, 1.0), (0, 1))}, "wall cannot be satisfied: row 5 is known to be 0.5 0"),
-    ({"speed": Speed(0.4, (0, 1), dt=0.1)}, "speed cannot be satisfied: rows 0 and 5 are known, and from one to the "
-                                           "other it takes 0.5, more than 0.4"),
-    ({"there": Equal(1, (0.3, 0.0), (0, 1)), "speed": Speed(1.0, (0, 1), dt=0.1)}, "speed cannot.*rows 0 and 1"),
-    ({"mine": Projection(lambda x: x[:, 1:])}, r"made \(1, 5, 4\) of \(1, 6, 4\)"),
+    ({"a": Equal(1, (0.0,), (0,)), "b": Equal(1, (1.0,), (0,))},
+     "b cannot.*entry 0 of timestep 1 is known to be 0, not 1"),
+    ({"there": Equal(1, (3.0,), (0,)), "arena": Box(0, 1, (0,))}, "arena cannot be satisfied: entry 0 of timestep 1"),
+    ({"pillar": Circle((0.4, 0.0), 0.3, (0, 1))}, "pillar cannot be satisfied: timestep 5 is known to be 0.5 0"),
+    ({"wall": Blocks((0.4, -1.0), (0.9, 1.0), (0, 1))}, "wall cannot be satisfied: timestep 5 is known to be 0.5 0"),
+    ({"speed": Speed(0.4, (0, 1), dt=0.1)}, "speed cannot be satisfied: timesteps 0 and 5 are known, and from one to "
+                                           "the other it takes 0.5, more than 0.4"),
+    ({"there": Equal(1, (0.3, 0.0), (0, 1)), "speed": Speed(1.0, (0, 1), dt=0.1)}, "speed cannot.*timesteps 0 and 1"),
+    ({"mine": Projection(lambda x: x[:, 1:])}, r"returned \(1, 5, 4\) for \(1, 6, 4\)"),
 ])
 def test_a_contradiction_is_refused_by_name(constraints: dict[str, Constraint], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -59,5 +60,5 @@ def test_known_rows_that_bend_too_much_are_refused() -> None:
     condition = Condition.unknown(SPEC)
     for row, x in enumerate((0.0, 0.1, 0.0)):
         condition = condition.with_obs(row, torch.tensor([x]), dims=(0,))
-    with pytest.raises(ValueError, match=r"rows 0 to 2 are known to be 0, 0\.1, 0, which violates it by 4"):
+    with pytest.raises(ValueError, match=r"timesteps 0 to 2 are known to be 0, 0\.1, 0, which violates it by 4"):
         Constraints(SPEC, [Acceleration(1.0, (0,), dt=0.1)]).known(condition)

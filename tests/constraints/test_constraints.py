@@ -25,9 +25,9 @@ from gentraj.constraints import (
     Equal,
     Projection,
     Speed,
-    regions,
+    keepout,
 )
-from gentraj.constraints.regions import largest_free_boxes
+from gentraj.constraints.keepout import largest_free_boxes
 from gentraj.trajectory import Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=3, act_dim=1, horizon=6, stride=2)
@@ -172,7 +172,7 @@ def test_regions_do_not_depend_on_how_many_rows_are_chosen_at_a_time(monkeypatch
     limits = Constraints(SPEC, [EXAMPLES["blocks"][0], EXAMPLES["speed"][0]])
     x = random(3)
     whole = limits.project(x)
-    monkeypatch.setattr(regions, "NUMBERS", 1)
+    monkeypatch.setattr(keepout, "NUMBERS", 1)
     assert torch.equal(limits.project(x), whole)
 
 

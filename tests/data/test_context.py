@@ -28,7 +28,7 @@ def rich(lengths: list[int], **changes: object) -> Episodes:
 
 
 def contexts(e: Episodes, *kinds: Kind, discount: float = 0.99, horizon: int = 4, stride: int = 1) -> np.ndarray:
-    """Of the window that starts at each step."""
+    """Returns the contexts of the windows that start at each step."""
     windows = Windows(e, TrajectorySpec(3, 2, horizon, stride), ContextConfig(kinds, discount))
     return windows.gather(np.arange(len(windows))).context_BC.numpy()
 
@@ -142,7 +142,7 @@ def test_a_million_steps_are_prepared_within_seconds_and_looked_up_in_no_time(le
     ("task", {"extras": {}}, r"dataset: the context 'task' needs extras\['task'\].*the extras are empty"),
     ("task", {"extras": {"task": np.zeros((7, 2))}}, "dataset: task has width 2; one column"),
     *[("task", {"extras": {"task": np.array([[0], [0], [0], [0], [0], [bad], [1]])}},
-       f"dataset: episode 1, step 2: task is {bad}; whole numbers from 0 to 1023.*1 such") for bad in BAD_TASKS],
+       f"dataset: episode 1, step 2: task is {bad}; whole numbers from 0 to 1023.*affected: 1") for bad in BAD_TASKS],
 ])
 def test_data_that_lack_a_context_are_refused_before_training(kind: Kind, changes: dict, message: str):
     e, config = rich([2, 3], **changes), ContextConfig((kind,))
@@ -153,7 +153,7 @@ def test_data_that_lack_a_context_are_refused_before_training(kind: Kind, change
 
 
 def test_settings_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="kinds has 'returns'; known are return, goal, task"):
+    with pytest.raises(ValueError, match="kinds has 'returns'; known: return, goal, task"):
         ContextConfig(("returns",))
     with pytest.raises(ValueError, match="give each kind once"):
         ContextConfig(("goal", "goal"))

@@ -47,12 +47,12 @@ def test_without_next_observations_the_last_row_is_only_an_observation(tmp_path)
     assert np.array_equal(e.obs, OBS)
     assert np.array_equal(e.act, np.delete(ACT, [4, 8, 11], 0))
     assert np.flatnonzero(e.truncated).tolist() == [3, 6, 8]
-    with pytest.warns(UserWarning, match="the last step of 3 .* of 1 the step that terminates"):
+    with pytest.warns(UserWarning, match="the last step of 3 .* for 1 of them it is the terminal step"):
         assert not load_d4rl(write(tmp_path / "b.hdf5")).terminated.any()
 
 
 def test_a_trajectory_of_one_row_holds_no_step(tmp_path):
-    """And is missed."""
+    """Such trajectories are dropped with a warning."""
     path = write(tmp_path / "a.hdf5", terminals=np.zeros(N, bool), timeouts=np.isin(np.arange(N), [0, 5, 6]))
     with (pytest.warns(UserWarning, match="no next_observations: 2 trajectories of a single row are dropped"),
           pytest.warns(UserWarning, match="the last step of 2 trajectories is dropped")):
@@ -142,5 +142,5 @@ def test_reference_scores_are_d4rls():
 
 def test_an_id_without_its_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
-    with pytest.raises(DataError, match=f"{tmp_path}/hopper_medium-v2.hdf5 is not there"):
+    with pytest.raises(DataError, match=f"{tmp_path}/hopper_medium-v2.hdf5 does not exist"):
         load_episodes("hopper-medium-v2")

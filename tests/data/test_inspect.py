@@ -35,7 +35,7 @@ def test_every_problem_is_reported_not_only_the_first(tmp_path):
     assert len(list(problems(worst))) == 5
     report = inspect(save_npz(worst, tmp_path / "worst.npz"))
     for line in ("problems     5", "worst: episode 1, step 1: obs is", "episode 0, step 2: act is",
-                 "episode 0, step 1: reward is nan", "(2 such rows in all)", "episode 0, step 0: qpos is",
+                 "episode 0, step 1: reward is nan", "(rows affected: 2)", "episode 0, step 0: qpos is",
                  "episode 0, step 1: terminated is true inside the episode"):
         assert line in report, line
 

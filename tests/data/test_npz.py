@@ -78,7 +78,7 @@ def test_an_npz_that_is_not_whole_in_d4rls_layout_is_not_taken_for_ogbenchs(tmp_
     arrays = {"observations": np.zeros((3, 2)), "actions": np.zeros((3, 1)), "terminals": np.array([False, True, True])}
     path = tmp_path / "own.npz"
     np.savez(path, **arrays, **{key: np.zeros((3, 2) if key == "next_observations" else 3)})
-    with pytest.raises(DataError, match=r"^own: (no 'timeouts', so nothing|not in D4RL's layout; it lacks rewards)"):
+    with pytest.raises(DataError, match=r"^own: (no 'timeouts', so the ends|not in D4RL's layout; it lacks rewards)"):
         load_episodes(path)
 
 
@@ -92,8 +92,8 @@ def test_an_npz_in_d4rls_layout_is_read_as_such(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    (lambda data: b"", "is no npz file, or not a whole one"), (lambda data: b"hello", "is no npz file"),
-    (lambda data: data[:200], "the file is damaged or not whole")])
+    (lambda data: b"", "is no npz file, or an incomplete one"), (lambda data: b"hello", "is no npz file"),
+    (lambda data: data[:200], "the file is damaged or incomplete")])
 def test_a_broken_npz_is_told_in_our_own_words(tmp_path, change, said):
     """numpy's are to trust it, with allow_pickle."""
     path = save_npz(some([3]), tmp_path / "a.npz")

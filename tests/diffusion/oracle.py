@@ -98,7 +98,7 @@ def network(x: Tensor) -> Tensor:
 
 def predicted(path: NoisePath, prediction: str, sigma_data: float = 1.0, network: Callable[[Tensor], Tensor] = network,
               ) -> Denoise:
-    """What `Diffusion.denoise` does with a network's output."""
+    """Denoises with a network's output as `Diffusion.denoise` does."""
     to = PREDICTIONS[prediction]
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:

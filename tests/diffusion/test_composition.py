@@ -11,9 +11,9 @@ from guided import COMBINATIONS, NORMALIZER, SIZE, SPEC, exact, flattened, momen
 from oracle import DOUBLE, GAUSSIAN, Mixture, gaussian, normals, rotation
 from torch import Tensor
 
+from gentraj.diffusion import Mixture as ModelMixture
 from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
 from gentraj.diffusion.guidance import Energy
-from gentraj.diffusion.mixture import Mixture as ModelMixture
 from gentraj.models.plugin import Denoise
 from gentraj.normalize import Normalizer
 from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
@@ -31,7 +31,7 @@ def with_context(rows: int) -> Condition:
 @pytest.mark.parametrize(("path", "sampler", "grid", "steps"), COMBINATIONS[::3])
 def test_classifier_free_guidance_of_two_gaussians(path: str, sampler: str, grid: str, steps: int,
                                                    weight: float) -> None:
-    """Of one covariance: then p^(1 - w) q^w is a Gaussian at every noise level, its mean on their line."""
+    """With equal covariances p^(1 - w) q^w is Gaussian at every noise level, its mean on the line of their means."""
     other = replace(GAUSSIAN, means_KD=normals(1, SIZE, seed=4))
     found = moments(exact(GAUSSIAN, path, [other]), [ClassifierFree(weight)], sampler, grid, steps, context=0)
     assert off(found, torch.lerp(GAUSSIAN.mean, other.mean, weight), GAUSSIAN.covariance) < 0.03
@@ -110,7 +110,7 @@ def test_a_product_of_equal_covariances_needs_no_precisions() -> None:
 @pytest.mark.parametrize("iterations", [0, 12])
 @pytest.mark.parametrize("weight", [1.0, -0.3])
 def test_the_score_of_a_product_is_the_sum_of_scores_where_noise_ends(weight: float, iterations: int) -> None:
-    """Of mixtures as well."""
+    """This holds for mixtures of Gaussians as well."""
     two = [Mixture(torch.tensor([0.4, 0.6], dtype=DOUBLE), normals(2, SIZE, seed=s) / 2,
                    torch.stack([rotation(SIZE, s), rotation(SIZE, s + 1)]), torch.full((2, SIZE), 0.5, dtype=DOUBLE))
            for s in (1, 5)]
@@ -129,13 +129,13 @@ def test_the_score_of_a_product_is_the_sum_of_scores_where_noise_ends(weight: fl
 def test_products_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="2 models and 1 weights"):
         Product([tiny(), tiny()], [1.0])
-    with pytest.raises(ValueError, match="add up to 0; more than 0 is expected"):
+    with pytest.raises(ValueError, match="add up to 0; a sum of more than 0 is expected"):
         Product([tiny()], [-1.0])
     other = replace(exact(GAUSSIAN, "flow"), normalizer=Normalizer(torch.zeros(3), torch.ones(3)))
     with pytest.raises(ValueError, match="model 0 of Product normalises by other shifts or scales"):
         tiny().sample(with_context(2), guide=Product([other], [1.0]))
     other = replace(exact(GAUSSIAN, "flow"), spec=TrajectorySpec(2, 1, 8))
-    with pytest.raises(ValueError, match=r"model 0 of Product is of .*horizon=8"):
+    with pytest.raises(ValueError, match=r"model 0 of Product has .*horizon=8"):
         tiny().sample(with_context(2), guide=Product([other], [1.0]))
 
 
@@ -187,14 +187,14 @@ def test_a_mixture_without_proper_weights_is_refused(weights: list[float]) -> No
 
 def test_a_mixture_of_other_specs_or_with_too_few_seeds_is_refused() -> None:
     other = Constant(0, TrajectorySpec(2, 1, 8))
-    with pytest.raises(ValueError, match=r"model 1 of the mixture is of .*horizon=8"):
+    with pytest.raises(ValueError, match=r"model 1 of the mixture has .*horizon=8"):
         ModelMixture([tiny(), other], [1.0, 1.0])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="1 seeds were given for 4 samples"):
         ModelMixture([tiny()], [1.0]).sample(Condition.unknown(SPEC, 2), 2, seed=[1])
 
 
 def test_helpers_agree_with_the_closed_form() -> None:
-    """What the tests above rest on: unguided, the exact moments are those of the target."""
+    """The tests above rely on it: without guidance the exact moments are those of the target."""
     model = exact(GAUSSIAN, "flow")
     assert off(moments(model, [], "heun", "uniform", 40), GAUSSIAN.mean, GAUSSIAN.covariance) < 0.01
     x = NORMALIZER.normalize(torch.ones(1, 4, 3))

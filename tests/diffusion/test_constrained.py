@@ -62,10 +62,10 @@ def test_a_sample_does_not_depend_on_the_others() -> None:
 def test_a_contradiction_is_refused_before_sampling() -> None:
     model = make()
     slow = Constraints(SPEC, {"speed": Speed(0.1, (0, 1), dt=0.1)})
-    with pytest.raises(ValueError, match="speed cannot be satisfied: rows 0 and 7 are known"):
+    with pytest.raises(ValueError, match="speed cannot be satisfied: timesteps 0 and 7 are known"):
         model.sample(condition(), guide=Constrained(slow))
     other = Constraints(TrajectorySpec(3, 1, 9, 2), [Box(0, 1, (0,))])
-    with pytest.raises(ValueError, match=r"the constraints are on .*horizon=9.*those of the model are .*horizon=8"):
+    with pytest.raises(ValueError, match=r"the constraints are on .*horizon=9.*the model's are of .*horizon=8"):
         model.sample(condition(), guide=Constrained(other))
     with pytest.raises(ValueError, match="below is 2"):
         Constrained(ARENA, below=2)

@@ -68,7 +68,7 @@ def grid(path: NoisePath, steps: int, name: str = "uniform") -> Tensor:
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
 @pytest.mark.parametrize("steps", [5, 20])
 class TestChains:
-    """Of 20 levels; `alphas_cumprod` are ours, the same numbers in float64."""
+    """Chains of 20 noise levels; `alphas_cumprod` are ours, the same numbers in float64."""
 
     def scheduler(self, kind: type, chain: str, prediction: str, steps: int, **more: Any) -> Any:
         made = kind(20, beta_schedule=CHAINS[chain], prediction_type=NAMES[prediction], clip_sample=False,

@@ -65,13 +65,14 @@ def test_uniform_and_quadratic_are_in_t() -> None:
 @pytest.mark.parametrize("levels", [None, 20])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_fewer_steps_than_one_are_refused(steps: int, levels: int | None, grid: str) -> None:
-    with pytest.raises(ValueError, match=f"^{steps} sampling steps; give a whole number of at least 1$"):
+    with pytest.raises(ValueError, match=f"^{steps} sampling steps were given; give a whole number of at least 1$"):
         sampling_times(PATHS["vp-cosine"](levels), steps, grid)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_more_steps_than_levels_are_refused(grid: str) -> None:
-    with pytest.raises(ValueError, match=r"^21 sampling steps; this path has 20 levels, give 1\.\.20$"):
+    message = r"^21 sampling steps were given; this model has 20 noise levels, give 1\.\.20$"
+    with pytest.raises(ValueError, match=message):
         sampling_times(PATHS["vp-cosine"](20), 21, grid)
 
 

@@ -166,8 +166,8 @@ def failing(x: Tensor) -> Tensor:
 
 BAD = {
     "a number a step": (lambda x: x.sum(-1), r"returned shape \(16, 4\) .* shape \(16,\), is expected"),
-    "one number": (lambda x: x.sum(), r"returned shape \(\) .* one score each"),
-    "no tensor": (lambda x: 3.0, "returned 3.0 for .* one score each"),
+    "one number": (lambda x: x.sum(), r"returned shape \(\) .* one score for each"),
+    "no tensor": (lambda x: 3.0, "returned 3.0 for .* one score for each"),
     "NaN": (lambda x: x.sum((1, 2)) * float("nan"), "score is not finite in 16 of 16"),
     "infinite": (lambda x: x.sum((1, 2)) / 0, "score is not finite"),
     "infinite slope": (lambda x: (0 * x).abs().sqrt().sum((1, 2)), "gradient is not finite"),
@@ -196,7 +196,7 @@ def test_an_energy_after_a_plugin_without_gradient_says_so() -> None:
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"at": "clean"}, "Energy.at is 'clean'; denoised or noisy is expected"),
-    ({"interval": (0.6, 0.2)}, r"Energy.interval is \(0.6, 0.2\); two rising times"),
+    ({"interval": (0.6, 0.2)}, r"Energy.interval is \(0.6, 0.2\); two times from 0 to 1"),
     ({"iterations": -1}, "Energy.iterations is -1"),
     ({"scale": float("nan")}, "Energy.scale is nan"),
 ])

@@ -106,7 +106,7 @@ def test_padding_changes_neither_the_loss_nor_the_gradient() -> None:
 
 
 def test_the_prior_does_not_train_the_vae_nor_the_vae_the_prior() -> None:
-    """Else the VAE would make latents that are easy to predict, which are latents that say nothing."""
+    """Otherwise the VAE would learn latents that are easy to predict and carry no information."""
     model = make()
     optimizers = model.optimizers()
     ours = {name: {id(p) for group in o.param_groups for p in group["params"]} for name, o in optimizers.items()}

@@ -176,9 +176,9 @@ NORMALIZER = Normalizer(torch.tensor([5.0, -2.0, 0.3]), torch.tensor([0.5, 3.0, 
 def make(normalizer: Normalizer = NORMALIZER, spec: TrajectorySpec = SPEC, **changes: object) -> Diffusion:
     torch.manual_seed(0)
     settings = {"network": ResidualMLPConfig(64, 2, 0), "path": "flow", "levels": None, "prediction": "v",
-                "normalizer": "gaussian", "mix": ConditionMix(start=0, goal=0, observations=0.4), "batch_size": 256,
                 "learning_rate": 2e-3, "ema": 0.995}
-    return Diffusion(spec, DiffusionConfig(**{**settings, **changes}), normalizer)  # type: ignore[arg-type]
+    config = DiffusionConfig(**{**settings, **changes})  # type: ignore[arg-type]
+    return Diffusion(spec, config, normalizer, mix=ConditionMix(start=0, goal=0, observations=0.4), batch_size=256)
 
 
 def trajectories(number: int, spec: TrajectorySpec = SPEC) -> Tensor:
@@ -232,19 +232,19 @@ def test_the_numbers_are_finite_for_every_prediction_that_the_path_allows(levels
 
 def test_bad_input_is_named() -> None:
     model, x = make(), trajectories(4)
-    with pytest.raises(ValueError, match=r"shape \(4, 2, 2\); this condition and model need \(4, 2, 3\)"):
+    with pytest.raises(ValueError, match=r"shape \(4, 2, 2\); this model and condition need \(4, 2, 3\)"):
         model.log_prob(x[..., :2])
     with pytest.raises(ValueError, match="need \\(3, 2, 3\\)"):
         model.log_prob(x, Condition.unknown(SPEC, 3))
     with pytest.raises(ValueError, match="3 seeds were given for 4"):
         model.log_prob(x, seeds=[1, 2, 3])
-    with pytest.raises(ValueError, match="0 steps of the ODE"):
+    with pytest.raises(ValueError, match="0 steps of the ODE were given"):
         model.log_prob(x, steps=0)
     with pytest.raises(ValueError, match="give at least 1 probe"):
         model.log_prob(x, exact=False, probes=0)
     with pytest.raises(ValueError, match="NaN or infinite"):
         model.log_prob(torch.where(x == x[0, 0, 0], torch.nan, x))
-    with pytest.raises(ValueError, match="0 seeds for 4 rows"):
+    with pytest.raises(ValueError, match="0 seeds were given for 4 rows"):
         log_prob(lambda x, t: x, PATHS["flow"](), x, everything(x), exact=False)
 
 

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from oracle import DOUBLE, normals
 from scipy.stats import chisquare, kstest
 
-from gentraj.diffusion.denoiser import PREDICTIONS, Level
-from gentraj.diffusion.losses import DENSITIES, WEIGHTS, loss_weight, sample_times
+from gentraj.diffusion.denoiser import DENSITIES, PREDICTIONS, WEIGHTS, Level, loss_weight, sample_times
 from gentraj.diffusion.paths import PATHS, T_MIN
 from gentraj.randomness import generator
 
@@ -44,7 +43,7 @@ def test_edm_weighs_the_output_of_an_edm_network_evenly(path: str, sigma_data: f
        st.sampled_from([*PATHS]), st.floats(0.01, 0.99), st.floats(0.2, 5))
 def test_a_weight_means_the_same_whatever_is_predicted(weight: str, name: str, path: str, t: float, sigma_data: float,
                                                        ) -> None:
-    """It times the squared error of the network's output is one and the same weight times that of x0."""
+    """The weighted squared error of the network's output equals the weighted squared error of x0."""
     at, prediction = Level(PATHS[path](), torch.tensor([t], dtype=DOUBLE), sigma_data), PREDICTIONS[name]
     x, one, other = (normals(1, 3, 2, seed=seed) for seed in range(3))
     x0, another = (prediction.x0(x, prediction.unit(at) * output, at) for output in (one, other))

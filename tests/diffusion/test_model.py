@@ -10,8 +10,7 @@ from contract import CONDITIONS, SPEC, check_batch_independence, check_known_ent
 
 from gentraj.config import ConfigError, from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS
-from gentraj.diffusion.losses import DENSITIES, WEIGHTS
+from gentraj.diffusion.denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS
 from gentraj.diffusion.model import CHOICES
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
@@ -55,7 +54,8 @@ def test_every_network_samples_and_is_read_back_as_itself(config: type) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_every_path_trains_and_samples_with_every_prediction_or_says_why_not(path: str, prediction: str) -> None:
     if path == "flow" and prediction in NEEDS_SIGNAL:
-        with pytest.raises(ValueError, match=r"says nothing of x0 at the start of the path flow.*take one of x0, v"):
+        message = r"does not determine x0 .* at the noisy end of the path flow.*use one of x0, v"
+        with pytest.raises(ValueError, match=message):
             make(path=path, prediction=prediction)
         return
     model = make(path=path, prediction=prediction, levels=None)
@@ -99,7 +99,7 @@ def test_a_context_reaches_the_sample_and_no_context_is_not_the_zero_context() -
 
 
 def test_a_dropped_context_trains_the_model_without_context() -> None:
-    """With dropout 1 the loss is the one of a batch that has no context."""
+    """With dropout 1 the loss equals that of the batch without context."""
     losses = []
     for context in (None, torch.randn(4, 2)):
         model = make(CONTEXT, context_dropout=1.0)
@@ -245,7 +245,7 @@ def test_what_is_known_is_held_once_a_denoising_and_what_is_denoised_is_bounded(
 
 
 def test_training_and_sampling_ask_the_network_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the same noisy trajectories, at the same noise level, under the same known entries."""
+    """Noisy trajectories, noise level and conditioned entries are the same in both."""
     model, asked = make(mix=ConditionMix(start=1, goal=0), levels=None), []
     for network in (model.network, model.ema.module):
         network.register_forward_pre_hook(lambda _, inputs: asked.append([x for x in inputs if x is not None]))
@@ -280,7 +280,7 @@ def test_what_a_plugin_rejects_is_drawn_again_with_another_seed_and_nothing_else
                         options=SamplingOptions(temperature=float("nan"))), "temperature is nan"),
     (lambda m: m.sample(Condition.unknown(SPEC), 0), "0 samples of 1 conditions"),
     (lambda m: m.sample(Condition.unknown(SPEC),
-                        options=SamplingOptions(steps=2.5)), r"2\.5 sampling steps; give a whole number"),
+                        options=SamplingOptions(steps=2.5)), r"2\.5 sampling steps were given; give a whole"),
     (lambda m: m.sample(dataclasses.replace(Condition.unknown(SPEC), context_BC=torch.zeros(1, 2))),
      "a context was given to a model that was trained without"),
     (lambda m: m.ood_score(torch.zeros(1, 8, 5), Condition.unknown(SPEC), [0], noise=0), "noise is 0"),

@@ -11,8 +11,7 @@ from guided import SPEC, Exact, tiny
 from oracle import GAUSSIAN, normals
 from torch import Tensor
 
-from gentraj.diffusion.guidance import Energy
-from gentraj.diffusion.nearest_data import NearestData
+from gentraj.diffusion.guidance import Energy, NearestData
 from gentraj.diffusion.paths import PATHS
 from gentraj.normalize import Normalizer
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
@@ -43,7 +42,7 @@ def test_what_left_the_data_comes_back_to_them() -> None:
 
 
 def test_what_lies_in_the_subspace_of_its_neighbours_stays() -> None:
-    """And moves along it: the projection goes to the subspace, not to a window."""
+    """A point may move within the subspace, as the projection is onto it and not onto a window."""
     data = torch.stack([torch.linspace(-1, 1, 21), 2 * torch.linspace(-1, 1, 21)], -1)[:, None]
     on_line = torch.tensor([0.123, 0.246]).view(1, 1, 2)
     plugin = NearestData(data, neighbours=4, rank=1)
@@ -69,7 +68,7 @@ def test_padded_windows_are_no_neighbours() -> None:
     x = torch.full((3, 1, 2), 0.2)
     plugin = NearestData(Batch(junk, real), neighbours=4, rank=1)
     assert torch.equal(projected(x, plugin), projected(x, NearestData(data, neighbours=4, rank=1)))
-    with pytest.raises(ValueError, match="30 whole windows; 31 neighbours need as many"):
+    with pytest.raises(ValueError, match="30 whole windows; 31 neighbours need at least as many"):
         projected(x, replace(plugin, neighbours=31))
 
 

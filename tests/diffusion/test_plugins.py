@@ -10,16 +10,15 @@ import torch
 from guided import SPEC, tiny
 from oracle import normals
 
-from gentraj.diffusion import composition, guidance, nearest_data
+from gentraj.diffusion import composition, guidance
 from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
-from gentraj.diffusion.guidance import Energy
-from gentraj.diffusion.nearest_data import NearestData
+from gentraj.diffusion.guidance import Energy, NearestData
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.models.plugin import Plugin
 from gentraj.trajectory import Condition, SamplingOptions
 
-MODULES = [module.__name__ for module in (composition, guidance, nearest_data)]
+MODULES = [module.__name__ for module in (composition, guidance)]
 PLUGINS: dict[str, Callable[[], Plugin]] = {
     "Energy": lambda: Energy(lambda x: -(x[:, -1, :2] - 1).square().sum(-1)),
     "Energy, explicit": lambda: Energy(lambda x: x.sum((1, 2)), iterations=0),

@@ -1,4 +1,4 @@
-"""A tiny environment whose every number is known, and two tiny world models."""
+"""A tiny environment with hand-computable numbers, and runs of two tiny world models."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from gentraj.data import Episodes, save_npz
 
 
 class Counter(gymnasium.Env):
-    """Counts its steps; the seed draws how many, 3 to 9, an even number terminates, an odd one truncates.
+    """Counts its steps. The seed draws an episode's length, 3 to 9; even ones terminate, odd ones are truncated.
 
-    The observation is (steps so far, steps in all), the reward is the action, and one above 0 a success.
+    The observation is (steps so far, length), the reward is the action, and an action above 0 is a success.
     """
 
     observation_space = Box(-np.inf, np.inf, (2,), np.float64)
@@ -45,7 +45,7 @@ def hopping(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="session")
 def walks() -> Episodes:
-    """A point that is pushed about on its way to a goal: position and velocity. Which environment, they do not say."""
+    """Episodes (position and velocity) of a point that random actions push, with goals; they name no environment."""
     rng, E, T = np.random.default_rng(0), 40, 12
     act_ETA = rng.uniform(-0.5, 0.25, (E, T, 2))
     velocity = np.concatenate([np.zeros((E, 1, 2)), act_ETA.cumsum(1)], 1)

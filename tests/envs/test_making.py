@@ -1,4 +1,4 @@
-"""Environments are made for an honest evaluation, and a dataset's description of one can do no harm."""
+"""Environments are made for an honest evaluation, and a dataset's environment specification can do no harm."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Vector environments behind stable-baselines3's interface: as its own DummyVecEnv, and what trains inside."""
+"""Vector environments with stable-baselines3's interface behave as its DummyVecEnv, and its agents train in them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def near(achieved: np.ndarray, desired: np.ndarray, info: Any) -> np.ndarray:
 
 
 def imagined(num_envs: int = 3, goals: bool = False, **settings: Any) -> WorldModelVectorEnv:
-    """Of an untrained world model."""
+    """Makes environments of an untrained world model."""
     rng, end = np.random.default_rng(0), np.ones(50, bool)
     extras = {"goal": rng.normal(size=(100, 1))} if goals else {}
     data = Episodes(rng.normal(size=(100, 3)), rng.uniform(-1, 1, (50, 1)), np.zeros(50), end, ~end, np.ones(50, int),
@@ -44,8 +44,8 @@ def imagined(num_envs: int = 3, goals: bool = False, **settings: Any) -> WorldMo
                                compute_reward=near if goals else None)
 
 
-class Told(gymnasium.Wrapper):
-    """Says something in its info now and then."""
+class WithInfo(gymnasium.Wrapper):
+    """Adds entries to the info of a reset and of every third step."""
 
     def reset(self, **kwargs):
         obs, _ = self.env.reset(**kwargs)
@@ -53,8 +53,8 @@ class Told(gymnasium.Wrapper):
 
     def step(self, action):
         *happened, info = self.env.step(action)
-        told = {"third": self.env.count, "of": {"length": self.env.length}} if self.env.count % 3 == 0 else {}
-        return *happened, info | told
+        extra = {"third": self.env.count, "of": {"length": self.env.length}} if self.env.count % 3 == 0 else {}
+        return *happened, info | extra
 
 
 def same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
@@ -63,7 +63,7 @@ def same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
 def test_it_is_as_stable_baselines_own(counter, mode: AutoresetMode) -> None:
-    make = [lambda: Told(counter())] * 4
+    make = [lambda: WithInfo(counter())] * 4
     ours, theirs = SB3Vector(SyncVectorEnv(make, autoreset_mode=mode)), DummyVecEnv(make)
     assert ours.seed(5) == theirs.seed(5) == [5, 6, 7, 8]
     assert (ours.reset() == theirs.reset()).all() and ours.reset_infos == theirs.reset_infos
@@ -155,7 +155,7 @@ def test_stable_baselines_learns_inside(name: str, goals: bool) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("goals", [False, True])
 def test_stable_baselines_finds_nothing_wrong_with_one(goals: bool) -> None:
-    """It tells a goal environment by its `compute_reward`."""
+    """stable-baselines3 tells a goal environment by its `compute_reward`."""
     many = imagined(1, goals)
     one = WorldModelEnv(many.episodes.world, SPACE, goal_dims=many.goal_dims, compute_reward=near if goals else None)
     assert hasattr(one, "compute_reward") == hasattr(many, "compute_reward") == goals
@@ -166,12 +166,12 @@ def test_rewards_that_are_not_of_each_are_refused() -> None:
     many = imagined(3, True)
     envs = WorldModelVectorEnv(many.episodes.world, SPACE, 3, goal_dims=(0,), compute_reward=lambda *_: 1.0)
     envs.reset(seed=0)
-    with pytest.raises(ValueError, match=r"^compute_reward gave rewards of shape \(\) for 3 goals; one that takes"):
+    with pytest.raises(ValueError, match=r"^compute_reward gave rewards of shape \(\) for 3 goals; a function of"):
         envs.step(np.zeros((3, 1), np.float32))
 
 
 def test_hindsight_replay_asks_the_environment_for_its_rewards() -> None:
-    """What was sent elsewhere is learnt of as if it had been sent where it went."""
+    """Replayed goals are often those that an episode has reached, with the rewards for reaching them."""
     envs = SB3Vector(imagined(4, True, max_episode_steps=5))
     model = stable_baselines3.SAC("MultiInputPolicy", envs, replay_buffer_class=stable_baselines3.HerReplayBuffer,
                                   learning_starts=64, seed=0, device="cpu", policy_kwargs={"net_arch": [16]})

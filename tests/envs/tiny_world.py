@@ -1,4 +1,4 @@
-"""What the tests of world-model environments share: a tiny run, one or many environments of it, and their actions."""
+"""Helpers of the tests of world-model environments: a tiny run, its environments, and actions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-import envs  # noqa: F401  it registers gentraj/WorldModel-v0
+import envs  # noqa: F401  registers gentraj/WorldModel-v0
 from envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import folder as runs
@@ -19,7 +19,7 @@ from gentraj.training import TrainingConfig
 from gentraj.worlds.model import GENERATOR, WorldModel, WorldModelConfig
 
 ID = "gentraj/WorldModel-v0"
-# nothing but a real end or the time limit ends an episode
+# only a predicted end or the time limit ends an episode
 FREE: dict[str, Any] = {"margin": 1e9, "max_uncertainty": 1e9}
 
 
@@ -43,19 +43,19 @@ def many(run: Path, num_envs: int = 4, **settings: Any) -> WorldModelVectorEnv:
     return made
 
 
-def tell(monkeypatch: pytest.MonkeyPatch, env: WorldModelEnv | WorldModelVectorEnv, rows: slice = slice(None),
-         **values: float) -> None:
-    """From now on these are what the world model says of each step, in these rows."""
+def predict(monkeypatch: pytest.MonkeyPatch, env: WorldModelEnv | WorldModelVectorEnv, rows: slice = slice(None),
+            **values: float) -> None:
+    """Replaces fields of the world model's predictions, in the given rows of the batch, from now on."""
     world: WorldModel = env.episodes.world
     imagine = world.imagine
 
-    def told(*args: Any, **kwargs: Any) -> Any:
-        made = imagine(*args, **kwargs)
+    def replaced(*args: Any, **kwargs: Any) -> Any:
+        predicted = imagine(*args, **kwargs)
         for name, value in values.items():
-            getattr(made, name)[rows] = value
-        return made
+            getattr(predicted, name)[rows] = value
+        return predicted
 
-    monkeypatch.setattr(world, "imagine", told)
+    monkeypatch.setattr(world, "imagine", replaced)
 
 
 def pushes(steps: int, num_envs: int, width: int) -> np.ndarray:

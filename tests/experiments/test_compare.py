@@ -79,7 +79,7 @@ def group_of(out: Path) -> dict[str, Any]:
 
 
 def untimed(out: Path) -> dict[str, Any]:
-    """What a comparison found, but for times and places."""
+    """Returns the results of a comparison without times and paths."""
     group = group_of(out)
     for run in group["runs"].values():
         for key in ("speed", "training_seconds", "seconds_per_step", "folder"):

@@ -66,7 +66,7 @@ def test_a_lead_of_one_training_says_what_its_interval_lacks(tmp_path: Path) -> 
 
 
 def test_only_what_is_finished_and_expected_is_judged(tmp_path: Path) -> None:
-    """By 50, give or take 5, on each dataset: 51 is inside, 60 outside, what lacks a seed or all is neither."""
+    """Expected is 50 +- 5 on each dataset: 51 is inside, 60 outside; a dataset that lacks seeds does not count."""
     expected = {"expected": 50.0, "tolerance": 5.0}
     card = from_json(Card, CARD | {"data": [{"name": name, "dataset": "", "env_id": "Pendulum-v1", **expected}
                                             for name in ("near", "far", "half", "none")]})
@@ -117,7 +117,7 @@ def test_cards_of_one_row_have_the_same_seeds() -> None:
 
 def test_the_project_s_own_page_says_what_was_recorded_and_the_readme_what_the_page_says(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the intervals, which are drawn."""
+    """The intervals are left out, as they are resampled."""
     monkeypatch.chdir(tmp_path)
     assert gentraj("reproduce", "--results", ROOT / "benchmarks" / "results", "--table", "docs/results.md") == 0
     made, page = (means((folder / "docs" / "results.md").read_text()) for folder in (tmp_path, ROOT))

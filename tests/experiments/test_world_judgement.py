@@ -24,7 +24,7 @@ TRAINING = TrainingConfig(20, warmup=1, threads=1)
 
 @pytest.fixture(scope="module")
 def folder(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of `data.hdf5`, `world`, `policy-0`, `policy-1` and `policy-2`."""
+    """A folder with the data and the runs `world`, `policy-0`, `policy-1` and `policy-2`."""
     made = tmp_path_factory.mktemp("judged")
     data = str(shutil.copy(hopper_file, made / f"data{hopper_file.suffix}"))
     world = WorldModelConfig(model=None, members=2, width=16, depth=1, batch_size=32)

@@ -145,7 +145,7 @@ def test_times_copies_and_moves_do_not_matter(tmp_path: Path) -> None:
     shutil.move(tmp_path / "a", tmp_path / "\u00e9 \u4e2d" / "c")
     assert is_state(tmp_path / "b", 3) and is_state(tmp_path / "\u00e9 \u4e2d" / "c", 3)
     os.rename(tmp_path / "b" / "step-00000001", tmp_path / "b" / "step-00000009")
-    with pytest.warns(CheckpointWarning, match="step-00000009: its meta.json is of step 1"):
+    with pytest.warns(CheckpointWarning, match="step-00000009: its meta.json belongs to step 1"):
         assert is_state(tmp_path / "b", 3)
 
 

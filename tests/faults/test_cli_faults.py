@@ -91,7 +91,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("evaluate run --env-id Hopper-v5", "trained on actions of width 2, but the action space of Hopper-v5 is"),
     ("evaluate run --env-id Reacher-v5", "the agent has obs_dim 4 and act_dim 0, but Reacher-v5 has obs_dim 10"),
     ("evaluate run --planner.actions joint", "needs a model of observations and actions"),
-    ("evaluate run --planner.steps 21", "21 sampling steps; this path has 20 levels"),
+    ("evaluate run --planner.steps 21", "21 sampling steps were given; this model has 20 noise levels"),
     ("evaluate run --out run", "--out is run, which is a folder; give a file"),
     ("evaluate run --out file/a.json", "file is a file, so there can be no folder"),
     ("evaluate run --save-rollout mine", "'mine' is not a Minari id"),
@@ -100,7 +100,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("sample run --out a.txt", "--out is a.txt; a file that ends in .npz is expected"),
     ("sample run --out file/a.npz", "file is a file, so there can be no folder"),
     ("sample run --out a.npz --num 0", "--num is 0; give at least 1"),
-    ("sample run --out a.npz --steps 0", "0 sampling steps; give a whole number of at least 1"),
+    ("sample run --out a.npz --steps 0", "0 sampling steps were given; give a whole number of at least 1"),
     ("sample run --out a.npz --goal 1,2,3", "--goal has 3 numbers; 2 (entries [0, 1]) are expected"),
     ("sample run --out a.npz --start 1,2,3", "--start has 3 numbers; 4 (an observation) or 2 "),
     ("sample run --out a.npz --start 0,0", "--start 0,0 lies in a wall of PointMaze_UMaze-v3 or outside it; the free "),
@@ -110,8 +110,8 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("sample run --out a.npz --goal=-inf,1", "--goal is '-inf,1'; numbers separated by commas are expected"),
     ("sample run --out a.npz --start 1;1", "--start is '1;1'; numbers separated by commas are expected"),
     ("sample run --out a.npz --arrival 3", "--arrival says when to be at a goal; give --goal too"),
-    ("sample run --out a.npz --goal 1,1 --arrival 32", "row 32 is outside the horizon of 32 rows"),
-    ("data make pointmaze-umase", "nothing is known of making data of 'pointmaze-umase'; such are pointmaze-open, "),
+    ("sample run --out a.npz --goal 1,1 --arrival 32", "timestep 32 is outside the horizon of 32 timesteps"),
+    ("data make pointmaze-umase", "no data of 'pointmaze-umase' can be recorded; give one of pointmaze-open, "),
     ("data make pointmaze-umaze --steps 0 --id mine/a-v0", "steps is 0; record at least 1"),
     ("data make pointmaze-umaze --id DATA", "DATA exists already"),
     ("data make pointmaze-umaze --id mine", "'mine' is not a Minari id"),
@@ -119,6 +119,10 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("data import file --id mine/a-v0", "'file' names no dataset; give a file (.npz, .hdf5, .h5)"),
     ("data inspect missing.npz", "missing.npz: no such file"),
     ("demo --steps 0", "steps is 0; a whole number of at least 1 is expected"),
+    ("train pointmaze-umaze --model.learning-rate nan", "--model.learning-rate is nan; a number from 0 to 1 is"),
+    ("train pointmaze-umaze --batch-size 0", "--batch-size is 0; a whole number from 1 to "),
+    ("train pointmaze-umaze --training.steps -3", "--training.steps is -3; a whole number of at least 1 is expected"),
+    ("evaluate run --planner.replan 0", "--planner.replan is 0; a whole number from 1 to "),
     ("demo --run-dir file", "file is a file, so there can be no folder file"),
 ])
 def test_bad_input_is_one_line_and_code_2(place: Path, capsys: pytest.CaptureFixture, words: str, message: str) -> None:
@@ -130,10 +134,9 @@ def test_bad_input_is_one_line_and_code_2(place: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("words", [
     "train pointmaze-umaze --stepz 3", "train pointmaze-umaze --steps many", "train pointmaze-umaze --steps 1.5",
-    "train --resume", "train pointmaze-umaze pointmaze-large", "train pointmaze-umaze --model.learning-rate nan",
-    "train pointmaze-umaze --batch-size 0", "train pointmaze-umaze --training.steps -3", "evaluate",
-    "evaluate run run", "evaluate run --episodez 3", "evaluate run --planner.replan 0", "evaluate run --protocol fair",
-    "sample run", "data", "data lisp", "data make", "data import file", "report"])
+    "train --resume", "train pointmaze-umaze pointmaze-large", "evaluate", "evaluate run run",
+    "evaluate run --episodez 3", "evaluate run --protocol fair", "sample run", "data", "data lisp", "data make",
+    "data import file", "report"])
 def test_what_the_options_cannot_be_is_explained_with_code_2(place: Path, capsys: pytest.CaptureFixture,
                                                             words: str) -> None:
     assert gentraj(*words.split()) == 2
@@ -315,7 +318,7 @@ def test_two_in_one_folder(place: Path, capsys: pytest.CaptureFixture, words: li
     """FAULTS 9: the second one is told who trains there, and changes nothing."""
     with RunLock(place / words[-1]):
         before = {path: path.read_bytes() for path in place.rglob("*.*") if path.is_file()}
-        assert f"{words[-1]}: process {os.getpid()} trains here" in refused(capsys, "train", *words)
+        assert f"{words[-1]}: process {os.getpid()} is training here" in refused(capsys, "train", *words)
     assert before == {path: path.read_bytes() for path in place.rglob("*.*") if path.is_file()}
     assert has_checkpoints(place / "run")
 

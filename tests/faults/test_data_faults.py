@@ -98,7 +98,7 @@ def test_25_a_flag_inside_an_episode_is_refused(key):
     e = tiny_episodes()
     flags = getattr(e, key).copy()
     flags[[41, 50]] = True
-    with pytest.raises(DataError, match=rf"episode 1, step 1: {key} is true inside .*\(2 such steps in all"):
+    with pytest.raises(DataError, match=rf"episode 1, step 1: {key} is true inside .*\(steps affected: 2; "):
         replace(e, **{key: flags})
 
 
@@ -140,7 +140,7 @@ def test_17_a_truncated_file_is_refused_by_its_name(tmp_path, position):
     for path in (save_npz(tiny_episodes(), tmp_path / "a.npz"), d4rl(tmp_path / "a.hdf5")):
         raw = path.read_bytes()
         path.write_bytes(raw[: int(position * (len(raw) - 1))])
-        with pytest.raises(DataError, match=rf"{path.name}: cannot be read"):
+        with pytest.raises(DataError, match=rf"{path.name}: (cannot be read|is no npz file, or an incomplete one)"):
             load_episodes(path)
 
 

@@ -54,7 +54,7 @@ def test_of_two_in_one_folder_one_trains(tmp_path: Path, spawn) -> None:
     while all(process.poll() is None for process in both):
         time.sleep(0.02)
     loser, winner = sorted(both, key=lambda process: process.poll() is None)
-    assert loser.returncode == 2 and f"process {winner.pid} trains here" in loser.stderr.read()
+    assert loser.returncode == 2 and f"process {winner.pid} is training here" in loser.stderr.read()
     winner.stdout.readline()
     winner.kill()
     winner.wait()

@@ -85,7 +85,7 @@ def test_handlers_are_as_they_were(tmp_path: Path) -> None:
 
 
 def test_an_ignored_signal_stays_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What runs behind a shell script must not stop at the Ctrl-C meant for the script."""
+    """A background process of a shell script must not stop at the Ctrl-C that is meant for the script."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         assert run_tiny(tmp_path / "run", component=harmed(3, kill(signal.SIGINT)), steps=6).step == 6
@@ -195,7 +195,7 @@ def test_a_used_folder_needs_resume(tiny_run: Path, fingerprint) -> None:
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     """FAULTS 9."""
     def again(_: Tiny) -> None:
-        with pytest.raises(RunLocked, match=f"process {os.getpid()} trains here"):
+        with pytest.raises(RunLocked, match=f"process {os.getpid()} is training here"):
             run_tiny(tmp_path / "run", resume=True)
 
     assert run_tiny(tmp_path / "run", component=harmed(5, again), steps=10).step == 10

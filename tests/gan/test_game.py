@@ -9,7 +9,7 @@ import torch
 from tiny_gan import CONTEXT, batch, make, train
 from torch import Tensor
 
-from gentraj.gan.game import FINE, Microbatch, distance, energy_score, mean_loss, value
+from gentraj.gan.model import FINE, Microbatch, distance, energy_score, mean_loss, value
 from gentraj.networks.discriminator import Verdict
 from gentraj.randomness import generator
 from gentraj.trajectory import Batch

@@ -16,8 +16,7 @@ from gentraj.gan import health
 from gentraj.gan import model as gan_model
 from gentraj.gan.health import SETTLED, SYMPTOMS, GANWarning, Health, Symptom, vital_signs
 from gentraj.gan.model import SideConfig
-from gentraj.gan.objectives import OBJECTIVES
-from gentraj.gan.regularisers import REGULARISERS
+from gentraj.gan.objectives import OBJECTIVES, REGULARISERS
 from gentraj.training.checkpoint import module_tensors, restore_module
 from gentraj.trajectory import Condition
 
@@ -86,7 +85,7 @@ def test_a_batch_without_anything_free_or_of_one_trajectory_has_finite_signs() -
 
 
 def recorded(steps: int, changes: dict[str, float], subject: Health | None = None) -> list[str]:
-    """What is said in so many steps with these metrics."""
+    """Returns the warnings of `steps` steps with these metrics."""
     subject = Health() if subject is None else subject
     metrics = {name: torch.tensor(value) for name, value in (HEALTHY | changes).items()}
     with warnings.catch_warnings(record=True) as said:
@@ -177,7 +176,7 @@ def test_a_generator_that_does_not_learn_is_named_while_it_trains_and_when_it_sa
 
 
 def collapsed(generate: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Of noise that is 0: every sample of a condition is the same."""
+    """Makes a generator whose noise is 0, so that all samples of a condition are equal."""
     return lambda network, z, values, known, context: generate(network, 0 * z, 0 * values, known & False, context)
 
 

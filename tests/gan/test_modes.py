@@ -37,12 +37,12 @@ def test_a_set_is_a_function_of_its_seed(name: str) -> None:
 def test_what_is_known_is_taken_from_the_data(name: str) -> None:
     data = SETS[name](0)
     condition = data.conditions(3)
-    assert condition.mask_BHD.any(2).sum(1).tolist() == [len(data.known)] * 3
+    assert condition.mask_BHD.any(2).sum(1).tolist() == [len(data.conditioned)] * 3
     assert torch.equal(condition.values_BHD[condition.mask_BHD], data.x_RHD[:3][condition.mask_BHD])
 
 
 def test_an_even_blob_has_every_mode_and_none_as_often_as_the_data() -> None:
-    """What lies between the modes is of none: otherwise a model that had learned nothing would pass."""
+    """Samples between the modes belong to none; otherwise a model that has learnt nothing would pass."""
     data = grid(0)
     x = 10 * torch.rand(12_800, *data.x_RHD.shape[1:], generator=torch.Generator().manual_seed(0)) - 5
     row = modes.judged(data, x)
@@ -70,7 +70,7 @@ def test_an_open_room_has_binomially_many_shortest_ways(rows: int, columns: int)
 
 
 def test_as_many_shares_as_ways_are_expected() -> None:
-    with pytest.raises(ValueError, match=r"2 shares were given for 1 shortest ways from \(3, 2\) to \(3, 1\); give"):
+    with pytest.raises(ValueError, match=r"2 shares were given for 1 shortest paths from \(3, 2\) to \(3, 1\); give"):
         ways(0, goal=(3, 1))
 
 

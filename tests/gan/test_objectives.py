@@ -19,7 +19,7 @@ logits = st.floats(-30, 30, width=32)
 
 
 def gradients(loss: Loss, real: float, fake: float) -> tuple[float, float]:
-    """With respect to the logit of data and to that of samples; 0 where it does not matter."""
+    """Returns the gradients with respect to the logits of data and of samples; 0 if the loss does not depend on one."""
     c = torch.tensor([real, fake], dtype=torch.float64, requires_grad=True)
     g, = torch.autograd.grad(loss(c[0], c[1]), c)
     return float(g[0]), float(g[1])

@@ -8,10 +8,8 @@ import torch
 from tiny_gan import JUDGE, batch, make, train
 from torch import Tensor, nn
 
-from gentraj.gan.game import judge, value
-from gentraj.gan.model import SideConfig
-from gentraj.gan.objectives import OBJECTIVES
-from gentraj.gan.regularisers import JITTER, REGULARISERS, Critic, Game, interpolate_gradient_norm
+from gentraj.gan.model import SideConfig, judge, value
+from gentraj.gan.objectives import JITTER, OBJECTIVES, REGULARISERS, Critic, Game, interpolate_gradient_norm
 from gentraj.models.conditioning import ConditionMix
 from gentraj.randomness import generator
 from gentraj.trajectory import Batch
@@ -130,7 +128,7 @@ def two_groups(rows: int = 16) -> Batch:
 
 @pytest.mark.filterwarnings("ignore::gentraj.gan.health.GANWarning")
 def test_the_gradient_penalty_makes_the_critics_slope_one_between_data_and_samples() -> None:
-    """Of two points d apart: d slope - weight (slope - 1)^2 is largest at 1 + d / (2 weight), and here d is about 1."""
+    """For two points d apart, d slope - weight (slope - 1)^2 is largest at slope 1 + d / (2 weight); d is about 1."""
     side = SideConfig(learning_rate=1e-3, betas=(0.0, 0.9))  # the betas of Gulrajani et al. 2017, algorithm 1
     model = make(objective="wasserstein-gp", mix=ConditionMix(start=0, goal=0), energy_score=0.0,
                  generator_learning=side, discriminator_learning=replace(side, learning_rate=3e-3),
@@ -153,7 +151,7 @@ def test_the_gradient_penalty_makes_the_critics_slope_one_between_data_and_sampl
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_spectral_normalisation_keeps_the_largest_singular_value_of_every_layer_at_one(objective: str) -> None:
-    """Of a convolution's weights as the matrix (out, in * kernel), which the paper normalises."""
+    """For a convolution it is that of the matrix (out, in * kernel), as in the paper."""
     model = make(objective=objective, discriminator=replace(JUDGE, spectral_norm=True))
     before = [p.clone() for p in model.discriminator.parameters()]
     train(model, range(5), batch())

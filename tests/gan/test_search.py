@@ -13,8 +13,7 @@ from torch import Tensor
 from gentraj.constraints import QUICK, TOLERANCE, Blocks, Box, Constraints
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.diffusion.constrained import Constrained
-from gentraj.diffusion.guidance import Energy
-from gentraj.diffusion.nearest_data import NearestData
+from gentraj.diffusion.guidance import Energy, NearestData
 from gentraj.gan import GANConfig
 from gentraj.models.one_step import latent_ascent, preferred
 from gentraj.models.plugin import Plugin, Preference, SampledRows
@@ -50,7 +49,7 @@ def score(guide: object, x: Tensor) -> Tensor:
 
 @every_guide
 def test_the_best_of_the_candidates_is_taken(guide: str) -> None:
-    """They are the samples of the row's own seed and of those unfolded from it; the first of equals is taken."""
+    """Candidates are samples with the row's seed and with seeds folded from it; of equal ones the first is chosen."""
     model, seeds = make(moved=True, best_of=5), [7, 8, 9]
     several = zip(*((seed, *unfold(4, seed, 1)) for seed in seeds), strict=True)
     candidates = torch.cat([model.sample(STARTS, seed=each) for each in several], 1)
@@ -92,7 +91,7 @@ def test_refining_finds_better_trajectories_than_choosing_alone() -> None:
 
 @given(seed=st.integers(0, 1000), rate=st.floats(0.05, 1))
 def test_the_walk_stays_on_the_sphere_and_ends_where_the_guide_points(seed: int, rate: float) -> None:
-    """With the identity as generator a linear guide <a, x> is highest at a, as long as the noise."""
+    """With the identity as generator, a linear guide <a, x> is highest in the direction a, at the norm of the noise."""
     g = torch.Generator().manual_seed(seed)
     z, a, seen = torch.randn(3, 8, 5, generator=g), torch.randn(8, 5, generator=g), []
 
@@ -118,7 +117,7 @@ def test_a_sample_with_a_guide_does_not_depend_on_the_others_nor_on_how_many_the
 
 @pytest.mark.parametrize("changes", [{"best_of": 1}, {"best_of": 3}, {"best_of": 1, "search_steps": 1}], ids=str)
 def test_a_guide_is_shown_whole_blocks_of_rows(changes: dict[str, int]) -> None:
-    """As the protocol says: a guide that is a network then rounds alike however many are drawn."""
+    """The protocol promises it, so that rounding in a guide's network does not depend on the number of samples."""
     rows: list[int] = []
 
     def counted(x: Tensor) -> Tensor:
@@ -241,14 +240,14 @@ def test_one_call_of_the_generator_for_each_block_of_candidates() -> None:
 
 
 def test_the_best_of_16_is_the_extreme_of_16_normal_numbers() -> None:
-    """Whose mean is -1.766: candidates of a row are independent, and so are those of different rows."""
+    """The mean of their minimum is -1.766 if candidates are independent, within a row and between rows."""
     rows, config = Condition.unknown(SPEC, 200), replace(GANConfig(), best_of=16, search_steps=0)
     x = preferred(lambda z, rows: z, rows, range(200), 1.0, [Preference(lambda x: -x[:, 0, 0])], config)
     assert x[:, 0, 0].mean().item() == pytest.approx(-1.766, abs=0.15)
 
 
 def test_noise_at_known_entries_does_not_lengthen_the_walk() -> None:
-    """With nearly all rows known, what is free keeps the length of the noise that the generator was trained with."""
+    """With nearly all timesteps conditioned on, the free noise keeps the norm that the generator was trained with."""
     lengths, known = [], torch.zeros(16, 8, 5, dtype=torch.bool)
     known[:, :7] = True
     rows = Condition(SPEC, torch.zeros(16, 8, 5), known)

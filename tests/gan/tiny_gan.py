@@ -9,7 +9,7 @@ import torch
 from contract import SPEC
 
 from gentraj.gan import ConditionalGAN, GANConfig
-from gentraj.gan.regularisers import REGULARISERS
+from gentraj.gan.objectives import REGULARISERS
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.normalize import Normalizer
@@ -58,7 +58,7 @@ def train(model: ConditionalGAN, steps: range, data: Batch, optimizers: dict | N
 
 
 def continued(model: ConditionalGAN, optimizers: dict, fresh: ConditionalGAN) -> dict:
-    """What was saved of a training, in a fresh model; its optimisers."""
+    """Loads the saved state of a training into the `fresh` model and returns its optimisers."""
     restore_module(fresh, {k: v.clone() for k, v in module_tensors(model).items()})
     resumed = fresh.optimizers()
     for name, optimizer in resumed.items():

@@ -256,7 +256,7 @@ def test_rows_alike_are_no_reason_to_fail(metric: Metric) -> None:
 
 @all_metrics
 @pytest.mark.parametrize(("real", "fake", "message"), [
-    (torch.zeros(9, 3), torch.zeros(9, 4), "real has 3 features; fake has 4 features: as many in each"),
+    (torch.zeros(9, 3), torch.zeros(9, 4), "real has 3 features; fake has 4 features; the same number in each"),
     (torch.zeros(9, 3), torch.zeros(9, 3, 1), r"fake has shape \(9, 3, 1\); \(rows, features\) is expected"),
     (torch.zeros(9, 3), torch.full((9, 3), torch.nan), "fake holds 27 values that are NaN or infinite"),
     (torch.full((9, 3), torch.inf), torch.zeros(9, 3), "real holds 27 values"),

@@ -58,7 +58,7 @@ def test_rows_are_the_inverse_of_times(gaps: list[int]) -> None:
 
 @pytest.mark.parametrize("offsets", [(1, 2), (1, 2, 4, 4), (0, 1, 2, 4), (3, 2, 4, 8)])
 def test_offsets_that_do_not_grow_are_refused(offsets: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="4 growing ones are expected"):
+    with pytest.raises(ValueError, match="4 increasing numbers of steps are expected"):
         replace(SPARSE, offsets=offsets)
 
 
@@ -89,7 +89,7 @@ def test_a_plan_leads_step_by_step_and_arrives_at_its_row_s_time() -> None:
 
 def test_what_needs_even_rows_says_so() -> None:
     for use in (lambda: level_specs(SPARSE, (2,), 1), lambda: Speed(1.0, dims=(0,), dt=0.1).unit(SPARSE)):
-        with pytest.raises(ValueError, match=r"needs rows that are evenly apart; these are at steps \(0, 1, 2, 4, 8\)"):
+        with pytest.raises(ValueError, match=r"needs evenly spaced timesteps; these are at steps \(0, 1, 2, 4, 8\)"):
             use()
 
 

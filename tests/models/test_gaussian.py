@@ -88,7 +88,7 @@ def test_a_linear_gaussian_policy_is_recovered() -> None:
 
 
 def constant(act: Tensor, weight_B: Tensor | None = None) -> Callable[[torch.Generator], Batch]:
-    """The same actions in one state, whole."""
+    """Returns a function that makes batches with the same state and these actions."""
     return lambda _: windows(torch.zeros(len(act), 2), act, weight_B)
 
 
@@ -97,7 +97,7 @@ STATE = torch.zeros(1, 2)
 
 @pytest.mark.parametrize("spread", [0.3, 1.0])
 def test_with_a_fixed_spread_the_mean_minimises_the_squared_error(spread: float) -> None:
-    """Of skewed data too, whose likeliest value lies elsewhere; the spread is what was given."""
+    """This holds for skewed data too, whose mode lies elsewhere; the spread is the given one."""
     act = torch.rand(64, 2, generator=generator(0)) ** 3
     scales = Normalizer(torch.zeros(4), torch.tensor([1.0, 1.0, 2.0, 0.5]))
     model = make(CELL, scales, mix=POLICY, spread=spread, learning_rate=1e-2)
@@ -107,7 +107,7 @@ def test_with_a_fixed_spread_the_mean_minimises_the_squared_error(spread: float)
 
 
 def test_a_guide_moves_the_mean_by_its_slope_times_the_variance() -> None:
-    """Of (a - mu)^2 / (2 sigma^2), averaged over two entries, minus k a_0 the minimum is at mean + 2 k sigma^2."""
+    """The minimum of the mean over two entries of (a - mu)^2 / (2 sigma^2), minus k a_0, is at mu + 2 k sigma^2."""
     act, spread, k = torch.randn(64, 2, generator=generator(0)) / 3, 0.4, 0.5
     model = make(CELL, mix=POLICY, spread=spread, learning_rate=1e-2)
     mean, _ = actions(fit(model, constant(act), 150, lambda x: k * x[:, 0, 2]), STATE)
@@ -291,9 +291,9 @@ def test_the_settings_come_back_from_json(config: GaussianConfig) -> None:
     (lambda m: m.sample(Condition.unknown(SPEC),
                         options=SamplingOptions(eta=0.5)), "eta was given, and a Gaussian samples in one call"),
     (lambda m: m.sample(Condition.unknown(SPEC), guide=ClassifierFree(1.0)),
-     "ClassifierFree changes what a model denoises, and a Gaussian denoises nothing; give an energy"),
-    (lambda m: m.predict(Condition.unknown(CELL)), "the condition is on TrajectorySpec"),
-    (lambda m: m.log_prob(torch.zeros(2, 8, 5), Condition.unknown(SPEC, 3)), r"shape \(2, 8, 5\); this condition and"),
+     "ClassifierFree changes what a model denoises, and a Gaussian does not denoise; give an energy"),
+    (lambda m: m.predict(Condition.unknown(CELL)), "the condition is for TrajectorySpec"),
+    (lambda m: m.log_prob(torch.zeros(2, 8, 5), Condition.unknown(SPEC, 3)), r"shape \(2, 8, 5\); this model and"),
     (lambda m: m.log_prob(torch.full((2, 8, 5), torch.inf)), "an unknown entry of the trajectories is NaN or infinite"),
 ])
 def test_what_cannot_be_done_is_refused_in_one_line(call: Callable[[Gaussian], object], message: str) -> None:

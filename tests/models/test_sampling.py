@@ -90,8 +90,9 @@ def test_what_a_plugin_raises_is_not_swallowed() -> None:
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: drawn(Condition.unknown(TrajectorySpec(3, 2, 16)), 1, 0), "horizon=16.*the model is of.*horizon=8"),
-    (lambda: drawn(Condition.unknown(SPEC, 2), 3, [1, 2]), "2 seeds were given for 6 samples; give one each"),
+    (lambda: drawn(Condition.unknown(TrajectorySpec(3, 2, 16)), 1, 0),
+     "horizon=16.*the model's trajectories are.*horizon=8"),
+    (lambda: drawn(Condition.unknown(SPEC, 2), 3, [1, 2]), "2 seeds were given for 6 samples; give one for each"),
     (lambda: drawn(Condition.unknown(SPEC), 0, 0), "0 samples of 1 conditions"),
     (lambda: SamplingOptions(temperature=-0.5), "temperature is -0.5; a number of"),
     (lambda: SamplingOptions(temperature=float("inf")), "temperature is inf"),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gentraj.config import from_json, to_json
-from gentraj.networks.discriminator import LEAST_SPREAD, Discriminator, DiscriminatorConfig, UnitNorm, minibatch_std
+from gentraj.networks.discriminator import LEAST_VARIANCE, Discriminator, DiscriminatorConfig, UnitNorm, minibatch_std
 
 DIM, CONTEXT, HORIZON = 5, 2, 16
 SMALL = {"width": 8, "multipliers": (1, 2), "kernel": 3}
@@ -146,7 +146,7 @@ def test_the_spread_of_a_batch_is_the_mean_of_the_standard_deviations() -> None:
 def test_the_spread_of_equal_trajectories_is_nothing_and_has_a_gradient() -> None:
     h = torch.ones(4, 3, 2, requires_grad=True)
     spread = minibatch_std(h)
-    torch.testing.assert_close(spread, torch.full((4, 1, 2), LEAST_SPREAD**0.5))
+    torch.testing.assert_close(spread, torch.full((4, 1, 2), LEAST_VARIANCE**0.5))
     spread.sum().backward()
     assert h.grad is not None and torch.isfinite(h.grad).all()
 

@@ -89,7 +89,7 @@ def test_a_network_without_context_takes_none(config: type) -> None:
 
 @every_network
 def test_a_call_draws_no_random_number(config: type) -> None:
-    """Else a resumed training would differ from one that was not interrupted."""
+    """Otherwise a resumed training would differ from an uninterrupted one."""
     net, values = make(config).train(), inputs()
     state = torch.get_rng_state()
     net(*values.values())

@@ -35,7 +35,7 @@ def trajectories(dim: int, rows: int = 4) -> Tensor:
 
 
 def unet1d(channels: tuple[int, ...], dim: int = 6) -> UNet1DModel:
-    """As published for Diffuser's locomotion tasks, at other widths; no weight keeps a value that hides a mistake."""
+    """Makes the published U-Net of Diffuser's locomotion tasks at other widths; no weight keeps its initial value."""
     model = UNet1DModel(
         in_channels=dim, out_channels=dim, block_out_channels=channels, time_embedding_type="positional",
         down_block_types=("DownResnetBlock1D",) * len(channels), mid_block_type="MidResTemporalBlock1D",
@@ -92,7 +92,7 @@ def test_actions_first_become_observations_first(saved: Path) -> None:
     theirs = ours(load_unet1d(saved, HORIZON, LEVELS), x, n)
     torch.testing.assert_close(ours(reordered, torch.cat([x[..., 2:], x[..., :2]], -1), n),
                                torch.cat([theirs[..., 2:], theirs[..., :2]], -1))
-    with pytest.raises(PretrainedError, match="have 6 entries; 7 of them cannot be actions"):
+    with pytest.raises(PretrainedError, match="has 6 entries; 7 of them cannot be actions"):
         load_unet1d(saved, HORIZON, LEVELS, act_dim=7)
 
 
@@ -233,7 +233,7 @@ def test_half_precision_is_read_as_float32(tmp_path: Path, weights: Weights) -> 
 
 @pytest.mark.parametrize(("name", "value", "message"), [
     ("mid_block1.time_mlp.1.bias", None, "'mid_block1.time_mlp.1.bias' is missing; shape \\(16,\\)"),
-    ("downs.0.0.blocks.0.block.0.weight", None, "'downs.0.0.blocks.0.block.0.weight' is missing; a temporal U-Net"),
+    ("downs.0.0.blocks.0.block.0.weight", None, "'downs.0.0.blocks.0.block.0.weight' is missing; every temporal"),
     ("downs.0.0.residual_conv.weight", None, "'downs.0.0.residual_conv.weight' is missing"),
     ("downs.1.2.fn.fn.to_qkv.weight", torch.zeros(1), "'downs.1.2.fn.fn.to_qkv.weight' is unknown; .*attention"),
     ("time_mlp.3.weight", torch.zeros(8, 31), "'time_mlp.3.weight' has shape \\(8, 31\\); \\(8, 32\\) is expected"),
@@ -261,7 +261,7 @@ def test_a_width_that_claims_more_than_the_memory_is_refused_by_its_shapes(tmp_p
 
 
 def test_three_times_as_many_channels_as_entries_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PretrainedError, match="24 channels for 8 entries of a trajectory; 3 times"):
+    with pytest.raises(PretrainedError, match="24 channels for 8 entries of a timestep; a U-Net with 3 times"):
         load(tmp_path, layout(8, 24, (1, 2)))
 
 
@@ -277,14 +277,14 @@ def test_a_horizon_or_levels_that_do_not_fit_are_refused(tmp_path: Path, weights
 def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "unet.safetensors"
     path.write_bytes(content)
-    with pytest.raises(PretrainedError, match=r"unet\.safetensors: is no safetensors file"):
+    with pytest.raises(PretrainedError, match=r"unet\.safetensors: is not a safetensors file"):
         load_diffuser(path, HORIZON, LEVELS)
 
 
 def test_a_missing_file_a_folder_and_a_pipe_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "nothing", tmp_path, tmp_path / "pipe"):
-        with pytest.raises(PretrainedError, match="is no file"):
+        with pytest.raises(PretrainedError, match="is not a file"):
             load_diffuser(path, HORIZON, LEVELS)
 
 
@@ -292,5 +292,5 @@ def test_a_truncated_file_is_refused(tmp_path: Path, weights: Weights) -> None:
     load(tmp_path, weights)
     path = tmp_path / "unet.safetensors"
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(PretrainedError, match="is no safetensors file"):
+    with pytest.raises(PretrainedError, match="is not a safetensors file"):
         load_diffuser(path, HORIZON, LEVELS)

@@ -1,4 +1,4 @@
-"""Figures: each function writes a readable image of what it is given; the report is one file that stands alone."""
+"""Figures: each function writes a readable image; the report is one file that needs no other."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import pytest
 from PIL import Image
 
 from gentraj.plots import comparison as comparison_figures
+from gentraj.plots import figures
 from gentraj.plots import page as report_page
-from gentraj.plots import trajectories as figures
-from gentraj.plots import worlds as world_figures
 from gentraj.plots.style import Plane, alone, draw_floor, panels, save, smooth
 
 RNG = np.random.default_rng(0)
@@ -92,8 +91,8 @@ def test_trust_changes_its_hue_exactly_at_the_threshold():
 def test_no_tick_label_of_the_calibration_overlaps_another(span: tuple[float, float], tmp_path: Path,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     kept = []
-    monkeypatch.setattr(world_figures, "save", lambda figure, path: kept.append(figure) or save(figure, path))
-    world_figures.plot_calibration(np.geomspace(*span, 10), np.geomspace(*span, 10), tmp_path / "calibration.png")
+    monkeypatch.setattr(figures, "save", lambda figure, path: kept.append(figure) or save(figure, path))
+    figures.plot_calibration(np.geomspace(*span, 10), np.geomspace(*span, 10), tmp_path / "calibration.png")
     ax = kept[0].axes[0]
     for axis, low, high in ((ax.xaxis, "x0", "x1"), (ax.yaxis, "y0", "y1")):
         boxes = [t.get_window_extent() for t in (*axis.get_ticklabels(), *axis.get_ticklabels(minor=True))
@@ -120,7 +119,7 @@ def test_nothing_to_draw_is_said_in_one_line_and_writes_nothing(draw, tmp_path: 
 
 
 def test_the_module_loads_no_matplotlib():
-    code = "import sys, gentraj.plots.trajectories; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, gentraj.plots.figures; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 

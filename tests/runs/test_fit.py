@@ -17,7 +17,7 @@ from gentraj.runs.fit import check_data
 
 
 def checked(episodes: Episodes, env_id: str | None = None) -> list[str]:
-    """What is warned of."""
+    """Returns the warnings of `check_data`."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         check_data(DataFacts.of(episodes, ContextConfig(), env_id), episodes, env_id)

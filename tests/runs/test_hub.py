@@ -267,4 +267,4 @@ def test_without_the_hubs_library_a_folder_loads_and_a_repository_names_the_extr
 def test_what_was_saved_to_be_used_is_not_trained_on(saved: Path, capsys: pytest.CaptureFixture) -> None:
     """Its optimisers are missing: going on without them would be another training."""
     assert gentraj("train", "--resume", saved, "--steps", 8) == 1
-    assert "save_pretrained saved it to be used" in capsys.readouterr().err
+    assert "it was exported by save_pretrained" in capsys.readouterr().err

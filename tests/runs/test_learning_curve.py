@@ -75,7 +75,7 @@ def test_without_an_environment_it_is_refused_before_the_training(umaze, tmp_pat
 def test_the_curve_is_drawn(tmp_path: Path) -> None:
     from PIL import Image
 
-    from gentraj.plots.trajectories import plot_learning_curve
+    from gentraj.plots.figures import plot_learning_curve
 
     rows = [{"step": step, "return_mean": step / 2, "return_ci95": [step / 3, step]} for step in (1, 2, 3)]
     with Image.open(plot_learning_curve(rows, {"random": 0.1}, tmp_path / "curve.png")) as image:

@@ -112,7 +112,7 @@ def test_a_planner_that_remembers_needs_a_model_that_has_learnt_of_a_past(name: 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "latent"])
 def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_file: Path, tmp_path: Path) -> None:
-    """It learns of that one's noise, normalised as there, and of none where there is none."""
+    """The critic trains with that generator's noise and normaliser, and without noise if it has none."""
     generator = FAMILIES[family].with_network(ResidualMLPConfig(16, 1))
     config = tiny("diffuser", hopper_file).with_generator(generator)
     run = runs.train(config, tmp_path / "run", progress=False)
@@ -214,3 +214,9 @@ def test_another_family_is_trained_with_what_the_planner_will_say_that_it_knows(
     tracked = presets.PRESETS["diffuser-pointmaze"]
     assert isinstance(tracked, PlannerRunConfig)
     assert tracked.with_generator(FAMILIES[family]).mix == tracked.mix
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"context_dropout": 1.5}, {"normalizer": "nothing"}])
+def test_how_a_model_is_trained_is_refused_by_name_out_of_range(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=rf"^PlannerRunConfig\.{next(iter(wrong))} is "):
+        PlannerRunConfig(**wrong)

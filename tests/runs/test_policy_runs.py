@@ -118,7 +118,7 @@ def test_each_dataset_is_remembered_and_none_of_it_decides_a_training(hopper_fil
                                     *(PolicyRunConfig(policy=config()) for config in POLICIES.configs)],
                          ids=lambda config: config.kind)
 def test_settings_survive_json(config: runs.AnyRunConfig) -> None:
-    """Of several kinds of settings in one place the right one is read."""
+    """Where a setting may have several kinds, the right one is read."""
     file = runs._RunFile(config, runs.DataFacts(3, 2, 0, (), (), None), "")
     again = from_json(runs._RunFile, to_json(file))
     assert again == file and type(again.run) is type(file.run)

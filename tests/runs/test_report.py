@@ -28,7 +28,7 @@ def run_folder(small_run: Path, tmp_path: Path) -> Path:
 
 
 def acting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What is drawn of the run's agent in its environment."""
+    """Returns the figures of the run's agent in its environment."""
     monkeypatch.setattr(report, "EPISODES", 1)
     run = load(folder)
     return report.Drawing(run, folder / "figures", 0).acting(str(run.data.env))

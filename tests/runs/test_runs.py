@@ -129,7 +129,7 @@ def test_goal_entries_may_be_named_where_the_data_name_none(umaze: Episodes) -> 
 
 
 def test_resumed_in_python_it_is_the_uninterrupted_run(umaze: Episodes, tmp_path: Path, small_run: Path) -> None:
-    """And the command trains what the same settings in Python train."""
+    """The command trains the same weights as the same settings in Python."""
     runs.train(small.config(steps=3), tmp_path, progress=False)
     run = runs.train(small.config(steps=6), tmp_path, resume=True, progress=False)
     other = runs.load(small_run)

@@ -134,7 +134,7 @@ def test_a_system_that_writes_little_at_a_time(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("name", ["", "../x", "/x", "a/b", ".hidden", "a\0"])
 def test_a_part_name_is_a_file_name(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="is no file name"):
+    with pytest.raises(ValueError, match="is not a file name"):
         save(tmp_path, 0, {name: {}}, {})
     assert not list(tmp_path.iterdir())
 
@@ -149,7 +149,7 @@ def test_one_holder_of_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "run"
     with RunLock(folder):
         (folder / ".tmp-5-1").mkdir()
-        with pytest.raises(RunLocked, match=f"process {os.getpid()} trains here"), RunLock(folder):
+        with pytest.raises(RunLocked, match=f"process {os.getpid()} is training here"), RunLock(folder):
             pass
         assert (folder / ".tmp-5-1").exists()  # another's save may be going on
     with RunLock(folder):

@@ -168,7 +168,7 @@ def test_resume_where_nothing_is(tmp_path: Path) -> None:
     assert not (tmp_path / "missing").exists()
 
 
-@pytest.mark.parametrize("part", [object(), nn.Linear(3, 3)])
+@pytest.mark.parametrize("component", [object(), nn.Linear(3, 3)])
 def test_a_component_must_be_a_trainable_module(tmp_path: Path, component: object) -> None:
     with pytest.raises(TypeError, match=r"the component 'x' is \w+; an nn\.Module that is Trainable is expected"):
         run(tmp_path, {"x": component})  # type: ignore[dict-item]

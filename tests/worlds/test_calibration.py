@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gentraj.worlds.calibration import Calibration
+from gentraj.worlds.model import Calibration
 
 sizes = st.floats(0, 1e3, width=32)
 found = st.lists(st.tuples(sizes, sizes), min_size=1, max_size=80)  # uncertainties and errors of held-out data

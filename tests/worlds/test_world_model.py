@@ -46,7 +46,7 @@ def linear(lengths: list[int], seed: int = 0) -> Episodes:
 
 
 def with_goals(e: Episodes) -> Episodes:
-    """The same, each episode on its way to a place of its own."""
+    """Returns the episodes with one random goal for each."""
     goal_EG = np.random.default_rng(1).normal(size=(len(e), 2))
     return replace(e, goal_dims=(0, 1), extras={"goal": np.repeat(goal_EG, e.lengths + 1, 0)})
 
@@ -145,7 +145,7 @@ def test_without_temperature_no_seed_matters(name: str, worlds: dict[str, WorldM
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_a_longer_sequence_begins_as_a_shorter_one(name: str, worlds: dict[str, WorldModel]) -> None:
-    """Of whole chunks; any length may be asked for."""
+    """The sequences consist of whole chunks, and any length may be requested."""
     world, (obs_BO, act_BTA) = worlds[name], asked(4, 7)
     made = world.imagine(obs_BO, act_BTA, seeds=range(4))
     for T in range(1, 8):

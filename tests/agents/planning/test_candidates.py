@@ -40,7 +40,7 @@ class Wandering:
 
 
 class KnownValue:
-    """Values plans by a function of them."""
+    """A critic whose values are a given function of the plans."""
 
     def __init__(self, value: Any, spec: TrajectorySpec = SHORT):
         self.value, self.plan_spec = value, spec
@@ -55,7 +55,7 @@ def valued(model: Any, value: Any, **changes: Any) -> Planner:
 
 
 def test_the_best_of_many_plans_by_the_critic_earns_more() -> None:
-    """s' = s + a earns -s^2 a step: the plans are noise, so that only the choice can hold s near 0."""
+    """With s' = s + a and reward -s^2, and plans that are noise, only the choice of a plan can hold s near 0."""
     earned = []
     for candidates in (1, 16):
         agent = valued(Wandering(), lambda x: -(x[:, 1:, 0] ** 2).sum(1), candidates=candidates)
@@ -91,7 +91,7 @@ def test_the_choice_among_candidates(ratio: list[float], value: list[float] | No
 
 
 def test_joint_actions_begin_with_the_plan_s_first_one() -> None:
-    """Row h of a plan holds the action that is taken at its observation."""
+    """Timestep h of a plan holds the action that is taken at its observation."""
     agent = valued(Wandering(), lambda x: x[:, 0, 1], replan=3)
     acts = torch.stack([agent.act(torch.zeros(2, 1)) for _ in range(3)], 1)
     assert torch.equal(acts[..., 0], agent.last.chosen()[0][:, :3, 1])
@@ -154,7 +154,7 @@ def little_critic() -> PlanCritic:
 
 
 def test_guidance_changes_the_plans_as_it_says() -> None:
-    """A weight of 1 is the plain context. Guided by their value plans are worth more, beside a guide of the user's."""
+    """A scale of 1 is the conditional model. Value guidance raises the value of plans, also beside a user's guide."""
     obs, seeds, inside = torch.ones(60, 1), list(range(60)), {"low_A": LOW, "high_A": HIGH}
 
     def plans(context: tuple[float, ...] = (), guide: Any = None, **changes: Any) -> Tensor:
@@ -192,7 +192,7 @@ def test_a_critic_of_other_plans_is_refused() -> None:
 
 
 class Sure:
-    """A model of two rows, 8 steps apart: 4 more than now; or, with actions, of what lies between two known ones."""
+    """A model of two timesteps 8 steps apart, the second of which is 4 more; with actions, it fills in between two."""
 
     network_calls, device = 0, torch.device("cpu")
 
@@ -210,7 +210,7 @@ class Sure:
 
 
 class Straight:
-    """A model of (x, y, vx, vy): the straight way to the goal at a velocity of 1."""
+    """A model of (x, y, vx, vy) whose plans go straight to the goal at a velocity of 1."""
 
     spec, device, network_calls = TrajectorySpec(4, 0, 3, stride=4), torch.device("cpu"), 0
 
@@ -245,7 +245,7 @@ def coarse_to_fine(*finer: TrajectorySpec, **changes: Any) -> Planner:
 
 @pytest.mark.parametrize("factors", [(8,), (4,), (2,), (2, 4), (4, 2), (2, 2, 2)])
 def test_finer_models_fill_in_the_first_leg_of_a_plan(factors: tuple[int, ...]) -> None:
-    """A plan that goes from 1 to 5 in 16 steps; the actions of its first leg are 2 / 8 and the share of the leg."""
+    """A plan goes from 1 to 5 in 16 steps; the actions of its first leg are 2 / 8 and the fraction of the leg."""
     levels = level_specs(TrajectorySpec(1, 0, 3, stride=8), factors, act_dim=1)
     agent = coarse_to_fine(*levels, replan=5)
     acts = [agent.act(torch.tensor([[1.0], [2.0]]))[:, 0] for _ in range(5)]
@@ -266,7 +266,7 @@ def test_as_many_legs_are_filled_in_as_are_carried_out() -> None:
 
 
 def test_goals_are_reached_in_the_rows_of_the_finest_model() -> None:
-    """The plan arrives at its third row, after 16 steps, and rests there."""
+    """The plan arrives at its third timestep, after 16 steps, and rests there."""
     agent = coarse_to_fine(*level_specs(TrajectorySpec(1, 0, 3, stride=8), (2, 4), 1), replan=18)
     agent.act(torch.ones(1, 1), torch.full((1, 1), 5.0))
     assert agent.target_BTD[0, 7, 0] == 3 and agent.target_BTD[0, 15:, 0].tolist() == [5.0] * 4

@@ -1,5 +1,4 @@
-"""A planner that remembers: what its model is conditioned on of the past, where its plans begin, and what it is good
-for."""
+"""A planner with a history: how its model is conditioned on the past, where its plans begin, and what it gains."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ ACTS = PlannerConfig("fixed", replan=1, lookahead=1, actions="joint")
 
 
 class GoesOn:
-    """Plans of s' = s + 1 a row and a = 10 s, through whatever is known; remembers what it was asked."""
+    """A model of plans with s' = s + 1 in each timestep and a = 10 s; it keeps the conditions that it was given."""
 
     network_calls, device = 0, CPU
 
@@ -49,7 +48,7 @@ class GoesOn:
 
 
 class Trusting(Trust):
-    """Late arrivals more than early ones."""
+    """Trusts late arrivals more than early ones."""
 
     def __init__(self) -> None:
         pass
@@ -68,7 +67,7 @@ def planner(history: int, horizon: int = 8, stride: int = 1, **changes: Any) -> 
 
 @given(st.integers(0, 4), st.integers(1, 3), st.integers(1, 12))
 def test_the_past_is_the_last_rows_that_the_episode_has(rows: int, stride: int, steps: int) -> None:
-    """After t steps row r of p holds what was observed, and done then, (p - r) strides ago."""
+    """After t steps, timestep r of p holds the observation and the action of (p - r) strides ago."""
     history = History(TrajectorySpec(1, 1, 8, stride), rows, 2, CPU)
     for t in range(steps):
         history.add(torch.tensor([[t], [-t]]), torch.tensor([[t + 0.5], [0]]))
@@ -95,7 +94,7 @@ def test_the_model_is_told_the_past_entirely_and_the_present_observation() -> No
 
 @pytest.mark.parametrize("shifted", [False, True])
 def test_plans_begin_at_the_present(shifted: bool) -> None:
-    """A past that says nothing new changes no action: neither of a plan nor of what is left of one."""
+    """A past without new information changes no action, neither of a plan nor of what is left of one."""
     acted = []
     for history in (0, 3):
         select: Any = {"select": "value", "shifted": True} if shifted else {}
@@ -116,7 +115,7 @@ def test_a_fixed_arrival_is_at_the_model_s_last_row_however_long_the_past() -> N
 
 
 def test_every_candidate_has_the_past_of_its_environment() -> None:
-    """Of three environments that began at different times, towards goals, with what is left of plans among them."""
+    """Three environments began at different times, and plan towards goals with what is left of their plans."""
     model, trusting = GoesOn(TrajectorySpec(1, 1, 8)), Trusting()
     agent = Planner(model, PlannerConfig(replan=2, lookahead=1, actions="joint", history=3, candidates=2, shifted=True,  # type: ignore[arg-type]
                                          goal_dims=(0,)), -HIGH, HIGH, trust=trusting)
@@ -156,27 +155,27 @@ def test_moved_rows_stay_inside() -> None:
 
 
 def test_what_a_history_does_not_go_with_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"history is 7 of 8 rows, which leaves 0 environment steps .* call for 1;"):
+    with pytest.raises(ValueError, match=r"history is 7 of 8 timesteps, which leaves 0 environment steps .* need 1;"):
         planner(history=7)
-    with pytest.raises(ValueError, match=r"which leaves 5 environment steps to plan, and replan and lookahead call for "
+    with pytest.raises(ValueError, match=r"which leaves 5 environment steps to plan, and replan and lookahead need "
                                          r"6"):
         planner(history=2, replan=7)
     planner(history=2, replan=6)
-    with pytest.raises(ValueError, match=r"of a planner with history its first rows have happened"):
+    with pytest.raises(ValueError, match=r"the first timesteps of a planner with history are in the past"):
         Planner(GoesOn(TrajectorySpec(1, 1, 8)), replace(ACTS, history=2), -HIGH, HIGH, guide=lambda x: x[:, 0, 0])  # type: ignore[arg-type]
     critic: Any = type("Critic", (), {"plan_spec": TrajectorySpec(1, 1, 8)})()
-    with pytest.raises(ValueError, match=r"at most 4 is expected for a horizon of 8 rows and a history of 2"):
+    with pytest.raises(ValueError, match=r"at most 4 is expected for a horizon of 8 timesteps and a history of 2"):
         Planner(planner(0)[1], replace(ACTS, history=2, replan=5, shifted=True, select="value"), -HIGH, HIGH,  # type: ignore[arg-type]
                 critic=critic)
     model: Any = GoesOn(TrajectorySpec(1, 1, 4, 1, (1, 2, 4)))
-    with pytest.raises(ValueError, match=r"history needs rows that are evenly apart"):
+    with pytest.raises(ValueError, match=r"history needs evenly spaced timesteps"):
         Planner(model, replace(ACTS, history=1), -HIGH, HIGH)
-    with pytest.raises(ValueError, match=r"history is 2 rows, and what is exported remembers nothing"):
+    with pytest.raises(ValueError, match=r"history is 2 timesteps, and an exported planner remembers nothing"):
         planner(history=2)[0].decide(torch.zeros(1, 1), None, [0])
 
 
 def test_a_planner_that_remembers_knows_what_one_observation_does_not_tell() -> None:
-    """s' = s + d, d being -1 or 1 for good: the present alone does not say which."""
+    """With s' = s + d and a constant d of -1 or 1, the present alone does not determine d."""
     torch.manual_seed(0)
     spec, drawn = TrajectorySpec(1, 0, 4), generator(0)
     config = DiffusionConfig(ResidualMLPConfig(32, 2, 0), levels=None, ema=0.98)

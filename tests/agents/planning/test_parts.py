@@ -1,4 +1,4 @@
-"""Inverse dynamics and arrival times learn what can be known in closed form."""
+"""Inverse dynamics and the arrival model learn what is known in closed form."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from gentraj.trajectory import Batch, TrajectorySpec
 
 
 def walk(steps: int = 3000, speed: float | None = None) -> Episodes:
-    """x_{t+1} = x_t + a_t, with actions that stay the same for a while."""
+    """Episodes of x_{t+1} = x_t + a_t, whose actions stay the same for some steps."""
     rng = np.random.default_rng(0)
     act = np.repeat(rng.normal(size=(steps // 20, 2)), 20, 0).astype(np.float32)
     act = np.full_like(act, speed) if speed else act
@@ -39,7 +39,7 @@ def test_inverse_dynamics_find_the_action_between_two_states() -> None:
 
 @pytest.mark.parametrize("lookahead", [1, 2, 5])
 def test_the_way_to_go_is_measured_by_half_of_it_and_a_step_by_where_it_leads(lookahead: int) -> None:
-    """`lookahead // 2` steps are as one, their actions staying the same for a while."""
+    """Differences over `lookahead // 2` steps are as those of one step, as the actions stay the same."""
     size = walk().obs.std(0) if lookahead == 1 else walk().act.std(0) * (lookahead // 2)
     inverse = InverseDynamics.fit(walk(), InverseDynamicsConfig(lookahead=lookahead))
     torch.testing.assert_close(inverse.delta.scale_D, torch.from_numpy(size), rtol=0.1, atol=0)

@@ -1,4 +1,4 @@
-"""The critic of plans: its targets by hand at a cut and at an end, what it learns, and what it may not feel."""
+"""The critic of plans: targets computed by hand at truncations and terminations, what it learns, what it ignores."""
 
 from dataclasses import replace
 from typing import Any
@@ -28,14 +28,14 @@ def make(spec: TrajectorySpec = SPEC, **changes: Any) -> PlanCritic:
 
 
 def chain() -> Episodes:
-    """Two episodes of three and two steps, rewards 1, 2, 3 and 4, 5; the first ends, the second is cut."""
+    """Episodes of three and two steps with rewards 1, 2, 3 and 4, 5: the first terminates, the second is truncated."""
     obs = np.stack([np.arange(7.0), -np.arange(7.0)], 1)
     ends, cuts = np.array([0, 0, 1, 0, 0], bool), np.array([0, 0, 0, 0, 1], bool)
     return Episodes(obs, np.linspace(-1, 1, 5)[:, None], np.arange(1.0, 6.0), ends, cuts, np.array([3, 2]))
 
 
 def ring(cuts: int = 40, length: int = 12) -> Episodes:
-    """Episodes that go round 6 places, each cut after 12 steps; leaving place k earns k."""
+    """Episodes that go round 6 places and are truncated after 12 steps; the reward for leaving place k is k."""
     place = (np.arange(length + 1) + np.arange(cuts)[:, None]) % 6
     obs = np.stack([np.cos(place * np.pi / 3), np.sin(place * np.pi / 3)], -1).reshape(-1, 2)
     end = np.tile(np.arange(length) == length - 1, cuts)
@@ -77,7 +77,7 @@ def test_with_a_stride_the_discount_is_per_environment_step() -> None:
 @pytest.mark.parametrize(("terminal", "expected"), [(True, 9 + 0.25 * 3), (False, 9 + 0.25 * 7.0)])
 def test_what_is_earned_after_the_last_row_counts_before_an_end_between_two_rows(terminal: bool,
                                                                                    expected: float) -> None:
-    """A cut there is no loss: V(s) = 7 of the last row speaks of the same reward."""
+    """A truncation there loses nothing, as V(s) = 7 of the last timestep stands for the same reward."""
     critic = worth_its_first_entry(make(replace(SPEC, stride=2)))
     x, real = torch.full((1, 3, 3), 7.0), torch.tensor([[True, True, False]])[..., None].expand(1, 3, 3)
     batch = Batch(x, real, None, torch.tensor([[9.0, 3.0, 0.0]]), torch.tensor([[False, False, terminal]]))
@@ -85,8 +85,10 @@ def test_what_is_earned_after_the_last_row_counts_before_an_end_between_two_rows
 
 
 def test_an_end_between_two_rows_of_the_data_is_no_cut() -> None:
-    """Of `chain`, rows two steps apart: from its second step the first episode ends with the last row at hand, from
-    its third there is no later one; the second episode is cut there, so V goes on."""
+    """With timesteps two steps apart, the first episode of `chain` terminates after its last timestep.
+
+    The second one is truncated there, so that V counts.
+    """
     critic = worth_its_first_entry(make(replace(SPEC, stride=2)))
     batch = Windows(chain(), critic.spec).gather(np.array([0, 2, 4]))  # rows at 0, 2, then 3, the end; at 2; at 4
     torch.testing.assert_close(critic.targets(batch), torch.tensor([1 + 2 + 0.25 * 3.0, 3.0, 5.0]))
@@ -105,7 +107,7 @@ def test_it_learns_the_discounted_sum_of_what_never_ends() -> None:
 
 @every_network
 def test_plans_of_one_start_are_told_apart(network: str) -> None:
-    """Of episodes of two steps that earn what their last action says."""
+    """The episodes have two steps, and their reward is their last action."""
     act, end = np.random.default_rng(0).uniform(-1, 1, (400, 1)), np.tile([False, True], 200)
     reward = np.where(end, act[:, 0], 0)
     data = Episodes(np.zeros((600, 2)), act, reward, end, np.zeros_like(end), np.full(200, 2))
@@ -117,7 +119,7 @@ def test_plans_of_one_start_are_told_apart(network: str) -> None:
 
 
 def test_a_higher_expectile_is_worth_more() -> None:
-    """Episodes of one step that earn 0 or 1 by chance: 0.5 is their mean, 0.9 is 0.9."""
+    """Episodes of one step have a random reward of 0 or 1: the expectile 0.5 is their mean, and 0.9 is 0.9."""
     number, rng = 400, np.random.default_rng(0)
     one, none = np.ones(number, bool), np.zeros(number, bool)
     data = Episodes(np.zeros((2 * number, 2)), np.zeros((number, 1)), rng.permutation(np.arange(number) % 2), one, none,

@@ -1,4 +1,4 @@
-"""The planner: which plan it takes, what it aims at, and that an environment never feels those beside it."""
+"""The planner: which plan it takes, what its targets are, and that environments do not influence each other."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ LOW, HIGH = -np.ones(2, np.float32), np.ones(2, np.float32)
 
 
 class StraightLine:
-    """A model whose plans go straight from the start to the goal and stand there; all rows after it hold 9."""
+    """A model whose plans go straight from the start to the goal and stay there; later timesteps hold 9."""
 
     spec, network_calls, device = SPEC, 0, torch.device("cpu")
 
@@ -200,7 +200,7 @@ def test_trust_is_one_at_the_quantile_of_data_for_each_row() -> None:
 
 
 def test_what_has_happened_speaks_for_no_plan() -> None:
-    """Errors count from the present on, and so do those of the data."""
+    """Scores count from the present on, and so do those of the data."""
     known: Any = type("Known", (), {"spec": SPEC, "ood_score": lambda self, x, start, seeds: x[..., 0].abs()})()
     data, now, row = reference(), torch.tensor([0, 1, 3]), torch.tensor([4, 2, 4])
     ratio = Trust(known, data, 0.5, history=3).ratio(data.x_BHD[:3], row, range(3), now)
@@ -239,7 +239,7 @@ def test_with_a_goal_the_rest_of_the_previous_plan_is_asked_to_arrive_when_it_di
 @pytest.mark.parametrize(("changes", "message"), [
     ({"select": "value"}, "select='value' needs a critic of plans"),
     ({"guidance": "value"}, "guidance='value' needs a critic of plans"),
-    ({"guidance": "classifier-free"}, "guidance='classifier-free' needs a context to exaggerate"),
+    ({"guidance": "classifier-free"}, "guidance='classifier-free' needs a context to amplify"),
     ({"arrival": "fixed", "candidates": 4}, "candidates=4 needs something to choose by"),
     ({"arrival": "fixed", "shifted": True}, "shifted=True needs something to choose by"),
     ({"shifted": True, "replan": 25}, "shifted=True needs something left of a plan; replan is 25, at most 24")])
@@ -249,7 +249,7 @@ def test_settings_that_need_a_part_which_is_missing_say_so(changes: dict[str, An
 
 
 def test_a_model_of_the_four_members_plans_and_one_that_cannot_judge_rows_is_not_trusted() -> None:
-    """Neither a device nor a count of calls is asked of it; trust, which asks for ood_score, says so."""
+    """The planner needs neither a device nor a count of calls; trust needs ood_score and says so."""
     asked = []
 
     class FourMembers:
@@ -266,5 +266,5 @@ def test_a_model_of_the_four_members_plans_and_one_that_cannot_judge_rows_is_not
     assert agent.act(OBS, GOAL).shape[0] == 1 and agent.network_calls == 0 and agent.device.type == "cpu"
     assert asked == [SamplingOptions("heun", steps=7, eta=0.1, temperature=0.5)]
     reference = Batch(torch.zeros(2, SPEC.horizon, SPEC.dim), torch.ones(2, SPEC.horizon, SPEC.dim, dtype=torch.bool))
-    with pytest.raises(ValueError, match="FourMembers has no ood_score, which trust asks of a model"):
+    with pytest.raises(ValueError, match="FourMembers has no ood_score, which trust needs from a model"):
         Trust(model, reference, 0.98)

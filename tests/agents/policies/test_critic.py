@@ -1,4 +1,4 @@
-"""A critic of actions: where its values start, what it learns of a chain by hand, and what teaches it nothing."""
+"""The critic of actions: its initial values, its values of a chain computed by hand, and what it ignores."""
 
 from dataclasses import replace
 

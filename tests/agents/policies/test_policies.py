@@ -1,4 +1,4 @@
-"""Every policy of `POLICIES` obeys one contract: a newcomer is tested by its line there."""
+"""Every policy of `POLICIES` keeps the same contract; a new one is tested as soon as it is registered."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -25,7 +25,7 @@ every_policy = pytest.mark.parametrize("kind", POLICIES.configs)
 
 
 def bandit(number: int = 2_000) -> Episodes:
-    """Episodes of one step: two actions, 0.6 and -0.6 with some noise, one of which earns 1 where s_0 has its sign."""
+    """Episodes of one step with the noisy actions 0.6 and -0.6; the reward is 1 for the one with the sign of s_0."""
     draw = np.random.default_rng(0)
     obs, side = draw.normal(size=(number, 2, 2)), draw.choice([-1, 1], number)
     act = (0.6 * side + 0.1 * draw.normal(size=number)).clip(-1, 1)
@@ -79,7 +79,7 @@ def test_what_earns_more_is_done_more_often_than_in_the_data(kind: type) -> None
 
 
 def test_swift_is_guided_from_the_data_s_actions_to_the_better_ones() -> None:
-    """Without guidance it is as often right as the data, told "better" nearly always."""
+    """Without guidance it is as often right as the data, and conditioned on a positive advantage nearly always."""
     config = small(SwiftConfig, temperature=1.0)
     policy = make(replace(config, context_dropout=0.3), data := bandit())
     train(policy, data, 300)
@@ -171,7 +171,7 @@ def test_cloning_with_any_generator_draws_both_of_the_data_s_actions(name: str) 
 
 
 def chain() -> Episodes:
-    """Two episodes of three and two steps, rewards 1, 2, 3 and 4, 5; the first ends, the second is cut."""
+    """Episodes of three and two steps with rewards 1, 2, 3 and 4, 5: the first terminates, the second is truncated."""
     obs = np.stack([np.arange(7.0), -np.arange(7.0)], 1)
     ends, cuts = np.array([0, 0, 1, 0, 0], bool), np.array([0, 0, 0, 0, 1], bool)
     return Episodes(obs, np.linspace(-1, 1, 5)[:, None], np.arange(1.0, 6.0), ends, cuts, np.array([3, 2]))
@@ -190,8 +190,11 @@ def test_a_transition_bootstraps_through_a_cut_and_not_through_an_end() -> None:
 
 @every_policy
 def test_a_policy_learns_nothing_of_what_a_world_model_imagined(kind: type) -> None:
-    """Its critic does; here it is held still. What is done there, and what it earns, changes nothing else, but for the
-    size that values are told in, which is the whole batch's."""
+    """The critic does learn from synthetic data, so it is fixed here.
+
+    Synthetic actions and rewards then change nothing but the mean absolute value that normalises the values, which is
+    that of the whole batch.
+    """
     config, data, learnt = small(kind), bandit(256), []
     if hasattr(config, "critic"):
         config = replace(config, critic=replace(config.critic, learning_rate=0.0))
@@ -228,7 +231,10 @@ def test_rewards_and_ends_are_scaled_by_real_data_and_states_by_all() -> None:
 def test_fql_acts_by_the_average_of_a_student_as_large_as_its_teacher() -> None:
     data = bandit(200)
     policy: Any = POLICIES.made_of(small(FQLConfig))(2, 1, small(FQLConfig), Scales.fit(data, ContextConfig()))
-    size = lambda network: [tuple(p.shape) for p in network.parameters()]  # noqa: E731
+
+    def size(network: torch.nn.Module) -> list[tuple[int, ...]]:
+        return [tuple(p.shape) for p in network.parameters()]
+
     assert size(policy.student) == size(policy.model.network) == size(policy.student_ema.module)
     optimizers, windows = policy.optimizers(), Windows(data, policy.spec)
     for step in range(5):

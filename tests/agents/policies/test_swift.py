@@ -1,4 +1,4 @@
-"""Swift's values judge what they did not learn of."""
+"""Swift computes advantages with values that did not learn from the same episodes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +19,7 @@ SMALL = SwiftConfig(replace(SwiftConfig().model, network=ResidualMLPConfig(width
 
 
 def lucky(episodes: int = 40, steps: int = 1) -> Episodes:
-    """What a step earns is luck: its observation tells of it only to who knows the data by heart."""
+    """Rewards are random: an observation predicts its reward only for a network that has memorised the data."""
     draw = np.random.default_rng(0)
     last = np.tile(np.arange(steps) == steps - 1, episodes)
     act, luck = draw.uniform(-1, 1, (episodes * steps, 1)), draw.normal(size=episodes * steps)
@@ -28,7 +28,7 @@ def lucky(episodes: int = 40, steps: int = 1) -> Episodes:
 
 
 def swift(episodes: Episodes, members: int) -> Swift:
-    """Its gradients are not clipped: the members share the norm, and so the size of a step."""
+    """The gradients are not clipped, as the members share the norm and thereby the size of a step."""
     torch.manual_seed(0)
     critic = CriticConfig(width=64, n_step=4, members=members, learning_rate=3e-3, max_grad_norm=1e9)
     config = replace(SMALL, critic=critic, expectile=0.5)
@@ -37,7 +37,7 @@ def swift(episodes: Episodes, members: int) -> Swift:
 
 @pytest.mark.parametrize("members", [2, 3])
 def test_luck_stays_an_advantage_for_values_that_did_not_learn_of_it(members: int) -> None:
-    """One network alone knows it by heart, and sees no advantage in it."""
+    """A single network memorises the data and finds no advantages in them."""
     data, size = lucky(), {}
     for number in (1, members):
         policy = swift(data, number)

@@ -1,4 +1,4 @@
-"""What evaluation.json says is defined, and its yardsticks stand on the same starts."""
+"""The scores of evaluation.json are well defined, and its baselines run on the same starts."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ def played(returns, first_hit):
                    returns.astype(int), np.full(len(returns), 300), np.array([1.0]), None)
 
 
-def test_the_keys_are_those_that_were_promised_and_the_result_is_json():
+def test_the_result_has_the_documented_keys_and_is_json():
     config = EvaluationConfig(episodes=2, num_envs=2)
     result, recorded = evaluate(RandomAgent([-1, -1], [1, 1]), "pointmaze-umaze", config, progress=False)
     assert recorded.lengths.tolist() == [300, 300] and recorded.returns.mean() == result["return_mean"]
@@ -35,7 +35,7 @@ def test_the_keys_are_those_that_were_promised_and_the_result_is_json():
     assert result["controller"]["success_rate"] == 1 and result["network_calls_per_decision"] is None
 
 
-def test_the_controller_scored_as_an_agent_equals_the_yardstick_beside_it():
+def test_the_controller_as_an_agent_scores_as_the_baseline():
     factory = environment_factory("pointmaze-umaze")
     config = EvaluationConfig(episodes=3, num_envs=1, seed=4)
     result, _ = evaluate(WaypointController(factory.maze), "pointmaze-umaze", config, progress=False)
@@ -53,12 +53,12 @@ def test_statistics_against_hand_calculation():
 
 
 class Hitting(gymnasium.Env):
-    """Earns 1 a step; says of success what it is told to."""
+    """An environment with reward 1 in each of three steps, and with the given info at the end."""
 
     observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
 
-    def __init__(self, told):
-        self.told = told
+    def __init__(self, last_info):
+        self.last_info = last_info
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -67,13 +67,13 @@ class Hitting(gymnasium.Env):
 
     def step(self, action):
         self.left -= 1
-        return np.zeros(1, np.float32), 1.0, self.left == 0, False, {} if self.left else self.told
+        return np.zeros(1, np.float32), 1.0, self.left == 0, False, {} if self.left else self.last_info
 
 
-@pytest.mark.parametrize(("told", "rate"), [({}, None), ({"success": False}, 0), ({"is_success": 1.0}, 1)])
-def test_a_reward_is_a_success_only_where_there_are_goals(told, rate):
-    """And where it is said at the end alone, steps before are none."""
-    result = rollout(RandomAgent([-1], [1]), lambda: Hitting(told), 3, progress=False)
+@pytest.mark.parametrize(("last_info", "rate"), [({}, None), ({"success": False}, 0), ({"is_success": 1.0}, 1)])
+def test_a_reward_is_a_success_only_where_there_are_goals(last_info, rate):
+    """If success is reported only at the end, the steps before are not successes."""
+    result = rollout(RandomAgent([-1], [1]), lambda: Hitting(last_info), 3, progress=False)
     assert summarize(result, environment_factory("Pendulum-v1"))["success_rate"] == rate
     assert result.tells_success == (rate is not None) and (result.time_at_goal == (rate or 0)).all()
 
@@ -98,7 +98,7 @@ def test_each_score_exists_for_its_own_protocol_only(env, overrides, protocol, d
     assert scores["score_minari"] == (minari and pytest.approx(minari))
 
 
-def test_the_single_goal_protocol_is_d4rls():
+def test_the_single_goal_protocol_is_that_of_d4rl():
     env = environment_factory("pointmaze-umaze", protocol="d4rl-single-goal")()
     centre, starts = np.array([-1.0, 1.0]), []
     for seed in range(200):
@@ -117,7 +117,7 @@ def test_the_single_goal_protocol_is_d4rls():
         assert (given, info["success"], terminated) == (reward, bool(reward), False)
 
 
-def test_the_single_goal_protocol_names_itself_and_knows_its_maps_only():
+def test_the_single_goal_protocol_is_named_in_the_scores_and_needs_a_task_map():
     config = EvaluationConfig(episodes=1, protocol="d4rl-single-goal", baselines=False)
     result, _ = evaluate(RandomAgent([-1, -1], [1, 1]), "pointmaze-open", config, progress=False)
     assert set(result) == KEYS | {"protocol"} and result["protocol"] == "d4rl-single-goal"
@@ -155,12 +155,12 @@ def test_locomotion_is_known_by_its_id_and_by_its_specification(name):
         assert (low, high) == (0, 100)
 
 
-@pytest.mark.parametrize(("overrides", "known"), [
+@pytest.mark.parametrize(("overrides", "is_defined"), [
     ({"exclude_current_positions_from_observation": False}, True), ({"render_mode": "rgb_array"}, True),
     ({"ctrl_cost_weight": 0.1}, False), ({"terminate_when_unhealthy": False}, False)])
-def test_a_return_is_normalised_where_rewards_and_ends_are_the_tasks(overrides, known):
+def test_a_return_is_normalised_where_rewards_and_ends_are_the_tasks(overrides, is_defined):
     scores = summarize(played([3234.3], [1]), environment_factory("Hopper-v5", overrides))
-    assert scores["score_d4rl"] == (100 if known else None)
+    assert scores["score_d4rl"] == (100 if is_defined else None)
     short = environment_factory("Hopper-v5", {"max_episode_steps": 100})
     assert summarize(played([1.0], [1]), short)["score_d4rl"] is None
 
@@ -178,7 +178,7 @@ def test_the_behaviour_of_several_datasets_is_the_mean_over_their_episodes():
 
 
 @pytest.mark.parametrize(("changes", "env", "why"), [
-    ({"truncated": 22}, "Hopper-v5", ""),  # the end of a recording cuts an episode or two
+    ({"truncated": 22}, "Hopper-v5", ""),  # the end of a recording truncates an episode or two
     ({"truncated": 24}, "Hopper-v5", ": 4 of 30 were truncated sooner"),
     # all by a shorter limit
     ({"longest": 100}, "Hopper-v5", "20 of 30 were truncated sooner, and the longest has 100"),
@@ -186,9 +186,9 @@ def test_the_behaviour_of_several_datasets_is_the_mean_over_their_episodes():
     ({}, "Walker2d-v5", "the data are not of Hopper-v5 as it is here; they come from Walker2d-v5"),
     ({}, None, "they come from an unknown environment")])
 def test_behaviour_is_scored_where_the_datas_episodes_are_the_environments(changes, env, why):
-    scores, said = score_behaviour([replace(WHOLE, **changes)], env, environment_factory("Hopper-v5"))
-    assert (scores is None) == bool(why) and why in said and bool(said) == bool(why)
-    assert not ("longest" in said and changes.get("longest") == 2000 and "sooner" in said)
+    scores, message = score_behaviour([replace(WHOLE, **changes)], env, environment_factory("Hopper-v5"))
+    assert (scores is None) == bool(why) and why in message and bool(message) == bool(why)
+    assert not ("longest" in message and changes.get("longest") == 2000 and "sooner" in message)
 
 
 def test_the_datas_returns_are_counted_by_hand():

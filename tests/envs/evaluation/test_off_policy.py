@@ -1,4 +1,4 @@
-"""What agents earn in a world model, and how far that puts them in the true order."""
+"""The returns of agents in a world model, and how well they rank the agents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FREE: dict[str, Any] = {"max_uncertainty": 1e9, "margin": 1e9}
 
 
 class Paying:
-    """A world that pays each step what its action is, moves by it, and ends the first `fall` episodes at 0.9."""
+    """A world model whose reward is the action, which is added to the observation; `fall` episodes end above 0.9."""
 
     spec, calibration = SimpleNamespace(act_dim=1), SimpleNamespace(largest=1.0)
     facts = SimpleNamespace(low_O=torch.zeros(1), high_O=torch.ones(1), starts_NS=torch.zeros(1, 1), goal_dim=0)
@@ -51,30 +51,30 @@ def test_a_return_is_the_sum_of_rewards_to_the_time_limit() -> None:
     assert returns_B == pytest.approx([2.0] * 3) and not truncated_B.any()
 
 
-def test_an_episode_that_is_cut_counts_as_if_it_went_on() -> None:
-    """It leaves the bounds, 0 to 1, in its third step of 0.5, whose reward is not believed either."""
+def test_a_truncated_episode_counts_as_if_it_went_on() -> None:
+    """The episode leaves the bounds, 0 to 1, in its third step of 0.5, whose reward is not trusted either."""
     cut = episodes(max_episode_steps=8, max_uncertainty=1e9, margin=0.0)
     returns_B, truncated_B = imagined_returns(Always(0.5), cut)
     assert returns_B == pytest.approx([4.0] * 3) and truncated_B.all() and (cut.elapsed_B == 3).all()
 
 
-def test_what_follows_a_cut_ends_as_often_as_what_was_believed() -> None:
-    """Two of three end in their second step, the third is cut after it: 2 ends in 6 steps, and 6 steps are left."""
+def test_after_truncation_episodes_end_at_the_rate_of_the_trusted_steps() -> None:
+    """Two of three end in their second step, the third is truncated after it: 2 ends in 6 steps, 6 steps are left."""
     returns_B, truncated_B = imagined_returns(Always(0.5), episodes(2, max_episode_steps=8, max_uncertainty=1e9,
                                                                     margin=0.0))
     more = sum((1 - 2 / 6) ** k for k in range(6))
     assert returns_B == pytest.approx([1.0, 1.0, 1.0 + 0.5 * more]) and truncated_B.tolist() == [False, False, True]
 
 
-def test_an_end_that_is_not_believed_is_a_cut() -> None:
-    """The second step goes beyond the bounds, 0 to 1, whether or not it ends an episode; so none is known to end."""
+def test_an_end_that_is_not_trusted_truncates() -> None:
+    """The second step leaves the bounds, 0 to 1, whether or not it ends an episode; so no trusted step ends one."""
     returns_B, truncated_B = imagined_returns(Always(0.8), episodes(2, max_episode_steps=8, max_uncertainty=1e9,
                                                                     margin=0.0))
     assert truncated_B.all() and returns_B == pytest.approx([8 * 0.8] * 3)
 
 
-def test_of_an_agent_of_which_nothing_is_believed_nothing_is_said() -> None:
-    with pytest.raises(RuntimeError, match="believes no step of this agent"):
+def test_an_agent_without_a_trusted_step_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="trusts no step of this agent"):
         imagined_returns(Always(1.5), episodes(2, max_episode_steps=8, max_uncertainty=1e9, margin=0.0))
 
 
@@ -89,6 +89,6 @@ def test_agreement_is_the_correlation_of_ranks(order: list[int], rank: float) ->
     assert found["mean_absolute_error"] == pytest.approx(off)
 
 
-def test_two_agents_have_no_order_to_speak_of() -> None:
+def test_fewer_than_three_agents_are_refused() -> None:
     with pytest.raises(ValueError, match="at least three agents are needed"):
         agreement([np.ones(2)] * 2, [np.ones(2)] * 2)

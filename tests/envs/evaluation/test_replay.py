@@ -1,4 +1,4 @@
-"""A replay is what `env.step` does from the states that observations show, and a plan that obeys has no error."""
+"""A replay equals `env.step` from the states of observations, and a plan that obeys the dynamics has no error."""
 
 import re
 
@@ -20,7 +20,7 @@ PLACES_TOO = "HalfCheetah-v5", {"exclude_current_positions_from_observation": Fa
 
 
 def steps(factory: EnvironmentFactory, act_RTA: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First observations (R, O), and those after each step (R, T, O), by the environment itself."""
+    """Returns the first observations (R, O) and those after each step (R, T, O) of the environment itself."""
     env = factory().unwrapped  # without the time limit
     flat = lambda obs: obs["observation"] if isinstance(obs, dict) else obs  # noqa: E731
     played = []
@@ -41,8 +41,8 @@ def actions(factory: EnvironmentFactory, R: int, T: int, held: int = 1) -> np.nd
 
 
 @pytest.mark.parametrize("name", RECOVERY)
-def test_a_replay_is_what_the_environment_does(name: str) -> None:
-    """Over 20 steps: contacts amplify rounding without end, and Walker2d moves faster than it shows."""
+def test_a_replay_equals_the_environment(name: str) -> None:
+    """The replay has 20 steps, as contacts amplify rounding errors; Walker2d must stay below its clipped speed."""
     factory = FACTORIES[name]
     act = actions(factory, 3, 20) * (0.1 if name == "Walker2d" else 1)
     first, obs = steps(factory, act)
@@ -71,7 +71,7 @@ def test_velocities_are_clipped_as_the_observation_does() -> None:
     assert np.abs(out[:, :, 8:]).max() == 10 and (out[0] != out[1]).any()
 
 
-def test_the_roots_place_may_be_seen_and_moves_nothing_else() -> None:
+def test_the_roots_position_may_be_observed_and_changes_nothing_else() -> None:
     hidden, seen = FACTORIES["HalfCheetah"], environment_factory(*PLACES_TOO)
     act = actions(seen, 2, 10)
     first, obs = steps(seen, act)
@@ -79,7 +79,7 @@ def test_the_roots_place_may_be_seen_and_moves_nothing_else() -> None:
     np.testing.assert_allclose(replay(hidden, first[:, 1:], act), obs[..., 1:], rtol=0, atol=1e-6)
 
 
-def test_a_replay_depends_neither_on_those_beside_it_nor_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replay_depends_neither_on_its_batch_nor_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     factory = FACTORIES["Hopper"]
     act = actions(factory, 7, 30)
     first, _ = steps(factory, act[:, :1])
@@ -115,7 +115,7 @@ def test_bad_input_is_one_line(obs: np.ndarray, act: np.ndarray, problem: str) -
 
 
 def played_plan(stride: int, rows: int = 5) -> tuple[EnvironmentFactory, TrajectorySpec, torch.Tensor, torch.Tensor]:
-    """Plans that the environment itself has played, and their actions."""
+    """Returns plans that are rollouts of the environment itself, and their actions."""
     factory, spec = FACTORIES["PointMaze"], TrajectorySpec(4, 0, rows, stride)
     act = actions(factory, 3, (rows - 1) * stride)
     first, obs = steps(factory, act)
@@ -133,7 +133,7 @@ def test_a_plan_that_obeys_the_dynamics_has_no_error(stride: int, restart: bool)
 
 
 def test_an_error_is_the_distance_to_where_the_actions_lead() -> None:
-    """Row 2 lies (3, 4) away from it. Restarted there, the next row is missed by about as much, and no later one."""
+    """Timestep 2 is moved by (3, 4). With restarts the error after it is about as large, and later ones are 0."""
     factory, spec, x, act = played_plan(4)
     x[:, 2, :2] += torch.tensor([3.0, 4.0])
     error = dynamics_error(factory, spec, x, act)
@@ -144,7 +144,7 @@ def test_an_error_is_the_distance_to_where_the_actions_lead() -> None:
     torch.testing.assert_close(again[:, [0, 1, 4]], torch.zeros(3, 3), atol=1e-4, rtol=0)
 
 
-def test_plans_of_observations_and_actions_are_told_apart() -> None:
+def test_joint_plans_are_compared_by_their_observations() -> None:
     factory, spec, x, act = played_plan(1)
     joint = torch.cat([x, torch.cat([act, act[:, -1:]], 1)], -1)
     error = dynamics_error(factory, TrajectorySpec(4, 2, 5), joint, act)

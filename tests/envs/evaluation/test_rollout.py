@@ -12,7 +12,7 @@ from gentraj.randomness import fold
 
 
 class Queue:
-    """Plans five actions at once and plays them back, as planners do: four times -0.1, then 1."""
+    """An agent that plans five actions at once and executes them, as planners do: four times -0.1, then 1."""
 
     def __init__(self):
         self.network_calls, self.queues, self.seen = 0, {}, []
@@ -36,7 +36,7 @@ def lengths_of(counter, seeds):
 
 @pytest.mark.parametrize("num_envs", [1, 3, 7, 50])
 def test_pointmaze_scores_equal_the_same_seeds_run_one_by_one(num_envs):
-    """Exactly: a stochastic agent, and starts drawn by the environment."""
+    """The scores are equal bit for bit, with a stochastic agent and random starts."""
     factory = environment_factory("pointmaze-umaze", {"max_episode_steps": 40})
     played = rollout(WaypointController(factory.maze, noise=0.5), factory, 7, seed=3, num_envs=num_envs, progress=False)
     env, agent = factory(), WaypointController(factory.maze, noise=0.5)
@@ -76,7 +76,7 @@ def test_returns_do_not_latch_after_the_first_touch():
     assert (played.returns == played.time_at_goal).all()
 
 
-def test_success_is_the_environments_word_not_a_positive_reward():
+def test_success_is_the_environments_info_and_not_a_positive_reward():
     factory = environment_factory("PointMaze_UMazeDense-v3", {"max_episode_steps": 100})
     played = rollout(WaypointController(factory.maze), factory, 3, seed=2, record=True, progress=False)
     for i, episode in enumerate(played.recorded):

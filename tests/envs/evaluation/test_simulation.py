@@ -1,18 +1,17 @@
-"""The simulator pays for a sequence of actions what the environment does, and an end is an end."""
+"""The simulator's returns of action sequences are those of the environment, until the end of the episode."""
 
 import numpy as np
 import pytest
 import torch
 
-from envs.evaluation.replay import CannotReplay
-from envs.evaluation.simulation import REWARDS, Simulator
+from envs.evaluation.replay import REWARDS, CannotReplay, Simulator
 from envs.making import environment_factory
 
 MAKE = {"PointMaze": "pointmaze-umaze", **{name: f"{name}-v5" for name in ("HalfCheetah", "Hopper", "Walker2d")}}
 
 
 def earned(name: str, act_NTA: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[int]]:
-    """First observation, sums of rewards until the end, goal, lengths, by the environment itself from one start."""
+    """Returns first observation, sums of rewards, goal and lengths of the environment itself, from one start."""
     env, returns, lengths, seen = environment_factory(MAKE[name])(), [], [], None
     for act_TA in act_NTA:
         seen, _ = env.reset(seed=3)
@@ -28,7 +27,7 @@ def earned(name: str, act_NTA: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 @pytest.mark.parametrize("name", REWARDS)
-def test_a_sequence_of_actions_earns_what_it_does_in_the_environment(name: str) -> None:
+def test_the_returns_of_action_sequences_are_those_of_the_environment(name: str) -> None:
     simulator = Simulator(environment_factory(MAKE[name]))
     space, steps = simulator.base.action_space, 150 if name in ("Hopper", "Walker2d") else 30
     act_NTA = np.random.default_rng(0).uniform(space.low, space.high, (3, steps, len(space.low))).astype(np.float32)
@@ -37,11 +36,11 @@ def test_a_sequence_of_actions_earns_what_it_does_in_the_environment(name: str) 
     got_BN = simulator(torch.tensor(obs_O)[None], torch.from_numpy(act_NTA)[None], goal)
     assert got_BN.shape == (1, 3) and got_BN.dtype == torch.float32
     if name in ("Hopper", "Walker2d"):
-        assert max(lengths) < steps  # all fell, and nothing was paid afterwards
+        assert max(lengths) < steps  # all fell, and later rewards do not count
     np.testing.assert_allclose(got_BN[0], returns, rtol=1e-3, atol=1e-3)
 
 
-def test_being_at_the_goal_is_what_a_maze_pays_for() -> None:
+def test_a_maze_rewards_being_at_the_goal() -> None:
     simulator = Simulator(environment_factory(MAKE["PointMaze"]))
     obs_BO, act_BNTA = torch.tensor([[1.0, 1.0, 0.0, 0.0]] * 2), torch.zeros(2, 1, 5, 2)
     goal_BG = torch.tensor([[1.0, 1.0], [-1.0, 1.0]])
@@ -51,5 +50,5 @@ def test_being_at_the_goal_is_what_a_maze_pays_for() -> None:
 
 
 def test_an_environment_of_unknown_rewards_is_refused() -> None:
-    with pytest.raises(CannotReplay, match="Ant-v5: its rewards are not known from states; those of PointMaze"):
+    with pytest.raises(CannotReplay, match="Ant-v5: its rewards cannot be computed from states; those of PointMaze"):
         Simulator(environment_factory("Ant-v5"))

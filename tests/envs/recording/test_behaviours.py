@@ -1,4 +1,4 @@
-"""Locomotion data by policies trained here: which ones, and that a seed decides them."""
+"""Locomotion data by policies trained here: which snapshots are chosen, and that the data depend on the seed only."""
 
 import random
 from types import SimpleNamespace
@@ -26,12 +26,12 @@ def test_medium_is_the_first_that_is_half_as_good_as_the_last():
     assert len(mixed) == MIXED and mixed[-1] is way[-1] and way.index(mixed[0]) == SNAPSHOTS // MIXED - 1
 
 
-def test_of_a_training_that_learnt_nothing_the_last_is_taken():
+def test_the_last_snapshot_is_chosen_if_none_has_learnt():
     way = snapshots(-np.inf, -900.0, -800.0)
     assert choose("medium", way, -100.0) == way[-1:]
 
 
-def test_global_streams_begin_at_the_seed_and_are_put_back():
+def test_global_generators_are_seeded_and_restored():
     def draw():
         return random.random(), float(np.random.rand()), float(torch.rand(()))
 
@@ -52,7 +52,7 @@ def test_a_recording_is_whole_episodes_within_bounds_and_a_function_of_its_seed(
     assert np.abs(one.act).max() <= 1 and LOCOMOTION["hopper"].env_id in str(one.env)
 
 
-def test_what_is_done_is_not_drawn_from_what_the_start_was_drawn_from():
+def test_actions_and_starts_have_different_generators():
     """Gymnasium draws a start from default_rng(seed)."""
     agent = Behaviour.__new__(Behaviour)
     Seeded.__init__(agent)

@@ -1,4 +1,4 @@
-"""Recordings hold what the environment itself would have done, and the controller solves any maze."""
+"""Recordings are what the environment itself would have given, and the controller solves any maze."""
 
 import time
 
@@ -30,8 +30,8 @@ def custom(name):
     return environment_factory("PointMaze_UMaze-v3", {"maze_map": maze_map, "max_episode_steps": 400})
 
 
-def test_stepping_abreast_is_stepping_the_environment():
-    """Bit for bit: states, goals as observed, rewards, at speeds that are clipped and goals that change."""
+def test_stepping_together_equals_stepping_the_environments():
+    """States, observed goals and rewards are equal bit for bit, with clipped speeds and changing goals."""
     factory, seeds = environment_factory("pointmaze-open", RECORDING), [5, 6]
     runs, envs = PointMazes(factory, seeds), [factory() for _ in seeds]
     for env, seed in zip(envs, seeds, strict=True):
@@ -93,13 +93,13 @@ def test_the_controller_reaches_and_holds_every_goal_of_any_map(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "measured"), [("umaze", 232.6), ("medium", 461.6), ("large", 571.3)])
-def test_the_controller_is_the_yardstick_that_was_measured(task, measured):
+def test_the_controller_scores_what_was_measured(task, measured):
     factory = environment_factory(f"pointmaze-{task}")
     played = rollout(WaypointController(factory.maze), factory, 100, num_envs=10, progress=False)
     assert played.success.all() and 0.95 < played.returns.mean() / measured < 1.1
 
 
-def test_an_episode_of_the_controller_does_not_depend_on_those_beside_it():
+def test_an_episode_of_the_controller_does_not_depend_on_its_batch():
     maze = Maze(environment_factory("pointmaze-large").kwargs["maze_map"])
     rng = np.random.default_rng(0)
     cells = rng.choice(maze.cells, (2, 6))
@@ -127,7 +127,7 @@ def test_a_reset_makes_the_controller_plan_anew_for_the_same_goal():
         assert maze.cell(controller.waypoint_BG + 0.1) == maze.number(*waypoint)
 
 
-def test_the_controller_finds_back_when_it_is_thrown_off_its_way():
+def test_the_controller_replans_when_it_has_left_its_path():
     maze = Maze(environment_factory("pointmaze-umaze").kwargs["maze_map"])
     controller, goal = WaypointController(maze), maze.centre(np.array([maze.number(3, 1)]))
     at = lambda row, column: np.hstack([maze.centre(maze.number(row, column)), 0, 0])[None]  # noqa: E731
@@ -152,7 +152,7 @@ def test_a_dataset_is_made_under_the_tasks_id_and_never_over_another():
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_million_steps_are_recorded_within_90_seconds():
-    """Of this process, for the machine may be shared."""
+    """The seconds are those of this process, as the machine may be shared."""
     began = time.process_time()
     make_dataset("pointmaze-large", 1_000_000, dataset_id="gentraj/test/million-v0", progress=False)
     assert time.process_time() - began < 90
@@ -162,5 +162,5 @@ def test_a_million_steps_are_recorded_within_90_seconds():
 def test_what_cannot_be_recorded_is_refused():
     with pytest.raises(ValueError, match="record at least 1"):
         record("pointmaze-umaze", 0)
-    with pytest.raises(ValueError, match="is no PointMaze"):
+    with pytest.raises(ValueError, match="is not a PointMaze"):
         record("Pendulum-v1", 10)

@@ -1,4 +1,4 @@
-"""Which data can be made here, and what is known of the tasks."""
+"""The datasets that can be recorded here, and the overview of the tasks."""
 
 import sys
 
@@ -28,7 +28,7 @@ def test_every_task_of_the_table_is_an_environment_with_scores_and_a_plan():
             assert row.horizon == (config.horizon, config.stride)
 
 
-def test_what_cannot_be_made_is_refused_in_one_line(monkeypatch):
+def test_datasets_that_cannot_be_recorded_are_refused_in_one_line(monkeypatch):
     with pytest.raises(ValueError, match="did you mean mujoco/hopper-medium"):
         find_recipe("hopper-medium")
     with pytest.raises(ValueError, match="leave train_steps out"):

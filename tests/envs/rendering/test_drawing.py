@@ -1,4 +1,4 @@
-"""Pictures show the maze that is there, and a machine that draws none says why in one line."""
+"""Pictures show the maze, and a machine that cannot render says why in one line."""
 
 import subprocess
 import sys
@@ -65,8 +65,8 @@ def test_an_environment_that_draws_nothing_says_why(frame, why, monkeypatch):
         render_frame(SimpleNamespace(render_mode="rgb_array", render=render))
 
 
-def test_only_mujoco_s_are_set_to_what_is_imagined():
-    with pytest.raises(CannotRender, match=r"^Pendulum-v1 is none of MuJoCo's, and cannot be set to what is imagined$"):
+def test_only_mujoco_environments_are_set_to_an_observation():
+    with pytest.raises(CannotRender, match=r"^Pendulum-v1 is not a MuJoCo environment, so it cannot be set"):
         Renderer("Pendulum-v1")(np.zeros(3), np.zeros(0))
 
 

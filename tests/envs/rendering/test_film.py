@@ -1,4 +1,4 @@
-"""Films of an agent: every step is a frame, and an environment that cannot be drawn is told in one line."""
+"""Films of an agent: every step is a frame, and an environment that cannot be rendered is refused in one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BOX = gymnasium.spaces.Box(-1, 1, (1,))
 
 
 class Blind(gymnasium.Env):
-    """Takes no render_mode, as the environment of examples/plan_on_your_own.py."""
+    """An environment without render_mode, as in examples/plan_on_your_own.py."""
 
     observation_space, action_space = BOX, BOX
 
@@ -36,7 +36,7 @@ class Blind(gymnasium.Env):
 
 
 class Grey(Blind):
-    """A grey square that grows lighter with each step."""
+    """An environment that renders a grey square, which grows lighter with each step."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
 
@@ -75,7 +75,7 @@ def test_the_first_episodes_are_videos_of_every_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("env", "why"), [("FilmBlind-v0", "takes no arguments"), ("FilmBroken-v0", "KeyError")])
-def test_an_environment_that_cannot_be_rendered_is_told_in_one_line_before_the_episodes(env: str, why: str) -> None:
+def test_an_environment_that_cannot_be_rendered_is_refused_before_the_episodes(env: str, why: str) -> None:
     config = EvaluationConfig(episodes=1, baselines=False)
     with pytest.raises(CannotRender, match=f"^{env} cannot be rendered .*{why}[^\\n]*$"):
         evaluate(RandomAgent([-1], [1]), env, config, progress=False, watch=lambda episode, env: None)

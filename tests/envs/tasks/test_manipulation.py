@@ -1,4 +1,4 @@
-"""OGBench's manipulation: goals are entries of the observation, seeds decide everything, the oracles' data are such."""
+"""OGBench's manipulation: goals are entries of the observation, and episodes and recordings depend on the seed only."""
 
 import sys
 
@@ -8,7 +8,7 @@ import pytest
 
 from envs.making import environment_factory
 from envs.recording import oracles
-from envs.tasks.default_horizon import default_horizon
+from envs.tasks.overview import default_horizon
 from envs.tasks.registry import MANIPULATION
 
 pytest.importorskip("ogbench")
@@ -26,7 +26,7 @@ def equal(a, b):
     return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
 
 
-def test_a_goal_speaks_about_entries_of_the_observation(arm):
+def test_a_goal_consists_of_entries_of_the_observation(arm):
     task, env = arm
     obs, info = env.reset(seed=1)
     assert (obs["achieved_goal"] == obs["observation"][list(task.goal_dims)]).all() and not info["success"]
@@ -66,7 +66,7 @@ def test_the_episode_ends_when_the_cube_is_where_it_should_be():
     env.close()
 
 
-def test_a_recording_begins_like_a_shorter_one_and_tells_what_it_brought_about(monkeypatch):
+def test_a_recording_begins_like_a_shorter_one_and_its_goals_are_achieved(monkeypatch):
     monkeypatch.setattr(oracles, "RUN_STEPS", 90)
     stream = np.random.get_state()[1].copy()
     short, long = (oracles.record(CUBE, steps, seed=5, progress=False) for steps in (10, 200))

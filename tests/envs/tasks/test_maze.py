@@ -1,4 +1,4 @@
-"""The grid agrees with Gymnasium-Robotics' own, and its ways are the shortest there are."""
+"""The grid agrees with that of Gymnasium-Robotics, and its paths are the shortest."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -13,7 +13,7 @@ maps = rows.flatmap(lambda row: st.lists(row, min_size=1, max_size=6))
 
 
 def relaxed_distances(maze: Maze, goal: int) -> np.ndarray:
-    """Bellman-Ford over the grid, the slow and obvious way."""
+    """Returns the distances to the goal by Bellman-Ford over the grid, which is slow and simple."""
     distance = np.where(np.arange(maze.free.size) == goal, 0, np.inf).reshape(maze.free.shape)
     for _ in range(maze.free.size):
         padded = np.pad(distance, 1, constant_values=np.inf)
@@ -56,6 +56,6 @@ def test_scaling_moves_centres_and_borders_alike():
 
 @pytest.mark.parametrize(("maze_map", "message"), [
     ([[1, 0], [0]], "rows of one width"), ([[1, 0], [1, 1]], "two free cells")])
-def test_a_map_that_is_none_is_refused(maze_map, message):
+def test_a_malformed_map_is_refused(maze_map, message):
     with pytest.raises(ValueError, match=message):
         Maze(maze_map)

@@ -1,4 +1,4 @@
-"""A branch is truncated, or ends for good, where its world model is not to be trusted."""
+"""A branch is truncated, or terminates, where its world model is not trusted."""
 
 from __future__ import annotations
 
@@ -18,24 +18,27 @@ GOOD, UNCERTAIN, OUTSIDE, NAN, END, UNCERTAIN_END = range(6)
 
 
 class Scripted:
-    """A world in which the action says what happens."""
+    """A world model in which the action determines what happens."""
 
     spec, calibration = SimpleNamespace(act_dim=1), SimpleNamespace(largest=2.0)
     facts = SimpleNamespace(low_O=torch.zeros(1), high_O=torch.ones(1), starts_NS=torch.zeros(1, 1), goal_dim=0)
 
     def imagine(self, obs_BO, act_BTA, goal, *, seeds, temperature) -> Imagined:
         what_BT = act_BTA[..., 0]
-        told = lambda codes, yes, no: torch.where(torch.isin(what_BT, torch.tensor(codes)), yes, no)  # noqa: E731
-        obs = told([OUTSIDE], 1.2, 0.5) + told([NAN], torch.nan, 0.0)
-        return Imagined(obs[..., None], torch.full_like(what_BT, 3), told([END, UNCERTAIN_END], 0.9, 0.1),
-                        told([UNCERTAIN, UNCERTAIN_END], 2.1, 1.9))
+
+        def choose(codes: list[int], yes: float, no: float) -> torch.Tensor:
+            return torch.where(torch.isin(what_BT, torch.tensor(codes)), yes, no)
+
+        obs = choose([OUTSIDE], 1.2, 0.5) + choose([NAN], torch.nan, 0.0)
+        return Imagined(obs[..., None], torch.full_like(what_BT, 3), choose([END, UNCERTAIN_END], 0.9, 0.1),
+                        choose([UNCERTAIN, UNCERTAIN_END], 2.1, 1.9))
 
 
 @pytest.mark.parametrize(("script", "steps", "why", "ended"), [
     ([0, 0, 0, 0], 4, "", False), ([0, 0, UNCERTAIN, 0], 2, UNCERTAINTY, False), ([OUTSIDE, 0, 0, 0], 0, BOUNDS, False),
     ([0, NAN, 0, 0], 1, NOT_FINITE, False), ([0, END, 0, 0], 2, "", True),
     ([0, UNCERTAIN_END, 0, 0], 1, UNCERTAINTY, False)])
-def test_a_branch_is_cut_before_what_is_not_to_be_trusted(script: list[int], steps: int, why: str, ended: bool) -> None:
+def test_a_branch_is_truncated_before_an_untrusted_step(script: list[int], steps: int, why: str, ended: bool) -> None:
     episodes = ImaginedEpisodes(Scripted(), 2, ImaginedConfig(4, max_uncertainty=1.0))  # pyright: ignore
     act_BKA = np.array([[0, 0, 0, 0], script], np.float32)[..., None]
     start = Starts(np.full((2, 1), 0.3, np.float32), np.zeros((2, 0), np.float32), np.array([3, 4]), act_BKA)
@@ -55,8 +58,8 @@ def test_a_branch_is_cut_before_what_is_not_to_be_trusted(script: list[int], ste
     ([0, 0, UNCERTAIN, 0], 3, UNCERTAINTY, [3, 3, -2]), ([OUTSIDE, 0, 0, 0], 1, BOUNDS, [-2]),
     ([0, NAN, 0, 0], 2, NOT_FINITE, [3, -2]), ([0, UNCERTAIN_END, 0, 0], 2, UNCERTAINTY, [3, -2]),
     ([0, END, 0, 0], 2, "", [3, 3])])
-def test_a_branch_may_end_for_good_where_it_was_by_what_is_not_to_be_trusted(script: list[int], steps: int, why: str,
-                                                                            rewards: list[float]) -> None:
+def test_a_branch_may_terminate_with_an_untrusted_step(script: list[int], steps: int, why: str,
+                                                       rewards: list[float]) -> None:
     config = ImaginedConfig(4, max_uncertainty=1.0, unknown="end", cost=2)
     start = Starts(np.full((1, 1), 0.3, np.float32), np.zeros((1, 0), np.float32), np.array([4]),
                    np.array([script], np.float32)[..., None])

@@ -1,4 +1,4 @@
-"""A world model's run as Gymnasium environments: one or many, the same episodes, and goals where the data have them."""
+"""World models as Gymnasium environments: single and vector environments agree, and goals are those of the data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 from small import DATASET
-from tiny_world import FREE, ID, many, one, pushes, tell, train
+from tiny_world import FREE, ID, many, one, predict, pushes, train
 
 from envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
 from gentraj.data import Episodes
@@ -20,7 +20,7 @@ from gentraj.runs import folder as runs
 
 
 def rolled(env: WorldModelVectorEnv, seed: int | list[int], acts: np.ndarray) -> list[np.ndarray]:
-    """Observations, rewards and flags, (steps, B, ...) each; the first row is the reset."""
+    """Returns observations, rewards and flags, (steps, B, ...) each; the first row is the reset."""
     obs, zeros = env.reset(seed=seed)[0], np.zeros(env.num_envs)
     rows = [(obs, zeros, zeros > 0, zeros > 0), *(env.step(act)[:4] for act in acts)]
     flat = [(np.concatenate(list(obs.values()), 1) if isinstance(obs, dict) else obs, *rest) for obs, *rest in rows]
@@ -40,7 +40,7 @@ def test_gymnasium_finds_nothing_wrong(name: str, request: pytest.FixtureRequest
 
 
 @pytest.mark.parametrize("name", ["hopping", "walking"])
-def test_what_is_seen_is_in_the_spaces(name: str, request: pytest.FixtureRequest) -> None:
+def test_observations_are_in_the_observation_space(name: str, request: pytest.FixtureRequest) -> None:
     run = request.getfixturevalue(name)
     env, single = many(run, 3), one(run)
     assert single.observation_space == env.single_observation_space
@@ -59,7 +59,7 @@ def test_the_real_environment_gives_action_space_and_time_limit_where_the_data_n
     real.close()
 
 
-def test_else_actions_go_as_far_as_those_of_the_data(walks: Episodes, walking: Path) -> None:
+def test_without_an_environment_the_data_bound_the_actions(walks: Episodes, walking: Path) -> None:
     space = one(walking).action_space
     np.testing.assert_allclose([space.low, space.high], [walks.act.min(0), walks.act.max(0)], atol=0.05)
 
@@ -68,8 +68,8 @@ def test_else_actions_go_as_far_as_those_of_the_data(walks: Episodes, walking: P
 
 
 @pytest.mark.parametrize("name", ["hopping", "walking"])
-def test_environment_i_is_the_single_one_of_seed_plus_i(name: str, request: pytest.FixtureRequest) -> None:
-    """Step for step, through ends and starts."""
+def test_environment_i_is_the_single_one_with_seed_plus_i(name: str, request: pytest.FixtureRequest) -> None:
+    """They agree in every step, through the ends and starts of episodes."""
     run, seed, settings = request.getfixturevalue(name), 5, {"max_episode_steps": 6, **FREE}
     env, single = many(run, **settings), world_env.make(run, **settings)
     acts = pushes(20, 4, env.single_action_space.shape[0])  # type: ignore[index]
@@ -100,12 +100,12 @@ def test_the_same_seeds_give_the_same_rollouts(hopping: Path) -> None:
     assert not np.array_equal(made[0], other[0])
 
 
-def test_an_ended_episode_starts_anew_with_the_next_step(walks: Episodes, walking: Path,
+def test_the_step_after_the_end_of_an_episode_resets_it(walks: Episodes, walking: Path,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
-    """That step earns nothing and ends nothing, whatever was done, and shows a start of the data."""
+    """That step has reward 0, ends nothing, ignores the action, and returns a start of the data."""
     env = many(walking, max_episode_steps=3, **FREE)
-    tell(monkeypatch, env, end_BT=0.0, reward_BT=1.0)
-    tell(monkeypatch, env, slice(0, 1), end_BT=1.0)
+    predict(monkeypatch, env, end_BT=0.0, reward_BT=1.0)
+    predict(monkeypatch, env, slice(0, 1), end_BT=1.0)
     starts = {row.tobytes() for row in walks.obs[walks.starts + np.arange(len(walks))]}
     obs, _ = env.reset(seed=0)
     acts, seen = pushes(8, 4, 2), []
@@ -131,7 +131,7 @@ def test_a_mask_resets_some_and_leaves_the_others(walking: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["hopping", "walking"])
-def test_what_was_seen_stays_and_writing_there_changes_nothing(name: str, request: pytest.FixtureRequest) -> None:
+def test_observations_are_copies(name: str, request: pytest.FixtureRequest) -> None:
     run = request.getfixturevalue(name)
     env, other = one(run, **FREE), one(run, **FREE)
     act = np.zeros(env.action_space.shape, np.float32)  # type: ignore[arg-type]
@@ -147,8 +147,8 @@ def test_what_was_seen_stays_and_writing_there_changes_nothing(name: str, reques
         assert np.array_equal(a, b)
 
 
-def test_what_it_says_is_what_the_world_model_imagines(hopping: Path) -> None:
-    """A step is one of `imagine`, in environment units; without temperature no seed matters."""
+def test_a_step_is_a_prediction_of_the_world_model(hopping: Path) -> None:
+    """It equals `imagine`, in environment units; at temperature 0 the seed does not matter."""
     env = one(hopping, temperature=0.0, **FREE)
     start, _ = env.reset(seed=0)
     act = pushes(1, 1, 3)[0]
@@ -163,10 +163,10 @@ def test_what_it_says_is_what_the_world_model_imagines(hopping: Path) -> None:
 
 
 @pytest.mark.parametrize("num_envs", [0, 3], ids=["one", "many"])
-def test_where_the_data_have_goals_it_shows_them(num_envs: int, walks: Episodes, walking: Path,
+def test_goals_are_those_of_the_data(num_envs: int, walks: Episodes, walking: Path,
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     env: Any = many(walking, num_envs, **FREE) if num_envs else one(walking, **FREE)
-    tell(monkeypatch, env, end_BT=0.0)
+    predict(monkeypatch, env, end_BT=0.0)
     goals, shape = {row.tobytes() for row in walks.extras["goal"]}, env.action_space.shape
     obs, _ = env.reset(seed=0)
     seen = [obs] + [env.step(np.zeros(shape, np.float32))[0] for _ in range(4)]
@@ -183,8 +183,8 @@ def test_goals_of_another_width_are_refused(walking: Path) -> None:
         WorldModelEnv(run.world_model, world_env.action_space(run), goal_dims=(0,))
 
 
-def test_rewards_may_be_those_that_the_environment_gives_for_being_there(umaze: Episodes, tmp_path: Path) -> None:
-    """One for a goal within 0.45 of where the model says that it is."""
+def test_rewards_may_be_those_of_the_environments_compute_reward(umaze: Episodes, tmp_path: Path) -> None:
+    """The reward is 1 for a goal within 0.45 of the predicted position."""
     env = many(train(Path(DATASET), tmp_path / "run"), 64, own_rewards=True, temperature=0.0, **FREE)
     env.reset(seed=0)
     away_B2 = np.random.default_rng(0).uniform(-0.5, 0.5, (64, 2))

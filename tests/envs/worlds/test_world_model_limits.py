@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from tiny_world import FREE, ID, many, one, pushes, tell
+from tiny_world import FREE, ID, many, one, predict, pushes
 
 from agents.policies.bc import BCConfig
 from envs.worlds.imagined import BOUNDS, NOT_FINITE, TIME_LIMIT, UNCERTAINTY, ImaginedConfig
@@ -20,12 +20,12 @@ from gentraj.runs import folder as runs
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import NothingSaved
 
-# -- why an episode is cut
+# -- why an episode ends
 
 
-def test_the_time_limit_cuts(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_limit_truncates(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = world_env.make(hopping, max_episode_steps=3, **FREE)
-    tell(monkeypatch, env, end_BT=0.0)
+    predict(monkeypatch, env, end_BT=0.0)
     for seed in range(2):
         env.reset(seed=seed)
         steps = [env.step(act[0])[2:] for act in pushes(3, 1, 3)]
@@ -34,68 +34,69 @@ def test_the_time_limit_cuts(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert steps[-1][2]["truncated_by"] == TIME_LIMIT
 
 
-@pytest.mark.parametrize(("settings", "said", "why"), [
+@pytest.mark.parametrize(("settings", "predicted", "why"), [
     ({"max_uncertainty": 1e9, "margin": 0.1}, {"obs_BTO": 1e6}, BOUNDS),
     ({"max_uncertainty": 1e9, "margin": 1e9}, {"obs_BTO": 1e6}, None),
     ({"max_uncertainty": 1e-6, "margin": 1e9}, {}, UNCERTAINTY),
     ({"max_uncertainty": 3.0, "margin": 1e9}, {"uncertainty_BT": 1e6}, UNCERTAINTY),
     ({"max_uncertainty": 1e-6, "margin": 0.0}, {"obs_BTO": -1e6}, BOUNDS)])
-def test_an_episode_is_truncated_where_nothing_is_known(settings: dict[str, float], said: dict[str, float],
-                                                        why: str | None,
-                                                        hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_episode_is_truncated_where_the_model_is_not_trusted(settings: dict[str, float], predicted: dict[str, float],
+                                                                why: str | None, hopping: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     env = one(hopping, **settings)
-    tell(monkeypatch, env, end_BT=0.0, **said)
+    predict(monkeypatch, env, end_BT=0.0, **predicted)
     env.reset(seed=0)
     _, _, terminated, truncated, info = env.step(pushes(1, 1, 3)[0, 0])
     assert (terminated, truncated, info.get("truncated_by")) == (False, why is not None, why)
 
 
-@pytest.mark.parametrize(("settings", "said", "why"), [
+@pytest.mark.parametrize(("settings", "predicted", "why"), [
     ({"margin": 0.1, "max_uncertainty": 1e9}, {"obs_BTO": 1e6}, BOUNDS),
     ({"max_uncertainty": 1e-6, "margin": 1e9}, {}, UNCERTAINTY),
     ({"margin": 1e9, "max_uncertainty": 1e9, "max_episode_steps": 1}, {}, TIME_LIMIT)])
-def test_where_nothing_is_known_it_may_end_for_good(settings: dict[str, float], said: dict[str, float], why: str,
-                                                    hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a cost, and for nothing else; but not where only the time is up."""
-    env, hoping = (world_env.make(hopping, unknown=unknown, cost=cost, **settings)
-                   for unknown, cost in (("end", 5.0), ("cut", 0.0)))
+def test_an_episode_may_end_where_the_model_is_not_trusted(settings: dict[str, float], predicted: dict[str, float],
+                                                           why: str, hopping: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reward is then the cost alone; the time limit still truncates."""
+    ending, truncating = (world_env.make(hopping, unknown=unknown, cost=cost, **settings)
+                          for unknown, cost in (("end", 5.0), ("cut", 0.0)))
     seen = []
-    for each in (env, hoping):
-        tell(monkeypatch, each, end_BT=0.0, reward_BT=1.0, **said)
+    for each in (ending, truncating):
+        predict(monkeypatch, each, end_BT=0.0, reward_BT=1.0, **predicted)
         each.reset(seed=0)
         seen.append(each.step(pushes(1, 1, 3)[0, 0])[1:])
-    (reward, terminated, truncated, info), (more, _, cut, _) = seen
-    known = why == TIME_LIMIT
-    assert (terminated, truncated, info["truncated_by"]) == (not known, known, why) and cut
-    assert reward == pytest.approx(more if known else -5)
+    (reward, terminated, truncated, info), (full_reward, _, is_truncated, _) = seen
+    trusted = why == TIME_LIMIT
+    assert (terminated, truncated, info["truncated_by"]) == (not trusted, trusted, why) and is_truncated
+    assert reward == pytest.approx(full_reward if trusted else -5)
 
 
-def test_where_nothing_is_known_an_end_is_not_believed_either(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else who learns there would be paid for dying where nobody knows."""
+def test_a_predicted_end_does_not_save_the_cost_of_uncertainty(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise an agent would be rewarded for ending episodes where the model is not trusted."""
     env = world_env.make(hopping, max_uncertainty=1e-6, margin=1e9, unknown="end", cost=5.0)
-    tell(monkeypatch, env, end_BT=0.9, reward_BT=7.0)
+    predict(monkeypatch, env, end_BT=0.9, reward_BT=7.0)
     env.reset(seed=0)
     _, reward, terminated, truncated, info = env.step(pushes(1, 1, 3)[0, 0])
     assert (reward, terminated, truncated, info["truncated_by"]) == (-5, True, False, UNCERTAINTY)
 
 
-def test_episodes_start_anywhere_in_the_data_where_they_are_told_to(hopping: Path) -> None:
+def test_episodes_may_start_anywhere_in_the_data(hopping: Path) -> None:
     env = world_env.make(hopping, starts="anywhere", **FREE)
     anywhere = env.episodes.world.facts.anywhere_NS.numpy()
     begun = np.stack([env.reset(seed=seed)[0] for seed in range(20)])
     assert (begun[:, None] == anywhere).all(-1).any(1).all() and len(np.unique(begun, axis=0)) > 10
 
 
-def test_gymnasium_cuts_earlier_where_it_is_told_to(walking: Path) -> None:
-    """`gymnasium.make` keeps `max_episode_steps` to itself and counts on its own."""
+def test_gymnasiums_own_time_limit_truncates(walking: Path) -> None:
+    """`gymnasium.make` does not pass `max_episode_steps` on and counts steps by itself."""
     env = gymnasium.make(ID, run=walking, max_episode_steps=2, **FREE)
     env.reset(seed=0)
     assert [env.step(act[0])[3] for act in pushes(2, 1, 2)] == [False, True]
 
 
-def test_a_real_end_is_no_cut(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_predicted_end_terminates(hopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = world_env.make(hopping, max_uncertainty=1e-6, max_episode_steps=1)
-    tell(monkeypatch, env, end_BT=0.6)
+    predict(monkeypatch, env, end_BT=0.6)
     env.reset(seed=0)
     _, _, terminated, truncated, info = env.step(pushes(1, 1, 3)[0, 0])
     assert (terminated, truncated) == (True, False) and "truncated_by" not in info
@@ -103,12 +104,12 @@ def test_a_real_end_is_no_cut(hopping: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("field", ["obs_BTO", "reward_BT", "end_BT", "uncertainty_BT"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_no_number_that_is_not_finite_leaves_it(field: str, value: float, hopping: Path,
-                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    """The episode is cut where it was; the others go on."""
+def test_numbers_that_are_not_finite_truncate(field: str, value: float, hopping: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """The episode is truncated in the state before; the others go on."""
     env = many(hopping, 2, **FREE)
-    tell(monkeypatch, env, end_BT=0.0)
-    tell(monkeypatch, env, slice(0, 1), **{field: value})
+    predict(monkeypatch, env, end_BT=0.0)
+    predict(monkeypatch, env, slice(0, 1), **{field: value})
     before, _ = env.reset(seed=0)
     obs, reward, terminated, truncated, info = env.step(pushes(1, 2, 3)[0])
     assert np.isfinite(obs).all() and np.isfinite(reward).all() and np.array_equal(obs[0], before[0])
@@ -153,7 +154,7 @@ def test_a_wrong_action_is_refused(num_envs: int, spoilt: str, hopping: Path) ->
 
 
 @pytest.mark.parametrize("make", [one, many])
-def test_a_run_that_is_no_world_model_is_said_in_one_line(make: Any, hopper_file: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_not_a_world_model_is_refused_in_one_line(make: Any, hopper_file: Path, tmp_path: Path) -> None:
     policy = presets.PRESETS["bc-gaussian"].policy  # type: ignore[union-attr]
     assert isinstance(policy, BCConfig)
     tiny = replace(policy, batch_size=8, model=policy.model.with_network(ResidualMLPConfig(8, 1, frequencies=0)))
@@ -179,11 +180,11 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
 def test_no_picture_without_an_environment(walking: Path) -> None:
     env = one(walking, render_mode="rgb_array")
     env.reset(seed=0)
-    with pytest.raises(RuntimeError, match="nothing draws this world model"):
+    with pytest.raises(RuntimeError, match="this world model cannot be rendered: its data do not name"):
         env.render()
     assert one(walking).render() is None
 
 
-def test_no_environments_are_no_vector(walking: Path) -> None:
+def test_zero_environments_are_refused(walking: Path) -> None:
     with pytest.raises(ValueError, match="num_envs is 0; give at least 1"):
         many(walking, 0)

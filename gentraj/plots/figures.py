@@ -1,7 +1,8 @@
-"""Figures of trajectories. They know arrays and no environment: what draws walls is given as `background`.
+"""Figures of one run. Every function takes arrays, writes one file and returns its path.
 
-Every function writes one file and returns its path. Positions are (., 2) in environment units. matplotlib is imported
-when a figure is drawn, and `Figure` is used without pyplot, so nothing global changes and no display is needed.
+Positions are (..., 2) in environment units; `background` is a function that draws the walls of the environment.
+matplotlib is imported when a figure is drawn. It is used without pyplot, so that no global state changes and no display
+is needed.
 """
 
 from __future__ import annotations
@@ -27,22 +28,26 @@ from .style import (
     draw_floor,
     head,
     is_number,
-    made,
     mark,
     panels,
+    parent_made,
+    readable_ticks,
     save,
     smooth,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
+    from matplotlib.figure import Figure
 
 NOWHERE = np.empty((0, 2))
 
 
 def plot_loss(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str = "Training loss") -> Path:
-    """`rows` of metrics.jsonl: every number with "loss" in its name over "step", faint as logged and bold smoothed."""
+    """Draws every loss in `rows` of metrics.jsonl over the training step: faint as logged, and bold when smoothed.
+
+    Losses are the numbers with "loss" in their names. Raises ValueError where there are none.
+    """
     names = sorted({key for row in rows for key, value in row.items() if "loss" in key and is_number(value)})
     if not names:
         raise ValueError(f"no loss in {len(rows)} rows of metrics; train first, or log for longer")
@@ -61,7 +66,10 @@ def plot_loss(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str = "Tr
 
 def plot_scores(bars: Mapping[str, tuple[float, float, float]], path: Path, unit: str, *,
                 title: str = "Scores") -> Path:
-    """`bars` are name -> (mean, low, high) of the interval; the first is the one that the others are compared with."""
+    """Draws `bars`, name -> (mean, low, high) of an interval. The first bar is coloured, the others are for comparison.
+
+    `unit` labels the axis. Raises ValueError where there are no bars.
+    """
     if not bars:
         raise ValueError("no scores to draw; give at least one name -> (mean, low, high)")
     figure, [ax] = panels(1, width=7.0, height=0.9 + 0.5 * len(bars))
@@ -83,8 +91,10 @@ def plot_scores(bars: Mapping[str, tuple[float, float, float]], path: Path, unit
 
 def plot_learning_curve(rows: Sequence[Mapping[str, Any]], yardsticks: Mapping[str, float], path: Path, *,
                         title: str = "Score while training") -> Path:
-    """`rows` of scores.jsonl: the mean return over "step" in the band of its interval, and lines at the means of
-    others, by their name."""
+    """Draws the mean return and its interval in `rows` of scores.jsonl over the training step.
+
+    `yardsticks` are name -> mean return of other agents, drawn as lines. Raises ValueError where there are no rows.
+    """
     if not rows:
         raise ValueError("no scores to draw; give at least one row")
     figure, [ax] = panels(1, width=7.0, height=3.2)
@@ -102,7 +112,7 @@ def plot_learning_curve(rows: Sequence[Mapping[str, Any]], yardsticks: Mapping[s
 
 def plot_returns(returns: Sequence[float], yardsticks: Mapping[str, float], path: Path, *,
                  title: str = "Returns of the episodes") -> Path:
-    """A histogram of `returns`, one an episode, and lines at the means of others, by their name."""
+    """Draws a histogram of the returns of episodes; `yardsticks`, name -> mean return of other agents, are lines."""
     from matplotlib.ticker import MaxNLocator
 
     figure, [ax] = panels(1, width=7.0, height=3.2)
@@ -121,7 +131,10 @@ def plot_returns(returns: Sequence[float], yardsticks: Mapping[str, float], path
 def plot_paths(paths: Sequence[np.ndarray], starts: np.ndarray, goals: np.ndarray, path: Path,
                background: Background | None = None, plans: Sequence[np.ndarray] | None = None, *,
                title: str = "Executed paths") -> Path:
-    """One panel an episode: `paths[e]` (T, 2) from `starts[e]` to `goals[e]`, over `plans[e]` (H, 2) or (P, H, 2)."""
+    """Draws a panel for each episode e: `paths[e]` (T, 2) from `starts[e]` to `goals[e]`.
+
+    `plans[e]`, (H, 2) or (P, H, 2), are drawn below the path.
+    """
     figure, axes = panels(len(paths))
     everything = np.concatenate([*paths, starts, goals])
     for e, ax in enumerate(axes):
@@ -138,7 +151,10 @@ def plot_paths(paths: Sequence[np.ndarray], starts: np.ndarray, goals: np.ndarra
 def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: int, path: Path,
                     background: Background | None = None, *, goal: np.ndarray | None = None,
                     title: str = "Candidate plans and how far each is trusted") -> Path:
-    """Candidates (N, H, 2) coloured by error over threshold (N,): at most 1 is trusted. `chosen` is the executed."""
+    """Draws candidate plans (N, H, 2), coloured by `trust_ratio_N`, their error divided by the threshold of trust.
+
+    Plans with a ratio of at most 1 are trusted. `chosen` is the index of the executed plan.
+    """
     from matplotlib.cm import ScalarMappable
     from matplotlib.ticker import LogLocator
 
@@ -163,7 +179,7 @@ def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: in
 def plot_samples_beside_data(samples_NH2: np.ndarray, data_NH2: np.ndarray, path: Path,
                              background: Background | None = None, *, title: str = "Samples beside data",
                              plane: Plane = POSITIONS) -> Path:
-    """The model's trajectories and the data's in two panels of the same extent."""
+    """Draws trajectories (N, H, 2) of the model and of the data in two panels of the same extent."""
     figure, axes = panels(2)
     both = np.concatenate([samples_NH2.reshape(-1, 2), data_NH2.reshape(-1, 2)])
     kinds = [("windows of data", INK, data_NH2), ("samples", BLUE, samples_NH2)]
@@ -179,8 +195,10 @@ def plot_samples_beside_data(samples_NH2: np.ndarray, data_NH2: np.ndarray, path
 def denoising_strip(frames: Sequence[np.ndarray], levels: Sequence[float], path: Path,
                     background: Background | None = None, *, title: str = "Denoising, from noise to plan",
                     plane: Plane = POSITIONS, data_M2: np.ndarray = NOWHERE) -> Path:
-    """One panel a frame (N, H, 2), named by its noise level, on the extent of the last frame and of the data: noise
-    beyond it is cut."""
+    """Draws a panel for each frame (N, H, 2) of a denoising, titled with its noise level.
+
+    Panels show the extent of the last frame and of `data_M2`; noise outside of it is clipped.
+    """
     figure, axes = panels(len(frames), columns=min(len(frames), 6), width=2.0, height=2.3)
     for ax, frame, level in zip(axes, frames, levels, strict=True):
         draw_floor(ax, background, np.concatenate([frames[-1].reshape(-1, 2), data_M2]), plane)
@@ -193,7 +211,10 @@ def denoising_strip(frames: Sequence[np.ndarray], levels: Sequence[float], path:
 def denoising_gif(frames: Sequence[np.ndarray], levels: Sequence[float], path: Path,
                   background: Background | None = None, *, title: str = "Denoising", plane: Plane = POSITIONS,
                   data_M2: np.ndarray = NOWHERE, frame_ms: int = 150, last_ms: int = 1500) -> Path:
-    """The frames of `denoising_strip` as an endless GIF that rests on the last one; times in milliseconds."""
+    """Draws the frames of `denoising_strip` as an endless GIF.
+
+    Each frame lasts `frame_ms` milliseconds, and the last one `last_ms`.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
@@ -203,7 +224,7 @@ def denoising_gif(frames: Sequence[np.ndarray], levels: Sequence[float], path: P
     canvas, images = FigureCanvasAgg(figure), []
     ax.set_title(title, loc="left", fontsize=10)
     canvas.draw()
-    figure.set_layout_engine("none")  # what is laid out once does not shake
+    figure.set_layout_engine("none")  # a layout for each frame would make the figure shake
     for frame, level in zip(frames, levels, strict=True):
         drawn = _draw_noisy(ax, frame)
         ax.set_title(f"{title}: noise {level:.2f}", loc="left", fontsize=10)
@@ -215,7 +236,11 @@ def denoising_gif(frames: Sequence[np.ndarray], levels: Sequence[float], path: P
 
 
 def save_gif(frames: Sequence[np.ndarray], path: Path, frame_ms: int, *, side: int = 320, last_ms: int = 1000) -> Path:
-    """Frames (height, width, 3) uint8 as an endless GIF, made smaller where they are larger than `side` pixels."""
+    """Saves frames (height, width, 3) of uint8 as an endless GIF, shrunk where they are larger than `side` pixels.
+
+    Each frame lasts `frame_ms` milliseconds (at least 20), and the last one `last_ms`. Raises ValueError where there
+    are no frames.
+    """
     from PIL import Image
 
     if not frames:
@@ -223,38 +248,117 @@ def save_gif(frames: Sequence[np.ndarray], path: Path, frame_ms: int, *, side: i
     images = [Image.fromarray(frame) for frame in frames]
     for image in images:
         image.thumbnail((side, side))
-    frame_ms = max(frame_ms, 20)  # players make less of a shorter time
+    frame_ms = max(frame_ms, 20)  # players ignore shorter times
     return _save_gif([image.quantize(64) for image in images], path, [frame_ms] * (len(frames) - 1) + [last_ms])
 
 
 def _save_gif(images: Sequence[Any], path: Path, times_ms: Sequence[int]) -> Path:
-    path = made(path)
+    path = parent_made(path)
     images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=times_ms, loop=0)
     return path
 
 
 def save_image(pixels: np.ndarray, path: Path) -> Path:
-    """A frame (height, width, 3) uint8 as an image file."""
+    """Saves a frame (height, width, 3) of uint8 as an image file."""
     from PIL import Image
 
-    path = made(path)
+    path = parent_made(path)
     Image.fromarray(pixels).save(path)
     return path
 
 
+# -- world models
+
+
+def plot_errors(groups: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> Path:
+    """Draws open-loop errors on a logarithmic scale, with a panel for each group of entries.
+
+    `groups` are name of the predicted entries -> name of the prediction -> (T,) errors, as `OpenLoop.errors` gives.
+    """
+    figure, axes = panels(len(groups), width=3.6)
+    for ax, (name, guesses) in zip(axes, groups.items(), strict=True):
+        for colour, (guess, error_T) in zip([BLUE, ORANGE, GREY] if len(guesses) == 3 else [BLUE, GREY],
+                                            guesses.items(), strict=True):
+            ax.plot(np.arange(1, len(error_T) + 1), error_T, color=colour, lw=1.8, label=guess)
+        ax.set_yscale("log")
+        ax.tick_params(which="both", labelsize=8)
+        ax.set_title(name, loc="left", fontsize=9)
+        ax.set(xlabel="steps", ylabel="error (environment units)")
+        ax.legend(frameon=False, fontsize=8)
+    _title(figure, "Open loop: root mean square error against the horizon")
+    return save(figure, path)
+
+
+def plot_calibration(expected_N: Sequence[float], found_N: Sequence[float], path: Path) -> Path:
+    """Draws the errors found over the errors expected, both of bins of steps, as `OpenLoop.calibration` gives."""
+    figure, [ax] = panels(1, width=4.4, height=4.0)
+    both = np.array([*expected_N, *found_N])
+    span = [both[both > 0].min() * 0.8, both.max() * 1.25] if (both > 0).any() else [0.1, 1.0]
+    ax.plot(span, span, color=GREY, ls=(0, (3, 2)), label="as expected")
+    ax.plot(expected_N, found_N, "o-", color=BLUE, label="found")
+    ax.set(xscale="log", yscale="log", xlim=span, ylim=span, xlabel="expected error (deviations of a step's change)",
+           ylabel="error found")
+    readable_ticks(ax, span)
+    ax.legend(frameon=False)
+    _title(figure, "Is the uncertainty calibrated? One step, held-out data")
+    return save(figure, path)
+
+
+def plot_imagined(true_TO: np.ndarray, mean_TO: np.ndarray, samples_NTO: np.ndarray, path: Path,
+                  names: Sequence[str]) -> Path:
+    """Draws entries `names` of an observation over time: the true values, the model's mean, and its samples."""
+    figure, axes = panels(true_TO.shape[1], columns=3, width=3.2, height=2.2)
+    step_T = np.arange(len(true_TO))
+    for o, (ax, name) in enumerate(zip(axes, names, strict=True)):
+        for n, sample_TO in enumerate(samples_NTO):
+            ax.plot(step_T, sample_TO[:, o], color=BLUE, lw=0.8, alpha=0.5, label="sampled" if n == 0 else None)
+        ax.plot(step_T, mean_TO[:, o], color=ORANGE, lw=1.8, label="expected")
+        ax.plot(step_T, true_TO[:, o], color=INK, lw=1.5, ls=(0, (3, 2)), label="true")
+        ax.set_title(name, loc="left", fontsize=9)
+    head(figure, axes, "True and imagined, by the same actions")
+    return save(figure, path)
+
+
+def plot_off_policy(returns: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path, title: str) -> Path:
+    """Draws the mean return of policies in the world model over that in the environment, with 95 % intervals.
+
+    `returns` are name of the policy -> returns of its episodes in the model, and in the environment.
+    """
+    figure, [ax] = panels(1, width=5.4, height=4.6)
+    for colour, (name, pair) in zip(colours(len(returns)), returns.items(), strict=True):
+        imagined_N, true_N = pair
+        ax.errorbar(true_N.mean(), imagined_N.mean(), xerr=_error(true_N), yerr=_error(imagined_N), fmt="o",
+                    color=colour, capsize=3, label=name)
+    low, high = (f([f(np.append(*pair)) for pair in returns.values()]) for f in (min, max))
+    ax.plot([low, high], [low, high], color=GREY, ls=(0, (3, 2)))
+    ax.set(xlabel="return in the environment", ylabel="return in the world model")
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _title(figure, title)
+    return save(figure, path)
+
+
 def _draw_noisy(ax: Axes, frame_NH2: np.ndarray) -> list[Any]:
-    """Rows of a trajectory from dark (first) to light (last), so that the order shows where noise hides the line."""
+    """Colours timesteps from dark (first) to light (last), which shows their order where noise hides the line."""
     lines = ax.plot(*frame_NH2.T, color=GREY, lw=0.6, alpha=0.5)
     order = np.tile(np.arange(frame_NH2.shape[1]), len(frame_NH2))
     return [*lines, ax.scatter(*frame_NH2.reshape(-1, 2).T, c=order, cmap="viridis", s=7, zorder=3)]
 
 
 def _trust_colours(ratio_N: np.ndarray) -> tuple[Any, Any]:
-    """A logarithmic scale even about 1: blues for trusted, oranges for not, with the break exactly at the threshold."""
+    """A logarithmic colour scale, symmetric about 1: blue up to the threshold of trust, and orange beyond it."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, LogNorm
 
     shades = np.linspace(0, 1, 128)
     both = np.vstack([colormaps["Blues"](0.95 - 0.5 * shades), colormaps["Oranges"](0.4 + 0.5 * shades)])
-    reach = float(np.clip(np.exp(np.abs(np.log(np.maximum(ratio_N, 1e-6))).max()), 1.5, 20.0))
-    return LogNorm(1 / reach, reach), ListedColormap(both)
+    limit = float(np.clip(np.exp(np.abs(np.log(np.maximum(ratio_N, 1e-6))).max()), 1.5, 20.0))
+    return LogNorm(1 / limit, limit), ListedColormap(both)
+
+
+def _title(figure: Figure, title: str) -> None:
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+
+
+def _error(x_N: np.ndarray) -> float:
+    """1.96 standard errors of the mean."""
+    return 1.96 * float(np.std(x_N)) / max(len(x_N), 1) ** 0.5

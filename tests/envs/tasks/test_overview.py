@@ -1,4 +1,4 @@
-"""How long a plan must be, and the data that a task makes for itself."""
+"""The default horizons of plans, and the datasets that tasks record for themselves."""
 
 import json
 from dataclasses import replace
@@ -8,14 +8,14 @@ import pytest
 from envs.making import environment_factory
 from envs.recording import pointmaze
 from envs.recording.recipes import make_missing
-from envs.tasks.default_horizon import HORIZONS, LONGEST, STEPS_PER_CELL, UNKNOWN, default_horizon
+from envs.tasks.overview import HORIZONS, LONGEST, STEPS_PER_CELL, UNKNOWN, default_horizon
 from envs.tasks.registry import TASKS
 from gentraj.data import load_episodes
 from gentraj.networks import NETWORKS
 
 
 def corridor(cells: int) -> str:
-    """A PointMaze as a dataset stores it: one straight way of `cells` free cells."""
+    """Returns the specification, as a dataset stores it, of a PointMaze with one straight path of `cells` cells."""
     wall, way = [1] * (cells + 2), [1, *[0] * cells, 1]
     return json.dumps({"id": "PointMaze_UMaze-v3", "max_episode_steps": 300, "kwargs": {"maze_map": [wall, way, wall]}})
 
@@ -30,7 +30,7 @@ def test_the_longest_way_fits_and_a_short_maze_gets_a_short_dense_plan(cells: in
     assert horizon in (*HORIZONS, LONGEST) and stride <= HORIZONS.get(horizon, stride)
 
 
-def test_an_environment_that_is_not_known_here_has_the_default_of_all() -> None:
+def test_an_unknown_environment_has_the_default_horizon() -> None:
     assert default_horizon(json.dumps({"id": "Mine-v0", "entry_point": "mine:Env"})) == UNKNOWN
 
 
@@ -48,12 +48,12 @@ def test_every_task_gets_a_plan_that_fits(name: str) -> None:
 
 
 @pytest.mark.parametrize("rows", [*HORIZONS, LONGEST, UNKNOWN[0]])
-def test_every_network_takes_the_advised_horizons(rows: int) -> None:
+def test_every_network_takes_the_default_horizons(rows: int) -> None:
     for config, network in NETWORKS.values():
         network(2, rows, 0, config())  # raises for a horizon that does not fit
 
 
-def test_what_is_no_maze_gets_the_usual_plan() -> None:
+def test_other_environments_have_the_default_horizon() -> None:
     assert default_horizon(None) == default_horizon("Pendulum-v1") == UNKNOWN
 
 
