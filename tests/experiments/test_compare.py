@@ -183,7 +183,7 @@ def test_runs_there_are_need_no_training(compared: Path, tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    ((), "give presets to train, or --runs"), (("pointmaze-umaze", "--runs", "x"), "give presets to train or --runs"),
+    ((), "give presets to train, or --runs"), (("pointmaze-umaze", "--runs", "x"), "give presets to train, or --runs"),
     (("pointmaze-umasse",), "did you mean 'pointmaze-umaze'"), (("pointmaze",), "needs --dataset"),
     (("pointmaze-umaze", "--families", "diffusion,gam"), "unknown family 'gam'; known: diffusion, flow"),
     (("pointmaze-umaze", "--families", "gan,gan"), "each family is expected once"),
