@@ -288,7 +288,8 @@ def wait_for(step: int, folder: Path, process: subprocess.Popen) -> None:
 def test_killed_interrupted_and_resumed_it_gives_the_same_bits(place: Path, spawn, fingerprint, trial: int,
                                                                more: list[str]) -> None:
     """FAULTS 1 and 8 with the real models: SIGKILL at a random moment, resume, Ctrl-C, resume."""
-    words = "--dataset", DATASET, *small.WORDS, "--steps", 70, "--training.save-every", 5, *more
+    sizes = small.JOINT_WORDS if "--joint" in more else small.WORDS
+    words = "--dataset", DATASET, *sizes, "--steps", 70, "--training.save-every", 5, *more
     rng = random.Random(trial)
     assert gentraj("train", "pointmaze", "--run-dir", "whole", *words) == 0
 
