@@ -70,7 +70,7 @@ def test_help_of_a_preset_or_a_run_shows_its_own_settings(small_run: Path, capsy
     assert gentraj("train", "pointmaze-large", "--help") == 0
     assert "(default: gentraj/pointmaze/large-v0)" in " ".join(capsys.readouterr().out.replace("│", "").split())
     assert gentraj("evaluate", small_run, "--help") == 0
-    assert "speaks about. (default: 0 1)" in " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert "none means all. (default: 0 1)" in " ".join(capsys.readouterr().out.replace("│", "").split())
 
 
 def test_version(capsys: pytest.CaptureFixture) -> None:

@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({"settings": {"training.seed": 3}}, "settings hold training.seed; datasets and seeds have fields of their own"),
     ({"settings": {"policy.alpha": 3}}, "bc.json: unknown key policy.alpha; expected are kind, chunk"),
     ({"settings": {"training.steps": 0}}, "steps is 0"),
-    ({"settings": {"policy.execute": 1}}, "bc.json: policy.execute changes nothing here: one action is decided"),
+    ({"settings": {"policy.execute": 1}}, "bc.json: policy.execute changes nothing here: actions are sampled one"),
     ({"score": "score_d4rl"}, "bc: score_d4rl is not defined for Pendulum-v1 by the protocol random-goal"),
     ({"score": "success_rate"}, "bc: Pendulum-v1 has neither goals nor an info['success']; give return_mean"),
     ({"score": "best"}, "'best'"), ({"episodes": 0}, "episodes is 0"),
