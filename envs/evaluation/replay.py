@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -130,12 +129,12 @@ def states(base: Any, env_id: str, obs_RO: np.ndarray, act_RTA: np.ndarray) -> n
 
 def _simulate(base: Any, state_RS: np.ndarray, act_RTA: np.ndarray, step_speed: float) -> np.ndarray:
     """Returns the states (R, T, S) after each environment step; one step per call if speeds are clipped in between."""
-    mujoco: Any = importlib.import_module("mujoco")
+    from mujoco import MjData  # pyright: ignore[reportAttributeAccessIssue]
     from mujoco.rollout import Rollout
 
     model, skip = base.model, simulated(base).frame_skip
     workers = torch.get_num_threads()
-    data = [mujoco.MjData(model) for _ in range(workers)]
+    data = [MjData(model) for _ in range(workers)]
     R, T, _ = act_RTA.shape
     states, block = np.empty((R, T, state_RS.shape[1])), 1 if math.isfinite(step_speed) else T
     with Rollout(nthread=workers if workers > 1 else 0) as pool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
@@ -67,11 +66,11 @@ def _run(base: Any, oracles: dict[str, Any], columns: list[int], seed: int) -> d
 
 def _oracles(base: Any, task: str) -> dict[str, Any]:
     """Returns the oracles by the kind of target. A puzzle has only buttons, and its gripper stays closed."""
-    plan = "ogbench.manipspace.oracles.plan"
-    button: Any = importlib.import_module(f"{plan}.button_plan")
-    cube: Any = importlib.import_module(f"{plan}.cube_plan")
-    drawer: Any = importlib.import_module(f"{plan}.drawer_plan")
-    window: Any = importlib.import_module(f"{plan}.window_plan")
-    return {"button": button.ButtonPlanOracle(env=base, gripper_always_closed="puzzle" in task),
-            "cube": cube.CubePlanOracle(env=base), "drawer": drawer.DrawerPlanOracle(env=base),
-            "window": window.WindowPlanOracle(env=base)}
+    from ogbench.manipspace.oracles.plan.button_plan import ButtonPlanOracle  # pyright: ignore[reportMissingImports]
+    from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle  # pyright: ignore[reportMissingImports]
+    from ogbench.manipspace.oracles.plan.drawer_plan import DrawerPlanOracle  # pyright: ignore[reportMissingImports]
+    from ogbench.manipspace.oracles.plan.window_plan import WindowPlanOracle  # pyright: ignore[reportMissingImports]
+
+    button = ButtonPlanOracle(env=base, gripper_always_closed="puzzle" in task)
+    return {"button": button, "cube": CubePlanOracle(env=base), "drawer": DrawerPlanOracle(env=base),
+            "window": WindowPlanOracle(env=base)}

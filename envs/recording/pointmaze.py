@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 import numpy as np
 
 from gentraj.data import Episodes
@@ -75,8 +72,8 @@ class PointMazes:
 
     def __init__(self, factory: EnvironmentFactory, seeds: list[int]):
         self.envs = [factory().unwrapped for _ in seeds]
-        mujoco: Any = importlib.import_module("mujoco")  # after an environment, which decides how mujoco renders
-        self._step = mujoco.mj_step
+        import mujoco  # after an environment, which decides how mujoco renders
+        self._step = mujoco.mj_step  # pyright: ignore[reportAttributeAccessIssue]
         first = [env.reset(seed=seed)[0] for env, seed in zip(self.envs, seeds, strict=True)]
         self.state = np.stack([obs["observation"] for obs in first])
         self.shown_goal = np.stack([env.goal for env in self.envs])  # as in the observation: one step old

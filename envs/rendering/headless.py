@@ -38,8 +38,7 @@ def load_gymnasium() -> ModuleType:
         os.environ.setdefault("MUJOCO_GL", "egl" if ctypes.util.find_library("EGL") else "disabled")
     try:
         import gymnasium
-
-        mujoco: Any = importlib.import_module("mujoco")
+        import mujoco
         with contextlib.redirect_stderr(io.StringIO()):  # it prints a notice about other environments
             import gymnasium_robotics
     except ImportError as error:
@@ -48,7 +47,8 @@ def load_gymnasium() -> ModuleType:
     for name, task in MANIPULATION.items():
         gymnasium.register(task.env_id, "envs.tasks.manipulation:Manipulation",
                            max_episode_steps=task.max_episode_steps, kwargs={"name": name.removeprefix("ogbench/")})
-    mujoco.set_mju_user_warning(logging.getLogger("mujoco").info)  # else it writes MUJOCO_LOG.TXT where it runs
+    warn = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]
+    warn(logging.getLogger("mujoco").info)  # else it writes MUJOCO_LOG.TXT into the working directory
     import_named()
     return gymnasium
 

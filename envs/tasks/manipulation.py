@@ -78,11 +78,12 @@ def make_base(task: ManipulationTask, **kwargs: Any) -> Any:
 
 def settled(base: Any) -> np.ndarray:
     """Clears all solver state but positions and velocities, and returns the observation."""
-    mujoco: Any = importlib.import_module("mujoco")
+    import mujoco
+
 
     model, data = base.model, base.data
     kept = [array.copy() for array in (data.qpos, data.qvel, data.mocap_pos, data.mocap_quat)]
-    mujoco.mj_resetData(model, data)
+    mujoco.mj_resetData(model, data)  # pyright: ignore[reportAttributeAccessIssue]
     data.qpos[:], data.qvel[:], data.mocap_pos[:], data.mocap_quat[:] = kept
-    mujoco.mj_forward(model, data)
+    mujoco.mj_forward(model, data)  # pyright: ignore[reportAttributeAccessIssue]
     return base.compute_observation()

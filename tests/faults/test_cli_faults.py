@@ -65,7 +65,7 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
     ("train pointmaze --dataset DATA --planner.rest-dims 2 4",
      "--planner.rest-dims are (2, 4); entries of an observation"),
     ("train pointmaze --dataset DATA --planner.actions joint", "planner.actions is 'joint'"),
-    ("train diffuser-goals --dataset DATA --planner.actions inverse", "planner.actions is 'inverse', and plans with"),
+    ("train diffuser-goals --dataset DATA --planner.actions inverse", "planner.actions is 'inverse', but no inverse"),
     ("train pointmaze --dataset DATA --planner.goal-dims 1", "--planner.goal-dims changes nothing here: the data"),
     ("train pointmaze --dataset DATA --planner.arrival fixed --planner.candidates 4",
      "--planner.candidates changes nothing here: there is nothing to choose by"),
