@@ -11,14 +11,20 @@ from typing import Any
 
 import pytest
 import torch
-from gentraj.diffusion.nearest_data import NearestData
 
 from agents import prior
 from gentraj.constraints import Blocks, Box, Circle, Constraints, Equal, Speed
-from gentraj.diffusion import Diffusion, DiffusionConfig, LatentDiffusion
-from gentraj.diffusion.composition import ClassifierFree, Contexts, Product
-from gentraj.diffusion.constrained import Constrained
-from gentraj.diffusion.guidance import Energy
+from gentraj.diffusion import (
+    ClassifierFree,
+    Constrained,
+    Contexts,
+    Diffusion,
+    DiffusionConfig,
+    Energy,
+    LatentDiffusion,
+    NearestData,
+    Product,
+)
 from gentraj.families import FAMILIES
 from gentraj.gan import ConditionalGAN
 from gentraj.models.gaussian import Gaussian
