@@ -26,14 +26,14 @@ Written by
 
     gentraj reproduce CARD.json... --data DIR --results FOLDER --table {page}
 
-which trains, evaluates and writes, with the data files in DIR; stopped, the same command goes on. A row is a card, a
-small file that says all of its settings: edit cards and run them, not this page. Without cards the page is written of
-the results in FOLDER."""
+which trains, evaluates and writes this page, with the data files in DIR. The same command continues where it was
+stopped. A row comes from one or more cards, small files with all of its settings: to change this page, edit cards and
+run them. Without cards the command writes the page from the results in FOLDER."""
 PROTOCOL = """The {score}{protocol}: *last* checkpoints of the training seeds {seeds}, with {episodes} episodes each,
-the same for all. After ± is half of the 95 % bootstrap interval of the mean, over seeds and of each seed its episodes;
-for the average every dataset is drawn so. The best average comes first. "{data}" is the mean of the data's own
+the same for all. After ± is half of the 95 % bootstrap interval of the mean, which resamples seeds and each seed's
+episodes; for the average, those of every dataset. The best average comes first. "{data}" is the mean of the data's own
 episodes."""
-TOOK = "Minutes are those of one thread, with other runs beside it. Settings are those that the card gives."
+TOOK = "Minutes are those of one thread, while other runs were in progress. Settings are those that the card gives."
 
 
 class Row(NamedTuple):
@@ -154,7 +154,7 @@ def _lead(family: Family) -> Iterator[str]:
     single = any(len(row.results[column].seeds) == 1 for row in (best, second) for column in columns)
     yield (f"On average {best.label} is {number(most - less)} above {second.label}; the 95 % interval of this "
            f"difference, both drawn as above, is {number(low)} to {number(high)}{chance}."
-           + (" For scores of one training it leaves out what another would give." if single else ""))
+           + (" For scores of one training, the interval leaves out how trainings differ." if single else ""))
 
 
 def _cell(row: Row, result: DataResult | None) -> str:
