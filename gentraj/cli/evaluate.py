@@ -17,10 +17,10 @@ from envs.rendering.film import videos
 from ..data import save_minari
 from ..data.minari_writer import check_new_id
 from ..device import pick_device
-from ..experiments import world_judgement as world
 from ..files import write_file
 from ..plots.page import show
 from ..progress import say
+from ..runs import world_evaluation
 from ..runs.evaluation import play
 from ..runs.folder import CONFIG, Run, load, read_config
 from ..runs.model_card import EVALUATION, WORLD, YARDSTICKS
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     if args.judged_as == "world-model":
         if (options := args.sampling.options()).changed():
             run.world_model.calibrate(run.reference, options)
-        print(world.table(_judge(run, args)))
+        print(world_evaluation.table(_judge(run, args)))
         return
     if args.policies:
         raise ValueError("--policies are compared with a world model's predictions; give --as world-model too")
@@ -98,7 +98,7 @@ def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
     if (args.planner, args.save_rollout, args.video) != (None, None, None):
         raise ValueError("--as world-model neither plans nor records episodes; leave --planner.*, --save-rollout and "
                          "--video out")
-    judgement = world.judge(run, args.policies, path.parent / "figures", args.config)
+    judgement = world_evaluation.evaluate_world_model(run, args.policies, path.parent / "figures", args.config)
     write_file(path, json.dumps(judgement, indent=2, allow_nan=False).encode())
     say(f"judgement in {path}, figures in {path.parent / 'figures'}")
     return judgement

@@ -8,10 +8,10 @@ from pathlib import Path
 from envs.evaluation.evaluate import EvaluationConfig
 
 from ..device import pick_device
-from ..experiments.world_judgement import judge
 from ..plots.page import Picture
 from ..runs import report
 from ..runs.folder import Run, load
+from ..runs.world_evaluation import evaluate_world_model
 from .common import RunFolder, check_output
 from .options import parse
 
@@ -53,7 +53,7 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
 def judgement(run: Run, folder: Path, seed: int) -> list[Picture]:
     """Figures, drawn into `folder`, of how far a world model can be trusted on data that were held out of its
     training."""
-    judge(run, (), folder, EvaluationConfig(seed=seed))
+    evaluate_world_model(run, (), folder, EvaluationConfig(seed=seed))
     return [Picture("Open loop", "Root mean square error on held-out data: of the mean prediction, of one sample, "
                     "and of predicting no change.", folder / "open-loop.png"),
             Picture("Calibration", "The expected and the measured error of a step, in bins with equal numbers of "
