@@ -34,7 +34,7 @@ from gentraj.cli.augment import Augment, augment
 from gentraj.data import load_episodes, save_npz
 from gentraj.data.episodes import hold_out
 from gentraj.runs import folder as runs
-from gentraj.runs.evaluation import play
+from gentraj.runs.evaluation import evaluate_run
 
 DATA = ("small", "augmented")
 OF = {"small": ("small", "agent", "updates"), "world": ("small", "world", "world_updates")}  # settings
@@ -98,7 +98,8 @@ def digest(args: Args, names: Sequence[str], *also: Any) -> str:
 def measured(dataset: str, env_id: str, data: str, seed: int, args: Args) -> dict[str, Any]:
     """Returns the score of the agent trained on these data."""
     agent = trained(dataset, env_id, data, seed, args)
-    scores = play(agent, EvaluationConfig(episodes=args.episodes, seed=seed, baselines=False), progress=False)[0]
+    evaluation = EvaluationConfig(episodes=args.episodes, seed=seed, baselines=False)
+    scores = evaluate_run(agent, evaluation, progress=False)[0]
     return score(scores) | {"steps": load_episodes(agent.config.dataset).num_steps}
 
 

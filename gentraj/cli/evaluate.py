@@ -21,7 +21,7 @@ from ..files import write_file
 from ..plots.page import show
 from ..progress import say
 from ..runs import world_evaluation
-from ..runs.evaluation import play
+from ..runs.evaluation import evaluate_run
 from ..runs.folder import CONFIG, Run, load, read_config
 from ..runs.model_card import EVALUATION, WORLD, YARDSTICKS
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
@@ -125,7 +125,7 @@ def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = No
     if video is not None:
         check_folder(video, "--video")
     with videos(video, FILMED) if video else nullcontext() as watch:
-        scores, episodes = play(run, config, planner, options, watch=watch)
+        scores, episodes = evaluate_run(run, config, planner, options, watch=watch)
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:

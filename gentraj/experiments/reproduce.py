@@ -20,7 +20,7 @@ from envs.making import EnvironmentFactory, ProtocolName, environment_factory
 from ..config import ConfigError, from_json, to_json
 from ..data.episodes import episodes_hash
 from ..runs import folder as runs
-from ..runs.evaluation import play
+from ..runs.evaluation import evaluate_run
 from ..training.log import read_metrics
 from . import engine
 from .cards import Card, CardData, Score
@@ -114,7 +114,7 @@ def place(out: Path, name: str, data: CardData, seed: int) -> Path:
 def score_run(run: runs.Run, episodes: int, protocol: ProtocolName, score: Score) -> dict[str, Any]:
     """Evaluates a run and returns a `SeedResult` as JSON, with `run` left empty."""
     config = EvaluationConfig(episodes=episodes, protocol=protocol, baselines=False)
-    evaluation, episodes_played = play(run, config, progress=False)
+    evaluation, episodes_played = evaluate_run(run, config, progress=False)
     factory = environment_factory(str(run.data.env), protocol=protocol)
     scores = episode_scores(score, episodes_played.returns, evaluation["success_rate"], factory)
     low, high = bootstrap_interval(np.array(scores))
