@@ -222,7 +222,7 @@ def _about(run: Run | None) -> dict[str, Any] | None:
     if run is None:
         return None
     config = hashlib.sha256((run.folder / CONFIG).read_bytes()).hexdigest()
-    return {"run": str(run.folder), "kind": run.config.kind, "step": run.step, "config_sha256": config}
+    return {"run": str(run.folder), "kind": run.config.summary, "step": run.step, "config_sha256": config}
 
 
 def _summary(args: Augment, data: Episodes, counts: dict[str, Any]) -> str:

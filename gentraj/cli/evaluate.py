@@ -129,7 +129,7 @@ def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = No
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:
-        save_minari(episodes, save_rollout, description=f"rollout of {run.config.kind} of {run.folder.name}")
+        save_minari(episodes, save_rollout, description=f"rollout of {run.config.summary} of {run.folder.name}")
         say(f"episodes in {save_rollout}")
     return scores
 

@@ -162,7 +162,7 @@ def to_measure(existing_runs: Mapping[Path, tuple[Cell, PlannerRunConfig]], out:
 def of_planner(config: runs.AnyRunConfig, name: str) -> PlannerRunConfig:
     """The settings of a planner's run, unchanged. Raises ValueError for settings of another kind of run."""
     if config.planning is None:
-        raise ValueError(f"{name} is a {config.NAME} ({config.kind}); gentraj compare compares planners by their "
+        raise ValueError(f"{name} is a {config.NAME} ({config.summary}); gentraj compare compares planners by their "
                          "models, and gentraj evaluate scores any run")
     return cast(PlannerRunConfig, config)
 

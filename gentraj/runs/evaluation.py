@@ -34,4 +34,5 @@ def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | No
     if behaviour is None:
         say(f"no score of the data's behaviour: {why_none}")
     sampling = run.config.sampling(run.components, planner, options)  # options may override the run's settings
-    return scores | {"behaviour": behaviour, "agent": run.config.kind, "step": run.step, "sampling": sampling}, episodes
+    about = {"behaviour": behaviour, "agent": run.config.summary, "step": run.step, "sampling": sampling}
+    return scores | about, episodes

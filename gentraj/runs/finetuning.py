@@ -129,7 +129,7 @@ def _joined(one: Batch, other: Batch) -> Batch:
 
 def _learner(run: Run) -> Policy:
     if not hasattr(getattr(run.config, "policy", None), "critic"):
-        raise ValueError(f"{run.folder} is a run of {run.config.kind}; only a policy with a critic, such as fql, "
+        raise ValueError(f"{run.folder} is a run of {run.config.summary}; only a policy with a critic, such as fql, "
                          "can learn from the episodes that it collects")
     return component(run.components, "policy", Policy)
 

@@ -109,7 +109,7 @@ class PlannerRunConfig(RunSettings):
                              "timesteps; train one with --mix.prefix 0.5")
 
     @property
-    def kind(self) -> str:
+    def summary(self) -> str:
         return f"planner, {family(self.model)}"
 
     def sampling(self, components: Mapping[str, Component], config: PlannerConfig | None,

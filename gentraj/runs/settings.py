@@ -96,8 +96,8 @@ class RunSettings:
     """Whether a component learns from synthetic steps, which a world model imagined."""
 
     @property
-    def kind(self) -> str:
-        """A short description of what the run is made of, such as "planner, diffusion"."""
+    def summary(self) -> str:
+        """What the run is made of in a few words, such as "planner, diffusion"."""
         raise NotImplementedError
 
     @property
