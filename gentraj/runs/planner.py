@@ -82,6 +82,9 @@ class PlannerRunConfig(RunSettings):
 
     NAME: ClassVar[str] = "planner"
     MAIN: ClassVar[str] = "model"
+    MODEL_CARD: ClassVar[tuple[str, str, str]] = (
+        "A generative model of trajectories for control",
+        "x_BNHD = run.model.sample(gentraj.Condition.unknown(run.model.spec), num_samples=16)", "planning")
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("planner", "training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = FAMILIES
 

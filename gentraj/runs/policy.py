@@ -34,6 +34,8 @@ class PolicyRunConfig(GoalConditioned):
 
     NAME: ClassVar[str] = "policy"
     MAIN: ClassVar[str] = "policy"
+    MODEL_CARD: ClassVar[tuple[str, str, str]] = (
+        "A policy", "agent = run.agent(action_space)  # agent.act(obs_BO, goal_BG) is (B, A)", "policy")
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = GENERATORS
     LEARNS_FROM_SYNTHETIC: ClassVar[bool] = True  # its critic learns from them

@@ -86,6 +86,8 @@ class RunSettings:
     """The name of this kind of run in messages."""
     MAIN: ClassVar[str]
     """The main component: all others serve it, and the run keeps windows of its shape."""
+    MODEL_CARD: ClassVar[tuple[str, str, str]]
+    """For the model card: what the run is, a line of Python that uses it, and its tag on the hub."""
     MAY_CHANGE: ClassVar[tuple[str, ...]]
     """The settings that may change when a training is resumed, as checkpoints do not depend on them."""
     GENERATORS: ClassVar[Mapping[str, ModelConfig]]

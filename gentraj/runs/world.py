@@ -48,6 +48,8 @@ class WorldModelRunConfig(GoalConditioned):
 
     NAME: ClassVar[str] = "world model"
     MAIN: ClassVar[str] = "world"
+    MODEL_CARD: ClassVar[tuple[str, str, str]] = (
+        "A world model", "imagined = run.world_model.imagine(obs_BO, act_BTA, seeds=seeds)", "world-model")
     ACTS_BY_SAMPLING: ClassVar[bool] = False
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("control", "training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = {name: _suited(c) for name, c in GENERATORS.items()}
