@@ -32,11 +32,11 @@ from ..runs.presets import PRESETS
 from ..training.log import read_metrics
 from . import engine
 from .engine import Measure, Task, check_known, deciding, kept, read_result
-from .groups import Group, draw_windows, plane
+from .groups import Group, plane, sample_windows
 from .measures import MEASURES, Options, measures, speed
 from .statistics import numbers, over_seeds, spread
 
-RETURN, TOLD_APART = "control.return_mean", "quality.measures.start.two_sample_accuracy"
+RETURN, TWO_SAMPLE_ACCURACY = "control.return_mean", "quality.measures.start.two_sample_accuracy"
 NUMBERS = ("speed", "training_seconds", "seconds_per_step", "steps")  # of a run, besides `MEASURES`
 DATA, BASELINES = "data.json", "baselines.json"
 
@@ -83,7 +83,7 @@ def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: floa
             components = partial(runs.build, resolved := config.resolve(episodes), data, episodes)
             groups[preset] = group = Group(preset, out / preset, plane(data))
             kept(group.folder / DATA, {"sha256": sha256, "rows": list(_rows(config))},
-                 lambda g=group, p=components, e=episodes: g.keep(draw_windows(Windows(e, p()["model"].spec))))
+                 lambda g=group, p=components, e=episodes: g.keep(sample_windows(Windows(e, p()["model"].spec))))
             with warnings.catch_warnings(action="ignore"):  # the training itself gives these warnings
                 seconds = kept(_step_seconds_path(out, cell), {"run": deciding(config), "sha256": sha256}, partial(
                     _step_seconds, components, episodes, resolved, options.device))
@@ -251,7 +251,7 @@ def _family(records: Sequence[Record]) -> Record:
     over = spread(numbers({name: r[name] for name in (*MEASURES, *NUMBERS)}) for r in succeeded)
     summary: Record = {"seeds": len(records), "failed": len(records) - len(succeeded), "numbers": over,
                        "warnings": sum(len(r["warnings"]) for r in records)}
-    ranges = {key: over[key]["max"] - over[key]["min"] for key in (RETURN, TOLD_APART)
+    ranges = {key: over[key]["max"] - over[key]["min"] for key in (RETURN, TWO_SAMPLE_ACCURACY)
               if key in over and len(succeeded) > 1}
     if succeeded:
         summary["likelihood"] = succeeded[0]["likelihood"]["kind"]

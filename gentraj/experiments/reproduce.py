@@ -61,7 +61,7 @@ class Cards:
                     config = card.config(data, seed, folders, name)
                     same = (config.MAIN, config.dataset, config.env_id, config.stitch, card.protocol, card.score)
                     if same not in seen:
-                        seen[same] = look_at(config, card, name)
+                        seen[same] = check_data(config, card, name)
                     sha256, behaviour[name, data.name] = seen[same]
                     numbered.append((i, Task((name, data.name), f"{name}/{data.name}/seed-{seed}",
                                              place(name, data, seed), config, sha256, (measure,))))
@@ -84,7 +84,7 @@ class Cards:
         return CardResult(card, data)
 
 
-def look_at(config: runs.AnyRunConfig, card: Card, where: str) -> tuple[str, float | None]:
+def check_data(config: runs.AnyRunConfig, card: Card, where: str) -> tuple[str, float | None]:
     """The hash of the data, and the score of the data's own episodes if it is defined.
 
     Raises `ConfigError` if the card's score is not defined for the environment or the data.
