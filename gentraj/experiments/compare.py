@@ -225,7 +225,7 @@ def _baselines(tasks: Sequence[Task], group: Group, options: Options) -> Record:
 def record(task: Task, failure: str | None, speed: Record | None) -> Record:
     """What comparison.json holds of a run."""
     rows = read_metrics(task.run)
-    seconds = read_result(_step_seconds_path(task.folder.parents[1], task.cell)) if task.there is None else None
+    seconds = read_result(_step_seconds_path(task.folder.parents[1], task.cell)) if task.existing is None else None
     about = {"family": task.cell[1], "seed": task.seed, "folder": str(task.run), "failure": failure,
              "steps": rows[-1]["step"] if rows else None, "training_seconds": sum(row["seconds"] for row in rows),
              "seconds_per_step": seconds, "warnings": task.warnings}
