@@ -30,10 +30,10 @@ from scipy.stats import t as student
 from benchmarks.lines import rows_of
 from benchmarks.scoring import score, source, train
 from envs.evaluation.evaluate import EvaluationConfig
-from gentraj.cli.augment import Augment, augment
 from gentraj.data import load_episodes, save_npz
 from gentraj.data.episodes import hold_out
 from gentraj.runs import folder as runs
+from gentraj.runs.augmentation import AugmentConfig, augment
 from gentraj.runs.evaluation import evaluate_run
 
 DATA = ("small", "augmented")
@@ -126,8 +126,8 @@ def augmented(dataset: str, world: Path, dataset_id: str, policy: Path | None, s
     if not get_dataset_path(dataset_id).exists():
         own_rewards = args.own_rewards and "goal" in load_episodes(dataset).extras
         same = {name: getattr(args, name) for name in SAME}
-        augment(Augment(dataset, world, args.added, dataset_id, policy=policy, own_rewards=own_rewards, seed=seed,
-                        **same), progress=False)
+        augment(AugmentConfig(dataset, world, args.added, dataset_id, policy=policy, own_rewards=own_rewards, seed=seed,
+                              **same), progress=False)
     return dataset_id
 
 
