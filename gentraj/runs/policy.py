@@ -90,6 +90,10 @@ class PolicyRunConfig(GoalConditioned):
                              "nothing; leave them out")
         return Actor(component(components, "policy", Policy), space.low, space.high, options)
 
+    def learner(self, components: Mapping[str, Component]) -> Policy | None:
+        """The policy if it has a critic, from which it can learn what its own actions are worth."""
+        return component(components, "policy", Policy) if hasattr(self.policy, "critic") else None
+
     def facts(self, components: Mapping[str, Component]) -> dict[str, Any]:
         """The main component in words and numbers, for tables about the run."""
         policy = component(components, "policy", Policy)

@@ -126,6 +126,10 @@ class RunSettings:
         """The world model among the components; None for a run without one."""
         return None
 
+    def learner(self, components: Mapping[str, Component]) -> Policy | None:
+        """The policy that can learn from episodes that it collects; None for a run without such a policy."""
+        return None
+
     def split(self, episodes: Episodes) -> Split:
         """The episodes to train on, to keep windows of, and to test on."""
         return Split(episodes, episodes.real(), episodes.real())
