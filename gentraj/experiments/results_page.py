@@ -11,7 +11,7 @@ import numpy as np
 
 from ..files import write_file
 from ..plots.comparison import plot_intervals
-from ..runs.model_card import markdown_table
+from ..plots.page import markdown_table
 from .cards import Card
 from .results import COMPARED, CardResult, DataResult, verdict
 from .statistics import estimate, seeds_means

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +13,7 @@ from torch import nn
 
 from ..config import ConfigError, read_json, to_json
 from ..data.sources import FILES
-from ..plots.page import show
+from ..plots.page import markdown_cell, markdown_table
 
 if TYPE_CHECKING:
     from .folder import Run
@@ -160,7 +159,8 @@ def _model(run: Run) -> str:
 
 def _scores(scores: Mapping[str, Any]) -> str:
     step = f", made at step {scores['step']}" if "step" in scores else ", which does not say at which step it was made"
-    about = SCORES.format(env=_cell(scores.get("env_id")), episodes=_cell(scores.get("episodes")), step=step)
+    env, episodes = (markdown_cell(scores.get(key)) for key in ("env_id", "episodes"))
+    about = SCORES.format(env=env, episodes=episodes, step=step)
     return f"{about}\n\n{markdown_table(*score_rows(scores, ('env_id', 'episodes', 'step')))}"
 
 
@@ -174,13 +174,3 @@ def score_rows(scores: Mapping[str, Any], without: Sequence[str]) -> tuple[list[
             for key, value in scores.items() if key not in (*YARDSTICKS, *without, "agent", "returns")]
     rows = [row for row in rows if any(value is not None for value in row[1:])]
     return ["measure", scores.get("agent", "planner"), *beside], rows
-
-
-def markdown_table(columns: Sequence[str], rows: Any) -> str:
-    """A table in Markdown; its cells are formatted by `gentraj.plots.page.show`."""
-    lines = [columns, ["---"] * len(columns), *(map(_cell, row) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    return escape(" ".join(show(value).split()), quote=False).replace("|", "&#124;")
