@@ -80,7 +80,6 @@ def settled(base: Any) -> np.ndarray:
     """Clears all solver state but positions and velocities, and returns the observation."""
     import mujoco
 
-
     model, data = base.model, base.data
     kept = [array.copy() for array in (data.qpos, data.qvel, data.mocap_pos, data.mocap_quat)]
     mujoco.mj_resetData(model, data)  # pyright: ignore[reportAttributeAccessIssue]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
@@ -170,7 +170,7 @@ def optional(components: Mapping[str, Component], name: str, expected: type[Modu
     return component(components, name, expected) if name in components else None
 
 
-def normalizer(kind: Any, act_dim: int, data: DataFacts, episodes: Episodes | None) -> Normalizer:
+def normalizer(kind: str, act_dim: int, data: DataFacts, episodes: Episodes | None) -> Normalizer:
     """A normaliser of observations, and of actions too unless `act_dim` is 0.
 
     It is fitted to `episodes`, or the identity without them.
