@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.spaces import Box, Dict
 
-from ..rendering.headless import load_gymnasium
+from ..registration import load_gymnasium
 from .registry import MANIPULATION, ManipulationTask
 
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
