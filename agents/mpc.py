@@ -21,7 +21,7 @@ from gentraj.config import require, require_choice
 from gentraj.randomness import RowNoise, fold
 from gentraj.worlds.model import WorldModel
 
-from .episodes import EpisodicAgent
+from .episodic import EpisodicAgent
 
 # obs_BO, act_BNTA, goal_BG -> the return of each sequence of actions from these observations, (B, N)
 Simulate = Callable[[Tensor, Tensor, Tensor | None], Tensor]

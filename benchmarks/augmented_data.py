@@ -30,11 +30,11 @@ from scipy.stats import t as student
 from benchmarks.lines import rows_of
 from benchmarks.scoring import score, source, train
 from envs.evaluation.evaluate import EvaluationConfig
-from gentraj.cli.augment import Augment, augment
 from gentraj.data import load_episodes, save_npz
 from gentraj.data.episodes import hold_out
 from gentraj.runs import folder as runs
-from gentraj.runs.evaluation import play
+from gentraj.runs.augmentation import AugmentConfig, augment
+from gentraj.runs.evaluation import evaluate_run
 
 DATA = ("small", "augmented")
 OF = {"small": ("small", "agent", "updates"), "world": ("small", "world", "world_updates")}  # settings
@@ -98,7 +98,8 @@ def digest(args: Args, names: Sequence[str], *also: Any) -> str:
 def measured(dataset: str, env_id: str, data: str, seed: int, args: Args) -> dict[str, Any]:
     """Returns the score of the agent trained on these data."""
     agent = trained(dataset, env_id, data, seed, args)
-    scores = play(agent, EvaluationConfig(episodes=args.episodes, seed=seed, baselines=False), progress=False)[0]
+    evaluation = EvaluationConfig(episodes=args.episodes, seed=seed, baselines=False)
+    scores = evaluate_run(agent, evaluation, progress=False)[0]
     return score(scores) | {"steps": load_episodes(agent.config.dataset).num_steps}
 
 
@@ -125,8 +126,8 @@ def augmented(dataset: str, world: Path, dataset_id: str, policy: Path | None, s
     if not get_dataset_path(dataset_id).exists():
         own_rewards = args.own_rewards and "goal" in load_episodes(dataset).extras
         same = {name: getattr(args, name) for name in SAME}
-        augment(Augment(dataset, world, args.added, dataset_id, policy=policy, own_rewards=own_rewards, seed=seed,
-                        **same), progress=False)
+        augment(AugmentConfig(dataset, world, args.added, dataset_id, policy=policy, own_rewards=own_rewards, seed=seed,
+                              **same), progress=False)
     return dataset_id
 
 

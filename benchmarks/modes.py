@@ -31,7 +31,7 @@ from gentraj.diffusion import Diffusion, DiffusionConfig, FlowConfig
 from gentraj.families import MODELS as CLASSES
 from gentraj.gan import ConditionalGAN, GANConfig
 from gentraj.gan.health import GANWarning
-from gentraj.gan.model import Microbatch, SideConfig, generate, judge, value
+from gentraj.gan.model import Microbatch, SideConfig, generate, logits, value
 from gentraj.gan.objectives import Game, interpolate_gradient_norm
 from gentraj.metrics import modes_covered
 from gentraj.networks import ResidualMLPConfig
@@ -164,7 +164,7 @@ def gradient_norm(model: ConditionalGAN, x_RHD: Tensor) -> float:
         fake = generate(model.network, microbatch.normal(), microbatch.x0, condition, None)
 
     def critic(x: Tensor) -> Tensor:
-        return value(judge(model.discriminator, x, microbatch, microbatch.levels()), microbatch)
+        return value(logits(model.discriminator, x, microbatch, microbatch.levels()), microbatch)
 
     return interpolate_gradient_norm(Game(critic, microbatch.x0, fake, critic(microbatch.x0), critic(fake),
                                           microbatch.free, draw)).mean().item()

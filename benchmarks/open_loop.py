@@ -25,12 +25,12 @@ from scipy.stats import trim_mean
 
 from benchmarks.lines import whole_lines
 from gentraj.data import Windows
-from gentraj.experiments.world_judgement import held_out
 from gentraj.randomness import fold, generator
 from gentraj.runs import DataFacts
 from gentraj.runs import folder as runs
 from gentraj.runs.presets import PRESETS
 from gentraj.runs.world import WorldModelRunConfig
+from gentraj.runs.world_evaluation import held_out
 from gentraj.worlds.model import WorldModel
 from gentraj.worlds.open_loop import OpenLoop
 

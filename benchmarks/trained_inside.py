@@ -28,7 +28,7 @@ from benchmarks.lines import rows_of
 from benchmarks.scoring import score, source, train
 from envs.evaluation.evaluate import EvaluationConfig, evaluate
 from examples.train_in_a_world_model import learn, learn_by_hindsight
-from gentraj.runs.evaluation import play
+from gentraj.runs.evaluation import evaluate_run
 
 INSIDE = "SAC inside"
 
@@ -87,7 +87,7 @@ def measured(dataset: str, env_id: str, agent: str, seed: int, args: Args) -> di
     run.action_space()  # raises ValueError if the environment is unknown
     evaluation = EvaluationConfig(episodes=args.episodes, seed=seed, baselines=False)
     if agent != INSIDE:
-        return score(play(run, evaluation, progress=False)[0]) | {"minutes": None}
+        return score(evaluate_run(run, evaluation, progress=False)[0]) | {"minutes": None}
     began = time.perf_counter()
     if run.data.context_dim:
         inside = learn_by_hindsight(run, args.steps, seed, updates=args.per_step)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .rendering.headless import load_gymnasium
+from .registration import load_gymnasium
 from .tasks.maze import Maze, SingleGoal
 from .tasks.registry import LOCOMOTION, MANIPULATION, TASKS, Task
 

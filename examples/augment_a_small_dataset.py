@@ -10,8 +10,8 @@ from pathlib import Path
 
 import gentraj
 from envs import EvaluationConfig
-from gentraj.cli.augment import Augment, augment
-from gentraj.runs.evaluation import play
+from gentraj.runs.augmentation import AugmentConfig, augment
+from gentraj.runs.evaluation import evaluate_run
 
 
 def main(dataset, env_id, folder="runs/augmented", added=20_000, updates=3_000):
@@ -24,9 +24,9 @@ def main(dataset, env_id, folder="runs/augmented", added=20_000, updates=3_000):
 
     world, small = train("world-ensemble", dataset, "world"), train("td3bc", dataset, "small")
     both = f"examples/{Path(folder).name}-v0"
-    augment(Augment(str(dataset), world.folder, int(added), both, policy=small.folder, branch=32))
+    augment(AugmentConfig(str(dataset), world.folder, int(added), both, policy=small.folder, branch=32))
     config = EvaluationConfig(episodes=20, baselines=False)
-    returns = [play(agent, config)[0]["return_mean"] for agent in (small, train("td3bc", both, "both"))]
+    returns = [evaluate_run(agent, config)[0]["return_mean"] for agent in (small, train("td3bc", both, "both"))]
     print(f"mean return of the agent of the small data {returns[0]:.1f}, of both {returns[1]:.1f}")
     return returns
 

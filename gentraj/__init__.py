@@ -8,13 +8,13 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-from . import siblings
+from . import import_hook
 
 # MKL reads this at its first matrix product. Products then round the same on any number of threads, at no measurable
 # cost. Without it, some CPUs split the sums among the threads for few rows, but not for many.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
-siblings.install()
+import_hook.install()
 
 if TYPE_CHECKING:
     from .data import Episodes, Windows, load_episodes

@@ -39,12 +39,16 @@ class Kinds(dict[str, tuple[type[C], type[M]]], Generic[C, M]):
         """The classes of the settings."""
         return tuple(config for config, _ in self.values())
 
+    def kind(self, config: C) -> str:
+        """The kind of these settings. Raises ValueError for settings that are not in this table."""
+        for kind, (listed, _) in self.items():
+            if listed is type(config):
+                return kind
+        raise ValueError(f"{type(config).__name__} is not registered; known: {', '.join(self)}")
+
     def made_of(self, config: C) -> Callable[..., M]:
         """The class that is built from these settings. Raises ValueError for settings that are not in this table."""
-        for config_class, built_class in self.values():
-            if config_class is type(config):
-                return built_class
-        raise ValueError(f"{type(config).__name__} is not registered; known: {', '.join(self)}")
+        return self[self.kind(config)][1]
 
 
 _TABLES: list[Kinds[Any, Any]] = []

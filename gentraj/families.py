@@ -31,4 +31,4 @@ FAMILIES: dict[str, ModelConfig] = {name: config() for name, (config, _) in MODE
 
 def family(config: ModelConfig) -> str:
     """The name of the family that these settings belong to."""
-    return next(name for name, (listed, _) in MODELS.items() if listed is type(config))
+    return MODELS.kind(config)

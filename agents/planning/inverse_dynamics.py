@@ -100,5 +100,3 @@ class InverseDynamics(nn.Module):
         inputs = [self.obs.normalize(obs_BO), self.delta.normalize(target_BO - obs_BO),
                   k_B[:, None] / self.config.lookahead]
         return self.network(torch.cat(inputs, dim=-1))
-
-

@@ -18,7 +18,7 @@ from gentraj.models.plugin import Preference
 from gentraj.models.sampling import Guidance, as_plugins
 from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectoryModel, TrajectorySpec, calls_of
 
-from ..episodes import EpisodicAgent
+from ..episodic import EpisodicAgent
 from .arrival import Arrival
 from .execution import History, Past, Previous, at_rest, seeds_of, shift_time, targets
 from .inverse_dynamics import InverseDynamics

@@ -11,7 +11,7 @@ from torch import Tensor
 from gentraj.networks.rows import padded, padding
 from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions, TrajectorySpec
 
-from ..episodes import EpisodicAgent
+from ..episodic import EpisodicAgent
 from .policy import Policy
 
 

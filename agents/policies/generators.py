@@ -13,11 +13,12 @@ from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 
 NETWORK = ResidualMLPConfig(width=128, depth=2, frequencies=0)  # Fourier features of states gain nothing
-JUDGE = DiscriminatorConfig(width=64, multipliers=(1,), kernel=1, frequencies=0, patches=False, minibatch_std=False)
+DISCRIMINATOR = DiscriminatorConfig(width=64, multipliers=(1,), kernel=1, frequencies=0, patches=False,
+                                    minibatch_std=False)
 
 DIFFUSION = DiffusionConfig(NETWORK, levels=None, clip=1.0, weight_decay=0.0, ema=0.995, steps=5)
 FLOW = FlowConfig(NETWORK, prediction="velocity", clip=1.0, weight_decay=0.0, ema=0.995, steps=5)
-GAN = GANConfig(NETWORK, JUDGE, ema=0.995, best_of=1,
+GAN = GANConfig(NETWORK, DISCRIMINATOR, ema=0.995, best_of=1,
                 generator_learning=SideConfig(1e-3), discriminator_learning=SideConfig(1e-3))
 GAUSSIAN = GaussianConfig(NETWORK, weight_decay=0.0, ema=0.995)
 # A nearly deterministic actor: its loss is the squared error over 2 spread^2, and its gradients are as large.

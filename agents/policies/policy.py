@@ -35,7 +35,7 @@ from gentraj.trajectory import (
 )
 
 FAR = 10.0  # bound on normalised observations, as an entry that hardly varies in the data has a tiny deviation
-KNOWN = ConditionMix(start=0, goal=0, observations=1)  # the generator is conditioned on the state, not on actions
+STATE_KNOWN = ConditionMix(start=0, goal=0, observations=1)  # the generator is conditioned on the state, not on actions
 ModelT = TypeVar("ModelT", bound=Model)
 
 
@@ -195,7 +195,7 @@ class Policy(nn.Module, Generic[ModelT]):
         """Build a model of windows x_BKD, conditioned on the state and on a context of `context_dim` numbers."""
         identity = Normalizer.identity(self.window_spec.dim)
         context = Normalizer.identity(context_dim) if context_dim else None
-        return MODELS.made_of(config)(self.window_spec, config, identity, context, mix=KNOWN,
+        return MODELS.made_of(config)(self.window_spec, config, identity, context, mix=STATE_KNOWN,
                                       context_dropout=context_dropout)
 
     def state(self, obs_BO: Tensor, context_BC: Tensor | None) -> Tensor:

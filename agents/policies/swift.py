@@ -78,11 +78,11 @@ class Swift(Policy[Diffusion]):
         with torch.no_grad():
             return_EB = t.reward_B + t.discount_B * self.value(t.next_BS)
         error_EB = return_EB - self.value(t.state_BS)
-        judge_B = t.episode_B % len(error_EB)
-        learns_EB = cross_fitting_mask(judge_B, len(error_EB))
+        member_B = t.episode_B % len(error_EB)
+        learns_EB = cross_fitting_mask(member_B, len(error_EB))
         loss_EB = learns_EB * expectile(error_EB / self.value.unit, self.config.expectile)
         loss = average(loss_EB, t) / learns_EB.float().mean()
-        return loss, error_EB.detach().gather(0, judge_B[None])[0]
+        return loss, error_EB.detach().gather(0, member_B[None])[0]
 
     def condition(self, state_BS: Tensor) -> Condition:
         """The state, with the context of a positive advantage."""
@@ -96,11 +96,11 @@ class Swift(Policy[Diffusion]):
         return self.actions(x)
 
 
-def cross_fitting_mask(judge_B: Tensor, members: int) -> Tensor:
+def cross_fitting_mask(member_B: Tensor, members: int) -> Tensor:
     """(E, B) true where a member of the ensemble learns from a transition.
 
-    A member learns from the transitions whose advantages others compute (`judge_B`), or, if a batch has none of these,
+    A member learns from the transitions whose advantages others compute (`member_B`), or, if a batch has none of these,
     from all.
     """
-    others_EB = torch.arange(members, device=judge_B.device)[:, None] != judge_B
+    others_EB = torch.arange(members, device=member_B.device)[:, None] != member_B
     return others_EB | ~others_EB.any(1, keepdim=True)

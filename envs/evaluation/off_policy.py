@@ -84,7 +84,7 @@ def compared(returns: Mapping[str, Returns], seed: int = 0) -> dict[str, Any]:
 
 
 def agreement(predicted: Sequence[np.ndarray], true: Sequence[np.ndarray], seed: int = 0,
-              draws: int = 2000) -> dict[str, Any]:
+              resamples: int = 2000) -> dict[str, Any]:
     """Compares the predicted and the true returns of P agents, arrays of (N_p,) each.
 
     Returns Spearman's rank correlation of the agents' mean returns with its 95 % bootstrap interval over episodes and
@@ -96,12 +96,12 @@ def agreement(predicted: Sequence[np.ndarray], true: Sequence[np.ndarray], seed:
         raise ValueError(f"{len(predicted)} predicted and {len(true)} true returns were given; those of at least three "
                          "agents are needed to compare their order")
     rng, correlations = np.random.default_rng(seed), []
-    for _ in range(draws):
+    for _ in range(resamples):
         which = rng.integers(len(true), size=len(true))
-        drawn = [np.array([rng.choice(returns[p], len(returns[p])).mean() for p in which])
+        means = [np.array([rng.choice(returns[p], len(returns[p])).mean() for p in which])
                  for returns in (predicted, true)]
         if len(set(which.tolist())) > 2:
-            correlations.append(_correlation(*map(rankdata, drawn)))
+            correlations.append(_correlation(*map(rankdata, means)))
     low, high = np.nanquantile(correlations, [0.025, 0.975])
     predicted_P, true_P = (np.array([np.mean(r) for r in returns]) for returns in (predicted, true))
     return {"spearman": _correlation(rankdata(predicted_P), rankdata(true_P)),

@@ -1,75 +1,22 @@
-"""Imports Gymnasium and its robotics environments headless, and renders frames."""
+"""Renders frames without a screen, or says in one line why that is not possible."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes.util
 import functools
-import importlib
-import io
-import logging
 import os
 import subprocess
 import sys
-import traceback
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from ..tasks.registry import MANIPULATION
+from ..registration import load_gymnasium
 
-IMPORTS = "GENTRAJ_IMPORT"  # environment variable with the modules of `gentraj --import`, separated by commas
 PROBE = "import mujoco; mujoco.GLContext(64, 64).make_current()"
 
 
 class CannotRender(RuntimeError):
     """No picture of an environment can be drawn; the message says why in one line."""
-
-
-@functools.cache
-def load_gymnasium() -> ModuleType:
-    """Returns the `gymnasium` module with gentraj's, the robotics and the user's environments registered.
-
-    MuJoCo is set to render without a screen, if the machine can, and not to write log files. Raises ImportError, in one
-    line, if a package is missing.
-    """
-    if sys.platform == "linux":  # set before mujoco is imported, as without EGL it may abort
-        os.environ.setdefault("MUJOCO_GL", "egl" if ctypes.util.find_library("EGL") else "disabled")
-    try:
-        import gymnasium
-        import mujoco
-        with contextlib.redirect_stderr(io.StringIO()):  # it prints a notice about other environments
-            import gymnasium_robotics
-    except ImportError as error:
-        raise ImportError(f"environments need {error.name}: pip install gymnasium gymnasium-robotics mujoco") from error
-    gymnasium.register_envs(gymnasium_robotics)
-    for name, task in MANIPULATION.items():
-        gymnasium.register(task.env_id, "envs.tasks.manipulation:Manipulation",
-                           max_episode_steps=task.max_episode_steps, kwargs={"name": name.removeprefix("ogbench/")})
-    warn = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]
-    warn(logging.getLogger("mujoco").info)  # else it writes MUJOCO_LOG.TXT into the working directory
-    import_named()
-    return gymnasium
-
-
-def import_named() -> None:
-    """Imports the modules named by `gentraj --import`, which register environments.
-
-    Only the user can name modules; data never can. They may also lie in the working directory. Raises ImportError, in
-    one line, for whatever goes wrong in a module.
-    """
-    for name in filter(None, os.environ.get(IMPORTS, "").split(",")):
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            is_absent = isinstance(error, ModuleNotFoundError) and str(error.name) in (name, name.partition(".")[0])
-            why = (f"no module of that name is in {os.getcwd()} or installed" if is_absent else
-                   f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})")
-            raise ImportError(f"--import {name}: {why}") from error
 
 
 @functools.cache

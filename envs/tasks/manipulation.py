@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.spaces import Box, Dict
 
-from ..rendering.headless import load_gymnasium
+from ..registration import load_gymnasium
 from .registry import MANIPULATION, ManipulationTask
 
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
@@ -79,7 +79,6 @@ def make_base(task: ManipulationTask, **kwargs: Any) -> Any:
 def settled(base: Any) -> np.ndarray:
     """Clears all solver state but positions and velocities, and returns the observation."""
     import mujoco
-
 
     model, data = base.model, base.data
     kept = [array.copy() for array in (data.qpos, data.qvel, data.mocap_pos, data.mocap_quat)]

@@ -15,7 +15,7 @@ from ..experiments.engine import write_json
 from ..experiments.measures import Options
 from ..experiments.processes import cpus
 from ..families import FAMILIES
-from ..runs.model_card import markdown_table
+from ..plots.page import markdown_table
 from .common import check_folder
 from .options import parse
 

@@ -12,11 +12,11 @@ from ..device import pick_device
 from ..progress import say
 from ..runs.folder import train
 from ..runs.presets import DEMO
+from ..runs.report import make_report
 from ..training.checkpoint import has_checkpoints
 from .common import check_folder
 from .evaluate import score, table
 from .options import parse
-from .report import make_report
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def read_environments(words: list[str]) -> list[str]:
         return words
     left, modules, arguments, env_id = _split(words)
     if modules:
-        from envs.rendering.headless import IMPORTS, import_named
+        from envs.registration import IMPORTS, import_named
 
         before = os.environ.get(IMPORTS, "").split(",")
         os.environ[IMPORTS] = ",".join(dict.fromkeys([*filter(None, before), *modules]))

@@ -17,11 +17,11 @@ from envs.rendering.film import videos
 from ..data import save_minari
 from ..data.minari_writer import check_new_id
 from ..device import pick_device
-from ..experiments import world_judgement as world
 from ..files import write_file
 from ..plots.page import show
 from ..progress import say
-from ..runs.evaluation import play
+from ..runs import world_evaluation
+from ..runs.evaluation import evaluate_run
 from ..runs.folder import CONFIG, Run, load, read_config
 from ..runs.model_card import EVALUATION, WORLD, YARDSTICKS
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     if args.judged_as == "world-model":
         if (options := args.sampling.options()).changed():
             run.world_model.calibrate(run.reference, options)
-        print(world.table(_judge(run, args)))
+        print(world_evaluation.table(_judge(run, args)))
         return
     if args.policies:
         raise ValueError("--policies are compared with a world model's predictions; give --as world-model too")
@@ -98,7 +98,7 @@ def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
     if (args.planner, args.save_rollout, args.video) != (None, None, None):
         raise ValueError("--as world-model neither plans nor records episodes; leave --planner.*, --save-rollout and "
                          "--video out")
-    judgement = world.judge(run, args.policies, path.parent / "figures", args.config)
+    judgement = world_evaluation.evaluate_world_model(run, args.policies, path.parent / "figures", args.config)
     write_file(path, json.dumps(judgement, indent=2, allow_nan=False).encode())
     say(f"judgement in {path}, figures in {path.parent / 'figures'}")
     return judgement
@@ -125,11 +125,11 @@ def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = No
     if video is not None:
         check_folder(video, "--video")
     with videos(video, FILMED) if video else nullcontext() as watch:
-        scores, episodes = play(run, config, planner, options, watch=watch)
+        scores, episodes = evaluate_run(run, config, planner, options, watch=watch)
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:
-        save_minari(episodes, save_rollout, description=f"rollout of {run.config.kind} of {run.folder.name}")
+        save_minari(episodes, save_rollout, description=f"rollout of {run.config.summary} of {run.folder.name}")
         say(f"episodes in {save_rollout}")
     return scores
 

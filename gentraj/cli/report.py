@@ -5,13 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from envs.evaluation.evaluate import EvaluationConfig
-
 from ..device import pick_device
-from ..experiments.world_judgement import judge
-from ..plots.page import Picture
-from ..runs import report
-from ..runs.folder import Run, load
+from ..runs.folder import load
+from ..runs.report import PAGE, make_report
 from .common import RunFolder, check_output
 from .options import parse
 
@@ -39,24 +35,5 @@ class Report:
 
 def main(argv: list[str]) -> None:
     args = parse(Report, argv, "gentraj report")
-    check_output(args.out or args.run / report.PAGE, "--out")
+    check_output(args.out or args.run / PAGE, "--out")
     print(make_report(load(args.run, device=pick_device(args.device)), args.out, args.seed))
-
-
-def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
-    """Writes the page of a run of any kind, with figures beside it, and returns the path of the page."""
-    is_world_model = run.config.world_model(run.components) is not None
-    sections = {"World model": lambda folder: judgement(run, folder, seed)} if is_world_model else {}
-    return report.make_report(run, out, seed, sections)
-
-
-def judgement(run: Run, folder: Path, seed: int) -> list[Picture]:
-    """Figures, drawn into `folder`, of how far a world model can be trusted on data that were held out of its
-    training."""
-    judge(run, (), folder, EvaluationConfig(seed=seed))
-    return [Picture("Open loop", "Root mean square error on held-out data: of the mean prediction, of one sample, "
-                    "and of predicting no change.", folder / "open-loop.png"),
-            Picture("Calibration", "The expected and the measured error of a step, in bins with equal numbers of "
-                    "held-out steps.", folder / "calibration.png"),
-            Picture("True and imagined", "A held-out window of median error: what happened, what the model expects "
-                    "after the same actions, and eight samples.", folder / "imagined.png")]

@@ -153,7 +153,7 @@ def dry_run(prepared: Ready) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
              for row in (head, *rows)]
     config, data = prepared.config, prepared.episodes
-    return "\n".join([f"{config.kind}, of {config.dataset}: {len(data)} episodes of {data.num_steps:,} steps, "
+    return "\n".join([f"{config.summary}, of {config.dataset}: {len(data)} episodes of {data.num_steps:,} steps, "
                       f"{len(prepared.windows):,} windows", *lines,
                       f"{config.training.steps:,} steps of each component, seed {config.training.seed}; one decision "
                       "was taken, and nothing is written"])
@@ -225,7 +225,7 @@ def with_components(config: AnyRunConfig, family: str | None, network: str | Non
         config = config.with_generator(config.GENERATORS[family])
     if network in NETWORK_NAMES:
         if (model := config.generator) is None:
-            raise ValueError(f"--network is {network}, but {config.kind} has no generative model; leave it out")
+            raise ValueError(f"--network is {network}, but {config.summary} has no generative model; leave it out")
         if not isinstance(model.network, NETWORK_NAMES[network]):
             config = config.with_generator(model.with_network(NETWORK_NAMES[network]()))
     return config

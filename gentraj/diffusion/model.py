@@ -330,11 +330,11 @@ class Diffusion(nn.Module):
 
     @torch.no_grad()
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,
-                  draws: int = 2) -> Tensor:
+                  noises: int = 2) -> Tensor:
         """The ood score (R, H): the mean squared error, in normalised units, of x0 after noising and denoising.
 
         x0 is noised until sigma / alpha is `noise`. A likely trajectory comes back as it was; an unlikely one is moved.
-        The denoiser is conditioned on `condition`. The mean is over `draws` samples of the noise. Raises ValueError
+        The denoiser is conditioned on `condition`. The mean is over `noises` samples of the noise. Raises ValueError
         for noise of 0 or less.
         """
         if not noise > 0:
@@ -343,9 +343,9 @@ class Diffusion(nn.Module):
         check_trajectories(self.spec, x_RHD, condition)
         t = self.path.snap(self.path.time_of(torch.tensor([-2 * math.log(noise)]))).to(self.device)
         errors = [self._error_rows(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS], t,
-                                   [fold(s, draw) for s in seeds[i : i + MAX_ROWS]])
-                  for draw in range(draws) for i in range(0, len(x_RHD), MAX_ROWS)]
-        return torch.cat(errors).unflatten(0, (draws, -1)).mean(0)
+                                   [fold(s, n) for s in seeds[i : i + MAX_ROWS]])
+                  for n in range(noises) for i in range(0, len(x_RHD), MAX_ROWS)]
+        return torch.cat(errors).unflatten(0, (noises, -1)).mean(0)
 
     def _error_rows(self, x_RHD: Tensor, condition: Condition, t: Tensor, seeds: Sequence[int]) -> Tensor:
         count, missing = len(x_RHD), padding(len(x_RHD))

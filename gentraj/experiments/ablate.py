@@ -13,7 +13,7 @@ import numpy as np
 
 from ..config import to_json
 from ..files import write_file
-from ..runs.model_card import markdown_table
+from ..plots.page import markdown_table
 from . import engine
 from .cards import Card
 from .engine import Task, write_json

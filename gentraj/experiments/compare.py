@@ -32,11 +32,11 @@ from ..runs.presets import PRESETS
 from ..training.log import read_metrics
 from . import engine
 from .engine import Measure, Task, check_known, deciding, kept, read_result
-from .groups import Group, draw_windows, plane
+from .groups import Group, plane, sample_windows
 from .measures import MEASURES, Options, measures, speed
 from .statistics import numbers, over_seeds, spread
 
-RETURN, TOLD_APART = "control.return_mean", "quality.measures.start.two_sample_accuracy"
+RETURN, TWO_SAMPLE_ACCURACY = "control.return_mean", "quality.measures.start.two_sample_accuracy"
 NUMBERS = ("speed", "training_seconds", "seconds_per_step", "steps")  # of a run, besides `MEASURES`
 DATA, BASELINES = "data.json", "baselines.json"
 
@@ -83,7 +83,7 @@ def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: floa
             components = partial(runs.build, resolved := config.resolve(episodes), data, episodes)
             groups[preset] = group = Group(preset, out / preset, plane(data))
             kept(group.folder / DATA, {"sha256": sha256, "rows": list(_rows(config))},
-                 lambda g=group, p=components, e=episodes: g.keep(draw_windows(Windows(e, p()["model"].spec))))
+                 lambda g=group, p=components, e=episodes: g.keep(sample_windows(Windows(e, p()["model"].spec))))
             with warnings.catch_warnings(action="ignore"):  # the training itself gives these warnings
                 seconds = kept(_step_seconds_path(out, cell), {"run": deciding(config), "sha256": sha256}, partial(
                     _step_seconds, components, episodes, resolved, options.device))
@@ -162,7 +162,7 @@ def to_measure(existing_runs: Mapping[Path, tuple[Cell, PlannerRunConfig]], out:
 def of_planner(config: runs.AnyRunConfig, name: str) -> PlannerRunConfig:
     """The settings of a planner's run, unchanged. Raises ValueError for settings of another kind of run."""
     if config.planning is None:
-        raise ValueError(f"{name} is a {config.NAME} ({config.kind}); gentraj compare compares planners by their "
+        raise ValueError(f"{name} is a {config.NAME} ({config.summary}); gentraj compare compares planners by their "
                          "models, and gentraj evaluate scores any run")
     return cast(PlannerRunConfig, config)
 
@@ -225,7 +225,7 @@ def _baselines(tasks: Sequence[Task], group: Group, options: Options) -> Record:
 def record(task: Task, failure: str | None, speed: Record | None) -> Record:
     """What comparison.json holds of a run."""
     rows = read_metrics(task.run)
-    seconds = read_result(_step_seconds_path(task.folder.parents[1], task.cell)) if task.there is None else None
+    seconds = read_result(_step_seconds_path(task.folder.parents[1], task.cell)) if task.existing is None else None
     about = {"family": task.cell[1], "seed": task.seed, "folder": str(task.run), "failure": failure,
              "steps": rows[-1]["step"] if rows else None, "training_seconds": sum(row["seconds"] for row in rows),
              "seconds_per_step": seconds, "warnings": task.warnings}
@@ -251,7 +251,7 @@ def _family(records: Sequence[Record]) -> Record:
     over = spread(numbers({name: r[name] for name in (*MEASURES, *NUMBERS)}) for r in succeeded)
     summary: Record = {"seeds": len(records), "failed": len(records) - len(succeeded), "numbers": over,
                        "warnings": sum(len(r["warnings"]) for r in records)}
-    ranges = {key: over[key]["max"] - over[key]["min"] for key in (RETURN, TOLD_APART)
+    ranges = {key: over[key]["max"] - over[key]["min"] for key in (RETURN, TWO_SAMPLE_ACCURACY)
               if key in over and len(succeeded) > 1}
     if succeeded:
         summary["likelihood"] = succeeded[0]["likelihood"]["kind"]

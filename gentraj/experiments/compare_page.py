@@ -20,7 +20,7 @@ from ..plots.style import Background, Plane, colours
 from ..runs.folder import Run, load
 from ..training.log import read_metrics
 from ..trajectory import SamplingOptions
-from .compare import RETURN, TOLD_APART
+from .compare import RETURN, TWO_SAMPLE_ACCURACY
 from .engine import Task
 from .groups import Group, conditions
 from .statistics import numbers
@@ -37,7 +37,7 @@ GLANCE: list[tuple[str, str, str | Callable[[Mapping[str, Any]], Any], str]] = [
     ("stability", "failed seeds", lambda f: f"{f['failed']} of {f['seeds']}", ""),
     ("stability", "warnings in training", lambda f: f["warnings"], ""),
     ("stability", "range of the return over seeds, over its mean", lambda f: f["spread"].get(RETURN), ""),
-    ("stability", "range over seeds of the share told from data", lambda f: f["spread"].get(TOLD_APART), ""),
+    ("stability", "range over seeds of the share told from data", lambda f: f["spread"].get(TWO_SAMPLE_ACCURACY), ""),
     ("quality", "told from data by the nearest neighbour, share (0.5 is best)", f"{START}two_sample_accuracy",
      "two_sample_accuracy"),
     ("quality", "precision (share)", f"{START}precision", "precision"),
@@ -129,7 +129,7 @@ class Drawing:
 
     def against_speed(self) -> list[Picture]:
         data = self.found["data"]["measures"]["two_sample_accuracy"]["mean"]
-        kinds = [("told-apart", TOLD_APART, "share told from data (0.5 is best)", data),
+        kinds = [("told-apart", TWO_SAMPLE_ACCURACY, "share told from data (0.5 is best)", data),
                  ("return", RETURN, "return", None)]
         pictures = []
         for file, key, label, best in kinds:

@@ -61,7 +61,7 @@ class Task:
     sha256: str
     """The hash of the data, by `episodes_hash`."""
     measures: tuple[Measure, ...]
-    there: Path | None = None
+    existing: Path | None = None
     """The folder of an existing run, which is measured but not trained; None for a training."""
 
     @property
@@ -71,14 +71,14 @@ class Task:
     @cached_property
     def folder(self) -> Path:
         """The folder of the task. Its name has a digest of all that the training depends on."""
-        determining = ({"run": deciding(self.config), "sha256": self.sha256} if self.there is None
-                       else {"folder": str(self.there.resolve())})
+        determining = ({"run": deciding(self.config), "sha256": self.sha256} if self.existing is None
+                       else {"folder": str(self.existing.resolve())})
         return self.place.with_name(f"{self.place.name}-{digest(determining)[:8]}")
 
     @property
     def run(self) -> Path:
         """The folder of the run."""
-        return self.there or self.folder / "run"
+        return self.existing or self.folder / "run"
 
     def key(self, measure: Measure) -> dict[str, Any]:
         """Everything that the result depends on. The path of the data is not part of it."""
@@ -158,8 +158,8 @@ def work(tasks: Sequence[Task], device: str | None) -> None:
 
 
 def _do(task: Task, device: torch.device) -> None:
-    if task.there is not None:
-        run = runs.load(task.there, device=device)
+    if task.existing is not None:
+        run = runs.load(task.existing, device=device)
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("always")

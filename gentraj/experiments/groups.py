@@ -131,7 +131,7 @@ def plane(data: DataFacts) -> tuple[int, int]:
     return entries[0], entries[-1]
 
 
-def draw_windows(windows: Windows) -> Batch:
+def sample_windows(windows: Windows) -> Batch:
     """The windows of a dataset that a group stores."""
     return windows.batch(0, fold(0), WINDOWS)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from envs.rendering.headless import import_named
+from envs.registration import import_named
 
 from ..progress import bar, say
 from ..training.loop import Interrupted, Interrupts

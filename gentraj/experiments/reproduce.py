@@ -20,7 +20,7 @@ from envs.making import EnvironmentFactory, ProtocolName, environment_factory
 from ..config import ConfigError, from_json, to_json
 from ..data.episodes import episodes_hash
 from ..runs import folder as runs
-from ..runs.evaluation import play
+from ..runs.evaluation import evaluate_run
 from ..training.log import read_metrics
 from . import engine
 from .cards import Card, CardData, Score
@@ -61,7 +61,7 @@ class Cards:
                     config = card.config(data, seed, folders, name)
                     same = (config.MAIN, config.dataset, config.env_id, config.stitch, card.protocol, card.score)
                     if same not in seen:
-                        seen[same] = look_at(config, card, name)
+                        seen[same] = check_data(config, card, name)
                     sha256, behaviour[name, data.name] = seen[same]
                     numbered.append((i, Task((name, data.name), f"{name}/{data.name}/seed-{seed}",
                                              place(name, data, seed), config, sha256, (measure,))))
@@ -84,7 +84,7 @@ class Cards:
         return CardResult(card, data)
 
 
-def look_at(config: runs.AnyRunConfig, card: Card, where: str) -> tuple[str, float | None]:
+def check_data(config: runs.AnyRunConfig, card: Card, where: str) -> tuple[str, float | None]:
     """The hash of the data, and the score of the data's own episodes if it is defined.
 
     Raises `ConfigError` if the card's score is not defined for the environment or the data.
@@ -114,7 +114,7 @@ def place(out: Path, name: str, data: CardData, seed: int) -> Path:
 def score_run(run: runs.Run, episodes: int, protocol: ProtocolName, score: Score) -> dict[str, Any]:
     """Evaluates a run and returns a `SeedResult` as JSON, with `run` left empty."""
     config = EvaluationConfig(episodes=episodes, protocol=protocol, baselines=False)
-    evaluation, episodes_played = play(run, config, progress=False)
+    evaluation, episodes_played = evaluate_run(run, config, progress=False)
     factory = environment_factory(str(run.data.env), protocol=protocol)
     scores = episode_scores(score, episodes_played.returns, evaluation["success_rate"], factory)
     low, high = bootstrap_interval(np.array(scores))

@@ -61,7 +61,7 @@ def pooled(sha256: str, behaviour: float | None, seeds: tuple[SeedResult, ...]) 
     return DataResult(sha256, behaviour, whole.mean, whole.interval, seeds)
 
 
-JUDGED = ("inside", "outside")  # the verdicts on finished results that have an expectation
+COMPARED = ("inside", "outside")  # the verdicts on finished results that have an expectation
 
 
 def verdict(card: Card, data: CardData, result: DataResult | None) -> str:

@@ -11,9 +11,9 @@ import numpy as np
 
 from ..files import write_file
 from ..plots.comparison import plot_intervals
-from ..runs.model_card import markdown_table
+from ..plots.page import markdown_table
 from .cards import Card
-from .results import JUDGED, CardResult, DataResult, verdict
+from .results import COMPARED, CardResult, DataResult, verdict
 from .statistics import estimate, seeds_means
 
 SCORES = {"score_d4rl": "D4RL-normalised score", "score_minari": "Minari-normalised score",
@@ -177,8 +177,8 @@ def _took(family: Family) -> str:
         minutes = f"{np.mean([seed.train_seconds for seed in seeds]) / 60:.1f}" if seeds else None
         settings = ", ".join(f"{key} {value}" for key, value in card.settings.items())
         verdicts = [verdict(card, one, data.get(one.name)) for one in card.data]
-        judged = [one for one in verdicts if one in JUDGED]
-        inside = f"{judged.count('inside')} of {len(judged)}" if judged else None
+        compared = [one for one in verdicts if one in COMPARED]
+        inside = f"{compared.count('inside')} of {len(compared)}" if compared else None
         rows.append((card.label, file, steps or None, minutes, settings or None, inside))
     return markdown_table(("", "card", "steps", "minutes a run", "settings", "as expected"), rows)
 

@@ -20,7 +20,7 @@ from ..models.conditioning import ConditionMix
 from ..models.one_step import choosing_plugins, interpolate, refuse_sampler, sample_rows
 from ..models.sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
-from ..networks.discriminator import Discriminator, DiscriminatorConfig, Verdict
+from ..networks.discriminator import Discriminator, DiscriminatorConfig, Logits
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..training.optimization import LEARNING, adamw, apply_gradients
@@ -287,12 +287,12 @@ class ConditionalGAN(nn.Module):
     def _patches(self, x_RHD: Tensor, condition: Condition) -> Tensor:
         known, x = condition.padded(padding(len(x_RHD))), self.normalizer.normalize(padded(x_RHD))
         values = torch.where(known.mask_BHD, self.normalizer.normalize(known.values_BHD), 0)
-        verdict = self.discriminator(x, values, known.mask_BHD, x.new_zeros(1),
-                                     encode_context(known.context_BC, self.context))
-        if verdict.patch_RH is None:
+        output = self.discriminator(x, values, known.mask_BHD, x.new_zeros(1),
+                                    encode_context(known.context_BC, self.context))
+        if output.patch_RH is None:
             raise ValueError("this GAN's discriminator judges whole trajectories only, not single timesteps; train one "
                              "with --model.discriminator.patches, or plan with a fixed arrival")
-        return verdict.patch_RH[: len(x_RHD)]
+        return output.patch_RH[: len(x_RHD)]
 
 
 def generate(network: nn.Module, z: Tensor, values: Tensor, known: Tensor, context: Tensor | None) -> Tensor:
@@ -314,16 +314,16 @@ def step_discriminator(discriminator: Discriminator, microbatch: Microbatch, fak
     """
     t_R = microbatch.levels()  # the same for data and samples, so that the noise level does not tell them apart
     x, g = (microbatch.blurred(y, t_R).detach().requires_grad_() for y in (microbatch.x0, fake))
-    on_real, on_fake = judge(discriminator, x, microbatch, t_R), judge(discriminator, g, microbatch, t_R)
-    game = Game(lambda y: value(judge(discriminator, y, microbatch, t_R), microbatch), x, g, value(on_real, microbatch),
-                value(on_fake, microbatch), microbatch.free, microbatch.generator)
+    on_real, on_fake = logits(discriminator, x, microbatch, t_R), logits(discriminator, g, microbatch, t_R)
+    game = Game(lambda y: value(logits(discriminator, y, microbatch, t_R), microbatch), x, g,
+                value(on_real, microbatch), value(on_fake, microbatch), microbatch.free, microbatch.generator)
     loss = mean_loss(objective.discriminator, on_real, on_fake, microbatch)
     penalties = {name: REGULARISERS[name](game).mean() for name in weights}
     total = loss + sum(weight * penalties[name] for name, weight in weights.items())
     norm = apply_gradients(total, optimizer, max_norm)
     if objective.weight_clip is not None:
         clip_weights(discriminator, objective.weight_clip)
-    real_logit = value(Verdict(torch.zeros_like(on_real.whole_R), on_real.patch_RH), microbatch).mean()
+    real_logit = value(Logits(torch.zeros_like(on_real.whole_R), on_real.patch_RH), microbatch).mean()
     return {"discriminator_loss": loss.detach(), "discriminator_grad_norm": norm.detach(),
             "discriminator_accuracy": (game.real_R > game.fake_R).float().mean(), "real_logit": real_logit.detach(),
             **{f"penalty_{name}": penalty.detach() for name, penalty in penalties.items()}}
@@ -343,8 +343,8 @@ def step_generator(discriminator: Discriminator, twins: Microbatch, generate: Ge
     try:
         fake, t_R = generate(twins), twins.levels()
         with torch.no_grad():
-            on_real = judge(discriminator, twins.blurred(twins.x0, t_R), twins, t_R)
-        on_fake = judge(discriminator, twins.blurred(fake, t_R), twins, t_R)
+            on_real = logits(discriminator, twins.blurred(twins.x0, t_R), twins, t_R)
+        on_fake = logits(discriminator, twins.blurred(fake, t_R), twins, t_R)
         loss = mean_loss(objective.generator, on_real, on_fake, twins)
         slope = torch.autograd.grad(loss, on_fake.whole_R, retain_graph=True)[0].abs().sum()
         score, variety = energy_score(twins, fake)
@@ -378,21 +378,21 @@ def distance(x: Tensor, y: Tensor, free: Tensor) -> Tensor:
     return (square + 1e-12).sqrt()
 
 
-def judge(discriminator: Discriminator, x: Tensor, microbatch: Microbatch, t_R: Tensor) -> Verdict:
+def logits(discriminator: Discriminator, x: Tensor, microbatch: Microbatch, t_R: Tensor) -> Logits:
     """The discriminator's logits of `x` under the conditions of the microbatch."""
     whole, patch = discriminator(x, microbatch.x0 * microbatch.known, microbatch.known, t_R, microbatch.context)
-    return Verdict(whole.float(), None if patch is None else patch.float())  # float32 under autocast too
+    return Logits(whole.float(), None if patch is None else patch.float())  # float32 under autocast too
 
 
-def value(verdict: Verdict, microbatch: Microbatch) -> Tensor:
+def value(output: Logits, microbatch: Microbatch) -> Tensor:
     """The critic's value c (R,): the logit of the whole trajectory plus the mean logit of its real timesteps."""
-    if verdict.patch_RH is None:
-        return verdict.whole_R
+    if output.patch_RH is None:
+        return output.whole_R
     real_RH = microbatch.real[..., 0]
-    return verdict.whole_R + (verdict.patch_RH * real_RH).sum(1) / real_RH.sum(1)
+    return output.whole_R + (output.patch_RH * real_RH).sum(1) / real_RH.sum(1)
 
 
-def mean_loss(loss: Loss, real: Verdict, fake: Verdict, microbatch: Microbatch) -> Tensor:
+def mean_loss(loss: Loss, real: Logits, fake: Logits, microbatch: Microbatch) -> Tensor:
     """The weighted mean loss of whole trajectories plus that of their real timesteps."""
     whole = (loss(real.whole_R, fake.whole_R) * microbatch.weight).mean()
     if real.patch_RH is None or fake.patch_RH is None:

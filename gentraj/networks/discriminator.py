@@ -44,7 +44,7 @@ class DiscriminatorConfig:
                              "kernel and one or more positive multipliers are expected")
 
 
-class Verdict(NamedTuple):
+class Logits(NamedTuple):
     """The logits of a discriminator, higher for data."""
 
     whole_R: Tensor
@@ -80,7 +80,7 @@ class Discriminator(TrajectoryNetwork):
                 register_parametrization(module, "weight", UnitNorm())
 
     def forward(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor, t_R: Tensor,
-                context_RC: Tensor | None = None) -> Verdict:
+                context_RC: Tensor | None = None) -> Logits:
         features = self.features(x_RHD, known_RHD, mask_RHD).transpose(1, 2)
         condition = self.condition(features[:, self.num_noisy :])
         embedding_RE = self.embedding(t_R, context_RC) + F.leaky_relu(condition, 0.2).mean(-1)
@@ -93,7 +93,7 @@ class Discriminator(TrajectoryNetwork):
             h = torch.cat([h, minibatch_std(h)], 1)
         phi_RE = F.leaky_relu(self.gather(F.leaky_relu(h, 0.2).flatten(1)), 0.2)
         whole = self.psi(phi_RE)[:, 0] + (phi_RE * self.project(embedding_RE)).mean(-1)
-        return Verdict(whole, patch)
+        return Logits(whole, patch)
 
 
 class Block(nn.Module):

@@ -258,15 +258,6 @@ def _save_gif(images: Sequence[Any], path: Path, times_ms: Sequence[int]) -> Pat
     return path
 
 
-def save_image(pixels: np.ndarray, path: Path) -> Path:
-    """Saves a frame (height, width, 3) of uint8 as an image file."""
-    from PIL import Image
-
-    path = parent_made(path)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
 # -- world models
 
 

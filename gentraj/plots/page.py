@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,3 +134,14 @@ def _read_image(picture: Picture) -> tuple[bytes, str, str]:
         if data.startswith(first):
             return data, kind, ""
     return b"", "", f"{picture.image} is not a PNG, GIF or JPEG"
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table in Markdown; its cells are formatted by `show`."""
+    lines = [columns, ["---"] * len(columns), *(map(markdown_cell, row) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def markdown_cell(value: Any) -> str:
+    """A value as `show` formats it, on one line and without characters that Markdown or HTML would interpret."""
+    return escape(" ".join(show(value).split()), quote=False).replace("|", "&#124;")

@@ -16,9 +16,9 @@ from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
 from .folder import Run
 
 
-def play(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None,
-         options: SamplingOptions = DEFAULT_OPTIONS, *, progress: bool = True,
-         watch: Watch | None = None) -> tuple[dict[str, Any], Episodes]:
+def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None,
+                 options: SamplingOptions = DEFAULT_OPTIONS, *, progress: bool = True,
+                 watch: Watch | None = None) -> tuple[dict[str, Any], Episodes]:
     """Lets the run's agent act in its environment; returns what evaluation.json holds, and the recorded episodes.
 
     `planner` replaces the settings of a planner's run, `options` say how the agent samples, and `watch` is called as in
@@ -30,8 +30,9 @@ def play(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = Non
     factory = environment_factory(env, protocol=config.protocol)
     behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
     scores, episodes = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
-                              progress=progress, watch=watch)
+                                progress=progress, watch=watch)
     if behaviour is None:
         say(f"no score of the data's behaviour: {why_none}")
     sampling = run.config.sampling(run.components, planner, options)  # options may override the run's settings
-    return scores | {"behaviour": behaviour, "agent": run.config.kind, "step": run.step, "sampling": sampling}, episodes
+    about = {"behaviour": behaviour, "agent": run.config.summary, "step": run.step, "sampling": sampling}
+    return scores | about, episodes

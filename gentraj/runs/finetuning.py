@@ -33,7 +33,6 @@ from . import folder as runs
 from . import records
 from .checks import check_fit
 from .folder import CONFIG, REFERENCE, Run
-from .settings import component
 
 PLAYED = "played"  # the folder, inside the run's, of the collected episodes: one file per round
 
@@ -128,10 +127,10 @@ def _joined(one: Batch, other: Batch) -> Batch:
 
 
 def _learner(run: Run) -> Policy:
-    if not hasattr(getattr(run.config, "policy", None), "critic"):
-        raise ValueError(f"{run.folder} is a run of {run.config.kind}; only a policy with a critic, such as fql, "
+    if (policy := run.config.learner(run.components)) is None:
+        raise ValueError(f"{run.folder} is a run of {run.config.summary}; only a policy with a critic, such as fql, "
                          "can learn from the episodes that it collects")
-    return component(run.components, "policy", Policy)
+    return policy
 
 
 def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig,

@@ -68,7 +68,7 @@ class Run:
     @property
     def description(self) -> str:
         """What the run is, for messages, such as "runs/a is a planner (planner, diffusion)"."""
-        return f"{self.folder} is a {self.config.NAME} ({self.config.kind})"
+        return f"{self.folder} is a {self.config.NAME} ({self.config.summary})"
 
     @property
     def model(self) -> Model:

@@ -56,17 +56,17 @@ def measure_run(run: Run, *, dataset: str | None = None, num: int = 512, steps: 
     windows, train = choose_windows(run, dataset, 2 * num, seed)
     num = len(windows.x_BHD) // 2
     real, other = windows.x_BHD[:num], windows.x_BHD[num : 2 * num]
-    metrics = ReferenceMetrics(run, real, seed)
+    reference = ReferenceMetrics(run, real, seed)
     with busy("measuring data"):
-        columns = {"data": metrics.measure(other, train, own=dataset is None)}
+        columns = {"data": reference.measure(other, train, own=dataset is None)}
     for name, conditions_R in conditions(run, windows).items():
         condition = conditions_R[num : 2 * num]
         x_RHD = sample(run, condition, steps, seed, f"sampling, {name} known", progress)
         with busy(f"measuring, {name} known"):
-            columns[name] = metrics.measure(x_RHD, train, condition)
+            columns[name] = reference.measure(x_RHD, train, condition)
     return {"step": run.step, "seed": seed, "steps": steps, "dataset": dataset or "reference windows", "num": num,
             "measures": columns, "units": {name: UNITS.get(name, "") for name in columns["start"]},
-            "left_out": metrics.left_out}
+            "left_out": reference.left_out}
 
 
 def choose_windows(run: Run, dataset: str | None, most: int, seed: int) -> tuple[Batch, Tensor]:

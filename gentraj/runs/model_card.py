@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +13,7 @@ from torch import nn
 
 from ..config import ConfigError, read_json, to_json
 from ..data.sources import FILES
-from ..plots.page import show
+from ..plots.page import markdown_cell, markdown_table
 
 if TYPE_CHECKING:
     from .folder import Run
@@ -47,11 +46,6 @@ run = gentraj.from_pretrained({name!r})  # this folder, or OWNER/NAME on the hub
 The commands take the folder as well: `gentraj evaluate FOLDER`, `gentraj report FOLDER`. It holds the weights without
 the state of the optimisers. {windows} windows of the data are in reference.safetensors; a planner's trust in its plans
 and a world model's uncertainty are calibrated on them."""
-WORDS = {  # by the main component: what the run is, a line of Python that uses it, its tag on the hub
-    "model": ("A generative model of trajectories for control",
-              "x_BNHD = run.model.sample(gentraj.Condition.unknown(run.model.spec), num_samples=16)", "planning"),
-    "policy": ("A policy", "agent = run.agent(action_space)  # agent.act(obs_BO, goal_BG) is (B, A)", "policy"),
-    "world": ("A world model", "imagined = run.world_model.imagine(obs_BO, act_BTA, seeds=seeds)", "world-model")}
 SCORES = """Closed loop in {env}, {episodes} episodes. A return is the sum of the environment's own rewards over
 a whole episode, and the interval is a 95 % bootstrap interval of the mean over episodes. The numbers are those of
 evaluation.json{step}."""
@@ -70,7 +64,7 @@ class Card(NamedTuple):
 
 def model_card(run: Run, card: Card) -> str:
     """The text of the card: YAML front matter (library, tags, datasets, `model-index` with the scores) and Markdown."""
-    what, use, _ = WORDS[run.config.MAIN]
+    what, use, _ = run.config.MODEL_CARD
     intro = INTRO.format(name=card.name, step=run.step, windows=len(run.reference.x_BHD), what=what, use=use)
     text = [intro, "## Model", _model(run), "## Scores", _scores(card.scores) if card.scores else card.note]
     if losses := {key: value for key, value in card.metrics.items() if key.endswith("loss")}:
@@ -137,8 +131,8 @@ def _scalar(value: Any) -> str:
 
 
 def _front_matter(run: Run, card: Card) -> dict[str, Any]:
-    tags = ["gentraj", type(run.main).__name__.lower(), "trajectories", WORDS[run.config.MAIN][-1],
-            "offline-reinforcement-learning"]
+    _, _, tag = run.config.MODEL_CARD
+    tags = ["gentraj", type(run.main).__name__.lower(), "trajectories", tag, "offline-reinforcement-learning"]
     facts: dict[str, Any] = {"library_name": "gentraj", "pipeline_tag": "reinforcement-learning", "tags": tags,
                              "datasets": [name for name in dataset_names(run.config.dataset) if HUB_ID.fullmatch(name)]}
     if not card.scores:
@@ -165,7 +159,8 @@ def _model(run: Run) -> str:
 
 def _scores(scores: Mapping[str, Any]) -> str:
     step = f", made at step {scores['step']}" if "step" in scores else ", which does not say at which step it was made"
-    about = SCORES.format(env=_cell(scores.get("env_id")), episodes=_cell(scores.get("episodes")), step=step)
+    env, episodes = (markdown_cell(scores.get(key)) for key in ("env_id", "episodes"))
+    about = SCORES.format(env=env, episodes=episodes, step=step)
     return f"{about}\n\n{markdown_table(*score_rows(scores, ('env_id', 'episodes', 'step')))}"
 
 
@@ -179,13 +174,3 @@ def score_rows(scores: Mapping[str, Any], without: Sequence[str]) -> tuple[list[
             for key, value in scores.items() if key not in (*YARDSTICKS, *without, "agent", "returns")]
     rows = [row for row in rows if any(value is not None for value in row[1:])]
     return ["measure", scores.get("agent", "planner"), *beside], rows
-
-
-def markdown_table(columns: Sequence[str], rows: Any) -> str:
-    """A table in Markdown; its cells are formatted by `gentraj.plots.page.show`."""
-    lines = [columns, ["---"] * len(columns), *(map(_cell, row) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    return escape(" ".join(show(value).split()), quote=False).replace("|", "&#124;")

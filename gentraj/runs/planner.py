@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 FINER = "finer-"  # the models that fill in a coarse plan are called finer-1, finer-2, ..., the coarsest first
 # How a family is usually trained, for a planner whose model is replaced by one of another family.
-ITERATIVE, ONE_CALL = {"context_dropout": 0.1, "batch_size": 64}, {"context_dropout": 0.0, "batch_size": 256}
+USUAL, USUAL_GAUSSIAN = {"context_dropout": 0.1, "batch_size": 64}, {"context_dropout": 0.0, "batch_size": 256}
 # A planner that is conditioned on returns aims at this quantile of the data's discounted returns to go by default.
 GOOD_RETURN_QUANTILE = 0.95
 CONTEXT_WINDOWS = 4096  # the contexts are normalised by the statistics of this number of windows
@@ -82,6 +82,9 @@ class PlannerRunConfig(RunSettings):
 
     NAME: ClassVar[str] = "planner"
     MAIN: ClassVar[str] = "model"
+    MODEL_CARD: ClassVar[tuple[str, str, str]] = (
+        "A generative model of trajectories for control",
+        "x_BNHD = run.model.sample(gentraj.Condition.unknown(run.model.spec), num_samples=16)", "planning")
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("planner", "training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = FAMILIES
 
@@ -109,7 +112,7 @@ class PlannerRunConfig(RunSettings):
                              "timesteps; train one with --mix.prefix 0.5")
 
     @property
-    def kind(self) -> str:
+    def summary(self) -> str:
         return f"planner, {family(self.model)}"
 
     def sampling(self, components: Mapping[str, Component], config: PlannerConfig | None,
@@ -137,7 +140,7 @@ class PlannerRunConfig(RunSettings):
         if type(model) is type(self.model):
             return replace(self, model=model)
         critic = self.critic if isinstance(model, DiffusionConfig) else replace(self.critic, noised=0.0)
-        training = ONE_CALL if isinstance(model, GaussianConfig) else ITERATIVE
+        training = USUAL_GAUSSIAN if isinstance(model, GaussianConfig) else USUAL
         return replace(self, model=model, critic=critic, normalizer="limits", **training)
 
     def refuse(self, changed: str) -> None:

@@ -34,6 +34,8 @@ class PolicyRunConfig(GoalConditioned):
 
     NAME: ClassVar[str] = "policy"
     MAIN: ClassVar[str] = "policy"
+    MODEL_CARD: ClassVar[tuple[str, str, str]] = (
+        "A policy", "agent = run.agent(action_space)  # agent.act(obs_BO, goal_BG) is (B, A)", "policy")
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = GENERATORS
     LEARNS_FROM_SYNTHETIC: ClassVar[bool] = True  # its critic learns from them
@@ -43,7 +45,7 @@ class PolicyRunConfig(GoalConditioned):
                                    for key in SEARCH if hasattr(self.generator, key)}
 
     @property
-    def kind(self) -> str:
+    def summary(self) -> str:
         name = type(self.policy).__name__.removesuffix("Config")
         return name if self.generator is None else f"{name}, {family(self.generator)}"
 
@@ -61,8 +63,8 @@ class PolicyRunConfig(GoalConditioned):
         """These settings with another generator. Raises ValueError if the policy cannot act by it."""
         hints = get_type_hints(type(self.policy))
         if "model" not in {f.name for f in fields(self.policy)} or not isinstance(model, hints["model"]):
-            raise ValueError(f"a policy of the kind {self.kind} cannot act by a model of {type(model).__name__}; leave "
-                             "--family out, or take another policy")
+            raise ValueError(f"a policy of the kind {self.summary} cannot act by a model of {type(model).__name__}; "
+                             "leave --family out, or take another policy")
         return replace(self, policy=replace(cast(Any, self.policy), model=model))
 
     def resolve(self, episodes: Episodes) -> PolicyRunConfig:
@@ -84,12 +86,17 @@ class PolicyRunConfig(GoalConditioned):
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> Actor:
         """The policy as an agent. Raises ValueError if `config` or `guide`, which only planners take, is given."""
         if config is not None or guide is not None:
-            raise ValueError(f"a planner's settings or a guide were given to a policy ({self.kind}), which plans "
+            raise ValueError(f"a planner's settings or a guide were given to a policy ({self.summary}), which plans "
                              "nothing; leave them out")
         return Actor(component(components, "policy", Policy), space.low, space.high, options)
+
+    def learner(self, components: Mapping[str, Component]) -> Policy | None:
+        """The policy if it has a critic, from which it can learn what its own actions are worth."""
+        return component(components, "policy", Policy) if hasattr(self.policy, "critic") else None
 
     def facts(self, components: Mapping[str, Component]) -> dict[str, Any]:
         """The main component in words and numbers, for tables about the run."""
         policy = component(components, "policy", Policy)
-        return {"kind": self.kind, "conditioned on beside the observation": ", ".join(self.context.kinds) or "nothing",
+        return {"kind": self.summary,
+                "conditioned on beside the observation": ", ".join(self.context.kinds) or "nothing",
                 "actions decided together": policy.chunk, "actions carried out before the next": policy.execute}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from agents.planning.planner import Planner
+from envs.evaluation.evaluate import EvaluationConfig
 from envs.evaluation.rollout import Rollout, rollout
 from envs.making import EnvironmentFactory, environment_factory, recorded_factory
 from envs.rendering.film import Film, rendering
@@ -28,6 +29,7 @@ from ..trajectory import Condition, SamplingOptions
 from . import records
 from .folder import Run
 from .model_card import YARDSTICKS, parameters_trained, read_scores, score_rows
+from .world_evaluation import evaluate_world_model
 
 PAGE = "report.html"
 EPISODES = 6
@@ -38,18 +40,17 @@ SHORT = 200  # environment steps of the film if nothing else is drawn of the epi
 Draw = Callable[[], Sequence[Picture]]
 
 
-def make_report(run: Run, out: Path | None = None, seed: int = 0,
-                more: Mapping[str, Callable[[Path], Sequence[Picture]]] | None = None) -> Path:
+def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     """Draws all figures of a run and writes the page, by default into the run's folder. Returns the path of the page.
 
-    `more` are functions that draw further figures into the folder that they are given, by their title. A figure that
-    cannot be drawn is replaced by a note.
+    A figure that cannot be drawn is replaced by a note.
     """
     out = out or run.folder / PAGE
     drawing = Drawing(run, out.parent / "figures", seed)
     scores, note = read_scores(run.folder, run.step, newest=run.step)
     work: dict[str, Draw] = {"Loss": drawing.loss, "Scores": lambda: drawing.scores(scores, note)}
-    work |= {title: partial(draw, drawing.folder) for title, draw in (more or {}).items()}
+    if run.config.world_model(run.components) is not None:
+        work["World model"] = drawing.world_model
     if run.config.planning is not None:  # a policy's generator samples actions, not trajectories
         work |= {"Samples beside data": drawing.samples, "Denoising": drawing.denoising}
     if drawing.env is not None:
@@ -118,6 +119,16 @@ class Drawing:
                                     "from the same starts, and its 95 % interval. The result of the training is its "
                                     "last checkpoint, whatever it scored.", image))
         return pictures
+
+    def world_model(self) -> list[Picture]:
+        """How far a world model can be trusted on data that were held out of its training."""
+        evaluate_world_model(self.run, (), self.folder, EvaluationConfig(seed=self.seed))
+        return [Picture("Open loop", "Root mean square error on held-out data: of the mean prediction, of one sample, "
+                        "and of predicting no change.", self.folder / "open-loop.png"),
+                Picture("Calibration", "The expected and the measured error of a step, in bins with equal numbers of "
+                        "held-out steps.", self.folder / "calibration.png"),
+                Picture("True and imagined", "A held-out window of median error: what happened, what the model expects "
+                        "after the same actions, and eight samples.", self.folder / "imagined.png")]
 
     def samples(self) -> list[Picture]:
         whole = self.run.reference.mask_BHD.flatten(1).all(1)  # without padding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
@@ -86,6 +86,8 @@ class RunSettings:
     """The name of this kind of run in messages."""
     MAIN: ClassVar[str]
     """The main component: all others serve it, and the run keeps windows of its shape."""
+    MODEL_CARD: ClassVar[tuple[str, str, str]]
+    """For the model card: what the run is, a line of Python that uses it, and its tag on the hub."""
     MAY_CHANGE: ClassVar[tuple[str, ...]]
     """The settings that may change when a training is resumed, as checkpoints do not depend on them."""
     GENERATORS: ClassVar[Mapping[str, ModelConfig]]
@@ -96,8 +98,8 @@ class RunSettings:
     """Whether a component learns from synthetic steps, which a world model imagined."""
 
     @property
-    def kind(self) -> str:
-        """A short description of what the run is made of, such as "planner, diffusion"."""
+    def summary(self) -> str:
+        """What the run is made of in a few words, such as "planner, diffusion"."""
         raise NotImplementedError
 
     @property
@@ -122,6 +124,10 @@ class RunSettings:
 
     def world_model(self, components: Mapping[str, Component]) -> WorldModel | None:
         """The world model among the components; None for a run without one."""
+        return None
+
+    def learner(self, components: Mapping[str, Component]) -> Policy | None:
+        """The policy that can learn from episodes that it collects; None for a run without such a policy."""
         return None
 
     def split(self, episodes: Episodes) -> Split:
@@ -164,7 +170,7 @@ def optional(components: Mapping[str, Component], name: str, expected: type[Modu
     return component(components, name, expected) if name in components else None
 
 
-def normalizer(kind: Any, act_dim: int, data: DataFacts, episodes: Episodes | None) -> Normalizer:
+def normalizer(kind: str, act_dim: int, data: DataFacts, episodes: Episodes | None) -> Normalizer:
     """A normaliser of observations, and of actions too unless `act_dim` is 0.
 
     It is fitted to `episodes`, or the identity without them.

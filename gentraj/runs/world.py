@@ -48,6 +48,8 @@ class WorldModelRunConfig(GoalConditioned):
 
     NAME: ClassVar[str] = "world model"
     MAIN: ClassVar[str] = "world"
+    MODEL_CARD: ClassVar[tuple[str, str, str]] = (
+        "A world model", "imagined = run.world_model.imagine(obs_BO, act_BTA, seeds=seeds)", "world-model")
     ACTS_BY_SAMPLING: ClassVar[bool] = False
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("control", "training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = {name: _suited(c) for name, c in GENERATORS.items()}
@@ -60,7 +62,7 @@ class WorldModelRunConfig(GoalConditioned):
         return super().unused() | {"control.drawn": "the actions that are tried come from no generator"}
 
     @property
-    def kind(self) -> str:
+    def summary(self) -> str:
         return f"MPC, {'ensemble' if self.world.model is None else family(self.world.model)}"
 
     def sampling(self, components: Mapping[str, Component], config: PlannerConfig | None,
@@ -91,8 +93,8 @@ class WorldModelRunConfig(GoalConditioned):
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> MPC:
         """An agent that acts by MPC. Raises ValueError if `config` or `guide`, which only planners take, is given."""
         if config is not None or guide is not None:
-            raise ValueError(f"a planner's settings or a guide were given to a world model ({self.kind}), which tries "
-                             "actions and plans no trajectories; leave them out")
+            raise ValueError(f"a planner's settings or a guide were given to a world model ({self.summary}), which "
+                             "tries actions and plans no trajectories; leave them out")
         return MPC(Imagination(self.world_model(components)), self.control, space.low, space.high)
 
     def world_model(self, components: Mapping[str, Component]) -> WorldModel:
@@ -109,4 +111,5 @@ class WorldModelRunConfig(GoalConditioned):
 
     def facts(self, components: Mapping[str, Component]) -> dict[str, Any]:
         """The main component in words and numbers, for tables about the run."""
-        return {"kind": self.kind, "steps of one call": self.world.chunk, "members of the ensemble": self.world.members}
+        return {"kind": self.summary, "steps of one call": self.world.chunk,
+                "members of the ensemble": self.world.members}

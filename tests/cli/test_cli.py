@@ -229,4 +229,3 @@ def test_the_demo_goes_all_the_way_and_then_on(umaze, tmp_path: Path, monkeypatc
     monkeypatch.setattr(demo, "make_report", lambda run: run.step)
     assert gentraj(*words[:-4], "--steps", 5, "--episodes", 1) == 0
     assert "report: 5" in capsys.readouterr().out
-

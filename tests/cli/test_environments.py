@@ -13,7 +13,7 @@ import pytest
 from small import gentraj
 
 from envs.making import environment_factory
-from envs.rendering.headless import IMPORTS, load_gymnasium
+from envs.registration import IMPORTS, load_gymnasium
 from gentraj.data import Episodes, load_episodes, save_npz
 from gentraj.experiments.processes import Job, run_jobs
 

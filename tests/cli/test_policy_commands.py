@@ -96,7 +96,7 @@ def test_settings_of_a_planner_are_no_options_of_a_policy(hopper_run: Path, caps
 
 def test_a_family_and_a_network_are_those_of_the_generator() -> None:
     config = with_components(presets.PRESETS["iql"], "flow", None)
-    assert config.generator == GENERATORS["flow"] and config.kind == "IQL, flow"
+    assert config.generator == GENERATORS["flow"] and config.summary == "IQL, flow"
     other = with_components(PolicyRunConfig(policy=BCConfig()), None, "dit").generator
     assert type(other.network).__name__ == "DiTConfig"
     assert with_components(config, None, "residualmlp") == config  # its own settings stay

@@ -171,7 +171,7 @@ def test_a_pickle_in_place_of_tensors_is_not_run(tmp_path: Path, forge, dump) ->
 # Imports of a name that is no literal, each read by a person: it comes from a literal table beside it, or, the last,
 # from the user's own command line.
 REVIEWED = {"gentraj/cli/__init__.py": "import_module(f'.{name}', __name__)",
-            "envs/rendering/headless.py": "importlib.import_module(name)"}
+            "envs/registration.py": "importlib.import_module(name)"}
 
 
 def test_nothing_in_the_source_executes_data() -> None:

@@ -10,7 +10,7 @@ from tiny_gan import CONTEXT, batch, make, train
 from torch import Tensor
 
 from gentraj.gan.model import FINE, Microbatch, distance, energy_score, mean_loss, value
-from gentraj.networks.discriminator import Verdict
+from gentraj.networks.discriminator import Logits
 from gentraj.randomness import generator
 from gentraj.trajectory import Batch
 
@@ -70,11 +70,11 @@ def test_the_critics_value_and_the_loss_are_means_over_real_rows() -> None:
     played = microbatch(2)
     real = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]], dtype=torch.bool)[..., None].expand(-1, -1, 3)
     played = replace(played, real=real)
-    verdict = Verdict(torch.tensor([10.0, 20.0]), torch.tensor([[1.0, 2, 6, 99], [4, 99, 99, 99]]))
+    verdict = Logits(torch.tensor([10.0, 20.0]), torch.tensor([[1.0, 2, 6, 99], [4, 99, 99, 99]]))
     assert value(verdict, played).tolist() == [13, 24]
-    zero = Verdict(torch.zeros(2), torch.zeros(2, 4))
+    zero = Logits(torch.zeros(2), torch.zeros(2, 4))
     assert mean_loss(lambda real, fake: real + 0 * fake, verdict, zero, played) == 15 + (1 + 2 + 6 + 4) / 4
-    whole = Verdict(verdict.whole_R, None)
+    whole = Logits(verdict.whole_R, None)
     assert value(whole, played).tolist() == [10, 20] and mean_loss(lambda r, f: r, whole, whole, played) == 15
 
 

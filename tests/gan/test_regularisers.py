@@ -8,7 +8,7 @@ import torch
 from tiny_gan import JUDGE, batch, make, train
 from torch import Tensor, nn
 
-from gentraj.gan.model import SideConfig, judge, value
+from gentraj.gan.model import SideConfig, logits, value
 from gentraj.gan.objectives import JITTER, OBJECTIVES, REGULARISERS, Critic, Game, interpolate_gradient_norm
 from gentraj.models.conditioning import ConditionMix
 from gentraj.randomness import generator
@@ -143,7 +143,7 @@ def test_the_gradient_penalty_makes_the_critics_slope_one_between_data_and_sampl
     x, g = microbatch.x0, model._sample(microbatch).detach()
 
     def critic(y: Tensor) -> Tensor:
-        return value(judge(model.discriminator, y, microbatch, microbatch.levels()), microbatch)
+        return value(logits(model.discriminator, y, microbatch, microbatch.levels()), microbatch)
 
     norm_R = interpolate_gradient_norm(Game(critic, x, g, critic(x), critic(g), microbatch.free, generator(1)))
     assert norm_R.mean().item() == pytest.approx(1, abs=0.1) and norm_R.std() < 0.2

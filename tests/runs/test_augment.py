@@ -14,12 +14,11 @@ from small import DATASET, gentraj
 from test_policy_runs import tiny
 
 from envs.worlds import branches
-from gentraj.cli import augment
 from gentraj.data import DataError, Episodes, concatenate, load_episodes, save_npz
 from gentraj.diffusion import DiffusionConfig
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import ResidualMLPConfig
-from gentraj.runs import PlannerRunConfig, WorldModelRunConfig
+from gentraj.runs import PlannerRunConfig, WorldModelRunConfig, augmentation
 from gentraj.runs import folder as runs
 from gentraj.training import TrainingConfig
 from gentraj.worlds.model import WorldModelConfig
@@ -130,14 +129,14 @@ def test_data_that_name_no_environment_get_the_world_model_s(hopper: Episodes, h
 
 
 def test_what_was_imagined_before_stays_marked(hopper: Episodes) -> None:
-    once = concatenate([hopper, augment.marked(hopper[0])])
-    twice = concatenate([once, augment.marked(hopper[1])])
+    once = concatenate([hopper, augmentation.marked(hopper[0])])
+    twice = concatenate([once, augmentation.marked(hopper[1])])
     rows = len(hopper.obs), len(hopper[0].obs), len(hopper[1].obs)
     assert twice.extras["imagined"][:, 0].tolist() == np.repeat([0, 1, 1], rows).tolist()
     beside = concatenate([twice, hopper]).real()
     assert beside == concatenate([hopper, hopper]) and hopper.real() is hopper
     with pytest.raises(DataError, match="all episodes are synthetic; take real data"):
-        augment.marked(hopper).real()
+        augmentation.marked(hopper).real()
 
 
 def test_the_same_seed_gives_the_same_bits_however_many_at_once(imagined, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,8 +196,8 @@ def test_a_planners_samples_say_where_to_start_and_what_to_do(hopper: Episodes, 
     e = imagined("--trajectories", hopper_planner)
     assert e.lengths.max() == 4 and not among(firsts(e), hopper.obs).any() and not among(e.act, hopper.act).any()
     assert e == imagined("--trajectories", hopper_planner)
-    augment.augment(augment.Augment(str(hopper_file), hopper_world, 30, "tests/drawn-v0", trajectories=hopper_planner,
-                                    trust=10), progress=False)
+    augmentation.augment(augmentation.AugmentConfig(str(hopper_file), hopper_world, 30, "tests/drawn-v0",
+                                                    trajectories=hopper_planner, trust=10), progress=False)
     assert "imagined" not in load_episodes("tests/drawn-v0").extras  # actions like the data's may be copied
     told = planner(hopper_file, tmp_path / "told", start=1.0)
     assert among(firsts(imagined("--trajectories", told)), hopper.obs).all()
@@ -209,8 +208,8 @@ def test_samples_are_tilted_to_a_policy(hopper: Episodes, hopper_planner: Path, 
     agent = policy.agent(policy.action_space())
 
     def distance(weight: float) -> float:
-        guide = augment.tilt(joint, policy, np.ones(3, np.float32), weight)
-        start = augment.from_samples(joint, hopper, 4, guide)(range(32))
+        guide = augmentation.tilt(joint, policy, np.ones(3, np.float32), weight)
+        start = augmentation.from_samples(joint, hopper, 4, guide)(range(32))
         act_BA = agent.act(torch.from_numpy(start.obs_BO)).numpy()
         return float(((start.act_BKA[:, 0] - act_BA) ** 2).sum(1).mean())
 
@@ -260,4 +259,4 @@ def test_samples_have_to_be_of_every_step_and_of_actions(hopper_file: Path, hopp
     runs.train(tiny("bc-gaussian", DATASET), tmp_path / "bc", progress=False)
     joint = runs.load(planner(DATASET, tmp_path / "joint"))
     with pytest.raises(ValueError, match="and is conditioned on goals, which trajectories do not have"):
-        augment.tilt(joint, runs.load(tmp_path / "bc"), np.ones(2), 1.0)
+        augmentation.tilt(joint, runs.load(tmp_path / "bc"), np.ones(2), 1.0)

@@ -23,7 +23,7 @@ from envs.recording.baselines import RandomAgent
 from gentraj.data import ContextConfig, Episodes, load_npz, save_npz
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import folder as runs
-from gentraj.runs.evaluation import play
+from gentraj.runs.evaluation import evaluate_run
 from gentraj.runs.finetuning import PLAYED, Experience, FinetuneConfig, finetune, returns
 from gentraj.training import TrainingConfig
 from gentraj.trajectory import TrajectorySpec
@@ -206,7 +206,7 @@ def test_a_policy_gets_better_by_playing(follow: Path, tmp_path: Path) -> None:
     run = runs.train(replace(config, policy=policy, training=TrainingConfig(30, warmup=2)), tmp_path / "run",
                      progress=False)
     better = tuned(run, tmp_path / "tuned", FinetuneConfig(400, noise=0.3, seed=3))
-    before, after = (play(one, EvaluationConfig(episodes=30, baselines=False), progress=False)[0]["return_mean"]
+    before, after = (evaluate_run(one, EvaluationConfig(episodes=30, baselines=False), progress=False)[0]["return_mean"]
                      for one in (run, better))
     assert before < -4 and after > before / 2  # chance earns -6.7, the best 0
 

@@ -20,7 +20,7 @@ from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.runs import PlannerRunConfig, presets
 from gentraj.runs import folder as runs
-from gentraj.runs.evaluation import play
+from gentraj.runs.evaluation import evaluate_run
 from gentraj.training import TrainingConfig
 
 FOR_RETURNS = ("veteran", "veteran+", "decision-diffuser", "hierarchical-diffuser", "diffuser-lite", "diffuser")
@@ -63,7 +63,7 @@ def check(config: PlannerRunConfig, folder: Path, width: int) -> torch.Tensor:
     assert torch.equal(acts[0], acts[1]) and torch.equal(acts[0], acts[2])
     assert torch.equal(acts[0][:, 1], acts[0][:, 2])
     evaluation = EvaluationConfig(episodes=2, num_envs=2, baselines=False)
-    scores = [play(run, evaluation, progress=False)[0]["return_mean"] for run in (made, loaded)]
+    scores = [evaluate_run(run, evaluation, progress=False)[0]["return_mean"] for run in (made, loaded)]
     assert scores[0] == scores[1]
     return acts[0][:, :2]
 

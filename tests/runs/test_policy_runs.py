@@ -116,7 +116,7 @@ def test_each_dataset_is_remembered_and_none_of_it_decides_a_training(hopper_fil
 
 @pytest.mark.parametrize("config", [*presets.PRESETS.values(),
                                     *(PolicyRunConfig(policy=config()) for config in POLICIES.configs)],
-                         ids=lambda config: config.kind)
+                         ids=lambda config: config.summary)
 def test_settings_survive_json(config: runs.AnyRunConfig) -> None:
     """Where a setting may have several kinds, the right one is read."""
     file = runs._RunFile(config, runs.DataFacts(3, 2, 0, (), (), None), "")

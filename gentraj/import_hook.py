@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Siblings:
+class PackageFinder:
     """An import hook that finds gentraj's `agents` and `envs` where another package of that name comes first on the
     path.
 
@@ -69,6 +69,6 @@ class Siblings:
 
 def install() -> None:
     """Installs the import hook. Raises ImportError if a module that was imported before hides one of gentraj's."""
-    sys.meta_path.insert(0, Siblings)  # pyright: ignore[reportArgumentType]
-    for name in Siblings.NAMES:
-        Siblings.join(name)
+    sys.meta_path.insert(0, PackageFinder)  # pyright: ignore[reportArgumentType]
+    for name in PackageFinder.NAMES:
+        PackageFinder.join(name)

@@ -19,16 +19,16 @@ from ..data import Windows, episodes_hash
 from ..plots import figures
 from ..progress import busy, say
 from ..randomness import fold
-from ..runs.folder import Run, load, read_data
 from ..trajectory import Batch, TrajectorySpec
 from ..worlds.open_loop import OpenLoop
+from .folder import Run, load, read_data
 
 HORIZON = 20  # steps of an open-loop prediction
 WINDOWS = 1000  # number of held-out windows
 SAMPLES, SHOWN = 8, 6  # numbers of sampled trajectories and of observation entries in the figure
 
 
-def judge(run: Run, policies: Sequence[Path], folder: Path, config: EvaluationConfig) -> dict[str, Any]:
+def evaluate_world_model(run: Run, policies: Sequence[Path], folder: Path, config: EvaluationConfig) -> dict[str, Any]:
     """Compares the predictions of a world model with held-out data and returns what world.json holds.
 
     Figures are written to `folder`. With `policies`, their returns in the model are compared with those in the
