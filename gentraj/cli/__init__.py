@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from .environments import is_script_run_again, read_environments, refuse_script
+from .environments import environments, is_script_run_again, refuse_script
 
 # Set before torch is imported: threads that spin for long starve a shared machine, threads that never spin are slow.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
@@ -117,7 +117,11 @@ def _bug(error: Exception, words: list[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
-    words = read_environments(words)
+    with environments(words) as rest:
+        return _run_command(rest)
+
+
+def _run_command(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if words else 2

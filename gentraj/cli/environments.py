@@ -10,27 +10,40 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import current_process
 from typing import Any
 
 IMPORT, ENVIRONMENT, ARGUMENTS = "--import", "--env-id", "--env-kwargs"
+IMPORTS = "GENTRAJ_IMPORT"  # as `envs.registration.IMPORTS`, which brings gymnasium and with it seconds
 VALUES = {"True": True, "False": False, "None": None}
 
 
-def read_environments(words: list[str]) -> list[str]:
-    """Imports the named modules, here and in every process started later, and returns the other words.
+@contextmanager
+def environments(words: list[str]) -> Iterator[list[str]]:
+    """Imports the named modules, here and in every process started within the block, and gives the other words.
 
     Raises ValueError for an option without its value and for arguments that the environment does not take; also raises
     what `import_named` raises.
     """
+    before = os.environ.get(IMPORTS)
+    try:
+        yield _read(words, before)
+    finally:
+        os.environ.pop(IMPORTS, None)
+        if before is not None:
+            os.environ[IMPORTS] = before
+
+
+def _read(words: list[str], before: str | None) -> list[str]:
     if not any(word.split("=")[0] in (IMPORT, ENVIRONMENT, ARGUMENTS) for word in words):
         return words
     left, modules, arguments, env_id = _split(words)
     if modules:
-        from envs.registration import IMPORTS, import_named
+        from envs.registration import import_named
 
-        before = os.environ.get(IMPORTS, "").split(",")
-        os.environ[IMPORTS] = ",".join(dict.fromkeys([*filter(None, before), *modules]))
+        os.environ[IMPORTS] = ",".join(dict.fromkeys([*filter(None, (before or "").split(",")), *modules]))
         import_named()
     if arguments and env_id is None:
         raise ValueError(f"{ARGUMENTS} are arguments of an environment; give {ENVIRONMENT} too")
@@ -92,7 +105,7 @@ def _argument(text: str) -> tuple[str, Any]:
 
 def imports_again() -> str:
     """The --import options of this call, for printing the command to call next."""
-    named = os.environ.get("GENTRAJ_IMPORT", "")
+    named = os.environ.get(IMPORTS, "")
     return "".join(f" {IMPORT} {module}" for module in filter(None, named.split(",")))
 
 

@@ -91,6 +91,14 @@ def test_a_training_says_what_its_evaluation_will_need(own: str, tmp_path: Path,
     assert capsys.readouterr().out.splitlines()[-1] == said
 
 
+def test_what_one_command_imports_the_next_one_does_not(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second command in the same process starts processes of its own, which know nothing of the first one's options.
+    """
+    monkeypatch.delenv(IMPORTS, raising=False)
+    assert gentraj("data", "list", "--import", own) == 0
+    assert IMPORTS not in os.environ
+
+
 def test_data_name_no_module(own: str) -> None:
     for env in (f"{own}:{own}-v0", f'{{"id": "{own}:{own}-v0"}}', f'{{"id": "x-v0", "entry_point": "{own}:Own"}}'):
         with pytest.raises(ValueError, match="unknown environment"):
