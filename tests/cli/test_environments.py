@@ -14,6 +14,7 @@ from small import gentraj
 
 from envs.making import environment_factory
 from envs.registration import IMPORTS, load_gymnasium
+from gentraj.cli.environments import environments
 from gentraj.data import Episodes, load_episodes, save_npz
 from gentraj.experiments.processes import Job, run_jobs
 
@@ -46,9 +47,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     "evaluate RUN --env-id {0}-v0 --import {0}.py"])
 def test_a_module_of_the_user_registers_its_environments(own: str, small_run: Path, capsys: pytest.CaptureFixture,
                                                          words: str) -> None:
-    assert gentraj(*(str(small_run) if word == "RUN" else word.format(own) for word in words.split())) == 2
+    arguments = [str(small_run) if word == "RUN" else word.format(own) for word in words.split()]
+    assert gentraj(*arguments) == 2
     assert f"trained on actions of width 2, but the action space of {own}-v0 is" in capsys.readouterr().err
-    assert os.environ[IMPORTS] == own
+    with environments(arguments):
+        assert os.environ[IMPORTS] == own  # for the processes that the command starts
 
 
 def registered(env_id: str, path: Path) -> None:
