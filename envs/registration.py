@@ -13,9 +13,9 @@ import sys
 import traceback
 from types import ModuleType
 
-from .tasks.registry import MANIPULATION
+from gentraj.import_hook import IMPORTS
 
-IMPORTS = "GENTRAJ_IMPORT"  # environment variable with the modules of `gentraj --import`, separated by commas
+from .tasks.registry import MANIPULATION
 
 
 @functools.cache

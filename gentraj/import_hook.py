@@ -10,6 +10,8 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+IMPORTS = "GENTRAJ_IMPORT"  # environment variable with the modules of `gentraj --import`, separated by commas
+
 
 class PackageFinder:
     """An import hook that finds gentraj's `agents` and `envs` where another package of that name comes first on the

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from multiprocessing import current_process
 from typing import Any
 
+from ..import_hook import IMPORTS
+
 IMPORT, ENVIRONMENT, ARGUMENTS = "--import", "--env-id", "--env-kwargs"
-IMPORTS = "GENTRAJ_IMPORT"  # as `envs.registration.IMPORTS`, which brings gymnasium and with it seconds
 VALUES = {"True": True, "False": False, "None": None}
 
 
@@ -37,6 +38,7 @@ def environments(words: list[str]) -> Iterator[list[str]]:
 
 
 def _read(words: list[str], before: str | None) -> list[str]:
+    """The other words; the named modules are imported, beside those that `before` names already."""
     if not any(word.split("=")[0] in (IMPORT, ENVIRONMENT, ARGUMENTS) for word in words):
         return words
     left, modules, arguments, env_id = _split(words)

@@ -13,10 +13,11 @@ import pytest
 from small import gentraj
 
 from envs.making import environment_factory
-from envs.registration import IMPORTS, load_gymnasium
+from envs.registration import load_gymnasium
 from gentraj.cli.environments import environments
 from gentraj.data import Episodes, load_episodes, save_npz
 from gentraj.experiments.processes import Job, run_jobs
+from gentraj.import_hook import IMPORTS
 
 ROOT = Path(__file__).parents[2]
 MODULE = '''
