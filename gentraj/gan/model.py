@@ -253,8 +253,8 @@ class ConditionalGAN(nn.Module):
         refuse_sampler(options, "a GAN samples in one call of its generator")
         self.health.warn()
         x = sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
-                         lambda rows, seeds: sample_rows(self._trajectories, rows, seeds, options.temperature, plugins,
-                                                         self.config, self.normalizer))
+                         partial(sample_rows, self._trajectories, temperature=options.temperature, plugins=plugins,
+                                 config=self.config, normalizer=self.normalizer))
         if observe is not None:
             observe(x.flatten(0, 1), x.new_zeros(1))
         return x

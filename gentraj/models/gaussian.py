@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -146,7 +147,7 @@ class Gaussian(nn.Module):
         plugins = choosing_plugins(guide, "a Gaussian")
         refuse_sampler(options, "a Gaussian samples in one call of its network")
         x = sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
-                         lambda rows, seeds: self._sample_rows(rows, seeds, plugins, options.temperature))
+                         partial(self._sample_rows, plugins=plugins, temperature=options.temperature))
         if observe is not None:
             observe(x.flatten(0, 1), x.new_zeros(1))
         return x

@@ -41,28 +41,24 @@ def sample_batch(spec: TrajectorySpec, condition: Condition, num_samples: int, s
                  plugins: Sequence[Plugin], sample_rows: SampleRows) -> Tensor:
     """Samples `num_samples` trajectories for each condition: (B, N, H, D), at most MAX_ROWS rows at a time.
 
-    Rejected trajectories are sampled again. `seed` is one seed for all rows or one for each of the B * N. Raises
-    ValueError for a condition of another spec and for another number of seeds.
+    Those that a plug-in rejects are sampled again, with other seeds. `seed` is one seed for all rows or one for each of
+    the B * N. Raises ValueError for a condition of another spec and for another number of seeds.
     """
     condition.check(spec)
-    rows = condition.repeat(num_samples)
+    rows, blocks = condition.repeat(num_samples), []
     seeds = row_seeds(seed, rows.batch)
-    blocks = [_accepted(rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS], plugins, sample_rows)
-              for i in range(0, rows.batch, MAX_ROWS)]
+    for i in range(0, rows.batch, MAX_ROWS):
+        block, own_seeds = rows[i : i + MAX_ROWS], seeds[i : i + MAX_ROWS]
+        x_RHD = sample_rows(block, own_seeds)
+        again, attempt = torch.arange(len(x_RHD), device=x_RHD.device), 1
+        while plugins:
+            again = again[torch.stack([plugin.rejects(x_RHD[again], attempt) for plugin in plugins]).any(0)]
+            if not len(again):
+                break
+            x_RHD[again] = sample_rows(block[again], [fold(own_seeds[r], attempt) for r in again.tolist()])
+            attempt += 1
+        blocks.append(x_RHD)
     return torch.cat(blocks).unflatten(0, (condition.batch, num_samples))
-
-
-def _accepted(rows: Condition, seeds: Sequence[int], plugins: Sequence[Plugin], sample_rows: SampleRows) -> Tensor:
-    """Samples the rows, and those that a plug-in rejects again, with other seeds."""
-    x = sample_rows(rows, seeds)
-    rejected, attempt = torch.arange(len(x), device=x.device), 1
-    while plugins:
-        rejected = rejected[torch.stack([plugin.rejects(x[rejected], attempt) for plugin in plugins]).any(0)]
-        if not len(rejected):
-            break
-        x[rejected] = sample_rows(rows[rejected], [fold(seeds[i], attempt) for i in rejected.tolist()])
-        attempt += 1
-    return x
 
 
 def check_trajectories(spec: TrajectorySpec, x_RHD: Tensor, condition: Condition) -> None:
