@@ -15,7 +15,7 @@ from gentraj.config import require, require_choice
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.context import CONTEXTS
 from gentraj.data.windows import repeat_last
-from gentraj.diffusion.guidance import Energy
+from gentraj.diffusion.guidance import Energy, guided_by_noisy
 from gentraj.models.plugin import Denoise, Denoising, Plugin
 from gentraj.networks.critic import PlanPerceptron, PlanTransformer, ValueEnsemble
 from gentraj.networks.rows import padded
@@ -205,8 +205,8 @@ class NoisyValue(Plugin):
     """Guidance by the values of noisy plans: x0' = x0 + scale sigma^2 / alpha * gradient of the value.
 
     As in Diffuser (Janner et al. 2022, algorithm 1), the gradient does not pass through the model. It works for every
-    noise path. Sampling raises ValueError for a critic that normalises plans otherwise than the model, and whatever an
-    `Energy` raises.
+    noise path. Sampling raises ValueError for a critic that normalises plans otherwise than the model, and for a
+    gradient or a guided trajectory that is not finite.
     """
 
     critic: PlanCritic
@@ -217,15 +217,13 @@ class NoisyValue(Plugin):
         if not (torch.allclose(ours.shift_D, theirs.shift_D) and torch.allclose(ours.scale_D, theirs.scale_D)):
             raise ValueError("the critic of noisy plans normalises by other shifts or scales than the model, so it "
                              "was trained on other noise; train it with the model's normalizer, or with noised = 0")
+        if self.scale == 0:
+            return denoise
 
-        def guided(x: Tensor, t: Tensor) -> Tensor:
-            alpha, sigma = sampling.path.alpha(t), sampling.path.sigma(t)
+        def value(x: Tensor, t: Tensor) -> Tensor:
+            alpha, sigma, y = sampling.path.alpha(t), sampling.path.sigma(t), theirs.unnormalize(x)
             spread = (alpha**2 + sigma**2).sqrt()
+            shrunk = ours.unnormalize(ours.normalize(y) / spread[:, None, None])
+            return self.scale * self.critic.relative(torch.where(known, y, shrunk), sigma / spread)
 
-            def value(y: Tensor) -> Tensor:
-                shrunk = ours.unnormalize(ours.normalize(y) / spread[:, None, None])
-                return self.critic.relative(torch.where(known, y, shrunk), sigma / spread)
-
-            return Energy(value, self.scale, at="noisy").wrap(denoise, sampling)(x, t)
-
-        return guided
+        return guided_by_noisy(denoise, value, sampling)
