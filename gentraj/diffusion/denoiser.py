@@ -1,7 +1,4 @@
-"""From a network's prediction to x0: noise levels, parameterisations, and the loss that training puts on them.
-
-`denoise(x, t) -> x0` is the one primitive of sampling, which conditioning and guidance wrap.
-"""
+"""From a network's prediction to x0: noise levels, parameterisations, and the weights that training puts on them."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..models.plugin import Denoise
 from .paths import NoisePath
 
 
@@ -95,19 +91,6 @@ PREDICTIONS = {
     "edm": Prediction(_edm_x0, _edm_target),
 }
 NEEDS_SIGNAL = ("eps", "score")  # predictions that do not determine x0 where alpha is 0
-
-
-def hold(denoise: Denoise, values: Tensor, mask: Tensor) -> Denoise:
-    """Conditions a denoiser by inpainting: the network sees the known entries clean, and x0 has their values.
-
-    Apply it once, right around the network. The result ignores what x has at the known entries, and its gradient there
-    is zero, so that guidance does not move them.
-    """
-
-    def held(x: Tensor, t: Tensor) -> Tensor:
-        return torch.where(mask, values, denoise(torch.where(mask, values, x), t))
-
-    return held
 
 
 P_MEAN, P_STD = -1.2, 1.2  # Karras et al. 2022, table 1

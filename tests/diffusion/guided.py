@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from oracle import DOUBLE, Mixture
+from oracle import DOUBLE, Mixture, hold
 from torch import Tensor
 
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.diffusion.denoiser import hold
 from gentraj.diffusion.grids import sampling_times
 from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.diffusion.samplers import SAMPLERS

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from oracle import DOUBLE, GAUSSIAN, MIXTURE, Mixture, gaussian, network, normals, rotation
+from oracle import DOUBLE, GAUSSIAN, MIXTURE, Mixture, gaussian, hold, network, normals, rotation
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.diffusion.denoiser import PREDICTIONS, Level, hold
+from gentraj.diffusion.denoiser import PREDICTIONS, Level
 from gentraj.diffusion.likelihood import MAX_EXACT, MIN_STEPS, _Directions, log_prob
 from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.models.conditioning import ConditionMix

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from oracle import DOUBLE, GAUSSIAN, network, normals, predicted, stream
+from oracle import DOUBLE, GAUSSIAN, hold, network, normals, predicted, stream
 from torch import Tensor
 
-from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS, hold
+from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS
 from gentraj.diffusion.grids import GRIDS, sampling_times
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
