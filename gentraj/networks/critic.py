@@ -64,5 +64,5 @@ class PlanTransformer(nn.Module):
     def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
         h_RHW, noise_R1W = self.tokens(z_RHD) + self.position_HW, self.noise(sigma_R)[:, None]
         for block in self.blocks:
-            h_RHW = block(h_RHW, noise_R1W)
+            h_RHW = block(h_RHW, block.modulation(noise_R1W))
         return self.members(h_RHW.mean(1))
