@@ -201,7 +201,7 @@ class Diffusion(nn.Module):
              batch: Batch, guide: Guide | None = None) -> Tensor:
         """w(t) ||F(x_t, t) - F*||^2, averaged over the unknown real entries, minus a guide's mean score of x0."""
         x_t = torch.where(known, x0, at.alpha * x0 + at.sigma * eps) * real
-        F = self.network(x_t / at.spread, x0 * known, known, at.t_R, context)
+        F = self.network(x_t / at.spread, x0 * known, known, at.t_R, context)  # as `denoise` calls it
         F_target = self.prediction.target(x0, eps, at) / self.prediction.unit(at)
         w, free = loss_weight(self.config.weight, self.prediction, at), real & ~known
         loss = ((F - F_target) ** 2 * w * free * batch.weights()[:, None, None]).sum() / free.sum().clamp(min=1)
@@ -230,7 +230,7 @@ class Diffusion(nn.Module):
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             self.network_calls += 1
             at, x_t = self.level(t), torch.where(mask, values, x)
-            F = self.ema(x_t / at.spread, known_x0, mask, at.t_R, encoded)
+            F = self.ema(x_t / at.spread, known_x0, mask, at.t_R, encoded)  # c_in: Karras et al. 2022, table 1
             return torch.where(mask, values, self.denoised(F, x_t, at, clipped=clipped))
 
         return denoise
