@@ -16,9 +16,9 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require, require_choice
-from ..models.conditioning import ConditionMix
-from ..models.one_step import choosing_plugins, interpolate, refuse_sampler, sample_rows
-from ..models.sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
+from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
+from ..models.one_step import choosing_plugins, refuse_sampler, sample_rows
+from ..models.sampling import Guidance, check_trajectories, sample_batch
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig, Logits
 from ..networks.rows import MAX_ROWS, padded, padding

@@ -22,10 +22,10 @@ from ..networks.rows import MAX_ROWS, padding
 from ..normalize import Normalizer
 from ..training.optimization import LEARNING, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
-from .conditioning import ConditionMix
-from .one_step import choosing_plugins, interpolate, refuse_sampler, sample_rows
+from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
+from .one_step import choosing_plugins, refuse_sampler, sample_rows
 from .plugin import Plugin
-from .sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
+from .sampling import Guidance, check_trajectories, sample_batch
 
 
 @dataclass(frozen=True)
