@@ -23,7 +23,7 @@ from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
 from ..training.optimization import LEARNING, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
-from .denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, Level, hold, loss_weight, sample_times
+from .denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, Level, loss_weight, sample_times
 from .grids import GRIDS, sampling_times
 from .guidance import denoising_plugins
 from .likelihood import PROBES, STEPS, log_prob
@@ -230,16 +230,19 @@ class Diffusion(nn.Module):
     def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None, *, clipped: bool = True) -> Denoise:
         """The denoiser `denoise(x_RHD, t) -> x0_RHD` conditioned on the known entries, in normalised units.
 
-        x0 has the known values, whatever `x` has there. `clipped` bounds x0; a likelihood needs it without the bound.
+        It conditions by inpainting: the network sees the known entries clean, and x0 has their values. The result
+        ignores what `x` has at the known entries, and its gradient there is zero, so that guidance does not move them.
+        `clipped` bounds x0; a likelihood needs it without the bound.
         """
         known_x0, encoded = torch.where(mask, values, 0), encode_context(context, self.context)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             self.network_calls += 1
-            at = self.level(t)
-            return self.denoised(self.predict(self.ema, x, known_x0, mask, at, encoded), x, at, clipped=clipped)
+            at, x = self.level(t), torch.where(mask, values, x)
+            F = self.predict(self.ema, x, known_x0, mask, at, encoded)
+            return torch.where(mask, values, self.denoised(F, x, at, clipped=clipped))
 
-        return hold(denoise, values, mask)
+        return denoise
 
     @torch.no_grad()
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
@@ -257,8 +260,9 @@ class Diffusion(nn.Module):
         steps = config.steps if options.steps is None else options.steps
         times = sampling_times(self.path, steps, config.grid).to(self.device)
         sampler = SAMPLERS[config.sampler] if config.eta is None else partial(SAMPLERS[config.sampler], eta=config.eta)
-        return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins, lambda rows, seeds:
-                            self._sample_rows(rows, seeds, sampler, times, plugins, options.temperature, observe))
+        sample_rows = partial(self._sample_rows, sampler=sampler, times=times, plugins=plugins,
+                              temperature=options.temperature, observe=observe)
+        return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins, sample_rows)
 
     def _sample_rows(self, rows: Condition, seeds: Sequence[int], sampler: Sampler, times: Tensor,
                      plugins: Sequence[Plugin], temperature: float, observe: Observer | None) -> Tensor:
