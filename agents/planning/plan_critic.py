@@ -17,7 +17,9 @@ from gentraj.data.context import CONTEXTS
 from gentraj.data.windows import repeat_last
 from gentraj.diffusion.guidance import Energy
 from gentraj.models.plugin import Denoise, Denoising, Plugin
-from gentraj.networks.critic import PlanPerceptron, PlanTransformer, ValueEnsemble
+from gentraj.networks import ValueEnsemble
+from gentraj.networks.dit import Block
+from gentraj.networks.embedding import SinusoidalEmbedding
 from gentraj.networks.rows import padded
 from gentraj.normalize import STATISTICS, Normalizer, NormalizerName
 from gentraj.training.optimization import BATCH, LEARNING, adamw, apply_gradients
@@ -77,6 +79,41 @@ class PlanCriticConfig:
         if self.width % self.heads:
             raise ValueError(f"PlanCriticConfig has width {self.width} and {self.heads} heads; give a width that is a "
                              "multiple of the number of heads")
+
+
+class PlanPerceptron(ValueEnsemble):
+    """The values (E, R) of plans z (R, H, D) with noise sigma (R,), by perceptrons on the flattened plan."""
+
+    def __init__(self, dim: int, horizon: int, width: int, depth: int, members: int):
+        super().__init__(horizon * dim + 1, width, depth, members)
+
+    def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
+        return super().forward(torch.cat([z_RHD.flatten(1), sigma_R[:, None]], -1))
+
+
+class PlanTransformer(nn.Module):
+    """The values (E, R) of plans z (R, H, D) with noise sigma (R,), by a transformer over timesteps.
+
+    Diffusion Veteran values plans by attention (Lu et al. 2025); the blocks are those of the DiT. The members of the
+    ensemble share the transformer, and each has its own perceptron on the mean over the timesteps.
+    """
+
+    position_HW: Tensor
+
+    def __init__(self, dim: int, horizon: int, width: int, depth: int, heads: int, members: int):
+        super().__init__()
+        position_HW = SinusoidalEmbedding(width, scale=1.0)(torch.arange(horizon))
+        self.register_buffer("position_HW", position_HW, persistent=False)
+        self.tokens = nn.Linear(dim, width)
+        self.noise = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, width), nn.SiLU())
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.members = ValueEnsemble(width, width, 1, members)
+
+    def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
+        h_RHW, noise_R1W = self.tokens(z_RHD) + self.position_HW, self.noise(sigma_R)[:, None]
+        for block in self.blocks:
+            h_RHW = block(h_RHW, noise_R1W)
+        return self.members(h_RHW.mean(1))
 
 
 class PlanCritic(nn.Module):

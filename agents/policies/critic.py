@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gentraj.config import require
-from gentraj.networks.critic import ValueEnsemble
+from gentraj.networks import ValueEnsemble
 from gentraj.training.optimization import LEARNING, adamw, apply_gradients
 
 from .policy import Policy, Transition
