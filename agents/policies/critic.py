@@ -126,6 +126,23 @@ def state_value(policy: Policy, config: ValueConfig, members: int = 1) -> ValueE
                          policy.reward_statistics.initial_value(config.discount))
 
 
+def update_implicit(critic: Critic, value: ValueEnsemble, t: Transition, tau: float,
+                    optimizers: dict[str, Optimizer]) -> tuple[dict[str, Tensor], Tensor]:
+    """Train V(s) and Q(s, a) for one step of implicit Q-learning (Kostrikov et al. 2022, section 4.2).
+
+    V(s) learns the expectile `tau` of Q(s, a) over the actions of the data (equation 5), and Q(s, a) learns
+    r + discount * V(s') (equation 6). Returns the metrics, and the advantages (B,) of the data's actions before the
+    step.
+    """
+    advantage_B = critic.target_min(t.state_BS, t.chunk_BX) - value(t.state_BS)[0]
+    value_loss = average(expectile(advantage_B / value.unit, tau), t)
+    apply_gradients(value_loss, optimizers["value"], critic.config.max_grad_norm)
+    with torch.no_grad():
+        next_value_B = value(t.next_BS)[0]
+    metrics = critic.update(t, next_value_B, optimizers["critic"])
+    return {"value_loss": value_loss.detach()} | metrics, advantage_B.detach()
+
+
 def average(x_EB: Tensor, t: Transition) -> Tensor:
     """Mean over the transitions whose chunk is whole or reached a termination; a truncated chunk is no action."""
     return (x_EB * t.whole_B).sum(-1).mean() / t.whole_B.sum().clamp(min=1)
