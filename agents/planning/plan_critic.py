@@ -22,7 +22,7 @@ from gentraj.networks.dit import Block
 from gentraj.networks.embedding import SinusoidalEmbedding
 from gentraj.networks.rows import padded
 from gentraj.normalize import STATISTICS, Normalizer, NormalizerName
-from gentraj.training.optimization import BATCH, LEARNING, adamw, apply_gradients
+from gentraj.training.optimization import BATCH, LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 from ..policies.critic import expectile
@@ -30,8 +30,8 @@ from ..policies.critic import expectile
 ROWS = 100_000  # number of observations from which the statistics of returns are computed
 
 
-@dataclass(frozen=True)
-class PlanCriticConfig:
+@dataclass(frozen=True, kw_only=True)
+class PlanCriticConfig(LearningConfig):
     network: Literal["perceptron", "transformer"] = "perceptron"
     """A perceptron on the whole plan, or a transformer with attention between the timesteps of the plan."""
     sees: Literal["actions", "plan"] = "actions"
@@ -62,20 +62,17 @@ class PlanCriticConfig:
     """Rate at which the target network, which gives the bootstrapped values, follows the network of V(s)."""
     batch_size: int = 256
     """Number of windows in a batch."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
     weight_decay: float = 0.0
-    """Weight decay of AdamW."""
     max_grad_norm: float = 10.0
-    """Gradients of a larger norm are scaled down to this norm."""
 
     def unused(self) -> dict[str, str]:
         return {} if self.network == "transformer" else {"heads": "the network is a perceptron"}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_choice(self, network=("perceptron", "transformer"), sees=("actions", "plan"), normalizer=STATISTICS)
         require(self, width=(1, 1e5), depth=(1, 100), heads=(1, 1e3), members=(1, 1000), discount=(0, 1),
-                expectile=(0.5, 0.9), n_step=(1, 1e6), noised=(0, 1), tau=(0, 1), **LEARNING, **BATCH)
+                expectile=(0.5, 0.9), n_step=(1, 1e6), noised=(0, 1), tau=(0, 1), **BATCH)
         if self.width % self.heads:
             raise ValueError(f"PlanCriticConfig has width {self.width} and {self.heads} heads; give a width that is a "
                              "multiple of the number of heads")

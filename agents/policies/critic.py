@@ -12,15 +12,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gentraj.config import require
 from gentraj.networks import ValueEnsemble
-from gentraj.training.optimization import LEARNING, adamw, apply_gradients
+from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 
 from .policy import Policy, Transition
 
 LARGEST = 100  # bound on exp(beta * advantage) (Kostrikov et al. 2022, appendix B)
 
 
-@dataclass(frozen=True)
-class ValueConfig:
+@dataclass(frozen=True, kw_only=True)
+class ValueConfig(LearningConfig):
     discount: float = 0.99
     """Discount per environment step."""
     n_step: int = 32
@@ -33,15 +33,12 @@ class ValueConfig:
     members: int = 2
     """Number of networks in the ensemble."""
     learning_rate: float = 5e-4
-    """Peak learning rate of AdamW."""
     weight_decay: float = 0.0
-    """Weight decay of AdamW."""
     max_grad_norm: float = 10.0
-    """Gradients of a larger norm are scaled down to this norm."""
 
     def __post_init__(self) -> None:
-        require(self, discount=(0, 0.99999), n_step=(1, 1e4), width=(1, 1e5), depth=(1, 100), members=(1, 1000),
-                **LEARNING)
+        super().__post_init__()
+        require(self, discount=(0, 0.99999), n_step=(1, 1e4), width=(1, 1e5), depth=(1, 100), members=(1, 1000))
 
 
 @dataclass(frozen=True)
