@@ -14,14 +14,14 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require, require_choice
-from ..models.conditioning import ConditionMix
+from ..models.conditioning import ConditionMix, encode_context, encoded_width
 from ..models.plugin import Denoise, Denoising, Plugin
-from ..models.sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
+from ..models.sampling import Guidance, check_trajectories, sample_batch
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
-from ..training.optimization import LEARNING, adamw, apply_gradients
+from ..training.optimization import LearningConfig, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, Level, loss_weight, sample_times
 from .grids import GRIDS, sampling_times
@@ -41,7 +41,7 @@ else:  # the choices of a setting are the keys of its dict, so that adding one t
 
 
 @dataclass(frozen=True)
-class DiffusionConfig:
+class DiffusionConfig(LearningConfig):
     """Settings of a diffusion model: its network, its noise path, its loss and its sampler."""
 
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
@@ -60,12 +60,6 @@ class DiffusionConfig:
     """Standard deviation of normalised data in EDM's prediction and weight."""
     clip: float | None = 1.1
     """Bound on |x0| in sampling, in normalised units, before guidance; None is no bound."""
-    learning_rate: float = 1e-3
-    """Learning rate of AdamW."""
-    weight_decay: float = 1e-4
-    """Weight decay of AdamW."""
-    max_grad_norm: float = 1.0
-    """Norm to which larger gradients are clipped."""
     ema: float = 0.999
     """Decay of the exponential moving average of the weights, which is used for sampling."""
     sampler: SamplerName = "ddim"
@@ -87,8 +81,9 @@ class DiffusionConfig:
         return reasons
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_choice(self, **CHOICES)
-        require(self, steps=(1, 1e6), ema=(0, 1), sigma_data=(1e-6, 1e6), **LEARNING)
+        require(self, steps=(1, 1e6), ema=(0, 1), sigma_data=(1e-6, 1e6))
         if self.clip is not None:
             require(self, clip=(0, math.inf))
         if self.eta is not None:
