@@ -72,10 +72,10 @@ class OpenLoop(NamedTuple):
                 "found": [float(error_B[part].mean().sqrt()) for part in parts]}
 
     def ends(self) -> dict[str, Any]:
-        """Counts the "steps", those that "ended" an episode by termination, those that the model "said" would, and
-        "both"."""
+        """Counts the "steps", those that "ended" an episode by termination, those that the model "predicted" to end
+        it, and those for which "both" hold."""
         predicted_BT, ended_BT = (self.mean.end_BT > 0.5) & self.real_BT, self.ended_BT & self.real_BT
-        counted = {"steps": self.real_BT, "ended": ended_BT, "said": predicted_BT, "both": predicted_BT & ended_BT}
+        counted = {"steps": self.real_BT, "ended": ended_BT, "predicted": predicted_BT, "both": predicted_BT & ended_BT}
         return {name: int(step_BT.sum()) for name, step_BT in counted.items()}
 
     def _average(self, x_BT: Tensor) -> Tensor:
