@@ -43,11 +43,11 @@ class OpenLoop(NamedTuple):
     def errors(self, dims: Sequence[int], scale_O: Tensor | None = None) -> dict[str, list[float]]:
         """The root mean square errors (T,) of the entries `dims` of the observation after each step.
 
-        They are in units of `scale_O` (environment units by default), for three predictions: the "mean", a "draw" with
-        noise, and "nothing changes", which repeats the first observation.
+        They are in units of `scale_O` (environment units by default), for three predictions: the "mean", a "sample"
+        with noise, and "nothing changes", which repeats the first observation.
         """
         scale_O = torch.ones_like(self.obs_BTO[0, 0]) if scale_O is None else scale_O.cpu()
-        guesses = {"mean": self.mean.obs_BTO, "draw": self.sampled.obs_BTO,
+        guesses = {"mean": self.mean.obs_BTO, "sample": self.sampled.obs_BTO,
                    "nothing changes": self.start_BO[:, None].expand_as(self.obs_BTO)}
         squared = {name: (((guess - self.obs_BTO) / scale_O)[..., list(dims)] ** 2).mean(-1)
                    for name, guess in guesses.items()}
