@@ -59,7 +59,7 @@ class WorldModelRunConfig(GoalConditioned):
         require(self, held_out=(1e-6, 0.5))
 
     def unused(self) -> dict[str, str]:
-        return super().unused() | {"control.drawn": "the actions that are tried come from no generator"}
+        return super().unused() | {"control.prior_fraction": "the actions that are tried come from no generator"}
 
     @property
     def summary(self) -> str:

@@ -123,7 +123,7 @@ def test_every_option_that_is_shown_has_an_effect(umaze: Episodes, hopper_file: 
     ("veteran+", (), "--critic.sees", ("--inverse.width", "--planner.lookahead")),
     ("veteran+", ("--dynamics",), "--inverse.width", ("--arrival.width",)),
     ("pointmaze", (), "--arrival.width", ("--critic.width", "--planner.scale")),
-    ("world-ensemble", (), "--world.width", ("--world.model-batch", "--control.drawn", "--control.elites"))])
+    ("world-ensemble", (), "--world.width", ("--world.model-batch", "--control.prior-fraction", "--control.elites"))])
 def test_help_shows_what_has_an_effect_and_nothing_else(preset: str, words: tuple[str, ...], there: str,
                                                         missing: tuple[str, ...],
                                                         capsys: pytest.CaptureFixture) -> None:
@@ -198,4 +198,4 @@ def test_a_run_of_an_older_format_is_refused_by_name(hopper_run: Path, tmp_path:
     held = json.loads((hopper_run / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({key: held[key] for key in ("run", "data", "reference_sha256")}))
     assert gentraj("evaluate", tmp_path) == 1
-    assert f"{tmp_path}: has format 1 and this gentraj reads format 2; train it again" in capsys.readouterr().err
+    assert f"{tmp_path}: has format 1 and this gentraj reads format 3; train it again" in capsys.readouterr().err
