@@ -57,7 +57,7 @@ class Args:
     branch: int = 5
     noise: float = 0.1
     trust: float = 1.0
-    unknown: Literal["cut", "end"] = "cut"
+    unknown: Literal["truncated", "terminated"] = "truncated"
     cost: float = 0.0
     penalty: float = 0.0
     by_agent: bool = False

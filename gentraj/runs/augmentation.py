@@ -67,12 +67,12 @@ class AugmentConfig:
     trust: float = 1.0
     """The uncertainty at which a branch ends, in units of the root mean square error on held-out data in the steps
     where the model was least certain."""
-    unknown: Literal["cut", "end"] = "cut"
-    """How a branch ends at that uncertainty. cut: the branch is truncated before the step. end: the step terminates the
-    branch in the state before it, so that critics value unknown states little (MOReL: Kidambi et al. 2020)."""
+    unknown: Literal["truncated", "terminated"] = "truncated"
+    """How a branch ends at that uncertainty: truncated before the step, or terminated by the step in the state before
+    it, so that critics value unknown states little (MOReL: Kidambi et al. 2020)."""
     cost: float = 0.0
-    """Reward that is subtracted at such a termination with --unknown end; needed if rewards are negative, where ending
-    early would pay."""
+    """Reward that is subtracted at such a termination with --unknown terminated; needed if rewards are negative, where
+    ending early would pay."""
     penalty: float = 0.0
     """Reward that is subtracted for each unit of uncertainty, which is the standard deviation of the change in one step
     (MOPO: Yu et al. 2020)."""
@@ -215,6 +215,5 @@ def _summary(config: AugmentConfig, data: Episodes, counts: dict[str, Any]) -> s
     untrusted = ", ".join(f"{why} {n['branches']}" for why, n in counts["untrusted"].items()) or "none"
     lost = [] if config.only_synthetic else [key for key in data.extras if key not in ("goal", "imagined")]
     left_out = f"; left out of the original, as they cannot be imagined: {', '.join(lost)}" if lost else ""
-    ended = "ended" if config.unknown == "end" else "truncated"
     return (f"{config.out}: {counts['steps']} synthetic steps of {counts['branches kept']} branches; of all "
-            f"{counts['branches']} branches were {ended}: {untrusted}{left_out}")
+            f"{counts['branches']} branches were {config.unknown}: {untrusted}{left_out}")

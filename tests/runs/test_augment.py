@@ -227,7 +227,7 @@ def test_a_tilt_is_a_step_of_the_command(imagined, hopper_planner: Path, hopper_
 
 @pytest.mark.parametrize(("words", "message"), [
     (("--trust", 0), "synthetic steps only 0 can be trusted; reasons, and how many of"),
-    (("--trust", 0, "--unknown", "end"), "synthetic steps only 0 can be trusted; reasons, and how many of"),
+    (("--trust", 0, "--unknown", "terminated"), "synthetic steps only 0 can be trusted; reasons, and how many of"),
     (("--steps", 0), "--steps is 0; a whole number of at least 1 is expected"),
     (("--model", "nowhere"), "nowhere: no run there"), (("--model", "POLICY"), "and no world model; train one with"),
     (("--policy", "MODEL"), "is a world model (MPC, ensemble); --policy is the run of a policy"),
