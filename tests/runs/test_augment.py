@@ -24,7 +24,7 @@ from gentraj.training import TrainingConfig
 from gentraj.worlds.model import WorldModelConfig
 
 TRAINING = TrainingConfig(4, warmup=2, save_every=4, log_every=2)
-LOOSE = "--trust", 10
+LOOSE = "--max-uncertainty", 10
 
 
 def world(dataset: object, folder: Path) -> Path:
@@ -114,7 +114,7 @@ def test_the_original_comes_first_and_what_was_imagined_after_it(hopper: Episode
     assert metadata["description"] == f"{hopper_file} and {made} steps imagined by {hopper_world}"
     assert (about["dataset"], about["seed"], about["policy"]) == (str(hopper_file), 0, None)
     assert about["model"]["run"] == str(hopper_world) and about["model"]["step"] == 4
-    assert len(about["model"]["config_sha256"]) == 64 and about["settings"]["trust"] == 10
+    assert len(about["model"]["config_sha256"]) == 64 and about["settings"]["max_uncertainty"] == 10
     counts = about["imagined"]
     assert counts["steps"] == made and counts["branches kept"] == len(lengths) <= counts["branches"]
     assert counts["terminated"] == e.terminated[S:].sum()
@@ -197,7 +197,7 @@ def test_a_planners_samples_say_where_to_start_and_what_to_do(hopper: Episodes, 
     assert e.lengths.max() == 4 and not among(firsts(e), hopper.obs).any() and not among(e.act, hopper.act).any()
     assert e == imagined("--trajectories", hopper_planner)
     augmentation.augment(augmentation.AugmentConfig(str(hopper_file), hopper_world, 30, "tests/drawn-v0",
-                                                    trajectories=hopper_planner, trust=10), progress=False)
+                                                    trajectories=hopper_planner, max_uncertainty=10), progress=False)
     assert "imagined" not in load_episodes("tests/drawn-v0").extras  # actions like the data's may be copied
     told = planner(hopper_file, tmp_path / "told", start=1.0)
     assert among(firsts(imagined("--trajectories", told)), hopper.obs).all()
@@ -226,8 +226,9 @@ def test_a_tilt_is_a_step_of_the_command(imagined, hopper_planner: Path, hopper_
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (("--trust", 0), "synthetic steps only 0 can be trusted; reasons, and how many of"),
-    (("--trust", 0, "--unknown", "terminated"), "synthetic steps only 0 can be trusted; reasons, and how many of"),
+    (("--max-uncertainty", 0), "synthetic steps only 0 can be trusted; reasons, and how many of"),
+    (("--max-uncertainty", 0, "--unknown", "terminated"),
+     "synthetic steps only 0 can be trusted; reasons, and how many of"),
     (("--steps", 0), "--steps is 0; a whole number of at least 1 is expected"),
     (("--model", "nowhere"), "nowhere: no run there"), (("--model", "POLICY"), "and no world model; train one with"),
     (("--policy", "MODEL"), "is a world model (MPC, ensemble); --policy is the run of a policy"),
