@@ -121,6 +121,6 @@ def test_a_window_says_of_which_episode_it_is_or_which_part_of_it_between_two_go
     assert numbers == np.repeat(np.arange(len(lengths)), lengths).tolist()
 
     sent = np.concatenate([np.arange(T + 1) // 2 for T in lengths])[:, None]  # elsewhere after every other step
-    told = Windows(replace(e, extras={"goal": sent}), spec, ContextConfig(("goal",))).gather(every).episode_B
+    found = Windows(replace(e, extras={"goal": sent}), spec, ContextConfig(("goal",))).gather(every).episode_B
     parts = [(i, t // 2) for i, T in enumerate(lengths) for t in range(T)]
-    assert told.tolist() == [sorted(set(parts)).index(part) for part in parts]
+    assert found.tolist() == [sorted(set(parts)).index(part) for part in parts]

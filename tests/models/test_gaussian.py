@@ -176,7 +176,7 @@ def test_the_loss_is_the_weighted_mean_over_real_entries_that_are_not_known(star
     model, mean, sigma = handset(Normalizer.identity(5), mix=ConditionMix(start=start, goal=0))
     data, free = batch((8, 5, 2, 1)), batch((8, 5, 2, 1)).mask_BHD.clone()
     x = data.x_BHD.double().numpy()
-    if start:  # the mean is told as a way off the straight one, which stays there
+    if start:  # the mean is given as the difference from the straight one, which stays there
         free[:, 0, :3], mean = False, mean + np.pad(x[:, :1, :3], ((0, 0), (0, 0), (0, 2)))
     nats = -norm.logpdf(x, mean, sigma) * np.reshape(weights, (4, 1, 1))
     data = Batch(data.x_BHD, data.mask_BHD, weight_B=torch.tensor(weights))

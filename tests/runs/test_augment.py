@@ -196,11 +196,11 @@ def test_a_planners_samples_say_where_to_start_and_what_to_do(hopper: Episodes, 
     e = imagined("--trajectories", hopper_planner)
     assert e.lengths.max() == 4 and not among(firsts(e), hopper.obs).any() and not among(e.act, hopper.act).any()
     assert e == imagined("--trajectories", hopper_planner)
-    augmentation.augment(augmentation.AugmentConfig(str(hopper_file), hopper_world, 30, "tests/drawn-v0",
+    augmentation.augment(augmentation.AugmentConfig(str(hopper_file), hopper_world, 30, "tests/sampled-v0",
                                                     trajectories=hopper_planner, max_uncertainty=10), progress=False)
-    assert "imagined" not in load_episodes("tests/drawn-v0").extras  # actions like the data's may be copied
-    told = planner(hopper_file, tmp_path / "told", start=1.0)
-    assert among(firsts(imagined("--trajectories", told)), hopper.obs).all()
+    assert "imagined" not in load_episodes("tests/sampled-v0").extras  # actions like the data's may be copied
+    conditioned = planner(hopper_file, tmp_path / "conditioned", start=1.0)
+    assert among(firsts(imagined("--trajectories", conditioned)), hopper.obs).all()
 
 
 def test_samples_are_tilted_to_a_policy(hopper: Episodes, hopper_planner: Path, hopper_policy: Path) -> None:
@@ -236,9 +236,9 @@ def test_a_tilt_is_a_step_of_the_command(imagined, hopper_planner: Path, hopper_
     (("--out", "tests/umaze-v0"), "tests/umaze-v0 exists already in"), (("--out", "umaze"), "is not a Minari id"),
     (("DATA", "narrow.npz"), "was trained on observations of width 11, but those of"),
     (("DATA", "nothing.npz"), "nothing.npz")])
-def test_what_cannot_be_is_said_in_one_line(words: tuple[object, ...], message: str, umaze: Episodes, hopper: Episodes,
-                                            hopper_file: Path, hopper_world: Path, hopper_policy: Path, tmp_path: Path,
-                                            monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_bad_options_are_refused_in_one_line(words: tuple[object, ...], message: str, umaze: Episodes, hopper: Episodes,
+                                             hopper_file: Path, hopper_world: Path, hopper_policy: Path, tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
     save_npz(replace(hopper, obs=hopper.obs[:, :3]), tmp_path / "narrow.npz")
     options: dict[Any, Any] = {"DATA": hopper_file, "--model": hopper_world, "--steps": 20, "--out": "tests/none-v0"}

@@ -77,7 +77,7 @@ def test_the_past_is_the_last_rows_that_the_episode_has(rows: int, stride: int, 
     assert past.x_BKD[0, :p].tolist() == [[t, t + 0.5] for t in range(steps - p * stride, steps, stride)]
 
 
-def test_the_model_is_told_the_past_entirely_and_the_present_observation() -> None:
+def test_the_model_is_conditioned_on_the_whole_past_and_the_present_observation() -> None:
     agent, model = planner(history=2)
     done = []
     for t in range(4):
