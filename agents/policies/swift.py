@@ -49,6 +49,9 @@ class SwiftConfig(PolicyConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, context_dropout=(0, 1), expectile=(0, 1), guidance=(0, 1e3), temperature=(0, 1e3))
+        if type(self.critic) is not ValueConfig:
+            raise ValueError(f"SwiftConfig.critic is a {type(self.critic).__name__}, but Swift has no Q(s, a); a "
+                             "ValueConfig is expected: leave tau out")
         if self.guidance != 1 and not self.context_dropout:
             raise ValueError(f"SwiftConfig.guidance is {self.guidance}, which needs an unconditional prediction that "
                              "the generator never learns with a context_dropout of 0; set that to 0.1, for example")
