@@ -110,7 +110,7 @@ class MPC(EpisodicAgent):
 
     def _with_prior(self, act_BNTA: Tensor, prior: Prior, obs_BO: Tensor, goal_BG: Tensor | None,
                     seeds: Sequence[int]) -> Tensor:
-        """Replace the first K actions of the last sequences by samples of the prior."""
+        """Replaces the first K actions of the last sequences by samples of the prior."""
         num = min(round(self.config.prior_fraction * act_BNTA.shape[1]), act_BNTA.shape[1] - 1)  # the first stays
         if num:
             likely_BNKA = prior(obs_BO, goal_BG, num, seeds)[:, :, : self.config.horizon].to(act_BNTA)

@@ -66,7 +66,7 @@ class Scales:
 
     @classmethod
     def fit(cls, episodes: Episodes, contexts: ContextConfig) -> Scales:
-        """Fit the normalisers to these episodes.
+        """Fits the normalisers to these episodes.
 
         The statistics of rewards and terminations use real episodes only, as synthetic ones of a world model are short.
         Raises `DataError` for data that lack a context.
@@ -192,7 +192,7 @@ class Policy(nn.Module, Generic[ModelT]):
     @overload
     def generator(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Model: ...
     def generator(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Model:
-        """Build a model of windows x_BKD, conditioned on the state and on a context of `context_dim` numbers."""
+        """Builds a model of windows x_BKD, conditioned on the state and on a context of `context_dim` numbers."""
         identity = Normalizer.identity(self.window_spec.dim)
         context = Normalizer.identity(context_dim) if context_dim else None
         return MODELS.made_of(config)(self.window_spec, config, identity, context, mix=STATE_KNOWN,
@@ -209,7 +209,7 @@ class Policy(nn.Module, Generic[ModelT]):
         return torch.cat([obs, self.context.normalize(context_BC)], -1)
 
     def transition(self, batch: Batch, discount: float) -> Transition:
-        """Turn a batch of windows into transitions; `discount` is per environment step.
+        """Turns a batch of windows into transitions; `discount` is per environment step.
 
         Raises ValueError for a batch without rewards, terminations and episodes.
         """
@@ -248,7 +248,7 @@ class Policy(nn.Module, Generic[ModelT]):
         return Batch(x_BKD, t.real_BK[..., None] | self.state_mask, weight_B=weight_B)
 
     def join(self, state_BS: Tensor, act_BKA: Tensor) -> Tensor:
-        """Join states and actions (B, K, A) into the generator's windows (B, K, D)."""
+        """Joins states and actions (B, K, A) into the generator's windows (B, K, D)."""
         return torch.cat([state_BS[:, None].expand(-1, self.chunk, -1), act_BKA], -1)
 
     def condition(self, state_BS: Tensor) -> Condition:
@@ -257,11 +257,11 @@ class Policy(nn.Module, Generic[ModelT]):
         return Condition(self.window_spec, x, self.state_mask.expand_as(x))
 
     def states(self, x: Tensor) -> Tensor:
-        """Take the states (..., S) from the generator's windows (..., K, D)."""
+        """Takes the states (..., S) from the generator's windows (..., K, D)."""
         return x[..., 0, : self.state_dim]
 
     def actions(self, x: Tensor) -> Tensor:
-        """Take the actions (..., K, A) from the generator's windows (..., K, D), clamped to the data's bounds."""
+        """Takes the actions (..., K, A) from the generator's windows (..., K, D), clamped to the data's bounds."""
         return x[..., self.state_dim :].clamp(-1, 1)
 
     def candidates(self, model: TrajectoryModel, state_BS: Tensor, number: int, seeds: Sequence[int],
@@ -272,5 +272,5 @@ class Policy(nn.Module, Generic[ModelT]):
 
 
 def mean_one(weight_B: Tensor) -> Tensor:
-    """Divide weights by their mean; weights that are all 0 stay 0."""
+    """Divides weights by their mean; weights that are all 0 stay 0."""
     return weight_B / weight_B.mean().clamp(min=1e-6)
