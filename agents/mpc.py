@@ -2,8 +2,8 @@
 
 The methods are MPPI (Williams et al. 2017, "Information Theoretic MPC for Model-Based Reinforcement Learning",
 algorithm 2, without its term for the control cost) and the cross-entropy method (Chua et al. 2018, section 5).
-Sequences are sampled around what is left of the previous solution and, with a prior, from a generator of actions that
-are likely in the data.
+Sequences are sampled around what is left of the previous solution and, with a prior, from a generative model of
+the data's actions.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ class Planner(EpisodicAgent):
 
     @property
     def network_calls(self) -> int:
-        """Calls of the generators' networks so far, including those for the trust."""
+        """Calls of the models' networks so far, including those for the trust."""
         return calls_of((self.model, *self.finer))
 
     def _allocate(self, batch: int) -> None:
