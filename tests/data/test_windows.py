@@ -56,8 +56,8 @@ def test_a_batch_is_a_function_of_seed_and_step_alone():
 
 def test_batches_begin_at_every_step_equally_often():
     starts = Windows(numbered([1, 3]), TrajectorySpec(2, 0, 1)).batch(0, 0, 8000).x_BHD[:, 0]
-    drawn, count = torch.unique(starts.int(), dim=0, return_counts=True)
-    assert drawn.tolist() == [[1, 1], [2, 1], [2, 2], [2, 3]]
+    found_starts, count = torch.unique(starts.int(), dim=0, return_counts=True)
+    assert found_starts.tolist() == [[1, 1], [2, 1], [2, 2], [2, 3]]
     torch.testing.assert_close(count / 8000, torch.full((4,), 0.25), atol=0.03, rtol=0)
 
 

@@ -20,10 +20,10 @@ SMALL = SwiftConfig(replace(SwiftConfig().model, network=ResidualMLPConfig(width
 
 def lucky(episodes: int = 40, steps: int = 1) -> Episodes:
     """Rewards are random: an observation predicts its reward only for a network that has memorised the data."""
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     last = np.tile(np.arange(steps) == steps - 1, episodes)
-    act, luck = draw.uniform(-1, 1, (episodes * steps, 1)), draw.normal(size=episodes * steps)
-    obs = draw.normal(size=(episodes * (steps + 1), 8))
+    act, luck = rng.uniform(-1, 1, (episodes * steps, 1)), rng.normal(size=episodes * steps)
+    obs = rng.normal(size=(episodes * (steps + 1), 8))
     return Episodes(obs, act, luck, last, np.zeros_like(last), np.full(episodes, steps))
 
 
