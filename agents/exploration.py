@@ -35,7 +35,7 @@ class Exploring:
         return getattr(self.agent, "spec", None)
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Reset the agent and its noise in the masked environments (all by default).
+        """Resets the agent and its noise in the masked environments (all by default).
 
         `seeds_B` has one seed for each environment. Raises ValueError where it is missing.
         """

@@ -38,7 +38,7 @@ from gentraj.runs.evaluation import evaluate_run
 
 DATA = ("small", "augmented")
 OF = {"small": ("small", "agent", "updates"), "world": ("small", "world", "world_updates")}  # settings
-SAME = ("branch", "noise", "trust", "unknown", "cost", "penalty")  # settings of `gentraj augment`
+SAME = ("branch", "noise", "max_uncertainty", "unknown", "cost", "penalty")  # settings of `gentraj augment`
 OF["augmented"] = (*OF["small"], *OF["world"], "added", "by_agent", "own_rewards", *SAME)
 
 
@@ -56,8 +56,8 @@ class Args:
     """Number of synthetic steps that are added."""
     branch: int = 5
     noise: float = 0.1
-    trust: float = 1.0
-    unknown: Literal["cut", "end"] = "cut"
+    max_uncertainty: float = 1.0
+    unknown: Literal["truncated", "terminated"] = "truncated"
     cost: float = 0.0
     penalty: float = 0.0
     by_agent: bool = False

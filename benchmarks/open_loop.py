@@ -116,11 +116,11 @@ def measured(config: WorldModelRunConfig, steps: int, args: Args, folder: Path) 
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
-    titles = ["dataset", "model", "updates", "seconds", *[f"{guess}, {t}" for guess in ("mean", "draw") for t in AT]]
+    titles = ["dataset", "model", "updates", "seconds", *[f"{guess}, {t}" for guess in ("mean", "sample") for t in AT]]
     lines = [f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)]
     for row in rows:
         errors = [f"{row['errors'][guess][t - 1]:.4f}" if t <= len(row["errors"][guess]) else "-"
-                  for guess in ("mean", "draw") for t in AT]
+                  for guess in ("mean", "sample") for t in AT]
         lines.append(f"| {Path(row['dataset']).stem} | {row['model']} | {row['updates']} | {row['seconds']:.0f} | "
                      f"{' | '.join(errors)} |")
     return "\n".join(lines) + "\n"

@@ -114,7 +114,7 @@ def trajectories(run: Run, args: Sample) -> tuple[Tensor, Tensor, int | tuple[in
 
 
 def actions(run: Run, args: Sample) -> tuple[Tensor, Tensor, int, str]:
-    """Samples actions of a policy's generator: observations (N, 1, O), actions (N, K, A), the stride 1 and a summary.
+    """Samples actions of a policy's model: observations (N, 1, O), actions (N, K, A), the stride 1 and a summary.
 
     These are the candidates that the policy chooses from, or the actions that it was trained on, not always the action
     that it takes. Raises ValueError if the observation or the goal is missing, or if the policy does not use an option.

@@ -72,9 +72,9 @@ class Run:
 
     @property
     def model(self) -> Model:
-        """The generator. A policy's generator samples actions given states, both in the policy's normalised units.
+        """The generative model. A policy's model samples actions given states, both in the policy's normalised units.
 
-        Raises ValueError for a run without a generator.
+        Raises ValueError for a run without one.
         """
         if (model := self.config.model_of(self.components)) is None:
             raise ValueError(f"{self.description} without a trajectory model; evaluate it with gentraj evaluate")

@@ -135,7 +135,7 @@ class PlannerRunConfig(RunSettings):
         return obs_BO[:, list(goal_dims)] + 1 if goal_dims else None  # far enough that the planner does not hold still
 
     def with_generator(self, model: ModelConfig) -> PlannerRunConfig:
-        """These settings with another generator. One of another family is trained as usual for that family, on the same
+        """These settings with another model. One of another family is trained as usual for that family, on the same
         conditions, and a critic of noisy plans becomes one of clean plans if the new family has no noise."""
         if type(model) is type(self.model):
             return replace(self, model=model)

@@ -56,11 +56,11 @@ class PolicyRunConfig(GoalConditioned):
 
     @property
     def generator(self) -> ModelConfig | None:
-        """The settings of the generator; None for a policy without one."""
+        """The settings of the generative model; None for a policy without one."""
         return getattr(self.policy, "model", None)
 
     def with_generator(self, model: ModelConfig) -> PolicyRunConfig:
-        """These settings with another generator. Raises ValueError if the policy cannot act by it."""
+        """These settings with another generative model. Raises ValueError if the policy cannot act by it."""
         hints = get_type_hints(type(self.policy))
         if "model" not in {f.name for f in fields(self.policy)} or not isinstance(model, hints["model"]):
             raise ValueError(f"a policy of the kind {self.summary} cannot act by a model of {type(model).__name__}; "

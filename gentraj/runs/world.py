@@ -59,7 +59,7 @@ class WorldModelRunConfig(GoalConditioned):
         require(self, held_out=(1e-6, 0.5))
 
     def unused(self) -> dict[str, str]:
-        return super().unused() | {"control.drawn": "the actions that are tried come from no generator"}
+        return super().unused() | {"control.prior_fraction": "the actions that are tried come from no prior"}
 
     @property
     def summary(self) -> str:
@@ -72,11 +72,11 @@ class WorldModelRunConfig(GoalConditioned):
 
     @property
     def generator(self) -> ModelConfig | None:
-        """The settings of the generator; None for an ensemble alone."""
+        """The settings of the generative model; None for an ensemble alone."""
         return self.world.model
 
     def with_generator(self, model: ModelConfig) -> WorldModelRunConfig:
-        """These settings with another generator."""
+        """These settings with another generative model."""
         return replace(self, world=replace(self.world, model=model))
 
     def resolve(self, episodes: Episodes) -> WorldModelRunConfig:

@@ -72,9 +72,9 @@ class WithoutModel(nn.Module):
     (("train", "iql"), "preset 'iql' needs --dataset"),
     (("train", "fql", "--family", "gan", "--dataset", "x"), "a policy of the kind FQL, flow cannot act by a model of"),
     (("train", "iql", "--family", "latent", "--dataset", "x"), "--family is latent, which this preset cannot have")])
-def test_what_a_policy_cannot_is_said_in_one_line(words: tuple[str, ...], message: str, hopper_run: Path,
-                                                  monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-                                                  capsys: pytest.CaptureFixture) -> None:
+def test_what_a_policy_cannot_do_is_refused_in_one_line(words: tuple[str, ...], message: str, hopper_run: Path,
+                                                        monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                                        capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(hopper_run, "RUN")
     config = PolicyRunConfig(policy=presets.PRESETS["iql"].policy)

@@ -76,7 +76,7 @@ def test_a_policy_s_program_acts_as_it_does(name: str, hopper_file: Path, tmp_pa
 @slow
 @pytest.mark.parametrize(("name", "family"), [(name, "") for name in (
     "veteran", "veteran+", "diffuser", "decision-diffuser", "diffuser-lite", "hierarchical-diffuser")] + [
-    ("veteran+", family) for family in ("flow", "gan", "gaussian")])
+    ("veteran+", family) for family in ("flow", "latent", "gan", "gaussian")])
 def test_a_program_plans_for_returns_as_the_planner_does(name: str, family: str, hopper_file: Path,
                                                          tmp_path: Path) -> None:
     config = planner(name, hopper_file)

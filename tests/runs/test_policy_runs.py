@@ -137,7 +137,7 @@ def test_what_was_imagined_is_for_policies_alone_and_says_so(hopper: Episodes, t
 # -- goals
 
 
-def test_where_the_data_have_goals_a_policy_is_told_them(umaze: Episodes, tmp_path: Path) -> None:
+def test_where_the_data_have_goals_a_policy_is_conditioned_on_them(umaze: Episodes, tmp_path: Path) -> None:
     run = runs.train(tiny("bc-flow", DATASET), tmp_path, progress=False)
     assert run.config.context.kinds == ("goal",) and run.data.context_dim == 2
     obs = torch.from_numpy(umaze.obs[:1]).expand(2, -1)
@@ -147,7 +147,7 @@ def test_where_the_data_have_goals_a_policy_is_told_them(umaze: Episodes, tmp_pa
         act(run, obs)
 
 
-def test_a_policy_is_told_nothing_that_nobody_tells_it_when_it_acts(hopper_file: Path, tmp_path: Path) -> None:
+def test_a_policy_is_conditioned_on_nothing_that_is_missing_when_it_acts(hopper_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"context.kinds is \('return',\); a policy is conditioned on goals alone"):
         PolicyRunConfig(context=ContextConfig(("return",)))
     config = replace(tiny("iql", hopper_file), context=ContextConfig(("goal",)))

@@ -188,8 +188,8 @@ def test_a_joint_model_predicts_what_known_actions_lead_to(joint: Path) -> None:
 
 def test_a_joint_model_plans_its_own_actions(joint: Path, capsys: pytest.CaptureFixture) -> None:
     assert runs.load(joint).config.planner.actions == "joint"
-    own, said = evaluated(joint), evaluated(joint, "--planner.actions", "joint")
-    assert {**own, "latency_ms_p50": 0, "latency_ms_p99": 0} == {**said, "latency_ms_p50": 0, "latency_ms_p99": 0}
+    own, given = evaluated(joint), evaluated(joint, "--planner.actions", "joint")
+    assert {**own, "latency_ms_p50": 0, "latency_ms_p99": 0} == {**given, "latency_ms_p50": 0, "latency_ms_p99": 0}
     assert gentraj("evaluate", joint, "--planner.actions", "inverse") == 2
     assert "needs inverse dynamics" in capsys.readouterr().err
 
@@ -231,7 +231,7 @@ def test_without_goals_in_an_environment_it_acts_and_is_drawn(tmp_path: Path) ->
 
 
 def test_a_recording_cut_at_its_goals_is_trained_on_uncut(umaze: Episodes, tmp_path: Path) -> None:
-    """Unless it is told not to; separate episodes stay separate."""
+    """Unless --no-stitch is given; separate episodes stay separate."""
     T = 20
     cut = [replace(umaze, obs=umaze.obs[a : a + T + 1], act=umaze.act[a : a + T], reward=umaze.reward[a : a + T],
                    terminated=np.zeros(T, bool), truncated=np.arange(T) == T - 1, lengths=np.array([T]),
@@ -257,7 +257,7 @@ def test_a_maze_that_no_preset_knows(tmp_path: Path) -> None:
     assert json.loads(str(runs.load(tmp_path / "run").data.env))["kwargs"]["maze_map"] == L_MAP
 
 
-def test_a_run_with_contexts_is_told_and_remembers_them(umaze: Episodes, tmp_path: Path) -> None:
+def test_a_run_with_contexts_is_conditioned_on_them(umaze: Episodes, tmp_path: Path) -> None:
     config = replace(small.config(), context=ContextConfig(("return", "goal")))
     run = runs.train(config, tmp_path, progress=False)
     assert run.data.context_dim == 3
@@ -282,7 +282,7 @@ def test_every_family_trains_plans_and_is_loaded_again(name: str, umaze: Episode
     assert planner.act(torch.from_numpy(umaze.obs[:1]), torch.zeros(1, 2)).shape == (1, 2)
 
 
-def test_a_planner_may_be_told_a_context(umaze: Episodes, tmp_path: Path) -> None:
+def test_a_planner_may_be_conditioned_on_a_context(umaze: Episodes, tmp_path: Path) -> None:
     config = replace(small.config(steps=2), context=ContextConfig(("return",)))
     run = runs.train(config, tmp_path, progress=False)
     plans = []

@@ -26,9 +26,9 @@ every_policy = pytest.mark.parametrize("kind", POLICIES.configs)
 
 def bandit(number: int = 2_000) -> Episodes:
     """Episodes of one step with the noisy actions 0.6 and -0.6; the reward is 1 for the one with the sign of s_0."""
-    draw = np.random.default_rng(0)
-    obs, side = draw.normal(size=(number, 2, 2)), draw.choice([-1, 1], number)
-    act = (0.6 * side + 0.1 * draw.normal(size=number)).clip(-1, 1)
+    rng = np.random.default_rng(0)
+    obs, side = rng.normal(size=(number, 2, 2)), rng.choice([-1, 1], number)
+    act = (0.6 * side + 0.1 * rng.normal(size=number)).clip(-1, 1)
     reward, yes, no = np.sign(act) == np.sign(obs[:, 0, 0]), np.ones(number, bool), np.zeros(number, bool)
     return Episodes(obs.reshape(-1, 2), act[:, None], reward, yes, no, np.ones(number, int))
 
@@ -86,8 +86,8 @@ def test_swift_is_guided_from_the_data_s_actions_to_the_better_ones() -> None:
     obs, right = torch.randn(400, 2, generator=generator(9)) * 2, {}
     for guidance in (0.0, 1.0, 2.0):
         policy.config = replace(config, guidance=guidance)
-        drawn = act(policy, obs, list(range(400)))[:, 0]
-        right[guidance] = (drawn.sign() == obs[:, 0].sign()).float().mean().item()
+        act_NA = act(policy, obs, list(range(400)))[:, 0]
+        right[guidance] = (act_NA.sign() == obs[:, 0].sign()).float().mean().item()
     assert 0.4 < right[0.0] < 0.6 and right[1.0] > 0.8 and right[2.0] >= right[1.0]
 
 
