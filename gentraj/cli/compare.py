@@ -10,9 +10,9 @@ import torch
 import tyro
 
 from ..experiments import compare as experiment
+from ..experiments.compare_measures import Options
 from ..experiments.compare_page import tables, write_page
 from ..experiments.engine import write_json
-from ..experiments.measures import Options
 from ..experiments.processes import cpus
 from ..families import FAMILIES
 from ..plots.page import markdown_table

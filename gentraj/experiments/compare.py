@@ -31,9 +31,9 @@ from ..runs.folder import PlannerRunConfig
 from ..runs.presets import PRESETS
 from ..training.log import read_metrics
 from . import engine
+from .compare_measures import MEASURES, Options, measures, speed
 from .engine import Measure, Task, check_known, deciding, kept, read_result
 from .groups import Group, plane, sample_windows
-from .measures import MEASURES, Options, measures, speed
 from .statistics import numbers, over_seeds, spread
 
 RETURN, TWO_SAMPLE_ACCURACY = "control.return_mean", "quality.measures.start.two_sample_accuracy"

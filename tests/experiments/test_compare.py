@@ -20,10 +20,10 @@ from small import DATASET, gentraj
 
 from gentraj.cli import compare as command
 from gentraj.experiments import compare as experiment
-from gentraj.experiments import measures
+from gentraj.experiments import compare_measures
 from gentraj.experiments.compare import existing, planned, to_measure
+from gentraj.experiments.compare_measures import Options
 from gentraj.experiments.groups import MODES, Group
-from gentraj.experiments.measures import Options
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import load
@@ -46,7 +46,7 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     preset = replace(small.config(DATASET), horizon=16, stride=8, model=families["diffusion"])
     patch.setattr(experiment, "PRESETS", {"tiny": preset})
     patch.setattr(experiment, "FAMILIES", families)
-    patch.setattr(measures, "SECONDS", 0.0)
+    patch.setattr(compare_measures, "SECONDS", 0.0)
 
 
 def compare(out: object, *more: object, page: bool = False, processes: bool = False) -> int:
