@@ -21,8 +21,9 @@ from ..device import pick_device
 from ..families import FAMILIES
 from ..networks import NETWORKS
 from ..progress import say
-from ..runs.folder import AnyRunConfig, Ready, Run, read_config, ready
+from ..runs.folder import Ready, Run, read_config, ready
 from ..runs.folder import train as train_run
+from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS, check_goals, listing, suited
 from ..runs.settings import RunSettings
 from ..training.checkpoint import has_checkpoints

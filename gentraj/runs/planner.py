@@ -217,7 +217,7 @@ class PlannerRunConfig(RunSettings):
         Raises ValueError if the settings are not resolved yet.
         """
         if self.horizon is None or self.stride is None:
-            raise ValueError("the horizon or the stride is not chosen yet; call resolve(config, episodes) first")
+            raise ValueError("the horizon or the stride is not chosen yet; call config.resolve(episodes) first")
         act_dim = data.act_dim if self.joint else 0
         stride, offsets = (self.stride[0], self.stride) if isinstance(self.stride, tuple) else (self.stride, None)
         spec = TrajectorySpec(data.obs_dim, 0 if self.refine else act_dim, self.horizon, stride, offsets)

@@ -15,11 +15,11 @@ from torch import nn
 
 from agents.policies.bc import BCConfig
 from agents.policies.generators import GENERATORS
+from gentraj import runs
 from gentraj.cli import measure, sample
 from gentraj.cli.train import with_components
 from gentraj.data import Episodes
 from gentraj.runs import PolicyRunConfig, presets
-from gentraj.runs import folder as runs
 
 
 def test_a_policy_is_scored_beside_its_data_and_a_random_agent(hopper: Episodes, hopper_run: Path, tmp_path: Path,

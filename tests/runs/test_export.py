@@ -13,11 +13,11 @@ from gymnasium.spaces import Box
 from small import DATASET, gentraj
 from torch import Tensor
 
+from gentraj import runs
 from gentraj.cli.export import examples, exported
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import RowNoise, Tape, fold
-from gentraj.runs import folder as runs
 from gentraj.runs.export import export_decision, noise_of, signature, to_onnx, to_pt2
 from gentraj.runs.presets import PRESETS
 from gentraj.training import TrainingConfig

@@ -17,7 +17,7 @@ from agents.policies.swift import SwiftConfig
 from gentraj.data import ContextConfig, Episodes, Windows, concatenate
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import RowNoise, generator
-from gentraj.runs.kinds import PolicyRunConfig
+from gentraj.runs import PolicyRunConfig
 from gentraj.training.optimization import NonFinite
 
 SMALL = ResidualMLPConfig(width=32, depth=1, frequencies=0)
