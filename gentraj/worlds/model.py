@@ -25,7 +25,6 @@ from ..config import require
 from ..diffusion import FlowConfig
 from ..families import MODELS, Model, ModelConfig
 from ..models.conditioning import ConditionMix
-from ..models.one_step import SEARCH
 from ..networks import ResidualMLPConfig
 from ..networks.mlp import EnsembleMLP, mlp
 from ..networks.rows import padded, padding
@@ -75,8 +74,8 @@ class WorldModelConfig:
         """The settings that have no effect, and why."""
         if self.model is None:
             return dict.fromkeys(("learns", "model_batch"), "there is no generator beside the ensemble")
-        why = "nothing guides the samples of a world model"
-        return {f"model.{key}": why for key in SEARCH if hasattr(self.model, key)}
+        unguided = (f"model.{key}" for key in self.model.FOR_GUIDES)
+        return dict.fromkeys(unguided, "nothing guides the samples of a world model")
 
     def __post_init__(self) -> None:
         require(self, learns=(1e-3, 1), chunk=(1, 1e4), members=(1, 1000), width=(1, 1e5), depth=(1, 100),

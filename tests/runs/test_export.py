@@ -32,7 +32,7 @@ def policy(name: str, dataset: object) -> runs.PolicyRunConfig:
     settings: Any = PRESETS[name].policy  # type: ignore[union-attr]
     changes: dict[str, Any] = {"batch_size": 8, "model": settings.model.with_network(SMALL)}
     changes |= {key: value for key, value in {"candidates": 3, "width": 8}.items() if hasattr(settings, key)}
-    if hasattr(settings, "critic"):
+    if settings.critic is not None:
         changes["critic"] = replace(settings.critic, width=8, depth=1)
     return runs.PolicyRunConfig(str(dataset), policy=replace(settings, **changes), training=STEPS)
 

@@ -36,7 +36,7 @@ def tiny(name: str, dataset: object, steps: int = 4) -> PolicyRunConfig:
     for key, value in {"candidates": 2, "width": 8}.items():
         if hasattr(policy, key):
             changes[key] = value
-    if hasattr(policy, "critic"):
+    if policy.critic is not None:
         changes["critic"] = replace(policy.critic, width=8, depth=1, members=2)
     return PolicyRunConfig(str(dataset), policy=replace(policy, **changes),
                            training=TrainingConfig(steps, warmup=2, save_every=1, log_every=2, keep=9))
