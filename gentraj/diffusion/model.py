@@ -17,6 +17,7 @@ from ..config import require, require_choice
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
 from ..models.plugin import Denoise, Denoising, Plugin
 from ..models.sampling import Guidance, check_trajectories, sample_batch
+from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
@@ -41,7 +42,7 @@ else:  # the choices of a setting are the keys of its dict, so that adding one t
 
 
 @dataclass(frozen=True)
-class DiffusionConfig(LearningConfig):
+class DiffusionConfig(GeneratorConfig, LearningConfig):
     """Settings of a diffusion model: its network, its noise path, its loss and its sampler."""
 
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
@@ -70,6 +71,10 @@ class DiffusionConfig(LearningConfig):
     """Spacing of the sampling steps."""
     eta: float | None = None
     """Noise added while sampling, from 0 (deterministic) to 1; None is the sampler's own default."""
+
+    @property
+    def max_steps(self) -> int | None:
+        return self.levels
 
     def with_network(self, network: NetworkConfig) -> DiffusionConfig:
         return replace(self, network=network)
@@ -122,8 +127,9 @@ class Diffusion(nn.Module):
     """
 
     def __init__(self, spec: TrajectorySpec, config: DiffusionConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.1,
-                 batch_size: int = 64):
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None,
+                 context_dropout: float = DiffusionConfig.CONTEXT_DROPOUT,
+                 batch_size: int = DiffusionConfig.BATCH_SIZE):
         super().__init__()
         self.spec, self.config, self.batch_size = spec, config, batch_size
         self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
