@@ -17,10 +17,12 @@ from gentraj.data.context import CONTEXTS
 from gentraj.data.windows import repeat_last
 from gentraj.diffusion.guidance import Energy, guided_by_noisy
 from gentraj.models.plugin import Denoise, Denoising, Plugin
-from gentraj.networks.critic import PlanPerceptron, PlanTransformer, ValueEnsemble
+from gentraj.networks import ValueEnsemble
+from gentraj.networks.dit import Block
+from gentraj.networks.embedding import SinusoidalEmbedding
 from gentraj.networks.rows import padded
 from gentraj.normalize import STATISTICS, Normalizer, NormalizerName
-from gentraj.training.optimization import BATCH, LEARNING, adamw, apply_gradients
+from gentraj.training.optimization import BATCH, LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 from ..policies.critic import expectile
@@ -28,8 +30,8 @@ from ..policies.critic import expectile
 ROWS = 100_000  # number of observations from which the statistics of returns are computed
 
 
-@dataclass(frozen=True)
-class PlanCriticConfig:
+@dataclass(frozen=True, kw_only=True)
+class PlanCriticConfig(LearningConfig):
     network: Literal["perceptron", "transformer"] = "perceptron"
     """A perceptron on the whole plan, or a transformer with attention between the timesteps of the plan."""
     sees: Literal["actions", "plan"] = "actions"
@@ -60,23 +62,55 @@ class PlanCriticConfig:
     """Rate at which the target network, which gives the bootstrapped values, follows the network of V(s)."""
     batch_size: int = 256
     """Number of windows in a batch."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
     weight_decay: float = 0.0
-    """Weight decay of AdamW."""
     max_grad_norm: float = 10.0
-    """Gradients of a larger norm are scaled down to this norm."""
 
     def unused(self) -> dict[str, str]:
         return {} if self.network == "transformer" else {"heads": "the network is a perceptron"}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_choice(self, network=("perceptron", "transformer"), sees=("actions", "plan"), normalizer=STATISTICS)
         require(self, width=(1, 1e5), depth=(1, 100), heads=(1, 1e3), members=(1, 1000), discount=(0, 1),
-                expectile=(0.5, 0.9), n_step=(1, 1e6), noised=(0, 1), tau=(0, 1), **LEARNING, **BATCH)
+                expectile=(0.5, 0.9), n_step=(1, 1e6), noised=(0, 1), tau=(0, 1), **BATCH)
         if self.width % self.heads:
             raise ValueError(f"PlanCriticConfig has width {self.width} and {self.heads} heads; give a width that is a "
                              "multiple of the number of heads")
+
+
+class PlanPerceptron(ValueEnsemble):
+    """The values (E, R) of plans z (R, H, D) with noise sigma (R,), by perceptrons on the flattened plan."""
+
+    def __init__(self, dim: int, horizon: int, width: int, depth: int, members: int):
+        super().__init__(horizon * dim + 1, width, depth, members)
+
+    def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
+        return super().forward(torch.cat([z_RHD.flatten(1), sigma_R[:, None]], -1))
+
+
+class PlanTransformer(nn.Module):
+    """The values (E, R) of plans z (R, H, D) with noise sigma (R,), by a transformer over timesteps.
+
+    Diffusion Veteran values plans by attention (Lu et al. 2025); the blocks are those of the DiT. The members of the
+    ensemble share the transformer, and each has its own perceptron on the mean over the timesteps.
+    """
+
+    position_HW: Tensor
+
+    def __init__(self, dim: int, horizon: int, width: int, depth: int, heads: int, members: int):
+        super().__init__()
+        position_HW = SinusoidalEmbedding(width, scale=1.0)(torch.arange(horizon))
+        self.register_buffer("position_HW", position_HW, persistent=False)
+        self.tokens = nn.Linear(dim, width)
+        self.noise = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, width), nn.SiLU())
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.members = ValueEnsemble(width, width, 1, members)
+
+    def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
+        h_RHW, noise_R1W = self.tokens(z_RHD) + self.position_HW, self.noise(sigma_R)[:, None]
+        for block in self.blocks:
+            h_RHW = block(h_RHW, block.modulation(noise_R1W))
+        return self.members(h_RHW.mean(1))
 
 
 class PlanCritic(nn.Module):
@@ -104,12 +138,12 @@ class PlanCritic(nn.Module):
 
     @classmethod
     def blank(cls, spec: TrajectorySpec, config: PlanCriticConfig) -> PlanCritic:
-        """Build the critic of plans of `spec` with identity normalisers, to load saved statistics and weights into."""
+        """Builds the critic of plans of `spec` with identity normalisers, to load saved statistics and weights into."""
         return cls(spec, config, Normalizer.identity(spec.dim), Normalizer.identity(1), Normalizer.identity(1))
 
     @classmethod
     def fit(cls, episodes: Episodes, spec: TrajectorySpec, config: PlanCriticConfig) -> PlanCritic:
-        """Build the critic of plans of `spec` with the statistics of these episodes."""
+        """Builds the critic of plans of `spec` with the statistics of these episodes."""
         arrays = [episodes.obs, episodes.act] if spec.act_dim else [episodes.obs]
         size = float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean())) or 1.0
         to_go = CONTEXTS["return"](episodes, ContextConfig(("return",), config.discount))
@@ -122,7 +156,7 @@ class PlanCritic(nn.Module):
         return adamw(nn.ModuleList([self.plan_network, self.state_network]), self.config)
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        """Train f and V for one step towards `targets`. Raises `NonFinite` before the step."""
+        """Trains f and V for one step towards `targets`. Raises `NonFinite` before the step."""
         target_B = self.returns.normalize(self.targets(batch))
         z_BHD, sigma_B = self._noised(self.plan.normalize(repeat_last(batch, self.plan_spec.horizon)), generator)
         plan_loss = ((self.plan_network(self._seen(z_BHD), sigma_B) - target_B) ** 2).mean()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,18 +15,10 @@ from gentraj.data import Episodes
 from gentraj.networks.rows import batch_invariant
 from gentraj.progress import bar
 from gentraj.randomness import fold
-from gentraj.trajectory import Agent, CountsCalls, TrajectorySpec
+from gentraj.trajectory import Agent, CountsCalls, HasSpec
 
 from ..rendering.film import Watch
 from .vector import VectorEnvironment
-
-
-@runtime_checkable
-class HasSpec(Protocol):
-    """An agent that knows the shape of the trajectories it was trained on."""
-
-    @property
-    def spec(self) -> TrajectorySpec | None: ...
 
 
 @dataclass(frozen=True)

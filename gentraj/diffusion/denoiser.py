@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -13,35 +12,23 @@ from torch import Tensor
 from .paths import NoisePath
 
 
-@dataclass(frozen=True)
 class Level:
-    """The noise level of each row at time t (R,): alpha, sigma and their rates, of shape (R, 1, 1).
+    """The noise level of each row at time t (R,): alpha, sigma, their rates and the spread of x_t, all (R, 1, 1).
 
     `sigma_data` is the standard deviation of normalised data.
     """
 
-    path: NoisePath
-    t_R: Tensor
-    sigma_data: float = 1.0
-
-    @cached_property
-    def alpha(self) -> Tensor:
-        return self.path.alpha(self.t_R)[:, None, None]
-
-    @cached_property
-    def sigma(self) -> Tensor:
-        return self.path.sigma(self.t_R)[:, None, None]
+    def __init__(self, path: NoisePath, t_R: Tensor, sigma_data: float = 1.0):
+        self.path, self.t_R, self.sigma_data = path, t_R, sigma_data
+        self.alpha, self.sigma = path.alpha(t_R)[:, None, None], path.sigma(t_R)[:, None, None]
+        # The standard deviation of x_t, by which x_t is divided before a network sees it (EDM's 1 / c_in).
+        self.spread = ((self.alpha * sigma_data) ** 2 + self.sigma**2).sqrt()
 
     @cached_property
     def rates(self) -> tuple[Tensor, Tensor]:
         """d alpha / dt and d sigma / dt."""
         d_alpha, d_sigma = self.path.rates(self.t_R)
         return d_alpha[:, None, None], d_sigma[:, None, None]
-
-    @cached_property
-    def spread(self) -> Tensor:
-        """The standard deviation of x_t, by which x_t is divided before a network sees it (EDM's 1 / c_in)."""
-        return ((self.alpha * self.sigma_data) ** 2 + self.sigma**2).sqrt()
 
     @property
     def snr(self) -> Tensor:

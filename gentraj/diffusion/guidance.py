@@ -71,7 +71,7 @@ class Energy(Preference):
             return denoise
 
         def energy(y: Tensor) -> Tensor:
-            return self.scale * self.scores(sampling.normalizer.unnormalize(y))
+            return self.prefer(sampling.normalizer.unnormalize(y))
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
             with torch.enable_grad():

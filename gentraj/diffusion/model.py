@@ -14,15 +14,16 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require, require_choice
-from ..models.conditioning import ConditionMix
+from ..models.conditioning import ConditionMix, encode_context, encoded_width
 from ..models.plugin import Denoise, Denoising, Plugin
-from ..models.sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
+from ..models.sampling import Guidance, check_trajectories, sample_batch
+from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
 from ..networks.embedding import Predict, conditioned
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
-from ..training.optimization import LEARNING, adamw, apply_gradients
+from ..training.optimization import LearningConfig, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, Level, loss_weight, sample_times
 from .grids import GRIDS, sampling_times
@@ -42,7 +43,7 @@ else:  # the choices of a setting are the keys of its dict, so that adding one t
 
 
 @dataclass(frozen=True)
-class DiffusionConfig:
+class DiffusionConfig(GeneratorConfig, LearningConfig):
     """Settings of a diffusion model: its network, its noise path, its loss and its sampler."""
 
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
@@ -61,12 +62,6 @@ class DiffusionConfig:
     """Standard deviation of normalised data in EDM's prediction and weight."""
     clip: float | None = 1.1
     """Bound on |x0| in sampling, in normalised units, before guidance; None is no bound."""
-    learning_rate: float = 1e-3
-    """Learning rate of AdamW."""
-    weight_decay: float = 1e-4
-    """Weight decay of AdamW."""
-    max_grad_norm: float = 1.0
-    """Norm to which larger gradients are clipped."""
     ema: float = 0.999
     """Decay of the exponential moving average of the weights, which is used for sampling."""
     sampler: SamplerName = "ddim"
@@ -78,6 +73,10 @@ class DiffusionConfig:
     eta: float | None = None
     """Noise added while sampling, from 0 (deterministic) to 1; None is the sampler's own default."""
 
+    @property
+    def max_steps(self) -> int | None:
+        return self.levels
+
     def with_network(self, network: NetworkConfig) -> DiffusionConfig:
         return replace(self, network=network)
 
@@ -88,8 +87,9 @@ class DiffusionConfig:
         return reasons
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_choice(self, **CHOICES)
-        require(self, steps=(1, 1e6), ema=(0, 1), sigma_data=(1e-6, 1e6), **LEARNING)
+        require(self, steps=(1, 1e6), ema=(0, 1), sigma_data=(1e-6, 1e6))
         if self.clip is not None:
             require(self, clip=(0, math.inf))
         if self.eta is not None:
@@ -128,8 +128,9 @@ class Diffusion(nn.Module):
     """
 
     def __init__(self, spec: TrajectorySpec, config: DiffusionConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.1,
-                 batch_size: int = 64):
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None,
+                 context_dropout: float = DiffusionConfig.CONTEXT_DROPOUT,
+                 batch_size: int = DiffusionConfig.BATCH_SIZE):
         super().__init__()
         self.spec, self.config, self.batch_size = spec, config, batch_size
         self.mix, self.context_dropout = mix or ConditionMix(), context_dropout

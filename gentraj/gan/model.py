@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +16,15 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require, require_choice
-from ..models.conditioning import ConditionMix
-from ..models.one_step import choosing_plugins, interpolate, refuse_sampler, sample_rows
-from ..models.sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
+from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
+from ..models.one_step import SEARCH, choosing_plugins, refuse_sampler, sample_rows
+from ..models.sampling import Guidance, check_trajectories, sample_batch
+from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig, Logits
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
-from ..training.optimization import LEARNING, adamw, apply_gradients
+from ..training.optimization import LearningConfig, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .health import FOLLOW, Health, vital_signs
 from .objectives import OBJECTIVES, REGULARISERS, Game, Loss, Objective
@@ -37,28 +38,25 @@ else:  # what the dict holds
     ObjectiveName = Literal[tuple(OBJECTIVES)]
 
 
-@dataclass(frozen=True)
-class SideConfig:
+@dataclass(frozen=True, kw_only=True)
+class SideConfig(LearningConfig):
     """How one side is trained; two time scales are two learning rates (Heusel et al. 2017)."""
 
     learning_rate: float = 5e-4
-    """Learning rate of AdamW."""
     weight_decay: float = 0.0
-    """Weight decay of AdamW."""
+    max_grad_norm: float = 10.0
     betas: tuple[float, float] = (0.0, 0.99)
     """Decay rates of AdamW's moving averages. The first is 0, no momentum, since old gradients of the game mislead."""
-    max_grad_norm: float = 10.0
-    """Norm to which larger gradients are clipped."""
 
     def __post_init__(self) -> None:
-        require(self, **LEARNING)
+        super().__post_init__()
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"SideConfig.betas are {self.betas}; two numbers of at least 0 and less than 1 are "
                              "expected")
 
 
 @dataclass(frozen=True)
-class GANConfig:
+class GANConfig(GeneratorConfig):
     """Settings of a GAN: its two networks, their losses, how they are trained, and how a guide chooses samples."""
 
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
@@ -88,6 +86,9 @@ class GANConfig:
     """Gradient steps on the guide's score that improve the noise of the best candidate."""
     search_rate: float = 0.1
     """Length of a search step, relative to the length of the noise."""
+
+    ONE_CALL: ClassVar[bool] = True
+    FOR_GUIDES: ClassVar[tuple[str, ...]] = SEARCH
 
     def __post_init__(self) -> None:
         require_choice(self, objective=OBJECTIVES)
@@ -168,8 +169,9 @@ class ConditionalGAN(nn.Module):
     real_logit: Tensor
 
     def __init__(self, spec: TrajectorySpec, config: GANConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.1,
-                 batch_size: int = 64):
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None,
+                 context_dropout: float = GANConfig.CONTEXT_DROPOUT,
+                 batch_size: int = GANConfig.BATCH_SIZE):
         super().__init__()
         self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
         self.spec, self.config, self.normalizer, self.context = spec, config, normalizer, context

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,16 +21,17 @@ from ..config import require
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..networks.rows import MAX_ROWS, padding
 from ..normalize import Normalizer
-from ..training.optimization import LEARNING, adamw, apply_gradients
+from ..training.optimization import LearningConfig, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
-from .conditioning import ConditionMix
-from .one_step import choosing_plugins, interpolate, refuse_sampler, sample_rows
+from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
+from .one_step import SEARCH, choosing_plugins, refuse_sampler, sample_rows
 from .plugin import Plugin
-from .sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
+from .sampling import Guidance, check_trajectories, sample_batch
+from .settings import GeneratorConfig
 
 
 @dataclass(frozen=True)
-class GaussianConfig:
+class GaussianConfig(GeneratorConfig, LearningConfig):
     """Settings of a Gaussian model: its network, its likelihood, and how a guide chooses samples."""
 
     network: NetworkConfig = field(default_factory=ResidualMLPConfig)
@@ -40,12 +41,6 @@ class GaussianConfig:
     With a number the negative log-likelihood is a squared error over 2 spread^2."""
     log_sigma: tuple[float, float] = (-5.0, 1.0)
     """Soft lower and upper bound on the logarithm of a learned standard deviation, in normalised units."""
-    learning_rate: float = 1e-3
-    """Learning rate of AdamW."""
-    weight_decay: float = 1e-4
-    """Weight decay of AdamW."""
-    max_grad_norm: float = 1.0
-    """Norm to which larger gradients are clipped."""
     ema: float = 0.999
     """Decay of the exponential moving average of the weights, which is used for sampling."""
     best_of: int = 16
@@ -55,13 +50,18 @@ class GaussianConfig:
     search_rate: float = 0.1
     """Length of a search step, relative to the length of the noise."""
 
+    ONE_CALL: ClassVar[bool] = True
+    FOR_GUIDES: ClassVar[tuple[str, ...]] = SEARCH
+    CONTEXT_DROPOUT: ClassVar[float] = 0.0
+    BATCH_SIZE: ClassVar[int] = 256
+
     def unused(self) -> dict[str, str]:
         reasons = {} if self.search_steps else {"search_rate": "search_steps is 0"}
         return reasons if self.spread == "learned" else reasons | {"log_sigma": "the spread is a number"}
 
     def __post_init__(self) -> None:
-        require(self, ema=(0, 1), best_of=(1, 1e6), search_steps=(0, 1e6), search_rate=(0, 10),
-                **LEARNING)
+        super().__post_init__()
+        require(self, ema=(0, 1), best_of=(1, 1e6), search_steps=(0, 1e6), search_rate=(0, 10))
         low, high = self.log_sigma
         if not -50 <= low < high <= 50:
             raise ValueError(f"GaussianConfig.log_sigma is {self.log_sigma}; two numbers from -50 to 50, the smaller "
@@ -84,8 +84,9 @@ class Gaussian(nn.Module):
     levels = 1
 
     def __init__(self, spec: TrajectorySpec, config: GaussianConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.0,
-                 batch_size: int = 256):
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None,
+                 context_dropout: float = GaussianConfig.CONTEXT_DROPOUT,
+                 batch_size: int = GaussianConfig.BATCH_SIZE):
         super().__init__()
         self.spec, self.config, self.batch_size = spec, config, batch_size
         self.mix, self.context_dropout = mix or ConditionMix(), context_dropout

@@ -153,7 +153,7 @@ class ConvTranspose(nn.ConvTranspose1d):
         return F.conv_transpose2d(h_RC1H, self.weight[:, :, None], self.bias, self.strides, self.paddings)
 
 
-def channels_last(weight_OCK: nn.Parameter) -> nn.Parameter:
+def channels_last(weight_OCK: Tensor) -> nn.Parameter:
     """The same weight with its second axis last in memory."""
     return nn.Parameter(weight_OCK.detach().transpose(1, 2).contiguous().transpose(1, 2))
 

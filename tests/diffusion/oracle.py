@@ -26,11 +26,6 @@ def stream(*shape: int, seed: int = 0) -> Callable[[], Tensor]:
     return lambda: torch.randn(shape, generator=g, dtype=DOUBLE)
 
 
-def hold(denoise: Denoise, values: Tensor, mask: Tensor) -> Denoise:
-    """Conditions a denoiser as `Diffusion.denoise` does: it sees the known entries clean, and x0 has their values."""
-    return lambda x, t: torch.where(mask, values, denoise(torch.where(mask, values, x), t))
-
-
 def rotation(dim: int, seed: int = 0) -> Tensor:
     return torch.linalg.qr(normals(dim, dim, seed=seed))[0]
 
@@ -111,6 +106,11 @@ def predicted(path: NoisePath, prediction: str, sigma_data: float = 1.0, network
         return to.x0(x, to.unit(at) * network(x), at)
 
     return denoise
+
+
+def held(denoise: Denoise, values: Tensor, mask: Tensor) -> Denoise:
+    """Conditions a denoiser by inpainting, as `Diffusion.denoise` does."""
+    return lambda x, t: torch.where(mask, values, denoise(torch.where(mask, values, x), t))
 
 
 def moments(sampler: Sampler, target: Mixture, path: NoisePath, times: Tensor,

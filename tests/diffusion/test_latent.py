@@ -130,11 +130,11 @@ def test_an_update_learns_to_reconstruct_and_to_denoise(learned: Learned) -> Non
 
 def test_a_trained_model_draws_what_it_was_trained_on(learned: Learned) -> None:
     model, x = learned[0], levels().x_BHD
-    drawn = model.sample(Condition.unknown(SPEC), 200)[0]
+    samples = model.sample(Condition.unknown(SPEC), 200)[0]
     scale = model.normalizer.scale_D
-    assert ((drawn.mean((0, 1)) - x.mean((0, 1))).abs() < 0.3 * scale).all()
-    torch.testing.assert_close(drawn.std((0, 1)) / scale, x.std((0, 1)) / scale, rtol=0.3, atol=0)
-    assert (drawn.std(1).mean(0) < 0.1 * scale).all()  # within a trajectory all is one number
+    assert ((samples.mean((0, 1)) - x.mean((0, 1))).abs() < 0.3 * scale).all()
+    torch.testing.assert_close(samples.std((0, 1)) / scale, x.std((0, 1)) / scale, rtol=0.3, atol=0)
+    assert (samples.std(1).mean(0) < 0.1 * scale).all()  # within a trajectory all is one number
 
 
 def test_the_prior_sees_latents_of_variance_one(learned: Learned) -> None:

@@ -293,7 +293,7 @@ def test_what_cannot_be_sampled_is_refused_in_one_line(call: Callable, message: 
 
 @pytest.mark.parametrize("kind", CONDITIONS)
 def test_transport_makes_of_noise_what_a_sample_of_that_noise_is(kind: str) -> None:
-    """A one-step student is told the noise, and learns from what the sampler makes of just that noise."""
+    """A one-step student is given the noise, and learns from what the sampler makes of just that noise."""
     model, condition = make(path="flow", levels=None, sampler="euler"), CONDITIONS[kind](Condition.unknown(SPEC, 16))
     seeds = list(range(16))
     z = RowNoise(seeds).normal(8, 5)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from oracle import DOUBLE, GAUSSIAN, hold, network, normals, predicted, stream
+from oracle import DOUBLE, GAUSSIAN, held, network, normals, predicted, stream
 from torch import Tensor
 
 from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS
@@ -67,7 +67,7 @@ def test_held_entries_come_back_as_they_are(path: str, sampler: str, share: floa
     where, values, normal = PATHS[path](), normals(*SHAPE, seed=9).float(), floats()
     mask = torch.rand(SHAPE, generator=torch.Generator().manual_seed(2)) < share
     times = sampling_times(where, 5)
-    x = SAMPLERS[sampler](hold(predicted(where, "edm"), values, mask), normal(), times, where, normal)
+    x = SAMPLERS[sampler](held(predicted(where, "edm"), values, mask), normal(), times, where, normal)
     assert torch.equal(x[mask], values[mask]) and (x != values)[~mask].all()
 
 
@@ -158,9 +158,9 @@ def test_float32_is_as_good_as_float64(path: str, sampler: str) -> None:
     times, noise = sampling_times(where, 50, "quadratic"), [normal() for _ in range(100)]
 
     def sample(dtype: torch.dtype) -> Tensor:
-        drawn = (z.to(dtype) for z in noise)
-        x = where.sigma(times[:1].to(dtype)) * next(drawn)
+        noises = (z.to(dtype) for z in noise)
+        x = where.sigma(times[:1].to(dtype)) * next(noises)
         return SAMPLERS[sampler](lambda x, t: denoise(x.double(), t.double()).to(dtype), x, times.to(dtype), where,
-                                 lambda: next(drawn))
+                                 lambda: next(noises))
 
     torch.testing.assert_close(sample(torch.float32).double(), sample(DOUBLE), rtol=0, atol=1e-5)
