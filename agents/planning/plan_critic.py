@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -103,7 +103,7 @@ class PlanTransformer(nn.Module):
         self.register_buffer("position_HW", position_HW, persistent=False)
         self.tokens = nn.Linear(dim, width)
         self.noise = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, width), nn.SiLU())
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks: Any = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.members = ValueEnsemble(width, width, 1, members)
 
     def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:

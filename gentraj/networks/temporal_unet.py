@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -84,10 +85,9 @@ class TemporalUNet(FactoredNetwork):
             h = grow(stage(torch.cat([h, skips.pop()], dim=1), shift_RCs))
         return self.out(h)[:, :, 0].transpose(1, 2)
 
-    def _residual_blocks(self) -> Iterator[ResidualTemporalBlock]:
+    def _residual_blocks(self) -> list[Any]:
         """All residual blocks in the order in which they are called."""
-        for stage in (*self.down, self.middle, *self.up):
-            yield from (stage.first, stage.second)
+        return [block for stage in (*self.down, self.middle, *self.up) for block in (stage.first, stage.second)]
 
 
 class Stage(nn.Module):

@@ -99,6 +99,7 @@ def test_swift_is_guided_away_from_what_it_has_learnt_only() -> None:
     assert other.policy.model.path == "flow" and other.policy.context_dropout == 0.1  # type: ignore[union-attr]
 
 
+@pytest.mark.usefixtures("batch_invariance")
 @every_policy
 def test_actions_are_inside_the_bounds_and_depend_on_their_own_seed_only(kind: type) -> None:
     policy, obs = make(small(kind), bandit(50)), 3 * torch.randn(40, 2, generator=generator(1))
