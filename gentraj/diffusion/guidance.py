@@ -121,7 +121,8 @@ def moved(x0: Tensor, move: Tensor) -> Tensor:
 
 
 class Tilt:
-    """The quadratic model of an energy at z (R, H, D): its gradient, and, of `second_order`, products with its Hessian."""
+    """The quadratic model of an energy at z (R, H, D): its gradient and, with `second_order`, products with its
+    Hessian."""
 
     def __init__(self, energy: Guide, z: Tensor, second_order: bool = False):
         with torch.enable_grad():
