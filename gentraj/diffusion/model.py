@@ -26,7 +26,7 @@ from ..randomness import RowNoise, fold, row_seeds
 from ..training.optimization import LearningConfig, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, Level, loss_weight, sample_times
-from .grids import GRIDS, sampling_times
+from .grids import GRIDS, noised_time, sampling_times
 from .guidance import denoising_plugins
 from .likelihood import PROBES, STEPS, log_prob
 from .paths import PATHS
@@ -349,10 +349,12 @@ class Diffusion(nn.Module):
             raise ValueError(f"noise is {noise}; a ratio sigma / alpha above 0 is expected")
         x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
         check_trajectories(self.spec, x_RHD, condition)
-        t = self.path.snap(self.path.time_of(torch.tensor([-2 * math.log(noise)]))).to(self.device)
-        errors = [self._error_rows(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS], t,
-                                   [fold(s, n) for s in seeds[i : i + MAX_ROWS]])
-                  for n in range(noises) for i in range(0, len(x_RHD), MAX_ROWS)]
+        t = noised_time(self.path, noise).to(self.device)
+        rows = Condition(self.spec, *(each.repeat(noises, 1, 1) for each in (condition.values_BHD, condition.mask_BHD)),
+                         None if condition.context_BC is None else condition.context_BC.repeat(noises, 1))
+        x, seeds = x_RHD.repeat(noises, 1, 1), [fold(s, n) for n in range(noises) for s in seeds]
+        errors = [self._error_rows(x[i : i + MAX_ROWS], rows[i : i + MAX_ROWS], t, seeds[i : i + MAX_ROWS])
+                  for i in range(0, len(x), MAX_ROWS)]
         return torch.cat(errors).unflatten(0, (noises, -1)).mean(0)
 
     def _error_rows(self, x_RHD: Tensor, condition: Condition, t: Tensor, seeds: Sequence[int]) -> Tensor:
