@@ -40,7 +40,7 @@ from .checkpoint import (
     save,
 )
 from .log import Log, Row, Sums, tensorboard_writer
-from .optimization import NonFinite
+from .optimization import NonFinite, checked_later, read_finite
 
 # `threads` is among them: another number of threads may change the last bits, but the training stays the same.
 MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "tensorboard", "eval_every",
@@ -251,11 +251,12 @@ class _Run:
             batch = p.windows.batch(self.step, fold(config.seed, p.key), p.component.batch_size).to(p.device)
             with (self._stopping(f"component '{p.name}'"),
                   torch.autocast(p.device.type, torch.bfloat16, enabled=config.bf16)):
-                updated = p.component.update(batch, p.optimizers, generator(config.seed, self.step, p.key))
-                for key, value in updated.items():
-                    metrics[f"{p.name}/{key}"] = number = value.item()
-                    if not math.isfinite(number):
-                        raise NonFinite(f"the metric '{p.name}/{key}' is {number}")
+                with checked_later() as checked:
+                    updated = p.component.update(batch, p.optimizers, generator(config.seed, self.step, p.key))
+                keys = [f"{p.name}/{key}" for key in updated]
+                named = [(f"the metric '{key}'", value) for key, value in zip(keys, updated.values(), strict=True)]
+                numbers = read_finite([*checked, *named])
+            metrics |= zip(keys, numbers[len(checked) :], strict=True)
         self.step += 1
         log.record(self.step, metrics, rates)
 
