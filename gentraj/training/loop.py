@@ -40,6 +40,7 @@ from .checkpoint import (
     save,
 )
 from .log import Log, Row, Sums, tensorboard_writer
+from .memory import keep_freed_memory
 from .optimization import NonFinite, checked_later, read_finite
 
 # `threads` is among them: another number of threads may change the last bits, but the training stays the same.
@@ -135,6 +136,7 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
     """
     if config.tensorboard:
         tensorboard_writer()  # raises before anything is saved
+    keep_freed_memory()
     folder, began = Path(run_dir).absolute(), time.monotonic()  # absolute: the working directory may change meanwhile
     if resume and not has_checkpoints(folder):
         raise NothingSaved(f"{folder}: nothing saved yet; train first")
