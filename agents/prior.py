@@ -127,10 +127,10 @@ def likeness(policy: Policy, spec: TrajectorySpec, half_A: Tensor, weight: float
 
 
 def _model(policy: Policy) -> Model:
-    if not hasattr(policy, "model"):
+    if (model := policy.trajectory_model) is None:
         raise ValueError(f"{type(policy).__name__} has no generative model of actions, so it cannot be a prior; use a "
                          "policy with a model")
-    return policy.model
+    return model
 
 
 def _window(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | None) -> tuple[Condition, Tensor]:

@@ -24,10 +24,10 @@ import tyro
 from scipy.stats import trim_mean
 
 from benchmarks.lines import whole_lines
+from gentraj import runs
 from gentraj.data import Windows
 from gentraj.randomness import fold, generator
 from gentraj.runs import DataFacts
-from gentraj.runs import folder as runs
 from gentraj.runs.presets import PRESETS
 from gentraj.runs.world import WorldModelRunConfig
 from gentraj.runs.world_evaluation import held_out
@@ -96,7 +96,7 @@ def seconds_of_an_update(configs: dict[str, WorldModelRunConfig], rounds: int = 
 
 
 def made_ready(config: WorldModelRunConfig) -> tuple[WorldModel, Windows, dict[str, Any]]:
-    episodes = config.split(runs.read_data(config)[0]).learnt
+    episodes = config.split(runs.read_data(config)[0]).train
     config = config.resolve(episodes)
     world: Any = runs.build(config, DataFacts.of(episodes, config.context), episodes)["world"]
     return world, Windows(episodes, world.spec, config.context), world.optimizers()

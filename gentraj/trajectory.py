@@ -359,6 +359,14 @@ class CountsCalls(Protocol):
     def network_calls(self) -> int: ...
 
 
+@runtime_checkable
+class HasSpec(Protocol):
+    """An agent that knows the layout of the trajectories that it was trained on; None is an unknown one."""
+
+    @property
+    def spec(self) -> TrajectorySpec | None: ...
+
+
 def calls_of(models: Iterable[object]) -> int:
     """The number of network calls of all models so far; a model that does not count them adds none."""
     return sum(model.network_calls for model in models if isinstance(model, CountsCalls))

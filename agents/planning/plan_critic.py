@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -102,13 +102,13 @@ class PlanTransformer(nn.Module):
         self.register_buffer("position_HW", position_HW, persistent=False)
         self.tokens = nn.Linear(dim, width)
         self.noise = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, width), nn.SiLU())
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks: Any = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.members = ValueEnsemble(width, width, 1, members)
 
     def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
         h_RHW, noise_R1W = self.tokens(z_RHD) + self.position_HW, self.noise(sigma_R)[:, None]
         for block in self.blocks:
-            h_RHW = block(h_RHW, noise_R1W)
+            h_RHW = block(h_RHW, block.modulation(noise_R1W))
         return self.members(h_RHW.mean(1))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar, overload
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -96,6 +96,12 @@ class PolicyConfig:
     batch_size: int = 256
     """Number of transitions in a batch."""
 
+    model: ClassVar[ModelConfig | None] = None
+    """The settings of the generator of actions: a field of a policy that has one."""
+    critic: ClassVar[Any | None] = None
+    """The settings of the value function: a field of a policy that learns from rewards by one, so that it can be
+    fine-tuned in its environment."""
+
     def unused(self) -> dict[str, str]:
         return {"execute": "actions are sampled one at a time (chunk)"} if self.chunk == 1 else {}
 
@@ -175,6 +181,11 @@ class Policy(nn.Module, Generic[ModelT]):
     @property
     def device(self) -> torch.device:
         return self.obs.shift_D.device
+
+    @property
+    def trajectory_model(self) -> ModelT | None:
+        """The generator, which is `model`; None for a policy without one."""
+        return cast(ModelT | None, self._modules.get("model"))
 
     @property
     def network_calls(self) -> int:

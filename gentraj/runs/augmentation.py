@@ -30,7 +30,8 @@ from ..progress import say
 from ..randomness import fold
 from ..trajectory import Agent, Condition, Guide, SamplingOptions
 from .environment import compute_reward
-from .folder import CONFIG, PlannerRunConfig, Run, load
+from .folder import CONFIG, Run, load
+from .planner import PlannerRunConfig
 
 # Settings that the provenance of the new dataset records, beside data, runs and seed.
 SETTINGS = ("only_synthetic", "branch", "noise", "tilt", "max_uncertainty", "unknown", "cost", "penalty", "own_rewards")

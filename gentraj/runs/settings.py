@@ -120,7 +120,7 @@ class RunSettings:
 
     def model_of(self, components: Mapping[str, Component]) -> Model | None:
         """The generative model among the components; None for a run without one."""
-        return getattr(components[self.MAIN], "model", None)
+        raise NotImplementedError
 
     def world_model(self, components: Mapping[str, Component]) -> WorldModel | None:
         """The world model among the components; None for a run without one."""

@@ -14,7 +14,7 @@ from ..config import require
 from ..data import Episodes
 from ..data.episodes import halves, hold_out
 from ..diffusion import DiffusionConfig
-from ..families import ModelConfig, family
+from ..families import Model, ModelConfig, family
 from ..models.sampling import Guidance
 from ..randomness import fold
 from ..training.loop import TrainingConfig
@@ -96,6 +96,9 @@ class WorldModelRunConfig(GoalConditioned):
             raise ValueError(f"a planner's settings or a guide were given to a world model ({self.summary}), which "
                              "tries actions and plans no trajectories; leave them out")
         return MPC(Imagination(self.world_model(components)), self.control, space.low, space.high)
+
+    def model_of(self, components: Mapping[str, Component]) -> Model | None:
+        return self.world_model(components).model
 
     def world_model(self, components: Mapping[str, Component]) -> WorldModel:
         return component(components, "world", WorldModel)

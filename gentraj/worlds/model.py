@@ -26,7 +26,6 @@ from ..config import require
 from ..diffusion import FlowConfig
 from ..families import MODELS, Model, ModelConfig
 from ..models.conditioning import ConditionMix
-from ..models.one_step import SEARCH
 from ..networks import ResidualMLPConfig
 from ..networks.mlp import EnsembleMLP, mlp
 from ..networks.rows import padded, padding
@@ -76,8 +75,8 @@ class WorldModelConfig(LearningConfig):
         """The settings that have no effect, and why."""
         if self.model is None:
             return dict.fromkeys(("learns", "model_batch"), "there is no generative model beside the ensemble")
-        why = "nothing guides the samples of a world model"
-        return {f"model.{key}": why for key in SEARCH if hasattr(self.model, key)}
+        unguided = (f"model.{key}" for key in self.model.FOR_GUIDES)
+        return dict.fromkeys(unguided, "nothing guides the samples of a world model")
 
     def __post_init__(self) -> None:
         super().__post_init__()

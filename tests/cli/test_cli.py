@@ -42,7 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list:
         raise Stop("as far as this")
 
     monkeypatch.setattr(train, "train_run", note)
-    monkeypatch.setattr(evaluate, "score", note)
+    monkeypatch.setattr(evaluate, "evaluate_and_save", note)
     return calls
 
 

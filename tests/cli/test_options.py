@@ -14,8 +14,9 @@ import pytest
 from small import DATASET, gentraj
 
 from gentraj.config import differences, to_json, unused, with_settings, within
-from gentraj.data import Episodes
-from gentraj.runs.folder import AnyRunConfig, load_episodes, ready
+from gentraj.data import Episodes, load_episodes
+from gentraj.runs.folder import ready
+from gentraj.runs.kinds import AnyRunConfig
 from gentraj.runs.presets import PLANNERS, PRESETS
 
 FOR_RETURNS = [name for name, (_, config) in PLANNERS.items() if not config.mix.goal]

@@ -43,6 +43,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(network: type) -
     check_seeds(make(moved=True, network=network()))
 
 
+@pytest.mark.usefixtures("batch_invariance")
 @pytest.mark.parametrize("count", [1, MIN_ROWS, 100, MAX_ROWS + 1])
 def test_every_network_call_has_whole_blocks_of_rows_and_no_more_than_memory_takes(count: int) -> None:
     model, rows = make(moved=True), []

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from agents.planning.execution import targets
 from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from agents.planning.refine import level_specs
+from gentraj import runs
 from gentraj.constraints import Speed
 from gentraj.data import Episodes, Windows
 from gentraj.metrics.single import smoothness
 from gentraj.runs import PlannerRunConfig, presets
-from gentraj.runs import folder as runs
 from gentraj.training import TrainingConfig
 from gentraj.trajectory import TrajectorySpec
 

@@ -14,12 +14,12 @@ from small import DATASET, gentraj
 from test_policy_runs import tiny
 
 from envs.worlds import branches
+from gentraj import runs
 from gentraj.data import DataError, Episodes, concatenate, load_episodes, save_npz
 from gentraj.diffusion import DiffusionConfig
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PlannerRunConfig, WorldModelRunConfig, augmentation
-from gentraj.runs import folder as runs
 from gentraj.training import TrainingConfig
 from gentraj.worlds.model import WorldModelConfig
 

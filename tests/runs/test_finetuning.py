@@ -20,9 +20,9 @@ from envs.evaluation.evaluate import EvaluationConfig
 from envs.evaluation.rollout import rollout
 from envs.making import environment_factory
 from envs.recording.baselines import RandomAgent
+from gentraj import runs
 from gentraj.data import ContextConfig, Episodes, load_npz, save_npz
 from gentraj.networks import ResidualMLPConfig
-from gentraj.runs import folder as runs
 from gentraj.runs.evaluation import evaluate_run
 from gentraj.runs.finetuning import PLAYED, Experience, FinetuneConfig, finetune, returns
 from gentraj.training import TrainingConfig

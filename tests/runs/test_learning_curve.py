@@ -12,7 +12,7 @@ import small
 import torch
 
 from envs.evaluation.vector import EnvironmentFault
-from gentraj.runs import folder as runs
+from gentraj import runs
 from gentraj.runs import records
 from gentraj.training.log import LogWarning, read_metrics
 

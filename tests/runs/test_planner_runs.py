@@ -15,11 +15,11 @@ import torch
 from agents.planning.plan_critic import PlanCritic
 from agents.planning.planner import Planner, PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig
+from gentraj import runs
 from gentraj.data import Episodes, load_episodes, save_npz
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.runs import PlannerRunConfig, presets
-from gentraj.runs import folder as runs
 from gentraj.runs.evaluation import evaluate_run
 from gentraj.training import TrainingConfig
 

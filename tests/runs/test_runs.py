@@ -19,12 +19,12 @@ from envs.evaluation.evaluate import EvaluationConfig, evaluate
 from envs.evaluation.scores import DataReturns
 from envs.making import environment_factory
 from envs.recording.pointmaze import record
+from gentraj import runs
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, Episodes, concatenate, save_minari, save_npz
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.families import FAMILIES, family
 from gentraj.networks import TemporalUNetConfig
-from gentraj.runs import folder as runs
 from gentraj.trajectory import Condition, SamplingOptions
 
 L_MAP = [[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
@@ -123,7 +123,7 @@ def test_the_same_data_may_lie_elsewhere_when_a_run_goes_on(umaze: Episodes, tmp
 def test_goal_entries_may_be_named_where_the_data_name_none(umaze: Episodes) -> None:
     config, nameless = small.config(), replace(umaze, goal_dims=(), extras={}, obs_keys=())
     mix = replace(config.mix, goal_dims=(0, 1))
-    resolved = runs.resolve(replace(config, mix=mix), nameless)
+    resolved = replace(config, mix=mix).resolve(nameless)
     assert resolved.planner.goal_dims == resolved.mix.goal_dims == (0, 1)
     assert "arrival" in runs.build(resolved, runs.DataFacts.of(nameless, resolved.context), nameless)
 

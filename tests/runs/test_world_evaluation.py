@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from agents.policies.bc import BCConfig
+from gentraj import runs
 from gentraj.cli import main
 from gentraj.data import save_npz
 from gentraj.models.gaussian import GaussianConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PolicyRunConfig
-from gentraj.runs import folder as runs
 from gentraj.runs.world import WorldModelRunConfig
 from gentraj.training import TrainingConfig
 from gentraj.worlds.model import WorldModelConfig

@@ -17,7 +17,7 @@ from agents.policies.swift import SwiftConfig
 from gentraj.data import ContextConfig, Episodes, Windows, concatenate
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import RowNoise, generator
-from gentraj.runs.kinds import PolicyRunConfig
+from gentraj.runs import PolicyRunConfig
 from gentraj.training.optimization import NonFinite
 
 SMALL = ResidualMLPConfig(width=32, depth=1, frequencies=0)
@@ -39,7 +39,7 @@ def small(kind: type, **changes: Any) -> Any:
     model = config.model.with_network(SMALL)
     faster = {"learning_rate": 5e-3} if hasattr(model, "learning_rate") else {}
     parts: dict[str, Any] = {"model": replace(model, ema=0.98, **faster)}
-    if hasattr(config, "critic"):
+    if config.critic is not None:
         faster = {"tau": 0.05} if hasattr(config.critic, "tau") else {}
         parts["critic"] = replace(config.critic, width=32, learning_rate=3e-3, **faster)
     if any(field.name == "width" for field in fields(config)):
@@ -66,7 +66,7 @@ def act(policy: Policy, obs: torch.Tensor, seeds: list[int], goal: torch.Tensor 
     return actor.act(obs, goal)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in POLICIES.configs if hasattr(kind(), "critic")])
+@pytest.mark.parametrize("kind", [kind for kind in POLICIES.configs if kind().critic is not None])
 def test_what_earns_more_is_done_more_often_than_in_the_data(kind: type) -> None:
     config = small(kind)
     if kind is FQLConfig:
@@ -99,6 +99,7 @@ def test_swift_is_guided_away_from_what_it_has_learnt_only() -> None:
     assert other.policy.model.path == "flow" and other.policy.context_dropout == 0.1  # type: ignore[union-attr]
 
 
+@pytest.mark.usefixtures("batch_invariance")
 @every_policy
 def test_actions_are_inside_the_bounds_and_depend_on_their_own_seed_only(kind: type) -> None:
     policy, obs = make(small(kind), bandit(50)), 3 * torch.randn(40, 2, generator=generator(1))
@@ -196,7 +197,7 @@ def test_a_policy_learns_nothing_of_what_a_world_model_imagined(kind: type) -> N
     that of the whole batch.
     """
     config, data, learnt = small(kind), bandit(256), []
-    if hasattr(config, "critic"):
+    if config.critic is not None:
         config = replace(config, critic=replace(config.critic, learning_rate=0.0))
     imagined = np.repeat(np.arange(256) % 2, 2)[:, None].astype(np.float32)
     other = imagined[::2] == 1

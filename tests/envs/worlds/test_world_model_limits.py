@@ -13,10 +13,10 @@ from tiny_world import FREE, ID, many, one, predict, pushes
 
 from agents.policies.bc import BCConfig
 from envs.worlds.imagined import BOUNDS, NOT_FINITE, TIME_LIMIT, UNCERTAINTY, ImaginedConfig
+from gentraj import runs
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PolicyRunConfig, presets
 from gentraj.runs import environment as world_env
-from gentraj.runs import folder as runs
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import NothingSaved
 
