@@ -52,14 +52,14 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tens
     """Backpropagates the scalar `loss`, clips the gradient norm to `max_norm`, and steps the optimiser.
 
     Returns the norm before clipping. Raises `NonFinite`, without a step, where the loss or the norm is not finite. In a
-    block of `checked_later` a fused optimiser takes no step either, and the block's reader raises.
+    block of `checked_later` on an accelerator, a fused optimiser takes no step either, and the block's reader raises.
     """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
     scalars, later = [("the loss", loss.detach()), ("the gradient norm", norm)], _LATER.get()
-    if later is None or not optimizer.defaults.get("fused"):
+    if later is None or not (waits_to_read(norm) and optimizer.defaults.get("fused")):
         read_finite(scalars)
         optimizer.step()
     else:
@@ -69,6 +69,11 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tens
         fused.step()
         del fused.found_inf
     return norm
+
+
+def waits_to_read(tensor: Tensor) -> bool:
+    """Whether Python has to wait for a device to read the tensor; the CPU has computed it already."""
+    return not tensor.is_cpu
 
 
 def read_finite(scalars: Sequence[tuple[str, Tensor]]) -> list[float]:
@@ -87,7 +92,7 @@ def read_finite(scalars: Sequence[tuple[str, Tensor]]) -> list[float]:
 def checked_later() -> Iterator[list[tuple[str, Tensor]]]:
     """Collects the losses and gradient norms of `apply_gradients`, for `read_finite` to check after the block.
 
-    A training step then waits for its device once, at its end, and not in every optimiser step.
+    A training step on an accelerator then waits for it once, at its end, and not in every optimiser step.
     """
     token = _LATER.set(later := [])
     try:

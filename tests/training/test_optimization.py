@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from gentraj.training import optimization
 from gentraj.training.checkpoint import optimizer_tensors
 from gentraj.training.optimization import (
     LearningConfig,
@@ -66,8 +67,14 @@ def test_an_average_is_torchs_and_goes_on_after_loading_as_if_it_had_not_been_sa
                for mine, other in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
 
 
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets tensors on the CPU be treated as those that have to be waited for."""
+    monkeypatch.setattr(optimization, "waits_to_read", lambda tensor: True)
+
+
 @pytest.mark.parametrize("factor", [torch.inf, torch.nan])
-def test_a_number_that_is_checked_later_moves_no_weight_and_is_named(factor: float) -> None:
+def test_a_number_that_is_checked_later_moves_no_weight_and_is_named(factor: float, accelerator: None) -> None:
     network = nn.Linear(2, 1)
     optimizer = adamw(network, LearningConfig(learning_rate=0.1))["network"]
     apply_gradients(network(torch.ones(1, 2)).sum(), optimizer, 1.0)
@@ -80,7 +87,7 @@ def test_a_number_that_is_checked_later_moves_no_weight_and_is_named(factor: flo
         read_finite(checked)
 
 
-def test_steps_that_are_checked_later_are_the_same_steps() -> None:
+def test_steps_that_are_checked_later_are_the_same_steps(accelerator: None) -> None:
     torch.manual_seed(0)
     one = nn.Linear(3, 1)
     two = deepcopy(one)
