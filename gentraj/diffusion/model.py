@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require, require_choice
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
@@ -23,7 +22,7 @@ from ..networks.embedding import Predict, conditioned
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
-from ..training.optimization import LearningConfig, adamw, apply_gradients
+from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, Level, loss_weight, sample_times
 from .grids import GRIDS, noised_time, sampling_times
@@ -138,8 +137,7 @@ class Diffusion(nn.Module):
         self.path, self.prediction = PATHS[config.path](config.levels), PREDICTIONS[config.prediction]
         self.network = NETWORKS.made_of(config.network)(spec.dim, spec.horizon, encoded_width(context),
                                                         config.network)
-        self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
-        self.ema.requires_grad_(False)
+        self.ema = MovingAverage(self.network, config.ema)
         self.network_calls = 0
 
     @classmethod
