@@ -23,7 +23,7 @@ from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
-from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
+from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec, cat
 from .denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, Level, loss_weight, sample_times
 from .grids import GRIDS, noised_time, sampling_times
 from .guidance import denoising_plugins
@@ -348,8 +348,7 @@ class Diffusion(nn.Module):
         x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
         check_trajectories(self.spec, x_RHD, condition)
         t = noised_time(self.path, noise).to(self.device)
-        rows = Condition(self.spec, *(each.repeat(noises, 1, 1) for each in (condition.values_BHD, condition.mask_BHD)),
-                         None if condition.context_BC is None else condition.context_BC.repeat(noises, 1))
+        rows = cat([condition] * noises)
         x, seeds = x_RHD.repeat(noises, 1, 1), [fold(s, n) for n in range(noises) for s in seeds]
         errors = [self._error_rows(x[i : i + MAX_ROWS], rows[i : i + MAX_ROWS], t, seeds[i : i + MAX_ROWS])
                   for i in range(0, len(x), MAX_ROWS)]
