@@ -41,7 +41,7 @@ from .checkpoint import (
 )
 from .compilation import compiled
 from .log import Log, Row, Sums, tensorboard_writer
-from .memory import keep_freed_memory
+from .memory import freed_memory_kept
 from .optimization import NonFinite, checked_later, read_finite
 
 # `threads` and `compile` are among them: they may change the last bits, but the training stays the same.
@@ -140,11 +140,11 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
     """
     if config.tensorboard:
         tensorboard_writer()  # raises before anything is saved
-    keep_freed_memory()
     folder, began = Path(run_dir).absolute(), time.monotonic()  # absolute: the working directory may change meanwhile
     if resume and not has_checkpoints(folder):
         raise NothingSaved(f"{folder}: nothing saved yet; train first")
-    with RunLock(folder), Interrupts() as interrupts, _threads(config.threads), ExitStack() as stack:
+    with RunLock(folder), Interrupts() as interrupts, _threads(config.threads), freed_memory_kept(), \
+            ExitStack() as stack:
         if not resume and has_checkpoints(folder):
             raise CheckpointError(f"{folder}: holds a training already; use --resume to continue it, or another folder")
         windows = windows or partial(Windows, episodes, contexts=contexts)

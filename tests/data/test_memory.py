@@ -48,7 +48,7 @@ def recording(steps: int) -> Episodes:
 def test_training_holds_the_arrays_once(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     sources = []
-    for name, steps in (("small-v0", 1000), ("large-v0", 500_000)):
+    for name, steps in (("small-v0", 1000), ("large-v0", 1_500_000)):
         if kind == "npz":
             sources.append(str(save_npz(recording(steps), tmp_path / f"{name}.npz")))
         else:

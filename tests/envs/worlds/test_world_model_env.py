@@ -147,6 +147,7 @@ def test_observations_are_copies(name: str, request: pytest.FixtureRequest) -> N
         assert np.array_equal(a, b)
 
 
+@pytest.mark.usefixtures("batch_invariance")
 def test_a_step_is_a_prediction_of_the_world_model(hopping: Path) -> None:
     """It equals `imagine`, in environment units; at temperature 0 the seed does not matter."""
     env = one(hopping, temperature=0.0, **FREE)
