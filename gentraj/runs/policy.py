@@ -88,7 +88,8 @@ class PolicyRunConfig(GoalConditioned):
         if config is not None or guide is not None:
             raise ValueError(f"a planner's settings or a guide were given to a policy ({self.summary}), which plans "
                              "nothing; leave them out")
-        return Actor(component(components, "policy", Policy), space.low, space.high, options)
+        policy = component(components, "policy", Policy)
+        return policies.ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options)
 
     def learner(self, components: Mapping[str, Component]) -> Policy | None:
         """The policy if it has a critic, from which it can learn what its own actions are worth."""
