@@ -26,6 +26,6 @@ __all__ = [
     "BCConfig", "Critic", "CriticConfig", "DiffusionQL", "DiffusionQLConfig", "Exploring", "FQLConfig", "IDQLConfig",
     "IQLConfig", "Imagination", "InverseDynamics", "InverseDynamicsConfig", "MPCConfig", "PlanCritic",
     "PlanCriticConfig", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "SB3Policy", "Scales", "Student",
-    "StudentConfig", "Swift", "SwiftConfig", "TD3BCConfig", "Transition", "Trust", "advantage_weights", "expectile", "log_prob", "plan_prior",
-    "policy_prior", "register", "score", "state_value",
+    "StudentConfig", "Swift", "SwiftConfig", "TD3BCConfig", "Transition", "Trust", "advantage_weights", "expectile",
+    "log_prob", "plan_prior", "policy_prior", "register", "score", "state_value",
 ]

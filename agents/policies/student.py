@@ -1,8 +1,8 @@
 """The student: a small network that learns what another agent does from what that agent did, and acts much faster.
 
 A planner or an iterative policy may answer the same state in several ways. The student models its actions by a mixture
-of distributions (Bishop 1994, "Mixture Density Networks") and takes the centre of the most probable component, so that
-it does not act by the average of two ways round an obstacle.
+of distributions (Bishop 1994, "Mixture Density Networks") and acts by its mode, so that it does not take the average of
+two ways round an obstacle.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.networks.mlp import mlp
-from gentraj.networks.rows import padding
 from gentraj.training.optimization import LEARNING, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .actor import Actor
 from .policy import FAR, Policy, PolicyConfig, Scales
 
+NEAR = 0.1  # mean distance between the entries of actions that are alike, in units of half their range
 SPREAD = (math.log(0.01), 0.0)  # bounds on the logarithm of a component's spread, in units of half the range of actions
 
 
@@ -49,19 +49,16 @@ class StudentConfig(PolicyConfig):
     max_grad_norm: float = 10.0
     """Gradients of a larger norm are scaled down to this norm."""
 
-    def unused(self) -> dict[str, str]:
-        return dict.fromkeys(("chunk", "execute"), "a student decides each action by itself")
-
     def __post_init__(self) -> None:
-        require(self, chunk=(1, 1), execute=(1, 1), width=(1, 1e5), depth=(1, 100), components=(1, 1e3),
-                batch_size=(1, 1e9), **LEARNING)
+        super().__post_init__()
+        require(self, width=(1, 1e5), depth=(1, 100), components=(1, 1e3), **LEARNING)
 
 
 class Student(Policy):
-    """A perceptron from the observation, and the goal relative to it, to a mixture of Laplace distributions of actions.
+    """A perceptron from observations, and goals relative to them, to mixtures of M Laplace distributions of actions.
 
-    The entries of an action are independent within a component. A Laplace distribution makes the loss an absolute
-    error, whose best answer is the median: actions at the bounds of the action space stay there.
+    The X = K * A entries of a chunk are independent within a component. A Laplace distribution makes the loss an
+    absolute error, whose best answer is the median: actions at the bounds of the action space stay there.
     """
 
     def __init__(self, obs_dim: int, act_dim: int, config: StudentConfig, scales: Scales):
@@ -71,7 +68,7 @@ class Student(Policy):
                              f"{len(scales.context.shift_D)} numbers; give an entry of the observation for each, or "
                              "none")
         self.config, self.calls = config, 0
-        outputs = config.components * (1 + 2 * act_dim)
+        outputs = config.components * (1 + 2 * config.chunk * act_dim)
         self.network = mlp([self.state_dim, *[config.width] * config.depth, outputs])
 
     @property
@@ -79,7 +76,7 @@ class Student(Policy):
         return self.calls
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        return f"one call, the most probable of {self.config.components} components"
+        return f"one call, the mode of {self.config.components} components"
 
     def optimizers(self) -> dict[str, Optimizer]:
         return adamw(self.network, self.config)
@@ -87,55 +84,58 @@ class Student(Policy):
     def state(self, obs_BO: Tensor, context_BC: Tensor | None) -> Tensor:
         """(B, S) normalised observations, followed by the goals relative to them in units of the goals' deviations."""
         if context_BC is not None and self.context is not None and self.config.goal_dims:
-            here_BG = self._bounded(obs_BO)[:, list(self.config.goal_dims)]
+            here_BG = obs_BO.clamp(*self.bounds())[:, list(self.config.goal_dims)]
             context_BC = context_BC - here_BG + self.context.shift_D
         return super().state(obs_BO, context_BC)
 
-    def _bounded(self, obs_BO: Tensor) -> Tensor:
-        """The observations as `Policy.state` bounds them, in environment units."""
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The bounds (O,) that `Policy.state` sets to observations, in environment units."""
         reach_O = FAR * self.obs.scale_D
-        return obs_BO.clamp(self.obs.shift_D - reach_O, self.obs.shift_D + reach_O)
+        return self.obs.shift_D - reach_O, self.obs.shift_D + reach_O
 
     def mixture(self, state_BS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log weights (B, K), centres (B, K, A) and log spreads (B, K, A) of the actions, normalised."""
-        K = self.config.components
-        out_BX = self.network(state_BS)
-        centre_BKA, spread_BKA = out_BX[:, K:].unflatten(1, (2, K, -1)).unbind(1)
+        """Log weights (B, M), centres (B, M, X) and log spreads (B, M, X) of normalised chunks of actions."""
+        M = self.config.components
+        out_BY = self.network(state_BS)
+        centre_BMX, spread_BMX = out_BY[:, M:].unflatten(1, (2, M, -1)).unbind(1)
         low, high = SPREAD
-        log_spread_BKA = low + (high - low) * spread_BKA.sigmoid()
-        return out_BX[:, :K].log_softmax(1), centre_BKA, log_spread_BKA
+        return out_BY[:, :M].log_softmax(1), centre_BMX, low + (high - low) * spread_BMX.sigmoid()
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, 1.0)
-        log_weight_BK, centre_BKA, log_spread_BKA = self.mixture(t.state_BS)
-        error_BKA = (t.chunk_BX[:, None] - centre_BKA).abs()
-        log_density_BKA = -error_BKA / log_spread_BKA.exp() - log_spread_BKA - math.log(2)
-        loss = -(log_weight_BK + log_density_BKA.sum(2)).logsumexp(1).mean()
+        log_weight_BM, centre_BMX, log_spread_BMX = self.mixture(t.state_BS)
+        real_BX = t.real_BK.repeat_interleave(self.spec.act_dim, 1)
+        error_BMX = (t.chunk_BX[:, None] - centre_BMX).abs()
+        log_density_BMX = -error_BMX / log_spread_BMX.exp() - log_spread_BMX - math.log(2)
+        log_density_BM = (log_density_BMX * real_BX[:, None]).sum(2)
+        loss = -((log_weight_BM + log_density_BM).logsumexp(1) * t.weights()).mean()
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         with torch.no_grad():
-            error = (t.chunk_BX - best(log_weight_BK, centre_BKA)).abs().mean()
-        return {"loss": loss.detach(), "error": error, "grad_norm": norm}
+            error_BX = (t.chunk_BX - mode(log_weight_BM, centre_BMX)).abs() * real_BX
+        return {"loss": loss.detach(), "error": (error_BX.mean(1) * t.weights()).mean(), "grad_norm": norm}
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        """(B, 1, A) the centres of the most probable components; the seeds and the options change nothing."""
+        """(B, K, A) the mixtures' modes; the seeds and the options change nothing."""
         self.calls += 1
-        log_weight_BK, centre_BKA, _ = self.mixture(state_BS)
-        return best(log_weight_BK, centre_BKA)[:, None].clamp(-1, 1)
+        log_weight_BM, centre_BMX, _ = self.mixture(state_BS)
+        return mode(log_weight_BM, centre_BMX).unflatten(1, (self.chunk, -1)).clamp(-1, 1)
 
 
-def best(log_weight_BK: Tensor, centre_BKA: Tensor) -> Tensor:
-    """(B, A) the centre of the most probable component."""
-    index_B11 = log_weight_BK.argmax(1)[:, None, None]
-    return centre_BKA.gather(1, index_B11.expand(-1, 1, centre_BKA.shape[2]))[:, 0]
+def mode(log_weight_BM: Tensor, centre_BMX: Tensor) -> Tensor:
+    """(B, X) the centre with the most probability near it, as several components may describe one way to act."""
+    near_BMM = (torch.cdist(centre_BMX, centre_BMX, p=1.0) / (-NEAR * centre_BMX.shape[2])).exp()
+    index_B11 = torch.bmm(near_BMM, log_weight_BM.softmax(1)[:, :, None]).argmax(1, keepdim=True)
+    return centre_BMX.gather(1, index_B11.expand(-1, 1, centre_BMX.shape[2]))[:, 0]
 
 
 class StudentActor(Actor):
-    """The `Agent` of a student: it does what an `Actor` does, in a dozen tensor operations.
+    """The `Agent` of a student: it does what an `Actor` does, in twenty tensor operations.
 
-    The normalisation of the inputs, the position that the goal is relative to and the scale of the actions are folded
-    into the weights once. The spreads are left out, as they do not matter for an action. Network calls are padded as
-    everywhere, so that an action does not depend on the environments beside it.
+    The normalisation of the inputs and the position that the goal is relative to are folded into the weights once. The
+    spreads are left out, as they do not matter for an action. Each row is a product of its own, which for one
+    environment costs half of a padded batch, so that an action does not depend on the environments beside it (exactly
+    so for widths that are multiples of 32, which vector instructions divide without a rest).
     """
 
     def __init__(self, policy: Student, low_A: np.ndarray, high_A: np.ndarray,
@@ -143,25 +143,29 @@ class StudentActor(Actor):
         super().__init__(policy, low_A, high_A, options)
         self.policy: Student = policy
         self.layers = folded(policy)
-        device, act = policy.device, policy.act_scale
-        reach_O = FAR * policy.obs.scale_D
-        self.near_O, self.far_O = policy.obs.shift_D - reach_O, policy.obs.shift_D + reach_O
-        self.low_A = self.low_A.to(device).maximum(act.unnormalize(-torch.ones_like(act.shift_D)))
-        self.high_A = self.high_A.to(device).minimum(act.unnormalize(torch.ones_like(act.shift_D)))
+        self.shift_A, self.scale_A = policy.act_scale.shift_D, policy.act_scale.scale_D
+        self.low_A, self.high_A = self.low_A.to(policy.device), self.high_A.to(policy.device)
+        self.near_O, self.far_O = policy.bounds()
 
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        policy, batch, K = self.policy, len(obs_BO), self.policy.config.components
+        if self.policy.execute > 1:
+            return super().act(obs_BO, goal_BG)
+        return self.decide(obs_BO, goal_BG, ())[:, 0].cpu()
+
+    def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
+        policy, batch, M = self.policy, len(obs_BO), self.policy.config.components
         x_BI = obs_BO.to(self.near_O.device).clamp(self.near_O, self.far_O)
         if policy.context is not None:
             x_BI = torch.cat([x_BI, require_goal(goal_BG).to(x_BI.device)], 1)
-        h_BX = F.pad(x_BI, (0, 0, 0, padding(batch)))
-        for weight, bias in self.layers[:-1]:
-            h_BX = F.silu(torch.addmm(bias, h_BX, weight), inplace=True)
-        weight, bias = self.layers[-1]
-        out_BX = torch.addmm(bias, h_BX, weight)[:batch]
+        *hidden, (weight, bias) = self.layers
+        h_B1Y = x_BI[:, None]
+        for w, b in hidden:
+            h_B1Y = F.silu(torch.baddbmm(b, h_B1Y, w.expand(batch, -1, -1)), inplace=True)
+        out_BY = torch.baddbmm(bias, h_B1Y, weight.expand(batch, -1, -1))[:, 0]
         policy.calls += 1
-        centre_BKA = out_BX[:, K:].unflatten(1, (K, -1))
-        return best(out_BX[:, :K], centre_BKA).clamp(self.low_A, self.high_A).cpu()
+        chunk_BX = mode(out_BY[:, :M], out_BY[:, M:].view(batch, M, -1)).clamp(-1, 1)
+        chunk_BKA = chunk_BX.view(batch, policy.chunk, -1)[:, : policy.execute]
+        return torch.addcmul(self.shift_A, chunk_BKA, self.scale_A).clamp(self.low_A, self.high_A)
 
 
 def require_goal(goal_BG: Tensor | None) -> Tensor:
@@ -172,25 +176,18 @@ def require_goal(goal_BG: Tensor | None) -> Tensor:
 
 
 def folded(policy: Student) -> list[tuple[Tensor, Tensor]]:
-    """The layers (weights (I, X), biases (X,)) that map observation and goal, joined, to log weights (K,) up to a
-    constant and centres (K * A,), in environment units."""
-    config, obs, context, act = policy.config, policy.obs, policy.context, policy.act_scale
-    K, width = config.components, len(obs.shift_D)
-    layers = [(layer.weight.detach().double(), layer.bias.detach().double()) for layer in policy.network
+    """The layers, weights (I, Y) and biases (Y,), from an observation joined with its goal to log weights (M,), up to a
+    constant, and centres (M * X,)."""
+    layers = [(layer.weight.detach().double().T, layer.bias.detach().double()) for layer in policy.network
               if isinstance(layer, nn.Linear)]
+    scales = [policy.obs] if policy.context is None else [policy.obs, policy.context]
+    scale_S, shift_S = (torch.cat([getattr(each, name).double() for each in scales]) for name in ("scale_D", "shift_D"))
+    scale_SS, offset_S = torch.diag(1 / scale_S), -shift_S / scale_S  # state = x @ scale_SS + offset_S
+    if policy.context is not None and policy.config.goal_dims:
+        goals = torch.arange(policy.spec.obs_dim, policy.state_dim)
+        scale_SS[list(policy.config.goal_dims), goals], offset_S[goals] = -1 / scale_S[goals], 0
     weight, bias = layers[0]
-    parts = [weight[:, :width] / obs.scale_D]
-    bias = bias - parts[0] @ obs.shift_D.double()
-    if context is not None:
-        parts.append(weight[:, width:] / context.scale_D)
-        if config.goal_dims:
-            parts[0][:, list(config.goal_dims)] -= parts[1]
-        else:
-            bias = bias - parts[1] @ context.shift_D.double()
-    layers[0] = torch.cat(parts, 1), bias
-    weight, bias = layers[-1]
-    rows = K * (1 + len(act.shift_D))
-    scale_X = torch.cat([torch.ones(K, device=policy.device), act.scale_D.repeat(K)])
-    shift_X = torch.cat([torch.zeros(K, device=policy.device), act.shift_D.repeat(K)])
-    layers[-1] = weight[:rows] * scale_X[:, None], bias[:rows] * scale_X + shift_X
-    return [(weight.T.float().contiguous(), bias.float()) for weight, bias in layers]
+    layers[0] = scale_SS @ weight, bias + offset_S @ weight
+    used = policy.config.components * (1 + policy.chunk * policy.spec.act_dim)
+    layers[-1] = layers[-1][0][:, :used], layers[-1][1][:used]
+    return [(weight.float().contiguous(), bias.float()) for weight, bias in layers]
