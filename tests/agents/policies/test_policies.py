@@ -127,7 +127,8 @@ def test_the_same_updates_give_the_same_weights_whatever_the_global_seed(kind: t
 def test_a_number_that_is_not_finite_stops_an_update(kind: type) -> None:
     policy = make(small(kind), data := bandit(100))
     with torch.no_grad():
-        next(p for p in getattr(policy, "model", policy).network.parameters() if p.ndim == 2).fill_(torch.inf)
+        network: Any = getattr(policy, "model", policy).network
+        next(p for p in network.parameters() if p.ndim == 2).fill_(torch.inf)
     with pytest.raises(NonFinite):
         train(policy, data, 1)
 
