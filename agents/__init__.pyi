@@ -5,6 +5,7 @@ from .planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from .planning.plan_critic import PlanCritic, PlanCriticConfig
 from .planning.planner import Planner, PlannerConfig, Plans
 from .planning.trust import Trust
+from .policies import POLICIES, register
 from .policies.actor import Actor
 from .policies.bc import BC, BCConfig
 from .policies.critic import Critic, CriticConfig, advantage_weights, expectile, state_value
@@ -14,7 +15,6 @@ from .policies.generators import GENERATORS
 from .policies.idql import IDQL, IDQLConfig
 from .policies.iql import IQL, IQLConfig
 from .policies.policy import Policy, PolicyConfig, Scales, Transition
-from .policies.registry import POLICIES, register
 from .policies.student import Student, StudentConfig
 from .policies.swift import Swift, SwiftConfig
 from .policies.td3bc import TD3BC, TD3BCConfig

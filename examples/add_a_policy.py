@@ -16,7 +16,7 @@ from gentraj.cli import main
 from gentraj.data import save_npz
 from gentraj.networks import ValueEnsemble
 from gentraj.runs import PolicyRunConfig
-from gentraj.training import adamw, apply_gradients
+from gentraj.training import LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS
 
 
@@ -28,7 +28,6 @@ class AWRConfig(PolicyConfig):
     """Number of rewards that an n-step return sums before it bootstraps from the value."""
     discount: float = 0.98
     learning_rate: float = 1e-3
-    weight_decay: float = 0.0
 
 
 class AWR(Policy):
@@ -38,7 +37,8 @@ class AWR(Policy):
         self.value = ValueEnsemble(self.state_dim, 64, 2, 1, self.reward_statistics.initial_value(config.discount))
 
     def optimizers(self):
-        return {"value": adamw(self.value, self.config)["network"], **self.model.optimizers()}
+        learning = LearningConfig(learning_rate=self.config.learning_rate, weight_decay=0.0)
+        return {"value": adamw(self.value, learning)["network"], **self.model.optimizers()}
 
     def update(self, batch, optimizers, generator):
         t = self.transition(batch, self.config.discount)

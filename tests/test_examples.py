@@ -24,12 +24,12 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path):
     """Imports an example, and removes the policies and presets that it registers after the test."""
-    from agents.policies import registry as policies
+    from agents.policies import POLICIES
     from gentraj.runs.presets import PRESETS
 
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.chdir(tmp_path)
-    for table in (policies.POLICIES, PRESETS):
+    for table in (POLICIES, PRESETS):
         before = dict(table)
         request.addfinalizer(lambda table=table, before=before: (table.clear(), table.update(before)))
     return importlib.import_module(request.param)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from contract import SPEC
 
+from agents.policies import POLICIES
 from agents.policies.policy import Scales
-from agents.policies.registry import POLICIES
 from envs.making import environment_factory
 from gentraj.diffusion.samplers import SAMPLERS, ddim
 from gentraj.families import FAMILIES, MODELS

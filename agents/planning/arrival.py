@@ -15,12 +15,12 @@ from gentraj.networks.embedding import fourier, width
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.normalize import Normalizer
-from gentraj.training.optimization import BATCH, LEARNING, adamw, apply_gradients
+from gentraj.training.optimization import BATCH, LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 
 @dataclass(frozen=True)
-class ArrivalConfig:
+class ArrivalConfig(LearningConfig):
     width: int = 256
     """Units of each hidden layer."""
     depth: int = 3
@@ -29,15 +29,10 @@ class ArrivalConfig:
     """Number of Fourier frequencies of the inputs. With none, two places on either side of a wall look almost alike."""
     batch_size: int = 512
     """Number of windows in a batch."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
-    weight_decay: float = 1e-4
-    """Weight decay of AdamW."""
-    max_grad_norm: float = 1.0
-    """Gradients of a larger norm are scaled down to this norm."""
 
     def __post_init__(self) -> None:
-        require(self, width=(1, 1e6), depth=(0, 100), frequencies=(0, 16), **LEARNING, **BATCH)
+        super().__post_init__()
+        require(self, width=(1, 1e6), depth=(0, 100), frequencies=(0, 16), **BATCH)
 
 
 class Arrival(nn.Module):

@@ -14,12 +14,12 @@ from gentraj.models.conditioning import later_row
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.normalize import Normalizer
-from gentraj.training.optimization import BATCH, LEARNING, adamw, apply_gradients
+from gentraj.training.optimization import BATCH, LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 
 @dataclass(frozen=True)
-class InverseDynamicsConfig:
+class InverseDynamicsConfig(LearningConfig):
     lookahead: int = 16
     """Largest number of environment steps k between the two states in training; planners look no further ahead."""
     width: int = 256
@@ -28,15 +28,10 @@ class InverseDynamicsConfig:
     """Number of hidden layers."""
     batch_size: int = 256
     """Number of windows in a batch."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
-    weight_decay: float = 1e-4
-    """Weight decay of AdamW."""
-    max_grad_norm: float = 1.0
-    """Gradients of a larger norm are scaled down to this norm."""
 
     def __post_init__(self) -> None:
-        require(self, lookahead=(1, 1e6), width=(1, 1e6), depth=(0, 100), **LEARNING, **BATCH)
+        super().__post_init__()
+        require(self, lookahead=(1, 1e6), width=(1, 1e6), depth=(0, 100), **BATCH)
 
 
 class InverseDynamics(nn.Module):

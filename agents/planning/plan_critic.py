@@ -15,12 +15,14 @@ from gentraj.config import require, require_choice
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.context import CONTEXTS
 from gentraj.data.windows import repeat_last
-from gentraj.diffusion.guidance import Energy
+from gentraj.diffusion.guidance import Energy, guided_by_noisy
 from gentraj.models.plugin import Denoise, Denoising, Plugin
-from gentraj.networks.critic import PlanPerceptron, PlanTransformer, ValueEnsemble
+from gentraj.networks import ValueEnsemble
+from gentraj.networks.dit import Block
+from gentraj.networks.embedding import SinusoidalEmbedding
 from gentraj.networks.rows import padded
 from gentraj.normalize import STATISTICS, Normalizer, NormalizerName
-from gentraj.training.optimization import BATCH, LEARNING, adamw, apply_gradients
+from gentraj.training.optimization import BATCH, LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 from ..policies.critic import expectile
@@ -28,8 +30,8 @@ from ..policies.critic import expectile
 ROWS = 100_000  # number of observations from which the statistics of returns are computed
 
 
-@dataclass(frozen=True)
-class PlanCriticConfig:
+@dataclass(frozen=True, kw_only=True)
+class PlanCriticConfig(LearningConfig):
     network: Literal["perceptron", "transformer"] = "perceptron"
     """A perceptron on the whole plan, or a transformer with attention between the timesteps of the plan."""
     sees: Literal["actions", "plan"] = "actions"
@@ -60,23 +62,55 @@ class PlanCriticConfig:
     """Rate at which the target network, which gives the bootstrapped values, follows the network of V(s)."""
     batch_size: int = 256
     """Number of windows in a batch."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
     weight_decay: float = 0.0
-    """Weight decay of AdamW."""
     max_grad_norm: float = 10.0
-    """Gradients of a larger norm are scaled down to this norm."""
 
     def unused(self) -> dict[str, str]:
         return {} if self.network == "transformer" else {"heads": "the network is a perceptron"}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_choice(self, network=("perceptron", "transformer"), sees=("actions", "plan"), normalizer=STATISTICS)
         require(self, width=(1, 1e5), depth=(1, 100), heads=(1, 1e3), members=(1, 1000), discount=(0, 1),
-                expectile=(0.5, 0.9), n_step=(1, 1e6), noised=(0, 1), tau=(0, 1), **LEARNING, **BATCH)
+                expectile=(0.5, 0.9), n_step=(1, 1e6), noised=(0, 1), tau=(0, 1), **BATCH)
         if self.width % self.heads:
             raise ValueError(f"PlanCriticConfig has width {self.width} and {self.heads} heads; give a width that is a "
                              "multiple of the number of heads")
+
+
+class PlanPerceptron(ValueEnsemble):
+    """The values (E, R) of plans z (R, H, D) with noise sigma (R,), by perceptrons on the flattened plan."""
+
+    def __init__(self, dim: int, horizon: int, width: int, depth: int, members: int):
+        super().__init__(horizon * dim + 1, width, depth, members)
+
+    def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
+        return super().forward(torch.cat([z_RHD.flatten(1), sigma_R[:, None]], -1))
+
+
+class PlanTransformer(nn.Module):
+    """The values (E, R) of plans z (R, H, D) with noise sigma (R,), by a transformer over timesteps.
+
+    Diffusion Veteran values plans by attention (Lu et al. 2025); the blocks are those of the DiT. The members of the
+    ensemble share the transformer, and each has its own perceptron on the mean over the timesteps.
+    """
+
+    position_HW: Tensor
+
+    def __init__(self, dim: int, horizon: int, width: int, depth: int, heads: int, members: int):
+        super().__init__()
+        position_HW = SinusoidalEmbedding(width, scale=1.0)(torch.arange(horizon))
+        self.register_buffer("position_HW", position_HW, persistent=False)
+        self.tokens = nn.Linear(dim, width)
+        self.noise = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, width), nn.SiLU())
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.members = ValueEnsemble(width, width, 1, members)
+
+    def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
+        h_RHW, noise_R1W = self.tokens(z_RHD) + self.position_HW, self.noise(sigma_R)[:, None]
+        for block in self.blocks:
+            h_RHW = block(h_RHW, noise_R1W)
+        return self.members(h_RHW.mean(1))
 
 
 class PlanCritic(nn.Module):
@@ -205,8 +239,8 @@ class NoisyValue(Plugin):
     """Guidance by the values of noisy plans: x0' = x0 + scale sigma^2 / alpha * gradient of the value.
 
     As in Diffuser (Janner et al. 2022, algorithm 1), the gradient does not pass through the model. It works for every
-    noise path. Sampling raises ValueError for a critic that normalises plans otherwise than the model, and whatever an
-    `Energy` raises.
+    noise path. Sampling raises ValueError for a critic that normalises plans otherwise than the model, and for a
+    gradient or a guided trajectory that is not finite.
     """
 
     critic: PlanCritic
@@ -217,15 +251,13 @@ class NoisyValue(Plugin):
         if not (torch.allclose(ours.shift_D, theirs.shift_D) and torch.allclose(ours.scale_D, theirs.scale_D)):
             raise ValueError("the critic of noisy plans normalises by other shifts or scales than the model, so it "
                              "was trained on other noise; train it with the model's normalizer, or with noised = 0")
+        if self.scale == 0:
+            return denoise
 
-        def guided(x: Tensor, t: Tensor) -> Tensor:
-            alpha, sigma = sampling.path.alpha(t), sampling.path.sigma(t)
+        def value(x: Tensor, t: Tensor) -> Tensor:
+            alpha, sigma, y = sampling.path.alpha(t), sampling.path.sigma(t), theirs.unnormalize(x)
             spread = (alpha**2 + sigma**2).sqrt()
+            shrunk = ours.unnormalize(ours.normalize(y) / spread[:, None, None])
+            return self.scale * self.critic.relative(torch.where(known, y, shrunk), sigma / spread)
 
-            def value(y: Tensor) -> Tensor:
-                shrunk = ours.unnormalize(ours.normalize(y) / spread[:, None, None])
-                return self.critic.relative(torch.where(known, y, shrunk), sigma / spread)
-
-            return Energy(value, self.scale, at="noisy").wrap(denoise, sampling)(x, t)
-
-        return guided
+        return guided_by_noisy(denoise, value, sampling)

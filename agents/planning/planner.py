@@ -295,21 +295,16 @@ class Planner(EpisodicAgent):
         """Set new targets in the environments that are due: those near their goal hold it, the others plan."""
         near_B = due_B & self.is_near_goal(obs_BO, goal_BG).cpu()
         if (far_B := due_B & ~near_B).any():
-            goal = None if goal_BG is None else goal_BG[far_B]
-            self.target_BTD[far_B] = self._travel(obs_BO[far_B], goal, far_B)
+            goal, seeds = None if goal_BG is None else goal_BG[far_B], self._seeds(far_B)
+            previous, past = self.previous.of(far_B) if self.config.shifted else None, self.history.of(far_B)
+            self.last = self.propose(obs_BO[far_B], goal, seeds, previous, past)
+            self.previous.keep(far_B, *self.last.chosen(), self.spec.horizon - past.now_B)
+            self.target_BTD[far_B] = self.targets_along(self.last, goal, seeds)
         if goal_BG is not None and near_B.any():
             self.target_BTD[near_B] = self.hold_goal(obs_BO[near_B], goal_BG[near_B])[:, None]
             self.previous.forget(near_B)
         self.age_B[due_B] = 0
         self.decision_B[due_B] += 1
-
-    def _travel(self, obs_BO: Tensor, goal_BG: Tensor | None, which_B: Tensor) -> Tensor:
-        """(B, T, D) targets 1 .. T environment steps ahead, along a newly chosen plan."""
-        seeds = self._seeds(which_B)
-        previous, past = self.previous.of(which_B) if self.config.shifted else None, self.history.of(which_B)
-        self.last = self.propose(obs_BO, goal_BG, seeds, previous, past)
-        self.previous.keep(which_B, *self.last.chosen(), self.spec.horizon - past.now_B)
-        return self.targets_along(self.last, goal_BG, seeds)
 
     def targets_along(self, plans: Plans, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         """(B, T, D) targets 1 .. T environment steps ahead, along the chosen plans as the finer models fill them in."""

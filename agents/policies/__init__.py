@@ -1,5 +1,49 @@
-"""Policies, each in a file of its own, what they share, and their registry."""
+"""Policies, each in a file of its own, what they share, and their registry.
 
-from .registry import POLICIES, PolicyConfig, register
+A new policy is one file and one line in `POLICIES`, or, outside of this package, a call of `register`.
+"""
 
-__all__ = ["POLICIES", "PolicyConfig", "register"]
+from __future__ import annotations
+
+from gentraj.config import Kinds
+
+from .actor import Actor
+from .bc import BC, BCConfig
+from .diffusion_ql import DiffusionQL, DiffusionQLConfig
+from .fql import FQL, FQLConfig
+from .idql import IDQL, IDQLConfig
+from .iql import IQL, IQLConfig
+from .policy import Policy, PolicyConfig
+from .student import Student, StudentActor, StudentConfig
+from .swift import Swift, SwiftConfig
+from .td3bc import TD3BC, TD3BCConfig
+
+__all__ = ["ACTORS", "POLICIES", "PolicyConfig", "register"]
+
+POLICIES: Kinds[PolicyConfig, Policy] = Kinds({
+    "bc": (BCConfig, BC),
+    "iql": (IQLConfig, IQL),
+    "idql": (IDQLConfig, IDQL),
+    "td3bc": (TD3BCConfig, TD3BC),
+    "diffusion-ql": (DiffusionQLConfig, DiffusionQL),
+    "fql": (FQLConfig, FQL),
+    "swift": (SwiftConfig, Swift),
+    "student": (StudentConfig, Student),
+})
+
+# The agents of policies for which there is a faster way to act than an `Actor`.
+ACTORS: dict[type[Policy], type[Actor]] = {Student: StudentActor}
+
+
+def register(kind: str, config: type[PolicyConfig], policy: type[Policy]) -> None:
+    """Register a policy and its settings, a frozen dataclass, so that it is trained, saved and loaded as any other.
+
+    `kind` is the policy's name in the config.json of a run; it replaces a policy that is registered by that name.
+    Raises ValueError for settings that are not derived from `PolicyConfig`, or are registered by another name already.
+    """
+    if not issubclass(config, PolicyConfig):
+        raise ValueError(f"{config.__name__} is not derived from PolicyConfig, which has the settings of every policy; "
+                         "derive it from that")
+    if others := [name for name, (registered, _) in POLICIES.items() if registered is config and name != kind]:
+        raise ValueError(f"{config.__name__} is registered as '{others[0]}' already; give '{kind}' settings of its own")
+    POLICIES[kind] = config, policy

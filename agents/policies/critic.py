@@ -11,16 +11,16 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gentraj.config import require
-from gentraj.networks.critic import ValueEnsemble
-from gentraj.training.optimization import LEARNING, adamw, apply_gradients
+from gentraj.networks import ValueEnsemble
+from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 
 from .policy import Policy, Transition
 
 LARGEST = 100  # bound on exp(beta * advantage) (Kostrikov et al. 2022, appendix B)
 
 
-@dataclass(frozen=True)
-class ValueConfig:
+@dataclass(frozen=True, kw_only=True)
+class ValueConfig(LearningConfig):
     discount: float = 0.99
     """Discount per environment step."""
     n_step: int = 32
@@ -33,15 +33,12 @@ class ValueConfig:
     members: int = 2
     """Number of networks in the ensemble."""
     learning_rate: float = 5e-4
-    """Peak learning rate of AdamW."""
     weight_decay: float = 0.0
-    """Weight decay of AdamW."""
     max_grad_norm: float = 10.0
-    """Gradients of a larger norm are scaled down to this norm."""
 
     def __post_init__(self) -> None:
-        require(self, discount=(0, 0.99999), n_step=(1, 1e4), width=(1, 1e5), depth=(1, 100), members=(1, 1000),
-                **LEARNING)
+        super().__post_init__()
+        require(self, discount=(0, 0.99999), n_step=(1, 1e4), width=(1, 1e5), depth=(1, 100), members=(1, 1000))
 
 
 @dataclass(frozen=True)
@@ -124,6 +121,23 @@ def state_value(policy: Policy, config: ValueConfig, members: int = 1) -> ValueE
     """V(s) as `members` independent networks, which start from the same value as Q(s, a)."""
     return ValueEnsemble(policy.state_dim, config.width, config.depth, members,
                          policy.reward_statistics.initial_value(config.discount))
+
+
+def update_implicit(critic: Critic, value: ValueEnsemble, t: Transition, tau: float,
+                    optimizers: dict[str, Optimizer]) -> tuple[dict[str, Tensor], Tensor]:
+    """Train V(s) and Q(s, a) for one step of implicit Q-learning (Kostrikov et al. 2022, section 4.2).
+
+    V(s) learns the expectile `tau` of Q(s, a) over the actions of the data (equation 5), and Q(s, a) learns
+    r + discount * V(s') (equation 6). Returns the metrics, and the advantages (B,) of the data's actions before the
+    step.
+    """
+    advantage_B = critic.target_min(t.state_BS, t.chunk_BX) - value(t.state_BS)[0]
+    value_loss = average(expectile(advantage_B / value.unit, tau), t)
+    apply_gradients(value_loss, optimizers["value"], critic.config.max_grad_norm)
+    with torch.no_grad():
+        next_value_B = value(t.next_BS)[0]
+    metrics = critic.update(t, next_value_B, optimizers["critic"])
+    return {"value_loss": value_loss.detach()} | metrics, advantage_B.detach()
 
 
 def average(x_EB: Tensor, t: Transition) -> Tensor:

@@ -19,7 +19,8 @@ DISCRIMINATOR = DiscriminatorConfig(width=64, multipliers=(1,), kernel=1, freque
 DIFFUSION = DiffusionConfig(NETWORK, levels=None, clip=1.0, weight_decay=0.0, ema=0.995, steps=5)
 FLOW = FlowConfig(NETWORK, prediction="velocity", clip=1.0, weight_decay=0.0, ema=0.995, steps=5)
 GAN = GANConfig(NETWORK, DISCRIMINATOR, ema=0.995, best_of=1,
-                generator_learning=SideConfig(1e-3), discriminator_learning=SideConfig(1e-3))
+                generator_learning=SideConfig(learning_rate=1e-3),
+                discriminator_learning=SideConfig(learning_rate=1e-3))
 GAUSSIAN = GaussianConfig(NETWORK, weight_decay=0.0, ema=0.995)
 # A nearly deterministic actor: its loss is the squared error over 2 spread^2, and its gradients are as large.
 DETERMINISTIC = replace(GAUSSIAN, spread=0.1, max_grad_norm=100.0)

@@ -14,12 +14,12 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.families import Model, ModelConfig
-from gentraj.training.optimization import adamw, apply_gradients
+from gentraj.training.optimization import adamw
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
-from .critic import Critic, CriticConfig, average, expectile, state_value
+from .critic import Critic, CriticConfig, state_value, update_implicit
 from .generators import DIFFUSION
-from .policy import Policy, PolicyConfig, Scales, Transition
+from .policy import Policy, PolicyConfig, Scales
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,9 @@ class IDQL(Policy[Model]):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        value_loss = self.value_loss(t)
-        apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
-        with torch.no_grad():
-            next_value_B = self.value(t.next_BS)[0]
-        critic = self.critic.update(t, next_value_B, optimizers["critic"])
+        values, _ = update_implicit(self.critic, self.value, t, self.config.expectile, optimizers)
         actor = self.model.update(self.windows(t), optimizers, generator)  # equation 9, unweighted
-        return {"value_loss": value_loss.detach()} | critic | actor
-
-    def value_loss(self, t: Transition) -> Tensor:
-        """The loss of V(s), an expectile of Q(s, a) (IQL: Kostrikov et al. 2022, equation 5)."""
-        error_B = self.critic.target_min(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
-        return average(expectile(error_B / self.value.unit, self.config.expectile), t)
+        return values | actor
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:

@@ -14,12 +14,12 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.families import Model, ModelConfig
-from gentraj.training.optimization import adamw, apply_gradients
+from gentraj.training.optimization import adamw
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
-from .critic import Critic, CriticConfig, advantage_weights, average, expectile, state_value
+from .critic import Critic, CriticConfig, advantage_weights, state_value, update_implicit
 from .generators import GAUSSIAN
-from .policy import Policy, PolicyConfig, Scales, Transition
+from .policy import Policy, PolicyConfig, Scales
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,10 @@ class IQL(Policy[Model]):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        value_loss, advantage_B = self.value_loss(t)
-        apply_gradients(value_loss, optimizers["value"], self.config.critic.max_grad_norm)
-        with torch.no_grad():
-            next_value_B = self.value(t.next_BS)[0]
-        critic = self.critic.update(t, next_value_B, optimizers["critic"])  # equation 6
+        values, advantage_B = update_implicit(self.critic, self.value, t, self.config.expectile, optimizers)
         weight_B = advantage_weights(advantage_B, self.config.beta, t.weights())
         actor = self.model.update(self.windows(t, weight_B), optimizers, generator)  # equation 7
-        return {"value_loss": value_loss.detach()} | critic | actor
-
-    def value_loss(self, t: Transition) -> tuple[Tensor, Tensor]:
-        """The loss of V(s), an expectile of Q(s, a) (equation 5), and the advantages (B,) of the data's actions."""
-        error_B = self.critic.target_min(t.state_BS, t.chunk_BX) - self.value(t.state_BS)[0]
-        loss = average(expectile(error_B / self.value.unit, self.config.expectile), t)
-        return loss, error_B.detach()
+        return values | actor
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.networks.mlp import mlp
-from gentraj.training.optimization import LEARNING, adamw, apply_gradients
+from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .actor import Actor
@@ -30,7 +30,7 @@ SPREAD = (math.log(0.01), 0.0)  # bounds on the logarithm of a component's sprea
 
 
 @dataclass(frozen=True)
-class StudentConfig(PolicyConfig):
+class StudentConfig(PolicyConfig, LearningConfig):
     width: int = 256
     """Units of each hidden layer."""
     depth: int = 3
@@ -42,16 +42,12 @@ class StudentConfig(PolicyConfig):
     here; none if the goal is not made of such entries. A distillation takes them from the data."""
     batch_size: int = 1024
     """Number of decisions in a batch."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
-    weight_decay: float = 1e-4
-    """Weight decay of AdamW."""
     max_grad_norm: float = 10.0
-    """Gradients of a larger norm are scaled down to this norm."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, width=(1, 1e5), depth=(1, 100), components=(1, 1e3), **LEARNING)
+        PolicyConfig.__post_init__(self)
+        LearningConfig.__post_init__(self)
+        require(self, width=(1, 1e5), depth=(1, 100), components=(1, 1e3))
 
 
 class Student(Policy):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -90,6 +91,18 @@ class _Log:
         for key, value in fields.items():
             self.rows.setdefault(key, []).append(value)
 
+    @contextmanager
+    def decision(self, agent: Agent) -> Iterator[None]:
+        """Logs the time and the network calls that the agent's decision takes, which is made within the block."""
+        calls, start = agent.network_calls if isinstance(agent, CountsCalls) else None, time.perf_counter()
+        yield
+        milliseconds = 1000 * (time.perf_counter() - start)
+        new_calls = agent.network_calls - calls if isinstance(agent, CountsCalls) and calls is not None else None
+        if new_calls is not None:
+            self.network_calls = (self.network_calls or 0) + new_calls
+        if new_calls != 0:
+            self.latency_ms.append(milliseconds)
+
 
 class _Progress:
     """The progress bar of a rollout. It counts steps where the length of episodes is bounded, else episodes.
@@ -144,7 +157,9 @@ def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool,
     show(episode_B >= 0)
     while (episode_B >= 0).any():
         fields = _seen(envs) if record else {}
-        act_BA = _decide(agent, envs, log)
+        goal_BG = None if envs.goal_BG is None else torch.from_numpy(envs.goal_BG)
+        with log.decision(agent):
+            act_BA = agent.act(torch.from_numpy(envs.obs_BO), goal_BG).detach().cpu().numpy()
         fields |= envs.step(act_BA) | {"episode": episode_B.copy(), "elapsed": envs.elapsed_B.copy()}
         log.add(fields | ({"act": act_BA} | _seen(envs, "next_") if record else {}))
         done_B = fields["terminated"] | fields["truncated"]
@@ -165,22 +180,6 @@ def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool,
 def _seen(envs: VectorEnvironment, prefix: str = "") -> dict[str, np.ndarray]:
     goal = {} if envs.goal_BG is None else {f"{prefix}goal": envs.goal_BG}
     return {f"{prefix}obs": envs.obs_BO} | goal
-
-
-def _decide(agent: Agent, envs: VectorEnvironment, log: _Log) -> np.ndarray:
-    """Returns the actions (B, A) of all environments and logs the time that they took."""
-    goal_BG = None if envs.goal_BG is None else torch.from_numpy(envs.goal_BG)
-    calls, start = agent.network_calls if isinstance(agent, CountsCalls) else None, time.perf_counter()
-    act_BA = agent.act(torch.from_numpy(envs.obs_BO), goal_BG).detach().cpu().numpy()
-    milliseconds = 1000 * (time.perf_counter() - start)
-    if act_BA.shape != (shape := (len(envs.obs_BO), envs.act_dim)):
-        raise ValueError(f"the agent's actions have shape {act_BA.shape}; {envs.env_id} needs {shape}")
-    new_calls = agent.network_calls - calls if isinstance(agent, CountsCalls) and calls is not None else None
-    if new_calls is not None:
-        log.network_calls = (log.network_calls or 0) + new_calls
-    if new_calls != 0:
-        log.latency_ms.append(milliseconds)
-    return act_BA
 
 
 def _result(log: _Log, envs: VectorEnvironment, seeds: list[int], goal_dims: tuple[int, ...]) -> Rollout:

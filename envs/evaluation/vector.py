@@ -62,11 +62,14 @@ class VectorEnvironment:
         self._observe(obs)
 
     def step(self, act_BA: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns reward, terminated, truncated and success, (B,) each. Raises `EnvironmentFault`.
+        """Returns reward, terminated, truncated and success, (B,) each.
 
+        Raises ValueError for actions of another shape, and `EnvironmentFault` for a faulty action or environment.
         Success is the environment's own `info["success"]` or `info["is_success"]`, or, without these, a positive reward
         if there are goals. Without any of them `tells_success` stays false.
         """
+        if act_BA.shape != (shape := (len(self.obs_BO), self.act_dim)):
+            raise ValueError(f"the agent's actions have shape {act_BA.shape}; {self.env_id} needs {shape}")
         self._refuse(~np.isfinite(act_BA).all(1), "the agent's action", act_BA, "finite numbers are expected")
         outside_B = ((act_BA < self.action_space.low) | (act_BA > self.action_space.high)).any(1)
         self._refuse(outside_B, "the agent's action", act_BA, f"outside {self.action_space}; clip it in the agent")

@@ -65,27 +65,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(2, refuse_script())
     warnings.showwarning = lambda message, *_: print(f"gentraj: {message}", file=sys.stderr)
     try:
-        code = _run(words) if os.environ.get("GENTRAJ_TRACEBACK") else _guarded(words)
-        sys.stdout.flush()
-        return code
+        try:
+            with environments(words) as rest:
+                _command(rest)(rest[1:])
+        finally:
+            sys.stdout.flush()
+    except SystemExit as stop:  # tyro exits after --help (0) and after an error in the options (2)
+        return _fail(1, stop.code) if isinstance(stop.code, str) else stop.code or 0
     except KeyboardInterrupt:
         return _fail(130, "stopped by Ctrl-C")
     except BrokenPipeError:  # the reader has left, as in `gentraj ... | head`; Python would complain when it exits
         null = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(null, stream.fileno())
-        return 0
-
-
-def _guarded(words: list[str]) -> int:
-    """Runs a command and reports an error in one line, a bug in two lines and a log file with its traceback."""
-    try:
-        return _run(words)
-    except BrokenPipeError:
-        raise
     except Exception as error:
+        if os.environ.get("GENTRAJ_TRACEBACK"):
+            raise
         code = _code(error)
         return _bug(error, words) if code is None else _fail(code, str(error) or type(error).__name__)
+    return 0
 
 
 def _code(error: Exception) -> int | None:
@@ -117,33 +115,22 @@ def _bug(error: Exception, words: list[str]) -> int:
     return 1
 
 
-def _run(words: list[str]) -> int:
-    with environments(words) as rest:
-        return _run_command(rest)
-
-
-def _run_command(words: list[str]) -> int:
+def _command(words: list[str]) -> Callable[[list[str]], None]:
+    """The command that the first word names. Prints help or version if it asks for them, or that there is no such
+    command, and raises SystemExit."""
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
-        return 0 if words else 2
+        raise SystemExit(0 if words else 2)
     if words[0] == "--version":
         print(version("gentraj"))
-        return 0
+        raise SystemExit
     if words[0] not in COMMANDS:
         near = difflib.get_close_matches(words[0], COMMANDS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(COMMANDS)}"
-        return _fail(2, f"unknown command '{words[0]}'; {hint}")
-    try:
-        _command(words[0])(words[1:])
-    except SystemExit as stop:  # tyro exits after --help (0) and after an error in the options (2)
-        return _fail(1, stop.code) if isinstance(stop.code, str) else stop.code or 0
-    return 0
+        raise SystemExit(_fail(2, f"unknown command '{words[0]}'; {hint}"))
+    return import_module(f".{words[0]}", __name__).main
 
 
 def _fail(code: int, message: str) -> int:
     print(f"gentraj: error: {' '.join(message.split())}", file=sys.stderr)
     return code
-
-
-def _command(name: str) -> Callable[[list[str]], None]:
-    return import_module(f".{name}", __name__).main

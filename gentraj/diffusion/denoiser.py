@@ -1,51 +1,34 @@
-"""From a network's prediction to x0: noise levels, parameterisations, and the loss that training puts on them.
-
-`denoise(x, t) -> x0` is the one primitive of sampling, which conditioning and guidance wrap.
-"""
+"""From a network's prediction to x0: noise levels, parameterisations, and the weights that training puts on them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..models.plugin import Denoise
 from .paths import NoisePath
 
 
-@dataclass(frozen=True)
 class Level:
-    """The noise level of each row at time t (R,): alpha, sigma and their rates, of shape (R, 1, 1).
+    """The noise level of each row at time t (R,): alpha, sigma, their rates and the spread of x_t, all (R, 1, 1).
 
     `sigma_data` is the standard deviation of normalised data.
     """
 
-    path: NoisePath
-    t_R: Tensor
-    sigma_data: float = 1.0
-
-    @cached_property
-    def alpha(self) -> Tensor:
-        return self.path.alpha(self.t_R)[:, None, None]
-
-    @cached_property
-    def sigma(self) -> Tensor:
-        return self.path.sigma(self.t_R)[:, None, None]
+    def __init__(self, path: NoisePath, t_R: Tensor, sigma_data: float = 1.0):
+        self.path, self.t_R, self.sigma_data = path, t_R, sigma_data
+        self.alpha, self.sigma = path.alpha(t_R)[:, None, None], path.sigma(t_R)[:, None, None]
+        # The standard deviation of x_t, by which x_t is divided before a network sees it (EDM's 1 / c_in).
+        self.spread = ((self.alpha * sigma_data) ** 2 + self.sigma**2).sqrt()
 
     @cached_property
     def rates(self) -> tuple[Tensor, Tensor]:
         """d alpha / dt and d sigma / dt."""
         d_alpha, d_sigma = self.path.rates(self.t_R)
         return d_alpha[:, None, None], d_sigma[:, None, None]
-
-    @cached_property
-    def spread(self) -> Tensor:
-        """The standard deviation of x_t, by which x_t is divided before a network sees it (EDM's 1 / c_in)."""
-        return ((self.alpha * self.sigma_data) ** 2 + self.sigma**2).sqrt()
 
     @property
     def snr(self) -> Tensor:
@@ -95,19 +78,6 @@ PREDICTIONS = {
     "edm": Prediction(_edm_x0, _edm_target),
 }
 NEEDS_SIGNAL = ("eps", "score")  # predictions that do not determine x0 where alpha is 0
-
-
-def hold(denoise: Denoise, values: Tensor, mask: Tensor) -> Denoise:
-    """Conditions a denoiser by inpainting: the network sees the known entries clean, and x0 has their values.
-
-    Apply it once, right around the network. The result ignores what x has at the known entries, and its gradient there
-    is zero, so that guidance does not move them.
-    """
-
-    def held(x: Tensor, t: Tensor) -> Tensor:
-        return torch.where(mask, values, denoise(torch.where(mask, values, x), t))
-
-    return held
 
 
 P_MEAN, P_STD = -1.2, 1.2  # Karras et al. 2022, table 1

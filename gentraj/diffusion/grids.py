@@ -10,12 +10,12 @@ from .paths import EDM_MAX, EDM_MIN, EDM_RHO, T_MIN, NoisePath
 
 def uniform(path: NoisePath, steps: int) -> Tensor:
     """Times that are evenly spaced in t."""
-    return 1 - _fraction(steps)
+    return 1 - torch.linspace(0, 1, steps + 1, dtype=torch.float64)
 
 
 def quadratic(path: NoisePath, steps: int) -> Tensor:
     """Song et al. 2021 (DDIM), appendix D.2: t = u^2, so that a sigma that grows as sqrt(t) is linear in u."""
-    return (1 - _fraction(steps)) ** 2
+    return uniform(path, steps) ** 2
 
 
 def karras(path: NoisePath, steps: int) -> Tensor:
@@ -54,11 +54,6 @@ def _on_levels(times: Tensor, levels: int) -> Tensor:
     down = torch.arange(steps, -1, -1)
     n = (times * levels).round().long().clamp(min=down)
     return (torch.cummin(n + torch.arange(steps + 1), 0).values.clamp(max=levels) + down - steps) / levels
-
-
-def _fraction(steps: int) -> Tensor:
-    """Numbers (steps + 1,) from 0 to 1, evenly spaced."""
-    return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
 
 
 def _points(steps: int) -> Tensor:

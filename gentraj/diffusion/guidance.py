@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,7 @@ from ..models.sampling import Guidance, as_plugins
 from ..networks.rows import MIN_ROWS
 from ..trajectory import Batch, Guide
 from .composition import FromModel, Interval, check_interval, within
+from .paths import NoisePath
 from .posterior import covariance, proximal, with_gradient
 
 MAX_DISTANCES = 1 << 24  # the most distances in memory at once
@@ -67,27 +69,21 @@ class Energy(Preference):
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
         if self.scale == 0:
             return denoise
-        condition, path = sampling.condition, sampling.path
-        values = sampling.normalizer.normalize(condition.values_BHD)
+
+        def energy(y: Tensor) -> Tensor:
+            return self.prefer(sampling.normalizer.unnormalize(y))
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
-            alpha, sigma = path.alpha(t)[:, None, None], path.sigma(t)[:, None, None]
-            gain = sigma**2 * alpha / alpha.clamp(min=LEAST_ALPHA) ** 2  # sigma^2 / alpha, but 0 without signal
-            if self.at == "noisy":
-                x0, tilt = denoise(x, t), self._tilt(torch.where(condition.mask_BHD, values, x), sampling)
-                move = gain * torch.where(condition.mask_BHD, 0, tilt.gradient)
-            else:
-                with torch.enable_grad():
-                    x = with_gradient(x)
-                    x0 = denoise(x, t)
-                tilt = self._tilt(x0, sampling)
-                move = proximal(tilt.gradient, tilt.hessian, covariance(x, x0, gain), self.iterations)
-            return finite(x0 + move, "the guided trajectory is", "; lower Energy.scale or the energy's slope")
+            with torch.enable_grad():
+                x = with_gradient(x)
+                x0 = denoise(x, t)
+            tilt = Tilt(energy, x0)
+            move = proximal(tilt.gradient, tilt.hessian, covariance(x, x0, gain(sampling.path, t)), self.iterations)
+            return moved(x0, move)
 
+        if self.at == "noisy":
+            return within(self.interval, guided_by_noisy(denoise, lambda x, t: energy(x), sampling), denoise)
         return within(self.interval, guided, denoise)
-
-    def _tilt(self, z: Tensor, sampling: Denoising) -> Tilt:
-        return Tilt(lambda y: self.prefer(sampling.normalizer.unnormalize(y)), z)
 
     @property
     def needs_denoiser(self) -> bool:
@@ -95,6 +91,32 @@ class Energy(Preference):
 
     def prefer(self, x_RHD: Tensor) -> Tensor:
         return self.scale * self.scores(x_RHD)
+
+
+def guided_by_noisy(denoise: Denoise, energy: Callable[[Tensor, Tensor], Tensor], sampling: Denoising) -> Denoise:
+    """A denoiser guided at the noisy trajectory: x0 + sigma^2 / alpha * gradient of `energy(x, t)` (R,) at x itself
+    (Dhariwal & Nichol 2021, algorithm 2).
+
+    `energy` sees noisy trajectories (R, H, D) in normalised units, with the known values at the known entries.
+    """
+    mask, values = sampling.condition.mask_BHD, sampling.normalizer.normalize(sampling.condition.values_BHD)
+
+    def guided(x: Tensor, t: Tensor) -> Tensor:
+        x0, tilt = denoise(x, t), Tilt(lambda y: energy(y, t), torch.where(mask, values, x))
+        return moved(x0, gain(sampling.path, t) * torch.where(mask, 0, tilt.gradient))
+
+    return guided
+
+
+def gain(path: NoisePath, t: Tensor) -> Tensor:
+    """(R, 1, 1) sigma^2 / alpha, by which guidance multiplies a gradient; 0 without signal."""
+    alpha, sigma = path.alpha(t)[:, None, None], path.sigma(t)[:, None, None]
+    return sigma**2 * alpha / alpha.clamp(min=LEAST_ALPHA) ** 2
+
+
+def moved(x0: Tensor, move: Tensor) -> Tensor:
+    """x0 + move. Raises ValueError unless it is finite."""
+    return finite(x0 + move, "the guided trajectory is", "; lower Energy.scale or the energy's slope")
 
 
 class Tilt:

@@ -14,16 +14,16 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require, require_choice
-from ..models.conditioning import ConditionMix
+from ..models.conditioning import ConditionMix, encode_context, encoded_width
 from ..models.plugin import Denoise, Denoising, Plugin
-from ..models.sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
+from ..models.sampling import Guidance, check_trajectories, sample_batch
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
-from ..training.optimization import LEARNING, adamw, apply_gradients
+from ..training.optimization import LearningConfig, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
-from .denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, Level, hold, loss_weight, sample_times
+from .denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, Level, loss_weight, sample_times
 from .grids import GRIDS, sampling_times
 from .guidance import denoising_plugins
 from .likelihood import PROBES, STEPS, log_prob
@@ -41,7 +41,7 @@ else:  # the choices of a setting are the keys of its dict, so that adding one t
 
 
 @dataclass(frozen=True)
-class DiffusionConfig:
+class DiffusionConfig(LearningConfig):
     """Settings of a diffusion model: its network, its noise path, its loss and its sampler."""
 
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
@@ -60,12 +60,6 @@ class DiffusionConfig:
     """Standard deviation of normalised data in EDM's prediction and weight."""
     clip: float | None = 1.1
     """Bound on |x0| in sampling, in normalised units, before guidance; None is no bound."""
-    learning_rate: float = 1e-3
-    """Learning rate of AdamW."""
-    weight_decay: float = 1e-4
-    """Weight decay of AdamW."""
-    max_grad_norm: float = 1.0
-    """Norm to which larger gradients are clipped."""
     ema: float = 0.999
     """Decay of the exponential moving average of the weights, which is used for sampling."""
     sampler: SamplerName = "ddim"
@@ -87,8 +81,9 @@ class DiffusionConfig:
         return reasons
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_choice(self, **CHOICES)
-        require(self, steps=(1, 1e6), ema=(0, 1), sigma_data=(1e-6, 1e6), **LEARNING)
+        require(self, steps=(1, 1e6), ema=(0, 1), sigma_data=(1e-6, 1e6))
         if self.clip is not None:
             require(self, clip=(0, math.inf))
         if self.eta is not None:
@@ -201,7 +196,7 @@ class Diffusion(nn.Module):
              batch: Batch, guide: Guide | None = None) -> Tensor:
         """w(t) ||F(x_t, t) - F*||^2, averaged over the unknown real entries, minus a guide's mean score of x0."""
         x_t = torch.where(known, x0, at.alpha * x0 + at.sigma * eps) * real
-        F = self.predict(self.network, x_t, x0 * known, known, at, context)
+        F = self.network(x_t / at.spread, x0 * known, known, at.t_R, context)  # as `denoise` calls it
         F_target = self.prediction.target(x0, eps, at) / self.prediction.unit(at)
         w, free = loss_weight(self.config.weight, self.prediction, at), real & ~known
         loss = ((F - F_target) ** 2 * w * free * batch.weights()[:, None, None]).sum() / free.sum().clamp(min=1)
@@ -209,15 +204,6 @@ class Diffusion(nn.Module):
             x = torch.where(free, self.normalizer.unnormalize(self.denoised(F, x_t, at)), batch.x_BHD)
             loss = loss - (guide(x) * batch.weights()).mean()
         return loss
-
-    def predict(self, network: nn.Module, x_t: Tensor, known_x0: Tensor, known: Tensor, at: Level,
-                context: Tensor | None) -> Tensor:
-        """F, the output of a network on scaled inputs (c_in and c_noise of Karras et al. 2022, table 1).
-
-        Training and sampling share this call. Input and output have about unit variance. `x_t` is clean where `known`
-        is true, and `known_x0` is 0 where it is false.
-        """
-        return network(x_t / at.spread, known_x0, known, at.t_R, context)
 
     def denoised(self, F: Tensor, x_t: Tensor, at: Level, *, clipped: bool = True) -> Tensor:
         """x0 from the network's output F on `x_t` (c_skip and c_out of Karras et al. 2022), clipped to the bound."""
@@ -230,16 +216,19 @@ class Diffusion(nn.Module):
     def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None, *, clipped: bool = True) -> Denoise:
         """The denoiser `denoise(x_RHD, t) -> x0_RHD` conditioned on the known entries, in normalised units.
 
-        x0 has the known values, whatever `x` has there. `clipped` bounds x0; a likelihood needs it without the bound.
+        The network sees the known entries clean, and x0 has their values: what `x` has there has no effect, and the
+        gradient with respect to it is zero, so that guidance does not move it. `clipped` bounds x0; a likelihood needs
+        it without the bound.
         """
         known_x0, encoded = torch.where(mask, values, 0), encode_context(context, self.context)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             self.network_calls += 1
-            at = self.level(t)
-            return self.denoised(self.predict(self.ema, x, known_x0, mask, at, encoded), x, at, clipped=clipped)
+            at, x_t = self.level(t), torch.where(mask, values, x)
+            F = self.ema(x_t / at.spread, known_x0, mask, at.t_R, encoded)  # c_in: Karras et al. 2022, table 1
+            return torch.where(mask, values, self.denoised(F, x_t, at, clipped=clipped))
 
-        return hold(denoise, values, mask)
+        return denoise
 
     @torch.no_grad()
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Guidance = None,
@@ -257,8 +246,9 @@ class Diffusion(nn.Module):
         steps = config.steps if options.steps is None else options.steps
         times = sampling_times(self.path, steps, config.grid).to(self.device)
         sampler = SAMPLERS[config.sampler] if config.eta is None else partial(SAMPLERS[config.sampler], eta=config.eta)
-        return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins, lambda rows, seeds:
-                            self._sample_rows(rows, seeds, sampler, times, plugins, options.temperature, observe))
+        return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
+                            partial(self._sample_rows, sampler=sampler, times=times, plugins=plugins,
+                                    temperature=options.temperature, observe=observe))
 
     def _sample_rows(self, rows: Condition, seeds: Sequence[int], sampler: Sampler, times: Tensor,
                      plugins: Sequence[Plugin], temperature: float, observe: Observer | None) -> Tensor:

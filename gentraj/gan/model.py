@@ -16,14 +16,14 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require, require_choice
-from ..models.conditioning import ConditionMix
-from ..models.one_step import choosing_plugins, interpolate, refuse_sampler, sample_rows
-from ..models.sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
+from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
+from ..models.one_step import choosing_plugins, refuse_sampler, sample_rows
+from ..models.sampling import Guidance, check_trajectories, sample_batch
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig, Logits
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
-from ..training.optimization import LEARNING, adamw, apply_gradients
+from ..training.optimization import LearningConfig, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .health import FOLLOW, Health, vital_signs
 from .objectives import OBJECTIVES, REGULARISERS, Game, Loss, Objective
@@ -37,21 +37,18 @@ else:  # what the dict holds
     ObjectiveName = Literal[tuple(OBJECTIVES)]
 
 
-@dataclass(frozen=True)
-class SideConfig:
+@dataclass(frozen=True, kw_only=True)
+class SideConfig(LearningConfig):
     """How one side is trained; two time scales are two learning rates (Heusel et al. 2017)."""
 
     learning_rate: float = 5e-4
-    """Learning rate of AdamW."""
     weight_decay: float = 0.0
-    """Weight decay of AdamW."""
+    max_grad_norm: float = 10.0
     betas: tuple[float, float] = (0.0, 0.99)
     """Decay rates of AdamW's moving averages. The first is 0, no momentum, since old gradients of the game mislead."""
-    max_grad_norm: float = 10.0
-    """Norm to which larger gradients are clipped."""
 
     def __post_init__(self) -> None:
-        require(self, **LEARNING)
+        super().__post_init__()
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"SideConfig.betas are {self.betas}; two numbers of at least 0 and less than 1 are "
                              "expected")
@@ -253,8 +250,8 @@ class ConditionalGAN(nn.Module):
         refuse_sampler(options, "a GAN samples in one call of its generator")
         self.health.warn()
         x = sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
-                         lambda rows, seeds: sample_rows(self._trajectories, rows, seeds, options.temperature, plugins,
-                                                         self.config, self.normalizer))
+                         partial(sample_rows, self._trajectories, temperature=options.temperature, plugins=plugins,
+                                 config=self.config, normalizer=self.normalizer))
         if observe is not None:
             observe(x.flatten(0, 1), x.new_zeros(1))
         return x

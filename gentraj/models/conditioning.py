@@ -1,4 +1,4 @@
-"""Which entries are known in training: the mix of conditions that a model is trained for."""
+"""What a model is conditioned on: the mix of conditions in training, and contexts and known entries for its network."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import require, require_choice
+from ..normalize import Normalizer
 from ..trajectory import TrajectorySpec
 
 LAST = 1 - 2**-20  # the fraction u that `later_row` maps to the last timestep
@@ -92,3 +94,55 @@ def _observations(spec: TrajectorySpec, dims: tuple[int, ...], length_B: Tensor,
 
 KINDS = {"start": _start, "goal": _goal, "waypoint": _goal, "prefix": _prefix, "actions": _actions,
          "observations": _observations}
+
+
+def encode_context(context_BC: Tensor | None, normalizer: Normalizer | None,
+                   kept_B: Tensor | None = None) -> Tensor | None:
+    """Encodes a context for a network: (B, C + 1), the normalised context and a 1, or zeros if there is no context.
+
+    A context is also replaced by zeros where `kept_B` is false. Returns None for a model without contexts
+    (`normalizer` is None). Raises ValueError for a context that the model cannot use.
+    """
+    if normalizer is None:
+        if context_BC is not None:
+            raise ValueError("a context was given to a model that was trained without one; train a model with "
+                             "--context.kinds")
+        return None
+    width = len(normalizer.shift_D)
+    if context_BC is None:
+        return normalizer.shift_D.new_zeros(1, width + 1)
+    if context_BC.ndim != 2 or context_BC.shape[1] != width or not torch.isfinite(context_BC).all():
+        raise ValueError(f"a context of width {tuple(context_BC.shape[1:])} was given; {width} finite numbers for "
+                         "each trajectory are expected")
+    encoded = F.pad(normalizer.normalize(context_BC), (0, 1), value=1.0)
+    return encoded if kept_B is None else encoded * kept_B[:, None].to(encoded.device)
+
+
+def encoded_width(normalizer: Normalizer | None) -> int:
+    """The width of an encoded context: C + 1, or 0 for a model without contexts."""
+    return 0 if normalizer is None else len(normalizer.shift_D) + 1
+
+
+def interpolate(values_RHD: Tensor, known_RHD: Tensor) -> Tensor:
+    """Interpolates the known entries linearly in time; generators predict the difference from this: (R, H, D).
+
+    Each column is linear between two known entries, constant before the first and after the last, and 0 if none is
+    known.
+    """
+    time_H1 = torch.arange(values_RHD.shape[1], device=values_RHD.device)[:, None]
+    last, beyond = len(time_H1) - 1, len(time_H1)
+    before = _running_max(torch.where(known_RHD, time_H1, -1))
+    after = -_running_max(torch.where(known_RHD, -time_H1, -beyond).flip(1)).flip(1)
+    before, after = torch.where(before < 0, after, before), torch.where(after == beyond, before, after)
+    low, high = (values_RHD.gather(1, index.clamp(0, last)) for index in (before, after))
+    fraction = (time_H1 - before) / (after - before).clamp(min=1)
+    return torch.where(known_RHD.any(1, keepdim=True), torch.lerp(low, high, fraction.to(low.dtype)), 0)
+
+
+def _running_max(x_RHD: Tensor) -> Tensor:
+    """The running maximum over time, by doubling the reach in each round: ONNX has no cumulative maximum."""
+    step = 1
+    while step < x_RHD.shape[1]:
+        x_RHD = torch.cat([x_RHD[:, :step], torch.maximum(x_RHD[:, step:], x_RHD[:, :-step])], 1)
+        step *= 2
+    return x_RHD

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -20,16 +21,16 @@ from ..config import require
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..networks.rows import MAX_ROWS, padding
 from ..normalize import Normalizer
-from ..training.optimization import LEARNING, adamw, apply_gradients
+from ..training.optimization import LearningConfig, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
-from .conditioning import ConditionMix
-from .one_step import choosing_plugins, interpolate, refuse_sampler, sample_rows
+from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
+from .one_step import choosing_plugins, refuse_sampler, sample_rows
 from .plugin import Plugin
-from .sampling import Guidance, check_trajectories, encode_context, encoded_width, sample_batch
+from .sampling import Guidance, check_trajectories, sample_batch
 
 
 @dataclass(frozen=True)
-class GaussianConfig:
+class GaussianConfig(LearningConfig):
     """Settings of a Gaussian model: its network, its likelihood, and how a guide chooses samples."""
 
     network: NetworkConfig = field(default_factory=ResidualMLPConfig)
@@ -39,12 +40,6 @@ class GaussianConfig:
     With a number the negative log-likelihood is a squared error over 2 spread^2."""
     log_sigma: tuple[float, float] = (-5.0, 1.0)
     """Soft lower and upper bound on the logarithm of a learned standard deviation, in normalised units."""
-    learning_rate: float = 1e-3
-    """Learning rate of AdamW."""
-    weight_decay: float = 1e-4
-    """Weight decay of AdamW."""
-    max_grad_norm: float = 1.0
-    """Norm to which larger gradients are clipped."""
     ema: float = 0.999
     """Decay of the exponential moving average of the weights, which is used for sampling."""
     best_of: int = 16
@@ -59,8 +54,8 @@ class GaussianConfig:
         return reasons if self.spread == "learned" else reasons | {"log_sigma": "the spread is a number"}
 
     def __post_init__(self) -> None:
-        require(self, ema=(0, 1), best_of=(1, 1e6), search_steps=(0, 1e6), search_rate=(0, 10),
-                **LEARNING)
+        super().__post_init__()
+        require(self, ema=(0, 1), best_of=(1, 1e6), search_steps=(0, 1e6), search_rate=(0, 10))
         low, high = self.log_sigma
         if not -50 <= low < high <= 50:
             raise ValueError(f"GaussianConfig.log_sigma is {self.log_sigma}; two numbers from -50 to 50, the smaller "
@@ -146,7 +141,7 @@ class Gaussian(nn.Module):
         plugins = choosing_plugins(guide, "a Gaussian")
         refuse_sampler(options, "a Gaussian samples in one call of its network")
         x = sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
-                         lambda rows, seeds: self._sample_rows(rows, seeds, plugins, options.temperature))
+                         partial(self._sample_rows, plugins=plugins, temperature=options.temperature))
         if observe is not None:
             observe(x.flatten(0, 1), x.new_zeros(1))
         return x

@@ -120,28 +120,3 @@ def _gradient(score_R: Tensor, z: Tensor) -> Tensor:
 
 def _length(z: Tensor) -> Tensor:
     return z.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None]
-
-
-def interpolate(values_RHD: Tensor, known_RHD: Tensor) -> Tensor:
-    """Interpolates the known entries linearly in time; generators predict the difference from this: (R, H, D).
-
-    Each column is linear between two known entries, constant before the first and after the last, and 0 if none is
-    known.
-    """
-    time_H1 = torch.arange(values_RHD.shape[1], device=values_RHD.device)[:, None]
-    last, beyond = len(time_H1) - 1, len(time_H1)
-    before = _running_max(torch.where(known_RHD, time_H1, -1))
-    after = -_running_max(torch.where(known_RHD, -time_H1, -beyond).flip(1)).flip(1)
-    before, after = torch.where(before < 0, after, before), torch.where(after == beyond, before, after)
-    low, high = (values_RHD.gather(1, index.clamp(0, last)) for index in (before, after))
-    fraction = (time_H1 - before) / (after - before).clamp(min=1)
-    return torch.where(known_RHD.any(1, keepdim=True), torch.lerp(low, high, fraction.to(low.dtype)), 0)
-
-
-def _running_max(x_RHD: Tensor) -> Tensor:
-    """The running maximum over time, by doubling the reach in each round: ONNX has no cumulative maximum."""
-    step = 1
-    while step < x_RHD.shape[1]:
-        x_RHD = torch.cat([x_RHD[:, :step], torch.maximum(x_RHD[:, step:], x_RHD[:, :-step])], 1)
-        step *= 2
-    return x_RHD

@@ -15,7 +15,8 @@ from ..trajectory import Condition, Guide
 if TYPE_CHECKING:
     from ..diffusion.paths import NoisePath
 
-Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_RHD, t of shape (R,) or (1,)) -> x0_RHD, normalised units
+# (x_RHD, t of shape (R,) or (1,)) -> x0_RHD, normalised units: the one primitive of sampling, which plug-ins wrap
+Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Union
 
 from ..config import Kinds
-from .critic import ValueEnsemble
 from .dit import DiT, DiTConfig
+from .mlp import ValueEnsemble
 from .residual_mlp import ResidualMLP, ResidualMLPConfig
 from .temporal_unet import TemporalUNet, TemporalUNetConfig
 

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons: a single one, and an ensemble whose members are computed at once."""
+"""Multilayer perceptrons: a single one, an ensemble whose members are computed at once, and one of value functions."""
 
 from __future__ import annotations
 
@@ -41,3 +41,26 @@ class EnsembleMLP(nn.Module):
             for weight, bias in zip(self.weight[:-1], self.bias[:-1], strict=True):
                 h = self.activation(F.layer_norm(torch.baddbmm(bias, h, weight), weight.shape[-1:]))
             return torch.baddbmm(self.bias[-1], h, self.weight[-1])
+
+
+class ValueEnsemble(EnsembleMLP):
+    """An ensemble of value functions, (R, inputs) -> (E, R).
+
+    Without layer normalisation the values of actions that are not in the data would grow without bound (Ball et al.
+    2023, section 4.2). The values are start + unit * output of the last layer: they begin near `start`, and an
+    optimiser step changes large and small values by about the same fraction.
+    """
+
+    start: Tensor
+    unit: Tensor
+
+    def __init__(self, inputs: int, width: int, depth: int, members: int, start: float = 0.0):
+        super().__init__([inputs, *[width] * depth, 1], members)
+        self.register_buffer("start", torch.tensor(float(start)))
+        self.register_buffer("unit", torch.tensor(max(1.0, abs(start) / 2)))
+        with torch.no_grad():
+            for last in (self.weight[-1], self.bias[-1]):
+                last.div_(self.unit)
+
+    def forward(self, x_RI: Tensor) -> Tensor:
+        return self.start + self.unit * super().forward(x_RI)[..., 0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast, get_type_hints
 
 from agents.planning.planner import PlannerConfig
-from agents.policies import registry as policies
+from agents.policies import ACTORS, POLICIES
 from agents.policies.actor import Actor
 from agents.policies.bc import BCConfig
 from agents.policies.generators import GENERATORS
@@ -80,7 +80,7 @@ class PolicyRunConfig(GoalConditioned):
         """The policy, with the statistics of `episodes`, or blank without them, ready to load saved weights."""
         scales = (Scales.blank(data.obs_dim, data.act_dim, data.context_dim) if episodes is None
                   else Scales.fit(episodes, self.context))
-        return {"policy": policies.POLICIES.made_of(self.policy)(data.obs_dim, data.act_dim, self.policy, scales)}
+        return {"policy": POLICIES.made_of(self.policy)(data.obs_dim, data.act_dim, self.policy, scales)}
 
     def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> Actor:
@@ -89,7 +89,7 @@ class PolicyRunConfig(GoalConditioned):
             raise ValueError(f"a planner's settings or a guide were given to a policy ({self.summary}), which plans "
                              "nothing; leave them out")
         policy = component(components, "policy", Policy)
-        return policies.ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options)
+        return ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options)
 
     def learner(self, components: Mapping[str, Component]) -> Policy | None:
         """The policy if it has a critic, from which it can learn what its own actions are worth."""

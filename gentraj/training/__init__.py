@@ -1,6 +1,6 @@
 """The training loop, the optimiser step, checkpoints and the log."""
 
 from .loop import TrainingConfig, TrainingStopped, train
-from .optimization import adamw, apply_gradients
+from .optimization import LearningConfig, adamw, apply_gradients
 
-__all__ = ["TrainingConfig", "TrainingStopped", "adamw", "apply_gradients", "train"]
+__all__ = ["LearningConfig", "TrainingConfig", "TrainingStopped", "adamw", "apply_gradients", "train"]

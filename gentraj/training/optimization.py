@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-# Ranges of the fields that the configs of trained components share, for `gentraj.config.require`.
-LEARNING = {"learning_rate": (0, 1), "weight_decay": (0, 1), "max_grad_norm": (1e-9, math.inf)}
-BATCH = {"batch_size": (1, 1e9)}  # for components that draw batches of their own
+from ..config import require
+
+BATCH = {"batch_size": (1, 1e9)}  # range, for `gentraj.config.require`, of components that draw batches of their own
 
 
-class Learning(Protocol):
-    """The part of a component's config that `adamw` reads."""
+@dataclass(frozen=True, kw_only=True)
+class LearningConfig:
+    """Base class of the settings of what is trained by AdamW."""
 
-    @property
-    def learning_rate(self) -> float: ...
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 1e-4
+    """Weight decay of AdamW."""
+    max_grad_norm: float = 1.0
+    """Norm to which larger gradients are clipped."""
 
-    @property
-    def weight_decay(self) -> float: ...
+    def __post_init__(self) -> None:
+        require(self, learning_rate=(0, 1), weight_decay=(0, 1), max_grad_norm=(1e-9, math.inf))
 
 
 class NonFinite(RuntimeError):
     """A loss, a gradient norm, a metric or a parameter is NaN or infinite."""
 
 
-def adamw(network: nn.Module, config: Learning, betas: tuple[float, float] = (0.9, 0.999)) -> dict[str, Optimizer]:
+def adamw(network: nn.Module, config: LearningConfig,
+          betas: tuple[float, float] = (0.9, 0.999)) -> dict[str, Optimizer]:
     """Makes the optimisers of a component with one network: {"network": AdamW}.
 
     The fused implementation is used, which is 2.75 times as fast on a CPU.

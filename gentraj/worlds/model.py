@@ -31,7 +31,7 @@ from ..networks.mlp import EnsembleMLP, mlp
 from ..networks.rows import padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold
-from ..training.optimization import BATCH, LEARNING, adamw, apply_gradients
+from ..training.optimization import BATCH, LearningConfig, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec
 from .facts import WorldFacts, rewards_and_ends
 
@@ -44,9 +44,13 @@ GENERATOR = FlowConfig(ResidualMLPConfig(128, 2, frequencies=0), prediction="vel
                        ema=0.995, steps=3)
 
 
-@dataclass(frozen=True)
-class WorldModelConfig:
-    """Settings of a `WorldModel`."""
+@dataclass(frozen=True, kw_only=True)
+class WorldModelConfig(LearningConfig):
+    """Settings of a `WorldModel`.
+
+    Learning rate, weight decay and gradient norm are those of the ensemble and of the network that predicts ends; the
+    generator has its own.
+    """
 
     model: ModelConfig | None = field(default_factory=lambda: GENERATOR)
     """Generator that samples outcomes around the mean of the ensemble. None samples from a normal distribution."""
@@ -64,12 +68,8 @@ class WorldModelConfig:
     """Number of hidden layers."""
     batch_size: int = 256
     """Number of windows of a batch that the ensemble is trained on."""
-    learning_rate: float = 1e-3
-    """Learning rate of the ensemble, and of the network that predicts ends."""
     weight_decay: float = 1e-5
-    """Weight decay of the same networks."""
     max_grad_norm: float = 10.0
-    """Norm to which the gradient of each of these networks is clipped."""
 
     def unused(self) -> dict[str, str]:
         """The settings that have no effect, and why."""
@@ -79,8 +79,9 @@ class WorldModelConfig:
         return {f"model.{key}": why for key in SEARCH if hasattr(self.model, key)}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self, learns=(1e-3, 1), chunk=(1, 1e4), members=(1, 1000), width=(1, 1e5), depth=(1, 100),
-                model_batch=(1, 1e9), **LEARNING, **BATCH)
+                model_batch=(1, 1e9), **BATCH)
 
 
 class Calibration(NamedTuple):

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from agents.policies import POLICIES
 from agents.policies.bc import BCConfig
 from agents.policies.generators import GENERATORS
 from agents.policies.policy import Policy, Scales
-from agents.policies.registry import POLICIES
 from agents.policies.swift import SwiftConfig
 from agents.prior import log_prob, plan_prior, policy_prior, score
 from gentraj.data import ContextConfig, Episodes

@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list:
 
     calls: list = []
     for command in cli.COMMANDS:
-        cli._command(command)  # imports them all: none may import what is patched here
+        cli._command([command])  # imports them all: none may import what is patched here
 
     class Stop(RuntimeError):
         pass

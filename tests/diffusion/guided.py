@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from oracle import DOUBLE, Mixture
+from oracle import DOUBLE, Mixture, held
 from torch import Tensor
 
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.diffusion.denoiser import hold
 from gentraj.diffusion.grids import sampling_times
 from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.diffusion.samplers import SAMPLERS
@@ -45,7 +44,7 @@ class Exact:
 
     def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None) -> Denoise:
         target = self.target if context is None else self.contexts[int(context[0, 0])]
-        return hold(flattened(target.denoiser(self.path)), values, mask)
+        return held(flattened(target.denoiser(self.path)), values, mask)
 
     def sampling(self, condition: Condition) -> Denoising:
         values = self.normalizer.normalize(condition.values_BHD)

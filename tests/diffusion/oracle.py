@@ -108,6 +108,11 @@ def predicted(path: NoisePath, prediction: str, sigma_data: float = 1.0, network
     return denoise
 
 
+def held(denoise: Denoise, values: Tensor, mask: Tensor) -> Denoise:
+    """Conditions a denoiser by inpainting, as `Diffusion.denoise` does."""
+    return lambda x, t: torch.where(mask, values, denoise(torch.where(mask, values, x), t))
+
+
 def moments(sampler: Sampler, target: Mixture, path: NoisePath, times: Tensor,
             at_start: Tensor) -> tuple[Tensor, Tensor]:
     """(D,) mean and (D,) variances along the axes of a Gaussian's samples, exactly.

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from oracle import DOUBLE, MIXTURE, network, normals, predicted
 from torch import Tensor
 
-from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS, Level, hold
+from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS, Level
 from gentraj.diffusion.paths import PATHS
 
 SHAPE = (16, 3, 2)
@@ -121,11 +121,3 @@ def test_edm_is_the_preconditioning_of_karras(path: str, sigma_data: float) -> N
 def test_edm_is_minus_v_for_data_of_unit_size(path: str) -> None:
     x0, eps, at = normals(*SHAPE), normals(*SHAPE, seed=1), level(path, 0.37)
     torch.testing.assert_close(PREDICTIONS["edm"].target(x0, eps, at), -PREDICTIONS["v"].target(x0, eps, at))
-
-
-def test_held_entries_are_shown_clean_and_come_back_as_they_are() -> None:
-    values, mask, shown = normals(*SHAPE, seed=2), normals(*SHAPE, seed=3) > 0, []
-    x = normals(*SHAPE)
-    x0 = hold(lambda x, t: shown.append(x) or x + 1, values, mask)(x, torch.ones(1))
-    assert torch.equal(x0[mask], values[mask]) and torch.equal(x0[~mask], x[~mask] + 1)
-    assert torch.equal(shown[0][mask], values[mask]) and torch.equal(shown[0][~mask], x[~mask])

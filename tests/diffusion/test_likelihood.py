@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from oracle import DOUBLE, GAUSSIAN, MIXTURE, Mixture, gaussian, network, normals, rotation
+from oracle import DOUBLE, GAUSSIAN, MIXTURE, Mixture, gaussian, held, network, normals, rotation
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.diffusion.denoiser import PREDICTIONS, Level, hold
+from gentraj.diffusion.denoiser import PREDICTIONS, Level
 from gentraj.diffusion.likelihood import MAX_EXACT, MIN_STEPS, _Directions, log_prob
 from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.models.conditioning import ConditionMix
@@ -146,7 +146,7 @@ def test_known_entries_give_the_conditional_density_row_by_row() -> None:
         return torch.stack(rows).view_as(noisy)
 
     x_RHD, unknown_RHD = x.view(4, 3, 4), unknown.view(4, 3, 4)
-    found = log_prob(hold(denoise, x_RHD, ~unknown_RHD), path, x_RHD, unknown_RHD, steps=48)
+    found = log_prob(held(denoise, x_RHD, ~unknown_RHD), path, x_RHD, unknown_RHD, steps=48)
     truth = log_given(laws, x, unknown)
     torch.testing.assert_close(found, truth, rtol=0.01, atol=0.01)
 

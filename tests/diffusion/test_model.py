@@ -249,13 +249,12 @@ def test_training_and_sampling_ask_the_network_the_same(monkeypatch: pytest.Monk
     model, asked = make(mix=ConditionMix(start=1, goal=0), levels=None), []
     for network in (model.network, model.ema.module):
         network.register_forward_pre_hook(lambda _, inputs: asked.append([x for x in inputs if x is not None]))
-    predict = model.predict
-    monkeypatch.setattr(model, "predict", lambda network, *given: given_to.append(given) or predict(network, *given))
-    given_to: list[tuple] = []
+    loss, given_to = model.loss, []
+    monkeypatch.setattr(model, "loss", lambda *given: given_to.append(given) or loss(*given))
     model.update(batch((8,) * 16), model.optimizers(), generator(0))
-    x_t, known_x0, known, at, _ = given_to[0]
+    x0, eps, at, known = given_to[0][:4]
     with torch.no_grad():
-        model.denoise(known_x0, known)(x_t, at.t_R)
+        model.denoise(x0, known)(at.alpha * x0 + at.sigma * eps, at.t_R)
     assert len(asked) == 2 and all(torch.equal(a, b) for a, b in zip(*asked, strict=True))
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from oracle import DOUBLE, GAUSSIAN, network, normals, predicted, stream
+from oracle import DOUBLE, GAUSSIAN, held, network, normals, predicted, stream
 from torch import Tensor
 
-from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS, hold
+from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS
 from gentraj.diffusion.grids import GRIDS, sampling_times
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
@@ -67,7 +67,7 @@ def test_held_entries_come_back_as_they_are(path: str, sampler: str, share: floa
     where, values, normal = PATHS[path](), normals(*SHAPE, seed=9).float(), floats()
     mask = torch.rand(SHAPE, generator=torch.Generator().manual_seed(2)) < share
     times = sampling_times(where, 5)
-    x = SAMPLERS[sampler](hold(predicted(where, "edm"), values, mask), normal(), times, where, normal)
+    x = SAMPLERS[sampler](held(predicted(where, "edm"), values, mask), normal(), times, where, normal)
     assert torch.equal(x[mask], values[mask]) and (x != values)[~mask].all()
 
 

@@ -39,7 +39,7 @@ def imagined(num_envs: int = 3, goals: bool = False, **settings: Any) -> WorldMo
                     extras=extras)
     facts = WorldFacts.fit(data, ContextConfig(("goal",) if goals else ()), 1)
     torch.manual_seed(0)
-    world = WorldModel(3, 1, WorldModelConfig(None, members=2, width=8, depth=1), facts)
+    world = WorldModel(3, 1, WorldModelConfig(model=None, members=2, width=8, depth=1), facts)
     return WorldModelVectorEnv(world, SPACE, num_envs, ImaginedConfig(**settings), goal_dims=(0,) if goals else (),
                                compute_reward=near if goals else None)
 

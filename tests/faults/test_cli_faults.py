@@ -219,13 +219,13 @@ def test_codes_mean_what_help_says(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     def fail(words: list[str]) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_command", lambda name: fail)
+    monkeypatch.setattr(cli, "_command", lambda words: fail)
     refused(capsys, "train", code=code)
 
 
 def test_a_bug_says_so_in_two_lines_with_a_log_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
                                                     tmp_path: Path) -> None:
-    monkeypatch.setattr(cli, "_command", lambda name: lambda words: [][1])
+    monkeypatch.setattr(cli, "_command", lambda words: lambda rest: [][1])
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert gentraj("train", "iql") == 1
     first, second = capsys.readouterr().err.splitlines()
@@ -236,7 +236,7 @@ def test_a_bug_says_so_in_two_lines_with_a_log_file(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_traceback_comes_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_command", lambda name: lambda words: [][1])
+    monkeypatch.setattr(cli, "_command", lambda words: lambda rest: [][1])
     monkeypatch.setenv("GENTRAJ_TRACEBACK", "1")
     with pytest.raises(IndexError):
         gentraj("train")
@@ -244,7 +244,7 @@ def test_the_traceback_comes_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatc
 
 def test_a_command_that_ends_with_a_sentence_has_failed(monkeypatch: pytest.MonkeyPatch,
                                                         capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(cli, "_command", lambda name: lambda words: sys.exit("no way"))
+    monkeypatch.setattr(cli, "_command", lambda words: lambda rest: sys.exit("no way"))
     assert refused(capsys, "train", code=1) == "no way"
 
 

@@ -5,7 +5,7 @@ from contract import CONDITIONS, SPEC
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gentraj.models.one_step import interpolate
+from gentraj.models.conditioning import interpolate
 from gentraj.trajectory import Condition
 
 

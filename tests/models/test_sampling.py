@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from gentraj.models.conditioning import encode_context, encoded_width
 from gentraj.models.plugin import Plugin, Preference
-from gentraj.models.sampling import as_plugins, encode_context, encoded_width, sample_batch
+from gentraj.models.sampling import as_plugins, sample_batch
 from gentraj.networks.rows import MAX_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import fold, unfold

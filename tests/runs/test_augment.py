@@ -28,7 +28,7 @@ LOOSE = "--trust", 10
 
 
 def world(dataset: object, folder: Path) -> Path:
-    config = WorldModelConfig(None, members=2, width=8, depth=1, batch_size=16)
+    config = WorldModelConfig(model=None, members=2, width=8, depth=1, batch_size=16)
     runs.train(WorldModelRunConfig(str(dataset), world=config, training=TRAINING), folder, progress=False)
     return folder
 

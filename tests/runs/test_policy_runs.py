@@ -14,8 +14,8 @@ import torch
 from gymnasium.spaces import Box
 from small import DATASET, gentraj, same_when_resumed
 
+from agents.policies import POLICIES
 from agents.policies.bc import BCConfig
-from agents.policies.registry import POLICIES
 from envs.making import environment_factory
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, DataError, Episodes, concatenate, save_npz

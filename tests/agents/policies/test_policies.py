@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from agents.policies import POLICIES
 from agents.policies.actor import Actor
 from agents.policies.bc import BCConfig
 from agents.policies.fql import FQLConfig
 from agents.policies.generators import GENERATORS
 from agents.policies.policy import Policy, Scales
-from agents.policies.registry import POLICIES
 from agents.policies.swift import SwiftConfig
 from gentraj.data import ContextConfig, Episodes, Windows, concatenate
 from gentraj.networks import ResidualMLPConfig
