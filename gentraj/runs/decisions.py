@@ -1,9 +1,9 @@
 """Distils whole decisions: a small network learns what a planner or a policy does, from episodes that it records.
 
-In the first round the teacher acts. In each further one the student of the rounds before acts, and the teacher says
-what it would have done in the states that the student reaches (DAgger: Ross et al. 2011, "A Reduction of Imitation
-Learning and Structured Prediction to No-Regret Online Learning"). Rounds are saved in the run's folder before anything
-learns from them, so a distillation that was killed reads its rounds again and goes on.
+In the first round the teacher acts. In each further one it takes turns with the student of the rounds before, and what
+it does where the student has led is added to the data (DAgger: Ross et al. 2011, "A Reduction of Imitation Learning and
+Structured Prediction to No-Regret Online Learning"). Rounds are saved in the run's folder before anything learns from
+them, so a distillation that was killed reads its rounds again and goes on.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from envs.making import EnvironmentFactory, environment_factory
 
 from ..config import read_json, require, to_json
 from ..data import Episodes, save_npz
+from ..data.episodes import take
 from ..files import write_file
 from ..randomness import fold
 from ..training.checkpoint import NothingSaved, has_checkpoints
@@ -33,6 +34,7 @@ from .checks import check_fit
 from .folder import Run, train
 from .policy import PolicyRunConfig
 
+TURNS = 10  # turns in a whole episode, on average
 SETTINGS = "distillation.json"
 STREAM = 0x64697374  # keeps the starts and goals of the rounds apart from those of evaluations with the same seed
 
@@ -44,7 +46,7 @@ class DecisionConfig:
     episodes: int = 200
     """Episodes that are recorded in each round."""
     rounds: int = 1
-    """Rounds after the first, in which the student acts and the teacher says what it would have done."""
+    """Rounds after the first, in which the student and the teacher act by turns."""
     num_envs: int = 50
     """Environments that run side by side while episodes are recorded."""
     policy: StudentConfig = field(default_factory=StudentConfig)
@@ -111,46 +113,85 @@ class _Recorder:
         self.space = teacher.action_space(factory.spec_json)
 
     def record(self, number: int, student: Run | None) -> Episodes:
-        """The episodes of one round, with the teacher's actions whoever acted."""
+        """The decisions of the teacher in one round."""
         data, config, teacher = self.teacher.data, self.config, self.teacher.agent(self.space)
-        agent = teacher if student is None else Labelled(student.agent(self.space), teacher)
+        agent = teacher
+        if student is not None:
+            length = max(1, self.factory.max_episode_steps // TURNS)
+            agent = Turns(student.agent(self.space), teacher, length)
         played = rollout(agent, self.factory, config.episodes, fold(config.training.seed, STREAM, number),
                          config.num_envs, obs_keys=data.obs_keys, goal_dims=data.goal_dims, record=True,
-                         progress=self.progress, name="teacher" if student is None else "student, with its teacher,")
+                         progress=self.progress, name="teacher" if student is None else "student and teacher")
         recorded = cast(Episodes, played.recorded)
-        return agent.labelled(recorded, played.seeds) if isinstance(agent, Labelled) else recorded
+        return agent.taught(recorded, played.seeds) if isinstance(agent, Turns) else recorded
 
 
-class Labelled:
-    """An `Agent` that acts as one agent does, and notes what another one, the teacher, would have done."""
+class Turns:
+    """An `Agent` in which a student and its teacher act by turns, and which notes when the teacher acted.
 
-    def __init__(self, agent: Agent, teacher: Agent):
-        self.agent, self.teacher = agent, teacher
-        self.labels: dict[int, list[np.ndarray]] = {}  # the teacher's actions in each episode, by the episode's seed
-        self.current: list[list[np.ndarray]] = []  # those of the episode in each environment
+    The teacher starts each turn anew, as at the beginning of an episode, from wherever the student has led: its actions
+    then follow from a plan for this state. Who begins, and how many steps a turn takes, is random: 1 to 2 `length` - 1.
+    An episode's seed determines both.
+    """
+
+    def __init__(self, student: Agent, teacher: Agent, length: int):
+        self.student, self.teacher, self.length = student, teacher, length
+        self.turns: list[_Turn] = []  # in each environment
+        self.acted: dict[int, list[bool]] = {}  # whether the teacher acted, for each step of an episode, by its seed
 
     @property
     def spec(self) -> TrajectorySpec | None:
-        return getattr(self.agent, "spec", None)
+        return getattr(self.student, "spec", None)
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """Begins new episodes in the masked environments (all by default). Raises ValueError without seeds."""
         if seeds_B is None:
-            raise ValueError("labels without seeds; reset with a seed for each environment")
-        self.agent.reset(mask_B, seeds_B)
+            raise ValueError("turns without seeds; reset with a seed for each environment")
+        self.student.reset(mask_B, seeds_B)
         self.teacher.reset(mask_B, seeds_B)
-        if len(self.current) != len(seeds_B):
-            self.current = [[] for _ in seeds_B]
+        if len(self.turns) != len(seeds_B):
+            self.turns = [_Turn.first(0) for _ in seeds_B]
         for i in range(len(seeds_B)) if mask_B is None else mask_B.nonzero().flatten().tolist():
-            self.current[i] = []
-            self.labels.setdefault(int(seeds_B[i]), self.current[i])  # an idle environment repeats an episode
+            self.turns[i] = _Turn.first(int(seeds_B[i]))
+            self.acted.setdefault(int(seeds_B[i]), self.turns[i].acted)  # an idle environment repeats an episode
 
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        for labels, act_A in zip(self.current, self.teacher.act(obs_BO, goal_BG).numpy(), strict=True):
-            labels.append(act_A)
-        return self.agent.act(obs_BO, goal_BG)
+        begins_B = torch.tensor([turn.step(self.length) for turn in self.turns])
+        if begins_B.any():
+            self.teacher.reset(begins_B, [turn.seed for turn in self.turns])
+        taught_B = torch.tensor([turn.teacher for turn in self.turns])
+        return torch.where(taught_B[:, None], self.teacher.act(obs_BO, goal_BG), self.student.act(obs_BO, goal_BG))
 
-    def labelled(self, played: Episodes, seeds: Sequence[int]) -> Episodes:
-        """The episodes with the teacher's actions in the place of those that were carried out."""
-        pairs = zip(seeds, played.lengths, strict=True)
-        return replace(played, act=np.concatenate([self.labels[seed][:length] for seed, length in pairs]))
+    def taught(self, played: Episodes, seeds: Sequence[int]) -> Episodes:
+        """The turns of the teacher, each as an episode."""
+        turns = []
+        for e, (seed, length) in enumerate(zip(seeds, played.lengths, strict=True)):
+            changes = np.flatnonzero(np.diff(np.pad(np.array(self.acted[seed][:length], int), 1)))
+            turns += [(e, int(first), int(end)) for first, end in changes.reshape(-1, 2)]
+        return take(played, turns)
+
+
+@dataclass
+class _Turn:
+    """Whose turn it is in one environment, and for how many steps more."""
+
+    rng: np.random.Generator
+    teacher: bool
+    left: int = 0
+    seed: int = 0
+    acted: list[bool] = field(default_factory=list)
+
+    @classmethod
+    def first(cls, seed: int) -> _Turn:
+        rng = np.random.default_rng([seed, STREAM])
+        return cls(rng, bool(rng.integers(2)))
+
+    def step(self, length: int) -> bool:
+        """Counts a step; returns whether a turn of the teacher begins with it."""
+        begins = self.left == 0
+        if begins:
+            self.teacher, self.left = not self.teacher, int(self.rng.integers(1, 2 * length))
+            self.seed = int(self.rng.integers(2**62))
+        self.left -= 1
+        self.acted.append(self.teacher)
+        return begins and self.teacher
