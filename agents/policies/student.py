@@ -120,9 +120,10 @@ class Student(Policy):
 
 def mode(log_weight_BM: Tensor, centre_BMX: Tensor) -> Tensor:
     """(B, X) the centre with the most probability near it, as several components may describe one way to act."""
-    near_BMM = (torch.cdist(centre_BMX, centre_BMX, p=1.0) / (-NEAR * centre_BMX.shape[2])).exp()
-    index_B11 = torch.bmm(near_BMM, log_weight_BM.softmax(1)[:, :, None]).argmax(1, keepdim=True)
-    return centre_BMX.gather(1, index_B11.expand(-1, 1, centre_BMX.shape[2]))[:, 0]
+    width = centre_BMX.shape[2]
+    near_BMM = torch.cdist(centre_BMX, centre_BMX, p=1.0).mul_(-1 / (NEAR * width)).exp_()
+    index_BM1 = torch.bmm(near_BMM, log_weight_BM.softmax(1)[:, :, None]).argmax(1, keepdim=True)
+    return centre_BMX.gather(1, index_BM1.expand(-1, 1, width)).squeeze(1)
 
 
 class StudentActor(Actor):
@@ -138,30 +139,44 @@ class StudentActor(Actor):
                  options: SamplingOptions = DEFAULT_OPTIONS):
         super().__init__(policy, low_A, high_A, options)
         self.policy: Student = policy
-        self.layers = folded(policy)
-        self.shift_A, self.scale_A = policy.act_scale.shift_D, policy.act_scale.scale_D
-        self.low_A, self.high_A = self.low_A.to(policy.device), self.high_A.to(policy.device)
         self.near_O, self.far_O = policy.bounds()
+        self.needs_goal, self.execute, self.calls = policy.context is not None, policy.execute, 0
+        self.shape = policy.config.components, policy.chunk * policy.spec.act_dim
+        self.layers, self.repeated = folded(policy), list[tuple[Tensor, Tensor]]()
+        self.shift_A, self.scale_A = policy.act_scale.shift_D, policy.act_scale.scale_D
+        # The data's bounds are bounds, too.
+        self.low_A = self.low_A.to(policy.device).maximum(self.shift_A - self.scale_A)
+        self.high_A = self.high_A.to(policy.device).minimum(self.shift_A + self.scale_A)
+
+    @property
+    def network_calls(self) -> int:
+        return self.calls
 
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        if self.policy.execute > 1:
+        if self.execute > 1:
             return super().act(obs_BO, goal_BG)
-        return self.decide(obs_BO, goal_BG, ())[:, 0].cpu()
+        return self.decide(obs_BO, goal_BG, ()).squeeze(1).cpu()
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
-        policy, batch, M = self.policy, len(obs_BO), self.policy.config.components
+        batch, (M, X) = len(obs_BO), self.shape
+        self.calls += 1
         x_BI = obs_BO.to(self.near_O.device).clamp(self.near_O, self.far_O)
-        if policy.context is not None:
+        if self.needs_goal:
             x_BI = torch.cat([x_BI, require_goal(goal_BG).to(x_BI.device)], 1)
-        *hidden, (weight, bias) = self.layers
-        h_B1Y = x_BI[:, None]
+        *hidden, (weight, bias) = self._layers(batch)
+        h_B1Y = x_BI.unsqueeze(1)
         for w, b in hidden:
-            h_B1Y = F.silu(torch.baddbmm(b, h_B1Y, w.expand(batch, -1, -1)), inplace=True)
-        out_BY = torch.baddbmm(bias, h_B1Y, weight.expand(batch, -1, -1))[:, 0]
-        policy.calls += 1
-        chunk_BX = mode(out_BY[:, :M], out_BY[:, M:].view(batch, M, -1)).clamp(-1, 1)
-        chunk_BKA = chunk_BX.view(batch, policy.chunk, -1)[:, : policy.execute]
-        return torch.addcmul(self.shift_A, chunk_BKA, self.scale_A).clamp(self.low_A, self.high_A)
+            h_B1Y = F.silu(torch.baddbmm(b, h_B1Y, w), inplace=True)
+        out_BY = torch.baddbmm(bias, h_B1Y, weight).squeeze(1)
+        chunk_BX = mode(out_BY[:, :M], out_BY[:, M:].view(batch, M, X))
+        act_BKA = torch.addcmul(self.shift_A, chunk_BX.view(batch, self.policy.chunk, -1), self.scale_A)
+        return act_BKA.clamp(self.low_A, self.high_A)[:, : self.execute]
+
+    def _layers(self, batch: int) -> list[tuple[Tensor, Tensor]]:
+        """The layers with their weights repeated for each environment, without a copy."""
+        if not self.repeated or len(self.repeated[0][0]) != batch:
+            self.repeated = [(weight.expand(batch, -1, -1), bias) for weight, bias in self.layers]
+        return self.repeated
 
 
 def require_goal(goal_BG: Tensor | None) -> Tensor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small import gentraj
@@ -15,10 +16,12 @@ from test_policy_runs import tiny
 
 from agents.policies.student import StudentActor, StudentConfig
 from envs.evaluation.evaluate import EvaluationConfig
+from envs.evaluation.rollout import rollout
+from envs.making import environment_factory
 from gentraj.config import ConfigError
 from gentraj.data import Episodes, load_npz
 from gentraj.runs import folder as runs
-from gentraj.runs.decisions import DecisionConfig
+from gentraj.runs.decisions import DecisionConfig, Turns
 from gentraj.runs.distillation import distill
 from gentraj.runs.evaluation import evaluate_run
 from gentraj.training import TrainingConfig
@@ -52,15 +55,40 @@ def test_a_student_is_a_run_that_acts_in_its_teacher_s_environment(student: runs
     assert evaluate_run(student, EvaluationConfig(episodes=2, baselines=False), progress=False)[0]["episodes"] == 2
 
 
-def test_every_round_holds_the_teacher_s_actions_and_only_the_first_its_states(teacher: runs.Run,
-                                                                              student: runs.Run) -> None:
+def test_every_round_holds_the_teacher_s_actions_alone(teacher: runs.Run, student: runs.Run) -> None:
     first, second = (load_npz(student.folder / f"decisions-{number}.npz") for number in range(2))
     for played in (first, second):
-        assert len(played) == 6 and torch.allclose(torch.from_numpy(played.act), actions(teacher, played), atol=1e-5)
-    acted = actions(runs.load(student.folder / "student-0"), second)
-    error = acted[:, 0] - torch.cat([torch.from_numpy(one.obs[:-1, 0]) for one in second])
-    assert torch.allclose(torch.from_numpy(second.reward), -error.abs(), atol=1e-5)  # it was the student that acted
+        assert torch.allclose(torch.from_numpy(played.act), actions(teacher, played), atol=1e-5)
+        error = played.act[:, 0] - np.concatenate([one.obs[:-1, 0] for one in played])
+        assert np.allclose(played.reward, -abs(error), atol=1e-5)  # they were carried out
+    assert len(first) == 6 and first.lengths.tolist() == [10] * 6 and 0 < second.num_steps < 60
     assert not set(map(bytes, first.obs)) & set(map(bytes, second.obs))  # in episodes of its own
+
+
+class Constant:
+    """An agent that does the same in every step, and counts the episodes that it has begun."""
+
+    def __init__(self, value: float):
+        self.value, self.begun = value, 0
+
+    def reset(self, mask_B: torch.Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
+        self.begun += len(seeds_B or ()) if mask_B is None else int(mask_B.sum())
+
+    def act(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.full((len(obs_BO), 1), self.value)
+
+
+def test_turns_are_the_teacher_s_alone_and_do_not_depend_on_the_environments_beside() -> None:
+    kept = []
+    for num_envs in (3, 8):
+        agent = Turns(Constant(-1.0), teacher := Constant(1.0), 2)
+        played = rollout(agent, environment_factory("tests/Follow-v0"), 8, num_envs=num_envs, record=True,
+                         progress=False)
+        assert isinstance(played.recorded, Episodes) and played.recorded.num_steps == 80
+        kept.append(agent.taught(played.recorded, played.seeds))
+        assert (kept[-1].act == 1).all() and kept[-1].num_steps == (played.recorded.act == 1).sum()
+        assert teacher.begun >= len(kept[-1]) + 8 and kept[-1].truncated[np.cumsum(kept[-1].lengths) - 1].all()
+    assert kept[0] == kept[1] and 20 < kept[0].num_steps < 60 and kept[0].lengths.max() <= 3
 
 
 LOST: dict[str, Callable[[Path], object]] = {
