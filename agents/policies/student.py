@@ -189,10 +189,11 @@ def require_goal(goal_BG: Tensor | None) -> Tensor:
 def folded(policy: Student) -> list[tuple[Tensor, Tensor]]:
     """The layers, weights (I, Y) and biases (Y,), from an observation joined with its goal to log weights (M,), up to a
     constant, and centres (M * X,)."""
-    layers = [(layer.weight.detach().double().T, layer.bias.detach().double()) for layer in policy.network
+    layers = [(layer.weight.detach().cpu().double().T, layer.bias.detach().cpu().double()) for layer in policy.network
               if isinstance(layer, nn.Linear)]
     scales = [policy.obs] if policy.context is None else [policy.obs, policy.context]
-    scale_S, shift_S = (torch.cat([getattr(each, name).double() for each in scales]) for name in ("scale_D", "shift_D"))
+    scale_S = torch.cat([each.scale_D for each in scales]).cpu().double()
+    shift_S = torch.cat([each.shift_D for each in scales]).cpu().double()
     scale_SS, offset_S = torch.diag(1 / scale_S), -shift_S / scale_S  # state = x @ scale_SS + offset_S
     if policy.context is not None and policy.config.goal_dims:
         goals = torch.arange(policy.spec.obs_dim, policy.state_dim)
@@ -201,4 +202,4 @@ def folded(policy: Student) -> list[tuple[Tensor, Tensor]]:
     layers[0] = scale_SS @ weight, bias + offset_S @ weight
     used = policy.config.components * (1 + policy.chunk * policy.spec.act_dim)
     layers[-1] = layers[-1][0][:, :used], layers[-1][1][:used]
-    return [(weight.float().contiguous(), bias.float()) for weight, bias in layers]
+    return [(weight.float().contiguous().to(policy.device), bias.float().to(policy.device)) for weight, bias in layers]

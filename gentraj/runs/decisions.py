@@ -74,13 +74,12 @@ def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str |
     _begin(folder, teacher, config, factory, resume)
     rounds = [folder / f"decisions-{number}.npz" for number in range(config.rounds + 1)]
     recorder = _Recorder(teacher, config, factory, progress)
-    student: Run | None = None
     for number, path in enumerate(rounds):
         if not path.exists():
+            place = folder / f"student-{number - 1}"
+            student = _train(teacher, config, rounds[:number], place, device, progress) if number else None
             save_npz(recorder.record(number, student), path)
-        place = folder if number == config.rounds else folder / f"student-{number}"
-        student = _train(teacher, config, rounds[: number + 1], place, device, progress)
-    return cast(Run, student)
+    return _train(teacher, config, rounds, folder, device, progress)
 
 
 def _begin(folder: Path, teacher: Run, config: DecisionConfig, factory: EnvironmentFactory, resume: bool) -> None:
