@@ -21,7 +21,7 @@ class EpisodicAgent:
     decision_B: Tensor
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Begin new episodes in the masked environments (all by default); `seeds_B` has a seed for each environment."""
+        """Begins new episodes in the masked environments (all by default). `seeds_B` has a seed per environment."""
         batch = len(self.seed_B) if seeds_B is None else len(seeds_B)
         mask_B = torch.ones(batch, dtype=torch.bool) if mask_B is None else mask_B
         self._resize(len(mask_B))
@@ -31,7 +31,7 @@ class EpisodicAgent:
             self.seed_B[mask_B] = torch.as_tensor(seeds_B)[mask_B]
 
     def _resize(self, batch: int) -> None:
-        """Make room for `batch` environments; all of them begin anew if there was another number of them before."""
+        """Makes room for `batch` environments; all of them begin anew if there was another number of them before."""
         if batch != len(self.seed_B):
             self._begin(batch)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gentraj.randomness import RowNoise, fold
-from gentraj.trajectory import Agent, TrajectorySpec
+from gentraj.trajectory import Agent, HasSpec, TrajectorySpec
 
 STREAM = 0x6E6F697365  # keeps the noise independent of what the agent itself samples from an episode's seed
 
@@ -32,10 +32,10 @@ class Exploring:
 
     @property
     def spec(self) -> TrajectorySpec | None:
-        return getattr(self.agent, "spec", None)
+        return self.agent.spec if isinstance(self.agent, HasSpec) else None
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
-        """Reset the agent and its noise in the masked environments (all by default).
+        """Resets the agent and its noise in the masked environments (all by default).
 
         `seeds_B` has one seed for each environment. Raises ValueError where it is missing.
         """

@@ -2,8 +2,8 @@
 
 The methods are MPPI (Williams et al. 2017, "Information Theoretic MPC for Model-Based Reinforcement Learning",
 algorithm 2, without its term for the control cost) and the cross-entropy method (Chua et al. 2018, section 5).
-Sequences are sampled around what is left of the previous solution and, with a prior, from a generator of actions that
-are likely in the data.
+Sequences are sampled around what is left of the previous solution and, with a prior, from a generative model of
+the data's actions.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class MPCConfig:
     """Temperature of MPPI, in units of the return; close to 0, only the best sequence counts."""
     elites: float = 0.1
     """Fraction of the sequences that are the elites of CEM."""
-    drawn: float = 0.5
+    prior_fraction: float = 0.5
     """Fraction of the first iteration's sequences that are sampled from the prior, if there is one."""
 
     def unused(self) -> dict[str, str]:
@@ -55,7 +55,7 @@ class MPCConfig:
     def __post_init__(self) -> None:
         require_choice(self, method=("mppi", "cem"))
         require(self, horizon=(1, 1e6), samples=(1, 1e9), iterations=(1, self.samples), spread=(0, 1e3),
-                temperature=(1e-9, math.inf), elites=(1e-9, 1), drawn=(0, 1))
+                temperature=(1e-9, math.inf), elites=(1e-9, 1), prior_fraction=(0, 1))
 
 
 class MPC(EpisodicAgent):
@@ -110,8 +110,8 @@ class MPC(EpisodicAgent):
 
     def _with_prior(self, act_BNTA: Tensor, prior: Prior, obs_BO: Tensor, goal_BG: Tensor | None,
                     seeds: Sequence[int]) -> Tensor:
-        """Replace the first K actions of the last sequences by samples of the prior."""
-        num = min(round(self.config.drawn * act_BNTA.shape[1]), act_BNTA.shape[1] - 1)  # the first stays
+        """Replaces the first K actions of the last sequences by samples of the prior."""
+        num = min(round(self.config.prior_fraction * act_BNTA.shape[1]), act_BNTA.shape[1] - 1)  # the first stays
         if num:
             likely_BNKA = prior(obs_BO, goal_BG, num, seeds)[:, :, : self.config.horizon].to(act_BNTA)
             act_BNTA[:, -num:, : likely_BNKA.shape[2]] = likely_BNKA

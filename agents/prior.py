@@ -1,8 +1,8 @@
-"""Generators as priors: samples of actions, and the log density and score of given actions.
+"""Generative models as priors: samples of actions, and the log density and score of given actions.
 
-Everything is in environment units. The prior of a policy is its generator of actions, even where the policy acts
+Everything is in environment units. The prior of a policy is its model of actions, even where the policy acts
 otherwise, by a student or by the best of several samples: it is the behaviour of the data, to which KL-regularised
-reinforcement learning stays close. Swift's generator is conditioned on a positive advantage, so that its prior is the
+reinforcement learning stays close. Swift's model is conditioned on a positive advantage, so that its prior is the
 better part of that behaviour.
 """
 
@@ -33,11 +33,11 @@ from .policies.policy import Policy
 
 
 def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> Prior:
-    """A prior that samples chunks of actions from a policy's generator.
+    """A prior that samples chunks of actions from a policy's model.
 
-    Raises ValueError for a policy without a generator.
+    Raises ValueError for a policy without a model.
     """
-    model = _generator(policy)
+    model = _model(policy)
 
     def sample(obs_BO: Tensor, goal_BG: Tensor | None, number: int, seeds: Sequence[int]) -> Tensor:
         context_BC = None if goal_BG is None or policy.context is None else goal_BG.to(policy.device)
@@ -70,14 +70,14 @@ def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (),
 
 def log_prob(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | None = None, *,
              seeds: int | Sequence[int] = 0, steps: int | None = None) -> Tensor:
-    """(B,) log density, in nats, of chunks of actions (B, K, A) under the policy's generator.
+    """(B,) log density, in nats, of chunks of actions (B, K, A) under the policy's model.
 
     It is exact and differentiable for a normal distribution. For diffusion models and flows it is computed by the
     probability-flow ODE in `steps` steps, without a gradient (`Diffusion.log_prob`); their `score` is the gradient. The
-    density is that of actions before they are clamped to the data's bounds. Raises ValueError for a generator without a
+    density is that of actions before they are clamped to the data's bounds. Raises ValueError for a model without a
     density, such as a GAN.
     """
-    model = _generator(policy)
+    model = _model(policy)
     if not isinstance(model, SupportsLogProb):
         raise ValueError(f"{type(model).__name__} samples actions and has no density; use a policy with a normal "
                          "distribution, a diffusion model or a flow for log_prob")
@@ -92,9 +92,9 @@ def score(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, t: float, goal_BG: Te
 
     The actions are noisy, alpha a + sigma eps in normalised units, and the score is (alpha x0 - x) / sigma^2 with the
     denoised x0 (Vincent 2011; Song et al. 2021, equation 7). Close to t = 0 it is the score of clean actions. Raises
-    ValueError for a generator that is neither a diffusion model nor a flow, and for a time outside (0, 1].
+    ValueError for a model that is neither a diffusion model nor a flow, and for a time outside (0, 1].
     """
-    model = _generator(policy)
+    model = _model(policy)
     if not isinstance(model, Diffusion):
         raise ValueError(f"{type(model).__name__} has no noise levels; use a policy with a diffusion model or a flow "
                          "for score")
@@ -126,15 +126,15 @@ def likeness(policy: Policy, spec: TrajectorySpec, half_A: Tensor, weight: float
     return energy
 
 
-def _generator(policy: Policy) -> Model:
-    if not hasattr(policy, "model"):
-        raise ValueError(f"{type(policy).__name__} has no generator of actions, so it cannot be a prior; use a policy "
-                         "with a generator")
-    return policy.model
+def _model(policy: Policy) -> Model:
+    if (model := policy.trajectory_model) is None:
+        raise ValueError(f"{type(policy).__name__} has no generative model of actions, so it cannot be a prior; use a "
+                         "policy with a model")
+    return model
 
 
 def _window(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | None) -> tuple[Condition, Tensor]:
-    """The generator's condition on the states, and its windows with these actions."""
+    """The model's condition on the states, and its windows with these actions."""
     expected = (len(obs_BO), policy.chunk, policy.spec.act_dim)
     if act_BKA.shape != expected:
         raise ValueError(f"actions of shape {tuple(act_BKA.shape)} were given; {expected}, a chunk for each "

@@ -28,7 +28,7 @@ class SB3Policy:
     def predict(self, observation: Observation, state: tuple[np.ndarray, ...] | None = None,
                 episode_start: np.ndarray | None = None,
                 deterministic: bool = False) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Return the action (A,) for one observation, or (B, A) for several, and the state to pass to the next call.
+        """Returns the action (A,) for one observation, or (B, A) for several, and the state to pass to the next call.
 
         The state holds the seeds of the episodes. The entry "desired_goal" of a dict observation is the goal. An
         episode begins where `episode_start` is true, and everywhere if `state` is None: without the state, every action

@@ -30,15 +30,15 @@ from scipy.stats import t as student
 from benchmarks.lines import rows_of
 from benchmarks.scoring import score, source, train
 from envs.evaluation.evaluate import EvaluationConfig
+from gentraj import runs
 from gentraj.data import load_episodes, save_npz
 from gentraj.data.episodes import hold_out
-from gentraj.runs import folder as runs
 from gentraj.runs.augmentation import AugmentConfig, augment
 from gentraj.runs.evaluation import evaluate_run
 
 DATA = ("small", "augmented")
 OF = {"small": ("small", "agent", "updates"), "world": ("small", "world", "world_updates")}  # settings
-SAME = ("branch", "noise", "trust", "unknown", "cost", "penalty")  # settings of `gentraj augment`
+SAME = ("branch", "noise", "max_uncertainty", "unknown", "cost", "penalty")  # settings of `gentraj augment`
 OF["augmented"] = (*OF["small"], *OF["world"], "added", "by_agent", "own_rewards", *SAME)
 
 
@@ -56,8 +56,8 @@ class Args:
     """Number of synthetic steps that are added."""
     branch: int = 5
     noise: float = 0.1
-    trust: float = 1.0
-    unknown: Literal["cut", "end"] = "cut"
+    max_uncertainty: float = 1.0
+    unknown: Literal["truncated", "terminated"] = "truncated"
     cost: float = 0.0
     penalty: float = 0.0
     by_agent: bool = False

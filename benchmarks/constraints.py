@@ -18,10 +18,10 @@ import tyro
 
 from envs.evaluation.evaluate import EvaluationConfig, evaluate
 from envs.making import environment_factory
+from gentraj import runs
 from gentraj.constraints import THOROUGH, Blocks, Certificate, Constraints, Speed
 from gentraj.diffusion.constrained import Constrained
 from gentraj.randomness import fold
-from gentraj.runs import folder as runs
 from gentraj.trajectory import Condition
 
 

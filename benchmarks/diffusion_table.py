@@ -28,13 +28,14 @@ from agents.planning.trust import Trust
 from benchmarks.lines import whole_lines
 from envs.evaluation.evaluate import EvaluationConfig, evaluate
 from envs.making import environment_factory
-from gentraj.data import Windows
+from envs.recording.recipes import make_missing
+from gentraj import runs
+from gentraj.data import Windows, load_episodes
 from gentraj.diffusion import DiffusionConfig, LatentDiffusionConfig
 from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.networks import DiTConfig, ResidualMLPConfig
 from gentraj.randomness import generator
-from gentraj.runs import folder as runs
 from gentraj.runs.presets import PRESETS
 from gentraj.training.checkpoint import has_checkpoints
 from gentraj.trajectory import Condition, SamplingOptions
@@ -122,8 +123,8 @@ def trained(name: str, args: Args) -> runs.Run:
 def step_time(model: DiffusionConfig | LatentDiffusionConfig, steps: int = 12) -> float:
     """Returns the minimal time of a training step of the generator, in seconds."""
     config = replace(PRESET, model=model)
-    episodes = runs.load_episodes([runs.make_missing(config.dataset)])
-    config, facts = runs.resolve(config, episodes), runs.DataFacts.of(episodes, config.context)
+    episodes = load_episodes(make_missing(config.dataset))
+    config, facts = config.resolve(episodes), runs.DataFacts.of(episodes, config.context)
     component = runs.build(config, facts, episodes)["model"]
     windows, optimizers, times = Windows(episodes, component.spec), component.optimizers(), []
     for step in range(steps):

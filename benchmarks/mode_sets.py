@@ -45,8 +45,8 @@ class ModeSet:
     def normalizer(self, kind: str) -> Normalizer:
         return Normalizer.fit(kind, [self.x_RHD.flatten(0, 1).numpy()])
 
-    def batch(self, size: int, draw: torch.Generator) -> Batch:
-        x = self.x_RHD[torch.randint(len(self.x_RHD), (size,), generator=draw)]
+    def batch(self, size: int, rng: torch.Generator) -> Batch:
+        x = self.x_RHD[torch.randint(len(self.x_RHD), (size,), generator=rng)]
         return Batch(x, torch.ones_like(x, dtype=torch.bool))
 
     def conditions(self, num: int) -> Condition:
@@ -62,10 +62,10 @@ class ModeSet:
 
 def grid(seed: int, side: int = 5, horizon: int = 4) -> ModeSet:
     """Straight paths from the origin to one of `side`^2 Gaussians, equally often; sampling is unconditional."""
-    draw, line = generator(seed, 0), SPACING * (torch.arange(side) - (side - 1) / 2)
+    rng, line = generator(seed, 0), SPACING * (torch.arange(side) - (side - 1) / 2)
     centres = torch.cartesian_prod(line, line)
-    ends = centres[torch.randint(len(centres), (WINDOWS,), generator=draw)]
-    ends = ends + SPREAD * torch.randn(ends.shape, generator=draw)
+    ends = centres[torch.randint(len(centres), (WINDOWS,), generator=rng)]
+    ends = ends + SPREAD * torch.randn(ends.shape, generator=rng)
     x = torch.linspace(0, 1, horizon)[:, None] * ends[:, None]
     return ModeSet(x, lambda x: nearest_mode(x[:, -1], centres, 3 * SPREAD), tuple(map(str, range(len(centres)))),
                    torch.full((len(centres),), 1 / len(centres)), ConditionMix(start=0, goal=0))
@@ -106,12 +106,12 @@ def ways(seed: int, maze_map: Sequence[str] = RING, start: tuple[int, int] = (3,
                    conditioned=(0, -1), maze=maze)
 
 
-def disturbed(way_KHD: Tensor, shares: Sequence[float], draw: torch.Generator, spread: float = 0.08) -> Tensor:
+def disturbed(way_KHD: Tensor, shares: Sequence[float], rng: torch.Generator, spread: float = 0.08) -> Tensor:
     """Samples paths (WINDOWS, H, D) by their shares, and shifts, tilts, bends and shakes them."""
-    which = torch.multinomial(torch.tensor(shares), WINDOWS, replacement=True, generator=draw)
+    which = torch.multinomial(torch.tensor(shares), WINDOWS, replacement=True, generator=rng)
     s = torch.linspace(0, 1, way_KHD.shape[1])[:, None]
-    shift, tilt, bend = spread * torch.randn(3, WINDOWS, 1, way_KHD.shape[2], generator=draw)
-    shake = 0.02 * torch.randn(WINDOWS, *way_KHD.shape[1:], generator=draw)
+    shift, tilt, bend = spread * torch.randn(3, WINDOWS, 1, way_KHD.shape[2], generator=rng)
+    shake = 0.02 * torch.randn(WINDOWS, *way_KHD.shape[1:], generator=rng)
     return way_KHD[which] + shift + tilt * (s - 0.5) + bend * (torch.pi * s).sin() + shake
 
 

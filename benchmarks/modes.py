@@ -136,10 +136,10 @@ def train(model: Diffusion | ConditionalGAN, data: ModeSet, steps: int, seed: in
     optimizers = model.optimizers()
     rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizers.items()}
     for step in trange(steps, desc=title, disable=not title, mininterval=1):
-        draw = generator(seed, 4, step)
+        rng = generator(seed, 4, step)
         for name, optimizer in optimizers.items():
             optimizer.param_groups[0]["lr"] = rates[name] * learning_rate_factor(step, 100, steps)
-        model.update(data.batch(model.batch_size, draw), optimizers, draw)
+        model.update(data.batch(model.batch_size, rng), optimizers, rng)
 
 
 def sample(model: Diffusion | ConditionalGAN, data: ModeSet, number: int, conditions: int = 64) -> Tensor:
@@ -157,9 +157,9 @@ def judged(data: ModeSet, x_RHD: Tensor) -> dict[str, Any]:
 
 def gradient_norm(model: ConditionalGAN, x_RHD: Tensor) -> float:
     """Returns the mean norm of the critic's gradient at interpolates of data and samples."""
-    real, draw = torch.ones_like(x_RHD, dtype=torch.bool), generator(6)
-    condition = model.mix.sample(model.spec, real, draw)
-    microbatch = Microbatch(model.normalizer.normalize(x_RHD), real, condition, None, torch.ones(1), 0.0, draw)
+    real, rng = torch.ones_like(x_RHD, dtype=torch.bool), generator(6)
+    condition = model.mix.sample(model.spec, real, rng)
+    microbatch = Microbatch(model.normalizer.normalize(x_RHD), real, condition, None, torch.ones(1), 0.0, rng)
     with torch.no_grad():
         fake = generate(model.network, microbatch.normal(), microbatch.x0, condition, None)
 
@@ -167,7 +167,7 @@ def gradient_norm(model: ConditionalGAN, x_RHD: Tensor) -> float:
         return value(logits(model.discriminator, x, microbatch, microbatch.levels()), microbatch)
 
     return interpolate_gradient_norm(Game(critic, microbatch.x0, fake, critic(microbatch.x0), critic(fake),
-                                          microbatch.free, draw)).mean().item()
+                                          microbatch.free, rng)).mean().item()
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:

@@ -27,11 +27,11 @@ from agents.prior import policy_prior
 from envs.evaluation.replay import Simulator
 from envs.evaluation.rollout import rollout
 from envs.making import environment_factory
+from gentraj import runs
 from gentraj.randomness import fold
-from gentraj.runs import folder as runs
 
 PLAIN, PRIOR = "plain", "with the prior"
-SPREADS = {PLAIN: {"spread": (0.3, 0.6, 1.0)}, PRIOR: {"spread": (0.1, 0.3), "drawn": (0.5, 0.9)}}
+SPREADS = {PLAIN: {"spread": (0.3, 0.6, 1.0)}, PRIOR: {"spread": (0.1, 0.3), "prior_fraction": (0.5, 0.9)}}
 OF = {"mppi": {"temperature": (0.3, 1.0, 10.0)}, "cem": {"elites": (0.25, 0.5), "iterations": (1, 2)}}
 
 

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from envs.evaluation.off_policy import Returns, both_returns, compared
 from envs.making import environment_factory
+from gentraj import runs
 from gentraj.plots.figures import plot_off_policy
-from gentraj.runs import folder as runs
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "none": lambda x: x}
 BOUNDS = {"tanh": torch.tanh, "clip": lambda x: x.clamp(-1, 1)}

@@ -24,10 +24,10 @@ import tyro
 from scipy.stats import trim_mean
 
 from benchmarks.lines import whole_lines
+from gentraj import runs
 from gentraj.data import Windows
 from gentraj.randomness import fold, generator
 from gentraj.runs import DataFacts
-from gentraj.runs import folder as runs
 from gentraj.runs.presets import PRESETS
 from gentraj.runs.world import WorldModelRunConfig
 from gentraj.runs.world_evaluation import held_out
@@ -96,7 +96,7 @@ def seconds_of_an_update(configs: dict[str, WorldModelRunConfig], rounds: int = 
 
 
 def made_ready(config: WorldModelRunConfig) -> tuple[WorldModel, Windows, dict[str, Any]]:
-    episodes = config.split(runs.read_data(config)[0]).learnt
+    episodes = config.split(runs.read_data(config)[0]).train
     config = config.resolve(episodes)
     world: Any = runs.build(config, DataFacts.of(episodes, config.context), episodes)["world"]
     return world, Windows(episodes, world.spec, config.context), world.optimizers()
@@ -116,11 +116,11 @@ def measured(config: WorldModelRunConfig, steps: int, args: Args, folder: Path) 
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
-    titles = ["dataset", "model", "updates", "seconds", *[f"{guess}, {t}" for guess in ("mean", "draw") for t in AT]]
+    titles = ["dataset", "model", "updates", "seconds", *[f"{guess}, {t}" for guess in ("mean", "sample") for t in AT]]
     lines = [f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)]
     for row in rows:
         errors = [f"{row['errors'][guess][t - 1]:.4f}" if t <= len(row["errors"][guess]) else "-"
-                  for guess in ("mean", "draw") for t in AT]
+                  for guess in ("mean", "sample") for t in AT]
         lines.append(f"| {Path(row['dataset']).stem} | {row['model']} | {row['updates']} | {row['seconds']:.0f} | "
                      f"{' | '.join(errors)} |")
     return "\n".join(lines) + "\n"

@@ -12,8 +12,8 @@ import torch
 from envs.evaluation.rollout import rollout
 from envs.making import environment_factory
 from envs.recording.baselines import RandomAgent
+from gentraj import runs
 from gentraj.data import save_npz
-from gentraj.runs import folder as runs
 from gentraj.runs.presets import PRESETS
 from gentraj.training import TrainingConfig
 

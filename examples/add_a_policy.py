@@ -33,7 +33,7 @@ class AWRConfig(PolicyConfig):
 class AWR(Policy):
     def __init__(self, obs_dim, act_dim, config, scales):
         super().__init__(obs_dim, act_dim, config, scales, config.n_step)
-        self.config, self.model = config, self.generator(GENERATORS["gaussian"])
+        self.config, self.model = config, self.build_model(GENERATORS["gaussian"])
         self.value = ValueEnsemble(self.state_dim, 64, 2, 1, self.reward_statistics.initial_value(config.discount))
 
     def optimizers(self):

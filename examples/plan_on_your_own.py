@@ -40,10 +40,10 @@ gymnasium.register("River-v0", f"{__name__}:River", max_episode_steps=LENGTH)
 
 def your_arrays(number, seed=0):
     """Returns the arrays of aimless crossings, in which a random action is repeated for five steps."""
-    env, draw, obs, act, reward = River(), np.random.default_rng(seed), [], [], []
+    env, rng, obs, act, reward = River(), np.random.default_rng(seed), [], [], []
     for episode in range(number):
         obs.append(env.reset(seed=episode)[0])
-        act += list(draw.uniform(-1, 1, (LENGTH // 5, 2)).repeat(5, 0))
+        act += list(rng.uniform(-1, 1, (LENGTH // 5, 2)).repeat(5, 0))
         for action in act[-LENGTH:]:
             next_obs, r, *_ = env.step(action)
             obs.append(next_obs)

@@ -39,7 +39,7 @@ class Trained:
 def learn(run, steps, seed=0, *, updates=8, penalty=1.0, cost=0.0, max_episode_steps=50):
     """Trains SAC on synthetic episodes only, 32 at a time."""
     envs = SB3Vector(make_vec(run, 32, penalty=penalty, max_episode_steps=max_episode_steps, cost=cost,
-                              starts="anywhere", unknown="end"))
+                              starts="anywhere", unknown="terminated"))
     model = SAC("MultiInputPolicy" if run.data.context_dim else "MlpPolicy", envs, gradient_steps=updates, seed=seed,
                 learning_starts=min(steps // 10, 5_000), policy_kwargs={"net_arch": [128, 128]}, device="cpu")
     return Trained(model.learn(steps), run.data.goal_dims)
@@ -51,7 +51,7 @@ def learn_by_hindsight(run, steps, seed=0, *, updates=8, max_episode_steps=100):
     Rewards are those of the environment's `compute_reward`.
     """
     envs = SB3Vector(make_vec(run, 32, max_episode_steps=max_episode_steps, own_rewards=True, starts="anywhere",
-                              unknown="end"))
+                              unknown="terminated"))
     begin = 32 * (max_episode_steps + 1)  # whole episodes
     if steps <= begin:
         raise ValueError(f"steps is {steps}; give more than {begin}, the first episodes of "

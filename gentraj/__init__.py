@@ -1,4 +1,4 @@
-"""Generative models of trajectories for control.
+"""Generative models of trajectories for control. `__init__.pyi` lists the names.
 
     run = gentraj.train(gentraj.PRESETS["pointmaze-umaze"], "runs/umaze")
     run = gentraj.load("runs/umaze")
@@ -6,7 +6,8 @@
 """
 
 import os
-from typing import TYPE_CHECKING, Any
+
+import lazy_loader
 
 from . import import_hook
 
@@ -16,29 +17,5 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 import_hook.install()
 
-if TYPE_CHECKING:
-    from .data import Episodes, Windows, load_episodes
-    from .runs import load, train
-    from .runs.hub import from_pretrained, save_pretrained
-    from .runs.presets import PRESETS
-    from .trajectory import Condition, TrajectorySpec
-
-__all__ = ["PRESETS", "Condition", "Episodes", "TrajectorySpec", "Windows", "from_pretrained", "load", "load_episodes",
-           "save_pretrained", "train"]
-
-
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used, so that `--help` needs no torch and a model needs no environment."""
-    if name in ("Condition", "TrajectorySpec"):
-        from . import trajectory as room
-    elif name in ("Episodes", "Windows", "load_episodes"):
-        from . import data as room
-    elif name == "PRESETS":
-        from .runs import presets as room
-    elif name in ("from_pretrained", "save_pretrained"):
-        from .runs import hub as room
-    elif name in ("load", "train"):
-        from . import runs as room
-    else:
-        raise AttributeError(f"module 'gentraj' has no attribute '{name}'; it has {', '.join(__all__)}")
-    return getattr(room, name)
+# The names are imported when they are first used: `--help` needs no torch, and a model needs no environment.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

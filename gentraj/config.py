@@ -12,7 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Generic,
+    Literal,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -59,16 +70,25 @@ def kind_of(config: Any) -> str | None:
     return next((name for table in _TABLES for name, (listed, _) in table.items() if listed is type(config)), None)
 
 
+@runtime_checkable
+class ListsUnused(Protocol):
+    """Settings of which some have no effect beside the others."""
+
+    def unused(self) -> Mapping[str, str]:
+        """The settings that have no effect: dotted key -> reason."""
+        ...
+
+
 def unused(config: Any) -> dict[str, str]:
     """The settings that have no effect beside the others: dotted key -> reason.
 
-    The dataclass and the dataclasses in it list their own in a method `unused`. A key includes all keys below it.
+    The dataclass and the dataclasses in it list their own (`ListsUnused`). A key includes all keys below it.
     """
-    reasons = dict(config.unused()) if hasattr(config, "unused") else {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value) and field.name not in reasons:
-            reasons |= {f"{field.name}.{key}": why for key, why in unused(value).items()}
+    settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    reasons = dict(config.unused()) if isinstance(config, ListsUnused) else {}
+    for name, value in settings.items():
+        if dataclasses.is_dataclass(value) and name not in reasons:
+            reasons |= {f"{name}.{key}": why for key, why in unused(value).items()}
     return reasons
 
 

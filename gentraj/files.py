@@ -1,4 +1,4 @@
-"""Atomic writing of files: a file appears completely or not at all."""
+"""Atomic writing of files: a file appears completely or not at all. Checks of places that are to be written to."""
 
 from __future__ import annotations
 
@@ -48,3 +48,19 @@ def is_alive(pid: int) -> bool:
     except PermissionError:  # the process belongs to another user
         pass
     return True
+
+
+def check_output(path: Path, option: str) -> None:
+    """Raises ValueError if no file can be written to `path`; called before the work that produces the file."""
+    if path.is_dir():
+        raise ValueError(f"{option} is {path}, which is a folder; give a file")
+    check_folder(path.absolute().parent, option)
+
+
+def check_folder(path: Path, option: str) -> None:
+    """Raises ValueError if `path` cannot be a folder because a file is in the way, or if it is not writable."""
+    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise ValueError(f"{option}: {existing} is a file, so there can be no folder {path}; give another place")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"{option}: {existing} is not writable; give another place")

@@ -66,10 +66,10 @@ class RowNoise:
     def normal(self, *shape: int) -> Tensor:
         """The next standard normal numbers (R, *shape), or those of the active `Tape`."""
         tape = _TAPE.get()
-        out = self._drawn(*shape) if tape is None else tape.pass_on(self._drawn, len(self.generators), *shape)
+        out = self._sample(*shape) if tape is None else tape.pass_on(self._sample, len(self.generators), *shape)
         return out.to(self.device) if self.device is not None else out
 
-    def _drawn(self, *shape: int) -> Tensor:
+    def _sample(self, *shape: int) -> Tensor:
         out = torch.empty(len(self.generators), *shape)
         for row, g in zip(out, self.generators, strict=True):
             row.normal_(generator=g)
@@ -84,18 +84,18 @@ class Tape:
     """
 
     def __init__(self, noise_M: Tensor | None = None):
-        self.given_M, self.used, self.drawn = noise_M, 0, []
+        self.given_M, self.used, self.sampled = noise_M, 0, []
 
     @property
     def noise_M(self) -> Tensor:
         """(M,) all recorded noise."""
-        return torch.cat([torch.zeros(0), *(part.flatten() for part in self.drawn)])
+        return torch.cat([torch.zeros(0), *(part.flatten() for part in self.sampled)])
 
     def pass_on(self, sample: Callable[..., Tensor], rows: int, *shape: int) -> Tensor:
         """The next numbers (rows, *shape) of the given noise, or those of `sample`, which are recorded."""
         if self.given_M is None:
-            self.drawn.append(sample(*shape))
-            return self.drawn[-1]
+            self.sampled.append(sample(*shape))
+            return self.sampled[-1]
         start, self.used = self.used, self.used + rows * math.prod(shape)
         if self.used > len(self.given_M):
             raise ValueError(f"{len(self.given_M)} numbers of noise were given; more are needed")

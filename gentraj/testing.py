@@ -137,8 +137,8 @@ def _check_extras(model: TrajectoryModel) -> None:
 
 
 def _check_update(model: TrajectoryModel) -> None:
-    spec, copies, drawn = model.spec, [copy.deepcopy(model) for _ in range(2)], generator(7)
-    x = torch.randn(16, spec.horizon, spec.dim, generator=drawn)
+    spec, copies, rng = model.spec, [copy.deepcopy(model) for _ in range(2)], generator(7)
+    x = torch.randn(16, spec.horizon, spec.dim, generator=rng)
     batch = Batch(x, torch.ones_like(x, dtype=torch.bool)).to(device_of(model))
     free = Condition.unknown(spec, 2, device=device_of(model))
     for each in copies:
@@ -196,10 +196,10 @@ def check_policy(policy: Policy) -> None:
 
 
 def _check_policy_update(policy: Policy, goals: int) -> None:
-    H, drawn = policy.spec.horizon, generator(3)
-    x = torch.randn(16, H, policy.spec.dim, generator=drawn)
-    batch = Batch(x, torch.ones_like(x, dtype=torch.bool), torch.randn(16, goals, generator=drawn) if goals else None,
-                  torch.randn(16, H, generator=drawn), torch.arange(16)[:, None].expand(-1, H) % 4 == 0,
+    H, rng = policy.spec.horizon, generator(3)
+    x = torch.randn(16, H, policy.spec.dim, generator=rng)
+    batch = Batch(x, torch.ones_like(x, dtype=torch.bool), torch.randn(16, goals, generator=rng) if goals else None,
+                  torch.randn(16, H, generator=rng), torch.arange(16)[:, None].expand(-1, H) % 4 == 0,
                   episode_B=torch.arange(16)).to(policy.device)
     copies = [copy.deepcopy(policy) for _ in range(2)]
     for each in copies:

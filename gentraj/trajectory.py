@@ -242,13 +242,13 @@ def cat(conditions: Sequence[Condition]) -> Condition:
 class SamplingOptions:
     """Settings of sampling that replace the model's own for one call; None keeps the model's setting.
 
-    A model raises ValueError for a setting that it does not have: a one-step generator has no sampler, grid or eta.
+    A model raises ValueError for a setting that it does not have: a one-step model has no sampler, grid or eta.
     """
 
     sampler: str | None = None
     """Name of a sampler in `gentraj.diffusion.samplers.SAMPLERS`."""
     steps: int | None = None
-    """Number of sampling steps; a one-step generator takes one step, whatever is given."""
+    """Number of sampling steps; a one-step model takes one step, whatever is given."""
     grid: str | None = None
     """Name of a grid of times in `gentraj.diffusion.grids.GRIDS`, at which the sampling steps end."""
     eta: float | None = None
@@ -271,7 +271,7 @@ DEFAULT_OPTIONS = SamplingOptions()  # keeps a model's own settings
 
 @runtime_checkable
 class Trainable(Protocol):
-    """Anything that the training loop can train: a generator, a critic, an inverse-dynamics network, a policy."""
+    """Anything that the training loop can train: a generative model, a critic, inverse dynamics, a policy."""
 
     spec: TrajectorySpec  # the layout of the windows to train on
     batch_size: int
@@ -357,6 +357,14 @@ class CountsCalls(Protocol):
 
     @property
     def network_calls(self) -> int: ...
+
+
+@runtime_checkable
+class HasSpec(Protocol):
+    """An agent that knows the layout of the trajectories that it was trained on; None is an unknown one."""
+
+    @property
+    def spec(self) -> TrajectorySpec | None: ...
 
 
 def calls_of(models: Iterable[object]) -> int:

@@ -18,6 +18,8 @@ import hypothesis
 import pytest
 import torch
 
+from gentraj.networks.rows import batch_invariant
+
 # A background job ignores Ctrl-C, and so would the processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -40,6 +42,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if started := os.environ.get("CI_STARTED"):
         terminalreporter.write_line(f"total time of .ci/run: {time.time() - int(started):.0f} s")
+
+
+@pytest.fixture
+def batch_invariance() -> Iterator[None]:
+    """Computes as rollouts do, so that no result depends on the batch beside it."""
+    with batch_invariant():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

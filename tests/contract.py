@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from gentraj.networks.embedding import FactoredNetwork
 from gentraj.trajectory import Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=3, act_dim=2, horizon=8)
@@ -44,3 +46,15 @@ def check_seeds(model: Any) -> None:
     assert torch.equal(first, model.sample(condition, 2, seed=5))
     assert not torch.equal(first, model.sample(condition, 2, seed=6))
     assert not torch.equal(first[0], first[1])
+
+
+def watch_body(network: FactoredNetwork) -> list[tuple[Tensor, Tensor]]:
+    """The features (R, H, F) and projections (R, M) of all calls of a network from here on."""
+    seen, body = list[tuple[Tensor, Tensor]](), network.body
+
+    def watched(features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
+        seen.append((features_RHF, projection_RM))
+        return body(features_RHF, projection_RM)
+
+    network.body = watched  # type: ignore[method-assign]
+    return seen

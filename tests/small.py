@@ -11,11 +11,11 @@ import torch
 
 from agents.planning.arrival import ArrivalConfig
 from agents.planning.inverse_dynamics import InverseDynamicsConfig
+from gentraj import runs
 from gentraj.cli import main
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import TemporalUNetConfig
 from gentraj.runs import AnyRunConfig, PlannerRunConfig, Run
-from gentraj.runs import folder as runs
 from gentraj.runs.presets import PRESETS
 from gentraj.training import TrainingConfig
 

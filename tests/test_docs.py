@@ -111,9 +111,9 @@ def test_the_commands_of_a_page_are_commands(page: Path, workplace: Path) -> Non
 def check_gentraj(words: list[str]) -> None:
     """Sub-command, preset and option names and choices are those of the real parser; the help shows each option."""
     words = [STAND_INS.get(word, word) for word in words]
-    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.redirect_stderr(io.StringIO()) as said:
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.redirect_stderr(io.StringIO()) as errors:
         code = gentraj(*words, "--help")
-    assert code == 0, f"gentraj {' '.join(words)}: {said.getvalue()}"
+    assert code == 0, f"gentraj {' '.join(words)}: {errors.getvalue()}"
     for word in words:
         if word.startswith("--"):
             option = re.escape(word.partition("=")[0])

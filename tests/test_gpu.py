@@ -12,7 +12,7 @@ from agents.planning.trust import Trust
 from gentraj.data import Episodes
 from gentraj.diffusion import DiffusionConfig
 from gentraj.networks import TemporalUNetConfig
-from gentraj.runs import DataFacts, PlannerRunConfig, build, resolve
+from gentraj.runs import DataFacts, PlannerRunConfig, build
 from gentraj.training import TrainingConfig, train
 from gentraj.trajectory import Batch, Condition
 
@@ -29,8 +29,8 @@ def episodes() -> Episodes:
 def test_training_sampling_and_planning_run_on_the_device(tmp_path: Path) -> None:
     device = torch.accelerator.current_accelerator()
     data = episodes()
-    config = resolve(PlannerRunConfig(horizon=8, stride=2,
-                                      model=DiffusionConfig(network=TemporalUNetConfig(8, (1, 2)))), data)
+    small = DiffusionConfig(network=TemporalUNetConfig(8, (1, 2)))
+    config = PlannerRunConfig(horizon=8, stride=2, model=small).resolve(data)
     components = build(config, DataFacts.of(data, config.context), data)
     train(components, data, TrainingConfig(steps=3), tmp_path, meta={}, device=device, progress=False)
     model = components["model"]

@@ -52,7 +52,7 @@ def test_a_module_of_that_name_hides_nothing(tmp_path: Path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_module_that_both_have_is_told_in_one_line(tmp_path: Path):
+def test_a_module_that_both_have_is_a_warning_of_one_line(tmp_path: Path):
     (tmp_path / "agents").mkdir()
     for file in ("__init__", "mpc"):
         (tmp_path / "agents" / f"{file}.py").touch()

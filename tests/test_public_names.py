@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("package", ["agents", "envs"])
+@pytest.mark.parametrize("package", ["gentraj", "agents", "envs"])
 def test_every_listed_name_is_what_its_home_calls_so(package: str) -> None:
     stub = ast.parse((ROOT / package / "__init__.pyi").read_text())
     listed = {alias.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}

@@ -40,25 +40,25 @@ def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
         assert torch.equal(many.normal(4, 5)[1], one.normal(4, 5)[0])
 
 
-def drawn(*seeds: int) -> list[torch.Tensor]:
-    noise = RowNoise(seeds)
-    return [noise.normal(4, 5), noise.normal(2), RowNoise([9]).normal(3)]
+def noise(*seeds: int) -> list[torch.Tensor]:
+    stream = RowNoise(seeds)
+    return [stream.normal(4, 5), stream.normal(2), RowNoise([9]).normal(3)]
 
 
 def test_what_a_tape_kept_it_gives_again_to_other_seeds() -> None:
     with Tape() as kept:
-        first = drawn(1, 2)
-    assert all(torch.equal(a, b) for a, b in zip(drawn(1, 2), first, strict=True))  # keeping changes nothing
+        first = noise(1, 2)
+    assert all(torch.equal(a, b) for a, b in zip(noise(1, 2), first, strict=True))  # keeping changes nothing
     assert kept.noise_M.shape == (2 * 4 * 5 + 2 * 2 + 3,) and Tape().noise_M.shape == (0,)
     with Tape(kept.noise_M) as given:
-        assert all(torch.equal(a, b) for a, b in zip(drawn(7, 8), first, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(noise(7, 8), first, strict=True))
         assert given.used == len(kept.noise_M)
-    assert not torch.equal(drawn(7, 8)[0], first[0])
+    assert not torch.equal(noise(7, 8)[0], first[0])
 
 
 def test_a_tape_inside_another_leaves_it_as_it_was_also_after_an_error() -> None:
     with Tape() as outer:
         with pytest.raises(ValueError, match="10 numbers of noise were given; more are needed"), Tape(torch.zeros(10)):
-            drawn(1)
+            noise(1)
         one = RowNoise([1]).normal(2)
     assert torch.equal(outer.noise_M, one[0])

@@ -1,11 +1,11 @@
-"""The support matrix of the manual says what happens: each cell of its first two tables is tried."""
+"""The support matrix of the manual says what happens: its cells are tried, or the test that tries them is named."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from agents import prior
-from gentraj.constraints import Blocks, Box, Circle, Constraints, Equal, Speed
+from gentraj.cli.train import with_components
+from gentraj.constraints import Acceleration, Blocks, Box, Circle, Constraints, Equal, Projection, Speed
 from gentraj.diffusion import (
     ClassifierFree,
     Constrained,
@@ -25,11 +26,12 @@ from gentraj.diffusion import (
     NearestData,
     Product,
 )
-from gentraj.families import FAMILIES
+from gentraj.families import FAMILIES, family
 from gentraj.gan import ConditionalGAN
 from gentraj.models.gaussian import Gaussian
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
+from gentraj.runs.presets import PRESETS
 from gentraj.trajectory import Condition, SamplingOptions, SupportsLogProb, TrajectorySpec
 
 PAGE = (Path(__file__).parents[1] / "docs" / "support.md").read_text()
@@ -37,7 +39,8 @@ SPEC = TrajectorySpec(2, 1, 8)
 CLASSES: dict[str, Any] = {"diffusion": Diffusion, "flow": Diffusion, "latent": LatentDiffusion, "gan": ConditionalGAN,
                            "gaussian": Gaussian}
 WALLS = [Box((-5, -5), (5, 5), dims=(0, 1)), Circle((4, 4), 0.1, dims=(0, 1)), Equal(-1, (0.0, 0.0), dims=(0, 1)),
-         Blocks(((3.0, 3.0),), ((3.5, 3.5),), dims=(0, 1)), Speed(50.0, dims=(0, 1), dt=1.0)]
+         Blocks(((3.0, 3.0),), ((3.5, 3.5),), dims=(0, 1)), Projection(lambda x: x),
+         Speed(50.0, dims=(0, 1), dt=1.0), Acceleration(50.0, dims=(0, 1), dt=1.0)]
 
 
 def energy(x: torch.Tensor) -> torch.Tensor:
@@ -119,19 +122,37 @@ def message(cell: str) -> str:
     return quoted or plain
 
 
-def test_a_generator_of_actions_is_no_latent_one_and_a_gan_s_has_no_density(capsys: pytest.CaptureFixture) -> None:
-    from small import gentraj
+OWNERS = {"a planner's `--family`": ["goals", "veteran"],
+          "`--family` of BC, IQL, IDQL and Diffusion-QL": ["bc-gaussian", "iql", "idql", "diffusion-ql"],
+          "`--family` of FQL and Swift": ["fql", "swift"],
+          "a world model's `--family`": ["world-model", "world-ensemble"]}
 
-    assert table("Owners")["a policy's `--family`"]["latent"] == "no (5)"
-    assert gentraj("train", "bc-diffusion", "--family", "latent", "--dataset", "a.npz", "--run-dir", "never") == 2
-    assert message("no (5)") in capsys.readouterr().err
+
+@pytest.mark.parametrize("row", OWNERS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_owner_takes_the_families_of_its_row(row: str, name: str) -> None:
+    """`gentraj export` of all families is in tests/runs/test_export.py."""
+    cell = table("Owners")[row][name]
+    for preset in OWNERS[row]:
+        if cell == "yes":
+            assert family(with_components(PRESETS[preset], name, None).generator) == name
+        else:
+            with pytest.raises(ValueError, match=re.escape(message(cell))):
+                with_components(PRESETS[preset], name, None)
+
+
+def test_every_owner_is_tried() -> None:
+    assert table("Owners").keys() == OWNERS.keys() | {"`gentraj export`"}
     assert "has no density" in Path(prior.__file__).read_text()
 
 
-def test_rows_that_are_not_evenly_apart_are_refused_by_what_needs_even_ones() -> None:
-    uneven = TrajectorySpec(2, 1, 8, offsets=(1, 2, 4, 8, 16, 32, 64))
-    x = torch.zeros(1, 8, 3)
-    for refused in (lambda: model("latent", uneven), lambda: Constraints(uneven, WALLS[-1:]).certificate(x)):
+def test_timesteps_that_are_not_evenly_spaced_are_refused_by_what_needs_even_ones() -> None:
+    """The options of the last row are tried in test_history.py and test_density.py."""
+    even, uneven = TrajectorySpec(2, 1, 8, 4), TrajectorySpec(2, 1, 8, offsets=(1, 2, 4, 8, 16, 32, 64))
+    certificate = lambda spec, walls: Constraints(spec, walls).certificate(torch.zeros(1, 8, 3))  # noqa: E731
+    assert certificate(even, WALLS) is not None
+    refusals = [partial(model, "latent", uneven), *(partial(certificate, uneven, [wall]) for wall in WALLS[-2:])]
+    for refused in refusals:
         with pytest.raises(ValueError, match=re.escape(message("no (6)"))):
             refused()
-    assert Constraints(uneven, WALLS[:-1]).certificate(x) is not None
+    assert certificate(uneven, WALLS[:-2]) is not None

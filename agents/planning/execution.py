@@ -136,7 +136,7 @@ class History:
         self.steps_B[mask_B] = 0
 
     def add(self, obs_BO: Tensor, act_BA: Tensor) -> None:
-        """Append the observation and the action of one environment step, in every environment."""
+        """Appends the observation and the action of one environment step, in every environment."""
         x_B1D = self.spec.join(obs_BO, act_BA[:, : self.spec.act_dim])[:, None].to(self.x_BTD)
         self.x_BTD = torch.cat([self.x_BTD, x_B1D], 1)[:, 1:]
         self.steps_B += 1

@@ -46,14 +46,14 @@ class InverseDynamics(nn.Module):
 
     @classmethod
     def blank(cls, obs_dim: int, act_dim: int, config: InverseDynamicsConfig) -> InverseDynamics:
-        """Build the network with identity normalisers, to load saved statistics and weights into."""
+        """Builds the network with identity normalisers, to load saved statistics and weights into."""
         spec = TrajectorySpec(obs_dim, act_dim, config.lookahead + 1)
         identity = Normalizer.identity
         return cls(spec, config, identity(obs_dim), identity(obs_dim), identity(act_dim))
 
     @classmethod
     def fit(cls, episodes: Episodes, config: InverseDynamicsConfig) -> InverseDynamics:
-        """Build the network with the statistics of these episodes.
+        """Builds the network with the statistics of these episodes.
 
         The difference s_{t+k} - s_t is divided by the standard deviation of differences over half of `lookahead` steps.
         With a `lookahead` of 1 it is divided by the standard deviation of the observations instead, as in the papers,

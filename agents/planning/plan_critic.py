@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -103,13 +103,13 @@ class PlanTransformer(nn.Module):
         self.register_buffer("position_HW", position_HW, persistent=False)
         self.tokens = nn.Linear(dim, width)
         self.noise = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, width), nn.SiLU())
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks: Any = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.members = ValueEnsemble(width, width, 1, members)
 
     def forward(self, z_RHD: Tensor, sigma_R: Tensor) -> Tensor:
         h_RHW, noise_R1W = self.tokens(z_RHD) + self.position_HW, self.noise(sigma_R)[:, None]
         for block in self.blocks:
-            h_RHW = block(h_RHW, noise_R1W)
+            h_RHW = block(h_RHW, block.modulation(noise_R1W))
         return self.members(h_RHW.mean(1))
 
 
@@ -138,12 +138,12 @@ class PlanCritic(nn.Module):
 
     @classmethod
     def blank(cls, spec: TrajectorySpec, config: PlanCriticConfig) -> PlanCritic:
-        """Build the critic of plans of `spec` with identity normalisers, to load saved statistics and weights into."""
+        """Builds the critic of plans of `spec` with identity normalisers, to load saved statistics and weights into."""
         return cls(spec, config, Normalizer.identity(spec.dim), Normalizer.identity(1), Normalizer.identity(1))
 
     @classmethod
     def fit(cls, episodes: Episodes, spec: TrajectorySpec, config: PlanCriticConfig) -> PlanCritic:
-        """Build the critic of plans of `spec` with the statistics of these episodes."""
+        """Builds the critic of plans of `spec` with the statistics of these episodes."""
         arrays = [episodes.obs, episodes.act] if spec.act_dim else [episodes.obs]
         size = float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean())) or 1.0
         to_go = CONTEXTS["return"](episodes, ContextConfig(("return",), config.discount))
@@ -156,7 +156,7 @@ class PlanCritic(nn.Module):
         return adamw(nn.ModuleList([self.plan_network, self.state_network]), self.config)
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        """Train f and V for one step towards `targets`. Raises `NonFinite` before the step."""
+        """Trains f and V for one step towards `targets`. Raises `NonFinite` before the step."""
         target_B = self.returns.normalize(self.targets(batch))
         z_BHD, sigma_B = self._noised(self.plan.normalize(repeat_last(batch, self.plan_spec.horizon)), generator)
         plan_loss = ((self.plan_network(self._seen(z_BHD), sigma_B) - target_B) ** 2).mean()

@@ -167,7 +167,7 @@ class Planner(EpisodicAgent):
 
     @property
     def network_calls(self) -> int:
-        """Calls of the generators' networks so far, including those for the trust."""
+        """Calls of the models' networks so far, including those for the trust."""
         return calls_of((self.model, *self.finer))
 
     def _allocate(self, batch: int) -> None:
@@ -233,7 +233,7 @@ class Planner(EpisodicAgent):
     @torch.no_grad()
     def propose(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],
                 previous: Previous | None = None, past: Past | None = None) -> Plans:
-        """Sample the candidates of each environment, score them, and choose one of them.
+        """Samples the candidates of each environment, scores them, and chooses one of them.
 
         With `previous` plans, the first candidate is what is left of them. The returned plans begin at the present; if
         they have a `past`, their last timestep repeats to fill the horizon. `select` says which one is chosen.
@@ -292,7 +292,7 @@ class Planner(EpisodicAgent):
         return (self.spec.horizon - 1 - past.now_B)[:, None]
 
     def _replan(self, due_B: Tensor, obs_BO: Tensor, goal_BG: Tensor | None) -> None:
-        """Set new targets in the environments that are due: those near their goal hold it, the others plan."""
+        """Sets new targets in the environments that are due: those near their goal hold it, the others plan."""
         near_B = due_B & self.is_near_goal(obs_BO, goal_BG).cpu()
         if (far_B := due_B & ~near_B).any():
             goal, seeds = None if goal_BG is None else goal_BG[far_B], self._seeds(far_B)

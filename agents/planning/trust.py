@@ -24,7 +24,7 @@ class Trust:
     """
 
     def __init__(self, model: SupportsOODScore, reference: Batch, quantile: float, history: int = 0):
-        """Compute the thresholds from the windows of data in `reference`.
+        """Computes the thresholds from the windows of data in `reference`.
 
         `quantile`, in [0, 1], is the fraction of windows that are below the threshold, and `history` the largest number
         of timesteps before the present. Raises ValueError for a model without `ood_score`.

@@ -36,7 +36,7 @@ ACTORS: dict[type[Policy], type[Actor]] = {Student: StudentActor}
 
 
 def register(kind: str, config: type[PolicyConfig], policy: type[Policy]) -> None:
-    """Register a policy and its settings, a frozen dataclass, so that it is trained, saved and loaded as any other.
+    """Registers a policy and its settings, a frozen dataclass, so that it is trained, saved and loaded as any other.
 
     `kind` is the policy's name in the config.json of a run; it replaces a policy that is registered by that name.
     Raises ValueError for settings that are not derived from `PolicyConfig`, or are registered by another name already.

@@ -1,4 +1,4 @@
-"""Behaviour cloning with any generator; diffusion of chunks of actions is Diffusion Policy (Chi et al. 2023)."""
+"""Behaviour cloning with any generative model; diffusion of chunks of actions is Diffusion Policy (Chi et al. 2023)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .policy import Policy, PolicyConfig, Scales
 @dataclass(frozen=True)
 class BCConfig(PolicyConfig):
     model: ModelConfig = field(default_factory=lambda: DIFFUSION)
-    """The generator of actions."""
+    """The generative model of actions."""
     temperature: float = 1.0
     """Scale of the noise that an action is sampled from."""
 
@@ -32,7 +32,7 @@ class BCConfig(PolicyConfig):
 class BC(Policy[Model]):
     def __init__(self, obs_dim: int, act_dim: int, config: BCConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales)
-        self.config, self.model = config, self.generator(config.model)
+        self.config, self.model = config, self.build_model(config.model)
 
     def optimizers(self) -> dict[str, Optimizer]:
         return self.model.optimizers()

@@ -76,7 +76,7 @@ class Critic(nn.Module):
 
     @classmethod
     def of(cls, policy: Policy, config: CriticConfig) -> Critic:
-        """Build the critic for the states and chunks of a policy."""
+        """Builds the critic for the states and chunks of a policy."""
         return cls(policy.state_dim, policy.chunk * policy.spec.act_dim, config,
                    policy.reward_statistics.initial_value(config.discount))
 
@@ -86,7 +86,7 @@ class Critic(nn.Module):
         return self.target(torch.cat([state_BS, chunk_BX], -1)).amin(0)
 
     def update(self, t: Transition, next_value_B: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
-        """Train the critic for one step towards r + discount * V(s').
+        """Trains the critic for one step towards r + discount * V(s').
 
         `next_value_B` is V(s'), which counts where a time limit truncated the episode and not where it terminated.
         """

@@ -1,6 +1,6 @@
-"""Diffusion-QL: a generator of actions that is trained to imitate the data and to maximise Q(s, a).
+"""Diffusion-QL: a generative model of actions that is trained to imitate the data and to maximise Q(s, a).
 
-Wang et al. 2023, "Diffusion Policies as an Expressive Policy Class for Offline Reinforcement Learning". The generator
+Wang et al. 2023, "Diffusion Policies as an Expressive Policy Class for Offline Reinforcement Learning". The model
 may be of any family, such as a GAN.
 """
 
@@ -25,10 +25,10 @@ from .policy import Policy, PolicyConfig, Scales
 @dataclass(frozen=True)
 class DiffusionQLConfig(PolicyConfig):
     model: ModelConfig = field(default_factory=lambda: replace(DIFFUSION, steps=2))
-    """The generator of actions."""
+    """The generative model of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     eta: float = 0.2
-    """Weight of the Q loss beside the generator's own loss; values are divided by their mean absolute value."""
+    """Weight of the Q loss beside the model's own loss; values are divided by their mean absolute value."""
     candidates: int = 8
     """Actions that are sampled in each decision; the one with the highest value is taken."""
 
@@ -40,7 +40,7 @@ class DiffusionQLConfig(PolicyConfig):
 class DiffusionQL(Policy[Model]):
     def __init__(self, obs_dim: int, act_dim: int, config: DiffusionQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
-        self.config, self.model = config, self.generator(config.model)
+        self.config, self.model = config, self.build_model(config.model)
         self.critic = Critic.of(self, config.critic)
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -55,7 +55,7 @@ class DiffusionQL(Policy[Model]):
         return critic | actor
 
     def value_guide(self, x: Tensor) -> Tensor:
-        """(B,) eta Q(s, a) / mean |Q| of the generator's windows, which equation 3 subtracts from its own loss.
+        """(B,) eta Q(s, a) / mean |Q| of the model's windows, which equation 3 subtracts from its own loss.
 
         For a diffusion model, the action is the one that it denoises in a single step (Kang et al. 2023).
         """

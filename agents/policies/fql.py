@@ -28,7 +28,7 @@ from .policy import Policy, PolicyConfig, Scales, Transition
 @dataclass(frozen=True)
 class FQLConfig(PolicyConfig):
     model: DiffusionConfig = field(default_factory=lambda: FLOW)
-    """The flow, a generator of actions. Its student has the same network, learning rate and decay of the average."""
+    """The flow, a model of actions. Its student has the same network, learning rate and decay of the average."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     alpha: float = 10.0
     """Weight of the distillation loss, the squared error to the flow's action from the same noise, beside the Q loss;
@@ -45,7 +45,7 @@ class FQLConfig(PolicyConfig):
 class FQL(Policy[Diffusion]):
     def __init__(self, obs_dim: int, act_dim: int, config: FQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
-        self.config, self.model = config, self.generator(config.model)
+        self.config, self.model = config, self.build_model(config.model)
         self.critic = Critic.of(self, config.critic)
         self.student = deepcopy(self.model.network)
         self.student_ema = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(config.model.ema))

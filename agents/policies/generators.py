@@ -1,4 +1,4 @@
-"""Default settings for generators of actions: the families of `gentraj.families` with small networks and few steps."""
+"""Default settings for models of actions: the families of `gentraj.families` with small networks and few steps."""
 
 from __future__ import annotations
 

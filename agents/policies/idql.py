@@ -25,7 +25,7 @@ from .policy import Policy, PolicyConfig, Scales
 @dataclass(frozen=True)
 class IDQLConfig(PolicyConfig):
     model: ModelConfig = field(default_factory=lambda: DIFFUSION)
-    """The generator of actions."""
+    """The generative model of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     expectile: float = 0.7
     """Expectile of Q(s, a), over the actions of the data, that V(s) estimates: 0.5 is their mean, 1 their maximum."""
@@ -40,7 +40,7 @@ class IDQLConfig(PolicyConfig):
 class IDQL(Policy[Model]):
     def __init__(self, obs_dim: int, act_dim: int, config: IDQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
-        self.config, self.model = config, self.generator(config.model)
+        self.config, self.model = config, self.build_model(config.model)
         self.critic = Critic.of(self, config.critic)
         self.value = state_value(self, config.critic)
 

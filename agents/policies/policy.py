@@ -1,7 +1,7 @@
-"""What all policies share: normalisation, transitions, and the windows that the generator of actions models.
+"""What all policies share: normalisation, transitions, and the windows that the generative model of actions learns.
 
 Inside a policy everything is normalised. A state s_BS is the observation, joined with the context (a goal) if there is
-one, and actions come in chunks of K. The generator, if the policy has one, models windows x_BKD of K timesteps, in
+one, and actions come in chunks of K. The model, if the policy has one, is of windows x_BKD of K timesteps, in
 which the observation is the state, always known and the same in each timestep, and the actions are the chunk.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar, overload
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from gentraj.trajectory import (
 )
 
 FAR = 10.0  # bound on normalised observations, as an entry that hardly varies in the data has a tiny deviation
-STATE_KNOWN = ConditionMix(start=0, goal=0, observations=1)  # the generator is conditioned on the state, not on actions
+STATE_KNOWN = ConditionMix(start=0, goal=0, observations=1)  # a model is conditioned on the state, not on actions
 ModelT = TypeVar("ModelT", bound=Model)
 
 
@@ -66,7 +66,7 @@ class Scales:
 
     @classmethod
     def fit(cls, episodes: Episodes, contexts: ContextConfig) -> Scales:
-        """Fit the normalisers to these episodes.
+        """Fits the normalisers to these episodes.
 
         The statistics of rewards and terminations use real episodes only, as synthetic ones of a world model are short.
         Raises `DataError` for data that lack a context.
@@ -95,6 +95,12 @@ class PolicyConfig:
     """Number of actions of a chunk that are carried out before the next chunk is sampled."""
     batch_size: int = 256
     """Number of transitions in a batch."""
+
+    model: ClassVar[ModelConfig | None] = None
+    """The settings of the generator of actions: a field of a policy that has one."""
+    critic: ClassVar[Any | None] = None
+    """The settings of the value function: a field of a policy that learns from rewards by one, so that it can be
+    fine-tuned in its environment."""
 
     def unused(self) -> dict[str, str]:
         return {"execute": "actions are sampled one at a time (chunk)"} if self.chunk == 1 else {}
@@ -137,13 +143,13 @@ class Transition:
 class Policy(nn.Module, Generic[ModelT]):
     """Base class of policies, which are `Trainable`.
 
-    A subclass implements `optimizers`, `update` and `sample_actions`, and usually has a `model`, the generator of
-    actions.
+    A subclass implements `optimizers`, `update` and `sample_actions`, and usually has a `model`, the generative model
+    of actions.
     """
 
     model: ModelT
     state_mask: Tensor
-    """(D,) true for the entries of the state in each timestep of the generator's windows."""
+    """(D,) true for the entries of the state in each timestep of the model's windows."""
 
     def __init__(self, obs_dim: int, act_dim: int, config: PolicyConfig, scales: Scales, n_step: int = 1):
         """`n_step` is the number of environment steps in a transition; it is raised to the size of a chunk."""
@@ -153,7 +159,7 @@ class Policy(nn.Module, Generic[ModelT]):
         self.chunk, self.execute, self.batch_size = config.chunk, config.execute, config.batch_size
         self.spec = TrajectorySpec(obs_dim, act_dim, max(config.chunk, n_step) + 1)
         self.state_dim = obs_dim + (0 if scales.context is None else len(scales.context.shift_D))
-        self.window_spec = TrajectorySpec(self.state_dim, act_dim, config.chunk)  # the generator's windows
+        self.window_spec = TrajectorySpec(self.state_dim, act_dim, config.chunk)  # the model's windows
         self.register_buffer("state_mask", torch.arange(self.window_spec.dim) < self.state_dim, persistent=False)
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -167,8 +173,8 @@ class Policy(nn.Module, Generic[ModelT]):
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         """(B, K, A) normalised actions in [-1, 1], with one seed for each state.
 
-        `options` say how the generator samples; their temperature is replaced where the policy sets its own. Raises
-        ValueError for options that the generator does not have.
+        `options` say how the model samples; their temperature is replaced where the policy sets its own. Raises
+        ValueError for options that the model does not have.
         """
         raise NotImplementedError
 
@@ -177,8 +183,13 @@ class Policy(nn.Module, Generic[ModelT]):
         return self.obs.shift_D.device
 
     @property
+    def trajectory_model(self) -> ModelT | None:
+        """The generator, which is `model`; None for a policy without one."""
+        return cast(ModelT | None, self._modules.get("model"))
+
+    @property
     def network_calls(self) -> int:
-        """Calls of the generator's network so far."""
+        """Calls of the model's network so far."""
         return self.model.network_calls
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
@@ -186,13 +197,13 @@ class Policy(nn.Module, Generic[ModelT]):
         return self.model.sampling(options)
 
     @overload
-    def generator(self, config: DiffusionConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Diffusion: ...
+    def build_model(self, config: DiffusionConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Diffusion: ...
     @overload
-    def generator(self, config: GaussianConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Gaussian: ...
+    def build_model(self, config: GaussianConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Gaussian: ...
     @overload
-    def generator(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Model: ...
-    def generator(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Model:
-        """Build a model of windows x_BKD, conditioned on the state and on a context of `context_dim` numbers."""
+    def build_model(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Model: ...
+    def build_model(self, config: ModelConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Model:
+        """Builds a model of windows x_BKD, conditioned on the state and on a context of `context_dim` numbers."""
         identity = Normalizer.identity(self.window_spec.dim)
         context = Normalizer.identity(context_dim) if context_dim else None
         return MODELS.made_of(config)(self.window_spec, config, identity, context, mix=STATE_KNOWN,
@@ -209,7 +220,7 @@ class Policy(nn.Module, Generic[ModelT]):
         return torch.cat([obs, self.context.normalize(context_BC)], -1)
 
     def transition(self, batch: Batch, discount: float) -> Transition:
-        """Turn a batch of windows into transitions; `discount` is per environment step.
+        """Turns a batch of windows into transitions; `discount` is per environment step.
 
         Raises ValueError for a batch without rewards, terminations and episodes.
         """
@@ -238,9 +249,9 @@ class Policy(nn.Module, Generic[ModelT]):
             weight_B=None if batch.synthetic_B is None else mean_one((~batch.synthetic_B).to(reward_B)))
 
     def windows(self, t: Transition, weight_B: Tensor | None = None) -> Batch:
-        """The windows that the generator learns: each state with the chunk that followed it.
+        """The windows that the model learns: each state with the chunk that followed it.
 
-        `weight_B` are weights in the generator's loss, in addition to those of the transitions.
+        `weight_B` are weights in the model's loss, in addition to those of the transitions.
         """
         x_BKD = self.join(t.state_BS, t.chunk_BX.unflatten(1, (self.chunk, -1)))
         if t.weight_B is not None:
@@ -248,29 +259,29 @@ class Policy(nn.Module, Generic[ModelT]):
         return Batch(x_BKD, t.real_BK[..., None] | self.state_mask, weight_B=weight_B)
 
     def join(self, state_BS: Tensor, act_BKA: Tensor) -> Tensor:
-        """Join states and actions (B, K, A) into the generator's windows (B, K, D)."""
+        """Joins states and actions (B, K, A) into the model's windows (B, K, D)."""
         return torch.cat([state_BS[:, None].expand(-1, self.chunk, -1), act_BKA], -1)
 
     def condition(self, state_BS: Tensor) -> Condition:
-        """The generator's condition: the states are known, the actions are not."""
+        """The model's condition: the states are known, the actions are not."""
         x = self.join(state_BS, state_BS.new_zeros(len(state_BS), self.chunk, self.spec.act_dim))
         return Condition(self.window_spec, x, self.state_mask.expand_as(x))
 
     def states(self, x: Tensor) -> Tensor:
-        """Take the states (..., S) from the generator's windows (..., K, D)."""
+        """Takes the states (..., S) from the model's windows (..., K, D)."""
         return x[..., 0, : self.state_dim]
 
     def actions(self, x: Tensor) -> Tensor:
-        """Take the actions (..., K, A) from the generator's windows (..., K, D), clamped to the data's bounds."""
+        """Takes the actions (..., K, A) from the model's windows (..., K, D), clamped to the data's bounds."""
         return x[..., self.state_dim :].clamp(-1, 1)
 
     def candidates(self, model: TrajectoryModel, state_BS: Tensor, number: int, seeds: Sequence[int],
                    options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        """(B, N, K, A) chunks of actions: `number` samples of a generator for each state."""
+        """(B, N, K, A) chunks of actions: `number` samples of a model for each state."""
         return self.actions(model.sample(self.condition(state_BS), number, seed=unfold_each(number, seeds),
                                          options=options))
 
 
 def mean_one(weight_B: Tensor) -> Tensor:
-    """Divide weights by their mean; weights that are all 0 stay 0."""
+    """Divides weights by their mean; weights that are all 0 stay 0."""
     return weight_B / weight_B.mean().clamp(min=1e-6)

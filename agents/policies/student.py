@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.networks.mlp import mlp
+from gentraj.networks.rows import padded
 from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
@@ -130,9 +131,7 @@ class StudentActor(Actor):
     """The `Agent` of a student: it does what an `Actor` does, in twenty tensor operations.
 
     The normalisation of the inputs and the position that the goal is relative to are folded into the weights once. The
-    spreads are left out, as they do not matter for an action. Each row is a product of its own, which for one
-    environment costs half of a padded batch, so that an action does not depend on the environments beside it (exactly
-    so for widths that are multiples of 32, which vector instructions divide without a rest).
+    spreads are left out, as they do not matter for an action.
     """
 
     def __init__(self, policy: Student, low_A: np.ndarray, high_A: np.ndarray,
@@ -142,7 +141,7 @@ class StudentActor(Actor):
         self.near_O, self.far_O = policy.bounds()
         self.needs_goal, self.execute, self.calls = policy.context is not None, policy.execute, 0
         self.shape = policy.config.components, policy.chunk * policy.spec.act_dim
-        self.layers, self.repeated = folded(policy), list[tuple[Tensor, Tensor]]()
+        self.layers = folded(policy)
         self.shift_A, self.scale_A = policy.act_scale.shift_D, policy.act_scale.scale_D
         # The data's bounds are bounds, too.
         self.low_A = self.low_A.to(policy.device).maximum(self.shift_A - self.scale_A)
@@ -163,20 +162,14 @@ class StudentActor(Actor):
         x_BI = obs_BO.to(self.near_O.device).clamp(self.near_O, self.far_O)
         if self.needs_goal:
             x_BI = torch.cat([x_BI, require_goal(goal_BG).to(x_BI.device)], 1)
-        *hidden, (weight, bias) = self._layers(batch)
-        h_B1Y = x_BI.unsqueeze(1)
+        *hidden, (weight, bias) = self.layers
+        h_RY = padded(x_BI)
         for w, b in hidden:
-            h_B1Y = F.silu(torch.baddbmm(b, h_B1Y, w), inplace=True)
-        out_BY = torch.baddbmm(bias, h_B1Y, weight).squeeze(1)
+            h_RY = F.silu(torch.addmm(b, h_RY, w), inplace=True)
+        out_BY = torch.addmm(bias, h_RY, weight)[:batch]
         chunk_BX = mode(out_BY[:, :M], out_BY[:, M:].view(batch, M, X))
         act_BKA = torch.addcmul(self.shift_A, chunk_BX.view(batch, self.policy.chunk, -1), self.scale_A)
         return act_BKA.clamp(self.low_A, self.high_A)[:, : self.execute]
-
-    def _layers(self, batch: int) -> list[tuple[Tensor, Tensor]]:
-        """The layers with their weights repeated for each environment, without a copy."""
-        if not self.repeated or len(self.repeated[0][0]) != batch:
-            self.repeated = [(weight.expand(batch, -1, -1), bias) for weight, bias in self.layers]
-        return self.repeated
 
 
 def require_goal(goal_BG: Tensor | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 V(s) is an expectile of the n-step returns of the data (Kostrikov et al. 2022, with n-step returns in place of Q). The
 advantages of an episode are computed by a network that did not learn from it (cross-fitting, Chernozhukov et al. 2018),
-as a network that has memorised the returns of an episode finds no advantages there. The generator imitates all
+as a network that has memorised the returns of an episode finds no advantages there. The model imitates all
 actions, each conditioned on whether its n-step return exceeds V(s). To act, it is conditioned on a positive advantage
 and sampled once, with classifier-free guidance (Frans et al. 2025, "Diffusion Guidance Is a Controllable Policy
 Improvement Operator", with n-step advantages). There is no Q: actions that the data lack are never valued, and no
@@ -32,12 +32,12 @@ from .policy import Policy, PolicyConfig, Scales, Transition
 @dataclass(frozen=True)
 class SwiftConfig(PolicyConfig):
     model: DiffusionConfig = field(default_factory=lambda: DIFFUSION)
-    """The generator of actions."""
-    context_dropout: float = 0.1
-    """Fraction of the actions that the generator learns without the context, as classifier-free guidance needs."""
+    """The generative model of actions."""
     critic: ValueConfig = field(default_factory=lambda: ValueConfig(width=128, members=4))
     """The ensemble of V(s). Each member computes the advantages of its share of the episodes and learns from the other
     episodes; where there are no others, it learns from its own."""
+    context_dropout: float = 0.1
+    """Fraction of the actions that the generator learns without the context, as classifier-free guidance needs."""
     expectile: float = 0.9
     """Expectile of the n-step returns from a state that V(s) estimates: 0.5 is their mean, 1 their maximum."""
     guidance: float = 1.5
@@ -49,15 +49,18 @@ class SwiftConfig(PolicyConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, context_dropout=(0, 1), expectile=(0, 1), guidance=(0, 1e3), temperature=(0, 1e3))
+        if type(self.critic) is not ValueConfig:
+            raise ValueError(f"SwiftConfig.critic is a {type(self.critic).__name__}, but Swift has no Q(s, a); a "
+                             "ValueConfig is expected: leave tau out")
         if self.guidance != 1 and not self.context_dropout:
             raise ValueError(f"SwiftConfig.guidance is {self.guidance}, which needs an unconditional prediction that "
-                             "the generator never learns with a context_dropout of 0; set that to 0.1, for example")
+                             "the model never learns with a context_dropout of 0; set that to 0.1, for example")
 
 
 class Swift(Policy[Diffusion]):
     def __init__(self, obs_dim: int, act_dim: int, config: SwiftConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
-        self.config, self.model = config, self.generator(config.model, 1, config.context_dropout)
+        self.config, self.model = config, self.build_model(config.model, 1, config.context_dropout)
         self.value = state_value(self, config.critic, config.critic.members)
 
     def optimizers(self) -> dict[str, Optimizer]:

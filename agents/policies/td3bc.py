@@ -44,7 +44,7 @@ class TD3BCConfig(PolicyConfig):
 class TD3BC(Policy[Gaussian]):
     def __init__(self, obs_dim: int, act_dim: int, config: TD3BCConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
-        self.config, self.model = config, self.generator(config.model)
+        self.config, self.model = config, self.build_model(config.model)
         self.critic = Critic.of(self, config.critic)
 
     def optimizers(self) -> dict[str, Optimizer]:

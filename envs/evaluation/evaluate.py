@@ -36,7 +36,10 @@ class EvaluationConfig:
     seed: int = 0
     """Seed of the starts, the goals and the agent; the same seed gives the same episodes to every agent."""
     num_envs: int = 25
-    """Environments that run side by side. It changes the speed, never the result."""
+    """Environments that run side by side. With batch_invariant it changes the speed, never the result."""
+    batch_invariant: bool = True
+    """Compute decisions so that an episode does not depend on those beside it, bit for bit. A decision for one
+    environment then costs as much as one for 16; turn it off to measure how fast the agent of one robot is."""
     protocol: ProtocolName = "random-goal"
     """random-goal: a random goal that stays; d4rl-single-goal: D4RL's fixed goal of each maze, for its score."""
     baselines: bool = True
@@ -59,7 +62,8 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     """
     factory = environment_factory(config.env_id or env, protocol=config.protocol)
     played = rollout(agent, rendering(factory) if watch else factory, config.episodes, config.seed, config.num_envs,
-                     obs_keys=obs_keys, goal_dims=goal_dims, record=True, progress=progress, watch=watch)
+                     obs_keys=obs_keys, goal_dims=goal_dims, record=True, progress=progress, watch=watch,
+                     invariant=config.batch_invariant)
     scores = {"env_id": played.env_id, "episodes": config.episodes, "seeds": [config.seed],
               **summarize(played, factory, config.seed), **_costs(played), "returns": played.returns.tolist(),
               "controller": None, "random": None}

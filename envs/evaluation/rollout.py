@@ -6,26 +6,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 
 from gentraj.data import Episodes
+from gentraj.networks.rows import batch_invariant
 from gentraj.progress import bar
 from gentraj.randomness import fold
-from gentraj.trajectory import Agent, CountsCalls, TrajectorySpec
+from gentraj.trajectory import Agent, CountsCalls, HasSpec
 
 from ..rendering.film import Watch
 from .vector import VectorEnvironment
-
-
-@runtime_checkable
-class HasSpec(Protocol):
-    """An agent that knows the shape of the trajectories it was trained on."""
-
-    @property
-    def spec(self) -> TrajectorySpec | None: ...
 
 
 @dataclass(frozen=True)
@@ -57,12 +50,14 @@ class Rollout:
 
 def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0, num_envs: int = 25, *,
             obs_keys: Sequence[str] = (), goal_dims: Sequence[int] = (), record: bool = False,
-            progress: bool = True, name: str = "agent", watch: Watch | None = None) -> Rollout:
+            progress: bool = True, name: str = "agent", watch: Watch | None = None, invariant: bool = True) -> Rollout:
     """Runs `episodes` episodes, `num_envs` at a time; episode i seeds its environment and agent with `fold(seed, i)`.
 
     `obs_keys` and `goal_dims` are those of the data that the agent was trained on. An environment whose episode has
     ended begins the next one; when none is left, its further steps are not counted. `record` keeps the episodes as a
     dataset, `name` is the agent's name in the progress bar, and `watch` is called in every step, to film the episodes.
+    Without `invariant`, an episode may depend on the number of environments by the last bits of a network's output, and
+    decisions in few environments are faster (see `gentraj.networks.rows.batch_invariant`).
     Raises ValueError if the agent's `spec` does not fit the environment, and `EnvironmentFault` if the environment or
     an action is faulty.
     """
@@ -72,7 +67,7 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
     envs = VectorEnvironment(make_env, min(num_envs, episodes), obs_keys)
     try:
         _check_fit(agent, envs, goal_dims)
-        with _Progress(name, envs, episodes, progress) as shown:
+        with _Progress(name, envs, episodes, progress) as shown, batch_invariant(invariant):
             log = _play(agent, envs, seeds, record, shown, watch or (lambda episode, env: None))
         return _result(log, envs, seeds, tuple(goal_dims))
     finally:

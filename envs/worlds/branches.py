@@ -163,7 +163,7 @@ def follow(episodes: ImaginedEpisodes, start: Starts, seeds: Sequence[int], agen
         trusted_B = why_B == ""
         obs_BKO[:, k + 1] = np.where(trusted_B[:, None], episodes.obs_BO, before_BO)
         reward_BK[:, k] = np.where(trusted_B, happened.reward, -episodes.config.cost)
-        kept_B = moving_B & (trusted_B | (episodes.config.unknown == "end"))
+        kept_B = moving_B & (trusted_B | (episodes.config.unknown == "terminated"))
         steps_B += kept_B
         terminated_B |= kept_B & happened.terminated
     return Branches(start.goal_BG, start.limit_B, obs_BKO, act_BKA, reward_BK, steps_B, terminated_B, why_B)

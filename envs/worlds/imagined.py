@@ -37,14 +37,14 @@ class ImaginedConfig:
     starts: Literal["episodes", "anywhere"] = "episodes"
     """Where an episode starts: at the first observation of an episode of the data, or of a piece of a long one; or
     anywhere in the data. The two are the same if the data have fewer than 32 such starts."""
-    unknown: Literal["cut", "end"] = "cut"
-    """How an episode ends where the model is not trusted: cut truncates it, so that an agent may bootstrap from its
-    last state; end terminates it (MOReL: Kidambi et al. 2020)."""
+    unknown: Literal["truncated", "terminated"] = "truncated"
+    """How an episode ends where the model is not trusted: truncated, so that an agent may bootstrap from its last
+    state, or terminated (MOReL: Kidambi et al. 2020)."""
     cost: float = 0.0
     """Reward that such an end costs. Where rewards are negative, an agent would otherwise seek it."""
 
     def __post_init__(self) -> None:
-        require_choice(self, starts=("episodes", "anywhere"), unknown=("cut", "end"))
+        require_choice(self, starts=("episodes", "anywhere"), unknown=("truncated", "terminated"))
         require(self, max_episode_steps=(1, 1e9), max_uncertainty=(0, 1e9), margin=(0, 1e9), penalty=(0, 1e9),
                 temperature=(0, 1e3), cost=(0, 1e9))
 
@@ -131,10 +131,10 @@ class ImaginedEpisodes:
         reward_B, cost_B = (np.where(moving_B & finite_B, x_B, 0) for x_B in (reward_B, uncertainty_B))
         uncertainty_B = np.where(finite_B, uncertainty_B, np.inf)
         why_B = self.distrust(uncertainty_B)
-        ends = self.config.unknown == "end"
-        why_B[~moving_B | (terminated_B & (not ends))] = ""  # if distrust truncates, a predicted end is trusted
+        terminates = self.config.unknown == "terminated"
+        why_B[~moving_B | (terminated_B & (not terminates))] = ""  # if distrust truncates, a predicted end is trusted
         unknown_B = why_B != ""
-        lost_B = unknown_B & ends  # the predicted reward is not trusted either
+        lost_B = unknown_B & terminates  # the predicted reward is not trusted either
         terminated_B = terminated_B | lost_B
         reward_B = np.where(lost_B, 0, reward_B - self.config.penalty * cost_B) - self.config.cost * unknown_B
         late_B = moving_B & ~terminated_B & ~unknown_B & (self.elapsed_B >= self.config.max_episode_steps)

@@ -21,10 +21,10 @@ from ..experiments.cards import Card, CardData
 from ..experiments.engine import check_known
 from ..experiments.processes import cpus
 from ..families import FAMILIES, family
+from ..files import check_folder
 from ..progress import say
 from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS, suited
-from .common import check_folder
 from .options import parse
 from .train import NETWORK_NAMES, with_components
 

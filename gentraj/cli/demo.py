@@ -9,13 +9,13 @@ from pathlib import Path
 from envs.evaluation.evaluate import EvaluationConfig
 
 from ..device import pick_device
+from ..files import check_folder
 from ..progress import say
+from ..runs.evaluation import evaluate_and_save, table
 from ..runs.folder import train
 from ..runs.presets import DEMO
 from ..runs.report import make_report
 from ..training.checkpoint import has_checkpoints
-from .common import check_folder
-from .evaluate import score, table
 from .options import parse
 
 
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     config = replace(DEMO, training=replace(DEMO.training, steps=args.steps, seed=args.seed))
     run = train(config, args.run_dir, resume=has_checkpoints(args.run_dir), device=pick_device(args.device))
     say(f"trained; {time.monotonic() - start:.0f} s so far. Evaluating {args.episodes} episodes")
-    scores = score(run, EvaluationConfig(episodes=args.episodes, seed=args.seed))
+    scores = evaluate_and_save(run, EvaluationConfig(episodes=args.episodes, seed=args.seed))
     page = make_report(run)
     print(table(scores))
     print(f"report: {page} ({time.monotonic() - start:.0f} s in all)")

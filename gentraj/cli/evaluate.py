@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,24 +11,17 @@ import tyro
 
 from agents.planning.planner import PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig
-from envs.rendering.film import videos
 
-from ..data import save_minari
-from ..data.minari_writer import check_new_id
 from ..device import pick_device
-from ..files import write_file
-from ..plots.page import show
+from ..files import check_output, write_file
 from ..progress import say
 from ..runs import world_evaluation
-from ..runs.evaluation import evaluate_run
+from ..runs.evaluation import evaluate_and_save, table
 from ..runs.folder import CONFIG, Run, load, read_config
-from ..runs.model_card import EVALUATION, WORLD, YARDSTICKS
-from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
-from .common import RunFolder, check_folder, check_output
+from ..runs.model_card import WORLD
+from .common import RunFolder
 from .options import parse
 from .sampling import SamplerOptions
-
-FILMED = 3  # number of episodes that are filmed
 
 
 @dataclass(frozen=True)
@@ -83,8 +75,8 @@ def main(argv: list[str]) -> None:
         return
     if args.policies:
         raise ValueError("--policies are compared with a world model's predictions; give --as world-model too")
-    scores = score(run, args.config, args.planner, args.out, args.save_rollout, args.video, args.sampling.options())
-    print(table(scores))
+    print(table(evaluate_and_save(run, args.config, args.planner, args.out, args.save_rollout, args.video,
+                                  args.sampling.options())))
 
 
 def _defaults(folder: Path | None) -> Evaluate:
@@ -102,47 +94,3 @@ def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
     write_file(path, json.dumps(judgement, indent=2, allow_nan=False).encode())
     say(f"judgement in {path}, figures in {path.parent / 'figures'}")
     return judgement
-
-
-def score(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None, out: Path | None = None,
-          save_rollout: str | None = None, video: Path | None = None,
-          options: SamplingOptions = DEFAULT_OPTIONS) -> dict[str, Any]:
-    """Runs episodes of a run in its environment, writes the scores as JSON and returns them.
-
-    Args:
-        config: Which environment, how many episodes and which seed.
-        planner: Settings of the planner, in the place of the run's own.
-        out: The file for the scores; RUN/evaluation.json by default.
-        save_rollout: The id of a Minari dataset to save the episodes as.
-        video: A folder for videos of the first three episodes.
-
-    Raises ValueError if something cannot be written, before any episode is run.
-    """
-    path = out or run.folder / EVALUATION
-    check_output(path, "--out")  # all outputs are checked before the work
-    if save_rollout is not None:
-        check_new_id(save_rollout)
-    if video is not None:
-        check_folder(video, "--video")
-    with videos(video, FILMED) if video else nullcontext() as watch:
-        scores, episodes = evaluate_run(run, config, planner, options, watch=watch)
-    write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
-    say(f"scores in {path}" + (f", videos in {video}" if video else ""))
-    if save_rollout is not None:
-        save_minari(episodes, save_rollout, description=f"rollout of {run.config.summary} of {run.folder.name}")
-        say(f"episodes in {save_rollout}")
-    return scores
-
-
-def table(scores: dict[str, Any]) -> str:
-    """The scores that are defined, beside those of the data, the controller and a random agent, as a text table."""
-    columns = {scores["agent"]: scores} | {name: scores[name] for name in YARDSTICKS if scores.get(name)}
-    omitted = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "sampling", "returns")
-    keys = [key for key in scores if key not in omitted and any(c.get(key) is not None for c in columns.values())]
-    width = max(18, len(scores["agent"]) + 2)
-    goals = f", {scores.get('protocol', 'random-goal')} protocol" if scores["success_rate"] is not None else ""
-    lines = [f"{scores['env_id']}{goals}, {scores['episodes']} episodes",
-             f"{'':28}" + "".join(f"{name:>{width}}" for name in columns)]
-    for key in keys:
-        lines.append(f"{key:28}" + "".join(f"{show(column.get(key)):>{width}}" for column in columns.values()))
-    return "\n".join(lines)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..device import pick_device
-from ..files import write_file
+from ..files import check_output, write_file
 from ..plots.page import show
 from ..progress import say
 from ..runs.folder import load
 from ..runs.measures import measure_run
-from .common import RunFolder, check_output
+from .common import RunFolder
 from .options import parse
 
 MEASURES = "measures.json"

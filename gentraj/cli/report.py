@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..device import pick_device
+from ..files import check_output
 from ..runs.folder import load
 from ..runs.report import PAGE, make_report
-from .common import RunFolder, check_output
+from .common import RunFolder
 from .options import parse
 
 

@@ -14,8 +14,8 @@ from ..experiments.processes import cpus
 from ..experiments.reproduce import Cards, place, reproduce, verdicts
 from ..experiments.results import CardResult, read_results
 from ..experiments.results_page import families, write_page
+from ..files import check_folder, check_output
 from ..progress import say
-from .common import check_folder, check_output
 from .options import parse
 
 

@@ -19,14 +19,15 @@ from envs.making import environment_factory
 from ..config import differences, from_json, read_json, to_json
 from ..device import pick_device
 from ..families import FAMILIES
+from ..files import check_folder
 from ..networks import NETWORKS
 from ..progress import say
-from ..runs.folder import AnyRunConfig, Ready, Run, read_config, ready
+from ..runs.folder import Ready, Run, read_config, ready
 from ..runs.folder import train as train_run
+from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS, check_goals, listing, suited
 from ..runs.settings import RunSettings
 from ..training.checkpoint import has_checkpoints
-from .common import check_folder
 from .environments import imports_again
 from .options import options_named, parse, without_effect
 

@@ -41,11 +41,12 @@ class Energy(Preference):
 
     With `at` "denoised" the energy sees the denoised trajectory. It is moved to x0' = argmax over z of
     scale * energy(z) + log N(z; x0, Sigma), where Sigma = sigma^2 / alpha * d x0 / dx is the covariance of p(x0 | x)
-    (Tweedie's formula of second order). This is exact for a Gaussian and a quadratic energy. The maximum of the
-    energy's quadratic model at x0 is found in at most `iterations` steps of conjugate gradients, each of which takes
-    one backward pass through the network (as in Rozet et al. 2024, section 4, for linear observations). As many
-    iterations as the rank of the energy's Hessian plus 1 are enough; a goal needs as many as it has entries. With 0
-    iterations it is one explicit step, DPS (Chung et al. 2023, equation 10), which takes the energy to be linear.
+    (Tweedie's formula of second order). The maximum of the energy's quadratic model at x0 is found in at most
+    `iterations` steps of conjugate gradients, each of which takes one backward pass through the network (as in Rozet
+    et al. 2024, section 4, for linear observations). One, the default, is a step along Sigma times the gradient whose
+    length is the best for the quadratic model. Sampling is exact for a Gaussian and a quadratic energy if there are as
+    many iterations as the rank of the energy's Hessian: reaching a goal needs as many as the goal has entries. With 0
+    iterations the energy is taken to be linear and needs no second derivative: DPS (Chung et al. 2023, equation 10).
     With `at` "noisy" the gradient of the energy is taken at x itself (Dhariwal & Nichol 2021, algorithm 2): this is for
     energies that were trained on noisy trajectories, such as Diffuser's return.
 
@@ -57,7 +58,7 @@ class Energy(Preference):
     energy: Guide
     scale: float = 1.0
     at: Literal["denoised", "noisy"] = "denoised"
-    iterations: int = 4
+    iterations: int = 1
     interval: Interval = (0.0, 1.0)
 
     def __post_init__(self) -> None:
@@ -77,7 +78,7 @@ class Energy(Preference):
             with torch.enable_grad():
                 x = with_gradient(x)
                 x0 = denoise(x, t)
-            tilt = Tilt(energy, x0)
+            tilt = Tilt(energy, x0, second_order=self.iterations > 0)
             move = proximal(tilt.gradient, tilt.hessian, covariance(x, x0, gain(sampling.path, t)), self.iterations)
             return moved(x0, move)
 
@@ -120,15 +121,16 @@ def moved(x0: Tensor, move: Tensor) -> Tensor:
 
 
 class Tilt:
-    """The quadratic model of an energy at z (R, H, D): its gradient, and products with its Hessian."""
+    """The quadratic model of an energy at z (R, H, D): its gradient and, with `second_order`, products with its
+    Hessian."""
 
-    def __init__(self, energy: Guide, z: Tensor):
+    def __init__(self, energy: Guide, z: Tensor, second_order: bool = False):
         with torch.enable_grad():
             self.z = z.detach().requires_grad_()
             total = energy(self.z).sum()
             gradient = None
             if total.requires_grad:
-                gradient, = torch.autograd.grad(total, self.z, create_graph=True, allow_unused=True)
+                gradient, = torch.autograd.grad(total, self.z, create_graph=second_order, allow_unused=True)
         if gradient is None:
             raise ValueError("the guide's score has no gradient: it does not depend on the trajectories by "
                              "differentiable torch operations; write it in such operations")

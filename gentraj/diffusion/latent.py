@@ -17,6 +17,7 @@ from ..config import require
 from ..models.conditioning import ConditionMix
 from ..models.plugin import Plugin, SampledRows
 from ..models.sampling import Guidance, check_trajectories
+from ..models.settings import GeneratorConfig
 from ..networks import NetworkConfig, TemporalUNetConfig
 from ..networks.rows import MAX_ROWS, padded
 from ..networks.temporal_unet import check_horizon
@@ -33,7 +34,7 @@ FOLLOW = 0.1  # weight of a batch in the moving averages of the latents' mean an
 
 
 @dataclass(frozen=True)
-class LatentDiffusionConfig:
+class LatentDiffusionConfig(GeneratorConfig):
     """Settings of a temporal VAE and of a diffusion model of its latents."""
 
     vae: VAEConfig = field(default_factory=VAEConfig)
@@ -52,8 +53,8 @@ class LatentDiffusionConfig:
         return self.prior.network
 
     @property
-    def levels(self) -> int | None:
-        return self.prior.levels
+    def max_steps(self) -> int | None:
+        return self.prior.max_steps
 
     def with_network(self, network: NetworkConfig) -> LatentDiffusionConfig:
         return replace(self, prior=self.prior.with_network(network))
@@ -69,8 +70,9 @@ class LatentDiffusion(nn.Module):
     """
 
     def __init__(self, spec: TrajectorySpec, config: LatentDiffusionConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.1,
-                 batch_size: int = 64):
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None,
+                 context_dropout: float = LatentDiffusionConfig.CONTEXT_DROPOUT,
+                 batch_size: int = LatentDiffusionConfig.BATCH_SIZE):
         super().__init__()
         spec.require_even("latent diffusion")
         network, factor = config.prior.network, config.vae.factor

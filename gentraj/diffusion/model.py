@@ -17,7 +17,9 @@ from ..config import require, require_choice
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
 from ..models.plugin import Denoise, Denoising, Plugin
 from ..models.sampling import Guidance, check_trajectories, sample_batch
+from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNet, TemporalUNetConfig
+from ..networks.embedding import Predict, conditioned
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
@@ -41,7 +43,7 @@ else:  # the choices of a setting are the keys of its dict, so that adding one t
 
 
 @dataclass(frozen=True)
-class DiffusionConfig(LearningConfig):
+class DiffusionConfig(GeneratorConfig, LearningConfig):
     """Settings of a diffusion model: its network, its noise path, its loss and its sampler."""
 
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
@@ -70,6 +72,10 @@ class DiffusionConfig(LearningConfig):
     """Spacing of the sampling steps."""
     eta: float | None = None
     """Noise added while sampling, from 0 (deterministic) to 1; None is the sampler's own default."""
+
+    @property
+    def max_steps(self) -> int | None:
+        return self.levels
 
     def with_network(self, network: NetworkConfig) -> DiffusionConfig:
         return replace(self, network=network)
@@ -122,8 +128,9 @@ class Diffusion(nn.Module):
     """
 
     def __init__(self, spec: TrajectorySpec, config: DiffusionConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.1,
-                 batch_size: int = 64):
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None,
+                 context_dropout: float = DiffusionConfig.CONTEXT_DROPOUT,
+                 batch_size: int = DiffusionConfig.BATCH_SIZE):
         super().__init__()
         self.spec, self.config, self.batch_size = spec, config, batch_size
         self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
@@ -196,7 +203,7 @@ class Diffusion(nn.Module):
              batch: Batch, guide: Guide | None = None) -> Tensor:
         """w(t) ||F(x_t, t) - F*||^2, averaged over the unknown real entries, minus a guide's mean score of x0."""
         x_t = torch.where(known, x0, at.alpha * x0 + at.sigma * eps) * real
-        F = self.network(x_t / at.spread, x0 * known, known, at.t_R, context)  # as `denoise` calls it
+        F = self.predict(lambda x, t: self.network(x, x0 * known, known, t, context), x_t, at)
         F_target = self.prediction.target(x0, eps, at) / self.prediction.unit(at)
         w, free = loss_weight(self.config.weight, self.prediction, at), real & ~known
         loss = ((F - F_target) ** 2 * w * free * batch.weights()[:, None, None]).sum() / free.sum().clamp(min=1)
@@ -204,6 +211,13 @@ class Diffusion(nn.Module):
             x = torch.where(free, self.normalizer.unnormalize(self.denoised(F, x_t, at)), batch.x_BHD)
             loss = loss - (guide(x) * batch.weights()).mean()
         return loss
+
+    def predict(self, network: Predict, x_t: Tensor, at: Level) -> Tensor:
+        """F, the output of a network on scaled inputs (c_in and c_noise of Karras et al. 2022, table 1).
+
+        Training and sampling share this call. Input and output have about unit variance.
+        """
+        return network(x_t / at.spread, at.t_R)
 
     def denoised(self, F: Tensor, x_t: Tensor, at: Level, *, clipped: bool = True) -> Tensor:
         """x0 from the network's output F on `x_t` (c_skip and c_out of Karras et al. 2022), clipped to the bound."""
@@ -213,20 +227,22 @@ class Diffusion(nn.Module):
     def level(self, t_R: Tensor) -> Level:
         return Level(self.path, t_R, self.config.sigma_data)
 
-    def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None, *, clipped: bool = True) -> Denoise:
+    def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None, *,
+                times: Tensor | None = None, clipped: bool = True) -> Denoise:
         """The denoiser `denoise(x_RHD, t) -> x0_RHD` conditioned on the known entries, in normalised units.
 
         The network sees the known entries clean, and x0 has their values: what `x` has there has no effect, and the
-        gradient with respect to it is zero, so that guidance does not move it. `clipped` bounds x0; a likelihood needs
-        it without the bound.
+        gradient with respect to it is zero, so that guidance does not move it. What the network computes of the
+        condition and of the noise levels alone is computed once for all `times` (S,), if they are given. `clipped`
+        bounds x0; a likelihood needs it without the bound.
         """
         known_x0, encoded = torch.where(mask, values, 0), encode_context(context, self.context)
+        network = conditioned(self.ema.module, known_x0, mask, encoded, times)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             self.network_calls += 1
             at, x_t = self.level(t), torch.where(mask, values, x)
-            F = self.ema(x_t / at.spread, known_x0, mask, at.t_R, encoded)  # c_in: Karras et al. 2022, table 1
-            return torch.where(mask, values, self.denoised(F, x_t, at, clipped=clipped))
+            return torch.where(mask, values, self.denoised(self.predict(network, x_t, at), x_t, at, clipped=clipped))
 
         return denoise
 
@@ -260,7 +276,8 @@ class Diffusion(nn.Module):
             return temperature * noise.normal(self.spec.horizon, self.spec.dim)
 
         values = self.normalizer.normalize(rows.values_BHD)
-        sampling = Denoising(self.normalizer, rows, seeds, self.path, partial(self.denoise, values, rows.mask_BHD))
+        sampling = Denoising(self.normalizer, rows, seeds, self.path,
+                             partial(self.denoise, values, rows.mask_BHD, times=times))
         denoise = sampling.denoiser(rows.context_BC)
         for plugin in plugins:
             denoise = plugin.wrap(denoise, sampling)
@@ -280,7 +297,8 @@ class Diffusion(nn.Module):
         condition.check(self.spec)
         known, steps = condition.to(self.device), self.config.steps if steps is None else steps
         times = sampling_times(self.path, steps, self.config.grid).to(self.device)
-        denoise = self.denoise(self.normalizer.normalize(known.values_BHD), known.mask_BHD, known.context_BC)
+        values = self.normalizer.normalize(known.values_BHD)
+        denoise = self.denoise(values, known.mask_BHD, known.context_BC, times=times)
         z_RHD = z_RHD.to(self.device)
         start = self.path.sigma(times[:1]) * z_RHD
         x = SAMPLERS[self.config.sampler](denoise, start, times, self.path, lambda: z_RHD, eta=0.0)

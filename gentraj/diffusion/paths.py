@@ -43,15 +43,6 @@ class NoisePath:
             return self.known_rates(t)
         return torch.func.grad(lambda t: self.alpha(t).sum())(t), torch.func.grad(lambda t: self.sigma(t).sum())(t)
 
-    def drift(self, t: Tensor) -> Tensor:
-        """f(t) of the forward SDE dx = f(t) x dt + g(t) dw: d log alpha / dt (Kingma et al. 2021, equation 16)."""
-        return self.rates(t)[0] / self.alpha(t)
-
-    def diffusion(self, t: Tensor) -> Tensor:
-        """g(t): g^2 = d sigma^2 / dt - 2 f sigma^2 (Kingma et al. 2021, equation 16)."""
-        alpha, sigma, (d_alpha, d_sigma) = self.alpha(t), self.sigma(t), self.rates(t)
-        return (2 * sigma * (d_sigma - d_alpha / alpha * sigma)).clamp(min=0).sqrt()
-
     def log_snr(self, t: Tensor) -> Tensor:
         """The log signal-to-noise ratio log(alpha^2 / sigma^2), which falls with t."""
         return 2 * (self.alpha(t).log() - self.sigma(t).log())

@@ -26,14 +26,16 @@ from ..families import family as family_of
 from ..plots.page import show
 from ..progress import say
 from ..randomness import generator
-from ..runs import folder as runs
-from ..runs.folder import PlannerRunConfig
+from ..runs.folder import build, load, located, read_config, read_data
+from ..runs.kinds import AnyRunConfig
+from ..runs.planner import PlannerRunConfig
 from ..runs.presets import PRESETS
+from ..runs.settings import Component, DataFacts
 from ..training.log import read_metrics
 from . import engine
+from .compare_measures import MEASURES, Options, measures, speed
 from .engine import Measure, Task, check_known, deciding, kept, read_result
 from .groups import Group, plane, sample_windows
-from .measures import MEASURES, Options, measures, speed
 from .statistics import numbers, over_seeds, spread
 
 RETURN, TWO_SAMPLE_ACCURACY = "control.return_mean", "quality.measures.start.two_sample_accuracy"
@@ -55,7 +57,7 @@ def planned(presets: Sequence[str], families: Sequence[str],
     configs = {}
     for preset in presets:
         base = of_planner(PRESETS[preset], preset)
-        base = replace(base, dataset=runs.located(dataset or base.dataset, Path()),
+        base = replace(base, dataset=located(dataset or base.dataset, Path()),
                        training=replace(base.training, threads=1))
         if not base.dataset:
             raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
@@ -76,11 +78,11 @@ def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: floa
     trainings: dict[Cell, tuple[PlannerRunConfig, str]] = {}
     for preset in dict.fromkeys(preset for preset, _ in configs):
         preset_configs = {cell: config for cell, config in configs.items() if cell[0] == preset}
-        episodes, returns = runs.read_data(next(iter(preset_configs.values())))
+        episodes, returns = read_data(next(iter(preset_configs.values())))
         sha256 = episodes_hash(episodes)
         for cell, config in preset_configs.items():
-            data = runs.DataFacts.of(episodes, config.context, config.env_id, returns)
-            components = partial(runs.build, resolved := config.resolve(episodes), data, episodes)
+            data = DataFacts.of(episodes, config.context, config.env_id, returns)
+            components = partial(build, resolved := config.resolve(episodes), data, episodes)
             groups[preset] = group = Group(preset, out / preset, plane(data))
             kept(group.folder / DATA, {"sha256": sha256, "rows": list(_rows(config))},
                  lambda g=group, p=components, e=episodes: g.keep(sample_windows(Windows(e, p()["model"].spec))))
@@ -106,7 +108,7 @@ def _step_seconds_path(out: Path, cell: Cell) -> Path:
     return out / cell[0] / f"{cell[1]}-step-seconds.json"
 
 
-def _step_seconds(components: Callable[[], Mapping[str, runs.Component]], episodes: Episodes, config: PlannerRunConfig,
+def _step_seconds(components: Callable[[], Mapping[str, Component]], episodes: Episodes, config: PlannerRunConfig,
                   device: str | None, blocks: int = 3, steps: int = 8) -> float:
     """Seconds of a training step of all components: the median over blocks of the mean, as steps take different
     times."""
@@ -129,7 +131,7 @@ def existing(folders: Sequence[Path]) -> dict[Path, tuple[Cell, PlannerRunConfig
     Runs that differ only in their seed are one family. If several families of a group have the same name, the folder of
     the run is added to the name.
     """
-    configs = {folder: of_planner(runs.read_config(folder)[0], str(folder))
+    configs = {folder: of_planner(read_config(folder)[0], str(folder))
                for folder in dict.fromkeys(map(Path, folders))}
     groups, families = {}, {}
     for config in configs.values():
@@ -149,7 +151,7 @@ def to_measure(existing_runs: Mapping[Path, tuple[Cell, PlannerRunConfig]], out:
     """A task for every existing run, and the groups with the windows that the first run of each group stores."""
     tasks, groups = [], {}
     for folder, (cell, config) in existing_runs.items():
-        run = runs.load(folder, device=pick_device(options.device))
+        run = load(folder, device=pick_device(options.device))
         if cell[0] not in groups:
             groups[cell[0]] = Group(cell[0], out / cell[0], plane(run.data))
             groups[cell[0]].keep(run.reference)
@@ -159,7 +161,7 @@ def to_measure(existing_runs: Mapping[Path, tuple[Cell, PlannerRunConfig]], out:
     return tasks, groups
 
 
-def of_planner(config: runs.AnyRunConfig, name: str) -> PlannerRunConfig:
+def of_planner(config: AnyRunConfig, name: str) -> PlannerRunConfig:
     """The settings of a planner's run, unchanged. Raises ValueError for settings of another kind of run."""
     if config.planning is None:
         raise ValueError(f"{name} is a {config.NAME} ({config.summary}); gentraj compare compares planners by their "
@@ -210,12 +212,12 @@ def _speed(task: Task, group: Group, options: Options) -> Record:
     """How fast a run samples, measured in this process while nothing runs in parallel."""
     measured_with = {"windows": group.sha256, "device": options.device}
     return task.measured(Measure("speed", partial(speed, group=group), measured_with),
-                         lambda: runs.load(task.run, device=pick_device(options.device)))
+                         lambda: load(task.run, device=pick_device(options.device)))
 
 
 def _baselines(tasks: Sequence[Task], group: Group, options: Options) -> Record:
     """The scores of the controller and of a random agent in the group's environment."""
-    env = runs.read_config(tasks[0].run)[1].env if tasks else None
+    env = read_config(tasks[0].run)[1].env if tasks else None
     if env is None:
         return {}
     return kept(group.folder / BASELINES, {"env": env, "episodes": options.episodes}, lambda: score_baselines(

@@ -37,8 +37,8 @@ GLANCE: list[tuple[str, str, str | Callable[[Mapping[str, Any]], Any], str]] = [
     ("stability", "failed seeds", lambda f: f"{f['failed']} of {f['seeds']}", ""),
     ("stability", "warnings in training", lambda f: f["warnings"], ""),
     ("stability", "range of the return over seeds, over its mean", lambda f: f["spread"].get(RETURN), ""),
-    ("stability", "range over seeds of the share told from data", lambda f: f["spread"].get(TWO_SAMPLE_ACCURACY), ""),
-    ("quality", "told from data by the nearest neighbour, share (0.5 is best)", f"{START}two_sample_accuracy",
+    ("stability", "range over seeds of the two-sample accuracy", lambda f: f["spread"].get(TWO_SAMPLE_ACCURACY), ""),
+    ("quality", "two-sample accuracy of the nearest neighbour (0.5 is best)", f"{START}two_sample_accuracy",
      "two_sample_accuracy"),
     ("quality", "precision (share)", f"{START}precision", "precision"),
     ("quality", "Frechet distance (std^2)", f"{START}frechet_distance", "frechet_distance"),
@@ -129,7 +129,7 @@ class Drawing:
 
     def against_speed(self) -> list[Picture]:
         data = self.found["data"]["measures"]["two_sample_accuracy"]["mean"]
-        kinds = [("told-apart", TWO_SAMPLE_ACCURACY, "share told from data (0.5 is best)", data),
+        kinds = [("two-sample-accuracy", TWO_SAMPLE_ACCURACY, "two-sample accuracy (0.5 is best)", data),
                  ("return", RETURN, "return", None)]
         pictures = []
         for file, key, label, best in kinds:
@@ -217,7 +217,7 @@ def _runs(group: Mapping[str, Any], title: str) -> Table:
                      control.get("return_ci95"), control.get("success_rate"), start.get("two_sample_accuracy"),
                      start.get("coverage"), len(run["warnings"])))
     return Table(f"{title}runs", ("run", "", "steps", "return", "95 % interval over episodes", "success",
-                                  "told from data", "coverage", "warnings"), rows)
+                                  "two-sample accuracy", "coverage", "warnings"), rows)
 
 
 def _everything(group: Mapping[str, Any], title: str) -> Table:

@@ -26,7 +26,8 @@ from ..config import read_json, to_json
 from ..device import pick_device
 from ..files import write_file
 from ..progress import say
-from ..runs import folder as runs
+from ..runs.folder import Run, load, train
+from ..runs.kinds import AnyRunConfig
 from ..runs.model_card import dataset_names
 from ..training.checkpoint import RunLocked, has_checkpoints
 from ..training.loop import Interrupted
@@ -42,7 +43,7 @@ class Measure:
 
     name: str
     """The stem of the file that stores the result."""
-    make: Callable[[runs.Run], Any]
+    make: Callable[[Run], Any]
     """The function that measures a run. It must be importable, or a `partial` of such, as it is sent to a process."""
     asked: Mapping[str, Any]
     """What the result depends on besides the run."""
@@ -57,7 +58,7 @@ class Task:
     name: str
     place: Path
     """The folder of the task, without the suffix that `folder` adds."""
-    config: runs.AnyRunConfig
+    config: AnyRunConfig
     sha256: str
     """The hash of the data, by `episodes_hash`."""
     measures: tuple[Measure, ...]
@@ -88,7 +89,7 @@ class Task:
     def path(self, measure: Measure) -> Path:
         return self.folder / f"{measure.name}.json"
 
-    def measured(self, measure: Measure, run: Callable[[], runs.Run]) -> Any:
+    def measured(self, measure: Measure, run: Callable[[], Run]) -> Any:
         """The stored result if there is one for the key; otherwise the run is measured and the result stored."""
         return kept(self.path(measure), self.key(measure), lambda: measure.make(run()))
 
@@ -159,7 +160,7 @@ def work(tasks: Sequence[Task], device: str | None) -> None:
 
 def _do(task: Task, device: torch.device) -> None:
     if task.existing is not None:
-        run = runs.load(task.existing, device=device)
+        run = load(task.existing, device=device)
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("always")
@@ -180,22 +181,22 @@ def _note(path: Path, message: Warning | str, *_: Any) -> None:
         path.write_text(f"{before}{line}\n")
 
 
-def trained(config: runs.AnyRunConfig, folder: Path, device: torch.device) -> runs.Run:
+def trained(config: AnyRunConfig, folder: Path, device: torch.device) -> Run:
     """Trains a run in a folder, from its last checkpoint if there is one, and returns it.
 
-    Raises what `runs.train` raises; `RunLocked` only after waiting for a minute.
+    Raises what `gentraj.runs.train` raises; `RunLocked` only after waiting for a minute.
     """
     deadline = time.monotonic() + UNLOCKING
     while True:
         try:
-            return runs.train(config, folder, resume=has_checkpoints(folder), device=device, progress=False)
+            return train(config, folder, resume=has_checkpoints(folder), device=device, progress=False)
         except RunLocked:
             if time.monotonic() > deadline:
                 raise
             time.sleep(1)
 
 
-def deciding(config: runs.AnyRunConfig) -> dict[str, Any]:
+def deciding(config: AnyRunConfig) -> dict[str, Any]:
     """The settings that a training depends on; a planner's way to plan and the path of the data are not among them."""
     excluded = [key for key in config.MAY_CHANGE if key != "training"]
     return {key: value for key, value in to_json(config).items() if key not in excluded}

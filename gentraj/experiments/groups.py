@@ -18,7 +18,7 @@ from ..data import Windows
 from ..files import write_file
 from ..metrics import mode_shares, modes_covered, nearest_mode
 from ..randomness import fold, generator
-from ..runs.folder import DataFacts
+from ..runs.settings import DataFacts
 from ..trajectory import Batch, Condition, TrajectorySpec
 
 WINDOWS = 4096  # sampled from the data of a preset; existing runs bring their reference windows

@@ -19,8 +19,9 @@ from envs.making import EnvironmentFactory, ProtocolName, environment_factory
 
 from ..config import ConfigError, from_json, to_json
 from ..data.episodes import episodes_hash
-from ..runs import folder as runs
 from ..runs.evaluation import evaluate_run
+from ..runs.folder import Run, read_data
+from ..runs.kinds import AnyRunConfig
 from ..training.log import read_metrics
 from . import engine
 from .cards import Card, CardData, Score
@@ -84,12 +85,12 @@ class Cards:
         return CardResult(card, data)
 
 
-def check_data(config: runs.AnyRunConfig, card: Card, where: str) -> tuple[str, float | None]:
+def check_data(config: AnyRunConfig, card: Card, where: str) -> tuple[str, float | None]:
     """The hash of the data, and the score of the data's own episodes if it is defined.
 
     Raises `ConfigError` if the card's score is not defined for the environment or the data.
     """
-    episodes, returns = runs.read_data(config)
+    episodes, returns = read_data(config)
     env = config.env_id or episodes.env
     if env is None:
         raise ConfigError(f"{where}: {config.dataset} does not name its environment; give env_id")
@@ -111,7 +112,7 @@ def place(out: Path, name: str, data: CardData, seed: int) -> Path:
 # -- the score of a run
 
 
-def score_run(run: runs.Run, episodes: int, protocol: ProtocolName, score: Score) -> dict[str, Any]:
+def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score) -> dict[str, Any]:
     """Evaluates a run and returns a `SeedResult` as JSON, with `run` left empty."""
     config = EvaluationConfig(episodes=episodes, protocol=protocol, baselines=False)
     evaluation, episodes_played = evaluate_run(run, config, progress=False)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require, require_choice
 from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
-from ..models.one_step import choosing_plugins, refuse_sampler, sample_rows
+from ..models.one_step import SEARCH, choosing_plugins, refuse_sampler, sample_rows
 from ..models.sampling import Guidance, check_trajectories, sample_batch
+from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig, Logits
 from ..networks.rows import MAX_ROWS, padded, padding
@@ -55,7 +56,7 @@ class SideConfig(LearningConfig):
 
 
 @dataclass(frozen=True)
-class GANConfig:
+class GANConfig(GeneratorConfig):
     """Settings of a GAN: its two networks, their losses, how they are trained, and how a guide chooses samples."""
 
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
@@ -85,6 +86,9 @@ class GANConfig:
     """Gradient steps on the guide's score that improve the noise of the best candidate."""
     search_rate: float = 0.1
     """Length of a search step, relative to the length of the noise."""
+
+    ONE_CALL: ClassVar[bool] = True
+    FOR_GUIDES: ClassVar[tuple[str, ...]] = SEARCH
 
     def __post_init__(self) -> None:
         require_choice(self, objective=OBJECTIVES)
@@ -165,8 +169,9 @@ class ConditionalGAN(nn.Module):
     real_logit: Tensor
 
     def __init__(self, spec: TrajectorySpec, config: GANConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.1,
-                 batch_size: int = 64):
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None,
+                 context_dropout: float = GANConfig.CONTEXT_DROPOUT,
+                 batch_size: int = GANConfig.BATCH_SIZE):
         super().__init__()
         self.mix, self.context_dropout = mix or ConditionMix(), context_dropout
         self.spec, self.config, self.normalizer, self.context = spec, config, normalizer, context

@@ -170,7 +170,7 @@ def two_sample_accuracy(real_NF: Tensor, fake_MF: Tensor, seed: int = 0) -> floa
     """Leave-one-out accuracy of a nearest-neighbour classifier that tells real rows from fake ones.
 
     This is the classifier two-sample test with one nearest neighbour (Lopez-Paz & Oquab 2017). An accuracy of 0.5 is
-    chance, 1 means that the sets are always told apart, and less than 0.5 indicates copies. The larger set is
+    chance, 1 means that every row is classified correctly, and less than 0.5 indicates copies. The larger set is
     subsampled, by `seed`, to the size of the smaller one. A tie counts one half.
     """
     real, fake = checked(2, real=real_NF, fake=fake_MF)

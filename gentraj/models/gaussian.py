@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +24,14 @@ from ..normalize import Normalizer
 from ..training.optimization import LearningConfig, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
-from .one_step import choosing_plugins, refuse_sampler, sample_rows
+from .one_step import SEARCH, choosing_plugins, refuse_sampler, sample_rows
 from .plugin import Plugin
 from .sampling import Guidance, check_trajectories, sample_batch
+from .settings import GeneratorConfig
 
 
 @dataclass(frozen=True)
-class GaussianConfig(LearningConfig):
+class GaussianConfig(GeneratorConfig, LearningConfig):
     """Settings of a Gaussian model: its network, its likelihood, and how a guide chooses samples."""
 
     network: NetworkConfig = field(default_factory=ResidualMLPConfig)
@@ -48,6 +49,11 @@ class GaussianConfig(LearningConfig):
     """Gradient steps on the guide's score that improve the noise of the best candidate."""
     search_rate: float = 0.1
     """Length of a search step, relative to the length of the noise."""
+
+    ONE_CALL: ClassVar[bool] = True
+    FOR_GUIDES: ClassVar[tuple[str, ...]] = SEARCH
+    CONTEXT_DROPOUT: ClassVar[float] = 0.0
+    BATCH_SIZE: ClassVar[int] = 256
 
     def unused(self) -> dict[str, str]:
         reasons = {} if self.search_steps else {"search_rate": "search_steps is 0"}
@@ -78,8 +84,9 @@ class Gaussian(nn.Module):
     levels = 1
 
     def __init__(self, spec: TrajectorySpec, config: GaussianConfig, normalizer: Normalizer,
-                 context: Normalizer | None = None, *, mix: ConditionMix | None = None, context_dropout: float = 0.0,
-                 batch_size: int = 256):
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None,
+                 context_dropout: float = GaussianConfig.CONTEXT_DROPOUT,
+                 batch_size: int = GaussianConfig.BATCH_SIZE):
         super().__init__()
         self.spec, self.config, self.batch_size = spec, config, batch_size
         self.mix, self.context_dropout = mix or ConditionMix(), context_dropout

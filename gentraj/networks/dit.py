@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..config import require
 from .attention import SelfAttention
-from .embedding import SinusoidalEmbedding, TrajectoryNetwork
+from .embedding import FactoredNetwork, SinusoidalEmbedding
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,14 @@ class DiTConfig:
                              "as the width")
 
 
-class DiT(TrajectoryNetwork):
+class DiT(FactoredNetwork):
     """The diffusion transformer. An untrained one predicts 0, since adaLN-zero and the last layer start at zero."""
 
     position_HW: Tensor
 
     def __init__(self, dim: int, horizon: int, context_dim: int, config: DiTConfig):
         super().__init__(dim, context_dim, config.width, config.frequencies)
+        self.width = config.width
         position_HW = SinusoidalEmbedding(config.width, scale=1.0)(torch.arange(horizon))
         self.register_buffer("position_HW", position_HW, persistent=False)
         self.tokens = nn.Linear(self.num_features, config.width)
@@ -47,13 +48,18 @@ class DiT(TrajectoryNetwork):
         self.modulation = zero(nn.Linear(config.width, 2 * config.width))
         self.out = zero(nn.Linear(config.width, dim))
 
-    def forward(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor, t_R: Tensor,
-                context_RC: Tensor | None = None) -> Tensor:
-        embedding_R1W = F.silu(self.embedding(t_R, context_RC))[:, None]
-        h = self.tokens(self.features(x_RHD, known_RHD, mask_RHD)) + self.position_HW
-        for block in self.blocks:
-            h = block(h, embedding_R1W)
-        return self.out(modulate(h, *self.modulation(embedding_R1W).chunk(2, dim=-1)))
+    def projection(self, t_R: Tensor, context_RC: Tensor | None) -> Tensor:
+        """The shifts, scales and gates of all blocks and of the last layer, (R, 6 W depth + 2 W)."""
+        embedding_RW = F.silu(self.embedding(t_R, context_RC))
+        modulations = [*(block.modulation for block in self.blocks), self.modulation]
+        return torch.cat([modulation(embedding_RW) for modulation in modulations], dim=-1)
+
+    def body(self, features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
+        *blocks_R1M, last_R1M = projection_RM[:, None].split(6 * self.width, dim=-1)
+        h = self.tokens(features_RHF) + self.position_HW
+        for block, modulation_R1M in zip(self.blocks, blocks_R1M, strict=True):
+            h = block(h, modulation_R1M)
+        return self.out(modulate(h, *last_R1M.chunk(2, dim=-1)))
 
 
 class Block(nn.Module):
@@ -65,8 +71,9 @@ class Block(nn.Module):
         self.attention = SelfAttention(width, heads)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
 
-    def forward(self, h_RHW: Tensor, embedding_R1W: Tensor) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(embedding_R1W).chunk(6, dim=-1)
+    def forward(self, h_RHW: Tensor, modulation_R1M: Tensor) -> Tensor:
+        """`modulation_R1M` is `self.modulation` of an embedding (R, 1, width)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation_R1M.chunk(6, dim=-1)
         h = h_RHW + gate1 * self.attention(modulate(h_RHW, shift1, scale1))
         return h + gate2 * self.mlp(modulate(h, shift2, scale2))
 

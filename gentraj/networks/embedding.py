@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+Predict = Callable[[Tensor, Tensor], Tensor]  # (x_RHD, t of shape (R,) or (1,)) -> prediction (R, H, D)
+MAX_PROJECTIONS = 1 << 14  # the most rows of projections that are kept for the steps of a plan
 TIME_SCALE = 1000.0  # DDPM's number of noise levels, for which the frequencies of the embedding are meant
 
 
@@ -63,8 +66,11 @@ class TrajectoryNetwork(nn.Module):
 
     def features(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor) -> Tensor:
         """The features (R, H, num_features) of x, then of the known values, then the mask."""
-        values = [fourier(x_RHD, self.frequencies), fourier(known_RHD, self.frequencies), mask_RHD.to(x_RHD.dtype)]
-        return torch.cat(values, dim=-1)
+        return torch.cat([fourier(x_RHD, self.frequencies), self.known_features(known_RHD, mask_RHD)], dim=-1)
+
+    def known_features(self, known_RHD: Tensor, mask_RHD: Tensor) -> Tensor:
+        """The features (R, H, num_features - num_noisy) that do not depend on x."""
+        return torch.cat([fourier(known_RHD, self.frequencies), mask_RHD.to(known_RHD.dtype)], dim=-1)
 
     def embedding(self, t_R: Tensor, context_RC: Tensor | None) -> Tensor:
         """The embedding (R, embed) of noise level and context; (1, embed) for one noise level and no context."""
@@ -72,3 +78,48 @@ class TrajectoryNetwork(nn.Module):
         if self.context is not None and context_RC is not None:
             embedding = embedding + self.context(context_RC)
         return embedding
+
+
+class FactoredNetwork(TrajectoryNetwork):
+    """A network of trajectories that computes what does not depend on x apart from the rest.
+
+    A subclass implements `body`, and `projection` if it needs more of noise level and context than their embedding. A
+    sampler calls the body in every step, and the projections of all its steps are computed at once before the first.
+    """
+
+    def projection(self, t_R: Tensor, context_RC: Tensor | None) -> Tensor:
+        """What noise level and context contribute: (R, M), or (1, M) for one noise level and no context."""
+        return self.embedding(t_R, context_RC)
+
+    def body(self, features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
+        """The prediction (R, H, D) from the features of x and of the known entries, and a projection."""
+        raise NotImplementedError
+
+    def forward(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor, t_R: Tensor,
+                context_RC: Tensor | None = None) -> Tensor:
+        return self.body(self.features(x_RHD, known_RHD, mask_RHD), self.projection(t_R, context_RC))
+
+    def conditioned(self, known_RHD: Tensor, mask_RHD: Tensor, context_RC: Tensor | None,
+                    times_S: Tensor | None) -> Predict:
+        """The network as a function of (x, t). What does not depend on x is computed at once, for all `times_S`."""
+        rows = 1 if context_RC is None else len(context_RC)
+        known_RHF, projection_RM = self.known_features(known_RHD, mask_RHD), dict[float, Tensor]()
+        if times_S is not None and len(times_S) * rows <= MAX_PROJECTIONS:
+            each = None if context_RC is None else context_RC.repeat(len(times_S), 1)
+            projections = self.projection(times_S.repeat_interleave(rows), each).split(rows)
+            projection_RM = dict(zip(times_S.tolist(), projections, strict=True))
+
+        def predict(x_RHD: Tensor, t_R: Tensor) -> Tensor:
+            ready_RM = projection_RM.get(t_R.item()) if len(t_R) == 1 else None
+            features = torch.cat([fourier(x_RHD, self.frequencies), known_RHF], dim=-1)
+            return self.body(features, self.projection(t_R, context_RC) if ready_RM is None else ready_RM)
+
+        return predict
+
+
+def conditioned(network: nn.Module, known_RHD: Tensor, mask_RHD: Tensor, context_RC: Tensor | None,
+                times_S: Tensor | None) -> Predict:
+    """Any network as a function of (x, t), mostly called at `times_S`; see `FactoredNetwork.conditioned`."""
+    if isinstance(network, FactoredNetwork):
+        return network.conditioned(known_RHD, mask_RHD, context_RC, times_S)
+    return lambda x_RHD, t_R: network(x_RHD, known_RHD, mask_RHD, t_R, context_RC)

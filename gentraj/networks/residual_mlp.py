@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..config import require, require_choice
-from .embedding import TrajectoryNetwork
+from .embedding import FactoredNetwork
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "mish": nn.Mish}
 
@@ -31,7 +31,7 @@ class ResidualMLPConfig:
         require_choice(self, activation=ACTIVATIONS)
 
 
-class ResidualMLP(TrajectoryNetwork):
+class ResidualMLP(FactoredNetwork):
     """A residual perceptron. Unlike IDQL's it has no dropout, which would use the global random number generator."""
 
     def __init__(self, dim: int, horizon: int, context_dim: int, config: ResidualMLPConfig):
@@ -41,12 +41,11 @@ class ResidualMLP(TrajectoryNetwork):
         self.blocks = nn.ModuleList(Block(config.width, activation) for _ in range(config.depth))
         self.out = nn.Sequential(nn.LayerNorm(config.width), activation(), nn.Linear(config.width, horizon * dim))
 
-    def forward(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor, t_R: Tensor,
-                context_RC: Tensor | None = None) -> Tensor:
-        h = self.first(self.features(x_RHD, known_RHD, mask_RHD).flatten(1)) + self.embedding(t_R, context_RC)
+    def body(self, features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
+        h = self.first(features_RHF.flatten(1)) + projection_RM
         for block in self.blocks:
             h = block(h)
-        return self.out(h).view(x_RHD.shape)
+        return self.out(h).unflatten(1, (features_RHF.shape[1], -1))
 
 
 class Block(nn.Sequential):

@@ -1,10 +1,16 @@
-"""The temporal U-Net of Diffuser (Janner et al. 2022, section 3.1, appendix C), with known entries as inputs, too."""
+"""The temporal U-Net of Diffuser (Janner et al. 2022, section 3.1, appendix C), with known entries as inputs, too.
+
+Inside, activations have the shape (R, C, 1, H) with the channels last in memory, in which trajectories come and
+convolutions are fastest.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +18,7 @@ from torch import Tensor, nn
 
 from ..config import require
 from .attention import SelfAttention
-from .embedding import TIME_SCALE, TrajectoryNetwork
+from .embedding import TIME_SCALE, FactoredNetwork
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class TemporalUNetConfig:
                              "kernel and one or more positive multipliers are expected")
 
 
-class TemporalUNet(TrajectoryNetwork):
+class TemporalUNet(FactoredNetwork):
     """The temporal U-Net of Diffuser. Raises ValueError if the horizon cannot be halved at every level."""
 
     def __init__(self, dim: int, horizon: int, context_dim: int, config: TemporalUNetConfig):
@@ -53,27 +59,35 @@ class TemporalUNet(TrajectoryNetwork):
         channels = [self.num_features, *(config.width * m for m in config.multipliers)]
         pairs = list(pairwise(channels))
         self.down = nn.ModuleList(Stage(i, o, embed, config.kernel) for i, o in pairs)
-        self.shrink = nn.ModuleList(nn.Conv1d(o, o, 3, 2, 1) for _, o in pairs[:-1])
+        self.shrink = nn.ModuleList(Conv(o, o, 3, 2, 1) for _, o in pairs[:-1])
         self.middle = Stage(channels[-1], channels[-1], embed, config.kernel)
         self.up = nn.ModuleList(Stage(2 * o, i, embed, config.kernel) for i, o in reversed(pairs[1:]))
-        self.grow = nn.ModuleList(nn.ConvTranspose1d(i, i, 4, 2, 1) for i, _ in reversed(pairs[1:]))
-        self.out = nn.Sequential(ConvBlock(channels[1], channels[1], config.kernel), nn.Conv1d(channels[1], dim, 1))
+        self.grow = nn.ModuleList(ConvTranspose(i, i, 4, 2, 1) for i, _ in reversed(pairs[1:]))
+        self.out = nn.Sequential(ConvBlock(channels[1], channels[1], config.kernel), Conv(channels[1], dim, 1))
         self.attention = TimeAttention(channels[-1]) if config.attention else nn.Identity()
 
-    def forward(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor, t_R: Tensor,
-                context_RC: Tensor | None = None) -> Tensor:
-        embedding = self.embedding(t_R, context_RC)
-        h = self.features(x_RHD, known_RHD, mask_RHD).transpose(1, 2)
+    def projection(self, t_R: Tensor, context_RC: Tensor | None) -> Tensor:
+        """The shifts of all residual blocks, (R, sum of their channels)."""
+        embedding = F.mish(self.embedding(t_R, context_RC))
+        return torch.cat([block.embed(embedding) for block in self._residual_blocks()], dim=-1)
+
+    def body(self, features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
+        shift_RCs = iter(projection_RM.split([block.embed.out_features for block in self._residual_blocks()], dim=-1))
+        h = features_RHF.transpose(1, 2)[:, :, None]
         skips = []
         for level, stage in enumerate(self.down):
-            h = stage(h, embedding)
+            h = stage(h, shift_RCs)
             skips.append(h)
             if level < len(self.shrink):
                 h = self.shrink[level](h)
-        h = self.middle(self.attention(h), embedding)
+        h = self.middle(self.attention(h), shift_RCs)
         for stage, grow in zip(self.up, self.grow, strict=True):  # as in Diffuser, the finest level has no skip
-            h = grow(stage(torch.cat([h, skips.pop()], dim=1), embedding))
-        return self.out(h).transpose(1, 2)
+            h = grow(stage(torch.cat([h, skips.pop()], dim=1), shift_RCs))
+        return self.out(h)[:, :, 0].transpose(1, 2)
+
+    def _residual_blocks(self) -> list[Any]:
+        """All residual blocks in the order in which they are called."""
+        return [block for stage in (*self.down, self.middle, *self.up) for block in (stage.first, stage.second)]
 
 
 class Stage(nn.Module):
@@ -84,23 +98,23 @@ class Stage(nn.Module):
         self.first = ResidualTemporalBlock(channels_in, channels_out, embed, kernel)
         self.second = ResidualTemporalBlock(channels_out, channels_out, embed, kernel)
 
-    def forward(self, h_RCH: Tensor, embedding_RE: Tensor) -> Tensor:
-        return self.second(self.first(h_RCH, embedding_RE), embedding_RE)
+    def forward(self, h_RC1H: Tensor, shift_RCs: Iterator[Tensor]) -> Tensor:
+        return self.second(self.first(h_RC1H, next(shift_RCs)), next(shift_RCs))
 
 
 class ResidualTemporalBlock(nn.Module):
-    """A residual block of two convolutions, with a shift by the embedding between them."""
+    """A residual block of two convolutions, with a shift by an embedding between them."""
 
     def __init__(self, channels_in: int, channels_out: int, embed: int, kernel: int):
         super().__init__()
         self.first = ConvBlock(channels_in, channels_out, kernel)
         self.second = ConvBlock(channels_out, channels_out, kernel)
         self.embed = nn.Linear(embed, channels_out)
-        self.skip = nn.Conv1d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        self.skip = Conv(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
-    def forward(self, h_RCH: Tensor, embedding_RE: Tensor) -> Tensor:
-        shift = self.embed(F.mish(embedding_RE))[:, :, None]
-        return self.second(self.first(h_RCH) + shift) + self.skip(h_RCH)
+    def forward(self, h_RC1H: Tensor, shift_RC: Tensor) -> Tensor:
+        """`shift_RC` is `self.embed` of an embedding."""
+        return self.second(self.first(h_RC1H) + shift_RC[:, :, None, None]) + self.skip(h_RC1H)
 
 
 class ConvBlock(nn.Sequential):
@@ -108,8 +122,40 @@ class ConvBlock(nn.Sequential):
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int):
         groups = math.gcd(8, channels_out)
-        super().__init__(nn.Conv1d(channels_in, channels_out, kernel, padding=kernel // 2),
+        super().__init__(Conv(channels_in, channels_out, kernel, padding=kernel // 2),
                          nn.GroupNorm(groups, channels_out), nn.Mish())
+
+
+class Conv(nn.Conv1d):
+    """A convolution over time of activations (R, C, 1, H), whose weight (O, C, K) also has the channels last in memory.
+
+    It is computed as a convolution over two axes, for which PyTorch has kernels that work in this memory format.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, padding: int = 0):
+        super().__init__(channels_in, channels_out, kernel, stride, padding)
+        self.weight = channels_last(self.weight)
+        self.strides, self.paddings = (1, stride), (0, padding)
+
+    def forward(self, h_RC1H: Tensor) -> Tensor:
+        return F.conv2d(h_RC1H, self.weight[:, :, None], self.bias, self.strides, self.paddings)
+
+
+class ConvTranspose(nn.ConvTranspose1d):
+    """The transposed convolution that belongs to `Conv`."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int, padding: int):
+        super().__init__(channels_in, channels_out, kernel, stride, padding)
+        self.weight = channels_last(self.weight)
+        self.strides, self.paddings = (1, stride), (0, padding)
+
+    def forward(self, h_RC1H: Tensor) -> Tensor:
+        return F.conv_transpose2d(h_RC1H, self.weight[:, :, None], self.bias, self.strides, self.paddings)
+
+
+def channels_last(weight_OCK: Tensor) -> nn.Parameter:
+    """The same weight with its second axis last in memory."""
+    return nn.Parameter(weight_OCK.detach().transpose(1, 2).contiguous().transpose(1, 2))
 
 
 class TimeAttention(nn.Module):
@@ -120,8 +166,9 @@ class TimeAttention(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.attention = SelfAttention(channels, math.gcd(4, channels))
 
-    def forward(self, h_RCH: Tensor) -> Tensor:
-        return h_RCH + self.attention(self.norm(h_RCH.transpose(1, 2))).transpose(1, 2)
+    def forward(self, h_RC1H: Tensor) -> Tensor:
+        h_RHC = h_RC1H[:, :, 0].transpose(1, 2)
+        return h_RC1H + self.attention(self.norm(h_RHC)).transpose(1, 2)[:, :, None]
 
 
 def check_horizon(horizon: int, factor: int) -> None:

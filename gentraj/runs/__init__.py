@@ -1,7 +1,11 @@
 """Runs: a planner, a policy or a world model that is trained into a folder and loaded from it."""
 
-from .folder import Run, build, load, load_episodes, make_missing, read_config, resolve, train
-from .kinds import AnyRunConfig, Component, DataFacts, PlannerRunConfig, PolicyRunConfig, WorldModelRunConfig
+from .folder import Run, build, load, read_config, read_data, train
+from .kinds import AnyRunConfig
+from .planner import PlannerRunConfig
+from .policy import PolicyRunConfig
+from .settings import Component, DataFacts
+from .world import WorldModelRunConfig
 
 __all__ = ["AnyRunConfig", "Component", "DataFacts", "PlannerRunConfig", "PolicyRunConfig", "Run",
-           "WorldModelRunConfig", "build", "load", "load_episodes", "make_missing", "read_config", "resolve", "train"]
+           "WorldModelRunConfig", "build", "load", "read_config", "read_data", "train"]

@@ -30,10 +30,11 @@ from ..progress import say
 from ..randomness import fold
 from ..trajectory import Agent, Condition, Guide, SamplingOptions
 from .environment import compute_reward
-from .folder import CONFIG, PlannerRunConfig, Run, load
+from .folder import CONFIG, Run, load
+from .planner import PlannerRunConfig
 
 # Settings that the provenance of the new dataset records, beside data, runs and seed.
-SETTINGS = ("only_synthetic", "branch", "noise", "tilt", "trust", "unknown", "cost", "penalty", "own_rewards")
+SETTINGS = ("only_synthetic", "branch", "noise", "tilt", "max_uncertainty", "unknown", "cost", "penalty", "own_rewards")
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,15 @@ class AugmentConfig:
     tilt: float = 5.0
     """Strength of the tilt of --trajectories towards --policy; 5 is as strong as if the policy acted with normal noise
     of 0.3 half ranges."""
-    trust: float = 1.0
+    max_uncertainty: float = 1.0
     """The uncertainty at which a branch ends, in units of the root mean square error on held-out data in the steps
     where the model was least certain."""
-    unknown: Literal["cut", "end"] = "cut"
-    """How a branch ends at that uncertainty. cut: the branch is truncated before the step. end: the step terminates the
-    branch in the state before it, so that critics value unknown states little (MOReL: Kidambi et al. 2020)."""
+    unknown: Literal["truncated", "terminated"] = "truncated"
+    """How a branch ends at that uncertainty: truncated before the step, or terminated by the step in the state before
+    it, so that critics value unknown states little (MOReL: Kidambi et al. 2020)."""
     cost: float = 0.0
-    """Reward that is subtracted at such a termination with --unknown end; needed if rewards are negative, where ending
-    early would pay."""
+    """Reward that is subtracted at such a termination with --unknown terminated; needed if rewards are negative, where
+    ending early would pay."""
     penalty: float = 0.0
     """Reward that is subtracted for each unit of uncertainty, which is the standard deviation of the change in one step
     (MOPO: Yu et al. 2020)."""
@@ -84,7 +85,7 @@ class AugmentConfig:
     """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
     def __post_init__(self) -> None:
-        require(self, steps=(1, math.inf), branch=(1, 1e6), noise=(0, 1e6), tilt=(0, 1e6), trust=(0, 1e9),
+        require(self, steps=(1, math.inf), branch=(1, 1e6), noise=(0, 1e6), tilt=(0, 1e6), max_uncertainty=(0, 1e9),
                 cost=(0, 1e9), penalty=(0, 1e9))
 
 
@@ -99,8 +100,8 @@ def augment(config: AugmentConfig, *, progress: bool = True) -> Path:
     data = concatenate([load_episodes(make_missing(name)) for name in config.dataset.split("+")])
     check_fit(data, world, policy, planner)
     sample_starts, agent = source(config, data.real(), policy, planner)
-    imagined = ImaginedConfig(max_episode_steps=config.branch, max_uncertainty=config.trust, unknown=config.unknown,
-                              cost=config.cost, penalty=config.penalty)
+    imagined = ImaginedConfig(max_episode_steps=config.branch, max_uncertainty=config.max_uncertainty,
+                              unknown=config.unknown, cost=config.cost, penalty=config.penalty)
     reward = goal_reward(compute_reward(world), world.data.goal_dims) if config.own_rewards else None
     rollouts = branches.imagine(model, sample_starts, config.steps, imagined, config.seed, agent, reward,
                                 progress=progress)
@@ -215,6 +216,5 @@ def _summary(config: AugmentConfig, data: Episodes, counts: dict[str, Any]) -> s
     untrusted = ", ".join(f"{why} {n['branches']}" for why, n in counts["untrusted"].items()) or "none"
     lost = [] if config.only_synthetic else [key for key in data.extras if key not in ("goal", "imagined")]
     left_out = f"; left out of the original, as they cannot be imagined: {', '.join(lost)}" if lost else ""
-    ended = "ended" if config.unknown == "end" else "truncated"
     return (f"{config.out}: {counts['steps']} synthetic steps of {counts['branches kept']} branches; of all "
-            f"{counts['branches']} branches were {ended}: {untrusted}{left_out}")
+            f"{counts['branches']} branches were {config.unknown}: {untrusted}{left_out}")

@@ -13,7 +13,8 @@ from envs.evaluation.vector import SLACK, VectorEnvironment
 from envs.making import environment_factory, recorded_factory
 
 from ..data import Episodes, Windows
-from .kinds import AnyRunConfig, Component, DataFacts
+from .kinds import AnyRunConfig
+from .settings import Component, DataFacts
 
 DRY_RUN_WINDOWS = 16  # trust is calibrated on these windows of the data, and the decision starts from the first
 

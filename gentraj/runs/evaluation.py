@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from agents.planning.planner import PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig, evaluate
 from envs.evaluation.scores import score_behaviour
 from envs.making import environment_factory
-from envs.rendering.film import Watch
+from envs.rendering.film import Watch, videos
 
-from ..data import Episodes
+from ..data import Episodes, save_minari
+from ..data.minari_writer import check_new_id
+from ..files import check_folder, check_output, write_file
+from ..plots.page import show
 from ..progress import busy, say
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
 from .folder import Run
+from .model_card import EVALUATION, YARDSTICKS
+
+FILMED = 3  # number of episodes that are filmed
 
 
 def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None,
@@ -36,3 +45,47 @@ def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | No
     sampling = run.config.sampling(run.components, planner, options)  # options may override the run's settings
     about = {"behaviour": behaviour, "agent": run.config.summary, "step": run.step, "sampling": sampling}
     return scores | about, episodes
+
+
+def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None,
+                      out: Path | None = None, save_rollout: str | None = None, video: Path | None = None,
+                      options: SamplingOptions = DEFAULT_OPTIONS) -> dict[str, Any]:
+    """Runs episodes of a run in its environment, writes the scores as JSON and returns them.
+
+    Args:
+        config: Which environment, how many episodes and which seed.
+        planner: Settings of the planner, in the place of the run's own.
+        out: The file for the scores; RUN/evaluation.json by default.
+        save_rollout: The id of a Minari dataset to save the episodes as.
+        video: A folder for videos of the first three episodes.
+
+    Raises ValueError if something cannot be written, before any episode is run.
+    """
+    path = out or run.folder / EVALUATION
+    check_output(path, "--out")  # all outputs are checked before the work
+    if save_rollout is not None:
+        check_new_id(save_rollout)
+    if video is not None:
+        check_folder(video, "--video")
+    with videos(video, FILMED) if video else nullcontext() as watch:
+        scores, episodes = evaluate_run(run, config, planner, options, watch=watch)
+    write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
+    say(f"scores in {path}" + (f", videos in {video}" if video else ""))
+    if save_rollout is not None:
+        save_minari(episodes, save_rollout, description=f"rollout of {run.config.summary} of {run.folder.name}")
+        say(f"episodes in {save_rollout}")
+    return scores
+
+
+def table(scores: dict[str, Any]) -> str:
+    """The scores that are defined, beside those of the data, the controller and a random agent, as a text table."""
+    columns = {scores["agent"]: scores} | {name: scores[name] for name in YARDSTICKS if scores.get(name)}
+    omitted = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "sampling", "returns")
+    keys = [key for key in scores if key not in omitted and any(c.get(key) is not None for c in columns.values())]
+    width = max(18, len(scores["agent"]) + 2)
+    goals = f", {scores.get('protocol', 'random-goal')} protocol" if scores["success_rate"] is not None else ""
+    lines = [f"{scores['env_id']}{goals}, {scores['episodes']} episodes",
+             f"{'':28}" + "".join(f"{name:>{width}}" for name in columns)]
+    for key in keys:
+        lines.append(f"{key:28}" + "".join(f"{show(column.get(key)):>{width}}" for column in columns.values()))
+    return "\n".join(lines)

@@ -21,11 +21,39 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
-from ..randomness import Tape
+from agents.planning.planner import Planner
+from agents.policies.actor import Actor
+from agents.policies.policy import Policy
+
+from ..randomness import Tape, generator
+from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
+from .folder import Run
+from .settings import component
 
 Decide = Callable[[Tensor, Tensor | None, Sequence[int]], Tensor]  # obs_BO, goal_BG, seeds -> act_BEA
 CHECKS = 4  # batches of observations on which a program is compared with the agent
 TOLERANCE = 1e-4  # largest error of an action, times the largest action if that is above 1
+
+
+def export_run(run: Run, batch: int = 1, env_id: str | None = None,
+               options: SamplingOptions = DEFAULT_OPTIONS) -> ExportedProgram:
+    """One decision of the run as a program for `batch` observations. Raises ValueError if it cannot be exported."""
+    agent = run.agent(run.action_space(env_id), options=options)
+    if not isinstance(agent, Actor | Planner):
+        raise ValueError(f"{run.description}, which plans by trying actions and cannot be exported; "
+                         "export a planner or a policy")
+    return export_decision(agent.decide, *examples(run), batch)
+
+
+def examples(run: Run) -> tuple[Tensor, Tensor | None]:
+    """Example inputs: observations (R, O) of the run's own data, and goals (R, G) if it is conditioned on goals."""
+    obs_RO = run.reference.x_BHD[:, 0, : run.data.obs_dim]
+    if run.config.planning is None:
+        context = component(run.components, "policy", Policy).context
+        return obs_RO, context and context.unnormalize(torch.randn(len(obs_RO), run.data.context_dim,
+                                                                   generator=generator(0)))
+    goal_dims = list(run.planning.goal_dims)
+    return obs_RO, obs_RO.roll(1, 0)[:, goal_dims] if goal_dims else None
 
 
 def export_decision(decide: Decide, obs_RO: Tensor, goal_RG: Tensor | None = None, batch: int = 1) -> ExportedProgram:

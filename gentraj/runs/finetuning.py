@@ -29,10 +29,9 @@ from ..training import checkpoint
 from ..training import loop as training
 from ..training.loop import TrainingConfig
 from ..trajectory import Batch, TrajectorySpec
-from . import folder as runs
 from . import records
 from .checks import check_fit
-from .folder import CONFIG, REFERENCE, Run
+from .folder import CONFIG, REFERENCE, Run, load, read_data
 
 PLAYED = "played"  # the folder, inside the run's, of the collected episodes: one file per round
 
@@ -73,7 +72,7 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     `gentraj.training.loop.train` raises.
     """
     policy, factory = _learner(run), environment_factory(run.environment(env_id))
-    saved, (episodes, _) = checkpoint.load(run.folder, run.step), runs.read_data(run.config, run.folder)
+    saved, (episodes, _) = checkpoint.load(run.folder, run.step), read_data(run.config, run.folder)
     if episodes_hash(episodes) != saved.meta["dataset_hash"]:
         raise ValueError(f"{run.config.dataset} is not what {run.folder} was trained on; its dataset is expected")
     folder, contexts = Path(folder).absolute(), run.config.context
@@ -84,7 +83,7 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     training.train(run.components, episodes, config.training(run.config.training), folder, meta=meta, resume=resume,
                    progress=progress, prepare=lambda: _prepare(run, config, folder, resume),
                    windows=lambda spec: Experience(episodes, spec, contexts, folder / PLAYED, play, config.updates))
-    return runs.load(folder, device=policy.device)
+    return load(folder, device=policy.device)
 
 
 def returns(folder: Path) -> np.ndarray:

@@ -34,14 +34,11 @@ from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions
 from ..worlds.model import WorldModel
 from . import records
 from .checks import check_data, check_evaluable, dry_run
-from .kinds import AnyRunConfig, Component, DataFacts, PlannerRunConfig, PolicyRunConfig, WorldModelRunConfig
-from .settings import optional
+from .kinds import AnyRunConfig
+from .settings import Component, DataFacts, optional
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
-
-__all__ = ["AnyRunConfig", "Component", "DataFacts", "PlannerRunConfig", "PolicyRunConfig", "Run",
-           "WorldModelRunConfig", "build", "load", "load_episodes", "make_missing", "read_config", "resolve", "train"]
 
 CONFIG, REFERENCE = "config.json", "reference.safetensors"
 REFERENCE_WINDOWS = 512  # windows of the training data, to calibrate trust on and to compare samples with
@@ -72,9 +69,9 @@ class Run:
 
     @property
     def model(self) -> Model:
-        """The generator. A policy's generator samples actions given states, both in the policy's normalised units.
+        """The generative model. A policy's model samples actions given states, both in the policy's normalised units.
 
-        Raises ValueError for a run without a generator.
+        Raises ValueError for a run without one.
         """
         if (model := self.config.model_of(self.components)) is None:
             raise ValueError(f"{self.description} without a trajectory model; evaluate it with gentraj evaluate")
@@ -218,7 +215,7 @@ def ready(config: AnyRunConfig, folder: Path | None = None, *, record: bool = Tr
     if config.env_id is not None:
         environment_factory(config.env_id)  # a wrong name raises before data are read or recorded
     episodes, returns = read_data(config, folder, record=record)
-    config = resolve(config, episodes)
+    config = config.resolve(episodes)
     episodes, reference, _ = config.split(episodes)
     data = DataFacts.of(episodes, config.context, config.env_id, returns)
     if config.training.eval_every:
@@ -298,11 +295,6 @@ def read_reference(path: Path, sha256: str) -> Batch:
         raise checkpoint.CheckpointError(f"{path}: is not what was saved; `gentraj train --resume` writes it anew")
     tensors = safetensors.torch.load(data)
     return Batch(tensors["x"], tensors["mask"], tensors.get("context"))
-
-
-def resolve(config: AnyRunConfig, episodes: Episodes) -> AnyRunConfig:
-    """The settings with everything filled in that the data decide."""
-    return config.resolve(episodes)
 
 
 def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = None) -> dict[str, Component]:

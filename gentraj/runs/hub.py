@@ -22,8 +22,7 @@ from ..training import checkpoint
 from ..training.checkpoint import CheckpointError
 from ..training.log import FILE as METRICS
 from ..training.log import read_metrics
-from . import folder as runs
-from .folder import CONFIG, REFERENCE, Run
+from .folder import CONFIG, REFERENCE, Run, load
 from .model_card import EVALUATION, Card, dataset_names, model_card, read_scores
 
 CARD, FIGURES = "README.md", "figures"
@@ -57,7 +56,7 @@ def save_pretrained(run: Run, folder: Path | str) -> Path:
         for file, text in texts.items():
             write_file(made / file, text.encode())
         write_file(made / REFERENCE, (run.folder / REFERENCE).read_bytes())
-        _check_weights(run, runs.load(made))
+        _check_weights(run, load(made))
     return target
 
 
@@ -70,7 +69,7 @@ def from_pretrained(name: Path | str, *, revision: str | None = None, device: to
     is not installed.
     """
     folder = Path(name) if revision is None and Path(name).is_dir() else _download(str(name), revision)
-    return runs.load(folder, device=device)
+    return load(folder, device=device)
 
 
 def _check_weights(run: Run, loaded: Run) -> None:

@@ -13,11 +13,7 @@ from agents.policies.actor import Actor
 from ..config import Kinds
 from .planner import PlannerRunConfig
 from .policy import PolicyRunConfig
-from .settings import Component, DataFacts
 from .world import WorldModelRunConfig
-
-__all__ = ["RUNS", "AnyRunConfig", "Component", "DataFacts", "PlannerRunConfig", "PolicyRunConfig",
-           "WorldModelRunConfig"]
 
 AnyRunConfig = PlannerRunConfig | PolicyRunConfig | WorldModelRunConfig
 

@@ -24,7 +24,6 @@ from ..data.context import return_quantile
 from ..diffusion import DiffusionConfig
 from ..families import FAMILIES, MODELS, Model, ModelConfig, family
 from ..models.conditioning import ConditionMix
-from ..models.gaussian import GaussianConfig
 from ..models.sampling import Guidance
 from ..normalize import STATISTICS, Normalizer, NormalizerName
 from ..randomness import fold
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 
 
 FINER = "finer-"  # the models that fill in a coarse plan are called finer-1, finer-2, ..., the coarsest first
-# How a family is usually trained, for a planner whose model is replaced by one of another family.
-USUAL, USUAL_GAUSSIAN = {"context_dropout": 0.1, "batch_size": 64}, {"context_dropout": 0.0, "batch_size": 256}
 # A planner that is conditioned on returns aims at this quantile of the data's discounted returns to go by default.
 GOOD_RETURN_QUANTILE = 0.95
 CONTEXT_WINDOWS = 4096  # the contexts are normalised by the statistics of this number of windows
@@ -98,7 +95,7 @@ class PlannerRunConfig(RunSettings):
                              "number at least as stride, and leave the horizon out")
         if self.planner.actions == "joint" and not self.joint:
             raise ValueError("planner.actions is 'joint', but the model would have no actions; set joint too")
-        if self.planner.steps > (levels := getattr(self.model, "levels", None) or math.inf):
+        if self.planner.steps > (levels := self.model.max_steps or math.inf):
             raise ValueError(f"planner.steps is {self.planner.steps}, but the model would have {levels} levels of "
                              f"noise; set planner.steps too, 1 to {levels}")
         self._check_history(self.planner)
@@ -135,13 +132,13 @@ class PlannerRunConfig(RunSettings):
         return obs_BO[:, list(goal_dims)] + 1 if goal_dims else None  # far enough that the planner does not hold still
 
     def with_generator(self, model: ModelConfig) -> PlannerRunConfig:
-        """These settings with another generator. One of another family is trained as usual for that family, on the same
+        """These settings with another model. One of another family is trained as usual for that family, on the same
         conditions, and a critic of noisy plans becomes one of clean plans if the new family has no noise."""
         if type(model) is type(self.model):
             return replace(self, model=model)
         critic = self.critic if isinstance(model, DiffusionConfig) else replace(self.critic, noised=0.0)
-        training = USUAL_GAUSSIAN if isinstance(model, GaussianConfig) else USUAL
-        return replace(self, model=model, critic=critic, normalizer="limits", **training)
+        return replace(self, model=model, critic=critic, normalizer="limits", context_dropout=model.CONTEXT_DROPOUT,
+                       batch_size=model.BATCH_SIZE)
 
     def refuse(self, changed: str) -> None:
         super().refuse(changed)
@@ -172,7 +169,7 @@ class PlannerRunConfig(RunSettings):
             found |= dict.fromkeys(("context_dropout", "planner.context"), "the model has no context (context.kinds)")
         if not self.mix.prefix:
             found["planner.history"] = "the model is not conditioned on earlier timesteps unless mix.prefix is set"
-        if not hasattr(self.model, "levels"):
+        if self.model.ONE_CALL:
             found["planner.steps"] = "the model samples in one network call"
         return found
 
@@ -217,7 +214,7 @@ class PlannerRunConfig(RunSettings):
         Raises ValueError if the settings are not resolved yet.
         """
         if self.horizon is None or self.stride is None:
-            raise ValueError("the horizon or the stride is not chosen yet; call resolve(config, episodes) first")
+            raise ValueError("the horizon or the stride is not chosen yet; call config.resolve(episodes) first")
         act_dim = data.act_dim if self.joint else 0
         stride, offsets = (self.stride[0], self.stride) if isinstance(self.stride, tuple) else (self.stride, None)
         spec = TrajectorySpec(data.obs_dim, 0 if self.refine else act_dim, self.horizon, stride, offsets)

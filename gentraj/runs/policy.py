@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast, get_type_hints
 
 from agents.planning.planner import PlannerConfig
@@ -14,8 +14,7 @@ from agents.policies.generators import GENERATORS
 from agents.policies.policy import Policy, PolicyConfig, Scales
 
 from ..data import Episodes
-from ..families import ModelConfig, family
-from ..models.one_step import SEARCH
+from ..families import Model, ModelConfig, family
 from ..models.sampling import Guidance
 from ..training.loop import TrainingConfig
 from ..trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
@@ -41,8 +40,8 @@ class PolicyRunConfig(GoalConditioned):
     LEARNS_FROM_SYNTHETIC: ClassVar[bool] = True  # its critic learns from them
 
     def unused(self) -> dict[str, str]:
-        return super().unused() | {f"policy.model.{key}": "nothing guides the actions that are sampled"
-                                   for key in SEARCH if hasattr(self.generator, key)}
+        unguided = (f"policy.model.{key}" for key in (self.generator.FOR_GUIDES if self.generator else ()))
+        return super().unused() | dict.fromkeys(unguided, "nothing guides the actions that are sampled")
 
     @property
     def summary(self) -> str:
@@ -56,13 +55,12 @@ class PolicyRunConfig(GoalConditioned):
 
     @property
     def generator(self) -> ModelConfig | None:
-        """The settings of the generator; None for a policy without one."""
-        return getattr(self.policy, "model", None)
+        """The settings of the generative model; None for a policy without one."""
+        return self.policy.model
 
     def with_generator(self, model: ModelConfig) -> PolicyRunConfig:
-        """These settings with another generator. Raises ValueError if the policy cannot act by it."""
-        hints = get_type_hints(type(self.policy))
-        if "model" not in {f.name for f in fields(self.policy)} or not isinstance(model, hints["model"]):
+        """These settings with another generative model. Raises ValueError if the policy cannot act by it."""
+        if self.generator is None or not isinstance(model, get_type_hints(type(self.policy))["model"]):
             raise ValueError(f"a policy of the kind {self.summary} cannot act by a model of {type(model).__name__}; "
                              "leave --family out, or take another policy")
         return replace(self, policy=replace(cast(Any, self.policy), model=model))
@@ -91,9 +89,12 @@ class PolicyRunConfig(GoalConditioned):
         policy = component(components, "policy", Policy)
         return ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options)
 
+    def model_of(self, components: Mapping[str, Component]) -> Model | None:
+        return component(components, "policy", Policy).trajectory_model
+
     def learner(self, components: Mapping[str, Component]) -> Policy | None:
         """The policy if it has a critic, from which it can learn what its own actions are worth."""
-        return component(components, "policy", Policy) if hasattr(self.policy, "critic") else None
+        return component(components, "policy", Policy) if self.policy.critic is not None else None
 
     def facts(self, components: Mapping[str, Component]) -> dict[str, Any]:
         """The main component in words and numbers, for tables about the run."""

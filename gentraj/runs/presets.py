@@ -28,7 +28,10 @@ from ..models.conditioning import ConditionMix
 from ..networks import ResidualMLPConfig
 from ..training.loop import TrainingConfig
 from ..worlds.model import WorldModelConfig
-from .kinds import AnyRunConfig, PlannerRunConfig, PolicyRunConfig, WorldModelRunConfig
+from .kinds import AnyRunConfig
+from .planner import PlannerRunConfig
+from .policy import PolicyRunConfig
+from .world import WorldModelRunConfig
 
 # A planner that reaches a goal by the earliest trusted arrival; the data decide everything else.
 GOALS = PlannerRunConfig(training=TrainingConfig(steps=8_000))

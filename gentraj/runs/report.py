@@ -51,7 +51,7 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     work: dict[str, Draw] = {"Loss": drawing.loss, "Scores": lambda: drawing.scores(scores, note)}
     if run.config.world_model(run.components) is not None:
         work["World model"] = drawing.world_model
-    if run.config.planning is not None:  # a policy's generator samples actions, not trajectories
+    if run.config.planning is not None:  # a policy's model samples actions, not trajectories
         work |= {"Samples beside data": drawing.samples, "Denoising": drawing.denoising}
     if drawing.env is not None:
         work["The agent"] = partial(drawing.acting, drawing.env)

@@ -91,9 +91,9 @@ class RunSettings:
     MAY_CHANGE: ClassVar[tuple[str, ...]]
     """The settings that may change when a training is resumed, as checkpoints do not depend on them."""
     GENERATORS: ClassVar[Mapping[str, ModelConfig]]
-    """The generators that `gentraj train --family` can choose from, by name."""
+    """The generative models that `gentraj train --family` can choose from, by name."""
     ACTS_BY_SAMPLING: ClassVar[bool] = True
-    """Whether the agent samples from the generator when it acts."""
+    """Whether the agent samples from the generative model when it acts."""
     LEARNS_FROM_SYNTHETIC: ClassVar[bool] = False
     """Whether a component learns from synthetic steps, which a world model imagined."""
 
@@ -104,7 +104,7 @@ class RunSettings:
 
     @property
     def generator(self) -> ModelConfig | None:
-        """The settings of the generator; None for a run without one."""
+        """The settings of the generative model; None for a run without one."""
         raise NotImplementedError
 
     @property
@@ -119,8 +119,8 @@ class RunSettings:
             raise ValueError(f"{changed} changes nothing here: {why[place]}; leave it out")
 
     def model_of(self, components: Mapping[str, Component]) -> Model | None:
-        """The generator among the components; None for a run without one."""
-        return getattr(components[self.MAIN], "model", None)
+        """The generative model among the components; None for a run without one."""
+        raise NotImplementedError
 
     def world_model(self, components: Mapping[str, Component]) -> WorldModel | None:
         """The world model among the components; None for a run without one."""

@@ -14,7 +14,7 @@ from ..config import require
 from ..data import Episodes
 from ..data.episodes import halves, hold_out
 from ..diffusion import DiffusionConfig
-from ..families import ModelConfig, family
+from ..families import Model, ModelConfig, family
 from ..models.sampling import Guidance
 from ..randomness import fold
 from ..training.loop import TrainingConfig
@@ -59,7 +59,7 @@ class WorldModelRunConfig(GoalConditioned):
         require(self, held_out=(1e-6, 0.5))
 
     def unused(self) -> dict[str, str]:
-        return super().unused() | {"control.drawn": "the actions that are tried come from no generator"}
+        return super().unused() | {"control.prior_fraction": "the actions that are tried come from no prior"}
 
     @property
     def summary(self) -> str:
@@ -72,11 +72,11 @@ class WorldModelRunConfig(GoalConditioned):
 
     @property
     def generator(self) -> ModelConfig | None:
-        """The settings of the generator; None for an ensemble alone."""
+        """The settings of the generative model; None for an ensemble alone."""
         return self.world.model
 
     def with_generator(self, model: ModelConfig) -> WorldModelRunConfig:
-        """These settings with another generator."""
+        """These settings with another generative model."""
         return replace(self, world=replace(self.world, model=model))
 
     def resolve(self, episodes: Episodes) -> WorldModelRunConfig:
@@ -96,6 +96,9 @@ class WorldModelRunConfig(GoalConditioned):
             raise ValueError(f"a planner's settings or a guide were given to a world model ({self.summary}), which "
                              "tries actions and plans no trajectories; leave them out")
         return MPC(Imagination(self.world_model(components)), self.control, space.low, space.high)
+
+    def model_of(self, components: Mapping[str, Component]) -> Model | None:
+        return self.world_model(components).model
 
     def world_model(self, components: Mapping[str, Component]) -> WorldModel:
         return component(components, "world", WorldModel)

@@ -101,7 +101,7 @@ def table(judged: dict[str, Any]) -> str:
         lines += [f"{group + ', ' + guess:34}" + "".join(f"{error_T[k - 1]:12.4g}" for k in at)
                   for guess, error_T in guesses.items()]
     ends, expected, found = judged["ends"], *(judged["calibration"][key][-1] for key in ("expected", "found"))
-    lines += [f"ends: {ends['ended']} of {ends['steps']} steps, {ends['said']} predicted, {ends['both']} both",
+    lines += [f"ends: {ends['ended']} of {ends['steps']} steps, {ends['predicted']} predicted, {ends['both']} both",
               f"error where the model is least certain: {found:.3g}, expected {expected:.3g} (in standard deviations "
               "of the change in a step)"]
     if (policies := judged.get("policies")) is not None:

@@ -32,7 +32,7 @@ from torch.optim import Optimizer
 
 from ..config import MAX_BYTES, ConfigError, from_json, parse_json, to_json
 
-FORMAT_VERSION = 2  # 2: every config names its kind
+FORMAT_VERSION = 3  # 2: every config names its kind; 3: control.prior_fraction was control.drawn
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 FOLDER = re.compile(r"step-[0-9]{8,18}")
 ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")

@@ -1,10 +1,11 @@
-"""A world model: an ensemble predicts the outcome of actions, and a generator of trajectories samples around it.
+"""A world model: an ensemble predicts the outcome of actions, and a generative model samples around it.
 
 The outcome of a step is the change of the observation and the reward. An ensemble of perceptrons (Chua et al. 2018;
 Janner et al. 2019) predicts mean and spread of the outcomes of K actions; the disagreement of its members is the
-uncertainty. A generator samples the standardised error, (outcome - mean) / spread, whose scale is 1 for any system. It
-does so like a policy: each of the K timesteps of its windows has an "observation", the state and the action, that it is
-conditioned on, and an "action", the standardised error, that it samples. Without a generator, errors are normal.
+uncertainty. A generative model samples the standardised error, (outcome - mean) / spread, whose scale is 1 for any
+system. It does so like a policy: each of the K timesteps of its windows has an "observation", the state and the
+action, that it is conditioned on, and an "action", the standardised error, that it samples. Without one, errors are
+normal.
 
 Shapes beside the legend: K actions of a chunk, T of a sequence, S observation and goal, Y = O + 1 outcome,
 X inputs of a timestep (state, action, and whether the action is real), M held-out steps, N bins.
@@ -25,7 +26,6 @@ from ..config import require
 from ..diffusion import FlowConfig
 from ..families import MODELS, Model, ModelConfig
 from ..models.conditioning import ConditionMix
-from ..models.one_step import SEARCH
 from ..networks import ResidualMLPConfig
 from ..networks.mlp import EnsembleMLP, mlp
 from ..networks.rows import padded, padding
@@ -53,11 +53,11 @@ class WorldModelConfig(LearningConfig):
     """
 
     model: ModelConfig | None = field(default_factory=lambda: GENERATOR)
-    """Generator that samples outcomes around the mean of the ensemble. None samples from a normal distribution."""
+    """Generative model that samples outcomes around the mean of the ensemble; None is a normal distribution."""
     model_batch: int = 64
-    """Number of windows of a batch that the generator is trained on."""
+    """Number of windows of a batch that the generative model is trained on."""
     learns: float = 0.5
-    """Fraction of the updates that train the generator as well; a smaller one leaves more time for the ensemble."""
+    """Fraction of the updates that train the generative model too; a smaller one leaves the ensemble more time."""
     chunk: int = 1
     """Largest number of steps that one call predicts."""
     members: int = 3
@@ -74,9 +74,9 @@ class WorldModelConfig(LearningConfig):
     def unused(self) -> dict[str, str]:
         """The settings that have no effect, and why."""
         if self.model is None:
-            return dict.fromkeys(("learns", "model_batch"), "there is no generator beside the ensemble")
-        why = "nothing guides the samples of a world model"
-        return {f"model.{key}": why for key in SEARCH if hasattr(self.model, key)}
+            return dict.fromkeys(("learns", "model_batch"), "there is no generative model beside the ensemble")
+        unguided = (f"model.{key}" for key in self.model.FOR_GUIDES)
+        return dict.fromkeys(unguided, "nothing guides the samples of a world model")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -167,7 +167,7 @@ class WorldModel(nn.Module):
             self.model = MODELS.made_of(config.model)(
                 self.window_spec, config.model, Normalizer.identity(self.window_spec.dim), None,
                 mix=ConditionMix(start=0, goal=0, observations=1), batch_size=config.model_batch)
-        self.scale = 1.0  # of the generator's samples
+        self.scale = 1.0  # of the model's samples
         self.calibration, self.options = Calibration.none(), DEFAULT_OPTIONS
 
     @property
@@ -176,7 +176,7 @@ class WorldModel(nn.Module):
 
     @property
     def network_calls(self) -> int:
-        """Network calls of the generator so far (`CountsCalls`)."""
+        """Network calls of the generative model so far (`CountsCalls`)."""
         return 0 if self.model is None else self.model.network_calls
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -185,7 +185,7 @@ class WorldModel(nn.Module):
         return own if self.model is None else own | self.model.optimizers()
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        """Updates the ensemble, the network of ends, and in some updates the generator; returns their metrics."""
+        """Updates the ensemble, the network of ends, and in some updates the model; returns their metrics."""
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)
         real_BK = batch.mask_BHD[:, 1:, 0]
         first_B = torch.rand(len(real_BK), 1, generator=generator).to(real_BK.device) * self.chunk
@@ -203,7 +203,7 @@ class WorldModel(nn.Module):
                 mask_BKD = real_BK[..., None] | self._input_mask_D
                 size = self.model.batch_size
                 losses = self.model.update(Batch(x_BKD[:size], mask_BKD[:size]), optimizers, generator)
-                metrics |= {f"generator_{key}": value for key, value in losses.items()}
+                metrics |= {f"model_{key}": value for key, value in losses.items()}
         return metrics
 
     def _update_ensemble(self, input_BKX: Tensor, outcome_BKY: Tensor, real_BK: Tensor,
@@ -259,7 +259,7 @@ class WorldModel(nn.Module):
 
     @property
     def _input_mask_D(self) -> Tensor:
-        """(D,) true for the entries of a timestep that the generator is conditioned on."""
+        """(D,) true for the entries of a timestep that the model is conditioned on."""
         return torch.arange(self.window_spec.dim, device=self.device) < self.window_spec.obs_dim
 
     def _predict(self, input_BKX: Tensor) -> tuple[Tensor, Tensor]:
@@ -323,11 +323,11 @@ class WorldModel(nn.Module):
             return input_RKX.new_zeros(len(input_RKX), *shape)
         if self.model is None:
             return temperature * RowNoise(seeds, self.device).normal(*shape)
-        error_RKY = self.scale * self._sample_generator(self.model, input_RKX, seeds, temperature)
+        error_RKY = self.scale * self._sample_model(self.model, input_RKX, seeds, temperature)
         return (error_RKY.flatten(1) @ self._covariance_root.T).view_as(error_RKY)
 
-    def _sample_generator(self, model: Model, input_RKX: Tensor, seeds: Sequence[int], temperature: float) -> Tensor:
-        """(R, K, Y) samples of the generator, which are errors without their correlations."""
+    def _sample_model(self, model: Model, input_RKX: Tensor, seeds: Sequence[int], temperature: float) -> Tensor:
+        """(R, K, Y) samples of the model, which are errors without their correlations."""
         x_RKD = torch.cat([input_RKX, input_RKX.new_zeros(len(input_RKX), self.chunk, self.out_dim)], -1)
         condition = Condition(self.window_spec, x_RKD, self._input_mask_D.expand_as(x_RKD))
         options = replace(self.options, temperature=temperature)
@@ -335,11 +335,11 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, reference: Batch, options: SamplingOptions = DEFAULT_OPTIONS) -> None:
-        """Calibrates the uncertainty on windows of held-out data, and sets the `options` that the generator samples by.
+        """Calibrates the uncertainty on windows of held-out data, and sets the `options` that the model samples by.
 
-        From then on `Imagined.uncertainty_BT` is an expected error. Samples of the generator are scaled to the
+        From then on `Imagined.uncertainty_BT` is an expected error. Samples of the model are scaled to the
         variance of the errors in the data, because a sampler of few steps falls short of it. Raises ValueError for
-        sampling options where there is no generator.
+        sampling options where there is no model.
         """
         if self.model is None and options.changed():
             raise ValueError("an ensemble has no sampler, grid or eta; leave them out")
@@ -348,7 +348,7 @@ class WorldModel(nn.Module):
         real_BK, self.calibration = reference.mask_BHD[:, 1:, 0], Calibration.none()
         if self.model is not None:
             input_BKX = self._inputs(obs_BHO[:, 0], act_BHA[:, :-1], reference.context_BC, real_BK)
-            sample_MY = self._sample_generator(self.model, input_BKX, range(len(input_BKX)), 1.0)[real_BK]
+            sample_MY = self._sample_model(self.model, input_BKX, range(len(input_BKX)), 1.0)[real_BK]
             self.scale = float(1 / (sample_MY**2).mean().sqrt().clamp(min=1e-3))
         mean = self.imagine(obs_BHO[:, 0], act_BHA[:, :-1], reference.context_BC, seeds=[0] * len(obs_BHO),
                             temperature=0.0, real_BT=real_BK)

@@ -43,11 +43,11 @@ class OpenLoop(NamedTuple):
     def errors(self, dims: Sequence[int], scale_O: Tensor | None = None) -> dict[str, list[float]]:
         """The root mean square errors (T,) of the entries `dims` of the observation after each step.
 
-        They are in units of `scale_O` (environment units by default), for three predictions: the "mean", a "draw" with
-        noise, and "nothing changes", which repeats the first observation.
+        They are in units of `scale_O` (environment units by default), for three predictions: the "mean", a "sample"
+        with noise, and "nothing changes", which repeats the first observation.
         """
         scale_O = torch.ones_like(self.obs_BTO[0, 0]) if scale_O is None else scale_O.cpu()
-        guesses = {"mean": self.mean.obs_BTO, "draw": self.sampled.obs_BTO,
+        guesses = {"mean": self.mean.obs_BTO, "sample": self.sampled.obs_BTO,
                    "nothing changes": self.start_BO[:, None].expand_as(self.obs_BTO)}
         squared = {name: (((guess - self.obs_BTO) / scale_O)[..., list(dims)] ** 2).mean(-1)
                    for name, guess in guesses.items()}
@@ -72,10 +72,10 @@ class OpenLoop(NamedTuple):
                 "found": [float(error_B[part].mean().sqrt()) for part in parts]}
 
     def ends(self) -> dict[str, Any]:
-        """Counts the "steps", those that "ended" an episode by termination, those that the model "said" would, and
-        "both"."""
+        """Counts the "steps", those that "ended" an episode by termination, those that the model "predicted" to end
+        it, and those for which "both" hold."""
         predicted_BT, ended_BT = (self.mean.end_BT > 0.5) & self.real_BT, self.ended_BT & self.real_BT
-        counted = {"steps": self.real_BT, "ended": ended_BT, "said": predicted_BT, "both": predicted_BT & ended_BT}
+        counted = {"steps": self.real_BT, "ended": ended_BT, "predicted": predicted_BT, "both": predicted_BT & ended_BT}
         return {name: int(step_BT.sum()) for name, step_BT in counted.items()}
 
     def _average(self, x_BT: Tensor) -> Tensor:

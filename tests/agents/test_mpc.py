@@ -70,14 +70,14 @@ def test_with_a_prior_the_first_tries_are_its_draws_and_few_are_enough() -> None
         seen.append(act_BNTA)
         return quadratic(obs_BO, act_BNTA, goal_BG)
 
-    agent = mpc(knowing, watching, samples=4, temperature=1e-3, iterations=2, drawn=0.5)
+    agent = mpc(knowing, watching, samples=4, temperature=1e-3, iterations=2, prior_fraction=0.5)
     act_BA = agent.act(OBS)
     first, second = seen
     assert first.shape == second.shape == (3, 2, 3, 2)
     torch.testing.assert_close(first[:, 1, :2], OBS[:, None].expand(3, 2, 2), rtol=0, atol=0.05)
     assert (first[:, 0] == 0).all()  # what was left of the previous solution: nothing
     assert (act_BA - OBS).abs().max() < 0.05 < (mpc(samples=4, temperature=1e-3).act(OBS) - OBS).abs().max()
-    plain, none = mpc(samples=8).act(OBS), mpc(knowing, samples=8, drawn=0).act(OBS)
+    plain, none = mpc(samples=8).act(OBS), mpc(knowing, samples=8, prior_fraction=0).act(OBS)
     assert torch.equal(plain, none)
 
 

@@ -42,7 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list:
         raise Stop("as far as this")
 
     monkeypatch.setattr(train, "train_run", note)
-    monkeypatch.setattr(evaluate, "score", note)
+    monkeypatch.setattr(evaluate, "evaluate_and_save", note)
     return calls
 
 
@@ -125,7 +125,7 @@ def test_settings_that_may_change_on_resume_are_kept_for_the_next(umaze, tmp_pat
 @pytest.mark.parametrize("words", [
     ["--start", "1,-1", "--goal", "-1,1"], ["--start=1,-1", "--goal=-1,1"], ["--goal", "-1,1", "--start", "1, -1"],
     ["--start", "1,-1,.5,-.25", "--goal", "-1,1"]])
-def test_samples_start_and_arrive_where_they_are_told(small_run: Path, tmp_path: Path, words: list[str]) -> None:
+def test_samples_start_and_arrive_at_the_given_states(small_run: Path, tmp_path: Path, words: list[str]) -> None:
     out = tmp_path / "new" / "plans.npz"
     assert gentraj("sample", *words, small_run, "--num", 3, "--arrival", 9, "--out", out) == 0
     with np.load(out, allow_pickle=False) as file:
@@ -163,8 +163,8 @@ def test_options_may_stand_before_the_run(small_run: Path, asked: list, words: l
     assert planner == (replace(own, replan=3) if "--planner.replan" in words else own)
 
 
-def test_scores_go_where_they_are_told_and_have_the_promised_keys(small_run: Path, tmp_path: Path,
-                                                                  capsys: pytest.CaptureFixture) -> None:
+def test_scores_are_written_to_the_given_file_with_the_documented_keys(small_run: Path, tmp_path: Path,
+                                                                       capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "new" / "scores.json"
     assert gentraj("evaluate", small_run, "--episodes", 2, "--out", out) == 0
     scores = json.loads(out.read_text())

@@ -89,10 +89,10 @@ def test_a_training_says_what_its_evaluation_will_need(own: str, tmp_path: Path,
                              ends, np.full(8, 5), env=f'{{"id": "{own}-v0"}}'), tmp_path / "own.npz")
     words = ("--steps", 1, "--policy.batch-size", 8) + (("--import", own) if is_known else ())
     assert gentraj("train", "bc-gaussian", "--dataset", data, "--run-dir", "run", *words) == 0
-    said = f"next: gentraj evaluate run --import {own}" if is_known else (
+    expected = f"next: gentraj evaluate run --import {own}" if is_known else (
         "next: gentraj evaluate run, which will need --import MODULE, where MODULE registers the environment of "
         f"the data, or --env-id ID: unknown environment '{own}-v0'")
-    assert capsys.readouterr().out.splitlines()[-1] == said
+    assert capsys.readouterr().out.splitlines()[-1] == expected
 
 
 def test_what_one_command_imports_the_next_one_does_not(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_data_name_no_module(own: str) -> None:
     assert own not in sys.modules and f"{own}-v0" not in load_gymnasium().registry
 
 
-def test_a_script_run_again_by_a_process_is_told_what_it_lacks(tmp_path: Path) -> None:
+def test_a_script_run_again_by_a_process_gets_an_error_that_names_the_missing_line(tmp_path: Path) -> None:
     """Without `if __name__ == "__main__"` it would call the command once more in every process."""
     script = tmp_path / "script.py"
     script.write_text("import sys\nfrom multiprocessing import get_context\nfrom gentraj.cli import main\n"

@@ -129,7 +129,7 @@ def test_windows_of_another_dataset(run: Run, tmp_path: Path) -> None:
 
 
 def test_windows_end_where_the_goal_does(run: Run, tmp_path: Path) -> None:
-    """A run that is told its goal learns no window across a switch, and is measured by none."""
+    """A run that is conditioned on its goal learns no window across a switch, and is measured by none."""
     episodes = load_minari(DATASET)
     switched = np.repeat([[0.0, 1.0], [2.0, 3.0]], [200, len(episodes.obs) - 200], 0)
     path = str(save_npz(replace(episodes, extras={"goal": switched}), tmp_path / "switched.npz"))

@@ -14,8 +14,9 @@ import pytest
 from small import DATASET, gentraj
 
 from gentraj.config import differences, to_json, unused, with_settings, within
-from gentraj.data import Episodes
-from gentraj.runs.folder import AnyRunConfig, load_episodes, ready
+from gentraj.data import Episodes, load_episodes
+from gentraj.runs.folder import ready
+from gentraj.runs.kinds import AnyRunConfig
 from gentraj.runs.presets import PLANNERS, PRESETS
 
 FOR_RETURNS = [name for name, (_, config) in PLANNERS.items() if not config.mix.goal]
@@ -79,7 +80,7 @@ def put(config: Any, keys: list[str], value: Any) -> Any:
 
 def changed(config: AnyRunConfig, key: str, kind: Any, built: bool) -> AnyRunConfig | str:
     """Sets one setting to another valid value, which a dry run accepts if `built`; or returns why it is refused."""
-    before, said = reduce(getattr, key.split("."), config), "there is no other value"
+    before, problem = reduce(getattr, key.split("."), config), "there is no other value"
     for value in (one for one in others(kind, before) if one != before):
         try:
             made = put(config, key.split("."), value)
@@ -87,10 +88,10 @@ def changed(config: AnyRunConfig, key: str, kind: Any, built: bool) -> AnyRunCon
             if built:
                 ready(made, record=False)
         except ValueError as error:
-            said = str(error)
+            problem = str(error)
         else:
             return made
-    return said
+    return problem
 
 
 def test_every_option_that_is_shown_has_an_effect(umaze: Episodes, hopper_file: Path,
@@ -123,14 +124,14 @@ def test_every_option_that_is_shown_has_an_effect(umaze: Episodes, hopper_file: 
     ("veteran+", (), "--critic.sees", ("--inverse.width", "--planner.lookahead")),
     ("veteran+", ("--dynamics",), "--inverse.width", ("--arrival.width",)),
     ("pointmaze", (), "--arrival.width", ("--critic.width", "--planner.scale")),
-    ("world-ensemble", (), "--world.width", ("--world.model-batch", "--control.drawn", "--control.elites"))])
+    ("world-ensemble", (), "--world.width", ("--world.model-batch", "--control.prior-fraction", "--control.elites"))])
 def test_help_shows_what_has_an_effect_and_nothing_else(preset: str, words: tuple[str, ...], there: str,
                                                         missing: tuple[str, ...],
                                                         capsys: pytest.CaptureFixture) -> None:
     """Beside the other options that are given."""
     assert gentraj("train", preset, *words, "--help") == 0
-    said = capsys.readouterr().out
-    assert f"{there} " in said and not [option for option in missing if f"{option} " in said]
+    printed = capsys.readouterr().out
+    assert f"{there} " in printed and not [option for option in missing if f"{option} " in printed]
 
 
 @pytest.mark.parametrize("preset", ["veteran+", "iql", "world-model"])
@@ -155,10 +156,10 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(hopper_file: Pa
                                                                  capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
     assert gentraj("train", "veteran", "--dataset", hopper_file, "--steps", 7, "--dry-run") == 0
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in said[2:-1]] == [
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in printed[2:-1]] == [
         ["model", "Diffusion"], ["inverse", "InverseDynamics"], ["critic", "PlanCritic"]]
-    assert "12 episodes of" in said[0] and said[-1].startswith("7 steps of each component, seed 0;")
+    assert "12 episodes of" in printed[0] and printed[-1].startswith("7 steps of each component, seed 0;")
     assert gentraj("train", "veteran", "--dataset", hopper_file, "--planner.replan", 40, "--planner.shifted",
                    "--dry-run") == 2
     assert "shifted=True needs something left of a plan" in capsys.readouterr().err
@@ -198,4 +199,4 @@ def test_a_run_of_an_older_format_is_refused_by_name(hopper_run: Path, tmp_path:
     held = json.loads((hopper_run / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({key: held[key] for key in ("run", "data", "reference_sha256")}))
     assert gentraj("evaluate", tmp_path) == 1
-    assert f"{tmp_path}: has format 1 and this gentraj reads format 2; train it again" in capsys.readouterr().err
+    assert f"{tmp_path}: has format 1 and this gentraj reads format 3; train it again" in capsys.readouterr().err

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 from small import gentraj
-from torch import nn
 
 from agents.policies.bc import BCConfig
 from agents.policies.generators import GENERATORS
+from agents.policies.policy import Policy, Scales
+from gentraj import runs
 from gentraj.cli import measure, sample
 from gentraj.cli.train import with_components
 from gentraj.data import Episodes
 from gentraj.runs import PolicyRunConfig, presets
-from gentraj.runs import folder as runs
 
 
 def test_a_policy_is_scored_beside_its_data_and_a_random_agent(hopper: Episodes, hopper_run: Path, tmp_path: Path,
@@ -59,10 +59,6 @@ def test_a_generator_of_actions_is_sampled_in_a_state(hopper_run: Path, tmp_path
     assert np.ptp(chunk, axis=0).min() > 0 and np.abs(chunk).max() <= 1
 
 
-class WithoutModel(nn.Module):
-    """A policy with only what loading a run needs."""
-
-
 @pytest.mark.parametrize(("words", "message"), [
     (("sample", "RUN", "--out", "a.npz"), "is a policy (IQL, gaussian) without a trajectory model; evaluate it with"),
     (("measure", "RUN"), "is a policy (IQL, gaussian), which acts and plans no trajectories; evaluate it with"),
@@ -72,13 +68,14 @@ class WithoutModel(nn.Module):
     (("train", "iql"), "preset 'iql' needs --dataset"),
     (("train", "fql", "--family", "gan", "--dataset", "x"), "a policy of the kind FQL, flow cannot act by a model of"),
     (("train", "iql", "--family", "latent", "--dataset", "x"), "--family is latent, which this preset cannot have")])
-def test_what_a_policy_cannot_is_said_in_one_line(words: tuple[str, ...], message: str, hopper_run: Path,
-                                                  monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-                                                  capsys: pytest.CaptureFixture) -> None:
+def test_what_a_policy_cannot_do_is_refused_in_one_line(words: tuple[str, ...], message: str, hopper_run: Path,
+                                                        monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                                        capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(hopper_run, "RUN")
     config = PolicyRunConfig(policy=presets.PRESETS["iql"].policy)
-    bare = replace(runs.load(hopper_run), config=config, components={"policy": WithoutModel()}, folder=Path("RUN"))
+    without_model = Policy(11, 3, config.policy, Scales.blank(11, 3, 0))
+    bare = replace(runs.load(hopper_run), config=config, components={"policy": without_model}, folder=Path("RUN"))
     for module in (measure, sample):
         monkeypatch.setattr(module, "load", lambda *_, **__: bare)
     assert gentraj(*words) == 2

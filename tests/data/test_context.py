@@ -91,10 +91,10 @@ def test_kinds_lie_side_by_side_in_the_order_given():
 
 
 @given(any_lengths, st.integers(1, 9), st.integers(1, 3), st.sampled_from(["goal", "task"]))
-def test_a_window_that_is_told_a_goal_ends_where_the_episode_is_sent_to_another(lengths, horizon, stride, kind: Kind):
-    told = np.random.default_rng(len(lengths)).integers(0, 3, (sum(lengths) + len(lengths), 1))
-    told = told.repeat(2, 1) if kind == "goal" else told
-    e, spec = rich(lengths, extras={kind: told}), TrajectorySpec(3, 2, horizon, stride)
+def test_a_window_conditioned_on_a_goal_ends_where_the_goal_changes(lengths, horizon, stride, kind: Kind):
+    sent = np.random.default_rng(len(lengths)).integers(0, 3, (sum(lengths) + len(lengths), 1))
+    sent = sent.repeat(2, 1) if kind == "goal" else sent
+    e, spec = rich(lengths, extras={kind: sent}), TrajectorySpec(3, 2, horizon, stride)
     batch = Windows(e, spec, ContextConfig((kind,))).gather(np.arange(e.num_steps))
     plain, start = Windows(e, spec).gather(np.arange(e.num_steps)), 0
     for one in e:

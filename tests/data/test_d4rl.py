@@ -33,7 +33,7 @@ def test_next_observations_end_each_trajectory(tmp_path):
     assert e.obs.dtype == np.float32
 
 
-def test_where_no_trajectory_has_two_rows_it_is_said_what_is_missing(tmp_path):
+def test_data_without_a_trajectory_of_two_rows_are_refused_by_what_is_missing(tmp_path):
     path = write(tmp_path / "a.hdf5", terminals=np.ones(N, bool))
     with pytest.raises(DataError, match=r"^a: no trajectory has two rows, .*; give next_observations$"):
         load_d4rl(path)

@@ -62,9 +62,9 @@ def test_lost_steps_are_problems_and_problems_are_code_1(tmp_path, capsys):
     np.savez(tmp_path / "d4rl.npz", observations=rows[:, None], actions=rows[:, None], rewards=rows,
              terminals=rows < 0, timeouts=rows % 4 == 3)
     assert gentraj("data", "inspect", tmp_path / "d4rl.npz") == 1
-    said = capsys.readouterr().out
-    assert "problems     1\n  d4rl has no next_observations: the last step of 3 trajectories is dropped" in said
-    assert "episodes     3 of 9 steps in all" in said
+    printed = capsys.readouterr().out
+    assert "problems     1\n  d4rl has no next_observations: the last step of 3 trajectories is dropped" in printed
+    assert "episodes     3 of 9 steps in all" in printed
 
 
 def test_a_crash_of_that_process_is_one_line(tmp_path, monkeypatch):

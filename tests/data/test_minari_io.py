@@ -210,7 +210,7 @@ def test_another_file_is_not_reached_through_links(root, tmp_path):
         load_minari(ID)
 
 
-def test_an_endless_run_its_pieces_and_episodes_with_resets_are_told_apart():
+def test_an_endless_run_its_pieces_and_episodes_with_resets_are_distinguished():
     run = replace(some([12], goals="within"), terminated=np.zeros(12, bool), truncated=np.arange(12) == 11)
     rows = [*range(6), *range(5, 7), *range(6, 13)]  # cut at two goals: after 5 steps and after 1
     pieces = replace(run, obs=run.obs[rows], extras={"goal": run.extras["goal"][rows]}, lengths=np.array([5, 1, 6]),

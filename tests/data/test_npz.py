@@ -91,13 +91,13 @@ def test_an_npz_in_d4rls_layout_is_read_as_such(tmp_path):
     assert e.reward.tolist() == [1] * 6
 
 
-@pytest.mark.parametrize(("change", "said"), [
+@pytest.mark.parametrize(("change", "message"), [
     (lambda data: b"", "is no npz file, or an incomplete one"), (lambda data: b"hello", "is no npz file"),
     (lambda data: data[:200], "the file is damaged or incomplete")])
-def test_a_broken_npz_is_told_in_our_own_words(tmp_path, change, said):
+def test_a_broken_npz_is_refused_without_numpys_advice(tmp_path, change, message):
     """numpy's are to trust it, with allow_pickle."""
     path = save_npz(some([3]), tmp_path / "a.npz")
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         load_npz(path)
     assert "pickle" not in str(caught.value)

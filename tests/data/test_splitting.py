@@ -1,4 +1,4 @@
-"""Held-out data: every transition is on one side, whole and with all that is told of it."""
+"""Held-out data: every transition is on one side, whole and with all that belongs to it."""
 
 from __future__ import annotations
 

@@ -56,8 +56,8 @@ def test_a_batch_is_a_function_of_seed_and_step_alone():
 
 def test_batches_begin_at_every_step_equally_often():
     starts = Windows(numbered([1, 3]), TrajectorySpec(2, 0, 1)).batch(0, 0, 8000).x_BHD[:, 0]
-    drawn, count = torch.unique(starts.int(), dim=0, return_counts=True)
-    assert drawn.tolist() == [[1, 1], [2, 1], [2, 2], [2, 3]]
+    found_starts, count = torch.unique(starts.int(), dim=0, return_counts=True)
+    assert found_starts.tolist() == [[1, 1], [2, 1], [2, 2], [2, 3]]
     torch.testing.assert_close(count / 8000, torch.full((4,), 0.25), atol=0.03, rtol=0)
 
 
@@ -121,6 +121,6 @@ def test_a_window_says_of_which_episode_it_is_or_which_part_of_it_between_two_go
     assert numbers == np.repeat(np.arange(len(lengths)), lengths).tolist()
 
     sent = np.concatenate([np.arange(T + 1) // 2 for T in lengths])[:, None]  # elsewhere after every other step
-    told = Windows(replace(e, extras={"goal": sent}), spec, ContextConfig(("goal",))).gather(every).episode_B
+    found = Windows(replace(e, extras={"goal": sent}), spec, ContextConfig(("goal",))).gather(every).episode_B
     parts = [(i, t // 2) for i, T in enumerate(lengths) for t in range(T)]
-    assert told.tolist() == [sorted(set(parts)).index(part) for part in parts]
+    assert found.tolist() == [sorted(set(parts)).index(part) for part in parts]

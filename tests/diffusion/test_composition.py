@@ -157,8 +157,8 @@ class Constant:
 
 def test_a_mixture_draws_its_models_by_weight() -> None:
     mixture = ModelMixture([Constant(0), Constant(1), Constant(2), Constant(3)], [1.0, 0.0, 3.0, 4.0])  # type: ignore
-    drawn = mixture.sample(Condition.unknown(SPEC, 40), 100, seed=3)[..., 0, 0].flatten().long()
-    shares = torch.bincount(drawn, minlength=4) / 4000
+    samples = mixture.sample(Condition.unknown(SPEC, 40), 100, seed=3)[..., 0, 0].flatten().long()
+    shares = torch.bincount(samples, minlength=4) / 4000
     torch.testing.assert_close(shares, torch.tensor([0.125, 0, 0.375, 0.5]), rtol=0, atol=0.03)  # 4 standard errors
 
 

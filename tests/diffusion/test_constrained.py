@@ -52,6 +52,7 @@ def test_the_next_steps_answer_to_the_projection() -> None:
     assert not torch.allclose(late, early, atol=1e-3)
 
 
+@pytest.mark.usefixtures("batch_invariance")
 def test_a_sample_does_not_depend_on_the_others() -> None:
     model, guide = make(), Constrained(ARENA)
     together = model.sample(condition(1), 5, guide=guide, options=SamplingOptions(steps=3), seed=[3, 1, 4, 1, 5])

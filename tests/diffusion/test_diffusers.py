@@ -35,7 +35,7 @@ def start(path: NoisePath, times: Tensor) -> Tensor:
 
 
 def theirs(scheduler: Any, sigmas: Tensor, x: Tensor, output: Output = network, **step: Any) -> list[Tensor]:
-    """x after each call of a scheduler that is told its noise levels, all but the last of them to be denoised from."""
+    """x after each call of a scheduler that is given its noise levels, all but the last of them to be denoised from."""
     scheduler.set_timesteps(len(sigmas) - 1)
     scheduler.set_begin_index(0)
     scheduler.sigmas, scheduler.is_scale_input_called = sigmas, True

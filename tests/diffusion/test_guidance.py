@@ -55,7 +55,7 @@ def test_an_explicit_step_is_exact_for_linear_energies_only() -> None:
     sample = partial(moments, exact(GAUSSIAN, "flow"), sampler="heun", grid="uniform", steps=40)
     mean = GAUSSIAN.mean + 0.5 * GAUSSIAN.covariance @ TARGET
     assert off(sample([Energy(linear, iterations=0)]), mean, GAUSSIAN.covariance) < 0.03
-    assert off(sample([Energy(linear)]), mean, GAUSSIAN.covariance) < 0.03
+    assert off(sample([Energy(linear, iterations=4)]), mean, GAUSSIAN.covariance) < 0.03
     assert off(sample([Energy(quadratic(PRECISIONS["goal"]), iterations=0)]), *tilted(PRECISIONS["goal"])) > 0.3
 
 
@@ -165,10 +165,10 @@ def failing(x: Tensor) -> Tensor:
 
 
 BAD = {
-    "a number a step": (lambda x: x.sum(-1), r"returned shape \(16, 4\) .* shape \(16,\), is expected"),
+    "a number a step": (lambda x: x.sum(-1), r"returned shape \(1, 4\) .* shape \(1,\), is expected"),
     "one number": (lambda x: x.sum(), r"returned shape \(\) .* one score for each"),
     "no tensor": (lambda x: 3.0, "returned 3.0 for .* one score for each"),
-    "NaN": (lambda x: x.sum((1, 2)) * float("nan"), "score is not finite in 16 of 16"),
+    "NaN": (lambda x: x.sum((1, 2)) * float("nan"), "score is not finite in 1 of 1"),
     "infinite": (lambda x: x.sum((1, 2)) / 0, "score is not finite"),
     "infinite slope": (lambda x: (0 * x).abs().sqrt().sum((1, 2)), "gradient is not finite"),
     "cut": (lambda x: x.detach().sum((1, 2)), "has no gradient: .* differentiable torch operations"),

@@ -3,7 +3,7 @@
 
 import pytest
 import torch
-from contract import CONDITIONS, SPEC, check_batch_independence, check_known_entries, check_seeds
+from contract import CONDITIONS, SPEC, check_batch_independence, check_known_entries, check_seeds, watch_body
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
@@ -65,18 +65,22 @@ def test_known_entries_come_back_bit_equal(kind: str, network: TemporalUNetConfi
     check_known_entries(make(LatentDiffusionConfig(CONFIG.vae, DiffusionConfig(network))), kind)
 
 
+@pytest.mark.usefixtures("batch_invariance")
 @pytest.mark.parametrize("count", [1, 2, 15, 40])
 def test_a_sample_does_not_depend_on_how_many_are_drawn(count: int) -> None:
     check_batch_independence(make(), count)
 
 
+@pytest.mark.usefixtures("batch_invariance")
 @pytest.mark.parametrize("count", [1, MIN_ROWS, MAX_ROWS + 1])
 def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_than_memory_takes(count: int) -> None:
     model, rows = make(), []
-    for network in (model.prior.ema.module, model.vae.encoder, model.vae.grow):
+    seen = watch_body(model.prior.ema.module)
+    for network in (model.vae.encoder, model.vae.grow):
         network.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     x = model.sample(Condition.unknown(SPEC), count, options=SamplingOptions(steps=1))
     model.ood_score(x[0], Condition.unknown(SPEC, count), range(count))
+    rows += [len(features) for features, _ in seen]
     assert x.shape[1] == count and sum(rows) >= 4 * count
     assert all(MIN_ROWS <= number <= MAX_ROWS for number in rows)
 
@@ -130,11 +134,11 @@ def test_an_update_learns_to_reconstruct_and_to_denoise(learned: Learned) -> Non
 
 def test_a_trained_model_draws_what_it_was_trained_on(learned: Learned) -> None:
     model, x = learned[0], levels().x_BHD
-    drawn = model.sample(Condition.unknown(SPEC), 200)[0]
+    samples = model.sample(Condition.unknown(SPEC), 200)[0]
     scale = model.normalizer.scale_D
-    assert ((drawn.mean((0, 1)) - x.mean((0, 1))).abs() < 0.3 * scale).all()
-    torch.testing.assert_close(drawn.std((0, 1)) / scale, x.std((0, 1)) / scale, rtol=0.3, atol=0)
-    assert (drawn.std(1).mean(0) < 0.1 * scale).all()  # within a trajectory all is one number
+    assert ((samples.mean((0, 1)) - x.mean((0, 1))).abs() < 0.3 * scale).all()
+    torch.testing.assert_close(samples.std((0, 1)) / scale, x.std((0, 1)) / scale, rtol=0.3, atol=0)
+    assert (samples.std(1).mean(0) < 0.1 * scale).all()  # within a trajectory all is one number
 
 
 def test_the_prior_sees_latents_of_variance_one(learned: Learned) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from contract import CONDITIONS, SPEC, check_batch_independence, check_known_entries, check_seeds
+from contract import CONDITIONS, SPEC, check_batch_independence, check_known_entries, check_seeds, watch_body
 
 from gentraj.config import ConfigError, from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig
@@ -120,18 +120,21 @@ def test_known_entries_come_back_bit_equal(kind: str, sampler: str) -> None:
     check_known_entries(make(sampler=sampler), kind)
 
 
+@pytest.mark.usefixtures("batch_invariance")
 @pytest.mark.parametrize("count", [1, 2, 15, 40])
 def test_a_sample_does_not_depend_on_how_many_are_drawn(count: int) -> None:
     check_batch_independence(make(), count)
 
 
+@pytest.mark.usefixtures("batch_invariance")
 @pytest.mark.parametrize("count", [1, MIN_ROWS, MAX_ROWS + 1])
 def test_every_network_call_has_enough_rows_for_the_usual_kernels_and_no_more_than_memory_takes(count: int) -> None:
     """Few rows take other kernels, which round otherwise: then a sample would depend on the batch size."""
-    model, rows = make(steps=1), []
-    model.ema.module.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    model = make(steps=1)
+    seen = watch_body(model.ema.module)
     x = model.sample(Condition.unknown(SPEC), count)
     model.ood_score(x[0], Condition.unknown(SPEC, count), range(count))
+    rows = [len(features) for features, _ in seen]
     assert x.shape[1] == count and sum(rows) >= 2 * count
     assert all(MIN_ROWS <= number <= MAX_ROWS for number in rows)
 
@@ -231,14 +234,14 @@ def test_a_model_around_a_trained_network_samples_as_the_one_it_is_of() -> None:
 
 def test_what_is_known_is_held_once_a_denoising_and_what_is_denoised_is_bounded() -> None:
     """The network sees it clean, and it comes back, whatever x and the network have there; the rest is clipped."""
-    model, seen = make(clip=0.5), []
-    model.ema.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    model = make(clip=0.5)
+    seen = watch_body(model.ema.module)
     known = CONDITIONS["goal"](Condition.unknown(SPEC, 16))
     denoise = model.denoise(known.values_BHD, known.mask_BHD)
     t, x = torch.tensor([0.5]), torch.randn(16, 8, 5, generator=generator(0))
     x0, at = denoise(x, t), model.level(t)
     assert torch.equal(x0[known.mask_BHD], known.values_BHD[known.mask_BHD]) and x0[~known.mask_BHD].abs().max() <= 0.5
-    torch.testing.assert_close((seen[0][0] * at.spread)[known.mask_BHD], known.values_BHD[known.mask_BHD])
+    torch.testing.assert_close((seen[0][0][..., :5] * at.spread)[known.mask_BHD], known.values_BHD[known.mask_BHD])
     assert torch.equal(denoise(torch.where(known.mask_BHD, 9.0, x), t), x0)
     free = model.denoise(known.values_BHD, known.mask_BHD, clipped=False)(x, t)
     assert free.abs().max() > 0.5 and torch.equal(free[~known.mask_BHD].clamp(-0.5, 0.5), x0[~known.mask_BHD])
@@ -246,16 +249,17 @@ def test_what_is_known_is_held_once_a_denoising_and_what_is_denoised_is_bounded(
 
 def test_training_and_sampling_ask_the_network_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noisy trajectories, noise level and conditioned entries are the same in both."""
-    model, asked = make(mix=ConditionMix(start=1, goal=0), levels=None), []
-    for network in (model.network, model.ema.module):
-        network.register_forward_pre_hook(lambda _, inputs: asked.append([x for x in inputs if x is not None]))
+    model = make(mix=ConditionMix(start=1, goal=0), levels=None)
+    trained, sampled, before = watch_body(model.network), watch_body(model.ema.module), copy.deepcopy(model.network)
     loss, given_to = model.loss, []
     monkeypatch.setattr(model, "loss", lambda *given: given_to.append(given) or loss(*given))
     model.update(batch((8,) * 16), model.optimizers(), generator(0))
     x0, eps, at, known = given_to[0][:4]
     with torch.no_grad():
         model.denoise(x0, known)(at.alpha * x0 + at.sigma * eps, at.t_R)
-    assert len(asked) == 2 and all(torch.equal(a, b) for a, b in zip(*asked, strict=True))
+        assert len(trained) == len(sampled) == 1 and torch.equal(trained[0][0], sampled[0][0])
+        for network, (_, projection) in ((before, trained[0]), (model.ema.module, sampled[0])):
+            assert torch.equal(projection, network.projection(at.t_R, None))
 
 
 class RejectOdd(Plugin):
@@ -293,7 +297,7 @@ def test_what_cannot_be_sampled_is_refused_in_one_line(call: Callable, message: 
 
 @pytest.mark.parametrize("kind", CONDITIONS)
 def test_transport_makes_of_noise_what_a_sample_of_that_noise_is(kind: str) -> None:
-    """A one-step student is told the noise, and learns from what the sampler makes of just that noise."""
+    """A one-step student is given the noise, and learns from what the sampler makes of just that noise."""
     model, condition = make(path="flow", levels=None, sampler="euler"), CONDITIONS[kind](Condition.unknown(SPEC, 16))
     seeds = list(range(16))
     z = RowNoise(seeds).normal(8, 5)

@@ -95,10 +95,13 @@ def test_every_path_declares_its_sde() -> None:
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_drift_and_diffusion_are_the_papers(name: str) -> None:
+def test_the_forward_sde_is_the_papers(name: str) -> None:
+    """f = d log alpha / dt and g^2 = d sigma^2 / dt - 2 f sigma^2 (Kingma et al. 2021, equation 16)."""
     path, (f, g2) = PATHS[name](), SDES[name]
-    torch.testing.assert_close(path.drift(INSIDE), f(INSIDE), rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(path.diffusion(INSIDE) ** 2, g2(INSIDE), rtol=1e-6, atol=1e-9)
+    sigma, (d_alpha, d_sigma) = path.sigma(INSIDE), path.rates(INSIDE)
+    drift = d_alpha / path.alpha(INSIDE)
+    torch.testing.assert_close(drift, f(INSIDE), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(2 * sigma * (d_sigma - drift * sigma), g2(INSIDE), rtol=1e-6, atol=1e-9)
 
 
 @given(st.sampled_from([*PATHS]), st.sampled_from(LEVELS), st.floats(1e-4, 0.9999))

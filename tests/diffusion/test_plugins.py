@@ -47,6 +47,7 @@ def test_every_plugin_is_tested_below() -> None:
     assert {name.split(",")[0] for name in PLUGINS} >= ours
 
 
+@pytest.mark.usefixtures("batch_invariance")
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("name", PLUGINS)
 def test_known_entries_stay_and_rows_are_independent(name: str, sampler: str) -> None:

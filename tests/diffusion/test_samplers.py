@@ -158,9 +158,9 @@ def test_float32_is_as_good_as_float64(path: str, sampler: str) -> None:
     times, noise = sampling_times(where, 50, "quadratic"), [normal() for _ in range(100)]
 
     def sample(dtype: torch.dtype) -> Tensor:
-        drawn = (z.to(dtype) for z in noise)
-        x = where.sigma(times[:1].to(dtype)) * next(drawn)
+        noises = (z.to(dtype) for z in noise)
+        x = where.sigma(times[:1].to(dtype)) * next(noises)
         return SAMPLERS[sampler](lambda x, t: denoise(x.double(), t.double()).to(dtype), x, times.to(dtype), where,
-                                 lambda: next(drawn))
+                                 lambda: next(noises))
 
     torch.testing.assert_close(sample(torch.float32).double(), sample(DOUBLE), rtol=0, atol=1e-5)

@@ -175,9 +175,9 @@ def test_hindsight_replay_asks_the_environment_for_its_rewards() -> None:
     envs = SB3Vector(imagined(4, True, max_episode_steps=5))
     model = stable_baselines3.SAC("MultiInputPolicy", envs, replay_buffer_class=stable_baselines3.HerReplayBuffer,
                                   learning_starts=64, seed=0, device="cpu", policy_kwargs={"net_arch": [16]})
-    drawn = model.learn(128).replay_buffer.sample(256)
-    seen = [drawn.next_observations[key].numpy() for key in ("achieved_goal", "desired_goal")]
-    assert np.array_equal(drawn.rewards.numpy()[:, 0], near(*seen, {})) and 64 < drawn.rewards.sum() < 256
+    batch = model.learn(128).replay_buffer.sample(256)
+    seen = [batch.next_observations[key].numpy() for key in ("achieved_goal", "desired_goal")]
+    assert np.array_equal(batch.rewards.numpy()[:, 0], near(*seen, {})) and 64 < batch.rewards.sum() < 256
 
 
 def test_without_stable_baselines_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 import envs  # noqa: F401  registers gentraj/WorldModel-v0
 from envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
+from gentraj import runs
 from gentraj.networks import ResidualMLPConfig
-from gentraj.runs import folder as runs
 from gentraj.runs.world import WorldModelRunConfig
 from gentraj.training import TrainingConfig
 from gentraj.worlds.model import GENERATOR, WorldModel, WorldModelConfig

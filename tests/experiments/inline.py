@@ -12,19 +12,19 @@ from gentraj.experiments.processes import Job, JobsStopped
 
 
 def inline(patch: pytest.MonkeyPatch, at_most: int = 99) -> list[str]:
-    """Jobs are done here, one after the other, until `at_most` of them; what was said of each is added to the list."""
-    said: list[str] = []
+    """Jobs are done here, one after the other, until `at_most` of them; the outcome of each is added to the list."""
+    outcomes: list[str] = []
 
     def run_jobs(jobs: Sequence[Job], number: int) -> None:
         for job in jobs[:at_most]:
             try:
                 job.function(*job.arguments)
             except SystemExit as error:
-                said.append(f"ended with code {error.code}")
+                outcomes.append(f"ended with code {error.code}")
             else:
-                said.append(job.outcome())
+                outcomes.append(job.outcome())
         if len(jobs) > at_most:
             raise JobsStopped(signal.SIGINT)
 
     patch.setattr(engine, "run_jobs", run_jobs)
-    return said
+    return outcomes

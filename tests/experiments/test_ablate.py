@@ -79,7 +79,7 @@ def test_what_a_planner_cannot_be_does_not_stop_the_others(hopper_file: Path, tm
     assert "lookahead is 99; the inverse dynamics were trained to look" in log.read_text()
 
 
-@pytest.mark.parametrize(("vary", "said"), [
+@pytest.mark.parametrize(("vary", "message"), [
     ("planner.candidate=4", "veteran has no setting 'planner.candidate'; did you mean planner.candidates"),
     ("xyzzy=4", "gentraj train veteran --help lists them"),
     ("planner.candidates", "--vary is 'planner.candidates'; KEY=V1,V2 is expected"),
@@ -93,13 +93,13 @@ def test_what_a_planner_cannot_be_does_not_stop_the_others(hopper_file: Path, tm
     ("network=[1]", "unknown network '.1.'; known: "),
     ("training.seed=1,2", "seeds have fields of their own"),
 ])
-def test_bad_keys_and_values_are_told_in_one_line(vary: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said) as error:
+def test_bad_keys_and_values_are_refused_in_one_line(vary: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
         changes(Ablate("veteran", (vary,), dataset="data.hdf5"))
     assert "\n" not in str(error.value)
 
 
-def test_what_has_no_say_is_told_before_anything_is_trained(hopper_file: Path) -> None:
+def test_a_setting_without_effect_is_refused_before_anything_is_trained(hopper_file: Path) -> None:
     with pytest.raises(ValueError, match=r"iql has no setting 'policy.model.batch_size'"):
         changes(Ablate("iql", ("policy.model.batch_size=32",), dataset="data.hdf5"))
     with pytest.raises(ValueError, match=r"planner.actions is 'inverse', but no inverse dynamics are trained beside"):
@@ -115,7 +115,7 @@ def test_what_follows_from_another_family_is_changed_with_it(hopper_file: Path) 
     assert gan.card.settings["critic"]["noised"] == 0.0
 
 
-def test_bad_presets_are_told_in_one_line() -> None:
+def test_bad_presets_are_refused_in_one_line() -> None:
     with pytest.raises(ValueError, match=r"unknown preset 'veterans'; .*did you mean 'veteran'"):
         changes(Ablate("veterans", ("horizon=3",), dataset="data.hdf5"))
     with pytest.raises(ValueError, match="'veteran' needs --dataset"):
@@ -127,8 +127,8 @@ def test_no_jobs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--jobs is 0; give at least 1" in capsys.readouterr().err
 
 
-def test_a_file_that_is_missing_is_told_before_anything_is_trained(tmp_path: Path,
-                                                                  capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_is_refused_before_anything_is_trained(tmp_path: Path,
+                                                             capsys: pytest.CaptureFixture[str]) -> None:
     words = "veteran", "--vary", "horizon=3", "--dataset", "data.hdf5", "--env-id", "Hopper-v5"
     assert gentraj("ablate", *words, "--run-dir", tmp_path / "runs") == 2
     err = capsys.readouterr().err

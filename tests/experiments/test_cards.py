@@ -48,9 +48,9 @@ def test_a_bad_card_is_refused_in_one_line(changes: dict[str, Any], message: str
     ((), "give cards, or --table FILE"), (("bc.json", "d/bc.json"), "several cards are called bc; each needs a name"),
     (("bc.json", "--jobs", 0), "--jobs is 0; give at least 1"), (("none.json",), "none.json"),
     (("--results", "d", "--table", "page.md"), "d holds no results; gentraj reproduce CARD... writes them")], ids=str)
-def test_options_that_cannot_be_are_told_in_one_line(words: tuple, message: str, tmp_path: Path,
-                                                    capsys: pytest.CaptureFixture,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_options_are_refused_in_one_line(words: tuple, message: str, tmp_path: Path,
+                                            capsys: pytest.CaptureFixture,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d").mkdir()
     write(tmp_path)

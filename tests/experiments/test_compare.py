@@ -18,12 +18,11 @@ import torch
 from inline import inline
 from small import DATASET, gentraj
 
-from gentraj.cli import compare as command
 from gentraj.experiments import compare as experiment
-from gentraj.experiments import measures
+from gentraj.experiments import compare_measures, comparison
 from gentraj.experiments.compare import existing, planned, to_measure
+from gentraj.experiments.compare_measures import Options
 from gentraj.experiments.groups import MODES, Group
-from gentraj.experiments.measures import Options
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import load
@@ -46,7 +45,7 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     preset = replace(small.config(DATASET), horizon=16, stride=8, model=families["diffusion"])
     patch.setattr(experiment, "PRESETS", {"tiny": preset})
     patch.setattr(experiment, "FAMILIES", families)
-    patch.setattr(measures, "SECONDS", 0.0)
+    patch.setattr(compare_measures, "SECONDS", 0.0)
 
 
 def compare(out: object, *more: object, page: bool = False, processes: bool = False) -> int:
@@ -56,7 +55,7 @@ def compare(out: object, *more: object, page: bool = False, processes: bool = Fa
         if not processes:
             inline(patch)
         if not page:
-            patch.setattr(command, "write_page", lambda *_: "no page")
+            patch.setattr(comparison, "write_page", lambda *_: "no page")
         return gentraj(*WORDS, *more, "--out", out)
 
 
@@ -173,7 +172,7 @@ def test_a_run_that_fails_is_a_result(compared: Path, tmp_path: Path, capsys: py
 
 
 def test_runs_there_are_need_no_training(compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "write_page", lambda *_: "no page")
+    monkeypatch.setattr(comparison, "write_page", lambda *_: "no page")
     inline(monkeypatch)
     [folder] = compared.glob("tiny/gan-seed-0-*/run")
     assert gentraj("compare", "--runs", folder, "--episodes", 1, "--num", 16, "--out", tmp_path) == 0

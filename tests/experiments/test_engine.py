@@ -45,9 +45,9 @@ def test_the_interval_covers_seeds_and_episodes() -> None:
 
 
 def test_processes_say_how_they_ended(capsys: pytest.CaptureFixture) -> None:
-    run_jobs([Job("good", print, (), lambda: "fine"), Job("bad", int, ("x",), lambda: "never said")], 2)
+    run_jobs([Job("good", print, (), lambda: "fine"), Job("bad", int, ("x",), lambda: "never printed")], 2)
     err = capsys.readouterr().err
-    assert "good: fine" in err and "bad: ended with code 1" in err and "never said" not in err
+    assert "good: fine" in err and "bad: ended with code 1" in err and "never printed" not in err
 
 
 def never_end(path: str) -> None:

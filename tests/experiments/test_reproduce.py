@@ -195,8 +195,8 @@ def test_a_training_that_was_cut_goes_on_from_its_checkpoint(data: Path, done: P
     assert (folder / "run" / "step-00000002" / "meta.json").stat().st_mtime_ns == kept and scores(out) == scores(done)
 
 
-def test_a_run_that_fails_is_told_and_the_others_end(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_fails_is_reported_and_the_others_end(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(run: Run, **asked: Any) -> Any:
         if run.config.training.seed == 3:
             raise RuntimeError("the loss is nan")

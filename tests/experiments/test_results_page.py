@@ -52,10 +52,10 @@ def test_a_card_may_have_more_seeds_than_the_others_of_its_table(tmp_path: Path)
     more = made({"fair": 50, "hard": 30}, "more", seeds=[3, 5, 8])
     half = CardResult(more.card, {name: pooled("", 30.0, found.seeds[:2]) for name, found in more.data.items()})
     fewer = {name: made({"fair": 40, "hard": 20}, name) for name in "ab"}
-    for cards, said in (({"m": more} | fewer, False), (fewer | {"m": more}, False), (fewer | {"m": half}, True)):
+    for cards, noted in (({"m": more} | fewer, False), (fewer | {"m": more}, False), (fewer | {"m": half}, True)):
         text = write_page(cards, tmp_path / "page.md").read_text()
         assert "training seeds 3, 5 (of more: 3, 5, 8), with 2 episodes" in text
-        assert [line.startswith("| more") for line in text.splitlines() if "(2 of 3 seeds)" in line] == [True] * said
+        assert [line.startswith("| more") for line in text.splitlines() if "(2 of 3 seeds)" in line] == [True] * noted
 
 
 def test_a_lead_of_one_training_says_what_its_interval_lacks(tmp_path: Path) -> None:
@@ -91,9 +91,9 @@ def test_the_lead_of_one_card_over_the_same_is_none_and_within_an_interval_that_
     found = {name: made({"fair": 40, "hard": 20}, name) for name in "ab"}
     [family] = families(found)
     low, _, high = family.rows[0].average(family.columns) or (0, 0, 0)
-    [said] = re.findall("On average a is (.*) above b; .* is (.*) to (.*): the lead may be chance",
+    [numbers] = re.findall("On average a is (.*) above b; .* is (.*) to (.*): the lead may be chance",
                         write_page(found, tmp_path / "page.md").read_text())
-    apart, least, most = map(float, said)
+    apart, least, most = map(float, numbers)
     assert apart == 0 and least < 0 < most
     assert most - least == pytest.approx(np.sqrt(2) * (high - low), rel=0.05)
 

@@ -303,10 +303,10 @@ def test_killed_interrupted_and_resumed_it_gives_the_same_bits(place: Path, spaw
     process = spawn("train", "--resume", "torn")
     wait_for(killed + 5, place / "torn", process)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=30)
     stopped = load(place / "torn").step
     assert process.returncode == 130 and killed < stopped < 70
-    assert f"gentraj: error: stopped by SIGINT at step {stopped}, which is saved; go on with --resume\n" in said
+    assert f"gentraj: error: stopped by SIGINT at step {stopped}, which is saved; go on with --resume\n" in stderr
 
     assert gentraj("train", "--resume", "torn") == 0
     assert fingerprint(place / "torn") == fingerprint(place / "whole")
@@ -316,7 +316,7 @@ def test_killed_interrupted_and_resumed_it_gives_the_same_bits(place: Path, spaw
 
 @pytest.mark.parametrize("words", [["pointmaze", "--dataset", DATASET, "--run-dir", "new"], ["--resume", "run"]])
 def test_two_in_one_folder(place: Path, capsys: pytest.CaptureFixture, words: list[str]) -> None:
-    """FAULTS 9: the second one is told who trains there, and changes nothing."""
+    """FAULTS 9: the second one names the process that trains there, and changes nothing."""
     with RunLock(place / words[-1]):
         before = {path: path.read_bytes() for path in place.rglob("*.*") if path.is_file()}
         assert f"{words[-1]}: process {os.getpid()} is training here" in refused(capsys, "train", *words)

@@ -171,7 +171,7 @@ def test_17_a_flipped_bit_in_an_imported_dataset_is_refused_or_harmless(tmp_path
             assert "tiny-v0" in str(error) and "\n" not in str(error)
 
 
-def test_17_a_number_that_changed_after_it_was_saved_is_told(tmp_path, monkeypatch):
+def test_17_a_number_that_changed_after_it_was_saved_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     save_minari(tiny_episodes(), "tiny-v0", description="tiny")
     with h5py.File(tmp_path / "tiny-v0/data/main_data.hdf5", "a") as file:

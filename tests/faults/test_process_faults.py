@@ -42,9 +42,9 @@ def test_terminated_it_saves_and_says_so(tmp_path: Path, spawn) -> None:
     process.stdout.readline()
     began = time.monotonic()
     process.terminate()
-    said = process.stderr.readline()
+    line = process.stderr.readline()
     assert time.monotonic() - began < 2
-    assert f"stopped by SIGTERM at step {load(tmp_path).step}, which is saved" in said
+    assert f"stopped by SIGTERM at step {load(tmp_path).step}, which is saved" in line
     assert process.wait(timeout=20) == 143
 
 

@@ -43,6 +43,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(network: type) -
     check_seeds(make(moved=True, network=network()))
 
 
+@pytest.mark.usefixtures("batch_invariance")
 @pytest.mark.parametrize("count", [1, MIN_ROWS, 100, MAX_ROWS + 1])
 def test_every_network_call_has_whole_blocks_of_rows_and_no_more_than_memory_takes(count: int) -> None:
     model, rows = make(moved=True), []
@@ -65,8 +66,8 @@ def test_what_is_not_known_of_a_condition_is_not_looked_at() -> None:
 
 def test_the_condition_reaches_the_sample() -> None:
     model, free = make(moved=True), Condition.unknown(SPEC, 2)
-    drawn = [model.sample(CONDITIONS[kind](free), seed=1)[:, 0, 6, 1] for kind in ("none", "start", "goal", "prefix")]
-    assert len({x[0].item() for x in drawn}) == 4
+    samples = [model.sample(CONDITIONS[kind](free), seed=1)[:, 0, 6, 1] for kind in ("none", "start", "goal", "prefix")]
+    assert len({x[0].item() for x in samples}) == 4
 
 
 def test_the_temperature_scales_the_noise() -> None:
@@ -106,9 +107,9 @@ def test_a_context_is_refused_without_and_used_with() -> None:
             call(make())
     model = make(CONTEXT, moved=True)
     other = replace(conditioned, context_BC=torch.tensor([[1.0, -2.0], [4.0, 0.0]]))
-    drawn = [model.sample(c)[1] for c in (Condition.unknown(SPEC, 2), conditioned, other)]
-    judged = [model.ood_score(drawn[0].expand(2, -1, -1), c, [0, 1])[1] for c in (conditioned, other)]
-    assert not any(torch.equal(a, b) for a, b in ((drawn[0], drawn[1]), (drawn[1], drawn[2]), judged))
+    samples = [model.sample(c)[1] for c in (Condition.unknown(SPEC, 2), conditioned, other)]
+    judged = [model.ood_score(samples[0].expand(2, -1, -1), c, [0, 1])[1] for c in (conditioned, other)]
+    assert not any(torch.equal(a, b) for a, b in ((samples[0], samples[1]), (samples[1], samples[2]), judged))
     with pytest.raises(ValueError, match=r"a context of width \(3,\) was given; 2 finite numbers"):
         model.sample(replace(conditioned, context_BC=torch.zeros(2, 3)))
 

@@ -157,7 +157,7 @@ def test_the_discriminator_takes_its_steps_each_on_windows_of_its_own(steps: int
     assert torch.equal(starts[-1], starts[-2][[0, 1, 0, 1]]) and len(starts[:-1].flatten(1).unique(dim=0)) == steps
 
 
-def test_the_discriminator_sees_data_and_samples_through_the_same_levels_of_noise_and_is_told_them() -> None:
+def test_the_discriminator_sees_data_and_samples_at_the_same_noise_levels_and_is_conditioned_on_them() -> None:
     seen: dict[float, list] = {}
     for noise in (0.0, 0.5):
         model = make(discriminator_noise=noise, penalties={})

@@ -88,12 +88,12 @@ def recorded(steps: int, changes: dict[str, float], subject: Health | None = Non
     """Returns the warnings of `steps` steps with these metrics."""
     subject = Health() if subject is None else subject
     metrics = {name: torch.tensor(value) for name, value in (HEALTHY | changes).items()}
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(steps):
             subject.record(metrics)
-    assert all(w.category is GANWarning for w in said)
-    return [str(w.message) for w in said]
+    assert all(w.category is GANWarning for w in caught)
+    return [str(w.message) for w in caught]
 
 
 def ill(symptom: Symptom) -> float:
@@ -104,9 +104,9 @@ def ill(symptom: Symptom) -> float:
 def test_a_symptom_is_named_once_after_the_game_has_settled(symptom: Symptom) -> None:
     subject = Health()
     assert recorded(SETTLED - 1, {symptom.metric: ill(symptom)}, subject) == [] == list(subject.symptoms())
-    said = recorded(50, {symptom.metric: ill(symptom)}, subject)
-    assert len(said) == 1 and said[0].startswith(f"step {SETTLED} of the GAN: ") and "\n" not in said[0]
-    assert said[0].endswith(symptom.message.format(value=ill(symptom)))
+    caught = recorded(50, {symptom.metric: ill(symptom)}, subject)
+    assert len(caught) == 1 and caught[0].startswith(f"step {SETTLED} of the GAN: ") and "\n" not in caught[0]
+    assert caught[0].endswith(symptom.message.format(value=ill(symptom)))
     assert list(subject.symptoms()) == [symptom.metric]
 
 
@@ -168,11 +168,11 @@ def test_a_generator_that_does_not_learn_is_named_while_it_trains_and_when_it_sa
     with pytest.warns(GANWarning, match=f"step {SETTLED} of the GAN: .*or the generator is not trained"):
         train(model, range(SETTLED), batch((8,) * 16), optimizers)
     continued(model, optimizers, loaded)
-    with pytest.warns(GANWarning, match=f"step {SETTLED} of the GAN: ") as said:
+    with pytest.warns(GANWarning, match=f"step {SETTLED} of the GAN: ") as caught:
         loaded.sample(Condition.unknown(SPEC))
     found = {f"step {SETTLED} of the GAN: {text}" for text in model.health.symptoms().values()}
-    assert {str(w.message) for w in said} == found
-    loaded.sample(Condition.unknown(SPEC))  # is said once, and a warning here would be an error
+    assert {str(w.message) for w in caught} == found
+    loaded.sample(Condition.unknown(SPEC))  # warns only once, and a warning here would be an error
 
 
 def collapsed(generate: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -185,10 +185,10 @@ def test_a_collapse_ends_no_run_silently(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(gan_model, "generate", collapsed(gan_model.generate))
     model = make()
     before = [p.clone() for p in model.network.parameters()]
-    with pytest.warns(GANWarning) as said:
+    with pytest.warns(GANWarning) as caught:
         metrics = train(model, range(8), batch((8,) * 16))
     assert metrics["spread"] < 1e-5 and metrics["variety"] < 0.1  # nothing but FINE
-    text = " ".join(str(w.message) for w in said)
+    text = " ".join(str(w.message) for w in caught)
     assert "the samples spread" in text and "of the samples are copies" in text
     assert all(torch.isfinite(p).all() for p in model.parameters()) and model.health.steps == 8
     assert any(not torch.equal(a, b) for a, b in zip(before, model.network.parameters(), strict=True))

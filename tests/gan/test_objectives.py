@@ -86,7 +86,7 @@ def test_the_best_critic_of_minimax_is_the_log_ratio_and_its_value_the_divergenc
 
 
 def test_minimax_and_non_saturating_have_one_equilibrium_and_saturate_at_opposite_ends() -> None:
-    """Goodfellow et al. 2014, section 3: early, when samples are told apart, only the second one has a gradient."""
+    """Goodfellow et al. 2014, section 3: early, when samples are recognised, only the second one has a gradient."""
     minimax, other = OBJECTIVES["minimax"], OBJECTIVES["non-saturating"]
     at = {c: [gradients(o.generator, 0.0, c)[1] for o in (minimax, other)] for c in (-20.0, 0.0, 20.0)}
     assert at[0.0] == pytest.approx([-0.5, -0.5])

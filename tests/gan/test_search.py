@@ -115,6 +115,7 @@ def test_a_sample_with_a_guide_does_not_depend_on_the_others_nor_on_how_many_the
         assert torch.equal(together[:, 1], together[:, 3])
 
 
+@pytest.mark.usefixtures("batch_invariance")
 @pytest.mark.parametrize("changes", [{"best_of": 1}, {"best_of": 3}, {"best_of": 1, "search_steps": 1}], ids=str)
 def test_a_guide_is_shown_whole_blocks_of_rows(changes: dict[str, int]) -> None:
     """The protocol promises it, so that rounding in a guide's network does not depend on the number of samples."""

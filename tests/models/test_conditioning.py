@@ -23,7 +23,7 @@ def test_only_real_entries_are_known(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_is_known_as_often_as_its_probability_says(kind: str) -> None:
+def test_a_kind_is_known_with_its_probability(kind: str) -> None:
     known = ConditionMix(**{**NOTHING, kind: 0.3}).sample(SPEC, real([8] * 4000), generator(0))
     share = known.flatten(1).any(1).float().mean().item()
     assert share == pytest.approx(0.3, abs=0.03)

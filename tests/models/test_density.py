@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from agents.planning.execution import targets
 from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from agents.planning.refine import level_specs
+from gentraj import runs
 from gentraj.constraints import Speed
 from gentraj.data import Episodes, Windows
 from gentraj.metrics.single import smoothness
 from gentraj.runs import PlannerRunConfig, presets
-from gentraj.runs import folder as runs
 from gentraj.training import TrainingConfig
 from gentraj.trajectory import TrajectorySpec
 
@@ -41,9 +41,9 @@ def test_evenly_spaced_offsets_are_a_stride(horizon: int, stride: int, step: int
     even = TrajectorySpec(1, 0, horizon, stride)
     assert even.times == tuple(range(0, horizon * stride, stride)) and even.gaps == (stride,) * horizon
     if horizon > 1:
-        said = replace(even, offsets=even.times[1:])
-        assert (said.times, said.gaps, said.longer(12).times) == (even.times, even.gaps, even.longer(12).times)
-        assert float(said.rows(torch.tensor([step]))) == pytest.approx(float(even.rows(torch.tensor([step]))))
+        same = replace(even, offsets=even.times[1:])
+        assert (same.times, same.gaps, same.longer(12).times) == (even.times, even.gaps, even.longer(12).times)
+        assert float(same.rows(torch.tensor([step]))) == pytest.approx(float(even.rows(torch.tensor([step]))))
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8))

@@ -173,7 +173,7 @@ def test_windows_of_weight_zero_teach_nothing(name: str, guide: Guide | None, ne
 
 @every_family
 def test_settings_come_back_from_json_as_what_they_are(name: str) -> None:
-    """A run's file holds any of them, and they are told apart by their kind."""
+    """A run's file holds any of them, and their kind distinguishes them."""
     settings = Settings(FAMILIES[name])
     assert from_json(Settings, to_json(settings)) == settings
     assert family(settings.model) == name

@@ -39,8 +39,8 @@ def make(spec: TrajectorySpec = SPEC, normalizer: Normalizer | None = None, **ch
 def fit(model: Gaussian, data: Callable[[torch.Generator], Batch], steps: int, guide: Guide | None = None) -> Gaussian:
     optimizers = model.optimizers()
     for step in range(steps):
-        draw = generator(step)
-        model.update(data(draw), optimizers, draw, guide=guide)
+        rng = generator(step)
+        model.update(data(rng), optimizers, rng, guide=guide)
     return model
 
 
@@ -74,10 +74,10 @@ def test_a_linear_gaussian_policy_is_recovered() -> None:
     def truth(s: Tensor) -> tuple[Tensor, Tensor]:
         return s @ weight.T + bias, torch.stack([torch.full_like(s[:, 0], 0.3), 0.2 * (s[:, 0] / 2).exp()], 1)
 
-    def data(draw: torch.Generator) -> Batch:
-        s = 2 * torch.rand(256, 2, generator=draw) - 1
+    def data(rng: torch.Generator) -> Batch:
+        s = 2 * torch.rand(256, 2, generator=rng) - 1
         mean, sigma = truth(s)
-        return windows(s, mean + sigma * torch.randn(mean.shape, generator=draw))
+        return windows(s, mean + sigma * torch.randn(mean.shape, generator=rng))
 
     scales = Normalizer(torch.tensor([0.1, 0.0, 0.5, -0.5]), torch.tensor([1.0, 1.2, 2.0, 0.5]))
     model = fit(make(CELL, scales, mix=POLICY, learning_rate=1e-2, ema=0.99), data, 1000)
@@ -176,7 +176,7 @@ def test_the_loss_is_the_weighted_mean_over_real_entries_that_are_not_known(star
     model, mean, sigma = handset(Normalizer.identity(5), mix=ConditionMix(start=start, goal=0))
     data, free = batch((8, 5, 2, 1)), batch((8, 5, 2, 1)).mask_BHD.clone()
     x = data.x_BHD.double().numpy()
-    if start:  # the mean is told as a way off the straight one, which stays there
+    if start:  # the mean is given as the difference from the straight one, which stays there
         free[:, 0, :3], mean = False, mean + np.pad(x[:, :1, :3], ((0, 0), (0, 0), (0, 2)))
     nats = -norm.logpdf(x, mean, sigma) * np.reshape(weights, (4, 1, 1))
     data = Batch(data.x_BHD, data.mask_BHD, weight_B=torch.tensor(weights))

@@ -20,8 +20,8 @@ def test_a_column_is_linear_between_two_known_rows_and_constant_outside() -> Non
 
 @given(st.integers(0, 2**32), st.floats(0.0, 1.0))
 def test_it_goes_through_what_is_known_and_never_beyond_it(seed: int, share: float) -> None:
-    draw = torch.Generator().manual_seed(seed)
-    values, known = torch.randn(5, 7, 3, generator=draw), torch.rand(5, 7, 3, generator=draw) < share
+    rng = torch.Generator().manual_seed(seed)
+    values, known = torch.randn(5, 7, 3, generator=rng), torch.rand(5, 7, 3, generator=rng) < share
     straight = interpolate(values, known)
     torch.testing.assert_close(straight[known], values[known])
     some = known.any(1, keepdim=True).expand_as(known)

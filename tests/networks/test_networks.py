@@ -125,6 +125,7 @@ def test_a_row_is_bit_equal_however_many_are_beside_it(config: type) -> None:
             assert torch.equal(net(*part.values()), whole[: rows * MIN_ROWS]), rows
 
 
+@pytest.mark.usefixtures("batch_invariance")
 @pytest.mark.parametrize("rows", [1, MIN_ROWS - 1, MIN_ROWS, MIN_ROWS + 1, MAX_ROWS - 1])
 def test_rows_are_padded_to_whole_blocks_by_repeating_the_first(rows: int) -> None:
     x = torch.arange(rows, dtype=torch.float32)[:, None]

@@ -112,7 +112,7 @@ def test_smoothing_keeps_a_line_and_the_ends():
     lambda path: figures.plot_paths([], np.zeros((0, 2)), np.zeros((0, 2)), path),
     lambda path: figures.denoising_strip([], [], path),
 ])
-def test_nothing_to_draw_is_said_in_one_line_and_writes_nothing(draw, tmp_path: Path):
+def test_nothing_to_draw_is_refused_in_one_line_and_writes_nothing(draw, tmp_path: Path):
     with pytest.raises(ValueError, match=r"^[^\n]+; [^\n]+$"):
         draw(tmp_path / "x.png")
     assert not list(tmp_path.iterdir())
@@ -182,7 +182,7 @@ def test_a_note_ends_in_one_full_stop(tmp_path: Path):
         assert "no scores." in page.text and ".." not in page.text
 
 
-def test_the_note_gives_the_reason_it_was_told(tmp_path: Path):
+def test_the_note_gives_the_reason_of_the_picture(tmp_path: Path):
     picture = report_page.Picture("Camera", "caption", None, "no EGL on this machine")
     page = Page(report_page.write_report(tmp_path / "r.html", "Run", {}, [], [picture]))
     assert "no EGL on this machine" in page.text

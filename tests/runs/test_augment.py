@@ -14,17 +14,17 @@ from small import DATASET, gentraj
 from test_policy_runs import tiny
 
 from envs.worlds import branches
+from gentraj import runs
 from gentraj.data import DataError, Episodes, concatenate, load_episodes, save_npz
 from gentraj.diffusion import DiffusionConfig
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PlannerRunConfig, WorldModelRunConfig, augmentation
-from gentraj.runs import folder as runs
 from gentraj.training import TrainingConfig
 from gentraj.worlds.model import WorldModelConfig
 
 TRAINING = TrainingConfig(4, warmup=2, save_every=4, log_every=2)
-LOOSE = "--trust", 10
+LOOSE = "--max-uncertainty", 10
 
 
 def world(dataset: object, folder: Path) -> Path:
@@ -114,7 +114,7 @@ def test_the_original_comes_first_and_what_was_imagined_after_it(hopper: Episode
     assert metadata["description"] == f"{hopper_file} and {made} steps imagined by {hopper_world}"
     assert (about["dataset"], about["seed"], about["policy"]) == (str(hopper_file), 0, None)
     assert about["model"]["run"] == str(hopper_world) and about["model"]["step"] == 4
-    assert len(about["model"]["config_sha256"]) == 64 and about["settings"]["trust"] == 10
+    assert len(about["model"]["config_sha256"]) == 64 and about["settings"]["max_uncertainty"] == 10
     counts = about["imagined"]
     assert counts["steps"] == made and counts["branches kept"] == len(lengths) <= counts["branches"]
     assert counts["terminated"] == e.terminated[S:].sum()
@@ -196,11 +196,11 @@ def test_a_planners_samples_say_where_to_start_and_what_to_do(hopper: Episodes, 
     e = imagined("--trajectories", hopper_planner)
     assert e.lengths.max() == 4 and not among(firsts(e), hopper.obs).any() and not among(e.act, hopper.act).any()
     assert e == imagined("--trajectories", hopper_planner)
-    augmentation.augment(augmentation.AugmentConfig(str(hopper_file), hopper_world, 30, "tests/drawn-v0",
-                                                    trajectories=hopper_planner, trust=10), progress=False)
-    assert "imagined" not in load_episodes("tests/drawn-v0").extras  # actions like the data's may be copied
-    told = planner(hopper_file, tmp_path / "told", start=1.0)
-    assert among(firsts(imagined("--trajectories", told)), hopper.obs).all()
+    augmentation.augment(augmentation.AugmentConfig(str(hopper_file), hopper_world, 30, "tests/sampled-v0",
+                                                    trajectories=hopper_planner, max_uncertainty=10), progress=False)
+    assert "imagined" not in load_episodes("tests/sampled-v0").extras  # actions like the data's may be copied
+    conditioned = planner(hopper_file, tmp_path / "conditioned", start=1.0)
+    assert among(firsts(imagined("--trajectories", conditioned)), hopper.obs).all()
 
 
 def test_samples_are_tilted_to_a_policy(hopper: Episodes, hopper_planner: Path, hopper_policy: Path) -> None:
@@ -226,8 +226,9 @@ def test_a_tilt_is_a_step_of_the_command(imagined, hopper_planner: Path, hopper_
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (("--trust", 0), "synthetic steps only 0 can be trusted; reasons, and how many of"),
-    (("--trust", 0, "--unknown", "end"), "synthetic steps only 0 can be trusted; reasons, and how many of"),
+    (("--max-uncertainty", 0), "synthetic steps only 0 can be trusted; reasons, and how many of"),
+    (("--max-uncertainty", 0, "--unknown", "terminated"),
+     "synthetic steps only 0 can be trusted; reasons, and how many of"),
     (("--steps", 0), "--steps is 0; a whole number of at least 1 is expected"),
     (("--model", "nowhere"), "nowhere: no run there"), (("--model", "POLICY"), "and no world model; train one with"),
     (("--policy", "MODEL"), "is a world model (MPC, ensemble); --policy is the run of a policy"),
@@ -235,9 +236,9 @@ def test_a_tilt_is_a_step_of_the_command(imagined, hopper_planner: Path, hopper_
     (("--out", "tests/umaze-v0"), "tests/umaze-v0 exists already in"), (("--out", "umaze"), "is not a Minari id"),
     (("DATA", "narrow.npz"), "was trained on observations of width 11, but those of"),
     (("DATA", "nothing.npz"), "nothing.npz")])
-def test_what_cannot_be_is_said_in_one_line(words: tuple[object, ...], message: str, umaze: Episodes, hopper: Episodes,
-                                            hopper_file: Path, hopper_world: Path, hopper_policy: Path, tmp_path: Path,
-                                            monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_bad_options_are_refused_in_one_line(words: tuple[object, ...], message: str, umaze: Episodes, hopper: Episodes,
+                                             hopper_file: Path, hopper_world: Path, hopper_policy: Path, tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
     save_npz(replace(hopper, obs=hopper.obs[:, :3]), tmp_path / "narrow.npz")
     options: dict[Any, Any] = {"DATA": hopper_file, "--model": hopper_world, "--steps": 20, "--out": "tests/none-v0"}

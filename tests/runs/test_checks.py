@@ -24,11 +24,11 @@ def checked(episodes: Episodes, env_id: str | None = None) -> list[str]:
     return [str(one.message) for one in warned]
 
 
-def test_actions_outside_the_action_space_are_told(umaze: Episodes) -> None:
+def test_actions_outside_the_action_space_are_reported(umaze: Episodes) -> None:
     act = umaze.act.copy()
     act[100:200] *= 50
-    said, = checked(replace(umaze, act=act))
-    assert " % of the actions lie outside the action space of PointMaze_UMaze-v3, Box(-1.0, 1.0, (2,), float32)" in said
+    text, = checked(replace(umaze, act=act))
+    assert " % of the actions lie outside the action space of PointMaze_UMaze-v3, Box(-1.0, 1.0, (2,), float32)" in text
     assert checked(umaze) == []
 
 
@@ -45,7 +45,7 @@ def test_an_environment_that_cannot_be_made_here_is_left_for_later(umaze: Episod
     assert checked(replace(umaze, env=broken)) == []
 
 
-def test_a_horizon_longer_than_every_episode_is_told(umaze: Episodes) -> None:
+def test_a_horizon_longer_than_every_episode_is_a_warning(umaze: Episodes) -> None:
     whole = replace(umaze, goal_dims=(), extras={}, obs_keys=())[0]
     T = whole.num_steps
     short = small.config()
@@ -59,7 +59,7 @@ def test_a_horizon_longer_than_every_episode_is_told(umaze: Episodes) -> None:
         replace(short, stride=(1, T + 1)).resolve(whole)
 
 
-def test_they_are_told_before_the_training(umaze: Episodes, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_they_are_reported_before_the_training(umaze: Episodes, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     data = save_npz(replace(umaze, env=environment_factory("Hopper-v5").spec_json), tmp_path / "a.npz")
     assert gentraj("train", "pointmaze", "--dataset", data, "--run-dir", tmp_path / "run") == 2
     assert "but Hopper-v5 has 11 and 3" in capsys.readouterr().err and not (tmp_path / "run").exists()

@@ -13,12 +13,11 @@ from gymnasium.spaces import Box
 from small import DATASET, gentraj
 from torch import Tensor
 
-from gentraj.cli.export import examples, exported
+from gentraj import runs
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import RowNoise, Tape, fold
-from gentraj.runs import folder as runs
-from gentraj.runs.export import export_decision, noise_of, signature, to_onnx, to_pt2
+from gentraj.runs.export import examples, export_decision, export_run, noise_of, signature, to_onnx, to_pt2
 from gentraj.runs.presets import PRESETS
 from gentraj.training import TrainingConfig
 
@@ -32,7 +31,7 @@ def policy(name: str, dataset: object) -> runs.PolicyRunConfig:
     settings: Any = PRESETS[name].policy  # type: ignore[union-attr]
     changes: dict[str, Any] = {"batch_size": 8, "model": settings.model.with_network(SMALL)}
     changes |= {key: value for key, value in {"candidates": 3, "width": 8}.items() if hasattr(settings, key)}
-    if hasattr(settings, "critic"):
+    if settings.critic is not None:
         changes["critic"] = replace(settings.critic, width=8, depth=1)
     return runs.PolicyRunConfig(str(dataset), policy=replace(settings, **changes), training=STEPS)
 
@@ -68,7 +67,7 @@ slow = pytest.mark.slow
     "diffusion-policy", "gan-critic"))])
 def test_a_policy_s_program_acts_as_it_does(name: str, hopper_file: Path, tmp_path: Path) -> None:
     run = runs.train(policy(name, hopper_file), tmp_path, progress=False)
-    acted, of_onnx, of_pt2 = answers(run, exported(run, batch=2), 2)
+    acted, of_onnx, of_pt2 = answers(run, export_run(run, batch=2), 2)
     torch.testing.assert_close(of_onnx, acted, **CLOSE)
     torch.testing.assert_close(of_pt2, acted, **CLOSE)
 
@@ -76,14 +75,14 @@ def test_a_policy_s_program_acts_as_it_does(name: str, hopper_file: Path, tmp_pa
 @slow
 @pytest.mark.parametrize(("name", "family"), [(name, "") for name in (
     "veteran", "veteran+", "diffuser", "decision-diffuser", "diffuser-lite", "hierarchical-diffuser")] + [
-    ("veteran+", family) for family in ("flow", "gan", "gaussian")])
+    ("veteran+", family) for family in ("flow", "latent", "gan", "gaussian")])
 def test_a_program_plans_for_returns_as_the_planner_does(name: str, family: str, hopper_file: Path,
                                                          tmp_path: Path) -> None:
     config = planner(name, hopper_file)
     if family:
         config = replace(config.with_generator(FAMILIES[family].with_network(SMALL)), batch_size=8)
     run = runs.train(config, tmp_path, progress=False)
-    acted, of_onnx, of_pt2 = answers(run, exported(run), 1)
+    acted, of_onnx, of_pt2 = answers(run, export_run(run), 1)
     torch.testing.assert_close(of_onnx, acted, **CLOSE)
     torch.testing.assert_close(of_pt2, acted, **CLOSE)
 
@@ -93,7 +92,7 @@ def test_a_program_plans_for_returns_as_the_planner_does(name: str, family: str,
 def test_a_program_plans_for_goals_as_the_planner_does(small_run: Path) -> None:
     """Many arrivals, a trust score, inverse dynamics: all of it is in the program."""
     run = runs.load(small_run)
-    program = exported(run)
+    program = export_run(run)
     assert signature(program).startswith("takes obs (1, 4), goal (1, 2), noise (")
     acted, of_onnx, of_pt2 = answers(run, program, 1)
     torch.testing.assert_close(of_onnx, acted, **CLOSE)

@@ -20,9 +20,9 @@ from envs.evaluation.evaluate import EvaluationConfig
 from envs.evaluation.rollout import rollout
 from envs.making import environment_factory
 from envs.recording.baselines import RandomAgent
+from gentraj import runs
 from gentraj.data import ContextConfig, Episodes, load_npz, save_npz
 from gentraj.networks import ResidualMLPConfig
-from gentraj.runs import folder as runs
 from gentraj.runs.evaluation import evaluate_run
 from gentraj.runs.finetuning import PLAYED, Experience, FinetuneConfig, finetune, returns
 from gentraj.training import TrainingConfig
@@ -251,9 +251,9 @@ def test_other_data_another_environment_and_episodes_of_another_are_refused(td3b
                                                                            tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown environment 'Folow'"):
         tuned(td3bc, tmp_path / "out", env_id="Folow")
-    for env_id, said in {"Pendulum-v1": "width 2 and actions of 1, but Pendulum-v1 has 3 and 1",
+    for env_id, message in {"Pendulum-v1": "width 2 and actions of 1, but Pendulum-v1 has 3 and 1",
                          "CartPole-v1": r"the action space of CartPole-v1 is Discrete\(2\)"}.items():
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             tuned(td3bc, tmp_path / "elsewhere", env_id=env_id)
     assert not (tmp_path / "elsewhere").exists()
     save_npz(flat(1.0), tmp_path / "other.npz")

@@ -13,8 +13,8 @@ import torch
 from huggingface_hub import ModelCard, cached_assets_path, snapshot_download
 from small import gentraj
 
+from gentraj import runs
 from gentraj.config import ConfigError
-from gentraj.runs import folder as runs
 from gentraj.runs.hub import from_pretrained, save_pretrained
 from gentraj.runs.model_card import yaml_lines
 from gentraj.training.checkpoint import CheckpointError, NothingSaved

@@ -12,7 +12,7 @@ import small
 import torch
 
 from envs.evaluation.vector import EnvironmentFault
-from gentraj.runs import folder as runs
+from gentraj import runs
 from gentraj.runs import records
 from gentraj.training.log import LogWarning, read_metrics
 
@@ -46,8 +46,8 @@ def test_an_environment_that_fails_costs_a_row_and_not_the_training(umaze, tmp_p
         raise EnvironmentFault("Maze-v0, step 3: KeyError: 'wall'")
 
     monkeypatch.setattr(records, "evaluate", fail)
-    said = "^step 6: not evaluated, Maze-v0, step 3: KeyError: 'wall'; training goes on$"
-    with pytest.warns(LogWarning, match=said):
+    message = "^step 6: not evaluated, Maze-v0, step 3: KeyError: 'wall'; training goes on$"
+    with pytest.warns(LogWarning, match=message):
         run = runs.train(evaluated_every(6), tmp_path / "run", progress=False)
     assert run.step == 6 and records.read_learning_curve(run.folder) == []
 

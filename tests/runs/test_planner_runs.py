@@ -15,11 +15,11 @@ import torch
 from agents.planning.plan_critic import PlanCritic
 from agents.planning.planner import Planner, PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig
+from gentraj import runs
 from gentraj.data import Episodes, load_episodes, save_npz
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
 from gentraj.runs import PlannerRunConfig, presets
-from gentraj.runs import folder as runs
 from gentraj.runs.evaluation import evaluate_run
 from gentraj.training import TrainingConfig
 
@@ -73,7 +73,7 @@ def test_data_of_an_environment_that_is_not_here_train_and_are_reported(hopper_f
     path = save_npz(replace(load_episodes(hopper_file), env=elsewhere), tmp_path / "mine.npz")
     runs.train(tiny("veteran", path), tmp_path / "run", progress=False)
     assert small.gentraj("report", tmp_path / "run") == 0 and (tmp_path / "run/report.html").is_file()
-    assert small.gentraj("evaluate", tmp_path / "run", "--episodes", 1) == 2  # it is told by its name
+    assert small.gentraj("evaluate", tmp_path / "run", "--episodes", 1) == 2  # it is refused by its name
 
 
 @pytest.mark.parametrize("name", FOR_RETURNS)
@@ -122,17 +122,17 @@ def test_a_critic_of_noisy_plans_follows_another_generator(family: str, hopper_f
                                                                                                       "flow"))
 
 
-@pytest.mark.parametrize(("name", "changes", "said"), [
+@pytest.mark.parametrize(("name", "changes", "message"), [
     ("decision-diffuser", {"model": FAMILIES["gan"]}, "ClassifierFree changes what a model denoises, and a GAN"),
     ("decision-diffuser", {"planner": PlannerConfig("fixed", replan=1, lookahead=1, candidates=4)},
      "something to choose"),
     ("veteran", {"planner": PlannerConfig("fixed", replan=1, lookahead=2)}, "trained to look 1 steps ahead"),
 ])
-def test_what_cannot_act_is_told_before_it_is_trained(name: str, changes: dict[str, Any], said: str, tmp_path: Path,
-                                                      hopper_file: Path) -> None:
+def test_what_cannot_act_is_refused_before_the_training(name: str, changes: dict[str, Any], message: str,
+                                                        tmp_path: Path, hopper_file: Path) -> None:
     config = tiny(name, hopper_file)
     config = config.with_generator(changes["model"]) if "model" in changes else replace(config, **changes)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         runs.train(config, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 

@@ -17,11 +17,12 @@ from small import DATASET, gentraj, same_when_resumed
 from agents.policies import POLICIES
 from agents.policies.bc import BCConfig
 from envs.making import environment_factory
+from gentraj import runs
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, DataError, Episodes, concatenate, save_npz
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PlannerRunConfig, PolicyRunConfig, presets
-from gentraj.runs import folder as runs
+from gentraj.runs.folder import _RunFile
 from gentraj.runs.hub import from_pretrained, save_pretrained
 from gentraj.training import TrainingConfig
 
@@ -35,7 +36,7 @@ def tiny(name: str, dataset: object, steps: int = 4) -> PolicyRunConfig:
     for key, value in {"candidates": 2, "width": 8}.items():
         if hasattr(policy, key):
             changes[key] = value
-    if hasattr(policy, "critic"):
+    if policy.critic is not None:
         changes["critic"] = replace(policy.critic, width=8, depth=1, members=2)
     return PolicyRunConfig(str(dataset), policy=replace(policy, **changes),
                            training=TrainingConfig(steps, warmup=2, save_every=1, log_every=2, keep=9))
@@ -87,7 +88,7 @@ def test_a_folder_is_all_that_it_needs(hopper: Episodes, hopper_file: Path, hopp
                                        monkeypatch: pytest.MonkeyPatch) -> None:
     obs = torch.from_numpy(hopper.obs[:5])
     before = act(runs.load(hopper_run), obs)
-    monkeypatch.setattr(runs, "load_episodes", lambda *_: pytest.fail("the data were read"))
+    monkeypatch.setattr("gentraj.runs.folder.load_episodes", lambda *_: pytest.fail("the data were read"))
     folder = shutil.copytree(hopper_run, tmp_path / "elsewhere")
     assert torch.equal(act(runs.load(folder), obs), before) and before.abs().max() <= 1
     pretrained = save_pretrained(runs.load(folder), tmp_path / "pretrained")
@@ -119,8 +120,8 @@ def test_each_dataset_is_remembered_and_none_of_it_decides_a_training(hopper_fil
                          ids=lambda config: config.summary)
 def test_settings_survive_json(config: runs.AnyRunConfig) -> None:
     """Where a setting may have several kinds, the right one is read."""
-    file = runs._RunFile(config, runs.DataFacts(3, 2, 0, (), (), None), "")
-    again = from_json(runs._RunFile, to_json(file))
+    file = _RunFile(config, runs.DataFacts(3, 2, 0, (), (), None), "")
+    again = from_json(_RunFile, to_json(file))
     assert again == file and type(again.run) is type(file.run)
 
 
@@ -137,7 +138,7 @@ def test_what_was_imagined_is_for_policies_alone_and_says_so(hopper: Episodes, t
 # -- goals
 
 
-def test_where_the_data_have_goals_a_policy_is_told_them(umaze: Episodes, tmp_path: Path) -> None:
+def test_where_the_data_have_goals_a_policy_is_conditioned_on_them(umaze: Episodes, tmp_path: Path) -> None:
     run = runs.train(tiny("bc-flow", DATASET), tmp_path, progress=False)
     assert run.config.context.kinds == ("goal",) and run.data.context_dim == 2
     obs = torch.from_numpy(umaze.obs[:1]).expand(2, -1)
@@ -147,7 +148,7 @@ def test_where_the_data_have_goals_a_policy_is_told_them(umaze: Episodes, tmp_pa
         act(run, obs)
 
 
-def test_a_policy_is_told_nothing_that_nobody_tells_it_when_it_acts(hopper_file: Path, tmp_path: Path) -> None:
+def test_a_policy_is_conditioned_on_nothing_that_is_missing_when_it_acts(hopper_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"context.kinds is \('return',\); a policy is conditioned on goals alone"):
         PolicyRunConfig(context=ContextConfig(("return",)))
     config = replace(tiny("iql", hopper_file), context=ContextConfig(("goal",)))

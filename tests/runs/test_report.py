@@ -82,9 +82,9 @@ def test_a_run_without_provenance_has_a_page_too(run_folder: Path, content: str 
     assert "command" not in report.facts(load(run_folder), {})
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(11.6, "12 s"), (200, "3 min 20 s"), (18_125, "5 h 2 min")])
-def test_training_time_is_readable(seconds: float, said: str) -> None:
-    assert report.duration(seconds) == said
+@pytest.mark.parametrize(("seconds", "text"), [(11.6, "12 s"), (200, "3 min 20 s"), (18_125, "5 h 2 min")])
+def test_training_time_is_readable(seconds: float, text: str) -> None:
+    assert report.duration(seconds) == text
 
 
 def test_a_table_has_no_row_of_dashes_and_names_its_units() -> None:

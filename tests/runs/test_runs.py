@@ -19,12 +19,12 @@ from envs.evaluation.evaluate import EvaluationConfig, evaluate
 from envs.evaluation.scores import DataReturns
 from envs.making import environment_factory
 from envs.recording.pointmaze import record
+from gentraj import runs
 from gentraj.config import from_json, to_json
 from gentraj.data import ContextConfig, Episodes, concatenate, save_minari, save_npz
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.families import FAMILIES, family
 from gentraj.networks import TemporalUNetConfig
-from gentraj.runs import folder as runs
 from gentraj.trajectory import Condition, SamplingOptions
 
 L_MAP = [[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
@@ -123,7 +123,7 @@ def test_the_same_data_may_lie_elsewhere_when_a_run_goes_on(umaze: Episodes, tmp
 def test_goal_entries_may_be_named_where_the_data_name_none(umaze: Episodes) -> None:
     config, nameless = small.config(), replace(umaze, goal_dims=(), extras={}, obs_keys=())
     mix = replace(config.mix, goal_dims=(0, 1))
-    resolved = runs.resolve(replace(config, mix=mix), nameless)
+    resolved = replace(config, mix=mix).resolve(nameless)
     assert resolved.planner.goal_dims == resolved.mix.goal_dims == (0, 1)
     assert "arrival" in runs.build(resolved, runs.DataFacts.of(nameless, resolved.context), nameless)
 
@@ -188,8 +188,8 @@ def test_a_joint_model_predicts_what_known_actions_lead_to(joint: Path) -> None:
 
 def test_a_joint_model_plans_its_own_actions(joint: Path, capsys: pytest.CaptureFixture) -> None:
     assert runs.load(joint).config.planner.actions == "joint"
-    own, said = evaluated(joint), evaluated(joint, "--planner.actions", "joint")
-    assert {**own, "latency_ms_p50": 0, "latency_ms_p99": 0} == {**said, "latency_ms_p50": 0, "latency_ms_p99": 0}
+    own, given = evaluated(joint), evaluated(joint, "--planner.actions", "joint")
+    assert {**own, "latency_ms_p50": 0, "latency_ms_p99": 0} == {**given, "latency_ms_p50": 0, "latency_ms_p99": 0}
     assert gentraj("evaluate", joint, "--planner.actions", "inverse") == 2
     assert "needs inverse dynamics" in capsys.readouterr().err
 
@@ -231,7 +231,7 @@ def test_without_goals_in_an_environment_it_acts_and_is_drawn(tmp_path: Path) ->
 
 
 def test_a_recording_cut_at_its_goals_is_trained_on_uncut(umaze: Episodes, tmp_path: Path) -> None:
-    """Unless it is told not to; separate episodes stay separate."""
+    """Unless --no-stitch is given; separate episodes stay separate."""
     T = 20
     cut = [replace(umaze, obs=umaze.obs[a : a + T + 1], act=umaze.act[a : a + T], reward=umaze.reward[a : a + T],
                    terminated=np.zeros(T, bool), truncated=np.arange(T) == T - 1, lengths=np.array([T]),
@@ -257,7 +257,7 @@ def test_a_maze_that_no_preset_knows(tmp_path: Path) -> None:
     assert json.loads(str(runs.load(tmp_path / "run").data.env))["kwargs"]["maze_map"] == L_MAP
 
 
-def test_a_run_with_contexts_is_told_and_remembers_them(umaze: Episodes, tmp_path: Path) -> None:
+def test_a_run_with_contexts_is_conditioned_on_them(umaze: Episodes, tmp_path: Path) -> None:
     config = replace(small.config(), context=ContextConfig(("return", "goal")))
     run = runs.train(config, tmp_path, progress=False)
     assert run.data.context_dim == 3
@@ -282,7 +282,7 @@ def test_every_family_trains_plans_and_is_loaded_again(name: str, umaze: Episode
     assert planner.act(torch.from_numpy(umaze.obs[:1]), torch.zeros(1, 2)).shape == (1, 2)
 
 
-def test_a_planner_may_be_told_a_context(umaze: Episodes, tmp_path: Path) -> None:
+def test_a_planner_may_be_conditioned_on_a_context(umaze: Episodes, tmp_path: Path) -> None:
     config = replace(small.config(steps=2), context=ContextConfig(("return",)))
     run = runs.train(config, tmp_path, progress=False)
     plans = []

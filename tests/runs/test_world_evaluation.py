@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from agents.policies.bc import BCConfig
+from gentraj import runs
 from gentraj.cli import main
 from gentraj.data import save_npz
 from gentraj.models.gaussian import GaussianConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.runs import PolicyRunConfig
-from gentraj.runs import folder as runs
 from gentraj.runs.world import WorldModelRunConfig
 from gentraj.training import TrainingConfig
 from gentraj.worlds.model import WorldModelConfig
@@ -80,11 +80,11 @@ def test_the_environment_and_the_sampler_that_are_named_are_heeded_or_refused(
     assert "planning in a world model uses the ensemble's mean" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("given", "said"), [(["--as", "world-model", "--policies", "policy-0"], "at least three"),
+@pytest.mark.parametrize(("given", "message"), [(["--as", "world-model", "--policies", "policy-0"], "at least three"),
                                              (["--policies", "policy-0"], "give --as world-model too")])
-def test_what_cannot_be_compared_is_said_in_one_line(given: list[str], said: str, folder: Path,
-                                                     capsys: pytest.CaptureFixture[str]) -> None:
+def test_policies_that_cannot_be_compared_are_refused_in_one_line(given: list[str], message: str, folder: Path,
+                                                                  capsys: pytest.CaptureFixture[str]) -> None:
     given = [str(folder / word) if word.startswith("policy") else word for word in given]
     assert main(["evaluate", str(folder / "world"), *given]) == 2
     error = capsys.readouterr().err
-    assert said in error and "Traceback" not in error
+    assert message in error and "Traceback" not in error

@@ -110,7 +110,7 @@ def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkey
     assert events == ["a.safetensors", "b.safetensors", "meta.json", f".tmp-7-{os.getpid()}", "replace", tmp_path.name]
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 1, W, {})
     write, room = os.write, iter([8, 8])
 

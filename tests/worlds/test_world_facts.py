@@ -37,12 +37,12 @@ def test_starts_are_where_the_data_go_on(lengths: list[int]) -> None:
     facts = WorldFacts.fit(e, ContextConfig(), 1)
     last = e.starts + np.arange(len(e)) + e.lengths
     firsts, lasts = ({row.tobytes() for row in e.obs[rows]} for rows in (e.starts + np.arange(len(e)), last))
-    drawn = lambda x_NS: {row.tobytes() for row in x_NS.numpy()}  # noqa: E731
-    assert not drawn(facts.anywhere_NS) & lasts
+    rows = lambda x_NS: {row.tobytes() for row in x_NS.numpy()}  # noqa: E731
+    assert not rows(facts.anywhere_NS) & lasts
     if len(e) < FEW:
         assert torch.equal(facts.starts_NS, facts.anywhere_NS)
     else:
-        assert drawn(facts.starts_NS) <= firsts and len(drawn(facts.starts_NS)) == min(len(e), STARTS)
+        assert rows(facts.starts_NS) <= firsts and len(rows(facts.starts_NS)) == min(len(e), STARTS)
 
 
 def test_starts_are_of_all_data_that_were_joined() -> None:

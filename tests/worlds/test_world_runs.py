@@ -12,9 +12,9 @@ import torch
 from small import same_when_resumed
 from test_world_model import FLOW, NETWORK, TINY, assert_same
 
+from gentraj import runs
 from gentraj.data import Episodes, concatenate
 from gentraj.families import ModelConfig
-from gentraj.runs import folder as runs
 from gentraj.runs.world import WorldModelRunConfig
 from gentraj.training import TrainingConfig
 from gentraj.worlds.model import Imagined, WorldModelConfig

@@ -77,7 +77,7 @@ def test_the_past_is_the_last_rows_that_the_episode_has(rows: int, stride: int, 
     assert past.x_BKD[0, :p].tolist() == [[t, t + 0.5] for t in range(steps - p * stride, steps, stride)]
 
 
-def test_the_model_is_told_the_past_entirely_and_the_present_observation() -> None:
+def test_the_model_is_conditioned_on_the_whole_past_and_the_present_observation() -> None:
     agent, model = planner(history=2)
     done = []
     for t in range(4):
@@ -177,15 +177,15 @@ def test_what_a_history_does_not_go_with_is_refused() -> None:
 def test_a_planner_that_remembers_knows_what_one_observation_does_not_tell() -> None:
     """With s' = s + d and a constant d of -1 or 1, the present alone does not determine d."""
     torch.manual_seed(0)
-    spec, drawn = TrajectorySpec(1, 0, 4), generator(0)
+    spec, rng = TrajectorySpec(1, 0, 4), generator(0)
     config = DiffusionConfig(ResidualMLPConfig(32, 2, 0), levels=None, ema=0.98)
     model = Diffusion(spec, config, Normalizer(torch.zeros(1), torch.full((1,), 5.0)),
                       mix=ConditionMix(goal=0, prefix=0.5))
     optimizers = model.optimizers()
     for _ in range(600):
-        d_B1 = torch.randint(2, (128, 1), generator=drawn) * 2.0 - 1
-        x_BHD = (10 * torch.rand(128, 1, generator=drawn) - 5 + d_B1 * torch.arange(4))[..., None]
-        model.update(Batch(x_BHD, torch.ones_like(x_BHD, dtype=torch.bool)), optimizers, drawn)
+        d_B1 = torch.randint(2, (128, 1), generator=rng) * 2.0 - 1
+        x_BHD = (10 * torch.rand(128, 1, generator=rng) - 5 + d_B1 * torch.arange(4))[..., None]
+        model.update(Batch(x_BHD, torch.ones_like(x_BHD, dtype=torch.bool)), optimizers, rng)
     inverse: Any = InverseDynamics.blank(1, 1, InverseDynamicsConfig(lookahead=1))
     inverse.forward = lambda obs_BO, target_BO, k: target_BO - obs_BO
     d_B1, right = torch.tensor([[-1.0], [1.0]]).repeat(20, 1), []

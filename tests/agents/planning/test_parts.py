@@ -45,6 +45,7 @@ def test_the_way_to_go_is_measured_by_half_of_it_and_a_step_by_where_it_leads(lo
     torch.testing.assert_close(inverse.delta.scale_D, torch.from_numpy(size), rtol=0.1, atol=0)
 
 
+@pytest.mark.usefixtures("batch_invariance")
 def test_inverse_dynamics_do_not_feel_the_rows_beside() -> None:
     inverse = InverseDynamics.fit(walk(), InverseDynamicsConfig(lookahead=4))
     obs, target = torch.randn(40, 2), torch.randn(40, 2)

@@ -106,7 +106,7 @@ def test_it_learns_the_discounted_sum_of_what_never_ends() -> None:
 
 
 @every_network
-def test_plans_of_one_start_are_told_apart(network: str) -> None:
+def test_plans_of_one_start_have_different_values(network: str) -> None:
     """The episodes have two steps, and their reward is their last action."""
     act, end = np.random.default_rng(0).uniform(-1, 1, (400, 1)), np.tile([False, True], 200)
     reward = np.where(end, act[:, 0], 0)

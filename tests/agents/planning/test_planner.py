@@ -165,6 +165,7 @@ def reference(dim: int = 4) -> Batch:
     return Batch(x, torch.ones(64, 8, dim, dtype=torch.bool))
 
 
+@pytest.mark.usefixtures("batch_invariance")
 @pytest.mark.parametrize("count", [1, 3, 20])
 def test_an_environment_does_not_feel_those_beside_it(count: int) -> None:
     model, inverse = diffusion(), InverseDynamics.blank(4, 2, InverseDynamicsConfig(lookahead=6))

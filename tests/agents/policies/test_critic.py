@@ -50,7 +50,7 @@ def test_an_expectile_and_weights_by_hand() -> None:
     assert one_is_best.max() / one_is_best.min() == pytest.approx(100)
 
 
-def test_values_near_a_hundred_are_told_apart_in_bfloat16_too() -> None:
+def test_values_near_a_hundred_differ_in_bfloat16_too() -> None:
     critic = Critic(2, 1, CriticConfig(width=16), start=100.0)
     state, chunk = torch.randn(64, 2, generator=generator(2)), torch.zeros(64, 1)
     with torch.autocast(state.device.type, torch.bfloat16):

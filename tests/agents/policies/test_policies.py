@@ -17,7 +17,7 @@ from agents.policies.swift import SwiftConfig
 from gentraj.data import ContextConfig, Episodes, Windows, concatenate
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import RowNoise, generator
-from gentraj.runs.kinds import PolicyRunConfig
+from gentraj.runs import PolicyRunConfig
 from gentraj.training.optimization import NonFinite
 
 SMALL = ResidualMLPConfig(width=32, depth=1, frequencies=0)
@@ -26,9 +26,9 @@ every_policy = pytest.mark.parametrize("kind", POLICIES.configs)
 
 def bandit(number: int = 2_000) -> Episodes:
     """Episodes of one step with the noisy actions 0.6 and -0.6; the reward is 1 for the one with the sign of s_0."""
-    draw = np.random.default_rng(0)
-    obs, side = draw.normal(size=(number, 2, 2)), draw.choice([-1, 1], number)
-    act = (0.6 * side + 0.1 * draw.normal(size=number)).clip(-1, 1)
+    rng = np.random.default_rng(0)
+    obs, side = rng.normal(size=(number, 2, 2)), rng.choice([-1, 1], number)
+    act = (0.6 * side + 0.1 * rng.normal(size=number)).clip(-1, 1)
     reward, yes, no = np.sign(act) == np.sign(obs[:, 0, 0]), np.ones(number, bool), np.zeros(number, bool)
     return Episodes(obs.reshape(-1, 2), act[:, None], reward, yes, no, np.ones(number, int))
 
@@ -36,11 +36,11 @@ def bandit(number: int = 2_000) -> Episodes:
 def small(kind: type, **changes: Any) -> Any:
     """The default settings with networks of width 32."""
     config, parts = kind(**changes), dict[str, Any]()
-    if hasattr(config, "model"):
+    if config.model is not None:
         model = config.model.with_network(SMALL)
         faster = {"learning_rate": 5e-3} if hasattr(model, "learning_rate") else {}
         parts["model"] = replace(model, ema=0.98, **faster)
-    if hasattr(config, "critic"):
+    if config.critic is not None:
         faster = {"tau": 0.05} if hasattr(config.critic, "tau") else {}
         parts["critic"] = replace(config.critic, width=32, learning_rate=3e-3, **faster)
     if any(field.name == "width" for field in fields(config)):
@@ -67,7 +67,7 @@ def act(policy: Policy, obs: torch.Tensor, seeds: list[int], goal: torch.Tensor 
     return actor.act(obs, goal)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in POLICIES.configs if hasattr(kind(), "critic")])
+@pytest.mark.parametrize("kind", [kind for kind in POLICIES.configs if kind().critic is not None])
 def test_what_earns_more_is_done_more_often_than_in_the_data(kind: type) -> None:
     config = small(kind)
     if kind is FQLConfig:
@@ -87,8 +87,8 @@ def test_swift_is_guided_from_the_data_s_actions_to_the_better_ones() -> None:
     obs, right = torch.randn(400, 2, generator=generator(9)) * 2, {}
     for guidance in (0.0, 1.0, 2.0):
         policy.config = replace(config, guidance=guidance)
-        drawn = act(policy, obs, list(range(400)))[:, 0]
-        right[guidance] = (drawn.sign() == obs[:, 0].sign()).float().mean().item()
+        act_NA = act(policy, obs, list(range(400)))[:, 0]
+        right[guidance] = (act_NA.sign() == obs[:, 0].sign()).float().mean().item()
     assert 0.4 < right[0.0] < 0.6 and right[1.0] > 0.8 and right[2.0] >= right[1.0]
 
 
@@ -100,6 +100,7 @@ def test_swift_is_guided_away_from_what_it_has_learnt_only() -> None:
     assert other.policy.model.path == "flow" and other.policy.context_dropout == 0.1  # type: ignore[union-attr]
 
 
+@pytest.mark.usefixtures("batch_invariance")
 @every_policy
 def test_actions_are_inside_the_bounds_and_depend_on_their_own_seed_only(kind: type) -> None:
     policy, obs = make(small(kind), bandit(50)), 3 * torch.randn(40, 2, generator=generator(1))
@@ -198,7 +199,7 @@ def test_a_policy_learns_nothing_of_what_a_world_model_imagined(kind: type) -> N
     that of the whole batch.
     """
     config, data, learnt = small(kind), bandit(256), []
-    if hasattr(config, "critic"):
+    if config.critic is not None:
         config = replace(config, critic=replace(config.critic, learning_rate=0.0))
     imagined = np.repeat(np.arange(256) % 2, 2)[:, None].astype(np.float32)
     other = imagined[::2] == 1

@@ -8,6 +8,7 @@ from agents.policies.actor import Actor
 from agents.policies.policy import Scales
 from agents.policies.student import Student, StudentActor, StudentConfig, mode
 from gentraj.data import ContextConfig, Episodes, Windows
+from gentraj.networks.rows import batch_invariant
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 
@@ -15,8 +16,8 @@ LOW, HIGH = np.array([-0.8, -0.5], np.float32), np.array([0.5, 0.9], np.float32)
 
 
 def normalizer(dim: int, seed: int) -> Normalizer:
-    drawn = generator(seed)
-    return Normalizer(torch.randn(dim, generator=drawn), torch.rand(dim, generator=drawn) + 0.5)
+    sampled = generator(seed)
+    return Normalizer(torch.randn(dim, generator=sampled), torch.rand(dim, generator=sampled) + 0.5)
 
 
 def student(goals: int, **changes: object) -> Student:
@@ -30,23 +31,25 @@ def student(goals: int, **changes: object) -> Student:
     (0, {}), (2, {}), (2, {"goal_dims": (2, 0)}), (2, {"goal_dims": (0, 1), "components": 1}),
     (0, {"chunk": 3, "execute": 2})], ids=str)
 def test_the_fast_agent_acts_as_the_slow_one(goals: int, changes: dict[str, object]) -> None:
-    policy, drawn = student(goals, **changes), generator(5)
+    policy, sampled = student(goals, **changes), generator(5)
     fast, slow = StudentActor(policy, LOW, HIGH), Actor(policy, LOW, HIGH)
     for agent in (fast, slow):
         agent.reset(None, list(range(20)))
     for _ in range(3):
-        obs_BO = 10 ** torch.linspace(-1, 3, 20)[:, None] * torch.randn(20, 4, generator=drawn)  # some beyond the bound
-        goal_BG = torch.randn(20, goals, generator=drawn) if goals else None
+        obs_BO = 10 ** torch.linspace(-1, 3, 20)[:, None] * torch.randn(20, 4, generator=sampled)  # some beyond the bound
+        goal_BG = torch.randn(20, goals, generator=sampled) if goals else None
         act_BA = fast.act(obs_BO, goal_BG)
         assert act_BA.shape == (20, 2) and ((act_BA >= torch.tensor(LOW)) & (act_BA <= torch.tensor(HIGH))).all()
         assert torch.allclose(act_BA, slow.act(obs_BO, goal_BG), atol=1e-5)
 
 
 def test_an_action_does_not_depend_on_the_environments_beside_it() -> None:
-    agent, drawn = StudentActor(student(2, goal_dims=(0, 1), width=64), LOW, HIGH), generator(6)
-    obs_BO, goal_BG = torch.randn(40, 4, generator=drawn), torch.randn(40, 2, generator=drawn)
-    together = agent.act(obs_BO, goal_BG)
-    assert all(torch.equal(agent.act(obs_BO[i : i + 1], goal_BG[i : i + 1])[0], together[i]) for i in range(40))
+    agent, sampled = StudentActor(student(2, goal_dims=(0, 1)), LOW, HIGH), generator(6)
+    obs_BO, goal_BG = torch.randn(40, 4, generator=sampled), torch.randn(40, 2, generator=sampled)
+    with batch_invariant():
+        together = agent.act(obs_BO, goal_BG)
+        assert all(torch.equal(agent.act(obs_BO[i : i + 1], goal_BG[i : i + 1])[0], together[i]) for i in range(40))
+    torch.testing.assert_close(agent.act(obs_BO, goal_BG), together)
 
 
 def test_a_missing_goal_and_one_of_another_width_are_named() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.policies.critic import CriticConfig
+from agents.policies.critic import CriticConfig, ValueConfig
 from agents.policies.policy import Scales
 from agents.policies.swift import Swift, SwiftConfig
 from gentraj.data import ContextConfig, Episodes, Windows
@@ -20,17 +20,17 @@ SMALL = SwiftConfig(replace(SwiftConfig().model, network=ResidualMLPConfig(width
 
 def lucky(episodes: int = 40, steps: int = 1) -> Episodes:
     """Rewards are random: an observation predicts its reward only for a network that has memorised the data."""
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     last = np.tile(np.arange(steps) == steps - 1, episodes)
-    act, luck = draw.uniform(-1, 1, (episodes * steps, 1)), draw.normal(size=episodes * steps)
-    obs = draw.normal(size=(episodes * (steps + 1), 8))
+    act, luck = rng.uniform(-1, 1, (episodes * steps, 1)), rng.normal(size=episodes * steps)
+    obs = rng.normal(size=(episodes * (steps + 1), 8))
     return Episodes(obs, act, luck, last, np.zeros_like(last), np.full(episodes, steps))
 
 
 def swift(episodes: Episodes, members: int) -> Swift:
     """The gradients are not clipped, as the members share the norm and thereby the size of a step."""
     torch.manual_seed(0)
-    critic = CriticConfig(width=64, n_step=4, members=members, learning_rate=3e-3, max_grad_norm=1e9)
+    critic = ValueConfig(width=64, n_step=4, members=members, learning_rate=3e-3, max_grad_norm=1e9)
     config = replace(SMALL, critic=critic, expectile=0.5)
     return Swift(8, 1, config, Scales.fit(episodes, ContextConfig()))
 
@@ -76,3 +76,9 @@ def test_of_a_single_episode_every_member_learns(members: int) -> None:
     policy.update(Windows(data, policy.spec).batch(0, 0, 64), policy.optimizers(), generator(0))
     for was, now in zip(before, policy.value.parameters(), strict=True):
         assert all(not torch.equal(p, q) for p, q in zip(was, now, strict=True))
+
+
+def test_settings_of_a_critic_of_actions_are_refused() -> None:
+    """They would train, but config.json could not be read back."""
+    with pytest.raises(ValueError, match=r"SwiftConfig.critic is a CriticConfig, but Swift has no Q.* a ValueConfig"):
+        SwiftConfig(critic=CriticConfig())

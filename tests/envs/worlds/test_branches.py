@@ -60,7 +60,7 @@ def test_a_branch_is_truncated_before_an_untrusted_step(script: list[int], steps
     ([0, END, 0, 0], 2, "", [3, 3])])
 def test_a_branch_may_terminate_with_an_untrusted_step(script: list[int], steps: int, why: str,
                                                        rewards: list[float]) -> None:
-    config = ImaginedConfig(4, max_uncertainty=1.0, unknown="end", cost=2)
+    config = ImaginedConfig(4, max_uncertainty=1.0, unknown="terminated", cost=2)
     start = Starts(np.full((1, 1), 0.3, np.float32), np.zeros((1, 0), np.float32), np.array([4]),
                    np.array([script], np.float32)[..., None])
     made = branches.follow(ImaginedEpisodes(Scripted(), 1, config), start, range(1))  # pyright: ignore

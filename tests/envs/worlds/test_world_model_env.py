@@ -14,9 +14,9 @@ from small import DATASET
 from tiny_world import FREE, ID, many, one, predict, pushes, train
 
 from envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
+from gentraj import runs
 from gentraj.data import Episodes
 from gentraj.runs import environment as world_env
-from gentraj.runs import folder as runs
 
 
 def rolled(env: WorldModelVectorEnv, seed: int | list[int], acts: np.ndarray) -> list[np.ndarray]:

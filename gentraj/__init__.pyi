@@ -1,0 +1,21 @@
+from .data import Episodes, Windows, load_episodes
+from .experiments.comparison import CompareConfig, compare_families
+from .runs.augmentation import AugmentConfig, augment
+from .runs.evaluation import evaluate_and_save, evaluate_run
+from .runs.export import export_run
+from .runs.finetuning import FinetuneConfig, finetune
+from .runs.folder import load, train
+from .runs.hub import from_pretrained, save_pretrained
+from .runs.measures import measure_run
+from .runs.presets import PRESETS
+from .runs.report import make_report
+from .runs.sampling import sample_run
+from .runs.world_evaluation import evaluate_world_model
+from .trajectory import Condition, SamplingOptions, TrajectorySpec
+
+__all__ = [
+    "PRESETS", "AugmentConfig", "CompareConfig", "Condition", "Episodes", "FinetuneConfig", "SamplingOptions",
+    "TrajectorySpec", "Windows", "augment", "compare_families", "evaluate_and_save", "evaluate_run",
+    "evaluate_world_model", "export_run", "finetune", "from_pretrained", "load", "load_episodes", "make_report",
+    "measure_run", "sample_run", "save_pretrained", "train",
+]

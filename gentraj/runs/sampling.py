@@ -1,0 +1,158 @@
+"""Samples of a run's generator under a start, a goal and a context, as `gentraj sample` writes them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.policies.policy import Policy
+from envs.making import recorded_factory
+
+from ..diffusion.composition import ClassifierFree
+from ..files import write_file
+from ..trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions
+from .folder import Run
+from .settings import component
+
+Numbers = Sequence[float] | np.ndarray | Tensor
+
+
+class Samples(NamedTuple):
+    """N trajectories of H timesteps, or N chunks of K actions that a policy's generator sampled for one observation.
+
+    All numbers are in environment units.
+    """
+
+    obs_NHO: Tensor
+    """The observations; (N, 1, O) for chunks of actions."""
+    act_NHA: Tensor
+    """The actions, of width 0 for trajectories without actions; (N, K, A) for chunks."""
+    stride: int | tuple[int, ...]
+    """Environment steps between two timesteps, or from the first timestep to each later one."""
+
+    def save(self, path: Path) -> None:
+        """Writes the arrays `obs`, `act` and `stride` as an .npz file, which is written whole or not at all."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, obs=self.obs_NHO.cpu().numpy(), act=self.act_NHA.cpu().numpy(),
+                            stride=np.array(self.stride))
+        write_file(path, buffer.getvalue())
+
+
+@dataclass(frozen=True)
+class Given:
+    """What samples are conditioned on, on the device of the model; None is unknown. See `sample_run`."""
+
+    start_O: Tensor | None
+    goal_G: Tensor | None
+    arrival: int | None
+    context_C: Tensor | None
+    guidance: float
+
+
+def sample_run(run: Run, num: int = 16, *, start: Numbers | None = None, goal: Numbers | None = None,
+               arrival: int | None = None, context: Numbers | None = None, guidance: float = 1.0, seed: int = 0,
+               options: SamplingOptions = DEFAULT_OPTIONS) -> Samples:
+    """Samples `num` trajectories of a planner's model, or chunks of actions of a policy's generator.
+
+    The chunks are the candidates that the policy chooses from, or the actions that it was trained on, not always the
+    action that it takes. Raises ValueError for a run without a generator of trajectories or actions, and for numbers
+    that do not fit the run.
+
+    Args:
+        start: The first observation: a whole one, or only the entries that a goal has. A policy needs a whole one.
+        goal: The goal, which trajectories reach at `arrival`.
+        arrival: The timestep at which the goal is reached; by default the likeliest one if there is a start, else the
+            last one.
+        context: The context that the model is conditioned on, such as a return or a task.
+        guidance: The weight of classifier-free guidance by the context: 0 ignores the context, 1 samples as the model
+            was trained, and more exaggerates the context.
+    """
+    if num < 1:
+        raise ValueError(f"--num is {num}; give at least 1")
+    if arrival is not None and goal is None:
+        raise ValueError("--arrival says when to be at a goal; give --goal too")
+    if run.config.world_model(run.components) is not None:
+        raise ValueError(f"{run.description}, which predicts what actions lead to: gymnasium.make("
+                         "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine rolls out batches")
+    device = run.model.device
+    start_O, goal_G, context_C = (None if numbers is None else torch.as_tensor(numbers, dtype=torch.float32).to(device)
+                                  for numbers in (start, goal, context))
+    given = Given(start_O, goal_G, arrival, context_C, guidance)
+    _check_places(run, given)
+    return (_actions if run.config.planning is None else _trajectories)(run, num, given, seed, options)
+
+
+def _check_places(run: Run, given: Given) -> None:
+    """Raises ValueError if the start or the goal lies in a wall of the run's maze or outside the maze."""
+    factory, dims = recorded_factory(run.data.env), list(run.data.goal_dims)
+    if factory is None or factory.maze is None or len(dims) != 2:
+        return
+    for option, numbers in (("--start", given.start_O), ("--goal", given.goal_G)):
+        place = np.zeros(0) if numbers is None else numbers.cpu().numpy()
+        text = ",".join(f"{x:g}" for x in place)
+        place = place[dims] if len(place) == run.data.obs_dim else place
+        if len(place) == 2 and not factory.maze.is_free(place):
+            centres = ", ".join(f"{x:g},{y:g}" for x, y in factory.maze.centre(factory.maze.cells))
+            raise ValueError(f"{option} {text} lies in a wall of {factory.env_id} or outside it; the free cells have "
+                             f"the centres {centres}")
+
+
+def _trajectories(run: Run, num: int, given: Given, seed: int, options: SamplingOptions) -> Samples:
+    guide, spec = ClassifierFree(given.guidance) if given.guidance != 1 else None, run.model.spec
+    x_NHD = run.model.sample(condition_of(run, given), num, guide=guide, seed=seed, options=options)[0]
+    return Samples(*spec.split(x_NHD), spec.spacing)
+
+
+def _actions(run: Run, num: int, given: Given, seed: int, options: SamplingOptions) -> Samples:
+    """Chunks of actions. Raises ValueError without an observation or a goal, and for what a policy does not use."""
+    policy, contexts = component(run.components, "policy", Policy), run.config.context.kinds
+    foreign = given.arrival is not None or given.context_C is not None or given.guidance != 1
+    if foreign or given.start_O is None or (given.goal_G is None) == bool(contexts):
+        raise ValueError(f"{run.description}, which is conditioned on --start"
+                         f"{' and --goal' if contexts else ''} and nothing else; give just that")
+    for option, numbers, width in (("--start", given.start_O, run.data.obs_dim),
+                                   ("--goal", given.goal_G, run.data.context_dim)):
+        if numbers is not None and len(numbers) != width:
+            raise ValueError(f"{option} has {len(numbers)} numbers; {width} are expected")
+    with torch.no_grad():
+        goal_BG = None if given.goal_G is None else given.goal_G[None]
+        condition = policy.condition(policy.state(given.start_O[None], goal_BG))
+        x_NKD = run.model.sample(condition, num, seed=seed, options=options)[0]
+        act_NKA = policy.act_scale.unnormalize(policy.actions(x_NKD))
+    return Samples(given.start_O.expand(num, 1, -1), act_NKA, 1)
+
+
+def condition_of(run: Run, given: Given) -> Condition:
+    """The condition of a planner's model. Raises ValueError if something has a wrong number of numbers."""
+    spec, goal_dims = run.model.spec, list(run.planning.goal_dims) or list(range(run.data.obs_dim))
+    condition = Condition.unknown(spec, device=run.model.device)
+    if (start := given.start_O) is not None:
+        if len(start) not in (spec.obs_dim, len(goal_dims)):
+            raise ValueError(f"--start has {len(start)} numbers; {spec.obs_dim} (an observation) or {len(goal_dims)} "
+                             f"(its entries {goal_dims}) are expected")
+        condition = condition.with_obs(0, start, goal_dims if len(start) == len(goal_dims) else None)
+    if (goal := given.goal_G) is not None:
+        if len(goal) != len(goal_dims):
+            raise ValueError(f"--goal has {len(goal)} numbers; {len(goal_dims)} (entries {goal_dims}) are expected")
+        timestep = spec.horizon - 1 if given.arrival is None else given.arrival
+        if given.arrival is None and start is not None:
+            timestep = run.likeliest_arrival(condition.values_BHD[:, 0, : spec.obs_dim], goal[None])
+        condition = condition.with_obs(timestep, goal, goal_dims)
+    if given.context_C is None:
+        return condition
+    _check_context(run, given.context_C)
+    return replace(condition, context_BC=given.context_C[None])
+
+
+def _check_context(run: Run, context_C: Tensor) -> None:
+    if len(context_C) != (width := run.data.context_dim):
+        expected = (f"{width} ({', '.join(run.config.context.kinds)}) are" if width
+                    else "none, as the run was trained without a context, is")
+        raise ValueError(f"--context has {len(context_C)} numbers; {expected} expected")
