@@ -36,7 +36,7 @@ def test_the_fast_agent_acts_as_the_slow_one(goals: int, changes: dict[str, obje
     for agent in (fast, slow):
         agent.reset(None, list(range(20)))
     for _ in range(3):
-        obs_BO = 10 ** torch.linspace(-1, 3, 20)[:, None] * torch.randn(20, 4, generator=sampled)  # some beyond the bound
+        obs_BO = 10 ** torch.linspace(-1, 3, 20)[:, None] * torch.randn(20, 4, generator=sampled)  # beyond the bound
         goal_BG = torch.randn(20, goals, generator=sampled) if goals else None
         act_BA = fast.act(obs_BO, goal_BG)
         assert act_BA.shape == (20, 2) and ((act_BA >= torch.tensor(LOW)) & (act_BA <= torch.tensor(HIGH))).all()
