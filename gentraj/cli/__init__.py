@@ -43,6 +43,7 @@ Using a run:
 
 Experiments with many runs:
   gentraj compare PRESET... | --runs DIR...    compare families of models: stability, quality, speed, control
+  gentraj pareto RUN...                        measure what decisions of a teacher and its students cost and are worth
   gentraj ablate PRESET --vary KEY=V1,V2...    change one setting at a time and write a table of scores
   gentraj reproduce CARD...                    train and score what result cards describe, and write a table
 
@@ -52,7 +53,7 @@ takes --import MODULE, a module of yours that registers environments (installed,
 Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl-C or SIGTERM (a training is saved)."""
 
 COMMANDS = ("demo", "data", "train", "finetune", "distill", "sample", "augment", "evaluate", "export", "measure",
-            "report", "compare", "ablate", "reproduce")  # the names of their modules, which are imported on use
+            "report", "compare", "pareto", "ablate", "reproduce")  # modules that are imported on use
 
 
 def main(argv: Sequence[str] | None = None) -> int:
