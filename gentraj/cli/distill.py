@@ -36,6 +36,7 @@ class Distill:
     Examples: gentraj distill runs/umaze --method decision --run-dir runs/umaze-student
               gentraj distill runs/umaze --method decision --run-dir runs/umaze-student --resume
               gentraj distill runs/bc --method decision --episodes 100 --steps 10000 --run-dir runs/bc-student
+              gentraj distill runs/umaze --method reflow --student.steps 1 --run-dir runs/umaze-reflow
     """
 
     run: RunFolder

@@ -12,11 +12,20 @@ from typing import Any
 
 import torch
 
-from . import decisions
+from ..distillation import (
+    AdversarialConfig,
+    ConsistencyConfig,
+    FewStepConfig,
+    MeanFlowConfig,
+    ProgressiveConfig,
+    ReflowConfig,
+)
+from . import decisions, few_step
 from .decisions import DecisionConfig
+from .few_step import FewStepRunConfig
 from .folder import Run
 
-AnyDistillConfig = DecisionConfig
+AnyDistillConfig = DecisionConfig | FewStepRunConfig
 
 
 @dataclass(frozen=True)
@@ -31,9 +40,25 @@ class Method:
     """Called as `distill` below is, with the settings of this method."""
 
 
+def _few_step(about: str, student: FewStepConfig, value: float = 0.0) -> Method:
+    return Method(about, FewStepRunConfig(student, value), few_step.distill)
+
+
 METHODS: dict[str, Method] = {
     "decision": Method("a small network that acts as a planner or an iterative policy does: observation and goal in, "
                        "action out", DecisionConfig(), decisions.distill),
+    "reflow": _few_step("a model of few steps that learns the straight ways from noise to its teacher's samples",
+                        ReflowConfig()),
+    "progressive": _few_step("a model of few steps, each of which learns two steps of the round before",
+                             ProgressiveConfig()),
+    "consistency": _few_step("a model that maps all points of its teacher's way from noise to data to its end, in one "
+                             "call", ConsistencyConfig()),
+    "mean-flow": _few_step("a model of the average velocity between two times, with or without a teacher",
+                           MeanFlowConfig()),
+    "adversarial": _few_step("a model of few steps that also learns to deceive a discriminator of the data",
+                             AdversarialConfig()),
+    "value-aware": _few_step("a consistency model that also learns to raise the value that the planner's critic gives "
+                             "its plans", ConsistencyConfig(), value=1.0),
 }
 
 

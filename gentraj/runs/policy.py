@@ -14,6 +14,7 @@ from agents.policies.generators import GENERATORS
 from agents.policies.policy import Policy, PolicyConfig, Scales
 
 from ..data import Episodes
+from ..distillation import FewStepConfig
 from ..families import Model, ModelConfig, family
 from ..models.sampling import Guidance
 from ..training.loop import TrainingConfig
@@ -64,6 +65,12 @@ class PolicyRunConfig(GoalConditioned):
             raise ValueError(f"a policy of the kind {self.summary} cannot act by a model of {type(model).__name__}; "
                              "leave --family out, or take another policy")
         return replace(self, policy=replace(cast(Any, self.policy), model=model))
+
+    def distilled(self, student: FewStepConfig) -> PolicyRunConfig:
+        if self.policy.critic is not None:
+            raise ValueError(f"a policy of the kind {self.summary} acts by its critic too, and a student of few steps "
+                             "replaces its model only; take --method decision")
+        return replace(self, policy=replace(cast(Any, self.policy), model=student))
 
     def resolve(self, episodes: Episodes) -> PolicyRunConfig:
         """These settings with everything filled in that the data decide."""
