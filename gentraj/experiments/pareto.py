@@ -18,12 +18,11 @@ from envs.evaluation.evaluate import EvaluationConfig
 from envs.making import environment_factory
 
 from ..config import require
+from ..metrics import measure
 from ..runs.evaluation import evaluate_run
 from ..runs.folder import Run, load
-from ..runs.measures import measure_run
+from ..runs.measures import choose_windows, conditions, sample
 from ..trajectory import Agent, Batch, CountsCalls, SamplingOptions
-
-QUALITY = ("sliced_wasserstein", "mmd", "precision", "recall", "condition_error")
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Point:
 
     @property
     def name(self) -> str:
-        return self.run.folder.name + (f", {self.steps} steps" if self.steps else "")
+        return self.run.folder.name + (f", {self.steps} step{'s' * (self.steps > 1)}" if self.steps else "")
 
     def agent(self) -> Agent:
         return self.run.agent(self.run.action_space(), self.planner, options=self.options)
@@ -150,10 +149,20 @@ def _worth(point: Point, config: ParetoConfig, left_out: dict[str, str], progres
     if config.num and point.planner is None:
         left_out["quality"] = f"{point.name} plans no trajectories"
     elif config.num and point.planner:
-        measured = measure_run(point.run, num=config.num, steps=point.planner.steps, seed=config.seed,
-                               progress=progress)["measures"]["start"]
-        found["quality"] = {name: measured.get(name) for name in QUALITY}
+        found["quality"] = quality(point.run, point.planner.steps, config, progress)
     return found
+
+
+def quality(run: Run, steps: int, config: ParetoConfig, progress: bool = True) -> dict[str, float]:
+    """The metrics of `gentraj.metrics.measure` of samples, each conditioned on the start of a window of data.
+
+    They are compared with other windows of the training data that the run keeps. Raises ValueError for too few.
+    """
+    windows, _ = choose_windows(run, None, 2 * config.num, config.seed)
+    num = len(windows.x_BHD) // 2
+    start = conditions(run, windows)["start"]
+    x_RHD = sample(run, start[num : 2 * num], steps, config.seed, "sampling", progress)
+    return measure(windows.x_BHD[:num], x_RHD, seed=config.seed)
 
 
 def _comparable(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[float]]:

@@ -96,6 +96,8 @@ def plot_frontier(points: Sequence[Mapping[str, Any]], path: Path, worth: str, *
     Each point has a `name`, `cpu_ms`, whether it is on the `frontier`, and `return_mean` with `return_ci95`, or
     `quality`. `worth` labels the axis. Raises ValueError where there are no points.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     if not points:
         raise ValueError("no points to draw; give at least one run")
     figure, [ax] = panels(1, width=7.0, height=4.0)
@@ -111,6 +113,10 @@ def plot_frontier(points: Sequence[Mapping[str, Any]], path: Path, worth: str, *
         ax.plot(point["cpu_ms"], value, "o", color=colour, ms=6)
         ax.annotate(point["name"], (point["cpu_ms"], value), (6, 5), textcoords="offset points", fontsize=8)
     ax.set_xscale("log")
+    ax.margins(x=0.2, y=0.1)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set(xlabel="CPU time of a decision (ms, log scale)", ylabel=worth)
     ax.set_title(title, loc="left")
     return save(figure, path)
