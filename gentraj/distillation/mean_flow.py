@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require, require_choice
@@ -60,6 +61,9 @@ class TwoTimes(nn.Module):
         self.network = NETWORKS.made_of(config)(dim, horizon, context_dim + SPAN, config)
         self.span, self.context_dim, self.steps = SinusoidalEmbedding(SPAN, SCALE), context_dim, steps
         cast(SinusoidalEmbedding, self.network.time[0]).scale = SCALE
+        for module in self.network.modules():
+            if isinstance(module, nn.GroupNorm):  # whose forward derivative needs this layout
+                module.register_forward_pre_hook(_contiguous)
 
     def forward(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor, t_R: Tensor,
                 context_RC: Tensor | None = None, r_R: Tensor | None = None) -> Tensor:
@@ -77,6 +81,10 @@ class TwoTimes(nn.Module):
         if self.context_dim:
             wide[:, : self.context_dim] = weights["context.weight"]
         self.network.load_state_dict(weights | {"context.weight": wide, "context.bias": bias})
+
+
+def _contiguous(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0].contiguous(),)
 
 
 class MeanFlow(FewStep):
@@ -103,7 +111,8 @@ class MeanFlow(FewStep):
             F = self.network(x / at.spread, rows.x0 * rows.known, rows.known, t_R, rows.context, r_R)
             return F * self.prediction.unit(at)
 
-        u, du_dt = torch.func.jvp(average, (z, r_R, t_R), (v, torch.zeros_like(r_R), torch.ones_like(t_R)))[:2]
+        with sdpa_kernel(SDPBackend.MATH):  # the attention that has a forward derivative
+            u, du_dt = torch.func.jvp(average, (z, r_R, t_R), (v, torch.zeros_like(r_R), torch.ones_like(t_R)))[:2]
         target = v - (t_R - r_R)[:, None, None] * du_dt.detach()
         square_R = ((u - target) ** 2 * rows.free).sum((1, 2)) / rows.free.sum((1, 2)).clamp(min=1)
         return (square_R / (square_R.detach() + C) * rows.weight).mean()

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from gentraj.config import from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig, FlowConfig
 from gentraj.diffusion.grids import sampling_times
-from gentraj.distillation import STUDENTS, Consistency, FewStep, FewStepConfig, MeanFlow, Progressive
+from gentraj.distillation import STUDENTS, Consistency, FewStep, FewStepConfig, MeanFlow, MeanFlowConfig, Progressive
 from gentraj.families import ModelConfig
 from gentraj.models.conditioning import ConditionMix
-from gentraj.networks import ResidualMLPConfig
+from gentraj.networks import DiTConfig, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
@@ -187,6 +187,16 @@ def test_a_consistency_model_without_a_teacher_begins_with_data_as_targets_and_e
     model.ema.n_averaged.fill_(899)
     t_R, r_R = model.easy(rows)
     assert ((r_R < t_R) & (r_R > 0.97 * t_R)).all()
+
+
+@pytest.mark.parametrize("network", [TemporalUNetConfig(8, (1, 2), attention=True), DiTConfig(8, 1, heads=2)])
+def test_a_mean_flow_is_trained_by_forward_derivatives_of_every_network(network: NetworkConfig) -> None:
+    spec = TrajectorySpec(3, 0, 8)
+    x = torch.randn(4, 8, 3, generator=generator(0))
+    for apart in (0.0, 1.0):
+        model = MeanFlow(spec, MeanFlowConfig(FlowConfig(network), apart=apart), Normalizer.identity(3))
+        metrics = model.update(Batch(x, torch.ones_like(x, dtype=torch.bool)), model.optimizers(), generator(1))
+        assert all(torch.isfinite(value) for value in metrics.values()) and metrics["grad_norm"] > 0
 
 
 @every_student
