@@ -45,9 +45,6 @@ class DecisionConfig:
 
     episodes: int = 200
     """Episodes that are recorded in each round."""
-    shorter: int = 3
-    """Where there are goals, this many times as many episodes are recorded, and each is this many times as short: whole
-    ones mostly hold a goal that they have reached, and more of them see more starts and goals."""
     rounds: int = 1
     """Rounds after the first, in which the student and the teacher act by turns."""
     num_envs: int = 50
@@ -56,7 +53,7 @@ class DecisionConfig:
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=6_000))
 
     def __post_init__(self) -> None:
-        require(self, episodes=(1, 1e9), shorter=(1, 1e3), rounds=(0, 1e3), num_envs=(1, 1e5))
+        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5))
 
     def unused(self) -> dict[str, str]:
         return {"policy.goal_dims": "the teacher's data decide them"}
@@ -117,18 +114,14 @@ class _Recorder:
     def record(self, number: int, student: Run | None) -> Episodes:
         """The decisions of the teacher in one round."""
         data, config, teacher = self.teacher.data, self.config, self.teacher.agent(self.space)
-        shorter = config.shorter if data.goal_dims else 1
-        limit = max(1, self.factory.max_episode_steps // shorter)
         agent = teacher
         if student is not None:
             agent = Turns(student.agent(self.space), teacher, max(1, self.factory.max_episode_steps // TURNS))
-        played = rollout(agent, replace(self.factory, max_episode_steps=limit), config.episodes * shorter,
-                         fold(config.training.seed, STREAM, number), config.num_envs, obs_keys=data.obs_keys,
-                         goal_dims=data.goal_dims, record=True, progress=self.progress,
-                         name="teacher" if student is None else "student and teacher")
+        played = rollout(agent, self.factory, config.episodes, fold(config.training.seed, STREAM, number),
+                         config.num_envs, obs_keys=data.obs_keys, goal_dims=data.goal_dims, record=True,
+                         progress=self.progress, name="teacher" if student is None else "student and teacher")
         recorded = cast(Episodes, played.recorded)
-        recorded = agent.taught(recorded, played.seeds) if isinstance(agent, Turns) else recorded
-        return replace(recorded, env=self.factory.spec_json)  # whose episodes are whole
+        return agent.taught(recorded, played.seeds) if isinstance(agent, Turns) else recorded
 
 
 class Turns:
