@@ -1,3 +1,4 @@
+from .acceleration import accelerate
 from .data import Episodes, Windows, load_episodes
 from .experiments.comparison import CompareConfig, compare_families
 from .runs.augmentation import AugmentConfig, augment
@@ -15,7 +16,7 @@ from .trajectory import Condition, SamplingOptions, TrajectorySpec
 
 __all__ = [
     "PRESETS", "AugmentConfig", "CompareConfig", "Condition", "Episodes", "FinetuneConfig", "SamplingOptions",
-    "TrajectorySpec", "Windows", "augment", "compare_families", "evaluate_and_save", "evaluate_run",
+    "TrajectorySpec", "Windows", "accelerate", "augment", "compare_families", "evaluate_and_save", "evaluate_run",
     "evaluate_world_model", "export_run", "finetune", "from_pretrained", "load", "load_episodes", "make_report",
     "measure_run", "sample_run", "save_pretrained", "train",
 ]

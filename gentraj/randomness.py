@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -60,17 +61,20 @@ class RowNoise:
     """One stream of normal noise for each row, so that a row's noise does not depend on the number of rows."""
 
     def __init__(self, seeds: Sequence[int], device: torch.device | None = None):
-        self.generators = [torch.Generator().manual_seed(int(s)) for s in seeds]
-        self.device = device
+        self.seeds, self.device = seeds, device
+
+    @cached_property
+    def generators(self) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(int(s)) for s in self.seeds]
 
     def normal(self, *shape: int) -> Tensor:
-        """The next standard normal numbers (R, *shape), or those of the active `Tape`."""
+        """The next standard normal numbers (R, *shape), or those of the active `Tape` or `OneStream`."""
         tape = _TAPE.get()
-        out = self._sample(*shape) if tape is None else tape.pass_on(self._sample, len(self.generators), *shape)
+        out = self._sample(*shape) if tape is None else tape.pass_on(self._sample, len(self.seeds), *shape)
         return out.to(self.device) if self.device is not None else out
 
     def _sample(self, *shape: int) -> Tensor:
-        out = torch.empty(len(self.generators), *shape)
+        out = torch.empty(len(self.seeds), *shape)
         for row, g in zip(out, self.generators, strict=True):
             row.normal_(generator=g)
         return out
@@ -107,6 +111,20 @@ class Tape:
 
     def __exit__(self, *_: object) -> None:
         _TAPE.reset(self.before)
+
+
+class OneStream(Tape):
+    """Lets all rows draw their noise from one generator, as a training step may: `with OneStream(generator):`.
+
+    A stream for each row takes a millisecond for 256 rows, and a row of a training batch needs none of its own.
+    """
+
+    def __init__(self, source: torch.Generator):
+        super().__init__()
+        self.source = source
+
+    def pass_on(self, sample: Callable[..., Tensor], rows: int, *shape: int) -> Tensor:
+        return torch.randn(rows, *shape, generator=self.source)
 
 
 _TAPE: ContextVar[Tape | None] = ContextVar("tape", default=None)

@@ -28,6 +28,7 @@ from .device import device_of
 from .diffusion.grids import sampling_times
 from .diffusion.paths import PATHS
 from .diffusion.samplers import Sampler
+from .networks.rows import batch_invariant
 from .randomness import generator
 from .trajectory import (
     Batch,
@@ -93,6 +94,7 @@ def _check_known_entries(model: TrajectoryModel, name: str, condition: Condition
         expect(same, f"a sample conditioned on {name} changes the given entries; set them at the end, bit for bit")
 
 
+@batch_invariant()
 def _check_seeds(model: TrajectoryModel) -> None:
     condition = Condition.unknown(model.spec, 20, device=device_of(model))
     many = model.sample(condition, seed=list(range(20)))
@@ -159,6 +161,7 @@ def _check_metrics(metrics: dict[str, Tensor]) -> None:
                f"the metric {name} is {value}; one finite number, detached, is expected")
 
 
+@batch_invariant()
 def check_policy(policy: Policy) -> None:
     """Checks a `Policy`, and how an `Actor` acts with it.
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gentraj.randomness import RowNoise, Tape, fold, generator, row_seeds, unfold
+from gentraj.randomness import OneStream, RowNoise, Tape, fold, generator, row_seeds, unfold
 
 
 def test_any_key_changes_the_seed() -> None:
@@ -62,3 +62,13 @@ def test_a_tape_inside_another_leaves_it_as_it_was_also_after_an_error() -> None
             noise(1)
         one = RowNoise([1]).normal(2)
     assert torch.equal(outer.noise_M, one[0])
+
+
+def test_in_one_stream_rows_draw_from_one_generator_in_order() -> None:
+    with OneStream(generator(7)):
+        noise = RowNoise([1, 1, 2])
+        first, second = noise.normal(4), noise.normal(2, 3)
+    again = generator(7)
+    assert torch.equal(first, torch.randn(3, 4, generator=again))
+    assert torch.equal(second, torch.randn(3, 2, 3, generator=again))
+    assert torch.equal(noise.normal(5), RowNoise([1, 1, 2]).normal(5))  # outside, each row has its own again

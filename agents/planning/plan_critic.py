@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gentraj.config import require, require_choice
 from gentraj.data import ContextConfig, Episodes
@@ -22,7 +21,7 @@ from gentraj.networks.dit import Block
 from gentraj.networks.embedding import SinusoidalEmbedding
 from gentraj.networks.rows import padded
 from gentraj.normalize import STATISTICS, Normalizer, NormalizerName
-from gentraj.training.optimization import BATCH, LearningConfig, adamw, apply_gradients
+from gentraj.training.optimization import BATCH, LearningConfig, MovingAverage, adamw, apply_gradients
 from gentraj.trajectory import Batch, TrajectorySpec
 
 from ..policies.critic import expectile
@@ -133,8 +132,7 @@ class PlanCritic(nn.Module):
             if config.network == "transformer"
             else PlanPerceptron(spec.dim, spec.horizon, config.width, config.depth, config.members))
         self.state_network = ValueEnsemble(spec.obs_dim, config.width, config.depth, config.members)
-        self.target = AveragedModel(self.state_network, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
-        self.target.requires_grad_(False)
+        self.target = MovingAverage(self.state_network, 1 - config.tau)
 
     @classmethod
     def blank(cls, spec: TrajectorySpec, config: PlanCriticConfig) -> PlanCritic:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gentraj.config import require
 from gentraj.networks import ValueEnsemble
-from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
+from gentraj.training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 
 from .policy import Policy, Transition
 
@@ -64,8 +63,7 @@ class Critic(nn.Module):
         super().__init__()
         self.config = config
         self.q = ValueEnsemble(state_dim + chunk_dim, config.width, config.depth, config.members, start)
-        self.target = AveragedModel(self.q, multi_avg_fn=get_ema_multi_avg_fn(1 - config.tau))
-        self.target.requires_grad_(False)
+        self.target = MovingAverage(self.q, 1 - config.tau)
 
     def optimizer(self) -> Optimizer:
         return adamw(self.q, self.config)["network"]

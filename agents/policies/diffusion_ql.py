@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from gentraj.config import require
 from gentraj.families import Model, ModelConfig
+from gentraj.randomness import OneStream
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig
@@ -48,8 +49,8 @@ class DiffusionQL(Policy[Model]):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        seed = int(torch.randint(2**62, (), generator=generator))
-        next_BKA = self.actions(self.model.sample(self.condition(t.next_BS), seed=seed)[:, 0])
+        with OneStream(generator):
+            next_BKA = self.actions(self.model.sample(self.condition(t.next_BS))[:, 0])
         critic = self.critic.update(t, self.critic.target_min(t.next_BS, next_BKA.flatten(1)), optimizers["critic"])
         actor = self.model.update(self.windows(t), optimizers, generator, guide=self.value_guide)
         return critic | actor

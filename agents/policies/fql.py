@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gentraj.config import require
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.randomness import RowNoise
-from gentraj.training.optimization import adamw, apply_gradients
+from gentraj.training.optimization import MovingAverage, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .critic import Critic, CriticConfig
@@ -48,8 +47,7 @@ class FQL(Policy[Diffusion]):
         self.config, self.model = config, self.build_model(config.model)
         self.critic = Critic.of(self, config.critic)
         self.student = deepcopy(self.model.network)
-        self.student_ema = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(config.model.ema))
-        self.student_ema.requires_grad_(False)
+        self.student_ema = MovingAverage(self.student, config.model.ema)
         self.calls = 0
 
     @property

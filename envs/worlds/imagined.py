@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from gentraj.config import require, require_choice
+from gentraj.networks.rows import batch_invariant
 from gentraj.trajectory import Agent
 from gentraj.worlds.model import WorldModel
 
@@ -108,11 +109,13 @@ class ImaginedEpisodes:
         self.obs_BO, self.goal_BG = np.array(obs_BO, np.float32), np.array(goal_BG, np.float32)
         self.elapsed_B = np.zeros_like(self.elapsed_B)
 
+    @batch_invariant()
     def ask(self, agent: Agent) -> np.ndarray:
         """Returns the agent's actions (B, A) in the current states."""
         goal_BG = torch.from_numpy(self.goal_BG) if self.world.facts.goal_dim else None
         return agent.act(torch.from_numpy(self.obs_BO), goal_BG).detach().cpu().numpy()
 
+    @batch_invariant()
     def step(self, act_BA: np.ndarray, moving_B: np.ndarray) -> StepResult:
         """Steps the episodes where `moving_B` is true; the others keep their state and get reward 0.
 

@@ -12,6 +12,7 @@ import tyro
 from agents.planning.planner import PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig
 
+from ..acceleration import BackendName, accelerate
 from ..device import pick_device
 from ..files import check_output, write_file
 from ..progress import say
@@ -55,6 +56,9 @@ class Evaluate:
     """Also save the episodes as a Minari dataset with this id, such as mine/rollout-v0."""
     video: Path | None = None
     """Also write videos (MP4) of the first three episodes into this folder."""
+    accelerate: BackendName = "eager"
+    """What runs the networks. auto: the fastest of eager and openvino on this machine; compile: torch.compile, which
+    takes a minute or more at first; openvino and openvino-bf16: OpenVINO (extra openvino), the latter in bfloat16."""
     device: str | None = None
     """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
@@ -64,7 +68,7 @@ def main(argv: list[str]) -> None:
     which = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(guess))
     # Once more, now that it is known whose planner's settings are the defaults: options may stand before the run.
     args = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(which.run))
-    run = load(args.run, device=pick_device(args.device))
+    run = accelerate(load(args.run, device=pick_device(args.device)), args.accelerate)
     if args.judged_as == "agent" and not run.config.ACTS_BY_SAMPLING and args.sampling != SamplerOptions():
         raise ValueError("planning in a world model uses the ensemble's mean, which samples nothing; leave --sampler, "
                          "--grid and --eta out, or give --as world-model")

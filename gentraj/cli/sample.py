@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from ..acceleration import BackendName, accelerate
 from ..device import pick_device
 from ..files import check_output
 from ..progress import busy, say
@@ -57,6 +58,9 @@ class Sample:
     """Scale of the noise; a value below 1 makes the samples more likely and less varied."""
     seed: int = 0
     """Seed; the same seed gives the same samples."""
+    accelerate: BackendName = "eager"
+    """What runs the networks. auto: the fastest of eager and openvino on this machine; compile: torch.compile, which
+    takes a minute or more at first; openvino and openvino-bf16: OpenVINO (extra openvino), the latter in bfloat16."""
     device: str | None = None
     """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
@@ -68,7 +72,7 @@ def main(argv: list[str]) -> None:
     start, goal, context = (None if text is None else parse_numbers(text, option) for option, text in (
         ("--start", args.start), ("--goal", args.goal), ("--context", args.context)))
     check_output(args.out, "--out")
-    run = load(args.run, device=pick_device(args.device))
+    run = accelerate(load(args.run, device=pick_device(args.device)), args.accelerate)
     with busy(f"sampling {args.num}"):
         samples = sample_run(run, args.num, start=start, goal=goal, arrival=args.arrival, context=context,
                              guidance=args.guidance, seed=args.seed,

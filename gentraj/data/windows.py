@@ -47,11 +47,11 @@ class Windows:
         end_B1 = self.window_ends[part_B][:, None]
         t_BH = starts_B[:, None] + self.offsets
         real_act_BH, real_obs_BH = t_BH < end_B1, t_BH <= end_B1
-        parts = [(self.episodes.obs, t_BH + episode_B[:, None], real_obs_BH)]
+        x_BHD = np.empty((*t_BH.shape, self.spec.dim), np.float32)
+        mask_BHD, width = np.empty(x_BHD.shape, bool), self.spec.obs_dim
+        _fill(x_BHD[..., :width], mask_BHD[..., :width], self.episodes.obs, t_BH + episode_B[:, None], real_obs_BH)
         if self.spec.act_dim:
-            parts.append((self.episodes.act, t_BH, real_act_BH))
-        x = [np.where(real[..., None], array[np.minimum(t, len(array) - 1)], 0) for array, t, real in parts]
-        mask = [np.repeat(real[..., None], array.shape[1], 2) for array, _, real in parts]
+            _fill(x_BHD[..., width:], mask_BHD[..., width:], self.episodes.act, t_BH, real_act_BH)
         context_BC = None
         if self.context_rows is not None:
             last_B = starts_B + self.offsets[real_obs_BH.sum(1) - 1]
@@ -60,7 +60,7 @@ class Windows:
         past_BH = t_BH >= end_B1
         first_BH = past_BH & ~np.pad(past_BH, ((0, 0), (1, 0)))[:, :-1]
         terminal_BH = first_BH & self.episodes.terminated[end_B1 - 1]
-        return Batch(torch.from_numpy(np.concatenate(x, 2)), torch.from_numpy(np.concatenate(mask, 2)), context_BC,
+        return Batch(torch.from_numpy(x_BHD), torch.from_numpy(mask_BHD), context_BC,
                      torch.from_numpy(self._rewards(t_BH, end_B1)), torch.from_numpy(terminal_BH),
                      synthetic_B=None if imagined is None else torch.from_numpy(imagined[starts_B + episode_B, 0] > 0),
                      episode_B=torch.from_numpy(part_B))
@@ -71,6 +71,14 @@ class Windows:
         t_BHK = t_BH[..., None] + k_K
         real_BHK = (t_BHK < end_B1[..., None]) & (k_K < self.gaps[:, None])
         return np.where(real_BHK, reward_S[np.minimum(t_BHK, len(reward_S) - 1)], 0).sum(-1)
+
+
+def _fill(x_BHX: np.ndarray, mask_BHX: np.ndarray, array_SX: np.ndarray, t_BH: np.ndarray,
+          real_BH: np.ndarray) -> None:
+    """Writes the rows `t_BH` of the array to x, and 0 where they are padding; the mask is true where they are not."""
+    x_BHX[...] = array_SX.take(t_BH, 0, mode="clip")  # several times as fast as array_SX[...]
+    x_BHX[~real_BH] = 0
+    mask_BHX[...] = real_BH[..., None]
 
 
 def repeat_last(batch: Batch, horizon: int | None = None) -> torch.Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -34,8 +37,24 @@ def log_snr(path: NoisePath, steps: int) -> Tensor:
 def sampling_times(path: NoisePath, steps: int, grid: str = "uniform") -> Tensor:
     """The times of a sampler: float32 (steps + 1,), falling from 1 to 0, all at levels of a discrete path.
 
-    Raises ValueError for steps < 1, for more steps than a discrete path has levels, and for an unknown grid.
+    They are computed once for each path, number and grid. Raises ValueError for steps < 1, for more steps than a
+    discrete path has levels, and for an unknown grid.
     """
+    return _sampling_times(path, steps, grid).clone()
+
+
+def noised_time(path: NoisePath, ratio: float) -> Tensor:
+    """(1,) the time of a path at which sigma / alpha is `ratio`, or the next noisier one at which the path is used."""
+    return _noised_time(path, ratio).clone()
+
+
+@lru_cache(256)
+def _noised_time(path: NoisePath, ratio: float) -> Tensor:
+    return path.snap(path.time_of(torch.tensor([-2 * math.log(ratio)])))
+
+
+@lru_cache(256)
+def _sampling_times(path: NoisePath, steps: int, grid: str) -> Tensor:
     if grid not in GRIDS:
         raise ValueError(f"unknown step grid '{grid}'; known: {', '.join(GRIDS)}")
     if steps < 1 or steps != int(steps):

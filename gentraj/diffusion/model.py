@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require, require_choice
 from ..models.conditioning import ConditionMix, encode_context, encoded_width
@@ -23,10 +22,10 @@ from ..networks.embedding import Predict, conditioned
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
-from ..training.optimization import LearningConfig, adamw, apply_gradients
-from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
+from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
+from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec, cat
 from .denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, Level, loss_weight, sample_times
-from .grids import GRIDS, sampling_times
+from .grids import GRIDS, noised_time, sampling_times
 from .guidance import denoising_plugins
 from .likelihood import PROBES, STEPS, log_prob
 from .paths import PATHS
@@ -138,8 +137,7 @@ class Diffusion(nn.Module):
         self.path, self.prediction = PATHS[config.path](config.levels), PREDICTIONS[config.prediction]
         self.network = NETWORKS.made_of(config.network)(spec.dim, spec.horizon, encoded_width(context),
                                                         config.network)
-        self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
-        self.ema.requires_grad_(False)
+        self.ema = MovingAverage(self.network, config.ema)
         self.network_calls = 0
 
     @classmethod
@@ -349,10 +347,11 @@ class Diffusion(nn.Module):
             raise ValueError(f"noise is {noise}; a ratio sigma / alpha above 0 is expected")
         x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
         check_trajectories(self.spec, x_RHD, condition)
-        t = self.path.snap(self.path.time_of(torch.tensor([-2 * math.log(noise)]))).to(self.device)
-        errors = [self._error_rows(x_RHD[i : i + MAX_ROWS], condition[i : i + MAX_ROWS], t,
-                                   [fold(s, n) for s in seeds[i : i + MAX_ROWS]])
-                  for n in range(noises) for i in range(0, len(x_RHD), MAX_ROWS)]
+        t = noised_time(self.path, noise).to(self.device)
+        rows = cat([condition] * noises)
+        x, seeds = x_RHD.repeat(noises, 1, 1), [fold(s, n) for n in range(noises) for s in seeds]
+        errors = [self._error_rows(x[i : i + MAX_ROWS], rows[i : i + MAX_ROWS], t, seeds[i : i + MAX_ROWS])
+                  for i in range(0, len(x), MAX_ROWS)]
         return torch.cat(errors).unflatten(0, (noises, -1)).mean(0)
 
     def _error_rows(self, x_RHD: Tensor, condition: Condition, t: Tensor, seeds: Sequence[int]) -> Tensor:

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require, require_choice
 from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
@@ -24,7 +23,7 @@ from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
 from ..networks.discriminator import Discriminator, DiscriminatorConfig, Logits
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
-from ..training.optimization import LearningConfig, adamw, apply_gradients
+from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .health import FOLLOW, Health, vital_signs
 from .objectives import OBJECTIVES, REGULARISERS, Game, Loss, Objective
@@ -178,8 +177,7 @@ class ConditionalGAN(nn.Module):
         self.objective, self.batch_size = OBJECTIVES[config.objective], batch_size * config.discriminator_steps
         shape = spec.dim, spec.horizon, encoded_width(context)
         self.network = NETWORKS.made_of(config.network)(*shape, config.network)
-        self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
-        self.ema.requires_grad_(False)
+        self.ema = MovingAverage(self.network, config.ema)
         self.discriminator, self.health = Discriminator(*shape, config.discriminator), Health()
         self.register_buffer("real_logit", torch.zeros(()))  # moving average of the patch logits of data
         self.network_calls = 0

@@ -15,13 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..networks.rows import MAX_ROWS, padding
 from ..normalize import Normalizer
-from ..training.optimization import LearningConfig, adamw, apply_gradients
+from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from .one_step import SEARCH, choosing_plugins, refuse_sampler, sample_rows
@@ -93,8 +92,7 @@ class Gaussian(nn.Module):
         self.normalizer, self.context = normalizer, context
         width = spec.dim * (2 if config.spread == "learned" else 1)  # for log sigma beside the mean
         self.network = NETWORKS.made_of(config.network)(width, spec.horizon, encoded_width(context), config.network)
-        self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
-        self.ema.requires_grad_(False)
+        self.ema = MovingAverage(self.network, config.ema)
         self.network_calls = 0
 
     @property

@@ -37,10 +37,13 @@ class EnsembleMLP(nn.Module):
 
     def forward(self, x_RI: Tensor) -> Tensor:
         with torch.autocast(x_RI.device.type, enabled=False):
-            h = x_RI.float().expand(len(self.weight[0]), *x_RI.shape)
-            for weight, bias in zip(self.weight[:-1], self.bias[:-1], strict=True):
-                h = self.activation(F.layer_norm(torch.baddbmm(bias, h, weight), weight.shape[-1:]))
-            return torch.baddbmm(self.bias[-1], h, self.weight[-1])
+            *hidden, (weight, bias) = zip(self.weight, self.bias, strict=True)
+            h = x_RI.float().expand(len(weight), *x_RI.shape)
+            for weight_EIO, bias_E1O in hidden:
+                h = self.activation(F.layer_norm(torch.baddbmm(bias_E1O, h, weight_EIO), weight_EIO.shape[-1:]))
+            if weight.shape[-1] == 1:  # a product with one column is several times as slow as this sum
+                return (h * weight.mT).sum(-1, keepdim=True) + bias
+            return torch.baddbmm(bias, h, weight)
 
 
 class ValueEnsemble(EnsembleMLP):

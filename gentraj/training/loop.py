@@ -11,7 +11,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,11 +39,13 @@ from .checkpoint import (
     restore_optimizer,
     save,
 )
+from .compilation import compiled
 from .log import Log, Row, Sums, tensorboard_writer
-from .optimization import NonFinite
+from .memory import keep_freed_memory
+from .optimization import NonFinite, checked_later, read_finite
 
-# `threads` is among them: another number of threads may change the last bits, but the training stays the same.
-MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "tensorboard", "eval_every",
+# `threads` and `compile` are among them: they may change the last bits, but the training stays the same.
+MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "compile", "tensorboard", "eval_every",
                          "eval_episodes")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -92,6 +94,9 @@ class TrainingConfig:
     """Number of checkpoints to keep. Older ones are deleted."""
     bf16: bool = False
     """Compute in bfloat16 where that is safe. This is faster on GPUs and on CPUs with AMX."""
+    compile: bool = False
+    """Compile the networks that are trained by torch.compile, which takes minutes at the start and changes weights by
+    rounding. This is for GPUs; on CPUs it gained nothing for the presets."""
     tensorboard: bool = False
     """Also write logs for TensorBoard, which is an optional package."""
 
@@ -129,16 +134,17 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
     restored, and before the first save. `evaluate` is called with the number of steps done every `eval_every` steps
     and after the last; it must not change the components.
 
-    Raises `ConfigError` for settings that differ on resume, `CheckpointError` where the folder is in use or cannot be
-    written, `TrainingStopped` for a number that is not finite, and `Interrupted` after SIGINT or SIGTERM, when
-    everything is saved.
+    Raises `ConfigError` for settings that differ on resume and where nothing can be compiled, `CheckpointError` where
+    the folder is in use or cannot be written, `TrainingStopped` for a number that is not finite, and `Interrupted`
+    after SIGINT or SIGTERM, when everything is saved.
     """
     if config.tensorboard:
         tensorboard_writer()  # raises before anything is saved
+    keep_freed_memory()
     folder, began = Path(run_dir).absolute(), time.monotonic()  # absolute: the working directory may change meanwhile
     if resume and not has_checkpoints(folder):
         raise NothingSaved(f"{folder}: nothing saved yet; train first")
-    with RunLock(folder), Interrupts() as interrupts, _threads(config.threads):
+    with RunLock(folder), Interrupts() as interrupts, _threads(config.threads), ExitStack() as stack:
         if not resume and has_checkpoints(folder):
             raise CheckpointError(f"{folder}: holds a training already; use --resume to continue it, or another folder")
         windows = windows or partial(Windows, episodes, contexts=contexts)
@@ -147,6 +153,8 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
         sums = run.restore() if resume else {}
         if prepare is not None:
             prepare()
+        if config.compile:
+            stack.enter_context(compiled([p.module for p in run.components], run.components[0].device))
         run.save(sums)  # nothing to do on resume
         with Log(folder, config.log_every, config.steps, start=run.step, sums=sums, progress=progress,
                  tensorboard=config.tensorboard, on_row=on_log) as log:
@@ -251,11 +259,12 @@ class _Run:
             batch = p.windows.batch(self.step, fold(config.seed, p.key), p.component.batch_size).to(p.device)
             with (self._stopping(f"component '{p.name}'"),
                   torch.autocast(p.device.type, torch.bfloat16, enabled=config.bf16)):
-                updated = p.component.update(batch, p.optimizers, generator(config.seed, self.step, p.key))
-                for key, value in updated.items():
-                    metrics[f"{p.name}/{key}"] = number = value.item()
-                    if not math.isfinite(number):
-                        raise NonFinite(f"the metric '{p.name}/{key}' is {number}")
+                with checked_later() as checked:
+                    updated = p.component.update(batch, p.optimizers, generator(config.seed, self.step, p.key))
+                keys = [f"{p.name}/{key}" for key in updated]
+                named = [(f"the metric '{key}'", value) for key, value in zip(keys, updated.values(), strict=True)]
+                numbers = read_finite([*checked, *named])
+            metrics |= zip(keys, numbers[len(checked) :], strict=True)
         self.step += 1
         log.record(self.step, metrics, rates)
 

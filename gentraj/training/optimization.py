@@ -1,13 +1,18 @@
-"""One optimiser step, which is refused where the loss or a gradient is not finite."""
+"""One optimiser step, which is refused where the loss or a gradient is not finite, and moving averages of weights."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require
 
@@ -46,15 +51,94 @@ def adamw(network: nn.Module, config: LearningConfig,
 def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tensor:
     """Backpropagates the scalar `loss`, clips the gradient norm to `max_norm`, and steps the optimiser.
 
-    Returns the norm before clipping. Raises `NonFinite`, without a step, where the loss or the norm is not finite.
+    Returns the norm before clipping. Raises `NonFinite`, without a step, where the loss or the norm is not finite. In a
+    block of `checked_later` on an accelerator, a fused optimiser takes no step either, and the block's reader raises.
     """
-    if not torch.isfinite(loss):
-        raise NonFinite(f"the loss is {loss.item()}")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-    if not torch.isfinite(norm):
-        raise NonFinite(f"the gradient norm is {norm.item()}")
-    optimizer.step()
+    scalars, later = [("the loss", loss.detach()), ("the gradient norm", norm)], _LATER.get()
+    if later is None or not (waits_to_read(norm) and optimizer.defaults.get("fused")):
+        read_finite(scalars)
+        optimizer.step()
+    else:
+        later += scalars
+        fused: Any = optimizer  # its kernel reads `found_inf`, and where that is 1 it changes nothing
+        fused.found_inf = 1 - (torch.isfinite(loss) & torch.isfinite(norm)).float()
+        fused.step()
+        del fused.found_inf
     return norm
+
+
+def waits_to_read(tensor: Tensor) -> bool:
+    """Whether Python has to wait for a device to read the tensor; the CPU has computed it already."""
+    return not tensor.is_cpu
+
+
+def read_finite(scalars: Sequence[tuple[str, Tensor]]) -> list[float]:
+    """Reads named scalars, all of them by one transfer from their device.
+
+    Raises `NonFinite`, naming the first, where they are not finite.
+    """
+    numbers = torch.stack([scalar.to(scalars[0][1].device, torch.float32) for _, scalar in scalars]).tolist()
+    for (name, _), number in zip(scalars, numbers, strict=True):
+        if not math.isfinite(number):
+            raise NonFinite(f"{name} is {number}")
+    return numbers
+
+
+@contextmanager
+def checked_later() -> Iterator[list[tuple[str, Tensor]]]:
+    """Collects the losses and gradient norms of `apply_gradients`, for `read_finite` to check after the block.
+
+    A training step on an accelerator then waits for it once, at its end, and not in every optimiser step.
+    """
+    token = _LATER.set(later := [])
+    try:
+        yield later
+    finally:
+        _LATER.reset(token)
+
+
+_LATER: ContextVar[list[tuple[str, Tensor]] | None] = ContextVar("later", default=None)
+
+
+class MovingAverage(AveragedModel):
+    """The exponential moving average of a network's weights, called as the network is.
+
+    The first update copies the weights; buffers are always copied. All weights are updated by one call, and an update
+    does not wait for the device.
+    """
+
+    def __init__(self, network: nn.Module, decay: float):
+        self.pairs: list[tuple[list[Tensor], list[Tensor]]] = []
+        super().__init__(network)
+        self.average = get_ema_multi_avg_fn(decay)
+        self.requires_grad_(False)
+        self.register_load_state_dict_post_hook(MovingAverage._forget)
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Moves the average by the fraction 1 - decay of the way to the weights of `model`, always the same network."""
+        if not self.pairs:  # the tensors are listed once, as that takes longer than to average a small network
+            self.pairs = [([*self.module.parameters()], [*model.parameters()]),
+                          ([*self.module.buffers()], [*model.buffers()])]
+            if self.n_averaged == 0:
+                _copy(*self.pairs[0])
+        weights, buffers = self.pairs
+        self.average(*weights, self.n_averaged)
+        _copy(*buffers)
+        self.n_averaged += 1
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MovingAverage:
+        self._forget()  # as buffers are moved to new tensors
+        return super()._apply(fn, recurse)
+
+    def _forget(self, *_: object) -> None:
+        self.pairs = []
+
+
+def _copy(mine: list[Tensor], theirs: list[Tensor]) -> None:
+    for tensor, other in zip(mine, theirs, strict=True):
+        tensor.copy_(other)

@@ -1,11 +1,25 @@
-"""One optimiser step: clipped, and never on a number that is not finite."""
+"""One optimiser step: clipped, and never on a number that is not finite; and moving averages of weights."""
+
+from contextlib import nullcontext
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import nn
 from torch.optim import SGD
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from gentraj.training.optimization import NonFinite, apply_gradients
+from gentraj.training import optimization
+from gentraj.training.checkpoint import optimizer_tensors
+from gentraj.training.optimization import (
+    LearningConfig,
+    MovingAverage,
+    NonFinite,
+    adamw,
+    apply_gradients,
+    checked_later,
+    read_finite,
+)
 
 
 @pytest.mark.parametrize("length", [0.1, 5.0])
@@ -33,3 +47,53 @@ def test_a_number_that_is_not_finite_stops_before_the_step(function, message: st
     with pytest.raises(NonFinite, match=message):
         apply_gradients(function(w), SGD([w], lr=1.0), max_norm=1.0)
     assert torch.equal(w.detach(), torch.zeros(2))
+
+
+def test_an_average_is_torchs_and_goes_on_after_loading_as_if_it_had_not_been_saved() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    ours, theirs = MovingAverage(network, 0.9), AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    for step in range(4):
+        with torch.no_grad():
+            for p in network.parameters():
+                p.add_(torch.randn_like(p))
+        network(torch.randn(8, 3))  # moves the buffers
+        ours.update_parameters(network)
+        theirs.update_parameters(network)
+        if step == 1:
+            saved, ours = ours.state_dict(), MovingAverage(network, 0.9)
+            ours.load_state_dict(saved)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    assert all(torch.equal(mine, other)
+               for mine, other in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
+
+
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets tensors on the CPU be treated as those that have to be waited for."""
+    monkeypatch.setattr(optimization, "waits_to_read", lambda tensor: True)
+
+
+@pytest.mark.parametrize("factor", [torch.inf, torch.nan])
+def test_a_number_that_is_checked_later_moves_no_weight_and_is_named(factor: float, accelerator: None) -> None:
+    network = nn.Linear(2, 1)
+    optimizer = adamw(network, LearningConfig(learning_rate=0.1))["network"]
+    apply_gradients(network(torch.ones(1, 2)).sum(), optimizer, 1.0)
+    before = {name: t.clone() for name, t in [*network.state_dict().items(), *optimizer_tensors(optimizer).items()]}
+    with checked_later() as checked:
+        apply_gradients(network(torch.ones(1, 2)).sum() * factor, optimizer, 1.0)
+    after = {**network.state_dict(), **optimizer_tensors(optimizer)}
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    with pytest.raises(NonFinite, match=r"the loss is (nan|-?inf)"):
+        read_finite(checked)
+
+
+def test_steps_that_are_checked_later_are_the_same_steps(accelerator: None) -> None:
+    torch.manual_seed(0)
+    one = nn.Linear(3, 1)
+    two = deepcopy(one)
+    for network, context in ((one, nullcontext()), (two, checked_later())):
+        optimizer = adamw(network, LearningConfig(max_grad_norm=0.5))["network"]
+        with context:
+            for step in range(3):
+                apply_gradients((network(torch.ones(1, 3)) * step).sum(), optimizer, 0.5)
+    assert torch.equal(one.weight, two.weight)

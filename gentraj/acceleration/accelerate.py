@@ -1,0 +1,144 @@
+"""`accelerate`: a copy of a model, an agent or a run whose networks run in another backend."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..networks.embedding import FactoredNetwork
+from ..progress import say
+from .openvino import openvino_program
+
+Body = Callable[[Tensor, Tensor], Tensor]  # features (R, H, F), projection (R, M) or (1, M) -> prediction (R, H, D)
+Target = TypeVar("Target")
+BackendName = Literal["auto", "eager", "compile", "openvino", "openvino-bf16"]
+CALLS = 5  # calls of each backend that are timed, after one that is not
+
+
+class Backend(NamedTuple):
+    """A way to run the body of a network."""
+
+    program: Callable[[FactoredNetwork, Tensor, Tensor], Body]
+    """Makes a program for inputs of the given shapes; raises ImportError where the backend is not installed."""
+    tolerance: float
+    """The largest error of an output, relative to the largest output or to 1 if that is below 1."""
+
+
+def compiled(network: FactoredNetwork, features_RHF: Tensor, projection_RM: Tensor) -> Body:
+    """torch.compile with inductor, which needs a C++ compiler; on a GPU the program is one CUDA graph."""
+    return torch.compile(network.body, dynamic=False, mode="reduce-overhead")
+
+
+BACKENDS: dict[str, Backend] = {
+    "eager": Backend(lambda network, features_RHF, projection_RM: network.body, 0.0),
+    "compile": Backend(compiled, 1e-4),
+    "openvino": Backend(lambda *inputs: openvino_program(*inputs, precision="f32"), 1e-4),
+    "openvino-bf16": Backend(lambda *inputs: openvino_program(*inputs, precision="bf16"), 0.1),
+}
+AUTOMATIC = ("eager", "openvino")  # what is as accurate as eager and ready within seconds
+
+
+def accelerate(target: Target, backend: BackendName = "auto") -> Target:
+    """Returns a copy of a model, an agent or a run whose networks run in `backend` when they sample or act.
+
+    auto: the fastest of eager and openvino, measured for each number of rows when it first comes. compile:
+    torch.compile, which takes a minute or more for each number of rows. openvino: OpenVINO on a CPU in float32, an
+    extra (`pip install 'gentraj[openvino]'`). openvino-bf16: the same in bfloat16, on a CPU that has it.
+
+    A program is made when a number of rows, rounded up to a power of 2, first comes, and its first output is compared
+    with the eager network's: an error above the tolerance in `BACKENDS` raises ValueError. Calls that need a gradient,
+    such as a guide's, are eager. The outputs for different numbers of rows may differ in their last bits. Raises
+    ValueError for an unknown backend and where nothing can be accelerated, and ImportError for a backend that is not
+    installed.
+    """
+    if backend not in (*BACKENDS, "auto"):
+        raise ValueError(f"unknown backend '{backend}'; known: auto, {', '.join(BACKENDS)}")
+    if backend == "eager":
+        return target
+    fast = copy.deepcopy(target)
+    networks = list(dict.fromkeys(_networks(fast)))
+    if not networks:
+        raise ValueError(f"{type(target).__name__} has no network of trajectories to accelerate; leave accelerate out")
+    for network in networks:
+        network.body = Accelerated(network, backend)
+    return fast
+
+
+def _networks(target: object) -> Iterator[FactoredNetwork]:
+    """The networks in a module, or in the modules that an agent or a run has, also in lists and dicts."""
+    if isinstance(target, nn.Module):
+        yield from (module for module in target.modules() if isinstance(module, FactoredNetwork))
+        return
+    for value in vars(target).values():
+        members = tuple(value.values()) if isinstance(value, Mapping) else value
+        for each in members if isinstance(members, list | tuple) else (members,):
+            if isinstance(each, nn.Module):
+                yield from _networks(each)
+
+
+@dataclass(eq=False)
+class Accelerated:
+    """The body of a network, run by a program for each number of rows."""
+
+    network: FactoredNetwork
+    backend: str
+
+    def __post_init__(self) -> None:
+        self.eager, self.programs = self.network.body, dict[tuple[int, ...], Body]()
+        self.original = copy.copy(self.network)  # its own body stays
+
+    def __call__(self, features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and (features_RHF.requires_grad or projection_RM.requires_grad):
+            return self.eager(features_RHF, projection_RM)
+        rows = len(features_RHF)
+        more = 2 ** (rows - 1).bit_length() - rows
+        if more:
+            features_RHF = torch.cat([features_RHF, features_RHF[:1].expand(more, -1, -1)])
+            if len(projection_RM) > 1:
+                projection_RM = torch.cat([projection_RM, projection_RM[:1].expand(more, -1)])
+        shapes = (*features_RHF.shape, *projection_RM.shape)
+        if shapes not in self.programs:
+            self.programs[shapes] = self._program(features_RHF.contiguous(), projection_RM.contiguous())
+        return self.programs[shapes](features_RHF, projection_RM)[:rows]
+
+    @torch.no_grad()
+    def _program(self, features_RHF: Tensor, projection_RM: Tensor) -> Body:
+        """The program of the backend, or the fastest one, for inputs of these shapes."""
+        if self.backend != "auto":
+            return self._checked(self.backend, features_RHF, projection_RM)
+        found, seconds = self.eager, float("inf")
+        for name in AUTOMATIC:
+            try:
+                program = self._checked(name, features_RHF, projection_RM)
+            except (ImportError, ValueError) as error:
+                say(f"{name} is left out: {error}")
+                continue
+            took = _seconds(program, features_RHF, projection_RM)
+            if took < seconds:
+                found, seconds = program, took
+        return found
+
+    def _checked(self, name: str, features_RHF: Tensor, projection_RM: Tensor) -> Body:
+        program, tolerance = BACKENDS[name].program(self.original, features_RHF, projection_RM), BACKENDS[name][1]
+        expected = self.eager(features_RHF, projection_RM)
+        error = (program(features_RHF, projection_RM) - expected).abs().max().item()
+        if not error <= tolerance * max(1.0, expected.abs().max().item()):
+            raise ValueError(f"the outputs of {name} differ by {error:.2g} from the network's, above its tolerance of "
+                             f"{tolerance:g}; take another backend")
+        return program
+
+
+def _seconds(program: Body, features_RHF: Tensor, projection_RM: Tensor) -> float:
+    """The median time of a call."""
+    times = []
+    for _ in range(CALLS + 1):
+        start = time.perf_counter()
+        program(features_RHF, projection_RM).sum().item()
+        times.append(time.perf_counter() - start)
+    return sorted(times[1:])[CALLS // 2]

@@ -1,0 +1,78 @@
+"""`accelerate`: the same samples within a tolerance, gradients as before, and refusals in one line."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import gentraj
+from gentraj.acceleration import BACKENDS
+from gentraj.acceleration.accelerate import Accelerated, Backend
+from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.networks import DiTConfig, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
+from gentraj.normalize import Normalizer
+from gentraj.trajectory import Condition, TrajectorySpec
+
+SPEC = TrajectorySpec(obs_dim=3, act_dim=2, horizon=8)
+NETWORKS: dict[str, NetworkConfig] = {
+    "unet": TemporalUNetConfig(8, (1, 2), 3, 0), "dit": DiTConfig(16, 1, 2, 0), "mlp": ResidualMLPConfig(16, 1, 0)}
+
+
+def make(network: str = "mlp", context_dim: int = 0) -> Diffusion:
+    config = DiffusionConfig(network=NETWORKS[network], sampler="ddim", steps=2)
+    context = Normalizer.identity(context_dim) if context_dim else None
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        model = Diffusion(SPEC, config, Normalizer.identity(5), context)
+        for parameter in model.ema.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))  # a layer of zeros would hide errors
+    return model
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_openvino_samples_what_the_network_samples(network: str) -> None:
+    model = make(network, context_dim=2)
+    fast = gentraj.accelerate(model, "openvino")
+    plain = Condition.unknown(SPEC, 3).with_obs(0, torch.ones(3))
+    given = Condition(SPEC, plain.values_BHD, plain.mask_BHD, torch.randn(3, 2))
+    for condition, num in ((plain, 1), (given, 1), (plain[:1], 1), (plain, 3)):
+        torch.testing.assert_close(fast.sample(condition, num), model.sample(condition, num), rtol=1e-3, atol=1e-3)
+    body: Any = fast.ema.module.body
+    assert isinstance(body, Accelerated) and len(body.programs) == 4  # of 4, 4 with contexts, 1 and 16 rows
+    assert not isinstance(model.ema.module.body, Accelerated)
+
+
+def test_a_guide_takes_its_gradient_from_the_network_itself() -> None:
+    model = make("unet")
+    fast = gentraj.accelerate(model, "auto")
+    condition, guide = Condition.unknown(SPEC, 2), lambda x: -x.square().sum((1, 2))
+    assert torch.equal(fast.sample(condition, guide=guide), model.sample(condition, guide=guide))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own modules
+def test_compile_samples_what_the_network_samples() -> None:
+    model = make()
+    fast, condition = gentraj.accelerate(model, "compile"), Condition.unknown(SPEC)
+    torch.testing.assert_close(fast.sample(condition), model.sample(condition), rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_wrong_is_refused_and_auto_goes_on_without_it(monkeypatch: pytest.MonkeyPatch,
+                                                              capsys: pytest.CaptureFixture[str]) -> None:
+    def wrong(network: Any, *_: Tensor) -> Any:
+        return lambda features_RHF, projection_RM: network.body(features_RHF, projection_RM) + 1
+
+    monkeypatch.setitem(BACKENDS, "openvino", Backend(wrong, 1e-4))
+    model, condition = make(), Condition.unknown(SPEC)
+    with pytest.raises(ValueError, match=r"openvino differ by .*1.* above its tolerance of 0.0001; take another"):
+        gentraj.accelerate(model, "openvino").sample(condition)
+    assert torch.equal(gentraj.accelerate(model).sample(condition), model.sample(condition))
+    assert "openvino is left out: " in capsys.readouterr().err
+
+
+def test_unknown_backends_and_what_has_no_network_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown backend 'tensorrt'; known: auto, eager, compile, openvino"):
+        gentraj.accelerate(make(), "tensorrt")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Linear has no network of trajectories to accelerate"):
+        gentraj.accelerate(torch.nn.Linear(1, 1))
+    assert gentraj.accelerate(model := make(), "eager") is model

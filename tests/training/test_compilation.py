@@ -1,0 +1,60 @@
+"""A compiled training is the same training: it resumes bit for bit, saves under the same names, and leaves no trace."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gentraj.config import ConfigError
+from gentraj.data import Episodes
+from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.networks import ResidualMLPConfig
+from gentraj.normalize import Normalizer
+from gentraj.training import TrainingConfig, compilation, train
+from gentraj.training.checkpoint import load
+from gentraj.trajectory import TrajectorySpec
+
+
+def run(folder: Path, *, compile: bool, resume: bool = False) -> Diffusion:
+    rng, ends = np.random.default_rng(0), np.arange(20) == 19
+    data = Episodes(rng.normal(size=(21, 2)), rng.normal(size=(20, 1)), rng.normal(size=20), terminated=ends,
+                    truncated=np.zeros(20, bool), lengths=np.array([20]))
+    torch.manual_seed(0)
+    model = Diffusion(TrajectorySpec(2, 1, 4), DiffusionConfig(ResidualMLPConfig(8, 1, frequencies=0)),
+                      Normalizer.identity(3), batch_size=8)
+    train({"model": model}, data, TrainingConfig(steps=6, save_every=2, keep=9, compile=compile, warmup=0), folder,
+          meta={}, resume=resume, progress=False)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def graphs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traces and differentiates graphs as always, and runs them without machine code, which takes long to compile."""
+    monkeypatch.setattr(compilation, "BACKEND", "aot_eager")
+
+
+def test_it_trains_the_same_weights_under_the_same_names_and_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    eager, compiled = run(tmp_path / "eager", compile=False), run(tmp_path / "compiled", compile=True)
+    assert compiled.network._compiled_call_impl is None
+    assert eager.state_dict().keys() == compiled.state_dict().keys()
+    torch.testing.assert_close(dict(eager.state_dict()), dict(compiled.state_dict()), rtol=1e-4, atol=1e-6)
+
+
+def test_it_resumes_with_the_same_bits(tmp_path: Path) -> None:
+    run(tmp_path, compile=True)
+    whole = load(tmp_path).components
+    for late in tmp_path.glob("step-*"):
+        if late.name > "step-00000002":
+            late.rename(tmp_path / f"gone-{late.name}")
+    run(tmp_path, compile=True, resume=True)
+    again = load(tmp_path).components
+    assert all(torch.equal(tensor, again[part][name]) for part in whole for name, tensor in whole[part].items())
+
+
+def test_where_nothing_compiles_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilation, "BACKEND", "no-such-compiler")
+    line = r"^training.compile is set, and torch.compile does not work here: .*; install a compiler .*$"
+    with pytest.raises(ConfigError, match=line):
+        run(tmp_path / "run", compile=True)
+    assert not list((tmp_path / "run").glob("step-*"))
