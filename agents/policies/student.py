@@ -26,8 +26,10 @@ from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 from .actor import Actor
 from .policy import FAR, Policy, PolicyConfig, Scales
 
-NEAR = 0.1  # mean distance between the entries of actions that are alike, in units of half their range
-SPREAD = (math.log(0.01), 0.0)  # bounds on the logarithm of a component's spread, in units of half the range of actions
+# In units of half the range of actions: how far the entries of like actions are apart on average, and the bounds on a
+# component's spread. Narrower components make the loss one of the actions that are learnt already (docs/realtime.md).
+NEAR = 0.1
+SPREAD = (math.log(0.05), 0.0)  # logarithms
 
 
 @dataclass(frozen=True)

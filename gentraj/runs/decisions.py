@@ -116,8 +116,7 @@ class _Recorder:
         data, config, teacher = self.teacher.data, self.config, self.teacher.agent(self.space)
         agent = teacher
         if student is not None:
-            length = max(1, self.factory.max_episode_steps // TURNS)
-            agent = Turns(student.agent(self.space), teacher, length)
+            agent = Turns(student.agent(self.space), teacher, max(1, self.factory.max_episode_steps // TURNS))
         played = rollout(agent, self.factory, config.episodes, fold(config.training.seed, STREAM, number),
                          config.num_envs, obs_keys=data.obs_keys, goal_dims=data.goal_dims, record=True,
                          progress=self.progress, name="teacher" if student is None else "student and teacher")

@@ -14,7 +14,7 @@ from small import gentraj
 from test_finetuning import follow  # noqa: F401  (a fixture)
 from test_policy_runs import tiny
 
-from agents.policies.student import StudentActor, StudentConfig
+from agents.policies.student import Student, StudentActor, StudentConfig
 from envs.evaluation.evaluate import EvaluationConfig
 from envs.evaluation.rollout import rollout
 from envs.making import environment_factory
@@ -63,6 +63,15 @@ def test_every_round_holds_the_teacher_s_actions_alone(teacher: runs.Run, studen
         assert np.allclose(played.reward, -abs(error), atol=1e-5)  # they were carried out
     assert len(first) == 6 and first.lengths.tolist() == [10] * 6 and 0 < second.num_steps < 60
     assert not set(map(bytes, first.obs)) & set(map(bytes, second.obs))  # in episodes of its own
+
+
+def test_a_planner_is_distilled_with_the_goals_that_it_was_given(small_run: Path, tmp_path: Path) -> None:
+    student = distill(runs.load(small_run), replace(CONFIG, episodes=2, rounds=0), tmp_path / "run", progress=False)
+    played = load_npz(tmp_path / "run" / "decisions-0.npz")
+    assert played.lengths.tolist() == [300, 300] and len(np.unique(played.extras["goal"], axis=0)) == 2
+    assert isinstance(policy := student.main, Student) and policy.config.goal_dims == (0, 1)
+    with pytest.raises(ValueError, match="a student trained with a goal was given none"):
+        student.agent(student.action_space()).act(torch.zeros(1, 4))
 
 
 class Constant:
