@@ -15,6 +15,7 @@ from .policies.generators import GENERATORS
 from .policies.idql import IDQL, IDQLConfig
 from .policies.iql import IQL, IQLConfig
 from .policies.policy import Policy, PolicyConfig, Scales, Transition
+from .policies.student import Student, StudentConfig
 from .policies.swift import Swift, SwiftConfig
 from .policies.td3bc import TD3BC, TD3BCConfig
 from .prior import log_prob, plan_prior, policy_prior, score
@@ -24,7 +25,7 @@ __all__ = [
     "BC", "FQL", "GENERATORS", "IDQL", "IQL", "MPC", "POLICIES", "TD3BC", "Actor", "Arrival", "ArrivalConfig",
     "BCConfig", "Critic", "CriticConfig", "DiffusionQL", "DiffusionQLConfig", "Exploring", "FQLConfig", "IDQLConfig",
     "IQLConfig", "Imagination", "InverseDynamics", "InverseDynamicsConfig", "MPCConfig", "PlanCritic",
-    "PlanCriticConfig", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "SB3Policy", "Scales", "Swift",
-    "SwiftConfig", "TD3BCConfig", "Transition", "Trust", "advantage_weights", "expectile", "log_prob", "plan_prior",
-    "policy_prior", "register", "score", "state_value",
+    "PlanCriticConfig", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "SB3Policy", "Scales", "Student",
+    "StudentConfig", "Swift", "SwiftConfig", "TD3BCConfig", "Transition", "Trust", "advantage_weights", "expectile",
+    "log_prob", "plan_prior", "policy_prior", "register", "score", "state_value",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gentraj.device import device_of
 from gentraj.diffusion import Diffusion
+from gentraj.distillation import FewStep
 from gentraj.families import Model
 from gentraj.networks.rows import padded
 from gentraj.randomness import unfold_each
@@ -101,6 +102,7 @@ def score(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, t: float, goal_BG: Te
     if not 0 < t <= 1:
         raise ValueError(f"t is {t}; a noise time above 0 (clean) and up to 1 is expected")
     condition, x_BKD = _window(policy, obs_BO, act_BKA, goal_BG)
+    model = model.teacher if isinstance(model, FewStep) else model  # a student does not denoise, it jumps
     level = model.level(model.path.snap(torch.full((1,), t, device=policy.device)))
     denoise = model.denoise(condition.values_BHD, condition.mask_BHD, condition.context_BC, clipped=False)
     score_BKD = (level.alpha * denoise(x_BKD, level.t_R) - x_BKD) / level.sigma**2

@@ -1,5 +1,7 @@
-"""The families of generative models in one table, by the `kind` of their settings. A new family takes one line in
-it."""
+"""The families of generative models in one table, by the `kind` of their settings. A new family takes one line in it.
+
+Students are models too, but no families to train: `gentraj distill` makes them from trained models.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .config import Kinds
 from .diffusion import Diffusion, DiffusionConfig, FlowConfig, LatentDiffusion, LatentDiffusionConfig
+from .distillation import STUDENTS, FewStep, FewStepConfig
 from .gan import ConditionalGAN, GANConfig
 from .models.gaussian import Gaussian, GaussianConfig
 
@@ -18,15 +21,16 @@ MODELS = Kinds({
     "latent": (LatentDiffusionConfig, LatentDiffusion),
     "gan": (GANConfig, ConditionalGAN),
     "gaussian": (GaussianConfig, Gaussian),
+    **STUDENTS,
 })
 
 if TYPE_CHECKING:
-    ModelConfig = DiffusionConfig | FlowConfig | LatentDiffusionConfig | GANConfig | GaussianConfig
-    Model = Diffusion | LatentDiffusion | ConditionalGAN | Gaussian
+    ModelConfig = DiffusionConfig | FlowConfig | LatentDiffusionConfig | GANConfig | GaussianConfig | FewStepConfig
+    Model = Diffusion | LatentDiffusion | ConditionalGAN | Gaussian | FewStep
 else:  # unions of the table's classes, so that a new family takes one line there
     ModelConfig, Model = reduce(or_, MODELS.configs), reduce(or_, (model for _, model in MODELS.values()))
 
-FAMILIES: dict[str, ModelConfig] = {name: config() for name, (config, _) in MODELS.items()}
+FAMILIES: dict[str, ModelConfig] = {name: config() for name, (config, _) in MODELS.items() if name not in STUDENTS}
 
 
 def family(config: ModelConfig) -> str:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from gentraj.config import Kinds
 
+from .actor import Actor
 from .bc import BC, BCConfig
 from .diffusion_ql import DiffusionQL, DiffusionQLConfig
 from .fql import FQL, FQLConfig
 from .idql import IDQL, IDQLConfig
 from .iql import IQL, IQLConfig
 from .policy import Policy, PolicyConfig
+from .student import Student, StudentActor, StudentConfig
 from .swift import Swift, SwiftConfig
 from .td3bc import TD3BC, TD3BCConfig
 
-__all__ = ["POLICIES", "PolicyConfig", "register"]
+__all__ = ["ACTORS", "POLICIES", "PolicyConfig", "register"]
 
 POLICIES: Kinds[PolicyConfig, Policy] = Kinds({
     "bc": (BCConfig, BC),
@@ -26,7 +28,11 @@ POLICIES: Kinds[PolicyConfig, Policy] = Kinds({
     "diffusion-ql": (DiffusionQLConfig, DiffusionQL),
     "fql": (FQLConfig, FQL),
     "swift": (SwiftConfig, Swift),
+    "student": (StudentConfig, Student),
 })
+
+# The agents of policies for which there is a faster way to act than an `Actor`.
+ACTORS: dict[type[Policy], type[Actor]] = {Student: StudentActor}
 
 
 def register(kind: str, config: type[PolicyConfig], policy: type[Policy]) -> None:

@@ -32,6 +32,7 @@ Datasets:
 Training (a RUN is the folder that a training writes):
   gentraj train PRESET [--run-dir DIR]         train a planner, a policy or a world model; --resume DIR continues
   gentraj finetune RUN --run-dir DIR           continue to train a policy in its environment
+  gentraj distill RUN --method M --run-dir DIR train a student that decides much faster than the run
 
 Using a run:
   gentraj evaluate RUN                         score the run in closed loop in its environment
@@ -42,6 +43,7 @@ Using a run:
 
 Experiments with many runs:
   gentraj compare PRESET... | --runs DIR...    compare families of models: stability, quality, speed, control
+  gentraj pareto RUN...                        measure what decisions of a teacher and its students cost and are worth
   gentraj ablate PRESET --vary KEY=V1,V2...    change one setting at a time and write a table of scores
   gentraj reproduce CARD...                    train and score what result cards describe, and write a table
 
@@ -50,8 +52,8 @@ takes --import MODULE, a module of yours that registers environments (installed,
 --env-id MODULE:Id does the same. --env-kwargs KEY=VALUE... passes arguments to the environment of --env-id.
 Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl-C or SIGTERM (a training is saved)."""
 
-COMMANDS = ("demo", "data", "train", "finetune", "sample", "augment", "evaluate", "export", "measure", "report",
-            "compare", "ablate", "reproduce")  # the names of their modules, which are imported on use
+COMMANDS = ("demo", "data", "train", "finetune", "distill", "sample", "augment", "evaluate", "export", "measure",
+            "report", "compare", "pareto", "ablate", "reproduce")  # modules that are imported on use
 
 
 def main(argv: Sequence[str] | None = None) -> int:

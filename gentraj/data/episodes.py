@@ -302,17 +302,17 @@ def hold_out(episodes: Episodes, share: float, seed: int) -> tuple[Episodes, Epi
         _, first, last = pieces[order[number]]
         number, steps = number + 1, steps + last - first
     held = set(order[:number].tolist())
-    return (_take(episodes, [piece for i, piece in enumerate(pieces) if i not in held]),
-            _take(episodes, [piece for i, piece in enumerate(pieces) if i in held]))
+    return (take(episodes, [piece for i, piece in enumerate(pieces) if i not in held]),
+            take(episodes, [piece for i, piece in enumerate(pieces) if i in held]))
 
 
 def halves(episodes: Episodes) -> tuple[Episodes, Episodes]:
     """Splits the data into the even and the odd episodes. A single episode is returned twice."""
     whole = [(i, 0, T) for i, T in enumerate(episodes.lengths.tolist())]
-    return (_take(episodes, whole[::2]), _take(episodes, whole[1::2])) if len(whole) > 1 else (episodes, episodes)
+    return (take(episodes, whole[::2]), take(episodes, whole[1::2])) if len(whole) > 1 else (episodes, episodes)
 
 
-def _take(e: Episodes, pieces: list[tuple[int, int, int]]) -> Episodes:
+def take(e: Episodes, pieces: list[tuple[int, int, int]]) -> Episodes:
     """The pieces (episode, first step, one past the last) as episodes; one that ends early in its episode is
     truncated."""
     starts = e.starts

@@ -108,6 +108,7 @@ DENSITIES: dict[str, Density] = {"uniform": _uniform, "log-normal": _log_normal,
 WEIGHTS: dict[str, Weight] = {
     "uniform": lambda c, at: 1 / c**2,  # weight 1 for the network's own output: Ho et al. 2020, equation 14
     "min-snr": lambda c, at: at.snr.clamp(max=GAMMA),  # Hang et al. 2023, equation 10
+    "truncated-snr": lambda c, at: at.snr.clamp(min=1),  # Salimans & Ho 2022, section 4
     "edm": lambda c, at: at.snr + 1 / at.sigma_data**2,  # Karras et al. 2022, table 1
 }
 

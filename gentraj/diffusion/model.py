@@ -176,6 +176,10 @@ class Diffusion(nn.Module):
         changed = options.changed()
         return replace(self.config, **changed) if changed else self.config
 
+    def sampler(self, config: DiffusionConfig) -> Sampler:
+        """The function that follows the denoiser from noise to a trajectory."""
+        return SAMPLERS[config.sampler] if config.eta is None else partial(SAMPLERS[config.sampler], eta=config.eta)
+
     def optimizers(self) -> dict[str, Optimizer]:
         return adamw(self.network, self.config)
 
@@ -259,9 +263,8 @@ class Diffusion(nn.Module):
         config, plugins = self.settings(options), denoising_plugins(guide)
         steps = config.steps if options.steps is None else options.steps
         times = sampling_times(self.path, steps, config.grid).to(self.device)
-        sampler = SAMPLERS[config.sampler] if config.eta is None else partial(SAMPLERS[config.sampler], eta=config.eta)
         return sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
-                            partial(self._sample_rows, sampler=sampler, times=times, plugins=plugins,
+                            partial(self._sample_rows, sampler=self.sampler(config), times=times, plugins=plugins,
                                     temperature=options.temperature, observe=observe))
 
     def _sample_rows(self, rows: Condition, seeds: Sequence[int], sampler: Sampler, times: Tensor,

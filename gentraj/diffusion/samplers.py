@@ -59,7 +59,7 @@ class Step(NamedTuple):
 def ddim(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
          observe: Observer | None = None) -> Tensor:
     """Song et al. 2021 (DDIM), equations 12 and 16. eta = 1 is DDPM: Ho et al. 2020, algorithm 2."""
-    for step in _steps(times, path, eta):
+    for step in steps_along(times, path, eta):
         x0 = denoise(x, step.t)  # the network
         x = _ancestral(step, x, x0, normal, eta)  # to s, with noise
         if observe:
@@ -70,7 +70,7 @@ def ddim(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: No
 def euler(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
           observe: Observer | None = None) -> Tensor:
     """Karras et al. 2022, algorithm 2 without its correction. `eta` is the amount of churn (see `_churned`)."""
-    for step in _steps(times, path, eta):
+    for step in steps_along(times, path, eta):
         x, step = _churned(x, step, path, normal, eta)  # noise up, lines 4 to 6
         x0 = denoise(x, step.t)  # the network
         x = step.to(x0, step.eps(x, x0))  # Euler step, lines 7 and 8
@@ -82,7 +82,7 @@ def euler(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: N
 def heun(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 0.0,
          observe: Observer | None = None) -> Tensor:
     """Karras et al. 2022, algorithm 2 (algorithm 1 for eta = 0): two denoisings a step, one in the last step."""
-    for step in _steps(times, path, eta):
+    for step in steps_along(times, path, eta):
         x, step = _churned(x, step, path, normal, eta)  # noise up, lines 4 to 6
         x0 = denoise(x, step.t)  # the network
         eps = step.eps(x, x0)  # slope at t, line 7
@@ -100,7 +100,7 @@ def heun(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: No
 def euler_maruyama(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 1.0,
                    observe: Observer | None = None) -> Tensor:
     """Song et al. 2021, equation 6, written as the probability-flow ODE plus eta^2 times a Langevin term."""
-    for step in _steps(times, path, eta):
+    for step in steps_along(times, path, eta):
         x0 = denoise(x, step.t)  # the network
         eps = step.eps(x, x0)  # noise in x
         x = step.to(x0, eps)  # Euler step
@@ -121,7 +121,7 @@ def predictor_corrector(denoise: Denoise, x: Tensor, times: Tensor, path: NoiseP
     the sample, the step would grow without bound where the density is flat, and if it were measured on a batch, the
     samples would depend on each other.
     """
-    for step in _steps(times, path, eta):
+    for step in steps_along(times, path, eta):
         x = _ancestral(step, x, denoise(x, step.t), normal, eta)  # predictor
         if eta > 0 and not step.last:
             eps = (x - step.alpha_s * denoise(x, step.s)) / step.sigma_s  # minus sigma times the score
@@ -136,7 +136,7 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal
              observe: Observer | None = None) -> Tensor:
     """DPM-Solver++(2M), Lu et al. 2022b, algorithm 2; eta = 1 is the SDE form of equation 19."""
     before: tuple[Tensor, Tensor] | None = None
-    for step in _steps(times, path, eta):
+    for step in steps_along(times, path, eta):
         x0, k = denoise(x, step.t), step.k  # the network, e^-h
         D = x0  # first order
         if before is not None and not step.last:  # first order in the last step, which is infinite in log SNR
@@ -160,7 +160,7 @@ def unipc(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: N
     if eta != 0:
         raise ValueError(f"eta is {eta}; unipc adds no noise, give 0")
     before: _UniStep | None = None
-    for step in _steps(times, path, eta):
+    for step in steps_along(times, path, eta):
         x0 = denoise(x, step.t)  # the network
         x = x if before is None else before.corrected(x0)  # UniC, the step before
         r = before.step.k.log() / step.k.log() if before and not step.last else None  # minus the paper's r_1
@@ -197,7 +197,7 @@ class _UniStep(NamedTuple):
         return self.step.sigma_s / self.step.sigma_t * self.x + self.step.alpha_s * (1 - self.step.k) * x0
 
 
-def _steps(times: Tensor, path: NoisePath, eta: float) -> Iterator[Step]:
+def steps_along(times: Tensor, path: NoisePath, eta: float) -> Iterator[Step]:
     """The steps between successive times. Raises ValueError unless they fall from at most 1 to 0, and 0 <= eta <= 1."""
     if times.ndim != 1 or len(times) < 2 or not (times[1:] < times[:-1]).all() or times[-1] != 0 or times[0] > 1:
         raise ValueError(f"sampling times must fall from at most 1 to exactly 0; given {times.tolist()}")

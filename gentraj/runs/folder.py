@@ -161,9 +161,7 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
         reference = windows.batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
         context = {} if reference.context_BC is None else {"context": reference.context_BC}
         saved = safetensors.torch.save({"x": reference.x_BHD, "mask": reference.mask_BHD} | context)
-        write_file(folder / REFERENCE, saved)
-        file = _RunFile(config, data, hashlib.sha256(saved).hexdigest())
-        write_file(folder / CONFIG, json.dumps(to_json(file), indent=2).encode())
+        write_settings(folder, config, data, saved)
         records.record_start(folder, device, resume)
 
     def evaluate(step: int) -> None:
@@ -172,9 +170,16 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
         agent = current.agent(current.action_space())
         records.record_score(folder, step, agent, data, config.training.eval_episodes)
 
-    training.train(components, episodes, config.training, folder, meta=_trained(config, data), resume=resume,
+    training.train(components, episodes, config.training, folder, meta=decisive(config, data), resume=resume,
                    device=device, progress=progress, contexts=config.context, prepare=prepare, evaluate=evaluate)
     return load(folder, device=device)
+
+
+def write_settings(folder: Path, config: AnyRunConfig, data: DataFacts, reference: bytes) -> None:
+    """Writes what a run needs beside its checkpoints: its settings, and the windows that it keeps."""
+    write_file(folder / REFERENCE, reference)
+    file = _RunFile(config, data, hashlib.sha256(reference).hexdigest())
+    write_file(folder / CONFIG, json.dumps(to_json(file), indent=2).encode())
 
 
 def located(dataset: str, folder: Path) -> str:
@@ -252,7 +257,7 @@ def load(folder: Path | str, *, step: int | None = None, device: torch.device | 
     """
     folder = Path(folder)
     file, saved = _read(folder), checkpoint.load(folder, step)
-    check_same(saved.meta, saved.meta | _trained(file.run, file.data), str(folder / CONFIG))
+    check_same(saved.meta, saved.meta | decisive(file.run, file.data), str(folder / CONFIG))
     return _run(folder, file, saved.components, saved.step, device, saved.meta["dataset_hash"])
 
 
@@ -304,7 +309,7 @@ def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = Non
         return config.build(data, episodes)
 
 
-def _trained(config: AnyRunConfig, data: DataFacts) -> dict[str, Any]:
+def decisive(config: AnyRunConfig, data: DataFacts) -> dict[str, Any]:
     """The settings that checkpoints depend on, without the planner's and the path of the data, which have a hash."""
     run = {key: value for key, value in to_json(config).items() if key not in config.MAY_CHANGE}
     return {"run": run, "data": to_json(replace(data, returns=()))}

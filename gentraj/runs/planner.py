@@ -22,6 +22,7 @@ from ..config import require, require_choice
 from ..data import Episodes, Windows
 from ..data.context import return_quantile
 from ..diffusion import DiffusionConfig
+from ..distillation import FewStepConfig
 from ..families import FAMILIES, MODELS, Model, ModelConfig, family
 from ..models.conditioning import ConditionMix
 from ..models.sampling import Guidance
@@ -139,6 +140,9 @@ class PlannerRunConfig(RunSettings):
         critic = self.critic if isinstance(model, DiffusionConfig) else replace(self.critic, noised=0.0)
         return replace(self, model=model, critic=critic, normalizer="limits", context_dropout=model.CONTEXT_DROPOUT,
                        batch_size=model.BATCH_SIZE)
+
+    def distilled(self, student: FewStepConfig) -> PlannerRunConfig:
+        return replace(self, model=student, planner=replace(self.planner, steps=student.steps))
 
     def refuse(self, changed: str) -> None:
         super().refuse(changed)

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast, get_type_hints
 
 from agents.planning.planner import PlannerConfig
-from agents.policies import POLICIES
+from agents.policies import ACTORS, POLICIES
 from agents.policies.actor import Actor
 from agents.policies.bc import BCConfig
 from agents.policies.generators import GENERATORS
 from agents.policies.policy import Policy, PolicyConfig, Scales
 
 from ..data import Episodes
+from ..distillation import FewStepConfig
 from ..families import Model, ModelConfig, family
 from ..models.sampling import Guidance
 from ..training.loop import TrainingConfig
@@ -65,6 +66,12 @@ class PolicyRunConfig(GoalConditioned):
                              "leave --family out, or take another policy")
         return replace(self, policy=replace(cast(Any, self.policy), model=model))
 
+    def distilled(self, student: FewStepConfig) -> PolicyRunConfig:
+        if self.policy.critic is not None:
+            raise ValueError(f"a policy of the kind {self.summary} acts by its critic too, and a student of few steps "
+                             "replaces its model only; take --method decision")
+        return replace(self, policy=replace(cast(Any, self.policy), model=student))
+
     def resolve(self, episodes: Episodes) -> PolicyRunConfig:
         """These settings with everything filled in that the data decide."""
         if "goal" in episodes.extras:
@@ -86,7 +93,8 @@ class PolicyRunConfig(GoalConditioned):
         if config is not None or guide is not None:
             raise ValueError(f"a planner's settings or a guide were given to a policy ({self.summary}), which plans "
                              "nothing; leave them out")
-        return Actor(component(components, "policy", Policy), space.low, space.high, options)
+        policy = component(components, "policy", Policy)
+        return ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options)
 
     def model_of(self, components: Mapping[str, Component]) -> Model | None:
         return component(components, "policy", Policy).trajectory_model

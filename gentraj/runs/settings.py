@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, Self, TypeVar
 
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from envs.making import environment_factory
 
 from ..config import unused, within
 from ..data import ContextConfig, Episodes
+from ..distillation import FewStepConfig
 from ..families import Model, ModelConfig
 from ..normalize import Normalizer
 from ..trajectory import Batch
@@ -106,6 +107,10 @@ class RunSettings:
     def generator(self) -> ModelConfig | None:
         """The settings of the generative model; None for a run without one."""
         raise NotImplementedError
+
+    def distilled(self, student: FewStepConfig) -> Self:
+        """These settings with a student in the place of the model. Raises ValueError if they cannot have one."""
+        raise ValueError(f"a {self.NAME} ({self.summary}) has no students of few steps; distil a planner or a policy")
 
     @property
     def planning(self) -> PlannerConfig | None:

@@ -380,8 +380,15 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], name:
             expected |= {f"{index}.{key}": (p.shape, p.dtype) for key in ADAM_STATE if key != "step"}
             expected[f"{index}.step"] = (torch.Size(), torch.float32)
     _check_fits(expected, tensors, name)
-    state = {int(index): {key: tensors[f"{index}.{key}"].clone() for key in ADAM_STATE} for index in updated}
+    state = {int(index): {key: _laid_out(tensors[f"{index}.{key}"], parameters[int(index)]) for key in ADAM_STATE}
+             for index in updated}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _laid_out(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A copy with the parameter's layout in memory, in which the fused Adam walks through both."""
+    like = tensor if tensor.shape != parameter.shape else parameter
+    return torch.empty_like(like, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
 
 
 def _check_fits(expected: Mapping[str, tuple[torch.Size, torch.dtype]], given: Mapping[str, Tensor], name: str) -> None:

@@ -122,7 +122,8 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
           meta: Mapping[str, Any], resume: bool = False, device: torch.device | None = None, progress: bool = True,
           contexts: ContextConfig | None = None, windows: Callable[[TrajectorySpec], Source] | None = None,
           on_log: Callable[[Row], None] | None = None, prepare: Callable[[], None] | None = None,
-          evaluate: Callable[[int], None] | None = None) -> TrainingResult:
+          evaluate: Callable[[int], None] | None = None,
+          carried: Mapping[str, nn.Module] | None = None) -> TrainingResult:
     """Trains all `components` in place, one update of each a step, and saves checkpoints and metrics in `run_dir`.
 
     Every component must be an `nn.Module` as well. Its batches come from `windows(component.spec)`, by default from
@@ -132,7 +133,8 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
     checkpoint, and a resumed run must be given the same. `device` defaults to the device of each component. `on_log`
     is called with each row of metrics. `prepare` is called once, after the folder is locked and a resumed run is
     restored, and before the first save. `evaluate` is called with the number of steps done every `eval_every` steps
-    and after the last; it must not change the components.
+    and after the last; it must not change the components. `carried` are modules that are not trained and belong into
+    each checkpoint.
 
     Raises `ConfigError` for settings that differ on resume and where nothing can be compiled, `CheckpointError` where
     the folder is in use or cannot be written, `TrainingStopped` for a number that is not finite, and `Interrupted`
@@ -149,7 +151,7 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
             raise CheckpointError(f"{folder}: holds a training already; use --resume to continue it, or another folder")
         windows = windows or partial(Windows, episodes, contexts=contexts)
         run = _Run(folder, [_Component(n, p, windows, device) for n, p in sorted(components.items())], config,
-                   _settings(meta, components, config, episodes))
+                   _settings(meta, components, config, episodes), carried or {})
         sums = run.restore() if resume else {}
         if prepare is not None:
             prepare()
@@ -224,8 +226,10 @@ class _Component:
 class _Run:
     """The state of a run: the steps that are done, and those that are saved."""
 
-    def __init__(self, folder: Path, components: list[_Component], config: TrainingConfig, settings: dict[str, Any]):
+    def __init__(self, folder: Path, components: list[_Component], config: TrainingConfig, settings: dict[str, Any],
+                 carried: Mapping[str, nn.Module]):
         self.folder, self.components, self.config, self.settings = folder, components, config, settings
+        self.carried = carried
         self.step, self.saved_step, self.saved = 0, -1, folder
 
     def restore(self) -> Sums:
@@ -236,6 +240,8 @@ class _Run:
         check_same(old, self.settings, str(self.folder))
         for component in self.components:
             component.restore(checkpoint.components)
+        for name, module in self.carried.items():
+            restore_module(module, checkpoint.components.get(name, {}), name)
         self.step, self.saved_step, self.saved = checkpoint.step, checkpoint.step, checkpoint.folder
         return sums
 
@@ -244,6 +250,7 @@ class _Run:
         if self.saved_step != self.step:
             with self._stopping("before saving"):
                 tensors = {name: t for component in self.components for name, t in component.tensors().items()}
+            tensors |= {name: module_tensors(module) for name, module in self.carried.items()}
             self.saved = save(self.folder, self.step, tensors, self.settings | {"sums": sums}, self.config.keep)
             self.saved_step = self.step
 

@@ -49,8 +49,8 @@ def refused(capsys: pytest.CaptureFixture, *words: object, code: int = 2) -> str
 
 @pytest.mark.parametrize(("words", "message"), [
     ("trian", "unknown command 'trian'; did you mean 'train'?"),
-    ("fly", "unknown command 'fly'; known: demo, data, train, finetune, sample, augment, evaluate, export, measure, "
-            "report, compare, ablate, reproduce"),
+    ("fly", "unknown command 'fly'; known: demo, data, train, finetune, distill, sample, augment, evaluate, export, "
+            "measure, report, compare, pareto, ablate, reproduce"),
     ("train", "give a preset (pointmaze, "), ("train --resume run pointmaze", "give a preset (pointmaze, "),
     ("train pointmaze-umase", "unknown preset 'pointmaze-umase'; known: "),
     ("train --steps 3 pointmaze-umase", "did you mean 'pointmaze-umaze'?"),

@@ -219,3 +219,18 @@ def test_only_adam_can_be_saved() -> None:
     optimizer.step()
     with pytest.raises(CheckpointError, match="SGD keeps momentum_buffer; only the state of Adam"):
         optimizer_tensors(optimizer)
+
+
+def test_moments_are_restored_in_the_layout_of_their_parameters() -> None:
+    """The fused Adam walks through memory, so that other layouts would mix the entries up."""
+    weights = [nn.Parameter(torch.arange(24.0).view(4, 3, 2).transpose(1, 2)) for _ in range(2)]
+    one, other = (torch.optim.AdamW([weight], fused=True) for weight in weights)
+    for optimizer, weight in ((one, weights[0]), (one, weights[0])):
+        weight.grad = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0)).cumsum(0) * weight.detach()
+        optimizer.step()
+    weights[1].data.copy_(weights[0].data)
+    restore_optimizer(other, {key: tensor.contiguous() for key, tensor in optimizer_tensors(one).items()})
+    for optimizer, weight in ((one, weights[0]), (other, weights[1])):
+        weight.grad = torch.ones(4, 2, 3)
+        optimizer.step()
+    assert torch.equal(*weights)

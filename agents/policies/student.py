@@ -1,0 +1,200 @@
+"""The student: a small network that learns what another agent does from what that agent did, and acts much faster.
+
+A planner or an iterative policy may answer the same state in several ways. The student models its actions by a mixture
+of distributions (Bishop 1994, "Mixture Density Networks") and acts by its mode, so that it does not take the average of
+two ways round an obstacle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gentraj.config import require
+from gentraj.networks.mlp import mlp
+from gentraj.networks.rows import padded
+from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
+from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
+
+from .actor import Actor
+from .policy import FAR, Policy, PolicyConfig, Scales
+
+# In units of half the range of actions: how far the entries of like actions are apart on average, and the bounds on a
+# component's spread. Narrower components make the loss one of the actions that are learnt already (docs/realtime.md).
+NEAR = 0.1
+SPREAD = (math.log(0.05), 0.0)  # logarithms
+
+
+@dataclass(frozen=True)
+class StudentConfig(PolicyConfig, LearningConfig):
+    width: int = 256
+    """Units of each hidden layer."""
+    depth: int = 3
+    """Number of hidden layers."""
+    components: int = 4
+    """Number of components of the mixture that models the teacher's actions in a state; 1 acts by their median."""
+    goal_dims: tuple[int, ...] = ()
+    """Entries of an observation that are subtracted from the goal, so that the network sees where the goal lies from
+    here; none if the goal is not made of such entries. A distillation takes them from the data."""
+    batch_size: int = 1024
+    """Number of decisions in a batch."""
+    max_grad_norm: float = 10.0
+
+    def __post_init__(self) -> None:
+        PolicyConfig.__post_init__(self)
+        LearningConfig.__post_init__(self)
+        require(self, width=(1, 1e5), depth=(1, 100), components=(1, 1e3))
+
+
+class Student(Policy):
+    """A perceptron from observations, and goals relative to them, to mixtures of M Laplace distributions of actions.
+
+    The X = K * A entries of a chunk are independent within a component. A Laplace distribution makes the loss an
+    absolute error, whose best answer is the median: actions at the bounds of the action space stay there.
+    """
+
+    def __init__(self, obs_dim: int, act_dim: int, config: StudentConfig, scales: Scales):
+        super().__init__(obs_dim, act_dim, config, scales)
+        if scales.context is not None and len(config.goal_dims) not in (0, len(scales.context.shift_D)):
+            raise ValueError(f"StudentConfig.goal_dims are {config.goal_dims}, and a goal has "
+                             f"{len(scales.context.shift_D)} numbers; give an entry of the observation for each, or "
+                             "none")
+        self.config, self.calls = config, 0
+        outputs = config.components * (1 + 2 * config.chunk * act_dim)
+        self.network = mlp([self.state_dim, *[config.width] * config.depth, outputs])
+
+    @property
+    def network_calls(self) -> int:
+        return self.calls
+
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
+        return f"one call, the mode of {self.config.components} components"
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return adamw(self.network, self.config)
+
+    def state(self, obs_BO: Tensor, context_BC: Tensor | None) -> Tensor:
+        """(B, S) normalised observations, followed by the goals relative to them in units of the goals' deviations."""
+        if context_BC is not None and self.context is not None and self.config.goal_dims:
+            here_BG = obs_BO.clamp(*self.bounds())[:, list(self.config.goal_dims)]
+            context_BC = context_BC - here_BG + self.context.shift_D
+        return super().state(obs_BO, context_BC)
+
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The bounds (O,) that `Policy.state` sets to observations, in environment units."""
+        reach_O = FAR * self.obs.scale_D
+        return self.obs.shift_D - reach_O, self.obs.shift_D + reach_O
+
+    def mixture(self, state_BS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log weights (B, M), centres (B, M, X) and log spreads (B, M, X) of normalised chunks of actions."""
+        M = self.config.components
+        out_BY = self.network(state_BS)
+        centre_BMX, spread_BMX = out_BY[:, M:].unflatten(1, (2, M, -1)).unbind(1)
+        low, high = SPREAD
+        return out_BY[:, :M].log_softmax(1), centre_BMX, low + (high - low) * spread_BMX.sigmoid()
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
+        t = self.transition(batch, 1.0)
+        log_weight_BM, centre_BMX, log_spread_BMX = self.mixture(t.state_BS)
+        real_BX = t.real_BK.repeat_interleave(self.spec.act_dim, 1)
+        error_BMX = (t.chunk_BX[:, None] - centre_BMX).abs()
+        log_density_BMX = -error_BMX / log_spread_BMX.exp() - log_spread_BMX - math.log(2)
+        log_density_BM = (log_density_BMX * real_BX[:, None]).sum(2)
+        loss = -((log_weight_BM + log_density_BM).logsumexp(1) * t.weights()).mean()
+        norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
+        with torch.no_grad():
+            error_BX = (t.chunk_BX - mode(log_weight_BM, centre_BMX)).abs() * real_BX
+        return {"loss": loss.detach(), "error": (error_BX.mean(1) * t.weights()).mean(), "grad_norm": norm}
+
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        """(B, K, A) the mixtures' modes; the seeds and the options change nothing."""
+        self.calls += 1
+        log_weight_BM, centre_BMX, _ = self.mixture(state_BS)
+        return mode(log_weight_BM, centre_BMX).unflatten(1, (self.chunk, -1)).clamp(-1, 1)
+
+
+def mode(log_weight_BM: Tensor, centre_BMX: Tensor) -> Tensor:
+    """(B, X) the centre with the most probability near it, as several components may describe one way to act."""
+    width = centre_BMX.shape[2]
+    near_BMM = torch.cdist(centre_BMX, centre_BMX, p=1.0).mul_(-1 / (NEAR * width)).exp_()
+    index_BM1 = torch.bmm(near_BMM, log_weight_BM.softmax(1)[:, :, None]).argmax(1, keepdim=True)
+    return centre_BMX.gather(1, index_BM1.expand(-1, 1, width)).squeeze(1)
+
+
+class StudentActor(Actor):
+    """The `Agent` of a student: it does what an `Actor` does, in twenty tensor operations.
+
+    The normalisation of the inputs and the position that the goal is relative to are folded into the weights once. The
+    spreads are left out, as they do not matter for an action.
+    """
+
+    def __init__(self, policy: Student, low_A: np.ndarray, high_A: np.ndarray,
+                 options: SamplingOptions = DEFAULT_OPTIONS):
+        super().__init__(policy, low_A, high_A, options)
+        self.policy: Student = policy
+        self.near_O, self.far_O = policy.bounds()
+        self.needs_goal, self.execute, self.calls = policy.context is not None, policy.execute, 0
+        self.shape = policy.config.components, policy.chunk * policy.spec.act_dim
+        self.layers = folded(policy)
+        self.shift_A, self.scale_A = policy.act_scale.shift_D, policy.act_scale.scale_D
+        # The data's bounds are bounds, too.
+        self.low_A = self.low_A.to(policy.device).maximum(self.shift_A - self.scale_A)
+        self.high_A = self.high_A.to(policy.device).minimum(self.shift_A + self.scale_A)
+
+    @property
+    def network_calls(self) -> int:
+        return self.calls
+
+    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        if self.execute > 1:
+            return super().act(obs_BO, goal_BG)
+        return self.decide(obs_BO, goal_BG, ()).squeeze(1).cpu()
+
+    def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
+        batch, (M, X) = len(obs_BO), self.shape
+        self.calls += 1
+        x_BI = obs_BO.to(self.near_O.device).clamp(self.near_O, self.far_O)
+        if self.needs_goal:
+            x_BI = torch.cat([x_BI, require_goal(goal_BG).to(x_BI.device)], 1)
+        *hidden, (weight, bias) = self.layers
+        h_RY = padded(x_BI)
+        for w, b in hidden:
+            h_RY = F.silu(torch.addmm(b, h_RY, w), inplace=True)
+        out_BY = torch.addmm(bias, h_RY, weight)[:batch]
+        chunk_BX = mode(out_BY[:, :M], out_BY[:, M:].view(batch, M, X))
+        act_BKA = torch.addcmul(self.shift_A, chunk_BX.view(batch, self.policy.chunk, -1), self.scale_A)
+        return act_BKA.clamp(self.low_A, self.high_A)[:, : self.execute]
+
+
+def require_goal(goal_BG: Tensor | None) -> Tensor:
+    """The goals. Raises ValueError if there are none."""
+    if goal_BG is None:
+        raise ValueError("a student trained with a goal was given none; give `act` the goals (B, G)")
+    return goal_BG
+
+
+def folded(policy: Student) -> list[tuple[Tensor, Tensor]]:
+    """The layers, weights (I, Y) and biases (Y,), from an observation joined with its goal to log weights (M,), up to a
+    constant, and centres (M * X,)."""
+    layers = [(layer.weight.detach().cpu().double().T, layer.bias.detach().cpu().double()) for layer in policy.network
+              if isinstance(layer, nn.Linear)]
+    scales = [policy.obs] if policy.context is None else [policy.obs, policy.context]
+    scale_S = torch.cat([each.scale_D for each in scales]).cpu().double()
+    shift_S = torch.cat([each.shift_D for each in scales]).cpu().double()
+    scale_SS, offset_S = torch.diag(1 / scale_S), -shift_S / scale_S  # state = x @ scale_SS + offset_S
+    if policy.context is not None and policy.config.goal_dims:
+        goals = torch.arange(policy.spec.obs_dim, policy.state_dim)
+        scale_SS[list(policy.config.goal_dims), goals], offset_S[goals] = -1 / scale_S[goals], 0
+    weight, bias = layers[0]
+    layers[0] = scale_SS @ weight, bias + offset_S @ weight
+    used = policy.config.components * (1 + policy.chunk * policy.spec.act_dim)
+    layers[-1] = layers[-1][0][:, :used], layers[-1][1][:used]
+    return [(weight.float().contiguous().to(policy.device), bias.float().to(policy.device)) for weight, bias in layers]

@@ -1,0 +1,59 @@
+"""`gentraj pareto`: what decisions of a teacher and of its students cost, and what they are worth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from ..device import pick_device
+from ..experiments.pareto import ParetoConfig, Point, pareto
+from ..files import check_output, write_file
+from ..plots.figures import plot_frontier
+from ..plots.page import show
+from ..progress import say
+from .options import parse
+
+
+@dataclass(frozen=True)
+class Pareto:
+    """Measure the return, the quality, the network calls and the latency of runs, and draw their frontier.
+
+    RUN@STEPS is a run with another number of sampling steps. Latencies are of one decision in one environment.
+
+    Examples: gentraj pareto runs/umaze@20 runs/umaze@5 runs/umaze-reflow
+              gentraj pareto runs/umaze runs/umaze-reflow runs/umaze-decision --episodes 100 --out frontier.json
+    """
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folders of runs, such as a teacher and its students, each of them with @STEPS or without."""
+    config: Annotated[ParetoConfig, tyro.conf.arg(name="")] = field(default_factory=ParetoConfig)
+    out: Path = Path("pareto.json")
+    """The JSON file to write; the figure is written beside it as a PNG file."""
+    device: str | None = None
+    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+
+
+def main(argv: list[str]) -> None:
+    args = parse(Pareto, argv, "gentraj pareto")
+    check_output(args.out, "--out")
+    device = pick_device(args.device)
+    found = pareto([Point.of(text, device) for text in args.runs], args.config)
+    write_file(args.out, json.dumps(found, indent=2, allow_nan=False).encode())
+    figure = plot_frontier(found["points"], args.out.with_suffix(".png"), found["worth"])
+    print(table(found))
+    say(f"points in {args.out}, frontier in {figure}")
+
+
+def table(found: dict[str, Any]) -> str:
+    """The points as a table in Markdown; those on the frontier are marked."""
+    head = ("run", "return", "success", "sliced Wasserstein", "calls", "latency p50, p99 (ms)", "CPU (ms)", "frontier")
+    rows = [(row["name"], show(row["return_mean"]), show(row["success_rate"]),
+             show((row["quality"] or {}).get("sliced_wasserstein")), show(row["calls"]),
+             ", ".join(map(show, row["latency_ms"])), show(row["cpu_ms"]), "yes" if row["frontier"] else "")
+            for row in found["points"]]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ("---",) * len(head), *rows)]
+    return "\n".join([*lines, *(f"no {name}: {why}" for name, why in found["left_out"].items())])

@@ -1,0 +1,82 @@
+"""Adversarial distillation: a student learns its teacher's trajectories and to deceive a discriminator of the data.
+
+Sauer et al. 2023, "Adversarial Diffusion Distillation", equation 1, with the teacher's samples of the same noise as
+targets, and with the discriminator and the losses of our GAN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+from torch.optim import Optimizer
+
+from ..config import require, require_choice
+from ..gan.model import Microbatch, SideConfig, logits, mean_loss, step_discriminator
+from ..gan.objectives import OBJECTIVES
+from ..models.conditioning import encoded_width
+from ..networks.discriminator import Discriminator, DiscriminatorConfig
+from ..training.optimization import adamw
+from ..trajectory import Batch, Guide
+from .reflow import Reflow, ReflowConfig
+
+if TYPE_CHECKING:
+    ObjectiveName = str
+else:  # what the dict holds
+    ObjectiveName = Literal[tuple(OBJECTIVES)]
+
+
+@dataclass(frozen=True)
+class AdversarialConfig(ReflowConfig):
+    """Settings of a student by adversarial distillation."""
+
+    adversarial: float = 0.1
+    """Weight of the adversarial loss of samples from one call beside the error to the teacher's trajectories."""
+    objective: ObjectiveName = "relativistic"
+    """Adversarial losses of the two sides."""
+    discriminator: DiscriminatorConfig = field(default_factory=lambda: DiscriminatorConfig(multipliers=(1,)))
+    """The discriminator, a network of residual convolutions over time."""
+    discriminator_learning: SideConfig = field(default_factory=SideConfig)
+    """How the discriminator is trained."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, adversarial=(0, 1e6))
+        require_choice(self, objective=OBJECTIVES)
+
+
+class Adversarial(Reflow):
+    distillation: AdversarialConfig
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        config = self.distillation
+        self.rules = OBJECTIVES[config.objective]
+        self.discriminator = Discriminator(self.spec.dim, self.spec.horizon, encoded_width(self.context),
+                                           config.discriminator)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        side = self.distillation.discriminator_learning
+        return super().optimizers() | {"discriminator": adamw(self.discriminator, side, side.betas)["network"]}
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
+               guide: Guide | None = None) -> dict[str, Tensor]:
+        """One step of the discriminator, and then one of the student."""
+        rows = self.rows(batch, generator)
+        with torch.no_grad():
+            fake = self.one_call(rows) * rows.real
+        judged = step_discriminator(self.discriminator, rows, fake, self.rules, dict(self.rules.penalties),
+                                    optimizers["discriminator"], self.distillation.discriminator_learning.max_grad_norm)
+        return judged | super().update(batch, optimizers, generator, guide=guide)
+
+    @parametrize.cached()
+    def objective(self, rows: Microbatch) -> Tensor:
+        """The error to the teacher's trajectories, and the generator's loss of samples from one call."""
+        fake, t_R = self.one_call(rows) * rows.real, rows.levels()
+        with torch.no_grad():
+            on_real = logits(self.discriminator, rows.x0, rows, t_R)
+        deceived = mean_loss(self.rules.generator, on_real, logits(self.discriminator, fake, rows, t_R), rows)
+        return super().objective(rows) + self.distillation.adversarial * deceived

@@ -1,0 +1,99 @@
+"""Consistency models: a student learns to map all points of a way from noise to data to the end of this way.
+
+Song et al. 2023, "Consistency Models" (distillation, algorithm 2, and sampling, algorithm 1); Geng et al. 2024,
+"Consistency Models Made Easy" (training from data, algorithm 1). The predictions of our networks satisfy the boundary
+condition f(x, 0) = x: the coefficients c_skip and c_out of a prediction are 1 and 0 where there is no noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..config import require, require_choice
+from ..diffusion.grids import sampling_times
+from ..diffusion.model import DiffusionConfig
+from ..diffusion.paths import NoisePath
+from ..diffusion.samplers import Normal, Sampler, steps_along
+from ..gan.model import Microbatch
+from ..models.plugin import Denoise
+from ..trajectory import Observer
+from .few_step import FewStep, FewStepConfig
+
+K, B, Q, STAGES = 8.0, 1.0, 2.0, 8  # Geng et al. 2024, section 3.2: n(t) = 1 + K sigmoid(-B t), and the base of r / t
+
+
+@dataclass(frozen=True)
+class ConsistencyConfig(FewStepConfig):
+    """Settings of a consistency model."""
+
+    targets: Literal["teacher", "data"] = "teacher"
+    """What leads from one point of a way to the next cleaner one: a step of the teacher (distillation), or the data and
+    the same noise, without the teacher (training)."""
+    points: int = 40
+    """Number of steps on the teacher's way, at most its number of noise levels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, points=(1, 1e6))
+        require_choice(self, targets=("teacher", "data"))
+
+    def unused(self) -> dict[str, str]:
+        return {"points": "the targets are data"} if self.targets == "data" else {}
+
+
+class Consistency(FewStep):
+    distillation: ConsistencyConfig
+
+    def sampler(self, config: DiffusionConfig) -> Sampler:
+        return partial(multistep, eta=1.0 if config.eta is None else config.eta)
+
+    def objective(self, rows: Microbatch) -> Tensor:
+        """w ||f(x_t, t) - f-(x_r, r)||^2, where f- is f without gradient, and r < t."""
+        of_teacher, eps = self.distillation.targets == "teacher", rows.normal()
+        t_R, r_R = self.neighbours(rows) if of_teacher else self.easy(rows)
+        x_t = self.noised(rows.x0, eps, t_R)
+        with torch.no_grad():
+            x_r = (self.ddim(x_t, self.taught(x_t, t_R, rows), t_R, r_R) if of_teacher
+                   else self.noised(rows.x0, eps, r_R))
+            target = self.x0(self, self.network, x_r, r_R, rows)
+        return self.regression(target, x_t, t_R, rows)
+
+    def neighbours(self, rows: Microbatch) -> tuple[Tensor, Tensor]:
+        """(R,) random times t of a grid, and the next cleaner ones."""
+        points = min(self.distillation.points, self.levels or self.distillation.points)
+        times = sampling_times(self.path, points)
+        i_R = torch.randint(points, (len(rows.x0),), generator=rows.generator)
+        return times[i_R].to(rows.x0.device), times[i_R + 1].to(rows.x0.device)
+
+    def easy(self, rows: Microbatch) -> tuple[Tensor, Tensor]:
+        """(R,) random times t, and times r = t (1 - n(t) / q^a), at least 0, in stages a = 0 .. 8 of the training.
+
+        At first r is 0, and the student learns from the data as a diffusion model does.
+        """
+        t_R = self.path.snap(torch.rand(len(rows.x0), generator=rows.generator))
+        stage = int(self.ema.n_averaged) * (STAGES + 1) // self.distillation.updates
+        r_R = (t_R * (1 - (1 + K * torch.sigmoid(-B * t_R)) / Q**stage)).clamp(min=0)
+        if self.levels:  # the next cleaner level
+            r_R = (r_R * self.levels).floor().minimum((t_R * self.levels).round() - 1) / self.levels
+        return t_R.to(rows.x0.device), r_R.to(rows.x0.device)
+
+
+def multistep(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 1.0,
+              observe: Observer | None = None) -> Tensor:
+    """Song et al. 2023, algorithm 1, where `denoise` is a consistency function: noise is added to x0 anew in each step.
+
+    With eta below 1 a part of the old noise is kept (Kim et al. 2024, "Consistency Trajectory Models", gamma-sampling).
+    """
+    for step in steps_along(times, path, eta):
+        x0 = denoise(x, step.t)  # the end of the way
+        x = step.to(x0, (1 - eta**2) ** 0.5 * step.eps(x, x0))  # back to s, with a part of the old noise
+        if eta > 0 and not step.last:
+            x = x + step.sigma_s * eta * normal()  # and new noise
+        if observe:
+            observe(x, step.s)
+    return x

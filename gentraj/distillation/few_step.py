@@ -1,0 +1,164 @@
+"""`FewStep`: a diffusion model of few sampling steps that learns from a diffusion model of many, its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..config import require
+from ..diffusion.model import Diffusion, DiffusionConfig
+from ..gan.model import Microbatch
+from ..models.conditioning import ConditionMix, encode_context
+from ..models.settings import GeneratorConfig
+from ..networks import NetworkConfig
+from ..normalize import Normalizer
+from ..training.optimization import apply_gradients
+from ..trajectory import Batch, Condition, Guide, TrajectorySpec
+
+
+@dataclass(frozen=True)
+class FewStepConfig(GeneratorConfig):
+    """What the settings of all students have. A student has its teacher's network, noise path and prediction."""
+
+    teacher: DiffusionConfig = field(default_factory=DiffusionConfig)
+    """The settings of the teacher."""
+    steps: int = 1
+    """Number of sampling steps of the student, each of which is one call of its network."""
+    updates: int = 10_000
+    """Number of updates of the whole distillation, which the schedules of some methods follow; gentraj distill sets
+    it."""
+    learning_rate: float = 3e-4
+    """Learning rate of AdamW. The weight decay, the norm of the gradients and the decay of the average of the weights
+    are the teacher's."""
+
+    def __post_init__(self) -> None:
+        require(self, updates=(1, 1e12))
+        self.model()  # raises ValueError for settings that the student cannot have
+
+    def model(self) -> DiffusionConfig:
+        """The settings of the student as a diffusion model, which is sampled by DDIM at even times."""
+        return replace(self.teacher, sampler="ddim", steps=self.steps, grid="uniform", eta=None,
+                       weight="truncated-snr", learning_rate=self.learning_rate)
+
+    @property
+    def network(self) -> NetworkConfig:
+        return self.teacher.network
+
+    @property
+    def max_steps(self) -> int | None:
+        return self.teacher.max_steps
+
+    def with_network(self, network: NetworkConfig) -> Any:
+        return replace(self, teacher=self.teacher.with_network(network))
+
+
+class FewStep(Diffusion):
+    """A `Diffusion` model of few sampling steps, trained on targets that its teacher gives.
+
+    A subclass implements `objective`, the loss of its paper. The teacher is a part of the student and is not trained:
+    densities and ood scores are the teacher's, so that a planner trusts the plans of either by the same measure.
+    """
+
+    def __init__(self, spec: TrajectorySpec, config: FewStepConfig, normalizer: Normalizer,
+                 context: Normalizer | None = None, *, mix: ConditionMix | None = None,
+                 context_dropout: float = FewStepConfig.CONTEXT_DROPOUT, batch_size: int = FewStepConfig.BATCH_SIZE):
+        super().__init__(spec, config.model(), normalizer, context, mix=mix, context_dropout=context_dropout,
+                         batch_size=batch_size)
+        self.distillation = config
+        self.teacher = Diffusion(spec, config.teacher, copied(normalizer), context and copied(context))
+        self.teacher.requires_grad_(False)
+        self.guide: Guide | None = None
+        """Scores of trajectories (B, H, D) in environment units that the student learns to raise in every update."""
+
+    def learn_from(self, teacher: Diffusion) -> None:
+        """Takes over the weights and the statistics of a teacher; the student starts from its averaged weights."""
+        self.teacher.load_state_dict(teacher.state_dict())
+        for own, its in ((self.normalizer, teacher.normalizer), (self.context, teacher.context)):
+            if own is not None and its is not None:
+                own.load_state_dict(its.state_dict())
+        for network in (self.network, self.ema.module):
+            self.start(network, teacher.ema.module)
+
+    def start(self, network: nn.Module, teacher: nn.Module) -> None:
+        """Sets the first weights of the student's network from the teacher's."""
+        network.load_state_dict(teacher.state_dict())
+
+    def objective(self, rows: Microbatch) -> Tensor:
+        """The scalar loss of the student's network on these windows."""
+        raise NotImplementedError
+
+    def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
+               guide: Guide | None = None) -> dict[str, Tensor]:
+        """One optimiser step on the objective. `guide` adds its mean score of samples that are made in one call."""
+        rows, guide = self.rows(batch, generator), guide or self.guide
+        loss = self.objective(rows)
+        if guide is not None:
+            x = self.normalizer.unnormalize(self.one_call(rows)) * rows.real
+            loss = loss - (guide(torch.where(rows.free, x, batch.x_BHD)) * rows.weight).mean()
+        norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
+        self.ema.update_parameters(self.network)
+        return {"loss": loss.detach(), "grad_norm": norm.detach()}
+
+    def rows(self, batch: Batch, generator: torch.Generator) -> Microbatch:
+        """The windows of one update in normalised units, with random known entries, as `Diffusion` is trained on."""
+        real = batch.mask_BHD
+        known = self.mix.sample(self.spec, real, generator)
+        kept = torch.rand(len(real), generator=generator) >= self.context_dropout
+        return Microbatch(self.normalizer.normalize(batch.x_BHD) * real, real, known,
+                          encode_context(batch.context_BC, self.context, kept), batch.weights(), 0.0, generator)
+
+    def x0(self, model: Diffusion, network: nn.Module, x: Tensor, t_R: Tensor, rows: Microbatch, *,
+           clipped: bool = False) -> Tensor:
+        """x0 as one call of a network of `model` denoises it, with exact known entries; x itself where t is 0."""
+        at = model.level(t_R)
+        x = torch.where(rows.known, rows.x0, x) * rows.real
+        F = network(x / at.spread, rows.x0 * rows.known, rows.known, t_R, rows.context)
+        x0 = torch.where(t_R[:, None, None] > 0, model.denoised(F, x, at, clipped=clipped), x)
+        return torch.where(rows.known, rows.x0, x0)
+
+    def taught(self, x: Tensor, t_R: Tensor, rows: Microbatch) -> Tensor:
+        """x0 as the teacher denoises it, as it is bounded in sampling."""
+        return self.x0(self.teacher, self.teacher.ema, x, t_R, rows, clipped=True)
+
+    def noised(self, x0: Tensor, eps: Tensor, t_R: Tensor) -> Tensor:
+        at = self.level(t_R)
+        return at.alpha * x0 + at.sigma * eps
+
+    def ddim(self, x: Tensor, x0: Tensor, t_R: Tensor, s_R: Tensor) -> Tensor:
+        """x at s (R,), a step of DDIM from x at t (R,) with this x0."""
+        t, s = self.level(t_R), self.level(s_R)
+        return s.alpha * x0 + s.sigma * (x - t.alpha * x0) / t.sigma
+
+    def one_call(self, rows: Microbatch) -> Tensor:
+        """A sample for each condition from one call of the network in training, differentiable, normalised units."""
+        t_R = rows.x0.new_ones(len(rows.x0))
+        return self.x0(self, self.network, self.level(t_R).sigma * rows.normal(), t_R, rows)
+
+    def regression(self, x0: Tensor, x_t: Tensor, t_R: Tensor, rows: Microbatch) -> Tensor:
+        """The loss of `Diffusion` for x_t with this x0 as target."""
+        at = self.level(t_R)
+        return self.loss(x0, (x_t - at.alpha * x0) / at.sigma, at, rows.known, rows.real, rows.context,
+                         Batch(rows.x0, rows.real, weight_B=rows.weight))
+
+    def log_prob(self, x_RHD: Tensor, condition: Condition | None = None, *, seeds: int | Sequence[int] = 0,
+                 exact: bool | None = None, probes: int = 8, steps: int | None = None) -> Tensor:
+        """The teacher's log density (R,), see `Diffusion.log_prob`."""
+        return self.teacher.log_prob(x_RHD, condition, seeds=seeds, exact=exact, probes=probes, steps=steps)
+
+    def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,
+                  noises: int = 2) -> Tensor:
+        """The teacher's ood score (R, H), see `Diffusion.ood_score`."""
+        before = self.teacher.network_calls
+        score_RH = self.teacher.ood_score(x_RHD, condition, seeds, noise, noises)
+        self.network_calls += self.teacher.network_calls - before
+        return score_RH
+
+
+def copied(normalizer: Normalizer) -> Normalizer:
+    """A normaliser with tensors of its own, as a checkpoint holds each tensor once."""
+    return Normalizer(normalizer.shift_D.clone(), normalizer.scale_D.clone())

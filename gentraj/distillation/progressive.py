@@ -1,0 +1,89 @@
+"""Progressive distillation: in each round, one step of the student learns two steps of the student of the round before.
+
+Salimans & Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion Models", algorithm 2.
+"""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import require
+from ..diffusion.grids import sampling_times
+from ..diffusion.paths import NoisePath
+from ..gan.model import Microbatch
+from .few_step import FewStep, FewStepConfig
+
+
+@dataclass(frozen=True)
+class ProgressiveConfig(FewStepConfig):
+    """Settings of a student by progressive distillation."""
+
+    rounds: int = 4
+    """Number of rounds, each of which halves the number of steps; the teacher begins with 2^rounds times the student's
+    steps. Fewer rounds are made where the teacher has fewer noise levels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, rounds=(1, 20))
+        if self.halvings < 1:
+            raise ValueError(f"steps is {self.steps}, but the teacher has {self.max_steps} noise levels, of which each "
+                             "step of the student needs at least 2; give fewer steps")
+
+    @property
+    def halvings(self) -> int:
+        """The number of rounds that are made."""
+        return min(self.rounds, int(math.log2(self.max_steps / self.steps)) if self.max_steps else self.rounds)
+
+
+class Progressive(FewStep):
+    distillation: ProgressiveConfig
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.previous = deepcopy(self.ema.module).requires_grad_(False)  # the student of the round before
+
+    def objective(self, rows: Microbatch) -> Tensor:
+        """w ||x~ - x0(z_t, t)||^2, where one DDIM step to x~ leads from z_t to where two steps of the round before
+        lead."""
+        done, rounds = int(self.ema.n_averaged), self.distillation.halvings
+        length = -(-self.distillation.updates // rounds)
+        number, since = min(done // length, rounds - 1), done % length
+        if since == 0 and 0 < number == done // length:
+            self.previous.load_state_dict(self.ema.module.state_dict())
+        before = self.previous if number else self.teacher.ema
+        t_R, mid_R, s_R = self.steps_of(rounds - 1 - number, rows)
+        z_t = self.noised(rows.x0, rows.normal(), t_R)
+        return self.regression(self.target(before, z_t, t_R, mid_R, s_R, rows), z_t, t_R, rows)
+
+    def steps_of(self, halvings: int, rows: Microbatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Start t, middle and end s (R,) of random steps of a grid of steps * 2^halvings steps."""
+        times = sampling_times(self.path, self.config.steps, self.config.grid)
+        for _ in range(halvings + 1):
+            times = halved(times, self.path)
+        i_R = 2 * torch.randint(len(times) // 2, (len(rows.x0),), generator=rows.generator)
+        t_R, mid_R, s_R = times[i_R], times[i_R + 1], times[i_R + 2]
+        return t_R.to(rows.x0.device), mid_R.to(rows.x0.device), s_R.to(rows.x0.device)
+
+    @torch.no_grad()
+    def target(self, before: nn.Module, z_t: Tensor, t_R: Tensor, mid_R: Tensor, s_R: Tensor,
+               rows: Microbatch) -> Tensor:
+        """x~ (appendix G)."""
+        z_s = z_t
+        for a_R, b_R in ((t_R, mid_R), (mid_R, s_R)):
+            z_s = self.ddim(z_s, self.x0(self, before, z_s, a_R, rows, clipped=True), a_R, b_R)
+        t, s = self.level(t_R), self.level(s_R)
+        k = s.sigma / t.sigma
+        return torch.where(rows.known, rows.x0, (z_s - k * z_t) / (s.alpha - k * t.alpha))
+
+
+def halved(times: Tensor, path: NoisePath) -> Tensor:
+    """The times with another one in the middle between each two, at a level of the path."""
+    between = [path.snap((t + s)[None] / 2)[0] for t, s in pairwise(times)]
+    return torch.stack([x for pair in zip(times, between, strict=False) for x in pair] + [times[-1]])

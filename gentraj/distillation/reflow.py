@@ -1,0 +1,58 @@
+"""Reflow: a student learns the straight ways from noise to the trajectories that its teacher makes of this noise.
+
+Liu et al. 2023, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", algorithm 1. On a
+noise path that is not straight, x0 and the noise are constant along the way, so that DDIM's steps are exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..config import require
+from ..diffusion.grids import sampling_times
+from ..diffusion.samplers import SAMPLERS
+from ..gan.model import Microbatch
+from .few_step import FewStep, FewStepConfig
+
+
+@dataclass(frozen=True)
+class ReflowConfig(FewStepConfig):
+    """Settings of a student by reflow. A student of one step learns the teacher's map from noise to trajectories."""
+
+    teacher_steps: int | None = None
+    """Number of sampling steps of the teacher; None is the teacher's own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.teacher_steps is not None:
+            require(self, teacher_steps=(1, self.max_steps or 1e6))
+
+
+class Reflow(FewStep):
+    distillation: ReflowConfig
+
+    def objective(self, rows: Microbatch) -> Tensor:
+        """E ||x0(x_t, t) - x0||^2, where the teacher makes x0 of the noise z, and t is a time of sampling.
+
+        x_t is alpha x0 + sigma z, and sigma z at the start, as in sampling.
+        """
+        whole = replace(rows, real=torch.ones_like(rows.real))  # the teacher's trajectories have no padding
+        z = rows.normal()
+        x0 = self.transported(z, whole)
+        times = sampling_times(self.path, self.config.steps, self.config.grid)[:-1]
+        t_R = times[torch.randint(len(times), (len(z),), generator=rows.generator)].to(z.device)
+        x_t = self.noised(torch.where(t_R[:, None, None] < 1, x0, 0), z, t_R)
+        return self.regression(x0, x_t, t_R, whole)
+
+    @torch.no_grad()
+    def transported(self, z: Tensor, rows: Microbatch) -> Tensor:
+        """The trajectories, in normalised units, that the teacher's sampler without noise makes of z."""
+        config = self.teacher.config
+        steps = self.distillation.teacher_steps or config.steps
+        times = sampling_times(self.path, steps, config.grid).to(z.device)
+        x = self.path.sigma(times[:1]) * z
+        return SAMPLERS[config.sampler](lambda x, t: self.taught(x, t.expand(len(z)), rows), x, times, self.path,
+                                        lambda: z, eta=0.0)

@@ -1,0 +1,175 @@
+"""What decisions cost and what they are worth: return, quality, calls and latency of a teacher and its students.
+
+The points that no other point beats in both cost and worth make up the frontier.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.planning.planner import PlannerConfig
+from envs.evaluation.evaluate import EvaluationConfig
+from envs.making import environment_factory
+
+from ..config import require
+from ..metrics import measure
+from ..runs.evaluation import evaluate_run
+from ..runs.folder import Run, load
+from ..runs.measures import choose_windows, conditions, sample
+from ..trajectory import Agent, Batch, CountsCalls, SamplingOptions
+
+
+@dataclass(frozen=True)
+class ParetoConfig:
+    """How points are measured."""
+
+    episodes: int = 20
+    """Number of episodes of the return; 0 leaves the return out."""
+    num: int = 256
+    """Number of trajectories of the quality of a planner's samples; 0 leaves the quality out."""
+    decisions: int = 50
+    """Number of decisions, in one environment each, of the latency."""
+    seed: int = 0
+    """Seed of the episodes, samples and decisions."""
+
+    def __post_init__(self) -> None:
+        require(self, episodes=(0, 1e9), num=(0, 1e9), decisions=(1, 1e9), seed=(0, 2**62))
+
+
+@dataclass(frozen=True)
+class Point:
+    """A run, and the number of its sampling steps."""
+
+    run: Run
+    steps: int | None = None
+    """None is the run's own number."""
+
+    @classmethod
+    def of(cls, text: str, device: Any = None) -> Point:
+        """The point RUN or RUN@STEPS. Raises what `gentraj.runs.folder.load` raises."""
+        folder, _, steps = text.rpartition("@")
+        given = steps.isdecimal() and bool(folder)
+        return cls(load(Path(folder if given else text), device=device), int(steps) if given else None)
+
+    @property
+    def planner(self) -> PlannerConfig | None:
+        """The planner's settings with these steps; None for a policy."""
+        planning = self.run.config.planning
+        return planning and (replace(planning, steps=self.steps) if self.steps else planning)
+
+    @property
+    def options(self) -> SamplingOptions:
+        return SamplingOptions(steps=None if self.planner else self.steps)
+
+    @property
+    def name(self) -> str:
+        return self.run.folder.name + (f", {self.steps} step{'s' * (self.steps > 1)}" if self.steps else "")
+
+    def agent(self) -> Agent:
+        return self.run.agent(self.run.action_space(), self.planner, options=self.options)
+
+    def example(self, number: int) -> tuple[Any, Any]:
+        """The observation (1, O) and the goal (1, G), if there is one, of a decision."""
+        i, reference = number % len(self.run.reference.x_BHD), self.run.reference
+        one = Batch(reference.x_BHD[i : i + 1], reference.mask_BHD[i : i + 1],
+                    None if reference.context_BC is None else reference.context_BC[i : i + 1])
+        obs_BO = one.x_BHD[:, 0, : self.run.data.obs_dim]
+        return obs_BO, self.run.config.dry_goal(one, obs_BO, self.run.data.goal_dims)
+
+
+def pareto(points: Sequence[Point], config: ParetoConfig, *, progress: bool = True) -> dict[str, Any]:
+    """Measures all points; returns what pareto.json holds.
+
+    These are `points`, with the name, the folder, the sampler in words, `return_mean`, `return_ci95`, `success_rate`,
+    the `quality`, `calls` and `latency_ms` (p50, p99) and `cpu_ms` (p50) of a decision in one environment, and whether
+    the point is on the `frontier` of latency and `worth`, which is the return, or else the quality; and `left_out`,
+    what could not be measured and why. Latencies are measured in turns, so that a busy machine slows all alike. Raises
+    ValueError without points.
+    """
+    if not points:
+        raise ValueError("no run is given; give the folder of a teacher, and those of its students")
+    left_out: dict[str, str] = {}
+    rows = [{"name": point.name, "folder": str(point.run.folder), **_worth(point, config, left_out, progress)}
+            for point in points]
+    for row, cost in zip(rows, costs([point.agent() for point in points], points, config), strict=True):
+        row |= cost
+    worth, values = _comparable(rows)
+    for row, on in zip(rows, frontier([row["cpu_ms"] for row in rows], values), strict=True):
+        row["frontier"] = on
+    return {"points": rows, "worth": worth, "episodes": config.episodes, "num": config.num, "seed": config.seed,
+            "left_out": left_out}
+
+
+def costs(agents: Sequence[Agent], points: Sequence[Point], config: ParetoConfig) -> list[dict[str, Any]]:
+    """The calls, the latency and the CPU time of a decision in one environment, of each agent."""
+    times = np.zeros((len(agents), config.decisions, 2))
+    calls = np.zeros((len(agents), config.decisions))
+    for n in range(-1, config.decisions):  # the first one warms up
+        for i, (agent, point) in enumerate(zip(agents, points, strict=True)):
+            obs_BO, goal_BG = point.example(max(n, 0))
+            agent.reset(seeds_B=[config.seed + max(n, 0)])
+            before, wall, cpu = _calls(agent), time.perf_counter(), time.thread_time()
+            agent.act(obs_BO, goal_BG)
+            times[i, n] = time.perf_counter() - wall, time.thread_time() - cpu
+            calls[i, n] = _calls(agent) - before
+    return [{"calls": float(calls[i].mean()), "latency_ms": (1e3 * np.percentile(times[i, :, 0], [50, 99])).tolist(),
+             "cpu_ms": float(1e3 * np.median(times[i, :, 1]))} for i in range(len(agents))]
+
+
+def frontier(cost: Sequence[float], worth: Sequence[float]) -> list[bool]:
+    """Whether no other point costs at most as much and is worth at least as much, with one of them strictly."""
+    points = list(zip(cost, worth, strict=True))
+    return [not any(c <= cost_i and w >= worth_i and (c, w) != (cost_i, worth_i) for c, w in points)
+            for cost_i, worth_i in points]
+
+
+def _calls(agent: Agent) -> int:
+    return agent.network_calls if isinstance(agent, CountsCalls) else 0
+
+
+def _worth(point: Point, config: ParetoConfig, left_out: dict[str, str], progress: bool) -> dict[str, Any]:
+    """The return and the quality of a point, None where they cannot be measured."""
+    found: dict[str, Any] = dict.fromkeys(("return_mean", "return_ci95", "success_rate", "quality"))
+    found["sampling"] = point.run.config.sampling(point.run.components, point.planner, point.options)
+    if config.episodes:
+        try:
+            environment_factory(point.run.environment())().close()
+        except Exception as error:  # an environment may raise anything
+            left_out["return"] = f"{point.name}: {error}"
+        else:
+            settings = EvaluationConfig(episodes=config.episodes, seed=config.seed, baselines=False)
+            scores, _ = evaluate_run(point.run, settings, point.planner, point.options, progress=progress)
+            found |= {key: scores.get(key) for key in ("return_mean", "return_ci95", "success_rate")}
+    if config.num and point.planner is None:
+        left_out["quality"] = f"{point.name} plans no trajectories"
+    elif config.num and point.planner:
+        found["quality"] = quality(point.run, point.planner.steps, config, progress)
+    return found
+
+
+def quality(run: Run, steps: int, config: ParetoConfig, progress: bool = True) -> dict[str, float]:
+    """The metrics of `gentraj.metrics.measure` of samples, each conditioned on the start of a window of data.
+
+    They are compared with other windows of the training data that the run keeps. Raises ValueError for too few.
+    """
+    windows, _ = choose_windows(run, None, 2 * config.num, config.seed)
+    num = len(windows.x_BHD) // 2
+    start = conditions(run, windows)["start"]
+    x_RHD = sample(run, start[num : 2 * num], steps, config.seed, "sampling", progress)
+    return measure(windows.x_BHD[:num], x_RHD, seed=config.seed)
+
+
+def _comparable(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[float]]:
+    """What all points are compared by, in words, and its values, higher is better."""
+    if all(row["return_mean"] is not None for row in rows):
+        return "return", [row["return_mean"] for row in rows]
+    if all(row["quality"] is not None for row in rows):
+        return "minus sliced Wasserstein distance", [-row["quality"]["sliced_wasserstein"] for row in rows]
+    raise ValueError("neither a return nor a quality was measured for all runs; give --episodes or --num above 0, and "
+                     "runs whose environment can be made, or planners")

@@ -1,0 +1,114 @@
+"""Distils the generative model of a run: the student has few sampling steps, and everything else is the teacher's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from agents.planning.plan_critic import PlanCritic
+from agents.policies.policy import Policy
+
+from ..data.episodes import Episodes, episodes_hash
+from ..diffusion import Diffusion, DiffusionConfig
+from ..distillation import FewStep, FewStepConfig, ReflowConfig
+from ..training import loop as training
+from ..training.loop import TrainingConfig
+from . import folder as runs
+from . import records
+from .folder import REFERENCE, AnyRunConfig, Run
+from .settings import Component, optional
+
+SET_HERE = {"student.teacher": "the teacher's run decides it", "student.updates": "training.steps decides it",
+            **dict.fromkeys(("training.eval_every", "training.eval_episodes"),
+                            "a student is not evaluated while it is trained")}
+
+
+@dataclass(frozen=True)
+class FewStepRunConfig:
+    """How a student of few sampling steps learns from a run's diffusion model."""
+
+    student: FewStepConfig = field(default_factory=ReflowConfig)
+    value: float = 0.0
+    """Weight of the critic's value of the student's plans, in standard deviations of the returns in the data; the
+    planner must have a critic (valued)."""
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=5_000))
+
+    def unused(self) -> dict[str, str]:
+        return SET_HERE
+
+
+def distill(teacher: Run, config: FewStepRunConfig, folder: Path, *, env_id: str | None = None, resume: bool = False,
+            device: torch.device | None = None, progress: bool = True) -> Run:
+    """Trains a student of the diffusion model of `teacher` on its data, as a new run in `folder`.
+
+    A planner's student plans with the teacher's critic, arrival and inverse dynamics, and trusts the same plans; a
+    policy's student acts on the teacher's scales. Raises ValueError for a run without a diffusion model, for a policy
+    with a critic, for data that were changed since the teacher was trained, and for a value without a critic; and what
+    `gentraj.training.loop.train` raises.
+    """
+    if env_id is not None:
+        raise ValueError(f"env_id is {env_id}, and this method learns from data, without an environment; leave it out")
+    folder, settings, episodes = folder.absolute(), _settings(teacher, config), _data(teacher)
+    components = runs.build(settings, teacher.data)
+    trained = {name: component for name, component in components.items() if learns(component, teacher.components[name])}
+    carried = {name: component.to(device) for name, component in components.items() if name not in trained}
+    if config.value:
+        cast(FewStep, components["model"]).guide = partial(_value, _critic(teacher, carried), config.value)
+
+    def prepare() -> None:
+        runs.write_settings(folder, settings, teacher.data, (teacher.folder / REFERENCE).read_bytes())
+        records.record_start(folder, device, resume)
+
+    about = {"teacher": {"step": teacher.step, "dataset_hash": teacher.dataset_hash, "value": config.value}}
+    training.train(trained, episodes, settings.training, folder, meta=runs.decisive(settings, teacher.data) | about,
+                   carried=carried, contexts=settings.context, resume=resume, device=device, progress=progress,
+                   prepare=prepare)
+    return runs.load(folder, device=device)
+
+
+def learns(component: Component, teacher: Component) -> bool:
+    """Gives a component its teacher's weights, and says whether it, or its model, is a student that learns."""
+    if isinstance(component, FewStep):
+        component.learn_from(cast(Diffusion, teacher))
+        return True
+    if isinstance(component, Policy):
+        own = {key: tensor for key, tensor in teacher.state_dict().items() if not key.startswith("model.")}
+        component.load_state_dict(own, strict=False)
+        return learns(component.model, cast(Policy, teacher).model)
+    component.load_state_dict(teacher.state_dict())
+    return False
+
+
+def _settings(teacher: Run, config: FewStepRunConfig) -> AnyRunConfig:
+    """The settings of the student's run: the teacher's with another model and another training."""
+    generator = teacher.config.generator
+    if not isinstance(generator, DiffusionConfig):
+        raise ValueError(f"{teacher.description}; a student of few steps learns from a diffusion model or a flow")
+    student = replace(config.student, teacher=generator, updates=config.training.steps)
+    dataset = runs.located(teacher.config.dataset, teacher.folder)
+    return replace(teacher.config.distilled(student), dataset=dataset, training=config.training)
+
+
+def _data(teacher: Run) -> Episodes:
+    episodes, _ = runs.read_data(teacher.config, teacher.folder)
+    episodes = teacher.config.split(episodes).train
+    if episodes_hash(episodes) != teacher.dataset_hash:
+        raise ValueError(f"{teacher.config.dataset} is not what {teacher.folder} was trained on; its dataset is "
+                         "expected")
+    return episodes
+
+
+def _critic(teacher: Run, components: dict[str, Component]) -> PlanCritic:
+    if (critic := optional(components, "critic", PlanCritic)) is None:
+        raise ValueError(f"value is given, and {teacher.description} without a critic of plans; train one with "
+                         "--valued, or set value to 0")
+    return critic.requires_grad_(False)
+
+
+def _value(critic: PlanCritic, weight: float, x_RHD: Tensor) -> Tensor:
+    return weight * critic.relative(x_RHD)

@@ -1,0 +1,82 @@
+"""A student acts by one of the ways of its teacher, as its slower form does, for each environment by itself."""
+
+import numpy as np
+import pytest
+import torch
+
+from agents.policies.actor import Actor
+from agents.policies.policy import Scales
+from agents.policies.student import Student, StudentActor, StudentConfig, mode
+from gentraj.data import ContextConfig, Episodes, Windows
+from gentraj.networks.rows import batch_invariant
+from gentraj.normalize import Normalizer
+from gentraj.randomness import generator
+
+LOW, HIGH = np.array([-0.8, -0.5], np.float32), np.array([0.5, 0.9], np.float32)
+
+
+def normalizer(dim: int, seed: int) -> Normalizer:
+    sampled = generator(seed)
+    return Normalizer(torch.randn(dim, generator=sampled), torch.rand(dim, generator=sampled) + 0.5)
+
+
+def student(goals: int, **changes: object) -> Student:
+    """An untrained student of four observations and two actions, with scales that differ from 0 and 1."""
+    torch.manual_seed(0)
+    scales = Scales(normalizer(4, 1), normalizer(2, 2), normalizer(goals, 3) if goals else None, normalizer(1, 4))
+    return Student(4, 2, StudentConfig(**{"width": 16} | changes), scales)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("goals", "changes"), [
+    (0, {}), (2, {}), (2, {"goal_dims": (2, 0)}), (2, {"goal_dims": (0, 1), "components": 1}),
+    (0, {"chunk": 3, "execute": 2})], ids=str)
+def test_the_fast_agent_acts_as_the_slow_one(goals: int, changes: dict[str, object]) -> None:
+    policy, sampled = student(goals, **changes), generator(5)
+    fast, slow = StudentActor(policy, LOW, HIGH), Actor(policy, LOW, HIGH)
+    for agent in (fast, slow):
+        agent.reset(None, list(range(20)))
+    for _ in range(3):
+        obs_BO = 10 ** torch.linspace(-1, 3, 20)[:, None] * torch.randn(20, 4, generator=sampled)  # beyond the bound
+        goal_BG = torch.randn(20, goals, generator=sampled) if goals else None
+        act_BA = fast.act(obs_BO, goal_BG)
+        assert act_BA.shape == (20, 2) and ((act_BA >= torch.tensor(LOW)) & (act_BA <= torch.tensor(HIGH))).all()
+        assert torch.allclose(act_BA, slow.act(obs_BO, goal_BG), atol=1e-5)
+
+
+def test_an_action_does_not_depend_on_the_environments_beside_it() -> None:
+    agent, sampled = StudentActor(student(2, goal_dims=(0, 1)), LOW, HIGH), generator(6)
+    obs_BO, goal_BG = torch.randn(40, 4, generator=sampled), torch.randn(40, 2, generator=sampled)
+    with batch_invariant():
+        together = agent.act(obs_BO, goal_BG)
+        assert all(torch.equal(agent.act(obs_BO[i : i + 1], goal_BG[i : i + 1])[0], together[i]) for i in range(40))
+    torch.testing.assert_close(agent.act(obs_BO, goal_BG), together)
+
+
+def test_a_missing_goal_and_one_of_another_width_are_named() -> None:
+    with pytest.raises(ValueError, match="a student trained with a goal was given none"):
+        StudentActor(student(2), LOW, HIGH).act(torch.zeros(1, 4))
+    with pytest.raises(ValueError, match=r"goal_dims are \(1,\), and a goal has 2 numbers"):
+        student(2, goal_dims=(1,))
+
+
+def test_of_two_ways_it_takes_the_more_frequent_one() -> None:
+    """Where s > 0, a third of the actions are about -0.6 and the others 0.6, whatever components describe them."""
+    draw = np.random.default_rng(0)
+    obs, noise = draw.normal(size=(2000, 2, 2)), 0.05 * draw.normal(size=2000)
+    act = np.where((obs[:, 0, 0] > 0) & (draw.random(2000) < 1 / 3), -0.6, 0.6) + noise
+    yes = np.ones(2000, bool)
+    data = Episodes(obs.reshape(-1, 2), act[:, None], np.zeros(2000), yes, ~yes, np.ones(2000, int))
+    torch.manual_seed(0)
+    config = StudentConfig(width=32, depth=1, components=4, batch_size=128, learning_rate=5e-3)
+    policy = Student(2, 1, config, Scales.fit(data, ContextConfig()))
+    windows, optimizers = Windows(data, policy.spec), policy.optimizers()
+    for step in range(200):
+        policy.update(windows.batch(step, 0, 128), optimizers, generator(step))
+    act_B = StudentActor(policy, -HIGH[:1], HIGH[:1]).act(torch.randn(200, 2, generator=generator(9)))[:, 0]
+    assert ((act_B - 0.5).abs() < 0.1).float().mean() > 0.9
+
+
+def test_the_mode_is_where_most_probability_is_near() -> None:
+    weight_BM, centre_BMX = torch.tensor([[0.3, 0.3, 0.4], [0.2, 0.2, 0.6]]), torch.tensor([0.5, 0.52, -0.5])
+    found = mode(weight_BM.log() + 7, centre_BMX[:, None].expand(2, 3, 1))
+    assert found.flatten().tolist() == pytest.approx([0.5, -0.5])

@@ -1,0 +1,230 @@
+"""Students against closed forms: at the map that a method aims at its loss is 0, and a short training comes close."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gentraj.config import from_json, to_json
+from gentraj.diffusion import Diffusion, DiffusionConfig, FlowConfig
+from gentraj.diffusion.grids import sampling_times
+from gentraj.distillation import STUDENTS, Consistency, FewStep, FewStepConfig, MeanFlow, MeanFlowConfig, Progressive
+from gentraj.families import ModelConfig
+from gentraj.models.conditioning import ConditionMix
+from gentraj.networks import DiTConfig, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
+from gentraj.networks.discriminator import DiscriminatorConfig
+from gentraj.normalize import Normalizer
+from gentraj.randomness import generator
+from gentraj.testing import check_model
+from gentraj.trajectory import Batch, Condition, TrajectorySpec
+
+SPEC = TrajectorySpec(obs_dim=2, act_dim=0, horizon=1)
+MEAN, STD = torch.tensor([0.3, -0.4]), torch.tensor([0.8, 0.3])  # of the data, which are normal
+NETWORK = ResidualMLPConfig(32, 1, frequencies=0)
+TEACHERS = {"vp-cosine": DiffusionConfig(NETWORK, levels=16, clip=None, steps=16, ema=0.98),
+            "flow": FlowConfig(NETWORK, prediction="velocity", clip=None, steps=16, ema=0.98)}
+every_student = pytest.mark.parametrize("method", STUDENTS)
+every_teacher = pytest.mark.parametrize("path", TEACHERS)
+
+
+class Map(nn.Module):
+    """A network whose output stands for a given function x0(x, t, r)."""
+
+    def __init__(self, model: Diffusion, x0: Callable[..., Tensor]):
+        super().__init__()
+        self.model, self.x0 = [model], x0
+
+    @property
+    def module(self) -> nn.Module:
+        """As an average of weights has it."""
+        return self
+
+    def forward(self, scaled: Tensor, known: Tensor, mask: Tensor, t_R: Tensor, context: Tensor | None = None,
+                r_R: Tensor | None = None) -> Tensor:
+        model, at = self.model[0], self.model[0].level(t_R)
+        x = scaled * at.spread
+        x0 = self.x0(x, t_R) if r_R is None else self.x0(x, t_R, r_R)
+        return model.prediction.target(x0, (x - at.alpha * x0) / at.sigma, at) / model.prediction.unit(at)
+
+
+def network_of(model: Diffusion, x0: Callable[..., Tensor]) -> Any:
+    return Map(model, x0)
+
+
+def exact(model: Diffusion) -> Any:
+    """E[x0 | x_t] of the data."""
+
+    def x0(x: Tensor, t_R: Tensor) -> Tensor:
+        at = model.level(t_R)
+        return MEAN + at.alpha * STD**2 / (at.alpha**2 * STD**2 + at.sigma**2) * (x - at.alpha * MEAN)
+
+    return network_of(model, x0)
+
+
+def student(method: str, path: str, steps: int = 1, **settings: Any) -> FewStep:
+    config, cls = STUDENTS[method]
+    torch.manual_seed(0)
+    made = cls(SPEC, config(TEACHERS[path], steps=steps, **settings), Normalizer.identity(2),
+               mix=ConditionMix(start=0, goal=0), batch_size=128)
+    made.teacher.ema = exact(made.teacher)
+    return made
+
+
+def batch(step: int, size: int = 128) -> Batch:
+    x = MEAN + STD * torch.randn(size, 1, 2, generator=generator(0, step))
+    return Batch(x, torch.ones_like(x, dtype=torch.bool))
+
+
+def loss_at(model: FewStep, x0: Callable[..., Tensor]) -> float:
+    """The loss of a student whose network stands for the function x0."""
+    model.network = network_of(model, x0)
+    return float(model.objective(model.rows(batch(0), generator(1))).detach())
+
+
+def along(model: FewStep, times: Tensor) -> Callable[..., Tensor]:
+    """(x, t) -> the end of the teacher's steps along these times from t to 0."""
+
+    def end(x: Tensor, t_R: Tensor) -> Tensor:
+        rows = model.rows(Batch(x, torch.ones_like(x, dtype=torch.bool)), generator(0))
+        for t, s in pairwise(times):
+            moved = model.ddim(x, model.taught(x, t.expand(len(x)), rows), t.expand(len(x)), s.expand(len(x)))
+            x = torch.where(t_R[:, None, None] >= t - 1e-6, moved, x)
+        return x
+
+    return end
+
+
+@every_teacher
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_loss_of_reflow_is_0_where_the_student_is_the_teachers_map_and_ways_are_straight(path: str, steps: int,
+                                                                                            ) -> None:
+    model = student("reflow", path, steps)
+    model.teacher.ema = network_of(model.teacher, lambda x, t_R: MEAN.expand_as(x))  # data in one point
+    assert loss_at(model, lambda x, t_R: MEAN.expand_as(x)) < 1e-10
+    model = student("reflow", path)
+    assert loss_at(model, along(model, sampling_times(model.path, 16))) < 1e-10
+
+
+@every_teacher
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_the_loss_of_progressive_distillation_is_0_where_one_step_is_two_of_the_round_before(path: str, steps: int,
+                                                                                             ) -> None:
+    model = student("progressive", path, steps, rounds=1)
+    assert isinstance(model, Progressive)
+    times = sampling_times(model.path, 2 * steps)
+
+    def one_for_two(x: Tensor, t_R: Tensor) -> Tensor:
+        i_R = (times[:, None] - t_R).abs().argmin(0)
+        rows = model.rows(Batch(x, torch.ones_like(x, dtype=torch.bool)), generator(0))
+        return model.target(model.teacher.ema, x, t_R, times[i_R + 1], times[i_R + 2], rows)
+
+    assert loss_at(model, one_for_two) < 1e-9
+    model.ema = network_of(model, one_for_two)
+    z = torch.randn(50, 1, 2, generator=generator(3))
+    free = Condition.unknown(SPEC, 50)
+    torch.testing.assert_close(model.transport(z, free), model.teacher.transport(z, free, steps=2 * steps))
+
+
+@every_teacher
+def test_the_loss_of_a_consistency_model_is_0_at_the_end_of_the_teachers_way(path: str) -> None:
+    model = student("consistency", path, points=16)
+    assert loss_at(model, along(model, sampling_times(model.path, 16))) < 1e-9
+    assert loss_at(model, exact(model.teacher).x0) > 1e-3  # the teacher itself is no consistency model
+
+
+@every_teacher
+def test_the_loss_of_a_mean_flow_is_0_at_the_average_velocity(path: str) -> None:
+    """On the straight path the probability flow of a normal distribution moves each x as its standard score says."""
+    model = student("mean-flow", path, apart=1.0)
+    assert isinstance(model, MeanFlow)
+
+    def moments(t_R: Tensor) -> tuple[Tensor, Tensor]:
+        t = t_R[:, None, None]
+        return (1 - t) * MEAN, (((1 - t) * STD) ** 2 + t**2).sqrt()
+
+    def x0(x: Tensor, t_R: Tensor, r_R: Tensor) -> Tensor:  # to which the average velocity points
+        (mean, std), (mean_r, std_r) = moments(t_R), moments(r_R)
+        u = (x - mean_r - std_r * (x - mean) / std) / (t_R - r_R)[:, None, None]
+        return x - t_R[:, None, None] * u
+
+    assert loss_at(model, x0) < 0.02  # of 1, as the loss is divided by itself plus 0.001: a squared error of 2e-5
+    assert loss_at(model, lambda x, t_R, r_R: x0(x, t_R, 0.999 * t_R)) > 0.5  # the instantaneous velocity
+
+
+# Root mean squared error to the teacher's map of standard normal noise, after a short training from random weights.
+@pytest.mark.parametrize(("method", "path", "limit", "settings"), [
+    ("reflow", "vp-cosine", 0.06, {"teacher_steps": 4}), ("progressive", "flow", 0.15, {"rounds": 2}),
+    ("consistency", "flow", 0.2, {}), ("mean-flow", "flow", 0.25, {}),
+    ("adversarial", "vp-cosine", 0.2, {"teacher_steps": 4, "discriminator": DiscriminatorConfig(8, (1,), 1, 0)})])
+def test_a_student_of_one_step_comes_close_to_the_map_of_its_teacher(method: str, path: str, limit: float,
+                                                                     settings: dict[str, Any]) -> None:
+    updates = 150 if method == "adversarial" else 250
+    steps = 4 if method in ("reflow", "progressive", "adversarial") else 16  # of the teacher
+    model = student(method, path, updates=updates, **settings)
+    optimizers = model.optimizers()
+    for step in range(updates):
+        for group in optimizers["network"].param_groups:
+            group["lr"] = 4e-3 * (1 - step / updates)
+        model.update(batch(step), optimizers, generator(1, step))
+    z, free = torch.randn(500, 1, 2, generator=generator(9)), Condition.unknown(SPEC, 500)
+    right = model.teacher.transport(z, free, steps=steps)
+    of_one_step = model.teacher.transport(z, free, steps=1)
+    found, before = ((x - right).square().mean().sqrt() for x in (model.transport(z, free), of_one_step))
+    assert found < limit < before, (float(found), float(before))
+
+
+def test_a_consistency_model_without_a_teacher_begins_with_data_as_targets_and_ends_with_neighbours() -> None:
+    """Geng et al. 2024, equation 7 and figure 4: r / t = 1 - n(t) / 2^a rises from 0 to near 1."""
+    model = student("consistency", "flow", targets="data", updates=900)
+    assert isinstance(model, Consistency)
+    rows = model.rows(batch(0), generator(1))
+    t_R, r_R = model.easy(rows)
+    assert (r_R == 0).all()
+    model.ema.n_averaged.fill_(899)
+    t_R, r_R = model.easy(rows)
+    assert ((r_R < t_R) & (r_R > 0.97 * t_R)).all()
+
+
+@pytest.mark.parametrize("network", [TemporalUNetConfig(8, (1, 2), attention=True), DiTConfig(8, 1, heads=2)])
+def test_a_mean_flow_is_trained_by_forward_derivatives_of_every_network(network: NetworkConfig) -> None:
+    spec = TrajectorySpec(3, 0, 8)
+    x = torch.randn(4, 8, 3, generator=generator(0))
+    for apart in (0.0, 1.0):
+        model = MeanFlow(spec, MeanFlowConfig(FlowConfig(network), apart=apart), Normalizer.identity(3))
+        metrics = model.update(Batch(x, torch.ones_like(x, dtype=torch.bool)), model.optimizers(), generator(1))
+        assert all(torch.isfinite(value) for value in metrics.values()) and metrics["grad_norm"] > 0
+
+
+@every_student
+def test_a_student_keeps_the_contract_of_models_and_is_read_back_as_itself(method: str) -> None:
+    config = STUDENTS[method][0](TEACHERS["vp-cosine"], steps=2)
+    spec = TrajectorySpec(3, 2, 4)
+    model = STUDENTS[method][1](spec, config, Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)))
+    check_model(model)
+    assert from_json(FewStepConfig, to_json(config)) == config and isinstance(config, ModelConfig)
+
+
+@every_student
+def test_a_student_starts_from_its_teacher_scores_as_it_does_and_leaves_it_as_it_was(method: str) -> None:
+    spec, context = TrajectorySpec(3, 2, 4), Normalizer(torch.ones(1), 2 * torch.ones(1))
+    teacher = Diffusion(spec, TEACHERS["flow"], Normalizer(torch.arange(5.0), torch.arange(1.0, 6.0)), context)
+    made = STUDENTS[method][1](spec, STUDENTS[method][0](TEACHERS["flow"]), Normalizer.identity(5),
+                               Normalizer.identity(1))
+    made.learn_from(teacher)
+    before = {key: tensor.clone() for key, tensor in made.teacher.state_dict().items()}
+    x, known = torch.randn(3, 4, 5, generator=generator(0)), Condition.unknown(spec, 3)
+    known = replace(known, context_BC=torch.ones(3, 1))
+    if method != "mean-flow":  # which sees times on another scale
+        torch.testing.assert_close(made.transport(x, known), teacher.transport(x, known, steps=1))
+    made.update(Batch(x, torch.ones_like(x, dtype=torch.bool), torch.ones(3, 1)), made.optimizers(), generator(1))
+    torch.testing.assert_close(made.ood_score(x, known, [0, 1, 2]), teacher.ood_score(x, known, [0, 1, 2]))
+    assert all(torch.equal(before[key], tensor) for key, tensor in made.teacher.state_dict().items())
+
+
+def test_more_steps_of_progressive_distillation_than_the_teacher_can_halve_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"steps is 9, but the teacher has 16 noise levels.*give fewer steps"):
+        STUDENTS["progressive"][0](TEACHERS["vp-cosine"], steps=9)

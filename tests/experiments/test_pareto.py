@@ -1,0 +1,42 @@
+"""The frontier of cost and worth, and the points that are measured for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from small import gentraj
+
+from gentraj.experiments.pareto import ParetoConfig, Point, frontier, pareto
+
+
+def test_a_point_is_on_the_frontier_unless_another_one_is_as_cheap_and_worth_as_much() -> None:
+    cost, worth = [1.0, 2.0, 2.0, 3.0, 3.0, 1.0], [5.0, 7.0, 6.0, 7.0, 9.0, 5.0]
+    assert frontier(cost, worth) == [True, True, False, False, True, True]
+
+
+def test_a_run_is_measured_with_its_own_steps_and_with_others(small_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "frontier.json"
+    assert gentraj("pareto", small_run, f"{small_run}@4", "--episodes", 0, "--num", 16, "--decisions", 2,
+                   "--out", out) == 0
+    one, four = json.loads(out.read_text())["points"]
+    assert (one["name"], four["name"]) == ("run", "run, 4 steps") and four["sampling"].endswith("4 steps")
+    assert four["calls"] - one["calls"] >= 3 and one["return_mean"] is None
+    assert one["quality"]["sliced_wasserstein"] > 0 and one["latency_ms"][0] <= one["latency_ms"][1]
+    assert one["frontier"] or four["frontier"]
+    assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_return_of_a_policy_is_measured_and_why_it_has_no_quality(hopper_run: Path) -> None:
+    found = pareto([Point.of(str(hopper_run))], ParetoConfig(episodes=2, decisions=1), progress=False)
+    [point] = found["points"]
+    assert point["return_mean"] is not None and point["quality"] is None and point["frontier"]
+    assert found["worth"] == "return" and found["left_out"]["quality"] == "run plans no trajectories"
+
+
+def test_runs_that_nothing_was_measured_of_are_refused(small_run: Path) -> None:
+    with pytest.raises(ValueError, match=r"neither a return nor a quality was measured.*--episodes or --num above 0"):
+        pareto([Point.of(str(small_run))], ParetoConfig(episodes=0, num=0, decisions=1), progress=False)
+    with pytest.raises(ValueError, match="no run is given"):
+        pareto([], ParetoConfig())

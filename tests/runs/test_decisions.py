@@ -1,0 +1,146 @@
+"""Distilled decisions: the teacher's actions wherever the student goes; killed anywhere and resumed, the same bits."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import gentraj
+from test_finetuning import follow  # noqa: F401  (a fixture)
+from test_policy_runs import tiny
+
+from agents.policies.student import Student, StudentActor, StudentConfig
+from envs.evaluation.evaluate import EvaluationConfig
+from envs.evaluation.rollout import rollout
+from envs.making import environment_factory
+from gentraj.config import ConfigError
+from gentraj.data import Episodes, load_npz
+from gentraj.runs import folder as runs
+from gentraj.runs.decisions import DecisionConfig, Turns
+from gentraj.runs.distillation import distill
+from gentraj.runs.evaluation import evaluate_run
+from gentraj.training import TrainingConfig
+from gentraj.training.checkpoint import NothingSaved
+
+CONFIG = DecisionConfig(episodes=6, rounds=1, num_envs=4,
+                        policy=StudentConfig(width=8, depth=1, components=2, batch_size=8),
+                        training=TrainingConfig(4, warmup=1, save_every=1, log_every=2, keep=9))
+
+
+@pytest.fixture(scope="module")
+def teacher(follow: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:  # noqa: F811
+    """A policy that acts without noise, whatever the seed."""
+    return runs.train(tiny("td3bc", follow), tmp_path_factory.mktemp("teacher") / "run", progress=False)
+
+
+@pytest.fixture(scope="module")
+def student(teacher: runs.Run, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
+    return distill(teacher, CONFIG, tmp_path_factory.mktemp("student") / "run", progress=False)
+
+
+def actions(run: runs.Run, episodes: Episodes) -> torch.Tensor:
+    """The actions of the run at each observation that is followed by an action."""
+    agent = run.agent(run.action_space())
+    return torch.cat([agent.act(torch.from_numpy(one.obs[:-1])) for one in episodes])
+
+
+def test_a_student_is_a_run_that_acts_in_its_teacher_s_environment(student: runs.Run) -> None:
+    assert student.config.summary == "Student" and student.step == 4
+    assert isinstance(student.agent(student.action_space()), StudentActor)
+    assert evaluate_run(student, EvaluationConfig(episodes=2, baselines=False), progress=False)[0]["episodes"] == 2
+
+
+def test_every_round_holds_the_teacher_s_actions_alone(teacher: runs.Run, student: runs.Run) -> None:
+    first, second = (load_npz(student.folder / f"decisions-{number}.npz") for number in range(2))
+    for played in (first, second):
+        assert torch.allclose(torch.from_numpy(played.act), actions(teacher, played), atol=1e-5)
+        error = played.act[:, 0] - np.concatenate([one.obs[:-1, 0] for one in played])
+        assert np.allclose(played.reward, -abs(error), atol=1e-5)  # they were carried out
+    assert len(first) == 6 and first.lengths.tolist() == [10] * 6 and 0 < second.num_steps < 60
+    assert not set(map(bytes, first.obs)) & set(map(bytes, second.obs))  # in episodes of its own
+
+
+def test_a_planner_is_distilled_with_the_goals_that_it_was_given(small_run: Path, tmp_path: Path) -> None:
+    student = distill(runs.load(small_run), replace(CONFIG, episodes=2, rounds=0), tmp_path / "run", progress=False)
+    played = load_npz(tmp_path / "run" / "decisions-0.npz")
+    assert played.lengths.tolist() == [300, 300] and len(np.unique(played.extras["goal"], axis=0)) == 2
+    assert isinstance(policy := student.main, Student) and policy.config.goal_dims == (0, 1)
+    with pytest.raises(ValueError, match="a student trained with a goal was given none"):
+        student.agent(student.action_space()).act(torch.zeros(1, 4))
+
+
+class Constant:
+    """An agent that does the same in every step, and counts the episodes that it has begun."""
+
+    def __init__(self, value: float):
+        self.value, self.begun = value, 0
+
+    def reset(self, mask_B: torch.Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
+        self.begun += len(seeds_B or ()) if mask_B is None else int(mask_B.sum())
+
+    def act(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.full((len(obs_BO), 1), self.value)
+
+
+def test_turns_are_the_teacher_s_alone_and_do_not_depend_on_the_environments_beside() -> None:
+    kept = []
+    for num_envs in (3, 8):
+        agent = Turns(Constant(-1.0), teacher := Constant(1.0), 2)
+        played = rollout(agent, environment_factory("tests/Follow-v0"), 8, num_envs=num_envs, record=True,
+                         progress=False)
+        assert isinstance(played.recorded, Episodes) and played.recorded.num_steps == 80
+        kept.append(agent.taught(played.recorded, played.seeds))
+        assert (kept[-1].act == 1).all() and kept[-1].num_steps == (played.recorded.act == 1).sum()
+        assert teacher.begun >= len(kept[-1]) + 8 and kept[-1].truncated[np.cumsum(kept[-1].lengths) - 1].all()
+    assert kept[0] == kept[1] and 20 < kept[0].num_steps < 60 and kept[0].lengths.max() <= 3
+
+
+LOST: dict[str, Callable[[Path], object]] = {
+    "the last steps": lambda folder: shutil.rmtree(folder / "step-00000004"),
+    "the last training": lambda folder: [shutil.rmtree(path) for path in folder.glob("step-*")],
+    "the second round": lambda folder: [(folder / "decisions-1.npz").unlink(),
+                                        *(shutil.rmtree(path) for path in folder.glob("step-*"))],
+    "all but the settings": lambda folder: [shutil.rmtree(path) if path.is_dir() else path.unlink()
+                                            for path in folder.iterdir() if path.name != "distillation.json"]}
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_killed_and_resumed_it_is_the_uninterrupted_student(lost: str, teacher: runs.Run, student: runs.Run,
+                                                            tmp_path: Path) -> None:
+    shutil.copytree(student.folder, tmp_path / "copy")
+    LOST[lost](tmp_path / "copy")
+    resumed = distill(teacher, CONFIG, tmp_path / "copy", resume=True, progress=False)
+    again, before = resumed.main.state_dict(), student.main.state_dict()
+    assert all(torch.equal(again[key], value) for key, value in before.items())
+
+
+def test_other_settings_are_not_resumed(teacher: runs.Run, student: runs.Run, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="episodes was 6 and is 7"):
+        distill(teacher, replace(CONFIG, episodes=7), student.folder, resume=True, progress=False)
+    with pytest.raises(ConfigError, match="components was 2 and is 1"):
+        distill(teacher, replace(CONFIG, policy=replace(CONFIG.policy, components=1)), student.folder, resume=True)
+    with pytest.raises(ValueError, match="holds a distillation already"):
+        distill(teacher, CONFIG, student.folder, progress=False)
+    with pytest.raises(NothingSaved, match="nothing distilled yet"):
+        distill(teacher, CONFIG, tmp_path / "new", resume=True, progress=False)
+    with pytest.raises(ValueError, match="has a '\\+' in its path"):
+        distill(teacher, CONFIG, tmp_path / "a+b", progress=False)
+
+
+def test_the_command_distils_and_says_what_is_next(teacher: runs.Run, tmp_path: Path,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--method", "decision", "--run-dir", tmp_path / "out", "--episodes", 2, "--rounds", 0, "--steps", 2,
+             "--policy.width", 8, "--policy.batch-size", 4)
+    assert gentraj("distill", teacher.folder, *words) == 0
+    assert f"next: gentraj evaluate {tmp_path / 'out'}" in capsys.readouterr().out
+    assert gentraj("distill", teacher.folder, *words) == 2
+    assert "continue it with --resume" in capsys.readouterr().err
+    assert gentraj("distill", teacher.folder, *words, "--resume") == 0
+    assert gentraj("distill", teacher.folder, *words, "--policy.goal-dims", 0) == 2
+    assert "--policy.goal-dims changes nothing here: the teacher's data decide them" in capsys.readouterr().err
+    assert gentraj("export", tmp_path / "out", "--out", tmp_path / "student.pt2") == 0

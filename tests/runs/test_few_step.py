@@ -1,0 +1,101 @@
+"""Students of few steps as runs: the same bits after a kill, and everything that does not learn is the teacher's."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+from small import gentraj
+
+from agents.planning.plan_critic import PlanCritic
+from agents.planning.planner import Planner
+from gentraj.distillation import ConsistencyConfig, FewStep, ProgressiveConfig, ReflowConfig
+from gentraj.runs import folder as runs
+from gentraj.runs.distillation import METHODS, distill
+from gentraj.runs.few_step import FewStepRunConfig
+from gentraj.training import TrainingConfig
+from gentraj.trajectory import Condition, SamplingOptions
+
+TRAINING = TrainingConfig(4, warmup=1, save_every=1, log_every=2, keep=9)
+PROGRESSIVE = FewStepRunConfig(ProgressiveConfig(steps=2, rounds=2), training=TRAINING)
+
+
+@pytest.fixture(scope="module")
+def teacher(small_run: Path) -> runs.Run:
+    return runs.load(small_run)
+
+
+@pytest.fixture(scope="module")
+def student(teacher: runs.Run, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
+    return distill(teacher, PROGRESSIVE, tmp_path_factory.mktemp("student") / "run", progress=False)
+
+
+def test_a_planner_of_a_student_has_all_but_the_model_of_its_teacher(teacher: runs.Run, student: runs.Run) -> None:
+    assert student.config.summary == "planner, progressive" and student.step == 4
+    assert student.planning == replace(teacher.planning, steps=2)
+    for name in teacher.components.keys() - {"model"}:
+        own = student.components[name].state_dict()
+        assert all(torch.equal(tensor, own[key]) for key, tensor in teacher.components[name].state_dict().items())
+    space = teacher.action_space()
+    plans, planned = student.agent(space), teacher.agent(space)
+    assert isinstance(plans, Planner) and isinstance(planned, Planner) and plans.trust and planned.trust
+    torch.testing.assert_close(plans.trust.threshold_KH, planned.trust.threshold_KH)
+    before = student.model.network_calls
+    student.model.sample(Condition.unknown(student.model.spec), options=SamplingOptions(steps=student.planning.steps))
+    assert student.model.network_calls == before + 2
+
+
+def test_a_distillation_that_was_killed_goes_on_with_the_same_bits(teacher: runs.Run, student: runs.Run,
+                                                                  tmp_path: Path) -> None:
+    """Killed in the second round, so that the student of the first round is read back."""
+    shutil.copytree(student.folder, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "step-00000004")
+    torch.rand(())
+    resumed = distill(teacher, PROGRESSIVE, tmp_path / "run", resume=True, progress=False)
+    expected, found = (cast(FewStep, run.model).state_dict() for run in (student, resumed))
+    assert all(torch.equal(tensor, found[key]) for key, tensor in expected.items())
+
+
+def test_the_critic_of_a_planner_teaches_its_student_what_plans_are_worth(hopper_file: Path, tmp_path: Path) -> None:
+    """With a large weight the value of the student's plans rises from what it is without."""
+    words = ("--dataset", hopper_file, "--steps", 3, "--training.warmup", 1, "--horizon", 8, "--model.network.width", 8,
+             "--batch-size", 8, "--critic.width", 8, "--critic.batch-size", 8, "--critic.n-step", 8)
+    assert gentraj("train", "diffuser", *words, "--run-dir", tmp_path / "teacher") == 0
+    run, worth = runs.load(tmp_path / "teacher"), []
+    for value in (0.0, 30.0):
+        config = FewStepRunConfig(ConsistencyConfig(learning_rate=1e-2), value, replace(TRAINING, steps=12))
+        made = distill(run, config, tmp_path / f"value-{value:g}", progress=False)
+        plans = made.model.sample(Condition.unknown(made.model.spec, 64), options=SamplingOptions(steps=1))[:, 0]
+        worth.append(float(cast(PlanCritic, run.components["critic"]).relative(plans).mean().detach()))
+    assert worth[1] > worth[0] + 0.03
+
+
+def test_a_policy_s_student_acts_by_the_generator_it_learnt(hopper_file: Path, tmp_path: Path) -> None:
+    words = ("--policy.batch-size", 8, "--policy.model.network.width", 8, "--policy.model.network.depth", 1)
+    assert gentraj("train", "bc-flow", "--dataset", hopper_file, "--steps", 3, *words, "--training.warmup", 1,
+                   "--run-dir", tmp_path / "bc") == 0
+    options = "--steps", 3, "--training.warmup", 1, "--run-dir", tmp_path / "student"
+    assert gentraj("distill", tmp_path / "bc", "--method", "reflow", "--student.steps", 1, *options) == 0
+    run = runs.load(tmp_path / "student")
+    assert run.config.summary == "BC, reflow" and isinstance(run.model, FewStep)
+    agent, obs = run.agent(run.action_space()), run.reference.x_BHD[:3, 0, : run.data.obs_dim]
+    agent.reset(seeds_B=[0, 1, 2])
+    assert agent.act(obs).shape == (3, run.data.act_dim) and run.model.network_calls == 1
+
+
+def test_what_cannot_be_distilled_is_refused_in_a_line(teacher: runs.Run, student: runs.Run, hopper_run: Path,
+                                                      tmp_path: Path) -> None:
+    config = FewStepRunConfig(ReflowConfig(), training=TRAINING)
+    with pytest.raises(ValueError, match=r"planner, progressive\); a student of few steps learns from a diffusion"):
+        distill(student, config, tmp_path / "a")
+    with pytest.raises(ValueError, match=r"BC, gaussian\); a student of few steps learns from a diffusion"):
+        distill(runs.load(hopper_run), config, tmp_path / "a")
+    with pytest.raises(ValueError, match=r"env_id is .* without an environment; leave it out"):
+        distill(teacher, config, tmp_path / "a", env_id="Hopper-v5")
+    with pytest.raises(ValueError, match=r"value is given, and .* without a critic of plans; train one with --valued"):
+        distill(teacher, replace(config, value=1.0), tmp_path / "a")
+    assert {"reflow", "progressive", "consistency", "mean-flow", "adversarial", "value-aware"} < METHODS.keys()
