@@ -170,7 +170,7 @@ def test_a_pickle_in_place_of_tensors_is_not_run(tmp_path: Path, forge, dump) ->
 
 # Imports of a name that is no literal, each read by a person: it comes from a literal table beside it, or, the last,
 # from the user's own command line.
-REVIEWED = {"gentraj/cli/__init__.py": "import_module(f'.{name}', __name__)",
+REVIEWED = {"gentraj/cli/__init__.py": "import_module(f'.{words[0]}', __name__)",
             "envs/registration.py": "importlib.import_module(name)"}
 
 

@@ -17,7 +17,7 @@ from gentraj.diffusion.guidance import Energy, NearestData
 from gentraj.gan import GANConfig
 from gentraj.models.one_step import latent_ascent, preferred
 from gentraj.models.plugin import Plugin, Preference, SampledRows
-from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
+from gentraj.networks.rows import MAX_ROWS, MIN_ROWS, batch_invariant
 from gentraj.randomness import unfold
 from gentraj.trajectory import Condition, SamplingOptions
 
@@ -47,6 +47,7 @@ def score(guide: object, x: Tensor) -> Tensor:
     return scores.view(x.shape[:2])
 
 
+@pytest.mark.usefixtures("batch_invariance")
 @every_guide
 def test_the_best_of_the_candidates_is_taken(guide: str) -> None:
     """Candidates are samples with the row's seed and with seeds folded from it; of equal ones the first is chosen."""
@@ -69,6 +70,7 @@ def test_one_candidate_or_a_flat_guide_changes_no_bit(guide: str, changes: dict[
 
 @every_guide
 @given(few=st.integers(1, 12), more=st.integers(0, 12), seed=st.integers(0, 1000))
+@batch_invariant()
 def test_more_candidates_never_score_lower(guide: str, few: int, more: int, seed: int) -> None:
     x = [make(moved=True, best_of=n).sample(STARTS, seed=seed, guide=GUIDES[guide]) for n in (few, few + more)]
     assert (score(GUIDES[guide], x[1]) >= score(GUIDES[guide], x[0])).all()

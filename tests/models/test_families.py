@@ -97,6 +97,7 @@ def test_the_ood_score_is_a_number_for_each_row_and_its_own(name: str) -> None:
         model.ood_score(x[:, :4], condition, range(16))
 
 
+@pytest.mark.usefixtures("batch_invariance")
 @every_family
 def test_an_energy_is_shown_whole_trajectories_and_shapes_them(name: str) -> None:
     """At least 16 at a time, so that one that is a network rounds alike however many are drawn."""
