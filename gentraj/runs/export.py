@@ -100,20 +100,37 @@ def _trace(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Graph
 
 def _fold_constants(traced: GraphModule) -> None:
     """Replaces what depends on no input, such as the noise levels of a sampler, by constants."""
-    constants: dict[Node, Any] = {}
+    constants, views = dict[Node, Any](), set[Node]()
     for node in traced.graph.nodes:
         if node.op == "get_attr":
-            constants[node] = getattr(traced, node.target)
+            constants[node] = _contiguous(traced, node.target)
         elif node.op == "call_function" and all(x in constants for x in node.all_input_nodes):
             args, kwargs = map_arg((node.args, node.kwargs), constants.__getitem__)
-            constants[node] = node.target(*args, **kwargs)
+            constants[node] = value = node.target(*args, **kwargs)
+            if any(_share_memory(value, constants[x]) for x in node.all_input_nodes if x.op == "get_attr"):
+                views.add(node)  # a weight's view is not stored beside the weight
     for node, value in constants.items():
-        if node.op == "call_function" and isinstance(value, Tensor) and not constants.keys() >= node.users.keys():
+        used = node not in views and not constants.keys() >= node.users.keys()
+        if node.op == "call_function" and isinstance(value, Tensor) and used:
             traced.register_buffer(name := f"folded_{node.name}", value.contiguous().clone())  # no shared memory
             with traced.graph.inserting_before(node):
                 node.replace_all_uses_with(traced.graph.get_attr(name))
     traced.graph.eliminate_dead_code()
     traced.recompile()
+
+
+def _contiguous(traced: GraphModule, name: str) -> Any:
+    """The attribute of this name, which is made contiguous if it is a tensor, as a file stores tensors."""
+    value = getattr(traced, name)
+    if isinstance(value, Tensor) and not value.is_contiguous():
+        delattr(traced, name)
+        traced.register_buffer(name, value.detach().contiguous())
+    return getattr(traced, name)
+
+
+def _share_memory(value: Any, other: Any) -> bool:
+    tensors = isinstance(value, Tensor) and isinstance(other, Tensor)
+    return tensors and value.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def noise_of(decide: Decide, obs_BO: Tensor, goal_BG: Tensor | None = None, *, seeds: Sequence[int]) -> Tensor:

@@ -128,13 +128,11 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
 
     Every component must be an `nn.Module` as well. Its batches come from `windows(component.spec)`, by default from
     the windows of `episodes`, with the `contexts` that components are conditioned on.
-
     `meta` holds the settings that determine components and episodes, as JSON values. It is saved with each
     checkpoint, and a resumed run must be given the same. `device` defaults to the device of each component. `on_log`
     is called with each row of metrics. `prepare` is called once, after the folder is locked and a resumed run is
     restored, and before the first save. `evaluate` is called with the number of steps done every `eval_every` steps
-    and after the last; it must not change the components. `carried` are modules that are not trained and belong into
-    each checkpoint.
+    and after the last; it must not change the components. `carried` modules are saved with them and not trained.
 
     Raises `ConfigError` for settings that differ on resume and where nothing can be compiled, `CheckpointError` where
     the folder is in use or cannot be written, `TrainingStopped` for a number that is not finite, and `Interrupted`
@@ -145,8 +143,7 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
     folder, began = Path(run_dir).absolute(), time.monotonic()  # absolute: the working directory may change meanwhile
     if resume and not has_checkpoints(folder):
         raise NothingSaved(f"{folder}: nothing saved yet; train first")
-    with RunLock(folder), Interrupts() as interrupts, _threads(config.threads), freed_memory_kept(), \
-            ExitStack() as stack:
+    with RunLock(folder), Interrupts() as interrupts, _resources(config.threads), ExitStack() as stack:
         if not resume and has_checkpoints(folder):
             raise CheckpointError(f"{folder}: holds a training already; use --resume to continue it, or another folder")
         windows = windows or partial(Windows, episodes, contexts=contexts)
@@ -294,11 +291,13 @@ def _settings(meta: Mapping[str, Any], components: Mapping[str, Trainable], conf
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def _resources(threads: int) -> Iterator[None]:
+    """Sets the number of CPU threads, and keeps freed memory, within the block; 0 threads are the default of torch."""
     before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
+    torch.set_num_threads(threads or before)
     try:
-        yield
+        with freed_memory_kept():
+            yield
     finally:
         torch.set_num_threads(before)
 

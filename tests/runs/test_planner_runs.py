@@ -19,6 +19,7 @@ from gentraj import runs
 from gentraj.data import Episodes, load_episodes, save_npz
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig, TemporalUNetConfig
+from gentraj.networks.rows import batch_invariant
 from gentraj.runs import PlannerRunConfig, presets
 from gentraj.runs.evaluation import evaluate_run
 from gentraj.training import TrainingConfig
@@ -41,6 +42,7 @@ def tiny(name: str, dataset: str | Path) -> PlannerRunConfig:
                    critic=replace(config.critic, width=16), training=TrainingConfig(steps=3, threads=1))
 
 
+@batch_invariant()
 def check(config: PlannerRunConfig, folder: Path, width: int) -> torch.Tensor:
     """The same seed gives the same bits, a loaded run the same actions and scores, an episode's seed its actions.
 
