@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -27,6 +28,18 @@ class _Body(nn.Module):
         return self.network.body(features_RHF, projection_RM)
 
 
+@cache
+def _core() -> Any:
+    """OpenVINO's core, which is kept to the end of the process.
+
+    It gives the main thread a stack for signal handlers and frees it when it is destroyed, and the next signal would
+    then end the process.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def openvino_program(network: FactoredNetwork, features_RHF: Tensor, projection_RM: Tensor, *,
                      precision: str) -> Callable[[Tensor, Tensor], Tensor]:
     """A program for inputs of these shapes, computed in `precision`, f32 or bf16, with as many threads as torch has.
@@ -48,7 +61,7 @@ def openvino_program(network: FactoredNetwork, features_RHF: Tensor, projection_
     model.reshape({0: list(features_RHF.shape), 1: list(projection_RM.shape)})
     settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1,
                 "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    request = _core().compile_model(model, "CPU", settings).create_infer_request()
 
     def program(features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
         inputs = [features_RHF.detach().contiguous().numpy(), projection_RM.detach().contiguous().numpy()]
