@@ -46,7 +46,8 @@ class Energy(Preference):
     et al. 2024, section 4, for linear observations). One, the default, is a step along Sigma times the gradient whose
     length is the best for the quadratic model. Sampling is exact for a Gaussian and a quadratic energy if there are as
     many iterations as the rank of the energy's Hessian: reaching a goal needs as many as the goal has entries. With 0
-    iterations the energy is taken to be linear and needs no second derivative: DPS (Chung et al. 2023, equation 10).
+    iterations the energy is taken to be linear: DPS (Chung et al. 2023, equation 10). That is the better choice for an
+    energy that is a large network, whose second derivative costs more than the denoiser.
     With `at` "noisy" the gradient of the energy is taken at x itself (Dhariwal & Nichol 2021, algorithm 2): this is for
     energies that were trained on noisy trajectories, such as Diffuser's return.
 
