@@ -27,7 +27,7 @@ from .actor import Actor
 from .policy import FAR, Policy, PolicyConfig, Scales
 
 # In units of half the range of actions: how far the entries of like actions are apart on average, and the bounds on a
-# component's spread. Narrower components make the loss one of the actions that are learnt already (docs/realtime.md).
+# component's spread. With narrower components, the actions that are learnt already would dominate the loss.
 NEAR = 0.1
 SPREAD = (math.log(0.05), 0.0)  # logarithms
 

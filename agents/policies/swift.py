@@ -37,7 +37,7 @@ class SwiftConfig(PolicyConfig):
     """The ensemble of V(s). Each member computes the advantages of its share of the episodes and learns from the other
     episodes; where there are no others, it learns from its own."""
     context_dropout: float = 0.1
-    """Fraction of the actions that the generator learns without the context, as classifier-free guidance needs."""
+    """Fraction of the actions that the model learns without the context, as classifier-free guidance needs."""
     expectile: float = 0.9
     """Expectile of the n-step returns from a state that V(s) estimates: 0.5 is their mean, 1 their maximum."""
     guidance: float = 1.5

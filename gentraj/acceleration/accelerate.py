@@ -62,10 +62,11 @@ def accelerate(target: Target, backend: BackendName = "auto") -> Target:
     if backend == "eager":
         return target
     fast = copy.deepcopy(target)
-    networks = list(dict.fromkeys(_networks(fast)))
+    networks = list(_networks(fast))
     if not networks:
-        raise ValueError(f"{type(target).__name__} has no network of trajectories to accelerate; leave accelerate out")
-    for network in networks:
+        raise ValueError(f"{type(target).__name__} has no network of trajectories to accelerate; give a model, an "
+                         "agent or a run with one, or leave accelerate out")
+    for network in dict.fromkeys(networks):  # an agent may have a network twice
         network.body = Accelerated(network, backend)
     return fast
 
@@ -75,7 +76,7 @@ def _networks(target: object) -> Iterator[FactoredNetwork]:
     if isinstance(target, nn.Module):
         yield from (module for module in target.modules() if isinstance(module, FactoredNetwork))
         return
-    for value in vars(target).values():
+    for value in getattr(target, "__dict__", {}).values():
         members = tuple(value.values()) if isinstance(value, Mapping) else value
         for each in members if isinstance(members, list | tuple) else (members,):
             if isinstance(each, nn.Module):
@@ -125,7 +126,8 @@ class Accelerated:
         return found
 
     def _checked(self, name: str, features_RHF: Tensor, projection_RM: Tensor) -> Body:
-        program, tolerance = BACKENDS[name].program(self.original, features_RHF, projection_RM), BACKENDS[name][1]
+        make, tolerance = BACKENDS[name]
+        program = make(self.original, features_RHF, projection_RM)
         expected = self.eager(features_RHF, projection_RM)
         error = (program(features_RHF, projection_RM) - expected).abs().max().item()
         if not error <= tolerance * max(1.0, expected.abs().max().item()):

@@ -15,9 +15,10 @@ from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from ..config import require, require_choice
-from ..gan.model import Microbatch, SideConfig, logits, mean_loss, step_discriminator
+from ..gan.model import SideConfig, logits, mean_loss, step_discriminator
 from ..gan.objectives import OBJECTIVES
 from ..models.conditioning import encoded_width
+from ..models.microbatch import Microbatch
 from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..training.optimization import adamw
 from ..trajectory import Batch, Guide

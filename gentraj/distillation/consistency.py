@@ -19,7 +19,7 @@ from ..diffusion.grids import sampling_times
 from ..diffusion.model import DiffusionConfig
 from ..diffusion.paths import NoisePath
 from ..diffusion.samplers import Normal, Sampler, steps_along
-from ..gan.model import Microbatch
+from ..models.microbatch import Microbatch
 from ..models.plugin import Denoise
 from ..trajectory import Observer
 from .few_step import FewStep, FewStepConfig

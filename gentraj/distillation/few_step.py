@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 from ..config import require
 from ..diffusion.model import Diffusion, DiffusionConfig
-from ..gan.model import Microbatch
 from ..models.conditioning import ConditionMix, encode_context
+from ..models.microbatch import Microbatch
 from ..models.settings import GeneratorConfig
 from ..networks import NetworkConfig
 from ..normalize import Normalizer

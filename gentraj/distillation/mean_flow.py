@@ -17,8 +17,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require, require_choice
 from ..diffusion.model import DiffusionConfig
-from ..gan.model import Microbatch
 from ..models.conditioning import encoded_width
+from ..models.microbatch import Microbatch
 from ..models.sampling import Guidance
 from ..networks import NETWORKS, NetworkConfig
 from ..networks.embedding import SinusoidalEmbedding

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..config import require
 from ..diffusion.grids import sampling_times
 from ..diffusion.paths import NoisePath
-from ..gan.model import Microbatch
+from ..models.microbatch import Microbatch
 from .few_step import FewStep, FewStepConfig
 
 

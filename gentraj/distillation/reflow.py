@@ -14,7 +14,7 @@ from torch import Tensor
 from ..config import require
 from ..diffusion.grids import sampling_times
 from ..diffusion.samplers import SAMPLERS
-from ..gan.model import Microbatch
+from ..models.microbatch import Microbatch
 from .few_step import FewStep, FewStepConfig
 
 

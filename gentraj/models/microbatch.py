@@ -1,0 +1,53 @@
+"""The windows of one optimiser step, as GANs and distilled students learn from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Microbatch:
+    """The windows of one step of one side, in normalised units."""
+
+    x0: Tensor
+    """Data (R, H, D), 0 where padded."""
+    real: Tensor
+    """True (R, H, D) where an entry is no padding."""
+    known: Tensor
+    """True (R, H, D) where the condition knows an entry."""
+    context: Tensor | None
+    """Encoded contexts, (R, C) or (1, C)."""
+    weight: Tensor
+    """Weights in the loss: (R,), or (1,) if all are equal."""
+    noise: float
+    """The largest standard deviation of the noise on the discriminator's inputs."""
+    generator: torch.Generator
+
+    @property
+    def free(self) -> Tensor:
+        """True (R, H, D) where an entry is real and unknown."""
+        return self.real & ~self.known
+
+    def twins(self) -> Microbatch:
+        """The first half of the windows, twice: two samples of each condition can then be compared."""
+        half = torch.arange((len(self.x0) + 1) // 2, device=self.x0.device).repeat(2)
+        context = self.context if self.context is None or len(self.context) == 1 else self.context[half]
+        weight = self.weight if len(self.weight) == 1 else self.weight[half]
+        return replace(self, x0=self.x0[half], real=self.real[half], known=self.known[half], context=context,
+                       weight=weight)
+
+    def normal(self) -> Tensor:
+        return torch.randn(self.x0.shape, generator=self.generator).to(self.x0.device)
+
+    def levels(self) -> Tensor:
+        """Random noise levels (R,) in [0, 1], or a 0 of shape (1,) without noise."""
+        if not self.noise:
+            return self.x0.new_zeros(1)
+        return torch.rand(len(self.x0), generator=self.generator).to(self.x0.device)
+
+    def blurred(self, x: Tensor, t_R: Tensor) -> Tensor:
+        """x + sigma eps at the free entries (Diffusion-GAN: Wang et al. 2023, section 3.1, but variance exploding)."""
+        return x + self.noise * t_R[:, None, None] * self.normal() * self.free if self.noise else x
