@@ -141,8 +141,8 @@ def _registered(env_id: str) -> dict[str, Any]:
             raise UnsafeEnvironment(f"unknown environment '{env_id}'; only a command line may name a module: import "
                                     f"{module} yourself, or give --import {module}, and name {name}")
         if not ENVIRONMENT_ID.fullmatch(str(env_id)) or not isinstance(env_id, str):
-            raise UnsafeEnvironment(f"{reprlib.repr(env_id)} is no id of an environment; letters, digits, '_', '-' and "
-                                    "'.' are expected, and one '/' behind a namespace")
+            raise UnsafeEnvironment(f"unknown environment {reprlib.repr(env_id)}; an id has letters, digits, '_', '-' "
+                                    "and '.', and at most one '/', behind a namespace")
         names = [*TASKS, *LOCOMOTION, *MANIPULATION]
         near = difflib.get_close_matches(str(env_id), [*names, *registry], n=3)
         raise ValueError(f"unknown environment '{env_id}'; " + (f"did you mean {' or '.join(near)}?" if near else

@@ -96,7 +96,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         weights = safetensors.torch.load(read_file(path, follow=True))
     except OSError as error:
-        raise PretrainedError(f"{path}: cannot be read ({error.strerror}); a safetensors file is expected") from error
+        raise PretrainedError(f"{path}: is not a file that can be read ({error.strerror}); a safetensors file is "
+                              "expected") from error
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise PretrainedError(f"{path}: is not a safetensors file: {error}") from error
     for name, weight in weights.items():
