@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 Guide = Callable[[Tensor], Tensor]  # maps x_BHD in environment units to one score per trajectory; higher is better
+LARGEST = 1_000_000  # timesteps, widths and strides beyond it are mistakes, and would fill the memory
 Observer = Callable[[Tensor, Tensor], None]  # is called with (x, t) after each sampling step
 
 
@@ -40,6 +41,8 @@ class TrajectorySpec:
         for name, least in (("obs_dim", 1), ("act_dim", 0), ("horizon", 1), ("stride", 1)):
             if (value := getattr(self, name)) < least:
                 raise ValueError(f"TrajectorySpec.{name} is {value}; give at least {least}")
+            if value > LARGEST:
+                raise ValueError(f"TrajectorySpec.{name} is {value}; give at most {LARGEST}")
         if self.offsets and (len(self.offsets) != self.horizon - 1 or min(self.gaps) < 1):
             raise ValueError(f"TrajectorySpec.offsets is {self.offsets}; {self.horizon - 1} increasing numbers of "
                              "steps are expected")

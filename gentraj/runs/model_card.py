@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -84,7 +85,7 @@ def read_scores(folder: Path, step: int, newest: int) -> tuple[dict[str, Any], s
     without scores.
     """
     path = folder / EVALUATION
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}, "This run was not evaluated: it has no scores."
     scores = read_json(path)
     if not {"return_mean", "return_ci95"} <= scores.keys():
