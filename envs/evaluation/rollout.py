@@ -197,8 +197,9 @@ def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool,
     log, slots, limits = _Log(), _Slots(seeds, len(envs.elapsed_B)), _limits(agent, envs)
 
     def show(at_B: np.ndarray) -> None:
-        for i in np.flatnonzero(at_B & (slots.episode_B >= 0)) if watch else ():
-            watch(int(slots.episode_B[i]), envs.env(i))
+        if watch is not None:
+            for i in np.flatnonzero(at_B & (slots.episode_B >= 0)).tolist():
+                watch(int(slots.episode_B[i]), envs.env(i))
 
     def begin(mask_B: np.ndarray) -> None:
         while (mask_B := mask_B & (slots.episode_B >= 0)).any():

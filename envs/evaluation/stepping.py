@@ -92,14 +92,16 @@ class Layout:
         entries: Mapping[str, Any] = space.spaces if isinstance(space, Dict) else {}
         keys = (tuple(obs_keys) or ("observation",)) if entries else ()
         parts = [entries.get(key) for key in keys] if entries else [space]
-        boxes = tuple(part for part in parts if isinstance(part, Box) and len(part.shape) == 1)
-        if len(boxes) < len(parts):
+        goals = [entries["desired_goal"]] if "desired_goal" in entries else []
+        boxes = [part for part in [*parts, *goals] if isinstance(part, Box) and len(part.shape) == 1]
+        if len(boxes) < len(parts) + len(goals):
             raise ValueError(f"{env_id}: observation space {space} is not supported; flatten it to a 1-D Box "
                              f"(gymnasium.wrappers.FlattenObservation) or name 1-D parts of the dict in obs_keys")
         if not isinstance(act, Box) or len(act.shape) != 1:
             raise ValueError(f"{env_id}: action space {act} is not supported; only a 1-D Box is")
         return cls(env_id, replace(spec, additional_wrappers=()).to_json() if spec else None,
-                   spec.max_episode_steps if spec else None, boxes, keys, entries.get("desired_goal"), act)
+                   spec.max_episode_steps if spec else None, tuple(boxes[: len(parts)]), keys,
+                   boxes[-1] if goals else None, act)
 
     def observed(self, obs: Any, **rest: Any) -> Step:
         """Reads an observation. Raises `Malformed`."""
