@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -368,6 +369,34 @@ class HasSpec(Protocol):
 
     @property
     def spec(self) -> TrajectorySpec | None: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The bounds, in environment units, to which an agent clips its actions and, if given, the observations it sees."""
+
+    act_low_A: np.ndarray
+    act_high_A: np.ndarray
+    obs_low_O: np.ndarray | None = None
+    obs_high_O: np.ndarray | None = None
+
+    def clips(self, act_BA: np.ndarray) -> np.ndarray:
+        """(B,) whether an entry of an action is at a bound: clipped, or as large as the bounds allow."""
+        return np.any((act_BA <= self.act_low_A) | (act_BA >= self.act_high_A), axis=1)
+
+    def clamps(self, obs_BO: np.ndarray) -> np.ndarray:
+        """(B,) whether an entry of an observation is beyond its bounds."""
+        if self.obs_low_O is None or self.obs_high_O is None:
+            return np.zeros(len(obs_BO), bool)
+        return np.any((obs_BO < self.obs_low_O) | (obs_BO > self.obs_high_O), axis=1)
+
+
+@runtime_checkable
+class HasLimits(Protocol):
+    """An agent that says where it clips, so that a rollout can count how often it does."""
+
+    @property
+    def limits(self) -> Limits: ...
 
 
 def calls_of(models: Iterable[object]) -> int:

@@ -11,6 +11,7 @@ import tyro
 
 from agents.planning.planner import PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig
+from envs.evaluation.vector import EnvironmentFault
 
 from ..acceleration import BackendName, accelerate
 from ..device import pick_device
@@ -79,8 +80,12 @@ def main(argv: list[str]) -> None:
         return
     if args.policies:
         raise ValueError("--policies are compared with a world model's predictions; give --as world-model too")
-    print_saved(table(evaluate_and_save(run, args.config, args.planner, args.out, args.save_rollout, args.video,
-                                  args.sampling.options())))
+    scores = evaluate_and_save(run, args.config, args.planner, args.out, args.save_rollout, args.video,
+                               args.sampling.options())
+    print_saved(table(scores))
+    if failures := scores["failures"]:
+        raise EnvironmentFault(f"{len(failures)} of {len(failures) + scores['episodes']} episodes did not finish, and "
+                               f"the scores are those of the others; the first: {failures[0]}")
 
 
 def _defaults(folder: Path | None) -> Evaluate:

@@ -173,7 +173,7 @@ class ConditionalGAN(nn.Module):
                               optimizers["generator"], ours, guide and partial(self._score, guide))
         self.ema.update_parameters(self.network)
         metrics = more | metrics | vital_signs(microbatch.x0, fake, microbatch.free)
-        trained = optimizers["generator"].param_groups[0]["lr"] > 0
+        trained = (metrics["generator_grad_norm"] > 0) * (optimizers["generator"].param_groups[0]["lr"] > 0)
         self.health.record(metrics | {"generator_slope": metrics["generator_slope"] * trained})
         return metrics
 
