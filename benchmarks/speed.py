@@ -57,14 +57,14 @@ class Options:
     """Also measure the memory that planning adds to the imports, in processes of their own."""
     rounds: int = 9
     """The most rounds of each case, after one that is not counted."""
-    seconds: float = 15.0
+    seconds: float = 10.0
     """No more rounds of a case begin after this time, but there are at least three."""
     threads: int = 1
     """CPU threads."""
     device: str = "cpu"
     """The PyTorch device of the cases."""
     out: Path | None = None
-    """A JSON file for the results."""
+    """A JSON file for the results, which is written anew after each case."""
     results: Path | None = None
     """Measure nothing, and read the results from this file."""
     table: Path | None = None
@@ -103,20 +103,23 @@ def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
         yield f"{name:20}{variant:16}{ms['median']:10.1f} ms{beside}"
 
 
-def measured(options: Options) -> dict[str, Any]:
+def measured(options: Options) -> Iterator[dict[str, Any]]:
+    """The results so far, after each case."""
     setup = Setup(options.backends, options.diffuser, torch.device(options.device))
     found: dict[str, Any] = {"machine": machine(setup.device), "cases": {}, "growth": {},
                              "command": shlex.join(["python", "-m", "benchmarks.speed", *sys.argv[1:]])}
     for name, case in chosen(options.cases).items():
         found["cases"][name] = beside_peers(case, setup, options.rounds, options.seconds)
         print("\n".join(lines(name, found["cases"][name])), flush=True)
+        yield found
     for kind, growth in speed_growth.GROWTH.items() if options.growth else ():
         found["growth"][kind] = speed_growth.measured(growth, options.rounds, options.seconds)
         print(f"growth with {kind:20}", found["growth"][kind]["exponents"], flush=True)
+        yield found
     if options.memory:
         found["memory"] = speed_memory.measured(options.backends)
         print(f"memory: {json.dumps(found['memory'])}", flush=True)
-    return found
+        yield found
 
 
 def main(options: Options) -> None:
@@ -126,9 +129,10 @@ def main(options: Options) -> None:
     if options.out is not None:
         check_output(options.out, "--out")
     torch.set_num_threads(options.threads)
-    found = measured(options) if options.results is None else read_json(options.results)
-    if options.out is not None:
-        write_file(options.out, (json.dumps(found, indent=1) + "\n").encode())
+    found: dict[str, Any] = {}
+    for found in measured(options) if options.results is None else [read_json(options.results)]:
+        if options.out is not None:
+            write_file(options.out, (json.dumps(found, indent=1) + "\n").encode())
     if options.table is not None:
         print(f"tables in {write_tables(found, options.table)}")
 
