@@ -295,8 +295,9 @@ class TrajectoryModel(Protocol):
     """A generative model of trajectories, such as a diffusion model, a GAN, a latent model or a distilled student.
 
     A planner or a policy needs only these four members, so all models are interchangeable. The protocols
-    `SupportsLogProb`, `SupportsOODScore` and `CountsCalls` describe what some models can do in addition. A model
-    whose tensors are not on the CPU also has a `device`. `gentraj.testing.check_model` checks a model of your own.
+    `SupportsLogProb`, `SupportsScore`, `SupportsOODScore` and `CountsCalls` describe what some models can do in
+    addition. A model whose tensors are not on the CPU also has a `device`. `gentraj.testing.check_model` checks a model
+    of your own.
     """
 
     @property
@@ -338,6 +339,15 @@ class SupportsLogProb(Protocol):
 
         `exact`, `probes` and `steps` are for models that integrate an ODE (`gentraj.diffusion.likelihood.log_prob`).
         """
+        ...
+
+
+@runtime_checkable
+class SupportsScore(Protocol):
+    """A model with noise levels, at each of which it has the score of noisy trajectories."""
+
+    def score(self, x_RHD: Tensor, condition: Condition, t: float) -> Tensor:
+        """(R, H, D) the gradient of the log density of noisy trajectories at time t in (0, 1], in environment units."""
         ...
 
 

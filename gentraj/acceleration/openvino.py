@@ -56,7 +56,9 @@ def openvino_program(network: FactoredNetwork, features_RHF: Tensor, projection_
         rows = [[-1, *features_RHF.shape[1:]], [-1, *projection_RM.shape[1:]]]
         with warnings.catch_warnings(action="ignore"), torch.no_grad():
             inputs = (features_RHF, projection_RM.expand(len(features_RHF), -1))
-            _CONVERTED[network] = openvino.convert_model(_Body(network), example_input=inputs, input=rows)
+            # Without torch's own check, which imports 90 MiB of modules: `accelerate` compares the outputs.
+            traced = torch.jit.trace(_Body(network), inputs, strict=False, check_trace=False)
+            _CONVERTED[network] = openvino.convert_model(traced, example_input=inputs, input=rows)
     model = _CONVERTED[network].clone()
     model.reshape({0: list(features_RHF.shape), 1: list(projection_RM.shape)})
     settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1,

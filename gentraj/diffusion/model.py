@@ -338,6 +338,23 @@ class Diffusion(nn.Module):
         return log_p_R - (~condition.mask_BHD * self.normalizer.scale_D.log()).sum((1, 2))
 
     @torch.no_grad()
+    def score(self, x_RHD: Tensor, condition: Condition, t: float) -> Tensor:
+        """The score (R, H, D) of noisy trajectories, in environment units: the gradient of their log density at time t.
+
+        `x_RHD` is alpha x0 + sigma eps in normalised units, and the score (alpha x0 - x) / sigma^2 with the denoised x0
+        (Vincent 2011; Song et al. 2021, equation 7). Close to t = 0 it is the score of clean trajectories. Raises
+        ValueError for shapes that do not fit, and for a time outside (0, 1].
+        """
+        if not 0 < t <= 1:
+            raise ValueError(f"t is {t}; a noise time above 0 (clean) and up to 1 is expected")
+        x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
+        check_trajectories(self.spec, x_RHD, condition)
+        level, x = self.level(self.path.snap(torch.full((1,), t, device=self.device))), self.normalizer.normalize(x_RHD)
+        values = self.normalizer.normalize(condition.values_BHD)
+        denoise = self.denoise(values, condition.mask_BHD, condition.context_BC, clipped=False)
+        return (level.alpha * denoise(x, level.t_R) - x) / level.sigma**2 / self.normalizer.scale_D
+
+    @torch.no_grad()
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,
                   noises: int = 2) -> Tensor:
         """The ood score (R, H): the mean squared error, in normalised units, of x0 after noising and denoising.

@@ -14,8 +14,8 @@ from torch import Tensor
 from gentraj.cli import main
 from gentraj.gan import health
 from gentraj.gan import model as gan_model
+from gentraj.gan.discrimination import SideConfig
 from gentraj.gan.health import EARLY, SETTLED, SYMPTOMS, GANWarning, Health, Symptom, vital_signs
-from gentraj.gan.model import SideConfig
 from gentraj.gan.objectives import OBJECTIVES, REGULARISERS
 from gentraj.training.checkpoint import module_tensors, restore_module
 from gentraj.trajectory import Condition
