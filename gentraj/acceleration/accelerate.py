@@ -51,7 +51,7 @@ def accelerate(target: Target, backend: BackendName = "auto") -> Target:
     torch.compile, which takes a minute or more for each number of rows. openvino: OpenVINO on a CPU in float32, an
     extra (`pip install 'gentraj[openvino]'`). openvino-bf16: the same in bfloat16, on a CPU that has it.
 
-    A program is made when a number of rows, rounded up to a power of 2, first comes, and its first output is compared
+    A program is made when a number of rows, as `program_rows` rounds it, first comes, and its first output is compared
     with the eager network's: an error above the tolerance in `BACKENDS` raises ValueError. Calls that need a gradient,
     such as a guide's, are eager. The outputs for different numbers of rows may differ in their last bits. Raises
     ValueError for an unknown backend and where nothing can be accelerated, and ImportError for a backend that is not
@@ -98,7 +98,7 @@ class Accelerated:
         if torch.is_grad_enabled() and (features_RHF.requires_grad or projection_RM.requires_grad):
             return self.eager(features_RHF, projection_RM)
         rows = len(features_RHF)
-        more = 2 ** (rows - 1).bit_length() - rows
+        more = program_rows(rows) - rows
         if more:
             features_RHF = torch.cat([features_RHF, features_RHF[:1].expand(more, -1, -1)])
             if len(projection_RM) > 1:
@@ -134,6 +134,15 @@ class Accelerated:
             raise ValueError(f"the outputs of {name} differ by {error:.2g} from the network's, above its tolerance of "
                              f"{tolerance:g}; take another backend")
         return program
+
+
+def program_rows(rows: int) -> int:
+    """The number of rows of the program that computes `rows` rows: the next one of three binary digits and zeros.
+
+    At most a quarter of the rows is added, and there are four programs for each doubling of the rows.
+    """
+    quantum = max(1, 2 ** ((rows - 1).bit_length() - 3))
+    return -(-rows // quantum) * quantum
 
 
 def _seconds(program: Body, features_RHF: Tensor, projection_RM: Tensor) -> float:

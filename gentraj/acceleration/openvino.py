@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..networks.embedding import FactoredNetwork
+from .rewriting import rewritten
 
 _CONVERTED = WeakKeyDictionary[FactoredNetwork, Any]()  # OpenVINO's models of networks
 
@@ -22,7 +23,7 @@ class _Body(nn.Module):
 
     def __init__(self, network: FactoredNetwork):
         super().__init__()
-        self.network = network
+        self.network = rewritten(network)
 
     def forward(self, features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
         return self.network.body(features_RHF, projection_RM)
@@ -63,8 +64,15 @@ def openvino_program(network: FactoredNetwork, features_RHF: Tensor, projection_
                 "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     request = _core().compile_model(model, "CPU", settings).create_infer_request()
 
+    inputs = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (features_RHF, projection_RM)]
+    for i, x in enumerate(inputs):  # the program reads and writes in place: OpenVINO's own handling of inputs is slow
+        request.set_input_tensor(i, openvino.Tensor(x.numpy(), shared_memory=True))
+    output_RHD = torch.from_numpy(request.get_output_tensor(0).data)
+
     def program(features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
-        inputs = [features_RHF.detach().contiguous().numpy(), projection_RM.detach().contiguous().numpy()]
-        return torch.from_numpy(request.infer(inputs, share_inputs=True)[0])
+        for x, given in zip(inputs, (features_RHF, projection_RM), strict=True):
+            x.copy_(given)
+        request.infer(share_outputs=True)
+        return output_RHD.clone()
 
     return program

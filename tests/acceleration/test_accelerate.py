@@ -8,7 +8,8 @@ from torch import Tensor
 
 import gentraj
 from gentraj.acceleration import BACKENDS
-from gentraj.acceleration.accelerate import Accelerated, Backend
+from gentraj.acceleration.accelerate import Accelerated, Backend, program_rows
+from gentraj.acceleration.rewriting import rewritten
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import DiTConfig, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
@@ -39,7 +40,7 @@ def test_openvino_samples_what_the_network_samples(network: str) -> None:
     for condition, num in ((plain, 1), (given, 1), (plain[:1], 1), (plain, 3)):
         torch.testing.assert_close(fast.sample(condition, num), model.sample(condition, num), rtol=1e-3, atol=1e-3)
     body: Any = fast.ema.module.body
-    assert isinstance(body, Accelerated) and len(body.programs) == 4  # of 4, 4 with contexts, 1 and 16 rows
+    assert isinstance(body, Accelerated) and len(body.programs) == 4  # of 3, 3 with contexts, 1 and 10 rows
     assert not isinstance(model.ema.module.body, Accelerated)
 
 
@@ -76,3 +77,18 @@ def test_unknown_backends_and_what_has_no_network_are_refused() -> None:
     with pytest.raises(ValueError, match="Linear has no network of trajectories to accelerate"):
         gentraj.accelerate(torch.nn.Linear(1, 1))
     assert gentraj.accelerate(model := make(), "eager") is model
+
+
+def test_a_program_has_at_most_a_quarter_more_rows_than_it_computes() -> None:
+    assert [program_rows(n) for n in (1, 2, 3, 5, 6, 8, 9, 12, 16, 17, 33, 64)] == [1, 2, 3, 5, 6, 8, 10, 12, 16, 20,
+                                                                                 40, 64]
+    assert all(n <= program_rows(n) <= 1.25 * n for n in range(1, 2000))
+    assert len({program_rows(n) for n in range(129, 257)}) == 4
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_rewritten_network_computes_the_same(rows: int) -> None:
+    network = make("unet").ema.module
+    features, projection = torch.randn(rows, SPEC.horizon, network.num_features), network.projection(torch.ones(1), None)
+    torch.testing.assert_close(rewritten(network).body(features, projection), network.body(features, projection),
+                               rtol=1e-5, atol=1e-5)
