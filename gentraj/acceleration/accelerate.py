@@ -71,6 +71,14 @@ def accelerate(target: Target, backend: BackendName = "auto") -> Target:
     return fast
 
 
+def backend_of(target: object) -> str:
+    """What has run the networks of a model, an agent or a run so far, such as "eager" or "auto (openvino)"."""
+    found = [network.body for network in _networks(target)]
+    names = {name for body in found if isinstance(body, Accelerated) for name in body.names}
+    asked = next((body.backend for body in found if isinstance(body, Accelerated)), "eager")
+    return asked if asked != "auto" else f"auto ({', '.join(sorted(names)) or 'nothing yet'})"
+
+
 def _networks(target: object) -> Iterator[FactoredNetwork]:
     """The networks in a module, or in the modules that an agent or a run has, also in lists and dicts."""
     if isinstance(target, nn.Module):
@@ -92,6 +100,7 @@ class Accelerated:
 
     def __post_init__(self) -> None:
         self.eager, self.programs = self.network.body, dict[tuple[int, ...], Body]()
+        self.names = set[str]()  # of the backends of the programs
         self.original = copy.copy(self.network)  # its own body stays
 
     def __call__(self, features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
@@ -112,8 +121,9 @@ class Accelerated:
     def _program(self, features_RHF: Tensor, projection_RM: Tensor) -> Body:
         """The program of the backend, or the fastest one, for inputs of these shapes."""
         if self.backend != "auto":
+            self.names.add(self.backend)
             return self._checked(self.backend, features_RHF, projection_RM)
-        found, seconds = self.eager, float("inf")
+        fastest, found, seconds = "eager", self.eager, float("inf")
         for name in AUTOMATIC:
             try:
                 program = self._checked(name, features_RHF, projection_RM)
@@ -122,7 +132,8 @@ class Accelerated:
                 continue
             took = _seconds(program, features_RHF, projection_RM)
             if took < seconds:
-                found, seconds = program, took
+                fastest, found, seconds = name, program, took
+        self.names.add(fastest)
         return found
 
     def _checked(self, name: str, features_RHF: Tensor, projection_RM: Tensor) -> Body:
