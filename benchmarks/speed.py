@@ -16,6 +16,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 from diffusers import DDPMScheduler, UNet1DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 import gentraj
 from gentraj.diffusion import Diffusion, DiffusionConfig, Energy
@@ -63,7 +64,7 @@ class Options:
                               "train/hopper/32", "train/maze/32")
     """Cases as WORK/SETTING/BATCH: work is plan, guided or train; settings are hopper and maze."""
     backends: tuple[str, ...] = ("openvino", "openvino-bf16")
-    """Backends of gentraj.accelerate beside eager, for plans without a guide."""
+    """Backends of gentraj.accelerate beside eager, for plans."""
     rounds: int = 7
     """Rounds of each case, after one that is not counted."""
     threads: int = 1
@@ -126,15 +127,19 @@ def guided(setting: Setting, batch: int, backends: tuple[str, ...]) -> Variants:
     model, start = model_of(setting), torch.zeros(setting.obs_dim)
     condition = Condition.unknown(setting.spec, batch).with_obs(0, start)
     critic = model_of(setting).ema.module
-    t = torch.tensor([0.5])
 
-    def value(x_BHD: Tensor) -> Tensor:
-        return critic(x_BHD, torch.zeros_like(x_BHD), torch.zeros_like(x_BHD, dtype=torch.bool), t).mean((1, 2))
+    def value(x_BHD: Tensor, critic: nn.Module = critic) -> Tensor:
+        known, mask = torch.zeros_like(x_BHD), torch.zeros_like(x_BHD, dtype=torch.bool)
+        return critic(x_BHD, known, mask, torch.tensor([0.5])).mean((1, 2))
 
-    noisy, default = Energy(value, 0.1, at="noisy"), Energy(value, 0.1)
+    def ours(backend: Any) -> Callable[[], Tensor]:
+        fast = gentraj.accelerate(model, backend)
+        noisy = Energy(partial(value, critic=gentraj.accelerate(critic, backend)), 0.1, at="noisy")
+        return lambda: fast.sample(condition, guide=noisy)
+
     return {"diffusers": peer_plan(peer_of(setting).eval(), setting, batch, value),
-            "eager": lambda: model.sample(condition, guide=noisy),
-            "eager, Energy by default": lambda: model.sample(condition, guide=default)}
+            **{name: ours(name) for name in ("eager", *backends)},
+            "eager, Energy by default": lambda: model.sample(condition, guide=Energy(value, 0.1))}
 
 
 def train(setting: Setting, batch: int, backends: tuple[str, ...]) -> Variants:
