@@ -67,9 +67,9 @@ def plans(setup: Setup, setting: Setting, batch: int, options: SamplingOptions) 
                                                                                       options=options))
 
 
-def value_network(setting: Setting, device: torch.device) -> Value:
+def value_network(setting: Setting, device: torch.device, backend: str = "eager") -> Value:
     """The value of plans (R, H, D) by a network like that which denoises them."""
-    network = model_of(setting, device).ema.module.requires_grad_(False)
+    network = gentraj.accelerate(model_of(setting, device).ema.module.requires_grad_(False), backend)
     t = torch.full((1,), 0.5, device=device)
 
     def value(x_RHD: Tensor) -> Tensor:
@@ -79,9 +79,10 @@ def value_network(setting: Setting, device: torch.device) -> Value:
 
 
 def guided_plans(setup: Setup, setting: Setting, batch: int, guide: Callable[[Value], Energy]) -> Mapping[str, Call]:
-    start, energy = start_of(setting, batch), guide(value_network(setting, setup.device))
-    return each_backend(setup, model_of(setting, setup.device), lambda model: partial(model.sample, start,
-                                                                                      guide=energy))
+    start, model = start_of(setting, batch), model_of(setting, setup.device)
+    return {name: partial(gentraj.accelerate(model, name).sample, start,
+                          guide=guide(value_network(setting, setup.device, name)))
+            for name in ("eager", *setup.backends)}
 
 
 def training(setup: Setup, setting: Setting, batch: int) -> Mapping[str, Call]:

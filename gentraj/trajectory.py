@@ -148,7 +148,7 @@ class Condition:
                                  f"{shape}")
         if self.mask_BHD.dtype != torch.bool:
             raise TypeError(f"Condition.mask_BHD is {self.mask_BHD.dtype}; give torch.bool, true where known")
-        if not torch.isfinite(self.values_BHD[self.mask_BHD]).all():
+        if (torch.where(self.mask_BHD, self.values_BHD, 0) * 0).sum() != 0:  # NaN, and infinity times 0, which is NaN
             raise ValueError("a known value of the condition is NaN or infinite; give finite values")
         if self.context_BC is not None and (self.context_BC.ndim != 2 or len(self.context_BC) != self.batch):
             raise ValueError(f"Condition.context_BC has shape {tuple(self.context_BC.shape)}; give ({self.batch}, C)")
@@ -215,6 +215,8 @@ class Condition:
         return self if num == 0 else cat([self, self[:1].repeat(num)])
 
     def to(self, device: torch.device) -> Condition:
+        if self.values_BHD.device == device:
+            return self
         context = None if self.context_BC is None else self.context_BC.to(device)
         return replace(self, values_BHD=self.values_BHD.to(device), mask_BHD=self.mask_BHD.to(device),
                        context_BC=context)

@@ -234,16 +234,17 @@ class Diffusion(nn.Module):
         """The denoiser `denoise(x_RHD, t) -> x0_RHD` conditioned on the known entries, in normalised units.
 
         The network sees the known entries clean, and x0 has their values: what `x` has there has no effect, and the
-        gradient with respect to it is zero, so that guidance does not move it. What the network computes of the
-        condition and of the noise levels alone is computed once for all `times` (S,), if they are given. `clipped`
-        bounds x0; a likelihood needs it without the bound.
+        gradient with respect to it is zero, so that guidance does not move it. The noise levels, and what the network
+        computes of them and of the condition alone, are computed once for all `times` (S,), if they are given.
+        `clipped` bounds x0; a likelihood needs it without the bound.
         """
         known_x0, encoded = torch.where(mask, values, 0), encode_context(context, self.context)
         network = conditioned(self.ema.module, known_x0, mask, encoded, times)
+        levels = {} if times is None else dict(zip(times.tolist(), self.level(times).each(), strict=True))
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             self.network_calls += 1
-            at, x_t = self.level(t), torch.where(mask, values, x)
+            at, x_t = (levels.get(t.item()) if len(t) == 1 else None) or self.level(t), torch.where(mask, values, x)
             return torch.where(mask, values, self.denoised(self.predict(network, x_t, at), x_t, at, clipped=clipped))
 
         return denoise
@@ -379,6 +380,6 @@ class Diffusion(nn.Module):
         condition, x0 = condition.padded(missing), self.normalizer.normalize(padded(x_RHD))
         eps = RowNoise([*seeds, *[0] * missing], x0.device).normal(self.spec.horizon, self.spec.dim)
         values = self.normalizer.normalize(condition.values_BHD)
-        denoise = self.denoise(values, condition.mask_BHD, condition.context_BC)
-        denoised = denoise(self.path.alpha(t) * x0 + self.path.sigma(t) * eps, t)
+        at = self.level(t)
+        denoised = self.denoise(values, condition.mask_BHD, condition.context_BC)(at.alpha * x0 + at.sigma * eps, t)
         return ((denoised - x0) ** 2).mean(-1)[:count]

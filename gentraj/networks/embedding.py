@@ -21,8 +21,9 @@ def fourier(z: Tensor, frequencies: int) -> Tensor:
     """
     if frequencies == 0:
         return z
-    angles = [math.pi * 2**k * z for k in range(frequencies)]
-    return torch.cat([z, *(angle.sin() for angle in angles), *(angle.cos() for angle in angles)], dim=-1)
+    frequency_F1 = z.new_tensor([math.pi * 2**k for k in range(frequencies)])[:, None]
+    angle = (frequency_F1 * z[..., None, :]).flatten(-2)
+    return torch.cat([z, angle.sin(), angle.cos()], dim=-1)
 
 
 def width(dim: int, frequencies: int) -> int:

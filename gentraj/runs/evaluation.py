@@ -13,6 +13,7 @@ from envs.evaluation.scores import score_behaviour
 from envs.making import environment_factory
 from envs.rendering.film import Watch, videos
 
+from ..acceleration import backend_of
 from ..data import Episodes, save_minari
 from ..data.minari_writer import check_new_id
 from ..files import check_folder, check_output, write_file
@@ -44,7 +45,8 @@ def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | No
     if behaviour is None:
         say(f"no score of the data's behaviour: {why_none}")
     sampling = run.config.sampling(run.components, planner, options)  # options may override the run's settings
-    about = {"behaviour": behaviour, "agent": run.config.summary, "step": run.step, "sampling": sampling}
+    about = {"behaviour": behaviour, "agent": run.config.summary, "step": run.step, "sampling": sampling,
+             "networks": backend_of(run)}
     return scores | about, episodes
 
 
@@ -84,12 +86,13 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
 def table(scores: dict[str, Any]) -> str:
     """The scores that are defined, beside those of the data, the controller and a random agent, as a text table."""
     columns = {scores["agent"]: scores} | {name: scores[name] for name in YARDSTICKS if scores.get(name)}
-    omitted = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "sampling", "returns",
-               "failures")
+    omitted = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "sampling", "networks",
+               "returns", "failures")
     keys = [key for key in scores if key not in omitted and any(c.get(key) is not None for c in columns.values())]
     width = max(18, len(scores["agent"]) + 2)
     goals = f", {scores.get('protocol', 'random-goal')} protocol" if scores["success_rate"] is not None else ""
-    lines = [f"{scores['env_id']}{goals}, {episodes_scored(scores)} episodes",
+    lines = [f"{scores['env_id']}{goals}, {episodes_scored(scores)} episodes, "
+             f"networks: {scores.get('networks', 'eager')}",
              f"{'':28}" + "".join(f"{name:>{width}}" for name in columns)]
     for key in keys:
         lines.append(f"{key:28}" + "".join(f"{show(column.get(key)):>{width}}" for column in columns.values()))
