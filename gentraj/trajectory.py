@@ -367,6 +367,19 @@ class HasSpec(Protocol):
     def spec(self) -> TrajectorySpec | None: ...
 
 
+@runtime_checkable
+class PlansAhead(Protocol):
+    """An agent with a deadline, which also plans between its decisions."""
+
+    def rest(self, seconds: float) -> None:
+        """Lets `seconds` pass, in which the agent plans ahead; returns as soon as it has nothing to plan."""
+        ...
+
+    def timing(self) -> dict[str, Any]:
+        """What the agent did to be in time, for reports."""
+        ...
+
+
 def calls_of(models: Iterable[object]) -> int:
     """The number of network calls of all models so far; a model that does not count them adds none."""
     return sum(model.network_calls for model in models if isinstance(model, CountsCalls))

@@ -15,7 +15,7 @@ from gentraj.data import Episodes
 from gentraj.networks.rows import batch_invariant
 from gentraj.progress import bar
 from gentraj.randomness import fold
-from gentraj.trajectory import Agent, CountsCalls, HasSpec
+from gentraj.trajectory import Agent, CountsCalls, HasSpec, PlansAhead
 
 from ..rendering.film import Watch
 from .vector import VectorEnvironment
@@ -46,11 +46,14 @@ class Rollout:
     """The episodes as a dataset, to be saved or drawn, if they were recorded."""
     tells_success: bool = True
     """Whether the environment defines success: it has goals, or reports success in its info."""
+    act_ms: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(calls,) wall time in milliseconds of every call of `act`."""
 
 
 def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0, num_envs: int = 25, *,
             obs_keys: Sequence[str] = (), goal_dims: Sequence[int] = (), record: bool = False,
-            progress: bool = True, name: str = "agent", watch: Watch | None = None, invariant: bool = True) -> Rollout:
+            progress: bool = True, name: str = "agent", watch: Watch | None = None, invariant: bool = True,
+            period: float | None = None) -> Rollout:
     """Runs `episodes` episodes, `num_envs` at a time; episode i seeds its environment and agent with `fold(seed, i)`.
 
     `obs_keys` and `goal_dims` are those of the data that the agent was trained on. An environment whose episode has
@@ -58,6 +61,8 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
     dataset, `name` is the agent's name in the progress bar, and `watch` is called in every step, to film the episodes.
     Without `invariant`, an episode may depend on the number of environments by the last bits of a network's output, and
     decisions in few environments are faster (see `gentraj.networks.rows.batch_invariant`).
+    `period` is the time in seconds between two environment steps. The environments wait for the agent however long it
+    takes; an agent that plans ahead is given what is left of the period after it has acted.
     Raises ValueError if the agent's `spec` does not fit the environment, and `EnvironmentFault` if the environment or
     an action is faulty.
     """
@@ -68,7 +73,7 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
     try:
         _check_fit(agent, envs, goal_dims)
         with _Progress(name, envs, episodes, progress) as shown, batch_invariant(invariant):
-            log = _play(agent, envs, seeds, record, shown, watch or (lambda episode, env: None))
+            log = _play(agent, envs, seeds, record, shown, watch or (lambda episode, env: None), period)
         return _result(log, envs, seeds, tuple(goal_dims))
     finally:
         envs.close()
@@ -80,6 +85,7 @@ class _Log:
 
     rows: dict[str, list[np.ndarray]] = field(default_factory=dict)
     latency_ms: list[float] = field(default_factory=list)
+    act_ms: list[float] = field(default_factory=list)
     network_calls: int | None = None
 
     def add(self, fields: dict[str, np.ndarray]) -> None:
@@ -87,11 +93,17 @@ class _Log:
             self.rows.setdefault(key, []).append(value)
 
     @contextmanager
-    def decision(self, agent: Agent) -> Iterator[None]:
-        """Logs the time and the network calls that the agent's decision takes, which is made within the block."""
+    def decision(self, agent: Agent, period: float | None) -> Iterator[None]:
+        """Logs the time and the network calls that the agent's decision takes, which is made within the block.
+
+        What is left of the period is given to an agent that plans ahead.
+        """
         calls, start = agent.network_calls if isinstance(agent, CountsCalls) else None, time.perf_counter()
         yield
         milliseconds = 1000 * (time.perf_counter() - start)
+        self.act_ms.append(milliseconds)
+        if period is not None and isinstance(agent, PlansAhead):
+            agent.rest(period - milliseconds / 1000)
         new_calls = agent.network_calls - calls if isinstance(agent, CountsCalls) and calls is not None else None
         if new_calls is not None:
             self.network_calls = (self.network_calls or 0) + new_calls
@@ -138,7 +150,7 @@ def _check_fit(agent: Agent, envs: VectorEnvironment, goal_dims: Sequence[int]) 
 
 
 def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool, shown: _Progress,
-          watch: Watch) -> _Log:
+          watch: Watch, period: float | None) -> _Log:
     """Plays every episode to its end. `episode_B` is the episode of each environment, -1 when none is left for it."""
     log, started = _Log(), len(envs.elapsed_B)
     episode_B, slot_seeds = np.arange(started), seeds[:started]
@@ -153,7 +165,7 @@ def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool,
     while (episode_B >= 0).any():
         fields = _seen(envs) if record else {}
         goal_BG = None if envs.goal_BG is None else torch.from_numpy(envs.goal_BG)
-        with log.decision(agent):
+        with log.decision(agent, period):
             act_BA = agent.act(torch.from_numpy(envs.obs_BO), goal_BG).detach().cpu().numpy()
         fields |= envs.step(act_BA) | {"episode": episode_B.copy(), "elapsed": envs.elapsed_B.copy()}
         log.add(fields | ({"act": act_BA} | _seen(envs, "next_") if record else {}))
@@ -190,7 +202,7 @@ def _result(log: _Log, envs: VectorEnvironment, seeds: list[int], goal_dims: tup
     recorded = _episodes(flat, lengths, envs, goal_dims) if "obs" in flat else None
     returns, time_at_goal = (np.bincount(episode, each, minlength=E) for each in (flat["reward"], hits))
     return Rollout(envs.env_id, seeds, returns, np.isfinite(first_hit), first_hit, time_at_goal, lengths,
-                   np.array(log.latency_ms), log.network_calls, recorded, envs.tells_success)
+                   np.array(log.latency_ms), log.network_calls, recorded, envs.tells_success, np.array(log.act_ms))
 
 
 def _episodes(flat: dict[str, np.ndarray], lengths: np.ndarray, envs: VectorEnvironment,
