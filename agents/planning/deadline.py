@@ -26,8 +26,8 @@ from .execution import History, Past, Previous, at_rest
 from .planner import Planner, PlannerConfig, Plans, choice
 
 Result = TypeVar("Result")
-USUAL = 0.9  # quantile of the last latencies of a plan by which it is expected; a later plan is waited for, not missed
-REMEMBERED = 64  # number of durations that are remembered
+USUAL = 0.9  # quantile of the last latencies by which a plan is expected; a late plan is no missed deadline
+MARGIN = 1.25  # the time that is kept to act in, in units of the longest that acting took
 MOST_PASSES = 8  # times that the candidates of one plan are sampled
 FOREVER = 1e6  # seconds
 MEASURED = 3  # plans of each effort that are timed in advance
@@ -78,6 +78,9 @@ class Effort(NamedTuple):
     steps: int
     candidates: int
 
+    def __str__(self) -> str:
+        return f"{self.steps} steps, {self.candidates} candidates"
+
 
 def efforts(config: PlannerConfig) -> list[Effort]:
     """The efforts that a planner may make, the largest first: its own settings, then half the steps, and so on down to
@@ -94,10 +97,10 @@ def halved(number: int, least: int) -> Iterator[int]:
 
 
 class Durations:
-    """The last durations of one kind of work, in seconds."""
+    """The last durations of one kind of work, in seconds; as many are remembered as `count` says."""
 
-    def __init__(self) -> None:
-        self.seconds: deque[float] = deque(maxlen=REMEMBERED)
+    def __init__(self, count: int) -> None:
+        self.seconds: deque[float] = deque(maxlen=count)
 
     def add(self, seconds: float) -> None:
         self.seconds.append(seconds)
@@ -163,8 +166,8 @@ class RealTimePlanner(Planner):
         self.reach = max(self.config.replan, min(end, 2 * self.config.replan + LATE))
         self.far = self.with_config(replace(self.config, replan=self.reach))
         self.chooses = self.trust is not None or self.config.select == "value"
-        self.latency = {effort: Durations() for effort in efforts(self.config)}
-        self.acting = Durations()  # what `act` takes apart from waiting
+        self.latency = {effort: Durations(64) for effort in efforts(self.config)}
+        self.acting = Durations(256)  # what `act` takes apart from waiting
         self.acted, self.planned = Counter[str](), Counter[str]()
         if example is not None:
             self._warm_up(*example)
@@ -175,7 +178,8 @@ class RealTimePlanner(Planner):
 
     def _forget(self, mask_B: Tensor) -> None:
         super()._forget(mask_B)
-        self._begin_episode()
+        if mask_B.any():
+            self._begin_episode()
 
     def _begin_episode(self) -> None:
         self.step = 0
@@ -194,7 +198,7 @@ class RealTimePlanner(Planner):
         Raises ValueError for more than one environment, and what the planning in the background raised.
         """
         start = self.clock()
-        until = start + self.deadline.seconds - self.acting.quantile(1.0)
+        until = start + self.deadline.seconds - MARGIN * self.acting.quantile(1.0)
         if len(obs_BO) != 1:
             raise ValueError(f"{len(obs_BO)} observations were given to a planner with a deadline, which acts in one "
                              "environment; give one, or leave the deadline out")
@@ -230,10 +234,11 @@ class RealTimePlanner(Planner):
             for _ in range(MEASURED + 1):
                 self._wait(self._plan(obs_BO, goal_BG, 0, self.history, -math.inf, effort), FOREVER)
             durations.seconds.popleft()  # the first call of a network takes longer
-        self._renew(obs_BO, goal_BG, -math.inf)
-        for _ in range(MEASURED):  # by the plan, and without one
-            self._act_along(obs_BO, goal_BG)
-            self.began = None
+        for _ in range(MEASURED + 1):
+            self.reset(None, [0])
+            self.act(obs_BO, goal_BG)
+            self.rest(FOREVER)
+        self.acting.seconds.popleft()
         self.acted.clear()
         self.planned.clear()
         self.reset(None, [0])
@@ -258,7 +263,8 @@ class RealTimePlanner(Planner):
         waited = self.began is None and self.deadline.fallback is None  # standing still, where the plan starts
         self.target_BTD, self.began, self.last = ready.target_BTD, self.step if waited else job.starts, ready.plans
         self.previous.keep(torch.ones(1, dtype=torch.bool), *ready.plans.chosen(), self.spec.horizon - job.past.now_B)
-        self.planned[f"{job.effort.steps} steps, {ready.passes * job.effort.candidates} candidates"] += 1
+        steps, candidates = job.effort
+        self.planned[str(Effort(steps, ready.passes * candidates))] += 1
         self.decision_B += 1
         self.job = None
 
@@ -286,13 +292,13 @@ class RealTimePlanner(Planner):
             return
         obs_BTO, act_BTA = self.executed.split(self.target_BTD)  # one step ahead of the plan's start, and so on
         end = min(age + lead, obs_BTO.shape[1])
+        if goal_BG is not None and self.is_near_goal(obs_BTO[:, end - 1], goal_BG).all():
+            return
         history = self.history.copy()
         for t in range(age, end - 1):
             history.add(obs_BTO[:, t], act_BTA[:, t + 1])
-        start_BO = obs_BTO[:, end - 1]
-        if goal_BG is None or not self.is_near_goal(start_BO, goal_BG).all():
-            until += lead * self.deadline.seconds
-            self._plan(start_BO, goal_BG, self.step + lead, history, until, effort)
+        until += lead * self.deadline.seconds
+        self._plan(obs_BTO[:, end - 1], goal_BG, self.step + lead, history, until, effort)
 
     def _effort(self) -> Effort:
         """The largest effort with which a plan is ready before the one after it is due, or else the smallest.
@@ -304,8 +310,8 @@ class RealTimePlanner(Planner):
 
     def _lead(self, effort: Effort) -> int:
         """The number of steps by which a plan has to be begun before it is due; 0 if it is ready within a step."""
-        budget = max(self.deadline.seconds - self.acting.quantile(1.0), 1e-3 * self.deadline.seconds)
-        steps = self.latency[effort].quantile(USUAL) / budget
+        period = self.deadline.seconds
+        steps = self.latency[effort].quantile(USUAL) / max(period - self.acting.quantile(USUAL), 0.1 * period)
         return min(max(math.ceil(steps) - 1, 0), self.reach)
 
     def _plan(self, obs_BO: Tensor, goal_BG: Tensor | None, starts: int, history: History, until: float,
