@@ -1,6 +1,7 @@
 from .exploration import Exploring
 from .mpc import MPC, Imagination, MPCConfig
 from .planning.arrival import Arrival, ArrivalConfig
+from .planning.deadline import Deadline, RealTimePlanner
 from .planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from .planning.plan_critic import PlanCritic, PlanCriticConfig
 from .planning.planner import Planner, PlannerConfig, Plans
@@ -23,9 +24,9 @@ from .sb3 import SB3Policy
 
 __all__ = [
     "BC", "FQL", "GENERATORS", "IDQL", "IQL", "MPC", "POLICIES", "TD3BC", "Actor", "Arrival", "ArrivalConfig",
-    "BCConfig", "Critic", "CriticConfig", "DiffusionQL", "DiffusionQLConfig", "Exploring", "FQLConfig", "IDQLConfig",
-    "IQLConfig", "Imagination", "InverseDynamics", "InverseDynamicsConfig", "MPCConfig", "PlanCritic",
-    "PlanCriticConfig", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "SB3Policy", "Scales", "Student",
-    "StudentConfig", "Swift", "SwiftConfig", "TD3BCConfig", "Transition", "Trust", "advantage_weights", "expectile",
-    "log_prob", "plan_prior", "policy_prior", "register", "score", "state_value",
+    "BCConfig", "Critic", "CriticConfig", "Deadline", "DiffusionQL", "DiffusionQLConfig", "Exploring", "FQLConfig",
+    "IDQLConfig", "IQLConfig", "Imagination", "InverseDynamics", "InverseDynamicsConfig", "MPCConfig", "PlanCritic",
+    "PlanCriticConfig", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimePlanner", "SB3Policy",
+    "Scales", "Student", "StudentConfig", "Swift", "SwiftConfig", "TD3BCConfig", "Transition", "Trust",
+    "advantage_weights", "expectile", "log_prob", "plan_prior", "policy_prior", "register", "score", "state_value",
 ]

@@ -409,6 +409,17 @@ class HasLimits(Protocol):
 
     @property
     def limits(self) -> Limits: ...
+@runtime_checkable
+class PlansAhead(Protocol):
+    """An agent with a deadline, which also plans between its decisions."""
+
+    def rest(self, seconds: float) -> None:
+        """Lets `seconds` pass, in which the agent plans ahead; returns as soon as it has nothing to plan."""
+        ...
+
+    def timing(self) -> dict[str, Any]:
+        """What the agent did to be in time, for reports."""
+        ...
 
 
 def calls_of(models: Iterable[object]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -140,6 +141,12 @@ class History:
         x_B1D = self.spec.join(obs_BO, act_BA[:, : self.spec.act_dim])[:, None].to(self.x_BTD)
         self.x_BTD = torch.cat([self.x_BTD, x_B1D], 1)[:, 1:]
         self.steps_B += 1
+
+    def copy(self) -> History:
+        """A history that goes on apart from this one."""
+        other = copy.copy(self)
+        other.steps_B = self.steps_B.clone()
+        return other
 
     def of(self, which_B: Tensor) -> Past:
         """The timesteps before the present: as many as the episode has had, up to `rows`."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -170,9 +171,20 @@ class Planner(EpisodicAgent):
         """Calls of the models' networks so far, including those for the trust."""
         return calls_of((self.model, *self.finer))
 
+    @property
+    def longest(self) -> int:
+        """The number of targets of a plan, one for each environment step."""
+        return self.config.replan + self.config.lookahead
+
+    def with_config(self, config: PlannerConfig) -> Self:
+        """This planner with other settings, which need no other components."""
+        other = copy.copy(self)
+        other.config = config
+        other.options = replace(self.options, steps=config.steps, temperature=config.temperature)
+        return other
+
     def _allocate(self, batch: int) -> None:
-        longest = self.config.replan + self.config.lookahead
-        self.target_BTD = torch.zeros(batch, longest, self.executed.dim, device=self.device)
+        self.target_BTD = torch.zeros(batch, self.longest, self.executed.dim, device=self.device)
         self.previous = Previous.none(self.spec, batch, self.device)
         self.history = History(self.spec, self.config.history, batch, self.device)
         self.age_B = torch.full((batch,), self.config.replan)
@@ -190,16 +202,20 @@ class Planner(EpisodicAgent):
         due_B = self.age_B >= self.config.replan
         if due_B.any():
             self._replan(due_B, obs_BO, goal_BG)
-        rows, spec = torch.arange(len(obs_BO)), self.executed
-        if self.config.actions == "joint":
-            act_BA = spec.split(self.target_BTD[rows, self.age_B])[1]
-        else:
-            target_BD = self.target_BTD[rows, self.age_B + self.config.lookahead - 1]
-            act_BA = self.action_towards(obs_BO, spec.split(target_BD)[0])
+        act_BA = self.follow(obs_BO, self.target_BTD, self.age_B)
         self.age_B += 1
-        act_BA = act_BA.cpu().clamp(self.low_A, self.high_A)
         self.history.add(obs_BO, act_BA.to(self.device))
         return act_BA
+
+    def follow(self, obs_BO: Tensor, target_BTD: Tensor, age_B: Tensor) -> Tensor:
+        """(B, A) actions inside the action space along targets, which are those of a plan made `age_B` steps ago."""
+        rows = torch.arange(len(obs_BO))
+        if self.config.actions == "joint":
+            act_BA = self.executed.split(target_BTD[rows, age_B])[1]
+        else:
+            target_BD = target_BTD[rows, age_B + self.config.lookahead - 1]
+            act_BA = self.action_towards(obs_BO, self.executed.split(target_BD)[0])
+        return act_BA.cpu().clamp(self.low_A, self.high_A)
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         """(B, E, A) actions inside the action space, which are carried out before the next decision.
@@ -313,7 +329,7 @@ class Planner(EpisodicAgent):
             x_BHD = filled_in(fine, x_BHD, self.config.ahead, seeds, self.options, self._context())
             row_B = row_B * (fine.spec.horizon - 1)  # in timesteps of the finer model
         arrival_B = None if goal_BG is None else row_B
-        return targets(self.executed, x_BHD, self.target_BTD.shape[1], arrival_B, self.config.rest_dims)
+        return targets(self.executed, x_BHD, self.longest, arrival_B, self.config.rest_dims)
 
     def is_near_goal(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B,) true where the observation is within `hold_radius` of the goal.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from scipy.stats import trim_mean
 from gentraj.config import require
 from gentraj.data import Episodes
 from gentraj.progress import say
-from gentraj.trajectory import Agent
+from gentraj.trajectory import Agent, PlansAhead
 
 from ..making import EnvironmentFactory, ProtocolName, environment_factory
 from ..recording.baselines import RandomAgent, WaypointController
@@ -52,6 +52,12 @@ class EvaluationConfig:
     millisecond, and there is no time limit."""
     time_limit: float = 60.0
     """Seconds that one reset or step of an environment may take in a worker, before its episode is given up."""
+    deadline_ms: float | None = None
+    """Time in milliseconds in which the agent has to act, which is also the time between two environment steps. A
+    planner plans in the background and acts in time; decisions that are later than this are counted. One environment
+    runs at a time, without batch_invariant."""
+    hz: float | None = None
+    """Environment steps a second, in the place of deadline_ms: 20 is a deadline of 50 ms."""
 
     def unused(self) -> dict[str, str]:
         return {} if self.workers else {"time_limit": "nothing can stop an environment in this process (workers is 0)"}
@@ -59,6 +65,23 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         require(self, episodes=(1, math.inf), seed=(0, math.inf), num_envs=(1, math.inf), workers=(0, 1000),
                 time_limit=(1e-3, 1e6))
+        if self.deadline_ms is not None and self.hz is not None:
+            raise ValueError(f"EvaluationConfig.deadline_ms is {self.deadline_ms} and EvaluationConfig.hz {self.hz}; "
+                             "give one of them")
+        if self.deadline is not None and not 1e-6 <= self.deadline <= 1e6:
+            raise ValueError(f"EvaluationConfig.deadline_ms is {self.deadline_ms} and EvaluationConfig.hz {self.hz}, "
+                             f"a deadline of {self.deadline:g} s; at least 1e-6 and at most 1e6 s are expected")
+
+    @property
+    def deadline(self) -> float | None:
+        """The time in seconds in which the agent has to act, if there is a deadline."""
+        if self.hz is not None:
+            return 1 / self.hz if self.hz > 0 else math.inf
+        return None if self.deadline_ms is None else self.deadline_ms / 1000
+
+    def in_real_time(self) -> EvaluationConfig:
+        """These settings for one environment at a time, as a deadline needs it; unchanged without a deadline."""
+        return self if self.deadline is None else replace(self, num_envs=1, batch_invariant=False)
 
 
 def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
@@ -69,18 +92,20 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     Returns the scores that evaluation.json holds, and the agent's episodes as a dataset. Latencies are in milliseconds,
     first hits in environment steps. Scores that are not defined are None: those that `normalised` leaves out, the
     median first hit if most episodes have none, and everything about goals in an environment without goals. The scores
-    name the `protocol` if it is not random-goal. `watch` is shown the agent's episodes, in environments that render
-    frames; `CannotRender` is raised before the first episode if they cannot.
+    name the `protocol` if it is not random-goal, and have a `deadline` if there is one. `watch` is shown the agent's
+    episodes, in environments that render frames; `CannotRender` is raised before the first episode if they cannot.
 
     Raises `EnvironmentFault` if an episode does not finish. With `partial`, it raises only if none finishes: the scores
     are those of the others, "episodes" is their number, and "failures" says in a line what went wrong in each of the
     rest.
     """
+    config = config.in_real_time()
     factory = environment_factory(config.env_id or env, protocol=config.protocol)
     try:
         played = rollout(agent, rendering(factory) if watch else factory, config.episodes, config.seed, config.num_envs,
                          obs_keys=obs_keys, goal_dims=goal_dims, record=True, progress=progress, watch=watch,
-                         invariant=config.batch_invariant, workers=config.workers, time_limit=config.time_limit)
+                         invariant=config.batch_invariant, period=config.deadline, workers=config.workers,
+                         time_limit=config.time_limit)
     except EnvironmentFault as fault:
         if not partial or fault.finished is None:
             raise
@@ -93,6 +118,10 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
               "controller": None, "random": None}
     if config.baselines:
         scores |= score_baselines(factory, config, progress, partial)
+    if config.deadline is not None:
+        scores["deadline"] = punctuality(played.act_ms, 1000 * config.deadline)
+        if isinstance(agent, PlansAhead):
+            scores["deadline"] |= agent.timing()
     if config.protocol != "random-goal":
         scores["protocol"] = config.protocol
     return scores, cast(Episodes, played.recorded)
@@ -151,6 +180,14 @@ def _costs(played: Rollout) -> dict[str, float | None]:
     p50, p99 = np.percentile(played.latency_ms, [50, 99]).tolist() if decisions else (None, None)
     return {"latency_ms_p50": p50, "latency_ms_p99": p99,
             "network_calls_per_decision": calls / decisions if calls is not None and decisions else None}
+
+
+def punctuality(act_ms: np.ndarray, deadline_ms: float) -> dict[str, Any]:
+    """Returns how many calls of `act` took longer than the deadline, and how long they took, in milliseconds."""
+    p50, p99, worst = np.percentile(act_ms, [50, 99, 100]).tolist()
+    missed = act_ms > deadline_ms
+    return {"ms": deadline_ms, "acts": len(act_ms), "misses": int(missed.sum()), "miss_rate": float(missed.mean()),
+            "act_ms_p50": p50, "act_ms_p99": p99, "act_ms_worst": worst}
 
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0) -> list[float]:

@@ -15,7 +15,7 @@ from gentraj.data import Episodes
 from gentraj.networks.rows import batch_invariant
 from gentraj.progress import bar
 from gentraj.randomness import fold
-from gentraj.trajectory import Agent, CountsCalls, HasLimits, HasSpec, Limits
+from gentraj.trajectory import Agent, CountsCalls, HasLimits, HasSpec, Limits, PlansAhead
 
 from ..rendering.film import Watch
 from .stepping import EnvironmentFault
@@ -49,6 +49,8 @@ class Rollout:
     """The episodes as a dataset, to be saved or drawn, if they were recorded."""
     tells_success: bool = True
     """Whether the environment defines success: it has goals, or reports success in its info."""
+    act_ms: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(calls,) wall time in milliseconds of every call of `act`."""
     clipped_actions: float = 0.0
     """Fraction of the actions with an entry at a bound of the agent's `limits`, or of the action space."""
     clamped_observations: float | None = None
@@ -60,7 +62,7 @@ class Rollout:
 def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0, num_envs: int = 25, *,
             obs_keys: Sequence[str] = (), goal_dims: Sequence[int] = (), record: bool = False,
             progress: bool = True, name: str = "agent", watch: Watch | None = None, invariant: bool = True,
-            workers: int = 0, time_limit: float = 60.0) -> Rollout:
+            period: float | None = None, workers: int = 0, time_limit: float = 60.0) -> Rollout:
     """Runs `episodes` episodes, `num_envs` at a time; episode i seeds its environment and agent with `fold(seed, i)`.
 
     `obs_keys` and `goal_dims` are those of the data that the agent was trained on. An environment whose episode has
@@ -68,6 +70,8 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
     dataset, `name` is the agent's name in the progress bar, and `watch` is called in every step, to film the episodes.
     Without `invariant`, an episode may depend on the number of environments by the last bits of a network's output, and
     decisions in few environments are faster (see `gentraj.networks.rows.batch_invariant`).
+    `period` is the time in seconds between two environment steps. The environments wait for the agent however long it
+    takes; an agent that plans ahead is given what is left of the period after it has acted.
 
     With `workers`, so many processes step the environments, with the same result bit for bit. An environment that ends
     its process, or whose call takes more than `time_limit` seconds, then costs its episode only.
@@ -84,7 +88,7 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
     try:
         _check_fit(agent, envs, goal_dims)
         with _Progress(name, envs, episodes, progress) as shown, batch_invariant(invariant):
-            log = _play(agent, envs, seeds, record, shown, watch)
+            log = _play(agent, envs, seeds, record, shown, watch, period)
         played = _result(log, envs, seeds, tuple(goal_dims), isinstance(agent, HasLimits))
     finally:
         envs.close()
@@ -108,6 +112,7 @@ class _Log:
 
     rows: dict[str, list[np.ndarray]] = field(default_factory=dict)
     latency_ms: list[float] = field(default_factory=list)
+    act_ms: list[float] = field(default_factory=list)
     network_calls: int | None = None
     faults: dict[int, EnvironmentFault] = field(default_factory=dict)
     """Why an episode did not finish, by its number."""
@@ -127,11 +132,17 @@ class _Log:
             self.rows.setdefault(key, []).append(value)
 
     @contextmanager
-    def decision(self, agent: Agent) -> Iterator[None]:
-        """Logs the time and the network calls that the agent's decision takes, which is made within the block."""
+    def decision(self, agent: Agent, period: float | None) -> Iterator[None]:
+        """Logs the time and the network calls that the agent's decision takes, which is made within the block.
+
+        What is left of the period is given to an agent that plans ahead.
+        """
         calls, start = agent.network_calls if isinstance(agent, CountsCalls) else None, time.perf_counter()
         yield
         milliseconds = 1000 * (time.perf_counter() - start)
+        self.act_ms.append(milliseconds)
+        if period is not None and isinstance(agent, PlansAhead):
+            agent.rest(period - milliseconds / 1000)
         new_calls = agent.network_calls - calls if isinstance(agent, CountsCalls) and calls is not None else None
         if new_calls is not None:
             self.network_calls = (self.network_calls or 0) + new_calls
@@ -192,7 +203,7 @@ class _Slots:
 
 
 def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool, shown: _Progress,
-          watch: Watch | None) -> _Log:
+          watch: Watch | None, period: float | None) -> _Log:
     """Plays every episode to its end, or stops where it is hopeless."""
     log, slots, limits = _Log(), _Slots(seeds, len(envs.elapsed_B)), _limits(agent, envs)
 
@@ -213,7 +224,7 @@ def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool,
         live_B = slots.episode_B >= 0
         fields = {"episode": slots.episode_B.copy()} | (_seen(envs) if record else {})
         goal_BG = None if envs.goal_BG is None else torch.from_numpy(envs.goal_BG)
-        with log.decision(agent):
+        with log.decision(agent, period):
             act_BA = agent.act(torch.from_numpy(envs.obs_BO), goal_BG).detach().cpu().numpy()
         fields |= {"act": act_BA, "clipped": limits.clips(act_BA), "clamped": limits.clamps(envs.obs_BO)}
         fields |= envs.step(act_BA, live_B) | {"elapsed": envs.elapsed_B.copy()}
@@ -260,7 +271,8 @@ def _result(log: _Log, envs: VectorEnvironment, seeds: list[int], goal_dims: tup
     returns, time_at_goal = (np.bincount(episode, each, minlength=E) for each in (flat["reward"], hits))
     return Rollout(envs.env_id, [seeds[i] for i in finished], returns, np.isfinite(first_hit), first_hit, time_at_goal,
                    lengths, np.array(log.latency_ms), log.network_calls, recorded, envs.tells_success,
-                   float(flat["clipped"].mean()), float(flat["clamped"].mean()) if clamps else None,
+                   np.array(log.act_ms), float(flat["clipped"].mean()),
+                   float(flat["clamped"].mean()) if clamps else None,
                    tuple(str(log.faults[i]) for i in sorted(log.faults)))
 
 

@@ -35,6 +35,7 @@ class Evaluate:
 
     Examples: gentraj evaluate runs/demo --episodes 100 --video runs/demo/videos
               gentraj evaluate runs/demo --protocol d4rl-single-goal
+              gentraj evaluate runs/demo --hz 20 --fallback runs/demo-student
               gentraj evaluate runs/iql --episodes 20 --env-id Hopper-v5
               gentraj evaluate runs/world-model --as world-model --policies runs/bc runs/iql runs/swift
     """
@@ -51,6 +52,9 @@ class Evaluate:
     policies: tuple[Path, ...] = ()
     """With --as world-model: runs of at least three policies, whose returns in the model are compared with their
     returns in the environment."""
+    fallback: Path | None = None
+    """With --deadline-ms or --hz: a run, such as a planner's student, that acts until the first plan is ready. Without
+    it, the planner stands still until then."""
     out: Path | None = None
     """The JSON file for the scores; by default RUN/evaluation.json, or RUN/world.json with --as world-model."""
     save_rollout: str | None = None
@@ -70,6 +74,7 @@ def main(argv: list[str]) -> None:
     # Once more, now that it is known whose planner's settings are the defaults: options may stand before the run.
     args = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(which.run))
     run = accelerate(load(args.run, device=pick_device(args.device)), args.accelerate)
+    fallback = args.fallback and load(args.fallback, device=pick_device(args.device))
     if args.judged_as == "agent" and not run.config.ACTS_BY_SAMPLING and args.sampling != SamplerOptions():
         raise ValueError("planning in a world model uses the ensemble's mean, which samples nothing; leave --sampler, "
                          "--grid and --eta out, or give --as world-model")
@@ -81,7 +86,7 @@ def main(argv: list[str]) -> None:
     if args.policies:
         raise ValueError("--policies are compared with a world model's predictions; give --as world-model too")
     scores = evaluate_and_save(run, args.config, args.planner, args.out, args.save_rollout, args.video,
-                               args.sampling.options())
+                               args.sampling.options(), fallback)
     print_saved(table(scores))
     if failures := scores["failures"]:
         raise EnvironmentFault(f"{len(failures)} of {len(failures) + scores['episodes']} episodes did not finish, and "

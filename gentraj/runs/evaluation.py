@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from agents.planning.deadline import Deadline
 from agents.planning.planner import PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig, evaluate
 from envs.evaluation.scores import score_behaviour
@@ -28,16 +29,25 @@ FILMED = 3  # number of episodes that are filmed
 
 def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None,
                  options: SamplingOptions = DEFAULT_OPTIONS, *, progress: bool = True,
-                 watch: Watch | None = None, partial: bool = False) -> tuple[dict[str, Any], Episodes]:
+                 watch: Watch | None = None, fallback: Run | None = None, partial: bool = False
+                 ) -> tuple[dict[str, Any], Episodes]:
     """Lets the run's agent act in its environment; returns what evaluation.json holds, and the recorded episodes.
 
     `planner` replaces the settings of a planner's run, `options` say how the agent samples, and `watch` and `partial`
-    are those of `envs.evaluation.evaluate.evaluate`. Raises ValueError if `planner` is given for a run that is no
-    planner, and `EnvironmentFault` for a faulty environment.
+    are those of `envs.evaluation.evaluate.evaluate`. `fallback` is a run that acts where a planner with a deadline has
+    no plan yet. Raises ValueError if `planner` is given for a run that is no planner, or `fallback` where no planner
+    has a deadline, and `EnvironmentFault` for a faulty environment.
     """
-    env = run.environment(config.env_id)
+    env, deadline = run.environment(config.env_id), None
+    if config.deadline is not None and run.config.planning is not None:
+        deadline = Deadline(config.deadline, fallback and fallback.agent(run.action_space(env)))
+    elif fallback is not None:
+        raise ValueError(f"{run.description}, and a fallback is for a planner with a deadline; give such a run with "
+                         "--deadline-ms or --hz, or leave the fallback out")
+    if config.in_real_time() != config:
+        say("one environment at a time, without batch_invariant, as there is a deadline")
     with busy("making the agent"):  # a planner's trust is calibrated on the windows that the run keeps
-        agent = run.agent(run.action_space(env), planner, options=options)
+        agent = run.agent(run.action_space(env), planner, options=options, deadline=deadline)
     factory = environment_factory(env, protocol=config.protocol)
     behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
     scores, episodes = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
@@ -52,7 +62,7 @@ def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | No
 
 def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None,
                       out: Path | None = None, save_rollout: str | None = None, video: Path | None = None,
-                      options: SamplingOptions = DEFAULT_OPTIONS) -> dict[str, Any]:
+                      options: SamplingOptions = DEFAULT_OPTIONS, fallback: Run | None = None) -> dict[str, Any]:
     """Runs episodes of a run in its environment, writes the scores as JSON and returns them.
 
     Where episodes do not finish, as their environment is faulty, the scores are those of the others and say so.
@@ -63,6 +73,8 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
         out: The file for the scores; RUN/evaluation.json by default.
         save_rollout: The id of a Minari dataset to save the episodes as.
         video: A folder for videos of the first three episodes.
+        options: How the agent samples.
+        fallback: What acts where a planner with a deadline has no plan yet, such as its student.
 
     Raises ValueError if something cannot be written, before any episode is run, and `EnvironmentFault` if no episode
     finishes.
@@ -74,7 +86,7 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
     if video is not None:
         check_folder(video, "--video")
     with videos(video, FILMED) if video else nullcontext() as watch:
-        scores, episodes = evaluate_run(run, config, planner, options, watch=watch, partial=True)
+        scores, episodes = evaluate_run(run, config, planner, options, watch=watch, fallback=fallback, partial=True)
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:
@@ -87,7 +99,7 @@ def table(scores: dict[str, Any]) -> str:
     """The scores that are defined, beside those of the data, the controller and a random agent, as a text table."""
     columns = {scores["agent"]: scores} | {name: scores[name] for name in YARDSTICKS if scores.get(name)}
     omitted = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "sampling", "networks",
-               "returns", "failures")
+               "returns", "failures", "deadline")
     keys = [key for key in scores if key not in omitted and any(c.get(key) is not None for c in columns.values())]
     width = max(18, len(scores["agent"]) + 2)
     goals = f", {scores.get('protocol', 'random-goal')} protocol" if scores["success_rate"] is not None else ""
@@ -96,4 +108,17 @@ def table(scores: dict[str, Any]) -> str:
              f"{'':28}" + "".join(f"{name:>{width}}" for name in columns)]
     for key in keys:
         lines.append(f"{key:28}" + "".join(f"{show(column.get(key)):>{width}}" for column in columns.values()))
-    return "\n".join(lines)
+    return "\n".join([*lines, *_in_time(scores.get("deadline"))])
+
+
+def _in_time(deadline: dict[str, Any] | None) -> list[str]:
+    """The lines of a table about the deadline, if there is one."""
+    if deadline is None:
+        return []
+    p50, p99, worst = (deadline[f"act_ms_{which}"] for which in ("p50", "p99", "worst"))
+    lines = [f"deadline of {deadline['ms']:g} ms: {deadline['misses']} of {deadline['acts']} decisions missed it "
+             f"({100 * deadline['miss_rate']:.2g} %); p50 {p50:.2g}, p99 {p99:.2g}, worst {worst:.3g} ms"]
+    for key, what in (("acted_by", "steps by"), ("plans", "plans of")):
+        if counts := deadline.get(key):
+            lines.append(f"{what} " + ", ".join(f"{name}: {count}" for name, count in counts.items()))
+    return lines

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 
 from agents.planning.arrival import Arrival
+from agents.planning.deadline import Deadline
 from agents.planning.planner import Planner, PlannerConfig
 from envs.evaluation.scores import DataReturns
 from envs.making import environment_factory
@@ -98,13 +99,14 @@ class Run:
         return world
 
     def agent(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None,
-              options: SamplingOptions = DEFAULT_OPTIONS) -> Agent:
+              options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Agent:
         """The agent for an action space.
 
-        `config` replaces the settings of a planner, `guide` scores its plans while they are sampled, and `options` say
-        how the agent samples. Raises ValueError if `config` or `guide` is given for a run that plans no trajectories.
+        `config` replaces the settings of a planner, `guide` scores its plans while they are sampled, `options` say how
+        the agent samples, and `deadline` is the time in which a planner has to act. Raises ValueError if `config`,
+        `guide` or `deadline` is given for a run that plans no trajectories.
         """
-        return self.config.agent(self.components, self.reference, action_space, config, guide, options)
+        return self.config.agent(self.components, self.reference, action_space, config, guide, options, deadline)
 
     def environment(self, env_id: str | None = None) -> str:
         """`env_id`, or else the environment of the data. Raises ValueError if the data name none."""

@@ -6,11 +6,13 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 
 from agents.planning.arrival import Arrival, ArrivalConfig
+from agents.planning.deadline import Deadline, RealTimePlanner
 from agents.planning.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
 from agents.planning.planner import Planner, PlannerConfig
@@ -253,17 +255,21 @@ class PlannerRunConfig(RunSettings):
         return Normalizer.fit("gaussian", [cast(torch.Tensor, sample.context_BC).numpy()])
 
     def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
-              guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> Planner:
-        """The planner as an agent, with its own settings by default."""
+              guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Planner:
+        """The planner as an agent, with its own settings by default. One with a deadline is made in some seconds, in
+        which it measures how long its plans take."""
         model, config = self.model_of(components), config or self.planner
         self._check_history(config)
         trust = Trust(model, reference, config.trust, config.history) if config.arrival == "earliest" else None
-        return Planner(model, config, space.low, space.high, trust=trust,
-                       inverse=optional(components, "inverse", InverseDynamics),
-                       arrival=optional(components, "arrival", Arrival),
-                       critic=optional(components, "critic", PlanCritic),
-                       finer=[cast(Model, components[f"{FINER}{level + 1}"]) for level in range(len(self.refine))],
-                       guide=guide, options=options)
+        obs_BO = reference.x_BHD[:1, 0, : model.spec.obs_dim]
+        example = obs_BO, self.dry_goal(reference, obs_BO, config.goal_dims)
+        kind = Planner if deadline is None else partial(RealTimePlanner, deadline=deadline, example=example)
+        return kind(model, config, space.low, space.high, trust=trust,
+                    inverse=optional(components, "inverse", InverseDynamics),
+                    arrival=optional(components, "arrival", Arrival),
+                    critic=optional(components, "critic", PlanCritic),
+                    finer=[cast(Model, components[f"{FINER}{level + 1}"]) for level in range(len(self.refine))],
+                    guide=guide, options=options)
 
     def facts(self, components: Mapping[str, Component]) -> dict[str, Any]:
         """The main component in words and numbers, for tables about the run."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast, get_type_hints
 
+from agents.planning.deadline import Deadline
 from agents.planning.planner import PlannerConfig
 from agents.policies import ACTORS, POLICIES
 from agents.policies.actor import Actor
@@ -88,11 +89,12 @@ class PolicyRunConfig(GoalConditioned):
         return {"policy": POLICIES.made_of(self.policy)(data.obs_dim, data.act_dim, self.policy, scales)}
 
     def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
-              guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> Actor:
-        """The policy as an agent. Raises ValueError if `config` or `guide`, which only planners take, is given."""
-        if config is not None or guide is not None:
-            raise ValueError(f"a planner's settings or a guide were given to a policy ({self.summary}), which plans "
-                             "nothing; leave them out")
+              guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Actor:
+        """The policy as an agent. Raises ValueError if `config`, `guide` or `deadline` is given, which only planners
+        take."""
+        if (config, guide, deadline) != (None, None, None):
+            raise ValueError(f"a planner's settings, a guide or a deadline were given to a policy "
+                             f"({self.summary}), which plans nothing; leave them out")
         policy = component(components, "policy", Policy)
         return ACTORS.get(type(policy), Actor)(policy, space.low, space.high, options)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agents.mpc import MPC, Imagination, MPCConfig
+from agents.planning.deadline import Deadline
 from agents.planning.planner import PlannerConfig
 from agents.policies.generators import GENERATORS
 
@@ -90,11 +91,12 @@ class WorldModelRunConfig(GoalConditioned):
         return {"world": WorldModel(data.obs_dim, data.act_dim, self.world, facts)}
 
     def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
-              guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS) -> MPC:
-        """An agent that acts by MPC. Raises ValueError if `config` or `guide`, which only planners take, is given."""
-        if config is not None or guide is not None:
-            raise ValueError(f"a planner's settings or a guide were given to a world model ({self.summary}), which "
-                             "tries actions and plans no trajectories; leave them out")
+              guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> MPC:
+        """An agent that acts by MPC. Raises ValueError if `config`, `guide` or `deadline` is given, which only planners
+        take."""
+        if (config, guide, deadline) != (None, None, None):
+            raise ValueError(f"a planner's settings, a guide or a deadline were given to a world model "
+                             f"({self.summary}), which tries actions and plans no trajectories; leave them out")
         return MPC(Imagination(self.world_model(components)), self.control, space.low, space.high)
 
     def model_of(self, components: Mapping[str, Component]) -> Model | None:

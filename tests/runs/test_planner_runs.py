@@ -12,6 +12,7 @@ import pytest
 import small
 import torch
 
+from agents.planning.deadline import Deadline, RealTimePlanner
 from agents.planning.plan_critic import PlanCritic
 from agents.planning.planner import Planner, PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig
@@ -64,6 +65,11 @@ def check(config: PlannerRunConfig, folder: Path, width: int) -> torch.Tensor:
         assert acts[-1].shape == (3, 3, *space.shape) and space.contains(acts[-1][0, 0].numpy())
     assert torch.equal(acts[0], acts[1]) and torch.equal(acts[0], acts[2])
     assert torch.equal(acts[0][:, 1], acts[0][:, 2])
+    in_time = loaded.agent(space, deadline=Deadline(600.0))
+    assert isinstance(in_time, RealTimePlanner)
+    in_time.reset(None, [1])
+    assert space.contains(in_time.act(obs[:1], None if goal is None else goal[:1])[0].numpy())
+    assert in_time.timing()["acted_by"] == {"the plan": 1}
     evaluation = EvaluationConfig(episodes=2, num_envs=2, baselines=False)
     scores = [evaluate_run(run, evaluation, progress=False)[0]["return_mean"] for run in (made, loaded)]
     assert scores[0] == scores[1]

@@ -15,6 +15,7 @@ import torch
 from gymnasium.spaces import Box
 from small import DATASET, gentraj
 
+from agents.planning.deadline import Deadline
 from envs.evaluation.evaluate import EvaluationConfig, evaluate
 from envs.evaluation.scores import DataReturns
 from envs.making import environment_factory
@@ -192,6 +193,29 @@ def test_a_joint_model_plans_its_own_actions(joint: Path, capsys: pytest.Capture
     assert {**own, "latency_ms_p50": 0, "latency_ms_p99": 0} == {**given, "latency_ms_p50": 0, "latency_ms_p99": 0}
     assert gentraj("evaluate", joint, "--planner.actions", "inverse") == 2
     assert "needs inverse dynamics" in capsys.readouterr().err
+
+
+def test_with_a_deadline_it_acts_in_time_and_says_how(small_run: Path, capsys: pytest.CaptureFixture) -> None:
+    scores = evaluated(small_run, "--hz", 1e-3, "--fallback", small_run, "--planner.candidates", 2)
+    deadline = scores["deadline"]
+    assert (deadline["ms"], deadline["acts"], deadline["misses"]) == (1e6, 600, 0)
+    assert list(deadline["plans"]) == ["1 steps, 16 candidates"] and deadline["acted_by"] == {"the plan": 600}
+    said = capsys.readouterr()
+    assert "one environment at a time, without batch_invariant, as there is a deadline" in said.err
+    assert "deadline of 1e+06 ms: 0 of 600 decisions missed it (0 %)" in said.out
+    assert "plans of 1 steps, 16 candidates:" in said.out
+
+
+def test_a_fallback_is_for_a_planner_with_a_deadline(small_run: Path, hopper_run: Path,
+                                                     capsys: pytest.CaptureFixture) -> None:
+    for words in ((small_run,), (hopper_run, "--deadline-ms", 50)):
+        assert gentraj("evaluate", *words, "--fallback", small_run) == 2
+        assert "a fallback is for a planner with a deadline" in capsys.readouterr().err
+    assert gentraj("evaluate", small_run, "--deadline-ms", 50, "--hz", 20) == 2
+    assert "--deadline-ms is 50.0 and --hz 20.0; give one of them" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"a deadline were given to a policy \(BC, gaussian\)"):
+        run = runs.load(hopper_run)
+        run.agent(run.action_space(), deadline=Deadline(1.0))
 
 
 def test_planner_settings_are_changed_where_it_acts(small_run: Path) -> None:

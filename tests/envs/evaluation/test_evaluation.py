@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.evaluation.evaluate import EvaluationConfig, bootstrap_interval, evaluate, summarize
+from envs.evaluation.evaluate import EvaluationConfig, bootstrap_interval, evaluate, punctuality, summarize
 from envs.evaluation.rollout import Rollout, rollout
 from envs.evaluation.scores import DataReturns, score_behaviour
 from envs.making import environment_factory
@@ -51,6 +51,29 @@ def test_statistics_against_hand_calculation():
     assert scores["score_minari"] == pytest.approx(100 * (150 - 11.1) / (212.8 - 11.1))
     outlier = summarize(played([0, 1, 1, 1000], [np.inf, np.inf, np.inf, 1]), environment_factory("pointmaze-umaze"))
     assert outlier["return_iqm"] == 1 and outlier["first_hit_median"] is None
+
+
+def test_decisions_that_take_longer_than_the_deadline_are_misses():
+    assert punctuality(np.array([5.0, 1.0, 5.1, 3.0]), 5.0) == {
+        "ms": 5.0, "acts": 4, "misses": 1, "miss_rate": 0.25, "act_ms_p50": 4.0,
+        "act_ms_p99": pytest.approx(5.097), "act_ms_worst": 5.1}
+
+
+def test_a_deadline_is_a_time_or_a_rate_and_holds_for_one_environment():
+    assert EvaluationConfig(hz=20).deadline == EvaluationConfig(deadline_ms=50).deadline == 0.05
+    assert EvaluationConfig().deadline is None and EvaluationConfig().in_real_time() == EvaluationConfig()
+    assert EvaluationConfig(hz=20).in_real_time() == EvaluationConfig(hz=20, num_envs=1, batch_invariant=False)
+    with pytest.raises(ValueError, match=r"deadline_ms is 5 and EvaluationConfig.hz 20; give one of them"):
+        EvaluationConfig(deadline_ms=5, hz=20)
+    for wrong in ({"deadline_ms": 0}, {"hz": 0}, {"hz": -1}, {"deadline_ms": np.nan}):
+        with pytest.raises(ValueError, match="at least 1e-6 and at most 1e6 s are expected"):
+            EvaluationConfig(**wrong)
+
+
+def test_the_deadline_of_any_agent_is_measured():
+    config = EvaluationConfig(episodes=1, baselines=False, deadline_ms=1e6)
+    result, _ = evaluate(RandomAgent([-1, -1], [1, 1]), "pointmaze-umaze", config, progress=False)
+    assert (result["deadline"]["acts"], result["deadline"]["misses"]) == (300, 0)
 
 
 class Hitting(gymnasium.Env):
