@@ -20,7 +20,7 @@ PROJECT = CONFIG["project"]
 SOURCES = sorted(path for room in ("gentraj", "envs", "agents") for path in (ROOT / room).rglob("*.py"))
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 OWN = {"gentraj", "envs", "agents"}
-PACKAGE_OF = {"PIL": "pillow"}  # where the import has another name than the package
+PACKAGE_OF = {"PIL": "pillow", "functorch": "torch"}  # where the import has another name than the package
 NAME = re.compile(r"^([A-Za-z0-9._-]+)")
 
 
