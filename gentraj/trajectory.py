@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
@@ -139,6 +139,8 @@ class Condition:
     values_BHD: Tensor
     mask_BHD: Tensor
     context_BC: Tensor | None = None
+    finite: bool = field(default=False, repr=False, compare=False, kw_only=True)
+    """Whether the known values are known to be finite, so that they are not looked at again."""
 
     def __post_init__(self) -> None:
         shape = (self.values_BHD.shape[0], self.spec.horizon, self.spec.dim)
@@ -148,8 +150,10 @@ class Condition:
                                  f"{shape}")
         if self.mask_BHD.dtype != torch.bool:
             raise TypeError(f"Condition.mask_BHD is {self.mask_BHD.dtype}; give torch.bool, true where known")
-        if (torch.where(self.mask_BHD, self.values_BHD, 0) * 0).sum() != 0:  # NaN, and infinity times 0, which is NaN
+        # NaN times 0 is NaN, and so is infinity times 0.
+        if not self.finite and (torch.where(self.mask_BHD, self.values_BHD, 0) * 0).sum() != 0:
             raise ValueError("a known value of the condition is NaN or infinite; give finite values")
+        object.__setattr__(self, "finite", True)  # so that conditions made of this one are not looked at
         if self.context_BC is not None and (self.context_BC.ndim != 2 or len(self.context_BC) != self.batch):
             raise ValueError(f"Condition.context_BC has shape {tuple(self.context_BC.shape)}; give ({self.batch}, C)")
 
@@ -233,7 +237,7 @@ class Condition:
         values, mask = self.values_BHD.clone(), self.mask_BHD.clone()
         values[rows, index_B[:, None], columns] = value.expand(self.batch, len(dims))
         mask[rows, index_B[:, None], columns] = True
-        return replace(self, values_BHD=values, mask_BHD=mask)
+        return replace(self, values_BHD=values, mask_BHD=mask, finite=False)
 
 
 def cat(conditions: Sequence[Condition]) -> Condition:

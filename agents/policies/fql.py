@@ -74,7 +74,8 @@ class FQL(Policy[Diffusion]):
 
     def student_loss(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of equation 8, with normalised values (section 4.2), and the distance to the flow's actions."""
-        flow_BKD = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA), self.condition(t.state_BS))
+        flow_BKD = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA),
+                                        self.condition(t.state_BS, finite=True))
         chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
         distance = ((chunk_BX - self.actions(flow_BKD).flatten(1)) ** 2 * t.weights()[:, None]).mean()
         value = (self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1)) * t.weights()).mean()

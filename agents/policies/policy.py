@@ -276,10 +276,11 @@ class Policy(nn.Module, Generic[ModelT]):
         """Joins states and actions (B, K, A) into the model's windows (B, K, D)."""
         return torch.cat([state_BS[:, None].expand(-1, self.chunk, -1), act_BKA], -1)
 
-    def condition(self, state_BS: Tensor) -> Condition:
-        """The model's condition: the states are known, the actions are not."""
+    def condition(self, state_BS: Tensor, *, finite: bool = False) -> Condition:
+        """The model's condition: the states are known, the actions are not. States that are `finite` are not checked,
+        as those of the training data."""
         x = self.join(state_BS, state_BS.new_zeros(len(state_BS), self.chunk, self.spec.act_dim))
-        return Condition(self.window_spec, x, self.state_mask.expand_as(x))
+        return Condition(self.window_spec, x, self.state_mask.expand_as(x), finite=finite)
 
     def states(self, x: Tensor) -> Tensor:
         """Takes the states (..., S) from the model's windows (..., K, D)."""

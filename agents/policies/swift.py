@@ -87,9 +87,9 @@ class Swift(Policy[Diffusion]):
         loss = average(loss_EB, t) / learns_EB.float().mean()
         return loss, error_EB.detach().gather(0, member_B[None])[0]
 
-    def condition(self, state_BS: Tensor) -> Condition:
+    def condition(self, state_BS: Tensor, *, finite: bool = False) -> Condition:
         """The state, with the context of a positive advantage."""
-        return replace(super().condition(state_BS), context_BC=state_BS.new_ones(len(state_BS), 1))
+        return replace(super().condition(state_BS, finite=finite), context_BC=state_BS.new_ones(len(state_BS), 1))
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:

@@ -60,7 +60,7 @@ class TD3BC(Policy[Gaussian]):
     @torch.no_grad()
     def smoothed_next(self, t: Transition, generator: torch.Generator) -> Tensor:
         """(B, K, A) the actor's next actions with clipped noise (Fujimoto et al. 2018, section 5.3)."""
-        act_BKA = self.actions(self.model.predict(self.condition(t.next_BS))[0])
+        act_BKA = self.actions(self.model.predict(self.condition(t.next_BS, finite=True))[0])
         noise = torch.randn(act_BKA.shape, generator=generator).clamp(-2.5, 2.5).to(act_BKA.device)
         return (act_BKA + self.config.smoothing * noise).clamp(-1, 1)
 

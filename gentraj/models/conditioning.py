@@ -49,7 +49,7 @@ class ConditionMix:
         for kind, mask in KINDS.items():
             chosen_B = torch.rand(len(length_B), generator=generator) < probability[kind]
             u_B = torch.rand(len(length_B), generator=generator)
-            if not chosen_B.any():
+            if probability[kind] == 0:
                 continue
             if kind == "goal" and self.goal_at == "end":
                 u_B = torch.full_like(u_B, LAST)
@@ -111,7 +111,8 @@ def encode_context(context_BC: Tensor | None, normalizer: Normalizer | None,
     width = len(normalizer.shift_D)
     if context_BC is None:
         return normalizer.shift_D.new_zeros(1, width + 1)
-    if context_BC.ndim != 2 or context_BC.shape[1] != width or not torch.isfinite(context_BC).all():
+    asked = kept_B is None  # in training, the data are finite, or else the loss is refused
+    if context_BC.ndim != 2 or context_BC.shape[1] != width or (asked and not torch.isfinite(context_BC).all()):
         raise ValueError(f"a context of width {tuple(context_BC.shape[1:])} was given; {width} finite numbers for "
                          "each trajectory are expected")
     encoded = F.pad(normalizer.normalize(context_BC), (0, 1), value=1.0)
