@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
@@ -139,10 +139,10 @@ class Condition:
     values_BHD: Tensor
     mask_BHD: Tensor
     context_BC: Tensor | None = None
-    finite: bool = field(default=False, repr=False, compare=False, kw_only=True)
-    """Whether the known values are known to be finite, so that they are not looked at again."""
+    finite: InitVar[bool] = field(default=False, kw_only=True)
+    """True where the known values are known to be finite, so that they are not looked at again."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, finite: bool) -> None:
         shape = (self.values_BHD.shape[0], self.spec.horizon, self.spec.dim)
         for name, tensor in (("values_BHD", self.values_BHD), ("mask_BHD", self.mask_BHD)):
             if tensor.shape != shape:
@@ -151,9 +151,8 @@ class Condition:
         if self.mask_BHD.dtype != torch.bool:
             raise TypeError(f"Condition.mask_BHD is {self.mask_BHD.dtype}; give torch.bool, true where known")
         # NaN times 0 is NaN, and so is infinity times 0.
-        if not self.finite and (torch.where(self.mask_BHD, self.values_BHD, 0) * 0).sum() != 0:
+        if not finite and (torch.where(self.mask_BHD, self.values_BHD, 0) * 0).sum() != 0:
             raise ValueError("a known value of the condition is NaN or infinite; give finite values")
-        object.__setattr__(self, "finite", True)  # so that conditions made of this one are not looked at
         if self.context_BC is not None and (self.context_BC.ndim != 2 or len(self.context_BC) != self.batch):
             raise ValueError(f"Condition.context_BC has shape {tuple(self.context_BC.shape)}; give ({self.batch}, C)")
 
@@ -203,11 +202,12 @@ class Condition:
             raise ValueError(f"{num} samples of {self.batch} conditions were asked for; at least 1 of 1 is expected")
         context = None if self.context_BC is None else self.context_BC.repeat_interleave(num, 0)
         return replace(self, values_BHD=self.values_BHD.repeat_interleave(num, 0),
-                       mask_BHD=self.mask_BHD.repeat_interleave(num, 0), context_BC=context)
+                       mask_BHD=self.mask_BHD.repeat_interleave(num, 0), context_BC=context, finite=True)
 
     def __getitem__(self, rows: slice | Tensor) -> Condition:
         context = None if self.context_BC is None else self.context_BC[rows]
-        return replace(self, values_BHD=self.values_BHD[rows], mask_BHD=self.mask_BHD[rows], context_BC=context)
+        return replace(self, values_BHD=self.values_BHD[rows], mask_BHD=self.mask_BHD[rows], context_BC=context,
+                       finite=True)
 
     def check(self, spec: TrajectorySpec) -> None:
         """Raises ValueError unless the condition is for trajectories of `spec`, the model's."""
@@ -223,7 +223,7 @@ class Condition:
             return self
         context = None if self.context_BC is None else self.context_BC.to(device)
         return replace(self, values_BHD=self.values_BHD.to(device), mask_BHD=self.mask_BHD.to(device),
-                       context_BC=context)
+                       context_BC=context, finite=True)
 
     def _with(self, index: int | Tensor, value: Tensor, dims: list[int]) -> Condition:
         device = self.values_BHD.device
@@ -237,7 +237,7 @@ class Condition:
         values, mask = self.values_BHD.clone(), self.mask_BHD.clone()
         values[rows, index_B[:, None], columns] = value.expand(self.batch, len(dims))
         mask[rows, index_B[:, None], columns] = True
-        return replace(self, values_BHD=values, mask_BHD=mask, finite=False)
+        return replace(self, values_BHD=values, mask_BHD=mask)
 
 
 def cat(conditions: Sequence[Condition]) -> Condition:
@@ -245,7 +245,7 @@ def cat(conditions: Sequence[Condition]) -> Condition:
     contexts = [c.context_BC for c in conditions if c.context_BC is not None]
     return replace(conditions[0], values_BHD=torch.cat([c.values_BHD for c in conditions]),
                    mask_BHD=torch.cat([c.mask_BHD for c in conditions]),
-                   context_BC=torch.cat(contexts) if contexts else None)
+                   context_BC=torch.cat(contexts) if contexts else None, finite=True)
 
 
 @dataclass(frozen=True)

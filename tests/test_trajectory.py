@@ -1,5 +1,7 @@
 """`TrajectorySpec` and `Condition`: the layout, and what is known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -57,6 +59,8 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
         unknown.with_obs(8, torch.zeros(3))
     with pytest.raises(ValueError, match="NaN or infinite"):
         unknown.with_obs(0, torch.full((3,), torch.nan))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        replace(unknown.with_obs(0, torch.zeros(3)), values_BHD=torch.full((2, 8, 5), torch.inf))
     with pytest.raises(ValueError, match=r"values_BHD has shape \(2, 8, 4\).*need \(2, 8, 5\)"):
         Condition(SPEC, torch.zeros(2, 8, 4), torch.zeros(2, 8, 4, dtype=torch.bool))
     with pytest.raises(TypeError, match=r"torch\.bool"):
