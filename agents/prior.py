@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 
 from gentraj.device import device_of
-from gentraj.diffusion import Diffusion
-from gentraj.distillation import FewStep
 from gentraj.families import Model
 from gentraj.networks.rows import padded
 from gentraj.randomness import unfold_each
@@ -25,6 +23,7 @@ from gentraj.trajectory import (
     Guide,
     SamplingOptions,
     SupportsLogProb,
+    SupportsScore,
     TrajectoryModel,
     TrajectorySpec,
 )
@@ -87,26 +86,19 @@ def log_prob(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | 
     return log_p_B - policy.chunk * policy.act_scale.scale_D.log().sum()
 
 
-@torch.no_grad()
 def score(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, t: float, goal_BG: Tensor | None = None) -> Tensor:
     """(B, K, A) score of noisy actions: the gradient with respect to the actions of their log density at time t.
 
-    The actions are noisy, alpha a + sigma eps in normalised units, and the score is (alpha x0 - x) / sigma^2 with the
-    denoised x0 (Vincent 2011; Song et al. 2021, equation 7). Close to t = 0 it is the score of clean actions. Raises
-    ValueError for a model that is neither a diffusion model nor a flow, and for a time outside (0, 1].
+    The actions are noisy, alpha a + sigma eps in normalised units (`Diffusion.score`). Close to t = 0 it is the score
+    of clean actions. Raises ValueError for a model that is neither a diffusion model nor a flow, and for a time outside
+    (0, 1].
     """
     model = _model(policy)
-    if not isinstance(model, Diffusion):
+    if not isinstance(model, SupportsScore):
         raise ValueError(f"{type(model).__name__} has no noise levels; use a policy with a diffusion model or a flow "
                          "for score")
-    if not 0 < t <= 1:
-        raise ValueError(f"t is {t}; a noise time above 0 (clean) and up to 1 is expected")
     condition, x_BKD = _window(policy, obs_BO, act_BKA, goal_BG)
-    model = model.teacher if isinstance(model, FewStep) else model  # a student does not denoise, it jumps
-    level = model.level(model.path.snap(torch.full((1,), t, device=policy.device)))
-    denoise = model.denoise(condition.values_BHD, condition.mask_BHD, condition.context_BC, clipped=False)
-    score_BKD = (level.alpha * denoise(x_BKD, level.t_R) - x_BKD) / level.sigma**2
-    return score_BKD[..., policy.state_dim :] / policy.act_scale.scale_D
+    return model.score(x_BKD, condition, t)[..., policy.state_dim :] / policy.act_scale.scale_D
 
 
 def likeness(policy: Policy, spec: TrajectorySpec, half_A: Tensor, weight: float) -> Guide:

@@ -30,10 +30,12 @@ from benchmarks.mode_sets import RING, SETS, ModeSet, ways
 from gentraj.diffusion import Diffusion, DiffusionConfig, FlowConfig
 from gentraj.families import MODELS as CLASSES
 from gentraj.gan import ConditionalGAN, GANConfig
+from gentraj.gan.discrimination import SideConfig, logits, value
 from gentraj.gan.health import GANWarning
-from gentraj.gan.model import Microbatch, SideConfig, generate, logits, value
+from gentraj.gan.model import generate
 from gentraj.gan.objectives import Game, interpolate_gradient_norm
 from gentraj.metrics import modes_covered
+from gentraj.models.microbatch import Microbatch
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.plots.style import BLUE, INK, POSITIONS, VERMILION, draw_floor, head, panels, save

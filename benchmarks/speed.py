@@ -1,195 +1,140 @@
-"""Measures plans and training steps beside the U-Net of `diffusers`, with the same channels, steps and threads.
+"""Measures gentraj beside its peers, how its costs grow, and the memory that planning takes.
 
-    python -m benchmarks.speed --out benchmarks/results/speed.json
-    python -m benchmarks.speed --cases plan/hopper/1 --backends openvino --rounds 20
+    python -m benchmarks.speed --growth --memory --out benchmarks/results/speed/cpu.json
+    python -m benchmarks.speed --cases 'plan/hopper/*' --backends openvino --diffuser ../diffuser
+    python -m benchmarks.speed --results benchmarks/results/speed/cpu.json --table docs/performance.md
 
-Each round runs the peer and all variants of gentraj one after the other; the table has the median over the rounds of
-the peer's time over the variant's (above 1, gentraj is faster), with the quartiles. Times are CPU times of the process,
-in which a neighbour on the machine shows least. Networks are untrained: their weights do not change the time.
+The peers are the U-Net and the schedulers of `diffusers`, and a checkout of Diffuser where --diffuser names one, with
+the same channels, steps and threads. Each round runs the peers and all variants of gentraj by turns. Printed are the
+median time, and the median over the rounds of a peer's time over the variant's (above 1, gentraj is faster), with the
+quartiles. On a CPU, times are CPU times of the process, in which a neighbour on the machine shows least. Networks are
+untrained: their weights do not change the time.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import time
-from collections.abc import Callable
+import shlex
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import json
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import tyro
-from diffusers import DDPMScheduler, UNet1DModel
-from torch import Tensor
 
-import gentraj
-from gentraj.diffusion import Diffusion, DiffusionConfig, Energy
-from gentraj.networks import TemporalUNetConfig
-from gentraj.normalize import Normalizer
-from gentraj.randomness import generator
-from gentraj.trajectory import Batch, Condition, TrajectorySpec
+from benchmarks import speed_cases, speed_growth, speed_memory
+from benchmarks.speed_page import interval, write_tables
+from benchmarks.timing import Call, Case, PeerMissing, Setup, by_turns, machine, summary
+from gentraj.config import read_json
+from gentraj.files import check_output, write_file
 
-
-@dataclass(frozen=True)
-class Setting:
-    """The sizes of Diffuser's networks and plans (Janner et al. 2022, appendix C)."""
-
-    obs_dim: int
-    act_dim: int
-    horizon: int
-    multipliers: tuple[int, ...]
-    steps: int
-
-    @property
-    def spec(self) -> TrajectorySpec:
-        return TrajectorySpec(self.obs_dim, self.act_dim, self.horizon)
-
-
-SETTINGS = {"hopper": Setting(11, 3, 32, (1, 2, 4, 8), 20), "maze": Setting(4, 2, 128, (1, 4, 8), 64)}
-Variants = dict[str, Callable[[], Any]]  # the peer is the first
+# The cases of all modules: a module with cases of its own adds its dict here.
+CASES: dict[str, Case] = {**speed_cases.CASES}
 
 
 @dataclass(frozen=True)
 class Options:
     """What is measured."""
 
-    cases: tuple[str, ...] = ("plan/hopper/1", "plan/hopper/64", "plan/maze/1", "plan/maze/64", "guided/hopper/64",
-                              "train/hopper/32", "train/maze/32")
-    """Cases as WORK/SETTING/BATCH: work is plan, guided or train; settings are hopper and maze."""
+    cases: tuple[str, ...] = ("*",)
+    """Names of cases, with wildcards as in a shell; --list prints them."""
     backends: tuple[str, ...] = ("openvino", "openvino-bf16")
-    """Backends of gentraj.accelerate beside eager, for plans without a guide."""
-    rounds: int = 7
-    """Rounds of each case, after one that is not counted."""
+    """Backends of gentraj.accelerate beside eager; compile also compiles the training steps."""
+    diffuser: Path | None = None
+    """A checkout of github.com/jannerm/diffuser, which is imported from there."""
+    growth: bool = False
+    """Also measure how the costs grow with horizon, batch, candidates, environments and dataset."""
+    memory: bool = False
+    """Also measure the memory that planning adds to the imports, in processes of their own."""
+    rounds: int = 9
+    """The most rounds of each case, after one that is not counted."""
+    seconds: float = 10.0
+    """No more rounds of a case begin after this time, but there are at least three."""
     threads: int = 1
     """CPU threads."""
+    device: str = "cpu"
+    """The PyTorch device of the cases."""
     out: Path | None = None
-    """A JSON file for all times."""
+    """A JSON file for the results, which is written anew after each case."""
+    results: Path | None = None
+    """Measure nothing, and read the results from this file."""
+    table: Path | None = None
+    """A page with marks, such as docs/performance.md, into which the tables of the results are written."""
+    list: bool = False
+    """Print the names of the cases, and measure nothing."""
 
 
-def model_of(setting: Setting) -> Diffusion:
-    config = DiffusionConfig(network=TemporalUNetConfig(32, setting.multipliers, 5, 0), path="vp-cosine",
-                             levels=setting.steps, prediction="eps", sampler="ddpm", steps=setting.steps)
-    return Diffusion(setting.spec, config, Normalizer.identity(setting.spec.dim))
+def chosen(patterns: tuple[str, ...]) -> dict[str, Case]:
+    """The cases that match; raises ValueError for a pattern that no case matches."""
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in CASES):
+            raise ValueError(f"no case matches '{pattern}'; known: {', '.join(CASES)}")
+    return {name: case for name, case in CASES.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
-def peer_of(setting: Setting) -> UNet1DModel:
-    """The U-Net of Diffuser as `diffusers` has it."""
-    n, dim = len(setting.multipliers), setting.spec.dim
-    return UNet1DModel(in_channels=dim, out_channels=dim, extra_in_channels=0, time_embedding_type="positional",
-                       use_timestep_embedding=True, flip_sin_to_cos=False, freq_shift=1, act_fn="mish",
-                       block_out_channels=[32 * m for m in setting.multipliers],  # type: ignore[arg-type]
-                       down_block_types=("DownResnetBlock1D",) * n, up_block_types=("UpResnetBlock1D",) * (n - 1),
-                       mid_block_type="MidResTemporalBlock1D", out_block_type="OutConv1DBlock", layers_per_block=1,
-                       downsample_each_block=False, norm_num_groups=8)
+def beside_peers(case: Case, setup: Setup, rounds: int, seconds: float) -> dict[str, Any]:
+    """Times in ms of the peers and of gentraj's variants, and the speed-ups of each variant beside each peer."""
+    peers: dict[str, Call] = {}
+    for name, build in case.peers.items():
+        try:
+            peers[name] = build(setup)
+        except PeerMissing as missing:
+            print(f"  {name} is left out: {missing}", file=sys.stderr)
+    ms = {name: 1000 * np.array(times)
+          for name, times in by_turns(peers | dict(case.ours(setup)), rounds, seconds, setup.device).items()}
+    speedup = {peer: {name: summary(ms[peer] / own) for name, own in ms.items() if name not in peers} for peer in peers}
+    return {"title": case.title, "peers": list(peers), "rounds": len(next(iter(ms.values()))),
+            "ms": {name: summary(times) for name, times in ms.items()}, "speedup": speedup}
 
 
-def peer_plan(peer: UNet1DModel, setting: Setting, batch: int, value: Callable[[Tensor], Tensor] | None = None
-              ) -> Callable[[], Tensor]:
-    """The sampling loop of `diffusers`, with the start held; `value` adds one gradient a step, as its RL pipeline."""
-    scheduler, start = DDPMScheduler(setting.steps, beta_schedule="squaredcos_cap_v2"), torch.zeros(batch, 11)
-    scheduler.set_timesteps(setting.steps)
-
-    def plan() -> Tensor:
-        x = torch.randn(batch, setting.spec.dim, setting.horizon)
-        for t in scheduler.timesteps:
-            x[:, : setting.obs_dim, 0] = start[:, : setting.obs_dim]
-            with torch.no_grad():
-                eps = peer(x, t.expand(batch)).sample  # type: ignore[union-attr]
-                moved = scheduler.step(eps, int(t), x).prev_sample  # type: ignore[union-attr]
-            if value is not None:
-                with torch.enable_grad():
-                    z = x.detach().requires_grad_()
-                    gradient, = torch.autograd.grad(value(z.transpose(1, 2)).sum(), z)
-                moved = moved + 0.1 * gradient
-            x = moved
-        return x
-
-    return plan
+def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
+    for variant, ms in found["ms"].items():
+        beside = "".join(f"  {peer} {interval(speedups.get(variant))}" for peer, speedups in found["speedup"].items()
+                         if variant in speedups)
+        yield f"{name:20}{variant:16}{ms['median']:10.1f} ms{beside}"
 
 
-def plans(setting: Setting, batch: int, backends: tuple[str, ...]) -> Variants:
-    model, start = model_of(setting), torch.zeros(setting.obs_dim)
-    condition = Condition.unknown(setting.spec, batch).with_obs(0, start)
-    fast = {name: gentraj.accelerate(model, name) for name in backends}  # type: ignore[arg-type]
-    ours = {name: lambda each=each: each.sample(condition) for name, each in ({"eager": model} | fast).items()}
-    return {"diffusers": peer_plan(peer_of(setting).eval(), setting, batch)} | ours
-
-
-def guided(setting: Setting, batch: int, backends: tuple[str, ...]) -> Variants:
-    """Value guidance by the gradient of one network at the noisy plan, the same for both."""
-    model, start = model_of(setting), torch.zeros(setting.obs_dim)
-    condition = Condition.unknown(setting.spec, batch).with_obs(0, start)
-    critic = model_of(setting).ema.module
-    t = torch.tensor([0.5])
-
-    def value(x_BHD: Tensor) -> Tensor:
-        return critic(x_BHD, torch.zeros_like(x_BHD), torch.zeros_like(x_BHD, dtype=torch.bool), t).mean((1, 2))
-
-    noisy, default = Energy(value, 0.1, at="noisy"), Energy(value, 0.1)
-    return {"diffusers": peer_plan(peer_of(setting).eval(), setting, batch, value),
-            "eager": lambda: model.sample(condition, guide=noisy),
-            "eager, Energy by default": lambda: model.sample(condition, guide=default)}
-
-
-def train(setting: Setting, batch: int, backends: tuple[str, ...]) -> Variants:
-    """A training step: the loss, its gradient, AdamW and the average of the weights."""
-    x_BHD, model, peer = torch.randn(batch, setting.horizon, setting.spec.dim), model_of(setting), peer_of(setting)
-    windows, optimizers = Batch(x_BHD, torch.ones_like(x_BHD, dtype=torch.bool)), model.optimizers()
-    optimizer = torch.optim.Adam(peer.parameters(), 2e-4)
-    average, scheduler = [p.detach().clone() for p in peer.parameters()], DDPMScheduler(setting.steps)
-    x_BDH = x_BHD.transpose(1, 2).contiguous()
-
-    def peer_step() -> None:
-        t, eps = torch.randint(0, setting.steps, (batch,)), torch.randn_like(x_BDH)
-        x_t = scheduler.add_noise(x_BDH, eps, t)  # type: ignore[arg-type]
-        loss = F.mse_loss(peer(x_t, t).sample, eps)  # type: ignore[union-attr]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            for kept, p in zip(average, peer.parameters(), strict=True):
-                kept.mul_(0.995).add_(p, alpha=0.005)
-
-    return {"diffusers": peer_step, "eager": lambda: model.update(windows, optimizers, generator(0))}
-
-
-WORK = {"plan": plans, "guided": guided, "train": train}
-
-
-def measure(variants: Variants, rounds: int) -> dict[str, list[float]]:
-    """Seconds of CPU of each variant in each round."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for i in range(rounds + 1):
-        for name, run in variants.items():
-            start = time.process_time()
-            run()
-            if i:
-                seconds[name].append(time.process_time() - start)
-    return seconds
+def measured(options: Options) -> Iterator[dict[str, Any]]:
+    """The results so far, after each case."""
+    setup = Setup(options.backends, options.diffuser, torch.device(options.device))
+    found: dict[str, Any] = {"machine": machine(setup.device), "cases": {}, "growth": {},
+                             "command": shlex.join(["python", "-m", "benchmarks.speed", *sys.argv[1:]])}
+    for name, case in chosen(options.cases).items():
+        found["cases"][name] = beside_peers(case, setup, options.rounds, options.seconds)
+        print("\n".join(lines(name, found["cases"][name])), flush=True)
+        yield found
+    for kind, growth in speed_growth.GROWTH.items() if options.growth else ():
+        found["growth"][kind] = speed_growth.measured(growth, options.rounds, options.seconds)
+        print(f"growth with {kind:20}", found["growth"][kind]["exponents"], flush=True)
+        yield found
+    if options.memory:
+        found["memory"] = speed_memory.measured(options.backends)
+        print(f"memory: {json.dumps(found['memory'])}", flush=True)
+        yield found
 
 
 def main(options: Options) -> None:
-    torch.set_num_threads(options.threads)
-    machine = {"torch": torch.__version__, "cpu": platform.processor() or platform.machine(),
-               "capability": torch.backends.cpu.get_cpu_capability(), "threads": options.threads}
-    found: dict[str, Any] = {"machine": machine, "cases": {}}
-    print(f"{'':20}{'':26}{'ms':>9}{'speed-up':>10}  quartiles")
-    for case in options.cases:
-        work, setting, batch = case.split("/")
-        variants = WORK[work](SETTINGS[setting], int(batch), options.backends)
-        seconds = found["cases"][case] = measure(variants, options.rounds)
-        peer = np.array(seconds["diffusers"])
-        for name, own in seconds.items():
-            low, middle, high = np.percentile(peer / np.array(own), [25, 50, 75])
-            print(f"{case:20}{name:26}{1000 * np.median(own):9.1f}{middle:10.2f}  {low:.2f}-{high:.2f}", flush=True)
+    if options.list:
+        print("\n".join(f"{name:20}{case.title}" for name, case in CASES.items()))
+        return
     if options.out is not None:
-        options.out.write_text(json.dumps(found, indent=1))
+        check_output(options.out, "--out")
+    torch.set_num_threads(options.threads)
+    found: dict[str, Any] = {}
+    for found in measured(options) if options.results is None else [read_json(options.results)]:
+        if options.out is not None:
+            write_file(options.out, (json.dumps(found, indent=1) + "\n").encode())
+    if options.table is not None:
+        print(f"tables in {write_tables(found, options.table)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +18,16 @@ from .tasks.registry import LOCOMOTION, MANIPULATION, TASKS, Task
 
 ProtocolName = Literal["random-goal", "d4rl-single-goal"]
 
+ENVIRONMENT_ID = re.compile(r"(?!.*\.\.)[\w-][\w.-]*(/[\w-][\w.-]*)?")
 MAZES = ("PointMaze", "AntMaze")
 ENDLESS = 10_000  # a recording's limit above this says how long was recorded, not how long an episode should be
 STEPS_PER_CELL = 50  # what umaze (300 steps, 6 cells) and medium (600, 11) give for their longest way
 SHORTEST_LIMIT = 300
 EVALUATION = {"continuing_task": True, "reset_target": False}  # reaching the goal ends nothing, and the goal stays
+
+
+class UnsafeEnvironment(ValueError):
+    """What should name an environment could be code or a path; whoever wrote it may mean harm."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +95,14 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
 
 
 def recorded_factory(env: str | None) -> EnvironmentFactory | None:
-    """Returns a factory of the environment that data name (`Episodes.env`), or None if it is unknown."""
+    """Returns a factory of the environment that data name (`Episodes.env`), or None if it is not registered here.
+
+    Raises `UnsafeEnvironment` for what can be no environment of anybody.
+    """
     try:
         return environment_factory(env) if env else None
+    except UnsafeEnvironment:
+        raise
     except ValueError:
         return None
 
@@ -107,8 +119,8 @@ def _parse(env: str) -> tuple[str, dict[str, Any], int | None]:
     try:
         spec = json.loads(env)
         env_id, kwargs, limit = spec["id"], dict(spec.get("kwargs") or {}), int(spec.get("max_episode_steps") or 0)
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise ValueError(f"not an environment specification: {env[:80]}...") from error
+    except (ValueError, RecursionError, KeyError, TypeError, OverflowError) as error:
+        raise UnsafeEnvironment(f"not an environment specification: {env[:80]}...") from error
     kwargs.pop("render_mode", None)
     for key, value in kwargs.items():
         if isinstance(value, str) and ("/" in value or "\\" in value or value.endswith(".xml")):
@@ -123,11 +135,14 @@ def _task_kwargs(task: Task) -> dict[str, Any]:
 def _registered(env_id: str) -> dict[str, Any]:
     """Returns a copy of the arguments that an environment is registered with; ValueError for an unknown id."""
     registry = load_gymnasium().registry
-    if env_id not in registry:
+    if not isinstance(env_id, str) or env_id not in registry:
         module, colon, name = str(env_id).rpartition(":")
         if colon:
-            raise ValueError(f"unknown environment '{env_id}'; only a command line may name a module: import {module} "
-                             f"yourself, or give --import {module}, and name {name}")
+            raise UnsafeEnvironment(f"unknown environment '{env_id}'; only a command line may name a module: import "
+                                    f"{module} yourself, or give --import {module}, and name {name}")
+        if not ENVIRONMENT_ID.fullmatch(str(env_id)) or not isinstance(env_id, str):
+            raise UnsafeEnvironment(f"unknown environment {reprlib.repr(env_id)}; an id has letters, digits, '_', '-' "
+                                    "and '.', and at most one '/', behind a namespace")
         names = [*TASKS, *LOCOMOTION, *MANIPULATION]
         near = difflib.get_close_matches(str(env_id), [*names, *registry], n=3)
         raise ValueError(f"unknown environment '{env_id}'; " + (f"did you mean {' or '.join(near)}?" if near else

@@ -25,6 +25,8 @@ from typing import (
     runtime_checkable,
 )
 
+from .files import FileRefused, read_file
+
 T = TypeVar("T")
 C = TypeVar("C")
 M = TypeVar("M")
@@ -152,11 +154,15 @@ def with_settings(config: T, settings: Mapping[str, Any], where: str) -> T:
     return from_json(type(config), changed, where)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a file with one JSON object. Raises `ConfigError` for anything else, see `parse_json`."""
+def read_json(path: Path, *, follow: bool = False) -> dict[str, Any]:
+    """Reads a file with one JSON object. Raises `ConfigError` for anything else, see `parse_json`.
+
+    A link is refused unless `follow` allows it, as for files that the user names.
+    """
     try:
-        with path.open("rb") as file:
-            return parse_json(file.read(MAX_BYTES + 1), str(path))
+        return parse_json(read_file(path, MAX_BYTES, follow=follow), str(path))
+    except FileRefused as error:
+        raise ConfigError(str(error)) from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from tqdm import tqdm
@@ -17,11 +19,34 @@ COUNTED = "{desc}: {n_fmt}/{total_fmt}{unit}, {elapsed} elapsed, {remaining} lef
 
 
 def say(text: str) -> None:
-    """Prints a message on stderr, above the progress bars of a terminal."""
-    if sys.stderr.isatty():
-        tqdm.write(text, file=sys.stderr)
-    else:
-        print(text, file=sys.stderr, flush=True)
+    """Prints a message on stderr, above the progress bars of a terminal; a message that cannot be written is lost."""
+    with suppress(OSError):  # a full disk
+        if sys.stderr.isatty():
+            tqdm.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def print_saved(text: object) -> None:
+    """Prints on stdout what is in a file too. If stdout cannot be written, a warning says so: no work was lost.
+
+    Raises BrokenPipeError if the reader has left.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_stdout()
+        warnings.warn(f"stdout: cannot be written ({error.strerror}); what was to be printed is in files too",
+                      stacklevel=2)
+
+
+def discard_stdout() -> None:
+    """Sends whatever stdout still holds, and gets, nowhere: Python would complain of it again when it exits."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def bar(total: int, description: str, unit: str = "steps", *, initial: int = 0, shown: bool = True) -> tqdm:

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 Guide = Callable[[Tensor], Tensor]  # maps x_BHD in environment units to one score per trajectory; higher is better
+LARGEST = 1_000_000  # timesteps, widths and strides beyond it are mistakes, and would fill the memory
 Observer = Callable[[Tensor, Tensor], None]  # is called with (x, t) after each sampling step
 
 
@@ -40,6 +42,8 @@ class TrajectorySpec:
         for name, least in (("obs_dim", 1), ("act_dim", 0), ("horizon", 1), ("stride", 1)):
             if (value := getattr(self, name)) < least:
                 raise ValueError(f"TrajectorySpec.{name} is {value}; give at least {least}")
+            if value > LARGEST:
+                raise ValueError(f"TrajectorySpec.{name} is {value}; give at most {LARGEST}")
         if self.offsets and (len(self.offsets) != self.horizon - 1 or min(self.gaps) < 1):
             raise ValueError(f"TrajectorySpec.offsets is {self.offsets}; {self.horizon - 1} increasing numbers of "
                              "steps are expected")
@@ -144,7 +148,7 @@ class Condition:
                                  f"{shape}")
         if self.mask_BHD.dtype != torch.bool:
             raise TypeError(f"Condition.mask_BHD is {self.mask_BHD.dtype}; give torch.bool, true where known")
-        if not torch.isfinite(self.values_BHD[self.mask_BHD]).all():
+        if (torch.where(self.mask_BHD, self.values_BHD, 0) * 0).sum() != 0:  # NaN, and infinity times 0, which is NaN
             raise ValueError("a known value of the condition is NaN or infinite; give finite values")
         if self.context_BC is not None and (self.context_BC.ndim != 2 or len(self.context_BC) != self.batch):
             raise ValueError(f"Condition.context_BC has shape {tuple(self.context_BC.shape)}; give ({self.batch}, C)")
@@ -211,6 +215,8 @@ class Condition:
         return self if num == 0 else cat([self, self[:1].repeat(num)])
 
     def to(self, device: torch.device) -> Condition:
+        if self.values_BHD.device == device:
+            return self
         context = None if self.context_BC is None else self.context_BC.to(device)
         return replace(self, values_BHD=self.values_BHD.to(device), mask_BHD=self.mask_BHD.to(device),
                        context_BC=context)
@@ -291,8 +297,9 @@ class TrajectoryModel(Protocol):
     """A generative model of trajectories, such as a diffusion model, a GAN, a latent model or a distilled student.
 
     A planner or a policy needs only these four members, so all models are interchangeable. The protocols
-    `SupportsLogProb`, `SupportsOODScore` and `CountsCalls` describe what some models can do in addition. A model
-    whose tensors are not on the CPU also has a `device`. `gentraj.testing.check_model` checks a model of your own.
+    `SupportsLogProb`, `SupportsScore`, `SupportsOODScore` and `CountsCalls` describe what some models can do in
+    addition. A model whose tensors are not on the CPU also has a `device`. `gentraj.testing.check_model` checks a model
+    of your own.
     """
 
     @property
@@ -338,6 +345,15 @@ class SupportsLogProb(Protocol):
 
 
 @runtime_checkable
+class SupportsScore(Protocol):
+    """A model with noise levels, at each of which it has the score of noisy trajectories."""
+
+    def score(self, x_RHD: Tensor, condition: Condition, t: float) -> Tensor:
+        """(R, H, D) the gradient of the log density of noisy trajectories at time t in (0, 1], in environment units."""
+        ...
+
+
+@runtime_checkable
 class SupportsOODScore(Protocol):
     """A model that can score how far a trajectory is out of distribution, which a planner's trust relies on."""
 
@@ -378,6 +394,34 @@ class PlansAhead(Protocol):
     def timing(self) -> dict[str, Any]:
         """What the agent did to be in time, for reports."""
         ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The bounds, in environment units, to which an agent clips its actions and, if given, the observations it sees."""
+
+    act_low_A: np.ndarray
+    act_high_A: np.ndarray
+    obs_low_O: np.ndarray | None = None
+    obs_high_O: np.ndarray | None = None
+
+    def clips(self, act_BA: np.ndarray) -> np.ndarray:
+        """(B,) whether an entry of an action is at a bound: clipped, or as large as the bounds allow."""
+        return np.any((act_BA <= self.act_low_A) | (act_BA >= self.act_high_A), axis=1)
+
+    def clamps(self, obs_BO: np.ndarray) -> np.ndarray:
+        """(B,) whether an entry of an observation is beyond its bounds."""
+        if self.obs_low_O is None or self.obs_high_O is None:
+            return np.zeros(len(obs_BO), bool)
+        return np.any((obs_BO < self.obs_low_O) | (obs_BO > self.obs_high_O), axis=1)
+
+
+@runtime_checkable
+class HasLimits(Protocol):
+    """An agent that says where it clips, so that a rollout can count how often it does."""
+
+    @property
+    def limits(self) -> Limits: ...
 
 
 def calls_of(models: Iterable[object]) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gentraj.networks.rows import padded, padding
-from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions, TrajectorySpec
+from gentraj.trajectory import DEFAULT_OPTIONS, Limits, SamplingOptions, TrajectorySpec
 
 from ..episodic import EpisodicAgent
 from .policy import Policy
@@ -35,6 +35,10 @@ class Actor(EpisodicAgent):
     @property
     def network_calls(self) -> int:
         return self.policy.network_calls
+
+    @property
+    def limits(self) -> Limits:
+        return self.policy.limits(self.low_A, self.high_A)
 
     def _allocate(self, batch: int) -> None:
         self.age_B = torch.full((batch,), self.policy.execute)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from gentraj.diffusion import DiffusionConfig, FlowConfig
 from gentraj.families import ModelConfig
 from gentraj.gan import GANConfig
-from gentraj.gan.model import SideConfig
+from gentraj.gan.discrimination import SideConfig
 from gentraj.models.gaussian import GaussianConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig

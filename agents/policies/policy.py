@@ -29,6 +29,7 @@ from gentraj.trajectory import (
     DEFAULT_OPTIONS,
     Batch,
     Condition,
+    Limits,
     SamplingOptions,
     TrajectoryModel,
     TrajectorySpec,
@@ -218,6 +219,19 @@ class Policy(nn.Module, Generic[ModelT]):
         if self.context is None or context_BC is None:
             return obs
         return torch.cat([obs, self.context.normalize(context_BC)], -1)
+
+    def limits(self, low_A: Tensor, high_A: Tensor) -> Limits:
+        """The limits of an agent of this policy in an action space: where the policy clamps observations, and the
+        bounds of the actions in the data, if they are narrower than those of the action space."""
+        one_A = torch.ones_like(self.act_scale.shift_D)
+        least_A, most_A = (self.act_scale.unnormalize(sign * one_A).cpu() for sign in (-1, 1))
+        obs_low_O, obs_high_O = (bound_O.cpu().numpy() for bound_O in self.bounds())
+        return Limits(least_A.maximum(low_A.cpu()).numpy(), most_A.minimum(high_A.cpu()).numpy(), obs_low_O, obs_high_O)
+
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The bounds (O,) that `state` sets to observations, in environment units."""
+        reach_O = FAR * self.obs.scale_D
+        return self.obs.shift_D - reach_O, self.obs.shift_D + reach_O
 
     def transition(self, batch: Batch, discount: float) -> Transition:
         """Turns a batch of windows into transitions; `discount` is per environment step.

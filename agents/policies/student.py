@@ -24,7 +24,7 @@ from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
 from .actor import Actor
-from .policy import FAR, Policy, PolicyConfig, Scales
+from .policy import Policy, PolicyConfig, Scales
 
 # In units of half the range of actions: how far the entries of like actions are apart on average, and the bounds on a
 # component's spread. With narrower components, the actions that are learnt already would dominate the loss.
@@ -86,11 +86,6 @@ class Student(Policy):
             here_BG = obs_BO.clamp(*self.bounds())[:, list(self.config.goal_dims)]
             context_BC = context_BC - here_BG + self.context.shift_D
         return super().state(obs_BO, context_BC)
-
-    def bounds(self) -> tuple[Tensor, Tensor]:
-        """The bounds (O,) that `Policy.state` sets to observations, in environment units."""
-        reach_O = FAR * self.obs.scale_D
-        return self.obs.shift_D - reach_O, self.obs.shift_D + reach_O
 
     def mixture(self, state_BS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log weights (B, M), centres (B, M, X) and log spreads (B, M, X) of normalised chunks of actions."""

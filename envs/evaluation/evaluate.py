@@ -12,6 +12,7 @@ from scipy.stats import trim_mean
 
 from gentraj.config import require
 from gentraj.data import Episodes
+from gentraj.progress import say
 from gentraj.trajectory import Agent, PlansAhead
 
 from ..making import EnvironmentFactory, ProtocolName, environment_factory
@@ -19,6 +20,7 @@ from ..recording.baselines import RandomAgent, WaypointController
 from ..rendering.film import Watch, rendering
 from .rollout import Rollout, rollout
 from .scores import normalised
+from .stepping import EnvironmentFault
 
 RESAMPLES = 10_000
 BASELINE_ENVS = 8  # the baselines gain nothing from more, and an environment takes 50 ms to make
@@ -50,9 +52,19 @@ class EvaluationConfig:
     runs at a time, without batch_invariant."""
     hz: float | None = None
     """Environment steps a second, in the place of deadline_ms: 20 is a deadline of 50 ms."""
+    workers: int = 0
+    """Processes that step the environments, for environments that may end their process or hang; the scores are the
+    same bits. With 0 they are stepped in this process, which is the fastest for environments that take less than a
+    millisecond, and there is no time limit."""
+    time_limit: float = 60.0
+    """Seconds that one reset or step of an environment may take in a worker, before its episode is given up."""
+
+    def unused(self) -> dict[str, str]:
+        return {} if self.workers else {"time_limit": "nothing can stop an environment in this process (workers is 0)"}
 
     def __post_init__(self) -> None:
-        require(self, episodes=(1, math.inf), seed=(0, math.inf), num_envs=(1, math.inf))
+        require(self, episodes=(1, math.inf), seed=(0, math.inf), num_envs=(1, math.inf), workers=(0, 1000),
+                time_limit=(1e-3, 1e6))
         if self.deadline_ms is not None and self.hz is not None:
             raise ValueError(f"EvaluationConfig.deadline_ms is {self.deadline_ms} and EvaluationConfig.hz {self.hz}; "
                              "give one of them")
@@ -74,7 +86,7 @@ class EvaluationConfig:
 
 def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
              goal_dims: Sequence[int] = (), progress: bool = True,
-             watch: Watch | None = None) -> tuple[dict[str, Any], Episodes]:
+             watch: Watch | None = None, partial: bool = False) -> tuple[dict[str, Any], Episodes]:
     """Runs the agent in `env`, which may be anything that `environment_factory` takes.
 
     Returns the scores that evaluation.json holds, and the agent's episodes as a dataset. Latencies are in milliseconds,
@@ -82,17 +94,30 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     median first hit if most episodes have none, and everything about goals in an environment without goals. The scores
     name the `protocol` if it is not random-goal, and have a `deadline` if there is one. `watch` is shown the agent's
     episodes, in environments that render frames; `CannotRender` is raised before the first episode if they cannot.
+
+    Raises `EnvironmentFault` if an episode does not finish. With `partial`, it raises only if none finishes: the scores
+    are those of the others, "episodes" is their number, and "failures" says in a line what went wrong in each of the
+    rest.
     """
     config = config.in_real_time()
     factory = environment_factory(config.env_id or env, protocol=config.protocol)
-    played = rollout(agent, rendering(factory) if watch else factory, config.episodes, config.seed, config.num_envs,
-                     obs_keys=obs_keys, goal_dims=goal_dims, record=True, progress=progress, watch=watch,
-                     invariant=config.batch_invariant, period=config.deadline)
-    scores = {"env_id": played.env_id, "episodes": config.episodes, "seeds": [config.seed],
+    try:
+        played = rollout(agent, rendering(factory) if watch else factory, config.episodes, config.seed, config.num_envs,
+                         obs_keys=obs_keys, goal_dims=goal_dims, record=True, progress=progress, watch=watch,
+                         invariant=config.batch_invariant, workers=config.workers, time_limit=config.time_limit,
+                         period=config.deadline)
+    except EnvironmentFault as fault:
+        if not partial or fault.finished is None:
+            raise
+        played = fault.finished
+    if played.clamped_observations:
+        say(f"{100 * played.clamped_observations:.3g} % of the observations are too far from the agent's data in an "
+            "entry, and it clamps them to its limits")
+    scores = {"env_id": played.env_id, "episodes": len(played.returns), "seeds": [config.seed],
               **summarize(played, factory, config.seed), **_costs(played), "returns": played.returns.tolist(),
               "controller": None, "random": None}
     if config.baselines:
-        scores |= score_baselines(factory, config, progress)
+        scores |= score_baselines(factory, config, progress, partial)
     if config.deadline is not None:
         scores["deadline"] = punctuality(played.act_ms, 1000 * config.deadline)
         if isinstance(agent, PlansAhead):
@@ -102,13 +127,23 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     return scores, cast(Episodes, played.recorded)
 
 
-def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig,
-                    progress: bool = True) -> dict[str, dict[str, Any]]:
-    """Scores the noise-free controller (PointMaze only) and a random agent on the config's episodes."""
-    scores = {}
+def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig, progress: bool = True,
+                    partial: bool = False) -> dict[str, dict[str, Any] | None]:
+    """Scores the noise-free controller (PointMaze only) and a random agent on the config's episodes.
+
+    With `partial`, episodes that do not finish are left out, and an agent without a finished one has no scores.
+    """
+    scores: dict[str, dict[str, Any] | None] = {}
     for name, agent in baselines(factory).items():
-        played = rollout(agent, factory, config.episodes, config.seed, BASELINE_ENVS, progress=progress, name=name)
-        scores[name] = summarize(played, factory, config.seed)
+        try:
+            played = rollout(agent, factory, config.episodes, config.seed, BASELINE_ENVS, progress=progress, name=name,
+                             workers=config.workers, time_limit=config.time_limit)
+        except EnvironmentFault as fault:
+            if not partial:
+                raise
+            say(f"{name} agent: {fault}")
+            played = fault.finished
+        scores[name] = None if played is None else summarize(played, factory, config.seed)
     return scores
 
 
@@ -134,7 +169,9 @@ def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> di
     return {"return_mean": mean,
             "return_iqm": float(trim_mean(played.returns, 0.25)),
             "return_ci95": bootstrap_interval(played.returns, seed),
-            **goals, **normalised(mean, factory)}
+            **goals, **normalised(mean, factory),
+            "clipped_actions": played.clipped_actions, "clamped_observations": played.clamped_observations,
+            "failures": list(played.faults)}
 
 
 def _costs(played: Rollout) -> dict[str, float | None]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,10 +15,13 @@ from gentraj.data import Episodes
 from gentraj.networks.rows import batch_invariant
 from gentraj.progress import bar
 from gentraj.randomness import fold
-from gentraj.trajectory import Agent, CountsCalls, HasSpec, PlansAhead
+from gentraj.trajectory import Agent, CountsCalls, HasLimits, HasSpec, Limits, PlansAhead
 
 from ..rendering.film import Watch
+from .stepping import EnvironmentFault
 from .vector import VectorEnvironment
+
+HOPELESS = 10  # a rollout stops after so many episodes that did not finish, if none did
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,12 @@ class Rollout:
     """The episodes as a dataset, to be saved or drawn, if they were recorded."""
     tells_success: bool = True
     """Whether the environment defines success: it has goals, or reports success in its info."""
+    clipped_actions: float = 0.0
+    """Fraction of the actions with an entry at a bound of the agent's `limits`, or of the action space."""
+    clamped_observations: float | None = None
+    """Fraction of the observations with an entry beyond the agent's `limits`; None for an agent that clamps none."""
+    faults: tuple[str, ...] = ()
+    """What went wrong in each episode that did not finish; these are not among the E."""
     act_ms: np.ndarray = field(default_factory=lambda: np.zeros(0))
     """(calls,) wall time in milliseconds of every call of `act`."""
 
@@ -53,7 +62,7 @@ class Rollout:
 def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0, num_envs: int = 25, *,
             obs_keys: Sequence[str] = (), goal_dims: Sequence[int] = (), record: bool = False,
             progress: bool = True, name: str = "agent", watch: Watch | None = None, invariant: bool = True,
-            period: float | None = None) -> Rollout:
+            workers: int = 0, time_limit: float = 60.0, period: float | None = None) -> Rollout:
     """Runs `episodes` episodes, `num_envs` at a time; episode i seeds its environment and agent with `fold(seed, i)`.
 
     `obs_keys` and `goal_dims` are those of the data that the agent was trained on. An environment whose episode has
@@ -63,20 +72,38 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
     decisions in few environments are faster (see `gentraj.networks.rows.batch_invariant`).
     `period` is the time in seconds between two environment steps. The environments wait for the agent however long it
     takes; an agent that plans ahead is given what is left of the period after it has acted.
-    Raises ValueError if the agent's `spec` does not fit the environment, and `EnvironmentFault` if the environment or
-    an action is faulty.
+
+    With `workers`, so many processes step the environments, with the same result bit for bit. An environment that ends
+    its process, or whose call takes more than `time_limit` seconds, then costs its episode only.
+
+    Raises ValueError if the agent's `spec` does not fit the environment, and `EnvironmentFault` for a faulty action.
+    Where environments are faulty, it raises `EnvironmentFault`, or `EnvCrashed` where one raised an error, ended or
+    hung, once all other episodes have finished; they are in the error's `finished`.
     """
     if episodes < 1 or num_envs < 1:
         raise ValueError(f"episodes is {episodes} and num_envs {num_envs}; give at least 1")
     seeds = [fold(seed, i) for i in range(episodes)]
-    envs = VectorEnvironment(make_env, min(num_envs, episodes), obs_keys)
+    envs = VectorEnvironment(make_env, min(num_envs, episodes), obs_keys, workers=workers, time_limit=time_limit,
+                             strict=False)
     try:
         _check_fit(agent, envs, goal_dims)
         with _Progress(name, envs, episodes, progress) as shown, batch_invariant(invariant):
-            log = _play(agent, envs, seeds, record, shown, watch or (lambda episode, env: None), period)
-        return _result(log, envs, seeds, tuple(goal_dims))
+            log = _play(agent, envs, seeds, record, shown, watch, period)
+        played = _result(log, envs, seeds, tuple(goal_dims), isinstance(agent, HasLimits))
     finally:
         envs.close()
+    if log.faults:
+        raise _fault(log, played, episodes)
+    return cast(Rollout, played)
+
+
+def _fault(log: _Log, finished: Rollout | None, episodes: int) -> EnvironmentFault:
+    """The error about the episodes that did not finish, which holds those that did."""
+    first = log.faults[min(log.faults)]
+    how_many = f"{len(log.faults)} of {episodes} episodes did not finish" if finished else "no episode finished"
+    error = type(first)(f"{first} ({how_many})")
+    error.finished = finished
+    return error
 
 
 @dataclass
@@ -87,6 +114,18 @@ class _Log:
     latency_ms: list[float] = field(default_factory=list)
     act_ms: list[float] = field(default_factory=list)
     network_calls: int | None = None
+    faults: dict[int, EnvironmentFault] = field(default_factory=dict)
+    """Why an episode did not finish, by its number."""
+
+    finished: int = 0
+
+    def failed(self, envs: VectorEnvironment, slots: _Slots) -> np.ndarray:
+        """(B,) where the last call of the environments failed. These episodes are over, and the next ones follow."""
+        self.faults |= {int(slots.episode_B[i]): fault for i, fault in envs.faults.items()}
+        failed_B = np.zeros(len(slots.episode_B), bool)
+        failed_B[list(envs.faults)] = True
+        slots.next(failed_B)
+        return failed_B
 
     def add(self, fields: dict[str, np.ndarray]) -> None:
         for key, value in fields.items():
@@ -119,8 +158,7 @@ class _Progress:
 
     def __init__(self, name: str, envs: VectorEnvironment, episodes: int, shown: bool):
         self.envs, self.episodes, self.ended = envs, episodes, 0
-        spec = envs.vector.envs[0].spec
-        self.limit = spec.max_episode_steps if spec else None
+        self.limit = envs.max_episode_steps
         self.bar = bar(episodes * (self.limit or 1), f"{name} in {envs.env_id}", "steps" if self.limit else "episodes",
                        shown=shown)
 
@@ -149,38 +187,58 @@ def _check_fit(agent: Agent, envs: VectorEnvironment, goal_dims: Sequence[int]) 
                          f"{envs.goal_dim}; take them from data of this environment")
 
 
+class _Slots:
+    """Which episode is under way in each environment: its number, or -1 where none is left, and its seed."""
+
+    def __init__(self, seeds: list[int], batch: int):
+        self.seeds, self.started = seeds, batch
+        self.episode_B, self.seeds_B = np.arange(batch), seeds[:batch]
+
+    def next(self, mask_B: np.ndarray) -> None:
+        """Gives the next episodes to the masked environments."""
+        for i in np.flatnonzero(mask_B):
+            self.episode_B[i] = self.started if self.started < len(self.seeds) else -1
+            self.seeds_B[i] = self.seeds[min(self.started, len(self.seeds) - 1)]
+            self.started += 1
+
+
 def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool, shown: _Progress,
-          watch: Watch, period: float | None) -> _Log:
-    """Plays every episode to its end. `episode_B` is the episode of each environment, -1 when none is left for it."""
-    log, started = _Log(), len(envs.elapsed_B)
-    episode_B, slot_seeds = np.arange(started), seeds[:started]
+          watch: Watch | None, period: float | None) -> _Log:
+    """Plays every episode to its end, or stops where it is hopeless."""
+    log, slots, limits = _Log(), _Slots(seeds, len(envs.elapsed_B)), _limits(agent, envs)
 
     def show(at_B: np.ndarray) -> None:
-        for i in np.flatnonzero(at_B & (episode_B >= 0)):
-            watch(int(episode_B[i]), envs.vector.envs[i])
+        if watch is not None:
+            for i in np.flatnonzero(at_B & (slots.episode_B >= 0)).tolist():
+                watch(int(slots.episode_B[i]), envs.env(i))
 
-    envs.reset(np.ones(started, bool), slot_seeds)
-    agent.reset(None, slot_seeds)
-    show(episode_B >= 0)
-    while (episode_B >= 0).any():
-        fields = _seen(envs) if record else {}
+    def begin(mask_B: np.ndarray) -> None:
+        while (mask_B := mask_B & (slots.episode_B >= 0)).any():
+            envs.reset(mask_B, slots.seeds_B)
+            agent.reset(None if mask_B.all() else torch.from_numpy(mask_B), slots.seeds_B)
+            mask_B = log.failed(envs, slots)
+
+    begin(slots.episode_B >= 0)
+    show(slots.episode_B >= 0)
+    while (slots.episode_B >= 0).any():
+        live_B = slots.episode_B >= 0
+        fields = {"episode": slots.episode_B.copy()} | (_seen(envs) if record else {})
         goal_BG = None if envs.goal_BG is None else torch.from_numpy(envs.goal_BG)
         with log.decision(agent, period):
             act_BA = agent.act(torch.from_numpy(envs.obs_BO), goal_BG).detach().cpu().numpy()
-        fields |= envs.step(act_BA) | {"episode": episode_B.copy(), "elapsed": envs.elapsed_B.copy()}
-        log.add(fields | ({"act": act_BA} | _seen(envs, "next_") if record else {}))
-        done_B = fields["terminated"] | fields["truncated"]
-        shown.stepped(episode_B >= 0, done_B)
-        show(episode_B >= 0)
-        if not done_B.any():
-            continue
-        for i in np.flatnonzero(done_B):
-            episode_B[i] = started if started < len(seeds) else -1
-            slot_seeds[i] = seeds[min(started, len(seeds) - 1)]
-            started += 1
-        envs.reset(done_B, slot_seeds)
-        agent.reset(torch.from_numpy(done_B), slot_seeds)
-        show(done_B)
+        fields |= {"act": act_BA, "clipped": limits.clips(act_BA), "clamped": limits.clamps(envs.obs_BO)}
+        fields |= envs.step(act_BA, live_B) | {"elapsed": envs.elapsed_B.copy()}
+        log.add(fields | (_seen(envs, "next_") if record else {}))
+        failed_B = log.failed(envs, slots)
+        ended_B = fields["terminated"] | fields["truncated"] | failed_B
+        shown.stepped(live_B, ended_B)
+        show(live_B & ~failed_B)
+        log.finished += int((ended_B & ~failed_B).sum())
+        if not log.finished and len(log.faults) >= max(len(live_B), HOPELESS):
+            break
+        slots.next(ended_B & ~failed_B)
+        begin(ended_B)
+        show(ended_B)
     return log
 
 
@@ -189,20 +247,32 @@ def _seen(envs: VectorEnvironment, prefix: str = "") -> dict[str, np.ndarray]:
     return {f"{prefix}obs": envs.obs_BO} | goal
 
 
-def _result(log: _Log, envs: VectorEnvironment, seeds: list[int], goal_dims: tuple[int, ...]) -> Rollout:
-    """Sorts the log into episodes."""
+def _limits(agent: Agent, envs: VectorEnvironment) -> Limits:
+    space = envs.action_space
+    return agent.limits if isinstance(agent, HasLimits) else Limits(space.low, space.high)
+
+
+def _result(log: _Log, envs: VectorEnvironment, seeds: list[int], goal_dims: tuple[int, ...],
+            clamps: bool) -> Rollout | None:
+    """Sorts the log into the episodes that finished; None without any."""
+    finished = [i for i in range(len(seeds)) if i not in log.faults] if log.finished else []
+    if not finished:
+        return None
     rows = {key: np.stack(value) for key, value in log.rows.items()}
+    counted = np.isin(rows["episode"].ravel(), finished)
     order = np.lexsort((rows["elapsed"].ravel(), rows["episode"].ravel()))
-    order = order[(rows["episode"] < 0).sum() :]  # the uncounted steps sort first
+    order = order[counted[order]]
     flat = {key: value.reshape(-1, *value.shape[2:])[order] for key, value in rows.items()}
-    episode, E = flat["episode"], len(seeds)
+    episode, E = np.searchsorted(finished, flat["episode"]), len(finished)
     first_hit, hits = np.full(E, np.inf), flat["success"]
     np.minimum.at(first_hit, episode[hits], flat["elapsed"][hits])
     lengths = np.bincount(episode, minlength=E)
     recorded = _episodes(flat, lengths, envs, goal_dims) if "obs" in flat else None
     returns, time_at_goal = (np.bincount(episode, each, minlength=E) for each in (flat["reward"], hits))
-    return Rollout(envs.env_id, seeds, returns, np.isfinite(first_hit), first_hit, time_at_goal, lengths,
-                   np.array(log.latency_ms), log.network_calls, recorded, envs.tells_success, np.array(log.act_ms))
+    return Rollout(envs.env_id, [seeds[i] for i in finished], returns, np.isfinite(first_hit), first_hit, time_at_goal,
+                   lengths, np.array(log.latency_ms), log.network_calls, recorded, envs.tells_success,
+                   float(flat["clipped"].mean()), float(flat["clamped"].mean()) if clamps else None,
+                   tuple(str(log.faults[i]) for i in sorted(log.faults)), np.array(log.act_ms))
 
 
 def _episodes(flat: dict[str, np.ndarray], lengths: np.ndarray, envs: VectorEnvironment,

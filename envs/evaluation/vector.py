@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from .stepping import EnvCrashed, EnvironmentFault, Environments, Fault, InProcess, MakeEnv, Step, one_line
+from .workers import Workers
 
 SLACK = 1e-3  # how far outside its own bounds an observation may be: environments round
-
-
-class EnvironmentFault(RuntimeError):
-    """An environment or an action is faulty; the message says in one line which environment, step and value."""
 
 
 class VectorEnvironment:
@@ -23,23 +19,29 @@ class VectorEnvironment:
 
     The entries `obs_keys` of a dict observation ("observation" by default) are concatenated; its "desired_goal" is kept
     apart. After each reset and step `obs_BO` (B, O) and `goal_BG` (B, G), or None without goals, are new float32
-    arrays. Raises ValueError for observation and action spaces other than 1-D Boxes and dicts of 1-D Boxes.
+    arrays. With `workers`, so many processes step the environments, and a call of one may take `time_limit` seconds;
+    the results are the same bits. `strict` raises the first `EnvironmentFault`; otherwise `faults` holds those of the
+    last call by environment, in whose rows nothing is new. Raises ValueError for observation and action spaces other
+    than 1-D Boxes and dicts of 1-D Boxes.
     """
 
-    def __init__(self, make_env: Callable[[], gymnasium.Env], batch: int, obs_keys: Sequence[str] = ()):
-        self.vector = SyncVectorEnv([make_env] * batch, copy=False, autoreset_mode=AutoresetMode.DISABLED)
-        space, spec = self.vector.single_observation_space, self.vector.envs[0].spec
-        self.env_id = spec.id if spec else type(self.vector.envs[0].unwrapped).__name__
-        self.spec_json = replace(spec, additional_wrappers=()).to_json() if spec else None
-        self.has_goal = self.tells_success = isinstance(space, Dict) and "desired_goal" in space.spaces
-        self.obs_keys = tuple(obs_keys) or (("observation",) if isinstance(space, Dict) else ())
-        self.boxes = self._boxes(space)
-        self.action_space = self._action_box(self.vector.single_action_space)
+    def __init__(self, make_env: MakeEnv, batch: int, obs_keys: Sequence[str] = (), *, workers: int = 0,
+                 time_limit: float = 60.0, strict: bool = True):
+        self.envs: Environments = (Workers(make_env, batch, obs_keys, workers, time_limit) if workers else
+                                   InProcess(make_env, obs_keys))
+        layout = self.envs.layout
+        self.env_id, self.spec_json, self.obs_keys = layout.env_id, layout.spec_json, layout.obs_keys
+        self.max_episode_steps, self.action_space, self.boxes = (
+            layout.max_episode_steps, layout.action_space, layout.boxes)
+        self.has_goal = self.tells_success = layout.goal is not None
+        self.goal_dim = 0 if layout.goal is None else layout.goal.shape[0]
         self.low_O = np.concatenate([box.low for box in self.boxes]) - SLACK
         self.high_O = np.concatenate([box.high for box in self.boxes]) + SLACK
+        self.strict, self.faults = strict, dict[int, EnvironmentFault]()
+        self.seeds: list[int] = [0] * batch
         self.elapsed_B = np.zeros(batch, int)
         self.obs_BO = np.zeros((batch, self.obs_dim), np.float32)
-        self.goal_BG: np.ndarray | None = None
+        self.goal_BG = np.zeros((batch, self.goal_dim), np.float32) if self.has_goal else None
 
     @property
     def obs_dim(self) -> int:
@@ -49,20 +51,14 @@ class VectorEnvironment:
     def act_dim(self) -> int:
         return len(self.action_space.low)
 
-    @property
-    def goal_dim(self) -> int:
-        space: Any = self.vector.single_observation_space
-        return space["desired_goal"].shape[0] if self.has_goal else 0
-
     def reset(self, mask_B: np.ndarray, seeds: Sequence[int]) -> None:
         """Resets the masked environments with their seeds; `seeds` holds one for each environment."""
-        self.seeds: list[int | None] = list(seeds)
+        self.seeds, self.faults = list(seeds), {}
         self.elapsed_B[mask_B] = 0
-        obs, _ = self._call(lambda: self.vector.reset(seed=self.seeds, options={"reset_mask": mask_B}))
-        self._observe(obs)
+        self._observe(self.envs.begin({int(i): self.seeds[i] for i in np.flatnonzero(mask_B)}))
 
-    def step(self, act_BA: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns reward, terminated, truncated and success, (B,) each.
+    def step(self, act_BA: np.ndarray, mask_B: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Steps the masked environments (all by default); returns reward, terminated, truncated and success, (B,) each.
 
         Raises ValueError for actions of another shape, and `EnvironmentFault` for a faulty action or environment.
         Success is the environment's own `info["success"]` or `info["is_success"]`, or, without these, a positive reward
@@ -70,60 +66,78 @@ class VectorEnvironment:
         """
         if act_BA.shape != (shape := (len(self.obs_BO), self.act_dim)):
             raise ValueError(f"the agent's actions have shape {act_BA.shape}; {self.env_id} needs {shape}")
-        self._refuse(~np.isfinite(act_BA).all(1), "the agent's action", act_BA, "finite numbers are expected")
-        outside_B = ((act_BA < self.action_space.low) | (act_BA > self.action_space.high)).any(1)
-        self._refuse(outside_B, "the agent's action", act_BA, f"outside {self.action_space}; clip it in the agent")
-        self.elapsed_B += 1
-        obs, reward, terminated, truncated, info = self._call(lambda: self.vector.step(act_BA))
-        self._refuse(~np.isfinite(reward), "reward", reward, "a finite number is expected")
-        self._observe(obs)
-        reported = next((np.asarray(info[key], bool) for key in ("success", "is_success") if key in info), None)
-        self.tells_success |= reported is not None
-        success = (reward > 0) & self.has_goal if reported is None else reported
-        return {"reward": reward, "terminated": terminated, "truncated": truncated, "success": success}
+        self._check_actions(act_BA)
+        self.faults = {}
+        stepped = range(len(act_BA)) if mask_B is None else np.flatnonzero(mask_B).tolist()
+        self.elapsed_B[stepped] += 1
+        answers = self.envs.step({i: act_BA[i] for i in stepped})
+        result = {"reward": np.zeros(len(act_BA))} | {
+            key: np.zeros(len(act_BA), bool) for key in ("terminated", "truncated", "success")}
+        for i, step in self._observe(answers).items():
+            self.tells_success |= step.success is not None
+            success = step.reward > 0 and self.has_goal if step.success is None else step.success
+            for key, value in zip(result, (step.reward, step.terminated, step.truncated, success), strict=True):
+                result[key][i] = value
+        return result
+
+    def env(self, i: int) -> gymnasium.Env:
+        """One of the environments, to be filmed. Raises ValueError if it is in a worker process."""
+        return self.envs.env(i)
 
     def close(self) -> None:
-        self.vector.close()
+        self.envs.close()
 
-    def _boxes(self, space: Any) -> list[Box]:
-        parts = [space.spaces.get(key) for key in self.obs_keys] if isinstance(space, Dict) else [space]
-        boxes = [part for part in parts if isinstance(part, Box) and len(part.shape) == 1]
-        if len(boxes) < len(parts):
-            raise ValueError(f"{self.env_id}: observation space {space} is not supported; flatten it to a 1-D Box "
-                             f"(gymnasium.wrappers.FlattenObservation) or name 1-D parts of the dict in obs_keys")
-        return boxes
+    def _check_actions(self, act_BA: np.ndarray) -> None:
+        space = self.action_space
+        for bad_B, why in ((~np.isfinite(act_BA).all(1), "finite numbers are expected"),
+                           (((act_BA < space.low) | (act_BA > space.high)).any(1), "outside {}; clip it in the agent")):
+            if bad_B.any():
+                i = int(np.argmax(bad_B))
+                raise self._fault(i, f"the agent's action is {act_BA[i]}; {why.format(space)}")
 
-    def _action_box(self, space: Any) -> Box:
-        if not isinstance(space, Box) or len(space.shape) != 1:
-            raise ValueError(f"{self.env_id}: action space {space} is not supported; only a 1-D Box is")
-        return space
+    def _observe(self, answers: Mapping[int, Step | Fault]) -> dict[int, Step]:
+        """Checks and keeps what the environments returned; returns the steps that hold no fault."""
+        steps = {}
+        for i, answer in answers.items():
+            if isinstance(answer, Fault):
+                self._fail(i, answer.text, EnvCrashed if answer.crashed else EnvironmentFault)
+            else:
+                steps[i] = answer
+        if not steps:
+            return steps
+        index, obs_RO = list(steps), np.array([step.obs_O for step in steps.values()])
+        outside_R = ((obs_RO < self.low_O) | (obs_RO > self.high_O)).any(1)
+        reward_R = np.array([step.reward for step in steps.values()])
+        self._refuse(index, ~np.isfinite(reward_R), "reward", reward_R, "a finite number is expected")
+        self._refuse(index, ~np.isfinite(obs_RO).all(1), "observation", obs_RO, "finite numbers are expected")
+        self._refuse(index, outside_R, "observation", obs_RO, "outside the environment's own observation space")
+        self.obs_BO = self.obs_BO.copy()  # whoever has read it may keep it
+        if self.goal_BG is not None:
+            goal_RG = np.array([step.goal_G for step in steps.values()])
+            self._refuse(index, ~np.isfinite(goal_RG).all(1), "goal", goal_RG, "finite numbers are expected")
+            self.goal_BG = self.goal_BG.copy()
+            self.goal_BG[index] = np.where(np.isfinite(goal_RG), goal_RG, self.goal_BG[index])
+        self.obs_BO[index] = np.where(np.isfinite(obs_RO), obs_RO, self.obs_BO[index])
+        return {i: step for i, step in steps.items() if i not in self.faults}
 
-    def _call(self, function: Callable[[], Any]) -> Any:
-        """Turns whatever an environment raises into an `EnvironmentFault` that names environment and step."""
-        try:
-            return function()
-        except Exception as error:
-            steps = " or ".join(map(str, np.unique(self.elapsed_B)))
-            raise EnvironmentFault(f"{self.env_id}, step {steps}: {type(error).__name__}: {error}") from error
+    def _refuse(self, index: Sequence[int], bad_R: Any, what: str, value_R: np.ndarray, why: str) -> None:
+        if bad_R.any():
+            for row in np.flatnonzero(bad_R).tolist():
+                self._fail(index[row], f"{what} is {value_R[row]}; {why}")
 
-    def _observe(self, obs: Any) -> None:
-        parts = [obs[key] for key in self.obs_keys] if self.obs_keys else [obs]
-        self.obs_BO = np.concatenate(parts, 1, dtype=np.float32)
-        self._refuse(~np.isfinite(self.obs_BO).all(1), "observation", self.obs_BO, "finite numbers are expected")
-        outside_B = ((self.obs_BO < self.low_O) | (self.obs_BO > self.high_O)).any(1)
-        self._refuse(outside_B, "observation", self.obs_BO, "outside the environment's own observation space")
-        if self.has_goal:
-            self.goal_BG = np.array(obs["desired_goal"], np.float32)
-            self._refuse(~np.isfinite(self.goal_BG).all(1), "goal", self.goal_BG, "finite numbers are expected")
+    def _fail(self, i: int, text: str, kind: type[EnvironmentFault] = EnvironmentFault) -> None:
+        """Notes or raises a fault; the first one of an environment counts."""
+        fault = self._fault(i, text, kind)
+        if self.strict:
+            raise fault
+        self.faults.setdefault(i, fault)
 
-    def _refuse(self, bad_B: Any, what: str, value_B: np.ndarray, why: str) -> None:
-        if bad_B.any():
-            i = int(np.argmax(bad_B))
-            raise EnvironmentFault(f"{self.env_id}, environment {i} (seed {self.seeds[i]}), step {self.elapsed_B[i]}: "
-                                   f"{what} is {value_B[i]}; {why}")
+    def _fault(self, i: int, text: str, kind: type[EnvironmentFault] = EnvironmentFault) -> EnvironmentFault:
+        return kind(f"{self.env_id}, {self.envs.place(i)} (seed {self.seeds[i]}), step {self.elapsed_B[i]}: "
+                    f"{one_line(text)}")
 
 
-def tells_success(make_env: Callable[[], gymnasium.Env]) -> bool:
+def tells_success(make_env: MakeEnv) -> bool:
     """Whether the environment's episodes have a success rate; to read the info, a step is played."""
     envs = VectorEnvironment(make_env, 1)
     if not envs.tells_success:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from gentraj.files import new_path
 
 from ..making import EnvironmentFactory
 from .headless import CannotRender, render_frame
@@ -51,6 +53,7 @@ def videos(folder: Path, episodes: int) -> Iterator[Watch]:
 
     folder.mkdir(parents=True, exist_ok=True)
     writers: dict[int, Any] = {}
+    files = ExitStack()
 
     def watch(episode: int, env: Any) -> None:
         if episode >= episodes:
@@ -58,16 +61,15 @@ def videos(folder: Path, episodes: int) -> Iterator[Watch]:
         frame = np.ascontiguousarray(render_frame(env))
         if episode not in writers:
             height, width, _ = frame.shape
-            writers[episode] = imageio_ffmpeg.write_frames(folder / f"episode-{episode:03d}.mp4", (width, height),
-                                                           fps=speed(env), macro_block_size=2)  # sides must be even
+            path = files.enter_context(new_path(folder / f"episode-{episode:03d}.mp4"))
+            writers[episode] = imageio_ffmpeg.write_frames(path, (width, height), fps=speed(env),
+                                                           macro_block_size=2)  # sides must be even
+            files.callback(writers[episode].close)
             writers[episode].send(None)  # starts the generator that frames are sent to
         writers[episode].send(frame)
 
-    try:
+    with files:
         yield watch
-    finally:
-        for writer in writers.values():
-            writer.close()
 
 
 class Film:

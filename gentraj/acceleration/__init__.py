@@ -6,6 +6,6 @@
 Models, agents and samplers know nothing of it: the `body` of each of their networks is replaced.
 """
 
-from .accelerate import BACKENDS, BackendName, accelerate
+from .accelerate import BACKENDS, BackendName, accelerate, backend_of
 
-__all__ = ["BACKENDS", "BackendName", "accelerate"]
+__all__ = ["BACKENDS", "BackendName", "accelerate", "backend_of"]

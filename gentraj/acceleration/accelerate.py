@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
@@ -13,21 +14,30 @@ from torch import Tensor, nn
 
 from ..networks.embedding import FactoredNetwork
 from ..progress import say
-from .openvino import openvino_program
+from .openvino import openvino_gradient, openvino_program
 
 Body = Callable[[Tensor, Tensor], Tensor]  # features (R, H, F), projection (R, M) or (1, M) -> prediction (R, H, D)
+Make = Callable[[FactoredNetwork, Tensor, Tensor], Body]
+Example = tuple[Tensor, Tensor]  # inputs of a body
 Target = TypeVar("Target")
 BackendName = Literal["auto", "eager", "compile", "openvino", "openvino-bf16"]
 CALLS = 5  # calls of each backend that are timed, after one that is not
 
 
+def own_body(network: FactoredNetwork, features_RHF: Tensor, projection_RM: Tensor) -> Body:
+    """The body as it is, which PyTorch runs."""
+    return network.body
+
+
 class Backend(NamedTuple):
     """A way to run the body of a network."""
 
-    program: Callable[[FactoredNetwork, Tensor, Tensor], Body]
+    program: Make
     """Makes a program for inputs of the given shapes; raises ImportError where the backend is not installed."""
     tolerance: float
     """The largest error of an output, relative to the largest output or to 1 if that is below 1."""
+    gradient: Make = own_body
+    """Makes a program that is differentiable with respect to the features; raises as `program` does."""
 
 
 def compiled(network: FactoredNetwork, features_RHF: Tensor, projection_RM: Tensor) -> Body:
@@ -36,10 +46,11 @@ def compiled(network: FactoredNetwork, features_RHF: Tensor, projection_RM: Tens
 
 
 BACKENDS: dict[str, Backend] = {
-    "eager": Backend(lambda network, features_RHF, projection_RM: network.body, 0.0),
+    "eager": Backend(own_body, 0.0),
     "compile": Backend(compiled, 1e-4),
-    "openvino": Backend(lambda *inputs: openvino_program(*inputs, precision="f32"), 1e-4),
-    "openvino-bf16": Backend(lambda *inputs: openvino_program(*inputs, precision="bf16"), 0.1),
+    "openvino": Backend(partial(openvino_program, precision="f32"), 1e-4, partial(openvino_gradient, precision="f32")),
+    "openvino-bf16": Backend(partial(openvino_program, precision="bf16"), 0.1,
+                             partial(openvino_gradient, precision="bf16")),
 }
 AUTOMATIC = ("eager", "openvino")  # what is as accurate as eager and ready within seconds
 
@@ -51,11 +62,12 @@ def accelerate(target: Target, backend: BackendName = "auto") -> Target:
     torch.compile, which takes a minute or more for each number of rows. openvino: OpenVINO on a CPU in float32, an
     extra (`pip install 'gentraj[openvino]'`). openvino-bf16: the same in bfloat16, on a CPU that has it.
 
-    A program is made when a number of rows, rounded up to a power of 2, first comes, and its first output is compared
-    with the eager network's: an error above the tolerance in `BACKENDS` raises ValueError. Calls that need a gradient,
-    such as a guide's, are eager. The outputs for different numbers of rows may differ in their last bits. Raises
-    ValueError for an unknown backend and where nothing can be accelerated, and ImportError for a backend that is not
-    installed.
+    A program is made when a number of rows, as `program_rows` rounds it, first comes, and its first output is compared
+    with the eager network's: an error above the tolerance in `BACKENDS` raises ValueError. OpenVINO also computes the
+    first derivative with respect to the trajectory, as guides need it; other derivatives, and those of networks for
+    which it has no such program, are eager. A network that an energy calls is accelerated by a call of its own. The
+    outputs for different numbers of rows may differ in their last bits. Raises ValueError for an unknown backend and
+    where nothing can be accelerated, and ImportError for a backend that is not installed.
     """
     if backend not in (*BACKENDS, "auto"):
         raise ValueError(f"unknown backend '{backend}'; known: auto, {', '.join(BACKENDS)}")
@@ -69,6 +81,14 @@ def accelerate(target: Target, backend: BackendName = "auto") -> Target:
     for network in dict.fromkeys(networks):  # an agent may have a network twice
         network.body = Accelerated(network, backend)
     return fast
+
+
+def backend_of(target: object) -> str:
+    """What has run the networks of a model, an agent or a run so far, such as "eager" or "auto (openvino)"."""
+    found = [network.body for network in _networks(target)]
+    names = {name for body in found if isinstance(body, Accelerated) for name in body.names}
+    asked = next((body.backend for body in found if isinstance(body, Accelerated)), "eager")
+    return asked if asked != "auto" else f"auto ({', '.join(sorted(names)) or 'nothing yet'})"
 
 
 def _networks(target: object) -> Iterator[FactoredNetwork]:
@@ -92,55 +112,83 @@ class Accelerated:
 
     def __post_init__(self) -> None:
         self.eager, self.programs = self.network.body, dict[tuple[int, ...], Body]()
+        self.names = set[str]()  # of the backends of the programs
         self.original = copy.copy(self.network)  # its own body stays
 
     def __call__(self, features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and (features_RHF.requires_grad or projection_RM.requires_grad):
+        differentiable = torch.is_grad_enabled() and features_RHF.requires_grad
+        if torch.is_grad_enabled() and projection_RM.requires_grad:
             return self.eager(features_RHF, projection_RM)
         rows = len(features_RHF)
-        more = 2 ** (rows - 1).bit_length() - rows
+        more = program_rows(rows) - rows
         if more:
             features_RHF = torch.cat([features_RHF, features_RHF[:1].expand(more, -1, -1)])
             if len(projection_RM) > 1:
                 projection_RM = torch.cat([projection_RM, projection_RM[:1].expand(more, -1)])
-        shapes = (*features_RHF.shape, *projection_RM.shape)
-        if shapes not in self.programs:
-            self.programs[shapes] = self._program(features_RHF.contiguous(), projection_RM.contiguous())
-        return self.programs[shapes](features_RHF, projection_RM)[:rows]
+        key = (differentiable, *features_RHF.shape, *projection_RM.shape)
+        if key not in self.programs:
+            example = features_RHF.detach().contiguous(), projection_RM.detach().contiguous()
+            self.programs[key] = self._program(example, differentiable)
+        return self.programs[key](features_RHF, projection_RM)[:rows]
 
     @torch.no_grad()
-    def _program(self, features_RHF: Tensor, projection_RM: Tensor) -> Body:
-        """The program of the backend, or the fastest one, for inputs of these shapes."""
-        if self.backend != "auto":
-            return self._checked(self.backend, features_RHF, projection_RM)
-        found, seconds = self.eager, float("inf")
-        for name in AUTOMATIC:
+    def _program(self, example: Example, differentiable: bool) -> Body:
+        """The program of the backend, or the fastest one, for inputs of these shapes.
+
+        A differentiable one that cannot be made is the network's own body.
+        """
+        if not differentiable and self.backend != "auto":
+            self.names.add(self.backend)
+            return self._checked(self.backend, example, differentiable)
+        fastest, found, seconds = "eager", self.eager, float("inf")
+        for name in AUTOMATIC if self.backend == "auto" else (self.backend,):
             try:
-                program = self._checked(name, features_RHF, projection_RM)
+                program = self._checked(name, example, differentiable)
             except (ImportError, ValueError) as error:
                 say(f"{name} is left out: {error}")
                 continue
-            took = _seconds(program, features_RHF, projection_RM)
+            took = _seconds(program, example, differentiable)
             if took < seconds:
-                found, seconds = program, took
+                fastest, found, seconds = name, program, took
+        self.names.add(fastest)
         return found
 
-    def _checked(self, name: str, features_RHF: Tensor, projection_RM: Tensor) -> Body:
-        make, tolerance = BACKENDS[name]
-        program = make(self.original, features_RHF, projection_RM)
-        expected = self.eager(features_RHF, projection_RM)
-        error = (program(features_RHF, projection_RM) - expected).abs().max().item()
-        if not error <= tolerance * max(1.0, expected.abs().max().item()):
-            raise ValueError(f"the outputs of {name} differ by {error:.2g} from the network's, above its tolerance of "
-                             f"{tolerance:g}; take another backend")
+    def _checked(self, name: str, example: Example, differentiable: bool) -> Body:
+        backend = BACKENDS[name]
+        program = (backend.gradient if differentiable else backend.program)(self.original, *example)
+        wanted = _outputs(self.eager, example, differentiable)
+        for output, expected in zip(_outputs(program, example, differentiable), wanted, strict=True):
+            error = (output - expected).abs().max().item()
+            if not error <= backend.tolerance * max(1.0, expected.abs().max().item()):
+                raise ValueError(f"the outputs of {name} differ by {error:.2g} from the network's, above its tolerance "
+                                 f"of {backend.tolerance:g}; take another backend")
         return program
 
 
-def _seconds(program: Body, features_RHF: Tensor, projection_RM: Tensor) -> float:
+def _outputs(program: Body, example: Example, differentiable: bool) -> tuple[Tensor, ...]:
+    """The prediction and, of a differentiable program, the gradient of its sum."""
+    if not differentiable:
+        return (program(*example),)
+    with torch.enable_grad():
+        features_RHF = example[0].clone().requires_grad_()
+        prediction = program(features_RHF, example[1])
+        return prediction.detach(), *torch.autograd.grad(prediction.sum(), features_RHF)
+
+
+def _seconds(program: Body, example: Example, differentiable: bool) -> float:
     """The median time of a call."""
     times = []
     for _ in range(CALLS + 1):
         start = time.perf_counter()
-        program(features_RHF, projection_RM).sum().item()
+        _outputs(program, example, differentiable)[-1].sum().item()
         times.append(time.perf_counter() - start)
     return sorted(times[1:])[CALLS // 2]
+
+
+def program_rows(rows: int) -> int:
+    """The number of rows of the program that computes `rows` rows: the next one of three binary digits and zeros.
+
+    At most a quarter of the rows is added, and there are four programs for each doubling of the rows.
+    """
+    quantum = max(1, 2 ** ((rows - 1).bit_length() - 3))
+    return -(-rows // quantum) * quantum

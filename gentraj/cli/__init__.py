@@ -9,9 +9,10 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
+from typing import TextIO
 
 from .environments import environments, is_script_run_again, refuse_script
 
@@ -64,27 +65,63 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if is_script_run_again():
         return _fail(2, refuse_script())
-    warnings.showwarning = lambda message, *_: print(f"gentraj: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: _tell(f"gentraj: {message}")
+    _open_streams()
+    code = _run(words)
     try:
-        try:
-            with environments(words) as rest:
-                _command(rest)(rest[1:])
-        finally:
-            sys.stdout.flush()
+        sys.stdout.flush()
+    except OSError as error:
+        _discard(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            return code or _fail(1, f"stdout: cannot be written: {error.strerror}")
+    return code
+
+
+def _run(words: list[str]) -> int:
+    """Runs the command and returns its exit code."""
+    try:
+        with environments(words) as rest:
+            _command(rest)(rest[1:])
     except SystemExit as stop:  # tyro exits after --help (0) and after an error in the options (2)
         return _fail(1, stop.code) if isinstance(stop.code, str) else stop.code or 0
     except KeyboardInterrupt:
         return _fail(130, "stopped by Ctrl-C")
-    except BrokenPipeError:  # the reader has left, as in `gentraj ... | head`; Python would complain when it exits
-        null = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(null, stream.fileno())
+    except BrokenPipeError:  # the reader has left, as in `gentraj ... | head`
+        _discard(sys.stdout, sys.stderr)
     except Exception as error:
         if os.environ.get("GENTRAJ_TRACEBACK"):
             raise
         code = _code(error)
         return _bug(error, words) if code is None else _fail(code, str(error) or type(error).__name__)
     return 0
+
+
+def _open_streams() -> None:
+    """Opens the streams that the caller has closed (`>&-`): no other file may get their numbers, and be printed to.
+
+    Processes that are started later get them too.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if vars(sys)[name] is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(null, True)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
+
+
+def _discard(*streams: TextIO) -> None:
+    """Sends what is still to be printed nowhere: Python would complain of it when it exits."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+def _tell(line: str) -> None:
+    with suppress(OSError):  # a full disk
+        print(line, file=sys.stderr)
 
 
 def _code(error: Exception) -> int | None:
@@ -107,12 +144,11 @@ def _bug(error: Exception, words: list[str]) -> int:
     header = f"gentraj {version('gentraj')}, Python {sys.version}\ncommand: gentraj {' '.join(words)}\n\n"
     try:
         handle, name = tempfile.mkstemp(prefix="gentraj-bug-", suffix=".log")
-        os.close(handle)
-        Path(name).write_text(header + "".join(traceback.format_exception(error)), encoding="utf-8")
-        print(f"gentraj: the traceback is in {name}; send it along when you report this", file=sys.stderr)
+        with os.fdopen(handle, "w", encoding="utf-8") as log:
+            log.write(header + "".join(traceback.format_exception(error)))
+        _tell(f"gentraj: the traceback is in {name}; send it along when you report this")
     except OSError as log_error:
-        print(f"gentraj: no log could be written ({log_error.strerror}); GENTRAJ_TRACEBACK=1 shows the traceback",
-              file=sys.stderr)
+        _tell(f"gentraj: no log could be written ({log_error.strerror}); GENTRAJ_TRACEBACK=1 shows the traceback")
     return 1
 
 
@@ -133,5 +169,5 @@ def _command(words: list[str]) -> Callable[[list[str]], None]:
 
 
 def _fail(code: int, message: str) -> int:
-    print(f"gentraj: error: {' '.join(message.split())}", file=sys.stderr)
+    _tell(f"gentraj: error: {' '.join(message.split())}")
     return code

@@ -22,7 +22,7 @@ from ..experiments.engine import check_known
 from ..experiments.processes import cpus
 from ..families import FAMILIES, family
 from ..files import check_folder
-from ..progress import say
+from ..progress import print_saved, say
 from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS, suited
 from .options import parse
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     variants = changes(args)
     variants[0].card.config(variants[0].card.data[0], seed=0, where="--dataset")  # raises if the file is missing
     failures, text = ablate(variants, args.run_dir, args.jobs or cpus(), args.device)
-    print(text)
+    print_saved(text)
     say(f"table in {args.run_dir / 'ablation.md'}")
     if failures:
         raise SystemExit(1)

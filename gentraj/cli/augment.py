@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from ..progress import print_saved
 from ..runs.augmentation import AugmentConfig, augment
 from .options import parse
 
@@ -30,4 +31,4 @@ class Augment(AugmentConfig):
 
 
 def main(argv: list[str]) -> None:
-    print(augment(parse(Augment, argv, "gentraj augment")))
+    print_saved(augment(parse(Augment, argv, "gentraj augment")))

@@ -10,6 +10,7 @@ import tyro
 from ..experiments.compare_page import tables
 from ..experiments.comparison import CompareConfig, compare_families
 from ..plots.page import markdown_table
+from ..progress import print_saved
 from .options import parse
 
 
@@ -34,5 +35,5 @@ def main(argv: list[str]) -> None:
     comparison, page = compare_families(parse(Compare, argv, "gentraj compare"))
     for name, group in comparison["groups"].items():
         table = tables(group, f"{name}, ")[0]
-        print(f"{table.title}\n\n{markdown_table(table.columns, table.rows)}\n")
-    print(page)
+        print_saved(f"{table.title}\n\n{markdown_table(table.columns, table.rows)}\n")
+    print_saved(page)

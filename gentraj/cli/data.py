@@ -12,6 +12,7 @@ from envs.recording.recipes import make_dataset
 from envs.tasks.overview import table
 
 from ..data import commands
+from ..progress import print_saved
 from .options import registry
 
 Source = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
@@ -44,9 +45,9 @@ def inspect(source: Source) -> None:
     Args:
         source: A Minari id, a D4RL id or a file (.hdf5 or .npz).
     """
-    summary, has_problems = commands.inspect_source(source)
+    summary, problems = commands.report(source)
     print(summary)
-    if has_problems:
+    if problems:
         raise SystemExit(1)
 
 
@@ -64,7 +65,7 @@ def import_(file: File, id: str, env_id: str | None = None,
         overwrite: Replace an existing dataset with this id.
     """
     env = environment_factory(env_id).spec_json if env_id else None
-    print(commands.import_file(file, id, env=env, overwrite=overwrite))
+    print_saved(commands.import_file(file, id, env=env, overwrite=overwrite))
 
 
 def make(task: Task, steps: int | None = None, seed: int = 0, id: str | None = None, train_steps: int | None = None,
@@ -86,7 +87,7 @@ def make(task: Task, steps: int | None = None, seed: int = 0, id: str | None = N
         train_steps: Training steps of the policies that record mujoco/...; by default 1, 2 and 3 million.
         overwrite: Replace an existing dataset with this id.
     """
-    print(make_dataset(task, steps, seed, id, train_steps=train_steps, overwrite=overwrite))
+    print_saved(make_dataset(task, steps, seed, id, train_steps=train_steps, overwrite=overwrite))
 
 
 def main(argv: list[str]) -> None:

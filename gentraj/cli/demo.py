@@ -10,7 +10,7 @@ from envs.evaluation.evaluate import EvaluationConfig
 
 from ..device import pick_device
 from ..files import check_folder
-from ..progress import say
+from ..progress import print_saved, say
 from ..runs.evaluation import evaluate_and_save, table
 from ..runs.folder import train
 from ..runs.presets import DEMO
@@ -48,5 +48,5 @@ def main(argv: list[str]) -> None:
     say(f"trained; {time.monotonic() - start:.0f} s so far. Evaluating {args.episodes} episodes")
     scores = evaluate_and_save(run, EvaluationConfig(episodes=args.episodes, seed=args.seed))
     page = make_report(run)
-    print(table(scores))
-    print(f"report: {page} ({time.monotonic() - start:.0f} s in all)")
+    print_saved(table(scores))
+    print_saved(f"report: {page} ({time.monotonic() - start:.0f} s in all)")

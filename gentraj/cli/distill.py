@@ -12,7 +12,7 @@ import tyro
 
 from ..config import differences, to_json, unused, within
 from ..device import pick_device
-from ..progress import say
+from ..progress import print_saved, say
 from ..runs.distillation import METHODS, AnyDistillConfig, distill
 from ..runs.folder import load
 from .common import RunFolder
@@ -84,4 +84,4 @@ def _distill(args: Distill, defaults: AnyDistillConfig) -> None:
     student = distill(load(args.run, device=device), config, folder, env_id=args.env_id, resume=args.resume,
                       device=device)
     say(f"trained {student.step} steps; the student is in {folder}")
-    print(f"next: gentraj evaluate {quote(str(folder))}{imports_again()}")
+    print_saved(f"next: gentraj evaluate {quote(str(folder))}{imports_again()}")

@@ -11,11 +11,12 @@ import tyro
 
 from agents.planning.planner import PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig
+from envs.evaluation.vector import EnvironmentFault
 
 from ..acceleration import BackendName, accelerate
 from ..device import pick_device
-from ..files import check_output, write_file
-from ..progress import say
+from ..files import check_output, inside, write_file
+from ..progress import print_saved, say
 from ..runs import world_evaluation
 from ..runs.evaluation import evaluate_and_save, table
 from ..runs.folder import CONFIG, Run, load, read_config
@@ -80,12 +81,16 @@ def main(argv: list[str]) -> None:
     if args.judged_as == "world-model":
         if (options := args.sampling.options()).changed():
             run.world_model.calibrate(run.reference, options)
-        print(world_evaluation.table(_judge(run, args)))
+        print_saved(world_evaluation.table(_judge(run, args)))
         return
     if args.policies:
         raise ValueError("--policies are compared with a world model's predictions; give --as world-model too")
-    print(table(evaluate_and_save(run, args.config, args.planner, args.out, args.save_rollout, args.video,
-                                  args.sampling.options(), fallback)))
+    scores = evaluate_and_save(run, args.config, args.planner, args.out, args.save_rollout, args.video,
+                               args.sampling.options(), fallback)
+    print_saved(table(scores))
+    if failures := scores["failures"]:
+        raise EnvironmentFault(f"{len(failures)} of {len(failures) + scores['episodes']} episodes did not finish, and "
+                               f"the scores are those of the others; the first: {failures[0]}")
 
 
 def _defaults(folder: Path | None) -> Evaluate:
@@ -99,7 +104,8 @@ def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
     if (args.planner, args.save_rollout, args.video) != (None, None, None):
         raise ValueError("--as world-model neither plans nor records episodes; leave --planner.*, --save-rollout and "
                          "--video out")
-    judgement = world_evaluation.evaluate_world_model(run, args.policies, path.parent / "figures", args.config)
+    judgement = world_evaluation.evaluate_world_model(run, args.policies, inside(path.parent, "figures"),
+                                                       args.config)
     write_file(path, json.dumps(judgement, indent=2, allow_nan=False).encode())
     say(f"judgement in {path}, figures in {path.parent / 'figures'}")
     return judgement

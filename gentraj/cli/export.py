@@ -10,7 +10,7 @@ import torch
 import tyro
 
 from ..files import check_output, write_file
-from ..progress import busy, say
+from ..progress import busy, print_saved, say
 from ..runs.export import export_run, signature, to_onnx, to_pt2
 from ..runs.folder import load
 from .common import RunFolder
@@ -53,4 +53,4 @@ def main(argv: list[str]) -> None:
         program = export_run(run, args.batch, args.env_id, args.sampling.options())
         write_file(args.out, WRITERS[args.out.suffix](program))
     say(signature(program))
-    print(args.out)
+    print_saved(args.out)

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from ..device import pick_device
-from ..progress import say
+from ..progress import print_saved, say
 from ..runs.finetuning import FinetuneConfig, finetune, returns
 from ..runs.folder import load
 from .common import RunFolder
@@ -53,4 +53,5 @@ def main(argv: list[str]) -> None:
     gained = returns(folder)
     say(f"{len(gained)} episodes played, with noise; mean return of the first {SHOWN} {gained[:SHOWN].mean():.4g}, of "
         f"the last {gained[-SHOWN:].mean():.4g}; after {tuned.step} updates the run is in {folder}")
-    print(f"next: gentraj evaluate {folder}{imports_again()}{f' --env-id {quote(args.env_id)}' if args.env_id else ''}")
+    named = f" --env-id {quote(args.env_id)}" if args.env_id else ""
+    print_saved(f"next: gentraj evaluate {folder}{imports_again()}{named}")

@@ -10,7 +10,7 @@ from typing import Any
 from ..device import pick_device
 from ..files import check_output, write_file
 from ..plots.page import show
-from ..progress import say
+from ..progress import print_saved, say
 from ..runs.folder import load
 from ..runs.measures import measure_run
 from .common import RunFolder
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     measured = measure_run(run, dataset=args.dataset, num=args.num, steps=args.steps, seed=args.seed)
     write_file(path, json.dumps(measured, indent=2, allow_nan=False).encode())
     say(f"measures in {path}")
-    print(table(measured))
+    print_saved(table(measured))
 
 
 def table(measured: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from ..experiments.pareto import ParetoConfig, Point, pareto
 from ..files import check_output, write_file
 from ..plots.figures import plot_frontier
 from ..plots.page import show
-from ..progress import say
+from ..progress import print_saved, say
 from .options import parse
 
 
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     found = pareto([Point.of(text, device) for text in args.runs], args.config)
     write_file(args.out, json.dumps(found, indent=2, allow_nan=False).encode())
     figure = plot_frontier(found["points"], args.out.with_suffix(".png"), found["worth"])
-    print(table(found))
+    print_saved(table(found))
     say(f"points in {args.out}, frontier in {figure}")
 
 

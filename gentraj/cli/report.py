@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..device import pick_device
 from ..files import check_output
+from ..progress import print_saved
 from ..runs.folder import load
 from ..runs.report import PAGE, make_report
 from .common import RunFolder
@@ -37,4 +38,4 @@ class Report:
 def main(argv: list[str]) -> None:
     args = parse(Report, argv, "gentraj report")
     check_output(args.out or args.run / PAGE, "--out")
-    print(make_report(load(args.run, device=pick_device(args.device)), args.out, args.seed))
+    print_saved(make_report(load(args.run, device=pick_device(args.device)), args.out, args.seed))

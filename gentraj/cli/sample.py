@@ -11,7 +11,7 @@ import tyro
 from ..acceleration import BackendName, accelerate
 from ..device import pick_device
 from ..files import check_output
-from ..progress import busy, say
+from ..progress import busy, print_saved, say
 from ..runs.folder import load
 from ..runs.sampling import sample_run
 from .common import RunFolder, parse_numbers
@@ -80,4 +80,4 @@ def main(argv: list[str]) -> None:
     samples.save(args.out)
     say(f"{args.num} chunks of {samples.act_NHA.shape[1]} actions" if run.config.planning is None else
         f"{args.num} trajectories of {samples.obs_NHO.shape[1]} timesteps, {samples.stride} environment steps apart")
-    print(args.out)
+    print_saved(args.out)

@@ -21,7 +21,7 @@ from ..device import pick_device
 from ..families import FAMILIES
 from ..files import check_folder
 from ..networks import NETWORKS
-from ..progress import say
+from ..progress import print_saved, say
 from ..runs.folder import Ready, Run, read_config, ready
 from ..runs.folder import train as train_run
 from ..runs.kinds import AnyRunConfig
@@ -129,7 +129,7 @@ def _train(args: Train, defaults: AnyRunConfig) -> None:
     folder = args.resume or fresh_folder(folder, f"--resume {folder}")
     run = train_run(config, folder, resume=args.resume is not None, device=pick_device(args.device))
     say(f"trained {run.step} steps; the run is in {folder}")
-    print(next_command(run, folder))
+    print_saved(next_command(run, folder))
 
 
 def next_command(run: Run, folder: Path) -> str:
@@ -205,7 +205,7 @@ def _defaults(args: Train) -> AnyRunConfig:
 
 def read_settings(file: Path) -> AnyRunConfig:
     """The settings in a file that --print-config printed. Raises `ConfigError` for any other file."""
-    return cast(AnyRunConfig, from_json(RunSettings, read_json(file), str(file)))
+    return cast(AnyRunConfig, from_json(RunSettings, read_json(file, follow=True), str(file)))
 
 
 def option(argv: list[str], name: str) -> str | None:

@@ -1,16 +1,9 @@
-"""Offline datasets: `Episodes` in memory, readers and writers of files, and the `Windows` that models train on."""
+"""Offline datasets: `Episodes` in memory, readers and writers of files, and the `Windows` that models train on.
 
-from .commands import inspect
-from .context import CONTEXTS, ContextConfig
-from .d4rl import d4rl_reference, load_d4rl
-from .episodes import DataError, Episodes, concatenate, episodes_hash, problems
-from .minari_io import load_minari
-from .minari_writer import save_minari
-from .npz import load_npz, save_npz
-from .ogbench import load_ogbench
-from .sources import load_episodes
-from .windows import Windows
+`__init__.pyi` lists the names.
+"""
 
-__all__ = ["CONTEXTS", "ContextConfig", "DataError", "Episodes", "Windows", "concatenate", "d4rl_reference",
-           "episodes_hash", "inspect", "load_d4rl", "load_episodes", "load_minari", "load_npz", "load_ogbench",
-           "problems", "save_minari", "save_npz"]
+import lazy_loader
+
+# The names are imported when they are first used: the process that reads an HDF5 file needs no torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,23 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from .episodes import DataError, Episodes, problems, wrong_shapes
+from .episodes import Episodes, problems, wrong_shapes
 from .minari_io import local_ids
 from .minari_writer import save_minari
 from .sources import load_episodes, read
-
-PATIENCE = 300.0  # seconds that reading a file may take; 10^6 steps take a few
-CHILD = """
-import sys
-from gentraj.data import DataError
-from gentraj.data.commands import report
-try:
-    text, problems = report(sys.argv[1])
-except (DataError, ImportError) as error:
-    sys.exit(str(error))
-print(text)
-sys.exit(3 if problems else 0)
-"""
 
 
 def list_datasets() -> list[dict[str, Any]]:
@@ -51,25 +35,6 @@ def import_file(file: str | Path, dataset_id: str, *, env: str | None = None, ov
     episodes = replace(episodes, env=env or episodes.env)
     save_minari(episodes, dataset_id, description=f"imported from {file.name}", overwrite=overwrite)
     return dataset_id
-
-
-def inspect_source(source: str) -> tuple[str, bool]:
-    """Returns the report on a dataset, and whether it names a problem.
-
-    A child process reads the dataset, because a damaged HDF5 file can crash or hang the C code that reads it. Raises
-    `DataError` where it cannot be read.
-    """
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    try:
-        child = subprocess.run([sys.executable, "-c", CHILD, source], capture_output=True, text=True,  # noqa: S603
-                               timeout=PATIENCE, env=os.environ | {"PYTHONPATH": path})
-    except subprocess.TimeoutExpired as error:
-        raise DataError(f"{source}: not read within {PATIENCE:.0f} s; the file is damaged or very large") from error
-    if child.returncode not in (0, 3):
-        crash = f"{source}: reading it crashed (exit {child.returncode}); the file is damaged"
-        lines = child.stderr.strip().splitlines()
-        raise DataError(lines[-1] if child.returncode == 1 and lines else crash)
-    return child.stdout.rstrip(), child.returncode == 3
 
 
 def inspect(source: str | Path | Episodes) -> str:

@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from .episodes import DataError, Episodes
-from .hdf5 import open_array, open_hdf5, refuse_foreign
+from .apart import Read, read_apart
+from .bounds import check_declared
+from .episodes import DataError, Episodes, as_whole
+from .hdf5 import array_bytes, check_array, open_hdf5, refuse_foreign
 
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
         "infos/goal", "infos/qpos", "infos/qvel")  # each has one row per step
@@ -62,8 +64,23 @@ def read_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> dict[
             raise DataError(f"{source}: {path} does not exist; put D4RL's file there or set D4RL_DATASET_DIR")
     else:
         path, name = Path(source), Path(source).stem
+    rows = None if lengths is None else as_whole(lengths, name, "lengths").tolist()
+    arrays, values = read_apart("d4rl", path, name=name, lengths=rows)
+    extras = {key.removeprefix("extras/"): arrays.pop(key) for key in list(arrays) if key.startswith("extras/")}
+    return {**arrays, "extras": extras, "name": name, "goal_dims": tuple(values["goal_dims"]),
+            "env": _registered(values["env_id"])}
+
+
+def read_d4rl_file(path: Path, name: str, lengths: Sequence[int] | None) -> Read:
+    """Reads an HDF5 file: the arrays of `d4rl_fields`, with "extras/" before the names of extras, and the other fields.
+
+    `gentraj.data.reader` calls it, in a process of its own.
+    """
     with open_hdf5(path) as file:
-        return d4rl_fields(_Arrays(file), name, lengths) | {"env": _env(file)}
+        env_id, fields = _env_id(file), d4rl_fields(_Arrays(file), name, lengths)
+    arrays = {key: value for key, value in fields.items() if isinstance(value, np.ndarray)}
+    arrays |= {f"extras/{key}": value for key, value in fields["extras"].items()}
+    return arrays, {"goal_dims": fields["goal_dims"], "env_id": env_id}
 
 
 def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | None = None, *,
@@ -178,10 +195,11 @@ class _Arrays(Mapping[str, Any]):
     def __init__(self, file: Any):
         self.file = file
         self.names = [key for key in ROWS if key in file]
+        check_declared(Path(file.filename), sum(array_bytes(self[key].id) for key in self.names))
 
     def __getitem__(self, key: str) -> Any:
         node = self.file[key]
-        refuse_foreign(node.id, self.file, key)
+        check_array(node.id, self.file, key)
         return node
 
     def __iter__(self) -> Iterator[str]:
@@ -191,13 +209,22 @@ class _Arrays(Mapping[str, Any]):
         return len(self.names)
 
 
-def _env(file: Any) -> str | None:
-    """The registered environment that the file names, or None; D4RL's own files name none."""
+def _env_id(file: Any) -> str | None:
+    """The environment that the file names, or None; D4RL's own files name none."""
     if "metadata/env_id" not in file:
+        return None
+    text = file["metadata/env_id"]
+    refuse_foreign(text.id, file, "metadata/env_id")
+    if text.shape != () or text.dtype.itemsize > 1000:
+        raise DataError(f"{file.filename}: metadata/env_id is no short text; the id of an environment is expected")
+    return text.asstr()[()]
+
+
+def _registered(env_id: str | None) -> str | None:
+    """The specification of a registered environment as JSON, or None."""
+    if env_id is None:
         return None
     import gymnasium
 
-    open_array(file, "metadata/env_id")  # raises if the text lies in another file
-    env_id = file["metadata/env_id"].asstr()[()]
     spec = gymnasium.registry.get(env_id)  # only a look-up: gymnasium.make may import a module that the name asks for
     return spec.to_json() if spec else None

@@ -17,13 +17,27 @@ class DataError(ValueError):
     """A dataset cannot be used; the message is one line that names the dataset, episode, step, field and value."""
 
 
-def as_float32(array: np.ndarray, name: str, field: str) -> np.ndarray:
-    """Converts the array to float32, without a copy where it is float32 already. Numbers too large become infinite."""
+def as_numbers(array: Any, name: str, field: str) -> np.ndarray:
+    """The array. Raises `DataError` for one of text or objects."""
     array = np.asarray(array)
     if array.dtype.kind not in "fiub":
         raise DataError(f"{name}: {field} has dtype {array.dtype}; numbers are expected")
+    return array
+
+
+def as_float32(array: np.ndarray, name: str, field: str) -> np.ndarray:
+    """Converts the array to float32, without a copy where it is float32 already. Numbers too large become infinite."""
+    array = as_numbers(array, name, field)
     with np.errstate(over="ignore"):
         return array.astype(np.float32, copy=False)
+
+
+def as_whole(array: Any, name: str, field: str) -> np.ndarray:
+    """Converts the array to int64. Raises `DataError` for anything but whole numbers, which may be floats."""
+    array = as_numbers(array, name, field)
+    if (wrong := array[(array != np.floor(array)) | (np.abs(array) >= 2.0**53)]).size:
+        raise DataError(f"{name}: {field} has {wrong.flat[0]}; whole numbers below 2^53 are expected")
+    return array.astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,7 +70,7 @@ class Episodes:
     validate: InitVar[bool] = True
 
     def __post_init__(self, validate: bool) -> None:
-        arrays: dict[str, object] = {"lengths": np.asarray(self.lengths, dtype=np.int64)}
+        arrays: dict[str, object] = {"lengths": as_whole(self.lengths, self.name, "lengths")}
         arrays |= {key: as_float32(getattr(self, key), self.name, key) for key in ("obs", "act", "reward")}
         arrays |= {key: np.asarray(getattr(self, key), dtype=bool) for key in ("terminated", "truncated")}
         arrays["extras"] = {key: as_float32(value, self.name, key) for key, value in self.extras.items()}
@@ -252,8 +266,9 @@ def wrong_values(e: Episodes) -> Iterator[str]:
         if array.dtype == bool or array.size == 0 or np.isfinite([array.min(), array.max()]).all():
             continue
         rows = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))
-        yield (f"{place(e, int(rows[0]), key)}: {key} is {array[rows[0]]}; finite numbers within float32 are expected "
-               f"(rows affected: {len(rows)})")
+        beyond = " in float32, which holds no number beyond 3.4e38" if np.isinf(array[rows[0]]).any() else ""
+        yield (f"{place(e, int(rows[0]), key)}: {key} is {array[rows[0]]}{beyond}; finite numbers within float32 are "
+               f"expected (rows affected: {len(rows)})")
     last = np.cumsum(e.lengths) - 1
     for key in ("terminated", "truncated"):
         inside = e.arrays[key].copy()

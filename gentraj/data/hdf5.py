@@ -1,7 +1,9 @@
-"""Safe reading of HDF5 files: a damaged file gives one clear line, and nothing is read from other files."""
+"""Safe reading of HDF5 files: a damaged file gives one clear line, nothing is read from other files, and no more memory
+is taken than the file's size allows. All of this runs in the process `gentraj.data.reader`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .bounds import check_declared
 from .episodes import DataError
 
 
@@ -16,13 +19,7 @@ from .episodes import DataError
 def open_hdf5(path: Path) -> Iterator[Any]:
     """Opens an `h5py.File`. Raises `DataError`, naming the file, for anything that goes wrong while it is open."""
     try:
-        h5py = _h5py()
-    except ImportError as error:
-        raise ImportError(f"{path}: reading HDF5 needs the package h5py; pip install h5py") from error
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        with h5py.File(path, "r") as file:
+        with _h5py().File(path, "r") as file:
             cache = file.id.get_mdc_config()  # HDF5's metadata of 100,000 arrays may take more memory than the data
             cache.max_size = cache.initial_size = min(cache.max_size, 1 << 20)
             cache.min_size = min(cache.min_size, cache.max_size)
@@ -40,7 +37,7 @@ def open_array(file: Any, path: str) -> Any:
     h5py's low-level calls save much time in a file of 100,000 small arrays.
     """
     node = _h5py().h5d.open(file.id, path.encode())
-    refuse_foreign(node, file, path)
+    check_array(node, file, path)
     return node
 
 
@@ -53,6 +50,22 @@ def read_array(node: Any, out: np.ndarray) -> None:
     if buffer is not out:
         with np.errstate(over="ignore"):  # an overflow becomes infinite, which validation refuses
             out[...] = buffer
+
+
+def check_array(node: Any, file: Any, path: str) -> None:
+    """Raises `DataError` for an array that holds anything but numbers, or that is stored in chunks too large for the
+    file, and what `refuse_foreign` raises."""
+    refuse_foreign(node, file, path)
+    if node.dtype.kind not in "fiub":
+        raise DataError(f"{file.filename}: {path} has dtype {node.dtype}; numbers are expected")
+    layout = node.get_create_plist()
+    if layout.get_layout() == _h5py().h5d.CHUNKED:
+        check_declared(Path(file.filename), math.prod(layout.get_chunk()) * node.dtype.itemsize)
+
+
+def array_bytes(node: Any) -> int:
+    """The memory that an array takes as float32, or while it is read if that is more."""
+    return math.prod(node.shape) * max(node.dtype.itemsize, 4)
 
 
 def refuse_foreign(node: Any, file: Any, path: str) -> None:

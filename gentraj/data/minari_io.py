@@ -7,16 +7,21 @@ and `obs` is `observation` if that contains `achieved_goal`, else `achieved_goal
 from __future__ import annotations
 
 import json
+import math
 import re
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..config import MAX_BYTES
+from ..files import read_file
+from .apart import Read, read_apart
+from .bounds import check_declared
 from .episodes import DataError, Episodes, episodes_hash, problems
 from .hdf5 import one_line, open_array, open_hdf5, read_array
 from .spaces import act_width, obs_widths
@@ -34,7 +39,7 @@ class Column:
     where: str
     row: tuple[int, ...] = ()
     more: int = 0
-    dtype: type = np.float32
+    dtype: str = "float32"
     optional: bool = False
     """Whether the field is left out if an episode lacks a row for some observation, as Minari's infos may."""
 
@@ -46,6 +51,9 @@ def read_columns(file: Any, name: str, episodes: int,
     Raises `DataError`, naming the episode, for an array of another shape, and KeyError for a missing one.
     """
     lengths = np.array([open_array(file, f"episode_{e}/rewards").shape[0] for e in range(episodes)], dtype=np.int64)
+    steps, sizes = sum(lengths.tolist()), {key: math.prod(column.row) for key, column in columns.items()}
+    check_declared(Path(file.filename), sum(max(4, np.dtype(column.dtype).itemsize) * sizes[key]
+                                            * (steps + column.more * episodes) for key, column in columns.items()))
     out = {key: np.empty((int((lengths + column.more).sum()), *column.row),
                          column.dtype) for key, column in columns.items()}
     starts = np.cumsum(lengths) - lengths
@@ -103,10 +111,9 @@ def read_minari(dataset_id: str) -> dict[str, Any]:
     obs_keys, goal_dims = notes.obs_keys, notes.goal_dims
     columns = _columns(dataset_id, dataset, obs_keys)
     infos = {name: f"infos/{name}" for name in notes.extras if name != "goal" or "goal" not in columns}
-    with open_hdf5(path / "main_data.hdf5") as file:
-        columns |= {where: Column(where, open_array(file, f"episode_0/{where}").shape[1:], 1, optional=True)
-                    for where in infos.values() if f"episode_0/{where}" in file}
-        lengths, fields = read_columns(file, dataset_id, dataset.total_episodes, columns)
+    fields, _ = read_apart("minari", path / "main_data.hdf5", name=dataset_id, episodes=int(dataset.total_episodes),
+                           columns={key: asdict(column) for key, column in columns.items()}, infos=[*infos.values()])
+    lengths = fields.pop("lengths")
     extras = {"goal": fields.pop("goal")} if "goal" in fields else {}
     extras |= {key: values for key, where in infos.items() if (values := fields.pop(where, None)) is not None}
     if (achieved := fields.pop("achieved", None)) is not None:
@@ -132,6 +139,20 @@ def local_ids() -> dict[str, dict[str, Any]]:
         warnings.simplefilter("ignore")  # Minari warns of folders that it cannot read
         datasets = minari.list_local_datasets()
     return {key: row for key, row in datasets.items() if not TEMPORARY.match(key.rpartition("/")[2])}
+
+
+def read_minari_file(path: Path, name: str, episodes: int, columns: Mapping[str, Mapping[str, Any]],
+                     infos: Sequence[str]) -> Read:
+    """Reads `lengths`, the columns and those of the infos that the file has.
+
+    `gentraj.data.reader` calls it, in a process of its own.
+    """
+    wanted = {key: Column(**{**column, "row": tuple(column["row"])}) for key, column in columns.items()}
+    with open_hdf5(path) as file:
+        wanted |= {where: Column(where, open_array(file, f"episode_0/{where}").shape[1:], 1, optional=True)
+                   for where in infos if f"episode_0/{where}" in file}
+        lengths, arrays = read_columns(file, name, episodes, wanted)
+    return {"lengths": lengths, **arrays}, {}
 
 
 def _find(dataset_id: str) -> Path:
@@ -179,7 +200,7 @@ def _open(dataset_id: str, path: Path) -> tuple[Any, _Notes]:
     import minari
 
     try:
-        metadata = json.loads((path / "metadata.json").read_text())
+        metadata = json.loads(read_file(path / "metadata.json", MAX_BYTES, follow=True))
         # If the spaces were missing, Minari would make the environment, and so run whatever code the file names.
         absent = {"observation_space", "action_space", "data_format"} - metadata.keys()
         if absent or metadata["data_format"] != "hdf5":
@@ -206,7 +227,7 @@ def _columns(dataset_id: str, dataset: Any, obs_keys: tuple[str, ...]) -> dict[s
     vectors."""
     widths, width = obs_widths(dataset_id, dataset.observation_space), act_width(dataset_id, dataset.action_space)
     columns = {"act": Column("actions", (width,)), "reward": Column("rewards"),
-               "terminated": Column("terminations", dtype=bool), "truncated": Column("truncations", dtype=bool)}
+               "terminated": Column("terminations", dtype="bool"), "truncated": Column("truncations", dtype="bool")}
     if "obs" in widths:
         return columns | {"obs": Column("observations", (widths["obs"],), 1)}
     dicts = {"obs": "observation", "goal": "desired_goal"}

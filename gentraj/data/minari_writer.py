@@ -57,11 +57,15 @@ def check_new_id(dataset_id: str, *, overwrite: bool = False) -> Path:
     Raises `DataError` for a malformed id, and for an id that exists already unless `overwrite` is true.
     """
     try:
+        from minari.dataset.minari_dataset import parse_dataset_id
         from minari.storage import get_dataset_path
     except ImportError as error:
         raise ImportError(NO_MINARI.format(dataset_id)) from error
-    if not MINARI_ID.fullmatch(dataset_id):
-        raise DataError(f"'{dataset_id}' is not a Minari id; an id such as gentraj/pointmaze/umaze-v0 is expected")
+    try:
+        parse_dataset_id(dataset_id if MINARI_ID.fullmatch(dataset_id) else "")
+    except ValueError as error:
+        raise DataError(f"'{dataset_id}' is not a Minari id; an id such as gentraj/pointmaze/umaze-v0 is expected, "
+                        "whose namespace has at least two letters") from error
     final = get_dataset_path(dataset_id)
     _sweep(final)
     _refuse_taken(final, dataset_id, overwrite)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..files import new_file
-from .episodes import ARRAYS, DataError, Episodes
+from ..files import new_file, open_plain
+from .bounds import check_declared
+from .episodes import ARRAYS, DataError, Episodes, as_whole
 from .hdf5 import one_line
 
 FORMAT = "gentraj-episodes-1"
@@ -42,26 +45,53 @@ def npz_fields(members: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
                         f" but of {members['format']}; this version of gentraj cannot read it"))
     return {key: members[key] for key in ARRAYS} | {
         "extras": {key.removeprefix("extras/"): value for key, value in members.items() if key.startswith("extras/")},
-        "goal_dims": tuple(int(d) for d in members["goal_dims"].ravel()),
+        "goal_dims": tuple(as_whole(members["goal_dims"].ravel(), path.stem, "goal_dims").tolist()),
         "obs_keys": tuple(str(k) for k in members["obs_keys"].ravel()), "name": path.stem,
         "env": str(members["env"]) or None}
 
 
 def open_npz(path: Path) -> dict[str, np.ndarray]:
     """Reads all arrays of an npz file. Raises `DataError` for a missing or damaged file and for pickled objects."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
     try:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except Exception as error:  # zip, zlib and numpy's header parser raise their own kinds
-        raise DataError(f"{path}: {_what_is_wrong(path, error)}") from error
+        descriptor = open_plain(path, follow=True)
+    except OSError as error:
+        problem = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)
+        raise DataError(f"{path}: {problem}") from error
+    with open(descriptor, "rb") as handle:
+        first = handle.read(8)
+        try:
+            _check_members(handle, path)
+            with np.load(handle, allow_pickle=False) as file:
+                return {key: file[key] for key in file.files}
+        except DataError:
+            raise
+        except Exception as error:  # zip, zlib and numpy's header parser raise their own kinds
+            raise DataError(f"{path}: {_what_is_wrong(first, error)}") from error
 
 
-def _what_is_wrong(path: Path, error: Exception) -> str:
+def _check_members(handle: BinaryIO, path: Path) -> None:
+    """Checks the sizes that the archive and the arrays in it declare, before any array is read.
+
+    Raises `DataError` for arrays that are too large for the file, ValueError and what zipfile raises for damage.
+    """
+    with zipfile.ZipFile(handle) as archive:
+        check_declared(path, sum(member.file_size for member in archive.infolist()))
+        for member in archive.infolist():
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{member.filename} is compressed by method {member.compress_type}")
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                header = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
+                    np.lib.format.read_array_header_2_0)
+                shape, _, dtype = header(file)
+                size = member.file_size - file.tell()
+                if not dtype.hasobject and math.prod(shape) * dtype.itemsize != size:
+                    raise ValueError(f"{member.filename} has {size} bytes for an array {shape} of {dtype}")
+    handle.seek(0)
+
+
+def _what_is_wrong(first: bytes, error: Exception) -> str:
     """Describes the error, without numpy's advice to trust the file."""
-    with path.open("rb") as file:
-        first = file.read(8)
     if first[:2] != b"PK":
         return ("is no npz file, or an incomplete one (numpy.savez writes a zip of arrays, and this begins with "
                 f"{first!r}); write it, or copy it, again")

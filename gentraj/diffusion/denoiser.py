@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
@@ -23,6 +24,14 @@ class Level:
         self.alpha, self.sigma = path.alpha(t_R)[:, None, None], path.sigma(t_R)[:, None, None]
         # The standard deviation of x_t, by which x_t is divided before a network sees it (EDM's 1 / c_in).
         self.spread = ((self.alpha * sigma_data) ** 2 + self.sigma**2).sqrt()
+
+    def each(self) -> Iterator[Level]:
+        """The level of each row alone."""
+        for i in range(len(self.t_R)):
+            one = copy.copy(self)
+            one.t_R, one.alpha, one.sigma, one.spread = (
+                x[i : i + 1] for x in (self.t_R, self.alpha, self.sigma, self.spread))
+            yield one
 
     @cached_property
     def rates(self) -> tuple[Tensor, Tensor]:

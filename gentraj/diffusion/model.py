@@ -234,16 +234,17 @@ class Diffusion(nn.Module):
         """The denoiser `denoise(x_RHD, t) -> x0_RHD` conditioned on the known entries, in normalised units.
 
         The network sees the known entries clean, and x0 has their values: what `x` has there has no effect, and the
-        gradient with respect to it is zero, so that guidance does not move it. What the network computes of the
-        condition and of the noise levels alone is computed once for all `times` (S,), if they are given. `clipped`
-        bounds x0; a likelihood needs it without the bound.
+        gradient with respect to it is zero, so that guidance does not move it. The noise levels, and what the network
+        computes of them and of the condition alone, are computed once for all `times` (S,), if they are given.
+        `clipped` bounds x0; a likelihood needs it without the bound.
         """
         known_x0, encoded = torch.where(mask, values, 0), encode_context(context, self.context)
         network = conditioned(self.ema.module, known_x0, mask, encoded, times)
+        levels = {} if times is None else dict(zip(times.tolist(), self.level(times).each(), strict=True))
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             self.network_calls += 1
-            at, x_t = self.level(t), torch.where(mask, values, x)
+            at, x_t = (levels.get(t.item()) if len(t) == 1 else None) or self.level(t), torch.where(mask, values, x)
             return torch.where(mask, values, self.denoised(self.predict(network, x_t, at), x_t, at, clipped=clipped))
 
         return denoise
@@ -338,6 +339,23 @@ class Diffusion(nn.Module):
         return log_p_R - (~condition.mask_BHD * self.normalizer.scale_D.log()).sum((1, 2))
 
     @torch.no_grad()
+    def score(self, x_RHD: Tensor, condition: Condition, t: float) -> Tensor:
+        """The score (R, H, D) of noisy trajectories, in environment units: the gradient of their log density at time t.
+
+        `x_RHD` is alpha x0 + sigma eps in normalised units, and the score (alpha x0 - x) / sigma^2 with the denoised x0
+        (Vincent 2011; Song et al. 2021, equation 7). Close to t = 0 it is the score of clean trajectories. Raises
+        ValueError for shapes that do not fit, and for a time outside (0, 1].
+        """
+        if not 0 < t <= 1:
+            raise ValueError(f"t is {t}; a noise time above 0 (clean) and up to 1 is expected")
+        x_RHD, condition = x_RHD.to(self.device), condition.to(self.device)
+        check_trajectories(self.spec, x_RHD, condition)
+        level, x = self.level(self.path.snap(torch.full((1,), t, device=self.device))), self.normalizer.normalize(x_RHD)
+        values = self.normalizer.normalize(condition.values_BHD)
+        denoise = self.denoise(values, condition.mask_BHD, condition.context_BC, clipped=False)
+        return (level.alpha * denoise(x, level.t_R) - x) / level.sigma**2 / self.normalizer.scale_D
+
+    @torch.no_grad()
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,
                   noises: int = 2) -> Tensor:
         """The ood score (R, H): the mean squared error, in normalised units, of x0 after noising and denoising.
@@ -362,6 +380,6 @@ class Diffusion(nn.Module):
         condition, x0 = condition.padded(missing), self.normalizer.normalize(padded(x_RHD))
         eps = RowNoise([*seeds, *[0] * missing], x0.device).normal(self.spec.horizon, self.spec.dim)
         values = self.normalizer.normalize(condition.values_BHD)
-        denoise = self.denoise(values, condition.mask_BHD, condition.context_BC)
-        denoised = denoise(self.path.alpha(t) * x0 + self.path.sigma(t) * eps, t)
+        at = self.level(t)
+        denoised = self.denoise(values, condition.mask_BHD, condition.context_BC)(at.alpha * x0 + at.sigma * eps, t)
         return ((denoised - x0) ** 2).mean(-1)[:count]

@@ -3,17 +3,21 @@
 from .adversarial import Adversarial, AdversarialConfig
 from .consistency import Consistency, ConsistencyConfig
 from .few_step import FewStep, FewStepConfig
+from .flow_map import FlowMap, FlowMapConfig
 from .mean_flow import MeanFlow, MeanFlowConfig
 from .progressive import Progressive, ProgressiveConfig
 from .reflow import Reflow, ReflowConfig
+from .shortcut import Shortcut, ShortcutConfig
 
 STUDENTS: dict[str, tuple[type[FewStepConfig], type[FewStep]]] = {
     "reflow": (ReflowConfig, Reflow),
     "progressive": (ProgressiveConfig, Progressive),
     "consistency": (ConsistencyConfig, Consistency),
     "mean-flow": (MeanFlowConfig, MeanFlow),
+    "shortcut": (ShortcutConfig, Shortcut),
     "adversarial": (AdversarialConfig, Adversarial),
 }
 
 __all__ = ["STUDENTS", "Adversarial", "AdversarialConfig", "Consistency", "ConsistencyConfig", "FewStep",
-           "FewStepConfig", "MeanFlow", "MeanFlowConfig", "Progressive", "ProgressiveConfig", "Reflow", "ReflowConfig"]
+           "FewStepConfig", "FlowMap", "FlowMapConfig", "MeanFlow", "MeanFlowConfig", "Progressive",
+           "ProgressiveConfig", "Reflow", "ReflowConfig", "Shortcut", "ShortcutConfig"]

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from ..config import require, require_choice
-from ..gan.model import SideConfig, logits, mean_loss, step_discriminator
+from ..gan.discrimination import SideConfig, logits, mean_loss, step_discriminator
 from ..gan.objectives import OBJECTIVES
 from ..models.conditioning import encoded_width
 from ..models.microbatch import Microbatch

@@ -150,6 +150,10 @@ class FewStep(Diffusion):
         """The teacher's log density (R,), see `Diffusion.log_prob`."""
         return self.teacher.log_prob(x_RHD, condition, seeds=seeds, exact=exact, probes=probes, steps=steps)
 
+    def score(self, x_RHD: Tensor, condition: Condition, t: float) -> Tensor:
+        """The teacher's score (R, H, D), see `Diffusion.score`: a student does not denoise, it jumps."""
+        return self.teacher.score(x_RHD, condition, t)
+
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,
                   noises: int = 2) -> Tensor:
         """The teacher's ood score (R, H), see `Diffusion.ood_score`."""

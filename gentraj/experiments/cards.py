@@ -90,7 +90,7 @@ def read_card(path: Path) -> Card:
     Raises `ConfigError`, which names the file and the key, for a setting that the preset does not have or that has no
     effect.
     """
-    fields = read_json(path)
+    fields = read_json(path, follow=True)
     if isinstance(data := fields.get("data"), list):  # null values may be left out
         fields["data"] = [UNKNOWN | one if isinstance(one, dict) else one for one in data]
     card = from_json(Card, fields, str(path))

@@ -15,7 +15,7 @@ from scipy.cluster.vq import kmeans
 from torch import Tensor
 
 from ..data import Windows
-from ..files import write_file
+from ..files import read_file, write_file
 from ..metrics import mode_shares, modes_covered, nearest_mode
 from ..randomness import fold, generator
 from ..runs.settings import DataFacts
@@ -56,11 +56,11 @@ class Group:
     @cached_property
     def x_NHD(self) -> Tensor:
         """Windows of the data without padding, in environment units."""
-        return safetensors.torch.load(self.path.read_bytes())["x"]
+        return safetensors.torch.load(read_file(self.path))["x"]
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_file(self.path)).hexdigest()
 
     def keep(self, windows: Batch) -> str:
         """Stores the windows without padding and returns their hash. Raises ValueError if there are too few."""

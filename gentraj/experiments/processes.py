@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Sequence
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 import torch
 
+from envs.evaluation.workers import end_with_parent
 from envs.registration import import_named
 
 from ..progress import bar, say
@@ -76,23 +75,13 @@ def run_jobs(jobs: Sequence[Job], number: int) -> None:
 def _work(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """The entry point of every process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all processes; the parent passes it on
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent(SAVING)
     torch.set_num_threads(1)
     try:
         import_named()
         function(*arguments)
     except (RuntimeError, ValueError, OSError, ImportError) as error:
         raise SystemExit(f"gentraj: error: {' '.join(str(error).split())}") from error
-
-
-def _end_with_parent() -> None:
-    """When the parent has died, even by SIGKILL, lets this process save and end, and kills it if it does not."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(SAVING)
-        os._exit(128 + signal.SIGTERM)
 
 
 def cpus() -> int:

@@ -83,6 +83,6 @@ def read_results(folder: Path, names: Iterable[str] = ("*",)) -> dict[str, CardR
 
     Raises `ConfigError` for a file that is no result.
     """
-    results = {path.stem: from_json(CardResult, read_json(path), str(path))
+    results = {path.stem: from_json(CardResult, read_json(path, follow=True), str(path))
              for name in names for path in sorted(folder.glob(f"{name}.json"))}
     return {name: result for name, result in results.items() if result.data}

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 FOLLOW = 0.02  # weight of a step in the moving averages
-SETTLED = 500  # the first step at which a symptom may be reported: no training starts healthy
+EARLY = 50  # the first step at which a dead or collapsed generator is reported
+SETTLED = 500  # the first step at which all symptoms are: no training starts healthy
 NEIGHBOURS = 5
 NEAR = 0.01  # samples are copies if they are nearer than this fraction of the mean distance between data
 
@@ -20,27 +21,34 @@ class GANWarning(UserWarning):
 
 
 class Symptom(NamedTuple):
-    """A range [low, high] outside of which a metric's moving average is a symptom, and the message about it."""
+    """A range [low, high] outside of which a metric's moving average is a symptom, and the message about it.
+
+    `early` is the wider range before the game has settled. None of the healthy trainings leaves it after 50 steps,
+    while some start with little variety: a DiT ignores its noise at first.
+    """
 
     metric: str
     low: float
     high: float
     message: str
+    early: tuple[float, float] = (-float("inf"), float("inf"))
 
 
 SYMPTOMS = (
     Symptom("spread", 0.4, 2.5, "the samples spread {value:.2g} times as wide as the data: the generator has collapsed "
             "or diverged; use --model.objective relativistic with r1 and r2, or a lower "
-            "--model.generator-learning.learning-rate"),
+            "--model.generator-learning.learning-rate", early=(0.1, 10.0)),
     Symptom("variety", 0.2, float("inf"), "two samples of one condition are {value:.2g} times as far apart as they are "
             "from the data: the generator almost ignores its noise; use --model.energy-score 10, or a higher "
             "--model.generator-learning.learning-rate"),
     Symptom("duplicates", 0.0, 0.5, "{value:.0%} of the samples are copies of others: the generator has collapsed; "
-            "use --model.objective relativistic with r1 and r2, and keep --model.discriminator.minibatch-std"),
+            "use --model.objective relativistic with r1 and r2, and keep --model.discriminator.minibatch-std",
+            early=(0.0, 0.95)),
     Symptom("coverage", 0.15, 1.0, "only {value:.0%} of the data have a sample nearby: modes are missing; train "
             "longer, or use --model.objective relativistic with r1 and r2"),
     Symptom("generator_slope", 1e-3, float("inf"), "the slope of the generator's objective is {value:.1g}: it is "
-            "saturated, or the generator is not trained; use --model.objective non-saturating or relativistic"),
+            "saturated, or the generator is not trained; use --model.objective non-saturating or relativistic, and a "
+            "--model.generator-learning.learning-rate above 0", early=(1e-5, float("inf"))),
 )
 
 
@@ -72,10 +80,11 @@ class Health(nn.Module):
 
     def symptoms(self) -> dict[str, str]:
         """The present symptoms: metric -> message with symptom and remedy."""
-        if self.steps < SETTLED:
+        if self.steps < EARLY:
             return {}
-        values = zip(SYMPTOMS, self.average.tolist(), strict=True)
-        return {s.metric: s.message.format(value=value) for s, value in values if not s.low <= value <= s.high}
+        ranges = [(s.low, s.high) if self.steps >= SETTLED else s.early for s in SYMPTOMS]
+        each = zip(SYMPTOMS, self.average.tolist(), ranges, strict=True)
+        return {s.metric: s.message.format(value=value) for s, value, (low, high) in each if not low <= value <= high}
 
 
 @torch.no_grad()

@@ -21,13 +21,14 @@ from ..models.one_step import SEARCH, choosing_plugins, refuse_sampler, sample_r
 from ..models.sampling import Guidance, check_trajectories, sample_batch
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
-from ..networks.discriminator import Discriminator, DiscriminatorConfig, Logits
+from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
-from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
+from ..training.optimization import MovingAverage, adamw, apply_gradients
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
+from .discrimination import SideConfig, logits, mean_loss, step_discriminator
 from .health import FOLLOW, Health, vital_signs
-from .objectives import OBJECTIVES, REGULARISERS, Game, Loss, Objective
+from .objectives import OBJECTIVES, REGULARISERS, Objective
 
 Generate = Callable[["Microbatch"], Tensor]
 FINE = 0.02  # normalised units: differences below this are ignored by "variety", for conditions that leave no freedom
@@ -36,23 +37,6 @@ if TYPE_CHECKING:
     ObjectiveName = str
 else:  # what the dict holds
     ObjectiveName = Literal[tuple(OBJECTIVES)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SideConfig(LearningConfig):
-    """How one side is trained; two time scales are two learning rates (Heusel et al. 2017)."""
-
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.0
-    max_grad_norm: float = 10.0
-    betas: tuple[float, float] = (0.0, 0.99)
-    """Decay rates of AdamW's moving averages. The first is 0, no momentum, since old gradients of the game mislead."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"SideConfig.betas are {self.betas}; two numbers of at least 0 and less than 1 are "
-                             "expected")
 
 
 @dataclass(frozen=True)
@@ -173,7 +157,7 @@ class ConditionalGAN(nn.Module):
                               optimizers["generator"], ours, guide and partial(self._score, guide))
         self.ema.update_parameters(self.network)
         metrics = more | metrics | vital_signs(microbatch.x0, fake, microbatch.free)
-        trained = optimizers["generator"].param_groups[0]["lr"] > 0
+        trained = (metrics["generator_grad_norm"] > 0) * (optimizers["generator"].param_groups[0]["lr"] > 0)
         self.health.record(metrics | {"generator_slope": metrics["generator_slope"] * trained})
         return metrics
 
@@ -261,30 +245,6 @@ def generate(network: nn.Module, z: Tensor, values: Tensor, known: Tensor, conte
     return torch.where(known, values, x)
 
 
-@parametrize.cached()  # spectral norms are computed once a step
-def step_discriminator(discriminator: Discriminator, microbatch: Microbatch, fake: Tensor, objective: Objective,
-                       weights: dict[str, float], optimizer: Optimizer, max_norm: float) -> dict[str, Tensor]:
-    """One optimiser step of the discriminator on the objective and the weighted penalties.
-
-    The metric "real_logit" is the mean patch logit of data.
-    """
-    t_R = microbatch.levels()  # the same for data and samples, so that the noise level does not tell them apart
-    x, g = (microbatch.blurred(y, t_R).detach().requires_grad_() for y in (microbatch.x0, fake))
-    on_real, on_fake = logits(discriminator, x, microbatch, t_R), logits(discriminator, g, microbatch, t_R)
-    game = Game(lambda y: value(logits(discriminator, y, microbatch, t_R), microbatch), x, g,
-                value(on_real, microbatch), value(on_fake, microbatch), microbatch.free, microbatch.generator)
-    loss = mean_loss(objective.discriminator, on_real, on_fake, microbatch)
-    penalties = {name: REGULARISERS[name](game).mean() for name in weights}
-    total = loss + sum(weight * penalties[name] for name, weight in weights.items())
-    norm = apply_gradients(total, optimizer, max_norm)
-    if objective.weight_clip is not None:
-        clip_weights(discriminator, objective.weight_clip)
-    real_logit = value(Logits(torch.zeros_like(on_real.whole_R), on_real.patch_RH), microbatch).mean()
-    return {"discriminator_loss": loss.detach(), "discriminator_grad_norm": norm.detach(),
-            "discriminator_accuracy": (game.real_R > game.fake_R).float().mean(), "real_logit": real_logit.detach(),
-            **{f"penalty_{name}": penalty.detach() for name, penalty in penalties.items()}}
-
-
 @parametrize.cached()
 def step_generator(discriminator: Discriminator, twins: Microbatch, generate: Generate, objective: Objective,
                    energy_weight: float, optimizer: Optimizer, max_norm: float,
@@ -332,33 +292,3 @@ def distance(x: Tensor, y: Tensor, free: Tensor) -> Tensor:
     """The root mean square difference (R,) of the free entries."""
     square = ((x - y) ** 2 * free).sum((1, 2)) / free.sum((1, 2)).clamp(min=1)
     return (square + 1e-12).sqrt()
-
-
-def logits(discriminator: Discriminator, x: Tensor, microbatch: Microbatch, t_R: Tensor) -> Logits:
-    """The discriminator's logits of `x` under the conditions of the microbatch."""
-    whole, patch = discriminator(x, microbatch.x0 * microbatch.known, microbatch.known, t_R, microbatch.context)
-    return Logits(whole.float(), None if patch is None else patch.float())  # float32 under autocast too
-
-
-def value(output: Logits, microbatch: Microbatch) -> Tensor:
-    """The critic's value c (R,): the logit of the whole trajectory plus the mean logit of its real timesteps."""
-    if output.patch_RH is None:
-        return output.whole_R
-    real_RH = microbatch.real[..., 0]
-    return output.whole_R + (output.patch_RH * real_RH).sum(1) / real_RH.sum(1)
-
-
-def mean_loss(loss: Loss, real: Logits, fake: Logits, microbatch: Microbatch) -> Tensor:
-    """The weighted mean loss of whole trajectories plus that of their real timesteps."""
-    whole = (loss(real.whole_R, fake.whole_R) * microbatch.weight).mean()
-    if real.patch_RH is None or fake.patch_RH is None:
-        return whole
-    real_RH = microbatch.real[..., 0]
-    return whole + (loss(real.patch_RH, fake.patch_RH) * real_RH * microbatch.weight[:, None]).sum() / real_RH.sum()
-
-
-@torch.no_grad()
-def clip_weights(discriminator: Discriminator, limit: float) -> None:
-    """Clips all weights to [-limit, limit] (Arjovsky et al. 2017, algorithm 1)."""
-    for parameter in discriminator.parameters():
-        parameter.clamp_(-limit, limit)

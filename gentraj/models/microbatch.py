@@ -31,13 +31,16 @@ class Microbatch:
         """True (R, H, D) where an entry is real and unknown."""
         return self.real & ~self.known
 
+    def take(self, index_R: Tensor) -> Microbatch:
+        """The windows with these indices."""
+        context = self.context if self.context is None or len(self.context) == 1 else self.context[index_R]
+        weight = self.weight if len(self.weight) == 1 else self.weight[index_R]
+        return replace(self, x0=self.x0[index_R], real=self.real[index_R], known=self.known[index_R], context=context,
+                       weight=weight)
+
     def twins(self) -> Microbatch:
         """The first half of the windows, twice: two samples of each condition can then be compared."""
-        half = torch.arange((len(self.x0) + 1) // 2, device=self.x0.device).repeat(2)
-        context = self.context if self.context is None or len(self.context) == 1 else self.context[half]
-        weight = self.weight if len(self.weight) == 1 else self.weight[half]
-        return replace(self, x0=self.x0[half], real=self.real[half], known=self.known[half], context=context,
-                       weight=weight)
+        return self.take(torch.arange((len(self.x0) + 1) // 2, device=self.x0.device).repeat(2))
 
     def normal(self) -> Tensor:
         return torch.randn(self.x0.shape, generator=self.generator).to(self.x0.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,9 @@ def fourier(z: Tensor, frequencies: int) -> Tensor:
     """
     if frequencies == 0:
         return z
-    angles = [math.pi * 2**k * z for k in range(frequencies)]
-    return torch.cat([z, *(angle.sin() for angle in angles), *(angle.cos() for angle in angles)], dim=-1)
+    frequency_F1 = z.new_tensor([math.pi * 2**k for k in range(frequencies)])[:, None]
+    angle = (frequency_F1 * z[..., None, :]).flatten(-2)
+    return torch.cat([z, angle.sin(), angle.cos()], dim=-1)
 
 
 def width(dim: int, frequencies: int) -> int:
@@ -117,9 +119,17 @@ class FactoredNetwork(TrajectoryNetwork):
         return predict
 
 
+@runtime_checkable
+class SupportsConditioned(Protocol):
+    """A network with a way of its own to be conditioned for a whole plan."""
+
+    def conditioned(self, known_RHD: Tensor, mask_RHD: Tensor, context_RC: Tensor | None,
+                    times_S: Tensor | None) -> Predict: ...
+
+
 def conditioned(network: nn.Module, known_RHD: Tensor, mask_RHD: Tensor, context_RC: Tensor | None,
                 times_S: Tensor | None) -> Predict:
     """Any network as a function of (x, t), mostly called at `times_S`; see `FactoredNetwork.conditioned`."""
-    if isinstance(network, FactoredNetwork):
+    if isinstance(network, SupportsConditioned):
         return network.conditioned(known_RHD, mask_RHD, context_RC, times_S)
     return lambda x_RHD, t_R: network(x_RHD, known_RHD, mask_RHD, t_R, context_RC)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..config import read_json
+from ..files import read_file
 from .temporal_unet import TemporalUNet, TemporalUNetConfig
 
 Names = tuple[tuple[str, str], ...]  # patterns in our parameters' names and their replacements, applied in order
@@ -66,7 +67,7 @@ def load_unet1d(folder: Path, horizon: int, levels: int, *, act_dim: int = 0) ->
 
     Raises `PretrainedError` for files or weights that do not fit, and `ConfigError` for an invalid config.json.
     """
-    path, config = folder / "diffusion_pytorch_model.safetensors", read_json(folder / "config.json")
+    path, config = folder / "diffusion_pytorch_model.safetensors", read_json(folder / "config.json", follow=True)
     down = config.get("down_block_types")
     depth = len(down) if isinstance(down, list) else 1
     blocks = {"down_block_types": depth * ["DownResnetBlock1D"], "up_block_types": (depth - 1) * ["UpResnetBlock1D"]}
@@ -92,11 +93,12 @@ def load_diffuser(path: Path, horizon: int, levels: int, *, act_dim: int = 0) ->
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():  # a pipe would hang
-        raise PretrainedError(f"{path}: is not a file; a safetensors file is expected")
     try:
-        weights = safetensors.torch.load_file(path)
-    except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+        weights = safetensors.torch.load(read_file(path, follow=True))
+    except OSError as error:
+        raise PretrainedError(f"{path}: is not a file that can be read ({error.strerror}); a safetensors file is "
+                              "expected") from error
+    except (SafetensorError, KeyError, RuntimeError) as error:
         raise PretrainedError(f"{path}: is not a safetensors file: {error}") from error
     for name, weight in weights.items():
         if weight.dtype not in FLOATS or not torch.isfinite(weight).all():

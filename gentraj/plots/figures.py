@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..files import new_file
 from .style import (
     BLUE,
     DPI,
@@ -30,7 +31,6 @@ from .style import (
     is_number,
     mark,
     panels,
-    parent_made,
     readable_ticks,
     save,
     smooth,
@@ -286,8 +286,9 @@ def save_gif(frames: Sequence[np.ndarray], path: Path, frame_ms: int, *, side: i
 
 
 def _save_gif(images: Sequence[Any], path: Path, times_ms: Sequence[int]) -> Path:
-    path = parent_made(path)
-    images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=times_ms, loop=0)
+    path = Path(path)
+    with new_file(path) as file:
+        images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=times_ms, loop=0)
     return path
 
 

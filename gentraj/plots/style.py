@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..files import new_file
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -127,14 +129,9 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def parent_made(path: Path) -> Path:
-    """Creates the folder of a file, and returns the path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
 def save(figure: Figure, path: Path) -> Path:
-    path = parent_made(path)
-    figure.savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.12)
+    """Writes the figure in the format that the name of the file ends in, and returns the path."""
+    path = Path(path)
+    with new_file(path) as file:
+        figure.savefig(file, format=path.suffix[1:], dpi=DPI, bbox_inches="tight", pad_inches=0.12)
     return path

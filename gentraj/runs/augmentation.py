@@ -25,6 +25,7 @@ from ..config import require
 from ..data import Episodes, concatenate, episodes_hash, load_episodes, save_minari
 from ..data.minari_writer import check_new_id
 from ..device import pick_device
+from ..files import read_file
 from ..models.conditioning import KINDS
 from ..progress import say
 from ..randomness import fold
@@ -208,7 +209,7 @@ def marked(synthetic: Episodes) -> Episodes:
 def _about(run: Run | None) -> dict[str, Any] | None:
     if run is None:
         return None
-    config = hashlib.sha256((run.folder / CONFIG).read_bytes()).hexdigest()
+    config = hashlib.sha256(read_file(run.folder / CONFIG)).hexdigest()
     return {"run": str(run.folder), "kind": run.config.summary, "step": run.step, "config_sha256": config}
 
 

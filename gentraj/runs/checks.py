@@ -10,9 +10,10 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from envs.evaluation.vector import SLACK, VectorEnvironment
-from envs.making import environment_factory, recorded_factory
+from envs.making import environment_factory
 
 from ..data import Episodes, Windows
+from ..progress import say
 from .kinds import AnyRunConfig
 from .settings import Component, DataFacts
 
@@ -22,13 +23,17 @@ DRY_RUN_WINDOWS = 16  # trust is calibrated on these windows of the data, and th
 def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
     """Checks that the data come from the environment `env_id`, by default the one that they name.
 
-    Raises ValueError if observations or actions have another width than the environment's. Warns if actions lie outside
-    its action space.
+    Raises ValueError if observations, actions or goals have another width than the environment's. Warns if actions lie
+    outside its action space, and says so if the environment cannot be made here, so that nothing is compared.
     """
     if env_id is not None:
         envs = check_fit(data, env_id)
-    elif data.env is None or (envs := _recorded_environment(data)) is None:
+    elif data.env is None or (envs := _recorded_environment(data, episodes.name)) is None:
         return
+    goal = episodes.extras.get("goal")
+    if goal is not None and envs.goal_dim not in (0, goal.shape[1]):
+        raise ValueError(f"the data have goals of width {goal.shape[1]}, but {envs.env_id} has goals of "
+                         f"{envs.goal_dim}; name the environment of the data by --env-id")
     low_A, high_A = envs.action_space.low - SLACK, envs.action_space.high + SLACK
     outside = ((episodes.act < low_A) | (episodes.act > high_A)).any(1)
     if outside.any():
@@ -57,14 +62,13 @@ def check_evaluable(data: DataFacts) -> None:
     check_fit(data, data.env)
 
 
-def _recorded_environment(data: DataFacts) -> VectorEnvironment | None:
+def _recorded_environment(data: DataFacts, name: str) -> VectorEnvironment | None:
     """The environment that the data name, which must fit them; None if it cannot be made on this machine."""
-    factory = recorded_factory(data.env)
     try:
-        if factory is None:
-            return None
-        factory().close()
-    except Exception:  # a package may be missing, for example; the evaluation will report it
+        environment_factory(str(data.env))().close()
+    except Exception as error:  # a package may be missing, for example
+        say(f"{name}: the environment of these data cannot be made here, so nothing is compared with its spaces "
+            f"({' '.join(str(error).split())})")
         return None
     return check_fit(data, str(data.env))
 

@@ -25,7 +25,7 @@ from envs.making import EnvironmentFactory, environment_factory
 from ..config import read_json, require, to_json
 from ..data import Episodes, save_npz
 from ..data.episodes import take
-from ..files import write_file
+from ..files import inside, write_file
 from ..randomness import fold
 from ..training.checkpoint import NothingSaved, has_checkpoints
 from ..training.loop import TrainingConfig, check_same
@@ -72,11 +72,11 @@ def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str |
         raise ValueError(f"{folder} has a '+' in its path, which separates the files of a dataset; give another folder")
     check_fit(teacher.data, factory.spec_json)
     _begin(folder, teacher, config, factory, resume)
-    rounds = [folder / f"decisions-{number}.npz" for number in range(config.rounds + 1)]
+    rounds = [inside(folder, f"decisions-{number}.npz") for number in range(config.rounds + 1)]
     recorder = _Recorder(teacher, config, factory, progress)
     for number, path in enumerate(rounds):
         if not path.exists():
-            place = folder / f"student-{number - 1}"
+            place = inside(folder, f"student-{number - 1}")
             student = _train(teacher, config, rounds[:number], place, device, progress) if number else None
             save_npz(recorder.record(number, student), path)
     return _train(teacher, config, rounds, folder, device, progress)

@@ -19,6 +19,7 @@ from ..distillation import (
     MeanFlowConfig,
     ProgressiveConfig,
     ReflowConfig,
+    ShortcutConfig,
 )
 from . import decisions, few_step
 from .decisions import DecisionConfig
@@ -55,6 +56,8 @@ METHODS: dict[str, Method] = {
                              "call", ConsistencyConfig()),
     "mean-flow": _few_step("a model of the average velocity between two times, with or without a teacher",
                            MeanFlowConfig()),
+    "shortcut": _few_step("a model that goes in one step where it goes in two of half the size, with or without a "
+                          "teacher", ShortcutConfig()),
     "adversarial": _few_step("a model of few steps that also learns to deceive a discriminator of the data",
                              AdversarialConfig()),
     "value-aware": _few_step("a consistency model that also learns to raise the value that the planner's critic gives "

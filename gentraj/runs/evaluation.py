@@ -14,6 +14,7 @@ from envs.evaluation.scores import score_behaviour
 from envs.making import environment_factory
 from envs.rendering.film import Watch, videos
 
+from ..acceleration import backend_of
 from ..data import Episodes, save_minari
 from ..data.minari_writer import check_new_id
 from ..files import check_folder, check_output, write_file
@@ -21,19 +22,21 @@ from ..plots.page import show
 from ..progress import busy, say
 from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
 from .folder import Run
-from .model_card import EVALUATION, YARDSTICKS
+from .model_card import EVALUATION, YARDSTICKS, episodes_scored
 
 FILMED = 3  # number of episodes that are filmed
 
 
 def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None,
                  options: SamplingOptions = DEFAULT_OPTIONS, *, progress: bool = True,
-                 watch: Watch | None = None, fallback: Run | None = None) -> tuple[dict[str, Any], Episodes]:
+                 watch: Watch | None = None, partial: bool = False,
+                 fallback: Run | None = None) -> tuple[dict[str, Any], Episodes]:
     """Lets the run's agent act in its environment; returns what evaluation.json holds, and the recorded episodes.
 
-    `planner` replaces the settings of a planner's run, `options` say how the agent samples, and `watch` is called as in
-    `envs.evaluation.evaluate.evaluate`. `fallback` is a run that acts where a planner with a deadline has no plan yet.
-    Raises ValueError if `planner` is given for a run that is no planner, or `fallback` where no planner has a deadline.
+    `planner` replaces the settings of a planner's run, `options` say how the agent samples, and `watch` and `partial`
+    are those of `envs.evaluation.evaluate.evaluate`. `fallback` is a run that acts where a planner with a deadline has
+    no plan yet. Raises ValueError if `planner` is given for a run that is no planner, or `fallback` where no planner
+    has a deadline, and `EnvironmentFault` for a faulty environment.
     """
     env, deadline = run.environment(config.env_id), None
     if config.deadline is not None and run.config.planning is not None:
@@ -48,11 +51,12 @@ def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | No
     factory = environment_factory(env, protocol=config.protocol)
     behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
     scores, episodes = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
-                                progress=progress, watch=watch)
+                                progress=progress, watch=watch, partial=partial)
     if behaviour is None:
         say(f"no score of the data's behaviour: {why_none}")
     sampling = run.config.sampling(run.components, planner, options)  # options may override the run's settings
-    about = {"behaviour": behaviour, "agent": run.config.summary, "step": run.step, "sampling": sampling}
+    about = {"behaviour": behaviour, "agent": run.config.summary, "step": run.step, "sampling": sampling,
+             "networks": backend_of(run)}
     return scores | about, episodes
 
 
@@ -60,6 +64,8 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
                       out: Path | None = None, save_rollout: str | None = None, video: Path | None = None,
                       options: SamplingOptions = DEFAULT_OPTIONS, fallback: Run | None = None) -> dict[str, Any]:
     """Runs episodes of a run in its environment, writes the scores as JSON and returns them.
+
+    Where episodes do not finish, as their environment is faulty, the scores are those of the others and say so.
 
     Args:
         config: Which environment, how many episodes and which seed.
@@ -70,7 +76,8 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
         options: How the agent samples.
         fallback: What acts where a planner with a deadline has no plan yet, such as its student.
 
-    Raises ValueError if something cannot be written, before any episode is run.
+    Raises ValueError if something cannot be written, before any episode is run, and `EnvironmentFault` if no episode
+    finishes.
     """
     path = out or run.folder / EVALUATION
     check_output(path, "--out")  # all outputs are checked before the work
@@ -79,7 +86,7 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
     if video is not None:
         check_folder(video, "--video")
     with videos(video, FILMED) if video else nullcontext() as watch:
-        scores, episodes = evaluate_run(run, config, planner, options, watch=watch, fallback=fallback)
+        scores, episodes = evaluate_run(run, config, planner, options, watch=watch, partial=True, fallback=fallback)
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:
@@ -91,12 +98,13 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
 def table(scores: dict[str, Any]) -> str:
     """The scores that are defined, beside those of the data, the controller and a random agent, as a text table."""
     columns = {scores["agent"]: scores} | {name: scores[name] for name in YARDSTICKS if scores.get(name)}
-    omitted = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "sampling", "returns",
-               "deadline")
+    omitted = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "sampling", "networks",
+               "returns", "failures", "deadline")
     keys = [key for key in scores if key not in omitted and any(c.get(key) is not None for c in columns.values())]
     width = max(18, len(scores["agent"]) + 2)
     goals = f", {scores.get('protocol', 'random-goal')} protocol" if scores["success_rate"] is not None else ""
-    lines = [f"{scores['env_id']}{goals}, {scores['episodes']} episodes",
+    lines = [f"{scores['env_id']}{goals}, {episodes_scored(scores)} episodes, "
+             f"networks: {scores.get('networks', 'eager')}",
              f"{'':28}" + "".join(f"{name:>{width}}" for name in columns)]
     for key in keys:
         lines.append(f"{key:28}" + "".join(f"{show(column.get(key)):>{width}}" for column in columns.values()))

@@ -16,11 +16,13 @@ from agents.policies.policy import Policy
 from ..data.episodes import Episodes, episodes_hash
 from ..diffusion import Diffusion, DiffusionConfig
 from ..distillation import FewStep, FewStepConfig, ReflowConfig
+from ..files import read_file
 from ..training import loop as training
 from ..training.loop import TrainingConfig
 from . import folder as runs
 from . import records
-from .folder import REFERENCE, AnyRunConfig, Run
+from .folder import AnyRunConfig, Run
+from .reference import REFERENCE
 from .settings import Component, optional
 
 SET_HERE = {"student.teacher": "the teacher's run decides it", "student.updates": "training.steps decides it",
@@ -61,7 +63,7 @@ def distill(teacher: Run, config: FewStepRunConfig, folder: Path, *, env_id: str
         cast(FewStep, components["model"]).guide = partial(_value, _critic(teacher, carried), config.value)
 
     def prepare() -> None:
-        runs.write_settings(folder, settings, teacher.data, (teacher.folder / REFERENCE).read_bytes())
+        runs.write_settings(folder, settings, teacher.data, read_file(teacher.folder / REFERENCE))
         records.record_start(folder, device, resume)
 
     about = {"teacher": {"step": teacher.step, "dataset_hash": teacher.dataset_hash, "value": config.value}}

@@ -23,7 +23,7 @@ from envs.making import EnvironmentFactory, environment_factory
 
 from ..config import read_json, require, to_json
 from ..data import ContextConfig, Episodes, Windows, concatenate, episodes_hash, load_npz, save_npz
-from ..files import write_file
+from ..files import inside, read_file, write_file
 from ..randomness import fold
 from ..training import checkpoint
 from ..training import loop as training
@@ -31,7 +31,8 @@ from ..training.loop import TrainingConfig
 from ..trajectory import Batch, TrajectorySpec
 from . import records
 from .checks import check_fit
-from .folder import CONFIG, REFERENCE, Run, load, read_data
+from .folder import CONFIG, Run, load, read_data
+from .reference import REFERENCE
 
 PLAYED = "played"  # the folder, inside the run's, of the collected episodes: one file per round
 
@@ -80,15 +81,18 @@ def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: st
     settings = {key: value for key, value in to_json(config).items() if key not in training.MAY_CHANGE_ON_RESUME}
     meta = {key: saved.meta[key] for key in ("run", "data")} | {
         "finetune": settings | {"env": factory.spec_json, "from": saved.step}}
+    played = inside(folder, PLAYED)
     training.train(run.components, episodes, config.training(run.config.training), folder, meta=meta, resume=resume,
                    progress=progress, prepare=lambda: _prepare(run, config, folder, resume),
-                   windows=lambda spec: Experience(episodes, spec, contexts, folder / PLAYED, play, config.updates))
+                   windows=lambda spec: Experience(episodes, spec, contexts, played, play, config.updates))
     return load(folder, device=policy.device)
 
 
 def returns(folder: Path) -> np.ndarray:
     """(E,) the returns of the episodes that were collected in a fine-tuning, in order of time."""
-    return np.concatenate([load_npz(path).returns for path in sorted((folder / PLAYED).glob("[0-9]*.npz"))])
+    played = inside(folder, PLAYED)
+    names = sorted(path.name for path in played.glob("[0-9]*.npz"))
+    return np.concatenate([load_npz(inside(played, name)).returns for name in names])
 
 
 class Experience:
@@ -112,7 +116,7 @@ class Experience:
         return _joined(old, self.new.batch(step, fold(seed, 1), size // 2))
 
     def _round(self, number: int) -> Episodes:
-        path = self.folder / f"{number:08d}.npz"
+        path = inside(self.folder, f"{number:08d}.npz")
         return load_npz(path) if path.exists() else load_npz(save_npz(self.play(number), path))
 
 
@@ -157,5 +161,5 @@ def _prepare(run: Run, config: FinetuneConfig, folder: Path, resume: bool) -> No
     settings = read_json(run.folder / CONFIG)
     settings["run"]["training"] = to_json(config.training(run.config.training))
     write_file(folder / CONFIG, json.dumps(settings, indent=2).encode())
-    write_file(folder / REFERENCE, (run.folder / REFERENCE).read_bytes())
+    write_file(folder / REFERENCE, read_file(run.folder / REFERENCE))
     records.record_start(folder, _learner(run).device, resume)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import safetensors.torch
 import torch
 
 from agents.planning.arrival import Arrival
@@ -24,25 +24,27 @@ from ..config import from_json, read_json, to_json
 from ..data import Episodes, Windows, concatenate, load_episodes
 from ..data.sources import FILES
 from ..families import Model
-from ..files import write_file
+from ..files import inside, physical_memory, write_file
 from ..models.sampling import Guidance
 from ..randomness import fold
 from ..training import checkpoint
 from ..training import loop as training
 from ..training.checkpoint import module_tensors, restore_module
 from ..training.loop import check_same
+from ..training.memory import bounded_parameters
 from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions
 from ..worlds.model import WorldModel
 from . import records
 from .checks import check_data, check_evaluable, dry_run
 from .kinds import AnyRunConfig
+from .reference import REFERENCE, read_reference, reference_bytes
 from .settings import Component, DataFacts, optional
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
-CONFIG, REFERENCE = "config.json", "reference.safetensors"
-REFERENCE_WINDOWS = 512  # windows of the training data, to calibrate trust on and to compare samples with
+CONFIG = "config.json"
+SLACK = 1 << 24  # bytes of weights that any run may have
 
 
 @dataclass(frozen=True)
@@ -157,13 +159,11 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
     """
     folder = Path(folder)
     config = replace(config, dataset=located(config.dataset, folder))  # valid from any working directory
-    config, data, components, episodes, windows = ready(config, folder, check=not resume)
+    saved = checkpoint.saved_bytes(folder) if resume else None
+    config, data, components, episodes, windows = ready(config, folder, check=not resume, saved=saved)
 
     def prepare() -> None:
-        reference = windows.batch(0, fold(config.training.seed, 1), REFERENCE_WINDOWS)
-        context = {} if reference.context_BC is None else {"context": reference.context_BC}
-        saved = safetensors.torch.save({"x": reference.x_BHD, "mask": reference.mask_BHD} | context)
-        write_settings(folder, config, data, saved)
+        write_settings(folder, config, data, reference_bytes(windows, fold(config.training.seed, 1)))
         records.record_start(folder, device, resume)
 
     def evaluate(step: int) -> None:
@@ -195,6 +195,8 @@ def located(dataset: str, folder: Path) -> str:
             return name
         places = path, folder / path.name, folder.absolute().parent / path.name
         place = next((each for each in places if each.is_file()), path).absolute()
+        if place.parent == folder.absolute():
+            inside(folder, place.name)
         return name if "+" in str(place) else str(place)  # a '+' in a path would separate datasets
 
     return "+".join(map(locate, dataset.split("+")))
@@ -213,8 +215,9 @@ class Ready(NamedTuple):
     """The windows, for the main component, that the run can keep some of."""
 
 
-def ready(config: AnyRunConfig, folder: Path | None = None, *, record: bool = True, check: bool = True) -> Ready:
-    """Reads the data, fills in the settings that they decide, and builds the components.
+def ready(config: AnyRunConfig, folder: Path | None = None, *, record: bool = True, check: bool = True,
+          saved: int | None = None) -> Ready:
+    """Reads the data, fills in the settings that they decide, and builds the components, as `build` does.
 
     With `check`, also checks that the data fit their environment, and lets the components decide once in a dry run. The
     dataset of a task is recorded if it is missing, unless `record` is false. Raises what `train` raises at its start.
@@ -227,7 +230,7 @@ def ready(config: AnyRunConfig, folder: Path | None = None, *, record: bool = Tr
     data = DataFacts.of(episodes, config.context, config.env_id, returns)
     if config.training.eval_every:
         check_evaluable(data)
-    components = build(config, data, episodes)
+    components = build(config, data, episodes, saved)
     windows = Windows(reference, components[config.MAIN].spec, config.context)
     if check:
         check_data(data, episodes, config.env_id)
@@ -260,17 +263,19 @@ def load(folder: Path | str, *, step: int | None = None, device: torch.device | 
     folder = Path(folder)
     file, saved = _read(folder), checkpoint.load(folder, step)
     check_same(saved.meta, saved.meta | decisive(file.run, file.data), str(folder / CONFIG))
-    return _run(folder, file, saved.components, saved.step, device, saved.meta["dataset_hash"])
+    return _run(folder, file, saved.components, saved.step, device, saved.text("dataset_hash"))
 
 
 def _run(folder: Path, file: _RunFile, tensors: Mapping[str, Mapping[str, torch.Tensor]], step: int,
          device: torch.device | None, dataset_hash: str = "") -> Run:
     """A run whose components are copies with these tensors."""
-    components = build(file.run, file.data)
+    saved = sum(tensor.nbytes for each in tensors.values() for tensor in each.values())
+    components = build(file.run, file.data, saved=saved)
     for name, component in components.items():
         restore_module(component, tensors.get(name, {}), name)
         component.to(device).eval()
-    reference = read_reference(folder / REFERENCE, file.reference_sha256)
+    spec = components[file.run.MAIN].spec
+    reference = read_reference(folder / REFERENCE, file.reference_sha256, spec, file.data.context_dim)
     file.run.after_loading(components, reference)
     return Run(folder, file.run, file.data, components, reference.to(device) if device else reference, step,
                dataset_hash)
@@ -284,31 +289,26 @@ def read_config(folder: Path) -> tuple[AnyRunConfig, DataFacts]:
 
 def _read(folder: Path) -> _RunFile:
     path = folder / CONFIG
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise checkpoint.NothingSaved(f"{folder}: no run there ({CONFIG} is missing); `gentraj train` makes one")
     content = read_json(path)
     checkpoint.check_format(content.get("format_version", 1), str(folder))
     return from_json(_RunFile, content, str(path))
 
 
-def read_reference(path: Path, sha256: str) -> Batch:
-    """The windows of training data that a run keeps. Raises `CheckpointError` if it is not the saved file."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise checkpoint.CheckpointError(f"{path}: cannot be read ({error.strerror}); `gentraj train --resume` "
-                                         "writes it anew") from error
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise checkpoint.CheckpointError(f"{path}: is not what was saved; `gentraj train --resume` writes it anew")
-    tensors = safetensors.torch.load(data)
-    return Batch(tensors["x"], tensors["mask"], tensors.get("context"))
+def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = None,
+          saved: int | None = None) -> dict[str, Component]:
+    """The components of resolved settings, with the statistics of `episodes`, or blank, ready to load saved weights.
 
-
-def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = None) -> dict[str, Component]:
-    """The components of resolved settings, with the statistics of `episodes`, or blank, ready to load saved weights."""
+    Raises ValueError, before the memory is used, for settings whose weights would not fit into this machine's memory,
+    and for weights that cannot be those of a checkpoint of `saved` bytes.
+    """
+    most = physical_memory() if saved is None else SLACK + 4 * saved  # some layers make their weights twice
+    holder = "the memory of this machine" if saved is None else "its checkpoint"
     with torch.random.fork_rng(devices=()):  # initial weights come from torch's global generator, restored after
         torch.default_generator.manual_seed(fold(config.training.seed))
-        return config.build(data, episodes)
+        with bounded_parameters(most, holder):
+            return config.build(data, episodes)
 
 
 def decisive(config: AnyRunConfig, data: DataFacts) -> dict[str, Any]:

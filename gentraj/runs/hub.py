@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 
 from ..config import read_json
-from ..files import write_file
+from ..files import inside, read_file, write_file
 from ..training import checkpoint
 from ..training.checkpoint import CheckpointError
 from ..training.log import FILE as METRICS
 from ..training.log import read_metrics
-from .folder import CONFIG, REFERENCE, Run, load
+from .folder import CONFIG, Run, load
 from .model_card import EVALUATION, Card, dataset_names, model_card, read_scores
+from .reference import REFERENCE
 
 CARD, FIGURES = "README.md", "figures"
 DOWNLOADED = ("*.json", "*.jsonl", "*.safetensors", CARD)  # data only: nothing that could be code
@@ -42,10 +43,11 @@ def save_pretrained(run: Run, folder: Path | str) -> Path:
     target, newest = Path(folder).absolute(), checkpoint.load(run.folder)
     saved = newest if newest.step == run.step else checkpoint.load(run.folder, run.step)
     scores, note = read_scores(run.folder, run.step, newest.step)
+    drawn = inside(run.folder, FIGURES)
     with _new_folder(target) as made:
         checkpoint.save(made, run.step, {component: saved.components[component] for component in run.components},
                         saved.meta)
-        figures = _copy_figures(run.folder / FIGURES, made / FIGURES) if newest is saved else []
+        figures = _copy_figures(drawn, made / FIGURES) if newest is saved else []
         metrics = [row for row in read_metrics(run.folder) if row["step"] <= run.step]
         config = read_json(run.folder / CONFIG)
         config["run"]["dataset"] = "+".join(dataset_names(run.config.dataset))  # folders on this machine are private
@@ -55,7 +57,7 @@ def save_pretrained(run: Run, folder: Path | str) -> Path:
             texts[EVALUATION] = json.dumps(scores, indent=2, allow_nan=False)
         for file, text in texts.items():
             write_file(made / file, text.encode())
-        write_file(made / REFERENCE, (run.folder / REFERENCE).read_bytes())
+        write_file(made / REFERENCE, read_file(run.folder / REFERENCE))
         _check_weights(run, load(made))
     return target
 
@@ -100,7 +102,7 @@ def _copy_figures(source: Path, target: Path) -> list[str]:
     """Copies the figures that `gentraj report` drew; returns their paths relative to the run folder."""
     paths = sorted(path for kind in ("*.png", "*.gif") for path in source.glob(kind)
                    if path.is_file() and not path.is_symlink() and checkpoint.NAME.fullmatch(path.name))
-    return [f"{FIGURES}/{write_file(target / path.name, path.read_bytes()).name}" for path in paths]
+    return [f"{FIGURES}/{write_file(target / path.name, read_file(path)).name}" for path in paths]
 
 
 def _download(name: str, revision: str | None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,7 +31,8 @@ MEASURES = {  # the keys of evaluation.json in words, with their units
     "first_hit_median": "first success (steps, median)", "time_at_goal_mean": "time at the goal (steps, mean)",
     "score_d4rl": "D4RL score (0 random, 100 expert)", "score_minari": "Minari score (0 random, 100 expert)",
     "latency_ms_p50": "time of a decision (ms, median)", "latency_ms_p99": "time of a decision (ms, 99th percentile)",
-    "network_calls_per_decision": "network calls of a decision"}
+    "network_calls_per_decision": "network calls of a decision",
+    "clipped_actions": "actions at a bound (share)", "clamped_observations": "observations that were clamped (share)"}
 
 INTRO = """# {name}
 
@@ -84,7 +86,7 @@ def read_scores(folder: Path, step: int, newest: int) -> tuple[dict[str, Any], s
     without scores.
     """
     path = folder / EVALUATION
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}, "This run was not evaluated: it has no scores."
     scores = read_json(path)
     if not {"return_mean", "return_ci95"} <= scores.keys():
@@ -159,9 +161,14 @@ def _model(run: Run) -> str:
 
 def _scores(scores: Mapping[str, Any]) -> str:
     step = f", made at step {scores['step']}" if "step" in scores else ", which does not say at which step it was made"
-    env, episodes = (markdown_cell(scores.get(key)) for key in ("env_id", "episodes"))
-    about = SCORES.format(env=env, episodes=episodes, step=step)
+    about = SCORES.format(env=markdown_cell(scores.get("env_id")), episodes=episodes_scored(scores), step=step)
     return f"{about}\n\n{markdown_table(*score_rows(scores, ('env_id', 'episodes', 'step')))}"
+
+
+def episodes_scored(scores: Mapping[str, Any]) -> str:
+    """The number of episodes that were scored, and of how many, if some did not finish."""
+    number, failures = scores.get("episodes"), scores.get("failures")
+    return f"{number} of {number + len(failures)}" if number and failures else markdown_cell(number)
 
 
 def score_rows(scores: Mapping[str, Any], without: Sequence[str]) -> tuple[list[str], list[tuple]]:
@@ -171,6 +178,6 @@ def score_rows(scores: Mapping[str, Any], without: Sequence[str]) -> tuple[list[
     """
     beside = [name for name in YARDSTICKS if scores.get(name)]
     rows = [(MEASURES.get(key, key.replace("_", " ")), value, *(scores[name].get(key) for name in beside))
-            for key, value in scores.items() if key not in (*YARDSTICKS, *without, "agent", "returns")]
+            for key, value in scores.items() if key not in (*YARDSTICKS, *without, "agent", "returns", "failures")]
     rows = [row for row in rows if any(value is not None for value in row[1:])]
     return ["measure", scores.get("agent", "planner"), *beside], rows

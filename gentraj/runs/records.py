@@ -8,6 +8,7 @@ checkpoint is the result whatever it scored, and a run without these files works
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import sys
@@ -48,7 +49,7 @@ def record_start(folder: Path, device: torch.device | None, resume: bool) -> Non
 def read_starts(folder: Path) -> list[dict[str, Any]]:
     """The entries of provenance.json, oldest first; an empty list if the file is missing or holds something else."""
     path = folder / PROVENANCE
-    starts = read_json(path).get("starts") if path.is_file() else []
+    starts = read_json(path).get("starts") if os.path.lexists(path) else []
     return [each for each in starts if isinstance(each, dict)] if isinstance(starts, list) else []
 
 

@@ -20,6 +20,7 @@ from envs.rendering.film import Film, rendering
 from envs.rendering.headless import CannotRender
 from envs.rendering.maze import draw_maze
 
+from ..files import inside
 from ..plots import figures
 from ..plots.page import Picture, Table, show, write_report
 from ..plots.style import Plane
@@ -46,8 +47,9 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     A figure that cannot be drawn is replaced by a note.
     """
     out = out or run.folder / PAGE
-    drawing = Drawing(run, out.parent / "figures", seed)
+    drawing = Drawing(run, inside(out.parent, "figures"), seed)
     scores, note = read_scores(run.folder, run.step, newest=run.step)
+    about = facts(run, scores)  # a file that cannot be read stops the report before anything is drawn
     work: dict[str, Draw] = {"Loss": drawing.loss, "Scores": lambda: drawing.scores(scores, note)}
     if run.config.world_model(run.components) is not None:
         work["World model"] = drawing.world_model
@@ -64,7 +66,7 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     for picture in pictures:
         if picture.image is None:
             say(f"{picture.title}: skipped, {picture.why_missing}")
-    return write_report(out, f"gentraj: {run.folder.name}", facts(run, scores), _tables(run, scores), pictures)
+    return write_report(out, f"gentraj: {run.folder.name}", about, _tables(run, scores), pictures)
 
 
 def drawn(title: str, draw: Draw) -> Sequence[Picture]:
@@ -85,6 +87,7 @@ class Drawing:
 
     def __init__(self, run: Run, folder: Path, seed: int):
         self.run, self.folder, self.seed = run, folder, seed
+        self.metrics, self.curve = read_metrics(run.folder), records.read_learning_curve(run.folder)
         self.dims = list(run.data.goal_dims[:2]) or [0, min(1, run.data.obs_dim - 1)]
         self.plane = Plane.of(self.dims, run.data.goal_dims)
         factory = recorded_factory(run.data.env)
@@ -94,8 +97,7 @@ class Drawing:
             self.background = partial(draw_maze, maze_map=maze.map, scaling=maze.scaling)
 
     def loss(self) -> list[Picture]:
-        rows = read_metrics(self.run.folder)
-        image = figures.plot_loss(rows, self.folder / "loss.png") if rows else None
+        image = figures.plot_loss(self.metrics, self.folder / "loss.png") if self.metrics else None
         caption = "The loss of each trained component, averaged since the last logged step."
         return [Picture("Loss", caption, image, "nothing was logged")]
 
@@ -112,7 +114,7 @@ class Drawing:
             image = figures.plot_returns(scores["returns"], means, self.folder / "returns.png")
             pictures.append(Picture("Returns", "The distribution of the episodes' returns; a mean hides failed ones.",
                                     image))
-        if rows := records.read_learning_curve(self.run.folder):
+        if rows := self.curve:
             means = {name: s["return_mean"] for name, s in list(each.items())[1:] if s}
             image = figures.plot_learning_curve(rows, means, self.folder / "learning-curve.png")
             pictures.append(Picture("Score while training", f"Mean return of {rows[-1]['episodes']} episodes, always "

@@ -85,7 +85,8 @@ def off_policy(run: Run, policies: Sequence[Path], path: Path, config: Evaluatio
         say(f"{policy.folder}: {config.episodes} episodes in the model and in {factory.env_id}")
         by_policy[str(policy.folder)] = both_returns(agent, run.world_model, factory, config.episodes, config.seed,
                                                      num_envs=config.num_envs, obs_keys=policy.data.obs_keys,
-                                                     goal_dims=policy.data.goal_dims)
+                                                     goal_dims=policy.data.goal_dims, workers=config.workers,
+                                                     time_limit=config.time_limit)
     comparison = compared(by_policy, config.seed)
     figures.plot_off_policy({name: returns[:2] for name, returns in by_policy.items()}, path,
                             f"Off-policy evaluation: rank correlation {comparison['spearman']:.2f}")

@@ -14,8 +14,8 @@ import json
 import os
 import platform
 import re
+import reprlib
 import shutil
-import stat
 import time
 import warnings
 from collections.abc import Mapping
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import MAX_BYTES, ConfigError, from_json, parse_json, to_json
+from ..files import FileRefused, open_plain, physical_memory, read_file
 
 FORMAT_VERSION = 3  # 2: every config names its kind; 3: control.prior_fraction was control.drawn
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
@@ -70,6 +71,12 @@ class Checkpoint:
     components: dict[str, dict[str, Tensor]]
     meta: dict[str, Any]
     folder: Path
+
+    def text(self, key: str) -> str:
+        """The string `key` in the caller's meta. Raises `CheckpointError` if there is none."""
+        if not isinstance(value := self.meta.get(key), str):
+            raise CheckpointError(f"{self.folder / 'meta.json'}: meta.{key} is {reprlib.repr(value)}; str is expected")
+        return value
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,7 @@ def _signed(body: dict[str, Any]) -> bytes:
 
 def _write(path: Path, data: bytes) -> None:
     """Writes a new file and waits until it is on the disk; the writer of safetensors does not fsync."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    fd = open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         rest = memoryview(data)
         while rest:
@@ -211,6 +218,12 @@ def has_checkpoints(folder: Path) -> bool:
     return bool(_folders(folder))
 
 
+def saved_bytes(folder: Path) -> int:
+    """The size of the newest checkpoint, valid or not; 0 if there is none."""
+    newest = _folders(folder)[:1]
+    return sum(path.lstat().st_size for each in newest for path in each.glob("*.safetensors"))
+
+
 def _folders(folder: Path) -> list[Path]:
     """The checkpoints, newest first by the step in their names: clocks jump, and copies change modification times."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
@@ -255,30 +268,32 @@ def _read_meta(path: Path) -> _Meta:
 
 
 def check_format(version: object, where: str) -> None:
-    """Raises `NewerFormat` or `OlderFormat`, naming both versions, unless `version` is this gentraj's format."""
-    if type(version) is int and version > FORMAT_VERSION:
+    """Raises `NewerFormat` or `OlderFormat`, naming both versions, unless `version` is this gentraj's format.
+
+    Raises `CheckpointError` for what no gentraj ever wrote.
+    """
+    if type(version) is not int or version < 1:
+        raise CheckpointError(f"{where}: format_version is {reprlib.repr(version)}; a whole number of at least 1 is "
+                              "expected")
+    if version > FORMAT_VERSION:
         raise NewerFormat(f"{where}: has format {version} and this gentraj reads format {FORMAT_VERSION}; install a "
                           "newer gentraj")
-    if type(version) is int and version < FORMAT_VERSION:
+    if version < FORMAT_VERSION:
         raise OlderFormat(f"{where}: has format {version} and this gentraj reads format {FORMAT_VERSION}; train it "
                           "again, or use it with the gentraj that wrote it")
 
 
 def _read_bytes(path: Path, size: int | None = None) -> bytes:
-    """Reads a plain file, without following links. Its type and size are checked before its contents are read."""
+    """Reads a file of exactly `size` bytes, by default of at most `MAX_BYTES`."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # non-blocking: opening a pipe must not hang
-        with open(fd, "rb") as file:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise CheckpointError(f"{path}: is not a plain file")
-            if size is not None and status.st_size != size:
-                raise CheckpointError(f"{path}: has {status.st_size} bytes; {size} are expected")
-            if size is None and status.st_size > MAX_BYTES:
-                raise CheckpointError(f"{path}: has {status.st_size} bytes; at most {MAX_BYTES} are expected")
-            return file.read()
+        data = read_file(path, MAX_BYTES if size is None else min(size, physical_memory() // 2))
+    except FileRefused as error:
+        raise CheckpointError(str(error)) from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    if size is not None and len(data) != size:
+        raise CheckpointError(f"{path}: has {len(data)} bytes; {size} are expected")
+    return data
 
 
 def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
@@ -313,10 +328,11 @@ class RunLock:
     def __enter__(self) -> RunLock:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.fd = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            self.fd = open_plain(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
             self._take()
         except OSError as error:
-            raise CheckpointError(f"{self.folder}: cannot be used as a run folder: {error.strerror}") from error
+            what = error if isinstance(error, FileRefused) else error.strerror
+            raise CheckpointError(f"{self.folder}: cannot be used as a run folder: {what}") from error
         for stale in self.folder.glob(".tmp-*"):
             shutil.rmtree(stale, ignore_errors=True)
         return self

@@ -9,16 +9,33 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from ..config import ConfigError
+from ..files import FileRefused, inside, open_plain, read_file
 from ..progress import bar
 
 FILE = "metrics.jsonl"
+BEYOND = 1e300  # no metric is so large, and sums of fewer than 10^8 smaller ones are finite
+LARGEST = 1 << 30  # bytes; a row of 30 metrics takes one kilobyte
 Row = dict[str, Any]
 Sums = dict[str, list[float]]
 """For each metric, its sum since the last row and the number of steps in that sum."""
+
+
+@dataclass(frozen=True)
+class SavedSums:
+    """The sums of a checkpoint, to be read with `from_json`. Raises ValueError for a number of steps below 1."""
+
+    sums: dict[str, tuple[float, int]]
+
+    def __post_init__(self) -> None:
+        for name, (_, steps) in self.sums.items():
+            if steps < 1:
+                raise ValueError(f"the sum of {name} is over {steps} steps; at least 1 is expected")
 
 
 class LogWarning(UserWarning):
@@ -30,17 +47,20 @@ def read_metrics(folder: Path) -> list[Row]:
 
     A row holds "step", the mean of each "{component}/{metric}" since the row before, and the "seconds" since then.
     Means are over the steps that reported the metric; a row lacks metrics that no step reported. The current learning
-    rate is "{component}/lr", or "{component}/lr-{optimizer}" where a component has several optimisers.
+    rate is "{component}/lr", or "{component}/lr-{optimizer}" where a component has several optimisers. Whatever is no
+    number in the file is left out.
     """
-    return read_rows(folder / FILE)
+    return [{key: value for key, value in row.items() if isinstance(value, int | float) and abs(value) < BEYOND}
+            for row in read_rows(folder / FILE) if row["step"] < BEYOND]
 
 
 def read_rows(path: Path) -> list[Row]:
     """Reads a file with one JSON object a line, each with a "step"; a missing file has no rows."""
-    if not path.exists():
+    try:
+        data = read_file(path, LARGEST)
+    except FileNotFoundError:
         return []
-    with path.open("rb") as file:
-        return [row for line in file if (row := _row(line))]
+    return [row for line in BytesIO(data) if (row := _row(line))]
 
 
 class Log:
@@ -58,10 +78,11 @@ class Log:
         self._torn, self._file, self._path = False, None, folder / FILE
         self._writer = None
         if tensorboard:
-            self._writer = tensorboard_writer()(str(folder / "tensorboard"), purge_step=start + 1)
+            self._writer = tensorboard_writer()(str(inside(folder, "tensorboard")), purge_step=start + 1)
         with self._harmless(str(self._path)):
-            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
-            os.truncate(self._path, _end_of_row(self._path, start) if start else 0)
+            descriptor = open_plain(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+            self._file = open(descriptor, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
+            os.truncate(self._file.fileno(), _end_of_row(read_file(self._path, LARGEST), start) if start else 0)
         self._bar = bar(steps, "training", initial=start, shown=progress)
         self._since = time.monotonic()
 
@@ -121,6 +142,8 @@ class Log:
         """Turns a full disk or a closed pipe into a warning, once for each `what`: it must not stop the training."""
         try:
             yield
+        except FileRefused:  # this is no accident, and it is found before the first step
+            raise
         except OSError as error:
             if what not in self._warned:
                 self._warned.add(what)
@@ -129,23 +152,22 @@ class Log:
 
 
 def _row(line: bytes) -> Row | None:
-    """Parses a line; None for an incomplete one, as a full disk or a crash leaves it."""
+    """Parses a line; None for an incomplete one, as a full disk or a crash leaves it, and for anything but a row."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+    return row if isinstance(row, dict) and type(row.get("step")) is int else None
 
 
-def _end_of_row(path: Path, step: int) -> int:
+def _end_of_row(data: bytes, step: int) -> int:
     """The number of bytes up to the end of the last row whose step is at most `step`."""
     end = 0
-    with path.open("rb") as file:
-        for line in file:
-            row = _row(line)
-            if not line.endswith(b"\n") or (row and row["step"] > step):
-                break
-            end += len(line)
+    for line in BytesIO(data):
+        row = _row(line)
+        if not line.endswith(b"\n") or (row and row["step"] > step):
+            break
+        end += len(line)
     return end
 
 

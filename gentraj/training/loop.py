@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..config import ConfigError, differences, require, to_json
+from ..config import ConfigError, differences, from_json, require, to_json
 from ..data.context import ContextConfig
 from ..data.episodes import Episodes, episodes_hash
 from ..data.windows import Windows
@@ -40,7 +40,7 @@ from .checkpoint import (
     save,
 )
 from .compilation import compiled
-from .log import Log, Row, Sums, tensorboard_writer
+from .log import Log, Row, SavedSums, Sums, tensorboard_writer
 from .memory import freed_memory_kept
 from .optimization import NonFinite, checked_later, read_finite
 
@@ -233,14 +233,17 @@ class _Run:
         """Restores the newest checkpoint and returns the sums of metrics that were saved with it."""
         checkpoint = load(self.folder)
         old = dict(checkpoint.meta)
-        sums = old.pop("sums")
+        try:
+            sums = from_json(SavedSums, {"sums": old.pop("sums", None)}, str(checkpoint.folder / "meta.json")).sums
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from error
         check_same(old, self.settings, str(self.folder))
         for component in self.components:
             component.restore(checkpoint.components)
         for name, module in self.carried.items():
             restore_module(module, checkpoint.components.get(name, {}), name)
         self.step, self.saved_step, self.saved = checkpoint.step, checkpoint.step, checkpoint.folder
-        return sums
+        return {name: list(sum_and_count) for name, sum_and_count in sums.items()}
 
     def save(self, sums: Sums) -> None:
         """Saves a checkpoint with the sums of the metrics since the last row, unless this step is saved already."""

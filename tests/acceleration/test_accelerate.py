@@ -8,8 +8,10 @@ from torch import Tensor
 
 import gentraj
 from gentraj.acceleration import BACKENDS
-from gentraj.acceleration.accelerate import Accelerated, Backend
-from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.acceleration.accelerate import Accelerated, Backend, program_rows
+from gentraj.acceleration.gradients import Passes
+from gentraj.acceleration.rewriting import rewritten
+from gentraj.diffusion import Diffusion, DiffusionConfig, Energy
 from gentraj.networks import DiTConfig, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.trajectory import Condition, TrajectorySpec
@@ -39,15 +41,44 @@ def test_openvino_samples_what_the_network_samples(network: str) -> None:
     for condition, num in ((plain, 1), (given, 1), (plain[:1], 1), (plain, 3)):
         torch.testing.assert_close(fast.sample(condition, num), model.sample(condition, num), rtol=1e-3, atol=1e-3)
     body: Any = fast.ema.module.body
-    assert isinstance(body, Accelerated) and len(body.programs) == 4  # of 4, 4 with contexts, 1 and 16 rows
+    assert isinstance(body, Accelerated) and len(body.programs) == 4  # of 3, 3 with contexts, 1 and 10 rows
     assert not isinstance(model.ema.module.body, Accelerated)
 
 
-def test_a_guide_takes_its_gradient_from_the_network_itself() -> None:
-    model = make("unet")
-    fast = gentraj.accelerate(model, "auto")
-    condition, guide = Condition.unknown(SPEC, 2), lambda x: -x.square().sum((1, 2))
+@pytest.mark.parametrize("network", ["unet", "mlp"])
+def test_openvino_computes_the_gradient_of_a_guide(network: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make(network)
+    fast, condition = gentraj.accelerate(model, "openvino"), Condition.unknown(SPEC, 3)
+    guide = Energy(lambda x: -x.square().sum((1, 2)))  # goes back through the denoiser more than once
+    torch.testing.assert_close(fast.sample(condition, guide=guide), model.sample(condition, guide=guide), rtol=1e-3,
+                               atol=1e-3)
+    assert "left out" not in capsys.readouterr().err
+    body: Any = fast.ema.module.body
+    assert [type(program) for program in body.programs.values()] == [Passes] and body.names == {"openvino"}
+
+
+def test_higher_derivatives_are_those_of_the_network() -> None:
+    network = make("unet").ema.module
+    fast = gentraj.accelerate(network, "openvino")
+    second = []
+    for each in (network, fast):
+        x = torch.ones(2, SPEC.horizon, SPEC.dim).requires_grad_()
+        y = each(x, 0 * x.detach(), torch.zeros_like(x, dtype=torch.bool), torch.ones(1))
+        slope, = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        second.append(torch.autograd.grad(slope.square().sum(), x)[0])
+    torch.testing.assert_close(second[1], second[0], rtol=1e-3, atol=1e-3)
+
+
+def test_what_has_no_program_of_its_gradient_is_eager(monkeypatch: pytest.MonkeyPatch,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(*_: Any) -> Any:
+        raise NotImplementedError("no rule")
+
+    monkeypatch.setattr("gentraj.acceleration.openvino.passes", refuse)
+    model, condition, guide = make(), Condition.unknown(SPEC, 2), lambda x: -x.square().sum((1, 2))
+    fast = gentraj.accelerate(model, "openvino")
     assert torch.equal(fast.sample(condition, guide=guide), model.sample(condition, guide=guide))
+    assert "openvino is left out: OpenVINO has no program of the gradient of ResidualMLP" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own modules
@@ -76,3 +107,19 @@ def test_unknown_backends_and_what_has_no_network_are_refused() -> None:
     with pytest.raises(ValueError, match="Linear has no network of trajectories to accelerate"):
         gentraj.accelerate(torch.nn.Linear(1, 1))
     assert gentraj.accelerate(model := make(), "eager") is model
+
+
+def test_a_program_has_at_most_a_quarter_more_rows_than_it_computes() -> None:
+    assert [program_rows(n) for n in (1, 2, 3, 5, 6, 8, 9, 12, 16, 17, 33, 64)] == [1, 2, 3, 5, 6, 8, 10, 12, 16, 20,
+                                                                                 40, 64]
+    assert all(n <= program_rows(n) <= 1.25 * n for n in range(1, 2000))
+    assert len({program_rows(n) for n in range(129, 257)}) == 4
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_rewritten_network_computes_the_same(rows: int) -> None:
+    network: Any = make("unet").ema.module
+    features = torch.randn(rows, SPEC.horizon, network.num_features)
+    projection = network.projection(torch.ones(1), None)
+    torch.testing.assert_close(rewritten(network).body(features, projection), network.body(features, projection),
+                               rtol=1e-5, atol=1e-5)

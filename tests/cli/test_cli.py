@@ -22,7 +22,8 @@ COMMANDS = [["demo"], ["train"], ["sample"], ["evaluate"], ["measure"], ["compar
             ["data", "inspect"], ["data", "import"], ["data", "make"]]
 KEYS = ["env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate", "first_hit_median",
         "time_at_goal_mean", "score_d4rl", "score_minari", "latency_ms_p50", "latency_ms_p99",
-        "network_calls_per_decision", "returns", "controller", "random", "behaviour", "agent", "step", "sampling"]
+        "network_calls_per_decision", "returns", "controller", "random", "behaviour", "agent", "step", "sampling",
+        "networks"]
 
 
 @pytest.fixture

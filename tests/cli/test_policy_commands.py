@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from gymnasium.spaces import Box
 from small import gentraj
 
@@ -36,6 +39,41 @@ def test_a_policy_is_scored_beside_its_data_and_a_random_agent(hopper: Episodes,
     assert (scores["agent"], scores["step"], scores["sampling"]) == ("BC, gaussian", 4, "one call, Gaussian")
     assert table.splitlines()[1].split("  ")[-1].strip() == "random" and "behaviour" in table
     assert "controller" not in table and "success_rate" not in table and table.startswith("Hopper-v5, 2 episodes")
+
+
+def test_episodes_that_do_not_finish_cost_themselves_only(hopper_run: Path, tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch,
+                                                          capsys: pytest.CaptureFixture) -> None:
+    """FAULTS 35: evaluation.json says how many of how many episodes were scored, and why."""
+    command = "evaluate", hopper_run, "--episodes", 4, "--num-envs", 2, "--no-baselines"
+    assert gentraj(*command, "--out", tmp_path / "all.json") == 0
+    real, begun = HopperEnv.reset, []
+
+    def reset(self, **settings):
+        begun.append(settings["seed"])
+        self.step = (lambda action: sys.exit("no licence")) if len(begun) == 2 else partial(HopperEnv.step, self)
+        return real(self, **settings)
+
+    monkeypatch.setattr(HopperEnv, "reset", reset)
+    assert gentraj(*command, "--out", tmp_path / "some.json") == 1
+    whole, part = (json.loads((tmp_path / name).read_text()) for name in ("all.json", "some.json"))
+    returns = whole["returns"]
+    assert (whole["episodes"], whole["failures"], part["episodes"]) == (4, [], 3)
+    assert part["returns"] == [returns[0], *returns[2:]]
+    assert part["failures"] == [f"Hopper-v5, environment 1 (seed {begun[1]}), step 1: SystemExit: no licence"]
+    printed = capsys.readouterr()
+    assert "Hopper-v5, 3 of 4 episodes" in printed.out and "clipped_actions" in printed.out
+    assert "gentraj: error: 1 of 4 episodes did not finish, and the scores are those of the others" in printed.err
+    assert part["failures"][0] in printed.err
+
+
+def test_scores_are_the_same_in_workers(hopper_run: Path, tmp_path: Path) -> None:
+    command = "evaluate", hopper_run, "--episodes", 3, "--no-baselines"
+    assert gentraj(*command, "--out", tmp_path / "a.json") == 0
+    assert gentraj(*command, "--out", tmp_path / "b.json", "--workers", 2, "--time-limit", 30) == 0
+    one, other = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    assert [(k, v) for k, v in one.items() if "ms" not in k] == [(k, v) for k, v in other.items() if "ms" not in k]
+    assert one["clamped_observations"] is not None
 
 
 def test_a_report_of_a_policy_has_what_there_is_to_draw(hopper_run: Path, tmp_path: Path,

@@ -7,7 +7,6 @@ from small import gentraj
 from some_episodes import some
 
 from gentraj.data import DataError, Episodes, inspect, problems, save_npz
-from gentraj.data.commands import inspect_source
 
 
 def bad(e: Episodes, **changes) -> Episodes:
@@ -49,13 +48,6 @@ def test_shapes_that_do_not_fit_are_reported_together():
         assert line in report, line
 
 
-def test_a_file_is_inspected_in_a_process_of_its_own(tmp_path):
-    path = save_npz(some([3]), tmp_path / "a.npz")
-    assert inspect_source(str(path)) == (inspect(path), False)
-    with pytest.raises(DataError, match=r"b\.npz: no such file"):
-        inspect_source(str(tmp_path / "b.npz"))
-
-
 def test_lost_steps_are_problems_and_problems_are_code_1(tmp_path, capsys):
     """D4RL's layout without next_observations: the last step of each trajectory goes with its reward."""
     rows = np.arange(12, dtype=np.float32)
@@ -65,18 +57,6 @@ def test_lost_steps_are_problems_and_problems_are_code_1(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "problems     1\n  d4rl has no next_observations: the last step of 3 trajectories is dropped" in printed
     assert "episodes     3 of 9 steps in all" in printed
-
-
-def test_a_crash_of_that_process_is_one_line(tmp_path, monkeypatch):
-    import gentraj.data.commands as commands
-
-    monkeypatch.setattr(commands, "CHILD", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    with pytest.raises(DataError, match=r"a\.hdf5: reading it crashed"):
-        inspect_source(str(tmp_path / "a.hdf5"))
-    monkeypatch.setattr(commands, "CHILD", "import time; time.sleep(30)")
-    monkeypatch.setattr(commands, "PATIENCE", 0.2)
-    with pytest.raises(DataError, match=r"a\.hdf5: not read within"):
-        inspect_source(str(tmp_path / "a.hdf5"))
 
 
 def test_an_hdf5_file_that_is_none_is_one_line(tmp_path):

@@ -12,7 +12,18 @@ from torch import Tensor, nn
 from gentraj.config import from_json, to_json
 from gentraj.diffusion import Diffusion, DiffusionConfig, FlowConfig
 from gentraj.diffusion.grids import sampling_times
-from gentraj.distillation import STUDENTS, Consistency, FewStep, FewStepConfig, MeanFlow, MeanFlowConfig, Progressive
+from gentraj.distillation import (
+    STUDENTS,
+    Consistency,
+    FewStep,
+    FewStepConfig,
+    FlowMap,
+    MeanFlow,
+    MeanFlowConfig,
+    Progressive,
+    Shortcut,
+)
+from gentraj.distillation.flow_map import TwoTimes
 from gentraj.families import ModelConfig
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import DiTConfig, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
@@ -51,8 +62,14 @@ class Map(nn.Module):
         return model.prediction.target(x0, (x - at.alpha * x0) / at.sigma, at) / model.prediction.unit(at)
 
 
+class MapOfTwoTimes(Map):
+    """As `Map`, of (x, t, r): in sampling it leads from one time to the next."""
+
+    conditioned = TwoTimes.conditioned
+
+
 def network_of(model: Diffusion, x0: Callable[..., Tensor]) -> Any:
-    return Map(model, x0)
+    return MapOfTwoTimes(model, x0) if isinstance(model, FlowMap) else Map(model, x0)
 
 
 def exact(model: Diffusion) -> Any:
@@ -136,29 +153,101 @@ def test_the_loss_of_a_consistency_model_is_0_at_the_end_of_the_teachers_way(pat
     assert loss_at(model, exact(model.teacher).x0) > 1e-3  # the teacher itself is no consistency model
 
 
+def moments(t_R: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of x_t on the straight path."""
+    t = t_R[:, None, None]
+    return (1 - t) * MEAN, (((1 - t) * STD) ** 2 + t**2).sqrt()
+
+
+def pointed_to(x: Tensor, t_R: Tensor, r_R: Tensor) -> Tensor:
+    """x0 to which the average velocity from t to r points, or at r = t the velocity.
+
+    On the straight path the probability flow of a normal distribution moves each x as its standard score says.
+    """
+    (mean, std), (mean_r, std_r), t = moments(t_R), moments(r_R), t_R[:, None, None]
+    score, span = (x - mean) / std, (t_R - r_R)[:, None, None]
+    velocity = -MEAN + (t - (1 - t) * STD**2) / std * score
+    return x - t * torch.where(span > 0, (x - mean_r - std_r * score) / span.clamp(min=1e-9), velocity)
+
+
+def velocity_alone(x: Tensor, t_R: Tensor, r_R: Tensor) -> Tensor:
+    return pointed_to(x, t_R, t_R)
+
+
 @every_teacher
 def test_the_loss_of_a_mean_flow_is_0_at_the_average_velocity(path: str) -> None:
-    """On the straight path the probability flow of a normal distribution moves each x as its standard score says."""
     model = student("mean-flow", path, apart=1.0)
-    assert isinstance(model, MeanFlow)
+    assert loss_at(model, pointed_to) < 0.02  # of 1, as the loss is divided by itself plus 0.001: an error of 2e-5
+    assert loss_at(model, velocity_alone) > 0.5
 
-    def moments(t_R: Tensor) -> tuple[Tensor, Tensor]:
-        t = t_R[:, None, None]
-        return (1 - t) * MEAN, (((1 - t) * STD) ** 2 + t**2).sqrt()
 
-    def x0(x: Tensor, t_R: Tensor, r_R: Tensor) -> Tensor:  # to which the average velocity points
-        (mean, std), (mean_r, std_r) = moments(t_R), moments(r_R)
-        u = (x - mean_r - std_r * (x - mean) / std) / (t_R - r_R)[:, None, None]
-        return x - t_R[:, None, None] * u
+@every_teacher
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_the_loss_of_a_shortcut_model_is_0_at_the_average_velocity(path: str, share: float) -> None:
+    """On the velocity alone it is above 0 where steps are to agree with their halves."""
+    model = student("shortcut", path, share=share)
+    model.ema = network_of(model, pointed_to)
+    assert loss_at(model, pointed_to) < 1e-5
+    model.ema = network_of(model, velocity_alone)
+    assert (loss_at(model, velocity_alone) > 1e-3) == (share > 0)
 
-    assert loss_at(model, x0) < 0.02  # of 1, as the loss is divided by itself plus 0.001: a squared error of 2e-5
-    assert loss_at(model, lambda x, t_R, r_R: x0(x, t_R, 0.999 * t_R)) > 0.5  # the instantaneous velocity
+
+def test_the_steps_of_a_shortcut_model_are_powers_of_2_and_the_smallest_halves_are_velocities() -> None:
+    model, spans = student("shortcut", "flow", finest=8), list[float]()
+    assert isinstance(model, Shortcut)
+    t_R, d_R = model.steps(model.rows(batch(0, 500), generator(1)))
+    assert {*d_R.tolist()} == {1, 1 / 2, 1 / 4}
+    multiple_R = t_R / d_R
+    assert (multiple_R == multiple_R.round()).all() and (t_R <= 1).all() and (t_R >= d_R).all()
+    assert {*t_R[d_R == 0.25].tolist()} == {1 / 4, 1 / 2, 3 / 4, 1}
+
+    def noted(x: Tensor, t_R: Tensor, r_R: Tensor) -> Tensor:
+        spans.append((t_R - r_R).unique().item())
+        return pointed_to(x, t_R, r_R)
+
+    model.ema = network_of(model, noted)
+    rows = model.rows(batch(0, 2), generator(1))
+    for d in (1 / 4, 1 / 2):
+        model.half_steps(torch.zeros(2, 1, 2), torch.ones(2), torch.full((2,), d), rows)
+    assert spans == [0, 0, 1 / 4, 1 / 4]
+    with pytest.raises(ValueError, match=r"finest is 12; a power of 2, such as 128, is expected"):
+        student("shortcut", "flow", finest=12)
+
+
+@pytest.mark.parametrize("method", ["mean-flow", "shortcut"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_a_flow_map_leads_to_the_same_end_in_any_number_of_steps(method: str, steps: int) -> None:
+    model = student(method, "flow")
+    model.ema = network_of(model, pointed_to)
+    z, free = torch.randn(50, 1, 2, generator=generator(3)), Condition.unknown(SPEC, 50)
+    torch.testing.assert_close(model.transport(z, free, steps=steps), MEAN + STD * z)
+    model.ema = network_of(model, velocity_alone)
+    assert (model.transport(z, free, steps=steps) - MEAN - STD * z).abs().max() > 0.05
+
+
+def test_a_shortcut_model_without_a_teacher_finds_both_modes_in_one_step() -> None:
+    """Data are -1 and 1. One step with the velocity leads to their mean, 0; the probability flow leads to the mode on
+    the side of the noise."""
+    updates = 400
+    model = student("shortcut", "flow", targets="data", updates=updates, share=0.5, finest=16)
+    optimizers = model.optimizers()
+    for step in range(updates):
+        for group in optimizers["network"].param_groups:
+            group["lr"] = 4e-3 * (1 - step / updates)
+        x = (2.0 * torch.randint(2, (128, 1, 1), generator=generator(0, step)) - 1).expand(-1, -1, 2)
+        model.update(Batch(x, torch.ones_like(x, dtype=torch.bool)), optimizers, generator(1, step))
+    z = torch.randn(500, 1, 1, generator=generator(9)).expand(-1, -1, 2)
+    z = z[z[:, 0, 0].abs() > 0.5]  # where the flow is not steep
+    for steps in (1, 2, 4):
+        x = model.transport(z, Condition.unknown(SPEC, len(z)), steps=steps)
+        assert (x - z.sign()).abs().mean() < 0.4, steps
 
 
 # Root mean squared error to the teacher's map of standard normal noise, after a short training from random weights.
 @pytest.mark.parametrize(("method", "path", "limit", "settings"), [
     ("reflow", "vp-cosine", 0.06, {"teacher_steps": 4}), ("progressive", "flow", 0.15, {"rounds": 2}),
     ("consistency", "flow", 0.2, {}), ("mean-flow", "flow", 0.25, {}),
+    ("shortcut", "flow", 0.3, {"share": 0.5, "finest": 16}),
     ("adversarial", "vp-cosine", 0.2, {"teacher_steps": 4, "discriminator": DiscriminatorConfig(8, (1,), 1, 0)})])
 def test_a_student_of_one_step_comes_close_to_the_map_of_its_teacher(method: str, path: str, limit: float,
                                                                      settings: dict[str, Any]) -> None:
@@ -218,7 +307,7 @@ def test_a_student_starts_from_its_teacher_scores_as_it_does_and_leaves_it_as_it
     before = {key: tensor.clone() for key, tensor in made.teacher.state_dict().items()}
     x, known = torch.randn(3, 4, 5, generator=generator(0)), Condition.unknown(spec, 3)
     known = replace(known, context_BC=torch.ones(3, 1))
-    if method != "mean-flow":  # which sees times on another scale
+    if not isinstance(made, FlowMap):  # which sees times on another scale
         torch.testing.assert_close(made.transport(x, known), teacher.transport(x, known, steps=1))
     made.update(Batch(x, torch.ones_like(x, dtype=torch.bool), torch.ones(3, 1)), made.optimizers(), generator(1))
     torch.testing.assert_close(made.ood_score(x, known, [0, 1, 2]), teacher.ood_score(x, known, [0, 1, 2]))

@@ -3,6 +3,8 @@
 39 (autoreset and early ends) is tests/envs/evaluation/test_rollout.py.
 """
 
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -43,8 +45,18 @@ FAULTS = {
     "observation": (lambda r: (np.array([0, np.nan, 0]), *r[1:]), "observation is .*nan"),
     "reward": (lambda r: (r[0], float("nan"), *r[2:]), "reward is nan"),
     "infinite reward": (lambda r: (r[0], float("-inf"), *r[2:]), "reward is -inf"),
-    "shape": (lambda r: (np.zeros(4), *r[1:]), "Error: .*shape"),
-    "type": (lambda r: ("three", *r[1:]), "ValueError"),
+    "shape": (lambda r: (np.zeros(4), *r[1:]), r"observation has shape \(4,\); \(3,\) is expected"),
+    "type": (lambda r: ("three", *r[1:]), "observation is 'three'; numbers are expected"),
+    "no observation": (lambda r: (None, *r[1:]), "observation is None; numbers are expected"),
+    "reward as text": (lambda r: (r[0], "1", *r[2:]), "reward is '1', a str; one number is expected"),
+    "reward of a batch": (lambda r: (r[0], np.zeros(1), *r[2:]), "reward is array.*one number is expected"),
+    "no reward": (lambda r: (r[0], None, *r[2:]), "reward is None, a NoneType; one number is expected"),
+    "terminated": (lambda r: (*r[:2], None, *r[3:]), "terminated is None, a NoneType; True or False is expected"),
+    "truncated": (lambda r: (*r[:3], "no", r[4]), "truncated is 'no', a str; True or False is expected"),
+    "done twice": (lambda r: (*r[:2], 2, *r[3:]), "terminated is 2, a int; True or False is expected"),
+    "success": (lambda r: (*r[:4], {"success": "yes"}), "success is 'yes', a str; True or False is expected"),
+    "is_success": (lambda r: (*r[:4], {"is_success": 0.5}), "success is 0.5, a float; True or False is expected"),
+    "exit": (lambda r: sys.exit("no licence"), "SystemExit: no licence"),
     "bounds": (lambda r: (np.array([0, 11.0, 0]), *r[1:]), "observation is .*11.*outside the environment's own"),
     "old gym": (lambda r: (r[0], r[1], False, {}), "not enough values to unpack"),
     "exception": (lambda r: raise_two(0, r), "the simulator is gone"),
@@ -56,7 +68,7 @@ FAULTS = {
 def test_what_an_environment_does_wrong_is_named_with_its_id_and_step(fault, num_envs):
     wrong, message = FAULTS[fault]
     make = lambda: Faulty(lambda step, result: wrong(result) if step == 4 else result)  # noqa: E731
-    with pytest.raises(EnvironmentFault, match=rf"Faulty.*step 4: .*{message}") as error:
+    with pytest.raises(EnvironmentFault, match=rf"Faulty, environment 0 \(seed \d+\), step 4: .*{message}") as error:
         rollout(RandomAgent([-1, -1], [1, 1]), make, 3, num_envs=num_envs, progress=False)
     assert "\n" not in str(error.value)
 

@@ -101,11 +101,10 @@ def test_off_the_main_thread(tmp_path: Path) -> None:
     assert results[0].step == 3
 
 
-def test_a_full_disk_under_the_log_costs_only_the_log(tmp_path: Path) -> None:
+def test_a_full_disk_under_the_log_costs_only_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FAULTS 6."""
     folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "metrics.jsonl").symlink_to("/dev/full")
+    monkeypatch.setattr("gentraj.training.log.open_plain", lambda path, flags: os.open("/dev/full", os.O_WRONLY))
     with pytest.warns(LogWarning, match=r"metrics\.jsonl: cannot be written: .*; training goes on") as seen:
         assert run_tiny(folder).step == 60
     assert len(seen) == 1 and load(folder).step == 60
@@ -116,12 +115,15 @@ def test_a_torn_row_is_skipped_and_the_rows_after_it_are_whole(tmp_path: Path, m
     from gentraj.training import log as training_log
 
     class Full:
-        def __init__(self, path: Path, mode: str, buffering: int):
-            self.file, self.rows = path.open(mode, buffering), 0  # type: ignore[call-overload]
+        def __init__(self, descriptor: int, mode: str, buffering: int):
+            self.file, self.rows = os.fdopen(descriptor, mode, buffering), 0
 
         def write(self, data: bytes) -> int:
             self.rows += 1
             return self.file.write(data[:5] if self.rows == 2 else data)
+
+        def fileno(self) -> int:
+            return self.file.fileno()
 
         def close(self) -> None:
             self.file.close()

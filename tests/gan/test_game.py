@@ -9,7 +9,8 @@ import torch
 from tiny_gan import CONTEXT, batch, make, train
 from torch import Tensor
 
-from gentraj.gan.model import FINE, distance, energy_score, mean_loss, value
+from gentraj.gan.discrimination import mean_loss, value
+from gentraj.gan.model import FINE, distance, energy_score
 from gentraj.models.microbatch import Microbatch
 from gentraj.networks.discriminator import Logits
 from gentraj.randomness import generator

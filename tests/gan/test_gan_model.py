@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gentraj.config import ConfigError, from_json, to_json
 from gentraj.gan import ConditionalGAN, GANConfig
-from gentraj.gan.model import SideConfig
+from gentraj.gan.discrimination import SideConfig
 from gentraj.gan.objectives import OBJECTIVES
 from gentraj.networks import NETWORKS
 from gentraj.networks.rows import MAX_ROWS, MIN_ROWS

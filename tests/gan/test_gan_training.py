@@ -10,8 +10,9 @@ from tiny_gan import CONTEXT, JUDGE, VARIANTS, batch, continued, make, same_stat
 
 from gentraj.config import from_json, to_json
 from gentraj.gan import GANConfig
+from gentraj.gan.discrimination import SideConfig
 from gentraj.gan.health import FOLLOW, SYMPTOMS
-from gentraj.gan.model import SideConfig, step_generator
+from gentraj.gan.model import step_generator
 from gentraj.gan.objectives import REGULARISERS
 from gentraj.models.conditioning import ConditionMix
 from gentraj.networks import NETWORKS

@@ -14,8 +14,8 @@ from torch import Tensor
 from gentraj.cli import main
 from gentraj.gan import health
 from gentraj.gan import model as gan_model
-from gentraj.gan.health import SETTLED, SYMPTOMS, GANWarning, Health, Symptom, vital_signs
-from gentraj.gan.model import SideConfig
+from gentraj.gan.discrimination import SideConfig
+from gentraj.gan.health import EARLY, SETTLED, SYMPTOMS, GANWarning, Health, Symptom, vital_signs
 from gentraj.gan.objectives import OBJECTIVES, REGULARISERS
 from gentraj.training.checkpoint import module_tensors, restore_module
 from gentraj.trajectory import Condition
@@ -114,6 +114,20 @@ def test_a_healthy_game_says_nothing() -> None:
     assert recorded(SETTLED + 50, {}) == []
 
 
+def test_a_slow_start_is_no_symptom() -> None:
+    """The averages of a DiT, which ignores its noise at first, after 50 steps at a learning rate of 1e-4."""
+    assert recorded(SETTLED - 1, {"variety": 0.02, "spread": 0.6, "coverage": 0.6, "generator_slope": 0.5}) == []
+
+
+@pytest.mark.parametrize(("metric", "value"), [("spread", 0.0), ("spread", 1e6), ("duplicates", 1.0),
+                                               ("generator_slope", 0.0), ("coverage", math.nan)])
+def test_a_dead_or_collapsed_generator_is_named_at_once(metric: str, value: float) -> None:
+    subject = Health()
+    assert recorded(EARLY - 1, {metric: value}, subject) == []
+    caught = recorded(50, {metric: value}, subject)
+    assert len(caught) == 1 and caught[0].startswith(f"step {EARLY} of the GAN: ")
+
+
 def test_one_bad_step_is_no_symptom_and_what_passes_is_over() -> None:
     subject = Health()
     recorded(SETTLED, {}, subject)
@@ -165,7 +179,7 @@ def test_a_generator_that_does_not_learn_is_named_while_it_trains_and_when_it_sa
     """FAULTS 34: an untrained generator is no plan, and nobody may take it for one."""
     model, loaded = make(generator_learning=SideConfig(learning_rate=0.0)), make()
     optimizers = model.optimizers()
-    with pytest.warns(GANWarning, match=f"step {SETTLED} of the GAN: .*or the generator is not trained"):
+    with pytest.warns(GANWarning, match=f"step {EARLY} of the GAN: .*or the generator is not trained"):
         train(model, range(SETTLED), batch((8,) * 16), optimizers)
     continued(model, optimizers, loaded)
     with pytest.warns(GANWarning, match=f"step {SETTLED} of the GAN: ") as caught:
@@ -180,7 +194,22 @@ def collapsed(generate: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda network, z, values, known, context: generate(network, 0 * z, 0 * values, known & False, context)
 
 
+def test_a_collapse_is_named_before_the_game_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gan_model, "generate", collapsed(gan_model.generate))
+    with pytest.warns(GANWarning, match=f"step {EARLY} of the GAN: .*collapsed"):
+        train(make(), range(EARLY), batch((8,) * 16))
+
+
+def test_a_generator_without_a_gradient_is_named_early() -> None:
+    model = make()
+    for parameter in model.network.parameters():
+        parameter.register_hook(torch.zeros_like)
+    with pytest.warns(GANWarning, match=f"step {EARLY} of the GAN: .*or the generator is not trained"):
+        train(model, range(EARLY), batch((8,) * 16))
+
+
 def test_a_collapse_ends_no_run_silently(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "EARLY", 5)
     monkeypatch.setattr(health, "SETTLED", 5)
     monkeypatch.setattr(gan_model, "generate", collapsed(gan_model.generate))
     model = make()

@@ -8,7 +8,7 @@ import torch
 from tiny_gan import JUDGE, batch, make, train
 from torch import Tensor, nn
 
-from gentraj.gan.model import SideConfig, logits, value
+from gentraj.gan.discrimination import SideConfig, logits, value
 from gentraj.gan.objectives import JITTER, OBJECTIVES, REGULARISERS, Critic, Game, interpolate_gradient_norm
 from gentraj.models.conditioning import ConditionMix
 from gentraj.randomness import generator

@@ -39,10 +39,21 @@ def test_observations_of_another_width_than_the_environment_has_are_refused(umaz
             checked(wrong)
 
 
-def test_an_environment_that_cannot_be_made_here_is_left_for_later(umaze: Episodes) -> None:
-    assert checked(replace(umaze, env='{"id": "Absent-v0"}')) == checked(replace(umaze, env=None)) == []
+def test_an_environment_that_cannot_be_made_here_is_left_for_later_in_so_many_words(
+        umaze: Episodes, capsys: pytest.CaptureFixture) -> None:
+    assert checked(replace(umaze, env=None)) == [] and capsys.readouterr().err == ""
     broken = environment_factory("Hopper-v5", {"colour": "red"}).spec_json  # its class takes no such argument
-    assert checked(replace(umaze, env=broken)) == []
+    for env, why in (('{"id": "Absent-v0"}', "unknown environment 'Absent-v0'"), (broken, "colour")):
+        assert checked(replace(umaze, env=env)) == []
+        line, = capsys.readouterr().err.splitlines()
+        assert "cannot be made here, so nothing is compared with its spaces" in line and why in line
+
+
+def test_goals_of_another_width_than_the_environment_has_are_refused(umaze: Episodes) -> None:
+    goal = umaze.extras["goal"]
+    wide = replace(umaze, goal_dims=(0, 1, 2), extras=umaze.extras | {"goal": goal[:, [0, 1, 1]]})
+    with pytest.raises(ValueError, match=r"goals of width 3, but PointMaze_UMaze-v3 has goals of 2; .*--env-id"):
+        checked(wide)
 
 
 def test_a_horizon_longer_than_every_episode_is_a_warning(umaze: Episodes) -> None:

@@ -43,6 +43,32 @@ def test_the_fast_agent_acts_as_the_slow_one(goals: int, changes: dict[str, obje
         assert torch.allclose(act_BA, slow.act(obs_BO, goal_BG), atol=1e-5)
 
 
+def test_both_say_where_they_clip() -> None:
+    """An observation is clamped beyond 10 deviations, and an action is at a bound where the network asked for more."""
+    policy, one_A = student(0), torch.ones(2)
+    low_A, high_A = policy.act_scale.unnormalize(-one_A), policy.act_scale.unnormalize(one_A)  # the data's
+    narrow_A = (low_A + 0.1).numpy()  # this end of the action space is inside the data's range, the other outside
+    for agent in (StudentActor(policy, narrow_A, high_A.numpy() + 1), Actor(policy, narrow_A, high_A.numpy() + 1)):
+        limits = agent.limits
+        obs_BO = policy.obs.shift_D + torch.tensor([-10.01, -9.99, 0.0, 9.99, 10.01])[:, None] * policy.obs.scale_D
+        assert limits.clamps(obs_BO.numpy()).tolist() == [True, False, False, False, True]
+        act_BA = np.stack([narrow_A, high_A.numpy(), (low_A + high_A).numpy() / 2])
+        assert limits.clips(act_BA).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("kind", [StudentActor, Actor])
+@pytest.mark.parametrize(("size", "share"), [(1e-3, 0.0), (1e4, 1.0)])
+def test_what_a_network_asks_for_beyond_the_bounds_is_counted(kind: type[Actor], size: float, share: float) -> None:
+    policy = student(0)
+    with torch.no_grad():
+        for parameter in policy.network[-1].parameters():
+            parameter.mul_(size)
+    agent = kind(policy, policy.act_scale.unnormalize(-torch.ones(2)).numpy() - 1,  # the action space is wider
+                 policy.act_scale.unnormalize(torch.ones(2)).numpy() + 1)
+    act_BA = agent.act(torch.randn(20, 4, generator=generator(5)))
+    assert agent.limits.clips(act_BA.numpy()).mean() == share
+
+
 def test_an_action_does_not_depend_on_the_environments_beside_it() -> None:
     agent, sampled = StudentActor(student(2, goal_dims=(0, 1)), LOW, HIGH), generator(6)
     obs_BO, goal_BG = torch.randn(40, 4, generator=sampled), torch.randn(40, 2, generator=sampled)

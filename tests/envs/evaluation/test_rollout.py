@@ -9,6 +9,7 @@ from envs.making import environment_factory
 from envs.recording.baselines import RandomAgent, WaypointController
 from gentraj.data import load_episodes, save_minari
 from gentraj.randomness import fold
+from gentraj.trajectory import Limits
 
 
 class Queue:
@@ -111,6 +112,25 @@ def test_an_agent_that_plans_ahead_is_given_what_is_left_of_the_period(counter):
     assert played.network_calls == len(rests) + 3 * sum(-(-int(length) // 5) for length in played.lengths)
     rollout(Ahead(), counter, 2, num_envs=1, progress=False)
     assert len(rests) == len(played.act_ms)  # without a period the environments wait for nobody
+
+
+class Limited(Queue):
+    """Sees its first four observations only, and says so."""
+
+    limits = Limits(np.array([-1.0]), np.array([0.5]), np.array([-1.0, -np.inf]), np.array([3.0, np.inf]))
+
+    def act(self, obs_BO, goal_BG=None):
+        return super().act(obs_BO, goal_BG).clamp(-1.0, 0.5)
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 5])
+def test_clipped_actions_and_clamped_observations_are_counted_in_the_steps_that_count(counter, num_envs):
+    played = rollout(Limited(), counter, 5, num_envs=num_envs, progress=False)
+    steps = played.lengths.sum()
+    assert played.clipped_actions == pytest.approx((played.lengths // 5).sum() / steps)  # each fifth is 1
+    assert played.clamped_observations == pytest.approx(np.maximum(played.lengths - 4, 0).sum() / steps)
+    unlimited = rollout(Queue(), counter, 5, num_envs=num_envs, progress=False)
+    assert unlimited.clipped_actions == played.clipped_actions and unlimited.clamped_observations is None
 
 
 @pytest.mark.parametrize("num_envs", [1, 2, 6])

@@ -1,0 +1,142 @@
+"""Plans and training steps of the U-Net of Diffuser, as gentraj and its peers make them, with untrained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import gentraj
+from agents.planning.plan_critic import PlanCritic, PlanCriticConfig
+from agents.planning.planner import Planner, PlannerConfig
+from benchmarks.speed_peers import (
+    SCALE,
+    Setting,
+    Value,
+    diffuser_plan,
+    diffuser_training,
+    diffusers_plan,
+    diffusers_training,
+)
+from benchmarks.timing import CPU, Call, Case, Setup
+from gentraj.diffusion import Diffusion, DiffusionConfig, Energy
+from gentraj.networks import TemporalUNetConfig
+from gentraj.normalize import Normalizer
+from gentraj.randomness import generator
+from gentraj.training.compilation import compiled
+from gentraj.trajectory import Batch, Condition, SamplingOptions
+
+HOPPER = Setting(11, 3, 32, (1, 2, 4, 8), steps=20, few=5)
+MAZE = Setting(4, 2, 128, (1, 4, 8), steps=64, few=16)
+
+
+def model_of(setting: Setting, device: torch.device = CPU) -> Diffusion:
+    config = DiffusionConfig(network=TemporalUNetConfig(32, setting.multipliers, 5, 0), path="vp-cosine",
+                             levels=setting.steps, prediction="eps", sampler="ddpm", steps=setting.steps)
+    return Diffusion(setting.spec, config, Normalizer.identity(setting.spec.dim)).to(device)
+
+
+def start_of(setting: Setting, batch: int) -> Condition:
+    return Condition.unknown(setting.spec, batch).with_obs(0, torch.zeros(setting.obs_dim))
+
+
+def planner(horizon: int = HOPPER.horizon, candidates: int = 1, backend: str = "eager", steps: int = 5) -> Planner:
+    """A planner of the hopper that takes the best candidate by a critic."""
+    setting = replace(HOPPER, horizon=horizon)
+    config = PlannerConfig(arrival="fixed", replan=1, lookahead=1, actions="joint", select="value", steps=steps,
+                           candidates=candidates)
+    high = np.ones(setting.act_dim, np.float32)
+    critic = PlanCritic.blank(setting.spec, PlanCriticConfig())
+    made = Planner(model_of(setting), config, -high, high, critic=critic, options=SamplingOptions(sampler="ddim"))
+    return gentraj.accelerate(made, backend)
+
+
+def each_backend(setup: Setup, model: Diffusion, call: Callable[[Diffusion], Call]) -> dict[str, Call]:
+    """The call for the model as it is, and for the model in each backend."""
+    return {name: call(gentraj.accelerate(model, name)) for name in ("eager", *setup.backends)}
+
+
+def plans(setup: Setup, setting: Setting, batch: int, options: SamplingOptions) -> Mapping[str, Call]:
+    start = start_of(setting, batch)
+    return each_backend(setup, model_of(setting, setup.device), lambda model: partial(model.sample, start,
+                                                                                      options=options))
+
+
+def value_network(setting: Setting, device: torch.device, backend: str = "eager") -> Value:
+    """The value of plans (R, H, D) by a network like that which denoises them."""
+    network = gentraj.accelerate(model_of(setting, device).ema.module.requires_grad_(False), backend)
+    t = torch.full((1,), 0.5, device=device)
+
+    def value(x_RHD: Tensor) -> Tensor:
+        return network(x_RHD, torch.zeros_like(x_RHD), torch.zeros_like(x_RHD, dtype=torch.bool), t).mean((1, 2))
+
+    return value
+
+
+def guided_plans(setup: Setup, setting: Setting, batch: int, guide: Callable[[Value], Energy]) -> Mapping[str, Call]:
+    start, model = start_of(setting, batch), model_of(setting, setup.device)
+    return {name: partial(gentraj.accelerate(model, name).sample, start,
+                          guide=guide(value_network(setting, setup.device, name)))
+            for name in ("eager", *setup.backends)}
+
+
+def training(setup: Setup, setting: Setting, batch: int) -> Mapping[str, Call]:
+    """The loss, its gradient, AdamW and the average of the weights; also compiled, if compile is among the backends."""
+    x_BHD = torch.randn(batch, setting.horizon, setting.spec.dim, device=setup.device)
+    windows = Batch(x_BHD, torch.ones_like(x_BHD, dtype=torch.bool))
+    found: dict[str, Call] = {}
+    for name in ("eager", *{"compile"} & {*setup.backends}):
+        model = model_of(setting, setup.device)
+        optimizers = model.optimizers()
+        if name == "compile":
+            ExitStack().enter_context(compiled([model], setup.device))  # to the end of the process
+        found[name] = partial(model.update, windows, optimizers, generator(0))
+    return found
+
+
+def _plan(title: str, setting: Setting, batch: int) -> Case:
+    return Case(title, {"diffusers": partial(diffusers_plan, setting=setting, batch=batch),
+                        "Diffuser": partial(diffuser_plan, setting=setting, batch=batch)},
+                partial(plans, setting=setting, batch=batch, options=SamplingOptions()))
+
+
+def _ddim(title: str, setting: Setting, batch: int) -> Case:
+    return Case(title, {"diffusers": partial(diffusers_plan, setting=setting, batch=batch, few=True)},
+                partial(plans, setting=setting, batch=batch, options=SamplingOptions("ddim", setting.few)))
+
+
+def _guided(title: str, setting: Setting, batch: int, guide: Callable[[Value], Energy]) -> Case:
+    def peer(plan: Callable[..., Call], setup: Setup) -> Call:
+        return plan(setup, setting, batch, value_network(setting, setup.device))
+
+    return Case(title, {"diffusers": partial(peer, diffusers_plan), "Diffuser": partial(peer, diffuser_plan)},
+                partial(guided_plans, setting=setting, batch=batch, guide=guide))
+
+
+def _train(title: str, setting: Setting, batch: int) -> Case:
+    return Case(title, {"diffusers": partial(diffusers_training, setting=setting, batch=batch),
+                        "Diffuser": partial(diffuser_training, setting=setting, batch=batch)},
+                partial(training, setting=setting, batch=batch))
+
+
+NOISY, DEFAULT = partial(Energy, scale=SCALE, at="noisy"), partial(Energy, scale=SCALE)
+CASES: dict[str, Case] = {
+    "plan/hopper/1": _plan("one plan, horizon 32, 20 steps", HOPPER, 1),
+    "plan/maze/1": _plan("one plan, horizon 128, 64 steps", MAZE, 1),
+    "plan/hopper/64": _plan("64 plans, horizon 32, 20 steps", HOPPER, 64),
+    "plan/maze/64": _plan("64 plans, horizon 128, 16 steps", replace(MAZE, steps=16), 64),
+    "ddim/hopper/1": _ddim("one plan by DDIM, horizon 32, 5 steps", HOPPER, 1),
+    "ddim/maze/1": _ddim("one plan by DDIM, horizon 128, 16 steps", MAZE, 1),
+    "ddim/hopper/64": _ddim("64 plans by DDIM, horizon 32, 5 steps", HOPPER, 64),
+    "guided/hopper/1": _guided("one plan, horizon 32, 20 steps, guided by a value network, one gradient a step",
+                               HOPPER, 1, NOISY),
+    "guided/hopper/64": _guided("64 plans guided in the same way", HOPPER, 64, NOISY),
+    "energy/hopper/16": _guided("16 plans guided by the same network in `Energy` as it comes", HOPPER, 16, DEFAULT),
+    "train/hopper/32": _train("training step of 32 windows, horizon 32", HOPPER, 32),
+    "train/maze/32": _train("training step of 32 windows, horizon 128", MAZE, 32),
+}

@@ -1,0 +1,23 @@
+"""How much memory the arrays of a file may take: a few bytes can declare, or be expanded to, gigabytes of zeros."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .episodes import DataError
+
+ALWAYS = 1 << 26  # bytes that every file may declare
+RATIO = 50  # data that are compressed take more than this part of their size; noise is hardly compressed at all
+
+
+def allowance(path: Path) -> int:
+    """The bytes that the arrays of a file may take in memory."""
+    return max(ALWAYS, RATIO * path.stat().st_size)
+
+
+def check_declared(path: Path, declared: int) -> None:
+    """Raises `DataError` for a file whose arrays would take `declared` bytes and that is too small for them."""
+    if declared > allowance(path):
+        raise DataError(f"{path}: its {path.stat().st_size:,} bytes would become arrays of {declared:,} bytes; no data "
+                        "are compressed so far, so it is damaged or meant to fill the memory; if it is neither, save "
+                        "it without compression")

@@ -1,0 +1,138 @@
+"""Flow maps: students that learn the average velocity between two times, with which they step from one to the other.
+
+The velocity at one time is the teacher's, or that of the data and the noise, without the teacher.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..config import require_choice
+from ..diffusion.model import DiffusionConfig
+from ..models.conditioning import encoded_width
+from ..models.microbatch import Microbatch
+from ..models.plugin import Denoise
+from ..networks import NETWORKS, NetworkConfig
+from ..networks.embedding import Predict, SinusoidalEmbedding
+from ..training.optimization import MovingAverage
+from .few_step import FewStep, FewStepConfig
+
+SPAN = 16  # number of features of the time t - r
+SCALE = 10.0  # of the times before they are embedded: losses have derivatives by the times, which the scale multiplies
+
+
+@dataclass(frozen=True)
+class FlowMapConfig(FewStepConfig):
+    """What the settings of all flow maps have. Their noise path is straight, whatever the teacher's is."""
+
+    targets: Literal["teacher", "data"] = "teacher"
+    """Where the velocity at one time comes from: the teacher, or the data and the noise."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_choice(self, targets=("teacher", "data"))
+
+    def model(self) -> DiffusionConfig:
+        return replace(super().model(), path="flow", levels=None, prediction="velocity", sampler="euler")
+
+
+class TwoTimes(nn.Module):
+    """A network of trajectories with a second time r, 0 where none is given: features of t - r go where those of the
+    context go."""
+
+    def __init__(self, dim: int, horizon: int, context_dim: int, config: NetworkConfig):
+        super().__init__()
+        self.network = NETWORKS.made_of(config)(dim, horizon, context_dim + SPAN, config)
+        self.span, self.context_dim = SinusoidalEmbedding(SPAN, SCALE), context_dim
+        cast(SinusoidalEmbedding, self.network.time[0]).scale = SCALE
+        for module in self.network.modules():
+            if isinstance(module, nn.GroupNorm):  # whose forward derivative needs this layout
+                module.register_forward_pre_hook(_contiguous)
+
+    def forward(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor, t_R: Tensor,
+                context_RC: Tensor | None = None, r_R: Tensor | None = None) -> Tensor:
+        span = self.span(t_R if r_R is None else t_R - r_R)
+        if context_RC is not None:
+            rows = max(len(span), len(context_RC))
+            span = torch.cat([context_RC.expand(rows, -1), span.expand(rows, -1)], 1)
+        return self.network(x_RHD, known_RHD, mask_RHD, t_R, span)
+
+    def conditioned(self, known_RHD: Tensor, mask_RHD: Tensor, context_RC: Tensor | None,
+                    times_S: Tensor | None) -> Predict:
+        """The network as a function of (x, t) that leads from one of the times to the next."""
+        after = {} if times_S is None else dict(pairwise(times_S.tolist()))
+
+        def predict(x_RHD: Tensor, t_R: Tensor) -> Tensor:
+            r_R = t_R.new_tensor([after.get(t, 0.0) for t in t_R.tolist()])
+            return self(x_RHD, known_RHD, mask_RHD, t_R, context_RC, r_R)
+
+        return predict
+
+    def start(self, teacher: nn.Module) -> None:
+        """Takes over the teacher's weights; at first the second time changes nothing."""
+        weights, layer = dict(teacher.state_dict()), cast(nn.Linear, self.network.context)
+        wide, bias = torch.zeros_like(layer.weight), weights.get("context.bias", torch.zeros_like(layer.bias))
+        if self.context_dim:
+            wide[:, : self.context_dim] = weights["context.weight"]
+        self.network.load_state_dict(weights | {"context.weight": wide, "context.bias": bias})
+
+
+def _contiguous(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0].contiguous(),)
+
+
+class FlowMap(FewStep):
+    """A student of any number of steps, each of which is one Euler step with the average velocity."""
+
+    distillation: FlowMapConfig
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.network = TwoTimes(self.spec.dim, self.spec.horizon, encoded_width(self.context), self.config.network)
+        self.ema = MovingAverage(self.network, self.config.ema)
+
+    def start(self, network: TwoTimes, teacher: nn.Module) -> None:
+        network.start(teacher)
+
+    def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None, *, times: Tensor | None = None,
+                clipped: bool = True) -> Denoise:
+        """As `Diffusion.denoise`, for steps from one of `times` to the next.
+
+        x0 is bounded where there is one step only: between other times it is no trajectory, but where a step points.
+        """
+        return super().denoise(values, mask, context, times=times,
+                               clipped=clipped and (times is None or len(times) == 2))
+
+    def average(self, network: nn.Module, z: Tensor, t_R: Tensor, r_R: Tensor, rows: Microbatch) -> Tensor:
+        """u(z, t, r), the average velocity from z at t to r, as a network predicts it; the velocity where r = t."""
+        at = self.level(t_R)
+        x = torch.where(rows.known, rows.x0, z) * rows.real
+        F = network(x / at.spread, rows.x0 * rows.known, rows.known, t_R, rows.context, r_R)
+        return F * self.prediction.unit(at)
+
+    @torch.no_grad()
+    def flow(self, rows: Microbatch) -> tuple[Tensor, Tensor, Tensor]:
+        """z_t on the straight path, its velocity v, which is 0 at known entries, and t (R,).
+
+        The teacher's x_s with the same ratio of signal and noise is z_t times alpha + sigma.
+        """
+        eps, of_teacher = rows.normal(), self.distillation.targets == "teacher"
+        s = self.teacher.level(self.teacher.path.snap(self.uniform(rows).cpu()).to(eps))
+        total = s.alpha + s.sigma
+        t_R = (s.sigma / total)[:, 0, 0]
+        z = self.noised(rows.x0, eps, t_R)
+        x0 = self.taught(total * z, s.t_R, rows) if of_teacher else rows.x0
+        v = (z - x0) / t_R[:, None, None] if of_teacher else eps - x0
+        return z, v * rows.free, t_R
+
+    def uniform(self, rows: Microbatch) -> Tensor:
+        return torch.rand(len(rows.x0), generator=rows.generator).to(rows.x0.device)
+
+    def squares(self, u: Tensor, target: Tensor, rows: Microbatch) -> Tensor:
+        """(R,) mean squared errors of the free entries."""
+        return ((u - target) ** 2 * rows.free).sum((1, 2)) / rows.free.sum((1, 2)).clamp(min=1)

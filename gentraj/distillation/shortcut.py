@@ -1,0 +1,68 @@
+"""Shortcut models: a flow map that learns to go in one step where it goes in two of half the size.
+
+Frans et al. 2024, "One Step Diffusion via Shortcut Models", algorithms 1 and 2.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..config import require
+from ..models.microbatch import Microbatch
+from .flow_map import FlowMap, FlowMapConfig
+
+
+@dataclass(frozen=True)
+class ShortcutConfig(FlowMapConfig):
+    """Settings of a shortcut model."""
+
+    share: float = 0.25
+    """Fraction of the trajectories on which a step learns two steps of half its size; on the others the model learns
+    the velocity, which is its step of size 0."""
+    finest: int = 128
+    """Number of the smallest steps from noise to data, a power of 2. They are taken with the velocity."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, share=(0, 1), finest=(2, 2**20))
+        if self.finest & (self.finest - 1):
+            raise ValueError(f"ShortcutConfig.finest is {self.finest}; a power of 2, such as 128, is expected")
+
+
+class Shortcut(FlowMap):
+    distillation: ShortcutConfig
+
+    def objective(self, rows: Microbatch) -> Tensor:
+        """||u(z, t, d) - u*||^2, where u* is the velocity at d = 0, and the mean of two half steps at d > 0."""
+        z, target, t_R = self.flow(rows)
+        d_R, count = torch.zeros_like(t_R), round(self.distillation.share * len(z))
+        if count:
+            some = rows.take(torch.arange(count, device=z.device))
+            t_R[:count], d_R[:count] = self.steps(some)
+            z[:count] = self.noised(some.x0, some.normal(), t_R[:count])
+            target[:count] = self.half_steps(z[:count], t_R[:count], d_R[:count], some)
+        u = self.average(self.network, z, t_R, t_R - d_R, rows)
+        return (self.squares(u, target, rows) * rows.weight).mean()
+
+    def steps(self, rows: Microbatch) -> tuple[Tensor, Tensor]:
+        """Times t and sizes d (R,) of random steps from t to t - d: a size is 1, 1/2, 1/4 and so on, each as probable,
+        and t one of its multiples."""
+        halvings = int(math.log2(self.distillation.finest))
+        d_R = 0.5 ** torch.randint(halvings, (len(rows.x0),), generator=rows.generator)
+        t_R = d_R * (1 + (self.uniform(rows).cpu() / d_R).floor())
+        return t_R.to(rows.x0.device), d_R.to(rows.x0.device)
+
+    @torch.no_grad()
+    def half_steps(self, z: Tensor, t_R: Tensor, d_R: Tensor, rows: Microbatch) -> Tensor:
+        """The average velocity of two steps of half the size d, by the average of the weights."""
+        half_R = d_R / 2
+        size_R = torch.where(half_R > 1 / self.distillation.finest, half_R, 0)  # for the network
+        first = self.average(self.ema.module, z, t_R, t_R - size_R, rows)
+        middle_R = t_R - half_R
+        z = z - half_R[:, None, None] * first
+        second = self.average(self.ema.module, z, middle_R, middle_R - size_R, rows)
+        return (first + second) / 2 * rows.free

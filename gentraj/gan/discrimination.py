@@ -1,0 +1,86 @@
+"""The discriminator's side of the game: its logits and losses, and its training step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+from torch.optim import Optimizer
+
+from ..models.microbatch import Microbatch
+from ..networks.discriminator import Discriminator, Logits
+from ..training.optimization import LearningConfig, apply_gradients
+from .objectives import REGULARISERS, Game, Loss, Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideConfig(LearningConfig):
+    """How one side is trained; two time scales are two learning rates (Heusel et al. 2017)."""
+
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.0
+    max_grad_norm: float = 10.0
+    betas: tuple[float, float] = (0.0, 0.99)
+    """Decay rates of AdamW's moving averages. The first is 0, no momentum, since old gradients of the game mislead."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"SideConfig.betas are {self.betas}; two numbers of at least 0 and less than 1 are "
+                             "expected")
+
+
+@parametrize.cached()  # spectral norms are computed once a step
+def step_discriminator(discriminator: Discriminator, microbatch: Microbatch, fake: Tensor, objective: Objective,
+                       weights: dict[str, float], optimizer: Optimizer, max_norm: float) -> dict[str, Tensor]:
+    """One optimiser step of the discriminator on the objective and the weighted penalties.
+
+    The metric "real_logit" is the mean patch logit of data.
+    """
+    t_R = microbatch.levels()  # the same for data and samples, so that the noise level does not tell them apart
+    x, g = (microbatch.blurred(y, t_R).detach().requires_grad_() for y in (microbatch.x0, fake))
+    on_real, on_fake = logits(discriminator, x, microbatch, t_R), logits(discriminator, g, microbatch, t_R)
+    game = Game(lambda y: value(logits(discriminator, y, microbatch, t_R), microbatch), x, g,
+                value(on_real, microbatch), value(on_fake, microbatch), microbatch.free, microbatch.generator)
+    loss = mean_loss(objective.discriminator, on_real, on_fake, microbatch)
+    penalties = {name: REGULARISERS[name](game).mean() for name in weights}
+    total = loss + sum(weight * penalties[name] for name, weight in weights.items())
+    norm = apply_gradients(total, optimizer, max_norm)
+    if objective.weight_clip is not None:
+        clip_weights(discriminator, objective.weight_clip)
+    real_logit = value(Logits(torch.zeros_like(on_real.whole_R), on_real.patch_RH), microbatch).mean()
+    return {"discriminator_loss": loss.detach(), "discriminator_grad_norm": norm.detach(),
+            "discriminator_accuracy": (game.real_R > game.fake_R).float().mean(), "real_logit": real_logit.detach(),
+            **{f"penalty_{name}": penalty.detach() for name, penalty in penalties.items()}}
+
+
+def logits(discriminator: Discriminator, x: Tensor, microbatch: Microbatch, t_R: Tensor) -> Logits:
+    """The discriminator's logits of `x` under the conditions of the microbatch."""
+    whole, patch = discriminator(x, microbatch.x0 * microbatch.known, microbatch.known, t_R, microbatch.context)
+    return Logits(whole.float(), None if patch is None else patch.float())  # float32 under autocast too
+
+
+def value(output: Logits, microbatch: Microbatch) -> Tensor:
+    """The critic's value c (R,): the logit of the whole trajectory plus the mean logit of its real timesteps."""
+    if output.patch_RH is None:
+        return output.whole_R
+    real_RH = microbatch.real[..., 0]
+    return output.whole_R + (output.patch_RH * real_RH).sum(1) / real_RH.sum(1)
+
+
+def mean_loss(loss: Loss, real: Logits, fake: Logits, microbatch: Microbatch) -> Tensor:
+    """The weighted mean loss of whole trajectories plus that of their real timesteps."""
+    whole = (loss(real.whole_R, fake.whole_R) * microbatch.weight).mean()
+    if real.patch_RH is None or fake.patch_RH is None:
+        return whole
+    real_RH = microbatch.real[..., 0]
+    return whole + (loss(real.patch_RH, fake.patch_RH) * real_RH * microbatch.weight[:, None]).sum() / real_RH.sum()
+
+
+@torch.no_grad()
+def clip_weights(discriminator: Discriminator, limit: float) -> None:
+    """Clips all weights to [-limit, limit] (Arjovsky et al. 2017, algorithm 1)."""
+    for parameter in discriminator.parameters():
+        parameter.clamp_(-limit, limit)

@@ -1,0 +1,273 @@
+"""FAULTS 16 for every file of a run folder: only plain files are opened, and none outside the folder."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from small import gentraj
+from tiny import run_tiny, tiny_episodes
+
+from gentraj.data import save_npz
+from gentraj.files import FileRefused, inside, open_plain, read_file, write_file
+from gentraj.runs.finetuning import returns
+from gentraj.runs.folder import load, located
+from gentraj.runs.hub import save_pretrained
+from gentraj.runs.records import read_learning_curve
+from gentraj.training.checkpoint import CheckpointError, RunLock
+from gentraj.training.log import read_metrics
+
+ROOT = Path(__file__).parents[2]
+
+
+def link(path: Path, outside: Path) -> None:
+    outside.mkdir(exist_ok=True)
+    if path.exists():
+        shutil.copy(path, outside / path.name)
+    (outside / path.name).touch()
+    path.unlink(missing_ok=True)
+    path.symlink_to(outside / path.name)
+
+
+def pipe(path: Path, outside: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def device(path: Path, outside: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to("/dev/zero")
+
+
+def folder(path: Path, outside: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+def hard_link(path: Path, outside: Path) -> None:
+    outside.mkdir(exist_ok=True)
+    if path.exists():
+        shutil.copy(path, outside / path.name)
+    (outside / path.name).touch()
+    path.unlink(missing_ok=True)
+    os.link(outside / path.name, path)
+
+
+HARMS = link, pipe, device, folder
+
+
+def contents(place: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()}
+
+
+def refused(capsys: pytest.CaptureFixture, *words: object) -> str:
+    assert gentraj(*words) in (1, 2)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert len(lines) == 1 and lines[0].startswith("gentraj: error: "), lines
+    return lines[0]
+
+
+@pytest.fixture
+def run(tmp_path: Path, small_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a run, `run` in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(small_run, tmp_path / "run")).relative_to(tmp_path)
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_16_only_a_plain_file_is_read(tmp_path: Path, harm: Callable[[Path, Path], None]) -> None:
+    path = write_file(tmp_path / "run" / "file", b"content")
+    harm(path, tmp_path / "outside")
+    with pytest.raises(FileRefused, match=r"file: is (a link; a plain file is expected|not a plain file)"):
+        read_file(path)
+
+
+@pytest.mark.parametrize("harm", [*HARMS, hard_link])
+@pytest.mark.parametrize("flags", [os.O_WRONLY | os.O_APPEND | os.O_CREAT, os.O_RDWR | os.O_CREAT])
+def test_16_only_a_plain_file_is_written_in_place(tmp_path: Path, harm: Callable, flags: int) -> None:
+    path = write_file(tmp_path / "run" / "file", b"content")
+    harm(path, tmp_path / "outside")
+    before = contents(tmp_path / "outside")
+    with pytest.raises(FileRefused, match=r"file: (is|has 2 names)"):
+        open_plain(path, flags)
+    assert contents(tmp_path / "outside") == before
+
+
+@pytest.mark.parametrize("harm", [link, hard_link])
+def test_16_a_new_file_takes_the_place_of_a_link_and_spares_its_target(tmp_path: Path, harm: Callable) -> None:
+    path = write_file(tmp_path / "run" / "file", b"before")
+    harm(path, tmp_path / "outside")
+    write_file(path, b"after")
+    assert path.read_bytes() == b"after" and not path.is_symlink()
+    assert (tmp_path / "outside" / "file").read_bytes() == b"before"
+
+
+def test_16_a_file_beyond_its_bound_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(1 << 40)  # a terabyte that takes no place on the disk
+    with pytest.raises(FileRefused, match="file: has 1099511627776 bytes, so it is larger than expected: at most 10"):
+        read_file(tmp_path / "file", 10)
+    with pytest.raises(FileRefused, match="has 1099511627776 bytes"):
+        read_file(tmp_path / "file", min(1 << 39, 1 << 39))
+    assert read_file(write_file(tmp_path / "file", b"1234567890"), 10) == b"1234567890"
+
+
+def test_16_temporary_names_cannot_be_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link that waits under a temporary name would lead the write elsewhere; O_EXCL refuses even a lucky guess."""
+    names = []
+    monkeypatch.setattr("gentraj.files.open_plain", lambda path, flags=0: names.append(path.name) or open_plain(
+        path, flags))
+    for _ in range(2):
+        write_file(tmp_path / "file", b"content")
+    assert len(set(names)) == 2
+    monkeypatch.setattr("gentraj.files.secrets.token_hex", lambda size: "guessed")
+    (tmp_path / "target").write_bytes(b"precious")
+    guess = tmp_path / f".tmp-{os.getpid()}-guessed-file"
+    guess.symlink_to(tmp_path / "target")
+    with pytest.raises(OSError, match="guessed"):
+        write_file(tmp_path / "file", b"content")
+    assert (tmp_path / "target").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("harm", [*HARMS, hard_link])
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("name", ["metrics.jsonl", ".lock"])
+def test_16_training_writes_into_no_link_and_hangs_on_no_pipe(tmp_path: Path, harm: Callable, resume: bool,
+                                                              name: str) -> None:
+    place = tmp_path / "run"
+    if resume:
+        run_tiny(place, steps=20)
+    place.mkdir(exist_ok=True)
+    harm(place / name, tmp_path / "outside")
+    before = contents(tmp_path / "outside")
+    with pytest.raises((FileRefused, CheckpointError), match=f"{name}: (is|has 2 names)"):
+        run_tiny(place, steps=40, resume=resume)
+    assert contents(tmp_path / "outside") == before
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("name", ["config.json", "reference.safetensors", "metrics.jsonl", "evaluation.json",
+                                  "provenance.json", "scores.jsonl"])
+def test_16_a_report_reads_plain_files_only(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, name: str,
+                                            harm: Callable) -> None:
+    harm(run / name, tmp_path / "outside")
+    before = contents(tmp_path / "outside")
+    assert f"{name}: is " in refused(capsys, "report", run) or harm is not link
+    assert contents(tmp_path / "outside") == before
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("name", ["config.json", "reference.safetensors"])
+@pytest.mark.parametrize("words", ["train --resume run", "sample run --out a.npz", "evaluate run --episodes 1"])
+def test_16_commands_read_plain_files_only(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, name: str,
+                                           harm: Callable, words: str) -> None:
+    harm(run / name, tmp_path / "outside")
+    before = contents(tmp_path / "outside")
+    if words.startswith("train") and name == "reference.safetensors" and harm is not folder:
+        assert gentraj(*words.split()) == 0  # it writes them anew, as a file of its own
+        assert not (run / name).is_symlink() and (run / name).is_file()
+    else:
+        refused(capsys, *words.split())
+    assert contents(tmp_path / "outside") == before
+
+
+def test_16_scores_metrics_and_figures_are_not_fetched_from_elsewhere(run: Path, tmp_path: Path) -> None:
+    loaded = load(run)
+    for name, read in (("metrics.jsonl", read_metrics), ("scores.jsonl", read_learning_curve)):
+        link(run / name, tmp_path / "outside")
+        with pytest.raises(FileRefused, match=f"{name}: is a link"):
+            read(run)
+        (run / name).unlink()
+    (tmp_path / "outside").mkdir(exist_ok=True)
+    (tmp_path / "outside" / "private.png").write_bytes(b"private")
+    (run / "figures").symlink_to(tmp_path / "outside", target_is_directory=True)
+    for use in (lambda: inside(run, "figures"), lambda: save_pretrained(loaded, tmp_path / "saved")):
+        with pytest.raises((FileRefused, CheckpointError), match="figures: is a link, which may lead elsewhere"):
+            use()
+    assert not (tmp_path / "saved").exists()
+
+
+def test_16_a_report_draws_into_no_folder_elsewhere(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "outside").mkdir()
+    (run / "figures").symlink_to(tmp_path / "outside", target_is_directory=True)
+    assert "figures: is a link, which may lead elsewhere" in refused(capsys, "report", run)
+    assert not contents(tmp_path / "outside")
+
+
+def test_16_episodes_that_a_run_recorded_are_not_fetched_from_elsewhere(tmp_path: Path) -> None:
+    """The rounds of a distillation and of a fine-tuning."""
+    outside = save_npz(tiny_episodes(), tmp_path / "outside.npz")
+    folder = tmp_path / "run"
+    (folder / "played").mkdir(parents=True)
+    (folder / "played" / "00000000.npz").symlink_to(outside)
+    (folder / "decisions-0.npz").symlink_to(outside)
+    for read in (lambda: located(str(folder / "decisions-0.npz"), folder), lambda: located("decisions-0.npz", folder),
+                 lambda: returns(folder)):
+        with pytest.raises(FileRefused, match=r"npz: is a link, which may lead elsewhere"):
+            read()
+
+
+def test_16_the_lock_leaves_what_it_cannot_use(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / "run").mkdir()
+    os.link(tmp_path / "precious", tmp_path / "run" / ".lock")
+    with pytest.raises(CheckpointError, match=r"\.lock: has 2 names \(hard links\)"), RunLock(tmp_path / "run"):
+        pass
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+# -- nobody opens a file another way
+
+OPENING = {"open", "fdopen", "read_text", "read_bytes", "write_text", "write_bytes", "load_file", "save_file",
+           "safe_open", "savefig", "memmap", "fromfile", "tofile", "genfromtxt", "loadtxt", "savetxt", "savez",
+           "savez_compressed", "copyfile", "copy2", "copytree", "mkstemp", "NamedTemporaryFile", "mkdtemp"}
+# Each read by a person: what is opened there is no file of a run folder, or was opened by `open_plain` before.
+REVIEWED = {
+    "gentraj/files.py": {"os.open(path, flags | FLAGS | (0 if follow else os.O_NOFOLLOW), 420)"},
+    "gentraj/training/checkpoint.py": {"os.open(folder, os.O_RDONLY)"},  # a folder, to sync it
+    "gentraj/cli/__init__.py": {"os.open(os.devnull, os.O_WRONLY)", "os.fdopen(handle, 'w', encoding='utf-8')",
+                                "tempfile.mkstemp(prefix='gentraj-bug-', suffix='.log')",
+                                "os.open(os.devnull, os.O_RDWR)",
+                                "os.fdopen(number, 'r' if number == 0 else 'w')"},
+    "gentraj/progress.py": {"os.open(os.devnull, os.O_WRONLY)"},
+    "gentraj/data/hdf5.py": {"_h5py().h5d.open(file.id, path.encode())"},  # an array in a file that is open
+    "gentraj/data/npz.py": {"np.savez(file, **members)", "archive.open(member)", "np.load(handle, allow_pickle=False)"},
+    "gentraj/data/reader.py": {"os.fdopen(os.dup(sys.stdout.fileno()), 'wb')", "Path('/proc/self/statm').read_text()"},
+    "gentraj/data/d4rl.py": {"Path(__file__).with_name('d4rl_scores.json').read_text()"},  # the package's own
+    "gentraj/runs/hub.py": {"shutil.copytree(snapshot, made, dirs_exist_ok=True)"},  # from the hub's own cache
+    "gentraj/runs/sampling.py": {"np.savez_compressed(buffer, allow_pickle=False, obs=self.obs_NHO.cpu().numpy(), "
+                                 "act=self.act_NHA.cpu().numpy(), stride=np.array(self.stride))"},  # into memory
+    "gentraj/plots/style.py": {"figure.savefig(file, format=path.suffix[1:], dpi=DPI, bbox_inches='tight', "
+                               "pad_inches=0.12)"},  # into a `new_file`
+    "gentraj/data/minari_writer.py": {"path.read_text()", "path.write_text(json.dumps(metadata))",
+                                      "file.open('rb')"},  # a dataset that this process is writing
+}
+
+
+def opens(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Call):
+        return False
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if name == "load" and ast.unparse(node.func) in ("np.load", "numpy.load"):
+        return True
+    plain = any(ast.unparse(argument).startswith("open_plain(") for argument in node.args)
+    descriptor = ast.unparse(node).startswith(("os.fdopen(descriptor", "open(descriptor"))
+    return name in OPENING and not plain and not descriptor
+
+
+def test_16_nobody_opens_a_file_another_way() -> None:
+    found = [f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}: {ast.unparse(node)}"
+             for room in ("gentraj", "envs", "agents") for path in sorted((ROOT / room).rglob("*.py"))
+             for node in ast.walk(ast.parse(path.read_text()))
+             if opens(node) and ast.unparse(node) not in REVIEWED.get(str(path.relative_to(ROOT)), set())]
+    assert not found
+
+
+@pytest.mark.parametrize("code", ["open(path)", "path.open('rb')", "path.read_bytes()", "np.load(path)",
+                                  "os.open(path, 0)", "load_file(path)", "figure.savefig(path)"])
+def test_16_the_scan_finds(code: str) -> None:
+    assert any(opens(node) for node in ast.walk(ast.parse(code)))
