@@ -387,6 +387,19 @@ class HasSpec(Protocol):
     def spec(self) -> TrajectorySpec | None: ...
 
 
+@runtime_checkable
+class PlansAhead(Protocol):
+    """An agent with a deadline, which also plans between its decisions."""
+
+    def rest(self, seconds: float) -> None:
+        """Lets `seconds` pass, in which the agent plans ahead; returns as soon as it has nothing to plan."""
+        ...
+
+    def timing(self) -> dict[str, Any]:
+        """What the agent did to be in time, for reports."""
+        ...
+
+
 @dataclass(frozen=True)
 class Limits:
     """The bounds, in environment units, to which an agent clips its actions and, if given, the observations it sees."""
@@ -413,17 +426,6 @@ class HasLimits(Protocol):
 
     @property
     def limits(self) -> Limits: ...
-@runtime_checkable
-class PlansAhead(Protocol):
-    """An agent with a deadline, which also plans between its decisions."""
-
-    def rest(self, seconds: float) -> None:
-        """Lets `seconds` pass, in which the agent plans ahead; returns as soon as it has nothing to plan."""
-        ...
-
-    def timing(self) -> dict[str, Any]:
-        """What the agent did to be in time, for reports."""
-        ...
 
 
 def calls_of(models: Iterable[object]) -> int:

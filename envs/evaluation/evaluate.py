@@ -46,18 +46,18 @@ class EvaluationConfig:
     """random-goal: a random goal that stays; d4rl-single-goal: D4RL's fixed goal of each maze, for its score."""
     baselines: bool = True
     """Whether the data-collecting controller of a maze and a random agent are scored on the same starts and goals."""
-    workers: int = 0
-    """Processes that step the environments, for environments that may end their process or hang; the scores are the
-    same bits. With 0 they are stepped in this process, which is the fastest for environments that take less than a
-    millisecond, and there is no time limit."""
-    time_limit: float = 60.0
-    """Seconds that one reset or step of an environment may take in a worker, before its episode is given up."""
     deadline_ms: float | None = None
     """Time in milliseconds in which the agent has to act, which is also the time between two environment steps. A
     planner plans in the background and acts in time; decisions that are later than this are counted. One environment
     runs at a time, without batch_invariant."""
     hz: float | None = None
     """Environment steps a second, in the place of deadline_ms: 20 is a deadline of 50 ms."""
+    workers: int = 0
+    """Processes that step the environments, for environments that may end their process or hang; the scores are the
+    same bits. With 0 they are stepped in this process, which is the fastest for environments that take less than a
+    millisecond, and there is no time limit."""
+    time_limit: float = 60.0
+    """Seconds that one reset or step of an environment may take in a worker, before its episode is given up."""
 
     def unused(self) -> dict[str, str]:
         return {} if self.workers else {"time_limit": "nothing can stop an environment in this process (workers is 0)"}
@@ -104,8 +104,8 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     try:
         played = rollout(agent, rendering(factory) if watch else factory, config.episodes, config.seed, config.num_envs,
                          obs_keys=obs_keys, goal_dims=goal_dims, record=True, progress=progress, watch=watch,
-                         invariant=config.batch_invariant, period=config.deadline, workers=config.workers,
-                         time_limit=config.time_limit)
+                         invariant=config.batch_invariant, workers=config.workers, time_limit=config.time_limit,
+                         period=config.deadline)
     except EnvironmentFault as fault:
         if not partial or fault.finished is None:
             raise

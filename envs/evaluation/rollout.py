@@ -49,20 +49,20 @@ class Rollout:
     """The episodes as a dataset, to be saved or drawn, if they were recorded."""
     tells_success: bool = True
     """Whether the environment defines success: it has goals, or reports success in its info."""
-    act_ms: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """(calls,) wall time in milliseconds of every call of `act`."""
     clipped_actions: float = 0.0
     """Fraction of the actions with an entry at a bound of the agent's `limits`, or of the action space."""
     clamped_observations: float | None = None
     """Fraction of the observations with an entry beyond the agent's `limits`; None for an agent that clamps none."""
     faults: tuple[str, ...] = ()
     """What went wrong in each episode that did not finish; these are not among the E."""
+    act_ms: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(calls,) wall time in milliseconds of every call of `act`."""
 
 
 def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0, num_envs: int = 25, *,
             obs_keys: Sequence[str] = (), goal_dims: Sequence[int] = (), record: bool = False,
             progress: bool = True, name: str = "agent", watch: Watch | None = None, invariant: bool = True,
-            period: float | None = None, workers: int = 0, time_limit: float = 60.0) -> Rollout:
+            workers: int = 0, time_limit: float = 60.0, period: float | None = None) -> Rollout:
     """Runs `episodes` episodes, `num_envs` at a time; episode i seeds its environment and agent with `fold(seed, i)`.
 
     `obs_keys` and `goal_dims` are those of the data that the agent was trained on. An environment whose episode has
@@ -271,9 +271,8 @@ def _result(log: _Log, envs: VectorEnvironment, seeds: list[int], goal_dims: tup
     returns, time_at_goal = (np.bincount(episode, each, minlength=E) for each in (flat["reward"], hits))
     return Rollout(envs.env_id, [seeds[i] for i in finished], returns, np.isfinite(first_hit), first_hit, time_at_goal,
                    lengths, np.array(log.latency_ms), log.network_calls, recorded, envs.tells_success,
-                   np.array(log.act_ms), float(flat["clipped"].mean()),
-                   float(flat["clamped"].mean()) if clamps else None,
-                   tuple(str(log.faults[i]) for i in sorted(log.faults)))
+                   float(flat["clipped"].mean()), float(flat["clamped"].mean()) if clamps else None,
+                   tuple(str(log.faults[i]) for i in sorted(log.faults)), np.array(log.act_ms))
 
 
 def _episodes(flat: dict[str, np.ndarray], lengths: np.ndarray, envs: VectorEnvironment,

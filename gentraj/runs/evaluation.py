@@ -29,8 +29,8 @@ FILMED = 3  # number of episodes that are filmed
 
 def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None,
                  options: SamplingOptions = DEFAULT_OPTIONS, *, progress: bool = True,
-                 watch: Watch | None = None, fallback: Run | None = None, partial: bool = False
-                 ) -> tuple[dict[str, Any], Episodes]:
+                 watch: Watch | None = None, partial: bool = False,
+                 fallback: Run | None = None) -> tuple[dict[str, Any], Episodes]:
     """Lets the run's agent act in its environment; returns what evaluation.json holds, and the recorded episodes.
 
     `planner` replaces the settings of a planner's run, `options` say how the agent samples, and `watch` and `partial`
@@ -86,7 +86,7 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
     if video is not None:
         check_folder(video, "--video")
     with videos(video, FILMED) if video else nullcontext() as watch:
-        scores, episodes = evaluate_run(run, config, planner, options, watch=watch, fallback=fallback, partial=True)
+        scores, episodes = evaluate_run(run, config, planner, options, watch=watch, partial=True, fallback=fallback)
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:

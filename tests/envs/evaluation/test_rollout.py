@@ -96,6 +96,24 @@ def test_decisions_are_the_calls_that_used_a_network(counter):
     assert (len(played.latency_ms), played.network_calls) == (played.lengths[0], None)
 
 
+def test_an_agent_that_plans_ahead_is_given_what_is_left_of_the_period(counter):
+    class Ahead(Queue):
+        def rest(self, seconds):
+            rests.append(seconds)
+            self.network_calls += 1
+
+        def timing(self):
+            return {}
+
+    rests = []
+    played = rollout(Ahead(), counter, 2, num_envs=1, progress=False, period=1e6)
+    assert len(rests) == len(played.act_ms) == played.lengths.sum() == len(played.latency_ms)
+    np.testing.assert_allclose(rests, 1e6 - played.act_ms / 1000)
+    assert played.network_calls == len(rests) + 3 * sum(-(-int(length) // 5) for length in played.lengths)
+    rollout(Ahead(), counter, 2, num_envs=1, progress=False)
+    assert len(rests) == len(played.act_ms)  # without a period the environments wait for nobody
+
+
 class Limited(Queue):
     """Sees its first four observations only, and says so."""
 
@@ -113,22 +131,6 @@ def test_clipped_actions_and_clamped_observations_are_counted_in_the_steps_that_
     assert played.clamped_observations == pytest.approx(np.maximum(played.lengths - 4, 0).sum() / steps)
     unlimited = rollout(Queue(), counter, 5, num_envs=num_envs, progress=False)
     assert unlimited.clipped_actions == played.clipped_actions and unlimited.clamped_observations is None
-def test_an_agent_that_plans_ahead_is_given_what_is_left_of_the_period(counter):
-    class Ahead(Queue):
-        def rest(self, seconds):
-            rests.append(seconds)
-            self.network_calls += 1
-
-        def timing(self):
-            return {}
-
-    rests = []
-    played = rollout(Ahead(), counter, 2, num_envs=1, progress=False, period=1e6)
-    assert len(rests) == len(played.act_ms) == played.lengths.sum() == len(played.latency_ms)
-    np.testing.assert_allclose(rests, 1e6 - played.act_ms / 1000)
-    assert played.network_calls == len(rests) + 3 * sum(-(-int(length) // 5) for length in played.lengths)
-    rollout(Ahead(), counter, 2, num_envs=1, progress=False)
-    assert len(rests) == len(played.act_ms)  # without a period the environments wait for nobody
 
 
 @pytest.mark.parametrize("num_envs", [1, 2, 6])
