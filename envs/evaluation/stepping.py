@@ -126,22 +126,24 @@ class Stepper:
     """
 
     def __init__(self, make_env: MakeEnv, obs_keys: Sequence[str] = (),
-                 begin_call: Callable[[int], None] = lambda slot: None):
-        """`begin_call` is told the slot of an environment before each call of it."""
+                 begin_call: Callable[[int, int], None] = lambda slot, step: None):
+        """`begin_call` is told the slot of an environment and the step of its episode before each call of it."""
         self.make_env, self.obs_keys, self.begin_call = make_env, obs_keys, begin_call
         self.envs: dict[int, gymnasium.Env] = {}
+        self.elapsed: dict[int, int] = {}  # steps of the episode in each slot
         self.layout: Layout | None = None
 
     def describe(self, slot: int = 0) -> Layout:
         """The layout of the environments, for which the first one is made. Raises what making it raises."""
         if self.layout is None:
-            self.begin_call(slot)
+            self.begin_call(slot, 0)
             self.envs[slot] = self.make_env()
             self.layout = Layout.of(self.envs[slot], self.obs_keys)
         return self.layout
 
     def begin(self, slot: int, episode: Episode) -> Step | Fault:
         """Resets the environment, and repeats the episode's actions if it has any."""
+        self.elapsed[slot] = 0
         step = self._guarded(slot, lambda env, layout: _reset(env, layout, episode.seed))
         for action in episode.actions:
             if isinstance(step, Fault):
@@ -155,6 +157,7 @@ class Stepper:
         return step if episode.pending is None else self.step(slot, episode.pending)
 
     def step(self, slot: int, action: np.ndarray) -> Step | Fault:
+        self.elapsed[slot] += 1
         return self._guarded(slot, lambda env, layout: layout.stepped(env.step(action)))
 
     def close(self) -> None:
@@ -162,7 +165,7 @@ class Stepper:
             self._discard(slot)
 
     def _guarded(self, slot: int, call: Callable[[gymnasium.Env, Layout], Step]) -> Step | Fault:
-        self.begin_call(slot)
+        self.begin_call(slot, self.elapsed[slot])
         try:
             layout = self.describe(slot)
             if slot not in self.envs:
