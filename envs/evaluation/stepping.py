@@ -8,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
-
-if TYPE_CHECKING:
-    from .rollout import Rollout
 
 MakeEnv = Callable[[], gymnasium.Env]
 SHOWN = 80  # characters of a faulty value in a message
@@ -24,10 +21,10 @@ SHOWN = 80  # characters of a faulty value in a message
 class EnvironmentFault(RuntimeError):
     """An environment or an action is faulty; the message says in one line which environment, step and value.
 
-    `finished` holds the episodes that ended well, if any did.
+    `finished` is the `Rollout` of the episodes that ended well, or None without any.
     """
 
-    finished: Rollout | None = None
+    finished: Any = None
 
 
 class EnvCrashed(EnvironmentFault):
