@@ -1,6 +1,7 @@
 from .evaluation.evaluate import EvaluationConfig, evaluate
 from .evaluation.replay import Simulator
 from .evaluation.rollout import Rollout, rollout
+from .evaluation.stepping import EnvCrashed, EnvironmentFault
 from .making import EnvironmentFactory, environment_factory
 from .recording.baselines import RandomAgent
 from .sb3_vector import SB3Vector
@@ -8,6 +9,7 @@ from .worlds.environment import WorldModelEnv, WorldModelVectorEnv
 from .worlds.imagined import ImaginedConfig
 
 __all__ = [
-    "EnvironmentFactory", "EvaluationConfig", "ImaginedConfig", "RandomAgent", "Rollout", "SB3Vector", "Simulator",
-    "WorldModelEnv", "WorldModelVectorEnv", "environment_factory", "evaluate", "rollout",
+    "EnvCrashed", "EnvironmentFactory", "EnvironmentFault", "EvaluationConfig", "ImaginedConfig", "RandomAgent",
+    "Rollout", "SB3Vector", "Simulator", "WorldModelEnv", "WorldModelVectorEnv", "environment_factory", "evaluate",
+    "rollout",
 ]

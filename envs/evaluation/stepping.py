@@ -8,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
-
-if TYPE_CHECKING:
-    from .rollout import Rollout
 
 MakeEnv = Callable[[], gymnasium.Env]
 SHOWN = 80  # characters of a faulty value in a message
@@ -24,10 +21,10 @@ SHOWN = 80  # characters of a faulty value in a message
 class EnvironmentFault(RuntimeError):
     """An environment or an action is faulty; the message says in one line which environment, step and value.
 
-    `finished` holds the episodes that ended well, if any did.
+    `finished` is the `Rollout` of the episodes that ended well, or None without any.
     """
 
-    finished: Rollout | None = None
+    finished: Any = None
 
 
 class EnvCrashed(EnvironmentFault):
@@ -126,22 +123,24 @@ class Stepper:
     """
 
     def __init__(self, make_env: MakeEnv, obs_keys: Sequence[str] = (),
-                 begin_call: Callable[[int], None] = lambda slot: None):
-        """`begin_call` is told the slot of an environment before each call of it."""
+                 begin_call: Callable[[int, int], None] = lambda slot, step: None):
+        """`begin_call` is told the slot of an environment and the step of its episode before each call of it."""
         self.make_env, self.obs_keys, self.begin_call = make_env, obs_keys, begin_call
         self.envs: dict[int, gymnasium.Env] = {}
+        self.elapsed: dict[int, int] = {}  # steps of the episode in each slot
         self.layout: Layout | None = None
 
     def describe(self, slot: int = 0) -> Layout:
         """The layout of the environments, for which the first one is made. Raises what making it raises."""
         if self.layout is None:
-            self.begin_call(slot)
+            self.begin_call(slot, 0)
             self.envs[slot] = self.make_env()
             self.layout = Layout.of(self.envs[slot], self.obs_keys)
         return self.layout
 
     def begin(self, slot: int, episode: Episode) -> Step | Fault:
         """Resets the environment, and repeats the episode's actions if it has any."""
+        self.elapsed[slot] = 0
         step = self._guarded(slot, lambda env, layout: _reset(env, layout, episode.seed))
         for action in episode.actions:
             if isinstance(step, Fault):
@@ -155,6 +154,7 @@ class Stepper:
         return step if episode.pending is None else self.step(slot, episode.pending)
 
     def step(self, slot: int, action: np.ndarray) -> Step | Fault:
+        self.elapsed[slot] += 1
         return self._guarded(slot, lambda env, layout: layout.stepped(env.step(action)))
 
     def close(self) -> None:
@@ -162,7 +162,7 @@ class Stepper:
             self._discard(slot)
 
     def _guarded(self, slot: int, call: Callable[[gymnasium.Env, Layout], Step]) -> Step | Fault:
-        self.begin_call(slot)
+        self.begin_call(slot, self.elapsed[slot])
         try:
             layout = self.describe(slot)
             if slot not in self.envs:

@@ -1,7 +1,7 @@
 """Environments in worker processes, so that one that ends its process or hangs costs an episode and not the evaluation.
 
 A lost worker is replaced. The episodes under way in it are repeated from their seeds and actions, which the agent does
-not notice. An environment is faulty if it hangs, or if several workers end in calls of it.
+not notice. An environment is faulty if it hangs, or if several workers end in the same step of its episode.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ import numpy as np
 from .stepping import EnvCrashed, Episode, Fault, Layout, MakeEnv, Step, Stepper, one_line
 
 STARTING = 300.0  # seconds that a worker may take to start and to make its first environment
-STARTS = 3  # workers that may be lost in a row outside of episodes: then something else is wrong
-ATTEMPTS = 3  # workers that may end in calls of one environment in one episode: then the environment is faulty
+STARTS, RESTARTS = 3, 20  # workers that may be lost in a row outside of episodes, before and after one has worked
+ATTEMPTS, LOSSES = 3, 30  # workers that may be lost in one step of an episode, and in all of its steps
 ENDING = 5.0  # seconds that a worker may take to close its environments
 IDLE = -1  # in the place of a slot: no environment is being called
 PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 
 
 class WorkerLost(Exception):
-    """A worker has ended or hangs. `slot` is the environment that it was calling, or IDLE."""
+    """A worker has ended or hangs. `slot` is the environment that it was calling, or IDLE, and `step` its step."""
 
-    def __init__(self, slot: int, text: str, hung: bool):
+    def __init__(self, slot: int, step: int, text: str, hung: bool):
         super().__init__(text)
-        self.slot, self.hung = slot, hung
+        self.slot, self.step, self.hung = slot, step, hung
 
 
 @dataclass
@@ -49,11 +49,16 @@ class _Running:
     actions: list[np.ndarray] = field(default_factory=list)
     seen_O: np.ndarray | None = None
     pending: np.ndarray | None = None
-    losses: int = 0
-    """Number of workers that ended in calls of this environment."""
+    losses: list[int] = field(default_factory=list)
+    """The steps of this episode in which workers ended."""
 
     def order(self) -> Episode:
         return Episode(self.seed, tuple(self.actions), self.seen_O, self.pending)
+
+    def is_to_blame(self, lost: WorkerLost) -> bool:
+        """Whether the environment is faulty: somebody else who ends workers does not do so in one step again."""
+        self.losses.append(lost.step)
+        return lost.hung or self.losses.count(lost.step) >= ATTEMPTS or len(self.losses) >= LOSSES
 
     def answered(self, step: Step) -> None:
         if self.pending is not None:
@@ -138,10 +143,9 @@ class Workers:
             try:
                 return faulty | worker.receive(self.time_limit)
             except WorkerLost as lost:
-                if (episode := self.running.get(lost.slot)) is not None:
-                    episode.losses += 1
-                    if lost.hung or episode.losses >= ATTEMPTS:
-                        faulty[lost.slot] = Fault(str(lost))
+                episode = self.running.get(lost.slot)
+                if episode is not None and episode.is_to_blame(lost):
+                    faulty[lost.slot] = Fault(str(lost))
                 worker.replace(lost)
                 worker.send({slot: episode.order() for slot, episode in self.running.items()
                              if slot % len(self.workers) == worker.number and slot not in faulty})
@@ -152,12 +156,13 @@ class _Worker:
 
     def __init__(self, number: int, make_env: MakeEnv, obs_keys: Sequence[str]):
         self.number, self.arguments, self.idle_losses = number, (number, make_env, tuple(obs_keys)), 0
+        self.patience = STARTS
         self.start()
 
     def start(self) -> None:
         # Spawned, not forked: the fork of a process that has used torch's threads may hang.
         context = get_context("spawn")
-        self.calls = context.RawArray("q", [0, IDLE])  # the number of calls so far, and the slot of the present one
+        self.calls = context.RawArray("q", [0, IDLE, 0])  # the number of calls so far, and slot and step of the last
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs, self.calls, *self.arguments), daemon=True,
                                        name=f"environments-{self.number}")
@@ -196,7 +201,7 @@ class _Worker:
     def receive(self, time_limit: float) -> dict[int, Step | Fault]:
         """The answers to the orders. Raises `WorkerLost`."""
         answers = self._receive(time_limit)
-        self.idle_losses = 0
+        self.idle_losses, self.patience = 0, RESTARTS
         return answers
 
     def hang_up(self) -> None:
@@ -212,7 +217,7 @@ class _Worker:
 
     def _lost_idle(self, lost: WorkerLost) -> None:
         self.idle_losses += 1
-        if lost.hung or self.idle_losses >= STARTS:
+        if lost.hung or self.idle_losses >= self.patience:
             raise EnvCrashed(f"worker {self.number} was lost {self.idle_losses} times outside of its episodes: "
                              f"{lost}") from lost
 
@@ -222,7 +227,7 @@ class _Worker:
             if self.calls[0] != seen:
                 seen, since = self.calls[0], time.monotonic()
             elif time.monotonic() - since > time_limit:
-                raise WorkerLost(self.calls[1], f"no answer within {time_limit:g} s", hung=True)
+                raise WorkerLost(self.calls[1], self.calls[2], f"no answer within {time_limit:g} s", hung=True)
         with suppress(EOFError, OSError):
             if self.connection.poll():
                 return self.connection.recv()
@@ -231,7 +236,7 @@ class _Worker:
         self.process.join()
         code = self.process.exitcode or 0
         how = f"with code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-        raise WorkerLost(self.calls[1], f"it ended its process {how}", hung=False)
+        raise WorkerLost(self.calls[1], self.calls[2], f"it ended its process {how}", hung=False)
 
 
 def serve(connection: Connection, calls: Any, first: int, make_env: MakeEnv, obs_keys: Sequence[str]) -> None:
@@ -239,9 +244,9 @@ def serve(connection: Connection, calls: Any, first: int, make_env: MakeEnv, obs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all processes
     end_with_parent()
 
-    def begin_call(slot: int) -> None:
+    def begin_call(slot: int, step: int) -> None:
         calls[0] += 1
-        calls[1] = slot
+        calls[1], calls[2] = slot, step
 
     stepper = Stepper(make_env, obs_keys, begin_call)
     try:

@@ -27,6 +27,14 @@ def kill_once(env: Misbehaving) -> None:
         kill(env)
 
 
+def kill_in_each_step(env: Misbehaving) -> None:
+    """As somebody who kills workers again and again, once in each step."""
+    mark = env.mark.with_name(f"step-{int(env.state[0])}")
+    if not mark.exists():
+        mark.touch()
+        kill(env)
+
+
 def leave(env: Misbehaving) -> None:
     os._exit(7)
 
@@ -45,13 +53,14 @@ def hang(env: Misbehaving) -> None:
         time.sleep(3600)
 
 
-HOW = {each.__name__: each for each in (kill, kill_once, leave, fail, leave_politely, hang)}
+HOW = {each.__name__: each for each in (kill, kill_once, kill_in_each_step, leave, fail, leave_politely, hang)}
+STEPS = {"kill_in_each_step": range(1, LENGTH)}
 
 
 class Misbehaving(gymnasium.Env):
     """Its observation counts the steps and adds up the actions and a random number that the seed determines.
 
-    In episodes with one of these seeds, it misbehaves in step 3.
+    In episodes with one of these seeds, it misbehaves, as a rule in step 3.
     """
 
     observation_space = Box(-np.inf, np.inf, (3,), np.float64)
@@ -69,7 +78,7 @@ class Misbehaving(gymnasium.Env):
 
     def step(self, action):
         self.state = self.state + np.array([1, float(action.sum()), self.np_random.normal()])
-        if self.bad and self.state[0] == STEP:
+        if self.bad and self.state[0] in STEPS.get(self.how, (STEP,)):
             HOW[self.how](self)
         return self.state, float(self.state[1:].sum()), False, self.state[0] == LENGTH, {}
 

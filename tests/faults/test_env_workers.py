@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from misbehaving import STEP, Misbehaving, deadly, flat, unmakeable
+from misbehaving import LENGTH, STEP, Misbehaving, deadly, flat, unmakeable
 
 from envs.evaluation.rollout import rollout
 from envs.evaluation.vector import EnvCrashed, VectorEnvironment
@@ -87,11 +87,11 @@ def test_a_rollout_in_which_nothing_finishes_stops():
     assert len(begun) < 12
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_worker_that_somebody_kills_costs_nothing(workers, healthy, tmp_path):
-    make = partial(Misbehaving, "kill_once", (SEEDS[2],), tmp_path / "mark")
+@pytest.mark.parametrize(("how", "workers"), [("kill_once", 1), ("kill_once", 2), ("kill_in_each_step", 1)])
+def test_a_worker_that_somebody_kills_costs_nothing(how, workers, healthy, tmp_path):
+    make = partial(Misbehaving, how, (SEEDS[2],), tmp_path / "mark")
     check_others(play(make, num_envs=3, workers=workers), healthy, [])
-    assert (tmp_path / "mark").exists()
+    assert len(list(tmp_path.iterdir())) == {"kill_once": 1, "kill_in_each_step": LENGTH - 1}[how]
 
 
 def test_workers_may_be_killed_between_steps_again_and_again(healthy):
@@ -150,11 +150,11 @@ import sys
 from functools import partial
 from pathlib import Path
 sys.path[:0] = {paths}
-from envs.evaluation.rollout import rollout
-from envs.recording.baselines import RandomAgent
-from gentraj.randomness import fold
-from misbehaving import Misbehaving
 if __name__ == "__main__":
+    from envs.evaluation.rollout import rollout
+    from envs.recording.baselines import RandomAgent
+    from gentraj.randomness import fold
+    from misbehaving import Misbehaving
     make = partial(Misbehaving, "hang", (fold(0, 0),), Path({mark!r}))
     rollout(RandomAgent([-1, -1], [1, 1]), make, 2, workers=2, time_limit=1e6, progress=False)
 """
