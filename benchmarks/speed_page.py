@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def with_tables(found: Found, text: str, name: str = "the page") -> str:
         if match[2] not in TABLES or not found.get(NEEDS[match[2]]):
             raise ValueError(f"{name} has a mark for the table '{match[2]}', which is not among these results; "
                              "measure with --growth and --memory, and without --cases")
-        return f"{match[1]}\n{TABLES[match[2]](found)}\n\n{match[3]}"
+        return f"{match[1]}{TABLES[match[2]](found)}\n{match[3]}"
 
     return BLOCK.sub(filled, text)
 
@@ -44,21 +44,16 @@ def machine(found: Found) -> str:
                          if number is not None and name in ("torch", "diffusers", "d3rlpy", "openvino"))
     threads = "1 thread" if at["threads"] == 1 else f"{at['threads']} threads"
     return (f"Measured on {at['date']} at commit {at['commit']}, {threads} of {at['cpu']} ({at['capability']}), "
-            f"{packages}:\n\n```sh\n{found['command']}\n```")
+            f"{packages}, by\n`{found['command']}`.")
 
 
 def peers(found: Found) -> str:
-    cases = found["cases"].values()
+    cases = [case for case in found["cases"].values() if case["peers"]]
     variants = list(dict.fromkeys(name for case in cases for name in case["ms"] if name not in case["peers"]))
-    rows = list(_peer_rows(found, variants))
+    rows = [[case["title"], ", ".join(case["peers"]), number(case["ms"]["eager"]["median"]),
+             *(", ".join(filter(None, (interval(each.get(name)) for each in case["speedup"].values())))
+               for name in variants)] for case in cases]
     return markdown_table(["work", "beside", "ms, eager", *variants], rows)
-
-
-def _peer_rows(found: Found, variants: list[str]) -> Iterator[list[str]]:
-    for case in found["cases"].values():
-        own = case["ms"]["eager"]["median"]
-        for peer, speedups in case["speedup"].items():
-            yield [case["title"], peer, number(own), *(interval(speedups.get(name)) for name in variants)]
 
 
 def growth(found: Found) -> str:
