@@ -36,7 +36,7 @@ from .folder import Run, train
 from .policy import PolicyRunConfig
 
 TURNS = 10  # turns in a whole episode, on average
-NEW_GOAL = 0.5  # share of turns that begin with another goal
+NEW_GOAL = 0.5  # share of the student's turns, or of the teacher's without one, that begin with another goal
 SETTINGS = "distillation.json"
 STREAM = 0x64697374  # keeps the starts and goals of the rounds apart from those of evaluations with the same seed
 
@@ -47,8 +47,9 @@ class DecisionConfig:
 
     episodes: int = 200
     """Episodes that are recorded in each round."""
-    rounds: int = 1
-    """Rounds after the first, in which the student and the teacher act by turns."""
+    rounds: int = 2
+    """Rounds after the first, in which the student and the teacher act by turns. The student of a round is trained for
+    half of the steps."""
     num_envs: int = 50
     """Environments that run side by side while episodes are recorded."""
     policy: StudentConfig = field(default_factory=StudentConfig)
@@ -79,7 +80,8 @@ def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str |
     for number, path in enumerate(rounds):
         if not path.exists():
             place = folder / f"student-{number - 1}"
-            student = _train(teacher, config, rounds[:number], place, device, progress) if number else None
+            brief = replace(config, training=replace(config.training, steps=-(-config.training.steps // 2)))
+            student = _train(teacher, brief, rounds[:number], place, device, progress) if number else None
             save_npz(recorder.record(number, student), path)
     return _train(teacher, config, rounds, folder, device, progress)
 
@@ -117,7 +119,7 @@ class _Recorder:
         """The decisions of the teacher in one round."""
         data, config, seed = self.teacher.data, self.config, fold(self.config.training.seed, STREAM, number)
         agent = Turns(None if student is None else student.agent(self.space), self.teacher.agent(self.space),
-                      max(1, self.factory.max_episode_steps // TURNS), self._goals(fold(seed, STREAM)))
+                      max(1, self.factory.max_episode_steps // TURNS), self._goals(fold(seed, STREAM)), seed)
         played = rollout(agent, self.factory, config.episodes, seed, config.num_envs, obs_keys=data.obs_keys,
                          goal_dims=data.goal_dims, record=True, progress=self.progress,
                          name="teacher" if student is None else "student and teacher")
@@ -138,13 +140,18 @@ class Turns:
     """An `Agent` in which a student and its teacher act by turns, and which notes when the teacher acted.
 
     The teacher starts each turn anew, as at the beginning of an episode, from wherever the student has led: its actions
-    then follow from a plan for this state. Who begins, and how many steps a turn takes, is random: 1 to 2 `length` - 1.
-    Without a student all turns are the teacher's. Half of the turns begin with another goal, one of `goals_NG`, as an
-    agent that has reached its goal does nothing new any more. An episode's seed determines all of this.
+    then follow from a plan for this state. The student begins. Without one, all turns are the teacher's. A turn takes 1
+    to 2 `length` - 1 steps, at random. `seed` determines when turns end, at the same steps of every episode, so that
+    nothing is planned while the student acts in all environments.
+
+    Half of the student's turns begin with another goal, one of `goals_NG`, as an agent that has reached its goal does
+    nothing new any more; the teacher keeps the student's goal. An episode's seed determines its goals.
     """
 
-    def __init__(self, student: Agent | None, teacher: Agent, length: int, goals_NG: Tensor | None = None):
+    def __init__(self, student: Agent | None, teacher: Agent, length: int, goals_NG: Tensor | None = None,
+                 seed: int = 0):
         self.student, self.teacher, self.length, self.goals_NG = student, teacher, length, goals_NG
+        self.seed = seed
         self.episodes: list[_Episode] = []  # in each environment
         self.turns: dict[int, list[_Turn]] = {}  # of each episode, by its seed
 
@@ -159,9 +166,9 @@ class Turns:
         for agent in self.agents:
             agent.reset(mask_B, seeds_B)
         if len(self.episodes) != len(seeds_B):
-            self.episodes = [_Episode(0) for _ in seeds_B]
+            self.episodes = [_Episode(0, self.seed) for _ in seeds_B]
         for i in range(len(seeds_B)) if mask_B is None else mask_B.nonzero().flatten().tolist():
-            self.episodes[i] = _Episode(int(seeds_B[i]))
+            self.episodes[i] = _Episode(int(seeds_B[i]), self.seed)
             self.turns.setdefault(int(seeds_B[i]), self.episodes[i].turns)  # an idle environment repeats an episode
 
     @property
@@ -176,11 +183,11 @@ class Turns:
                                    for turn, goal_G in zip(turns, goal_BG, strict=True)])
         for agent in self.agents if begins_B.any() else ():
             agent.reset(begins_B, [turn.seed for turn in turns])
-        act_BA = self.teacher.act(obs_BO, goal_BG)
-        if self.student is None:
-            return act_BA
         taught_B = torch.tensor([turn.teacher for turn in turns])
-        return torch.where(taught_B[:, None], act_BA, self.student.act(obs_BO, goal_BG))
+        if self.student is None or taught_B.all():
+            return self.teacher.act(obs_BO, goal_BG)
+        act_BA = self.student.act(obs_BO, goal_BG)
+        return torch.where(taught_B[:, None], self.teacher.act(obs_BO, goal_BG), act_BA) if taught_B.any() else act_BA
 
     def taught(self, played: Episodes, seeds: Sequence[int]) -> Episodes:
         """The turns of the teacher, each as an episode, with the goals that it was given."""
@@ -209,19 +216,19 @@ class _Turn:
 
 
 class _Episode:
-    """The turns of one episode, a function of its seed."""
+    """The turns of one episode: a function of its seed, and of the seed of their lengths."""
 
-    def __init__(self, seed: int):
-        self.rng = np.random.default_rng([seed, STREAM])
+    def __init__(self, seed: int, seed_of_lengths: int):
+        self.rng, self.lengths = np.random.default_rng([seed, STREAM]), np.random.default_rng(seed_of_lengths)
         self.turns: list[_Turn] = []
-        self.last, self.left = _Turn(bool(self.rng.integers(2)), seed), 0
+        self.last, self.left = _Turn(True, seed), 0
 
     def step(self, length: int, by_turns: bool, goals_NG: Tensor | None) -> _Turn:
         """Counts a step; returns the turn that it belongs to. Where a turn would change nothing, the last one goes
         on."""
         if self.left == 0:
-            self.left, goal_G = int(self.rng.integers(1, 2 * length)), self.last.goal_G
-            if goals_NG is not None and self.rng.random() < NEW_GOAL:
+            self.left, goal_G = int(self.lengths.integers(1, 2 * length)), self.last.goal_G
+            if goals_NG is not None and self.last.teacher and self.rng.random() < NEW_GOAL:
                 goal_G = goals_NG[self.rng.integers(len(goals_NG))]
             if by_turns or not self.turns or goal_G is not self.last.goal_G:
                 self.last = _Turn(not by_turns or not self.last.teacher, int(self.rng.integers(2**62)), goal_G)
