@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.networks.embedding import fourier, width
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
@@ -39,14 +38,11 @@ class StudentConfig(PolicyConfig, LearningConfig):
     """Units of each hidden layer."""
     depth: int = 3
     """Number of hidden layers."""
-    frequencies: int = 3
-    """Number of Fourier frequencies of the observation and the goal. With none, two places on either side of a wall
-    look almost alike."""
     components: int = 4
     """Number of components of the mixture that models the teacher's actions in a state; 1 acts by their median."""
     goal_dims: tuple[int, ...] = ()
-    """Entries of an observation that are subtracted from the goal, so that the network also sees where the goal lies
-    from here; none if the goal is not made of such entries. A distillation takes them from the data."""
+    """Entries of an observation that are subtracted from the goal, so that the network sees where the goal lies from
+    here; none if the goal is not made of such entries. A distillation takes them from the data."""
     batch_size: int = 1024
     """Number of decisions in a batch."""
     max_grad_norm: float = 10.0
@@ -54,11 +50,11 @@ class StudentConfig(PolicyConfig, LearningConfig):
     def __post_init__(self) -> None:
         PolicyConfig.__post_init__(self)
         LearningConfig.__post_init__(self)
-        require(self, width=(1, 1e5), depth=(1, 100), frequencies=(0, 16), components=(1, 1e3))
+        require(self, width=(1, 1e5), depth=(1, 100), components=(1, 1e3))
 
 
 class Student(Policy):
-    """A perceptron from observations and goals, also relative to them, to mixtures of M Laplace distributions of actions.
+    """A perceptron from observations, and goals relative to them, to mixtures of M Laplace distributions of actions.
 
     The X = K * A entries of a chunk are independent within a component. A Laplace distribution makes the loss an
     absolute error, whose best answer is the median: actions at the bounds of the action space stay there.
@@ -71,10 +67,8 @@ class Student(Policy):
                              f"{len(scales.context.shift_D)} numbers; give an entry of the observation for each, or "
                              "none")
         self.config, self.calls = config, 0
-        self.goal_dims = list(config.goal_dims) if scales.context is not None else []
         outputs = config.components * (1 + 2 * config.chunk * act_dim)
-        inputs = width(self.state_dim, config.frequencies) + len(self.goal_dims)
-        self.network = mlp([inputs, *[config.width] * config.depth, outputs])
+        self.network = mlp([self.state_dim, *[config.width] * config.depth, outputs])
 
     @property
     def network_calls(self) -> int:
@@ -86,21 +80,12 @@ class Student(Policy):
     def optimizers(self) -> dict[str, Optimizer]:
         return adamw(self.network, self.config)
 
-    def relative(self) -> tuple[Tensor, Tensor]:
-        """The matrix (S, G) and the offset (G,) from a state to its goal relative to the observation, in units of the
-        goals' deviations."""
-        here, goals = self.goal_dims, list(range(self.spec.obs_dim, self.state_dim))[: len(self.goal_dims)]
-        matrix_SG = torch.zeros(self.state_dim, len(here), device=self.device)
-        if self.context is None or not here:
-            return matrix_SG, matrix_SG.sum(0)
-        columns, unit_G = list(range(len(here))), self.context.scale_D
-        matrix_SG[goals, columns], matrix_SG[here, columns] = 1.0, -self.obs.scale_D[here] / unit_G
-        return matrix_SG, (self.context.shift_D - self.obs.shift_D[here]) / unit_G
-
-    def features(self, state_BS: Tensor) -> Tensor:
-        """(B, F) what the network sees: Fourier features of the state, and its goal relative to the observation."""
-        matrix_SG, offset_G = self.relative()
-        return torch.cat([fourier(state_BS, self.config.frequencies), state_BS @ matrix_SG + offset_G], 1)
+    def state(self, obs_BO: Tensor, context_BC: Tensor | None) -> Tensor:
+        """(B, S) normalised observations, followed by the goals relative to them in units of the goals' deviations."""
+        if context_BC is not None and self.context is not None and self.config.goal_dims:
+            here_BG = obs_BO.clamp(*self.bounds())[:, list(self.config.goal_dims)]
+            context_BC = context_BC - here_BG + self.context.shift_D
+        return super().state(obs_BO, context_BC)
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """The bounds (O,) that `Policy.state` sets to observations, in environment units."""
@@ -110,7 +95,7 @@ class Student(Policy):
     def mixture(self, state_BS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log weights (B, M), centres (B, M, X) and log spreads (B, M, X) of normalised chunks of actions."""
         M = self.config.components
-        out_BY = self.network(self.features(state_BS))
+        out_BY = self.network(state_BS)
         centre_BMX, spread_BMX = out_BY[:, M:].unflatten(1, (2, M, -1)).unbind(1)
         low, high = SPREAD
         return out_BY[:, :M].log_softmax(1), centre_BMX, low + (high - low) * spread_BMX.sigmoid()
@@ -148,7 +133,7 @@ class StudentActor(Actor):
     """The `Agent` of a student: it does what an `Actor` does, in twenty tensor operations.
 
     The normalisation of the inputs and the position that the goal is relative to are folded into the weights once. The
-    cosines are sines of other angles. The spreads are left out, as they do not matter for an action.
+    spreads are left out, as they do not matter for an action.
     """
 
     def __init__(self, policy: Student, low_A: np.ndarray, high_A: np.ndarray,
@@ -179,9 +164,8 @@ class StudentActor(Actor):
         x_BI = obs_BO.to(self.near_O.device).clamp(self.near_O, self.far_O)
         if self.needs_goal:
             x_BI = torch.cat([x_BI, require_goal(goal_BG).to(x_BI.device)], 1)
-        (turn, phase), *hidden, (weight, bias) = self.layers
-        x_RI = padded(x_BI)
-        h_RY = torch.cat([x_RI, torch.addmm(phase, x_RI, turn).sin_()], 1)
+        *hidden, (weight, bias) = self.layers
+        h_RY = padded(x_BI)
         for w, b in hidden:
             h_RY = F.silu(torch.addmm(b, h_RY, w), inplace=True)
         out_BY = torch.addmm(bias, h_RY, weight)[:batch]
@@ -199,24 +183,18 @@ def require_goal(goal_BG: Tensor | None) -> Tensor:
 
 def folded(policy: Student) -> list[tuple[Tensor, Tensor]]:
     """The layers, weights (I, Y) and biases (Y,), from an observation joined with its goal to log weights (M,), up to a
-    constant, and centres (M * X,). The first one gives angles, and the second sees its own input and their sines."""
+    constant, and centres (M * X,)."""
     layers = [(layer.weight.detach().cpu().double().T, layer.bias.detach().cpu().double()) for layer in policy.network
               if isinstance(layer, nn.Linear)]
     scales = [policy.obs] if policy.context is None else [policy.obs, policy.context]
     scale_S = torch.cat([each.scale_D for each in scales]).cpu().double()
     shift_S = torch.cat([each.shift_D for each in scales]).cpu().double()
-
-    def raw(weight_SY: Tensor, bias_Y: Tensor) -> tuple[Tensor, Tensor]:  # in place of normalised inputs
-        return weight_SY / scale_S[:, None], bias_Y - shift_S / scale_S @ weight_SY
-
-    S, turns = policy.state_dim, 2.0 ** torch.arange(policy.config.frequencies, dtype=torch.double)
-    turn_SA = math.pi * torch.kron(turns.repeat(2)[None], torch.eye(S, dtype=torch.double))
-    phase_A = math.pi / 2 * (torch.arange(turn_SA.shape[1]) >= turn_SA.shape[1] // 2)
-    matrix_SG, offset_G = (each.cpu().double() for each in policy.relative())
-    (weight, bias), *rest = layers
-    linear, sines, relative = weight.tensor_split((S, S + turn_SA.shape[1]))
-    linear, bias = raw(linear + matrix_SG @ relative, bias + offset_G @ relative)
-    layers = [raw(turn_SA, phase_A), (torch.cat([linear, sines]), bias), *rest]
+    scale_SS, offset_S = torch.diag(1 / scale_S), -shift_S / scale_S  # state = x @ scale_SS + offset_S
+    if policy.context is not None and policy.config.goal_dims:
+        goals = torch.arange(policy.spec.obs_dim, policy.state_dim)
+        scale_SS[list(policy.config.goal_dims), goals], offset_S[goals] = -1 / scale_S[goals], 0
+    weight, bias = layers[0]
+    layers[0] = scale_SS @ weight, bias + offset_S @ weight
     used = policy.config.components * (1 + policy.chunk * policy.spec.act_dim)
     layers[-1] = layers[-1][0][:, :used], layers[-1][1][:used]
     return [(weight.float().contiguous().to(policy.device), bias.float().to(policy.device)) for weight, bias in layers]
