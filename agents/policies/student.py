@@ -2,7 +2,8 @@
 
 A planner or an iterative policy may answer the same state in several ways. The student models its actions by a mixture
 of distributions (Bishop 1994, "Mixture Density Networks") and acts by its mode, so that it does not take the average of
-two ways round an obstacle.
+two ways round an obstacle. A teacher that keeps to a plan for a while acts at random, but not in each step by itself:
+its student learns chunks of actions, and carries out one that is drawn from the mixture.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.optim import Optimizer
 from gentraj.config import require
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
+from gentraj.randomness import RowNoise
 from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
@@ -75,7 +77,7 @@ class Student(Policy):
         return self.calls
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        return f"one call, the mode of {self.config.components} components"
+        return f"one call, {'the mode' if self.execute == 1 else 'one'} of {self.config.components} components"
 
     def optimizers(self) -> dict[str, Optimizer]:
         return adamw(self.network, self.config)
@@ -107,7 +109,7 @@ class Student(Policy):
         error_BMX = (t.chunk_BX[:, None] - centre_BMX).abs()
         log_density_BMX = -error_BMX / log_spread_BMX.exp() - log_spread_BMX - math.log(2)
         log_density_BM = (log_density_BMX * real_BX[:, None]).sum(2)
-        loss = -((log_weight_BM + log_density_BM).logsumexp(1) * t.weights()).mean()
+        loss = -((log_weight_BM + log_density_BM).logsumexp(1) * t.weights()).mean() / self.chunk
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         with torch.no_grad():
             error_BX = (t.chunk_BX - mode(log_weight_BM, centre_BMX)).abs() * real_BX
@@ -115,10 +117,15 @@ class Student(Policy):
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        """(B, K, A) the mixtures' modes; the seeds and the options change nothing."""
+        """(B, K, A) the mixtures' modes, or components drawn by the seeds; the options change nothing."""
         self.calls += 1
         log_weight_BM, centre_BMX, _ = self.mixture(state_BS)
-        return mode(log_weight_BM, centre_BMX).unflatten(1, (self.chunk, -1)).clamp(-1, 1)
+        return self.choose(log_weight_BM, centre_BMX, seeds).unflatten(1, (self.chunk, -1)).clamp(-1, 1)
+
+    def choose(self, log_weight_BM: Tensor, centre_BMX: Tensor, seeds: Sequence[int]) -> Tensor:
+        """(B, X) one centre for each state: drawn where it is kept to for several steps, else the mode, as the draws of
+        single steps would not agree. The log weights may lack a constant."""
+        return drawn(log_weight_BM, centre_BMX, seeds) if self.execute > 1 else mode(log_weight_BM, centre_BMX)
 
 
 def mode(log_weight_BM: Tensor, centre_BMX: Tensor) -> Tensor:
@@ -127,6 +134,13 @@ def mode(log_weight_BM: Tensor, centre_BMX: Tensor) -> Tensor:
     near_BMM = torch.cdist(centre_BMX, centre_BMX, p=1.0).mul_(-1 / (NEAR * width)).exp_()
     index_BM1 = torch.bmm(near_BMM, log_weight_BM.softmax(1)[:, :, None]).argmax(1, keepdim=True)
     return centre_BMX.gather(1, index_BM1.expand(-1, 1, width)).squeeze(1)
+
+
+def drawn(log_weight_BM: Tensor, centre_BMX: Tensor, seeds: Sequence[int]) -> Tensor:
+    """(B, X) a centre that is drawn by the weights, with a seed for each row."""
+    uniform_B1 = torch.special.ndtr(RowNoise(seeds, log_weight_BM.device).normal(1))
+    index_B1 = (log_weight_BM.softmax(1).cumsum(1)[:, :-1] < uniform_B1).sum(1, keepdim=True)
+    return centre_BMX.gather(1, index_B1[:, :, None].expand(-1, 1, centre_BMX.shape[2])).squeeze(1)
 
 
 class StudentActor(Actor):
@@ -169,7 +183,7 @@ class StudentActor(Actor):
         for w, b in hidden:
             h_RY = F.silu(torch.addmm(b, h_RY, w), inplace=True)
         out_BY = torch.addmm(bias, h_RY, weight)[:batch]
-        chunk_BX = mode(out_BY[:, :M], out_BY[:, M:].view(batch, M, X))
+        chunk_BX = self.policy.choose(out_BY[:, :M], out_BY[:, M:].view(batch, M, X), seeds)
         act_BKA = torch.addcmul(self.shift_A, chunk_BX.view(batch, self.policy.chunk, -1), self.scale_A)
         return act_BKA.clamp(self.low_A, self.high_A)[:, : self.execute]
 

@@ -37,6 +37,7 @@ from .policy import PolicyRunConfig
 
 TURNS = 10  # turns in a whole episode, on average
 NEW_GOAL = 0.5  # share of the student's turns, or of the teacher's without one, that begin with another goal
+LONGEST = 16  # actions that a student decides together by default
 SETTINGS = "distillation.json"
 STREAM = 0x64697374  # keeps the starts and goals of the rounds apart from those of evaluations with the same seed
 
@@ -52,14 +53,18 @@ class DecisionConfig:
     half of the steps."""
     num_envs: int = 50
     """Environments that run side by side while episodes are recorded."""
+    execute: int = 0
+    """Number of actions that the student decides together and carries out. By default (0) half as many as its teacher
+    keeps to a decision, as it does not see what its actions lead to meanwhile, and 16 at most."""
     policy: StudentConfig = field(default_factory=StudentConfig)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=6_000))
 
     def __post_init__(self) -> None:
-        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5))
+        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), execute=(0, 1e4))
 
     def unused(self) -> dict[str, str]:
-        return {"policy.goal_dims": "the teacher's data decide them"}
+        return {"policy.goal_dims": "the teacher's data decide them"} | dict.fromkeys(
+            ("policy.chunk", "policy.execute"), "execute decides how many actions belong together")
 
 
 def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str | None = None, resume: bool = False,
@@ -103,7 +108,8 @@ def _begin(folder: Path, teacher: Run, config: DecisionConfig, factory: Environm
 def _train(teacher: Run, config: DecisionConfig, rounds: Sequence[Path], folder: Path, device: torch.device | None,
            progress: bool) -> Run:
     """Trains a student of these rounds, or goes on with its training."""
-    policy = replace(config.policy, goal_dims=teacher.data.goal_dims)
+    execute = config.execute or min(LONGEST, -(-teacher.config.execute // 2))
+    policy = replace(config.policy, goal_dims=teacher.data.goal_dims, chunk=execute, execute=execute)
     settings = PolicyRunConfig("+".join(map(str, rounds)), stitch=False, policy=policy, training=config.training)
     return train(settings, folder, resume=has_checkpoints(folder), device=device, progress=progress)
 
