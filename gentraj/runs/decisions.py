@@ -37,6 +37,7 @@ from .policy import PolicyRunConfig
 
 TURNS = 10  # turns in a whole episode, on average
 NEW_GOAL = 0.5  # share of the student's turns, or of the teacher's without one, that begin with another goal
+FOLLOWED = 3  # times as long as usual that a plan is followed while episodes are recorded
 LONGEST = 16  # actions that a student decides together by default
 SETTINGS = "distillation.json"
 STREAM = 0x64697374  # keeps the starts and goals of the rounds apart from those of evaluations with the same seed
@@ -53,6 +54,9 @@ class DecisionConfig:
     half of the steps."""
     num_envs: int = 50
     """Environments that run side by side while episodes are recorded."""
+    replan: int = 0
+    """Environment steps for which a planner follows a plan while episodes are recorded, as its plans are what takes
+    time. By default (0) three times as many as otherwise, up to the plan's end, if it follows its plans at all."""
     execute: int = 0
     """Number of actions that the student decides together and carries out. By default (0) half as many as its teacher
     keeps to a decision, as it does not see what its actions lead to meanwhile, and 16 at most."""
@@ -60,7 +64,7 @@ class DecisionConfig:
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=6_000))
 
     def __post_init__(self) -> None:
-        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), execute=(0, 1e4))
+        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), replan=(0, 1e6), execute=(0, 1e4))
 
     def unused(self) -> dict[str, str]:
         return {"policy.goal_dims": "the teacher's data decide them"} | dict.fromkeys(
@@ -124,12 +128,22 @@ class _Recorder:
     def record(self, number: int, student: Run | None) -> Episodes:
         """The decisions of the teacher in one round."""
         data, config, seed = self.teacher.data, self.config, fold(self.config.training.seed, STREAM, number)
-        agent = Turns(None if student is None else student.agent(self.space), self.teacher.agent(self.space),
+        agent = Turns(None if student is None else student.agent(self.space), self._teacher(),
                       max(1, self.factory.max_episode_steps // TURNS), self._goals(fold(seed, STREAM)), seed)
         played = rollout(agent, self.factory, config.episodes, seed, config.num_envs, obs_keys=data.obs_keys,
                          goal_dims=data.goal_dims, record=True, progress=self.progress,
                          name="teacher" if student is None else "student and teacher")
         return agent.taught(cast(Episodes, played.recorded), played.seeds)
+
+    def _teacher(self) -> Agent:
+        """The teacher, which follows its plans for longer than usual if it is a planner."""
+        planning, replan = self.teacher.config.planning, self.config.replan
+        if planning is None:
+            return self.teacher.agent(self.space)
+        if not replan and planning.replan > 1:
+            whole = self.teacher.model.spec.times[-1 - planning.history] - planning.lookahead
+            replan = max(planning.replan, min(FOLLOWED * planning.replan, whole))
+        return self.teacher.agent(self.space, replace(planning, replan=replan or 1))
 
     def _goals(self, seed: int) -> Tensor | None:
         """(N, G) the goals of as many other episodes as are recorded; None in an environment without goals."""
