@@ -2,8 +2,8 @@
 
 A planner or an iterative policy may answer the same state in several ways. The student models its actions by a mixture
 of distributions (Bishop 1994, "Mixture Density Networks") and acts by its mode, so that it does not take the average of
-two ways round an obstacle. A teacher that keeps to a plan for a while acts at random, but not in each step by itself:
-its student learns chunks of actions, and carries out one that is drawn from the mixture.
+two ways round an obstacle. Where the teacher plans at random, it acts by a component that is drawn anew in each
+decision, so that it does not stand still where the mode is wrong.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ class StudentConfig(PolicyConfig, LearningConfig):
     """Number of hidden layers."""
     components: int = 4
     """Number of components of the mixture that models the teacher's actions in a state; 1 acts by their median."""
+    sample: bool = False
+    """Act by a component that is drawn by its weight, and not by the mixture's mode. A student of a planner that
+    follows its plans always does."""
     goal_dims: tuple[int, ...] = ()
     """Entries of an observation that are subtracted from the goal, so that the network sees where the goal lies from
     here; none if the goal is not made of such entries. A distillation takes them from the data."""
@@ -77,7 +80,7 @@ class Student(Policy):
         return self.calls
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        return f"one call, {'the mode' if self.execute == 1 else 'one'} of {self.config.components} components"
+        return f"one call, {'one' if self.config.sample else 'the mode'} of {self.config.components} components"
 
     def optimizers(self) -> dict[str, Optimizer]:
         return adamw(self.network, self.config)
@@ -123,9 +126,8 @@ class Student(Policy):
         return self.choose(log_weight_BM, centre_BMX, seeds).unflatten(1, (self.chunk, -1)).clamp(-1, 1)
 
     def choose(self, log_weight_BM: Tensor, centre_BMX: Tensor, seeds: Sequence[int]) -> Tensor:
-        """(B, X) one centre for each state: drawn where it is kept to for several steps, else the mode, as the draws of
-        single steps would not agree. The log weights may lack a constant."""
-        return drawn(log_weight_BM, centre_BMX, seeds) if self.execute > 1 else mode(log_weight_BM, centre_BMX)
+        """(B, X) one centre for each state; the log weights may lack a constant."""
+        return drawn(log_weight_BM, centre_BMX, seeds) if self.config.sample else mode(log_weight_BM, centre_BMX)
 
 
 def mode(log_weight_BM: Tensor, centre_BMX: Tensor) -> Tensor:
@@ -170,7 +172,12 @@ class StudentActor(Actor):
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         if self.execute > 1:
             return super().act(obs_BO, goal_BG)
-        return self.decide(obs_BO, goal_BG, ()).squeeze(1).cpu()
+        seeds: list[int] = []
+        if self.policy.config.sample:
+            self._resize(len(obs_BO))
+            seeds = self._seeds(self.decision_B >= 0)
+            self.decision_B += 1
+        return self.decide(obs_BO, goal_BG, seeds).squeeze(1).cpu()
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
         batch, (M, X) = len(obs_BO), self.shape

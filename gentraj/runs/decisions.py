@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.planning.planner import PlannerConfig
 from agents.policies.student import StudentConfig
 from envs.evaluation.rollout import rollout
 from envs.evaluation.vector import VectorEnvironment
@@ -38,7 +39,6 @@ from .policy import PolicyRunConfig
 TURNS = 10  # turns in a whole episode, on average
 NEW_GOAL = 0.5  # share of the student's turns, or of the teacher's without one, that begin with another goal
 FOLLOWED = 3  # times as long as usual that a plan is followed while episodes are recorded
-LONGEST = 16  # actions that a student decides together by default
 SETTINGS = "distillation.json"
 STREAM = 0x64697374  # keeps the starts and goals of the rounds apart from those of evaluations with the same seed
 
@@ -47,28 +47,24 @@ STREAM = 0x64697374  # keeps the starts and goals of the rounds apart from those
 class DecisionConfig:
     """How a student learns the decisions of a run."""
 
-    episodes: int = 200
+    episodes: int = 300
     """Episodes that are recorded in each round."""
     rounds: int = 2
     """Rounds after the first, in which the student and the teacher act by turns. The student of a round is trained for
-    half of the steps."""
+    a quarter of the steps."""
     num_envs: int = 50
     """Environments that run side by side while episodes are recorded."""
     replan: int = 0
     """Environment steps for which a planner follows a plan while episodes are recorded, as its plans are what takes
     time. By default (0) three times as many as otherwise, up to the plan's end, if it follows its plans at all."""
-    execute: int = 0
-    """Number of actions that the student decides together and carries out. By default (0) half as many as its teacher
-    keeps to a decision, as it does not see what its actions lead to meanwhile, and 16 at most."""
     policy: StudentConfig = field(default_factory=StudentConfig)
-    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=6_000))
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=20_000))
 
     def __post_init__(self) -> None:
-        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), replan=(0, 1e6), execute=(0, 1e4))
+        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), replan=(0, 1e6))
 
     def unused(self) -> dict[str, str]:
-        return {"policy.goal_dims": "the teacher's data decide them"} | dict.fromkeys(
-            ("policy.chunk", "policy.execute"), "execute decides how many actions belong together")
+        return {"policy.goal_dims": "the teacher's data decide them"}
 
 
 def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str | None = None, resume: bool = False,
@@ -89,7 +85,7 @@ def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str |
     for number, path in enumerate(rounds):
         if not path.exists():
             place = folder / f"student-{number - 1}"
-            brief = replace(config, training=replace(config.training, steps=-(-config.training.steps // 2)))
+            brief = replace(config, training=replace(config.training, steps=-(-config.training.steps // 4)))
             student = _train(teacher, brief, rounds[:number], place, device, progress) if number else None
             save_npz(recorder.record(number, student), path)
     return _train(teacher, config, rounds, folder, device, progress)
@@ -112,10 +108,15 @@ def _begin(folder: Path, teacher: Run, config: DecisionConfig, factory: Environm
 def _train(teacher: Run, config: DecisionConfig, rounds: Sequence[Path], folder: Path, device: torch.device | None,
            progress: bool) -> Run:
     """Trains a student of these rounds, or goes on with its training."""
-    execute = config.execute or min(LONGEST, -(-teacher.config.execute // 2))
-    policy = replace(config.policy, goal_dims=teacher.data.goal_dims, chunk=execute, execute=execute)
+    sample = config.policy.sample or follows(teacher.config.planning)
+    policy = replace(config.policy, goal_dims=teacher.data.goal_dims, sample=sample)
     settings = PolicyRunConfig("+".join(map(str, rounds)), stitch=False, policy=policy, training=config.training)
     return train(settings, folder, resume=has_checkpoints(folder), device=device, progress=progress)
+
+
+def follows(planning: PlannerConfig | None) -> bool:
+    """Whether an agent is a planner that follows each plan for several steps, and does not plan anew in every step."""
+    return planning is not None and planning.replan > 1
 
 
 class _Recorder:
@@ -140,7 +141,7 @@ class _Recorder:
         planning, replan = self.teacher.config.planning, self.config.replan
         if planning is None:
             return self.teacher.agent(self.space)
-        if not replan and planning.replan > 1:
+        if not replan and follows(planning):
             whole = self.teacher.model.spec.times[-1 - planning.history] - planning.lookahead
             replan = max(planning.replan, min(FOLLOWED * planning.replan, whole))
         return self.teacher.agent(self.space, replace(planning, replan=replan or 1))

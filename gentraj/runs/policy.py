@@ -55,10 +55,6 @@ class PolicyRunConfig(GoalConditioned):
         return component(components, "policy", Policy).sampling(options)
 
     @property
-    def execute(self) -> int:
-        return self.policy.execute
-
-    @property
     def generator(self) -> ModelConfig | None:
         """The settings of the generative model; None for a policy without one."""
         return self.policy.model

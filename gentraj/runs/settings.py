@@ -117,11 +117,6 @@ class RunSettings:
         """The settings of the planner; None for a run that plans no trajectories."""
         return None
 
-    @property
-    def execute(self) -> int:
-        """Number of environment steps for which the agent keeps to a decision."""
-        return 1 if self.planning is None else self.planning.replan
-
     def refuse(self, changed: str) -> None:
         """Raises ValueError if the user changed the setting `changed` (a dotted name), and it has no effect here."""
         why = unused(self)

@@ -70,7 +70,7 @@ def test_a_planner_is_distilled_with_the_goals_that_it_was_given(small_run: Path
     played = load_npz(tmp_path / "run" / "decisions-0.npz")
     assert played.num_steps == 600 and len(played) > 4 and len(np.unique(played.extras["goal"], axis=0)) > 2
     assert all(len(np.unique(turn.extras["goal"], axis=0)) == 1 for turn in played)
-    assert isinstance(policy := student.main, Student) and policy.config.goal_dims == (0, 1)
+    assert isinstance(policy := student.main, Student) and policy.config.goal_dims == (0, 1) and policy.config.sample
     with pytest.raises(ValueError, match="a student trained with a goal was given none"):
         student.agent(student.action_space()).act(torch.zeros(1, 4))
 
@@ -86,14 +86,6 @@ class Constant:
 
     def act(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor | None = None) -> torch.Tensor:
         return torch.full((len(obs_BO), 1), self.value)
-
-
-def test_a_student_keeps_to_half_as_many_actions_as_its_teacher(small_run: Path, tmp_path: Path) -> None:
-    few = replace(CONFIG, episodes=1, rounds=0)
-    policy = distill(runs.load(small_run), few, tmp_path / "half", progress=False).main
-    assert isinstance(policy, Student) and policy.chunk == policy.execute == 16  # of 32
-    policy = distill(runs.load(small_run), replace(few, execute=3), tmp_path / "three", progress=False).main
-    assert isinstance(policy, Student) and policy.chunk == policy.execute == 3
 
 
 class Towards:
