@@ -32,6 +32,7 @@ from .policy import FAR, Policy, PolicyConfig, Scales
 # component's spread. With narrower components, the actions that are learnt already would dominate the loss.
 NEAR = 0.1
 SPREAD = (math.log(0.05), 0.0)  # logarithms
+AHEAD = 64  # decisions whose random numbers are drawn together
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,8 @@ class Student(Policy):
         """(B, K, A) the mixtures' modes, or components drawn by the seeds; the options change nothing."""
         self.calls += 1
         log_weight_BM, centre_BMX, _ = self.mixture(state_BS)
-        return self.choose(log_weight_BM, centre_BMX, seeds).unflatten(1, (self.chunk, -1)).clamp(-1, 1)
-
-    def choose(self, log_weight_BM: Tensor, centre_BMX: Tensor, seeds: Sequence[int]) -> Tensor:
-        """(B, X) one centre for each state; the log weights may lack a constant."""
-        return drawn(log_weight_BM, centre_BMX, seeds) if self.config.sample else mode(log_weight_BM, centre_BMX)
+        uniform_B1 = uniform(seeds, 1) if self.config.sample else None
+        return chosen(log_weight_BM, centre_BMX, uniform_B1).unflatten(1, (self.chunk, -1)).clamp(-1, 1)
 
 
 def mode(log_weight_BM: Tensor, centre_BMX: Tensor) -> Tensor:
@@ -138,11 +136,19 @@ def mode(log_weight_BM: Tensor, centre_BMX: Tensor) -> Tensor:
     return centre_BMX.gather(1, index_BM1.expand(-1, 1, width)).squeeze(1)
 
 
-def drawn(log_weight_BM: Tensor, centre_BMX: Tensor, seeds: Sequence[int]) -> Tensor:
-    """(B, X) a centre that is drawn by the weights, with a seed for each row."""
-    uniform_B1 = torch.special.ndtr(RowNoise(seeds, log_weight_BM.device).normal(1))
-    index_B1 = (log_weight_BM.softmax(1).cumsum(1)[:, :-1] < uniform_B1).sum(1, keepdim=True)
+def chosen(log_weight_BM: Tensor, centre_BMX: Tensor, uniform_B1: Tensor | None) -> Tensor:
+    """(B, X) a centre that is drawn by the weights with numbers in [0, 1], or the mode without them. The log weights
+    may lack a constant."""
+    if uniform_B1 is None:
+        return mode(log_weight_BM, centre_BMX)
+    below_BM = log_weight_BM.softmax(1).cumsum(1)[:, :-1] < uniform_B1.to(log_weight_BM.device)
+    index_B1 = below_BM.sum(1, keepdim=True)
     return centre_BMX.gather(1, index_B1[:, :, None].expand(-1, 1, centre_BMX.shape[2])).squeeze(1)
+
+
+def uniform(seeds: Sequence[int], number: int) -> Tensor:
+    """(B, number) random numbers in [0, 1] for each seed, from normal noise, which an exported decision is given."""
+    return torch.special.ndtr(RowNoise(seeds).normal(number))
 
 
 class StudentActor(Actor):
@@ -172,14 +178,28 @@ class StudentActor(Actor):
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         if self.execute > 1:
             return super().act(obs_BO, goal_BG)
-        seeds: list[int] = []
-        if self.policy.config.sample:
-            self._resize(len(obs_BO))
-            seeds = self._seeds(self.decision_B >= 0)
-            self.decision_B += 1
-        return self.decide(obs_BO, goal_BG, seeds).squeeze(1).cpu()
+        uniform_B1 = self._uniform(len(obs_BO)) if self.policy.config.sample else None
+        return self._chunks(obs_BO, goal_BG, uniform_B1)[:, 0].cpu()
+
+    def _uniform(self, batch: int) -> Tensor:
+        """(B, 1) random numbers for the next decision, of which many are drawn at a time, as that takes long."""
+        self._resize(batch)
+        at_B = self.decision_B % AHEAD
+        if (new_B := at_B == 0).any():
+            self.uniform_BT[new_B] = uniform(self._seeds(new_B), AHEAD)
+        self.decision_B += 1
+        return self.uniform_BT.gather(1, at_B[:, None])
+
+    def _allocate(self, batch: int) -> None:
+        super()._allocate(batch)
+        self.uniform_BT = torch.zeros(batch, AHEAD)
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
+        uniform_B1 = uniform(seeds, 1) if self.policy.config.sample else None
+        return self._chunks(obs_BO, goal_BG, uniform_B1)[:, : self.execute]
+
+    def _chunks(self, obs_BO: Tensor, goal_BG: Tensor | None, uniform_B1: Tensor | None) -> Tensor:
+        """(B, K, A) chunks of actions inside the action space."""
         batch, (M, X) = len(obs_BO), self.shape
         self.calls += 1
         x_BI = obs_BO.to(self.near_O.device).clamp(self.near_O, self.far_O)
@@ -190,9 +210,9 @@ class StudentActor(Actor):
         for w, b in hidden:
             h_RY = F.silu(torch.addmm(b, h_RY, w), inplace=True)
         out_BY = torch.addmm(bias, h_RY, weight)[:batch]
-        chunk_BX = self.policy.choose(out_BY[:, :M], out_BY[:, M:].view(batch, M, X), seeds)
+        chunk_BX = chosen(out_BY[:, :M], out_BY[:, M:].view(batch, M, X), uniform_B1)
         act_BKA = torch.addcmul(self.shift_A, chunk_BX.view(batch, self.policy.chunk, -1), self.scale_A)
-        return act_BKA.clamp(self.low_A, self.high_A)[:, : self.execute]
+        return act_BKA.clamp(self.low_A, self.high_A)
 
 
 def require_goal(goal_BG: Tensor | None) -> Tensor:
