@@ -2,7 +2,8 @@
 
 A planner or an iterative policy may answer the same state in several ways. The student models its actions by a mixture
 of distributions (Bishop 1994, "Mixture Density Networks") and acts by its mode, so that it does not take the average of
-two ways round an obstacle.
+two ways round an obstacle. Where the teacher plans at random, it acts by a component that is drawn anew in each
+decision, so that it does not stand still where the mode is wrong.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.optim import Optimizer
 from gentraj.config import require
 from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
+from gentraj.randomness import RowNoise
 from gentraj.training.optimization import LearningConfig, adamw, apply_gradients
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
@@ -30,6 +32,7 @@ from .policy import Policy, PolicyConfig, Scales
 # component's spread. With narrower components, the actions that are learnt already would dominate the loss.
 NEAR = 0.1
 SPREAD = (math.log(0.05), 0.0)  # logarithms
+AHEAD = 64  # decisions whose random numbers are drawn together
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ class StudentConfig(PolicyConfig, LearningConfig):
     """Number of hidden layers."""
     components: int = 4
     """Number of components of the mixture that models the teacher's actions in a state; 1 acts by their median."""
+    sample: bool = False
+    """Act by a component that is drawn by its weight, and not by the mixture's mode. A student of a planner that
+    follows its plans always does."""
     goal_dims: tuple[int, ...] = ()
     """Entries of an observation that are subtracted from the goal, so that the network sees where the goal lies from
     here; none if the goal is not made of such entries. A distillation takes them from the data."""
@@ -75,7 +81,7 @@ class Student(Policy):
         return self.calls
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        return f"one call, the mode of {self.config.components} components"
+        return f"one call, {'one' if self.config.sample else 'the mode'} of {self.config.components} components"
 
     def optimizers(self) -> dict[str, Optimizer]:
         return adamw(self.network, self.config)
@@ -102,7 +108,7 @@ class Student(Policy):
         error_BMX = (t.chunk_BX[:, None] - centre_BMX).abs()
         log_density_BMX = -error_BMX / log_spread_BMX.exp() - log_spread_BMX - math.log(2)
         log_density_BM = (log_density_BMX * real_BX[:, None]).sum(2)
-        loss = -((log_weight_BM + log_density_BM).logsumexp(1) * t.weights()).mean()
+        loss = -((log_weight_BM + log_density_BM).logsumexp(1) * t.weights()).mean() / self.chunk
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         with torch.no_grad():
             error_BX = (t.chunk_BX - mode(log_weight_BM, centre_BMX)).abs() * real_BX
@@ -110,10 +116,11 @@ class Student(Policy):
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        """(B, K, A) the mixtures' modes; the seeds and the options change nothing."""
+        """(B, K, A) the mixtures' modes, or components drawn by the seeds; the options change nothing."""
         self.calls += 1
         log_weight_BM, centre_BMX, _ = self.mixture(state_BS)
-        return mode(log_weight_BM, centre_BMX).unflatten(1, (self.chunk, -1)).clamp(-1, 1)
+        uniform_B1 = uniform(seeds, 1) if self.config.sample else None
+        return chosen(log_weight_BM, centre_BMX, uniform_B1).unflatten(1, (self.chunk, -1)).clamp(-1, 1)
 
 
 def mode(log_weight_BM: Tensor, centre_BMX: Tensor) -> Tensor:
@@ -122,6 +129,21 @@ def mode(log_weight_BM: Tensor, centre_BMX: Tensor) -> Tensor:
     near_BMM = torch.cdist(centre_BMX, centre_BMX, p=1.0).mul_(-1 / (NEAR * width)).exp_()
     index_BM1 = torch.bmm(near_BMM, log_weight_BM.softmax(1)[:, :, None]).argmax(1, keepdim=True)
     return centre_BMX.gather(1, index_BM1.expand(-1, 1, width)).squeeze(1)
+
+
+def chosen(log_weight_BM: Tensor, centre_BMX: Tensor, uniform_B1: Tensor | None) -> Tensor:
+    """(B, X) a centre that is drawn by the weights with numbers in [0, 1], or the mode without them. The log weights
+    may lack a constant."""
+    if uniform_B1 is None:
+        return mode(log_weight_BM, centre_BMX)
+    below_BM = log_weight_BM.softmax(1).cumsum(1)[:, :-1] < uniform_B1.to(log_weight_BM.device)
+    index_B1 = below_BM.sum(1, keepdim=True)
+    return centre_BMX.gather(1, index_B1[:, :, None].expand(-1, 1, centre_BMX.shape[2])).squeeze(1)
+
+
+def uniform(seeds: Sequence[int], number: int) -> Tensor:
+    """(B, number) random numbers in [0, 1] for each seed, from normal noise, which an exported decision is given."""
+    return torch.special.ndtr(RowNoise(seeds).normal(number))
 
 
 class StudentActor(Actor):
@@ -151,9 +173,28 @@ class StudentActor(Actor):
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         if self.execute > 1:
             return super().act(obs_BO, goal_BG)
-        return self.decide(obs_BO, goal_BG, ()).squeeze(1).cpu()
+        uniform_B1 = self._uniform(len(obs_BO)) if self.policy.config.sample else None
+        return self._chunks(obs_BO, goal_BG, uniform_B1)[:, 0].cpu()
+
+    def _uniform(self, batch: int) -> Tensor:
+        """(B, 1) random numbers for the next decision, of which many are drawn at a time, as that takes long."""
+        self._resize(batch)
+        at_B = self.decision_B % AHEAD
+        if (new_B := at_B == 0).any():
+            self.uniform_BT[new_B] = uniform(self._seeds(new_B), AHEAD)
+        self.decision_B += 1
+        return self.uniform_BT.gather(1, at_B[:, None])
+
+    def _allocate(self, batch: int) -> None:
+        super()._allocate(batch)
+        self.uniform_BT = torch.zeros(batch, AHEAD)
 
     def decide(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds: Sequence[int]) -> Tensor:
+        uniform_B1 = uniform(seeds, 1) if self.policy.config.sample else None
+        return self._chunks(obs_BO, goal_BG, uniform_B1)[:, : self.execute]
+
+    def _chunks(self, obs_BO: Tensor, goal_BG: Tensor | None, uniform_B1: Tensor | None) -> Tensor:
+        """(B, K, A) chunks of actions inside the action space."""
         batch, (M, X) = len(obs_BO), self.shape
         self.calls += 1
         x_BI = obs_BO.to(self.near_O.device).clamp(self.near_O, self.far_O)
@@ -164,9 +205,9 @@ class StudentActor(Actor):
         for w, b in hidden:
             h_RY = F.silu(torch.addmm(b, h_RY, w), inplace=True)
         out_BY = torch.addmm(bias, h_RY, weight)[:batch]
-        chunk_BX = mode(out_BY[:, :M], out_BY[:, M:].view(batch, M, X))
+        chunk_BX = chosen(out_BY[:, :M], out_BY[:, M:].view(batch, M, X), uniform_B1)
         act_BKA = torch.addcmul(self.shift_A, chunk_BX.view(batch, self.policy.chunk, -1), self.scale_A)
-        return act_BKA.clamp(self.low_A, self.high_A)[:, : self.execute]
+        return act_BKA.clamp(self.low_A, self.high_A)
 
 
 def require_goal(goal_BG: Tensor | None) -> Tensor:

@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.planning.planner import PlannerConfig
 from agents.policies.student import StudentConfig
 from envs.evaluation.rollout import rollout
+from envs.evaluation.vector import VectorEnvironment
 from envs.making import EnvironmentFactory, environment_factory
 
 from ..config import read_json, require, to_json
@@ -35,6 +37,8 @@ from .folder import Run, train
 from .policy import PolicyRunConfig
 
 TURNS = 10  # turns in a whole episode, on average
+NEW_GOAL = 0.5  # share of the student's turns, or of the teacher's without one, that begin with another goal
+FOLLOWED = 3  # times as long as usual that a plan is followed while episodes are recorded
 SETTINGS = "distillation.json"
 STREAM = 0x64697374  # keeps the starts and goals of the rounds apart from those of evaluations with the same seed
 
@@ -43,17 +47,21 @@ STREAM = 0x64697374  # keeps the starts and goals of the rounds apart from those
 class DecisionConfig:
     """How a student learns the decisions of a run."""
 
-    episodes: int = 200
+    episodes: int = 300
     """Episodes that are recorded in each round."""
-    rounds: int = 1
-    """Rounds after the first, in which the student and the teacher act by turns."""
+    rounds: int = 2
+    """Rounds after the first, in which the student and the teacher act by turns. The student of a round is trained for
+    a quarter of the steps."""
     num_envs: int = 50
     """Environments that run side by side while episodes are recorded."""
+    replan: int = 0
+    """Environment steps for which a planner follows a plan while episodes are recorded, as its plans are what takes
+    time. By default (0) three times as many as otherwise, up to the plan's end, if it follows its plans at all."""
     policy: StudentConfig = field(default_factory=StudentConfig)
-    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=6_000))
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=20_000))
 
     def __post_init__(self) -> None:
-        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5))
+        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), replan=(0, 1e6))
 
     def unused(self) -> dict[str, str]:
         return {"policy.goal_dims": "the teacher's data decide them"}
@@ -77,7 +85,8 @@ def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str |
     for number, path in enumerate(rounds):
         if not path.exists():
             place = inside(folder, f"student-{number - 1}")
-            student = _train(teacher, config, rounds[:number], place, device, progress) if number else None
+            brief = replace(config, training=replace(config.training, steps=-(-config.training.steps // 4)))
+            student = _train(teacher, brief, rounds[:number], place, device, progress) if number else None
             save_npz(recorder.record(number, student), path)
     return _train(teacher, config, rounds, folder, device, progress)
 
@@ -99,9 +108,15 @@ def _begin(folder: Path, teacher: Run, config: DecisionConfig, factory: Environm
 def _train(teacher: Run, config: DecisionConfig, rounds: Sequence[Path], folder: Path, device: torch.device | None,
            progress: bool) -> Run:
     """Trains a student of these rounds, or goes on with its training."""
-    policy = replace(config.policy, goal_dims=teacher.data.goal_dims)
+    sample = config.policy.sample or follows(teacher.config.planning)
+    policy = replace(config.policy, goal_dims=teacher.data.goal_dims, sample=sample)
     settings = PolicyRunConfig("+".join(map(str, rounds)), stitch=False, policy=policy, training=config.training)
     return train(settings, folder, resume=has_checkpoints(folder), device=device, progress=progress)
+
+
+def follows(planning: PlannerConfig | None) -> bool:
+    """Whether an agent is a planner that follows each plan for several steps, and does not plan anew in every step."""
+    return planning is not None and planning.replan > 1
 
 
 class _Recorder:
@@ -113,83 +128,132 @@ class _Recorder:
 
     def record(self, number: int, student: Run | None) -> Episodes:
         """The decisions of the teacher in one round."""
-        data, config, teacher = self.teacher.data, self.config, self.teacher.agent(self.space)
-        agent = teacher
-        if student is not None:
-            agent = Turns(student.agent(self.space), teacher, max(1, self.factory.max_episode_steps // TURNS))
-        played = rollout(agent, self.factory, config.episodes, fold(config.training.seed, STREAM, number),
-                         config.num_envs, obs_keys=data.obs_keys, goal_dims=data.goal_dims, record=True,
-                         progress=self.progress, name="teacher" if student is None else "student and teacher")
-        recorded = cast(Episodes, played.recorded)
-        return agent.taught(recorded, played.seeds) if isinstance(agent, Turns) else recorded
+        data, config, seed = self.teacher.data, self.config, fold(self.config.training.seed, STREAM, number)
+        agent = Turns(None if student is None else student.agent(self.space), self._teacher(),
+                      max(1, self.factory.max_episode_steps // TURNS), self._goals(fold(seed, STREAM)), seed)
+        played = rollout(agent, self.factory, config.episodes, seed, config.num_envs, obs_keys=data.obs_keys,
+                         goal_dims=data.goal_dims, record=True, progress=self.progress,
+                         name="teacher" if student is None else "student and teacher")
+        return agent.taught(cast(Episodes, played.recorded), played.seeds)
+
+    def _teacher(self) -> Agent:
+        """The teacher, which follows its plans for longer than usual if it is a planner."""
+        planning, replan = self.teacher.config.planning, self.config.replan
+        if planning is None:
+            return self.teacher.agent(self.space)
+        if not replan and follows(planning):
+            whole = self.teacher.model.spec.times[-1 - planning.history] - planning.lookahead
+            replan = max(planning.replan, min(FOLLOWED * planning.replan, whole))
+        return self.teacher.agent(self.space, replace(planning, replan=replan or 1))
+
+    def _goals(self, seed: int) -> Tensor | None:
+        """(N, G) the goals of as many other episodes as are recorded; None in an environment without goals."""
+        envs = VectorEnvironment(self.factory, 1, self.teacher.data.obs_keys)
+        goals = []
+        for episode in range(self.config.episodes if envs.has_goal else 0):
+            envs.reset(np.ones(1, bool), [fold(seed, episode)])
+            goals += [] if envs.goal_BG is None else [torch.from_numpy(envs.goal_BG)]
+        envs.close()
+        return torch.cat(goals) if goals else None
 
 
 class Turns:
     """An `Agent` in which a student and its teacher act by turns, and which notes when the teacher acted.
 
     The teacher starts each turn anew, as at the beginning of an episode, from wherever the student has led: its actions
-    then follow from a plan for this state. Who begins, and how many steps a turn takes, is random: 1 to 2 `length` - 1.
-    An episode's seed determines both.
+    then follow from a plan for this state. The student begins. Without one, all turns are the teacher's. A turn takes 1
+    to 2 `length` - 1 steps, at random. `seed` determines when turns end, at the same steps of every episode, so that
+    nothing is planned while the student acts in all environments.
+
+    Half of the student's turns begin with another goal, one of `goals_NG`, as an agent that has reached its goal does
+    nothing new any more; the teacher keeps the student's goal. An episode's seed determines its goals.
     """
 
-    def __init__(self, student: Agent, teacher: Agent, length: int):
-        self.student, self.teacher, self.length = student, teacher, length
-        self.turns: list[_Turn] = []  # in each environment
-        self.acted: dict[int, list[bool]] = {}  # whether the teacher acted, for each step of an episode, by its seed
+    def __init__(self, student: Agent | None, teacher: Agent, length: int, goals_NG: Tensor | None = None,
+                 seed: int = 0):
+        self.student, self.teacher, self.length, self.goals_NG = student, teacher, length, goals_NG
+        self.seed = seed
+        self.episodes: list[_Episode] = []  # in each environment
+        self.turns: dict[int, list[_Turn]] = {}  # of each episode, by its seed
 
     @property
     def spec(self) -> TrajectorySpec | None:
-        return getattr(self.student, "spec", None)
+        return getattr(self.teacher, "spec", None)
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
         """Begins new episodes in the masked environments (all by default). Raises ValueError without seeds."""
         if seeds_B is None:
             raise ValueError("turns without seeds; reset with a seed for each environment")
-        self.student.reset(mask_B, seeds_B)
-        self.teacher.reset(mask_B, seeds_B)
-        if len(self.turns) != len(seeds_B):
-            self.turns = [_Turn.first(0) for _ in seeds_B]
+        for agent in self.agents:
+            agent.reset(mask_B, seeds_B)
+        if len(self.episodes) != len(seeds_B):
+            self.episodes = [_Episode(0, self.seed) for _ in seeds_B]
         for i in range(len(seeds_B)) if mask_B is None else mask_B.nonzero().flatten().tolist():
-            self.turns[i] = _Turn.first(int(seeds_B[i]))
-            self.acted.setdefault(int(seeds_B[i]), self.turns[i].acted)  # an idle environment repeats an episode
+            self.episodes[i] = _Episode(int(seeds_B[i]), self.seed)
+            self.turns.setdefault(int(seeds_B[i]), self.episodes[i].turns)  # an idle environment repeats an episode
+
+    @property
+    def agents(self) -> list[Agent]:
+        return [self.teacher] if self.student is None else [self.teacher, self.student]
 
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        begins_B = torch.tensor([turn.step(self.length) for turn in self.turns])
-        if begins_B.any():
-            self.teacher.reset(begins_B, [turn.seed for turn in self.turns])
-        taught_B = torch.tensor([turn.teacher for turn in self.turns])
-        return torch.where(taught_B[:, None], self.teacher.act(obs_BO, goal_BG), self.student.act(obs_BO, goal_BG))
+        turns = [episode.step(self.length, self.student is not None, self.goals_NG) for episode in self.episodes]
+        begins_B = torch.tensor([turn.steps == 1 for turn in turns])
+        if goal_BG is not None:
+            goal_BG = torch.stack([goal_G if turn.goal_G is None else turn.goal_G
+                                   for turn, goal_G in zip(turns, goal_BG, strict=True)])
+        for agent in self.agents if begins_B.any() else ():
+            agent.reset(begins_B, [turn.seed for turn in turns])
+        taught_B = torch.tensor([turn.teacher for turn in turns])
+        if self.student is None or taught_B.all():
+            return self.teacher.act(obs_BO, goal_BG)
+        act_BA = self.student.act(obs_BO, goal_BG)
+        return torch.where(taught_B[:, None], self.teacher.act(obs_BO, goal_BG), act_BA) if taught_B.any() else act_BA
 
     def taught(self, played: Episodes, seeds: Sequence[int]) -> Episodes:
-        """The turns of the teacher, each as an episode."""
-        turns = []
-        for e, (seed, length) in enumerate(zip(seeds, played.lengths, strict=True)):
-            changes = np.flatnonzero(np.diff(np.pad(np.array(self.acted[seed][:length], int), 1)))
-            turns += [(e, int(first), int(end)) for first, end in changes.reshape(-1, 2)]
-        return take(played, turns)
+        """The turns of the teacher, each as an episode, with the goals that it was given."""
+        pieces, turns = [], []
+        for e, seed in enumerate(seeds):
+            ends = np.cumsum([turn.steps for turn in self.turns[seed]]).tolist()
+            for turn, end in zip(self.turns[seed], ends, strict=True):
+                if turn.teacher:
+                    pieces.append((e, end - turn.steps, end))
+                    turns.append(turn)
+        taught = take(played, pieces)
+        for e, turn in enumerate(turns):
+            if turn.goal_G is not None:
+                taught[e].extras["goal"][:] = turn.goal_G
+        return taught
 
 
-@dataclass
+@dataclass(eq=False)
 class _Turn:
-    """Whose turn it is in one environment, and for how many steps more."""
+    """Who acts, towards which goal (None: the environment's own), and for how many steps so far."""
 
-    rng: np.random.Generator
     teacher: bool
-    left: int = 0
-    seed: int = 0
-    acted: list[bool] = field(default_factory=list)
+    seed: int
+    goal_G: Tensor | None = None
+    steps: int = 0
 
-    @classmethod
-    def first(cls, seed: int) -> _Turn:
-        rng = np.random.default_rng([seed, STREAM])
-        return cls(rng, bool(rng.integers(2)))
 
-    def step(self, length: int) -> bool:
-        """Counts a step; returns whether a turn of the teacher begins with it."""
-        begins = self.left == 0
-        if begins:
-            self.teacher, self.left = not self.teacher, int(self.rng.integers(1, 2 * length))
-            self.seed = int(self.rng.integers(2**62))
+class _Episode:
+    """The turns of one episode: a function of its seed, and of the seed of their lengths."""
+
+    def __init__(self, seed: int, seed_of_lengths: int):
+        self.rng, self.lengths = np.random.default_rng([seed, STREAM]), np.random.default_rng(seed_of_lengths)
+        self.turns: list[_Turn] = []
+        self.last, self.left = _Turn(True, seed), 0
+
+    def step(self, length: int, by_turns: bool, goals_NG: Tensor | None) -> _Turn:
+        """Counts a step; returns the turn that it belongs to. Where a turn would change nothing, the last one goes
+        on."""
+        if self.left == 0:
+            self.left, goal_G = int(self.lengths.integers(1, 2 * length)), self.last.goal_G
+            if goals_NG is not None and self.last.teacher and self.rng.random() < NEW_GOAL:
+                goal_G = goals_NG[self.rng.integers(len(goals_NG))]
+            if by_turns or not self.turns or goal_G is not self.last.goal_G:
+                self.last = _Turn(not by_turns or not self.last.teacher, int(self.rng.integers(2**62)), goal_G)
+                self.turns.append(self.last)
         self.left -= 1
-        self.acted.append(self.teacher)
-        return begins and self.teacher
+        self.last.steps += 1
+        return self.last

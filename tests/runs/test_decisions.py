@@ -68,8 +68,9 @@ def test_every_round_holds_the_teacher_s_actions_alone(teacher: runs.Run, studen
 def test_a_planner_is_distilled_with_the_goals_that_it_was_given(small_run: Path, tmp_path: Path) -> None:
     student = distill(runs.load(small_run), replace(CONFIG, episodes=2, rounds=0), tmp_path / "run", progress=False)
     played = load_npz(tmp_path / "run" / "decisions-0.npz")
-    assert played.lengths.tolist() == [300, 300] and len(np.unique(played.extras["goal"], axis=0)) == 2
-    assert isinstance(policy := student.main, Student) and policy.config.goal_dims == (0, 1)
+    assert played.num_steps == 600 and len(played) > 4 and len(np.unique(played.extras["goal"], axis=0)) > 2
+    assert all(len(np.unique(turn.extras["goal"], axis=0)) == 1 for turn in played)
+    assert isinstance(policy := student.main, Student) and policy.config.goal_dims == (0, 1) and policy.config.sample
     with pytest.raises(ValueError, match="a student trained with a goal was given none"):
         student.agent(student.action_space()).act(torch.zeros(1, 4))
 
@@ -85,6 +86,34 @@ class Constant:
 
     def act(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor | None = None) -> torch.Tensor:
         return torch.full((len(obs_BO), 1), self.value)
+
+
+class Towards:
+    """An agent that acts by the goal that it is given."""
+
+    def reset(self, mask_B: torch.Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None: ...
+
+    def act(self, obs_BO: torch.Tensor, goal_BG: torch.Tensor | None = None) -> torch.Tensor:
+        assert goal_BG is not None
+        return goal_BG
+
+
+def test_the_teacher_keeps_the_goal_of_the_student_and_the_data_have_it() -> None:
+    goals_NG, seeds = torch.arange(10.0)[:, None], [3, 4]
+    agent, own_BG = Turns(Towards(), Towards(), 3, goals_NG), torch.tensor([[-1.0], [-2.0]])
+    agent.reset(None, seeds)
+    act_BT = np.concatenate([agent.act(torch.zeros(2, 1), own_BG).numpy() for _ in range(60)], 1)
+    obs, end = np.zeros((122, 1), np.float32), np.zeros(120, bool)
+    end[[59, 119]] = True
+    played = Episodes(obs, act_BT.reshape(-1, 1), np.zeros(120), np.zeros(120, bool), end, np.array([60, 60]),
+                      {"goal": own_BG.numpy().repeat(61, 0)}, goal_dims=(0,))
+    taught = agent.taught(played, seeds)
+    assert all((turn.extras["goal"] == turn.act[0]).all() for turn in taught)
+    assert {-1.0, -2.0} <= set(taught.act[:, 0].tolist()) and len(set(taught.act[:, 0].tolist())) > 4
+    for seed in seeds:
+        turns = agent.turns[seed]
+        assert [turn.teacher for turn in turns] == [i % 2 == 1 for i in range(len(turns))]
+        assert all(a.goal_G is b.goal_G for a, b in zip(turns[::2], turns[1::2], strict=False))
 
 
 def test_turns_are_the_teacher_s_alone_and_do_not_depend_on_the_environments_beside() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from agents.policies.actor import Actor
 from agents.policies.policy import Scales
-from agents.policies.student import Student, StudentActor, StudentConfig, mode
+from agents.policies.student import Student, StudentActor, StudentConfig, chosen, mode, uniform
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.networks.rows import batch_invariant
 from gentraj.normalize import Normalizer
@@ -29,7 +29,7 @@ def student(goals: int, **changes: object) -> Student:
 
 @pytest.mark.parametrize(("goals", "changes"), [
     (0, {}), (2, {}), (2, {"goal_dims": (2, 0)}), (2, {"goal_dims": (0, 1), "components": 1}),
-    (0, {"chunk": 3, "execute": 2})], ids=str)
+    (0, {"chunk": 3, "execute": 2}), (0, {"chunk": 3, "execute": 2, "sample": True})], ids=str)
 def test_the_fast_agent_acts_as_the_slow_one(goals: int, changes: dict[str, object]) -> None:
     policy, sampled = student(goals, **changes), generator(5)
     fast, slow = StudentActor(policy, LOW, HIGH), Actor(policy, LOW, HIGH)
@@ -100,6 +100,25 @@ def test_of_two_ways_it_takes_the_more_frequent_one() -> None:
         policy.update(windows.batch(step, 0, 128), optimizers, generator(step))
     act_B = StudentActor(policy, -HIGH[:1], HIGH[:1]).act(torch.randn(200, 2, generator=generator(9)))[:, 0]
     assert ((act_B - 0.5).abs() < 0.1).float().mean() > 0.9
+
+
+def test_a_component_is_drawn_by_its_weight_and_by_the_seed_of_its_row_alone() -> None:
+    weight_BM, centre_BMX = torch.tensor([0.2, 0.5, 0.3]).expand(4000, 3), torch.tensor([0.0, 1.0, 2.0])[:, None]
+    found_B = chosen(weight_BM.log() - 5, centre_BMX.expand(4000, 3, 1), uniform(range(4000), 1))[:, 0]
+    assert (found_B.long().bincount() / 4000).tolist() == pytest.approx([0.2, 0.5, 0.3], abs=0.03)
+    again_B = chosen(weight_BM[:2].log(), centre_BMX.expand(2, 3, 1), uniform([7, 3], 1))[:, 0]
+    assert torch.equal(again_B, found_B[[7, 3]])
+
+
+def test_the_draws_of_an_episode_are_a_function_of_its_seed() -> None:
+    obs_BO = torch.zeros(2, 4)
+    agent, alone = (StudentActor(student(0, sample=True, components=9), LOW, HIGH) for _ in range(2))
+    agent.reset(None, [5, 6])
+    together = [agent.act(obs_BO)[1] for _ in range(150)]
+    alone.reset(None, [6])
+    for act_A in together:
+        torch.testing.assert_close(alone.act(obs_BO[:1])[0], act_A)
+    assert len(torch.stack(together).unique(dim=0)) == 9  # of one state
 
 
 def test_the_mode_is_where_most_probability_is_near() -> None:
