@@ -49,8 +49,10 @@ class StudentConfig(PolicyConfig, LearningConfig):
     goal_dims: tuple[int, ...] = ()
     """Entries of an observation that are subtracted from the goal, so that the network sees where the goal lies from
     here; none if the goal is not made of such entries. A distillation takes them from the data."""
-    batch_size: int = 1024
+    batch_size: int = 256
     """Number of decisions in a batch."""
+    learning_rate: float = 3e-3
+    """Peak learning rate of AdamW."""
     max_grad_norm: float = 10.0
 
     def __post_init__(self) -> None:

@@ -58,7 +58,7 @@ class DecisionConfig:
     """Environment steps for which a planner follows a plan while episodes are recorded, as its plans are what takes
     time. By default (0) three times as many as otherwise, up to the plan's end, if it follows its plans at all."""
     policy: StudentConfig = field(default_factory=StudentConfig)
-    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=20_000))
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=40_000))
 
     def __post_init__(self) -> None:
         require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), replan=(0, 1e6))
