@@ -213,11 +213,12 @@ class Turns:
     def taught(self, played: Episodes, seeds: Sequence[int]) -> Episodes:
         """The turns of the teacher, each as an episode, with the goals that it was given."""
         pieces, turns = [], []
-        for e, seed in enumerate(seeds):
-            ends = np.cumsum([turn.steps for turn in self.turns[seed]]).tolist()
-            for turn, end in zip(self.turns[seed], ends, strict=True):
-                if turn.teacher:
-                    pieces.append((e, end - turn.steps, end))
+        for e, (seed, length) in enumerate(zip(seeds, played.lengths.tolist(), strict=True)):
+            end = 0
+            for turn in self.turns[seed]:
+                start, end = end, min(end + turn.steps, length)  # turns are counted on after the end of the episode
+                if turn.teacher and start < end:
+                    pieces.append((e, start, end))
                     turns.append(turn)
         taught = take(played, pieces)
         for e, turn in enumerate(turns):

@@ -129,6 +129,17 @@ def test_turns_are_the_teacher_s_alone_and_do_not_depend_on_the_environments_bes
     assert kept[0] == kept[1] and 20 < kept[0].num_steps < 60 and kept[0].lengths.max() <= 3
 
 
+def test_turns_end_with_their_episode_where_an_environment_has_none_left() -> None:
+    agent = Turns(Constant(-1.0), Constant(1.0), 2)
+    agent.reset(None, [3, 4])
+    act_BT = np.concatenate([agent.act(torch.zeros(2, 1)).numpy() for _ in range(40)], 1)
+    act, end = np.concatenate([act_BT[0, :15], act_BT[1]])[:, None], np.zeros(55, bool)
+    end[[14, 54]] = True  # the first environment had nothing to do for 25 steps
+    played = Episodes(np.zeros((57, 1), np.float32), act, np.zeros(55), np.zeros(55, bool), end, np.array([15, 40]))
+    taught = agent.taught(played, [3, 4])
+    assert (taught.act == 1).all() and taught.num_steps == (act == 1).sum()
+
+
 LOST: dict[str, Callable[[Path], object]] = {
     "the last steps": lambda folder: shutil.rmtree(folder / "step-00000004"),
     "the last training": lambda folder: [shutil.rmtree(path) for path in folder.glob("step-*")],
