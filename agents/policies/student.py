@@ -51,7 +51,7 @@ class StudentConfig(PolicyConfig, LearningConfig):
     here; none if the goal is not made of such entries. A distillation takes them from the data."""
     batch_size: int = 256
     """Number of decisions in a batch."""
-    learning_rate: float = 8e-3
+    learning_rate: float = 3e-3
     """Peak learning rate of AdamW."""
     max_grad_norm: float = 10.0
 

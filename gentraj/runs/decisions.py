@@ -49,7 +49,7 @@ class DecisionConfig:
 
     episodes: int = 300
     """Episodes that are recorded in each round."""
-    rounds: int = 2
+    rounds: int = 5
     """Rounds after the first, in which the student and the teacher act by turns. The student of a round is trained for
     a quarter of the steps."""
     num_envs: int = 50
@@ -57,11 +57,15 @@ class DecisionConfig:
     replan: int = 0
     """Environment steps for which a planner follows a plan while episodes are recorded, as its plans are what takes
     time. By default (0) three times as many as otherwise, up to the plan's end, if it follows its plans at all."""
+    temperature: float = 0.0
+    """Scale of the noise that a planner's plans are sampled from while episodes are recorded. At 0 its plan for a state
+    does not depend on chance, so that the student has less to learn. Policies and world models keep their own."""
     policy: StudentConfig = field(default_factory=StudentConfig)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=40_000))
 
     def __post_init__(self) -> None:
-        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), replan=(0, 1e6))
+        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), replan=(0, 1e6),
+                temperature=(0, 1e3))
 
     def unused(self) -> dict[str, str]:
         return {"policy.goal_dims": "the teacher's data decide them"}
@@ -137,14 +141,15 @@ class _Recorder:
         return agent.taught(cast(Episodes, played.recorded), played.seeds)
 
     def _teacher(self) -> Agent:
-        """The teacher, which follows its plans for longer than usual if it is a planner."""
+        """The teacher. A planner follows its plans for longer than usual, and samples them with `temperature`."""
         planning, replan = self.teacher.config.planning, self.config.replan
         if planning is None:
             return self.teacher.agent(self.space)
         if not replan and follows(planning):
             whole = self.teacher.model.spec.times[-1 - planning.history] - planning.lookahead
             replan = max(planning.replan, min(FOLLOWED * planning.replan, whole))
-        return self.teacher.agent(self.space, replace(planning, replan=replan or 1))
+        return self.teacher.agent(self.space, replace(planning, replan=replan or 1,
+                                                      temperature=self.config.temperature))
 
     def _goals(self, seed: int) -> Tensor | None:
         """(N, G) the goals of as many other episodes as are recorded; None in an environment without goals."""
