@@ -1,3 +1,4 @@
+from .asking import AskingStudent
 from .exploration import Exploring
 from .mpc import MPC, Imagination, MPCConfig
 from .planning.arrival import Arrival, ArrivalConfig
@@ -24,9 +25,9 @@ from .sb3 import SB3Policy
 
 __all__ = [
     "BC", "FQL", "GENERATORS", "IDQL", "IQL", "MPC", "POLICIES", "TD3BC", "Actor", "Arrival", "ArrivalConfig",
-    "BCConfig", "Critic", "CriticConfig", "Deadline", "DiffusionQL", "DiffusionQLConfig", "Exploring", "FQLConfig",
-    "IDQLConfig", "IQLConfig", "Imagination", "InverseDynamics", "InverseDynamicsConfig", "MPCConfig", "PlanCritic",
-    "PlanCriticConfig", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimePlanner", "SB3Policy",
-    "Scales", "Student", "StudentConfig", "Swift", "SwiftConfig", "TD3BCConfig", "Transition", "Trust",
+    "AskingStudent", "BCConfig", "Critic", "CriticConfig", "Deadline", "DiffusionQL", "DiffusionQLConfig", "Exploring",
+    "FQLConfig", "IDQLConfig", "IQLConfig", "Imagination", "InverseDynamics", "InverseDynamicsConfig", "MPCConfig",
+    "PlanCritic", "PlanCriticConfig", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimePlanner",
+    "SB3Policy", "Scales", "Student", "StudentConfig", "Swift", "SwiftConfig", "TD3BCConfig", "Transition", "Trust",
     "advantage_weights", "expectile", "log_prob", "plan_prior", "policy_prior", "register", "score", "state_value",
 ]

@@ -428,6 +428,14 @@ class HasLimits(Protocol):
     def limits(self) -> Limits: ...
 
 
+@runtime_checkable
+class AsksTeacher(Protocol):
+    """An agent in whose place another one, its teacher, acts now and then, so that a rollout can count how often."""
+
+    by_teacher_B: Tensor
+    """(B,) whether the last action was the teacher's."""
+
+
 def calls_of(models: Iterable[object]) -> int:
     """The number of network calls of all models so far; a model that does not count them adds none."""
     return sum(model.network_calls for model in models if isinstance(model, CountsCalls))

@@ -125,12 +125,16 @@ class Student(Policy):
         return chosen(log_weight_BM, centre_BMX, uniform_B1).unflatten(1, (self.chunk, -1)).clamp(-1, 1)
 
 
+def near(log_weight_BM: Tensor, centre_BMX: Tensor) -> Tensor:
+    """(B, M, 1) the probability near each centre: the weights of all components, less the further away they are."""
+    near_BMM = torch.cdist(centre_BMX, centre_BMX, p=1.0).mul_(-1 / (NEAR * centre_BMX.shape[2])).exp_()
+    return torch.bmm(near_BMM, log_weight_BM.softmax(1)[:, :, None])
+
+
 def mode(log_weight_BM: Tensor, centre_BMX: Tensor) -> Tensor:
     """(B, X) the centre with the most probability near it, as several components may describe one way to act."""
-    width = centre_BMX.shape[2]
-    near_BMM = torch.cdist(centre_BMX, centre_BMX, p=1.0).mul_(-1 / (NEAR * width)).exp_()
-    index_BM1 = torch.bmm(near_BMM, log_weight_BM.softmax(1)[:, :, None]).argmax(1, keepdim=True)
-    return centre_BMX.gather(1, index_BM1.expand(-1, 1, width)).squeeze(1)
+    index_B11 = near(log_weight_BM, centre_BMX).argmax(1, keepdim=True)
+    return centre_BMX.gather(1, index_B11.expand(-1, 1, centre_BMX.shape[2])).squeeze(1)
 
 
 def chosen(log_weight_BM: Tensor, centre_BMX: Tensor, uniform_B1: Tensor | None) -> Tensor:
@@ -195,8 +199,21 @@ class StudentActor(Actor):
         uniform_B1 = uniform(seeds, 1) if self.policy.config.sample else None
         return self._chunks(obs_BO, goal_BG, uniform_B1)[:, : self.execute]
 
+    def certainty(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        """(B,) the probability, in [0, 1], that the mixture has near its mode, or 0 where the student clamps an entry
+        of the observation (`limits`). With one component it is 1 everywhere else."""
+        obs_BO = obs_BO.to(self.near_O.device)
+        inside_B = ((obs_BO >= self.near_O) & (obs_BO <= self.far_O)).all(1)
+        return near(*self._mixture(obs_BO, goal_BG)).amax((1, 2)).clamp(max=1) * inside_B
+
     def _chunks(self, obs_BO: Tensor, goal_BG: Tensor | None, uniform_B1: Tensor | None) -> Tensor:
         """(B, K, A) chunks of actions inside the action space."""
+        chunk_BX = chosen(*self._mixture(obs_BO, goal_BG), uniform_B1)
+        act_BKA = torch.addcmul(self.shift_A, chunk_BX.view(len(obs_BO), self.policy.chunk, -1), self.scale_A)
+        return act_BKA.clamp(self.low_A, self.high_A)
+
+    def _mixture(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Log weights (B, M), up to a constant, and centres (B, M, X) of normalised chunks of actions."""
         batch, (M, X) = len(obs_BO), self.shape
         self.calls += 1
         x_BI = obs_BO.to(self.near_O.device).clamp(self.near_O, self.far_O)
@@ -207,9 +224,7 @@ class StudentActor(Actor):
         for w, b in hidden:
             h_RY = F.silu(torch.addmm(b, h_RY, w), inplace=True)
         out_BY = torch.addmm(bias, h_RY, weight)[:batch]
-        chunk_BX = chosen(out_BY[:, :M], out_BY[:, M:].view(batch, M, X), uniform_B1)
-        act_BKA = torch.addcmul(self.shift_A, chunk_BX.view(batch, self.policy.chunk, -1), self.scale_A)
-        return act_BKA.clamp(self.low_A, self.high_A)
+        return out_BY[:, :M], out_BY[:, M:].view(batch, M, X)
 
 
 def require_goal(goal_BG: Tensor | None) -> Tensor:

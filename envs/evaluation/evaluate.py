@@ -92,7 +92,8 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     Returns the scores that evaluation.json holds, and the agent's episodes as a dataset. Latencies are in milliseconds,
     first hits in environment steps. Scores that are not defined are None: those that `normalised` leaves out, the
     median first hit if most episodes have none, and everything about goals in an environment without goals. The scores
-    name the `protocol` if it is not random-goal, and have a `deadline` if there is one. `watch` is shown the agent's
+    name the `protocol` if it is not random-goal, and have a `deadline` if there is one. Of an agent that asks a
+    teacher, `by_teacher` is the fraction of its actions that were the teacher's. `watch` is shown the agent's
     episodes, in environments that render frames; `CannotRender` is raised before the first episode if they cannot.
 
     Raises `EnvironmentFault` if an episode does not finish. With `partial`, it raises only if none finishes: the scores
@@ -116,6 +117,8 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     scores = {"env_id": played.env_id, "episodes": len(played.returns), "seeds": [config.seed],
               **summarize(played, factory, config.seed), **_costs(played), "returns": played.returns.tolist(),
               "controller": None, "random": None}
+    if played.by_teacher is not None:
+        scores["by_teacher"] = played.by_teacher
     if config.baselines:
         scores |= score_baselines(factory, config, progress, partial)
     if config.deadline is not None:

@@ -15,7 +15,7 @@ from gentraj.data import Episodes
 from gentraj.networks.rows import batch_invariant
 from gentraj.progress import bar
 from gentraj.randomness import fold
-from gentraj.trajectory import Agent, CountsCalls, HasLimits, HasSpec, Limits, PlansAhead
+from gentraj.trajectory import Agent, AsksTeacher, CountsCalls, HasLimits, HasSpec, Limits, PlansAhead
 
 from ..rendering.film import Watch
 from .stepping import EnvironmentFault
@@ -53,6 +53,8 @@ class Rollout:
     """Fraction of the actions with an entry at a bound of the agent's `limits`, or of the action space."""
     clamped_observations: float | None = None
     """Fraction of the observations with an entry beyond the agent's `limits`; None for an agent that clamps none."""
+    by_teacher: float | None = None
+    """Fraction of the actions that were a teacher's; None for an agent that asks none."""
     faults: tuple[str, ...] = ()
     """What went wrong in each episode that did not finish; these are not among the E."""
     act_ms: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -227,6 +229,8 @@ def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool,
         with log.decision(agent, period):
             act_BA = agent.act(torch.from_numpy(envs.obs_BO), goal_BG).detach().cpu().numpy()
         fields |= {"act": act_BA, "clipped": limits.clips(act_BA), "clamped": limits.clamps(envs.obs_BO)}
+        if isinstance(agent, AsksTeacher):
+            fields["by_teacher"] = agent.by_teacher_B.numpy().copy()
         fields |= envs.step(act_BA, live_B) | {"elapsed": envs.elapsed_B.copy()}
         log.add(fields | (_seen(envs, "next_") if record else {}))
         failed_B = log.failed(envs, slots)
@@ -272,6 +276,7 @@ def _result(log: _Log, envs: VectorEnvironment, seeds: list[int], goal_dims: tup
     return Rollout(envs.env_id, [seeds[i] for i in finished], returns, np.isfinite(first_hit), first_hit, time_at_goal,
                    lengths, np.array(log.latency_ms), log.network_calls, recorded, envs.tells_success,
                    float(flat["clipped"].mean()), float(flat["clamped"].mean()) if clamps else None,
+                   float(flat["by_teacher"].mean()) if "by_teacher" in flat else None,
                    tuple(str(log.faults[i]) for i in sorted(log.faults)), np.array(log.act_ms))
 
 

@@ -36,6 +36,7 @@ class Evaluate:
     Examples: gentraj evaluate runs/demo --episodes 100 --video runs/demo/videos
               gentraj evaluate runs/demo --protocol d4rl-single-goal
               gentraj evaluate runs/demo --hz 20 --fallback runs/demo-student
+              gentraj evaluate runs/demo-student --teacher runs/demo
               gentraj evaluate runs/iql --episodes 20 --env-id Hopper-v5
               gentraj evaluate runs/world-model --as world-model --policies runs/bc runs/iql runs/swift
     """
@@ -55,6 +56,12 @@ class Evaluate:
     fallback: Path | None = None
     """With --deadline-ms or --hz: a run, such as a planner's student, that acts until the first plan is ready. Without
     it, the planner stands still until then."""
+    teacher: Path | None = None
+    """For a student of `gentraj distill --method decision`: the run that acts for 12 steps where the student is unsure,
+    such as the planner that it was distilled from. The scores have the fraction of the actions that were its own."""
+    sure: float = 0.5
+    """With --teacher: the student is unsure where its mixture of actions has less than this probability near its mode,
+    and where it clamps an observation; 0 never asks the teacher."""
     out: Path | None = None
     """The JSON file for the scores; by default RUN/evaluation.json, or RUN/world.json with --as world-model."""
     save_rollout: str | None = None
@@ -75,6 +82,10 @@ def main(argv: list[str]) -> None:
     args = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(which.run))
     run = accelerate(load(args.run, device=pick_device(args.device)), args.accelerate)
     fallback = args.fallback and load(args.fallback, device=pick_device(args.device))
+    teacher = args.teacher and load(args.teacher, device=pick_device(args.device))
+    if args.teacher is None and args.sure != Evaluate.sure:
+        raise ValueError("--sure says where a student asks its teacher, and there is none; give --teacher too, or "
+                         "leave --sure out")
     if args.judged_as == "agent" and not run.config.ACTS_BY_SAMPLING and args.sampling != SamplerOptions():
         raise ValueError("planning in a world model uses the ensemble's mean, which samples nothing; leave --sampler, "
                          "--grid and --eta out, or give --as world-model")
@@ -86,7 +97,7 @@ def main(argv: list[str]) -> None:
     if args.policies:
         raise ValueError("--policies are compared with a world model's predictions; give --as world-model too")
     scores = evaluate_and_save(run, args.config, args.planner, args.out, args.save_rollout, args.video,
-                               args.sampling.options(), fallback)
+                               args.sampling.options(), fallback, teacher, args.sure)
     print_saved(table(scores))
     if failures := scores["failures"]:
         raise EnvironmentFault(f"{len(failures)} of {len(failures) + scores['episodes']} episodes did not finish, and "

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from agents.asking import AskingStudent
 from agents.planning.deadline import Deadline
 from agents.planning.planner import PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig, evaluate
@@ -20,7 +21,7 @@ from ..data.minari_writer import check_new_id
 from ..files import check_folder, check_output, write_file
 from ..plots.page import show
 from ..progress import busy, say
-from ..trajectory import DEFAULT_OPTIONS, SamplingOptions
+from ..trajectory import DEFAULT_OPTIONS, Agent, SamplingOptions
 from .folder import Run
 from .model_card import EVALUATION, YARDSTICKS, episodes_scored
 
@@ -29,14 +30,15 @@ FILMED = 3  # number of episodes that are filmed
 
 def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None,
                  options: SamplingOptions = DEFAULT_OPTIONS, *, progress: bool = True,
-                 watch: Watch | None = None, partial: bool = False,
-                 fallback: Run | None = None) -> tuple[dict[str, Any], Episodes]:
+                 watch: Watch | None = None, partial: bool = False, fallback: Run | None = None,
+                 teacher: Run | None = None, sure: float = 0.5) -> tuple[dict[str, Any], Episodes]:
     """Lets the run's agent act in its environment; returns what evaluation.json holds, and the recorded episodes.
 
     `planner` replaces the settings of a planner's run, `options` say how the agent samples, and `watch` and `partial`
     are those of `envs.evaluation.evaluate.evaluate`. `fallback` is a run that acts where a planner with a deadline has
-    no plan yet. Raises ValueError if `planner` is given for a run that is no planner, or `fallback` where no planner
-    has a deadline, and `EnvironmentFault` for a faulty environment.
+    no plan yet, and `teacher` one that acts where the run, a student, is unsure (`agents.AskingStudent`). Raises
+    ValueError if `planner` is given for a run that is no planner, `fallback` where no planner has a deadline, or
+    `teacher` for a run that is no student, and `EnvironmentFault` for a faulty environment.
     """
     env, deadline = run.environment(config.env_id), None
     if config.deadline is not None and run.config.planning is not None:
@@ -48,6 +50,8 @@ def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | No
         say("one environment at a time, without batch_invariant, as there is a deadline")
     with busy("making the agent"):  # a planner's trust is calibrated on the windows that the run keeps
         agent = run.agent(run.action_space(env), planner, options=options, deadline=deadline)
+        if teacher is not None:
+            agent = AskingStudent(agent, _teacher(teacher, run, env), sure)
     factory = environment_factory(env, protocol=config.protocol)
     behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
     scores, episodes = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
@@ -60,9 +64,19 @@ def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | No
     return scores | about, episodes
 
 
+def _teacher(teacher: Run, student: Run, env: str) -> Agent:
+    """The teacher as an agent. Raises ValueError if it does not see what the student sees."""
+    seen, sees = ((data.obs_keys, data.obs_dim, data.act_dim) for data in (student.data, teacher.data))
+    if seen != sees:
+        raise ValueError(f"the teacher in {teacher.folder} was trained on other observations or actions (keys and "
+                         f"widths: {sees}) than the student ({seen}); give the run that the student was distilled from")
+    return teacher.agent(teacher.action_space(env))
+
+
 def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None,
                       out: Path | None = None, save_rollout: str | None = None, video: Path | None = None,
-                      options: SamplingOptions = DEFAULT_OPTIONS, fallback: Run | None = None) -> dict[str, Any]:
+                      options: SamplingOptions = DEFAULT_OPTIONS, fallback: Run | None = None,
+                      teacher: Run | None = None, sure: float = 0.5) -> dict[str, Any]:
     """Runs episodes of a run in its environment, writes the scores as JSON and returns them.
 
     Where episodes do not finish, as their environment is faulty, the scores are those of the others and say so.
@@ -75,6 +89,8 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
         video: A folder for videos of the first three episodes.
         options: How the agent samples.
         fallback: What acts where a planner with a deadline has no plan yet, such as its student.
+        teacher: What acts where the run, a student, is unsure.
+        sure: The certainty, in [0, 1], below which a student is unsure.
 
     Raises ValueError if something cannot be written, before any episode is run, and `EnvironmentFault` if no episode
     finishes.
@@ -86,7 +102,8 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
     if video is not None:
         check_folder(video, "--video")
     with videos(video, FILMED) if video else nullcontext() as watch:
-        scores, episodes = evaluate_run(run, config, planner, options, watch=watch, partial=True, fallback=fallback)
+        scores, episodes = evaluate_run(run, config, planner, options, watch=watch, partial=True, fallback=fallback,
+                                        teacher=teacher, sure=sure)
     write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -184,3 +185,16 @@ def test_the_command_distils_and_says_what_is_next(teacher: runs.Run, tmp_path: 
     assert gentraj("distill", teacher.folder, *words, "--policy.goal-dims", 0) == 2
     assert "--policy.goal-dims changes nothing here: the teacher's data decide them" in capsys.readouterr().err
     assert gentraj("export", tmp_path / "out", "--out", tmp_path / "student.pt2") == 0
+
+
+def test_a_student_that_is_evaluated_with_its_teacher_asks_it_where_it_is_unsure(
+        teacher: runs.Run, student: runs.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--episodes", 2, "--no-baselines", "--out", tmp_path / "scores.json"
+    for sure, share in ((0, 0.0), (1, 1.0)):
+        assert gentraj("evaluate", student.folder, "--teacher", teacher.folder, "--sure", sure, *words) == 0
+        assert json.loads((tmp_path / "scores.json").read_text())["by_teacher"] == share
+        assert "\nby_teacher " in capsys.readouterr().out
+    assert gentraj("evaluate", teacher.folder, "--teacher", teacher.folder, *words) == 2
+    assert "Actor does not tell where it is unsure" in capsys.readouterr().err
+    assert gentraj("evaluate", student.folder, "--sure", 0.4, *words) == 2
+    assert "--sure says where a student asks its teacher, and there is none" in capsys.readouterr().err

@@ -1,0 +1,90 @@
+"""A student that asks its teacher where it is unsure: the teacher acts for some steps there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from gentraj.trajectory import Agent, HasSpec, TrajectorySpec, calls_of
+
+from .episodic import EpisodicAgent
+
+
+@runtime_checkable
+class KnowsCertainty(Agent, Protocol):
+    """An agent that tells how sure it is of what it does, such as a `StudentActor`."""
+
+    def certainty(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        """(B,) how sure the agent is in these states, from 0 to 1. It changes nothing."""
+        ...
+
+
+class AskingStudent(EpisodicAgent):
+    """An `Agent` that acts by a student where it is sure, and by its teacher where it is not.
+
+    Where the student's certainty is below `sure`, in [0, 1], the teacher acts for `steps` environment steps. It starts
+    anew, as at the beginning of an episode, from wherever the student has led. If the student is still unsure
+    afterwards, the teacher goes on with what it does; else the student starts anew. With a `sure` of 0 the teacher
+    never acts. What an episode's agents sample is a function of its seed and of the step at which they take over.
+
+    SafeDAgger (Zhang & Cho 2017, "Query-Efficient Imitation Learning for End-to-End Simulated Driving") lets the
+    teacher act where a second network predicts that the student is wrong; here, the student's own mixture says so.
+    """
+
+    def __init__(self, student: Agent, teacher: Agent, sure: float = 0.5, steps: int = 12):
+        """Raises ValueError for a student that does not tell how sure it is, a `sure` outside [0, 1] and less than one
+        step."""
+        if not isinstance(student, KnowsCertainty):
+            raise ValueError(f"{type(student).__name__} does not tell where it is unsure, so that a teacher could act "
+                             "there; give a student, as `gentraj distill --method decision` trains it")
+        if not 0 <= sure <= 1 or steps < 1:
+            raise ValueError(f"sure is {sure} and steps {steps}; give a probability from 0 to 1 and at least 1 step")
+        self.student, self.teacher, self.sure, self.steps = student, teacher, sure, steps
+        self._begin(0)
+
+    @property
+    def spec(self) -> TrajectorySpec | None:
+        return self.student.spec if isinstance(self.student, HasSpec) else None
+
+    @property
+    def network_calls(self) -> int:
+        return calls_of([self.student, self.teacher])
+
+    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
+        super().reset(mask_B, seeds_B)
+        self.student.reset(mask_B, self.seed_B.tolist())
+
+    def _allocate(self, batch: int) -> None:
+        self.by_teacher_B = torch.zeros(batch, dtype=torch.bool)  # whether the last action was the teacher's
+        self.left_B = torch.zeros(batch, dtype=torch.long)  # steps that the teacher goes on acting for
+
+    def _forget(self, mask_B: Tensor) -> None:
+        self.by_teacher_B[mask_B], self.left_B[mask_B] = False, 0
+
+    @torch.no_grad()
+    def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
+        """(B, A) the student's actions, or the teacher's; `by_teacher_B` says whose they are."""
+        self._resize(len(obs_BO))
+        if (free_B := self.left_B == 0).any():
+            unsure_B = free_B & (self.student.certainty(obs_BO, goal_BG).cpu() < self.sure)
+            self.left_B[unsure_B] = self.steps
+            self._hand_over(self.left_B > 0)
+        self.left_B -= self.by_teacher_B.long()
+        self.decision_B += 1
+        if self.by_teacher_B.all():
+            return self.teacher.act(obs_BO, goal_BG)
+        act_BA = self.student.act(obs_BO, goal_BG)
+        if not self.by_teacher_B.any():
+            return act_BA
+        return torch.where(self.by_teacher_B[:, None], self.teacher.act(obs_BO, goal_BG).to(act_BA.device), act_BA)
+
+    def _hand_over(self, by_teacher_B: Tensor) -> None:
+        """Starts the agent anew that takes over, in each environment in which one does."""
+        for agent, takes_over_B in ((self.teacher, by_teacher_B & ~self.by_teacher_B),
+                                    (self.student, ~by_teacher_B & self.by_teacher_B)):
+            if takes_over_B.any():
+                agent.reset(takes_over_B, self._seeds(torch.ones_like(takes_over_B)))
+        self.by_teacher_B = by_teacher_B
