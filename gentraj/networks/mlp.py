@@ -37,13 +37,21 @@ class EnsembleMLP(nn.Module):
 
     def forward(self, x_RI: Tensor) -> Tensor:
         with torch.autocast(x_RI.device.type, enabled=False):
-            *hidden, (weight, bias) = zip(self.weight, self.bias, strict=True)
-            h = x_RI.float().expand(len(weight), *x_RI.shape)
-            for weight_EIO, bias_E1O in hidden:
-                h = self.activation(F.layer_norm(torch.baddbmm(bias_E1O, h, weight_EIO), weight_EIO.shape[-1:]))
-            if weight.shape[-1] == 1:  # a product with one column is several times as slow as this sum
-                return (h * weight.mT).sum(-1, keepdim=True) + bias
-            return torch.baddbmm(bias, h, weight)
+            return self.last(self.hidden(x_RI.float()))
+
+    def hidden(self, x_RI: Tensor) -> Tensor:
+        """The features (E, R, width) of the last hidden layer."""
+        h = x_RI.expand(len(self.weight[0]), *x_RI.shape)
+        for weight_EIO, bias_E1O in [*zip(self.weight, self.bias, strict=True)][:-1]:
+            h = self.activation(F.layer_norm(torch.baddbmm(bias_E1O, h, weight_EIO), weight_EIO.shape[-1:]))
+        return h
+
+    def last(self, h_ERW: Tensor) -> Tensor:
+        """(E, R, outputs) from the features of the last hidden layer."""
+        weight, bias = self.weight[-1], self.bias[-1]
+        if weight.shape[-1] == 1:  # a product with one column is several times as slow as this sum
+            return (h_ERW * weight.mT).sum(-1, keepdim=True) + bias
+        return torch.baddbmm(bias, h_ERW, weight)
 
 
 class ValueEnsemble(EnsembleMLP):
@@ -51,7 +59,8 @@ class ValueEnsemble(EnsembleMLP):
 
     Without layer normalisation the values of actions that are not in the data would grow without bound (Ball et al.
     2023, section 4.2). The values are start + unit * output of the last layer: they begin near `start`, and an
-    optimiser step changes large and small values by about the same fraction.
+    optimiser step changes large and small values by about the same fraction. Under autocast the hidden layers are
+    computed in bfloat16, and the values in float32.
     """
 
     start: Tensor
@@ -66,4 +75,6 @@ class ValueEnsemble(EnsembleMLP):
                 last.div_(self.unit)
 
     def forward(self, x_RI: Tensor) -> Tensor:
-        return self.start + self.unit * super().forward(x_RI)[..., 0]
+        h_ERW = self.hidden(x_RI)
+        with torch.autocast(x_RI.device.type, enabled=False):
+            return self.start + self.unit * self.last(h_ERW.float())[..., 0]

@@ -43,6 +43,7 @@ from .compilation import compiled
 from .log import Log, Row, SavedSums, Sums, tensorboard_writer
 from .memory import freed_memory_kept
 from .optimization import NonFinite, checked_later, read_finite
+from .recording import Update
 
 # `threads` and `compile` are among them: they may change the last bits, but the training stays the same.
 MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "compile", "tensorboard", "eval_every",
@@ -95,8 +96,8 @@ class TrainingConfig:
     bf16: bool = False
     """Compute in bfloat16 where that is safe. This is faster on GPUs and on CPUs with AMX."""
     compile: bool = False
-    """Compile the networks that are trained by torch.compile, which takes minutes at the start and changes weights by
-    rounding. This is for GPUs; on CPUs it gained nothing for the presets."""
+    """Compile each update by torch.compile as a whole or, where that is impossible, its networks. This takes minutes at
+    the start and changes weights by rounding."""
     tensorboard: bool = False
     """Also write logs for TensorBoard, which is an optional package."""
 
@@ -153,7 +154,10 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
         if prepare is not None:
             prepare()
         if config.compile:
-            stack.enter_context(compiled([p.module for p in run.components], run.components[0].device))
+            plain = {p.name: (p.update, p.module) for p in run.components}
+            updates = stack.enter_context(compiled(plain, run.components[0].device))
+            for p in run.components:
+                p.update = updates[p.name]
         run.save(sums)  # nothing to do on resume
         with Log(folder, config.log_every, config.steps, start=run.step, sums=sums, progress=progress,
                  tensorboard=config.tensorboard, on_row=on_log) as log:
@@ -197,6 +201,7 @@ class _Component:
         self.device = device or next(self.module.parameters()).device
         self.module.to(self.device).train()
         self.optimizers = component.optimizers()
+        self.update: Update = component.update
         self.rates = {n: [group["lr"] for group in o.param_groups] for n, o in self.optimizers.items()}
         self.windows = windows(component.spec)
         # a key of the name alone, so that a component's random numbers do not depend on the other components
@@ -267,7 +272,7 @@ class _Run:
             with (self._stopping(f"component '{p.name}'"),
                   torch.autocast(p.device.type, torch.bfloat16, enabled=config.bf16)):
                 with checked_later() as checked:
-                    updated = p.component.update(batch, p.optimizers, generator(config.seed, self.step, p.key))
+                    updated = p.update(batch, p.optimizers, generator(config.seed, self.step, p.key))
                 keys = [f"{p.name}/{key}" for key in updated]
                 named = [(f"the metric '{key}'", value) for key, value in zip(keys, updated.values(), strict=True)]
                 numbers = read_finite([*checked, *named])

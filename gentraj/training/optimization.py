@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -59,11 +59,11 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tens
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
     scalars, later = [("the loss", loss.detach()), ("the gradient norm", norm)], _LATER.get()
-    if later is None or not (waits_to_read(norm) and optimizer.defaults.get("fused")):
+    if later is None or not ((later.always or waits_to_read(norm)) and optimizer.defaults.get("fused")):
         read_finite(scalars)
         optimizer.step()
     else:
-        later += scalars
+        report(scalars)
         fused: Any = optimizer  # its kernel reads `found_inf`, and where that is 1 it changes nothing
         fused.found_inf = 1 - (torch.isfinite(loss) & torch.isfinite(norm)).float()
         fused.step()
@@ -88,20 +88,35 @@ def read_finite(scalars: Sequence[tuple[str, Tensor]]) -> list[float]:
     return numbers
 
 
+def report(scalars: list[tuple[str, Tensor]]) -> None:
+    """Leaves named scalars to the reader of `checked_later`, or, without such a block, reads them at once."""
+    if (later := _LATER.get()) is None:
+        read_finite(scalars)
+    else:
+        later.scalars.extend(scalars)
+
+
 @contextmanager
-def checked_later() -> Iterator[list[tuple[str, Tensor]]]:
+def checked_later(*, always: bool = False) -> Iterator[list[tuple[str, Tensor]]]:
     """Collects the losses and gradient norms of `apply_gradients`, for `read_finite` to check after the block.
 
-    A training step on an accelerator then waits for it once, at its end, and not in every optimiser step.
+    A training step on an accelerator then waits for it once, at its end, and not in every optimiser step. On a CPU,
+    they are checked in every optimiser step all the same, unless `always` is set.
     """
-    token = _LATER.set(later := [])
+    later = _Later([], always)
+    token = _LATER.set(later)
     try:
-        yield later
+        yield later.scalars
     finally:
         _LATER.reset(token)
 
 
-_LATER: ContextVar[list[tuple[str, Tensor]] | None] = ContextVar("later", default=None)
+class _Later(NamedTuple):
+    scalars: list[tuple[str, Tensor]]
+    always: bool
+
+
+_LATER: ContextVar[_Later | None] = ContextVar("later", default=None)
 
 
 class MovingAverage(AveragedModel):
