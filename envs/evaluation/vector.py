@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import gymnasium
@@ -139,10 +140,9 @@ class VectorEnvironment:
 
 def tells_success(make_env: MakeEnv) -> bool:
     """Whether the environment's episodes have a success rate; to read the info, a step is played."""
-    envs = VectorEnvironment(make_env, 1)
-    if not envs.tells_success:
-        envs.action_space.seed(0)
-        envs.reset(np.ones(1, bool), [0])
-        envs.step(envs.action_space.sample()[None])
-    envs.close()
-    return envs.tells_success
+    with closing(VectorEnvironment(make_env, 1)) as envs:
+        if not envs.tells_success:
+            envs.action_space.seed(0)
+            envs.reset(np.ones(1, bool), [0])
+            envs.step(envs.action_space.sample()[None])
+        return envs.tells_success
