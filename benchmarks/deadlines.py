@@ -1,10 +1,10 @@
-"""Does a planner act in time, and what is it worth then, on an idle machine and beside busy neighbours?
+"""How often a planner misses its deadlines, and its returns, on an idle machine and beside other busy processes.
 
     python -m benchmarks.deadlines runs/demo
     python -m benchmarks.deadlines runs/demo --fallback runs/demo-student --neighbours 0 2
 
 Every deadline is given the same episodes in one environment, which waits for the agent however late it is. A neighbour
-is a process that multiplies matrices without end. The first line is the planner without a deadline.
+is a process that multiplies matrices all the time. The first line is the planner without a deadline.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Args:
     """The folder of a run that acts until the first plan is ready, such as the planner's student."""
     deadlines_ms: tuple[float, ...] = (5, 10, 50, 200)
     neighbours: tuple[int, ...] = (0, 1)
-    """Numbers of busy neighbours."""
+    """Numbers of other busy processes."""
     episodes: int = 20
     seed: int = 0
     threads: int = 1
@@ -68,7 +68,7 @@ def main(args: Args) -> None:
 
 @contextmanager
 def busy(neighbours: int) -> Iterator[None]:
-    """Within this block, so many other processes compute."""
+    """Runs `neighbours` busy processes during the block."""
     processes = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(neighbours)]
     try:
         yield

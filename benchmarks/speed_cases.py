@@ -136,7 +136,7 @@ CASES: dict[str, Case] = {
     "guided/hopper/1": _guided("one plan, horizon 32, 20 steps, guided by a value network, one gradient a step",
                                HOPPER, 1, NOISY),
     "guided/hopper/64": _guided("64 plans guided in the same way", HOPPER, 64, NOISY),
-    "energy/hopper/16": _guided("16 plans guided by the same network in `Energy` as it comes", HOPPER, 16, DEFAULT),
+    "energy/hopper/16": _guided("16 plans guided by the same network in `Energy` by default", HOPPER, 16, DEFAULT),
     "train/hopper/32": _train("training step of 32 windows, horizon 32", HOPPER, 32),
     "train/maze/32": _train("training step of 32 windows, horizon 128", MAZE, 32),
 }

@@ -27,7 +27,7 @@ EVALUATION = {"continuing_task": True, "reset_target": False}  # reaching the go
 
 
 class UnsafeEnvironment(ValueError):
-    """What should name an environment could be code or a path; whoever wrote it may mean harm."""
+    """The name of an environment could be code or a path, and may have been written to do harm."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
 def recorded_factory(env: str | None) -> EnvironmentFactory | None:
     """Returns a factory of the environment that data name (`Episodes.env`), or None if it is not registered here.
 
-    Raises `UnsafeEnvironment` for what can be no environment of anybody.
+    Raises `UnsafeEnvironment` for text that could not be the id of any environment.
     """
     try:
         return environment_factory(env) if env else None

@@ -28,7 +28,7 @@ def say(text: str) -> None:
 
 
 def print_saved(text: object) -> None:
-    """Prints on stdout what is in a file too. If stdout cannot be written, a warning says so: no work was lost.
+    """Prints on stdout results that are in files too: where stdout cannot be written, it only warns.
 
     Raises BrokenPipeError if the reader has left.
     """
@@ -38,7 +38,7 @@ def print_saved(text: object) -> None:
         raise
     except OSError as error:
         discard_stdout()
-        warnings.warn(f"stdout: cannot be written ({error.strerror}); what was to be printed is in files too",
+        warnings.warn(f"stdout: cannot be written ({error.strerror}); the results are in files too",
                       stacklevel=2)
 
 

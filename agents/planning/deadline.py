@@ -1,8 +1,9 @@
-"""A planner that acts by a deadline: it plans in the background, and never waits for a plan that is not ready.
+"""A planner that acts by a deadline: it plans in the background, and waits for a plan no longer than the deadline.
 
 While a plan is carried out, the next one is made for the moment at which it is due (real-time chunking, Black et al.
-2025): it starts from where the steps until then, to which the planner is committed, will lead. How early it is begun,
-and how many sampling steps and candidates it may have, follows from how long plans took so far.
+2025). The planner is committed to its steps until then, and the next plan starts from the state to which they should
+lead. How early a plan is begun, and how many sampling steps and candidates it may have, follows from how long earlier
+plans took.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from .execution import History, Past, Previous, at_rest
 from .planner import Planner, PlannerConfig, Plans, choice
 
 Result = TypeVar("Result")
-USUAL = 0.9  # quantile of the last latencies by which a plan is expected; a late plan is no missed deadline
-MARGIN = 1.25  # the time that is kept to act in, in units of the longest that acting took
+USUAL = 0.9  # quantile of the last latencies that the next plan is expected to take; a late one misses no deadline
+MARGIN = 1.25  # time that is reserved for acting, in units of the longest that acting took
 MOST_PASSES = 8  # times that the candidates of one plan are sampled
 FOREVER = 1e6  # seconds
 MEASURED = 3  # plans of each effort that are timed in advance
@@ -61,8 +62,8 @@ class Deadline:
     seconds: float
     """Time from a call of `act` to its return, which is also the time between two calls."""
     fallback: Agent | None = None
-    """Acts where there is no plan to follow: at the beginning of an episode, until the first plan is ready. Without it,
-    the planner stands still there."""
+    """An agent that acts while there is no plan to follow, as until the first plan of an episode is ready. Without it,
+    the planner stands still."""
     clock: Callable[[], float] = time.perf_counter
     """Returns the time in seconds."""
     worker: Worker = field(default_factory=Background)
@@ -126,11 +127,11 @@ class Job:
     """A plan that is being made in the background."""
 
     obs_BO: Tensor
-    """The observation that it starts from, that of the environment step `starts`."""
+    """The observation that the plan starts from, that of the environment step `starts`."""
     goal_BG: Tensor | None
     starts: int
     until: float
-    """When it is needed."""
+    """The time of the clock at which the plan is needed."""
     effort: Effort
     seeds: Sequence[int]
     previous: Previous | None
@@ -147,14 +148,15 @@ class RealTimePlanner(Planner):
     """A `Planner` for one environment, whose `act` returns within a deadline; other arguments are those of `Planner`.
 
     A plan that takes less than the deadline is made from the present observation, and its candidates are sampled again
-    while time is left; the best of all is carried out. A longer one is made while the previous plan is carried out,
-    from where the committed steps of that plan end; a planner with a history is conditioned on these steps, too. The
-    first plan of an episode, and plans that take longer than `replan` steps, have fewer sampling steps and candidates.
+    while time is left; the best of all is carried out. A longer one is made while the previous plan is carried out, and
+    starts where the steps of that plan end that are carried out meanwhile; a planner with a history is conditioned on
+    these steps, too. If planning takes longer than `replan` steps, or than one step where there is no plan to follow,
+    plans have fewer sampling steps and candidates.
     Where a plan is late, the previous one is followed further, and where there is none, `deadline.fallback` acts. What
     the planner does depends on how fast the machine is.
 
-    With an `example`, an observation (1, O) and a goal (1, G) or None, the constructor measures how long plans take, in
-    some seconds. Without one, the planner learns it from its first plans, which are late if that is too long.
+    With an `example`, an observation (1, O) and a goal (1, G) or None, the constructor measures for some seconds how
+    long plans take. Without one, the planner measures its first plans, which may be late.
     """
 
     def __init__(self, *args: Any, deadline: Deadline, example: tuple[Tensor, Tensor | None] | None = None,
@@ -195,7 +197,7 @@ class RealTimePlanner(Planner):
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """(1, A) actions inside the action space, within the deadline.
 
-        Raises ValueError for more than one environment, and what the planning in the background raised.
+        Raises ValueError for more than one environment, and any error of the planning in the background.
         """
         start = self.clock()
         until = start + self.deadline.seconds - MARGIN * self.acting.quantile(1.0)
@@ -221,8 +223,12 @@ class RealTimePlanner(Planner):
             self._wait(self.job, self.clock() + seconds)
 
     def timing(self) -> dict[str, Any]:
-        """What was acted by and in how many steps, what plans were made with and how many of them, and how long one
-        pass over the candidates is expected to take, in milliseconds."""
+        """Counts and times since the planner was made, by names.
+
+        "acted_by" has the number of environment steps by what the action came from, "plans" the number of plans by
+        their sampling steps and candidates, and "plan_ms" the milliseconds that sampling the candidates once is
+        expected to take.
+        """
         latency = {str(effort): 1000 * durations.quantile(USUAL) for effort, durations in self.latency.items()}
         return {"acted_by": dict(self.acted), "plans": dict(self.planned), "plan_ms": latency}
 
@@ -284,7 +290,7 @@ class RealTimePlanner(Planner):
     def _plan_ahead(self, age: int, goal_BG: Tensor | None, until: float) -> None:
         """Begins the next plan if it would be late otherwise. The plan that is followed is `age` steps old.
 
-        The planner is committed to the steps until then, which are added to the history.
+        The planner is committed to the steps until that plan is due, which are added to the history.
         """
         effort = self._effort()
         lead = self._lead(effort)
@@ -303,7 +309,7 @@ class RealTimePlanner(Planner):
     def _effort(self) -> Effort:
         """The largest effort with which a plan is ready before the one after it is due, or else the smallest.
 
-        Where no plan is followed, nothing is ready soon enough but what is ready within this step.
+        Where no plan is followed, only a plan that is ready within this step is ready soon enough.
         """
         longest = 0 if self.began is None else self.config.replan
         return next((each for each in self.latency if self._lead(each) <= longest), [*self.latency][-1])

@@ -47,20 +47,20 @@ class EvaluationConfig:
     baselines: bool = True
     """Whether the data-collecting controller of a maze and a random agent are scored on the same starts and goals."""
     deadline_ms: float | None = None
-    """Time in milliseconds in which the agent has to act, which is also the time between two environment steps. A
-    planner plans in the background and acts in time; decisions that are later than this are counted. One environment
-    runs at a time, without batch_invariant."""
+    """Milliseconds in which the agent has to act, which are also the time between two environment steps. A planner
+    plans in the background so as to act in time, and decisions that take longer are counted. One environment runs at
+    a time, without batch_invariant."""
     hz: float | None = None
-    """Environment steps a second, in the place of deadline_ms: 20 is a deadline of 50 ms."""
+    """Environment steps a second, instead of deadline_ms: 20 is a deadline of 50 ms."""
     workers: int = 0
-    """Processes that step the environments, for environments that may end their process or hang; the scores are the
-    same bits. With 0 they are stepped in this process, which is the fastest for environments that take less than a
-    millisecond, and there is no time limit."""
+    """Number of processes that step the environments, for environments that may crash or hang; the scores are the same,
+    bit for bit. With 0, this process steps them, without a time limit: the fastest way if a step takes less than a
+    millisecond."""
     time_limit: float = 60.0
-    """Seconds that one reset or step of an environment may take in a worker, before its episode is given up."""
+    """Seconds that one reset or step of an environment may take in a worker before its episode is given up."""
 
     def unused(self) -> dict[str, str]:
-        return {} if self.workers else {"time_limit": "nothing can stop an environment in this process (workers is 0)"}
+        return {} if self.workers else {"time_limit": "workers is 0; there is no time limit in this process"}
 
     def __post_init__(self) -> None:
         require(self, episodes=(1, math.inf), seed=(0, math.inf), num_envs=(1, math.inf), workers=(0, 1000),
@@ -112,8 +112,8 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
             raise
         played = fault.finished
     if played.clamped_observations:
-        say(f"{100 * played.clamped_observations:.3g} % of the observations are too far from the agent's data in an "
-            "entry, and it clamps them to its limits")
+        say(f"the agent clamped {100 * played.clamped_observations:.3g} % of the observations, which have an entry too "
+            "far from its data")
     scores = {"env_id": played.env_id, "episodes": len(played.returns), "seeds": [config.seed],
               **summarize(played, factory, config.seed), **_costs(played), "returns": played.returns.tolist(),
               "controller": None, "random": None}

@@ -1,7 +1,7 @@
-"""Environments in worker processes, so that one that ends its process or hangs costs an episode and not the evaluation.
+"""Environments in worker processes, so that one that crashes or hangs costs an episode and not the evaluation.
 
-A lost worker is replaced. The episodes under way in it are repeated from their seeds and actions, which the agent does
-not notice. An environment is faulty if it hangs, or if several workers end in the same step of its episode.
+A lost worker is replaced. Its unfinished episodes are repeated from their seeds and actions, unnoticed by the
+agent. An environment is faulty if it hangs, or if several workers end in the same step of its episode.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Running:
         return Episode(self.seed, tuple(self.actions), self.seen_O, self.pending)
 
     def is_to_blame(self, lost: WorkerLost) -> bool:
-        """Whether the environment is faulty: somebody else who ends workers does not do so in one step again."""
+        """Whether the environment is faulty. Another cause would not end workers several times in the same step."""
         self.losses.append(lost.step)
         return lost.hung or self.losses.count(lost.step) >= ATTEMPTS or len(self.losses) >= LOSSES
 
@@ -205,7 +205,7 @@ class _Worker:
         return answers
 
     def hang_up(self) -> None:
-        """An idle worker takes this as the end."""
+        """Closes the connection, at which an idle worker ends."""
         self.connection.close()
 
     def end(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from .episodes import DataError
 
 ALWAYS = 1 << 26  # bytes that every file may declare
-RATIO = 50  # data that are compressed take more than this part of their size; noise is hardly compressed at all
+RATIO = 50  # arrays may be this many times as large as the file; measured data compress far less
 
 
 def allowance(path: Path) -> int:
@@ -18,6 +18,6 @@ def allowance(path: Path) -> int:
 def check_declared(path: Path, declared: int) -> None:
     """Raises `DataError` for a file whose arrays would take `declared` bytes and that is too small for them."""
     if declared > allowance(path):
-        raise DataError(f"{path}: its {path.stat().st_size:,} bytes would become arrays of {declared:,} bytes; no data "
-                        "are compressed so far, so it is damaged or meant to fill the memory; if it is neither, save "
-                        "it without compression")
+        raise DataError(f"{path}: its {path.stat().st_size:,} bytes would become arrays of {declared:,} bytes, "
+                        "so it is damaged or meant to fill the memory; if the data really compress that well, save "
+                        "them without compression")

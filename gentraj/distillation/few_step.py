@@ -151,7 +151,7 @@ class FewStep(Diffusion):
         return self.teacher.log_prob(x_RHD, condition, seeds=seeds, exact=exact, probes=probes, steps=steps)
 
     def score(self, x_RHD: Tensor, condition: Condition, t: float) -> Tensor:
-        """The teacher's score (R, H, D), see `Diffusion.score`: a student does not denoise, it jumps."""
+        """The teacher's score (R, H, D), see `Diffusion.score`: a student predicts no denoised x0."""
         return self.teacher.score(x_RHD, condition, t)
 
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int], noise: float = 1.0,

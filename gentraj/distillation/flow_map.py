@@ -1,6 +1,6 @@
 """Flow maps: students that learn the average velocity between two times, with which they step from one to the other.
 
-The velocity at one time is the teacher's, or that of the data and the noise, without the teacher.
+The velocity at a single time is the teacher's, or without a teacher that of the path between data and noise.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class FlowMapConfig(FewStepConfig):
     """What the settings of all flow maps have. Their noise path is straight, whatever the teacher's is."""
 
     targets: Literal["teacher", "data"] = "teacher"
-    """Where the velocity at one time comes from: the teacher, or the data and the noise."""
+    """What the velocity at a single time is computed from: the teacher, or data and noise."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

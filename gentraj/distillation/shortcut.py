@@ -1,4 +1,4 @@
-"""Shortcut models: a flow map that learns to go in one step where it goes in two of half the size.
+"""Shortcut models: a flow map that learns to reach in one step what it reaches in two steps of half the size.
 
 Frans et al. 2024, "One Step Diffusion via Shortcut Models", algorithms 1 and 2.
 """

@@ -56,7 +56,7 @@ METHODS: dict[str, Method] = {
                              "call", ConsistencyConfig()),
     "mean-flow": _few_step("a model of the average velocity between two times, with or without a teacher",
                            MeanFlowConfig()),
-    "shortcut": _few_step("a model that goes in one step where it goes in two of half the size, with or without a "
+    "shortcut": _few_step("a model that reaches in one step what it reaches in two of half the size, with or without a "
                           "teacher", ShortcutConfig()),
     "adversarial": _few_step("a model of few steps that also learns to deceive a discriminator of the data",
                              AdversarialConfig()),

@@ -47,7 +47,7 @@ def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | No
         raise ValueError(f"{run.description}, and a fallback is for a planner with a deadline; give such a run with "
                          "--deadline-ms or --hz, or leave the fallback out")
     if config.in_real_time() != config:
-        say("one environment at a time, without batch_invariant, as there is a deadline")
+        say("with a deadline, one environment runs at a time, without batch_invariant")
     with busy("making the agent"):  # a planner's trust is calibrated on the windows that the run keeps
         agent = run.agent(run.action_space(env), planner, options=options, deadline=deadline)
         if teacher is not None:
@@ -79,7 +79,7 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
                       teacher: Run | None = None, sure: float = 0.5) -> dict[str, Any]:
     """Runs episodes of a run in its environment, writes the scores as JSON and returns them.
 
-    Where episodes do not finish, as their environment is faulty, the scores are those of the others and say so.
+    If episodes do not finish because the environment is faulty, the scores are those of the others and say so.
 
     Args:
         config: Which environment, how many episodes and which seed.
@@ -88,8 +88,8 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
         save_rollout: The id of a Minari dataset to save the episodes as.
         video: A folder for videos of the first three episodes.
         options: How the agent samples.
-        fallback: What acts where a planner with a deadline has no plan yet, such as its student.
-        teacher: What acts where the run, a student, is unsure.
+        fallback: The run that acts while a planner with a deadline has no plan yet, such as the planner's student.
+        teacher: The run that acts where this run, its student, is unsure.
         sure: The certainty, in [0, 1], below which a student is unsure.
 
     Raises ValueError if something cannot be written, before any episode is run, and `EnvironmentFault` if no episode

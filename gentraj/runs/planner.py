@@ -256,8 +256,8 @@ class PlannerRunConfig(RunSettings):
 
     def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Planner:
-        """The planner as an agent, with its own settings by default. One with a deadline is made in some seconds, in
-        which it measures how long its plans take."""
+        """The planner as an agent, with its own settings by default. With a deadline, this takes some
+        seconds, in which the planner measures how long its plans take."""
         model, config = self.model_of(components), config or self.planner
         self._check_history(config)
         trust = Trust(model, reference, config.trust, config.history) if config.arrival == "earliest" else None

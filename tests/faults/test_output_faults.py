@@ -32,7 +32,7 @@ def shell(script: str, *words: object, folder: Path) -> subprocess.CompletedProc
 
 @pytest.mark.timeout(600)  # the whole command, in a process of its own, on a machine that may be busy
 @pytest.mark.parametrize(("redirection", "said"), [
-    (">/dev/full", "stdout: cannot be written (No space left on device); what was to be printed is in"),
+    (">/dev/full", "stdout: cannot be written (No space left on device); the results are in files"),
     ("<&- >&- 2>&-", "")])
 def test_06_a_whole_training_is_not_lost_with_its_output(tmp_path: Path, small_run: Path, redirection: str,
                                                          said: str) -> None:

@@ -201,7 +201,7 @@ def test_with_a_deadline_it_acts_in_time_and_says_how(small_run: Path, capsys: p
     assert (deadline["ms"], deadline["acts"], deadline["misses"]) == (1e6, 600, 0)
     assert list(deadline["plans"]) == ["1 steps, 16 candidates"] and deadline["acted_by"] == {"the plan": 600}
     said = capsys.readouterr()
-    assert "one environment at a time, without batch_invariant, as there is a deadline" in said.err
+    assert "with a deadline, one environment runs at a time, without batch_invariant" in said.err
     assert "deadline of 1e+06 ms: 0 of 600 decisions missed it (0 %)" in said.out
     assert "plans of 1 steps, 16 candidates:" in said.out
 
