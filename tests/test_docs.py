@@ -69,6 +69,8 @@ def workplace(umaze, hopper, small_run: Path, tmp_path_factory: pytest.TempPathF
         for preset, words in (("iql", POLICY), ("world-ensemble", WORLD)):
             assert gentraj("train", preset, "--dataset", "hopper.npz", "--run-dir", f"runs/{preset}", "--steps", 2,
                            *words) == 0
+        assert gentraj("distill", "runs/demo", "--method", "decision", "--run-dir", "runs/demo-student", "--steps", 2,
+                       "--episodes", 1, "--rounds", 0, "--policy.width", 8) == 0
         (folder / "runs" / "world").symlink_to(folder / "runs" / "world-ensemble")
         for module, block in re.findall(SAVED, "".join(page.read_text() for page in MANUAL), re.DOTALL | re.MULTILINE):
             (folder / module).write_text(block)

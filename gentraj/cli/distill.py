@@ -48,7 +48,7 @@ class Distill:
     """What the student is and how it learns."""
     resume: bool = False
     """Continue an interrupted distillation in --run-dir; the result is the same, bit for bit, as without the
-    interruption."""
+    interruption. With --method decision, --rounds may be larger than before."""
     steps: int | None = None
     """Number of training steps; short for --training.steps."""
     seed: int | None = None

@@ -3,7 +3,8 @@
 In the first round the teacher acts. In each further one it takes turns with the student of the rounds before, and what
 it does where the student has led is added to the data (DAgger: Ross et al. 2011, "A Reduction of Imitation Learning and
 Structured Prediction to No-Regret Online Learning"). Rounds are saved in the run's folder before anything learns from
-them, so a distillation that was killed reads its rounds again and goes on.
+them, so a distillation that was killed reads its rounds again and goes on. A round does not depend on how many follow,
+so a distillation that is resumed with more rounds ends as one that had as many from the start.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from ..config import read_json, require, to_json
 from ..data import Episodes, save_npz
 from ..data.episodes import take
 from ..files import inside, write_file
+from ..progress import say
 from ..randomness import fold
-from ..training.checkpoint import NothingSaved, has_checkpoints
+from ..training.checkpoint import NothingSaved, discard, has_checkpoints
 from ..training.loop import TrainingConfig, check_same
 from ..trajectory import Agent, TrajectorySpec
 from .checks import check_fit
-from .folder import Run, train
+from .folder import Run, read_config, train
+from .model_card import EVALUATION
 from .policy import PolicyRunConfig
 
 TURNS = 10  # turns in a whole episode, on average
@@ -75,7 +78,8 @@ def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str |
             device: torch.device | None = None, progress: bool = True) -> Run:
     """Records the decisions of `teacher` in the environment `env_id`, by default its own, and trains a student of them.
 
-    The student is a policy's run in `folder`, whose dataset is the recorded rounds beside it. Raises ValueError for an
+    A resumed distillation may have more rounds than before; the student of fewer is kept until they are recorded. The
+    student is a policy's run in `folder`, whose dataset is the recorded rounds beside it. Raises ValueError for an
     unknown environment and for a folder that cannot hold the student; `ConfigError` where other settings were
     distilled there; `EnvironmentFault` for an error in the environment; and what `gentraj.runs.folder.train` raises.
     """
@@ -92,6 +96,7 @@ def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str |
             brief = replace(config, training=replace(config.training, steps=-(-config.training.steps // 4)))
             student = _train(teacher, brief, rounds[:number], place, device, progress) if number else None
             save_npz(recorder.record(number, student), path)
+    _make_way(folder, len(rounds))
     return _train(teacher, config, rounds, folder, device, progress)
 
 
@@ -105,8 +110,19 @@ def _begin(folder: Path, teacher: Run, config: DecisionConfig, factory: Environm
     if resume and not path.exists():
         raise NothingSaved(f"{folder}: nothing distilled yet; leave --resume out")
     if resume:
-        check_same(read_json(path), what, str(folder))
+        before = read_json(path)
+        rounds = before.get("rounds")
+        more = isinstance(rounds, int) and rounds < config.rounds
+        check_same(before | ({"rounds": config.rounds} if more else {}), what, str(folder))
     write_file(path, json.dumps(what, indent=2).encode())
+
+
+def _make_way(folder: Path, rounds: int) -> None:
+    """Deletes the checkpoints and the scores of a student that was trained on fewer rounds."""
+    if has_checkpoints(folder) and len(read_config(folder)[0].dataset.split("+")) < rounds:
+        say(f"{rounds} rounds are recorded; a student of all of them takes the place of the one in {folder}")
+        (folder / EVALUATION).unlink(missing_ok=True)
+        discard(folder)
 
 
 def _train(teacher: Run, config: DecisionConfig, rounds: Sequence[Path], folder: Path, device: torch.device | None,

@@ -218,6 +218,13 @@ def has_checkpoints(folder: Path) -> bool:
     return bool(_folders(folder))
 
 
+def discard(folder: Path) -> None:
+    """Deletes all checkpoints in a folder, so that another training can begin there."""
+    with RunLock(folder):
+        for path in _folders(folder):
+            shutil.rmtree(path)
+
+
 def saved_bytes(folder: Path) -> int:
     """The size of the newest checkpoint, valid or not; 0 if there is none."""
     newest = _folders(folder)[:1]

@@ -160,6 +160,21 @@ def test_killed_and_resumed_it_is_the_uninterrupted_student(lost: str, teacher: 
     assert all(torch.equal(again[key], value) for key, value in before.items())
 
 
+@pytest.mark.parametrize("lost", ["nothing", "the last training"])
+def test_resumed_with_more_rounds_it_is_the_student_of_as_many_from_the_start(
+        lost: str, teacher: runs.Run, student: runs.Run, tmp_path: Path) -> None:
+    whole = distill(teacher, replace(CONFIG, rounds=2), tmp_path / "whole", progress=False)
+    shutil.copytree(student.folder, tmp_path / "copy")
+    LOST.get(lost, lambda folder: (folder / "evaluation.json").write_text("{}"))(tmp_path / "copy")
+    resumed = distill(teacher, replace(CONFIG, rounds=2), tmp_path / "copy", resume=True, progress=False)
+    again, expected, fewer = (run.main.state_dict() for run in (resumed, whole, student))
+    assert all(torch.equal(again[key], value) for key, value in expected.items())
+    assert not all(torch.equal(fewer[key], value) for key, value in expected.items())
+    assert not (tmp_path / "copy" / "evaluation.json").exists()  # the scores of the student before
+    with pytest.raises(ConfigError, match="rounds was 2 and is 1"):
+        distill(teacher, CONFIG, tmp_path / "copy", resume=True, progress=False)
+
+
 def test_other_settings_are_not_resumed(teacher: runs.Run, student: runs.Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="episodes was 6 and is 7"):
         distill(teacher, replace(CONFIG, episodes=7), student.folder, resume=True, progress=False)
