@@ -154,10 +154,7 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
         if prepare is not None:
             prepare()
         if config.compile:
-            plain = {p.name: (p.update, p.module) for p in run.components}
-            updates = stack.enter_context(compiled(plain, run.components[0].device))
-            for p in run.components:
-                p.update = updates[p.name]
+            stack.enter_context(run.compiled())
         run.save(sums)  # nothing to do on resume
         with Log(folder, config.log_every, config.steps, start=run.step, sums=sums, progress=progress,
                  tensorboard=config.tensorboard, on_row=on_log) as log:
@@ -258,6 +255,15 @@ class _Run:
             tensors |= {name: module_tensors(module) for name, module in self.carried.items()}
             self.saved = save(self.folder, self.step, tensors, self.settings | {"sums": sums}, self.config.keep)
             self.saved_step = self.step
+
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Compiles the updates of all components, for use within the block."""
+        plain = {p.name: (p.update, p.module) for p in self.components}
+        with compiled(plain, self.components[0].device) as updates:
+            for p in self.components:
+                p.update = updates[p.name]
+            yield
 
     def advance(self, log: Log) -> None:
         """Does one step: sets the learning rates of every component, samples its batch and updates it."""
