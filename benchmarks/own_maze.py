@@ -16,15 +16,14 @@ from envs.making import environment_factory
 from envs.recording.pointmaze import record
 from gentraj.data import save_npz
 
-MAZE = """
-#########
-#...#...#
-#.#...#.#
-#.###.#.#
-#...#...#
-#.#...#.#
-#########
-""".split()
+MAZE = [
+    "#########",
+    "#...#...#",
+    "#.#...#.#",
+    "#.###.#.#",
+    "#...#...#",
+    "#.#...#.#",
+    "#########"]
 
 
 @dataclass(frozen=True)

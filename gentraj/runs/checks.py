@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from envs.evaluation.vector import SLACK, VectorEnvironment
-from envs.making import environment_factory
+from envs.making import UnsafeEnvironment, environment_factory
 
 from ..data import Episodes, Windows
 from ..progress import say
@@ -23,8 +23,9 @@ DRY_RUN_WINDOWS = 16  # trust is calibrated on these windows of the data, and th
 def check_data(data: DataFacts, episodes: Episodes, env_id: str | None) -> None:
     """Checks that the data come from the environment `env_id`, by default the one that they name.
 
-    Raises ValueError if observations, actions or goals have another width than the environment's. Warns if actions lie
-    outside its action space, and says so if the environment cannot be made here, so that nothing is compared.
+    Raises ValueError if observations, actions or goals have another width than the environment's, and for an id that
+    could not be an environment's. Warns if actions lie outside its action space, and says so if the environment cannot
+    be made here, so that nothing is compared.
     """
     if env_id is not None:
         envs = check_fit(data, env_id)
@@ -66,6 +67,8 @@ def _recorded_environment(data: DataFacts, name: str) -> VectorEnvironment | Non
     """The environment that the data name, which must fit them; None if it cannot be made on this machine."""
     try:
         environment_factory(str(data.env))().close()
+    except UnsafeEnvironment:
+        raise
     except Exception as error:  # a package may be missing, for example
         say(f"{name}: the environment of these data cannot be made here, so nothing is compared with its spaces "
             f"({' '.join(str(error).split())})")

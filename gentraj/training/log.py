@@ -58,7 +58,7 @@ def read_rows(path: Path) -> list[Row]:
     """Reads a file with one JSON object a line, each with a "step"; a missing file has no rows."""
     try:
         data = read_file(path, LARGEST)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [row for line in BytesIO(data) if (row := _row(line))]
 

@@ -11,7 +11,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -144,7 +144,7 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
     folder, began = Path(run_dir).absolute(), time.monotonic()  # absolute: the working directory may change meanwhile
     if resume and not has_checkpoints(folder):
         raise NothingSaved(f"{folder}: nothing saved yet; train first")
-    with RunLock(folder), Interrupts() as interrupts, _resources(config.threads), ExitStack() as stack:
+    with RunLock(folder), Interrupts() as interrupts, _resources(config.threads):
         if not resume and has_checkpoints(folder):
             raise CheckpointError(f"{folder}: holds a training already; use --resume to continue it, or another folder")
         windows = windows or partial(Windows, episodes, contexts=contexts)
@@ -153,11 +153,10 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
         sums = run.restore() if resume else {}
         if prepare is not None:
             prepare()
-        if config.compile:
-            stack.enter_context(run.compiled())
         run.save(sums)  # nothing to do on resume
-        with Log(folder, config.log_every, config.steps, start=run.step, sums=sums, progress=progress,
-                 tensorboard=config.tensorboard, on_row=on_log) as log:
+        with run.compiled() if config.compile else nullcontext(), Log(
+                folder, config.log_every, config.steps, start=run.step, sums=sums, progress=progress,
+                tensorboard=config.tensorboard, on_row=on_log) as log:
             while run.step < config.steps and interrupts.received is None:
                 run.advance(log)
                 if evaluate and config.eval_every and (run.step % config.eval_every == 0 or run.step == config.steps):
