@@ -72,6 +72,7 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
     dataset, `name` is the agent's name in the progress bar, and `watch` is called in every step, to film the episodes.
     Without `invariant`, an episode may depend on the number of environments by the last bits of a network's output, and
     decisions in few environments are faster (see `gentraj.networks.rows.batch_invariant`).
+
     `period` is the time in seconds between two environment steps. The environments wait for the agent however long it
     takes; an agent that plans ahead is given what is left of the period after it has acted.
 
@@ -116,10 +117,10 @@ class _Log:
     latency_ms: list[float] = field(default_factory=list)
     act_ms: list[float] = field(default_factory=list)
     network_calls: int | None = None
+    finished: int = 0
+    """The number of episodes that have finished."""
     faults: dict[int, EnvironmentFault] = field(default_factory=dict)
     """Why an episode did not finish, by its number."""
-
-    finished: int = 0
 
     def failed(self, envs: VectorEnvironment, slots: _Slots) -> np.ndarray:
         """(B,) where the last call of the environments failed. These episodes are over, and the next ones follow."""

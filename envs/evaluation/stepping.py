@@ -119,12 +119,12 @@ class Layout:
 class Stepper:
     """Environments in numbered slots, made when their first episode begins, and anew after a fault.
 
-    No method raises: what goes wrong in an environment, an attempt to exit included, is returned as a `Fault`.
+    `begin_call` is told the slot of an environment and the step of its episode before each call of it. `begin` and
+    `step` raise nothing: what goes wrong in an environment, an attempt to exit included, is returned as a `Fault`.
     """
 
     def __init__(self, make_env: MakeEnv, obs_keys: Sequence[str] = (),
                  begin_call: Callable[[int, int], None] = lambda slot, step: None):
-        """`begin_call` is told the slot of an environment and the step of its episode before each call of it."""
         self.make_env, self.obs_keys, self.begin_call = make_env, obs_keys, begin_call
         self.envs: dict[int, gymnasium.Env] = {}
         self.elapsed: dict[int, int] = {}  # steps of the episode in each slot

@@ -6,11 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from functorch.compile import min_cut_rematerialization_partition
 from torch import Tensor
-from torch._decomp import get_decompositions
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..networks.embedding import FactoredNetwork
 
@@ -59,6 +56,10 @@ def passes(network: FactoredNetwork, features_RHF: Tensor, projection_RM: Tensor
 
     `original` computes the same and is differentiated where more than a first derivative is needed.
     """
+    # Their import takes a second and 90 MiB, which only gradients are worth.
+    from functorch.compile import min_cut_rematerialization_partition
+    from torch._decomp import get_decompositions
+    from torch.fx.experimental.proxy_tensor import make_fx
 
     def joint(primals_1: Tensor, primals_2: Tensor, tangents_1: Tensor) -> list[Tensor]:  # named as functorch expects
         prediction = network.body(primals_1, primals_2)
@@ -66,7 +67,8 @@ def passes(network: FactoredNetwork, features_RHF: Tensor, projection_RM: Tensor
 
     features, projection = features_RHF.detach().requires_grad_(), projection_RM.detach()
     like = network.body(features, projection).detach()
-    trace = make_fx(joint, decomposition_table=DECOMPOSITIONS, tracing_mode="fake", _allow_non_fake_inputs=True)
+    rules: dict[Any, Callable[..., Any]] = get_decompositions(TORCHS_OWN) | DECOMPOSITIONS
+    trace = make_fx(joint, decomposition_table=rules, tracing_mode="fake", _allow_non_fake_inputs=True)
     forward, backward = min_cut_rematerialization_partition(trace(features, projection, like), None, num_fwd_outputs=1)
     return Passes(original, *(compile_graph(graph, _inputs(graph)) for graph in (forward, backward)))
 
@@ -124,9 +126,10 @@ def _slice_backward(gradient: Tensor, sizes: list[int], dim: int, start: int, en
     return torch.cat(parts, dim) if len(parts) > 1 else gradient
 
 
-_KNOWN: list[Any] = [torch.ops.aten.native_layer_norm, torch.ops.aten.native_layer_norm_backward,
-                     torch.ops.aten.silu_backward]  # torch's own rules
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = get_decompositions(_KNOWN) | {
+# Operations that OpenVINO does not know, and how they are made of others: by torch's rules, or by these.
+TORCHS_OWN: list[Any] = [torch.ops.aten.native_layer_norm, torch.ops.aten.native_layer_norm_backward,
+                         torch.ops.aten.silu_backward]
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.convolution_backward.default: _convolution_backward,
     torch.ops.aten.mish_backward.default: _mish_backward,
     torch.ops.aten.var_mean.correction: _var_mean,

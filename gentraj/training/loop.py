@@ -153,18 +153,18 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
         sums = run.restore() if resume else {}
         if prepare is not None:
             prepare()
-        run.save(sums)  # nothing to do on resume
-        with run.compiled() if config.compile else nullcontext(), Log(
-                folder, config.log_every, config.steps, start=run.step, sums=sums, progress=progress,
-                tensorboard=config.tensorboard, on_row=on_log) as log:
-            while run.step < config.steps and interrupts.received is None:
-                run.advance(log)
-                if evaluate and config.eval_every and (run.step % config.eval_every == 0 or run.step == config.steps):
-                    with log.paused():
-                        evaluate(run.step)
-                if run.step % config.save_every == 0:
-                    run.save(log.sums)
-            run.save(log.sums)
+        with run.compiled() if config.compile else nullcontext():
+            run.save(sums)  # nothing to do on resume
+            with Log(folder, config.log_every, config.steps, start=run.step, sums=sums, progress=progress,
+                     tensorboard=config.tensorboard, on_row=on_log) as log:
+                while run.step < config.steps and interrupts.received is None:
+                    run.advance(log)
+                    if evaluate and run.is_due(config.eval_every):
+                        with log.paused():
+                            evaluate(run.step)
+                    if run.step % config.save_every == 0:
+                        run.save(log.sums)
+                run.save(log.sums)
     if interrupts.received is not None:
         raise Interrupted(interrupts.received, run.step)
     return TrainingResult(run.step, run.saved, log.last, time.monotonic() - began)
@@ -263,6 +263,10 @@ class _Run:
             for p in self.components:
                 p.update = updates[p.name]
             yield
+
+    def is_due(self, every: int) -> bool:
+        """Whether what is done every so many steps, and after the last, is due; with 0 it never is."""
+        return every > 0 and (self.step % every == 0 or self.step == self.config.steps)
 
     def advance(self, log: Log) -> None:
         """Does one step: sets the learning rates of every component, samples its batch and updates it."""

@@ -24,13 +24,17 @@ from gentraj.training.log import read_metrics
 ROOT = Path(__file__).parents[2]
 
 
-def link(path: Path, outside: Path) -> None:
+def moved(path: Path, outside: Path) -> Path:
+    """The file's new place, in a folder outside."""
     outside.mkdir(exist_ok=True)
     if path.exists():
-        shutil.copy(path, outside / path.name)
+        shutil.move(path, outside / path.name)
     (outside / path.name).touch()
-    path.unlink(missing_ok=True)
-    path.symlink_to(outside / path.name)
+    return outside / path.name
+
+
+def link(path: Path, outside: Path) -> None:
+    path.symlink_to(moved(path, outside))
 
 
 def pipe(path: Path, outside: Path) -> None:
@@ -49,12 +53,7 @@ def folder(path: Path, outside: Path) -> None:
 
 
 def hard_link(path: Path, outside: Path) -> None:
-    outside.mkdir(exist_ok=True)
-    if path.exists():
-        shutil.copy(path, outside / path.name)
-    (outside / path.name).touch()
-    path.unlink(missing_ok=True)
-    os.link(outside / path.name, path)
+    os.link(moved(path, outside), path)
 
 
 HARMS = link, pipe, device, folder
