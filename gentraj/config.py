@@ -94,6 +94,13 @@ def unused(config: Any) -> dict[str, str]:
     return reasons
 
 
+def require_effect(config: Any, changed: str) -> None:
+    """Raises ValueError if the setting `changed` (a dotted key) has no effect beside the others."""
+    why = unused(config)
+    if place := within(changed, why):
+        raise ValueError(f"{changed} changes nothing here: {why[place]}; leave it out")
+
+
 def within(key: str, keys: Iterable[str]) -> str | None:
     """The first of the dotted keys that equals `key` or includes it; None if there is none."""
     return next((one for one in keys if key == one or key.startswith(f"{one}.")), None)

@@ -30,3 +30,10 @@ def test_the_packages_are_loaded_without_torch() -> None:
             "sys.exit('torch' in sys.modules)")
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert run.returncode == 0, run.stderr
+
+
+def test_what_traces_gradients_is_imported_only_for_them() -> None:
+    """It takes a second, which no evaluation should wait for."""
+    code = "import sys, gentraj.runs.evaluation, gentraj.training.loop; sys.exit('sympy' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0, run.stderr

@@ -44,8 +44,8 @@ class StudentConfig(PolicyConfig, LearningConfig):
     components: int = 4
     """Number of components of the mixture that models the teacher's actions in a state; 1 acts by their median."""
     sample: bool = False
-    """Act by a component that is drawn by its weight, and not by the mixture's mode. A student of a planner that
-    follows its plans always does."""
+    """Act by a component that is sampled by its weight instead of by the mixture's mode. A student of a planner that
+    follows each plan for several steps always does so."""
     goal_dims: tuple[int, ...] = ()
     """Entries of an observation that are subtracted from the goal, so that the network sees where the goal lies from
     here; none if the goal is not made of such entries. A distillation takes them from the data."""

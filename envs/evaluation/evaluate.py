@@ -59,12 +59,13 @@ class EvaluationConfig:
     time_limit: float = 60.0
     """Seconds that one reset or step of an environment may take in a worker before its episode is given up."""
 
-    def unused(self) -> dict[str, str]:
-        return {} if self.workers else {"time_limit": "workers is 0; there is no time limit in this process"}
-
     def __post_init__(self) -> None:
         require(self, episodes=(1, math.inf), seed=(0, math.inf), num_envs=(1, math.inf), workers=(0, 1000),
                 time_limit=(1e-3, 1e6))
+        if not self.workers and self.time_limit != EvaluationConfig.time_limit:
+            raise ValueError(f"EvaluationConfig.time_limit is {self.time_limit} and EvaluationConfig.workers 0, and "
+                             "nothing can stop an environment in this process; give at least 1 worker, or leave the "
+                             "time limit out")
         if self.deadline_ms is not None and self.hz is not None:
             raise ValueError(f"EvaluationConfig.deadline_ms is {self.deadline_ms} and EvaluationConfig.hz {self.hz}; "
                              "give one of them")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from ..config import differences, to_json, unused, within
+from ..config import differences, require_effect, to_json
 from ..device import pick_device
 from ..progress import print_saved, say
 from ..runs.distillation import METHODS, AnyDistillConfig, distill
@@ -72,10 +72,8 @@ def main(argv: list[str]) -> None:
 
 
 def _distill(args: Distill, defaults: AnyDistillConfig) -> None:
-    why = unused(args.config)
     for key, *_ in differences(to_json(defaults), to_json(args.config)):
-        if place := within(key, why):
-            raise ValueError(f"{key} changes nothing here: {why[place]}; leave it out")
+        require_effect(args.config, key)
     short = {key: value for key in SHORT if (value := getattr(args, key)) is not None}
     config = replace(args.config, training=replace(args.config.training, **short))
     folder, device = args.run_dir, pick_device(args.device)

@@ -53,22 +53,23 @@ class DecisionConfig:
     episodes: int = 300
     """Episodes that are recorded in each round."""
     rounds: int = 5
-    """Rounds after the first, in which the student and the teacher act by turns. The student of a round is trained for
-    a quarter of the steps."""
+    """Rounds after the first, in which the student and the teacher act by turns. The student that acts in a round is
+    trained for a quarter of the steps."""
     num_envs: int = 50
     """Environments that run side by side while episodes are recorded."""
     replan: int = 0
-    """Environment steps for which a planner follows a plan while episodes are recorded, as its plans are what takes
-    time. By default (0) three times as many as otherwise, up to the plan's end, if it follows its plans at all."""
+    """Environment steps for which a planner follows each plan while episodes are recorded. Fewer plans take less time.
+    The default (0) is three times as many as in an evaluation, but at most up to the plan's end; a planner that plans
+    anew in every step goes on to do so."""
     temperature: float = 0.0
     """Scale of the noise that a planner's plans are sampled from while episodes are recorded. At 0 its plan for a state
-    does not depend on chance, so that the student has less to learn. Policies and world models keep their own."""
+    does not depend on the seed, so that the student has less to learn. It does not affect a teacher that is a policy or
+    a world model."""
     policy: StudentConfig = field(default_factory=StudentConfig)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=40_000))
 
     def __post_init__(self) -> None:
-        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), replan=(0, 1e6),
-                temperature=(0, 1e3))
+        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), replan=(0, 1e6), temperature=(0, 1e3))
 
     def unused(self) -> dict[str, str]:
         return {"policy.goal_dims": "the teacher's data decide them"}

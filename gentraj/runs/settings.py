@@ -16,7 +16,7 @@ from agents.policies.policy import Policy
 from envs.evaluation.scores import DataReturns
 from envs.making import environment_factory
 
-from ..config import unused, within
+from ..config import require_effect
 from ..data import ContextConfig, Episodes
 from ..distillation import FewStepConfig
 from ..families import Model, ModelConfig
@@ -119,9 +119,7 @@ class RunSettings:
 
     def refuse(self, changed: str) -> None:
         """Raises ValueError if the user changed the setting `changed` (a dotted name), and it has no effect here."""
-        why = unused(self)
-        if place := within(changed, why):
-            raise ValueError(f"{changed} changes nothing here: {why[place]}; leave it out")
+        require_effect(self, changed)
 
     def model_of(self, components: Mapping[str, Component]) -> Model | None:
         """The generative model among the components; None for a run without one."""

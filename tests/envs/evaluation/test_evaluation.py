@@ -70,6 +70,12 @@ def test_a_deadline_is_a_time_or_a_rate_and_holds_for_one_environment():
             EvaluationConfig(**wrong)
 
 
+def test_a_time_limit_needs_workers():
+    assert EvaluationConfig(workers=1, time_limit=5).time_limit == 5
+    with pytest.raises(ValueError, match=r"time_limit is 5 and EvaluationConfig.workers 0"):
+        EvaluationConfig(time_limit=5)
+
+
 def test_the_deadline_of_any_agent_is_measured():
     config = EvaluationConfig(episodes=1, baselines=False, deadline_ms=1e6)
     result, _ = evaluate(RandomAgent([-1, -1], [1, 1]), "pointmaze-umaze", config, progress=False)
