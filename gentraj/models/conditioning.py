@@ -111,8 +111,8 @@ def encode_context(context_BC: Tensor | None, normalizer: Normalizer | None,
     width = len(normalizer.shift_D)
     if context_BC is None:
         return normalizer.shift_D.new_zeros(1, width + 1)
-    asked = kept_B is None  # in training, the data are finite, or else the loss is refused
-    if context_BC.ndim != 2 or context_BC.shape[1] != width or (asked and not torch.isfinite(context_BC).all()):
+    training = kept_B is not None  # on data, whose contexts are finite, or else the loss is refused
+    if context_BC.ndim != 2 or context_BC.shape[1] != width or not (training or torch.isfinite(context_BC).all()):
         raise ValueError(f"a context of width {tuple(context_BC.shape[1:])} was given; {width} finite numbers for "
                          "each trajectory are expected")
     encoded = F.pad(normalizer.normalize(context_BC), (0, 1), value=1.0)
