@@ -61,15 +61,18 @@ class DecisionConfig:
     """Environment steps for which a planner follows each plan while episodes are recorded. Fewer plans take less time.
     The default (0) is three times as many as in an evaluation, but at most up to the plan's end; a planner that plans
     anew in every step goes on to do so."""
-    temperature: float = 0.0
-    """Scale of the noise that a planner's plans are sampled from while episodes are recorded. At 0 its plan for a state
-    does not depend on the seed, so that the student has less to learn. It does not affect a teacher that is a policy or
-    a world model."""
+    temperature: float | None = None
+    """Scale of the noise that a planner's plans are sampled from while episodes are recorded. The default is 0, where
+    the plan for a state does not depend on the seed, so that the student has less to learn. A planner that selects the
+    plan of the highest value keeps its own temperature by default, as all its candidates are the same at 0. It does not
+    affect a teacher that is a policy or a world model."""
     policy: StudentConfig = field(default_factory=StudentConfig)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=40_000))
 
     def __post_init__(self) -> None:
-        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), replan=(0, 1e6), temperature=(0, 1e3))
+        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), replan=(0, 1e6))
+        if self.temperature is not None:
+            require(self, temperature=(0, 1e3))
 
     def unused(self) -> dict[str, str]:
         return {"policy.goal_dims": "the teacher's data decide them"}
@@ -140,6 +143,17 @@ def follows(planning: PlannerConfig | None) -> bool:
     return planning is not None and planning.replan > 1
 
 
+def recording(planning: PlannerConfig, config: DecisionConfig, spec: TrajectorySpec) -> PlannerConfig:
+    """How a planner plans while its decisions are recorded: see `replan` and `temperature` of `DecisionConfig`."""
+    replan, temperature = config.replan, config.temperature
+    if not replan and follows(planning):
+        whole = spec.times[-1 - planning.history] - planning.lookahead
+        replan = max(planning.replan, min(FOLLOWED * planning.replan, whole))
+    if temperature is None:
+        temperature = planning.temperature if planning.select == "value" else 0.0
+    return replace(planning, replan=replan or 1, temperature=temperature)
+
+
 class _Recorder:
     """Records rounds of decisions."""
 
@@ -158,15 +172,10 @@ class _Recorder:
         return agent.taught(cast(Episodes, played.recorded), played.seeds)
 
     def _teacher(self) -> Agent:
-        """The teacher. A planner follows its plans for longer than usual, and samples them with `temperature`."""
-        planning, replan = self.teacher.config.planning, self.config.replan
+        planning = self.teacher.config.planning
         if planning is None:
             return self.teacher.agent(self.space)
-        if not replan and follows(planning):
-            whole = self.teacher.model.spec.times[-1 - planning.history] - planning.lookahead
-            replan = max(planning.replan, min(FOLLOWED * planning.replan, whole))
-        return self.teacher.agent(self.space, replace(planning, replan=replan or 1,
-                                                      temperature=self.config.temperature))
+        return self.teacher.agent(self.space, recording(planning, self.config, self.teacher.model.spec))
 
     def _goals(self, seed: int) -> Tensor | None:
         """(N, G) the goals of as many other episodes as are recorded; None in an environment without goals."""
