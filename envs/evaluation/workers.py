@@ -6,22 +6,20 @@ agent. An environment is faulty if it hangs, or if several workers end in the sa
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
-import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import gymnasium
 import numpy as np
+
+from gentraj.process import end_with_parent
 
 from .stepping import EnvCrashed, Episode, Fault, Layout, MakeEnv, Step, Stepper, one_line
 
@@ -30,7 +28,6 @@ STARTS, RESTARTS = 3, 20  # workers that may be lost in a row outside of episode
 ATTEMPTS, LOSSES = 3, 30  # workers that may be lost in one step of an episode, and in all of its steps
 ENDING = 5.0  # seconds that a worker may take to close its environments
 IDLE = -1  # in the place of a slot: no environment is being called
-PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 
 
 class WorkerLost(Exception):
@@ -265,24 +262,3 @@ def serve(connection: Connection, calls: Any, first: int, make_env: MakeEnv, obs
             calls[1] = IDLE
             connection.send(answers)
     stepper.close()
-
-
-def end_with_parent(grace: float = 0.0) -> None:
-    """Ends this process when its parent has died, even by SIGKILL: by SIGTERM, and at once `grace` seconds later.
-
-    Without grace, Linux kills the process even where a call of C code never returns to Python.
-    """
-    parent = parent_process()
-    if parent is None:
-        return
-    if not grace and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    def end() -> None:
-        parent.join()
-        if grace:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(grace)
-        os._exit(128 + signal.SIGTERM)
-
-    threading.Thread(target=end, daemon=True).start()
