@@ -67,7 +67,8 @@ class Workers:
     """`Environments` in the slots 0 .. `number` - 1, which `workers` processes step; each steps several.
 
     A call of an environment may take `time_limit` seconds. Raises ValueError if `make_env` cannot be sent to another
-    process, and `EnvCrashed` if no environment can be made there.
+    process, and `EnvCrashed` if no environment can be made there. `begin` and `step` raise it, too, if no process can
+    be started in the place of a lost one.
     """
 
     def __init__(self, make_env: MakeEnv, number: int, obs_keys: Sequence[str] = (), workers: int = 1,
@@ -161,10 +162,11 @@ class _Worker:
         context = get_context("spawn")
         self.calls = context.RawArray("q", [0, IDLE, 0])  # the number of calls so far, and slot and step of the last
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, self.calls, *self.arguments), daemon=True,
-                                       name=f"environments-{self.number}")
-        self.process.start()
-        theirs.close()
+        with theirs:
+            process = context.Process(target=serve, args=(theirs, self.calls, *self.arguments), daemon=True,
+                                      name=f"environments-{self.number}")
+            process.start()
+        self.process = process
 
     def greeting(self) -> Layout:
         """What the environments look like. Raises `EnvCrashed` if none can be made, and ValueError for their spaces."""
@@ -183,13 +185,16 @@ class _Worker:
         return layout
 
     def replace(self, lost: WorkerLost) -> None:
-        """Starts another process in the place of a lost one."""
+        """Starts another process in the place of a lost one. Raises `EnvCrashed` where that does not work."""
         if lost.slot == IDLE:
             self._lost_idle(lost)
         self.hang_up()
         self.end()
-        self.start()
-        self.greeting()
+        try:
+            self.start()
+            self.greeting()
+        except (OSError, ValueError) as error:
+            raise EnvCrashed(f"worker {self.number} cannot be replaced: {error}") from error
 
     def send(self, orders: dict[int, Any]) -> None:
         with suppress(OSError):  # if the worker has ended, `receive` reports it
@@ -207,10 +212,11 @@ class _Worker:
 
     def end(self) -> None:
         """Ends the process, at once if it is calling an environment."""
-        self.process.join(ENDING if self.calls[1] == IDLE else 0)
-        self.process.kill()
-        self.process.join()
-        self.process.close()
+        with suppress(ValueError):  # it is closed already, and no other one could be started
+            self.process.join(ENDING if self.calls[1] == IDLE else 0)
+            self.process.kill()
+            self.process.join()
+            self.process.close()
 
     def _lost_idle(self, lost: WorkerLost) -> None:
         self.idle_losses += 1
