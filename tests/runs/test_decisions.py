@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import gentraj
+from small import gentraj, killed
 from test_finetuning import follow  # noqa: F401  (a fixture)
 from test_policy_runs import tiny
 
@@ -160,14 +160,29 @@ LOST: dict[str, Callable[[Path], object]] = {
                                             for path in folder.iterdir() if path.name != "distillation.json"]}
 
 
-@pytest.mark.parametrize("lost", LOST)
-def test_killed_and_resumed_it_is_the_uninterrupted_student(lost: str, teacher: runs.Run, student: runs.Run,
-                                                            tmp_path: Path) -> None:
-    shutil.copytree(student.folder, tmp_path / "copy")
-    LOST[lost](tmp_path / "copy")
-    resumed = distill(teacher, CONFIG, tmp_path / "copy", resume=True, progress=False)
+def resumed_is_the_same(teacher: runs.Run, student: runs.Run, folder: Path) -> None:
+    resumed = distill(teacher, CONFIG, folder, resume=True, progress=False)
     again, before = resumed.main.state_dict(), student.main.state_dict()
     assert all(torch.equal(again[key], value) for key, value in before.items())
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_resumed_after_a_loss_it_is_the_uninterrupted_student(lost: str, teacher: runs.Run, student: runs.Run,
+                                                              tmp_path: Path) -> None:
+    shutil.copytree(student.folder, tmp_path / "copy")
+    LOST[lost](tmp_path / "copy")
+    resumed_is_the_same(teacher, student, tmp_path / "copy")
+
+
+def distilled(teacher: Path, folder: Path) -> None:
+    distill(runs.load(teacher), CONFIG, folder, progress=False)
+
+
+def test_killed_and_resumed_it_is_the_uninterrupted_student(teacher: runs.Run, student: runs.Run,
+                                                            tmp_path: Path) -> None:
+    """Killed in the training on both rounds."""
+    killed(tmp_path / "decisions-1.npz", distilled, teacher.folder, tmp_path)
+    resumed_is_the_same(teacher, student, tmp_path)
 
 
 @pytest.mark.parametrize("lost", ["nothing", "the last training"])
