@@ -162,14 +162,25 @@ class _Recorder:
         self.space = teacher.action_space(factory.spec_json)
 
     def record(self, number: int, student: Run | None) -> Episodes:
-        """The decisions of the teacher in one round."""
+        """The decisions of the teacher in one round.
+
+        Where the student ends every episode before the teacher's turn, all is played again with turns of half the
+        length. Raises ValueError where even turns of one step are too long.
+        """
         data, config, seed = self.teacher.data, self.config, fold(self.config.training.seed, STREAM, number)
-        agent = Turns(None if student is None else student.agent(self.space), self._teacher(),
-                      max(1, self.factory.max_episode_steps // TURNS), self._goals(fold(seed, STREAM)), seed)
-        played = rollout(agent, self.factory, config.episodes, seed, config.num_envs, obs_keys=data.obs_keys,
-                         goal_dims=data.goal_dims, record=True, progress=self.progress,
-                         name="teacher" if student is None else "student and teacher")
-        return agent.taught(cast(Episodes, played.recorded), played.seeds)
+        goals_NG, length = self._goals(fold(seed, STREAM)), max(1, self.factory.max_episode_steps // TURNS)
+        while length:
+            agent = Turns(None if student is None else student.agent(self.space), self._teacher(), length, goals_NG,
+                          seed)
+            played = rollout(agent, self.factory, config.episodes, seed, config.num_envs, obs_keys=data.obs_keys,
+                             goal_dims=data.goal_dims, record=True, progress=self.progress,
+                             name="teacher" if student is None else "student and teacher")
+            if (taught := agent.taught(cast(Episodes, played.recorded), played.seeds)) is not None:
+                return taught
+            length //= 2
+            say(f"round {number}: the student ended all episodes before its teacher's turn; shorter turns are played")
+        raise ValueError(f"round {number}: all episodes end after one step, in which the student acts, so its teacher "
+                         "never does; distil without further rounds (--rounds 0)")
 
     def _teacher(self) -> Agent:
         planning = self.teacher.config.planning
@@ -241,8 +252,8 @@ class Turns:
         act_BA = self.student.act(obs_BO, goal_BG)
         return torch.where(taught_B[:, None], self.teacher.act(obs_BO, goal_BG), act_BA) if taught_B.any() else act_BA
 
-    def taught(self, played: Episodes, seeds: Sequence[int]) -> Episodes:
-        """The turns of the teacher, each as an episode, with the goals that it was given."""
+    def taught(self, played: Episodes, seeds: Sequence[int]) -> Episodes | None:
+        """The turns of the teacher, each as an episode, with the goals that it was given; None if it had no turn."""
         pieces, turns = [], []
         for e, (seed, length) in enumerate(zip(seeds, played.lengths.tolist(), strict=True)):
             end = 0
@@ -251,6 +262,8 @@ class Turns:
                 if turn.teacher and start < end:
                     pieces.append((e, start, end))
                     turns.append(turn)
+        if not pieces:
+            return None
         taught = take(played, pieces)
         for e, turn in enumerate(turns):
             if turn.goal_G is not None:

@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from small import gentraj, killed
-from test_finetuning import follow  # noqa: F401  (a fixture)
+from test_finetuning import Follow, follow  # noqa: F401  (a fixture)
 from test_policy_runs import tiny
 
 from agents.planning.planner import PlannerConfig
@@ -119,6 +121,7 @@ def test_the_teacher_keeps_the_goal_of_the_student_and_the_data_have_it() -> Non
     played = Episodes(obs, act_BT.reshape(-1, 1), np.zeros(120), np.zeros(120, bool), end, np.array([60, 60]),
                       {"goal": own_BG.numpy().repeat(61, 0)}, goal_dims=(0,))
     taught = agent.taught(played, seeds)
+    assert taught is not None
     assert all((turn.extras["goal"] == turn.act[0]).all() for turn in taught)
     assert {-1.0, -2.0} <= set(taught.act[:, 0].tolist()) and len(set(taught.act[:, 0].tolist())) > 4
     for seed in seeds:
@@ -148,7 +151,45 @@ def test_turns_end_with_their_episode_where_an_environment_has_none_left() -> No
     end[[14, 54]] = True  # the first environment had nothing to do for 25 steps
     played = Episodes(np.zeros((57, 1), np.float32), act, np.zeros(55), np.zeros(55, bool), end, np.array([15, 40]))
     taught = agent.taught(played, [3, 4])
+    assert taught is not None
     assert (taught.act == 1).all() and taught.num_steps == (act == 1).sum()
+
+
+class Falls(Follow):
+    """As in `Follow`, but an episode ends after `steps` steps."""
+
+    steps: int
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        obs, reward, *_ = super().step(action)
+        self.done += 1
+        return obs, reward, self.done == self.steps, False, {}
+
+    def reset(self, **given: Any) -> tuple[np.ndarray, dict]:
+        self.done = 0
+        return super().reset(**given)
+
+
+class FallsInTwo(Falls):
+    steps = 2
+
+
+class FallsInOne(Falls):
+    steps = 1
+
+
+gymnasium.register("tests/FallsInTwo-v0", f"{__name__}:FallsInTwo", max_episode_steps=1000)
+gymnasium.register("tests/FallsInOne-v0", f"{__name__}:FallsInOne", max_episode_steps=1000)
+
+
+def test_a_student_that_ends_every_episode_early_is_taught_in_shorter_turns(teacher: runs.Run, tmp_path: Path,
+                                                                          capsys: pytest.CaptureFixture) -> None:
+    """Turns have 100 steps on average, and all environments end them in the same step."""
+    distill(teacher, CONFIG, tmp_path / "two", env_id="tests/FallsInTwo-v0", progress=False)
+    assert "shorter turns are played" in capsys.readouterr().err
+    assert load_npz(tmp_path / "two" / "decisions-1.npz").lengths.tolist() == [1] * 6
+    with pytest.raises(ValueError, match=r"round 1: all episodes end after one step, .* \(--rounds 0\)"):
+        distill(teacher, CONFIG, tmp_path / "one", env_id="tests/FallsInOne-v0", progress=False)
 
 
 LOST: dict[str, Callable[[Path], object]] = {
