@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 from tqdm import tqdm
@@ -25,6 +26,9 @@ def say(text: str) -> None:
             tqdm.write(text, file=sys.stderr)
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+say_once = cache(say)  # the same message is printed once in a process
 
 
 def print_saved(text: object) -> None:

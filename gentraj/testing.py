@@ -267,7 +267,7 @@ def _check_sampler_on(sampler: Sampler, name: str) -> None:
 def check_env(make_env: Callable[[], gymnasium.Env], steps: int = 50) -> None:
     """Checks an environment as rollouts use it. `make_env` creates one each time it is called; `steps` are taken.
 
-    - Observations are vectors, or dicts of vectors with a "desired_goal", finite and inside their space.
+    - Observations are vectors, or dicts of arrays, perhaps with a "desired_goal", finite and inside their space.
     - The action space is a bounded box, and the environment has a time limit.
     - The same seed and the same actions give the same episode, whatever environments run beside it. Another seed gives
       another start.

@@ -14,6 +14,8 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
 
+from gentraj.data.spaces import is_part, is_vector
+
 MakeEnv = Callable[[], gymnasium.Env]
 SHOWN = 80  # characters of a faulty value in a message
 
@@ -70,7 +72,8 @@ class Malformed(ValueError):
 class Layout:
     """What an environment is called and what it observes and does.
 
-    `boxes` are the spaces of the parts of an observation, which are the entries `obs_keys` of a dict observation.
+    `boxes` are the spaces of the parts of an observation, which are the entries `obs_keys` of a dict observation. Each
+    part is flattened.
     """
 
     env_id: str
@@ -83,29 +86,34 @@ class Layout:
 
     @classmethod
     def of(cls, env: gymnasium.Env, obs_keys: Sequence[str] = ()) -> Layout:
-        """Raises ValueError for observation and action spaces other than 1-D Boxes and dicts of 1-D Boxes."""
+        """The layout of an environment whose observations are the parts `obs_keys`.
+
+        Without `obs_keys` these are "observation" if the environment has goals, or else all entries of the dict, as
+        `gymnasium.spaces.utils.flatten` joins them. Raises ValueError for other spaces than 1-D Boxes and dicts of
+        Boxes.
+        """
         space, act, spec = env.observation_space, env.action_space, env.spec
         env_id = spec.id if spec else type(env.unwrapped).__name__
         entries: Mapping[str, Any] = space.spaces if isinstance(space, Dict) else {}
-        keys = (tuple(obs_keys) or ("observation",)) if entries else ()
-        parts = [entries.get(key) for key in keys] if entries else [space]
-        goals = [entries["desired_goal"]] if "desired_goal" in entries else []
-        boxes = [part for part in [*parts, *goals] if isinstance(part, Box) and len(part.shape) == 1]
-        if len(boxes) < len(parts) + len(goals):
+        keys = tuple(obs_keys) or (("observation",) if "desired_goal" in entries else tuple(entries)) if entries else ()
+        parts = [space] if is_vector(space) else [part for key in keys if is_part(part := entries.get(key))]
+        goal: Any = entries.get("desired_goal")
+        if not parts or len(parts) < len(keys) or ("desired_goal" in entries and not is_vector(goal)):
             raise ValueError(f"{env_id}: observation space {space} is not supported; flatten it to a 1-D Box "
-                             f"(gymnasium.wrappers.FlattenObservation) or name 1-D parts of the dict in obs_keys")
-        if not isinstance(act, Box) or len(act.shape) != 1:
-            raise ValueError(f"{env_id}: action space {act} is not supported; only a 1-D Box is")
+                             "(gymnasium.wrappers.FlattenObservation; encode images first), or name the Boxes of the "
+                             "dict that are wanted in obs_keys")
+        if not is_vector(act):
+            raise ValueError(f"{env_id}: action space {act} is not supported; only a 1-D Box is, because models and "
+                             "policies act by vectors of real numbers")
         return cls(env_id, replace(spec, additional_wrappers=()).to_json() if spec else None,
-                   spec.max_episode_steps if spec else None, tuple(boxes[: len(parts)]), keys,
-                   boxes[-1] if goals else None, act)
+                   spec.max_episode_steps if spec else None, tuple(parts), keys, goal, act)
 
     def observed(self, obs: Any, **rest: Any) -> Step:
         """Reads an observation. Raises `Malformed`."""
         parts = [obs[key] for key in self.obs_keys] if self.obs_keys else [obs]
         read = [_vector(part, box, "observation") for part, box in zip(parts, self.boxes, strict=True)]
         goal_G = None if self.goal is None else _vector(obs["desired_goal"], self.goal, "goal")
-        return Step(np.concatenate(read), goal_G, **rest)
+        return Step(np.concatenate([part.ravel() for part in read]), goal_G, **rest)
 
     def stepped(self, result: Any) -> Step:
         """Reads what `env.step` returned. Raises `Malformed`."""

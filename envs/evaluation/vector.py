@@ -9,6 +9,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from gentraj.data.spaces import flattening
+from gentraj.progress import say_once
+
 from .stepping import EnvCrashed, EnvironmentFault, Environments, Fault, InProcess, MakeEnv, Step, one_line
 from .workers import Workers
 
@@ -18,12 +21,13 @@ SLACK = 1e-3  # how far outside its own bounds an observation may be: environmen
 class VectorEnvironment:
     """`batch` environments that are stepped together. A finished one must be reset before the next step.
 
-    The entries `obs_keys` of a dict observation ("observation" by default) are concatenated; its "desired_goal" is kept
-    apart. After each reset and step `obs_BO` (B, O) and `goal_BG` (B, G), or None without goals, are new float32
-    arrays. With `workers`, so many processes step the environments, and a call of one may take `time_limit` seconds;
-    the results are the same bits. `strict` raises the first `EnvironmentFault`; otherwise `faults` holds those of the
-    last call by environment, in whose rows nothing is new. Raises ValueError for observation and action spaces other
-    than 1-D Boxes and dicts of 1-D Boxes.
+    The entries `obs_keys` of a dict observation are flattened and joined; its "desired_goal" is kept apart. By default
+    they are "observation" where there are goals, or else all entries, and a line on stderr says so. After each reset
+    and step `obs_BO` (B, O) and `goal_BG` (B, G), or None without goals, are new float32 arrays. With `workers`, so
+    many processes step the environments, and a call of one may take `time_limit` seconds; the results are the same
+    bits. `strict` raises the first `EnvironmentFault`; otherwise `faults` holds those of the last call by environment,
+    in whose rows nothing is new. Raises ValueError for observation and action spaces other than 1-D Boxes and dicts of
+    Boxes.
     """
 
     def __init__(self, make_env: MakeEnv, batch: int, obs_keys: Sequence[str] = (), *, workers: int = 0,
@@ -36,8 +40,10 @@ class VectorEnvironment:
             layout.max_episode_steps, layout.action_space, layout.boxes)
         self.has_goal = self.tells_success = layout.goal is not None
         self.goal_dim = 0 if layout.goal is None else layout.goal.shape[0]
-        self.low_O = np.concatenate([box.low for box in self.boxes]) - SLACK
-        self.high_O = np.concatenate([box.high for box in self.boxes]) + SLACK
+        if self.obs_keys and not obs_keys and not self.has_goal:
+            say_once(flattening(self.env_id, dict(zip(self.obs_keys, self.boxes, strict=True))))
+        self.low_O = np.concatenate([box.low.ravel() for box in self.boxes]) - SLACK
+        self.high_O = np.concatenate([box.high.ravel() for box in self.boxes]) + SLACK
         self.strict, self.faults = strict, dict[int, EnvironmentFault]()
         self.seeds: list[int] = [0] * batch
         self.elapsed_B = np.zeros(batch, int)

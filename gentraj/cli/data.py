@@ -43,7 +43,7 @@ def inspect(source: Source) -> None:
     Example: gentraj data inspect gentraj/pointmaze/umaze-v0
 
     Args:
-        source: A Minari id, a D4RL id or a file (.hdf5 or .npz).
+        source: A Minari id, a D4RL id, a file (.hdf5 or .npz) or a LeRobot dataset (lerobot:OWNER/NAME or its folder).
     """
     summary, problems = commands.report(source)
     print(summary)
@@ -53,13 +53,13 @@ def inspect(source: Source) -> None:
 
 def import_(file: File, id: str, env_id: str | None = None,
             overwrite: bool = False) -> None:
-    """Import a file as a Minari dataset: .hdf5 in the layout of D4RL, or .npz of gentraj or OGBench.
+    """Import a file as a Minari dataset: .hdf5 in the layout of D4RL, .npz of gentraj or OGBench, or a LeRobot dataset.
 
     Examples: gentraj data import maze2d-umaze.hdf5 --id mine/umaze-v0
               gentraj data import ant.hdf5 --id mine/ant-v0 --env-id Ant-v5 --env-kwargs ctrl_cost_weight=0.1
 
     Args:
-        file: The file to import.
+        file: The file to import, or lerobot:OWNER/NAME or the folder of such a dataset.
         id: The id of the new dataset, namespace/name-vN.
         env_id: The environment of the data, if the file does not name it; --env-kwargs KEY=VALUE are its arguments.
         overwrite: Replace an existing dataset with this id.

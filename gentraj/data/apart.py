@@ -1,5 +1,5 @@
-"""Reads HDF5 files in a process of their own, because a damaged or hostile one may crash or hang libhdf5, or fill the
-memory. The process is `gentraj.data.reader`."""
+"""Reads HDF5 and Parquet files in a process of their own, because a damaged or hostile one may crash or hang the
+library that reads it, or fill the memory. The process is `gentraj.data.reader`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from .bounds import allowance
+from .bounds import allowance, stored
 from .episodes import DataError
 
 CHILD = "from gentraj.data.reader import main; main()"
@@ -24,20 +24,24 @@ MEMORY = 1 << 29  # bytes beside those of the arrays, which are held twice while
 Read = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
-def read_apart(reader: str, path: Path, **arguments: Any) -> Read:
+def read_apart(reader: str, path: Path, *, package: str = "h5py", extra: str = "", **arguments: Any) -> Read:
     """Calls a function of `gentraj.data.reader.READERS` with JSON arguments; returns its arrays and its JSON values.
 
-    Its warnings are given here too. Raises `DataError`, naming the file, for whatever goes wrong, and ImportError
-    where h5py is not installed.
+    `path` is a file or a folder, `package` reads it and comes with gentraj or with an `extra` of it. Its warnings are
+    given here too. Raises `DataError`, naming the path, for whatever goes wrong, and ImportError where the package is
+    not installed.
     """
-    if find_spec("h5py") is None:
-        raise ImportError(f"{path}: reading HDF5 needs the package h5py; pip install h5py")
-    if not path.is_file():
+    if find_spec(root := package.partition(".")[0]) is None:
+        install = f"'gentraj[{extra}]'" if extra else root
+        raise ImportError(f"{path}: reading it needs the package {root}; pip install {install}")
+    if not path.is_file() and not (extra and path.is_dir()):
         raise DataError(f"{path}: no such file")
-    request = {"reader": reader, "path": str(path), "arguments": arguments, "memory": MEMORY + 4 * allowance(path)}
-    seconds = PATIENCE + path.stat().st_size / SPEED
+    request = {"reader": reader, "path": str(path), "arguments": arguments, "package": package,
+               "memory": MEMORY + 4 * allowance(path)}
+    seconds = PATIENCE + stored(path) / SPEED
     folders = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders)), "OPENBLAS_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders)), "OPENBLAS_NUM_THREADS": "1",
+                        "ARROW_DEFAULT_MEMORY_POOL": "system"}
     with subprocess.Popen([sys.executable, "-P", "-c", CHILD], stdin=subprocess.PIPE,  # noqa: S603 (our own code)
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env) as child:
         late = threading.Event()

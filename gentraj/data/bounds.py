@@ -10,14 +10,19 @@ ALWAYS = 1 << 26  # bytes that every file may declare
 RATIO = 50  # arrays may be this many times as large as the file; measured data compress far less
 
 
+def stored(path: Path) -> int:
+    """The bytes of a file, or of the files in a folder."""
+    return path.stat().st_size if path.is_file() else sum(one.stat().st_size for one in path.rglob("*"))
+
+
 def allowance(path: Path) -> int:
-    """The bytes that the arrays of a file may take in memory."""
-    return max(ALWAYS, RATIO * path.stat().st_size)
+    """The bytes that the arrays of a file, or of a folder, may take in memory."""
+    return max(ALWAYS, RATIO * stored(path))
 
 
 def check_declared(path: Path, declared: int) -> None:
     """Raises `DataError` for a file whose arrays would take `declared` bytes and that is too small for them."""
     if declared > allowance(path):
-        raise DataError(f"{path}: its {path.stat().st_size:,} bytes would become arrays of {declared:,} bytes, "
+        raise DataError(f"{path}: its {stored(path):,} bytes would become arrays of {declared:,} bytes, "
                         "so it is damaged or meant to fill the memory; if the data really compress that well, save "
                         "them without compression")

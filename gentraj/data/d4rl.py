@@ -19,6 +19,7 @@ import numpy as np
 
 from .apart import Read, read_apart
 from .bounds import check_declared
+from .d3rlpy import is_d3rlpy, read_d3rlpy_file
 from .episodes import DataError, Episodes, as_whole
 from .hdf5 import array_bytes, check_array, open_hdf5, refuse_foreign
 
@@ -72,11 +73,14 @@ def read_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> dict[
 
 
 def read_d4rl_file(path: Path, name: str, lengths: Sequence[int] | None) -> Read:
-    """Reads an HDF5 file: the arrays of `d4rl_fields`, with "extras/" before the names of extras, and the other fields.
+    """Reads an HDF5 file in D4RL's layout, or in d3rlpy's: the arrays of `d4rl_fields`, with "extras/" before the names
+    of extras, and the other fields.
 
     `gentraj.data.reader` calls it, in a process of its own.
     """
     with open_hdf5(path) as file:
+        if is_d3rlpy(file):
+            return read_d3rlpy_file(file, name)
         env_id, fields = _env_id(file), d4rl_fields(_Arrays(file), name, lengths)
     arrays = {key: value for key, value in fields.items() if isinstance(value, np.ndarray)}
     arrays |= {f"extras/{key}": value for key, value in fields["extras"].items()}

@@ -49,9 +49,9 @@ class Episodes:
     recording. A step with both flags counts as terminated, and an episode with neither flag as truncated.
 
     `extras` hold one row for each observation (S + E, ...): goal, qpos, qvel, or imagined, which marks synthetic data.
-    `goal_dims` are the entries of an observation that a goal gives values for. `obs_keys` are the parts of a
-    goal-conditioned environment's dict that were joined to make `obs`. `env` is the environment, Gymnasium's EnvSpec as
-    JSON. Two datasets are equal if all fields but the name are equal.
+    `goal_dims` are the entries of an observation that a goal gives values for. `obs_keys` are the entries of a dict
+    observation that were flattened and joined, in this order, to make `obs`. `env` is the environment, Gymnasium's
+    EnvSpec as JSON. Two datasets are equal if all fields but the name are equal.
 
     Raises `DataError`, naming dataset, episode, step and field, unless `validate` is false (`inspect` needs that).
     """

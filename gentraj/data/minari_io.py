@@ -1,7 +1,8 @@
 """Reading of Minari datasets into memory, directly from their HDF5 file.
 
 A goal-conditioned dict {observation, achieved_goal, desired_goal} is flattened: `desired_goal` becomes extras["goal"],
-and `obs` is `observation` if that contains `achieved_goal`, else `achieved_goal` followed by `observation`.
+and `obs` is `observation` if that contains `achieved_goal`, else `achieved_goal` followed by `observation`. Any other
+dict of Boxes is flattened in the order of its entries.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import numpy as np
 
 from ..config import MAX_BYTES
 from ..files import read_file
+from ..progress import say_once
 from .apart import Read, read_apart
 from .bounds import check_declared
 from .episodes import DataError, Episodes, episodes_hash, problems
 from .hdf5 import one_line, open_array, open_hdf5, read_array
-from .spaces import act_width, obs_widths
+from .spaces import act_width, flat_parts, flattening, obs_widths
 
 MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 TEMPORARY = re.compile(r"tmp-(\d+)-(new|old)-")  # before a dataset's name: what a process writes, or is replacing
@@ -110,6 +112,7 @@ def read_minari(dataset_id: str) -> dict[str, Any]:
     dataset, notes = _open(dataset_id, path)
     obs_keys, goal_dims = notes.obs_keys, notes.goal_dims
     columns = _columns(dataset_id, dataset, obs_keys)
+    parts = flat_parts(dataset.observation_space)
     infos = {name: f"infos/{name}" for name in notes.extras if name != "goal" or "goal" not in columns}
     fields, _ = read_apart("minari", path / "main_data.hdf5", name=dataset_id, episodes=int(dataset.total_episodes),
                            columns={key: asdict(column) for key, column in columns.items()}, infos=[*infos.values()])
@@ -121,6 +124,10 @@ def read_minari(dataset_id: str) -> dict[str, Any]:
             obs_keys, goal_dims = _goal_layout(fields["obs"], achieved)
         if "achieved_goal" in obs_keys:
             fields["obs"] = np.concatenate([achieved, fields["obs"]], 1)
+    if parts:
+        say_once(flattening(dataset_id, parts))
+        obs_keys, values = tuple(parts), [fields.pop(f"observations/{key}") for key in parts]
+        fields["obs"] = np.concatenate([value.reshape(len(value), -1) for value in values], 1)
     read: dict[str, Any] = fields | {
         "lengths": lengths, "extras": extras, "goal_dims": goal_dims, "obs_keys": obs_keys, "name": dataset_id,
         "env": dataset.env_spec.to_json() if dataset.env_spec else None}
@@ -223,11 +230,14 @@ def _check_hash(episodes: Episodes, sha256: str, path: Path) -> None:
 
 
 def _columns(dataset_id: str, dataset: Any, obs_keys: tuple[str, ...]) -> dict[str, Column]:
-    """The columns of the file that hold the fields of `Episodes`. Raises `DataError` for spaces that are not
-    vectors."""
+    """The columns of the file that hold the fields of `Episodes`. Raises `DataError` for spaces that cannot
+    be flattened."""
     widths, width = obs_widths(dataset_id, dataset.observation_space), act_width(dataset_id, dataset.action_space)
     columns = {"act": Column("actions", (width,)), "reward": Column("rewards"),
                "terminated": Column("terminations", dtype="bool"), "truncated": Column("truncations", dtype="bool")}
+    if parts := flat_parts(dataset.observation_space):
+        return columns | {f"observations/{key}": Column(f"observations/{key}", part.shape, 1)
+                          for key, part in parts.items()}
     if "obs" in widths:
         return columns | {"obs": Column("observations", (widths["obs"],), 1)}
     dicts = {"obs": "observation", "goal": "desired_goal"}

@@ -18,7 +18,7 @@ from ..progress import busy
 from .episodes import DataError, Episodes, episodes_hash
 from .hdf5 import one_line
 from .minari_io import MINARI_ID, NO_MINARI, TEMPORARY
-from .spaces import act_width, obs_widths
+from .spaces import GOAL_KEYS, act_width, flat_parts, obs_widths
 
 
 def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: Any = None, overwrite: bool = False,
@@ -26,7 +26,8 @@ def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: A
                 provenance: Mapping[str, Any] | None = None) -> Path:
     """Writes the episodes as a dataset into Minari's local folder and returns the dataset's folder.
 
-    Goal-conditioned episodes (`obs_keys` and extras["goal"]) are written as the dict observations that they came from.
+    Goal-conditioned episodes (`obs_keys` and extras["goal"]) are written as the dict observations that they came from,
+    and other dicts as the vectors that they were flattened to.
     `env` is a Gymnasium environment, whose spaces and spec are recorded. Without it the spec is `episodes.env`, and the
     spaces are those of that environment if it is registered, else unbounded. `algorithm`, `author`, `code` (a link) and
     `provenance` (kept as JSON in the metadata) inform readers only. Raises `DataError` for a malformed id, and for an
@@ -113,7 +114,7 @@ def _observations(episodes: Episodes, rows: slice) -> Any:
 
 
 def _goal_conditioned(episodes: Episodes) -> bool:
-    return bool(episodes.obs_keys) and "goal" in episodes.extras
+    return "goal" in episodes.extras and bool(episodes.obs_keys) and set(episodes.obs_keys) <= set(GOAL_KEYS)
 
 
 def _spaces(episodes: Episodes, env: Any) -> tuple[Any, Any]:
@@ -129,7 +130,8 @@ def _spaces(episodes: Episodes, env: Any) -> tuple[Any, Any]:
             if expected != (widths, episodes.act_dim):
                 raise DataError(f"{episodes.name}: observation widths {widths} and action width {episodes.act_dim}; "
                                 f"its environment has {expected[0]} and {expected[1]}; they can be saved without `env`")
-            return gym_env.observation_space, gym_env.action_space
+            if not flat_parts(gym_env.observation_space):
+                return gym_env.observation_space, gym_env.action_space
     boxes: dict[str, Any] = {key: Box(-np.inf, np.inf, (width,), np.float32) for key, width in widths.items()}
     return boxes.get("obs") or Dict(boxes), Box(-np.inf, np.inf, (episodes.act_dim,), np.float32)
 

@@ -1,4 +1,4 @@
-"""The process that reads an HDF5 file for `gentraj.data.apart`, within a bound on its memory.
+"""The process that reads HDF5 and Parquet files for `gentraj.data.apart`, within a bound on its memory.
 
 It gets one line of JSON, and sends one line of JSON and then the bytes of the arrays. It ends with the process that
 started it.
@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ import numpy as np
 from .apart import Read
 from .d4rl import read_d4rl_file
 from .episodes import DataError
+from .lerobot import read_lerobot_files
 from .minari_io import read_minari_file
 
-READERS: Mapping[str, Callable[..., Read]] = {"d4rl": read_d4rl_file, "minari": read_minari_file}
+READERS: Mapping[str, Callable[..., Read]] = {"d4rl": read_d4rl_file, "minari": read_minari_file,
+                                              "lerobot": read_lerobot_files}
 
 
 def main() -> None:
@@ -39,8 +42,7 @@ def _answer() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints must not come between
     request = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import h5py  # noqa: F401 (what it takes must not count)
-
+    import_module(request["package"])  # what it takes must not count
     _bound_memory(request["memory"])
     header: dict[str, object] = {"error": None, "arrays": {}, "values": {}}
     arrays: dict[str, np.ndarray] = {}

@@ -11,6 +11,7 @@ from typing import Any
 from ..progress import busy
 from .d4rl import d4rl_fields, d4rl_table, read_d4rl
 from .episodes import DataError, Episodes, concatenate
+from .lerobot import is_lerobot, read_lerobot
 from .minari_io import MINARI_ID, local_ids, read_minari
 from .npz import npz_fields, open_npz
 from .ogbench import ogbench_fields
@@ -19,8 +20,8 @@ FILES = (".npz", ".hdf5", ".h5")
 
 
 def load_episodes(source: str | Path | Episodes | Sequence[str | Path | Episodes]) -> Episodes:
-    """Loads a Minari id (`namespace/name-vN`), a D4RL id or a file (.hdf5 in D4RL's layout; .npz in gentraj's, D4RL's
-    or OGBench's). Several of these are concatenated.
+    """Loads a Minari id (`namespace/name-vN`), a D4RL id, a file (.hdf5 in D4RL's layout; .npz in gentraj's, D4RL's or
+    OGBench's) or a LeRobot dataset (`lerobot:OWNER/NAME` or its folder). Several of these are concatenated.
 
     Raises `DataError`, with a message of one line, for a dataset that cannot be found, read or used.
     """
@@ -35,6 +36,8 @@ def load_episodes(source: str | Path | Episodes | Sequence[str | Path | Episodes
 def read(source: str | Path) -> dict[str, Any]:
     """Reads the fields of `Episodes`, not yet validated."""
     path = Path(source).expanduser()
+    if is_lerobot(source):
+        return read_lerobot(source)
     if path.suffix == ".npz":
         return _npz_fields(path)
     if path.suffix in FILES:
@@ -45,7 +48,7 @@ def read(source: str | Path) -> dict[str, Any]:
         return read_minari(source)
     close = get_close_matches(str(source), [*d4rl_table(), *_local_ids()], cutoff=0.5)
     raise DataError(f"'{source}' names no dataset; give a file ({', '.join(FILES)}), a Minari id such as "
-                    "D4RL/pointmaze/umaze-v2 or a D4RL id such as maze2d-umaze-v1"
+                    "D4RL/pointmaze/umaze-v2, a D4RL id such as maze2d-umaze-v1 or lerobot:OWNER/NAME"
                     + (f"; did you mean {' or '.join(close)}?" if close else ""))
 
 

@@ -1,35 +1,69 @@
-"""The Gymnasium spaces that a dataset may have: vectors, and goal-conditioned dicts of vectors."""
+"""The Gymnasium spaces that a dataset may have: vectors, goal-conditioned dicts of vectors, and other dicts of Boxes,
+which are flattened."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from .episodes import DataError
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Box
 
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
 
 
 def act_width(name: str, space: Any) -> int:
     """The width of an action space. Raises `DataError` unless its actions are vectors."""
-    if not _is_vector(space):
+    if not is_vector(space):
         raise DataError(f"{name}: action space {_brief(space)} is not supported, only vectors (1-D Box) are; flatten "
                         "the actions with gymnasium.spaces.utils.flatten and record the data again")
     return space.shape[0]
 
 
 def obs_widths(name: str, space: Any) -> dict[str, int]:
-    """{"obs": O} for a vector, or the three widths of a goal-conditioned dict. Raises `DataError` for anything else."""
-    if _is_vector(space):
+    """{"obs": O} for a vector or a dict that is flattened (`flat_parts`), or the three widths of a goal-conditioned
+    dict. Raises `DataError` for anything else."""
+    if is_vector(space):
         return {"obs": space.shape[0]}
+    if parts := flat_parts(space):
+        return {"obs": sum(math.prod(part.shape) for part in parts.values())}
     parts = getattr(space, "spaces", None)
-    if isinstance(parts, dict) and set(parts) == set(GOAL_KEYS) and all(map(_is_vector, parts.values())):
+    if isinstance(parts, dict) and set(parts) == set(GOAL_KEYS) and all(map(is_vector, parts.values())):
         return {key: parts[key].shape[0] for key in GOAL_KEYS}
-    raise DataError(f"{name}: observation space {_brief(space)} is not supported, only vectors (1-D Box) and dicts of "
-                    f"the vectors {', '.join(GOAL_KEYS)} are; flatten it with gymnasium.wrappers.FlattenObservation "
-                    "(encode images first) and record the data again")
+    raise DataError(f"{name}: observation space {_brief(space)} is not supported, only vectors (1-D Box), dicts of "
+                    f"Boxes and dicts of the vectors {', '.join(GOAL_KEYS)} are; flatten it with "
+                    "gymnasium.wrappers.FlattenObservation (encode images first) and record the data again")
 
 
-def _is_vector(space: Any) -> bool:
+def flat_parts(space: Any) -> dict[str, Any]:
+    """The parts of a dict observation that is flattened, in the order of `gymnasium.spaces.utils.flatten`.
+
+    These are the entries of a Dict of Boxes of up to two dimensions that are no images (uint8). Any other space, and a
+    goal-conditioned dict, has none.
+    """
+    parts = getattr(space, "spaces", None)
+    if not isinstance(parts, dict) or "desired_goal" in parts or not all(map(is_part, parts.values())):
+        return {}
+    return dict(parts)
+
+
+def is_part(space: Any) -> TypeGuard[Box]:
+    """Whether the space is a Box that can be a part of a flat observation: no image, and of up to two dimensions."""
+    dims = len(space.shape) if type(space).__name__ == "Box" else 3
+    return dims < 2 or (dims == 2 and space.dtype != "uint8")
+
+
+def flattening(name: str, parts: Mapping[str, Any]) -> str:
+    """A line that says how a dict observation of these Boxes was flattened."""
+    widths = ", ".join(f"{key} ({math.prod(part.shape)})" for key, part in parts.items())
+    return f"{name}: the dict observation is flattened, as by gymnasium.spaces.utils.flatten: {widths}"
+
+
+def is_vector(space: Any) -> TypeGuard[Box]:
+    """Whether the space is a 1-D Box."""
     return type(space).__name__ == "Box" and len(space.shape) == 1
 
 

@@ -22,6 +22,7 @@ from envs.recording.recipes import make_missing
 
 from ..config import from_json, read_json, to_json
 from ..data import Episodes, Windows, concatenate, load_episodes
+from ..data.lerobot import is_folder
 from ..data.sources import FILES
 from ..families import Model
 from ..files import inside, physical_memory, write_file
@@ -185,16 +186,16 @@ def write_settings(folder: Path, config: AnyRunConfig, data: DataFacts, referenc
 
 
 def located(dataset: str, folder: Path) -> str:
-    """The names of datasets, joined by '+', with each file as an absolute path.
+    """The names of datasets, joined by '+', with each file, and each folder of a dataset, as an absolute path.
 
     A file that is not where its path says is looked for in the run's folder, and in the folder around it.
     """
     def locate(name: str) -> str:
         path = Path(name).expanduser()
-        if path.suffix not in FILES:
+        if path.suffix not in FILES and not is_folder(path):
             return name
         places = path, folder / path.name, folder.absolute().parent / path.name
-        place = next((each for each in places if each.is_file()), path).absolute()
+        place = next((each for each in places if each.exists()), path).absolute()
         if place.parent == folder.absolute():
             inside(folder, place.name)
         return name if "+" in str(place) else str(place)  # a '+' in a path would separate datasets

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from ..config import read_json
+from ..data.lerobot import REPOSITORY
 from ..files import inside, read_file, write_file
 from ..training import checkpoint
 from ..training.checkpoint import CheckpointError
@@ -28,7 +29,6 @@ from .reference import REFERENCE
 
 CARD, FIGURES = "README.md", "figures"
 DOWNLOADED = ("*.json", "*.jsonl", "*.safetensors", CARD)  # data only: nothing that could be code
-REPOSITORY = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w./-]{0,255}", re.ASCII)
 
 

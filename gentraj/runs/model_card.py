@@ -97,8 +97,9 @@ def read_scores(folder: Path, step: int, newest: int) -> tuple[dict[str, Any], s
 
 
 def dataset_names(dataset: str) -> list[str]:
-    """The names of the datasets that the setting `dataset` joins; files are named without their folders."""
-    return [Path(name).name if Path(name).suffix in FILES else name for name in dataset.split("+")]
+    """The names of the datasets that the setting `dataset` joins; files and folders are named without their place."""
+    return [Path(name).name if Path(name).suffix in FILES or Path(name).is_absolute() else name
+            for name in dataset.split("+")]
 
 
 def parameters_trained(model: nn.Module) -> int:

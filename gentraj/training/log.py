@@ -1,4 +1,4 @@
-"""The log of a training: `metrics.jsonl`, a progress bar and TensorBoard. A failing log never stops the training."""
+"""The log of a training: `metrics.jsonl`, a progress bar and loggers. A failing log never stops the training."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from ..config import ConfigError
-from ..files import FileRefused, inside, open_plain, read_file
+from ..files import FileRefused, open_plain, read_file
 from ..progress import bar
+from .loggers import LOGGERS, Logger
 
 FILE = "metrics.jsonl"
 BEYOND = 1e300  # no metric is so large, and sums of fewer than 10^8 smaller ones are finite
@@ -67,18 +67,21 @@ class Log:
     """Collects the metrics of each step and writes a row every `every` steps, and after the last of `steps` steps.
 
     `start` and `sums` continue an interrupted run. Rows after step `start` are removed: they will be written again.
+    The loggers `log_to` are given the rows too, and the `settings` of the run.
     """
 
     def __init__(self, folder: Path, every: int, steps: int, *, start: int = 0, sums: Sums | None = None,
-                 progress: bool = True, tensorboard: bool = False, on_row: Callable[[Row], None] | None = None):
+                 progress: bool = True, log_to: Sequence[str] = (), settings: Mapping[str, Any] | None = None,
+                 on_row: Callable[[Row], None] | None = None):
         self.every, self.steps, self.on_row = every, steps, on_row
         self.sums: Sums = dict(sums or {})  # saved with each checkpoint, so that means lose no steps on resume
         self.last: Row = {}
         self._warned: set[str] = set()
         self._torn, self._file, self._path = False, None, folder / FILE
-        self._writer = None
-        if tensorboard:
-            self._writer = tensorboard_writer()(str(inside(folder, "tensorboard")), purge_step=start + 1)
+        self._loggers: dict[str, Logger] = {}
+        for name in log_to:
+            with self._harmless(name, Exception):
+                self._loggers[name] = LOGGERS[name](folder, start, settings or {})
         with self._harmless(str(self._path)):
             descriptor = open_plain(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
             self._file = open(descriptor, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
@@ -90,10 +93,13 @@ class Log:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for close in (self._bar.close, self._file and self._file.close, self._writer and self._writer.close):
+        for close in (self._bar.close, self._file and self._file.close):
             if close:
                 with self._harmless("the log"):
                     close()
+        for name, logger in self._loggers.items():
+            with self._harmless(name, Exception):
+                logger.close()
 
     def record(self, step: int, metrics: Mapping[str, float], rates: Mapping[str, float]) -> None:
         """Adds the metrics and the learning rates of a step, after which `step` steps are done."""
@@ -121,10 +127,9 @@ class Log:
         row["seconds"], self._since, self.sums, self.last = now - self._since, now, {}, row
         with self._harmless(str(self._path)):
             self._write(row)
-        if self._writer:
-            with self._harmless("TensorBoard"):
-                for key in row.keys() - {"step"}:
-                    self._writer.add_scalar(key, row[key], step)
+        for name, logger in self._loggers.items():
+            with self._harmless(name, Exception):
+                logger.log(step, {key: value for key, value in row.items() if key != "step"})
         if self.on_row:
             with self._harmless("the output"):
                 self.on_row(row)
@@ -138,17 +143,18 @@ class Log:
             self._torn = False
 
     @contextmanager
-    def _harmless(self, what: str) -> Iterator[None]:
-        """Turns a full disk or a closed pipe into a warning, once for each `what`: it must not stop the training."""
+    def _harmless(self, what: str, kind: type[Exception] = OSError) -> Iterator[None]:
+        """Turns a full disk, a closed pipe or another error into a warning, once for each `what`: it must not stop the
+        training."""
         try:
             yield
         except FileRefused:  # this is no accident, and it is found before the first step
             raise
-        except OSError as error:
+        except kind as error:
             if what not in self._warned:
                 self._warned.add(what)
-                warnings.warn(f"{what}: cannot be written: {error.strerror or error}; training goes on",
-                              LogWarning, stacklevel=4)
+                why = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+                warnings.warn(f"{what}: cannot be written: {why}; training goes on", LogWarning, stacklevel=4)
 
 
 def _row(line: bytes) -> Row | None:
@@ -169,12 +175,3 @@ def _end_of_row(data: bytes, step: int) -> int:
             break
         end += len(line)
     return end
-
-
-def tensorboard_writer() -> Any:
-    """The class `SummaryWriter`. Raises `ConfigError` where the package tensorboard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ConfigError("tensorboard needs a package that is missing: pip install 'gentraj[tensorboard]'") from error
-    return SummaryWriter

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -40,13 +40,14 @@ from .checkpoint import (
     save,
 )
 from .compilation import compiled
-from .log import Log, Row, SavedSums, Sums, tensorboard_writer
+from .log import Log, Row, SavedSums, Sums
+from .loggers import require_loggers
 from .memory import freed_memory_kept
 from .optimization import NonFinite, checked_later, read_finite
 from .recording import Update
 
 # `threads` and `compile` are among them: they may change the last bits, but the training stays the same.
-MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "compile", "tensorboard", "eval_every",
+MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "compile", "log_to", "eval_every",
                          "eval_episodes")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -98,8 +99,9 @@ class TrainingConfig:
     compile: bool = False
     """Compile each update by torch.compile as a whole or, where that is impossible, its networks. This takes minutes at
     the start and changes weights by rounding."""
-    tensorboard: bool = False
-    """Also write logs for TensorBoard, which is an optional package."""
+    log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Loggers that are given the rows of metrics.jsonl too; each is an optional package (`pip install
+    'gentraj[wandb]'`). One that fails is a warning."""
 
     def __post_init__(self) -> None:
         require(self, **dict.fromkeys(("steps", "save_every", "log_every", "keep", "eval_episodes"), (1, math.inf)),
@@ -139,8 +141,7 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
     the folder is in use or cannot be written, `TrainingStopped` for a number that is not finite, and `Interrupted`
     after SIGINT or SIGTERM, when everything is saved.
     """
-    if config.tensorboard:
-        tensorboard_writer()  # raises before anything is saved
+    require_loggers(config.log_to)  # before anything is saved
     folder, began = Path(run_dir).absolute(), time.monotonic()  # absolute: the working directory may change meanwhile
     if resume and not has_checkpoints(folder):
         raise NothingSaved(f"{folder}: nothing saved yet; train first")
@@ -156,7 +157,7 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
         with run.compiled() if config.compile else nullcontext():
             run.save(sums)  # nothing to do on resume
             with Log(folder, config.log_every, config.steps, start=run.step, sums=sums, progress=progress,
-                     tensorboard=config.tensorboard, on_row=on_log) as log:
+                     log_to=config.log_to, settings=run.settings, on_row=on_log) as log:
                 while run.step < config.steps and interrupts.received is None:
                     run.advance(log)
                     if evaluate and run.is_due(config.eval_every):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces.utils import flatten
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from minari.data_collector import EpisodeBuffer
@@ -17,6 +18,7 @@ from some_episodes import any_episodes, some
 
 from gentraj.data import DataError, Episodes, load_episodes, load_minari, save_minari
 from gentraj.data.commands import import_file, list_datasets
+from gentraj.progress import say_once
 
 ID = "gentraj/test/some-v0"
 PENDULUM = gymnasium.spec("Pendulum-v1").to_json()
@@ -145,9 +147,26 @@ def test_a_download_that_was_stopped_is_begun_anew(root, monkeypatch):
     assert asked == [("mine/some-v0", True)]
 
 
+def test_other_dicts_of_boxes_are_flattened_as_gymnasium_does_and_a_line_says_so(capsys):
+    """Whatever the order of the entries, and with a number, a vector and a matrix among them."""
+    say_once.cache_clear()
+    space = spaces.Dict({"speed": spaces.Box(-1, 1, (), np.float64), "arm": box(3),
+                         "grid": spaces.Box(-9, 9, (2, 2), np.float64)})
+    rng = np.random.default_rng(0)
+    part = {"speed": rng.normal(size=4), "arm": rng.normal(size=(4, 3)), "grid": rng.normal(size=(4, 2, 2))}
+    e = load_minari(record([part], space))
+    expected = [flatten(space, {key: value[t] for key, value in part.items()}) for t in range(4)]
+    assert np.array_equal(e.obs, np.array(expected, np.float32)) and e.obs_keys == tuple(space.spaces)
+    assert "the dict observation is flattened, as by gymnasium.spaces.utils.flatten: arm (3), grid (4), speed (1)" in (
+        capsys.readouterr().err)
+    save_minari(e, "gentraj/test/again-v0", description="flat")
+    assert load_minari("gentraj/test/again-v0") == replace(e, name="gentraj/test/again-v0")
+
+
 @pytest.mark.parametrize("space", [
     spaces.Discrete(4), spaces.MultiBinary(3), spaces.Text(5), spaces.Tuple([box(2), box(1)]),
-    spaces.Box(0, 255, (4, 4, 3), np.uint8), spaces.Dict(camera=box(2)),
+    spaces.Box(0, 255, (4, 4, 3), np.uint8), spaces.Dict(state=box(2), camera=spaces.Box(0, 255, (4, 4), np.uint8)),
+    spaces.Dict(state=box(2), gripper=spaces.Discrete(2)), spaces.Dict(state=spaces.Dict(inner=box(2))), spaces.Dict(),
     spaces.Dict(observation=box(2), achieved_goal=box(2), desired_goal=box(2), camera=box(2)),
     spaces.Dict(observation=box(2), achieved_goal=box(2), desired_goal=spaces.Dict(kettle=box(2))),
 ], ids=lambda space: type(space).__name__)

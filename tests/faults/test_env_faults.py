@@ -137,11 +137,13 @@ def test_goal_entries_must_be_as_many_as_the_goal_has():
 @pytest.mark.parametrize(("observation", "action", "message"), [
     (Box(0, 255, (8, 8, 3), np.uint8), None, "observation space .* not supported; flatten"),
     (Discrete(4), None, "observation space .* not supported"),
-    (Dict(pixels=Box(0, 1, (2,))), None, "obs_keys"),
-    (None, Discrete(4), "action space .* not supported; only a 1-D Box")])
+    (Dict(pixels=Box(0, 255, (8, 8), np.uint8)), None, "observation space .* not supported.*obs_keys"),
+    (Dict(state=Box(0, 1, (2,)), gripper=Discrete(2)), None, "observation space .* not supported.*obs_keys"),
+    (Dict(), None, "observation space .* not supported"),
+    (None, Discrete(4), "action space .* not supported; only a 1-D Box .* vectors of real numbers")])
 def test_spaces_that_are_not_flat_are_refused_before_any_step(observation, action, message):
     env = Faulty()
-    env.observation_space = observation or env.observation_space
+    env.observation_space = env.observation_space if observation is None else observation
     env.action_space = action or env.action_space
     with pytest.raises(ValueError, match=message):
         VectorEnvironment(lambda: env, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -172,14 +171,6 @@ def test_resume_where_nothing_is(tmp_path: Path) -> None:
 def test_a_component_must_be_a_trainable_module(tmp_path: Path, component: object) -> None:
     with pytest.raises(TypeError, match=r"the component 'x' is \w+; an nn\.Module that is Trainable is expected"):
         run(tmp_path, {"x": component})  # type: ignore[dict-item]
-
-
-def test_a_missing_tensorboard_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    component = Pair()
-    with pytest.raises(ConfigError, match=r"pip install 'gentraj\[tensorboard\]'"):
-        run(tmp_path / "run", {"pair": component}, tensorboard=True)
-    assert not component.given and not (tmp_path / "run").exists()
 
 
 def test_no_output_is_no_output(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:

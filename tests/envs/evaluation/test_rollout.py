@@ -1,13 +1,17 @@
 """A rollout's numbers are those of playing one episode after another by hand."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Dict
+from gymnasium.spaces.utils import flatten
 
 from envs.evaluation.rollout import rollout
 from envs.making import environment_factory
 from envs.recording.baselines import RandomAgent, WaypointController
 from gentraj.data import load_episodes, save_minari
+from gentraj.progress import say_once
 from gentraj.randomness import fold
 from gentraj.trajectory import Limits
 
@@ -164,3 +168,47 @@ def test_observations_are_joined_in_the_order_of_the_data():
     assert seen_obs.dtype == seen_goal.dtype == torch.float32
     np.testing.assert_array_equal(seen_obs[0], np.hstack([obs["achieved_goal"], obs["observation"]]).astype("f4"))
     np.testing.assert_array_equal(seen_goal[0], obs["desired_goal"].astype("f4"))
+
+
+class Parts(gymnasium.Env):
+    """A dict observation of a number, a vector and a matrix; the reward is the action."""
+
+    action_space = Box(-1, 1, (1,))
+    spec = gymnasium.envs.registration.EnvSpec("Parts-v0", max_episode_steps=4)
+
+    def __init__(self):
+        self.observation_space = Dict({"speed": Box(-9, 9, ()), "grid": Box(-9, 9, (2, 2), np.float64),
+                                       "arm": Box(-9, 9, (2,))})
+
+    def seen(self):
+        return self.observation_space.sample()
+
+    def reset(self, *, seed=None, options=None):
+        self.observation_space.seed(seed)
+        self.left = 4
+        return self.seen(), {}
+
+    def step(self, action):
+        self.left -= 1
+        return self.seen(), float(action[0]), False, self.left == 0, {}
+
+
+def test_a_dict_without_goals_is_flattened_as_gymnasium_does_and_a_line_says_so(capsys):
+    say_once.cache_clear()
+    played = rollout(RandomAgent([-1], [1]), Parts, 2, record=True, progress=False)
+    rollout(RandomAgent([-1], [1]), Parts, 1, progress=False)
+    line = "Parts-v0: the dict observation is flattened, as by gymnasium.spaces.utils.flatten: arm (2), grid (4), speed"
+    assert capsys.readouterr().err.count(line) == 1
+    env = Parts()
+    for i, episode in enumerate(played.recorded):
+        seen = [env.reset(seed=fold(0, i))[0], *(env.step(act)[0] for act in episode.act)]
+        assert np.array_equal(episode.obs, np.array([flatten(env.observation_space, obs) for obs in seen], np.float32))
+    assert played.recorded.obs_keys == ("arm", "grid", "speed")
+
+
+def test_the_parts_of_a_dict_are_those_that_the_data_name_in_their_order():
+    agent = Queue()
+    agent.act = lambda obs, goal: (agent.seen.append(obs), torch.zeros(len(obs), 1))[1]
+    rollout(agent, Parts, 1, obs_keys=("speed", "arm"), progress=False)
+    first = Parts().reset(seed=fold(0, 0))[0]
+    np.testing.assert_array_equal(agent.seen[0][0], [first["speed"], *first["arm"]])

@@ -1,0 +1,189 @@
+"""LeRobot's datasets in format 3: Parquet files of frames, each an observation and the action that was taken on it.
+
+An episode of T + 1 frames has T steps here: nobody recorded what the action of its last frame led to, so that action
+serves nothing and is left out with its reward. Images and videos are not read.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import ConfigError, read_json
+from ..progress import say_once
+from .apart import Read, read_apart
+from .bounds import check_declared
+from .episodes import DataError, Episodes
+from .hdf5 import one_line
+
+PREFIX = "lerobot:"
+INFO, FRAMES = Path("meta", "info.json"), "data/*/*.parquet"
+REPOSITORY = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+STATE, EPISODE = "observation.state", "episode_index"
+NUMBERS = re.compile(r"float(16|32|64)|u?int(8|16|32|64)|bool")
+
+
+def load_lerobot(source: str | Path) -> Episodes:
+    """Loads a LeRobot dataset: its folder, or `lerobot:OWNER/NAME`.
+
+    Such a name is looked for in LeRobot's own folder ($HF_LEROBOT_HOME or ~/.cache/huggingface/lerobot), and is
+    downloaded from the Hugging Face hub, without videos, if it is not there. An observation is `observation.state`
+    followed by the other vectors of each frame in the order of their names. Rewards are `next.reward`, or 0 without it,
+    and an episode is terminated where `next.done` is set on the last of its steps and `next.truncated` is not.
+
+    Raises `DataError` for a dataset that cannot be found or read, ImportError where pyarrow is not installed.
+    """
+    return Episodes(**read_lerobot(source))
+
+
+def is_lerobot(source: str | Path) -> bool:
+    """Whether the source is LeRobot's: the name of a dataset, or its folder."""
+    return str(source).startswith(PREFIX) or is_folder(source)
+
+
+def is_folder(source: str | Path) -> bool:
+    """Whether the source is the folder of a LeRobot dataset."""
+    return (Path(source).expanduser() / INFO).is_file()
+
+
+def read_lerobot(source: str | Path) -> dict[str, Any]:
+    """Reads the fields of `Episodes`, not yet validated."""
+    name = str(source).removeprefix(PREFIX) if str(source).startswith(PREFIX) else Path(source).name
+    folder = _find(name) if str(source).startswith(PREFIX) else Path(source).expanduser()
+    features = _features(folder)
+    kept = _obs_features(features)
+    wanted = {key: features[key] for key in [*kept, "action", "next.reward", "next.done", "next.truncated"]
+              if key in features}
+    read, _ = read_apart("lerobot", folder, package="pyarrow.parquet", extra="lerobot", widths=wanted)
+    _say_what_is_read(name, kept, features)
+    episode_N = read[EPISODE]
+    last_N = np.append(np.diff(episode_N) != 0, True)
+    rows_E = np.diff(np.flatnonzero(last_N), prepend=-1)
+    obs_N, lengths_E = np.repeat(rows_E > 1, rows_E), rows_E[rows_E > 1] - 1
+    flags = {key: read[key][~last_N, 0].astype(bool) if key in read else np.zeros(np.count_nonzero(~last_N), bool)
+             for key in ("next.done", "next.truncated")}
+    terminated, truncated = flags["next.done"] & ~flags["next.truncated"], np.zeros_like(flags["next.done"])
+    ends_E = np.cumsum(lengths_E) - 1
+    truncated[ends_E] = ~terminated[ends_E]
+    reward_N = read["next.reward"][:, 0] if "next.reward" in read else np.zeros(len(episode_N), np.float32)
+    return {"obs": np.concatenate([read[key] for key in kept], 1)[obs_N], "act": read["action"][~last_N],
+            "reward": reward_N[~last_N], "terminated": terminated, "truncated": truncated, "lengths": lengths_E,
+            "name": name}
+
+
+def read_lerobot_files(path: Path, widths: Mapping[str, int]) -> Read:
+    """Reads the columns of all frames, (N, width) float32, and the episode of each frame, (N,) int64.
+
+    `gentraj.data.reader` calls it, in a process of its own.
+    """
+    files = sorted(path.glob(FRAMES))
+    if not files:
+        raise DataError(f"{path}: holds no {FRAMES}; copy the whole dataset")
+    tables = [_read_table(file, path, [*widths, EPISODE]) for file in files]
+    columns = {key: np.concatenate([_numbers(table, key, width, path) for table in tables])
+               for key, width in widths.items()}
+    episode = np.concatenate([_numbers(table, EPISODE, 1, path, np.int64)[:, 0] for table in tables])
+    return columns | {EPISODE: episode}, {}
+
+
+def _read_table(file: Path, folder: Path, columns: list[str]) -> Any:
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(file) as frames:
+            groups = [frames.metadata.row_group(i) for i in range(frames.metadata.num_row_groups)]
+            values = sum(column.num_values for group in groups for column in map(group.column, range(group.num_columns))
+                         if any(column.path_in_schema in (key, f"{key}.list.element") for key in columns))
+            check_declared(folder, 8 * values)
+            return frames.read(columns, use_threads=False)
+    except DataError:
+        raise
+    except Exception as error:  # Arrow has kinds of its own for damage
+        raise DataError(f"{file}: cannot be read ({one_line(error)}); is it complete and Parquet?") from error
+
+
+def _numbers(table: Any, key: str, width: int, folder: Path, dtype: type = np.float32) -> np.ndarray:
+    """(N, width) one column of the frames, whose cells are numbers or lists of `width` numbers."""
+    if key not in table.column_names:
+        raise DataError(f"{folder}: its frames have no {key}; copy the whole dataset")
+    nulls, cells = 0, table.column(key).combine_chunks()
+    while hasattr(cells, "flatten") and hasattr(cells.type, "value_type"):
+        nulls, cells = nulls + cells.null_count, cells.flatten()
+    values = cells.to_numpy(zero_copy_only=False)
+    if nulls + cells.null_count or values.dtype.kind not in "fiub" or len(values) != len(table) * width:
+        raise DataError(f"{folder}: {key} of {len(table)} frames has {len(values)} values of {values.dtype} and "
+                        f"{nulls + cells.null_count} missing ones; {width} numbers a frame are expected")
+    with np.errstate(over="ignore"):  # an overflow becomes infinite, which validation refuses
+        return values.reshape(len(table), width).astype(dtype)
+
+
+def _find(name: str) -> Path:
+    """The folder of the dataset OWNER/NAME, after a download if it is not on this machine."""
+    if not REPOSITORY.fullmatch(name):
+        raise DataError(f"'{PREFIX}{name}' is no LeRobot dataset; lerobot:OWNER/NAME, or a folder that holds {INFO}, "
+                        "is expected")
+    cache = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
+    local = Path(os.environ.get("HF_LEROBOT_HOME") or cache / "lerobot").expanduser() / name
+    if (local / INFO).is_file():
+        return local
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise ImportError(f"{PREFIX}{name} is not in {local}, and the Hugging Face hub needs a package that is "
+                          "missing: pip install 'gentraj[lerobot]'") from error
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=[str(INFO), FRAMES]))
+    except (OSError, ValueError) as error:  # all exceptions of the hub are one of these
+        raise DataError(f"{PREFIX}{name} is not in {local} and cannot be fetched from the Hugging Face hub: "
+                        f"{one_line(error)}") from error
+
+
+def _features(folder: Path) -> dict[str, int]:
+    """The features of a frame: name -> number of entries, 0 for an image, a video, a text or an array.
+
+    Raises `DataError` for another format, and for actions that are not vectors of real numbers.
+    """
+    try:
+        info = read_json(folder / INFO, follow=True)
+    except ConfigError as error:
+        raise DataError(str(error)) from error
+    version, features = str(info.get("codebase_version")), info.get("features") or {}
+    if not version.startswith("v3."):
+        raise DataError(f"{folder}: has LeRobot's format {version[:20]}; v3.0 is expected, to which LeRobot converts "
+                        "older ones (lerobot.datasets.v30.convert_dataset_v21_to_v30)")
+    try:
+        shapes = {str(key): (str(one["dtype"]), [int(n) for n in one["shape"]]) for key, one in features.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{folder / INFO}: its features cannot be read ({one_line(error)})") from error
+    dtype, shape = shapes.get("action", ("none", []))
+    if not dtype.startswith("float") or len(shape) != 1:
+        raise DataError(f"{folder}: action has dtype {dtype} and shape {shape}; vectors of real numbers are expected, "
+                        "as models and policies act by these")
+    return {key: math.prod(shape) if len(shape) == 1 and NUMBERS.fullmatch(dtype) else 0
+            for key, (dtype, shape) in shapes.items()}
+
+
+def _obs_features(features: Mapping[str, int]) -> list[str]:
+    kept = sorted((key for key, width in features.items() if key.startswith("observation") and width),
+                  key=lambda key: (key != STATE, key))
+    if not kept:
+        raise DataError(f"no vector among the observations ({', '.join(_left_out(features)) or 'there are none'}); a "
+                        "state is expected, as images are not read")
+    return kept
+
+
+def _left_out(features: Mapping[str, int]) -> Iterable[str]:
+    return [key for key, width in features.items() if key.startswith("observation") and not width]
+
+
+def _say_what_is_read(name: str, kept: Iterable[str], features: Mapping[str, int]) -> None:
+    left = ", ".join(_left_out(features))
+    say_once(f"{name}: observations are {', '.join(f'{key} ({features[key]})' for key in kept)}"
+             + (f", without {left}, which are not read" if left else "")
+             + "; the action and reward of each episode's last frame are left out, as no observation follows")

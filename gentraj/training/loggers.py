@@ -1,0 +1,107 @@
+"""Where a training's rows of metrics go beside metrics.jsonl: TensorBoard, Weights & Biases and Trackio.
+
+Each is a class with `log` and `close` and a line of `LOGGERS`. Whatever one raises becomes a warning of `Log`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import redirect_stdout
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..config import ConfigError
+from ..files import inside
+
+PROJECT = "gentraj"  # unless the logger's own environment variable names another
+WANDB_RUN = re.compile(r"(?:offline-)?run-(\d{8}_\d{6})-(\w+)", re.ASCII)
+
+
+class Logger(Protocol):
+    """Takes the rows of a training in `folder`, of which `start` steps were done before, and its `settings`."""
+
+    def __init__(self, folder: Path, start: int, settings: Mapping[str, Any]): ...
+
+    def log(self, step: int, row: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TensorBoard:
+    """Event files in the folder `tensorboard` of the run."""
+
+    def __init__(self, folder: Path, start: int, settings: Mapping[str, Any]):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(inside(folder, "tensorboard")), purge_step=start + 1)
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        for key, value in row.items():
+            self.writer.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class WandB:
+    """A run of Weights & Biases, whose files are in the folder `wandb` of the run; a resumed training continues it.
+
+    The project is $WANDB_PROJECT or "gentraj", and WANDB_MODE=offline sends nothing.
+    """
+
+    def __init__(self, folder: Path, start: int, settings: Mapping[str, Any]):
+        import wandb
+
+        known = sorted(match.groups() for one in inside(folder, "wandb").glob("*run-*")
+                       if (match := WANDB_RUN.fullmatch(one.name)))
+        _, name = known[-1] if start and known else ("", None)
+        self.run = wandb.init(project=os.environ.get("WANDB_PROJECT", PROJECT), name=folder.name, dir=str(folder),
+                              id=name, resume="allow" if name else None, reinit="create_new", config=dict(settings))
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        self.run.log(dict(row), step=step)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+class Trackio:
+    """A run of Trackio, which keeps it in $TRACKIO_DIR and is named by the last two parts of the run's folder.
+
+    The project is $TRACKIO_PROJECT or "gentraj"; a resumed training continues its run.
+    """
+
+    def __init__(self, folder: Path, start: int, settings: Mapping[str, Any]):
+        import trackio
+
+        with redirect_stdout(sys.stderr):
+            self.run = trackio.init(os.environ.get("TRACKIO_PROJECT", PROJECT), name="/".join(folder.parts[-2:]),
+                                    config=dict(settings), resume="allow" if start else "never", embed=False,
+                                    auto_log_gpu=False)
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        self.run.log(dict(row), step=step)
+
+    def close(self) -> None:
+        import trackio
+
+        with redirect_stdout(sys.stderr):
+            trackio.finish()  # unlike `run.finish()`, it leaves nothing to be finished when the process ends
+
+
+LOGGERS: dict[str, type[Logger]] = {"tensorboard": TensorBoard, "wandb": WandB, "trackio": Trackio}
+MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb", "trackio": "trackio"}
+
+
+def require_loggers(names: Iterable[str]) -> None:
+    """Raises `ConfigError` for the first of these loggers whose package is not installed."""
+    for name in names:
+        try:
+            import_module(MODULES[name])
+        except ImportError as error:
+            raise ConfigError(f"the logger {name} needs a package that is missing: pip install "
+                              f"'gentraj[{name}]'") from error

@@ -1,0 +1,127 @@
+"""d3rlpy's datasets: its own files to the bit, and both ways with the real library where it is installed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+from d3rlpy_tiny import arrays
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from some_episodes import any_lengths, some
+
+from gentraj.data import DataError, Episodes, from_d3rlpy, load_episodes, save_d3rlpy, to_d3rlpy
+
+TINY = Path(__file__).with_name("d3rlpy-tiny.h5")
+REPEATED = pytest.mark.filterwarnings("ignore:.*d3rlpy keeps no last observation of an episode:UserWarning")
+episodes = st.builds(some, any_lengths, seed=st.integers(0, 99))
+
+
+def as_d3rlpy_keeps_it(e: Episodes) -> Episodes:
+    """The same, but each observation after a terminal step is the one before, and every other end a truncation."""
+    last, rows = np.cumsum(e.lengths) - 1, np.cumsum(e.lengths + 1) - 1
+    obs, done, truncated = e.obs.copy(), e.terminated[last], np.zeros_like(e.truncated)
+    obs[rows[done]] = obs[rows[done] - 1]
+    truncated[last] = ~done
+    return Episodes(obs, e.act, e.reward, e.terminated, truncated, e.lengths)
+
+
+def test_a_file_of_the_real_library_is_read_to_the_bit() -> None:
+    """Rows 0-4 end for good, rows 5-6 by a timeout (one step), rows 7-9 for good."""
+    with pytest.warns(UserWarning, match="in 2 episodes the one before it is repeated"):
+        e = load_episodes(TINY)
+    made, steps = arrays(), [*range(6), *range(7, 10)]
+    assert e.lengths.tolist() == [5, 1, 3]
+    assert np.array_equal(e.obs, made["observations"][[0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9, 9]])
+    assert np.array_equal(e.act, made["actions"][steps]) and np.array_equal(e.reward, made["rewards"][steps, 0])
+    assert np.flatnonzero(e.terminated).tolist() == [4, 8] and np.flatnonzero(e.truncated).tolist() == [5]
+
+
+@REPEATED
+def test_what_is_written_is_read_and_written_again_as_the_same(tmp_path: Path) -> None:
+    """Everything but the observations that d3rlpy does not keep, the extras and the goals."""
+    for seed in range(4):
+        e = some([3, 1, 5], seed=seed)
+        read = load_episodes(save_d3rlpy(e, tmp_path / "a.h5"))
+        assert read == as_d3rlpy_keeps_it(e)
+        save_d3rlpy(read, tmp_path / "b.h5")
+        with h5py.File(tmp_path / "a.h5") as a, h5py.File(tmp_path / "b.h5") as b:
+            assert {*a} == {*b} and all(np.array_equal(a[key][()], b[key][()]) for key in a)
+
+
+def test_a_file_has_the_layout_of_the_real_library(tmp_path: Path) -> None:
+    """The same names, types and shapes as in d3rlpy's own file."""
+    rows = np.r_[0:5, 5:7, 7:10]
+    made = {key: value[rows] for key, value in arrays().items()}
+    ends = np.array([4, 9])
+    e = Episodes(np.insert(made["observations"], [5, 10], 0, 0), np.delete(made["actions"], 6, 0),
+                 np.delete(made["rewards"][:, 0], 6), np.isin(np.arange(9), ends - [0, 1]), np.arange(9) == 5,
+                 np.array([5, 1, 3]))
+    with h5py.File(save_d3rlpy(e, tmp_path / "a.h5")) as ours, h5py.File(TINY) as real:
+        assert {*ours} == {*real} and ours["version"][()] == real["version"][()]
+        for key in real:
+            assert (ours[key].dtype, ours[key].shape) == (real[key].dtype, real[key].shape), key
+            last = -1 if key in ("actions_1", "rewards_1") else None  # the row that is only an observation
+            cut = slice(None, last) if real[key].shape and real[key].dtype.kind == "f" else ()
+            assert np.array_equal(ours[key][cut], real[key][cut]), key
+
+
+@REPEATED
+@given(episodes)
+@settings(max_examples=20)
+def test_a_replay_buffer_becomes_episodes(e: Episodes) -> None:
+    """Whatever has episodes of d3rlpy's shape; the library itself is not needed for this way."""
+    kept = as_d3rlpy_keeps_it(e)
+    parts = [SimpleNamespace(observations=one.obs[: len(one.act) + one.truncated[-1]], terminated=one.terminated[-1],
+                             actions=np.pad(one.act, ((0, int(one.truncated[-1])), (0, 0))),
+                             rewards=np.pad(one.reward, (0, int(one.truncated[-1])))[:, None]) for one in kept]
+    assert from_d3rlpy(SimpleNamespace(episodes=parts)) == kept
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"actions": np.zeros((3, 1), int)}, "episode 0: actions have dtype int64; discrete actions are not supported"),
+    ({"observations": np.zeros((3, 1, 8, 8))}, r"episode 0: observations \(3, 1, 8, 8\).*images are not supported"),
+    ({"observations": np.zeros((4, 2))}, r"episode 0: observations \(4, 2\), actions \(3, 1\)"),
+    (dict.fromkeys(("observations", "actions", "rewards"), np.zeros((1, 1))), "1 truncated episodes of a single row")])
+def test_what_is_no_vector_is_one_line(changes: dict, message: str) -> None:
+    part = {"observations": np.zeros((3, 2)), "actions": np.zeros((3, 1)), "rewards": np.zeros((3, 1))} | changes
+    with pytest.raises(DataError, match=message):
+        from_d3rlpy(SimpleNamespace(episodes=[SimpleNamespace(terminated=False, **part)]))
+
+
+def test_an_incomplete_file_is_one_line(tmp_path: Path) -> None:
+    path = save_d3rlpy(some([3, 4]), tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        del file["rewards_1"]
+    with pytest.raises(DataError, match=r"has d3rlpy's layout, but not observations, .* for each of its 2 episodes"):
+        load_episodes(path)
+    with pytest.raises(DataError, match=r"give a name that ends in \.h5"):
+        save_d3rlpy(some([3]), tmp_path / "a.npz")
+
+
+def test_a_missing_d3rlpy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "d3rlpy.constants", None)
+    with pytest.raises(ImportError, match="cannot be installed beside gentraj's gymnasium; write a file with save_d3r"):
+        to_d3rlpy(some([3]))
+
+
+@REPEATED
+def test_both_ways_with_the_real_library(tmp_path: Path) -> None:
+    dataset = pytest.importorskip("d3rlpy.dataset")
+    for seed in range(4):
+        e = some([3, 1, 5], seed=seed)
+        made = to_d3rlpy(e)
+        assert from_d3rlpy(made) == as_d3rlpy_keeps_it(e)
+        with open(save_d3rlpy(e, tmp_path / "a.h5"), "rb") as file:
+            loaded = dataset.ReplayBuffer.load(file, dataset.InfiniteBuffer())
+        for buffer in (made, loaded):
+            assert buffer.transition_count == e.num_steps
+            transitions = [buffer.transition_picker(part, t) for part in buffer.episodes
+                           for t in range(part.transition_count)]
+            assert np.array_equal([t.action for t in transitions], e.act)
+            assert np.array_equal(np.ravel([t.reward for t in transitions]), e.reward)
+            assert [bool(t.terminal) for t in transitions] == e.terminated.tolist()

@@ -1,0 +1,172 @@
+"""LeRobot's datasets: the numbers that the real library wrote, and one line for whatever is no such dataset."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import lerobot_tiny
+import numpy as np
+import pytest
+from lerobot_tiny import LENGTHS, frames
+from small import gentraj
+from some_episodes import some
+
+from gentraj.data import DataError, Episodes, load_episodes, load_lerobot
+from gentraj.progress import say_once
+
+TINY = Path(__file__).with_name("lerobot-tiny")
+parquet = pytest.importorskip("pyarrow.parquet", reason="pip install 'gentraj[lerobot]'")
+pyarrow = pytest.importorskip("pyarrow")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return shutil.copytree(TINY, tmp_path / "tiny")
+
+
+def rewrite(folder: Path, change) -> None:
+    file = next(folder.glob("data/*/*.parquet"))
+    parquet.write_table(change(parquet.read_table(file)), file)
+
+
+def info(folder: Path, **changes: object) -> None:
+    path = folder / "meta" / "info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_the_numbers_of_the_real_library_are_read_to_the_bit(capsys: pytest.CaptureFixture) -> None:
+    """Every frame is an observation; the last frame of an episode is no step."""
+    say_once.cache_clear()
+    e, expected, last = load_lerobot(TINY), frames(), frames()["next.done"][:, 0]
+    assert np.array_equal(e.obs, np.hstack([expected["observation.state"], expected["observation.environment_state"]]))
+    assert np.array_equal(e.act, expected["action"][~last])
+    assert np.array_equal(e.reward, expected["next.reward"][~last, 0])
+    assert e.lengths.tolist() == [T - 1 for T in LENGTHS] and not e.terminated.any() and e.truncated.sum() == 3
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "observation.state (3), observation.environment_state (2), without " in line
+    assert "observation.images.top, which are not read; the action and reward of each episode's last frame are" in line
+
+
+def test_the_commands_take_a_folder_and_a_name(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setenv("HF_LEROBOT_HOME", str(tmp_path / "home"))
+    shutil.copytree(folder, tmp_path / "home" / "mine" / "tiny")
+    assert load_episodes("lerobot:mine/tiny") == load_episodes(folder) == load_episodes(str(folder))
+    assert gentraj("data", "inspect", "lerobot:mine/tiny") == 0
+    assert "3 of 9 steps in all" in capsys.readouterr().out
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    assert gentraj("data", "import", folder, "--id", "mine/tiny-v0") == 0
+    assert np.array_equal(load_episodes("mine/tiny-v0").act, load_lerobot(folder).act)
+    monkeypatch.chdir(tmp_path)
+    words = "--steps", 2, "--policy.batch-size", 4, "--policy.critic.width", 8, "--run-dir", "run"
+    assert gentraj("train", "iql", "--dataset", "tiny", *words) == 0
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())["run"]["dataset"]
+    assert stored == str(folder)
+
+
+def test_done_on_a_step_terminates_an_episode_unless_it_was_truncated(folder: Path) -> None:
+    steps = np.zeros(12, bool)
+    steps[[3, 6]] = True  # the last step of the first two episodes; their last frames are 4 and 7
+    set_done = lambda table: table.set_column(  # noqa: E731
+        table.column_names.index("next.done"), "next.done", pyarrow.array(steps))
+    rewrite(folder, set_done)
+    assert load_lerobot(folder).terminated.tolist() == [False] * 3 + [True, False, True] + [False] * 3
+    rewrite(folder, lambda table: table.append_column("next.truncated", pyarrow.array(np.arange(12) == 6)))
+    features = json.loads((folder / "meta" / "info.json").read_text())["features"]
+    info(folder, features=features | {"next.truncated": {"dtype": "bool", "shape": [1], "names": None}})
+    e = load_lerobot(folder)
+    assert np.flatnonzero(e.terminated).tolist() == [3] and np.flatnonzero(e.truncated).tolist() == [5, 8]
+
+
+def test_files_are_joined_in_order_and_an_episode_of_one_frame_has_no_step(folder: Path) -> None:
+    first = folder / "data" / "chunk-000" / "file-000.parquet"
+    table, expected = parquet.read_table(first), load_lerobot(folder)
+    parquet.write_table(table.slice(0, 7), first)
+    (folder / "data" / "chunk-001").mkdir()
+    parquet.write_table(table.slice(7), folder / "data" / "chunk-001" / "file-000.parquet")
+    assert load_lerobot(folder) == expected
+    parquet.write_table(table.slice(7, 2), folder / "data" / "chunk-001" / "file-000.parquet")
+    assert load_lerobot(folder).lengths.tolist() == [4, 2]  # frame 8 alone is no episode
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"codebase_version": "v2.1"}, "has LeRobot's format v2.1; v3.0 is expected.*convert"),
+    ({"features": 3}, "its features cannot be read"),
+    ({"features": {"action": {"dtype": "int64", "shape": [1]}}}, "action has dtype int64.*vectors of real numbers"),
+    ({"features": {"action": {"dtype": "float32", "shape": [2]},
+                   "observation.image": {"dtype": "video", "shape": [8, 8, 3]}}}, "no vector.*observation.image"),
+    ({"features": {"action": {"dtype": "float32", "shape": [3]},
+                   "observation.state": {"dtype": "float32", "shape": [3]}}}, "action of 12 frames has 24 values"),
+    ({"features": {"action": {"dtype": "float32", "shape": [2]},
+                   "observation.other": {"dtype": "float32", "shape": [3]}}}, "cannot be read|no observation.other")])
+def test_another_format_is_one_line(folder: Path, changes: dict, message: str) -> None:
+    info(folder, **changes)
+    with pytest.raises(DataError, match=message) as error:
+        load_lerobot(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_damaged_files_and_missing_numbers_are_one_line(folder: Path) -> None:
+    file = folder / "data" / "chunk-000" / "file-000.parquet"
+    whole = file.read_bytes()
+    rewrite(folder, lambda table: table.set_column(
+        table.column_names.index("next.reward"), "next.reward", pyarrow.array([None, *map(float, range(11))])))
+    with pytest.raises(DataError, match=r"next\.reward of 12 frames .* and 1 missing ones"):
+        load_lerobot(folder)
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"file-000\.parquet: cannot be read .*is it complete and Parquet"):
+        load_lerobot(folder)
+    file.unlink()
+    with pytest.raises(DataError, match=r"holds no data/\*/\*\.parquet"):
+        load_lerobot(folder)
+
+
+def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_read(folder: Path) -> None:
+    N = 10**7
+    zeros = pyarrow.array(np.zeros(N, np.float32))
+    rewrite(folder, lambda table: pyarrow.table({
+        "observation.state": zeros, "action": zeros, "episode_index": pyarrow.array(np.zeros(N, np.int64))}))
+    info(folder, features={key: {"dtype": "float32", "shape": [1]} for key in ("observation.state", "action")})
+    with pytest.raises(DataError, match="bytes would become arrays of"):
+        load_lerobot(folder)
+
+
+@pytest.mark.parametrize("name", ["nothing", "../x", "a/../b", "/etc/passwd", "a/b/c", ""])
+def test_names_that_are_no_repository_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(DataError, match=r"is no LeRobot dataset; lerobot:OWNER/NAME, or a folder"):
+        load_lerobot(f"lerobot:{name}")
+
+
+def test_a_dataset_out_of_reach_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import snapshot_download
+
+    monkeypatch.setenv("HF_LEROBOT_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **options: snapshot_download(
+        name, cache_dir=tmp_path, endpoint="http://127.0.0.1:9", **options))
+    with pytest.raises(DataError, match=r"lerobot:owner/name is not in .* and cannot be fetched from the Hug") as error:
+        load_lerobot("lerobot:owner/name")
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_pyarrow_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gentraj.data.apart.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"needs the package pyarrow; pip install 'gentraj\[lerobot\]'"):
+        load_lerobot(TINY)
+
+
+def test_episodes_written_by_the_real_library_are_read_back(tmp_path: Path) -> None:
+    """One frame an observation; the last frame repeats an action, which nobody reads."""
+    pytest.importorskip("lerobot")
+    e: Episodes = some([6, 2, 3], obs_dim=4)
+    steps = np.minimum(np.concatenate([np.arange(T + 1) + s for s, T in zip(e.starts, e.lengths, strict=True)]),
+                       len(e.act) - 1)
+    lerobot_tiny.write(tmp_path / "set", {
+        "observation.state": e.obs, "action": e.act[steps], "next.reward": e.reward[steps, None],
+        "next.done": e.terminated[steps, None]}, tuple((e.lengths + 1).tolist()))
+    read = load_lerobot(tmp_path / "set")
+    for key in ("obs", "act", "reward", "terminated", "lengths"):
+        assert np.array_equal(read.arrays[key], e.arrays[key])
