@@ -203,7 +203,8 @@ class PlanCritic(nn.Module):
         """A plug-in with which a model samples from p(plan) exp(scale * value).
 
         Values are in standard deviations of the data's returns. The value is taken as linear in the plan (Chung et
-        al. 2023, equation 10), as the curvature of a network means little.
+        al. 2023, equation 10), as the curvature of a network means little; a step is shortened where the value at its
+        end rises by less than its slope says.
         """
         return NoisyValue(self, scale) if self.config.noised else Energy(self.relative, scale, iterations=0)
 

@@ -37,13 +37,11 @@ def proximal(gradient: Tensor, hessian: Callable[[Tensor], Tensor], sigma: Covar
     """The move d that maximises gradient^T d + d^T Hessian d / 2 - d^T Sigma^-1 d / 2.
 
     It is d = Sigma w with (1 - Hessian Sigma) w = gradient, solved by conjugate gradients in the inner product of
-    Sigma. A row stops in a direction where the objective is convex (Steihaug 1983); if that is the first direction, the
-    row takes the explicit step Sigma gradient.
+    Sigma, in at least one iteration. A row stops in a direction where the objective is convex (Steihaug 1983); if that
+    is the first direction, the row takes the explicit step Sigma gradient.
     """
     r, p = gradient, gradient
     Sp = sigma(r)
-    if iterations == 0:
-        return Sp
     move, power, least = torch.zeros_like(r), _dot(r, Sp), CONVERGED * _dot(r, r)
     for i in range(iterations):
         q = p - hessian(Sp)

@@ -169,9 +169,9 @@ def test_float32_is_as_good_as_float64(path: str, sampler: str) -> None:
 
 
 def amplification(q: float, eta: float) -> tuple[float, bool]:
-    """By how much two steps of `euler-maruyama` over a factor q of sigma each multiply an error, and if it is warned of.
+    """By how much `euler-maruyama` multiplies an error in two steps over a factor q of sigma each, and if it warns.
 
-    All data are 0, so that x is noise, and the error is that of x in units of sigma.
+    All data are 0, so that x is noise, and the error is x in units of sigma.
     """
     path, sigma = PATHS["edm"](), 0.01 * torch.tensor([q**2, q, 1], dtype=DOUBLE)
     times = torch.cat([path.time_of(-2 * sigma.log()), torch.zeros(1, dtype=DOUBLE)])

@@ -1,0 +1,138 @@
+"""How exact energies are: what an iteration is worth, and the weights of modes. Run this file for the tables."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from guided import NORMALIZER, SIZE, SPEC, exact, guided
+from oracle import DOUBLE, GAUSSIAN, Mixture, normals, rotation, stream
+from torch import Tensor
+
+from gentraj.diffusion.grids import sampling_times
+from gentraj.diffusion.guidance import Energy
+from gentraj.trajectory import Condition, Guide
+
+TARGET, TURN = normals(SIZE, seed=9), rotation(SIZE, 7)
+MODES = Mixture(torch.full((2,), 0.5, dtype=DOUBLE), torch.stack([-TURN[0], TURN[0]]),
+                torch.eye(SIZE, dtype=DOUBLE).expand(2, -1, -1), torch.full((2, SIZE), 0.05**2, dtype=DOUBLE))
+RATIO = 19.0  # how much likelier `prefers` makes the second mode than the first: 0.95 of the samples
+
+
+def quadratic(precision: Tensor) -> Guide:
+    """An energy in environment units that is - d^T precision d / 2 in normalised ones, d from TARGET."""
+
+    def energy(x_RHD: Tensor) -> Tensor:
+        d = NORMALIZER.normalize(x_RHD).flatten(1) - TARGET
+        return -torch.einsum("ri,ij,rj->r", d, precision, d) / 2
+
+    return energy
+
+
+def stiff(rank: int, stiffness: float) -> Tensor:
+    return stiffness * TURN[:, :rank] @ TURN[:, :rank].T
+
+
+def prefers(x_RHD: Tensor) -> Tensor:
+    """Minus the squared distance from the second mode, scaled to RATIO at the first; the modes are narrow."""
+    return -math.log(RATIO) / 4 * (NORMALIZER.normalize(x_RHD).flatten(1) @ TURN[0] - 1).square()
+
+
+def sampled(target: Mixture, energy: Energy | None, rows: int, path: str = "vp-cosine", sampler: str = "ddim",
+            grid: str = "uniform", steps: int = 20) -> Tensor:
+    """Samples (rows, SIZE) in normalised units."""
+    model, normal = exact(target, path), stream(rows, SPEC.horizon, SPEC.dim, seed=3)
+    times = sampling_times(model.path, steps, grid).double()
+    start = model.path.sigma(times[:1]) * normal()
+    return guided(model, [energy] if energy else [], sampler, start, times, normal).flatten(1)
+
+
+def mean_error(rank: int, stiffness: float, iterations: int) -> float:
+    """The largest error of a guided mean, in standard deviations of the unguided data."""
+    before, precision = torch.linalg.inv(GAUSSIAN.covariance), stiff(rank, stiffness)
+    mean = torch.linalg.solve(before + precision, before @ GAUSSIAN.mean + precision @ TARGET)
+    found = sampled(GAUSSIAN, Energy(quadratic(precision), iterations=iterations), 500).mean(0)
+    return float(((found - mean) / GAUSSIAN.covariance.diag().sqrt()).abs().max())
+
+
+def moves(precision: Tensor, t: float, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The move (R, SIZE) of an energy at time t, the exact one, and (SIZE, SIZE) the quadratic form of the error."""
+    model, x, at = exact(GAUSSIAN, "vp-cosine"), normals(6, SPEC.horizon, SPEC.dim), torch.tensor([t], dtype=DOUBLE)
+    sampling = model.sampling(Condition.unknown(SPEC, len(x)))
+    denoise = sampling.denoiser(None)
+    x0, form = denoise(x, at).flatten(1), precision + posterior_precision(t)
+    found = Energy(quadratic(precision), iterations=iterations).wrap(denoise, sampling)(x, at).flatten(1)
+    return found - x0, torch.linalg.solve(form, ((TARGET - x0) @ precision).T).T, form
+
+
+def posterior_precision(t: float) -> Tensor:
+    path, at = exact(GAUSSIAN, "vp-cosine").path, torch.tensor([t], dtype=DOUBLE)
+    return torch.linalg.inv(GAUSSIAN.covariance) + (path.alpha(at) / path.sigma(at)) ** 2 * torch.eye(SIZE)
+
+
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("stiffness", [1.0, 1e4])
+@pytest.mark.parametrize("rank", [1, 4, SIZE])
+def test_each_iteration_is_nearer_and_the_explicit_step_is_as_near_as_the_first(rank: int, stiffness: float, t: float,
+                                                                                ) -> None:
+    """In the norm of the objective, sqrt(e^T (H + Sigma^-1) e); after as many iterations as the rank it is exact."""
+    errors = []
+    for iterations in (0, *range(1, rank + 1)):
+        move, solved, form = moves(stiff(rank, stiffness), t, iterations)
+        errors.append(torch.einsum("ri,ij,rj->r", move - solved, form, move - solved))
+    start = torch.einsum("ri,ij,rj->r", solved, form, solved)
+    torch.testing.assert_close(errors[0], errors[1], rtol=1e-4, atol=1e-9)
+    assert (errors[1] < start).all()
+    assert all((after <= before + 1e-4 * start).all() for before, after in itertools.pairwise(errors))
+    assert (errors[-1] < 1e-6 * start).all()
+
+
+@pytest.mark.parametrize("stiffness", [1.0, 400.0, 1e6])
+def test_however_stiff_an_energy_its_explicit_steps_end_near_the_exact_mean(stiffness: float) -> None:
+    assert mean_error(8, stiffness, 0) < 0.8
+
+
+def chosen(candidates: int, rows: int = 1000) -> float:
+    """The share of the second mode among unguided samples, each chosen from its candidates by exp(energy)."""
+    x = sampled(MODES, None, candidates * rows).view(rows, candidates, SIZE)
+    score = prefers(NORMALIZER.unnormalize(x.view(-1, SPEC.horizon, SPEC.dim))).view(rows, candidates)
+    best = torch.multinomial(score.softmax(1), 1, generator=torch.Generator().manual_seed(0))
+    return second(x[torch.arange(rows), best[:, 0]])
+
+
+def second(x: Tensor) -> float:
+    return float(MODES.shares(x)[1])
+
+
+def test_an_energy_tilts_the_weights_of_modes_too_little_and_a_choice_among_candidates_does_not() -> None:
+    """With n of K candidates in the second mode, it is chosen with probability n RATIO / (n RATIO + K - n)."""
+    right = RATIO / (RATIO + 1)
+    assert 0.75 < second(sampled(MODES, Energy(prefers), 1000)) < 0.88 < right
+    for K in (4, 32):
+        expected = sum(math.comb(K, n) / 2**K * n * RATIO / (n * RATIO + K - n) for n in range(K + 1))
+        assert chosen(K) == pytest.approx(expected, abs=4.5 * math.sqrt(expected * (1 - expected) / 1000))
+    assert expected == pytest.approx(right, abs=0.005)
+
+
+def tables() -> Iterator[str]:
+    for rank in (1, 2, 4, 8):
+        for stiffness in (1.0, 400.0):
+            cells = [f"{mean_error(rank, stiffness, iterations):.2f}" for iterations in (0, 1, 2, 4, 8)]
+            yield f"| {rank} | {stiffness:g} | {' | '.join(cells)} |"
+    rows = {"default, 5 steps": {"steps": 5}, "20 steps": {}, "100 steps": {"steps": 100},
+            "`karras`, 20 steps": {"grid": "karras"}, "`heun`, 100 steps": {"sampler": "heun", "steps": 100},
+            "`ddpm`, 20 steps": {"sampler": "ddpm"}, "`ddpm`, 100 steps": {"sampler": "ddpm", "steps": 100}}
+    for name, settings in rows.items():
+        yield f"| {name} | {second(sampled(MODES, Energy(prefers), 4000, **settings)):.2f} |"
+    for name, energy in {"`iterations=4`": Energy(prefers, iterations=4), "`scale=2`": Energy(prefers, 2.0),
+                         "`scale=4`": Energy(prefers, 4.0)}.items():
+        yield f"| {name}, 20 steps | {second(sampled(MODES, energy, 4000)):.2f} |"
+    for candidates in (4, 16, 64):
+        yield f"| one of {candidates} unguided samples | {chosen(candidates):.2f} |"
+
+
+if __name__ == "__main__":
+    print(*tables(), sep="\n")
