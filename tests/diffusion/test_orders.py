@@ -3,6 +3,7 @@
 `python tests/diffusion/test_orders.py` prints the tables of docs/notebook/samplers.md.
 """
 
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -81,6 +82,14 @@ def few(sampler: str, path: str, steps: int) -> float:
     return ((found / GAUSSIAN.variances_KD[0]).sqrt() - 1).abs().max().item()
 
 
+def factors(sampler: str, path: str, grid: str, steps: int) -> Tensor:
+    """(31,) by how much too wide directions of deviation 0.001 .. 1 come out, from noise as a model starts from."""
+    where, deviations = PATHS[path](), torch.logspace(-3, 0, 31, dtype=DOUBLE)  # the 11th is 0.01
+    target = gaussian(0 * deviations, torch.eye(31, dtype=DOUBLE), deviations**2)
+    times = sampling_times(where, steps, grid).double()
+    return moments(SAMPLERS[sampler], target, where, times, where.sigma(times[:1]))[1].sqrt() / deviations
+
+
 def tables() -> Iterator[str]:
     for sampler, order in ORDERS.items():
         orders, errors = (torch.stack(each) for each in zip(*(measured(sampler, path) for path in PATHS), strict=True))
@@ -89,7 +98,14 @@ def tables() -> Iterator[str]:
     for sampler in ORDERS:
         cells = [f"{100 * few(sampler, path, n):.1f}" for path in ("vp-cosine", "flow") for n in (5, 10, 20, 50)]
         yield f"| `{sampler}` | {' | '.join(cells)} |"
+    for grid in ("uniform", "quadratic", "karras", "log-snr"):
+        cells = [f"{factors('heun', path, grid, 300)[10]:.2f}" for path in PATHS]
+        yield f"| `{grid}` | {' | '.join(cells)} |"
+    for steps in (5, 10, 20, 40):
+        cells = [f"{factors('euler-maruyama', path, 'karras', steps).max():.3g}" for path in PATHS]
+        yield f"| {steps} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # the last table is of steps that are too long
     print(*tables(), sep="\n")
