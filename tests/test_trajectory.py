@@ -1,13 +1,32 @@
 """`TrajectorySpec` and `Condition`: the layout, and what is known."""
 
 import math
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from gentraj.trajectory import LARGEST, Batch, Condition, Limits, SamplingOptions, TrajectorySpec, calls_of, cat
+from gentraj.trajectory import (
+    LARGEST,
+    AsksTeacher,
+    Batch,
+    Condition,
+    CountsCalls,
+    HasLimits,
+    HasSpec,
+    Limits,
+    PlansAhead,
+    SamplingOptions,
+    SupportsLogProb,
+    SupportsOODScore,
+    SupportsScore,
+    Trainable,
+    TrajectorySpec,
+    calls_of,
+    cat,
+)
 
 SPEC = TrajectorySpec(obs_dim=3, act_dim=2, horizon=8, stride=2)
 SPARSE = TrajectorySpec(obs_dim=1, act_dim=0, horizon=4, offsets=(1, 3, 8))  # gaps of 1, 2 and 5 steps
@@ -27,6 +46,15 @@ def rows(condition: Condition) -> list[int]:
     assert condition.context_BC is not None and torch.equal(condition.context_BC, torch.stack([i_B, -i_B], 1))
     assert torch.equal(condition.mask_BHD[:, 1:].nonzero()[:, 1], i_B.long() % 7)
     return i_B.int().tolist()
+
+
+@pytest.mark.parametrize("value", [
+    SPEC, Condition.unknown(SPEC), Batch(torch.zeros(1), torch.zeros(1)), SamplingOptions(),
+    Limits(np.zeros(1), np.ones(1))], ids=lambda value: type(value).__name__)
+def test_a_value_never_changes(value: Any) -> None:
+    for field in fields(value):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, field.name, None)
 
 
 def test_split_inverts_join() -> None:
@@ -54,6 +82,7 @@ def test_the_largest_layout_is_taken_and_a_larger_one_refused() -> None:
 def test_offsets_are_one_fewer_than_timesteps_and_increase(offsets: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="3 increasing numbers of steps are expected"):
         replace(SPARSE, offsets=offsets)
+    assert replace(SPARSE, offsets=(2, 4, 8)).gaps == (2, 2, 4, 4)
 
 
 def test_times_and_gaps_are_those_of_the_stride_or_the_offsets() -> None:
@@ -104,7 +133,8 @@ def test_a_goal_lies_at_its_own_row() -> None:
 
 
 def test_a_builder_leaves_the_condition_it_started_from_alone() -> None:
-    unknown = Condition.unknown(SPEC, 1)
+    unknown = Condition.unknown(SPEC)
+    assert unknown.batch == 1
     unknown.with_obs(0, torch.ones(3))
     assert not unknown.mask_BHD.any()
 
@@ -213,3 +243,11 @@ def test_calls_are_added_up_over_the_models_that_count_them() -> None:
         network_calls = 3
 
     assert calls_of([Counting(), object(), Counting()]) == 6
+
+
+@pytest.mark.parametrize("protocol", [Trainable, SupportsLogProb, SupportsScore, SupportsOODScore, CountsCalls, HasSpec,
+                                      PlansAhead, HasLimits, AsksTeacher])
+def test_what_has_the_members_of_a_protocol_is_of_its_kind(protocol: type) -> None:
+    members = {name: len for name in (*vars(protocol), *vars(protocol).get("__annotations__", ()))
+               if not name.startswith("_")}
+    assert members and isinstance(type("Has", (), members)(), protocol) and not isinstance(object(), protocol)

@@ -1,9 +1,12 @@
 """`ConditionMix`: each kind marks what it says, only real entries, as often as it says."""
 
+from typing import Any
+
 import pytest
 import torch
 
-from gentraj.models.conditioning import KINDS, ConditionMix
+from gentraj.models.conditioning import KINDS, LAST, ConditionMix, encode_context, encoded_width, later_row
+from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.trajectory import TrajectorySpec
 
@@ -72,5 +75,48 @@ def test_it_is_a_pure_function_of_the_generator() -> None:
 
 
 def test_a_probability_outside_its_range_is_refused() -> None:
+    assert ConditionMix().start == 1
     with pytest.raises(ValueError, match=r"goal is 1\.5; a number from 0 to 1 is expected"):
         ConditionMix(goal=1.5)
+    with pytest.raises(ValueError, match="goal_at is 'middle'"):
+        ConditionMix(goal_at="middle")  # type: ignore[arg-type]
+
+
+def test_a_later_row_is_uniform_over_those_after_the_first() -> None:
+    u = torch.arange(8) / 8
+    assert later_row(torch.full((8,), 5), u).tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert later_row(torch.ones(8), u).tolist() == [1] * 8
+    assert later_row(torch.tensor([2, 5, 1000]), torch.full((3,), LAST)).tolist() == [1, 4, 999]
+
+
+NORMALIZER = Normalizer(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0]))
+CONTEXT = torch.tensor([[3.0, 10.0], [1.0, 2.0]])
+
+
+def test_a_context_is_encoded_with_a_one_and_no_context_by_zeros() -> None:
+    encoded = [[1.0, 2.0, 1.0], [0.0, 0.0, 1.0]]
+    assert encode(CONTEXT, NORMALIZER).tolist() == encoded
+    assert encode(CONTEXT, NORMALIZER, torch.tensor([True, False])).tolist() == [encoded[0], [0, 0, 0]]
+    assert encode(None, NORMALIZER).tolist() == [[0, 0, 0]]
+    assert encoded_width(NORMALIZER) == 3 and encoded_width(None) == 0 and encode_context(None, None) is None
+
+
+def encode(*args: Any) -> torch.Tensor:
+    encoded = encode_context(*args)
+    assert encoded is not None
+    return encoded
+
+
+@pytest.mark.parametrize("context", [CONTEXT[:, :1], CONTEXT[0], CONTEXT[None], CONTEXT * torch.nan, CONTEXT / 0],
+                         ids=["narrow", "one", "three axes", "NaN", "infinite"])
+def test_a_context_that_the_model_cannot_use_is_refused(context: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="2 finite numbers for each trajectory are expected"):
+        encode_context(context, NORMALIZER)
+    with pytest.raises(ValueError, match="trained without one"):
+        encode_context(context, None)
+
+
+def test_in_training_what_is_not_finite_is_left_to_the_loss() -> None:
+    assert encode(CONTEXT * torch.nan, NORMALIZER, torch.ones(2, dtype=torch.bool)).isnan().any()
+    with pytest.raises(ValueError, match="2 finite numbers"):
+        encode_context(CONTEXT[:, :1], NORMALIZER, torch.ones(2, dtype=torch.bool))

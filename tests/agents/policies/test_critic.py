@@ -163,7 +163,8 @@ def test_a_critic_learns_the_discounted_sum_of_a_chain() -> None:
 
 
 def test_an_expectile_and_weights_by_hand() -> None:
-    torch.testing.assert_close(expectile(torch.tensor([-2.0, 2.0]), 0.9), torch.tensor([0.4, 3.6]))
+    torch.testing.assert_close(expectile(torch.tensor([-2.0, -0.5, 0.5, 2.0]), 0.9),
+                               torch.tensor([0.4, 0.025, 0.225, 3.6]))
     weights = advantage_weights(torch.tensor([1.0, -1.0]), 1.0)
     assert weights.mean().item() == pytest.approx(1) and (weights[0] / weights[1]).item() == pytest.approx(np.exp(2))
     half = advantage_weights(torch.tensor([1.0, -1.0, 50.0]), 1.0, torch.tensor([1.5, 1.5, 0.0]))
