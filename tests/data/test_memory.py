@@ -58,4 +58,4 @@ def test_training_holds_the_arrays_once(tmp_path: Path, kind: str, monkeypatch: 
                            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}, timeout=100, check=False)
     assert child.returncode == 0, child.stderr
     after, most = map(float, child.stdout.split())
-    assert after < 1.3 and most < 1.5
+    assert after < 1.2 and most < 1.2
