@@ -17,7 +17,7 @@ OURS = {"agents": "policies", "envs": "tasks"}
 def python(folder: Path, *lines: str) -> subprocess.CompletedProcess:
     """A script of the project in `folder`."""
     (folder / "script.py").write_text("\n".join(lines))
-    return subprocess.run([sys.executable, "script.py"], cwd=folder, capture_output=True, text=True, timeout=60,
+    return subprocess.run([sys.executable, "script.py"], cwd=folder, capture_output=True, text=True,
                           check=False, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 

@@ -77,10 +77,10 @@ def fit_contexts(episodes: Episodes, config: ContextConfig) -> Normalizer | None
 def window_ends(e: Episodes, config: ContextConfig) -> np.ndarray:
     """The steps, in increasing order, that windows end before: one past the last step of each episode, and each step at
     which the goal or the task changes, if windows are conditioned on it."""
-    ends, row_S = np.cumsum(e.lengths), np.arange(e.num_steps) + np.repeat(np.arange(len(e)), e.lengths)
+    ends, last_E = np.cumsum(e.lengths), np.cumsum(e.lengths + 1) - 1  # the latter are rows of `obs`
     for kind in {"goal", "task"} & {*config.kinds} & e.extras.keys():
-        other_S = (e.extras[kind][row_S[1:]] != e.extras[kind][row_S[1:] - 1]).any(1)
-        ends = np.union1d(ends, 1 + np.flatnonzero(other_S))
+        row_R = 1 + np.flatnonzero((e.extras[kind][1:] != e.extras[kind][:-1]).any(1))
+        ends = np.union1d(ends, row_R - np.searchsorted(last_E, row_R))
     return ends
 
 

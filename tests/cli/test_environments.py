@@ -117,7 +117,7 @@ def test_a_script_run_again_by_a_process_gets_an_error_that_names_the_missing_li
                       "if __name__ == '__main__':\n"
                       "    p = get_context('spawn').Process(target=print, args=('worked',)); p.start(); p.join()\n"
                       "    sys.exit(p.exitcode)\nmain(['--version'])\n")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False,
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False,
                           env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert (done.returncode, done.stdout) == (0, "worked\n")
     assert "script.py is run again by every process" in done.stderr and "if __name__ == '__main__'" in done.stderr

@@ -30,7 +30,6 @@ def shell(script: str, *words: object, folder: Path) -> subprocess.CompletedProc
                           env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=folder, capture_output=True, check=False)
 
 
-@pytest.mark.timeout(600)  # the whole command, in a process of its own, on a machine that may be busy
 @pytest.mark.parametrize(("redirection", "said"), [
     (">/dev/full", "stdout: cannot be written (No space left on device); the results are in files"),
     ("<&- >&- 2>&-", "")])

@@ -88,7 +88,6 @@ def test_a_program_plans_for_returns_as_the_planner_does(name: str, family: str,
 
 
 @slow
-@pytest.mark.timeout(400)
 def test_a_program_plans_for_goals_as_the_planner_does(small_run: Path) -> None:
     """Many arrivals, a trust score, inverse dynamics: all of it is in the program."""
     run = runs.load(small_run)

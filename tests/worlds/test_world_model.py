@@ -86,7 +86,6 @@ def worlds() -> dict[str, WorldModel]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("model", [GENERATOR, None], ids=["flow", "ensemble"])
 def test_it_learns_the_law_of_a_linear_system(model: ModelConfig | None, tmp_path: Path) -> None:
     """Mean, covariance (the ensemble: variances) and reward of a step; it is most uncertain where the data do not
