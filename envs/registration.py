@@ -13,7 +13,7 @@ import sys
 import traceback
 from types import ModuleType
 
-from gentraj.import_hook import IMPORTS
+from gentraj.process import IMPORTS
 
 from .tasks.registry import MANIPULATION
 

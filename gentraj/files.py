@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from .process import is_alive
+
 WRITING = os.O_WRONLY | os.O_RDWR
 FLAGS = os.O_NONBLOCK | os.O_CLOEXEC  # non-blocking: opening a pipe must not hang; plain files are read as ever
 
@@ -125,17 +127,6 @@ def write_file(path: Path, data: bytes) -> Path:
     with new_file(path) as file:
         file.write(data)
     return path
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process with this number exists."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # the process belongs to another user
-        pass
-    return True
 
 
 def check_output(path: Path, option: str) -> None:

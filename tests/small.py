@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+import os
+import signal
+from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from agents.planning.arrival import ArrivalConfig
 from agents.planning.inverse_dynamics import InverseDynamicsConfig
@@ -48,15 +51,42 @@ def train(folder: Path, dataset: object = DATASET, *more: object) -> None:
     assert gentraj("train", "pointmaze", "--dataset", dataset, "--run-dir", folder, *options, *more) == 0
 
 
-def same_when_resumed(config: AnyRunConfig, folder: Path, lost: Sequence[int]) -> Run:
-    """Trains a run, resumes a copy without the checkpoints `lost`, checks equal weights and returns the resumed run."""
+def killed(once: Path, work: Callable[..., object], *args: object) -> None:
+    """Does this work in a process of its own, which SIGKILL ends in the first optimiser step after `once` exists.
+
+    `work` is a function of a module. The processes are forked from one that has imported gentraj.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["gentraj.runs", "gentraj.runs.folder", "small"])
+    process = context.Process(target=_until_killed, args=(once, work, *args))
+    process.start()
+    process.join()
+    assert once.exists() and process.exitcode == -signal.SIGKILL
+
+
+def _until_killed(once: Path, work: Callable[..., object], *args: object) -> None:
+    def kill(*_: object) -> None:
+        if once.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    register_optimizer_step_pre_hook(kill)
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    work(*args)
+
+
+def same_when_killed(config: AnyRunConfig, folder: Path, after: int) -> Run:
+    """Trains a run, and once more in a process that is killed in the step after checkpoint `after`; resumes that one,
+    checks that the weights are equal and returns it."""
     whole = runs.train(config, folder / "whole", progress=False)
-    shutil.copytree(folder / "whole", folder / "resumed")
-    for step in lost:
-        shutil.rmtree(folder / "resumed" / f"step-{step:08}")
-    torch.rand(())  # the global generator must not matter, as a resumed run is another process
-    run = runs.train(config, folder / "resumed", resume=True, progress=False)
-    assert whole.step == run.step == lost[-1] and whole.components.keys() == run.components.keys()
+    killed(folder / "killed" / f"step-{after:08}", _train, config, folder / "killed")
+    assert runs.load(folder / "killed").step == after < whole.step
+    run = runs.train(config, folder / "killed", resume=True, progress=False)
+    assert whole.step == run.step and whole.components.keys() == run.components.keys()
     for key, value in whole.main.state_dict().items():
         assert torch.equal(value, run.main.state_dict()[key]), key
     return run
+
+
+def _train(config: AnyRunConfig, folder: Path) -> None:
+    runs.train(config, folder, progress=False)

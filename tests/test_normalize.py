@@ -38,6 +38,25 @@ def test_gaussian_has_mean_zero_and_unit_deviation() -> None:
     torch.testing.assert_close(z.std(0, correction=0), torch.ones(3), atol=1e-5, rtol=0)
 
 
+def test_statistics_in_chunks_are_those_of_all_rows_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gentraj.normalize.CHUNK", 4)
+    for number in (1, 3, 4, 5, 8, 9):
+        x = (2.0 ** np.arange(number))[:, None]  # each row counts for as much as all before it
+        fitted = Normalizer.fit("gaussian", [x])
+        assert fitted.shift_D.item() == pytest.approx(x.mean())
+        assert fitted.scale_D.item() == pytest.approx(x.std() or 1)
+
+
+@pytest.mark.parametrize("kind", STATISTICS)
+@pytest.mark.parametrize(("middle", "spread", "constant"), [(1e4, 0.009, True), (1e4, 0.011, False),
+                                                            (-1e4, 0.009, True), (-1e4, 0.011, False),
+                                                            (0.0, 1.1e-38, True), (0.0, 1.3e-38, False)])
+def test_a_dimension_is_constant_if_its_spread_is_below_a_millionth_of_its_size(kind: str, middle: float,
+                                                                                 spread: float, constant: bool) -> None:
+    x = np.array([[middle - spread], [middle + spread]])
+    assert Normalizer.fit(kind, [x]).scale_D.item() == (1 if constant else pytest.approx(spread, rel=1e-3, abs=0))
+
+
 @pytest.mark.parametrize("kind", STATISTICS)
 @given(value=st.floats(-1e6, 1e6, width=32), column=st.integers(0, 2))
 def test_a_constant_dimension_maps_to_zero_and_leaves_the_others_alone(kind: str, value: float, column: int) -> None:
@@ -74,6 +93,14 @@ def test_an_unknown_kind_lists_the_known() -> None:
 def test_statistics_that_cannot_be_divided_by_are_refused() -> None:
     with pytest.raises(ValueError, match="positive scales"):
         Normalizer(torch.zeros(2), torch.tensor([1.0, 0.0]))
+    for shift, scale in ((torch.inf, 1.0), (torch.nan, 1.0), (0.0, torch.inf), (0.0, torch.nan), (0.0, -1.0)):
+        with pytest.raises(ValueError, match="finite shifts and positive scales"):
+            Normalizer(torch.tensor([shift]), torch.tensor([scale]))
+
+
+def test_the_identity_changes_nothing() -> None:
+    x = torch.from_numpy(data(5.0))
+    assert torch.equal(Normalizer.identity(3).normalize(x), x) and torch.equal(Normalizer.identity(3).unnormalize(x), x)
 
 
 def test_some_entries_are_normalised_as_all_are() -> None:

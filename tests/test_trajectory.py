@@ -1,13 +1,32 @@
 """`TrajectorySpec` and `Condition`: the layout, and what is known."""
 
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from gentraj.trajectory import Condition, TrajectorySpec
+from gentraj.trajectory import LARGEST, Batch, Condition, Limits, SamplingOptions, TrajectorySpec, calls_of, cat
 
 SPEC = TrajectorySpec(obs_dim=3, act_dim=2, horizon=8, stride=2)
+SPARSE = TrajectorySpec(obs_dim=1, act_dim=0, horizon=4, offsets=(1, 3, 8))  # gaps of 1, 2 and 5 steps
+
+
+def numbered(batch: int, first: int = 0) -> Condition:
+    """Trajectory i has the start i, a goal of its own row, and the context (i, -i)."""
+    i_B = torch.arange(first, first + batch).float()
+    started = Condition.unknown(SPEC, batch).with_obs(0, i_B[:, None].expand(batch, 3))
+    goal = started.with_obs(1 + i_B.long() % 7, i_B[:, None], dims=(1,))
+    return replace(goal, context_BC=torch.stack([i_B, -i_B], 1))
+
+
+def rows(condition: Condition) -> list[int]:
+    """The numbers of the trajectories, of which the values, the mask and the context tell the same."""
+    i_B = condition.values_BHD[:, 0, 0]
+    assert condition.context_BC is not None and torch.equal(condition.context_BC, torch.stack([i_B, -i_B], 1))
+    assert torch.equal(condition.mask_BHD[:, 1:].nonzero()[:, 1], i_B.long() % 7)
+    return i_B.int().tolist()
 
 
 def test_split_inverts_join() -> None:
@@ -20,6 +39,47 @@ def test_split_inverts_join() -> None:
 def test_a_layout_without_entries_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field} is 0; give at least 1"):
         TrajectorySpec(**{"obs_dim": 3, "act_dim": 2, "horizon": 8, field: 0})
+    assert getattr(TrajectorySpec(**{"obs_dim": 3, "act_dim": 2, "horizon": 8, field: 1}), field) == 1
+
+
+def test_the_largest_layout_is_taken_and_a_larger_one_refused() -> None:
+    assert TrajectorySpec(1, LARGEST, 1).dim == LARGEST + 1 == 1_000_001
+    with pytest.raises(ValueError, match="act_dim is 1000001; give at most 1000000"):
+        TrajectorySpec(1, LARGEST + 1, 1)
+    with pytest.raises(ValueError, match="act_dim is -1; give at least 0"):
+        TrajectorySpec(1, -1, 1)
+
+
+@pytest.mark.parametrize("offsets", [(1, 3), (1, 3, 8, 9), (0, 3, 8), (1, 1, 8), (3, 1, 8), (1, 8, 3)])
+def test_offsets_are_one_fewer_than_timesteps_and_increase(offsets: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="3 increasing numbers of steps are expected"):
+        replace(SPARSE, offsets=offsets)
+
+
+def test_times_and_gaps_are_those_of_the_stride_or_the_offsets() -> None:
+    three = replace(SPEC, horizon=3)
+    assert (three.times, three.gaps, three.spacing) == ((0, 2, 4), (2, 2, 2), 2)
+    assert (SPARSE.times, SPARSE.gaps, SPARSE.spacing) == ((0, 1, 3, 8), (1, 2, 5, 5), (1, 3, 8))
+    assert (replace(SPEC, horizon=1).times, replace(SPEC, horizon=1).gaps) == ((0,), (2,))
+
+
+def test_a_step_between_two_timesteps_is_a_fraction_of_their_gap() -> None:
+    steps = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 8.0, 18.0])
+    assert SPARSE.rows(steps).tolist() == pytest.approx([0, 1, 1.5, 2, 2.2, 3, 5])
+    assert SPEC.rows(steps).tolist() == [0, 0.5, 1, 1.5, 2, 4, 9]
+
+
+def test_a_longer_layout_goes_on_with_the_last_gap() -> None:
+    assert SPARSE.longer(6).times == (0, 1, 3, 8, 13, 18) and SPARSE.longer(6).horizon == 6
+    assert SPARSE.longer(5).offsets == (1, 3, 8, 13)
+    assert SPARSE.longer(4) == SPARSE.longer(2) == SPARSE
+    assert SPEC.longer(9) == replace(SPEC, horizon=9) and SPEC.longer(3) == SPEC
+
+
+def test_only_even_layouts_are_even() -> None:
+    SPEC.require_even("this")
+    with pytest.raises(ValueError, match=r"this needs evenly spaced timesteps; these are at steps \(0, 1, 3, 8\)"):
+        SPARSE.require_even("this")
 
 
 def test_each_builder_marks_exactly_what_it_was_given() -> None:
@@ -67,6 +127,89 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
         Condition(SPEC, torch.zeros(2, 8, 5), torch.zeros(2, 8, 5))
 
 
+def test_every_timestep_of_the_horizon_is_inside_it_from_either_end() -> None:
+    unknown = Condition.unknown(SPEC, 2)
+    for index in (7, -8):
+        assert unknown.with_obs(index, torch.ones(3)).mask_BHD.sum() == 6
+    for index in (8, -9, torch.tensor([0, 8])):
+        with pytest.raises(ValueError, match="outside the horizon"):
+            unknown.with_obs(index, torch.ones(3))
+    with pytest.raises(ValueError, match=r"entries were named: \[5\]"):
+        unknown.with_obs(0, torch.zeros(1), dims=[5])
+
+
+def test_an_action_follows_the_observation_in_its_timestep() -> None:
+    acted = Condition.unknown(SPEC, 1).with_actions(torch.arange(1.0, 5.0).view(1, 2, 2))
+    assert acted.values_BHD[0, :2].tolist() == [[0, 0, 0, 1, 2], [0, 0, 0, 3, 4]]
+    began = Condition.unknown(SPEC, 1).with_prefix(torch.arange(1.0, 11.0).view(1, 2, 5))
+    assert began.values_BHD[0, :2].tolist() == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]] and not began.mask_BHD[0, 2:].any()
+
+
 def test_repeat_keeps_the_samples_of_one_condition_together() -> None:
-    condition = Condition.unknown(SPEC, 2).with_obs(0, torch.tensor([[1.0] * 3, [2.0] * 3])).repeat(3)
-    assert condition.values_BHD[:, 0, 0].tolist() == [1, 1, 1, 2, 2, 2]
+    assert rows(numbered(2).repeat(3)) == [0, 0, 0, 1, 1, 1]
+    assert Condition.unknown(SPEC, 2).repeat(3).context_BC is None
+    assert rows(numbered(2).repeat(1)) == [0, 1]
+    for number, condition in ((0, numbered(2)), (1, numbered(2)[:0])):
+        with pytest.raises(ValueError, match="at least 1 of 1 is expected"):
+            condition.repeat(number)
+
+
+def test_conditions_are_concatenated_in_their_order() -> None:
+    assert rows(cat([numbered(2, first=5), numbered(1), numbered(3, first=2)])) == [5, 6, 0, 2, 3, 4]
+    assert cat([Condition.unknown(SPEC, 1), Condition.unknown(SPEC, 2)]).context_BC is None
+
+
+def test_rows_are_taken_with_their_contexts_and_padded_by_the_first() -> None:
+    assert rows(numbered(5)[1:4]) == [1, 2, 3]
+    assert rows(numbered(5)[torch.tensor([3, 0])]) == [3, 0]
+    assert rows(numbered(2, first=5).padded(2)) == [5, 6, 5, 5]
+    assert rows(numbered(2).padded(0)) == [0, 1]
+    assert Condition.unknown(SPEC, 2)[:1].context_BC is None
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (2,), (2, 2, 1)])
+def test_there_is_one_context_for_each_trajectory(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"context_BC has shape .* give \(2, C\)"):
+        replace(Condition.unknown(SPEC, 2), context_BC=torch.zeros(shape))
+
+
+@pytest.mark.parametrize("other", [{"obs_dim": 2, "act_dim": 3}, {"stride": 1}, {"horizon": 9},
+                                   {"offsets": (1, 2, 3, 4, 5, 6, 8)}], ids=str)
+def test_a_condition_is_for_trajectories_of_its_own_layout_only(other: dict) -> None:
+    condition = Condition.unknown(SPEC, 1)
+    condition.check(replace(SPEC))
+    with pytest.raises(ValueError, match="the condition is for TrajectorySpec"):
+        condition.check(replace(SPEC, **other))
+
+
+def test_a_batch_weighs_its_windows_as_it_says_and_else_equally() -> None:
+    x, mask, weight = torch.zeros(3, 8, 5), torch.ones(3, 8, 5, dtype=torch.bool), torch.tensor([0.5, 0.5, 2.0])
+    assert Batch(x, mask).weights().tolist() == [1]
+    assert torch.equal(Batch(x, mask, weight_B=weight).weights(), weight)
+    moved = Batch(x, mask, weight_B=weight).to(x.device)
+    assert torch.equal(moved.weights(), weight) and moved.context_BC is None
+
+
+def test_an_action_at_a_bound_is_clipped_and_an_observation_beyond_one_is_clamped() -> None:
+    low, high = -np.ones(2), np.ones(2)
+    act = np.array([[0, 0.5], [0, 1], [-1, 0], [0, 2], [-2, 0]])
+    assert Limits(low, high).clips(act).tolist() == [False, True, True, True, True]
+    assert Limits(low, high, low, high).clamps(act).tolist() == [False, False, False, True, True]
+    for some in ((None, None), (low, None), (None, high)):
+        assert Limits(low, high, *some).clamps(act).tolist() == [False] * 5
+
+
+def test_options_name_what_they_change_of_a_sampler() -> None:
+    assert SamplingOptions(steps=4, temperature=0.0).changed() == {}
+    given = {"sampler": "ddim", "grid": "uniform", "eta": 0.0}
+    assert SamplingOptions(**given).changed() == given
+    for temperature in (-0.1, math.inf, math.nan):
+        with pytest.raises(ValueError, match="a number of at least 0 is expected"):
+            SamplingOptions(temperature=temperature)
+
+
+def test_calls_are_added_up_over_the_models_that_count_them() -> None:
+    class Counting:
+        network_calls = 3
+
+    assert calls_of([Counting(), object(), Counting()]) == 6

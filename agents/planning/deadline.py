@@ -13,6 +13,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -31,6 +33,7 @@ USUAL = 0.9  # quantile of the last latencies that the next plan is expected to 
 MARGIN = 1.25  # time that is reserved for acting, in units of the longest that acting took
 MOST_PASSES = 8  # times that the candidates of one plan are sampled
 FOREVER = 1e6  # seconds
+ENDING = 10.0  # seconds that a new episode may wait for a plan of the one before, which no longer matters
 MEASURED = 3  # plans of each effort that are timed in advance
 LATE = 8  # steps that a plan of one step can be followed further if the next one is late
 
@@ -161,7 +164,7 @@ class RealTimePlanner(Planner):
 
     def __init__(self, *args: Any, deadline: Deadline, example: tuple[Tensor, Tensor | None] | None = None,
                  **components: Any):
-        self.deadline, self.clock = deadline, deadline.clock
+        self.deadline, self.clock, self.job = deadline, deadline.clock, None
         super().__init__(*args, **components)
         # A plan may be followed for longer than `replan` steps, up to its end, if the next one is late.
         end = self.model.spec.times[-1 - self.config.history] - (self.config.ahead - self.config.replan)
@@ -184,11 +187,15 @@ class RealTimePlanner(Planner):
             self._begin_episode()
 
     def _begin_episode(self) -> None:
+        if self.job is not None and self.job.future is not None:
+            with suppress(Exception):  # also those of a plan that nobody needs any more
+                self.job.future.result(ENDING)  # the first plan would have to wait for this one
         self.step = 0
         self.began: int | None = None  # the step at which the plan that is followed starts, if there is one
         self.job: Job | None = None  # the next plan, if it is being made
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
+        """As `Planner.reset`. A plan that is being made is waited for, up to 10 seconds, and dropped."""
         super().reset(mask_B, seeds_B)
         if self.deadline.fallback is not None:
             self.deadline.fallback.reset(mask_B, seeds_B)
@@ -327,7 +334,7 @@ class RealTimePlanner(Planner):
         previous = self.previous.of(all_B) if self.config.shifted else None
         since = max(starts - (self.began or 0), 1)
         job = Job(obs_BO, goal_BG, starts, until, effort, self._seeds(all_B), previous, since, history.of(all_B))
-        job.future = self.deadline.worker.submit(self._pass, job, None)
+        job.future = self._begin_pass(job)
         self.job = job
         return job
 
@@ -342,8 +349,12 @@ class RealTimePlanner(Planner):
             durations.add(job.ready.seconds)
             again = self.chooses and job.ready.passes < MOST_PASSES
             in_time = self.clock() + durations.quantile(USUAL) <= job.until
-            job.future = self.deadline.worker.submit(self._pass, job, job.ready) if again and in_time else None
+            job.future = self._begin_pass(job) if again and in_time else None
         return job.ready
+
+    def _begin_pass(self, job: Job) -> Future[Ready]:
+        """Lets the worker make one more pass, in the context of the caller: `batch_invariant` holds in it, too."""
+        return self.deadline.worker.submit(copy_context().run, self._pass, job, job.ready)
 
     @torch.no_grad()
     def _pass(self, job: Job, before: Ready | None) -> Ready:

@@ -18,7 +18,7 @@ from gentraj.randomness import fold
 from gentraj.trajectory import Agent, AsksTeacher, CountsCalls, HasLimits, HasSpec, Limits, PlansAhead
 
 from ..rendering.film import Watch
-from .stepping import EnvironmentFault
+from .stepping import EnvCrashed, EnvironmentFault
 from .vector import VectorEnvironment
 
 HOPELESS = 10  # a rollout stops after so many episodes that did not finish, if none did
@@ -81,7 +81,8 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
 
     Raises ValueError if the agent's `spec` does not fit the environment, and `EnvironmentFault` for a faulty action.
     Where environments are faulty, it raises `EnvironmentFault`, or `EnvCrashed` where one raised an error, ended or
-    hung, once all other episodes have finished; they are in the error's `finished`.
+    hung, once all other episodes have finished; they are in the error's `finished`. If a lost worker cannot be
+    replaced, it raises `EnvCrashed` at once, with the episodes that had finished.
     """
     if episodes < 1 or num_envs < 1:
         raise ValueError(f"episodes is {episodes} and num_envs {num_envs}; give at least 1")
@@ -90,8 +91,12 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
                              strict=False)
     try:
         _check_fit(agent, envs, goal_dims)
+        log, slots = _Log(), _Slots(seeds, len(envs.elapsed_B))
         with _Progress(name, envs, episodes, progress) as shown, batch_invariant(invariant):
-            log = _play(agent, envs, seeds, record, shown, watch, period)
+            try:
+                _play(agent, envs, log, slots, record, shown, watch, period)
+            except EnvCrashed as error:  # a lost worker cannot be replaced
+                log.faults |= dict.fromkeys(slots.unfinished, error)
         played = _result(log, envs, seeds, tuple(goal_dims), isinstance(agent, HasLimits))
     finally:
         envs.close()
@@ -204,11 +209,16 @@ class _Slots:
             self.seeds_B[i] = self.seeds[min(self.started, len(self.seeds) - 1)]
             self.started += 1
 
+    @property
+    def unfinished(self) -> list[int]:
+        """The episodes that are under way or have not begun."""
+        return [*self.episode_B[self.episode_B >= 0].tolist(), *range(self.started, len(self.seeds))]
 
-def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool, shown: _Progress,
-          watch: Watch | None, period: float | None) -> _Log:
+
+def _play(agent: Agent, envs: VectorEnvironment, log: _Log, slots: _Slots, record: bool, shown: _Progress,
+          watch: Watch | None, period: float | None) -> None:
     """Plays every episode to its end, or stops where it is hopeless."""
-    log, slots, limits = _Log(), _Slots(seeds, len(envs.elapsed_B)), _limits(agent, envs)
+    limits = _limits(agent, envs)
 
     def show(at_B: np.ndarray) -> None:
         if watch is not None:
@@ -244,7 +254,6 @@ def _play(agent: Agent, envs: VectorEnvironment, seeds: list[int], record: bool,
         slots.next(ended_B & ~failed_B)
         begin(ended_B)
         show(ended_B)
-    return log
 
 
 def _seen(envs: VectorEnvironment, prefix: str = "") -> dict[str, np.ndarray]:

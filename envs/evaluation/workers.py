@@ -6,22 +6,20 @@ agent. An environment is faulty if it hangs, or if several workers end in the sa
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
-import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import gymnasium
 import numpy as np
+
+from gentraj.process import end_with_parent
 
 from .stepping import EnvCrashed, Episode, Fault, Layout, MakeEnv, Step, Stepper, one_line
 
@@ -30,7 +28,6 @@ STARTS, RESTARTS = 3, 20  # workers that may be lost in a row outside of episode
 ATTEMPTS, LOSSES = 3, 30  # workers that may be lost in one step of an episode, and in all of its steps
 ENDING = 5.0  # seconds that a worker may take to close its environments
 IDLE = -1  # in the place of a slot: no environment is being called
-PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 
 
 class WorkerLost(Exception):
@@ -70,7 +67,8 @@ class Workers:
     """`Environments` in the slots 0 .. `number` - 1, which `workers` processes step; each steps several.
 
     A call of an environment may take `time_limit` seconds. Raises ValueError if `make_env` cannot be sent to another
-    process, and `EnvCrashed` if no environment can be made there.
+    process, and `EnvCrashed` if no environment can be made there. `begin` and `step` raise it, too, if no process can
+    be started in the place of a lost one.
     """
 
     def __init__(self, make_env: MakeEnv, number: int, obs_keys: Sequence[str] = (), workers: int = 1,
@@ -164,10 +162,11 @@ class _Worker:
         context = get_context("spawn")
         self.calls = context.RawArray("q", [0, IDLE, 0])  # the number of calls so far, and slot and step of the last
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, self.calls, *self.arguments), daemon=True,
-                                       name=f"environments-{self.number}")
-        self.process.start()
-        theirs.close()
+        with theirs:
+            process = context.Process(target=serve, args=(theirs, self.calls, *self.arguments), daemon=True,
+                                      name=f"environments-{self.number}")
+            process.start()
+        self.process = process
 
     def greeting(self) -> Layout:
         """What the environments look like. Raises `EnvCrashed` if none can be made, and ValueError for their spaces."""
@@ -186,13 +185,16 @@ class _Worker:
         return layout
 
     def replace(self, lost: WorkerLost) -> None:
-        """Starts another process in the place of a lost one."""
+        """Starts another process in the place of a lost one. Raises `EnvCrashed` where that does not work."""
         if lost.slot == IDLE:
             self._lost_idle(lost)
         self.hang_up()
         self.end()
-        self.start()
-        self.greeting()
+        try:
+            self.start()
+            self.greeting()
+        except (OSError, ValueError) as error:
+            raise EnvCrashed(f"worker {self.number} cannot be replaced: {error}") from error
 
     def send(self, orders: dict[int, Any]) -> None:
         with suppress(OSError):  # if the worker has ended, `receive` reports it
@@ -210,10 +212,11 @@ class _Worker:
 
     def end(self) -> None:
         """Ends the process, at once if it is calling an environment."""
-        self.process.join(ENDING if self.calls[1] == IDLE else 0)
-        self.process.kill()
-        self.process.join()
-        self.process.close()
+        with suppress(ValueError):  # it is closed already, and no other one could be started
+            self.process.join(ENDING if self.calls[1] == IDLE else 0)
+            self.process.kill()
+            self.process.join()
+            self.process.close()
 
     def _lost_idle(self, lost: WorkerLost) -> None:
         self.idle_losses += 1
@@ -265,24 +268,3 @@ def serve(connection: Connection, calls: Any, first: int, make_env: MakeEnv, obs
             calls[1] = IDLE
             connection.send(answers)
     stepper.close()
-
-
-def end_with_parent(grace: float = 0.0) -> None:
-    """Ends this process when its parent has died, even by SIGKILL: by SIGTERM, and at once `grace` seconds later.
-
-    Without grace, Linux kills the process even where a call of C code never returns to Python.
-    """
-    parent = parent_process()
-    if parent is None:
-        return
-    if not grace and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    def end() -> None:
-        parent.join()
-        if grace:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(grace)
-        os._exit(128 + signal.SIGTERM)
-
-    threading.Thread(target=end, daemon=True).start()

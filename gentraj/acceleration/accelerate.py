@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ Make = Callable[[FactoredNetwork, Tensor, Tensor], Body]
 Example = tuple[Tensor, Tensor]  # inputs of a body
 Target = TypeVar("Target")
 BackendName = Literal["auto", "eager", "compile", "openvino", "openvino-bf16"]
+MAKING = threading.RLock()  # held by the thread that makes a program
 CALLS = 5  # calls of each backend that are timed, after one that is not
 
 
@@ -127,8 +129,10 @@ class Accelerated:
                 projection_RM = torch.cat([projection_RM, projection_RM[:1].expand(more, -1)])
         key = (differentiable, *features_RHF.shape, *projection_RM.shape)
         if key not in self.programs:
-            example = features_RHF.detach().contiguous(), projection_RM.detach().contiguous()
-            self.programs[key] = self._program(example, differentiable)
+            with MAKING:
+                if key not in self.programs:  # another thread may have made it meanwhile
+                    example = features_RHF.detach().contiguous(), projection_RM.detach().contiguous()
+                    self.programs[key] = self._program(example, differentiable)
         return self.programs[key](features_RHF, projection_RM)[:rows]
 
     @torch.no_grad()

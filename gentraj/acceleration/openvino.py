@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -116,12 +117,14 @@ def _compiled(model: Any, inputs: Sequence[Tensor], precision: str) -> Program:
     for i, place in enumerate(places):  # the program reads in place: OpenVINO's own handling of inputs is slow
         request.set_input_tensor(i, View(place.detach().numpy(), shared_memory=True))
     outputs = [torch.from_numpy(request.get_output_tensor(i).data) for i in range(len(model.outputs))]
+    in_use = threading.Lock()  # copies of a model share its programs, and may run in other threads
 
     @torch.no_grad()
     def run(*given: Tensor) -> list[Tensor]:
-        for place, x in zip(places, given, strict=True):
-            place.copy_(x)
-        request.infer(share_outputs=True)
-        return [output.clone() for output in outputs]
+        with in_use:
+            for place, x in zip(places, given, strict=True):
+                place.copy_(x)
+            request.infer(share_outputs=True)
+            return [output.clone() for output in outputs]
 
     return run

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from multiprocessing import current_process
 from typing import Any
 
-from ..import_hook import IMPORTS
+from ..process import IMPORTS
 
 IMPORT, ENVIRONMENT, ARGUMENTS = "--import", "--env-id", "--env-kwargs"
 VALUES = {"True": True, "False": False, "None": None}

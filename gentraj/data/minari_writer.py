@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import is_alive
+from ..process import is_alive
 from ..progress import busy
 from .episodes import DataError, Episodes, episodes_hash
 from .hdf5 import one_line

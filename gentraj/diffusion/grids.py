@@ -1,4 +1,9 @@
-"""Step grids: the times of a noise path at which a sampler denoises, from pure noise to clean."""
+"""Step grids: the times of a noise path at which a sampler denoises, from pure noise to clean.
+
+The last time above 0 is at least `T_MIN`, the least time of training. From there a sampler steps to x0 as it is
+denoised, so that a direction of standard deviation s comes out (1 + (r / s)^2)^(-1/2) times as wide as it is, however
+many steps there are, where r is sigma / alpha at that time: 5 % too narrow at s = 3 r.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +18,26 @@ from .paths import EDM_MAX, EDM_MIN, EDM_RHO, T_MIN, NoisePath
 
 def uniform(path: NoisePath, steps: int) -> Tensor:
     """Times that are evenly spaced in t."""
-    return 1 - torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    return _even(steps, T_MIN)
 
 
 def quadratic(path: NoisePath, steps: int) -> Tensor:
     """Song et al. 2021 (DDIM), appendix D.2: t = u^2, so that a sigma that grows as sqrt(t) is linear in u."""
-    return uniform(path, steps) ** 2
+    return _even(steps, math.sqrt(T_MIN)) ** 2
 
 
 def karras(path: NoisePath, steps: int) -> Tensor:
-    """Karras et al. 2022, equation 5, in sigma / alpha: from the path's largest (at most 80) down to 0.002."""
+    """Karras et al. 2022, equation 5, in sigma / alpha: from the path's largest, at most 80, down to 0.002.
+
+    Where the path's least time of training is noisier it stops there: 0.0064 on vp-cosine, 0.0105 on vp-linear.
+    """
     high, low = _ends(path)
     powers = torch.lerp(high ** (1 / EDM_RHO), low ** (1 / EDM_RHO), _points(steps))
     return path.time_of(-2 * EDM_RHO * powers.log())
 
 
 def log_snr(path: NoisePath, steps: int) -> Tensor:
-    """Times that are evenly spaced in the log SNR (Lu et al. 2022, section 3.3)."""
+    """Times that are evenly spaced in the log SNR (Lu et al. 2022, section 3.3), between the ends of `karras`."""
     high, low = _ends(path)
     return path.time_of(-2 * torch.lerp(high.log(), low.log(), _points(steps)))
 
@@ -73,6 +81,13 @@ def _on_levels(times: Tensor, levels: int) -> Tensor:
     down = torch.arange(steps, -1, -1)
     n = (times * levels).round().long().clamp(min=down)
     return (torch.cummin(n + torch.arange(steps + 1), 0).values.clamp(max=levels) + down - steps) / levels
+
+
+def _even(steps: int, least: float) -> Tensor:
+    """Numbers (steps + 1,) from 1 to 0, evenly spaced, or as evenly as it goes if the last but one is to be `least`."""
+    if steps * least <= 1:
+        return 1 - torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    return torch.cat([torch.linspace(1, least, steps, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
 
 
 def _points(steps: int) -> Tensor:

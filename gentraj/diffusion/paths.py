@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 NEAR = 1e-4  # a time this close to a level, in units of levels, is that level: times are float32
-T_MIN = 1e-3  # the smallest time in training, and the last one of the grids that have no end of their own
+T_MIN = 1e-3  # the least time in training, and the least one above 0 in sampling (Song et al. 2021, appendix C)
 MAX_BETA = 0.999  # Nichol & Dhariwal 2021, section 3.2
 COSINE_OFFSET, COSINE_END = 0.008, 0.9946  # Nichol & Dhariwal 2021, equation 17; Lu et al. 2022, appendix D.4
 BETA_MIN, BETA_MAX = 0.1, 20.0  # Song et al. 2021, appendix C

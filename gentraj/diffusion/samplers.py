@@ -10,6 +10,7 @@ at most 1 to 0, and for eta outside of [0, 1].
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from ..models.plugin import Denoise
 from ..trajectory import Observer
-from .paths import NoisePath
+from .paths import T_MIN, NoisePath
 
 Normal = Callable[[], Tensor]
 LANGEVIN_SNR = 0.16  # Song et al. 2021, appendix G
@@ -99,8 +100,13 @@ def heun(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: No
 
 def euler_maruyama(denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = 1.0,
                    observe: Observer | None = None) -> Tensor:
-    """Song et al. 2021, equation 6, written as the probability-flow ODE plus eta^2 times a Langevin term."""
-    for step in steps_along(times, path, eta):
+    """Song et al. 2021, equation 6, written as the probability-flow ODE plus eta^2 times a Langevin term.
+
+    Warns where a step is so long that it amplifies noise (see `_warn_if_unstable`).
+    """
+    steps = [*steps_along(times, path, eta)]
+    _warn_if_unstable(times, path, eta)
+    for step in steps:
         x0 = denoise(x, step.t)  # the network
         eps = step.eps(x, x0)  # noise in x
         x = step.to(x0, eps)  # Euler step
@@ -207,6 +213,23 @@ def steps_along(times: Tensor, path: NoisePath, eta: float) -> Iterator[Step]:
     for i in range(len(times) - 1):
         t, s = slice(i, i + 1), slice(i + 1, i + 2)
         yield Step(times[t], times[s], alpha[t], sigma[t], alpha[s], sigma[s])
+
+
+def _warn_if_unstable(times: Tensor, path: NoisePath, eta: float) -> None:
+    """Warns of steps of `euler_maruyama` that are too long.
+
+    Where x0 is certain, x - alpha x0 is noise, of deviation sigma. In units of sigma, a step multiplies it by
+    1 - eta^2 g^2 dt / (2 sigma_t sigma_s), and amplifies it below -1: with eta = 1 and a constant alpha, where sigma
+    falls by more than a factor of 2 + sqrt(5). Steps to below the least time of training do not count, as data are not
+    that certain.
+    """
+    alpha, sigma = path.alpha(times), path.sigma(times)
+    g2 = sigma[:-1] ** 2 - (alpha[:-1] / alpha[1:] * sigma[1:]) ** 2
+    drift = (g2 / (2 * sigma[:-1] * sigma[1:]))[times[1:] >= T_MIN]
+    if len(drift) and eta**2 * (longest := float(drift.max())) > 2:
+        warnings.warn(f"euler-maruyama is unstable with these {len(times) - 1} steps: one of them multiplies noise by "
+                      f"{1 - eta**2 * longest:.3g}, so that samples come out too wide; take more steps, a smaller "
+                      "eta, or another sampler, such as dpmpp-2m-sde", stacklevel=3)
 
 
 def _ancestral(step: Step, x: Tensor, x0: Tensor, normal: Normal, eta: float) -> Tensor:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from envs.evaluation.workers import end_with_parent
 from envs.registration import import_named
 
+from ..process import end_with_parent
 from ..progress import bar, say
 from ..training.loop import Interrupted, Interrupts
 

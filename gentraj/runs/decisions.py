@@ -61,15 +61,18 @@ class DecisionConfig:
     """Environment steps for which a planner follows each plan while episodes are recorded. Fewer plans take less time.
     The default (0) is three times as many as in an evaluation, but at most up to the plan's end; a planner that plans
     anew in every step goes on to do so."""
-    temperature: float = 0.0
-    """Scale of the noise that a planner's plans are sampled from while episodes are recorded. At 0 its plan for a state
-    does not depend on the seed, so that the student has less to learn. It does not affect a teacher that is a policy or
-    a world model."""
+    temperature: float | None = None
+    """Scale of the noise that a planner's plans are sampled from while episodes are recorded. The default is 0, where
+    the plan for a state does not depend on the seed, so that the student has less to learn. A planner that selects the
+    plan of the highest value keeps its own temperature by default, as all its candidates are the same at 0. It does not
+    affect a teacher that is a policy or a world model."""
     policy: StudentConfig = field(default_factory=StudentConfig)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=40_000))
 
     def __post_init__(self) -> None:
-        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), replan=(0, 1e6), temperature=(0, 1e3))
+        require(self, episodes=(1, 1e9), rounds=(0, 1e3), num_envs=(1, 1e5), replan=(0, 1e6))
+        if self.temperature is not None:
+            require(self, temperature=(0, 1e3))
 
     def unused(self) -> dict[str, str]:
         return {"policy.goal_dims": "the teacher's data decide them"}
@@ -140,6 +143,17 @@ def follows(planning: PlannerConfig | None) -> bool:
     return planning is not None and planning.replan > 1
 
 
+def recording(planning: PlannerConfig, config: DecisionConfig, spec: TrajectorySpec) -> PlannerConfig:
+    """How a planner plans while its decisions are recorded: see `replan` and `temperature` of `DecisionConfig`."""
+    replan, temperature = config.replan, config.temperature
+    if not replan and follows(planning):
+        whole = spec.times[-1 - planning.history] - planning.lookahead
+        replan = max(planning.replan, min(FOLLOWED * planning.replan, whole))
+    if temperature is None:
+        temperature = planning.temperature if planning.select == "value" else 0.0
+    return replace(planning, replan=replan or 1, temperature=temperature)
+
+
 class _Recorder:
     """Records rounds of decisions."""
 
@@ -148,25 +162,31 @@ class _Recorder:
         self.space = teacher.action_space(factory.spec_json)
 
     def record(self, number: int, student: Run | None) -> Episodes:
-        """The decisions of the teacher in one round."""
+        """The decisions of the teacher in one round.
+
+        Where the student ends every episode before the teacher's turn, all is played again with turns of half the
+        length. Raises ValueError where even turns of one step are too long.
+        """
         data, config, seed = self.teacher.data, self.config, fold(self.config.training.seed, STREAM, number)
-        agent = Turns(None if student is None else student.agent(self.space), self._teacher(),
-                      max(1, self.factory.max_episode_steps // TURNS), self._goals(fold(seed, STREAM)), seed)
-        played = rollout(agent, self.factory, config.episodes, seed, config.num_envs, obs_keys=data.obs_keys,
-                         goal_dims=data.goal_dims, record=True, progress=self.progress,
-                         name="teacher" if student is None else "student and teacher")
-        return agent.taught(cast(Episodes, played.recorded), played.seeds)
+        goals_NG, length = self._goals(fold(seed, STREAM)), max(1, self.factory.max_episode_steps // TURNS)
+        while length:
+            agent = Turns(None if student is None else student.agent(self.space), self._teacher(), length, goals_NG,
+                          seed)
+            played = rollout(agent, self.factory, config.episodes, seed, config.num_envs, obs_keys=data.obs_keys,
+                             goal_dims=data.goal_dims, record=True, progress=self.progress,
+                             name="teacher" if student is None else "student and teacher")
+            if (taught := agent.taught(cast(Episodes, played.recorded), played.seeds)) is not None:
+                return taught
+            length //= 2
+            say(f"round {number}: the student ended all episodes before its teacher's turn; shorter turns are played")
+        raise ValueError(f"round {number}: all episodes end after one step, in which the student acts, so its teacher "
+                         "never does; distil without further rounds (--rounds 0)")
 
     def _teacher(self) -> Agent:
-        """The teacher. A planner follows its plans for longer than usual, and samples them with `temperature`."""
-        planning, replan = self.teacher.config.planning, self.config.replan
+        planning = self.teacher.config.planning
         if planning is None:
             return self.teacher.agent(self.space)
-        if not replan and follows(planning):
-            whole = self.teacher.model.spec.times[-1 - planning.history] - planning.lookahead
-            replan = max(planning.replan, min(FOLLOWED * planning.replan, whole))
-        return self.teacher.agent(self.space, replace(planning, replan=replan or 1,
-                                                      temperature=self.config.temperature))
+        return self.teacher.agent(self.space, recording(planning, self.config, self.teacher.model.spec))
 
     def _goals(self, seed: int) -> Tensor | None:
         """(N, G) the goals of as many other episodes as are recorded; None in an environment without goals."""
@@ -232,8 +252,8 @@ class Turns:
         act_BA = self.student.act(obs_BO, goal_BG)
         return torch.where(taught_B[:, None], self.teacher.act(obs_BO, goal_BG), act_BA) if taught_B.any() else act_BA
 
-    def taught(self, played: Episodes, seeds: Sequence[int]) -> Episodes:
-        """The turns of the teacher, each as an episode, with the goals that it was given."""
+    def taught(self, played: Episodes, seeds: Sequence[int]) -> Episodes | None:
+        """The turns of the teacher, each as an episode, with the goals that it was given; None if it had no turn."""
         pieces, turns = [], []
         for e, (seed, length) in enumerate(zip(seeds, played.lengths.tolist(), strict=True)):
             end = 0
@@ -242,6 +262,8 @@ class Turns:
                 if turn.teacher and start < end:
                     pieces.append((e, start, end))
                     turns.append(turn)
+        if not pieces:
+            return None
         taught = take(played, pieces)
         for e, turn in enumerate(turns):
             if turn.goal_G is not None:

@@ -202,6 +202,7 @@ def load(folder: Path, step: int | None = None) -> Checkpoint:
         raise NothingSaved(f"{folder}: nothing saved yet; train first")
     if step is not None:
         return _read(folder / f"step-{step:08d}")
+    reasons = []
     for path in candidates:
         try:
             return _read(path)
@@ -209,8 +210,9 @@ def load(folder: Path, step: int | None = None) -> Checkpoint:
             raise
         except CheckpointError as error:
             warnings.warn(f"{error}; this checkpoint is skipped", CheckpointWarning, stacklevel=2)
-    raise CheckpointError(f"{folder}: none of its {len(candidates)} checkpoints is valid; restore a copy of one, "
-                          "or train in another folder (nothing here is overwritten)")
+            reasons.append(str(error))
+    raise CheckpointError(f"{folder}: none of its {len(candidates)} checkpoints is valid ({reasons[0]}); restore a "
+                          "copy of one, or train in another folder (nothing here is overwritten)")
 
 
 def has_checkpoints(folder: Path) -> bool:
@@ -281,7 +283,7 @@ def check_format(version: object, where: str) -> None:
     """
     if type(version) is not int or version < 1:
         raise CheckpointError(f"{where}: format_version is {reprlib.repr(version)}; a whole number of at least 1 is "
-                              "expected")
+                              f"expected, and this gentraj reads format {FORMAT_VERSION}")
     if version > FORMAT_VERSION:
         raise NewerFormat(f"{where}: has format {version} and this gentraj reads format {FORMAT_VERSION}; install a "
                           "newer gentraj")

@@ -1,5 +1,6 @@
 """`accelerate`: the same samples within a tolerance, gradients as before, and refusals in one line."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -55,6 +56,19 @@ def test_openvino_computes_the_gradient_of_a_guide(network: str, capsys: pytest.
     assert "left out" not in capsys.readouterr().err
     body: Any = fast.ema.module.body
     assert [type(program) for program in body.programs.values()] == [Passes] and body.names == {"openvino"}
+
+
+def test_threads_may_share_an_accelerated_model() -> None:
+    """As those of a planner with a deadline and its copies do: each thread has the samples that it has alone."""
+    fast, conditions = gentraj.accelerate(make(), "openvino"), Condition.unknown(SPEC, 2)
+    alone = [fast.sample(conditions, seed=seed) for seed in range(3)]
+    anew = gentraj.accelerate(make(), "openvino")  # its programs are made by the threads
+
+    def sampled(seed: int) -> bool:
+        return all(torch.equal(anew.sample(conditions, seed=seed), alone[seed]) for _ in range(10))
+
+    with ThreadPoolExecutor(3) as threads:
+        assert all(threads.map(sampled, range(3)))
 
 
 def test_higher_derivatives_are_those_of_the_network() -> None:

@@ -17,7 +17,7 @@ from envs.registration import load_gymnasium
 from gentraj.cli.environments import environments
 from gentraj.data import Episodes, load_episodes, save_npz
 from gentraj.experiments.processes import Job, run_jobs
-from gentraj.import_hook import IMPORTS
+from gentraj.process import IMPORTS
 
 ROOT = Path(__file__).parents[2]
 MODULE = '''

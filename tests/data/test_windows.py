@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from some_episodes import any_lengths, some
 
 from gentraj.data import ContextConfig, Episodes, Windows
+from gentraj.data.windows import repeat_last
 from gentraj.trajectory import TrajectorySpec
 
 
@@ -124,3 +125,12 @@ def test_a_window_says_of_which_episode_it_is_or_which_part_of_it_between_two_go
     found = Windows(replace(e, extras={"goal": sent}), spec, ContextConfig(("goal",))).gather(every).episode_B
     parts = [(i, t // 2) for i, T in enumerate(lengths) for t in range(T)]
     assert found.tolist() == [sorted(set(parts)).index(part) for part in parts]
+
+
+def test_padding_is_the_last_real_value_of_each_entry() -> None:
+    batch = Windows(numbered([3, 1]), TrajectorySpec(2, 2, 5)).gather(np.array([1, 3]))
+    filled = repeat_last(batch)
+    assert filled[..., 1].tolist() == [[2, 3, 4, 4, 4], [1, 2, 2, 2, 2]]  # observations, one more than actions
+    assert filled[..., 3].tolist() == [[2, 3, 3, 3, 3], [1, 1, 1, 1, 1]]
+    assert filled[..., [0, 2]].tolist() == [[[1, 1]] * 5, [[2, 2]] * 5]
+    assert torch.equal(repeat_last(batch, 2), filled[:, :2])

@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import DOUBLE
+from oracle import DOUBLE, gaussian, moments
 
 from gentraj.diffusion.grids import GRIDS, sampling_times
-from gentraj.diffusion.paths import PATHS
+from gentraj.diffusion.paths import PATHS, T_MIN
+from gentraj.diffusion.samplers import SAMPLERS
 
 
 @given(st.sampled_from([*GRIDS]), st.sampled_from([*PATHS]), st.none() | st.integers(1, 300), st.data())
@@ -31,6 +32,27 @@ def test_as_many_steps_as_levels_take_every_level(grid: str, name: str, levels: 
 @pytest.mark.parametrize("name", PATHS)
 def test_many_steps_are_still_apart_in_float32(grid: str, name: str) -> None:
     assert (sampling_times(PATHS[name](), 5000, grid).diff() < 0).all()
+
+
+@pytest.mark.parametrize("steps", [31, 32, 1000, 1001, 5000])
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("name", PATHS)
+def test_no_time_but_zero_is_below_the_least_of_training(grid: str, name: str, steps: int) -> None:
+    assert sampling_times(PATHS[name](), steps, grid)[-2] >= torch.tensor(T_MIN)
+
+
+@pytest.mark.parametrize("grid", ["quadratic", "karras", "log-snr"])
+@pytest.mark.parametrize(("name", "least"), [("vp-cosine", 0.0064), ("vp-linear", 0.0105), ("sub-vp", 0.0001),
+                                             ("ve", 0.0013), ("edm", 0.00005), ("flow", 0.001)])
+def test_the_last_step_alone_decides_how_narrow_a_direction_may_be(grid: str, name: str, least: float) -> None:
+    """It goes from sigma / alpha = r to x0 as it is denoised: (1 + (r / s)^2)^(-1/2) times the deviation s."""
+    path, s = PATHS[name](), torch.tensor([0.003, 0.01, 0.03], dtype=DOUBLE)
+    times = sampling_times(path, 300, grid).double()
+    r = (path.sigma(times) / path.alpha(times))[-2]
+    target = gaussian(torch.zeros(3, dtype=DOUBLE), torch.eye(3, dtype=DOUBLE), s**2)
+    found = moments(SAMPLERS["heun"], target, path, times, path.sigma(times[:1]))[1].sqrt()
+    torch.testing.assert_close(found / s, (1 + (r / s) ** 2) ** -0.5, rtol=0.005, atol=0)
+    assert float(r) == pytest.approx(least if grid == "quadratic" else max(least, 0.002), rel=0.1)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 18])

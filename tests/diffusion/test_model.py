@@ -50,6 +50,7 @@ def test_every_network_samples_and_is_read_back_as_itself(config: type) -> None:
     assert torch.isfinite(model.sample(Condition.unknown(SPEC), 2, options=SamplingOptions(steps=2))).all()
 
 
+@pytest.mark.filterwarnings("ignore:euler-maruyama is unstable")
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("path", PATHS)
 def test_every_path_trains_and_samples_with_every_prediction_or_says_why_not(path: str, prediction: str) -> None:

@@ -1,11 +1,12 @@
 """What every sampler keeps to, whatever the path, the grid and the denoiser."""
 
 import math
+import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
-from oracle import DOUBLE, GAUSSIAN, held, network, normals, predicted, stream
+from oracle import DOUBLE, GAUSSIAN, gaussian, held, moments, network, normals, predicted, stream
 from torch import Tensor
 
 from gentraj.diffusion.denoiser import NEEDS_SIGNAL, PREDICTIONS
@@ -14,6 +15,7 @@ from gentraj.diffusion.paths import PATHS
 from gentraj.diffusion.samplers import SAMPLERS
 from gentraj.models.plugin import Denoise
 
+pytestmark = pytest.mark.filterwarnings("ignore:euler-maruyama is unstable")  # with a few long steps
 SHAPE = (4, 8, 3)
 CALLS = {"heun": 2, "predictor-corrector": 2}  # denoisings in a step, but for the last; the others take one
 PAIRS = [(path, name) for path in PATHS for name in PREDICTIONS if not (path == "flow" and name in NEEDS_SIGNAL)]
@@ -164,3 +166,47 @@ def test_float32_is_as_good_as_float64(path: str, sampler: str) -> None:
                                  lambda: next(noises))
 
     torch.testing.assert_close(sample(torch.float32).double(), sample(DOUBLE), rtol=0, atol=1e-5)
+
+
+def amplification(q: float, eta: float) -> tuple[float, bool]:
+    """By how much two steps of `euler-maruyama` over a factor q of sigma each multiply an error, and if it is warned of.
+
+    All data are 0, so that x is noise, and the error is that of x in units of sigma.
+    """
+    path, sigma = PATHS["edm"](), 0.01 * torch.tensor([q**2, q, 1], dtype=DOUBLE)
+    times = torch.cat([path.time_of(-2 * sigma.log()), torch.zeros(1, dtype=DOUBLE)])
+    errors = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        SAMPLERS["euler-maruyama"](lambda x, t: 0 * x, path.sigma(times[:1]), times, path,
+                                   lambda: torch.zeros(1, dtype=DOUBLE), eta=eta,
+                                   observe=lambda x, t: errors.append(x / path.sigma(t)))
+    return abs(float(errors[1])), bool(caught)
+
+
+@pytest.mark.parametrize("eta", [1.0, 0.8])
+def test_steps_of_euler_maruyama_that_amplify_noise_are_warned_of(eta: float) -> None:
+    """|1 - eta^2 (q - 1 / q) / 2| = 1 at q = b + sqrt(b^2 + 1), b = 2 / eta^2: 2 + sqrt(5) for eta = 1."""
+    b = 2 / eta**2
+    q = b + math.sqrt(b**2 + 1)
+    assert amplification(q, eta)[0] == pytest.approx(1, rel=1e-6)
+    below, warned = amplification(0.99 * q, eta)
+    assert below < 1 and not warned
+    above, warned = amplification(1.01 * q, eta)
+    assert above > 1 and warned
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_few_karras_steps_of_euler_maruyama_are_warned_of_and_more_are_right(path: str) -> None:
+    """The largest error of a deviation of a Gaussian's directions: a factor of 3 with the warning, below 2 without."""
+    where, s = PATHS[path](), torch.logspace(-2, 0, 9, dtype=DOUBLE)
+    target = gaussian(0 * s, torch.eye(9, dtype=DOUBLE), s**2)
+
+    def widest(steps: int) -> float:
+        times = sampling_times(where, steps, "karras").double()
+        found = moments(SAMPLERS["euler-maruyama"], target, where, times, where.sigma(times[:1]))[1]
+        return float((found.sqrt() / s).max())
+
+    with pytest.warns(UserWarning, match="^euler-maruyama is unstable with these 6 steps: .* take more steps"):
+        assert widest(6) > 3
+    assert widest(20) < 2

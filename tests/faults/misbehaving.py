@@ -66,7 +66,10 @@ class Misbehaving(gymnasium.Env):
     observation_space = Box(-np.inf, np.inf, (3,), np.float64)
     action_space = Box(-1, 1, (2,), np.float32)
 
-    def __init__(self, how: str = "", seeds: tuple[int, ...] = (), mark: Path = Path(), forgetful: bool = False):
+    def __init__(self, how: str = "", seeds: tuple[int, ...] = (), mark: Path = Path(), forgetful: bool = False,
+                 licensed: bool = False):
+        if licensed and mark.exists():
+            raise RuntimeError("no licence")
         self.how, self.seeds, self.mark, self.forgetful = how, seeds, mark, forgetful
 
     def reset(self, *, seed=None, options=None):

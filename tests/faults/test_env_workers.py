@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from misbehaving import LENGTH, STEP, Misbehaving, deadly, flat, unmakeable
 
+from envs.evaluation import workers as processes
 from envs.evaluation.rollout import rollout
 from envs.evaluation.vector import EnvCrashed, VectorEnvironment
 from envs.evaluation.workers import STARTS
@@ -111,6 +112,26 @@ def test_workers_may_be_killed_between_steps_again_and_again(healthy):
     agent = Killing([-1, -1], [1, 1])
     check_others(rollout(agent, Misbehaving, EPISODES, num_envs=3, workers=2, progress=False, record=True), healthy, [])
     assert agent.steps >= 12
+
+
+@pytest.mark.parametrize("cause", ["no process", "no environment"])
+def test_where_a_worker_cannot_be_replaced_the_finished_episodes_are_kept(cause, healthy, tmp_path, monkeypatch):
+    """The worker of episode 3 dies; then there are no more processes, or no more licences for the simulator."""
+    start = processes._Worker.start
+
+    def fail_to_start(worker):
+        if (tmp_path / "mark").exists():
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        start(worker)
+
+    make = partial(Misbehaving, "kill_once", (SEEDS[3],), tmp_path / "mark", licensed=cause == "no environment")
+    monkeypatch.setattr(processes._Worker, "start", fail_to_start if cause == "no process" else start)
+    text = {"no process": "worker 0 cannot be replaced: .*temporarily unavailable",
+            "no environment": "worker 0 cannot make the environment: RuntimeError: no licence"}[cause]
+    with pytest.raises(EnvCrashed, match=rf"^{text} .2 of 5 episodes did not finish.$") as error:
+        play(make, num_envs=1, workers=1)
+    check_others(error.value.finished, healthy, [3, 4])
+    assert multiprocessing.active_children() == []
 
 
 def test_an_episode_that_cannot_be_repeated_is_not_continued_as_another_one(tmp_path):

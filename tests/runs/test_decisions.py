@@ -7,14 +7,17 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
-from small import gentraj
-from test_finetuning import follow  # noqa: F401  (a fixture)
+from small import gentraj, killed
+from test_finetuning import Follow, follow  # noqa: F401  (a fixture)
 from test_policy_runs import tiny
 
+from agents.planning.planner import PlannerConfig
 from agents.policies.student import Student, StudentActor, StudentConfig
 from envs.evaluation.evaluate import EvaluationConfig
 from envs.evaluation.rollout import rollout
@@ -22,11 +25,12 @@ from envs.making import environment_factory
 from gentraj.config import ConfigError
 from gentraj.data import Episodes, load_npz
 from gentraj.runs import folder as runs
-from gentraj.runs.decisions import DecisionConfig, Turns
+from gentraj.runs.decisions import DecisionConfig, Turns, recording
 from gentraj.runs.distillation import distill
 from gentraj.runs.evaluation import evaluate_run
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import NothingSaved
+from gentraj.trajectory import TrajectorySpec
 
 CONFIG = DecisionConfig(episodes=6, rounds=1, num_envs=4,
                         policy=StudentConfig(width=8, depth=1, components=2, batch_size=8),
@@ -76,6 +80,14 @@ def test_a_planner_is_distilled_with_the_goals_that_it_was_given(small_run: Path
         student.agent(student.action_space()).act(torch.zeros(1, 4))
 
 
+def test_a_planner_that_selects_by_value_keeps_candidates_that_differ_while_it_is_recorded() -> None:
+    spec = TrajectorySpec(obs_dim=4, act_dim=2, horizon=64)
+    trusted, valued = PlannerConfig(replan=8), PlannerConfig(replan=1, select="value", candidates=4, temperature=0.7)
+    assert recording(trusted, DecisionConfig(), spec) == replace(trusted, replan=24, temperature=0.0)
+    assert recording(valued, DecisionConfig(), spec) == valued
+    assert recording(valued, DecisionConfig(temperature=0.0), spec).temperature == 0.0
+
+
 class Constant:
     """An agent that does the same in every step, and counts the episodes that it has begun."""
 
@@ -109,6 +121,7 @@ def test_the_teacher_keeps_the_goal_of_the_student_and_the_data_have_it() -> Non
     played = Episodes(obs, act_BT.reshape(-1, 1), np.zeros(120), np.zeros(120, bool), end, np.array([60, 60]),
                       {"goal": own_BG.numpy().repeat(61, 0)}, goal_dims=(0,))
     taught = agent.taught(played, seeds)
+    assert taught is not None
     assert all((turn.extras["goal"] == turn.act[0]).all() for turn in taught)
     assert {-1.0, -2.0} <= set(taught.act[:, 0].tolist()) and len(set(taught.act[:, 0].tolist())) > 4
     for seed in seeds:
@@ -138,7 +151,45 @@ def test_turns_end_with_their_episode_where_an_environment_has_none_left() -> No
     end[[14, 54]] = True  # the first environment had nothing to do for 25 steps
     played = Episodes(np.zeros((57, 1), np.float32), act, np.zeros(55), np.zeros(55, bool), end, np.array([15, 40]))
     taught = agent.taught(played, [3, 4])
+    assert taught is not None
     assert (taught.act == 1).all() and taught.num_steps == (act == 1).sum()
+
+
+class Falls(Follow):
+    """As in `Follow`, but an episode ends after `steps` steps."""
+
+    steps: int
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        obs, reward, *_ = super().step(action)
+        self.done += 1
+        return obs, reward, self.done == self.steps, False, {}
+
+    def reset(self, **given: Any) -> tuple[np.ndarray, dict]:
+        self.done = 0
+        return super().reset(**given)
+
+
+class FallsInTwo(Falls):
+    steps = 2
+
+
+class FallsInOne(Falls):
+    steps = 1
+
+
+gymnasium.register("tests/FallsInTwo-v0", f"{__name__}:FallsInTwo", max_episode_steps=1000)
+gymnasium.register("tests/FallsInOne-v0", f"{__name__}:FallsInOne", max_episode_steps=1000)
+
+
+def test_a_student_that_ends_every_episode_early_is_taught_in_shorter_turns(teacher: runs.Run, tmp_path: Path,
+                                                                          capsys: pytest.CaptureFixture) -> None:
+    """Turns have 100 steps on average, and all environments end them in the same step."""
+    distill(teacher, CONFIG, tmp_path / "two", env_id="tests/FallsInTwo-v0", progress=False)
+    assert "shorter turns are played" in capsys.readouterr().err
+    assert load_npz(tmp_path / "two" / "decisions-1.npz").lengths.tolist() == [1] * 6
+    with pytest.raises(ValueError, match=r"round 1: all episodes end after one step, .* \(--rounds 0\)"):
+        distill(teacher, CONFIG, tmp_path / "one", env_id="tests/FallsInOne-v0", progress=False)
 
 
 LOST: dict[str, Callable[[Path], object]] = {
@@ -150,14 +201,29 @@ LOST: dict[str, Callable[[Path], object]] = {
                                             for path in folder.iterdir() if path.name != "distillation.json"]}
 
 
-@pytest.mark.parametrize("lost", LOST)
-def test_killed_and_resumed_it_is_the_uninterrupted_student(lost: str, teacher: runs.Run, student: runs.Run,
-                                                            tmp_path: Path) -> None:
-    shutil.copytree(student.folder, tmp_path / "copy")
-    LOST[lost](tmp_path / "copy")
-    resumed = distill(teacher, CONFIG, tmp_path / "copy", resume=True, progress=False)
+def resumed_is_the_same(teacher: runs.Run, student: runs.Run, folder: Path) -> None:
+    resumed = distill(teacher, CONFIG, folder, resume=True, progress=False)
     again, before = resumed.main.state_dict(), student.main.state_dict()
     assert all(torch.equal(again[key], value) for key, value in before.items())
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_resumed_after_a_loss_it_is_the_uninterrupted_student(lost: str, teacher: runs.Run, student: runs.Run,
+                                                              tmp_path: Path) -> None:
+    shutil.copytree(student.folder, tmp_path / "copy")
+    LOST[lost](tmp_path / "copy")
+    resumed_is_the_same(teacher, student, tmp_path / "copy")
+
+
+def distilled(teacher: Path, folder: Path) -> None:
+    distill(runs.load(teacher), CONFIG, folder, progress=False)
+
+
+def test_killed_and_resumed_it_is_the_uninterrupted_student(teacher: runs.Run, student: runs.Run,
+                                                            tmp_path: Path) -> None:
+    """Killed in the training on both rounds."""
+    killed(tmp_path / "decisions-1.npz", distilled, teacher.folder, tmp_path)
+    resumed_is_the_same(teacher, student, tmp_path)
 
 
 @pytest.mark.parametrize("lost", ["nothing", "the last training"])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 import torch
-from small import gentraj
+from small import gentraj, killed
 
 from agents.planning.plan_critic import PlanCritic
 from agents.planning.planner import Planner
@@ -34,6 +33,10 @@ def student(teacher: runs.Run, tmp_path_factory: pytest.TempPathFactory) -> runs
     return distill(teacher, PROGRESSIVE, tmp_path_factory.mktemp("student") / "run", progress=False)
 
 
+def distilled(teacher: Path, folder: Path) -> None:
+    distill(runs.load(teacher), PROGRESSIVE, folder, progress=False)
+
+
 def test_a_planner_of_a_student_has_all_but_the_model_of_its_teacher(teacher: runs.Run, student: runs.Run) -> None:
     assert student.config.summary == "planner, progressive" and student.step == 4
     assert student.planning == replace(teacher.planning, steps=2)
@@ -52,9 +55,8 @@ def test_a_planner_of_a_student_has_all_but_the_model_of_its_teacher(teacher: ru
 def test_a_distillation_that_was_killed_goes_on_with_the_same_bits(teacher: runs.Run, student: runs.Run,
                                                                   tmp_path: Path) -> None:
     """Killed in the second round, so that the student of the first round is read back."""
-    shutil.copytree(student.folder, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "step-00000004")
-    torch.rand(())
+    killed(tmp_path / "run" / "step-00000003", distilled, teacher.folder, tmp_path / "run")
+    assert runs.load(tmp_path / "run").step == 3
     resumed = distill(teacher, PROGRESSIVE, tmp_path / "run", resume=True, progress=False)
     expected, found = (cast(FewStep, run.model).state_dict() for run in (student, resumed))
     assert all(torch.equal(tensor, found[key]) for key, tensor in expected.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box
-from small import DATASET, gentraj
+from small import DATASET, gentraj, killed
 from test_policy_runs import tiny
 
 from agents.exploration import Exploring
@@ -166,22 +165,24 @@ def fine(td3bc: runs.Run, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
     return tuned(td3bc, tmp_path_factory.mktemp("fine") / "run")
 
 
-def test_killed_and_resumed_it_is_the_uninterrupted_run(td3bc: runs.Run, fine: runs.Run, tmp_path: Path) -> None:
-    """Killed after step 16, saved at step 12: the last of the four rounds is once there and once played anew."""
+def tuned_of(folder: Path, to: Path) -> None:
+    tuned(runs.load(folder), to)
+
+
+@pytest.mark.parametrize("last", ["there", "anew"])
+def test_killed_and_resumed_it_is_the_uninterrupted_run(last: str, td3bc: runs.Run, fine: runs.Run,
+                                                        tmp_path: Path) -> None:
+    """Killed as soon as the last of the four rounds is played, which is then read again or played anew."""
     assert fine.step == 20 and fine.config.training == CONFIG.training(td3bc.config.training)
-    for name in ("there", "anew"):
-        cut = shutil.copytree(fine.folder, tmp_path / name)
-        for step in (16, 20):
-            shutil.rmtree(cut / f"step-{step:08}")
-        last = sorted((cut / PLAYED).iterdir())[-1]
-        assert last.name == "00000003.npz"
-        if name == "anew":
-            last.unlink()
-        torch.rand(())  # a resumed run is in another process, whose own generator is anywhere
-        again = tuned(td3bc, cut, resume=True)
-        assert load_npz(last) == load_npz(fine.folder / PLAYED / last.name)
-        for key, value in fine.main.state_dict().items():
-            assert torch.equal(value, again.main.state_dict()[key]), key
+    round_3, cut = Path(PLAYED, "00000003.npz"), tmp_path / "run"
+    killed(cut / round_3, tuned_of, td3bc.folder, cut)
+    assert sorted((cut / PLAYED).iterdir())[-1] == cut / round_3 and runs.load(cut).step < 20
+    if last == "anew":
+        (cut / round_3).unlink()
+    again = tuned(td3bc, cut, resume=True)
+    assert load_npz(cut / round_3) == load_npz(fine.folder / round_3)
+    for key, value in fine.main.state_dict().items():
+        assert torch.equal(value, again.main.state_dict()[key]), key
 
 
 def test_what_it_plays_is_kept_and_is_what_the_noisy_policy_does(td3bc: runs.Run, tmp_path: Path) -> None:

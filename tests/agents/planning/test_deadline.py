@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.planning.deadline import Background, Deadline, Effort, RealTimePlanner, efforts
+from agents.planning.deadline import ENDING, Background, Deadline, Effort, RealTimePlanner, efforts
 from agents.planning.planner import Planner, PlannerConfig
+from gentraj.networks.rows import MIN_ROWS, batch_invariant, padding
 from gentraj.randomness import RowNoise
 from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectorySpec
 
@@ -219,14 +220,37 @@ def test_with_a_worker_that_hangs_the_previous_plan_is_followed_to_its_end() -> 
     assert torch.equal(acts[: agent.reach - 5], plan[5 : agent.reach, 1:]) and (acts[agent.reach - 5 :] == 7).all()
 
 
-def test_a_plan_of_an_episode_that_has_ended_is_forgotten() -> None:
+@pytest.mark.parametrize("error", [None, ArithmeticError("of a plan that nobody needs any more")])
+def test_a_plan_of_an_episode_that_has_ended_is_forgotten_and_delays_no_other(error: Exception | None) -> None:
     agent = in_time(0.3)
     agent.act(START)
+    agent.job.future.error = error
     agent.reset(None, [8])
     _, acts = play(agent, 10)
     plain = Planner(agent.model, agent.config, *SPACE, critic=agent.critic)
     plain.reset(None, [8])
-    assert torch.equal(acts[2:3], plain.act(START)) and (acts[:2] == 0).all()  # after the rest of the plan before
+    assert torch.equal(acts[1:2], plain.act(START)) and acts[0] == 0  # a plan takes 0.5 s
+
+
+def test_a_worker_that_hangs_does_not_stop_a_reset() -> None:
+    agent = in_time(0.3)
+    agent.model.cost = 1e9
+    agent.act(START)
+    start = agent.clock()
+    agent.reset(None, [8])
+    assert agent.clock() <= start + ENDING and play(agent, 3)[1].eq(0).all()
+
+
+def test_plans_of_the_background_do_not_depend_on_their_batch_either() -> None:
+    agent: Any = in_time(60.0, cost=0.0)
+    agent.deadline = replace(agent.deadline, worker=Background())
+    sample, rows = agent.model.sample, []
+    agent.model.sample = lambda *args, **options: (rows.append(padding(1)), sample(*args, **options))[1]
+    for invariant in (True, False):
+        with batch_invariant(invariant):
+            agent.reset(None, [3])
+            agent.act(START)
+    assert rows[0] == MIN_ROWS - 1 and rows[-1] == 0
 
 
 def test_what_is_left_of_the_previous_plan_is_where_it_is_when_the_next_one_starts() -> None:

@@ -1,18 +1,141 @@
 """The critic of actions: its initial values, its values of a chain computed by hand, and what it ignores."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from test_policies import bandit, chain, make, small
-from torch import nn
+from torch import Tensor, nn
 
 from agents.policies.bc import BCConfig
-from agents.policies.critic import Critic, CriticConfig, advantage_weights, expectile
-from agents.policies.policy import Scales
+from agents.policies.critic import (
+    Critic,
+    CriticConfig,
+    advantage_weights,
+    average,
+    expectile,
+    state_value,
+    update_implicit,
+)
+from agents.policies.policy import Scales, Transition
 from gentraj.data import ContextConfig, Windows
 from gentraj.randomness import generator
+from gentraj.training.optimization import adamw
+from gentraj.trajectory import TrajectorySpec
+
+
+class Valued(nn.Module):
+    """Members that value a pair of state and action by its entries: the first, and half of the sum of all."""
+
+    def forward(self, x_RX: Tensor) -> Tensor:
+        return torch.stack([x_RX[:, 0], x_RX.sum(1) / 2])
+
+    def update_parameters(self, network: nn.Module) -> None:
+        pass
+
+
+def critic_of(target: nn.Module | None = None, start: float = 0.0, **settings: Any) -> Critic:
+    torch.manual_seed(0)
+    critic = Critic(2, 1, CriticConfig(width=8, **settings), start)
+    if target is not None:
+        critic.target = target  # type: ignore[assignment]
+    return critic
+
+
+def transitions() -> Transition:
+    """Those of `chain` with chunks of two actions of which the critic sees one: the last is cut."""
+    t = make(small(BCConfig, chunk=2), chain()).transition(Windows(chain(), TrajectorySpec(2, 1, 3)).gather(
+        np.arange(5)), 0.5)
+    return replace(t, chunk_BX=t.chunk_BX[:, :1])
+
+
+def test_the_value_of_an_action_is_the_least_of_the_target_networks() -> None:
+    critic = critic_of(Valued())
+    state, chunk = torch.tensor([[1.0, 9.0], [4.0, 0.0]]), torch.tensor([[2.0], [0.0]])
+    assert critic.target_min(state, chunk).tolist() == [1, 2]
+
+
+def test_the_best_candidate_has_the_highest_least_value() -> None:
+    critic, state = critic_of(Valued()), torch.tensor([[3.0, -1.0], [0.0, 0.0]])
+    act_BNKA = torch.tensor([[1.0, 2.0, 5.0], [-3.0, -1.0, -2.0]])[..., None, None]
+    assert critic.best(state, act_BNKA).flatten().tolist() == [5, -1]  # least 1.5, 2 and 3; -1.5, -0.5 and -1
+
+
+def test_the_target_moves_by_tau_of_the_way_to_the_critic() -> None:
+    critic, t, zero = critic_of(tau=0.1, learning_rate=0.1), transitions(), torch.zeros(5)
+    optimizer = critic.optimizer()
+    critic.update(t, zero, optimizer)  # the first update copies
+    before = [p.clone() for p in critic.target.parameters()]
+    critic.update(t, zero, optimizer)
+    for was, now, online in zip(before, critic.target.parameters(), critic.q.parameters(), strict=True):
+        torch.testing.assert_close(now, 0.9 * was + 0.1 * online)
+        assert not torch.equal(was, now) or not was.any()
+
+
+def test_the_loss_is_the_squared_error_in_units_of_the_values_over_whole_chunks() -> None:
+    critic, t = critic_of(start=50.0), transitions()
+    q_EB, next_value = critic(t.state_BS, t.chunk_BX), torch.tensor([9.0, 5.0, 7.0, 20.0, 1000.0])
+    metrics = critic.update(t, next_value, critic.optimizer())
+    error_EB = (q_EB - t.reward_B - t.discount_B * next_value)[:, :4] / 25  # half of the start is the unit
+    torch.testing.assert_close(metrics["critic_loss"], (error_EB**2).mean())
+    torch.testing.assert_close(metrics["q"], q_EB.mean().detach())
+
+
+def test_without_a_whole_chunk_there_is_nothing_to_learn() -> None:
+    t = transitions()
+    assert average(torch.ones(2, 5), t) == 1
+    assert average(torch.ones(2, 5), replace(t, whole_B=torch.zeros(5, dtype=torch.bool))) == 0
+
+
+def test_values_relative_to_the_batch_have_a_mean_size_of_one() -> None:
+    critic, state = critic_of(), torch.randn(6, 2, generator=generator(1))
+    chunk = torch.randn(6, 1, generator=generator(2))
+    q_B, relative_B = critic(state, chunk).mean(0), critic.relative(state, chunk)
+    assert relative_B.abs().mean().item() == pytest.approx(1)
+    torch.testing.assert_close(relative_B, q_B / q_B.abs().mean())
+    nothing = critic_of()
+    nn.init.zeros_(nothing.q.weight[-1])
+    nn.init.constant_(nothing.q.bias[-1], 1e-9)
+    torch.testing.assert_close(nothing.relative(state, chunk), torch.full((6,), 1e-3))
+
+
+@pytest.mark.parametrize("tau", [0.5, 0.9])
+def test_implicit_learning_is_of_the_expectile_of_the_targets_and_of_rewards_and_next_values(tau: float) -> None:
+    policy, t, critic = make(small(BCConfig), chain()), transitions(), critic_of(Valued(), start=50.0)
+    value = state_value(policy, CriticConfig(width=8, depth=1))
+    value.unit.fill_(4.0)
+    optimizers = {"value": adamw(value, CriticConfig(learning_rate=0.1))["network"], "critic": critic.optimizer()}
+    advantage_B = (critic.target_min(t.state_BS, t.chunk_BX) - value(t.state_BS)[0]).detach()
+    q_EB = critic(t.state_BS, t.chunk_BX).detach()
+    metrics, found_B = update_implicit(critic, value, t, tau, optimizers)
+    torch.testing.assert_close(found_B, advantage_B)
+    weight_B = torch.where(advantage_B < 0, 1 - tau, tau)
+    torch.testing.assert_close(metrics["value_loss"], (weight_B * (advantage_B / 4) ** 2)[:4].mean())
+    target_B = t.reward_B + t.discount_B * value(t.next_BS)[0].detach()  # V after its step
+    torch.testing.assert_close(metrics["critic_loss"], (((q_EB - target_B) / 25) ** 2)[:, :4].mean())
+
+
+def test_values_of_states_start_as_those_of_actions() -> None:
+    policy = make(small(BCConfig, chunk=2), chain())
+    config = CriticConfig(width=8, discount=0.99, members=3)
+    critic, value = Critic.of(policy, config), state_value(policy, config)
+    start = policy.reward_statistics.initial_value(0.99)
+    assert critic.q.start.item() == value.start.item() == pytest.approx(start)
+    assert critic(torch.zeros(5, 2), torch.zeros(5, 2)).shape == (3, 5) and value(torch.zeros(5, 2)).shape == (1, 5)
+
+
+@pytest.mark.parametrize("setting", [{"discount": 1.0}, {"discount": -0.1}, {"n_step": 0}, {"n_step": 10_001},
+                                     {"width": 0}, {"depth": 0}, {"members": 0}, {"tau": -0.1}, {"tau": 1.1}], ids=str)
+def test_settings_of_values_have_bounds(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        CriticConfig(**setting)
+
+
+def test_the_smallest_and_largest_settings_are_taken() -> None:
+    CriticConfig(discount=0, n_step=1, width=1, depth=1, members=1, tau=0)
+    CriticConfig(discount=0.99999, n_step=10_000, width=100_000, depth=100, members=1000, tau=1)
 
 
 def test_values_start_where_the_mean_reward_until_the_mean_end_leads() -> None:

@@ -12,13 +12,15 @@ from agents.policies.actor import Actor
 from agents.policies.bc import BCConfig
 from agents.policies.fql import FQLConfig
 from agents.policies.generators import GENERATORS
-from agents.policies.policy import Policy, Scales
+from agents.policies.policy import Policy, PolicyConfig, Scales, mean_one
 from agents.policies.swift import SwiftConfig
 from gentraj.data import ContextConfig, Episodes, Windows, concatenate
 from gentraj.networks import ResidualMLPConfig
+from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, generator
 from gentraj.runs import PolicyRunConfig
 from gentraj.training.optimization import NonFinite
+from gentraj.trajectory import TrajectorySpec
 
 SMALL = ResidualMLPConfig(width=32, depth=1, frequencies=0)
 every_policy = pytest.mark.parametrize("kind", POLICIES.configs)
@@ -189,6 +191,122 @@ def test_a_transition_bootstraps_through_a_cut_and_not_through_an_end() -> None:
     assert t.real_BK.tolist() == [[True, True], [True, True], [True, False], [True, True], [True, False]]
     after = torch.from_numpy(data.obs[[2, 3, 3, 6, 6]])
     torch.testing.assert_close(policy.obs.unnormalize(t.next_BS), after)
+
+
+@pytest.mark.parametrize(("n_step", "reward", "discount", "after"), [
+    (1, [1, 2, 3, 4, 5], [0.5, 0.5, 0, 0.5, 0.5], [1, 2, 3, 5, 6]),
+    (2, [1 + 1, 2 + 1.5, 3, 4 + 2.5, 5], [0.25, 0, 0, 0.25, 0.5], [2, 3, 3, 6, 6]),
+    (3, [1 + 1 + 0.75, 2 + 1.5, 3, 4 + 2.5, 5], [0, 0, 0, 0.25, 0.5], [3, 3, 3, 6, 6]),
+    (4, [1 + 1 + 0.75, 2 + 1.5, 3, 4 + 2.5, 5], [0, 0, 0, 0.25, 0.5], [3, 3, 3, 6, 6])])
+def test_n_steps_are_earned_and_the_state_after_them_is_discounted_by_as_many(
+        n_step: int, reward: list[float], discount: list[float], after: list[int]) -> None:
+    data = chain()
+    policy = Policy(2, 1, BCConfig(), Scales.fit(data, ContextConfig()), n_step)
+    t = policy.transition(Windows(data, policy.spec).gather(np.arange(5)), 0.5)
+    torch.testing.assert_close(t.reward_B * np.sqrt((data.reward**2).mean()), torch.tensor(reward, dtype=torch.float32))
+    assert t.discount_B.tolist() == discount
+    torch.testing.assert_close(policy.obs.unnormalize(t.next_BS), torch.from_numpy(data.obs[after]))
+    torch.testing.assert_close(policy.obs.unnormalize(t.state_BS), torch.from_numpy(data.obs[[0, 1, 2, 4, 5]]))
+    torch.testing.assert_close(t.chunk_BX, torch.linspace(-1, 1, 5)[:, None])
+    assert t.whole_B.all() and t.real_BK.shape == (5, 1) and t.episode_B.tolist() == [0, 0, 0, 1, 1]
+    assert t.weight_B is None and t.weights().tolist() == [1]
+
+
+@pytest.mark.parametrize(("chunk", "n_step", "horizon"), [(1, 1, 2), (4, 1, 5), (4, 6, 7)])
+def test_a_transition_is_as_long_as_its_chunk_or_its_steps(chunk: int, n_step: int, horizon: int) -> None:
+    policy = Policy(2, 1, BCConfig(chunk=chunk), Scales.fit(chain(), ContextConfig()), n_step)
+    assert policy.spec == TrajectorySpec(2, 1, horizon) and policy.window_spec == TrajectorySpec(2, 1, chunk)
+
+
+@pytest.mark.parametrize("missing", ["reward_BH", "terminal_BH", "episode_B"])
+def test_what_lacks_rewards_is_no_transition(missing: str) -> None:
+    policy = Policy(2, 1, BCConfig(), Scales.fit(chain(), ContextConfig()))
+    batch = Windows(chain(), policy.spec).gather(np.arange(5))
+    with pytest.raises(ValueError, match="take a batch of Windows"):
+        policy.transition(replace(batch, **{missing: None}), 0.5)
+
+
+def goal_policy() -> Policy:
+    """Chunks of two actions in [-1, 3] and [5, 5], for states of mean 1 and deviation 2 and a goal in [0, 10]."""
+    scales = Scales(Normalizer(torch.ones(2), torch.full((2,), 2.0)),
+                    Normalizer(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 1.0])),
+                    Normalizer(torch.tensor([5.0]), torch.tensor([5.0])), Normalizer.identity(1))
+    return Policy(2, 2, BCConfig(chunk=2), scales)
+
+
+def test_a_state_is_what_is_observed_within_ten_deviations_and_the_goal() -> None:
+    policy, obs, goal = goal_policy(), torch.tensor([[3.0, 22.0], [1.0, -98.0]]), torch.tensor([[10.0], [30.0]])
+    assert policy.state_dim == 3
+    assert policy.state(obs, goal).tolist() == [[1, 10, 1], [0, -10, 5]]  # a goal may be anywhere
+    with pytest.raises(ValueError, match="with a goal was given none"):
+        policy.state(obs, None)
+    plain = Policy(2, 1, BCConfig(), Scales.blank(2, 1, 0))
+    assert plain.state_dim == 2 and torch.equal(plain.state(obs, None), obs.clamp(-10, 10))
+    with pytest.raises(ValueError, match="without a goal was given one"):
+        plain.state(obs, goal)
+
+
+def test_the_limits_are_where_states_are_clamped_and_the_narrower_bounds_of_actions() -> None:
+    policy = goal_policy()
+    assert [bound.tolist() for bound in policy.bounds()] == [[-19, -19], [21, 21]]
+    limits = policy.limits(torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 9.0]))
+    assert (limits.act_low_A.tolist(), limits.act_high_A.tolist()) == ([-1, 4], [2, 6])
+    assert limits.obs_low_O is not None and limits.obs_high_O is not None
+    assert (limits.obs_low_O.tolist(), limits.obs_high_O.tolist()) == ([-19, -19], [21, 21])
+
+
+def test_the_model_s_windows_are_the_state_in_each_timestep_and_the_chunk() -> None:
+    policy, state = goal_policy(), torch.tensor([[1.0, 2.0, 3.0]])
+    joined = policy.join(state, torch.tensor([[[4.0, 5.0], [6.0, -7.0]]]))
+    assert joined.tolist() == [[[1, 2, 3, 4, 5], [1, 2, 3, 6, -7]]]
+    assert policy.states(joined).tolist() == [[1, 2, 3]] and policy.states(joined[:, None]).shape == (1, 1, 3)
+    assert policy.actions(joined / 5).tolist() == [[[pytest.approx(0.8), 1], [1, -1]]]
+    condition = policy.condition(state)
+    assert condition.values_BHD.tolist() == [[[1, 2, 3, 0, 0]] * 2]
+    assert condition.mask_BHD.tolist() == [[[True] * 3 + [False] * 2] * 2]
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        policy.condition(state * torch.nan)
+    assert policy.condition(state * torch.nan, finite=True).batch == 1
+
+
+def test_a_cut_chunk_is_learnt_as_far_as_it_goes() -> None:
+    policy = make(small(BCConfig, chunk=2), chain())
+    t = policy.transition(Windows(chain(), policy.spec).gather(np.arange(5)), 0.5)
+    batch = policy.windows(t)
+    assert batch.weight_B is None
+    assert batch.mask_BHD[..., :2].all() and torch.equal(batch.mask_BHD[..., 2], t.real_BK)
+    assert torch.equal(batch.x_BHD[:, 0, :2], t.state_BS) and torch.equal(batch.x_BHD[:, 1, :2], t.state_BS)
+    torch.testing.assert_close(batch.x_BHD[..., 2], torch.tensor([[-1, -0.5], [-0.5, 0], [0, 0], [0.5, 1], [1, 0]]))
+    assert mean_one(torch.zeros(3)).tolist() == [0, 0, 0] and mean_one(torch.tensor([1.0, 3.0])).tolist() == [0.5, 1.5]
+
+
+@pytest.mark.usefixtures("batch_invariance")
+def test_candidates_of_a_state_are_drawn_by_its_seed() -> None:
+    policy, state = make(small(BCConfig), bandit(50)), torch.randn(2, 2, generator=generator(3))
+    both = policy.candidates(policy.model, state, 3, [5, 6])
+    assert both.shape == (2, 3, 1, 1) and (both.abs() <= 1).all() and len(both.unique()) == 6
+    assert torch.equal(policy.candidates(policy.model, state[1:], 3, [6]), both[1:])
+
+
+def test_rewards_that_are_all_zero_are_not_scaled() -> None:
+    data = chain()
+    scales = Scales.fit(replace(data, reward=np.zeros(5)), ContextConfig())
+    assert scales.reward.scale_D.item() == 1 and scales.reward_statistics.reward == 0
+    scales = Scales.fit(data, ContextConfig())
+    assert scales.reward_statistics == pytest.approx((3 / 11**0.5, 0.2)) and scales.reward.shift_D.item() == 0
+    assert scales.reward.scale_D.item() == pytest.approx(11**0.5)  # the root of the mean of 1, 4, 9, 16 and 25
+    blank = Scales.blank(2, 1, 3)
+    assert [len(part.shift_D) for part in (blank.obs, blank.act, blank.context, blank.reward) if part] == [2, 1, 3, 1]
+    assert Scales.blank(2, 1, 0).context is None and blank.reward_statistics == (0, 0)
+
+
+def test_a_chunk_is_not_carried_out_beyond_its_end() -> None:
+    assert PolicyConfig(chunk=4, execute=4).unused() == {} and PolicyConfig(chunk=1).unused().keys() == {"execute"}
+    PolicyConfig(chunk=10_000, batch_size=1)
+    for setting in ({"chunk": 0}, {"execute": 0}, {"execute": 2}, {"chunk": 4, "execute": 5}, {"chunk": 10_001},
+                    {"batch_size": 0}):
+        with pytest.raises(ValueError, match=list(setting)[-1]):
+            PolicyConfig(**setting)
 
 
 @every_policy

@@ -1,9 +1,15 @@
-"""Makes gentraj's packages `agents` and `envs` importable in projects that have folders of the same names."""
+"""What concerns a whole process: where it finds gentraj's packages, and that it ends with the process that started it.
+
+`import gentraj` loads this module, so it imports what takes time only where that is used.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+import time
 import warnings
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import spec_from_file_location
@@ -11,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 IMPORTS = "GENTRAJ_IMPORT"  # environment variable with the modules of `gentraj --import`, separated by commas
+PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 
 
 class PackageFinder:
@@ -74,3 +81,39 @@ def install() -> None:
     sys.meta_path.insert(0, PackageFinder)  # pyright: ignore[reportArgumentType]
     for name in PackageFinder.NAMES:
         PackageFinder.join(name)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process with this number exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # the process belongs to another user
+        pass
+    return True
+
+
+def end_with_parent(grace: float = 0.0) -> None:
+    """Ends this process when its parent has died, even by SIGKILL: by SIGTERM, and at once `grace` seconds later.
+
+    Without grace, Linux kills the process even where a call of C code never returns to Python.
+    """
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    if parent is None:
+        return
+    if not grace and sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def end() -> None:
+        parent.join()
+        if grace:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(grace)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=end, daemon=True).start()
