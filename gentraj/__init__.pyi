@@ -6,7 +6,7 @@ from .runs.evaluation import evaluate_and_save, evaluate_run
 from .runs.export import export_run
 from .runs.finetuning import FinetuneConfig, finetune
 from .runs.folder import load, train
-from .runs.hub import from_pretrained, save_pretrained
+from .runs.hub import from_pretrained, push_to_hub, save_pretrained
 from .runs.measures import measure_run
 from .runs.presets import PRESETS
 from .runs.report import make_report
@@ -18,5 +18,5 @@ __all__ = [
     "PRESETS", "AugmentConfig", "CompareConfig", "Condition", "Episodes", "FinetuneConfig", "SamplingOptions",
     "TrajectorySpec", "Windows", "accelerate", "augment", "compare_families", "evaluate_and_save", "evaluate_run",
     "evaluate_world_model", "export_run", "finetune", "from_pretrained", "load", "load_episodes", "make_report",
-    "measure_run", "sample_run", "save_pretrained", "train",
+    "measure_run", "push_to_hub", "sample_run", "save_pretrained", "train",
 ]

@@ -41,6 +41,7 @@ Using a run:
   gentraj sample RUN --out FILE                sample trajectories of a planner's model or actions of a policy's
   gentraj measure RUN [--dataset ID]           measure how close sampled trajectories are to data
   gentraj export RUN --out FILE.onnx           write one decision as a program that runs without gentraj
+  gentraj hub push RUN OWNER/NAME              push a run to the Hugging Face hub; `hub pull OWNER/NAME DIR` fetches it
 
 Experiments with many runs:
   gentraj compare PRESET... | --runs DIR...    compare families of models: stability, quality, speed, control
@@ -53,8 +54,8 @@ takes --import MODULE, a module of yours that registers environments (installed,
 --env-id MODULE:Id does the same. --env-kwargs KEY=VALUE... passes arguments to the environment of --env-id.
 Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl-C or SIGTERM (a training is saved)."""
 
-COMMANDS = ("demo", "data", "train", "finetune", "distill", "sample", "augment", "evaluate", "export", "measure",
-            "report", "compare", "pareto", "ablate", "reproduce")  # modules that are imported on use
+COMMANDS = ("demo", "data", "train", "finetune", "distill", "sample", "augment", "evaluate", "export", "hub",
+            "measure", "report", "compare", "pareto", "ablate", "reproduce")  # modules that are imported on use
 
 
 def main(argv: Sequence[str] | None = None) -> int:

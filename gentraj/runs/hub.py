@@ -1,4 +1,4 @@
-"""Runs by the conventions of the Hugging Face hub: `save_pretrained`, `from_pretrained`, and a model card.
+"""Runs by the conventions of the Hugging Face hub: `save_pretrained`, `push_to_hub`, `from_pretrained`, a model card.
 
 A pretrained folder is a run folder with one checkpoint, without the state of the optimisers, and a README.md. Whatever
 takes a run folder takes it.
@@ -13,10 +13,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from ..config import read_json
+from ..data.hdf5 import one_line
 from ..data.lerobot import REPOSITORY
 from ..files import inside, read_file, write_file
 from ..training import checkpoint
@@ -40,7 +42,41 @@ def save_pretrained(run: Run, folder: Path | str) -> Path:
     them. Raises `CheckpointError` if the folder is not empty or cannot be written, and if the weights were changed
     since they were loaded, as scores and figures would be those of other weights.
     """
-    target, newest = Path(folder).absolute(), checkpoint.load(run.folder)
+    target = Path(folder).absolute()
+    return _save(run, target, target.name)
+
+
+def push_to_hub(run: Run, name: str, *, private: bool | None = None) -> str:
+    """Saves the run as `save_pretrained` does into the repository OWNER/NAME of the Hugging Face hub; returns its
+    address.
+
+    A repository that does not exist is made; `private` is the hub's own setting of it. Whatever an earlier push left
+    there is replaced in one commit. Needs `pip install 'gentraj[hub]'` and a token (`hf auth login` or $HF_TOKEN).
+    Raises ValueError for a name that is no repository's, `CheckpointError` where the hub refuses or is out of reach and
+    for the reasons of `save_pretrained`, ImportError if the hub's package is not installed.
+    """
+    if not REPOSITORY.fullmatch(name):
+        raise ValueError(f"'{name}' is no repository of the Hugging Face hub; OWNER/NAME is expected")
+    try:
+        from huggingface_hub import HfApi
+    except ImportError as error:
+        raise ImportError("the Hugging Face hub needs a package that is missing: pip install 'gentraj[hub]'") from error
+    with TemporaryDirectory(prefix="gentraj-push-") as place:
+        saved = _save(run, Path(place) / "run", name)
+        try:
+            api = HfApi()
+            api.create_repo(name, private=private, exist_ok=True)
+            api.upload_folder(repo_id=name, folder_path=saved, delete_patterns=[*DOWNLOADED, f"{FIGURES}/*"],
+                              commit_message=f"A {run.config.NAME} of gentraj at step {run.step}")
+        except Exception as error:  # the hub's transport has exceptions of its own
+            raise CheckpointError(f"'{name}' cannot be pushed to the Hugging Face hub: "
+                                  f"{one_line(error)}; log in by `hf auth login`, and check the network") from error
+    return f"{api.endpoint}/{name}"
+
+
+def _save(run: Run, target: Path, name: str) -> Path:
+    """Saves the run into a new folder, with a card that loads it by `name`."""
+    newest = checkpoint.load(run.folder)
     saved = newest if newest.step == run.step else checkpoint.load(run.folder, run.step)
     scores, note = read_scores(run.folder, run.step, newest.step)
     drawn = inside(run.folder, FIGURES)
@@ -52,7 +88,7 @@ def save_pretrained(run: Run, folder: Path | str) -> Path:
         config = read_json(run.folder / CONFIG)
         config["run"]["dataset"] = "+".join(dataset_names(run.config.dataset))  # folders on this machine are private
         texts = {CONFIG: json.dumps(config, indent=2), METRICS: "".join(json.dumps(row) + "\n" for row in metrics),
-                 CARD: model_card(run, Card(target.name, scores, note, metrics[-1] if metrics else {}, figures))}
+                 CARD: model_card(run, Card(name, scores, note, metrics[-1] if metrics else {}, figures))}
         if scores:
             texts[EVALUATION] = json.dumps(scores, indent=2, allow_nan=False)
         for file, text in texts.items():
