@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,14 @@ def train(folder: Path, dataset: object = DATASET, *more: object) -> None:
     words = JOINT_WORDS if "--joint" in more else WORDS
     options = "--steps", 6, "--training.save-every", 2, "--training.log-every", 3, *words
     assert gentraj("train", "pointmaze", "--dataset", dataset, "--run-dir", folder, *options, *more) == 0
+
+
+def edit(run: Path, change: Callable[[dict], object]) -> None:
+    """Changes the settings in config.json as a person does, who removes the hash."""
+    config = json.loads((run / "config.json").read_text())
+    config.pop("sha256", None)
+    change(config)
+    (run / "config.json").write_text(json.dumps(config))
 
 
 def same_when_resumed(config: AnyRunConfig, folder: Path, lost: Sequence[int]) -> Run:
