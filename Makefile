@@ -4,7 +4,7 @@ CANDIDATES := python3.11 python3.12 python3.13 python3
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test test-fast lint clean
+.PHONY: demo test test-fast lint soak clean
 
 demo: .venv/installed
 	.venv/bin/gentraj demo --run-dir runs/demo
@@ -19,6 +19,9 @@ lint: .venv/installed-dev
 	.venv/bin/ruff check .
 	.venv/bin/pyright --pythonpath .venv/bin/python
 	.venv/bin/lint-imports
+
+soak: .venv/installed-dev
+	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.soak $(SOAK)
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

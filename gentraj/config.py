@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import json
 import math
+import re
 import reprlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,11 +32,15 @@ from .files import FileRefused, read_file
 T = TypeVar("T")
 C = TypeVar("C")
 M = TypeVar("M")
+SEAL = "sha256"
 MAX_BYTES = 1 << 24  # no settings file is larger, so a hostile file is refused before it is read
 
 
 class ConfigError(ValueError):
     """Settings cannot be used; the message is one line that names the file and the dotted key."""
+
+    def __init__(self, message: str = ""):
+        super().__init__("\\n".join(str(message).splitlines()))  # a key of a hostile file may have several lines
 
 
 class Kinds(dict[str, tuple[type[C], type[M]]], Generic[C, M]):
@@ -162,12 +168,12 @@ def with_settings(config: T, settings: Mapping[str, Any], where: str) -> T:
 
 
 def read_json(path: Path, *, follow: bool = False) -> dict[str, Any]:
-    """Reads a file with one JSON object. Raises `ConfigError` for anything else, see `parse_json`.
+    """Reads a file with one JSON object. Raises `ConfigError` for anything else, see `parse_json` and `unsealed`.
 
     A link is refused unless `follow` allows it, as for files that the user names.
     """
     try:
-        return parse_json(read_file(path, MAX_BYTES, follow=follow), str(path))
+        return unsealed(read_file(path, MAX_BYTES, follow=follow), str(path))
     except FileRefused as error:
         raise ConfigError(str(error)) from error
     except OSError as error:
@@ -183,6 +189,8 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}: is larger than {MAX_BYTES} bytes; a small JSON object is expected")
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text, and raises ValueError
     except RecursionError:
         raise ConfigError(f"{where}: brackets are nested too deeply; a JSON object of settings is expected") from None
     except ValueError as error:
@@ -190,6 +198,27 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: holds {reprlib.repr(value)}; a JSON object is expected")
     return value
+
+
+def sealed(fields: Mapping[str, Any]) -> bytes:
+    """JSON of an object that holds the hash of the whole text, computed while the hash is empty, as `sha256`."""
+    text = json.dumps({SEAL: ""} | dict(fields), indent=2, allow_nan=False)
+    return text.replace('""', f'"{hashlib.sha256(text.encode()).hexdigest()}"', 1).encode()
+
+
+def unsealed(data: bytes, where: str, *, required: bool = False) -> dict[str, Any]:
+    """Parses one JSON object and checks its hash, which is not in the result.
+
+    Raises `ConfigError` for a hash that does not match, for none if it is `required`, and what `parse_json` raises.
+    """
+    fields = parse_json(data, where)
+    if SEAL in fields or required:
+        digest = str(fields.pop(SEAL, ""))
+        text = data.replace(digest.encode(errors="replace"), b"", 1)
+        if not re.fullmatch("[0-9a-f]{64}", digest) or hashlib.sha256(text).hexdigest() != digest:
+            raise ConfigError(f"{where}: its hash does not match; the file is damaged"
+                              + ("" if required else ", or was edited: then remove sha256 from it"))
+    return fields
 
 
 def differences(old: object, new: object, key: str = "") -> Iterator[tuple[str, object, object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -49,6 +50,14 @@ def train(folder: Path, dataset: object = DATASET, *more: object) -> None:
     words = JOINT_WORDS if "--joint" in more else WORDS
     options = "--steps", 6, "--training.save-every", 2, "--training.log-every", 3, *words
     assert gentraj("train", "pointmaze", "--dataset", dataset, "--run-dir", folder, *options, *more) == 0
+
+
+def edit(run: Path, change: Callable[[dict], object]) -> None:
+    """Changes the settings in config.json as a person does, who removes the hash."""
+    config = json.loads((run / "config.json").read_text())
+    config.pop("sha256", None)
+    change(config)
+    (run / "config.json").write_text(json.dumps(config))
 
 
 def killed(once: Path, work: Callable[..., object], *args: object) -> None:

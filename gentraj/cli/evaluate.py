@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ from envs.evaluation.evaluate import EvaluationConfig
 from envs.evaluation.vector import EnvironmentFault
 
 from ..acceleration import BackendName, accelerate
+from ..config import sealed
 from ..device import pick_device
 from ..files import check_output, inside, write_file
 from ..progress import print_saved, say
@@ -117,6 +117,6 @@ def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
                          "--video out")
     judgement = world_evaluation.evaluate_world_model(run, args.policies, inside(path.parent, "figures"),
                                                        args.config)
-    write_file(path, json.dumps(judgement, indent=2, allow_nan=False).encode())
+    write_file(path, sealed(judgement))
     say(f"judgement in {path}, figures in {path.parent / 'figures'}")
     return judgement

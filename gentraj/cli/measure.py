@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config import sealed
 from ..device import pick_device
 from ..files import check_output, write_file
 from ..plots.page import show
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
     run = load(args.run, device=pick_device(args.device))
     check_output(path, "--out")
     measured = measure_run(run, dataset=args.dataset, num=args.num, steps=args.steps, seed=args.seed)
-    write_file(path, json.dumps(measured, indent=2, allow_nan=False).encode())
+    write_file(path, sealed(measured))
     say(f"measures in {path}")
     print_saved(table(measured))
 

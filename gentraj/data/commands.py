@@ -88,7 +88,7 @@ def _spread(values: np.ndarray) -> str:
 def _ranges(key: str, array: np.ndarray, goal_dims: tuple[int, ...]) -> Iterator[str]:
     """Yields the shape, then one line for each dimension."""
     yield f"{key:<12} {' x '.join(f'{n:,}' for n in array.shape)}"
-    if array.ndim > 2 or array.size == 0:
+    if not 1 <= array.ndim <= 2 or array.size == 0:
         return
     columns = array.reshape(len(array), -1)
     with np.errstate(all="ignore"):  # NaN and infinity are shown as they are

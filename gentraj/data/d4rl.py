@@ -25,6 +25,7 @@ from .hdf5 import array_bytes, check_array, open_hdf5, refuse_foreign
 
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
         "infos/goal", "infos/qpos", "infos/qvel")  # each has one row per step
+SINGLE = ("rewards", "terminals", "timeouts")  # each is one number per step
 BLOCK = 65536  # rows read at a time, so that a file of float64 is never in memory as a whole
 
 
@@ -147,10 +148,16 @@ def _check_rows(source: Mapping[str, Any], name: str) -> None:
     N = len(source["observations"])
     if N == 0:
         raise DataError(f"{name}: observations has no rows; at least one is expected")
-    for key in source:
-        if key in ROWS and len(source[key]) != N:
+    for key in ROWS:
+        if key not in source:
+            continue
+        if (dtype := source[key].dtype).kind not in "fiub":
+            raise DataError(f"{name}: {key} has dtype {dtype}; numbers are expected")
+        if len(source[key]) != N:
             raise DataError(f"{name}: {key} has {len(source[key])} rows and observations {N}; the same number is "
                             "expected")
+        if key in SINGLE and (shape := source[key].shape) not in ((N,), (N, 1)):
+            raise DataError(f"{name}: {key} has shape {shape}; one number for each of {N} steps is expected")
     shapes = [source[key].shape for key in ("observations", "next_observations") if key in source]
     if len(set(shapes)) > 1:
         raise DataError(f"{name}: next_observations have shape {shapes[1]} and observations {shapes[0]}; the same "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from typing import Any
@@ -267,7 +268,8 @@ def wrong_values(e: Episodes) -> Iterator[str]:
             continue
         rows = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))
         beyond = " in float32, which holds no number beyond 3.4e38" if np.isinf(array[rows[0]]).any() else ""
-        yield (f"{place(e, int(rows[0]), key)}: {key} is {array[rows[0]]}{beyond}; finite numbers within float32 are "
+        shown = np.array2string(array[rows[0]], max_line_width=sys.maxsize, threshold=50)
+        yield (f"{place(e, int(rows[0]), key)}: {key} is {shown}{beyond}; finite numbers within float32 are "
                f"expected (rows affected: {len(rows)})")
     last = np.cumsum(e.lengths) - 1
     for key in ("terminated", "truncated"):

@@ -7,6 +7,7 @@ dict of Boxes is flattened in the order of its entries.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -212,9 +213,18 @@ def _open(dataset_id: str, path: Path) -> tuple[Any, _Notes]:
         absent = {"observation_space", "action_space", "data_format"} - metadata.keys()
         if absent or metadata["data_format"] != "hdf5":
             raise ValueError(f"no {', '.join(sorted(absent))}" if absent else f"{metadata['data_format']}, not hdf5")
+        if metadata.get("gentraj", {}).get("env_sha256", about := env_hash(metadata)) != about:
+            raise ValueError("it was damaged or changed after it was saved: the sha256 of environment and spaces "
+                             "differs; if the change is intended, remove env_sha256")
         return minari.load_dataset(dataset_id), _notes(metadata["gentraj"]) if "gentraj" in metadata else _Notes()
     except Exception as error:  # Minari trusts its metadata, so it raises assertion, key and type errors
         raise DataError(f"{path / 'metadata.json'}: no Minari dataset that can be read ({one_line(error)})") from error
+
+
+def env_hash(metadata: Mapping[str, Any]) -> str:
+    """SHA-256 of what the metadata say of the environment and its spaces."""
+    said = [metadata.get(key) for key in ("env_spec", "observation_space", "action_space")]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def _notes(noted: dict[str, Any]) -> _Notes:

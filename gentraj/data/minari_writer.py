@@ -17,7 +17,7 @@ from ..process import is_alive
 from ..progress import busy
 from .episodes import DataError, Episodes, episodes_hash
 from .hdf5 import one_line
-from .minari_io import MINARI_ID, NO_MINARI, TEMPORARY
+from .minari_io import MINARI_ID, NO_MINARI, TEMPORARY, env_hash
 from .spaces import GOAL_KEYS, act_width, flat_parts, obs_widths
 
 
@@ -171,10 +171,11 @@ def _finish(folder: Path, dataset_id: str, episodes: Episodes, env: Any, provena
     metadata = json.loads(path.read_text())
     extras = [key for key in episodes.extras if key != "goal" or not _goal_conditioned(episodes)]
     spec = episodes.env if env is None or env.spec is None else env.spec.to_json()
+    metadata |= {"env_spec": spec} if spec else {}
     metadata |= {"dataset_id": dataset_id, "gentraj": {
         "extras": extras, "goal_dims": list(map(int, episodes.goal_dims)), "obs_keys": list(episodes.obs_keys),
-        "sha256": episodes_hash(episodes)} | ({"provenance": dict(provenance)} if provenance else {})}
-    metadata |= {"env_spec": spec} if spec else {}
+        "sha256": episodes_hash(episodes), "env_sha256": env_hash(metadata)} | (
+            {"provenance": dict(provenance)} if provenance else {})}
     path.write_text(json.dumps(metadata))
     for file in folder.iterdir():
         with file.open("rb") as handle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -40,13 +41,19 @@ def load_npz(path: str | Path) -> Episodes:
 def npz_fields(members: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
     """Converts the members of gentraj's npz to the fields of `Episodes`, not yet validated."""
     missing = {*ARRAYS, "format", "env", "obs_keys", "goal_dims"} - members.keys()
-    if missing or str(members["format"]) != FORMAT:
-        raise DataError(f"{path}: not an npz of {FORMAT}" + (f"; it lacks {', '.join(sorted(missing))}" if missing else
-                        f" but of {members['format']}; this version of gentraj cannot read it"))
+    if missing:
+        raise DataError(f"{path}: not an npz of {FORMAT}; it lacks {', '.join(sorted(missing))}")
+    for key, dims in {"format": 0, "env": 0, "obs_keys": 1}.items():
+        if (array := members[key]).ndim != dims or array.dtype.kind != "U":
+            raise DataError(f"{path}: {key} is an array {array.shape} of {array.dtype}; text is expected, an array of "
+                            f"{dims} dimensions")
+    if (found := str(members["format"])) != FORMAT:
+        raise DataError(f"{path}: not an npz of {FORMAT} but of {reprlib.repr(found)}; this version of gentraj cannot "
+                        "read it")
     return {key: members[key] for key in ARRAYS} | {
         "extras": {key.removeprefix("extras/"): value for key, value in members.items() if key.startswith("extras/")},
         "goal_dims": tuple(as_whole(members["goal_dims"].ravel(), path.stem, "goal_dims").tolist()),
-        "obs_keys": tuple(str(k) for k in members["obs_keys"].ravel()), "name": path.stem,
+        "obs_keys": tuple(str(k) for k in members["obs_keys"]), "name": path.stem,
         "env": str(members["env"]) or None}
 
 

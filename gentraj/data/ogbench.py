@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .d4rl import d4rl_fields
-from .episodes import DataError, Episodes
+from .episodes import DataError, Episodes, as_numbers
 from .npz import open_npz
 
 
@@ -34,7 +34,8 @@ def ogbench_fields(members: Mapping[str, np.ndarray], path: Path) -> dict[str, A
         raise DataError(f"{path}: observations have shape {members['observations'].shape}; images are not supported, "
                         "only vectors (use the state version of the dataset)")
     N = len(members["observations"])
-    last_N = (members["valids"] == 0) if "valids" in members else (members["terminals"] != 0)
+    flag, last = ("valids", 0) if "valids" in members else ("terminals", 1)
+    last_N = as_numbers(members[flag], path.stem, flag).astype(bool) == last
     flat = {"observations": members["observations"], "actions": members["actions"], "timeouts": last_N,
             "terminals": np.zeros(N, dtype=bool), "rewards": members.get("rewards", np.zeros(N, np.float32))}
     flat |= {f"infos/{key}": members[key] for key in ("qpos", "qvel") if key in members}

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from ..config import read_json, to_json
+from ..config import read_json, sealed, to_json
 from ..device import pick_device
 from ..files import open_plain, read_file, write_file
 from ..progress import say
@@ -242,7 +242,7 @@ def read_result(path: Path) -> Any:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> Path:
     """Writes a JSON object and returns its path. Raises ValueError for numbers that are not finite."""
-    return write_file(path, json.dumps(value, indent=1, allow_nan=False).encode())
+    return write_file(path, sealed(value))
 
 
 def digest(value: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ so a distillation that is resumed with more rounds ends as one that had as many 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from envs.evaluation.rollout import rollout
 from envs.evaluation.vector import VectorEnvironment
 from envs.making import EnvironmentFactory, environment_factory
 
-from ..config import read_json, require, to_json
+from ..config import read_json, require, sealed, to_json
 from ..data import Episodes, save_npz
 from ..data.episodes import take
 from ..files import inside, write_file
@@ -118,7 +117,7 @@ def _begin(folder: Path, teacher: Run, config: DecisionConfig, factory: Environm
         rounds = before.get("rounds")
         more = isinstance(rounds, int) and rounds < config.rounds
         check_same(before | ({"rounds": config.rounds} if more else {}), what, str(folder))
-    write_file(path, json.dumps(what, indent=2).encode())
+    write_file(path, sealed(what))
 
 
 def _make_way(folder: Path, rounds: int) -> None:

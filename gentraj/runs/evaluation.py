@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from envs.making import environment_factory
 from envs.rendering.film import Watch, videos
 
 from ..acceleration import backend_of
+from ..config import sealed
 from ..data import Episodes, save_minari
 from ..data.minari_writer import check_new_id
 from ..files import check_folder, check_output, write_file
@@ -104,7 +104,7 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
     with videos(video, FILMED) if video else nullcontext() as watch:
         scores, episodes = evaluate_run(run, config, planner, options, watch=watch, partial=True, fallback=fallback,
                                         teacher=teacher, sure=sure)
-    write_file(path, json.dumps(scores, indent=2, allow_nan=False).encode())
+    write_file(path, sealed(scores))
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:
         save_minari(episodes, save_rollout, description=f"rollout of {run.config.summary} of {run.folder.name}")

@@ -7,7 +7,6 @@ function of the policy's weights and of seeds, so a training that was killed rea
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from agents.policies.policy import Policy
 from envs.evaluation.rollout import rollout
 from envs.making import EnvironmentFactory, environment_factory
 
-from ..config import read_json, require, to_json
+from ..config import read_json, require, sealed, to_json
 from ..data import ContextConfig, Episodes, Windows, concatenate, episodes_hash, load_npz, save_npz
 from ..files import inside, read_file, write_file
 from ..randomness import fold
@@ -160,6 +159,6 @@ def _prepare(run: Run, config: FinetuneConfig, folder: Path, resume: bool) -> No
         raise ValueError(f"{folder / PLAYED} holds episodes of another fine-tuning; give another folder")
     settings = read_json(run.folder / CONFIG)
     settings["run"]["training"] = to_json(config.training(run.config.training))
-    write_file(folder / CONFIG, json.dumps(settings, indent=2).encode())
+    write_file(folder / CONFIG, sealed(settings))
     write_file(folder / REFERENCE, read_file(run.folder / REFERENCE))
     records.record_start(folder, _learner(run).device, resume)

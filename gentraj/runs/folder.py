@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from envs.evaluation.scores import DataReturns
 from envs.making import environment_factory
 from envs.recording.recipes import make_missing
 
-from ..config import from_json, read_json, to_json
+from ..config import from_json, read_json, sealed, to_json
 from ..data import Episodes, Windows, concatenate, load_episodes
 from ..data.lerobot import is_folder
 from ..data.sources import FILES
@@ -182,7 +181,7 @@ def write_settings(folder: Path, config: AnyRunConfig, data: DataFacts, referenc
     """Writes what a run needs beside its checkpoints: its settings, and the windows that it keeps."""
     write_file(folder / REFERENCE, reference)
     file = _RunFile(config, data, hashlib.sha256(reference).hexdigest())
-    write_file(folder / CONFIG, json.dumps(to_json(file), indent=2).encode())
+    write_file(folder / CONFIG, sealed(to_json(file)))
 
 
 def located(dataset: str, folder: Path) -> str:

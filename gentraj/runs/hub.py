@@ -6,7 +6,6 @@ takes a run folder takes it.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -17,14 +16,14 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from ..config import read_json
+from ..config import read_json, sealed
 from ..data.hdf5 import one_line
 from ..data.lerobot import REPOSITORY
 from ..files import inside, read_file, write_file
 from ..training import checkpoint
 from ..training.checkpoint import CheckpointError
 from ..training.log import FILE as METRICS
-from ..training.log import read_metrics
+from ..training.log import line_of, read_metrics
 from .folder import CONFIG, Run, load
 from .model_card import EVALUATION, Card, dataset_names, model_card, read_scores
 from .reference import REFERENCE
@@ -87,12 +86,12 @@ def _save(run: Run, target: Path, name: str) -> Path:
         metrics = [row for row in read_metrics(run.folder) if row["step"] <= run.step]
         config = read_json(run.folder / CONFIG)
         config["run"]["dataset"] = "+".join(dataset_names(run.config.dataset))  # folders on this machine are private
-        texts = {CONFIG: json.dumps(config, indent=2), METRICS: "".join(json.dumps(row) + "\n" for row in metrics),
-                 CARD: model_card(run, Card(name, scores, note, metrics[-1] if metrics else {}, figures))}
+        card = model_card(run, Card(name, scores, note, metrics[-1] if metrics else {}, figures))
+        files = {CONFIG: sealed(config), METRICS: b"".join(map(line_of, metrics)), CARD: card.encode()}
         if scores:
-            texts[EVALUATION] = json.dumps(scores, indent=2, allow_nan=False)
-        for file, text in texts.items():
-            write_file(made / file, text.encode())
+            files[EVALUATION] = sealed(scores)
+        for file, data in files.items():
+            write_file(made / file, data)
         write_file(made / REFERENCE, read_file(run.folder / REFERENCE))
         _check_weights(run, load(made))
     return target

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +17,7 @@ from torch import nn
 from ..config import ConfigError, read_json, to_json
 from ..data.sources import FILES
 from ..plots.page import markdown_cell, markdown_table
+from ..training.log import BEYOND
 
 if TYPE_CHECKING:
     from .folder import Run
@@ -89,11 +92,40 @@ def read_scores(folder: Path, step: int, newest: int) -> tuple[dict[str, Any], s
     if not os.path.lexists(path):
         return {}, "This run was not evaluated: it has no scores."
     scores = read_json(path)
-    if not {"return_mean", "return_ci95"} <= scores.keys():
-        raise ConfigError(f"{path}: holds no scores; `gentraj evaluate` writes such a file, or remove it")
+    if problem := next(_wrong_scores(scores, ("return_mean", "return_ci95")), None):
+        raise ConfigError(f"{path}: holds no scores ({problem}); `gentraj evaluate` writes such a file, or remove it")
     if (evaluated := scores.get("step", newest)) != step:
         return {}, f"This checkpoint was not evaluated: the run's scores are those of step {evaluated}, not of {step}."
     return scores, ""
+
+
+def _wrong_scores(scores: Mapping[str, Any], needed: Sequence[str], of: str = "") -> Iterator[str]:
+    """What is wrong with the values that a page or a figure shows, those of the yardstick `of` or the run's own."""
+    for key, (fits, expected) in SHAPES.items():
+        if (key in scores or key in needed) and not fits(value := scores.get(key)):
+            yield f"{of}{key} is {reprlib.repr(value)}; {expected} is expected"
+    for name in () if of else YARDSTICKS:
+        if isinstance(beside := scores.get(name), dict):
+            yield from _wrong_scores(beside, ("return_mean",), f"{name}.")
+        elif beside is not None:
+            yield f"{name} is {reprlib.repr(beside)}; an object of scores is expected"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < BEYOND
+
+
+def _are_numbers(value: object, count: int | None = None) -> bool:
+    return isinstance(value, list) and all(map(_is_number, value)) and len(value) == (len(value) if count is None
+                                                                                     else count)
+
+
+SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {  # of the values in evaluation.json that are not only printed
+    "return_mean": (_is_number, "a number"), "return_ci95": (partial(_are_numbers, count=2), "a list of two numbers"),
+    "returns": (_are_numbers, "a list of numbers"), "episodes": (lambda value: type(value) is int, "a whole number"),
+    "step": (lambda value: type(value) is int, "a whole number"), "failures": (lambda value: isinstance(value, list),
+                                                                                "a list"),
+    **dict.fromkeys(("agent", "env_id"), (lambda value: isinstance(value, str), "a text"))}
 
 
 def dataset_names(dataset: str) -> list[str]:

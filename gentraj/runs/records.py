@@ -7,7 +7,6 @@ checkpoint is the result whatever it scored, and a run without these files works
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -21,10 +20,10 @@ import torch
 
 from envs.evaluation.evaluate import EvaluationConfig, evaluate
 
-from ..config import read_json
+from ..config import read_json, sealed
 from ..files import write_file
 from ..progress import say
-from ..training.log import LogWarning, read_rows
+from ..training.log import LogWarning, line_of, read_rows
 from ..trajectory import Agent
 from .settings import DataFacts
 
@@ -43,7 +42,7 @@ def record_start(folder: Path, device: torch.device | None, resume: bool) -> Non
     start = {"command": shlex.join([name, *words]), "version": version("gentraj"), "torch": torch.__version__,
              "python": platform.python_version(), "device": _device_name(device)}
     starts = [*(read_starts(folder) if resume else []), start]
-    write_file(folder / PROVENANCE, json.dumps({"starts": starts}, indent=2).encode())
+    write_file(folder / PROVENANCE, sealed({"starts": starts}))
 
 
 def read_starts(folder: Path) -> list[dict[str, Any]]:
@@ -74,7 +73,7 @@ def record_score(folder: Path, step: int, agent: Agent, data: DataFacts, episode
         return
     row = {"step": step} | {key: scores[key] for key in KEPT if scores[key] is not None}
     rows = [earlier for earlier in read_learning_curve(folder) if earlier["step"] < step]
-    write_file(folder / SCORES, "".join(json.dumps(each) + "\n" for each in [*rows, row]).encode())
+    write_file(folder / SCORES, b"".join(map(line_of, [*rows, row])))
     low, high = scores["return_ci95"]
     say(f"step {step}: return {row['return_mean']:.4g} [{low:.4g}, {high:.4g}] in {episodes} episodes")
 

@@ -16,7 +16,7 @@ from agents.policies.policy import Policy
 from envs.evaluation.scores import DataReturns
 from envs.making import environment_factory
 
-from ..config import require_effect
+from ..config import require, require_effect
 from ..data import ContextConfig, Episodes
 from ..distillation import FewStepConfig
 from ..families import Model, ModelConfig
@@ -42,6 +42,13 @@ class DataFacts:
     """The EnvSpec that the data name, as JSON; None if they name none."""
     returns: tuple[DataReturns, ...] = ()
     """The returns of each dataset that was joined, in the order in which they were joined."""
+
+    def __post_init__(self) -> None:
+        require(self, obs_dim=(1, 1e6), act_dim=(1, 1e6), context_dim=(0, 1e6))
+        for dim in self.goal_dims:
+            if not 0 <= dim < self.obs_dim:
+                raise ValueError(f"DataFacts.goal_dims are {self.goal_dims}; entries of an observation of width "
+                                 f"{self.obs_dim} are expected")
 
     @classmethod
     def of(cls, episodes: Episodes, context: ContextConfig, env_id: str | None = None,

@@ -10,7 +10,6 @@ This module has `save` and `load`, the lock of a run folder, and the state of mo
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import re
@@ -30,7 +29,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..config import MAX_BYTES, ConfigError, from_json, parse_json, to_json
+from ..config import MAX_BYTES, ConfigError, from_json, sealed, to_json, unsealed
 from ..files import FileRefused, open_plain, physical_memory, read_file
 
 FORMAT_VERSION = 3  # 2: every config names its kind; 3: control.prior_fraction was control.drawn
@@ -107,7 +106,7 @@ def save(folder: Path, step: int, components: Mapping[str, Mapping[str, Tensor]]
     final, temporary = folder / f"step-{step:08d}", folder / f".tmp-{step}-{os.getpid()}"
     contents = {f"{name}.safetensors": _to_bytes(name, tensors) for name, tensors in components.items()}
     files = {name: _File(len(data), _sha256(data)) for name, data in contents.items()}
-    contents["meta.json"] = _signed(to_json(_Meta(FORMAT_VERSION, step, _versions(), files, dict(meta))))
+    contents["meta.json"] = sealed(to_json(_Meta(FORMAT_VERSION, step, _versions(), files, dict(meta))))
     try:
         _set_aside_if_broken(final)
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,12 +128,6 @@ def _to_bytes(name: str, tensors: Mapping[str, Tensor]) -> bytes:
         raise ValueError(f"the component name '{name}' is not a file name; use letters, digits, '_', '-' and '.'")
     # Copied, because safetensors refuses tied weights: two names for the same memory.
     return safetensors.torch.save({key: t.detach().to("cpu", copy=True).contiguous() for key, t in tensors.items()})
-
-
-def _signed(body: dict[str, Any]) -> bytes:
-    """JSON bytes that contain their own hash, which is computed with the hash left empty."""
-    text = json.dumps({"sha256": ""} | body, indent=1, allow_nan=False)
-    return text.replace('"sha256": ""', f'"sha256": "{_sha256(text.encode())}"', 1).encode()
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -266,10 +259,7 @@ def _read(path: Path) -> Checkpoint:
 def _read_meta(path: Path) -> _Meta:
     data = _read_bytes(path)
     try:
-        body = parse_json(data, str(path))
-        digest = str(body.pop("sha256", ""))
-        if not re.fullmatch("[0-9a-f]{64}", digest) or _sha256(data.replace(digest.encode(), b"", 1)) != digest:
-            raise CheckpointError(f"{path}: its hash does not match; the file is damaged")
+        body = unsealed(data, str(path), required=True)
         check_format(body.get("format_version"), str(path.parent))
         return from_json(_Meta, body, str(path))
     except ConfigError as error:

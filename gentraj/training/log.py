@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from .loggers import LOGGERS, Logger
 FILE = "metrics.jsonl"
 BEYOND = 1e300  # no metric is so large, and sums of fewer than 10^8 smaller ones are finite
 LARGEST = 1 << 30  # bytes; a row of 30 metrics takes one kilobyte
+CHECK = re.compile(rb', "crc32": "([0-9a-f]{8})"\}\s*\Z')
 Row = dict[str, Any]
 Sums = dict[str, list[float]]
 """For each metric, its sum since the last row and the number of steps in that sum."""
@@ -55,12 +58,24 @@ def read_metrics(folder: Path) -> list[Row]:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Reads a file with one JSON object a line, each with a "step"; a missing file has no rows."""
+    """Reads a file with one JSON object a line, each with a "step"; a missing file has no rows.
+
+    Lines that are damaged are left out with a `LogWarning`. An incomplete last line, as a crash leaves it, is left out.
+    """
     try:
-        data = read_file(path, LARGEST)
+        lines = list(BytesIO(read_file(path, LARGEST)))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [row for line in BytesIO(data) if (row := _row(line))]
+    rows = [row for line in lines if (row := _row(line))]
+    if damaged := sum(line.endswith(b"\n") or b"}" in line for line in lines) - len(rows):  # a row ends in its only }
+        warnings.warn(f"{path}: {damaged} of {len(lines)} lines are damaged and are left out", LogWarning, stacklevel=2)
+    return rows
+
+
+def line_of(row: Row) -> bytes:
+    """The line that `read_rows` reads back as this row. It ends in a checksum of the row."""
+    text = json.dumps(row)[:-1].encode()
+    return text + f', "crc32": "{zlib.crc32(text):08x}"}}\n'.encode()
 
 
 class Log:
@@ -136,7 +151,7 @@ class Log:
 
     def _write(self, row: Row) -> None:
         if self._file:
-            line = (b"\n" if self._torn else b"") + json.dumps(row).encode() + b"\n"
+            line = (b"\n" if self._torn else b"") + line_of(row)
             self._torn = True  # until the whole line is written: a full disk may take a part of it
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -158,11 +173,17 @@ class Log:
 
 
 def _row(line: bytes) -> Row | None:
-    """Parses a line; None for an incomplete one, as a full disk or a crash leaves it, and for anything but a row."""
+    """Parses a line; None for an incomplete one, as a full disk or a crash leaves it, for one whose checksum does not
+    match, and for anything but a row."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
+    if isinstance(row, dict) and "crc32" in row:
+        check = CHECK.search(line)
+        if check is None or int(check[1], 16) != zlib.crc32(line[: check.start()]):
+            return None
+        del row["crc32"]
     return row if isinstance(row, dict) and type(row.get("step")) is int else None
 
 

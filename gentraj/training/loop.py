@@ -105,7 +105,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         require(self, **dict.fromkeys(("steps", "save_every", "log_every", "keep", "eval_episodes"), (1, math.inf)),
-                **dict.fromkeys(("warmup", "seed", "threads", "eval_every"), (0, math.inf)))
+                **dict.fromkeys(("warmup", "seed", "eval_every"), (0, math.inf)), threads=(0, 1e4))
 
 
 @dataclass(frozen=True)

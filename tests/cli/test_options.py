@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from functools import cache, reduce
@@ -11,7 +12,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
-from small import DATASET, gentraj
+from small import DATASET, edit, gentraj
 
 from gentraj.config import differences, to_json, unused, with_settings, within
 from gentraj.data import Episodes, load_episodes
@@ -196,7 +197,7 @@ def test_half_a_step_is_none(capsys: pytest.CaptureFixture) -> None:
 
 def test_a_run_of_an_older_format_is_refused_by_name(hopper_run: Path, tmp_path: Path,
                                                      capsys: pytest.CaptureFixture) -> None:
-    held = json.loads((hopper_run / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({key: held[key] for key in ("run", "data", "reference_sha256")}))
+    shutil.copy(hopper_run / "config.json", tmp_path)
+    edit(tmp_path, lambda held: held.pop("format_version"))
     assert gentraj("evaluate", tmp_path) == 1
     assert f"{tmp_path}: has format 1 and this gentraj reads format 3; train it again" in capsys.readouterr().err

@@ -16,7 +16,7 @@ import pytest
 import small
 import torch
 from inline import inline
-from small import DATASET, gentraj
+from small import DATASET, edit, gentraj
 
 from gentraj.experiments import compare as experiment
 from gentraj.experiments import compare_measures, comparison
@@ -206,9 +206,9 @@ def test_families_differ_in_their_generator_only() -> None:
 def test_runs_with_other_settings_are_families_of_their_own(small_run: Path, tmp_path: Path) -> None:
     for name, seed, replan in (("a", 1, 60), ("b", 0, 7)):
         (tmp_path / name).mkdir()
-        config = json.loads((small_run / "config.json").read_text())
-        config["run"]["training"]["seed"], config["run"]["planner"]["replan"] = seed, replan
-        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        shutil.copy(small_run / "config.json", tmp_path / name)
+        for part, key, value in (("training", "seed", seed), ("planner", "replan", replan)):
+            edit(tmp_path / name, lambda config, p=part, k=key, v=value: config["run"][p].update({k: v}))
     same = existing([small_run, tmp_path / "a"])
     assert [(family, config.training.seed) for (_, family), config in same.values()] == [
         ("diffusion", 0), ("diffusion", 1)]

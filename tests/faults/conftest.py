@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from tiny import run_tiny
 
-from gentraj.training import checkpoint
-from gentraj.training.log import read_metrics
+from benchmarks.soak import bits
+from gentraj.config import sealed
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = ("open", "write", "fsync", "replace", "mkdir", "unlink", "rmdir")
@@ -57,14 +57,7 @@ def _forge(path: Path, files: dict[str, bytes], changes: dict | None = None) -> 
         (path / name).write_bytes(data)
         body["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     del body["sha256"]
-    (path / "meta.json").write_bytes(checkpoint._signed(body | (changes or {})))
-
-
-def _fingerprint(folder: Path) -> tuple[dict[str, str], list[dict]]:
-    """Hashes of the newest checkpoint's tensors, and the rows of metrics without their wall-clock seconds."""
-    files = checkpoint.load(folder).folder.glob("*.safetensors")
-    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in read_metrics(folder)]
-    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}, rows
+    (path / "meta.json").write_bytes(sealed(body | (changes or {})))
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +72,7 @@ def forge():
 
 @pytest.fixture(scope="session")
 def fingerprint():
-    return _fingerprint
+    return bits.fingerprint
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -148,11 +147,7 @@ def test_what_the_options_cannot_be_is_explained_with_code_2(place: Path, capsys
 
 
 def edit(change: Callable[[dict], object]) -> Callable[[Path], object]:
-    def edited(run: Path) -> None:
-        config = json.loads((run / "config.json").read_text())
-        change(config)
-        (run / "config.json").write_text(json.dumps(config))
-    return edited
+    return lambda run: small.edit(run, change)
 
 
 def cut(path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from small import gentraj
+from small import edit, gentraj
 
 from gentraj.runs.folder import build, load, read_config
 from gentraj.training.checkpoint import CheckpointError, OlderFormat, check_format
@@ -35,15 +35,9 @@ def refused(capsys: pytest.CaptureFixture, *words: object) -> str:
     return lines[0]
 
 
-def change_config(run: Path, change: Callable[[dict], object]) -> None:
-    config = json.loads((run / "config.json").read_text())
-    change(config)
-    (run / "config.json").write_text(json.dumps(config))
-
-
 def forge_reference(run: Path, data: bytes) -> None:
     (run / "reference.safetensors").write_bytes(data)
-    change_config(run, lambda config: config.update(reference_sha256=hashlib.sha256(data).hexdigest()))
+    edit(run, lambda config: config.update(reference_sha256=hashlib.sha256(data).hexdigest()))
 
 
 def with_value(tensor: torch.Tensor, value: float) -> torch.Tensor:
@@ -134,7 +128,7 @@ def test_11_what_is_no_format_is_not_called_an_older_one(run: Path, version: obj
     with pytest.raises(CheckpointError, match=r"format_version is .*; a whole number of at least 1") as caught:
         check_format(version, "run")
     assert not isinstance(caught.value, OlderFormat)
-    change_config(run, lambda config: config.update(format_version=version))
+    edit(run, lambda config: config.update(format_version=version))
     assert f"format_version is {version!r}; " in refused(capsys, "evaluate", run)
 
 
@@ -158,7 +152,7 @@ print(main(sys.argv[3:] + [sys.argv[2]]), (most() - before) // 1024)
 def test_15_a_forged_width_is_refused_before_it_takes_memory(run: Path, tmp_path: Path, forge, words: list) -> None:
     """Its network would have 160 GB of weights."""
     forged = Path(shutil.copytree(run, tmp_path / "forged"))
-    change_config(forged, lambda config: widen(config["run"]))
+    edit(forged, lambda config: widen(config["run"]))
     for newest in forged.glob("step-*"):
         meta = json.loads((newest / "meta.json").read_text())["meta"]
         widen(meta["run"])

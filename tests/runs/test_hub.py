@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard, cached_assets_path, snapshot_download
-from small import gentraj
+from small import edit, gentraj
 
 from gentraj import runs
-from gentraj.config import ConfigError
+from gentraj.config import ConfigError, read_json
 from gentraj.runs.hub import from_pretrained, save_pretrained
 from gentraj.runs.model_card import yaml_lines
 from gentraj.training.checkpoint import CheckpointError, NothingSaved
@@ -73,9 +73,8 @@ def test_the_folder_holds_one_checkpoint_and_no_optimiser(saved: Path) -> None:
 
 
 def test_nobody_learns_where_the_data_lay(run_folder: Path, tmp_path: Path) -> None:
-    config = json.loads((run_folder / "config.json").read_text())
-    config["run"]["dataset"] = "/home/somebody/secret/maze.npz+D4RL/pointmaze/umaze-v2+tests/umaze-v0"
-    (run_folder / "config.json").write_text(json.dumps(config))
+    names = "/home/somebody/secret/maze.npz+D4RL/pointmaze/umaze-v2+tests/umaze-v0"
+    edit(run_folder, lambda config: config["run"].update(dataset=names))
     saved = save_pretrained(runs.load(run_folder), tmp_path / "saved")
     assert runs.load(saved).config.dataset == "maze.npz+D4RL/pointmaze/umaze-v2+tests/umaze-v0"
     assert not [path for path in saved.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
@@ -98,7 +97,7 @@ def test_the_card_holds_the_runs_own_scores(saved: Path) -> None:
     assert "| return (mean of episodes) | 12.5 | 200 |" in card.text
     assert not any(key in card.text for key in ("return_iqm", "first_hit", "first success"))  # words, no empty rows
     assert "does not say at which step it was made" in card.text and "![loss](figures/loss.png)" in card.text
-    assert json.loads((saved / "evaluation.json").read_text()) == SCORES
+    assert read_json(saved / "evaluation.json") == SCORES
 
 
 def test_the_card_holds_the_runs_settings_and_losses(saved: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box
-from small import DATASET, gentraj, same_when_killed
+from small import DATASET, edit, gentraj, same_when_killed
 
 from agents.policies import POLICIES
 from agents.policies.bc import BCConfig
@@ -109,9 +109,7 @@ def test_what_a_run_remembers(hopper: Episodes, hopper_run: Path) -> None:
 def test_each_dataset_is_remembered_and_none_of_it_decides_a_training(hopper_file: Path, tmp_path: Path) -> None:
     both = runs.train(tiny("iql", f"{hopper_file}+{hopper_file}", steps=1), tmp_path / "two", progress=False)
     assert [r.episodes for r in both.data.returns] == [12, 12]
-    config = json.loads((tmp_path / "two" / "config.json").read_text())
-    config["data"]["returns"] = []
-    (tmp_path / "two" / "config.json").write_text(json.dumps(config))
+    edit(tmp_path / "two", lambda config: config["data"].update(returns=[]))
     assert runs.load(tmp_path / "two").data.returns == ()
 
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from small import edit
 
 from agents.policies.bc import BCConfig
 from gentraj import runs
@@ -57,9 +58,7 @@ def test_other_data_where_its_own_lay_judge_nothing(folder: Path, tmp_path: Path
     config = runs.read_config(folder / "world")[0]
     other = save_npz(config.split(runs.read_data(config)[0])[0], tmp_path / "other.npz")
     run = shutil.copytree(folder / "world", tmp_path / "world")
-    text = (run / "config.json").read_text()
-    assert config.dataset in text
-    (run / "config.json").write_text(text.replace(config.dataset, str(other)))
+    edit(run, lambda held: held["run"].update(dataset=str(other)))
     assert main(["evaluate", str(run), "--as", "world-model"]) == 2
     assert "holds other data than" in capsys.readouterr().err
 
