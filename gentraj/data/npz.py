@@ -41,8 +41,9 @@ def npz_fields(members: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
     """Converts the members of gentraj's npz to the fields of `Episodes`, not yet validated."""
     missing = {*ARRAYS, "format", "env", "obs_keys", "goal_dims"} - members.keys()
     if missing or str(members["format"]) != FORMAT:
-        raise DataError(f"{path}: not an npz of {FORMAT}" + (f"; it lacks {', '.join(sorted(missing))}" if missing else
-                        f" but of {members['format']}; this version of gentraj cannot read it"))
+        raise DataError(f"{path}: not an npz of {FORMAT}" + (
+            f"; it lacks {', '.join(sorted(missing))}, which gentraj.data.save_npz writes" if missing else
+            f" but of {members['format']}; this version of gentraj cannot read it"))
     return {key: members[key] for key in ARRAYS} | {
         "extras": {key.removeprefix("extras/"): value for key, value in members.items() if key.startswith("extras/")},
         "goal_dims": tuple(as_whole(members["goal_dims"].ravel(), path.stem, "goal_dims").tolist()),
