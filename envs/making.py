@@ -145,9 +145,9 @@ def _registered(env_id: str) -> dict[str, Any]:
                                     "and '.', and at most one '/', behind a namespace")
         names = [*TASKS, *LOCOMOTION, *MANIPULATION]
         near = difflib.get_close_matches(str(env_id), [*names, *registry], n=3)
-        raise ValueError(f"unknown environment '{env_id}'; " + (f"did you mean {' or '.join(near)}?" if near else
-                         f"give a Gymnasium id or one of {', '.join(names)}")
-                         + "; one of your own needs --import MODULE, the module that registers it")
+        raise ValueError(f"unknown environment '{env_id}'; " + (f"did you mean {' or '.join(near)}? " if near else
+                         f"give a Gymnasium id or one of {', '.join(names)}. ")
+                         + "An environment of your own needs --import MODULE, the module that registers it")
     return copy.deepcopy(registry[env_id].kwargs)
 
 

@@ -21,6 +21,7 @@ from typing import BinaryIO
 from .process import is_alive
 
 WRITING = os.O_WRONLY | os.O_RDWR
+NOT_PLAIN = "is not a plain file but a folder, a pipe or a device; a plain file is expected"
 FLAGS = os.O_NONBLOCK | os.O_CLOEXEC  # non-blocking: opening a pipe must not hang; plain files are read as ever
 
 
@@ -46,11 +47,11 @@ def open_plain(path: Path, flags: int = os.O_RDONLY, *, follow: bool = False) ->
         descriptor = os.open(path, flags | FLAGS | (0 if follow else os.O_NOFOLLOW), 0o644)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # a link, a pipe without a reader, a folder
-            raise FileRefused(path, "is not a plain file") from error
+            raise FileRefused(path, NOT_PLAIN) from error
         raise
     status, problem = os.fstat(descriptor), ""
     if not stat.S_ISREG(status.st_mode):
-        problem = "is not a plain file"
+        problem = NOT_PLAIN
     elif flags & WRITING and status.st_nlink > 1:
         problem = f"has {status.st_nlink} names (hard links), so it is not written to; put a copy in its place"
     if problem:

@@ -199,7 +199,8 @@ class Condition:
         Raises ValueError if either number is 0.
         """
         if num < 1 or self.batch < 1:
-            raise ValueError(f"{num} samples of {self.batch} conditions were asked for; at least 1 of 1 is expected")
+            raise ValueError(f"{num} samples of {self.batch} conditions were asked for; at least 1 sample "
+                             "of at least 1 condition is expected")
         context = None if self.context_BC is None else self.context_BC.repeat_interleave(num, 0)
         return replace(self, values_BHD=self.values_BHD.repeat_interleave(num, 0),
                        mask_BHD=self.mask_BHD.repeat_interleave(num, 0), context_BC=context, finite=True)
@@ -228,8 +229,11 @@ class Condition:
     def _with(self, index: int | Tensor, value: Tensor, dims: list[int]) -> Condition:
         device = self.values_BHD.device
         value = torch.as_tensor(value, dtype=torch.float32, device=device)
-        if value.shape[-1:] != (len(dims),) or not all(0 <= i < self.spec.dim for i in dims):
-            raise ValueError(f"the known value has shape {tuple(value.shape)}; {len(dims)} entries were named: {dims}")
+        if value.shape not in ((len(dims),), (1, len(dims)), (self.batch, len(dims))):
+            raise ValueError(f"the known value has shape {tuple(value.shape)}; a number for each of the entries {dims} "
+                             f"is expected, shape {(len(dims),)} or {(self.batch, len(dims))}")
+        if not all(0 <= i < self.spec.dim for i in dims):
+            raise ValueError(f"the entries {dims} were named; a timestep has the entries 0 to {self.spec.dim - 1}")
         index_B = torch.as_tensor(index, device=device).expand(self.batch)
         if ((index_B >= self.spec.horizon) | (index_B < -self.spec.horizon)).any():
             raise ValueError(f"timestep {index} is outside the horizon of {self.spec.horizon} timesteps")

@@ -378,12 +378,14 @@ def check(config: PlannerConfig, levels: Sequence[TrajectorySpec], act_dim: int,
     """
     spec = levels[0]
     if config.actions == "track" and not len(config.goal_dims) == len(config.rest_dims) == act_dim:
-        raise ValueError(f"actions='track' needs a position and a velocity for each of {act_dim} actions; goal_dims "
-                         f"are {config.goal_dims} and rest_dims {config.rest_dims}")
+        raise ValueError(f"planner.actions is 'track', which needs a position and a velocity for each of {act_dim} "
+                         f"actions; planner.goal_dims are {config.goal_dims} and planner.rest_dims {config.rest_dims}")
     if config.actions == "joint" and not levels[-1].act_dim:
-        raise ValueError("actions='joint' needs a model of observations and actions; this model has no actions")
+        raise ValueError("planner.actions is 'joint', which needs a model of observations and actions; this "
+                         "model has no actions, so leave it out, or train with --joint")
     if config.actions == "inverse" and inverse is None:
-        raise ValueError("actions='inverse' needs inverse dynamics; train with --dynamics, or set actions='joint'")
+        raise ValueError("planner.actions is 'inverse', which needs inverse dynamics; train with --dynamics, or set "
+                         "it to 'joint'")
     if config.actions == "inverse" and inverse is not None and config.lookahead > inverse.config.lookahead:
         raise ValueError(f"lookahead is {config.lookahead}; the inverse dynamics were trained to look "
                          f"{inverse.config.lookahead} steps ahead; give at most that")

@@ -211,7 +211,11 @@ class Policy(nn.Module, Generic[ModelT]):
                                       context_dropout=context_dropout)
 
     def state(self, obs_BO: Tensor, context_BC: Tensor | None) -> Tensor:
-        """(B, S) normalised states. Raises ValueError if a context is missing, or given to a policy without one."""
+        """(B, S) normalised states. Raises ValueError for observations of another width, and if a context is missing,
+        or given to a policy without one."""
+        if obs_BO.shape[-1:] != self.obs.shift_D.shape:
+            raise ValueError(f"observations of shape {tuple(obs_BO.shape)} were given to a policy that was trained on "
+                             f"observations of width {len(self.obs.shift_D)}; give it those")
         if (context_BC is None) != (self.context is None):
             raise ValueError(f"a policy trained with{'out' if self.context is None else ''} a goal was given "
                              f"{'none' if context_BC is None else 'one'}; train it on data of this environment")

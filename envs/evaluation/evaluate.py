@@ -70,8 +70,9 @@ class EvaluationConfig:
             raise ValueError(f"EvaluationConfig.deadline_ms is {self.deadline_ms} and EvaluationConfig.hz {self.hz}; "
                              "give one of them")
         if self.deadline is not None and not 1e-6 <= self.deadline <= 1e6:
-            raise ValueError(f"EvaluationConfig.deadline_ms is {self.deadline_ms} and EvaluationConfig.hz {self.hz}, "
-                             f"a deadline of {self.deadline:g} s; at least 1e-6 and at most 1e6 s are expected")
+            given = "deadline_ms" if self.hz is None else "hz"
+            raise ValueError(f"EvaluationConfig.{given} is {getattr(self, given)}, a deadline of {self.deadline:g} s; "
+                             "at least 1e-6 and at most 1e6 s are expected")
 
     @property
     def deadline(self) -> float | None:

@@ -117,6 +117,10 @@ class Layout:
 
     def stepped(self, result: Any) -> Step:
         """Reads what `env.step` returned. Raises `Malformed`."""
+        if not isinstance(result, tuple) or len(result) != 5:
+            what = f"{len(result)} values" if isinstance(result, tuple) else f"a {type(result).__name__}"
+            raise Malformed(f"step returned {what}; observation, reward, terminated, truncated and info are expected, "
+                            "as Gymnasium has it (wrap an environment of the old gym)")
         obs, reward, terminated, truncated, info = result
         success = next((info[key] for key in ("success", "is_success") if key in info), None)
         return self.observed(obs, reward=_number(reward, "reward"), terminated=_flag(terminated, "terminated"),

@@ -96,11 +96,12 @@ class VectorEnvironment:
 
     def _check_actions(self, act_BA: np.ndarray) -> None:
         space = self.action_space
-        for bad_B, why in ((~np.isfinite(act_BA).all(1), "finite numbers are expected"),
-                           (((act_BA < space.low) | (act_BA > space.high)).any(1), "outside {}; clip it in the agent")):
+        outside_B = ((act_BA < space.low) | (act_BA > space.high)).any(1)
+        for bad_B, why in ((~np.isfinite(act_BA).all(1), "; finite numbers are expected"),
+                           (outside_B, ", which is outside {}; clip it in the agent")):
             if bad_B.any():
                 i = int(np.argmax(bad_B))
-                raise self._fault(i, f"the agent's action is {act_BA[i]}; {why.format(space)}")
+                raise self._fault(i, f"the agent's action is {act_BA[i]}{why.format(space)}")
 
     def _observe(self, answers: Mapping[int, Step | Fault]) -> dict[int, Step]:
         """Checks and keeps what the environments returned; returns the steps that hold no fault."""
@@ -117,7 +118,8 @@ class VectorEnvironment:
         reward_R = np.array([step.reward for step in steps.values()])
         self._refuse(index, ~np.isfinite(reward_R), "reward", reward_R, "a finite number is expected")
         self._refuse(index, ~np.isfinite(obs_RO).all(1), "observation", obs_RO, "finite numbers are expected")
-        self._refuse(index, outside_R, "observation", obs_RO, "outside the environment's own observation space")
+        self._refuse(index, outside_R, "observation", obs_RO, "numbers inside the environment's own observation "
+                     "space are expected")
         self.obs_BO = self.obs_BO.copy()  # whoever has read it may keep it
         if self.goal_BG is not None:
             goal_RG = np.array([step.goal_G for step in steps.values()])

@@ -189,9 +189,13 @@ def preset(name: str, dataset: str) -> AnyRunConfig:
 def _defaults(args: Train) -> AnyRunConfig:
     """The settings of the preset, the file or the resumed run. Raises ValueError unless exactly one of them is
     given."""
-    if [args.preset, args.resume, args.settings_file].count(None) != 2:
-        raise ValueError(f"give a preset ({', '.join(PRESETS)}), --config FILE or --resume DIR, and only one of them; "
-                         "see gentraj train --help")
+    given = {f"the preset {args.preset}": args.preset, f"--config {args.settings_file}": args.settings_file,
+             f"--resume {args.resume}": args.resume}
+    if len(named := [name for name, value in given.items() if value is not None]) > 1:
+        raise ValueError(f"{' and '.join(named)} were given; each names all settings, so give one of them")
+    if not named:
+        raise ValueError(f"give a preset ({', '.join(PRESETS)}), --config FILE or --resume DIR; see gentraj train "
+                         "--help")
     if args.resume is not None:
         if args.run_dir is not None:
             raise ValueError("--resume names the run's folder already; leave --run-dir out")

@@ -245,7 +245,9 @@ def wrong_shapes(e: Episodes) -> Iterator[str]:
         dims, rows = (1 if key in ("reward", "terminated", "truncated") else 2), S + E * _per_episode(key)
         if array.ndim != dims:
             flat = False
-            yield f"{e.name}: {key} has {array.ndim} dimensions, shape {array.shape}; {dims} are expected"
+            shape = f"({rows},)" if dims == 1 else f"({rows}, width)"
+            yield (f"{e.name}: {key} has {array.ndim} dimensions, shape {array.shape}; {dims} are expected, shape "
+                   f"{shape}")
         elif len(array) != rows:
             needed = f"{S} + {E} = {rows} rows, one more than actions in each" if _per_episode(key) else f"{S} rows"
             yield f"{e.name}: {key} has {len(array)} rows; {E} episodes of {S} steps in all need {needed}"

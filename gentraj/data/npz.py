@@ -42,7 +42,8 @@ def npz_fields(members: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
     """Converts the members of gentraj's npz to the fields of `Episodes`, not yet validated."""
     missing = {*ARRAYS, "format", "env", "obs_keys", "goal_dims"} - members.keys()
     if missing:
-        raise DataError(f"{path}: not an npz of {FORMAT}; it lacks {', '.join(sorted(missing))}")
+        raise DataError(f"{path}: not an npz of {FORMAT}; it lacks {', '.join(sorted(missing))}, which "
+                        "gentraj.data.save_npz writes")
     for key, dims in {"format": 0, "env": 0, "obs_keys": 1}.items():
         if (array := members[key]).ndim != dims or array.dtype.kind != "U":
             raise DataError(f"{path}: {key} is an array {array.shape} of {array.dtype}; text is expected, an array of "

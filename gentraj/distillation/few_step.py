@@ -37,7 +37,7 @@ class FewStepConfig(GeneratorConfig):
     are the teacher's."""
 
     def __post_init__(self) -> None:
-        require(self, updates=(1, 1e12))
+        require(self, updates=(1, 1e12), steps=(1, 1e6))
         self.model()  # raises ValueError for settings that the student cannot have
 
     def model(self) -> DiffusionConfig:

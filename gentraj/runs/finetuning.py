@@ -130,8 +130,8 @@ def _joined(one: Batch, other: Batch) -> Batch:
 
 def _learner(run: Run) -> Policy:
     if (policy := run.config.learner(run.components)) is None:
-        raise ValueError(f"{run.folder} is a run of {run.config.summary}; only a policy with a critic, such as fql, "
-                         "can learn from the episodes that it collects")
+        raise ValueError(f"{run.description}; only a policy with a critic, such as fql, can learn from the episodes "
+                         "that it collects")
     return policy
 
 

@@ -91,20 +91,25 @@ class PlannerRunConfig(RunSettings):
     def __post_init__(self) -> None:
         require_choice(self, normalizer=STATISTICS)
         require(self, context_dropout=(0, 1), **BATCH)
+        for name in ("horizon", "stride"):
+            if type(value := getattr(self, name)) is int and value < 1:
+                raise ValueError(f"PlannerRunConfig.{name} is {value}; a whole number of at least 1 is expected")
         if any(factor < 2 for factor in self.refine):
-            raise ValueError(f"refine is {self.refine}; whole numbers of at least 2 are expected")
+            raise ValueError(f"PlannerRunConfig.refine is {self.refine}; whole numbers of at least 2 are expected")
         if isinstance(self.stride, tuple) and (not self.stride or self.horizon not in (None, len(self.stride) + 1)):
             raise ValueError(f"stride places {len(self.stride) + 1} timesteps, and horizon is {self.horizon}; give one "
                              "number at least as stride, and leave the horizon out")
         if self.planner.actions == "joint" and not self.joint:
-            raise ValueError("planner.actions is 'joint', but the model would have no actions; set joint too")
+            raise ValueError("planner.actions is 'joint', but the model would have no actions; set "
+                             "PlannerRunConfig.joint too")
         if self.planner.steps > (levels := self.model.max_steps or math.inf):
             raise ValueError(f"planner.steps is {self.planner.steps}, but the model would have {levels} levels of "
                              f"noise; set planner.steps too, 1 to {levels}")
         self._check_history(self.planner)
         for key in ("select", "guidance"):
             if getattr(self.planner, key) == "value" and not self.valued:
-                raise ValueError(f"planner.{key} is 'value', and no critic of plans would be trained; set valued too")
+                raise ValueError(f"planner.{key} is 'value', and no critic of plans would be trained; set "
+                                 "PlannerRunConfig.valued too")
 
     def _check_history(self, planner: PlannerConfig) -> None:
         if planner.history and not self.mix.prefix:

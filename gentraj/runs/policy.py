@@ -63,8 +63,8 @@ class PolicyRunConfig(GoalConditioned):
     def with_generator(self, model: ModelConfig) -> PolicyRunConfig:
         """These settings with another generative model. Raises ValueError if the policy cannot act by it."""
         if self.generator is None or not isinstance(model, get_type_hints(type(self.policy))["model"]):
-            raise ValueError(f"a policy of the kind {self.summary} cannot act by a model of {type(model).__name__}; "
-                             "leave --family out, or take another policy")
+            raise ValueError(f"a policy of the kind {self.summary} cannot act by a model of the family "
+                             f"{family(model)}; leave --family out, or take another policy")
         return replace(self, policy=replace(cast(Any, self.policy), model=model))
 
     def distilled(self, student: FewStepConfig) -> PolicyRunConfig:

@@ -135,8 +135,8 @@ def condition_of(run: Run, given: Given) -> Condition:
     condition = Condition.unknown(spec, device=run.model.device)
     if (start := given.start_O) is not None:
         if len(start) not in (spec.obs_dim, len(goal_dims)):
-            raise ValueError(f"--start has {len(start)} numbers; {spec.obs_dim} (an observation) or {len(goal_dims)} "
-                             f"(its entries {goal_dims}) are expected")
+            fewer = f" or {len(goal_dims)} (its entries {goal_dims})" if len(goal_dims) < spec.obs_dim else ""
+            raise ValueError(f"--start has {len(start)} numbers; {spec.obs_dim} (an observation){fewer} are expected")
         condition = condition.with_obs(0, start, goal_dims if len(start) == len(goal_dims) else None)
     if (goal := given.goal_G) is not None:
         if len(goal) != len(goal_dims):

@@ -194,7 +194,10 @@ def load(folder: Path, step: int | None = None) -> Checkpoint:
     if not candidates:
         raise NothingSaved(f"{folder}: nothing saved yet; train first")
     if step is not None:
-        return _read(folder / f"step-{step:08d}")
+        if (path := folder / f"step-{step:08d}") not in candidates:
+            raise CheckpointError(f"{folder}: no checkpoint of step {step}; there are those of "
+                                  f"{', '.join(str(_step(each)) for each in reversed(candidates))}")
+        return _read(path)
     reasons = []
     for path in candidates:
         try:

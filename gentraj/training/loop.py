@@ -182,7 +182,8 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the
     wrong = [f"{key} was {reprlib.repr(before)} and is {reprlib.repr(now)}"
              for key, before, now in differences(old, new) if ".".join(key.split(".")[-2:]) not in may_change]
     if wrong:
-        raise ConfigError(f"{where}: cannot be resumed with other settings: {'; '.join(wrong)}")
+        raise ConfigError(f"{where}: these settings are not those of the training so far: {'; '.join(wrong)}; take "
+                          "them back, or train in another folder")
 
 
 class _Component:

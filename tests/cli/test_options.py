@@ -149,7 +149,7 @@ def test_the_settings_that_were_printed_are_taken(preset: str, hopper_file: Path
     again = json.loads(capsys.readouterr().out)
     assert list(differences(json.loads(printed), again)) == [("training.seed", 0, 3)]
     assert gentraj("train", preset, "--config", tmp_path / "mine.json") == 2
-    assert "--config FILE or --resume DIR, and only one of them" in capsys.readouterr().err
+    assert f"the preset {preset} and --config {tmp_path}/mine.json were given; each names" in capsys.readouterr().err
 
 
 def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(hopper_file: Path, tmp_path: Path,

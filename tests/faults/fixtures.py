@@ -50,7 +50,7 @@ WORLD = ("--world.width 4 --world.members 2 --world.batch-size 8 --world.model.n
 # How each run is trained, after `gentraj train` or `gentraj distill RUN`. Together they have each kind of a run, a
 # policy, a model and a network that there is, which a test checks.
 TRAINED = {
-    "unet": f"veteran {PLAN} --horizon 4 --network temporalunet {UNET}",
+    "unet": f"veteran {PLAN} --horizon 4 --network temporalunet {UNET} --model.steps 2 --planner.steps 2",
     "dit": f"veteran {PLAN} --horizon 3 --network dit --model.network.width 4 --model.network.depth 1 "
            "--model.network.heads 1",
     "flow": f"veteran {PLAN} --horizon 3 --family flow {NET}",

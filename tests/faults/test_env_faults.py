@@ -57,8 +57,8 @@ FAULTS = {
     "success": (lambda r: (*r[:4], {"success": "yes"}), "success is 'yes', a str; True or False is expected"),
     "is_success": (lambda r: (*r[:4], {"is_success": 0.5}), "success is 0.5, a float; True or False is expected"),
     "exit": (lambda r: sys.exit("no licence"), "SystemExit: no licence"),
-    "bounds": (lambda r: (np.array([0, 11.0, 0]), *r[1:]), "observation is .*11.*outside the environment's own"),
-    "old gym": (lambda r: (r[0], r[1], False, {}), "not enough values to unpack"),
+    "bounds": (lambda r: (np.array([0, 11.0, 0]), *r[1:]), "observation is .*11.*inside the environment's own"),
+    "old gym": (lambda r: (r[0], r[1], False, {}), "step returned 4 values; observation, reward, .* old gym"),
     "exception": (lambda r: raise_two(0, r), "the simulator is gone"),
 }
 

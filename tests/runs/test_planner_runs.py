@@ -205,7 +205,7 @@ def test_the_command_trains_what_the_data_call_for(umaze: object, tmp_path: Path
 
 @pytest.mark.parametrize("key", ["select", "guidance"])
 def test_a_planner_that_asks_a_critic_has_to_train_one(key: str) -> None:
-    with pytest.raises(ValueError, match=f"planner.{key} is 'value'.*set valued too"):
+    with pytest.raises(ValueError, match=f"planner.{key} is 'value'.*set PlannerRunConfig.valued too"):
         PlannerRunConfig(planner=PlannerConfig("fixed", **{key: "value"}))  # type: ignore[arg-type]
 
 

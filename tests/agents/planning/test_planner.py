@@ -136,9 +136,9 @@ def test_actions_lie_inside_the_action_space() -> None:
 
 
 def test_what_the_settings_need_must_be_there() -> None:
-    with pytest.raises(ValueError, match="actions='joint' needs a model of observations and actions"):
+    with pytest.raises(ValueError, match="actions is 'joint', which needs a model of observations and actions"):
         planner(actions="joint")
-    with pytest.raises(ValueError, match="actions='inverse' needs inverse dynamics"):
+    with pytest.raises(ValueError, match="actions is 'inverse', which needs inverse dynamics"):
         Planner(StraightLine(), CONFIG, LOW, HIGH, trust=KnownTrust(2))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="arrival='earliest' needs a trust score"):
         Planner(StraightLine(), CONFIG, LOW, HIGH, inverse=toward())  # type: ignore[arg-type]
