@@ -204,11 +204,17 @@ def test_an_energy_after_a_plugin_without_gradient_says_so() -> None:
     ({"at": "clean"}, "Energy.at is 'clean'; denoised or noisy is expected"),
     ({"interval": (0.6, 0.2)}, r"Energy.interval is \(0.6, 0.2\); two times from 0 to 1"),
     ({"iterations": -1}, "Energy.iterations is -1"),
-    ({"scale": float("nan")}, "Energy.scale is nan"),
+    ({"scale": float("nan")}, "Energy.scale is nan"), ({"scale": -2e30}, "Energy.scale is -2e"),
 ])
 def test_impossible_settings_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Energy(lambda x: x.sum((1, 2)), **settings)
+
+
+def test_an_energy_may_be_avoided_and_is_no_other_energy() -> None:
+    height = partial(torch.sum, dim=(1, 2))
+    one, other = (Energy(height, scale=-1e20, iterations=0) for _ in range(2))
+    assert one.prefer(torch.ones(1, 1, 1)).item() == pytest.approx(-1e20) and one != other and len({one, other}) == 2
 
 
 def test_what_is_no_guide_is_refused() -> None:

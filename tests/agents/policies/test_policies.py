@@ -12,7 +12,7 @@ from agents.policies.actor import Actor
 from agents.policies.bc import BCConfig
 from agents.policies.fql import FQLConfig
 from agents.policies.generators import GENERATORS
-from agents.policies.policy import Policy, PolicyConfig, Scales, mean_one
+from agents.policies.policy import Policy, PolicyConfig, RewardStatistics, Scales, mean_one
 from agents.policies.swift import SwiftConfig
 from gentraj.data import ContextConfig, Episodes, Windows, concatenate
 from gentraj.networks import ResidualMLPConfig
@@ -203,6 +203,10 @@ def test_n_steps_are_earned_and_the_state_after_them_is_discounted_by_as_many(
     data = chain()
     policy = Policy(2, 1, BCConfig(), Scales.fit(data, ContextConfig()), n_step)
     t = policy.transition(Windows(data, policy.spec).gather(np.arange(5)), 0.5)
+    narrow = replace(data, obs=data.obs[:, :1])  # the last observation is real, and its action is not
+    single = Policy(1, 1, BCConfig(), Scales.fit(narrow, ContextConfig()), n_step)
+    same = single.transition(Windows(narrow, single.spec).gather(np.arange(5)), 0.5)
+    assert torch.equal(same.discount_B, t.discount_B) and torch.equal(same.next_BS, t.next_BS[:, :1])
     torch.testing.assert_close(t.reward_B * np.sqrt((data.reward**2).mean()), torch.tensor(reward, dtype=torch.float32))
     assert t.discount_B.tolist() == discount
     torch.testing.assert_close(policy.obs.unnormalize(t.next_BS), torch.from_numpy(data.obs[after]))
@@ -289,6 +293,7 @@ def test_candidates_of_a_state_are_drawn_by_its_seed() -> None:
 
 
 def test_rewards_that_are_all_zero_are_not_scaled() -> None:
+    assert RewardStatistics(3.0, 0.25).initial_value(0.8) == pytest.approx(3 / 0.4)  # 0.6 of a value goes on
     data = chain()
     scales = Scales.fit(replace(data, reward=np.zeros(5)), ContextConfig())
     assert scales.reward.scale_D.item() == 1 and scales.reward_statistics.reward == 0
