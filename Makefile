@@ -4,7 +4,7 @@ CANDIDATES := python3.11 python3.12 python3.13 python3
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test test-fast lint soak clean
+.PHONY: demo test test-fast lint soak audit lowest clean
 
 demo: .venv/installed
 	.venv/bin/gentraj demo --run-dir runs/demo
@@ -23,8 +23,22 @@ lint: .venv/installed-dev
 soak: .venv/installed-dev
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.soak $(SOAK)
 
+# Known vulnerabilities of what is installed, by pip-audit, which lives in an environment of its own.
+audit: .venv/installed
+	test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet pip-audit; }
+	.venv-audit/bin/python .ci/audit.py .venv/lib/python*/site-packages
+
+# The oldest releases that pyproject.toml allows (3 GB to download): runs of all kinds are loaded, act, and go on training.
+lowest:
+	rm -rf .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable . \
+		'pytest>=8.2' 'pytest-timeout>=2.3' 'hypothesis>=6.100'
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest tests/faults/test_fixture_runs.py -W ignore -p no:cacheprovider
+
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf .venv .venv-audit .venv-lowest .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each file says that the installation beside it is complete, so that a second call installs nothing.

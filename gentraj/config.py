@@ -87,6 +87,16 @@ class ListsUnused(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsFormer(Protocol):
+    """Settings that are read from what earlier releases saved, too."""
+
+    @classmethod
+    def from_former(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The settings of today for those that were saved; settings of today are returned as they are."""
+        ...
+
+
 def unused(config: Any) -> dict[str, str]:
     """The settings that have no effect beside the others: dotted key -> reason.
 
@@ -272,8 +282,10 @@ def _read_settings(classes: tuple[type, ...], value: object, where: str, key: st
     return _read_dataclass(kinds[kind], {name: value[name] for name in value if name != "kind"}, where, key)
 
 
-def _read_dataclass(cls: type[Any], value: dict[str, Any], where: str, key: str) -> Any:
+def _read_dataclass(cls: type[Any], value: Mapping[str, Any], where: str, key: str) -> Any:
     names = [f.name for f in dataclasses.fields(cls) if f.init]
+    settings: Any = cls
+    value = settings.from_former(value) if isinstance(settings, ReadsFormer) else value
     for name in [*value, *names]:
         if name not in names or name not in value:
             problem = "missing" if name in names else "unknown"

@@ -9,12 +9,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from agents import prior
+from envs.evaluation.stepping import Layout
 from gentraj.cli.train import with_components
 from gentraj.constraints import Acceleration, Blocks, Box, Circle, Constraints, Equal, Projection, Speed
+from gentraj.data.spaces import GOAL_KEYS, act_width, obs_widths
 from gentraj.diffusion import (
     ClassifierFree,
     Constrained,
@@ -156,3 +161,40 @@ def test_timesteps_that_are_not_evenly_spaced_are_refused_by_what_needs_even_one
         with pytest.raises(ValueError, match=re.escape(message("no (6)"))):
             refused()
     assert certificate(uneven, WALLS[:-2]) is not None
+
+
+VECTOR, MATRIX, IMAGE = spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (2, 3)), spaces.Box(0, 255, (8, 8), np.uint8)
+SPACES = {  # observations and actions
+    "a vector (1-D `Box`)": [(VECTOR, VECTOR)],
+    "a dict with `observation`, `achieved_goal`, `desired_goal`": [
+        (spaces.Dict(dict.fromkeys(GOAL_KEYS, VECTOR)), VECTOR)],
+    "another dict of Boxes of up to two dimensions, flattened": [
+        (spaces.Dict(a=MATRIX, b=spaces.Box(-1, 1, ())), VECTOR)],
+    "images, discrete observations, nested dicts": [
+        (space, VECTOR) for one in (IMAGE, spaces.Discrete(3), spaces.Dict(a=VECTOR))
+        for space in (spaces.Dict(state=VECTOR, other=one), one) if space != spaces.Dict(a=VECTOR)],
+    "discrete actions": [(VECTOR, spaces.Discrete(3)), (VECTOR, spaces.MultiDiscrete([2, 3]))]}
+
+
+def in_environment(obs: spaces.Space, act: spaces.Space) -> None:
+    env = gymnasium.Env()
+    env.observation_space, env.action_space, env.spec = obs, act, None
+    Layout.of(env)
+
+
+def in_minari(obs: spaces.Space, act: spaces.Space) -> None:
+    obs_widths("data", obs)
+    act_width("data", act)
+
+
+@pytest.mark.parametrize(("column", "trial"), [("an environment", in_environment), ("a Minari dataset", in_minari)])
+def test_spaces_are_taken_or_refused_as_the_table_says(column: str, trial: Callable[..., None]) -> None:
+    rows = table("Observations and actions")
+    assert rows.keys() == SPACES.keys()
+    for row, tried in SPACES.items():
+        for obs, act in tried:
+            if rows[row][column] == "yes":
+                trial(obs, act)
+            else:
+                with pytest.raises(ValueError, match=f"space .*{message(rows[row][column])}"):
+                    trial(obs, act)

@@ -27,6 +27,10 @@ READERS: Mapping[str, Callable[..., Read]] = {"d4rl": read_d4rl_file, "minari": 
                                               "lerobot": read_lerobot_files}
 
 
+PACKAGES: Mapping[str, Callable[[], object]] = {"h5py": lambda: import_module("h5py"),
+                                                "pyarrow.parquet": lambda: import_module("pyarrow.parquet")}
+
+
 def main() -> None:
     """Reads the request, answers it and ends the process, without waiting for the thread that reads on."""
     code = 1
@@ -42,7 +46,7 @@ def _answer() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints must not come between
     request = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import_module(request["package"])  # what it takes must not count
+    PACKAGES[request["package"]]()  # what it takes must not count
     _bound_memory(request["memory"])
     header: dict[str, object] = {"error": None, "arrays": {}, "values": {}}
     arrays: dict[str, np.ndarray] = {}

@@ -90,6 +90,8 @@ def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str |
     if "+" in str(folder):
         raise ValueError(f"{folder} has a '+' in its path, which separates the files of a dataset; give another folder")
     check_fit(teacher.data, factory.spec_json)
+    if config.temperature is None:
+        config = replace(config, temperature=recording_temperature(teacher.config.planning))
     _begin(folder, teacher, config, factory, resume)
     rounds = [inside(folder, f"decisions-{number}.npz") for number in range(config.rounds + 1)]
     recorder = _Recorder(teacher, config, factory, progress)
@@ -142,15 +144,9 @@ def follows(planning: PlannerConfig | None) -> bool:
     return planning is not None and planning.replan > 1
 
 
-def recording(planning: PlannerConfig, config: DecisionConfig, spec: TrajectorySpec) -> PlannerConfig:
-    """How a planner plans while its decisions are recorded: see `replan` and `temperature` of `DecisionConfig`."""
-    replan, temperature = config.replan, config.temperature
-    if not replan and follows(planning):
-        whole = spec.times[-1 - planning.history] - planning.lookahead
-        replan = max(planning.replan, min(FOLLOWED * planning.replan, whole))
-    if temperature is None:
-        temperature = planning.temperature if planning.select == "value" else 0.0
-    return replace(planning, replan=replan or 1, temperature=temperature)
+def recording_temperature(planning: PlannerConfig | None) -> float:
+    """The temperature at which a teacher's plans are recorded by default: see `DecisionConfig.temperature`."""
+    return planning.temperature if planning is not None and planning.select == "value" else 0.0
 
 
 class _Recorder:
@@ -182,10 +178,14 @@ class _Recorder:
                          "never does; distil without further rounds (--rounds 0)")
 
     def _teacher(self) -> Agent:
-        planning = self.teacher.config.planning
-        if planning is None:
+        """The teacher. A planner follows its plans for longer than usual, and samples them with `temperature`."""
+        planning, replan, temperature = self.teacher.config.planning, self.config.replan, self.config.temperature
+        if planning is None or temperature is None:
             return self.teacher.agent(self.space)
-        return self.teacher.agent(self.space, recording(planning, self.config, self.teacher.model.spec))
+        if not replan and follows(planning):
+            whole = self.teacher.model.spec.times[-1 - planning.history] - planning.lookahead
+            replan = max(planning.replan, min(FOLLOWED * planning.replan, whole))
+        return self.teacher.agent(self.space, replace(planning, replan=replan or 1, temperature=temperature))
 
     def _goals(self, seed: int) -> Tensor | None:
         """(N, G) the goals of as many other episodes as are recorded; None in an environment without goals."""

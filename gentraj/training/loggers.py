@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,14 +94,10 @@ class Trackio:
 
 
 LOGGERS: dict[str, type[Logger]] = {"tensorboard": TensorBoard, "wandb": WandB, "trackio": Trackio}
-MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
 
 def require_loggers(names: Iterable[str]) -> None:
     """Raises `ConfigError` for the first of these loggers whose package is not installed."""
     for name in names:
-        try:
-            import_module(MODULES[name])
-        except ImportError as error:
-            raise ConfigError(f"the logger {name} needs a package that is missing: pip install "
-                              f"'gentraj[{name}]'") from error
+        if find_spec(name) is None:  # packages and extras have the loggers' names
+            raise ConfigError(f"the logger {name} needs a package that is missing: pip install 'gentraj[{name}]'")

@@ -46,9 +46,10 @@ from .memory import freed_memory_kept
 from .optimization import NonFinite, checked_later, read_finite
 from .recording import Update
 
-# `threads` and `compile` are among them: they may change the last bits, but the training stays the same.
+# `threads` and `compile` are among them: they may change the last bits, but the training stays the same. `tensorboard`
+# is what earlier releases saved in the place of `log_to`.
 MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "compile", "log_to", "eval_every",
-                         "eval_episodes")
+                         "eval_episodes", "tensorboard")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -102,6 +103,14 @@ class TrainingConfig:
     log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Loggers that are given the rows of metrics.jsonl too; each is an optional package (`pip install
     'gentraj[wandb]'`). One that fails is a warning."""
+
+    @classmethod
+    def from_former(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Before there was `log_to`, `tensorboard` was true or false."""
+        if type(settings.get("tensorboard")) is not bool or "log_to" in settings:
+            return settings
+        kept = {key: value for key, value in settings.items() if key != "tensorboard"}
+        return kept | {"log_to": ["tensorboard"] if settings["tensorboard"] else []}
 
     def __post_init__(self) -> None:
         require(self, **dict.fromkeys(("steps", "save_every", "log_every", "keep", "eval_episodes"), (1, math.inf)),

@@ -23,10 +23,12 @@ from envs.evaluation.evaluate import EvaluationConfig
 from envs.evaluation.rollout import rollout
 from envs.recording.baselines import RandomAgent
 from gentraj import constraints, diffusion
+from gentraj.config import sealed
 from gentraj.data import DataError, Episodes, Windows, load_episodes
 from gentraj.networks import DiTConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
-from gentraj.training import TrainingConfig, checkpoint
+from gentraj.training import TrainingConfig, checkpoint  # noqa: F401  (the calls below use it)
+from gentraj.training.checkpoint import FORMAT_VERSION
 from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
 
 Change = Callable[[dict], object]
@@ -97,6 +99,7 @@ DATASETS: dict[str, tuple[str, Callable[[Path], object]]] = {
 def config(change: Change) -> Callable[[Path], None]:
     def harm(run: Path) -> None:
         content = json.loads((run / "config.json").read_text())
+        content.pop("sha256", None)  # as a person does who edits it
         change(content)
         (run / "config.json").write_text(json.dumps(content))
     return harm
@@ -130,8 +133,8 @@ def signed(key: str, value: object) -> Callable[[Path], None]:
     """Changes meta.json and makes its hash right again."""
     def harm(path: Path) -> None:
         body = json.loads(path.read_text()) | {key: value}
-        del body["sha256"]
-        path.write_bytes(checkpoint._signed(body))
+        body.pop("sha256", None)
+        path.write_bytes(sealed(body))
     return in_checkpoint("meta.json", harm)
 
 
@@ -145,8 +148,8 @@ HARMS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "config.json has a kind that there is not": ("flow", config(lambda c: c["run"]["model"].update(kind="os.system"))),
     "config.json has another horizon than the checkpoint": ("flow", config(lambda c: c["run"].update(horizon=8))),
     "config.json has another width of observations": ("iql", config(lambda c: c["data"].update(obs_dim=5))),
-    "config.json has a newer format": ("flow", config(lambda c: c.update(format_version=4))),
-    "config.json has an older format": ("flow", config(lambda c: c.update(format_version=2))),
+    "config.json has a newer format": ("flow", config(lambda c: c.update(format_version=FORMAT_VERSION + 1))),
+    "config.json has an older format": ("flow", config(lambda c: c.update(format_version=FORMAT_VERSION - 1))),
     "config.json has format 0": ("flow", config(lambda c: c.update(format_version=0))),
     "config.json is a link": ("flow", lambda run: link(run / "config.json")),
     "there is no checkpoint": ("flow", lambda run: shutil.rmtree(next(run.glob("step-*")))),
@@ -155,7 +158,7 @@ HARMS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "the weights are a link": ("flow", in_checkpoint("model.safetensors", link)),
     "meta.json is missing": ("flow", in_checkpoint("meta.json", Path.unlink)),
     "one bit of meta.json is flipped": ("flow", in_checkpoint("meta.json", flip)),
-    "meta.json has a newer format, and its hash is right": ("flow", signed("format_version", 4)),
+    "meta.json has a newer format, and its hash is right": ("flow", signed("format_version", FORMAT_VERSION + 1)),
     "meta.json has a key more, and its hash is right": ("flow", signed("colour", "red")),
     "meta.json names a file elsewhere, and its hash is right": (
         "flow", signed("files", {"../../x.safetensors": {"size": 3, "sha256": "0"}})),
@@ -333,7 +336,7 @@ SECTIONS: dict[str, list[str | tuple[str, str]]] = {
         "played(agent=Acting(nan))", "played(agent=Acting(2.0))", "played(agent=Acting(0.0, 0.0))",
         "played(agent=Acting(0.0, spec=TrajectorySpec(5, 1, 8)))",
         "played(observation_space=Box(0, 255, (8, 8, 3), np.uint8))", "played(action_space=Discrete(3))",
-        "played(observation_space=Dict(pixels=Box(0, 1, (2,))))", "EvaluationConfig(episodes=0)",
+        "played(observation_space=Dict(pixels=Box(0, 255, (8, 8, 3), np.uint8)))", "EvaluationConfig(episodes=0)",
         "EvaluationConfig(hz=0)", "run.environment('nowhere-v0') and run.action_space('nowhere-v0')",
         "world.imagine(zeros(1, 3), zeros(1, 2, 2), seeds=[0])",
         "world.imagine(zeros(2, 3), zeros(2, 2, 1), seeds=[0])",

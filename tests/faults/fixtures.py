@@ -76,7 +76,7 @@ DISTILLED = {name: ("flow", f"--method {name} {FEW}") for name in STUDENTS} | {
     "adversarial": ("flow", f"--method adversarial {FEW} --student.discriminator.width 4 "
                             "--student.discriminator.kernel 3"),
     "student": ("flow", f"--method decision {FEW} --episodes 1 --rounds 0 --policy.width 4 --policy.depth 1 "
-                        "--policy.batch-size 8 --replan 50")}
+                        "--policy.batch-size 8 --replan 50 --temperature 0")}
 KINDS = (*TRAINED, *DISTILLED)
 
 

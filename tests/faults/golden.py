@@ -30,7 +30,8 @@ from gentraj.training.checkpoint import FORMAT_VERSION
 MESSAGES = Path(__file__).with_name("messages.txt")
 RUNS = {"planner": "flow", "maze": "goals", "policy": "iql", "world": "world-model", "student": "reflow"}
 ACCEPTED = "NO BAD INPUT: it was accepted"
-VARYING = {re.escape(torch.__version__): "TORCH", rf"format {FORMAT_VERSION}\b": "format N",
+VARYING = {re.escape(torch.__version__): "TORCH", r"has format \d+ and": "has format M and",
+           rf"format {FORMAT_VERSION}\b": "format N", r"line \d+ column \d+ \(char \d+\)": "(WHERE)",
            r"process \d+": "process PID", r"from 1 to \d{5,}": "from 1 to MOST",
            r"\(Unable to .*\)\)": "(WHAT HDF5 SAYS)"}
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from fixtures import DATA, DISTILLED, KINDS, OUTPUTS, PRESENT, SAVED, STEPS, make, outputs, words
 from safetensors.torch import load_file
-from small import gentraj
+from small import edit, gentraj
 
 from agents.policies import POLICIES
 from gentraj import runs
@@ -88,8 +88,7 @@ def test_a_run_of_another_format_is_refused_with_both_versions(name: str, file: 
     if file == "meta.json":
         forge(next(folder.glob("step-*")), {}, {"format_version": version})
     else:
-        path = folder / file
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": version}))
+        edit(folder, lambda config: config.update(format_version=version))
     for command in (["evaluate", folder], ["report", folder], ["train", "--resume", folder]):
         assert gentraj(*command) in (1, 2)
         line = capsys.readouterr().err

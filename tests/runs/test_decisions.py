@@ -25,12 +25,11 @@ from envs.making import environment_factory
 from gentraj.config import ConfigError
 from gentraj.data import Episodes, load_npz
 from gentraj.runs import folder as runs
-from gentraj.runs.decisions import DecisionConfig, Turns, recording
+from gentraj.runs.decisions import DecisionConfig, Turns, recording_temperature
 from gentraj.runs.distillation import distill
 from gentraj.runs.evaluation import evaluate_run
 from gentraj.training import TrainingConfig
 from gentraj.training.checkpoint import NothingSaved
-from gentraj.trajectory import TrajectorySpec
 
 CONFIG = DecisionConfig(episodes=6, rounds=1, num_envs=4,
                         policy=StudentConfig(width=8, depth=1, components=2, batch_size=8),
@@ -81,11 +80,10 @@ def test_a_planner_is_distilled_with_the_goals_that_it_was_given(small_run: Path
 
 
 def test_a_planner_that_selects_by_value_keeps_candidates_that_differ_while_it_is_recorded() -> None:
-    spec = TrajectorySpec(obs_dim=4, act_dim=2, horizon=64)
-    trusted, valued = PlannerConfig(replan=8), PlannerConfig(replan=1, select="value", candidates=4, temperature=0.7)
-    assert recording(trusted, DecisionConfig(), spec) == replace(trusted, replan=24, temperature=0.0)
-    assert recording(valued, DecisionConfig(), spec) == valued
-    assert recording(valued, DecisionConfig(temperature=0.0), spec).temperature == 0.0
+    """At a temperature of 0 they would be the same plan."""
+    valued = PlannerConfig(select="value", candidates=4, temperature=0.7)
+    assert recording_temperature(valued) == 0.7
+    assert recording_temperature(replace(valued, select="trust")) == recording_temperature(None) == 0.0
 
 
 class Constant:

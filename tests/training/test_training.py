@@ -182,10 +182,20 @@ def test_no_output_is_no_output(tmp_path: Path, capfd: pytest.CaptureFixture) ->
     ("steps", 0), ("steps", -1), ("steps", math.nan), ("steps", 1.5), ("steps", True), ("warmup", -1),
     ("save_every", 0), ("log_every", 0), ("seed", -1), ("threads", -1), ("keep", 0)])
 def test_a_config_that_makes_no_sense(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"TrainingConfig.{name} is {value}; a whole number of at least"):
+    with pytest.raises(ValueError, match=f"TrainingConfig.{name} is {value}; a whole number (of at least|from)"):
         TrainingConfig(**{name: value})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=name):
         from_json(TrainingConfig, to_json(TrainingConfig()) | {name: value})
+
+
+@pytest.mark.parametrize(("was", "log_to"), [(True, ("tensorboard",)), (False, ())])
+def test_what_an_earlier_release_saved_is_read(was: bool, log_to: tuple[str, ...]) -> None:
+    former = {key: value for key, value in to_json(TrainingConfig()).items() if key != "log_to"} | {"tensorboard": was}
+    assert from_json(TrainingConfig, former) == TrainingConfig(log_to=log_to)
+    check_same({"training": former}, {"training": to_json(TrainingConfig())})
+    for wrong in (former | {"tensorboard": "yes"}, former | {"log_to": []}):
+        with pytest.raises(ConfigError, match="unknown key tensorboard"):
+            from_json(TrainingConfig, wrong)
 
 
 def test_settings_that_may_change_and_those_that_may_not() -> None:
