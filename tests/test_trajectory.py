@@ -197,6 +197,14 @@ def test_rows_are_taken_with_their_contexts_and_padded_by_the_first() -> None:
     assert Condition.unknown(SPEC, 2)[:1].context_BC is None
 
 
+def test_a_condition_moves_with_its_context() -> None:
+    condition, nowhere = numbered(3), torch.device("meta")
+    moved = condition.to(nowhere)
+    assert condition.to(condition.values_BHD.device) is condition and moved.context_BC is not None
+    assert {moved.values_BHD.device, moved.mask_BHD.device, moved.context_BC.device} == {nowhere}
+    assert Condition.unknown(SPEC, 2).to(nowhere).context_BC is None
+
+
 @pytest.mark.parametrize("shape", [(3, 2), (2,), (2, 2, 1)])
 def test_there_is_one_context_for_each_trajectory(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"context_BC has shape .* give \(2, C\)"):
