@@ -164,7 +164,7 @@ def test_every_timestep_of_the_horizon_is_inside_it_from_either_end() -> None:
     for index in (8, -9, torch.tensor([0, 8])):
         with pytest.raises(ValueError, match="outside the horizon"):
             unknown.with_obs(index, torch.ones(3))
-    with pytest.raises(ValueError, match=r"entries were named: \[5\]"):
+    with pytest.raises(ValueError, match=r"the entries \[5\] were named; a timestep has the entries 0 to 4"):
         unknown.with_obs(0, torch.zeros(1), dims=[5])
 
 
@@ -180,7 +180,7 @@ def test_repeat_keeps_the_samples_of_one_condition_together() -> None:
     assert Condition.unknown(SPEC, 2).repeat(3).context_BC is None
     assert rows(numbered(2).repeat(1)) == [0, 1]
     for number, condition in ((0, numbered(2)), (1, numbered(2)[:0])):
-        with pytest.raises(ValueError, match="at least 1 of 1 is expected"):
+        with pytest.raises(ValueError, match="at least 1 sample of at least 1 condition"):
             condition.repeat(number)
 
 

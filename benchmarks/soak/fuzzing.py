@@ -20,7 +20,7 @@ from .readers import Checkpoint, Config, Hdf5, Npz, Reader, Reference, Results
 READERS: dict[str, type[Reader]] = {
     "npz": Npz, "hdf5": Hdf5, "config.json": Config, "checkpoint": Checkpoint, "reference.safetensors": Reference,
     "results": Results, "command": Commands}
-ROUND = 200  # examples between two looks at the clock
+ROUND = 25  # examples between two looks at the clock
 MEMORY = 512  # MiB by which reading may raise the largest memory of the process
 
 

@@ -267,7 +267,7 @@ class Results(Reader):
                 del row["crc32"]
             texts = [change_json(row, random) if random.random() < 0.5 else json.dumps(row) for row in rows]
             self.write(path, "\n".join(texts).encode(errors="surrogatepass") + b"\n")
-        return partial(use_results, run, draws=random.random() < 0.01)
+        return partial(use_results, run, draws=random.randrange(100) == 57)  # figures take seconds
 
 
 def use_results(run: Path, draws: bool) -> None:

@@ -73,7 +73,8 @@ class Episodes:
     def __post_init__(self, validate: bool) -> None:
         arrays: dict[str, object] = {"lengths": as_whole(self.lengths, self.name, "lengths")}
         arrays |= {key: as_float32(getattr(self, key), self.name, key) for key in ("obs", "act", "reward")}
-        arrays |= {key: np.asarray(getattr(self, key), dtype=bool) for key in ("terminated", "truncated")}
+        arrays |= {key: as_numbers(getattr(self, key), self.name, key).astype(bool, copy=False)
+                   for key in ("terminated", "truncated")}
         arrays["extras"] = {key: as_float32(value, self.name, key) for key, value in self.extras.items()}
         for key, value in arrays.items():
             object.__setattr__(self, key, value)

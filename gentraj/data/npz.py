@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import reprlib
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,8 +48,8 @@ def npz_fields(members: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
             raise DataError(f"{path}: {key} is an array {array.shape} of {array.dtype}; text is expected, an array of "
                             f"{dims} dimensions")
     if (found := str(members["format"])) != FORMAT:
-        raise DataError(f"{path}: not an npz of {FORMAT} but of {reprlib.repr(found)}; this version of gentraj cannot "
-                        "read it")
+        raise DataError(f"{path}: not an npz of {FORMAT} but of {' '.join(found[:60].split())}; this version of "
+                        "gentraj cannot read it")
     return {key: members[key] for key in ARRAYS} | {
         "extras": {key.removeprefix("extras/"): value for key, value in members.items() if key.startswith("extras/")},
         "goal_dims": tuple(as_whole(members["goal_dims"].ravel(), path.stem, "goal_dims").tolist()),

@@ -155,9 +155,9 @@ def signature(program: ExportedProgram) -> str:
 def to_onnx(program: ExportedProgram) -> bytes:
     """The program as an ONNX file of float32 inputs `obs`, `goal` (if it has one), `noise` and the output `act`.
 
-    Raises ImportError if onnxscript is not installed.
+    Raises ImportError if onnx or onnxscript is not installed.
     """
-    if find_spec("onnxscript") is None:  # torch reports it later, in many lines
+    if None in map(find_spec, ("onnx", "onnxscript")):  # torch reports it later, in many lines
         raise ImportError("ONNX needs the extra onnx: pip install 'gentraj[onnx]'")
     with _quiet():
         onnx = torch.onnx.export(program, dynamo=True, input_names=names(program), output_names=["act"], verbose=False)

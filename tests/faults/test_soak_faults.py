@@ -14,7 +14,7 @@ from tiny import tiny_episodes
 
 from benchmarks.soak import bits, flips, fuzzing, kills
 from benchmarks.soak.material import Material, make
-from benchmarks.soak.trainings import KINDS, TEACHER
+from benchmarks.soak.trainings import KINDS
 from gentraj.config import ConfigError, from_json, read_json, sealed
 from gentraj.data import DataError, Episodes, load_episodes, save_minari, save_npz
 from gentraj.data.commands import report
@@ -23,8 +23,8 @@ from gentraj.runs.settings import DataFacts
 from gentraj.training import TrainingConfig
 from gentraj.training.log import LogWarning, line_of, read_metrics
 
-EXAMPLES = {"npz": 60, "hdf5": 15, "config.json": 20, "checkpoint": 20, "reference.safetensors": 20, "results": 40,
-            "command": 8}
+EXAMPLES = {"npz": 60, "hdf5": 10, "config.json": 20, "checkpoint": 15, "reference.safetensors": 15, "results": 40,
+            "command": 3}
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +56,10 @@ def test_a_flipped_bit_is_never_read_as_something_else(here: Material) -> None:
     assert seen == {"refused", "the same", "rows left out"}
 
 
-@pytest.mark.parametrize("kind", ["veteran", "bc-gan", "student-consistency"])
-def test_a_training_of_each_kind_can_be_killed_and_resumed(kind: str, hopper_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["bc-gan"])
+def test_a_training_can_be_killed_at_random_and_resumed(kind: str, hopper_file: Path, tmp_path: Path) -> None:
     """FAULTS 1: through the functions of the soak, which tries all kinds."""
     shutil.copy(hopper_file, tmp_path / "hopper.npz")
-    if kind.startswith("student"):
-        KINDS["veteran"](tmp_path, tmp_path / TEACHER)
     KINDS[kind](tmp_path, tmp_path / "whole")
     kills.killed(kind, tmp_path, tmp_path / "killed", [random.Random(kind).uniform(0.2, 1)])
     KINDS[kind](tmp_path, tmp_path / "killed")
@@ -156,6 +154,12 @@ def test_17_arrays_of_another_kind_are_named(tmp_path: Path, arrays: dict, probl
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match=problem):
         load_episodes(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("key", ["terminated", "truncated", "obs", "lengths"])
+def test_17_arrays_of_structures_are_named(key: str) -> None:
+    with pytest.raises(DataError, match=rf"dataset: {key} has dtype \[.*; numbers are expected"):
+        replace(tiny_episodes(), **{key: np.zeros(125, "<f4,<f4")})
 
 
 @pytest.mark.parametrize("change", [{"format": np.ones(300, bool)}, {"env": np.array(["a", "b"])},
