@@ -140,11 +140,10 @@ def test_a_logger_that_fails_is_one_warning_and_changes_no_number(where: str, tm
     assert [*rows(tmp_path / "failing")] == [2, 4, 6]
 
 
-@pytest.mark.parametrize(("name", "module"), [
-    ("tensorboard", "torch.utils.tensorboard"), ("wandb", "wandb"), ("trackio", "trackio")])
-def test_a_missing_package_is_named_before_anything_is_saved(name: str, module: str, tmp_path: Path,
+@pytest.mark.parametrize("name", LOGGERS)
+def test_a_missing_package_is_named_before_anything_is_saved(name: str, tmp_path: Path,
                                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match=rf"the logger {name} needs a package .*: pip install 'gentraj\[{name}\]'"):
         run(tmp_path / "run", 4, name)
     assert not (tmp_path / "run").exists()
