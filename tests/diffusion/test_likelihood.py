@@ -291,6 +291,8 @@ def test_bad_input_is_named() -> None:
 def test_the_probes_are_not_what_the_sample_of_that_seed_is_made_of() -> None:
     seeds, unknown = unfold(200, 0), torch.ones(200, 2, 32, dtype=torch.bool)
     first = next(iter(_Directions(unknown, seeds, False, 4, DOUBLE)))
+    assert torch.equal(first.abs(), torch.full_like(first, 0.5))  # a sign divided by the root of the number of probes
+    assert abs(first.mean()) < 0.02
     agree = (first.sign() == RowNoise(seeds).normal(2, 32).sign()).double().mean()
     assert abs(agree - 0.5) < 0.02
 
