@@ -1,14 +1,16 @@
 """log p against closed forms: exact denoisers, and a trained model of a linear system."""
 
+import math
+
 import pytest
 import torch
 from oracle import DOUBLE, GAUSSIAN, MIXTURE, Mixture, gaussian, held, network, normals, rotation
 from torch import Tensor
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.denoiser import PREDICTIONS, Level
-from gentraj.diffusion.likelihood import MAX_EXACT, MIN_STEPS, _Directions, log_prob
+from gentraj.diffusion.likelihood import MAX_EXACT, MIN_STEPS, _Directions, _grid, log_prob
 from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.plugin import Denoise
@@ -151,6 +153,44 @@ def test_known_entries_give_the_conditional_density_row_by_row() -> None:
     torch.testing.assert_close(found, truth, rtol=0.01, atol=0.01)
 
 
+def test_of_independent_entries_only_the_unknown_ones_count() -> None:
+    mean, variance, path = normals(4, seed=1), torch.tensor([0.1, 0.5, 1.0, 2.0], dtype=DOUBLE), PATHS["flow"]()
+    denoise, x = flat(gaussian(mean, torch.eye(4, dtype=DOUBLE), variance).denoiser(path)), normals(3, 4)
+    unknown = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1]], dtype=torch.bool)
+    found = log_prob(denoise, path, x.view(3, 2, 2), unknown.view(3, 2, 2), steps=24)
+    truth = (Normal(mean, variance.sqrt()).log_prob(x) * unknown).sum(1)
+    torch.testing.assert_close(found, truth, rtol=1e-3, atol=1e-3)
+
+
+def test_steps_are_doubled_until_each_row_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By 0.005 where |log p| is below 1, else by 0.005 of it; a row that has settled stays as it is."""
+    asked: list[int] = []
+    answers = {32: [0.0, 0.0, 100.0, 0.0], 64: [0.005, 0.009, 100.5, 1.0], 128: [7.0, 0.012, 7.0, 2.0],
+               256: [8.0, 8.0, 8.0, 3.0], 512: [9.0, 9.0, 9.0, 4.0]}
+
+    def solve(*args: object) -> Tensor:
+        asked.append(int(args[-1]))  # type: ignore[call-overload]
+        return torch.tensor(answers[asked[-1]])[:rows]
+
+    monkeypatch.setattr("gentraj.diffusion.likelihood._solve", solve)
+    for rows, last in ((4, 512), (3, 128), (1, 64)):
+        x = torch.zeros(rows, 1, 1)
+        found = log_prob(lambda x, t: x, PATHS["flow"](), x, everything(x))
+        torch.testing.assert_close(found, torch.tensor([0.005, 0.012, 100.5, 4.0])[:rows], rtol=0, atol=0)
+        assert asked == [steps for steps in answers if steps <= last]
+        asked.clear()
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_the_steps_are_even_from_the_blur_to_the_end_of_the_path_and_one_more_leads_to_noise(name: str) -> None:
+    path, one = PATHS[name](), torch.ones(1, dtype=DOUBLE)
+    ratio = float(path.sigma(one) / path.alpha(one)) if name != "flow" else math.inf
+    w = _grid(path, 8, 0.01)
+    assert len(w) == (9 if name == "flow" else 10) and w[-1] == 0
+    torch.testing.assert_close(w[:9].diff(), (w[8] - w[0]).expand(8) / 8)
+    assert -1 / w[0].sinh().item() == pytest.approx(0.01) and -w[8].sinh().item() == pytest.approx(1 / ratio)
+
+
 def test_nothing_unknown_is_certain() -> None:
     x = torch.ones(2, 3, 4)
     found = log_prob(lambda x, t: x.tanh(), PATHS["flow"](), x, torch.zeros_like(x, dtype=torch.bool))
@@ -251,6 +291,8 @@ def test_bad_input_is_named() -> None:
 def test_the_probes_are_not_what_the_sample_of_that_seed_is_made_of() -> None:
     seeds, unknown = unfold(200, 0), torch.ones(200, 2, 32, dtype=torch.bool)
     first = next(iter(_Directions(unknown, seeds, False, 4, DOUBLE)))
+    assert torch.equal(first.abs(), torch.full_like(first, 0.5))  # a sign divided by the root of the number of probes
+    assert abs(first.mean()) < 0.02
     agree = (first.sign() == RowNoise(seeds).normal(2, 32).sign()).double().mean()
     assert abs(agree - 0.5) < 0.02
 
