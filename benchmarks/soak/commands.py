@@ -51,7 +51,7 @@ class Commands(Reader):
     through, one_line = staticmethod(apart), False
 
     def change(self, random: Random) -> Read:
-        words = random.choice(LONG if random.random() < 0.15 else COMMANDS).split()
+        words: list[str] = random.choice(LONG if random.random() < 0.15 else COMMANDS).split()
         for _ in range(random.choice((1, 2, 2, 3, 4))):
             at, how = random.randrange(1, len(words) + 1), random.randrange(8)
             if how < 3:

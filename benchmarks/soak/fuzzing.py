@@ -7,7 +7,7 @@ import resource
 from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -52,7 +52,7 @@ def examples(reader: Reader, number: int, seed: int | None = None) -> Counter[st
     outcomes = Counter[str]()
 
     @settings(max_examples=number, derandomize=seed is None, database=None, deadline=None,
-              suppress_health_check=tuple(HealthCheck), phases=(Phase.generate, Phase.shrink))
+              suppress_health_check=cast(Any, tuple(HealthCheck)), phases=(Phase.generate, Phase.shrink))
     @given(st.randoms(use_true_random=False))
     def try_one(random: Random) -> None:
         outcomes[reader.once(random)] += 1

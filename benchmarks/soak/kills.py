@@ -50,7 +50,8 @@ def run(seed: int, minutes: float, folder: Path) -> dict[str, Any]:
                 f"trial {trials}", whole[kind], fingerprint(place))
         kills[kind] += len(moments)
         trials += 1
-    return {"kills": kills.total(), "of_kills": KILLS, "kinds": len(kills), "of_kinds": len(KINDS), "trainings": trials, "differ": 0}
+    return {"kills": kills.total(), "of_kills": KILLS,
+            "kinds": len(kills), "of_kinds": len(KINDS), "trainings": trials, "differ": 0}
 
 
 def in_child(function: Any, *args: Any) -> None:

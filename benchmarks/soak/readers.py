@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -127,8 +127,9 @@ def change_hdf5(file: h5py.File, random: Random) -> None:
         names: list[str] = []
         file.visit(names.append)
         name = random.choice(names)
-        node, how = file[name], random.randrange(10)
-        array = change_array(node[()], random) if isinstance(node, h5py.Dataset) and node.dtype.kind != "O" else None
+        node, how = cast(Any, file[name]), random.randrange(10)
+        small = isinstance(node, h5py.Dataset) and node.dtype.kind != "O" and (node.size or 0) < 1e6
+        array = change_array(node[()], random) if small else None
         del file[name]
         if array is not None and how < 6 and array.dtype.kind not in "UMV":
             file[name] = array
