@@ -48,7 +48,7 @@ def run(seed: int, minutes: float, folder: Path) -> dict[str, Any]:
             found[name] = rollout(policy.agent(policy.action_space()), factory, ENVIRONMENTS, seed, number,
                                   workers=workers, record=True, progress=False)
         figures |= {f"{name}_seconds": round(time.perf_counter() - start, 1),
-                    f"{name}_mib_per_environment": round(mib((meter.peak - before) / number), 3)}
+                    f"{name}_mib_per_environment": round((meter.peak - before) / number / 2**20, 3)}
         different = [field.name for field in fields(Rollout) if field.name not in COSTS
                      and not same(getattr(found[name], field.name), getattr(found["groups"], field.name))]
         assert not different, (f"{number} environments in {workers} workers: {', '.join(different)} differ from those "
