@@ -121,6 +121,10 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items() if tensor is not None})
 
+    def take(self, rows: slice) -> Batch:
+        """These rows of the batch."""
+        return Batch(**{name: tensor[rows] for name, tensor in vars(self).items() if tensor is not None})
+
     def weights(self) -> Tensor:
         """The weights (B,), or (1,) with a single 1 if all windows are weighted equally."""
         return self.x_BHD.new_ones(1) if self.weight_B is None else self.weight_B

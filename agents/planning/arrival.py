@@ -16,6 +16,7 @@ from gentraj.networks.mlp import mlp
 from gentraj.networks.rows import padded
 from gentraj.normalize import Normalizer
 from gentraj.training.optimization import BATCH, LearningConfig, adamw, apply_gradients
+from gentraj.training.parallel import mean_over_processes
 from gentraj.trajectory import Batch, TrajectorySpec
 
 
@@ -60,7 +61,7 @@ class Arrival(nn.Module):
         goal_BG = obs_BHO[torch.arange(len(j_B), device=j_B.device), j_B][:, self.goal_dims]
         going_B = rows_B > 1  # a window of one real timestep arrives nowhere
         loss_B = F.cross_entropy(self(obs_BHO[:, 0], goal_BG), j_B, reduction="none")
-        loss = (loss_B * going_B).sum() / going_B.sum().clamp(min=1)
+        loss = (loss_B * going_B).sum() / mean_over_processes(going_B.sum()).clamp(min=1)
         apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         return {"loss": loss.detach()}
 

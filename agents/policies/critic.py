@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from gentraj.config import require
 from gentraj.networks import ValueEnsemble
 from gentraj.training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
+from gentraj.training.parallel import max_over_processes, mean_over_processes
 
 from .policy import Policy, Transition
 
@@ -105,7 +106,7 @@ class Critic(nn.Module):
             q_B = self(state_BS, chunk_BX).mean(0)
         finally:
             self.q.requires_grad_(True)
-        return q_B / q_B.detach().abs().mean().clamp(min=1e-6)
+        return q_B / mean_over_processes(q_B.detach().abs().mean()).clamp(min=1e-6)
 
     def best(self, state_BS: Tensor, act_BNKA: Tensor) -> Tensor:
         """(B, K, A) of each state's N candidates, the one with the highest value under the target network."""
@@ -140,7 +141,7 @@ def update_implicit(critic: Critic, value: ValueEnsemble, t: Transition, tau: fl
 
 def average(x_EB: Tensor, t: Transition) -> Tensor:
     """Mean over the transitions whose chunk is whole or reached a termination; a truncated chunk is no action."""
-    return (x_EB * t.whole_B).sum(-1).mean() / t.whole_B.sum().clamp(min=1)
+    return (x_EB * t.whole_B).sum(-1).mean() / mean_over_processes(t.whole_B.sum()).clamp(min=1)
 
 
 def expectile(error: Tensor, tau: float) -> Tensor:
@@ -153,7 +154,7 @@ def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float
 
     The advantages are divided by the mean of their absolute values, weighted by `weight_B`.
     """
-    size = (advantage_B.abs() * weight_B).mean().clamp(min=1e-6)
+    size = mean_over_processes((advantage_B.abs() * weight_B).mean()).clamp(min=1e-6)
     exponent_B = (beta * advantage_B / size).clamp(max=math.log(LARGEST))
-    better_B = (exponent_B - exponent_B.max()).exp()  # divided by the largest weight, against underflow
-    return better_B / better_B.mean()
+    better_B = (exponent_B - max_over_processes(exponent_B.max())).exp()  # divided by the largest, against underflow
+    return better_B / mean_over_processes(better_B.mean())

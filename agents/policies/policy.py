@@ -25,6 +25,7 @@ from gentraj.models.conditioning import ConditionMix
 from gentraj.models.gaussian import Gaussian, GaussianConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import unfold_each
+from gentraj.training.parallel import mean_over_processes
 from gentraj.trajectory import (
     DEFAULT_OPTIONS,
     Batch,
@@ -303,4 +304,4 @@ class Policy(nn.Module, Generic[ModelT]):
 
 def mean_one(weight_B: Tensor) -> Tensor:
     """Divides weights by their mean; weights that are all 0 stay 0."""
-    return weight_B / weight_B.mean().clamp(min=1e-6)
+    return weight_B / mean_over_processes(weight_B.mean()).clamp(min=1e-6)

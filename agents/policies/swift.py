@@ -22,6 +22,7 @@ from gentraj.config import require
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.training.optimization import adamw, apply_gradients
+from gentraj.training.parallel import mean_over_processes
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions
 
 from .critic import ValueConfig, average, expectile, state_value
@@ -84,7 +85,7 @@ class Swift(Policy[Diffusion]):
         member_B = t.episode_B % len(error_EB)
         learns_EB = cross_fitting_mask(member_B, len(error_EB))
         loss_EB = learns_EB * expectile(error_EB / self.value.unit, self.config.expectile)
-        loss = average(loss_EB, t) / learns_EB.float().mean()
+        loss = average(loss_EB, t) / mean_over_processes(learns_EB.float().mean())
         return loss, error_EB.detach().gather(0, member_B[None])[0]
 
     def condition(self, state_BS: Tensor, *, finite: bool = False) -> Condition:

@@ -28,6 +28,7 @@ from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS, check_goals, listing, suited
 from ..runs.settings import RunSettings
 from ..training.checkpoint import has_checkpoints
+from ..training.parallel import Processes, launched, launched_in_bf16
 from .environments import imports_again
 from .options import options_named, parse, without_effect
 
@@ -51,6 +52,7 @@ class Train:
               gentraj train pointmaze --dataset D4RL/pointmaze/medium-v2 --family gan
               gentraj train pointmaze-umaze --family flow --network dit --model.prediction velocity --dry-run
               gentraj train iql --dataset hopper.hdf5 --env-id Hopper-v5 --policy.expectile 0.8 --run-dir runs/iql
+              accelerate launch -m gentraj train pointmaze-umaze --run-dir runs/umaze (on several devices)
     """
 
     config: Annotated[AnyRunConfig, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
@@ -95,8 +97,8 @@ def main(argv: list[str]) -> None:
     # Parsed again, now that the preset is known: options may stand before the preset that sets their defaults.
     defaults = _defaults(first_args)
     args = parse(Train, argv, "gentraj train", default=Train(defaults))
-    with options_named(args, argv):
-        _train(args, defaults)
+    with options_named(args, argv), launched(args.device) as processes:
+        _train(args, defaults, processes)
 
 
 def _given(argv: list[str], defaults: AnyRunConfig) -> AnyRunConfig:
@@ -108,28 +110,31 @@ def _given(argv: list[str], defaults: AnyRunConfig) -> AnyRunConfig:
         return defaults
 
 
-def _train(args: Train, defaults: AnyRunConfig) -> None:
+def _train(args: Train, defaults: AnyRunConfig, processes: Processes) -> None:
     for key, *_ in () if args.resume else differences(to_json(defaults), to_json(args.config)):
         args.config.refuse(key)
     short = {key: value for key in SHORT if (value := getattr(args, key)) is not None}
-    config = replace(args.config, training=replace(args.config.training, **short))
+    bf16 = args.config.training.bf16 or launched_in_bf16()
+    config = replace(args.config, training=replace(args.config.training, bf16=bf16, **short))
     if args.print_config:
-        print(json.dumps(to_json(config), indent=2))
+        processes.on_main(lambda: print(json.dumps(to_json(config), indent=2)))
         return
     name = args.preset or (args.settings_file.stem if args.settings_file else "")
     if not config.dataset:
         raise ValueError(f"preset '{name}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
     check_goals(name, config)
-    if args.preset and (variant := suited(args.preset, config.dataset)) != args.preset:
+    if processes.main and args.preset and (variant := suited(args.preset, config.dataset)) != args.preset:
         say(f"the data have goals: {args.preset} plans for them, as the preset {variant}")
     if args.dry_run:
-        print(dry_run(ready(config, record=False, check=args.resume is None)))
+        processes.on_main(lambda: print(dry_run(ready(config, record=False, check=args.resume is None))))
         return
     folder = args.run_dir or Path("runs") / name
     folder = args.resume or fresh_folder(folder, f"--resume {folder}")
-    run = train_run(config, folder, resume=args.resume is not None, device=pick_device(args.device))
-    say(f"trained {run.step} steps; the run is in {folder}")
-    print_saved(next_command(run, folder))
+    run = train_run(config, folder, resume=args.resume is not None, processes=processes,
+                    device=processes.device or pick_device(args.device))
+    if processes.main:
+        say(f"trained {run.step} steps; the run is in {folder}")
+        print_saved(next_command(run, folder))
 
 
 def next_command(run: Run, folder: Path) -> str:

@@ -9,6 +9,7 @@ from ..trajectory import Batch, TrajectorySpec
 from .context import ContextConfig, context_rows, window_ends
 from .episodes import Episodes
 
+WHOLE = slice(None)  # all rows of a batch
 
 class Windows:
     """All windows of a dataset: every step of every episode starts one window, padded past the episode's end.
@@ -36,9 +37,12 @@ class Windows:
     def __len__(self) -> int:
         return self.episodes.num_steps
 
-    def batch(self, step: int, seed: int, size: int = 64) -> Batch:
-        """The windows of one training step, sampled with replacement; the same for the same (step, seed, size)."""
-        return self.gather(np.random.default_rng([seed, step]).integers(0, len(self), size))
+    def batch(self, step: int, seed: int, size: int = 64, rows: slice = WHOLE) -> Batch:
+        """The windows of one training step, sampled with replacement; the same for the same (step, seed, size).
+
+        With `rows`, only these rows of the batch are gathered.
+        """
+        return self.gather(np.random.default_rng([seed, step]).integers(0, len(self), size)[rows])
 
     def gather(self, starts_B: np.ndarray) -> Batch:
         """The windows that start at these steps (B,) of the flat arrays."""

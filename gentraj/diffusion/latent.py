@@ -25,6 +25,7 @@ from ..networks.vae import TemporalVAE, VAEConfig
 from ..normalize import Normalizer
 from ..randomness import row_seeds
 from ..training.optimization import adamw, apply_gradients
+from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .composition import ClassifierFree, Contexts
 from .guidance import Energy, denoising_plugins
@@ -215,9 +216,12 @@ class LatentDiffusion(nn.Module):
 
     def _follow(self, mean_BLZ: Tensor, log_variance_BLZ: Tensor, real_BL1: Tensor) -> None:
         """The prior's normaliser follows mean and variance of the latents; an unused latent has variance 1."""
-        weight = real_BL1 / real_BL1.sum().clamp(min=1)
-        shift = (mean_BLZ * weight).sum((0, 1))
-        variance = (((mean_BLZ - shift) ** 2 + log_variance_BLZ.exp()) * weight).sum((0, 1))
+        def mean(x_BLZ: Tensor) -> Tensor:
+            return mean_over_processes((x_BLZ * weight).sum((0, 1)))
+
+        weight = real_BL1 / mean_over_processes(real_BL1.sum()).clamp(min=1)
+        shift = mean(mean_BLZ)
+        variance = mean((mean_BLZ - shift) ** 2 + log_variance_BLZ.exp())
         for buffer, now in ((self.prior.normalizer.shift_D, shift), (self.prior.normalizer.scale_D, variance.sqrt())):
             buffer[self.prior.spec.obs_dim :].lerp_(now, FOLLOW)
 
@@ -229,7 +233,7 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 def _mean(x: Tensor, where: Tensor) -> Tensor:
     """The mean over the entries where `where` is true."""
-    return (x * where).sum() / where.expand(x.shape).sum().clamp(min=1)
+    return (x * where).sum() / mean_over_processes(where.expand(x.shape).sum()).clamp(min=1)
 
 
 def _by_rows(function: Callable[[Tensor], Tensor], x_RHD: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold, row_seeds
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
+from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec, cat
 from .denoiser import DENSITIES, NEEDS_SIGNAL, PREDICTIONS, WEIGHTS, Level, loss_weight, sample_times
 from .grids import GRIDS, noised_time, sampling_times
@@ -208,7 +209,8 @@ class Diffusion(nn.Module):
         F = self.predict(lambda x, t: self.network(x, x0 * known, known, t, context), x_t, at)
         F_target = self.prediction.target(x0, eps, at) / self.prediction.unit(at)
         w, free = loss_weight(self.config.weight, self.prediction, at), real & ~known
-        loss = ((F - F_target) ** 2 * w * free * batch.weights()[:, None, None]).sum() / free.sum().clamp(min=1)
+        loss = ((F - F_target) ** 2 * w * free * batch.weights()[:, None, None]).sum()
+        loss = loss / mean_over_processes(free.sum()).clamp(min=1)
         if guide is not None:
             x = torch.where(free, self.normalizer.unnormalize(self.denoised(F, x_t, at)), batch.x_BHD)
             loss = loss - (guide(x) * batch.weights()).mean()

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from ..models.microbatch import Microbatch
 from ..networks.discriminator import Discriminator, Logits
 from ..training.optimization import LearningConfig, apply_gradients
+from ..training.parallel import mean_over_processes
 from .objectives import REGULARISERS, Game, Loss, Objective
 
 
@@ -76,7 +77,8 @@ def mean_loss(loss: Loss, real: Logits, fake: Logits, microbatch: Microbatch) ->
     if real.patch_RH is None or fake.patch_RH is None:
         return whole
     real_RH = microbatch.real[..., 0]
-    return whole + (loss(real.patch_RH, fake.patch_RH) * real_RH * microbatch.weight[:, None]).sum() / real_RH.sum()
+    patches = (loss(real.patch_RH, fake.patch_RH) * real_RH * microbatch.weight[:, None]).sum()
+    return whole + patches / mean_over_processes(real_RH.sum())
 
 
 @torch.no_grad()

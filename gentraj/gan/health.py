@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..training.parallel import mean_over_processes
+
 FOLLOW = 0.02  # weight of a step in the moving averages
 EARLY = 50  # the first step at which a dead or collapsed generator is reported
 SETTLED = 500  # the first step at which all symptoms are: no training starts healthy
@@ -68,7 +70,7 @@ class Health(nn.Module):
         """Updates the averages with the metrics of one step, and warns of new symptoms."""
         now = torch.stack([metrics[s.metric].detach().float() for s in SYMPTOMS]).to(self.average.device)
         self.steps += 1
-        self.average.lerp_(now, torch.clamp(1 / self.steps, min=FOLLOW))
+        self.average.lerp_(mean_over_processes(now), torch.clamp(1 / self.steps, min=FOLLOW))
         self.warn()
 
     def warn(self) -> None:

@@ -25,6 +25,7 @@ from ..networks.discriminator import Discriminator, DiscriminatorConfig
 from ..networks.rows import MAX_ROWS, padded, padding
 from ..normalize import Normalizer
 from ..training.optimization import MovingAverage, adamw, apply_gradients
+from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .discrimination import SideConfig, logits, mean_loss, step_discriminator
 from .health import FOLLOW, Health, vital_signs
@@ -151,7 +152,7 @@ class ConditionalGAN(nn.Module):
                 fake = self._sample(microbatch)
             metrics = step_discriminator(self.discriminator, microbatch, fake, self.objective, self.config.weights,
                                          optimizers["discriminator"], theirs)
-            self.real_logit.lerp_(metrics.pop("real_logit"), FOLLOW)
+            self.real_logit.lerp_(mean_over_processes(metrics.pop("real_logit")), FOLLOW)
         more = step_generator(self.discriminator, microbatch.twins(), self._sample, self.objective,
                               self.config.energy_score,
                               optimizers["generator"], ours, guide and partial(self._score, guide))

@@ -21,6 +21,7 @@ from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..networks.rows import MAX_ROWS, padding
 from ..normalize import Normalizer
 from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
+from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from .one_step import SEARCH, choosing_plugins, refuse_sampler, sample_rows
@@ -122,7 +123,7 @@ class Gaussian(nn.Module):
         mean, log_sigma = self._moments(self.network, x0 * known, known, context)
         scored = real & ~known
         weight = scored * batch.weights()[:, None, None]
-        loss = -(log_density(x0, mean, log_sigma) * weight).sum() / scored.sum().clamp(min=1)
+        loss = -(log_density(x0, mean, log_sigma) * weight).sum() / mean_over_processes(scored.sum()).clamp(min=1)
         if guide is not None:
             eps = torch.randn(x0.shape, generator=generator).to(x0.device)
             own = self.normalizer.unnormalize(mean + log_sigma.exp() * eps)

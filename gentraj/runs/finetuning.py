@@ -22,6 +22,7 @@ from envs.making import EnvironmentFactory, environment_factory
 
 from ..config import read_json, require, sealed, to_json
 from ..data import ContextConfig, Episodes, Windows, concatenate, episodes_hash, load_npz, save_npz
+from ..data.windows import WHOLE
 from ..files import inside, read_file, write_file
 from ..randomness import fold
 from ..training import checkpoint
@@ -104,15 +105,16 @@ class Experience:
         self.spec, self.contexts, self.folder, self.play, self.updates = spec, contexts, folder, play, updates
         self.old, self.rounds = Windows(episodes, spec, contexts), list[Episodes]()
 
-    def batch(self, step: int, seed: int, size: int) -> Batch:
-        """The batch of one training step. Rounds that it needs are read from the folder, or collected now."""
+    def batch(self, step: int, seed: int, size: int, rows: slice = WHOLE) -> Batch:
+        """The batch of one training step, or some of its rows. Rounds that it needs are read from the folder, or
+        collected now."""
         before = len(self.rounds)
         while step >= self.updates * sum(played.num_steps for played in self.rounds):
             self.rounds.append(self._round(len(self.rounds)))
         if len(self.rounds) > before:
             self.new = Windows(concatenate(self.rounds), self.spec, self.contexts)
         old = self.old.batch(step, fold(seed, 2), size - size // 2)  # not those of this step of the first training
-        return _joined(old, self.new.batch(step, fold(seed, 1), size // 2))
+        return _joined(old, self.new.batch(step, fold(seed, 1), size // 2)).take(rows)
 
     def _round(self, number: int) -> Episodes:
         path = inside(self.folder, f"{number:08d}.npz")

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -32,6 +33,7 @@ from ..training import loop as training
 from ..training.checkpoint import module_tensors, restore_module
 from ..training.loop import check_same
 from ..training.memory import bounded_parameters
+from ..training.parallel import ALONE, Processes
 from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions
 from ..worlds.model import WorldModel
 from . import records
@@ -149,22 +151,25 @@ class _RunFile:
 
 
 def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, device: torch.device | None = None,
-          progress: bool = True) -> Run:
+          progress: bool = True, processes: Processes = ALONE) -> Run:
     """Trains all components of a run into a folder, and returns the run as loaded from there.
 
     The dataset of a task is recorded first if it is missing. A resumed run may have other settings of the planner, and
-    of the training those in `gentraj.training.loop.MAY_CHANGE_ON_RESUME`; the new ones are saved. Raises `DataError`
-    for bad data; ValueError for an unknown `env_id`, for data that do not fit it and for components that cannot act
-    together; and what `gentraj.training.loop.train` raises.
+    of the training those in `gentraj.training.loop.MAY_CHANGE_ON_RESUME`; the new ones are saved. Of several
+    `processes`, the main process alone records, checks and writes. Raises `DataError` for bad data; ValueError for an
+    unknown `env_id`, for data that do not fit it and for components that cannot act together; and what
+    `gentraj.training.loop.train` raises.
     """
     folder = Path(folder)
     config = replace(config, dataset=located(config.dataset, folder))  # valid from any working directory
     saved = checkpoint.saved_bytes(folder) if resume else None
-    config, data, components, episodes, windows = ready(config, folder, check=not resume, saved=saved)
+    start = partial(ready, config, folder, saved=saved)
+    prepared = processes.on_main(partial(start, check=not resume)) or start(record=False, check=False)
+    config, data, components, episodes, windows = prepared
 
     def prepare() -> None:
         write_settings(folder, config, data, reference_bytes(windows, fold(config.training.seed, 1)))
-        records.record_start(folder, device, resume)
+        records.record_start(folder, device, resume, processes.number)
 
     def evaluate(step: int) -> None:
         tensors = {name: module_tensors(component) for name, component in components.items()}
@@ -173,7 +178,8 @@ def train(config: AnyRunConfig, folder: Path | str, *, resume: bool = False, dev
         records.record_score(folder, step, agent, data, config.training.eval_episodes)
 
     training.train(components, episodes, config.training, folder, meta=decisive(config, data), resume=resume,
-                   device=device, progress=progress, contexts=config.context, prepare=prepare, evaluate=evaluate)
+                   device=device, progress=progress, contexts=config.context, prepare=prepare, evaluate=evaluate,
+                   processes=processes)
     return load(folder, device=device)
 
 

@@ -31,8 +31,8 @@ PROVENANCE, SCORES = "provenance.json", "scores.jsonl"
 KEPT = ("episodes", "return_mean", "return_ci95", "success_rate", "score_d4rl", "score_minari")
 
 
-def record_start(folder: Path, device: torch.device | None, resume: bool) -> None:
-    """Adds an entry for this process to provenance.json, or begins the file anew where `resume` is false.
+def record_start(folder: Path, device: torch.device | None, resume: bool, processes: int = 1) -> None:
+    """Adds an entry for this start to provenance.json, or begins the file anew where `resume` is false.
 
     The command is written as it was typed in the shell: `gentraj train ...`, or the user's own script.
     """
@@ -40,7 +40,8 @@ def record_start(folder: Path, device: torch.device | None, resume: bool) -> Non
     path = Path(program)
     name = "gentraj" if "gentraj" in (path.name, path.parent.name) else path.name  # `python -m gentraj` too
     start = {"command": shlex.join([name, *words]), "version": version("gentraj"), "torch": torch.__version__,
-             "python": platform.python_version(), "device": _device_name(device)}
+             "python": platform.python_version(), "device": _device_name(device),
+             "processes": processes}
     starts = [*(read_starts(folder) if resume else []), start]
     write_file(folder / PROVENANCE, sealed({"starts": starts}))
 

@@ -93,6 +93,11 @@ class _Meta:
     meta: dict[str, Any]
 
 
+def name_of(step: int) -> str:
+    """The name of the folder with the checkpoint of a step."""
+    return f"step-{step:08d}"
+
+
 # -- writing
 
 
@@ -103,7 +108,7 @@ def save(folder: Path, step: int, components: Mapping[str, Mapping[str, Tensor]]
     Deletes all but the `keep` (at least 1) newest checkpoints afterwards, and returns the folder of the new one.
     Raises `CheckpointError` where it cannot be written; the earlier checkpoints are then intact.
     """
-    final, temporary = folder / f"step-{step:08d}", folder / f".tmp-{step}-{os.getpid()}"
+    final, temporary = folder / name_of(step), folder / f".tmp-{step}-{os.getpid()}"
     contents = {f"{name}.safetensors": _to_bytes(name, tensors) for name, tensors in components.items()}
     files = {name: _File(len(data), _sha256(data)) for name, data in contents.items()}
     contents["meta.json"] = sealed(to_json(_Meta(FORMAT_VERSION, step, _versions(), files, dict(meta))))
@@ -194,7 +199,7 @@ def load(folder: Path, step: int | None = None) -> Checkpoint:
     if not candidates:
         raise NothingSaved(f"{folder}: nothing saved yet; train first")
     if step is not None:
-        if (path := folder / f"step-{step:08d}") not in candidates:
+        if (path := folder / name_of(step)) not in candidates:
             raise CheckpointError(f"{folder}: no checkpoint of step {step}; there are those of "
                                   f"{', '.join(str(_step(each)) for each in reversed(candidates))}")
         return _read(path)
@@ -243,7 +248,7 @@ def _read(path: Path) -> Checkpoint:
     if path.is_symlink():
         raise CheckpointError(f"{path}: is a link; a folder is expected")
     meta = _read_meta(path / "meta.json")
-    if path.name != f"step-{meta.step:08d}":
+    if path.name != name_of(meta.step):
         raise CheckpointError(f"{path}: its meta.json belongs to step {meta.step}")
     components = {}
     for name, file in meta.files.items():

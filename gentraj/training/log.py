@@ -82,26 +82,28 @@ class Log:
     """Collects the metrics of each step and writes a row every `every` steps, and after the last of `steps` steps.
 
     `start` and `sums` continue an interrupted run. Rows after step `start` are removed: they will be written again.
-    The loggers `log_to` are given the rows too, and the `settings` of the run.
+    The loggers `log_to` are given the rows too, and the `settings` of the run. Unless `written`, only the sums and the
+    last row are kept, and nothing is written or shown.
     """
 
     def __init__(self, folder: Path, every: int, steps: int, *, start: int = 0, sums: Sums | None = None,
                  progress: bool = True, log_to: Sequence[str] = (), settings: Mapping[str, Any] | None = None,
-                 on_row: Callable[[Row], None] | None = None):
-        self.every, self.steps, self.on_row = every, steps, on_row
+                 on_row: Callable[[Row], None] | None = None, written: bool = True):
+        self.every, self.steps, self.on_row = every, steps, on_row if written else None
         self.sums: Sums = dict(sums or {})  # saved with each checkpoint, so that means lose no steps on resume
         self.last: Row = {}
         self._warned: set[str] = set()
         self._torn, self._file, self._path = False, None, folder / FILE
         self._loggers: dict[str, Logger] = {}
-        for name in log_to:
+        for name in log_to if written else ():
             with self._harmless(name, Exception):
                 self._loggers[name] = LOGGERS[name](folder, start, settings or {})
-        with self._harmless(str(self._path)):
-            descriptor = open_plain(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
-            self._file = open(descriptor, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
-            os.truncate(self._file.fileno(), _end_of_row(read_file(self._path, LARGEST), start) if start else 0)
-        self._bar = bar(steps, "training", initial=start, shown=progress)
+        if written:
+            with self._harmless(str(self._path)):
+                descriptor = open_plain(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+                self._file = open(descriptor, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
+                os.truncate(self._file.fileno(), _end_of_row(read_file(self._path, LARGEST), start) if start else 0)
+        self._bar = bar(steps, "training", initial=start, shown=progress and written)
         self._since = time.monotonic()
 
     def __enter__(self) -> Log:

@@ -10,11 +10,13 @@ import signal
 import threading
 import time
 import zlib
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from types import FrameType
 from typing import Any, Literal, Protocol
 
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 from ..config import ConfigError, differences, from_json, require, to_json
 from ..data.context import ContextConfig
 from ..data.episodes import Episodes, episodes_hash
-from ..data.windows import Windows
+from ..data.windows import WHOLE, Windows
 from ..randomness import fold, generator
 from ..trajectory import Batch, Trainable, TrajectorySpec
 from .checkpoint import (
@@ -34,6 +36,7 @@ from .checkpoint import (
     has_checkpoints,
     load,
     module_tensors,
+    name_of,
     optimizer_tensors,
     restore_module,
     restore_optimizer,
@@ -44,12 +47,13 @@ from .log import Log, Row, SavedSums, Sums
 from .loggers import require_loggers
 from .memory import freed_memory_kept
 from .optimization import NonFinite, checked_later, read_finite
+from .parallel import ALONE, Processes, Share
 from .recording import Update
 
-# `threads` and `compile` are among them: they may change the last bits, but the training stays the same. `tensorboard`
-# is what earlier releases saved in the place of `log_to`.
+# `threads`, `compile` and `accumulate` are among them: they change rounding and means over parts of a batch, no more.
+# `tensorboard` is what earlier releases saved in the place of `log_to`.
 MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "compile", "log_to", "eval_every",
-                         "eval_episodes", "tensorboard")
+                         "eval_episodes", "accumulate", "tensorboard")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -67,9 +71,10 @@ class Interrupted(RuntimeError):
 
 
 class Source(Protocol):
-    """A source of batches, such as `Windows`: the same (step, seed, size) must give the same batch."""
+    """A source of batches, such as `Windows`: the same (step, seed, size) must give the same batch, of which only the
+    `rows` are returned."""
 
-    def batch(self, step: int, seed: int, size: int) -> Batch: ...
+    def batch(self, step: int, seed: int, size: int, rows: slice = WHOLE) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,9 @@ class TrainingConfig:
     compile: bool = False
     """Compile each update by torch.compile as a whole or, where that is impossible, its networks. This takes minutes at
     the start and changes weights by rounding."""
+    accumulate: int = 1
+    """Number of parts in which each batch is computed, one after the other, to save memory. An optimiser step uses the
+    mean gradient of the parts."""
     log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Loggers that are given the rows of metrics.jsonl too; each is an optional package (`pip install
     'gentraj[wandb]'`). One that fails is a warning."""
@@ -113,7 +121,8 @@ class TrainingConfig:
         return kept | {"log_to": ["tensorboard"] if settings["tensorboard"] else []}
 
     def __post_init__(self) -> None:
-        require(self, **dict.fromkeys(("steps", "save_every", "log_every", "keep", "eval_episodes"), (1, math.inf)),
+        require(self, **dict.fromkeys(("steps", "save_every", "log_every", "keep", "eval_episodes", "accumulate"),
+                                      (1, math.inf)),
                 **dict.fromkeys(("warmup", "seed", "eval_every"), (0, math.inf)), threads=(0, 1e4))
 
 
@@ -134,8 +143,8 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
           meta: Mapping[str, Any], resume: bool = False, device: torch.device | None = None, progress: bool = True,
           contexts: ContextConfig | None = None, windows: Callable[[TrajectorySpec], Source] | None = None,
           on_log: Callable[[Row], None] | None = None, prepare: Callable[[], None] | None = None,
-          evaluate: Callable[[int], None] | None = None,
-          carried: Mapping[str, nn.Module] | None = None) -> TrainingResult:
+          evaluate: Callable[[int], None] | None = None, carried: Mapping[str, nn.Module] | None = None,
+          processes: Processes = ALONE) -> TrainingResult:
     """Trains all `components` in place, one update of each a step, and saves checkpoints and metrics in `run_dir`.
 
     Every component must be an `nn.Module` as well. Its batches come from `windows(component.spec)`, by default from
@@ -145,39 +154,48 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
     is called with each row of metrics. `prepare` is called once, after the folder is locked and a resumed run is
     restored, and before the first save. `evaluate` is called with the number of steps done every `eval_every` steps
     and after the last; it must not change the components. `carried` modules are saved with them and not trained.
+    Several `processes` divide each batch; all of them read the folder, and the main process alone calls the functions
+    and writes.
 
-    Raises `ConfigError` for settings that differ on resume and where nothing can be compiled, `CheckpointError` where
-    the folder is in use or cannot be written, `TrainingStopped` for a number that is not finite, and `Interrupted`
-    after SIGINT or SIGTERM, when everything is saved.
+    Raises `ConfigError` for settings that differ on resume, for batches that cannot be divided and where nothing can be
+    compiled, `CheckpointError` where the folder is in use or cannot be written, `TrainingStopped` for a number that is
+    not finite, `Interrupted` after SIGINT or SIGTERM, when everything is saved, and `ProcessLost` where another process
+    of the training has ended.
     """
     require_loggers(config.log_to)  # before anything is saved
     folder, began = Path(run_dir).absolute(), time.monotonic()  # absolute: the working directory may change meanwhile
     if resume and not has_checkpoints(folder):
         raise NothingSaved(f"{folder}: nothing saved yet; train first")
-    with RunLock(folder), Interrupts() as interrupts, _resources(config.threads):
-        if not resume and has_checkpoints(folder):
-            raise CheckpointError(f"{folder}: holds a training already; use --resume to continue it, or another folder")
-        windows = windows or partial(Windows, episodes, contexts=contexts)
+    with ExitStack() as held, Interrupts() as interrupts, _resources(config.threads):
+        processes.on_main(lambda: _claim(folder, held, resume))
+        windows, device = windows or partial(Windows, episodes, contexts=contexts), device or processes.device
         run = _Run(folder, [_Component(n, p, windows, device) for n, p in sorted(components.items())], config,
-                   _settings(meta, components, config, episodes), carried or {})
-        sums = run.restore() if resume else {}
+                   _settings(meta, components, config, episodes), carried or {}, processes)
+        sums = run.begin(resume)
         if prepare is not None:
-            prepare()
+            processes.on_main(prepare)
         with run.compiled() if config.compile else nullcontext():
             run.save(sums)  # nothing to do on resume
             with Log(folder, config.log_every, config.steps, start=run.step, sums=sums, progress=progress,
-                     log_to=config.log_to, settings=run.settings, on_row=on_log) as log:
-                while run.step < config.steps and interrupts.received is None:
+                     log_to=config.log_to, settings=run.settings, on_row=on_log, written=processes.main) as log:
+                while run.step < config.steps and not interrupts.anywhere(processes):
                     run.advance(log)
                     if evaluate and run.is_due(config.eval_every):
                         with log.paused():
-                            evaluate(run.step)
+                            processes.on_main(partial(evaluate, run.step))
                     if run.step % config.save_every == 0:
                         run.save(log.sums)
                 run.save(log.sums)
-    if interrupts.received is not None:
-        raise Interrupted(interrupts.received, run.step)
+        if received := interrupts.anywhere(processes):
+            raise Interrupted(received, run.step)
     return TrainingResult(run.step, run.saved, log.last, time.monotonic() - began)
+
+
+def _claim(folder: Path, held: ExitStack, resume: bool) -> None:
+    """Locks the folder until the stack closes. Raises `CheckpointError` where a new training would overwrite one."""
+    held.enter_context(RunLock(folder))
+    if not resume and has_checkpoints(folder):
+        raise CheckpointError(f"{folder}: holds a training already; use --resume to continue it, or another folder")
 
 
 def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
@@ -236,10 +254,36 @@ class _Run:
     """The state of a run: the steps that are done, and those that are saved."""
 
     def __init__(self, folder: Path, components: list[_Component], config: TrainingConfig, settings: dict[str, Any],
-                 carried: Mapping[str, nn.Module]):
+                 carried: Mapping[str, nn.Module], processes: Processes):
         self.folder, self.components, self.config, self.settings = folder, components, config, settings
-        self.carried = carried
+        self.carried, self.processes = carried, processes
         self.step, self.saved_step, self.saved = 0, -1, folder
+        self._check_shares()
+
+    def _check_shares(self) -> None:
+        """Raises `ConfigError` unless the batches can be divided among the processes and into parts."""
+        number, parts = self.processes.number, self.config.accumulate
+        if number * parts > 1 and self.config.compile:
+            raise ConfigError("training.compile is set, which compiles whole updates of one process; leave it out with "
+                              "several processes and with training.accumulate")
+        for p in self.components:
+            if p.component.batch_size % (number * parts):
+                raise ConfigError(f"the component '{p.name}' has batches of {p.component.batch_size} windows, which "
+                                  f"{number} processes with {parts} parts each cannot divide evenly; give a multiple "
+                                  f"of {number * parts}")
+            if parts > 1 and len(p.optimizers) > 1:
+                raise ConfigError(f"training.accumulate is {parts}, but the component '{p.name}' has the optimisers "
+                                  f"{', '.join(p.optimizers)}, each of whose steps needs a whole batch; leave it out")
+
+    def begin(self, resume: bool) -> Sums:
+        """Starts or resumes the run with the same weights in all processes, and returns the sums of `restore`."""
+        sums = self.restore() if resume else {}
+        steps = self.processes.largest(self.step), -self.processes.largest(-self.step)
+        if steps != (self.step, self.step):
+            raise CheckpointError(f"{self.folder}: the processes read checkpoints of different steps, from {steps[1]} "
+                                  f"to {steps[0]}; all of them need the same folder")
+        self.processes.copy_main([*(p.module for p in self.components), *self.carried.values()])
+        return sums
 
     def restore(self) -> Sums:
         """Restores the newest checkpoint and returns the sums of metrics that were saved with it."""
@@ -263,8 +307,9 @@ class _Run:
             with self._stopping("before saving"):
                 tensors = {name: t for component in self.components for name, t in component.tensors().items()}
             tensors |= {name: module_tensors(module) for name, module in self.carried.items()}
-            self.saved = save(self.folder, self.step, tensors, self.settings | {"sums": sums}, self.config.keep)
-            self.saved_step = self.step
+            self.processes.on_main(lambda: save(self.folder, self.step, tensors, self.settings | {"sums": sums},
+                                                self.config.keep))
+            self.saved_step, self.saved = self.step, self.folder / name_of(self.step)
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
@@ -281,24 +326,29 @@ class _Run:
 
     def advance(self, log: Log) -> None:
         """Does one step: sets the learning rates of every component, samples its batch and updates it."""
-        config, metrics, rates = self.config, {}, {}
+        config, rates, metrics = self.config, {}, dict[str, float]()
         factor = learning_rate_factor(self.step, config.warmup, config.steps)
         for p in self.components:
             for name, optimizer in p.optimizers.items():
                 for group, rate in zip(optimizer.param_groups, p.rates[name], strict=True):
                     group["lr"] = rate * factor
                 rates[f"{p.name}/lr" if len(p.optimizers) == 1 else f"{p.name}/lr-{name}"] = p.rates[name][0] * factor
-            batch = p.windows.batch(self.step, fold(config.seed, p.key), p.component.batch_size).to(p.device)
-            with (self._stopping(f"component '{p.name}'"),
-                  torch.autocast(p.device.type, torch.bfloat16, enabled=config.bf16)):
-                with checked_later() as checked:
-                    updated = p.update(batch, p.optimizers, generator(config.seed, self.step, p.key))
-                keys = [f"{p.name}/{key}" for key in updated]
-                named = [(f"the metric '{key}'", value) for key, value in zip(keys, updated.values(), strict=True)]
-                numbers = read_finite([*checked, *named])
-            metrics |= zip(keys, numbers[len(checked) :], strict=True)
+            parts = [self._update(p, Share(self.processes, i, config.accumulate)) for i in range(config.accumulate)]
+            metrics |= {key: fmean(part[key] for part in parts if key in part) for key in ChainMap(*parts)}
         self.step += 1
         log.record(self.step, metrics, rates)
+
+    def _update(self, p: _Component, share: Share) -> dict[str, float]:
+        """Updates a component by a share of its batch, and returns the means of its metrics over the processes."""
+        batch = p.windows.batch(self.step, fold(self.config.seed, p.key), p.component.batch_size, share.rows)
+        with (self._stopping(f"component '{p.name}'"), share.computed(),
+              torch.autocast(p.device.type, torch.bfloat16, enabled=self.config.bf16)):
+            with checked_later() as checked:
+                updated = p.update(batch.to(p.device), p.optimizers, generator(self.config.seed, self.step, p.key))
+            keys = [f"{p.name}/{key}" for key in updated]
+            named = [(f"the metric '{key}'", value) for key, value in zip(keys, updated.values(), strict=True)]
+            numbers = read_finite([*checked, *named], self.processes)
+        return dict(zip(keys, numbers[len(checked) :], strict=True))
 
     @contextmanager
     def _stopping(self, where: str) -> Iterator[None]:
@@ -350,6 +400,10 @@ class Interrupts:
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+    def anywhere(self, processes: Processes) -> int:
+        """A signal that this or another process received, or 0; all processes must call this, and get the same."""
+        return processes.largest(self.received or 0)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:

@@ -15,6 +15,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import require
+from .parallel import ALONE, Processes, share
 
 BATCH = {"batch_size": (1, 1e9)}  # range, for `gentraj.config.require`, of components that draw batches of their own
 
@@ -53,10 +54,19 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tens
 
     Returns the norm before clipping. Raises `NonFinite`, without a step, where the loss or the norm is not finite. In a
     block of `checked_later` on an accelerator, a fused optimiser takes no step either, and the block's reader raises.
+
+    Where several processes share the batch, loss and gradients are their means. Where a batch is computed in parts, the
+    step is taken in the last part by the mean gradient. All earlier parts return 0, and the last one the norm times the
+    number of parts, so that the mean over the parts is the norm.
     """
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    own = share()
+    if own.part == 0:
+        optimizer.zero_grad(set_to_none=True)
+    (loss if own.parts == 1 else loss / own.parts).backward()
+    if not own.last:
+        return torch.zeros_like(loss, requires_grad=False)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    loss = own.processes.average_gradients(loss, parameters)
     norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
     scalars, later = [("the loss", loss.detach()), ("the gradient norm", norm)], _LATER.get()
     if later is None or not ((later.always or waits_to_read(norm)) and optimizer.defaults.get("fused")):
@@ -68,7 +78,7 @@ def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tens
         fused.found_inf = 1 - (torch.isfinite(loss) & torch.isfinite(norm)).float()
         fused.step()
         del fused.found_inf
-    return norm
+    return norm if own.parts == 1 else norm * own.parts
 
 
 def waits_to_read(tensor: Tensor) -> bool:
@@ -76,12 +86,13 @@ def waits_to_read(tensor: Tensor) -> bool:
     return not tensor.is_cpu
 
 
-def read_finite(scalars: Sequence[tuple[str, Tensor]]) -> list[float]:
-    """Reads named scalars, all of them by one transfer from their device.
+def read_finite(scalars: Sequence[tuple[str, Tensor]], processes: Processes = ALONE) -> list[float]:
+    """Reads named scalars, or their means over the processes, all of them by one transfer from their device.
 
     Raises `NonFinite`, naming the first, where they are not finite.
     """
-    numbers = torch.stack([scalar.to(scalars[0][1].device, torch.float32) for _, scalar in scalars]).tolist()
+    stacked = torch.stack([scalar.to(scalars[0][1].device, torch.float32) for _, scalar in scalars])
+    numbers = processes.mean(stacked).tolist()
     for (name, _), number in zip(scalars, numbers, strict=True):
         if not math.isfinite(number):
             raise NonFinite(f"{name} is {number}")
@@ -135,7 +146,12 @@ class MovingAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Moves the average by the fraction 1 - decay of the way to the weights of `model`, always the same network."""
+        """Moves the average by the fraction 1 - decay of the way to the weights of `model`, always the same network.
+
+        This is done once a step: where a batch is computed in parts, in the last one.
+        """
+        if not share().last:
+            return
         if not self.pairs:  # the tensors are listed once, as that takes longer than to average a small network
             self.pairs = [([*self.module.parameters()], [*model.parameters()]),
                           ([*self.module.buffers()], [*model.buffers()])]

@@ -32,6 +32,7 @@ from ..networks.rows import padded, padding
 from ..normalize import Normalizer
 from ..randomness import RowNoise, fold
 from ..training.optimization import BATCH, LearningConfig, adamw, apply_gradients
+from ..training.parallel import mean_over_processes, own_rows
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec
 from .facts import WorldFacts, rewards_and_ends
 
@@ -201,7 +202,7 @@ class WorldModel(nn.Module):
             if torch.rand((), generator=generator) < self.config.learns:
                 x_BKD = torch.cat([input_BKX, self._decorrelate(error_BKY * real_BK[..., None])], -1)
                 mask_BKD = real_BK[..., None] | self._input_mask_D
-                size = self.model.batch_size
+                size = own_rows(self.model.batch_size)
                 losses = self.model.update(Batch(x_BKD[:size], mask_BKD[:size]), optimizers, generator)
                 metrics |= {f"model_{key}": value for key, value in losses.items()}
         return metrics
@@ -219,26 +220,27 @@ class WorldModel(nn.Module):
         weight_EBKY = count_EB[..., None, None] * real_BK[..., None]
         error_EBKY = (mean_EBKY - outcome_BKY) / spread_EBKY
         nll_EBKY = (error_EBKY**2 / 2 + spread_EBKY.log()) * spread_EBKY.detach()
-        loss = (nll_EBKY * weight_EBKY).sum(0).sum() / real_BK.sum().clamp(min=1) / self.out_dim
+        count = mean_over_processes(real_BK.sum()).clamp(min=1)
+        loss = (nll_EBKY * weight_EBKY).sum(0).sum() / count / self.out_dim
         apply_gradients(loss, optimizers["ensemble"], self.config.max_grad_norm)
         mean_BKY, spread_BKY = _mixture(mean_EBKY.detach(), spread_EBKY.detach())
-        error = (((mean_BKY - outcome_BKY) ** 2).mean(-1) * real_BK).sum() / real_BK.sum().clamp(min=1)
+        error = (((mean_BKY - outcome_BKY) ** 2).mean(-1) * real_BK).sum() / count
         return mean_BKY, spread_BKY, {"loss": loss.detach(), "error": error.sqrt()}
 
     def _update_ends(self, next_BKO: Tensor, input_BKX: Tensor, ended_BK: Tensor, real_BK: Tensor,
                      optimizer: Optimizer) -> dict[str, Tensor]:
         loss_BK = F.binary_cross_entropy_with_logits(self._end_logit(next_BKO, input_BKX), ended_BK.to(next_BKO),
                                                      reduction="none")
-        loss = (loss_BK * real_BK).sum() / real_BK.sum().clamp(min=1)
+        loss = (loss_BK * real_BK).sum() / mean_over_processes(real_BK.sum()).clamp(min=1)
         apply_gradients(loss, optimizer, self.config.max_grad_norm)
         return {"end_loss": loss.detach()}
 
     def _update_mixing(self, error_BKY: Tensor, real_BK: Tensor) -> None:
         """Updates the moving average of the covariance of the errors of whole chunks."""
         error_WX = error_BKY[real_BK.all(1)].flatten(1).float()
-        if len(error_WX):
+        if count := float(mean_over_processes(error_WX.new_tensor(len(error_WX)))):
             with torch.autocast(error_WX.device.type, enabled=False):
-                self.mixing_XX.lerp_(error_WX.T @ error_WX / len(error_WX), MIXING_RATE)
+                self.mixing_XX.lerp_(mean_over_processes(error_WX.T @ error_WX) / count, MIXING_RATE)
 
     def _decorrelate(self, error_BKY: Tensor) -> Tensor:
         """Removes the correlations of errors within a chunk; each timestep depends on earlier ones only."""

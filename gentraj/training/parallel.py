@@ -1,0 +1,307 @@
+"""Training by several processes at once, which a launcher such as `accelerate launch` or `torchrun` starts together.
+
+Each process computes its own rows of every batch: with P processes, rank r has the rows r, r + P, r + 2P and so on.
+Gradients are averaged before they are clipped, so all processes take the same optimiser steps. Random numbers are those
+of the whole batch, of which each process keeps its rows. A training by several processes is therefore the training by
+one, up to rounding, and no checkpoint depends on the number of processes.
+
+Gradient accumulation divides the rows of a process once more, into parts that are computed one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.overrides import TorchFunctionMode
+
+from ..config import ConfigError
+
+T = TypeVar("T")
+TIMEOUT = timedelta(hours=1)  # while the main process evaluates or saves, the others wait; then they end
+OTHERS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM":
+          "Megatron-LM"}  # ways of accelerate to divide a network, by the variable that its launcher sets
+
+
+class ProcessLost(RuntimeError):
+    """Another process of the training failed or was killed, so this one ends too. Earlier checkpoints are kept."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of one training, `number` of them, of which this one is number `rank`; by default it is alone."""
+
+    rank: int = 0
+    number: int = 1
+    device: torch.device | None = None
+    """The device of this process; None leaves the choice to the training."""
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the main process: it alone writes files, logs and evaluates."""
+        return self.rank == 0
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean of a tensor over the processes, without gradient. All must call this, with equal shapes."""
+        if self.number == 1:
+            return x
+        total = x.detach().to(self.device, torch.float32, copy=True)
+        self._add_up(total)
+        return total.div_(self.number).to(x.device)
+
+    def maximum(self, x: Tensor) -> Tensor:
+        """The element-wise maximum of a tensor over the processes, without gradient."""
+        if self.number == 1:
+            return x
+        most = x.detach().to(self.device, copy=True)
+        with self._together():
+            distributed.all_reduce(most, distributed.ReduceOp.MAX)
+        return most.to(x.device)
+
+    def largest(self, number: int) -> int:
+        """The largest of the integers that the processes give."""
+        return number if self.number == 1 else int(self.maximum(torch.tensor(number)))
+
+    def average_gradients(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+        """Replaces the gradients by their means over the processes, and returns the mean loss."""
+        if self.number == 1:
+            return loss
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        total = torch.cat([loss.detach().reshape(1), *(gradient.flatten() for gradient in gradients)])
+        self._add_up(total)
+        for gradient, part in zip(gradients, total[1:].split([g.numel() for g in gradients]), strict=True):
+            torch.div(part.view(gradient.shape), self.number, out=gradient)
+        return total[0] / self.number
+
+    def copy_main(self, modules: Sequence[nn.Module]) -> None:
+        """Copies the weights and buffers of the main process to all others."""
+        if self.number > 1:
+            with self._together():
+                for tensor in (t for module in modules for t in module.state_dict().values() if t.is_floating_point()):
+                    distributed.broadcast(tensor, 0)
+
+    def on_main(self, work: Callable[[], T]) -> T | None:
+        """Calls `work` in the main process, while the others wait, and returns its result there and None elsewhere.
+
+        Raises `ProcessLost` in the others where it fails.
+        """
+        if self.number == 1:
+            return work()
+        result, failure = None, None
+        if self.main:
+            try:
+                result = work()
+            except Exception as error:
+                failure = error
+        failed = self.largest(int(failure is not None))
+        if failure is not None:
+            raise failure
+        if failed:
+            raise ProcessLost(f"process {self.rank} of {self.number} ends, as the main process failed; its message "
+                              "says why")
+        return result
+
+    def _add_up(self, x: Tensor) -> None:
+        """Replaces a tensor by its sum over the processes."""
+        with self._together():
+            distributed.all_reduce(x)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Turns the failure of a collective operation into one line."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise ProcessLost(f"process {self.rank} of {self.number} ends, as another process of this training failed "
+                              "or was killed; its checkpoints are kept, go on with --resume") from error
+
+
+ALONE = Processes()
+
+
+@dataclass(frozen=True)
+class Share:
+    """The rows of a batch that are computed at once: of one process, and with accumulation of one part of its rows."""
+
+    processes: Processes = ALONE
+    part: int = 0
+    parts: int = 1
+
+    @property
+    def shards(self) -> int:
+        """Into how many shares a batch is divided."""
+        return self.processes.number * self.parts
+
+    @property
+    def rows(self) -> slice:
+        """The rows of this share in the batch."""
+        return slice(self.part * self.processes.number + self.processes.rank, None, self.shards)
+
+    @property
+    def last(self) -> bool:
+        """Whether the optimiser steps after this part, by the gradients of all parts."""
+        return self.part == self.parts - 1
+
+    @contextmanager
+    def computed(self) -> Iterator[None]:
+        """Makes this the share of all updates in the block, which draw the random numbers of its rows."""
+        draws: AbstractContextManager[Any] = OwnRows(self.rows) if self.shards > 1 else nullcontext()
+        token = _SHARE.set(self)
+        try:
+            with draws:
+                yield
+        finally:
+            _SHARE.reset(token)
+
+
+WHOLE = Share()
+_SHARE = ContextVar("share", default=WHOLE)
+
+
+def share() -> Share:
+    """The share of the batch that is being computed; by default all of it."""
+    return _SHARE.get()
+
+
+def mean_over_processes(x: Tensor) -> Tensor:
+    """The mean of a statistic of the batch over the processes that compute it, without gradient.
+
+    A loss that is divided by a statistic of its batch, such as the number of real entries, divides by this mean, so
+    that the mean of the losses is the loss of the whole batch. In one process it is `x` itself.
+    """
+    return share().processes.mean(x)
+
+
+def max_over_processes(x: Tensor) -> Tensor:
+    """The maximum of a statistic of the batch over the processes that compute it, without gradient."""
+    return share().processes.maximum(x)
+
+
+def own_rows(number: int) -> int:
+    """How many of the first `number` rows of a batch this share has, at least 1."""
+    return max(1, number // share().shards)
+
+
+class OwnRows(TorchFunctionMode):
+    """Draws random numbers for whole batches from every generator in its block, and returns those of some rows.
+
+    The first dimension of what is drawn counts rows. Numbers without dimensions are the same in all shares. Raises
+    `ConfigError` for draws that cannot be divided, such as permutations.
+    """
+
+    SIZED = (torch.rand, torch.randn, torch.randint)
+    ROW_BY_ROW = (torch.bernoulli, torch.poisson, Tensor.normal_, Tensor.uniform_, Tensor.exponential_,
+                  Tensor.bernoulli_, Tensor.random_)
+
+    def __init__(self, rows: slice):
+        super().__init__()
+        self.rows = rows
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (),
+                           kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if not isinstance(kwargs.get("generator"), torch.Generator):
+            return func(*args, **kwargs)
+        if func in self.SIZED:
+            return self._sized(func, args, kwargs)
+        if func in self.ROW_BY_ROW:
+            return self._row_by_row(func, args, kwargs)
+        raise ConfigError(f"{func.__name__} draws numbers that several processes or parts of a batch cannot divide; "
+                          "train in one process, without training.accumulate")
+
+    def _sized(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """A draw of a size, which is given by name, as the last argument, or as all of them."""
+        if "size" in kwargs:
+            before, size = args, kwargs["size"]
+        elif isinstance(args[-1], int):
+            before, size = (), args
+        else:
+            *before, size = args
+        if not size:
+            return func(*args, **kwargs)
+        size = (size[0] * self.rows.step, *size[1:])
+        return func(*before, **kwargs | {"size": size})[self.rows]
+
+    def _row_by_row(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """A draw whose rows depend on those of a tensor, which may be the tensor that is filled."""
+        first, *more = args
+        drawn = func(first.repeat_interleave(self.rows.step, 0), *more, **kwargs)[self.rows]
+        return first.copy_(drawn) if func.__name__.endswith("_") else drawn
+
+
+@contextmanager
+def launched(device: str | None = None) -> Iterator[Processes]:
+    """Joins the processes that a launcher started together with this one, until the block ends; else it is alone.
+
+    Each process computes on a device of its own, or on the CPU where `device` is "cpu". Warnings are shown by the main
+    process only. Raises `ConfigError` where accelerate is missing, for another `device`, and for a launcher's settings
+    that are not supported.
+    """
+    if not is_launched():
+        if _uses_cpu() and "MASTER_ADDR" in os.environ:  # the launcher was asked for more
+            warnings.warn("accelerate launch --cpu starts one process, whatever --num_processes says; for several give "
+                          "--multi_gpu in the place of --cpu, or use torchrun", stacklevel=3)
+        yield ALONE
+        return
+    number = os.environ["WORLD_SIZE"]
+    if device not in (None, "cpu"):
+        raise ConfigError(f"--device is {device}, but each of the {number} processes takes a device of its own; leave "
+                          "--device out, or give cpu")
+    for variable, name in OTHERS.items():
+        if os.environ.get(variable, "").lower() in ("1", "true"):
+            raise ConfigError(f"the launcher is set to {name}; gentraj divides batches and no networks: choose plain "
+                              "data parallelism in `accelerate config`")
+    with warnings.catch_warnings():
+        processes = _join(int(number), device)
+        if not processes.main:
+            warnings.simplefilter("ignore")
+        yield processes
+    distributed.destroy_process_group()  # not after an error: the others may be gone
+
+
+def is_launched() -> bool:
+    """Whether a launcher started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE") or 1) > 1 and "RANK" in os.environ
+
+
+def _uses_cpu() -> bool:
+    """Whether `accelerate launch` was given --cpu."""
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
+
+
+def launched_in_bf16() -> bool:
+    """Whether `accelerate launch` was given bf16. Raises `ConfigError` for another mixed precision."""
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if precision not in ("no", "bf16"):
+        raise ConfigError(f"accelerate launch was given the mixed precision {precision}, which needs a scaling of the "
+                          "loss that gentraj lacks; give --mixed_precision bf16, or no")
+    return precision == "bf16"
+
+
+def _join(number: int, device: str | None) -> Processes:
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise ConfigError(f"{number} processes were launched, which needs a package that is missing: "
+                          "pip install 'gentraj[scale]'") from error
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            state = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available(), timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"the {number} processes that were launched cannot work together: "
+                          f"{str(error).strip().splitlines()[0]}") from error
+    if state.num_processes != number:
+        raise ConfigError(f"{number} processes were launched, which accelerate cannot connect on this machine's "
+                          "accelerator; give --device cpu")
+    own: Any = state.device
+    if own.type == "cpu":
+        own = torch.device("cpu")  # and not cpu:0, which equals no other
+    return Processes(state.process_index, number, own)

@@ -1,0 +1,194 @@
+"""Trainings that are small enough to be tried by one process and by two. As a script it starts the processes of one
+training as a launcher does, and is imported once for all of them.
+
+    python two_processes.py FOLDER PAIR=JOB,JOB...    each pair of processes calls its jobs, one after the other
+
+It prints the rank and the id of each process, and the exit codes of a pair when both have ended. What a process says in
+the end is in FOLDER/PAIR-RANK.txt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gentraj.data import Episodes
+from gentraj.families import FAMILIES
+from gentraj.networks import ResidualMLPConfig
+from gentraj.networks.discriminator import DiscriminatorConfig
+from gentraj.runs import PlannerRunConfig, PolicyRunConfig
+from gentraj.runs.folder import build
+from gentraj.runs.presets import PRESETS
+from gentraj.runs.settings import DataFacts
+from gentraj.training import TrainingConfig, TrainingStopped, train
+from gentraj.training.loop import TrainingResult
+from gentraj.training.parallel import ALONE, Processes, ProcessLost, launched
+from gentraj.trajectory import Batch
+
+NARROW = ResidualMLPConfig(width=8, depth=1, frequencies=0)
+STEPS = 8
+
+
+def data() -> Episodes:
+    """9 short episodes, most of which terminate, so that windows differ in how much of them is padding."""
+    rng, lengths = np.random.default_rng(0), np.array([9, 14, 30, 5, 8, 40, 12, 7, 25])
+    ends = np.isin(np.arange(lengths.sum()), np.cumsum(lengths) - 1)
+    obs = rng.normal(size=(lengths.sum() + len(lengths), 3)).cumsum(0) / 10
+    terminated = ends & (np.cumsum(ends) % 3 > 0)
+    return Episodes(obs, rng.uniform(-1, 1, (lengths.sum(), 2)), rng.normal(size=lengths.sum()), terminated,
+                    ends & ~terminated, lengths)
+
+
+def planner(family: str, preset: str = "diffuser") -> PlannerRunConfig:
+    model: Any = FAMILIES[family].with_network(NARROW)
+    if family == "gan":  # without the statistic over the batch that each process computes for itself
+        model = replace(model, discriminator=DiscriminatorConfig(width=8, minibatch_std=False))
+    config: Any = PRESETS[preset]
+    if config.valued:
+        config = replace(config, critic=replace(config.critic, width=8, noised=0.0))
+    return replace(config, model=model, batch_size=8, inverse=replace(config.inverse, width=8, batch_size=12))
+
+
+def policy(name: str) -> PolicyRunConfig:
+    settings: Any = PRESETS[name]
+    settings = settings.policy
+    changes: dict[str, Any] = {"batch_size": 16, "model": settings.model.with_network(NARROW)}
+    if settings.critic is not None:
+        changes["critic"] = replace(settings.critic, width=8, depth=1, n_step=4)
+    return PolicyRunConfig(policy=replace(settings, **changes))
+
+
+def world() -> Any:
+    config: Any = PRESETS["world-model"]
+    model = config.world.model.with_network(NARROW)
+    return replace(config, world=replace(config.world, width=8, batch_size=16, model_batch=8, model=model))
+
+
+CONFIGS: dict[str, Callable[[], Any]] = {
+    "planner": lambda: planner("diffusion"), "decision": lambda: planner("flow", "decision-diffuser"),
+    "latent": lambda: planner("latent"), "gaussian": lambda: planner("gaussian"), "gan": lambda: planner("gan"),
+    **{name: lambda name=name: policy(name) for name in
+       ("bc-diffusion", "iql", "td3bc", "diffusion-ql", "fql", "swift")}, "world": world}
+
+
+def run(kind: str, folder: Path, processes: Processes = ALONE, *, resume: bool = False,
+        spoil: Callable[[dict[str, Any]], None] = lambda components: None,
+        evaluate: Callable[[int], None] | None = None, **changes: Any) -> TrainingResult:
+    """Trains a kind of run and writes a hash of the weights that this process ends with beside the checkpoints."""
+    config, episodes = CONFIGS[kind](), data()
+    settings = TrainingConfig(**{"steps": STEPS, "warmup": 2, "log_every": 1, "save_every": 3} | changes)
+    config = replace(config, training=settings).resolve(episodes)
+    components = build(config, DataFacts.of(episodes, config.context, None, []), episodes)
+    spoil(components)
+    result = train(components, episodes, settings, folder, meta={}, resume=resume, contexts=config.context,
+                   progress=False, processes=processes, evaluate=evaluate)
+    (folder / f"rank-{processes.rank}").write_text(fingerprint(components))
+    return result
+
+
+def fingerprint(components: dict[str, Any]) -> str:
+    tensors = [tensor for _, component in sorted(components.items()) for tensor in component.state_dict().values()]
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()
+
+
+# -- what two processes do
+
+
+def all_kinds(folder: Path, processes: Processes) -> None:
+    for kind in CONFIGS:
+        run(kind, folder / kind, processes)
+
+
+def resumed(folder: Path, processes: Processes) -> None:
+    run("planner", folder / "resumed", processes, resume=True)
+
+
+def spoiled(folder: Path, processes: Processes) -> None:
+    """One process has a batch that is not finite in its fourth step."""
+    def spoil(components: dict[str, Any]) -> None:
+        policy, steps = components["policy"], []
+
+        def update(batch: Batch, *rest: Any) -> dict[str, torch.Tensor]:
+            steps.append(batch)
+            if processes.rank == 1 and len(steps) == 4:
+                batch = replace(batch, x_BHD=batch.x_BHD * torch.nan)
+            return type(policy).update(policy, batch, *rest)
+
+        policy.update = update
+
+    try:
+        run("bc-diffusion", folder / "spoiled", processes, spoil=spoil)
+    except TrainingStopped as error:
+        (folder / "spoiled" / f"rank-{processes.rank}").write_text(str(error))
+
+
+def failing(folder: Path, processes: Processes) -> None:
+    """The evaluation at step 2, which the main process makes, fails."""
+    def evaluate(step: int) -> None:
+        raise OSError(f"rank {processes.rank} has no environment at step {step}")
+
+    try:
+        run("bc-diffusion", folder / "failing", processes, evaluate=evaluate, eval_every=2)
+    except (OSError, ProcessLost) as error:
+        (folder / f"failing-{processes.rank}").write_text(f"{type(error).__name__} {error}")
+
+
+def endless(folder: Path, processes: Processes) -> None:
+    def spoil(components: dict[str, Any]) -> None:
+        policy = components["policy"]
+        policy.update = lambda *args: (time.sleep(0.01), type(policy).update(policy, *args))[1]
+
+    run("bc-diffusion", folder, processes, spoil=spoil, steps=10**6, log_every=10**5, save_every=10**5)
+
+
+JOBS: dict[str, Callable[[Path, Processes], None]] = {
+    each.__name__: each for each in (all_kinds, resumed, spoiled, failing, endless)}
+
+
+def child(rank: int, port: int, folder: Path, pair: str, jobs: list[str]) -> int:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                      MASTER_PORT=str(port))
+    try:
+        with launched("cpu") as processes:
+            for job in jobs:
+                JOBS[job](folder / pair, processes)
+    except BaseException as error:
+        (folder / f"{pair}-{rank}.txt").write_text(f"{type(error).__name__}: {error}")
+        return getattr(error, "exit_code", 1)
+    return 0
+
+
+def main(folder: Path, pairs: dict[str, list[str]]) -> None:
+    import accelerate  # noqa: F401 (once for all processes)
+
+    torch.set_num_threads(1)
+    members, codes = dict[int, tuple[str, int]](), {pair: dict[int, int]() for pair in pairs}
+    for pair, jobs in pairs.items():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        for rank in range(2):
+            if not (process := os.fork()):
+                os._exit(child(rank, port, folder, pair, jobs))
+            members[process] = pair, rank
+            print("process", pair, rank, process, flush=True)
+    while members:
+        process, status = os.wait()
+        pair, rank = members.pop(process)
+        codes[pair][rank] = os.waitstatus_to_exitcode(status)
+        if len(codes[pair]) == 2:
+            print("ended", pair, codes[pair][0], codes[pair][1], flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), {pair: jobs.split(",") for pair, jobs in (each.split("=") for each in sys.argv[2:])})
