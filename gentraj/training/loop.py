@@ -114,11 +114,11 @@ class TrainingConfig:
 
     @classmethod
     def from_former(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Before there was `log_to`, `tensorboard` was true or false."""
+        """Before there was `log_to`, `tensorboard` was true or false, and batches were not accumulated."""
         if type(settings.get("tensorboard")) is not bool or "log_to" in settings:
             return settings
         kept = {key: value for key, value in settings.items() if key != "tensorboard"}
-        return kept | {"log_to": ["tensorboard"] if settings["tensorboard"] else []}
+        return kept | {"log_to": ["tensorboard"] if settings["tensorboard"] else [], "accumulate": 1}
 
     def __post_init__(self) -> None:
         require(self, **dict.fromkeys(("steps", "save_every", "log_every", "keep", "eval_episodes", "accumulate"),
