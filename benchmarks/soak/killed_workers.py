@@ -20,7 +20,7 @@ from gentraj.training import TrainingConfig
 
 from .small_run import children, trained_planner
 
-EPISODES, WORKERS, ENVIRONMENTS = 200, 2, 6
+EPISODES, WORKERS, ENVIRONMENTS = 200, 2, 4
 PERIOD = 10.0  # seconds between two kills
 STARTING = 2.5  # seconds of CPU time, after which a worker has started: else a busy machine would only start workers
 COSTS = {"latency_ms_p50", "latency_ms_p99", "sha256"}  # what may differ
@@ -38,7 +38,7 @@ def run(seed: int, minutes: float, folder: Path) -> dict[str, Any]:
                "alone_seconds": round(middle - start, 1), "killed_seconds": round(time.perf_counter() - middle, 1)}
     different = [key for key in expected if key not in COSTS and expected[key] != found.get(key)]
     assert not different, f"after {kills} kills, {', '.join(different)} differ from those without workers: {figures}"
-    assert kills >= 3 and found["episodes"] == EPISODES, f"too few kills or episodes: {figures}"
+    assert kills >= 2 and found["episodes"] == EPISODES, f"too few kills or episodes: {figures}"
     return figures
 
 
