@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -23,6 +23,8 @@ from .scores import normalised
 from .stepping import EnvironmentFault
 
 RESAMPLES = 10_000
+Play = Callable[..., Rollout]
+"""A function with the arguments and the result of `rollout`."""
 BASELINE_ENVS = 8  # the baselines gain nothing from more, and an environment takes 50 ms to make
 
 
@@ -88,7 +90,8 @@ class EvaluationConfig:
 
 def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequence[str] = (),
              goal_dims: Sequence[int] = (), progress: bool = True,
-             watch: Watch | None = None, partial: bool = False) -> tuple[dict[str, Any], Episodes]:
+             watch: Watch | None = None, partial: bool = False,
+             play: Play = rollout) -> tuple[dict[str, Any], Episodes]:
     """Runs the agent in `env`, which may be anything that `environment_factory` takes.
 
     Returns the scores that evaluation.json holds, and the agent's episodes as a dataset. Latencies are in milliseconds,
@@ -97,6 +100,7 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     name the `protocol` if it is not random-goal, and have a `deadline` if there is one. Of an agent that asks a
     teacher, `by_teacher` is the fraction of its actions that were the teacher's. `watch` is shown the agent's
     episodes, in environments that render frames; `CannotRender` is raised before the first episode if they cannot.
+    `play` does what `rollout` does, perhaps elsewhere.
 
     Raises `EnvironmentFault` if an episode does not finish. With `partial`, it raises only if none finishes: the scores
     are those of the others, "episodes" is their number, and "failures" says in a line what went wrong in each of the
@@ -105,10 +109,10 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     config = config.in_real_time()
     factory = environment_factory(config.env_id or env, protocol=config.protocol)
     try:
-        played = rollout(agent, rendering(factory) if watch else factory, config.episodes, config.seed, config.num_envs,
-                         obs_keys=obs_keys, goal_dims=goal_dims, record=True, progress=progress, watch=watch,
-                         invariant=config.batch_invariant, workers=config.workers, time_limit=config.time_limit,
-                         period=config.deadline)
+        played = play(agent, rendering(factory) if watch else factory, config.episodes, config.seed, config.num_envs,
+                      obs_keys=obs_keys, goal_dims=goal_dims, record=True, progress=progress, watch=watch,
+                      invariant=config.batch_invariant, workers=config.workers, time_limit=config.time_limit,
+                      period=config.deadline)
     except EnvironmentFault as fault:
         if not partial or fault.finished is None:
             raise
@@ -122,7 +126,7 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     if played.by_teacher is not None:
         scores["by_teacher"] = played.by_teacher
     if config.baselines:
-        scores |= score_baselines(factory, config, progress, partial)
+        scores |= score_baselines(factory, config, progress, partial, play)
     if config.deadline is not None:
         scores["deadline"] = punctuality(played.act_ms, 1000 * config.deadline)
         if isinstance(agent, PlansAhead):
@@ -133,7 +137,7 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
 
 
 def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig, progress: bool = True,
-                    partial: bool = False) -> dict[str, dict[str, Any] | None]:
+                    partial: bool = False, play: Play = rollout) -> dict[str, dict[str, Any] | None]:
     """Scores the noise-free controller (PointMaze only) and a random agent on the config's episodes.
 
     With `partial`, episodes that do not finish are left out, and an agent without a finished one has no scores.
@@ -141,8 +145,8 @@ def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig, progr
     scores: dict[str, dict[str, Any] | None] = {}
     for name, agent in baselines(factory).items():
         try:
-            played = rollout(agent, factory, config.episodes, config.seed, BASELINE_ENVS, progress=progress, name=name,
-                             workers=config.workers, time_limit=config.time_limit)
+            played = play(agent, factory, config.episodes, config.seed, BASELINE_ENVS, progress=progress, name=name,
+                          workers=config.workers, time_limit=config.time_limit)
         except EnvironmentFault as fault:
             if not partial:
                 raise

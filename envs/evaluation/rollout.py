@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
 import torch
 
 from gentraj.data import Episodes
+from gentraj.data.episodes import concatenate
 from gentraj.networks.rows import batch_invariant
 from gentraj.progress import bar
 from gentraj.randomness import fold
@@ -64,7 +65,7 @@ class Rollout:
 def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int = 0, num_envs: int = 25, *,
             obs_keys: Sequence[str] = (), goal_dims: Sequence[int] = (), record: bool = False,
             progress: bool = True, name: str = "agent", watch: Watch | None = None, invariant: bool = True,
-            workers: int = 0, time_limit: float = 60.0, period: float | None = None) -> Rollout:
+            workers: int = 0, time_limit: float = 60.0, period: float | None = None, first: int = 0) -> Rollout:
     """Runs `episodes` episodes, `num_envs` at a time; episode i seeds its environment and agent with `fold(seed, i)`.
 
     `obs_keys` and `goal_dims` are those of the data that the agent was trained on. An environment whose episode has
@@ -76,6 +77,8 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
     `period` is the time in seconds between two environment steps. The environments wait for the agent however long it
     takes; an agent that plans ahead is given what is left of the period after it has acted.
 
+    With `first`, the episodes are those from that number on: `join` makes one rollout of several such parts.
+
     With `workers`, so many processes step the environments, with the same result bit for bit. An environment that ends
     its process, or whose call takes more than `time_limit` seconds, then costs its episode only.
 
@@ -86,7 +89,7 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
     """
     if episodes < 1 or num_envs < 1:
         raise ValueError(f"episodes is {episodes} and num_envs {num_envs}; give at least 1")
-    seeds = [fold(seed, i) for i in range(episodes)]
+    seeds = [fold(seed, i) for i in range(first, first + episodes)]
     envs = VectorEnvironment(make_env, min(num_envs, episodes), obs_keys, workers=workers, time_limit=time_limit,
                              strict=False)
     try:
@@ -103,6 +106,28 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
     if log.faults:
         raise _fault(log, played, episodes)
     return cast(Rollout, played)
+
+
+def join(parts: Sequence[Rollout]) -> Rollout:
+    """One rollout of the episodes of several, in their order."""
+    lengths = [int(part.lengths.sum()) for part in parts]
+
+    def mean(shares: Sequence[float | None]) -> float | None:
+        """The share of all steps. That of a part is recovered as a number of its steps, so nothing is rounded."""
+        given = [(share, length) for share, length in zip(shares, lengths, strict=True) if share is not None]
+        return sum(round(share * length) for share, length in given) / sum(lengths) if given else None
+
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (
+        "returns", "success", "first_hit", "time_at_goal", "lengths", "latency_ms", "act_ms")}
+    calls = [part.network_calls for part in parts if part.network_calls is not None]
+    recorded = [part.recorded for part in parts if part.recorded is not None]
+    return replace(parts[0], **arrays, seeds=[seed for part in parts for seed in part.seeds],
+                   network_calls=sum(calls) if calls else None,
+                   recorded=replace(concatenate(recorded), name=recorded[0].name) if recorded else None,
+                   clipped_actions=mean([part.clipped_actions for part in parts]),
+                   clamped_observations=mean([part.clamped_observations for part in parts]),
+                   by_teacher=mean([part.by_teacher for part in parts]),
+                   faults=tuple(fault for part in parts for fault in part.faults))
 
 
 def _fault(log: _Log, finished: Rollout | None, episodes: int) -> EnvironmentFault:

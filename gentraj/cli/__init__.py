@@ -47,6 +47,7 @@ Experiments with many runs:
   gentraj compare PRESET... | --runs DIR...    compare families of models: stability, quality, speed, control
   gentraj pareto RUN...                        measure what decisions of a teacher and its students cost and are worth
   gentraj ablate PRESET --vary KEY=V1,V2...    change one setting at a time and write a table of scores
+  gentraj sweep PRESET --over KEY=V1,V2...     try many combinations of settings and write a table, best first
   gentraj reproduce CARD...                    train and score what result cards describe, and write a table
 
 `gentraj COMMAND --help` shows the options and examples; `gentraj train --help` lists the presets. Every command also
@@ -55,7 +56,7 @@ takes --import MODULE, a module of yours that registers environments (installed,
 Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl-C or SIGTERM (a training is saved)."""
 
 COMMANDS = ("demo", "data", "train", "finetune", "distill", "sample", "augment", "evaluate", "export", "hub",
-            "measure", "report", "compare", "pareto", "ablate", "reproduce")  # modules that are imported on use
+            "measure", "report", "compare", "pareto", "ablate", "sweep", "reproduce")  # modules, imported on use
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import reduce
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from envs.making import ProtocolName
 
-from ..config import kind_of, to_json, with_settings
-from ..experiments.ablate import BASE, DATA, WORDS, Change, ablate, show
-from ..experiments.cards import Card, CardData
-from ..experiments.engine import check_known
-from ..experiments.processes import cpus
-from ..families import FAMILIES, family
+from ..config import with_settings
+from ..experiments.ablate import Change, ablate, show
 from ..files import check_folder
 from ..progress import print_saved, say
-from ..runs.kinds import AnyRunConfig
-from ..runs.presets import PRESETS, suited
+from ..runs.presets import PRESETS
+from .jobs import JobsOptions
 from .options import parse
-from .train import NETWORK_NAMES, with_components
-
-COMPONENTS = {"family": FAMILIES, "network": NETWORK_NAMES}
+from .varying import at, base_card, split, values, varied_card
 
 
 @dataclass(frozen=True)
@@ -65,20 +54,17 @@ class Ablate:
     """random-goal: a random goal in each episode; d4rl-single-goal: the fixed goal that D4RL has for each maze."""
     score: Literal["return_mean", "score_d4rl", "score_minari"] = "return_mean"
     """The score to compare: the mean return, or the return normalised as by D4RL or as by Minari."""
-    jobs: int | None = None
-    """Number of runs in parallel, with one thread each; by default the number of CPUs."""
+    jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)
     device: str | None = None
     """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
 
 def main(argv: list[str]) -> None:
     args = parse(Ablate, argv, "gentraj ablate")
-    if args.jobs is not None and args.jobs < 1:
-        raise ValueError(f"--jobs is {args.jobs}; give at least 1")
     check_folder(args.run_dir, "--run-dir")
     variants = changes(args)
     variants[0].card.config(variants[0].card.data[0], seed=0, where="--dataset")  # raises if the file is missing
-    failures, text = ablate(variants, args.run_dir, args.jobs or cpus(), args.device)
+    failures, text = ablate(variants, args.run_dir, args.jobs.pool(args.run_dir), args.device)
     print_saved(text)
     say(f"table in {args.run_dir / 'ablation.md'}")
     if failures:
@@ -87,67 +73,15 @@ def main(argv: list[str]) -> None:
 
 def changes(args: Ablate) -> list[Change]:
     """The base and one change for each value of --vary. Raises ValueError for unknown keys and values."""
-    check_known([args.preset], PRESETS, "preset")
-    preset = suited(args.preset, args.dataset)
-    if not (dataset := args.dataset or PRESETS[preset].dataset):
-        raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
-    settings = {} if args.steps is None else {"training.steps": args.steps}
-    data = CardData(DATA, dataset, args.env_id, None, None)
-    base = Card("An ablation.", "Ablation", BASE, preset, settings, (data,), args.seeds, args.episodes, args.protocol,
-                args.score)
-    config = with_settings(PRESETS[preset], settings, preset)
+    base = base_card(args.preset, args.dataset, args.env_id, args.steps, seeds=args.seeds, episodes=args.episodes,
+                     protocol=args.protocol, score=args.score)
+    config = with_settings(PRESETS[base.preset], base.settings, base.preset)
     result = [Change(base)]
-    for key, value in (pair for text in args.vary for pair in varied(text)):
-        overrides = changed(preset, key, value)
-        varied_config = with_settings(config, overrides, f"--vary {key}")
-        varied_config.refuse(key)
-        if varied_config == config:
-            say(f"{key} is {show(value)} in {preset} already; left out")
-        else:
-            result.append(Change(replace(base, settings=settings | overrides), key, at(config, key), value))
+    for key, text in (split(text, "--vary") for text in args.vary):
+        for value in values(text):
+            card = varied_card(base, {key: value}, "--vary")
+            if with_settings(PRESETS[base.preset], card.settings, base.preset) == config:
+                say(f"{key} is {show(value)} in {base.preset} already; left out")
+            else:
+                result.append(Change(card, key, at(config, key), value))
     return result
-
-
-def varied(text: str) -> Iterator[tuple[str, Any]]:
-    """Yields (key, value) for each value of "KEY=V1,V2". Raises ValueError for other text."""
-    key, equals, values = text.partition("=")
-    if not (key and equals and values):
-        raise ValueError(f"--vary is '{text}'; KEY=V1,V2 is expected, such as planner.candidates=1,16")
-    for word in re.split(r",(?![^\[{]*[\]}])", values):  # commas within brackets do not separate values
-        try:
-            yield key, WORDS[word] if word in WORDS else json.loads(word)
-        except json.JSONDecodeError:
-            yield key, word
-
-
-def changed(preset: str, key: str, value: Any) -> dict[str, Any]:
-    """The settings of a card that make the change. Raises ValueError for an unknown key, and suggests similar ones."""
-    config, groups = PRESETS[preset], to_json(PRESETS[preset])
-    if key in COMPONENTS:
-        check_known([show(value)], COMPONENTS[key], key)
-        other = with_components(config, **{"family": None, "network": None, key: value})
-        other_groups = to_json(other)
-        return {name: other_groups[name] for name, group in groups.items() if other_groups[name] != group}
-    keys = list(dotted(groups))
-    if key not in keys:
-        near = difflib.get_close_matches(key, keys, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"gentraj train {preset} --help lists them"
-        raise ValueError(f"--vary: {preset} has no setting '{key}'; {hint}")
-    return {key: value}
-
-
-def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yields the dotted key of every setting and of every group of settings."""
-    for name, value in settings.items():
-        yield prefix + name
-        if isinstance(value, dict):
-            yield from dotted(value, f"{prefix}{name}.")
-
-
-def at(config: AnyRunConfig, key: str) -> Any:
-    """The value of a setting as JSON; the name of the family or network for `family` and `network`."""
-    if key == "family":
-        return None if config.generator is None else family(config.generator)
-    if key == "network":
-        return None if config.generator is None else kind_of(config.generator.network)
-    return reduce(dict.__getitem__, key.split("."), to_json(config))

@@ -11,6 +11,7 @@ from ..experiments.compare_page import tables
 from ..experiments.comparison import CompareConfig, compare_families
 from ..plots.page import markdown_table
 from ..progress import print_saved
+from .jobs import RayAddress
 from .options import parse
 
 
@@ -29,6 +30,8 @@ class Compare(CompareConfig):
     presets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = ()
     """Presets of planners, as in `gentraj train`; all families share the data, the planner and the training of a
     preset."""
+    ray: RayAddress = None
+    """Run on Ray (extra scale): at this address, or with none on a cluster of this machine."""
 
 
 def main(argv: list[str]) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from agents.planning.planner import PlannerConfig
-from envs.evaluation.evaluate import EvaluationConfig
+from envs.evaluation.evaluate import EvaluationConfig, Play
+from envs.evaluation.rollout import rollout
 from envs.evaluation.vector import EnvironmentFault
 
 from ..acceleration import BackendName, accelerate
 from ..config import sealed
 from ..device import pick_device
+from ..experiments.parts import PlayedInParts
+from ..experiments.ray_jobs import pool_of
 from ..files import check_output, inside, write_file
 from ..progress import print_saved, say
 from ..runs import world_evaluation
@@ -22,6 +26,7 @@ from ..runs.evaluation import evaluate_and_save, table
 from ..runs.folder import CONFIG, Run, load, read_config
 from ..runs.model_card import WORLD
 from .common import RunFolder
+from .jobs import RayAddress
 from .options import parse
 from .sampling import SamplerOptions
 
@@ -71,6 +76,9 @@ class Evaluate:
     accelerate: BackendName = "eager"
     """What runs the networks. auto: the fastest of eager and openvino on this machine; compile: torch.compile, which
     takes a minute or more at first; openvino and openvino-bf16: OpenVINO (extra openvino), the latter in bfloat16."""
+    ray: RayAddress = None
+    """Split the episodes over the tasks of Ray (extra scale): at an address such as auto or host:6379, or without one
+    on this machine. All machines must share the run's folder. The scores are the same; times are not comparable."""
     device: str | None = None
     """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 
@@ -97,7 +105,7 @@ def main(argv: list[str]) -> None:
     if args.policies:
         raise ValueError("--policies are compared with a world model's predictions; give --as world-model too")
     scores = evaluate_and_save(run, args.config, args.planner, args.out, args.save_rollout, args.video,
-                               args.sampling.options(), fallback, teacher, args.sure)
+                               args.sampling.options(), fallback, teacher, args.sure, play=_play(args))
     print_saved(table(scores))
     if failures := scores["failures"]:
         raise EnvironmentFault(f"{len(failures)} of {len(failures) + scores['episodes']} episodes did not finish, and "
@@ -107,6 +115,18 @@ def main(argv: list[str]) -> None:
 def _defaults(folder: Path | None) -> Evaluate:
     """The defaults of the options; the planner's settings are those of the run, if it is a planner's."""
     return Evaluate(tyro.MISSING, planner=read_config(folder)[0].planning if folder else PlannerConfig())
+
+
+def _play(args: Evaluate) -> Play:
+    """What plays the episodes. Raises ValueError for options that cannot be had on Ray."""
+    if args.ray is None:
+        return rollout
+    here = {"--hz or --deadline-ms": args.config.deadline is not None, "--video": args.video is not None,
+            "--accelerate": args.accelerate != "eager"}
+    if asked := [option for option, is_given in here.items() if is_given]:
+        raise ValueError(f"--ray plays the episodes in other processes, where {asked[0]} cannot be had; leave one out")
+    pool_of(args.run, ray=args.ray)  # raises now, if Ray is missing
+    return PlayedInParts(partial(pool_of, ray=args.ray), args.run)
 
 
 def _judge(run: Run, args: Evaluate) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +10,12 @@ from typing import Annotated
 import tyro
 
 from ..experiments.cards import read_card
-from ..experiments.processes import cpus
 from ..experiments.reproduce import Cards, place, reproduce, verdicts
 from ..experiments.results import CardResult, read_results
 from ..experiments.results_page import families, write_page
 from ..files import check_folder, check_output
 from ..progress import say
+from .jobs import JobsOptions
 from .options import parse
 
 
@@ -40,8 +40,7 @@ class Reproduce:
     """Folder that the runs are written to, each with a log.txt."""
     results: Path | None = None
     """Folder for the results, one file CARD.json for each card; by default --out."""
-    jobs: int | None = None
-    """Number of runs in parallel, with one thread each; by default the number of CPUs."""
+    jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)
     table: Path | None = None
     """Also write all results in the folder --results as a page with figures to this file, such as docs/results.md."""
     device: str | None = None
@@ -59,7 +58,7 @@ def main(argv: list[str]) -> None:
     good = True
     if cards:
         experiment = Cards.of(cards, args.data, partial(place, args.out))
-        failures, card_results = reproduce(experiment, results, args.jobs or cpus(), args.device)
+        failures, card_results = reproduce(experiment, results, args.jobs.pool(args.out), args.device)
         lines = [pair for name, result in card_results.items() for pair in verdicts(name, result)]
         print("\n".join(line for line, _ in lines))
         good = not failures and all(inside for _, inside in lines)
@@ -79,8 +78,6 @@ def check(args: Reproduce) -> None:
     names = [path.stem for path in args.cards]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"several cards are called {', '.join(repeated)}; each needs a name of its own")
-    if args.jobs is not None and args.jobs < 1:
-        raise ValueError(f"--jobs is {args.jobs}; give at least 1")
     if args.table is not None:
         check_output(args.table, "--table")
     check_folder(args.out, "--out")

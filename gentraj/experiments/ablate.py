@@ -17,6 +17,7 @@ from ..plots.page import markdown_table
 from . import engine
 from .cards import Card
 from .engine import Task, write_json
+from .processes import Pool
 from .reproduce import Cards
 from .results_page import number as number_of
 from .statistics import Scores, over_seeds
@@ -43,8 +44,8 @@ class Change:
         return f"{self.key}-{hashlib.sha256(json.dumps(self.value).encode()).hexdigest()[:8]}"
 
 
-def ablate(changes: Sequence[Change], out: Path, number: int, device: str | None) -> tuple[dict[str, str], str]:
-    """Runs what is not done yet in `number` processes, and writes the table after each training.
+def ablate(changes: Sequence[Change], out: Path, pool: Pool, device: str | None) -> tuple[dict[str, str], str]:
+    """Runs what is not done yet in the pool, and writes the table after each training.
 
     The first change is the base. Changes that differ only in how they plan share a training. Returns why runs failed,
     by their names, and the table as text.
@@ -59,7 +60,7 @@ def ablate(changes: Sequence[Change], out: Path, number: int, device: str | None
         table()
         return f"{len(tasks)} rows of the table"
 
-    failures = engine.run(cards.tasks, number, device, outcome)
+    failures = engine.run(cards.tasks, pool, device, outcome)
     return failures, table()
 
 

@@ -34,8 +34,9 @@ from ..runs.settings import Component, DataFacts
 from ..training.log import read_metrics
 from . import engine
 from .compare_measures import MEASURES, Options, measures, speed
-from .engine import Measure, Task, check_known, deciding, kept, read_result
+from .engine import Measure, Task, check_known, deciding, digest, kept, read_result
 from .groups import Group, plane, sample_windows
+from .processes import Pool
 from .statistics import numbers, over_seeds, spread
 
 RETURN, TWO_SAMPLE_ACCURACY = "control.return_mean", "quality.measures.start.two_sample_accuracy"
@@ -83,9 +84,8 @@ def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: floa
         for cell, config in preset_configs.items():
             data = DataFacts.of(episodes, config.context, config.env_id, returns)
             components = partial(build, resolved := config.resolve(episodes), data, episodes)
-            groups[preset] = group = Group(preset, out / preset, plane(data))
-            kept(group.folder / DATA, {"sha256": sha256, "rows": list(_rows(config))},
-                 lambda g=group, p=components, e=episodes: g.keep(sample_windows(Windows(e, p()["model"].spec))))
+            groups[preset] = Group(preset, out / preset, plane(data))
+            _keep_windows(groups[preset], config, episodes, components)
             with warnings.catch_warnings(action="ignore"):  # the training itself gives these warnings
                 seconds = kept(_step_seconds_path(out, cell), {"run": deciding(config), "sha256": sha256}, partial(
                     _step_seconds, components, episodes, resolved, options.device))
@@ -96,6 +96,27 @@ def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: floa
                  measures(groups[cell[0]], options))
             for seed in range(seeds)  # outermost, so that a comparison that is stopped early has every family
             for cell, (config, sha256) in trainings.items()], groups
+
+
+def group_of(config: AnyRunConfig, out: Path) -> Group:
+    """The group of a planner's runs with these settings, whose windows are stored in a folder of `out`.
+
+    Raises ValueError for another kind of run.
+    """
+    planner = of_planner(config, "the run")
+    episodes, returns = read_data(planner)
+    data = DataFacts.of(episodes, planner.context, planner.env_id, returns)
+    name = digest({"rows": list(_rows(planner))})[:8]
+    group = Group(name, out / name, plane(data))
+    _keep_windows(group, planner, episodes, partial(build, planner.resolve(episodes), data, episodes))
+    return group
+
+
+def _keep_windows(group: Group, config: PlannerRunConfig, episodes: Episodes,
+                  components: Callable[[], Mapping[str, Component]]) -> None:
+    """Stores windows of the data in the group's folder, unless it has them."""
+    kept(group.folder / DATA, {"sha256": episodes_hash(episodes), "rows": list(_rows(config))},
+         lambda: group.keep(sample_windows(Windows(episodes, components()["model"].spec))))
 
 
 def _of_steps(config: PlannerRunConfig, steps: int) -> PlannerRunConfig:
@@ -183,12 +204,12 @@ def _settings(config: PlannerRunConfig) -> str:
 # -- the experiment and its results
 
 
-def compare(tasks: Sequence[Task], groups: Mapping[str, Group], number: int, options: Options) -> Record:
-    """Runs what is not done yet in `number` processes, and returns what comparison.json holds of each group.
+def compare(tasks: Sequence[Task], groups: Mapping[str, Group], pool: Pool, options: Options) -> Record:
+    """Runs what is not done yet in the pool, and returns what comparison.json holds of each group.
 
     Raises RuntimeError if all runs failed.
     """
-    failures = engine.run(tasks, number, options.device, lambda some: _outcome(some[0]))
+    failures = engine.run(tasks, pool, options.device, lambda some: _outcome(some[0]))
     succeeded = [task for task in tasks if task.name not in failures]
     if not succeeded:
         raise RuntimeError(f"all {len(tasks)} runs failed; the first: {failures[tasks[0].name]}")

@@ -14,7 +14,7 @@ from .compare import compare, existing, planned, to_measure, to_train
 from .compare_measures import Options
 from .compare_page import write_page
 from .engine import write_json
-from .processes import cpus
+from .ray_jobs import pool_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class CompareConfig:
     """Number of trajectories by which the samples are measured, as in `gentraj measure`."""
     processes: int | None = None
     """Number of runs in parallel, with one thread each; by default the number of CPUs."""
+    ray: tuple[str, ...] | None = None
+    """Run on Ray (extra scale): at this address, or with none on a cluster of this machine."""
     out: Path = Path("runs/comparison")
     """Folder that the runs, comparison.json and comparison.html are written to."""
     device: str | None = None
@@ -71,7 +73,7 @@ def _compared(config: CompareConfig) -> tuple[dict[str, Any], Path]:
         families = [name.strip() for name in config.families.split(",")]
         configs = planned(config.presets, families, config.dataset)
         tasks, groups = to_train(configs, config.seeds, config.budget, config.steps, config.out, options)
-    results = compare(tasks, groups, config.processes or cpus(), options)
+    results = compare(tasks, groups, pool_of(config.out, config.processes, config.ray), options)
     comparison = {"settings": settings(config), "groups": results}
     write_json(config.out / "comparison.json", comparison)
     return comparison, write_page(comparison, tasks, groups, config.out, config.device)

@@ -32,7 +32,7 @@ from ..runs.kinds import AnyRunConfig
 from ..runs.model_card import dataset_names
 from ..training.checkpoint import RunLocked, has_checkpoints
 from ..training.loop import Interrupted
-from .processes import Job, run_jobs
+from .processes import Job, Pool, run_jobs
 
 LOG, WARNINGS, FAILURES = "log.txt", "warnings.txt", "failures.json"
 UNLOCKING = 60.0  # seconds to wait until a training whose parent was killed has saved and ended
@@ -118,19 +118,19 @@ class Task:
         return read_file(path).decode().splitlines() if path.is_file() else []
 
 
-def run(tasks: Iterable[Task], number: int, device: str | None,
+def run(tasks: Iterable[Task], pool: Pool, device: str | None,
         outcome: Callable[[Sequence[Task]], str]) -> dict[str, str]:
-    """Does the tasks that are not done yet, in `number` parallel processes; returns why tasks failed, by their names.
+    """Does the tasks that are not done yet, in the pool; returns why tasks failed, by their names.
 
-    Tasks with the same folder share a training and a process. When a process has succeeded, `outcome` is called with
-    its tasks and returns the line to print. Raises `JobsStopped` after SIGINT or SIGTERM.
+    Tasks with the same folder share a training and a job. When a job has succeeded, `outcome` is called with its
+    tasks and returns the line to print. Raises `JobsStopped` after SIGINT or SIGTERM.
     """
     groups: dict[Path, list[Task]] = {}
     for task in tasks:
         if not task.is_done:
             groups.setdefault(task.folder, []).append(task)
     run_jobs([Job(group[0].name, work, (group, device), lambda group=group: outcome(group))
-              for group in groups.values()], number)
+              for group in groups.values()], pool)
     failed = [task for group in groups.values() for task in group if not task.is_done]
     for task in failed:
         say(f"{task.name} failed: {task.failure}; see {task.folder / LOG}")

@@ -1,14 +1,15 @@
-"""Runs jobs in processes of their own, which stop when this process is stopped or dies."""
+"""Runs jobs side by side, by default in processes of their own, which stop when this process is stopped or dies."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -22,7 +23,7 @@ SAVING = 30.0  # seconds that a process whose parent has died may take to save a
 
 
 class Job(NamedTuple):
-    """A call `function(*arguments)` in a new process. Both must be picklable; the results are written to files."""
+    """A call `function(*arguments)` in another process. Both must be picklable; the results are written to files."""
 
     name: str
     function: Callable[..., None]
@@ -40,36 +41,74 @@ class JobsStopped(Interrupted):
         self.exit_code = 128 + received
 
 
-def run_jobs(jobs: Sequence[Job], number: int) -> None:
-    """Runs the jobs, `number` at a time.
+class Pool(Protocol):
+    """Where jobs run at the same time: `Processes` of this machine, or `RayTasks` of a cluster."""
 
-    After SIGINT or SIGTERM it sends SIGTERM to all processes, waits for them and raises `JobsStopped`.
+    @property
+    def number(self) -> int:
+        """The number of jobs that run at a time; it may change."""
+        ...
+
+    def start(self, job: Job) -> Any:
+        """Starts a job and returns a handle, which is hashable."""
+        ...
+
+    def ended(self, running: Mapping[Any, Job], seconds: float) -> list[tuple[Any, str | None]]:
+        """Waits for at most this long; returns the handles of jobs that have ended, and why each failed, or None."""
+        ...
+
+    def stop(self, running: Iterable[Any]) -> None:
+        """Lets running jobs save, and ends them."""
+        ...
+
+
+class Processes:
+    """`number` processes of this machine at a time, by default as many as CPUs."""
+
+    def __init__(self, number: int | None = None):
+        self.number = number or cpus()
+
+    def start(self, job: Job) -> BaseProcess:
+        # Spawned, not forked: the fork of a process that has used torch's threads may hang.
+        process = get_context("spawn").Process(target=_work, args=job[1:3], name=job.name, daemon=True)
+        process.start()
+        return process
+
+    def ended(self, running: Mapping[BaseProcess, Job], seconds: float) -> list[tuple[BaseProcess, str | None]]:
+        wait([process.sentinel for process in running], timeout=seconds)
+        return [(process, f"ended with code {process.exitcode}" if process.exitcode else None)
+                for process in running if not process.is_alive()]
+
+    def stop(self, running: Iterable[BaseProcess]) -> None:
+        for process in (processes := list(running)):
+            process.terminate()  # a training saves before it ends
+        for process in processes:
+            process.join()
+
+
+def run_jobs(jobs: Sequence[Job], pool: Pool) -> None:
+    """Runs the jobs in the pool, and prints a line when one starts and when it ends.
+
+    After SIGINT or SIGTERM it stops all jobs, which save, and raises `JobsStopped`.
     """
-    waiting, running = list(jobs), dict[BaseProcess, Job]()
+    waiting, running = deque(jobs), dict[Any, Job]()
     with Interrupts() as interrupts, bar(len(jobs), "runs", "jobs", shown=bool(jobs)) as done:
         try:
             while waiting or running:
-                while waiting and len(running) < number:
-                    job = waiting.pop(0)
-                    # Spawned, not forked: the fork of a process that has used torch's threads may hang.
-                    process = get_context("spawn").Process(target=_work, args=job[1:3], name=job.name, daemon=True)
-                    process.start()
-                    running[process] = job
+                while waiting and len(running) < pool.number:
+                    job = waiting.popleft()
+                    running[pool.start(job)] = job
                     say(f"{job.name}: started")
-                wait([process.sentinel for process in running], timeout=0.5)
+                ended = pool.ended(running, 0.5)
                 done.update(0)
                 if interrupts.received is not None:
                     raise JobsStopped(interrupts.received)
-                for process in [p for p in running if not p.is_alive()]:
-                    job = running.pop(process)
-                    outcome = f"ended with code {process.exitcode}" if process.exitcode else job.outcome()
-                    say(f"{job.name}: {outcome}")
+                for handle, problem in ended:
+                    job = running.pop(handle)
+                    say(f"{job.name}: {problem or job.outcome()}")
                     done.update()
         finally:
-            for process in running:
-                process.terminate()  # a training saves before it ends
-            for process in running:
-                process.join()
+            pool.stop(running)
 
 
 def _work(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -26,6 +26,7 @@ from ..training.log import read_metrics
 from . import engine
 from .cards import Card, CardData, Score
 from .engine import Measure, Task, digest, kept
+from .processes import Pool
 from .results import CardResult, SeedResult, pooled, read_results, verdict, write_result
 from .results_page import number as number_of
 
@@ -152,8 +153,8 @@ def seed_result(task: Task) -> SeedResult | None:
 # -- the experiment
 
 
-def reproduce(cards: Cards, out: Path, number: int, device: str | None) -> tuple[dict[str, str], dict[str, CardResult]]:
-    """Runs what is not done yet in `number` processes, and writes CARD.json into `out` after each run.
+def reproduce(cards: Cards, out: Path, pool: Pool, device: str | None) -> tuple[dict[str, str], dict[str, CardResult]]:
+    """Runs what is not done yet in the pool, and writes CARD.json into `out` after each run.
 
     Returns why runs failed, by their names, and the results of all cards.
     """
@@ -166,7 +167,7 @@ def reproduce(cards: Cards, out: Path, number: int, device: str | None) -> tuple
         result = seed_result(task)
         return f"{cards.cards[name].score} {number_of(result.mean if result else None)}"
 
-    failures = engine.run(cards.tasks, number, device, outcome)
+    failures = engine.run(cards.tasks, pool, device, outcome)
     results = {name: cards.result(name) for name in cards.cards}
     for name, result in results.items():
         write_result(out / f"{name}.json", result)

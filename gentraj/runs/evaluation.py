@@ -9,7 +9,8 @@ from typing import Any
 from agents.asking import AskingStudent
 from agents.planning.deadline import Deadline
 from agents.planning.planner import PlannerConfig
-from envs.evaluation.evaluate import EvaluationConfig, evaluate
+from envs.evaluation.evaluate import EvaluationConfig, Play, evaluate
+from envs.evaluation.rollout import rollout
 from envs.evaluation.scores import score_behaviour
 from envs.making import environment_factory
 from envs.rendering.film import Watch, videos
@@ -31,13 +32,14 @@ FILMED = 3  # number of episodes that are filmed
 def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None,
                  options: SamplingOptions = DEFAULT_OPTIONS, *, progress: bool = True,
                  watch: Watch | None = None, partial: bool = False, fallback: Run | None = None,
-                 teacher: Run | None = None, sure: float = 0.5) -> tuple[dict[str, Any], Episodes]:
+                 teacher: Run | None = None, sure: float = 0.5,
+                 play: Play = rollout) -> tuple[dict[str, Any], Episodes]:
     """Lets the run's agent act in its environment; returns what evaluation.json holds, and the recorded episodes.
 
-    `planner` replaces the settings of a planner's run, `options` say how the agent samples, and `watch` and `partial`
-    are those of `envs.evaluation.evaluate.evaluate`. `fallback` is a run that acts where a planner with a deadline has
-    no plan yet, and `teacher` one that acts where the run, a student, is unsure (`agents.AskingStudent`). Raises
-    ValueError if `planner` is given for a run that is no planner, `fallback` where no planner has a deadline, or
+    `planner` replaces the settings of a planner's run, `options` say how the agent samples, and `watch`, `partial` and
+    `play` are those of `envs.evaluation.evaluate.evaluate`. `fallback` is a run that acts where a planner with a
+    deadline has no plan yet, and `teacher` one that acts where the run, a student, is unsure (`agents.AskingStudent`).
+    Raises ValueError if `planner` is given for a run that is no planner, `fallback` where no planner has a deadline, or
     `teacher` for a run that is no student, and `EnvironmentFault` for a faulty environment.
     """
     env, deadline = run.environment(config.env_id), None
@@ -55,7 +57,7 @@ def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | No
     factory = environment_factory(env, protocol=config.protocol)
     behaviour, why_none = score_behaviour(run.data.returns, run.data.recorded or run.data.env, factory)
     scores, episodes = evaluate(agent, env, config, obs_keys=run.data.obs_keys, goal_dims=run.data.goal_dims,
-                                progress=progress, watch=watch, partial=partial)
+                                progress=progress, watch=watch, partial=partial, play=play)
     if behaviour is None:
         say(f"no score of the data's behaviour: {why_none}")
     sampling = run.config.sampling(run.components, planner, options)  # options may override the run's settings
@@ -76,7 +78,7 @@ def _teacher(teacher: Run, student: Run, env: str) -> Agent:
 def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig | None = None,
                       out: Path | None = None, save_rollout: str | None = None, video: Path | None = None,
                       options: SamplingOptions = DEFAULT_OPTIONS, fallback: Run | None = None,
-                      teacher: Run | None = None, sure: float = 0.5) -> dict[str, Any]:
+                      teacher: Run | None = None, sure: float = 0.5, play: Play = rollout) -> dict[str, Any]:
     """Runs episodes of a run in its environment, writes the scores as JSON and returns them.
 
     If episodes do not finish because the environment is faulty, the scores are those of the others and say so.
@@ -91,6 +93,7 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
         fallback: The run that acts while a planner with a deadline has no plan yet, such as the planner's student.
         teacher: The run that acts where this run, its student, is unsure.
         sure: The certainty, in [0, 1], below which a student is unsure.
+        play: What plays the episodes, as `rollout` does; see `gentraj.experiments.parts`.
 
     Raises ValueError if something cannot be written, before any episode is run, and `EnvironmentFault` if no episode
     finishes.
@@ -103,7 +106,7 @@ def evaluate_and_save(run: Run, config: EvaluationConfig, planner: PlannerConfig
         check_folder(video, "--video")
     with videos(video, FILMED) if video else nullcontext() as watch:
         scores, episodes = evaluate_run(run, config, planner, options, watch=watch, partial=True, fallback=fallback,
-                                        teacher=teacher, sure=sure)
+                                        teacher=teacher, sure=sure, play=play)
     write_file(path, sealed(scores))
     say(f"scores in {path}" + (f", videos in {video}" if video else ""))
     if save_rollout is not None:

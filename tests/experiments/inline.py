@@ -15,7 +15,7 @@ def inline(patch: pytest.MonkeyPatch, at_most: int = 99) -> list[str]:
     """Jobs are done here, one after the other, until `at_most` of them; the outcome of each is added to the list."""
     outcomes: list[str] = []
 
-    def run_jobs(jobs: Sequence[Job], number: int) -> None:
+    def run_jobs(jobs: Sequence[Job], pool: object) -> None:
         for job in jobs[:at_most]:
             try:
                 job.function(*job.arguments)

@@ -12,7 +12,8 @@ import pytest
 from inline import inline
 from small import gentraj
 
-from gentraj.cli.ablate import Ablate, changes, varied
+from gentraj.cli.ablate import Ablate, changes
+from gentraj.cli.varying import split, values
 from gentraj.experiments import ablate
 from gentraj.runs.presets import PRESETS
 
@@ -123,7 +124,7 @@ def test_bad_presets_are_refused_in_one_line() -> None:
 
 
 def test_no_jobs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert gentraj("ablate", "veteran", "--vary", "horizon=3", "--dataset", "data.hdf5", "--jobs", 0) == 2
+    assert gentraj("ablate", "pointmaze-umaze", "--vary", "horizon=3", "--jobs", 0) == 2
     assert "--jobs is 0; give at least 1" in capsys.readouterr().err
 
 
@@ -137,8 +138,9 @@ def test_a_missing_file_is_refused_before_anything_is_trained(tmp_path: Path,
 
 
 def test_values_are_numbers_words_and_lists() -> None:
-    assert list(varied("a.b=1,2.5,None,True,text")) == [("a.b", value) for value in (1, 2.5, None, True, "text")]
-    assert list(varied("c=[1,2],[3]")) == [("c", [1, 2]), ("c", [3])]
+    assert split("a.b=1,2", "--vary") == ("a.b", "1,2")
+    assert values("1,2.5,None,True,text") == [1, 2.5, None, True, "text"]
+    assert values("[1,2],[3]") == [[1, 2], [3]]
 
 
 def test_a_part_is_changed_as_a_whole() -> None:

@@ -1,0 +1,131 @@
+"""`gentraj sweep`: a preset with many settings, trained and scored, best first."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from envs.making import ProtocolName
+
+from ..config import with_settings
+from ..experiments.ablate import show
+from ..experiments.cards import Card
+from ..experiments.compare_measures import Options
+from ..experiments.searching import Choice, Range, SearchConfig, Space
+from ..experiments.sweep import Objective, Sweep
+from ..files import check_folder
+from ..progress import print_saved, say
+from ..runs.presets import PRESETS
+from .jobs import JobsOptions
+from .options import options_named, parse
+from .varying import COMPONENTS, at, base_card, split, values, varied_card
+
+NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})(:log)?")
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Train and score a preset with many combinations of settings, and write a table of them, best first.
+
+    The same command continues an interrupted sweep and repeats no finished training. Combinations that differ only in
+    how they plan share a training and a job.
+
+    Examples: gentraj sweep iql --dataset hopper.hdf5 --over policy.beta=1,3,10 policy.expectile=0.7,0.9
+              gentraj sweep iql --dataset hopper.hdf5 --over policy.beta=0.5..20:log --search tpe --trials 40
+              gentraj sweep pointmaze-umaze --over network=temporalunet,dit --seeds 0 1 2 --ray
+    """
+
+    preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
+    """The preset to start from; `gentraj train --help` lists the presets."""
+    over: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUES...")]
+    """Settings and what is tried of them: values as in policy.beta=1,3,10, a range as in
+    policy.beta=0.5..20, or a range that is uniform in its logarithm, as in policy.beta=0.5..20:log. The
+    settings are those of `gentraj ablate`."""
+    search: Annotated[SearchConfig, tyro.conf.arg(name="")] = field(default_factory=SearchConfig)
+    dataset: str = ""
+    """The dataset, as in `gentraj train`; by default the preset's."""
+    env_id: str | None = None
+    """The environment, if the dataset does not name it: a Gymnasium id or a task name."""
+    run_dir: Path = Path("runs/sweep")
+    """Folder that the runs, sweep.md and sweep.json are written to."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of the trainings of each combination; all are evaluated on the same episodes."""
+    episodes: int = 20
+    """Number of episodes in which each training is evaluated."""
+    num: int = 512
+    """Number of trajectories by which the samples are measured, where they are the objective."""
+    steps: int | None = None
+    """Number of training steps; by default the preset's."""
+    protocol: ProtocolName = "random-goal"
+    """random-goal: a random goal in each episode; d4rl-single-goal: the fixed goal that D4RL has for each maze."""
+    objective: str = "return_mean"
+    """What the table is sorted by: return_mean, score_d4rl, score_minari or success_rate, or a number that `gentraj
+    compare` measures of planners, such as quality.measures.start.two_sample_accuracy."""
+    minimize: bool = False
+    """Lower is better."""
+    jobs: Annotated[JobsOptions, tyro.conf.arg(name="")] = field(default_factory=JobsOptions)
+    device: str | None = None
+    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+
+
+def main(argv: list[str]) -> None:
+    args = parse(SweepOptions, argv, "gentraj sweep")
+    with options_named(args, argv):
+        check_folder(args.run_dir, "--run-dir")
+        sweep = sweep_of(args)
+        failures, text = sweep.run(args.jobs.pool(args.run_dir))
+    print_saved(text)
+    say(f"table in {args.run_dir / 'sweep.md'}")
+    if failures:
+        raise SystemExit(1)
+
+
+def sweep_of(args: SweepOptions) -> Sweep:
+    """The sweep that the options describe. Raises ValueError for unknown keys and values, before any work."""
+    objective = Objective(args.objective, args.minimize)
+    base = base_card(args.preset, args.dataset, args.env_id, args.steps, seeds=args.seeds, episodes=args.episodes,
+                     protocol=args.protocol, score=objective.score)
+    base.config(base.data[0], seed=0, where="--dataset")  # raises if the file is missing
+    space = space_of(base, [text for texts in args.over for text in texts])
+    return Sweep(base, partial(varied_card, base, option="--over"), space, args.search, objective,
+                 Options(args.episodes, args.num, args.device), args.run_dir)
+
+
+def space_of(base: Card, texts: list[str]) -> Space:
+    """What is tried of each key. Raises ValueError for unknown keys, and for values that the setting cannot have."""
+    space: dict[str, Choice | Range] = {}
+    for key, text in (split(text, "--over") for text in texts):
+        if key in space:
+            raise ValueError(f"--over gives {key} twice; give each setting once")
+        space[key] = _range(base, key, *bounds.groups()) if (bounds := RANGE.fullmatch(text)) else _choice(key, text)
+        for value in space[key].ends:
+            varied_card(base, {key: value}, "--over")
+    if not space:
+        raise ValueError("--over names no setting; give KEY=V1,V2, such as policy.beta=1,3")
+    return space
+
+
+def _choice(key: str, text: str) -> Choice:
+    found = values(text)
+    if twice := [value for i, value in enumerate(found) if value in found[:i]]:
+        raise ValueError(f"--over {key} has {show(twice[0])} twice; give each value once")
+    return Choice(tuple(found))
+
+
+def _range(base: Card, key: str, low: str, high: str, log: str | None) -> Range:
+    """A range of whole numbers if the setting is one, or has none yet and both ends are whole."""
+    ends = float(low), float(high)
+    whole = all(end.is_integer() for end in ends)
+    if key not in COMPONENTS:
+        varied_card(base, {key: int(ends[0]) if whole else ends[0]}, "--over")  # raises for an unknown key
+        present = at(with_settings(PRESETS[base.preset], base.settings, base.preset), key)
+        whole = type(present) is int or (present is None and whole)
+    if whole and not all(end.is_integer() for end in ends):
+        raise ValueError(f"--over {key} is {low}..{high}; whole numbers are expected")
+    return Range(int(ends[0]), int(ends[1]), bool(log), True) if whole else Range(*ends, bool(log))

@@ -1,0 +1,196 @@
+"""Jobs as tasks of a real Ray cluster of this machine: killed workers, a killed command, and scores as in one process.
+
+The cluster is started once for all tests, as that takes seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from small import config, gentraj
+from test_engine import is_alive, wait_until
+
+from gentraj import runs
+from gentraj.experiments import ray_jobs
+from gentraj.experiments.engine import trained
+from gentraj.experiments.processes import Job, JobsStopped, run_jobs
+from gentraj.experiments.ray_jobs import MARKER, RayTasks, pool_of
+from gentraj.runs.kinds import AnyRunConfig
+from gentraj.training.checkpoint import has_checkpoints
+from gentraj.training.loop import Interrupts
+
+pytestmark = pytest.mark.timeout(600)  # where the machine is busy, a worker that imports torch takes half a minute
+HERE = Path(__file__).parent
+SWEEP = ("sweep", "iql", "--episodes", 1, "--steps", 1, "--ray", "--over", "policy.beta=1,2,3")
+
+
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """Ray with two workers, which find the functions of this file."""
+    if find_spec("ray") is None:  # it is not imported here, as its settings are read when it is
+        pytest.skip("needs Ray, of the extra scale")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (HERE.parents[1], HERE.parent, HERE))))
+        cluster = RayTasks(tmp_path_factory.mktemp("ray"), number=2).ray
+        yield cluster
+        cluster.shutdown()
+
+
+def kill_first(path: Path) -> None:
+    """Is killed in its first attempt."""
+    with path.open("a") as file:
+        file.write("x")
+    if path.stat().st_size < 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(problem: str) -> None:
+    raise ValueError(f"a problem\n of {problem}")
+
+
+def test_jobs_say_how_they_ended(ray: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_jobs, "RETRIES", 1)
+    jobs = [Job("good", print, ("not shown",), lambda: "fine"), Job("bad", fail, ("its own",), str),
+            Job("killed", kill_first, (tmp_path / "attempts",), lambda: "done at last"),
+            Job("exits", sys.exit, (3,), str), Job("stopped", sys.exit, (128 + signal.SIGTERM,), str)]
+    run_jobs(jobs, pool_of(tmp_path, 2, ()))
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if not line.startswith("runs: ") and not line.endswith(": started")]
+    assert not out and len(lines) == 7
+    assert {"good: fine", "bad: failed: a problem of its own", "exits: ended with code 3"} <= set(lines)
+    assert {"killed: its worker was lost (WorkerCrashedError); attempt 2 of 2", "killed: done at last",
+            "stopped: its worker was stopped by SIGTERM; attempt 2 of 2",
+            "stopped: its worker was stopped by SIGTERM"} <= set(lines)
+
+
+def train_once_killed(run_config: AnyRunConfig, folder: Path) -> None:
+    """Trains; the first attempt is killed while it trains, after a checkpoint."""
+    goes_on = has_checkpoints(folder)
+    if not goes_on:
+        def kill() -> None:
+            wait_until(lambda: (folder / "step-00000002").is_dir())
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        threading.Thread(target=kill, daemon=True).start()
+    trained(run_config, folder, torch.device("cpu"))
+    (folder.parent / "goes-on").write_text(str(goes_on))
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint(ray: ModuleType, umaze: object, tmp_path: Path,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    run_config = config(steps=16)
+    run_jobs([Job("training", train_once_killed, (run_config, tmp_path / "killed"), lambda: "done")],
+             RayTasks(tmp_path))
+    assert "training: its worker was lost (WorkerCrashedError); attempt 2 of 6" in capsys.readouterr().err
+    assert (tmp_path / "goes-on").read_text() == "True"
+    whole = runs.train(run_config, tmp_path / "whole", progress=False)
+    for key, value in runs.load(tmp_path / "killed").main.state_dict().items():
+        assert torch.equal(value, whole.main.state_dict()[key]), key
+
+
+def save_when_stopped(folder: Path) -> None:
+    (folder / "started").touch()
+    with Interrupts() as interrupts:
+        while interrupts.received is None:
+            time.sleep(0.05)
+    (folder / "saved").touch()
+
+
+def test_a_stopped_command_lets_its_jobs_save(ray: ModuleType, tmp_path: Path) -> None:
+    def stop() -> None:
+        wait_until((tmp_path / "started").exists)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(JobsStopped, match="SIGTERM"):
+        run_jobs([Job("endless", save_when_stopped, (tmp_path,), str)], RayTasks(tmp_path))
+    assert (tmp_path / "saved").exists()
+
+
+def test_a_killed_command_goes_on_where_it_stopped(ray: ModuleType, hopper_file: Path, tmp_path: Path,
+                                                  capfd: pytest.CaptureFixture[str]) -> None:
+    words = [*map(str, SWEEP), "--dataset", str(hopper_file), "--run-dir", str(tmp_path), "--jobs", "1"]
+    log = tmp_path / "log"
+    with log.open("w") as file, subprocess.Popen([sys.executable, "-m", "gentraj", *words], stderr=file,
+                                                 stdout=file) as driver:
+        wait_until(lambda: "seed 0: return_mean" in log.read_text())
+        [worker] = workers_of(driver.pid)
+        driver.kill()
+    wait_until(lambda: not is_alive(worker))
+    first = {path: path.stat().st_mtime_ns for path in tmp_path.glob("seed-0-*/trial-*.json")}
+    assert 1 <= len(first) < 3
+    assert gentraj(*words) == 0
+    assert {path: path.stat().st_mtime_ns for path in first} == first  # nothing is done twice
+    assert capfd.readouterr().err.count(": started") == 3 - len(first)
+    rows = json.loads((tmp_path / "sweep.json").read_text())["rows"]
+    assert sorted(row["values"]["policy.beta"] for row in rows) == [1, 2, 3] and all(row["mean"] for row in rows)
+
+
+def workers_of(driver: int) -> list[int]:
+    """The processes that run jobs of the command: those of its raylet."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # has ended meanwhile
+            continue
+    names = {pid: name_of(pid) for pid in parents}
+    return [pid for pid, parent in parents.items() if names[pid].startswith("ray::_work")
+            and parents.get(parent) == driver]
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def test_scores_are_those_of_one_process(ray: ModuleType, small_run: Path, tmp_path: Path) -> None:
+    words = "evaluate", small_run, "--episodes", 3, "--num-envs", 3, "--out"
+    assert gentraj(*words, tmp_path / "here.json") == 0 and gentraj(*words, tmp_path / "ray.json", "--ray") == 0
+    here, there = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("here", "ray"))
+    for key in ("latency_ms_p50", "latency_ms_p99", "network_calls_per_decision", "sha256"):  # of a smaller batch
+        del here[key], there[key]
+    assert here == there and here["controller"] and not list(small_run.glob(".parts-*"))
+
+
+def test_a_machine_that_does_not_see_the_folder_is_named(ray: ModuleType, tmp_path: Path) -> None:
+    """As where another machine has a folder of the same name."""
+    pool = RayTasks(tmp_path)
+    assert pool.surroundings.are_seen
+    (tmp_path / MARKER).write_text("of another command")
+    with pytest.raises(ValueError, match=f"--ray: the machine .* does not see {tmp_path} or the working directory"):
+        run_jobs([Job("job", print, (), str)], pool)
+
+
+@pytest.mark.parametrize("words", [SWEEP, ("evaluate", "RUN", "--ray")])
+def test_a_missing_ray_is_named_in_one_line(words: tuple[Any, ...], hopper_run: Path, hopper_file: Path,
+                                            tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(ray_jobs, "find_spec", lambda name: None)
+    more = () if "RUN" in words else ("--dataset", hopper_file, "--run-dir", tmp_path)
+    assert gentraj(*(hopper_run if word == "RUN" else word for word in words), *more) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "gentraj: error: --ray needs Ray, which is not installed: pip install 'gentraj[scale]'"
+
+
+def test_options_that_ray_cannot_have(hopper_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gentraj("evaluate", hopper_run, "--ray", "--hz", 20) == 2
+    assert "--ray plays the episodes in other processes, where --hz or --deadline-ms" in capsys.readouterr().err
+    assert gentraj("evaluate", hopper_run, "--ray", "a", "b") == 2
+    assert "--ray is a b; give one address" in capsys.readouterr().err
