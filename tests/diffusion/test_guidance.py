@@ -211,6 +211,20 @@ def test_impossible_settings_are_refused(settings: dict, message: str) -> None:
         Energy(lambda x: x.sum((1, 2)), **settings)
 
 
+@pytest.mark.parametrize("bend", [-2.0, 0.0, 3.0])
+def test_an_explicit_step_is_shortened_where_the_energy_bends_down_and_only_there(bend: float) -> None:
+    """For Sigma = 0.5 and a concave quadratic energy it ends at the maximum of energy(z) - |z - x0|^2 / (2 Sigma)."""
+    z, slope = normals(3, 4, 3), normals(3, 4, 3, seed=1)
+    tilt = Tilt(lambda y: (slope * y + bend / 2 * y**2).sum((1, 2)), z)
+    step = 0.5 * (slope + bend * z)
+    torch.testing.assert_close(tilt.bounded(0.5 * tilt.gradient), step / (1 + 0.5 * max(-bend, 0)))
+
+
+def test_only_an_energy_of_noisy_trajectories_needs_the_denoiser() -> None:
+    energy = partial(torch.sum, dim=(1, 2))
+    assert Energy(energy, at="noisy").needs_denoiser and not Energy(energy).needs_denoiser
+
+
 def test_an_energy_may_be_avoided_and_is_no_other_energy() -> None:
     height = partial(torch.sum, dim=(1, 2))
     one, other = (Energy(height, scale=-1e20, iterations=0) for _ in range(2))

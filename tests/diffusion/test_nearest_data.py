@@ -93,3 +93,6 @@ def test_the_smallest_settings_are_taken_and_a_projection_is_no_other() -> None:
     data = circle(torch.linspace(0, 1, 4))
     one, other = (NearestData(data, neighbours=1, rank=0, weight=0.0) for _ in range(2))
     assert one != other and len({one, other}) == 2
+    for setting in ({"neighbours": 0}, {"rank": -1}, {"neighbours": 4, "rank": 4}, {"weight": -0.1}, {"weight": 1.1}):
+        with pytest.raises(ValueError, match=list(setting)[-1]):
+            NearestData(data, **setting)
