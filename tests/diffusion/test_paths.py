@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -84,6 +85,11 @@ def test_rates_of_a_chain_are_those_between_its_levels(name: str) -> None:
     t = (torch.arange(20, dtype=DOUBLE) + 0.5) / 20  # away from the levels, where the slope changes
     for rate, f in zip(path.rates(t), (path.alpha, path.sigma), strict=True):
         torch.testing.assert_close(rate, (f(t + h) - f(t - h)) / (2 * h), rtol=1e-2, atol=1e-4)
+
+
+def test_a_path_never_changes() -> None:
+    with pytest.raises(FrozenInstanceError):
+        PATHS["flow"]().levels = 3  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", PATHS)

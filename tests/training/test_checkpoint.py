@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,26 @@ def test_a_module_takes_what_fits_exactly_or_nothing(change, message: str) -> No
     with pytest.raises(CheckpointError, match=message):
         restore_module(module, tensors)
     assert all(torch.equal(before[key], t) for key, t in module.state_dict().items())
+
+
+def test_a_folder_that_is_a_file_cannot_be_written_into(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CheckpointError, match="step-00000001: cannot be written: File exists"):
+        save(tmp_path / "file", 1, W, {})
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_warnings_name_the_line_that_loads_and_what_was_loaded_never_changes(tmp_path: Path,
+                                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        save(tmp_path, step, W, {})
+    (tmp_path / "step-00000002" / "meta.json").write_text("{}")
+    monkeypatch.setattr("torch.__version__", "0.1")
+    with pytest.warns(CheckpointWarning) as found:
+        checkpoint = load(tmp_path)
+    assert [warning.filename for warning in found] == [__file__, __file__]  # one is skipped, one is of another torch
+    with pytest.raises(FrozenInstanceError):
+        checkpoint.step = 3  # type: ignore[misc]
 
 
 def test_of_many_faults_three_are_named_and_the_others_counted() -> None:
