@@ -226,6 +226,9 @@ def test_a_batch_weighs_its_windows_as_it_says_and_else_equally() -> None:
     assert torch.equal(Batch(x, mask, weight_B=weight).weights(), weight)
     moved = Batch(x, mask, weight_B=weight).to(x.device)
     assert torch.equal(moved.weights(), weight) and moved.context_BC is None
+    last = Batch(x, mask, weight_B=weight, episode_B=torch.arange(3)).take(slice(1, None))
+    assert torch.equal(last.weights(), weight[1:]) and torch.equal(last.x_BHD, x[1:]) and last.context_BC is None
+    assert last.episode_B is not None and last.episode_B.tolist() == [1, 2]
 
 
 def test_an_action_at_a_bound_is_clipped_and_an_observation_beyond_one_is_clamped() -> None:
