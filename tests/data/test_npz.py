@@ -37,7 +37,7 @@ def test_a_file_is_replaced_not_written_over(tmp_path):
 def test_another_version_is_refused(tmp_path):
     path = save_npz(some([3]), tmp_path / "a.npz")
     np.savez(path, **(dict(np.load(path)) | {"format": "gentraj-episodes-2"}))
-    with pytest.raises(DataError, match="'gentraj-episodes-2'; this version of gentraj cannot read it"):
+    with pytest.raises(DataError, match="gentraj-episodes-2; this version of gentraj cannot read it"):
         load_npz(path)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from fake_hub import FakeHub, fake_hub, matching
-from huggingface_hub import ModelCard, constants
+from huggingface_hub import ModelCard, cached_assets_path, constants
 from small import gentraj
 
 from gentraj import from_pretrained, push_to_hub, runs
@@ -21,6 +22,8 @@ NAME = "somebody/umaze"
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    monkeypatch.setattr("huggingface_hub.cached_assets_path",
+                        partial(cached_assets_path, assets_dir=tmp_path / "assets"))
     with fake_hub(tmp_path / "cache", monkeypatch) as made:
         yield made
 

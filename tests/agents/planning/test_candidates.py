@@ -233,7 +233,7 @@ def test_a_plan_is_tracked_to_its_end_by_a_pd_controller() -> None:
         agent.act(moving, goal)
     assert agent.act(moving, goal).tolist() == [[8 - 2 - 0.5, 8 - 3 - 1.5]] == agent.act(moving, goal).tolist()
     assert model.network_calls == 1
-    with pytest.raises(ValueError, match=r"a position and a velocity for each of 2 actions; .* rest_dims \(\)"):
+    with pytest.raises(ValueError, match=r"a position and a velocity for each of 2 actions; .*rest_dims \(\)"):
         Planner(model, replace(config, rest_dims=()), np.zeros(2), np.ones(2))
 
 
