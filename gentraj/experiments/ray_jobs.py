@@ -24,7 +24,7 @@ from envs.registration import import_named
 
 from ..files import read_file, write_file
 from ..progress import busy, one_line, say
-from .processes import SAVING, Job, Pool, Processes, cpus
+from .processes import SAVING, Job, LocalProcesses, Pool, cpus
 
 RETRIES = 5  # how often a job is repeated whose worker was lost
 LOCAL, MARKER = "local", ".ray"
@@ -46,7 +46,7 @@ def pool_of(folder: Path, number: int | None = None, ray: Sequence[str] | None =
     if number is not None and number < 1:
         raise ValueError(f"--jobs is {number}; give at least 1")
     if ray is None:
-        return Processes(number)
+        return LocalProcesses(number)
     if len(ray) > 1:
         raise ValueError(f"--ray is {' '.join(ray)}; give one address, or none for a cluster of this machine")
     return RayTasks(folder, *ray, number=number)
