@@ -31,6 +31,11 @@ def say(text: str) -> None:
 say_once = cache(say)  # the same message is printed once in a process
 
 
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line, or the name of its class if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def print_saved(text: object) -> None:
     """Prints on stdout results that are in files too: where stdout cannot be written, it only warns.
 

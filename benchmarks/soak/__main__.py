@@ -80,7 +80,7 @@ def run_all(names: Sequence[str], seed: int, minutes: float | None) -> int:
         return done.returncode
 
     with ThreadPoolExecutor(2) as pool:
-        return int(any(pool.map(run_one, names)))
+        return int(any([*pool.map(run_one, names)]))  # a list, as `any` would stop at the first and cancel the rest
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ RATIO = 50  # arrays may be this many times as large as the file; measured data 
 
 def stored(path: Path) -> int:
     """The bytes of a file, or of the files in a folder."""
-    return path.stat().st_size if path.is_file() else sum(one.stat().st_size for one in path.rglob("*"))
+    if path.is_file():
+        return path.stat().st_size
+    return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())  # no folders, no links to nothing
 
 
 def allowance(path: Path) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..progress import one_line
 from .bounds import check_declared
 from .episodes import DataError
 
@@ -82,8 +83,3 @@ def _h5py() -> Any:
     import h5py
 
     return h5py
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error on one line."""
-    return " ".join(str(error).split()) or type(error).__name__

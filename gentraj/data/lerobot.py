@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..config import ConfigError, read_json
-from ..progress import say_once
+from ..progress import one_line, say_once
 from .apart import Read, read_apart
 from .bounds import check_declared
 from .episodes import DataError, Episodes
-from .hdf5 import one_line
 
 PREFIX = "lerobot:"
 INFO, FRAMES = Path("meta", "info.json"), "data/*/*.parquet"

@@ -22,11 +22,11 @@ import numpy as np
 
 from ..config import MAX_BYTES
 from ..files import read_file
-from ..progress import say_once
+from ..progress import one_line, say_once
 from .apart import Read, read_apart
 from .bounds import check_declared
 from .episodes import DataError, Episodes, episodes_hash, problems
-from .hdf5 import one_line, open_array, open_hdf5, read_array
+from .hdf5 import open_array, open_hdf5, read_array
 from .spaces import act_width, flat_parts, flattening, obs_widths
 
 MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..process import is_alive
-from ..progress import busy
+from ..progress import busy, one_line
 from .episodes import DataError, Episodes, episodes_hash
-from .hdf5 import one_line
 from .minari_io import MINARI_ID, NO_MINARI, TEMPORARY, env_hash
 from .spaces import GOAL_KEYS, act_width, flat_parts, obs_widths
 

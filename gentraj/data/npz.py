@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..files import new_file, open_plain
+from ..progress import one_line
 from .bounds import check_declared
 from .episodes import ARRAYS, DataError, Episodes, as_whole
-from .hdf5 import one_line
 
 FORMAT = "gentraj-episodes-1"
 

@@ -83,10 +83,10 @@ def check(config: CompareConfig) -> None:
     """Raises ValueError for options that contradict each other or are out of range, before any work."""
     if bool(config.presets) == bool(config.runs):
         raise ValueError("give presets to train, or --runs DIR... to compare existing runs; see gentraj compare --help")
-    least = {"--seeds": (config.seeds, 1), "--episodes": (config.episodes, 1), "--steps": (config.steps or 1, 1),
-             "--processes": (config.processes or 1, 1), "--num": (config.num, 8)}
+    least = {"--seeds": (config.seeds, 1), "--episodes": (config.episodes, 1), "--steps": (config.steps, 1),
+             "--processes": (config.processes, 1), "--num": (config.num, 8)}
     for option, (value, low) in least.items():
-        if value < low:
+        if value is not None and value < low:
             raise ValueError(f"{option} is {value}; give at least {low}")
     if not 0 < config.budget < 1e6:
         raise ValueError(f"--budget is {config.budget}; minutes above 0 are expected")

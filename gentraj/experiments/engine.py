@@ -26,7 +26,7 @@ import torch
 from ..config import read_json, sealed, to_json
 from ..device import pick_device
 from ..files import open_plain, read_file, write_file
-from ..progress import say
+from ..progress import one_line, say
 from ..runs.folder import Run, load, train
 from ..runs.kinds import AnyRunConfig
 from ..runs.model_card import dataset_names
@@ -154,7 +154,7 @@ def work(tasks: Sequence[Task], device: str | None) -> None:
                 raise SystemExit(error.exit_code) from error
             except Exception as error:
                 traceback.print_exc()
-                failures[task.name] = " ".join(str(error).split()) or type(error).__name__
+                failures[task.name] = one_line(error)
     if failures:
         write_json(folder / FAILURES, failures)
         raise SystemExit(1)

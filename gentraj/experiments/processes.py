@@ -42,7 +42,7 @@ class JobsStopped(Interrupted):
 
 
 class Pool(Protocol):
-    """Where jobs run at the same time: `Processes` of this machine, or `RayTasks` of a cluster."""
+    """Where jobs run at the same time: `LocalProcesses` of this machine, or `RayTasks` of a cluster."""
 
     @property
     def number(self) -> int:
@@ -62,7 +62,7 @@ class Pool(Protocol):
         ...
 
 
-class Processes:
+class LocalProcesses:
     """`number` processes of this machine at a time, by default as many as CPUs."""
 
     def __init__(self, number: int | None = None):

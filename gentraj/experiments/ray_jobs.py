@@ -23,8 +23,8 @@ import torch
 from envs.registration import import_named
 
 from ..files import read_file, write_file
-from ..progress import busy, say
-from .processes import SAVING, Job, Pool, Processes, cpus
+from ..progress import busy, one_line, say
+from .processes import SAVING, Job, LocalProcesses, Pool, cpus
 
 RETRIES = 5  # how often a job is repeated whose worker was lost
 LOCAL, MARKER = "local", ".ray"
@@ -46,7 +46,7 @@ def pool_of(folder: Path, number: int | None = None, ray: Sequence[str] | None =
     if number is not None and number < 1:
         raise ValueError(f"--jobs is {number}; give at least 1")
     if ray is None:
-        return Processes(number)
+        return LocalProcesses(number)
     if len(ray) > 1:
         raise ValueError(f"--ray is {' '.join(ray)}; give one address, or none for a cluster of this machine")
     return RayTasks(folder, *ray, number=number)
@@ -178,8 +178,8 @@ class RayTasks:
         try:
             ray.init(**options)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            raise ConnectionError(f"--ray: no cluster answers at {self.address} ({_line(error)}); `ray start --head` "
-                                  "starts one, and --ray without an address uses this machine alone") from error
+            raise ConnectionError(f"--ray: no cluster answers at {self.address} ({one_line(error)}); `ray start "
+                                  "--head` starts one, and --ray without an address uses this machine alone") from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray has put its own in the place
 
@@ -194,7 +194,7 @@ class RayTasks:
             try:
                 sees = ray.get(ref)
             except ray.exceptions.RayError as error:
-                raise ValueError(f"--ray: the machine {name} cannot run jobs ({_line(error)}); install the same "
+                raise ValueError(f"--ray: the machine {name} cannot run jobs ({one_line(error)}); install the same "
                                  "gentraj on all machines of the cluster") from error
             if not sees:
                 raise ValueError(f"--ray: {self.surroundings.not_seen(name)}")
@@ -211,7 +211,7 @@ class RayTasks:
         try:
             code = self.ray.get(attempts.ref)
         except self.ray.exceptions.RayTaskError as error:
-            return f"failed: {_line(error.cause)}", False
+            return f"failed: {one_line(error.cause)}", False
         except self.ray.exceptions.RayError as error:  # the worker was killed, memory ran out, or the machine is lost
             return f"its worker was lost ({type(error).__name__})", True
         if code > 128:
@@ -236,7 +236,3 @@ def _work(surroundings: Surroundings, function: Callable[..., None], arguments: 
         print(stop.code, file=sys.stderr)
         return 1
     return 0
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

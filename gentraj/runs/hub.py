@@ -17,9 +17,9 @@ from tempfile import TemporaryDirectory
 import torch
 
 from ..config import read_json, sealed
-from ..data.hdf5 import one_line
 from ..data.lerobot import REPOSITORY
 from ..files import inside, read_file, write_file
+from ..progress import one_line
 from ..training import checkpoint
 from ..training.checkpoint import CheckpointError
 from ..training.log import FILE as METRICS

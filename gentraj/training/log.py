@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import FileRefused, open_plain, read_file
-from ..progress import bar
+from ..progress import bar, one_line
 from .loggers import LOGGERS, Logger
 
 FILE = "metrics.jsonl"
@@ -170,7 +170,7 @@ class Log:
         except kind as error:
             if what not in self._warned:
                 self._warned.add(what)
-                why = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+                why = getattr(error, "strerror", None) or one_line(error)
                 warnings.warn(f"{what}: cannot be written: {why}; training goes on", LogWarning, stacklevel=4)
 
 

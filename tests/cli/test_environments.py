@@ -16,7 +16,7 @@ from envs.making import environment_factory
 from envs.registration import load_gymnasium
 from gentraj.cli.environments import environments
 from gentraj.data import Episodes, load_episodes, save_npz
-from gentraj.experiments.processes import Job, Processes, run_jobs
+from gentraj.experiments.processes import Job, LocalProcesses, run_jobs
 from gentraj.process import IMPORTS
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def test_a_module_of_the_user_is_imported_in_every_process(own: str, tmp_path: P
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(IMPORTS, own)
     job = Job("job", registered, (f"{own}-v0", tmp_path / "steps"), lambda: "done")
-    run_jobs([job], Processes(1))
+    run_jobs([job], LocalProcesses(1))
     assert (tmp_path / "steps").read_text() == "5"
 
 

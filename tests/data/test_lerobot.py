@@ -124,6 +124,11 @@ def test_damaged_files_and_missing_numbers_are_one_line(folder: Path) -> None:
         load_lerobot(folder)
 
 
+def test_a_link_to_nothing_beside_the_frames_does_not_matter(folder: Path) -> None:
+    (folder / "videos.mp4").symlink_to(folder / "removed")
+    assert load_lerobot(folder) == load_lerobot(TINY)
+
+
 def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_read(folder: Path) -> None:
     N = 10**7
     zeros = pyarrow.array(np.zeros(N, np.float32))

@@ -186,6 +186,8 @@ def test_runs_there_are_need_no_training(compared: Path, tmp_path: Path, monkeyp
     (("pointmaze-umaze", "--families", "diffusion,gam"), "unknown family 'gam'; known: diffusion, flow"),
     (("pointmaze-umaze", "--families", "gan,gan"), "each family is expected once"),
     (("pointmaze-umaze", "--seeds", 0), "--seeds is 0; give at least 1"),
+    (("pointmaze-umaze", "--processes", 0), "--processes is 0; give at least 1"),
+    (("pointmaze-umaze", "--steps", 0), "--steps is 0; give at least 1"),
     (("pointmaze-umaze", "--budget", "nan"), "--budget is nan"), (("--runs", "nowhere"), "nowhere: no run there")])
 def test_bad_input_is_one_line(words: tuple, message: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert gentraj("compare", *words, "--out", tmp_path / "out") == 2

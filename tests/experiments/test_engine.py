@@ -14,14 +14,15 @@ import pytest
 
 from gentraj.experiments import processes
 from gentraj.experiments.engine import kept
-from gentraj.experiments.processes import Job, Processes, run_jobs
+from gentraj.experiments.processes import Job, LocalProcesses, run_jobs
 from gentraj.experiments.statistics import numbers, over_seeds
 
 PARENT = """
 import sys; sys.path.insert(0, sys.argv[1])
 if __name__ == "__main__":
     import test_engine
-    test_engine.run_jobs([test_engine.Job("job", test_engine.never_end, (sys.argv[2],), str)], test_engine.Processes(1))
+    job = test_engine.Job("job", test_engine.never_end, (sys.argv[2],), str)
+    test_engine.run_jobs([job], test_engine.LocalProcesses(1))
 """
 
 
@@ -45,7 +46,8 @@ def test_the_interval_covers_seeds_and_episodes() -> None:
 
 
 def test_processes_say_how_they_ended(capsys: pytest.CaptureFixture) -> None:
-    run_jobs([Job("good", print, (), lambda: "fine"), Job("bad", int, ("x",), lambda: "never printed")], Processes(2))
+    jobs = [Job("good", print, (), lambda: "fine"), Job("bad", int, ("x",), lambda: "never printed")]
+    run_jobs(jobs, LocalProcesses(2))
     err = capsys.readouterr().err
     assert "good: fine" in err and "bad: ended with code 1" in err and "never printed" not in err
 
