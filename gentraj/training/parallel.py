@@ -269,7 +269,8 @@ def launched(device: str | None = None) -> Iterator[Processes]:
 
 def is_launched() -> bool:
     """Whether a launcher started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE") or 1) > 1 and "RANK" in os.environ
+    number = os.environ.get("WORLD_SIZE", "")
+    return number.isdecimal() and int(number) > 1 and "RANK" in os.environ
 
 
 def _uses_cpu() -> bool:

@@ -21,7 +21,7 @@ from two_processes import CONFIGS, STEPS, run
 from gentraj.config import ConfigError
 from gentraj.training.checkpoint import load
 from gentraj.training.log import read_metrics
-from gentraj.training.parallel import Processes, Share, launched, launched_in_bf16, share
+from gentraj.training.parallel import ALONE, Processes, Share, launched, launched_in_bf16, share
 
 pytest.importorskip("accelerate")
 PATIENCE = 500  # seconds: on a busy machine two processes are slow to start
@@ -228,6 +228,14 @@ def test_shares_draw_the_rows_of_the_whole_batch(name: str) -> None:
         for all_rows, some in zip(expected, drawn, strict=True):
             assert torch.equal(all_rows[rows], some)
     assert share().shards == 1 and sorted(i for rows, _ in shares for i in range(12)[rows]) == list(range(12))
+
+
+@pytest.mark.parametrize("number", ["", "1", "many"])
+def test_variables_of_no_launcher_leave_one_process(number: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", number)
+    with launched() as processes:
+        assert processes == ALONE
 
 
 def test_a_launcher_is_joined_only_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
