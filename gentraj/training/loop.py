@@ -363,7 +363,7 @@ def _settings(meta: Mapping[str, Any], components: Mapping[str, Trainable], conf
               episodes: Episodes) -> dict[str, Any]:
     """All settings that must be the same on resume, after a round trip through JSON."""
     described = {name: {"class": type(p).__name__, "spec": to_json(p.spec), "batch_size": p.batch_size}
-            for name, p in components.items()}
+                 for name, p in components.items()}
     settings = {**meta, "training": to_json(config), "dataset_hash": episodes_hash(episodes), "components": described}
     return json.loads(json.dumps(settings, allow_nan=False))
 
