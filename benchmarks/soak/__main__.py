@@ -29,9 +29,8 @@ from .page import write_page
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "soak" / "cpu.json"
-PARTS = {"fuzzing": ("fuzzing", 35), "kills": ("kills", 10), "memory": ("memory", 7), "long_data": ("long_data", 7),
-         "rollouts": ("rollouts", 5), "killed_workers": ("killed_workers", 5), "flips": ("flips", 4)}
-"""The parts: name -> (module, minutes). Those that take longest come first."""
+PARTS = {"fuzzing": 35, "kills": 10, "memory": 7, "long_data": 7, "rollouts": 5, "killed_workers": 5, "flips": 4}
+"""The parts: module -> minutes. Those that take longest come first."""
 
 
 def main() -> int:
@@ -51,10 +50,9 @@ def main() -> int:
 def record(name: str, seed: int, minutes: float | None) -> None:
     """Runs a part in this process and adds its figures to the results."""
     torch.set_num_threads(1)
-    module, own = PARTS[name]
-    bound = own if minutes is None else minutes
+    bound = PARTS[name] if minutes is None else minutes
     with tempfile.TemporaryDirectory(prefix=f"soak-{name}-") as folder:
-        figures = import_module(f".{module}", __package__).run(seed, bound, Path(folder))
+        figures = import_module(f".{name}", __package__).run(seed, bound, Path(folder))
     about = machine(torch.device("cpu")) | {"cores": os.cpu_count(), "load": round(os.getloadavg()[2], 1)}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with RESULTS.open("a+") as file:
