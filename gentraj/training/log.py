@@ -95,14 +95,14 @@ class Log:
         self._warned: set[str] = set()
         self._torn, self._file, self._path = False, None, folder / FILE
         self._loggers: dict[str, Logger] = {}
-        for name in log_to if written else ():
-            with self._harmless(name, Exception):
-                self._loggers[name] = LOGGERS[name](folder, start, settings or {})
         if written:
             with self._harmless(str(self._path)):
                 descriptor = open_plain(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
                 self._file = open(descriptor, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
                 os.truncate(self._file.fileno(), _end_of_row(read_file(self._path, LARGEST), start) if start else 0)
+        for name in log_to if written else ():
+            with self._harmless(name, Exception):
+                self._loggers[name] = LOGGERS[name](folder, start, settings or {})
         self._bar = bar(steps, "training", initial=start, shown=progress and written)
         self._since = time.monotonic()
 

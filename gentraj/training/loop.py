@@ -340,7 +340,8 @@ class _Run:
 
     def _update(self, p: _Component, share: Share) -> dict[str, float]:
         """Updates a component by a share of its batch, and returns the means of its metrics over the processes."""
-        batch = p.windows.batch(self.step, fold(self.config.seed, p.key), p.component.batch_size, share.rows)
+        which = self.step, fold(self.config.seed, p.key), p.component.batch_size
+        batch = p.windows.batch(*which) if share.shards == 1 else p.windows.batch(*which, share.rows)
         with (self._stopping(f"component '{p.name}'"), share.computed(),
               torch.autocast(p.device.type, torch.bfloat16, enabled=self.config.bf16)):
             with checked_later() as checked:
