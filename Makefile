@@ -4,7 +4,7 @@ CANDIDATES := python3.11 python3.12 python3.13 python3
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test test-fast lint soak audit lowest clean
+.PHONY: demo test test-fast lint soak audit lowest release-check clean
 
 demo: .venv/installed
 	.venv/bin/gentraj demo --run-dir runs/demo
@@ -36,6 +36,10 @@ lowest:
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable . \
 		'pytest>=8.2' 'pytest-timeout>=2.3' 'hypothesis>=6.100'
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest tests/faults/test_fixture_runs.py -W ignore -p no:cacheprovider
+
+# Builds sdist and wheel, and tries the wheel in an environment of its own, without a network.
+release-check: .venv/installed-dev
+	OMP_NUM_THREADS=1 .venv/bin/python .ci/release.py
 
 clean:
 	rm -rf .venv .venv-audit .venv-lowest .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

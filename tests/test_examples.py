@@ -6,12 +6,15 @@ import ast
 import importlib
 import importlib.util
 import json
+import re
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from small import DATASET
+from small import config as small_config
 
 import gentraj
 from gentraj.cli import main
@@ -92,3 +95,25 @@ def test_an_agent_learns_from_a_small_dataset_and_from_synthetic_steps(example, 
     given, made = load_episodes("run-data.npz").num_steps, load_episodes("examples/run-v0").num_steps
     assert 1_900 < made - given < 2_100
     assert f"of the small data {small:.1f}, of both {both:.1f}" in capsys.readouterr().out
+
+
+def test_the_notebook_of_first_steps_runs(umaze, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                          capsys: pytest.CaptureFixture) -> None:
+    """Its cells one after the other, with small networks and less of everything that takes time."""
+    notebook = json.loads((EXAMPLES / "first_steps.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert notebook["nbformat"] == 4 and not [cell for cell in cells if cell["outputs"] or cell["execution_count"]]
+    code = "\n".join("".join(cell["source"]) for cell in cells)
+    assert code.startswith("%pip install ") and code.count("\n%") == 0
+    for large, little in ((r"^%.*", ""), (r"steps=3_000", "steps=2"), (r"episodes=20", "episodes=1")):
+        code, count = re.subn(large, little, code)
+        assert count == 1, large
+    (tmp_path / "cells.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.setitem(gentraj.PRESETS, "pointmaze-umaze", small_config())
+    names = runpy.run_path("cells.py")
+    said = capsys.readouterr().out
+    assert f"planner     {names['scores']['return_mean']:7.1f}" in said and "report.html" in said
+    assert len(names["axes"].lines) == 32 + 2
+    names["plt"].close("all")
