@@ -233,6 +233,7 @@ REVIEWED = {
                                 "os.open(os.devnull, os.O_RDWR)",
                                 "os.fdopen(number, 'r' if number == 0 else 'w')"},
     "gentraj/progress.py": {"os.open(os.devnull, os.O_WRONLY)"},
+    "gentraj/experiments/parts.py": {"np.savez(file, **members)"},  # into a `new_file`
     "gentraj/data/hdf5.py": {"_h5py().h5d.open(file.id, path.encode())"},  # an array in a file that is open
     "gentraj/data/npz.py": {"np.savez(file, **members)", "archive.open(member)", "np.load(handle, allow_pickle=False)"},
     "gentraj/data/reader.py": {"os.fdopen(os.dup(sys.stdout.fileno()), 'wb')", "Path('/proc/self/statm').read_text()"},
