@@ -1,12 +1,14 @@
 """`Normalizer`: a bijection, dimension by dimension, whatever the data look like."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gentraj.normalize import STATISTICS, Normalizer
+from gentraj.normalize import STATISTICS, Normalizer, NormalizerName
 
 SCALES = {"ordinary": 1.0, "huge": 1e8, "tiny": 1e-6}
 
@@ -107,3 +109,7 @@ def test_some_entries_are_normalised_as_all_are() -> None:
     x = torch.from_numpy(data(5.0))
     normalizer = Normalizer.fit("limits", [x.numpy()])
     assert torch.equal(normalizer.normalize(x[:, [2, 0]], (2, 0)), normalizer.normalize(x)[:, [2, 0]])
+
+
+def test_a_setting_may_name_the_known_kinds_only() -> None:
+    assert get_args(NormalizerName) == tuple(STATISTICS)
