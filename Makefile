@@ -4,7 +4,7 @@ CANDIDATES := python3.11 python3.12 python3.13 python3
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test test-fast lint soak audit lowest release-check clean
+.PHONY: demo test test-fast lint soak mutants audit lowest release-check clean
 
 demo: .venv/installed
 	.venv/bin/gentraj demo --run-dir runs/demo
@@ -14,6 +14,10 @@ test: .venv/installed-dev
 
 test-fast: .venv/installed-dev
 	.venv/bin/python -m pytest -n auto --dist worksteal -m "not slow"
+
+mutants: .venv/installed-dev
+	.venv/bin/python -m pip install --quiet --editable '.[mutation]'
+	.venv/bin/python -m benchmarks.mutation
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .
