@@ -57,8 +57,9 @@ def main(argv: list[str]) -> None:
         families(read_results(results) | {name: CardResult(card, {}) for name, card in cards.items()})
     good = True
     if cards:
+        pool = args.jobs.pool(args.out)
         experiment = Cards.of(cards, args.data, partial(place, args.out))
-        failures, card_results = reproduce(experiment, results, args.jobs.pool(args.out), args.device)
+        failures, card_results = reproduce(experiment, results, pool, args.device)
         lines = [pair for name, result in card_results.items() for pair in verdicts(name, result)]
         print("\n".join(line for line, _ in lines))
         good = not failures and all(inside for _, inside in lines)
