@@ -128,7 +128,7 @@ def change_hdf5(file: h5py.File, random: Random) -> None:
         file.visit(names.append)
         name = random.choice(names)
         node, how = cast(Any, file[name]), random.randrange(10)
-        small = isinstance(node, h5py.Dataset) and node.dtype.kind != "O" and (node.size or 0) < 1e6
+        small = isinstance(node, h5py.Dataset) and node.dtype.kind != "O" and node.size is not None and node.size < 1e6
         array = change_array(node[()], random) if small else None
         del file[name]
         if array is not None and how < 6 and array.dtype.kind not in "UMV":
