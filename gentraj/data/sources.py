@@ -47,7 +47,8 @@ def read(source: str | Path) -> dict[str, Any]:
     if isinstance(source, str) and MINARI_ID.fullmatch(source) and ("/" in source or source in local_ids()):
         return read_minari(source)
     close = get_close_matches(str(source), [*d4rl_table(), *_local_ids()], cutoff=0.5)
-    raise DataError(f"'{source}' names no dataset; give a file ({', '.join(FILES)}), a Minari id such as "
+    said = " ".join(str(source).split())  # on one line
+    raise DataError(f"'{said}' names no dataset; give a file ({', '.join(FILES)}), a Minari id such as "
                     "D4RL/pointmaze/umaze-v2, a D4RL id such as maze2d-umaze-v1 or lerobot:OWNER/NAME"
                     + (f"; did you mean {' or '.join(close)}?" if close else ""))
 

@@ -23,7 +23,8 @@ def test_an_id_without_a_namespace_is_minaris_if_it_is_there():
     assert load_episodes("plain-v0") == some([3])
 
 
-@pytest.mark.parametrize("source", ["../../etc/passwd", "/etc/hostname", "a/../../b-v0", "gentraj/pointmaze", "x", ""])
+@pytest.mark.parametrize("source", ["../../etc/passwd", "/etc/hostname", "a/../../b-v0", "gentraj/pointmaze", "x",
+                                    "a\nb", ""])
 def test_what_names_no_dataset_is_refused_in_one_line_that_says_what_does(source):
     with pytest.raises(DataError, match=r"names no dataset; give a file .*Minari id.*D4RL id") as caught:
         load_episodes(source)
