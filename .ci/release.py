@@ -51,23 +51,35 @@ def build(source: Path, out: Path, kind: str) -> Path:
     return built
 
 
-def check_sdist(sdist: Path, tracked: set[str], folder: Path) -> Path:
+def tracked_files() -> set[str] | None:
+    """The files that git tracks; None, with a line, where git cannot say or there are other files beside them."""
+    try:
+        if call("git", "status", "--porcelain", cwd=ROOT):
+            raise ReleaseError("there are changes that are not committed")
+        return set(call("git", "ls-files", cwd=ROOT).split("\n")) - {""}
+    except (ReleaseError, OSError) as error:
+        print(f"release: the files of sdist and wheel are not compared with git's: {str(error).splitlines()[0]}")
+        return None
+
+
+def check_sdist(sdist: Path, tracked: set[str] | None, folder: Path) -> Path:
     """Checks that the sdist holds every file that git tracks and nothing else, and returns where it was unpacked."""
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
     tree, = folder.iterdir()
     found = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()}
-    if different := sorted(found - {"PKG-INFO"} ^ tracked):
+    if tracked is not None and (different := sorted(found - {"PKG-INFO"} ^ tracked)):
         raise ReleaseError(f"sdist and `git ls-files` differ by {len(different)} files: {', '.join(different[:9])}")
     return tree
 
 
-def check_wheel(wheel: Path, again: Path, tracked: set[str]) -> None:
+def check_wheel(wheel: Path, again: Path, tracked: set[str] | None) -> None:
     """Checks that the wheel holds the packages' tracked files, and that the sdist builds it byte for byte."""
     if wheel.read_bytes() != again.read_bytes():
         raise ReleaseError(f"the sdist builds another {wheel.name} than the source tree")
     found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    if different := sorted(found ^ {name for name in tracked if name.split("/")[0] in PACKAGES}):
+    of_packages = found if tracked is None else {name for name in tracked if name.split("/")[0] in PACKAGES}
+    if different := sorted(found ^ of_packages):
         raise ReleaseError(f"wheel and `git ls-files` differ by {len(different)} files: {', '.join(different[:9])}")
 
 
@@ -130,7 +142,7 @@ def try_wheel(programs: Path, version: str, work: Path) -> None:
 def main() -> int:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     try:
-        tracked = set(call("git", "ls-files", cwd=ROOT).split("\n")) - {""}
+        tracked = tracked_files()
         with tempfile.TemporaryDirectory(prefix="gentraj-release-") as name:
             folder = Path(name)
             for each in ("dist", "again", "sdist", "work"):
