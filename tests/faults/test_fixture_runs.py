@@ -85,6 +85,7 @@ def test_a_run_of_another_format_is_refused_with_both_versions(name: str, file: 
                                                                forge, capsys: pytest.CaptureFixture) -> None:
     folder = tmp_path / name
     shutil.copytree(PRESENT / name, folder)
+    shutil.copy(PRESENT / DATA, tmp_path)
     if file == "meta.json":
         forge(next(folder.glob("step-*")), {}, {"format_version": version})
     else:
