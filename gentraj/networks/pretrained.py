@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..config import read_json
 from ..files import read_file
+from ..progress import one_line
 from .temporal_unet import TemporalUNet, TemporalUNetConfig
 
 Names = tuple[tuple[str, str], ...]  # patterns in our parameters' names and their replacements, applied in order
@@ -99,7 +100,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise PretrainedError(f"{path}: is not a file that can be read ({error.strerror}); a safetensors file is "
                               "expected") from error
     except (SafetensorError, KeyError, RuntimeError) as error:
-        raise PretrainedError(f"{path}: is not a safetensors file: {error}") from error
+        raise PretrainedError(f"{path}: is not a safetensors file: {one_line(error)}") from error
     for name, weight in weights.items():
         if weight.dtype not in FLOATS or not torch.isfinite(weight).all():
             raise PretrainedError(f"{path}: '{name}' is {weight.dtype} or not finite; finite floats are expected")

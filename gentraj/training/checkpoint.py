@@ -31,6 +31,7 @@ from torch.optim import Optimizer
 
 from ..config import MAX_BYTES, ConfigError, from_json, sealed, to_json, unsealed
 from ..files import FileRefused, open_plain, physical_memory, read_file
+from ..progress import one_line
 
 FORMAT_VERSION = 3  # 2: every config names its kind; 3: control.prior_fraction was control.drawn
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
@@ -307,7 +308,7 @@ def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)  # checks the lengths in the header against the data
     except (SafetensorError, KeyError, RuntimeError) as error:  # a dtype or a shape that torch does not have
-        raise CheckpointError(f"{path}: is not a safetensors file: {error}") from error
+        raise CheckpointError(f"{path}: is not a safetensors file: {one_line(error)}") from error
 
 
 def _sha256(data: bytes) -> str:
