@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from .apart import Read, read_apart
 from .bounds import check_declared
 from .episodes import DataError, Episodes
 
+T = TypeVar("T")
 PREFIX = "lerobot:"
 INFO, FRAMES = Path("meta", "info.json"), "data/*/*.parquet"
 REPOSITORY = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -84,26 +86,37 @@ def read_lerobot_files(path: Path, widths: Mapping[str, int]) -> Read:
     files = sorted(path.glob(FRAMES))
     if not files:
         raise DataError(f"{path}: holds no {FRAMES}; copy the whole dataset")
-    tables = [_read_table(file, path, [*widths, EPISODE]) for file in files]
+    wanted = [*widths, EPISODE]
+    check_declared(path, sum(_attempt(file, partial(_declared, file, wanted)) for file in files))
+    tables = [_attempt(file, partial(_read_table, file, wanted)) for file in files]
     columns = {key: np.concatenate([_numbers(table, key, width, path) for table in tables])
                for key, width in widths.items()}
     episode = np.concatenate([_numbers(table, EPISODE, 1, path, np.int64)[:, 0] for table in tables])
     return columns | {EPISODE: episode}, {}
 
 
-def _read_table(file: Path, folder: Path, columns: list[str]) -> Any:
+def _declared(file: Path, columns: list[str]) -> int:
+    """The bytes that these columns of a file would take, by its own account."""
     from pyarrow.parquet import ParquetFile
 
+    with ParquetFile(file) as frames:
+        groups = [frames.metadata.row_group(i) for i in range(frames.metadata.num_row_groups)]
+        return 8 * sum(column.num_values for group in groups for column in map(group.column, range(group.num_columns))
+                       if any(column.path_in_schema in (key, f"{key}.list.element") for key in columns))
+
+
+def _read_table(file: Path, columns: list[str]) -> Any:
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(file) as frames:
+        return frames.read(columns, use_threads=False)
+
+
+def _attempt(file: Path, read: Callable[[], T]) -> T:
+    """What `read` returns. Raises `DataError` for whatever it raises, as Arrow has kinds of its own for damage."""
     try:
-        with ParquetFile(file) as frames:
-            groups = [frames.metadata.row_group(i) for i in range(frames.metadata.num_row_groups)]
-            values = sum(column.num_values for group in groups for column in map(group.column, range(group.num_columns))
-                         if any(column.path_in_schema in (key, f"{key}.list.element") for key in columns))
-            check_declared(folder, 8 * values)
-            return frames.read(columns, use_threads=False)
-    except DataError:
-        raise
-    except Exception as error:  # Arrow has kinds of its own for damage
+        return read()
+    except Exception as error:
         raise DataError(f"{file}: cannot be read ({one_line(error)}); is it complete and Parquet?") from error
 
 
