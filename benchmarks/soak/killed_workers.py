@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -18,7 +17,7 @@ import numpy as np
 from gentraj.runs.presets import POINTMAZE
 from gentraj.training import TrainingConfig
 
-from .small_run import children, trained_planner
+from .small_run import children, started, trained_planner
 
 EPISODES, WORKERS, ENVIRONMENTS = 200, 2, 4
 PERIOD = 10.0  # seconds between two kills
@@ -49,15 +48,15 @@ def evaluated(folder: Path, seed: int, name: str, workers: int) -> tuple[dict[st
                "--out", str(folder / name)]
     rng, kills, last = np.random.default_rng(seed), 0, time.monotonic()
     with (folder / "output.txt").open("w+") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-        while process.poll() is None:
-            time.sleep(0.1)
-            if time.monotonic() - last < PERIOD:
-                continue
-            if working := [pid for pid in children(process.pid) if is_worker(pid) and cpu_seconds(pid) > STARTING]:
-                with suppress(ProcessLookupError):
-                    os.kill(working[rng.integers(len(working))], signal.SIGKILL)
-                    kills, last = kills + 1, time.monotonic()
+        with started(command, output) as process:
+            while process.poll() is None:
+                time.sleep(0.1)
+                if time.monotonic() - last < PERIOD:
+                    continue
+                if working := [pid for pid in children(process.pid) if is_worker(pid) and cpu_seconds(pid) > STARTING]:
+                    with suppress(ProcessLookupError):
+                        os.kill(working[rng.integers(len(working))], signal.SIGKILL)
+                        kills, last = kills + 1, time.monotonic()
         output.seek(0)
         assert process.returncode == 0, (f"after {kills} kills, {' '.join(command)} ended with code "
                                          f"{process.returncode}: {output.read()}")

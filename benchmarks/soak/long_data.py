@@ -7,7 +7,6 @@ file is subtracted: that is the libraries and the model.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 import zipfile
@@ -19,7 +18,7 @@ import numpy as np
 
 from gentraj.data.npz import FORMAT
 
-from .small_run import Meter, mib
+from .small_run import Meter, mib, started
 
 STEPS, SMALL, LENGTH = 10_000_000, 10_000, 1000  # steps of the datasets, and of an episode
 OBS, ACT = 10, 2
@@ -121,8 +120,7 @@ def trained(source: Path | str, run_dir: Path) -> tuple[int, int]:
     """
     command = [sys.executable, "-m", "gentraj", "train", *TRAIN, "--dataset", str(source), "--run-dir", str(run_dir)]
     with (run_dir.parent / "output.txt").open("w+") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-        with Meter(process.pid) as meter:
+        with started(command, output) as process, Meter(process.pid) as meter:
             process.wait()
         output.seek(0)
         assert process.returncode == 0, f"{' '.join(command)} ended with code {process.returncode}: {output.read()}"

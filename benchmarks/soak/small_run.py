@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 import gentraj
 from agents.planning.arrival import ArrivalConfig
@@ -29,6 +33,16 @@ def trained_planner(folder: Path, seed: int, planner: PlannerConfig, training: T
         inverse=InverseDynamicsConfig(width=16, batch_size=8), arrival=ArrivalConfig(width=16, batch_size=8),
         planner=planner, training=training)
     return gentraj.train(config, folder / "planner", progress=False)
+
+
+@contextmanager
+def started(command: Sequence[str], output: TextIO) -> Iterator[subprocess.Popen]:
+    """A process that writes to `output`, and is killed where the block ends before it."""
+    with subprocess.Popen(command, stdout=output, stderr=output) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def memory(pid: int | str = "self") -> int:
