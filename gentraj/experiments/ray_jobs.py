@@ -32,8 +32,8 @@ CARRIED = ("GENTRAJ_", "MINARI_", "D4RL_")  # prefixes of the environment variab
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to Ray's makers
             "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # nor printed: what matters is said in the lines of the jobs
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}  # as Ray will do by itself; it says so until then
-ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for "no other machine": it binds to 127.0.0.1
-         "RAY_worker_niceness": "0"}  # as processes here
+ONE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for "no other machine": it binds to 127.0.0.1
+               "RAY_worker_niceness": "0"}  # as processes here
 OBJECTS = 100_000_000  # bytes of Ray's object store on this machine; results are files
 
 
@@ -126,7 +126,7 @@ class RayTasks:
     @cached_property
     def ray(self) -> ModuleType:
         """The module `ray`, connected to a cluster whose machines have all been checked."""
-        for name, value in (SETTINGS | (ALONE if self.address == LOCAL else {})).items():
+        for name, value in (SETTINGS | (ONE_MACHINE if self.address == LOCAL else {})).items():
             os.environ.setdefault(name, value)  # read when ray is imported
         ray = import_module("ray")
         if not ray.is_initialized():
@@ -214,8 +214,8 @@ class RayTasks:
             return f"failed: {one_line(error.cause)}", False
         except self.ray.exceptions.RayError as error:  # the worker was killed, memory ran out, or the machine is lost
             return f"its worker was lost ({type(error).__name__})", True
-        if code > 128:
-            return f"its worker was stopped by {signal.Signals(code - 128).name}", True
+        if (stopped := code - 128) in set(signal.Signals):
+            return f"its worker was stopped by {signal.Signals(stopped).name}", True
         return f"ended with code {code}" if code else None, False
 
 
