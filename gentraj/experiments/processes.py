@@ -16,7 +16,7 @@ import torch
 from envs.registration import import_named
 
 from ..process import end_with_parent
-from ..progress import bar, say
+from ..progress import bar, one_line, say
 from ..training.loop import Interrupted, Interrupts
 
 SAVING = 30.0  # seconds that a process whose parent has died may take to save and end
@@ -120,7 +120,7 @@ def _work(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         import_named()
         function(*arguments)
     except (RuntimeError, ValueError, OSError, ImportError) as error:
-        raise SystemExit(f"gentraj: error: {' '.join(str(error).split())}") from error
+        raise SystemExit(f"gentraj: error: {one_line(error)}") from error
 
 
 def cpus() -> int:

@@ -13,7 +13,7 @@ from envs.evaluation.vector import SLACK, VectorEnvironment
 from envs.making import UnsafeEnvironment, environment_factory
 
 from ..data import Episodes, Windows
-from ..progress import say
+from ..progress import one_line, say
 from .kinds import AnyRunConfig
 from .settings import Component, DataFacts
 
@@ -71,7 +71,7 @@ def _recorded_environment(data: DataFacts, name: str) -> VectorEnvironment | Non
         raise
     except Exception as error:  # a package may be missing, for example
         say(f"{name}: the environment of these data cannot be made here, so nothing is compared with its spaces "
-            f"({' '.join(str(error).split())})")
+            f"({one_line(error)})")
         return None
     return check_fit(data, str(data.env))
 

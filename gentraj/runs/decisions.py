@@ -179,12 +179,13 @@ class _Recorder:
 
     def _teacher(self) -> Agent:
         """The teacher. A planner follows its plans for longer than usual, and samples them with `temperature`."""
-        planning, replan, temperature = self.teacher.config.planning, self.config.replan, self.config.temperature
-        if planning is None or temperature is None:
+        planning, replan = self.teacher.config.planning, self.config.replan
+        if planning is None:
             return self.teacher.agent(self.space)
         if not replan and follows(planning):
             whole = self.teacher.model.spec.times[-1 - planning.history] - planning.lookahead
             replan = max(planning.replan, min(FOLLOWED * planning.replan, whole))
+        temperature = cast(float, self.config.temperature)  # `distill` has settled it
         return self.teacher.agent(self.space, replace(planning, replan=replan or 1, temperature=temperature))
 
     def _goals(self, seed: int) -> Tensor | None:

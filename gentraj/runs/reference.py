@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..data import Windows
 from ..files import FileRefused, read_file
+from ..progress import one_line
 from ..training.checkpoint import CheckpointError
 from ..trajectory import Batch, TrajectorySpec
 
@@ -45,7 +46,7 @@ def read_reference(path: Path, sha256: str, spec: TrajectorySpec, context_dim: i
     except OSError as error:
         problem = f"cannot be read ({error.strerror})"
     except (SafetensorError, KeyError, RuntimeError) as error:  # a dtype or a shape that torch does not have
-        problem = f"is not a safetensors file ({' '.join(str(error).split())})"
+        problem = f"is not a safetensors file ({one_line(error)})"
     except ValueError as error:
         problem = str(error)
     else:

@@ -24,7 +24,7 @@ from ..files import inside
 from ..plots import figures
 from ..plots.page import Picture, Table, show, write_report
 from ..plots.style import Plane
-from ..progress import bar, say
+from ..progress import bar, one_line, say
 from ..training.log import read_metrics
 from ..trajectory import Condition, SamplingOptions
 from . import records
@@ -74,9 +74,9 @@ def drawn(title: str, draw: Draw) -> Sequence[Picture]:
     try:
         return draw()
     except (ValueError, OSError, CannotRender) as error:  # the messages of these are enough
-        return [Picture(title, "", None, " ".join(str(error).split()))]
+        return [Picture(title, "", None, one_line(error))]
     except Exception as error:  # from a plug-in, an environment or our own code
-        return [Picture(title, "", None, f"{type(error).__name__}: {' '.join(str(error).split())}")]
+        return [Picture(title, "", None, f"{type(error).__name__}: {one_line(error)}")]
 
 
 class Drawing:
