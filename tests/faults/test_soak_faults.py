@@ -112,6 +112,13 @@ def test_4_a_changed_row_of_a_log_is_left_out_with_a_warning(tmp_path: Path) -> 
     assert read_metrics(tmp_path) == rows[:2]
 
 
+@pytest.mark.parametrize("step", [-1, -(2**63), 2**53, 10**400, True, 1.0, None])
+def test_15_a_row_that_is_of_no_step_is_left_out_with_a_warning(tmp_path: Path, step: object) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 2}}\n{json.dumps({"step": step})}\n')
+    with pytest.warns(LogWarning, match="metrics.jsonl: 1 of 2 lines are damaged and are left out"):
+        assert read_metrics(tmp_path) == [{"step": 2}]
+
+
 def test_15_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(r'{"command": "\ud800"}')
     with pytest.raises(ConfigError, match=r"a.json: is not valid JSON: .*surrogates"):
