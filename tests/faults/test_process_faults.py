@@ -74,7 +74,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB in memory. Skips where this user may not mount one."""
     (disk := tmp_path / "disk").mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk]
-    if not shutil.which("mount") or (done := subprocess.run(mount, capture_output=True, check=False)).returncode:
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("this user may not mount a file system; the next test limits the sizes of files instead")
     yield disk
     subprocess.run(["umount", "-l", disk], check=True)
