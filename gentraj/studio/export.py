@@ -84,7 +84,8 @@ def video(drive: Drive) -> bytes:
                 frame = np.ascontiguousarray(renderer(obs_O, goal_G))
                 if writer is None:
                     size = frame.shape[1], frame.shape[0]
-                    writer = imageio_ffmpeg.write_frames(path, size, fps=round(drive.fps / FILM_STEPS), macro_block_size=2)
+                    fps = round(drive.fps / FILM_STEPS)
+                    writer = imageio_ffmpeg.write_frames(path, size, fps=fps, macro_block_size=2)
                     writer.send(None)
                 writer.send(frame)
         finally:
