@@ -21,7 +21,7 @@ from .readers import Checkpoint, Config, Hdf5, Npz, Reader, Reference, Results
 READERS: dict[str, type[Reader]] = {
     "npz": Npz, "hdf5": Hdf5, "config.json": Config, "checkpoint": Checkpoint, "reference.safetensors": Reference,
     "results": Results, "command": Commands}
-IN_MEMORY = Path("/dev") / "shm"  # where it can be used, as a changed file on a disk is waited for longer than it is read
+IN_MEMORY = Path("/dev") / "shm"  # where it is; a changed file on a disk is waited for longer than it is read
 ROUND = 25  # examples between two looks at the clock
 MEMORY = 512  # MiB by which reading may raise the largest memory of the process
 

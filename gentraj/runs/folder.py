@@ -196,11 +196,11 @@ def located(dataset: str, folder: Path) -> str:
     A file that is not where its path says is looked for in the run's folder, and in the folder around it.
     """
     def locate(name: str) -> str:
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         if path.suffix not in FILES and not is_folder(path):
             return name
         places = path, folder / path.name, folder.absolute().parent / path.name
-        place = next((each for each in places if each.exists()), path).absolute()
+        place = next(filter(os.path.exists, places), path).absolute()
         if place.parent == folder.absolute():
             inside(folder, place.name)
         return name if "+" in str(place) else str(place)  # a '+' in a path would separate datasets
