@@ -58,7 +58,8 @@ class Controls:
 
     def _build(self) -> None:
         gui, session = self.gui, self.session
-        gui.configure_theme(control_layout="collapsible", show_logo=False, show_share_button=False)
+        gui.configure_theme(show_logo=False, show_share_button=False)
+        gui.main_panel.dock_right()
         self.status = gui.add_markdown("", order=0)
         names = [each.name for each in session.runs]
         self.run = gui.add_dropdown("Run", names, order=1, hint="The run that plans")

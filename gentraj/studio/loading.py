@@ -74,7 +74,7 @@ class Loaded:
         own = self.run.planning.guidance
         if own != "none":
             return own
-        if self.planner.critic is not None:
+        if "critic" in self.run.components:
             return "value"
         return "classifier-free" if self.run.planning.context else None
 
