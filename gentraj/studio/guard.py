@@ -18,13 +18,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import viser
-import websockets.asyncio.server
-from websockets.asyncio.server import ServerConnection
-from websockets.datastructures import Headers, MultipleValuesError
-from websockets.http11 import Request, Response
+try:
+    import viser
+    import websockets.asyncio.server
+    from websockets.asyncio.server import ServerConnection
+    from websockets.datastructures import Headers, MultipleValuesError
+    from websockets.http11 import Request, Response
+except ImportError as error:
+    raise ImportError("the studio needs viser, which is missing: pip install 'gentraj[studio]'") from error
 
-MOST_CLIENTS = 16
 COOKIE = "gentraj_studio_token"
 PROTECTION = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Frame-Options": "DENY",
               "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
@@ -48,7 +50,7 @@ class Guard:
     the page, which then stores it in a cookie that the websocket brings along.
     """
 
-    def __init__(self, host: str, most_clients: int = MOST_CLIENTS):
+    def __init__(self, host: str, most_clients: int = 16):
         self.token = None if is_loopback(host) else secrets.token_urlsafe(24)
         self.most_clients = most_clients
         self.clients = 0
@@ -137,7 +139,7 @@ class GuardedServer(viser.ViserServer):
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 8080, label: str | None = None,
-                 most_clients: int = MOST_CLIENTS):
+                 most_clients: int = 16):
         _check_address(host, port)
         self.guard = Guard(host, most_clients)
         # Viser prints an address without the token.
