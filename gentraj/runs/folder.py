@@ -106,8 +106,11 @@ class Run:
 
         `config` replaces the settings of a planner, `guide` scores its plans while they are sampled, `options` say how
         the agent samples, and `deadline` is the time in which a planner has to act. Raises ValueError if `config`,
-        `guide` or `deadline` is given for a run that plans no trajectories.
+        `guide` or `deadline` is given for a run that plans no trajectories, and for a deadline that is no `Deadline`.
         """
+        if deadline is not None and not isinstance(deadline, Deadline):
+            raise ValueError(f"deadline is {deadline!r}; a Deadline is expected, as in "
+                             "run.agent(space, deadline=agents.Deadline(seconds=0.05))")
         return self.config.agent(self.components, self.reference, action_space, config, guide, options, deadline)
 
     def environment(self, env_id: str | None = None) -> str:

@@ -18,6 +18,7 @@ from benchmarks.soak.trainings import KINDS
 from gentraj.config import ConfigError, from_json, read_json, sealed
 from gentraj.data import DataError, Episodes, load_episodes, save_minari, save_npz
 from gentraj.data.commands import report
+from gentraj.files import check_folder, check_output
 from gentraj.runs.folder import located
 from gentraj.runs.model_card import read_scores
 from gentraj.runs.settings import DataFacts
@@ -129,6 +130,13 @@ def test_16_a_name_that_no_file_can_have_is_refused_as_one_of_no_file(name: str,
         load_episodes(name)
     assert len(str(caught.value).splitlines()) == 1
     assert located(f"{name}+gentraj/a-v0", tmp_path).endswith(f"{name}+gentraj/a-v0")
+
+
+@pytest.mark.parametrize("name", ["9" * 5000, "9" * 300, "\0"])
+@pytest.mark.parametrize("check", [check_output, check_folder])
+def test_40_a_place_that_no_file_can_have_is_refused_before_the_work(check, name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^--out is '.{,60}': (File name too long|.*null .*); give another"):
+        check(tmp_path / name, "--out")
 
 
 def test_15_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
