@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .export import downloads
+from .imagination import Imagination
 from .planning import Answer
-from .scene import Scene, on_floor, scene_of
+from .scene import Place, Scene, on_floor, scene_of
 from .session import Session, alike
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Controls:
         self.scenes: list[Scene] = []
         self.drawing = threading.RLock()  # plans and the closed loop are drawn by different threads
         self.planning: Any = None
+        self.imagination: Imagination | None = None
+        """What a world model shows in the place of plans."""
         self._build()
         self._rebuild()
         session.on_plan = session.on_drive = self.draw
@@ -44,15 +47,22 @@ class Controls:
             session, driven = self.session, self.session.drive
             for side, scene in enumerate(self.scenes):
                 scene.place(session)
+                scene.move(None if driven is None else driven.way())
                 answer = driven.plan if driven is not None and side == 0 else None
                 scene.show(answer or session.answers.get(side), self._frame(session.answers.get(side)), self.by.value)
-                scene.move(driven)
             self.status.content = status(session)
             self.loop.content = loop_status(session)
             self.play.label = "Pause" if session.driving.is_set() else "Play"
 
     def close(self) -> None:
+        if self.imagination is not None:
+            self.imagination.close()
         self.session.close()
+
+    @property
+    def camera(self) -> tuple[Place, Place]:
+        """Where a browser begins to look from, and at what."""
+        return self.imagination.pair.camera if self.imagination is not None else self.scenes[0].camera
 
     # -- the panel
 
@@ -77,13 +87,13 @@ class Controls:
             clear = gui.add_button("Remove all")
             clear.on_click(lambda _: session.remove_discs())
             self.clicks.on_update(lambda _: self._listen())
-        with gui.add_folder(LOOP, order=6):
+        with gui.add_folder(LOOP, order=6) as self.closed_loop:
             self.play, step, reset = (gui.add_button(name) for name in ("Play", "Step", "Reset"))
             self.loop = gui.add_markdown("")
             self.play.on_click(lambda _: self._play())
             step.on_click(lambda _: session.step())
             reset.on_click(lambda _: session.reset())
-        with gui.add_folder("Export", order=7, expand_by_default=False):
+        with gui.add_folder("Export", order=7, expand_by_default=False) as self.exports:
             for name, send in downloads(self).items():
                 gui.add_button(name).on_click(self._sending(send))
 
@@ -112,9 +122,14 @@ class Controls:
             others = [each.name for each in session.runs if each is not loaded and alike(each, loaded)]
             self.beside.options = (NONE, *others)
             self.beside.value = NONE if session.second is None else session.second.name
-            for scene in self.scenes:
+            for scene in self.scenes if self.imagination is None else [self.imagination]:
                 scene.close()
-            self.scenes = [scene_of(self.api, session, side) for side in range(1 + (session.second is not None))]
+            imagines = loaded.kind == "world model"
+            self.imagination = Imagination(gui, self.api, session) if imagines else None
+            sides = 0 if imagines else 1 + (session.second is not None)
+            self.scenes = [scene_of(self.api, session, side) for side in range(sides)]
+            for folder in (self.planning, self.closed_loop, self.exports):
+                folder.visible = not imagines
 
     def _slider(self, key: str, label: str, low: float, high: float, step: float, value: float) -> None:
         slider = self.gui.add_slider(label, low, high, step, value)

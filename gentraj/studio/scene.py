@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..plots.style import BLUE, GREEN, INK, VERMILION, trust_scale
-from .driving import Drive
+from .driving import Way
 from .loading import BODY, Loaded
 from .planning import Answer, Disc
 from .session import Session
@@ -25,8 +25,14 @@ TRUST = 4.0  # the trust ratios 1 / TRUST and TRUST are the ends of the colours
 GAP = 1.0  # between two mazes, in cells
 
 
+Place = tuple[float, float, float]
+
+
 class Scene(Protocol):
     """What is drawn for one run of a session."""
+
+    camera: tuple[Place, Place]
+    """Where a browser begins to look from, and at what."""
 
     def show(self, answer: Answer | None, frame: int | None = None, by: str = "trust") -> None:
         """Draws plans, or a frame of their denoising, coloured by "trust" or "value"."""
@@ -36,7 +42,7 @@ class Scene(Protocol):
         """Moves start, goal and obstacles to where they are in the session."""
         ...
 
-    def move(self, drive: Drive | None) -> None:
+    def move(self, way: Way | None) -> None:
         """Draws the body and the executed path of a closed loop."""
         ...
 
@@ -90,6 +96,8 @@ class MazeScene:
         self.maze, self.width = maze, maze.free.shape[1] * maze.scaling
         self.shift = side * (self.width + GAP * maze.scaling)
         self.root = f"/run{side}"
+        middle, rows = self.shift / 2, maze.free.shape[0] * maze.scaling
+        self.camera = (middle, -0.9 * rows, 0.9 * max(rows, self.width + self.shift)), (middle, 0.0, 0.0)
         self.parts: dict[str, Any] = {"": api.add_frame(self.root, show_axes=False, position=(self.shift, 0.0, 0.0))}
         self.discs: dict[Disc, Any] = {}
         self._build()
@@ -126,13 +134,13 @@ class MazeScene:
         for disc in [each for each in session.discs if each not in self.discs]:
             self.discs[disc] = self._disc(disc)
 
-    def move(self, drive: Drive | None) -> None:
-        shown = drive is not None and drive.loaded is self.loaded
+    def move(self, way: Way | None) -> None:
+        shown = way is not None and way.loaded is self.loaded
         self.parts["body"].visible = shown
-        if drive is None or not shown:
+        if way is None or not shown:
             self._lines("path", segments([], PATH), np.array([rgb(BLUE)]), THICK)
             return
-        places_T2 = np.array(drive.path)[:, list(self.loaded.dims)]
+        places_T2 = np.array(way.path)[:, list(self.loaded.dims)]
         self.parts["body"].position = (*places_T2[-1], BODY)
         pieces = segments([places_T2], PATH)
         self._lines("path", pieces, np.tile(rgb(BLUE), (len(pieces), 1)), THICK)
@@ -205,4 +213,8 @@ def plan_colours(answer: Answer, by: str = "trust") -> np.ndarray:
 
 def scene_of(api: SceneApi, session: Session, side: int = 0) -> Scene:
     """The scene of a session's chosen run, or of the one beside it (side 1)."""
-    return MazeScene(api, session, side)
+    if session.loaded.maze is not None:
+        return MazeScene(api, session, side)
+    from .bodies import BodyScene
+
+    return BodyScene(api, session, side)

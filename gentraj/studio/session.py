@@ -146,7 +146,7 @@ class Session:
 
     def ask(self) -> None:
         """Asks for new plans."""
-        sides = [self.loaded] + ([self.second] if self.second is not None else [])
+        sides = [each for each in (self.loaded, self.second) if each is not None and each.kind != "world model"]
         self._planning.ask([(side, loaded, self.question(loaded)) for side, loaded in enumerate(sides)])
 
     def fail(self, error: BaseException) -> None:
