@@ -177,7 +177,7 @@ class BodyScene:
         if len(points_T3) > 1:
             points_M23 = np.stack([points_T3[:-1], points_T3[1:]], 1).astype(np.float32)
             self.line = self.api.add_line_segments(f"{self.root}/trace", points_M23, np.array(rgb(INK), np.uint8),
-                                                   line_width=3.0)
+                                                   thickness=3.0, thickness_units="screen")
 
 
 def meshes_of(model: Any, *, fixed: bool) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,3 +118,19 @@ class Drive:
         if self.envs.goal_BG is not None and len(goal_G):
             self.envs.goal_BG = goal_G[None].copy()
         self.path = [self.envs.obs_BO[0]]
+
+
+def ahead(loaded: Loaded, question: Question, drive: Drive | None = None) -> Answer:
+    """The path that a policy, which plans nothing, takes in the real environment up to its first success.
+
+    It is a plan of one candidate whose timesteps are environment steps; `ms` is the mean time of a decision. `drive`, a
+    closed loop of the run, is used anew. Raises what `Drive.step` raises.
+    """
+    drive = Drive(loaded, question) if drive is None else drive
+    drive.begin(question)
+    start = time.perf_counter()
+    while not (drive.done or drive.success):
+        drive.step()
+    ms = 1000 * (time.perf_counter() - start) / (len(drive.path) - 1)
+    x_NHD = np.array(drive.path)[None]
+    return Answer(question, loaded, x_NHD, np.array([x_NHD.shape[1] - 1]), np.zeros(1), 0, ms)

@@ -28,16 +28,20 @@ def plan_npz(answer: Answer) -> bytes:
     It has `obs` (N, H, O), `act` (N, H, A), `stride`, `arrival` (N,), `trust_ratio` (N,), `chosen`, the start and the
     goal.
     """
-    buffer, spec = io.BytesIO(), answer.loaded.run.model.spec
-    np.savez_compressed(buffer, allow_pickle=False, obs=answer.x_NHD[..., : spec.obs_dim],
-                        act=answer.x_NHD[..., spec.obs_dim :], stride=np.array(spec.spacing), arrival=answer.row_N,
+    buffer, width = io.BytesIO(), answer.loaded.run.data.obs_dim
+    stride = answer.loaded.run.model.spec.spacing if answer.loaded.kind == "planner" else 1
+    np.savez_compressed(buffer, allow_pickle=False, obs=answer.x_NHD[..., :width],
+                        act=answer.x_NHD[..., width:], stride=np.array(stride), arrival=answer.row_N,
                         trust_ratio=answer.ratio_N, chosen=np.array(answer.chosen),
                         start=np.array(answer.question.obs), goal=np.array(answer.question.goal))
     return buffer.getvalue()
 
 
 def python_call(answer: Answer) -> str:
-    """A Python program that makes these plans again, bit for bit on the same machine, as `plans`."""
+    """A Python program that makes these plans again, bit for bit on the same machine: as `plans`, or as `answer`, the
+    path of a policy."""
+    if answer.loaded.kind != "planner":
+        return _policy_call(answer)
     question, loaded, own = answer.question, answer.loaded, answer.loaded.run.planning
     config = question.settings.config(loaded)
     changed = {name: value for name, value in vars(config).items() if value != getattr(own, name)}
@@ -64,6 +68,15 @@ def python_call(answer: Answer) -> str:
              f"plans = planner.propose(torch.tensor([{question.obs!r}]), {goal}, [{question.settings.seed}])",
              "x_BHD, arrival_B = plans.chosen()"]
     return "\n".join([*lines, "", *body, ""])
+
+
+def _policy_call(answer: Answer) -> str:
+    question, folder = answer.question, str(answer.loaded.run.folder.absolute())
+    return "\n".join([
+        "from pathlib import Path", "", "from gentraj.studio.driving import ahead",
+        "from gentraj.studio.loading import load_runs", "from gentraj.studio.planning import Question, Settings", "",
+        f"[loaded] = load_runs([Path({folder!r})])", f"answer = ahead(loaded, {question!r})",
+        "places_T2 = answer.places(0)", ""])
 
 
 def video(drive: Drive) -> bytes:

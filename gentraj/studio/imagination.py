@@ -70,7 +70,7 @@ class Pair:
             points_L23 = np.stack([place_M3[:-1], place_M3[1:]], 1).astype(np.float32)
             self.lines[name] = self.api.add_line_segments(
                 f"{self.root}/{name}-way", points_L23, np.repeat(colours_L3[:, None], 2, 1).astype(np.uint8),
-                line_width=4.0)
+                thickness=4.0, thickness_units="screen")
         return place_M3
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from envs.evaluation.vector import VectorEnvironment
 
 from ..progress import one_line
-from .driving import Drive
+from .driving import Drive, ahead
 from .latest import Latest
 from .loading import Loaded
 from .planning import Answer, Disc, Question, Settings, plan_for
@@ -49,6 +49,7 @@ class Session:
         self.drive: Drive | None = None
         self.driving, self.closed = threading.Event(), False
         self._times: deque[float] = deque(maxlen=200)
+        self._ahead: dict[int, Drive] = {}  # in which policies drive ahead
         self._lock = threading.RLock()  # guards the closed loop
         self._planning: Latest[list[tuple[int, Loaded, Question]]] = Latest(self._plan, "studio-plans")
         self._start_anew()
@@ -154,8 +155,9 @@ class Session:
         self.on_plan()
 
     def latency(self, loaded: Loaded) -> str:
-        """How long the newest plan of a run took, in words."""
-        return f"{self.latencies[id(loaded)]:.0f} ms" if id(loaded) in self.latencies else ""
+        """How long the newest plan of a run took, or a decision of a policy, in words."""
+        ms = self.latencies.get(id(loaded))
+        return "" if ms is None else f"{ms:.2g} ms a step" if loaded.kind == "policy" else f"{ms:.0f} ms"
 
     def plan(self, timeout: float | None = 60.0) -> Answer:
         """Waits for the newest plans and returns those of the chosen run. Raises ValueError if there are none."""
@@ -233,7 +235,7 @@ class Session:
         answers, problem = {}, ""
         for side, loaded, question in questions:
             try:
-                answers[side] = plan_for(loaded, question)
+                answers[side] = self._answer(loaded, question)
             except (ValueError, RuntimeError) as error:
                 problem = one_line(error)
         if self.closed:
@@ -242,6 +244,13 @@ class Session:
         self.latencies |= {id(answer.loaded): answer.ms for answer in answers.values()}
         self._times.append(time.perf_counter())
         self.on_plan()
+
+    def _answer(self, loaded: Loaded, question: Question) -> Answer:
+        if loaded.kind == "planner":
+            return plan_for(loaded, question)
+        if id(loaded) not in self._ahead:
+            self._ahead[id(loaded)] = Drive(loaded, question)
+        return ahead(loaded, question, self._ahead[id(loaded)])
 
     def _start_anew(self) -> None:
         """Takes the two free cells of the maze that are farthest apart, or what the environment's reset gives."""

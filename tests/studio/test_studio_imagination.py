@@ -20,7 +20,7 @@ from gentraj.studio.loading import Loaded
 from gentraj.studio.session import Session
 from gentraj.studio.static import first_page, static_page
 
-STEPS = 12
+STEPS = 10
 
 
 @pytest.fixture(scope="module")

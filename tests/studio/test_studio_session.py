@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import gentraj
+from small import DATASET, gentraj
 
 from gentraj.studio.export import plan_npz, python_call
 from gentraj.studio.latest import Latest
@@ -156,6 +156,29 @@ def test_a_run_without_a_maze_or_a_folder_without_a_run_is_refused(tmp_path: Pat
     assert gentraj("studio") == 2
     errors = capsys.readouterr().err.splitlines()
     assert "no run there" in errors[0] and "no run was given" in errors[1]
+
+
+@pytest.fixture(scope="module")
+def policy(umaze: None, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    folder = tmp_path_factory.mktemp("policy") / "bc"
+    assert gentraj("train", "bc-gaussian", "--dataset", DATASET, "--run-dir", folder, "--steps", 4) == 0
+    return load_runs([folder])[0]
+
+
+def test_a_policy_shows_the_path_that_it_takes(policy: Loaded, session: Session) -> None:
+    own, names = Session([policy, session.loaded]), {}
+    own.move_start(CORNER)
+    own.move_goal([1.0, 0.5])
+    answer = own.plan()
+    np.testing.assert_allclose(answer.x_NHD[0, 0], [1, 1, 0, 0], atol=1e-6)
+    assert answer.x_NHD.shape[1] == answer.row_N[0] + 1 > 1
+    exec(python_call(answer), names)  # noqa: S102 - the program that the studio exports
+    np.testing.assert_array_equal(names["answer"].x_NHD, answer.x_NHD)
+    with np.load(io.BytesIO(plan_npz(answer)), allow_pickle=False) as saved:
+        assert saved["stride"] == 1
+    own.choose(1)  # the planner in the same maze keeps start and goal
+    assert own.plan().question.goal == answer.question.goal
+    own.close()
 
 
 def test_plans_do_not_depend_on_what_was_asked_before(session: Session, loaded: Loaded) -> None:
