@@ -123,6 +123,7 @@ PRESETS: dict[str, AnyRunConfig] = {
     **{name: PolicyRunConfig(policy=policy) for name, (_, policy) in POLICIES.items()},
     **{name: WorldModelRunConfig(world=world) for name, (_, world) in WORLDS.items()},
 }
+"""The settings of runs by the name of their preset, which `gentraj train --help` lists."""
 
 DEMO = replace(PLANNERS["pointmaze-umaze"][1], training=TrainingConfig(steps=3_000))
 
