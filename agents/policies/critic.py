@@ -65,7 +65,10 @@ class ValueConfig(LearningConfig):
 
 @dataclass(frozen=True)
 class CriticConfig(ValueConfig):
-    """Settings of the critic Q(s, a), an ensemble with target networks."""
+    """Settings of the critic Q(s, a), an ensemble with target networks.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     tau: float = 0.01
     """Rate at which the target network follows the critic."""
@@ -97,6 +100,7 @@ class Critic(nn.Module):
         self.target = MovingAverage(self.q, 1 - config.tau)
 
     def optimizer(self) -> Optimizer:
+        """The optimiser of the Q networks; the target networks follow them."""
         return adamw(self.q, self.config)["network"]
 
     def forward(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ from .policy import Policy, PolicyConfig, Scales
 
 @dataclass(frozen=True)
 class DiffusionQLConfig(PolicyConfig):
+    """The settings of `DiffusionQL`. Raises ValueError for a setting outside its range."""
+
     model: ModelConfig = field(default_factory=lambda: replace(DIFFUSION, steps=2))
     """The generative model of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -53,6 +55,8 @@ class DiffusionQLConfig(PolicyConfig):
 
 
 class DiffusionQL(Policy[Model]):
+    """A generative model of actions, of any family, that imitates the data and maximises Q(s, a)."""
+
     def __init__(self, obs_dim: int, act_dim: int, config: DiffusionQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.build_model(config.model)

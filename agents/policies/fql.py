@@ -26,6 +26,8 @@ from .policy import Policy, PolicyConfig, Scales, Transition
 
 @dataclass(frozen=True)
 class FQLConfig(PolicyConfig):
+    """The settings of `FQL`. Raises ValueError for a setting outside its range."""
+
     model: DiffusionConfig = field(default_factory=lambda: FLOW)
     """The flow, a model of actions. Its student has the same network, learning rate and decay of the average."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -45,6 +47,8 @@ class FQLConfig(PolicyConfig):
 
 
 class FQL(Policy[Diffusion]):
+    """Flow Q-learning: a flow of the data's actions, and its student of one step, which maximises Q(s, a) and acts."""
+
     def __init__(self, obs_dim: int, act_dim: int, config: FQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.build_model(config.model)

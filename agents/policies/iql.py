@@ -25,6 +25,8 @@ from .policy import Policy, PolicyConfig, Scales
 
 @dataclass(frozen=True)
 class IQLConfig(PolicyConfig):
+    """The settings of `IQL`. Raises ValueError for a setting outside its range."""
+
     model: ModelConfig = field(default_factory=lambda: GAUSSIAN)
     """The generative model of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -42,6 +44,11 @@ class IQLConfig(PolicyConfig):
 
 
 class IQL(Policy[Model]):
+    """Implicit Q-learning: V(s) by expectile regression, and the policy by regression weighted by the advantages.
+
+    The exponent of a weight is beta times the advantage Q(s, a) - V(s).
+    """
+
     def __init__(self, obs_dim: int, act_dim: int, config: IQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.build_model(config.model)

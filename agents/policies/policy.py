@@ -64,9 +64,13 @@ class Scales:
     """The normalisers of a policy."""
 
     obs: Normalizer
+    """The normaliser of observations."""
     act: Normalizer
+    """The normaliser of actions."""
     context: Normalizer | None
+    """The normaliser of contexts; None without one."""
     reward: Normalizer
+    """The normaliser of rewards."""
     reward_statistics: RewardStatistics = UNKNOWN
     """Statistics from which the initial values of critics are computed."""
 
@@ -105,7 +109,7 @@ def reward_scale(episodes: Episodes, rewards: Rewards) -> tuple[float, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
-    """Base class of the settings of a policy."""
+    """Base class of the settings of a policy. Raises ValueError for a setting outside its range."""
 
     chunk: int = 1
     """Number of actions in a chunk, which are sampled together."""
@@ -141,6 +145,7 @@ class Transition:
     """
 
     state_BS: Tensor
+    """The state: the observation, and the context if there is one."""
     chunk_BX: Tensor
     """The K actions, concatenated; 0 after the end of the episode."""
     real_BK: Tensor
@@ -148,6 +153,7 @@ class Transition:
     reward_B: Tensor
     """Discounted sum of the rewards up to the next state."""
     next_BS: Tensor
+    """The next state."""
     discount_B: Tensor
     """Discount of the value of the next state; 0 where the episode terminated, but not where it was truncated."""
     whole_B: Tensor
@@ -204,6 +210,7 @@ class Policy(nn.Module, Generic[ModelT]):
 
     @property
     def device(self) -> torch.device:
+        """The device of its parameters."""
         return self.obs.shift_D.device
 
     @property

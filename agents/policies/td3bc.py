@@ -23,6 +23,8 @@ from .policy import Policy, PolicyConfig, Scales, Transition
 
 @dataclass(frozen=True)
 class TD3BCConfig(PolicyConfig):
+    """The settings of `TD3BC`. Raises ValueError for a setting outside its range."""
+
     model: GaussianConfig = field(default_factory=lambda: DETERMINISTIC)
     """The actor, a normal distribution of fixed spread; it acts by its mean."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -44,6 +46,8 @@ class TD3BCConfig(PolicyConfig):
 
 
 class TD3BC(Policy[Gaussian]):
+    """A deterministic actor that maximises Q(s, a) and stays close, in squared error, to the actions of the data."""
+
     updates: Tensor
 
     def __init__(self, obs_dim: int, act_dim: int, config: TD3BCConfig, scales: Scales):

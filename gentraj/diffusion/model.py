@@ -44,7 +44,10 @@ else:  # the choices of a setting are the keys of its dict, so that adding one t
 
 @dataclass(frozen=True)
 class DiffusionConfig(GeneratorConfig, LearningConfig):
-    """Settings of a diffusion model: its network, its noise path, its loss and its sampler."""
+    """Settings of a diffusion model: its network, its noise path, its loss and its sampler.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
     """The network that denoises."""
@@ -78,6 +81,7 @@ class DiffusionConfig(GeneratorConfig, LearningConfig):
         return self.levels
 
     def with_network(self, network: NetworkConfig) -> DiffusionConfig:
+        """The settings with another network."""
         return replace(self, network=network)
 
     def unused(self) -> dict[str, str]:
@@ -159,6 +163,7 @@ class Diffusion(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device of its parameters."""
         return self.normalizer.shift_D.device
 
     @property
@@ -245,6 +250,7 @@ class Diffusion(nn.Module):
         return x0 if limit is None or not clipped else x0.clamp(-limit, limit)
 
     def level(self, t_R: Tensor) -> Level:
+        """The noise level at the times t (R,)."""
         return Level(self.path, t_R, self.config.sigma_data)
 
     def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None, *,

@@ -148,3 +148,4 @@ def _chain(betas: Tensor) -> NoisePath:
 
 PATHS = {"vp-cosine": vp_cosine, "vp-linear": vp_linear, "vp-half": vp_half, "sub-vp": sub_vp, "ve": ve, "edm": edm,
          "flow": flow}
+"""Functions that make a `NoisePath`, by its name; each takes a number of levels, or None for continuous time."""

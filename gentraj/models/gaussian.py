@@ -32,7 +32,10 @@ from .settings import GeneratorConfig
 
 @dataclass(frozen=True)
 class GaussianConfig(GeneratorConfig, LearningConfig):
-    """Settings of a Gaussian model: its network, its likelihood, and how a guide chooses samples."""
+    """Settings of a Gaussian model: its network, its likelihood, and how a guide chooses samples.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     network: NetworkConfig = field(default_factory=ResidualMLPConfig)
     """The network that predicts mean and standard deviation."""
@@ -76,6 +79,7 @@ class GaussianConfig(GeneratorConfig, LearningConfig):
                              "1e+06 is expected")
 
     def with_network(self, network: NetworkConfig) -> GaussianConfig:
+        """The settings with another network."""
         return replace(self, network=network)
 
 
@@ -105,6 +109,7 @@ class Gaussian(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device of its parameters."""
         return self.normalizer.shift_D.device
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:

@@ -15,9 +15,11 @@ NETWORKS = Kinds({
     "residualmlp": (ResidualMLPConfig, ResidualMLP),
     "perceptron": (PerceptronConfig, Perceptron),
 })
+"""The networks of trajectories by their kinds: the class of the settings, and the class of the network."""
 
 if TYPE_CHECKING:
     NetworkConfig = TemporalUNetConfig | DiTConfig | ResidualMLPConfig | PerceptronConfig
+    """The settings of any of these networks."""
 else:
     NetworkConfig = Union[NETWORKS.configs]  # noqa: UP007  the settings of the networks above
 

@@ -113,6 +113,7 @@ class ValueEnsemble(EnsembleMLP):
                 last.div_(self.unit)
 
     def forward(self, x_RI: Tensor) -> Tensor:
+        """The values (E, R) of inputs (R, F)."""
         h_ERW = self.hidden(x_RI)
         with torch.autocast(x_RI.device.type, enabled=False):
             return self.start + self.unit * self.last(h_ERW.float())[..., 0]

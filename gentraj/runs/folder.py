@@ -54,11 +54,17 @@ class Run:
     """A trained planner, policy or world model: `agent(action_space)` acts, and `model` samples trajectories."""
 
     folder: Path
+    """The folder that it is in."""
     config: AnyRunConfig
+    """Its settings."""
     data: DataFacts
+    """What it remembers of its data."""
     components: Mapping[str, Component]
+    """What was trained, by name."""
     reference: Batch
+    """Windows of the data, beside which samples are judged."""
     step: int
+    """The training step of its checkpoint."""
     dataset_hash: str
     """The hash of the training data."""
 

@@ -125,6 +125,7 @@ PRESETS: dict[str, AnyRunConfig] = {
     **{name: WorldModelRunConfig(world=world) for name, (_, world) in WORLDS.items()},
     **{name: config for name, (_, config) in PUBLISHED.items()},
 }
+"""The settings of runs by the name of their preset, which `gentraj train --help` lists."""
 
 DEMO = replace(PLANNERS["pointmaze-umaze"][1], training=TrainingConfig(steps=3_000))
 

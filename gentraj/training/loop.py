@@ -79,7 +79,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Settings of the training loop. Batch sizes and learning rates are settings of the trained components."""
+    """Settings of the training loop. Batch sizes and learning rates are settings of the trained components.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     steps: int = 10_000
     """Number of training steps. A cosine decay of the learning rate ends at the last one."""
@@ -158,9 +161,9 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
     and writes.
 
     Raises `ConfigError` for settings that differ on resume, for batches that cannot be divided and where nothing can be
-    compiled, `CheckpointError` where the folder is in use or cannot be written, `TrainingStopped` for a number that is
-    not finite, `Interrupted` after SIGINT or SIGTERM, when everything is saved, and `ProcessLost` where another process
-    of the training has ended.
+    compiled, `CheckpointError` where the folder is in use or cannot be written, `NothingSaved` without anything to
+    resume, `TrainingStopped` for a number that is not finite, `Interrupted` after SIGINT or SIGTERM, when everything is
+    saved, and `ProcessLost` where another process of the training has ended.
     """
     require_loggers(config.log_to)  # before anything is saved
     folder, began = Path(run_dir).absolute(), time.monotonic()  # absolute: the working directory may change meanwhile

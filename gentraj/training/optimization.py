@@ -22,7 +22,7 @@ BATCH = {"batch_size": (1, 1e9)}  # range, for `gentraj.config.require`, of comp
 
 @dataclass(frozen=True, kw_only=True)
 class LearningConfig:
-    """Base class of the settings of what is trained by AdamW."""
+    """Base class of the settings of what is trained by AdamW. Raises ValueError for a setting outside its range."""
 
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
