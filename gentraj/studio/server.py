@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ class Studio:
                  most_clients: int = MOST_CLIENTS):
         from .guard import GuardedServer  # with viser, which may be missing
 
+        warnings.filterwarnings("ignore", "Queued a .* on a closed connection")  # a browser left while it was drawn for
         self.loaded = list(loaded)
         self.views: dict[int, Controls] = {}
         """The panels of the browsers that are connected, by viser's number of the client."""

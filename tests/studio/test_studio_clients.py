@@ -21,6 +21,8 @@ from gentraj.studio.loading import load_runs
 from gentraj.studio.server import Studio
 
 BROWSERS = 10
+# `Studio` ignores it, and pytest forgets that after the fixture that makes one.
+pytestmark = pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")
 
 
 @pytest.fixture
