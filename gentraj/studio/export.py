@@ -128,6 +128,12 @@ def downloads(controls: Controls) -> dict[str, Callable[[], None]]:
             raise ValueError("the closed loop has not begun; press Play first")
         send("loop.mp4", video(session.drive))
 
-    return {"Picture": picture, "Plan (.npz)": lambda: send("plan.npz", plan_npz(session.plan())),
+    def page() -> None:
+        from .static import session_page  # which draws what controls draw
+
+        session.plan()
+        send("studio.html", session_page(session, controls.by.value).encode())
+
+    return {"Picture": picture, "Page (.html)": page, "Plan (.npz)": lambda: send("plan.npz", plan_npz(session.plan())),
             "Video of the closed loop": film,
             "Python call": lambda: send("plan.py", python_call(session.plan()).encode())}
