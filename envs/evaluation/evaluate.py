@@ -30,7 +30,7 @@ BASELINE_ENVS = 8  # the baselines gain nothing from more, and an environment ta
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How an agent is scored."""
+    """How an agent is scored. Raises ValueError for a setting outside its range."""
 
     env_id: str | None = None
     """Environment: a Gymnasium id or a task name; --env-kwargs KEY=VALUE gives its arguments. The default is the
