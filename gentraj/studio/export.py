@@ -113,7 +113,7 @@ def downloads(controls: Controls) -> dict[str, Callable[[], None]]:
     session = controls.session
 
     def send(name: str, content: bytes) -> None:
-        controls.client.send_file_download(name, content)
+        controls.client.send_file_download(name, content, save_immediately=True)
 
     def picture() -> None:
         from PIL import Image

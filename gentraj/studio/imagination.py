@@ -180,7 +180,8 @@ class Imagination:
         from .static import imagination_page  # which draws what this draws
 
         if self.beside is not None:
-            self.client.send_file_download("imagination.html", imagination_page(self.world, self.beside).encode())
+            page = imagination_page(self.world, self.beside)
+            self.client.send_file_download("imagination.html", page.encode(), save_immediately=True)
 
     def _play(self) -> None:
         self.button.label = "Pause"
