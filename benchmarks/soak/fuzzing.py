@@ -7,6 +7,7 @@ import resource
 from collections import Counter
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import hypothesis
@@ -14,12 +15,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from .commands import Commands
-from .material import make
+from .material import Material, make
 from .readers import Checkpoint, Config, Hdf5, Npz, Reader, Reference, Results
 
 READERS: dict[str, type[Reader]] = {
     "npz": Npz, "hdf5": Hdf5, "config.json": Config, "checkpoint": Checkpoint, "reference.safetensors": Reference,
     "results": Results, "command": Commands}
+IN_MEMORY = Path("/dev") / "shm"  # where it is; a changed file on a disk is waited for longer than it is read
 ROUND = 25  # examples between two looks at the clock
 MEMORY = 512  # MiB by which reading may raise the largest memory of the process
 
@@ -30,8 +32,14 @@ def run(seed: int, minutes: float, folder: Path) -> dict[str, Any]:
     Raises AssertionError, with the smallest example that Hypothesis finds, for an error that is no refusal, for a hang,
     and for a reader that takes much memory.
     """
-    (folder / "material").mkdir()
-    material, figures = make(folder / "material"), {}
+    with TemporaryDirectory(prefix="soak-fuzzing-", dir=IN_MEMORY if os.access(IN_MEMORY, os.W_OK) else folder) as own:
+        (material := Path(own) / "material").mkdir()
+        return try_all(seed, minutes, make(material))
+
+
+def try_all(seed: int, minutes: float, material: Material) -> dict[str, Any]:
+    """`run` on material that may be changed."""
+    figures: dict[str, Any] = {}
     os.environ["MINARI_DATASETS_PATH"] = str(material.datasets)
     (material.folder / "card.json").write_bytes((Path(__file__).parents[1] / "cards" / "iql.json").read_bytes())
     for number, (name, kind) in enumerate(READERS.items()):

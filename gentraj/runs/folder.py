@@ -20,7 +20,7 @@ from envs.evaluation.scores import DataReturns
 from envs.making import environment_factory
 from envs.recording.recipes import make_missing
 
-from ..config import from_json, read_json, sealed, to_json
+from ..config import from_json, lasting, read_json, sealed, to_json
 from ..data import Episodes, Windows, concatenate, load_episodes
 from ..data.lerobot import is_folder
 from ..data.sources import FILES
@@ -202,11 +202,11 @@ def located(dataset: str, folder: Path) -> str:
     A file that is not where its path says is looked for in the run's folder, and in the folder around it.
     """
     def locate(name: str) -> str:
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         if path.suffix not in FILES and not is_folder(path):
             return name
         places = path, folder / path.name, folder.absolute().parent / path.name
-        place = next((each for each in places if each.exists()), path).absolute()
+        place = next(filter(os.path.exists, places), path).absolute()
         if place.parent == folder.absolute():
             inside(folder, place.name)
         return name if "+" in str(place) else str(place)  # a '+' in a path would separate datasets
@@ -325,5 +325,5 @@ def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = Non
 
 def decisive(config: AnyRunConfig, data: DataFacts) -> dict[str, Any]:
     """The settings that checkpoints depend on, without the planner's and the path of the data, which have a hash."""
-    run = {key: value for key, value in to_json(config).items() if key not in config.MAY_CHANGE}
+    run = {key: value for key, value in lasting(config).items() if key not in config.MAY_CHANGE}
     return {"run": run, "data": to_json(replace(data, returns=()))}

@@ -90,7 +90,7 @@ class PolicyRunConfig(GoalConditioned):
     def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Component]:
         """The policy, with the statistics of `episodes`, or blank without them, ready to load saved weights."""
         scales = (Scales.blank(data.obs_dim, data.act_dim, data.context_dim) if episodes is None
-                  else Scales.fit(episodes, self.context))
+                  else Scales.fit(episodes, self.context, self.policy.observations, self.policy.rewards))
         return {"policy": POLICIES.made_of(self.policy)(data.obs_dim, data.act_dim, self.policy, scales)}
 
     def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,

@@ -18,6 +18,7 @@ from benchmarks.soak.trainings import KINDS
 from gentraj.config import ConfigError, from_json, read_json, sealed
 from gentraj.data import DataError, Episodes, load_episodes, save_minari, save_npz
 from gentraj.data.commands import report
+from gentraj.runs.folder import located
 from gentraj.runs.model_card import read_scores
 from gentraj.runs.settings import DataFacts
 from gentraj.training import TrainingConfig
@@ -110,6 +111,24 @@ def test_4_a_changed_row_of_a_log_is_left_out_with_a_warning(tmp_path: Path) -> 
         log.write_bytes(whole)
     log.write_bytes(whole[:-9])  # as a crash leaves it
     assert read_metrics(tmp_path) == rows[:2]
+
+
+@pytest.mark.parametrize("step", [-1, -(2**63), 2**53, 10**400, True, 1.0, None])
+def test_15_a_row_that_is_of_no_step_is_left_out_with_a_warning(tmp_path: Path, step: object) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 2}}\n{json.dumps({"step": step})}\n')
+    with pytest.warns(LogWarning, match="metrics.jsonl: 1 of 2 lines are damaged and are left out"):
+        assert read_metrics(tmp_path) == [{"step": 2}]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + ".npz", "x" * 300 + "/y.hdf5", "x" * 5000 + "/y-v0", "\0",
+                                  "\0.npz", "\0.hdf5", "~nobody-here/y.npz", "lerobot:" + "x" * 999 + "/y"])
+def test_16_a_name_that_no_file_can_have_is_refused_as_one_of_no_file(name: str, tmp_path: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_LEROBOT_HOME", str(tmp_path))
+    with pytest.raises(DataError) as caught:
+        load_episodes(name)
+    assert len(str(caught.value).splitlines()) == 1
+    assert located(f"{name}+gentraj/a-v0", tmp_path).endswith(f"{name}+gentraj/a-v0")
 
 
 def test_15_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
