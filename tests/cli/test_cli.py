@@ -24,7 +24,8 @@ COMMANDS = [["demo"], ["train"], ["sample"], ["evaluate"], ["measure"], ["compar
 KEYS = ["sha256", "env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate",
         "first_hit_median", "time_at_goal_mean", "score_d4rl", "score_minari", "clipped_actions",
         "clamped_observations", "failures", "latency_ms_p50", "latency_ms_p99", "network_calls_per_decision",
-        "returns", "controller", "random", "behaviour", "agent", "step", "sampling", "networks"]
+        "returns", "successes", "controller", "random", "behaviour", "agent", "step", "sampling", "networks",
+        "last_evaluations"]
 
 
 @pytest.fixture
