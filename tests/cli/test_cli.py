@@ -181,7 +181,7 @@ def test_scores_are_written_to_the_given_file_with_the_documented_keys(small_run
     assert "no score of the data's behaviour: the data's episodes are not whole ones of PointMaze_UMaze-v3" in err
     assert table.splitlines()[1].split() == ["planner,", "diffusion", "controller", "random"]
     assert scores["failures"] == []
-    shown = [key for key in KEYS[4:-8] if any((a or {}).get(key) not in (None, []) for a in
+    shown = [key for key in KEYS[4:-10] if any((a or {}).get(key) not in (None, []) for a in
                                               (scores, scores["controller"]))]
     assert [line.split()[0] for line in table.splitlines()[2:]] == shown
 
