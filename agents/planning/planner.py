@@ -38,6 +38,8 @@ from .trust import Trust
 
 @dataclass(frozen=True)
 class PlannerConfig:
+    """The settings of `Planner`. Raises ValueError for a setting outside its range."""
+
     arrival: Literal["earliest", "fixed"] = "earliest"
     """When a plan is to arrive at the goal: at the earliest trusted timestep, or always at the last one."""
     replan: int = 12
@@ -120,6 +122,7 @@ class Plans:
     """
 
     x_BNHD: Tensor
+    """The plans, in environment units."""
     row_BN: Tensor
     ratio_BN: Tensor
     chosen_B: Tensor
@@ -172,6 +175,7 @@ class Planner(EpisodicAgent):
 
     @property
     def device(self) -> torch.device:
+        """The device of its parameters."""
         return device_of(self.model)
 
     @property

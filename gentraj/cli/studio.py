@@ -55,8 +55,8 @@ def main(argv: list[str]) -> None:
         raise ValueError("no run was given; give the folder of at least one, such as gentraj studio runs/demo")
     if args.export_page is not None:
         if args.export_page.suffix != ".html" or args.page_steps < 1:
-            raise ValueError(f"--export-page is {args.export_page} and --page-steps {args.page_steps}; a file that ends "
-                             "in .html and at least 1 step are expected")
+            raise ValueError(f"--export-page is {args.export_page} and --page-steps {args.page_steps}; a file that "
+                             "ends in .html and at least 1 step are expected")
         check_output(args.export_page, "--export-page")
     with busy("loading the runs"):
         loaded = load_runs(args.runs, args.accelerate, pick_device(args.device))

@@ -75,8 +75,8 @@ class Ground:
                      position=(0, 0, floor_height(model)))
         position_1P3, turn_1P4 = placed(model, model.qpos0[None])
         for body, (vertices, faces, colour) in meshes_of(model, fixed=True).items():
-            api.add_mesh_simple(f"{root}/fixed{body}", vertices, faces, color=tuple(int(c) for c in colour),
-                                flat_shading=True, position=position_1P3[0, body], wxyz=turn_1P4[0, body])
+            api.add_mesh_simple(f"{root}/fixed{body}", vertices, faces, color=colour, flat_shading=True,
+                                position=position_1P3[0, body], wxyz=turn_1P4[0, body])
 
 
 class BodyScene:

@@ -125,7 +125,7 @@ class Controls:
             for scene in self.scenes if self.imagination is None else [self.imagination]:
                 scene.close()
             imagines = loaded.kind == "world model"
-            self.imagination = Imagination(gui, self.api, session) if imagines else None
+            self.imagination = Imagination(gui, self.api, session, self.client) if imagines else None
             sides = 0 if imagines else 1 + (session.second is not None)
             self.scenes = [scene_of(self.api, session, side) for side in range(sides)]
             for folder in (self.planning, self.closed_loop, self.exports):

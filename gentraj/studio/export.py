@@ -113,7 +113,7 @@ def downloads(controls: Controls) -> dict[str, Callable[[], None]]:
     session = controls.session
 
     def send(name: str, content: bytes) -> None:
-        controls.client.send_file_download(name, content)
+        controls.client.send_file_download(name, content, save_immediately=True)
 
     def picture() -> None:
         from PIL import Image
@@ -128,6 +128,12 @@ def downloads(controls: Controls) -> dict[str, Callable[[], None]]:
             raise ValueError("the closed loop has not begun; press Play first")
         send("loop.mp4", video(session.drive))
 
-    return {"Picture": picture, "Plan (.npz)": lambda: send("plan.npz", plan_npz(session.plan())),
+    def page() -> None:
+        from .static import session_page  # which draws what controls draw
+
+        session.plan()
+        send("studio.html", session_page(session, controls.by.value).encode())
+
+    return {"Picture": picture, "Page (.html)": page, "Plan (.npz)": lambda: send("plan.npz", plan_npz(session.plan())),
             "Video of the closed loop": film,
             "Python call": lambda: send("plan.py", python_call(session.plan()).encode())}

@@ -77,11 +77,12 @@ class Pair:
 class Imagination:
     """The controls of a world model's run and its scene, for one browser; `close` ends its threads.
 
+    `client` is the one that a page is sent to; without it there is no button for that.
     Raises ValueError for an environment that is not MuJoCo's.
     """
 
-    def __init__(self, gui: GuiApi, api: SceneApi, session: Session):
-        self.gui, self.session, self.world = gui, session, session.loaded
+    def __init__(self, gui: GuiApi, api: SceneApi, session: Session, client: Any = None):
+        self.gui, self.session, self.world, self.client = gui, session, session.loaded, client
         env = self.world.factory()
         env.close()  # the model stays in memory
         if not hasattr(env.unwrapped, "model"):
@@ -154,6 +155,9 @@ class Imagination:
         for setting in (self.actor, self.steps, self.restart, self.noise, self.seed):
             setting.on_update(lambda _: self.ask())
         self.step.on_update(lambda _: self.show(int(self.step.value)))
+        if self.client is not None:
+            with folder:
+                gui.add_button("Page (.html)").on_click(lambda _: self._send_page())
         self.button.on_click(lambda _: self.pause() if self.playing.is_set() else self.play())
         return [folder]
 
@@ -171,6 +175,13 @@ class Imagination:
             self.chart.data = _series(beside.error_T, beside.uncertainty_T)
             self.step.value = len(beside.act_TA)
             self.show(len(beside.act_TA))
+
+    def _send_page(self) -> None:
+        from .static import imagination_page  # which draws what this draws
+
+        if self.beside is not None:
+            page = imagination_page(self.world, self.beside)
+            self.client.send_file_download("imagination.html", page.encode(), save_immediately=True)
 
     def _play(self) -> None:
         self.button.label = "Pause"

@@ -54,6 +54,8 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
     page.goto(studio.url)
     page.get_by_text("plans trusted").wait_for()
     client, = studio.server.get_clients().values()
+    until(page, lambda: client.client_id in studio.views)
+    page.wait_for_timeout(500)  # the camera goes to where the scene wants it
     session, person = studio.views[client.client_id].session, Newcomer(page, client, tmp_path)
     person.shoot("opened")
 
@@ -86,6 +88,7 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
     until(page, lambda: session.drive is not None and len(session.drive.path) > 20)
     person.press("Pause")
     until(page, lambda: not session.driving.is_set())
+    page.wait_for_timeout(300)  # a step may be under way
     assert session.drive is not None
     stopped = len(session.drive.path)
     person.shoot("paused")
