@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,10 +49,20 @@ class CriticConfig(ValueConfig):
 
     tau: float = 0.01
     """Rate at which the target network follows the critic."""
+    quantiles: int | None = None
+    """Number of quantiles of the return that the critic learns by quantile regression (Dabney et al. 2018); their mean
+    is the value. None learns the value alone, by squared errors."""
+
+    @classmethod
+    def from_former(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The first release had no `quantiles`."""
+        return {"quantiles": None, **settings}
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, tau=(0, 1))
+        if self.quantiles is not None:
+            require(self, quantiles=(1, 1000))
 
 
 class Critic(nn.Module):
@@ -58,12 +70,15 @@ class Critic(nn.Module):
 
     Before training, all values are about `start`, which should be the value that the data's mean reward leads to: from
     0 they would need 1 / (tau (1 - discount^n_step)) updates to get there.
+
+    With `quantiles`, a member predicts N quantiles of the return at the levels (i + 1/2) / N; its value is their mean.
     """
 
     def __init__(self, state_dim: int, chunk_dim: int, config: CriticConfig, start: float = 0.0):
         super().__init__()
         self.config = config
-        self.q = ValueEnsemble(state_dim + chunk_dim, config.width, config.depth, config.members, start)
+        self.q = ValueEnsemble(state_dim + chunk_dim, config.width, config.depth, config.members, start,
+                               config.quantiles or 1)
         self.target = MovingAverage(self.q, 1 - config.tau)
 
     def optimizer(self) -> Optimizer:
@@ -84,17 +99,30 @@ class Critic(nn.Module):
         """(B,) minimum over the members of the target network."""
         return self.target(torch.cat([state_BS, chunk_BX], -1)).amin(0)
 
-    def update(self, t: Transition, next_value_B: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def next_return(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
+        """(B, N) the quantiles of the member of the target network with the least value, which is their mean; without
+        quantiles, (B, 1) that value."""
+        q_EBN = self.target.module.outputs(torch.cat([state_BS, chunk_BX], -1))
+        least_B = q_EBN.mean(-1).argmin(0)
+        return q_EBN[least_B, torch.arange(len(least_B), device=least_B.device)]
+
+    def update(self, t: Transition, next_return: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
         """Trains the critic for one step towards r + discount * V(s').
 
-        `next_value_B` is V(s'), which counts where a time limit truncated the episode and not where it terminated.
+        `next_return` is V(s') as (B,), or M equally likely returns from s' as (B, M). It counts where a time limit
+        truncated the episode and not where it terminated.
         """
-        target_B = t.reward_B + t.discount_B * next_value_B
-        q_EB = self(t.state_BS, t.chunk_BX)
-        loss = average(((q_EB - target_B) / self.q.unit) ** 2, t)
+        target_BM = t.reward_B[:, None] + t.discount_B[:, None] * next_return.reshape(len(next_return), -1)
+        q_EBN = self.q.outputs(torch.cat([t.state_BS, t.chunk_BX], -1))
+        if self.config.quantiles:
+            loss_EB = quantile_loss(q_EBN, target_BM) / self.q.unit
+        else:
+            loss_EB = (((q_EBN - target_BM) / self.q.unit) ** 2)[..., 0]
+        loss = average(loss_EB, t)
         apply_gradients(loss, optimizer, self.config.max_grad_norm)
         self.target.update_parameters(self.q)
-        return {"critic_loss": loss.detach(), "q": q_EB.detach().mean()}
+        return {"critic_loss": loss.detach(), "q": q_EBN.detach().mean()}
 
     def relative(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
         """(B,) mean over the members, divided by its mean absolute value over the batch.
@@ -147,6 +175,21 @@ def average(x_EB: Tensor, t: Transition) -> Tensor:
 def expectile(error: Tensor, tau: float) -> Tensor:
     """|tau - 1(error < 0)| error^2, the asymmetric squared loss of expectiles (Kostrikov et al. 2022, equation 4)."""
     return torch.where(error < 0, 1 - tau, tau) * error**2
+
+
+def quantile_loss(q_EBN: Tensor, target_BM: Tensor) -> Tensor:
+    """(E, B) the loss whose minimum are the quantiles at (i + 1/2) / N of M equally likely targets.
+
+    It is the quantile Huber loss with a threshold of 1 (Dabney et al. 2018, "Distributional Reinforcement Learning with
+    Quantile Regression", equations 9 and 10), which is the root mean square of the rewards; here its mean over the
+    quantiles, not the sum.
+    """
+    number = q_EBN.shape[-1]
+    level_N1 = ((torch.arange(number, device=q_EBN.device) + 0.5) / number)[:, None]
+    error_EBNM = target_BM[:, None] - q_EBN[..., None]
+    size = error_EBNM.abs()
+    huber_EBNM = torch.where(size <= 1, 0.5 * size**2, size - 0.5)
+    return ((level_N1 - (error_EBNM < 0).to(size)).abs() * huber_EBNM).mean((-2, -1))
 
 
 def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float = 1.0) -> Tensor:

@@ -51,7 +51,7 @@ class DiffusionQL(Policy[Model]):
         t = self.transition(batch, self.config.critic.discount)
         with OneStream(generator):
             next_BKA = self.actions(self.model.sample(self.condition(t.next_BS, finite=True))[:, 0])
-        critic = self.critic.update(t, self.critic.target_min(t.next_BS, next_BKA.flatten(1)), optimizers["critic"])
+        critic = self.critic.update(t, self.critic.next_return(t.next_BS, next_BKA.flatten(1)), optimizers["critic"])
         actor = self.model.update(self.windows(t), optimizers, generator, guide=self.value_guide)
         return critic | actor
 

@@ -52,8 +52,8 @@ class TD3BC(Policy[Gaussian]):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        next_value_B = self.critic.target_min(t.next_BS, self.smoothed_next(t, generator).flatten(1))
-        critic = self.critic.update(t, next_value_B, optimizers["critic"])
+        next_return = self.critic.next_return(t.next_BS, self.smoothed_next(t, generator).flatten(1))
+        critic = self.critic.update(t, next_return, optimizers["critic"])
         actor = self.model.update(self.windows(t), optimizers, generator, guide=self.value_guide)
         return critic | actor
 
