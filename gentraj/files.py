@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import reprlib
 import secrets
 import stat
 from collections.abc import Iterator
@@ -132,6 +133,7 @@ def write_file(path: Path, data: bytes) -> Path:
 
 def check_output(path: Path, option: str) -> None:
     """Raises ValueError if no file can be written to `path`; called before the work that produces the file."""
+    _check_name(path, option)
     if path.is_dir():
         raise ValueError(f"{option} is {path}, which is a folder; give a file")
     check_folder(path.absolute().parent, option)
@@ -139,8 +141,20 @@ def check_output(path: Path, option: str) -> None:
 
 def check_folder(path: Path, option: str) -> None:
     """Raises ValueError if `path` cannot be a folder because a file is in the way, or if it is not writable."""
+    _check_name(path, option)
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     if not existing.is_dir():
         raise ValueError(f"{option}: {existing} is a file, so there can be no folder {path}; give another place")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(f"{option}: {existing} is not writable; give another place")
+
+
+def _check_name(path: Path, option: str) -> None:
+    """Raises ValueError if nothing can have this path, as one that is too long."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # ValueError: it holds a null character
+        problem = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{option} is {reprlib.repr(str(path))}: {problem}; give another place") from error

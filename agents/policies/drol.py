@@ -26,6 +26,8 @@ from .policy import PolicyConfig, Scales, Transition
 
 @dataclass(frozen=True)
 class DROLConfig(PolicyConfig):
+    """The settings of `DROL`. Raises ValueError for a setting outside its range."""
+
     student: OneStepConfig = field(default_factory=OneStepConfig)
     """The network that acts."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -42,6 +44,8 @@ class DROLConfig(PolicyConfig):
 
 
 class DROL(OneStep):
+    """A student of one step, of whose candidates the nearest to the data's action learns."""
+
     def __init__(self, obs_dim: int, act_dim: int, config: DROLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, network = config, config.student.network

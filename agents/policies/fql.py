@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import require
+from gentraj.config import later, require
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.training.optimization import MovingAverage, adamw, apply_gradients
 from gentraj.trajectory import Batch
@@ -25,12 +25,17 @@ from .policy import PolicyConfig, Scales, Transition
 
 @dataclass(frozen=True)
 class FQLConfig(PolicyConfig):
+    """The settings of `FQL`. Raises ValueError for a setting outside its range."""
+
     model: DiffusionConfig = field(default_factory=lambda: FLOW)
     """The flow, a model of actions. Its student has the same network, learning rate and decay of the average."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     alpha: float = 10.0
-    """Weight of the distillation loss, the squared error to the flow's action from the same noise, beside the Q loss;
-    values are divided by their mean absolute value."""
+    """Weight of the distillation loss, the squared error to the flow's action from the same noise, beside the Q
+    loss."""
+    relative: bool = later(True)
+    """Divide the values in the Q loss by their mean absolute value. Without it, the right alpha depends on the size of
+    the rewards."""
 
     def unused(self) -> dict[str, str]:
         return super().unused() | {"model.eta": "the student learns from the flow's ODE, which adds no noise"}
@@ -41,6 +46,8 @@ class FQLConfig(PolicyConfig):
 
 
 class FQL(OneStep[Diffusion]):
+    """Flow Q-learning: a flow of the data's actions, and its student of one step, which maximises Q(s, a) and acts."""
+
     def __init__(self, obs_dim: int, act_dim: int, config: FQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.build_model(config.model)
@@ -64,10 +71,10 @@ class FQL(OneStep[Diffusion]):
         return critic | flow | {"student_distance": distance.detach()}
 
     def student_loss(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of equation 8, with normalised values (section 4.2), and the distance to the flow's actions."""
+        """The loss of equation 8, and the distance to the flow's actions."""
         flow_BKD = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA),
                                         self.condition(t.state_BS, finite=True))
         chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
         distance = ((chunk_BX - self.actions(flow_BKD).flatten(1)) ** 2 * t.weights()[:, None]).mean()
-        value = (self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1)) * t.weights()).mean()
-        return self.config.alpha * distance - value, distance
+        value_B = self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1), divided=self.config.relative)
+        return self.config.alpha * distance - (value_B * t.weights()).mean(), distance

@@ -28,6 +28,8 @@ from .policy import PolicyConfig, Scales, Transition
 
 @dataclass(frozen=True)
 class GFPConfig(PolicyConfig):
+    """The settings of `GFP`. Raises ValueError for a setting outside its range."""
+
     model: DiffusionConfig = field(default_factory=lambda: FLOW)
     """The flow, a model of actions. Its student has the same network, learning rate and decay of the average."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -47,6 +49,8 @@ class GFPConfig(PolicyConfig):
 
 
 class GFP(OneStep[Diffusion]):
+    """A flow of the data's actions that are worth more than its student's, and that student, which acts."""
+
     def __init__(self, obs_dim: int, act_dim: int, config: GFPConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.build_model(config.model)
@@ -79,9 +83,9 @@ class GFP(OneStep[Diffusion]):
         noise and T the temperature times the mean of |Q(s, a')| over the batch.
         """
         own_BX = self.one_step(self.student, t.state_BS, z_BKA).clamp(-1, 1)
-        own_B = self.critic.target_min(t.state_BS, own_BX)
+        own_B = self.critic.target_value(t.state_BS, own_BX)
         size = mean_over_processes(own_B.abs().mean()).clamp(min=1e-6)
-        better_B = self.critic.target_min(t.state_BS, t.chunk_BX) - own_B
+        better_B = self.critic.target_value(t.state_BS, t.chunk_BX) - own_B
         return (better_B / (self.config.temperature * size)).sigmoid()
 
     def student_loss(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:

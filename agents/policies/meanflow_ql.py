@@ -33,6 +33,8 @@ POWER, C = 0.2, 1e-4  # of the adaptive weights of the mean-flow loss
 
 @dataclass(frozen=True)
 class MeanFlowQLConfig(PolicyConfig):
+    """The settings of `MeanFlowQL`. Raises ValueError for a setting outside its range."""
+
     student: OneStepConfig = field(default_factory=OneStepConfig)
     """The network that acts."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -51,6 +53,8 @@ class MeanFlowQLConfig(PolicyConfig):
 
 
 class MeanFlowQL(OneStep):
+    """A student of one step that is a mean flow of the data's actions and maximises Q(s, a)."""
+
     def __init__(self, obs_dim: int, act_dim: int, config: MeanFlowQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config = config

@@ -104,7 +104,8 @@ class Commands(Reader):
 
 @contextmanager
 def interrupted(seconds: tuple[float, ...]) -> Iterator[None]:
-    """Presses Ctrl-C in the block after so many seconds."""
+    """Presses Ctrl-C in the block after so many seconds, also in a soak in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     timers = [threading.Timer(after, partial(os.kill, os.getpid(), signal.SIGINT)) for after in seconds]
     for timer in timers:
         timer.daemon = True

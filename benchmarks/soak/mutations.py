@@ -144,7 +144,12 @@ def with_value(array: np.ndarray, random: Random) -> np.ndarray:
 
 
 def as_type(array: np.ndarray, dtype: str) -> np.ndarray:
-    """The array with another type; its bytes are taken anew where the numbers cannot be converted."""
+    """The array with another type; zeros where its values cannot be converted.
+
+    numpy (2.4) ends the process when one of more than 500 byte strings is no date, so they are not converted to dates.
+    """
+    if array.dtype.kind == "S" and np.dtype(dtype).kind == "M":
+        return np.zeros(array.shape, dtype)
     with np.errstate(all="ignore"):
         try:
             return array.astype(dtype)

@@ -18,7 +18,7 @@ from ..acceleration import BackendName, accelerate
 from ..config import sealed
 from ..device import pick_device
 from ..experiments.parts import PlayedInParts
-from ..experiments.ray_jobs import pool_of
+from ..experiments.pools import pool_of
 from ..files import check_output, inside, write_file
 from ..progress import print_saved, say
 from ..runs import world_evaluation

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from ..config import sealed
 from ..device import pick_device
 from ..experiments.pareto import ParetoConfig, Point, pareto
 from ..files import check_output, write_file
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
     check_output(args.out, "--out")
     device = pick_device(args.device)
     found = pareto([Point.of(text, device) for text in args.runs], args.config)
-    write_file(args.out, json.dumps(found, indent=2, allow_nan=False).encode())
+    write_file(args.out, sealed(found))
     figure = plot_frontier(found["points"], args.out.with_suffix(".png"), found["worth"])
     print_saved(table(found))
     say(f"points in {args.out}, frontier in {figure}")

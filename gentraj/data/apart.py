@@ -34,7 +34,7 @@ def read_apart(reader: str, path: Path, *, package: str = "h5py", extra: str = "
     if find_spec(root := package.partition(".")[0]) is None:
         install = f"'gentraj[{extra}]'" if extra else root
         raise ImportError(f"{path}: reading it needs the package {root}; pip install {install}")
-    if not path.is_file() and not (extra and path.is_dir()):
+    if not os.path.isfile(path) and not (extra and os.path.isdir(path)):  # false for a name that no file can have
         raise DataError(f"{path}: no such file")
     request = {"reader": reader, "path": str(path), "arguments": arguments, "package": package,
                "memory": MEMORY + 4 * allowance(path)}

@@ -50,13 +50,13 @@ def is_lerobot(source: str | Path) -> bool:
 
 def is_folder(source: str | Path) -> bool:
     """Whether the source is the folder of a LeRobot dataset."""
-    return (Path(source).expanduser() / INFO).is_file()
+    return os.path.isfile(os.path.join(os.path.expanduser(source), INFO))  # false for a name that no file can have
 
 
 def read_lerobot(source: str | Path) -> dict[str, Any]:
     """Reads the fields of `Episodes`, not yet validated."""
     name = str(source).removeprefix(PREFIX) if str(source).startswith(PREFIX) else Path(source).name
-    folder = _find(name) if str(source).startswith(PREFIX) else Path(source).expanduser()
+    folder = _find(name) if str(source).startswith(PREFIX) else Path(os.path.expanduser(source))
     features = _features(folder)
     kept = _obs_features(features)
     wanted = {key: features[key] for key in [*kept, "action", "next.reward", "next.done", "next.truncated"]

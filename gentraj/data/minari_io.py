@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -173,9 +174,10 @@ def _find(dataset_id: str) -> Path:
         raise ImportError(NO_MINARI.format(dataset_id)) from error
     root = get_dataset_path()
     path = root / dataset_id / "data"
-    whole = all((path / name).is_file() for name in ("main_data.hdf5", "metadata.json"))
-    if not path.is_dir() or not (whole or dataset_id.startswith("gentraj/")):  # a download may have been interrupted
-        _download(dataset_id, again=path.is_dir())
+    there = os.path.isdir(path)
+    whole = all(os.path.isfile(path / name) for name in ("main_data.hdf5", "metadata.json"))
+    if not there or not (whole or dataset_id.startswith("gentraj/")):  # a download may have been interrupted
+        _download(dataset_id, again=there)
     if not (path / "main_data.hdf5").resolve().is_relative_to(root.resolve()):
         raise DataError(f"{dataset_id}: its files lie outside {root}; copy them there instead of linking")
     return path

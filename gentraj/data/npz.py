@@ -61,9 +61,10 @@ def open_npz(path: Path) -> dict[str, np.ndarray]:
     """Reads all arrays of an npz file. Raises `DataError` for a missing or damaged file and for pickled objects."""
     try:
         descriptor = open_plain(path, follow=True)
-    except OSError as error:
-        problem = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)
-        raise DataError(f"{path}: {problem}") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: the name holds a null character
+        raise DataError(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from error
     with open(descriptor, "rb") as handle:
         first = handle.read(8)
         try:

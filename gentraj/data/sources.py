@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -35,7 +36,7 @@ def load_episodes(source: str | Path | Episodes | Sequence[str | Path | Episodes
 
 def read(source: str | Path) -> dict[str, Any]:
     """Reads the fields of `Episodes`, not yet validated."""
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if is_lerobot(source):
         return read_lerobot(source)
     if path.suffix == ".npz":

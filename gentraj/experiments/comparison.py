@@ -14,7 +14,7 @@ from .compare import compare, existing, planned, to_measure, to_train
 from .compare_measures import Options
 from .compare_page import write_page
 from .engine import write_json
-from .ray_jobs import pool_of
+from .pools import pool_of
 
 
 @dataclass(frozen=True)

@@ -63,14 +63,17 @@ class Pool(Protocol):
 
 
 class LocalProcesses:
-    """`number` processes of this machine at a time, by default as many as CPUs."""
+    """`number` processes of this machine at a time, by default as many as CPUs.
 
-    def __init__(self, number: int | None = None):
-        self.number = number or cpus()
+    When this process dies, they may take `saving` seconds to save and end.
+    """
+
+    def __init__(self, number: int | None = None, saving: float = SAVING):
+        self.number, self.saving = number or cpus(), saving
 
     def start(self, job: Job) -> BaseProcess:
         # Spawned, not forked: the fork of a process that has used torch's threads may hang.
-        process = get_context("spawn").Process(target=_work, args=job[1:3], name=job.name, daemon=True)
+        process = get_context("spawn").Process(target=_work, args=(*job[1:3], self.saving), name=job.name, daemon=True)
         process.start()
         return process
 
@@ -111,10 +114,10 @@ def run_jobs(jobs: Sequence[Job], pool: Pool) -> None:
             pool.stop(running)
 
 
-def _work(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _work(function: Callable[..., None], arguments: tuple[Any, ...], saving: float) -> None:
     """The entry point of every process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all processes; the parent passes it on
-    end_with_parent(SAVING)
+    end_with_parent(saving)
     torch.set_num_threads(1)
     try:
         import_named()

@@ -9,7 +9,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -24,7 +24,7 @@ from envs.registration import import_named
 
 from ..files import read_file, write_file
 from ..progress import busy, one_line, say
-from .processes import SAVING, Job, LocalProcesses, Pool, cpus
+from .processes import SAVING, Job, cpus
 
 RETRIES = 5  # how often a job is repeated whose worker was lost
 LOCAL, MARKER = "local", ".ray"
@@ -35,21 +35,6 @@ SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to Ray's make
 ONE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for "no other machine": it binds to 127.0.0.1
                "RAY_worker_niceness": "0"}  # as processes here
 OBJECTS = 100_000_000  # bytes of Ray's object store on this machine; results are files
-
-
-def pool_of(folder: Path, number: int | None = None, ray: Sequence[str] | None = None) -> Pool:
-    """The pool for jobs that write into the folder: processes, or tasks of Ray if `ray` is not None.
-
-    `number` is the most jobs at a time, and `ray` may hold an address. Raises ValueError for a number below 1 and for
-    several addresses, and what `RayTasks` raises.
-    """
-    if number is not None and number < 1:
-        raise ValueError(f"--jobs is {number}; give at least 1")
-    if ray is None:
-        return LocalProcesses(number)
-    if len(ray) > 1:
-        raise ValueError(f"--ray is {' '.join(ray)}; give one address, or none for a cluster of this machine")
-    return RayTasks(folder, *ray, number=number)
 
 
 @dataclass(frozen=True)

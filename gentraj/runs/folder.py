@@ -20,7 +20,7 @@ from envs.evaluation.scores import DataReturns
 from envs.making import environment_factory
 from envs.recording.recipes import make_missing
 
-from ..config import from_json, read_json, sealed, to_json
+from ..config import from_json, lasting, read_json, sealed, to_json
 from ..data import Episodes, Windows, concatenate, load_episodes
 from ..data.lerobot import is_folder
 from ..data.sources import FILES
@@ -54,11 +54,17 @@ class Run:
     """A trained planner, policy or world model: `agent(action_space)` acts, and `model` samples trajectories."""
 
     folder: Path
+    """The folder that it is in."""
     config: AnyRunConfig
+    """Its settings."""
     data: DataFacts
+    """What it remembers of its data."""
     components: Mapping[str, Component]
+    """What was trained, by name."""
     reference: Batch
+    """Windows of the data, beside which samples are judged."""
     step: int
+    """The training step of its checkpoint."""
     dataset_hash: str
     """The hash of the training data."""
 
@@ -106,8 +112,11 @@ class Run:
 
         `config` replaces the settings of a planner, `guide` scores its plans while they are sampled, `options` say how
         the agent samples, and `deadline` is the time in which a planner has to act. Raises ValueError if `config`,
-        `guide` or `deadline` is given for a run that plans no trajectories.
+        `guide` or `deadline` is given for a run that plans no trajectories, and for a deadline that is no `Deadline`.
         """
+        if deadline is not None and not isinstance(deadline, Deadline):
+            raise ValueError(f"deadline is {deadline!r}; a Deadline is expected, as in "
+                             "run.agent(space, deadline=agents.Deadline(seconds=0.05))")
         return self.config.agent(self.components, self.reference, action_space, config, guide, options, deadline)
 
     def environment(self, env_id: str | None = None) -> str:
@@ -196,11 +205,11 @@ def located(dataset: str, folder: Path) -> str:
     A file that is not where its path says is looked for in the run's folder, and in the folder around it.
     """
     def locate(name: str) -> str:
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         if path.suffix not in FILES and not is_folder(path):
             return name
         places = path, folder / path.name, folder.absolute().parent / path.name
-        place = next((each for each in places if each.exists()), path).absolute()
+        place = next(filter(os.path.exists, places), path).absolute()
         if place.parent == folder.absolute():
             inside(folder, place.name)
         return name if "+" in str(place) else str(place)  # a '+' in a path would separate datasets
@@ -319,5 +328,5 @@ def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = Non
 
 def decisive(config: AnyRunConfig, data: DataFacts) -> dict[str, Any]:
     """The settings that checkpoints depend on, without the planner's and the path of the data, which have a hash."""
-    run = {key: value for key, value in to_json(config).items() if key not in config.MAY_CHANGE}
+    run = {key: value for key, value in lasting(config).items() if key not in config.MAY_CHANGE}
     return {"run": run, "data": to_json(replace(data, returns=()))}

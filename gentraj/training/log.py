@@ -54,11 +54,11 @@ def read_metrics(folder: Path) -> list[Row]:
     number in the file is left out.
     """
     return [{key: value for key, value in row.items() if isinstance(value, int | float) and abs(value) < BEYOND}
-            for row in read_rows(folder / FILE) if row["step"] < BEYOND]
+            for row in read_rows(folder / FILE)]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Reads a file with one JSON object a line, each with a "step"; a missing file has no rows.
+    """Reads a file with one JSON object a line, each with a "step" from 0 on; a missing file has no rows.
 
     Lines that are damaged are left out with a `LogWarning`. An incomplete last line, as a crash leaves it, is left out.
     """
@@ -186,7 +186,8 @@ def _row(line: bytes) -> Row | None:
         if check is None or int(check[1], 16) != zlib.crc32(line[: check.start()]):
             return None
         del row["crc32"]
-    return row if isinstance(row, dict) and type(row.get("step")) is int else None
+    counted = isinstance(row, dict) and type(step := row.get("step")) is int and 0 <= step < 2**53
+    return row if counted else None
 
 
 def _end_of_row(data: bytes, step: int) -> int:

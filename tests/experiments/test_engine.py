@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,17 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gentraj.experiments import processes
 from gentraj.experiments.engine import kept
 from gentraj.experiments.processes import Job, LocalProcesses, run_jobs
 from gentraj.experiments.statistics import numbers, over_seeds
 
+ROOT = Path(__file__).parents[2]
 PARENT = """
-import sys; sys.path.insert(0, sys.argv[1])
+import os, pathlib, signal, sys, time
+from gentraj.experiments.processes import Job, LocalProcesses, run_jobs
+
+def never_end(path):  # it does not heed SIGTERM, as a worker in a long step does not
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    pathlib.Path(path).write_text(str(os.getpid()))
+    time.sleep(1000)
+
 if __name__ == "__main__":
-    import test_engine
-    job = test_engine.Job("job", test_engine.never_end, (sys.argv[2],), str)
-    test_engine.run_jobs([job], test_engine.LocalProcesses(1))
+    run_jobs([Job("job", never_end, (sys.argv[1],), str)], LocalProcesses(1, saving=0.1))
 """
 
 
@@ -52,21 +56,14 @@ def test_processes_say_how_they_ended(capsys: pytest.CaptureFixture) -> None:
     assert "good: fine" in err and "bad: ended with code 1" in err and "never printed" not in err
 
 
-def never_end(path: str) -> None:
-    """A worker that does not heed SIGTERM, as one in a long step does not."""
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    processes.SAVING = 0.1
-    Path(path).write_text(str(os.getpid()))
-    time.sleep(1000)
-
-
 def test_a_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
-    path = tmp_path / "pid"
-    words = "-c", PARENT, str(Path(__file__).parent), str(path)
-    with subprocess.Popen([sys.executable, *words], stderr=subprocess.DEVNULL) as parent:
-        wait_until(lambda: path.exists() and path.read_text())
+    script, pid = tmp_path / "parent.py", tmp_path / "pid"
+    script.write_text(PARENT)
+    with subprocess.Popen([sys.executable, script, pid], stderr=subprocess.DEVNULL,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}) as parent:
+        wait_until(lambda: pid.exists() and pid.read_text())
         parent.kill()
-    wait_until(lambda: not is_alive(int(path.read_text())))
+    wait_until(lambda: not is_alive(int(pid.read_text())))
 
 
 def is_alive(pid: int) -> bool:

@@ -18,9 +18,12 @@ from benchmarks.soak.trainings import KINDS
 from gentraj.config import ConfigError, from_json, read_json, sealed
 from gentraj.data import DataError, Episodes, load_episodes, save_minari, save_npz
 from gentraj.data.commands import report
+from gentraj.files import check_folder, check_output
+from gentraj.runs.folder import located
 from gentraj.runs.model_card import read_scores
 from gentraj.runs.settings import DataFacts
 from gentraj.training import TrainingConfig
+from gentraj.training.checkpoint import CheckpointError, CheckpointWarning, load
 from gentraj.training.log import LogWarning, line_of, read_metrics
 
 EXAMPLES = {"npz": 60, "hdf5": 10, "config.json": 20, "checkpoint": 15, "reference.safetensors": 15, "results": 40,
@@ -112,6 +115,31 @@ def test_4_a_changed_row_of_a_log_is_left_out_with_a_warning(tmp_path: Path) -> 
     assert read_metrics(tmp_path) == rows[:2]
 
 
+@pytest.mark.parametrize("step", [-1, -(2**63), 2**53, 10**400, True, 1.0, None])
+def test_15_a_row_that_is_of_no_step_is_left_out_with_a_warning(tmp_path: Path, step: object) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 2}}\n{json.dumps({"step": step})}\n')
+    with pytest.warns(LogWarning, match="metrics.jsonl: 1 of 2 lines are damaged and are left out"):
+        assert read_metrics(tmp_path) == [{"step": 2}]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + ".npz", "x" * 300 + "/y.hdf5", "x" * 5000 + "/y-v0", "\0",
+                                  "\0.npz", "\0.hdf5", "~nobody-here/y.npz", "lerobot:" + "x" * 999 + "/y"])
+def test_16_a_name_that_no_file_can_have_is_refused_as_one_of_no_file(name: str, tmp_path: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_LEROBOT_HOME", str(tmp_path))
+    with pytest.raises(DataError) as caught:
+        load_episodes(name)
+    assert len(str(caught.value).splitlines()) == 1
+    assert located(f"{name}+gentraj/a-v0", tmp_path).endswith(f"{name}+gentraj/a-v0")
+
+
+@pytest.mark.parametrize("name", ["9" * 5000, "9" * 300, "\0"])
+@pytest.mark.parametrize("check", [check_output, check_folder])
+def test_40_a_place_that_no_file_can_have_is_refused_before_the_work(check, name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^--out is '.{,60}': (File name too long|.*null .*); give another"):
+        check(tmp_path / name, "--out")
+
+
 def test_15_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(r'{"command": "\ud800"}')
     with pytest.raises(ConfigError, match=r"a.json: is not valid JSON: .*surrogates"):
@@ -124,6 +152,19 @@ def test_40_a_key_of_several_lines_is_told_in_one() -> None:
     with pytest.raises(ConfigError) as caught:
         from_json(TrainingConfig, {"a\nb\r\u2028c": 1}, "config.json")
     assert len(str(caught.value).splitlines()) == 1 and r"unknown key a\nb" in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [CheckpointError, ConfigError, DataError])
+def test_40_a_name_of_several_lines_is_told_in_one(error: type[Exception]) -> None:
+    """Such as that of a file in a checkpoint's meta.json."""
+    assert str(error("'a\nb\u2028c\rd' is no name")) == r"'a\nb\nc\nd' is no name"
+
+
+def test_15_the_name_of_a_tensor_file_of_several_lines_is_refused_in_one(tiny_run: Path, forge) -> None:
+    forge(tiny_run / "step-00000060", {}, {"files": {"a\nb": {"size": 1, "sha256": "0" * 64}}})
+    with pytest.warns(CheckpointWarning, match=r"'a\\nb' is not the name of a tensor file") as caught:
+        assert load(tiny_run).step == 40
+    assert all(len(str(each.message).splitlines()) == 1 for each in caught)
 
 
 @pytest.mark.parametrize("change", [{"obs_dim": -1}, {"obs_dim": 2**63}, {"act_dim": 0}, {"context_dim": -1},

@@ -207,6 +207,12 @@ def test_with_a_deadline_it_acts_in_time_and_says_how(small_run: Path, capsys: p
     assert "plans of 1 steps, 16 candidates:" in said.out
 
 
+def test_a_deadline_that_is_a_number_is_refused_in_one_line(small_run: Path) -> None:
+    run = runs.load(small_run)
+    with pytest.raises(ValueError, match=r"deadline is 3; a Deadline is expected, as in .*Deadline\(seconds=0.05\)"):
+        run.agent(run.action_space(), deadline=3)  # type: ignore[arg-type]
+
+
 def test_a_fallback_is_for_a_planner_with_a_deadline(small_run: Path, hopper_run: Path,
                                                      capsys: pytest.CaptureFixture) -> None:
     for words in ((small_run,), (hopper_run, "--deadline-ms", 50)):

@@ -10,9 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -34,29 +33,61 @@ OTHERWISE = {"latent": ("reconstruction",), "gan": ("spread", "variety", "duplic
              "world": ("loss", "error", "grad_norm")}
 
 
-@contextmanager
-def started(folder: Path, *pairs: str) -> Iterator[subprocess.Popen[str]]:
-    """Pairs of processes, which have a group of their own and are killed when the block ends."""
-    process = subprocess.Popen([sys.executable, SCRIPT, folder, *pairs], stdout=subprocess.PIPE, text=True,
-                               env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True)
-    try:
-        yield process
-    finally:
+class Pairs:
+    """A process that starts pairs of processes; they have a group of their own."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.ids = folder, dict[tuple[str, int], int]()
+        self.ended = dict[str, list[int]]()
+        self.process = subprocess.Popen([sys.executable, SCRIPT, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True)
+
+    def start(self, **jobs: str) -> None:
+        """Starts pairs, and waits until their processes have ids."""
+        self.process.stdin.write("".join(f"{pair}={each}\n" for pair, each in jobs.items()))
+        self.process.stdin.flush()
+        while not all((pair, rank) in self.ids for pair in jobs for rank in range(2)):
+            self._read()
+
+    def codes(self, pair: str) -> list[int]:
+        """Waits until a pair has ended; its exit codes."""
+        while pair not in self.ended:
+            self._read()
+        return self.ended[pair]
+
+    def said(self) -> list[str]:
+        """What processes have said in the end."""
+        return [path.read_text() for path in self.folder.glob("*.txt")]
+
+    def close(self) -> None:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
+    def _read(self) -> None:
+        event, pair, *numbers = self.process.stdout.readline().split()
+        if event == "ended":
+            self.ended[pair] = list(map(int, numbers))
+        else:
+            self.ids[pair, int(numbers[0])] = int(numbers[1])
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pairs]:
+    made = Pairs(tmp_path_factory.mktemp("parallel"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def folder(pairs: Pairs) -> Path:
     """What two processes have left of trainings that end."""
-    folder = tmp_path_factory.mktemp("parallel")
-    run("planner", folder / "two" / "resumed")
-    lose(folder / "two" / "resumed", 6, 8)
-    with started(folder, "two=all_kinds,resumed,spoiled,failing") as process:
-        out, _ = process.communicate(timeout=PATIENCE)
-    assert out.endswith("ended two 0 0\n"), [path.read_text() for path in folder.glob("*.txt")]
-    return folder / "two"
+    folder = pairs.folder / "two"
+    run("planner", folder / "resumed")
+    lose(folder / "resumed", 6, 8)
+    pairs.start(two="all_kinds,resumed,spoiled,failing")
+    assert pairs.codes("two") == [0, 0], pairs.said()
+    return folder
 
 
 def lose(folder: Path, *steps: int) -> None:
@@ -115,33 +146,17 @@ def test_what_the_main_process_cannot_do_ends_all(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endless]:
+def endless(pairs: Pairs) -> Pairs:
     """Three pairs of processes in trainings that do not end."""
-    folder = tmp_path_factory.mktemp("endless")
-    ids = dict[tuple[str, int], int]()
-    with started(folder, *(f"{pair}=endless" for pair in ("stopped", "main", "other"))) as process:
-        while len(ids) < 6:
-            _, pair, rank, number = process.stdout.readline().split()
-            ids[pair, int(rank)] = int(number)
-        while len(list(folder.glob("*/step-00000000/meta.json"))) < 3:
-            assert not (said := [path.read_text() for path in folder.glob("*.txt")]), said
-            time.sleep(0.02)
-        yield Endless(folder, process, ids)
+    names = "stopped", "main", "other"
+    pairs.start(**dict.fromkeys(names, "endless"))
+    while not all((pairs.folder / name / "step-00000000" / "meta.json").exists() for name in names):
+        assert not [each for name in names for each in pairs.folder.glob(f"{name}-?.txt")], pairs.said()
+        time.sleep(0.02)
+    return pairs
 
 
-class Endless(NamedTuple):
-    folder: Path
-    process: subprocess.Popen[str]
-    ids: dict[tuple[str, int], int]
-
-    def codes(self, pair: str) -> list[int]:
-        """The exit codes of a pair, the next to end."""
-        ended, which, *codes = self.process.stdout.readline().split()
-        assert (ended, which) == ("ended", pair)
-        return list(map(int, codes))
-
-
-def test_a_signal_to_one_process_saves_and_stops_both(endless: Endless) -> None:
+def test_a_signal_to_one_process_saves_and_stops_both(endless: Pairs) -> None:
     os.kill(endless.ids["stopped", 1], signal.SIGTERM)
     assert endless.codes("stopped") == [143, 143]
     step = load(endless.folder / "stopped").step
@@ -151,7 +166,7 @@ def test_a_signal_to_one_process_saves_and_stops_both(endless: Endless) -> None:
 
 
 @pytest.mark.parametrize(("pair", "killed"), [("main", 0), ("other", 1)])
-def test_when_one_process_is_killed_the_other_ends(endless: Endless, pair: str, killed: int) -> None:
+def test_when_one_process_is_killed_the_other_ends(endless: Pairs, pair: str, killed: int) -> None:
     os.kill(endless.ids[pair, killed], signal.SIGKILL)
     codes = endless.codes(pair)
     assert (codes[killed], codes[1 - killed]) == (-signal.SIGKILL, 1)

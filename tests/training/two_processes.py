@@ -1,9 +1,10 @@
 """Trainings that are small enough to be tried by one process and by two. As a script it starts the processes of one
 training as a launcher does, and is imported once for all of them.
 
-    python two_processes.py FOLDER PAIR=JOB,JOB...    each pair of processes calls its jobs, one after the other
+    python two_processes.py FOLDER
 
-It prints the rank and the id of each process, and the exit codes of a pair when both have ended. What a process says in
+Each line PAIR=JOB,JOB... that it is given starts a pair of processes, which call the jobs one after the other. It
+prints the rank and the id of each process, and the exit codes of a pair when both have ended. What a process says in
 the end is in FOLDER/PAIR-RANK.txt.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
 import socket
 import sys
 import time
@@ -150,7 +152,7 @@ def failing(folder: Path, processes: Processes) -> None:
 def endless(folder: Path, processes: Processes) -> None:
     def spoil(components: dict[str, Any]) -> None:
         policy = components["policy"]
-        policy.update = lambda *args: (time.sleep(0.01), type(policy).update(policy, *args))[1]
+        policy.update = lambda *args: (time.sleep(0.05), type(policy).update(policy, *args))[1]
 
     run("bc-diffusion", folder, processes, spoil=spoil, steps=10**6, log_every=10**5, save_every=10**5)
 
@@ -172,27 +174,38 @@ def child(rank: int, port: int, folder: Path, pair: str, jobs: list[str]) -> int
     return 0
 
 
-def main(folder: Path, pairs: dict[str, list[str]]) -> None:
+def start(folder: Path, pair: str, jobs: list[str]) -> dict[int, tuple[str, int]]:
+    """Forks the two processes of a pair; the pair and the rank of each by its id."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    members = dict[int, tuple[str, int]]()
+    for rank in range(2):
+        if not (process := os.fork()):
+            os._exit(child(rank, port, folder, pair, jobs))
+        members[process] = pair, rank
+        print("process", pair, rank, process, flush=True)
+    return members
+
+
+def main(folder: Path) -> None:
     import accelerate  # noqa: F401 (once for all processes)
 
     torch.set_num_threads(1)
-    members, codes = dict[int, tuple[str, int]](), {pair: dict[int, int]() for pair in pairs}
-    for pair, jobs in pairs.items():
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        for rank in range(2):
-            if not (process := os.fork()):
-                os._exit(child(rank, port, folder, pair, jobs))
-            members[process] = pair, rank
-            print("process", pair, rank, process, flush=True)
-    while members:
-        process, status = os.wait()
-        pair, rank = members.pop(process)
-        codes[pair][rank] = os.waitstatus_to_exitcode(status)
-        if len(codes[pair]) == 2:
-            print("ended", pair, codes[pair][0], codes[pair][1], flush=True)
+    members, codes = dict[int, tuple[str, int]](), dict[str, dict[int, int]]()
+    while True:
+        if select.select([0], [], [], 0.05)[0]:
+            words = os.read(0, 4096).decode().split()
+            if not words:  # the test has ended
+                return
+            for pair, _, jobs in (word.partition("=") for word in words):
+                members |= start(folder, pair, jobs.split(","))
+        while members and (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            pair, rank = members.pop(ended[0])
+            codes.setdefault(pair, {})[rank] = os.waitstatus_to_exitcode(ended[1])
+            if len(codes[pair]) == 2:
+                print("ended", pair, codes[pair][0], codes[pair][1], flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), {pair: jobs.split(",") for pair, jobs in (each.split("=") for each in sys.argv[2:])})
+    main(Path(sys.argv[1]))

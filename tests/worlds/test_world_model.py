@@ -90,14 +90,14 @@ def worlds() -> dict[str, WorldModel]:
 def test_it_learns_the_law_of_a_linear_system(model: ModelConfig | None, tmp_path: Path) -> None:
     """Mean, covariance (the ensemble: variances) and reward of a step; it is most uncertain where the data do not
     reach."""
-    e, config = linear([200] * 100), WorldModelConfig(model=model)
+    e, config = linear([200] * 100), WorldModelConfig(model=model, width=64)
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(0)
         world = WorldModel(3, 2, config, WorldFacts.fit(e, ContextConfig(), 1))
     training.train({"world": world}, e, TrainingConfig(1_500, save_every=1_500, threads=1), tmp_path, meta={},
                    progress=False)
     world.eval().calibrate(Windows(linear([200] * 5, seed=1), world.spec).batch(0, 0, 512))
-    rng, N, M = np.random.default_rng(1), 20, 1_000
+    rng, N, M = np.random.default_rng(1), 20, 500
     obs_NO, act_NA = e.obs[rng.integers(len(e.obs), size=N)], rng.uniform(-1, 1, (N, 2)).astype(np.float32)
     obs_RO, act_RTA = (torch.from_numpy(x).repeat_interleave(M, 0) for x in (obs_NO, act_NA[:, None]))
     made = world.imagine(obs_RO, act_RTA, seeds=range(N * M))

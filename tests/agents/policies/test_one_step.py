@@ -33,11 +33,11 @@ def made(kind: type, **changes: Any) -> tuple[Any, Transition]:
 class Critic(nn.Module):
     """Q(s, a) = s_0 + a_0, under the critic and under its target."""
 
-    def target_min(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
+    def target_value(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
         return state_BS[:, 0] + chunk_BX[:, 0]
 
     def relative(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
-        return self.target_min(state_BS, chunk_BX)
+        return self.target_value(state_BS, chunk_BX)
 
 
 class Student(nn.Module):
@@ -104,7 +104,8 @@ def test_the_candidate_nearest_to_the_data_s_action_learns() -> None:
 def test_what_follows_the_end_of_an_episode_has_no_distance() -> None:
     data = chain()
     policy: Any = make(small(DROLConfig, chunk=2), data)
-    t = policy.transition(Windows(data, policy.spec).gather(np.array([2])), 0.5)  # the last step of an episode: one action
+    last = Windows(data, policy.spec).gather(np.array([2]))  # the last step of an episode: one action
+    t = policy.transition(last, 0.5)
     assert policy.real(t).tolist() == [[True, False]]
     policy.critic, policy.student = Critic(), Student(lambda z, t: z)
     near, far = torch.tensor([[0.1], [0.9]]), torch.tensor([[-0.5], [0.0]])
@@ -191,7 +192,7 @@ def test_the_best_candidate_acts() -> None:
     assert not torch.equal(best, single.sample_actions(state, seeds))
     z_RKA = torch.randn(6, 1, 1, generator=generator(3))
     act_RKA = policy.one_step(policy.student_ema, torch.zeros(6, 2), z_RKA).view(2, 3).clamp(-1, 1)
-    value_BN = policy.critic.target_min(torch.zeros(6, 2), act_RKA.view(6, 1)).view(2, 3)
+    value_BN = policy.critic.target_value(torch.zeros(6, 2), act_RKA.view(6, 1)).view(2, 3)
     assert torch.equal(policy.best(state, z_RKA).flatten(), act_RKA[[0, 1], value_BN.argmax(1)])
 
 

@@ -82,7 +82,7 @@ def test_the_member_with_the_least_mean_gives_its_quantiles() -> None:
     q_EBN = critic.target.module.outputs(torch.cat([state, chunk], 1))
     found_BN = critic.next_return(state, chunk)
     assert found_BN.shape == (9, 5)
-    torch.testing.assert_close(found_BN.mean(1), critic.target_min(state, chunk))
+    torch.testing.assert_close(found_BN.mean(1), critic.target_value(state, chunk))
     for b in range(9):
         assert torch.equal(found_BN[b], q_EBN[q_EBN[:, b].mean(-1).argmin(), b])
     torch.testing.assert_close(critic(state, chunk), critic.q.outputs(torch.cat([state, chunk], 1)).mean(-1))
@@ -90,7 +90,7 @@ def test_the_member_with_the_least_mean_gives_its_quantiles() -> None:
 
 def test_without_quantiles_the_next_return_is_the_least_value() -> None:
     critic, state, chunk = critic_of(start=50.0), torch.linspace(-3, 3, 9)[:, None], torch.zeros(9, 1)
-    assert torch.equal(critic.next_return(state, chunk), critic.target_min(state, chunk)[:, None])
+    assert torch.equal(critic.next_return(state, chunk), critic.target_value(state, chunk)[:, None])
 
 
 def test_the_targets_of_quantiles_reach_the_critic_and_nothing_else() -> None:
