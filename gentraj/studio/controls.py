@@ -45,11 +45,12 @@ class Controls:
         """Draws what the session has."""
         with self.drawing:
             session, driven = self.session, self.session.drive
+            frame = self._frame(session.answers.get(0))
             for side, scene in enumerate(self.scenes):
                 scene.place(session)
                 scene.move(None if driven is None else driven.way())
                 answer = driven.plan if driven is not None and side == 0 else None
-                scene.show(answer or session.answers.get(side), self._frame(session.answers.get(side)), self.by.value)
+                scene.show(answer or session.answers.get(side), frame, self.by.value)
             self.status.content = status(session)
             self.loop.content = loop_status(session)
             self.play.label = "Pause" if session.driving.is_set() else "Play"
@@ -62,7 +63,7 @@ class Controls:
     @property
     def camera(self) -> tuple[Place, Place]:
         """Where a browser begins to look from, and at what."""
-        return self.imagination.pair.camera if self.imagination is not None else self.scenes[0].camera
+        return self.imagination.pair.camera if self.imagination is not None else self.scenes[-1].camera
 
     # -- the panel
 
@@ -163,6 +164,8 @@ class Controls:
         if index != self.session.beside:
             self.session.compare(index)
             self._rebuild()
+            if camera := getattr(self.client, "camera", None):
+                camera.position, camera.look_at = self.camera
             self.session.ask()
 
     def _play(self) -> None:
