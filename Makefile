@@ -4,7 +4,7 @@ CANDIDATES := python3.11 python3.12 python3.13 python3
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test test-fast lint soak mutants audit lowest release-check clean
+.PHONY: demo test test-fast lint soak mutants audit lowest release-check site clean
 
 demo: .venv/installed
 	.venv/bin/gentraj demo --run-dir runs/demo
@@ -45,8 +45,13 @@ lowest:
 release-check: .venv/installed-dev
 	OMP_NUM_THREADS=1 .venv/bin/python .ci/release.py
 
+# The documentation site, into site/. Neither building nor viewing it needs a network.
+site: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 .venv/bin/python -m mkdocs build --quiet --strict
+	.venv/bin/python .ci/site/check.py site
+
 clean:
-	rm -rf .venv .venv-audit .venv-lowest .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf .venv .venv-audit .venv-lowest .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each file says that the installation beside it is complete, so that a second call installs nothing.

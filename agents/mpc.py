@@ -31,6 +31,8 @@ Prior = Callable[[Tensor, Tensor | None, int, Sequence[int]], Tensor]
 
 @dataclass(frozen=True)
 class MPCConfig:
+    """The settings of `MPC`. Raises ValueError for a setting outside its range."""
+
     method: Literal["mppi", "cem"] = "mppi"
     """How sequences are averaged: MPPI weights all of them by exp((R - max R) / temperature), CEM weights the elites
     equally."""

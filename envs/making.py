@@ -38,9 +38,13 @@ class EnvironmentFactory:
     """
 
     env_id: str
+    """Gymnasium's id of the environment."""
     kwargs: dict[str, Any]
+    """The arguments of the environment."""
     max_episode_steps: int
+    """The steps after which an episode is truncated."""
     protocol: ProtocolName = "random-goal"
+    """How the goals of a maze are chosen."""
 
     def __call__(self) -> Any:
         env = load_gymnasium().make(self.env_id, self.max_episode_steps, disable_env_checker=True, **self.kwargs)

@@ -42,9 +42,11 @@ class SB3Vector(VecEnv):
         return obs
 
     def step_async(self, actions: np.ndarray) -> None:
+        """Keeps the actions (B, A) until `step_wait`."""
         self.actions = actions
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Takes one step and returns observations, rewards, ends and infos, as stable-baselines3 expects them."""
         obs, reward_B, terminated_B, truncated_B, info = self.envs.step(self.actions)
         infos, done_B = _split(info, self.num_envs), terminated_B | truncated_B
         for i, each in enumerate(infos):
@@ -58,9 +60,11 @@ class SB3Vector(VecEnv):
         return obs, np.asarray(reward_B, np.float32), done_B, infos
 
     def close(self) -> None:
+        """Closes the environments."""
         self.envs.close()
 
     def get_images(self) -> Sequence[np.ndarray | None]:
+        """A picture of each environment."""
         images: Any = self.envs.render()
         return images or [None] * self.num_envs
 
@@ -69,6 +73,7 @@ class SB3Vector(VecEnv):
         return [getattr(self.envs, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Sets an attribute of the environments."""
         setattr(self.envs, attr_name, value)
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
@@ -76,6 +81,7 @@ class SB3Vector(VecEnv):
         return [getattr(self.envs, method_name)(*method_args, **method_kwargs)] * len(list(self._get_indices(indices)))
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        """False for each environment: none has a wrapper of stable-baselines3."""
         return [False for _ in self._get_indices(indices)]
 
 

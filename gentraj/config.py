@@ -21,6 +21,7 @@ from typing import (
     Protocol,
     TypeVar,
     Union,
+    cast,
     get_args,
     get_origin,
     get_type_hints,
@@ -33,6 +34,7 @@ T = TypeVar("T")
 C = TypeVar("C")
 M = TypeVar("M")
 SEAL = "sha256"
+LATER = "later"  # the mark of settings that `later` makes
 MAX_BYTES = 1 << 24  # no settings file is larger, so a hostile file is refused before it is read
 
 
@@ -102,6 +104,14 @@ class ReadsFormer(Protocol):
         ...
 
 
+def later(default: T) -> T:
+    """The default of a setting that was added to its dataclass after runs had been saved.
+
+    Settings that lack it are read with the default, which must mean what was done before there was the setting.
+    """
+    return cast(T, dataclasses.field(default=default, metadata={LATER: True}))
+
+
 def unused(config: Any) -> dict[str, str]:
     """The settings that have no effect beside the others: dotted key -> reason.
 
@@ -154,8 +164,17 @@ def to_json(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(_plain(config), allow_nan=False))
 
 
+def lasting(config: Any) -> dict[str, Any]:
+    """The settings as `to_json` converts them, without those of `later` that have their defaults.
+
+    They are the same for a run that was saved before such a setting was added.
+    """
+    return json.loads(json.dumps(_plain(config, short=True), allow_nan=False))
+
+
 def from_json(cls: type[T], data: object, where: str = "config.json") -> T:
-    """Reads the dataclass `cls` from the result of `to_json`. Every field is required and no other key is allowed.
+    """Reads the dataclass `cls` from the result of `to_json`. Every field is required, except those of `later`, and no
+    other key is allowed.
 
     Fields may be nested dataclasses, tuples, `dict[str, X]`, `X | None`, unions, `Literal` and plain values. Where
     several classes are possible, the `kind` in the data decides. Raises `ConfigError`, naming `where` and the dotted
@@ -261,14 +280,15 @@ def _finite(literal: str) -> float:
     return value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, *, short: bool = False) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = kind_of(value)
-        settings = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        settings = {field.name: _plain(getattr(value, field.name), short=short) for field in dataclasses.fields(value)
+                    if not (short and field.metadata.get(LATER) and getattr(value, field.name) == field.default)}
         return settings if kind is None else {"kind": kind} | settings
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {name: _plain(item, short=short) for name, item in value.items()}
+    return [_plain(item, short=short) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _read_settings(classes: tuple[type, ...], value: object, where: str, key: str) -> Any:
@@ -291,6 +311,7 @@ def _read_dataclass(cls: type[Any], value: Mapping[str, Any], where: str, key: s
     names = [f.name for f in dataclasses.fields(cls) if f.init]
     settings: Any = cls
     value = settings.from_former(value) if isinstance(settings, ReadsFormer) else value
+    value = {f.name: f.default for f in dataclasses.fields(cls) if f.metadata.get(LATER)} | dict(value)
     for name in [*value, *names]:
         if name not in names or name not in value:
             problem = "missing" if name in names else "unknown"

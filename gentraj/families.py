@@ -31,6 +31,7 @@ else:  # unions of the table's classes, so that a new family takes one line ther
     ModelConfig, Model = reduce(or_, MODELS.configs), reduce(or_, (model for _, model in MODELS.values()))
 
 FAMILIES: dict[str, ModelConfig] = {name: config() for name, (config, _) in MODELS.items() if name not in STUDENTS}
+"""The default settings of each family of generative models, by its name."""
 
 
 def family(config: ModelConfig) -> str:

@@ -33,7 +33,9 @@ class TrajectorySpec:
     """
 
     obs_dim: int
+    """Width O of an observation."""
     act_dim: int
+    """Width A of an action."""
     horizon: int
     stride: int = 1
     offsets: tuple[int, ...] | None = None
@@ -50,6 +52,7 @@ class TrajectorySpec:
 
     @property
     def dim(self) -> int:
+        """The width D of a timestep."""
         return self.obs_dim + self.act_dim
 
     @property
@@ -110,8 +113,10 @@ class Batch:
     """
 
     x_BHD: Tensor
+    """Observations and actions."""
     mask_BHD: Tensor
     context_BC: Tensor | None = None
+    """The context of each window, in environment units; None if there is none."""
     reward_BH: Tensor | None = None
     terminal_BH: Tensor | None = None
     weight_B: Tensor | None = None
@@ -119,6 +124,7 @@ class Batch:
     episode_B: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
+        """The batch on another device."""
         return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items() if tensor is not None})
 
     def take(self, rows: slice) -> Batch:
@@ -168,6 +174,7 @@ class Condition:
 
     @property
     def batch(self) -> int:
+        """The number B of conditions."""
         return self.values_BHD.shape[0]
 
     def with_obs(self, index: int | Tensor, obs: Tensor, dims: Sequence[int] | None = None) -> Condition:
@@ -224,6 +231,7 @@ class Condition:
         return self if num == 0 else cat([self, self[:1].repeat(num)])
 
     def to(self, device: torch.device) -> Condition:
+        """The condition on another device."""
         if self.values_BHD.device == device:
             return self
         context = None if self.context_BC is None else self.context_BC.to(device)
@@ -285,6 +293,7 @@ class SamplingOptions:
 
 
 DEFAULT_OPTIONS = SamplingOptions()  # keeps a model's own settings
+"""The options that keep all settings of a model."""
 
 
 @runtime_checkable
@@ -293,8 +302,11 @@ class Trainable(Protocol):
 
     spec: TrajectorySpec  # the layout of the windows to train on
     batch_size: int
+    """The number of windows in a batch."""
 
-    def optimizers(self) -> dict[str, Optimizer]: ...
+    def optimizers(self) -> dict[str, Optimizer]:
+        """The optimisers of its parts, by their names; `update` is given them."""
+        ...
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         """Takes one training step and returns its metrics, scalars without gradient, by name.
@@ -315,9 +327,13 @@ class TrajectoryModel(Protocol):
     """
 
     @property
-    def spec(self) -> TrajectorySpec: ...
+    def spec(self) -> TrajectorySpec:
+        """The layout of its trajectories."""
+        ...
 
-    def optimizers(self) -> dict[str, Optimizer]: ...
+    def optimizers(self) -> dict[str, Optimizer]:
+        """The optimisers of its parts, as `Trainable.optimizers` returns them."""
+        ...
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None) -> dict[str, Tensor]:
@@ -370,6 +386,7 @@ class SupportsOODScore(Protocol):
     """A model that can score how far a trajectory is out of distribution, which a planner's trust relies on."""
 
     spec: TrajectorySpec
+    """The layout of its trajectories."""
 
     def ood_score(self, x_RHD: Tensor, condition: Condition, seeds: Sequence[int]) -> Tensor:
         """(R, H) the out-of-distribution score of each timestep, at least 0, on the model's own scale.
@@ -384,7 +401,9 @@ class CountsCalls(Protocol):
     """A model that counts the calls of its network while it samples, as a measure of the cost of a decision."""
 
     @property
-    def network_calls(self) -> int: ...
+    def network_calls(self) -> int:
+        """The number of network calls so far."""
+        ...
 
 
 @runtime_checkable
@@ -392,7 +411,9 @@ class HasSpec(Protocol):
     """An agent that knows the layout of the trajectories that it was trained on; None is an unknown one."""
 
     @property
-    def spec(self) -> TrajectorySpec | None: ...
+    def spec(self) -> TrajectorySpec | None:
+        """The layout of the trajectories that it was trained on; None if unknown."""
+        ...
 
 
 @runtime_checkable
@@ -413,9 +434,13 @@ class Limits:
     """The bounds, in environment units, to which an agent clips its actions and, if given, the observations it sees."""
 
     act_low_A: np.ndarray
+    """The lowest actions."""
     act_high_A: np.ndarray
+    """The highest actions."""
     obs_low_O: np.ndarray | None = None
+    """The lowest observations that it does not clip; None if it clips none."""
     obs_high_O: np.ndarray | None = None
+    """The highest ones."""
 
     def clips(self, act_BA: np.ndarray) -> np.ndarray:
         """(B,) whether an entry of an action is at a bound: clipped, or as large as the bounds allow."""
@@ -433,7 +458,9 @@ class HasLimits(Protocol):
     """An agent that says where it clips, so that a rollout can count how often it does."""
 
     @property
-    def limits(self) -> Limits: ...
+    def limits(self) -> Limits:
+        """Where it clips, in environment units."""
+        ...
 
 
 @runtime_checkable

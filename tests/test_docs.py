@@ -20,7 +20,7 @@ from gentraj.runs.presets import PRESETS
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.md"  # `gentraj reproduce` writes it
 NOTEBOOK = sorted((ROOT / "docs" / "notebook").glob("*.md"))
-MANUAL = sorted({*(ROOT / "docs").glob("*.md")} - {RESULTS})
+MANUAL = sorted({*(ROOT / "docs").glob("*.md")} - {RESULTS}) + sorted((ROOT / "docs" / "migration").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *MANUAL, *NOTEBOOK]
 SMALLER = [(r"\bsteps=\d[\d_]*", "steps=2"), (r"\bepisodes=\d+", "episodes=1"), (r"\bnum_samples=\d+", "num_samples=2"),
            (r"\brange\(200\)", "range(3)"), (r"\bhorizon=32\b", "horizon=8")]
@@ -83,6 +83,7 @@ def workplace(umaze, hopper, small_run: Path, tmp_path_factory: pytest.TempPathF
         (folder / "mine.json").write_text(config.getvalue())
         for benchmark in ("benchmarks", "examples"):
             (folder / benchmark).symlink_to(ROOT / benchmark)
+        (folder / "pusht").symlink_to(ROOT / "tests" / "data" / "lerobot-tiny")
         yield folder
 
 
@@ -171,7 +172,8 @@ def test_the_readme_and_the_pages_are_short() -> None:
 def test_the_index_leads_to_every_page() -> None:
     for pages in ([*MANUAL, RESULTS], NOTEBOOK):
         index = (pages[0].parent / "index.md").read_text()
-        assert [name(page) for page in pages if page.name != "index.md" and f"]({page.name}" not in index] == []
+        paths = [str(page.relative_to(pages[0].parent)) for page in pages if page.name != "index.md"]
+        assert [path for path in paths if f"]({path}" not in index] == []
 
 
 def test_no_page_speaks_of_what_is_not_here() -> None:

@@ -22,6 +22,8 @@ from gentraj.trajectory import Batch, TrajectorySpec
 
 @dataclass(frozen=True)
 class ArrivalConfig(LearningConfig):
+    """The settings of `Arrival`. Raises ValueError for a setting outside its range."""
+
     width: int = 256
     """Units of each hidden layer."""
     depth: int = 3

@@ -60,7 +60,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Deadline:
-    """How long a planner may take to act."""
+    """How long a planner may take to act. Raises ValueError for a time that is not positive."""
 
     seconds: float
     """Time from a call of `act` to its return, which is also the time between two calls."""

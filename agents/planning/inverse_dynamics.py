@@ -20,6 +20,8 @@ from gentraj.trajectory import Batch, TrajectorySpec
 
 @dataclass(frozen=True)
 class InverseDynamicsConfig(LearningConfig):
+    """The settings of `InverseDynamics`. Raises ValueError for a setting outside its range."""
+
     lookahead: int = 16
     """Largest number of environment steps k between the two states in training; planners look no further ahead."""
     width: int = 256

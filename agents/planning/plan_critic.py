@@ -31,6 +31,8 @@ ROWS = 100_000  # number of observations from which the statistics of returns ar
 
 @dataclass(frozen=True, kw_only=True)
 class PlanCriticConfig(LearningConfig):
+    """The settings of `PlanCritic`. Raises ValueError for a setting outside its range."""
+
     network: Literal["perceptron", "transformer"] = "perceptron"
     """A perceptron on the whole plan, or a transformer with attention between the timesteps of the plan."""
     sees: Literal["actions", "plan"] = "actions"

@@ -17,7 +17,15 @@ from gentraj.device import device_of
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.models.plugin import Preference
 from gentraj.models.sampling import Guidance, as_plugins
-from gentraj.trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectoryModel, TrajectorySpec, calls_of
+from gentraj.trajectory import (
+    DEFAULT_OPTIONS,
+    Condition,
+    Observer,
+    SamplingOptions,
+    TrajectoryModel,
+    TrajectorySpec,
+    calls_of,
+)
 
 from ..episodic import EpisodicAgent
 from .arrival import Arrival
@@ -30,6 +38,8 @@ from .trust import Trust
 
 @dataclass(frozen=True)
 class PlannerConfig:
+    """The settings of `Planner`. Raises ValueError for a setting outside its range."""
+
     arrival: Literal["earliest", "fixed"] = "earliest"
     """When a plan is to arrive at the goal: at the earliest trusted timestep, or always at the last one."""
     replan: int = 12
@@ -112,6 +122,7 @@ class Plans:
     """
 
     x_BNHD: Tensor
+    """The plans, in environment units."""
     row_BN: Tensor
     ratio_BN: Tensor
     chosen_B: Tensor
@@ -164,6 +175,7 @@ class Planner(EpisodicAgent):
 
     @property
     def device(self) -> torch.device:
+        """The device of its parameters."""
         return device_of(self.model)
 
     @property
@@ -248,17 +260,19 @@ class Planner(EpisodicAgent):
 
     @torch.no_grad()
     def propose(self, obs_BO: Tensor, goal_BG: Tensor | None, seeds_B: Sequence[int],
-                previous: Previous | None = None, past: Past | None = None) -> Plans:
+                previous: Previous | None = None, past: Past | None = None,
+                observe: Observer | None = None) -> Plans:
         """Samples the candidates of each environment, scores them, and chooses one of them.
 
         With `previous` plans, the first candidate is what is left of them. The returned plans begin at the present; if
         they have a `past`, their last timestep repeats to fill the horizon. `select` says which one is chosen.
+        `observe` is called with the unfinished candidates after each sampling step, as in the model's `sample`.
         """
         obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
         past = Past.none(self.spec, len(obs_BO), self.device) if past is None else past
         start, row_BN, seeds = self._conditions(obs_BO, goal_BG, seeds_B, previous, past)
         now_R = past.now_B.repeat_interleave(row_BN.shape[1])
-        x_RHD = self.model.sample(start, guide=self.guide, seed=seeds, options=self.options)[:, 0]
+        x_RHD = self.model.sample(start, guide=self.guide, seed=seeds, options=self.options, observe=observe)[:, 0]
         ratio_BN, value_BN = torch.zeros(row_BN.shape, device=self.device), None
         if self.trust is not None and row_BN.shape[1] > 1:
             ratio_BN = self.trust.ratio(x_RHD, row_BN.flatten(), seeds, now_R).view(row_BN.shape)

@@ -30,9 +30,10 @@ POLICIES: Kinds[PolicyConfig, Policy] = Kinds({
     "swift": (SwiftConfig, Swift),
     "student": (StudentConfig, Student),
 })
+"""The policies by their kinds: the class of the settings, and the class of the policy."""
 
-# The agents of policies for which there is a faster way to act than an `Actor`.
 ACTORS: dict[type[Policy], type[Actor]] = {Student: StudentActor}
+"""The agents of policies for which there is a faster way to act than an `Actor`."""
 
 
 def register(kind: str, config: type[PolicyConfig], policy: type[Policy]) -> None:

@@ -30,6 +30,7 @@ class Actor(EpisodicAgent):
 
     @property
     def device(self) -> torch.device:
+        """The device of its parameters."""
         return self.policy.device
 
     @property

@@ -19,6 +19,8 @@ from .policy import Policy, PolicyConfig, Scales
 
 @dataclass(frozen=True)
 class BCConfig(PolicyConfig):
+    """The settings of `BC`. Raises ValueError for a setting outside its range."""
+
     model: ModelConfig = field(default_factory=lambda: DIFFUSION)
     """The generative model of actions."""
     temperature: float = 1.0
@@ -30,6 +32,8 @@ class BCConfig(PolicyConfig):
 
 
 class BC(Policy[Model]):
+    """Behaviour cloning: a generative model of actions given the state, from which actions are sampled."""
+
     def __init__(self, obs_dim: int, act_dim: int, config: BCConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales)
         self.config, self.model = config, self.build_model(config.model)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gentraj.config import require
+from gentraj.config import later, require, require_choice
 from gentraj.networks import ValueEnsemble
+from gentraj.networks.mlp import ACTIVATIONS, INITIAL, ActivationName, InitialName, NormName
+from gentraj.randomness import RowNoise, fold
 from gentraj.training.optimization import LearningConfig, MovingAverage, adamw, apply_gradients
 from gentraj.training.parallel import max_over_processes, mean_over_processes
 
@@ -35,22 +39,51 @@ class ValueConfig(LearningConfig):
     learning_rate: float = 5e-4
     weight_decay: float = 0.0
     max_grad_norm: float = 10.0
+    activation: ActivationName = later("relu")
+    """Activation of the hidden layers."""
+    norm: NormName = later("before")
+    """Layer normalisation before each activation; after it, with a scale and a shift that are learned; or none."""
+    initial: InitialName = later("uniform")
+    """Distribution of the initial weights: uniform, as in torch; orthogonal with a gain of sqrt(2); or glorot."""
+    start: Literal["data", "zero"] = later("data")
+    """Value of all states before training: that which the data's mean reward leads to, or about 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, discount=(0, 0.99999), n_step=(1, 1e4), width=(1, 1e5), depth=(1, 100), members=(1, 1000))
+        require_choice(self, activation=ACTIVATIONS, initial=INITIAL)
+
+    def initial_value(self, policy: Policy) -> float:
+        """The value of all states before training, in units of the policy's rewards."""
+        return policy.reward_statistics.initial_value(self.discount) if self.start == "data" else 0.0
+
+    def ensemble(self, inputs: int, members: int, start: float) -> ValueEnsemble:
+        """An ensemble of value functions whose values begin near `start`."""
+        return ValueEnsemble(inputs, self.width, self.depth, members, start, ACTIVATIONS[self.activation],
+                             norm=self.norm, initial=self.initial)
 
 
 @dataclass(frozen=True)
 class CriticConfig(ValueConfig):
-    """Settings of the critic Q(s, a), an ensemble with target networks; the minimum over these is used as the value."""
+    """Settings of the critic Q(s, a), an ensemble with target networks.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     tau: float = 0.01
     """Rate at which the target network follows the critic."""
+    target: Literal["min", "mean"] = later("min")
+    """Value that the target networks give to an action, for targets and to choose among actions: their minimum or their
+    mean."""
+    gradient: Literal["mean", "first", "random"] = later("mean")
+    """Values that an actor maximises: the mean over the ensemble, its first member, or a random member of two, divided
+    by the mean absolute value of the other. IQL, IDQL and Swift do not use it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, tau=(0, 1))
+        if self.gradient == "random" and self.members != 2:
+            raise ValueError(f"CriticConfig.members is {self.members}, and gradient is 'random', which takes two")
 
 
 class Critic(nn.Module):
@@ -63,10 +96,11 @@ class Critic(nn.Module):
     def __init__(self, state_dim: int, chunk_dim: int, config: CriticConfig, start: float = 0.0):
         super().__init__()
         self.config = config
-        self.q = ValueEnsemble(state_dim + chunk_dim, config.width, config.depth, config.members, start)
+        self.q = config.ensemble(state_dim + chunk_dim, config.members, start)
         self.target = MovingAverage(self.q, 1 - config.tau)
 
     def optimizer(self) -> Optimizer:
+        """The optimiser of the Q networks; the target networks follow them."""
         return adamw(self.q, self.config)["network"]
 
     def forward(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
@@ -76,50 +110,70 @@ class Critic(nn.Module):
     @classmethod
     def of(cls, policy: Policy, config: CriticConfig) -> Critic:
         """Builds the critic for the states and chunks of a policy."""
-        return cls(policy.state_dim, policy.chunk * policy.spec.act_dim, config,
-                   policy.reward_statistics.initial_value(config.discount))
+        return cls(policy.state_dim, policy.chunk * policy.spec.act_dim, config, config.initial_value(policy))
 
     @torch.no_grad()
-    def target_min(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
-        """(B,) minimum over the members of the target network."""
-        return self.target(torch.cat([state_BS, chunk_BX], -1)).amin(0)
+    def target_value(self, state_BS: Tensor, chunk_BX: Tensor, candidates: int = 1) -> Tensor:
+        """(B,) the minimum or the mean over the members of the target network.
 
-    def update(self, t: Transition, next_value_B: Tensor, optimizer: Optimizer) -> dict[str, Tensor]:
+        With `candidates`, each state has that many chunks in a row, and a member's value is that of its best one.
+        """
+        q_EB = self.target(torch.cat([state_BS, chunk_BX], -1))
+        q_EB = q_EB if candidates == 1 else q_EB.unflatten(1, (-1, candidates)).amax(2)
+        return q_EB.amin(0) if self.config.target == "min" else q_EB.mean(0)
+
+    def update(self, t: Transition, next_value_B: Tensor, optimizer: Optimizer, *,
+               follow: bool = True) -> dict[str, Tensor]:
         """Trains the critic for one step towards r + discount * V(s').
 
-        `next_value_B` is V(s'), which counts where a time limit truncated the episode and not where it terminated.
+        `next_value_B` is V(s'), which counts where a time limit truncated the episode and not where it terminated. The
+        target network follows unless `follow` is false.
         """
         target_B = t.reward_B + t.discount_B * next_value_B
         q_EB = self(t.state_BS, t.chunk_BX)
         loss = average(((q_EB - target_B) / self.q.unit) ** 2, t)
         apply_gradients(loss, optimizer, self.config.max_grad_norm)
-        self.target.update_parameters(self.q)
+        if follow:
+            self.target.update_parameters(self.q)
         return {"critic_loss": loss.detach(), "q": q_EB.detach().mean()}
 
-    def relative(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
-        """(B,) mean over the members, divided by its mean absolute value over the batch.
+    def relative(self, state_BS: Tensor, chunk_BX: Tensor, generator: torch.Generator | None = None, *,
+                 divided: bool = True) -> Tensor:
+        """(B,) the values that an actor maximises, if `divided` by their mean absolute value over the batch.
 
-        The gradient reaches the actions, but not the weights of the critic.
+        The gradient reaches the actions, but not the weights of the critic. `generator` draws a random member.
         """
         self.q.requires_grad_(False)
         try:
-            q_B = self(state_BS, chunk_BX).mean(0)
+            q_EB = self(state_BS, chunk_BX)
         finally:
             self.q.requires_grad_(True)
-        return q_B / mean_over_processes(q_B.detach().abs().mean()).clamp(min=1e-6)
+        if self.config.gradient == "random":
+            q_EB = q_EB[torch.randperm(2, generator=generator).to(q_EB.device)]
+        q_B = q_EB.mean(0) if self.config.gradient == "mean" else q_EB[0]
+        if not divided:
+            return q_B
+        size_B = q_EB[1] if self.config.gradient == "random" else q_B
+        return q_B / mean_over_processes(size_B.detach().abs().mean()).clamp(min=1e-6)
 
-    def best(self, state_BS: Tensor, act_BNKA: Tensor) -> Tensor:
-        """(B, K, A) of each state's N candidates, the one with the highest value under the target network."""
+    def best(self, state_BS: Tensor, act_BNKA: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """(B, K, A) of each state's N candidates, the one with the highest value under the target network.
+
+        With one seed for each state, a candidate is drawn with the probability softmax(value), in the policy's units of
+        rewards.
+        """
         batch, num = act_BNKA.shape[:2]
-        value_BN = self.target_min(state_BS.repeat_interleave(num, 0),
-                                   act_BNKA.flatten(2).flatten(0, 1)).view(batch, num)
+        value_BN = self.target_value(state_BS.repeat_interleave(num, 0),
+                                     act_BNKA.flatten(2).flatten(0, 1)).view(batch, num)
+        if seeds is not None:  # the largest sum of a logit and Gumbel noise is a sample
+            noise_BN = RowNoise([fold(seed, num) for seed in seeds], value_BN.device).normal(num)
+            value_BN = value_BN - (-torch.special.log_ndtr(noise_BN)).log()
         return act_BNKA[torch.arange(batch, device=value_BN.device), value_BN.argmax(1)]
 
 
 def state_value(policy: Policy, config: ValueConfig, members: int = 1) -> ValueEnsemble:
     """V(s) as `members` independent networks, which start from the same value as Q(s, a)."""
-    return ValueEnsemble(policy.state_dim, config.width, config.depth, members,
-                         policy.reward_statistics.initial_value(config.discount))
+    return config.ensemble(policy.state_dim, members, config.initial_value(policy))
 
 
 def update_implicit(critic: Critic, value: ValueEnsemble, t: Transition, tau: float,
@@ -130,7 +184,7 @@ def update_implicit(critic: Critic, value: ValueEnsemble, t: Transition, tau: fl
     r + discount * V(s') (equation 6). Returns the metrics, and the advantages (B,) of the data's actions before the
     step.
     """
-    advantage_B = critic.target_min(t.state_BS, t.chunk_BX) - value(t.state_BS)[0]
+    advantage_B = critic.target_value(t.state_BS, t.chunk_BX) - value(t.state_BS)[0]
     value_loss = average(expectile(advantage_B / value.unit, tau), t)
     apply_gradients(value_loss, optimizers["value"], critic.config.max_grad_norm)
     with torch.no_grad():
@@ -147,6 +201,11 @@ def average(x_EB: Tensor, t: Transition) -> Tensor:
 def expectile(error: Tensor, tau: float) -> Tensor:
     """|tau - 1(error < 0)| error^2, the asymmetric squared loss of expectiles (Kostrikov et al. 2022, equation 4)."""
     return torch.where(error < 0, 1 - tau, tau) * error**2
+
+
+def exponential_weights(advantage_B: Tensor, beta: float) -> Tensor:
+    """(B,) weights exp(beta * advantage), bounded by LARGEST (Kostrikov et al. 2022, equation 7)."""
+    return (beta * advantage_B).clamp(max=math.log(LARGEST)).exp()
 
 
 def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float = 1.0) -> Tensor:

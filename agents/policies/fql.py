@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gentraj.config import require
+from gentraj.config import later, require
 from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.randomness import RowNoise
 from gentraj.training.optimization import MovingAverage, adamw, apply_gradients
@@ -26,12 +26,17 @@ from .policy import Policy, PolicyConfig, Scales, Transition
 
 @dataclass(frozen=True)
 class FQLConfig(PolicyConfig):
+    """The settings of `FQL`. Raises ValueError for a setting outside its range."""
+
     model: DiffusionConfig = field(default_factory=lambda: FLOW)
     """The flow, a model of actions. Its student has the same network, learning rate and decay of the average."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     alpha: float = 10.0
-    """Weight of the distillation loss, the squared error to the flow's action from the same noise, beside the Q loss;
-    values are divided by their mean absolute value."""
+    """Weight of the distillation loss, the squared error to the flow's action from the same noise, beside the Q
+    loss."""
+    relative: bool = later(True)
+    """Divide the values in the Q loss by their mean absolute value. Without it, the right alpha depends on the size of
+    the rewards."""
 
     def unused(self) -> dict[str, str]:
         return super().unused() | {"model.eta": "the student learns from the flow's ODE, which adds no noise"}
@@ -42,6 +47,8 @@ class FQLConfig(PolicyConfig):
 
 
 class FQL(Policy[Diffusion]):
+    """Flow Q-learning: a flow of the data's actions, and its student of one step, which maximises Q(s, a) and acts."""
+
     def __init__(self, obs_dim: int, act_dim: int, config: FQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.build_model(config.model)
@@ -65,7 +72,7 @@ class FQL(Policy[Diffusion]):
         t = self.transition(batch, self.config.critic.discount)
         with torch.no_grad():
             next_BX = self.one_step(self.student_ema, t.next_BS, self.noise(t, generator)).clamp(-1, 1)
-        critic = self.critic.update(t, self.critic.target_min(t.next_BS, next_BX), optimizers["critic"])
+        critic = self.critic.update(t, self.critic.target_value(t.next_BS, next_BX), optimizers["critic"])
         flow = self.model.update(self.windows(t), optimizers, generator)
         student_loss, distance = self.student_loss(t, self.noise(t, generator))
         apply_gradients(student_loss, optimizers["student"], self.config.critic.max_grad_norm)
@@ -73,13 +80,13 @@ class FQL(Policy[Diffusion]):
         return critic | flow | {"student_distance": distance.detach()}
 
     def student_loss(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of equation 8, with normalised values (section 4.2), and the distance to the flow's actions."""
+        """The loss of equation 8, and the distance to the flow's actions."""
         flow_BKD = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA),
                                         self.condition(t.state_BS, finite=True))
         chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
         distance = ((chunk_BX - self.actions(flow_BKD).flatten(1)) ** 2 * t.weights()[:, None]).mean()
-        value = (self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1)) * t.weights()).mean()
-        return self.config.alpha * distance - value, distance
+        value_B = self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1), divided=self.config.relative)
+        return self.config.alpha * distance - (value_B * t.weights()).mean(), distance
 
     def noise(self, t: Transition, generator: torch.Generator) -> Tensor:
         """(B, K, A) standard normal noise for the actions of each transition."""

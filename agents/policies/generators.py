@@ -26,3 +26,4 @@ GAUSSIAN = GaussianConfig(NETWORK, weight_decay=0.0, ema=0.995)
 DETERMINISTIC = replace(GAUSSIAN, spread=0.1, max_grad_norm=100.0)
 
 GENERATORS: dict[str, ModelConfig] = {"gaussian": GAUSSIAN, "diffusion": DIFFUSION, "flow": FLOW, "gan": GAN}
+"""The settings of the generative model of a policy's actions, by the name of its family."""

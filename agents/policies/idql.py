@@ -24,6 +24,8 @@ from .policy import Policy, PolicyConfig, Scales
 
 @dataclass(frozen=True)
 class IDQLConfig(PolicyConfig):
+    """The settings of `IDQL`. Raises ValueError for a setting outside its range."""
+
     model: ModelConfig = field(default_factory=lambda: DIFFUSION)
     """The generative model of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -38,6 +40,11 @@ class IDQLConfig(PolicyConfig):
 
 
 class IDQL(Policy[Model]):
+    """A model that imitates all actions of the data, and values learned as in `IQL`, by which it acts.
+
+    To act, it samples several actions and takes the one with the highest value.
+    """
+
     def __init__(self, obs_dim: int, act_dim: int, config: IDQLConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.build_model(config.model)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast, overload
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gentraj.config import require
+from gentraj.config import later, require
 from gentraj.data import ContextConfig, Episodes
 from gentraj.data.context import fit_contexts
 from gentraj.diffusion import Diffusion, DiffusionConfig
@@ -55,30 +55,41 @@ class RewardStatistics(NamedTuple):
 UNKNOWN = RewardStatistics(0.0, 0.0)
 
 
+Observations = Literal["gaussian", "raw"]
+Rewards = Literal["rms", "raw", "return-range", "minus-one"]
+
+
 @dataclass(frozen=True)
 class Scales:
-    """The normalisers of a policy. Rewards are divided by their root mean square and not shifted."""
+    """The normalisers of a policy."""
 
     obs: Normalizer
+    """The normaliser of observations."""
     act: Normalizer
+    """The normaliser of actions."""
     context: Normalizer | None
+    """The normaliser of contexts; None without one."""
     reward: Normalizer
+    """The normaliser of rewards."""
     reward_statistics: RewardStatistics = UNKNOWN
     """Statistics from which the initial values of critics are computed."""
 
     @classmethod
-    def fit(cls, episodes: Episodes, contexts: ContextConfig) -> Scales:
-        """Fits the normalisers to these episodes.
+    def fit(cls, episodes: Episodes, contexts: ContextConfig, observations: Observations = "gaussian",
+            rewards: Rewards = "rms") -> Scales:
+        """Fits the normalisers to these episodes; `observations` and `rewards` are those of `PolicyConfig`.
 
         The statistics of rewards and terminations use real episodes only, as synthetic ones of a world model are short.
         Raises `DataError` for data that lack a context.
         """
         context, real = fit_contexts(episodes, contexts), episodes.real()
-        size = float(np.sqrt(np.square(real.reward, dtype=np.float64).mean()))
-        reward = Normalizer(torch.zeros(1), torch.full((1,), size or 1.0))
-        return cls(Normalizer.fit("gaussian", [episodes.obs]), Normalizer.fit("limits", [episodes.act]), context,
-                   reward, RewardStatistics(float(real.reward.mean(dtype=np.float64)) / (size or 1.0),
-                                            float(real.terminated.mean())))
+        shift, size = reward_scale(real, rewards)
+        reward = Normalizer(torch.full((1,), shift), torch.full((1,), size))
+        obs = (Normalizer.identity(episodes.obs_dim) if observations == "raw"
+               else Normalizer.fit("gaussian", [episodes.obs]))
+        return cls(obs, Normalizer.fit("limits", [episodes.act]), context, reward,
+                   RewardStatistics((float(real.reward.mean(dtype=np.float64)) - shift) / size,
+                                    float(real.terminated.mean())))
 
     @classmethod
     def blank(cls, obs_dim: int, act_dim: int, context_dim: int) -> Scales:
@@ -87,9 +98,18 @@ class Scales:
         return cls(identity(obs_dim), identity(act_dim), identity(context_dim) if context_dim else None, identity(1))
 
 
+def reward_scale(episodes: Episodes, rewards: Rewards) -> tuple[float, float]:
+    """The shift and the positive scale of the rewards of these episodes, as `PolicyConfig.rewards` says."""
+    if rewards == "rms":
+        return 0.0, float(np.sqrt(np.square(episodes.reward, dtype=np.float64).mean())) or 1.0
+    if rewards == "return-range":
+        return 0.0, float(np.ptp(episodes.returns)) / 1000 or 1.0
+    return (1.0 if rewards == "minus-one" else 0.0), 1.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
-    """Base class of the settings of a policy."""
+    """Base class of the settings of a policy. Raises ValueError for a setting outside its range."""
 
     chunk: int = 1
     """Number of actions in a chunk, which are sampled together."""
@@ -97,6 +117,11 @@ class PolicyConfig:
     """Number of actions of a chunk that are carried out before the next chunk is sampled."""
     batch_size: int = 256
     """Number of transitions in a batch."""
+    observations: Observations = later("gaussian")
+    """Observations as the networks see them: with mean 0 and standard deviation 1 in the data, or as they are."""
+    rewards: Rewards = later("rms")
+    """Rewards that values are learned of: divided by their root mean square; as they are; times 1000 / (largest -
+    smallest return of an episode), as IQL's in locomotion; or minus 1, as IQL's in AntMaze."""
 
     model: ClassVar[ModelConfig | None] = None
     """The settings of the generator of actions: a field of a policy that has one."""
@@ -120,6 +145,7 @@ class Transition:
     """
 
     state_BS: Tensor
+    """The state: the observation, and the context if there is one."""
     chunk_BX: Tensor
     """The K actions, concatenated; 0 after the end of the episode."""
     real_BK: Tensor
@@ -127,6 +153,7 @@ class Transition:
     reward_B: Tensor
     """Discounted sum of the rewards up to the next state."""
     next_BS: Tensor
+    """The next state."""
     discount_B: Tensor
     """Discount of the value of the next state; 0 where the episode terminated, but not where it was truncated."""
     whole_B: Tensor
@@ -158,6 +185,7 @@ class Policy(nn.Module, Generic[ModelT]):
         super().__init__()
         self.obs, self.act_scale, self.context, self.reward = scales.obs, scales.act, scales.context, scales.reward
         self.reward_statistics = scales.reward_statistics
+        self.far = FAR if config.observations == "gaussian" else torch.inf
         self.chunk, self.execute, self.batch_size = config.chunk, config.execute, config.batch_size
         self.spec = TrajectorySpec(obs_dim, act_dim, max(config.chunk, n_step) + 1)
         self.state_dim = obs_dim + (0 if scales.context is None else len(scales.context.shift_D))
@@ -182,6 +210,7 @@ class Policy(nn.Module, Generic[ModelT]):
 
     @property
     def device(self) -> torch.device:
+        """The device of its parameters."""
         return self.obs.shift_D.device
 
     @property
@@ -220,7 +249,7 @@ class Policy(nn.Module, Generic[ModelT]):
         if (context_BC is None) != (self.context is None):
             raise ValueError(f"a policy trained with{'out' if self.context is None else ''} a goal was given "
                              f"{'none' if context_BC is None else 'one'}; train it on data of this environment")
-        obs = self.obs.normalize(obs_BO).clamp(-FAR, FAR)
+        obs = self.obs.normalize(obs_BO).clamp(-self.far, self.far)
         if self.context is None or context_BC is None:
             return obs
         return torch.cat([obs, self.context.normalize(context_BC)], -1)
@@ -235,7 +264,7 @@ class Policy(nn.Module, Generic[ModelT]):
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """The bounds (O,) that `state` sets to observations, in environment units."""
-        reach_O = FAR * self.obs.scale_D
+        reach_O = self.far * self.obs.scale_D
         return self.obs.shift_D - reach_O, self.obs.shift_D + reach_O
 
     def transition(self, batch: Batch, discount: float) -> Transition:

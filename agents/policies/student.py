@@ -37,6 +37,8 @@ AHEAD = 64  # decisions whose random numbers are drawn together
 
 @dataclass(frozen=True)
 class StudentConfig(PolicyConfig, LearningConfig):
+    """The settings of `Student`. Raises ValueError for a setting outside its range."""
+
     width: int = 256
     """Units of each hidden layer."""
     depth: int = 3
@@ -65,7 +67,8 @@ class Student(Policy):
     """A perceptron from observations, and goals relative to them, to mixtures of M Laplace distributions of actions.
 
     The X = K * A entries of a chunk are independent within a component. A Laplace distribution makes the loss an
-    absolute error, whose best answer is the median: actions at the bounds of the action space stay there.
+    absolute error, whose best answer is the median: actions at the bounds of the action space stay there. Raises
+    ValueError for `goal_dims` that do not fit the goals of the data.
     """
 
     def __init__(self, obs_dim: int, act_dim: int, config: StudentConfig, scales: Scales):

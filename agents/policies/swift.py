@@ -32,6 +32,8 @@ from .policy import Policy, PolicyConfig, Scales, Transition
 
 @dataclass(frozen=True)
 class SwiftConfig(PolicyConfig):
+    """The settings of `Swift`. Raises ValueError for a setting outside its range."""
+
     model: DiffusionConfig = field(default_factory=lambda: DIFFUSION)
     """The generative model of actions."""
     critic: ValueConfig = field(default_factory=lambda: ValueConfig(width=128, members=4))
@@ -59,6 +61,12 @@ class SwiftConfig(PolicyConfig):
 
 
 class Swift(Policy[Diffusion]):
+    """A diffusion model of actions, conditioned on whether their n-step advantage is positive.
+
+    It acts by one sample, guided towards positive advantages without a classifier. There is no Q: V(s) is an expectile
+    of the n-step returns of the data, and each episode's advantages come from a network that did not learn from it.
+    """
+
     def __init__(self, obs_dim: int, act_dim: int, config: SwiftConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.build_model(config.model, 1, config.context_dropout)

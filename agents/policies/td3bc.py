@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gentraj.config import require
+from gentraj.config import later, require
 from gentraj.models.gaussian import Gaussian, GaussianConfig
 from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
 
@@ -23,6 +23,8 @@ from .policy import Policy, PolicyConfig, Scales, Transition
 
 @dataclass(frozen=True)
 class TD3BCConfig(PolicyConfig):
+    """The settings of `TD3BC`. Raises ValueError for a setting outside its range."""
+
     model: GaussianConfig = field(default_factory=lambda: DETERMINISTIC)
     """The actor, a normal distribution of fixed spread; it acts by its mean."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -32,30 +34,48 @@ class TD3BCConfig(PolicyConfig):
     smoothing: float = 0.2
     """Standard deviation of the noise on the next actions in the critic's targets, in units of half the range of an
     action. The noise is clipped at 2.5 standard deviations."""
+    delay: int = later(1)
+    """Number of updates of the critic for each of the actor, with which all target networks are updated."""
 
     def __post_init__(self) -> None:
-        if self.model.spread == "learned":
-            raise ValueError("TD3BCConfig.model.spread is 'learned'; a number is expected, as the actor's spread is "
-                             "fixed")
+        if isinstance(self.model.spread, str):
+            raise ValueError(f"TD3BCConfig.model.spread is '{self.model.spread}'; a number is expected, as the actor's "
+                             "spread is fixed")
         super().__post_init__()
-        require(self, alpha=(0, 1e6), smoothing=(0, 10))
+        require(self, alpha=(0, 1e6), smoothing=(0, 10), delay=(1, 1e6))
 
 
 class TD3BC(Policy[Gaussian]):
+    """A deterministic actor that maximises Q(s, a) and stays close, in squared error, to the actions of the data."""
+
+    updates: Tensor
+
     def __init__(self, obs_dim: int, act_dim: int, config: TD3BCConfig, scales: Scales):
         super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
         self.config, self.model = config, self.build_model(config.model)
         self.critic = Critic.of(self, config.critic)
+        if config.delay > 1:  # a buffer, so that a resumed training goes on with the right update
+            self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"critic": self.critic.optimizer(), **self.model.optimizers()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        next_value_B = self.critic.target_min(t.next_BS, self.smoothed_next(t, generator).flatten(1))
-        critic = self.critic.update(t, next_value_B, optimizers["critic"])
+        next_value_B = self.critic.target_value(t.next_BS, self.smoothed_next(t, generator).flatten(1))
+        follows = self.actor_follows()
+        critic = self.critic.update(t, next_value_B, optimizers["critic"], follow=follows)
+        if not follows:
+            return critic
         actor = self.model.update(self.windows(t), optimizers, generator, guide=self.value_guide)
         return critic | actor
+
+    def actor_follows(self) -> bool:
+        """Counts an update, and says whether the actor is a part of it (Fujimoto et al. 2018, section 5.2)."""
+        if self.config.delay == 1:
+            return True
+        self.updates += 1
+        return int(self.updates) % self.config.delay == 0
 
     @torch.no_grad()
     def smoothed_next(self, t: Transition, generator: torch.Generator) -> Tensor:

@@ -111,6 +111,20 @@ def simulated(base: Any) -> Any:
     return base.point_env if hasattr(base, "point_env") else base
 
 
+def place(env: Any, env_id: str, obs_O: np.ndarray, goal_G: np.ndarray) -> None:
+    """Sets the simulator of an environment to the state that an observation (O,) shows, and its goal to `goal_G` (G,),
+    which may be empty. Raises `CannotReplay` if the observation does not determine the state."""
+    base = env.unwrapped
+    if not hasattr(base, "model"):
+        raise CannotReplay(f"{env_id} is not a MuJoCo environment, so it cannot be set to an observation's state")
+    idle_RTA = np.zeros((1, 1, base.model.nu))
+    state_S = states(base, env_id, obs_O[None].astype(float), idle_RTA)[0, 0, 1:]
+    if len(goal_G) and hasattr(base, "update_target_site_pos"):
+        base.goal = np.asarray(goal_G, float)
+        base.update_target_site_pos()
+    simulated(base).set_state(state_S[: base.model.nq], state_S[base.model.nq :])
+
+
 def states(base: Any, env_id: str, obs_RO: np.ndarray, act_RTA: np.ndarray) -> np.ndarray:
     """Returns time, qpos and qvel (R, T + 1, S) at the start and after each environment step; see `replay`."""
     recovery = RECOVERY.get(kind(env_id))

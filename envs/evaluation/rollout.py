@@ -30,6 +30,7 @@ class Rollout:
     """E finished episodes; arrays are (E,), in the order of the episodes' numbers."""
 
     env_id: str
+    """The id of the environment."""
     seeds: list[int]
     """The seeds of each episode's environment and agent."""
     returns: np.ndarray
@@ -41,6 +42,7 @@ class Rollout:
     time_at_goal: np.ndarray
     """The number of steps that were a success."""
     lengths: np.ndarray
+    """The number of steps of each episode."""
     latency_ms: np.ndarray
     """(decisions,) wall time in milliseconds of each decision: a call of `act` for all environments in which a network
     was called, or every call of an agent that does not count its network calls."""
@@ -82,10 +84,10 @@ def rollout(agent: Agent, make_env: Callable[[], Any], episodes: int, seed: int 
     With `workers`, so many processes step the environments, with the same result bit for bit. An environment that ends
     its process, or whose call takes more than `time_limit` seconds, then costs its episode only.
 
-    Raises ValueError if the agent's `spec` does not fit the environment, and `EnvironmentFault` for a faulty action.
-    Where environments are faulty, it raises `EnvironmentFault`, or `EnvCrashed` where one raised an error, ended or
-    hung, once all other episodes have finished; they are in the error's `finished`. If a lost worker cannot be
-    replaced, it raises `EnvCrashed` at once, with the episodes that had finished.
+    Raises ValueError for less than one episode and if the agent's `spec` does not fit the environment, and
+    `EnvironmentFault` for a faulty action. Where environments are faulty, it raises `EnvironmentFault`, or `EnvCrashed`
+    where one raised an error, ended or hung, once all other episodes have finished; they are in the error's `finished`.
+    If a lost worker cannot be replaced, it raises `EnvCrashed` at once, with the episodes that had finished.
     """
     if episodes < 1 or num_envs < 1:
         raise ValueError(f"episodes is {episodes} and num_envs {num_envs}; give at least 1")

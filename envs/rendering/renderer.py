@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.replay import CannotReplay, simulated, states
+from ..evaluation.replay import CannotReplay, place
 from ..making import EnvironmentFactory, environment_factory
 from .headless import CannotRender, render_frame
 
@@ -25,19 +25,10 @@ class Renderer:
         if self.env is None:
             self.env = self.factory()
             self.env.reset(seed=0)
-        base = self.env.unwrapped
-        if not hasattr(base, "model"):
-            raise CannotRender(f"{self.factory.env_id} is not a MuJoCo environment, so it cannot be set to an "
-                               "observation's state")
-        idle_RTA = np.zeros((1, 1, base.model.nu))
         try:
-            state_S = states(base, self.factory.env_id, obs_O[None].astype(float), idle_RTA)[0, 0, 1:]
+            place(self.env, self.factory.env_id, obs_O, goal_G)
         except CannotReplay as error:
             raise CannotRender(str(error)) from error
-        if len(goal_G) and hasattr(base, "update_target_site_pos"):
-            base.goal = np.asarray(goal_G, float)
-            base.update_target_site_pos()
-        simulated(base).set_state(state_S[: base.model.nq], state_S[base.model.nq :])
         return render_frame(self.env)
 
     def close(self) -> None:

@@ -47,6 +47,13 @@ class Maze:
         return int(lengths[np.isfinite(lengths)].max())
 
     @property
+    def farthest(self) -> tuple[int, int]:
+        """The two free cells with the longest of the shortest paths between two cells."""
+        lengths = self._ways[0]
+        first, second = np.unravel_index(np.where(np.isfinite(lengths), lengths, -1).argmax(), lengths.shape)
+        return int(first), int(second)
+
+    @property
     def next_cell(self) -> np.ndarray:
         """(goal, cell): the next cell on a shortest path to the goal; the cell itself if no path leads there."""
         return self._ways[1]

@@ -11,7 +11,9 @@ class Task:
     """A known maze. Scores of two protocols cannot be compared, so each protocol has its own fields."""
 
     env_id: str
+    """Gymnasium's id of the environment."""
     max_episode_steps: int
+    """The steps after which an episode is truncated."""
     dataset_ids: tuple[str, ...]
     """Minari dataset ids; `gentraj data make` records the first one."""
     recipe_steps: int
@@ -25,6 +27,7 @@ class Task:
     minari_reference: tuple[float, float] | None
     """Minari's reference returns of a random agent and of the replanning controller (random-goal protocol), or None."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """The arguments of the environment."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class LocomotionTask:
     """
 
     env_id: str
+    """Gymnasium's id of the environment."""
     max_episode_steps: int
+    """The steps after which an episode is truncated."""
     d4rl_id: str
     """A name under which `gentraj.data.d4rl_reference` has the reference returns; all datasets of an environment share
     them."""
@@ -55,11 +60,13 @@ class ManipulationTask:
     base_id: str
     """Id of OGBench's own environment."""
     max_episode_steps: int
+    """The steps after which an episode is truncated."""
     goal_dims: tuple[int, ...]
     """Entries of the observation that make up a goal: positions of cubes, states of buttons, drawer and window."""
     dataset_ids: tuple[str, ...]
     """The Minari id that `gentraj data make` records, and the name of OGBench's own file."""
     recipe_steps: int
+    """Number of steps that `gentraj data make` records by default."""
     horizon: tuple[int, int]
     """Horizon and stride of a plan, long enough for an object's whole path."""
     published: dict[str, float]
@@ -79,6 +86,7 @@ TASKS: dict[str, Task] = {
     "pointmaze-medium": _pointmaze("Medium", 600, 1_000_000, "maze2d-medium-v1", (6, 6), 600, (10.1, 428.4)),
     "pointmaze-large": _pointmaze("Large", 800, 1_000_000, "maze2d-large-v1", (7, 9), 800, (5.1, 560.7)),
 }
+"""The tasks in mazes by their names."""
 
 PUBLISHED = "GCBC", "GCIVL", "GCIQL", "QRL", "CRL", "HIQL"
 

@@ -79,6 +79,7 @@ class WorldModelVectorEnv(VectorEnv):
         return tuple(_frame(self.renderer, obs_O, goal_G) for obs_O, goal_G in rows)
 
     def close_extras(self, **_: Any) -> None:
+        """Closes what is beside the environments."""
         _close(self.renderer)
 
     def _observe(self) -> Any:
@@ -120,6 +121,7 @@ class WorldModelEnv(gymnasium.Env):
         return _frame(self.renderer, self.episodes.obs_BO[0], self.episodes.goal_BG[0])
 
     def close(self) -> None:
+        """Closes the environment."""
         _close(self.renderer)
 
     def _observe(self) -> Any:

@@ -21,7 +21,10 @@ TIME_LIMIT, UNCERTAINTY, BOUNDS, NOT_FINITE = "time limit", "uncertainty", "left
 
 @dataclass(frozen=True)
 class ImaginedConfig:
-    """How a world model's synthetic episodes start, how they end, and what uncertainty costs."""
+    """How a world model's synthetic episodes start, how they end, and what uncertainty costs.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     max_episode_steps: int = 1000
     """Time limit of an episode, in steps."""

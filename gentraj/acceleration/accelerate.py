@@ -22,6 +22,7 @@ Make = Callable[[FactoredNetwork, Tensor, Tensor], Body]
 Example = tuple[Tensor, Tensor]  # inputs of a body
 Target = TypeVar("Target")
 BackendName = Literal["auto", "eager", "compile", "openvino", "openvino-bf16"]
+"""The name of a backend; "auto" is the fastest of those that this machine has and that are as accurate as PyTorch."""
 MAKING = threading.RLock()  # held by the thread that makes a program
 CALLS = 5  # calls of each backend that are timed, after one that is not
 
@@ -54,6 +55,7 @@ BACKENDS: dict[str, Backend] = {
     "openvino-bf16": Backend(partial(openvino_program, precision="bf16"), 0.1,
                              partial(openvino_gradient, precision="bf16")),
 }
+"""The backends by their names: how each makes a program, and the largest error that its outputs may have."""
 AUTOMATIC = ("eager", "openvino")  # what is as accurate as eager and ready within seconds
 
 

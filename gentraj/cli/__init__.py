@@ -37,6 +37,7 @@ Training (a RUN is the folder that a training writes):
 
 Using a run:
   gentraj evaluate RUN                         score the run in closed loop in its environment
+  gentraj studio RUN...                        see plans in a browser while you drag start and goal
   gentraj report RUN                           draw figures and write one self-contained HTML page
   gentraj sample RUN --out FILE                sample trajectories of a planner's model or actions of a policy's
   gentraj measure RUN [--dataset ID]           measure how close sampled trajectories are to data
@@ -56,7 +57,7 @@ takes --import MODULE, a module of yours that registers environments (installed,
 Exit codes: 0 done, 1 failed on the way, 2 bad input, 130 or 143 stopped by Ctrl-C or SIGTERM (a training is saved)."""
 
 COMMANDS = ("demo", "data", "train", "finetune", "distill", "sample", "augment", "evaluate", "export", "hub",
-            "measure", "report", "compare", "pareto", "ablate", "sweep", "reproduce")  # modules, imported on use
+            "measure", "studio", "report", "compare", "pareto", "ablate", "sweep", "reproduce")  # modules
 
 
 def main(argv: Sequence[str] | None = None) -> int:

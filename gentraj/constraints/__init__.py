@@ -7,6 +7,7 @@ from .kinds import TOLERANCE, Acceleration, Box, Constraint, Equal, Projection, 
 CONSTRAINTS: dict[str, type[Constraint]] = {
     "box": Box, "circle": Circle, "blocks": Blocks, "speed": Speed, "acceleration": Acceleration, "equal": Equal,
     "projection": Projection}
+"""The kinds of constraints by their names."""
 
 __all__ = ["CONSTRAINTS", "QUICK", "THOROUGH", "TOLERANCE", "Acceleration", "Blocks", "Box", "Certificate", "Circle",
            "Constraint", "Constraints", "Effort", "Equal", "Projection", "Speed"]

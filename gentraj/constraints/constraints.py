@@ -125,7 +125,9 @@ class Effort:
 
 
 THOROUGH = (Effort(300), Effort(600, 3, 100), Effort(2000, 3, 1e4), Effort(2000, 3, 1e6))  # chosen by measurement
+"""The rounds of a projection that shall find allowed trajectories wherever there are some."""
 QUICK = (Effort(40),)
+"""The one round of a projection between two sampling steps, where nearly allowed is enough."""
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ class Blocks(Constraint):
     `low` and `high` are (d,) for one block or (W, d) for many. An infinite bound leaves its side open, so a block may
     be everything beyond a border. The violation is the distance to the nearest side of the block that a timestep is
     deepest in. Only the timesteps are kept out, not the path from one to the next: bound the speed, or give thin walls
-    a margin, so that no trajectory can leap over a wall.
+    a margin, so that no trajectory can leap over a wall. Raises ValueError for bounds of other shapes, and where `low`
+    is above `high`.
     """
 
     low: Any

@@ -19,7 +19,8 @@ from torch import Tensor
 from ..trajectory import TrajectorySpec
 
 Values = float | tuple[float, ...]  # one number for all entries, or one number for each
-TOLERANCE = 1e-6  # a violation up to this size, in natural units, counts as none
+TOLERANCE = 1e-6
+"""The size up to which a violation counts as none, in natural units."""
 Nearest = Callable[[Tensor, Tensor, Tensor], Tensor]  # (vectors (R, K, d), regions, slacks) -> the nearest allowed ones
 
 
@@ -40,7 +41,9 @@ class Constraint:
     float64."""
 
     order: ClassVar[int] = 0
+    """The order of the differences that it concerns: 0 are the timesteps themselves."""
     dims: tuple[int, ...]
+    """The entries of a timestep that it concerns."""
 
     def entries(self, spec: TrajectorySpec) -> list[int]:
         """The entries that the constraint concerns. Raises ValueError unless trajectories of `spec` have them."""
@@ -102,7 +105,8 @@ def clamp(x: Tensor, low: Tensor, high: Tensor, slack: Tensor) -> Tensor:
 class Box(Constraint):
     """Requires low <= x_h[dims] <= high at every timestep.
 
-    An infinite bound leaves its side open. Entry obs_dim + a of a timestep is entry a of its action.
+    An infinite bound leaves its side open. Entry obs_dim + a of a timestep is entry a of its action. Raises ValueError
+    for bounds of other shapes, and where `low` is above `high`.
     """
 
     low: Values
@@ -190,7 +194,8 @@ class Speed(Constraint):
     """Requires |x_h+1 - x_h| / (stride dt) <= limit for the Euclidean norm over the entries `dims`.
 
     With `per_dim` the bound holds for the absolute value of each entry instead. `dt` is the duration of one environment
-    step, so `limit` is in units of the entries per unit of `dt`.
+    step, so `limit` is in units of the entries per unit of `dt`. Raises ValueError for a negative `limit` and
+    for a `dt` that is not positive.
     """
 
     limit: float

@@ -26,7 +26,10 @@ Rows = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class ContextConfig:
-    """The contexts that a model is conditioned on, concatenated in this order, in environment units."""
+    """The contexts that a model is conditioned on, concatenated in this order, in environment units.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     kinds: tuple[Kind, ...] = ()
     """return: the discounted sum of rewards from the window's start on; goal: the episode's goal where the data have
@@ -134,3 +137,4 @@ def _task(e: Episodes, config: ContextConfig) -> Rows:
 
 
 CONTEXTS: dict[str, Callable[[Episodes, ContextConfig], Rows]] = {"return": _return, "goal": _goal, "task": _task}
+"""The contexts by their names: functions of episodes and settings that return a function `Rows`."""

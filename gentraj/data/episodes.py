@@ -88,14 +88,17 @@ class Episodes:
 
     @property
     def obs_dim(self) -> int:
+        """Width O of an observation."""
         return self.obs.shape[1]
 
     @property
     def act_dim(self) -> int:
+        """Width A of an action."""
         return self.act.shape[1]
 
     @property
     def num_steps(self) -> int:
+        """Number of steps of all episodes."""
         return len(self.act)
 
     @property

@@ -48,6 +48,7 @@ class ClassifierFree(FromModel):
         check_interval(self)
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
+        """Guides the denoiser by the context. Raises ValueError for a condition without one."""
         if sampling.condition.context_BC is None:
             raise ValueError("ClassifierFree needs a context, and the condition has none; give Condition.context_BC, "
                              "shape (B, C)")
@@ -73,6 +74,7 @@ class Contexts(FromModel):
                              "weights are expected")
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
+        """Combines the denoisers of all contexts. Raises ValueError for a condition that has a context too."""
         condition = sampling.condition
         if condition.context_BC is not None:
             raise ValueError("Condition.context_BC was given together with Contexts; give that context as one of these")
@@ -122,6 +124,7 @@ class Product(FromModel):
 
     @property
     def total(self) -> float:
+        """The sum of all weights, that of the own model included."""
         return math.fsum([self.own, *self.weights])
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
@@ -164,6 +167,7 @@ class Mixture:
 
     @property
     def device(self) -> torch.device:
+        """The device of its parameters."""
         return device_of(self.models[0])
 
     @property

@@ -80,6 +80,7 @@ class Constrained(Plugin):
         self.constraints.known(condition, refuse=self.strict)
 
     def rejects(self, x_RHD: Tensor, attempt: int) -> Tensor:
+        """(R,) which trajectories are sampled anew. Raises `Infeasible` if the last attempt leaves any."""
         certificate = self.constraints.certificate(x_RHD)
         if attempt < self.attempts:
             return ~certificate.feasible

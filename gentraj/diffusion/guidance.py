@@ -192,6 +192,7 @@ class NearestData(Plugin):
         check_interval(self)
 
     def wrap(self, denoise: Denoise, sampling: Denoising) -> Denoise:
+        """Moves denoised trajectories towards windows. Raises ValueError for too few windows and for other shapes."""
         spec, device = sampling.condition.spec, sampling.condition.values_BHD.device
         windows = self._windows().to(device)
         if windows.shape[1:] != (spec.horizon, spec.dim) or not torch.isfinite(windows).all():

@@ -36,7 +36,10 @@ FOLLOW = 0.1  # weight of a batch in the moving averages of the latents' mean an
 
 @dataclass(frozen=True)
 class LatentDiffusionConfig(GeneratorConfig):
-    """Settings of a temporal VAE and of a diffusion model of its latents."""
+    """Settings of a temporal VAE and of a diffusion model of its latents.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     vae: VAEConfig = field(default_factory=VAEConfig)
     """The autoencoder, a variational one of convolutions over time."""
@@ -51,6 +54,7 @@ class LatentDiffusionConfig(GeneratorConfig):
 
     @property
     def network(self) -> NetworkConfig:
+        """The settings of the network of the prior."""
         return self.prior.network
 
     @property
@@ -58,6 +62,7 @@ class LatentDiffusionConfig(GeneratorConfig):
         return self.prior.max_steps
 
     def with_network(self, network: NetworkConfig) -> LatentDiffusionConfig:
+        """The settings with another network of the prior."""
         return replace(self, prior=self.prior.with_network(network))
 
 
@@ -88,6 +93,7 @@ class LatentDiffusion(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device of its parameters."""
         return self.normalizer.shift_D.device
 
     @property

@@ -44,7 +44,10 @@ else:  # the choices of a setting are the keys of its dict, so that adding one t
 
 @dataclass(frozen=True)
 class DiffusionConfig(GeneratorConfig, LearningConfig):
-    """Settings of a diffusion model: its network, its noise path, its loss and its sampler."""
+    """Settings of a diffusion model: its network, its noise path, its loss and its sampler.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
     """The network that denoises."""
@@ -78,6 +81,7 @@ class DiffusionConfig(GeneratorConfig, LearningConfig):
         return self.levels
 
     def with_network(self, network: NetworkConfig) -> DiffusionConfig:
+        """The settings with another network."""
         return replace(self, network=network)
 
     def unused(self) -> dict[str, str]:
@@ -159,6 +163,7 @@ class Diffusion(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device of its parameters."""
         return self.normalizer.shift_D.device
 
     @property
@@ -185,11 +190,11 @@ class Diffusion(nn.Module):
         return adamw(self.network, self.config)
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
-               guide: Guide | None = None) -> dict[str, Tensor]:
+               guide: Guide | None = None, chain: bool = False) -> dict[str, Tensor]:
         """One optimiser step on the weighted squared error of the unknown real entries (Ho et al. 2020, equation 14).
 
         `guide` adds its mean score of x0 to the objective. It scores x0 as denoised from one noise level instead of a
-        sample (Kang et al. 2023, equation 9).
+        sample (Kang et al. 2023, equation 9), or with `chain` a sample, with the gradient through all of its steps.
         """
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
         known = self.mix.sample(self.spec, real, generator)
@@ -197,10 +202,26 @@ class Diffusion(nn.Module):
         eps = torch.randn(x0.shape, generator=generator).to(x0.device)
         kept = torch.rand(len(x0), generator=generator) >= self.context_dropout
         context = encode_context(batch.context_BC, self.context, kept)
-        loss = self.loss(x0, eps, at, known, real, context, batch, guide)
+        loss = self.loss(x0, eps, at, known, real, context, batch, None if chain else guide)
+        if chain and guide is not None:
+            x = torch.where(real & ~known, self.sampled_chain(x0, known, batch.context_BC, generator), batch.x_BHD)
+            loss = loss - (guide(x) * batch.weights()).mean()
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}
+
+    def sampled_chain(self, x0: Tensor, known: Tensor, context_BC: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Samples (B, H, D) in environment units, as the network is now: the gradient passes through all steps.
+
+        `x0` holds the known entries, in normalised units.
+        """
+        def normal() -> Tensor:
+            return torch.randn(x0.shape, generator=generator).to(x0.device)
+
+        times = sampling_times(self.path, self.config.steps, self.config.grid).to(x0.device)
+        denoise = self.denoise(x0, known, context_BC, times=times, network=self.network)
+        x = self.sampler(self.config)(denoise, self.path.sigma(times[:1]) * normal(), times, self.path, normal)
+        return self.normalizer.unnormalize(x)
 
     def loss(self, x0: Tensor, eps: Tensor, at: Level, known: Tensor, real: Tensor, context: Tensor | None,
              batch: Batch, guide: Guide | None = None) -> Tensor:
@@ -229,25 +250,26 @@ class Diffusion(nn.Module):
         return x0 if limit is None or not clipped else x0.clamp(-limit, limit)
 
     def level(self, t_R: Tensor) -> Level:
+        """The noise level at the times t (R,)."""
         return Level(self.path, t_R, self.config.sigma_data)
 
     def denoise(self, values: Tensor, mask: Tensor, context: Tensor | None = None, *,
-                times: Tensor | None = None, clipped: bool = True) -> Denoise:
+                times: Tensor | None = None, clipped: bool = True, network: nn.Module | None = None) -> Denoise:
         """The denoiser `denoise(x_RHD, t) -> x0_RHD` conditioned on the known entries, in normalised units.
 
         The network sees the known entries clean, and x0 has their values: what `x` has there has no effect, and the
         gradient with respect to it is zero, so that guidance does not move it. The noise levels, and what the network
         computes of them and of the condition alone, are computed once for all `times` (S,), if they are given.
-        `clipped` bounds x0; a likelihood needs it without the bound.
+        `clipped` bounds x0; a likelihood needs it without the bound. The averaged `network` is the default.
         """
         known_x0, encoded = torch.where(mask, values, 0), encode_context(context, self.context)
-        network = conditioned(self.ema.module, known_x0, mask, encoded, times)
+        predict = conditioned(self.ema.module if network is None else network, known_x0, mask, encoded, times)
         levels = {} if times is None else dict(zip(times.tolist(), self.level(times).each(), strict=True))
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             self.network_calls += 1
             at, x_t = (levels.get(t.item()) if len(t) == 1 else None) or self.level(t), torch.where(mask, values, x)
-            return torch.where(mask, values, self.denoised(self.predict(network, x_t, at), x_t, at, clipped=clipped))
+            return torch.where(mask, values, self.denoised(self.predict(predict, x_t, at), x_t, at, clipped=clipped))
 
         return denoise
 

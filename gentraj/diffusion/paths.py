@@ -19,6 +19,7 @@ T_MIN = 1e-3  # the least time in training, and the least one above 0 in samplin
 MAX_BETA = 0.999  # Nichol & Dhariwal 2021, section 3.2
 COSINE_OFFSET, COSINE_END = 0.008, 0.9946  # Nichol & Dhariwal 2021, equation 17; Lu et al. 2022, appendix D.4
 BETA_MIN, BETA_MAX = 0.1, 20.0  # Song et al. 2021, appendix C
+BETA_HALF = 10.0  # Wang et al. 2023, appendix B.1
 VE_MIN, VE_MAX = 0.01, 50.0  # Song et al. 2021, appendix C
 EDM_MIN, EDM_MAX, EDM_RHO = 0.002, 80.0, 7.0  # Karras et al. 2022, table 1
 
@@ -89,6 +90,12 @@ def vp_linear(levels: int | None = None) -> NoisePath:
     return _chain(betas[-levels:])  # a single level is the noisiest one
 
 
+def vp_half(levels: int | None = None) -> NoisePath:
+    """Half of vp-linear's noise, for few levels (Wang et al. 2023, appendix B.1): their betas 1 to N multiply up to
+    alpha(n / N)^2."""
+    return _variance_preserving(lambda t: -(BETA_MIN * t + (BETA_HALF - BETA_MIN) * t**2 / 2), levels)
+
+
 def sub_vp(levels: int | None = None) -> NoisePath:
     """Song et al. 2021, equation 29: vp-linear's alpha, with less noise."""
     vp = vp_linear()
@@ -139,4 +146,6 @@ def _chain(betas: Tensor) -> NoisePath:
     return _variance_preserving(log_alpha_bar, levels)
 
 
-PATHS = {"vp-cosine": vp_cosine, "vp-linear": vp_linear, "sub-vp": sub_vp, "ve": ve, "edm": edm, "flow": flow}
+PATHS = {"vp-cosine": vp_cosine, "vp-linear": vp_linear, "vp-half": vp_half, "sub-vp": sub_vp, "ve": ve, "edm": edm,
+         "flow": flow}
+"""Functions that make a `NoisePath`, by its name; each takes a number of levels, or None for continuous time."""

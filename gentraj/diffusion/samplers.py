@@ -26,6 +26,13 @@ LANGEVIN_SNR = 0.16  # Song et al. 2021, appendix G
 
 
 class Sampler(Protocol):
+    """Leads noise to data along the times of a path.
+
+    `x` (R, H, D) is noise at `times[0]`; `times` (S + 1,) fall from there to 0. `denoise(x, t_R)` estimates the clean
+    trajectories, `normal()` draws noise of the shape of x, and `eta` scales the noise that is added in each step: 0 is
+    deterministic. `observe` is called with x and t after each step. Returns x at the last time.
+    """
+
     def __call__(self, denoise: Denoise, x: Tensor, times: Tensor, path: NoisePath, normal: Normal, *, eta: float = ...,
                  observe: Observer | None = None) -> Tensor: ...
 
@@ -261,3 +268,4 @@ SAMPLERS: dict[str, Sampler] = {
     "predictor-corrector": predictor_corrector, "dpmpp-2m": dpmpp_2m, "dpmpp-2m-sde": partial(dpmpp_2m, eta=1.0),
     "unipc": unipc,
 }
+"""The samplers by their names, which are the choices of `SamplingOptions.sampler`."""

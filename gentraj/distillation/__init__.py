@@ -17,6 +17,7 @@ STUDENTS: dict[str, tuple[type[FewStepConfig], type[FewStep]]] = {
     "shortcut": (ShortcutConfig, Shortcut),
     "adversarial": (AdversarialConfig, Adversarial),
 }
+"""The students by the names of their methods: the class of the settings, and the class of the student."""
 
 __all__ = ["STUDENTS", "Adversarial", "AdversarialConfig", "Consistency", "ConsistencyConfig", "FewStep",
            "FewStepConfig", "FlowMap", "FlowMapConfig", "MeanFlow", "MeanFlowConfig", "Progressive",

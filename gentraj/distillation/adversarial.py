@@ -32,7 +32,7 @@ else:  # what the dict holds
 
 @dataclass(frozen=True)
 class AdversarialConfig(ReflowConfig):
-    """Settings of a student by adversarial distillation."""
+    """Settings of a student by adversarial distillation. Raises ValueError for a setting outside its range."""
 
     adversarial: float = 0.1
     """Weight of the adversarial loss of samples from one call beside the error to the teacher's trajectories."""
@@ -50,6 +50,8 @@ class AdversarialConfig(ReflowConfig):
 
 
 class Adversarial(Reflow):
+    """A student that learns its teacher's trajectories and to deceive a discriminator of the data."""
+
     distillation: AdversarialConfig
 
     def __init__(self, *args: Any, **kwargs: Any):

@@ -29,7 +29,7 @@ K, B, Q, STAGES = 8.0, 1.0, 2.0, 8  # Geng et al. 2024, section 3.2: n(t) = 1 + 
 
 @dataclass(frozen=True)
 class ConsistencyConfig(FewStepConfig):
-    """Settings of a consistency model."""
+    """Settings of a consistency model. Raises ValueError for a setting outside its range."""
 
     targets: Literal["teacher", "data"] = "teacher"
     """What leads from one point of a way to the next cleaner one: a step of the teacher (distillation), or the data and
@@ -47,6 +47,8 @@ class ConsistencyConfig(FewStepConfig):
 
 
 class Consistency(FewStep):
+    """A student that maps every point of a way from noise to data to the end of this way."""
+
     distillation: ConsistencyConfig
 
     def sampler(self, config: DiffusionConfig) -> Sampler:

@@ -23,7 +23,10 @@ from ..trajectory import Batch, Condition, Guide, TrajectorySpec
 
 @dataclass(frozen=True)
 class FewStepConfig(GeneratorConfig):
-    """What the settings of all students have. A student has its teacher's network, noise path and prediction."""
+    """What the settings of all students have. A student has its teacher's network, noise path and prediction.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     teacher: DiffusionConfig = field(default_factory=DiffusionConfig)
     """The settings of the teacher."""
@@ -47,6 +50,7 @@ class FewStepConfig(GeneratorConfig):
 
     @property
     def network(self) -> NetworkConfig:
+        """The settings of the network, which are the teacher's."""
         return self.teacher.network
 
     @property
@@ -54,6 +58,7 @@ class FewStepConfig(GeneratorConfig):
         return self.teacher.max_steps
 
     def with_network(self, network: NetworkConfig) -> Any:
+        """The settings with another network."""
         return replace(self, teacher=self.teacher.with_network(network))
 
 
@@ -126,6 +131,7 @@ class FewStep(Diffusion):
         return self.x0(self.teacher, self.teacher.ema, x, t_R, rows, clipped=True)
 
     def noised(self, x0: Tensor, eps: Tensor, t_R: Tensor) -> Tensor:
+        """x at t (R,): x0 with the noise eps of that level."""
         at = self.level(t_R)
         return at.alpha * x0 + at.sigma * eps
 

@@ -28,7 +28,10 @@ SCALE = 10.0  # of the times before they are embedded: losses have derivatives b
 
 @dataclass(frozen=True)
 class FlowMapConfig(FewStepConfig):
-    """What the settings of all flow maps have. Their noise path is straight, whatever the teacher's is."""
+    """What the settings of all flow maps have. Their noise path is straight, whatever the teacher's is.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     targets: Literal["teacher", "data"] = "teacher"
     """What the velocity at a single time is computed from: the teacher, or data and noise."""
@@ -131,6 +134,7 @@ class FlowMap(FewStep):
         return z, v * rows.free, t_R
 
     def uniform(self, rows: Microbatch) -> Tensor:
+        """(R,) numbers, uniform between 0 and 1."""
         return torch.rand(len(rows.x0), generator=rows.generator).to(rows.x0.device)
 
     def squares(self, u: Tensor, target: Tensor, rows: Microbatch) -> Tensor:

@@ -20,7 +20,7 @@ C = 1e-3  # section 4.3, adaptive loss weighting with p = 1
 
 @dataclass(frozen=True)
 class MeanFlowConfig(FlowMapConfig):
-    """Settings of a mean flow."""
+    """Settings of a mean flow. Raises ValueError for a setting outside its range."""
 
     apart: float = 0.5
     """Fraction of the trajectories for which the two times differ; for the others the average velocity is the
@@ -32,6 +32,8 @@ class MeanFlowConfig(FlowMapConfig):
 
 
 class MeanFlow(FlowMap):
+    """A flow map that learns how the average velocity between two times changes with the later one."""
+
     distillation: MeanFlowConfig
 
     def objective(self, rows: Microbatch) -> Tensor:

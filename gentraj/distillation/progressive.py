@@ -23,7 +23,7 @@ from .few_step import FewStep, FewStepConfig
 
 @dataclass(frozen=True)
 class ProgressiveConfig(FewStepConfig):
-    """Settings of a student by progressive distillation."""
+    """Settings of a student by progressive distillation. Raises ValueError for a setting outside its range."""
 
     rounds: int = 4
     """Number of rounds, each of which halves the number of steps; the teacher begins with 2^rounds times the student's
@@ -43,6 +43,8 @@ class ProgressiveConfig(FewStepConfig):
 
 
 class Progressive(FewStep):
+    """A student one step of which learns two steps of the student of the round before."""
+
     distillation: ProgressiveConfig
 
     def __init__(self, *args: Any, **kwargs: Any):

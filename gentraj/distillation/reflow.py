@@ -20,7 +20,10 @@ from .few_step import FewStep, FewStepConfig
 
 @dataclass(frozen=True)
 class ReflowConfig(FewStepConfig):
-    """Settings of a student by reflow. A student of one step learns the teacher's map from noise to trajectories."""
+    """Settings of a student by reflow. A student of one step learns the teacher's map from noise to trajectories.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     teacher_steps: int | None = None
     """Number of sampling steps of the teacher; None is the teacher's own."""
@@ -32,6 +35,8 @@ class ReflowConfig(FewStepConfig):
 
 
 class Reflow(FewStep):
+    """A student that learns the straight ways from noise to the trajectories that its teacher makes of this noise."""
+
     distillation: ReflowConfig
 
     def objective(self, rows: Microbatch) -> Tensor:

@@ -18,7 +18,7 @@ from .flow_map import FlowMap, FlowMapConfig
 
 @dataclass(frozen=True)
 class ShortcutConfig(FlowMapConfig):
-    """Settings of a shortcut model."""
+    """Settings of a shortcut model. Raises ValueError for a setting outside its range."""
 
     share: float = 0.25
     """Fraction of the trajectories on which a step learns two steps of half its size; on the others the model learns
@@ -34,6 +34,8 @@ class ShortcutConfig(FlowMapConfig):
 
 
 class Shortcut(FlowMap):
+    """A flow map that learns to reach in one step what it reaches in two steps of half the size."""
+
     distillation: ShortcutConfig
 
     def objective(self, rows: Microbatch) -> Tensor:

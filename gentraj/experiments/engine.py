@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from ..config import read_json, sealed, to_json
+from ..config import lasting, read_json, sealed
 from ..device import pick_device
 from ..files import open_plain, read_file, write_file
 from ..progress import one_line, say
@@ -84,7 +84,7 @@ class Task:
 
     def key(self, measure: Measure) -> dict[str, Any]:
         """Everything that the result depends on. The path of the data is not part of it."""
-        config = to_json(self.config) | {"dataset": "+".join(dataset_names(self.config.dataset))}
+        config = lasting(self.config) | {"dataset": "+".join(dataset_names(self.config.dataset))}
         return {"run": config, "sha256": self.sha256, **measure.asked}
 
     def path(self, measure: Measure) -> Path:
@@ -201,7 +201,7 @@ def trained(config: AnyRunConfig, folder: Path, device: torch.device) -> Run:
 def deciding(config: AnyRunConfig) -> dict[str, Any]:
     """The settings that a training depends on; a planner's way to plan and the path of the data are not among them."""
     excluded = [key for key in config.MAY_CHANGE if key != "training"]
-    return {key: value for key, value in to_json(config).items() if key not in excluded}
+    return {key: value for key, value in lasting(config).items() if key not in excluded}
 
 
 def check_known(names: Sequence[str], known: Iterable[str], what: str) -> None:

@@ -42,7 +42,10 @@ else:  # what the dict holds
 
 @dataclass(frozen=True)
 class GANConfig(GeneratorConfig):
-    """Settings of a GAN: its two networks, their losses, how they are trained, and how a guide chooses samples."""
+    """Settings of a GAN: its two networks, their losses, how they are trained, and how a guide chooses samples.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     network: NetworkConfig = field(default_factory=TemporalUNetConfig)
     """The generator."""
@@ -94,6 +97,7 @@ class GANConfig(GeneratorConfig):
         return dict(OBJECTIVES[self.objective].penalties) if self.penalties is None else self.penalties
 
     def with_network(self, network: NetworkConfig) -> GANConfig:
+        """The settings with another network of the generator."""
         return replace(self, network=network)
 
 
@@ -125,6 +129,7 @@ class ConditionalGAN(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device of its parameters."""
         return self.normalizer.shift_D.device
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:

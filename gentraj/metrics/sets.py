@@ -197,6 +197,7 @@ METRICS: dict[str, Callable[[Tensor, Tensor, int], float]] = {  # (real_NF, fake
     "frechet_distance": lambda real, fake, seed: frechet_distance(real, fake),
     "two_sample_accuracy": two_sample_accuracy,
 }
+"""The metrics by their names: functions of features of real (N, F) and of generated trajectories (M, F), and a seed."""
 
 
 def fit_scale(real_RHD: Tensor) -> Normalizer:

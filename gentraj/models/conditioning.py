@@ -18,7 +18,10 @@ LAST = 1 - 2**-20  # the fraction u that `later_row` maps to the last timestep
 
 @dataclass(frozen=True)
 class ConditionMix:
-    """The probability that each kind of entry is known, for each trajectory and each kind on its own."""
+    """The probability that each kind of entry is known, for each trajectory and each kind on its own.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     start: float = 1.0
     """Probability that the first observation is known."""

@@ -9,14 +9,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..config import require
+from ..config import later, require
 from ..networks import NETWORKS, NetworkConfig, ResidualMLPConfig
 from ..networks.rows import MAX_ROWS, padding
 from ..normalize import Normalizer
@@ -32,15 +32,20 @@ from .settings import GeneratorConfig
 
 @dataclass(frozen=True)
 class GaussianConfig(GeneratorConfig, LearningConfig):
-    """Settings of a Gaussian model: its network, its likelihood, and how a guide chooses samples."""
+    """Settings of a Gaussian model: its network, its likelihood, and how a guide chooses samples.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     network: NetworkConfig = field(default_factory=ResidualMLPConfig)
     """The network that predicts mean and standard deviation."""
-    spread: Literal["learned"] | float = "learned"
-    """Standard deviation in normalised units: learned for each entry and condition, or one number for all of them.
-    With a number the negative log-likelihood is a squared error over 2 spread^2."""
+    spread: Literal["learned", "shared"] | float = "learned"
+    """Standard deviation in normalised units: learned for each entry and condition; learned for each entry, and shared
+    by all conditions; or one number for all of them. With a number the negative log-likelihood is a squared error over
+    2 spread^2."""
     log_sigma: tuple[float, float] = (-5.0, 1.0)
-    """Soft lower and upper bound on the logarithm of a learned standard deviation, in normalised units."""
+    """Lower and upper bound on the logarithm of a learned standard deviation, in normalised units; soft bounds, unless
+    it is shared."""
     ema: float = 0.999
     """Decay of the exponential moving average of the weights, which is used for sampling."""
     best_of: int = 16
@@ -49,6 +54,8 @@ class GaussianConfig(GeneratorConfig, LearningConfig):
     """Gradient steps on the guide's score that improve the noise of the best candidate."""
     search_rate: float = 0.1
     """Length of a search step, relative to the length of the noise."""
+    squash: bool = later(False)
+    """Map means to (-1, 1) by tanh."""
 
     ONE_CALL: ClassVar[bool] = True
     FOR_GUIDES: ClassVar[tuple[str, ...]] = SEARCH
@@ -57,7 +64,7 @@ class GaussianConfig(GeneratorConfig, LearningConfig):
 
     def unused(self) -> dict[str, str]:
         reasons = {} if self.search_steps else {"search_rate": "search_steps is 0"}
-        return reasons if self.spread == "learned" else reasons | {"log_sigma": "the spread is a number"}
+        return reasons if self.spread in ("learned", "shared") else reasons | {"log_sigma": "the spread is a number"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,11 +73,13 @@ class GaussianConfig(GeneratorConfig, LearningConfig):
         if not -50 <= low < high <= 50:
             raise ValueError(f"GaussianConfig.log_sigma is {self.log_sigma}; two numbers from -50 to 50, the smaller "
                              "one first, are expected")
-        if self.spread != "learned" and not (isinstance(self.spread, (int, float)) and 1e-6 <= self.spread <= 1e6):
-            raise ValueError(f"GaussianConfig.spread is {self.spread!r}; 'learned' or a number from 1e-06 to 1e+06 is "
-                             "expected")
+        number = isinstance(self.spread, (int, float)) and 1e-6 <= self.spread <= 1e6
+        if self.spread not in ("learned", "shared") and not number:
+            raise ValueError(f"GaussianConfig.spread is {self.spread!r}; 'learned', 'shared' or a number from 1e-06 to "
+                             "1e+06 is expected")
 
     def with_network(self, network: NetworkConfig) -> GaussianConfig:
+        """The settings with another network."""
         return replace(self, network=network)
 
 
@@ -93,11 +102,14 @@ class Gaussian(nn.Module):
         self.normalizer, self.context = normalizer, context
         width = spec.dim * (2 if config.spread == "learned" else 1)  # for log sigma beside the mean
         self.network = NETWORKS.made_of(config.network)(width, spec.horizon, encoded_width(context), config.network)
+        if config.spread == "shared":
+            self.network.register_parameter("log_sigma", nn.Parameter(torch.zeros(spec.horizon, spec.dim)))
         self.ema = MovingAverage(self.network, config.ema)
         self.network_calls = 0
 
     @property
     def device(self) -> torch.device:
+        """The device of its parameters."""
         return self.normalizer.shift_D.device
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
@@ -230,9 +242,13 @@ class Gaussian(nn.Module):
         inputs = (F.pad(y, (0, extra)) for y in (interpolated, values, known))
         out = network(*inputs, values.new_zeros(1), context).float()  # float32 under autocast too
         mean, raw = interpolated + out[..., : self.spec.dim], out[..., self.spec.dim :]
-        log_sigma = (soft_clamp(raw, *self.config.log_sigma) if spread == "learned"
-                     else torch.full_like(mean, math.log(spread)))
-        return mean, log_sigma
+        mean = mean.tanh() if self.config.squash else mean
+        if spread == "learned":
+            return mean, soft_clamp(raw, *self.config.log_sigma)
+        if spread == "shared":
+            own = network.module if isinstance(network, MovingAverage) else network
+            return mean, cast(Tensor, own.log_sigma).clamp(*self.config.log_sigma).expand_as(mean)
+        return mean, torch.full_like(mean, math.log(spread))
 
 
 def log_density(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class SampledRows:
     """The context in which a plug-in acts: the conditions and seeds of the R trajectories that are sampled at once."""
 
     normalizer: Normalizer
+    """The model's normaliser."""
     condition: Condition
     """The condition of each trajectory, in environment units."""
     seeds: Sequence[int]
@@ -35,6 +36,7 @@ class Denoising(SampledRows):
     """The context in which a plug-in acts in a model that denoises."""
 
     path: NoisePath
+    """The noise path of the model."""
     denoiser: Callable[[Tensor | None], Denoise]
     """Returns the model's own denoiser for a context (R, C), or for none."""
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Union
 from ..config import Kinds
 from .dit import DiT, DiTConfig
 from .mlp import ValueEnsemble
+from .perceptron import Perceptron, PerceptronConfig
 from .residual_mlp import ResidualMLP, ResidualMLPConfig
 from .temporal_unet import TemporalUNet, TemporalUNetConfig
 
@@ -12,12 +13,15 @@ NETWORKS = Kinds({
     "temporalunet": (TemporalUNetConfig, TemporalUNet),
     "dit": (DiTConfig, DiT),
     "residualmlp": (ResidualMLPConfig, ResidualMLP),
+    "perceptron": (PerceptronConfig, Perceptron),
 })
+"""The networks of trajectories by their kinds: the class of the settings, and the class of the network."""
 
 if TYPE_CHECKING:
-    NetworkConfig = TemporalUNetConfig | DiTConfig | ResidualMLPConfig
+    NetworkConfig = TemporalUNetConfig | DiTConfig | ResidualMLPConfig | PerceptronConfig
+    """The settings of any of these networks."""
 else:
     NetworkConfig = Union[NETWORKS.configs]  # noqa: UP007  the settings of the networks above
 
-__all__ = ["NETWORKS", "DiT", "DiTConfig", "NetworkConfig", "ResidualMLP", "ResidualMLPConfig", "TemporalUNet",
-           "TemporalUNetConfig", "ValueEnsemble"]
+__all__ = ["NETWORKS", "DiT", "DiTConfig", "NetworkConfig", "Perceptron", "PerceptronConfig", "ResidualMLP",
+           "ResidualMLPConfig", "TemporalUNet", "TemporalUNetConfig", "ValueEnsemble"]

@@ -15,7 +15,10 @@ from .embedding import FactoredNetwork, SinusoidalEmbedding
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """A transformer over timesteps whose blocks are modulated by noise level and context; it takes any horizon."""
+    """A transformer over timesteps whose blocks are modulated by noise level and context; it takes any horizon.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     width: int = 96
     """Number of features of a token; a multiple of the heads."""

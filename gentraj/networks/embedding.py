@@ -68,7 +68,11 @@ class TrajectoryNetwork(nn.Module):
 
     def features(self, x_RHD: Tensor, known_RHD: Tensor, mask_RHD: Tensor) -> Tensor:
         """The features (R, H, num_features) of x, then of the known values, then the mask."""
-        return torch.cat([fourier(x_RHD, self.frequencies), self.known_features(known_RHD, mask_RHD)], dim=-1)
+        return self.joined(x_RHD, self.known_features(known_RHD, mask_RHD))
+
+    def joined(self, x_RHD: Tensor, known_RHF: Tensor) -> Tensor:
+        """The features of x joined with those of `known_features`."""
+        return torch.cat([fourier(x_RHD, self.frequencies), known_RHF], dim=-1)
 
     def known_features(self, known_RHD: Tensor, mask_RHD: Tensor) -> Tensor:
         """The features (R, H, num_features - num_noisy) that do not depend on x."""
@@ -113,7 +117,7 @@ class FactoredNetwork(TrajectoryNetwork):
 
         def predict(x_RHD: Tensor, t_R: Tensor) -> Tensor:
             ready_RM = projection_RM.get(t_R.item()) if len(t_R) == 1 else None
-            features = torch.cat([fourier(x_RHD, self.frequencies), known_RHF], dim=-1)
+            features = self.joined(x_RHD, known_RHF)
             return self.body(features, self.projection(t_R, context_RC) if ready_RM is None else ready_RM)
 
         return predict

@@ -4,11 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu, "silu": F.silu, "mish": F.mish, "gelu": partial(F.gelu, approximate="tanh")}
+
+
+def _uniform(weight_IO: Tensor, bias: Tensor) -> None:
+    for tensor in (weight_IO, bias):
+        tensor.uniform_(-1 / math.sqrt(len(weight_IO)), 1 / math.sqrt(len(weight_IO)))
+
+
+def _orthogonal(weight_IO: Tensor, bias: Tensor) -> None:
+    nn.init.orthogonal_(weight_IO, math.sqrt(2))
+    bias.zero_()
+
+
+def _glorot(weight_IO: Tensor, bias: Tensor) -> None:
+    nn.init.xavier_uniform_(weight_IO)
+    bias.zero_()
+
+
+# Each draws the initial weights (inputs, outputs) and biases of a layer, in place.
+INITIAL: dict[str, Callable[[Tensor, Tensor], None]] = {"uniform": _uniform, "orthogonal": _orthogonal,
+                                                        "glorot": _glorot}
+if TYPE_CHECKING:
+    ActivationName = InitialName = str
+else:  # the keys of the tables
+    ActivationName, InitialName = (Literal[tuple(names)] for names in (ACTIVATIONS, INITIAL))
+NormName = Literal["before", "after", "none"]
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:
@@ -20,20 +50,23 @@ def mlp(widths: Sequence[int]) -> nn.Sequential:
 
 
 class EnsembleMLP(nn.Module):
-    """An ensemble of `members` perceptrons with layer normalisation: (R, inputs) -> (E, R, outputs).
+    """An ensemble of `members` perceptrons: (R, inputs) -> (E, R, outputs).
 
-    It computes in float32 under autocast, too, since bfloat16 resolves values near 100 to 0.5 only.
+    Each hidden layer is normalised before its activation, or after it with a scale and a shift that are learned, or not
+    at all. It computes in float32 under autocast, too, since bfloat16 resolves values near 100 to 0.5 only.
     """
 
-    def __init__(self, widths: Sequence[int], members: int, activation: Callable[[Tensor], Tensor] = F.relu):
+    def __init__(self, widths: Sequence[int], members: int, activation: Callable[[Tensor], Tensor] = F.relu, *,
+                 norm: NormName = "before", initial: InitialName = "uniform"):
         super().__init__()
-        self.activation = activation
+        self.activation, self.norm = activation, norm
         sizes = list(pairwise(widths))
-        bounds = [1 / math.sqrt(i) for i, _ in sizes]
-        self.weight = nn.ParameterList(torch.empty(members, i, o).uniform_(-b, b)
-                                       for (i, o), b in zip(sizes, bounds, strict=True))
-        self.bias = nn.ParameterList(torch.empty(members, 1, o).uniform_(-b, b)
-                                     for (_, o), b in zip(sizes, bounds, strict=True))
+        self.weight = nn.ParameterList(torch.empty(members, i, o) for i, o in sizes)
+        self.bias = nn.ParameterList(torch.empty(members, 1, o) for _, o in sizes)
+        draw_layers(self, initial)
+        if norm == "after":
+            self.scale = nn.ParameterList(torch.ones(members, 1, o) for _, o in sizes[:-1])
+            self.shift = nn.ParameterList(torch.zeros(members, 1, o) for _, o in sizes[:-1])
 
     def forward(self, x_RI: Tensor) -> Tensor:
         with torch.autocast(x_RI.device.type, enabled=False):
@@ -42,8 +75,11 @@ class EnsembleMLP(nn.Module):
     def hidden(self, x_RI: Tensor) -> Tensor:
         """The features (E, R, width) of the last hidden layer."""
         h = x_RI.expand(len(self.weight[0]), *x_RI.shape)
-        for weight_EIO, bias_E1O in [*zip(self.weight, self.bias, strict=True)][:-1]:
-            h = self.activation(F.layer_norm(torch.baddbmm(bias_E1O, h, weight_EIO), weight_EIO.shape[-1:]))
+        for i, (weight_EIO, bias_E1O) in enumerate([*zip(self.weight, self.bias, strict=True)][:-1]):
+            h, width = torch.baddbmm(bias_E1O, h, weight_EIO), weight_EIO.shape[-1:]
+            h = self.activation(F.layer_norm(h, width) if self.norm == "before" else h)
+            if self.norm == "after":
+                h = torch.addcmul(self.shift[i], F.layer_norm(h, width), self.scale[i])
         return h
 
     def last(self, h_ERW: Tensor) -> Tensor:
@@ -66,8 +102,10 @@ class ValueEnsemble(EnsembleMLP):
     start: Tensor
     unit: Tensor
 
-    def __init__(self, inputs: int, width: int, depth: int, members: int, start: float = 0.0):
-        super().__init__([inputs, *[width] * depth, 1], members)
+    def __init__(self, inputs: int, width: int, depth: int, members: int, start: float = 0.0,
+                 activation: Callable[[Tensor], Tensor] = F.relu, *, norm: NormName = "before",
+                 initial: InitialName = "uniform"):
+        super().__init__([inputs, *[width] * depth, 1], members, activation, norm=norm, initial=initial)
         self.register_buffer("start", torch.tensor(float(start)))
         self.register_buffer("unit", torch.tensor(max(1.0, abs(start) / 2)))
         with torch.no_grad():
@@ -75,6 +113,22 @@ class ValueEnsemble(EnsembleMLP):
                 last.div_(self.unit)
 
     def forward(self, x_RI: Tensor) -> Tensor:
+        """The values (E, R) of inputs (R, F)."""
         h_ERW = self.hidden(x_RI)
         with torch.autocast(x_RI.device.type, enabled=False):
             return self.start + self.unit * self.last(h_ERW.float())[..., 0]
+
+
+@torch.no_grad()
+def draw_layers(ensemble: EnsembleMLP, initial: InitialName) -> None:
+    """Draws the initial weights of all members. Uniform ones are drawn for all weights first, as earlier releases did,
+    so that a seed gives the same."""
+    if initial == "uniform":
+        bounds = [1 / math.sqrt(weight_EIO.shape[1]) for weight_EIO in ensemble.weight]
+        for tensors in (ensemble.weight, ensemble.bias):
+            for tensor, bound in zip(tensors, bounds, strict=True):
+                tensor.uniform_(-bound, bound)
+        return
+    for weight_EIO, bias_E1O in zip(ensemble.weight, ensemble.bias, strict=True):
+        for weight_IO, bias_1O in zip(weight_EIO, bias_E1O, strict=True):
+            INITIAL[initial](weight_IO, bias_1O)

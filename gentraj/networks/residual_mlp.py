@@ -15,7 +15,10 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "mish": nn.Mish}
 
 @dataclass(frozen=True)
 class ResidualMLPConfig:
-    """Layer-normalised residual blocks on a flattened window: a transition, a policy's action or a short plan."""
+    """Layer-normalised residual blocks on a flattened window: a transition, a policy's action or a short plan.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     width: int = 256
     """Number of hidden features."""

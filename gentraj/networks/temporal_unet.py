@@ -23,7 +23,7 @@ from .embedding import TIME_SCALE, FactoredNetwork
 
 @dataclass(frozen=True)
 class TemporalUNetConfig:
-    """A U-Net of convolutions over time at several resolutions."""
+    """A U-Net of convolutions over time at several resolutions. Raises ValueError for a setting outside its range."""
 
     width: int = 32
     """Number of channels at the finest level."""

@@ -34,6 +34,7 @@ from .style import (
     readable_ticks,
     save,
     smooth,
+    trust_scale,
 )
 
 if TYPE_CHECKING:
@@ -192,7 +193,8 @@ def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: in
     from matplotlib.ticker import LogLocator
 
     figure, [ax] = panels(1, width=6.2, height=4.8)
-    scale = ScalarMappable(*_trust_colours(trust_ratio_N))
+    limit = float(np.clip(np.exp(np.abs(np.log(np.maximum(trust_ratio_N, 1e-6))).max()), 1.5, 20.0))
+    scale = ScalarMappable(*trust_scale(limit))
     draw_floor(ax, background, plans_NH2.reshape(-1, 2), POSITIONS)
     for n in np.argsort(-trust_ratio_N):  # the most trusted on top
         style = "-" if trust_ratio_N[n] <= 1 else (0, (3, 2))
@@ -367,17 +369,6 @@ def _draw_noisy(ax: Axes, frame_NH2: np.ndarray) -> list[Any]:
     lines = ax.plot(*frame_NH2.T, color=GREY, lw=0.6, alpha=0.5)
     order = np.tile(np.arange(frame_NH2.shape[1]), len(frame_NH2))
     return [*lines, ax.scatter(*frame_NH2.reshape(-1, 2).T, c=order, cmap="viridis", s=7, zorder=3)]
-
-
-def _trust_colours(ratio_N: np.ndarray) -> tuple[Any, Any]:
-    """A logarithmic colour scale, symmetric about 1: blue up to the threshold of trust, and orange beyond it."""
-    from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap, LogNorm
-
-    shades = np.linspace(0, 1, 128)
-    both = np.vstack([colormaps["Blues"](0.95 - 0.5 * shades), colormaps["Oranges"](0.4 + 0.5 * shades)])
-    limit = float(np.clip(np.exp(np.abs(np.log(np.maximum(ratio_N, 1e-6))).max()), 1.5, 20.0))
-    return LogNorm(1 / limit, limit), ListedColormap(both)
 
 
 def _title(figure: Figure, title: str) -> None:

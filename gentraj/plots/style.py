@@ -109,6 +109,17 @@ def colours(count: int) -> list[str]:
     return [palette[i % len(palette)] for i in range(count)]
 
 
+def trust_scale(limit: float) -> tuple[Any, Any]:
+    """A logarithmic colour scale of trust ratios from 1 / limit to limit: blue up to the threshold of trust, 1, and
+    orange beyond it. Returns matplotlib's norm and colour map."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap, LogNorm
+
+    shades = np.linspace(0, 1, 128)
+    both = np.vstack([colormaps["Blues"](0.95 - 0.5 * shades), colormaps["Oranges"](0.4 + 0.5 * shades)])
+    return LogNorm(1 / limit, limit), ListedColormap(both)
+
+
 def readable_ticks(ax: Axes, span: Sequence[float]) -> None:
     """Sets the ticks of two logarithmic axes over `span`: powers of ten, and values between them on a short span."""
     from matplotlib.ticker import LogLocator

@@ -40,7 +40,10 @@ SETTINGS = ("only_synthetic", "branch", "noise", "tilt", "max_uncertainty", "unk
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What is added to a dataset, and from where; the result is saved as the Minari dataset `out`."""
+    """What is added to a dataset, and from where; the result is saved as the Minari dataset `out`.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     dataset: str
     """The dataset to extend: a Minari id, a D4RL id, or a file (.hdf5 or .npz); '+' joins several."""

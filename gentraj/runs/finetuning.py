@@ -39,7 +39,10 @@ PLAYED = "played"  # the folder, inside the run's, of the collected episodes: on
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """How to fine-tune a policy; its losses and learning rates are those of its own settings."""
+    """How to fine-tune a policy; its losses and learning rates are those of its own settings.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     steps: int = 20_000
     """Environment steps to collect; the last episodes are carried on to their end."""

@@ -20,7 +20,7 @@ from envs.evaluation.scores import DataReturns
 from envs.making import environment_factory
 from envs.recording.recipes import make_missing
 
-from ..config import from_json, read_json, sealed, to_json
+from ..config import from_json, lasting, read_json, sealed, to_json
 from ..data import Episodes, Windows, concatenate, load_episodes
 from ..data.lerobot import is_folder
 from ..data.sources import FILES
@@ -54,11 +54,17 @@ class Run:
     """A trained planner, policy or world model: `agent(action_space)` acts, and `model` samples trajectories."""
 
     folder: Path
+    """The folder that it is in."""
     config: AnyRunConfig
+    """Its settings."""
     data: DataFacts
+    """What it remembers of its data."""
     components: Mapping[str, Component]
+    """What was trained, by name."""
     reference: Batch
+    """Windows of the data, beside which samples are judged."""
     step: int
+    """The training step of its checkpoint."""
     dataset_hash: str
     """The hash of the training data."""
 
@@ -322,5 +328,5 @@ def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = Non
 
 def decisive(config: AnyRunConfig, data: DataFacts) -> dict[str, Any]:
     """The settings that checkpoints depend on, without the planner's and the path of the data, which have a hash."""
-    run = {key: value for key, value in to_json(config).items() if key not in config.MAY_CHANGE}
+    run = {key: value for key, value in lasting(config).items() if key not in config.MAY_CHANGE}
     return {"run": run, "data": to_json(replace(data, returns=()))}

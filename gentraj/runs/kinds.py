@@ -16,6 +16,7 @@ from .policy import PolicyRunConfig
 from .world import WorldModelRunConfig
 
 AnyRunConfig = PlannerRunConfig | PolicyRunConfig | WorldModelRunConfig
+"""The settings of a run of any kind."""
 
 RUNS = Kinds({
     "planner": (PlannerRunConfig, Planner),

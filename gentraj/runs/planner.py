@@ -47,7 +47,10 @@ CONTEXT_WINDOWS = 4096  # the contexts are normalised by the statistics of this 
 
 @dataclass(frozen=True)
 class PlannerRunConfig(RunSettings):
-    """All settings of a planner's run. A setting that is None is chosen from the data and saved with the run."""
+    """All settings of a planner's run. A setting that is None is chosen from the data and saved with the run.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     horizon: int | None = None
     """Timesteps of a trajectory."""
@@ -66,6 +69,7 @@ class PlannerRunConfig(RunSettings):
     valued: bool = False
     """Train a critic of plans, for planner.select and planner.guidance."""
     model: ModelConfig = FAMILIES["diffusion"]
+    """The generative model of trajectories."""
     mix: ConditionMix = field(default_factory=ConditionMix)
     """Which entries of a trajectory the model is conditioned on in training."""
     context_dropout: float = 0.1
@@ -75,10 +79,14 @@ class PlannerRunConfig(RunSettings):
     batch_size: int = 64
     """Windows in the batch of a training step, for each model (for each step of a GAN's discriminator)."""
     inverse: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
+    """The inverse dynamics, where there are any."""
     arrival: ArrivalConfig = field(default_factory=ArrivalConfig)
+    """The arrival network, where there are goals."""
     critic: PlanCriticConfig = field(default_factory=PlanCriticConfig)
+    """The critic of plans, where there is one."""
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    """The training loop."""
 
     NAME: ClassVar[str] = "planner"
     MAIN: ClassVar[str] = "model"

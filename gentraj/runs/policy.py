@@ -31,7 +31,9 @@ class PolicyRunConfig(GoalConditioned):
     """All settings of a policy's run. Whether the policy is conditioned on a goal depends on the data."""
 
     policy: PolicyConfig = field(default_factory=BCConfig)
+    """The policy."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    """The training loop."""
 
     NAME: ClassVar[str] = "policy"
     MAIN: ClassVar[str] = "policy"
@@ -74,7 +76,10 @@ class PolicyRunConfig(GoalConditioned):
         return replace(self, policy=replace(cast(Any, self.policy), model=student))
 
     def resolve(self, episodes: Episodes) -> PolicyRunConfig:
-        """These settings with everything filled in that the data decide."""
+        """These settings with everything filled in that the data decide.
+
+        Raises ValueError for data with goals that do not record them.
+        """
         if "goal" in episodes.extras:
             return replace(self, context=replace(self.context, kinds=("goal",)))
         if episodes.goal_dims:  # a policy sees short windows, whose last observation is no goal
@@ -85,7 +90,7 @@ class PolicyRunConfig(GoalConditioned):
     def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Component]:
         """The policy, with the statistics of `episodes`, or blank without them, ready to load saved weights."""
         scales = (Scales.blank(data.obs_dim, data.act_dim, data.context_dim) if episodes is None
-                  else Scales.fit(episodes, self.context))
+                  else Scales.fit(episodes, self.context, self.policy.observations, self.policy.rewards))
         return {"policy": POLICIES.made_of(self.policy)(data.obs_dim, data.act_dim, self.policy, scales)}
 
     def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,

@@ -31,6 +31,7 @@ from ..worlds.model import WorldModelConfig
 from .kinds import AnyRunConfig
 from .planner import PlannerRunConfig
 from .policy import PolicyRunConfig
+from .published import PUBLISHED
 from .world import WorldModelRunConfig
 
 # A planner that reaches a goal by the earliest trusted arrival; the data decide everything else.
@@ -122,7 +123,9 @@ PRESETS: dict[str, AnyRunConfig] = {
     **{name: config for name, (_, config) in PLANNERS.items()},
     **{name: PolicyRunConfig(policy=policy) for name, (_, policy) in POLICIES.items()},
     **{name: WorldModelRunConfig(world=world) for name, (_, world) in WORLDS.items()},
+    **{name: config for name, (_, config) in PUBLISHED.items()},
 }
+"""The settings of runs by the name of their preset, which `gentraj train --help` lists."""
 
 DEMO = replace(PLANNERS["pointmaze-umaze"][1], training=TrainingConfig(steps=3_000))
 
@@ -176,6 +179,7 @@ def _goals(dataset: str) -> Literal["maze", "elsewhere", ""]:
 def listing() -> str:
     """All presets with a line about each, in groups."""
     groups = {"planners": PLANNERS, "policies, which need --dataset": POLICIES,
-              "world models, which need --dataset": WORLDS}
+              "world models, which need --dataset": WORLDS,
+              "as published, which need --dataset (hours on one CPU core)": PUBLISHED}
     return "\n\n".join("\n".join([f"{title}:", *(f"  {name:25} {about}" for name, (about, _) in group.items())])
                        for title, group in groups.items())

@@ -12,6 +12,7 @@ import platform
 import shlex
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ from ..trajectory import Agent
 from .settings import DataFacts
 
 PROVENANCE, SCORES = "provenance.json", "scores.jsonl"
-KEPT = ("episodes", "return_mean", "return_ci95", "success_rate", "score_d4rl", "score_minari")
+SCORED = ("return_mean", "success_rate", "score_d4rl", "score_minari")
+KEPT = ("episodes", *SCORED, "return_ci95", "returns", "successes")
+LAST = 3  # evaluations, whose mean is stated beside the score of the last checkpoint
 
 
 def record_start(folder: Path, device: torch.device | None, resume: bool, processes: int = 1) -> None:
@@ -82,3 +85,15 @@ def record_score(folder: Path, step: int, agent: Agent, data: DataFacts, episode
 def read_learning_curve(folder: Path) -> list[dict[str, Any]]:
     """The lines of scores.jsonl in the order of their steps; an empty list if nothing was evaluated."""
     return read_rows(folder / SCORES)
+
+
+def last_evaluations(curve: Sequence[Mapping[str, Any]], step: int | None = None) -> dict[str, Any] | None:
+    """The mean of each score over the last three evaluations of a learning curve, with their "steps".
+
+    Evaluations after `step` are not counted. None where there are fewer than three.
+    """
+    rows = [row for row in curve if step is None or row["step"] <= step][-LAST:]
+    if len(rows) < LAST:
+        return None
+    means = {key: sum(row[key] for row in rows) / LAST for key in SCORED if all(key in row for row in rows)}
+    return {"steps": [row["step"] for row in rows], **means}

@@ -29,13 +29,18 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a run must remember of its data to be used without them."""
+    """What a run must remember of its data to be used without them. Raises ValueError for sizes that no data have."""
 
     obs_dim: int
+    """Width O of an observation."""
     act_dim: int
+    """Width A of an action."""
     context_dim: int
+    """Width C of the context; 0 without one."""
     goal_dims: tuple[int, ...]
+    """The entries of an observation that a goal gives values for; empty without goals."""
     obs_keys: tuple[str, ...]
+    """The keys of the dict observations that were joined; empty for plain ones."""
     env: str | None
     """Gymnasium's EnvSpec as JSON: that of the run's `env_id`, or else the one that the data name."""
     recorded: str | None = None
@@ -72,6 +77,7 @@ class Split(NamedTuple):
 
 
 Component = Model | InverseDynamics | Arrival | PlanCritic | Policy | WorldModel
+"""What a run is made of: a part that is trained, such as a generative model or a critic."""
 
 
 @dataclass(frozen=True)

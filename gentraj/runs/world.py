@@ -37,15 +37,20 @@ def _suited(config: ModelConfig) -> ModelConfig:
 
 @dataclass(frozen=True)
 class WorldModelRunConfig(GoalConditioned):
-    """All settings of a world model's run. Whether the model is conditioned on a goal depends on the data."""
+    """All settings of a world model's run. Whether the model is conditioned on a goal depends on the data.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     world: WorldModelConfig = field(default_factory=WorldModelConfig)
+    """The world model."""
     held_out: float = 0.05
     """Fraction of the data that the model is never trained on: it is calibrated on one half and tested on the other.
     Whole episodes are held out if episodes are short."""
     control: MPCConfig = field(default_factory=lambda: MPCConfig(horizon=16, samples=64))
     """The model-predictive control by which `gentraj evaluate` acts."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    """The training loop."""
 
     NAME: ClassVar[str] = "world model"
     MAIN: ClassVar[str] = "world"

@@ -238,6 +238,11 @@ def saved_bytes(folder: Path) -> int:
     return sum(path.lstat().st_size for each in newest for path in each.glob("*.safetensors"))
 
 
+def saved_step(folder: Path) -> int:
+    """The training step of the newest checkpoint, valid or not; 0 if there is none."""
+    return next(map(_step, _folders(folder)), 0)
+
+
 def _folders(folder: Path) -> list[Path]:
     """The checkpoints, newest first by the step in their names: clocks jump, and copies change modification times."""
     names = os.listdir(folder) if os.path.isdir(folder) else []

@@ -79,10 +79,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Settings of the training loop. Batch sizes and learning rates are settings of the trained components."""
+    """Settings of the training loop. Batch sizes and learning rates are settings of the trained components.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     steps: int = 10_000
-    """Number of training steps. The cosine decay of the learning rate ends at the last one."""
+    """Number of training steps. A cosine decay of the learning rate ends at the last one."""
     warmup: int = 200
     """Number of steps over which the learning rate rises linearly to its full value."""
     save_every: int = 1_000
@@ -158,9 +161,9 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
     and writes.
 
     Raises `ConfigError` for settings that differ on resume, for batches that cannot be divided and where nothing can be
-    compiled, `CheckpointError` where the folder is in use or cannot be written, `TrainingStopped` for a number that is
-    not finite, `Interrupted` after SIGINT or SIGTERM, when everything is saved, and `ProcessLost` where another process
-    of the training has ended.
+    compiled, `CheckpointError` where the folder is in use or cannot be written, `NothingSaved` without anything to
+    resume, `TrainingStopped` for a number that is not finite, `Interrupted` after SIGINT or SIGTERM, when everything is
+    saved, and `ProcessLost` where another process of the training has ended.
     """
     require_loggers(config.log_to)  # before anything is saved
     folder, began = Path(run_dir).absolute(), time.monotonic()  # absolute: the working directory may change meanwhile
@@ -198,9 +201,11 @@ def _claim(folder: Path, held: ExitStack, resume: bool) -> None:
         raise CheckpointError(f"{folder}: holds a training already; use --resume to continue it, or another folder")
 
 
-def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
-    """The factor of the learning rate at `step` (0 to `steps` - 1): a linear warm-up times a cosine decay to 0."""
-    return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * step / steps))
+def learning_rate_factor(step: int, warmup: int, steps: int, schedule: str = "cosine") -> float:
+    """The factor of the learning rate at `step` (0 to `steps` - 1): a linear warm-up times a cosine decay to 0, or
+    times 1 if the `schedule` is "constant"."""
+    decay = 1.0 if schedule == "constant" else 0.5 * (1 + math.cos(math.pi * step / steps))
+    return min(1.0, (step + 1) / max(1, warmup)) * decay
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "the run") -> None:
@@ -327,9 +332,10 @@ class _Run:
     def advance(self, log: Log) -> None:
         """Does one step: sets the learning rates of every component, samples its batch and updates it."""
         config, rates, metrics = self.config, {}, dict[str, float]()
-        factor = learning_rate_factor(self.step, config.warmup, config.steps)
         for p in self.components:
             for name, optimizer in p.optimizers.items():
+                factor = learning_rate_factor(self.step, config.warmup, config.steps,
+                                              optimizer.defaults.get("schedule", "cosine"))
                 for group, rate in zip(optimizer.param_groups, p.rates[name], strict=True):
                     group["lr"] = rate * factor
                 rates[f"{p.name}/lr" if len(p.optimizers) == 1 else f"{p.name}/lr-{name}"] = p.rates[name][0] * factor

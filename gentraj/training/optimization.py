@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..config import require
+from ..config import later, require
 from .parallel import ALONE, Processes, share
 
 BATCH = {"batch_size": (1, 1e9)}  # range, for `gentraj.config.require`, of components that draw batches of their own
@@ -22,7 +22,7 @@ BATCH = {"batch_size": (1, 1e9)}  # range, for `gentraj.config.require`, of comp
 
 @dataclass(frozen=True, kw_only=True)
 class LearningConfig:
-    """Base class of the settings of what is trained by AdamW."""
+    """Base class of the settings of what is trained by AdamW. Raises ValueError for a setting outside its range."""
 
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
@@ -30,6 +30,8 @@ class LearningConfig:
     """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
     """Norm to which larger gradients are clipped."""
+    schedule: Literal["cosine", "constant"] = later("cosine")
+    """Learning rate after the warm-up: a cosine decay to 0 at the end of the training, or constant."""
 
     def __post_init__(self) -> None:
         require(self, learning_rate=(0, 1), weight_decay=(0, 1), max_grad_norm=(1e-9, math.inf))
@@ -46,6 +48,7 @@ def adamw(network: nn.Module, config: LearningConfig,
     The fused implementation is used, which is 2.75 times as fast on a CPU.
     """
     optimizer = AdamW(network.parameters(), config.learning_rate, betas, weight_decay=config.weight_decay, fused=True)
+    optimizer.defaults["schedule"] = config.schedule  # which the training loop reads
     return {"network": optimizer}
 
 

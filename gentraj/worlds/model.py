@@ -50,7 +50,7 @@ class WorldModelConfig(LearningConfig):
     """Settings of a `WorldModel`.
 
     Learning rate, weight decay and gradient norm are those of the ensemble and of the network that predicts ends; the
-    generator has its own.
+    generator has its own. Raises ValueError for a setting outside its range.
     """
 
     model: ModelConfig | None = field(default_factory=lambda: GENERATOR)
@@ -92,7 +92,9 @@ class Calibration(NamedTuple):
     """
 
     uncertainty_N: Tensor
+    """The raw uncertainty of each bin, in increasing order."""
     error_N: Tensor
+    """The root mean square error of each bin."""
 
     @classmethod
     def none(cls) -> Calibration:
@@ -173,6 +175,7 @@ class WorldModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device of its parameters."""
         return self.facts.obs.shift_D.device
 
     @property

@@ -59,6 +59,7 @@ TRAINED = {
     "gaussian": f"veteran {PLAN} --horizon 3 --family gaussian {NET}",
     "goals": f"goals {FEW} {BATCH} {INVERSE} {NET} --mix.goal-dims 0 1 --horizon 4 --arrival.width 4 "
              "--arrival.batch-size 8 --planner.steps 2",
+    "perceptron": f"td3bc-published {POLICY} --policy.critic.width 4 --policy.critic.depth 1",
     "diffuser": f"diffuser {FEW} {BATCH} {CRITIC} --critic.n-step 4 --horizon 3 {NET}",
     "decision-diffuser": f"decision-diffuser {FEW} {BATCH} {INVERSE} {NET} --horizon 3 --planner.steps 2",
     "diffuser-lite": f"diffuser-lite {PLAN} {NET} --stride 4 --refine 2 2",

@@ -54,7 +54,7 @@ def transitions() -> Transition:
 def test_the_value_of_an_action_is_the_least_of_the_target_networks() -> None:
     critic = critic_of(Valued())
     state, chunk = torch.tensor([[1.0, 9.0], [4.0, 0.0]]), torch.tensor([[2.0], [0.0]])
-    assert critic.target_min(state, chunk).tolist() == [1, 2]
+    assert critic.target_value(state, chunk).tolist() == [1, 2]
 
 
 def test_the_best_candidate_has_the_highest_least_value() -> None:
@@ -107,7 +107,7 @@ def test_implicit_learning_is_of_the_expectile_of_the_targets_and_of_rewards_and
     value = state_value(policy, CriticConfig(width=8, depth=1))
     value.unit.fill_(4.0)
     optimizers = {"value": adamw(value, CriticConfig(learning_rate=0.1))["network"], "critic": critic.optimizer()}
-    advantage_B = (critic.target_min(t.state_BS, t.chunk_BX) - value(t.state_BS)[0]).detach()
+    advantage_B = (critic.target_value(t.state_BS, t.chunk_BX) - value(t.state_BS)[0]).detach()
     q_EB = critic(t.state_BS, t.chunk_BX).detach()
     metrics, found_B = update_implicit(critic, value, t, tau, optimizers)
     torch.testing.assert_close(found_B, advantage_B)
@@ -155,7 +155,7 @@ def test_a_critic_learns_the_discounted_sum_of_a_chain() -> None:
     t = policy.transition(Windows(data, policy.spec).gather(np.arange(5)), 0.5)
     optimizer, after = critic.optimizer(), torch.tensor([1, 2, 2, 4, 4])
     for _ in range(600):
-        value_B = critic.target_min(t.state_BS, t.chunk_BX)
+        value_B = critic.target_value(t.state_BS, t.chunk_BX)
         critic.update(t, value_B[after], optimizer)
     size = float(np.sqrt((data.reward**2).mean()))
     expected = torch.tensor([1 + 0.5 * 2 + 0.25 * 3, 2 + 0.5 * 3, 3, 4 + 0.5 * 10, 10])  # the cut step repeats for ever

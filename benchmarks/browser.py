@@ -1,0 +1,106 @@
+"""The system's own Chromium, driven as a person drives it; nothing is downloaded."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = ("--no-sandbox", "--headless=new", "--use-gl=angle", "--use-angle=swiftshader",
+             "--enable-unsafe-swiftshader", "--disable-background-networking", "--disable-component-update",
+             "--disable-sync", "--no-first-run", "--ignore-gpu-blocklist")
+SIZE = {"width": 900, "height": 560}
+PATIENCE = 60_000  # milliseconds
+
+
+@contextmanager
+def chromium(profile: Path) -> Iterator[Any]:
+    """A window of Chromium with an empty profile, as a context of playwright."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        window = playwright.chromium.launch_persistent_context(
+            profile, executable_path=CHROMIUM, args=list(ARGUMENTS), headless=True, viewport=SIZE,  # type: ignore
+            accept_downloads=True, timeout=PATIENCE)
+        window.set_default_timeout(PATIENCE)
+        try:
+            yield window
+        finally:
+            window.close()
+
+
+def until(page: Any, holds: Callable[[], object], seconds: float = 60) -> None:
+    """Waits until `holds()` is true, while the page goes on; fails if it is not in time."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        page.wait_for_timeout(50)
+
+
+class Newcomer:
+    """A person in front of a page of the studio, who takes a screenshot after each step.
+
+    `client` is the server's side of the same page, which knows the camera.
+    """
+
+    def __init__(self, page: Any, client: Any, folder: Path):
+        self.page, self.client, self.folder, self.shots = page, client, folder, 0
+
+    def shoot(self, name: str) -> Path:
+        """Saves a picture of the page as NUMBER-NAME.png."""
+        path = self.folder / f"{self.shots:02d}-{name}.png"
+        self.page.screenshot(path=path, timeout=PATIENCE)
+        self.shots += 1
+        return path
+
+    def where(self, x: float, y: float, z: float = 0.0) -> tuple[float, float]:
+        """The pixel of the page at which a place of the scene is seen."""
+        from viser.transforms import SO3
+
+        camera, box = self.client.camera, self.canvas
+        ahead = SO3(np.asarray(camera.wxyz)).as_matrix().T @ (np.array([x, y, z]) - camera.position)
+        assert ahead[2] > 0, "the place is behind the camera"
+        right, down = ahead[:2] / ahead[2] * box["height"] / 2 / np.tan(camera.fov / 2)
+        return box["x"] + box["width"] / 2 + right, box["y"] + box["height"] / 2 + down
+
+    @property
+    def canvas(self) -> dict[str, float]:
+        """The rectangle of the page in which the scene is drawn."""
+        boxes = [each.bounding_box() for each in self.page.locator("canvas").all()]
+        return max((box for box in boxes if box), key=lambda box: box["width"] * box["height"])
+
+    def drag(self, begin: tuple[float, ...], end: tuple[float, ...], steps: int = 8) -> None:
+        """Drags with the mouse from one place of the scene to another."""
+        mouse = self.page.mouse
+        mouse.move(*self.where(*begin))
+        self.page.wait_for_timeout(300)  # what is under the mouse is found in the next frame
+        mouse.down()
+        self.page.wait_for_timeout(150)
+        for part in np.linspace(0, 1, steps + 1)[1:]:
+            mouse.move(*self.where(*(np.array(begin) + part * (np.array(end) - begin))))
+            self.page.wait_for_timeout(50)
+        mouse.up()
+
+    def click(self, *place: float) -> None:
+        """Clicks a place of the scene."""
+        self.page.mouse.move(*self.where(*place))
+        self.page.wait_for_timeout(300)
+        self.page.mouse.down()
+        self.page.wait_for_timeout(100)
+        self.page.mouse.up()
+
+    def press(self, button: str) -> None:
+        self.page.get_by_role("button", name=button, exact=True).first.click()
+
+    def choose(self, dropdown: str, option: str) -> None:
+        """Opens the dropdown with a label and takes an option."""
+        label = self.page.get_by_text(dropdown, exact=True).first
+        row = label.locator("xpath=ancestor::*[.//input][1]")
+        row.locator("input").first.click()
+        self.page.get_by_role("option", name=option, exact=True).click()

@@ -1,0 +1,124 @@
+"""How many plans a second does the studio make and draw while somebody drags the goal in a browser?
+
+    python -m benchmarks.studio runs/umaze runs/umaze-student
+
+For each run, a studio serves it to Chromium on this machine, and the mouse drags the goal to and fro between two places
+for some seconds. The browser draws without a GPU here, on the same cores as the studio; `--no-browser` drags by the
+same messages without one, which is what is left for a browser with a GPU or on another machine.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+
+from gentraj.acceleration import BackendName
+from gentraj.studio.loading import Loaded, load_runs
+from gentraj.studio.server import Studio
+from gentraj.studio.session import Session
+
+from .browser import Newcomer, chromium, until
+
+PERIOD = 2.0  # seconds for which the goal moves to and fro once
+PLACES = 60  # a second, as a mouse reports them
+
+
+@dataclass(frozen=True)
+class Args:
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run folders of planners in mazes."""
+    seconds: float = 10.0
+    browser: bool = True
+    accelerate: BackendName = "eager"
+    threads: int = 1
+
+
+def main(args: Args) -> None:
+    torch.set_num_threads(args.threads)
+    print("| run | plans a second | ms a plan (median) | sampling steps |\n|---|---|---|---|")
+    for loaded in load_runs(args.runs, args.accelerate):
+        with (in_browser if args.browser else without_browser)(loaded) as (session, move):
+            rate, ms = dragged(session, move, args.seconds)
+        print(f"| {loaded.name} ({loaded.summary}) | {rate:.1f} | {ms:.0f} | {session.own.steps} |", flush=True)
+
+
+def dragged(session: Session, move: Any, seconds: float) -> tuple[float, float]:
+    """Moves the goal for some seconds; returns the plans a second and the median of their milliseconds."""
+    made, ms, shown = 0, [], session.on_plan
+
+    def count() -> None:
+        nonlocal made
+        made += 1
+        if 0 in session.answers:
+            ms.append(session.answers[0].ms)
+        shown()
+
+    assert session.goal_2 is not None
+    ends = np.stack([session.goal_2, session.goal_2 - np.array([0.6, 0.0])])
+    move(ends[0], True)
+    session.on_plan, start = count, time.perf_counter()
+    while (now := time.perf_counter() - start) < seconds:
+        part = (1 - np.cos(2 * np.pi * now / PERIOD)) / 2
+        move(ends[0] + part * (ends[1] - ends[0]), False)
+    rate = made / (time.perf_counter() - start)
+    session.on_plan = shown
+    return rate, float(np.median(ms)) if ms else float("nan")
+
+
+@contextmanager
+def in_browser(loaded: Loaded) -> Iterator[tuple[Session, Any]]:
+    """A session of a studio in Chromium, and a function that moves the mouse, which holds the goal, to a place."""
+    studio = Studio([loaded], port=0)
+    try:
+        with tempfile.TemporaryDirectory() as folder, chromium(Path(folder)) as window:
+            page = window.new_page()
+            page.goto(studio.url)
+            page.get_by_text("plans trusted").wait_for()
+            client, = studio.server.get_clients().values()
+            person = Newcomer(page, client, Path(folder))
+
+            def move(place_2: np.ndarray, begins: bool) -> None:
+                page.mouse.move(*person.where(*place_2, 0.12))
+                page.wait_for_timeout(500 if begins else 1000 / PLACES)
+                if begins:
+                    page.mouse.down()
+
+            yield studio.views[client.client_id].session, move
+            page.mouse.up()
+            until(page, lambda: True)
+    finally:
+        studio.stop()
+
+
+@contextmanager
+def without_browser(loaded: Loaded) -> Iterator[tuple[Session, Any]]:
+    """A session that is drawn on a server without a browser, and a function that moves its goal to a place."""
+    from gentraj.studio.controls import Controls
+    from gentraj.studio.guard import GuardedServer
+
+    server = GuardedServer(port=0)
+    view = Controls(server.gui, server.scene, Session([loaded]))
+    try:
+        view.session.plan()
+
+        def move(place_2: np.ndarray, begins: bool) -> None:
+            view.session.move_goal(place_2)
+            time.sleep(1 / PLACES)
+
+        yield view.session, move
+    finally:
+        view.close()
+        server.stop()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

@@ -1,0 +1,75 @@
+"""`gentraj studio`: plans of trained runs in a browser."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ..device import pick_device
+from ..files import check_output, write_file
+from ..progress import busy, print_saved
+from ..studio.loading import load_runs
+from ..studio.server import Studio as Server
+from .options import parse
+
+Exact = Literal["eager", "openvino", "openvino-bf16"]  # auto may take another backend the next time
+
+
+@dataclass(frozen=True)
+class Studio:
+    """See plans in a browser while you drag start and goal, change settings, place obstacles and let the agent act.
+
+    The studio is served until Ctrl-C, to this machine only unless --host says otherwise.
+
+    Examples: gentraj studio runs/demo
+              gentraj studio runs/demo --export-page demo.html
+              gentraj studio runs/umaze runs/umaze-gan runs/umaze-student --port 8090
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
+    """The folders of runs, as `gentraj train` and `gentraj distill` write them: planners, policies in mazes, and world
+    models."""
+    port: int = 8080
+    """The port of this machine that the browser connects to; the next free one if it is taken."""
+    host: str = "127.0.0.1"
+    """The address to listen on. With one that other machines reach, such as 0.0.0.0, a browser must know the token of
+    the address that is printed."""
+    export_page: Path | None = None
+    """Write a page of the first run to this .html file, and serve nothing. It shows a plan and the closed loop, or what
+    a world model imagines of another run's actions, and needs neither gentraj nor a network."""
+    page_steps: int = 200
+    """Number of environment steps that --export-page shows."""
+    accelerate: Exact = "eager"
+    """What runs the networks. openvino and openvino-bf16: OpenVINO (extra openvino), the latter in bfloat16."""
+    device: str | None = None
+    """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
+
+
+def main(argv: list[str]) -> None:
+    args = parse(Studio, argv, "gentraj studio")
+    if not args.runs:
+        raise ValueError("no run was given; give the folder of at least one, such as gentraj studio runs/demo")
+    if args.export_page is not None:
+        if args.export_page.suffix != ".html" or args.page_steps < 1:
+            raise ValueError(f"--export-page is {args.export_page} and --page-steps {args.page_steps}; a file that "
+                             "ends in .html and at least 1 step are expected")
+        check_output(args.export_page, "--export-page")
+    with busy("loading the runs"):
+        loaded = load_runs(args.runs, args.accelerate, pick_device(args.device))
+    if args.export_page is not None:
+        from ..studio.static import first_page  # with viser, which may be missing
+
+        with busy(f"{args.page_steps} steps"):
+            page = first_page(loaded, args.page_steps)
+        print_saved(write_file(args.export_page, page.encode()))
+        return
+    server = Server(loaded, args.port, args.host)
+    print_saved(f"the studio is at {server.url} until Ctrl-C")
+    try:
+        threading.Event().wait()
+    finally:
+        server.stop()

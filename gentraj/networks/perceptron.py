@@ -1,0 +1,108 @@
+"""A plain perceptron over the whole window, as the networks of the actors in the papers of offline learning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import require, require_choice
+from .embedding import FactoredNetwork, SinusoidalEmbedding, fourier
+from .mlp import ACTIVATIONS, INITIAL, ActivationName, InitialName
+
+
+@dataclass(frozen=True)
+class PerceptronConfig:
+    """Fully connected layers on a flattened window: a transition or a policy's action.
+
+    Raises ValueError for a setting outside its range.
+    """
+
+    width: int = 256
+    """Number of units of each hidden layer."""
+    depth: int = 2
+    """Number of hidden layers."""
+    activation: ActivationName = "silu"
+    """Activation. On a CPU Mish and GELU take about as long as the matrix products around them."""
+    initial: InitialName = "uniform"
+    """Distribution of the initial weights: uniform, as in torch (biases too); orthogonal with a gain of sqrt(2); or
+    glorot, which is uniform by the numbers of inputs and outputs. Biases are 0 in the last two."""
+    frequencies: int = 0
+    """Number of Fourier frequencies of the inputs; 0 is none."""
+    embedding: int = 16
+    """Number of features of the noise level; 0 gives the level itself to the network."""
+    time_scale: float = 1000.0
+    """Scale of the noise level t, which is embedded as time_scale * t + time_shift."""
+    time_shift: float = 0.0
+    """Shift of the noise level. With -1, and the number of levels as time_scale, levels are embedded as 0, 1, 2, .."""
+    fixed_mask: bool = False
+    """The same entries are known in every call, as in a policy: inputs are the known entries and the others as they are
+    noised. Without it, any entries may be known: the mask and the known entries are further inputs."""
+
+    def __post_init__(self) -> None:
+        require(self, width=(1, 1e5), depth=(1, 1e3), frequencies=(0, 16), embedding=(0, 1e4), time_scale=(0, 1e9),
+                time_shift=(-1e9, 1e9))
+        require_choice(self, activation=ACTIVATIONS, initial=INITIAL)
+        if self.embedding % 2:
+            raise ValueError(f"PerceptronConfig.embedding is {self.embedding}; an even number is expected")
+
+
+class Perceptron(FactoredNetwork):
+    """A perceptron. What the first layer computes of noise level and context does not depend on x, and is apart."""
+
+    def __init__(self, dim: int, horizon: int, context_dim: int, config: PerceptronConfig):
+        super().__init__(dim, context_dim, config.width, config.frequencies)
+        self.config, self.activation = config, ACTIVATIONS[config.activation]
+        self.time = embedded(config)
+        self.inputs = horizon * (self.num_noisy if config.fixed_mask else self.num_features)
+        widths = [config.width] * config.depth
+        self.first = nn.Linear(self.inputs + max(config.embedding, 1), config.width)
+        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+        self.out = nn.Linear(config.width, horizon * dim)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                INITIAL[config.initial](layer.weight.data.mT, layer.bias.data)
+
+    def known_features(self, known_RHD: Tensor, mask_RHD: Tensor) -> Tensor:
+        if not self.config.fixed_mask:
+            return super().known_features(known_RHD, mask_RHD)
+        return torch.cat([known_RHD, mask_RHD.to(known_RHD.dtype)], -1)
+
+    def joined(self, x_RHD: Tensor, known_RHF: Tensor) -> Tensor:
+        if not self.config.fixed_mask:
+            return super().joined(x_RHD, known_RHF)
+        known_RHD, mask_RHD = known_RHF.chunk(2, -1)
+        return fourier(torch.where(mask_RHD > 0, known_RHD, x_RHD), self.frequencies)
+
+    def projection(self, t_R: Tensor, context_RC: Tensor | None) -> Tensor:
+        projection_RW = F.linear(self.time(t_R), self.first.weight[:, self.inputs :])
+        return projection_RW if context_RC is None or self.context is None else projection_RW + self.context(context_RC)
+
+    def body(self, features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
+        h = F.linear(features_RHF.flatten(1), self.first.weight[:, : self.inputs], self.first.bias) + projection_RM
+        for layer in self.hidden:
+            h = layer(self.activation(h))
+        return self.out(self.activation(h)).unflatten(1, (features_RHF.shape[1], -1))
+
+
+class Level(nn.Module):
+    """The noise level (R,) as one feature (R, 1)."""
+
+    def __init__(self, scale: float, shift: float):
+        super().__init__()
+        self.scale, self.shift = scale, shift
+
+    def forward(self, t_R: Tensor) -> Tensor:
+        return (self.scale * t_R + self.shift)[:, None]
+
+
+def embedded(config: PerceptronConfig) -> nn.Module:
+    """The layers from a noise level (R,) to its features (R, E)."""
+    size = config.embedding
+    if not size:
+        return Level(config.time_scale, config.time_shift)
+    return nn.Sequential(SinusoidalEmbedding(size, config.time_scale, config.time_shift), nn.Linear(size, 2 * size),
+                         nn.Mish(), nn.Linear(2 * size, size))

@@ -1,0 +1,231 @@
+"""The 3-D scene of a MuJoCo body: its present posture, and the postures of plans as ghosts coloured by value or trust.
+
+In shapes, M is a number of postures, P of bodies, Q of positions (qpos).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from envs.evaluation.replay import CannotReplay
+from envs.rendering.postures import placed, postures
+
+from ..plots.style import INK
+from .driving import Way
+from .planning import Answer
+from .scene import plan_colours, rgb
+from .session import Session
+
+if TYPE_CHECKING:
+    from viser import SceneApi
+
+AHEAD = 6  # ghosts along the chosen plan
+LANES = 12  # plans beside the chosen one, each with the ghost of its last state
+SOLID, GHOST, LANE = 1.0, 0.35, 0.8  # opacities
+SEEN_GROUPS = 3  # MuJoCo's own viewer shows the groups of geoms below this
+TRACE = 400  # places of the torso that the path keeps
+
+
+class Body:
+    """The moving parts of a MuJoCo model, drawn in any number of postures under a node of a scene."""
+
+    def __init__(self, api: SceneApi, root: str, model: Any):
+        self.api, self.root, self.model = api, root, model
+        self.meshes = meshes_of(model, fixed=False)
+        self.handles: dict[int, Any] = {}
+
+    def draw(self, qpos_MQ: np.ndarray, colours_M3: np.ndarray | None = None, opacities_M: np.ndarray | None = None,
+             shift_M3: np.ndarray | None = None) -> None:
+        """Draws M postures in the place of those before, in the model's own colours by default."""
+        position_MP3, turn_MP4 = placed(self.model, qpos_MQ)
+        count = len(qpos_MQ)
+        if shift_M3 is not None:
+            position_MP3 = position_MP3 + shift_M3[:, None]
+        opacities_M = np.ones(count) if opacities_M is None else opacities_M
+        for body, (vertices, faces, colour) in self.meshes.items():
+            colours = np.tile(colour, (count, 1)) if colours_M3 is None else colours_M3
+            props = {"batched_positions": position_MP3[:, body].astype(np.float32),
+                     "batched_wxyzs": turn_MP4[:, body].astype(np.float32),
+                     "batched_colors": colours.astype(np.uint8), "batched_opacities": opacities_M.astype(np.float32)}
+            if (handle := self.handles.get(body)) is not None and len(handle.batched_positions) == count:
+                for name, value in props.items():
+                    setattr(handle, name, value)
+                handle.visible = True
+                continue
+            if handle is not None:
+                self.handles.pop(body).remove()
+            if count:
+                self.handles[body] = self.api.add_batched_meshes_simple(
+                    f"{self.root}/{body}", vertices, faces, **props, lod="off", receive_shadow=False)
+
+    def hide(self) -> None:
+        for handle in self.handles.values():
+            handle.visible = False
+
+
+class Ground:
+    """What does not move: the floor and the fixed geoms of a MuJoCo model, under a node of a scene."""
+
+    def __init__(self, api: SceneApi, root: str, model: Any):
+        api.add_grid(f"{root}/floor", infinite_grid=True, fade_distance=12 * model.stat.extent, cell_size=0.5,
+                     section_size=2.0, plane_color=(246, 247, 249), plane_opacity=0.6, shadow_opacity=0.2,
+                     position=(0, 0, floor_height(model)))
+        position_1P3, turn_1P4 = placed(model, model.qpos0[None])
+        for body, (vertices, faces, colour) in meshes_of(model, fixed=True).items():
+            api.add_mesh_simple(f"{root}/fixed{body}", vertices, faces, color=colour, flat_shading=True,
+                                position=position_1P3[0, body], wxyz=turn_1P4[0, body])
+
+
+class BodyScene:
+    """The body of a run's environment, whose root stays in the middle while the floor moves.
+
+    The chosen plan is shown by ghosts where it will be. The last states of the other plans stand behind it, side by
+    side, those with the highest values in front.
+    """
+
+    def __init__(self, api: SceneApi, session: Session, side: int = 0):
+        self.api, self.session, self.side = api, session, side
+        self.loaded = session.loaded if side == 0 else session.second or session.loaded
+        env = self.loaded.factory()
+        env.close()  # the model stays in memory
+        self.base = env.unwrapped
+        if not hasattr(self.base, "model"):
+            raise ValueError(f"{self.loaded.factory.env_id} is not a MuJoCo environment, and the studio shows mazes of "
+                             "PointMaze and MuJoCo's bodies")
+        self.model, self.root = self.base.model, f"/run{side}"
+        self.qpos_Q = self.model.qpos0.copy()
+        self.seconds = float(getattr(self.base, "dt", 0.0)) or self.model.opt.timestep
+        self.lane = lane_width(self.model)
+        self.shift_3 = np.array([0.0, -side * 4 * self.lane, 0.0])
+        self.frame = api.add_frame(self.root, show_axes=False)
+        self.ground = Ground(api, self.root, self.model)
+        self.body = Body(api, f"{self.root}/body", self.model)
+        self.ghosts = Body(api, f"{self.root}/ghosts", self.model)
+        extent = float(self.model.stat.extent)
+        self.camera = (0.6 * extent, -1.6 * extent, 0.8 * extent), (0.0, 0.0, 0.3 * extent)
+        self.trace: list[np.ndarray] = []
+        self.line: Any = None
+        self.cannot = ""
+        """Why plans are not drawn, in one line; empty if they are."""
+        self.place(session)
+
+    def close(self) -> None:
+        self.frame.remove()
+
+    def place(self, session: Session) -> None:
+        """Puts the body into the session's start, unless a closed loop moves it."""
+        if session.drive is not None:
+            return
+        try:
+            self.qpos_Q = postures(self.base, self.loaded.factory.env_id, np.array([[session.obs]]), self.seconds)[0, 0]
+        except CannotReplay as error:
+            self.cannot = str(error)
+        self._pose()
+
+    def move(self, way: Way | None) -> None:
+        """Puts the body where the simulator of a closed loop has it, and draws the way of its root."""
+        if way is None or way.loaded is not self.loaded or way.qpos_Q is None:
+            self.trace = []
+            self._draw_trace()
+            return
+        self.qpos_Q = way.qpos_Q
+        if len(way.path) < len(self.trace):
+            self.trace = []
+        self.trace = [*self.trace, placed(self.model, self.qpos_Q[None])[0][0, 1]][-TRACE:]
+        self._pose()
+        self._draw_trace()
+
+    def show(self, answer: Answer | None, frame: int | None = None, by: str = "trust") -> None:
+        if answer is None or answer.loaded is not self.loaded:
+            self.ghosts.hide()
+            return
+        noisy = frame is not None and frame < len(answer.frames)
+        x_NHD = answer.frames[frame or 0] if noisy else answer.x_NHD
+        spec = answer.loaded.run.model.spec
+        try:
+            qpos_NHQ = postures(self.base, self.loaded.factory.env_id, x_NHD[..., : spec.obs_dim],
+                                self.seconds * spec.stride, self.qpos_Q)
+        except CannotReplay as error:
+            self.cannot = str(error)
+            return
+        self._draw_ghosts(answer, qpos_NHQ, plan_colours(answer, by))
+
+    def _draw_ghosts(self, answer: Answer, qpos_NHQ: np.ndarray, colours_N3: np.ndarray) -> None:
+        chosen, last_N = answer.chosen, np.minimum(answer.row_N, qpos_NHQ.shape[1] - 1).astype(int)
+        along = np.unique(np.linspace(1, max(last_N[chosen], 1), AHEAD).round().astype(int))
+        others = sorted(set(range(len(qpos_NHQ))) - {chosen}, key=lambda n: -float(_rank(answer)[n]))[:LANES]
+        qpos = np.concatenate([qpos_NHQ[chosen, along], qpos_NHQ[others, last_N[others]]])
+        colours = np.concatenate([np.tile(colours_N3[chosen], (len(along), 1)), colours_N3[others]])
+        opacities = np.concatenate([np.full(len(along), GHOST), np.full(len(others), LANE)])
+        shift = np.zeros((len(qpos), 3))
+        shift[len(along):, 1] = self.lane * np.arange(1, len(others) + 1)
+        self.ghosts.draw(qpos, colours, opacities, shift + self.shift_3)
+
+    def _pose(self) -> None:
+        self.body.draw(self.qpos_Q[None], shift_M3=self.shift_3[None])
+        place = placed(self.model, self.qpos_Q[None])[0][0, 1]
+        self.frame.position = (-place[0], -place[1], 0.0)
+
+    def _draw_trace(self) -> None:
+        points_T3 = np.array(self.trace).reshape(-1, 3) + self.shift_3
+        if self.line is not None:
+            self.line.remove()
+            self.line = None
+        if len(points_T3) > 1:
+            points_M23 = np.stack([points_T3[:-1], points_T3[1:]], 1).astype(np.float32)
+            self.line = self.api.add_line_segments(f"{self.root}/trace", points_M23, np.array(rgb(INK), np.uint8),
+                                                   thickness=3.0, thickness_units="screen")
+
+
+def meshes_of(model: Any, *, fixed: bool) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Vertices (V, 3), triangles (F, 3) and colour (3,) of the visible geoms of each body that is fixed to the world,
+    or of each that is not. Planes, which are endless, are left out."""
+    from mjviser.conversions import is_fixed_body, merge_geoms
+    from mujoco import mjtGeom  # pyright: ignore[reportAttributeAccessIssue]
+
+    found = {}
+    for body in range(model.nbody):
+        if bool(is_fixed_body(model, body)) != fixed:
+            continue
+        geoms = [g for g in range(model.ngeom) if model.geom_bodyid[g] == body and model.geom_rgba[g, 3] > 0
+                 and model.geom_group[g] < SEEN_GROUPS and model.geom_type[g] != mjtGeom.mjGEOM_PLANE]
+        if geoms:
+            mesh = merge_geoms(model, geoms)
+            found[body] = (np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.uint32),
+                           _colour(model, geoms[0]))
+    return found
+
+
+def lane_width(model: Any) -> float:
+    """The distance (m) at which two bodies side by side in y do not touch, in the model's own posture."""
+    position_1P3, turn_1P4 = placed(model, model.qpos0[None])
+    points = [_turned(vertices, turn_1P4[0, body]) + position_1P3[0, body]
+              for body, (vertices, _, _) in meshes_of(model, fixed=False).items()]
+    return float(np.ptp(np.concatenate(points)[:, 1])) + 0.25 if points else 1.0
+
+
+def floor_height(model: Any) -> float:
+    """The height (m) of the model's floor, a plane of the world; 0 without one."""
+    from mujoco import mjtGeom  # pyright: ignore[reportAttributeAccessIssue]
+
+    planes = [g for g in range(model.ngeom) if model.geom_type[g] == mjtGeom.mjGEOM_PLANE]
+    return float(model.geom_pos[planes[0], 2]) if planes else 0.0
+
+
+def _colour(model: Any, geom: int) -> np.ndarray:
+    rgba = model.geom_rgba[geom] if model.geom_matid[geom] < 0 else model.mat_rgba[model.geom_matid[geom]]
+    return (255 * np.clip(rgba[:3], 0, 1)).astype(np.uint8)
+
+
+def _rank(answer: Answer) -> np.ndarray:
+    """(N,) what orders the plans: their values, else how far they are trusted."""
+    return -answer.ratio_N if answer.value_N is None else answer.value_N
+
+
+def _turned(points_V3: np.ndarray, turn_4: Sequence[float]) -> np.ndarray:
+    from viser.transforms import SO3
+
+    return points_V3 @ SO3(np.asarray(turn_4, float)).as_matrix().T

@@ -1,0 +1,224 @@
+"""The panel of one browser: every control changes the session, which tells when there is something to draw."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .export import downloads
+from .imagination import Imagination
+from .planning import Answer
+from .scene import Place, Scene, on_floor, scene_of
+from .session import Session, alike
+
+if TYPE_CHECKING:
+    from viser import GuiApi, SceneApi
+
+NONE = "none"
+MOST_CANDIDATES, MOST_SCALE, MOST_TEMPERATURE, MOST_SEED = 16, 10.0, 2.0, 99
+LOOP = "Closed loop"
+
+
+class Controls:
+    """The panel and the scenes of a session.
+
+    `gui` and `api` are those of one client, so that nobody else sees them, or those of a server. `client` is the one
+    that files are sent to.
+    """
+
+    def __init__(self, gui: GuiApi, api: SceneApi, session: Session, client: Any = None):
+        self.gui, self.api, self.session, self.client = gui, api, session, client
+        self.scenes: list[Scene] = []
+        self.drawing = threading.RLock()  # plans and the closed loop are drawn by different threads
+        self.planning: Any = None
+        self.imagination: Imagination | None = None
+        """What a world model shows in the place of plans."""
+        self._build()
+        self._rebuild()
+        session.on_plan = session.on_drive = self.draw
+        session.ask()
+
+    def draw(self) -> None:
+        """Draws what the session has."""
+        with self.drawing:
+            session, driven = self.session, self.session.drive
+            for side, scene in enumerate(self.scenes):
+                scene.place(session)
+                scene.move(None if driven is None else driven.way())
+                answer = driven.plan if driven is not None and side == 0 else None
+                scene.show(answer or session.answers.get(side), self._frame(session.answers.get(side)), self.by.value)
+            self.status.content = status(session)
+            self.loop.content = loop_status(session)
+            self.play.label = "Pause" if session.driving.is_set() else "Play"
+
+    def close(self) -> None:
+        if self.imagination is not None:
+            self.imagination.close()
+        self.session.close()
+
+    @property
+    def camera(self) -> tuple[Place, Place]:
+        """Where a browser begins to look from, and at what."""
+        return self.imagination.pair.camera if self.imagination is not None else self.scenes[0].camera
+
+    # -- the panel
+
+    def _build(self) -> None:
+        gui, session = self.gui, self.session
+        gui.configure_theme(show_logo=False, show_share_button=False)
+        gui.main_panel.dock_right()
+        self.status = gui.add_markdown("", order=0)
+        names = [each.name for each in session.runs]
+        self.run = gui.add_dropdown("Run", names, order=1, hint="The run that plans")
+        self.beside = gui.add_dropdown("Beside it", [NONE], order=2, hint="A second run with the same start and goal",
+                                       visible=len(names) > 1)
+        self.run.on_update(lambda _: self._choose())
+        self.beside.on_update(lambda _: self._compare())
+        with gui.add_folder("Denoising", order=4) as self.denoising:
+            self.frame = gui.add_slider("Step", 0, 1, 1, 1, hint="Unfinished plans after each sampling step; the last "
+                                        "is the plan")
+            self.frame.on_update(lambda _: self.draw())
+        with gui.add_folder("Obstacles", order=5) as self.obstacles:
+            self.clicks = gui.add_checkbox("Click adds one", False, hint="A click on an obstacle removes it")
+            self.radius = gui.add_slider("Radius", 0.1, 1.0, 0.05, 0.3)
+            clear = gui.add_button("Remove all")
+            clear.on_click(lambda _: session.remove_discs())
+            self.clicks.on_update(lambda _: self._listen())
+        with gui.add_folder(LOOP, order=6) as self.closed_loop:
+            self.play, step, reset = (gui.add_button(name) for name in ("Play", "Step", "Reset"))
+            self.loop = gui.add_markdown("")
+            self.play.on_click(lambda _: self._play())
+            step.on_click(lambda _: session.step())
+            reset.on_click(lambda _: session.reset())
+        with gui.add_folder("Export", order=7, expand_by_default=False) as self.exports:
+            for name, send in downloads(self).items():
+                gui.add_button(name).on_click(self._sending(send))
+
+    def _rebuild(self) -> None:
+        """Makes the controls and scenes that depend on the chosen runs."""
+        gui, session, loaded, own = self.gui, self.session, self.session.loaded, self.session.own
+        with self.drawing:
+            if self.planning is not None:
+                self.planning.remove()
+            with gui.add_folder("Planning", order=3) as self.planning:
+                self.sliders: dict[str, Any] = {}
+                if loaded.most_steps > 1:
+                    self._slider("steps", "Sampling steps", 1, loaded.most_steps, 1, own.steps)
+                if loaded.several:
+                    most = max(MOST_CANDIDATES, own.candidates)
+                    self._slider("candidates", "Candidates", 1, most, 1, own.candidates)
+                if loaded.guidance:
+                    self._slider("scale", f"Guidance ({loaded.guidance})", 0.0, MOST_SCALE, 0.1, own.scale)
+                if loaded.kind == "planner":
+                    self._slider("temperature", "Temperature", 0.0, MOST_TEMPERATURE, 0.05, own.temperature)
+                self._slider("seed", "Seed", 0, MOST_SEED, 1, own.seed)
+                valued = loaded.kind == "planner" and loaded.run.planning.select == "value"
+                self.by = gui.add_dropdown("Colour", ["trust", "value"] if valued else ["trust"], visible=valued)
+                self.by.on_update(lambda _: self.draw())
+            self.obstacles.visible = loaded.kind == "planner"
+            others = [each.name for each in session.runs if each is not loaded and alike(each, loaded)]
+            self.beside.options = (NONE, *others)
+            self.beside.value = NONE if session.second is None else session.second.name
+            for scene in self.scenes if self.imagination is None else [self.imagination]:
+                scene.close()
+            imagines = loaded.kind == "world model"
+            self.imagination = Imagination(gui, self.api, session, self.client) if imagines else None
+            sides = 0 if imagines else 1 + (session.second is not None)
+            self.scenes = [scene_of(self.api, session, side) for side in range(sides)]
+            for folder in (self.planning, self.closed_loop, self.exports):
+                folder.visible = not imagines
+
+    def _slider(self, key: str, label: str, low: float, high: float, step: float, value: float) -> None:
+        slider = self.gui.add_slider(label, low, high, step, value)
+        slider.on_update(lambda _: self.session.set(**{key: slider.value}))
+        self.sliders[key] = slider
+
+    def _frame(self, answer: Answer | None) -> int | None:
+        """The frame of the denoising to draw; None for the finished plan. Fits the slider to the number of frames."""
+        steps = max(len(answer.frames) if answer is not None else 1, 1)
+        self.denoising.visible = steps > 1
+        last = self.frame.value >= self.frame.max
+        if self.frame.max != steps:
+            self.frame.max = steps
+            if last or self.frame.value > steps:
+                self.frame.value = steps
+        return None if self.frame.value >= steps else int(self.frame.value)
+
+    # -- what the controls do
+
+    def _choose(self) -> None:
+        index = [each.name for each in self.session.runs].index(self.run.value)
+        if index != self.session.index:
+            self.session.reset()
+            self.session.choose(index)
+            self._rebuild()
+            self.session.ask()
+
+    def _compare(self) -> None:
+        names = [each.name for each in self.session.runs]
+        index = None if self.beside.value == NONE else names.index(self.beside.value)
+        if index != self.session.beside:
+            self.session.compare(index)
+            self._rebuild()
+            self.session.ask()
+
+    def _play(self) -> None:
+        (self.session.pause if self.session.driving.is_set() else self.session.play)()
+        self.draw()
+
+    def _listen(self) -> None:
+        """Listens to clicks on the floor only while they add obstacles."""
+        self.api.remove_click_callback("all")
+        if self.clicks.value:
+            self.api.on_click()(self._clicked)
+
+    def _clicked(self, event: Any) -> None:
+        place = on_floor(event.ray_origin, np.add(event.ray_origin, event.ray_direction))
+        if place is not None:
+            self.session.add_disc(place, self.radius.value)
+
+    def _sending(self, send: Callable[[], None]) -> Callable[[Any], None]:
+        def clicked(_: Any) -> None:
+            try:
+                send()
+            except (ValueError, OSError, RuntimeError) as error:
+                self.session.fail(error)
+
+        return clicked
+
+
+def status(session: Session) -> str:
+    """The runs with their latencies, and what is known of the newest plans, as Markdown."""
+    rows = [f"| {'**' if each is session.loaded else ''}{each.name}{'**' if each is session.loaded else ''} "
+            f"| {each.summary} | {session.latency(each)} |" for each in session.runs]
+    lines = ["| run | what it is | a plan takes |", "|---|---|---|", *rows, ""]
+    answer = session.answers.get(0)
+    if session.problem:
+        lines.append(f"**{session.problem}**")
+    elif answer is not None:
+        lines.append(described(answer) + f" {session.rate:.0f} plans a second.")
+    return "\n".join(lines)
+
+
+def described(answer: Answer) -> str:
+    """The newest plans in words."""
+    trusted, count = int((answer.ratio_N <= 1).sum()), len(answer.ratio_N)
+    words = [f"{trusted} of {count} plans trusted (ratio of the chosen one: {answer.ratio_N[answer.chosen]:.2f})."]
+    if answer.value_N is not None:
+        words.append(f"Its value: {answer.value_N[answer.chosen]:.2f}.")
+    if answer.certificate is not None:
+        worst = float(answer.certificate.worst[answer.chosen])
+        words.append("Certificate: it keeps out of all obstacles and walls." if worst <= 1e-6 else
+                     f"Certificate: **violated by {worst:.3g}**.")
+    return " ".join(words)
+
+
+def loop_status(session: Session) -> str:
+    """The closed loop in words."""
+    if (drive := session.drive) is None:
+        return "The agent is at the start."
+    state = "reached the goal" if drive.success else "the episode is over" if drive.done else "on its way"
+    return f"Step {len(drive.path) - 1}, return {drive.total:.1f}: {state}."

@@ -1,0 +1,136 @@
+"""The closed loop of a studio: an agent acts in the real environment, from any start to any goal."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from agents.planning.planner import Plans
+from envs.evaluation.replay import CannotReplay, place, simulated
+from envs.evaluation.vector import VectorEnvironment
+from envs.rendering.film import speed
+
+from ..trajectory import Agent
+from .loading import Loaded
+from .planning import Answer, Question, answer_of, planner_of
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """How far a closed loop has come."""
+
+    loaded: Loaded
+    path: list[np.ndarray]
+    """The observations (O,) so far."""
+    qpos_Q: np.ndarray | None
+    """The present posture of the body; None where the environment is not MuJoCo's."""
+
+
+class Drive:
+    """One episode of a run's agent, step by step, from the observation of a question to its goal.
+
+    An environment whose state no observation determines begins as its reset with the question's seed does. Raises
+    ValueError for settings that the run cannot have.
+    """
+
+    def __init__(self, loaded: Loaded, question: Question):
+        self.loaded, self.question = loaded, question
+        self.envs = VectorEnvironment(loaded.factory, 1, loaded.run.data.obs_keys)
+        self.agent: Agent = (planner_of(loaded, question) if loaded.kind == "planner" else
+                             loaded.run.agent(loaded.space))
+        self.begin(question)
+
+    def begin(self, question: Question) -> None:
+        """Begins the episode anew, with the start and the goal of `question`."""
+        self.question, self.done, self.success, self.total = question, False, False, 0.0
+        self.envs.reset(np.ones(1, bool), [question.settings.seed])
+        self.fps = speed(self.envs.env(0))
+        self.path: list[np.ndarray] = []
+        """The observations (O,) so far."""
+        self.postures: list[np.ndarray | None] = []
+        """The positions (Q,) of the simulator beside them; None where it is not MuJoCo's."""
+        self.decisions: list[tuple[int, Plans]] = []
+        """The plans that the agent made, each with the step before which it made them."""
+        try:
+            self._place(np.array(question.obs, np.float32), np.array(question.goal, np.float32))
+        except CannotReplay:
+            self.path = [self.envs.obs_BO[0]]
+        self.postures = [self._posture()]
+        self.agent.reset(seeds_B=[question.settings.seed])
+
+    def aim(self, goal: tuple[float, ...]) -> None:
+        """Gives the agent another goal on the way; it plans again in its next step."""
+        path = self.path
+        self._place(self.obs_O, np.array(goal, np.float32))
+        self.path, self.done = path, False
+        self.agent.reset(seeds_B=[self.question.settings.seed + len(path)])
+
+    @property
+    def obs_O(self) -> np.ndarray:
+        """The present observation."""
+        return self.path[-1]
+
+    def step(self) -> None:
+        """Takes one environment step, unless the episode is over. Raises `EnvironmentFault` for one that fails."""
+        if self.done:
+            return
+        goal_BG = None if self.envs.goal_BG is None or not self.question.goal else torch.from_numpy(self.envs.goal_BG)
+        with self.loaded.lock:
+            act_BA = self.agent.act(torch.from_numpy(self.envs.obs_BO), goal_BG)
+        plans = getattr(self.agent, "last", None)
+        if plans is not None and (not self.decisions or self.decisions[-1][1] is not plans):
+            self.decisions.append((len(self.path) - 1, plans))
+        result = self.envs.step(act_BA.numpy())
+        self.postures.append(self._posture())
+        self.path.append(self.envs.obs_BO[0])
+        self.total += float(result["reward"][0])
+        self.success |= bool(result["success"][0])
+        self.done = bool(result["terminated"][0] | result["truncated"][0])
+
+    @property
+    def plan(self) -> Answer | None:
+        """The plans that the agent follows; None for a policy, and before the first plan."""
+        return self.plan_at(len(self.path))
+
+    def plan_at(self, step: int) -> Answer | None:
+        """The plans that the agent followed after so many steps; None for a policy, and before the first plan."""
+        plans = next((plans for made, plans in reversed(self.decisions) if made <= step), None)
+        return None if plans is None else answer_of(self.loaded, self.question, plans, 0.0)
+
+    def way(self, step: int | None = None) -> Way:
+        """How far the loop had come after so many steps, by default what it has by now."""
+        path = self.path[: len(self.path) if step is None else step + 1]
+        return Way(self.loaded, path, self.postures[len(path) - 1])
+
+    def _posture(self) -> np.ndarray | None:
+        base = self.envs.env(0).unwrapped
+        return np.array(simulated(base).data.qpos) if hasattr(base, "model") else None
+
+    def close(self) -> None:
+        self.envs.close()
+
+    def _place(self, obs_O: np.ndarray, goal_G: np.ndarray) -> None:
+        place(self.envs.env(0), self.envs.env_id, obs_O, goal_G)
+        self.envs.obs_BO = obs_O[None].copy()
+        if self.envs.goal_BG is not None and len(goal_G):
+            self.envs.goal_BG = goal_G[None].copy()
+        self.path = [self.envs.obs_BO[0]]
+
+
+def ahead(loaded: Loaded, question: Question, drive: Drive | None = None) -> Answer:
+    """The path that a policy, which plans nothing, takes in the real environment up to its first success.
+
+    It is a plan of one candidate whose timesteps are environment steps; `ms` is the mean time of a decision. `drive`, a
+    closed loop of the run, is used anew. Raises what `Drive.step` raises.
+    """
+    drive = Drive(loaded, question) if drive is None else drive
+    drive.begin(question)
+    start = time.perf_counter()
+    while not (drive.done or drive.success):
+        drive.step()
+    ms = 1000 * (time.perf_counter() - start) / (len(drive.path) - 1)
+    x_NHD = np.array(drive.path)[None]
+    return Answer(question, loaded, x_NHD, np.array([x_NHD.shape[1] - 1]), np.zeros(1), 0, ms)

@@ -1,0 +1,139 @@
+"""What a browser can take along: a picture, the plan, a video of the closed loop and the Python call."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from envs.rendering.renderer import Renderer
+
+from .driving import Drive
+from .planning import EFFORTS, MARGIN, Answer
+
+if TYPE_CHECKING:
+    from .controls import Controls
+
+PICTURE = 900, 1400  # height and width in pixels
+FILM_STEPS = 2  # environment steps between two frames of a video
+
+
+def plan_npz(answer: Answer) -> bytes:
+    """The plans as the bytes of an .npz file.
+
+    It has `obs` (N, H, O), `act` (N, H, A), `stride`, `arrival` (N,), `trust_ratio` (N,), `chosen`, the start and the
+    goal.
+    """
+    buffer, width = io.BytesIO(), answer.loaded.run.data.obs_dim
+    stride = answer.loaded.run.model.spec.spacing if answer.loaded.kind == "planner" else 1
+    np.savez_compressed(buffer, allow_pickle=False, obs=answer.x_NHD[..., :width],
+                        act=answer.x_NHD[..., width:], stride=np.array(stride), arrival=answer.row_N,
+                        trust_ratio=answer.ratio_N, chosen=np.array(answer.chosen),
+                        start=np.array(answer.question.obs), goal=np.array(answer.question.goal))
+    return buffer.getvalue()
+
+
+def python_call(answer: Answer) -> str:
+    """A Python program that makes these plans again, bit for bit on the same machine: as `plans`, or as `answer`, the
+    path of a policy."""
+    if answer.loaded.kind != "planner":
+        return _policy_call(answer)
+    question, loaded, own = answer.question, answer.loaded, answer.loaded.run.planning
+    config = question.settings.config(loaded)
+    changed = {name: value for name, value in vars(config).items() if value != getattr(own, name)}
+    settings = "".join(f", {name}={value!r}" for name, value in changed.items())
+    lines = ["from dataclasses import replace", "", "import torch", "", "import gentraj"]
+    guide = "None"
+    body = [f'run = gentraj.load({str(loaded.run.folder.absolute())!r}, step={loaded.run.step})']
+    if loaded.backend != "eager":
+        body.append(f"run = gentraj.accelerate(run, {loaded.backend!r})")
+    if question.discs:
+        lines += ["from gentraj.constraints import THOROUGH, Blocks, Circle, Constraints",
+                  "from gentraj.diffusion import Constrained"]
+        circles = ", ".join(f"Circle({(d.x, d.y)!r}, {d.radius!r}, dims={loaded.dims!r})" for d in question.discs)
+        body.append(f"obstacles = [{circles}]")
+        if loaded.maze is not None:
+            lines.append("from envs.making import environment_factory")
+            body += ["maze = environment_factory(run.data.env).maze",
+                     f"obstacles.append(Blocks(*maze.wall_boxes(), dims={loaded.dims!r}, margin={MARGIN}))"]
+        body.append("guide = Constrained(Constraints(run.model.spec, obstacles), strict=False, "
+                    f"efforts=THOROUGH[:{len(EFFORTS)}], attempts=1)")
+        guide = "guide"
+    goal = f"torch.tensor([{question.goal!r}])" if question.goal else "None"
+    body += [f"planner = run.planner(run.action_space(), replace(run.planning{settings}), {guide})",
+             f"plans = planner.propose(torch.tensor([{question.obs!r}]), {goal}, [{question.settings.seed}])",
+             "x_BHD, arrival_B = plans.chosen()"]
+    return "\n".join([*lines, "", *body, ""])
+
+
+def _policy_call(answer: Answer) -> str:
+    question, folder = answer.question, str(answer.loaded.run.folder.absolute())
+    return "\n".join([
+        "from pathlib import Path", "", "from gentraj.studio.driving import ahead",
+        "from gentraj.studio.loading import load_runs", "from gentraj.studio.planning import Question, Settings", "",
+        f"[loaded] = load_runs([Path({folder!r})])", f"answer = ahead(loaded, {question!r})",
+        "places_T2 = answer.places(0)", ""])
+
+
+def video(drive: Drive) -> bytes:
+    """The closed loop so far as an MP4, drawn by the simulator at its own speed.
+
+    Raises ValueError before the first step, and `CannotRender` where the simulator cannot draw.
+    """
+    import imageio_ffmpeg
+
+    if len(drive.path) < 2:
+        raise ValueError("the closed loop has not begun; press Play first")
+    renderer = Renderer(drive.loaded.run.environment())
+    goal_G = np.array(drive.question.goal)
+    with tempfile.TemporaryDirectory() as folder:
+        path, writer = Path(folder) / "loop.mp4", None
+        try:
+            for obs_O in drive.path[::FILM_STEPS]:
+                frame = np.ascontiguousarray(renderer(obs_O, goal_G))
+                if writer is None:
+                    size = frame.shape[1], frame.shape[0]
+                    fps = round(drive.fps / FILM_STEPS)
+                    writer = imageio_ffmpeg.write_frames(path, size, fps=fps, macro_block_size=2)
+                    writer.send(None)
+                writer.send(frame)
+        finally:
+            renderer.close()
+            if writer is not None:
+                writer.close()
+        return path.read_bytes()
+
+
+def downloads(controls: Controls) -> dict[str, Callable[[], None]]:
+    """The buttons of the panel that send a file, each with what it does."""
+    session = controls.session
+
+    def send(name: str, content: bytes) -> None:
+        controls.client.send_file_download(name, content, save_immediately=True)
+
+    def picture() -> None:
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        height, width = PICTURE
+        Image.fromarray(controls.client.get_render(height=height, width=width)).save(buffer, "PNG")
+        send("studio.png", buffer.getvalue())
+
+    def film() -> None:
+        if session.drive is None:
+            raise ValueError("the closed loop has not begun; press Play first")
+        send("loop.mp4", video(session.drive))
+
+    def page() -> None:
+        from .static import session_page  # which draws what controls draw
+
+        session.plan()
+        send("studio.html", session_page(session, controls.by.value).encode())
+
+    return {"Picture": picture, "Page (.html)": page, "Plan (.npz)": lambda: send("plan.npz", plan_npz(session.plan())),
+            "Video of the closed loop": film,
+            "Python call": lambda: send("plan.py", python_call(session.plan()).encode())}

@@ -1,0 +1,235 @@
+"""The panel and the scene of a world model: what it imagines beside what the simulator does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..plots.style import BLUE, INK, VERMILION, trust_scale
+from ..progress import one_line
+from .bodies import Body, Ground, lane_width
+from .imagining import Asked, Beside, imagine_beside
+from .latest import Latest
+from .scene import TRUST, rgb
+
+if TYPE_CHECKING:
+    from viser import GuiApi, SceneApi
+
+    from .session import Session
+
+RANDOM = "random"
+STEPS = 100
+FRAMES_PER_SECOND = 20.0  # of the simulator's steps while they are played
+
+
+class Pair:
+    """Two bodies: the simulator's in its own colours, and the imagined one coloured by the model's uncertainty.
+
+    In a maze both move in the same place; on an endless floor the imagined one runs in a lane behind the other.
+    """
+
+    def __init__(self, api: SceneApi, root: str, base: Any, fixed_place: bool):
+        self.api, self.root, self.model = api, root, base.model
+        self.frame = api.add_frame(root, show_axes=False)
+        self.ground = Ground(api, root, self.model)
+        self.real, self.imagined = Body(api, f"{root}/real", self.model), Body(api, f"{root}/imagined", self.model)
+        self.fixed_place = fixed_place
+        self.lane_3 = np.zeros(3) if fixed_place else np.array([0.0, lane_width(self.model), 0.0])
+        self.lines: dict[str, Any] = {}
+        extent = float(self.model.stat.extent)
+        self.camera = (0.0, -1.3 * extent, 1.3 * extent if fixed_place else 0.8 * extent), (0.0, 0.0, 0.2 * extent)
+
+    def close(self) -> None:
+        self.frame.remove()
+
+    def draw(self, beside: Beside, step: int) -> None:
+        """Draws both after `step` steps, with the ways of their roots until then."""
+        if beside.qpos_SQ is None:
+            return
+        self.real.draw(beside.qpos_SQ[step][None])
+        place_M3 = self._line("real", beside.qpos_SQ[: step + 1], np.tile(rgb(INK), (step, 1)), np.zeros(3))
+        if not self.fixed_place:
+            self.frame.position = (-place_M3[-1, 0], -place_M3[-1, 1], 0.0)
+        if beside.imagined_qpos_SQ is not None:
+            colours_T3 = uncertainty_colours(beside)
+            self.imagined.draw(beside.imagined_qpos_SQ[step][None], colours_T3[max(step - 1, 0)][None],
+                               np.full(1, 0.75), self.lane_3[None])
+            self._line("imagined", beside.imagined_qpos_SQ[: step + 1], colours_T3[:step], self.lane_3)
+
+    def _line(self, name: str, qpos_MQ: np.ndarray, colours_L3: np.ndarray, shift_3: np.ndarray) -> np.ndarray:
+        """Draws the way of the root, and returns its places (M, 3)."""
+        from envs.rendering.postures import placed
+
+        place_M3 = placed(self.model, qpos_MQ)[0][:, first_moving(self.model)] + shift_3
+        if (old := self.lines.pop(name, None)) is not None:
+            old.remove()
+        if len(place_M3) > 1:
+            points_L23 = np.stack([place_M3[:-1], place_M3[1:]], 1).astype(np.float32)
+            self.lines[name] = self.api.add_line_segments(
+                f"{self.root}/{name}-way", points_L23, np.repeat(colours_L3[:, None], 2, 1).astype(np.uint8),
+                thickness=4.0, thickness_units="screen")
+        return place_M3
+
+
+class Imagination:
+    """The controls of a world model's run and its scene, for one browser; `close` ends its threads.
+
+    `client` is the one that a page is sent to; without it there is no button for that.
+    Raises ValueError for an environment that is not MuJoCo's.
+    """
+
+    def __init__(self, gui: GuiApi, api: SceneApi, session: Session, client: Any = None):
+        self.gui, self.session, self.world, self.client = gui, session, session.loaded, client
+        env = self.world.factory()
+        env.close()  # the model stays in memory
+        if not hasattr(env.unwrapped, "model"):
+            raise ValueError(f"{self.world.factory.env_id} is not a MuJoCo environment, and the studio shows the "
+                             "imagination of MuJoCo's bodies and of PointMaze")
+        self.pair = Pair(api, "/imagination", env.unwrapped, self.world.maze is not None)
+        self.beside: Beside | None = None
+        self.actors = {each.name: each for each in session.runs
+                       if each.kind != "world model" and each.factory.env_id == self.world.factory.env_id}
+        self.playing = threading.Event()
+        self.drawing = threading.RLock()  # the slider and the player draw in different threads
+        self.work: Latest[Asked] = Latest(self._imagine, "studio-imagination")
+        self.parts = self._build()
+        self.ask()
+
+    def ask(self) -> None:
+        """Imagines anew with the settings of the panel."""
+        self.work.ask(Asked(self.actors.get(self.actor.value), int(self.steps.value), int(self.restart.value),
+                            float(self.noise.value), int(self.seed.value)))
+
+    def wait(self, timeout: float | None = 60.0) -> Beside:
+        """Waits for the newest imagination. Raises ValueError if there is none."""
+        self.work.wait(timeout)
+        if self.beside is None:
+            raise ValueError(self.status.content or "nothing is imagined yet")
+        return self.beside
+
+    def show(self, step: int) -> None:
+        """Draws both bodies after so many steps."""
+        with self.drawing:
+            if self.beside is not None:
+                step = min(step, len(self.beside.act_TA))
+                self.pair.draw(self.beside, step)
+                self.status.content = self._status(self.beside, step)
+
+    def play(self) -> None:
+        """Runs through the steps until `pause`, the last one or `close`."""
+        if not self.playing.is_set() and not self.work.closed:
+            self.playing.set()
+            threading.Thread(target=self._play, name="studio-imagination-player", daemon=True).start()
+
+    def pause(self) -> None:
+        self.playing.clear()
+        self.button.label = "Play"
+
+    def close(self) -> None:
+        """Ends all work, and removes the panel and the scene."""
+        self.playing.clear()
+        self.work.close()
+        for part in self.parts:
+            part.remove()
+        self.pair.close()
+
+    def _build(self) -> list[Any]:
+        gui, world = self.gui, self.world
+        folder = gui.add_folder("Imagination")
+        with folder:
+            self.status = gui.add_markdown("")
+            self.step = gui.add_slider("Step", 0, STEPS, 1, 0)
+            self.button = gui.add_button("Play")
+            self.chart = gui.add_uplot(_series(np.zeros(2), np.zeros(2)), _SERIES, aspect=1.6,  # type: ignore[arg-type]
+                                       title="error and uncertainty (deviations of one step)")
+            self.actor = gui.add_dropdown("Actions of", [*self.actors, RANDOM], hint="The run whose agent acts in the "
+                                          "simulator; the world model imagines the same actions.")
+            self.steps = gui.add_slider("Steps", 10, min(world.factory.max_episode_steps, 500), 1, STEPS)
+            self.restart = gui.add_slider("Restart every", 0, 100, 1, 0, hint="Steps after which the imagination "
+                                          "begins again at the simulator's state; 0 is never.")
+            self.noise = gui.add_slider("Noise", 0.0, 1.0, 0.05, 0.0, hint="0 is the model's mean, 1 its samples.")
+            self.seed = gui.add_number("Seed", 0, min=0, max=2**31 - 1, step=1)
+        for setting in (self.actor, self.steps, self.restart, self.noise, self.seed):
+            setting.on_update(lambda _: self.ask())
+        self.step.on_update(lambda _: self.show(int(self.step.value)))
+        if self.client is not None:
+            with folder:
+                gui.add_button("Page (.html)").on_click(lambda _: self._send_page())
+        self.button.on_click(lambda _: self.pause() if self.playing.is_set() else self.play())
+        return [folder]
+
+    def _imagine(self, asked: Asked) -> None:
+        try:
+            beside = imagine_beside(self.world, asked)
+        except (ValueError, RuntimeError) as error:
+            self.status.content = one_line(error)
+            return
+        if self.work.closed:
+            return
+        with self.drawing:
+            self.beside = beside
+            self.step.max = max(len(beside.act_TA), 1)
+            self.chart.data = _series(beside.error_T, beside.uncertainty_T)
+            self.step.value = len(beside.act_TA)
+            self.show(len(beside.act_TA))
+
+    def _send_page(self) -> None:
+        from .static import imagination_page  # which draws what this draws
+
+        if self.beside is not None:
+            page = imagination_page(self.world, self.beside)
+            self.client.send_file_download("imagination.html", page.encode(), save_immediately=True)
+
+    def _play(self) -> None:
+        self.button.label = "Pause"
+        step = int(self.step.value)
+        while self.playing.is_set() and not self.work.closed and self.beside is not None:
+            step = 0 if step >= len(self.beside.act_TA) else step + 1
+            self.step.value = step
+            self.show(step)
+            if step == len(self.beside.act_TA):
+                break
+            time.sleep(1 / FRAMES_PER_SECOND)
+        if not self.work.closed:
+            self.pause()
+
+    def _status(self, beside: Beside, step: int) -> str:
+        lines = [f"**{self.world.name}** beside the simulator, step {step} of {len(beside.act_TA)}"]
+        if step:
+            lines.append(f"error {beside.error_T[step - 1]:.2f}, uncertainty {beside.uncertainty_T[step - 1]:.2f} "
+                         f"(trusted up to {beside.limit:.2f})")
+        T = len(beside.act_TA)
+        lines.append(f"trusted for all {T} steps" if beside.trusted == T else
+                     f"trusted for {beside.trusted} steps: {beside.why_T[beside.trusted]}")
+        if beside.ended:
+            lines.append(f"the simulator's episode {'was ' if beside.ended == 'truncated' else ''}{beside.ended} after "
+                         f"{T} steps")
+        if beside.imagined_qpos_SQ is None:
+            lines.append("the model's observations do not tell a posture, so that its body is not drawn")
+        return "  \n".join(lines)
+
+
+_SERIES = ({"label": "step"}, {"label": "error", "stroke": VERMILION, "width": 2},
+           {"label": "uncertainty", "stroke": BLUE, "width": 2})
+
+
+def _series(error_T: np.ndarray, uncertainty_T: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The three lines of the chart; a chart needs at least two points."""
+    lines = [np.pad(x_T, (0, max(0, 2 - len(x_T))), "edge").astype(float) for x_T in (error_T, uncertainty_T)]
+    return np.arange(1, len(lines[0]) + 1, dtype=float), lines[0], lines[1]
+
+
+def uncertainty_colours(beside: Beside) -> np.ndarray:
+    """(T, 3) the colours of the imagined steps, uint8: blue where the model is trusted and orange where not."""
+    norm, shade = trust_scale(TRUST)
+    ratio_T = np.clip(beside.uncertainty_T / beside.limit, 1 / TRUST, TRUST)
+    return (255 * np.asarray(shade(norm(ratio_T)))[:, :3]).astype(np.uint8)
+
+
+def first_moving(model: Any) -> int:
+    """The first body of a model that moves: its root."""
+    moving = [body for body in range(1, model.nbody) if model.body_dofnum[body] > 0]
+    return moving[0] if moving else 0

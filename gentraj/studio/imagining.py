@@ -1,0 +1,158 @@
+"""A world model beside the simulator: what both make of the same actions, as a function of the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from envs.evaluation.replay import CannotReplay, simulated
+from envs.evaluation.vector import VectorEnvironment
+from envs.rendering.postures import postures
+from envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
+
+from ..trajectory import Agent
+from .loading import Loaded
+
+HELD = 5  # environment steps that a random action is held for
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an imagination depends on beside the world model's run."""
+
+    actor: Loaded | None
+    """The run whose agent acts; None for random actions."""
+    steps: int = 100
+    """The largest number of environment steps."""
+    restart: int = 0
+    """Steps after which the imagination begins again at the simulator's state; 0 is never."""
+    temperature: float = 0.0
+    """Scale of the noise; 0 is the model's mean."""
+    seed: int = 0
+    """Seeds the start of the episode, the agent and the noise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """T steps of the simulator and of the imagination along the same actions, in environment units."""
+
+    obs_SO: np.ndarray
+    """The simulator's observations, S = T + 1 with the start."""
+    imagined_SO: np.ndarray
+    act_TA: np.ndarray
+    goal_G: np.ndarray
+    """The goal; empty without one."""
+    error_T: np.ndarray
+    """Root mean square of the difference after each step, in deviations of what one step changes in the data."""
+    uncertainty_T: np.ndarray
+    """The error that the model expects of each step alone, in the same unit."""
+    why_T: np.ndarray
+    """Why a step should not be trusted, "" where it may be."""
+    ended: str
+    """Why the simulator's episode is over: "terminated", "truncated", or "" if it goes on."""
+    limit: float
+    """The uncertainty above which a step is not trusted."""
+    qpos_SQ: np.ndarray | None
+    """The simulator's postures; None where the environment is not MuJoCo's."""
+    imagined_qpos_SQ: np.ndarray | None
+    """The postures that the imagination shows; None where observations do not tell them."""
+
+    @property
+    def trusted(self) -> int:
+        """The number of steps before the first one that should not be trusted."""
+        return int(np.argmax(self.why_T != "")) if (self.why_T != "").any() else len(self.why_T)
+
+
+def imagine_beside(world: Loaded, asked: Asked) -> Beside:
+    """Lets the actor act in the simulator, and the world model imagine the same actions.
+
+    Raises ValueError for a run without a world model, or an actor for another environment.
+    """
+    if asked.actor is not None and asked.actor.factory.env_id != world.factory.env_id:
+        raise ValueError(f"{asked.actor.name} acts in {asked.actor.factory.env_id}, and {world.name} imagines "
+                         f"{world.factory.env_id}; choose a run of the same environment")
+    envs = VectorEnvironment(world.factory, 1, world.run.data.obs_keys)
+    try:
+        obs_SO, act_TA, qpos_SQ, ended = _simulate(envs, world, asked)
+        goal_G = np.zeros(0, np.float32) if envs.goal_BG is None else envs.goal_BG[0].copy()
+        base = envs.env(0).unwrapped
+    finally:
+        envs.close()
+    imagined_SO, uncertainty_T = _imagine(world, asked, obs_SO, act_TA, goal_G)
+    model = world.run.world_model
+    error_T = np.sqrt((((imagined_SO - obs_SO)[1:] / model.facts.step_scale.cpu().numpy()) ** 2).mean(1))
+    checks = ImaginedEpisodes(model, len(act_TA), ImaginedConfig())
+    checks.place(imagined_SO[1:], np.tile(goal_G[: model.facts.goal_dim], (len(act_TA), 1)))
+    imagined_qpos = None if qpos_SQ is None else _postures(base, world, asked, imagined_SO, qpos_SQ)
+    return Beside(obs_SO, imagined_SO, act_TA, goal_G, error_T, uncertainty_T, checks.distrust(uncertainty_T), ended,
+                  checks.uncertainty_limit, qpos_SQ, imagined_qpos)
+
+
+def _simulate(envs: VectorEnvironment, world: Loaded, asked: Asked,
+              ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
+    """Observations (S, O), actions (T, A), postures (S, Q), and why the episode is over."""
+    envs.reset(np.ones(1, bool), [asked.seed])
+    agent, rng = _agent(asked), np.random.default_rng(asked.seed)
+    obs, act, qpos, ended, held_A = [envs.obs_BO[0].copy()], [], [_qpos(envs)], "", np.zeros(0)
+    for t in range(asked.steps):
+        if agent is None or asked.actor is None:
+            held_A = rng.uniform(world.space.low, world.space.high) if t % HELD == 0 else held_A
+            act_BA = held_A.astype(np.float32)[None]
+        else:
+            goal_BG = torch.from_numpy(envs.goal_BG) if envs.goal_BG is not None and asked.actor.has_goal else None
+            with asked.actor.lock:
+                act_BA = agent.act(torch.from_numpy(envs.obs_BO), goal_BG).detach().cpu().numpy()
+        result = envs.step(act_BA)
+        act.append(act_BA[0])
+        obs.append(envs.obs_BO[0].copy())
+        qpos.append(_qpos(envs))
+        ended = next((name for name in ("terminated", "truncated") if result[name][0]), "")
+        if ended:
+            break
+    return np.array(obs), np.array(act), None if qpos[0] is None else np.array(qpos), ended
+
+
+def _imagine(world: Loaded, asked: Asked, obs_SO: np.ndarray, act_TA: np.ndarray, goal_G: np.ndarray,
+             ) -> tuple[np.ndarray, np.ndarray]:
+    """The imagined observations (S, O), the start included, and the uncertainties (T,)."""
+    model, T = world.run.world_model, len(act_TA)
+    every = min(asked.restart, T) or T
+    first_W = np.arange(0, T, every)
+    act_WJA = np.zeros((len(first_W), every, act_TA.shape[1]), np.float32)
+    act_WJA.reshape(-1, act_TA.shape[1])[:T] = act_TA
+    goal = torch.from_numpy(np.tile(goal_G, (len(first_W), 1))) if model.facts.goal_dim else None
+    with world.lock:
+        made = model.imagine(torch.from_numpy(obs_SO[first_W]), torch.from_numpy(act_WJA), goal,
+                             seeds=[asked.seed + int(w) for w in first_W], temperature=asked.temperature)
+    next_TO = made.obs_BTO.flatten(0, 1)[:T].cpu().numpy()
+    return np.concatenate([obs_SO[:1], next_TO]), made.uncertainty_BT.flatten()[:T].cpu().numpy()
+
+
+def _postures(base: object, world: Loaded, asked: Asked, imagined_SO: np.ndarray, qpos_SQ: np.ndarray,
+              ) -> np.ndarray | None:
+    """The postures (S, Q) that the imagination shows. Where it begins again, its root is the simulator's."""
+    T, parts = len(imagined_SO) - 1, [qpos_SQ[:1]]
+    every = min(asked.restart, T) or T
+    try:
+        for first in range(0, T, every):
+            rows = imagined_SO[first : first + every + 1].copy()
+            parts.append(postures(base, world.factory.env_id, rows[None], float(getattr(base, "dt", 0.0)),
+                                  qpos_SQ[first])[0, 1:])
+    except CannotReplay:
+        return None
+    return np.concatenate(parts)
+
+
+def _agent(asked: Asked) -> Agent | None:
+    if asked.actor is None:
+        return None
+    agent = asked.actor.run.agent(asked.actor.space)
+    agent.reset(seeds_B=[asked.seed])
+    return agent
+
+
+def _qpos(envs: VectorEnvironment) -> np.ndarray | None:
+    base = envs.env(0).unwrapped
+    return np.array(simulated(base).data.qpos) if hasattr(base, "model") else None

@@ -1,0 +1,128 @@
+"""The runs of a studio, made ready: each with its environment, its maze and the settings that it has."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+
+from agents.planning.planner import Planner
+from envs.making import EnvironmentFactory, environment_factory
+from envs.tasks.maze import Maze
+
+from ..acceleration import BackendName, accelerate
+from ..constraints.keepout import largest_free_boxes
+from ..runs.folder import Run, load
+
+BODY = 0.1  # radius of the ball of PointMaze
+MOST_STEPS = 50  # sampling steps that the slider offers where noise has no levels
+
+
+@dataclass(eq=False)
+class Loaded:
+    """A run, and what all browsers that look at it share."""
+
+    name: str
+    run: Run
+    factory: EnvironmentFactory
+    space: Box
+    backend: BackendName = "eager"
+    """What runs the networks of `run`."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the run plans, so that plans of several browsers do not slow each other down."""
+
+    @property
+    def kind(self) -> str:
+        """What the run is: "planner", "policy" or "world model"."""
+        return self.run.config.NAME
+
+    @property
+    def summary(self) -> str:
+        return self.run.config.summary
+
+    @property
+    def maze(self) -> Maze | None:
+        return self.factory.maze
+
+    @property
+    def dims(self) -> tuple[int, int]:
+        """The entries of an observation that are drawn as x and y."""
+        goal_dims = self.run.data.goal_dims
+        return (goal_dims[0], goal_dims[1]) if len(goal_dims) > 1 else (0, min(1, self.run.data.obs_dim - 1))
+
+    @property
+    def has_goal(self) -> bool:
+        return bool(self.run.data.goal_dims)
+
+    @cached_property
+    def planner(self) -> Planner:
+        """The planner with its own settings, whose parts all other planners of this run share."""
+        return self.run.planner(self.space)
+
+    @property
+    def guidance(self) -> str | None:
+        """What can guide the plans: "value", "classifier-free" or None."""
+        if self.kind != "planner":
+            return None
+        own = self.run.planning.guidance
+        if own != "none":
+            return own
+        if "critic" in self.run.components:
+            return "value"
+        return "classifier-free" if self.run.planning.context else None
+
+    @property
+    def most_steps(self) -> int:
+        """The largest number of sampling steps; 1 for a run that has no choice."""
+        if self.kind != "planner":
+            return 1
+        return min(self.run.model.levels or MOST_STEPS, MOST_STEPS)
+
+    @property
+    def several(self) -> bool:
+        """Whether the number of candidates can be chosen."""
+        return self.kind == "planner" and "candidates" not in self.run.planning.unused()
+
+    @cached_property
+    def free(self) -> tuple[np.ndarray, np.ndarray]:
+        """low_K2 and high_K2 of the boxes in which the body touches no wall; together they are all free places."""
+        if self.maze is None:
+            return np.full((1, 2), -np.inf), np.full((1, 2), np.inf)
+        low, high = self.maze.wall_boxes()
+        return largest_free_boxes(low - BODY, high + BODY)
+
+    def nearest_free(self, place_2: np.ndarray) -> np.ndarray:
+        """The free place (2,) that is nearest to `place_2`."""
+        inside_K2 = np.clip(place_2, *self.free)
+        return inside_K2[np.linalg.norm(inside_K2 - place_2, axis=1).argmin()]
+
+
+def load_runs(folders: Sequence[Path], backend: BackendName = "eager",
+              device: torch.device | None = None) -> list[Loaded]:
+    """Loads the runs of a studio, whose networks run in `backend`.
+
+    Raises `NothingSaved` for a folder without a run, and ValueError for a run that the studio cannot show.
+    """
+    names = [folder.name for folder in folders]
+    return [_loaded(folder, folder.name if names.count(folder.name) == 1 else str(folder), backend, device)
+            for folder in folders]
+
+
+def _loaded(folder: Path, name: str, backend: BackendName, device: torch.device | None) -> Loaded:
+    run = load(folder, device=device)
+    factory = environment_factory(run.environment())
+    if run.config.NAME == "policy" and factory.maze is None:
+        raise ValueError(f"{run.description} in {factory.env_id}; the studio shows planners and world models of any "
+                         "environment, and policies in mazes of PointMaze; see the run with gentraj report")
+    if run.config.NAME == "planner":
+        run = accelerate(run, backend)
+    else:
+        backend = "eager"
+    return Loaded(name, run, factory, cast(Box, run.action_space()), backend)

@@ -1,0 +1,154 @@
+"""A plan as a function of a question: `plan_for(loaded, question)` is the same whenever it is asked."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.planning.planner import Planner, PlannerConfig, Plans
+
+from ..constraints import THOROUGH, Blocks, Certificate, Circle, Constraints
+from ..constraints.kinds import Constraint
+from ..diffusion import Constrained
+from .loading import Loaded
+
+EFFORTS = THOROUGH[:2]  # a hand that drags does not wait for the last of the infeasible plans
+MARGIN = 0.05  # how far plans keep off the walls where there are obstacles
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a planner that the studio changes."""
+
+    steps: int
+    candidates: int
+    scale: float
+    """Scale of the guidance; 0 is none."""
+    temperature: float
+    seed: int = 0
+
+    @classmethod
+    def of(cls, loaded: Loaded) -> Settings:
+        """The run's own settings; those that it does not have are neutral."""
+        if loaded.kind != "planner":
+            return cls(1, 1, 0.0, 1.0)
+        own = loaded.run.planning
+        return cls(min(own.steps, loaded.most_steps), own.candidates, own.scale if own.guidance != "none" else 0.0,
+                   own.temperature)
+
+    def config(self, loaded: Loaded) -> PlannerConfig:
+        """The settings as those of a planner."""
+        own, guidance = loaded.run.planning, loaded.guidance if self.scale else "none"
+        return replace(own, steps=self.steps, candidates=self.candidates, temperature=self.temperature,
+                       guidance=guidance or "none", scale=self.scale if self.scale and guidance else own.scale)
+
+
+@dataclass(frozen=True)
+class Disc:
+    """An obstacle that plans keep out of."""
+
+    x: float
+    y: float
+    radius: float
+
+
+@dataclass(frozen=True)
+class Question:
+    """Everything that a plan depends on beside its run."""
+
+    obs: tuple[float, ...]
+    """The observation (O,) that plans start from."""
+    goal: tuple[float, ...]
+    """The goal (G,); empty for a run without goals."""
+    settings: Settings
+    discs: tuple[Disc, ...] = ()
+    """Obstacles. Where there are some, plans keep out of the walls too."""
+
+    @property
+    def obs_BO(self) -> Tensor:
+        return torch.tensor([self.obs])
+
+    @property
+    def goal_BG(self) -> Tensor | None:
+        return torch.tensor([self.goal]) if self.goal else None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The N plans that a question has, and the chosen one; arrays are in environment units."""
+
+    question: Question
+    loaded: Loaded
+    x_NHD: np.ndarray
+    row_N: np.ndarray
+    """The timesteps of arrival; plans are drawn up to there."""
+    ratio_N: np.ndarray
+    """Trust ratios: a plan is trusted up to 1. All are 0 where the run has no trust."""
+    chosen: int
+    ms: float
+    """How long the plan took, in milliseconds."""
+    value_N: np.ndarray | None = None
+    """The values of the plans, where the run has a critic."""
+    frames: list[np.ndarray] = field(default_factory=list)
+    """The denoising: (N, H, D) after each sampling step."""
+    levels: list[float] = field(default_factory=list)
+    """The noise level of each frame, from 1 (noise) to 0."""
+    certificate: Certificate | None = None
+    """The largest violations of each plan, where there are obstacles."""
+
+    def places(self, n: int) -> np.ndarray:
+        """(H', 2) the places of plan n up to its arrival."""
+        return self.x_NHD[n, : int(self.row_N[n]) + 1][:, list(self.loaded.dims)]
+
+
+def constraints_of(loaded: Loaded, question: Question) -> Constraints | None:
+    """The obstacles of a question and the walls as constraints; None without obstacles."""
+    if not question.discs:
+        return None
+    found: list[Constraint] = [Circle((disc.x, disc.y), disc.radius, loaded.dims) for disc in question.discs]
+    if loaded.maze is not None:
+        found.append(Blocks(*loaded.maze.wall_boxes(), dims=loaded.dims, margin=MARGIN))
+    return Constraints(loaded.run.model.spec, found)
+
+
+def planner_of(loaded: Loaded, question: Question) -> Planner:
+    """A planner with the settings and obstacles of a question. It shares the parts of the run's own planner.
+
+    Raises ValueError for settings that the run cannot have, such as obstacles for a plan that finer models fill in.
+    """
+    base, constraints = loaded.planner, constraints_of(loaded, question)
+    guide = None if constraints is None else Constrained(constraints, strict=False, efforts=EFFORTS, attempts=1)
+    return Planner(base.model, question.settings.config(loaded), loaded.space.low, loaded.space.high, trust=base.trust,
+                   inverse=base.inverse, arrival=base.arrival, critic=base.critic, finer=base.finer, guide=guide)
+
+
+def plan_for(loaded: Loaded, question: Question) -> Answer:
+    """Plans once. Raises ValueError for settings and obstacles that cannot be."""
+    planner, frames, levels = planner_of(loaded, question), [], []
+
+    def observe(x_RHD: Tensor, t: Tensor) -> None:
+        frames.append(x_RHD.cpu().numpy())
+        levels.append(float(t.max()))
+
+    with loaded.lock:
+        start = time.perf_counter()
+        plans = planner.propose(question.obs_BO, question.goal_BG, [question.settings.seed], observe=observe)
+        ms = 1000 * (time.perf_counter() - start)
+    return answer_of(loaded, question, plans, ms, frames, levels)
+
+
+def answer_of(loaded: Loaded, question: Question, plans: Plans, ms: float, frames: list[np.ndarray] | None = None,
+              levels: list[float] | None = None) -> Answer:
+    """The answer that holds these plans. Of the denoising it keeps the first sampling of all plans, without those
+    that were sampled again."""
+    x_NHD, constraints = plans.x_BNHD[0], constraints_of(loaded, question)
+    count = next((i for i, later in enumerate((levels or [])[1:], 1) if later > (levels or [])[i - 1]),
+                 len(frames or []))
+    value_N = None if plans.value_BN is None else plans.value_BN[0].cpu().numpy()
+    return Answer(question, loaded, x_NHD.cpu().numpy(), plans.row_BN[0].cpu().numpy(),
+                  plans.ratio_BN[0].cpu().numpy(), int(plans.chosen_B[0]), ms, value_N, (frames or [])[:count],
+                  (levels or [])[:count], None if constraints is None else constraints.certificate(x_NHD))

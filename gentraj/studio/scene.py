@@ -1,0 +1,220 @@
+"""The 3-D scene of a maze: walls, start and goal to be dragged, obstacles, plans and the executed path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ..plots.style import BLUE, GREEN, INK, VERMILION, trust_scale
+from .driving import Way
+from .loading import BODY, Loaded
+from .planning import Answer, Disc
+from .session import Session
+
+if TYPE_CHECKING:
+    from viser import SceneApi
+
+WALL, FLOOR = (196, 201, 208), (246, 247, 249)
+HEIGHT = 0.25  # of the walls, in cells
+PLANS, CHOSEN, PATH = 0.03, 0.05, 0.07  # heights of the lines above the floor
+THIN, THICK, EDGE = 0.015, 0.05, 0.09  # their thickness
+REACHED = 0.45  # the distance from the goal that counts as success
+TRUST = 4.0  # the trust ratios 1 / TRUST and TRUST are the ends of the colours
+GAP = 1.0  # between two mazes, in cells
+
+
+Place = tuple[float, float, float]
+
+
+class Scene(Protocol):
+    """What is drawn for one run of a session."""
+
+    camera: tuple[Place, Place]
+    """Where a browser begins to look from, and at what."""
+
+    def show(self, answer: Answer | None, frame: int | None = None, by: str = "trust") -> None:
+        """Draws plans, or a frame of their denoising, coloured by "trust" or "value"."""
+        ...
+
+    def place(self, session: Session) -> None:
+        """Moves start, goal and obstacles to where they are in the session."""
+        ...
+
+    def move(self, way: Way | None) -> None:
+        """Draws the body and the executed path of a closed loop."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """The colour "#rrggbb" as three numbers."""
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def on_floor(eye_3: Sequence[float], through_3: Sequence[float], height: float = 0.0) -> np.ndarray | None:
+    """Where the ray from the eye through a point meets the plane at a height: (2,), or None if it never does."""
+    eye, ray = np.asarray(eye_3, float), np.asarray(through_3, float) - np.asarray(eye_3, float)
+    if ray[2] == 0 or (height - eye[2]) / ray[2] <= 0:
+        return None
+    return (eye + ray * (height - eye[2]) / ray[2])[:2]
+
+
+def segments(lines: Sequence[np.ndarray], height: float) -> np.ndarray:
+    """(M, 2, 3) the segments of polylines (H, 2) at a height above the floor."""
+    pieces = [np.stack([line[:-1], line[1:]], 1) for line in lines if len(line) > 1]
+    flat_M22 = np.concatenate(pieces) if pieces else np.zeros((1, 2, 2))
+    return np.concatenate([flat_M22, np.full((*flat_M22.shape[:2], 1), height)], -1).astype(np.float32)
+
+
+def boxes(low_W2: np.ndarray, high_W2: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (V, 3) and triangles (F, 3) of boxes that stand on the floor."""
+    corner_83 = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
+    face = np.array([[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1], [2, 3, 7], [2, 7, 6],
+                     [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]])
+    low_W3 = np.pad(low_W2, ((0, 0), (0, 1)))
+    size_W3 = np.pad(high_W2 - low_W2, ((0, 0), (0, 1)), constant_values=height)
+    vertices = (low_W3[:, None] + corner_83 * size_W3[:, None]).reshape(-1, 3)
+    return vertices, (face + 8 * np.arange(len(low_W2))[:, None, None]).reshape(-1, 3)
+
+
+class MazeScene:
+    """A maze of PointMaze, whatever its map, seen from above at an angle.
+
+    `side` 1 is drawn beside side 0. The handles of start and goal call `session.move_start` and `session.move_goal`
+    while they are dragged.
+    """
+
+    def __init__(self, api: SceneApi, session: Session, side: int = 0):
+        self.api, self.session, self.side = api, session, side
+        self.loaded: Loaded = session.loaded if side == 0 else session.second or session.loaded
+        maze = self.loaded.maze
+        if maze is None:
+            raise ValueError(f"{self.loaded.factory.env_id} is no maze of PointMaze")
+        self.maze, self.width = maze, maze.free.shape[1] * maze.scaling
+        self.shift = side * (self.width + GAP * maze.scaling)
+        self.root = f"/run{side}"
+        middle, rows = self.shift / 2, maze.free.shape[0] * maze.scaling
+        self.camera = (middle, -0.7 * rows, 0.8 * max(rows, self.width + self.shift)), (middle, -0.05 * rows, 0.0)
+        self.parts: dict[str, Any] = {"": api.add_frame(self.root, show_axes=False, position=(self.shift, 0.0, 0.0))}
+        self.discs: dict[Disc, Any] = {}
+        self._build()
+        self.place(session)
+
+    def close(self) -> None:
+        self.parts[""].remove()
+
+    def show(self, answer: Answer | None, frame: int | None = None, by: str = "trust") -> None:
+        if answer is None or answer.loaded is not self.loaded:
+            return
+        noisy = frame is not None and frame < len(answer.frames)
+        if noisy:
+            x_NHD = answer.frames[frame or 0]
+            lines = [x_HD[:, list(self.loaded.dims)] for x_HD in x_NHD]
+        else:
+            lines = [answer.places(n) for n in range(len(answer.x_NHD))]
+        colours = plan_colours(answer, by)
+        pieces = segments(lines, PLANS)
+        each = np.repeat(colours, [max(len(line) - 1, 0) for line in lines], axis=0)
+        self._lines("plans", pieces, each if len(each) else colours[:1], THIN)
+        chosen = segments([lines[answer.chosen]], CHOSEN)
+        self._lines("outline", chosen - [0, 0, 0.005], np.tile(rgb(INK), (len(chosen), 1)), EDGE)
+        self._lines("chosen", chosen, np.tile(colours[answer.chosen], (len(chosen), 1)), THICK)
+
+    def place(self, session: Session) -> None:
+        start, goal = session.start_2, session.goal_2
+        self.parts["start"].position = (*start, 0.12)
+        for name in ("goal", "reached"):
+            if name in self.parts and goal is not None:
+                self.parts[name].position = (*goal, 0.12 if name == "goal" else 0.01)
+        for disc in [each for each in self.discs if each not in session.discs]:
+            self.discs.pop(disc).remove()
+        for disc in [each for each in session.discs if each not in self.discs]:
+            self.discs[disc] = self._disc(disc)
+
+    def move(self, way: Way | None) -> None:
+        shown = way is not None and way.loaded is self.loaded
+        self.parts["body"].visible = shown
+        if way is None or not shown:
+            self._lines("path", segments([], PATH), np.array([rgb(BLUE)]), THICK)
+            return
+        places_T2 = np.array(way.path)[:, list(self.loaded.dims)]
+        self.parts["body"].position = (*places_T2[-1], BODY)
+        pieces = segments([places_T2], PATH)
+        self._lines("path", pieces, np.tile(rgb(BLUE), (len(pieces), 1)), THICK)
+
+    def _build(self) -> None:
+        api, root, maze = self.api, self.root, self.maze
+        rows = maze.free.shape[0] * maze.scaling
+        api.add_box(f"{root}/floor", FLOOR, dimensions=(self.width, rows, 0.02), position=(0, 0, -0.015))
+        low, high = (bounds[np.isfinite(maze.wall_boxes()[0]).all(1) & np.isfinite(maze.wall_boxes()[1]).all(1)]
+                     for bounds in maze.wall_boxes())
+        vertices, faces = boxes(low, high, HEIGHT * maze.scaling)
+        api.add_mesh_simple(f"{root}/walls", vertices, faces, color=WALL, flat_shading=True, side="double")
+        self.parts["start"] = self._marker("start", GREEN, self.session.move_start)
+        if self.session.goal_2 is not None and self.loaded.has_goal:
+            self.parts["goal"] = self._marker("goal", VERMILION, self.session.move_goal)
+            self.parts["reached"] = api.add_cylinder(f"{root}/reached", REACHED, 0.01, color=rgb(VERMILION),
+                                                     opacity=0.18, cast_shadow=False)
+        self.parts["body"] = api.add_icosphere(f"{root}/body", BODY, rgb(BLUE), visible=False)
+        api.add_label(f"{root}/name", self.loaded.name, position=(0, rows / 2 + 0.3, HEIGHT))
+
+    def _marker(self, name: str, colour: str, move: Any) -> Any:
+        handle = self.api.add_icosphere(f"{self.root}/{name}", 0.16, rgb(colour))
+        self.api.add_label(f"{self.root}/{name}/label", name, position=(0, 0, 0.25))
+
+        async def drag(event: Any) -> None:
+            place = on_floor(event.client.camera.position, event.end_position, 0.12)
+            if place is not None:
+                move(place - [self.shift, 0])
+
+        handle.on_drag("left")(drag)
+        return handle
+
+    def _disc(self, disc: Disc) -> Any:
+        handle = self.api.add_cylinder(f"{self.root}/disc-{disc.x:.4f}-{disc.y:.4f}-{disc.radius:.4f}", disc.radius,
+                                       HEIGHT / 2, color=rgb(VERMILION), opacity=0.55,
+                                       position=(disc.x, disc.y, HEIGHT / 4))
+
+        async def remove(_: Any) -> None:
+            self.session.remove_discs(disc)
+
+        handle.on_click(remove)
+        return handle
+
+    def _lines(self, name: str, points_M23: np.ndarray, colours_M3: np.ndarray, thickness: float) -> None:
+        """Draws segments (M, 2, 3) in colours (M, 3), in the place of those that had this name."""
+        colours_M23 = np.repeat(colours_M3[:, None], 2, 1).astype(np.uint8)
+        if (handle := self.parts.get(name)) is None:
+            self.parts[name] = self.api.add_line_segments(f"{self.root}/{name}", points_M23.astype(np.float32),
+                                                          colours_M23, thickness=thickness)
+        elif handle.points.shape == points_M23.shape:
+            handle.points, handle.colors = points_M23.astype(np.float32), colours_M23
+        else:
+            handle.remove()
+            del self.parts[name]
+            self._lines(name, points_M23, colours_M3, thickness)
+
+
+def plan_colours(answer: Answer, by: str = "trust") -> np.ndarray:
+    """(N, 3) the colours of the plans, uint8: blue where trusted and orange where not, or dark to light by value."""
+    if by == "value" and answer.value_N is not None:
+        from matplotlib import colormaps
+
+        low, high = answer.value_N.min(), answer.value_N.max()
+        shades = colormaps["viridis"]((answer.value_N - low) / max(high - low, 1e-9))
+    else:
+        norm, shade = trust_scale(TRUST)
+        shades = shade(norm(np.clip(answer.ratio_N, 1 / TRUST, TRUST)))
+    return (255 * np.asarray(shades)[:, :3]).astype(np.uint8)
+
+
+def scene_of(api: SceneApi, session: Session, side: int = 0) -> Scene:
+    """The scene of a session's chosen run, or of the one beside it (side 1)."""
+    if session.loaded.maze is not None:
+        return MazeScene(api, session, side)
+    from .bodies import BodyScene
+
+    return BodyScene(api, session, side)

@@ -1,0 +1,107 @@
+"""A page of what the studio shows, as one HTML file that needs neither the studio nor a network."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from .controls import described, loop_status
+from .guard import GuardedServer
+from .imagination import FRAMES_PER_SECOND, Pair
+from .imagining import Asked, Beside, imagine_beside
+from .loading import Loaded
+from .scene import scene_of
+from .session import Session, alike
+
+if TYPE_CHECKING:
+    from viser import ViserServer
+
+Frames = Callable[["ViserServer"], Iterator[float]]
+"""A function that draws into a server's scene, and yields after each drawing the seconds for which it is shown."""
+CAPTION = """<aside style="position:fixed;right:12px;top:12px;max-width:46ch;padding:8px 12px;border-radius:6px;
+background:rgba(255,255,255,.88);color:#333;font:13px/1.4 system-ui,sans-serif;pointer-events:none;z-index:9">{}</aside>
+"""
+MOST_FRAMES = 300  # of a closed loop
+STILL = 2.0  # seconds for which the last drawing is shown
+
+
+def static_page(frames: Frames, caption: str) -> str:
+    """Returns an HTML page that shows what `frames` draws, with a player if it draws more than once.
+
+    `caption` is plain text, whose lines stay lines.
+    """
+    server = GuardedServer(port=0)  # viser's scenes belong to a server; nobody connects to this one
+    try:
+        drawn = frames(server)
+        shown = next(drawn)
+        serializer = server.get_scene_serializer()
+        while shown is not None:
+            serializer.insert_sleep(shown)
+            shown = next(drawn, None)
+        page = serializer.as_html()
+    finally:
+        server.stop()
+    lines = "<br>".join(html.escape(line) for line in caption.splitlines())
+    head, body, tail = page.rpartition("</body>")
+    return head + CAPTION.format(lines) + body + tail
+
+
+def session_page(session: Session, by: str = "trust") -> str:
+    """Returns a page of a session's newest plans, coloured by "trust" or "value", and of its closed loop so far."""
+    drive = session.drive
+
+    def frames(server: ViserServer) -> Iterator[float]:
+        sides = range(1 + (session.second is not None))
+        scenes = [scene_of(server.scene, session, side) for side in sides]
+        server.initial_camera.position, server.initial_camera.look_at = scenes[0].camera
+        for side, scene in enumerate(scenes):
+            scene.place(session)
+            scene.show(session.answers.get(side), None, by)
+        last = 0 if drive is None else len(drive.path) - 1
+        every = max(-(-last // MOST_FRAMES), 1)
+        for step in [*range(0, last, every), last]:
+            if drive is not None:
+                scenes[0].move(drive.way(step))
+                scenes[0].show(drive.plan_at(step) or session.answers.get(0), None, by)
+            yield STILL if step == last else every / (drive.fps if drive is not None else 1)
+
+    lines = [f"{each.name}: {each.summary}" for each in (session.loaded, session.second) if each is not None]
+    if (answer := session.answers.get(0)) is not None:
+        lines.append(described(answer).replace("**", ""))
+    return static_page(frames, "\n".join([*lines, *([] if drive is None else [loop_status(session)])]))
+
+
+def imagination_page(world: Loaded, beside: Beside) -> str:
+    """Returns a page of an imagination beside the simulator."""
+    def frames(server: ViserServer) -> Iterator[float]:
+        env = world.factory()
+        env.close()  # the model stays in memory
+        pair = Pair(server.scene, "/imagination", env.unwrapped, world.maze is not None)
+        server.initial_camera.position, server.initial_camera.look_at = pair.camera
+        last = len(beside.act_TA)
+        for step in range(last + 1):
+            pair.draw(beside, step)
+            yield STILL if step == last else 1 / FRAMES_PER_SECOND
+
+    return static_page(frames, f"{world.name}: {world.summary}\nthe simulator and, in blue to orange, what the world "
+                               f"model imagines of the same actions\nafter {len(beside.act_TA)} steps: error "
+                               f"{beside.error_T[-1]:.2f}, uncertainty {beside.uncertainty_T[-1]:.2f}, trusted for "
+                               f"{beside.trusted} steps")
+
+
+def first_page(loaded: Sequence[Loaded], steps: int) -> str:
+    """Returns a page of the first run: its plan and `steps` steps of its closed loop, or for a world model so many
+    steps beside the simulator, with the actions of the first other run in its environment, or random ones."""
+    first, *others = loaded
+    if first.kind == "world model":
+        actor = next((each for each in others if each.kind != "world model" and alike(each, first)), None)
+        return imagination_page(first, imagine_beside(first, Asked(actor, steps)))
+    session = Session(loaded)
+    try:
+        session.ask()
+        session.plan(None)
+        session.step(steps)
+        return session_page(session, "trust" if session.answers[0].value_N is None else "value")
+    finally:
+        session.close()

@@ -1,0 +1,41 @@
+"""Tiny runs that the studio shows, and a server to draw on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("viser")
+pytest.importorskip("mjviser")
+
+from gentraj import runs
+from gentraj.networks import ResidualMLPConfig
+from gentraj.runs.presets import SHORT_PLANS, VETERAN_PLUS
+from gentraj.runs.world import WorldModelRunConfig
+from gentraj.studio.guard import GuardedServer
+from gentraj.studio.loading import Loaded, load_runs
+from gentraj.training import TrainingConfig
+from gentraj.worlds.model import WorldModelConfig
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[GuardedServer]:
+    server = GuardedServer(port=0)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def bodies(hopper_file: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Loaded]:
+    """A planner for Hopper that values 3 plans, and a world model of it."""
+    folder, brief = tmp_path_factory.mktemp("bodies"), TrainingConfig(4, warmup=1, threads=1)
+    model = replace(SHORT_PLANS, network=ResidualMLPConfig(8, 1, frequencies=0))
+    planner = replace(VETERAN_PLUS, dataset=str(hopper_file), model=model, batch_size=8, training=brief,
+                      planner=replace(VETERAN_PLUS.planner, candidates=3))
+    runs.train(planner, folder / "planner")
+    world = WorldModelConfig(model=None, members=2, width=16, depth=1, batch_size=32)
+    runs.train(WorldModelRunConfig(str(hopper_file), world=world, training=brief), folder / "world")
+    return load_runs([folder / "planner", folder / "world"])

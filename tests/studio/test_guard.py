@@ -1,0 +1,181 @@
+"""Only pages of the studio itself may use it, and other machines need its token."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+
+pytest.importorskip("viser")
+from browserless import Browserless
+
+from gentraj.studio.guard import Guard, GuardedServer, is_loopback
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104
+
+
+@contextmanager
+def serving(**settings) -> Iterator[GuardedServer]:
+    server = GuardedServer(port=0, **settings)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[GuardedServer]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def open_server() -> Iterator[GuardedServer]:
+    """A server guarded as one that other machines can reach. Tests have no network, so it listens to this one only."""
+    with serving() as server:
+        server.guard.token = Guard(EVERYWHERE).token
+        yield server
+
+
+def refusal(server: GuardedServer, **headers: str | None) -> str:
+    """The line that refuses a websocket with these headers; an empty one if it is taken."""
+    try:
+        with Browserless(server.get_port(), **headers):
+            return ""
+    except PermissionError as error:
+        return str(error)
+
+
+def page(server: GuardedServer, path: str = "/", **headers: str) -> tuple[int, str, http.client.HTTPMessage]:
+    """Status, text and headers of the answer to a request for a page."""
+    with closing(http.client.HTTPConnection("127.0.0.1", server.get_port(), timeout=20)) as connection:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(), answer.headers
+
+
+def test_a_page_of_the_studio_is_served_and_its_websocket_is_taken(server):
+    assert page(server)[0] == 200 and "<html" in page(server)[1]
+    assert refusal(server) == ""
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:1", "http://evil.example", "null", None,
+                                    "http://localhost.evil.example"])
+def test_a_page_elsewhere_gets_no_websocket(server, origin):
+    assert "Only pages of the studio itself" in refusal(server, origin=origin)
+
+
+def test_a_page_on_another_port_of_the_same_host_gets_no_websocket(server):
+    assert "comes from http://127.0.0.1:" in refusal(server, origin=f"http://127.0.0.1:{server.get_port() + 1}")
+
+
+def test_a_name_that_was_rebound_to_this_machine_is_refused(server):
+    evil = f"evil.example:{server.get_port()}"
+    assert "answers to localhost only" in refusal(server, host=evil, origin=f"http://{evil}")
+    assert page(server, Host=evil)[0] == 403
+
+
+def test_a_forwarded_port_of_localhost_is_taken(server):
+    assert refusal(server, host="localhost:9000", origin="http://localhost:9000") == ""
+
+
+@pytest.mark.parametrize("host", [":::", "a:b:c", "[::", "127.0.0.1:port"])
+def test_a_malformed_host_is_refused_in_one_line(server, host):
+    status, text, _ = page(server, Host=host)
+    assert (status, text.count("\n")) == (403, 1)
+
+
+def test_no_page_may_frame_the_studio(server):
+    assert page(server)[2]["X-Frame-Options"] == "DENY"
+
+
+def test_other_machines_need_the_token(open_server):
+    token = open_server.guard.token
+    assert f"?token={token}" in open_server.url
+    for path in ("/", "/?token=", "/?token=x", f"/?token={token}x", "/?token=%C3%A9"):
+        assert "needs the token" in refusal(open_server, path=path)
+    assert refusal(open_server, path=f"/?token={token}") == ""
+    status, text, _ = page(open_server)
+    assert status == 403 and "needs the token" in text
+
+
+def test_the_page_stores_the_token_for_its_websocket(open_server):
+    cookie, *rules = page(open_server, f"/?token={open_server.guard.token}")[2]["Set-Cookie"].split("; ")
+    assert {"HttpOnly", "SameSite=Strict"} <= set(rules)
+    assert refusal(open_server, cookie=f"a=b; {cookie}") == ""
+    assert "needs the token" in refusal(open_server, cookie=cookie[:-1])
+    evil = f"http://127.0.0.1:{open_server.get_port() + 1}"  # browsers send cookies to all ports of a host
+    assert "Only pages of the studio" in refusal(open_server, cookie=cookie, origin=evil)
+
+
+def test_each_server_that_other_machines_reach_has_a_token_of_its_own():
+    tokens = {Guard(host).token for host in (EVERYWHERE, EVERYWHERE, "::", "10.0.0.1", "studio.example")}
+    assert len(tokens) == 5 and all(len(token) >= 32 for token in tokens)
+    assert {Guard(host).token for host in ("localhost", "127.0.0.1", "::1")} == {None}
+
+
+def test_browsers_beyond_the_limit_are_told_so_and_one_that_leaves_makes_place():
+    with serving(most_clients=2) as server:
+        first, second = (Browserless(server.get_port()) for _ in range(2))
+        assert page(server)[:2] == (503, "The studio serves at most 2 browsers at once; close one of them.\n")
+        assert "at most 2 browsers" in refusal(server)
+        first.close()
+        until(lambda: server.guard.clients == 1)
+        assert refusal(server) == ""
+        second.close()
+
+
+def test_a_browser_cannot_publish_the_studio(server):
+    with Browserless(server.get_port()) as browser:
+        browser.send("ShareUrlRequest")
+        browser.send("ViewerCameraMessage")
+        until(lambda: server.get_clients())
+    assert server._share_tunnel is None
+
+
+def test_stopping_leaves_no_thread():
+    before = set(threading.enumerate())
+    with serving() as server:
+        browsers = [Browserless(server.get_port()) for _ in range(3)]
+        for browser in browsers:
+            browser.send("ViewerCameraMessage")
+        until(lambda: len(server.get_clients()) == 3)
+    for browser in browsers:
+        browser.close()
+    until(lambda: not set(threading.enumerate()) - before)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"host": "192.0.2.1"}, "--host is 192.0.2.1, and nothing can listen there"),
+    ({"host": "no such host"}, "--host is no such host, and nothing can listen there"),
+    ({"port": 65536}, "--port is 65536; a number from 0 to 65535 is expected")])
+def test_an_address_that_cannot_be_listened_on_is_refused_in_one_line(settings, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        GuardedServer(**settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_taken_port_is_stepped_over():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = GuardedServer(port=port)
+        server.stop()
+    assert server.get_port() > port
+
+
+def test_loopback_addresses_are_known():
+    assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.8.8.8", "::1")))
+    assert not any(map(is_loopback, ("", EVERYWHERE, "::", "10.0.0.1", "localhost.evil.example", "evil.example")))
+
+
+def until(holds, seconds: float = 20) -> None:
+    """Waits until `holds()` is true; fails if it is not in time."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)

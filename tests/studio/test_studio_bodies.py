@@ -1,0 +1,122 @@
+"""Bodies are drawn where the simulator has them, and plans where their observations say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from matplotlib import colormaps
+
+from envs.evaluation.replay import CannotReplay
+from envs.making import environment_factory
+from envs.rendering.postures import placed, postures
+from gentraj.studio.bodies import GHOST, BodyScene, lane_width, meshes_of
+from gentraj.studio.guard import GuardedServer
+from gentraj.studio.loading import Loaded
+from gentraj.studio.session import Session
+
+
+def played(env_id: str, steps: int) -> tuple[object, np.ndarray, np.ndarray]:
+    """The environment, the observations (S, O) and the positions (S, Q) of an episode of random actions."""
+    env = environment_factory(env_id)()
+    obs, rng = env.reset(seed=0)[0], np.random.default_rng(0)
+    rows = [(obs, env.unwrapped.data.qpos.copy())]
+    for _ in range(steps):
+        act = rng.uniform(env.action_space.low, env.action_space.high).astype(np.float32)
+        rows.append((env.step(act)[0], env.unwrapped.data.qpos.copy()))
+    env.close()
+    return env.unwrapped, np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Walker2d-v5", "HalfCheetah-v5", "Ant-v5", "Swimmer-v5"])
+def test_observations_tell_the_posture_and_velocities_the_way(env_id):
+    base, obs_SO, qpos_SQ = played(env_id, 20)
+    found_SQ = postures(base, env_id, obs_SO[None], base.dt, qpos_SQ[0])[0]
+    hidden = 2 if env_id[0] in "AS" else 1
+    np.testing.assert_allclose(found_SQ[:, hidden:], qpos_SQ[:, hidden:])
+    way = np.abs(qpos_SQ[:, :hidden] - qpos_SQ[0, :hidden]).max()
+    error = np.abs(found_SQ[:, :hidden] - qpos_SQ[:, :hidden]).max()
+    assert error < 0.25 * way + 0.01  # the trapezoid rule between steps with contacts
+
+
+def test_the_way_of_a_constant_velocity_is_exact():
+    env = environment_factory("Hopper-v5")()
+    obs_NHO = np.zeros((2, 5, 11))
+    obs_NHO[:, :, 5] = [[2.0], [-1.0]]  # the root's velocity
+    env.close()
+    found_NHQ = postures(env.unwrapped, "Hopper-v5", obs_NHO, 0.5, np.array([3.0, 9, 9, 9, 9, 9]))
+    np.testing.assert_allclose(found_NHQ[:, :, 0], [[3, 4, 5, 6, 7], [3, 2.5, 2, 1.5, 1]])
+
+
+@pytest.mark.parametrize(("env_id", "width", "message"), [
+    ("Reacher-v5", 10, "Reacher-v5: its observations do not tell the posture"),
+    ("Hopper-v5", 10, "an observation of width 10 does not hold 5 positions and 6 velocities")])
+def test_an_observation_without_a_posture_is_refused_in_one_line(env_id, width, message):
+    env = environment_factory(env_id)()
+    env.close()
+    with pytest.raises(CannotReplay, match=message):
+        postures(env.unwrapped, env_id, np.zeros((1, 1, width)), 0.1)
+
+
+def test_bodies_are_placed_as_the_simulator_places_them():
+    base, _, qpos_SQ = played("Ant-v5", 3)
+    position_1P3, turn_1P4 = placed(base.model, qpos_SQ[-1:])
+    env = environment_factory("Ant-v5")()
+    env.reset()
+    env.unwrapped.set_state(qpos_SQ[-1], np.zeros(base.model.nv))
+    np.testing.assert_allclose(position_1P3[0], env.unwrapped.data.xpos, atol=1e-9)
+    np.testing.assert_allclose(turn_1P4[0], env.unwrapped.data.xquat, atol=1e-9)
+    env.close()
+
+
+def test_lanes_part_bodies():
+    base = played("Ant-v5", 0)[0]
+    width = lane_width(base.model)
+    assert 1.5 < width < 3  # an ant's legs span about 1.5 m in its own posture
+    assert set(meshes_of(base.model, fixed=False)) == set(range(1, base.model.nbody))
+
+
+@pytest.fixture
+def session(bodies: list[Loaded]) -> Iterator[Session]:
+    session = Session(bodies)
+    yield session
+    session.close()
+
+
+def test_the_chosen_plan_is_where_it_will_be_and_the_others_stand_behind_by_value(server: GuardedServer,
+                                                                                 session: Session):
+    scene = BodyScene(server.scene, session)
+    session.ask()
+    answer = session.plan()
+    scene.show(answer, None, "value")
+    assert answer.value_N is not None and scene.cannot == ""
+    torso = scene.ghosts.handles[1]
+    qpos_NHQ = postures(scene.base, "Hopper-v5", answer.x_NHD[..., :11].astype(float), scene.seconds, scene.qpos_Q)
+    count = len(torso.batched_positions) - 2  # ghosts along the chosen plan; the other two candidates have one each
+    np.testing.assert_allclose(torso.batched_positions[:count, 0], qpos_NHQ[answer.chosen, 1:, 0], atol=1e-5)
+    np.testing.assert_allclose(torso.batched_positions[:count, 1], 0)
+    np.testing.assert_allclose(torso.batched_positions[count:, 1], [scene.lane, 2 * scene.lane], rtol=1e-6)
+    assert (torso.batched_opacities[:count] == np.float32(GHOST)).all()
+    ends = (255 * np.array(colormaps["viridis"]([1.0, 0.0]))[:, :3]).astype(np.uint8)
+    np.testing.assert_array_equal(torso.batched_colors[[0, -1]], ends)  # the best is chosen, the worst is last
+    scene.close()
+
+
+def test_a_closed_loop_moves_the_body_and_its_plans_along(server: GuardedServer, session: Session):
+    scene = BodyScene(server.scene, session)
+    session.step(5)
+    drive = session.drive
+    assert drive is not None and len(drive.postures) == len(drive.path) == 6
+    for step in (3, 5):
+        scene.move(drive.way(step))
+        np.testing.assert_array_equal(scene.qpos_Q, drive.postures[step])
+        assert scene.frame.position[0] == pytest.approx(-drive.postures[step][0])  # the root stays in the middle
+        torso = placed(scene.model, scene.qpos_Q[None])[0][0, 1]
+        np.testing.assert_allclose(scene.body.handles[1].batched_positions[0], torso, atol=1e-6)
+    assert [made for made, _ in drive.decisions] == [0, 1, 2, 3, 4]  # it plans in every step
+    session.reset()
+    scene.move(None)
+    scene.place(session)
+    np.testing.assert_allclose(scene.qpos_Q[1:], session.obs[:5], atol=1e-6)
+    scene.close()

@@ -1,0 +1,178 @@
+"""The studio in a browser, as a newcomer uses it, and hostile pages beside it."""
+
+from __future__ import annotations
+
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("viser")
+pytest.importorskip("playwright")
+from benchmarks.browser import CHROMIUM, Newcomer, chromium, until
+from gentraj.studio.loading import load_runs
+from gentraj.studio.server import Studio
+from gentraj.studio.static import session_page
+
+pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium"),
+              pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")]
+HOSTILE = """<script>
+const socket = new WebSocket("ws://127.0.0.1:PORT/", ["viser-vVERSION"]);
+socket.onopen = () => { document.title = "open"; };
+socket.onmessage = () => { document.title = "drives it"; };
+socket.onerror = () => { document.title = "refused"; };
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with chromium(tmp_path_factory.mktemp("profile")) as window:
+        yield window
+
+
+@pytest.fixture(scope="module")
+def studio(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """A studio of two runs, "first" and "second"."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("first", "second"):
+        shutil.copytree(small_run, folder / name)
+    studio = Studio(load_runs([folder / "first", folder / "second"]), port=0)
+    yield studio
+    studio.stop()
+
+
+def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, studio: Studio, tmp_path: Path):
+    page, errors = window.new_page(), []
+    page.on("pageerror", errors.append)
+    page.on("request", lambda request: errors.append(request.url) if "127.0.0.1" not in request.url
+            and not request.url.startswith(("data:", "blob:")) else None)
+    page.goto(studio.url)
+    page.get_by_text("plans trusted").wait_for()
+    client, = studio.server.get_clients().values()
+    until(page, lambda: client.client_id in studio.views)
+    page.wait_for_timeout(500)  # the camera goes to where the scene wants it
+    session, person = studio.views[client.client_id].session, Newcomer(page, client, tmp_path)
+    person.shoot("opened")
+
+    for name, move_to in (("goal", (1.0, 0.6)), ("start", (-1.0, -0.6))):
+        place = getattr(session, f"{name}_2")
+        count = len(session._times)
+        person.drag((*place, 0.12), (*move_to, 0.12))
+        until(page, lambda name=name, to=move_to: np.allclose(getattr(session, f"{name}_2"), to, atol=0.15))
+        assert len(session._times) > count  # it planned on the way
+        session.plan()
+        person.shoot(f"dragged-{name}")
+    assert session.plan().question.goal == session.goal
+
+    person.choose("Run", "second")
+    until(page, lambda: session.loaded.name == "second")
+    assert session.plan().loaded.name == "second"
+    person.shoot("switched")
+
+    page.get_by_text("Click adds one", exact=True).locator("xpath=ancestor::*[.//input][1]").locator("input").click()
+    until(page, lambda: studio.views[client.client_id].clicks.value)
+    person.click(1.0, 0.0)
+    until(page, lambda: len(session.discs) == 1)
+    assert (session.discs[0].x, session.discs[0].y) == pytest.approx((1.0, 0.0), abs=0.1)
+    page.get_by_text("Certificate").wait_for()
+    assert session.plan().certificate is not None
+    person.shoot("blocked")
+
+    person.press("Play")
+    page.get_by_text("on its way").wait_for()
+    until(page, lambda: session.drive is not None and len(session.drive.path) > 20)
+    person.press("Pause")
+    until(page, lambda: not session.driving.is_set())
+    page.wait_for_timeout(300)  # a step may be under way
+    assert session.drive is not None
+    stopped = len(session.drive.path)
+    person.shoot("paused")
+    page.wait_for_timeout(200)
+    assert len(session.drive.path) == stopped
+    page.get_by_text(f"Step {stopped - 1}, return").wait_for()
+
+    page.get_by_text("Export", exact=True).click()
+    with page.expect_download() as download:
+        person.press("Plan (.npz)")
+    download.value.save_as(tmp_path / "plan.npz")
+    with np.load(tmp_path / "plan.npz") as plan:
+        np.testing.assert_allclose(plan["goal"], session.goal)
+    person.shoot("exported")
+    assert not errors
+
+    session.play()
+    page.close()
+    until(window.new_page(), lambda: session.closed and not studio.views)
+    assert not session.driving.is_set()
+
+
+def served(folder: Path, text: str) -> Iterator[str]:
+    """Serves a page on a port of its own."""
+    (folder / "index.html").write_text(text)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any):
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def hostile(studio: Studio, tmp_path: Path) -> Iterator[str]:
+    import viser
+
+    yield from served(tmp_path, HOSTILE.replace("PORT", str(studio.server.get_port())).replace("VERSION",
+                                                                                              viser.__version__))
+
+
+def test_a_hostile_page_on_another_port_cannot_drive_it(window: Any, studio: Studio, hostile: str):
+    page = window.new_page()
+    page.goto(hostile)
+    until(page, lambda: page.title() not in ("", hostile.removeprefix("http://").removesuffix("/")))
+    assert page.title() == "refused"
+    assert studio.server.guard.clients == len(studio.views)
+    page.close()
+
+
+def test_with_a_token_the_printed_address_opens_and_a_bare_one_does_not(window: Any, studio: Studio,
+                                                                        monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(studio.server.guard, "token", "a-token")
+    page = window.new_page()
+    assert page.goto(f"http://127.0.0.1:{studio.server.get_port()}/").status == 403
+    page.goto(studio.url)
+    page.get_by_text("plans trusted").wait_for()  # the websocket brought the cookie along
+    page.close()
+
+
+def test_a_page_that_was_passed_on_plays_from_a_file(window: Any, studio: Studio, tmp_path: Path):
+    from gentraj.studio.session import Session
+
+    session = Session(studio.loaded)
+    session.ask()
+    session.plan()
+    session.step(5)
+    path = tmp_path / "page.html"
+    path.write_text(session_page(session))
+    session.close()
+    page, asked = window.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri())
+    page.get_by_text("plans trusted").wait_for()
+    page.locator("canvas").first.wait_for()
+    Newcomer(page, None, tmp_path).shoot("page")
+    assert {url for url in asked if not url.startswith(("data:", "blob:"))} == {path.as_uri()}
+    page.close()

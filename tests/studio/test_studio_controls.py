@@ -1,0 +1,186 @@
+"""The studio's panel and scene on a server of viser, without a browser: every control does what it says."""
+
+from __future__ import annotations
+
+import io
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gentraj.studio.controls import NONE, Controls
+from gentraj.studio.loading import load_runs
+from gentraj.studio.scene import MazeScene, boxes, on_floor, plan_colours, segments
+from gentraj.studio.session import Session
+
+viser = pytest.importorskip("viser")
+
+
+class Files:
+    """A client that keeps the files that are sent to it."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, bytes] = {}
+
+    def send_file_download(self, name: str, content: bytes, **_: Any) -> None:
+        self.sent[name] = content
+
+
+@pytest.fixture(scope="module")
+def server():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def two_runs(small_run: Path):
+    return load_runs([small_run, small_run])
+
+
+@pytest.fixture
+def controls(server: Any, two_runs: Any):
+    server.gui.reset()
+    server.scene.reset()
+    controls = Controls(server.gui, server.scene, Session(two_runs), Files())
+    yield controls
+    controls.close()
+
+
+def scene(controls: Controls, side: int = 0) -> MazeScene:
+    return controls.scenes[side]  # pyright: ignore[reportReturnType]
+
+
+def press(button: Any) -> None:
+    """Does what a click on a button does, in this thread."""
+    for callback in button._impl.update_cb:
+        callback(SimpleNamespace(target=button, client=None))
+
+
+def change(control: Any, value: Any) -> None:
+    """Does what a change in the browser does, in this thread."""
+    control._impl.value = value
+    press(control)
+
+
+def test_a_slider_changes_the_plans_and_the_panel_tells(controls: Controls) -> None:
+    change(controls.sliders["candidates"], 3)
+    change(controls.sliders["temperature"], 0.5)
+    answer = controls.session.plan()
+    controls.draw()
+    assert answer.question.settings.candidates == 3 and answer.question.settings.temperature == 0.5
+    assert f"of {len(answer.x_NHD)} plans trusted" in controls.status.content
+    assert f"{answer.ms:.0f} ms" in controls.status.content
+
+
+def test_plans_are_drawn_where_they_lead(controls: Controls) -> None:
+    answer = controls.session.plan()
+    controls.draw()
+    points_M23 = scene(controls).parts["chosen"].points
+    np.testing.assert_allclose(points_M23[0, 0, :2], answer.places(answer.chosen)[0], atol=1e-6)
+    np.testing.assert_allclose(points_M23[-1, 1, :2], answer.places(answer.chosen)[-1], atol=1e-6)
+    start, goal = (scene(controls).parts[name].position[:2] for name in ("start", "goal"))
+    np.testing.assert_allclose(start, controls.session.start_2)
+    np.testing.assert_allclose(goal, controls.session.goal_2)
+
+
+def test_the_mouse_drags_the_goal_to_where_its_ray_meets_the_floor(controls: Controls) -> None:
+    eye, aim = np.array([0.0, -5.0, 6.0]), np.array([1.0, -1.0, 0.12])
+    event = SimpleNamespace(client=SimpleNamespace(camera=SimpleNamespace(position=eye)),
+                            end_position=tuple(eye + 0.7 * (aim - eye)), phase="update")
+    [entry] = scene(controls).parts["goal"]._impl.drag_cb
+    coroutine = entry.callback(event)
+    with pytest.raises(StopIteration):
+        coroutine.send(None)
+    np.testing.assert_allclose(controls.session.goal_2, aim[:2])
+    np.testing.assert_allclose(controls.session.plan().question.goal, aim[:2])
+
+
+def test_a_click_adds_an_obstacle_and_a_click_on_it_removes_it(controls: Controls) -> None:
+    change(controls.clicks, True)
+    [entry] = controls.api._scene_pointer_cb
+    entry.callback(SimpleNamespace(ray_origin=(0.0, 1.2, 5.0), ray_direction=(0.0, 0.0, -1.0)))
+    [disc] = controls.session.discs
+    assert (disc.x, disc.y) == (0.0, 1.2)
+    controls.session.plan()
+    controls.draw()
+    assert "Certificate" in controls.status.content and list(scene(controls).discs) == [disc]
+    change(controls.clicks, False)
+    assert not controls.api._scene_pointer_cb
+    controls.session.remove_discs(disc)
+    controls.draw()
+    assert not scene(controls).discs
+
+
+def test_two_runs_are_drawn_side_by_side_with_one_start_and_goal(controls: Controls) -> None:
+    change(controls.beside, controls.beside.options[1])
+    controls.session.plan()
+    controls.draw()
+    left, right = scene(controls), scene(controls, 1)
+    assert right.shift >= left.width
+    np.testing.assert_array_equal(left.parts["chosen"].points, right.parts["chosen"].points)  # the run is the same
+    right.move_goal = None  # pyright: ignore[reportAttributeAccessIssue]
+    change(controls.beside, NONE)
+    assert len(controls.scenes) == 1
+
+
+def test_the_denoising_is_scrubbed(controls: Controls) -> None:
+    change(controls.sliders["steps"], 4)
+    answer = controls.session.plan()
+    controls.draw()
+    finished = scene(controls).parts["chosen"].points
+    change(controls.frame, 0)
+    noisy = scene(controls).parts["chosen"].points
+    x_HD = answer.frames[0][answer.chosen]
+    np.testing.assert_allclose(noisy[:, 0, :2], x_HD[:-1, :2], atol=1e-6)
+    change(controls.frame, controls.frame.max)
+    np.testing.assert_array_equal(scene(controls).parts["chosen"].points, finished)
+
+
+def test_the_loop_is_stepped_shown_and_reset(controls: Controls) -> None:
+    controls.session.step(3)
+    assert "Step 3" in controls.loop.content and scene(controls).parts["body"].visible
+    assert scene(controls).parts["path"].points.shape == (3, 2, 3)
+    controls.session.reset()
+    assert not scene(controls).parts["body"].visible and "at the start" in controls.loop.content
+
+
+def test_the_buttons_send_files(controls: Controls) -> None:
+    from gentraj.studio.export import downloads
+
+    buttons = downloads(controls)
+    controls.session.plan()
+    buttons["Plan (.npz)"]()
+    buttons["Python call"]()
+    with np.load(io.BytesIO(controls.client.sent["plan.npz"]), allow_pickle=False) as saved:
+        assert saved["obs"].ndim == 3
+    assert b"gentraj.load" in controls.client.sent["plan.py"]
+    with pytest.raises(ValueError, match="press Play first"):
+        buttons["Video of the closed loop"]()
+
+
+def test_geometry_of_rays_walls_and_lines() -> None:
+    np.testing.assert_allclose(on_floor((0, 0, 2), (1, 1, 1)), [2, 2])
+    assert on_floor((0, 0, 2), (1, 1, 3)) is None and on_floor((0, 0, 2), (1, 1, 2)) is None
+    vertices, faces = boxes(np.array([[0.0, 0.0]]), np.array([[2.0, 1.0]]), 0.5)
+    assert vertices.max(0).tolist() == [2, 1, 0.5] and faces.shape == (12, 3)
+    a, b, c = vertices[faces].transpose(1, 0, 2)
+    outward = ((a + b + c) / 3 - [1, 0.5, 0.25]) * np.cross(b - a, c - a)
+    assert (outward.sum(1) > 0).all()  # every triangle is seen from outside
+    assert segments([np.zeros((3, 2)), np.ones((2, 2))], 0.1).shape == (3, 2, 3)
+
+
+def test_trusted_plans_are_blue_and_others_orange(controls: Controls) -> None:
+    answer = controls.session.plan()
+    answer.ratio_N[:] = 0.5
+    red, _, blue = plan_colours(answer)[0].astype(int)
+    assert blue > red
+    answer.ratio_N[:] = 2.0
+    red, _, blue = plan_colours(answer)[0].astype(int)
+    assert red > blue

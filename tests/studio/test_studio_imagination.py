@@ -1,0 +1,140 @@
+"""A world model imagines the simulator's actions, and pages show it without the studio."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+import zstandard
+
+from gentraj.studio.guard import GuardedServer
+from gentraj.studio.imagination import RANDOM, Imagination
+from gentraj.studio.imagining import Asked, imagine_beside
+from gentraj.studio.loading import Loaded
+from gentraj.studio.session import Session
+from gentraj.studio.static import first_page, static_page
+
+STEPS = 10
+
+
+@pytest.fixture(scope="module")
+def world(bodies: list[Loaded]) -> Loaded:
+    return bodies[1]
+
+
+def test_both_get_the_same_actions_from_the_same_start(world: Loaded):
+    beside = imagine_beside(world, Asked(None, STEPS))
+    model, obs, act = world.run.world_model, torch.from_numpy(beside.obs_SO), torch.from_numpy(beside.act_TA)
+    made = model.imagine(obs[:1], act[None], seeds=[0], temperature=0.0)
+    np.testing.assert_array_equal(beside.imagined_SO[0], beside.obs_SO[0])
+    np.testing.assert_allclose(beside.imagined_SO[1:], made.obs_BTO[0], rtol=1e-5)
+    scale = model.facts.step_scale.numpy()
+    expected = np.sqrt((((made.obs_BTO[0].numpy() - beside.obs_SO[1:]) / scale) ** 2).mean(1))
+    np.testing.assert_allclose(beside.error_T, expected, rtol=1e-4)
+    np.testing.assert_allclose(beside.uncertainty_T, made.uncertainty_BT[0], rtol=1e-4)
+
+
+def test_with_restarts_it_begins_again_at_the_simulators_state(world: Loaded):
+    beside, model = imagine_beside(world, Asked(None, STEPS, restart=1)), world.run.world_model
+    obs, act = torch.from_numpy(beside.obs_SO), torch.from_numpy(beside.act_TA)
+    made = model.imagine(obs[:-1], act[:, None], seeds=[0] * len(act), temperature=0.0)
+    np.testing.assert_allclose(beside.imagined_SO[1:], made.obs_BTO[:, 0], rtol=1e-5)
+    never = imagine_beside(world, Asked(None, STEPS))
+    np.testing.assert_array_equal(never.obs_SO, beside.obs_SO)  # the simulator knows nothing of the imagination
+    every_five = imagine_beside(world, Asked(None, STEPS, restart=5))
+    np.testing.assert_allclose(every_five.imagined_SO[:6], never.imagined_SO[:6], rtol=1e-4)
+    np.testing.assert_allclose(every_five.imagined_SO[6], beside.imagined_SO[6], rtol=1e-4)
+
+
+def test_a_seed_says_everything_and_noise_is_seeded(world: Loaded):
+    asked = Asked(None, STEPS, temperature=1.0, seed=3)
+    first, second = imagine_beside(world, asked), imagine_beside(world, asked)
+    np.testing.assert_array_equal(first.imagined_SO, second.imagined_SO)
+    mean = imagine_beside(world, replace(asked, temperature=0.0))
+    np.testing.assert_array_equal(first.obs_SO, mean.obs_SO)
+    assert np.abs(first.imagined_SO - mean.imagined_SO).max() > 0
+    assert np.abs(imagine_beside(world, replace(asked, seed=4)).obs_SO[0] - first.obs_SO[0]).max() > 0
+
+
+def test_another_run_acts_and_a_fall_ends_the_episode(bodies: list[Loaded]):
+    planner, world = bodies
+    beside = imagine_beside(world, Asked(planner, 300))
+    assert beside.ended == "terminated" and 0 < len(beside.act_TA) < 300
+    assert beside.qpos_SQ is not None and beside.imagined_qpos_SQ is not None
+    assert len(beside.qpos_SQ) == len(beside.imagined_qpos_SQ) == len(beside.obs_SO)
+    np.testing.assert_array_equal(beside.imagined_qpos_SQ[0], beside.qpos_SQ[0])
+    np.testing.assert_allclose(beside.imagined_qpos_SQ[:, 1:], beside.imagined_SO[:, :5], atol=1e-6)
+    assert beside.trusted == np.argmax(np.append(beside.why_T != "", True))
+
+
+def test_an_actor_of_another_environment_is_refused(world: Loaded):
+    other = replace(world, name="other", factory=replace(world.factory, env_id="Walker2d-v5"))
+    with pytest.raises(ValueError, match="other acts in Walker2d-v5, and world imagines Hopper-v5"):
+        imagine_beside(world, Asked(other, STEPS))
+
+
+@pytest.fixture
+def panel(server: GuardedServer, bodies: list[Loaded]) -> Iterator[Imagination]:
+    session = Session(bodies)
+    session.choose(1)
+    panel = Imagination(server.gui, server.scene, session)
+    yield panel
+    panel.close()
+    session.close()
+
+
+def test_the_panel_draws_both_bodies_at_the_chosen_step(panel: Imagination):
+    panel.steps.value = STEPS
+    panel.actor.value = RANDOM
+    panel.ask()
+    beside = panel.wait()
+    assert len(beside.act_TA) == STEPS and panel.step.max == STEPS
+    panel.show(4)
+    real, imagined = panel.pair.real.handles[1], panel.pair.imagined.handles[1]
+    assert real.batched_positions[0, 0] == pytest.approx(beside.qpos_SQ[4][0], abs=1e-5)
+    assert imagined.batched_positions[0, 0] == pytest.approx(beside.imagined_qpos_SQ[4][0], abs=1e-5)
+    assert imagined.batched_positions[0, 1] == pytest.approx(panel.pair.lane_3[1], abs=1e-5)
+    assert f"step 4 of {STEPS}" in panel.status.content and f"error {beside.error_T[3]:.2f}" in panel.status.content
+    np.testing.assert_allclose(panel.chart.data[1], beside.error_T)
+
+
+def scene_in(page: str) -> dict:
+    """The recorded scene that a page holds."""
+    found = re.search(r'__VISER_EMBED_DATA__="([^"]+)"', page)
+    assert found
+    data = zstandard.decompress(base64.b64decode(found[1])[8:])
+    return msgspec.msgpack.decode(data[8 : 8 + int.from_bytes(data[:8], "little")])
+
+
+def test_a_page_holds_every_drawing_for_its_time_and_its_caption_is_text():
+    def frames(server):
+        ball = server.scene.add_icosphere("/ball", 1.0)
+        for x in range(3):
+            ball.position = (x, 0, 0)
+            yield 0.5
+
+    page = static_page(frames, "one <b>\ntwo")
+    assert "one &lt;b&gt;<br>two" in page
+    scene = scene_in(page)
+    assert scene["durationSeconds"] == 1.5
+    moves = [(time, message["position"][0]) for time, message in scene["messages"]
+             if message["type"] == "SetPositionMessage" and message["name"] == "/ball"]
+    assert moves[-2:] == [(0.5, 1.0), (1.0, 2.0)]
+
+
+def test_a_page_of_a_planner_and_one_of_a_world_model_need_nothing_else(bodies: list[Loaded]):
+    planner = first_page(bodies, 3)
+    world = first_page(bodies[::-1], 3)
+    for page, name in ((planner, "planner: "), (world, "world: ")):
+        assert name in page and page.rstrip().endswith("</html>")
+        assert not re.findall(r"""(?:src|href)=["'](?!data:)[^"'#]""", page.split("</head>")[0][:2000])
+    assert scene_in(planner)["durationSeconds"] > 2
+    names = {message.get("name", "") for _, message in scene_in(world)["messages"]}
+    assert any(name.startswith("/imagination/real") for name in names)
+    assert any(name.startswith("/imagination/imagined") for name in names)

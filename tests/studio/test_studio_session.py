@@ -1,0 +1,189 @@
+"""The studio's session, without viser and without a browser: questions, plans, obstacles, the closed loop, exports."""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import DATASET, gentraj
+
+from gentraj.studio.export import plan_npz, python_call
+from gentraj.studio.latest import Latest
+from gentraj.studio.loading import BODY, Loaded, load_runs
+from gentraj.studio.planning import plan_for
+from gentraj.studio.session import Session
+
+INSIDE = np.array([0.3, 0.05])  # in the wall of UMaze
+CORNER = np.array([1.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def loaded(small_run: Path) -> Loaded:
+    return load_runs([small_run])[0]
+
+
+@pytest.fixture
+def session(loaded: Loaded):
+    session = Session([loaded])
+    yield session
+    session.close()
+
+
+def test_a_plan_leads_from_the_start_to_the_goal(session: Session) -> None:
+    session.move_start(CORNER)
+    session.move_goal([1.0, -1.0])
+    answer = session.plan()
+    x_HD, row = answer.x_NHD[answer.chosen], answer.row_N[answer.chosen]
+    np.testing.assert_array_equal(x_HD[0, :4], [1, 1, 0, 0])
+    np.testing.assert_array_equal(x_HD[row, :2], [1, -1])
+    assert answer.ms > 0 and len(answer.frames) == session.own.steps
+    np.testing.assert_array_equal(answer.places(answer.chosen)[-1], [1, -1])
+
+
+def test_places_in_walls_move_to_the_nearest_free_place(session: Session, loaded: Loaded) -> None:
+    session.move_start(INSIDE)
+    assert loaded.maze is not None and loaded.maze.is_free(session.start_2)
+    low, high = loaded.maze.wall_boxes()
+    gap_W2 = np.maximum(low - session.start_2, session.start_2 - high)
+    assert gap_W2.max(1).min() == pytest.approx(BODY)  # it touches the wall, and enters none
+    session.move_goal([50.0, 0.0])
+    assert session.goal_2 is not None and loaded.maze.is_free(session.goal_2)
+    session.move_goal(CORNER)
+    np.testing.assert_array_equal(session.goal_2, CORNER)  # a free place stays
+
+
+def test_only_the_newest_request_is_worked_on() -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), []
+
+    def work(request: int) -> None:
+        begun.set()
+        go_on.wait(10)
+        done.append(request)
+
+    latest = Latest(work, "test")
+    latest.ask(0)
+    begun.wait(10)
+    for request in range(1, 100):
+        latest.ask(request)
+    go_on.set()
+    assert latest.wait(10) and done == [0, 99]
+    latest.close()
+    latest.ask(100)
+    assert latest.thread is not None
+    latest.thread.join(10)
+    assert not latest.thread.is_alive() and done == [0, 99]
+
+
+def test_obstacles_are_kept_out_of_and_certified(session: Session) -> None:
+    session.move_start(CORNER)
+    session.move_goal([1.0, -1.0])
+    session.add_disc([0.0, 1.2], 0.2)
+    answer = session.plan()
+    assert answer.certificate is not None and answer.certificate.worst.shape == (len(answer.x_NHD),)
+    distance_NH = np.linalg.norm(answer.x_NHD[..., :2] - [0.0, 1.2], axis=-1)
+    depth_N = np.clip(0.2 - distance_NH.min(1), 0, None)
+    found_N = next(v for name, v in answer.certificate.by_name.items() if "Circle" in name).numpy()
+    np.testing.assert_allclose(found_N, depth_N, atol=1e-6)
+    session.remove_discs()
+    assert session.plan().certificate is None
+
+
+@pytest.mark.parametrize("obstacles", [False, True])
+def test_the_python_call_gives_the_same_plans_to_the_bit(session: Session, obstacles: bool) -> None:
+    session.move_start(np.array([0.7, 1.1]))
+    session.set(temperature=0.7, candidates=2, seed=5, steps=2)
+    if obstacles:
+        session.add_disc([0.0, 1.3], 0.15)
+    answer, names = session.plan(), {}
+    exec(python_call(answer), names)  # noqa: S102 - the program that the studio exports
+    assert torch.equal(names["plans"].x_BNHD[0], torch.from_numpy(answer.x_NHD))
+    assert int(names["plans"].chosen_B) == answer.chosen
+
+
+def test_the_exported_plan_holds_what_was_shown(session: Session) -> None:
+    answer = session.plan()
+    with np.load(io.BytesIO(plan_npz(answer)), allow_pickle=False) as saved:
+        np.testing.assert_array_equal(saved["obs"], answer.x_NHD[..., :4])
+        np.testing.assert_array_equal(saved["start"], session.obs)
+        assert saved["chosen"] == answer.chosen and saved["goal"].tolist() == list(session.goal)
+
+
+def test_settings_that_a_run_does_not_have_stay_as_they_are(session: Session, loaded: Loaded) -> None:
+    session.set(scale=3.0, steps=10_000, temperature=0.5)
+    assert session.own.scale == 0  # the run has neither a critic nor a context
+    assert session.own.steps == loaded.most_steps and session.own.temperature == 0.5
+
+
+def test_the_closed_loop_steps_turns_and_begins_anew(session: Session) -> None:
+    session.move_start(CORNER)
+    session.step(3)
+    drive = session.drive
+    assert drive is not None and len(drive.path) == 4 and drive.plan is not None
+    np.testing.assert_allclose(drive.path[0], [1, 1, 0, 0], atol=1e-6)
+    session.move_goal([-1.0, 1.0])
+    session.step()
+    np.testing.assert_array_equal(drive.envs.goal_BG, [[-1, 1]])
+    assert len(drive.path) == 5 and np.abs(drive.path[4] - drive.path[3]).max() < 0.5  # it was not moved
+    session.reset()
+    assert session.drive is None
+
+
+def test_the_closed_loop_runs_until_it_is_paused(session: Session) -> None:
+    moved = threading.Event()
+    session.on_drive = moved.set
+    session.play()
+    assert moved.wait(20)
+    session.pause()
+    assert session.drive is not None and not session.driving.is_set()
+
+
+def test_settings_that_cannot_be_are_told_in_one_line(session: Session) -> None:
+    session.set(temperature=-1.0)
+    with pytest.raises(ValueError, match=r"temperature is -1\.0"):
+        session.plan()
+    assert session.problem and "\n" not in session.problem
+    session.set(temperature=1.0)
+    session.plan()
+    assert not session.problem
+
+
+def test_a_run_without_a_maze_or_a_folder_without_a_run_is_refused(tmp_path: Path, capsys) -> None:
+    assert gentraj("studio", tmp_path) == 2
+    assert gentraj("studio") == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert "no run there" in errors[0] and "no run was given" in errors[1]
+
+
+@pytest.fixture(scope="module")
+def policy(umaze: None, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    folder = tmp_path_factory.mktemp("policy") / "bc"
+    assert gentraj("train", "bc-gaussian", "--dataset", DATASET, "--run-dir", folder, "--steps", 4) == 0
+    return load_runs([folder])[0]
+
+
+def test_a_policy_shows_the_path_that_it_takes(policy: Loaded, session: Session) -> None:
+    own, names = Session([policy, session.loaded]), {}
+    own.move_start(CORNER)
+    own.move_goal([1.0, 0.5])
+    answer = own.plan()
+    np.testing.assert_allclose(answer.x_NHD[0, 0], [1, 1, 0, 0], atol=1e-6)
+    assert answer.x_NHD.shape[1] == answer.row_N[0] + 1 > 1
+    exec(python_call(answer), names)  # noqa: S102 - the program that the studio exports
+    np.testing.assert_array_equal(names["answer"].x_NHD, answer.x_NHD)
+    with np.load(io.BytesIO(plan_npz(answer)), allow_pickle=False) as saved:
+        assert saved["stride"] == 1
+    own.choose(1)  # the planner in the same maze keeps start and goal
+    assert own.plan().question.goal == answer.question.goal
+    own.close()
+
+
+def test_plans_do_not_depend_on_what_was_asked_before(session: Session, loaded: Loaded) -> None:
+    question = session.question()
+    first = plan_for(loaded, question)
+    session.set(temperature=0.1, candidates=3)
+    session.plan()
+    np.testing.assert_array_equal(plan_for(loaded, question).x_NHD, first.x_NHD)
