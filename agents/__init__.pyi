@@ -12,10 +12,13 @@ from .policies.actor import Actor
 from .policies.bc import BC, BCConfig
 from .policies.critic import Critic, CriticConfig, advantage_weights, expectile, state_value
 from .policies.diffusion_ql import DiffusionQL, DiffusionQLConfig
+from .policies.drol import DROL, DROLConfig
 from .policies.fql import FQL, FQLConfig
 from .policies.generators import GENERATORS
+from .policies.gfp import GFP, GFPConfig
 from .policies.idql import IDQL, IDQLConfig
 from .policies.iql import IQL, IQLConfig
+from .policies.meanflow_ql import MeanFlowQL, MeanFlowQLConfig
 from .policies.policy import Policy, PolicyConfig, Scales, Transition
 from .policies.student import Student, StudentConfig
 from .policies.swift import Swift, SwiftConfig
@@ -24,10 +27,11 @@ from .prior import log_prob, plan_prior, policy_prior, score
 from .sb3 import SB3Policy
 
 __all__ = [
-    "BC", "FQL", "GENERATORS", "IDQL", "IQL", "MPC", "POLICIES", "TD3BC", "Actor", "Arrival", "ArrivalConfig",
-    "AskingStudent", "BCConfig", "Critic", "CriticConfig", "Deadline", "DiffusionQL", "DiffusionQLConfig", "Exploring",
-    "FQLConfig", "IDQLConfig", "IQLConfig", "Imagination", "InverseDynamics", "InverseDynamicsConfig", "MPCConfig",
-    "PlanCritic", "PlanCriticConfig", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimePlanner",
+    "BC", "DROL", "FQL", "GENERATORS", "GFP", "IDQL", "IQL", "MPC", "POLICIES", "TD3BC", "Actor", "Arrival",
+    "ArrivalConfig", "AskingStudent", "BCConfig", "Critic", "CriticConfig", "DROLConfig", "Deadline", "DiffusionQL",
+    "DiffusionQLConfig", "Exploring", "FQLConfig", "GFPConfig", "IDQLConfig", "IQLConfig", "Imagination",
+    "InverseDynamics", "InverseDynamicsConfig", "MPCConfig", "MeanFlowQL", "MeanFlowQLConfig", "PlanCritic",
+    "PlanCriticConfig", "Planner", "PlannerConfig", "Plans", "Policy", "PolicyConfig", "RealTimePlanner",
     "SB3Policy", "Scales", "Student", "StudentConfig", "Swift", "SwiftConfig", "TD3BCConfig", "Transition", "Trust",
     "advantage_weights", "expectile", "log_prob", "plan_prior", "policy_prior", "register", "score", "state_value",
 ]

@@ -129,7 +129,7 @@ def message(cell: str) -> str:
 
 OWNERS = {"a planner's `--family`": ["goals", "veteran"],
           "`--family` of BC, IQL, IDQL and Diffusion-QL": ["bc-gaussian", "iql", "idql", "diffusion-ql"],
-          "`--family` of FQL and Swift": ["fql", "swift"],
+          "`--family` of FQL, GFP and Swift": ["fql", "gfp", "swift"],
           "a world model's `--family`": ["world-model", "world-ensemble"]}
 
 

@@ -10,9 +10,12 @@ from gentraj.config import Kinds
 from .actor import Actor
 from .bc import BC, BCConfig
 from .diffusion_ql import DiffusionQL, DiffusionQLConfig
+from .drol import DROL, DROLConfig
 from .fql import FQL, FQLConfig
+from .gfp import GFP, GFPConfig
 from .idql import IDQL, IDQLConfig
 from .iql import IQL, IQLConfig
+from .meanflow_ql import MeanFlowQL, MeanFlowQLConfig
 from .policy import Policy, PolicyConfig
 from .student import Student, StudentActor, StudentConfig
 from .swift import Swift, SwiftConfig
@@ -27,6 +30,9 @@ POLICIES: Kinds[PolicyConfig, Policy] = Kinds({
     "td3bc": (TD3BCConfig, TD3BC),
     "diffusion-ql": (DiffusionQLConfig, DiffusionQL),
     "fql": (FQLConfig, FQL),
+    "gfp": (GFPConfig, GFP),
+    "meanflow-ql": (MeanFlowQLConfig, MeanFlowQL),
+    "drol": (DROLConfig, DROL),
     "swift": (SwiftConfig, Swift),
     "student": (StudentConfig, Student),
 })

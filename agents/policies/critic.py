@@ -57,10 +57,10 @@ class ValueConfig(LearningConfig):
         """The value of all states before training, in units of the policy's rewards."""
         return policy.reward_statistics.initial_value(self.discount) if self.start == "data" else 0.0
 
-    def ensemble(self, inputs: int, members: int, start: float) -> ValueEnsemble:
+    def ensemble(self, inputs: int, members: int, start: float, outputs: int = 1) -> ValueEnsemble:
         """An ensemble of value functions whose values begin near `start`."""
         return ValueEnsemble(inputs, self.width, self.depth, members, start, ACTIVATIONS[self.activation],
-                             norm=self.norm, initial=self.initial)
+                             norm=self.norm, initial=self.initial, outputs=outputs)
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,17 @@ class CriticConfig(ValueConfig):
     gradient: Literal["mean", "first", "random"] = later("mean")
     """Values that an actor maximises: the mean over the ensemble, its first member, or a random member of two, divided
     by the mean absolute value of the other. IQL, IDQL and Swift do not use it."""
+    quantiles: int | None = later(None)
+    """Number of quantiles of the return that the critic learns by quantile regression (Dabney et al. 2018); their mean
+    is the value. None learns the value alone, by squared errors."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, tau=(0, 1))
         if self.gradient == "random" and self.members != 2:
             raise ValueError(f"CriticConfig.members is {self.members}, and gradient is 'random', which takes two")
+        if self.quantiles is not None:
+            require(self, quantiles=(1, 1000))
 
 
 class Critic(nn.Module):
@@ -91,12 +96,14 @@ class Critic(nn.Module):
 
     Before training, all values are about `start`, which should be the value that the data's mean reward leads to: from
     0 they would need 1 / (tau (1 - discount^n_step)) updates to get there.
+
+    With `quantiles`, a member predicts N quantiles of the return at the levels (i + 1/2) / N; its value is their mean.
     """
 
     def __init__(self, state_dim: int, chunk_dim: int, config: CriticConfig, start: float = 0.0):
         super().__init__()
         self.config = config
-        self.q = config.ensemble(state_dim + chunk_dim, config.members, start)
+        self.q = config.ensemble(state_dim + chunk_dim, config.members, start, config.quantiles or 1)
         self.target = MovingAverage(self.q, 1 - config.tau)
 
     def optimizer(self) -> Optimizer:
@@ -122,20 +129,39 @@ class Critic(nn.Module):
         q_EB = q_EB if candidates == 1 else q_EB.unflatten(1, (-1, candidates)).amax(2)
         return q_EB.amin(0) if self.config.target == "min" else q_EB.mean(0)
 
-    def update(self, t: Transition, next_value_B: Tensor, optimizer: Optimizer, *,
+    @torch.no_grad()
+    def next_return(self, state_BS: Tensor, chunk_BX: Tensor, candidates: int = 1) -> Tensor:
+        """(B, N) the quantiles whose mean is `target_value`; without quantiles, (B, 1) that value.
+
+        They are those of the member with the least value, or their means over the members.
+        """
+        q_EBN = self.target.module.outputs(torch.cat([state_BS, chunk_BX], -1))
+        if candidates > 1:
+            q_EBCN = q_EBN.unflatten(1, (-1, candidates))
+            q_EBN = q_EBCN.take_along_dim(q_EBCN.mean(-1).argmax(2)[..., None, None], 2)[:, :, 0]
+        if self.config.target == "mean":
+            return q_EBN.mean(0)
+        least_B = q_EBN.mean(-1).argmin(0)
+        return q_EBN[least_B, torch.arange(len(least_B), device=least_B.device)]
+
+    def update(self, t: Transition, next_return: Tensor, optimizer: Optimizer, *,
                follow: bool = True) -> dict[str, Tensor]:
         """Trains the critic for one step towards r + discount * V(s').
 
-        `next_value_B` is V(s'), which counts where a time limit truncated the episode and not where it terminated. The
-        target network follows unless `follow` is false.
+        `next_return` is V(s') as (B,), or M equally likely returns from s' as (B, M). It counts where a time limit
+        truncated the episode and not where it terminated. The target network follows unless `follow` is false.
         """
-        target_B = t.reward_B + t.discount_B * next_value_B
-        q_EB = self(t.state_BS, t.chunk_BX)
-        loss = average(((q_EB - target_B) / self.q.unit) ** 2, t)
+        target_BM = t.reward_B[:, None] + t.discount_B[:, None] * next_return.reshape(len(next_return), -1)
+        q_EBN = self.q.outputs(torch.cat([t.state_BS, t.chunk_BX], -1))
+        if self.config.quantiles:
+            loss_EB = quantile_loss(q_EBN, target_BM) / self.q.unit
+        else:
+            loss_EB = (((q_EBN - target_BM) / self.q.unit) ** 2)[..., 0]
+        loss = average(loss_EB, t)
         apply_gradients(loss, optimizer, self.config.max_grad_norm)
         if follow:
             self.target.update_parameters(self.q)
-        return {"critic_loss": loss.detach(), "q": q_EB.detach().mean()}
+        return {"critic_loss": loss.detach(), "q": q_EBN.detach().mean()}
 
     def relative(self, state_BS: Tensor, chunk_BX: Tensor, generator: torch.Generator | None = None, *,
                  divided: bool = True) -> Tensor:
@@ -206,6 +232,21 @@ def expectile(error: Tensor, tau: float) -> Tensor:
 def exponential_weights(advantage_B: Tensor, beta: float) -> Tensor:
     """(B,) weights exp(beta * advantage), bounded by LARGEST (Kostrikov et al. 2022, equation 7)."""
     return (beta * advantage_B).clamp(max=math.log(LARGEST)).exp()
+
+
+def quantile_loss(q_EBN: Tensor, target_BM: Tensor) -> Tensor:
+    """(E, B) the loss whose minimum are the quantiles at (i + 1/2) / N of M equally likely targets.
+
+    It is the quantile Huber loss with a threshold of 1 (Dabney et al. 2018, "Distributional Reinforcement Learning with
+    Quantile Regression", equations 9 and 10), which is the root mean square of the rewards; here its mean over the
+    quantiles, not the sum.
+    """
+    number = q_EBN.shape[-1]
+    level_N1 = ((torch.arange(number, device=q_EBN.device) + 0.5) / number)[:, None]
+    error_EBNM = target_BM[:, None] - q_EBN[..., None]
+    size = error_EBNM.abs()
+    huber_EBNM = torch.where(size <= 1, 0.5 * size**2, size - 0.5)
+    return ((level_N1 - (error_EBNM < 0).to(size)).abs() * huber_EBNM).mean((-2, -1))
 
 
 def advantage_weights(advantage_B: Tensor, beta: float, weight_B: Tensor | float = 1.0) -> Tensor:

@@ -69,9 +69,9 @@ class DiffusionQL(Policy[Model]):
         t = self.transition(batch, self.config.critic.discount)
         with OneStream(generator):
             next_BNKA = self.actions(self.model.sample(self.condition(t.next_BS, finite=True), self.config.backup))
-        next_value_B = self.critic.target_value(t.next_BS.repeat_interleave(self.config.backup, 0),
-                                                next_BNKA.flatten(0, 1).flatten(1), self.config.backup)
-        critic = self.critic.update(t, next_value_B, optimizers["critic"])
+        next_return = self.critic.next_return(t.next_BS.repeat_interleave(self.config.backup, 0),
+                                              next_BNKA.flatten(0, 1).flatten(1), self.config.backup)
+        critic = self.critic.update(t, next_return, optimizers["critic"])
         guide, windows = partial(self.value_guide, generator=generator), self.windows(t)
         if self.config.gradient == "chain":
             return critic | cast(Diffusion, self.model).update(windows, optimizers, generator, guide=guide, chain=True)

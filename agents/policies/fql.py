@@ -5,23 +5,22 @@ Park et al. 2025, "Flow Q-Learning".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import later, require
 from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.randomness import RowNoise
 from gentraj.training.optimization import MovingAverage, adamw, apply_gradients
-from gentraj.trajectory import DEFAULT_OPTIONS, Batch, SamplingOptions
+from gentraj.trajectory import Batch
 
 from .critic import Critic, CriticConfig
 from .generators import FLOW
-from .policy import Policy, PolicyConfig, Scales, Transition
+from .one_step import OneStep
+from .policy import PolicyConfig, Scales, Transition
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class FQLConfig(PolicyConfig):
         require(self, alpha=(0, 1e6))
 
 
-class FQL(Policy[Diffusion]):
+class FQL(OneStep[Diffusion]):
     """Flow Q-learning: a flow of the data's actions, and its student of one step, which maximises Q(s, a) and acts."""
 
     def __init__(self, obs_dim: int, act_dim: int, config: FQLConfig, scales: Scales):
@@ -55,14 +54,6 @@ class FQL(Policy[Diffusion]):
         self.critic = Critic.of(self, config.critic)
         self.student = deepcopy(self.model.network)
         self.student_ema = MovingAverage(self.student, config.model.ema)
-        self.calls = 0
-
-    @property
-    def network_calls(self) -> int:
-        return self.calls
-
-    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
-        return "one call of the student"
 
     def optimizers(self) -> dict[str, Optimizer]:
         student = adamw(self.student, self.config.model)["network"]
@@ -72,7 +63,7 @@ class FQL(Policy[Diffusion]):
         t = self.transition(batch, self.config.critic.discount)
         with torch.no_grad():
             next_BX = self.one_step(self.student_ema, t.next_BS, self.noise(t, generator)).clamp(-1, 1)
-        critic = self.critic.update(t, self.critic.target_value(t.next_BS, next_BX), optimizers["critic"])
+        critic = self.critic.update(t, self.critic.next_return(t.next_BS, next_BX), optimizers["critic"])
         flow = self.model.update(self.windows(t), optimizers, generator)
         student_loss, distance = self.student_loss(t, self.noise(t, generator))
         apply_gradients(student_loss, optimizers["student"], self.config.critic.max_grad_norm)
@@ -87,22 +78,3 @@ class FQL(Policy[Diffusion]):
         distance = ((chunk_BX - self.actions(flow_BKD).flatten(1)) ** 2 * t.weights()[:, None]).mean()
         value_B = self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1), divided=self.config.relative)
         return self.config.alpha * distance - (value_B * t.weights()).mean(), distance
-
-    def noise(self, t: Transition, generator: torch.Generator) -> Tensor:
-        """(B, K, A) standard normal noise for the actions of each transition."""
-        shape = len(t.state_BS), self.chunk, self.spec.act_dim
-        return torch.randn(shape, generator=generator).to(t.state_BS.device)
-
-    def one_step(self, student: nn.Module, state_BS: Tensor, z_BKA: Tensor) -> Tensor:
-        """(B, K * A) chunks of actions that the student makes from noise in one call."""
-        x, known = self.join(state_BS, z_BKA), self.state_mask.expand(len(state_BS), self.chunk, -1)
-        return student(x, x * known, known, z_BKA.new_ones(1))[..., self.state_dim :].flatten(1)
-
-    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
-                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        if options.changed():
-            raise ValueError("this policy acts by one call of its student, which has no sampler, grid or eta; leave "
-                             "them out")
-        self.calls += 1
-        z_BKA = RowNoise(seeds, self.device).normal(self.chunk, self.spec.act_dim)
-        return self.one_step(self.student_ema, state_BS, z_BKA).view_as(z_BKA).clamp(-1, 1)

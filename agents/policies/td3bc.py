@@ -62,9 +62,9 @@ class TD3BC(Policy[Gaussian]):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        next_value_B = self.critic.target_value(t.next_BS, self.smoothed_next(t, generator).flatten(1))
+        next_return = self.critic.next_return(t.next_BS, self.smoothed_next(t, generator).flatten(1))
         follows = self.actor_follows()
-        critic = self.critic.update(t, next_value_B, optimizers["critic"], follow=follows)
+        critic = self.critic.update(t, next_return, optimizers["critic"], follow=follows)
         if not follows:
             return critic
         actor = self.model.update(self.windows(t), optimizers, generator, guide=self.value_guide)

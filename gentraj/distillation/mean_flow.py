@@ -5,6 +5,7 @@ Geng et al. 2025, "Mean Flows for One-step Generative Modeling", algorithms 1 an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +45,19 @@ class MeanFlow(FlowMap):
         def average(z: Tensor, r_R: Tensor, t_R: Tensor) -> Tensor:
             return self.average(self.network, z, t_R, r_R, rows)
 
-        with sdpa_kernel(SDPBackend.MATH):  # the attention that has a forward derivative
-            u, du_dt = torch.func.jvp(average, (z, r_R, t_R), (v, torch.zeros_like(r_R), torch.ones_like(t_R)))[:2]
+        u, du_dt = derivative(average, (z, r_R, t_R), (v, torch.zeros_like(r_R), torch.ones_like(t_R)))
         square_R = self.squares(u, v - (t_R - r_R)[:, None, None] * du_dt.detach(), rows)
-        return (square_R / (square_R.detach() + C) * rows.weight).mean()
+        return (adaptive(square_R, 1.0, C) * rows.weight).mean()
+
+
+def derivative(function: Callable[..., Tensor], point: tuple[Tensor, ...],
+               direction: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """The value of a function of tensors at a point, and its derivative there in a direction."""
+    with sdpa_kernel(SDPBackend.MATH):  # the attention that has a forward derivative
+        return torch.func.jvp(function, point, direction)[:2]
+
+
+def adaptive(square_R: Tensor, power: float, c: float) -> Tensor:
+    """(R,) squared errors, each divided by its own size to a power, which has no gradient: |e|^2 / (|e|^2 + c)^power
+    (Geng et al. 2025, section 4.3)."""
+    return square_R / (square_R.detach() + c) ** power

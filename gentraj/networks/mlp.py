@@ -91,7 +91,7 @@ class EnsembleMLP(nn.Module):
 
 
 class ValueEnsemble(EnsembleMLP):
-    """An ensemble of value functions, (R, inputs) -> (E, R).
+    """An ensemble of value functions, (R, inputs) -> (E, R), each the mean of its `outputs` numbers.
 
     Without layer normalisation the values of actions that are not in the data would grow without bound (Ball et al.
     2023, section 4.2). The values are start + unit * output of the last layer: they begin near `start`, and an
@@ -104,8 +104,8 @@ class ValueEnsemble(EnsembleMLP):
 
     def __init__(self, inputs: int, width: int, depth: int, members: int, start: float = 0.0,
                  activation: Callable[[Tensor], Tensor] = F.relu, *, norm: NormName = "before",
-                 initial: InitialName = "uniform"):
-        super().__init__([inputs, *[width] * depth, 1], members, activation, norm=norm, initial=initial)
+                 initial: InitialName = "uniform", outputs: int = 1):
+        super().__init__([inputs, *[width] * depth, outputs], members, activation, norm=norm, initial=initial)
         self.register_buffer("start", torch.tensor(float(start)))
         self.register_buffer("unit", torch.tensor(max(1.0, abs(start) / 2)))
         with torch.no_grad():
@@ -114,9 +114,13 @@ class ValueEnsemble(EnsembleMLP):
 
     def forward(self, x_RI: Tensor) -> Tensor:
         """The values (E, R) of inputs (R, F)."""
+        return self.outputs(x_RI).mean(-1)
+
+    def outputs(self, x_RI: Tensor) -> Tensor:
+        """(E, R, outputs) numbers whose mean is the value, such as quantiles of the return."""
         h_ERW = self.hidden(x_RI)
         with torch.autocast(x_RI.device.type, enabled=False):
-            return self.start + self.unit * self.last(h_ERW.float())[..., 0]
+            return self.start + self.unit * self.last(h_ERW.float())
 
 
 @torch.no_grad()

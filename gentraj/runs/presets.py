@@ -11,10 +11,13 @@ from agents.planning.plan_critic import PlanCriticConfig
 from agents.planning.planner import PlannerConfig
 from agents.policies.bc import BCConfig
 from agents.policies.diffusion_ql import DiffusionQLConfig
+from agents.policies.drol import DROLConfig
 from agents.policies.fql import FQLConfig
 from agents.policies.generators import DIFFUSION, FLOW, GAN, GAUSSIAN
+from agents.policies.gfp import GFPConfig
 from agents.policies.idql import IDQLConfig
 from agents.policies.iql import IQLConfig
+from agents.policies.meanflow_ql import MeanFlowQLConfig
 from agents.policies.policy import PolicyConfig
 from agents.policies.swift import SwiftConfig
 from agents.policies.td3bc import TD3BCConfig
@@ -108,6 +111,11 @@ POLICIES: dict[str, tuple[str, PolicyConfig]] = {
     "diffusion-ql": ("a diffusion policy that maximises its value while it clones the data", DiffusionQLConfig()),
     "idql": ("the best action, by IQL's values, of those that a diffusion model samples", IDQLConfig()),
     "fql": ("flow Q-learning: a flow clones the data, and a one-step student of it maximises the value", FQLConfig()),
+    "gfp": ("FQL whose flow clones the data's actions that are worth more than the student's", GFPConfig()),
+    "meanflow-ql": ("a one-step mean flow that clones the data and maximises the value in one stage",
+                    MeanFlowQLConfig()),
+    "drol": ("a one-step actor: the nearest of 16 candidates is drawn to the data's action and the value",
+             DROLConfig()),
     "swift": ("ours: a diffusion model of the data's actions, guided towards those with higher returns", SwiftConfig()),
     "gan-critic": ("a conditional GAN of actions that maximises its value while it clones the data",
                    DiffusionQLConfig(GAN)),

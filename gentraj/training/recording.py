@@ -200,8 +200,11 @@ class RecordedUpdate:
 
 
 def place(tensor: Tensor) -> int:
-    """The address of the memory of a tensor, which its views share."""
-    return tensor.untyped_storage().data_ptr()
+    """The address of the memory of a tensor, which its views share. Raises `NotRecordable` for a tensor without."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except RuntimeError:
+        raise NotRecordable("it takes forward derivatives, some of whose tensors have no memory") from None
 
 
 def tensors_of(values: Any) -> list[Tensor]:

@@ -43,6 +43,7 @@ UNET = "--model.network.width 4 --model.network.multipliers 1 2 --model.network.
 JUDGE = "--model.discriminator.width 4 --model.discriminator.multipliers 1 2 --model.discriminator.kernel 3"
 PRIOR = "--network residualmlp --model.prior.network.width 4 --model.prior.network.depth 1 --model.vae.width 4"
 POLICY = f"{FEW} --policy.batch-size 8 --policy.model.network.width 4 --policy.model.network.depth 1"
+ONE_STEP = POLICY.replace(".model.", ".student.")
 VALUES = "--policy.critic.width 4 --policy.critic.depth 1 --policy.critic.n-step 1"
 WORLD = ("--world.width 4 --world.members 2 --world.batch-size 8 --world.model.network.width 4 "
          "--world.model.network.depth 1 --control.samples 4 --control.horizon 4")
@@ -70,6 +71,9 @@ TRAINED = {
     "td3bc": f"td3bc {POLICY} {VALUES}",
     "diffusion-ql": f"diffusion-ql {POLICY} {VALUES}",
     "fql": f"fql {POLICY} {VALUES}",
+    "gfp": f"gfp {POLICY} {VALUES}",
+    "meanflow-ql": f"meanflow-ql {ONE_STEP} {VALUES}",
+    "drol": f"drol {ONE_STEP} {VALUES} --policy.critic.quantiles 2",
     "swift": f"swift {POLICY} {VALUES}",
     "world-model": f"world-model {FEW} {WORLD}",
 }

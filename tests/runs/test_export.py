@@ -29,7 +29,11 @@ CLOSE = {"rtol": 0, "atol": 1e-4}
 def policy(name: str, dataset: object) -> runs.PolicyRunConfig:
     """A preset with the smallest networks."""
     settings: Any = PRESETS[name].policy  # type: ignore[union-attr]
-    changes: dict[str, Any] = {"batch_size": 8, "model": settings.model.with_network(SMALL)}
+    changes: dict[str, Any] = {"batch_size": 8}
+    if settings.model is not None:
+        changes["model"] = settings.model.with_network(SMALL)
+    if hasattr(settings, "student"):
+        changes["student"] = replace(settings.student, network=SMALL)
     changes |= {key: value for key, value in {"candidates": 3, "width": 8}.items() if hasattr(settings, key)}
     if settings.critic is not None:
         changes["critic"] = replace(settings.critic, width=8, depth=1)
@@ -63,8 +67,8 @@ slow = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", ["fql", *(pytest.param(name, marks=slow) for name in (
-    "iql", "td3bc", "idql", "diffusion-ql", "swift", "bc-gan", "bc-gaussian", "bc-diffusion", "bc-flow",
-    "diffusion-policy", "gan-critic"))])
+    "iql", "td3bc", "idql", "diffusion-ql", "gfp", "meanflow-ql", "drol", "swift", "bc-gan", "bc-gaussian",
+    "bc-diffusion", "bc-flow", "diffusion-policy", "gan-critic"))])
 def test_a_policy_s_program_acts_as_it_does(name: str, hopper_file: Path, tmp_path: Path) -> None:
     run = runs.train(policy(name, hopper_file), tmp_path, progress=False)
     acted, of_onnx, of_pt2 = answers(run, export_run(run, batch=2), 2)

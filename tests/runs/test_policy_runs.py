@@ -32,7 +32,11 @@ TINY = ResidualMLPConfig(width=8, depth=1, frequencies=0)
 def tiny(name: str, dataset: object, steps: int = 4) -> PolicyRunConfig:
     """A preset with the smallest networks, saved after each step."""
     policy: Any = presets.PRESETS[name].policy
-    changes = {"batch_size": 8, "model": policy.model.with_network(TINY)}
+    changes: dict[str, Any] = {"batch_size": 8}
+    if policy.model is not None:
+        changes["model"] = policy.model.with_network(TINY)
+    if hasattr(policy, "student"):
+        changes["student"] = replace(policy.student, network=TINY)
     for key, value in {"candidates": 2, "width": 8}.items():
         if hasattr(policy, key):
             changes[key] = value
@@ -51,7 +55,8 @@ def act(run: runs.Run, obs: torch.Tensor, goal: torch.Tensor | None = None) -> t
 # -- training
 
 
-@pytest.mark.parametrize("name", ["diffusion-policy", "bc-gan", "iql", "td3bc", "diffusion-ql", "idql", "fql", "swift"])
+@pytest.mark.parametrize("name", ["diffusion-policy", "bc-gan", "iql", "td3bc", "diffusion-ql", "idql", "fql", "gfp",
+                                  "meanflow-ql", "drol", "swift"])
 def test_killed_and_resumed_it_is_the_uninterrupted_run(name: str, hopper_file: Path, tmp_path: Path) -> None:
     config = tiny(name, hopper_file)
     assert same_when_killed(config, tmp_path, after=2).components.keys() == {"policy"}

@@ -21,7 +21,7 @@ from gentraj.training.optimization import LearningConfig, NonFinite, adamw, appl
 from gentraj.training.recording import NotRecordable, RecordedUpdate, Recorder
 from gentraj.trajectory import Batch, TrajectorySpec
 
-KINDS = sorted(POLICIES.keys() - {"idql", "student"})
+KINDS = sorted(POLICIES.keys() - {"idql", "student", "meanflow-ql"})
 
 
 class Linear(nn.Module):
@@ -65,6 +65,13 @@ def test_a_recorded_update_of_a_policy_has_the_bits_of_a_plain_one(kind: str) ->
     (plain, one), (recorded, other) = (steps(policy, 4, recorded=each) for each in (False, True))
     assert plain == recorded
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
+
+
+def test_an_update_with_forward_derivatives_is_not_recorded() -> None:
+    config, policy_class = POLICIES["meanflow-ql"]
+    policy = policy_class(2, 1, config(batch_size=8), Scales.fit(episodes(), ContextConfig()))
+    with pytest.raises(NotRecordable, match="it takes forward derivatives"):
+        steps(policy, 2, recorded=True)
 
 
 def test_a_loss_that_is_not_finite_changes_no_weight() -> None:

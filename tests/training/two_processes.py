@@ -64,7 +64,11 @@ def planner(family: str, preset: str = "diffuser") -> PlannerRunConfig:
 def policy(name: str) -> PolicyRunConfig:
     settings: Any = PRESETS[name]
     settings = settings.policy
-    changes: dict[str, Any] = {"batch_size": 16, "model": settings.model.with_network(NARROW)}
+    changes: dict[str, Any] = {"batch_size": 16}
+    if settings.model is not None:
+        changes["model"] = settings.model.with_network(NARROW)
+    if hasattr(settings, "student"):
+        changes["student"] = replace(settings.student, network=NARROW)
     if settings.critic is not None:
         changes["critic"] = replace(settings.critic, width=8, depth=1, n_step=4)
     return PolicyRunConfig(policy=replace(settings, **changes))
@@ -80,7 +84,7 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "planner": lambda: planner("diffusion"), "decision": lambda: planner("flow", "decision-diffuser"),
     "latent": lambda: planner("latent"), "gaussian": lambda: planner("gaussian"), "gan": lambda: planner("gan"),
     **{name: lambda name=name: policy(name) for name in
-       ("bc-diffusion", "iql", "td3bc", "diffusion-ql", "fql", "swift")}, "world": world}
+       ("bc-diffusion", "iql", "td3bc", "diffusion-ql", "fql", "gfp", "meanflow-ql", "drol", "swift")}, "world": world}
 
 
 def run(kind: str, folder: Path, processes: Processes = ALONE, *, resume: bool = False,

@@ -12,6 +12,7 @@ from agents.policies.actor import Actor
 from agents.policies.bc import BCConfig
 from agents.policies.fql import FQLConfig
 from agents.policies.generators import GENERATORS
+from agents.policies.one_step import OneStepConfig
 from agents.policies.policy import Policy, PolicyConfig, RewardStatistics, Scales, mean_one
 from agents.policies.swift import SwiftConfig
 from gentraj.data import ContextConfig, Episodes, Windows, concatenate
@@ -42,6 +43,8 @@ def small(kind: type, **changes: Any) -> Any:
         model = config.model.with_network(SMALL)
         faster = {"learning_rate": 5e-3} if hasattr(model, "learning_rate") else {}
         parts["model"] = replace(model, ema=0.98, **faster)
+    if isinstance(student := getattr(config, "student", None), OneStepConfig):
+        parts["student"] = replace(student, network=SMALL, ema=0.98, learning_rate=5e-3)
     if config.critic is not None:
         faster = {"tau": 0.05} if hasattr(config.critic, "tau") else {}
         parts["critic"] = replace(config.critic, width=32, learning_rate=3e-3, **faster)
@@ -130,7 +133,7 @@ def test_the_same_updates_give_the_same_weights_whatever_the_global_seed(kind: t
 def test_a_number_that_is_not_finite_stops_an_update(kind: type) -> None:
     policy = make(small(kind), data := bandit(100))
     with torch.no_grad():
-        network: Any = getattr(policy, "model", policy).network
+        network: Any = getattr(policy, "student", None) or getattr(policy, "model", policy).network
         next(p for p in network.parameters() if p.ndim == 2).fill_(torch.inf)
     with pytest.raises(NonFinite):
         train(policy, data, 1)

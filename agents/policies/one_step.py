@@ -1,0 +1,85 @@
+"""What policies share that act by one call of a network: their student, and the settings of one without a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from gentraj.config import require
+from gentraj.networks import NetworkConfig
+from gentraj.randomness import RowNoise
+from gentraj.training.optimization import LearningConfig, MovingAverage
+from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions
+
+from .generators import NETWORK
+from .policy import ModelT, Policy, Transition
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneStepConfig(LearningConfig):
+    """Settings of a student that learns from the data, and not from a generative model."""
+
+    network: NetworkConfig = field(default_factory=lambda: NETWORK)
+    """The network from noise to actions."""
+    ema: float = 0.995
+    """Decay of the exponential moving average of the weights, which acts."""
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, ema=(0, 1))
+
+
+class OneStep(Policy[ModelT]):
+    """Base class of policies that act by one call of a network, the student, from noise to a chunk of actions.
+
+    A subclass sets `student` and `student_ema`, the average of its weights, by which it acts.
+    """
+
+    student: nn.Module
+    student_ema: MovingAverage
+    calls = 0
+
+    @property
+    def network_calls(self) -> int:
+        return self.calls
+
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
+        return "one call of the student"
+
+    @property
+    def noise_dim(self) -> int:
+        """How many standard normal numbers a chunk of actions is made from."""
+        return self.chunk * self.spec.act_dim
+
+    def latent(self, normal_BZ: Tensor) -> Tensor:
+        """(B, K, A) the student's noise, made from standard normal numbers (B, `noise_dim`)."""
+        return normal_BZ.unflatten(1, (self.chunk, -1))
+
+    def noise(self, t: Transition, generator: torch.Generator, number: int = 1) -> Tensor:
+        """(B * number, K, A) noise for the actions of each transition, one transition after the other."""
+        normal_BZ = torch.randn(number * len(t.state_BS), self.noise_dim, generator=generator)
+        return self.latent(normal_BZ.to(t.state_BS.device))
+
+    def one_step(self, student: nn.Module, state_BS: Tensor, z_BKA: Tensor, t_B: Tensor | None = None) -> Tensor:
+        """(B, K * A) chunks of actions that the student makes from noise in one call, at the times `t_B`, all 1 by
+        default."""
+        x, known = self.join(state_BS, z_BKA), self.state_mask.expand(len(state_BS), self.chunk, -1)
+        t_B = z_BKA.new_ones(1) if t_B is None else t_B
+        return student(x, x * known, known, t_B)[..., self.state_dim :].flatten(1)
+
+    def act_once(self, options: SamplingOptions) -> None:
+        """Counts a call of the student. Raises ValueError for options of a sampler, which it does not have."""
+        if options.changed():
+            raise ValueError("this policy acts by one call of its student, which has no sampler, grid or eta; leave "
+                             "them out")
+        self.calls += 1
+
+    def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
+                       options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        self.act_once(options)
+        z_BKA = self.latent(RowNoise(seeds, self.device).normal(self.noise_dim))
+        return self.one_step(self.student_ema, state_BS, z_BKA).view_as(z_BKA).clamp(-1, 1)
