@@ -48,7 +48,7 @@ def studio(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, studio: Studio, tmp_path: Path):
     page, errors = window.new_page(), []
-    page.on("pageerror", errors.append)
+    page.on("pageerror", lambda error: errors.append(error))
     page.on("request", lambda request: errors.append(request.url) if "127.0.0.1" not in request.url
             and not request.url.startswith(("data:", "blob:")) else None)
     page.goto(studio.url)
