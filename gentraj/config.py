@@ -38,11 +38,16 @@ LATER = "later"  # the mark of settings that `later` makes
 MAX_BYTES = 1 << 24  # no settings file is larger, so a hostile file is refused before it is read
 
 
+def escaped(message: str) -> str:
+    """A message on one line, although a key or a name of a hostile file in it may have several."""
+    return "\\n".join(str(message).splitlines())
+
+
 class ConfigError(ValueError):
     """Settings cannot be used; the message is one line that names the file and the dotted key."""
 
     def __init__(self, message: str = ""):
-        super().__init__("\\n".join(str(message).splitlines()))  # a key of a hostile file may have several lines
+        super().__init__(escaped(message))
 
 
 class Kinds(dict[str, tuple[type[C], type[M]]], Generic[C, M]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -15,13 +16,13 @@ import griffe
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "docs").rglob("*.ipynb"))]
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(ROOT / ".ci" / "site")
-    check, commands, inherit, pages, reference = map(
-        importlib.import_module, ("check", "commands", "inherit", "pages", "reference"))
-    for module in ("check", "commands", "inherit", "pages", "reference"):
-        del sys.modules[module]
+    names = ("check", "commands", "inherit", "notebooks", "pages", "reference")
+    check, commands, inherit, notebooks, pages, reference = map(importlib.import_module, names)
+    for name in names:
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,23 @@ def test_links_out_of_docs_lead_to_pages_of_the_site():
     assert {"security.md", "contributing.md", "source/examples/add_a_policy.py.md"} <= pages.outside().keys()
 
 
+def test_a_notebook_is_a_page_with_what_its_code_printed_and_drew(tmp_path: Path):
+    printed = {"output_type": "stream", "name": "stdout", "text": ["3 plans\n"]}
+    drawn = {"output_type": "display_data", "data": {"image/png": "iVBO\nRw==\n", "text/plain": ["<Figure>"]}}
+    cells = [{"cell_type": "markdown", "source": ["# Plan\n", "\n", "See [data](../data.md)."]},
+             {"cell_type": "code", "source": ["plan()"], "outputs": [printed, drawn]}]
+    path = tmp_path / "plan.ipynb"
+    path.write_text(json.dumps({"cells": cells}))
+    page = notebooks.markdown(path)
+    assert page.startswith("# Plan\n") and 'href="plan.ipynb" download' in page and "[data](../data.md)" in page
+    assert "```python\nplan()\n```" in page and "3 plans\n```" in page and "<Figure>" not in page
+    assert "](data:image/png;base64,iVBORw==)" in page
+    failed = {"output_type": "error", "ename": "KeyError", "evalue": "a", "traceback": []}
+    path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": ["plan()"], "outputs": [failed]}]}))
+    with pytest.raises(ValueError, match="ended with KeyError: a; run it again"):
+        notebooks.markdown(path)
+
+
 def test_the_navigation_leads_to_every_page():
     def uris(entry) -> Iterator[str]:
         for each in entry if isinstance(entry, list) else entry.values() if isinstance(entry, dict) else ():
@@ -138,7 +156,7 @@ def test_the_navigation_leads_to_every_page():
             yield entry
 
     found = list(uris(pages.navigation(ROOT / "docs" / "index.md")))
-    written = {path.relative_to(ROOT / "docs").as_posix() for path in PAGES[1:]} - {"index.md"}
+    written = {path.relative_to(ROOT / "docs").with_suffix(".md").as_posix() for path in PAGES[1:]} - {"index.md"}
     assert sorted(found) == sorted(written | {"security.md", "contributing.md", "changelog.md"})
 
 

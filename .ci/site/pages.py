@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import notebooks
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = {"README.md": "index.md", "SECURITY.md": "security.md", "CONTRIBUTING.md": "contributing.md",
@@ -19,11 +21,12 @@ LANGUAGES = {".py": "python", ".cff": "yaml", ".yml": "yaml", ".toml": "toml", "
 
 
 def outside() -> dict[str, str]:
-    """The pages of files outside docs/: the path on the site, and the Markdown."""
-    linked = {path for page in [*DOCS.rglob("*.md"), *map(ROOT.joinpath, PAGES)] for path in _linked(page)}
-    sources = {uri: path for path in sorted(linked) if (uri := uri_of(path)).startswith("source/")}
+    """The pages that are not files of docs/ as they stand: the path on the site, and the Markdown."""
+    own = {path for path in DOCS.rglob("*") if path.suffix == ".ipynb"}
+    linked = {path for page in [*own, *DOCS.rglob("*.md"), *map(ROOT.joinpath, PAGES)] for path in _linked(page)}
+    shown = own | {path for path in linked if uri_of(path).startswith("source/")}
     return ({uri: (ROOT / name).read_text() for name, uri in PAGES.items() if uri != "index.md"}
-            | {uri: _source(path) for uri, path in sources.items()})
+            | {uri_of(path): _source(path) for path in sorted(shown)})
 
 
 def with_links_of_the_site(markdown: str, uri: str) -> str:
@@ -41,7 +44,7 @@ def relative(target: str, home: Path, uri: str) -> str:
 def uri_of(path: Path) -> str:
     """The page or file of the site that shows a file of the repository."""
     if path.is_relative_to(DOCS):
-        return path.relative_to(DOCS).as_posix()
+        return path.relative_to(DOCS).with_suffix(".md" if path.suffix == ".ipynb" else path.suffix).as_posix()
     name = path.relative_to(ROOT).as_posix()
     return PAGES.get(name) or f"source/{name}.md"
 
@@ -73,5 +76,7 @@ def _linked(page: Path) -> set[Path]:
 
 def _source(path: Path) -> str:
     """A page that shows a file."""
+    if path.suffix == ".ipynb":
+        return notebooks.markdown(path)
     return (f"# {path.relative_to(ROOT).as_posix()}\n\n````{LANGUAGES.get(path.suffix, 'text')} "
             f'linenums="1"\n{path.read_text()}\n````\n')

@@ -122,6 +122,7 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
             "far from its data")
     scores = {"env_id": played.env_id, "episodes": len(played.returns), "seeds": [config.seed],
               **summarize(played, factory, config.seed), **_costs(played), "returns": played.returns.tolist(),
+              "successes": played.success.tolist() if played.tells_success else None,
               "controller": None, "random": None}
     if played.by_teacher is not None:
         scores["by_teacher"] = played.by_teacher
@@ -199,7 +200,7 @@ def punctuality(act_ms: np.ndarray, deadline_ms: float) -> dict[str, Any]:
             "act_ms_p50": p50, "act_ms_p99": p99, "act_ms_worst": worst}
 
 
-def bootstrap_interval(values: np.ndarray, seed: int = 0) -> list[float]:
+def bootstrap_interval(values: np.ndarray | Sequence[float], seed: int = 0) -> list[float]:
     """Returns [low, high], between which 95 % of the means of samples drawn with replacement lie."""
     means = np.random.default_rng(seed).choice(values, (RESAMPLES, len(values))).mean(1)
     return [float(bound) for bound in np.percentile(means, [2.5, 97.5])]

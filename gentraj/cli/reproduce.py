@@ -12,7 +12,8 @@ import tyro
 from ..experiments.cards import read_card
 from ..experiments.reproduce import Cards, place, reproduce, verdicts
 from ..experiments.results import CardResult, read_results
-from ..experiments.results_page import families, write_page
+from ..experiments.results_page import write_page
+from ..experiments.results_tables import families
 from ..files import check_folder, check_output
 from ..progress import say
 from .jobs import JobsOptions
@@ -24,8 +25,9 @@ class Reproduce:
     """Train and score what result cards describe, and compare the scores with those that the cards expect.
 
     A card is a JSON file with a preset, settings, datasets, seeds and expected scores. Every seed is trained on every
-    dataset, and its last checkpoint is evaluated. The same command continues an interrupted experiment and repeats no
-    finished training. The exit code is 1 if a score is outside its tolerance or a run failed. Without a card, the
+    dataset, and its last checkpoint is evaluated. The command first says how long that takes, from the recorded times
+    of the card's trainings. The same command continues an interrupted experiment and repeats no finished training.
+    The exit code is 1 if a score is outside its tolerance or a run failed. Without a card, the
     command only writes the table of the existing results.
 
     Examples: gentraj reproduce benchmarks/cards/fql.json --data ~/data --jobs 2

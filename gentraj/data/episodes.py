@@ -10,12 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from ..config import escaped
+
 PER_STEP = ("act", "reward", "terminated", "truncated")  # all other fields have one row more for each episode
 ARRAYS = ("obs", "act", "reward", "terminated", "truncated", "lengths")
 
 
 class DataError(ValueError):
     """A dataset cannot be used; the message is one line that names the dataset, episode, step, field and value."""
+
+    def __init__(self, message: str = ""):
+        super().__init__(escaped(message))
 
 
 def as_numbers(array: Any, name: str, field: str) -> np.ndarray:

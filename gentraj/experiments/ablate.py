@@ -19,7 +19,7 @@ from .cards import Card
 from .engine import Task, write_json
 from .processes import Pool
 from .reproduce import Cards
-from .results_page import number as number_of
+from .results_tables import number as number_of
 from .statistics import Scores, over_seeds
 
 BASE = "base"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +21,23 @@ from ..runs.presets import PRESETS
 Score = Literal["score_d4rl", "score_minari", "return_mean", "success_rate"]
 
 NAME = re.compile(r"\w[\w.+-]*", re.ASCII)
-UNKNOWN = dict.fromkeys(("env_id", "expected", "tolerance"))
-OWN = ("dataset", "env_id", "training.seed", "training.threads")  # settings that other fields or the command give
+OWN = ("dataset", "env_id", "training.seed", "training.threads", "training.eval_every",
+       "training.eval_episodes")  # settings that other fields or the command give
+
+
+@dataclass(frozen=True)
+class Published:
+    """A score that others have published, which the page of results shows beside ours."""
+
+    score: float
+    """In the unit of the card's score."""
+    updates: int
+    """The number of updates of the published training."""
+    source: str
+    """Where it is published, such as "Kostrikov et al. 2022, table 1", and on which data."""
+
+    def __post_init__(self) -> None:
+        require(self, updates=(1, float("inf")))
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,13 @@ class CardData:
     """The expected mean score over seeds; null, or left out, if it is not known."""
     tolerance: float | None
     """How far the score may be from the expected one."""
+    published: Published | None = None
+    """The score of the paper on its data of that name; null, or left out, if there is none."""
+
+    @classmethod
+    def from_former(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Fills in the null values, which may be left out."""
+        return dict.fromkeys(("env_id", "expected", "tolerance", "published")) | dict(settings)
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -66,10 +89,25 @@ class Card:
     protocol: ProtocolName
     score: Score
     """The key of the score in evaluation.json."""
+    eval_every: int = 0
+    """Number of updates between evaluations for the learning curves of the page, with the card's `episodes` each; 0, or
+    left out, for none."""
+    minutes: float | None = None
+    """Minutes of one training on one thread, as they were once measured, from which `gentraj reproduce` says before it
+    starts how long the card takes; null, or left out, if they are not known."""
+
+    @classmethod
+    def from_former(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Fills in what may be left out."""
+        return {"eval_every": 0, "minutes": None} | dict(settings)
 
     def __post_init__(self) -> None:
-        require(self, episodes=(1, float("inf")))
-        require_choice(self, preset=PRESETS)
+        require(self, episodes=(1, float("inf")), eval_every=(0, float("inf")))
+        if self.minutes is not None:
+            require(self, minutes=(0, 1e6))
+        if self.eval_every and self.protocol != "random-goal":
+            raise ValueError(f"eval_every is {self.eval_every} and protocol {self.protocol}; evaluations during a "
+                             "training have the protocol random-goal, so leave one of them out")
         for key, names in (("data", [data.name for data in self.data]), ("seeds", list(self.seeds))):
             if not names or len(set(names)) < len(names):
                 raise ValueError(f"{key} are {names}; at least one is expected, and each once")
@@ -80,8 +118,10 @@ class Card:
         """The settings of a run on one thread. Raises `ConfigError`, which names `where` and the key or the file."""
         config = with_settings(PRESETS[self.preset], self.settings, where)
         dataset = "+".join(_found(name, folders, where) for name in data.dataset.split("+"))
-        return replace(config, dataset=dataset, env_id=data.env_id,
-                       training=replace(config.training, seed=seed, threads=1))
+        training = replace(config.training, seed=seed, threads=1)
+        if self.eval_every:
+            training = replace(training, eval_every=self.eval_every, eval_episodes=self.episodes)
+        return replace(config, dataset=dataset, env_id=data.env_id, training=training)
 
 
 def read_card(path: Path) -> Card:
@@ -90,14 +130,14 @@ def read_card(path: Path) -> Card:
     Raises `ConfigError`, which names the file and the key, for a setting that the preset does not have or that has no
     effect.
     """
-    fields = read_json(path, follow=True)
-    if isinstance(data := fields.get("data"), list):  # null values may be left out
-        fields["data"] = [UNKNOWN | one if isinstance(one, dict) else one for one in data]
-    card = from_json(Card, fields, str(path))
-    config = with_settings(PRESETS[card.preset], card.settings, str(path))
+    card = from_json(Card, read_json(path, follow=True), str(path))
     try:
+        require_choice(card, preset=PRESETS)
+        config = with_settings(PRESETS[card.preset], card.settings, str(path))
         for key in card.settings:
             config.refuse(key)
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     return card

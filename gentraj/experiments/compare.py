@@ -37,7 +37,17 @@ from .compare_measures import MEASURES, Options, measures, speed
 from .engine import Measure, Task, check_known, deciding, digest, kept, read_result
 from .groups import Group, plane, sample_windows
 from .processes import Pool
-from .statistics import numbers, over_seeds, spread
+from .statistics import (
+    BySeed,
+    Estimate,
+    difference,
+    interquartile_mean,
+    numbers,
+    over_seeds,
+    probability_of_improvement,
+    run_scores,
+    spread,
+)
 
 RETURN, TWO_SAMPLE_ACCURACY = "control.return_mean", "quality.measures.start.two_sample_accuracy"
 NUMBERS = ("speed", "training_seconds", "seconds_per_step", "steps")  # of a run, besides `MEASURES`
@@ -259,14 +269,40 @@ def summarize(records: Mapping[str, Record], group: Group) -> Record:
     """What comparison.json holds of a group.
 
     "runs" holds the record of each run. "families" holds for each family the numbers of seeds and of failed seeds, and
-    the mean, minimum and maximum of every number over the other seeds. "data" holds the measures of data against data.
+    the mean, minimum and maximum of every number over the other seeds; and where there are returns, with 95 % intervals
+    as "min" and "max", their interquartile mean over seeds and the difference and the probability of improvement over
+    the first family. "data" holds the measures of data against data.
     """
     families = {name: _family([r for r in records.values() if r["family"] == name])
                 for name in dict.fromkeys(r["family"] for r in records.values())}
+    returns = {name: found for name in families if (found := _returns(records, name))}
+    for name in returns:
+        families[name] |= _robust(returns, name)
     data = spread(numbers(r["quality"]["measures"]["data"]) for r in records.values() if r["failure"] is None)
     return {"runs": dict(records), "families": families,
             "data": {"measures": data, "modes": [fork.shares(fork.mode_M) for fork in group.forks],
                      "total_variation": group.data_variation()}}
+
+
+def _returns(records: Mapping[str, Record], family: str) -> dict[Any, list[float]]:
+    """The returns of the episodes of each seed of a family; existing runs may have the same seed several times."""
+    own = [r for r in records.values() if r["family"] == family and r["failure"] is None and r["control"]]
+    seeds = [r["seed"] for r in own]
+    return {(seed, seeds[:i].count(seed)): own[i]["control"]["returns"] for i, seed in enumerate(seeds)}
+
+
+def _robust(returns: Mapping[str, BySeed], family: str) -> Record:
+    """The interquartile mean over the seeds of a family, and how its returns compare with those of the first family."""
+    def shown(value: Estimate) -> dict[str, float]:
+        return {"mean": value.mean, "min": value.low, "max": value.high}
+
+    first, own = next(iter(returns.values())), returns[family]
+    scores, others = (run_scores([*one.values()]) for one in (own, first))
+    found = {"return_iqm": shown(interquartile_mean([scores]))}
+    if own is not first:
+        found |= {"above_first": shown(difference([own], [first])),
+                  "improvement": shown(probability_of_improvement([scores], [others]))}
+    return found
 
 
 def _family(records: Sequence[Record]) -> Record:

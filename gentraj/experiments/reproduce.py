@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -19,16 +19,19 @@ from envs.making import EnvironmentFactory, ProtocolName, environment_factory
 
 from ..config import ConfigError, from_json, to_json
 from ..data.episodes import episodes_hash
+from ..progress import say
 from ..runs.evaluation import evaluate_run
 from ..runs.folder import Run, read_data
 from ..runs.kinds import AnyRunConfig
+from ..runs.records import read_learning_curve
 from ..training.log import read_metrics
 from . import engine
 from .cards import Card, CardData, Score
+from .durations import described, durations
 from .engine import Measure, Task, digest, kept
 from .processes import Pool
-from .results import CardResult, SeedResult, pooled, read_results, verdict, write_result
-from .results_page import number as number_of
+from .results import CardResult, CurvePoint, SeedResult, pooled, read_results, verdict, write_result
+from .results_tables import number as number_of
 
 PACKAGES = ("gentraj", "torch", "numpy", "gymnasium", "mujoco")
 
@@ -118,29 +121,38 @@ def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score) -> 
     config = EvaluationConfig(episodes=episodes, protocol=protocol, baselines=False)
     evaluation, episodes_played = evaluate_run(run, config, progress=False)
     factory = environment_factory(str(run.data.env), protocol=protocol)
-    scores = episode_scores(score, episodes_played.returns, evaluation["success_rate"], factory)
+    scores = episode_scores(score, episodes_played.returns.tolist(), evaluation["successes"], factory)
     low, high = bootstrap_interval(np.array(scores))
     seconds = sum(row["seconds"] for row in read_metrics(run.folder))
+    curve = [row for row in read_learning_curve(run.folder) if row["step"] <= run.step]
     versions = {"python": python_version()} | {name: version(name) for name in PACKAGES}
     return to_json(SeedResult("", run.config.training.seed, evaluation["agent"], run.step, evaluation["sampling"],
-                              float(np.mean(scores)), (low, high), tuple(scores), seconds, versions))
+                              float(np.mean(scores)), (low, high), tuple(scores), seconds, versions,
+                              curve_points(curve, score, factory)))
 
 
-def episode_scores(score: Score, returns: np.ndarray, success_rate: float | None,
+def curve_points(rows: Iterable[Mapping[str, Any]], score: Score, factory: EnvironmentFactory,
+                 ) -> tuple[CurvePoint, ...]:
+    """The scores in rows of scores.jsonl; rows of before they held the returns of the episodes are left out."""
+    points = []
+    for row in rows:
+        if "returns" in row:
+            scores = np.array(episode_scores(score, row["returns"], row.get("successes"), factory))
+            low, high = bootstrap_interval(scores)
+            points.append(CurvePoint(row["step"], float(scores.mean()), (low, high)))
+    return tuple(points)
+
+
+def episode_scores(score: Score, returns: Sequence[float], successes: Sequence[bool] | None,
                    factory: EnvironmentFactory) -> list[float]:
-    """The score of each episode.
-
-    Only the number of successes is known, so their scores of 1 come before the scores of 0. Raises ValueError for a
-    success rate that is not defined.
-    """
+    """The score of each episode, in the order of the episodes. Raises ValueError for a success that is not defined."""
     if score == "success_rate":
-        if success_rate is None:
+        if successes is None:
             raise ValueError(f"{factory.env_id} has no success rate; give another score")
-        hits = round(success_rate * len(returns))
-        return [1.0] * hits + [0.0] * (len(returns) - hits)
+        return [*map(float, successes)]
     if score == "return_mean":
-        return returns.tolist()
-    return [value for mean in returns.tolist() if (value := normalised(mean, factory)[score]) is not None]
+        return [*returns]
+    return [value for mean in returns if (value := normalised(mean, factory)[score]) is not None]
 
 
 def seed_result(task: Task) -> SeedResult | None:
@@ -154,11 +166,13 @@ def seed_result(task: Task) -> SeedResult | None:
 
 
 def reproduce(cards: Cards, out: Path, pool: Pool, device: str | None) -> tuple[dict[str, str], dict[str, CardResult]]:
-    """Runs what is not done yet in the pool, and writes CARD.json into `out` after each run.
+    """Says how long it takes, runs what is not done yet in the pool, and writes CARD.json into `out` after each run.
 
     Returns why runs failed, by their names, and the results of all cards.
     """
     recall(cards, out)
+    for line in described(durations(cards, read_results(out, cards.cards)), pool.number):
+        say(line)
 
     def outcome(tasks: Sequence[Task]) -> str:
         [task] = tasks

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..config import from_json, read_json, to_json
+from ..runs.records import LAST
 from .cards import Card, CardData
 from .engine import write_json
 from .statistics import over_seeds
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """The score of an evaluation during a training, in the unit of the card's score."""
+
+    step: int
+    mean: float
+    interval: tuple[float, float]
+    """95 % bootstrap interval of the mean over episodes."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,19 @@ class SeedResult:
     train_seconds: float
     """Duration of the training on one thread, with other runs in parallel."""
     versions: dict[str, str]
+    curve: tuple[CurvePoint, ...] = ()
+    """The evaluations during the training, if the card asks for them."""
+
+    @classmethod
+    def from_former(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Results of before there were learning curves have none."""
+        return {"curve": []} | dict(settings)
+
+    @property
+    def last_evaluations(self) -> float | None:
+        """The mean over the last three evaluations during the training; None if there are fewer."""
+        last = [point.mean for point in self.curve[-LAST:]]
+        return sum(last) / LAST if len(last) == LAST else None
 
 
 @dataclass(frozen=True)
@@ -45,6 +70,16 @@ class DataResult:
     interval: tuple[float, float]
     """95 % bootstrap interval of the mean, over seeds and the episodes of each."""
     seeds: tuple[SeedResult, ...]
+
+    @property
+    def by_seed(self) -> dict[int, tuple[float, ...]]:
+        """The scores of the episodes of each seed."""
+        return {seed.seed: seed.scores for seed in self.seeds}
+
+    @property
+    def means(self) -> list[float]:
+        """The score of each run."""
+        return [seed.mean for seed in self.seeds]
 
 
 @dataclass(frozen=True)

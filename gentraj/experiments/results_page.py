@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..files import write_file
 from ..plots.comparison import plot_intervals
 from ..plots.page import markdown_table
-from .cards import Card
 from .results import COMPARED, CardResult, DataResult, verdict
-from .statistics import estimate, seeds_means
+from .results_extras import CURVES, Curves, published, robust
+from .results_tables import Family, Row, families, number, plus_minus
+from .statistics import is_paired
 
 SCORES = {"score_d4rl": "D4RL-normalised score", "score_minari": "Minari-normalised score",
           "return_mean": "return of an episode", "success_rate": "share of episodes that succeed"}
@@ -36,72 +37,13 @@ episodes."""
 TOOK = "Minutes are those of one thread, while other runs were in progress. Settings are those that the card gives."
 
 
-class Row(NamedTuple):
-    """A row of a table: the results of a label by the names of their datasets."""
-
-    label: str
-    seeds: tuple[int, ...]
-    """The seeds that the cards of the row ask for."""
-    results: Mapping[str, DataResult]
-
-    def average(self, columns: Sequence[str]) -> tuple[float, float, float] | None:
-        """(low, mean, high) over all columns; None if a column is missing."""
-        if not set(columns) <= self.results.keys():
-            return None
-        return estimate(float(np.mean([self.results[c].mean for c in columns])), self.draws(columns, 0))
-
-    def draws(self, columns: Sequence[str], first: int) -> np.ndarray:
-        """Bootstrap averages over the columns by `seeds_means`, which gets the seeds `first`, `first + 1` and so on."""
-        scores = [[seed.scores for seed in self.results[column].seeds] for column in columns]
-        return np.mean([seeds_means(one, first + i) for i, one in enumerate(scores)], 0)
-
-
-class Family(NamedTuple):
-    """The cards of one table; cards with the same label on different datasets share a row."""
-
-    name: str
-    cards: Mapping[str, CardResult]
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    behaviour: Mapping[str, float | None]
-
-    @property
-    def card(self) -> Card:
-        return next(iter(self.cards.values())).card
-
-    @classmethod
-    def of(cls, name: str, cards: Mapping[str, CardResult]) -> Family:
-        """Sorts the cards into rows and columns. Raises ValueError for cards that do not fit in one table."""
-        first = next(iter(cards.values())).card
-        columns, behaviour, rows, taken, seeds = [], {}, {}, set(), {}
-        for file, result in sorted(cards.items(), key=lambda pair: -len(pair[1].card.data)):  # most columns first
-            card, data = result.card, result.data
-            for key in ("score", "protocol", "episodes"):
-                if getattr(card, key) != getattr(first, key):
-                    raise ValueError(f"the card {file} has {key} {getattr(card, key)}, and another of the table "
-                                     f"'{name}' {getattr(first, key)}; give it a table of its own")
-            if (others := seeds.setdefault(card.label, card.seeds)) != card.seeds:
-                raise ValueError(f"two cards of the table '{name}' are called '{card.label}' and have seeds {others} "
-                                 f"and {card.seeds}; give them the same")
-            cells = [(card.label, one.name) for one in card.data]
-            if both := [column for label, column in cells if (label, column) in taken]:
-                raise ValueError(f"two cards of the table '{name}' are called '{card.label}' and have {', '.join(both)}"
-                                 "; give each its own label")
-            taken |= set(cells)
-            columns += [column for _, column in cells]
-            rows.setdefault(card.label, {}).update(data)
-            behaviour |= {column: found.behaviour for column, found in data.items()}
-        columns = tuple(dict.fromkeys(columns))
-        sorted_rows = [Row(label, seeds[label], results) for label, results in rows.items()]
-        averages = {row.label: average[1] for row in sorted_rows if (average := row.average(columns))}
-        sorted_rows.sort(key=lambda row: (-averages.get(row.label, -np.inf), row.label))
-        return cls(name, cards, columns, tuple(sorted_rows), behaviour)
-
-
 def write_page(results: Mapping[str, CardResult], path: Path) -> Path:
     """Writes the page, with figures in the folder `figures` beside it, and returns its path."""
     for family in families(results):
         _draw(family, path.parent / _figure(family, path))
+        if (found := Curves.of(family)).curves:
+            found.draw(path.parent / _figure(family, path, "-curves"), SCORES[family.card.score],
+                       f"{family.name}: scores while training")
     return write_file(path, page(results, path).encode())
 
 
@@ -110,24 +52,9 @@ def page(results: Mapping[str, CardResult], path: Path) -> str:
     parts = [HEAD.format(page=path.as_posix())]
     for family in families(results):
         picture = f"![{family.name}]({_figure(family, path).as_posix()})"
-        parts += [f"## {family.name}", _protocol(family), _scores(family), *_lead(family), picture,
-                  "### What the runs took", TOOK, _took(family)]
+        parts += [f"## {family.name}", _protocol(family), _scores(family), *_lead(family), picture, *robust(family),
+                  *published(family), *_curves(family, path), "### What the runs took", TOOK, _took(family)]
     return "\n\n".join([*parts, _versions(results)]) + "\n"
-
-
-def families(results: Mapping[str, CardResult]) -> list[Family]:
-    """The tables that the cards name. Raises ValueError for cards that do not fit in one table."""
-    names = dict.fromkeys(result.card.table for result in results.values())
-    return [Family.of(name, {file: r for file, r in results.items() if r.card.table == name}) for name in names]
-
-
-def number(value: float | Sequence[float] | None) -> str:
-    """A score, or an interval of scores, with as many digits as are meaningful."""
-    if value is None:
-        return "—"
-    if isinstance(value, Sequence):
-        return f"[{', '.join(map(number, value))}]"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:z.2f}"
 
 
 def _scores(family: Family) -> str:
@@ -138,22 +65,23 @@ def _scores(family: Family) -> str:
     for row in family.rows:
         cells = [_cell(row, row.results.get(column)) for column in family.columns]
         average = row.average(family.columns)
-        rows.append([row.label, *cells, _plus_minus(*average) if average else number(None)])
+        rows.append([row.label, *cells, plus_minus(*average) if average else number(None)])
     return markdown_table(["", *family.columns, AVERAGE], rows)
 
 
 def _lead(family: Family) -> Iterator[str]:
     """Yields how far the best average is above the second, if there are two."""
-    averages = [(row, average[1]) for row in family.rows if (average := row.average(family.columns))]
-    if len(averages) < 2:
+    if len(family.whole_rows) < 2:
         return
-    (best, most), (second, less), *_ = averages
-    columns = family.columns
-    low, _, high = estimate(most - less, best.draws(columns, 0) - second.draws(columns, len(columns)))
+    (best, second, *_), columns = family.whole_rows, family.columns
+    low, mean, high = best.lead(second, columns)
     chance = "" if low > 0 else ": the lead may be chance"
-    single = any(len(row.results[column].seeds) == 1 for row in (best, second) for column in columns)
-    yield (f"On average {best.label} is {number(most - less)} above {second.label}; the 95 % interval of this "
-           f"difference, both drawn as above, is {number(low)} to {number(high)}{chance}."
+    pairs = [[row.results[column] for row in (best, second)] for column in columns]
+    paired = [is_paired(*(result.by_seed for result in pair)) for pair in pairs]
+    drawn = "paired by seed and episode" if all(paired) else "both drawn as above"
+    single = any(len(result.seeds) == 1 for pair in pairs for result in pair)
+    yield (f"On average {best.label} is {number(mean)} above {second.label}; the 95 % interval of this "
+           f"difference, {drawn}, is {number(low)} to {number(high)}{chance}."
            + (" For scores of one training, the interval leaves out how trainings differ." if single else ""))
 
 
@@ -161,11 +89,7 @@ def _cell(row: Row, result: DataResult | None) -> str:
     if result is None:
         return number(None)
     (low, high), done, expected = result.interval, len(result.seeds), len(row.seeds)
-    return _plus_minus(low, result.mean, high) + (f" ({done} of {expected} seeds)" if done < expected else "")
-
-
-def _plus_minus(low: float, mean: float, high: float) -> str:
-    return f"{number(mean)} ± {(high - low) / 2:.{1 if abs(mean) >= 10 else 2}f}"
+    return plus_minus(low, result.mean, high) + (f" ({done} of {expected} seeds)" if done < expected else "")
 
 
 def _took(family: Family) -> str:
@@ -208,9 +132,17 @@ def _versions(results: Mapping[str, CardResult]) -> str:
     return f"Versions: {', '.join(f'{name} ' + ' and '.join(several) for name, several in versions.items())}."
 
 
-def _figure(family: Family, path: Path) -> Path:
-    """The path of the figure relative to the page."""
-    return Path("figures") / f"{path.stem}-{re.sub(r'[^a-z0-9]+', '-', family.name.lower())}.png"
+def _figure(family: Family, path: Path, which: str = "") -> Path:
+    """The path of a figure relative to the page."""
+    return Path("figures") / f"{path.stem}-{re.sub(r'[^a-z0-9]+', '-', family.name.lower())}{which}.png"
+
+
+def _curves(family: Family, path: Path) -> Iterator[str]:
+    """Yields the figure of the learning curves, if there are any."""
+    if Curves.of(family).curves:
+        yield "### While training"
+        yield CURVES.format(episodes=family.card.episodes)
+        yield f"![{family.name}, while training]({_figure(family, path, '-curves').as_posix()})"
 
 
 def _draw(family: Family, path: Path) -> None:

@@ -1,4 +1,8 @@
-"""Means over seeds and episodes with bootstrap intervals, as all experiments use them."""
+"""Scores over seeds, episodes and tasks with bootstrap intervals, as all experiments use them.
+
+The interquartile mean and the probability of improvement, and how they are resampled, are those of Agarwal et al. 2021
+(the package rliable): the score of a run is the mean over its episodes, and runs are resampled within each task.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import trim_mean
 
 RESAMPLES = 10_000
 
 Scores = Sequence[Sequence[float]]  # a score for each seed and each of its episodes
+BySeed = Mapping[Any, Sequence[float]]  # the scores of the episodes of each seed
+Tasks = Sequence[Sequence[float]]  # for each task the score of each run; tasks may have different numbers of runs
 
 
 class Estimate(NamedTuple):
-    """A mean and its 95 % interval."""
+    """A mean, or another summary of scores, and its 95 % interval."""
 
     low: float
     mean: float
@@ -42,6 +49,65 @@ def seeds_means(scores: Scores, seed: int = 0) -> np.ndarray:
     # (S, RESAMPLES); a seed that is sampled twice brings the same episodes twice, which only widens the interval.
     means = np.array([rng.choice(episodes, (RESAMPLES, len(episodes))).mean(1) for episodes in scores_SE])
     return means[sampled.T, np.arange(RESAMPLES)].mean(0)
+
+
+def difference(one: Sequence[BySeed], other: Sequence[BySeed], *, seed: int = 0) -> Estimate:
+    """How far the mean of one agent is above that of another, averaged over the tasks.
+
+    Where `is_paired` holds, a resample takes the same seeds and episodes of both agents, so that what is hard for both
+    does not widen the interval. Otherwise the two are resampled apart.
+    """
+    means, draws = [], []
+    for i, (x, y) in enumerate(zip(one, other, strict=True)):
+        means.append(np.mean(np.concatenate([*x.values()])) - np.mean(np.concatenate([*y.values()])))
+        if is_paired(x, y):
+            draws.append(seeds_means([np.subtract(x[key], y[key]).tolist() for key in x], seed + 2 * i))
+        else:
+            draws.append(seeds_means([*x.values()], seed + 2 * i) - seeds_means([*y.values()], seed + 2 * i + 1))
+    return estimate(float(np.mean(means)), np.mean(draws, 0))
+
+
+def is_paired(one: BySeed, other: BySeed) -> bool:
+    """Whether two agents have the same seeds, and as many episodes of each, which are then the same ones."""
+    return {key: len(scores) for key, scores in one.items()} == {key: len(scores) for key, scores in other.items()}
+
+
+def interquartile_mean(tasks: Tasks, seed: int = 0) -> Estimate:
+    """The mean of the middle half of all runs of all tasks: a quarter of them is left out at either end.
+
+    One lucky or failed run changes it little, as it does a median, and it uses half of the runs. Scores of different
+    tasks are compared with each other, so they must be normalised.
+    """
+    rng = np.random.default_rng(seed)
+    draws = np.concatenate([_resampled(scores, rng) for scores in tasks], 1)
+    return estimate(float(trim_mean(np.concatenate(tasks), 0.25)), trim_mean(draws, 0.25, axis=1))
+
+
+def probability_of_improvement(one: Tasks, other: Tasks, *, seed: int = 0) -> Estimate:
+    """How probable it is that a run of one agent scores more than a run of the other, averaged over the tasks.
+
+    For each task it is the Mann-Whitney statistic over the number of pairs of runs; a tie counts as half.
+    """
+    rng = np.random.default_rng(seed)
+    draws = [_above(_resampled(x, rng), _resampled(y, rng)) for x, y in zip(one, other, strict=True)]
+    exact = [_above(np.array([x]), np.array([y])) for x, y in zip(one, other, strict=True)]
+    return estimate(float(np.mean(exact)), np.mean(draws, 0))
+
+
+def run_scores(scores: Scores) -> list[float]:
+    """The score of each run: the mean over its episodes."""
+    return [float(np.mean(episodes)) for episodes in scores]
+
+
+def _resampled(scores: Sequence[float], rng: np.random.Generator) -> np.ndarray:
+    """(RESAMPLES, R) samples of the R scores with replacement."""
+    return rng.choice(np.asarray(scores, float), (RESAMPLES, len(scores)))
+
+
+def _above(x_NR: np.ndarray, y_NS: np.ndarray) -> np.ndarray:
+    """(N,) the share of the pairs of a row in which x is above y; ties count as half."""
+    x, y = x_NR[:, :, None], y_NS[:, None, :]
+    return (x > y).mean((1, 2)) + 0.5 * (x == y).mean((1, 2))
 
 
 def spread(results: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -23,7 +23,7 @@ from .engine import Measure, Task, check_known, digest, write_json
 from .groups import Group
 from .processes import Pool
 from .reproduce import Cards, seed_result
-from .results_page import number as number_of
+from .results_tables import number as number_of
 from .searching import SearchConfig, Space, Values
 from .statistics import numbers, over_seeds
 

@@ -16,7 +16,10 @@ from .mlp import ACTIVATIONS, INITIAL, ActivationName, InitialName
 
 @dataclass(frozen=True)
 class PerceptronConfig:
-    """Fully connected layers on a flattened window: a transition or a policy's action."""
+    """Fully connected layers on a flattened window: a transition or a policy's action.
+
+    Raises ValueError for a setting outside its range.
+    """
 
     width: int = 256
     """Number of units of each hidden layer."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -177,6 +177,41 @@ def plot_intervals(scores: Mapping[str, Mapping[str, tuple[float, float, float]]
         ax.set_title(name, loc="left", fontsize=9)
         ax.set_xlabel(unit, fontsize=8)
         ax.xaxis.set_major_locator(MaxNLocator(4))
+    head(figure, axes, title)
+    return save(figure, path)
+
+
+class Curve(NamedTuple):
+    """A score over the training steps (P,): its mean, and its least and greatest value over seeds."""
+
+    step: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def plot_learning_curves(curves: Mapping[str, Mapping[str, Curve]], lines: Mapping[str, Mapping[str, float]],
+                         path: Path, unit: str, title: str) -> Path:
+    """Draws a panel for each name of `curves`, which are name -> label -> the curve of that label.
+
+    `lines` are name -> label -> a value to compare the curve with, and `unit` labels the axis of the scores.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    labels = list(dict.fromkeys(label for panel in curves.values() for label in panel))
+    palette = dict(zip(labels, colours(len(labels)), strict=True))
+    figure, axes = panels(len(curves), columns=min(3, len(curves)), width=3.2, height=2.6)
+    for ax, (name, panel) in zip(axes, curves.items(), strict=True):
+        for label, (step, mean, low, high) in panel.items():
+            ax.fill_between(step, low, high, color=palette[label], alpha=0.15, lw=0)
+            ax.plot(step, mean, "o-", color=palette[label], ms=3, lw=1.5, label=label)
+        for label, value in lines.get(name, {}).items():
+            ax.axhline(value, color=palette[label], lw=1.2, ls=(0, (1, 2)))
+        ax.set_title(name, loc="left", fontsize=9)
+        ax.set_xlabel("training step", fontsize=8)
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    axes[0].set_ylabel(unit, fontsize=8)
     head(figure, axes, title)
     return save(figure, path)
 

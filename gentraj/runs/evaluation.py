@@ -25,6 +25,7 @@ from ..progress import busy, say
 from ..trajectory import DEFAULT_OPTIONS, Agent, SamplingOptions
 from .folder import Run
 from .model_card import EVALUATION, YARDSTICKS, episodes_scored
+from .records import last_evaluations, read_learning_curve
 
 FILMED = 3  # number of episodes that are filmed
 
@@ -62,7 +63,8 @@ def evaluate_run(run: Run, config: EvaluationConfig, planner: PlannerConfig | No
         say(f"no score of the data's behaviour: {why_none}")
     sampling = run.config.sampling(run.components, planner, options)  # options may override the run's settings
     about = {"behaviour": behaviour, "agent": run.config.summary, "step": run.step, "sampling": sampling,
-             "networks": backend_of(run)}
+             "networks": backend_of(run),
+             "last_evaluations": last_evaluations(read_learning_curve(run.folder), run.step)}
     return scores | about, episodes
 
 
@@ -119,7 +121,7 @@ def table(scores: dict[str, Any]) -> str:
     """The scores that are defined, beside those of the data, the controller and a random agent, as a text table."""
     columns = {scores["agent"]: scores} | {name: scores[name] for name in YARDSTICKS if scores.get(name)}
     omitted = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "sampling", "networks",
-               "returns", "failures", "deadline")
+               "returns", "successes", "last_evaluations", "failures", "deadline")
     keys = [key for key in scores if key not in omitted and any(c.get(key) is not None for c in columns.values())]
     width = max(18, len(scores["agent"]) + 2)
     goals = f", {scores.get('protocol', 'random-goal')} protocol" if scores["success_rate"] is not None else ""
@@ -128,7 +130,16 @@ def table(scores: dict[str, Any]) -> str:
              f"{'':28}" + "".join(f"{name:>{width}}" for name in columns)]
     for key in keys:
         lines.append(f"{key:28}" + "".join(f"{show(column.get(key)):>{width}}" for column in columns.values()))
-    return "\n".join([*lines, *_in_time(scores.get("deadline"))])
+    return "\n".join([*lines, *_while_training(scores.get("last_evaluations")), *_in_time(scores.get("deadline"))])
+
+
+def _while_training(last: dict[str, Any] | None) -> list[str]:
+    """The line of a table about the last evaluations during the training, if there are enough of them."""
+    if last is None:
+        return []
+    *others, end = last["steps"]
+    means = ", ".join(f"{key} {show(value)}" for key, value in last.items() if key != "steps")
+    return [f"means over the last evaluations of the training (steps {', '.join(map(str, others))} and {end}): {means}"]
 
 
 def _in_time(deadline: dict[str, Any] | None) -> list[str]:

@@ -204,6 +204,9 @@ def episodes_scored(scores: Mapping[str, Any]) -> str:
     return f"{number} of {number + len(failures)}" if number and failures else markdown_cell(number)
 
 
+UNPRINTED = ("agent", "returns", "successes", "last_evaluations", "failures")
+
+
 def score_rows(scores: Mapping[str, Any], without: Sequence[str]) -> tuple[list[str], list[tuple]]:
     """The columns and rows of a table of the scores in evaluation.json, beside those of the yardsticks.
 
@@ -211,6 +214,6 @@ def score_rows(scores: Mapping[str, Any], without: Sequence[str]) -> tuple[list[
     """
     beside = [name for name in YARDSTICKS if scores.get(name)]
     rows = [(MEASURES.get(key, key.replace("_", " ")), value, *(scores[name].get(key) for name in beside))
-            for key, value in scores.items() if key not in (*YARDSTICKS, *without, "agent", "returns", "failures")]
+            for key, value in scores.items() if key not in (*YARDSTICKS, *without, *UNPRINTED)]
     rows = [row for row in rows if any(value is not None for value in row[1:])]
     return ["measure", scores.get("agent", "planner"), *beside], rows

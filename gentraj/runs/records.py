@@ -30,7 +30,7 @@ from .settings import DataFacts
 
 PROVENANCE, SCORES = "provenance.json", "scores.jsonl"
 SCORED = ("return_mean", "success_rate", "score_d4rl", "score_minari")
-KEPT = ("episodes", *SCORED, "return_ci95", "returns")
+KEPT = ("episodes", *SCORED, "return_ci95", "returns", "successes")
 LAST = 3  # evaluations, whose mean is stated beside the score of the last checkpoint
 
 

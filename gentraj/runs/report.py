@@ -117,9 +117,11 @@ class Drawing:
         if rows := self.curve:
             means = {name: s["return_mean"] for name, s in list(each.items())[1:] if s}
             image = figures.plot_learning_curve(rows, means, self.folder / "learning-curve.png")
+            last = records.last_evaluations(rows)
+            last_three = f" The mean over the last three is {show(last['return_mean'])}." if last else ""
             pictures.append(Picture("Score while training", f"Mean return of {rows[-1]['episodes']} episodes, always "
                                     "from the same starts, and its 95 % interval. The result of the training is its "
-                                    "last checkpoint, whatever it scored.", image))
+                                    f"last checkpoint, whatever it scored.{last_three}", image))
         return pictures
 
     def world_model(self) -> list[Picture]:

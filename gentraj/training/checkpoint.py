@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..config import MAX_BYTES, ConfigError, from_json, sealed, to_json, unsealed
+from ..config import MAX_BYTES, ConfigError, escaped, from_json, sealed, to_json, unsealed
 from ..files import FileRefused, open_plain, physical_memory, read_file
 from ..progress import one_line
 
@@ -41,6 +41,9 @@ ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written, read or used; the message is one line that names it and the reason."""
+
+    def __init__(self, message: str = ""):
+        super().__init__(escaped(message))
 
 
 class NothingSaved(CheckpointError):
@@ -233,6 +236,11 @@ def saved_bytes(folder: Path) -> int:
     """The size of the newest checkpoint, valid or not; 0 if there is none."""
     newest = _folders(folder)[:1]
     return sum(path.lstat().st_size for each in newest for path in each.glob("*.safetensors"))
+
+
+def saved_step(folder: Path) -> int:
+    """The training step of the newest checkpoint, valid or not; 0 if there is none."""
+    return next(map(_step, _folders(folder)), 0)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -24,7 +24,8 @@ COMMANDS = [["demo"], ["train"], ["sample"], ["evaluate"], ["measure"], ["compar
 KEYS = ["sha256", "env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate",
         "first_hit_median", "time_at_goal_mean", "score_d4rl", "score_minari", "clipped_actions",
         "clamped_observations", "failures", "latency_ms_p50", "latency_ms_p99", "network_calls_per_decision",
-        "returns", "controller", "random", "behaviour", "agent", "step", "sampling", "networks"]
+        "returns", "successes", "controller", "random", "behaviour", "agent", "step", "sampling", "networks",
+        "last_evaluations"]
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def test_scores_are_written_to_the_given_file_with_the_documented_keys(small_run
     assert "no score of the data's behaviour: the data's episodes are not whole ones of PointMaze_UMaze-v3" in err
     assert table.splitlines()[1].split() == ["planner,", "diffusion", "controller", "random"]
     assert scores["failures"] == []
-    shown = [key for key in KEYS[4:-8] if any((a or {}).get(key) not in (None, []) for a in
+    shown = [key for key in KEYS[4:-10] if any((a or {}).get(key) not in (None, []) for a in
                                               (scores, scores["controller"]))]
     assert [line.split()[0] for line in table.splitlines()[2:]] == shown
 

@@ -108,6 +108,11 @@ def test_it_measures_all_families_alike(compared: Path) -> None:
     assert (flow["likelihood"]["kind"], gan["likelihood"]) == ("exact", {"kind": "none", "log_prob_per_entry": None})
     assert group["baselines"].keys() == {"controller", "random"}
     assert group["families"]["gan"]["numbers"]["control.return_mean"]["mean"] == gan["control"]["return_mean"]
+    first, other = (group["families"][name] for name in ("flow", "gan"))
+    apart = gan["control"]["return_mean"] - flow["control"]["return_mean"]
+    assert other["above_first"]["mean"] == pytest.approx(apart) and "improvement" not in first
+    assert other["improvement"]["mean"] == (0.5 if apart == 0 else float(apart > 0))  # of one seed each
+    assert other["return_iqm"]["mean"] == pytest.approx(gan["control"]["return_mean"])
 
 
 def test_the_page_stands_alone_and_shows_pictures_first(compared: Path) -> None:

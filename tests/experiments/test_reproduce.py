@@ -112,6 +112,19 @@ def test_a_score_is_that_of_gentraj_evaluate(done: Path, tmp_path: Path) -> None
     assert (scores["return_mean"], scores["step"]) == (pytest.approx(seed.mean), seed.step)
 
 
+def test_a_card_that_asks_for_learning_curves_has_them_and_the_same_weights(data: Path, done: Path, tmp_path: Path,
+                                                                            capsys: pytest.CaptureFixture) -> None:
+    """The last evaluation during the training is that of the last checkpoint: the same episodes by the same weights."""
+    out = tmp_path / "out"
+    reproduce(write(tmp_path, data=[FAIR], seeds=[3], eval_every=2, minutes=60), data, out)
+    said = "bc: 0 of 1 trainings are done; one takes about 1 h 0 min on one thread, all 1.0 h, of which 1.0 h are left"
+    assert said in capsys.readouterr().err
+    [seed] = read_results(out)["bc"].data["fair"].seeds
+    assert [point.step for point in seed.curve] == [2, 4] and seed.curve[-1].mean == pytest.approx(seed.mean)
+    assert seed.scores == read_results(done)["bc"].data["fair"].seeds[0].scores
+    assert "figures/page-small-ones-curves.png" in page(read_results(out), out / "page.md")
+
+
 def test_what_is_done_is_not_done_again_and_the_tolerance_decides(data: Path, done: Path, tmp_path: Path,
                                                                 capsys: pytest.CaptureFixture) -> None:
     out = shutil.copytree(done, tmp_path / "out")

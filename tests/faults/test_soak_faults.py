@@ -23,6 +23,7 @@ from gentraj.runs.folder import located
 from gentraj.runs.model_card import read_scores
 from gentraj.runs.settings import DataFacts
 from gentraj.training import TrainingConfig
+from gentraj.training.checkpoint import CheckpointError, CheckpointWarning, load
 from gentraj.training.log import LogWarning, line_of, read_metrics
 
 EXAMPLES = {"npz": 60, "hdf5": 10, "config.json": 20, "checkpoint": 15, "reference.safetensors": 15, "results": 40,
@@ -151,6 +152,19 @@ def test_40_a_key_of_several_lines_is_told_in_one() -> None:
     with pytest.raises(ConfigError) as caught:
         from_json(TrainingConfig, {"a\nb\r\u2028c": 1}, "config.json")
     assert len(str(caught.value).splitlines()) == 1 and r"unknown key a\nb" in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [CheckpointError, ConfigError, DataError])
+def test_40_a_name_of_several_lines_is_told_in_one(error: type[Exception]) -> None:
+    """Such as that of a file in a checkpoint's meta.json."""
+    assert str(error("'a\nb\u2028c\rd' is no name")) == r"'a\nb\nc\nd' is no name"
+
+
+def test_15_the_name_of_a_tensor_file_of_several_lines_is_refused_in_one(tiny_run: Path, forge) -> None:
+    forge(tiny_run / "step-00000060", {}, {"files": {"a\nb": {"size": 1, "sha256": "0" * 64}}})
+    with pytest.warns(CheckpointWarning, match=r"'a\\nb' is not the name of a tensor file") as caught:
+        assert load(tiny_run).step == 40
+    assert all(len(str(each.message).splitlines()) == 1 for each in caught)
 
 
 @pytest.mark.parametrize("change", [{"obs_dim": -1}, {"obs_dim": 2**63}, {"act_dim": 0}, {"context_dim": -1},

@@ -11,9 +11,12 @@ import pytest
 import small
 import torch
 
+from envs.evaluation.evaluate import EvaluationConfig
 from envs.evaluation.vector import EnvironmentFault
 from gentraj import runs
+from gentraj.config import read_json
 from gentraj.runs import records
+from gentraj.runs.evaluation import evaluate_and_save, table
 from gentraj.training.log import LogWarning, read_metrics
 
 
@@ -38,6 +41,23 @@ def test_evaluating_on_the_way_changes_no_bit_and_resumes_to_the_same_curve(smal
     shutil.rmtree(run.folder / "step-00000004")
     assert same_weights(runs.train(evaluated_every(4), run.folder, resume=True, progress=False), run)
     assert records.read_learning_curve(run.folder) == rows
+
+
+def test_the_scores_of_a_run_state_the_mean_over_its_last_three_evaluations(small_run: Path, tmp_path: Path) -> None:
+    """Those up to its checkpoint: a learning curve may go on after it."""
+    scores = [{"step": step, "return_mean": 10.0 * step, "success_rate": step / 10} for step in (1, 2, 4, 5, 6, 8)]
+    expected = {"steps": [4, 5, 6], "return_mean": 50.0, "success_rate": pytest.approx(0.5)}
+    assert records.last_evaluations(scores, 6) == expected
+    assert records.last_evaluations(scores)["steps"] == [5, 6, 8] and records.last_evaluations(scores[:2]) is None
+    del scores[3]["success_rate"]  # what is not defined in each of them has no mean
+    assert records.last_evaluations(scores, 6) == {"steps": [4, 5, 6], "return_mean": 50.0}
+
+    folder = shutil.copytree(small_run, tmp_path / "run")
+    (folder / records.SCORES).write_bytes(b"".join(map(records.line_of, scores)))
+    evaluated = evaluate_and_save(runs.load(folder), EvaluationConfig(episodes=1, baselines=False))
+    assert read_json(folder / "evaluation.json")["last_evaluations"] == {"steps": [4, 5, 6], "return_mean": 50.0}
+    assert table(evaluated).splitlines()[-1] == ("means over the last evaluations of the training (steps 4, 5 and 6): "
+                                                 "return_mean 50")
 
 
 def test_an_environment_that_fails_costs_a_row_and_not_the_training(umaze, tmp_path: Path,

@@ -42,7 +42,8 @@ def data() -> Episodes:
 
 
 def policy_of(name: str, **settings: Any) -> Any:
-    config: Any = PUBLISHED[name][1].policy
+    run: Any = PUBLISHED[name][1]
+    config = run.policy
     narrow = replace(config.model, network=replace(config.model.network, width=8))
     config = replace(config, model=narrow, critic=replace(config.critic, width=8), **settings)
     torch.manual_seed(0)

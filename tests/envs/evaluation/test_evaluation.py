@@ -17,8 +17,8 @@ from gentraj.data import Episodes, d4rl_reference
 
 KEYS = {"env_id", "episodes", "seeds", "return_mean", "return_iqm", "return_ci95", "success_rate", "first_hit_median",
         "time_at_goal_mean", "score_d4rl", "score_minari", "latency_ms_p50", "latency_ms_p99",
-        "network_calls_per_decision", "returns", "controller", "random", "clipped_actions", "clamped_observations",
-        "failures"}
+        "network_calls_per_decision", "returns", "successes", "controller", "random", "clipped_actions",
+        "clamped_observations", "failures"}
 
 
 def played(returns, first_hit):

@@ -1,0 +1,108 @@
+"""Sections of the page of results beside its tables of means: robust summaries, published scores, learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..plots.comparison import Curve, plot_learning_curves
+from ..plots.page import markdown_table
+from .results import DataResult
+from .results_tables import Family, number, plus_minus
+from .statistics import Estimate
+
+ROBUST = """### Over runs and datasets
+
+{which}IQM is the interquartile mean over the runs of all datasets, which leaves out the best and the worst quarter of
+them. The last columns compare a row with the one below it: the difference of their averages, paired by seed and episode
+where both have the same, and the probability that a run scores more than one of the row below on the same dataset. In
+brackets are 95 % intervals, which resample runs within each dataset (Agarwal et al. 2021)."""
+PUBLISHED = """### Beside what is published
+
+Published scores are those of the papers, on their data. Where our data are others of the same name, the two can be
+compared in their order, and not in their numbers."""
+CURVES = """Scores of the training seeds, {episodes} episodes each time. A line is the mean over seeds, with the range
+over seeds; a dotted line is what is published."""
+
+
+def robust(family: Family) -> Iterator[str]:
+    """Yields the text and the table of robust summaries, if two rows have results on every dataset."""
+    if len(rows := family.whole_rows) < 2:
+        return
+    last = [row.last_evaluations(family.columns) for row in rows]
+    curves = any(value is not None for value in last)
+    cells = []
+    for i, row in enumerate(rows):
+        below = rows[i + 1] if i + 1 < len(rows) else None
+        average = row.average(family.columns)
+        cells.append((row.label, number(average and average.mean), *([number(last[i])] if curves else []),
+                      bracketed(row.interquartile_mean(family.columns)),
+                      bracketed(below and row.lead(below, family.columns)),
+                      bracketed(below and row.improvement(below, family.columns))))
+    which = "" if len(rows) == len(family.rows) else "Rows that lack a dataset are left out. "
+    columns = ("", "average", *(["mean of the last three evaluations"] if curves else []), "IQM", "above the next row",
+               "probability of improvement")
+    yield ROBUST.format(which=which)
+    yield markdown_table(columns, cells)
+
+
+def bracketed(value: Estimate | None) -> str:
+    """An estimate as "mean [low, high]"."""
+    return number(None) if value is None else f"{number(value.mean)} {number(value.interval)}"
+
+
+def published(family: Family) -> Iterator[str]:
+    """Yields the text and the table of published scores, if the cards name any."""
+    rows = []
+    for result in family.cards.values():
+        for data in result.card.data:
+            if data.published is not None:
+                ours = result.data.get(data.name)
+                rows.append((result.card.label, data.name, _ours(ours), _updates(ours), number(data.published.score),
+                             f"{data.published.updates:,}", data.published.source))
+    if rows:
+        yield PUBLISHED
+        yield markdown_table(("", "dataset", "ours", "updates", "published", "updates", "where"), rows)
+
+
+def _ours(result: DataResult | None) -> str:
+    return number(None) if result is None else plus_minus(result.interval[0], result.mean, result.interval[1])
+
+
+def _updates(result: DataResult | None) -> str:
+    """The updates of our trainings; after several numbers, of each seed's."""
+    steps = dict.fromkeys(seed.step for seed in result.seeds) if result else ()
+    return ", ".join(f"{step:,}" for step in steps) or number(None)
+
+
+def curve(result: DataResult) -> Curve | None:
+    """The mean and the range over the seeds at the steps that all of them were evaluated at; None without any."""
+    seeds = [{point.step: point.mean for point in seed.curve} for seed in result.seeds]
+    if not seeds or not (steps := sorted(set.intersection(*map(set, seeds)))):
+        return None
+    score_SP = np.array([[points[step] for step in steps] for points in seeds])
+    return Curve(np.array(steps), score_SP.mean(0), score_SP.min(0), score_SP.max(0))
+
+
+class Curves(NamedTuple):
+    """The learning curves of a table, by dataset and by label, and the published scores beside them."""
+
+    curves: dict[str, dict[str, Curve]]
+    lines: dict[str, dict[str, float]]
+
+    @classmethod
+    def of(cls, family: Family) -> Curves:
+        curves = {column: {row.label: points for row in family.rows if (found := row.results.get(column))
+                           and (points := curve(found))} for column in family.columns}
+        lines: dict[str, dict[str, float]] = {}
+        for result in family.cards.values():
+            for data in result.card.data:
+                if data.published is not None and result.card.label in curves[data.name]:
+                    lines.setdefault(data.name, {})[result.card.label] = data.published.score
+        return cls({column: rows for column, rows in curves.items() if rows}, lines)
+
+    def draw(self, path: Path, unit: str, title: str) -> Path:
+        return plot_learning_curves(self.curves, self.lines, path, unit, title)
