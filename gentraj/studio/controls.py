@@ -129,7 +129,7 @@ class Controls:
             self.imagination = Imagination(gui, self.api, session, self.client) if imagines else None
             sides = 0 if imagines else 1 + (session.second is not None)
             self.scenes = [scene_of(self.api, session, side) for side in range(sides)]
-            for folder in (self.planning, self.closed_loop, self.exports):
+            for folder in (self.planning, self.denoising, self.closed_loop, self.exports):
                 folder.visible = not imagines
 
     def _slider(self, key: str, label: str, low: float, high: float, step: float, value: float) -> None:
@@ -153,9 +153,12 @@ class Controls:
     def _choose(self) -> None:
         index = [each.name for each in self.session.runs].index(self.run.value)
         if index != self.session.index:
+            before = self.session.loaded
             self.session.reset()
             self.session.choose(index)
             self._rebuild()
+            if self.client is not None and not alike(before, self.session.loaded):
+                self.client.camera.position, self.client.camera.look_at = self.camera
             self.session.ask()
 
     def _compare(self) -> None:
