@@ -4,7 +4,7 @@ CANDIDATES := python3.11 python3.12 python3.13 python3
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test test-fast lint soak mutants audit lowest release-check site clean
+.PHONY: demo test test-fast lint notebooks soak mutants audit lowest release-check site clean
 
 demo: .venv/installed
 	.venv/bin/gentraj demo --run-dir runs/demo
@@ -23,6 +23,10 @@ lint: .venv/installed-dev
 	.venv/bin/ruff check .
 	.venv/bin/pyright --pythonpath .venv/bin/python
 	.venv/bin/lint-imports
+
+# Executes every tutorial with small sizes. `.venv/bin/python -m benchmarks.notebooks` stores their outputs anew.
+notebooks: .venv/installed-dev
+	.venv/bin/python -m benchmarks.notebooks --check --jobs 2
 
 soak: .venv/installed-dev
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.soak $(SOAK)

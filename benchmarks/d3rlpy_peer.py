@@ -7,8 +7,8 @@
         --updates 300000 --eval-every 25000 --out runs/d3rlpy/iql-hopper-medium-0
 
 d3rlpy asks for gymnasium 1.0, and works with that of gentraj where it is installed without dependencies. The settings
-d3rlpy asks for gymnasium 1.0, and works with that of gentraj where it is installed without dependencies. Its settings
-are those of its own reproductions of the papers. The data and the episodes of the evaluations are those of gentraj.
+are those of d3rlpy's own reproductions of the papers. Data and episodes of the evaluations are those of gentraj.
+
 OUT/scores.jsonl is the learning curve, with the rows of a run's, and OUT/result.json holds it too, with the last score
 and the mean over the last three. The same command continues after the last saved update, with the same bits as without
 the interruption.

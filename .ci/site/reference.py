@@ -21,6 +21,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "gentraj.config": ("ConfigError", "Kinds"),
     "gentraj.diffusion.paths": ("PATHS", "NoisePath"),
     "gentraj.diffusion.samplers": ("SAMPLERS", "Sampler"),
+    "gentraj.experiments.statistics": ("Estimate", "difference", "interquartile_mean", "probability_of_improvement"),
     "gentraj.families": ("FAMILIES",),
     "gentraj.models.conditioning": ("ConditionMix",),
     "gentraj.models.gaussian": ("GaussianConfig", "Gaussian"),

@@ -179,7 +179,8 @@ def _last_rows(source: Mapping[str, Any], name: str, terminal_N: np.ndarray,
     elif "timeouts" in source:
         last_N |= _flags(source, "timeouts")
     elif source["terminals"].dtype.kind != "f":  # the float terminals of the kitchen data also mark time limits
-        raise DataError(f"{name}: no 'timeouts', so the ends of trajectories are unknown; give their lengths in rows")
+        raise DataError(f"{name}: no 'timeouts', so the ends of trajectories are unknown; add 'timeouts', true in the "
+                        "last row of each that was cut off, or give their lengths in rows to load_d4rl")
     last_N[-1] = True
     return last_N
 

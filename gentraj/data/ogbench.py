@@ -29,7 +29,8 @@ def ogbench_fields(members: Mapping[str, np.ndarray], path: Path) -> dict[str, A
     """Converts the members of the npz to the fields of `Episodes`, not yet validated."""
     missing = {"observations", "actions", "terminals"} - members.keys()
     if missing:
-        raise DataError(f"{path}: not in OGBench's layout; it lacks {', '.join(sorted(missing))}")
+        raise DataError(f"{path}: its arrays ({', '.join(sorted(members)[:8])}) are in no known layout; OGBench's and "
+                        f"D4RL's have {', '.join(sorted(missing))}, and save_npz(Episodes(...), FILE) writes gentraj's")
     if members["observations"].ndim != 2:
         raise DataError(f"{path}: observations have shape {members['observations'].shape}; images are not supported, "
                         "only vectors (use the state version of the dataset)")

@@ -23,11 +23,15 @@ class Estimate(NamedTuple):
     """A mean, or another summary of scores, and its 95 % interval."""
 
     low: float
+    """The lower end of the interval."""
     mean: float
+    """The summary itself."""
     high: float
+    """The upper end of the interval."""
 
     @property
     def interval(self) -> tuple[float, float]:
+        """Both ends of the interval."""
         return self.low, self.high
 
 

@@ -39,11 +39,13 @@ class Latest(Generic[Request]):
         with self.changed:
             return self.changed.wait_for(lambda: not self.waiting and not self.busy, timeout)
 
-    def close(self) -> None:
-        """Ends the thread after the request that it is working on."""
+    def close(self, timeout: float = 10.0) -> None:
+        """Ends the thread after the request that it is working on, for which it waits at most `timeout` seconds."""
         with self.changed:
             self.closed, self.waiting = True, []
             self.changed.notify_all()
+        if self.thread is not None and self.thread is not threading.current_thread():
+            self.thread.join(timeout)
 
     def _run(self) -> None:
         while True:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from viser import SceneApi
 
 WALL, FLOOR = (196, 201, 208), (246, 247, 249)
-HEIGHT = 0.4  # of the walls, in cells
+HEIGHT = 0.25  # of the walls, in cells
 PLANS, CHOSEN, PATH = 0.03, 0.05, 0.07  # heights of the lines above the floor
-THIN, THICK, EDGE = 0.02, 0.05, 0.08  # their thickness
+THIN, THICK, EDGE = 0.015, 0.05, 0.09  # their thickness
 REACHED = 0.45  # the distance from the goal that counts as success
 TRUST = 4.0  # the trust ratios 1 / TRUST and TRUST are the ends of the colours
 GAP = 1.0  # between two mazes, in cells
@@ -97,7 +97,7 @@ class MazeScene:
         self.shift = side * (self.width + GAP * maze.scaling)
         self.root = f"/run{side}"
         middle, rows = self.shift / 2, maze.free.shape[0] * maze.scaling
-        self.camera = (middle, -0.9 * rows, 0.9 * max(rows, self.width + self.shift)), (middle, 0.0, 0.0)
+        self.camera = (middle, -0.7 * rows, 0.8 * max(rows, self.width + self.shift)), (middle, -0.05 * rows, 0.0)
         self.parts: dict[str, Any] = {"": api.add_frame(self.root, show_axes=False, position=(self.shift, 0.0, 0.0))}
         self.discs: dict[Disc, Any] = {}
         self._build()

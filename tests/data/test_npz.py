@@ -82,6 +82,12 @@ def test_an_npz_that_is_not_whole_in_d4rls_layout_is_not_taken_for_ogbenchs(tmp_
         load_episodes(path)
 
 
+def test_arrays_in_no_layout_are_told_what_to_do(tmp_path):
+    np.savez(tmp_path / "own.npz", obs=np.zeros((4, 2)), act=np.zeros((4, 1)))
+    with pytest.raises(DataError, match=r"own\.npz: its arrays \(act, obs\) are in no known layout; .*save_npz"):
+        load_episodes(tmp_path / "own.npz")
+
+
 def test_an_npz_in_d4rls_layout_is_read_as_such(tmp_path):
     ends = np.isin(np.arange(8), [3, 7])
     path = ogbench(tmp_path / "door.npz", rewards=np.ones((8, 1)), terminals=np.zeros(8, bool), timeouts=ends)

@@ -36,6 +36,7 @@ def cosine(t: Tensor) -> Tensor:
 SDES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "vp-cosine": (lambda t: -cosine(t), lambda t: 2 * cosine(t)),
     "vp-linear": (lambda t: -beta(t) / 2, beta),
+    "vp-half": (lambda t: -(0.1 + 9.9 * t) / 2, lambda t: 0.1 + 9.9 * t),
     "sub-vp": (lambda t: -beta(t) / 2, lambda t: beta(t) * (1 - (2 * linear(t)).exp())),
     "ve": (torch.zeros_like, lambda t: 0.01**2 * 5000 ** (2 * t) * 2 * math.log(5000)),
     "edm": (torch.zeros_like, lambda t: 2 * 7 * _edm(t) ** 6 * (_edm(1) - _edm(0)) * (_edm(t) ** 7 - 0.002)),
@@ -61,8 +62,9 @@ def test_a_path_is_clean_at_0_and_ever_noisier(name: str, levels: int | None, dt
 
 @pytest.mark.parametrize("name", PATHS)
 def test_little_signal_is_left_at_the_end(name: str) -> None:
-    one = torch.ones(1, dtype=DOUBLE)
-    assert PATHS[name]().alpha(one) / PATHS[name]().sigma(one) < 0.021
+    """Diffusion-QL's own path leaves 8 %, by the paper's betas."""
+    one, most = torch.ones(1, dtype=DOUBLE), {"vp-half": 0.081}.get(name, 0.021)
+    assert PATHS[name]().alpha(one) / PATHS[name]().sigma(one) < most
 
 
 @pytest.mark.parametrize("name", ["vp-cosine", "vp-linear"])
