@@ -101,6 +101,7 @@ class MazeScene:
         self.camera = (middle, -0.7 * rows, 0.8 * max(rows, self.width + self.shift)), (middle, -0.05 * rows, 0.0)
         self.parts: dict[str, Any] = {"": api.add_frame(self.root, show_axes=False, position=(self.shift, 0.0, 0.0))}
         self.discs: dict[Disc, Any] = {}
+        api.configure_default_lights(cast_shadow=False)  # without a GPU, shadows halve the frames a second
         self._build()
         self.place(session)
 
