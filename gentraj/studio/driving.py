@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -65,7 +65,8 @@ class Drive:
         """Gives the agent another goal on the way; it plans again in its next step."""
         path = self.path
         self._place(self.obs_O, np.array(goal, np.float32))
-        self.path, self.done = path, False
+        self.question = replace(self.question, goal=goal)
+        self.path, self.done, self.success = path, False, False
         self.agent.reset(seeds_B=[self.question.settings.seed + len(path)])
 
     @property

@@ -160,10 +160,12 @@ class Session:
         return "" if ms is None else f"{ms:.2g} ms a step" if loaded.kind == "policy" else f"{ms:.0f} ms"
 
     def plan(self, timeout: float | None = 60.0) -> Answer:
-        """Waits for the newest plans and returns those of the chosen run. Raises ValueError if there are none."""
+        """Waits for the newest plans and returns those of the chosen run. Raises ValueError without any in time."""
         if not self.answers and not self.problem:
             self.ask()
-        self._planning.wait(timeout)
+        if not self._planning.wait(timeout):
+            raise ValueError(f"the plans take longer than {timeout:.0f} s; wait for them, or choose fewer steps or "
+                             "candidates")
         if self.problem or 0 not in self.answers:
             raise ValueError(self.problem or "there is no plan yet")
         return self.answers[0]
@@ -190,6 +192,8 @@ class Session:
     def step(self, steps: int = 1) -> None:
         """Takes environment steps in the closed loop, which begins at the start if it has not begun."""
         with self._lock:
+            if self.closed:
+                return
             try:
                 if self.drive is None:
                     self.drive = Drive(self.loaded, self.question())
@@ -205,8 +209,9 @@ class Session:
     def play(self) -> None:
         """Runs the closed loop at the speed of the simulator until `pause`, the end of the episode or `close`."""
         if not self.driving.is_set() and not self.closed:
+            self.driving = threading.Event()  # which a thread in its last step does not obey
             self.driving.set()
-            threading.Thread(target=self._play, name="studio-loop", daemon=True).start()
+            threading.Thread(target=self._play, args=(self.driving,), name="studio-loop", daemon=True).start()
 
     def pause(self) -> None:
         self.driving.clear()
@@ -217,14 +222,15 @@ class Session:
         self.pause()
         self._planning.close()
         with self._lock:
-            if self.drive is not None:
-                self.drive.close()
+            for drive in (self.drive, *self._ahead.values()):
+                if drive is not None:
+                    drive.close()
 
     # -- in the threads
 
-    def _play(self) -> None:
+    def _play(self, driving: threading.Event) -> None:
         due = time.perf_counter()
-        while self.driving.is_set() and not self.closed:
+        while driving.is_set() and not self.closed:
             fps = self.drive.fps if self.drive is not None else SHOWN_PER_SECOND
             steps = max(1, round(fps / SHOWN_PER_SECOND))
             self.step(steps)

@@ -47,6 +47,8 @@ def test_the_way_of_a_constant_velocity_is_exact():
     env.close()
     found_NHQ = postures(env.unwrapped, "Hopper-v5", obs_NHO, 0.5, np.array([3.0, 9, 9, 9, 9, 9]))
     np.testing.assert_allclose(found_NHQ[:, :, 0], [[3, 4, 5, 6, 7], [3, 2.5, 2, 1.5, 1]])
+    found_NHQ = postures(env.unwrapped, "Hopper-v5", obs_NHO, np.array([0.5, 1, 2, 4]))  # timesteps of uneven gaps
+    np.testing.assert_allclose(found_NHQ[0, :, 0], [0, 1, 3, 7, 15])
 
 
 @pytest.mark.parametrize(("env_id", "width", "message"), [
@@ -90,7 +92,7 @@ def test_the_chosen_plan_is_where_it_will_be_and_the_others_stand_behind_by_valu
     session.ask()
     answer = session.plan()
     scene.show(answer, None, "value")
-    assert answer.value_N is not None and scene.cannot == ""
+    assert answer.value_N is not None
     torso = scene.ghosts.handles[1]
     qpos_NHQ = postures(scene.base, "Hopper-v5", answer.x_NHD[..., :11].astype(float), scene.seconds, scene.qpos_Q)
     count = len(torso.batched_positions) - 2  # ghosts along the chosen plan; the other two candidates have one each
