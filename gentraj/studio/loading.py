@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ class Loaded:
     run: Run
     factory: EnvironmentFactory
     space: Box
+    base: Any
+    """The MuJoCo environment, whose model is drawn; it is closed."""
     backend: BackendName = "eager"
     """What runs the networks of `run`."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -121,9 +123,14 @@ def _loaded(folder: Path, name: str, backend: BackendName, device: torch.device 
     factory = environment_factory(run.environment())
     if run.config.NAME == "policy" and factory.maze is None:
         raise ValueError(f"{run.description} in {factory.env_id}; the studio shows planners and world models of any "
-                         "environment, and policies in mazes of PointMaze; see the run with gentraj report")
+                         "MuJoCo environment, and policies in mazes of PointMaze; see the run with gentraj report")
+    env = factory()
+    env.close()  # the model stays in memory
+    if not hasattr(env.unwrapped, "model"):
+        raise ValueError(f"{run.description} in {factory.env_id}, which is not a MuJoCo environment; the studio shows "
+                         "mazes of PointMaze and MuJoCo's bodies; see the run with gentraj report")
     if run.config.NAME == "planner":
         run = accelerate(run, backend)
     else:
         backend = "eager"
-    return Loaded(name, run, factory, cast(Box, run.action_space()), backend)
+    return Loaded(name, run, factory, cast(Box, run.action_space()), env.unwrapped, backend)

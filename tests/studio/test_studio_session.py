@@ -198,6 +198,16 @@ def test_a_run_without_a_maze_or_a_folder_without_a_run_is_refused(tmp_path: Pat
     assert "no run there" in errors[0] and "no run was given" in errors[1]
 
 
+@pytest.mark.parametrize(("run", "message"), [
+    ("diffuser", "is a planner .* in Pendulum-v1, which is not a MuJoCo environment; the studio shows"),
+    ("world-model", "is a world model .* in Pendulum-v1, which is not a MuJoCo environment; the studio shows"),
+    ("bc", "is a policy .* in Pendulum-v1; the studio shows")])
+def test_a_run_without_a_scene_is_refused_before_it_is_served(run: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refused:
+        load_runs([Path(__file__).parents[1] / "faults" / "format-3" / run])
+    assert "\n" not in str(refused.value)
+
+
 @pytest.fixture(scope="module")
 def policy(umaze: None, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     folder = tmp_path_factory.mktemp("policy") / "bc"
