@@ -131,15 +131,15 @@ class BodyScene:
         self._draw_trace()
 
     def show(self, answer: Answer | None, frame: int | None = None, by: str = "trust") -> None:
-        if answer is None or answer.loaded is not self.loaded:
+        begun = self.session.drive is not None and self.loaded.kind == "policy"  # what it would do is from the start
+        if answer is None or answer.loaded is not self.loaded or begun:
             self.ghosts.hide()
             return
         noisy = frame is not None and frame < len(answer.frames)
         x_NHD = answer.frames[frame or 0] if noisy else answer.x_NHD
-        spec = answer.loaded.run.model.spec
+        obs_NHO = x_NHD[..., : answer.loaded.run.data.obs_dim]
         try:
-            qpos_NHQ = postures(self.base, self.loaded.factory.env_id, x_NHD[..., : spec.obs_dim],
-                                self.seconds * np.array(spec.gaps[:-1]), self.qpos_Q)
+            qpos_NHQ = postures(self.base, self.loaded.factory.env_id, obs_NHO, self.seconds * answer.gaps, self.qpos_Q)
         except CannotReplay:  # the body is shown without plans
             return
         self._draw_ghosts(answer, qpos_NHQ, plan_colours(answer, by))

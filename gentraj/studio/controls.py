@@ -120,8 +120,7 @@ class Controls:
                 self.by = gui.add_dropdown("Colour", ["trust", "value"] if valued else ["trust"], visible=valued)
                 self.by.on_update(lambda _: self.draw())
             self.obstacles.visible = loaded.kind == "planner"
-            others = [each.name for each in session.runs if each is not loaded and alike(each, loaded)]
-            self.beside.options = (NONE, *others)
+            self.beside.options = (NONE, *(each.name for each in session.others))
             self.beside.value = NONE if session.second is None else session.second.name
             for scene in self.scenes if self.imagination is None else [self.imagination]:
                 scene.close()
@@ -140,7 +139,7 @@ class Controls:
     def _frame(self, answer: Answer | None) -> int | None:
         """The frame of the denoising to draw; None for the finished plan. Fits the slider to the number of frames."""
         steps = max(len(answer.frames) if answer is not None else 1, 1)
-        self.denoising.visible = steps > 1
+        self.denoising.visible = steps > 1 and self.imagination is None
         last = self.frame.value >= self.frame.max
         if self.frame.max != steps:
             self.frame.max = steps
@@ -211,6 +210,8 @@ def status(session: Session) -> str:
 
 def described(answer: Answer) -> str:
     """The newest plans in words."""
+    if answer.loaded.kind == "policy":
+        return f"The policy plans nothing; these are its next {answer.x_NHD.shape[1] - 1} steps."
     trusted, count = int((answer.ratio_N <= 1).sum()), len(answer.ratio_N)
     words = [f"{trusted} of {count} plans trusted (ratio of the chosen one: {answer.ratio_N[answer.chosen]:.2f})."]
     if answer.value_N is not None:

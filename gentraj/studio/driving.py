@@ -17,6 +17,8 @@ from ..trajectory import Agent
 from .loading import Loaded
 from .planning import Answer, Question, answer_of, planner_of
 
+MOST_AHEAD = 100  # environment steps that a policy is shown ahead outside mazes
+
 
 @dataclass(frozen=True, eq=False)
 class Way:
@@ -122,7 +124,8 @@ class Drive:
 
 
 def ahead(loaded: Loaded, question: Question, drive: Drive | None = None) -> Answer:
-    """The path that a policy, which plans nothing, takes in the real environment up to its first success.
+    """The path that a policy, which plans nothing, takes in the real environment up to its first success, and outside
+    mazes, where an episode may have none, for at most `MOST_AHEAD` steps.
 
     It is a plan of one candidate whose timesteps are environment steps; `ms` is the mean time of a decision. `drive`, a
     closed loop of the run, is used anew. Raises what `Drive.step` raises.
@@ -130,7 +133,8 @@ def ahead(loaded: Loaded, question: Question, drive: Drive | None = None) -> Ans
     drive = Drive(loaded, question) if drive is None else drive
     drive.begin(question)
     start = time.perf_counter()
-    while not (drive.done or drive.success):
+    most = MOST_AHEAD if loaded.maze is None else loaded.factory.max_episode_steps
+    while not (drive.done or drive.success or len(drive.path) > most):
         drive.step()
     ms = 1000 * (time.perf_counter() - start) / (len(drive.path) - 1)
     x_NHD = np.array(drive.path)[None]

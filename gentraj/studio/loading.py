@@ -110,7 +110,7 @@ def load_runs(folders: Sequence[Path], backend: BackendName = "eager",
               device: torch.device | None = None) -> list[Loaded]:
     """Loads the runs of a studio, whose networks run in `backend`.
 
-    Raises `NothingSaved` for a folder without a run, and ValueError for a run that the studio cannot show.
+    Raises `NothingSaved` for a folder without a run.
     """
     short, long = [folder.name for folder in folders], [str(folder) for folder in folders]
     names = [name if short.count(name) == 1 else path if long.count(path) == 1 else f"{path} ({i})"
@@ -121,9 +121,6 @@ def load_runs(folders: Sequence[Path], backend: BackendName = "eager",
 def _loaded(folder: Path, name: str, backend: BackendName, device: torch.device | None) -> Loaded:
     run = load(folder, device=device)
     factory = environment_factory(run.environment())
-    if run.config.NAME == "policy" and factory.maze is None:
-        raise ValueError(f"{run.description} in {factory.env_id}; the studio shows planners and world models of any "
-                         "MuJoCo environment, and policies in mazes of PointMaze; see the run with gentraj report")
     env = factory()
     env.close()  # the model stays in memory
     if not hasattr(env.unwrapped, "model"):

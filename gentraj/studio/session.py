@@ -67,6 +67,12 @@ class Session:
         return None if self.beside is None else self.runs[self.beside]
 
     @property
+    def others(self) -> list[Loaded]:
+        """The runs that can be shown beside the chosen one: those that plan or act in the same environment."""
+        plan = [each for each in self.runs if each is not self.loaded and each.kind != "world model"]
+        return [each for each in plan if alike(each, self.loaded)] if self.loaded.kind != "world model" else []
+
+    @property
     def own(self) -> Settings:
         """The settings of the chosen run."""
         return self.settings[id(self.loaded)]
@@ -90,18 +96,18 @@ class Session:
     def choose(self, index: int) -> None:
         """Chooses a run. Start, goal and obstacles stay if it has the same maze."""
         same = alike(self.loaded, self.runs[index])
-        self.index = index
-        if self.second is not None and not alike(self.loaded, self.second):
+        self.index, self.answers = index, {}
+        if self.second is not None and self.second not in self.others:
             self.beside = None
         if not same:
             self._start_anew()
         self.ask()
 
     def compare(self, index: int | None) -> None:
-        """Shows another run beside the chosen one, or none. Raises ValueError for one in another environment."""
-        if index is not None and not alike(self.loaded, self.runs[index]):
-            raise ValueError(f"{self.runs[index].name} is not in the maze of {self.loaded.name}, so that the two have "
-                             "no start and goal in common")
+        """Shows another run beside the chosen one, or none. Raises ValueError for one that is not in `others`."""
+        if index is not None and self.runs[index] not in self.others:
+            raise ValueError(f"{self.runs[index].name} cannot be shown beside {self.loaded.name}; choose another run "
+                             "that plans or acts in the same environment")
         self.beside = index
         self.ask()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +13,15 @@ from matplotlib import colormaps
 from envs.evaluation.replay import CannotReplay
 from envs.making import environment_factory
 from envs.rendering.postures import placed, postures
+from gentraj import runs
+from gentraj.runs.presets import PRESETS
 from gentraj.studio.bodies import GHOST, BodyScene, lane_width, meshes_of
+from gentraj.studio.controls import described
+from gentraj.studio.driving import MOST_AHEAD
 from gentraj.studio.guard import GuardedServer
-from gentraj.studio.loading import Loaded
+from gentraj.studio.loading import Loaded, load_runs
 from gentraj.studio.session import Session
+from gentraj.training import TrainingConfig
 
 
 def played(env_id: str, steps: int) -> tuple[object, np.ndarray, np.ndarray]:
@@ -122,3 +129,25 @@ def test_a_closed_loop_moves_the_body_and_its_plans_along(server: GuardedServer,
     scene.place(session)
     np.testing.assert_allclose(scene.qpos_Q[1:], session.obs[:5], atol=1e-6)
     scene.close()
+
+
+def test_a_policy_is_shown_where_it_will_be_until_its_closed_loop_begins(server: GuardedServer, hopper_file: Path,
+                                                                         tmp_path: Path):
+    brief = TrainingConfig(4, warmup=1, threads=1)
+    runs.train(replace(PRESETS["iql"], dataset=str(hopper_file), training=brief), tmp_path / "iql")
+    session = Session(load_runs([tmp_path / "iql"]))
+    scene = BodyScene(server.scene, session)
+    answer = session.plan()
+    steps = answer.x_NHD.shape[1] - 1
+    assert 1 < steps <= MOST_AHEAD and f"next {steps} steps" in described(answer)
+    scene.show(answer)
+    shown = scene.ghosts.handles[1]
+    session.step(steps)
+    drive = session.drive
+    assert drive is not None
+    np.testing.assert_array_equal(answer.x_NHD[0], drive.path)  # it does what was shown
+    torso = placed(scene.model, np.array(drive.postures[-1:]))[0][0, 1]
+    np.testing.assert_allclose(shown.batched_positions[-1], torso, atol=0.01)  # the way is integrated
+    scene.show(answer)
+    assert not shown.visible
+    session.close()

@@ -198,12 +198,9 @@ def test_a_run_without_a_maze_or_a_folder_without_a_run_is_refused(tmp_path: Pat
     assert "no run there" in errors[0] and "no run was given" in errors[1]
 
 
-@pytest.mark.parametrize(("run", "message"), [
-    ("diffuser", "is a planner .* in Pendulum-v1, which is not a MuJoCo environment; the studio shows"),
-    ("world-model", "is a world model .* in Pendulum-v1, which is not a MuJoCo environment; the studio shows"),
-    ("bc", "is a policy .* in Pendulum-v1; the studio shows")])
-def test_a_run_without_a_scene_is_refused_before_it_is_served(run: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as refused:
+@pytest.mark.parametrize("run", ["diffuser", "world-model", "bc"])
+def test_a_run_without_a_scene_is_refused_before_it_is_served(run: str) -> None:
+    with pytest.raises(ValueError, match=" in Pendulum-v1, which is not a MuJoCo environment; the studio") as refused:
         load_runs([Path(__file__).parents[1] / "faults" / "format-3" / run])
     assert "\n" not in str(refused.value)
 
