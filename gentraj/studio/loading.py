@@ -110,7 +110,7 @@ def load_runs(folders: Sequence[Path], backend: BackendName = "eager",
               device: torch.device | None = None) -> list[Loaded]:
     """Loads the runs of a studio, whose networks run in `backend`.
 
-    Raises `NothingSaved` for a folder without a run.
+    Raises `NothingSaved` for a folder without a run, and ValueError for a run whose environment is not MuJoCo's.
     """
     short, long = [folder.name for folder in folders], [str(folder) for folder in folders]
     names = [name if short.count(name) == 1 else path if long.count(path) == 1 else f"{path} ({i})"
