@@ -16,7 +16,8 @@ ARGUMENTS = ("--no-sandbox", "--headless=new", "--use-gl=angle", "--use-angle=sw
              "--enable-unsafe-swiftshader", "--disable-background-networking", "--disable-component-update",
              "--disable-sync", "--no-first-run", "--ignore-gpu-blocklist")
 SIZE = {"width": 900, "height": 560}
-PATIENCE = 60_000  # milliseconds
+PATIENCE = 180_000  # milliseconds; a busy machine without a GPU draws a frame in seconds
+TWO_FRAMES = "() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def chromium(profile: Path) -> Iterator[Any]:
             window.close()
 
 
-def until(page: Any, holds: Callable[[], object], seconds: float = 60) -> None:
+def until(page: Any, holds: Callable[[], object], seconds: float = PATIENCE / 1000) -> None:
     """Waits until `holds()` is true, while the page goes on; fails if it is not in time."""
     end = time.monotonic() + seconds
     while not holds():
@@ -44,7 +45,7 @@ def until(page: Any, holds: Callable[[], object], seconds: float = 60) -> None:
 
 
 class Newcomer:
-    """A person in front of a page of the studio, who takes a screenshot after each step.
+    """A person in front of a page of the studio, who takes screenshots.
 
     `client` is the server's side of the same page, which knows the camera.
     """
@@ -81,25 +82,32 @@ class Newcomer:
         boxes = [each.bounding_box() for each in self.page.locator("canvas").all()]
         return max((box for box in boxes if box), key=lambda box: box["width"] * box["height"])
 
-    def drag(self, begin: tuple[float, ...], end: tuple[float, ...], steps: int = 8) -> None:
+    def drag(self, begin: tuple[float, ...], end: tuple[float, ...], steps: int = 5) -> None:
         """Drags with the mouse from one place of the scene to another."""
         mouse = self.page.mouse
-        mouse.move(*self.where(*begin))
-        self.page.wait_for_timeout(300)  # what is under the mouse is found in the next frame
+        self.hover(*begin)
         mouse.down()
-        self.page.wait_for_timeout(150)
+        self.see()
         for part in np.linspace(0, 1, steps + 1)[1:]:
             mouse.move(*self.where(*(np.array(begin) + part * (np.array(end) - begin))))
-            self.page.wait_for_timeout(50)
+            self.see()
         mouse.up()
 
     def click(self, *place: float) -> None:
         """Clicks a place of the scene."""
-        self.page.mouse.move(*self.where(*place))
-        self.page.wait_for_timeout(300)
+        self.hover(*place)
         self.page.mouse.down()
-        self.page.wait_for_timeout(100)
+        self.see()
         self.page.mouse.up()
+
+    def hover(self, *place: float) -> None:
+        """Moves the mouse to a place of the scene, and waits until the page has found what is under it."""
+        self.page.mouse.move(*self.where(*place))
+        self.see()
+
+    def see(self) -> None:
+        """Waits until the page has drawn what came before."""
+        self.page.evaluate(TWO_FRAMES)
 
     def press(self, button: str) -> None:
         self.page.get_by_role("button", name=button, exact=True).first.click()

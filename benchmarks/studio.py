@@ -88,10 +88,12 @@ def in_browser(loaded: Loaded) -> Iterator[tuple[Session, Any]]:
             person.dismiss()
 
             def move(place_2: np.ndarray, begins: bool) -> None:
-                page.mouse.move(*person.where(*place_2, 0.12))
-                page.wait_for_timeout(500 if begins else 1000 / PLACES)
                 if begins:
+                    person.hover(*place_2, 0.12)
                     page.mouse.down()
+                else:
+                    page.mouse.move(*person.where(*place_2, 0.12))
+                    page.wait_for_timeout(1000 / PLACES)
 
             yield studio.views[client.client_id].session, move
             page.mouse.up()

@@ -71,7 +71,7 @@ class Ground:
     """What does not move: the floor and the fixed geoms of a MuJoCo model, under a node of a scene."""
 
     def __init__(self, api: SceneApi, root: str, model: Any):
-        api.add_grid(f"{root}/floor", infinite_grid=True, fade_distance=12 * model.stat.extent, cell_size=0.5,
+        api.add_grid(f"{root}/floor", infinite_grid=True, fade_distance=12 * max(spread(model)), cell_size=0.5,
                      section_size=2.0, plane_color=(246, 247, 249), plane_opacity=0.6, shadow_opacity=0.2,
                      position=(0, 0, floor_height(model)))
         position_1P3, turn_1P4 = placed(model, model.qpos0[None])
@@ -100,8 +100,8 @@ class BodyScene:
         self.ground = Ground(api, self.root, self.model)
         self.body = Body(api, f"{self.root}/body", self.model)
         self.ghosts = Body(api, f"{self.root}/ghosts", self.model)
-        extent = float(self.model.stat.extent)
-        self.camera = (0.6 * extent, -1.6 * extent, 0.8 * extent), (0.0, 0.0, 0.3 * extent)
+        size = float(max(spread(self.model)))
+        self.camera = (0.9 * size, -2.4 * size, 1.2 * size), (0.0, 0.0, 0.3 * size)
         self.trace: list[np.ndarray] = []
         self.line: Any = None
         self.place(session)
@@ -190,12 +190,17 @@ def meshes_of(model: Any, *, fixed: bool) -> dict[int, tuple[np.ndarray, np.ndar
     return found
 
 
-def lane_width(model: Any) -> float:
-    """The distance (m) at which two bodies side by side in y do not touch, in the model's own posture."""
+def spread(model: Any) -> np.ndarray:
+    """(3,) how far (m) the moving parts reach along each axis, in the model's own posture; 1 where nothing moves."""
     position_1P3, turn_1P4 = placed(model, model.qpos0[None])
     points = [_turned(vertices, turn_1P4[0, body]) + position_1P3[0, body]
               for body, (vertices, _, _) in meshes_of(model, fixed=False).items()]
-    return float(np.ptp(np.concatenate(points)[:, 1])) + 0.25 if points else 1.0
+    return np.ptp(np.concatenate(points), axis=0) if points else np.ones(3)
+
+
+def lane_width(model: Any) -> float:
+    """The distance (m) at which two bodies side by side in y do not touch, in the model's own posture."""
+    return float(spread(model)[1]) + 0.25
 
 
 def floor_height(model: Any) -> float:

@@ -119,7 +119,7 @@ class Controls:
                 valued = loaded.kind == "planner" and loaded.run.planning.select == "value"
                 self.by = gui.add_dropdown("Colour", ["trust", "value"] if valued else ["trust"], visible=valued)
                 self.by.on_update(lambda _: self.draw())
-            self.obstacles.visible = loaded.kind == "planner"
+            self.obstacles.visible = loaded.kind == "planner" and loaded.maze is not None
             self.beside.options = (NONE, *(each.name for each in session.others))
             self.beside.value = NONE if session.second is None else session.second.name
             for scene in self.scenes if self.imagination is None else [self.imagination]:
@@ -213,7 +213,8 @@ def described(answer: Answer) -> str:
     if answer.loaded.kind == "policy":
         return f"The policy plans nothing; these are its next {answer.x_NHD.shape[1] - 1} steps."
     trusted, count = int((answer.ratio_N <= 1).sum()), len(answer.ratio_N)
-    words = [f"{trusted} of {count} plans trusted (ratio of the chosen one: {answer.ratio_N[answer.chosen]:.2f})."]
+    words = [f"{trusted} of {count} plans trusted (ratio of the chosen one: {answer.ratio_N[answer.chosen]:.2f})."
+             if answer.ratio_N.any() else f"{count} plans, of a run without a measure of trust."]
     if answer.value_N is not None:
         words.append(f"Its value: {answer.value_N[answer.chosen]:.2f}.")
     if answer.certificate is not None:

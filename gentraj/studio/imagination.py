@@ -10,7 +10,7 @@ import numpy as np
 
 from ..plots.style import BLUE, INK, VERMILION, trust_scale
 from ..progress import one_line
-from .bodies import Body, Ground, lane_width
+from .bodies import Body, Ground, lane_width, spread
 from .imagining import Asked, Beside, imagine_beside
 from .latest import Latest
 from .scene import TRUST, rgb
@@ -39,8 +39,8 @@ class Pair:
         self.fixed_place = fixed_place
         self.lane_3 = np.zeros(3) if fixed_place else np.array([0.0, lane_width(self.model), 0.0])
         self.lines: dict[str, Any] = {}
-        extent = float(self.model.stat.extent)
-        self.camera = (0.0, -1.3 * extent, 1.3 * extent if fixed_place else 0.8 * extent), (0.0, 0.0, 0.2 * extent)
+        size = float(self.model.stat.extent if fixed_place else 1.5 * max(spread(self.model)))
+        self.camera = (0.0, -1.3 * size, 1.3 * size if fixed_place else 0.8 * size), (0.0, 0.0, 0.2 * size)
 
     def close(self) -> None:
         self.frame.remove()

@@ -81,7 +81,8 @@ class Session:
         """What is asked of a run, by default the chosen one."""
         loaded = loaded or self.loaded
         goal = self.goal if loaded.has_goal else ()
-        return Question(self.obs, goal, self.settings[id(loaded)], self.discs if loaded.kind == "planner" else ())
+        discs = self.discs if loaded.kind == "planner" and loaded.maze is not None else ()
+        return Question(self.obs, goal, self.settings[id(loaded)], discs)
 
     @property
     def start_2(self) -> np.ndarray:

@@ -15,7 +15,7 @@ from envs.making import environment_factory
 from envs.rendering.postures import placed, postures
 from gentraj import runs
 from gentraj.runs.presets import PRESETS
-from gentraj.studio.bodies import GHOST, BodyScene, lane_width, meshes_of
+from gentraj.studio.bodies import GHOST, BodyScene, lane_width, meshes_of, spread
 from gentraj.studio.controls import described
 from gentraj.studio.driving import MOST_AHEAD
 from gentraj.studio.guard import GuardedServer
@@ -82,6 +82,7 @@ def test_bodies_are_placed_as_the_simulator_places_them():
 def test_lanes_part_bodies():
     base = played("Ant-v5", 0)[0]
     width = lane_width(base.model)
+    assert spread(base.model)[1] == pytest.approx(width - 0.25)
     assert 1.5 < width < 3  # an ant's legs span about 1.5 m in its own posture
     assert set(meshes_of(base.model, fixed=False)) == set(range(1, base.model.nbody))
 

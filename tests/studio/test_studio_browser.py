@@ -55,28 +55,27 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
     page.get_by_text("plans trusted").wait_for()
     client, = studio.server.get_clients().values()
     until(page, lambda: client.client_id in studio.views)
-    page.wait_for_timeout(500)  # the camera goes to where the scene wants it
-    session, person = studio.views[client.client_id].session, Newcomer(page, client, tmp_path)
+    view = studio.views[client.client_id]
+    until(page, lambda: np.allclose(client.camera.position, view.camera[0], atol=1e-3))  # where the scene wants it
+    session, person = view.session, Newcomer(page, client, tmp_path)
     person.dismiss()
-    person.shoot("opened")
 
     for name, move_to in (("goal", (1.0, 0.6)), ("start", (-1.0, -0.6))):
         place = getattr(session, f"{name}_2")
         count = len(session._times)
         person.drag((*place, 0.12), (*move_to, 0.12))
         until(page, lambda name=name, to=move_to: np.allclose(getattr(session, f"{name}_2"), to, atol=0.15))
-        assert len(session._times) > count  # it planned on the way
+        until(page, lambda count=count: len(session._times) > count)  # it plans on the way
         session.plan()
-        person.shoot(f"dragged-{name}")
+    person.shoot("dragged")
     assert session.plan().question.goal == session.goal
 
     person.choose("Run", "second")
     until(page, lambda: session.loaded.name == "second")
     assert session.plan().loaded.name == "second"
-    person.shoot("switched")
 
     page.get_by_role("checkbox", name="Click adds one").click()
-    until(page, lambda: studio.views[client.client_id].clicks.value)
+    until(page, lambda: view.clicks.value)
     person.click(1.0, 0.0)
     until(page, lambda: len(session.discs) == 1)
     assert (session.discs[0].x, session.discs[0].y) == pytest.approx((1.0, 0.0), abs=0.1)
@@ -89,12 +88,10 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
     until(page, lambda: session.drive is not None and len(session.drive.path) > 20)
     person.press("Pause")
     until(page, lambda: not session.driving.is_set())
-    page.wait_for_timeout(300)  # a step may be under way
+    until(page, lambda: "studio-loop" not in {thread.name for thread in threading.enumerate()})
     assert session.drive is not None
     stopped = len(session.drive.path)
     person.shoot("paused")
-    page.wait_for_timeout(200)
-    assert len(session.drive.path) == stopped
     page.get_by_text(f"Step {stopped - 1}, return").wait_for()
 
     page.get_by_text("Export", exact=True).click()
