@@ -33,7 +33,7 @@ from envs.rendering.maze import draw_maze
 from envs.rendering.renderer import Renderer
 from gentraj.constraints import Circle, Constraints
 from gentraj.diffusion import Constrained
-from gentraj.plots.figures import denoising_gif, save_gif
+from gentraj.plots.figures import save_gif
 from gentraj.plots.style import BLUE, GREEN, INK, ORANGE, VERMILION
 from gentraj.progress import bar
 from gentraj.runs import Run
@@ -130,27 +130,31 @@ def maze(run: Run, args: Args, path: Path) -> None:
 
 
 def draw_plans(ax: Any, agent: Planner) -> list[Any]:
-    """Draws the candidates of the last decision, and the chosen one up to its arrival."""
+    """Draws the candidates of the last decision up to their arrivals, and the chosen one."""
     plans = agent.last
-    drawn = [line for x in plans.x_BNHD[0, :, :, :2] for line in ax.plot(*x.T, color=ORANGE, lw=0.8, alpha=0.35)]
+    drawn = [line for x, row in zip(plans.x_BNHD[0, :, :, :2], plans.row_BN[0], strict=True)
+             for line in ax.plot(*x[: int(row) + 1].T, color=ORANGE, lw=0.8, alpha=0.5)]
     chosen, row_B = plans.chosen()
     return drawn + ax.plot(*chosen[0, : int(row_B[0]) + 1, :2].T, color=ORANGE, lw=2)
 
 
 def denoising(run: Run, args: Args, path: Path) -> None:
-    """Twelve plans between the two ends of the maze, from noise to plan."""
-    start, goal = ends(run)
-    spec, frames, levels = run.model.spec, [], []
+    """Eight plans between the two ends of the maze, from noise to plan."""
+    (start, goal), spec, canvas, frames = ends(run), run.model.spec, in_maze(run), []
     condition = gentraj.Condition.unknown(spec).with_obs(0, start).with_obs(-1, goal, dims=(0, 1))
 
     def observe(x: Tensor, t: Tensor) -> None:
-        frames.append(x.reshape(-1, *x.shape[-2:])[..., :2].numpy())
-        levels.append(float(t))
+        drawn = [line for way in x.reshape(-1, *x.shape[-2:])[..., :2]
+                 for line in canvas.axes[0].plot(*way.T, ".-", color=BLUE, lw=0.6, ms=3, alpha=0.6)]
+        canvas.axes[0].set_title(f"noise {float(t):.2f}", fontsize=9)
+        frames.append(canvas.frame())
+        for artist in drawn:
+            artist.remove()
 
-    run.model.sample(condition, 12, seed=args.seed, observe=observe,
+    canvas.axes[0].autoscale(False)
+    run.model.sample(condition, 8, seed=args.seed, observe=observe,
                      options=gentraj.SamplingOptions(steps=run.model.levels or 20))
-    maze: Any = environment_factory(run.environment()).maze
-    denoising_gif(frames, levels, path, lambda ax: draw_maze(ax, maze.map, maze.scaling))
+    save_gif(frames, path, 3 * FRAME_MS, side=SIDE, last_ms=1500)
 
 
 def obstacle(run: Run, args: Args, path: Path) -> None:

@@ -21,12 +21,14 @@ LANGUAGES = {".py": "python", ".cff": "yaml", ".yml": "yaml", ".toml": "toml", "
 
 
 def outside() -> dict[str, str]:
-    """The pages that are not files of docs/ as they stand: the path on the site, and the Markdown."""
+    """The pages that are not files of docs/ as they stand, and the notebooks that can be downloaded from them: the path
+    on the site, and the text."""
     own = {path for path in DOCS.rglob("*") if path.suffix == ".ipynb"}
     linked = {path for page in [*own, *DOCS.rglob("*.md"), *map(ROOT.joinpath, PAGES)] for path in _linked(page)}
     shown = own | {path for path in linked if uri_of(path).startswith("source/")}
+    downloads = {uri_of(path).removesuffix(".md"): path.read_text() for path in shown - own if path.suffix == ".ipynb"}
     return ({uri: (ROOT / name).read_text() for name, uri in PAGES.items() if uri != "index.md"}
-            | {uri_of(path): _source(path) for path in sorted(shown)})
+            | {uri_of(path): _source(path) for path in sorted(shown)} | downloads)
 
 
 def with_links_of_the_site(markdown: str, uri: str) -> str:

@@ -90,12 +90,7 @@ class BodyScene:
     def __init__(self, api: SceneApi, session: Session, side: int = 0):
         self.api, self.session, self.side = api, session, side
         self.loaded = session.loaded if side == 0 else session.second or session.loaded
-        env = self.loaded.factory()
-        env.close()  # the model stays in memory
-        self.base = env.unwrapped
-        if not hasattr(self.base, "model"):
-            raise ValueError(f"{self.loaded.factory.env_id} is not a MuJoCo environment, and the studio shows mazes of "
-                             "PointMaze and MuJoCo's bodies")
+        self.base = self.loaded.base
         self.model, self.root = self.base.model, f"/run{side}"
         self.qpos_Q = self.model.qpos0.copy()
         self.seconds = float(getattr(self.base, "dt", 0.0)) or self.model.opt.timestep

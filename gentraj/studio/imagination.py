@@ -79,17 +79,11 @@ class Imagination:
     """The controls of a world model's run and its scene, for one browser; `close` ends its threads.
 
     `client` is the one that a page is sent to; without it there is no button for that.
-    Raises ValueError for an environment that is not MuJoCo's.
     """
 
     def __init__(self, gui: GuiApi, api: SceneApi, session: Session, client: Any = None):
         self.gui, self.session, self.world, self.client = gui, session, session.loaded, client
-        env = self.world.factory()
-        env.close()  # the model stays in memory
-        if not hasattr(env.unwrapped, "model"):
-            raise ValueError(f"{self.world.factory.env_id} is not a MuJoCo environment, and the studio shows the "
-                             "imagination of MuJoCo's bodies and of PointMaze")
-        self.pair = Pair(api, "/imagination", env.unwrapped, self.world.maze is not None)
+        self.pair = Pair(api, "/imagination", self.world.base, self.world.maze is not None)
         self.beside: Beside | None = None
         self.actors = {each.name: each for each in session.runs
                        if each.kind != "world model" and each.factory.env_id == self.world.factory.env_id}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ class Loaded:
     run: Run
     factory: EnvironmentFactory
     space: Box
+    base: Any
+    """The MuJoCo environment, whose model is drawn; it is closed."""
     backend: BackendName = "eager"
     """What runs the networks of `run`."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -108,7 +110,7 @@ def load_runs(folders: Sequence[Path], backend: BackendName = "eager",
               device: torch.device | None = None) -> list[Loaded]:
     """Loads the runs of a studio, whose networks run in `backend`.
 
-    Raises `NothingSaved` for a folder without a run.
+    Raises `NothingSaved` for a folder without a run, and ValueError for a run whose environment is not MuJoCo's.
     """
     short, long = [folder.name for folder in folders], [str(folder) for folder in folders]
     names = [name if short.count(name) == 1 else path if long.count(path) == 1 else f"{path} ({i})"
@@ -119,8 +121,13 @@ def load_runs(folders: Sequence[Path], backend: BackendName = "eager",
 def _loaded(folder: Path, name: str, backend: BackendName, device: torch.device | None) -> Loaded:
     run = load(folder, device=device)
     factory = environment_factory(run.environment())
+    env = factory()
+    env.close()  # the model stays in memory
+    if not hasattr(env.unwrapped, "model"):
+        raise ValueError(f"{run.description} in {factory.env_id}, which is not a MuJoCo environment; the studio shows "
+                         "mazes of PointMaze and MuJoCo's bodies; see the run with gentraj report")
     if run.config.NAME == "planner":
         run = accelerate(run, backend)
     else:
         backend = "eager"
-    return Loaded(name, run, factory, cast(Box, run.action_space()), backend)
+    return Loaded(name, run, factory, cast(Box, run.action_space()), env.unwrapped, backend)

@@ -75,9 +75,7 @@ def session_page(session: Session, by: str = "trust") -> str:
 def imagination_page(world: Loaded, beside: Beside) -> str:
     """Returns a page of an imagination beside the simulator."""
     def frames(server: ViserServer) -> Iterator[float]:
-        env = world.factory()
-        env.close()  # the model stays in memory
-        pair = Pair(server.scene, "/imagination", env.unwrapped, world.maze is not None)
+        pair = Pair(server.scene, "/imagination", world.base, world.maze is not None)
         server.initial_camera.position, server.initial_camera.look_at = pair.camera
         last = len(beside.act_TA)
         for step in range(last + 1):

@@ -198,6 +198,13 @@ def test_a_run_without_a_maze_or_a_folder_without_a_run_is_refused(tmp_path: Pat
     assert "no run there" in errors[0] and "no run was given" in errors[1]
 
 
+@pytest.mark.parametrize("run", ["diffuser", "world-model", "bc"])
+def test_a_run_without_a_scene_is_refused_before_it_is_served(run: str) -> None:
+    with pytest.raises(ValueError, match=" in Pendulum-v1, which is not a MuJoCo environment; the studio") as refused:
+        load_runs([Path(__file__).parents[1] / "faults" / "format-3" / run])
+    assert "\n" not in str(refused.value)
+
+
 @pytest.fixture(scope="module")
 def policy(umaze: None, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     folder = tmp_path_factory.mktemp("policy") / "bc"
