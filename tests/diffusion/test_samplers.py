@@ -196,7 +196,7 @@ def test_steps_of_euler_maruyama_that_amplify_noise_are_warned_of(eta: float) ->
     assert above > 1 and warned
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", sorted(PATHS.keys() - {"vp-half"}))  # whose noise ends where 10 steps are enough
 def test_a_few_karras_steps_of_euler_maruyama_are_warned_of_and_more_are_right(path: str) -> None:
     """The largest error of a deviation of a Gaussian's directions: more than 3 with the warning, less without."""
     where, s = PATHS[path](), torch.logspace(-3, 0, 13, dtype=DOUBLE)

@@ -269,8 +269,8 @@ def test_the_soft_clamp_stays_between_its_bounds_and_rises_everywhere() -> None:
 
 
 @pytest.mark.parametrize(("wrong", "message"), [
-    ({"spread": 0.0}, "GaussianConfig.spread is 0.0; 'learned' or a number from 1e-06"),
-    ({"spread": "wide"}, "GaussianConfig.spread is 'wide'; 'learned' or"),
+    ({"spread": 0.0}, "GaussianConfig.spread is 0.0; 'learned', 'shared' or a number from 1e-06"),
+    ({"spread": "wide"}, "GaussianConfig.spread is 'wide'; 'learned', 'shared' or"),
     ({"spread": math.nan}, "GaussianConfig.spread is nan"),
     ({"log_sigma": (1.0, -5.0)}, r"GaussianConfig.log_sigma is \(1.0, -5.0\); two numbers"),
     ({"log_sigma": (-math.inf, 1.0)}, "GaussianConfig.log_sigma is"),

@@ -15,7 +15,7 @@ from PIL import Image
 from gentraj.plots import comparison as comparison_figures
 from gentraj.plots import figures
 from gentraj.plots import page as report_page
-from gentraj.plots.style import Plane, alone, draw_floor, panels, save, smooth
+from gentraj.plots.style import Plane, alone, draw_floor, panels, save, smooth, trust_scale
 
 RNG = np.random.default_rng(0)
 PLANS = RNG.normal(size=(5, 8, 2)).cumsum(1)
@@ -81,7 +81,7 @@ def test_the_gif_has_every_frame_repeats_and_rests_on_the_last(tmp_path: Path):
 
 
 def test_trust_changes_its_hue_exactly_at_the_threshold():
-    norm, colours = figures._trust_colours(np.array([0.2, 0.99, 1.01, 3.0]))
+    norm, colours = trust_scale(3.0)
     trusted, distrusted = colours(norm([0.2, 0.99])), colours(norm([1.01, 3.0]))
     assert (trusted[:, 2] > trusted[:, 0]).all(), "trusted plans are blue"
     assert (distrusted[:, 0] > distrusted[:, 2]).all(), "distrusted ones are orange"

@@ -30,8 +30,8 @@ class Wandering:
 
     spec, network_calls, device, drift = SHORT, 0, torch.device("cpu"), 0.0
 
-    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: Sequence[int] = (),
-               options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, observe: object = None,
+               seed: Sequence[int] = (), options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         self.asked, self.guide = condition, guide
         x = RowNoise(seed).normal(4, 2) + self.drift
         x = torch.where(condition.mask_BHD, condition.values_BHD, x)
@@ -199,8 +199,8 @@ class Sure:
     def __init__(self, spec: TrajectorySpec):
         self.spec = spec
 
-    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: Sequence[int] = (),
-               options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, observe: object = None,
+               seed: Sequence[int] = (), options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         ends = condition.values_BHD[:, [0, -1], :1]
         end = torch.where(condition.mask_BHD[:, -1:, :1], ends[:, 1:], ends[:, :1] + 4)
         share = torch.linspace(0, 1, self.spec.horizon)[:, None]

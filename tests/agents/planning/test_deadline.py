@@ -66,8 +66,8 @@ class Walk:
     def __init__(self, time: Time, cost: float):
         self.time, self.cost, self.asked = time, cost, list[Condition]()
 
-    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: Sequence[int] = (),
-               options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, observe: object = None,
+               seed: Sequence[int] = (), options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         self.time.now += self.cost * (options.steps or 0)
         self.asked.append(condition)
         x = torch.where(condition.mask_BHD, condition.values_BHD, RowNoise(seed).normal(SPEC.horizon, SPEC.dim))

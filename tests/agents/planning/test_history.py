@@ -36,8 +36,8 @@ class GoesOn:
     def __init__(self, spec: TrajectorySpec):
         self.spec = spec
 
-    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: Sequence[int] = (),
-               options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, observe: object = None,
+               seed: Sequence[int] = (), options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         self.asked = condition
         x = condition.values_BHD.clone()
         for b, known_H in enumerate(condition.mask_BHD[..., 0]):

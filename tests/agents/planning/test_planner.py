@@ -28,8 +28,8 @@ class StraightLine:
 
     spec, network_calls, device = SPEC, 0, torch.device("cpu")
 
-    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: object = 0,
-               options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+    def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, observe: object = None,
+               seed: object = 0, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         self.network_calls += 1
         x = torch.full_like(condition.values_BHD, 9.0)
         for b, mask_HD in enumerate(condition.mask_BHD):
@@ -256,8 +256,8 @@ def test_a_model_of_the_four_members_plans_and_one_that_cannot_judge_rows_is_not
     class FourMembers:
         spec = SPEC
 
-        def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, seed: object = 0,
-                   options: SamplingOptions = DEFAULT_OPTIONS, observe: object = None) -> Tensor:
+        def sample(self, condition: Condition, num_samples: int = 1, *, guide: object = None, observe: object = None,
+                   seed: object = 0, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
             asked.append(options)
             return torch.zeros_like(condition.values_BHD)[:, None]
 
