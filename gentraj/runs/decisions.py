@@ -24,7 +24,7 @@ from envs.evaluation.rollout import rollout
 from envs.evaluation.vector import VectorEnvironment
 from envs.making import EnvironmentFactory, environment_factory
 
-from ..config import read_json, require, sealed, to_json
+from ..config import lasting, read_json, require, sealed, to_json
 from ..data import Episodes, save_npz
 from ..data.episodes import take
 from ..files import inside, write_file
@@ -109,7 +109,7 @@ def _begin(folder: Path, teacher: Run, config: DecisionConfig, factory: Environm
     """Writes what is distilled, or compares it with what was, if the distillation is resumed."""
     path, what = folder / SETTINGS, {"teacher": {"kind": teacher.config.summary, "step": teacher.step,
                                                  "dataset_hash": teacher.dataset_hash},
-                                     "env": factory.spec_json} | to_json(config)
+                                     "env": factory.spec_json} | lasting(config)
     if not resume and path.exists():
         raise ValueError(f"{folder} holds a distillation already; continue it with --resume, or give another folder")
     if resume and not path.exists():
