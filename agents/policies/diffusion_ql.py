@@ -46,6 +46,11 @@ class DiffusionQLConfig(PolicyConfig):
     backup: int = later(1)
     """Next actions that are sampled for each target of the critic; the best one's value counts."""
 
+    def unused(self) -> dict[str, str]:
+        if isinstance(self.model, DiffusionConfig):
+            return super().unused()
+        return super().unused() | {"gradient": "a model that is no diffusion samples its actions in one step"}
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, eta=(0, 1e6), candidates=(1, 1e4), backup=(1, 1e4))

@@ -34,6 +34,9 @@ class IDQLConfig(PolicyConfig):
     candidates: int = 8
     """Actions that are sampled in each decision; the one with the highest value is taken."""
 
+    def unused(self) -> dict[str, str]:
+        return super().unused() | {"critic.gradient": "no actor maximises the values"}
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, expectile=(0, 1), candidates=(1, 1e4))

@@ -38,6 +38,9 @@ class IQLConfig(PolicyConfig):
     """Advantages in the weights: divided by their mean absolute value, with weights divided by their mean; or as they
     are, in the units of the rewards."""
 
+    def unused(self) -> dict[str, str]:
+        return super().unused() | {"critic.gradient": "no actor maximises the values"}
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, expectile=(0, 1), beta=(0, 1e3))

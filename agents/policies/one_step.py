@@ -65,8 +65,8 @@ class OneStep(Policy[ModelT]):
 
     def noise(self, t: Transition, generator: torch.Generator, number: int = 1) -> Tensor:
         """(B * number, K, A) noise for the actions of each transition, one transition after the other."""
-        normal_BZ = torch.randn(number * len(t.state_BS), self.noise_dim, generator=generator)
-        return self.latent(normal_BZ.to(t.state_BS.device))
+        normal_BX = torch.randn(len(t.state_BS), number * self.noise_dim, generator=generator)
+        return self.latent(normal_BX.to(t.state_BS.device).reshape(-1, self.noise_dim))
 
     def one_step(self, student: nn.Module, state_BS: Tensor, z_BKA: Tensor, t_B: Tensor | None = None) -> Tensor:
         """(B, K * A) chunks of actions that the student makes from noise in one call, at the times `t_B`, all 1 by

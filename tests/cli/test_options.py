@@ -25,7 +25,7 @@ FOR_RETURNS = [name for name, (_, config) in PLANNERS.items() if not config.mix.
 OWN = ("dataset", "env_id")  # are given below
 # What some presets refuse alone, as it needs another setting too, which the message names.
 TOGETHER = ("joint", "valued", "refine", "mix.goal_dims", "planner.select", "planner.guidance", "planner.actions",
-            "planner.lookahead", "planner.rest_dims")
+            "planner.lookahead", "planner.rest_dims", "policy.critic.members")
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -54,7 +54,7 @@ def others(kind: Any, value: Any) -> Iterator[Any]:
     elif kind is int:
         yield from (value + 1, value + 2, 2 * value, value - 1, value // 2)
     elif kind is float:
-        yield from (value / 2 + 0.2, value / 2, value + 1, 0.0, 0.5)
+        yield from (value / 2 + 0.2, value / 2, value + 1, 0.0, 0.5, 0.6)
     elif args:  # a union
         for one in args:
             if one is NoneType:

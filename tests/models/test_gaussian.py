@@ -15,7 +15,7 @@ from gentraj.config import from_json, to_json
 from gentraj.diffusion.composition import ClassifierFree
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.gaussian import Gaussian, GaussianConfig, soft_clamp
-from gentraj.networks import NETWORKS, DiTConfig, ResidualMLPConfig, TemporalUNetConfig
+from gentraj.networks import NETWORKS, DiTConfig, PerceptronConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, generator
 from gentraj.training.checkpoint import module_tensors, optimizer_tensors, restore_module, restore_optimizer
@@ -26,7 +26,7 @@ CELL = TrajectorySpec(obs_dim=2, act_dim=2, horizon=1)  # a policy's window: one
 TINY = ResidualMLPConfig(16, 1, 0)
 POLICY = ConditionMix(start=0, goal=0, observations=1)
 NETWORK = {TemporalUNetConfig: TemporalUNetConfig(8, (1, 2), 3, 1), DiTConfig: DiTConfig(8, 1, 2, 1),
-           ResidualMLPConfig: TINY}
+           ResidualMLPConfig: TINY, PerceptronConfig: PerceptronConfig(16, 1)}
 
 
 def make(spec: TrajectorySpec = SPEC, normalizer: Normalizer | None = None, **changes: object) -> Gaussian:
