@@ -157,7 +157,8 @@ def test_the_navigation_leads_to_every_page():
 
     found = list(uris(pages.navigation(ROOT / "docs" / "index.md")))
     written = {path.relative_to(ROOT / "docs").with_suffix(".md").as_posix() for path in PAGES[1:]} - {"index.md"}
-    assert sorted(found) == sorted(written | {"security.md", "contributing.md", "changelog.md"})
+    examples = {f"source/examples/{path.name}.md" for path in (ROOT / "examples").glob("*.ipynb")}
+    assert sorted(found) == sorted(written | examples | {"security.md", "contributing.md", "changelog.md"})
 
 
 def test_code_that_is_a_public_name_or_a_command_links_to_the_reference():

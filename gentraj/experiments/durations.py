@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,8 +13,14 @@ from .cards import Card
 from .engine import Task
 from .results import CardResult
 
-if TYPE_CHECKING:
-    from .reproduce import Cards
+
+class Cards(Protocol):
+    """Cards by their names, with a task for every dataset and seed of each card."""
+
+    @property
+    def cards(self) -> Mapping[str, Card]: ...
+
+    def of_cell(self, name: str, data: str) -> Sequence[Task]: ...
 
 
 class Duration(NamedTuple):

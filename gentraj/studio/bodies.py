@@ -15,9 +15,9 @@ from envs.evaluation.replay import CannotReplay
 from envs.rendering.postures import placed, postures
 
 from ..plots.style import INK
+from .colours import plan_colours, rgb
 from .driving import Way
 from .planning import Answer
-from .scene import plan_colours, rgb
 from .session import Session
 
 if TYPE_CHECKING:

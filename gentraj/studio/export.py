@@ -6,20 +6,29 @@ import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 
 from envs.rendering.renderer import Renderer
 
+from ..files import read_file
 from .driving import Drive
 from .planning import EFFORTS, MARGIN, Answer
-
-if TYPE_CHECKING:
-    from .controls import Controls
+from .session import Session
 
 PICTURE = 900, 1400  # height and width in pixels
 FILM_STEPS = 2  # environment steps between two frames of a video
+
+
+class Panel(Protocol):
+    """The panel of one browser."""
+
+    session: Session
+    client: Any
+    """The one that files are sent to."""
+    by: Any
+    """The control for what colours the plans."""
 
 
 def plan_npz(answer: Answer) -> bytes:
@@ -105,22 +114,22 @@ def video(drive: Drive) -> bytes:
             renderer.close()
             if writer is not None:
                 writer.close()
-        return path.read_bytes()
+        return read_file(path)
 
 
-def downloads(controls: Controls) -> dict[str, Callable[[], None]]:
+def downloads(panel: Panel) -> dict[str, Callable[[], None]]:
     """The buttons of the panel that send a file, each with what it does."""
-    session = controls.session
+    session = panel.session
 
     def send(name: str, content: bytes) -> None:
-        controls.client.send_file_download(name, content, save_immediately=True)
+        panel.client.send_file_download(name, content, save_immediately=True)
 
     def picture() -> None:
         from PIL import Image
 
         buffer = io.BytesIO()
         height, width = PICTURE
-        Image.fromarray(controls.client.get_render(height=height, width=width)).save(buffer, "PNG")
+        Image.fromarray(panel.client.get_render(height=height, width=width)).save(buffer, "PNG")
         send("studio.png", buffer.getvalue())
 
     def film() -> None:
@@ -129,10 +138,10 @@ def downloads(controls: Controls) -> dict[str, Callable[[], None]]:
         send("loop.mp4", video(session.drive))
 
     def page() -> None:
-        from .static import session_page  # which draws what controls draw
+        from .static import session_page  # with viser, which may be missing
 
         session.plan()
-        send("studio.html", session_page(session, controls.by.value).encode())
+        send("studio.html", session_page(session, panel.by.value).encode())
 
     return {"Picture": picture, "Page (.html)": page, "Plan (.npz)": lambda: send("plan.npz", plan_npz(session.plan())),
             "Video of the closed loop": film,

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..plots.style import BLUE, INK, VERMILION, trust_scale
+from ..plots.style import BLUE, VERMILION
 from ..progress import one_line
-from .bodies import Body, Ground, lane_width, spread
 from .imagining import Asked, Beside, imagine_beside
 from .latest import Latest
-from .scene import TRUST, rgb
+from .pair import FRAMES_PER_SECOND, Pair
 
 if TYPE_CHECKING:
     from viser import GuiApi, SceneApi
@@ -22,57 +21,6 @@ if TYPE_CHECKING:
 
 RANDOM = "random"
 STEPS = 100
-FRAMES_PER_SECOND = 20.0  # of the simulator's steps while they are played
-
-
-class Pair:
-    """Two bodies: the simulator's in its own colours, and the imagined one coloured by the model's uncertainty.
-
-    In a maze both move in the same place; on an endless floor the imagined one runs in a lane behind the other.
-    """
-
-    def __init__(self, api: SceneApi, root: str, base: Any, fixed_place: bool):
-        self.api, self.root, self.model = api, root, base.model
-        self.frame = api.add_frame(root, show_axes=False)
-        api.configure_default_lights(cast_shadow=not fixed_place)
-        self.ground = Ground(api, root, self.model)
-        self.real, self.imagined = Body(api, f"{root}/real", self.model), Body(api, f"{root}/imagined", self.model)
-        self.fixed_place = fixed_place
-        self.lane_3 = np.zeros(3) if fixed_place else np.array([0.0, lane_width(self.model), 0.0])
-        self.lines: dict[str, Any] = {}
-        size = float(self.model.stat.extent if fixed_place else 1.5 * max(spread(self.model)))
-        self.camera = (0.0, -1.3 * size, 1.3 * size if fixed_place else 0.8 * size), (0.0, 0.0, 0.2 * size)
-
-    def close(self) -> None:
-        self.frame.remove()
-
-    def draw(self, beside: Beside, step: int) -> None:
-        """Draws both after `step` steps, with the ways of their roots until then."""
-        if beside.qpos_SQ is None:
-            return
-        self.real.draw(beside.qpos_SQ[step][None])
-        place_M3 = self._line("real", beside.qpos_SQ[: step + 1], np.tile(rgb(INK), (step, 1)), np.zeros(3))
-        if not self.fixed_place:
-            self.frame.position = (-place_M3[-1, 0], -place_M3[-1, 1], 0.0)
-        if beside.imagined_qpos_SQ is not None:
-            colours_T3 = uncertainty_colours(beside)
-            self.imagined.draw(beside.imagined_qpos_SQ[step][None], colours_T3[max(step - 1, 0)][None],
-                               np.full(1, 0.75), self.lane_3[None])
-            self._line("imagined", beside.imagined_qpos_SQ[: step + 1], colours_T3[:step], self.lane_3)
-
-    def _line(self, name: str, qpos_MQ: np.ndarray, colours_L3: np.ndarray, shift_3: np.ndarray) -> np.ndarray:
-        """Draws the way of the root, and returns its places (M, 3)."""
-        from envs.rendering.postures import placed
-
-        place_M3 = placed(self.model, qpos_MQ)[0][:, first_moving(self.model)] + shift_3
-        if (old := self.lines.pop(name, None)) is not None:
-            old.remove()
-        if len(place_M3) > 1:
-            points_L23 = np.stack([place_M3[:-1], place_M3[1:]], 1).astype(np.float32)
-            self.lines[name] = self.api.add_line_segments(
-                f"{self.root}/{name}-way", points_L23, np.repeat(colours_L3[:, None], 2, 1).astype(np.uint8),
-                thickness=4.0, thickness_units="screen")
-        return place_M3
 
 
 class Imagination:
@@ -174,7 +122,7 @@ class Imagination:
             self.show(len(beside.act_TA))
 
     def _send_page(self) -> None:
-        from .static import imagination_page  # which draws what this draws
+        from .static import imagination_page  # with viser, which may be missing
 
         if self.beside is not None:
             page = imagination_page(self.world, self.beside)
@@ -217,16 +165,3 @@ def _series(error_T: np.ndarray, uncertainty_T: np.ndarray) -> tuple[np.ndarray,
     """The three lines of the chart; a chart needs at least two points."""
     lines = [np.pad(x_T, (0, max(0, 2 - len(x_T))), "edge").astype(float) for x_T in (error_T, uncertainty_T)]
     return np.arange(1, len(lines[0]) + 1, dtype=float), lines[0], lines[1]
-
-
-def uncertainty_colours(beside: Beside) -> np.ndarray:
-    """(T, 3) the colours of the imagined steps, uint8: blue where the model is trusted and orange where not."""
-    norm, shade = trust_scale(TRUST)
-    ratio_T = np.clip(beside.uncertainty_T / beside.limit, 1 / TRUST, TRUST)
-    return (255 * np.asarray(shade(norm(ratio_T)))[:, :3]).astype(np.uint8)
-
-
-def first_moving(model: Any) -> int:
-    """The first body of a model that moves: its root."""
-    moving = [body for body in range(1, model.nbody) if model.body_dofnum[body] > 0]
-    return moving[0] if moving else 0

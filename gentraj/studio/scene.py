@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..plots.style import BLUE, GREEN, INK, VERMILION, trust_scale
+from ..plots.style import BLUE, GREEN, INK, VERMILION
+from .bodies import BodyScene
+from .colours import plan_colours, rgb
 from .driving import Way
 from .loading import BODY, Loaded
 from .planning import Answer, Disc
@@ -22,7 +24,6 @@ HEIGHT = 0.25  # of the walls, in cells
 PLANS, CHOSEN, PATH = 0.03, 0.05, 0.07  # heights of the lines above the floor
 THIN, THICK, EDGE = 0.015, 0.05, 0.09  # their thickness
 REACHED = 0.45  # the distance from the goal that counts as success
-TRUST = 4.0  # the trust ratios 1 / TRUST and TRUST are the ends of the colours
 GAP = 1.0  # between two mazes, in cells
 
 
@@ -48,11 +49,6 @@ class Scene(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-def rgb(colour: str) -> tuple[int, int, int]:
-    """The colour "#rrggbb" as three numbers."""
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def on_floor(eye_3: Sequence[float], through_3: Sequence[float], height: float = 0.0) -> np.ndarray | None:
@@ -200,23 +196,8 @@ class MazeScene:
             self._lines(name, points_M23, colours_M3, thickness)
 
 
-def plan_colours(answer: Answer, by: str = "trust") -> np.ndarray:
-    """(N, 3) the colours of the plans, uint8: blue where trusted and orange where not, or dark to light by value."""
-    if by == "value" and answer.value_N is not None:
-        from matplotlib import colormaps
-
-        low, high = answer.value_N.min(), answer.value_N.max()
-        shades = colormaps["viridis"]((answer.value_N - low) / max(high - low, 1e-9))
-    else:
-        norm, shade = trust_scale(TRUST)
-        shades = shade(norm(np.clip(answer.ratio_N, 1 / TRUST, TRUST)))
-    return (255 * np.asarray(shades)[:, :3]).astype(np.uint8)
-
-
 def scene_of(api: SceneApi, session: Session, side: int = 0) -> Scene:
     """The scene of a session's chosen run, or of the one beside it (side 1)."""
     if session.loaded.maze is not None:
         return MazeScene(api, session, side)
-    from .bodies import BodyScene
-
     return BodyScene(api, session, side)

@@ -6,13 +6,13 @@ import html
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from .controls import described, loop_status
 from .guard import GuardedServer
-from .imagination import FRAMES_PER_SECOND, Pair
 from .imagining import Asked, Beside, imagine_beside
 from .loading import Loaded
+from .pair import FRAMES_PER_SECOND, Pair
 from .scene import scene_of
 from .session import Session, alike
+from .words import described, loop_status
 
 if TYPE_CHECKING:
     from viser import ViserServer

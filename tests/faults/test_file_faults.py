@@ -241,6 +241,10 @@ REVIEWED = {
     "gentraj/runs/hub.py": {"shutil.copytree(snapshot, made, dirs_exist_ok=True)"},  # from the hub's own cache
     "gentraj/runs/sampling.py": {"np.savez_compressed(buffer, allow_pickle=False, obs=self.obs_NHO.cpu().numpy(), "
                                  "act=self.act_NHA.cpu().numpy(), stride=np.array(self.stride))"},  # into memory
+    "gentraj/studio/export.py": {"np.savez_compressed(buffer, allow_pickle=False, obs=answer.x_NHD[..., :width], "
+                                 "act=answer.x_NHD[..., width:], stride=np.array(stride), arrival=answer.row_N, "
+                                 "trust_ratio=answer.ratio_N, chosen=np.array(answer.chosen), "
+                                 "start=np.array(answer.question.obs), goal=np.array(answer.question.goal))"},  # too
     "gentraj/plots/style.py": {"figure.savefig(file, format=path.suffix[1:], dpi=DPI, bbox_inches='tight', "
                                "pad_inches=0.12)"},  # into a `new_file`
     "gentraj/data/minari_writer.py": {"path.read_text()", "path.write_text(json.dumps(metadata))",

@@ -16,11 +16,11 @@ from envs.rendering.postures import placed, postures
 from gentraj import runs
 from gentraj.runs.presets import PRESETS
 from gentraj.studio.bodies import GHOST, BodyScene, lane_width, meshes_of, spread
-from gentraj.studio.controls import described
 from gentraj.studio.driving import MOST_AHEAD
 from gentraj.studio.guard import GuardedServer
 from gentraj.studio.loading import Loaded, load_runs
 from gentraj.studio.session import Session
+from gentraj.studio.words import described
 from gentraj.training import TrainingConfig
 
 

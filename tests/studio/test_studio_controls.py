@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gentraj.studio.colours import plan_colours
 from gentraj.studio.controls import NONE, Controls
 from gentraj.studio.loading import load_runs
-from gentraj.studio.scene import MazeScene, boxes, on_floor, plan_colours, segments
+from gentraj.studio.scene import MazeScene, boxes, on_floor, segments
 from gentraj.studio.session import Session
 
 viser = pytest.importorskip("viser")

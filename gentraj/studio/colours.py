@@ -1,0 +1,36 @@
+"""The colours of plans and of imagined steps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..plots.style import trust_scale
+from .imagining import Beside
+from .planning import Answer
+
+TRUST = 4.0  # the trust ratios 1 / TRUST and TRUST are the ends of the colours
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """The colour "#rrggbb" as three numbers."""
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def plan_colours(answer: Answer, by: str = "trust") -> np.ndarray:
+    """(N, 3) the colours of the plans, uint8: blue where trusted and orange where not, or dark to light by value."""
+    if by == "value" and answer.value_N is not None:
+        from matplotlib import colormaps
+
+        low, high = answer.value_N.min(), answer.value_N.max()
+        shades = colormaps["viridis"]((answer.value_N - low) / max(high - low, 1e-9))
+    else:
+        norm, shade = trust_scale(TRUST)
+        shades = shade(norm(np.clip(answer.ratio_N, 1 / TRUST, TRUST)))
+    return (255 * np.asarray(shades)[:, :3]).astype(np.uint8)
+
+
+def uncertainty_colours(beside: Beside) -> np.ndarray:
+    """(T, 3) the colours of the imagined steps, uint8: blue where the model is trusted and orange where not."""
+    norm, shade = trust_scale(TRUST)
+    ratio_T = np.clip(beside.uncertainty_T / beside.limit, 1 / TRUST, TRUST)
+    return (255 * np.asarray(shade(norm(ratio_T)))[:, :3]).astype(np.uint8)
