@@ -24,7 +24,7 @@ from envs.evaluation.rollout import rollout
 from envs.evaluation.vector import VectorEnvironment
 from envs.making import EnvironmentFactory, environment_factory
 
-from ..config import lasting, read_json, require, sealed, to_json
+from ..config import lasting, read_json, require, sealed
 from ..data import Episodes, save_npz
 from ..data.episodes import take
 from ..files import inside, write_file
