@@ -70,7 +70,7 @@ def test_ten_browsers_drag_and_leave_and_nothing_is_left(studio: Studio):
     goals = [(1.0, y) for y in np.linspace(-1, 1, BROWSERS).tolist()]
     for browser, goal in zip(browsers, goals, strict=True):
         drag(browser, "/run0/goal", *goal)
-    sessions = [view.session for view in studio.views.values()]
+    sessions = [studio.views[number].session for number in sorted(studio.views)]  # in the order of the browsers
     until(lambda: all(np.isclose(each.goal[0], 1) for each in sessions))
     for session, goal in zip(sessions, goals, strict=True):
         assert session.goal == pytest.approx(goal, abs=1e-6)  # nobody moves another one's goal
