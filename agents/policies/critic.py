@@ -86,7 +86,8 @@ class CriticConfig(ValueConfig):
         super().__post_init__()
         require(self, tau=(0, 1))
         if self.gradient == "random" and self.members != 2:
-            raise ValueError(f"CriticConfig.members is {self.members}, and gradient is 'random', which takes two")
+            raise ValueError(f"CriticConfig.members is {self.members}, and gradient is 'random', which takes two; give "
+                             "2 members or another gradient")
         if self.quantiles is not None:
             require(self, quantiles=(1, 1000))
 

@@ -63,7 +63,7 @@ class DROL(OneStep):
             next_BX = self.one_step(self.student_ema, t.next_BS, self.noise(t, generator)).clamp(-1, 1)
         critic = self.critic.update(t, self.critic.next_return(t.next_BS, next_BX), optimizers["critic"])
         z_BNKA = self.noise(t, generator, self.config.candidates).unflatten(0, (-1, self.config.candidates))
-        student_loss, distance = self.student_loss(t, self.nearest(t, z_BNKA))
+        student_loss, distance = self.student_loss(t, self.nearest(t, z_BNKA), generator)
         norm = apply_gradients(student_loss, optimizers["student"], self.config.student.max_grad_norm)
         self.student_ema.update_parameters(self.student)
         return critic | {"student_distance": distance.detach(), "grad_norm": norm.detach()}
@@ -76,12 +76,13 @@ class DROL(OneStep):
         square_BNX = (chunk_BNX.clamp(-1, 1) - t.chunk_BX[:, None]) ** 2 * self.real(t)[:, None]
         return z_BNKA[torch.arange(len(z_BNKA), device=z_BNKA.device), square_BNX.sum(-1).argmin(1)]
 
-    def student_loss(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
+    def student_loss(self, t: Transition, z_BKA: Tensor,
+                     generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """The loss of the student's actions from the noise that was nearest, and their distance to the data's."""
         chunk_BX, real_BX = self.one_step(self.student, t.state_BS, z_BKA), self.real(t)
         square_B = ((chunk_BX - t.chunk_BX) ** 2 * real_BX).sum(1) / real_BX.sum(1)
         distance = (square_B * t.weights()).mean()
-        value = (self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1)) * t.weights()).mean()
+        value = (self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1), generator) * t.weights()).mean()
         return self.config.alpha * distance - value, distance
 
     def real(self, t: Transition) -> Tensor:

@@ -57,7 +57,7 @@ class FQL(DistilledFlow):
             next_BX = self.one_step(self.student_ema, t.next_BS, self.noise(t, generator)).clamp(-1, 1)
         critic = self.critic.update(t, self.critic.next_return(t.next_BS, next_BX), optimizers["critic"])
         flow = self.model.update(self.windows(t), optimizers, generator)
-        student_loss, distance = self.distillation_loss(t, self.noise(t, generator), self.config.alpha,
+        student_loss, distance = self.distillation_loss(t, self.noise(t, generator), self.config.alpha, generator,
                                                         divided=self.config.relative)
         apply_gradients(student_loss, optimizers["student"], self.config.critic.max_grad_norm)
         self.student_ema.update_parameters(self.student)

@@ -62,7 +62,7 @@ class GFP(DistilledFlow):
         z_BKA = self.noise(t, generator)
         guidance_B = self.guidance(t, z_BKA)
         flow = self.model.update(self.windows(t, guidance_B), optimizers, generator)
-        student_loss, distance = self.distillation_loss(t, z_BKA, self.config.alpha)
+        student_loss, distance = self.distillation_loss(t, z_BKA, self.config.alpha, generator)
         apply_gradients(student_loss, optimizers["student"], self.config.critic.max_grad_norm)
         self.student_ema.update_parameters(self.student)
         return critic | flow | {"student_distance": distance.detach(), "guidance": guidance_B.mean()}

@@ -73,7 +73,7 @@ class MeanFlowQL(OneStep):
         critic = self.critic.update(t, self.critic.next_return(t.next_BS, next_BX), optimizers["critic"])
         time_B = 1 - torch.rand(len(t.state_BS), generator=generator).to(t.state_BS.device)  # never 0
         flow_loss = self.mean_flow_loss(t, self.noise(t, generator), time_B)
-        student_loss = self.config.alpha * flow_loss + self.value_loss(t, self.noise(t, generator))
+        student_loss = self.config.alpha * flow_loss + self.value_loss(t, self.noise(t, generator), generator)
         norm = apply_gradients(student_loss, optimizers["student"], self.config.student.max_grad_norm)
         self.student_ema.update_parameters(self.student)
         return critic | {"mean_flow_loss": flow_loss.detach(), "grad_norm": norm.detach()}
@@ -94,11 +94,11 @@ class MeanFlowQL(OneStep):
         square_BK = ((g_BKA - target_BKA) ** 2).mean(2) * real_BK
         return (adaptive(square_BK.sum(1) / real_BK.sum(1), POWER, C) * t.weights()).mean()
 
-    def value_loss(self, t: Transition, z_BKA: Tensor) -> Tensor:
+    def value_loss(self, t: Transition, z_BKA: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The negative value of the student's actions, and how far they are beyond the data's bounds."""
         chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
         beyond_B = (chunk_BX.abs() - 1).clamp(min=0).mean(1)
-        value_B = self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1))
+        value_B = self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1), generator)
         return ((self.config.bound * beyond_B - value_B) * t.weights()).mean()
 
     @torch.no_grad()

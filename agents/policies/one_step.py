@@ -104,13 +104,13 @@ class DistilledFlow(OneStep[Diffusion]):
         student = adamw(self.student, self.model.config)["network"]
         return {"critic": self.critic.optimizer(), "student": student, **self.model.optimizers()}
 
-    def distillation_loss(self, t: Transition, z_BKA: Tensor, alpha: float, *,
+    def distillation_loss(self, t: Transition, z_BKA: Tensor, alpha: float, generator: torch.Generator | None = None, *,
                           divided: bool = True) -> tuple[Tensor, Tensor]:
         """The loss of the student (Park et al. 2025, equation 8), and its squared distance to the flow's actions from
-        the same noise. The values are `divided` by their mean absolute value."""
+        the same noise. `generator` and `divided` are those of `Critic.relative`."""
         flow_BKD = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA),
                                         self.condition(t.state_BS, finite=True))
         chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
         distance = ((chunk_BX - self.actions(flow_BKD).flatten(1)) ** 2 * t.weights()[:, None]).mean()
-        value_B = self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1), divided=divided)
+        value_B = self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1), generator, divided=divided)
         return alpha * distance - (value_B * t.weights()).mean(), distance

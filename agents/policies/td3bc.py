@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -67,7 +68,8 @@ class TD3BC(Policy[Gaussian]):
         critic = self.critic.update(t, next_return, optimizers["critic"], follow=follows)
         if not follows:
             return critic
-        actor = self.model.update(self.windows(t), optimizers, generator, guide=self.value_guide)
+        guide = partial(self.value_guide, generator=generator)
+        actor = self.model.update(self.windows(t), optimizers, generator, guide=guide)
         return critic | actor
 
     def actor_follows(self) -> bool:
@@ -84,13 +86,13 @@ class TD3BC(Policy[Gaussian]):
         noise = torch.randn(act_BKA.shape, generator=generator).clamp(-2.5, 2.5).to(act_BKA.device)
         return (act_BKA + self.config.smoothing * noise).clamp(-1, 1)
 
-    def value_guide(self, x: Tensor) -> Tensor:
+    def value_guide(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(B,) alpha Q(s, a) / mean |Q| of the actor's windows (equations 3 and 5).
 
         It is divided by 2 spread^2, as is the squared error in the actor's loss.
         """
         weight = self.config.alpha / (2 * float(self.config.model.spread) ** 2)
-        return weight * self.critic.relative(self.states(x), self.actions(x).flatten(1))
+        return weight * self.critic.relative(self.states(x), self.actions(x).flatten(1), generator)
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:

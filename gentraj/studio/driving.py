@@ -54,8 +54,9 @@ class Drive:
         """The observations (O,) so far."""
         self.postures: list[np.ndarray | None] = []
         """The positions (Q,) of the simulator beside them; None where it is not MuJoCo's."""
-        self.decisions: list[tuple[int, Plans]] = []
+        self.decisions: list[tuple[int, Answer]] = []
         """The plans that the agent made, each with the step before which it made them."""
+        self.newest: Plans | None = None
         try:
             self._place(np.array(question.obs, np.float32), np.array(question.goal, np.float32))
         except CannotReplay:
@@ -84,8 +85,9 @@ class Drive:
         with self.loaded.lock:
             act_BA = self.agent.act(torch.from_numpy(self.envs.obs_BO), goal_BG)
         plans = getattr(self.agent, "last", None)
-        if plans is not None and (not self.decisions or self.decisions[-1][1] is not plans):
-            self.decisions.append((len(self.path) - 1, plans))
+        if plans is not None and plans is not self.newest:
+            self.newest = plans
+            self.decisions.append((len(self.path) - 1, answer_of(self.loaded, self.question, plans, 0.0)))
         result = self.envs.step(act_BA.numpy())
         self.postures.append(self._posture())
         self.path.append(self.envs.obs_BO[0])
@@ -100,8 +102,7 @@ class Drive:
 
     def plan_at(self, step: int) -> Answer | None:
         """The plans that the agent followed after so many steps; None for a policy, and before the first plan."""
-        plans = next((plans for made, plans in reversed(self.decisions) if made <= step), None)
-        return None if plans is None else answer_of(self.loaded, self.question, plans, 0.0)
+        return next((answer for made, answer in reversed(self.decisions) if made <= step), None)
 
     def way(self, step: int | None = None) -> Way:
         """How far the loop had come after so many steps, by default what it has by now."""

@@ -147,9 +147,9 @@ class MazeScene:
         api, root, maze = self.api, self.root, self.maze
         rows = maze.free.shape[0] * maze.scaling
         api.add_box(f"{root}/floor", FLOOR, dimensions=(self.width, rows, 0.02), position=(0, 0, -0.015))
-        low, high = (bounds[np.isfinite(maze.wall_boxes()[0]).all(1) & np.isfinite(maze.wall_boxes()[1]).all(1)]
-                     for bounds in maze.wall_boxes())
-        vertices, faces = boxes(low, high, HEIGHT * maze.scaling)
+        low_W2, high_W2 = maze.wall_boxes()
+        finite_W = (np.isfinite(low_W2) & np.isfinite(high_W2)).all(1)
+        vertices, faces = boxes(low_W2[finite_W], high_W2[finite_W], HEIGHT * maze.scaling)
         api.add_mesh_simple(f"{root}/walls", vertices, faces, color=WALL, flat_shading=True, side="double")
         self.parts["start"] = self._marker("start", GREEN, self.session.move_start)
         if self.session.goal_2 is not None and self.loaded.has_goal:

@@ -27,7 +27,7 @@ Listener = Callable[[], None]
 class Session:
     """The state behind one browser.
 
-    `loaded` are the runs of the studio. Whatever changes the question asks for new plans, which a thread makes; it then
+    `loaded` are the runs of the studio. Each change of the question asks for new plans. A thread makes them and then
     calls `on_plan`. The closed loop runs in another thread, which calls `on_drive`. Both threads end with `close`.
     """
 

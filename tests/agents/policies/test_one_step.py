@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from agents.policies.gfp import GFPConfig
 from agents.policies.meanflow_ql import MeanFlowQLConfig
 from agents.policies.one_step import OneStep
 from agents.policies.policy import Transition
+from agents.policies.td3bc import TD3BCConfig
 from gentraj.data import Windows
 from gentraj.randomness import RowNoise, generator
 from gentraj.trajectory import SamplingOptions
@@ -36,7 +38,7 @@ class Critic(nn.Module):
     def target_value(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
         return state_BS[:, 0] + chunk_BX[:, 0]
 
-    def relative(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
+    def relative(self, state_BS: Tensor, chunk_BX: Tensor, generator: object = None) -> Tensor:
         return self.target_value(state_BS, chunk_BX)
 
 
@@ -231,3 +233,12 @@ def test_a_decision_is_one_call_and_a_sampler_is_refused(kind: type) -> None:
 def test_settings_have_bounds(kind: type, setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(setting))):
         kind(**setting)
+
+
+@pytest.mark.parametrize("kind", [*ACTORS, TD3BCConfig])
+def test_a_random_member_of_the_critic_is_drawn_by_the_generator_of_the_training(kind: type) -> None:
+    config, data = small(kind), bandit(64)
+    policy: Any = make(replace(config, critic=replace(config.critic, members=2, gradient="random")), data)
+    before = torch.get_rng_state()
+    policy.update(Windows(data, policy.spec).batch(0, 0, 32), policy.optimizers(), generator(0))
+    assert torch.equal(torch.get_rng_state(), before)
