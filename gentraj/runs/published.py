@@ -151,15 +151,15 @@ def planner(settings: PlannerRunConfig) -> PlannerRunConfig:
     return replace(settings, training=budget(1_000_000))
 
 
-# The hours are those of docs/published.md, on one core of a busy machine.
+# The hours are those of docs/published.md, on one core.
 PUBLISHED: dict[str, tuple[str, AnyRunConfig]] = {
-    "iql-published": ("Kostrikov et al. 2022, in locomotion: 1 million updates, 5 hours", policy(IQL, 1_000_000)),
-    "td3bc-published": ("Fujimoto & Gu 2021: 1 million updates, 4 hours", policy(TD3BC, 1_000_000)),
-    "fql-published": ("Park et al. 2025: 1 million updates, 57 hours; alpha is the task's",
+    "iql-published": ("Kostrikov et al. 2022, in locomotion: 1 million updates, 4 hours", policy(IQL, 1_000_000)),
+    "td3bc-published": ("Fujimoto & Gu 2021: 1 million updates, 3 hours", policy(TD3BC, 1_000_000)),
+    "fql-published": ("Park et al. 2025: 1 million updates, 55 hours; alpha is the task's",
                       policy(FQL, 1_000_000)),
-    "diffusion-ql-published": ("Wang et al. 2023, in locomotion: 2 million updates, 43 hours",
+    "diffusion-ql-published": ("Wang et al. 2023, in locomotion: 2 million updates, 41 hours",
                                policy(DIFFUSION_QL, 2_000_000)),
-    "idql-published": ("Hansen-Estruch et al. 2023, in locomotion: 3 million updates, 100 hours",
+    "idql-published": ("Hansen-Estruch et al. 2023, in locomotion: 3 million updates, 105 hours",
                        policy(IDQL, 3_000_000)),
     "bc-published": ("cloning by the actor of TD3+BC: 1 million updates, 2 hours", policy(BC, 1_000_000)),
     "diffusion-policy-published": ("Chi et al. 2023: 1 million updates, for a GPU",
@@ -169,6 +169,6 @@ PUBLISHED: dict[str, tuple[str, AnyRunConfig]] = {
                                         planner(HIERARCHICAL)),
     "decision-diffuser-published": ("Ajay et al. 2023, in locomotion: 1 million updates, for a GPU",
                                     planner(DECISION)),
-    "veteran-published": ("Lu et al. 2025, in locomotion: 1 million updates, 57 hours", planner(VETERAN)),
+    "veteran-published": ("Lu et al. 2025, in locomotion: 1 million updates, 55 hours", planner(VETERAN)),
     "diffuser-lite-published": ("Dong et al. 2024, in locomotion: 1 million updates, 240 hours", planner(LITE)),
 }
