@@ -52,6 +52,12 @@ class Newcomer:
     def __init__(self, page: Any, client: Any, folder: Path):
         self.page, self.client, self.folder, self.shots = page, client, folder, 0
 
+    def dismiss(self) -> None:
+        """Closes viser's note that there is no GPU, which lies over the scene."""
+        note = self.page.get_by_role("alert").get_by_role("button")
+        if note.count():
+            note.first.click()
+
     def shoot(self, name: str) -> Path:
         """Saves a picture of the page as NUMBER-NAME.png."""
         path = self.folder / f"{self.shots:02d}-{name}.png"
@@ -100,7 +106,5 @@ class Newcomer:
 
     def choose(self, dropdown: str, option: str) -> None:
         """Opens the dropdown with a label and takes an option."""
-        label = self.page.get_by_text(dropdown, exact=True).first
-        row = label.locator("xpath=ancestor::*[.//input][1]")
-        row.locator("input").first.click()
+        self.page.get_by_role("combobox", name=dropdown, exact=True).click()
         self.page.get_by_role("option", name=option, exact=True).click()

@@ -85,6 +85,7 @@ def in_browser(loaded: Loaded) -> Iterator[tuple[Session, Any]]:
             page.get_by_text("plans trusted").wait_for()
             client, = studio.server.get_clients().values()
             person = Newcomer(page, client, Path(folder))
+            person.dismiss()
 
             def move(place_2: np.ndarray, begins: bool) -> None:
                 page.mouse.move(*person.where(*place_2, 0.12))

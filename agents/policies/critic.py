@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +135,8 @@ class Critic(nn.Module):
 
         They are those of the member with the least value, or their means over the members.
         """
-        q_EBN = self.target.module.outputs(torch.cat([state_BS, chunk_BX], -1))
+        network = cast(ValueEnsemble, self.target.module)
+        q_EBN = network.outputs(torch.cat([state_BS, chunk_BX], -1))
         if candidates > 1:
             q_EBCN = q_EBN.unflatten(1, (-1, candidates))
             q_EBN = q_EBCN.take_along_dim(q_EBCN.mean(-1).argmax(2)[..., None, None], 2)[:, :, 0]

@@ -5,7 +5,6 @@ Park et al. 2025, "Flow Q-Learning".
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
@@ -13,14 +12,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import later, require
-from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.training.optimization import MovingAverage, adamw, apply_gradients
+from gentraj.diffusion import DiffusionConfig
+from gentraj.training.optimization import apply_gradients
 from gentraj.trajectory import Batch
 
-from .critic import Critic, CriticConfig
+from .critic import CriticConfig
 from .generators import FLOW
-from .one_step import OneStep
-from .policy import PolicyConfig, Scales, Transition
+from .one_step import DistilledFlow
+from .policy import PolicyConfig, Scales
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,12 @@ class FQLConfig(PolicyConfig):
         require(self, alpha=(0, 1e6))
 
 
-class FQL(OneStep[Diffusion]):
+class FQL(DistilledFlow):
     """Flow Q-learning: a flow of the data's actions, and its student of one step, which maximises Q(s, a) and acts."""
 
     def __init__(self, obs_dim: int, act_dim: int, config: FQLConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
-        self.config, self.model = config, self.build_model(config.model)
-        self.critic = Critic.of(self, config.critic)
-        self.student = deepcopy(self.model.network)
-        self.student_ema = MovingAverage(self.student, config.model.ema)
-
-    def optimizers(self) -> dict[str, Optimizer]:
-        student = adamw(self.student, self.config.model)["network"]
-        return {"critic": self.critic.optimizer(), "student": student, **self.model.optimizers()}
+        super().__init__(obs_dim, act_dim, config, scales, config.model, config.critic)
+        self.config = config
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
@@ -65,16 +57,8 @@ class FQL(OneStep[Diffusion]):
             next_BX = self.one_step(self.student_ema, t.next_BS, self.noise(t, generator)).clamp(-1, 1)
         critic = self.critic.update(t, self.critic.next_return(t.next_BS, next_BX), optimizers["critic"])
         flow = self.model.update(self.windows(t), optimizers, generator)
-        student_loss, distance = self.student_loss(t, self.noise(t, generator))
+        student_loss, distance = self.distillation_loss(t, self.noise(t, generator), self.config.alpha,
+                                                        divided=self.config.relative)
         apply_gradients(student_loss, optimizers["student"], self.config.critic.max_grad_norm)
         self.student_ema.update_parameters(self.student)
         return critic | flow | {"student_distance": distance.detach()}
-
-    def student_loss(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of equation 8, and the distance to the flow's actions."""
-        flow_BKD = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA),
-                                        self.condition(t.state_BS, finite=True))
-        chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
-        distance = ((chunk_BX - self.actions(flow_BKD).flatten(1)) ** 2 * t.weights()[:, None]).mean()
-        value_B = self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1), divided=self.config.relative)
-        return self.config.alpha * distance - (value_B * t.weights()).mean(), distance

@@ -7,7 +7,6 @@ only; docs/policies.md says what differs.
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
@@ -15,14 +14,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gentraj.config import require
-from gentraj.diffusion import Diffusion, DiffusionConfig
-from gentraj.training.optimization import MovingAverage, adamw, apply_gradients
+from gentraj.diffusion import DiffusionConfig
+from gentraj.training.optimization import apply_gradients
 from gentraj.training.parallel import mean_over_processes
 from gentraj.trajectory import Batch
 
-from .critic import Critic, CriticConfig
+from .critic import CriticConfig
 from .generators import FLOW
-from .one_step import OneStep
+from .one_step import DistilledFlow
 from .policy import PolicyConfig, Scales, Transition
 
 
@@ -48,19 +47,12 @@ class GFPConfig(PolicyConfig):
         require(self, alpha=(0, 1e6), temperature=(1e-9, 1e6))
 
 
-class GFP(OneStep[Diffusion]):
+class GFP(DistilledFlow):
     """A flow of the data's actions that are worth more than its student's, and that student, which acts."""
 
     def __init__(self, obs_dim: int, act_dim: int, config: GFPConfig, scales: Scales):
-        super().__init__(obs_dim, act_dim, config, scales, config.critic.n_step)
-        self.config, self.model = config, self.build_model(config.model)
-        self.critic = Critic.of(self, config.critic)
-        self.student = deepcopy(self.model.network)
-        self.student_ema = MovingAverage(self.student, config.model.ema)
-
-    def optimizers(self) -> dict[str, Optimizer]:
-        student = adamw(self.student, self.config.model)["network"]
-        return {"critic": self.critic.optimizer(), "student": student, **self.model.optimizers()}
+        super().__init__(obs_dim, act_dim, config, scales, config.model, config.critic)
+        self.config = config
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
@@ -70,7 +62,7 @@ class GFP(OneStep[Diffusion]):
         z_BKA = self.noise(t, generator)
         guidance_B = self.guidance(t, z_BKA)
         flow = self.model.update(self.windows(t, guidance_B), optimizers, generator)
-        student_loss, distance = self.student_loss(t, z_BKA)
+        student_loss, distance = self.distillation_loss(t, z_BKA, self.config.alpha)
         apply_gradients(student_loss, optimizers["student"], self.config.critic.max_grad_norm)
         self.student_ema.update_parameters(self.student)
         return critic | flow | {"student_distance": distance.detach(), "guidance": guidance_B.mean()}
@@ -87,12 +79,3 @@ class GFP(OneStep[Diffusion]):
         size = mean_over_processes(own_B.abs().mean()).clamp(min=1e-6)
         better_B = self.critic.target_value(t.state_BS, t.chunk_BX) - own_B
         return (better_B / (self.config.temperature * size)).sigmoid()
-
-    def student_loss(self, t: Transition, z_BKA: Tensor) -> tuple[Tensor, Tensor]:
-        """The distillation loss less the normalised values, as in FQL, and the distance to the flow's actions."""
-        flow_BKD = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA),
-                                        self.condition(t.state_BS, finite=True))
-        chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
-        distance = ((chunk_BX - self.actions(flow_BKD).flatten(1)) ** 2 * t.weights()[:, None]).mean()
-        value = (self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1)) * t.weights()).mean()
-        return self.config.alpha * distance - value, distance

@@ -1,21 +1,25 @@
-"""What policies share that act by one call of a network: their student, and the settings of one without a teacher."""
+"""What policies share that act by one call of a network, their student: of a flow, or without a teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from gentraj.config import require
+from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import NetworkConfig
 from gentraj.randomness import RowNoise
-from gentraj.training.optimization import LearningConfig, MovingAverage
+from gentraj.training.optimization import LearningConfig, MovingAverage, adamw
 from gentraj.trajectory import DEFAULT_OPTIONS, SamplingOptions
 
+from .critic import Critic, CriticConfig
 from .generators import NETWORK
-from .policy import ModelT, Policy, Transition
+from .policy import ModelT, Policy, PolicyConfig, Scales, Transition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,3 +87,30 @@ class OneStep(Policy[ModelT]):
         self.act_once(options)
         z_BKA = self.latent(RowNoise(seeds, self.device).normal(self.noise_dim))
         return self.one_step(self.student_ema, state_BS, z_BKA).view_as(z_BKA).clamp(-1, 1)
+
+
+class DistilledFlow(OneStep[Diffusion]):
+    """Base class of a flow of actions and its student, which has the flow's network, and maximises Q(s, a)."""
+
+    def __init__(self, obs_dim: int, act_dim: int, config: PolicyConfig, scales: Scales, model: DiffusionConfig,
+                 critic: CriticConfig):
+        super().__init__(obs_dim, act_dim, config, scales, critic.n_step)
+        self.model = self.build_model(model)
+        self.critic = Critic.of(self, critic)
+        self.student = deepcopy(self.model.network)
+        self.student_ema = MovingAverage(self.student, model.ema)
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        student = adamw(self.student, self.model.config)["network"]
+        return {"critic": self.critic.optimizer(), "student": student, **self.model.optimizers()}
+
+    def distillation_loss(self, t: Transition, z_BKA: Tensor, alpha: float, *,
+                          divided: bool = True) -> tuple[Tensor, Tensor]:
+        """The loss of the student (Park et al. 2025, equation 8), and its squared distance to the flow's actions from
+        the same noise. The values are `divided` by their mean absolute value."""
+        flow_BKD = self.model.transport(self.join(torch.zeros_like(t.state_BS), z_BKA),
+                                        self.condition(t.state_BS, finite=True))
+        chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
+        distance = ((chunk_BX - self.actions(flow_BKD).flatten(1)) ** 2 * t.weights()[:, None]).mean()
+        value_B = self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1), divided=divided)
+        return alpha * distance - (value_B * t.weights()).mean(), distance

@@ -31,8 +31,7 @@ class Studio:
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
-    """The folders of runs, as `gentraj train` and `gentraj distill` write them: planners, policies in mazes, and world
-    models."""
+    """The folders of runs, as `gentraj train` and `gentraj distill` write them: planners, policies and world models."""
     port: int = 8080
     """The port of this machine that the browser connects to; the next free one if it is taken."""
     host: str = "127.0.0.1"

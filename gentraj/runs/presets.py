@@ -189,5 +189,6 @@ def listing() -> str:
     groups = {"planners": PLANNERS, "policies, which need --dataset": POLICIES,
               "world models, which need --dataset": WORLDS,
               "as published, which need --dataset (hours on one CPU core)": PUBLISHED}
-    return "\n\n".join("\n".join([f"{title}:", *(f"  {name:25} {about}" for name, (about, _) in group.items())])
+    return "\n\n".join("\n".join([f"{title}:", *(f"  {name:{max(map(len, group))}} {about}"
+                                                 for name, (about, _) in group.items())])
                        for title, group in groups.items())

@@ -5,6 +5,7 @@ In shapes, M is a number of postures, P of bodies, Q of positions (qpos).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -108,8 +109,6 @@ class BodyScene:
         self.camera = (0.6 * extent, -1.6 * extent, 0.8 * extent), (0.0, 0.0, 0.3 * extent)
         self.trace: list[np.ndarray] = []
         self.line: Any = None
-        self.cannot = ""
-        """Why plans are not drawn, in one line; empty if they are."""
         self.place(session)
 
     def close(self) -> None:
@@ -119,10 +118,8 @@ class BodyScene:
         """Puts the body into the session's start, unless a closed loop moves it."""
         if session.drive is not None:
             return
-        try:
+        with contextlib.suppress(CannotReplay):
             self.qpos_Q = postures(self.base, self.loaded.factory.env_id, np.array([[session.obs]]), self.seconds)[0, 0]
-        except CannotReplay as error:
-            self.cannot = str(error)
         self._pose()
 
     def move(self, way: Way | None) -> None:
@@ -139,17 +136,16 @@ class BodyScene:
         self._draw_trace()
 
     def show(self, answer: Answer | None, frame: int | None = None, by: str = "trust") -> None:
-        if answer is None or answer.loaded is not self.loaded:
+        begun = self.session.drive is not None and self.loaded.kind == "policy"  # what it would do is from the start
+        if answer is None or answer.loaded is not self.loaded or begun:
             self.ghosts.hide()
             return
         noisy = frame is not None and frame < len(answer.frames)
         x_NHD = answer.frames[frame or 0] if noisy else answer.x_NHD
-        spec = answer.loaded.run.model.spec
+        obs_NHO = x_NHD[..., : answer.loaded.run.data.obs_dim]
         try:
-            qpos_NHQ = postures(self.base, self.loaded.factory.env_id, x_NHD[..., : spec.obs_dim],
-                                self.seconds * spec.stride, self.qpos_Q)
-        except CannotReplay as error:
-            self.cannot = str(error)
+            qpos_NHQ = postures(self.base, self.loaded.factory.env_id, obs_NHO, self.seconds * answer.gaps, self.qpos_Q)
+        except CannotReplay:  # the body is shown without plans
             return
         self._draw_ghosts(answer, qpos_NHQ, plan_colours(answer, by))
 

@@ -45,11 +45,12 @@ class Controls:
         """Draws what the session has."""
         with self.drawing:
             session, driven = self.session, self.session.drive
+            frame = self._frame(session.answers.get(0))
             for side, scene in enumerate(self.scenes):
                 scene.place(session)
                 scene.move(None if driven is None else driven.way())
                 answer = driven.plan if driven is not None and side == 0 else None
-                scene.show(answer or session.answers.get(side), self._frame(session.answers.get(side)), self.by.value)
+                scene.show(answer or session.answers.get(side), frame, self.by.value)
             self.status.content = status(session)
             self.loop.content = loop_status(session)
             self.play.label = "Pause" if session.driving.is_set() else "Play"
@@ -62,7 +63,7 @@ class Controls:
     @property
     def camera(self) -> tuple[Place, Place]:
         """Where a browser begins to look from, and at what."""
-        return self.imagination.pair.camera if self.imagination is not None else self.scenes[0].camera
+        return self.imagination.pair.camera if self.imagination is not None else self.scenes[-1].camera
 
     # -- the panel
 
@@ -119,8 +120,7 @@ class Controls:
                 self.by = gui.add_dropdown("Colour", ["trust", "value"] if valued else ["trust"], visible=valued)
                 self.by.on_update(lambda _: self.draw())
             self.obstacles.visible = loaded.kind == "planner"
-            others = [each.name for each in session.runs if each is not loaded and alike(each, loaded)]
-            self.beside.options = (NONE, *others)
+            self.beside.options = (NONE, *(each.name for each in session.others))
             self.beside.value = NONE if session.second is None else session.second.name
             for scene in self.scenes if self.imagination is None else [self.imagination]:
                 scene.close()
@@ -128,7 +128,7 @@ class Controls:
             self.imagination = Imagination(gui, self.api, session, self.client) if imagines else None
             sides = 0 if imagines else 1 + (session.second is not None)
             self.scenes = [scene_of(self.api, session, side) for side in range(sides)]
-            for folder in (self.planning, self.closed_loop, self.exports):
+            for folder in (self.planning, self.denoising, self.closed_loop, self.exports):
                 folder.visible = not imagines
 
     def _slider(self, key: str, label: str, low: float, high: float, step: float, value: float) -> None:
@@ -139,7 +139,7 @@ class Controls:
     def _frame(self, answer: Answer | None) -> int | None:
         """The frame of the denoising to draw; None for the finished plan. Fits the slider to the number of frames."""
         steps = max(len(answer.frames) if answer is not None else 1, 1)
-        self.denoising.visible = steps > 1
+        self.denoising.visible = steps > 1 and self.imagination is None
         last = self.frame.value >= self.frame.max
         if self.frame.max != steps:
             self.frame.max = steps
@@ -152,9 +152,12 @@ class Controls:
     def _choose(self) -> None:
         index = [each.name for each in self.session.runs].index(self.run.value)
         if index != self.session.index:
+            before = self.session.loaded
             self.session.reset()
             self.session.choose(index)
             self._rebuild()
+            if self.client is not None and not alike(before, self.session.loaded):
+                self.client.camera.position, self.client.camera.look_at = self.camera
             self.session.ask()
 
     def _compare(self) -> None:
@@ -163,6 +166,8 @@ class Controls:
         if index != self.session.beside:
             self.session.compare(index)
             self._rebuild()
+            if camera := getattr(self.client, "camera", None):
+                camera.position, camera.look_at = self.camera
             self.session.ask()
 
     def _play(self) -> None:
@@ -205,6 +210,8 @@ def status(session: Session) -> str:
 
 def described(answer: Answer) -> str:
     """The newest plans in words."""
+    if answer.loaded.kind == "policy":
+        return f"The policy plans nothing; these are its next {answer.x_NHD.shape[1] - 1} steps."
     trusted, count = int((answer.ratio_N <= 1).sum()), len(answer.ratio_N)
     words = [f"{trusted} of {count} plans trusted (ratio of the chosen one: {answer.ratio_N[answer.chosen]:.2f})."]
     if answer.value_N is not None:

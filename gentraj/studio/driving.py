@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from envs.rendering.film import speed
 from ..trajectory import Agent
 from .loading import Loaded
 from .planning import Answer, Question, answer_of, planner_of
+
+MOST_AHEAD = 100  # environment steps that a policy is shown ahead outside mazes
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,8 @@ class Drive:
         """Gives the agent another goal on the way; it plans again in its next step."""
         path = self.path
         self._place(self.obs_O, np.array(goal, np.float32))
-        self.path, self.done = path, False
+        self.question = replace(self.question, goal=goal)
+        self.path, self.done, self.success = path, False, False
         self.agent.reset(seeds_B=[self.question.settings.seed + len(path)])
 
     @property
@@ -121,7 +124,8 @@ class Drive:
 
 
 def ahead(loaded: Loaded, question: Question, drive: Drive | None = None) -> Answer:
-    """The path that a policy, which plans nothing, takes in the real environment up to its first success.
+    """The path that a policy, which plans nothing, takes in the real environment up to its first success, and outside
+    mazes, where an episode may have none, for at most `MOST_AHEAD` steps.
 
     It is a plan of one candidate whose timesteps are environment steps; `ms` is the mean time of a decision. `drive`, a
     closed loop of the run, is used anew. Raises what `Drive.step` raises.
@@ -129,7 +133,8 @@ def ahead(loaded: Loaded, question: Question, drive: Drive | None = None) -> Ans
     drive = Drive(loaded, question) if drive is None else drive
     drive.begin(question)
     start = time.perf_counter()
-    while not (drive.done or drive.success):
+    most = MOST_AHEAD if loaded.maze is None else loaded.factory.max_episode_steps
+    while not (drive.done or drive.success or len(drive.path) > most):
         drive.step()
     ms = 1000 * (time.perf_counter() - start) / (len(drive.path) - 1)
     x_NHD = np.array(drive.path)[None]

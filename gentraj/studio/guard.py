@@ -191,9 +191,10 @@ def _check_address(host: str, port: int) -> None:
     try:
         family = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0][0]
         socket.create_server((host, 0), family=family).close()
-    except OSError as error:
-        raise ValueError(f"--host is {host}, and nothing can listen there ({error.strerror or error}); give an address "
-                         "of this machine, such as 127.0.0.1 or 0.0.0.0") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: a part of the name is too long
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"--host is {host}, and nothing can listen there ({reason}); give an address of this machine, "
+                         "such as 127.0.0.1 or 0.0.0.0") from error
 
 
 def _cookie_name(port: int | None) -> str:

@@ -121,8 +121,10 @@ class Imagination:
     def play(self) -> None:
         """Runs through the steps until `pause`, the last one or `close`."""
         if not self.playing.is_set() and not self.work.closed:
+            self.playing = threading.Event()  # which a thread that was paused does not obey
             self.playing.set()
-            threading.Thread(target=self._play, name="studio-imagination-player", daemon=True).start()
+            threading.Thread(target=self._play, args=(self.playing,), name="studio-imagination-player",
+                             daemon=True).start()
 
     def pause(self) -> None:
         self.playing.clear()
@@ -183,17 +185,17 @@ class Imagination:
             page = imagination_page(self.world, self.beside)
             self.client.send_file_download("imagination.html", page.encode(), save_immediately=True)
 
-    def _play(self) -> None:
+    def _play(self, playing: threading.Event) -> None:
         self.button.label = "Pause"
         step = int(self.step.value)
-        while self.playing.is_set() and not self.work.closed and self.beside is not None:
+        while playing.is_set() and not self.work.closed and self.beside is not None:
             step = 0 if step >= len(self.beside.act_TA) else step + 1
             self.step.value = step
             self.show(step)
             if step == len(self.beside.act_TA):
                 break
             time.sleep(1 / FRAMES_PER_SECOND)
-        if not self.work.closed:
+        if self.playing is playing and not self.work.closed:
             self.pause()
 
     def _status(self, beside: Beside, step: int) -> str:

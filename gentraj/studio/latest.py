@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -14,7 +15,7 @@ class Latest(Generic[Request]):
 
     A request that is asked while another one is worked on waits, and replaces the one that waits already: of the
     places that a mouse passes, only the last one is planned for. The thread starts with the first request and ends
-    with `close`.
+    with `close`. An exception of `work` is reported by `threading.excepthook`, and the next request is worked on.
     """
 
     def __init__(self, work: Callable[[Request], None], name: str):
@@ -56,4 +57,7 @@ class Latest(Generic[Request]):
                 if self.closed:
                     return
                 request, self.busy = self.waiting.pop(), True
-            self.work(request)
+            try:
+                self.work(request)
+            except Exception:
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))

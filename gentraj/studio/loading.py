@@ -108,19 +108,17 @@ def load_runs(folders: Sequence[Path], backend: BackendName = "eager",
               device: torch.device | None = None) -> list[Loaded]:
     """Loads the runs of a studio, whose networks run in `backend`.
 
-    Raises `NothingSaved` for a folder without a run, and ValueError for a run that the studio cannot show.
+    Raises `NothingSaved` for a folder without a run.
     """
-    names = [folder.name for folder in folders]
-    return [_loaded(folder, folder.name if names.count(folder.name) == 1 else str(folder), backend, device)
-            for folder in folders]
+    short, long = [folder.name for folder in folders], [str(folder) for folder in folders]
+    names = [name if short.count(name) == 1 else path if long.count(path) == 1 else f"{path} ({i})"
+             for i, (name, path) in enumerate(zip(short, long, strict=True), 1)]
+    return [_loaded(folder, name, backend, device) for folder, name in zip(folders, names, strict=True)]
 
 
 def _loaded(folder: Path, name: str, backend: BackendName, device: torch.device | None) -> Loaded:
     run = load(folder, device=device)
     factory = environment_factory(run.environment())
-    if run.config.NAME == "policy" and factory.maze is None:
-        raise ValueError(f"{run.description} in {factory.env_id}; the studio shows planners and world models of any "
-                         "environment, and policies in mazes of PointMaze; see the run with gentraj report")
     if run.config.NAME == "planner":
         run = accelerate(run, backend)
     else:

@@ -100,6 +100,13 @@ class Answer:
     certificate: Certificate | None = None
     """The largest violations of each plan, where there are obstacles."""
 
+    @property
+    def gaps(self) -> np.ndarray:
+        """(H - 1,) the environment steps from each timestep to the next."""
+        if self.loaded.kind == "policy":
+            return np.ones(self.x_NHD.shape[1] - 1)
+        return np.array(self.loaded.run.model.spec.gaps[:-1])
+
     def places(self, n: int) -> np.ndarray:
         """(H', 2) the places of plan n up to its arrival."""
         return self.x_NHD[n, : int(self.row_N[n]) + 1][:, list(self.loaded.dims)]

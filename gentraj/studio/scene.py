@@ -16,6 +16,7 @@ from .session import Session
 if TYPE_CHECKING:
     from viser import SceneApi
 
+GOAL = "#C8102E"  # red, which no plan has
 WALL, FLOOR = (196, 201, 208), (246, 247, 249)
 HEIGHT = 0.25  # of the walls, in cells
 PLANS, CHOSEN, PATH = 0.03, 0.05, 0.07  # heights of the lines above the floor
@@ -155,8 +156,8 @@ class MazeScene:
         api.add_mesh_simple(f"{root}/walls", vertices, faces, color=WALL, flat_shading=True, side="double")
         self.parts["start"] = self._marker("start", GREEN, self.session.move_start)
         if self.session.goal_2 is not None and self.loaded.has_goal:
-            self.parts["goal"] = self._marker("goal", VERMILION, self.session.move_goal)
-            self.parts["reached"] = api.add_cylinder(f"{root}/reached", REACHED, 0.01, color=rgb(VERMILION),
+            self.parts["goal"] = self._marker("goal", GOAL, self.session.move_goal)
+            self.parts["reached"] = api.add_cylinder(f"{root}/reached", REACHED, 0.01, color=rgb(GOAL),
                                                      opacity=0.18, cast_shadow=False)
         self.parts["body"] = api.add_icosphere(f"{root}/body", BODY, rgb(BLUE), visible=False)
         api.add_label(f"{root}/name", self.loaded.name, position=(0, rows / 2 + 0.3, HEIGHT))

@@ -67,6 +67,12 @@ class Session:
         return None if self.beside is None else self.runs[self.beside]
 
     @property
+    def others(self) -> list[Loaded]:
+        """The runs that can be shown beside the chosen one: those that plan or act in the same environment."""
+        plan = [each for each in self.runs if each is not self.loaded and each.kind != "world model"]
+        return [each for each in plan if alike(each, self.loaded)] if self.loaded.kind != "world model" else []
+
+    @property
     def own(self) -> Settings:
         """The settings of the chosen run."""
         return self.settings[id(self.loaded)]
@@ -90,18 +96,18 @@ class Session:
     def choose(self, index: int) -> None:
         """Chooses a run. Start, goal and obstacles stay if it has the same maze."""
         same = alike(self.loaded, self.runs[index])
-        self.index = index
-        if self.second is not None and not alike(self.loaded, self.second):
+        self.index, self.answers = index, {}
+        if self.second is not None and self.second not in self.others:
             self.beside = None
         if not same:
             self._start_anew()
         self.ask()
 
     def compare(self, index: int | None) -> None:
-        """Shows another run beside the chosen one, or none. Raises ValueError for one in another environment."""
-        if index is not None and not alike(self.loaded, self.runs[index]):
-            raise ValueError(f"{self.runs[index].name} is not in the maze of {self.loaded.name}, so that the two have "
-                             "no start and goal in common")
+        """Shows another run beside the chosen one, or none. Raises ValueError for one that is not in `others`."""
+        if index is not None and self.runs[index] not in self.others:
+            raise ValueError(f"{self.runs[index].name} cannot be shown beside {self.loaded.name}; choose another run "
+                             "that plans or acts in the same environment")
         self.beside = index
         self.ask()
 
@@ -160,10 +166,12 @@ class Session:
         return "" if ms is None else f"{ms:.2g} ms a step" if loaded.kind == "policy" else f"{ms:.0f} ms"
 
     def plan(self, timeout: float | None = 60.0) -> Answer:
-        """Waits for the newest plans and returns those of the chosen run. Raises ValueError if there are none."""
+        """Waits for the newest plans and returns those of the chosen run. Raises ValueError without any in time."""
         if not self.answers and not self.problem:
             self.ask()
-        self._planning.wait(timeout)
+        if not self._planning.wait(timeout):
+            raise ValueError(f"the plans take longer than {timeout:.0f} s; wait for them, or choose fewer steps or "
+                             "candidates")
         if self.problem or 0 not in self.answers:
             raise ValueError(self.problem or "there is no plan yet")
         return self.answers[0]
@@ -190,6 +198,8 @@ class Session:
     def step(self, steps: int = 1) -> None:
         """Takes environment steps in the closed loop, which begins at the start if it has not begun."""
         with self._lock:
+            if self.closed:
+                return
             try:
                 if self.drive is None:
                     self.drive = Drive(self.loaded, self.question())
@@ -205,8 +215,9 @@ class Session:
     def play(self) -> None:
         """Runs the closed loop at the speed of the simulator until `pause`, the end of the episode or `close`."""
         if not self.driving.is_set() and not self.closed:
+            self.driving = threading.Event()  # which a thread in its last step does not obey
             self.driving.set()
-            threading.Thread(target=self._play, name="studio-loop", daemon=True).start()
+            threading.Thread(target=self._play, args=(self.driving,), name="studio-loop", daemon=True).start()
 
     def pause(self) -> None:
         self.driving.clear()
@@ -217,14 +228,15 @@ class Session:
         self.pause()
         self._planning.close()
         with self._lock:
-            if self.drive is not None:
-                self.drive.close()
+            for drive in (self.drive, *self._ahead.values()):
+                if drive is not None:
+                    drive.close()
 
     # -- in the threads
 
-    def _play(self) -> None:
+    def _play(self, driving: threading.Event) -> None:
         due = time.perf_counter()
-        while self.driving.is_set() and not self.closed:
+        while driving.is_set() and not self.closed:
             fps = self.drive.fps if self.drive is not None else SHOWN_PER_SECOND
             steps = max(1, round(fps / SHOWN_PER_SECOND))
             self.step(steps)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from gentraj.diffusion.denoiser import PREDICTIONS, Level
-from gentraj.diffusion.paths import NoisePath
+from gentraj.diffusion.paths import PATHS, NoisePath
 from gentraj.diffusion.samplers import Sampler
 from gentraj.models.plugin import Denoise
 
 DOUBLE = torch.float64
+TO_NOISE = [name for name in PATHS if name != "vp-half"]  # which leaves 8 % of the signal at its end
 
 
 def normals(*shape: int, seed: int = 0) -> Tensor:

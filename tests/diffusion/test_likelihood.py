@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from oracle import DOUBLE, GAUSSIAN, MIXTURE, Mixture, gaussian, held, network, normals, rotation
+from oracle import DOUBLE, GAUSSIAN, MIXTURE, TO_NOISE, Mixture, gaussian, held, network, normals, rotation
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
@@ -51,7 +51,7 @@ def check(target: Mixture, path: NoisePath, x_RD: Tensor, **options: object) -> 
     torch.testing.assert_close(found, distribution(target).log_prob(x_RD), rtol=0.01, atol=0.01)
 
 
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("name", TO_NOISE)
 @pytest.mark.parametrize("target", [GAUSSIAN, MIXTURE], ids=["gaussian", "mixture"])
 def test_an_exact_denoiser_gives_the_closed_form_on_every_path(target: Mixture, name: str) -> None:
     check(target, PATHS[name](), points(target, 15), steps=48)
@@ -92,7 +92,7 @@ def test_it_is_the_density_of_blurred_data() -> None:
     torch.testing.assert_close(found, distribution(blurred).log_prob(x), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("name", TO_NOISE)
 def test_the_density_of_any_denoiser_integrates_to_one(name: str) -> None:
     x, path = torch.linspace(-12, 12, 1001, dtype=DOUBLE)[:, None, None], PATHS[name]()
 
@@ -181,7 +181,7 @@ def test_steps_are_doubled_until_each_row_has_settled(monkeypatch: pytest.Monkey
         asked.clear()
 
 
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("name", TO_NOISE)
 def test_the_steps_are_even_from_the_blur_to_the_end_of_the_path_and_one_more_leads_to_noise(name: str) -> None:
     path, one = PATHS[name](), torch.ones(1, dtype=DOUBLE)
     ratio = float(path.sigma(one) / path.alpha(one)) if name != "flow" else math.inf

@@ -153,6 +153,7 @@ def test_stopping_leaves_no_thread():
 @pytest.mark.parametrize(("settings", "message"), [
     ({"host": "192.0.2.1"}, "--host is 192.0.2.1, and nothing can listen there"),
     ({"host": "no such host"}, "--host is no such host, and nothing can listen there"),
+    ({"host": 64 * "a"}, "--host is a{64}, and nothing can listen there"),
     ({"port": 65536}, "--port is 65536; a number from 0 to 65535 is expected")])
 def test_an_address_that_cannot_be_listened_on_is_refused_in_one_line(settings, message):
     with pytest.raises(ValueError, match=message) as caught:

@@ -48,7 +48,7 @@ def studio(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, studio: Studio, tmp_path: Path):
     page, errors = window.new_page(), []
-    page.on("pageerror", errors.append)
+    page.on("pageerror", lambda error: errors.append(error))
     page.on("request", lambda request: errors.append(request.url) if "127.0.0.1" not in request.url
             and not request.url.startswith(("data:", "blob:")) else None)
     page.goto(studio.url)
@@ -57,6 +57,7 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
     until(page, lambda: client.client_id in studio.views)
     page.wait_for_timeout(500)  # the camera goes to where the scene wants it
     session, person = studio.views[client.client_id].session, Newcomer(page, client, tmp_path)
+    person.dismiss()
     person.shoot("opened")
 
     for name, move_to in (("goal", (1.0, 0.6)), ("start", (-1.0, -0.6))):
@@ -74,7 +75,7 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
     assert session.plan().loaded.name == "second"
     person.shoot("switched")
 
-    page.get_by_text("Click adds one", exact=True).locator("xpath=ancestor::*[.//input][1]").locator("input").click()
+    page.get_by_role("checkbox", name="Click adds one").click()
     until(page, lambda: studio.views[client.client_id].clicks.value)
     person.click(1.0, 0.0)
     until(page, lambda: len(session.discs) == 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -125,7 +126,12 @@ def test_two_runs_are_drawn_side_by_side_with_one_start_and_goal(controls: Contr
     left, right = scene(controls), scene(controls, 1)
     assert right.shift >= left.width
     np.testing.assert_array_equal(left.parts["chosen"].points, right.parts["chosen"].points)  # the run is the same
-    right.move_goal = None  # pyright: ignore[reportAttributeAccessIssue]
+    session, second = controls.session, controls.session.second
+    session.settings[id(second)] = replace(session.own, steps=3)  # another number of frames in its denoising
+    session.ask()
+    session.plan()
+    controls.draw()
+    assert [len(session.answers[side].frames) for side in (0, 1)] == [1, 3]
     change(controls.beside, NONE)
     assert len(controls.scenes) == 1
 

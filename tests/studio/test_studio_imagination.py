@@ -13,6 +13,7 @@ import pytest
 import torch
 import zstandard
 
+from gentraj.studio.controls import NONE, Controls
 from gentraj.studio.guard import GuardedServer
 from gentraj.studio.imagination import RANDOM, Imagination
 from gentraj.studio.imagining import Asked, imagine_beside
@@ -102,6 +103,28 @@ def test_the_panel_draws_both_bodies_at_the_chosen_step(panel: Imagination):
     assert imagined.batched_positions[0, 1] == pytest.approx(panel.pair.lane_3[1], abs=1e-5)
     assert f"step 4 of {STEPS}" in panel.status.content and f"error {beside.error_T[3]:.2f}" in panel.status.content
     np.testing.assert_allclose(panel.chart.data[1], beside.error_T)
+
+
+def test_where_a_world_model_is_chosen_nothing_is_left_of_plans(server: GuardedServer, bodies: list[Loaded]):
+    server.gui.reset()
+    server.scene.reset()
+    controls = Controls(server.gui, server.scene, Session(bodies))
+    session = controls.session
+    assert len(session.plan().frames) > 1 and "plans trusted" in controls.status.content
+    assert controls.denoising.visible and list(controls.beside.options) == [NONE]  # a world model plans nothing
+    old = session.answers
+    session.choose(1)
+    controls._rebuild()
+    session.answers = old  # those of a plan that was under way
+    controls.draw()
+    assert not controls.denoising.visible
+    session.ask()
+    assert session._planning.wait(20) and not session.answers and "plans trusted" not in controls.status.content
+    session.choose(0)
+    controls._rebuild()
+    session.plan()
+    assert controls.denoising.visible
+    controls.close()
 
 
 def scene_in(page: str) -> dict:

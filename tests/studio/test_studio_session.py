@@ -78,6 +78,22 @@ def test_only_the_newest_request_is_worked_on() -> None:
     assert not latest.thread.is_alive() and done == [0, 99]
 
 
+def test_work_that_fails_does_not_end_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, reported = [], []
+    monkeypatch.setattr(threading, "excepthook", lambda about: reported.append(about.exc_value))
+
+    def work(request: int) -> None:
+        done.append(1 // request)
+
+    latest = Latest(work, "test")
+    latest.ask(0)
+    assert latest.wait(10) and not done
+    latest.ask(1)
+    assert latest.wait(10) and done == [1]
+    assert [type(each) for each in reported] == [ZeroDivisionError]
+    latest.close()
+
+
 def test_obstacles_are_kept_out_of_and_certified(session: Session) -> None:
     session.move_start(CORNER)
     session.move_goal([1.0, -1.0])
@@ -124,7 +140,9 @@ def test_the_closed_loop_steps_turns_and_begins_anew(session: Session) -> None:
     drive = session.drive
     assert drive is not None and len(drive.path) == 4 and drive.plan is not None
     np.testing.assert_allclose(drive.path[0], [1, 1, 0, 0], atol=1e-6)
+    drive.success = True
     session.move_goal([-1.0, 1.0])
+    assert not drive.success and drive.question.goal == (-1, 1)  # of which the video and the words are
     session.step()
     np.testing.assert_array_equal(drive.envs.goal_BG, [[-1, 1]])
     assert len(drive.path) == 5 and np.abs(drive.path[4] - drive.path[3]).max() < 0.5  # it was not moved
@@ -139,6 +157,28 @@ def test_the_closed_loop_runs_until_it_is_paused(session: Session) -> None:
     assert moved.wait(20)
     session.pause()
     assert session.drive is not None and not session.driving.is_set()
+
+
+def test_a_loop_that_is_paused_in_a_step_does_not_go_on_beside_the_next(session: Session) -> None:
+    shown, go_on, loops = threading.Event(), threading.Event(), []
+
+    def show() -> None:
+        loops.append(threading.current_thread())
+        shown.set()
+        assert go_on.wait(20)
+
+    session.on_drive = show
+    session.play()
+    assert shown.wait(20)
+    session.pause()
+    session.play()
+    go_on.set()
+    loops[0].join(20)
+    assert not loops[0].is_alive() and session.driving.is_set()
+    session.close()
+    steps = len(session.drive.path) if session.drive else 0
+    session.step()
+    assert session.drive is not None and len(session.drive.path) == steps > 1  # none is taken after the end
 
 
 def test_settings_that_cannot_be_are_told_in_one_line(session: Session) -> None:
@@ -165,7 +205,8 @@ def policy(umaze: None, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     return load_runs([folder])[0]
 
 
-def test_a_policy_shows_the_path_that_it_takes(policy: Loaded, session: Session) -> None:
+def test_a_policy_shows_the_path_that_it_takes(policy: Loaded, session: Session,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
     own, names = Session([policy, session.loaded]), {}
     own.move_start(CORNER)
     own.move_goal([1.0, 0.5])
@@ -178,7 +219,10 @@ def test_a_policy_shows_the_path_that_it_takes(policy: Loaded, session: Session)
         assert saved["stride"] == 1
     own.choose(1)  # the planner in the same maze keeps start and goal
     assert own.plan().question.goal == answer.question.goal
+    [drive], closed = own._ahead.values(), []
+    monkeypatch.setattr(drive, "close", lambda: closed.append(drive))
     own.close()
+    assert closed == [drive]
 
 
 def test_plans_do_not_depend_on_what_was_asked_before(session: Session, loaded: Loaded) -> None:

@@ -205,8 +205,10 @@ def test_the_losses_of_a_student_reach_the_student_and_nothing_else(kind: type) 
     z_BKA = torch.randn(32, 1, 1, generator=generator(1))
     if kind is MeanFlowQLConfig:
         loss = policy.mean_flow_loss(t, z_BKA, torch.linspace(0.1, 1, 32)) + policy.value_loss(t, z_BKA)
-    else:
+    elif kind is DROLConfig:
         loss, _ = policy.student_loss(t, z_BKA)
+    else:
+        loss, _ = policy.distillation_loss(t, z_BKA, 1.0)
     loss.backward()
     reached = {name for name, p in policy.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert reached and all(name.startswith("student.") for name in reached)

@@ -79,7 +79,8 @@ def test_the_returns_of_a_chain_have_their_known_distribution_and_the_value_of_s
 
 def test_the_member_with_the_least_mean_gives_its_quantiles() -> None:
     critic, state, chunk = critic_of(quantiles=5, members=3), torch.linspace(-3, 3, 9)[:, None], torch.zeros(9, 1)
-    q_EBN = critic.target.module.outputs(torch.cat([state, chunk], 1))
+    network: Any = critic.target.module
+    q_EBN = network.outputs(torch.cat([state, chunk], 1))
     found_BN = critic.next_return(state, chunk)
     assert found_BN.shape == (9, 5)
     torch.testing.assert_close(found_BN.mean(1), critic.target_value(state, chunk))
