@@ -16,13 +16,14 @@ from .registration import load_gymnasium
 from .tasks.maze import Maze, SingleGoal
 from .tasks.registry import LOCOMOTION, MANIPULATION, TASKS, Task
 
-ProtocolName = Literal["random-goal", "d4rl-single-goal"]
+ProtocolName = Literal["random-goal", "d4rl-single-goal", "ogbench"]
 
 ENVIRONMENT_ID = re.compile(r"(?!.*\.\.)[\w-][\w.-]*(/[\w-][\w.-]*)?")
 MAZES = ("PointMaze", "AntMaze")
 ENDLESS = 10_000  # a recording's limit above this says how long was recorded, not how long an episode should be
 STEPS_PER_CELL = 50  # what umaze (300 steps, 6 cells) and medium (600, 11) give for their longest way
 SHORTEST_LIMIT = 300
+OGBENCH_TASKS = 5
 EVALUATION = {"continuing_task": True, "reset_target": False}  # reaching the goal ends nothing, and the goal stays
 
 
@@ -44,7 +45,7 @@ class EnvironmentFactory:
     max_episode_steps: int
     """The steps after which an episode is truncated."""
     protocol: ProtocolName = "random-goal"
-    """How the goals of a maze are chosen."""
+    """How goals are chosen."""
 
     def __call__(self) -> Any:
         env = load_gymnasium().make(self.env_id, self.max_episode_steps, disable_env_checker=True, **self.kwargs)
@@ -65,6 +66,13 @@ class EnvironmentFactory:
         return next((t for t in TASKS.values() if _task_kwargs(t)["maze_map"] == self.kwargs["maze_map"]), None)
 
     @property
+    def tasks(self) -> list[EnvironmentFactory]:
+        """The environments that a protocol plays one after the other: OGBench's has one for each of five goals."""
+        if self.protocol != "ogbench":
+            return [self]
+        return [replace(self, kwargs=self.kwargs | {"task_id": number}) for number in range(1, OGBENCH_TASKS + 1)]
+
+    @property
     def spec_json(self) -> str:
         """Gymnasium's EnvSpec of the environment as JSON, to be stored in a dataset."""
         spec = copy.deepcopy(load_gymnasium().spec(self.env_id))
@@ -81,7 +89,7 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     is the task's (300, 300, 600 or 800 steps) for a known map, and for another PointMaze map 50 steps per cell of the
     longest of its shortest paths, at least 300. Only the id of a registered environment, plain arguments and the time
     limit are taken from the JSON, so a dataset can neither run code nor have files read. Raises ValueError, in one
-    line, for an unknown environment, a malformed JSON, a file name in the JSON, or a map without a single goal.
+    line, for an unknown environment, a malformed JSON, a file name in the JSON, or an environment without the protocol.
     """
     env_id, kwargs, limit = _parse(env)
     if env_id.startswith(MAZES):
@@ -93,6 +101,9 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
         if factory.task is None:
             raise ValueError(f"{env_id}: D4RL's single-goal protocol needs a map of {', '.join(TASKS)}")
         return replace(factory, max_episode_steps=factory.task.d4rl_steps)
+    if protocol == "ogbench" and env_id not in (known := [task.env_id for task in MANIPULATION.values()]):
+        raise ValueError(f"{env_id}: OGBench's protocol needs one of its goal-conditioned environments, "
+                         f"{', '.join(known)}")
     if chosen is None and not 0 < factory.max_episode_steps <= ENDLESS:
         return replace(factory, max_episode_steps=_time_limit(factory))
     return factory

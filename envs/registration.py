@@ -15,7 +15,7 @@ from types import ModuleType
 
 from gentraj.process import IMPORTS
 
-from .tasks.registry import MANIPULATION
+from .tasks.registry import MANIPULATION, single_tasks
 
 
 @functools.cache
@@ -38,6 +38,9 @@ def load_gymnasium() -> ModuleType:
     for name, task in MANIPULATION.items():
         gymnasium.register(task.env_id, "envs.tasks.manipulation:Manipulation",
                            max_episode_steps=task.max_episode_steps, kwargs={"name": name.removeprefix("ogbench/")})
+    for base_id, steps in single_tasks():
+        gymnasium.register(f"OGBench/{base_id}", "envs.tasks.manipulation:SingleTask", max_episode_steps=steps,
+                           kwargs={"base_id": base_id})
     warn = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]
     warn(logging.getLogger("mujoco").info)  # else it writes MUJOCO_LOG.TXT into the working directory
     import_named()

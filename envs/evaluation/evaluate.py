@@ -18,7 +18,7 @@ from gentraj.trajectory import Agent, PlansAhead
 from ..making import EnvironmentFactory, ProtocolName, environment_factory
 from ..recording.baselines import RandomAgent, WaypointController
 from ..rendering.film import Watch, rendering
-from .rollout import Rollout, rollout
+from .rollout import Rollout, join, rollout
 from .scores import normalised
 from .stepping import EnvironmentFault
 
@@ -45,7 +45,8 @@ class EvaluationConfig:
     """Compute decisions so that an episode does not depend on those beside it, bit for bit. A decision for one
     environment then costs as much as one for 16; turn it off to measure how fast the agent of one robot is."""
     protocol: ProtocolName = "random-goal"
-    """random-goal: a random goal that stays; d4rl-single-goal: D4RL's fixed goal of each maze, for its score."""
+    """random-goal: a random goal that stays; d4rl-single-goal: D4RL's fixed goal of each maze, for its score; ogbench:
+    each of the five goals of an OGBench environment, with --episodes episodes each."""
     baselines: bool = True
     """Whether the data-collecting controller of a maze and a random agent are scored on the same starts and goals."""
     deadline_ms: float | None = None
@@ -97,9 +98,10 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     Returns the scores that evaluation.json holds, and the agent's episodes as a dataset. Latencies are in milliseconds,
     first hits in environment steps. Scores that are not defined are None: those that `normalised` leaves out, the
     median first hit if most episodes have none, and everything about goals in an environment without goals. The scores
-    name the `protocol` if it is not random-goal, and have a `deadline` if there is one. Of an agent that asks a
-    teacher, `by_teacher` is the fraction of its actions that were the teacher's. `watch` is shown the agent's
-    episodes, in environments that render frames; `CannotRender` is raised before the first episode if they cannot.
+    name the `protocol` if it is not random-goal (with OGBench's, they have the success rate of each task), and have a
+    `deadline` if there is one. Of an agent that asks a teacher, `by_teacher` is the fraction of its actions that were
+    the teacher's. `watch` is shown the agent's episodes, in environments that render frames; `CannotRender` is raised
+    before the first episode if they cannot.
     `play` does what `rollout` does, perhaps elsewhere.
 
     Raises `EnvironmentFault` if an episode does not finish. With `partial`, it raises only if none finishes: the scores
@@ -108,6 +110,7 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     """
     config = config.in_real_time()
     factory = environment_factory(config.env_id or env, protocol=config.protocol)
+    play = by_task(play) if config.protocol == "ogbench" else play
     try:
         played = play(agent, rendering(factory) if watch else factory, config.episodes, config.seed, config.num_envs,
                       obs_keys=obs_keys, goal_dims=goal_dims, record=True, progress=progress, watch=watch,
@@ -135,6 +138,28 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     if config.protocol != "random-goal":
         scores["protocol"] = config.protocol
     return scores, cast(Episodes, played.recorded)
+
+
+def by_task(play: Play) -> Play:
+    """Plays as many episodes as are asked for in each task of the protocol, one task after the other, with the same
+    seeds."""
+    def played(agent: Agent, factory: EnvironmentFactory, *settings: Any, **options: Any) -> Rollout:
+        parts, fault = [], None
+        for task in factory.tasks:
+            try:
+                parts.append(play(agent, task, *settings, **options))
+            except EnvironmentFault as error:
+                fault = fault or error
+                parts += [error.finished] if error.finished else []
+        whole = join(parts) if parts else None
+        if whole and whole.recorded:
+            whole = replace(whole, recorded=replace(whole.recorded, env=factory.spec_json))
+        if fault:
+            fault.finished = whole
+            raise fault
+        return cast(Rollout, whole)
+
+    return played
 
 
 def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig, progress: bool = True,
@@ -179,9 +204,18 @@ def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> di
     return {"return_mean": mean,
             "return_iqm": float(trim_mean(played.returns, 0.25)),
             "return_ci95": bootstrap_interval(played.returns, seed),
-            **goals, **normalised(mean, factory),
+            **goals, **_tasks(played, factory), **normalised(mean, factory),
             "clipped_actions": played.clipped_actions, "clamped_observations": played.clamped_observations,
             "failures": list(played.faults)}
+
+
+def _tasks(played: Rollout, factory: EnvironmentFactory) -> dict[str, Any]:
+    """Returns the success rate of each task of the protocol, unless there is one or an episode did not finish."""
+    if len(tasks := factory.tasks) == 1:
+        return {}
+    is_whole = not played.faults and len(played.success) % len(tasks) == 0
+    rates = played.success.reshape(len(tasks), -1).mean(1).tolist() if is_whole else [None] * len(tasks)
+    return {f"success_rate_task{number}": rate for number, rate in enumerate(rates, 1)}
 
 
 def _costs(played: Rollout) -> dict[str, float | None]:

@@ -28,7 +28,7 @@ def record(task: str, steps: int, seed: int = 0, *, progress: bool = True) -> Ep
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; record at least 1")
-    base = make_base(MANIPULATION[task], mode="data_collection", terminate_at_goal=False)
+    base = make_base(MANIPULATION[task].base_id, mode="data_collection", terminate_at_goal=False)
     oracles, columns, runs = _oracles(base, task), list(MANIPULATION[task].goal_dims), []
     with bar(steps, f"recording {task}", shown=progress) as done:
         while sum(len(run["act"]) for run in runs) < steps:

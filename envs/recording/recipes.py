@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from gentraj.data import Episodes, save_minari
 from gentraj.data.minari_io import local_ids
 from gentraj.data.minari_writer import check_new_id
+from gentraj.data.ogbench import OGBenchName
 
 from ..tasks.registry import BEHAVIOUR_STEPS, BEHAVIOURS, LOCOMOTION, MANIPULATION, TASKS
 from . import behaviours, oracles, pointmaze
@@ -72,8 +73,12 @@ def make_dataset(task: str, steps: int | None = None, seed: int = 0, dataset_id:
 
 
 def make_missing(dataset: str, *, progress: bool = True) -> str:
-    """Records a task's own dataset if `dataset` is its id and it does not exist yet; returns `dataset`."""
-    task = next((name for name, recipe in recipes().items() if dataset == recipe.dataset_id), None)
-    if task is None or dataset in local_ids():
+    """Records a task's own dataset if `dataset` is its id, or relabels it, and it does not exist yet; returns
+    `dataset`."""
+    name = OGBenchName.of(dataset)
+    source = name.source if name else dataset
+    task = next((name for name, recipe in recipes().items() if source == recipe.dataset_id), None)
+    if task is None or source in local_ids():
         return dataset
-    return make_dataset(task, progress=progress)
+    make_dataset(task, progress=progress)
+    return dataset

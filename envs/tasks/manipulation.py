@@ -1,4 +1,4 @@
-"""OGBench's manipulation tasks as goal-conditioned environments whose episodes are functions of the seed.
+"""OGBench's tasks, goal-conditioned or single with rewards, as environments whose episodes are functions of the seed.
 
 Making such an environment needs the package ogbench (pip install 'gentraj[ogbench]').
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -14,6 +15,7 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.spaces import Box, Dict
 
+from ..recording.seeding import seeded
 from ..registration import load_gymnasium
 from .registry import MANIPULATION, ManipulationTask
 
@@ -23,16 +25,17 @@ GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
 class Manipulation(gymnasium.Env):
     """An OGBench manipulation task; each episode has one of its five starts and goals.
 
-    The seed draws the start and the goal, unless options["task_id"] (1 to 5) names them. The goal is OGBench's oracle
-    representation: where the objects should be, the entries `goal_dims` of the observation. When all objects are there,
-    the reward is 1, `info["success"]` is true and the episode terminates. States are functions of the seed, unlike in
-    OGBench's own environments, which draw a task and the goal's posture from global random numbers.
+    The seed draws the start and the goal, unless `task_id` or options["task_id"] (1 to 5) names them. The goal is
+    OGBench's oracle representation: where the objects should be, the entries `goal_dims` of the observation. When all
+    objects are there, the reward is 1, `info["success"]` is true and the episode terminates. States are functions of
+    the seed, unlike in OGBench's own environments, which draw a task and the goal's posture from global random numbers.
     """
 
-    def __init__(self, name: str, render_mode: str | None = None):
+    def __init__(self, name: str, render_mode: str | None = None, task_id: int | None = None):
+        self.task_id = task_id
         self.task: ManipulationTask = MANIPULATION[f"ogbench/{name}"]
         self.render_mode, self.metadata = render_mode, {"render_modes": ["rgb_array"], "render_fps": 20}
-        self.base = make_base(self.task, use_oracle_rep=True)
+        self.base = make_base(self.task.base_id, use_oracle_rep=True)
         self.action_space = copy.deepcopy(self.base.action_space)
         width = self.base.observation_space.shape[0]
         self.observation_space = Dict({key: Box(-np.inf, np.inf, (size,), np.float64) for key, size in zip(
@@ -40,7 +43,8 @@ class Manipulation(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
-        task_id = (options or {}).get("task_id", int(self.np_random.integers(1, self.base.num_tasks + 1)))
+        drawn = int(self.np_random.integers(1, self.base.num_tasks + 1))
+        task_id = (options or {}).get("task_id", self.task_id or drawn)
         self.base.action_space.seed(int(self.np_random.integers(2**31)))
         _, info = self.base.reset(seed=int(self.np_random.integers(2**31)), options={"task_id": task_id})
         self.goal = np.asarray(info["goal"])
@@ -60,19 +64,56 @@ class Manipulation(gymnasium.Env):
         return dict(zip(GOAL_KEYS, (obs, obs[list(self.task.goal_dims)], self.goal.copy()), strict=True))
 
 
-def make_base(task: ManipulationTask, **kwargs: Any) -> Any:
+class SingleTask(gymnasium.Env):
+    """One of OGBench's tasks with a fixed goal and rewards: minus the number of parts that are not at their goal.
+
+    As in OGBench's single-task environments, the reward, `info["success"]` and the termination of a step are those of
+    the state before it. States are functions of the seed.
+    """
+
+    def __init__(self, base_id: str, render_mode: str | None = None):
+        self.render_mode, self.metadata = render_mode, {"render_modes": ["rgb_array"], "render_fps": 20}
+        self.is_arm = "maze" not in base_id and "soccer" not in base_id
+        self.base = make_base(base_id, **{} if self.is_arm else {"render_mode": render_mode})
+        if not self.is_arm:  # the model is loaded by now, and nobody else deletes its file
+            Path(self.base.fullpath).unlink(missing_ok=True)
+        self.action_space, self.observation_space = map(copy.deepcopy, (
+            self.base.action_space, self.base.observation_space))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        drawn = int(self.np_random.integers(2**31))
+        self.base.action_space.seed(drawn)
+        with seeded(drawn):  # mazes draw from numpy's global generator
+            obs, _ = self.base.reset(seed=drawn)
+        return settled(self.base) if self.is_arm else obs, {"success": False, "task_id": self.base.cur_task_id}
+
+    def step(self, action: Any):
+        obs, reward, terminated, truncated, info = self.base.step(action)
+        return obs, float(reward), bool(terminated), bool(truncated), {"success": bool(info["success"])}
+
+    def render(self) -> Any:
+        return self.base.render()
+
+    def close(self) -> None:
+        self.base.close()
+
+
+def make_base(env_id: str, **kwargs: Any) -> Any:
     """Returns OGBench's own environment without wrappers. Raises ImportError in one line if ogbench is not installed.
 
-    OGBench makes a new action space whenever it is read, and draws from it in a reset. It is replaced by one that can
-    be seeded.
+    OGBench's arms make a new action space whenever it is read, and draw from it in a reset. It is replaced by one that
+    can be seeded.
     """
     load_gymnasium()  # it decides how mujoco renders
     try:
-        importlib.import_module("ogbench.manipspace")  # it registers OGBench's environments
+        importlib.import_module("ogbench")  # it registers OGBench's environments
     except ImportError as error:
-        raise ImportError(f"{task.env_id} needs {error.name}: pip install 'gentraj[ogbench]'") from error
-    spec = gymnasium.spec(task.base_id)
+        raise ImportError(f"OGBench/{env_id} needs {error.name}: pip install 'gentraj[ogbench]'") from error
+    spec = gymnasium.spec(env_id)
     own: Any = load_env_creator(str(spec.entry_point))
+    if not isinstance(own, type):  # a function that makes a maze
+        return own(**spec.kwargs | kwargs)
     return type(own.__name__, (own,), {"action_space": Box(-1, 1, (5,), np.float32)})(**spec.kwargs | kwargs)
 
 

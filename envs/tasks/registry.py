@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+from gentraj.data.ogbench import ogbench_tasks
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,14 @@ MANIPULATION: dict[str, ManipulationTask] = {
     "ogbench/scene": _ogbench("scene", 750, (19, 20, 21, 29, 33, 36, 38), 100_000, (24, 4), (5, 42, 51, 5, 19, 38)),
     "ogbench/puzzle-3x3": _ogbench("puzzle-3x3", 500, tuple(range(20, 56, 4)), 100_000, (32, 2), (2, 6, 95, 1, 4, 12)),
 }
+
+
+def single_tasks() -> Iterator[tuple[str, int]]:
+    """Yields the id and the time limit of each single-task environment of OGBench that observes states."""
+    for name, known in ogbench_tasks().items():
+        for which in ("", *(f"-task{number}" for number in range(1, len(known["goals"]) + 1))):
+            yield f"{name}-singletask{which}-v0", known["steps"]
+
 
 LOCOMOTION: dict[str, LocomotionTask] = {
     "hopper": LocomotionTask("Hopper-v5", 1000, "hopper-medium-v2", 1_000_000),

@@ -63,7 +63,8 @@ class SweepOptions:
     steps: int | None = None
     """Number of training steps; by default the preset's."""
     protocol: ProtocolName = "random-goal"
-    """random-goal: a random goal in each episode; d4rl-single-goal: the fixed goal that D4RL has for each maze."""
+    """random-goal: a random goal in each episode; d4rl-single-goal: the fixed goal that D4RL has for each maze;
+    ogbench: each of the five goals of an OGBench environment."""
     objective: str = "return_mean"
     """What the table is sorted by: return_mean, score_d4rl, score_minari or success_rate, or a number that `gentraj
     compare` measures of planners, such as quality.measures.start.two_sample_accuracy."""

@@ -3,15 +3,22 @@ trajectory."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .d4rl import d4rl_fields
-from .episodes import DataError, Episodes, as_numbers
+from .episodes import DataError, Episodes, as_numbers, take
 from .npz import open_npz
+
+OWN, RECORDED = "gentraj/ogbench/", ("cube-single", "scene", "puzzle-3x3")  # what gentraj records itself
 
 
 def load_ogbench(path: str | Path) -> Episodes:
@@ -41,3 +48,85 @@ def ogbench_fields(members: Mapping[str, np.ndarray], path: Path) -> dict[str, A
             "terminals": np.zeros(N, dtype=bool), "rewards": members.get("rewards", np.zeros(N, np.float32))}
     flat |= {f"infos/{key}": members[key] for key in ("qpos", "qvel") if key in members}
     return d4rl_fields(flat, path.stem, ends_in_observation=True) | {"goal_dims": (0, 1) if "maze" in path.stem else ()}
+
+
+@cache
+def ogbench_tasks() -> dict[str, dict[str, Any]]:
+    """OGBench's environments of states by name, each with the five goals of its tasks.
+
+    "steps" is the length of an episode, "default" the task without a number, and "goals" the values of the entries of
+    the observation that the "parts" name, in their order. A part, such as a cube, is at its goal if its entries are at
+    most "tolerance" away. Mazes with teleporters are left out.
+    """
+    return json.loads(Path(__file__).with_name("ogbench_tasks.json").read_text())
+
+
+@dataclass(frozen=True)
+class OGBenchName:
+    """The name of an OGBench dataset, taken apart, such as cube-single-play-v0, cube-single-play-singletask-task2-v0
+    or, of gentraj's own recording, gentraj/ogbench/cube-single-singletask-task2-v0."""
+
+    source: str
+    """The dataset without rewards: the name of OGBench's own file, or the Minari id of gentraj's recording."""
+    env: str
+    """A key of `ogbench_tasks`."""
+    task: int | None
+    """The number of the single task, from 1; None for the goal-conditioned dataset."""
+    env_id: str
+    """Gymnasium's id of the environment, as gentraj registers it."""
+
+    @classmethod
+    def of(cls, text: str) -> OGBenchName | None:
+        """Returns None for a text that is no such name, as gentraj's recording without a task is a Minari id."""
+        found = re.fullmatch(rf"(?P<own>{OWN})?(?P<env>{'|'.join(ogbench_tasks())})(?:-(?P<kind>[a-z]+))??"
+                             r"(?P<single>-singletask(?:-task(?P<task>[1-5]))?)?-v0", text)
+        if found is None:
+            return None
+        env, is_single = found["env"], found["single"] is not None
+        kinds = ("play", "noisy") if env.startswith(("cube", "scene", "puzzle")) else ("navigate", "stitch", "explore")
+        if (found["kind"] or not is_single) if found["own"] else found["kind"] not in kinds:
+            return None
+        source = f"{OWN}{env}-v0" if found["own"] else f"{env}-{found['kind']}-v0"
+        task = int(found["task"] or ogbench_tasks()[env]["default"]) if is_single else None
+        return cls(source, env, task, f"OGBench/{env}{found['single'] or ''}-v0")
+
+    @property
+    def path(self) -> Path:
+        """OGBench's own file, in OGBENCH_DATASET_DIR or in the folder into which its package downloads."""
+        folder = Path(os.environ.get("OGBENCH_DATASET_DIR") or Path.home() / ".ogbench" / "data")
+        return folder / f"{self.source}.npz"
+
+    @property
+    def spec_json(self) -> str:
+        """Gymnasium's EnvSpec of the environment as JSON."""
+        return json.dumps({"id": self.env_id, "max_episode_steps": ogbench_tasks()[self.env]["steps"], "kwargs": {},
+                           "additional_wrappers": [], "vector_entry_point": None})
+
+
+def relabel(episodes: Episodes, env: str, task: int) -> Episodes:
+    """Gives the episodes the rewards of a single task of OGBench: minus the number of parts that are not at the goal.
+
+    As in OGBench, the reward of a step is that of the observation before it, a step taken at the goal has reward 0 and
+    is terminal, and the steps after it are kept, here as an episode of their own. What belonged to other goals is
+    dropped. Raises `DataError` for observations that are too short.
+    """
+    known, E = ogbench_tasks()[env], len(episodes)
+    goal, entries = np.array(known["goals"][task - 1]), [part["entries"] for part in known["parts"]]
+    if (least := max(max(each) for each in entries) + 1) > episodes.obs_dim:
+        raise DataError(f"{episodes.name}: observations have {episodes.obs_dim} entries; those of {env} have at least "
+                        f"{least}")
+    episode_S = np.repeat(np.arange(E), episodes.lengths)
+    obs_SO = episodes.obs[np.arange(episodes.num_steps) + episode_S]
+    goals = np.split(goal, np.cumsum([len(each) for each in entries])[:-1])
+    is_met_SP = np.stack([np.linalg.norm(obs_SO[:, part["entries"]] - wanted, axis=1) <= part["tolerance"]
+                          for part, wanted in zip(known["parts"], goals, strict=True)], axis=1)
+    success_S = np.asarray(is_met_SP.all(axis=1))
+    last_S = success_S.copy()
+    last_S[np.cumsum(episodes.lengths) - 1] = True
+    ends = np.flatnonzero(last_S) + 1
+    begins = np.concatenate([[0], ends[:-1]])
+    offsets = episodes.starts[episode_S[begins]]
+    pieces = list(zip(episode_S[begins].tolist(), (begins - offsets).tolist(), (ends - offsets).tolist(), strict=True))
+    return replace(take(replace(episodes, extras={}, goal_dims=(), obs_keys=()), pieces),
+                   reward=(is_met_SP.sum(1) - len(entries)).astype(np.float32), terminated=success_S,
+                   truncated=last_S & ~success_S)

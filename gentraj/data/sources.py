@@ -15,14 +15,15 @@ from .episodes import DataError, Episodes, concatenate
 from .lerobot import is_lerobot, read_lerobot
 from .minari_io import MINARI_ID, local_ids, read_minari
 from .npz import npz_fields, open_npz
-from .ogbench import ogbench_fields
+from .ogbench import OWN, RECORDED, OGBenchName, ogbench_fields, ogbench_tasks, relabel
 
 FILES = (".npz", ".hdf5", ".h5")
 
 
 def load_episodes(source: str | Path | Episodes | Sequence[str | Path | Episodes]) -> Episodes:
-    """Loads a Minari id (`namespace/name-vN`), a D4RL id, a file (.hdf5 in D4RL's layout; .npz in gentraj's, D4RL's or
-    OGBench's) or a LeRobot dataset (`lerobot:OWNER/NAME` or its folder). Several of these are concatenated.
+    """Loads a Minari id (`namespace/name-vN`), a D4RL id, an OGBench name such as cube-single-play-singletask-v0, a
+    file (.hdf5 in D4RL's layout; .npz in gentraj's, D4RL's or OGBench's) or a LeRobot dataset (`lerobot:OWNER/NAME` or
+    its folder). Several of these are concatenated.
 
     Raises `DataError`, with a message of one line, for a dataset that cannot be found, read or used.
     """
@@ -45,6 +46,8 @@ def read(source: str | Path) -> dict[str, Any]:
         return read_d4rl(path)
     if source in d4rl_table():
         return read_d4rl(source)
+    if isinstance(source, str) and (name := OGBenchName.of(source)) is not None:
+        return _ogbench(name, source)
     if isinstance(source, str) and MINARI_ID.fullmatch(source) and ("/" in source or source in local_ids()):
         return read_minari(source)
     close = get_close_matches(str(source), [*d4rl_table(), *_local_ids()], cutoff=0.5)
@@ -62,6 +65,22 @@ def _npz_fields(path: Path) -> dict[str, Any]:
     if {"rewards", "timeouts", "next_observations"} & members.keys():  # OGBench's files have none of these
         return d4rl_fields(members, path.stem)
     return ogbench_fields(members, path)
+
+
+def _ogbench(name: OGBenchName, source: str) -> dict[str, Any]:
+    """Reads an OGBench dataset by its name, with the rewards of the task that it names."""
+    if "/" not in name.source and not name.path.is_file():
+        raise DataError(f"{source}: {name.path} does not exist; put OGBench's file there, set OGBENCH_DATASET_DIR"
+                        + (f", or give gentraj's own recording, {OWN}{name.env}-singletask-task{name.task}-v0"
+                           if name.task and name.env in RECORDED else ""))
+    fields: dict[str, Any] = read(name.source if "/" in name.source else name.path) | {"name": source}
+    if name.task is not None:
+        labelled = relabel(Episodes(**fields), name.env, name.task)
+        return {field: getattr(labelled, field) for field in fields} | {
+            "goal_dims": (), "obs_keys": (), "env": name.spec_json}
+    dims = tuple(entry for part in ogbench_tasks()[name.env]["parts"] for entry in part["entries"])
+    known = {"obs_keys": ("observation",), "env": name.spec_json} if name.env in RECORDED else {}
+    return fields | {"goal_dims": dims} | known
 
 
 def _local_ids() -> list[str]:

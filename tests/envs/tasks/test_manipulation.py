@@ -1,15 +1,23 @@
 """OGBench's manipulation: goals are entries of the observation, and episodes and recordings depend on the seed only."""
 
 import sys
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
 import pytest
 
+from envs.evaluation.evaluate import EvaluationConfig, evaluate
+from envs.evaluation.rollout import rollout
 from envs.making import environment_factory
 from envs.recording import oracles
+from envs.recording.baselines import RandomAgent
+from envs.tasks.manipulation import make_base
 from envs.tasks.overview import default_horizon
 from envs.tasks.registry import MANIPULATION
+from gentraj import load_episodes
+from gentraj.data import DataError, Episodes
+from gentraj.data.ogbench import ogbench_tasks, relabel
 
 pytest.importorskip("ogbench")
 CUBE = "ogbench/cube-single"
@@ -78,13 +86,130 @@ def test_a_recording_begins_like_a_shorter_one_and_its_goals_are_achieved(monkey
     assert short.reward.max() == 1 and np.abs(short.act).max() <= 1 and short.env == environment_factory(CUBE).spec_json
 
 
+def test_the_protocol_of_ogbench_plays_each_of_the_five_tasks_equally_often(monkeypatch):
+    config = EvaluationConfig(episodes=2, protocol="ogbench", baselines=False, num_envs=1)
+    seen = []
+
+    def play(agent, factory, episodes, seed, num_envs, **options):
+        seen.append((factory.kwargs["task_id"], episodes, seed))
+        played = rollout(agent, replace(factory, max_episode_steps=2), episodes, seed, num_envs, **options)
+        return replace(played, success=np.array([True, len(seen) > 3]))
+
+    scores, episodes = evaluate(RandomAgent(-np.ones(5), np.ones(5)), CUBE, config, progress=False, play=play)
+    assert seen == [(number, 2, 0) for number in range(1, 6)] and scores["protocol"] == "ogbench"
+    assert [scores[f"success_rate_task{n}"] for n in range(1, 6)] == [0.5, 0.5, 0.5, 1, 1]
+    assert scores["success_rate"] == 0.7 and scores["episodes"] == 10 == len(episodes)
+    assert len({tuple(goal.round(1)) for goal in episodes.extras["goal"]}) == 5
+    assert environment_factory(str(episodes.env)) == environment_factory(CUBE)
+    with pytest.raises(ValueError, match="Hopper-v5: OGBench's protocol needs one of its goal-conditioned"):
+        environment_factory("hopper", protocol="ogbench")
+
+
 def test_its_plans_are_as_long_as_its_task_says():
     for name, task in MANIPULATION.items():
         assert default_horizon(name) == default_horizon(environment_factory(name).spec_json) == task.horizon
 
 
+def goal_of(base, env):
+    """OGBench's goal in units of the observation, by the formulas of its observations."""
+    info, center = base.task_infos[base.cur_task_id - 1], np.array([0.425, 0, 0])
+    if "maze" in env or "soccer" in env:
+        return info["goal_xy"]
+    if env.startswith("cube"):
+        return (10 * (info["goal_xyzs"] - center)).ravel()
+    if env.startswith("puzzle"):
+        return info["goal_button_states"]
+    goal = info["goal"]
+    return np.hstack([(10 * (goal["block_xyzs"] - center)).ravel(), goal["button_states"], 18 * goal["drawer_pos"],
+                      15 * goal["window_pos"]])
+
+
+@pytest.mark.parametrize("name", ["cube-single", "cube-double", "scene", "puzzle-3x3", "puzzle-4x6",
+                                  "pointmaze-medium", "antmaze-large", "antsoccer-arena"])
+def test_the_goals_of_the_single_tasks_are_those_of_the_package(name):
+    known = ogbench_tasks()[name]
+    base = make_base(f"{name}-singletask-v0")
+    assert len(known["goals"]) == base.num_tasks == 5 and base._reward_task_id == known["default"]
+    assert gymnasium.spec(f"{name}-singletask-v0").max_episode_steps == known["steps"]
+    for base.cur_task_id, goal in enumerate(known["goals"], 1):
+        assert np.allclose(goal_of(base, name), goal, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cube-single", "scene", "puzzle-3x3"])
+def test_relabelled_rewards_are_those_of_ogbenchs_single_task_environment(name):
+    """The states of a crafted trajectory: one part after another is put at its goal, and taken away at the end."""
+    env = environment_factory(f"OGBench/{name}-singletask-task3-v0")()
+    first, _ = env.reset(seed=0)
+    again, _ = env.reset(seed=0)
+    assert (first == again).all()
+    known, rows = ogbench_tasks()[name], [first]
+    for part, goal in by_part(known, 3):
+        rows.append(rows[-1].copy())
+        rows[-1][part["entries"]] = goal
+    rows += [rows[-1].copy(), rows[-1].copy()]
+    column = known["parts"][0]["entries"][0]
+    rows[-2][column] = 1 - rows[-1][column] if "puzzle" in name else rows[-1][column] + 0.401  # 4.01 cm
+    labelled = relabel(flat(np.array(rows)), name, 3)
+    P, reset = len(known["parts"]), env.unwrapped.base.compute_reward()
+    assert labelled.reward[0] == reset and labelled.reward[P] == 0 and labelled.reward[P + 1] == -1
+    assert labelled.lengths.tolist() == [P + 1, 1] and labelled.terminated.tolist() == [False] * P + [True, False]
+    env.close()
+
+
+def by_part(known, task):
+    sizes = np.cumsum([len(part["entries"]) for part in known["parts"]])[:-1]
+    return zip(known["parts"], np.split(np.array(known["goals"][task - 1]), sizes), strict=True)
+
+
+def flat(obs):
+    T = len(obs) - 1
+    never = np.zeros(T, bool)
+    return Episodes(obs, np.zeros((T, 5)), np.zeros(T), never, never, np.array([T]))
+
+
+def test_a_single_task_ends_one_step_after_the_cube_is_there():
+    env = environment_factory("OGBench/cube-single-singletask-task2-v0")()
+    env.reset(seed=0)
+    base = env.unwrapped.base
+    base.data.joint("object_joint_0").qpos[:3] = 0.5, 0, 0.02
+    still = np.zeros(5, np.float32)
+    *_, reward, terminated, _, info = env.step(still)
+    assert reward == 0 and not terminated and not info["success"]
+    *_, reward, terminated, _, info = env.step(still)
+    assert reward == 0 and terminated and info["success"] is True
+    env.close()
+
+
+def test_a_maze_of_ogbench_is_a_function_of_its_seed_and_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    env = environment_factory("OGBench/antmaze-medium-singletask-task1-v0")()
+    (first, info), (again, _) = env.reset(seed=5), env.reset(seed=5)
+    assert (first == again).all() and info["task_id"] == 1 and not list(tmp_path.iterdir())
+    assert env.observation_space.contains(first) and env.step(np.zeros(8, np.float32))[1] == -1
+    env.close()
+
+
+def test_ogbenchs_file_is_found_by_name_and_relabelled(tmp_path, monkeypatch):
+    monkeypatch.setenv("OGBENCH_DATASET_DIR", str(tmp_path))
+    obs = np.zeros((12, 28), np.float32)
+    obs[3, 19:22] = obs[8, 19:22] = 0.75, 0, 0.2  # the goal of task 2
+    last = np.zeros(12)
+    last[[5, 11]] = 1
+    np.savez(tmp_path / "cube-single-play-v0.npz", observations=obs, actions=np.zeros((12, 5), np.float32),
+             terminals=last)
+    episodes = load_episodes("cube-single-play-singletask-task2-v0")
+    assert (load_episodes("cube-single-play-singletask-v0").reward == episodes.reward).all()  # task 2 is its default
+    assert episodes.reward.tolist() == [-1, -1, -1, 0, -1, -1, -1, 0, -1, -1]
+    assert episodes.lengths.tolist() == [4, 1, 3, 2] and episodes.terminated.nonzero()[0].tolist() == [3, 7]
+    assert environment_factory(str(episodes.env)) == environment_factory("OGBench/cube-single-singletask-task2-v0")
+    goals = load_episodes("cube-single-play-v0")
+    assert goals.goal_dims == (19, 20, 21) and environment_factory(str(goals.env)).env_id == "OGBench/cube-single-v0"
+    with pytest.raises(DataError, match=r"scene-play-v0\.npz does not exist; put OGBench's file there, set OGBENCH"):
+        load_episodes("scene-play-singletask-v0")
+
+
 def test_without_ogbench_one_line_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ogbench.manipspace", None)
+    monkeypatch.setitem(sys.modules, "ogbench", None)
     with pytest.raises(ImportError, match=r"needs ogbench.*pip install 'gentraj\[ogbench\]'") as error:
         oracles.record(CUBE, 10)
     assert "\n" not in str(error.value)
