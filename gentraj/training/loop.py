@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..config import ConfigError, differences, from_json, require, to_json
+from ..config import ConfigError, differences, from_json, lasting, later, require, to_json
 from ..data.context import ContextConfig
 from ..data.episodes import Episodes, episodes_hash
 from ..data.windows import WHOLE, Windows
@@ -111,6 +111,10 @@ class TrainingConfig:
     accumulate: int = 1
     """Number of parts in which each batch is computed, one after the other, to save memory. An optimiser step uses the
     mean gradient of the parts."""
+    early: float = later(0.0)
+    """Fraction of the windows that begin within the first 32 steps of an episode; the others begin at any step. Above
+    0, an agent learns sooner how to start, where the data's episodes are long and so have few first steps. A
+    fine-tuning draws all steps equally often."""
     log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Loggers that are given the rows of metrics.jsonl too; each is an optional package (`pip install
     'gentraj[wandb]'`). One that fails is a warning."""
@@ -126,7 +130,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         require(self, **dict.fromkeys(("steps", "save_every", "log_every", "keep", "eval_episodes", "accumulate"),
                                       (1, math.inf)),
-                **dict.fromkeys(("warmup", "seed", "eval_every"), (0, math.inf)), threads=(0, 1e4))
+                **dict.fromkeys(("warmup", "seed", "eval_every"), (0, math.inf)), threads=(0, 1e4), early=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,8 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
         raise NothingSaved(f"{folder}: nothing saved yet; train first")
     with ExitStack() as held, Interrupts() as interrupts, _resources(config.threads):
         processes.on_main(lambda: _claim(folder, held, resume))
-        windows, device = windows or partial(Windows, episodes, contexts=contexts), device or processes.device
+        windows, device = (windows or partial(Windows, episodes, contexts=contexts, early=config.early),
+                           device or processes.device)
         run = _Run(folder, [_Component(n, p, windows, device) for n, p in sorted(components.items())], config,
                    _settings(meta, components, config, episodes), carried or {}, processes)
         sums = run.begin(resume)
@@ -371,7 +376,7 @@ def _settings(meta: Mapping[str, Any], components: Mapping[str, Trainable], conf
     """All settings that must be the same on resume, after a round trip through JSON."""
     described = {name: {"class": type(p).__name__, "spec": to_json(p.spec), "batch_size": p.batch_size}
                  for name, p in components.items()}
-    settings = {**meta, "training": to_json(config), "dataset_hash": episodes_hash(episodes), "components": described}
+    settings = {**meta, "training": lasting(config), "dataset_hash": episodes_hash(episodes), "components": described}
     return json.loads(json.dumps(settings, allow_nan=False))
 
 
