@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..config import ConfigError, differences, from_json, lasting, later, require, to_json
+from ..config import ConfigError, differences, from_json, later, require, to_json
 from ..data.context import ContextConfig
 from ..data.episodes import Episodes, episodes_hash
 from ..data.windows import WHOLE, Windows
@@ -53,7 +53,7 @@ from .recording import Update
 # `threads`, `compile` and `accumulate` are among them: they change rounding and means over parts of a batch, no more.
 # `tensorboard` is what earlier releases saved in the place of `log_to`.
 MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "compile", "log_to", "eval_every",
-                         "eval_episodes", "accumulate", "tensorboard")
+                         "eval_episodes", "accumulate", "early", "tensorboard")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -376,7 +376,7 @@ def _settings(meta: Mapping[str, Any], components: Mapping[str, Trainable], conf
     """All settings that must be the same on resume, after a round trip through JSON."""
     described = {name: {"class": type(p).__name__, "spec": to_json(p.spec), "batch_size": p.batch_size}
                  for name, p in components.items()}
-    settings = {**meta, "training": lasting(config), "dataset_hash": episodes_hash(episodes), "components": described}
+    settings = {**meta, "training": to_json(config), "dataset_hash": episodes_hash(episodes), "components": described}
     return json.loads(json.dumps(settings, allow_nan=False))
 
 
