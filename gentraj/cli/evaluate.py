@@ -85,9 +85,9 @@ class Evaluate:
 
 def main(argv: list[str]) -> None:
     guess = next((Path(word) for word in argv if (Path(word) / CONFIG).is_file()), None)  # enough for --help
-    which = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(guess))
-    # Once more, now that it is known whose planner's settings are the defaults: options may stand before the run.
-    args = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(which.run))
+    args = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(guess))
+    if args.run != guess:  # once more, now that it is known whose planner's settings are the defaults
+        args = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(args.run))
     run = accelerate(load(args.run, device=pick_device(args.device)), args.accelerate)
     fallback = args.fallback and load(args.fallback, device=pick_device(args.device))
     teacher = args.teacher and load(args.teacher, device=pick_device(args.device))
