@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,8 +76,8 @@ class Controls:
         self.run = gui.add_dropdown("Run", names, order=1, hint="The run that plans")
         self.beside = gui.add_dropdown("Beside it", [NONE], order=2, hint="A second run with the same start and goal",
                                        visible=len(names) > 1)
-        self.run.on_update(lambda _: self._choose())
-        self.beside.on_update(lambda _: self._compare())
+        self.run.on_update(lambda _: session.attempt(self._choose))
+        self.beside.on_update(lambda _: session.attempt(self._compare))
         with gui.add_folder("Denoising", order=4) as self.denoising:
             self.frame = gui.add_slider("Step", 0, 1, 1, 1, hint="Unfinished plans after each sampling step; the last "
                                         "is the plan")
@@ -92,12 +91,12 @@ class Controls:
         with gui.add_folder(LOOP, order=6) as self.closed_loop:
             self.play, step, reset = (gui.add_button(name) for name in ("Play", "Step", "Reset"))
             self.loop = gui.add_markdown("")
-            self.play.on_click(lambda _: self._play())
-            step.on_click(lambda _: session.step())
-            reset.on_click(lambda _: session.reset())
+            self.play.on_click(lambda _: session.attempt(self._play))
+            step.on_click(lambda _: session.attempt(session.step))
+            reset.on_click(lambda _: session.attempt(session.reset))
         with gui.add_folder("Export", order=7, expand_by_default=False) as self.exports:
             for name, send in downloads(self).items():
-                gui.add_button(name).on_click(self._sending(send))
+                gui.add_button(name).on_click(lambda _, send=send: session.attempt(send))
 
     def _rebuild(self) -> None:
         """Makes the controls and scenes that depend on the chosen runs."""
@@ -182,15 +181,9 @@ class Controls:
             self.api.on_click()(self._clicked)
 
     def _clicked(self, event: Any) -> None:
-        place = on_floor(event.ray_origin, np.add(event.ray_origin, event.ray_direction))
-        if place is not None:
-            self.session.add_disc(place, self.radius.value)
+        def add() -> None:
+            place = on_floor(event.ray_origin, np.add(event.ray_origin, event.ray_direction))
+            if place is not None:
+                self.session.add_disc(place, self.radius.value)
 
-    def _sending(self, send: Callable[[], None]) -> Callable[[Any], None]:
-        def clicked(_: Any) -> None:
-            try:
-                send()
-            except (ValueError, OSError, RuntimeError) as error:
-                self.session.fail(error)
-
-        return clicked
+        self.session.attempt(add)

@@ -12,6 +12,7 @@ from .bodies import BodyScene
 from .colours import plan_colours, rgb
 from .driving import Way
 from .loading import BODY, Loaded
+from .offered import check_place
 from .planning import Answer, Disc
 from .session import Session
 
@@ -52,8 +53,12 @@ class Scene(Protocol):
 
 
 def on_floor(eye_3: Sequence[float], through_3: Sequence[float], height: float = 0.0) -> np.ndarray | None:
-    """Where the ray from the eye through a point meets the plane at a height: (2,), or None if it never does."""
-    eye, ray = np.asarray(eye_3, float), np.asarray(through_3, float) - np.asarray(eye_3, float)
+    """Where the ray from the eye through a point meets the plane at a height: (2,), or None if it never does.
+
+    Raises ValueError for what is no place.
+    """
+    eye = check_place(eye_3, 3)
+    ray = check_place(through_3, 3) - eye
     if ray[2] == 0 or (height - eye[2]) / ray[2] <= 0:
         return None
     return (eye + ray * (height - eye[2]) / ray[2])[:2]
@@ -163,10 +168,13 @@ class MazeScene:
         handle = self.api.add_icosphere(f"{self.root}/{name}", 0.16, rgb(colour))
         self.api.add_label(f"{self.root}/{name}/label", name, position=(0, 0, 0.25))
 
-        async def drag(event: Any) -> None:
+        def follow(event: Any) -> None:
             place = on_floor(event.client.camera.position, event.end_position, 0.12)
             if place is not None:
                 move(place - [self.shift, 0])
+
+        async def drag(event: Any) -> None:
+            self.session.attempt(follow, event)
 
         handle.on_drag("left")(drag)
         return handle
