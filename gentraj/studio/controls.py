@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .export import downloads
 from .imagination import Imagination
+from .latest import Latest
 from .planning import Answer
 from .scene import Place, Scene, on_floor, scene_of
 from .session import Session, alike
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 NONE = "none"
 MOST_CANDIDATES, MOST_SCALE, MOST_TEMPERATURE, MOST_SEED = 16, 10.0, 2.0, 99
 LOOP = "Closed loop"
+TEXTS_EVERY = 0.2  # seconds
 
 
 class Controls:
@@ -33,6 +36,7 @@ class Controls:
         self.gui, self.api, self.session, self.client = gui, api, session, client
         self.scenes: list[Scene] = []
         self.drawing = threading.RLock()  # plans and the closed loop are drawn by different threads
+        self.telling: Latest[None] = Latest(lambda _: self._tell(), "studio-texts")
         self.planning: Any = None
         self.imagination: Imagination | None = None
         """What a world model shows in the place of plans."""
@@ -51,11 +55,10 @@ class Controls:
                 scene.move(None if driven is None else driven.way())
                 answer = driven.plan if driven is not None and side == 0 else None
                 scene.show(answer or session.answers.get(side), frame, self.by.value)
-            self.status.content = status(session)
-            self.loop.content = loop_status(session)
-            self.play.label = "Pause" if session.driving.is_set() else "Play"
+        self.telling.ask(None)
 
     def close(self) -> None:
+        self.telling.close()
         if self.imagination is not None:
             self.imagination.close()
         self.session.close()
@@ -135,6 +138,13 @@ class Controls:
         slider = self.gui.add_slider(label, low, high, step, value)
         slider.on_update(lambda _: self.session.set(**{key: slider.value}))
         self.sliders[key] = slider
+
+    def _tell(self) -> None:
+        """Writes the texts, which a browser takes longer to show than plans, and waits until it may do so again."""
+        self.status.content = status(self.session)
+        self.loop.content = loop_status(self.session)
+        self.play.label = "Pause" if self.session.driving.is_set() else "Play"
+        time.sleep(TEXTS_EVERY)
 
     def _frame(self, answer: Answer | None) -> int | None:
         """The frame of the denoising to draw; None for the finished plan. Fits the slider to the number of frames."""
