@@ -19,6 +19,7 @@ from .planning import EFFORTS, MARGIN, Answer
 from .session import Session
 
 PICTURE = 900, 1400  # height and width in pixels
+PATIENCE = 60.0  # seconds that a browser has to draw it
 FILM_STEPS = 2  # environment steps between two frames of a video
 
 
@@ -136,7 +137,8 @@ def downloads(panel: Panel) -> dict[str, Callable[[], None]]:
 
         buffer = io.BytesIO()
         height, width = PICTURE
-        Image.fromarray(panel.client.get_render(height=height, width=width)).save(buffer, "PNG")
+        shown = panel.client.get_render(height=height, width=width, timeout=PATIENCE)
+        Image.fromarray(shown).save(buffer, "PNG")
         send("studio.png", buffer.getvalue())
 
     def film() -> None:
