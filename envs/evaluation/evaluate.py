@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
-from scipy.stats import trim_mean
 
 from gentraj.config import require
 from gentraj.data import Episodes
@@ -19,7 +18,7 @@ from ..making import EnvironmentFactory, ProtocolName, environment_factory
 from ..recording.baselines import RandomAgent, WaypointController
 from ..rendering.film import Watch, rendering
 from .rollout import Rollout, join, rollout
-from .scores import normalised
+from .scores import normalised, trimmed_mean
 from .stepping import EnvironmentFault
 
 RESAMPLES = 10_000
@@ -206,7 +205,7 @@ def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> di
     if not played.tells_success:  # else every step with a positive reward would be a success
         goals = dict.fromkeys(goals)
     return {"return_mean": mean,
-            "return_iqm": float(trim_mean(played.returns, 0.25)),
+            "return_iqm": float(trimmed_mean(played.returns)),
             "return_ci95": bootstrap_interval(played.returns, seed),
             **goals, **_tasks(played, factory), **normalised(mean, factory),
             "clipped_actions": played.clipped_actions, "clamped_observations": played.clamped_observations,

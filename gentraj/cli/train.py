@@ -93,10 +93,9 @@ def main(argv: list[str]) -> None:
     if {"-h", "--help"} & set(argv):
         hidden = without_effect(_given([word for word in argv if word not in ("-h", "--help")], first), first)
         parse(Train, argv, "gentraj train", description=description, default=Train(first), hidden=hidden)
-    first_args = parse(Train, argv, "gentraj train", description=description, default=Train(first))
-    # Parsed again, now that the preset is known: options may stand before the preset that sets their defaults.
-    defaults = _defaults(first_args)
-    args = parse(Train, argv, "gentraj train", default=Train(defaults))
+    args = parse(Train, argv, "gentraj train", description=description, default=Train(first))
+    if (defaults := _defaults(args)) != first:  # parsed again, now that it is known whose settings are the defaults
+        args = parse(Train, argv, "gentraj train", default=Train(defaults))
     with options_named(args, argv), launched(args.device) as processes:
         _train(args, defaults, processes)
 

@@ -143,7 +143,7 @@ class Certificate:
 
     @property
     def feasible(self) -> Tensor:
-        """True where no violation exceeds 1e-6."""
+        """True where no violation exceeds 1e-6, of the shape of `worst`."""
         return self.worst <= TOLERANCE
 
     def __str__(self) -> str:

@@ -103,7 +103,7 @@ class Episodes:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays of all fields but the extras, by name."""
+        """The arrays of all fields but the extras, by name, each of the shape that its field states."""
         return {key: getattr(self, key) for key in ARRAYS}
 
     @property

@@ -77,7 +77,7 @@ class Adversarial(Reflow):
 
     @parametrize.cached()
     def objective(self, rows: Microbatch) -> Tensor:
-        """The error to the teacher's trajectories, and the generator's loss of samples from one call."""
+        """The error to the teacher's trajectories, and the generator's loss of samples from one call: a scalar."""
         fake, t_R = self.one_call(rows) * rows.real, rows.levels()
         with torch.no_grad():
             on_real = logits(self.discriminator, rows.x0, rows, t_R)
