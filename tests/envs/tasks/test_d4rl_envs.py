@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from envs.evaluation.evaluate import EvaluationConfig, evaluate
+from envs.evaluation.scores import DataReturns, score_behaviour
 from envs.making import environment_factory
 from envs.recording.baselines import RandomAgent
 from envs.tasks.d4rl import GOALS, U_MAZE
@@ -67,3 +68,10 @@ def test_its_u_maze_has_walls_where_d4rl_has_them():
     assert walls.keys() == {f"block_{i}_{j}" for i, j in np.argwhere(U_MAZE)}
     assert (walls["block_2_1"] == (0, 4)).all()  # between the start at (0, 0) and the goal at (0, 8)
     env.close()
+
+
+def test_the_returns_of_the_data_are_not_set_beside_those_of_an_agent():
+    """In the kitchen they count in each step all tasks that are done."""
+    factory = environment_factory("D4RL/kitchen-partial-v0")
+    scores, why = score_behaviour([DataReturns(5, 400.0, 280, 5, 5)], factory.spec_json, factory)
+    assert scores is None and "were not recorded as an agent is evaluated" in why
