@@ -10,7 +10,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import IO
 
-PRELOADED = ["gentraj.cli.train", "gentraj.runs.folder", "gentraj.data.commands", "small"]
+# An optimiser imports torch._dynamo when it is made, in a second and a half.
+PRELOADED = ["torch._dynamo", "gentraj.cli.train", "gentraj.runs.folder", "gentraj.data.commands", "small"]
 
 
 def context():
