@@ -16,7 +16,7 @@ import tyro
 
 from envs.making import try_making
 
-from ..config import differences, from_json, read_json, to_json
+from ..config import differences, from_json, read_json, to_json, with_settings
 from ..device import pick_device
 from ..families import FAMILIES
 from ..files import check_folder
@@ -25,7 +25,7 @@ from ..progress import print_saved, say
 from ..runs.folder import Ready, Run, read_config, ready
 from ..runs.folder import train as train_run
 from ..runs.kinds import AnyRunConfig
-from ..runs.presets import PRESETS, check_goals, listing, suited
+from ..runs.presets import PRESETS, check_goals, data_settings, listing, suited
 from ..runs.settings import RunSettings
 from ..training.checkpoint import has_checkpoints
 from ..training.parallel import Processes, launched, launched_in_bf16
@@ -187,7 +187,8 @@ def preset(name: str, dataset: str) -> AnyRunConfig:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         raise ValueError(f"unknown preset '{name}'; known: {', '.join(PRESETS)}"
                          + (f"; did you mean '{near[0]}'?" if near else ""))
-    return PRESETS[suited(name, dataset)]
+    name = suited(name, dataset)
+    return with_settings(PRESETS[name], data_settings(name, dataset), f"preset {name}")
 
 
 def _defaults(args: Train) -> AnyRunConfig:
