@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .colours import linear
+
 if TYPE_CHECKING:
     from viser import SceneApi
 
@@ -34,7 +36,8 @@ class Lines:
         room = max(LEAST if self.handle is None else len(self.handle.points), 1 << (count - 1).bit_length())
         points = np.concatenate([points_M23, np.broadcast_to(points_M23[-1, 1], (room - count, 2, 3))])
         colours = np.concatenate([colours_M3, np.broadcast_to(colours_M3[-1], (room - count, 3))])
-        self._put(points.astype(np.float32), np.repeat(colours[:, None], 2, 1).astype(np.uint8))
+        # The browser takes the colours of vertices for light, and would draw them too bright.
+        self._put(points.astype(np.float32), np.repeat(linear(colours)[:, None], 2, 1))
 
     def _put(self, points_L23: np.ndarray, colours_L23: np.ndarray) -> None:
         if self.handle is not None and len(self.handle.points) != len(points_L23):

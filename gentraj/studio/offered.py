@@ -22,7 +22,7 @@ def take_only_what_is_offered(gui: GuiApi, refuse: Callable[[ValueError], None])
 
     socket, take = gui._websock_interface, gui._handle_gui_updates
 
-    async def checked(client_id: int, message: Any) -> None:
+    async def checked(client_id: Any, message: Any) -> None:
         try:
             check_update(gui._gui_input_handle_from_uuid, message.uuid, message.updates)
         except ValueError as error:

@@ -102,6 +102,18 @@ def test_plans_are_drawn_where_they_lead(controls: Controls) -> None:
     np.testing.assert_allclose(goal, controls.session.goal_2)
 
 
+def test_new_plans_make_no_new_nodes(controls: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
+    controls.session.set(candidates=3)
+    controls.session.plan()
+    counts, made = [len(drawn(controls, "plans"))], []
+    monkeypatch.setattr(controls.api, "add_line_segments", lambda *args, **_: made.append(args))
+    for candidates in (1, 3):
+        controls.session.set(candidates=candidates)
+        controls.session.plan()
+        counts.append(len(drawn(controls, "plans")))
+    assert counts[1] < counts[2] == counts[0] and not made
+
+
 def test_the_mouse_drags_the_goal_to_where_its_ray_meets_the_floor(controls: Controls) -> None:
     eye, aim = np.array([0.0, -5.0, 6.0]), np.array([1.0, -1.0, 0.12])
     event = SimpleNamespace(client=SimpleNamespace(camera=SimpleNamespace(position=eye)),
@@ -207,8 +219,9 @@ def test_a_line_is_one_node_whose_room_doubles(server: Any) -> None:
         assert not np.ptp(lines.handle.points[count:], axis=1).any()  # the rest has no length
     lines.draw(points_M23[:0], np.array([1, 2, 3]))
     assert not lines.handle.visible
-    lines.draw(points_M23[:2], np.array([[1, 2, 3], [4, 5, 6]]))
-    assert lines.handle.visible and lines.handle.colors[:3, 0].tolist() == [[1, 2, 3], [4, 5, 6], [4, 5, 6]]
+    lines.draw(points_M23[:2], np.array([[0, 188, 255], [188, 0, 0]]))
+    assert lines.handle.visible  # 188 of sRGB is half of the light
+    assert lines.handle.colors[:3, 0].tolist() == [[0, 128, 255], [128, 0, 0], [128, 0, 0]]
 
 
 def test_texts_are_written_less_often_than_plans_are_drawn_and_the_last_one_is(
