@@ -9,6 +9,7 @@ import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,6 +113,12 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     if chosen is None and not 0 < factory.max_episode_steps <= ENDLESS:
         return replace(factory, max_episode_steps=_time_limit(factory))
     return factory
+
+
+@cache
+def try_making(env: str) -> None:
+    """Makes an environment, and closes it: once in a process, if it can be made. Raises whatever making it raises."""
+    environment_factory(env)().close()
 
 
 def recorded_factory(env: str | None) -> EnvironmentFactory | None:

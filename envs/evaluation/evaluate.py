@@ -101,8 +101,7 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     "single-task" in an environment that reports success but has no goals. They have a `deadline` if there is one. Of an
     agent that asks a teacher, `by_teacher` is the fraction of its actions that were the teacher's. `watch` is shown the
     agent's episodes, in environments that render frames; `CannotRender` is raised before the first episode if they
-    cannot.
-    `play` does what `rollout` does, perhaps elsewhere.
+    cannot. `play` does what `rollout` does, perhaps elsewhere.
 
     Raises `EnvironmentFault` if an episode does not finish. With `partial`, it raises only if none finishes: the scores
     are those of the others, "episodes" is their number, and "failures" says in a line what went wrong in each of the
@@ -127,20 +126,25 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
               **summarize(played, factory, config.seed), **_costs(played), "returns": played.returns.tolist(),
               "successes": played.success.tolist() if played.tells_success else None,
               "controller": None, "random": None}
-    if played.by_teacher is not None:
-        scores["by_teacher"] = played.by_teacher
     if config.baselines:
         scores |= score_baselines(factory, config, progress, partial, play)
+    return scores | _where_they_apply(played, agent, config), cast(Episodes, played.recorded)
+
+
+def _where_they_apply(played: Rollout, agent: Agent, config: EvaluationConfig) -> dict[str, Any]:
+    """Returns the scores of a teacher, a deadline and a protocol, each only where there is one."""
+    scores: dict[str, Any] = {}
+    if played.by_teacher is not None:
+        scores["by_teacher"] = played.by_teacher
     if config.deadline is not None:
         scores["deadline"] = punctuality(played.act_ms, 1000 * config.deadline)
         if isinstance(agent, PlansAhead):
             scores["deadline"] |= agent.timing()
-    recorded = cast(Episodes, played.recorded)
     if config.protocol != "random-goal":
         scores["protocol"] = config.protocol
-    elif played.tells_success and "goal" not in recorded.extras:
+    elif played.tells_success and "goal" not in cast(Episodes, played.recorded).extras:
         scores["protocol"] = "single-task"
-    return scores, recorded
+    return scores
 
 
 def by_task(play: Play) -> Play:

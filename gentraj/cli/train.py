@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import tyro
 
-from envs.making import environment_factory
+from envs.making import try_making
 
 from ..config import differences, from_json, read_json, to_json, with_settings
 from ..device import pick_device
@@ -142,7 +142,7 @@ def next_command(run: Run, folder: Path) -> str:
     if run.data.env is None:
         return f"{command} --env-id ID"
     try:
-        environment_factory(run.data.env)().close()
+        try_making(run.data.env)
     except Exception as error:  # an environment may raise anything
         return (f"{command}, which will need --import MODULE, where MODULE registers the environment of the data, or "
                 f"--env-id ID: {str(error).partition(';')[0]}")

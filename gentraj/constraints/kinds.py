@@ -161,7 +161,7 @@ class Equal(Constraint):
         return check_dims(self, self.dims, spec)
 
     def target(self, like: Tensor) -> Tensor:
-        """(d,) the values, rounded to float32 as trajectories are."""
+        """The values, rounded to float32 as trajectories are, one for each of `dims`: of the shape (d,)."""
         return torch.tensor(self.values, dtype=torch.float32, device=like.device).to(like.dtype)
 
     def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:
