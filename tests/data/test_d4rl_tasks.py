@@ -13,6 +13,7 @@ from gentraj.cli.varying import base_card
 from gentraj.data import d4rl_reference, load_d4rl, load_episodes
 from gentraj.data.d4rl import d4rl_table, single_task_steps
 from gentraj.data.spaces import flat_parts, obs_widths
+from gentraj.runs.policy import PolicyRunConfig
 
 N, MAZE, KITCHEN = 12, "antmaze-medium-play-v2", "kitchen-partial-v0"
 
@@ -86,11 +87,17 @@ def test_each_single_task_of_d4rl_has_its_own_time_limit():
 
 def test_critics_learn_of_antmazes_rewards_minus_one_unless_told_otherwise():
     for dataset in (MAZE, "D4RL/antmaze/medium-play-v1"):
-        assert preset("fql", dataset).policy.rewards == preset("iql-published", dataset).policy.rewards == "minus-one"
+        assert rewards("fql", dataset) == rewards("iql-published", dataset) == "minus-one"
         card = base_card("fql", dataset, None, 5, seeds=(0,), episodes=1, protocol="random-goal", score="success_rate")
         assert card.settings == {"policy.rewards": "minus-one", "training.steps": 5}
     assert preset("fql", KITCHEN) == preset("fql", "antmaze-medium-navigate-singletask-v0") == preset("fql", "")
     assert preset("bc-flow", MAZE) == preset("bc-flow", "")  # it learns nothing from rewards
+
+
+def rewards(name, dataset):
+    config = preset(name, dataset)
+    assert isinstance(config, PolicyRunConfig)
+    return config.policy.rewards
 
 
 def test_only_the_observation_of_a_kitchen_in_minari_is_read():
