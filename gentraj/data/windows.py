@@ -10,6 +10,7 @@ from .context import ContextConfig, context_rows, window_ends
 from .episodes import Episodes
 
 WHOLE = slice(None)  # all rows of a batch
+EARLY = 32  # steps of an episode at the most that are early
 
 class Windows:
     """All windows of a dataset: every step of every episode starts one window, padded past the episode's end.
@@ -18,17 +19,19 @@ class Windows:
     episode's last observation has no action, so that action is padding, too. Padding holds zeros and is masked. The
     reward of a timestep is the sum over the `spec.gaps` environment steps that it stands for. `contexts` are the
     vectors `context_BC` of each batch, by default none. A window that is conditioned on a goal ends where the episode's
-    goal changes, and `episode_B` then numbers the parts of an episode with one goal. Raises ValueError for data whose
-    observations or actions have another width than `spec`.
+    goal changes, and `episode_B` then numbers the parts of an episode with one goal. A fraction `early` of the windows
+    that `batch` draws begins within the first `EARLY` steps of an episode, and the others begin at any step. Raises
+    ValueError for data whose observations or actions have another width than `spec`.
     """
 
-    def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig | None = None):
+    def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig | None = None,
+                 early: float = 0.0):
         for key, width, data_width in (("obs_dim", spec.obs_dim, episodes.obs_dim),
                                        ("act_dim", spec.act_dim, episodes.act_dim)):
             if width not in (data_width, 0):
                 raise ValueError(f"{key} is {width} in the model and {data_width} in {episodes.name}; train on data of "
                                  "the model's environment")
-        self.episodes, self.spec = episodes, spec
+        self.episodes, self.spec, self.early = episodes, spec, early
         self.ends = np.cumsum(episodes.lengths)  # (E,) one past the last step of each episode
         self.offsets, self.gaps = np.array(spec.times), np.array(spec.gaps)
         self.context_rows = context_rows(episodes, contexts or ContextConfig())
@@ -42,7 +45,13 @@ class Windows:
 
         With `rows`, only these rows of the batch are gathered.
         """
-        return self.gather(np.random.default_rng([seed, step]).integers(0, len(self), size)[rows])
+        rng = np.random.default_rng([seed, step])
+        starts_B = rng.integers(0, len(self), size)
+        if self.early:
+            episode_B = rng.integers(0, len(self.ends), size)
+            early_B = rng.integers(0, np.minimum(self.episodes.lengths, EARLY)[episode_B])
+            starts_B = np.where(rng.random(size) < self.early, self.episodes.starts[episode_B] + early_B, starts_B)
+        return self.gather(starts_B[rows])
 
     def gather(self, starts_B: np.ndarray) -> Batch:
         """The windows that start at these steps (B,) of the flat arrays."""

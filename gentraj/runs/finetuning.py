@@ -64,7 +64,7 @@ class FinetuneConfig:
     def training(self, before: TrainingConfig) -> TrainingConfig:
         """The settings of the policy's training, with the steps, checkpoints and seed of the fine-tuning."""
         return replace(before, steps=max(1, round(self.steps * self.updates)), save_every=self.save_every,
-                       seed=self.seed, eval_every=0)
+                       seed=self.seed, eval_every=0, early=0.0)
 
 
 def finetune(run: Run, config: FinetuneConfig, folder: Path | str, *, env_id: str | None = None, resume: bool = False,

@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..config import ConfigError, differences, from_json, require, to_json
+from ..config import ConfigError, differences, from_json, later, require, to_json
 from ..data.context import ContextConfig
 from ..data.episodes import Episodes, episodes_hash
 from ..data.windows import WHOLE, Windows
@@ -53,7 +53,7 @@ from .recording import Update
 # `threads`, `compile` and `accumulate` are among them: they change rounding and means over parts of a batch, no more.
 # `tensorboard` is what earlier releases saved in the place of `log_to`.
 MAY_CHANGE_ON_RESUME = ("steps", "save_every", "log_every", "keep", "threads", "compile", "log_to", "eval_every",
-                         "eval_episodes", "accumulate", "tensorboard")
+                         "eval_episodes", "accumulate", "early", "tensorboard")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -111,6 +111,10 @@ class TrainingConfig:
     accumulate: int = 1
     """Number of parts in which each batch is computed, one after the other, to save memory. An optimiser step uses the
     mean gradient of the parts."""
+    early: float = later(0.0)
+    """Fraction of the windows that begin within the first 32 steps of an episode; the others begin at any step. Above
+    0, an agent learns sooner how to start, where the data's episodes are long and so have few first steps. A
+    fine-tuning draws all steps equally often."""
     log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Loggers that are given the rows of metrics.jsonl too; each is an optional package (`pip install
     'gentraj[wandb]'`). One that fails is a warning."""
@@ -126,7 +130,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         require(self, **dict.fromkeys(("steps", "save_every", "log_every", "keep", "eval_episodes", "accumulate"),
                                       (1, math.inf)),
-                **dict.fromkeys(("warmup", "seed", "eval_every"), (0, math.inf)), threads=(0, 1e4))
+                **dict.fromkeys(("warmup", "seed", "eval_every"), (0, math.inf)), threads=(0, 1e4), early=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,8 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
         raise NothingSaved(f"{folder}: nothing saved yet; train first")
     with ExitStack() as held, Interrupts() as interrupts, _resources(config.threads):
         processes.on_main(lambda: _claim(folder, held, resume))
-        windows, device = windows or partial(Windows, episodes, contexts=contexts), device or processes.device
+        windows, device = (windows or partial(Windows, episodes, contexts=contexts, early=config.early),
+                           device or processes.device)
         run = _Run(folder, [_Component(n, p, windows, device) for n, p in sorted(components.items())], config,
                    _settings(meta, components, config, episodes), carried or {}, processes)
         sums = run.begin(resume)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from some_episodes import any_lengths, some
 
 from gentraj.data import ContextConfig, Episodes, Windows
-from gentraj.data.windows import repeat_last
+from gentraj.data.windows import EARLY, repeat_last
 from gentraj.trajectory import TrajectorySpec
 
 
@@ -53,6 +53,29 @@ def test_a_batch_is_a_function_of_seed_and_step_alone():
     assert torch.equal(first.x_BHD, again.x_BHD)
     assert not torch.equal(first.x_BHD, other_step.x_BHD)
     assert not torch.equal(first.x_BHD, other_seed.x_BHD)
+
+
+def test_a_fraction_of_the_windows_begins_early_and_the_others_at_any_step():
+    share, lengths, size = 0.4, [10, 200], 40_000
+    starts = Windows(numbered(lengths), TrajectorySpec(2, 0, 1), early=share).batch(0, 0, size).x_BHD[:, 0].int()
+    found = torch.zeros(2, max(lengths)).index_put_(tuple((starts - 1).long().T), torch.ones(size), accumulate=True)
+    expected = torch.zeros(2, max(lengths))
+    for episode, length in enumerate(lengths):
+        expected[episode, :length] = (1 - share) / sum(lengths)
+        expected[episode, : min(length, EARLY)] += share / len(lengths) / min(length, EARLY)
+    assert (found[expected == 0] == 0).all()
+    assert ((found - size * expected).abs() <= 5 * (size * expected).sqrt()).all()
+
+
+def test_the_early_windows_are_a_function_of_seed_and_step_and_none_is_drawn_without_a_fraction():
+    e, spec = some([20, 300]), TrajectorySpec(3, 2, 4)
+    plain, early, all_early = (Windows(e, spec, early=share) for share in (0.0, 0.5, 1.0))
+    assert torch.equal(plain.batch(7, 3, 16).x_BHD, Windows(e, spec).batch(7, 3, 16).x_BHD)
+    whole = early.batch(7, 3, 16).x_BHD
+    assert torch.equal(whole[4:8], early.batch(7, 3, 16, slice(4, 8)).x_BHD)
+    assert not torch.equal(whole, plain.batch(7, 3, 16).x_BHD)
+    first = torch.from_numpy(np.concatenate([one.obs[:EARLY] for one in e]))
+    assert (all_early.batch(0, 0, 64).x_BHD[:, 0, None, :3] == first).all(-1).any(-1).all()
 
 
 def test_batches_begin_at_every_step_equally_often():

@@ -126,6 +126,17 @@ def test_a_resumed_part_is_given_what_it_would_have_been_given(tmp_path: Path) -
         assert torch.equal(batch.x_BHD, batch_.x_BHD) and noise == noise_
 
 
+def test_a_share_of_the_windows_begins_early_and_a_resumed_training_may_draw_another_one(tmp_path: Path) -> None:
+    long, late = Pair(), Pair()
+    where = np.arange(201.0)[:, None].repeat(2, 1)
+    data = Episodes(where, where[:200, :1], np.zeros(200), np.zeros(200, bool), np.zeros(200, bool), np.array([200]))
+    settings = TrainingConfig(steps=40, early=1.0)
+    train({"pair": long}, data, settings, tmp_path, meta={}, progress=False)
+    train({"pair": late}, data, replace(settings, steps=80, early=0.0), tmp_path, meta={}, resume=True, progress=False)
+    first, second = (torch.cat([batch.x_BHD[:, 0, 0] for batch, *_ in pair.given]) for pair in (long, late))
+    assert first.max() < 32 <= second.max() and len(first) == len(second) == 200
+
+
 def test_a_component_does_not_depend_on_the_others(tmp_path: Path) -> None:
     alone, beside, other = Pair(), Pair(), Pair()
     run(tmp_path / "a", {"b": alone})
