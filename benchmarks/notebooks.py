@@ -66,7 +66,7 @@ def executed(path: Path, args: Args) -> list[str]:
         shrink(notebook)
     with nullcontext(str(args.folder.absolute())) if args.folder else TemporaryDirectory() as folder:
         client = NotebookClient(notebook, timeout=TIMEOUT if args.check else None, kernel_name="python3",
-                                record_timing=False, resources={"metadata": {"path": folder}})
+                                coalesce_streams=True, record_timing=False, resources={"metadata": {"path": folder}})
         try:
             client.execute(env=environment(Path(folder)))
         except (CellExecutionError, CellTimeoutError) as error:

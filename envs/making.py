@@ -9,6 +9,7 @@ import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,8 @@ STEPS_PER_CELL = 50  # what umaze (300 steps, 6 cells) and medium (600, 11) give
 SHORTEST_LIMIT = 300
 OGBENCH_TASKS = 5
 EVALUATION = {"continuing_task": True, "reset_target": False}  # reaching the goal ends nothing, and the goal stays
+KITCHEN, KITCHEN_STEPS = "FrankaKitchen-v1", 280
+ONCE = {"remove_task_when_completed": True, "terminate_on_tasks_completed": True}  # a reward of 1 for each task
 
 
 class UnsafeEnvironment(ValueError):
@@ -84,8 +87,9 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
                         protocol: ProtocolName = "random-goal") -> EnvironmentFactory:
     """Returns a factory of `env`: a task name, a Gymnasium id or an EnvSpec as JSON (a dataset's `Episodes.env`).
 
-    Mazes are made for evaluation (`EVALUATION`), whatever the recording used; `overrides` replace any argument, such
-    as `max_episode_steps` or `render_mode`. The time limit is that of the recording. If the recording was endless, it
+    Mazes are made for evaluation (`EVALUATION`), and a kitchen as D4RL's: a task counts once, and 280 steps at most are
+    allowed, whatever the recording used; `overrides` replace any argument, such as `max_episode_steps` or
+    `render_mode`. In other environments the time limit is that of the recording. If the recording was endless, it
     is the task's (300, 300, 600 or 800 steps) for a known map, and for another PointMaze map 50 steps per cell of the
     longest of its shortest paths, at least 300. Only the id of a registered environment, plain arguments and the time
     limit are taken from the JSON, so a dataset can neither run code nor have files read. Raises ValueError, in one
@@ -94,6 +98,8 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     env_id, kwargs, limit = _parse(env)
     if env_id.startswith(MAZES):
         kwargs |= EVALUATION
+    if env_id == KITCHEN:
+        kwargs, limit = kwargs | ONCE, KITCHEN_STEPS
     kwargs |= overrides or {}
     chosen = kwargs.pop("max_episode_steps", None)
     factory = EnvironmentFactory(env_id, kwargs, chosen or limit or 0, protocol)
@@ -107,6 +113,12 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     if chosen is None and not 0 < factory.max_episode_steps <= ENDLESS:
         return replace(factory, max_episode_steps=_time_limit(factory))
     return factory
+
+
+@cache
+def try_making(env: str) -> None:
+    """Makes an environment, and closes it: once in a process, if it can be made. Raises whatever making it raises."""
+    environment_factory(env)().close()
 
 
 def recorded_factory(env: str | None) -> EnvironmentFactory | None:

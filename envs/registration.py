@@ -13,6 +13,7 @@ import sys
 import traceback
 from types import ModuleType
 
+from gentraj.data.d4rl import d4rl_table, is_antmaze, single_task_steps
 from gentraj.process import IMPORTS
 
 from .tasks.registry import MANIPULATION, single_tasks
@@ -41,6 +42,11 @@ def load_gymnasium() -> ModuleType:
     for base_id, steps in single_tasks():
         gymnasium.register(f"OGBench/{base_id}", "envs.tasks.manipulation:SingleTask", max_episode_steps=steps,
                            kwargs={"base_id": base_id})
+    for dataset_id in d4rl_table():
+        if (steps := single_task_steps(dataset_id)) is not None:
+            gymnasium.register(f"D4RL/{dataset_id}",
+                               f"envs.tasks.d4rl:{'AntMaze' if is_antmaze(dataset_id) else 'Kitchen'}",
+                               max_episode_steps=steps, kwargs={"dataset_id": dataset_id})
     warn = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]
     warn(logging.getLogger("mujoco").info)  # else it writes MUJOCO_LOG.TXT into the working directory
     import_named()

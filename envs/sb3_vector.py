@@ -46,7 +46,8 @@ class SB3Vector(VecEnv):
         self.actions = actions
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Takes one step and returns observations, rewards, ends and infos, as stable-baselines3 expects them."""
+        """Takes one step and returns observations (B, O), rewards (B,), ends (B,) and infos, as stable-baselines3
+        expects them."""
         obs, reward_B, terminated_B, truncated_B, info = self.envs.step(self.actions)
         infos, done_B = _split(info, self.num_envs), terminated_B | truncated_B
         for i, each in enumerate(infos):
@@ -64,7 +65,7 @@ class SB3Vector(VecEnv):
         self.envs.close()
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """A picture of each environment."""
+        """A picture (height, width, 3) of each environment."""
         images: Any = self.envs.render()
         return images or [None] * self.num_envs
 

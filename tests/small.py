@@ -7,9 +7,9 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
+import forked
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -63,11 +63,9 @@ def edit(run: Path, change: Callable[[dict], object]) -> None:
 def killed(once: Path, work: Callable[..., object], *args: object) -> None:
     """Does this work in a process of its own, which SIGKILL ends in the first optimiser step after `once` exists.
 
-    `work` is a function of a module. The processes are forked from one that has imported gentraj.
+    `work` is a function of a module. See `forked`.
     """
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["gentraj.runs", "gentraj.runs.folder", "small"])
-    process = context.Process(target=_until_killed, args=(once, work, *args))
+    process = forked.context().Process(target=_until_killed, args=(once, work, *args))
     process.start()
     process.join()
     assert once.exists() and process.exitcode == -signal.SIGKILL

@@ -7,6 +7,7 @@ import io
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -117,16 +118,23 @@ def test_the_commands_of_a_page_are_commands(page: Path, workplace: Path) -> Non
 def check_gentraj(words: list[str]) -> None:
     """Sub-command, preset and option names and choices are those of the real parser; the help shows each option."""
     words = [STAND_INS.get(word, word) for word in words]
-    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.redirect_stderr(io.StringIO()) as errors:
-        code = gentraj(*words, "--help")
-    assert code == 0, f"gentraj {' '.join(words)}: {errors.getvalue()}"
+    code, shown, errors = helped(*words)
+    assert code == 0, f"gentraj {' '.join(words)}: {errors}"
     for word in words:
         if word.startswith("--"):
             option = re.escape(word.partition("=")[0])
-            known = word in EVERYWHERE or re.search(rf"{option}(?![\w-])", shown.getvalue())
+            known = word in EVERYWHERE or re.search(rf"{option}(?![\w-])", shown)
             assert known, f"gentraj {' '.join(words)}: {word}"
         elif word.startswith("benchmarks/"):
             assert (ROOT / word).exists() or "*" in word, word
+
+
+@cache
+def helped(*words: str) -> tuple[int, str, str]:
+    """The exit code, stdout and stderr of a command with --help. A quarter of the commands stand on several pages."""
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.redirect_stderr(io.StringIO()) as errors:
+        code = gentraj(*words, "--help")
+    return code, shown.getvalue(), errors.getvalue()
 
 
 def check_script(script: Path, words: list[str]) -> None:

@@ -48,8 +48,11 @@ def test_there_are_tutorials() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_no_stored_output_is_an_error_or_a_warning(path: Path) -> None:
-    outputs = [output for cell in cells(path, "code") for output in cell["outputs"]]
+def test_every_cell_was_executed_in_order_and_none_failed_or_warned(path: Path) -> None:
+    code = cells(path, "code")
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
     assert not [output for output in outputs if output["output_type"] == "error"]
     assert not [output for output in outputs if output.get("name") == "stderr" and "Warning" in "".join(output["text"])]
     assert path.stat().st_size < LARGEST

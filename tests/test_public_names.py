@@ -32,8 +32,9 @@ def test_the_packages_are_loaded_without_torch() -> None:
     assert run.returncode == 0, run.stderr
 
 
-def test_what_traces_gradients_is_imported_only_for_them() -> None:
-    """It takes a second, which no evaluation should wait for."""
-    code = "import sys, gentraj.runs.evaluation, gentraj.training.loop; sys.exit('sympy' in sys.modules)"
+def test_what_traces_gradients_and_what_tests_hypotheses_is_imported_only_for_them() -> None:
+    """They take a second and half of one, which no training or evaluation should wait for."""
+    code = ("import sys, gentraj.runs.evaluation, gentraj.cli.train; "
+            "sys.exit([each for each in ('sympy', 'scipy.stats') if each in sys.modules] or 0)")
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -77,6 +77,19 @@ def test_what_a_public_function_raises_is_in_its_docstring(public):
             if name not in said] == []
 
 
+def test_the_shape_of_each_array_that_is_returned_is_in_the_docstring(public):
+    """As `(B, H)`, by a name with a suffix such as `x_BHD`, as "the shape of" something, or as a scalar."""
+    shape = re.compile(r"(?<!\w)\((\.\.\.|[A-Z0-9]\w*'?|num|height)( [+*-] \w+)*,[^()]*\)|\w_[A-Zd]{1,5}\d?\b|"
+                       r"\bscalars?\b|\bshape\b")
+    found = [(path, target) for path, target in public.items() if target.is_function]
+    found += [(path, member) for path, _, member in members(public)
+              if member.is_function or "property" in member.labels]
+    arrays = [(path, target) for path, target in found if re.search(
+        r"\bTensor\b|\bndarray\b", str(target.returns if target.is_function else target.annotation))]
+    assert len(arrays) > 100
+    assert [path for path, target in arrays if target.has_docstring and not shape.search(text(target))] == []
+
+
 def raised_by(function: griffe.Function) -> set[str]:
     """The names of the errors that the body of a function raises."""
     if not function.lineno or "def " not in function.source:  # the constructor of a dataclass

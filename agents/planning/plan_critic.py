@@ -156,7 +156,7 @@ class PlanCritic(nn.Module):
         return adamw(nn.ModuleList([self.plan_network, self.state_network]), self.config)
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
-        """Trains f and V for one step towards `targets`. Raises `NonFinite` before the step."""
+        """Trains f and V for one step towards `targets`; returns metrics, scalars. Raises `NonFinite` before it."""
         target_B = self.returns.normalize(self.targets(batch))
         z_BHD, sigma_B = self._noised(self.plan.normalize(repeat_last(batch, self.plan_spec.horizon)), generator)
         plan_loss = ((self.plan_network(self._seen(z_BHD), sigma_B) - target_B) ** 2).mean()

@@ -227,7 +227,8 @@ def average(x_EB: Tensor, t: Transition) -> Tensor:
 
 
 def expectile(error: Tensor, tau: float) -> Tensor:
-    """|tau - 1(error < 0)| error^2, the asymmetric squared loss of expectiles (Kostrikov et al. 2022, equation 4)."""
+    """|tau - 1(error < 0)| error^2, of the shape of `error`: the asymmetric squared loss of expectiles (Kostrikov et
+    al. 2022, equation 4)."""
     return torch.where(error < 0, 1 - tau, tau) * error**2
 
 

@@ -78,7 +78,8 @@ class DROL(OneStep):
 
     def student_loss(self, t: Transition, z_BKA: Tensor,
                      generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """The loss of the student's actions from the noise that was nearest, and their distance to the data's."""
+        """The loss of the student's actions from the noise that was nearest, and their distance to the data's: two
+        scalars."""
         chunk_BX, real_BX = self.one_step(self.student, t.state_BS, z_BKA), self.real(t)
         square_B = ((chunk_BX - t.chunk_BX) ** 2 * real_BX).sum(1) / real_BX.sum(1)
         distance = (square_B * t.weights()).mean()

@@ -79,7 +79,7 @@ class MeanFlowQL(OneStep):
         return critic | {"mean_flow_loss": flow_loss.detach(), "grad_norm": norm.detach()}
 
     def mean_flow_loss(self, t: Transition, z_BKA: Tensor, time_B: Tensor) -> Tensor:
-        """The squared error of g to z + (t - 1) v - t dg/dt, which is z - u by the identity of mean flows,
+        """The scalar squared error of g to z + (t - 1) v - t dg/dt, which is z - u by the identity of mean flows,
         u = v - t du/dt. dg/dt is the derivative along the path of a data action, whose velocity is v.
         """
         act_BKA, real_BK = t.chunk_BX.view_as(z_BKA), t.real_BK
@@ -95,7 +95,7 @@ class MeanFlowQL(OneStep):
         return (adaptive(square_BK.sum(1) / real_BK.sum(1), POWER, C) * t.weights()).mean()
 
     def value_loss(self, t: Transition, z_BKA: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The negative value of the student's actions, and how far they are beyond the data's bounds."""
+        """The negative value of the student's actions, plus how far they are beyond the data's bounds: a scalar."""
         chunk_BX = self.one_step(self.student, t.state_BS, z_BKA)
         beyond_B = (chunk_BX.abs() - 1).clamp(min=0).mean(1)
         value_B = self.critic.relative(t.state_BS, chunk_BX.clamp(-1, 1), generator)

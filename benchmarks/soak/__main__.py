@@ -2,6 +2,7 @@
 
     python -m benchmarks.soak                             all parts, two at a time, within about 40 minutes on two cores
     python -m benchmarks.soak kills --seed 3 --minutes 5  one part, with another seed and another bound
+    python -m benchmarks.soak fuzzing                     all readers; fuzzing:npz is one of them
 
 The figures are added to benchmarks/results/soak/cpu.json, and docs/soak.md is written from them. A part that loses
 something ends in an AssertionError that says what, and the exit code is 1.
@@ -29,8 +30,10 @@ from .page import write_page
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "soak" / "cpu.json"
-PARTS = {"fuzzing": 35, "kills": 10, "memory": 7, "long_data": 7, "rollouts": 5, "killed_workers": 5, "flips": 4}
-"""The parts: module -> minutes. Those that take longest come first."""
+FUZZED = ("npz", "hdf5", "config.json", "checkpoint", "reference.safetensors", "results", "command")
+PARTS = {"kills": 10, "memory": 7, "long_data": 7, **{f"fuzzing:{reader}": 5 for reader in FUZZED}, "rollouts": 5,
+         "killed_workers": 5, "flips": 4}
+"""The parts: module, or module:argument -> minutes. Those that take longest come first."""
 
 
 def main() -> int:
@@ -39,20 +42,23 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, help="the bound of each part, in the place of its own")
     args = parser.parse_args()
-    if unknown := [name for name in args.parts if name not in PARTS]:
+    asked = args.parts or list(PARTS)
+    named = {name: [part for part in PARTS if name in (part, part.partition(":")[0])] for name in asked}
+    if unknown := [name for name in asked if not named[name]]:
         parser.error(f"unknown part {unknown[0]}; known: {', '.join(PARTS)}")
-    if len(args.parts) == 1:
-        record(args.parts[0], args.seed, args.minutes)
+    if asked[0] in PARTS and len(asked) == 1:
+        record(asked[0], args.seed, args.minutes)
         return 0
-    return run_all(args.parts or list(PARTS), args.seed, args.minutes)
+    return run_all([part for name in asked for part in named[name]], args.seed, args.minutes)
 
 
 def record(name: str, seed: int, minutes: float | None) -> None:
     """Runs a part in this process and adds its figures to the results."""
     torch.set_num_threads(1)
     bound = PARTS[name] if minutes is None else minutes
-    with tempfile.TemporaryDirectory(prefix=f"soak-{name}-") as folder:
-        figures = import_module(f".{name}", __package__).run(seed, bound, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        module, *argument = name.split(":")
+        figures = import_module(f".{module}", __package__).run(seed, bound, Path(folder), *argument)
     about = machine(torch.device("cpu")) | {"cores": os.cpu_count(), "load": round(os.getloadavg()[2], 1)}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with RESULTS.open("a+") as file:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
-from scipy.stats import trim_mean
 
 from gentraj.config import require
 from gentraj.data import Episodes
@@ -19,7 +18,7 @@ from ..making import EnvironmentFactory, ProtocolName, environment_factory
 from ..recording.baselines import RandomAgent, WaypointController
 from ..rendering.film import Watch, rendering
 from .rollout import Rollout, join, rollout
-from .scores import normalised
+from .scores import normalised, trimmed_mean
 from .stepping import EnvironmentFault
 
 RESAMPLES = 10_000
@@ -98,11 +97,11 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
     Returns the scores that evaluation.json holds, and the agent's episodes as a dataset. Latencies are in milliseconds,
     first hits in environment steps. Scores that are not defined are None: those that `normalised` leaves out, the
     median first hit if most episodes have none, and everything about goals in an environment without goals. The scores
-    name the `protocol` if it is not random-goal (with OGBench's, they have the success rate of each task), and have a
-    `deadline` if there is one. Of an agent that asks a teacher, `by_teacher` is the fraction of its actions that were
-    the teacher's. `watch` is shown the agent's episodes, in environments that render frames; `CannotRender` is raised
-    before the first episode if they cannot.
-    `play` does what `rollout` does, perhaps elsewhere.
+    name the `protocol` if it is not random-goal (with OGBench's, they have the success rate of each task); it is
+    "single-task" in an environment that reports success but has no goals. They have a `deadline` if there is one. Of an
+    agent that asks a teacher, `by_teacher` is the fraction of its actions that were the teacher's. `watch` is shown the
+    agent's episodes, in environments that render frames; `CannotRender` is raised before the first episode if they
+    cannot. `play` does what `rollout` does, perhaps elsewhere.
 
     Raises `EnvironmentFault` if an episode does not finish. With `partial`, it raises only if none finishes: the scores
     are those of the others, "episodes" is their number, and "failures" says in a line what went wrong in each of the
@@ -127,17 +126,25 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
               **summarize(played, factory, config.seed), **_costs(played), "returns": played.returns.tolist(),
               "successes": played.success.tolist() if played.tells_success else None,
               "controller": None, "random": None}
-    if played.by_teacher is not None:
-        scores["by_teacher"] = played.by_teacher
     if config.baselines:
         scores |= score_baselines(factory, config, progress, partial, play)
+    return scores | _where_they_apply(played, agent, config), cast(Episodes, played.recorded)
+
+
+def _where_they_apply(played: Rollout, agent: Agent, config: EvaluationConfig) -> dict[str, Any]:
+    """Returns the scores of a teacher, a deadline and a protocol, each only where there is one."""
+    scores: dict[str, Any] = {}
+    if played.by_teacher is not None:
+        scores["by_teacher"] = played.by_teacher
     if config.deadline is not None:
         scores["deadline"] = punctuality(played.act_ms, 1000 * config.deadline)
         if isinstance(agent, PlansAhead):
             scores["deadline"] |= agent.timing()
     if config.protocol != "random-goal":
         scores["protocol"] = config.protocol
-    return scores, cast(Episodes, played.recorded)
+    elif played.tells_success and "goal" not in cast(Episodes, played.recorded).extras:
+        scores["protocol"] = "single-task"
+    return scores
 
 
 def by_task(play: Play) -> Play:
@@ -202,7 +209,7 @@ def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> di
     if not played.tells_success:  # else every step with a positive reward would be a success
         goals = dict.fromkeys(goals)
     return {"return_mean": mean,
-            "return_iqm": float(trim_mean(played.returns, 0.25)),
+            "return_iqm": float(trimmed_mean(played.returns)),
             "return_ci95": bootstrap_interval(played.returns, seed),
             **goals, **_tasks(played, factory), **normalised(mean, factory),
             "clipped_actions": played.clipped_actions, "clamped_observations": played.clamped_observations,

@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
 
-from gentraj.data.spaces import is_part, is_vector
+from gentraj.data.spaces import is_part, is_vector, observed
 
 MakeEnv = Callable[[], gymnasium.Env]
 SHOWN = 80  # characters of a faulty value in a message
@@ -94,7 +94,7 @@ class Layout:
         """
         space, act, spec = env.observation_space, env.action_space, env.spec
         env_id = spec.id if spec else type(env.unwrapped).__name__
-        entries: Mapping[str, Any] = space.spaces if isinstance(space, Dict) else {}
+        entries: Mapping[str, Any] = observed(space) if isinstance(space, Dict) else {}
         keys = tuple(obs_keys) or (("observation",) if "desired_goal" in entries else tuple(entries)) if entries else ()
         parts = [space] if is_vector(space) else [part for key in keys if is_part(part := entries.get(key))]
         goal: Any = entries.get("desired_goal")

@@ -72,7 +72,7 @@ class WorldModelVectorEnv(VectorEnv):
         return self._observe(), happened.reward.astype(np.float64), happened.terminated, happened.truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:  # type: ignore[override]
-        """Returns a frame of each environment. Raises RuntimeError if none can be drawn."""
+        """Returns a frame (height, width, 3) of each environment. Raises RuntimeError if none can be drawn."""
         if self.render_mode is None:
             return None
         rows = zip(self.episodes.obs_BO, self.episodes.goal_BG, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from os.path import isfile  # where a word is too long for a path, Path.is_file raises an OSError
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -84,10 +85,10 @@ class Evaluate:
 
 
 def main(argv: list[str]) -> None:
-    guess = next((Path(word) for word in argv if (Path(word) / CONFIG).is_file()), None)  # enough for --help
-    which = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(guess))
-    # Once more, now that it is known whose planner's settings are the defaults: options may stand before the run.
-    args = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(which.run))
+    guess = next((Path(word) for word in argv if isfile(Path(word, CONFIG))), None)  # enough for --help
+    args = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(guess))
+    if args.run != guess:  # once more, now that it is known whose planner's settings are the defaults
+        args = parse(Evaluate, argv, "gentraj evaluate", default=_defaults(args.run))
     run = accelerate(load(args.run, device=pick_device(args.device)), args.accelerate)
     fallback = args.fallback and load(args.fallback, device=pick_device(args.device))
     teacher = args.teacher and load(args.teacher, device=pick_device(args.device))

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import tyro
 
-from envs.making import environment_factory
+from envs.making import try_making
 
-from ..config import differences, from_json, read_json, to_json
+from ..config import differences, from_json, read_json, to_json, with_settings
 from ..device import pick_device
 from ..families import FAMILIES
 from ..files import check_folder
@@ -25,7 +25,7 @@ from ..progress import print_saved, say
 from ..runs.folder import Ready, Run, read_config, ready
 from ..runs.folder import train as train_run
 from ..runs.kinds import AnyRunConfig
-from ..runs.presets import PRESETS, check_goals, listing, suited
+from ..runs.presets import PRESETS, check_goals, data_settings, listing, suited
 from ..runs.settings import RunSettings
 from ..training.checkpoint import has_checkpoints
 from ..training.parallel import Processes, launched, launched_in_bf16
@@ -93,10 +93,9 @@ def main(argv: list[str]) -> None:
     if {"-h", "--help"} & set(argv):
         hidden = without_effect(_given([word for word in argv if word not in ("-h", "--help")], first), first)
         parse(Train, argv, "gentraj train", description=description, default=Train(first), hidden=hidden)
-    first_args = parse(Train, argv, "gentraj train", description=description, default=Train(first))
-    # Parsed again, now that the preset is known: options may stand before the preset that sets their defaults.
-    defaults = _defaults(first_args)
-    args = parse(Train, argv, "gentraj train", default=Train(defaults))
+    args = parse(Train, argv, "gentraj train", description=description, default=Train(first))
+    if (defaults := _defaults(args)) != first:  # parsed again, now that it is known whose settings are the defaults
+        args = parse(Train, argv, "gentraj train", default=Train(defaults))
     with options_named(args, argv), launched(args.device) as processes:
         _train(args, defaults, processes)
 
@@ -143,7 +142,7 @@ def next_command(run: Run, folder: Path) -> str:
     if run.data.env is None:
         return f"{command} --env-id ID"
     try:
-        environment_factory(run.data.env)().close()
+        try_making(run.data.env)
     except Exception as error:  # an environment may raise anything
         return (f"{command}, which will need --import MODULE, where MODULE registers the environment of the data, or "
                 f"--env-id ID: {str(error).partition(';')[0]}")
@@ -188,7 +187,8 @@ def preset(name: str, dataset: str) -> AnyRunConfig:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         raise ValueError(f"unknown preset '{name}'; known: {', '.join(PRESETS)}"
                          + (f"; did you mean '{near[0]}'?" if near else ""))
-    return PRESETS[suited(name, dataset)]
+    name = suited(name, dataset)
+    return with_settings(PRESETS[name], data_settings(name, dataset), f"preset {name}")
 
 
 def _defaults(args: Train) -> AnyRunConfig:

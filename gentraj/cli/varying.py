@@ -16,7 +16,7 @@ from ..experiments.cards import Card, CardData
 from ..experiments.engine import check_known
 from ..families import FAMILIES, family
 from ..runs.kinds import AnyRunConfig
-from ..runs.presets import PRESETS, suited
+from ..runs.presets import PRESETS, data_settings, suited
 from .train import NETWORK_NAMES, with_components
 
 COMPONENTS = {"family": FAMILIES, "network": NETWORK_NAMES}
@@ -31,7 +31,7 @@ def base_card(preset: str, dataset: str, env_id: str | None, steps: int | None, 
     preset = suited(preset, dataset)
     if not (dataset := dataset or PRESETS[preset].dataset):
         raise ValueError(f"preset '{preset}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
-    settings = {} if steps is None else {"training.steps": steps}
+    settings = data_settings(preset, dataset) | ({} if steps is None else {"training.steps": steps})
     return Card("Variants of a preset.", "Variants", BASE, preset, settings,
                 (CardData(DATA, dataset, env_id, None, None),), **scoring)
 

@@ -143,7 +143,7 @@ class Certificate:
 
     @property
     def feasible(self) -> Tensor:
-        """True where no violation exceeds 1e-6."""
+        """True where no violation exceeds 1e-6, of the shape of `worst`."""
         return self.worst <= TOLERANCE
 
     def __str__(self) -> str:
@@ -204,7 +204,7 @@ class Constraints:
 
     def project(self, x_RHD: Tensor, condition: Condition | None = None,
                 efforts: Sequence[Effort] = THOROUGH, *, refuse: bool = True) -> Tensor:
-        """Projects trajectories onto the feasible set (Euclidean distance, environment units).
+        """Projects trajectories (R, H, D) onto the feasible set (Euclidean distance, environment units).
 
         Known entries take their known values, and a feasible trajectory is returned unchanged, bit for bit. Under
         convex constraints the result is the nearest feasible trajectory. A keep-out region is left on a side that is

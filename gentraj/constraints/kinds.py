@@ -74,7 +74,8 @@ class Constraint:
         return self.excess(vectors, spec).flatten(1).amax(1).clamp(min=0)
 
     def fix(self, values_RHD: Tensor, known_RHD: Tensor) -> tuple[Tensor, Tensor]:
-        """The values and the mask of the known entries, together with the entries that the constraint itself fixes."""
+        """The values and the mask (R, H, D) of the known entries, together with the entries that the constraint itself
+        fixes."""
         return values_RHD, known_RHD
 
     def conflict(self, values_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> str | None:
@@ -160,7 +161,7 @@ class Equal(Constraint):
         return check_dims(self, self.dims, spec)
 
     def target(self, like: Tensor) -> Tensor:
-        """The values, rounded to float32 as trajectories are."""
+        """The values, rounded to float32 as trajectories are, one for each of `dims`: of the shape (d,)."""
         return torch.tensor(self.values, dtype=torch.float32, device=like.device).to(like.dtype)
 
     def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:

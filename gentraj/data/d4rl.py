@@ -3,6 +3,8 @@
 `next_observations` holds the last observation of each trajectory. Without that array, the last row of a trajectory
 serves as its last observation only: the action, reward and flag of that row are dropped, because nobody recorded what
 they led to, and a trajectory of a single row has no step. A trajectory that ends without a flag is truncated.
+
+AntMaze and Kitchen by their ids are single tasks, whose environments `envs.tasks.d4rl` registers as D4RL/ID.
 """
 
 from __future__ import annotations
@@ -20,12 +22,13 @@ import numpy as np
 from .apart import Read, read_apart
 from .bounds import check_declared
 from .d3rlpy import is_d3rlpy, read_d3rlpy_file
-from .episodes import DataError, Episodes, as_whole
+from .episodes import DataError, Episodes, as_whole, split_at_terminations
 from .hdf5 import array_bytes, check_array, open_hdf5, refuse_foreign
 
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
         "infos/goal", "infos/qpos", "infos/qvel")  # each has one row per step
 SINGLE = ("rewards", "terminals", "timeouts")  # each is one number per step
+SINGLE_TASKS = {"antmaze-umaze": 700, "antmaze-medium": 1000, "antmaze-large": 1000, "kitchen": 280}  # steps
 BLOCK = 65536  # rows read at a time, so that a file of float64 is never in memory as a whole
 
 
@@ -47,9 +50,30 @@ def d4rl_reference(dataset_id: str) -> tuple[float, float]:
     return row["min"], row["max"]
 
 
+def single_task_steps(dataset_id: str) -> int | None:
+    """The steps of an episode of D4RL's AntMaze or Kitchen, by the id of a dataset; None for any other text."""
+    if dataset_id not in d4rl_table():
+        return None
+    return next((steps for name, steps in SINGLE_TASKS.items() if dataset_id.startswith(f"{name}-")), None)
+
+
+def is_antmaze(dataset: str) -> bool:
+    """Whether this is the id of a dataset of AntMaze in D4RL or Minari, whose rewards are 1 at the goal and else 0."""
+    return (dataset in d4rl_table() and dataset.startswith("antmaze-")) or dataset.startswith("D4RL/antmaze/")
+
+
+def spec_json(env_id: str, max_episode_steps: int) -> str:
+    """Gymnasium's EnvSpec of an environment of gentraj as JSON, which is a name only and so needs no Gymnasium."""
+    return json.dumps({"id": env_id, "max_episode_steps": max_episode_steps, "kwargs": {}, "additional_wrappers": [],
+                       "vector_entry_point": None})
+
+
 def load_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> Episodes:
     """Loads a file in D4RL's layout, or the dataset of a D4RL id from D4RL's folder ($D4RL_DATASET_DIR or
     ~/.d4rl/datasets).
+
+    AntMaze and Kitchen by their ids name D4RL's environment and have no goals, as D4RL's policies are not told the
+    goal. A trajectory of AntMaze goes on after a terminal step, and what follows becomes an episode of its own.
 
     `lengths` are the numbers of rows of the trajectories, for files without `timeouts`. Raises `DataError`, naming the
     file, where it cannot be read or does not have D4RL's layout.
@@ -67,38 +91,47 @@ def read_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> dict[
     else:
         path, name = Path(source), Path(source).stem
     rows = None if lengths is None else as_whole(lengths, name, "lengths").tolist()
-    arrays, values = read_apart("d4rl", path, name=name, lengths=rows)
+    steps = single_task_steps(str(source))
+    goes_on = steps is not None and is_antmaze(name)
+    arrays, values = read_apart("d4rl", path, name=name, lengths=rows, goes_on=goes_on)
     extras = {key.removeprefix("extras/"): arrays.pop(key) for key in list(arrays) if key.startswith("extras/")}
-    return {**arrays, "extras": extras, "name": name, "goal_dims": tuple(values["goal_dims"]),
-            "env": _registered(values["env_id"])}
+    fields = {**arrays, "extras": extras, "name": name, "goal_dims": tuple(values["goal_dims"]),
+              "env": _registered(values["env_id"])}
+    if steps is None:
+        return fields
+    fields |= {"goal_dims": (), "env": spec_json(f"D4RL/{name}", steps),
+               "extras": {key: value for key, value in extras.items() if key != "goal"}}
+    whole = split_at_terminations(Episodes(**fields, validate=False)) if goes_on else None
+    return fields if whole is None else {key: getattr(whole, key) for key in fields}
 
 
-def read_d4rl_file(path: Path, name: str, lengths: Sequence[int] | None) -> Read:
+def read_d4rl_file(path: Path, name: str, lengths: Sequence[int] | None, goes_on: bool = False) -> Read:
     """Reads an HDF5 file in D4RL's layout, or in d3rlpy's: the arrays of `d4rl_fields`, with "extras/" before the names
-    of extras, and the other fields.
+    of extras, and the other fields. `goes_on` is that of `d4rl_fields`.
 
     `gentraj.data.reader` calls it, in a process of its own.
     """
     with open_hdf5(path) as file:
         if is_d3rlpy(file):
             return read_d3rlpy_file(file, name)
-        env_id, fields = _env_id(file), d4rl_fields(_Arrays(file), name, lengths)
+        env_id, fields = _env_id(file), d4rl_fields(_Arrays(file), name, lengths, goes_on=goes_on)
     arrays = {key: value for key, value in fields.items() if isinstance(value, np.ndarray)}
     arrays |= {f"extras/{key}": value for key, value in fields["extras"].items()}
     return arrays, {"goal_dims": fields["goal_dims"], "env_id": env_id}
 
 
 def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | None = None, *,
-                ends_in_observation: bool = False) -> dict[str, Any]:
+                ends_in_observation: bool = False, goes_on: bool = False) -> dict[str, Any]:
     """Converts arrays under D4RL's names, which may be anything that slices, to the fields of `Episodes`.
 
     Warns of steps that are lost because the data have no next_observations, unless every trajectory
-    `ends_in_observation`, which means that its last row never was a step. Raises `DataError` for another layout.
+    `ends_in_observation`, which means that its last row never was a step. With `goes_on`, terminal rows end no
+    trajectory, and the fields may have terminal steps within episodes. Raises `DataError` for another layout.
     """
     _check_rows(source, name)
     following = "next_observations" in source
     terminal_N = _flags(source, "terminals")
-    last_N = _last_rows(source, name, terminal_N, lengths)
+    last_N = _last_rows(source, name, np.zeros_like(terminal_N) if goes_on else terminal_N, lengths)
     rows_E = np.diff(np.flatnonzero(last_N), prepend=-1)  # rows of each trajectory in the file
     step_N, obs_N = ~last_N | following, np.repeat((rows_E > 1) | following, rows_E)
     lengths_E = rows_E[(rows_E > 1) | following] - (not following)

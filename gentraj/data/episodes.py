@@ -103,7 +103,7 @@ class Episodes:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays of all fields but the extras, by name."""
+        """The arrays of all fields but the extras, by name, each of the shape that its field states."""
         return {key: getattr(self, key) for key in ARRAYS}
 
     @property
@@ -338,6 +338,21 @@ def halves(episodes: Episodes) -> tuple[Episodes, Episodes]:
     """Splits the data into the even and the odd episodes. A single episode is returned twice."""
     whole = [(i, 0, T) for i, T in enumerate(episodes.lengths.tolist())]
     return (take(episodes, whole[::2]), take(episodes, whole[1::2])) if len(whole) > 1 else (episodes, episodes)
+
+
+def split_at_terminations(e: Episodes) -> Episodes:
+    """Ends an episode at each terminal step, and makes the steps after it an episode of their own.
+
+    `e` need not be valid, as terminal steps within an episode are refused.
+    """
+    episode_S = np.repeat(np.arange(len(e.lengths)), e.lengths)
+    last_S = e.terminated.copy()
+    last_S[np.cumsum(e.lengths) - 1] = True
+    ends = np.flatnonzero(last_S) + 1
+    begins = np.concatenate([[0], ends[:-1]])
+    offsets = e.starts[episode_S[begins]]
+    pieces = zip(episode_S[begins].tolist(), (begins - offsets).tolist(), (ends - offsets).tolist(), strict=True)
+    return take(replace(e, validate=False, truncated=e.truncated & ~e.terminated), list(pieces))
 
 
 def take(e: Episodes, pieces: list[tuple[int, int, int]]) -> Episodes:

@@ -26,6 +26,7 @@ from ..files import read_file
 from ..progress import one_line, say_once
 from .apart import Read, read_apart
 from .bounds import check_declared
+from .d4rl import is_antmaze
 from .episodes import DataError, Episodes, episodes_hash, problems
 from .hdf5 import open_array, open_hdf5, read_array
 from .spaces import act_width, flat_parts, flattening, obs_widths
@@ -102,7 +103,8 @@ def load_minari(dataset_id: str) -> Episodes:
     """Loads a dataset from Minari's local folder ($MINARI_DATASETS_PATH), after downloading it from Farama's server if
     it is not there.
 
-    The infos `goal`, `qpos` and `qvel` become extras if they have a row for every observation. Raises `DataError` for a
+    The environment of D4RL/antmaze/... is the one that agents are evaluated in, where the dataset names it. The infos
+    `goal`, `qpos` and `qvel` become extras if they have a row for every observation. Raises `DataError` for a
     dataset that cannot be found or read, and for one that has changed since `save_minari` wrote it.
     """
     return Episodes(**read_minari(dataset_id))
@@ -130,9 +132,12 @@ def read_minari(dataset_id: str) -> dict[str, Any]:
         say_once(flattening(dataset_id, parts))
         obs_keys, values = tuple(parts), [fields.pop(f"observations/{key}") for key in parts]
         fields["obs"] = np.concatenate([value.reshape(len(value), -1) for value in values], 1)
+    env = dataset.env_spec.to_json() if dataset.env_spec else None
+    if is_antmaze(dataset_id):  # they were recorded with other goals than agents are evaluated with
+        env = dataset.storage.metadata.get("eval_env_spec") or env
     read: dict[str, Any] = fields | {
         "lengths": lengths, "extras": extras, "goal_dims": goal_dims, "obs_keys": obs_keys, "name": dataset_id,
-        "env": dataset.env_spec.to_json() if dataset.env_spec else None}
+        "env": env}
     if notes.sha256:
         _check_hash(Episodes(**read, validate=False), notes.sha256, path)
     return read

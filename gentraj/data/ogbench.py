@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from .d4rl import d4rl_fields
-from .episodes import DataError, Episodes, as_numbers, take
+from .d4rl import d4rl_fields, spec_json
+from .episodes import DataError, Episodes, as_numbers, split_at_terminations
 from .npz import open_npz
 
 OWN, RECORDED = "gentraj/ogbench/", ("cube-single", "scene", "puzzle-3x3")  # what gentraj records itself
@@ -99,8 +99,7 @@ class OGBenchName:
     @property
     def spec_json(self) -> str:
         """Gymnasium's EnvSpec of the environment as JSON."""
-        return json.dumps({"id": self.env_id, "max_episode_steps": ogbench_tasks()[self.env]["steps"], "kwargs": {},
-                           "additional_wrappers": [], "vector_entry_point": None})
+        return spec_json(self.env_id, ogbench_tasks()[self.env]["steps"])
 
 
 def relabel(episodes: Episodes, env: str, task: int) -> Episodes:
@@ -121,12 +120,6 @@ def relabel(episodes: Episodes, env: str, task: int) -> Episodes:
     is_met_SP = np.stack([np.linalg.norm(obs_SO[:, part["entries"]] - wanted, axis=1) <= part["tolerance"]
                           for part, wanted in zip(known["parts"], goals, strict=True)], axis=1)
     success_S = np.asarray(is_met_SP.all(axis=1))
-    last_S = success_S.copy()
-    last_S[np.cumsum(episodes.lengths) - 1] = True
-    ends = np.flatnonzero(last_S) + 1
-    begins = np.concatenate([[0], ends[:-1]])
-    offsets = episodes.starts[episode_S[begins]]
-    pieces = list(zip(episode_S[begins].tolist(), (begins - offsets).tolist(), (ends - offsets).tolist(), strict=True))
-    return replace(take(replace(episodes, extras={}, goal_dims=(), obs_keys=()), pieces),
-                   reward=(is_met_SP.sum(1) - len(entries)).astype(np.float32), terminated=success_S,
-                   truncated=last_S & ~success_S)
+    return split_at_terminations(replace(
+        episodes, validate=False, extras={}, goal_dims=(), obs_keys=(), terminated=success_S,
+        reward=(is_met_SP.sum(1) - len(entries)).astype(np.float32)))

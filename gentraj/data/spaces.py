@@ -44,10 +44,21 @@ def flat_parts(space: Any) -> dict[str, Any]:
     These are the entries of a Dict of Boxes of up to two dimensions that are no images (uint8). Any other space, and a
     goal-conditioned dict, has none.
     """
-    parts = getattr(space, "spaces", None)
+    parts = observed(space)
     if not isinstance(parts, dict) or "desired_goal" in parts or not all(map(is_part, parts.values())):
         return {}
     return dict(parts)
+
+
+def observed(space: Any) -> Any:
+    """The entries of a Dict that are read, or None for another space.
+
+    Goals that are Dicts themselves, as the tasks of FrankaKitchen, are left out: they are the same in each episode.
+    """
+    parts = getattr(space, "spaces", None)
+    if isinstance(parts, dict) and hasattr(parts.get("desired_goal"), "spaces"):
+        return {key: part for key, part in parts.items() if key == "observation"}
+    return parts
 
 
 def is_part(space: Any) -> TypeGuard[Box]:

@@ -193,8 +193,9 @@ class Diffusion(nn.Module):
                guide: Guide | None = None, chain: bool = False) -> dict[str, Tensor]:
         """One optimiser step on the weighted squared error of the unknown real entries (Ho et al. 2020, equation 14).
 
-        `guide` adds its mean score of x0 to the objective. It scores x0 as denoised from one noise level instead of a
-        sample (Kang et al. 2023, equation 9), or with `chain` a sample, with the gradient through all of its steps.
+        Returns metrics, scalars. `guide` adds its mean score of x0 to the objective. It scores x0 as denoised from one
+        noise level instead of a sample (Kang et al. 2023, equation 9), or with `chain` a sample, with the gradient
+        through all of its steps.
         """
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
         known = self.mix.sample(self.spec, real, generator)
@@ -225,7 +226,8 @@ class Diffusion(nn.Module):
 
     def loss(self, x0: Tensor, eps: Tensor, at: Level, known: Tensor, real: Tensor, context: Tensor | None,
              batch: Batch, guide: Guide | None = None) -> Tensor:
-        """w(t) ||F(x_t, t) - F*||^2, averaged over the unknown real entries, minus a guide's mean score of x0."""
+        """The scalar w(t) ||F(x_t, t) - F*||^2, averaged over the unknown real entries, minus a guide's mean score of
+        x0."""
         x_t = torch.where(known, x0, at.alpha * x0 + at.sigma * eps) * real
         F = self.predict(lambda x, t: self.network(x, x0 * known, known, t, context), x_t, at)
         F_target = self.prediction.target(x0, eps, at) / self.prediction.unit(at)
@@ -238,14 +240,15 @@ class Diffusion(nn.Module):
         return loss
 
     def predict(self, network: Predict, x_t: Tensor, at: Level) -> Tensor:
-        """F, the output of a network on scaled inputs (c_in and c_noise of Karras et al. 2022, table 1).
+        """F (R, H, D), the output of a network on scaled inputs (c_in and c_noise of Karras et al. 2022, table 1).
 
         Training and sampling share this call. Input and output have about unit variance.
         """
         return network(x_t / at.spread, at.t_R)
 
     def denoised(self, F: Tensor, x_t: Tensor, at: Level, *, clipped: bool = True) -> Tensor:
-        """x0 from the network's output F on `x_t` (c_skip and c_out of Karras et al. 2022), clipped to the bound."""
+        """x0 (R, H, D) from the network's output F on `x_t` (c_skip and c_out of Karras et al. 2022), clipped to the
+        bound."""
         x0, limit = self.prediction.x0(x_t, self.prediction.unit(at) * F, at), self.config.clip
         return x0 if limit is None or not clipped else x0.clamp(-limit, limit)
 

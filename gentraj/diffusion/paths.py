@@ -39,17 +39,18 @@ class NoisePath:
     network."""
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """d alpha / dt and d sigma / dt."""
+        """d alpha / dt and d sigma / dt, each of the shape of `t`."""
         if self.known_rates is not None:
             return self.known_rates(t)
         return torch.func.grad(lambda t: self.alpha(t).sum())(t), torch.func.grad(lambda t: self.sigma(t).sum())(t)
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """The log signal-to-noise ratio log(alpha^2 / sigma^2), which falls with t."""
+        """The log signal-to-noise ratio log(alpha^2 / sigma^2), of the shape of `t`; it falls with t."""
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
     def time_of(self, log_snr: Tensor) -> Tensor:
-        """The time of a log SNR, by bisection in float64: 1 if the log SNR is below the path's range, 0 if above."""
+        """The times, of the shape of `log_snr`, by bisection in float64: 1 if the log SNR is below the path's range, 0
+        if above."""
         target = log_snr.cpu().double()
         low, high = torch.zeros_like(target), torch.ones_like(target)
         for _ in range(52):
@@ -59,7 +60,7 @@ class NoisePath:
         return high.to(log_snr)
 
     def snap(self, t: Tensor) -> Tensor:
-        """The next noisier time at which the path is used."""
+        """The next noisier times at which the path is used, of the shape of `t`."""
         if self.levels is None:
             return t.clamp(min=T_MIN)
         return (t * self.levels - NEAR).ceil().clamp(min=1) / self.levels

@@ -67,7 +67,7 @@ class Adversarial(Reflow):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None) -> dict[str, Tensor]:
-        """One step of the discriminator, and then one of the student."""
+        """One step of the discriminator, and then one of the student; returns metrics, scalars."""
         rows = self.rows(batch, generator)
         with torch.no_grad():
             fake = self.one_call(rows) * rows.real
@@ -77,7 +77,7 @@ class Adversarial(Reflow):
 
     @parametrize.cached()
     def objective(self, rows: Microbatch) -> Tensor:
-        """The error to the teacher's trajectories, and the generator's loss of samples from one call."""
+        """The error to the teacher's trajectories, and the generator's loss of samples from one call: a scalar."""
         fake, t_R = self.one_call(rows) * rows.real, rows.levels()
         with torch.no_grad():
             on_real = logits(self.discriminator, rows.x0, rows, t_R)

@@ -55,7 +55,7 @@ class Consistency(FewStep):
         return partial(multistep, eta=1.0 if config.eta is None else config.eta)
 
     def objective(self, rows: Microbatch) -> Tensor:
-        """w ||f(x_t, t) - f-(x_r, r)||^2, where f- is f without gradient, and r < t."""
+        """The scalar w ||f(x_t, t) - f-(x_r, r)||^2, where f- is f without gradient, and r < t."""
         of_teacher, eps = self.distillation.targets == "teacher", rows.normal()
         t_R, r_R = self.neighbours(rows) if of_teacher else self.easy(rows)
         x_t = self.noised(rows.x0, eps, t_R)

@@ -99,7 +99,10 @@ class FewStep(Diffusion):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None) -> dict[str, Tensor]:
-        """One optimiser step on the objective. `guide` adds its mean score of samples that are made in one call."""
+        """One optimiser step on the objective; returns metrics, scalars.
+
+        `guide` adds its mean score of samples that are made in one call.
+        """
         rows, guide = self.rows(batch, generator), guide or self.guide
         loss = self.objective(rows)
         if guide is not None:
@@ -119,7 +122,8 @@ class FewStep(Diffusion):
 
     def x0(self, model: Diffusion, network: nn.Module, x: Tensor, t_R: Tensor, rows: Microbatch, *,
            clipped: bool = False) -> Tensor:
-        """x0 as one call of a network of `model` denoises it, with exact known entries; x itself where t is 0."""
+        """x0 (R, H, D) as one call of a network of `model` denoises x (R, H, D), with exact known entries; x itself
+        where t is 0."""
         at = model.level(t_R)
         x = torch.where(rows.known, rows.x0, x) * rows.real
         F = network(x / at.spread, rows.x0 * rows.known, rows.known, t_R, rows.context)
@@ -127,7 +131,7 @@ class FewStep(Diffusion):
         return torch.where(rows.known, rows.x0, x0)
 
     def taught(self, x: Tensor, t_R: Tensor, rows: Microbatch) -> Tensor:
-        """x0 as the teacher denoises it, as it is bounded in sampling."""
+        """x0 (R, H, D) as the teacher denoises x (R, H, D), as it is bounded in sampling."""
         return self.x0(self.teacher, self.teacher.ema, x, t_R, rows, clipped=True)
 
     def noised(self, x0: Tensor, eps: Tensor, t_R: Tensor) -> Tensor:
@@ -141,12 +145,12 @@ class FewStep(Diffusion):
         return s.alpha * x0 + s.sigma * (x - t.alpha * x0) / t.sigma
 
     def one_call(self, rows: Microbatch) -> Tensor:
-        """A sample for each condition from one call of the network in training, differentiable, normalised units."""
+        """(R, H, D) a differentiable sample for each condition, from one call of the network, in normalised units."""
         t_R = rows.x0.new_ones(len(rows.x0))
         return self.x0(self, self.network, self.level(t_R).sigma * rows.normal(), t_R, rows)
 
     def regression(self, x0: Tensor, x_t: Tensor, t_R: Tensor, rows: Microbatch) -> Tensor:
-        """The loss of `Diffusion` for x_t with this x0 as target."""
+        """The loss of `Diffusion`, a scalar, for x_t (R, H, D) with this x0 (R, H, D) as target."""
         at = self.level(t_R)
         return self.loss(x0, (x_t - at.alpha * x0) / at.sigma, at, rows.known, rows.real, rows.context,
                          Batch(rows.x0, rows.real, weight_B=rows.weight))

@@ -112,7 +112,8 @@ class FlowMap(FewStep):
                                clipped=clipped and (times is None or len(times) == 2))
 
     def average(self, network: nn.Module, z: Tensor, t_R: Tensor, r_R: Tensor, rows: Microbatch) -> Tensor:
-        """u(z, t, r), the average velocity from z at t to r, as a network predicts it; the velocity where r = t."""
+        """u(z, t, r) (R, H, D), the average velocity from z (R, H, D) at t to r, as a network predicts it; the velocity
+        where r = t."""
         at = self.level(t_R)
         x = torch.where(rows.known, rows.x0, z) * rows.real
         F = network(x / at.spread, rows.x0 * rows.known, rows.known, t_R, rows.context, r_R)

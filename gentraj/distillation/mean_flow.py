@@ -38,7 +38,7 @@ class MeanFlow(FlowMap):
     distillation: MeanFlowConfig
 
     def objective(self, rows: Microbatch) -> Tensor:
-        """||u(z, r, t) - (v - (t - r) du/dt)||^2, where du/dt is the derivative along (v, 0, 1)."""
+        """The scalar ||u(z, r, t) - (v - (t - r) du/dt)||^2, where du/dt is the derivative along (v, 0, 1)."""
         z, v, t_R = self.flow(rows)
         r_R = t_R * torch.where(self.uniform(rows) < self.distillation.apart, self.uniform(rows), 1)
 

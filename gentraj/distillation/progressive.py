@@ -52,8 +52,8 @@ class Progressive(FewStep):
         self.previous = deepcopy(self.ema.module).requires_grad_(False)  # the student of the round before
 
     def objective(self, rows: Microbatch) -> Tensor:
-        """w ||x~ - x0(z_t, t)||^2, where one DDIM step to x~ leads from z_t to where two steps of the round before
-        lead."""
+        """The scalar w ||x~ - x0(z_t, t)||^2, where one DDIM step to x~ leads from z_t to where two steps of the round
+        before lead."""
         done, rounds = int(self.ema.n_averaged), self.distillation.halvings
         length = -(-self.distillation.updates // rounds)
         number, since = min(done // length, rounds - 1), done % length
@@ -76,7 +76,7 @@ class Progressive(FewStep):
     @torch.no_grad()
     def target(self, before: nn.Module, z_t: Tensor, t_R: Tensor, mid_R: Tensor, s_R: Tensor,
                rows: Microbatch) -> Tensor:
-        """x~ (appendix G)."""
+        """x~ (R, H, D) of appendix G."""
         z_s = z_t
         for a_R, b_R in ((t_R, mid_R), (mid_R, s_R)):
             z_s = self.ddim(z_s, self.x0(self, before, z_s, a_R, rows, clipped=True), a_R, b_R)

@@ -40,7 +40,7 @@ class Reflow(FewStep):
     distillation: ReflowConfig
 
     def objective(self, rows: Microbatch) -> Tensor:
-        """E ||x0(x_t, t) - x0||^2, where the teacher makes x0 of the noise z, and t is a time of sampling.
+        """The scalar E ||x0(x_t, t) - x0||^2, where the teacher makes x0 of the noise z, and t is a time of sampling.
 
         x_t is alpha x0 + sigma z, and sigma z at the start, as in sampling.
         """
@@ -54,7 +54,7 @@ class Reflow(FewStep):
 
     @torch.no_grad()
     def transported(self, z: Tensor, rows: Microbatch) -> Tensor:
-        """The trajectories, in normalised units, that the teacher's sampler without noise makes of z."""
+        """The trajectories (R, H, D), in normalised units, that the teacher's sampler without noise makes of z."""
         config = self.teacher.config
         steps = self.distillation.teacher_steps or config.steps
         times = sampling_times(self.path, steps, config.grid).to(z.device)

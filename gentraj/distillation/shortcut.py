@@ -39,7 +39,7 @@ class Shortcut(FlowMap):
     distillation: ShortcutConfig
 
     def objective(self, rows: Microbatch) -> Tensor:
-        """||u(z, t, d) - u*||^2, where u* is the velocity at d = 0, and the mean of two half steps at d > 0."""
+        """The scalar ||u(z, t, d) - u*||^2, where u* is the velocity at d = 0, and the mean of two half steps else."""
         z, target, t_R = self.flow(rows)
         d_R, count = torch.zeros_like(t_R), round(self.distillation.share * len(z))
         if count:
@@ -60,7 +60,7 @@ class Shortcut(FlowMap):
 
     @torch.no_grad()
     def half_steps(self, z: Tensor, t_R: Tensor, d_R: Tensor, rows: Microbatch) -> Tensor:
-        """The average velocity of two steps of half the size d, by the average of the weights."""
+        """(R, H, D) the average velocity of two steps of half the size d, by the average of the weights."""
         half_R = d_R / 2
         size_R = torch.where(half_R > 1 / self.distillation.finest, half_R, 0)  # for the network
         first = self.average(self.ema.module, z, t_R, t_R - size_R, rows)

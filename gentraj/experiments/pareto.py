@@ -15,7 +15,7 @@ import numpy as np
 
 from agents.planning.planner import PlannerConfig
 from envs.evaluation.evaluate import EvaluationConfig
-from envs.making import environment_factory
+from envs.making import try_making
 
 from ..config import require
 from ..metrics import measure
@@ -139,7 +139,7 @@ def _worth(point: Point, config: ParetoConfig, left_out: dict[str, str], progres
     found["sampling"] = point.run.config.sampling(point.run.components, point.planner, point.options)
     if config.episodes:
         try:
-            environment_factory(point.run.environment())().close()
+            try_making(point.run.environment())
         except Exception as error:  # an environment may raise anything
             left_out["return"] = f"{point.name}: {error}"
         else:

@@ -146,8 +146,8 @@ class ConditionalGAN(nn.Module):
                guide: Guide | None = None) -> dict[str, Tensor]:
         """The discriminator's steps, each on a microbatch, and then one step of the generator on the last microbatch.
 
-        `guide` adds its mean score of the generator's samples to the objective. Raises `NonFinite` before an optimiser
-        step on a loss or gradient that is not finite.
+        Returns metrics, scalars. `guide` adds its mean score of the generator's samples to the objective. Raises
+        `NonFinite` before an optimiser step on a loss or gradient that is not finite.
         """
         ours, theirs = self.config.generator_learning.max_grad_norm, self.config.discriminator_learning.max_grad_norm
         size, metrics = -(-len(batch.x_BHD) // self.config.discriminator_steps), {}

@@ -123,9 +123,9 @@ class Gaussian(nn.Module):
                guide: Guide | None = None) -> dict[str, Tensor]:
         """One optimiser step on the weighted negative log-likelihood of the unknown real entries.
 
-        The loss is in nats per entry of the normalised trajectory. `guide` adds its mean score of samples
-        mu + sigma eps to the objective; its gradient passes through them (Kingma & Welling 2014, section 2.4). Raises
-        `NonFinite` before an optimiser step on a loss or gradient that is not finite.
+        Returns metrics, scalars. The loss is in nats per entry of the normalised trajectory. `guide` adds its mean
+        score of samples mu + sigma eps to the objective; its gradient passes through them (Kingma & Welling 2014,
+        section 2.4). Raises `NonFinite` before an optimiser step on a loss or gradient that is not finite.
         """
         real = batch.mask_BHD
         x0 = torch.where(real, self.normalizer.normalize(batch.x_BHD), 0)

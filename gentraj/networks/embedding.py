@@ -71,7 +71,7 @@ class TrajectoryNetwork(nn.Module):
         return self.joined(x_RHD, self.known_features(known_RHD, mask_RHD))
 
     def joined(self, x_RHD: Tensor, known_RHF: Tensor) -> Tensor:
-        """The features of x joined with those of `known_features`."""
+        """The features (R, H, num_features) of x joined with those of `known_features`."""
         return torch.cat([fourier(x_RHD, self.frequencies), known_RHF], dim=-1)
 
     def known_features(self, known_RHD: Tensor, mask_RHD: Tensor) -> Tensor:

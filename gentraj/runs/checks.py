@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from envs.evaluation.vector import SLACK, VectorEnvironment
-from envs.making import UnsafeEnvironment, environment_factory
+from envs.making import UnsafeEnvironment, environment_factory, try_making
 
 from ..data import Episodes, Windows
 from ..progress import one_line, say
@@ -66,7 +66,7 @@ def check_evaluable(data: DataFacts) -> None:
 def _recorded_environment(data: DataFacts, name: str) -> VectorEnvironment | None:
     """The environment that the data name, which must fit them; None if it cannot be made on this machine."""
     try:
-        environment_factory(str(data.env))().close()
+        try_making(str(data.env))
     except UnsafeEnvironment:
         raise
     except Exception as error:  # a package may be missing, for example

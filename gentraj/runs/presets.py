@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from agents.planning.inverse_dynamics import InverseDynamicsConfig
 from agents.planning.plan_critic import PlanCriticConfig
@@ -26,6 +26,7 @@ from envs.recording.recipes import recipes
 from envs.tasks.registry import MANIPULATION, TASKS
 
 from ..data import ContextConfig, load_episodes
+from ..data.d4rl import is_antmaze
 from ..diffusion import DiffusionConfig, FlowConfig
 from ..models.conditioning import ConditionMix
 from ..networks import ResidualMLPConfig
@@ -154,6 +155,14 @@ def suited(name: str, dataset: str) -> str:
         return elsewhere if goals else name
     own = in_mazes + task.removeprefix("pointmaze")
     return own if own in PRESETS else in_mazes
+
+
+def data_settings(name: str, dataset: str) -> dict[str, Any]:
+    """The settings that the preset `name` has for the data only: critics learn of the rewards of AntMaze, which are 0
+    or 1, minus 1, as those of the papers do."""
+    first, *_ = dataset.split("+")
+    learns = isinstance(config := PRESETS[name], PolicyRunConfig) and config.policy.critic is not None
+    return {"policy.rewards": "minus-one"} if learns and is_antmaze(first) else {}
 
 
 def check_goals(name: str, config: AnyRunConfig) -> None:

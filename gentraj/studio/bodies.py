@@ -17,6 +17,7 @@ from envs.rendering.postures import placed, postures
 from ..plots.style import INK
 from .colours import plan_colours, rgb
 from .driving import Way
+from .lines import Lines
 from .planning import Answer
 from .session import Session
 
@@ -104,7 +105,7 @@ class BodyScene:
         size = float(max(spread(self.model)))
         self.camera = (0.9 * size, -2.4 * size, 1.2 * size), (0.0, 0.0, 0.3 * size)
         self.trace: list[np.ndarray] = []
-        self.line: Any = None
+        self.line = Lines(api, f"{self.root}/trace", 3.0)
         self.place(session)
 
     def close(self) -> None:
@@ -163,13 +164,7 @@ class BodyScene:
 
     def _draw_trace(self) -> None:
         points_T3 = np.array(self.trace).reshape(-1, 3) + self.shift_3
-        if self.line is not None:
-            self.line.remove()
-            self.line = None
-        if len(points_T3) > 1:
-            points_M23 = np.stack([points_T3[:-1], points_T3[1:]], 1).astype(np.float32)
-            self.line = self.api.add_line_segments(f"{self.root}/trace", points_M23, np.array(rgb(INK), np.uint8),
-                                                   thickness=3.0, thickness_units="screen")
+        self.line.draw(np.stack([points_T3[:-1], points_T3[1:]], 1), np.array(rgb(INK)))
 
 
 def meshes_of(model: Any, *, fixed: bool) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:

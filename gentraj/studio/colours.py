@@ -16,6 +16,13 @@ def rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
+def linear(colours: np.ndarray) -> np.ndarray:
+    """Colours of sRGB, 0 to 255, in proportion to light (IEC 61966-2-1), uint8, of the same shape."""
+    part = np.asarray(colours, float) / 255
+    light = np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+    return (255 * light).round().astype(np.uint8)
+
+
 def plan_colours(answer: Answer, by: str = "trust") -> np.ndarray:
     """(N, 3) the colours of the plans, uint8: blue where trusted and orange where not, or dark to light by value."""
     if by == "value" and answer.value_N is not None:

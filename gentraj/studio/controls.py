@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .export import downloads
 from .imagination import Imagination
+from .latest import Latest
 from .planning import Answer
 from .scene import Place, Scene, on_floor, scene_of
 from .session import Session, alike
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 NONE = "none"
 MOST_CANDIDATES, MOST_SCALE, MOST_TEMPERATURE, MOST_SEED = 16, 10.0, 2.0, 99
 LOOP = "Closed loop"
+TEXTS_EVERY = 0.2  # seconds
 
 
 class Controls:
@@ -34,6 +36,7 @@ class Controls:
         self.gui, self.api, self.session, self.client = gui, api, session, client
         self.scenes: list[Scene] = []
         self.drawing = threading.RLock()  # plans and the closed loop are drawn by different threads
+        self.telling: Latest[None] = Latest(lambda _: self._tell(), "studio-texts")
         self.planning: Any = None
         self.imagination: Imagination | None = None
         """What a world model shows in the place of plans."""
@@ -52,11 +55,10 @@ class Controls:
                 scene.move(None if driven is None else driven.way())
                 answer = driven.plan if driven is not None and side == 0 else None
                 scene.show(answer or session.answers.get(side), frame, self.by.value)
-            self.status.content = status(session)
-            self.loop.content = loop_status(session)
-            self.play.label = "Pause" if session.driving.is_set() else "Play"
+        self.telling.ask(None)
 
     def close(self) -> None:
+        self.telling.close()
         if self.imagination is not None:
             self.imagination.close()
         self.session.close()
@@ -77,8 +79,8 @@ class Controls:
         self.run = gui.add_dropdown("Run", names, order=1, hint="The run that plans")
         self.beside = gui.add_dropdown("Beside it", [NONE], order=2, hint="A second run with the same start and goal",
                                        visible=len(names) > 1)
-        self.run.on_update(lambda _: self._choose())
-        self.beside.on_update(lambda _: self._compare())
+        self.run.on_update(lambda _: session.attempt(self._choose))
+        self.beside.on_update(lambda _: session.attempt(self._compare))
         with gui.add_folder("Denoising", order=4) as self.denoising:
             self.frame = gui.add_slider("Step", 0, 1, 1, 1, hint="Unfinished plans after each sampling step; the last "
                                         "is the plan")
@@ -92,12 +94,12 @@ class Controls:
         with gui.add_folder(LOOP, order=6) as self.closed_loop:
             self.play, step, reset = (gui.add_button(name) for name in ("Play", "Step", "Reset"))
             self.loop = gui.add_markdown("")
-            self.play.on_click(lambda _: self._play())
-            step.on_click(lambda _: session.step())
-            reset.on_click(lambda _: session.reset())
+            self.play.on_click(lambda _: session.attempt(self._play))
+            step.on_click(lambda _: session.attempt(session.step))
+            reset.on_click(lambda _: session.attempt(session.reset))
         with gui.add_folder("Export", order=7, expand_by_default=False) as self.exports:
             for name, send in downloads(self).items():
-                gui.add_button(name).on_click(self._sending(send))
+                gui.add_button(name).on_click(lambda _, send=send: session.attempt(send))
 
     def _rebuild(self) -> None:
         """Makes the controls and scenes that depend on the chosen runs."""
@@ -136,6 +138,13 @@ class Controls:
         slider = self.gui.add_slider(label, low, high, step, value)
         slider.on_update(lambda _: self.session.set(**{key: slider.value}))
         self.sliders[key] = slider
+
+    def _tell(self) -> None:
+        """Writes the texts, which a browser takes longer to show than plans, and waits until it may do so again."""
+        self.status.content = status(self.session)
+        self.loop.content = loop_status(self.session)
+        self.play.label = "Pause" if self.session.driving.is_set() else "Play"
+        time.sleep(TEXTS_EVERY)
 
     def _frame(self, answer: Answer | None) -> int | None:
         """The frame of the denoising to draw; None for the finished plan. Fits the slider to the number of frames."""
@@ -182,15 +191,9 @@ class Controls:
             self.api.on_click()(self._clicked)
 
     def _clicked(self, event: Any) -> None:
-        place = on_floor(event.ray_origin, np.add(event.ray_origin, event.ray_direction))
-        if place is not None:
-            self.session.add_disc(place, self.radius.value)
+        def add() -> None:
+            place = on_floor(event.ray_origin, np.add(event.ray_origin, event.ray_direction))
+            if place is not None:
+                self.session.add_disc(place, self.radius.value)
 
-    def _sending(self, send: Callable[[], None]) -> Callable[[Any], None]:
-        def clicked(_: Any) -> None:
-            try:
-                send()
-            except (ValueError, OSError, RuntimeError) as error:
-                self.session.fail(error)
-
-        return clicked
+        self.session.attempt(add)

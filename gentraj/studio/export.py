@@ -14,10 +14,12 @@ from envs.rendering.renderer import Renderer
 
 from ..files import read_file
 from .driving import Drive
+from .loading import Loaded
 from .planning import EFFORTS, MARGIN, Answer
 from .session import Session
 
 PICTURE = 900, 1400  # height and width in pixels
+PATIENCE = 60.0  # seconds that a browser has to draw it
 FILM_STEPS = 2  # environment steps between two frames of a video
 
 
@@ -57,7 +59,7 @@ def python_call(answer: Answer) -> str:
     settings = "".join(f", {name}={value!r}" for name, value in changed.items())
     lines = ["from dataclasses import replace", "", "import torch", "", "import gentraj"]
     guide = "None"
-    body = [f'run = gentraj.load({str(loaded.run.folder.absolute())!r}, step={loaded.run.step})']
+    body = [f"run = gentraj.load({_where(loaded)})"]
     if loaded.backend != "eager":
         body.append(f"run = gentraj.accelerate(run, {loaded.backend!r})")
     if question.discs:
@@ -80,12 +82,18 @@ def python_call(answer: Answer) -> str:
 
 
 def _policy_call(answer: Answer) -> str:
-    question, folder = answer.question, str(answer.loaded.run.folder.absolute())
     return "\n".join([
-        "from pathlib import Path", "", "from gentraj.studio.driving import ahead",
-        "from gentraj.studio.loading import load_runs", "from gentraj.studio.planning import Question, Settings", "",
-        f"[loaded] = load_runs([Path({folder!r})])", f"answer = ahead(loaded, {question!r})",
+        "import torch", "", "import gentraj", "from gentraj.studio.driving import ahead",
+        "from gentraj.studio.loading import ready", "from gentraj.studio.planning import Question, Settings", "",
+        f"loaded = ready(gentraj.load({_where(answer.loaded)}))", f"answer = ahead(loaded, {answer.question!r})",
         "places_T2 = answer.places(0)", ""])
+
+
+def _where(loaded: Loaded) -> str:
+    """The arguments of `gentraj.load` for the run as the studio has it, whatever is trained in the meantime."""
+    device = loaded.run.reference.x_BHD.device
+    on = f", device=torch.device({str(device)!r})" if device.type != "cpu" else ""
+    return f"{str(loaded.run.folder.absolute())!r}, step={loaded.run.step}{on}"
 
 
 def video(drive: Drive) -> bytes:
@@ -129,7 +137,8 @@ def downloads(panel: Panel) -> dict[str, Callable[[], None]]:
 
         buffer = io.BytesIO()
         height, width = PICTURE
-        Image.fromarray(panel.client.get_render(height=height, width=width)).save(buffer, "PNG")
+        shown = panel.client.get_render(height=height, width=width, timeout=PATIENCE)
+        Image.fromarray(shown).save(buffer, "PNG")
         send("studio.png", buffer.getvalue())
 
     def film() -> None:

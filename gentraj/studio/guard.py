@@ -27,6 +27,8 @@ try:
 except ImportError as error:
     raise ImportError("the studio needs viser, which is missing: pip install 'gentraj[studio]'") from error
 
+from ..progress import one_line
+
 COOKIE = "gentraj_studio_token"
 PROTECTION = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Frame-Options": "DENY",
               "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
@@ -116,7 +118,10 @@ class Guard:
         return process_request
 
     def counting(self, handler: Callable[..., Awaitable[None]]) -> Callable[[ServerConnection], Awaitable[None]]:
-        """Returns viser's handler of a websocket, for as many at once as there is place for."""
+        """Returns viser's handler of a websocket, for as many at once as there is place for.
+
+        A websocket that sends what is no message of viser is closed with the reason.
+        """
 
         async def counted(connection: ServerConnection) -> None:
             if self.full:
@@ -125,6 +130,9 @@ class Guard:
             self.clients += 1
             try:
                 await handler(connection)
+            except (ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+                why = f"The studio got what is no message of its pages ({one_line(error)}); reload the page."
+                await connection.close(1003, why[:120])  # a reason has room for 123 bytes
             finally:
                 self.clients -= 1
 

@@ -115,11 +115,14 @@ def load_runs(folders: Sequence[Path], backend: BackendName = "eager",
     short, long = [folder.name for folder in folders], [str(folder) for folder in folders]
     names = [name if short.count(name) == 1 else path if long.count(path) == 1 else f"{path} ({i})"
              for i, (name, path) in enumerate(zip(short, long, strict=True), 1)]
-    return [_loaded(folder, name, backend, device) for folder, name in zip(folders, names, strict=True)]
+    return [ready(load(folder, device=device), name, backend) for folder, name in zip(folders, names, strict=True)]
 
 
-def _loaded(folder: Path, name: str, backend: BackendName, device: torch.device | None) -> Loaded:
-    run = load(folder, device=device)
+def ready(run: Run, name: str = "", backend: BackendName = "eager") -> Loaded:
+    """Makes a run ready for a studio; the networks of a planner run in `backend`.
+
+    Raises ValueError for a run whose environment is not MuJoCo's.
+    """
     factory = environment_factory(run.environment())
     env = factory()
     env.close()  # the model stays in memory

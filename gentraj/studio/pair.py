@@ -12,6 +12,7 @@ from ..plots.style import INK
 from .bodies import Body, Ground, lane_width, spread
 from .colours import rgb, uncertainty_colours
 from .imagining import Beside
+from .lines import Lines
 
 if TYPE_CHECKING:
     from viser import SceneApi
@@ -33,7 +34,7 @@ class Pair:
         self.real, self.imagined = Body(api, f"{root}/real", self.model), Body(api, f"{root}/imagined", self.model)
         self.fixed_place = fixed_place
         self.lane_3 = np.zeros(3) if fixed_place else np.array([0.0, lane_width(self.model), 0.0])
-        self.lines: dict[str, Any] = {}
+        self.lines = {name: Lines(api, f"{root}/{name}-way", 4.0) for name in ("real", "imagined")}
         size = float(self.model.stat.extent if fixed_place else 1.5 * max(spread(self.model)))
         self.camera = (0.0, -1.3 * size, 1.3 * size if fixed_place else 0.8 * size), (0.0, 0.0, 0.2 * size)
 
@@ -57,13 +58,7 @@ class Pair:
     def _line(self, name: str, qpos_MQ: np.ndarray, colours_L3: np.ndarray, shift_3: np.ndarray) -> np.ndarray:
         """Draws the way of the root, and returns its places (M, 3)."""
         place_M3 = placed(self.model, qpos_MQ)[0][:, first_moving(self.model)] + shift_3
-        if (old := self.lines.pop(name, None)) is not None:
-            old.remove()
-        if len(place_M3) > 1:
-            points_L23 = np.stack([place_M3[:-1], place_M3[1:]], 1).astype(np.float32)
-            self.lines[name] = self.api.add_line_segments(
-                f"{self.root}/{name}-way", points_L23, np.repeat(colours_L3[:, None], 2, 1).astype(np.uint8),
-                thickness=4.0, thickness_units="screen")
+        self.lines[name].draw(np.stack([place_M3[:-1], place_M3[1:]], 1), colours_L3)
         return place_M3
 
 

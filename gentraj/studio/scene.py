@@ -11,7 +11,9 @@ from ..plots.style import BLUE, GREEN, INK, VERMILION
 from .bodies import BodyScene
 from .colours import plan_colours, rgb
 from .driving import Way
+from .lines import Lines, segments
 from .loading import BODY, Loaded
+from .offered import check_place
 from .planning import Answer, Disc
 from .session import Session
 
@@ -22,7 +24,7 @@ GOAL = "#C8102E"  # red, which no plan has
 WALL, FLOOR = (196, 201, 208), (246, 247, 249)
 HEIGHT = 0.25  # of the walls, in cells
 PLANS, CHOSEN, PATH = 0.03, 0.05, 0.07  # heights of the lines above the floor
-THIN, THICK, EDGE = 0.015, 0.05, 0.09  # their thickness
+THIN, THICK, EDGE = 1.5, 4.0, 7.0  # their thickness in pixels
 REACHED = 0.45  # the distance from the goal that counts as success
 GAP = 1.0  # between two mazes, in cells
 
@@ -52,18 +54,15 @@ class Scene(Protocol):
 
 
 def on_floor(eye_3: Sequence[float], through_3: Sequence[float], height: float = 0.0) -> np.ndarray | None:
-    """Where the ray from the eye through a point meets the plane at a height: (2,), or None if it never does."""
-    eye, ray = np.asarray(eye_3, float), np.asarray(through_3, float) - np.asarray(eye_3, float)
+    """Where the ray from the eye through a point meets the plane at a height: (2,), or None if it never does.
+
+    Raises ValueError for what is no place.
+    """
+    eye = check_place(eye_3, 3)
+    ray = check_place(through_3, 3) - eye
     if ray[2] == 0 or (height - eye[2]) / ray[2] <= 0:
         return None
     return (eye + ray * (height - eye[2]) / ray[2])[:2]
-
-
-def segments(lines: Sequence[np.ndarray], height: float) -> np.ndarray:
-    """(M, 2, 3) the segments of polylines (H, 2) at a height above the floor."""
-    pieces = [np.stack([line[:-1], line[1:]], 1) for line in lines if len(line) > 1]
-    flat_M22 = np.concatenate(pieces) if pieces else np.zeros((1, 2, 2))
-    return np.concatenate([flat_M22, np.full((*flat_M22.shape[:2], 1), height)], -1).astype(np.float32)
 
 
 def boxes(low_W2: np.ndarray, high_W2: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray]:
@@ -96,6 +95,8 @@ class MazeScene:
         middle, rows = self.shift / 2, maze.free.shape[0] * maze.scaling
         self.camera = (middle, -0.7 * rows, 0.8 * max(rows, self.width + self.shift)), (middle, -0.05 * rows, 0.0)
         self.parts: dict[str, Any] = {"": api.add_frame(self.root, show_axes=False, position=(self.shift, 0.0, 0.0))}
+        self.lines = {name: Lines(api, f"{self.root}/{name}", thickness) for name, thickness in
+                      (("plans", THIN), ("outline", EDGE), ("chosen", THICK), ("path", THICK))}
         self.discs: dict[Disc, Any] = {}
         api.configure_default_lights(cast_shadow=False)  # without a GPU, shadows halve the frames a second
         self._build()
@@ -114,12 +115,11 @@ class MazeScene:
         else:
             lines = [answer.places(n) for n in range(len(answer.x_NHD))]
         colours = plan_colours(answer, by)
-        pieces = segments(lines, PLANS)
-        each = np.repeat(colours, [max(len(line) - 1, 0) for line in lines], axis=0)
-        self._lines("plans", pieces, each if len(each) else colours[:1], THIN)
+        self.lines["plans"].draw(segments(lines, PLANS),
+                                 np.repeat(colours, [max(len(line) - 1, 0) for line in lines], axis=0))
         chosen = segments([lines[answer.chosen]], CHOSEN)
-        self._lines("outline", chosen - [0, 0, 0.005], np.tile(rgb(INK), (len(chosen), 1)), EDGE)
-        self._lines("chosen", chosen, np.tile(colours[answer.chosen], (len(chosen), 1)), THICK)
+        self.lines["outline"].draw(chosen - [0, 0, 0.005], np.array(rgb(INK)))
+        self.lines["chosen"].draw(chosen, colours[answer.chosen])
 
     def place(self, session: Session) -> None:
         start, goal = session.start_2, session.goal_2
@@ -135,13 +135,11 @@ class MazeScene:
     def move(self, way: Way | None) -> None:
         shown = way is not None and way.loaded is self.loaded
         self.parts["body"].visible = shown
-        if way is None or not shown:
-            self._lines("path", segments([], PATH), np.array([rgb(BLUE)]), THICK)
-            return
-        places_T2 = np.array(way.path)[:, list(self.loaded.dims)]
-        self.parts["body"].position = (*places_T2[-1], BODY)
-        pieces = segments([places_T2], PATH)
-        self._lines("path", pieces, np.tile(rgb(BLUE), (len(pieces), 1)), THICK)
+        places_T2 = np.zeros((0, 2))
+        if way is not None and shown:
+            places_T2 = np.array(way.path)[:, list(self.loaded.dims)]
+            self.parts["body"].position = (*places_T2[-1], BODY)
+        self.lines["path"].draw(segments([places_T2], PATH), np.array(rgb(BLUE)))
 
     def _build(self) -> None:
         api, root, maze = self.api, self.root, self.maze
@@ -163,10 +161,13 @@ class MazeScene:
         handle = self.api.add_icosphere(f"{self.root}/{name}", 0.16, rgb(colour))
         self.api.add_label(f"{self.root}/{name}/label", name, position=(0, 0, 0.25))
 
-        async def drag(event: Any) -> None:
+        def follow(event: Any) -> None:
             place = on_floor(event.client.camera.position, event.end_position, 0.12)
             if place is not None:
                 move(place - [self.shift, 0])
+
+        async def drag(event: Any) -> None:
+            self.session.attempt(follow, event)
 
         handle.on_drag("left")(drag)
         return handle
@@ -181,19 +182,6 @@ class MazeScene:
 
         handle.on_click(remove)
         return handle
-
-    def _lines(self, name: str, points_M23: np.ndarray, colours_M3: np.ndarray, thickness: float) -> None:
-        """Draws segments (M, 2, 3) in colours (M, 3), in the place of those that had this name."""
-        colours_M23 = np.repeat(colours_M3[:, None], 2, 1).astype(np.uint8)
-        if (handle := self.parts.get(name)) is None:
-            self.parts[name] = self.api.add_line_segments(f"{self.root}/{name}", points_M23.astype(np.float32),
-                                                          colours_M23, thickness=thickness)
-        elif handle.points.shape == points_M23.shape:
-            handle.points, handle.colors = points_M23.astype(np.float32), colours_M23
-        else:
-            handle.remove()
-            del self.parts[name]
-            self._lines(name, points_M23, colours_M3, thickness)
 
 
 def scene_of(api: SceneApi, session: Session, side: int = 0) -> Scene:

@@ -10,6 +10,7 @@ from typing import Any
 from ..progress import one_line
 from .controls import Controls
 from .loading import Loaded
+from .offered import take_only_what_is_offered
 from .session import Session
 
 MOST_CLIENTS = 16
@@ -52,7 +53,9 @@ class Studio:
 
     def _connect(self, client: Any) -> None:
         try:
-            view = Controls(client.gui, client.scene, Session(self.loaded), client)
+            session = Session(self.loaded)
+            take_only_what_is_offered(client.gui, session.fail)
+            view = Controls(client.gui, client.scene, session, client)
         except (ValueError, RuntimeError) as error:
             client.gui.add_markdown(f"**{one_line(error)}**")
             return

@@ -16,10 +16,12 @@ from ..progress import one_line
 from .driving import Drive, ahead
 from .latest import Latest
 from .loading import Loaded
+from .offered import check_place
 from .planning import Answer, Disc, Question, Settings, plan_for
 
 SECONDS = 1.0  # over which plans are counted for their rate
 SHOWN_PER_SECOND = 25.0  # steps of the closed loop that are shown
+MOST_DISCS = 20  # obstacles, each of which costs time in every plan
 
 Listener = Callable[[], None]
 
@@ -113,16 +115,19 @@ class Session:
         self.ask()
 
     def move_start(self, place_2: np.ndarray) -> None:
-        """Moves the start, at rest, to the free place that is nearest."""
-        x, y = self.loaded.nearest_free(np.asarray(place_2, float))
+        """Moves the start, at rest, to the free place that is nearest. Raises ValueError for what is no place."""
+        x, y = self.loaded.nearest_free(check_place(place_2))
         obs = np.zeros(len(self.obs))
         obs[list(self.loaded.dims)] = x, y
         self.obs = tuple(obs.tolist())
         self.ask()
 
     def move_goal(self, place_2: np.ndarray) -> None:
-        """Moves the goal to the free place that is nearest; a closed loop on its way turns there."""
-        x, y = self.loaded.nearest_free(np.asarray(place_2, float))
+        """Moves the goal to the free place that is nearest; a closed loop on its way turns there.
+
+        Raises ValueError for what is no place.
+        """
+        x, y = self.loaded.nearest_free(check_place(place_2))
         self.goal = (float(x), float(y), *self.goal[2:])
         with self._lock:
             if self.drive is not None:
@@ -142,8 +147,11 @@ class Session:
         self.ask()
 
     def add_disc(self, place_2: np.ndarray, radius: float) -> None:
-        """Adds an obstacle."""
-        self.discs = (*self.discs, Disc(float(place_2[0]), float(place_2[1]), float(radius)))
+        """Adds an obstacle. Raises ValueError for what is no place, and for more than `MOST_DISCS`."""
+        x, y = check_place(place_2)
+        if len(self.discs) >= MOST_DISCS:
+            raise ValueError(f"there are {MOST_DISCS} obstacles, and no more are taken; remove one first")
+        self.discs = (*self.discs, Disc(float(x), float(y), float(radius)))
         self.ask()
 
     def remove_discs(self, *which: Disc) -> None:
@@ -155,6 +163,13 @@ class Session:
         """Asks for new plans."""
         sides = [each for each in (self.loaded, self.second) if each is not None and each.kind != "world model"]
         self._planning.ask([(side, loaded, self.question(loaded)) for side, loaded in enumerate(sides)])
+
+    def attempt(self, action: Callable[..., object], *args: object) -> None:
+        """Does what a browser asks for. An error is told in the place of what is said about the plans."""
+        try:
+            action(*args)
+        except (ValueError, TypeError, OSError, RuntimeError) as error:
+            self.fail(error)
 
     def fail(self, error: BaseException) -> None:
         """Shows an error in the place of what is said about the plans."""

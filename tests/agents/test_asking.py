@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import following  # noqa: F401 (registers the environment)
 import numpy as np
 import pytest
 import torch

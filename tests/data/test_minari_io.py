@@ -86,6 +86,37 @@ def test_goals_outside_the_observation_come_first():
     assert np.array_equal(e.obs, obs[0].astype(np.float32))
 
 
+def test_of_a_kitchen_only_the_observation_is_read_as_its_goals_are_dicts_of_tasks():
+    obs = np.random.default_rng(0).normal(size=(1, 4, 5))
+    tasks = spaces.Dict(kettle=box(2), microwave=box(1))
+    goals = [{"kettle": o[:, :2], "microwave": o[:, :1]} for o in obs]
+    part = [{"observation": o, "achieved_goal": goal, "desired_goal": goal} for o, goal in zip(obs, goals, strict=True)]
+    e = load_minari(record(part, spaces.Dict(observation=box(5), achieved_goal=tasks, desired_goal=tasks)))
+    assert (e.obs == obs[0].astype(np.float32)).all()
+    assert (e.obs_keys, e.goal_dims, dict(e.extras)) == (("observation",), (), {})
+
+
+def test_antmaze_is_evaluated_in_the_environment_that_its_data_name_for_that(root):
+    obs = np.random.default_rng(0).normal(size=(1, 4, 27))
+    record([{"observation": o, "achieved_goal": o[:, :2], "desired_goal": o[:, :2]} for o in obs], goal_space(27, 2))
+    home = root / "D4RL" / "antmaze" / "medium-play-v1"
+    home.parent.mkdir(parents=True)
+    (root / ID).rename(home)
+    file = home / "data" / "metadata.json"
+    recorded, judged = ({"id": "AntMaze_Medium-v4", "kwargs": {"maze_map": [[1, cell, "r", 1]]},
+                         "max_episode_steps": 1000} for cell in (0, "g"))
+    text = {"dataset_id": "D4RL/antmaze/medium-play-v1", "env_spec": as_json(recorded)}
+    for more, expected in (({}, recorded), ({"eval_env_spec": as_json(judged)}, judged)):
+        file.write_text(json.dumps(json.loads(file.read_text()) | text | more))
+        e = load_episodes("D4RL/antmaze/medium-play-v1")
+        assert json.loads(str(e.env))["kwargs"] == expected["kwargs"] and "goal" in e.extras
+
+
+def as_json(spec: dict) -> str:
+    return EnvSpec(spec["id"], "gymnasium_robotics.envs.maze.ant_maze_v4:AntMazeEnv",
+                   kwargs=spec["kwargs"], max_episode_steps=spec["max_episode_steps"]).to_json()
+
+
 def test_what_was_noted_on_saving_is_not_guessed_again():
     e = some([3], obs_dim=4, goals="joined")
     e = replace(e, obs=e.obs[:, [0, 1, 0, 1]])  # the observation contains the goal, yet was joined
@@ -168,7 +199,7 @@ def test_other_dicts_of_boxes_are_flattened_as_gymnasium_does_and_a_line_says_so
     spaces.Box(0, 255, (4, 4, 3), np.uint8), spaces.Dict(state=box(2), camera=spaces.Box(0, 255, (4, 4), np.uint8)),
     spaces.Dict(state=box(2), gripper=spaces.Discrete(2)), spaces.Dict(state=spaces.Dict(inner=box(2))), spaces.Dict(),
     spaces.Dict(observation=box(2), achieved_goal=box(2), desired_goal=box(2), camera=box(2)),
-    spaces.Dict(observation=box(2), achieved_goal=box(2), desired_goal=spaces.Dict(kettle=box(2))),
+    spaces.Dict(observation=spaces.Discrete(2), desired_goal=spaces.Dict(kettle=box(2))),
 ], ids=lambda space: type(space).__name__)
 def test_spaces_that_are_not_vectors_are_refused_before_their_data_are_read(space):
     dataset = minari.load_dataset(record([np.zeros((4, 2))], box(2)))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 import small
 import torch
+from forked import Forked
 from inline import inline
 from small import DATASET, edit, gentraj
 
@@ -25,23 +24,19 @@ from gentraj.experiments.compare_measures import Options
 from gentraj.experiments.groups import MODES, Group
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
+from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.runs import load
 from gentraj.training.checkpoint import RunLock
 from gentraj.trajectory import Batch
 
 WORDS = ("compare", "tiny", "--families", "flow,gan", "--steps", 48, "--seeds", 1, "--episodes", 2, "--num", 16)
-SCRIPT = """
-import sys
-sys.path[:0] = sys.argv[1:3]
-import test_compare
-sys.exit(test_compare.compare(*sys.argv[3:], processes=True))
-"""
 
 
 def shrink(patch: pytest.MonkeyPatch) -> None:
     """A preset and families of the smallest networks; they are sent to the processes that train them."""
     network = ResidualMLPConfig(width=8, depth=1)
-    families = {n: c.with_network(network) for n, c in FAMILIES.items() if n != "latent"}
+    families: Any = {n: c.with_network(network) for n, c in FAMILIES.items() if n != "latent"}
+    families["gan"] = replace(families["gan"], discriminator=DiscriminatorConfig(width=8, multipliers=(1, 2)))
     preset = replace(small.config(DATASET), horizon=16, stride=8, model=families["diffusion"])
     patch.setattr(experiment, "PRESETS", {"tiny": preset})
     patch.setattr(experiment, "FAMILIES", families)
@@ -59,11 +54,8 @@ def compare(out: object, *more: object, page: bool = False, processes: bool = Fa
         return gentraj(*WORDS, *more, "--out", out)
 
 
-def start(out: Path, *more: str) -> subprocess.Popen:
-    """The command in a process of its own."""
-    here = Path(__file__).parent
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(here), str(here.parent), str(out), *more],
-                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def compare_in_processes(out: Path, *more: str) -> int:
+    return compare(out, *more, processes=True)
 
 
 def wait_for(found: Any) -> None:
@@ -144,7 +136,7 @@ def test_what_changed_is_done_anew_beside_what_is_there(compared: Path, tmp_path
                                  pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_stopped_in_its_processes_and_begun_again_it_ends_the_same(compared: Path, tmp_path: Path,
                                                                    how: signal.Signals) -> None:
-    with start(tmp_path, "--families", "gan") as process:
+    with Forked(compare_in_processes, tmp_path, "--families", "gan") as process:
         wait_for(lambda: list(tmp_path.glob("tiny/*/run/step-*")))
         process.send_signal(how)
         _, err = process.communicate()

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Forked
 
 from gentraj.experiments.engine import kept
 from gentraj.experiments.processes import Job, LocalProcesses, run_jobs
 from gentraj.experiments.statistics import numbers, over_seeds
 
-ROOT = Path(__file__).parents[2]
-PARENT = """
-import os, pathlib, signal, sys, time
-from gentraj.experiments.processes import Job, LocalProcesses, run_jobs
 
-def never_end(path):  # it does not heed SIGTERM, as a worker in a long step does not
+def never_end(path: Path) -> None:
+    """It does not heed SIGTERM, as a worker in a long step does not."""
     signal.signal(signal.SIGTERM, lambda *_: None)
-    pathlib.Path(path).write_text(str(os.getpid()))
+    path.write_text(str(os.getpid()))
     time.sleep(1000)
 
-if __name__ == "__main__":
-    run_jobs([Job("job", never_end, (sys.argv[1],), str)], LocalProcesses(1, saving=0.1))
-"""
+
+def run_endless_job(path: Path) -> None:
+    run_jobs([Job("job", never_end, (path,), str)], LocalProcesses(1, saving=0.1))
 
 
 def test_a_result_is_kept_for_its_key(tmp_path: Path) -> None:
@@ -57,10 +54,8 @@ def test_processes_say_how_they_ended(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_a_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
-    script, pid = tmp_path / "parent.py", tmp_path / "pid"
-    script.write_text(PARENT)
-    with subprocess.Popen([sys.executable, script, pid], stderr=subprocess.DEVNULL,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)}) as parent:
+    pid = tmp_path / "pid"
+    with Forked(run_endless_job, pid) as parent:
         wait_until(lambda: pid.exists() and pid.read_text())
         parent.kill()
     wait_until(lambda: not is_alive(int(pid.read_text())))

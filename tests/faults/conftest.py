@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import tiny
+from forked import Forked
 from tiny import run_tiny
 
 from benchmarks.soak import bits
@@ -83,18 +83,14 @@ def tiny_run(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def spawn() -> Iterator[Callable[..., subprocess.Popen]]:
+def spawn() -> Iterator[Callable[..., Forked]]:
     """Starts tiny.py in a process of its own; what still runs at the end of the test is killed."""
-    started: list[subprocess.Popen] = []
+    started: list[Forked] = []
 
-    def start(*args: object) -> subprocess.Popen:
-        command = [sys.executable, str(Path(__file__).with_name("tiny.py")), *map(str, args)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-        started.append(process)
-        return process
+    def start(*args: object) -> Forked:
+        started.append(Forked(tiny.main, *map(str, args)))
+        return started[-1]
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        process.close()

@@ -9,14 +9,14 @@ import pickle
 import random
 import re
 import shutil
-import subprocess
-import sys
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -239,22 +239,20 @@ HOSTILE_META = {
     "meta hash": b'{"sha256": "\\ud800"}',
 }
 
-LOADER = """
-import sys, time, warnings
-from pathlib import Path
-from gentraj.training.checkpoint import CheckpointError, load
-warnings.simplefilter("ignore")
-def most():  # not getrusage's: that begins with what the parent held
+
+def most() -> int:
+    """The most memory that this process has held, in KiB; getrusage's begins with what the parent held."""
     return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("VmHWM"))
-before, began = most(), time.process_time()
-for folder in sys.argv[1:]:
-    try:
-        load(Path(folder))
-        print("loaded", folder)
-    except CheckpointError:
-        pass
-print((most() - before) // 1024, time.process_time() - began)
-"""
+
+
+def load_all(*folders: Path) -> None:
+    warnings.simplefilter("ignore")
+    before, began = most(), time.process_time()
+    for folder in folders:
+        with suppress(CheckpointError):
+            load(folder)
+            print("loaded", folder)
+    print((most() - before) // 1024, time.process_time() - began)
 
 
 def test_hostile_files_are_refused_quickly_and_in_little_memory(tmp_path: Path, forge) -> None:
@@ -263,10 +261,10 @@ def test_hostile_files_are_refused_quickly_and_in_little_memory(tmp_path: Path, 
         forge(save(tmp_path / name, 1, state(1), {}), {"model.safetensors": data})
     for name, data in HOSTILE_META.items():
         (save(tmp_path / name, 1, state(1), {}) / "meta.json").write_bytes(data)
-    child = subprocess.run([sys.executable, "-c", LOADER, *map(str, tmp_path.iterdir())], capture_output=True,
-                           text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
-    assert child.returncode == 0, child.stderr
-    *loaded, last = child.stdout.splitlines()
+    with Forked(load_all, *tmp_path.iterdir()) as child:
+        out, err = child.communicate()
+    assert child.returncode == 0, err
+    *loaded, last = out.splitlines()
     megabytes, seconds = last.split()
     assert not loaded and int(megabytes) < 50 and float(seconds) < 2
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import small
+from forked import Forked
 from small import DATASET, gentraj
 
 from gentraj import cli
@@ -257,26 +258,23 @@ def test_the_version_and_the_help_load_no_torch(words: list[str]) -> None:
 
 
 @pytest.fixture
-def spawn(place: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+def spawn(place: Path) -> Iterator[Callable[..., Forked]]:
     """Starts the command in a process of its own; what still runs at the end of the test is killed."""
-    started: list[subprocess.Popen] = []
+    started: list[Forked] = []
 
-    def start(*words: object) -> subprocess.Popen:
-        process = subprocess.Popen([*COMMAND, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-        started.append(process)
-        return process
+    def start(*words: object) -> Forked:
+        started.append(Forked(gentraj, *words))
+        return started[-1]
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        process.close()
 
 
-def wait_for(step: int, folder: Path, process: subprocess.Popen) -> None:
+def wait_for(step: int, folder: Path, process: Forked) -> None:
     """Until the process has saved that step or a later one."""
     while not any(int(path.name[5:]) >= step for path in folder.glob("step-*")):
-        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
 
 

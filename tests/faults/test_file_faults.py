@@ -238,6 +238,7 @@ REVIEWED = {
     "gentraj/data/npz.py": {"np.savez(file, **members)", "archive.open(member)", "np.load(handle, allow_pickle=False)"},
     "gentraj/data/reader.py": {"os.fdopen(os.dup(sys.stdout.fileno()), 'wb')", "Path('/proc/self/statm').read_text()"},
     "gentraj/data/d4rl.py": {"Path(__file__).with_name('d4rl_scores.json').read_text()"},  # the package's own
+    "gentraj/data/ogbench.py": {"Path(__file__).with_name('ogbench_tasks.json').read_text()"},  # the package's own
     "gentraj/runs/hub.py": {"shutil.copytree(snapshot, made, dirs_exist_ok=True)"},  # from the hub's own cache
     "gentraj/runs/sampling.py": {"np.savez_compressed(buffer, allow_pickle=False, obs=self.obs_NHO.cpu().numpy(), "
                                  "act=self.act_NHA.cpu().numpy(), stride=np.array(self.stride))"},  # into memory

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+from forked import Forked
 from small import edit, gentraj
 
 from gentraj.runs.folder import build, load, read_config
 from gentraj.training.checkpoint import CheckpointError, OlderFormat, check_format
 from gentraj.trajectory import TrajectorySpec
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -136,20 +132,20 @@ def widen(settings: dict) -> None:
     settings["model"]["network"]["width"] = 99_992
 
 
-CHILD = """
-import sys
-from pathlib import Path
-from gentraj.cli import main
-def most():
+def most() -> int:
+    """The most memory that this process has held, in KiB."""
     return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("VmHWM"))
-main(["sample", sys.argv[1], "--out", "a.npz"])
-before = most()
-print(main(sys.argv[3:] + [sys.argv[2]]), (most() - before) // 1024)
-"""
+
+
+def measured(good: Path, forged: Path, words: list[str]) -> None:
+    gentraj("sample", good, "--out", "a.npz")
+    before = most()
+    print(gentraj(*words, forged), (most() - before) // 1024)
 
 
 @pytest.mark.parametrize("words", [["sample", "--out", "a.npz"], ["train", "--resume"]])
-def test_15_a_forged_width_is_refused_before_it_takes_memory(run: Path, tmp_path: Path, forge, words: list) -> None:
+def test_15_a_forged_width_is_refused_before_it_takes_memory(run: Path, tmp_path: Path, forge, words: list,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     """Its network would have 160 GB of weights."""
     forged = Path(shutil.copytree(run, tmp_path / "forged"))
     edit(forged, lambda config: widen(config["run"]))
@@ -157,13 +153,14 @@ def test_15_a_forged_width_is_refused_before_it_takes_memory(run: Path, tmp_path
         meta = json.loads((newest / "meta.json").read_text())["meta"]
         widen(meta["run"])
         forge(newest, {}, {"meta": meta})
-    child = subprocess.run([sys.executable, "-c", CHILD, str(run), str(forged), *words], capture_output=True, text=True,
-                           cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
-    assert child.returncode == 0, child.stderr
-    code, megabytes = map(int, child.stdout.split()[-2:])
+    monkeypatch.chdir(tmp_path)
+    with Forked(measured, run, forged, words) as child:
+        out, err = child.communicate()
+    assert child.returncode == 0, err
+    code, megabytes = map(int, out.split()[-2:])
     assert code in (1, 2) and megabytes < 200
     message = "the settings describe more weights than its checkpoint holds"
-    assert message in child.stderr and "Traceback" not in child.stderr
+    assert message in err and "Traceback" not in err
 
 
 def test_15_settings_beyond_this_machine_are_refused_before_they_take_memory(

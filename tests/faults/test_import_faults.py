@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Forked
 from small import gentraj
 from tiny import tiny_episodes
 
@@ -32,14 +33,13 @@ def test_18_an_import_that_was_killed_is_begun_anew(tmp_path: Path, monkeypatch:
     """By SIGKILL, while it writes."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     path, folder = save_npz(many_episodes(), tmp_path / "many.npz"), tmp_path / "minari" / "mine"
-    process = subprocess.Popen([sys.executable, "-m", "gentraj", "data", "import", path, "--id", ID],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               env=os.environ | {"PYTHONPATH": str(ROOT)})
+    process = Forked(gentraj, "data", "import", path, "--id", ID)
     while not list(folder.glob("tmp-*/data/main_data.hdf5")):  # the test's own time limit ends it
         assert process.poll() is None
         time.sleep(0.002)
     process.kill()
     assert process.wait() == -signal.SIGKILL
+    process.close()
     assert not (folder / "many-v0").exists() and list(folder.glob("tmp-*"))
     assert gentraj("data", "import", path, "--id", ID) == 0
     assert load_episodes(ID) == load_episodes(path)

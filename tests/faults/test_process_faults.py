@@ -45,7 +45,8 @@ def test_terminated_it_saves_after_the_step_and_says_so(tmp_path: Path, spawn) -
     process = spawn(tmp_path, "--steps", 10**6, "--pause", 0.005)
     process.stdout.readline()
     process.send_signal(signal.SIGSTOP)
-    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.001)
     logged = read_metrics(tmp_path)[-1]["step"]
     process.terminate()
     process.send_signal(signal.SIGCONT)

@@ -13,8 +13,10 @@ import pytest
 from tiny import tiny_episodes
 
 from benchmarks.soak import bits, flips, fuzzing, kills
+from benchmarks.soak.__main__ import PARTS
 from benchmarks.soak.material import Material, make
 from benchmarks.soak.trainings import KINDS
+from gentraj.cli import main
 from gentraj.config import ConfigError, from_json, read_json, sealed
 from gentraj.data import DataError, Episodes, load_episodes, save_minari, save_npz
 from gentraj.data.commands import report
@@ -239,3 +241,12 @@ def test_4_a_changed_environment_in_minari_s_metadata_is_refused(tmp_path: Path,
     path.write_text(json.dumps(metadata | {"env_spec": '{"id": "Other-v0"}'}))
     with pytest.raises(DataError, match=r"metadata.json: .*environment and spaces differs.* remove env_sha256"):
         load_episodes("tiny-v0")
+
+
+def test_12_a_word_too_long_for_a_path_is_refused_like_any_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "9" * 5000]) == 2
+    assert "config.json" in (error := capsys.readouterr().err) and "Traceback" not in error
+
+
+def test_every_reader_that_can_be_fuzzed_is_a_part_of_the_soak() -> None:
+    assert {f"fuzzing:{name}" for name in fuzzing.READERS} <= PARTS.keys()

@@ -70,14 +70,14 @@ def run_tiny(folder: Path, *, component: Tiny | None = None, episodes: Episodes 
                  resume=resume, progress=False, on_log=on_log)
 
 
-def main() -> int:
+def main(*words: str) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--largest-file", type=int, default=-1)
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_FSIZE, (args.largest_file, -1))
     component = Tiny()
@@ -102,4 +102,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

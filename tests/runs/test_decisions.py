@@ -13,8 +13,8 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from following import Follow
 from small import gentraj, killed
-from test_finetuning import Follow, follow  # noqa: F401  (a fixture)
 from test_policy_runs import tiny
 
 from agents.planning.planner import PlannerConfig
@@ -37,7 +37,7 @@ CONFIG = DecisionConfig(episodes=6, rounds=1, num_envs=4,
 
 
 @pytest.fixture(scope="module")
-def teacher(follow: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:  # noqa: F811
+def teacher(follow: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
     """A policy that acts without noise, whatever the seed."""
     return runs.train(tiny("td3bc", follow), tmp_path_factory.mktemp("teacher") / "run", progress=False)
 

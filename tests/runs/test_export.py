@@ -31,7 +31,8 @@ def policy(name: str, dataset: object) -> runs.PolicyRunConfig:
     settings: Any = PRESETS[name].policy  # type: ignore[union-attr]
     changes: dict[str, Any] = {"batch_size": 8}
     if settings.model is not None:
-        changes["model"] = settings.model.with_network(SMALL)
+        model = settings.model.with_network(SMALL)
+        changes["model"] = replace(model, steps=3) if hasattr(model, "steps") else model  # the sampler is unrolled
     if hasattr(settings, "student"):
         changes["student"] = replace(settings.student, network=SMALL)
     changes |= {key: value for key, value in {"candidates": 3, "width": 8}.items() if hasattr(settings, key)}
@@ -77,11 +78,12 @@ def test_a_policy_s_program_acts_as_it_does(name: str, hopper_file: Path, tmp_pa
 
 
 @slow
-@pytest.mark.parametrize(("name", "family"), [(name, "") for name in (
-    "veteran", "veteran+", "diffuser", "decision-diffuser", "diffuser-lite", "hierarchical-diffuser")] + [
-    ("veteran+", family) for family in ("flow", "latent", "gan", "gaussian")])
+@pytest.mark.parametrize(("name", "family"), [
+    ("diffuser", ""), ("decision-diffuser", ""), ("diffuser-lite", ""), ("hierarchical-diffuser", ""),
+    ("veteran", "flow"), ("veteran+", "latent"), ("veteran+", "gan"), ("veteran+", "gaussian")])
 def test_a_program_plans_for_returns_as_the_planner_does(name: str, family: str, hopper_file: Path,
                                                          tmp_path: Path) -> None:
+    """Every preset, and every family."""
     config = planner(name, hopper_file)
     if family:
         config = replace(config.with_generator(FAMILIES[family].with_network(SMALL)), batch_size=8)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -16,9 +15,6 @@ from test_policy_runs import tiny
 
 from agents.exploration import Exploring
 from envs.evaluation.evaluate import EvaluationConfig
-from envs.evaluation.rollout import rollout
-from envs.making import environment_factory
-from envs.recording.baselines import RandomAgent
 from gentraj import runs
 from gentraj.data import ContextConfig, Episodes, load_npz, save_npz
 from gentraj.networks import ResidualMLPConfig
@@ -26,35 +22,6 @@ from gentraj.runs.evaluation import evaluate_run
 from gentraj.runs.finetuning import PLAYED, Experience, FinetuneConfig, finetune, returns
 from gentraj.training import TrainingConfig
 from gentraj.trajectory import TrajectorySpec
-
-
-class Follow(gymnasium.Env):
-    """Ten steps in each of which the action that is the first of two random numbers earns 0, and any other less."""
-
-    observation_space, action_space = Box(-1, 1, (2,)), Box(-1, 1, (1,))
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
-        super().reset(seed=seed)
-        return self._look(), {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        reward = -float(abs(action[0] - self.seen[0]))
-        return self._look(), reward, False, False, {}
-
-    def _look(self) -> np.ndarray:
-        self.seen = self.np_random.uniform(-1, 1, 2).astype(np.float32)
-        return self.seen
-
-
-gymnasium.register("tests/Follow-v0", f"{__name__}:Follow", max_episode_steps=10)
-
-
-@pytest.fixture(scope="module")
-def follow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """20 episodes of random actions."""
-    agent, factory = RandomAgent([-1.0], [1.0]), environment_factory("tests/Follow-v0")
-    played = rollout(agent, factory, 20, record=True, progress=False).recorded
-    return save_npz(played, tmp_path_factory.mktemp("follow") / "follow.npz")
 
 
 @pytest.fixture(scope="module")

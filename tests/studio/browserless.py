@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import viser
 import zstandard
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+
+if TYPE_CHECKING:
+    from gentraj.studio.server import Studio
 
 SAME = "same"  # the header is the one that a page of the studio sends
 CAMERA = {"wxyz": (1.0, 0.0, 0.0, 0.0), "position": (0.0, -5.0, 5.0), "fov": 1.0, "near": 0.1, "far": 100.0,
@@ -68,3 +73,18 @@ class Browserless:
         assert isinstance(data, bytes)
         size = int.from_bytes(data[8:16], "little")
         self.messages += msgspec.msgpack.decode(zstandard.decompress(data[16 : 16 + size]))["messages"]
+
+
+def opened(studio: Studio) -> Browserless:
+    """A client that is connected as a browser is."""
+    browser = Browserless(studio.server.get_port())
+    browser.send("ViewerCameraMessage")
+    return browser
+
+
+def until(holds: Callable[[], object], seconds: float = 60) -> None:
+    """Waits until `holds()` is true; fails if it is not in time."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)

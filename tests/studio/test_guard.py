@@ -5,14 +5,13 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import pytest
 
 pytest.importorskip("viser")
-from browserless import Browserless
+from browserless import Browserless, until
 
 from gentraj.studio.guard import Guard, GuardedServer, is_loopback
 
@@ -172,11 +171,3 @@ def test_a_taken_port_is_stepped_over():
 def test_loopback_addresses_are_known():
     assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.8.8.8", "::1")))
     assert not any(map(is_loopback, ("", EVERYWHERE, "::", "10.0.0.1", "localhost.evil.example", "evil.example")))
-
-
-def until(holds, seconds: float = 20) -> None:
-    """Waits until `holds()` is true; fails if it is not in time."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import http.server
+import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import browserless
+import imageio_ffmpeg
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("viser")
 pytest.importorskip("playwright")
 from benchmarks.browser import CHROMIUM, Newcomer, chromium, until
+from gentraj.studio.export import FILM_STEPS, PICTURE, python_call
 from gentraj.studio.loading import load_runs
+from gentraj.studio.scene import GOAL, rgb
 from gentraj.studio.server import Studio
 from gentraj.studio.static import session_page
 
 pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium"),
               pytest.mark.filterwarnings("ignore:Queued a .* on a closed connection")]
+COARSE = "fixedDpr=0.4"  # so few pixels that a browser without a GPU draws them fast
 HOSTILE = """<script>
 const socket = new WebSocket("ws://127.0.0.1:PORT/", ["viser-vVERSION"]);
 socket.onopen = () => { document.title = "open"; };
@@ -37,13 +45,30 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def studio(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    """A studio of two runs, "first" and "second"."""
+    """A studio of two runs, "first" and "second", with a token as if other machines reached it."""
     folder = tmp_path_factory.mktemp("runs")
     for name in ("first", "second"):
         shutil.copytree(small_run, folder / name)
     studio = Studio(load_runs([folder / "first", folder / "second"]), port=0)
+    studio.server.guard.token = "a-token"  # noqa: S105
     yield studio
     studio.stop()
+
+
+def downloaded(page: Any, person: Newcomer, button: str) -> Path:
+    """The file that a button sends."""
+    with page.expect_download() as download:
+        person.press(button)
+    path = person.folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path
+
+
+def frames_of(film: Path) -> np.ndarray:
+    """The frames of a film, shrunk to 32 x 32 pixels."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", film, "-s", "32x32", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    made = subprocess.run(command, capture_output=True, check=True)
+    return np.frombuffer(made.stdout, np.uint8).reshape(-1, 32, 32, 3)
 
 
 def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, studio: Studio, tmp_path: Path):
@@ -51,8 +76,9 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
     page.on("pageerror", lambda error: errors.append(error))
     page.on("request", lambda request: errors.append(request.url) if "127.0.0.1" not in request.url
             and not request.url.startswith(("data:", "blob:")) else None)
-    page.goto(studio.url)
-    page.get_by_text("plans trusted").wait_for()
+    assert page.goto(studio.url.partition("?")[0]).status == 403
+    page.goto(f"{studio.url}&{COARSE}")
+    page.get_by_text("plans trusted").wait_for()  # its websocket brought along the cookie with the token
     client, = studio.server.get_clients().values()
     until(page, lambda: client.client_id in studio.views)
     view = studio.views[client.client_id]
@@ -63,11 +89,10 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
     for name, move_to in (("goal", (1.0, 0.6)), ("start", (-1.0, -0.6))):
         place = getattr(session, f"{name}_2")
         count = len(session._times)
-        person.drag((*place, 0.12), (*move_to, 0.12))
+        person.drag((*place, 0.12), (*move_to, 0.12), steps=2)
         until(page, lambda name=name, to=move_to: np.allclose(getattr(session, f"{name}_2"), to, atol=0.15))
         until(page, lambda count=count: len(session._times) > count)  # it plans on the way
         session.plan()
-    person.shoot("dragged")
     assert session.plan().question.goal == session.goal
 
     person.choose("Run", "second")
@@ -81,7 +106,6 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
     assert (session.discs[0].x, session.discs[0].y) == pytest.approx((1.0, 0.0), abs=0.1)
     page.get_by_text("Certificate").wait_for()
     assert session.plan().certificate is not None
-    person.shoot("blocked")
 
     person.press("Play")
     page.get_by_text("on its way").wait_for()
@@ -91,21 +115,24 @@ def test_a_newcomer_drags_switches_blocks_executes_and_exports(window: Any, stud
     until(page, lambda: "studio-loop" not in {thread.name for thread in threading.enumerate()})
     assert session.drive is not None
     stopped = len(session.drive.path)
-    person.shoot("paused")
     page.get_by_text(f"Step {stopped - 1}, return").wait_for()
 
     page.get_by_text("Export", exact=True).click()
-    with page.expect_download() as download:
-        person.press("Plan (.npz)")
-    download.value.save_as(tmp_path / "plan.npz")
-    with np.load(tmp_path / "plan.npz") as plan:
+    with np.load(downloaded(page, person, "Plan (.npz)")) as plan:
         np.testing.assert_allclose(plan["goal"], session.goal)
-    person.shoot("exported")
-    assert not errors
+    assert downloaded(page, person, "Python call").read_text() == python_call(session.plan())
+    shown = np.asarray(Image.open(downloaded(page, person, "Picture")).convert("RGB"), int)
+    assert shown.shape == (*PICTURE, 3)
+    red = np.abs(shown - rgb(GOAL)).sum(-1) < 120
+    assert 50 < red.sum() < red.size / 50  # the ball at the goal, in its light and shade
+    if os.environ["MUJOCO_GL"] != "disabled":
+        frames = frames_of(downloaded(page, person, "Video of the closed loop"))
+        assert len(frames) == -(-stopped // FILM_STEPS) and (frames[0] != frames[-1]).any()
+    assert not errors and not session.problem
 
     session.play()
     page.close()
-    until(window.new_page(), lambda: session.closed and not studio.views)
+    browserless.until(lambda: session.closed and not studio.views)
     assert not session.driving.is_set()
 
 
@@ -146,16 +173,6 @@ def test_a_hostile_page_on_another_port_cannot_drive_it(window: Any, studio: Stu
     page.close()
 
 
-def test_with_a_token_the_printed_address_opens_and_a_bare_one_does_not(window: Any, studio: Studio,
-                                                                        monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(studio.server.guard, "token", "a-token")
-    page = window.new_page()
-    assert page.goto(f"http://127.0.0.1:{studio.server.get_port()}/").status == 403
-    page.goto(studio.url)
-    page.get_by_text("plans trusted").wait_for()  # the websocket brought the cookie along
-    page.close()
-
-
 def test_a_page_that_was_passed_on_plays_from_a_file(window: Any, studio: Studio, tmp_path: Path):
     from gentraj.studio.session import Session
 
@@ -168,9 +185,8 @@ def test_a_page_that_was_passed_on_plays_from_a_file(window: Any, studio: Studio
     session.close()
     page, asked = window.new_page(), []
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(path.as_uri())
+    page.goto(f"{path.as_uri()}?{COARSE}")
     page.get_by_text("plans trusted").wait_for()
     page.locator("canvas").first.wait_for()
-    Newcomer(page, None, tmp_path).shoot("page")
-    assert {url for url in asked if not url.startswith(("data:", "blob:"))} == {path.as_uri()}
+    assert {url for url in asked if not url.startswith(("data:", "blob:"))} == {f"{path.as_uri()}?{COARSE}"}
     page.close()

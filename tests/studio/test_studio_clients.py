@@ -7,15 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("viser")
-from browserless import Browserless
+from browserless import Browserless, opened, until
 
 from gentraj.studio.loading import load_runs
 from gentraj.studio.server import Studio
@@ -30,21 +29,6 @@ def studio(small_run: Path) -> Iterator[Studio]:
     studio = Studio(load_runs([small_run]), port=0)
     yield studio
     studio.stop()
-
-
-def until(holds: Callable[[], object], seconds: float = 60) -> None:
-    """Waits until `holds()` is true; fails if it is not in time."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
-
-
-def opened(studio: Studio) -> Browserless:
-    """A client that is connected as a browser is."""
-    browser = Browserless(studio.server.get_port())
-    browser.send("ViewerCameraMessage")
-    return browser
 
 
 def drag(browser: Browserless, node: str, x: float, y: float, height: float = 0.12) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browserless import until
 
 from gentraj.studio.colours import plan_colours
-from gentraj.studio.controls import NONE, Controls
+from gentraj.studio.controls import NONE, TEXTS_EVERY, Controls
+from gentraj.studio.lines import LEAST, Lines, segments
 from gentraj.studio.loading import load_runs
-from gentraj.studio.scene import MazeScene, boxes, on_floor, segments
+from gentraj.studio.scene import MazeScene, boxes, on_floor
 from gentraj.studio.session import Session
 
 viser = pytest.importorskip("viser")
@@ -59,6 +62,13 @@ def scene(controls: Controls, side: int = 0) -> MazeScene:
     return controls.scenes[side]  # pyright: ignore[reportReturnType]
 
 
+def drawn(controls: Controls, name: str, side: int = 0) -> np.ndarray:
+    """(M, 2, 3) the segments of a line that have a length."""
+    handle = scene(controls, side).lines[name].handle
+    points_L23 = handle.points[: len(handle.points) * handle.visible]
+    return points_L23[(points_L23[:, 0] != points_L23[:, 1]).any(1)]
+
+
 def press(button: Any) -> None:
     """Does what a click on a button does, in this thread."""
     for callback in button._impl.update_cb:
@@ -77,19 +87,31 @@ def test_a_slider_changes_the_plans_and_the_panel_tells(controls: Controls) -> N
     answer = controls.session.plan()
     controls.draw()
     assert answer.question.settings.candidates == 3 and answer.question.settings.temperature == 0.5
-    assert f"of {len(answer.x_NHD)} plans trusted" in controls.status.content
+    assert controls.telling.wait(10) and f"of {len(answer.x_NHD)} plans trusted" in controls.status.content
     assert f"{answer.ms:.0f} ms" in controls.status.content
 
 
 def test_plans_are_drawn_where_they_lead(controls: Controls) -> None:
     answer = controls.session.plan()
     controls.draw()
-    points_M23 = scene(controls).parts["chosen"].points
+    points_M23 = drawn(controls, "chosen")
     np.testing.assert_allclose(points_M23[0, 0, :2], answer.places(answer.chosen)[0], atol=1e-6)
     np.testing.assert_allclose(points_M23[-1, 1, :2], answer.places(answer.chosen)[-1], atol=1e-6)
     start, goal = (scene(controls).parts[name].position[:2] for name in ("start", "goal"))
     np.testing.assert_allclose(start, controls.session.start_2)
     np.testing.assert_allclose(goal, controls.session.goal_2)
+
+
+def test_new_plans_make_no_new_nodes(controls: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
+    controls.session.set(candidates=3)
+    controls.session.plan()
+    counts, made = [len(drawn(controls, "plans"))], []
+    monkeypatch.setattr(controls.api, "add_line_segments", lambda *args, **_: made.append(args))
+    for candidates in (1, 3):
+        controls.session.set(candidates=candidates)
+        controls.session.plan()
+        counts.append(len(drawn(controls, "plans")))
+    assert counts[1] < counts[2] == counts[0] and not made
 
 
 def test_the_mouse_drags_the_goal_to_where_its_ray_meets_the_floor(controls: Controls) -> None:
@@ -112,7 +134,8 @@ def test_a_click_adds_an_obstacle_and_a_click_on_it_removes_it(controls: Control
     assert (disc.x, disc.y) == (0.0, 1.2)
     controls.session.plan()
     controls.draw()
-    assert "Certificate" in controls.status.content and list(scene(controls).discs) == [disc]
+    assert controls.telling.wait(10) and "Certificate" in controls.status.content
+    assert list(scene(controls).discs) == [disc]
     change(controls.clicks, False)
     assert not controls.api._scene_pointer_cb
     controls.session.remove_discs(disc)
@@ -126,7 +149,7 @@ def test_two_runs_are_drawn_side_by_side_with_one_start_and_goal(controls: Contr
     controls.draw()
     left, right = scene(controls), scene(controls, 1)
     assert right.shift >= left.width
-    np.testing.assert_array_equal(left.parts["chosen"].points, right.parts["chosen"].points)  # the run is the same
+    np.testing.assert_array_equal(drawn(controls, "chosen"), drawn(controls, "chosen", 1))  # the run is the same
     session, second = controls.session, controls.session.second
     session.settings[id(second)] = replace(session.own, steps=3)  # another number of frames in its denoising
     session.ask()
@@ -141,21 +164,22 @@ def test_the_denoising_is_scrubbed(controls: Controls) -> None:
     change(controls.sliders["steps"], 4)
     answer = controls.session.plan()
     controls.draw()
-    finished = scene(controls).parts["chosen"].points
+    finished = drawn(controls, "chosen")
     change(controls.frame, 0)
-    noisy = scene(controls).parts["chosen"].points
+    noisy = drawn(controls, "chosen")
     x_HD = answer.frames[0][answer.chosen]
     np.testing.assert_allclose(noisy[:, 0, :2], x_HD[:-1, :2], atol=1e-6)
     change(controls.frame, controls.frame.max)
-    np.testing.assert_array_equal(scene(controls).parts["chosen"].points, finished)
+    np.testing.assert_array_equal(drawn(controls, "chosen"), finished)
 
 
 def test_the_loop_is_stepped_shown_and_reset(controls: Controls) -> None:
     controls.session.step(3)
-    assert "Step 3" in controls.loop.content and scene(controls).parts["body"].visible
-    assert scene(controls).parts["path"].points.shape == (3, 2, 3)
+    assert controls.telling.wait(10) and "Step 3" in controls.loop.content
+    assert scene(controls).parts["body"].visible and len(drawn(controls, "path")) == 3
     controls.session.reset()
-    assert not scene(controls).parts["body"].visible and "at the start" in controls.loop.content
+    assert controls.telling.wait(10) and "at the start" in controls.loop.content
+    assert not scene(controls).parts["body"].visible and not len(drawn(controls, "path"))
 
 
 def test_the_buttons_send_files(controls: Controls) -> None:
@@ -181,6 +205,40 @@ def test_geometry_of_rays_walls_and_lines() -> None:
     outward = ((a + b + c) / 3 - [1, 0.5, 0.25]) * np.cross(b - a, c - a)
     assert (outward.sum(1) > 0).all()  # every triangle is seen from outside
     assert segments([np.zeros((3, 2)), np.ones((2, 2))], 0.1).shape == (3, 2, 3)
+
+
+def test_a_line_is_one_node_whose_room_doubles(server: Any) -> None:
+    made, scene = [], server.scene
+    api = SimpleNamespace(add_line_segments=lambda *args, **kw: made.append(scene.add_line_segments(*args, **kw))
+                          or made[-1])
+    lines, points_M23 = Lines(api, "/line", 2.0), np.random.default_rng(0).normal(size=(2 * LEAST, 2, 3))
+    for count, rooms in ((3, [LEAST]), (LEAST, [LEAST]), (1, [LEAST]), (LEAST + 1, [LEAST, 2 * LEAST])):
+        lines.draw(points_M23[:count], np.array([1, 2, 3]))
+        assert [len(handle.points) for handle in made] == rooms
+        np.testing.assert_allclose(lines.handle.points[:count], points_M23[:count], rtol=1e-6)
+        assert not np.ptp(lines.handle.points[count:], axis=1).any()  # the rest has no length
+    lines.draw(points_M23[:0], np.array([1, 2, 3]))
+    assert not lines.handle.visible
+    lines.draw(points_M23[:2], np.array([[0, 188, 255], [188, 0, 0]]))
+    assert lines.handle.visible  # 188 of sRGB is half of the light
+    assert lines.handle.colors[:3, 0].tolist() == [[0, 128, 255], [128, 0, 0], [128, 0, 0]]
+
+
+def test_texts_are_written_less_often_than_plans_are_drawn_and_the_last_one_is(
+        controls: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
+    controls.session.plan()
+    assert controls.telling.wait(10)
+    written, pauses, go_on = [], [], threading.Event()
+    controls.status = type("Text", (), {"content": property(None, lambda _, text: written.append(text))})()
+    monkeypatch.setattr("gentraj.studio.controls.time", SimpleNamespace(
+        sleep=lambda seconds: (pauses.append(seconds), go_on.wait(10))))
+    for number in range(50):
+        controls.session.problem = f"problem {number}"
+        controls.draw()
+        until(lambda: pauses)  # the first text is written
+    go_on.set()
+    assert controls.telling.wait(10) and pauses == 2 * [TEXTS_EVERY]
+    assert ["**problem 0**" in written[0], "**problem 49**" in written[1], len(written)] == [True, True, 2]
 
 
 def test_trusted_plans_are_blue_and_others_orange(controls: Controls) -> None:

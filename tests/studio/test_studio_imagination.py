@@ -110,7 +110,8 @@ def test_where_a_world_model_is_chosen_nothing_is_left_of_plans(server: GuardedS
     server.scene.reset()
     controls = Controls(server.gui, server.scene, Session(bodies))
     session = controls.session
-    assert len(session.plan().frames) > 1 and "3 plans, of a run without" in controls.status.content
+    assert len(session.plan().frames) > 1
+    assert controls.telling.wait(10) and "3 plans, of a run without" in controls.status.content
     assert not controls.obstacles.visible  # which are for mazes
     assert controls.denoising.visible and list(controls.beside.options) == [NONE]  # a world model plans nothing
     old = session.answers
@@ -120,7 +121,8 @@ def test_where_a_world_model_is_chosen_nothing_is_left_of_plans(server: GuardedS
     controls.draw()
     assert not controls.denoising.visible
     session.ask()
-    assert session._planning.wait(20) and not session.answers and "plans, of" not in controls.status.content
+    assert session._planning.wait(20) and not session.answers
+    assert controls.telling.wait(10) and "plans, of" not in controls.status.content
     session.choose(0)
     controls._rebuild()
     session.plan()

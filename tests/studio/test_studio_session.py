@@ -218,6 +218,7 @@ def test_a_policy_shows_the_path_that_it_takes(policy: Loaded, session: Session,
     own.move_start(CORNER)
     own.move_goal([1.0, 0.5])
     answer = own.plan()
+    assert gentraj("train", "--resume", policy.run.folder, "--steps", 8) == 0  # which changes nothing of what was shown
     np.testing.assert_allclose(answer.x_NHD[0, 0], [1, 1, 0, 0], atol=1e-6)
     assert answer.x_NHD.shape[1] == answer.row_N[0] + 1 > 1
     exec(python_call(answer), names)  # noqa: S102 - the program that the studio exports

@@ -189,7 +189,8 @@ def start(folder: Path, pair: str, jobs: list[str]) -> dict[int, tuple[str, int]
 
 
 def main(folder: Path) -> None:
-    import accelerate  # noqa: F401 (once for all processes)
+    import accelerate  # noqa: F401 (once for all processes, as the next, which an optimiser imports)
+    import torch._dynamo
 
     torch.set_num_threads(1)
     members, codes = dict[int, tuple[str, int]](), dict[str, dict[int, int]]()

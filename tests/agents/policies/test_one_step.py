@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_policies import bandit, chain, make, small
+from test_policies import bandit, chain, make, small, trained
 from torch import Tensor, nn
 
 from agents.policies import POLICIES
@@ -78,10 +78,7 @@ def test_the_flow_imitates_an_action_with_its_probability_against_the_student_s(
 
 def test_the_flow_of_gfp_leaves_out_what_is_worth_less() -> None:
     """Of the actions 0.6 and -0.6 it draws the one that is worth more, and FQL's draws both."""
-    policy, data = make(small(GFPConfig), bandit()), bandit()
-    windows, optimizers = Windows(data, policy.spec), policy.optimizers()
-    for step in range(200):
-        policy.update(windows.batch(step, 0, 128), optimizers, generator(step))
+    policy: Any = trained(GFPConfig)
     state = policy.state(2 * torch.randn(200, 2, generator=generator(9)), None)
     act_B = policy.candidates(policy.model, state, 1, list(range(200))).flatten()
     assert (act_B.sign() == state[:, 0].sign()).float().mean() > 0.85

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from functools import cache
 
 import gymnasium
 import numpy as np
@@ -12,20 +13,37 @@ from envs.evaluation.rollout import rollout
 from envs.making import environment_factory
 from envs.recording import oracles
 from envs.recording.baselines import RandomAgent
+from envs.tasks import manipulation
 from envs.tasks.manipulation import make_base
 from envs.tasks.overview import default_horizon
 from envs.tasks.registry import MANIPULATION
 from gentraj import load_episodes
 from gentraj.data import DataError, Episodes
 from gentraj.data.ogbench import ogbench_tasks, relabel
+from gentraj.runs.evaluation import table
 
 pytest.importorskip("ogbench")
 CUBE = "ogbench/cube-single"
 
 
+@pytest.fixture(scope="module")
+def bases():
+    """OGBench's own environments, of which MuJoCo compiles each once, which takes a second: episodes depend on their
+    seed only, whatever was played before."""
+    return cache(make_base)
+
+
+@pytest.fixture
+def compiled(bases, monkeypatch):
+    for module in (manipulation, oracles):
+        monkeypatch.setattr(module, "make_base", bases)
+
+
 @pytest.fixture(scope="module", params=MANIPULATION)
-def arm(request):
-    env = environment_factory(request.param)()
+def arm(request, bases):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manipulation, "make_base", bases)
+        env = environment_factory(request.param)()
     yield MANIPULATION[request.param], env
     env.close()
 
@@ -62,7 +80,7 @@ def test_each_of_the_five_goals_can_be_asked_for(arm):
     assert len(goals) == 5
 
 
-def test_the_episode_ends_when_the_cube_is_where_it_should_be():
+def test_the_episode_ends_when_the_cube_is_where_it_should_be(compiled):
     env = environment_factory(CUBE)()
     obs, info = env.reset(seed=0)
     base = env.unwrapped.base
@@ -74,11 +92,11 @@ def test_the_episode_ends_when_the_cube_is_where_it_should_be():
     env.close()
 
 
-def test_a_recording_begins_like_a_shorter_one_and_its_goals_are_achieved(monkeypatch):
+def test_a_recording_begins_like_a_shorter_one_and_its_goals_are_achieved(compiled, monkeypatch):
     monkeypatch.setattr(oracles, "RUN_STEPS", 90)
-    stream = np.random.get_state()[1].copy()
+    stream = np.random.get_state(legacy=False)["state"]["key"].copy()
     short, long = (oracles.record(CUBE, steps, seed=5, progress=False) for steps in (10, 200))
-    assert (np.random.get_state()[1] == stream).all()
+    assert (np.random.get_state(legacy=False)["state"]["key"] == stream).all()
     assert len(short) == 1 and long.num_steps >= 200 and long[0] == short
     goal, place = short.extras["goal"], short.obs[:, list(short.goal_dims)]
     ends = np.flatnonzero((goal[1:] != goal[:-1]).any(1)) + 1
@@ -86,7 +104,7 @@ def test_a_recording_begins_like_a_shorter_one_and_its_goals_are_achieved(monkey
     assert short.reward.max() == 1 and np.abs(short.act).max() <= 1 and short.env == environment_factory(CUBE).spec_json
 
 
-def test_the_protocol_of_ogbench_plays_each_of_the_five_tasks_equally_often(monkeypatch):
+def test_the_protocol_of_ogbench_plays_each_of_the_five_tasks_equally_often(compiled, monkeypatch):
     config = EvaluationConfig(episodes=2, protocol="ogbench", baselines=False, num_envs=1)
     seen = []
 
@@ -136,7 +154,7 @@ def test_the_goals_of_the_single_tasks_are_those_of_the_package(name):
 
 
 @pytest.mark.parametrize("name", ["cube-single", "scene", "puzzle-3x3"])
-def test_relabelled_rewards_are_those_of_ogbenchs_single_task_environment(name):
+def test_relabelled_rewards_are_those_of_ogbenchs_single_task_environment(compiled, name):
     """The states of a crafted trajectory: one part after another is put at its goal, and taken away at the end."""
     env = environment_factory(f"OGBench/{name}-singletask-task3-v0")()
     first, _ = env.reset(seed=0)
@@ -167,7 +185,7 @@ def flat(obs):
     return Episodes(obs, np.zeros((T, 5)), np.zeros(T), never, never, np.array([T]))
 
 
-def test_a_single_task_ends_one_step_after_the_cube_is_there():
+def test_a_single_task_ends_one_step_after_the_cube_is_there(compiled):
     env = environment_factory("OGBench/cube-single-singletask-task2-v0")()
     env.reset(seed=0)
     base = env.unwrapped.base
@@ -178,6 +196,18 @@ def test_a_single_task_ends_one_step_after_the_cube_is_there():
     *_, reward, terminated, _, info = env.step(still)
     assert reward == 0 and terminated and info["success"] is True
     env.close()
+
+
+def test_the_scores_of_a_single_task_say_that_it_is_one(compiled):
+    def play(agent, factory, *settings, **options):
+        return rollout(agent, replace(factory, max_episode_steps=2), *settings, **options)
+
+    config, agent = EvaluationConfig(episodes=1, baselines=False), RandomAgent(-np.ones(5), np.ones(5))
+    scores, _ = evaluate(agent, "OGBench/cube-single-singletask-task2-v0", config, progress=False, play=play)
+    assert scores["protocol"] == "single-task" and scores["success_rate"] == 0
+    assert table(scores | {"agent": "random"}).startswith(
+        "OGBench/cube-single-singletask-task2-v0, single-task protocol, 1 episodes")
+    assert "protocol" not in evaluate(agent, CUBE, config, progress=False, play=play)[0]  # goals, random by default
 
 
 def test_a_maze_of_ogbench_is_a_function_of_its_seed_and_leaves_no_file(tmp_path, monkeypatch):

@@ -1,0 +1,120 @@
+"""D4RL's AntMaze and Kitchen by name: tiny files of the exact layouts, and what is made of them."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from gentraj.cli import main
+from gentraj.cli.train import preset
+from gentraj.cli.varying import base_card
+from gentraj.data import d4rl_reference, load_d4rl, load_episodes
+from gentraj.data.d4rl import d4rl_table, single_task_steps
+from gentraj.data.spaces import flat_parts, obs_widths
+from gentraj.runs.policy import PolicyRunConfig
+
+N, MAZE, KITCHEN = 12, "antmaze-medium-play-v2", "kitchen-partial-v0"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
+    return tmp_path
+
+
+def write(path, arrays):
+    with h5py.File(path, "w") as file:
+        for key, value in arrays.items():
+            file[key] = value
+
+
+def antmaze(folder, name=MAZE):
+    """Two trajectories of six rows, which end by a timeout; in the first the ant is at the goal in rows 2 and 3."""
+    obs = np.arange(N * 29, dtype=np.float32).reshape(N, 29)
+    reached, last = np.isin(np.arange(N), [2, 3]), np.isin(np.arange(N), [5, 11])
+    write(folder / d4rl_table()[name]["file"], {
+        "observations": obs, "actions": np.full((N, 8), 0.5, np.float32), "rewards": reached.astype(np.float32),
+        "terminals": reached, "timeouts": last, "infos/goal": np.full((N, 2), 20, np.float32),
+        "infos/qpos": obs[:, :15], "infos/qvel": obs[:, 15:]})
+    return obs
+
+
+def test_a_trajectory_of_antmaze_goes_on_after_the_goal_and_keeps_its_rewards(folder):
+    obs = antmaze(folder)
+    with pytest.warns(UserWarning, match="the last step of 2 trajectories is dropped with its reward; give"):
+        e = load_episodes(MAZE)
+    assert e.lengths.tolist() == [3, 1, 1, 5] and e.reward.tolist() == [0, 0, 1, 1, 0, 0, 0, 0, 0, 0]
+    assert np.flatnonzero(e.terminated).tolist() == [2, 3] and np.flatnonzero(e.truncated).tolist() == [4, 9]
+    assert (e.obs == obs[[0, 1, 2, 3, 3, 4, 4, 5, *range(6, 12)]]).all()  # each ends in what its last step led to
+    assert e.goal_dims == () and set(e.extras) == {"qpos", "qvel"}  # a policy is not told the goal
+    assert json.loads(str(e.env)) | {"id": f"D4RL/{MAZE}", "max_episode_steps": 1000} == json.loads(str(e.env))
+
+
+@pytest.mark.filterwarnings("ignore:.*has no next_observations")
+def test_a_file_of_antmaze_by_its_path_keeps_its_goals(folder):
+    antmaze(folder)
+    e = load_d4rl(folder / d4rl_table()[MAZE]["file"])
+    assert e.goal_dims == (0, 1) and "goal" in e.extras and e.env is None
+
+
+def kitchen(folder):
+    """Two trajectories of five and seven rows."""
+    obs = np.arange(N * 60, dtype=np.float32).reshape(N, 60)
+    write(folder / d4rl_table()[KITCHEN]["file"], {
+        "observations": obs, "actions": np.linspace(-1, 1, N * 9, dtype=np.float32).reshape(N, 9),
+        "rewards": np.full(N, 2, np.float32), "terminals": np.isin(np.arange(N), [4, 11]).astype(np.float32),
+        "infos": np.zeros(N)})
+    return obs
+
+
+def test_kitchen_has_floats_for_ends_no_timeouts_and_infos_that_are_a_dataset(folder):
+    obs = kitchen(folder)
+    with pytest.warns(UserWarning, match="the last step of 2 trajectories is dropped .* for 2 of them it is the term"):
+        e = load_episodes(KITCHEN)
+    assert e.lengths.tolist() == [4, 6] and e.goal_dims == () and not e.terminated.any()
+    assert (e.obs == obs).all() and (e.reward == 2).all()
+    assert json.loads(str(e.env))["id"] == f"D4RL/{KITCHEN}" and d4rl_reference(KITCHEN) == (0, 4)
+
+
+def test_each_single_task_of_d4rl_has_its_own_time_limit():
+    known = {name: steps for name in d4rl_table() if (steps := single_task_steps(name))}
+    assert len(known) == 15 and set(known.values()) == {280, 700, 1000}
+    assert all(d4rl_reference(name) == ((0, 4) if "kitchen" in name else (0, 1)) for name in known)
+    assert single_task_steps("hopper-medium-v2") is None and single_task_steps("antmaze-medium-navigate-v0") is None
+
+
+def test_critics_learn_of_antmazes_rewards_minus_one_unless_told_otherwise():
+    for dataset in (MAZE, "D4RL/antmaze/medium-play-v1"):
+        assert rewards("fql", dataset) == rewards("iql-published", dataset) == "minus-one"
+        card = base_card("fql", dataset, None, 5, seeds=(0,), episodes=1, protocol="random-goal", score="success_rate")
+        assert card.settings == {"policy.rewards": "minus-one", "training.steps": 5}
+    assert preset("fql", KITCHEN) == preset("fql", "antmaze-medium-navigate-singletask-v0") == preset("fql", "")
+    assert preset("bc-flow", MAZE) == preset("bc-flow", "")  # it learns nothing from rewards
+
+
+def rewards(name, dataset):
+    config = preset(name, dataset)
+    assert isinstance(config, PolicyRunConfig)
+    return config.policy.rewards
+
+
+def test_only_the_observation_of_a_kitchen_in_minari_is_read():
+    """Its goals are dicts of tasks, the same in each episode."""
+    box = spaces.Box(-1, 1, (59,))
+    tasks = spaces.Dict(kettle=spaces.Box(-1, 1, (7,)), microwave=spaces.Box(-1, 1, (1,)))
+    space = spaces.Dict(observation=box, achieved_goal=tasks, desired_goal=tasks)
+    assert flat_parts(space) == {"observation": box} and obs_widths("kitchen", space) == {"obs": 59}
+
+
+@pytest.mark.filterwarnings("ignore:.*has no next_observations")
+def test_one_command_trains_on_a_file_by_its_name_and_one_evaluates(folder):
+    kitchen(folder)
+    main(["train", "fql", "--dataset", KITCHEN, "--run-dir", str(folder / "run"), "--steps", "2",
+          "--policy.batch-size", "4", "--policy.critic.width", "8", "--policy.critic.n-step", "1",
+          "--policy.model.network.width", "8", "--training.threads", "1"])
+    main(["evaluate", str(folder / "run"), "--episodes", "1", "--no-baselines"])
+    scores = json.loads((folder / "run" / "evaluation.json").read_text())
+    assert scores["env_id"] == f"D4RL/{KITCHEN}" and scores["score_d4rl"] == 25 * scores["return_mean"]
+    assert scores["protocol"] == "single-task" and scores["success_rate"] == 0
