@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import following  # noqa: F401 (registers the environment, in the processes that are killed, too)
 import numpy as np
 import pytest
 import torch
