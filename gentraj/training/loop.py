@@ -154,15 +154,14 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
           processes: Processes = ALONE) -> TrainingResult:
     """Trains all `components` in place, one update of each a step, and saves checkpoints and metrics in `run_dir`.
 
-    Every component must be an `nn.Module` as well. Its batches come from `windows(component.spec)`, by default from
-    the windows of `episodes`, with the `contexts` that components are conditioned on.
-    `meta` holds the settings that determine components and episodes, as JSON values. It is saved with each
-    checkpoint, and a resumed run must be given the same. `device` defaults to the device of each component. `on_log`
-    is called with each row of metrics. `prepare` is called once, after the folder is locked and a resumed run is
-    restored, and before the first save. `evaluate` is called with the number of steps done every `eval_every` steps
-    and after the last; it must not change the components. `carried` modules are saved with them and not trained.
-    Several `processes` divide each batch; all of them read the folder, and the main process alone calls the functions
-    and writes.
+    Every component must be an `nn.Module` as well. Its batches come from `windows(component.spec)`, by default from the
+    windows of `episodes`, with the `contexts` that components are conditioned on. `meta` holds the settings that
+    determine components and episodes, as JSON values. It is saved with each checkpoint, and a resumed run must be given
+    the same. `device` defaults to the device of each component. `on_log` is called with each row of metrics. `prepare`
+    is called once, after the folder is locked and a resumed run is restored, and before the first save. `evaluate` is
+    called with the number of steps done every `eval_every` steps and after the last; it must not change the components.
+    `carried` modules are saved with them and not trained. Several `processes` divide each batch; all of them read the
+    folder, and the main process alone calls the functions and writes.
 
     Raises `ConfigError` for settings that differ on resume, for batches that cannot be divided and where nothing can be
     compiled, `CheckpointError` where the folder is in use or cannot be written, `NothingSaved` without anything to

@@ -27,12 +27,20 @@ NAN = math.nan
 
 
 @pytest.fixture(scope="module")
-def client(small_run: Path) -> Iterator[tuple[Browserless, Controls]]:
+def connected(small_run: Path) -> Iterator[tuple[Browserless, Controls]]:
     studio = Studio(load_runs([small_run]), port=0)
     with opened(studio) as browser:
         until(lambda: studio.views)
         yield browser, next(iter(studio.views.values()))
     studio.stop()
+
+
+@pytest.fixture
+def client(connected: tuple[Browserless, Controls]) -> tuple[Browserless, Controls]:
+    """A browser whose plans are there: newer ones would replace what the session tells of a refusal."""
+    connected[1].session.problem = ""
+    connected[1].session.plan()
+    return connected
 
 
 @pytest.fixture
