@@ -19,9 +19,10 @@ class Windows:
     episode's last observation has no action, so that action is padding, too. Padding holds zeros and is masked. The
     reward of a timestep is the sum over the `spec.gaps` environment steps that it stands for. `contexts` are the
     vectors `context_BC` of each batch, by default none. A window that is conditioned on a goal ends where the episode's
-    goal changes, and `episode_B` then numbers the parts of an episode with one goal. A fraction `early` of the windows
-    that `batch` draws begins within the first `EARLY` steps of an episode, and the others begin at any step. Raises
-    ValueError for data whose observations or actions have another width than `spec`.
+    goal changes, and `episode_B` then numbers the parts of an episode with one goal. `batch` draws all steps equally
+    often, and then moves a fraction `early` of the windows to one of the first `EARLY` steps of their episode, so that
+    each episode keeps its share. Raises ValueError for data whose observations or actions have another width than
+    `spec`.
     """
 
     def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig | None = None,
@@ -48,9 +49,9 @@ class Windows:
         rng = np.random.default_rng([seed, step])
         starts_B = rng.integers(0, len(self), size)
         if self.early:
-            episode_B = rng.integers(0, len(self.ends), size)
-            early_B = rng.integers(0, np.minimum(self.episodes.lengths, EARLY)[episode_B])
-            starts_B = np.where(rng.random(size) < self.early, self.episodes.starts[episode_B] + early_B, starts_B)
+            episode_B = np.searchsorted(self.ends, starts_B, side="right")
+            first_B = self.episodes.starts[episode_B] + rng.integers(np.minimum(self.episodes.lengths, EARLY)[episode_B])
+            starts_B = np.where(rng.random(size) < self.early, first_B, starts_B)
         return self.gather(starts_B[rows])
 
     def gather(self, starts_B: np.ndarray) -> Batch:

@@ -112,9 +112,9 @@ class TrainingConfig:
     """Number of parts in which each batch is computed, one after the other, to save memory. An optimiser step uses the
     mean gradient of the parts."""
     early: float = later(0.0)
-    """Fraction of the windows that begin within the first 32 steps of an episode; the others begin at any step. Above
-    0, an agent learns sooner how to start, where the data's episodes are long and so have few first steps. A
-    fine-tuning draws all steps equally often."""
+    """Fraction of the windows that are moved to one of the first 32 steps of their episode. Above 0, an agent learns
+    sooner how to start, where the data's episodes are long and so have few first steps. A fine-tuning draws all steps
+    equally often."""
     log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Loggers that are given the rows of metrics.jsonl too; each is an optional package (`pip install
     'gentraj[wandb]'`). One that fails is a warning."""

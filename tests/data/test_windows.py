@@ -55,14 +55,14 @@ def test_a_batch_is_a_function_of_seed_and_step_alone():
     assert not torch.equal(first.x_BHD, other_seed.x_BHD)
 
 
-def test_a_fraction_of_the_windows_begins_early_and_the_others_at_any_step():
+def test_a_fraction_of_the_windows_begins_early_and_each_episode_keeps_its_share():
     share, lengths, size = 0.4, [10, 200], 40_000
     starts = Windows(numbered(lengths), TrajectorySpec(2, 0, 1), early=share).batch(0, 0, size).x_BHD[:, 0].int()
     found = torch.zeros(2, max(lengths)).index_put_(tuple((starts - 1).long().T), torch.ones(size), accumulate=True)
     expected = torch.zeros(2, max(lengths))
     for episode, length in enumerate(lengths):
         expected[episode, :length] = (1 - share) / sum(lengths)
-        expected[episode, : min(length, EARLY)] += share / len(lengths) / min(length, EARLY)
+        expected[episode, : min(length, EARLY)] += share * length / sum(lengths) / min(length, EARLY)
     assert (found[expected == 0] == 0).all()
     assert ((found - size * expected).abs() <= 5 * (size * expected).sqrt()).all()
 
