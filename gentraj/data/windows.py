@@ -50,8 +50,8 @@ class Windows:
         starts_B = rng.integers(0, len(self), size)
         if self.early:
             episode_B = np.searchsorted(self.ends, starts_B, side="right")
-            first_B = self.episodes.starts[episode_B] + rng.integers(np.minimum(self.episodes.lengths, EARLY)[episode_B])
-            starts_B = np.where(rng.random(size) < self.early, first_B, starts_B)
+            step_B = rng.integers(np.minimum(self.episodes.lengths, EARLY)[episode_B])
+            starts_B = np.where(rng.random(size) < self.early, self.episodes.starts[episode_B] + step_B, starts_B)
         return self.gather(starts_B[rows])
 
     def gather(self, starts_B: np.ndarray) -> Batch:
