@@ -59,7 +59,7 @@ class Args:
     further: int = 0
     """Updates of the model of the plans before anything is measured; the run in the folder stays as it is."""
     early: float = 0.0
-    """Fraction of the windows in these updates that begin within the first steps of an episode."""
+    """As `gentraj train --training.early`, in these updates."""
 
 
 def main(args: Args) -> None:
@@ -143,9 +143,10 @@ def played(run: Run, args: Args, candidates: int, temperature: float, usual: flo
         if (stop := stopped(e.reward[start : start + length], usual)) is not None:
             stops.append(stop)
             ends.append(e.obs[start + number + length, args.entry])
-    score = normalised(float(result.returns.mean()), factory)["score_d4rl"]
+    score = normalised(mean := float(result.returns.mean()), factory)["score_d4rl"]
+    shown = f"return {mean:.1f}" if score is None else f"{score:.1f}"
     at, last = (f"{np.median(stops):g}", " ".join(f"{end:.2f}" for end in ends)) if stops else ("", "")
-    return (f"| {candidates} | {temperature:g} | {0.0 if score is None else score:.1f} | {len(stops)} of {len(e)} "
+    return (f"| {candidates} | {temperature:g} | {shown} | {len(stops)} of {len(e)} "
             f"| {at} | {last} |")
 
 
@@ -158,4 +159,4 @@ def stopped(reward_T: np.ndarray, usual: float) -> int | None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    main(tyro.cli(Args, description=__doc__))

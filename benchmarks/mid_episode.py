@@ -59,7 +59,7 @@ def chosen(data: Episodes, args: Args) -> np.ndarray:
     long = np.flatnonzero(data.lengths >= max(args.at) + args.steps)[: args.episodes]
     if len(long) < args.episodes:
         raise SystemExit(f"{args.dataset} has {len(long)} episodes of {max(args.at) + args.steps} steps; "
-                         f"{args.episodes} are asked for")
+                         f"{args.episodes} are asked for: give fewer --episodes or --steps, or earlier steps in --at")
     return long
 
 

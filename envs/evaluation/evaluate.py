@@ -18,7 +18,7 @@ from ..making import EnvironmentFactory, ProtocolName, environment_factory
 from ..recording.baselines import RandomAgent, WaypointController
 from ..rendering.film import Watch, rendering
 from .rollout import Rollout, join, rollout
-from .scores import normalised, trimmed_mean
+from .scores import normalised
 from .stepping import EnvironmentFault
 
 RESAMPLES = 10_000
@@ -202,6 +202,8 @@ def baselines(factory: EnvironmentFactory) -> dict[str, Agent]:
 
 def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> dict[str, Any]:
     """Returns the scores of a rollout. `return_ci95` is the 95 % bootstrap interval of the mean over episodes."""
+    from scipy.stats import trim_mean  # half a second, which nothing should wait for before the first episode
+
     first_hit, mean = float(np.median(played.first_hit)), float(played.returns.mean())
     goals = {"success_rate": float(played.success.mean()),
              "first_hit_median": first_hit if np.isfinite(first_hit) else None,
@@ -209,7 +211,7 @@ def summarize(played: Rollout, factory: EnvironmentFactory, seed: int = 0) -> di
     if not played.tells_success:  # else every step with a positive reward would be a success
         goals = dict.fromkeys(goals)
     return {"return_mean": mean,
-            "return_iqm": float(trimmed_mean(played.returns)),
+            "return_iqm": float(trim_mean(played.returns, 0.25)),
             "return_ci95": bootstrap_interval(played.returns, seed),
             **goals, **_tasks(played, factory), **normalised(mean, factory),
             "clipped_actions": played.clipped_actions, "clamped_observations": played.clamped_observations,

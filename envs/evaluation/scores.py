@@ -1,4 +1,4 @@
-"""Scores beside a mean return: without extremes, normalised by reference returns, and of the data's own episodes."""
+"""Scores beside a return: its normalisation by reference returns, and the returns of the data's own episodes."""
 
 from __future__ import annotations
 
@@ -67,15 +67,6 @@ def score_behaviour(returns: Sequence[DataReturns], env: str | None,
         return None, f"the data's episodes are not whole ones of {factory.env_id}, which has {limit} steps: {problem}"
     mean = sum(r.mean * r.episodes for r in returns) / episodes
     return {"episodes": episodes, "return_mean": mean, **normalised(mean, factory)}, ""
-
-
-def trimmed_mean(scores: np.ndarray, axis: int = -1) -> np.ndarray:
-    """The mean of what is left along an axis of N scores without the N // 4 lowest and the N // 4 highest.
-
-    It is the interquartile mean, `scipy.stats.trim_mean(scores, 0.25)`, without an import that takes half a second.
-    """
-    sorted_scores, quarter = np.sort(scores, axis), scores.shape[axis] // 4
-    return np.take(sorted_scores, range(quarter, scores.shape[axis] - quarter), axis).mean(axis)
 
 
 def normalised(mean: float, factory: EnvironmentFactory) -> dict[str, float | None]:

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from .manipulation import make_base
+from .manipulation import Around, make_base
 
 U_MAZE = np.array([[1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]])
 GOALS = {"umaze": (0.0, 8.0), "medium": (20.0, 20.0), "large": (32.0, 24.0)}
@@ -25,7 +25,7 @@ TASKS = {"complete": ("microwave", "kettle", "light switch", "slide cabinet"),
 NOISE = 0.1  # of an observation of D4RL's kitchen, as a share of what the robot's specification allows
 
 
-class AntMaze(gymnasium.Env):
+class AntMaze(Around):
     """D4RL's AntMaze: the reward is 1 at the goal, within 0.5, where the episode ends, and else 0.
 
     In each episode the goal is drawn in its cell, as in D4RL's environments of version 2. An observation (29,) holds
@@ -48,18 +48,8 @@ class AntMaze(gymnasium.Env):
         self.base.set_xy(self.np_random.uniform(-0.1, 0.1, 2))
         return self.base.get_ob(), {"success": False}
 
-    def step(self, action: Any):
-        obs, reward, terminated, truncated, info = self.base.step(action)
-        return obs, float(reward), bool(terminated), bool(truncated), {"success": bool(info["success"])}
 
-    def render(self) -> Any:
-        return self.base.render()
-
-    def close(self) -> None:
-        self.base.close()
-
-
-class Kitchen(gymnasium.Env):
+class Kitchen(Around):
     """D4RL's kitchen: each of four tasks gives a reward of 1 when it is done first, and the episode ends after them.
 
     An observation (60,) holds the positions of the robot (9) and of the objects (21), with noise, and the goal (30).
@@ -70,8 +60,8 @@ class Kitchen(gymnasium.Env):
 
         self.render_mode, self.metadata = render_mode, {"render_modes": ["rgb_array"], "render_fps": 12}
         tasks = TASKS[dataset_id.split("-")[1]]
-        self.base: Any = gymnasium.make("FrankaKitchen-v1", tasks_to_complete=list(tasks), render_mode=render_mode,
-                                        robot_noise_ratio=NOISE, object_noise_ratio=NOISE).unwrapped
+        self.base = gymnasium.make("FrankaKitchen-v1", tasks_to_complete=list(tasks), render_mode=render_mode,
+                                   robot_noise_ratio=NOISE, object_noise_ratio=NOISE).unwrapped
         self.goal = np.zeros(30)
         for task in tasks:
             self.goal[OBS_ELEMENT_INDICES[task]] = OBS_ELEMENT_GOALS[task]
@@ -86,12 +76,6 @@ class Kitchen(gymnasium.Env):
     def step(self, action: Any):
         obs, reward, terminated, truncated, _ = self.base.step(action)
         return self._seen(obs), float(reward), bool(terminated), bool(truncated), {"success": bool(terminated)}
-
-    def render(self) -> Any:
-        return self.base.render()
-
-    def close(self) -> None:
-        self.base.close()
 
     def _seen(self, obs: dict[str, Any]) -> np.ndarray:
         return np.concatenate([obs["observation"][:9], obs["observation"][18:39], self.goal])

@@ -22,7 +22,27 @@ from .registry import MANIPULATION, ManipulationTask
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
 
 
-class Manipulation(gymnasium.Env):
+class Around(gymnasium.Env):
+    """An environment around that of another library, `base`, which it resets and observes in its own way."""
+
+    base: Any
+
+    def step(self, action: Any):
+        obs, reward, terminated, truncated, info = self.base.step(action)
+        return self._seen(obs), float(reward), bool(terminated), bool(truncated), {"success": bool(info["success"])}
+
+    def render(self) -> Any:
+        return self.base.render()
+
+    def close(self) -> None:
+        self.base.close()
+
+    def _seen(self, obs: Any) -> Any:
+        """What is observed in the place of the base's observation."""
+        return obs
+
+
+class Manipulation(Around):
     """An OGBench manipulation task; each episode has one of its five starts and goals.
 
     The seed draws the start and the goal, unless `task_id` or options["task_id"] (1 to 5) names them. The goal is
@@ -50,21 +70,11 @@ class Manipulation(gymnasium.Env):
         self.goal = np.asarray(info["goal"])
         return self._seen(settled(self.base)), {"success": False, "task_id": task_id}
 
-    def step(self, action: Any):
-        obs, reward, terminated, truncated, info = self.base.step(action)
-        return self._seen(obs), reward, bool(terminated), truncated, {"success": bool(info["success"])}
-
-    def render(self) -> Any:
-        return self.base.render()
-
-    def close(self) -> None:
-        self.base.close()
-
     def _seen(self, obs: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(GOAL_KEYS, (obs, obs[list(self.task.goal_dims)], self.goal.copy()), strict=True))
 
 
-class SingleTask(gymnasium.Env):
+class SingleTask(Around):
     """One of OGBench's tasks with a fixed goal and rewards: minus the number of parts that are not at their goal.
 
     As in OGBench's single-task environments, the reward, `info["success"]` and the termination of a step are those of
@@ -87,16 +97,6 @@ class SingleTask(gymnasium.Env):
         with seeded(drawn):  # mazes draw from numpy's global generator
             obs, _ = self.base.reset(seed=drawn)
         return settled(self.base) if self.is_arm else obs, {"success": False, "task_id": self.base.cur_task_id}
-
-    def step(self, action: Any):
-        obs, reward, terminated, truncated, info = self.base.step(action)
-        return obs, float(reward), bool(terminated), bool(truncated), {"success": bool(info["success"])}
-
-    def render(self) -> Any:
-        return self.base.render()
-
-    def close(self) -> None:
-        self.base.close()
 
 
 def make_base(env_id: str, **kwargs: Any) -> Any:

@@ -113,7 +113,7 @@ def relabel(episodes: Episodes, env: str, task: int) -> Episodes:
     goal, entries = np.array(known["goals"][task - 1]), [part["entries"] for part in known["parts"]]
     if (least := max(max(each) for each in entries) + 1) > episodes.obs_dim:
         raise DataError(f"{episodes.name}: observations have {episodes.obs_dim} entries; those of {env} have at least "
-                        f"{least}")
+                        f"{least}; give data of this environment")
     episode_S = np.repeat(np.arange(E), episodes.lengths)
     obs_SO = episodes.obs[np.arange(episodes.num_steps) + episode_S]
     goals = np.split(goal, np.cumsum([len(each) for each in entries])[:-1])

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from envs.evaluation.scores import trimmed_mean
+from scipy.stats import trim_mean
 
 RESAMPLES = 10_000
 
@@ -85,7 +84,7 @@ def interquartile_mean(tasks: Tasks, seed: int = 0) -> Estimate:
     """
     rng = np.random.default_rng(seed)
     draws = np.concatenate([_resampled(scores, rng) for scores in tasks], 1)
-    return estimate(float(trimmed_mean(np.concatenate(tasks))), trimmed_mean(draws))
+    return estimate(float(trim_mean(np.concatenate(tasks), 0.25)), trim_mean(draws, 0.25, axis=1))
 
 
 def probability_of_improvement(one: Tasks, other: Tasks, *, seed: int = 0) -> Estimate:
