@@ -13,6 +13,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from .hdf5 import array_bytes, check_array, open_hdf5, refuse_foreign
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
         "infos/goal", "infos/qpos", "infos/qvel")  # each has one row per step
 SINGLE = ("rewards", "terminals", "timeouts")  # each is one number per step
-SINGLE_TASKS = {"antmaze-umaze": 700, "antmaze-medium": 1000, "antmaze-large": 1000, "kitchen": 280}  # steps
 BLOCK = 65536  # rows read at a time, so that a file of float64 is never in memory as a whole
 
 
@@ -50,16 +50,38 @@ def d4rl_reference(dataset_id: str) -> tuple[float, float]:
     return row["min"], row["max"]
 
 
-def single_task_steps(dataset_id: str) -> int | None:
-    """The steps of an episode of D4RL's AntMaze or Kitchen, by the id of a dataset; None for any other text."""
-    if dataset_id not in d4rl_table():
-        return None
-    return next((steps for name, steps in SINGLE_TASKS.items() if dataset_id.startswith(f"{name}-")), None)
+@dataclass(frozen=True)
+class SingleTask:
+    """What D4RL and Minari have data of, but no goal that a policy of D4RL is told."""
+
+    steps: int
+    """The steps of an episode in D4RL."""
+    minari_version: int
+    """The version of Minari's data, D4RL/antmaze/medium-play-v1 for antmaze-medium-play-v2."""
+    goes_on: bool = False
+    """Whether a trajectory of D4RL's files goes on after a terminal step."""
+    critic_rewards: str | None = None
+    """The `rewards` of the policies whose critic learns from the data, as published; None for those of the preset."""
+    evaluated_elsewhere: bool = False
+    """Whether agents are evaluated in the environment that Minari's data name for it, which has other goals."""
 
 
-def is_antmaze(dataset: str) -> bool:
-    """Whether this is the id of a dataset of AntMaze in D4RL or Minari, whose rewards are 1 at the goal and else 0."""
-    return (dataset in d4rl_table() and dataset.startswith("antmaze-")) or dataset.startswith("D4RL/antmaze/")
+def _antmaze(steps: int) -> SingleTask:
+    return SingleTask(steps, minari_version=1, goes_on=True, critic_rewards="minus-one", evaluated_elsewhere=True)
+
+
+SINGLE_TASKS = {"antmaze-umaze": _antmaze(700), "antmaze-medium": _antmaze(1000), "antmaze-large": _antmaze(1000),
+                "kitchen": SingleTask(280, minari_version=2)}
+"""The tasks by what the D4RL ids of their data begin with."""
+
+
+def single_task(dataset: str) -> SingleTask | None:
+    """The single task of the data with this id, in D4RL or Minari; None for any other text."""
+    if dataset.startswith("D4RL/"):
+        name = dataset.removeprefix("D4RL/").replace("/", "-")
+    else:
+        name = dataset if dataset in d4rl_table() else ""
+    return next((task for start, task in SINGLE_TASKS.items() if name.startswith(f"{start}-")), None)
 
 
 def spec_json(env_id: str, max_episode_steps: int) -> str:
@@ -91,15 +113,15 @@ def read_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> dict[
     else:
         path, name = Path(source), Path(source).stem
     rows = None if lengths is None else as_whole(lengths, name, "lengths").tolist()
-    steps = single_task_steps(str(source))
-    goes_on = steps is not None and is_antmaze(name)
+    task = single_task(str(source))
+    goes_on = task is not None and task.goes_on
     arrays, values = read_apart("d4rl", path, name=name, lengths=rows, goes_on=goes_on)
     extras = {key.removeprefix("extras/"): arrays.pop(key) for key in list(arrays) if key.startswith("extras/")}
     fields = {**arrays, "extras": extras, "name": name, "goal_dims": tuple(values["goal_dims"]),
               "env": _registered(values["env_id"])}
-    if steps is None:
+    if task is None:
         return fields
-    fields |= {"goal_dims": (), "env": spec_json(f"D4RL/{name}", steps),
+    fields |= {"goal_dims": (), "env": spec_json(f"D4RL/{name}", task.steps),
                "extras": {key: value for key, value in extras.items() if key != "goal"}}
     whole = split_at_terminations(Episodes(**fields, validate=False)) if goes_on else None
     return fields if whole is None else {key: getattr(whole, key) for key in fields}

@@ -11,7 +11,7 @@ from gentraj.cli import main
 from gentraj.cli.train import preset
 from gentraj.cli.varying import base_card
 from gentraj.data import d4rl_reference, load_d4rl, load_episodes
-from gentraj.data.d4rl import d4rl_table, single_task_steps
+from gentraj.data.d4rl import d4rl_table, single_task
 from gentraj.data.spaces import flat_parts, obs_widths
 from gentraj.runs.policy import PolicyRunConfig
 
@@ -79,10 +79,10 @@ def test_kitchen_has_floats_for_ends_no_timeouts_and_infos_that_are_a_dataset(fo
 
 
 def test_each_single_task_of_d4rl_has_its_own_time_limit():
-    known = {name: steps for name in d4rl_table() if (steps := single_task_steps(name))}
+    known = {name: task.steps for name in d4rl_table() if (task := single_task(name))}
     assert len(known) == 15 and set(known.values()) == {280, 700, 1000}
     assert all(d4rl_reference(name) == ((0, 4) if "kitchen" in name else (0, 1)) for name in known)
-    assert single_task_steps("hopper-medium-v2") is None and single_task_steps("antmaze-medium-navigate-v0") is None
+    assert single_task("hopper-medium-v2") is None and single_task("antmaze-medium-navigate-v0") is None
 
 
 def test_critics_learn_of_antmazes_rewards_minus_one_unless_told_otherwise():
