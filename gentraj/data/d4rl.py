@@ -29,6 +29,7 @@ from .hdf5 import array_bytes, check_array, open_hdf5, refuse_foreign
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
         "infos/goal", "infos/qpos", "infos/qvel")  # each has one row per step
 SINGLE = ("rewards", "terminals", "timeouts")  # each is one number per step
+SUFFIXES = (".hdf5", ".h5")
 BLOCK = 65536  # rows read at a time, so that a file of float64 is never in memory as a whole
 
 
@@ -76,12 +77,19 @@ SINGLE_TASKS = {"antmaze-umaze": _antmaze(700), "antmaze-medium": _antmaze(1000)
 
 
 def single_task(dataset: str) -> SingleTask | None:
-    """The single task of the data with this id, in D4RL or Minari; None for any other text."""
+    """The single task of the data with this id, in D4RL or Minari, or in this file, if its name tells; else None."""
     if dataset.startswith("D4RL/"):
         name = dataset.removeprefix("D4RL/").replace("/", "-")
-    else:
-        name = dataset if dataset in d4rl_table() else ""
+    elif (name := dataset_name(dataset)) not in d4rl_table():
+        return None
     return next((task for start, task in SINGLE_TASKS.items() if name.startswith(f"{start}-")), None)
+
+
+def dataset_name(source: str | Path) -> str:
+    """The name of the data: their id, or of a file D4RL's id, if D4RL's file has this name, or else its stem."""
+    if (path := Path(source)).suffix not in SUFFIXES:
+        return str(source)
+    return next((name for name, row in d4rl_table().items() if row["file"] == path.name), path.stem)
 
 
 def spec_json(env_id: str, max_episode_steps: int) -> str:
@@ -94,8 +102,9 @@ def load_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> Episo
     """Loads a file in D4RL's layout, or the dataset of a D4RL id from D4RL's folder ($D4RL_DATASET_DIR or
     ~/.d4rl/datasets).
 
-    AntMaze and Kitchen by their ids name D4RL's environment and have no goals, as D4RL's policies are not told the
-    goal. A trajectory of AntMaze goes on after a terminal step, and what follows becomes an episode of its own.
+    AntMaze and Kitchen, by their ids or as files with the names that D4RL gives them, name D4RL's environment and have
+    no goals, as D4RL's policies are not told the goal. A trajectory of AntMaze goes on after a terminal step, and what
+    follows becomes an episode of its own.
 
     `lengths` are the numbers of rows of the trajectories, for files without `timeouts`. Raises `DataError`, naming the
     file, where it cannot be read or does not have D4RL's layout.
@@ -105,13 +114,12 @@ def load_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> Episo
 
 def read_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> dict[str, Any]:
     """Reads the fields of `Episodes`, not yet validated."""
+    path, name = Path(source), dataset_name(source)
     if str(source) in d4rl_table():
         folder = Path(os.environ.get("D4RL_DATASET_DIR") or Path.home() / ".d4rl" / "datasets")
-        path, name = folder / d4rl_table()[str(source)]["file"], str(source)
+        path = folder / d4rl_table()[name]["file"]
         if not path.is_file():
             raise DataError(f"{source}: {path} does not exist; put D4RL's file there or set D4RL_DATASET_DIR")
-    else:
-        path, name = Path(source), Path(source).stem
     rows = None if lengths is None else as_whole(lengths, name, "lengths").tolist()
     task = single_task(str(source))
     goes_on = task is not None and task.goes_on

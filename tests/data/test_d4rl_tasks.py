@@ -53,10 +53,13 @@ def test_a_trajectory_of_antmaze_goes_on_after_the_goal_and_keeps_its_rewards(fo
 
 
 @pytest.mark.filterwarnings("ignore:.*has no next_observations")
-def test_a_file_of_antmaze_by_its_path_keeps_its_goals(folder):
+def test_a_file_whose_name_tells_what_it_is_is_read_as_by_its_id(folder):
     antmaze(folder)
-    e = load_d4rl(folder / d4rl_table()[MAZE]["file"])
-    assert e.goal_dims == (0, 1) and "goal" in e.extras and e.env is None
+    path, by_id = folder / d4rl_table()[MAZE]["file"], load_episodes(MAZE)
+    assert load_episodes(path) == by_id == load_d4rl(path.rename(folder / f"{MAZE}.hdf5"))
+    assert rewards("fql", str(path)) == rewards("fql", f"{MAZE}.hdf5") == "minus-one"
+    other = load_d4rl((folder / f"{MAZE}.hdf5").rename(folder / "antmaze-mine.h5"))
+    assert other.goal_dims == (0, 1) and "goal" in other.extras and other.env is None and other.name == "antmaze-mine"
 
 
 def kitchen(folder):
