@@ -21,7 +21,7 @@ from .session import Session
 if TYPE_CHECKING:
     from viser import SceneApi
 
-GOAL = "#C8102E"  # red, which no plan has
+GOAL = CROSSING = "#C8102E"  # red, which no plan has but where it crosses a wall or an obstacle
 WALL, FLOOR = (196, 201, 208), (246, 247, 249)
 HEIGHT = 0.25  # of the walls, in cells
 PLANS, CHOSEN, PATH = 0.03, 0.05, 0.07  # heights of the lines above the floor
@@ -123,7 +123,8 @@ class MazeScene:
                                  np.repeat(colours, [max(len(line) - 1, 0) for line in lines], axis=0))
         chosen = segments([lines[answer.chosen]], CHOSEN)
         self.lines["outline"].draw(chosen - [0, 0, 0.005], np.array(rgb(INK)))
-        self.lines["chosen"].draw(chosen, colours[answer.chosen])
+        crosses_S = np.zeros(len(chosen), bool) if noisy else answer.crossing
+        self.lines["chosen"].draw(chosen, np.where(crosses_S[:, None], rgb(CROSSING), colours[answer.chosen]))
 
     def place(self, session: Session) -> None:
         start, goal = session.start_2, session.goal_2
