@@ -150,7 +150,8 @@ class MazeScene:
         api, root, maze = self.api, self.root, self.maze
         rows = maze.free.shape[0] * maze.scaling
         # Flat faces look the same in "toon" shades, which take a browser without a GPU less time.
-        api.add_box(f"{root}/floor", FLOOR, dimensions=(self.width, rows, 0.02), position=(0, 0, -0.015), material="toon3")
+        api.add_box(f"{root}/floor", FLOOR, dimensions=(self.width, rows, 0.02), position=(0, 0, -0.015),
+                    material="toon3")
         low_W2, high_W2 = maze.wall_boxes()
         finite_W = (np.isfinite(low_W2) & np.isfinite(high_W2)).all(1)
         vertices, faces = boxes(low_W2[finite_W], high_W2[finite_W], HEIGHT * maze.scaling)
