@@ -15,7 +15,8 @@ def status(session: Session) -> str:
     if session.problem:
         lines.append(f"**{session.problem}**")
     elif answer is not None:
-        lines.append(described(answer) + f" {session.rate:.0f} plans a second.")
+        rate = round(session.rate)
+        lines.append(described(answer) + (f" {rate} plans a second." if rate > 1 else ""))
     return "\n".join(lines)
 
 

@@ -120,5 +120,5 @@ def test_ctrl_c_ends_the_studio_without_a_traceback(small_run: Path):
         with opened(int(line.split("127.0.0.1:")[1].split("/")[0])) as browser:
             until(lambda: "SetSceneNodeDragBindingsMessage" in str(browser.messages))
             process.send_signal(signal.SIGINT)
-            _, stderr = process.communicate()
-        assert "Traceback" not in stderr and process.returncode == 130
+            rest, stderr = process.communicate()
+        assert not rest and "Traceback" not in stderr and process.returncode == 130
