@@ -90,7 +90,8 @@ class Newcomer:
         self.shots += 1
         return path
 
-    def where(self, x: float, y: float, z: float = 0.0, box: dict[str, float] | None = None) -> tuple[float, float]:
+    def where(self, x: float, y: float, z: float = 0.0, *,
+              box: dict[str, float] | None = None) -> tuple[float, float]:
         """The pixel of the page at which a place of the scene is seen; `box` is the canvas, by default as it is now."""
         from viser.transforms import SO3
 

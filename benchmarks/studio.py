@@ -108,7 +108,7 @@ def in_browser(loaded: Loaded) -> Iterator[Dragging]:
                     person.hover(x, y, 0.12)
                     page.mouse.down()
                 else:
-                    page.mouse.move(*person.where(x, y, 0.12, box))
+                    page.mouse.move(*person.where(x, y, 0.12, box=box))
                     page.wait_for_timeout(1000 / PLACES)
 
             yield studio.views[client.client_id].session, move, lambda: (page.evaluate("framesDrawn"), cpu_seconds())
