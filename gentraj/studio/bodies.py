@@ -17,6 +17,7 @@ from envs.rendering.postures import placed, postures
 from ..plots.style import INK
 from .colours import plan_colours, rgb
 from .driving import Way
+from .lights import light
 from .lines import Lines
 from .planning import Answer
 from .session import Session
@@ -98,7 +99,7 @@ class BodyScene:
         self.lane = lane_width(self.model)
         self.shift_3 = np.array([0.0, -side * 4 * self.lane, 0.0])
         self.frame = api.add_frame(self.root, show_axes=False)
-        api.configure_default_lights(cast_shadow=True)  # which a maze switched off
+        light(api, cast_shadow=True)
         self.ground = Ground(api, self.root, self.model)
         self.body = Body(api, f"{self.root}/body", self.model)
         self.ghosts = Body(api, f"{self.root}/ghosts", self.model)

@@ -90,6 +90,14 @@ def test_stopping_ends_the_sessions_of_all_browsers(small_run: Path):
     until(lambda: not [each for each in set(threading.enumerate()) - before if each.name.startswith("studio-")])
 
 
+def test_mazes_are_drawn_without_an_environment_map_or_shadows(studio: Studio):
+    with opened(studio) as browser:
+        until(lambda: "SetSceneNodeDragBindingsMessage" in str(browser.messages))
+        sent = {each["type"]: each for each in browser.messages}
+    assert sent["EnvironmentMapMessage"]["hdri_data"] is None and not sent["EnableLightsMessage"]["enabled"]
+    assert not sent["DirectionalLightMessage"]["props"]["cast_shadow"]
+
+
 def test_a_run_that_cannot_be_shown_is_told_in_the_panel(studio: Studio, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object) -> None:
         raise ValueError("this run has\nno scene")
