@@ -90,11 +90,11 @@ class Newcomer:
         self.shots += 1
         return path
 
-    def where(self, x: float, y: float, z: float = 0.0) -> tuple[float, float]:
-        """The pixel of the page at which a place of the scene is seen."""
+    def where(self, x: float, y: float, z: float = 0.0, box: dict[str, float] | None = None) -> tuple[float, float]:
+        """The pixel of the page at which a place of the scene is seen; `box` is the canvas, by default as it is now."""
         from viser.transforms import SO3
 
-        camera, box = self.client.camera, self.canvas
+        camera, box = self.client.camera, box or self.canvas
         ahead = SO3(np.asarray(camera.wxyz)).as_matrix().T @ (np.array([x, y, z]) - camera.position)
         assert ahead[2] > 0, "the place is behind the camera"
         right, down = ahead[:2] / ahead[2] * box["height"] / 2 / np.tan(camera.fov / 2)

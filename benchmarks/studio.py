@@ -100,6 +100,7 @@ def in_browser(loaded: Loaded) -> Iterator[Dragging]:
             client, = studio.server.get_clients().values()
             person = Newcomer(page, client, Path(folder))
             person.dismiss()
+            box = person.canvas  # which takes the page as long to tell as to take several places
 
             def move(place_2: np.ndarray, begins: bool) -> None:
                 x, y = place_2
@@ -107,7 +108,7 @@ def in_browser(loaded: Loaded) -> Iterator[Dragging]:
                     person.hover(x, y, 0.12)
                     page.mouse.down()
                 else:
-                    page.mouse.move(*person.where(x, y, 0.12))
+                    page.mouse.move(*person.where(x, y, 0.12, box))
                     page.wait_for_timeout(1000 / PLACES)
 
             yield studio.views[client.client_id].session, move, lambda: (page.evaluate("framesDrawn"), cpu_seconds())

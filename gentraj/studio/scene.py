@@ -21,7 +21,7 @@ from .session import Session
 if TYPE_CHECKING:
     from viser import SceneApi
 
-GOAL = "#C8102E"  # red, which no plan has
+GOAL = CROSSING = "#C8102E"  # red, which no plan has but where it crosses a wall or an obstacle
 WALL, FLOOR = (196, 201, 208), (246, 247, 249)
 HEIGHT = 0.25  # of the walls, in cells
 PLANS, CHOSEN, PATH = 0.03, 0.05, 0.07  # heights of the lines above the floor
@@ -123,7 +123,8 @@ class MazeScene:
                                  np.repeat(colours, [max(len(line) - 1, 0) for line in lines], axis=0))
         chosen = segments([lines[answer.chosen]], CHOSEN)
         self.lines["outline"].draw(chosen - [0, 0, 0.005], np.array(rgb(INK)))
-        self.lines["chosen"].draw(chosen, colours[answer.chosen])
+        crosses_S = np.zeros(len(chosen), bool) if noisy else answer.crossing
+        self.lines["chosen"].draw(chosen, np.where(crosses_S[:, None], rgb(CROSSING), colours[answer.chosen]))
 
     def place(self, session: Session) -> None:
         start, goal = session.start_2, session.goal_2
@@ -149,7 +150,8 @@ class MazeScene:
         api, root, maze = self.api, self.root, self.maze
         rows = maze.free.shape[0] * maze.scaling
         # Flat faces look the same in "toon" shades, which take a browser without a GPU less time.
-        api.add_box(f"{root}/floor", FLOOR, dimensions=(self.width, rows, 0.02), position=(0, 0, -0.015), material="toon3")
+        api.add_box(f"{root}/floor", FLOOR, dimensions=(self.width, rows, 0.02), position=(0, 0, -0.015),
+                    material="toon3")
         low_W2, high_W2 = maze.wall_boxes()
         finite_W = (np.isfinite(low_W2) & np.isfinite(high_W2)).all(1)
         vertices, faces = boxes(low_W2[finite_W], high_W2[finite_W], HEIGHT * maze.scaling)

@@ -157,7 +157,8 @@ def test_the_single_goal_protocol_is_named_in_the_scores_and_needs_a_task_map():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "episodes", "measured"), [("umaze", 100, 138), ("medium", 40, 160), ("large", 40, 204)])
+@pytest.mark.parametrize(("size", "episodes", "measured"), [
+    ("umaze", 100, 138), ("medium", 40, 160), ("large", 40, 204)])
 def test_the_replanning_controller_scores_what_was_measured(size, episodes, measured):
     factory = environment_factory(f"pointmaze-{size}", protocol="d4rl-single-goal")
     played = rollout(WaypointController(factory.maze), factory, episodes, num_envs=10, progress=False)
