@@ -88,8 +88,8 @@ class GANConfig(GeneratorConfig):
                 best_of=(1, 1e6), search_steps=(0, 1e6), search_rate=(0, 10))
         if self.play_every > 1 and not self.energy_score:
             raise ValueError(f"GANConfig.play_every is {self.play_every}, and energy_score is 0, so that the generator "
-                             "would learn from nothing in most updates; give a play_every of 1, or an energy_score such "
-                             "as 10")
+                             "would learn from nothing in most updates; give a play_every of 1, or an energy_score "
+                             "such as 10")
         for name, weight in (self.penalties or {}).items():
             if name not in REGULARISERS or not 0 <= weight < math.inf:
                 raise ValueError(f"GANConfig.penalties has '{name}' with weight {weight}; weights of at least 0 for "
