@@ -37,7 +37,8 @@ from gentraj.runs.augmentation import AugmentConfig, augment
 from gentraj.runs.evaluation import evaluate_run
 
 DATA = ("small", "augmented")
-OF = {"small": ("small", "agent", "updates"), "world": ("small", "world", "world_updates")}  # settings
+OF = {"small": ("small", "agent", "agent_settings", "updates"),  # names of the settings that each run depends on
+      "world": ("small", "world", "world_settings", "world_updates")}
 SAME = ("branch", "noise", "max_uncertainty", "unknown", "cost", "penalty")  # settings of `gentraj augment`
 OF["augmented"] = (*OF["small"], *OF["world"], "added", "by_agent", "own_rewards", *SAME)
 
@@ -66,10 +67,14 @@ class Args:
     """Whether rewards are computed by the environment, where the data have goals."""
     agent: str = "td3bc"
     """Preset of the agent."""
+    agent_settings: tuple[str, ...] = ()
+    """Settings of the agent that differ from its preset, KEY=VALUE, such as policy.alpha=10."""
     updates: int = 5_000
     """Number of updates of the agent."""
     world: str = "world-ensemble"
     """Preset of the world model."""
+    world_settings: tuple[str, ...] = ()
+    """Settings of the world model that differ from its preset, KEY=VALUE, such as world.members=7."""
     world_updates: int = 3_000
     """Number of updates of the world model."""
     seeds: int = 3
@@ -110,9 +115,10 @@ def trained(dataset: str, env_id: str, data: str, seed: int, args: Args) -> runs
     used = small(source(dataset, args.out), place["small"].with_suffix(".npz"), args.small, seed)
     if data == "augmented":
         policy = trained(dataset, env_id, "small", seed, args).folder if args.by_agent else None
-        world = train(args.world, used, env_id, place["world"], args.world_updates, seed)
+        world = train(args.world, used, env_id, place["world"], args.world_updates, seed,
+                      args.world_settings)
         used = augmented(used, world.folder, f"benchmark/{place[data].name}-v0", policy, seed, args)
-    return train(args.agent, used, env_id, place[data], args.updates, seed)
+    return train(args.agent, used, env_id, place[data], args.updates, seed, args.agent_settings)
 
 
 def small(dataset: str, path: Path, steps: int, seed: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from envs.evaluation.rollout import rollout
 from envs.making import environment_factory
 from envs.recording.baselines import RandomAgent
 from gentraj import runs
+from gentraj.cli.varying import split, values
+from gentraj.config import with_settings
 from gentraj.data import save_npz
 from gentraj.runs.presets import PRESETS
 from gentraj.training import TrainingConfig
@@ -34,15 +36,18 @@ def source(dataset: str, out: Path) -> str:
     return str(path)
 
 
-def train(preset: str, dataset: str, env_id: str, folder: Path, updates: int, seed: int) -> runs.Run:
+def train(preset: str, dataset: str, env_id: str, folder: Path, updates: int, seed: int,
+          changes: Sequence[str] = ()) -> runs.Run:
     """Trains the run in `folder`, or resumes it, with torch's current number of threads.
 
-    An `env_id` of "-" takes the environment from the data.
+    An `env_id` of "-" takes the environment from the data. `changes` are settings that differ from the preset,
+    KEY=VALUE; raises ValueError for other text and for a key that the preset does not have.
     """
     training = TrainingConfig(updates, seed=seed, threads=torch.get_num_threads())
     config = replace(PRESETS[preset], dataset=dataset, env_id=None if env_id == "-" else env_id,
                      training=training)
-    return runs.train(config, folder, resume=folder.exists())
+    given = {key: values(value)[0] for key, value in (split(change, preset) for change in changes)}
+    return runs.train(with_settings(config, given, preset), folder, resume=folder.exists())
 
 
 def score(scores: Mapping[str, Any]) -> dict[str, Any]:

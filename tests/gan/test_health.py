@@ -17,7 +17,7 @@ from gentraj.gan import model as gan_model
 from gentraj.gan.discrimination import SideConfig
 from gentraj.gan.health import EARLY, SETTLED, SYMPTOMS, GANWarning, Health, Symptom, vital_signs
 from gentraj.gan.objectives import OBJECTIVES, REGULARISERS
-from gentraj.training.checkpoint import module_tensors, restore_module
+from gentraj.training.state import module_tensors, restore_module
 from gentraj.trajectory import Condition
 
 every_symptom = pytest.mark.parametrize("symptom", SYMPTOMS, ids=[s.metric for s in SYMPTOMS])

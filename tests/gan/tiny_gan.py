@@ -14,7 +14,7 @@ from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.training.checkpoint import module_tensors, optimizer_tensors, restore_module, restore_optimizer
+from gentraj.training.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from gentraj.trajectory import Batch
 
 CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
