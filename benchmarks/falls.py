@@ -120,7 +120,7 @@ def in_states(run: Run, obs_BO: Tensor, act_BA: Tensor, steps: int) -> list[floa
 
     with torch.no_grad():
         x_RHD = plans(PLANS, 1.0)
-        members_ER = critic.plan_network(critic._seen(critic.plan.normalize(x_RHD)), torch.zeros(len(x_RHD)))
+        members_ER = critic.by_member(x_RHD)
         act_BNA, value_BN = first(x_RHD), members_ER.amin(0).view(len(obs_BO), PLANS)
         error_BN = (act_BNA - act_BA[:, None]).norm(dim=-1)
         likeliest_B = (first(plans(1, 0.0))[:, 0] - act_BA).norm(dim=-1)

@@ -208,7 +208,7 @@ def world(run: Run, args: Args, path: Path) -> None:
     canvas, shows, frames = Canvas(2), Renderer(run.environment()), []
     with closing(shows), closing(shows.factory()) as env:
         frame_ms = 1000 / speed(env)
-        for step in range(0, steps, every := max(1, steps // 48)):
+        for step in range(0, steps, every := max(1, steps // 32)):
             seen = episode.obs[step + 1], made.obs_BTO[0, step].numpy()
             for ax, obs_O, title in zip(canvas.axes, seen, ("simulator", "world model"), strict=True):
                 ax.clear()

@@ -4,18 +4,21 @@
 
 For each run, a studio serves it to Chromium on this machine, and the mouse drags the goal to and fro between two places
 for some seconds. The browser draws without a GPU here, on the same cores as the studio; `--no-browser` drags by the
-same messages without one, which is what is left for a browser with a GPU or on another machine.
+same messages without one, which is what is left for a browser with a GPU or on another machine. The CPU time of a frame
+is that of all processes of Chromium while it is dragged, divided by the frames drawn; unlike rates it hardly depends on
+what else the machine does.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -26,10 +29,14 @@ from gentraj.studio.loading import Loaded, load_runs
 from gentraj.studio.server import Studio
 from gentraj.studio.session import Session
 
-from .browser import Newcomer, chromium, until
+from .browser import COUNTING, Newcomer, chromium, cpu_seconds, until
 
 PERIOD = 2.0  # seconds for which the goal moves to and fro once
 PLACES = 60  # a second, as a mouse reports them
+
+Dragging = tuple[Session, Callable[[np.ndarray, bool], None], Callable[[], tuple[int, float]]]
+"""A session, a function that moves its goal to a place, and one that tells the frames drawn and the browser's CPU
+seconds so far."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +51,20 @@ class Args:
 
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
-    print("| run | plans a second | ms a plan (median) | sampling steps |\n|---|---|---|---|")
+    print("| run | plans a second | ms a plan (median) | sampling steps | frames a second | CPU ms a frame |\n"
+          "|---|---|---|---|---|---|")
     for loaded in load_runs(args.runs, args.accelerate):
-        with (in_browser if args.browser else without_browser)(loaded) as (session, move):
+        with (in_browser if args.browser else without_browser)(loaded) as (session, move, used):
+            before = used()
             rate, ms = dragged(session, move, args.seconds)
-        print(f"| {loaded.name} ({loaded.summary}) | {rate:.1f} | {ms:.0f} | {session.own.steps} |", flush=True)
+            frames, cpu = np.subtract(used(), before)
+        drawn = f"{frames / args.seconds:.1f} | {1000 * cpu / frames:.0f}" if frames else "- | -"
+        print(f"| {loaded.name} ({loaded.summary}) | {rate:.1f} | {ms:.0f} | {session.own.steps} | {drawn} |",
+              flush=True)
+    print(f"load {os.getloadavg()[0]:.1f}")
 
 
-def dragged(session: Session, move: Any, seconds: float) -> tuple[float, float]:
+def dragged(session: Session, move: Callable[[np.ndarray, bool], None], seconds: float) -> tuple[float, float]:
     """Moves the goal for some seconds; returns the plans a second and the median of their milliseconds."""
     made, ms, shown = 0, [], session.on_plan
 
@@ -75,17 +88,19 @@ def dragged(session: Session, move: Any, seconds: float) -> tuple[float, float]:
 
 
 @contextmanager
-def in_browser(loaded: Loaded) -> Iterator[tuple[Session, Any]]:
-    """A session of a studio in Chromium, and a function that moves the mouse, which holds the goal, to a place."""
+def in_browser(loaded: Loaded) -> Iterator[Dragging]:
+    """A session of a studio in Chromium, whose mouse holds the goal."""
     studio = Studio([loaded], port=0)
     try:
         with tempfile.TemporaryDirectory() as folder, chromium(Path(folder)) as window:
             page = window.new_page()
+            page.add_init_script(COUNTING)
             page.goto(studio.url)
             page.get_by_text("plans trusted").wait_for()
             client, = studio.server.get_clients().values()
             person = Newcomer(page, client, Path(folder))
             person.dismiss()
+            box = person.canvas  # which takes the page as long to tell as to take several places
 
             def move(place_2: np.ndarray, begins: bool) -> None:
                 x, y = place_2
@@ -93,10 +108,10 @@ def in_browser(loaded: Loaded) -> Iterator[tuple[Session, Any]]:
                     person.hover(x, y, 0.12)
                     page.mouse.down()
                 else:
-                    page.mouse.move(*person.where(x, y, 0.12))
+                    page.mouse.move(*person.where(x, y, 0.12, box=box))
                     page.wait_for_timeout(1000 / PLACES)
 
-            yield studio.views[client.client_id].session, move
+            yield studio.views[client.client_id].session, move, lambda: (page.evaluate("framesDrawn"), cpu_seconds())
             page.mouse.up()
             until(page, lambda: True)
     finally:
@@ -104,8 +119,8 @@ def in_browser(loaded: Loaded) -> Iterator[tuple[Session, Any]]:
 
 
 @contextmanager
-def without_browser(loaded: Loaded) -> Iterator[tuple[Session, Any]]:
-    """A session that is drawn on a server without a browser, and a function that moves its goal to a place."""
+def without_browser(loaded: Loaded) -> Iterator[Dragging]:
+    """A session that is drawn on a server without a browser."""
     from gentraj.studio.controls import Controls
     from gentraj.studio.guard import GuardedServer
 
@@ -118,7 +133,7 @@ def without_browser(loaded: Loaded) -> Iterator[tuple[Session, Any]]:
             view.session.move_goal(place_2)
             time.sleep(1 / PLACES)
 
-        yield view.session, move
+        yield view.session, move, lambda: (0, 0.0)
     finally:
         view.close()
         server.stop()

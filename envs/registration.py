@@ -13,10 +13,10 @@ import sys
 import traceback
 from types import ModuleType
 
-from gentraj.data.d4rl import d4rl_table, is_antmaze, single_task_steps
+from gentraj.data.d4rl import d4rl_table, single_task
 from gentraj.process import IMPORTS
 
-from .tasks.registry import MANIPULATION, single_tasks
+from .tasks.registry import D4RL_ENVIRONMENTS, MANIPULATION, single_tasks
 
 
 @functools.cache
@@ -43,10 +43,10 @@ def load_gymnasium() -> ModuleType:
         gymnasium.register(f"OGBench/{base_id}", "envs.tasks.manipulation:SingleTask", max_episode_steps=steps,
                            kwargs={"base_id": base_id})
     for dataset_id in d4rl_table():
-        if (steps := single_task_steps(dataset_id)) is not None:
-            gymnasium.register(f"D4RL/{dataset_id}",
-                               f"envs.tasks.d4rl:{'AntMaze' if is_antmaze(dataset_id) else 'Kitchen'}",
-                               max_episode_steps=steps, kwargs={"dataset_id": dataset_id})
+        if (known := single_task(dataset_id)) is not None:
+            made_by = D4RL_ENVIRONMENTS[dataset_id.partition("-")[0]]
+            gymnasium.register(f"D4RL/{dataset_id}", f"envs.tasks.d4rl:{made_by}", max_episode_steps=known.steps,
+                               kwargs={"dataset_id": dataset_id})
     warn = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]
     warn(logging.getLogger("mujoco").info)  # else it writes MUJOCO_LOG.TXT into the working directory
     import_named()

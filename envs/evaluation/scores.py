@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gentraj.data import Episodes, d4rl_reference
-from gentraj.data.d4rl import single_task_steps
+from gentraj.data.d4rl import single_task
 
 from ..making import KITCHEN, EnvironmentFactory, environment_factory
 from ..tasks.registry import LOCOMOTION, LocomotionTask
@@ -81,7 +81,7 @@ def normalised(mean: float, factory: EnvironmentFactory) -> dict[str, float | No
     limit, task = factory.max_episode_steps, factory.task
     if (other := locomotion_task(factory)) is not None and limit == other.max_episode_steps:
         scores["score_d4rl"] = _score(mean, d4rl_reference(other.d4rl_id))
-    if (name := d4rl_task(factory)) is not None and limit == single_task_steps(name):
+    if (name := d4rl_task(factory)) and (known := single_task(name)) and limit == known.steps:
         scores["score_d4rl"] = _score(mean, d4rl_reference(name))
     if task is not None and factory.protocol == "d4rl-single-goal" and limit == task.d4rl_steps:
         scores["score_d4rl"] = _score(mean, d4rl_reference(task.d4rl_id))

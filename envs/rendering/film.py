@@ -19,23 +19,40 @@ from .headless import CannotRender, render_frame
 Watch = Callable[[int, Any], None]
 """A function of the number of an episode and its environment, called at the start and after each step."""
 
+FOLLOWING = "track"  # the camera's name in Gymnasium's models
 FRAMES_PER_SECOND = 30  # of an environment whose metadata have no render_fps
 
 
 def rendering(factory: EnvironmentFactory) -> EnvironmentFactory:
-    """Returns a factory whose environments render frames. Raises `CannotRender`, in one line, if they cannot."""
+    """Returns a factory whose environments render frames, in which a body of Gymnasium stays in the middle.
+
+    Raises `CannotRender`, in one line, if they cannot.
+    """
     renders = replace(factory, kwargs=factory.kwargs | {"render_mode": "rgb_array"})
     try:
         with warnings.catch_warnings(action="ignore"), closing(renders()) as env:  # of render modes
             env.reset(seed=0)
             render_frame(env)
+            camera = {} if {"camera_id", "camera_name"} & factory.kwargs.keys() else following(env)
     except CannotRender:
         raise
     except Exception as error:  # the class may be a user's own and raise anything
         why = str(error).partition(" was raised from the environment creator")[0].partition("\n")[0]
         raise CannotRender(f"{factory.env_id} cannot be rendered ({type(error).__name__}: {why}); its class must take "
                            "render_mode='rgb_array' and draw a picture in render()") from error
-    return renders
+    return replace(renders, kwargs=renders.kwargs | camera)
+
+
+def following(env: Any) -> dict[str, str]:
+    """Returns the settings with which the camera of one of Gymnasium's MuJoCo bodies follows it; {} for others.
+
+    By default it stands still, and the body soon leaves the picture.
+    """
+    base = env.unwrapped
+    if not type(base).__module__.startswith("gymnasium.envs.mujoco."):
+        return {}
+    cameras = [base.model.camera(number).name for number in range(base.model.ncam)]
+    return {"camera_name": FOLLOWING} if FOLLOWING in cameras else {}
 
 
 def speed(env: Any) -> int:

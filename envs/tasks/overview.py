@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gentraj.data import d4rl_reference
+from gentraj.data.d4rl import SINGLE_TASKS, SingleTask, d4rl_table
+from gentraj.data.ogbench import OWN, kinds, ogbench_tasks
 
 from ..making import recorded_factory
 from .registry import BEHAVIOURS, LOCOMOTION, MANIPULATION, TASKS, LocomotionTask, ManipulationTask, Task
@@ -13,6 +15,7 @@ STEPS_PER_CELL = 24  # a generous bound for PointMaze's data-collecting controll
 HORIZONS = {32: 6, 64: 12}  # horizon: the longest stride at which a plan is dense enough to follow round a corner
 LONGEST = 128
 UNKNOWN = (32, 1)
+SINGLE = "singletask[-task{1..5}]-v0"
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Row:
     horizon: tuple[int, int]
     """Horizon (in timesteps) and stride (in environment steps) of a plan."""
     datasets: dict[str, tuple[str, ...]]
-    """Dataset ids by their publisher."""
+    """Dataset ids by their publisher; those of OGBench that differ in one word are written as one."""
     references: dict[str, str]
     """Reference scores by protocol: the returns that score 0 and 100, or published scores."""
 
@@ -41,7 +44,9 @@ def table() -> list[Row]:
     """Returns the overviews of all tasks."""
     return [*(_maze(name, task) for name, task in TASKS.items()),
             *(_locomotion(name, task) for name, task in LOCOMOTION.items()),
-            *(_manipulation(name, task) for name, task in MANIPULATION.items())]
+            *(_manipulation(name, task) for name, task in MANIPULATION.items()),
+            *(_single_task(name, task) for name, task in SINGLE_TASKS.items()),
+            *(_ogbench(env) for env in ogbench_tasks() if f"ogbench/{env}" not in MANIPULATION)]
 
 
 def default_horizon(env: str | None) -> tuple[int, int]:
@@ -79,10 +84,28 @@ def _locomotion(name: str, task: LocomotionTask) -> Row:
 
 
 def _manipulation(name: str, task: ManipulationTask) -> Row:
-    ours, theirs = task.dataset_ids
-    scores = ", ".join(f"{agent} {score:g}" for agent, score in task.published.items())
-    return Row(name, task.env_id, task.max_episode_steps, task.horizon, {"gentraj": (ours,), "OGBench": (theirs,)},
+    env, scores = name.removeprefix("ogbench/"), ", ".join(f"{who} {score:g}" for who, score in task.published.items())
+    datasets = {"gentraj": (task.dataset_ids[0], f"{OWN}{env}-{SINGLE}"), "OGBench": _ogbench_data(env)}
+    return Row(name, task.env_id, task.max_episode_steps, task.horizon, datasets,
                {"OGBench, success in %, play data": scores})
+
+
+def _single_task(name: str, task: SingleTask) -> Row:
+    ids = [each for each in d4rl_table() if each.startswith(f"{name}-")]
+    of, _, _ = name.partition("-")
+    minari = dict.fromkeys(f"D4RL/{of}/{each.removeprefix(f'{of}-').rpartition('-')[0]}-v{task.minari_version}"
+                           for each in ids)
+    return Row(name, f"D4RL/{name}-...", task.steps, UNKNOWN, {"Minari": tuple(minari), "D4RL": tuple(ids)},
+               {"D4RL": _span(d4rl_reference(ids[0]))})
+
+
+def _ogbench(env: str) -> Row:
+    return Row(env, f"OGBench/{env}-singletask-v0", ogbench_tasks()[env]["steps"], UNKNOWN,
+               {"OGBench": _ogbench_data(env)}, {})
+
+
+def _ogbench_data(env: str) -> tuple[str, ...]:
+    return tuple(f"{env}-{{{','.join(kinds(env)[:2])}}}-{which}" for which in ("v0", SINGLE))
 
 
 def _span(reference: tuple[float, float]) -> str:

@@ -115,6 +115,9 @@ def single_tasks() -> Iterator[tuple[str, int]]:
             yield f"{name}-singletask{which}-v0", known["steps"]
 
 
+D4RL_ENVIRONMENTS = {"antmaze": "AntMaze", "kitchen": "Kitchen"}
+"""The classes of `envs.tasks.d4rl` by what the D4RL ids of their data begin with."""
+
 LOCOMOTION: dict[str, LocomotionTask] = {
     "hopper": LocomotionTask("Hopper-v5", 1000, "hopper-medium-v2", 1_000_000),
     "walker2d": LocomotionTask("Walker2d-v5", 1000, "walker2d-medium-v2", 2_000_000),

@@ -13,6 +13,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from .hdf5 import array_bytes, check_array, open_hdf5, refuse_foreign
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
         "infos/goal", "infos/qpos", "infos/qvel")  # each has one row per step
 SINGLE = ("rewards", "terminals", "timeouts")  # each is one number per step
-SINGLE_TASKS = {"antmaze-umaze": 700, "antmaze-medium": 1000, "antmaze-large": 1000, "kitchen": 280}  # steps
+SUFFIXES = (".hdf5", ".h5")
 BLOCK = 65536  # rows read at a time, so that a file of float64 is never in memory as a whole
 
 
@@ -50,16 +51,45 @@ def d4rl_reference(dataset_id: str) -> tuple[float, float]:
     return row["min"], row["max"]
 
 
-def single_task_steps(dataset_id: str) -> int | None:
-    """The steps of an episode of D4RL's AntMaze or Kitchen, by the id of a dataset; None for any other text."""
-    if dataset_id not in d4rl_table():
+@dataclass(frozen=True)
+class SingleTask:
+    """What D4RL and Minari have data of, but no goal that a policy of D4RL is told."""
+
+    steps: int
+    """The steps of an episode in D4RL."""
+    minari_version: int
+    """The version of Minari's data, D4RL/antmaze/medium-play-v1 for antmaze-medium-play-v2."""
+    goes_on: bool = False
+    """Whether a trajectory of D4RL's files goes on after a terminal step."""
+    critic_rewards: str | None = None
+    """The `rewards` of the policies whose critic learns from the data, as published; None for those of the preset."""
+    evaluated_elsewhere: bool = False
+    """Whether agents are evaluated in the environment that Minari's data name for it, which has other goals."""
+
+
+def _antmaze(steps: int) -> SingleTask:
+    return SingleTask(steps, minari_version=1, goes_on=True, critic_rewards="minus-one", evaluated_elsewhere=True)
+
+
+SINGLE_TASKS = {"antmaze-umaze": _antmaze(700), "antmaze-medium": _antmaze(1000), "antmaze-large": _antmaze(1000),
+                "kitchen": SingleTask(280, minari_version=2)}
+"""The tasks by what the D4RL ids of their data begin with."""
+
+
+def single_task(dataset: str) -> SingleTask | None:
+    """The single task of the data with this id, in D4RL or Minari, or in this file, if its name tells; else None."""
+    if dataset.startswith("D4RL/"):
+        name = dataset.removeprefix("D4RL/").replace("/", "-")
+    elif (name := dataset_name(dataset)) not in d4rl_table():
         return None
-    return next((steps for name, steps in SINGLE_TASKS.items() if dataset_id.startswith(f"{name}-")), None)
+    return next((task for start, task in SINGLE_TASKS.items() if name.startswith(f"{start}-")), None)
 
 
-def is_antmaze(dataset: str) -> bool:
-    """Whether this is the id of a dataset of AntMaze in D4RL or Minari, whose rewards are 1 at the goal and else 0."""
-    return (dataset in d4rl_table() and dataset.startswith("antmaze-")) or dataset.startswith("D4RL/antmaze/")
+def dataset_name(source: str | Path) -> str:
+    """The name of the data: their id, or of a file D4RL's id, if D4RL's file has this name, or else its stem."""
+    if (path := Path(source)).suffix not in SUFFIXES:
+        return str(source)
+    return next((name for name, row in d4rl_table().items() if row["file"] == path.name), path.stem)
 
 
 def spec_json(env_id: str, max_episode_steps: int) -> str:
@@ -72,8 +102,9 @@ def load_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> Episo
     """Loads a file in D4RL's layout, or the dataset of a D4RL id from D4RL's folder ($D4RL_DATASET_DIR or
     ~/.d4rl/datasets).
 
-    AntMaze and Kitchen by their ids name D4RL's environment and have no goals, as D4RL's policies are not told the
-    goal. A trajectory of AntMaze goes on after a terminal step, and what follows becomes an episode of its own.
+    AntMaze and Kitchen, by their ids or as files with the names that D4RL gives them, name D4RL's environment and have
+    no goals, as D4RL's policies are not told the goal. A trajectory of AntMaze goes on after a terminal step, and what
+    follows becomes an episode of its own.
 
     `lengths` are the numbers of rows of the trajectories, for files without `timeouts`. Raises `DataError`, naming the
     file, where it cannot be read or does not have D4RL's layout.
@@ -83,23 +114,22 @@ def load_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> Episo
 
 def read_d4rl(source: str | Path, lengths: Sequence[int] | None = None) -> dict[str, Any]:
     """Reads the fields of `Episodes`, not yet validated."""
+    path, name = Path(source), dataset_name(source)
     if str(source) in d4rl_table():
         folder = Path(os.environ.get("D4RL_DATASET_DIR") or Path.home() / ".d4rl" / "datasets")
-        path, name = folder / d4rl_table()[str(source)]["file"], str(source)
+        path = folder / d4rl_table()[name]["file"]
         if not path.is_file():
             raise DataError(f"{source}: {path} does not exist; put D4RL's file there or set D4RL_DATASET_DIR")
-    else:
-        path, name = Path(source), Path(source).stem
     rows = None if lengths is None else as_whole(lengths, name, "lengths").tolist()
-    steps = single_task_steps(str(source))
-    goes_on = steps is not None and is_antmaze(name)
+    task = single_task(str(source))
+    goes_on = task is not None and task.goes_on
     arrays, values = read_apart("d4rl", path, name=name, lengths=rows, goes_on=goes_on)
     extras = {key.removeprefix("extras/"): arrays.pop(key) for key in list(arrays) if key.startswith("extras/")}
     fields = {**arrays, "extras": extras, "name": name, "goal_dims": tuple(values["goal_dims"]),
               "env": _registered(values["env_id"])}
-    if steps is None:
+    if task is None:
         return fields
-    fields |= {"goal_dims": (), "env": spec_json(f"D4RL/{name}", steps),
+    fields |= {"goal_dims": (), "env": spec_json(f"D4RL/{name}", task.steps),
                "extras": {key: value for key, value in extras.items() if key != "goal"}}
     whole = split_at_terminations(Episodes(**fields, validate=False)) if goes_on else None
     return fields if whole is None else {key: getattr(whole, key) for key in fields}

@@ -26,7 +26,7 @@ from ..files import read_file
 from ..progress import one_line, say_once
 from .apart import Read, read_apart
 from .bounds import check_declared
-from .d4rl import is_antmaze
+from .d4rl import single_task
 from .episodes import DataError, Episodes, episodes_hash, problems
 from .hdf5 import open_array, open_hdf5, read_array
 from .spaces import act_width, flat_parts, flattening, obs_widths
@@ -133,7 +133,7 @@ def read_minari(dataset_id: str) -> dict[str, Any]:
         obs_keys, values = tuple(parts), [fields.pop(f"observations/{key}") for key in parts]
         fields["obs"] = np.concatenate([value.reshape(len(value), -1) for value in values], 1)
     env = dataset.env_spec.to_json() if dataset.env_spec else None
-    if is_antmaze(dataset_id):  # they were recorded with other goals than agents are evaluated with
+    if (task := single_task(dataset_id)) and task.evaluated_elsewhere:
         env = dataset.storage.metadata.get("eval_env_spec") or env
     read: dict[str, Any] = fields | {
         "lengths": lengths, "extras": extras, "goal_dims": goal_dims, "obs_keys": obs_keys, "name": dataset_id,

@@ -61,6 +61,11 @@ def ogbench_tasks() -> dict[str, dict[str, Any]]:
     return json.loads(Path(__file__).with_name("ogbench_tasks.json").read_text())
 
 
+def kinds(env: str) -> tuple[str, ...]:
+    """The kinds of data of an environment of OGBench; some mazes lack "explore"."""
+    return ("play", "noisy") if env.startswith(("cube", "scene", "puzzle")) else ("navigate", "stitch", "explore")
+
+
 @dataclass(frozen=True)
 class OGBenchName:
     """The name of an OGBench dataset, taken apart, such as cube-single-play-v0, cube-single-play-singletask-task2-v0
@@ -83,8 +88,7 @@ class OGBenchName:
         if found is None:
             return None
         env, is_single = found["env"], found["single"] is not None
-        kinds = ("play", "noisy") if env.startswith(("cube", "scene", "puzzle")) else ("navigate", "stitch", "explore")
-        if (found["kind"] or not is_single) if found["own"] else found["kind"] not in kinds:
+        if (found["kind"] or not is_single) if found["own"] else found["kind"] not in kinds(env):
             return None
         source = f"{OWN}{env}-v0" if found["own"] else f"{env}-{found['kind']}-v0"
         task = int(found["task"] or ogbench_tasks()[env]["default"]) if is_single else None

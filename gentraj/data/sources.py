@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..progress import busy
-from .d4rl import d4rl_fields, d4rl_table, read_d4rl
+from .d4rl import SUFFIXES, d4rl_fields, d4rl_table, read_d4rl
 from .episodes import DataError, Episodes, concatenate
 from .lerobot import is_lerobot, read_lerobot
 from .minari_io import MINARI_ID, local_ids, read_minari
 from .npz import npz_fields, open_npz
 from .ogbench import OWN, RECORDED, OGBenchName, ogbench_fields, ogbench_tasks, relabel
 
-FILES = (".npz", ".hdf5", ".h5")
+FILES = (".npz", *SUFFIXES)
 
 
 def load_episodes(source: str | Path | Episodes | Sequence[str | Path | Episodes]) -> Episodes:

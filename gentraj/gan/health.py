@@ -104,7 +104,7 @@ def vital_signs(real: Tensor, fake: Tensor, free: Tensor) -> dict[str, Tensor]:
     x, g, free_X = (each.flatten(1).float() for each in (real, fake, free))
     with torch.autocast(real.device.type, enabled=False):  # differences of squares need full precision
         between, among, across = (distances(*pair, free_X) for pair in ((x, x), (g, g), (x, g)))
-    radius = between.sort(1).values[:, min(NEIGHBOURS, len(x) - 1)]
+    radius = between.kthvalue(min(NEIGHBOURS + 1, len(x)), 1).values  # the nearest neighbour is the trajectory itself
     copies = among.fill_diagonal_(torch.inf).amin(1) < NEAR * between.mean()
     return {"spread": spread(fake) / spread(real).clamp(min=1e-12), "duplicates": copies.float().mean(),
             "coverage": (across.amin(1) <= radius).float().mean()}

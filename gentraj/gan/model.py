@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from ..config import require, require_choice
+from ..config import later, require, require_choice
 from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from ..models.microbatch import Microbatch
 from ..models.one_step import SEARCH, choosing_plugins, refuse_sampler, sample_rows
@@ -60,6 +60,9 @@ class GANConfig(GeneratorConfig):
     discriminator_steps: int = 1
     """Steps of the discriminator, each on a batch of its own, before each step of the generator. The generator draws
     two samples for each of half the conditions of the last batch."""
+    play_every: int = later(1)
+    """Updates of the generator for each one in which the two sides play. In the others it minimises its energy score
+    alone, which takes less than half the time."""
     generator_learning: SideConfig = field(default_factory=SideConfig)
     """How the generator is trained."""
     discriminator_learning: SideConfig = field(default_factory=SideConfig)
@@ -81,8 +84,12 @@ class GANConfig(GeneratorConfig):
     def __post_init__(self) -> None:
         require_choice(self, objective=OBJECTIVES)
         require(self, ema=(0, 1), energy_score=(0, 1e6),
-                discriminator_steps=(1, 1000), discriminator_noise=(0, math.inf), best_of=(1, 1e6),
-                search_steps=(0, 1e6), search_rate=(0, 10))
+                discriminator_steps=(1, 1000), play_every=(1, 1e6), discriminator_noise=(0, math.inf),
+                best_of=(1, 1e6), search_steps=(0, 1e6), search_rate=(0, 10))
+        if self.play_every > 1 and not self.energy_score:
+            raise ValueError(f"GANConfig.play_every is {self.play_every}, and energy_score is 0, so that the generator "
+                             "would learn from nothing in most updates; give a play_every of 1, or an energy_score "
+                             "such as 10")
         for name, weight in (self.penalties or {}).items():
             if name not in REGULARISERS or not 0 <= weight < math.inf:
                 raise ValueError(f"GANConfig.penalties has '{name}' with weight {weight}; weights of at least 0 for "
@@ -111,6 +118,7 @@ class ConditionalGAN(nn.Module):
 
     levels = 1
     real_logit: Tensor
+    updates: Tensor
 
     def __init__(self, spec: TrajectorySpec, config: GANConfig, normalizer: Normalizer,
                  context: Normalizer | None = None, *, mix: ConditionMix | None = None,
@@ -125,6 +133,8 @@ class ConditionalGAN(nn.Module):
         self.ema = MovingAverage(self.network, config.ema)
         self.discriminator, self.health = Discriminator(*shape, config.discriminator), Health()
         self.register_buffer("real_logit", torch.zeros(()))  # moving average of the patch logits of data
+        if config.play_every > 1:  # a buffer, so that a resumed training plays in the same updates
+            self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         self.network_calls = 0
 
     @property
@@ -146,26 +156,39 @@ class ConditionalGAN(nn.Module):
                guide: Guide | None = None) -> dict[str, Tensor]:
         """The discriminator's steps, each on a microbatch, and then one step of the generator on the last microbatch.
 
-        Returns metrics, scalars. `guide` adds its mean score of the generator's samples to the objective. Raises
-        `NonFinite` before an optimiser step on a loss or gradient that is not finite.
+        Returns metrics, scalars. `guide` adds its mean score of the generator's samples to the objective. Where the
+        sides do not play (`play_every`), there is the generator's step on the last microbatch alone. Raises `NonFinite`
+        before an optimiser step on a loss or gradient that is not finite.
         """
-        ours, theirs = self.config.generator_learning.max_grad_norm, self.config.discriminator_learning.max_grad_norm
-        size, metrics = -(-len(batch.x_BHD) // self.config.discriminator_steps), {}
-        for i in range(0, len(batch.x_BHD), size):
-            microbatch = self._microbatch(batch, slice(i, i + size), generator)
-            with torch.no_grad():
-                fake = self._sample(microbatch)
-            metrics = step_discriminator(self.discriminator, microbatch, fake, self.objective, self.config.weights,
-                                         optimizers["discriminator"], theirs)
-            self.real_logit.lerp_(mean_over_processes(metrics.pop("real_logit")), FOLLOW)
-        more = step_generator(self.discriminator, microbatch.twins(), self._sample, self.objective,
-                              self.config.energy_score,
-                              optimizers["generator"], ours, guide and partial(self._score, guide))
+        plays, score = self._plays(), guide and partial(self._score, guide)
+        size = -(-len(batch.x_BHD) // self.config.discriminator_steps)
+        metrics, parts = {}, [slice(i, i + size) for i in range(0, len(batch.x_BHD), size)]
+        for rows in parts if plays else parts[-1:]:
+            microbatch = self._microbatch(batch, rows, generator)
+            if plays:
+                with torch.no_grad():
+                    fake = self._sample(microbatch)
+                metrics = step_discriminator(self.discriminator, microbatch, fake, self.objective, self.config.weights,
+                                             optimizers["discriminator"],
+                                             self.config.discriminator_learning.max_grad_norm)
+                self.real_logit.lerp_(mean_over_processes(metrics.pop("real_logit")), FOLLOW)
+        more = step_generator(self.discriminator if plays else None, microbatch.twins(), self._sample, self.objective,
+                              self.config.energy_score, optimizers["generator"],
+                              self.config.generator_learning.max_grad_norm, score)
         self.ema.update_parameters(self.network)
+        if not plays:
+            return more
         metrics = more | metrics | vital_signs(microbatch.x0, fake, microbatch.free)
         trained = (metrics["generator_grad_norm"] > 0) * (optimizers["generator"].param_groups[0]["lr"] > 0)
         self.health.record(metrics | {"generator_slope": metrics["generator_slope"] * trained})
         return metrics
+
+    def _plays(self) -> bool:
+        """Counts an update, and says whether the two sides play in it: in the first, and then in every so many."""
+        if self.config.play_every == 1:
+            return True
+        self.updates += 1
+        return int(self.updates) % self.config.play_every == 1
 
     def _microbatch(self, batch: Batch, rows: slice, generator: torch.Generator) -> Microbatch:
         x, real = batch.x_BHD[rows], batch.mask_BHD[rows]
@@ -251,33 +274,44 @@ def generate(network: nn.Module, z: Tensor, values: Tensor, known: Tensor, conte
     return torch.where(known, values, x)
 
 
-@parametrize.cached()
-def step_generator(discriminator: Discriminator, twins: Microbatch, generate: Generate, objective: Objective,
+def step_generator(discriminator: Discriminator | None, twins: Microbatch, generate: Generate, objective: Objective,
                    energy_weight: float, optimizer: Optimizer, max_norm: float,
                    guide: Callable[[Tensor, Microbatch], Tensor] | None = None) -> dict[str, Tensor]:
-    """One optimiser step of the generator on the objective, the weighted energy score and minus the guide's mean score.
+    """One optimiser step of the generator on the weighted energy score, minus the guide's mean score, and with a
+    discriminator on the objective.
 
     The metric "variety" is the distance between two samples of one condition, divided by their distance from the data:
-    it is 1 if the conditional distribution is right. "generator_slope" is the mean |d objective / d logit| at samples:
-    it is 0 if the objective is saturated.
+    it is 1 if the conditional distribution is right. Those of `adversarial_loss` are there with a discriminator.
+    """
+    fake = generate(twins)
+    score, variety = energy_score(twins, fake)
+    total, metrics = energy_weight * score, {"energy_score": score.detach(), "variety": variety.detach()}
+    if discriminator is not None:
+        loss, slope = adversarial_loss(discriminator, twins, fake, objective)
+        total = total + loss
+        metrics |= {"generator_loss": loss.detach(), "generator_slope": slope}
+    if guide is not None:
+        total = total - (guide(fake, twins) * twins.weight).mean()
+    return metrics | {"generator_grad_norm": apply_gradients(total, optimizer, max_norm).detach()}
+
+
+@parametrize.cached()
+def adversarial_loss(discriminator: Discriminator, twins: Microbatch, fake: Tensor,
+                     objective: Objective) -> tuple[Tensor, Tensor]:
+    """The generator's loss in the game, and its mean |d loss / d logit| at samples: 0 if the objective is saturated.
+
+    The gradient reaches the samples, but not the weights of the discriminator.
     """
     discriminator.requires_grad_(False)
     try:
-        fake, t_R = generate(twins), twins.levels()
+        t_R = twins.levels()
         with torch.no_grad():
             on_real = logits(discriminator, twins.blurred(twins.x0, t_R), twins, t_R)
         on_fake = logits(discriminator, twins.blurred(fake, t_R), twins, t_R)
-        loss = mean_loss(objective.generator, on_real, on_fake, twins)
-        slope = torch.autograd.grad(loss, on_fake.whole_R, retain_graph=True)[0].abs().sum()
-        score, variety = energy_score(twins, fake)
-        total = loss + energy_weight * score
-        if guide is not None:
-            total = total - (guide(fake, twins) * twins.weight).mean()
-        norm = apply_gradients(total, optimizer, max_norm)
     finally:
         discriminator.requires_grad_(True)
-    return {"generator_loss": loss.detach(), "generator_grad_norm": norm.detach(), "energy_score": score.detach(),
-            "variety": variety.detach(), "generator_slope": slope}
+    loss = mean_loss(objective.generator, on_real, on_fake, twins)
+    return loss, torch.autograd.grad(loss, on_fake.whole_R, retain_graph=True)[0].abs().sum()
 
 
 def energy_score(twins: Microbatch, fake: Tensor) -> tuple[Tensor, Tensor]:

@@ -68,10 +68,10 @@ class Discriminator(TrajectoryNetwork):
         check_horizon(horizon, 2 ** (len(config.multipliers) - 1))
         self.config, channels = config, [config.width * m for m in config.multipliers]
         last = channels[-1]
-        self.first = nn.Conv1d(self.num_features, channels[0], config.kernel, padding=config.kernel // 2)
-        self.condition = nn.Conv1d(self.num_features - self.num_noisy, config.width, 1)
+        self.first = Convolution(self.num_features, channels[0], config.kernel)
+        self.condition = Convolution(self.num_features - self.num_noisy, config.width, 1)
         self.blocks = nn.ModuleList(Block(i, o, config) for i, o in pairwise([channels[0], *channels]))
-        self.patch = nn.Conv1d(channels[0], 1, 1) if config.patches else None
+        self.patch = Convolution(channels[0], 1, 1) if config.patches else None
         coarsest = horizon // 2 ** (len(channels) - 1)
         self.gather = nn.Linear((last + config.minibatch_std) * coarsest, last)
         self.psi, self.project = nn.Linear(last, 1), nn.Linear(config.width, last, bias=False)
@@ -96,15 +96,28 @@ class Discriminator(TrajectoryNetwork):
         return Logits(whole, patch)
 
 
+class Convolution(nn.Conv1d):
+    """A convolution over time, with zeros beyond both ends. One timestep meets only the kernel's centre: as a matrix
+    product that takes a third of the time, and of its second derivative."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int):
+        super().__init__(channels_in, channels_out, kernel, padding=kernel // 2)
+
+    def forward(self, h_RCH: Tensor) -> Tensor:
+        if h_RCH.shape[2] > 1:
+            return super().forward(h_RCH)
+        return F.linear(h_RCH[..., 0], self.weight[..., self.kernel_size[0] // 2], self.bias)[..., None]
+
+
 class Block(nn.Module):
     """A residual block of two convolutions, with a shift by the embedding between them."""
 
     def __init__(self, channels_in: int, channels_out: int, config: DiscriminatorConfig):
         super().__init__()
-        self.first = nn.Conv1d(channels_in, channels_out, config.kernel, padding=config.kernel // 2)
-        self.second = nn.Conv1d(channels_out, channels_out, config.kernel, padding=config.kernel // 2)
+        self.first = Convolution(channels_in, channels_out, config.kernel)
+        self.second = Convolution(channels_out, channels_out, config.kernel)
         self.embed = nn.Linear(config.width, channels_out)
-        self.skip = nn.Conv1d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        self.skip = Convolution(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
     def forward(self, h_RCH: Tensor, embedding_RE: Tensor) -> Tensor:
         shift = self.embed(embedding_RE)[:, :, None]

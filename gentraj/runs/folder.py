@@ -30,10 +30,10 @@ from ..models.sampling import Guidance
 from ..randomness import fold
 from ..training import checkpoint
 from ..training import loop as training
-from ..training.checkpoint import module_tensors, restore_module
 from ..training.loop import check_same
 from ..training.memory import bounded_parameters
 from ..training.parallel import ALONE, Processes
+from ..training.state import module_tensors, restore_module
 from ..trajectory import DEFAULT_OPTIONS, Agent, Batch, SamplingOptions
 from ..worlds.model import WorldModel
 from . import records

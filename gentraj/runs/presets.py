@@ -26,7 +26,7 @@ from envs.recording.recipes import recipes
 from envs.tasks.registry import MANIPULATION, TASKS
 
 from ..data import ContextConfig, load_episodes
-from ..data.d4rl import is_antmaze
+from ..data.d4rl import single_task
 from ..diffusion import DiffusionConfig, FlowConfig
 from ..models.conditioning import ConditionMix
 from ..networks import ResidualMLPConfig
@@ -158,11 +158,11 @@ def suited(name: str, dataset: str) -> str:
 
 
 def data_settings(name: str, dataset: str) -> dict[str, Any]:
-    """The settings that the preset `name` has for the data only: critics learn of the rewards of AntMaze, which are 0
-    or 1, minus 1, as those of the papers do."""
+    """The settings that the preset `name` has for these data only: the rewards that a critic learns of."""
     first, *_ = dataset.split("+")
     learns = isinstance(config := PRESETS[name], PolicyRunConfig) and config.policy.critic is not None
-    return {"policy.rewards": "minus-one"} if learns and is_antmaze(first) else {}
+    task = single_task(first)
+    return {"policy.rewards": task.critic_rewards} if learns and task and task.critic_rewards else {}
 
 
 def check_goals(name: str, config: AnyRunConfig) -> None:

@@ -17,6 +17,7 @@ from envs.rendering.postures import placed, postures
 from ..plots.style import INK
 from .colours import plan_colours, rgb
 from .driving import Way
+from .lights import light
 from .lines import Lines
 from .planning import Answer
 from .session import Session
@@ -28,6 +29,7 @@ AHEAD = 6  # ghosts along the chosen plan
 LANES = 12  # plans beside the chosen one, each with the ghost of its last state
 SOLID, GHOST, LANE = 1.0, 0.35, 0.8  # opacities
 SEEN_GROUPS = 3  # MuJoCo's own viewer shows the groups of geoms below this
+UNSET = np.array([0.5, 0.5, 0.5, 1], np.float32)  # MuJoCo's colour of a geom to which none was given
 TRACE = 400  # places of the torso that the path keeps
 
 
@@ -98,7 +100,7 @@ class BodyScene:
         self.lane = lane_width(self.model)
         self.shift_3 = np.array([0.0, -side * 4 * self.lane, 0.0])
         self.frame = api.add_frame(self.root, show_axes=False)
-        api.configure_default_lights(cast_shadow=True)  # which a maze switched off
+        light(api, cast_shadow=True)
         self.ground = Ground(api, self.root, self.model)
         self.body = Body(api, f"{self.root}/body", self.model)
         self.ghosts = Body(api, f"{self.root}/ghosts", self.model)
@@ -182,7 +184,7 @@ def meshes_of(model: Any, *, fixed: bool) -> dict[int, tuple[np.ndarray, np.ndar
         if geoms:
             mesh = merge_geoms(model, geoms)
             found[body] = (np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.uint32),
-                           _colour(model, geoms[0]))
+                           colour_of(model, geoms[0]))
     return found
 
 
@@ -207,9 +209,11 @@ def floor_height(model: Any) -> float:
     return float(model.geom_pos[planes[0], 2]) if planes else 0.0
 
 
-def _colour(model: Any, geom: int) -> np.ndarray:
-    rgba = model.geom_rgba[geom] if model.geom_matid[geom] < 0 else model.mat_rgba[model.geom_matid[geom]]
-    return (255 * np.clip(rgba[:3], 0, 1)).astype(np.uint8)
+def colour_of(model: Any, geom: int) -> np.ndarray:
+    """(3,) the colour of a geom, uint8, as MuJoCo draws it: its own if it has one, else that of its material."""
+    own = model.geom_rgba[geom]
+    has_none = model.geom_matid[geom] >= 0 and (own == UNSET).all()
+    return (255 * np.clip((model.mat_rgba[model.geom_matid[geom]] if has_none else own)[:3], 0, 1)).astype(np.uint8)
 
 
 def _rank(answer: Answer) -> np.ndarray:

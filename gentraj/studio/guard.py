@@ -165,6 +165,11 @@ class GuardedServer(viser.ViserServer):
         name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
         return f"http://{name}:{self.get_port()}/" + (f"?token={self.guard.token}" if self.guard.token else "")
 
+    def stop(self) -> None:
+        """Ends the server and its threads."""
+        with contextlib.redirect_stdout(io.StringIO()):  # viser would say so, in a line of its own
+            super().stop()
+
     def request_share_url(self, verbose: bool = True) -> str | None:
         """Returns None: a browser must not be able to publish the studio."""
         return None

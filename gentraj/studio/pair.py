@@ -12,6 +12,7 @@ from ..plots.style import INK
 from .bodies import Body, Ground, lane_width, spread
 from .colours import rgb, uncertainty_colours
 from .imagining import Beside
+from .lights import light
 from .lines import Lines
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Pair:
     def __init__(self, api: SceneApi, root: str, base: Any, fixed_place: bool):
         self.api, self.root, self.model = api, root, base.model
         self.frame = api.add_frame(root, show_axes=False)
-        api.configure_default_lights(cast_shadow=not fixed_place)
+        light(api, cast_shadow=not fixed_place)
         self.ground = Ground(api, root, self.model)
         self.real, self.imagined = Body(api, f"{root}/real", self.model), Body(api, f"{root}/imagined", self.model)
         self.fixed_place = fixed_place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from agents.planning.planner import Planner, PlannerConfig, Plans
 from ..constraints import THOROUGH, Blocks, Certificate, Circle, Constraints
 from ..constraints.kinds import Constraint
 from ..diffusion import Constrained
+from .crossing import cross_boxes, cross_disc
 from .loading import Loaded
 
 EFFORTS = THOROUGH[:2]  # a hand that drags does not wait for the last of the infeasible plans
@@ -110,6 +112,16 @@ class Answer:
     def places(self, n: int) -> np.ndarray:
         """(H', 2) the places of plan n up to its arrival."""
         return self.x_NHD[n, : int(self.row_N[n]) + 1][:, list(self.loaded.dims)]
+
+    @cached_property
+    def crossing(self) -> np.ndarray:
+        """(H' - 1,) whether the chosen plan, as it is drawn between two timesteps, crosses a wall or an obstacle."""
+        places_H2, crossing = self.places(self.chosen), np.zeros(int(self.row_N[self.chosen]), bool)
+        if self.loaded.maze is not None:
+            crossing |= cross_boxes(places_H2, *self.loaded.maze.wall_boxes())
+        for disc in self.question.discs:
+            crossing |= cross_disc(places_H2, np.array([disc.x, disc.y]), disc.radius)
+        return crossing
 
 
 def constraints_of(loaded: Loaded, question: Question) -> Constraints | None:

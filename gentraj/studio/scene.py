@@ -11,6 +11,7 @@ from ..plots.style import BLUE, GREEN, INK, VERMILION
 from .bodies import BodyScene
 from .colours import plan_colours, rgb
 from .driving import Way
+from .lights import light
 from .lines import Lines, segments
 from .loading import BODY, Loaded
 from .offered import check_place
@@ -20,7 +21,7 @@ from .session import Session
 if TYPE_CHECKING:
     from viser import SceneApi
 
-GOAL = "#C8102E"  # red, which no plan has
+GOAL = CROSSING = "#C8102E"  # red, which no plan has but where it crosses a wall or an obstacle
 WALL, FLOOR = (196, 201, 208), (246, 247, 249)
 HEIGHT = 0.25  # of the walls, in cells
 PLANS, CHOSEN, PATH = 0.03, 0.05, 0.07  # heights of the lines above the floor
@@ -66,14 +67,17 @@ def on_floor(eye_3: Sequence[float], through_3: Sequence[float], height: float =
 
 
 def boxes(low_W2: np.ndarray, high_W2: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (V, 3) and triangles (F, 3) of boxes that stand on the floor."""
+    """Vertices (V, 3) and triangles (F, 3) of boxes that stand on the floor.
+
+    No two triangles share a vertex, so that faces are shaded flat.
+    """
     corner_83 = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
     face = np.array([[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1], [2, 3, 7], [2, 7, 6],
                      [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]])
     low_W3 = np.pad(low_W2, ((0, 0), (0, 1)))
     size_W3 = np.pad(high_W2 - low_W2, ((0, 0), (0, 1)), constant_values=height)
-    vertices = (low_W3[:, None] + corner_83 * size_W3[:, None]).reshape(-1, 3)
-    return vertices, (face + 8 * np.arange(len(low_W2))[:, None, None]).reshape(-1, 3)
+    vertices = (low_W3[:, None] + corner_83[face].reshape(-1, 3) * size_W3[:, None]).reshape(-1, 3)
+    return vertices, np.arange(len(vertices)).reshape(-1, 3)
 
 
 class MazeScene:
@@ -98,7 +102,7 @@ class MazeScene:
         self.lines = {name: Lines(api, f"{self.root}/{name}", thickness) for name, thickness in
                       (("plans", THIN), ("outline", EDGE), ("chosen", THICK), ("path", THICK))}
         self.discs: dict[Disc, Any] = {}
-        api.configure_default_lights(cast_shadow=False)  # without a GPU, shadows halve the frames a second
+        light(api)
         self._build()
         self.place(session)
 
@@ -119,7 +123,8 @@ class MazeScene:
                                  np.repeat(colours, [max(len(line) - 1, 0) for line in lines], axis=0))
         chosen = segments([lines[answer.chosen]], CHOSEN)
         self.lines["outline"].draw(chosen - [0, 0, 0.005], np.array(rgb(INK)))
-        self.lines["chosen"].draw(chosen, colours[answer.chosen])
+        crosses_S = np.zeros(len(chosen), bool) if noisy else answer.crossing
+        self.lines["chosen"].draw(chosen, np.where(crosses_S[:, None], rgb(CROSSING), colours[answer.chosen]))
 
     def place(self, session: Session) -> None:
         start, goal = session.start_2, session.goal_2
@@ -144,11 +149,13 @@ class MazeScene:
     def _build(self) -> None:
         api, root, maze = self.api, self.root, self.maze
         rows = maze.free.shape[0] * maze.scaling
-        api.add_box(f"{root}/floor", FLOOR, dimensions=(self.width, rows, 0.02), position=(0, 0, -0.015))
+        # Flat faces look the same in "toon" shades, which take a browser without a GPU less time.
+        api.add_box(f"{root}/floor", FLOOR, dimensions=(self.width, rows, 0.02), position=(0, 0, -0.015),
+                    material="toon3")
         low_W2, high_W2 = maze.wall_boxes()
         finite_W = (np.isfinite(low_W2) & np.isfinite(high_W2)).all(1)
         vertices, faces = boxes(low_W2[finite_W], high_W2[finite_W], HEIGHT * maze.scaling)
-        api.add_mesh_simple(f"{root}/walls", vertices, faces, color=WALL, flat_shading=True, side="double")
+        api.add_mesh_simple(f"{root}/walls", vertices, faces, color=WALL, material="toon3")
         self.parts["start"] = self._marker("start", GREEN, self.session.move_start)
         if self.session.goal_2 is not None and self.loaded.has_goal:
             self.parts["goal"] = self._marker("goal", GOAL, self.session.move_goal)

@@ -29,6 +29,7 @@ class Studio:
         from .guard import GuardedServer  # with viser, which may be missing
 
         warnings.filterwarnings("ignore", "Queued a .* on a closed connection")  # a browser left while it was drawn for
+        warnings.filterwarnings("ignore", r"\[viser\] .* does not match annotation")  # the session refuses what it sent
         self.loaded = list(loaded)
         self.views: dict[int, Controls] = {}
         """The panels of the browsers that are connected, by viser's number of the client."""

@@ -15,7 +15,8 @@ def status(session: Session) -> str:
     if session.problem:
         lines.append(f"**{session.problem}**")
     elif answer is not None:
-        lines.append(described(answer) + f" {session.rate:.0f} plans a second.")
+        rate = round(session.rate)
+        lines.append(described(answer) + (f" {rate} plans a second." if rate > 1 else ""))
     return "\n".join(lines)
 
 
@@ -30,8 +31,11 @@ def described(answer: Answer) -> str:
         words.append(f"Its value: {answer.value_N[answer.chosen]:.2f}.")
     if answer.certificate is not None:
         worst = float(answer.certificate.worst[answer.chosen])
-        words.append("Certificate: it keeps out of all obstacles and walls." if worst <= 1e-6 else
+        words.append("Certificate: it keeps out of all obstacles and walls at its timesteps." if worst <= 1e-6 else
                      f"Certificate: **violated by {worst:.3g}**.")
+    if crossing := int(answer.crossing.sum()):
+        words.append(f"Parts of it between timesteps that cross a wall or an obstacle: **{crossing} of "
+                     f"{len(answer.crossing)}** (red).")
     return " ".join(words)
 
 

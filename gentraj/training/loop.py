@@ -29,19 +29,7 @@ from ..data.episodes import Episodes, episodes_hash
 from ..data.windows import WHOLE, Windows
 from ..randomness import fold, generator
 from ..trajectory import Batch, Trainable, TrajectorySpec
-from .checkpoint import (
-    CheckpointError,
-    NothingSaved,
-    RunLock,
-    has_checkpoints,
-    load,
-    module_tensors,
-    name_of,
-    optimizer_tensors,
-    restore_module,
-    restore_optimizer,
-    save,
-)
+from .checkpoint import CheckpointError, NothingSaved, RunLock, has_checkpoints, load, name_of, save
 from .compilation import compiled
 from .log import Log, Row, SavedSums, Sums
 from .loggers import require_loggers
@@ -49,6 +37,7 @@ from .memory import freed_memory_kept
 from .optimization import NonFinite, checked_later, read_finite
 from .parallel import ALONE, Processes, Share
 from .recording import Update
+from .state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 
 # `threads`, `compile` and `accumulate` are among them: they change rounding and means over parts of a batch, no more.
 # `tensorboard` is what earlier releases saved in the place of `log_to`.

@@ -11,7 +11,7 @@ from gentraj.cli import main
 from gentraj.cli.train import preset
 from gentraj.cli.varying import base_card
 from gentraj.data import d4rl_reference, load_d4rl, load_episodes
-from gentraj.data.d4rl import d4rl_table, single_task_steps
+from gentraj.data.d4rl import d4rl_table, single_task
 from gentraj.data.spaces import flat_parts, obs_widths
 from gentraj.runs.policy import PolicyRunConfig
 
@@ -53,10 +53,13 @@ def test_a_trajectory_of_antmaze_goes_on_after_the_goal_and_keeps_its_rewards(fo
 
 
 @pytest.mark.filterwarnings("ignore:.*has no next_observations")
-def test_a_file_of_antmaze_by_its_path_keeps_its_goals(folder):
+def test_a_file_whose_name_tells_what_it_is_is_read_as_by_its_id(folder):
     antmaze(folder)
-    e = load_d4rl(folder / d4rl_table()[MAZE]["file"])
-    assert e.goal_dims == (0, 1) and "goal" in e.extras and e.env is None
+    path, by_id = folder / d4rl_table()[MAZE]["file"], load_episodes(MAZE)
+    assert load_episodes(path) == by_id == load_d4rl(path.rename(folder / f"{MAZE}.hdf5"))
+    assert rewards("fql", str(path)) == rewards("fql", f"{MAZE}.hdf5") == "minus-one"
+    other = load_d4rl((folder / f"{MAZE}.hdf5").rename(folder / "antmaze-mine.h5"))
+    assert other.goal_dims == (0, 1) and "goal" in other.extras and other.env is None and other.name == "antmaze-mine"
 
 
 def kitchen(folder):
@@ -79,10 +82,10 @@ def test_kitchen_has_floats_for_ends_no_timeouts_and_infos_that_are_a_dataset(fo
 
 
 def test_each_single_task_of_d4rl_has_its_own_time_limit():
-    known = {name: steps for name in d4rl_table() if (steps := single_task_steps(name))}
+    known = {name: task.steps for name in d4rl_table() if (task := single_task(name))}
     assert len(known) == 15 and set(known.values()) == {280, 700, 1000}
     assert all(d4rl_reference(name) == ((0, 4) if "kitchen" in name else (0, 1)) for name in known)
-    assert single_task_steps("hopper-medium-v2") is None and single_task_steps("antmaze-medium-navigate-v0") is None
+    assert single_task("hopper-medium-v2") is None and single_task("antmaze-medium-navigate-v0") is None
 
 
 def test_critics_learn_of_antmazes_rewards_minus_one_unless_told_otherwise():

@@ -19,7 +19,7 @@ from gentraj.networks.rows import MAX_ROWS, MIN_ROWS
 from gentraj.networks.vae import VAEConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.training.checkpoint import module_tensors, optimizer_tensors, restore_module, restore_optimizer
+from gentraj.training.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from gentraj.trajectory import Batch, Condition, SamplingOptions, TrajectorySpec
 
 PRIOR = DiffusionConfig(TemporalUNetConfig(8, (1, 2)), clip=4.0, steps=3)

@@ -29,7 +29,7 @@ from gentraj.runs import load
 from gentraj.training.checkpoint import RunLock
 from gentraj.trajectory import Batch
 
-WORDS = ("compare", "tiny", "--families", "flow,gan", "--steps", 48, "--seeds", 1, "--episodes", 2, "--num", 16)
+WORDS = ("compare", "tiny", "--families", "flow,gan", "--steps", 24, "--seeds", 1, "--episodes", 2, "--num", 16)
 
 
 def shrink(patch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_it_measures_all_families_alike(compared: Path) -> None:
     group = group_of(compared)
     flow, gan = (group["runs"][f"tiny/{name}-seed-0"] for name in ("flow", "gan"))
     for run in (flow, gan):
-        assert run["failure"] is None and run["steps"] == 48 and len(run["control"]["returns"]) == 2
+        assert run["failure"] is None and run["steps"] == 24 and len(run["control"]["returns"]) == 2
         assert run["quality"]["measures"].keys() == {"data", "start", "start and goal"}
         assert run["speed"]["plans_per_second"].keys() == {"1", "16", "64", "256"}
         assert all(sum(shares) == pytest.approx(1) for shares in run["modes"]["shares"])
@@ -132,21 +132,24 @@ def test_what_changed_is_done_anew_beside_what_is_there(compared: Path, tmp_path
     assert run["steps"] == 7 and before < set(out.rglob("meta.json"))
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-                                 pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
-def test_stopped_in_its_processes_and_begun_again_it_ends_the_same(compared: Path, tmp_path: Path,
-                                                                   how: signal.Signals) -> None:
-    with Forked(compare_in_processes, tmp_path, "--families", "gan") as process:
-        wait_for(lambda: list(tmp_path.glob("tiny/*/run/step-*")))
-        process.send_signal(how)
-        _, err = process.communicate()
-    if how != signal.SIGKILL:
-        assert process.returncode == 128 + how
-        message = f"gentraj: error: stopped by {how.name}; what was done is saved, and the same command continues"
-        assert message in err and "Traceback" not in err
-        for folder in tmp_path.glob("tiny/*/run"):
-            with RunLock(folder):  # nobody trains there any more
-                pass
+def test_stopped_in_its_processes_by_each_signal_and_begun_again_it_ends_the_same(compared: Path,
+                                                                                  tmp_path: Path) -> None:
+    def done() -> set[Path]:
+        return {*tmp_path.glob("tiny/*/run/step-*"), *tmp_path.glob("tiny/*/*.json")}
+
+    for how in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        before = done()
+        with Forked(compare_in_processes, tmp_path, "--families", "gan") as process:
+            wait_for(lambda before=before, process=process: done() - before or process.poll() is not None)
+            process.send_signal(how)
+            _, err = process.communicate()
+        if how != signal.SIGKILL:
+            assert process.returncode == 128 + how
+            message = f"gentraj: error: stopped by {how.name}; what was done is saved, and the same command continues"
+            assert message in err and "Traceback" not in err
+            for folder in tmp_path.glob("tiny/*/run"):
+                with RunLock(folder):  # nobody trains there any more
+                    pass
     assert compare(tmp_path, "--families", "gan") == 0
     [(name, run)] = (found := untimed(tmp_path))["runs"].items()
     assert run == untimed(compared)["runs"][name] and found["baselines"] == untimed(compared)["baselines"]
@@ -174,7 +177,7 @@ def test_runs_there_are_need_no_training(compared: Path, tmp_path: Path, monkeyp
     assert gentraj("compare", "--runs", folder, "--episodes", 1, "--num", 16, "--out", tmp_path) == 0
     [group] = json.loads((tmp_path / "comparison.json").read_text())["groups"].values()
     [run] = group["runs"].values()
-    assert (run["family"], run["failure"], run["steps"], list(group["families"])) == ("gan", None, 48, ["gan"])
+    assert (run["family"], run["failure"], run["steps"], list(group["families"])) == ("gan", None, 24, ["gan"])
 
 
 @pytest.mark.parametrize(("words", "message"), [

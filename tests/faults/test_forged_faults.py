@@ -24,6 +24,12 @@ def run(tmp_path: Path, small_run: Path) -> Path:
     return Path(shutil.copytree(small_run, tmp_path / "run"))
 
 
+@pytest.fixture
+def policy_run(tmp_path: Path, hopper_run: Path) -> Path:
+    """A resume reads the same of its checkpoint, and its one network is built in no time."""
+    return Path(shutil.copytree(hopper_run, tmp_path / "policy"))
+
+
 def refused(capsys: pytest.CaptureFixture, *words: object) -> str:
     assert gentraj(*words) in (1, 2)
     lines = [line for line in capsys.readouterr().err.splitlines() if line and "is skipped" not in line]
@@ -86,12 +92,12 @@ def test_15_a_reference_that_is_no_safetensors_file_is_one_error(run: Path, data
     assert "reference.safetensors: " in refused(capsys, "report", run)
 
 
-@pytest.mark.parametrize("value", [..., None, 3, [], {"model/loss": 3}, {"model/loss": [1.0]},
-                                   {"model/loss": [1.0, 0]}, {"model/loss": ["1", 1]}, {"model/loss": [1.0, 0.5]}])
-def test_15_forged_sums_of_metrics_are_one_error(run: Path, forge, capsys: pytest.CaptureFixture,
+@pytest.mark.parametrize("value", [..., None, 3, [], {"policy/loss": 3}, {"policy/loss": [1.0]},
+                                   {"policy/loss": [1.0, 0]}, {"policy/loss": ["1", 1]}, {"policy/loss": [1.0, 0.5]}])
+def test_15_forged_sums_of_metrics_are_one_error(policy_run: Path, forge, capsys: pytest.CaptureFixture,
                                                  value: object) -> None:
-    forge_meta(run, forge, "sums", value)
-    assert "meta.json" in (line := refused(capsys, "train", "--resume", run)) and "sum" in line
+    forge_meta(policy_run, forge, "sums", value)
+    assert "meta.json" in (line := refused(capsys, "train", "--resume", policy_run)) and "sum" in line
 
 
 @pytest.mark.parametrize("value", [..., None, 3, ["a"]])
@@ -104,10 +110,10 @@ def test_15_a_forged_hash_of_the_data_is_one_error(run: Path, forge, value: obje
 
 @pytest.mark.parametrize("key", ["run", "data", "training", "components"])
 @pytest.mark.parametrize("value", [..., None, 3, ["a"]])
-def test_15_forged_settings_are_one_error(run: Path, forge, key: str, value: object,
+def test_15_forged_settings_are_one_error(policy_run: Path, forge, key: str, value: object,
                                           capsys: pytest.CaptureFixture) -> None:
-    forge_meta(run, forge, key, value)
-    assert key in refused(capsys, "train", "--resume", run)
+    forge_meta(policy_run, forge, key, value)
+    assert key in refused(capsys, "train", "--resume", policy_run)
 
 
 def forge_meta(run: Path, forge: Callable, key: str, value: object) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from tiny import tiny_episodes
 
 from gentraj.data import Episodes, load_episodes, save_npz
 
-ROOT = Path(__file__).parents[2]
 ID = "mine/many-v0"
 
 
@@ -46,20 +44,24 @@ def test_18_an_import_that_was_killed_is_begun_anew(tmp_path: Path, monkeypatch:
     assert [each.name for each in folder.iterdir() if each.is_dir()] == ["many-v0"]
 
 
-BLOCKED = """
-import sys
 class Without:
-    def __init__(self, finder):
-        self.finder = finder
-    def __getattr__(self, name):
+    """A finder of modules that does not find those of a package."""
+
+    def __init__(self, finder: Any, package: str):
+        self.finder, self.package = finder, package
+
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.finder, name)
-    def find_spec(self, name, path=None, target=None):
-        return None if name.partition(".")[0] == {package!r} else self.finder.find_spec(name, path, target)
-sys.meta_path[:] = map(Without, sys.meta_path)
-import gentraj, agents, envs
-from gentraj.cli import main
-sys.exit(main({words!r}))
-"""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        return None if name.partition(".")[0] == self.package else self.finder.find_spec(name, path, target)
+
+
+def without(package: str, *words: str) -> int:
+    """The command where a package is not installed."""
+    assert {"gentraj", "agents", "envs"} <= sys.modules.keys() and package not in sys.modules
+    sys.meta_path[:] = [Without(finder, package) for finder in sys.meta_path]
+    return gentraj(*words)
 
 
 @pytest.mark.parametrize(("package", "words", "message"), [
@@ -67,13 +69,13 @@ sys.exit(main({words!r}))
     ("openvino", ["sample", "RUN", "--out", "a.npz", "--accelerate", "openvino"],
      "OpenVINO is not installed; pip install 'gentraj[openvino]'"),
 ])
-def test_19_without_a_package_of_an_extra_the_call_says_what_to_install(tmp_path: Path, package: str, words: list[str],
+def test_19_without_a_package_of_an_extra_the_call_says_what_to_install(package: str, words: list[str],
                                                                         message: str) -> None:
-    """And gentraj, agents and envs can be imported. The other extras' messages are tested where they are used."""
+    """And gentraj, agents and envs are imported without it. The other extras' messages are tested where they are
+    used."""
     run = str(Path(__file__).with_name("format-3") / "flow")
-    code = BLOCKED.format(package=package, words=[run if word == "RUN" else word for word in words])
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
-                           env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
-    assert child.returncode in (1, 2), child.stderr
-    last = child.stderr.splitlines()[-1]
-    assert last.startswith("gentraj: error: ") and message in last and "Traceback" not in child.stderr
+    with Forked(without, package, *(run if word == "RUN" else word for word in words)) as process:
+        _, said = process.communicate()
+        assert process.returncode in (1, 2), said
+    last = said.splitlines()[-1]
+    assert last.startswith("gentraj: error: ") and message in last and "Traceback" not in said

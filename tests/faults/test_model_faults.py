@@ -16,7 +16,8 @@ from gentraj.models.plugin import Denoise
 from gentraj.networks import TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.training import TrainingConfig, train
-from gentraj.training.checkpoint import CheckpointError, load, module_tensors, restore_module
+from gentraj.training.checkpoint import CheckpointError, load
+from gentraj.training.state import module_tensors, restore_module
 from gentraj.trajectory import Condition, TrajectorySpec
 
 CONFIG = DiffusionConfig(network=TemporalUNetConfig(8, (1, 2)))

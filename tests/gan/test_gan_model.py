@@ -161,7 +161,8 @@ def test_penalties_are_the_objectives_own_unless_given(objective: str) -> None:
 
 @pytest.mark.parametrize("wrong", [{"ema": 1.5}, {"discriminator_steps": 0}, {"best_of": 0}, {"search_steps": -1},
                                    {"search_rate": -0.1}, {"discriminator_noise": -1.0}, {"energy_score": -1.0},
-                                   {"objective": "nothing"}])
+                                   {"objective": "nothing"}, {"play_every": 0},
+                                   {"play_every": 2, "energy_score": 0}])
 def test_settings_out_of_range_are_refused_by_name(wrong: dict) -> None:
     with pytest.raises(ValueError, match=rf"GANConfig\.{next(iter(wrong))} is "):
         GANConfig(**wrong)

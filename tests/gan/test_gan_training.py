@@ -158,6 +158,24 @@ def test_the_discriminator_takes_its_steps_each_on_windows_of_its_own(steps: int
     assert torch.equal(starts[-1], starts[-2][[0, 1, 0, 1]]) and len(starts[:-1].flatten(1).unique(dim=0)) == steps
 
 
+def test_between_two_games_the_generator_minimises_its_energy_score_alone() -> None:
+    model = make(play_every=3, discriminator_steps=2)
+    optimizers, data = model.optimizers(), batch((8,) * 32)
+    train(model, range(1), data, optimizers)
+    judge, rows = copy.deepcopy(model.discriminator.state_dict()), []
+    model.network.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    for step in (1, 2):
+        model.objective = replace(model.objective, generator=lambda real, fake: fake / 0)  # stops who computes it
+        assert set(train(model, range(step, step + 1), data, optimizers)) == {
+            "energy_score", "variety", "generator_grad_norm"}
+    assert rows == [16, 16]  # of the last microbatch, each condition of its first half twice
+    assert all(torch.equal(now, judge[key]) for key, now in model.discriminator.state_dict().items())
+    with pytest.raises(NonFinite):
+        train(model, range(3, 4), data, optimizers)
+    counts = {name: {int(s["step"]) for s in o.state.values()} for name, o in optimizers.items()}
+    assert counts == {"discriminator": {4}, "generator": {3}}
+
+
 def test_the_discriminator_sees_data_and_samples_at_the_same_noise_levels_and_is_conditioned_on_them() -> None:
     seen: dict[float, list] = {}
     for noise in (0.0, 0.5):

@@ -14,14 +14,14 @@ from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.training.checkpoint import module_tensors, optimizer_tensors, restore_module, restore_optimizer
+from gentraj.training.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from gentraj.trajectory import Batch
 
 CONTEXT = Normalizer(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5]))
 JUDGE = DiscriminatorConfig(width=8, multipliers=(1, 2), kernel=3, frequencies=1)
 VARIANTS: dict[str, dict[str, Any]] = {  # ways of training that keep a state, or draw more random numbers
     "plain": {}, "spectral norm": {"discriminator": replace(JUDGE, spectral_norm=True)},
-    "steps": {"discriminator_steps": 3}, "noise": {"discriminator_noise": 0.5},
+    "rare game": {"play_every": 3}, "steps": {"discriminator_steps": 3}, "noise": {"discriminator_noise": 0.5},
     "every penalty": {"penalties": dict.fromkeys(REGULARISERS, 0.5)},
     "no patches": {"discriminator": replace(JUDGE, patches=False, minibatch_std=False)},
     "all of it": {"discriminator": replace(JUDGE, spectral_norm=True), "discriminator_steps": 2,

@@ -17,7 +17,7 @@ from gentraj.networks import NETWORKS, NetworkConfig, ResidualMLPConfig, Tempora
 from gentraj.networks.rows import MIN_ROWS
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.training.checkpoint import module_tensors, restore_module
+from gentraj.training.state import module_tensors, restore_module
 from gentraj.trajectory import (
     Batch,
     Condition,

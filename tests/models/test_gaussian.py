@@ -18,8 +18,8 @@ from gentraj.models.gaussian import Gaussian, GaussianConfig, soft_clamp
 from gentraj.networks import NETWORKS, DiTConfig, PerceptronConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, generator
-from gentraj.training.checkpoint import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from gentraj.training.optimization import NonFinite
+from gentraj.training.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from gentraj.trajectory import Batch, Condition, Guide, SamplingOptions, TrajectorySpec
 
 CELL = TrajectorySpec(obs_dim=2, act_dim=2, horizon=1)  # a policy's window: one state and one action

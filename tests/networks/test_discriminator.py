@@ -4,10 +4,18 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gentraj.config import from_json, to_json
-from gentraj.networks.discriminator import LEAST_VARIANCE, Discriminator, DiscriminatorConfig, UnitNorm, minibatch_std
+from gentraj.networks.discriminator import (
+    LEAST_VARIANCE,
+    Convolution,
+    Discriminator,
+    DiscriminatorConfig,
+    UnitNorm,
+    minibatch_std,
+)
 
 DIM, CONTEXT, HORIZON = 5, 2, 16
 SMALL = {"width": 8, "multipliers": (1, 2), "kernel": 3}
@@ -199,3 +207,17 @@ def test_the_settings_survive_json(variant: str) -> None:
 def test_settings_that_make_no_network_are_refused_by_name(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DiscriminatorConfig(**wrong)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("horizon", [1, 2])
+def test_one_timestep_is_convolved_as_many_are(kernel: int, horizon: int) -> None:
+    """Values, gradients, and what gradient penalties need: gradients of gradients."""
+    ours, h = Convolution(3, 4, kernel), inputs(2, horizon)["x"][..., :3].transpose(1, 2).requires_grad_()
+    found = []
+    for y in (ours(h), F.conv1d(h, ours.weight, ours.bias, padding=kernel // 2)):
+        slope = torch.autograd.grad(y.square().sum(), h, create_graph=True)[0]
+        assert ours.bias is not None
+        found.append([y, slope, *torch.autograd.grad(slope.square().sum(), [h, ours.weight, ours.bias])])
+    for own, other in zip(*found, strict=True):
+        torch.testing.assert_close(own, other)

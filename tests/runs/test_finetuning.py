@@ -174,7 +174,7 @@ def test_a_policy_gets_better_by_playing(follow: Path, tmp_path: Path) -> None:
     policy = replace(policy, alpha=50.0, batch_size=64, critic=critic, model=model)
     run = runs.train(replace(config, policy=policy, training=TrainingConfig(30, warmup=2)), tmp_path / "run",
                      progress=False)
-    better = tuned(run, tmp_path / "tuned", FinetuneConfig(400, noise=0.3, seed=3))
+    better = tuned(run, tmp_path / "tuned", FinetuneConfig(250, noise=0.3, seed=3))
     before, after = (evaluate_run(one, EvaluationConfig(episodes=30, baselines=False), progress=False)[0]["return_mean"]
                      for one in (run, better))
     assert before < -4 and after > before / 2  # chance earns -6.7, the best 0

@@ -32,9 +32,9 @@ L_MAP = [[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 1, 1, 1], [1, 0, 0, 0, 1], [1,
 
 
 def evaluated(folder: Path, *words: object) -> dict:
-    """The scores of two episodes, without yardsticks."""
+    """The scores of an episode, without yardsticks."""
     out = folder.with_name("scores.json")
-    words = "--episodes", 2, "--no-baselines", "--out", out, *words
+    words = "--episodes", 1, "--no-baselines", "--out", out, *words
     assert gentraj("evaluate", folder, *words) == 0
     return json.loads(out.read_text())
 
@@ -90,7 +90,7 @@ def test_a_folder_is_all_that_a_run_needs(small_run: Path, tmp_path: Path, monke
     folder = shutil.copytree(small_run, tmp_path / "é elsewhere" / "run")
     after, unknown = runs.load(folder), Condition.unknown(before.model.spec)
     assert torch.equal(before.model.sample(unknown, 2, seed=3), after.model.sample(unknown, 2, seed=3))
-    assert evaluated(folder)["episodes"] == 2
+    assert evaluated(folder)["episodes"] == 1
     assert gentraj("sample", folder, "--out", tmp_path / "a.npz") == 0
     assert gentraj("report", folder) == 0
     page, gifs = (folder / "report.html").read_text(), 1 + (folder / "figures/episode.gif").is_file()  # where rendered
@@ -199,11 +199,11 @@ def test_a_joint_model_plans_its_own_actions(joint: Path, capsys: pytest.Capture
 def test_with_a_deadline_it_acts_in_time_and_says_how(small_run: Path, capsys: pytest.CaptureFixture) -> None:
     scores = evaluated(small_run, "--hz", 1e-3, "--fallback", small_run, "--planner.candidates", 2)
     deadline = scores["deadline"]
-    assert (deadline["ms"], deadline["acts"], deadline["misses"]) == (1e6, 600, 0)
-    assert list(deadline["plans"]) == ["1 steps, 16 candidates"] and deadline["acted_by"] == {"the plan": 600}
+    assert (deadline["ms"], deadline["acts"], deadline["misses"]) == (1e6, 300, 0)
+    assert list(deadline["plans"]) == ["1 steps, 16 candidates"] and deadline["acted_by"] == {"the plan": 300}
     said = capsys.readouterr()
     assert "with a deadline, one environment runs at a time, without batch_invariant" in said.err
-    assert "deadline of 1e+06 ms: 0 of 600 decisions missed it (0 %)" in said.out
+    assert "deadline of 1e+06 ms: 0 of 300 decisions missed it (0 %)" in said.out
     assert "plans of 1 steps, 16 candidates:" in said.out
 
 

@@ -7,16 +7,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import viser
 import zstandard
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
-
-if TYPE_CHECKING:
-    from gentraj.studio.server import Studio
 
 SAME = "same"  # the header is the one that a page of the studio sends
 CAMERA = {"wxyz": (1.0, 0.0, 0.0, 0.0), "position": (0.0, -5.0, 5.0), "fov": 1.0, "near": 0.1, "far": 100.0,
@@ -75,9 +72,9 @@ class Browserless:
         self.messages += msgspec.msgpack.decode(zstandard.decompress(data[16 : 16 + size]))["messages"]
 
 
-def opened(studio: Studio) -> Browserless:
+def opened(port: int) -> Browserless:
     """A client that is connected as a browser is."""
-    browser = Browserless(studio.server.get_port())
+    browser = Browserless(port)
     browser.send("ViewerCameraMessage")
     return browser
 

@@ -29,7 +29,7 @@ NAN = math.nan
 @pytest.fixture(scope="module")
 def connected(small_run: Path) -> Iterator[tuple[Browserless, Controls]]:
     studio = Studio(load_runs([small_run]), port=0)
-    with opened(studio) as browser:
+    with opened(studio.server.get_port()) as browser:
         until(lambda: studio.views)
         yield browser, next(iter(studio.views.values()))
     studio.stop()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import pytest
 from matplotlib import colormaps
@@ -15,7 +16,7 @@ from envs.making import environment_factory
 from envs.rendering.postures import placed, postures
 from gentraj import runs
 from gentraj.runs.presets import PRESETS
-from gentraj.studio.bodies import GHOST, BodyScene, lane_width, meshes_of, spread
+from gentraj.studio.bodies import GHOST, BodyScene, colour_of, lane_width, meshes_of, spread
 from gentraj.studio.driving import MOST_AHEAD
 from gentraj.studio.guard import GuardedServer
 from gentraj.studio.loading import Loaded, load_runs
@@ -77,6 +78,21 @@ def test_bodies_are_placed_as_the_simulator_places_them():
     np.testing.assert_allclose(position_1P3[0], env.unwrapped.data.xpos, atol=1e-9)
     np.testing.assert_allclose(turn_1P4[0], env.unwrapped.data.xquat, atol=1e-9)
     env.close()
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "HalfCheetah-v5", "InvertedPendulum-v5"])
+def test_geoms_have_the_colours_that_mujoco_gives_them(env_id: str):
+    env = environment_factory(env_id)()
+    env.close()
+    model, drawn = env.unwrapped.model, mujoco.MjvScene(env.unwrapped.model, 100)
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), mujoco.MjvPerturb(), mujoco.MjvCamera(),
+                           mujoco.mjtCatBit.mjCAT_ALL, drawn)
+    geoms = [geom for geom in drawn.geoms[: drawn.ngeom] if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM]
+    assert len(geoms) > 2
+    for geom in geoms:
+        np.testing.assert_allclose(colour_of(model, geom.objid), 255 * geom.rgba[:3], atol=1)
 
 
 def test_lanes_part_bodies():

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +12,8 @@ import pytest
 
 pytest.importorskip("viser")
 from browserless import Browserless, opened, until
+from forked import Forked
+from small import gentraj
 
 from gentraj.studio.loading import load_runs
 from gentraj.studio.server import Studio
@@ -49,7 +48,7 @@ def studio_threads() -> list[threading.Thread]:
 
 def test_ten_browsers_drag_and_leave_and_nothing_is_left(studio: Studio):
     before = set(studio_threads())
-    browsers = [opened(studio) for _ in range(BROWSERS)]
+    browsers = [opened(studio.server.get_port()) for _ in range(BROWSERS)]
     until(lambda: len(studio.views) == BROWSERS)
     goals = [(1.0, y) for y in np.linspace(-1, 1, BROWSERS).tolist()]
     for browser, goal in zip(browsers, goals, strict=True):
@@ -66,20 +65,20 @@ def test_ten_browsers_drag_and_leave_and_nothing_is_left(studio: Studio):
         browser.close()
     until(lambda: not studio.views and not set(studio_threads()) - before)
     assert all(session.closed for session in sessions) and not sessions[0].driving.is_set()
-    with opened(studio):  # and the next one is served
+    with opened(studio.server.get_port()):  # and the next one is served
         until(lambda: len(studio.views) == 1)
 
 
 def test_a_browser_that_leaves_at_once_leaves_nothing(studio: Studio):
     for _ in range(5):
-        opened(studio).close()
+        opened(studio.server.get_port()).close()
     until(lambda: studio.server.guard.clients == 0)
     until(lambda: not studio.views and not studio_threads())
 
 
 def test_stopping_ends_the_sessions_of_all_browsers(small_run: Path):
     studio = Studio(load_runs([small_run]), port=0)
-    before, browsers = set(threading.enumerate()), [opened(studio) for _ in range(2)]
+    before, browsers = set(threading.enumerate()), [opened(studio.server.get_port()) for _ in range(2)]
     until(lambda: len(studio.views) == 2)
     sessions = [view.session for view in studio.views.values()]
     sessions[0].play()
@@ -90,29 +89,36 @@ def test_stopping_ends_the_sessions_of_all_browsers(small_run: Path):
     until(lambda: not [each for each in set(threading.enumerate()) - before if each.name.startswith("studio-")])
 
 
+def test_mazes_are_drawn_without_an_environment_map_or_shadows(studio: Studio):
+    with opened(studio.server.get_port()) as browser:
+        until(lambda: "SetSceneNodeDragBindingsMessage" in str(browser.messages))
+        sent = {each["type"]: each for each in browser.messages}
+    assert sent["EnvironmentMapMessage"]["hdri_data"] is None and not sent["EnableLightsMessage"]["enabled"]
+    assert not sent["DirectionalLightMessage"]["props"]["cast_shadow"]
+
+
 def test_a_run_that_cannot_be_shown_is_told_in_the_panel(studio: Studio, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object) -> None:
         raise ValueError("this run has\nno scene")
 
     monkeypatch.setattr("gentraj.studio.server.Session", refuse)
-    with opened(studio) as browser:
+    with opened(studio.server.get_port()) as browser:
         until(lambda: "no scene" in str(browser.messages))
     assert not studio.views
 
 
+def served(run: Path) -> int:
+    """The command in a process that Ctrl-C interrupts, which one in the background may ignore."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return gentraj("studio", run, "--port", 0)
+
+
 def test_ctrl_c_ends_the_studio_without_a_traceback(small_run: Path):
-    command = [sys.executable, "-m", "gentraj", "studio", str(small_run), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env=os.environ | {"PYTHONUNBUFFERED": "1"})
-    assert process.stdout is not None
-    try:
+    with Forked(served, small_run) as process:
         line = process.stdout.readline()
         assert "http://127.0.0.1:" in line
-        with Browserless(int(line.split("127.0.0.1:")[1].split("/")[0])) as browser:
-            browser.send("ViewerCameraMessage")
+        with opened(int(line.split("127.0.0.1:")[1].split("/")[0])) as browser:
             until(lambda: "SetSceneNodeDragBindingsMessage" in str(browser.messages))
             process.send_signal(signal.SIGINT)
-            _, stderr = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert "Traceback" not in stderr and process.returncode in (0, 130)
+            rest, stderr = process.communicate()
+        assert not rest and "Traceback" not in stderr and process.returncode == 130

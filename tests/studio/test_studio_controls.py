@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from browserless import until
 
-from gentraj.studio.colours import plan_colours
+from gentraj.studio.colours import linear, plan_colours, rgb
 from gentraj.studio.controls import NONE, TEXTS_EVERY, Controls
 from gentraj.studio.lines import LEAST, Lines, segments
 from gentraj.studio.loading import load_runs
-from gentraj.studio.scene import MazeScene, boxes, on_floor
+from gentraj.studio.scene import CROSSING, MazeScene, boxes, on_floor
 from gentraj.studio.session import Session
 
 viser = pytest.importorskip("viser")
@@ -100,6 +100,17 @@ def test_plans_are_drawn_where_they_lead(controls: Controls) -> None:
     start, goal = (scene(controls).parts[name].position[:2] for name in ("start", "goal"))
     np.testing.assert_allclose(start, controls.session.start_2)
     np.testing.assert_allclose(goal, controls.session.goal_2)
+
+
+def test_what_of_the_chosen_plan_crosses_a_wall_is_red(controls: Controls) -> None:
+    answer = controls.session.plan()
+    x_NHD = np.zeros_like(answer.x_NHD)
+    x_NHD[:, :, :2] = np.where(np.arange(x_NHD.shape[1])[:, None] < 2, [-1.0, 1.0], [-1.0, -1.0])  # through a wall
+    leaps = replace(answer, x_NHD=x_NHD, row_N=np.full(len(x_NHD), 3))
+    scene(controls).show(leaps)
+    colours_S3 = scene(controls).lines["chosen"].handle.colors[:3, 0]
+    red = linear(np.array(rgb(CROSSING)))
+    assert (colours_S3 == red).all(1).tolist() == [False, True, False]
 
 
 def test_new_plans_make_no_new_nodes(controls: Controls, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ import pytest
 import torch
 from small import DATASET, gentraj
 
+from gentraj.studio.crossing import cross_boxes, cross_disc
 from gentraj.studio.export import plan_npz, python_call
 from gentraj.studio.latest import Latest
 from gentraj.studio.loading import BODY, Loaded, load_runs
-from gentraj.studio.planning import plan_for
+from gentraj.studio.planning import Disc, plan_for
 from gentraj.studio.session import Session
+from gentraj.studio.words import described
 
 INSIDE = np.array([0.3, 0.05])  # in the wall of UMaze
 CORNER = np.array([1.0, 1.0])
@@ -42,6 +45,36 @@ def test_a_plan_leads_from_the_start_to_the_goal(session: Session) -> None:
     np.testing.assert_array_equal(x_HD[row, :2], [1, -1])
     assert answer.ms > 0 and len(answer.frames) == session.own.steps
     np.testing.assert_array_equal(answer.places(answer.chosen)[-1], [1, -1])
+
+
+def test_a_line_crosses_a_box_or_a_disc_exactly_if_one_of_its_points_is_inside() -> None:
+    draw, inf = np.random.default_rng(0), np.inf
+    low_W2 = np.array([[-0.5, -0.2], [0.6, -inf]])
+    high_W2 = np.array([[0.3, 0.4], [inf, inf]])
+    places_H2 = draw.uniform(-1, 1, (200, 2))
+    places_H2[3, 0] = places_H2[4, 0]  # along an axis
+    part_P1 = np.linspace(0, 1, 4001)[:, None]
+    points_SP2 = places_H2[:-1, None] + part_P1 * np.diff(places_H2, axis=0)[:, None]
+    inside_SPW = ((points_SP2[:, :, None] > low_W2) & (points_SP2[:, :, None] < high_W2)).all(-1)
+    np.testing.assert_array_equal(cross_boxes(places_H2, low_W2, high_W2), inside_SPW.any((1, 2)))
+    inside_SP = np.linalg.norm(points_SP2 - [0.2, -0.1], axis=-1) < 0.35
+    np.testing.assert_array_equal(cross_disc(places_H2, np.array([0.2, -0.1]), 0.35), inside_SP.any(1))
+    still_H2 = np.array([[-0.5, 0.0], [-0.5, 0.0], [0.0, 0.0], [0.0, 0.0]])  # on the border, and inside
+    assert cross_boxes(still_H2, low_W2, high_W2).tolist() == [False, True, True]
+
+
+def test_parts_of_a_plan_between_timesteps_that_cross_something_are_counted(session: Session) -> None:
+    answer = session.plan()
+    start, goal = np.array([-1.0, 1.0]), np.array([-1.0, -1.0])  # with the wall of UMaze between them
+    through = np.zeros_like(answer.x_NHD)
+    through[:, :, :2] = np.where(np.arange(through.shape[1])[:, None] < 2, start, goal)
+    leaps = replace(answer, x_NHD=through, row_N=np.full(len(through), 3))
+    assert leaps.crossing.tolist() == [False, True, False]
+    assert "cross a wall or an obstacle: **1 of 3**" in described(leaps)
+    stays = replace(leaps, row_N=np.ones(len(through), int))
+    assert not stays.crossing.any() and "cross" not in described(stays)
+    blocked = replace(stays, question=replace(answer.question, discs=(Disc(-1.0, 1.2, 0.3),)))
+    assert blocked.crossing.tolist() == [True]
 
 
 def test_places_in_walls_move_to_the_nearest_free_place(session: Session, loaded: Loaded) -> None:

@@ -20,12 +20,9 @@ from gentraj.training.checkpoint import (
     RunLocked,
     has_checkpoints,
     load,
-    module_tensors,
-    optimizer_tensors,
-    restore_module,
-    restore_optimizer,
     save,
 )
+from gentraj.training.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 
 W = {"model": {"w": torch.arange(3.0)}}
 

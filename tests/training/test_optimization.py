@@ -10,7 +10,6 @@ from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gentraj.training import optimization
-from gentraj.training.checkpoint import optimizer_tensors
 from gentraj.training.optimization import (
     LearningConfig,
     MovingAverage,
@@ -20,6 +19,7 @@ from gentraj.training.optimization import (
     checked_later,
     read_finite,
 )
+from gentraj.training.state import optimizer_tensors
 
 
 @pytest.mark.parametrize("length", [0.1, 5.0])

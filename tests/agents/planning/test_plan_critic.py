@@ -14,7 +14,7 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
-from gentraj.training.checkpoint import module_tensors, restore_module
+from gentraj.training.state import module_tensors, restore_module
 from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=3)

@@ -80,7 +80,7 @@ def trained(kind: type) -> Policy:
     if kind is FQLConfig:
         config = replace(config, alpha=0.3)  # the noise itself leads to one of the two actions: let it be left
     policy = make(config, data := bandit())
-    train(policy, data, 200)
+    train(policy, data, 150)
     return policy
 
 

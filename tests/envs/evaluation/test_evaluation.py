@@ -157,10 +157,11 @@ def test_the_single_goal_protocol_is_named_in_the_scores_and_needs_a_task_map():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "measured"), [("umaze", 138), ("medium", 160), ("large", 204)])
-def test_the_replanning_controller_scores_what_was_measured(size, measured):
+@pytest.mark.parametrize(("size", "episodes", "measured"), [
+    ("umaze", 100, 138), ("medium", 40, 160), ("large", 40, 204)])
+def test_the_replanning_controller_scores_what_was_measured(size, episodes, measured):
     factory = environment_factory(f"pointmaze-{size}", protocol="d4rl-single-goal")
-    played = rollout(WaypointController(factory.maze), factory, 100, num_envs=10, progress=False)
+    played = rollout(WaypointController(factory.maze), factory, episodes, num_envs=10, progress=False)
     assert summarize(played, factory)["score_d4rl"] == pytest.approx(measured, rel=0.12)
 
 

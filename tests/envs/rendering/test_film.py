@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import gymnasium
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from mujoco import mjtCamLight  # pyright: ignore[reportAttributeAccessIssue]
 
 from envs.evaluation.evaluate import EvaluationConfig, evaluate
 from envs.evaluation.rollout import rollout
@@ -85,3 +87,14 @@ def test_a_film_has_evenly_spaced_frames_of_the_first_episode() -> None:
     film = Film(3, LENGTH)
     rollout(RandomAgent([-1], [1]), rendering(environment_factory("FilmGrey-v0")), 2, progress=False, watch=film)
     assert [frame[0, 0, 0] for frame in film.frames] == [0, 80, 160, 240] and film.seconds == 0.2
+
+
+def test_the_camera_follows_a_body_of_gymnasium(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("envs.rendering.film.render_frame", lambda env: np.zeros((2, 2, 3), np.uint8))
+    with closing(rendering(environment_factory("Hopper-v5"))()) as env:
+        model: Any = env.unwrapped.model  # pyright: ignore[reportAttributeAccessIssue]
+        camera = model.camera(env.unwrapped.camera_name).id  # pyright: ignore[reportAttributeAccessIssue]
+        assert model.cam_mode[camera] == mjtCamLight.mjCAMLIGHT_TRACKCOM
+    for env_id, own in (("Hopper-v5", {"camera_id": 0}), ("PointMaze_UMaze-v3", {}), ("FilmGrey-v0", {})):
+        factory = environment_factory(env_id, own)
+        assert rendering(factory).kwargs == factory.kwargs | {"render_mode": "rgb_array"}

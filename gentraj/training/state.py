@@ -1,0 +1,77 @@
+"""The state of modules and optimisers as named tensors, which checkpoints hold.
+
+When it is restored, every name, shape and dtype must fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .checkpoint import CheckpointError
+
+ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
+
+
+def module_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers by name, including those of an EMA and a normaliser; not copied."""
+    return dict(module.state_dict())
+
+
+def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], name: str = "model") -> None:
+    """Copies `tensors` into the module. Raises `CheckpointError`, changing nothing, for tensors that do not fit."""
+    _check_fits({key: (t.shape, t.dtype) for key, t in module_tensors(module).items()}, tensors, name)
+    module.load_state_dict(dict(tensors))
+
+
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The moments and step counts of Adam, named "{parameter index}.{exp_avg, exp_avg_sq or step}"; not copied.
+
+    Learning rates and the like are settings and not state: whoever creates the optimiser sets them. Raises
+    `CheckpointError` for an optimiser with another state than Adam's.
+    """
+    state = optimizer.state_dict()["state"]
+    for entries in state.values():
+        if set(entries) != set(ADAM_STATE):
+            raise CheckpointError(f"{type(optimizer).__name__} keeps {', '.join(entries)}; only the state of Adam and "
+                                  f"AdamW ({', '.join(ADAM_STATE)}) can be saved")
+    return {f"{index}.{key}": entries[key] for index, entries in state.items() for key in ADAM_STATE}
+
+
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], name: str = "optimizer") -> None:
+    """Copies the result of `optimizer_tensors` into a fresh optimiser. Parameters never updated have no state.
+
+    Raises `CheckpointError`, changing nothing, for tensors that do not fit.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    updated = {key.partition(".")[0] for key in tensors}
+    expected = {}
+    for index, p in enumerate(parameters):
+        if str(index) in updated:
+            expected |= {f"{index}.{key}": (p.shape, p.dtype) for key in ADAM_STATE if key != "step"}
+            expected[f"{index}.step"] = (torch.Size(), torch.float32)
+    _check_fits(expected, tensors, name)
+    state = {int(index): {key: _laid_out(tensors[f"{index}.{key}"], parameters[int(index)]) for key in ADAM_STATE}
+             for index in updated}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _laid_out(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A copy with the parameter's layout in memory, in which the fused Adam walks through both."""
+    like = tensor if tensor.shape != parameter.shape else parameter
+    return torch.empty_like(like, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+
+
+def _check_fits(expected: Mapping[str, tuple[torch.Size, torch.dtype]], given: Mapping[str, Tensor], name: str) -> None:
+    wrong = [f"{key} is missing" for key in expected if key not in given]
+    wrong += [f"{key} is not expected" for key in given if key not in expected]
+    for key, (shape, dtype) in expected.items():
+        if key in given and (given[key].shape, given[key].dtype) != (shape, dtype):
+            tensor = given[key]
+            wrong.append(f"{key} is {tuple(tensor.shape)} {tensor.dtype}, not {tuple(shape)} {dtype}")
+    if wrong:
+        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CheckpointError(f"the saved '{name}' does not fit: {'; '.join(wrong[:3])}{more}")
