@@ -40,10 +40,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+# Garbage is looked for in what the tests make, not again and again in the modules that all have imported, and more
+# rarely than after every 700 objects: a traced network has 100,000 of them.
+gc.disable()
+gc.set_threshold(10_000)
+
+
 def pytest_collection_finish() -> None:
-    """Garbage is looked for in what the tests make, not again and again in the modules that all have imported."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -34,8 +34,8 @@ def described(answer: Answer) -> str:
         words.append("Certificate: it keeps out of all obstacles and walls at its timesteps." if worst <= 1e-6 else
                      f"Certificate: **violated by {worst:.3g}**.")
     if crossing := int(answer.crossing.sum()):
-        words.append(f"Between timesteps, **{crossing} of the {len(answer.crossing)} parts** of the chosen one cross a "
-                     "wall or an obstacle (red).")
+        words.append(f"Parts of it between timesteps that cross a wall or an obstacle: **{crossing} of "
+                     f"{len(answer.crossing)}** (red).")
     return " ".join(words)
 
 

@@ -224,7 +224,9 @@ def test_the_demo_goes_all_the_way_and_then_on(umaze, tmp_path: Path, monkeypatc
                                                capsys: pytest.CaptureFixture) -> None:
     from gentraj.cli import demo
 
-    monkeypatch.setattr(demo, "DEMO", small.config())
+    config = small.config()
+    model = replace(config.model, levels=5)  # each is a frame of the report
+    monkeypatch.setattr(demo, "DEMO", replace(config, model=model))
     words = "demo", "--run-dir", tmp_path, "--steps", 3, "--episodes", 2
     assert gentraj(*words) == 0
     assert list(read_json(tmp_path / "evaluation.json")) == KEYS[1:]  # without its hash

@@ -324,7 +324,7 @@ def test_a_trained_model_of_a_linear_system_knows_its_density() -> None:
     data = points(system, 20_000, seed=7).float().unflatten(1, (2, 3))
     model = make(Normalizer.fit("gaussian", [data.flatten(0, 1).numpy()]), clip=None)
     optimizers, real = model.optimizers(), torch.ones(256, 2, 3, dtype=torch.bool)
-    for step in range(1200):
+    for step in range(800):
         g = generator(0, step)
         model.update(Batch(data[torch.randint(len(data), (256,), generator=g)], real), optimizers, g)
     x = points(system, 96, seed=8)

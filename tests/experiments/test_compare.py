@@ -140,7 +140,7 @@ def test_stopped_in_its_processes_by_each_signal_and_begun_again_it_ends_the_sam
     for how in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
         before = done()
         with Forked(compare_in_processes, tmp_path, "--families", "gan") as process:
-            wait_for(lambda before=before: done() - before)
+            wait_for(lambda before=before, process=process: done() - before or process.poll() is not None)
             process.send_signal(how)
             _, err = process.communicate()
         if how != signal.SIGKILL:

@@ -175,16 +175,18 @@ def test_every_remedy_exists(capsys: pytest.CaptureFixture[str]) -> None:
         assert set(re.findall(r"\br\d\b", symptom.message)) <= set(REGULARISERS)
 
 
-def test_a_generator_that_does_not_learn_is_named_while_it_trains_and_when_it_samples() -> None:
+def test_a_generator_that_does_not_learn_is_named_while_it_trains_and_when_it_samples(
+        monkeypatch: pytest.MonkeyPatch) -> None:
     """FAULTS 34: an untrained generator is no plan, and nobody may take it for one."""
+    monkeypatch.setattr(health, "SETTLED", settled := 2 * EARLY)
     model, loaded = make(generator_learning=SideConfig(learning_rate=0.0)), make()
     optimizers = model.optimizers()
     with pytest.warns(GANWarning, match=f"step {EARLY} of the GAN: .*or the generator is not trained"):
-        train(model, range(SETTLED), batch((8,) * 16), optimizers)
+        train(model, range(settled), batch((8,) * 16), optimizers)
     continued(model, optimizers, loaded)
-    with pytest.warns(GANWarning, match=f"step {SETTLED} of the GAN: ") as caught:
+    with pytest.warns(GANWarning, match=f"step {settled} of the GAN: ") as caught:
         loaded.sample(Condition.unknown(SPEC))
-    found = {f"step {SETTLED} of the GAN: {text}" for text in model.health.symptoms().values()}
+    found = {f"step {settled} of the GAN: {text}" for text in model.health.symptoms().values()}
     assert {str(w.message) for w in caught} == found
     loaded.sample(Condition.unknown(SPEC))  # warns only once, and a warning here would be an error
 

@@ -41,7 +41,7 @@ def test_it_says_how_far_predictions_and_the_order_of_policies_hold(folder: Path
                                                                    capsys: pytest.CaptureFixture[str]) -> None:
     policies = [str(folder / f"policy-{seed}") for seed in range(3)]
     assert main(["evaluate", str(folder / "world"), "--as", "world-model", "--policies", *policies, "--episodes", "2",
-                 "--seed", "3"]) == 0
+                 "--seed", "3", "--env-id", "Hopper-v5", "--env-kwargs", "max_episode_steps=100"]) == 0
     judged = json.loads((folder / "world" / "world.json").read_text())
     assert judged["seed"] == 3 and judged["windows"] > 0
     for guesses in judged["open_loop"].values():

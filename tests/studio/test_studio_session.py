@@ -70,9 +70,9 @@ def test_parts_of_a_plan_between_timesteps_that_cross_something_are_counted(sess
     through[:, :, :2] = np.where(np.arange(through.shape[1])[:, None] < 2, start, goal)
     leaps = replace(answer, x_NHD=through, row_N=np.full(len(through), 3))
     assert leaps.crossing.tolist() == [False, True, False]
-    assert "**1 of the 3 parts**" in described(leaps)
+    assert "cross a wall or an obstacle: **1 of 3**" in described(leaps)
     stays = replace(leaps, row_N=np.ones(len(through), int))
-    assert not stays.crossing.any() and "parts" not in described(stays)
+    assert not stays.crossing.any() and "cross" not in described(stays)
     blocked = replace(stays, question=replace(answer.question, discs=(Disc(-1.0, 1.2, 0.3),)))
     assert blocked.crossing.tolist() == [True]
 
