@@ -95,7 +95,8 @@ def played(run: Run, candidates: int, temperature: float, episodes: int) -> str:
     """A row of the second table."""
     env_id = run.environment(None)
     agent: Any = run.agent(run.action_space(env_id))
-    agent.policy.config = replace(agent.policy.config, candidates=candidates)
+    own = {"temperature": temperature} if hasattr(agent.policy.config, "temperature") else {}
+    agent.policy.config = replace(agent.policy.config, candidates=candidates, **own)
     agent.options = SamplingOptions(temperature=temperature)
     factory = environment_factory(env_id)
     returns = rollout(agent, factory, episodes, progress=False).returns

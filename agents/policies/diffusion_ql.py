@@ -40,6 +40,8 @@ class DiffusionQLConfig(PolicyConfig):
     choice: Literal["best", "softmax"] = later("best")
     """Which candidate is taken: the one with the highest value, or one at random with the probability softmax(value),
     in the units of the rewards."""
+    temperature: float = later(1.0)
+    """Scale of the noise that the candidates are sampled from."""
     gradient: Literal["step", "chain"] = later("step")
     """Actions whose value a diffusion model maximises: those that it denoises in one step from a random noise level
     (Kang et al. 2023), or those that it samples, with the gradient through all steps (Wang et al. 2023)."""
@@ -53,7 +55,7 @@ class DiffusionQLConfig(PolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, eta=(0, 1e6), candidates=(1, 1e4), backup=(1, 1e4))
+        require(self, eta=(0, 1e6), candidates=(1, 1e4), temperature=(0, 10), backup=(1, 1e4))
         if self.gradient == "chain" and not isinstance(self.model, DiffusionConfig):
             raise ValueError("DiffusionQLConfig.gradient is 'chain', which is for a diffusion model alone; give 'step' "
                              "for other models, which sample in one step")
@@ -88,5 +90,6 @@ class DiffusionQL(Policy[Model]):
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        options = replace(options, temperature=self.config.temperature)
         act_BNKA = self.candidates(self.model, state_BS, self.config.candidates, seeds, options)
         return self.critic.best(state_BS, act_BNKA, seeds if self.config.choice == "softmax" else None)

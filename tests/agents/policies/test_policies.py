@@ -11,6 +11,7 @@ import torch
 from agents.policies import POLICIES
 from agents.policies.actor import Actor
 from agents.policies.bc import BCConfig
+from agents.policies.diffusion_ql import DiffusionQLConfig
 from agents.policies.fql import FQLConfig
 from agents.policies.generators import GENERATORS
 from agents.policies.one_step import OneStepConfig
@@ -22,7 +23,7 @@ from gentraj.normalize import Normalizer
 from gentraj.randomness import RowNoise, generator
 from gentraj.runs import PolicyRunConfig
 from gentraj.training.optimization import NonFinite
-from gentraj.trajectory import TrajectorySpec
+from gentraj.trajectory import SamplingOptions, TrajectorySpec
 
 SMALL = ResidualMLPConfig(width=32, depth=1, frequencies=0)
 every_policy = pytest.mark.parametrize("kind", POLICIES.configs)
@@ -302,6 +303,20 @@ def test_candidates_of_a_state_are_drawn_by_its_seed() -> None:
     both = policy.candidates(policy.model, state, 3, [5, 6])
     assert both.shape == (2, 3, 1, 1) and (both.abs() <= 1).all() and len(both.unique()) == 6
     assert torch.equal(policy.candidates(policy.model, state[1:], 3, [6]), both[1:])
+
+
+@pytest.mark.parametrize("family", ["diffusion", "gan"])
+def test_the_candidates_of_diffusion_ql_scatter_as_its_temperature_says(family: str) -> None:
+    data, state_BS, seeds = bandit(64), torch.zeros(4, 2), [1, 2, 3, 4]
+    policy, acts = make(small(DiffusionQLConfig, model=GENERATORS[family]), data), []
+    for temperature in (0.0, 0.5):
+        policy.config = replace(policy.config, temperature=temperature)
+        options = SamplingOptions(temperature=temperature)
+        drawn_BNKA = policy.candidates(policy.model, state_BS, policy.config.candidates, seeds, options)
+        acts.append(policy.sample_actions(state_BS, seeds))
+        assert torch.equal(acts[-1], policy.critic.best(state_BS, drawn_BNKA))
+    torch.testing.assert_close(acts[0], acts[0][:1].expand_as(acts[0]))  # without noise a seed has no effect
+    assert len(acts[1].unique()) == 4
 
 
 def test_rewards_that_are_all_zero_are_not_scaled() -> None:
