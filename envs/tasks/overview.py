@@ -95,12 +95,12 @@ def _single_task(name: str, task: SingleTask) -> Row:
     of, _, _ = name.partition("-")
     minari = dict.fromkeys(f"D4RL/{of}/{each.removeprefix(f'{of}-').rpartition('-')[0]}-v{task.minari_version}"
                            for each in ids)
-    return Row(name, f"D4RL/{name}-...", task.steps, UNKNOWN, {"Minari": tuple(minari), "D4RL": tuple(ids)},
+    return Row(f"D4RL/{name}", f"D4RL/{name}-...", task.steps, UNKNOWN, {"Minari": tuple(minari), "D4RL": tuple(ids)},
                {"D4RL": _span(d4rl_reference(ids[0]))})
 
 
 def _ogbench(env: str) -> Row:
-    return Row(env, f"OGBench/{env}-singletask-v0", ogbench_tasks()[env]["steps"], UNKNOWN,
+    return Row(f"ogbench/{env}", f"OGBench/{env}-singletask-v0", ogbench_tasks()[env]["steps"], UNKNOWN,
                {"OGBench": _ogbench_data(env)}, {})
 
 
