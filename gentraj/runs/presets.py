@@ -13,7 +13,7 @@ from agents.policies.bc import BCConfig
 from agents.policies.diffusion_ql import DiffusionQLConfig
 from agents.policies.drol import DROLConfig
 from agents.policies.fql import FQLConfig
-from agents.policies.generators import DIFFUSION, FLOW, GAN, GAUSSIAN
+from agents.policies.generators import DIFFUSION, FLOW, GAN, GAUSSIAN, QUICK_GAN
 from agents.policies.gfp import GFPConfig
 from agents.policies.idql import IDQLConfig
 from agents.policies.iql import IQLConfig
@@ -119,7 +119,7 @@ POLICIES: dict[str, tuple[str, PolicyConfig]] = {
              DROLConfig()),
     "swift": ("ours: a diffusion model of the data's actions, guided towards those with higher returns", SwiftConfig()),
     "gan-critic": ("a conditional GAN of actions that maximises its value while it clones the data",
-                   DiffusionQLConfig(GAN)),
+                   DiffusionQLConfig(QUICK_GAN, temperature=0.5)),
 }
 
 WORLDS: dict[str, tuple[str, WorldModelConfig]] = {
