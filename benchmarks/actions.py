@@ -95,7 +95,7 @@ def played(run: Run, candidates: int, temperature: float, episodes: int) -> str:
     """A row of the second table."""
     env_id = run.environment(None)
     agent: Any = run.agent(run.action_space(env_id))
-    own = {"temperature": temperature} if hasattr(agent.policy.config, "temperature") else {}
+    own = {"temperature": 1.0} if hasattr(agent.policy.config, "temperature") else {}
     agent.policy.config = replace(agent.policy.config, candidates=candidates, **own)
     agent.options = SamplingOptions(temperature=temperature)
     factory = environment_factory(env_id)

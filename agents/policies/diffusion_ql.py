@@ -41,7 +41,7 @@ class DiffusionQLConfig(PolicyConfig):
     """Which candidate is taken: the one with the highest value, or one at random with the probability softmax(value),
     in the units of the rewards."""
     temperature: float = later(1.0)
-    """Scale of the noise that the candidates are sampled from."""
+    """Scale of the noise that the candidates are sampled from, beside the temperature of the sampling options."""
     gradient: Literal["step", "chain"] = later("step")
     """Actions whose value a diffusion model maximises: those that it denoises in one step from a random noise level
     (Kang et al. 2023), or those that it samples, with the gradient through all steps (Wang et al. 2023)."""
@@ -90,6 +90,6 @@ class DiffusionQL(Policy[Model]):
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        options = replace(options, temperature=self.config.temperature)
+        options = replace(options, temperature=options.temperature * self.config.temperature)
         act_BNKA = self.candidates(self.model, state_BS, self.config.candidates, seeds, options)
         return self.critic.best(state_BS, act_BNKA, seeds if self.config.choice == "softmax" else None)

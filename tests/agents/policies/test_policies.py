@@ -315,6 +315,8 @@ def test_the_candidates_of_diffusion_ql_scatter_as_its_temperature_says(family: 
         drawn_BNKA = policy.candidates(policy.model, state_BS, policy.config.candidates, seeds, options)
         acts.append(policy.sample_actions(state_BS, seeds))
         assert torch.equal(acts[-1], policy.critic.best(state_BS, drawn_BNKA))
+    policy.config = replace(policy.config, temperature=1.0)
+    assert torch.equal(policy.sample_actions(state_BS, seeds, SamplingOptions(temperature=0.5)), acts[1])
     torch.testing.assert_close(acts[0], acts[0][:1].expand_as(acts[0]))  # without noise a seed has no effect
     assert len(acts[1].unique()) == 4
 
