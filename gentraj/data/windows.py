@@ -10,7 +10,7 @@ from .context import ContextConfig, context_rows, window_ends
 from .episodes import Episodes
 
 WHOLE = slice(None)  # all rows of a batch
-EARLY = 32  # steps of an episode at the most that are early
+EARLY = 32  # steps at the start of an episode that are early
 
 class Windows:
     """All windows of a dataset: every step of every episode starts one window, padded past the episode's end.
@@ -20,9 +20,9 @@ class Windows:
     reward of a timestep is the sum over the `spec.gaps` environment steps that it stands for. `contexts` are the
     vectors `context_BC` of each batch, by default none. A window that is conditioned on a goal ends where the episode's
     goal changes, and `episode_B` then numbers the parts of an episode with one goal. `batch` draws all steps equally
-    often, and then moves a fraction `early` of the windows to one of the first `EARLY` steps of their episode, so that
-    each episode keeps its share. Raises ValueError for data whose observations or actions have another width than
-    `spec`.
+    often. If fewer than a fraction `early` of the data's steps are among the first `EARLY` of their episode, it then
+    moves as many windows there, each within its episode, as make up that fraction. Raises ValueError for data whose
+    observations or actions have another width than `spec`.
     """
 
     def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig | None = None,
@@ -32,7 +32,8 @@ class Windows:
             if width not in (data_width, 0):
                 raise ValueError(f"{key} is {width} in the model and {data_width} in {episodes.name}; train on data of "
                                  "the model's environment")
-        self.episodes, self.spec, self.early = episodes, spec, early
+        self.episodes, self.spec = episodes, spec
+        self.moved = _moved(episodes.lengths, early)
         self.ends = np.cumsum(episodes.lengths)  # (E,) one past the last step of each episode
         self.offsets, self.gaps = np.array(spec.times), np.array(spec.gaps)
         self.context_rows = context_rows(episodes, contexts or ContextConfig())
@@ -48,10 +49,10 @@ class Windows:
         """
         rng = np.random.default_rng([seed, step])
         starts_B = rng.integers(0, len(self), size)
-        if self.early:
+        if self.moved:
             episode_B = np.searchsorted(self.ends, starts_B, side="right")
             step_B = rng.integers(np.minimum(self.episodes.lengths, EARLY)[episode_B])
-            starts_B = np.where(rng.random(size) < self.early, self.episodes.starts[episode_B] + step_B, starts_B)
+            starts_B = np.where(rng.random(size) < self.moved, self.episodes.starts[episode_B] + step_B, starts_B)
         return self.gather(starts_B[rows])
 
     def gather(self, starts_B: np.ndarray) -> Batch:
@@ -85,6 +86,12 @@ class Windows:
         t_BHK = t_BH[..., None] + k_K
         real_BHK = (t_BHK < end_B1[..., None]) & (k_K < self.gaps[:, None])
         return np.where(real_BHK, reward_S[np.minimum(t_BHK, len(reward_S) - 1)], 0).sum(-1)
+
+
+def _moved(length_E: np.ndarray, early: float) -> float:
+    """The fraction of the windows to move, so that the fraction `early` of all is in the first steps of an episode."""
+    share = np.minimum(length_E, EARLY).sum() / length_E.sum()
+    return float((early - share) / (1 - share)) if early > share else 0.0
 
 
 def _fill(x_BHX: np.ndarray, mask_BHX: np.ndarray, array_SX: np.ndarray, t_BH: np.ndarray,

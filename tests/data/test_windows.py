@@ -55,9 +55,11 @@ def test_a_batch_is_a_function_of_seed_and_step_alone():
     assert not torch.equal(first.x_BHD, other_seed.x_BHD)
 
 
-def test_a_fraction_of_the_windows_begins_early_and_each_episode_keeps_its_share():
-    share, lengths, size = 0.4, [10, 200], 40_000
-    starts = Windows(numbered(lengths), TrajectorySpec(2, 0, 1), early=share).batch(0, 0, size).x_BHD[:, 0].int()
+def test_the_least_fraction_of_the_windows_begins_early_and_each_episode_keeps_its_share():
+    least, lengths, size = 0.5, [10, 200], 40_000
+    own = (10 + EARLY) / sum(lengths)
+    share = (least - own) / (1 - own)  # of the windows is moved
+    starts = Windows(numbered(lengths), TrajectorySpec(2, 0, 1), early=least).batch(0, 0, size).x_BHD[:, 0].int()
     found = torch.zeros(2, max(lengths)).index_put_(tuple((starts - 1).long().T), torch.ones(size), accumulate=True)
     expected = torch.zeros(2, max(lengths))
     for episode, length in enumerate(lengths):
@@ -65,12 +67,14 @@ def test_a_fraction_of_the_windows_begins_early_and_each_episode_keeps_its_share
         expected[episode, : min(length, EARLY)] += share * length / sum(lengths) / min(length, EARLY)
     assert (found[expected == 0] == 0).all()
     assert ((found - size * expected).abs() <= 5 * (size * expected).sqrt()).all()
+    assert expected[0].sum() + expected[1, :EARLY].sum() == pytest.approx(least)
 
 
-def test_the_early_windows_are_a_function_of_seed_and_step_and_none_is_drawn_without_a_fraction():
+def test_the_early_windows_are_a_function_of_seed_and_step_and_none_is_moved_where_enough_are():
     e, spec = some([20, 300]), TrajectorySpec(3, 2, 4)
-    plain, early, all_early = (Windows(e, spec, early=share) for share in (0.0, 0.5, 1.0))
+    plain, enough, early, all_early = (Windows(e, spec, early=share) for share in (0.0, 52 / 320, 0.5, 1.0))
     assert torch.equal(plain.batch(7, 3, 16).x_BHD, Windows(e, spec).batch(7, 3, 16).x_BHD)
+    assert torch.equal(plain.batch(7, 3, 16).x_BHD, enough.batch(7, 3, 16).x_BHD)
     whole = early.batch(7, 3, 16).x_BHD
     assert torch.equal(whole[4:8], early.batch(7, 3, 16, slice(4, 8)).x_BHD)
     assert not torch.equal(whole, plain.batch(7, 3, 16).x_BHD)
