@@ -77,9 +77,7 @@ class OneStep(Policy[ModelT]):
 
     def act_once(self, options: SamplingOptions) -> None:
         """Counts a call of the student. Raises ValueError for options of a sampler, which it does not have."""
-        if options.changed():
-            raise ValueError("this policy acts by one call of its student, which has no sampler, grid or eta; leave "
-                             "them out")
+        options.refuse("this policy acts by one call of its student, which has no sampler, grid or eta")
         self.calls += 1
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from ..config import later, require, require_choice
 from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from ..models.microbatch import Microbatch
-from ..models.one_step import SEARCH, choosing_plugins, refuse_sampler, sample_rows
+from ..models.one_step import SEARCH, choosing_plugins, sample_rows
 from ..models.sampling import Guidance, check_trajectories, sample_batch
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
@@ -219,7 +219,7 @@ class ConditionalGAN(nn.Module):
         denoiser, and for options of a sampler.
         """
         plugins = choosing_plugins(guide, "a GAN")
-        refuse_sampler(options, "a GAN samples in one call of its generator")
+        options.refuse("a GAN samples in one call of its generator")
         self.health.warn()
         x = sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
                          partial(sample_rows, self._trajectories, temperature=options.temperature, plugins=plugins,

@@ -346,8 +346,8 @@ class WorldModel(nn.Module):
         variance of the errors in the data, because a sampler of few steps falls short of it. Raises ValueError for
         sampling options where there is no model.
         """
-        if self.model is None and options.changed():
-            raise ValueError("an ensemble has no sampler, grid or eta; leave them out")
+        if self.model is None:
+            options.refuse("an ensemble has no sampler, grid or eta")
         self.options = options
         obs_BHO, act_BHA = self.spec.split(reference.x_BHD)
         real_BK, self.calibration = reference.mask_BHD[:, 1:, 0], Calibration.none()
