@@ -113,4 +113,5 @@ class MeanFlowQL(OneStep):
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         self.act_once(options)
         seeds = unfold_each(self.config.candidates, seeds)
-        return self.best(state_BS, self.latent(RowNoise(seeds, self.device).normal(self.noise_dim)))
+        z_RKA = options.temperature * self.latent(RowNoise(seeds, self.device).normal(self.noise_dim))
+        return self.best(state_BS, z_RKA)

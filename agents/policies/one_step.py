@@ -83,7 +83,7 @@ class OneStep(Policy[ModelT]):
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         self.act_once(options)
-        z_BKA = self.latent(RowNoise(seeds, self.device).normal(self.noise_dim))
+        z_BKA = options.temperature * self.latent(RowNoise(seeds, self.device).normal(self.noise_dim))
         return self.one_step(self.student_ema, state_BS, z_BKA).view_as(z_BKA).clamp(-1, 1)
 
 
