@@ -109,7 +109,7 @@ class Critic(nn.Module):
 
     def optimizer(self) -> Optimizer:
         """The optimiser of the Q networks; the target networks follow them."""
-        return adamw(self.q, self.config)["network"]
+        return adamw(self.q, self.config)
 
     def forward(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
         """(E, B) values under each member of the ensemble."""

@@ -99,8 +99,8 @@ class DistilledFlow(OneStep[Diffusion]):
         self.student_ema = MovingAverage(self.student, model.ema)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        student = adamw(self.student, self.model.config)["network"]
-        return {"critic": self.critic.optimizer(), "student": student, **self.model.optimizers()}
+        return {"critic": self.critic.optimizer(), "student": adamw(self.student, self.model.config),
+                **self.model.optimizers()}
 
     def distillation_loss(self, t: Transition, z_BKA: Tensor, alpha: float, generator: torch.Generator | None = None, *,
                           divided: bool = True) -> tuple[Tensor, Tensor]:

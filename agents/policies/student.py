@@ -90,7 +90,7 @@ class Student(Policy):
         return f"one call, {'one' if self.config.sample else 'the mode'} of {self.config.components} components"
 
     def optimizers(self) -> dict[str, Optimizer]:
-        return adamw(self.network, self.config)
+        return {"network": adamw(self.network, self.config)}
 
     def state(self, obs_BO: Tensor, context_BC: Tensor | None) -> Tensor:
         """(B, S) normalised observations, followed by the goals relative to them in units of the goals' deviations."""

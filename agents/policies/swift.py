@@ -74,8 +74,7 @@ class Swift(Policy[Diffusion]):
         self.value = state_value(self, config.critic, config.critic.members)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        value = adamw(self.value, self.config.critic)["network"]
-        return {"value": value, **self.model.optimizers()}
+        return {"value": adamw(self.value, self.config.critic), **self.model.optimizers()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)

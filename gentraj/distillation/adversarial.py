@@ -63,7 +63,7 @@ class Adversarial(Reflow):
 
     def optimizers(self) -> dict[str, Optimizer]:
         side = self.distillation.discriminator_learning
-        return super().optimizers() | {"discriminator": adamw(self.discriminator, side, side.betas)["network"]}
+        return super().optimizers() | {"discriminator": adamw(self.discriminator, side, side.betas)}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None) -> dict[str, Tensor]:

@@ -150,7 +150,7 @@ class ConditionalGAN(nn.Module):
         """The optimisers of both sides, "discriminator" and "generator"."""
         sides = {"discriminator": (self.discriminator, self.config.discriminator_learning),
                  "generator": (self.network, self.config.generator_learning)}
-        return {name: adamw(module, side, side.betas)["network"] for name, (module, side) in sides.items()}
+        return {name: adamw(module, side, side.betas) for name, (module, side) in sides.items()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None) -> dict[str, Tensor]:

@@ -184,8 +184,7 @@ class WorldModel(nn.Module):
         return 0 if self.model is None else self.model.network_calls
 
     def optimizers(self) -> dict[str, Optimizer]:
-        own = {name: adamw(network, self.config)["network"]
-               for name, network in (("ensemble", self.ensemble), ("ends", self.ends))}
+        own = {"ensemble": adamw(self.ensemble, self.config), "ends": adamw(self.ends, self.config)}
         return own if self.model is None else own | self.model.optimizers()
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
