@@ -58,7 +58,8 @@ VETERAN = PlannerRunConfig(horizon=4, stride=1, valued=True, model=SHORT_PLANS, 
                            normalizer="gaussian", batch_size=128, inverse=InverseDynamicsConfig(lookahead=1),
                            planner=PlannerConfig("fixed", replan=1, lookahead=1, select="value", candidates=16),
                            training=TrainingConfig(steps=8_000))
-VETERAN_PLUS = replace(VETERAN, joint=True, planner=replace(VETERAN.planner, candidates=8, steps=2, actions="joint"))
+VETERAN_PLUS = replace(VETERAN, joint=True, training=replace(VETERAN.training, early=0.1),
+                       planner=replace(VETERAN.planner, candidates=8, steps=2, actions="joint"))
 DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noised=0.5), planner=PlannerConfig(
     "fixed", replan=1, lookahead=1, guidance="value", actions="joint"))
 # As published, except that plans are short.
@@ -131,6 +132,7 @@ WORLDS: dict[str, tuple[str, WorldModelConfig]] = {
 PRESETS: dict[str, AnyRunConfig] = {
     **{name: config for name, (_, config) in PLANNERS.items()},
     **{name: PolicyRunConfig(policy=policy) for name, (_, policy) in POLICIES.items()},
+    "gan-critic": PolicyRunConfig(policy=POLICIES["gan-critic"][1], training=TrainingConfig(early=0.1)),
     **{name: WorldModelRunConfig(world=world) for name, (_, world) in WORLDS.items()},
     **{name: config for name, (_, config) in PUBLISHED.items()},
 }
