@@ -67,6 +67,8 @@ class CardData:
             raise ValueError(f"name is '{self.name}'; letters, digits and . + - _ are expected, as in hopper-medium")
         if (self.expected is None) != (self.tolerance is None):
             raise ValueError(f"expected is {self.expected} and tolerance {self.tolerance}; give both, or null for both")
+        if self.tolerance is not None:
+            require(self, tolerance=(0, float("inf")))
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,9 @@ class Card:
         require(self, episodes=(1, float("inf")), eval_every=(0, float("inf")))
         if self.minutes is not None:
             require(self, minutes=(0, 1e6))
+        for key in ("table", "label"):
+            if len((value := getattr(self, key)).splitlines()) != 1 or not value.strip():
+                raise ValueError(f"{key} is {value!r}; one line of text is expected")
         if self.eval_every and self.protocol != "random-goal":
             raise ValueError(f"eval_every is {self.eval_every} and protocol {self.protocol}; evaluations during a "
                              "training have the protocol random-goal, so leave one of them out")
