@@ -74,11 +74,14 @@ def choose_windows(run: Run, dataset: str | None, most: int, seed: int) -> tuple
 
     Both are on the CPU. Raises ValueError if there are too few.
     """
-    x_RHD = run.reference.x_BHD.cpu()[run.reference.mask_BHD.cpu().flatten(1).all(1)]
-    train = torch.unique(x_RHD, dim=0)  # windows are sampled with replacement
+    reference = run.reference.to(torch.device("cpu"))
+    whole_R = reference.mask_BHD.flatten(1).all(1).nonzero()[:, 0]
+    train, which_R = torch.unique(reference.x_BHD[whole_R], dim=0, return_inverse=True)  # sampled with replacement
     if dataset is None:
         order = torch.randperm(len(train), generator=generator(seed))[:most]
-        windows = Batch(train[order], torch.ones_like(train[order], dtype=torch.bool))
+        row_R = whole_R.new_zeros(len(train)).scatter_reduce(0, which_R, whole_R, "amax")[order]  # of each in reference
+        windows = Batch(reference.x_BHD[row_R], reference.mask_BHD[row_R],
+                        None if reference.context_BC is None else reference.context_BC[row_R])
     else:
         windows = _dataset_windows(run, dataset, most, seed)
     if len(windows.x_BHD) < 2 * LEAST:
