@@ -217,7 +217,7 @@ class Policy(nn.Module, Generic[ModelT]):
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         """(B, K, A) normalised actions in [-1, 1], with one seed for each state.
 
-        `options` say how the model samples; their temperature is replaced where the policy sets its own. Raises
+        `options` say how the model samples; their temperature multiplies the policy's own, if it has one. Raises
         ValueError for options that the model does not have.
         """
         raise NotImplementedError
