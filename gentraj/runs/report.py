@@ -138,9 +138,9 @@ class Drawing:
 
     def samples(self) -> list[Picture]:
         whole = self.run.reference.mask_BHD.flatten(1).all(1)  # without padding
-        data = repeat_last(self.run.reference)[whole if whole.any() else slice(None)][:SAMPLES]
-        spec = self.run.model.spec
-        start = Condition.unknown(spec, len(data), device=data.device).with_obs(0, spec.split(data)[0][:, 0])
+        shown = torch.arange(len(whole), device=whole.device)[whole if whole.any() else slice(None)][:SAMPLES]
+        data, spec = repeat_last(self.run.reference)[shown], self.run.model.spec
+        start = self._start(shown)
         x = self.run.model.sample(start, seed=self.seed)[:, 0]
         image = figures.plot_samples_beside_data(self._plane(x, spec.times), self._plane(data, spec.times),
                                                  self.folder / "samples.png", self.background, plane=self.plane)
@@ -151,8 +151,7 @@ class Drawing:
         if self.run.model.levels == 1:
             return [Picture("Denoising", "", None, "this model samples a trajectory in one step")]
         spec, frames, levels = self.run.model.spec, [], []
-        obs = spec.split(self.run.reference.x_BHD[:1])[0][:, 0]
-        start = Condition.unknown(spec, device=obs.device).with_obs(0, obs)
+        start = self._start(slice(1))
 
         def observe(x: Tensor, t: Tensor) -> None:
             frames.append(self._plane(x, spec.times))
@@ -169,6 +168,13 @@ class Drawing:
                                     data_M2=data_M2)
         caption = "Six trajectories from one start, from noise to plan; the colour is the timestep."
         return [Picture("Denoising", caption, strip), Picture("Denoising, step by step", caption, gif)]
+
+    def _start(self, rows: Tensor | slice) -> Condition:
+        """The first observations, and the contexts if there are any, of these windows of the data."""
+        spec, reference = self.run.model.spec, self.run.reference
+        obs_BO = spec.split(reference.x_BHD[rows])[0][:, 0]
+        start = Condition.unknown(spec, len(obs_BO), device=obs_BO.device).with_obs(0, obs_BO)
+        return start if reference.context_BC is None else replace(start, context_BC=reference.context_BC[rows])
 
     def acting(self, env: str) -> list[Picture]:
         """A film of the agent, and if the data have goals, executed paths and plans."""
