@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -152,7 +153,8 @@ def _found(name: str, folders: tuple[Path, ...], where: str) -> str:
     """The id of a dataset unchanged, or the path at which a file is found."""
     if Path(name).suffix not in FILES:
         return name
-    for path in (Path(name), *(folder / name for folder in folders)):
+    own = Path(os.path.expanduser(name))
+    for path in (own, *(folder / own for folder in folders)):
         if path.is_file():
             return str(path)
     places = " nor in ".join(["in the working directory", *map(str, folders)])

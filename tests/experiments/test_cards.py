@@ -47,6 +47,12 @@ def test_a_bad_card_is_refused_in_one_line(changes: dict[str, Any], message: str
     assert not out and err.count("\n") == 1 and message in err and not (tmp_path / "out").exists()
 
 
+def test_a_data_file_may_lie_in_the_home_folder(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(data))
+    card = read_card(write(tmp_path, data=[FAIR | {"dataset": "~/fair.npz+hard.npz"}]))
+    assert card.config(card.data[0], 0, (data,)).dataset == f"{data / 'fair.npz'}+{data / 'hard.npz'}"
+
+
 @pytest.mark.parametrize(("words", "message"), [
     ((), "give cards, or --table FILE"), (("bc.json", "d/bc.json"), "several cards are called bc; each needs a name"),
     (("bc.json", "--jobs", 0), "--jobs is 0; give at least 1"), (("none.json",), "none.json"),
