@@ -291,6 +291,13 @@ class SamplingOptions:
         given = (("sampler", self.sampler), ("grid", self.grid), ("eta", self.eta))
         return {name: value for name, value in given if value is not None}
 
+    def refuse(self, why: str, *names: str) -> None:
+        """Raises ValueError if one of these settings of the sampler was given, of all of them if there are no `names`;
+        `why` is the reason why the model does not have it."""
+        for name in self.changed():
+            if not names or name in names:
+                raise ValueError(f"{name} was given, and {why}; leave it out")
+
 
 DEFAULT_OPTIONS = SamplingOptions()  # keeps a model's own settings
 """The options that keep all settings of a model."""

@@ -53,7 +53,7 @@ class Arrival(nn.Module):
         self.network = mlp([inputs, *[config.width] * config.depth, spec.horizon])
 
     def optimizers(self) -> dict[str, Optimizer]:
-        return adamw(self.network, self.config)
+        return {"network": adamw(self.network, self.config)}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         obs_BHO, _ = self.spec.split(batch.x_BHD)

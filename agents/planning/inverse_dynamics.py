@@ -73,7 +73,7 @@ class InverseDynamics(nn.Module):
         return cls(spec, config, obs, Normalizer.fit("gaussian", [delta]), act)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        return adamw(self.network, self.config)
+        return {"network": adamw(self.network, self.config)}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         obs_BHO, act_BHA = self.spec.split(batch.x_BHD)

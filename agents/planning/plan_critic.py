@@ -153,7 +153,7 @@ class PlanCritic(nn.Module):
                    Normalizer.fit("gaussian", [to_go(some, some) / size]))
 
     def optimizers(self) -> dict[str, Optimizer]:
-        return adamw(nn.ModuleList([self.plan_network, self.state_network]), self.config)
+        return {"network": adamw(nn.ModuleList([self.plan_network, self.state_network]), self.config)}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         """Trains f and V for one step towards `targets`; returns metrics, scalars. Raises `NonFinite` before it."""

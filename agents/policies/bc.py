@@ -24,7 +24,7 @@ class BCConfig(PolicyConfig):
     model: ModelConfig = field(default_factory=lambda: DIFFUSION)
     """The generative model of actions."""
     temperature: float = 1.0
-    """Scale of the noise that an action is sampled from."""
+    """Scale of the noise that an action is sampled from, beside the temperature of the sampling options."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,5 +46,5 @@ class BC(Policy[Model]):
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        options = replace(options, temperature=self.config.temperature)
+        options = replace(options, temperature=options.temperature * self.config.temperature)
         return self.actions(self.model.sample(self.condition(state_BS), seed=seeds, options=options)[:, 0])

@@ -109,7 +109,7 @@ class Critic(nn.Module):
 
     def optimizer(self) -> Optimizer:
         """The optimiser of the Q networks; the target networks follow them."""
-        return adamw(self.q, self.config)["network"]
+        return adamw(self.q, self.config)
 
     def forward(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
         """(E, B) values under each member of the ensemble."""
@@ -121,20 +121,17 @@ class Critic(nn.Module):
         return cls(policy.state_dim, policy.chunk * policy.spec.act_dim, config, config.initial_value(policy))
 
     @torch.no_grad()
-    def target_value(self, state_BS: Tensor, chunk_BX: Tensor, candidates: int = 1) -> Tensor:
-        """(B,) the minimum or the mean over the members of the target network.
-
-        With `candidates`, each state has that many chunks in a row, and a member's value is that of its best one.
-        """
+    def target_value(self, state_BS: Tensor, chunk_BX: Tensor) -> Tensor:
+        """(B,) the minimum or the mean over the members of the target network."""
         q_EB = self.target(torch.cat([state_BS, chunk_BX], -1))
-        q_EB = q_EB if candidates == 1 else q_EB.unflatten(1, (-1, candidates)).amax(2)
         return q_EB.amin(0) if self.config.target == "min" else q_EB.mean(0)
 
     @torch.no_grad()
     def next_return(self, state_BS: Tensor, chunk_BX: Tensor, candidates: int = 1) -> Tensor:
         """(B, N) the quantiles whose mean is `target_value`; without quantiles, (B, 1) that value.
 
-        They are those of the member with the least value, or their means over the members.
+        They are those of the member with the least value, or their means over the members. With `candidates`, each
+        state has that many chunks in a row, and a member's value is that of its best one.
         """
         network = cast(ValueEnsemble, self.target.module)
         q_EBN = network.outputs(torch.cat([state_BS, chunk_BX], -1))

@@ -54,8 +54,7 @@ class DROL(OneStep):
         self.student_ema = MovingAverage(self.student, config.student.ema)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        student = adamw(self.student, self.config.student)["network"]
-        return {"critic": self.critic.optimizer(), "student": student}
+        return {"critic": self.critic.optimizer(), "student": adamw(self.student, self.config.student)}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)

@@ -59,8 +59,8 @@ class IQL(Policy[Model]):
         self.value = state_value(self, config.critic)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        value = adamw(self.value, self.config.critic)["network"]
-        return {"critic": self.critic.optimizer(), "value": value, **self.model.optimizers()}
+        return {"critic": self.critic.optimizer(), "value": adamw(self.value, self.config.critic),
+                **self.model.optimizers()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)

@@ -63,8 +63,7 @@ class MeanFlowQL(OneStep):
         self.student_ema = MovingAverage(self.student, config.student.ema)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        student = adamw(self.student, self.config.student)["network"]
-        return {"critic": self.critic.optimizer(), "student": student}
+        return {"critic": self.critic.optimizer(), "student": adamw(self.student, self.config.student)}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
@@ -113,4 +112,5 @@ class MeanFlowQL(OneStep):
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         self.act_once(options)
         seeds = unfold_each(self.config.candidates, seeds)
-        return self.best(state_BS, self.latent(RowNoise(seeds, self.device).normal(self.noise_dim)))
+        z_RKA = options.temperature * self.latent(RowNoise(seeds, self.device).normal(self.noise_dim))
+        return self.best(state_BS, z_RKA)

@@ -77,15 +77,13 @@ class OneStep(Policy[ModelT]):
 
     def act_once(self, options: SamplingOptions) -> None:
         """Counts a call of the student. Raises ValueError for options of a sampler, which it does not have."""
-        if options.changed():
-            raise ValueError("this policy acts by one call of its student, which has no sampler, grid or eta; leave "
-                             "them out")
+        options.refuse("this policy acts by one call of its student, which has no sampler, grid or eta")
         self.calls += 1
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         self.act_once(options)
-        z_BKA = self.latent(RowNoise(seeds, self.device).normal(self.noise_dim))
+        z_BKA = options.temperature * self.latent(RowNoise(seeds, self.device).normal(self.noise_dim))
         return self.one_step(self.student_ema, state_BS, z_BKA).view_as(z_BKA).clamp(-1, 1)
 
 
@@ -101,8 +99,8 @@ class DistilledFlow(OneStep[Diffusion]):
         self.student_ema = MovingAverage(self.student, model.ema)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        student = adamw(self.student, self.model.config)["network"]
-        return {"critic": self.critic.optimizer(), "student": student, **self.model.optimizers()}
+        return {"critic": self.critic.optimizer(), "student": adamw(self.student, self.model.config),
+                **self.model.optimizers()}
 
     def distillation_loss(self, t: Transition, z_BKA: Tensor, alpha: float, generator: torch.Generator | None = None, *,
                           divided: bool = True) -> tuple[Tensor, Tensor]:

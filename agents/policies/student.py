@@ -33,6 +33,7 @@ from .policy import Policy, PolicyConfig, Scales
 NEAR = 0.1
 SPREAD = (math.log(0.05), 0.0)  # logarithms
 AHEAD = 64  # decisions whose random numbers are drawn together
+ONE_CALL = "a student of decisions acts by one call of its network"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Student(Policy):
         return f"one call, {'one' if self.config.sample else 'the mode'} of {self.config.components} components"
 
     def optimizers(self) -> dict[str, Optimizer]:
-        return adamw(self.network, self.config)
+        return {"network": adamw(self.network, self.config)}
 
     def state(self, obs_BO: Tensor, context_BC: Tensor | None) -> Tensor:
         """(B, S) normalised observations, followed by the goals relative to them in units of the goals' deviations."""
@@ -121,7 +122,8 @@ class Student(Policy):
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        """(B, K, A) the mixtures' modes, or components drawn by the seeds; the options change nothing."""
+        """(B, K, A) the mixtures' modes, or components drawn by the seeds. The temperature changes nothing."""
+        options.refuse(ONE_CALL)
         self.calls += 1
         log_weight_BM, centre_BMX, _ = self.mixture(state_BS)
         uniform_B1 = uniform(seeds, 1) if self.config.sample else None
@@ -165,6 +167,7 @@ class StudentActor(Actor):
     def __init__(self, policy: Student, low_A: np.ndarray, high_A: np.ndarray,
                  options: SamplingOptions = DEFAULT_OPTIONS):
         super().__init__(policy, low_A, high_A, options)
+        options.refuse(ONE_CALL)
         self.policy: Student = policy
         self.near_O, self.far_O = policy.bounds()
         self.needs_goal, self.execute, self.calls = policy.context is not None, policy.execute, 0

@@ -47,7 +47,8 @@ class SwiftConfig(PolicyConfig):
     """Scale of classifier-free guidance towards actions with a positive advantage: 0 imitates all actions of the data,
     1 those with a positive advantage, and more amplifies the difference."""
     temperature: float = 0.0
-    """Scale of the noise that an action is sampled from; 0 gives the likeliest action."""
+    """Scale of the noise that an action is sampled from, beside the temperature of the sampling options; 0 gives the
+    likeliest action."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,8 +74,7 @@ class Swift(Policy[Diffusion]):
         self.value = state_value(self, config.critic, config.critic.members)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        value = adamw(self.value, self.config.critic)["network"]
-        return {"value": value, **self.model.optimizers()}
+        return {"value": adamw(self.value, self.config.critic), **self.model.optimizers()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
@@ -102,7 +102,7 @@ class Swift(Policy[Diffusion]):
 
     def sample_actions(self, state_BS: Tensor, seeds: Sequence[int],
                        options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        options = replace(options, temperature=self.config.temperature)
+        options = replace(options, temperature=options.temperature * self.config.temperature)
         x = self.model.sample(self.condition(state_BS), guide=ClassifierFree(self.config.guidance), seed=seeds,
                               options=options)[:, 0]
         return self.actions(x)

@@ -18,7 +18,15 @@ from ..device import device_of
 from ..models.plugin import Denoise, Denoising, Plugin
 from ..normalize import Normalizer
 from ..randomness import generator, row_seeds
-from ..trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions, TrajectoryModel, TrajectorySpec, calls_of
+from ..trajectory import (
+    DEFAULT_OPTIONS,
+    Condition,
+    Observer,
+    SamplingOptions,
+    TrajectoryModel,
+    TrajectorySpec,
+    calls_of,
+)
 from .paths import NoisePath
 from .posterior import product_mean, with_gradient
 
@@ -175,10 +183,11 @@ class Mixture:
         return calls_of(self.models)
 
     def sample(self, condition: Condition, num_samples: int = 1, *, guide: Any = None,
-               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+               seed: int | Sequence[int] = 0, options: SamplingOptions = DEFAULT_OPTIONS,
+               observe: Observer | None = None) -> Tensor:
         """Samples (B, N, H, D) in environment units, as `TrajectoryModel.sample` does.
 
-        All models have to accept `guide`.
+        All models have to accept `guide`. `observe` sees the result.
         """
         rows = condition.repeat(num_samples)
         seeds = row_seeds(seed, rows.batch)
@@ -188,6 +197,8 @@ class Mixture:
             if mine := [r for r, choice in enumerate(chosen) if choice == i]:
                 x_RHD[mine] = model.sample(rows[torch.tensor(mine)], guide=guide, options=options,
                                            seed=[seeds[r] for r in mine])[:, 0].to(x_RHD)
+        if observe is not None:
+            observe(x_RHD, x_RHD.new_zeros(1))
         return x_RHD.unflatten(0, (condition.batch, num_samples))
 
     def _choice(self, seed: int) -> int:

@@ -110,8 +110,7 @@ class LatentDiffusion(nn.Module):
         return self.prior.sampling(options)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        prior, vae = self.prior.optimizers()["network"], adamw(self.vae, self.config.prior)["network"]
-        return {"prior": prior, "vae": vae}
+        return {"prior": self.prior.optimizers()["network"], "vae": adamw(self.vae, self.config.prior)}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None) -> dict[str, Tensor]:

@@ -187,7 +187,7 @@ class Diffusion(nn.Module):
         return SAMPLERS[config.sampler] if config.eta is None else partial(SAMPLERS[config.sampler], eta=config.eta)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        return adamw(self.network, self.config)
+        return {"network": adamw(self.network, self.config)}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None, chain: bool = False) -> dict[str, Tensor]:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from ..config import require, require_choice
-from ..gan.discrimination import SideConfig, logits, mean_loss, step_discriminator
+from ..gan.discrimination import SideConfig, adversarial_loss, step_discriminator
 from ..gan.objectives import OBJECTIVES
 from ..models.conditioning import encoded_width
 from ..models.microbatch import Microbatch
@@ -63,7 +62,7 @@ class Adversarial(Reflow):
 
     def optimizers(self) -> dict[str, Optimizer]:
         side = self.distillation.discriminator_learning
-        return super().optimizers() | {"discriminator": adamw(self.discriminator, side, side.betas)["network"]}
+        return super().optimizers() | {"discriminator": adamw(self.discriminator, side, side.betas)}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None) -> dict[str, Tensor]:
@@ -75,11 +74,7 @@ class Adversarial(Reflow):
                                     optimizers["discriminator"], self.distillation.discriminator_learning.max_grad_norm)
         return judged | super().update(batch, optimizers, generator, guide=guide)
 
-    @parametrize.cached()
     def objective(self, rows: Microbatch) -> Tensor:
         """The error to the teacher's trajectories, and the generator's loss of samples from one call: a scalar."""
-        fake, t_R = self.one_call(rows) * rows.real, rows.levels()
-        with torch.no_grad():
-            on_real = logits(self.discriminator, rows.x0, rows, t_R)
-        deceived = mean_loss(self.rules.generator, on_real, logits(self.discriminator, fake, rows, t_R), rows)
+        deceived, _ = adversarial_loss(self.discriminator, rows, self.one_call(rows) * rows.real, self.rules)
         return super().objective(rows) + self.distillation.adversarial * deceived

@@ -21,7 +21,7 @@ from ..diffusion.paths import NoisePath
 from ..diffusion.samplers import Normal, Sampler, steps_along
 from ..models.microbatch import Microbatch
 from ..models.plugin import Denoise
-from ..trajectory import Observer
+from ..trajectory import DEFAULT_OPTIONS, Observer, SamplingOptions
 from .few_step import FewStep, FewStepConfig
 
 K, B, Q, STAGES = 8.0, 1.0, 2.0, 8  # Geng et al. 2024, section 3.2: n(t) = 1 + K sigmoid(-B t), and the base of r / t
@@ -50,6 +50,15 @@ class Consistency(FewStep):
     """A student that maps every point of a way from noise to data to the end of this way."""
 
     distillation: ConsistencyConfig
+
+    def settings(self, options: SamplingOptions) -> DiffusionConfig:
+        """As `Diffusion.settings`. Raises ValueError for a sampler: `multistep` is the only one."""
+        options.refuse("a consistency model has one sampler, by which it maps each point to the end of its way",
+                       "sampler")
+        return super().settings(options)
+
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
+        return super().sampling(options).replace(self.config.sampler, "multistep", 1)
 
     def sampler(self, config: DiffusionConfig) -> Sampler:
         return partial(multistep, eta=1.0 if config.eta is None else config.eta)

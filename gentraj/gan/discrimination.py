@@ -1,4 +1,4 @@
-"""The discriminator's side of the game: its logits and losses, and its training step."""
+"""The game of both sides: logits, the losses of either side, and the training step of the discriminator."""
 
 from __future__ import annotations
 
@@ -79,6 +79,25 @@ def mean_loss(loss: Loss, real: Logits, fake: Logits, microbatch: Microbatch) ->
     real_RH = microbatch.real[..., 0]
     patches = (loss(real.patch_RH, fake.patch_RH) * real_RH * microbatch.weight[:, None]).sum()
     return whole + patches / mean_over_processes(real_RH.sum())
+
+
+@parametrize.cached()
+def adversarial_loss(discriminator: Discriminator, microbatch: Microbatch, fake: Tensor,
+                     objective: Objective) -> tuple[Tensor, Tensor]:
+    """The generator's loss in the game, and its mean |d loss / d logit| at samples: 0 if the objective is saturated.
+
+    The gradient reaches the samples, but not the weights of the discriminator.
+    """
+    discriminator.requires_grad_(False)
+    try:
+        t_R = microbatch.levels()
+        with torch.no_grad():
+            on_real = logits(discriminator, microbatch.blurred(microbatch.x0, t_R), microbatch, t_R)
+        on_fake = logits(discriminator, microbatch.blurred(fake, t_R), microbatch, t_R)
+    finally:
+        discriminator.requires_grad_(True)
+    loss = mean_loss(objective.generator, on_real, on_fake, microbatch)
+    return loss, torch.autograd.grad(loss, on_fake.whole_R, retain_graph=True)[0].abs().sum()
 
 
 @torch.no_grad()

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from ..config import later, require, require_choice
 from ..models.conditioning import ConditionMix, encode_context, encoded_width, interpolate
 from ..models.microbatch import Microbatch
-from ..models.one_step import SEARCH, choosing_plugins, refuse_sampler, sample_rows
+from ..models.one_step import SEARCH, choosing_plugins, sample_rows
 from ..models.sampling import Guidance, check_trajectories, sample_batch
 from ..models.settings import GeneratorConfig
 from ..networks import NETWORKS, NetworkConfig, TemporalUNetConfig
@@ -27,7 +26,7 @@ from ..normalize import Normalizer
 from ..training.optimization import MovingAverage, adamw, apply_gradients
 from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
-from .discrimination import SideConfig, logits, mean_loss, step_discriminator
+from .discrimination import SideConfig, adversarial_loss, step_discriminator
 from .health import FOLLOW, Health, vital_signs
 from .objectives import OBJECTIVES, REGULARISERS, Objective
 
@@ -150,7 +149,7 @@ class ConditionalGAN(nn.Module):
         """The optimisers of both sides, "discriminator" and "generator"."""
         sides = {"discriminator": (self.discriminator, self.config.discriminator_learning),
                  "generator": (self.network, self.config.generator_learning)}
-        return {name: adamw(module, side, side.betas)["network"] for name, (module, side) in sides.items()}
+        return {name: adamw(module, side, side.betas) for name, (module, side) in sides.items()}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None) -> dict[str, Tensor]:
@@ -164,7 +163,7 @@ class ConditionalGAN(nn.Module):
         size = -(-len(batch.x_BHD) // self.config.discriminator_steps)
         metrics, parts = {}, [slice(i, i + size) for i in range(0, len(batch.x_BHD), size)]
         for rows in parts if plays else parts[-1:]:
-            microbatch = self._microbatch(batch, rows, generator)
+            microbatch = self._microbatch(batch.take(rows), generator)
             if plays:
                 with torch.no_grad():
                     fake = self._sample(microbatch)
@@ -190,14 +189,13 @@ class ConditionalGAN(nn.Module):
         self.updates += 1
         return int(self.updates) % self.config.play_every == 1
 
-    def _microbatch(self, batch: Batch, rows: slice, generator: torch.Generator) -> Microbatch:
-        x, real = batch.x_BHD[rows], batch.mask_BHD[rows]
+    def _microbatch(self, batch: Batch, generator: torch.Generator) -> Microbatch:
+        real = batch.mask_BHD
         known = self.mix.sample(self.spec, real, generator)
-        kept = torch.rand(len(x), generator=generator) >= self.context_dropout
-        context = None if batch.context_BC is None else batch.context_BC[rows]
-        weight = x.new_ones(1) if batch.weight_B is None else batch.weight_B[rows]
-        return Microbatch(self.normalizer.normalize(x) * real, real, known, encode_context(context, self.context, kept),
-                          weight, self.config.discriminator_noise, generator)
+        kept = torch.rand(len(real), generator=generator) >= self.context_dropout
+        return Microbatch(self.normalizer.normalize(batch.x_BHD) * real, real, known,
+                          encode_context(batch.context_BC, self.context, kept), batch.weights(),
+                          self.config.discriminator_noise, generator)
 
     def _sample(self, microbatch: Microbatch) -> Tensor:
         """A sample for each condition of the microbatch, in normalised units; padding is 0, as it is in data."""
@@ -219,7 +217,7 @@ class ConditionalGAN(nn.Module):
         denoiser, and for options of a sampler.
         """
         plugins = choosing_plugins(guide, "a GAN")
-        refuse_sampler(options, "a GAN samples in one call of its generator")
+        options.refuse("a GAN samples in one call of its generator")
         self.health.warn()
         x = sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
                          partial(sample_rows, self._trajectories, temperature=options.temperature, plugins=plugins,
@@ -293,25 +291,6 @@ def step_generator(discriminator: Discriminator | None, twins: Microbatch, gener
     if guide is not None:
         total = total - (guide(fake, twins) * twins.weight).mean()
     return metrics | {"generator_grad_norm": apply_gradients(total, optimizer, max_norm).detach()}
-
-
-@parametrize.cached()
-def adversarial_loss(discriminator: Discriminator, twins: Microbatch, fake: Tensor,
-                     objective: Objective) -> tuple[Tensor, Tensor]:
-    """The generator's loss in the game, and its mean |d loss / d logit| at samples: 0 if the objective is saturated.
-
-    The gradient reaches the samples, but not the weights of the discriminator.
-    """
-    discriminator.requires_grad_(False)
-    try:
-        t_R = twins.levels()
-        with torch.no_grad():
-            on_real = logits(discriminator, twins.blurred(twins.x0, t_R), twins, t_R)
-        on_fake = logits(discriminator, twins.blurred(fake, t_R), twins, t_R)
-    finally:
-        discriminator.requires_grad_(True)
-    loss = mean_loss(objective.generator, on_real, on_fake, twins)
-    return loss, torch.autograd.grad(loss, on_fake.whole_R, retain_graph=True)[0].abs().sum()
 
 
 def energy_score(twins: Microbatch, fake: Tensor) -> tuple[Tensor, Tensor]:

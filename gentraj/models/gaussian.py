@@ -24,7 +24,7 @@ from ..training.optimization import LearningConfig, MovingAverage, adamw, apply_
 from ..training.parallel import mean_over_processes
 from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, Guide, Observer, SamplingOptions, TrajectorySpec
 from .conditioning import ConditionMix, encode_context, encoded_width, interpolate
-from .one_step import SEARCH, choosing_plugins, refuse_sampler, sample_rows
+from .one_step import SEARCH, choosing_plugins, sample_rows
 from .plugin import Plugin
 from .sampling import Guidance, check_trajectories, sample_batch
 from .settings import GeneratorConfig
@@ -117,7 +117,7 @@ class Gaussian(nn.Module):
         return "one call, Gaussian"
 
     def optimizers(self) -> dict[str, Optimizer]:
-        return adamw(self.network, self.config)
+        return {"network": adamw(self.network, self.config)}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator, *,
                guide: Guide | None = None) -> dict[str, Tensor]:
@@ -157,7 +157,7 @@ class Gaussian(nn.Module):
         for options of a sampler.
         """
         plugins = choosing_plugins(guide, "a Gaussian")
-        refuse_sampler(options, "a Gaussian samples in one call of its network")
+        options.refuse("a Gaussian samples in one call of its network")
         x = sample_batch(self.spec, condition.to(self.device), num_samples, seed, plugins,
                          partial(self._sample_rows, plugins=plugins, temperature=options.temperature))
         if observe is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..networks.rows import MAX_ROWS, padded
 from ..normalize import Normalizer
 from ..randomness import RowNoise, unfold
-from ..trajectory import Condition, SamplingOptions
+from ..trajectory import Condition
 from .plugin import Plugin, Preference, SampledRows, finite
 from .sampling import Guidance, as_plugins
 
@@ -44,12 +44,6 @@ def choosing_plugins(guide: Guidance, model: str) -> list[Plugin]:
                              "give an energy of clean trajectories, constraints or no guidance, or use a diffusion "
                              "model")
     return plugins
-
-
-def refuse_sampler(options: SamplingOptions, why: str) -> None:
-    """Raises ValueError if options of a sampler were given; `why` is the reason why the model has no sampler."""
-    for name in options.changed():
-        raise ValueError(f"{name} was given, and {why}; leave it out")
 
 
 def sample_rows(generate: Generate, rows: Condition, seeds: Sequence[int], temperature: float,

@@ -41,15 +41,11 @@ class NonFinite(RuntimeError):
     """A loss, a gradient norm, a metric or a parameter is NaN or infinite."""
 
 
-def adamw(network: nn.Module, config: LearningConfig,
-          betas: tuple[float, float] = (0.9, 0.999)) -> dict[str, Optimizer]:
-    """Makes the optimisers of a component with one network: {"network": AdamW}.
-
-    The fused implementation is used, which is 2.75 times as fast on a CPU.
-    """
+def adamw(network: nn.Module, config: LearningConfig, betas: tuple[float, float] = (0.9, 0.999)) -> Optimizer:
+    """AdamW of a network, in the fused implementation, which is 2.75 times as fast on a CPU."""
     optimizer = AdamW(network.parameters(), config.learning_rate, betas, weight_decay=config.weight_decay, fused=True)
     optimizer.defaults["schedule"] = config.schedule  # which the training loop reads
-    return {"network": optimizer}
+    return optimizer
 
 
 def apply_gradients(loss: Tensor, optimizer: Optimizer, max_norm: float) -> Tensor:

@@ -184,8 +184,7 @@ class WorldModel(nn.Module):
         return 0 if self.model is None else self.model.network_calls
 
     def optimizers(self) -> dict[str, Optimizer]:
-        own = {name: adamw(network, self.config)["network"]
-               for name, network in (("ensemble", self.ensemble), ("ends", self.ends))}
+        own = {"ensemble": adamw(self.ensemble, self.config), "ends": adamw(self.ends, self.config)}
         return own if self.model is None else own | self.model.optimizers()
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
@@ -346,8 +345,8 @@ class WorldModel(nn.Module):
         variance of the errors in the data, because a sampler of few steps falls short of it. Raises ValueError for
         sampling options where there is no model.
         """
-        if self.model is None and options.changed():
-            raise ValueError("an ensemble has no sampler, grid or eta; leave them out")
+        if self.model is None:
+            options.refuse("an ensemble has no sampler, grid or eta")
         self.options = options
         obs_BHO, act_BHA = self.spec.split(reference.x_BHD)
         real_BK, self.calibration = reference.mask_BHD[:, 1:, 0], Calibration.none()

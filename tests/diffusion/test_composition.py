@@ -174,9 +174,11 @@ def test_a_row_of_a_mixture_is_what_its_model_draws() -> None:
     chosen = (each - x).abs().amax((2, 3, 4)).argmin(0)
     assert 5 < chosen.sum() < 25
     torch.testing.assert_close(x, each[chosen, torch.arange(30)], rtol=1e-4, atol=1e-4)
+    seen = list[Tensor]()
     torch.testing.assert_close(mixture.sample(condition[:4], seed=seeds[:4], guide=guide,
-                                              options=SamplingOptions(steps=2)), x[:4], rtol=1e-4,
-                               atol=1e-4)
+                                              options=SamplingOptions(steps=2),
+                                              observe=lambda x, t: seen.append(x)), x[:4], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(seen[-1], x[:4, 0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, math.nan]])

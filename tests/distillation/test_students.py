@@ -31,7 +31,7 @@ from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
 from gentraj.testing import check_model
-from gentraj.trajectory import Batch, Condition, TrajectorySpec
+from gentraj.trajectory import Batch, Condition, SamplingOptions, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=2, act_dim=0, horizon=1)
 MEAN, STD = torch.tensor([0.3, -0.4]), torch.tensor([0.8, 0.3])  # of the data, which are normal
@@ -312,6 +312,16 @@ def test_a_student_starts_from_its_teacher_scores_as_it_does_and_leaves_it_as_it
     made.update(Batch(x, torch.ones_like(x, dtype=torch.bool), torch.ones(3, 1)), made.optimizers(), generator(1))
     torch.testing.assert_close(made.ood_score(x, known, [0, 1, 2]), teacher.ood_score(x, known, [0, 1, 2]))
     assert all(torch.equal(before[key], tensor) for key, tensor in made.teacher.state_dict().items())
+
+
+@pytest.mark.parametrize(("method", "name", "value"), [
+    ("mean-flow", "sampler", "heun"), ("shortcut", "eta", 0.5), ("consistency", "sampler", "heun")])
+def test_a_student_that_has_its_own_steps_refuses_those_of_a_sampler(method: str, name: str, value: Any) -> None:
+    model, free = student(method, "flow", steps=2), Condition.unknown(SPEC, 2)
+    with pytest.raises(ValueError, match=f"{name} was given, and a .* leave it out"):
+        model.sample(free, options=SamplingOptions(**{name: value}))
+    model.sample(free, options=SamplingOptions(grid="karras"))
+    assert model.sampling().startswith("multistep" if method == "consistency" else "euler")
 
 
 def test_more_steps_of_progressive_distillation_than_the_teacher_can_halve_are_refused() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from small import gentraj
-from test_reproduce import CARD, write
+from test_reproduce import CARD, FAIR, HARD, write
 
 from gentraj.config import from_json
 from gentraj.experiments.cards import Card
@@ -58,6 +58,12 @@ def test_a_card_may_have_more_seeds_than_the_others_of_its_table(tmp_path: Path)
         text = write_page(cards, tmp_path / "page.md").read_text()
         assert "training seeds 3, 5 (for more: 3, 5, 8)\nand over 2 episodes per seed" in text
         assert [line.startswith("| more") for line in text.splitlines() if "(2 of 3 seeds)" in line] == [True] * noted
+
+
+def test_the_order_of_a_card_s_seeds_does_not_matter(tmp_path: Path) -> None:
+    cards = {"a": made({"fair": 40}, "a", seeds=[5, 3], data=[FAIR]), "b": made({"hard": 20}, "a", data=[HARD]),
+             "c": made({"fair": 9}, "c")}
+    assert "training seeds 3, 5, with 2 episodes" in write_page(cards, tmp_path / "page.md").read_text()
 
 
 def test_a_lead_of_one_training_says_what_its_interval_lacks(tmp_path: Path) -> None:

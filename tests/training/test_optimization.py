@@ -76,7 +76,7 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("factor", [torch.inf, torch.nan])
 def test_a_number_that_is_checked_later_moves_no_weight_and_is_named(factor: float, accelerator: None) -> None:
     network = nn.Linear(2, 1)
-    optimizer = adamw(network, LearningConfig(learning_rate=0.1))["network"]
+    optimizer = adamw(network, LearningConfig(learning_rate=0.1))
     apply_gradients(network(torch.ones(1, 2)).sum(), optimizer, 1.0)
     before = {name: t.clone() for name, t in [*network.state_dict().items(), *optimizer_tensors(optimizer).items()]}
     with checked_later() as checked:
@@ -92,7 +92,7 @@ def test_steps_that_are_checked_later_are_the_same_steps(accelerator: None) -> N
     one = nn.Linear(3, 1)
     two = deepcopy(one)
     for network, context in ((one, nullcontext()), (two, checked_later())):
-        optimizer = adamw(network, LearningConfig(max_grad_norm=0.5))["network"]
+        optimizer = adamw(network, LearningConfig(max_grad_norm=0.5))
         with context:
             for step in range(3):
                 apply_gradients((network(torch.ones(1, 3)) * step).sum(), optimizer, 0.5)

@@ -32,7 +32,7 @@ class Linear(nn.Module):
         self.spec, self.batch_size, self.network = TrajectorySpec(2, 1, 4), 5, nn.Linear(3, 3)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        return adamw(self.network, LearningConfig())
+        return {"network": adamw(self.network, LearningConfig())}
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         loss = self.loss(batch, torch.randn(3, generator=generator))

@@ -106,7 +106,7 @@ def test_implicit_learning_is_of_the_expectile_of_the_targets_and_of_rewards_and
     policy, t, critic = make(small(BCConfig), chain()), transitions(), critic_of(Valued(), start=50.0)
     value = state_value(policy, CriticConfig(width=8, depth=1))
     value.unit.fill_(4.0)
-    optimizers = {"value": adamw(value, CriticConfig(learning_rate=0.1))["network"], "critic": critic.optimizer()}
+    optimizers = {"value": adamw(value, CriticConfig(learning_rate=0.1)), "critic": critic.optimizer()}
     advantage_B = (critic.target_value(t.state_BS, t.chunk_BX) - value(t.state_BS)[0]).detach()
     q_EB = critic(t.state_BS, t.chunk_BX).detach()
     metrics, found_B = update_implicit(critic, value, t, tau, optimizers)

@@ -14,9 +14,12 @@ from agents.policies.bc import BCConfig
 from agents.policies.diffusion_ql import DiffusionQLConfig
 from agents.policies.fql import FQLConfig
 from agents.policies.generators import GENERATORS
+from agents.policies.iql import IQLConfig
 from agents.policies.one_step import OneStepConfig
 from agents.policies.policy import Policy, PolicyConfig, RewardStatistics, Scales, mean_one
+from agents.policies.student import StudentConfig
 from agents.policies.swift import SwiftConfig
+from agents.policies.td3bc import TD3BCConfig
 from gentraj.data import ContextConfig, Episodes, Windows, concatenate
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
@@ -126,6 +129,14 @@ def test_actions_are_inside_the_bounds_and_depend_on_their_own_seed_only(kind: t
     assert decided.shape == (32, policy.chunk, 1) and (decided.abs() <= 1).all()
     actor = Actor(policy, np.full(1, -0.01), np.full(1, 0.01))
     assert (actor.act(obs).abs() <= 0.01).all()
+
+
+@every_policy
+def test_an_action_without_noise_does_not_depend_on_its_seed(kind: type) -> None:
+    policy, one_BS = make(small(kind), bandit(50)), torch.full((16, 2), 0.3)
+    cold, warm = (policy.sample_actions(one_BS, list(range(16)), SamplingOptions(temperature=each)) for each in (0, 1))
+    torch.testing.assert_close(cold, cold[:1].expand_as(cold))
+    assert (len(warm.unique()) > 1) == (kind not in (IQLConfig, TD3BCConfig, SwiftConfig, StudentConfig))  # the mean
 
 
 @every_policy

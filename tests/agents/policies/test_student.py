@@ -11,6 +11,7 @@ from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.networks.rows import batch_invariant
 from gentraj.normalize import Normalizer
 from gentraj.randomness import generator
+from gentraj.trajectory import SamplingOptions
 
 LOW, HIGH = np.array([-0.8, -0.5], np.float32), np.array([0.5, 0.9], np.float32)
 
@@ -41,6 +42,12 @@ def test_the_fast_agent_acts_as_the_slow_one(goals: int, changes: dict[str, obje
         act_BA = fast.act(obs_BO, goal_BG)
         assert act_BA.shape == (20, 2) and ((act_BA >= torch.tensor(LOW)) & (act_BA <= torch.tensor(HIGH))).all()
         assert torch.allclose(act_BA, slow.act(obs_BO, goal_BG), atol=1e-5)
+
+
+def test_a_sampler_is_refused() -> None:
+    for kind in (StudentActor, Actor):
+        with pytest.raises(ValueError, match="sampler was given, and a student of decisions acts by one call"):
+            kind(student(0), LOW, HIGH, SamplingOptions(sampler="heun")).act(torch.zeros(1, 4))
 
 
 def test_both_say_where_they_clip() -> None:
