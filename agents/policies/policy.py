@@ -134,14 +134,14 @@ class PolicyConfig:
     observations: Observations = later("gaussian")
     """Observations as the networks see them: with mean 0 and standard deviation 1 in the data, or as they are."""
     rewards: Rewards = later("rms")
-    """Rewards that values are learned of: divided by their root mean square; as they are; times 1000 / (largest -
-    smallest return of an episode), as IQL's in locomotion; or minus 1, as IQL's in AntMaze."""
+    """How rewards are scaled for the values: divided by their root mean square (rms); not at all (raw); times 1000 /
+    (largest - smallest return of an episode), as in IQL's locomotion (return-range); or minus 1, as in IQL's AntMaze
+    (minus-one)."""
 
     model: ClassVar[ModelConfig | None] = None
     """The settings of the generator of actions: a field of a policy that has one."""
     critic: ClassVar[Any | None] = None
-    """The settings of the value function: a field of a policy that learns from rewards by one, so that it can be
-    fine-tuned in its environment."""
+    """The settings of the value function. A policy with such a field can be fine-tuned in its environment."""
 
     def unused(self) -> dict[str, str]:
         return {"execute": "actions are sampled one at a time (chunk)"} if self.chunk == 1 else {}

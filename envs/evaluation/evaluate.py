@@ -41,7 +41,7 @@ class EvaluationConfig:
     num_envs: int = 25
     """Environments that run side by side. With batch_invariant it changes the speed, never the result."""
     batch_invariant: bool = True
-    """Compute decisions so that an episode does not depend on those beside it, bit for bit. A decision for one
+    """Compute decisions so that an episode does not depend on the other environments, bit for bit. A decision for one
     environment then costs as much as one for 16; turn it off to measure how fast the agent of one robot is."""
     protocol: ProtocolName = "random-goal"
     """random-goal: a random goal that stays; d4rl-single-goal: D4RL's fixed goal of each maze, for its score; ogbench:

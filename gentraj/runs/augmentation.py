@@ -82,7 +82,7 @@ class AugmentConfig:
     """Reward that is subtracted for each unit of uncertainty, which is the standard deviation of the change in one step
     (MOPO: Yu et al. 2020)."""
     own_rewards: bool = False
-    """Take the rewards from the real environment's compute_reward of goals, in the place of the model's predictions."""
+    """Take the rewards from the real environment's compute_reward of goals, instead of the model's predictions."""
     seed: int = 0
     """Seed; the same seed gives the same dataset."""
     device: str | None = None
