@@ -100,11 +100,6 @@ class LatentDiffusion(nn.Module):
     def network_calls(self) -> int:
         return self.prior.network_calls
 
-    @property
-    def levels(self) -> int | None:
-        """The largest number of sampling steps, the prior's number of noise levels; None in continuous time."""
-        return self.prior.levels
-
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """A description of how the model samples, for messages and reports."""
         return self.prior.sampling(options)

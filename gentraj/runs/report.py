@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from envs.rendering.headless import CannotRender
 from envs.rendering.maze import draw_maze
 
 from ..files import inside
+from ..models.settings import GeneratorConfig
 from ..plots import figures
 from ..plots.page import Picture, Table, show, write_report
 from ..plots.style import Plane
@@ -146,7 +147,8 @@ class Drawing:
                         image)]
 
     def denoising(self) -> list[Picture]:
-        if self.run.model.levels == 1:
+        generator = cast(GeneratorConfig, self.run.config.generator)
+        if generator.ONE_CALL:
             return [Picture("Denoising", "", None, "this model samples a trajectory in one step")]
         spec, frames, levels = self.run.model.spec, [], []
         obs = spec.split(self.run.reference.x_BHD[:1])[0][:, 0]
@@ -157,7 +159,7 @@ class Drawing:
             levels.append(float(t))
 
         self.run.model.sample(start, 6, seed=self.seed,
-                              options=SamplingOptions(steps=self.run.model.levels or 20), observe=observe)
+                              options=SamplingOptions(steps=generator.max_steps or 20), observe=observe)
         shown = np.unique(np.linspace(0, len(frames) - 1, 6).round().astype(int))
         data_M2 = self._plane(self.run.reference.x_BHD)[self.run.reference.mask_BHD[..., 0].cpu().numpy()]
         strip = figures.denoising_strip([frames[i] for i in shown], [levels[i] for i in shown],
