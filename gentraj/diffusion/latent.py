@@ -112,8 +112,7 @@ class LatentDiffusion(nn.Module):
         """One step of the VAE (Kingma & Welling 2014, equation 10), and one of the prior on the means of its latents.
 
         Returns metrics, scalars. "reconstruction" is the root mean squared error of the unknown real entries, in
-        normalised units.
-        The weights of the batch act on the prior only: the VAE represents all windows alike.
+        normalised units. The weights of the batch act on the prior only: the VAE represents all windows alike.
         """
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
         known = self.mix.sample(self.spec, real, generator)
