@@ -283,7 +283,7 @@ class Policy(nn.Module, Generic[ModelT]):
         b, h_H = torch.arange(len(last_B), device=last_B.device), torch.arange(real_BH.shape[1], device=last_B.device)
         ended_B = batch.terminal_BH[b, last_B]
         power_H = discount ** h_H.to(batch.reward_BH)
-        reward_BH = self.reward.normalize(batch.reward_BH[:, :-1, None])[..., 0] * real_BH[:, 1:]  # 0 in padding
+        reward_BH = self.reward.normalize(batch.reward_BH[:, :-1, None])[..., 0] * real_BH[:, 1:]  # none in padding
         real_BK = real_BH[:, 1 : self.chunk + 1]
         act_BKA = self.act_scale.normalize(act_BHA[:, : self.chunk]) * real_BK[..., None]
         reward_B, discount_B = (reward_BH * power_H[:-1]).sum(1), power_H[last_B] * ~ended_B

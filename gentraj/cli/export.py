@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import tyro
+from gymnasium.spaces import Box
 
 from ..files import check_output, write_file
 from ..progress import busy, print_saved, say
 from ..runs.export import export_run, signature, to_onnx, to_pt2
-from ..runs.folder import load
+from ..runs.folder import Run, load
 from .common import RunFolder
 from .options import parse
 from .sampling import SamplerOptions
@@ -30,6 +32,7 @@ class Export:
 
     Examples: gentraj export runs/fql --out fql.onnx
               gentraj export runs/demo --batch 8 --out demo.pt2
+              gentraj export runs/robot --low -1 --high 1 --out robot.onnx
     """
 
     run: RunFolder
@@ -40,6 +43,10 @@ class Export:
     """Number of observations per call; the program accepts exactly this many."""
     env_id: str | None = None
     """The environment whose action space bounds the actions; by default the run's own."""
+    low: tuple[float, ...] | None = None
+    """Lowest values of the actions of a robot without an environment: one number, or one for each entry."""
+    high: tuple[float, ...] | None = None
+    """Highest values of these actions."""
     sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = field(default_factory=SamplerOptions)
 
 
@@ -49,8 +56,31 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"--out is {args.out}; a file that ends in {' or '.join(WRITERS)} is expected")
     check_output(args.out, "--out")
     run = load(args.run, device=torch.device("cpu"))
+    space = limits(args, run)
     with busy(f"exporting to {args.out}"):
-        program = export_run(run, args.batch, args.env_id, args.sampling.options())
+        program = export_run(run, args.batch, args.env_id, args.sampling.options(), space)
         write_file(args.out, WRITERS[args.out.suffix](program))
     say(signature(program))
     print_saved(args.out)
+
+
+def limits(args: Export, run: Run) -> Box | None:
+    """The box from --low to --high, or None for the action space of an environment. Raises ValueError for a bad box."""
+    if args.low is None and args.high is None:
+        if (args.env_id or run.data.env) is None:
+            raise ValueError(f"{run.folder}: its data do not say which environment they come from; give --env-id, or "
+                             "the limits of the actions, such as --low -1 --high 1")
+        return None
+    if args.low is None or args.high is None or args.env_id is not None:
+        raise ValueError("--low and --high bound the actions together, and in the place of --env-id; give both and no "
+                         "--env-id")
+    width = run.data.act_dim
+    for option, values in (("--low", args.low), ("--high", args.high)):
+        if len(values) not in {1, width}:
+            raise ValueError(f"{option} has {len(values)} numbers; one is expected, or one for each of the {width} "
+                             "entries of an action")
+    low_A, high_A = (np.broadcast_to(np.array(values, np.float32), width) for values in (args.low, args.high))
+    if not (low_A < high_A).all():
+        raise ValueError(f"--low is {low_A.tolist()} and --high {high_A.tolist()}; each low value must be below its "
+                         "high value")
+    return Box(low_A, high_A)

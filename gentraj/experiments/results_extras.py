@@ -16,16 +16,17 @@ from .statistics import Estimate
 
 ROBUST = """### Over runs and datasets
 
-{which}IQM is the interquartile mean over the runs of all datasets, which leaves out the best and the worst quarter of
-them. The last columns compare a row with the one below it: the difference of their averages, paired by seed and episode
-where both have the same, and the probability that a run scores more than one of the row below on the same dataset. In
-brackets are 95 % intervals, which resample runs within each dataset (Agarwal et al. 2021)."""
-PUBLISHED = """### Beside what is published
+{which}IQM is the interquartile mean over the runs on all datasets, which ignores the best and the worst quarter of the
+runs. The last two columns compare each row with the next one. "Above the next row" is the difference of the two
+averages, paired by seed and episode if both rows have the same seeds and episodes. "Probability of improvement" is the
+probability that a run of this row scores higher than a run of the next row on the same dataset. Brackets contain 95 %
+intervals, for which the runs on each dataset are resampled (Agarwal et al. 2021)."""
+PUBLISHED = """### Published scores
 
-Published scores are those of the papers, on their data. Where our data are others of the same name, the two can be
-compared in their order, and not in their numbers."""
-CURVES = """Scores of the training seeds, {episodes} episodes each time. A line is the mean over seeds, with the range
-over seeds; a dotted line is what is published."""
+Published scores are from the papers, on their data. Our datasets have the same names but are different data, so compare
+the order of the methods and not the numbers."""
+CURVES = """The curves show scores during training, with {episodes} episodes per evaluation. A line is the mean over the
+training seeds, the shaded area their range, and a dotted line a published score."""
 
 
 def robust(family: Family) -> Iterator[str]:
@@ -65,7 +66,7 @@ def published(family: Family) -> Iterator[str]:
                              f"{data.published.updates:,}", data.published.source))
     if rows:
         yield PUBLISHED
-        yield markdown_table(("", "dataset", "ours", "updates", "published", "updates", "where"), rows)
+        yield markdown_table(("", "dataset", "ours", "updates", "published", "updates", "source"), rows)
 
 
 def _ours(result: DataResult | None) -> str:

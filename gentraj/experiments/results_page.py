@@ -23,18 +23,20 @@ DATA, AVERAGE = "the data", "average"
 
 HEAD = """# Results
 
-Written by
+This page was written by
 
     gentraj reproduce CARD.json... --data DIR --results FOLDER --table {page}
 
-which trains, evaluates and writes this page, with the data files in DIR. The same command continues where it was
-stopped. A row comes from one or more cards, small files with all of its settings: to change this page, edit cards and
-run them. Without cards the command writes the page from the results in FOLDER."""
-PROTOCOL = """The {score}{protocol}: *last* checkpoints of the training seeds {seeds}, with {episodes} episodes each,
-the same for all. After ± is half of the 95 % bootstrap interval of the mean, which resamples seeds and each seed's
-episodes; for the average, those of every dataset. The best average comes first. "{data}" is the mean of the data's own
-episodes."""
-TOOK = "Minutes are those of one thread, while other runs were in progress. Settings are those that the card gives."
+The command trains and evaluates what the cards describe, with the data files in DIR. If it was interrupted, the same
+command continues. A card is a small file that holds all settings of one or more runs, and a row of a table comes from
+one or more cards. To change this page, edit the cards and run them. Without cards, the command writes the page from the
+results in FOLDER."""
+PROTOCOL = """Each entry is the {score}{protocol} of the *last* checkpoint: the mean over the training seeds {seeds}
+and over {episodes} episodes per seed, which are the same for all methods. The number after ± is half the width of the
+95 % bootstrap interval of the mean, for which seeds and the episodes of each seed are resampled. The column "average"
+is the mean over the datasets, and rows are sorted by it. The row "{data}" is the mean over the dataset's episodes."""
+TOOK = """Minutes are for one thread, while other runs were using the same machine. Settings are those of the card; all
+others are those of the preset."""
 
 
 def write_page(results: Mapping[str, CardResult], path: Path) -> Path:
@@ -75,14 +77,15 @@ def _lead(family: Family) -> Iterator[str]:
         return
     (best, second, *_), columns = family.whole_rows, family.columns
     low, mean, high = best.lead(second, columns)
-    chance = "" if low > 0 else ": the lead may be chance"
+    chance = "" if low > 0 else ", so the lead may be due to chance"
     pairs = [[row.results[column] for row in (best, second)] for column in columns]
     paired = [is_paired(*(result.by_seed for result in pair)) for pair in pairs]
-    drawn = "paired by seed and episode" if all(paired) else "both drawn as above"
+    drawn = "paired by seed and episode" if all(paired) else "with both resampled as above"
     single = any(len(result.seeds) == 1 for pair in pairs for result in pair)
-    yield (f"On average {best.label} is {number(mean)} above {second.label}; the 95 % interval of this "
+    yield (f"On average, {best.label} scores {number(mean)} more than {second.label}. The 95 % interval of this "
            f"difference, {drawn}, is {number(low)} to {number(high)}{chance}."
-           + (" For scores of one training, the interval leaves out how trainings differ." if single else ""))
+           + (" With one training per method, the interval does not include the variation between trainings."
+              if single else ""))
 
 
 def _cell(row: Row, result: DataResult | None) -> str:
@@ -120,7 +123,7 @@ def _seeds(rows: Iterable[Row]) -> str:
     for row in rows:
         labels.setdefault(", ".join(map(str, row.seeds)), []).append(row.label)
     common, *others = sorted(labels, key=lambda seeds: -len(labels[seeds]))
-    return common + "".join(f" (of {' and '.join(labels[seeds])}: {seeds})" for seeds in others)
+    return common + "".join(f" (for {' and '.join(labels[seeds])}: {seeds})" for seeds in others)
 
 
 def _versions(results: Mapping[str, CardResult]) -> str:

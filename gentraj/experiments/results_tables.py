@@ -17,7 +17,7 @@ class Row(NamedTuple):
 
     label: str
     seeds: tuple[int, ...]
-    """The seeds that the cards of the row ask for."""
+    """The seeds that the cards of the row ask for, in increasing order."""
     results: Mapping[str, DataResult]
 
     def is_whole(self, columns: Sequence[str]) -> bool:
@@ -79,9 +79,9 @@ class Family(NamedTuple):
                 if getattr(card, key) != getattr(first, key):
                     raise ValueError(f"the card {file} has {key} {getattr(card, key)}, and another of the table "
                                      f"'{name}' {getattr(first, key)}; give it a table of its own")
-            if (others := seeds.setdefault(card.label, card.seeds)) != card.seeds:
+            if (others := seeds.setdefault(card.label, own := tuple(sorted(card.seeds)))) != own:
                 raise ValueError(f"two cards of the table '{name}' are called '{card.label}' and have seeds {others} "
-                                 f"and {card.seeds}; give them the same")
+                                 f"and {own}; give them the same")
             cells = [(card.label, one.name) for one in card.data]
             if both := [column for label, column in cells if (label, column) in taken]:
                 raise ValueError(f"two cards of the table '{name}' are called '{card.label}' and have {', '.join(both)}"

@@ -164,7 +164,7 @@ def plot_returns(returns: Sequence[float], yardsticks: Mapping[str, float], path
 
 def plot_paths(paths: Sequence[np.ndarray], starts: np.ndarray, goals: np.ndarray, path: Path,
                background: Background | None = None, plans: Sequence[np.ndarray] | None = None, *,
-               title: str = "Executed paths") -> Path:
+               title: str = "Executed paths", plane: Plane = POSITIONS) -> Path:
     """Draws a panel for each episode e: `paths[e]` (T, 2) from `starts[e]` to `goals[e]`.
 
     `plans[e]`, (H, 2) or (P, H, 2), are drawn below the path.
@@ -172,7 +172,7 @@ def plot_paths(paths: Sequence[np.ndarray], starts: np.ndarray, goals: np.ndarra
     figure, axes = panels(len(paths))
     everything = np.concatenate([*paths, starts, goals])
     for e, ax in enumerate(axes):
-        draw_floor(ax, background, everything, POSITIONS)
+        draw_floor(ax, background, everything, plane)
         for k, plan in enumerate([] if plans is None else np.reshape(plans[e], (-1, *np.shape(plans[e])[-2:]))):
             ax.plot(*plan.T, color=ORANGE, lw=1.1, alpha=0.75, label="planned" if k == 0 else None)
         ax.plot(*paths[e].T, color=BLUE, lw=2.0, label="executed")
@@ -184,7 +184,7 @@ def plot_paths(paths: Sequence[np.ndarray], starts: np.ndarray, goals: np.ndarra
 
 def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: int, path: Path,
                     background: Background | None = None, *, goal: np.ndarray | None = None,
-                    title: str = "Candidate plans and how far each is trusted") -> Path:
+                    title: str = "Candidate plans and how far each is trusted", plane: Plane = POSITIONS) -> Path:
     """Draws candidate plans (N, H, 2), coloured by `trust_ratio_N`, their error divided by the threshold of trust.
 
     Plans with a ratio of at most 1 are trusted. `chosen` is the index of the executed plan.
@@ -195,7 +195,8 @@ def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: in
     figure, [ax] = panels(1, width=6.2, height=4.8)
     limit = float(np.clip(np.exp(np.abs(np.log(np.maximum(trust_ratio_N, 1e-6))).max()), 1.5, 20.0))
     scale = ScalarMappable(*trust_scale(limit))
-    draw_floor(ax, background, plans_NH2.reshape(-1, 2), POSITIONS)
+    goals_M2 = NOWHERE if goal is None else np.asarray(goal)[None]
+    draw_floor(ax, background, np.concatenate([plans_NH2.reshape(-1, 2), goals_M2]), plane)
     for n in np.argsort(-trust_ratio_N):  # the most trusted on top
         style = "-" if trust_ratio_N[n] <= 1 else (0, (3, 2))
         ax.plot(*plans_NH2[n].T, color=scale.to_rgba(trust_ratio_N[n]), lw=1.3, ls=style)

@@ -52,8 +52,10 @@ class Plane(NamedTuple):
 
     @classmethod
     def of(cls, dims: Sequence[int], goal_dims: Sequence[int]) -> Plane:
-        """Positions in metres where the data have goals; otherwise entries without a known unit."""
-        return cls() if goal_dims else cls(*(f"observation[{dim}]" for dim in dims), alike=False)
+        """Positions in metres where the data have goals; otherwise entries without a known unit; a single one over
+        time."""
+        names = [f"observation[{dim}]" for dim in dims]
+        return cls() if goal_dims and len(dims) > 1 else cls(*["environment steps", *names][-2:], alike=False)
 
     def zoom(self, ax: Axes, points: np.ndarray, share: float) -> None:
         """Sets the extent of `ax` to that of the points, with a margin of `share` of it on each side."""

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
@@ -35,10 +36,14 @@ CHECKS = 4  # batches of observations on which a program is compared with the ag
 TOLERANCE = 1e-4  # largest error of an action, times the largest action if that is above 1
 
 
-def export_run(run: Run, batch: int = 1, env_id: str | None = None,
-               options: SamplingOptions = DEFAULT_OPTIONS) -> ExportedProgram:
-    """One decision of the run as a program for `batch` observations. Raises ValueError if it cannot be exported."""
-    agent = run.agent(run.action_space(env_id), options=options)
+def export_run(run: Run, batch: int = 1, env_id: str | None = None, options: SamplingOptions = DEFAULT_OPTIONS,
+               action_space: Box | None = None) -> ExportedProgram:
+    """One decision of the run as a program for `batch` observations.
+
+    Actions are bounded by `action_space` (for a robot without an environment), or else by the action space of `env_id`
+    or of the run's own environment. Raises ValueError if the run cannot be exported.
+    """
+    agent = run.agent(action_space or run.action_space(env_id), options=options)
     if not isinstance(agent, Actor | Planner):
         raise ValueError(f"{run.description}, which plans by trying actions and cannot be exported; "
                          "export a planner or a policy")

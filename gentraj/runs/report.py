@@ -20,6 +20,7 @@ from envs.rendering.film import Film, rendering
 from envs.rendering.headless import CannotRender
 from envs.rendering.maze import draw_maze
 
+from ..data.windows import repeat_last
 from ..files import inside
 from ..models.settings import GeneratorConfig
 from ..plots import figures
@@ -83,13 +84,14 @@ def drawn(title: str, draw: Draw) -> Sequence[Picture]:
 class Drawing:
     """Draws the figures of one run.
 
-    Trajectories are drawn in the plane of the first two goal entries, or of the first two entries of the observation.
+    Trajectories are drawn in the plane of the first two goal entries, or of the first two entries of the observation;
+    where there is only one, over time.
     """
 
     def __init__(self, run: Run, folder: Path, seed: int):
         self.run, self.folder, self.seed = run, folder, seed
         self.metrics, self.curve = read_metrics(run.folder), records.read_learning_curve(run.folder)
-        self.dims = list(run.data.goal_dims[:2]) or [0, min(1, run.data.obs_dim - 1)]
+        self.dims = list(run.data.goal_dims or range(run.data.obs_dim))[:2]
         self.plane = Plane.of(self.dims, run.data.goal_dims)
         factory = recorded_factory(run.data.env)
         self.env, maze = (run.data.env, factory.maze) if factory else (None, None)
@@ -137,12 +139,12 @@ class Drawing:
 
     def samples(self) -> list[Picture]:
         whole = self.run.reference.mask_BHD.flatten(1).all(1)  # without padding
-        data = self.run.reference.x_BHD[whole if whole.any() else slice(None)][:SAMPLES]
+        data = repeat_last(self.run.reference)[whole if whole.any() else slice(None)][:SAMPLES]
         spec = self.run.model.spec
         start = Condition.unknown(spec, len(data), device=data.device).with_obs(0, spec.split(data)[0][:, 0])
         x = self.run.model.sample(start, seed=self.seed)[:, 0]
-        image = figures.plot_samples_beside_data(self._plane(x), self._plane(data), self.folder / "samples.png",
-                                                 self.background, plane=self.plane)
+        image = figures.plot_samples_beside_data(self._plane(x, spec.times), self._plane(data, spec.times),
+                                                 self.folder / "samples.png", self.background, plane=self.plane)
         return [Picture("Samples beside data", "Sampled from the same first observations as the windows of data.",
                         image)]
 
@@ -155,13 +157,13 @@ class Drawing:
         start = Condition.unknown(spec, device=obs.device).with_obs(0, obs)
 
         def observe(x: Tensor, t: Tensor) -> None:
-            frames.append(self._plane(x))
+            frames.append(self._plane(x, spec.times))
             levels.append(float(t))
 
         self.run.model.sample(start, 6, seed=self.seed,
                               options=SamplingOptions(steps=generator.max_steps or 20), observe=observe)
         shown = np.unique(np.linspace(0, len(frames) - 1, 6).round().astype(int))
-        data_M2 = self._plane(self.run.reference.x_BHD)[self.run.reference.mask_BHD[..., 0].cpu().numpy()]
+        data_M2 = self._plane(self.run.reference.x_BHD, spec.times)[self.run.reference.mask_BHD[..., 0].cpu().numpy()]
         strip = figures.denoising_strip([frames[i] for i in shown], [levels[i] for i in shown],
                                         self.folder / "denoising.png", self.background, plane=self.plane,
                                         data_M2=data_M2)
@@ -211,11 +213,13 @@ class Drawing:
         plans, title, caption = None, "Executed paths", "The path of each episode under the policy."
         if planner is not None:
             chosen, row = planner.propose(obs, goal, played.seeds).chosen()
-            plans = [self._plane(x[: int(r) + 1]) for x, r in zip(chosen, row, strict=True)]
+            plans = [self._plane(x, planner.spec.times)[: int(r) + 1] for x, r in zip(chosen, row, strict=True)]
             title, caption = "Plans and executed paths", ("The first plan of each episode up to its arrival, and the "
                              "path that was executed, with replanning on the way.")
-        image = figures.plot_paths([e.obs[:, self.dims] for e in episodes], self._plane(obs), goal[:, :2].numpy(),
-                                   self.folder / "paths.png", self.background, plans)
+        paths = [self._plane(torch.from_numpy(e.obs), range(len(e.obs))) for e in episodes]
+        goals = np.stack([self._goal(one, len(path) - 1) for one, path in zip(goal, paths, strict=True)])
+        image = figures.plot_paths(paths, np.stack([path[0] for path in paths]), goals, self.folder / "paths.png",
+                                   self.background, plans, plane=self.plane)
         return Picture(title, caption, image)
 
     def _candidates(self, planner: Planner, played: Rollout) -> Picture:
@@ -224,16 +228,25 @@ class Drawing:
         obs, goal = _first(played)
         far = int((obs[:, self.dims] - goal[:, :2]).norm(dim=1).argmax())  # the goal that is farthest from its start
         plans = planner.propose(obs[far : far + 1], goal[far : far + 1], [played.seeds[far]])
-        x = [self._plane(x) for x in plans.x_BNHD[0]]
+        x, times, chosen = self._plane(plans.x_BNHD[0], planner.spec.times), planner.spec.times, int(plans.chosen_B[0])
         for n, row in enumerate(plans.row_BN[0]):
-            x[n][int(row) :] = x[n][int(row)]  # the plan ends at its arrival
-        image = figures.plot_candidates(np.stack(x), plans.ratio_BN[0].cpu().numpy(), int(plans.chosen_B[0]),
-                                        self.folder / "candidates.png", self.background, goal=goal[far, :2].numpy())
+            x[n, int(row) :] = x[n, int(row)]  # the plan ends at its arrival
+        goal_2 = self._goal(goal[far], times[int(plans.row_BN[0, chosen])])
+        image = figures.plot_candidates(x, plans.ratio_BN[0].cpu().numpy(), chosen, self.folder / "candidates.png",
+                                        self.background, goal=goal_2, plane=self.plane)
         return Picture("Candidates and trust", "One plan per proposed arrival. The planner executes the earliest one "
                        "that the model finds no further out of distribution than data of the same length.", image)
 
-    def _plane(self, x: Tensor) -> np.ndarray:
-        return x[..., self.dims].cpu().numpy()
+    def _plane(self, x_NHD: Tensor, times: Sequence[int]) -> np.ndarray:
+        """(..., H, 2) the points of trajectories (..., H, D) whose timesteps are at these times."""
+        points = x_NHD[..., self.dims].cpu().numpy()
+        if len(self.dims) == 2:
+            return points
+        return np.concatenate([np.broadcast_to(np.array(times)[:, None], points.shape), points], -1)
+
+    def _goal(self, goal_G: Tensor, time: int) -> np.ndarray:
+        """(2,) the point of a goal, which is to be reached at this time."""
+        return np.array([time, *goal_G[: len(self.dims)].tolist()])[-2:]
 
 
 def _first(played: Rollout) -> tuple[Tensor, Tensor]:

@@ -57,7 +57,7 @@ def test_published_scores_stand_beside_ours_with_their_budget(tmp_path: Path) ->
     [cells] = [line.split(" | ") for line in text.splitlines() if "table 1" in line]
     assert [cell.strip("| ") for cell in cells[:2]] == ["IQL", "fair"] and cells[2].startswith("40.0 ± ")
     assert [cell.strip("| ") for cell in cells[3:]] == ["4", "87.0", "1,000,000", "the paper, table 1"]
-    assert "### Beside what is published" in text and "While training" not in text
+    assert "### Published scores" in text and "While training" not in text
 
 
 def test_learning_curves_are_drawn_and_their_last_three_averaged(tmp_path: Path) -> None:

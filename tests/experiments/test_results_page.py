@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from small import gentraj
-from test_reproduce import CARD, write
+from test_reproduce import CARD, FAIR, HARD, write
 
 from gentraj.config import from_json
 from gentraj.experiments.cards import Card
@@ -40,10 +40,11 @@ def test_the_page_has_the_best_first_and_a_gap_where_nothing_is_known(tmp_path: 
     assert [row[0] for row in table[2:]] == ["the data", "Better", "Worse", "Half"]
     assert table[2] == ["the data", "30.0", "30.0", "30.0"] and table[5][2:] == ["—", "—"]
     assert [row[3].split(" ± ")[0] for row in table[3:5]] == ["55.0", "30.0"]
-    assert "![Small ones](figures/results-small-ones.png)" in text and "training seeds 3, 5, with 2 episodes" in text
+    assert "![Small ones](figures/results-small-ones.png)" in text
+    assert "training seeds 3, 5\nand over 2 episodes per seed" in text
     height, width, _ = imread(page.parent / "figures" / "results-small-ones.png").shape
     assert height > 100 and width > 500
-    assert "On average Better is 25.0 above Worse; the 95 % interval" in text and "chance" not in text
+    assert "On average, Better scores 25.0 more than Worse. The 95 % interval" in text and "chance" not in text
     before = page.read_bytes()
     assert gentraj("reproduce", "--results", tmp_path / "results", "--table", page) == 0 and page.read_bytes() == before
 
@@ -55,15 +56,21 @@ def test_a_card_may_have_more_seeds_than_the_others_of_its_table(tmp_path: Path)
     fewer = {name: made({"fair": 40, "hard": 20}, name) for name in "ab"}
     for cards, noted in (({"m": more} | fewer, False), (fewer | {"m": more}, False), (fewer | {"m": half}, True)):
         text = write_page(cards, tmp_path / "page.md").read_text()
-        assert "training seeds 3, 5 (of more: 3, 5, 8), with 2 episodes" in text
+        assert "training seeds 3, 5 (for more: 3, 5, 8)\nand over 2 episodes per seed" in text
         assert [line.startswith("| more") for line in text.splitlines() if "(2 of 3 seeds)" in line] == [True] * noted
+
+
+def test_the_order_of_a_card_s_seeds_does_not_matter(tmp_path: Path) -> None:
+    cards = {"a": made({"fair": 40}, "a", seeds=[5, 3], data=[FAIR]), "b": made({"hard": 20}, "a", data=[HARD]),
+             "c": made({"fair": 9}, "c")}
+    assert "training seeds 3, 5, with 2 episodes" in write_page(cards, tmp_path / "page.md").read_text()
 
 
 def test_a_lead_of_one_training_says_what_its_interval_lacks(tmp_path: Path) -> None:
     pair = {"a": made({"fair": 90, "hard": 90}, "a"), "b": made({"fair": 40, "hard": 20}, "b")}
     single = {"a": made({"fair": 90, "hard": 90}, "a", seeds=[3]), "b": pair["b"]}
     texts = [write_page(cards, tmp_path / "page.md").read_text() for cards in (pair, single)]
-    assert ["scores of one training" in text for text in texts] == [False, True]
+    assert ["one training per method" in text for text in texts] == [False, True]
 
 
 def test_only_what_is_finished_and_expected_is_judged(tmp_path: Path) -> None:
@@ -89,13 +96,13 @@ def test_the_average_of_datasets_is_narrower_than_each_alone() -> None:
 def test_the_lead_of_one_card_over_the_same_is_none(tmp_path: Path) -> None:
     """With the same seeds and episodes the difference is paired, and certain; with others the variances add up."""
     same = {name: made({"fair": 40, "hard": 20}, name) for name in "ab"}
-    certain = "this difference, paired by seed and episode, is 0.00 to 0.00: the lead may be chance"
+    certain = "this difference, paired by seed and episode, is 0.00 to 0.00, so the lead may be due to chance"
     assert certain in write_page(same, tmp_path / "page.md").read_text()
     found = same | {"b": of_other_seeds(same["b"])}
     [family] = families(found)
     low, _, high = family.rows[0].average(family.columns) or (0, 0, 0)
-    [numbers] = re.findall("On average a is (.*) above b; .* is (.*) to (.*): the lead may be chance",
-                        write_page(found, tmp_path / "page.md").read_text())
+    [numbers] = re.findall("On average, a scores (.*) more than b. .* is (.*) to (.*), so the lead may be due",
+                           write_page(found, tmp_path / "page.md").read_text())
     apart, least, most = map(float, numbers)
     assert apart == 0 and least < 0 < most
     assert most - least == pytest.approx(np.sqrt(2) * (high - low), rel=0.05)

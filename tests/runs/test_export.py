@@ -14,6 +14,7 @@ from small import DATASET, gentraj
 from torch import Tensor
 
 from gentraj import runs
+from gentraj.data import save_npz
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
 from gentraj.randomness import RowNoise, Tape, fold
@@ -116,6 +117,32 @@ def test_the_command_writes_a_program_of_a_policy_with_goals(umaze: Any, tmp_pat
     obs, goal = (x[:3] for x in examples(run) if x is not None)
     act = torch.export.load(tmp_path / "a.pt2").module()(obs, goal, torch.zeros(6))
     assert act.shape == (3, 1, 2) and act.abs().max() <= 1
+
+
+def test_a_run_on_data_without_an_environment_is_exported_within_given_limits(hopper: Any, tmp_path: Path,
+                                                                              capsys: pytest.CaptureFixture) -> None:
+    """The logs of a robot name no environment: the program's actions keep the limits of each entry."""
+    save_npz(replace(hopper, env=None), tmp_path / "robot.npz")
+    run, out = tmp_path / "run", tmp_path / "robot.pt2"
+    runs.train(policy("bc-gaussian", tmp_path / "robot.npz"), run, progress=False)
+    assert gentraj("export", run, "--out", out) == 2
+    assert "give --env-id, or the limits of the actions, such as --low -1 --high 1" in capsys.readouterr().err
+    assert gentraj("export", run, "--out", out, "--batch", 8, "--low", -0.02, "--high", 0.01, 0.02, 0.03) == 0
+    noise = torch.tensor([-9.0, 9.0]).repeat_interleave(56)  # 4 of the 8 rows far below the mean, and 4 far above
+    act_BEA = torch.export.load(out).module()(examples(runs.load(run))[0][:8], noise)
+    torch.testing.assert_close(act_BEA[:4].amin((0, 1)), torch.full((3,), -0.02))
+    torch.testing.assert_close(act_BEA[4:].amax((0, 1)), torch.tensor([0.01, 0.02, 0.03]))
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("--low", -1), "--low and --high bound the actions together"),
+    (("--low", -1, "--high", 1, "--env-id", "Hopper-v5"), "in the place of --env-id"),
+    (("--low", -1, -1, -1, "--high", 1), "--low has 3 numbers; one is expected, or one for each of the 2 entries"),
+    (("--low", 1, "--high", -1, 2), "each low value must be below its high value")])
+def test_limits_that_bound_no_actions_are_refused(words: tuple[object, ...], message: str, small_run: Path,
+                                                  capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    assert gentraj("export", small_run, "--out", tmp_path / "a.pt2", *words) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_chunk_is_exported_whole_as_far_as_it_is_carried_out() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gentraj.plots.page import show
@@ -94,3 +97,28 @@ def test_a_table_has_no_row_of_dashes_and_names_its_units() -> None:
                     ("return (95 % interval of the mean)", [10.0, 15.0], None, None),
                     ("first success (steps, median)", 17.0, None, None)]
     assert all(any(show(cell) != "—" for cell in row[1:]) for row in rows)
+
+
+def test_a_single_entry_is_drawn_over_time(run_folder: Path) -> None:
+    run = load(run_folder)
+    drawing = report.Drawing(replace(run, data=replace(run.data, goal_dims=(1,))), run_folder / "figures", 0)
+    times, x = run.model.spec.times, run.reference.x_BHD[0]
+    assert (drawing.plane.x, drawing.plane.y, drawing.plane.alike) == ("environment steps", "observation[1]", False)
+    assert np.array_equal(drawing._plane(x, times), np.stack([times, x[:, 1].numpy()], 1))
+    assert drawing._goal(torch.tensor([3.5]), 20).tolist() == [20, 3.5]
+    assert all(picture.image for picture in [*drawing.samples(), *drawing.denoising()])
+    episode = SimpleNamespace(obs=np.zeros((5, 4), np.float32), extras={"goal": np.ones((5, 1), np.float32)})
+    played: Any = SimpleNamespace(recorded=[episode])
+    assert drawing._paths(played).image
+
+
+def test_padding_is_not_drawn_as_data(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every window is longer than its episode, its end repeats the last observation."""
+    run, shown = load(run_folder), list[np.ndarray]()
+    mask = torch.ones_like(run.reference.mask_BHD)
+    mask[:, 3:] = False
+    short = replace(run.reference, x_BHD=run.reference.x_BHD * mask, mask_BHD=mask)
+    monkeypatch.setattr(report.figures, "plot_samples_beside_data", lambda x, data, *_, **__: shown.append(data))
+    report.Drawing(replace(run, reference=short), run_folder / "figures", 0).samples()
+    whole = run.reference.x_BHD[: report.SAMPLES, 2:3, :2].expand(-1, mask.shape[1] - 2, -1)
+    assert np.array_equal(shown[0][:, 2:], whole)

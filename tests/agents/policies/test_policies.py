@@ -240,13 +240,6 @@ def test_n_steps_are_earned_and_the_state_after_them_is_discounted_by_as_many(
     assert t.weight_B is None and t.weights().tolist() == [1]
 
 
-def test_nothing_is_earned_after_an_episode_s_end_where_rewards_are_shifted() -> None:
-    data = chain()
-    policy = Policy(2, 1, BCConfig(), Scales.fit(data, ContextConfig(), rewards="minus-one"), n_step=4)
-    t = policy.transition(Windows(data, policy.spec).gather(np.arange(5)), 0.5)
-    assert t.reward_B.tolist() == [0 + 0.5 + 0.5, 1 + 1, 2, 3 + 2, 4]  # of the rewards 0, 1, 2 and 3, 4
-
-
 @pytest.mark.parametrize(("chunk", "n_step", "horizon"), [(1, 1, 2), (4, 1, 5), (4, 6, 7)])
 def test_a_transition_is_as_long_as_its_chunk_or_its_steps(chunk: int, n_step: int, horizon: int) -> None:
     policy = Policy(2, 1, BCConfig(chunk=chunk), Scales.fit(chain(), ContextConfig()), n_step)

@@ -17,6 +17,7 @@ from test_policies import make
 from torch import Tensor, nn
 
 from agents.policies.critic import exponential_weights
+from agents.policies.iql import IQL, IQLConfig
 from agents.policies.policy import Policy, Scales, reward_scale
 from gentraj.data import ContextConfig, Episodes, Windows
 from gentraj.diffusion.paths import PATHS
@@ -315,6 +316,17 @@ def test_rewards_are_scaled_as_each_paper_says() -> None:
     assert reward_scale(episodes, "minus-one") == (1, 1) and reward_scale(episodes, "raw") == (0, 1)
     assert reward_scale(episodes, "rms")[1] == pytest.approx((18 / 4) ** 0.5)
     assert reward_scale(replace(episodes, reward=np.zeros(80)), "return-range") == (0, 1)
+
+
+def test_no_step_costs_anything_after_the_end_of_an_episode() -> None:
+    # As in AntMaze, where a step costs 1 and the goal ends an episode; the second episode does not get there.
+    ends = np.array([False, False, True, False, False])
+    episodes = Episodes(np.zeros((7, OBS)), np.zeros((5, ACT)), ends, ends, np.zeros(5, bool), np.array([3, 2]))
+    config = IQLConfig(rewards="minus-one", critic=replace(IQLConfig().critic, n_step=32, discount=0.5))
+    policy = IQL(OBS, ACT, config, Scales.fit(episodes, ContextConfig(), rewards="minus-one"))
+    t = policy.transition(Windows(episodes, policy.spec).gather(np.arange(5)), 0.5)
+    torch.testing.assert_close(t.reward_B, torch.tensor([-1.5, -1.0, 0.0, -1.5, -1.0]))
+    torch.testing.assert_close(t.discount_B, torch.tensor([0.0, 0.0, 0.0, 0.25, 0.5]))
 
 
 def test_the_path_of_diffusion_ql_is_the_product_of_its_betas() -> None:
