@@ -23,6 +23,7 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.families import MODELS, Model, ModelConfig
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.gaussian import Gaussian, GaussianConfig
+from gentraj.models.sampling import sampling_of
 from gentraj.normalize import Normalizer
 from gentraj.randomness import unfold_each
 from gentraj.training.parallel import mean_over_processes
@@ -34,6 +35,7 @@ from gentraj.trajectory import (
     SamplingOptions,
     TrajectoryModel,
     TrajectorySpec,
+    calls_of,
 )
 
 FAR = 10.0  # bound on normalised observations, as an entry that hardly varies in the data has a tiny deviation
@@ -235,11 +237,11 @@ class Policy(nn.Module, Generic[ModelT]):
     @property
     def network_calls(self) -> int:
         """Calls of the model's network so far."""
-        return self.model.network_calls
+        return calls_of([self.model])
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """A description in words of how actions are sampled."""
-        return self.model.sampling(options)
+        return sampling_of(self.model, options)
 
     @overload
     def build_model(self, config: DiffusionConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Diffusion: ...

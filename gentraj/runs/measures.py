@@ -113,7 +113,7 @@ def conditions(run: Run, windows: Batch) -> dict[str, Condition]:
 
 def sample(run: Run, condition: Condition, steps: int | None, seed: int, title: str, progress: bool = True) -> Tensor:
     """(R, H, D) one sampled trajectory for each of the R conditions, on the CPU."""
-    parts, condition = [], condition.to(run.model.device)
+    parts, condition = [], condition.to(run.device)
     with bar(condition.batch, title, "trajectories", shown=progress) as done:
         for i in range(0, condition.batch, ROWS):
             part = condition[i : i + ROWS]
@@ -215,7 +215,7 @@ def plan_actions(run: Run, x_RHD: Tensor) -> Tensor:
         raise CannotReplay("its trajectories are coarse plans; only the models that fill them in have actions")
     if spec.act_dim:
         return spec.split(x_RHD)[1][:, :-1]
-    return torch.cat([_inverse_actions(run, plans.to(run.model.device)).cpu() for plans in x_RHD.split(PLANS)])
+    return torch.cat([_inverse_actions(run, plans.to(run.device)).cpu() for plans in x_RHD.split(PLANS)])
 
 
 def _inverse_actions(run: Run, x_RHD: Tensor) -> Tensor:

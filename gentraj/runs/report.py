@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from envs.rendering.maze import draw_maze
 
 from ..data.windows import repeat_last
 from ..files import inside
+from ..models.settings import GeneratorConfig
 from ..plots import figures
 from ..plots.page import Picture, Table, show, write_report
 from ..plots.style import Plane
@@ -148,7 +149,8 @@ class Drawing:
                         image)]
 
     def denoising(self) -> list[Picture]:
-        if self.run.model.levels == 1:
+        generator = cast(GeneratorConfig, self.run.config.generator)
+        if generator.ONE_CALL:
             return [Picture("Denoising", "", None, "this model samples a trajectory in one step")]
         spec, frames, levels = self.run.model.spec, [], []
         start = self._start(slice(1))
@@ -158,7 +160,7 @@ class Drawing:
             levels.append(float(t))
 
         self.run.model.sample(start, 6, seed=self.seed,
-                              options=SamplingOptions(steps=self.run.model.levels or 20), observe=observe)
+                              options=SamplingOptions(steps=generator.max_steps or 20), observe=observe)
         shown = np.unique(np.linspace(0, len(frames) - 1, 6).round().astype(int))
         data_M2 = self._plane(self.run.reference.x_BHD, spec.times)[self.run.reference.mask_BHD[..., 0].cpu().numpy()]
         strip = figures.denoising_strip([frames[i] for i in shown], [levels[i] for i in shown],
