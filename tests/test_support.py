@@ -137,7 +137,7 @@ OWNERS = {"a planner's `--family`": ["goals", "veteran"],
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_owner_takes_the_families_of_its_row(row: str, name: str) -> None:
     """`gentraj export` of all families is in tests/runs/test_export.py."""
-    cell = table("Owners")[row][name]
+    cell = table("Planners, policies and world models")[row][name]
     for preset in OWNERS[row]:
         if cell == "yes":
             assert family(with_components(PRESETS[preset], name, None).generator) == name
@@ -147,7 +147,7 @@ def test_an_owner_takes_the_families_of_its_row(row: str, name: str) -> None:
 
 
 def test_every_owner_is_tried() -> None:
-    assert table("Owners").keys() == OWNERS.keys() | {"`gentraj export`"}
+    assert table("Planners, policies and world models").keys() == OWNERS.keys() | {"`gentraj export`"}
     assert "has no density" in Path(prior.__file__).read_text()
 
 

@@ -36,7 +36,7 @@ from .sampling import SamplerOptions
 class Evaluate:
     """Run a trained planner, policy or world model in closed loop in its environment, and write its scores.
 
-    The scores are printed beside those of the data, of a random agent and, in a maze, of the controller that collected
+    The scores are printed next to those of the data, of a random agent and, in a maze, of the controller that collected
     the data. With --as world-model, the predictions of a world model are compared with held-out data instead.
 
     Examples: gentraj evaluate runs/demo --episodes 100 --video runs/demo/videos

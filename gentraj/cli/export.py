@@ -72,8 +72,7 @@ def limits(args: Export, run: Run) -> Box | None:
                              "the limits of the actions, such as --low -1 --high 1")
         return None
     if args.low is None or args.high is None or args.env_id is not None:
-        raise ValueError("--low and --high bound the actions together, and in the place of --env-id; give both and no "
-                         "--env-id")
+        raise ValueError("--low and --high bound the actions together, instead of --env-id; give both, and no --env-id")
     width = run.data.act_dim
     for option, values in (("--low", args.low), ("--high", args.high)):
         if len(values) not in {1, width}:

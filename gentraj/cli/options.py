@@ -150,7 +150,7 @@ def _as_paragraph(field: StructFieldSpec) -> StructFieldSpec:
     """The field with its help text as one paragraph; tyro would keep some of the line breaks of the source."""
     def paragraph() -> str | None:
         text = field.helptext() if callable(field.helptext) else field.helptext
-        return text and " ".join(text.split())
+        return text and " ".join(_of_users(text).split())
 
     return dataclasses.replace(field, helptext=paragraph)
 
@@ -163,8 +163,13 @@ def _wrapped(cls: type, make: Callable[..., Any]) -> Callable[..., Any]:
             raise _Refused(str(error)) from error
 
     doc = str(cls.__doc__)
-    made.__doc__ = "" if doc.startswith(f"{cls.__name__}(") else doc  # dataclass's own, a signature
+    made.__doc__ = "" if doc.startswith(f"{cls.__name__}(") else _of_users(doc)  # dataclass's own, a signature
     return made
+
+
+def _of_users(doc: str) -> str:
+    """A docstring without the sentences that say what is raised: a command prints a line instead."""
+    return re.sub(r"\s*\bRaises `?[A-Z]\w*Error`?\s[^.]*\.", "", doc)
 
 
 def _whole(word: str) -> int:

@@ -32,7 +32,7 @@ class Pareto:
     """Folders of runs, such as a teacher and its students, each of them with @STEPS or without."""
     config: Annotated[ParetoConfig, tyro.conf.arg(name="")] = field(default_factory=ParetoConfig)
     out: Path = Path("pareto.json")
-    """The JSON file to write; the figure is written beside it as a PNG file."""
+    """The JSON file to write; the figure is written next to it as a PNG file."""
     device: str | None = None
     """A PyTorch device such as cuda or mps; by default the accelerator if there is one, else the CPU."""
 

@@ -28,7 +28,7 @@ class Report:
     run: RunFolder
     """The folder of a run, as `gentraj train` writes it."""
     out: Path | None = None
-    """The HTML file to write; by default RUN/report.html. The figures are written to the folder `figures` beside it."""
+    """The HTML file to write; by default RUN/report.html. The figures are written to a folder `figures` next to it."""
     seed: int = 0
     """Seed of the episodes and samples in the figures."""
     device: str | None = None

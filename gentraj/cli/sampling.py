@@ -13,11 +13,11 @@ class SamplerOptions:
     """Settings of the sampler; by default those of the run."""
 
     sampler: SamplerName | None = None
-    """The sampler, in the place of the run's own."""
+    """The sampler, instead of the run's own."""
     grid: GridName | None = None
-    """The spacing of the sampling steps, in the place of the run's own."""
+    """The spacing of the sampling steps, instead of the run's own."""
     eta: float | None = None
-    """Amount of noise that is added while sampling, from 0 (deterministic) to 1, in the place of the run's own."""
+    """Amount of noise that is added while sampling, from 0 (deterministic) to 1, instead of the run's own."""
 
     def options(self, steps: int | None = None, temperature: float = 1.0) -> SamplingOptions:
         """These settings with a number of sampling steps and a temperature."""

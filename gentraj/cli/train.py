@@ -59,7 +59,7 @@ class Train:
     preset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = None
     """The preset, which decides what is trained and sets the defaults of all options."""
     settings_file: Annotated[Path | None, tyro.conf.arg(name="config", metavar="FILE")] = None
-    """A file of settings as --print-config prints them, in the place of a preset; options override the settings."""
+    """A file of settings as --print-config prints them, instead of a preset; options override the settings."""
     run_dir: Path | None = None
     """Folder that the run is written to; by default runs/PRESET."""
     resume: Path | None = None

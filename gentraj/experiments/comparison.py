@@ -33,7 +33,7 @@ class CompareConfig:
     budget: float = 7.0
     """Minutes of each training. The number of training steps is found by timing some steps of each family."""
     steps: int | None = None
-    """Number of steps of each training, in the place of --budget."""
+    """Number of steps of each training, instead of --budget."""
     seeds: int = 3
     """Number of trainings of each family, with the seeds 0, 1, 2 and so on."""
     episodes: int = 50

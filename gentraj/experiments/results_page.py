@@ -19,6 +19,7 @@ from .statistics import is_paired
 
 SCORES = {"score_d4rl": "D4RL-normalised score", "score_minari": "Minari-normalised score",
           "return_mean": "return of an episode", "success_rate": "share of episodes that succeed"}
+SHOWN = {"score_d4rl": (0.0, 100.0), "score_minari": (0.0, 100.0), "success_rate": (0.0, 1.0)}  # by every figure
 DATA, AVERAGE = "the data", "average"
 
 HEAD = """# Results
@@ -158,4 +159,4 @@ def _draw(family: Family, path: Path) -> None:
     if set(lines) == set(family.columns):
         lines[AVERAGE] = float(np.mean(list(lines.values())))
     plot_intervals({name: rows for name, rows in panels.items() if rows}, lines, path, SCORES[family.card.score],
-                   f"{family.name}: mean and 95 % interval", DATA)
+                   f"{family.name}: mean and 95 % interval", DATA, SHOWN.get(family.card.score))

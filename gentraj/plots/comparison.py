@@ -157,10 +157,11 @@ def plot_seeds(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Se
 
 
 def plot_intervals(scores: Mapping[str, Mapping[str, tuple[float, float, float]]], lines: Mapping[str, float],
-                   path: Path, unit: str, title: str, line: str) -> Path:
+                   path: Path, unit: str, title: str, line: str, shown: tuple[float, float] | None = None) -> Path:
     """Draws a panel for each name of `scores`, which are name -> label of the row -> (low, mean, high).
 
-    `lines` are name -> value to compare with in the panel of that name; the legend calls all of them `line`.
+    `lines` are name -> value to compare with in the panel of that name; the legend calls all of them `line`. `shown` is
+    a range of scores that every panel shows at least.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -177,6 +178,9 @@ def plot_intervals(scores: Mapping[str, Mapping[str, tuple[float, float, float]]
         ax.set_title(name, loc="left", fontsize=9)
         ax.set_xlabel(unit, fontsize=8)
         ax.xaxis.set_major_locator(MaxNLocator(4))
+        if shown is not None:
+            margin = 0.03 * (shown[1] - shown[0])
+            ax.set_xlim(min(shown[0] - margin, ax.get_xlim()[0]), max(shown[1] + margin, ax.get_xlim()[1]))
     head(figure, axes, title)
     return save(figure, path)
 

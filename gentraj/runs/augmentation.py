@@ -82,7 +82,7 @@ class AugmentConfig:
     """Reward that is subtracted for each unit of uncertainty, which is the standard deviation of the change in one step
     (MOPO: Yu et al. 2020)."""
     own_rewards: bool = False
-    """Take the rewards from the real environment's compute_reward of goals, in the place of the model's predictions."""
+    """Take the rewards from the real environment's compute_reward of goals, instead of the model's predictions."""
     seed: int = 0
     """Seed; the same seed gives the same dataset."""
     device: str | None = None
@@ -179,7 +179,7 @@ def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None)
 
     def sample_starts(seeds: Sequence[int]) -> Starts:
         starts = data_starts(seeds)
-        condition = Condition.unknown(spec, len(seeds), device=model.device)
+        condition = Condition.unknown(spec, len(seeds), device=planner.device)
         if with_start:
             condition = condition.with_obs(0, torch.from_numpy(starts.obs_BO))
         x_BHD = model.sample(condition, guide=guide, seed=[fold(seed, 3) for seed in seeds],

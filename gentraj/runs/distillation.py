@@ -46,22 +46,22 @@ def _few_step(about: str, student: FewStepConfig, value: float = 0.0) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "decision": Method("a small network that acts as a planner or an iterative policy does: observation and goal in, "
+    "decision": Method("a small network that acts like a planner or an iterative policy: observation and goal in, "
                        "action out", DecisionConfig(), decisions.distill),
-    "reflow": _few_step("a model of few steps that learns the straight ways from noise to its teacher's samples",
+    "reflow": _few_step("a few-step model that learns its teacher's map from noise to samples",
                         ReflowConfig()),
-    "progressive": _few_step("a model of few steps, each of which learns two steps of the round before",
+    "progressive": _few_step("a few-step model, each step of which learns two steps of the previous round",
                              ProgressiveConfig()),
-    "consistency": _few_step("a model that maps all points of its teacher's way from noise to data to its end, in one "
-                             "call", ConsistencyConfig()),
+    "consistency": _few_step("a model that maps each point of its teacher's path from noise to data to the end, in "
+                             "one call", ConsistencyConfig()),
     "mean-flow": _few_step("a model of the average velocity between two times, with or without a teacher",
                            MeanFlowConfig()),
     "shortcut": _few_step("a model that reaches in one step what it reaches in two of half the size, with or without a "
                           "teacher", ShortcutConfig()),
-    "adversarial": _few_step("a model of few steps that also learns to deceive a discriminator of the data",
+    "adversarial": _few_step("a few-step model that also learns to fool a discriminator that sees data",
                              AdversarialConfig()),
-    "value-aware": _few_step("a consistency model that also learns to raise the value that the planner's critic gives "
-                             "its plans", ConsistencyConfig(), value=1.0),
+    "value-aware": _few_step("a consistency model that also learns to increase the value of its plans under the "
+                             "planner's critic", ConsistencyConfig(), value=1.0),
 }
 
 

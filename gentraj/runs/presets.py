@@ -80,7 +80,7 @@ PLANNERS: dict[str, tuple[str, PlannerRunConfig]] = {
     "pointmaze-large": ("PointMaze's large maze", replace(LONG, dataset="gentraj/pointmaze/large-v0")),
     "goals": ("a planner for any dataset with goals: the earliest trusted arrival; give --dataset", GOALS),
     "veteran": ("plans for returns: the best of 16 by a critic, with inverse dynamics; give --dataset", VETERAN),
-    "veteran+": ("veteran by our recipe: plans of observations and actions, whose actions are valued; give --dataset",
+    "veteran+": ("our variant of veteran: plans of observations and actions, chosen by a critic; give --dataset",
                  VETERAN_PLUS),
     "decision-diffuser": ("plans of observations, conditioned on a high return, with inverse dynamics; give --dataset",
                           DECISION),
@@ -111,12 +111,12 @@ POLICIES: dict[str, tuple[str, PolicyConfig]] = {
     "iql": ("implicit Q-learning: values by expectile regression, policy by advantage weighting", IQLConfig()),
     "td3bc": ("TD3+BC: an actor that maximises its value and stays close to the data", TD3BCConfig()),
     "diffusion-ql": ("a diffusion policy that maximises its value while it clones the data", DiffusionQLConfig()),
-    "idql": ("the best action, by IQL's values, of those that a diffusion model samples", IDQLConfig()),
+    "idql": ("the best of several actions of a diffusion model, by IQL's values", IDQLConfig()),
     "fql": ("flow Q-learning: a flow clones the data, and a one-step student of it maximises the value", FQLConfig()),
-    "gfp": ("FQL whose flow clones the data's actions that are worth more than the student's", GFPConfig()),
+    "gfp": ("FQL whose flow prefers the data's actions with a higher value than the student's", GFPConfig()),
     "meanflow-ql": ("a one-step mean flow that clones the data and maximises the value in one stage",
                     MeanFlowQLConfig()),
-    "drol": ("a one-step actor: the nearest of 16 candidates is drawn to the data's action and the value",
+    "drol": ("a one-step actor whose candidate nearest to the data's action learns from it and the value",
              DROLConfig()),
     "swift": ("ours: a diffusion model of the data's actions, guided towards those with higher returns", SwiftConfig()),
     "gan-critic": ("a conditional GAN of actions that maximises its value while it clones the data",
@@ -124,8 +124,8 @@ POLICIES: dict[str, tuple[str, PolicyConfig]] = {
 }
 
 WORLDS: dict[str, tuple[str, WorldModelConfig]] = {
-    "world-model": ("predicts what actions lead to: a flow around the mean of an ensemble", WorldModelConfig()),
-    "world-ensemble": ("the same by an ensemble of perceptrons alone, as in MBPO",
+    "world-model": ("predicts the outcome of actions: a flow around the mean of an ensemble", WorldModelConfig()),
+    "world-ensemble": ("the same with only an ensemble of perceptrons, as in MBPO",
                        WorldModelConfig(model=None, members=5)),
 }
 

@@ -94,8 +94,8 @@ class RunSettings:
     """Join consecutive episodes that continue each other, as in data that are one endless run truncated at its
     goals."""
     context: ContextConfig = field(default_factory=ContextConfig)
-    """What a model is conditioned on beside the trajectory, or a policy beside the observation: the goal, if the data
-    have goals; planners can also be conditioned on returns, tasks and more."""
+    """What a model is conditioned on in addition to the trajectory, or a policy in addition to the observation: the
+    goal, if the data have goals. Planners can also be conditioned on returns and tasks."""
 
     NAME: ClassVar[str]
     """The name of this kind of run in messages."""

@@ -136,7 +136,7 @@ def test_a_run_on_data_without_an_environment_is_exported_within_given_limits(ho
 
 @pytest.mark.parametrize(("words", "message"), [
     (("--low", -1), "--low and --high bound the actions together"),
-    (("--low", -1, "--high", 1, "--env-id", "Hopper-v5"), "in the place of --env-id"),
+    (("--low", -1, "--high", 1, "--env-id", "Hopper-v5"), "instead of --env-id"),
     (("--low", -1, -1, -1, "--high", 1), "--low has 3 numbers; one is expected, or one for each of the 2 entries"),
     (("--low", 1, "--high", -1, 2), "each low value must be below its high value")])
 def test_limits_that_bound_no_actions_are_refused(words: tuple[object, ...], message: str, small_run: Path,
