@@ -153,7 +153,7 @@ def denoising(run: Run, args: Args, path: Path) -> None:
 
     canvas.axes[0].autoscale(False)
     run.model.sample(condition, 8, seed=args.seed, observe=observe,
-                     options=gentraj.SamplingOptions(steps=run.model.levels or 20))
+                     options=gentraj.SamplingOptions(steps=run.config.generator.max_steps or 20))
     save_gif(frames, path, 3 * FRAME_MS, side=SIDE, last_ms=1500)
 
 

@@ -38,7 +38,7 @@ class AWR(Policy):
 
     def optimizers(self):
         learning = LearningConfig(learning_rate=self.config.learning_rate, weight_decay=0.0)
-        return {"value": adamw(self.value, learning)["network"], **self.model.optimizers()}
+        return {"value": adamw(self.value, learning), **self.model.optimizers()}
 
     def update(self, batch, optimizers, generator):
         t = self.transition(batch, self.config.discount)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 import torch
+from torch import nn
 
 
 @runtime_checkable
@@ -32,5 +33,8 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def device_of(model: object) -> torch.device:
-    """The device of a model's tensors: its `device`, or the CPU if it has none."""
-    return model.device if isinstance(model, OnDevice) else torch.device("cpu")
+    """The device of a model's tensors: its `device`, or that of its parameters, or the CPU if it has neither."""
+    if isinstance(model, OnDevice):
+        return model.device
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((parameter.device for parameter in parameters), torch.device("cpu"))

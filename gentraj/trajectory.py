@@ -329,8 +329,8 @@ class TrajectoryModel(Protocol):
 
     A planner or a policy needs only these four members, so all models are interchangeable. The protocols
     `SupportsLogProb`, `SupportsScore`, `SupportsOODScore` and `CountsCalls` describe what some models can do in
-    addition. A model whose tensors are not on the CPU also has a `device`. `gentraj.testing.check_model` checks a model
-    of your own.
+    addition. A model that is no `nn.Module` and whose tensors are not on the CPU also has a `device`.
+    `gentraj.testing.check_model` checks a model of your own.
     """
 
     @property

@@ -23,6 +23,7 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.families import MODELS, Model, ModelConfig
 from gentraj.models.conditioning import ConditionMix
 from gentraj.models.gaussian import Gaussian, GaussianConfig
+from gentraj.models.sampling import sampling_of
 from gentraj.normalize import Normalizer
 from gentraj.randomness import unfold_each
 from gentraj.training.parallel import mean_over_processes
@@ -34,9 +35,11 @@ from gentraj.trajectory import (
     SamplingOptions,
     TrajectoryModel,
     TrajectorySpec,
+    calls_of,
 )
 
 FAR = 10.0  # bound on normalised observations, as an entry that hardly varies in the data has a tiny deviation
+STILL = 1e-6  # scale of an action that never varies in the data, in units of its size where that is above 1
 STATE_KNOWN = ConditionMix(start=0, goal=0, observations=1)  # a model is conditioned on the state, not on actions
 ModelT = TypeVar("ModelT", bound=Model)
 
@@ -87,7 +90,7 @@ class Scales:
         reward = Normalizer(torch.full((1,), shift), torch.full((1,), size))
         obs = (Normalizer.identity(episodes.obs_dim) if observations == "raw"
                else Normalizer.fit("gaussian", [episodes.obs]))
-        return cls(obs, Normalizer.fit("limits", [episodes.act]), context, reward,
+        return cls(obs, action_scale(episodes.act), context, reward,
                    RewardStatistics((float(real.reward.mean(dtype=np.float64)) - shift) / size,
                                     float(real.terminated.mean())))
 
@@ -96,6 +99,19 @@ class Scales:
         """Identity normalisers, to load saved ones into."""
         identity = Normalizer.identity
         return cls(identity(obs_dim), identity(act_dim), identity(context_dim) if context_dim else None, identity(1))
+
+
+def action_scale(act_SA: np.ndarray) -> Normalizer:
+    """The normaliser that maps the limits of actions to -1 and 1. It leaves an action that never varies where it is,
+    whatever a policy samples, as no values were learned of others."""
+    limits = Normalizer.fit("limits", [act_SA])
+    varies_A = torch.from_numpy(act_SA.min(0) < act_SA.max(0))
+    return Normalizer(limits.shift_D, torch.where(varies_A, limits.scale_D, still(limits.shift_D)))
+
+
+def still(shift_A: Tensor) -> Tensor:
+    """(A,) the scales of actions that never vary."""
+    return STILL * shift_A.abs().clamp(min=1)
 
 
 def reward_scale(episodes: Episodes, rewards: Rewards) -> tuple[float, float]:
@@ -221,11 +237,11 @@ class Policy(nn.Module, Generic[ModelT]):
     @property
     def network_calls(self) -> int:
         """Calls of the model's network so far."""
-        return self.model.network_calls
+        return calls_of([self.model])
 
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """A description in words of how actions are sampled."""
-        return self.model.sampling(options)
+        return sampling_of(self.model, options)
 
     @overload
     def build_model(self, config: DiffusionConfig, context_dim: int = 0, context_dropout: float = 0.0) -> Diffusion: ...
@@ -254,13 +270,20 @@ class Policy(nn.Module, Generic[ModelT]):
             return obs
         return torch.cat([obs, self.context.normalize(context_BC)], -1)
 
+    @property
+    def varies_A(self) -> Tensor:
+        """(A,) false for the actions that never vary in the data, which the policy leaves as they are."""
+        return self.act_scale.scale_D != still(self.act_scale.shift_D)
+
     def limits(self, low_A: Tensor, high_A: Tensor) -> Limits:
         """The limits of an agent of this policy in an action space: where the policy clamps observations, and the
-        bounds of the actions in the data, if they are narrower than those of the action space."""
-        one_A = torch.ones_like(self.act_scale.shift_D)
-        least_A, most_A = (self.act_scale.unnormalize(sign * one_A).cpu() for sign in (-1, 1))
+        bounds of the actions in the data, if they are narrower than those of the action space. An action that never
+        varies is not clipped."""
+        shift_A, scale_A, varies_A = (x.cpu() for x in (self.act_scale.shift_D, self.act_scale.scale_D, self.varies_A))
+        least_A = torch.where(varies_A, (shift_A - scale_A).maximum(low_A.cpu()), -torch.inf)
+        most_A = torch.where(varies_A, (shift_A + scale_A).minimum(high_A.cpu()), torch.inf)
         obs_low_O, obs_high_O = (bound_O.cpu().numpy() for bound_O in self.bounds())
-        return Limits(least_A.maximum(low_A.cpu()).numpy(), most_A.minimum(high_A.cpu()).numpy(), obs_low_O, obs_high_O)
+        return Limits(least_A.numpy(), most_A.numpy(), obs_low_O, obs_high_O)
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """The bounds (O,) that `state` sets to observations, in environment units."""
@@ -283,7 +306,7 @@ class Policy(nn.Module, Generic[ModelT]):
         power_H = discount ** h_H.to(batch.reward_BH)
         reward_BH = self.reward.normalize(batch.reward_BH[:, :-1, None])[..., 0] * real_BH[:, 1:]  # none in padding
         real_BK = real_BH[:, 1 : self.chunk + 1]
-        act_BKA = self.act_scale.normalize(act_BHA[:, : self.chunk]) * real_BK[..., None]
+        act_BKA = self.act_scale.normalize(act_BHA[:, : self.chunk]) * (real_BK[..., None] & self.varies_A)
         reward_B, discount_B = (reward_BH * power_H[:-1]).sum(1), power_H[last_B] * ~ended_B
         return Transition(
             state_BS=self.state(obs_BHO[:, 0], batch.context_BC),

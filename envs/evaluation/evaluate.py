@@ -127,7 +127,7 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
               "successes": played.success.tolist() if played.tells_success else None,
               "controller": None, "random": None}
     if config.baselines:
-        scores |= score_baselines(factory, config, progress, partial, play)
+        scores |= score_baselines(factory, config, progress, partial, play, obs_keys=obs_keys)
     return scores | _where_they_apply(played, agent, config), cast(Episodes, played.recorded)
 
 
@@ -170,16 +170,19 @@ def by_task(play: Play) -> Play:
 
 
 def score_baselines(factory: EnvironmentFactory, config: EvaluationConfig, progress: bool = True,
-                    partial: bool = False, play: Play = rollout) -> dict[str, dict[str, Any] | None]:
+                    partial: bool = False, play: Play = rollout, *,
+                    obs_keys: Sequence[str] = ()) -> dict[str, dict[str, Any] | None]:
     """Scores the noise-free controller (PointMaze only) and a random agent on the config's episodes.
 
-    With `partial`, episodes that do not finish are left out, and an agent without a finished one has no scores.
+    Outside of mazes, where the controller needs its own, they are given the parts `obs_keys` of an observation. With
+    `partial`, episodes that do not finish are left out, and an agent without a finished one has no scores.
     """
     scores: dict[str, dict[str, Any] | None] = {}
     for name, agent in baselines(factory).items():
         try:
             played = play(agent, factory, config.episodes, config.seed, BASELINE_ENVS, progress=progress, name=name,
-                          workers=config.workers, time_limit=config.time_limit)
+                          obs_keys=() if factory.maze else obs_keys, workers=config.workers,
+                          time_limit=config.time_limit)
         except EnvironmentFault as fault:
             if not partial:
                 raise

@@ -43,7 +43,8 @@ def inspect(source: Source) -> None:
     Example: gentraj data inspect gentraj/pointmaze/umaze-v0
 
     Args:
-        source: A Minari id, a D4RL id, a file (.hdf5 or .npz) or a LeRobot dataset (lerobot:OWNER/NAME or its folder).
+        source: A Minari id, a D4RL id, a file (.hdf5 or .npz) or a LeRobot dataset (lerobot:OWNER/NAME or its folder);
+            '+' joins several.
     """
     summary, problems = commands.report(source)
     print(summary)

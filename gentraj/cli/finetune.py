@@ -18,7 +18,7 @@ from .environments import imports_again
 from .options import parse
 from .train import fresh_folder
 
-SHOWN = 10  # number of first and of last episodes whose mean return is printed
+SHOWN = 10  # number, at most, of first and of last episodes whose mean return is printed
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def main(argv: list[str]) -> None:
     tuned = finetune(load(args.run, device=pick_device(args.device)), args.config, folder, env_id=args.env_id,
                      resume=args.resume)
     gained = returns(folder)
-    say(f"{len(gained)} episodes played, with noise; mean return of the first {SHOWN} {gained[:SHOWN].mean():.4g}, of "
-        f"the last {gained[-SHOWN:].mean():.4g}; after {tuned.step} updates the run is in {folder}")
+    shown = max(1, min(SHOWN, len(gained) // 2))
+    say(f"{len(gained)} episodes played, with noise; mean return {gained[:shown].mean():.4g} of the first {shown} and "
+        f"{gained[-shown:].mean():.4g} of the last {shown}; after {tuned.step} updates the run is in {folder}")
     named = f" --env-id {quote(args.env_id)}" if args.env_id else ""
     print_saved(f"next: gentraj evaluate {folder}{imports_again()}{named}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -49,7 +50,7 @@ def report(source: str | Path | Episodes) -> tuple[str, int]:
     """Returns the lines of `inspect` and the number of problems in them, the warnings of reading the data included."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        e = source if isinstance(source, Episodes) else Episodes(**read(source), validate=False)
+        e = source if isinstance(source, Episodes) else _read(source)
     lines = [f"dataset      {e.name}", f"environment  {_environment(e.env)}"]
     lines += [] if any(wrong_shapes(e)) else _episodes(e)
     for key, array in {"obs": e.obs, "act": e.act, "reward": e.reward, **e.extras}.items():
@@ -57,6 +58,13 @@ def report(source: str | Path | Episodes) -> tuple[str, int]:
     all_problems = [*problems(e), *(str(one.message) for one in warned if issubclass(one.category, UserWarning))]
     lines += [f"problems     {len(all_problems) or 'none'}", *(f"  {problem}" for problem in all_problems)]
     return "\n".join(lines), len(all_problems)
+
+
+def _read(source: str | Path) -> Episodes:
+    """One dataset, which need not be valid, or several valid ones that are joined by '+'."""
+    names = str(source).split("+")
+    is_one = len(names) == 1 or os.path.exists(source)
+    return Episodes(**read(source), validate=False) if is_one else load_episodes(names)
 
 
 def _environment(env: str | None) -> str:

@@ -100,11 +100,6 @@ class LatentDiffusion(nn.Module):
     def network_calls(self) -> int:
         return self.prior.network_calls
 
-    @property
-    def levels(self) -> int | None:
-        """The largest number of sampling steps, the prior's number of noise levels; None in continuous time."""
-        return self.prior.levels
-
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """A description of how the model samples, for messages and reports."""
         return self.prior.sampling(options)
@@ -117,8 +112,7 @@ class LatentDiffusion(nn.Module):
         """One step of the VAE (Kingma & Welling 2014, equation 10), and one of the prior on the means of its latents.
 
         Returns metrics, scalars. "reconstruction" is the root mean squared error of the unknown real entries, in
-        normalised units.
-        The weights of the batch act on the prior only: the VAE represents all windows alike.
+        normalised units. The weights of the batch act on the prior only: the VAE represents all windows alike.
         """
         x0, real = self.normalizer.normalize(batch.x_BHD) * batch.mask_BHD, batch.mask_BHD
         known = self.mix.sample(self.spec, real, generator)

@@ -166,11 +166,6 @@ class Diffusion(nn.Module):
         """The device of its parameters."""
         return self.normalizer.shift_D.device
 
-    @property
-    def levels(self) -> int | None:
-        """The largest number of sampling steps, the number of noise levels; None in continuous time."""
-        return self.path.levels
-
     def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str:
         """A description of how the model samples, for messages and reports."""
         config = self.settings(options)

@@ -76,7 +76,7 @@ class Consistency(FewStep):
 
     def neighbours(self, rows: Microbatch) -> tuple[Tensor, Tensor]:
         """(R,) random times t of a grid, and the next cleaner ones."""
-        points = min(self.distillation.points, self.levels or self.distillation.points)
+        points = min(self.distillation.points, self.path.levels or self.distillation.points)
         times = sampling_times(self.path, points)
         i_R = torch.randint(points, (len(rows.x0),), generator=rows.generator)
         return times[i_R].to(rows.x0.device), times[i_R + 1].to(rows.x0.device)
@@ -89,8 +89,8 @@ class Consistency(FewStep):
         t_R = self.path.snap(torch.rand(len(rows.x0), generator=rows.generator))
         stage = int(self.ema.n_averaged) * (STAGES + 1) // self.distillation.updates
         r_R = (t_R * (1 - (1 + K * torch.sigmoid(-B * t_R)) / Q**stage)).clamp(min=0)
-        if self.levels:  # the next cleaner level
-            r_R = (r_R * self.levels).floor().minimum((t_R * self.levels).round() - 1) / self.levels
+        if levels := self.path.levels:  # the next cleaner level
+            r_R = (r_R * levels).floor().minimum((t_R * levels).round() - 1) / levels
         return t_R.to(rows.x0.device), r_R.to(rows.x0.device)
 
 

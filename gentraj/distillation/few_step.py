@@ -55,7 +55,7 @@ class FewStepConfig(GeneratorConfig):
 
     @property
     def max_steps(self) -> int | None:
-        return self.teacher.max_steps
+        return self.model().max_steps
 
     def with_network(self, network: NetworkConfig) -> Any:
         """The settings with another network."""

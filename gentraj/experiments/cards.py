@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -67,6 +68,8 @@ class CardData:
             raise ValueError(f"name is '{self.name}'; letters, digits and . + - _ are expected, as in hopper-medium")
         if (self.expected is None) != (self.tolerance is None):
             raise ValueError(f"expected is {self.expected} and tolerance {self.tolerance}; give both, or null for both")
+        if self.tolerance is not None:
+            require(self, tolerance=(0, float("inf")))
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,9 @@ class Card:
         require(self, episodes=(1, float("inf")), eval_every=(0, float("inf")))
         if self.minutes is not None:
             require(self, minutes=(0, 1e6))
+        for key in ("table", "label"):
+            if len((value := getattr(self, key)).splitlines()) != 1 or not value.strip():
+                raise ValueError(f"{key} is {value!r}; one line of text is expected")
         if self.eval_every and self.protocol != "random-goal":
             raise ValueError(f"eval_every is {self.eval_every} and protocol {self.protocol}; evaluations during a "
                              "training have the protocol random-goal, so leave one of them out")
@@ -147,7 +153,8 @@ def _found(name: str, folders: tuple[Path, ...], where: str) -> str:
     """The id of a dataset unchanged, or the path at which a file is found."""
     if Path(name).suffix not in FILES:
         return name
-    for path in (Path(name), *(folder / name for folder in folders)):
+    own = Path(os.path.expanduser(name))
+    for path in (own, *(folder / own for folder in folders)):
         if path.is_file():
             return str(path)
     places = " nor in ".join(["in the working directory", *map(str, folders)])

@@ -19,7 +19,7 @@ from ..metrics import modes_covered
 from ..runs.folder import Run
 from ..runs.measures import measure_run
 from ..runs.model_card import parameters_trained
-from ..trajectory import SamplingOptions, SupportsLogProb
+from ..trajectory import SamplingOptions, SupportsLogProb, calls_of
 from .engine import Measure
 from .groups import Group, conditions
 
@@ -47,7 +47,7 @@ def likelihood(run: Run, group: Group, options: Options) -> dict[str, Any]:
     """The log-likelihood of windows given their first observation, in nats per unknown entry in environment units."""
     if not isinstance(run.model, SupportsLogProb):
         return {"kind": "none", "log_prob_per_entry": None}
-    x = group.x_NHD[:LIKELIHOODS].to(run.model.device)
+    x = group.x_NHD[:LIKELIHOODS].to(run.device)
     start = conditions(run.model.spec, x)
     log_prob = run.model.log_prob(x, start) / (~start.mask_BHD).sum((1, 2))
     return {"kind": "exact", "log_prob_per_entry": log_prob.mean().item()}
@@ -57,7 +57,7 @@ def modes(run: Run, group: Group, options: Options) -> dict[str, Any]:
     """How often samples from the starts of the data go each way at the group's forks."""
     shares, variations = [], []
     for fork in group.forks:
-        start = conditions(run.model.spec, fork.x_MHD.to(run.model.device))
+        start = conditions(run.model.spec, fork.x_MHD.to(run.device))
         x = run.model.sample(start, max(1, SAMPLED // len(fork.x_MHD)),
                              options=SamplingOptions(steps=run.planning.steps)).flatten(0, 1)
         shares.append(group.modes(fork, x))
@@ -99,12 +99,12 @@ def speed(run: Run, group: Group) -> dict[str, Any]:
     model, options = run.model, SamplingOptions(steps=run.planning.steps)
     per_second: dict[str, float] = {}
     for batch in BATCHES:
-        x = group.x_NHD[torch.arange(batch) % len(group.x_NHD)].to(model.device)
+        x = group.x_NHD[torch.arange(batch) % len(group.x_NHD)].to(run.device)
         start = conditions(model.spec, x, run.planning.goal_dims)
         per_second[str(batch)] = batch / _median_time(lambda c=start: model.sample(c, options=options))
-    before, one = model.network_calls, conditions(model.spec, group.x_NHD[:1].to(model.device))
+    before, one = calls_of([model]), conditions(model.spec, group.x_NHD[:1].to(run.device))
     used = _parameters_used(model, lambda: model.sample(one, options=options))
-    return {"plans_per_second": per_second, "calls_per_plan": model.network_calls - before,
+    return {"plans_per_second": per_second, "calls_per_plan": calls_of([model]) - before,
             "decision_ms": _decision_ms(run, group), "parameters_sampling": used,
             "parameters_trained": parameters_trained(model)}
 

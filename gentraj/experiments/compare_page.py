@@ -116,7 +116,7 @@ class Drawing:
                        image)
 
     def _sample(self, run: Run, data: Tensor) -> Tensor:
-        start = conditions(run.model.spec, data.to(run.model.device), run.planning.goal_dims)
+        start = conditions(run.model.spec, data.to(run.device), run.planning.goal_dims)
         return run.model.sample(start, SAMPLES, options=SamplingOptions(steps=run.planning.steps))
 
     def modes(self) -> Picture:

@@ -115,7 +115,6 @@ class ConditionalGAN(nn.Module):
     discriminator.
     """
 
-    levels = 1
     real_logit: Tensor
     updates: Tensor
 

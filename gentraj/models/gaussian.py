@@ -90,8 +90,6 @@ class Gaussian(nn.Module):
     sees normalised ones. `context`, `mix`, `context_dropout` and `batch_size` are those of `Diffusion`.
     """
 
-    levels = 1
-
     def __init__(self, spec: TrajectorySpec, config: GaussianConfig, normalizer: Normalizer,
                  context: Normalizer | None = None, *, mix: ConditionMix | None = None,
                  context_dropout: float = GaussianConfig.CONTEXT_DROPOUT,

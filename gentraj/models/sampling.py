@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ..networks.rows import MAX_ROWS
 from ..randomness import fold, row_seeds
-from ..trajectory import Condition, Guide, TrajectorySpec
+from ..trajectory import DEFAULT_OPTIONS, Condition, Guide, SamplingOptions, TrajectorySpec
 from .plugin import Plugin
 
 Guidance = Guide | Plugin | Sequence[Plugin] | None
 SampleRows = Callable[[Condition, Sequence[int]], Tensor]  # conditions of R rows and their seeds -> x_RHD
+
+
+@runtime_checkable
+class DescribesSampling(Protocol):
+    """A model that says how it samples, for messages and reports."""
+
+    def sampling(self, options: SamplingOptions = DEFAULT_OPTIONS) -> str: ...
+
+
+def sampling_of(model: object, options: SamplingOptions) -> str:
+    """How a model samples, in words: as it describes it, or else the name of its class."""
+    return model.sampling(options) if isinstance(model, DescribesSampling) else type(model).__name__
 
 
 def as_plugins(guide: Guidance, energy: Callable[[Guide], Plugin]) -> list[Plugin]:

@@ -179,7 +179,7 @@ def from_samples(planner: Run, data: Episodes, length: int, guide: Guide | None)
 
     def sample_starts(seeds: Sequence[int]) -> Starts:
         starts = data_starts(seeds)
-        condition = Condition.unknown(spec, len(seeds), device=model.device)
+        condition = Condition.unknown(spec, len(seeds), device=planner.device)
         if with_start:
             condition = condition.with_obs(0, torch.from_numpy(starts.obs_BO))
         x_BHD = model.sample(condition, guide=guide, seed=[fold(seed, 3) for seed in seeds],

@@ -123,13 +123,12 @@ def table(scores: dict[str, Any]) -> str:
     omitted = (*YARDSTICKS, "env_id", "episodes", "seeds", "protocol", "agent", "step", "sampling", "networks",
                "returns", "successes", "last_evaluations", "failures", "deadline")
     keys = [key for key in scores if key not in omitted and any(c.get(key) is not None for c in columns.values())]
-    width = max(18, len(scores["agent"]) + 2)
+    rows = {"": list(columns)} | {key: [show(column.get(key)) for column in columns.values()] for key in keys}
+    width = max(18, *(len(cell) + 2 for cells in rows.values() for cell in cells))
     goals = f", {scores.get('protocol', 'random-goal')} protocol" if scores["success_rate"] is not None else ""
     lines = [f"{scores['env_id']}{goals}, {episodes_scored(scores)} episodes, "
              f"networks: {scores.get('networks', 'eager')}",
-             f"{'':28}" + "".join(f"{name:>{width}}" for name in columns)]
-    for key in keys:
-        lines.append(f"{key:28}" + "".join(f"{show(column.get(key)):>{width}}" for column in columns.values()))
+             *(f"{key:28}" + "".join(f"{cell:>{width}}" for cell in cells) for key, cells in rows.items())]
     return "\n".join([*lines, *_while_training(scores.get("last_evaluations")), *_in_time(scores.get("deadline"))])
 
 

@@ -24,6 +24,7 @@ from ..config import from_json, lasting, read_json, sealed, to_json
 from ..data import Episodes, Windows, concatenate, load_episodes
 from ..data.lerobot import is_folder
 from ..data.sources import FILES
+from ..device import device_of
 from ..families import Model
 from ..files import inside, physical_memory, write_file
 from ..models.sampling import Guidance
@@ -72,6 +73,11 @@ class Run:
     def main(self) -> Component:
         """The main component, which all others serve: a planner's model, the policy, or the world model."""
         return self.components[self.config.MAIN]
+
+    @property
+    def device(self) -> torch.device:
+        """The device of its main component."""
+        return device_of(self.main)
 
     @property
     def description(self) -> str:

@@ -74,11 +74,14 @@ def choose_windows(run: Run, dataset: str | None, most: int, seed: int) -> tuple
 
     Both are on the CPU. Raises ValueError if there are too few.
     """
-    x_RHD = run.reference.x_BHD.cpu()[run.reference.mask_BHD.cpu().flatten(1).all(1)]
-    train = torch.unique(x_RHD, dim=0)  # windows are sampled with replacement
+    reference = run.reference.to(torch.device("cpu"))
+    whole_R = reference.mask_BHD.flatten(1).all(1).nonzero()[:, 0]
+    train, which_R = torch.unique(reference.x_BHD[whole_R], dim=0, return_inverse=True)  # sampled with replacement
     if dataset is None:
         order = torch.randperm(len(train), generator=generator(seed))[:most]
-        windows = Batch(train[order], torch.ones_like(train[order], dtype=torch.bool))
+        row_R = whole_R.new_zeros(len(train)).scatter_reduce(0, which_R, whole_R, "amax")[order]  # of each in reference
+        windows = Batch(reference.x_BHD[row_R], reference.mask_BHD[row_R],
+                        None if reference.context_BC is None else reference.context_BC[row_R])
     else:
         windows = _dataset_windows(run, dataset, most, seed)
     if len(windows.x_BHD) < 2 * LEAST:
@@ -110,7 +113,7 @@ def conditions(run: Run, windows: Batch) -> dict[str, Condition]:
 
 def sample(run: Run, condition: Condition, steps: int | None, seed: int, title: str, progress: bool = True) -> Tensor:
     """(R, H, D) one sampled trajectory for each of the R conditions, on the CPU."""
-    parts, condition = [], condition.to(run.model.device)
+    parts, condition = [], condition.to(run.device)
     with bar(condition.batch, title, "trajectories", shown=progress) as done:
         for i in range(0, condition.batch, ROWS):
             part = condition[i : i + ROWS]
@@ -212,7 +215,7 @@ def plan_actions(run: Run, x_RHD: Tensor) -> Tensor:
         raise CannotReplay("its trajectories are coarse plans; only the models that fill them in have actions")
     if spec.act_dim:
         return spec.split(x_RHD)[1][:, :-1]
-    return torch.cat([_inverse_actions(run, plans.to(run.model.device)).cpu() for plans in x_RHD.split(PLANS)])
+    return torch.cat([_inverse_actions(run, plans.to(run.device)).cpu() for plans in x_RHD.split(PLANS)])
 
 
 def _inverse_actions(run: Run, x_RHD: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from ..diffusion import DiffusionConfig
 from ..distillation import FewStepConfig
 from ..families import FAMILIES, MODELS, Model, ModelConfig, family
 from ..models.conditioning import ConditionMix
-from ..models.sampling import Guidance
+from ..models.sampling import Guidance, sampling_of
 from ..normalize import STATISTICS, Normalizer, NormalizerName
 from ..randomness import fold
 from ..training.loop import TrainingConfig
@@ -131,7 +131,7 @@ class PlannerRunConfig(RunSettings):
     def sampling(self, components: Mapping[str, Component], config: PlannerConfig | None,
                  options: SamplingOptions) -> str:
         """How the agent samples its plans, in words; `config` is the planner's own by default."""
-        return self.model_of(components).sampling(replace(options, steps=(config or self.planner).steps))
+        return sampling_of(self.model_of(components), replace(options, steps=(config or self.planner).steps))
 
     @property
     def generator(self) -> ModelConfig:

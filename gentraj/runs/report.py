@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from envs.rendering.maze import draw_maze
 
 from ..data.windows import repeat_last
 from ..files import inside
+from ..models.settings import GeneratorConfig
 from ..plots import figures
 from ..plots.page import Picture, Table, show, write_report
 from ..plots.style import Plane
@@ -138,9 +139,9 @@ class Drawing:
 
     def samples(self) -> list[Picture]:
         whole = self.run.reference.mask_BHD.flatten(1).all(1)  # without padding
-        data = repeat_last(self.run.reference)[whole if whole.any() else slice(None)][:SAMPLES]
-        spec = self.run.model.spec
-        start = Condition.unknown(spec, len(data), device=data.device).with_obs(0, spec.split(data)[0][:, 0])
+        shown = torch.arange(len(whole), device=whole.device)[whole if whole.any() else slice(None)][:SAMPLES]
+        data, spec = repeat_last(self.run.reference)[shown], self.run.model.spec
+        start = self._start(shown)
         x = self.run.model.sample(start, seed=self.seed)[:, 0]
         image = figures.plot_samples_beside_data(self._plane(x, spec.times), self._plane(data, spec.times),
                                                  self.folder / "samples.png", self.background, plane=self.plane)
@@ -148,18 +149,18 @@ class Drawing:
                         image)]
 
     def denoising(self) -> list[Picture]:
-        if self.run.model.levels == 1:
+        generator = cast(GeneratorConfig, self.run.config.generator)
+        if generator.ONE_CALL:
             return [Picture("Denoising", "", None, "this model samples a trajectory in one step")]
         spec, frames, levels = self.run.model.spec, [], []
-        obs = spec.split(self.run.reference.x_BHD[:1])[0][:, 0]
-        start = Condition.unknown(spec, device=obs.device).with_obs(0, obs)
+        start = self._start(slice(1))
 
         def observe(x: Tensor, t: Tensor) -> None:
             frames.append(self._plane(x, spec.times))
             levels.append(float(t))
 
         self.run.model.sample(start, 6, seed=self.seed,
-                              options=SamplingOptions(steps=self.run.model.levels or 20), observe=observe)
+                              options=SamplingOptions(steps=generator.max_steps or 20), observe=observe)
         shown = np.unique(np.linspace(0, len(frames) - 1, 6).round().astype(int))
         data_M2 = self._plane(self.run.reference.x_BHD, spec.times)[self.run.reference.mask_BHD[..., 0].cpu().numpy()]
         strip = figures.denoising_strip([frames[i] for i in shown], [levels[i] for i in shown],
@@ -169,6 +170,13 @@ class Drawing:
                                     data_M2=data_M2)
         caption = "Six trajectories from one start, from noise to plan; the colour is the timestep."
         return [Picture("Denoising", caption, strip), Picture("Denoising, step by step", caption, gif)]
+
+    def _start(self, rows: Tensor | slice) -> Condition:
+        """The first observations, and the contexts if there are any, of these windows of the data."""
+        spec, reference = self.run.model.spec, self.run.reference
+        obs_BO = spec.split(reference.x_BHD[rows])[0][:, 0]
+        start = Condition.unknown(spec, len(obs_BO), device=obs_BO.device).with_obs(0, obs_BO)
+        return start if reference.context_BC is None else replace(start, context_BC=reference.context_BC[rows])
 
     def acting(self, env: str) -> list[Picture]:
         """A film of the agent, and if the data have goals, executed paths and plans."""

@@ -81,7 +81,7 @@ def sample_run(run: Run, num: int = 16, *, start: Numbers | None = None, goal: N
     if run.config.world_model(run.components) is not None:
         raise ValueError(f"{run.description}, which predicts what actions lead to: gymnasium.make("
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine rolls out batches")
-    device = run.model.device
+    device = run.device
     start_O, goal_G, context_C = (None if numbers is None else torch.as_tensor(numbers, dtype=torch.float32).to(device)
                                   for numbers in (start, goal, context))
     given = Given(start_O, goal_G, arrival, context_C, guidance)
@@ -132,7 +132,7 @@ def _actions(run: Run, num: int, given: Given, seed: int, options: SamplingOptio
 def condition_of(run: Run, given: Given) -> Condition:
     """The condition of a planner's model. Raises ValueError if something has a wrong number of numbers."""
     spec, goal_dims = run.model.spec, list(run.planning.goal_dims) or list(range(run.data.obs_dim))
-    condition = Condition.unknown(spec, device=run.model.device)
+    condition = Condition.unknown(spec, device=run.device)
     if (start := given.start_O) is not None:
         if len(start) not in (spec.obs_dim, len(goal_dims)):
             fewer = f" or {len(goal_dims)} (its entries {goal_dims})" if len(goal_dims) < spec.obs_dim else ""

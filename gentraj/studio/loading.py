@@ -19,6 +19,7 @@ from envs.tasks.maze import Maze
 
 from ..acceleration import BackendName, accelerate
 from ..constraints.keepout import largest_free_boxes
+from ..models.settings import GeneratorConfig
 from ..runs.folder import Run, load
 
 BODY = 0.1  # radius of the ball of PointMaze
@@ -85,7 +86,8 @@ class Loaded:
         """The largest number of sampling steps; 1 for a run that has no choice."""
         if self.kind != "planner":
             return 1
-        return min(self.run.model.levels or MOST_STEPS, MOST_STEPS)
+        generator = cast(GeneratorConfig, self.run.config.generator)
+        return 1 if generator.ONE_CALL else min(generator.max_steps or MOST_STEPS, MOST_STEPS)
 
     @property
     def several(self) -> bool:

@@ -33,7 +33,7 @@ from ..normalize import Normalizer
 from ..randomness import RowNoise, fold
 from ..training.optimization import BATCH, LearningConfig, adamw, apply_gradients
 from ..training.parallel import mean_over_processes, own_rows
-from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec
+from ..trajectory import DEFAULT_OPTIONS, Batch, Condition, SamplingOptions, TrajectorySpec, calls_of
 from .facts import WorldFacts, rewards_and_ends
 
 BINS = 16  # of a calibration
@@ -181,7 +181,7 @@ class WorldModel(nn.Module):
     @property
     def network_calls(self) -> int:
         """Network calls of the generative model so far (`CountsCalls`)."""
-        return 0 if self.model is None else self.model.network_calls
+        return calls_of([self.model])
 
     def optimizers(self) -> dict[str, Optimizer]:
         own = {"ensemble": adamw(self.ensemble, self.config), "ends": adamw(self.ends, self.config)}

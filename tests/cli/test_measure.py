@@ -108,6 +108,16 @@ def test_windows_are_whole_and_different(run: Run) -> None:
     assert not (windows.x_BHD[:, -1] == 0).all(1).any()  # which is what padding holds
 
 
+def test_samples_have_the_contexts_of_their_windows(run: Run) -> None:
+    """A planner for returns or goals would otherwise be measured by what it samples without any."""
+    told = replace(run, reference=replace(run.reference, context_BC=run.reference.x_BHD[:, 0, :1] + 1))
+    windows, _ = choose_windows(told, None, 60, seed=0)
+    assert torch.equal(windows.x_BHD, choose_windows(run, None, 60, seed=0)[0].x_BHD)
+    for condition in conditions(told, windows).values():
+        assert condition.context_BC is not None
+        assert torch.equal(condition.context_BC, windows.x_BHD[:, 0, :1] + 1)
+
+
 def three_episodes() -> Episodes:
     """Returns three episodes of 160 steps, cut from one run: each starts where the one before stops."""
     episodes, end = load_minari(DATASET), np.arange(480) % 160 == 159

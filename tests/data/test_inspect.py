@@ -59,6 +59,16 @@ def test_lost_steps_are_problems_and_problems_are_code_1(tmp_path, capsys):
     assert "episodes     3 of 9 steps in all" in printed
 
 
+def test_several_datasets_are_joined_as_training_joins_them(tmp_path, capsys):
+    one, two = save_npz(some([4, 2]), tmp_path / "one.npz"), save_npz(some([3]), tmp_path / "two.npz")
+    assert gentraj("data", "inspect", f"{one}+{two}") == 0
+    printed = capsys.readouterr().out
+    assert "dataset      one+two" in printed and "episodes     3 of 9 steps in all" in printed
+    assert "episodes     2 of 6 steps in all" in inspect(one.rename(tmp_path / "a+b.npz"))  # a file of that name
+    assert gentraj("data", "inspect", f"{two}+{one}") == 2
+    assert "one.npz: no such file" in capsys.readouterr().err
+
+
 def test_an_hdf5_file_that_is_none_is_one_line(tmp_path):
     (tmp_path / "a.hdf5").write_bytes(b"not HDF5" * 100)
     with pytest.raises(DataError, match=r"a\.hdf5: cannot be read") as caught:

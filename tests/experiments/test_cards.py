@@ -25,6 +25,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({"data": []}, "data are []; at least one is expected"),
     ({"data": [FAIR, FAIR]}, "data are ['fair', 'fair']; at least one is expected, and each once"),
     ({"data": [FAIR | {"name": "../x"}]}, "name is '../x'; letters, digits"),
+    ({"data": [FAIR | {"tolerance": -5}]}, "tolerance is -5.0; a number of at least 0 is expected"),
+    ({"label": "two\nlines"}, r"label is 'two\nlines'; one line of text is expected"),
+    ({"table": " "}, "table is ' '; one line of text is expected"),
     ({"data": [FAIR | {"tolerance": None}]}, "expected is -1300.0 and tolerance None; give both, or null for both"),
     ({"data": [FAIR | {"dataset": "none.npz"}]}, "the data file none.npz is neither in the working directory nor in "),
     ({"data": [FAIR | {"env_id": "Pendulam-v1"}]}, "unknown environment 'Pendulam-v1'; did you mean Pendulum-v1"),
@@ -42,6 +45,12 @@ def test_a_bad_card_is_refused_in_one_line(changes: dict[str, Any], message: str
     assert reproduce(write(tmp_path, **changes), data, tmp_path / "out") == 2
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and message in err and not (tmp_path / "out").exists()
+
+
+def test_a_data_file_may_lie_in_the_home_folder(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(data))
+    card = read_card(write(tmp_path, data=[FAIR | {"dataset": "~/fair.npz+hard.npz"}]))
+    assert card.config(card.data[0], 0, (data,)).dataset == f"{data / 'fair.npz'}+{data / 'hard.npz'}"
 
 
 @pytest.mark.parametrize(("words", "message"), [

@@ -63,7 +63,7 @@ def test_a_card_may_have_more_seeds_than_the_others_of_its_table(tmp_path: Path)
 def test_the_order_of_a_card_s_seeds_does_not_matter(tmp_path: Path) -> None:
     cards = {"a": made({"fair": 40}, "a", seeds=[5, 3], data=[FAIR]), "b": made({"hard": 20}, "a", data=[HARD]),
              "c": made({"fair": 9}, "c")}
-    assert "training seeds 3, 5, with 2 episodes" in write_page(cards, tmp_path / "page.md").read_text()
+    assert "training seeds 3, 5\nand over 2 episodes" in write_page(cards, tmp_path / "page.md").read_text()
 
 
 def test_a_lead_of_one_training_says_what_its_interval_lacks(tmp_path: Path) -> None:

@@ -185,7 +185,10 @@ def test_the_command_makes_a_run_like_any_other(td3bc: runs.Run, fine: runs.Run,
     out = tmp_path / "run"
     words = "--steps", 40, "--updates", 0.5, "--save-every", 4, "--seed", 1, "--run-dir", out
     assert gentraj("finetune", td3bc.folder, *words) == 0
-    assert f"next: gentraj evaluate {out}" in capsys.readouterr().out
+    printed, gained = capsys.readouterr(), returns(out)
+    assert f"next: gentraj evaluate {out}" in printed.out and 1 < len(gained) < 20
+    half = len(gained) // 2  # fewer than ten
+    assert f"return {gained[:half].mean():.4g} of the first {half} and {gained[-half:].mean():.4g} of" in printed.err
     for key, value in fine.main.state_dict().items():
         assert torch.equal(value, runs.load(out).main.state_dict()[key]), key
     assert gentraj("evaluate", out, "--episodes", 1, "--no-baselines") == 0

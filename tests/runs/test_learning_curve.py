@@ -60,6 +60,14 @@ def test_the_scores_of_a_run_state_the_mean_over_its_last_three_evaluations(smal
                                                  "return_mean 50")
 
 
+def test_columns_of_a_table_stand_apart_whatever_the_returns() -> None:
+    one = {"return_mean": -2e6, "return_ci95": [-4_020_848.0, -3_120_848.0]}
+    scores = one | {"agent": "IQL", "env_id": "Maze-v0", "episodes": 3, "success_rate": None, "random": one}
+    _, head, *rows = table(scores).splitlines()
+    assert head.split() == ["IQL", "random"] and len({len(line) for line in (head, *rows)}) == 1
+    assert rows[1].endswith("  [-4,020,848, -3,120,848]" * 2)
+
+
 def test_an_environment_that_fails_costs_a_row_and_not_the_training(umaze, tmp_path: Path,
                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:

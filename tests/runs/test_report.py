@@ -122,3 +122,22 @@ def test_padding_is_not_drawn_as_data(run_folder: Path, monkeypatch: pytest.Monk
     report.Drawing(replace(run, reference=short), run_folder / "figures", 0).samples()
     whole = run.reference.x_BHD[: report.SAMPLES, 2:3, :2].expand(-1, mask.shape[1] - 2, -1)
     assert np.array_equal(shown[0][:, 2:], whole)
+
+
+def test_samples_have_the_contexts_of_the_windows_beside_them(run_folder: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a planner for returns was trained; without any, it would be another model."""
+    run, asked = load(run_folder), list[torch.Tensor]()
+    context = run.reference.x_BHD[:, 0, :1] + 1
+    sample = run.model.sample
+
+    def sampled(start: Any, *arguments: Any, **options: Any) -> torch.Tensor:
+        asked.append(start.context_BC - start.values_BHD[:, 0, :1])
+        return sample(replace(start, context_BC=None), *arguments, **options)
+
+    monkeypatch.setattr(run.model, "sample", sampled)
+    told = replace(run, reference=replace(run.reference, context_BC=context))
+    drawing = report.Drawing(told, run_folder / "figures", 0)
+    assert all(picture.image for picture in [*drawing.samples(), *drawing.denoising()])
+    assert [len(one) for one in asked] == [report.SAMPLES, 1]
+    torch.testing.assert_close(torch.cat(asked), torch.ones(report.SAMPLES + 1, 1))

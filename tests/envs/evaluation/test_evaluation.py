@@ -7,9 +7,17 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.evaluation.evaluate import EvaluationConfig, bootstrap_interval, evaluate, punctuality, summarize
+from envs.evaluation.evaluate import (
+    EvaluationConfig,
+    bootstrap_interval,
+    evaluate,
+    punctuality,
+    score_baselines,
+    summarize,
+)
 from envs.evaluation.rollout import Rollout, rollout
 from envs.evaluation.scores import DataReturns, score_behaviour
+from envs.evaluation.stepping import EnvironmentFault
 from envs.making import environment_factory
 from envs.recording.baselines import RandomAgent, WaypointController
 from envs.tasks.registry import LOCOMOTION
@@ -171,6 +179,20 @@ def test_an_environment_without_a_controller_is_scored_too():
     assert result["env_id"] == "Pendulum-v1" and result["controller"] is None
     assert result["random"]["return_mean"] == result["return_mean"] < 0
     assert result["score_minari"] is result["first_hit_median"] is None
+
+
+@pytest.mark.parametrize(("env", "seen"), [("Pendulum-v1", {("b", "a")}), ("pointmaze-umaze", {()})])
+def test_baselines_see_what_the_agent_sees_where_no_controller_needs_its_own(env, seen):
+    """Else a line on stderr would name another order of the parts of an observation than that of the agent."""
+    asked = set()
+
+    def play(*_, obs_keys, **__):
+        asked.add(obs_keys)
+        raise EnvironmentFault("not played")
+
+    assert set(score_baselines(environment_factory(env), EvaluationConfig(), partial=True, play=play,
+                               obs_keys=("b", "a")).values()) == {None}
+    assert asked == seen
 
 
 # -- locomotion, and what the data's own episodes earned
