@@ -74,7 +74,7 @@ class DiffusionQL(Policy[Model]):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        with OneStream(generator):
+        with OneStream(generator, self.config.backup):
             next_BNKA = self.actions(self.model.sample(self.condition(t.next_BS, finite=True), self.config.backup))
         next_return = self.critic.next_return(t.next_BS.repeat_interleave(self.config.backup, 0),
                                               next_BNKA.flatten(0, 1).flatten(1), self.config.backup)

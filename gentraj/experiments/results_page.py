@@ -34,8 +34,8 @@ one or more cards. To change this page, edit the cards and run them. Without car
 results in FOLDER."""
 PROTOCOL = """Each entry is the {score}{protocol} of the *last* checkpoint. It is the mean over the training seeds
 ({seeds}) with {episodes} episodes each, which are the same for all methods. The number after ± is half the width of the
-95 % bootstrap interval of the mean, for which seeds and the episodes of each seed are resampled. The column "average"
-is the mean over the datasets, and rows are sorted by it. The row "{data}" is the mean over the dataset's episodes."""
+95 % bootstrap interval of the mean, for which seeds and episodes are resampled. The column "average" is the mean over
+the datasets, and rows are sorted by it. The row "{data}" is the mean over the dataset's episodes."""
 TOOK = """Minutes are for one thread, while other runs were using the same machine. Settings are those of the card; all
 others are those of the preset."""
 

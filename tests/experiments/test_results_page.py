@@ -87,15 +87,23 @@ def test_only_what_is_finished_and_expected_is_judged(tmp_path: Path) -> None:
 
 
 def test_the_average_of_datasets_is_narrower_than_each_alone() -> None:
-    [family] = families({"a": made({"fair": 40, "hard": 20}, "A")})
+    [family] = families({"a": scattered("A")})
     low, mean, high = family.rows[0].average(family.columns) or (0, 0, 0)
     widths = [found.interval[1] - found.interval[0] for found in family.rows[0].results.values()]
-    assert low < mean == 30 < high and high - low == pytest.approx(np.mean(widths) / np.sqrt(2), rel=0.1)
+    assert low < mean < high and high - low == pytest.approx(np.sqrt(np.square(widths).sum()) / 2, rel=0.05)
+
+
+def scattered(label: str) -> CardResult:
+    """A result with 20 random scores of each seed."""
+    rng, result = np.random.default_rng(0), made({"fair": 40, "hard": 20}, label)
+    return CardResult(result.card, {name: pooled("", 30.0, tuple(replace(s, scores=tuple(rng.normal(30.0, 9.0, 20)))
+                                                                 for s in one.seeds))
+                                    for name, one in result.data.items()})
 
 
 def test_the_lead_of_one_card_over_the_same_is_none(tmp_path: Path) -> None:
     """With the same seeds and episodes the difference is paired, and certain; with others the variances add up."""
-    same = {name: made({"fair": 40, "hard": 20}, name) for name in "ab"}
+    same = {name: scattered(name) for name in "ab"}
     certain = "this difference, paired by seed and episode, is 0.00 to 0.00, so the lead may be due to chance"
     assert certain in write_page(same, tmp_path / "page.md").read_text()
     found = same | {"b": of_other_seeds(same["b"])}
