@@ -136,8 +136,8 @@ def test_a_network_is_called_at_the_levels_that_it_was_trained_at(path: str, sam
 
     for steps in (5, 20):
         times, normal = sampling_times(where, steps), stream(2000)
-        SAMPLERS[sampler](denoise, where.sigma(times[:1]) * normal().float(), times, where, lambda: normal().float(),
-                          eta=eta)
+        SAMPLERS[sampler](denoise, where.sigma(times[:1]) * normal().float(), times, where,
+                          lambda normal=normal: normal().float(), eta=eta)
     t_N = torch.cat(seen)
     assert ((t_N[:, None] - levels).abs().amin(1) < 1e-6).all()
     if (path, sampler) == ("vp-cosine", "euler"):
