@@ -348,13 +348,15 @@ class Planner(EpisodicAgent):
     def is_near_goal(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B,) true where the observation is within `hold_radius` of the goal.
 
-        Raises ValueError for a goal of another width.
+        Raises ValueError for goals of another width or number.
         """
         if goal_BG is None:
             return torch.zeros(len(obs_BO), dtype=torch.bool, device=obs_BO.device)
         if goal_BG.shape[1] != len(self.goal_dims):
             raise ValueError(f"a goal of {goal_BG.shape[1]} numbers was given to a planner whose goals are "
                              f"{len(self.goal_dims)} entries of an observation; train it with --mix.goal-dims")
+        if len(goal_BG) != len(obs_BO):
+            raise ValueError(f"{len(goal_BG)} goals were given for {len(obs_BO)} observations; give one for each")
         return (obs_BO[:, self.goal_dims] - goal_BG).norm(dim=-1) <= self.config.hold_radius
 
     def hold_goal(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
@@ -413,6 +415,9 @@ def check(config: PlannerConfig, levels: Sequence[TrajectorySpec], act_dim: int,
     if config.guidance == "classifier-free" and not config.context:
         raise ValueError("guidance='classifier-free' needs a context to amplify, such as the return to aim at; set "
                          "context")
+    for name, dims in (("goal_dims", config.goal_dims), ("rest_dims", config.rest_dims)):
+        if any(not 0 <= dim < spec.obs_dim for dim in dims):
+            raise ValueError(f"{name} are {dims}; entries of an observation of width {spec.obs_dim} are expected")
     if config.history:
         spec.require_even("history")
     ahead = max(config.ahead - (config.actions == "joint"), 1)

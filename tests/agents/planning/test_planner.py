@@ -108,6 +108,8 @@ def test_near_the_goal_it_is_held_without_a_plan() -> None:
 def test_a_goal_of_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match="a goal of 3 numbers was given to a planner whose goals are 2 entries"):
         planner().act(OBS, torch.zeros(1, 3))
+    with pytest.raises(ValueError, match="1 goals were given for 2 observations; give one for each"):
+        planner().act(torch.zeros(2, 4), GOAL)
 
 
 def test_it_replans_only_when_due_or_reset() -> None:
@@ -243,6 +245,8 @@ def test_with_a_goal_the_rest_of_the_previous_plan_is_asked_to_arrive_when_it_di
     ({"guidance": "classifier-free"}, "guidance='classifier-free' needs a context to amplify"),
     ({"arrival": "fixed", "candidates": 4}, "candidates=4 needs something to choose by"),
     ({"arrival": "fixed", "shifted": True}, "shifted=True needs something to choose by"),
+    ({"rest_dims": (2, 7)}, r"rest_dims are \(2, 7\); entries of an observation of width 4"),
+    ({"goal_dims": (-1,)}, r"goal_dims are \(-1,\); entries of an observation of width 4"),
     ({"shifted": True, "replan": 25}, "shifted=True needs something left of a plan; replan is 25, at most 24")])
 def test_settings_that_need_a_part_which_is_missing_say_so(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
