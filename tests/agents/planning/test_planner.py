@@ -122,13 +122,26 @@ def test_it_replans_only_when_due_or_reset() -> None:
     assert agent.network_calls == 3
 
 
+def test_a_goal_that_moves_is_planned_for_at_once() -> None:
+    """Unless it stays within `hold_radius` of the one that was planned for, however often it is measured anew."""
+    agent = planner(hold_radius=0.5, replan=100)
+    for moved, calls in ((0.0, 1), (0.3, 1), (0.35, 1), (0.6, 2), (0.3, 2), (-3.0, 3), (-3.0, 3)):
+        agent.act(OBS, GOAL + moved)
+        assert agent.network_calls == calls, moved
+    agent.act(torch.zeros(2, 4), GOAL.expand(2, 2))
+    before = agent.target_BTD.clone()
+    agent.act(torch.zeros(2, 4), torch.cat([GOAL, -GOAL]))
+    assert torch.equal(agent.target_BTD[0], before[0]) and torch.equal(agent.target_BTD[1], -before[1])
+    assert agent.age_B.tolist() == [2, 1]
+
+
 def test_a_reset_drops_the_plans_of_the_masked_environments_only() -> None:
     agent = planner()
     obs, goal = torch.zeros(2, 4), GOAL.expand(2, 2)
     agent.act(obs, goal)
     before = agent.target_BTD.clone()
     agent.reset(torch.tensor([False, True]), [0, 0])
-    agent.act(obs, -goal)
+    agent.act(obs, torch.cat([GOAL, -GOAL]))
     assert torch.equal(agent.target_BTD[0], before[0]) and not torch.equal(agent.target_BTD[1], before[1])
 
 
