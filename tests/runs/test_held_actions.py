@@ -9,13 +9,21 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 
+from envs.making import EnvironmentFactory
 from gentraj.config import from_json, to_json
 from gentraj.data import Episodes
+from gentraj.runs.finetuning import FinetuneConfig, _player
 from gentraj.runs.folder import Run, ready
 from gentraj.runs.presets import PRESETS
 from gentraj.runs.settings import DataFacts
 
-SPACE = Box(np.float32([-1, -1, -1]), np.float32([1, 1, 1]))
+SPACE = Box(-np.ones(3, np.float32), np.ones(3, np.float32))
+
+
+class Played:
+    """A rollout that recorded nothing."""
+
+    recorded = None
 
 
 def data() -> Episodes:
@@ -44,6 +52,22 @@ def test_what_never_varies_stays_whatever_acts(monkeypatch: pytest.MonkeyPatch, 
     act_BA = run.agent(SPACE).act(torch.from_numpy(data().obs[:6]))
     assert act_BA[:, 1:].tolist() == torch.tensor([[0.7, 1.0]]).expand(6, 2).tolist()  # 3.0 lies outside of the space
     assert len(act_BA[:, 0].unique()) > 1
+
+
+def test_neither_does_exploration_move_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fine-tuning would attribute what came of it to the other entries."""
+    run = untrained(monkeypatch, "iql")
+    factory = EnvironmentFactory("Own-v0", {}, 20)
+    monkeypatch.setattr(EnvironmentFactory, "spec_json", "")
+    monkeypatch.setattr(Run, "action_space", lambda self, env=None: SPACE)
+    monkeypatch.setattr("gentraj.runs.finetuning.check_fit", lambda *_: None)
+    played: list[Any] = []
+    monkeypatch.setattr("gentraj.runs.finetuning.rollout", lambda agent, *_, **__: played.append(agent) or Played())
+    _player(run, factory, FinetuneConfig(noise=0.5), False)(0)
+    played[0].reset(None, [*range(6)])
+    act_BA = played[0].act(torch.from_numpy(data().obs[:6]))
+    assert act_BA[:, 1:].tolist() == torch.tensor([[0.7, 1.0]]).expand(6, 2).tolist()
+    assert len(act_BA[:, 0].unique()) == 6
 
 
 def test_the_facts_name_what_never_varies() -> None:
