@@ -121,6 +121,6 @@ def read_results(folder: Path, names: Iterable[str] = ("*",)) -> dict[str, CardR
     """
     results = {path.stem: from_json(CardResult, read_json(path, follow=True), str(path))
              for name in names for path in sorted(folder.glob(f"{name}.json"))}
-    return {name: CardResult(result.card, {key: pooled(one.sha256, one.behaviour, one.seeds)
+    return {name: CardResult(result.card, {key: pooled(one.sha256, one.behaviour, one.seeds) if one.seeds else one
                                            for key, one in result.data.items()})
             for name, result in results.items() if result.data}

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 def made(scores: dict[str, float], label: str, **changes: object) -> CardResult:
     """A result of scores around those."""
-    card = from_json(Card, CARD | {"label": label} | changes)
+    card = from_json(Card, CARD | {"label": label, "score": "score_d4rl"} | changes)
     seeds = {name: [SeedResult("", seed, "", 4, "", mean, (mean, mean), (mean - 2 - seed, mean + 2 + seed), 60.0, {})
                     for seed in card.seeds] for name, mean in scores.items()}
     return CardResult(card, {name: pooled("", 30.0, tuple(found)) for name, found in seeds.items()})
@@ -157,3 +157,31 @@ def means(page: str) -> list[str]:
     """Its lines without what is drawn at random."""
     fixed = [line for line in page.splitlines() if not line.startswith("On average ")]
     return [re.sub(r" ± [\d.]+| \[[^]]*\]", "", line) for line in fixed]
+
+
+def test_raw_returns_of_several_datasets_have_no_average(tmp_path: Path) -> None:
+    """A Hopper returns 3,000 and an InvertedPendulum 1,000; the normalised scores of the other tests are averaged."""
+    cards = {name: made({"fair": mean, "hard": 10 * mean}, name, score="return_mean") for name, mean in
+             (("a", 40), ("b", 50))}
+    text = write_page(cards, tmp_path / "page.md").read_text()
+    assert "|  | fair | hard |\n" in text and "There is no average" in text
+    assert not any(word in text for word in ('"average"', "On average", "IQM", "rows are sorted"))
+    single = {name: made({"fair": 40}, name, score="return_mean", data=[FAIR]) for name in "ab"}
+    assert "|  | fair | average |\n" in write_page(single, tmp_path / "page.md").read_text()
+
+
+def test_tables_of_similar_names_have_figures_of_their_own(tmp_path: Path) -> None:
+    names = ("A + B", "a, b", "A B curves", "a-b", "\xe9", "\xe8")
+    cards = {str(i): made({"fair": i}, "BC", table=name, data=[FAIR]) for i, name in enumerate(names)}
+    text = write_page(cards, tmp_path / "page.md").read_text()
+    pictures = re.findall(r"\]\((.*)\)", text)
+    assert len(set(pictures)) == len(names) and all((tmp_path / picture).is_file() for picture in pictures)
+    assert pictures[0] == "figures/page-a-b.png"
+
+
+def test_a_success_rate_of_0_is_not_certain(tmp_path: Path) -> None:
+    """0 of 2 episodes: the exact (Clopper-Pearson) interval reaches to 0.84."""
+    result = made({"fair": 0}, "BC", score="success_rate", data=[FAIR])
+    never = pooled("", None, tuple(replace(seed, scores=(0.0, 0.0), mean=0.0) for seed in result.data["fair"].seeds))
+    text = write_page({"a": CardResult(result.card, {"fair": never})}, tmp_path / "page.md").read_text()
+    assert "interval of the rate is 0 to 0.842,\nand if each does, it is 0.158 to 1." in text
