@@ -135,15 +135,9 @@ def test_a_network_is_called_at_the_levels_that_it_was_trained_at(path: str, sam
         return torch.zeros_like(x)
 
     for steps in (5, 20):
-<<<<<<< HEAD
-        times, normal = sampling_times(where, steps), stream(2000)
-        SAMPLERS[sampler](denoise, where.sigma(times[:1]) * normal().float(), times, where,
-                          lambda normal=normal: normal().float(), eta=eta)
-=======
         times = sampling_times(where, steps)
         SAMPLERS[sampler](denoise, where.sigma(times[:1]) * wide().float(), times, where, lambda: wide().float(),
                           eta=eta)
->>>>>>> main
     t_N = torch.cat(seen)
     assert ((t_N[:, None] - levels).abs().amin(1) < 1e-6).all()
     if (path, sampler) == ("vp-cosine", "euler"):
