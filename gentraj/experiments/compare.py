@@ -53,7 +53,7 @@ RETURN, TWO_SAMPLE_ACCURACY = "control.return_mean", "quality.measures.start.two
 NUMBERS = ("speed", "training_seconds", "seconds_per_step", "steps")  # of a run, besides `MEASURES`
 DATA, BASELINES = "data.json", "baselines.json"
 
-Cell = tuple[str, str]  # group and family: the runs of a group have the same data, timesteps and environment
+Cell = tuple[str, str]  # group and family: the runs of a group have the same data, timesteps, contexts, environment
 Record = dict[str, Any]
 
 
@@ -116,7 +116,7 @@ def group_of(config: AnyRunConfig, out: Path) -> Group:
     planner = of_planner(config, "the run")
     episodes, returns = read_data(planner)
     data = DataFacts.of(episodes, planner.context, planner.env_id, returns)
-    name = digest({"rows": list(_rows(planner))})[:8]
+    name = digest({"rows": _rows(planner)})[:8]
     group = Group(name, out / name, plane(data))
     _keep_windows(group, planner, episodes, partial(build, planner.resolve(episodes), data, episodes))
     return group
@@ -125,8 +125,8 @@ def group_of(config: AnyRunConfig, out: Path) -> Group:
 def _keep_windows(group: Group, config: PlannerRunConfig, episodes: Episodes,
                   components: Callable[[], Mapping[str, Component]]) -> None:
     """Stores windows of the data in the group's folder, unless it has them."""
-    kept(group.folder / DATA, {"sha256": episodes_hash(episodes), "rows": list(_rows(config))},
-         lambda: group.keep(sample_windows(Windows(episodes, components()["model"].spec))))
+    kept(group.folder / DATA, {"sha256": episodes_hash(episodes), "rows": digest({"rows": _rows(config)})},
+         lambda: group.keep(sample_windows(Windows(episodes, components()["model"].spec, config.context))))
 
 
 def _of_steps(config: PlannerRunConfig, steps: int) -> PlannerRunConfig:
@@ -201,8 +201,8 @@ def of_planner(config: AnyRunConfig, name: str) -> PlannerRunConfig:
 
 
 def _rows(config: PlannerRunConfig) -> tuple:
-    """The settings that determine the windows of a group."""
-    return config.dataset, config.horizon, config.stride, config.joint
+    """The settings that determine the windows of a group and their contexts."""
+    return config.dataset, config.horizon, config.stride, config.joint, config.context.kinds, config.context.discount
 
 
 def _settings(config: PlannerRunConfig) -> str:
@@ -248,11 +248,11 @@ def _speed(task: Task, group: Group, options: Options) -> Record:
 
 def _baselines(tasks: Sequence[Task], group: Group, options: Options) -> Record:
     """The scores of the controller and of a random agent in the group's environment."""
-    env = read_config(tasks[0].run)[1].env if tasks else None
-    if env is None:
+    data = read_config(tasks[0].run)[1] if tasks else None
+    if data is None or (env := data.env) is None:
         return {}
     return kept(group.folder / BASELINES, {"env": env, "episodes": options.episodes}, lambda: score_baselines(
-        environment_factory(env), EvaluationConfig(episodes=options.episodes), progress=False))
+        environment_factory(env), EvaluationConfig(episodes=options.episodes), progress=False, obs_keys=data.obs_keys))
 
 
 def record(task: Task, failure: str | None, speed: Record | None) -> Record:
