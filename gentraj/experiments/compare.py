@@ -94,7 +94,7 @@ def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: floa
         for cell, config in preset_configs.items():
             data = DataFacts.of(episodes, config.context, config.env_id, returns)
             components = partial(build, resolved := config.resolve(episodes), data, episodes)
-            groups[preset] = Group(preset, out / preset, plane(data))
+            groups[preset] = Group(preset, out / preset, plane(data), data.obs_dim)
             _keep_windows(groups[preset], config, episodes, components)
             with warnings.catch_warnings(action="ignore"):  # the training itself gives these warnings
                 seconds = kept(_step_seconds_path(out, cell), {"run": deciding(config), "sha256": sha256}, partial(
@@ -117,7 +117,7 @@ def group_of(config: AnyRunConfig, out: Path) -> Group:
     episodes, returns = read_data(planner)
     data = DataFacts.of(episodes, planner.context, planner.env_id, returns)
     name = digest({"rows": _rows(planner)})[:8]
-    group = Group(name, out / name, plane(data))
+    group = Group(name, out / name, plane(data), data.obs_dim)
     _keep_windows(group, planner, episodes, partial(build, planner.resolve(episodes), data, episodes))
     return group
 
@@ -184,7 +184,7 @@ def to_measure(existing_runs: Mapping[Path, tuple[Cell, PlannerRunConfig]], out:
     for folder, (cell, config) in existing_runs.items():
         run = load(folder, device=pick_device(options.device))
         if cell[0] not in groups:
-            groups[cell[0]] = Group(cell[0], out / cell[0], plane(run.data))
+            groups[cell[0]] = Group(cell[0], out / cell[0], plane(run.data), run.data.obs_dim)
             groups[cell[0]].keep(run.reference)
         task = Task(cell, "", out / cell[0] / folder.name, config, run.dataset_hash,
                     measures(groups[cell[0]], options, step=run.step), folder)

@@ -51,6 +51,8 @@ class Group:
     name: str
     folder: Path
     dims: tuple[int, ...]
+    obs_dim: int | None = None
+    """The width of an observation; None for trajectories without actions."""
 
     @property
     def path(self) -> Path:
@@ -102,13 +104,14 @@ class Group:
 
     @cached_property
     def forks(self) -> list[Fork]:
-        """The starts from which the data go to the most different places; starts are close in all of their entries.
+        """The starts from which the data go to the most different places; starts are close in all entries of their
+        observation.
 
         The ways are clusters of `places` by k-means (Lloyd 1982) with the best of `GUESSES` initialisations; the most
         common way comes first.
         """
         x, places = self.x_NHD, self.places(self.x_NHD)
-        start = x[:, 0] / x.flatten(0, 1).std(0).clamp(min=1e-6)
+        start = (x[:, 0] / x.flatten(0, 1).std(0).clamp(min=1e-6))[:, : self.obs_dim]
         size = min(len(x), max(NEAR[0], min(NEAR[1], len(x) // 16)))
         anchors = torch.linspace(0, len(x) - 1, min(len(x), 64)).long()
         near = torch.cdist(start[anchors], start).topk(size, largest=False).indices

@@ -247,6 +247,19 @@ def test_ways_are_found_where_they_part(tmp_path: Path) -> None:
     assert group.modes(fork, fork.x_MHD[up])[int(shares[~goes_up].argmax())] == 0 or not goes_up.all()
 
 
+def test_the_first_action_is_no_part_of_a_start(tmp_path: Path) -> None:
+    """All windows start at the same place, and the first action decides which way they go. Models know the place alone,
+    so that windows of both ways are at a fork."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.cat([0.01 * torch.randn(600, 12, 2, generator=g), torch.zeros(600, 12, 1)], -1)
+    action = torch.where(torch.arange(600) % 2 == 0, 1.0, -1.0)
+    x[:, :, 1] += torch.linspace(0, 1, 12) * action[:, None]
+    x[:, :, 2] = action[:, None]
+    group = Group("g", tmp_path, (0, 1), 2)
+    group.keep(Batch(x, torch.ones_like(x, dtype=torch.bool)))
+    assert all(0.2 < float((fork.x_MHD[:, -1, 1] > 0).float().mean()) < 0.8 for fork in group.forks)
+
+
 def test_the_windows_shown_lie_far_apart(tmp_path: Path) -> None:
     g = torch.Generator().manual_seed(1)
     x = torch.randn(200, 5, 2, generator=g)
