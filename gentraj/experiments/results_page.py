@@ -19,7 +19,7 @@ from .results_tables import Family, Row, families, number, plus_minus
 from .statistics import is_paired
 
 SCORES = {"score_d4rl": "D4RL-normalised score", "score_minari": "Minari-normalised score",
-          "return_mean": "return of an episode", "success_rate": "share of episodes that succeed"}
+          "return_mean": "return of an episode", "success_rate": "success rate"}
 SHOWN = {"score_d4rl": (0.0, 100.0), "score_minari": (0.0, 100.0), "success_rate": (0.0, 1.0)}  # by every figure
 DATA, AVERAGE = "the data", "average"
 
@@ -33,8 +33,8 @@ The command trains and evaluates what the cards describe, with the data files in
 command continues. A card is a small file that holds all settings of one or more runs, and a row of a table comes from
 one or more cards. To change this page, edit the cards and run them. Without cards, the command writes the page from the
 results in FOLDER."""
-PROTOCOL = """Each entry is the {score}{protocol} of the *last* checkpoint: the mean over the training seeds {seeds}
-and over {episodes} episodes per seed, which are the same for all methods. The number after ± is half the width of the
+PROTOCOL = """Each entry is the {score}{protocol} of the *last* checkpoint. It is the mean over the training seeds
+({seeds}) with {episodes} episodes each, which are the same for all methods. The number after ± is half the width of the
 95 % bootstrap interval of the mean, for which seeds and episodes are resampled. {average} The row
 "{data}" is the mean over the dataset's episodes."""
 AVERAGED = """The column "average" is the mean over
@@ -103,8 +103,8 @@ def _lead(family: Family) -> Iterator[str]:
     paired = [is_paired(*(result.by_seed for result in pair)) for pair in pairs]
     drawn = "paired by seed and episode" if all(paired) else "with both resampled as above"
     single = any(len(result.seeds) == 1 for pair in pairs for result in pair)
-    yield (f"On average, {best.label} scores {number(mean)} more than {second.label}. The 95 % interval of this "
-           f"difference, {drawn}, is {number(low)} to {number(high)}{chance}."
+    yield (f"On average, **{best.label}** scores {number(mean)} more than **{second.label}**. The 95 % interval of "
+           f"this difference, {drawn}, is {number(low)} to {number(high)}{chance}."
            + (" With one training per method, the interval does not include the variation between trainings."
               if single else ""))
 
@@ -133,7 +133,7 @@ def _took(family: Family) -> str:
 
 def _protocol(family: Family) -> str:
     card = family.card
-    protocol = f", {card.protocol} protocol" if card.protocol != "random-goal" else ""
+    protocol = f" (protocol {card.protocol})" if card.protocol != "random-goal" else ""
     episodes = card.episodes * (OGBENCH_TASKS if card.protocol == "ogbench" else 1)
     return PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=episodes, data=DATA,
                            seeds=_seeds(family.rows), average=AVERAGED if family.is_averaged else NOT_AVERAGED)
@@ -145,7 +145,7 @@ def _seeds(rows: Iterable[Row]) -> str:
     for row in rows:
         labels.setdefault(", ".join(map(str, row.seeds)), []).append(row.label)
     common, *others = sorted(labels, key=lambda seeds: -len(labels[seeds]))
-    return common + "".join(f" (for {' and '.join(labels[seeds])}: {seeds})" for seeds in others)
+    return common + "".join(f"; for {' and '.join(labels[seeds])}: {seeds}" for seeds in others)
 
 
 def _versions(results: Mapping[str, CardResult]) -> str:

@@ -108,6 +108,24 @@ def test_density_and_score_of_known_actions_are_the_closed_ones(family: str) -> 
         torch.testing.assert_close(score(policy, OBS, act_BKA, t), closed, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("family", ["gaussian", "diffusion"])
+def test_an_action_that_never_varies_changes_neither_density_nor_score(family: str) -> None:
+    policy, act_BKA, elsewhere = cloned(family), actions(), torch.tensor([0.0, 0.3])
+    policy.act_scale.scale_D[1] = 1e-6  # as `Scales.fit` makes it
+    if family == "diffusion":
+        exact(policy, 0.5, 0.4)
+    expected = log_prob(policy, OBS, torch.cat([act_BKA[..., :1], 0 * act_BKA[..., 1:]], -1), steps=16)
+    assert torch.equal(log_prob(policy, OBS, act_BKA + elsewhere, steps=16), expected)
+    if family == "diffusion":
+        x_BK2 = torch.stack([(act_BKA[..., 0] - SHIFT[0]) / SCALE[0], torch.zeros(2, 2)], -1)
+        closed_BK2 = log_density(x_BK2, torch.tensor(0.5), torch.tensor(0.4).log()) - torch.stack(
+            [SCALE[0].log(), torch.tensor(0.0)])
+        torch.testing.assert_close(expected, closed_BK2.sum((1, 2)), rtol=1e-2, atol=2e-2)
+        score_BKA = score(policy, OBS, act_BKA, 0.5)
+        assert torch.equal(score(policy, OBS, act_BKA + elsewhere, 0.5), score_BKA)
+        assert not score_BKA[..., 1].any() and score_BKA[..., 0].all()
+
+
 @pytest.mark.parametrize("config", [BCConfig(GENERATORS["flow"]), SwiftConfig()])
 def test_close_to_no_noise_the_score_is_the_slope_of_the_log_density(config: Any) -> None:
     """This holds for Swift too, whose generator is conditioned on a positive advantage."""

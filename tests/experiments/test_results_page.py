@@ -41,10 +41,10 @@ def test_the_page_has_the_best_first_and_a_gap_where_nothing_is_known(tmp_path: 
     assert table[2] == ["the data", "30.0", "30.0", "30.0"] and table[5][2:] == ["—", "—"]
     assert [row[3].split(" ± ")[0] for row in table[3:5]] == ["55.0", "30.0"]
     assert "![Small ones](figures/results-small-ones.png)" in text
-    assert "training seeds 3, 5\nand over 2 episodes per seed" in text
+    assert "training seeds\n(3, 5) with 2 episodes each" in text
     height, width, _ = imread(page.parent / "figures" / "results-small-ones.png").shape
     assert height > 100 and width > 500
-    assert "On average, Better scores 25.0 more than Worse. The 95 % interval" in text and "chance" not in text
+    assert "On average, **Better** scores 25.0 more than **Worse**. The 95 % interval" in text and "chance" not in text
     before = page.read_bytes()
     assert gentraj("reproduce", "--results", tmp_path / "results", "--table", page) == 0 and page.read_bytes() == before
 
@@ -56,14 +56,14 @@ def test_a_card_may_have_more_seeds_than_the_others_of_its_table(tmp_path: Path)
     fewer = {name: made({"fair": 40, "hard": 20}, name) for name in "ab"}
     for cards, noted in (({"m": more} | fewer, False), (fewer | {"m": more}, False), (fewer | {"m": half}, True)):
         text = write_page(cards, tmp_path / "page.md").read_text()
-        assert "training seeds 3, 5 (for more: 3, 5, 8)\nand over 2 episodes per seed" in text
+        assert "training seeds\n(3, 5; for more: 3, 5, 8) with 2 episodes each" in text
         assert [line.startswith("| more") for line in text.splitlines() if "(2 of 3 seeds)" in line] == [True] * noted
 
 
 def test_the_order_of_a_card_s_seeds_does_not_matter(tmp_path: Path) -> None:
     cards = {"a": made({"fair": 40}, "a", seeds=[5, 3], data=[FAIR]), "b": made({"hard": 20}, "a", data=[HARD]),
              "c": made({"fair": 9}, "c")}
-    assert "training seeds 3, 5\nand over 2 episodes" in write_page(cards, tmp_path / "page.md").read_text()
+    assert "training seeds\n(3, 5) with 2 episodes each" in write_page(cards, tmp_path / "page.md").read_text()
 
 
 def test_a_lead_of_one_training_says_what_its_interval_lacks(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_lead_of_one_card_over_the_same_is_none(tmp_path: Path) -> None:
     found = same | {"b": of_other_seeds(same["b"])}
     [family] = families(found)
     low, _, high = family.rows[0].average(family.columns) or (0, 0, 0)
-    [numbers] = re.findall("On average, a scores (.*) more than b. .* is (.*) to (.*), so the lead may be due",
+    [numbers] = re.findall(r"\*\*a\*\* scores (.*) more than \*\*b\*\*. .* is (.*) to (.*), so the lead may be due",
                            write_page(found, tmp_path / "page.md").read_text())
     apart, least, most = map(float, numbers)
     assert apart == 0 and least < 0 < most
@@ -190,4 +190,4 @@ def test_a_success_rate_of_0_is_not_certain(tmp_path: Path) -> None:
 def test_the_protocol_of_ogbench_has_the_episodes_of_five_tasks(tmp_path: Path) -> None:
     cards = {"a": made({"fair": 1}, "BC", score="success_rate", protocol="ogbench", episodes=50, data=[FAIR])}
     text = write_page(cards, tmp_path / "page.md").read_text()
-    assert "ogbench protocol of the *last* checkpoint" in text and "and over 250 episodes per seed" in text
+    assert "(protocol ogbench) of the *last* checkpoint" in text and "with 250 episodes each" in text

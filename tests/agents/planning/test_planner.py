@@ -109,6 +109,8 @@ def test_near_the_goal_it_is_held_without_a_plan() -> None:
 def test_a_goal_of_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match="a goal of 3 numbers was given to a planner whose goals are 2 entries"):
         planner().act(OBS, torch.zeros(1, 3))
+    with pytest.raises(ValueError, match="1 goals were given for 2 observations; give one for each"):
+        planner().act(torch.zeros(2, 4), GOAL)
 
 
 def test_it_replans_only_when_due_or_reset() -> None:
@@ -121,13 +123,26 @@ def test_it_replans_only_when_due_or_reset() -> None:
     assert agent.network_calls == 3
 
 
+def test_a_goal_that_moves_is_planned_for_at_once() -> None:
+    """Unless it stays within `hold_radius` of the one that was planned for, however often it is measured anew."""
+    agent = planner(hold_radius=0.5, replan=100)
+    for moved, calls in ((0.0, 1), (0.3, 1), (0.35, 1), (0.6, 2), (0.3, 2), (-3.0, 3), (-3.0, 3)):
+        agent.act(OBS, GOAL + moved)
+        assert agent.network_calls == calls, moved
+    agent.act(torch.zeros(2, 4), GOAL.expand(2, 2))
+    before = agent.target_BTD.clone()
+    agent.act(torch.zeros(2, 4), torch.cat([GOAL, -GOAL]))
+    assert torch.equal(agent.target_BTD[0], before[0]) and torch.equal(agent.target_BTD[1], -before[1])
+    assert agent.age_B.tolist() == [2, 1]
+
+
 def test_a_reset_drops_the_plans_of_the_masked_environments_only() -> None:
     agent = planner()
     obs, goal = torch.zeros(2, 4), GOAL.expand(2, 2)
     agent.act(obs, goal)
     before = agent.target_BTD.clone()
     agent.reset(torch.tensor([False, True]), [0, 0])
-    agent.act(obs, -goal)
+    agent.act(obs, torch.cat([GOAL, -GOAL]))
     assert torch.equal(agent.target_BTD[0], before[0]) and not torch.equal(agent.target_BTD[1], before[1])
 
 
@@ -256,6 +271,8 @@ def test_with_a_goal_the_rest_of_the_previous_plan_is_asked_to_arrive_when_it_di
     ({"guidance": "classifier-free"}, "guidance='classifier-free' needs a context to amplify"),
     ({"arrival": "fixed", "candidates": 4}, "candidates=4 needs something to choose by"),
     ({"arrival": "fixed", "shifted": True}, "shifted=True needs something to choose by"),
+    ({"rest_dims": (2, 7)}, r"rest_dims are \(2, 7\); entries of an observation of width 4"),
+    ({"goal_dims": (-1,)}, r"goal_dims are \(-1,\); entries of an observation of width 4"),
     ({"shifted": True, "replan": 25}, "shifted=True needs something left of a plan; replan is 25, at most 24")])
 def test_settings_that_need_a_part_which_is_missing_say_so(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
