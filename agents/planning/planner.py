@@ -276,7 +276,8 @@ class Planner(EpisodicAgent):
         x_RHD = self.model.sample(start, guide=self.guide, seed=seeds, options=self.options, observe=observe)[:, 0]
         ratio_BN, value_BN = torch.zeros(row_BN.shape, device=self.device), None
         if self.trust is not None and row_BN.shape[1] > 1:
-            ratio_BN = self.trust.ratio(x_RHD, row_BN.flatten(), seeds, now_R).view(row_BN.shape)
+            ratio_R = self.trust.ratio(x_RHD, row_BN.flatten(), seeds, now_R, start.context_BC)
+            ratio_BN = ratio_R.view(row_BN.shape)
         if self.critic is not None and self.config.select == "value":
             value_BN = self.critic(x_RHD).view(row_BN.shape)
         chosen_B = choice(row_BN, ratio_BN, value_BN)

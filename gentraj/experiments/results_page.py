@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from envs.making import OGBENCH_TASKS
+
 from ..files import write_file
 from ..plots.comparison import plot_intervals
 from ..plots.page import markdown_table
@@ -132,7 +134,8 @@ def _took(family: Family) -> str:
 def _protocol(family: Family) -> str:
     card = family.card
     protocol = f" (protocol {card.protocol})" if card.protocol != "random-goal" else ""
-    return PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=card.episodes, data=DATA,
+    episodes = card.episodes * (OGBENCH_TASKS if card.protocol == "ogbench" else 1)
+    return PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=episodes, data=DATA,
                            seeds=_seeds(family.rows), average=AVERAGED if family.is_averaged else NOT_AVERAGED)
 
 

@@ -22,6 +22,11 @@ class Row(NamedTuple):
     """The seeds that the cards of the row ask for, in increasing order."""
     results: Mapping[str, DataResult]
 
+    @property
+    def is_single(self) -> bool:
+        """Whether some dataset has a single run, of which nothing tells how runs vary."""
+        return any(len(result.seeds) == 1 for result in self.results.values())
+
     def is_whole(self, columns: Sequence[str]) -> bool:
         """Whether the row has a result in each of the columns."""
         return set(columns) <= self.results.keys()

@@ -25,7 +25,7 @@ from ..files import inside
 from ..models.settings import GeneratorConfig
 from ..plots import figures
 from ..plots.page import Picture, Table, show, write_report
-from ..plots.style import Plane
+from ..plots.style import Plane, in_plane
 from ..progress import bar, one_line, say
 from ..training.log import read_metrics
 from ..trajectory import Condition, SamplingOptions
@@ -245,10 +245,7 @@ class Drawing:
 
     def _plane(self, x_NHD: Tensor, times: Sequence[int]) -> np.ndarray:
         """(..., H, 2) the points of trajectories (..., H, D) whose timesteps are at these times."""
-        points = x_NHD[..., self.dims].cpu().numpy()
-        if len(self.dims) == 2:
-            return points
-        return np.concatenate([np.broadcast_to(np.array(times)[:, None], points.shape), points], -1)
+        return in_plane(x_NHD.cpu().numpy(), self.dims, times)
 
     def _goal(self, goal_G: Tensor, time: int) -> np.ndarray:
         """(2,) the point of a goal, which is to be reached at this time."""

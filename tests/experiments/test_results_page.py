@@ -185,3 +185,9 @@ def test_a_success_rate_of_0_is_not_certain(tmp_path: Path) -> None:
     never = pooled("", None, tuple(replace(seed, scores=(0.0, 0.0), mean=0.0) for seed in result.data["fair"].seeds))
     text = write_page({"a": CardResult(result.card, {"fair": never})}, tmp_path / "page.md").read_text()
     assert "interval of the rate is 0 to 0.842,\nand if each does, it is 0.158 to 1." in text
+
+
+def test_the_protocol_of_ogbench_has_the_episodes_of_five_tasks(tmp_path: Path) -> None:
+    cards = {"a": made({"fair": 1}, "BC", score="success_rate", protocol="ogbench", episodes=50, data=[FAIR])}
+    text = write_page(cards, tmp_path / "page.md").read_text()
+    assert "(protocol ogbench) of the *last* checkpoint" in text and "with 250 episodes each" in text

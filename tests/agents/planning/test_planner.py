@@ -45,7 +45,8 @@ class KnownTrust(Trust):
     def __init__(self, first: int):
         self.first = first
 
-    def ratio(self, x_RHD: Tensor, row_R: Tensor, seeds: Sequence[int], now_R: Tensor) -> Tensor:
+    def ratio(self, x_RHD: Tensor, row_R: Tensor, seeds: Sequence[int], now_R: Tensor,
+              context_RC: Tensor | None = None) -> Tensor:
         return self.first / row_R
 
 
@@ -223,6 +224,18 @@ def test_what_has_happened_speaks_for_no_plan() -> None:
     for i, (p, j) in enumerate(zip(now.tolist(), row.tolist(), strict=True)):
         error_W = data.x_BHD[:, p : p + j + 1, 0].abs().sum(1) / j
         torch.testing.assert_close(ratio[i], error_W[i] / error_W.quantile(0.5))
+
+
+def test_trust_knows_the_contexts_of_data_and_of_plans() -> None:
+    """The score is the distance to the context here, so that data and plans score 0 only with their own."""
+    known: Any = type("Known", (), {"spec": SPEC, "ood_score": lambda self, x, start, seeds: (
+        1 + (x[..., 0] - start.context_BC).abs())})()
+    data = reference()
+    data = replace(data, x_BHD=data.x_BHD[..., :1].mean(1, keepdim=True).expand_as(data.x_BHD))
+    contexts, row, now = data.x_BHD[:, 0, :1], torch.full((64,), 5), torch.zeros(64, dtype=torch.long)
+    trust = Trust(known, replace(data, context_BC=contexts), 0.5)
+    assert trust.ratio(data.x_BHD, row, range(64), now, contexts).tolist() == pytest.approx([1.0] * 64)
+    assert (trust.ratio(data.x_BHD, row, range(64), now, contexts + 1) > 1.5).all()
 
 
 def test_padding_does_not_calibrate_trust() -> None:
