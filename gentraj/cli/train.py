@@ -140,7 +140,9 @@ def next_command(run: Run, folder: Path) -> str:
     """The command that evaluates a trained run, with the options that it will need."""
     command = f"next: gentraj evaluate {folder}{imports_again()}"
     if run.data.env is None:
-        return f"{command} --env-id ID"
+        return (f"{command} --as world-model" if run.config.NAME == "world model" else
+                f"{command} --env-id ID; or, without an environment: gentraj export {folder} --low LOW --high HIGH "
+                "--out FILE.onnx")
     try:
         try_making(run.data.env)
     except Exception as error:  # an environment may raise anything

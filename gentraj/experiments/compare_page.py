@@ -162,7 +162,7 @@ class Drawing:
         image = figures.plot_seeds(values, intervals, lines, self.palette, self.folder / "returns.png",
                                    "return per episode")
         return Picture(title, "Closed loop, the same starts and goals for all. A point is a seed; the interval is "
-                       "bootstrapped over seeds and the episodes of each.", image)
+                       "bootstrapped over seeds and episodes.", image)
 
     def curves(self) -> list[Picture]:
         """The training curves of every family that has logged anything."""

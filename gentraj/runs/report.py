@@ -56,7 +56,7 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     if run.config.world_model(run.components) is not None:
         work["World model"] = drawing.world_model
     if run.config.planning is not None:  # a policy's model samples actions, not trajectories
-        work |= {"Samples beside data": drawing.samples, "Denoising": drawing.denoising}
+        work |= {"Samples and data": drawing.samples, "Denoising": drawing.denoising}
     if drawing.env is not None:
         work["The agent"] = partial(drawing.acting, drawing.env)
     pictures: list[Picture] = []
@@ -145,7 +145,7 @@ class Drawing:
         x = self.run.model.sample(start, seed=self.seed)[:, 0]
         image = figures.plot_samples_beside_data(self._plane(x, spec.times), self._plane(data, spec.times),
                                                  self.folder / "samples.png", self.background, plane=self.plane)
-        return [Picture("Samples beside data", "Sampled from the same first observations as the windows of data.",
+        return [Picture("Samples and data", "Sampled from the same first observations as the windows of data.",
                         image)]
 
     def denoising(self) -> list[Picture]:
@@ -293,5 +293,5 @@ def _tables(run: Run, scores: dict[str, Any]) -> list[Table]:
     if not scores:
         return tables
     note = ("A return is the sum of the environment's own rewards over a whole episode. Behaviour is the mean of the "
-            "data's own episodes; the controller is the one that recorded them, without noise, with replanning.")
+            "data's own episodes; the controller recorded the data, and acts without noise and with replanning here.")
     return [Table("Scores", *score_rows(scores, ("step", "env_id", "episodes", "seeds")), note), *tables]
