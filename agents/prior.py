@@ -9,6 +9,7 @@ better part of that behaviour.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -47,12 +48,13 @@ def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> 
     return sample
 
 
-def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (),
-               options: SamplingOptions = DEFAULT_OPTIONS) -> Prior:
+def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (), options: SamplingOptions = DEFAULT_OPTIONS,
+               context: Sequence[float] = ()) -> Prior:
     """A prior that samples trajectories of a planner's model and takes their actions.
 
-    With `goal_dims` and a goal, the trajectories reach the goal at their last timestep. Raises ValueError for
-    trajectories without actions, and for timesteps that are more than one environment step apart.
+    With `goal_dims` and a goal, the trajectories reach the goal at their last timestep. `context` is what the model is
+    conditioned on, such as a return (`run.planning.context`); without it, such a model samples what all of its data do.
+    Raises ValueError for trajectories without actions, and for timesteps that are more than one environment step apart.
     """
     spec, device = model.spec, device_of(model)
     if not spec.act_dim or spec.spacing != 1:
@@ -63,6 +65,8 @@ def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (),
         start = Condition.unknown(spec, len(obs_BO), device=device).with_obs(0, obs_BO.to(device))
         if goal_BG is not None and goal_dims:
             start = start.with_obs(-1, goal_BG.to(device), goal_dims)
+        if context:
+            start = replace(start, context_BC=torch.tensor([context], device=device).expand(start.batch, -1))
         return spec.split(model.sample(start, number, seed=unfold_each(number, seeds), options=options))[1]
 
     return sample
@@ -74,8 +78,9 @@ def log_prob(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | 
 
     It is exact and differentiable for a normal distribution. For diffusion models and flows it is computed by the
     probability-flow ODE in `steps` steps, without a gradient (`Diffusion.log_prob`); their `score` is the gradient. The
-    density is that of actions before they are clamped to the data's bounds. Raises ValueError for a model without a
-    density, such as a GAN.
+    density is that of actions before they are clamped to the data's bounds. An entry that never varies in the data is
+    taken to be as it is there, and adds the density that the model has there in normalised units. Raises ValueError for
+    a model without a density, such as a GAN.
     """
     model = _model(policy)
     if not isinstance(model, SupportsLogProb):
@@ -83,22 +88,23 @@ def log_prob(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | 
                          "distribution, a diffusion model or a flow for log_prob")
     condition, x_BKD = _window(policy, obs_BO, act_BKA, goal_BG)
     log_p_B = model.log_prob(x_BKD, condition, seeds=seeds, steps=steps)
-    return log_p_B - policy.chunk * policy.act_scale.scale_D.log().sum()
+    return log_p_B - policy.chunk * policy.act_scale.scale_D.log()[policy.varies_A].sum()
 
 
 def score(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, t: float, goal_BG: Tensor | None = None) -> Tensor:
     """(B, K, A) score of noisy actions: the gradient with respect to the actions of their log density at time t.
 
     The actions are noisy, alpha a + sigma eps in normalised units (`Diffusion.score`). Close to t = 0 it is the score
-    of clean actions. Raises ValueError for a model that is neither a diffusion model nor a flow, and for a time outside
-    (0, 1].
+    of clean actions. It is 0 for an entry that never varies in the data. Raises ValueError for a model that is neither
+    a diffusion model nor a flow, and for a time outside (0, 1].
     """
     model = _model(policy)
     if not isinstance(model, SupportsScore):
         raise ValueError(f"{type(model).__name__} has no noise levels; use a policy with a diffusion model or a flow "
                          "for score")
     condition, x_BKD = _window(policy, obs_BO, act_BKA, goal_BG)
-    return model.score(x_BKD, condition, t)[..., policy.state_dim :] / policy.act_scale.scale_D
+    score_BKA = model.score(x_BKD, condition, t)[..., policy.state_dim :]
+    return torch.where(policy.varies_A, score_BKA / policy.act_scale.scale_D, 0)
 
 
 def likeness(policy: Policy, spec: TrajectorySpec, half_A: Tensor, weight: float) -> Guide:
@@ -134,4 +140,5 @@ def _window(policy: Policy, obs_BO: Tensor, act_BKA: Tensor, goal_BG: Tensor | N
         raise ValueError(f"actions of shape {tuple(act_BKA.shape)} were given; {expected}, a chunk for each "
                          "observation, is expected")
     state_BS = policy.state(obs_BO.to(policy.device), None if goal_BG is None else goal_BG.to(policy.device))
-    return policy.condition(state_BS), policy.join(state_BS, policy.act_scale.normalize(act_BKA.to(policy.device)))
+    z_BKA = torch.where(policy.varies_A, policy.act_scale.normalize(act_BKA.to(policy.device)), 0)
+    return policy.condition(state_BS), policy.join(state_BS, z_BKA)

@@ -311,7 +311,7 @@ def _read_dataclass(cls: type[Any], value: Mapping[str, Any], where: str, key: s
     names = [f.name for f in dataclasses.fields(cls) if f.init]
     settings: Any = cls
     value = settings.from_former(value) if isinstance(settings, ReadsFormer) else value
-    value = {f.name: f.default for f in dataclasses.fields(cls) if f.metadata.get(LATER)} | dict(value)
+    value = {f.name: _plain(f.default) for f in dataclasses.fields(cls) if f.metadata.get(LATER)} | dict(value)
     for name in [*value, *names]:
         if name not in names or name not in value:
             problem = "missing" if name in names else "unknown"

@@ -116,15 +116,17 @@ class Tape:
 class OneStream(Tape):
     """Lets all rows draw their noise from one generator, as a training step may: `with OneStream(generator):`.
 
-    A stream for each row takes a millisecond for 256 rows, and a row of a training batch needs none of its own.
+    A stream for each row takes a millisecond for 256 rows, and a row of a training batch needs none of its own. With
+    `repeats`, so many successive rows belong to one row of the batch, which is drawn as a whole.
     """
 
-    def __init__(self, source: torch.Generator):
+    def __init__(self, source: torch.Generator, repeats: int = 1):
         super().__init__()
-        self.source = source
+        self.source, self.repeats = source, repeats
 
     def pass_on(self, sample: Callable[..., Tensor], rows: int, *shape: int) -> Tensor:
-        return torch.randn(rows, *shape, generator=self.source)
+        whole = -(-rows // self.repeats)
+        return torch.randn(whole, self.repeats, *shape, generator=self.source).flatten(0, 1)[:rows]
 
 
 _TAPE: ContextVar[Tape | None] = ContextVar("tape", default=None)

@@ -43,7 +43,7 @@ class PlannerConfig:
     arrival: Literal["earliest", "fixed"] = "earliest"
     """When a plan is to arrive at the goal: at the earliest trusted timestep, or always at the last one."""
     replan: int = 12
-    """Environment steps between two plans."""
+    """Environment steps between two plans. A goal that moves by more than hold_radius is planned for at once."""
     steps: int = 5
     """Sampling steps of each plan."""
     arrival_thresholds: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
@@ -71,8 +71,9 @@ class PlannerConfig:
     temperature: float = 1.0
     """Scale of the noise that a plan is sampled from."""
     actions: Literal["inverse", "joint", "track"] = "inverse"
-    """Where actions come from: the inverse dynamics, the plan itself (joint), or a PD controller that tracks the plan's
-    positions (goal_dims) and velocities (rest_dims), as Diffuser acts in mazes."""
+    """Where actions come from: the inverse dynamics, the plan itself (joint), whose actions are 0 after its arrival, or
+    a PD controller that tracks the plan's positions (goal_dims) and velocities (rest_dims), as Diffuser acts in
+    mazes."""
     lookahead: int = 12
     """Environment steps that the inverse dynamics or the PD controller look ahead along the plan."""
     context: tuple[float, ...] = ()
@@ -200,6 +201,7 @@ class Planner(EpisodicAgent):
         self.previous = Previous.none(self.spec, batch, self.device)
         self.history = History(self.spec, self.config.history, batch, self.device)
         self.age_B = torch.full((batch,), self.config.replan)
+        self.aim_BG = torch.full((batch, len(self.goal_dims)), torch.nan, device=self.device)
 
     def _forget(self, mask_B: Tensor) -> None:
         self.age_B[mask_B] = self.config.replan
@@ -211,7 +213,7 @@ class Planner(EpisodicAgent):
         """(B, A) actions inside the action space. Without `goal_BG`, the goal's entries, plans have no goal."""
         self._resize(len(obs_BO))
         obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
-        due_B = self.age_B >= self.config.replan
+        due_B = (self.age_B >= self.config.replan) | self._moved(obs_BO, goal_BG)
         if due_B.any():
             self._replan(due_B, obs_BO, goal_BG)
         act_BA = self.follow(obs_BO, self.target_BTD, self.age_B)
@@ -275,7 +277,8 @@ class Planner(EpisodicAgent):
         x_RHD = self.model.sample(start, guide=self.guide, seed=seeds, options=self.options, observe=observe)[:, 0]
         ratio_BN, value_BN = torch.zeros(row_BN.shape, device=self.device), None
         if self.trust is not None and row_BN.shape[1] > 1:
-            ratio_BN = self.trust.ratio(x_RHD, row_BN.flatten(), seeds, now_R).view(row_BN.shape)
+            ratio_R = self.trust.ratio(x_RHD, row_BN.flatten(), seeds, now_R, start.context_BC)
+            ratio_BN = ratio_R.view(row_BN.shape)
         if self.critic is not None and self.config.select == "value":
             value_BN = self.critic(x_RHD).view(row_BN.shape)
         chosen_B = choice(row_BN, ratio_BN, value_BN)
@@ -348,14 +351,28 @@ class Planner(EpisodicAgent):
     def is_near_goal(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """(B,) true where the observation is within `hold_radius` of the goal.
 
-        Raises ValueError for a goal of another width.
+        Raises ValueError for goals of another width or number.
         """
         if goal_BG is None:
             return torch.zeros(len(obs_BO), dtype=torch.bool, device=obs_BO.device)
         if goal_BG.shape[1] != len(self.goal_dims):
             raise ValueError(f"a goal of {goal_BG.shape[1]} numbers was given to a planner whose goals are "
                              f"{len(self.goal_dims)} entries of an observation; train it with --mix.goal-dims")
+        if len(goal_BG) != len(obs_BO):
+            raise ValueError(f"{len(goal_BG)} goals were given for {len(obs_BO)} observations; give one for each")
         return (obs_BO[:, self.goal_dims] - goal_BG).norm(dim=-1) <= self.config.hold_radius
+
+    def _moved(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
+        """(B,) true, on the CPU, where the goal is another one, by more than `hold_radius`, than when the planner last
+        aimed at one; it aims at this one from now on, and its plans do not continue those to the other."""
+        if goal_BG is None:
+            return torch.zeros(len(obs_BO), dtype=torch.bool)
+        aim_BO = obs_BO.clone()
+        aim_BO[:, self.goal_dims] = self.aim_BG
+        moved_B = ~self.is_near_goal(aim_BO, goal_BG)
+        self.aim_BG = torch.where(moved_B[:, None], goal_BG, self.aim_BG)
+        self.previous.forget(moved_B)
+        return moved_B.cpu()
 
     def hold_goal(self, obs_BO: Tensor, goal_BG: Tensor) -> Tensor:
         """(B, D) the observation with the goal's entries in place of its own, at rest."""
@@ -413,6 +430,9 @@ def check(config: PlannerConfig, levels: Sequence[TrajectorySpec], act_dim: int,
     if config.guidance == "classifier-free" and not config.context:
         raise ValueError("guidance='classifier-free' needs a context to amplify, such as the return to aim at; set "
                          "context")
+    for name, dims in (("goal_dims", config.goal_dims), ("rest_dims", config.rest_dims)):
+        if any(not 0 <= dim < spec.obs_dim for dim in dims):
+            raise ValueError(f"{name} are {dims}; entries of an observation of width {spec.obs_dim} are expected")
     if config.history:
         spec.require_even("history")
     ahead = max(config.ahead - (config.actions == "joint"), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ class Trust:
     """
 
     def __init__(self, model: SupportsOODScore, reference: Batch, quantile: float, history: int = 0):
-        """Computes the thresholds from the windows of data in `reference`.
+        """Computes the thresholds from the windows of data in `reference`, given their contexts if they have any.
 
         `quantile`, in [0, 1], is the fraction of windows that are below the threshold, and `history` the largest number
         of timesteps before the present. Raises ValueError for a model without `ood_score`.
@@ -34,24 +35,27 @@ class Trust:
                              "arrival='fixed', or give the model that method")
         self.model = model
         # The network mixes timesteps, so padding repeats the last one instead of a jump to 0.
-        total_WH = self._total(repeat_last(reference), range(len(reference.x_BHD)))
+        total_WH = self._total(repeat_last(reference), range(len(reference.x_BHD)), reference.context_BC)
         total_WH[~reference.mask_BHD[..., 0]] = torch.nan
         since = [_since(total_WH, torch.full((len(total_WH),), k, device=total_WH.device)) for k in range(history + 1)]
         self.threshold_KH = torch.stack([torch.nanquantile(error_WH, quantile, dim=0) for error_WH in since])
 
-    def ratio(self, x_RHD: Tensor, row_R: Tensor, seeds: Sequence[int], now_R: Tensor) -> Tensor:
-        """(R,) mean score over threshold, from the present, timestep `now_R`, up to `row_R` timesteps later.
+    def ratio(self, x_RHD: Tensor, row_R: Tensor, seeds: Sequence[int], now_R: Tensor,
+              context_RC: Tensor | None = None) -> Tensor:
+        """(R,) mean score over threshold, from the present, timestep `now_R`, up to `row_R` timesteps later, of plans
+        that were sampled with these contexts.
 
         A plan with a ratio of at most 1 is trusted. The ratio is infinite where no window of data is as long.
         """
-        error_R = _since(self._total(x_RHD, seeds), now_R).gather(1, row_R[:, None])[:, 0]
+        error_R = _since(self._total(x_RHD, seeds, context_RC), now_R).gather(1, row_R[:, None])[:, 0]
         ratio_R = error_R / self.threshold_KH[now_R, row_R]
         return torch.where(ratio_R.isnan(), torch.inf, ratio_R)
 
-    def _total(self, x_RHD: Tensor, seeds: Sequence[int]) -> Tensor:
-        """(R, H) sums of the scores up to timestep h, conditioned on the first observation only."""
+    def _total(self, x_RHD: Tensor, seeds: Sequence[int], context_RC: Tensor | None) -> Tensor:
+        """(R, H) sums of the scores up to timestep h, conditioned on the first observation and the context only."""
         spec = self.model.spec
         start = Condition.unknown(spec, len(x_RHD), device=x_RHD.device).with_obs(0, spec.split(x_RHD)[0][:, 0])
+        start = replace(start, context_BC=context_RC)
         return self.model.ood_score(x_RHD, start, seeds).cumsum(1)
 
 

@@ -24,7 +24,7 @@ class BCConfig(PolicyConfig):
     model: ModelConfig = field(default_factory=lambda: DIFFUSION)
     """The generative model of actions."""
     temperature: float = 1.0
-    """Scale of the noise that an action is sampled from, beside the temperature of the sampling options."""
+    """Scale of the noise that an action is sampled from, multiplied by the temperature of the sampling options."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

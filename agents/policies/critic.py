@@ -174,7 +174,8 @@ class Critic(nn.Module):
         finally:
             self.q.requires_grad_(True)
         if self.config.gradient == "random":
-            q_EB = q_EB[torch.randperm(2, generator=generator).to(q_EB.device)]
+            member = torch.randint(2, (), generator=generator)  # the same in all processes
+            q_EB = q_EB[torch.stack([member, 1 - member]).to(q_EB.device)]
         q_B = q_EB.mean(0) if self.config.gradient == "mean" else q_EB[0]
         if not divided:
             return q_B

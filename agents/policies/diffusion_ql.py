@@ -34,14 +34,15 @@ class DiffusionQLConfig(PolicyConfig):
     """The generative model of actions."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     eta: float = 0.2
-    """Weight of the Q loss beside the model's own loss; values are divided by their mean absolute value."""
+    """Weight of the Q loss relative to the model's own loss; values are divided by their mean absolute value."""
     candidates: int = 8
     """Actions that are sampled in each decision, of which one is taken by its value."""
     choice: Literal["best", "softmax"] = later("best")
     """Which candidate is taken: the one with the highest value, or one at random with the probability softmax(value),
     in the units of the rewards."""
     temperature: float = later(1.0)
-    """Scale of the noise that the candidates are sampled from, beside the temperature of the sampling options."""
+    """Scale of the noise that the candidates are sampled from, multiplied by the temperature of the sampling
+    options."""
     gradient: Literal["step", "chain"] = later("step")
     """Actions whose value a diffusion model maximises: those that it denoises in one step from a random noise level
     (Kang et al. 2023), or those that it samples, with the gradient through all steps (Wang et al. 2023)."""
@@ -74,7 +75,7 @@ class DiffusionQL(Policy[Model]):
 
     def update(self, batch: Batch, optimizers: dict[str, Optimizer], generator: torch.Generator) -> dict[str, Tensor]:
         t = self.transition(batch, self.config.critic.discount)
-        with OneStream(generator):
+        with OneStream(generator, self.config.backup):
             next_BNKA = self.actions(self.model.sample(self.condition(t.next_BS, finite=True), self.config.backup))
         next_return = self.critic.next_return(t.next_BS.repeat_interleave(self.config.backup, 0),
                                               next_BNKA.flatten(0, 1).flatten(1), self.config.backup)

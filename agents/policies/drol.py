@@ -32,8 +32,8 @@ class DROLConfig(PolicyConfig):
     """The network that acts."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     alpha: float = 1.0
-    """Weight of the squared error of the nearest candidate to the data's action, beside the Q loss; values are divided
-    by their mean absolute value."""
+    """Weight of the squared error of the nearest candidate to the data's action, relative to the Q loss; values are
+    divided by their mean absolute value."""
     candidates: int = 16
     """Actions of the student in each state of an update. More of them leave the nearest one more freedom to climb its
     value: with 1, every action of the student is drawn to the data's."""

@@ -30,7 +30,7 @@ class FQLConfig(PolicyConfig):
     """The flow, a model of actions. Its student has the same network, learning rate and decay of the average."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     alpha: float = 10.0
-    """Weight of the distillation loss, the squared error to the flow's action from the same noise, beside the Q
+    """Weight of the distillation loss, the squared error to the flow's action from the same noise, relative to the Q
     loss."""
     relative: bool = later(True)
     """Divide the values in the Q loss by their mean absolute value. Without it, the right alpha depends on the size of

@@ -33,8 +33,8 @@ class GFPConfig(PolicyConfig):
     """The flow, a model of actions. Its student has the same network, learning rate and decay of the average."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     alpha: float = 1.0
-    """Weight of the distillation loss, the squared error to the flow's action from the same noise, beside the Q loss;
-    values are divided by their mean absolute value."""
+    """Weight of the distillation loss, the squared error to the flow's action from the same noise, relative to the Q
+    loss; values are divided by their mean absolute value."""
     temperature: float = 1e-3
     """Temperature of the weights with which the flow imitates the data: the probability, by a softmax of the values
     divided by their mean absolute value, of the data's action against the student's."""

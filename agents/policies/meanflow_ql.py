@@ -39,7 +39,7 @@ class MeanFlowQLConfig(PolicyConfig):
     """The network that acts."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     alpha: float = 10.0
-    """Weight of the mean-flow loss, which imitates the data, beside the Q loss; values are divided by their mean
+    """Weight of the mean-flow loss, which imitates the data, relative to the Q loss; values are divided by their mean
     absolute value."""
     bound: float = 1.0
     """Weight of the loss of actions beyond the data's bounds, the mean of how far they are beyond."""

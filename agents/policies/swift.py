@@ -47,8 +47,8 @@ class SwiftConfig(PolicyConfig):
     """Scale of classifier-free guidance towards actions with a positive advantage: 0 imitates all actions of the data,
     1 those with a positive advantage, and more amplifies the difference."""
     temperature: float = 0.0
-    """Scale of the noise that an action is sampled from, beside the temperature of the sampling options; 0 gives the
-    likeliest action."""
+    """Scale of the noise that an action is sampled from, multiplied by the temperature of the sampling options; 0 gives
+    the likeliest action."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -30,8 +30,8 @@ class TD3BCConfig(PolicyConfig):
     """The actor, a normal distribution of fixed spread; it acts by its mean."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     alpha: float = 2.5
-    """Weight of the Q loss beside the squared error to the data's actions; values are divided by their mean absolute
-    value."""
+    """Weight of the Q loss relative to the squared error to the data's actions; values are divided by their mean
+    absolute value."""
     smoothing: float = 0.2
     """Standard deviation of the noise on the next actions in the critic's targets, in units of half the range of an
     action. The noise is clipped at 2.5 standard deviations."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gentraj.data import Episodes
@@ -26,7 +28,8 @@ def record(env: str, steps: int, seed: int = 0, *, progress: bool = True) -> Epi
 
     The episodes are independent runs of 20,000 steps (the last may be shorter), truncated at their end, with a new goal
     after every success. Run r is a function of (seed, r), so a longer recording begins like a shorter one. Raises
-    ValueError for fewer than 1 step and for other environments.
+    ValueError for fewer than 1 step, for other environments, and for a map with a single goal, or with a goal that no
+    path leads to, where a run would stand still.
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; record at least 1")
@@ -51,6 +54,7 @@ def record(env: str, steps: int, seed: int = 0, *, progress: bool = True) -> Epi
 def _run(factory: EnvironmentFactory, maze: Maze, seeds: list[int], T: int, progress: bool) -> tuple[np.ndarray, ...]:
     """Records one run per seed: obs (R, T + 1, 4), act (R, T, 2), reward (R, T), goal (R, T + 1, 2), float32."""
     runs, controller, R = PointMazes(factory, seeds), WaypointController(maze, NOISE), len(seeds)
+    _check_goals(maze, runs.envs[0].maze)
     controller.reset(seeds_B=[fold(seed, 1) for seed in seeds])
     obs, goal = np.empty((R, T + 1, 4), np.float32), np.empty((R, T + 1, 2), np.float32)
     act, reward = np.empty((R, T, 2), np.float32), np.empty((R, T), np.float32)
@@ -62,6 +66,17 @@ def _run(factory: EnvironmentFactory, maze: Maze, seeds: list[int], T: int, prog
             obs[:, t + 1], goal[:, t + 1] = runs.state, runs.shown_goal
             done.update()
     return obs, act, reward, goal
+
+
+def _check_goals(maze: Maze, places: Any) -> None:
+    """Raises ValueError unless there are two goals and paths between all of them and the starts, `places` of a map."""
+    at = places.unique_goal_locations, places.unique_reset_locations
+    goals, starts = (maze.cell(np.array(each)) for each in at)
+    if len(goals) < 2:
+        raise ValueError("the map has a single goal, at which the controller would stand still; mark another cell 'g'")
+    if not maze.connects(np.union1d(goals, starts)):
+        raise ValueError("the map has goals that no path leads to, where the controller would stand still; open the "
+                         "walls between its parts, or mark the cells of one part 'c', where goals and starts then lie")
 
 
 class PointMazes:

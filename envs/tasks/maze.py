@@ -58,6 +58,10 @@ class Maze:
         """(goal, cell): the next cell on a shortest path to the goal; the cell itself if no path leads there."""
         return self._ways[1]
 
+    def connects(self, cells: np.ndarray) -> bool:
+        """Whether paths lead from each of these cells to all of them."""
+        return bool(np.isfinite(self._ways[0][np.ix_(cells, cells)]).all())
+
     def number(self, row: int, column: int) -> int:
         return row * self.free.shape[1] + column
 

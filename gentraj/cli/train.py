@@ -121,7 +121,8 @@ def _train(args: Train, defaults: AnyRunConfig, processes: Processes) -> None:
     name = args.preset or (args.settings_file.stem if args.settings_file else "")
     if not config.dataset:
         raise ValueError(f"preset '{name}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
-    check_goals(name, config)
+    if (note := check_goals(name, config)) and processes.main:
+        say(note)
     if processes.main and args.preset and (variant := suited(args.preset, config.dataset)) != args.preset:
         say(f"the data have goals: {args.preset} plans for them, as the preset {variant}")
     if args.dry_run:
@@ -140,7 +141,9 @@ def next_command(run: Run, folder: Path) -> str:
     """The command that evaluates a trained run, with the options that it will need."""
     command = f"next: gentraj evaluate {folder}{imports_again()}"
     if run.data.env is None:
-        return f"{command} --env-id ID"
+        return (f"{command} --as world-model" if run.config.NAME == "world model" else
+                f"{command} --env-id ID; or, without an environment: gentraj export {folder} --low LOW --high HIGH "
+                "--out FILE.onnx")
     try:
         try_making(run.data.env)
     except Exception as error:  # an environment may raise anything

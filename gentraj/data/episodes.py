@@ -147,9 +147,11 @@ class Episodes:
     @property
     def continues(self) -> np.ndarray:
         """(E - 1,) true where the next episode continues a truncated one: it starts with the observation that the
-        truncated episode ends with."""
-        ends = self._last_obs[:-1]
-        return (self.obs[ends] == self.obs[ends + 1]).all(1) & ~self.terminated[self.starts[1:] - 1]
+        truncated episode ends with. If that also started with it, as where observations never change, nothing tells
+        that the next one continues it."""
+        ends, starts = self._last_obs[:-1], self._last_obs[:-1] - self.lengths[:-1]
+        moved = (self.obs[ends] != self.obs[starts]).any(1)
+        return moved & (self.obs[ends] == self.obs[ends + 1]).all(1) & ~self.terminated[self.starts[1:] - 1]
 
     def stitched(self) -> Episodes:
         """Joins each truncated episode with the next one where that continues it.

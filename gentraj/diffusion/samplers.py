@@ -252,12 +252,16 @@ def _churned(x: Tensor, step: Step, path: NoisePath, normal: Normal, eta: float)
     """Adds noise to x until sigma / alpha is (1 + gamma) times as large, and returns the step that starts there.
 
     1 + gamma is e^(eta h), so that eta = 1 adds as much noise as the reverse SDE does, and the churn vanishes with the
-    step size. It is at most sqrt(2) (Karras et al. 2022, algorithm 2).
+    step size. It is at most sqrt(2) (Karras et al. 2022, algorithm 2). On a path with levels, the step starts at the
+    nearest level from t on, as the network knows no others.
     """
     if eta == 0 or step.t >= 1:
         return x, step
     rise = (-eta * step.k.log()).clamp(max=math.log(2) / 2)
     t = path.time_of(path.log_snr(step.t) - 2 * rise)
+    if path.levels is not None:
+        level = (t * path.levels).round().clamp(max=path.levels - 1)  # below the last, where there may be no signal
+        t = (level / path.levels).maximum(step.t)
     alpha, sigma = path.alpha(t), path.sigma(t)
     added = (sigma**2 - (alpha / step.alpha_t * step.sigma_t) ** 2).clamp(min=0).sqrt()
     return alpha / step.alpha_t * x + added * normal(), step._replace(t=t, alpha_t=alpha, sigma_t=sigma)

@@ -53,7 +53,7 @@ RETURN, TWO_SAMPLE_ACCURACY = "control.return_mean", "quality.measures.start.two
 NUMBERS = ("speed", "training_seconds", "seconds_per_step", "steps")  # of a run, besides `MEASURES`
 DATA, BASELINES = "data.json", "baselines.json"
 
-Cell = tuple[str, str]  # group and family: the runs of a group have the same data, timesteps and environment
+Cell = tuple[str, str]  # group and family: the runs of a group have the same data, timesteps, contexts, environment
 Record = dict[str, Any]
 
 
@@ -94,7 +94,7 @@ def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: floa
         for cell, config in preset_configs.items():
             data = DataFacts.of(episodes, config.context, config.env_id, returns)
             components = partial(build, resolved := config.resolve(episodes), data, episodes)
-            groups[preset] = Group(preset, out / preset, plane(data))
+            groups[preset] = Group(preset, out / preset, plane(data), data.obs_dim)
             _keep_windows(groups[preset], config, episodes, components)
             with warnings.catch_warnings(action="ignore"):  # the training itself gives these warnings
                 seconds = kept(_step_seconds_path(out, cell), {"run": deciding(config), "sha256": sha256}, partial(
@@ -116,8 +116,8 @@ def group_of(config: AnyRunConfig, out: Path) -> Group:
     planner = of_planner(config, "the run")
     episodes, returns = read_data(planner)
     data = DataFacts.of(episodes, planner.context, planner.env_id, returns)
-    name = digest({"rows": list(_rows(planner))})[:8]
-    group = Group(name, out / name, plane(data))
+    name = digest({"rows": _rows(planner)})[:8]
+    group = Group(name, out / name, plane(data), data.obs_dim)
     _keep_windows(group, planner, episodes, partial(build, planner.resolve(episodes), data, episodes))
     return group
 
@@ -125,8 +125,8 @@ def group_of(config: AnyRunConfig, out: Path) -> Group:
 def _keep_windows(group: Group, config: PlannerRunConfig, episodes: Episodes,
                   components: Callable[[], Mapping[str, Component]]) -> None:
     """Stores windows of the data in the group's folder, unless it has them."""
-    kept(group.folder / DATA, {"sha256": episodes_hash(episodes), "rows": list(_rows(config))},
-         lambda: group.keep(sample_windows(Windows(episodes, components()["model"].spec))))
+    kept(group.folder / DATA, {"sha256": episodes_hash(episodes), "rows": digest({"rows": _rows(config)})},
+         lambda: group.keep(sample_windows(Windows(episodes, components()["model"].spec, config.context))))
 
 
 def _of_steps(config: PlannerRunConfig, steps: int) -> PlannerRunConfig:
@@ -184,7 +184,7 @@ def to_measure(existing_runs: Mapping[Path, tuple[Cell, PlannerRunConfig]], out:
     for folder, (cell, config) in existing_runs.items():
         run = load(folder, device=pick_device(options.device))
         if cell[0] not in groups:
-            groups[cell[0]] = Group(cell[0], out / cell[0], plane(run.data))
+            groups[cell[0]] = Group(cell[0], out / cell[0], plane(run.data), run.data.obs_dim)
             groups[cell[0]].keep(run.reference)
         task = Task(cell, "", out / cell[0] / folder.name, config, run.dataset_hash,
                     measures(groups[cell[0]], options, step=run.step), folder)
@@ -201,8 +201,8 @@ def of_planner(config: AnyRunConfig, name: str) -> PlannerRunConfig:
 
 
 def _rows(config: PlannerRunConfig) -> tuple:
-    """The settings that determine the windows of a group."""
-    return config.dataset, config.horizon, config.stride, config.joint
+    """The settings that determine the windows of a group and their contexts."""
+    return config.dataset, config.horizon, config.stride, config.joint, config.context.kinds, config.context.discount
 
 
 def _settings(config: PlannerRunConfig) -> str:
@@ -248,11 +248,11 @@ def _speed(task: Task, group: Group, options: Options) -> Record:
 
 def _baselines(tasks: Sequence[Task], group: Group, options: Options) -> Record:
     """The scores of the controller and of a random agent in the group's environment."""
-    env = read_config(tasks[0].run)[1].env if tasks else None
-    if env is None:
+    data = read_config(tasks[0].run)[1] if tasks else None
+    if data is None or (env := data.env) is None:
         return {}
     return kept(group.folder / BASELINES, {"env": env, "episodes": options.episodes}, lambda: score_baselines(
-        environment_factory(env), EvaluationConfig(episodes=options.episodes), progress=False))
+        environment_factory(env), EvaluationConfig(episodes=options.episodes), progress=False, obs_keys=data.obs_keys))
 
 
 def record(task: Task, failure: str | None, speed: Record | None) -> Record:

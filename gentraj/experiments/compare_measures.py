@@ -21,7 +21,7 @@ from ..runs.measures import measure_run
 from ..runs.model_card import parameters_trained
 from ..trajectory import SamplingOptions, SupportsLogProb, calls_of
 from .engine import Measure
-from .groups import Group, conditions
+from .groups import Group
 
 BATCHES = (1, 16, 64, 256)
 LIKELIHOODS = 16  # number of windows; a likelihood costs hundreds of network calls
@@ -44,11 +44,11 @@ def quality(run: Run, group: Group, options: Options) -> dict[str, Any]:
 
 
 def likelihood(run: Run, group: Group, options: Options) -> dict[str, Any]:
-    """The log-likelihood of windows given their first observation, in nats per unknown entry in environment units."""
+    """The log-likelihood of windows given their first observation and context, in nats per unknown entry in
+    environment units."""
     if not isinstance(run.model, SupportsLogProb):
         return {"kind": "none", "log_prob_per_entry": None}
-    x = group.x_NHD[:LIKELIHOODS].to(run.device)
-    start = conditions(run.model.spec, x)
+    x, start = group.x_NHD[:LIKELIHOODS].to(run.device), group.conditions(run, slice(LIKELIHOODS))
     log_prob = run.model.log_prob(x, start) / (~start.mask_BHD).sum((1, 2))
     return {"kind": "exact", "log_prob_per_entry": log_prob.mean().item()}
 
@@ -57,8 +57,7 @@ def modes(run: Run, group: Group, options: Options) -> dict[str, Any]:
     """How often samples from the starts of the data go each way at the group's forks."""
     shares, variations = [], []
     for fork in group.forks:
-        start = conditions(run.model.spec, fork.x_MHD.to(run.device))
-        x = run.model.sample(start, max(1, SAMPLED // len(fork.x_MHD)),
+        x = run.model.sample(group.conditions(run, fork.row_M), max(1, SAMPLED // len(fork.x_MHD)),
                              options=SamplingOptions(steps=run.planning.steps)).flatten(0, 1)
         shares.append(group.modes(fork, x))
         data = torch.tensor(fork.shares(fork.mode_M))
@@ -99,10 +98,9 @@ def speed(run: Run, group: Group) -> dict[str, Any]:
     model, options = run.model, SamplingOptions(steps=run.planning.steps)
     per_second: dict[str, float] = {}
     for batch in BATCHES:
-        x = group.x_NHD[torch.arange(batch) % len(group.x_NHD)].to(run.device)
-        start = conditions(model.spec, x, run.planning.goal_dims)
+        start = group.conditions(run, torch.arange(batch) % len(group.x_NHD), run.planning.goal_dims)
         per_second[str(batch)] = batch / _median_time(lambda c=start: model.sample(c, options=options))
-    before, one = calls_of([model]), conditions(model.spec, group.x_NHD[:1].to(run.device))
+    before, one = calls_of([model]), group.conditions(run, slice(1))
     used = _parameters_used(model, lambda: model.sample(one, options=options))
     return {"plans_per_second": per_second, "calls_per_plan": calls_of([model]) - before,
             "decision_ms": _decision_ms(run, group), "parameters_sampling": used,
@@ -128,8 +126,7 @@ def _decision_ms(run: Run, group: Group) -> float | None:
     if run.data.env is None:
         return None
     planner = run.planner(run.action_space(run.data.env))
-    x = group.shown(1)
-    obs = run.model.spec.split(x)[0]
+    obs = run.model.spec.split(group.x_NHD[group.shown(1)])[0]
     goal = obs[:, -1, list(run.planning.goal_dims)] if run.planning.goal_dims else None
     return 1000 * _median_time(lambda: planner.propose(obs[:, 0], goal, [0]))
 

@@ -16,13 +16,13 @@ from envs.rendering.maze import draw_maze
 from ..device import pick_device
 from ..plots import comparison as figures
 from ..plots.page import Picture, Table, show, write_report
-from ..plots.style import Background, Plane, colours
+from ..plots.style import Background, Plane, colours, in_plane
 from ..runs.folder import Run, load
 from ..training.log import read_metrics
 from ..trajectory import SamplingOptions
 from .compare import RETURN, TWO_SAMPLE_ACCURACY
 from .engine import Task
-from .groups import Group, conditions
+from .groups import Group
 from .statistics import numbers
 
 CONDITIONS, SAMPLES = 12, 6
@@ -95,8 +95,9 @@ class Drawing:
         self.whole = [t for t in tasks if found["runs"][t.name]["failure"] is None]
         self.runs = {t.cell[1]: load(t.run, device=pick_device(device)) for t in reversed(self.whole)}
         self.runs = {name: self.runs[name] for name in found["families"] if name in self.runs}  # of the first seeds
-        data = next((run.data for run in self.runs.values()), None)
-        self.plane, env = Plane.of(group.dims, data.goal_dims if data else ()), data.env if data else None
+        first = next(iter(self.runs.values()), None)
+        self.plane, env = Plane.of(group.dims, first.data.goal_dims if first else ()), first.data.env if first else None
+        self.times = first.model.spec.times if first else ()
         maze = environment_factory(env).maze if env else None
         self.background: Background | None = (
             partial(draw_maze, maze_map=maze.map, scaling=maze.scaling) if maze else None)
@@ -106,8 +107,9 @@ class Drawing:
         return [*drawn, *self.curves()]
 
     def conditions(self) -> Picture:
-        data = self.group.shown(CONDITIONS)
-        samples = {name: self._plane(self._sample(run, data)) for name, run in self.runs.items()}
+        rows = self.group.shown(CONDITIONS)
+        data = self.group.x_NHD[rows]
+        samples = {name: self._plane(self._sample(run, rows)) for name, run in self.runs.items()}
         goals = any(run.planning.goal_dims for run in self.runs.values())
         image = figures.plot_conditions(samples, self._plane(data), self.palette, self.folder / "conditions.png",
                                         self.background, goals=goals, plane=self.plane)
@@ -115,8 +117,8 @@ class Drawing:
                        "family, with the start (and goal, if there are goals) of a window of data, which is dashed.",
                        image)
 
-    def _sample(self, run: Run, data: Tensor) -> Tensor:
-        start = conditions(run.model.spec, data.to(run.device), run.planning.goal_dims)
+    def _sample(self, run: Run, rows: Tensor) -> Tensor:
+        start = self.group.conditions(run, rows, run.planning.goal_dims)
         return run.model.sample(start, SAMPLES, options=SamplingOptions(steps=run.planning.steps))
 
     def modes(self) -> Picture:
@@ -162,7 +164,7 @@ class Drawing:
         image = figures.plot_seeds(values, intervals, lines, self.palette, self.folder / "returns.png",
                                    "return per episode")
         return Picture(title, "Closed loop, the same starts and goals for all. A point is a seed; the interval is "
-                       "bootstrapped over seeds and the episodes of each.", image)
+                       "bootstrapped over seeds and episodes.", image)
 
     def curves(self) -> list[Picture]:
         """The training curves of every family that has logged anything."""
@@ -177,7 +179,7 @@ class Drawing:
         return pictures
 
     def _plane(self, x: Tensor) -> np.ndarray:
-        return x[..., list(self.group.dims)].cpu().numpy()
+        return in_plane(x.cpu().numpy(), self.group.dims, self.times)
 
 
 # -- the tables

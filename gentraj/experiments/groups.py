@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +18,9 @@ from ..data import Windows
 from ..files import read_file, write_file
 from ..metrics import mode_shares, modes_covered, nearest_mode
 from ..randomness import fold, generator
+from ..runs.folder import Run
 from ..runs.settings import DataFacts
-from ..trajectory import Batch, Condition, TrajectorySpec
+from ..trajectory import Batch, Condition
 
 WINDOWS = 4096  # sampled from the data of a preset; existing runs bring their reference windows
 FORKS, MODES = 3, 5  # number of forks, and of ways (clusters) at each fork
@@ -30,6 +31,8 @@ NEAR = (32, 256)  # bounds on the number of windows at a fork, which is a sixtee
 class Fork(NamedTuple):
     """Windows of data that start close to each other, and the ways (clusters) that they go from there."""
 
+    row_M: Tensor
+    """The rows of these windows in the group's."""
     x_MHD: Tensor
     centre_KF: Tensor
     mode_M: Tensor
@@ -42,21 +45,28 @@ class Fork(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """Runs with the same data, horizon and environment. `dims` are the entries of an observation in figures and
-    forks."""
+    """Runs with the same data, timesteps, contexts and environment. `dims` are the one or two entries of an observation
+    in figures and forks."""
 
     name: str
     folder: Path
-    dims: tuple[int, int]
+    dims: tuple[int, ...]
+    obs_dim: int | None = None
+    """The width of an observation; None for trajectories without actions."""
 
     @property
     def path(self) -> Path:
         return self.folder / "windows.safetensors"
 
     @cached_property
+    def windows(self) -> dict[str, Tensor]:
+        """The stored windows: "x", and "context" if the runs are conditioned on contexts."""
+        return safetensors.torch.load(read_file(self.path))
+
+    @property
     def x_NHD(self) -> Tensor:
         """Windows of the data without padding, in environment units."""
-        return safetensors.torch.load(read_file(self.path))["x"]
+        return self.windows["x"]
 
     @property
     def sha256(self) -> str:
@@ -64,12 +74,24 @@ class Group:
 
     def keep(self, windows: Batch) -> str:
         """Stores the windows without padding and returns their hash. Raises ValueError if there are too few."""
-        x = windows.x_BHD[windows.mask_BHD.flatten(1).all(1)].cpu()
+        whole_B = windows.mask_BHD.flatten(1).all(1)
+        x = windows.x_BHD[whole_B].cpu()
         if len(x) < NEAR[0]:
             raise ValueError(f"{self.name}: {len(x)} of {len(windows.x_BHD)} windows of the data are without padding; "
                              f"at least {NEAR[0]} are needed to compare with: train with a shorter horizon or stride")
-        write_file(self.path, safetensors.torch.save({"x": x.contiguous()}))
+        context = {} if windows.context_BC is None else {"context": windows.context_BC[whole_B].cpu().contiguous()}
+        write_file(self.path, safetensors.torch.save({"x": x.contiguous()} | context))
         return self.sha256
+
+    def conditions(self, run: Run, rows: Tensor | slice, goal_dims: tuple[int, ...] = ()) -> Condition:
+        """Conditions on the first observations and the contexts of these windows, and on the entries `goal_dims` of
+        their last observations."""
+        spec, x_BHD, context_NC = run.model.spec, self.x_NHD[rows].to(run.device), self.windows.get("context")
+        obs = spec.split(x_BHD)[0]
+        context_BC = None if context_NC is None else context_NC[rows].to(run.device)
+        start = replace(Condition.unknown(spec, len(obs), device=obs.device), context_BC=context_BC)
+        start = start.with_obs(0, obs[:, 0])
+        return start.with_obs(-1, obs[:, -1, list(goal_dims)], goal_dims) if goal_dims else start
 
     def places(self, x: Tensor) -> Tensor:
         """(R, F) positions of trajectories (R, H, D) after a third, after two thirds and at their end."""
@@ -82,13 +104,14 @@ class Group:
 
     @cached_property
     def forks(self) -> list[Fork]:
-        """The starts from which the data go to the most different places; starts are close in all of their entries.
+        """The starts from which the data go to the most different places; starts are close in all entries of their
+        observation.
 
         The ways are clusters of `places` by k-means (Lloyd 1982) with the best of `GUESSES` initialisations; the most
         common way comes first.
         """
         x, places = self.x_NHD, self.places(self.x_NHD)
-        start = x[:, 0] / x.flatten(0, 1).std(0).clamp(min=1e-6)
+        start = (x[:, 0] / x.flatten(0, 1).std(0).clamp(min=1e-6))[:, : self.obs_dim]
         size = min(len(x), max(NEAR[0], min(NEAR[1], len(x) // 16)))
         anchors = torch.linspace(0, len(x) - 1, min(len(x), 64)).long()
         near = torch.cdist(start[anchors], start).topk(size, largest=False).indices
@@ -107,7 +130,7 @@ class Group:
         clusterings = [kmeans(places.double().numpy(), guess.double().numpy()) for guess in guesses]
         centre_KF = torch.from_numpy(min(clusterings, key=lambda centres_and_error: centres_and_error[1])[0])
         common = mode_shares(nearest_mode(places, centre_KF), len(centre_KF)).argsort(descending=True)
-        return Fork(x, centre_KF[common], nearest_mode(places, centre_KF[common]))
+        return Fork(near_M, x, centre_KF[common], nearest_mode(places, centre_KF[common]))
 
     def data_variation(self) -> float:
         """Mean total variation between the shares in two halves of the data, which is due to chance."""
@@ -116,29 +139,19 @@ class Group:
                               for fork in self.forks]))
 
     def shown(self, number: int) -> Tensor:
-        """(number, H, D) windows with distant starts and ends: each is the farthest from those before it."""
+        """(number,) the rows of windows with distant starts and ends: each is the farthest from those before it."""
         places = self.x_NHD[:, [0, -1]][..., list(self.dims)].flatten(1)
         chosen = [int((places[:, : len(self.dims)] - places[:, len(self.dims) :]).norm(dim=1).argmax())]
         while len(chosen) < min(number, len(places)):
             chosen.append(int(torch.cdist(places, places[chosen]).amin(1).argmax()))
-        return self.x_NHD[chosen]
+        return torch.tensor(chosen)
 
 
-def plane(data: DataFacts) -> tuple[int, int]:
-    """The two entries of an observation that figures show: the first two of a goal or else of all; one entry twice if
-    there is only one."""
-    entries = list(data.goal_dims or range(data.obs_dim))[:2]
-    return entries[0], entries[-1]
+def plane(data: DataFacts) -> tuple[int, ...]:
+    """The entries of an observation that figures show: the first two of a goal or else of all, or the only one."""
+    return tuple(data.goal_dims or range(data.obs_dim))[:2]
 
 
 def sample_windows(windows: Windows) -> Batch:
     """The windows of a dataset that a group stores."""
     return windows.batch(0, fold(0), WINDOWS)
-
-
-def conditions(spec: TrajectorySpec, x_BHD: Tensor, goal_dims: tuple[int, ...] = ()) -> Condition:
-    """Conditions on the first observations of the windows, and on the entries `goal_dims` of their last
-    observations."""
-    obs = spec.split(x_BHD)[0]
-    start = Condition.unknown(spec, len(x_BHD), device=x_BHD.device).with_obs(0, obs[:, 0])
-    return start.with_obs(-1, obs[:, -1, list(goal_dims)], goal_dims) if goal_dims else start

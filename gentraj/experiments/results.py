@@ -68,7 +68,7 @@ class DataResult:
     """The score of the data's own episodes, or None if they are not complete episodes of the environment."""
     mean: float
     interval: tuple[float, float]
-    """95 % bootstrap interval of the mean, over seeds and the episodes of each."""
+    """95 % bootstrap interval of the mean, over seeds and episodes."""
     seeds: tuple[SeedResult, ...]
 
     @property
@@ -116,8 +116,11 @@ def write_result(path: Path, result: CardResult) -> Path:
 def read_results(folder: Path, names: Iterable[str] = ("*",)) -> dict[str, CardResult]:
     """The results in a folder by the names of their cards; cards of which nothing is done are left out.
 
-    Raises `ConfigError` for a file that is no result.
+    Means and intervals over seeds are computed anew, so that all results have those of this version. Raises
+    `ConfigError` for a file that is no result.
     """
     results = {path.stem: from_json(CardResult, read_json(path, follow=True), str(path))
              for name in names for path in sorted(folder.glob(f"{name}.json"))}
-    return {name: result for name, result in results.items() if result.data}
+    return {name: CardResult(result.card, {key: pooled(one.sha256, one.behaviour, one.seeds) if one.seeds else one
+                                           for key, one in result.data.items()})
+            for name, result in results.items() if result.data}

@@ -20,7 +20,8 @@ ROBUST = """### Over runs and datasets
 runs. The last two columns compare each row with the next one. "Above the next row" is the difference of the two
 averages, paired by seed and episode if both rows have the same seeds and episodes. "Probability of improvement" is the
 probability that a run of this row scores higher than a run of the next row on the same dataset. Brackets contain 95 %
-intervals, for which the runs on each dataset are resampled (Agarwal et al. 2021)."""
+intervals, for which the runs on each dataset are resampled (Agarwal et al. 2021).{single}"""
+SINGLE = " Of a single run on a\ndataset nothing can be resampled, so that there are no brackets."
 PUBLISHED = """### Published scores
 
 Published scores are from the papers, on their data. Our datasets have the same names but are different data, so compare
@@ -40,19 +41,21 @@ def robust(family: Family) -> Iterator[str]:
         below = rows[i + 1] if i + 1 < len(rows) else None
         average = row.average(family.columns)
         cells.append((row.label, number(average and average.mean), *([number(last[i])] if curves else []),
-                      bracketed(row.interquartile_mean(family.columns)),
+                      bracketed(row.interquartile_mean(family.columns), row.is_single),
                       bracketed(below and row.lead(below, family.columns)),
-                      bracketed(below and row.improvement(below, family.columns))))
+                      bracketed(below and row.improvement(below, family.columns),
+                                row.is_single or (below or row).is_single)))
     which = "" if len(rows) == len(family.rows) else "Rows that lack a dataset are left out. "
     columns = ("", "average", *(["mean of the last three evaluations"] if curves else []), "IQM", "above the next row",
                "probability of improvement")
-    yield ROBUST.format(which=which)
+    yield ROBUST.format(which=which, single=SINGLE if any(row.is_single for row in rows) else "")
     yield markdown_table(columns, cells)
 
 
-def bracketed(value: Estimate | None) -> str:
-    """An estimate as "mean [low, high]"."""
-    return number(None) if value is None else f"{number(value.mean)} {number(value.interval)}"
+def bracketed(value: Estimate | None, is_single: bool = False) -> str:
+    """An estimate as "mean [low, high]", or without its interval where a single run was resampled."""
+    shown = number(value and value.mean)
+    return shown if value is None or is_single else f"{shown} {number(value.interval)}"
 
 
 def published(family: Family) -> Iterator[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from envs.making import OGBENCH_TASKS
 
 from ..files import write_file
 from ..plots.comparison import plot_intervals
@@ -18,7 +19,7 @@ from .results_tables import Family, Row, families, number, plus_minus
 from .statistics import is_paired
 
 SCORES = {"score_d4rl": "D4RL-normalised score", "score_minari": "Minari-normalised score",
-          "return_mean": "return of an episode", "success_rate": "share of episodes that succeed"}
+          "return_mean": "return of an episode", "success_rate": "success rate"}
 SHOWN = {"score_d4rl": (0.0, 100.0), "score_minari": (0.0, 100.0), "success_rate": (0.0, 1.0)}  # by every figure
 DATA, AVERAGE = "the data", "average"
 
@@ -32,10 +33,17 @@ The command trains and evaluates what the cards describe, with the data files in
 command continues. A card is a small file that holds all settings of one or more runs, and a row of a table comes from
 one or more cards. To change this page, edit the cards and run them. Without cards, the command writes the page from the
 results in FOLDER."""
-PROTOCOL = """Each entry is the {score}{protocol} of the *last* checkpoint: the mean over the training seeds {seeds}
-and over {episodes} episodes per seed, which are the same for all methods. The number after ± is half the width of the
-95 % bootstrap interval of the mean, for which seeds and the episodes of each seed are resampled. The column "average"
-is the mean over the datasets, and rows are sorted by it. The row "{data}" is the mean over the dataset's episodes."""
+PROTOCOL = """Each entry is the {score}{protocol} of the *last* checkpoint. It is the mean over the training seeds
+({seeds}) with {episodes} episodes each, which are the same for all methods. The number after ± is half the width of the
+95 % bootstrap interval of the mean, for which seeds and episodes are resampled. {average} The row
+"{data}" is the mean over the dataset's episodes."""
+AVERAGED = """The column "average" is the mean over
+the datasets, and rows are sorted by it."""
+NOT_AVERAGED = """There is no average over the
+datasets, as the returns of different tasks have different scales."""
+ALIKE = """Where all episodes have the same score, resampling them shows no spread, which does not make it
+certain. If none of {episodes} independent episodes succeeds, the exact 95 % interval of the rate is 0 to {high:.3f},
+and if each does, it is {low:.3f} to 1."""
 TOOK = """Minutes are for one thread, while other runs were using the same machine. Settings are those of the card; all
 others are those of the preset."""
 
@@ -55,8 +63,9 @@ def page(results: Mapping[str, CardResult], path: Path) -> str:
     parts = [HEAD.format(page=path.as_posix())]
     for family in families(results):
         picture = f"![{family.name}]({_figure(family, path).as_posix()})"
-        parts += [f"## {family.name}", _protocol(family), _scores(family), *_lead(family), picture, *robust(family),
-                  *published(family), *_curves(family, path), "### What the runs took", TOOK, _took(family)]
+        parts += [f"## {family.name}", _protocol(family), _scores(family), *_alike(family), *_lead(family), picture,
+                  *robust(family), *published(family), *_curves(family, path), "### What the runs took", TOOK,
+                  _took(family)]
     return "\n\n".join([*parts, _versions(results)]) + "\n"
 
 
@@ -67,9 +76,20 @@ def _scores(family: Family) -> str:
     rows: list[Sequence[Any]] = [[DATA, *map(number, behaviour), number(mean)]] if defined else []
     for row in family.rows:
         cells = [_cell(row, row.results.get(column)) for column in family.columns]
-        average = row.average(family.columns)
+        average = family.average(row)
         rows.append([row.label, *cells, plus_minus(*average) if average else number(None)])
-    return markdown_table(["", *family.columns, AVERAGE], rows)
+    columns = ["", *family.columns, AVERAGE]
+    shown = len(columns) if family.is_averaged else -1
+    return markdown_table(columns[:shown], [row[:shown] for row in rows])
+
+
+def _alike(family: Family) -> Iterator[str]:
+    """Yields what an interval without width means, if a success rate has one."""
+    alike = [found for row in family.rows for found in row.results.values() if len(set(found.interval)) == 1]
+    if alike and family.card.score == "success_rate":
+        episodes = min(len(seed.scores) for found in alike for seed in found.seeds)
+        low = 0.025 ** (1 / episodes)
+        yield ALIKE.format(episodes=episodes, high=1 - low, low=low)
 
 
 def _lead(family: Family) -> Iterator[str]:
@@ -83,8 +103,8 @@ def _lead(family: Family) -> Iterator[str]:
     paired = [is_paired(*(result.by_seed for result in pair)) for pair in pairs]
     drawn = "paired by seed and episode" if all(paired) else "with both resampled as above"
     single = any(len(result.seeds) == 1 for pair in pairs for result in pair)
-    yield (f"On average, {best.label} scores {number(mean)} more than {second.label}. The 95 % interval of this "
-           f"difference, {drawn}, is {number(low)} to {number(high)}{chance}."
+    yield (f"On average, **{best.label}** scores {number(mean)} more than **{second.label}**. The 95 % interval of "
+           f"this difference, {drawn}, is {number(low)} to {number(high)}{chance}."
            + (" With one training per method, the interval does not include the variation between trainings."
               if single else ""))
 
@@ -113,9 +133,10 @@ def _took(family: Family) -> str:
 
 def _protocol(family: Family) -> str:
     card = family.card
-    protocol = f", {card.protocol} protocol" if card.protocol != "random-goal" else ""
-    return PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=card.episodes, data=DATA,
-                           seeds=_seeds(family.rows))
+    protocol = f" (protocol {card.protocol})" if card.protocol != "random-goal" else ""
+    episodes = card.episodes * (OGBENCH_TASKS if card.protocol == "ogbench" else 1)
+    return PROTOCOL.format(score=SCORES[card.score], protocol=protocol, episodes=episodes, data=DATA,
+                           seeds=_seeds(family.rows), average=AVERAGED if family.is_averaged else NOT_AVERAGED)
 
 
 def _seeds(rows: Iterable[Row]) -> str:
@@ -124,7 +145,7 @@ def _seeds(rows: Iterable[Row]) -> str:
     for row in rows:
         labels.setdefault(", ".join(map(str, row.seeds)), []).append(row.label)
     common, *others = sorted(labels, key=lambda seeds: -len(labels[seeds]))
-    return common + "".join(f" (for {' and '.join(labels[seeds])}: {seeds})" for seeds in others)
+    return common + "".join(f"; for {' and '.join(labels[seeds])}: {seeds}" for seeds in others)
 
 
 def _versions(results: Mapping[str, CardResult]) -> str:
@@ -138,7 +159,7 @@ def _versions(results: Mapping[str, CardResult]) -> str:
 
 def _figure(family: Family, path: Path, which: str = "") -> Path:
     """The path of a figure relative to the page."""
-    return Path("figures") / f"{path.stem}-{re.sub(r'[^a-z0-9]+', '-', family.name.lower())}{which}.png"
+    return Path("figures") / f"{path.stem}-{family.stem}{which}.png"
 
 
 def _curves(family: Family, path: Path) -> Iterator[str]:
@@ -154,7 +175,7 @@ def _draw(family: Family, path: Path) -> None:
     for column in family.columns:
         panels[column] = {row.label: (r.interval[0], r.mean, r.interval[1]) for row in family.rows
                           if (r := row.results.get(column))}
-    panels[AVERAGE] = {row.label: average for row in family.rows if (average := row.average(family.columns))}
+    panels[AVERAGE] = {row.label: average for row in family.rows if (average := family.average(row))}
     lines = {name: value for name, value in family.behaviour.items() if value is not None}
     if set(lines) == set(family.columns):
         lines[AVERAGE] = float(np.mean(list(lines.values())))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, count
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +21,11 @@ class Row(NamedTuple):
     seeds: tuple[int, ...]
     """The seeds that the cards of the row ask for, in increasing order."""
     results: Mapping[str, DataResult]
+
+    @property
+    def is_single(self) -> bool:
+        """Whether some dataset has a single run, of which nothing tells how runs vary."""
+        return any(len(result.seeds) == 1 for result in self.results.values())
 
     def is_whole(self, columns: Sequence[str]) -> bool:
         """Whether the row has a result in each of the columns."""
@@ -54,6 +61,8 @@ class Family(NamedTuple):
     """The cards of one table; cards with the same label on different datasets share a row."""
 
     name: str
+    stem: str
+    """What the names of its figures contain; no two tables of a page have the same."""
     cards: Mapping[str, CardResult]
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -64,12 +73,21 @@ class Family(NamedTuple):
         return next(iter(self.cards.values())).card
 
     @property
+    def is_averaged(self) -> bool:
+        """Whether scores are averaged over the datasets; returns of several ones may have different scales."""
+        return self.card.score != "return_mean" or len(self.columns) == 1
+
+    @property
     def whole_rows(self) -> list[Row]:
-        """The rows that have a result on every dataset, best average first."""
-        return [row for row in self.rows if row.is_whole(self.columns)]
+        """The rows that have an average over all datasets, best first."""
+        return [row for row in self.rows if row.is_whole(self.columns)] if self.is_averaged else []
+
+    def average(self, row: Row) -> Estimate | None:
+        """The average of a row over all datasets; None if one is missing, or if they are not averaged."""
+        return row.average(self.columns) if self.is_averaged else None
 
     @classmethod
-    def of(cls, name: str, cards: Mapping[str, CardResult]) -> Family:
+    def of(cls, name: str, stem: str, cards: Mapping[str, CardResult]) -> Family:
         """Sorts the cards into rows and columns. Raises ValueError for cards that do not fit in one table."""
         first = next(iter(cards.values())).card
         columns, behaviour, rows, taken, seeds = [], {}, {}, set(), {}
@@ -92,16 +110,29 @@ class Family(NamedTuple):
             behaviour |= {column: found.behaviour for column, found in data.items() if found.behaviour is not None
                           or column not in behaviour}
         columns = tuple(dict.fromkeys(columns))
-        sorted_rows = [Row(label, seeds[label], results) for label, results in rows.items()]
-        averages = {row.label: average[1] for row in sorted_rows if (average := row.average(columns))}
-        sorted_rows.sort(key=lambda row: (-averages.get(row.label, -np.inf), row.label))
-        return cls(name, cards, columns, tuple(sorted_rows), behaviour)
+        family = cls(name, stem, cards, columns, tuple(Row(label, seeds[label], rows[label]) for label in rows),
+                     behaviour)
+        averages = {row.label: average.mean for row in family.rows if (average := family.average(row))}
+        return family._replace(rows=tuple(sorted(
+            family.rows, key=lambda row: (-averages.get(row.label, -np.inf), row.label))))
 
 
 def families(results: Mapping[str, CardResult]) -> list[Family]:
     """The tables that the cards name. Raises ValueError for cards that do not fit in one table."""
-    names = dict.fromkeys(result.card.table for result in results.values())
-    return [Family.of(name, {file: r for file, r in results.items() if r.card.table == name}) for name in names]
+    stems = _stems(result.card.table for result in results.values())
+    return [Family.of(name, stem, {file: r for file, r in results.items() if r.card.table == name})
+            for name, stem in stems.items()]
+
+
+def _stems(names: Iterable[str]) -> dict[str, str]:
+    """What the figures of each table are called: its name in small letters and dashes, numbered if another has it."""
+    stems: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        plain = re.sub(r"[^a-z0-9]+", "-", name.lower())
+        taken = {file for stem in stems.values() for file in (stem, f"{stem}-curves")}  # a table has a second figure
+        stems[name] = next(stem for stem in chain([plain], (f"{plain}-{n}" for n in count(2)))
+                           if not taken & {stem, f"{stem}-curves"})
+    return stems
 
 
 def number(value: float | Sequence[float] | None) -> str:

@@ -47,12 +47,18 @@ def estimate(mean: float, means: np.ndarray) -> Estimate:
 
 
 def seeds_means(scores: Scores, seed: int = 0) -> np.ndarray:
-    """(RESAMPLES,) bootstrap means: seeds are sampled with replacement, and so are the episodes of each seed."""
-    rng, scores_SE = np.random.default_rng(seed), [np.asarray(episodes) for episodes in scores]
-    sampled = rng.integers(0, len(scores_SE), (RESAMPLES, len(scores_SE)))
-    # (S, RESAMPLES); a seed that is sampled twice brings the same episodes twice, which only widens the interval.
-    means = np.array([rng.choice(episodes, (RESAMPLES, len(episodes))).mean(1) for episodes in scores_SE])
-    return means[sampled.T, np.arange(RESAMPLES)].mean(0)
+    """(RESAMPLES,) bootstrap means: seeds are sampled with replacement, and so are episodes.
+
+    Seeds with equally many episodes are evaluated on the same ones, with the same starts and goals. These are sampled
+    together for all seeds, as more seeds do not make up for few episodes. Otherwise those of each seed are sampled.
+    """
+    rng, number = np.random.default_rng(seed), len(scores)
+    share_NS = rng.multinomial(number, np.full(number, 1 / number), RESAMPLES) / number  # of each seed in a resample
+    if len({len(episodes) for episodes in scores}) == 1:
+        mean_NE = share_NS @ np.asarray(scores, float)
+        return np.take_along_axis(mean_NE, rng.integers(mean_NE.shape[1], size=mean_NE.shape), 1).mean(1)
+    means_NS = np.stack([rng.choice(episodes, (RESAMPLES, len(episodes))).mean(1) for episodes in scores], 1)
+    return (share_NS * means_NS).sum(1)
 
 
 def difference(one: Sequence[BySeed], other: Sequence[BySeed], *, seed: int = 0) -> Estimate:

@@ -213,7 +213,7 @@ def plot_candidates(plans_NH2: np.ndarray, trust_ratio_N: np.ndarray, chosen: in
 
 
 def plot_samples_beside_data(samples_NH2: np.ndarray, data_NH2: np.ndarray, path: Path,
-                             background: Background | None = None, *, title: str = "Samples beside data",
+                             background: Background | None = None, *, title: str = "Samples and data",
                              plane: Plane = POSITIONS) -> Path:
     """Draws trajectories (N, H, 2) of the model and of the data in two panels of the same extent."""
     figure, axes = panels(2)

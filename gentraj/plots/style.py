@@ -68,6 +68,15 @@ class Plane(NamedTuple):
 POSITIONS = Plane()
 
 
+def in_plane(x_NHD: np.ndarray, dims: Sequence[int], times: Sequence[int]) -> np.ndarray:
+    """(..., H, 2) what `Plane` draws of trajectories (..., H, D): two entries of an observation, or a single one over
+    the environment steps (H,) of the timesteps."""
+    entries = x_NHD[..., list(dims)]
+    if len(dims) == 2:
+        return entries
+    return np.concatenate([np.broadcast_to(np.array(times)[:, None], entries.shape), entries], -1)
+
+
 def draw_floor(ax: Axes, background: Background | None, points: np.ndarray, plane: Plane) -> None:
     """Draws the walls and the ticks, and fixes the extent: that of the walls, or of the points where there are none."""
     from matplotlib.ticker import MaxNLocator

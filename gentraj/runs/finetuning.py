@@ -142,7 +142,7 @@ def _learner(run: Run) -> Policy:
 
 def _player(run: Run, factory: EnvironmentFactory, config: FinetuneConfig,
             progress: bool) -> Callable[[int], Episodes]:
-    space, policy = run.action_space(factory.spec_json), _learner(run)
+    space, policy = run.data.allowed(run.action_space(factory.spec_json)), _learner(run)
     check_fit(run.data, factory.spec_json)
     agent = Exploring(run.agent(space), space.low, space.high, config.noise)
 

@@ -114,7 +114,7 @@ class Run:
 
     def agent(self, action_space: Box, config: PlannerConfig | None = None, guide: Guidance = None,
               options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> Agent:
-        """The agent for an action space.
+        """The agent for an action space, in which an entry of an action that never varies in the data stays as it is.
 
         `config` replaces the settings of a planner, `guide` scores its plans while they are sampled, `options` say how
         the agent samples, and `deadline` is the time in which a planner has to act. Raises ValueError if `config`,
@@ -123,7 +123,8 @@ class Run:
         if deadline is not None and not isinstance(deadline, Deadline):
             raise ValueError(f"deadline is {deadline!r}; a Deadline is expected, as in "
                              "run.agent(space, deadline=agents.Deadline(seconds=0.05))")
-        return self.config.agent(self.components, self.reference, action_space, config, guide, options, deadline)
+        allowed = self.data.allowed(action_space)
+        return self.config.agent(self.components, self.reference, allowed, config, guide, options, deadline)
 
     def environment(self, env_id: str | None = None) -> str:
         """`env_id`, or else the environment of the data. Raises ValueError if the data name none."""
@@ -333,6 +334,7 @@ def build(config: AnyRunConfig, data: DataFacts, episodes: Episodes | None = Non
 
 
 def decisive(config: AnyRunConfig, data: DataFacts) -> dict[str, Any]:
-    """The settings that checkpoints depend on, without the planner's and the path of the data, which have a hash."""
+    """The settings that checkpoints depend on, without the planner's and the path of the data, which have a hash.
+    What agents read of the data alone is left out, too."""
     run = {key: value for key, value in lasting(config).items() if key not in config.MAY_CHANGE}
-    return {"run": run, "data": to_json(replace(data, returns=()))}
+    return {"run": run, "data": lasting(replace(data, returns=(), still=()))}

@@ -54,7 +54,7 @@ and a world model's uncertainty are calibrated on them."""
 SCORES = """Closed loop in {env}, {episodes} episodes. A return is the sum of the environment's own rewards over
 a whole episode, and the interval is a 95 % bootstrap interval of the mean over episodes. The numbers are those of
 evaluation.json{step}."""
-FIGURES = "Copied from the run's folder; `gentraj report` draws them anew."
+FIGURES = "Copied from the run's folder; `gentraj report` draws them again."
 
 
 class Card(NamedTuple):

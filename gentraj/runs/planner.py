@@ -273,7 +273,8 @@ class PlannerRunConfig(RunSettings):
         seconds, in which the planner measures how long its plans take."""
         model, config = self.model_of(components), config or self.planner
         self._check_history(config)
-        trust = Trust(model, reference, config.trust, config.history) if config.arrival == "earliest" else None
+        data = reference if config.context else replace(reference, context_BC=None)  # as the plans are sampled
+        trust = Trust(model, data, config.trust, config.history) if config.arrival == "earliest" else None
         obs_BO = reference.x_BHD[:1, 0, : model.spec.obs_dim]
         example = obs_BO, self.dry_goal(reference, obs_BO, config.goal_dims)
         kind = Planner if deadline is None else partial(RealTimePlanner, deadline=deadline, example=example)

@@ -114,5 +114,5 @@ class PolicyRunConfig(GoalConditioned):
         """The main component in words and numbers, for tables about the run."""
         policy = component(components, "policy", Policy)
         return {"kind": self.summary,
-                "conditioned on beside the observation": ", ".join(self.context.kinds) or "nothing",
-                "actions decided together": policy.chunk, "actions carried out before the next": policy.execute}
+                "conditioned on, besides the observation": ", ".join(self.context.kinds) or "nothing",
+                "actions per chunk": policy.chunk, "actions executed per chunk": policy.execute}

@@ -25,7 +25,7 @@ from ..files import inside
 from ..models.settings import GeneratorConfig
 from ..plots import figures
 from ..plots.page import Picture, Table, show, write_report
-from ..plots.style import Plane
+from ..plots.style import Plane, in_plane
 from ..progress import bar, one_line, say
 from ..training.log import read_metrics
 from ..trajectory import Condition, SamplingOptions
@@ -56,7 +56,7 @@ def make_report(run: Run, out: Path | None = None, seed: int = 0) -> Path:
     if run.config.world_model(run.components) is not None:
         work["World model"] = drawing.world_model
     if run.config.planning is not None:  # a policy's model samples actions, not trajectories
-        work |= {"Samples beside data": drawing.samples, "Denoising": drawing.denoising}
+        work |= {"Samples and data": drawing.samples, "Denoising": drawing.denoising}
     if drawing.env is not None:
         work["The agent"] = partial(drawing.acting, drawing.env)
     pictures: list[Picture] = []
@@ -145,7 +145,7 @@ class Drawing:
         x = self.run.model.sample(start, seed=self.seed)[:, 0]
         image = figures.plot_samples_beside_data(self._plane(x, spec.times), self._plane(data, spec.times),
                                                  self.folder / "samples.png", self.background, plane=self.plane)
-        return [Picture("Samples beside data", "Sampled from the same first observations as the windows of data.",
+        return [Picture("Samples and data", "Sampled from the same first observations as the windows of data.",
                         image)]
 
     def denoising(self) -> list[Picture]:
@@ -245,10 +245,7 @@ class Drawing:
 
     def _plane(self, x_NHD: Tensor, times: Sequence[int]) -> np.ndarray:
         """(..., H, 2) the points of trajectories (..., H, D) whose timesteps are at these times."""
-        points = x_NHD[..., self.dims].cpu().numpy()
-        if len(self.dims) == 2:
-            return points
-        return np.concatenate([np.broadcast_to(np.array(times)[:, None], points.shape), points], -1)
+        return in_plane(x_NHD.cpu().numpy(), self.dims, times)
 
     def _goal(self, goal_G: Tensor, time: int) -> np.ndarray:
         """(2,) the point of a goal, which is to be reached at this time."""
@@ -293,5 +290,5 @@ def _tables(run: Run, scores: dict[str, Any]) -> list[Table]:
     if not scores:
         return tables
     note = ("A return is the sum of the environment's own rewards over a whole episode. Behaviour is the mean of the "
-            "data's own episodes; the controller is the one that recorded them, without noise, with replanning.")
+            "data's own episodes; the controller recorded the data, and acts without noise and with replanning here.")
     return [Table("Scores", *score_rows(scores, ("step", "env_id", "episodes", "seeds")), note), *tables]

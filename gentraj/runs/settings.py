@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Self, TypeVar
 
+import numpy as np
+from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from agents.planning.arrival import Arrival
@@ -16,7 +18,7 @@ from agents.policies.policy import Policy
 from envs.evaluation.scores import DataReturns
 from envs.making import environment_factory
 
-from ..config import require, require_effect
+from ..config import later, require, require_effect
 from ..data import ContextConfig, Episodes
 from ..distillation import FewStepConfig
 from ..families import Model, ModelConfig
@@ -47,6 +49,8 @@ class DataFacts:
     """The EnvSpec that the data name, as JSON; None if they name none."""
     returns: tuple[DataReturns, ...] = ()
     """The returns of each dataset that was joined, in the order in which they were joined."""
+    still: tuple[float | None, ...] = later(())
+    """The value of each entry of an action that never varies, and None for the others; empty if all vary."""
 
     def __post_init__(self) -> None:
         require(self, obs_dim=(1, 1e6), act_dim=(1, 1e6), context_dim=(0, 1e6))
@@ -54,14 +58,28 @@ class DataFacts:
             if not 0 <= dim < self.obs_dim:
                 raise ValueError(f"DataFacts.goal_dims are {self.goal_dims}; entries of an observation of width "
                                  f"{self.obs_dim} are expected")
+        if len(self.still) not in (0, self.act_dim):
+            raise ValueError(f"DataFacts.still has {len(self.still)} entries; one for each of the {self.act_dim} of an "
+                             "action is expected, or none")
 
     @classmethod
     def of(cls, episodes: Episodes, context: ContextConfig, env_id: str | None = None,
            returns: Sequence[DataReturns] = ()) -> DataFacts:
         """The facts of `episodes`. `returns` are those of each joined dataset, by default those of `episodes`."""
         env = environment_factory(env_id).spec_json if env_id else episodes.env
+        low_A, high_A = episodes.act.min(0).tolist(), episodes.act.max(0).tolist()
+        still = tuple(low if low == high else None for low, high in zip(low_A, high_A, strict=True))
         return cls(episodes.obs_dim, episodes.act_dim, context.width(episodes), episodes.goal_dims, episodes.obs_keys,
-                   env, episodes.env, tuple(returns or [DataReturns.of(episodes)]))
+                   env, episodes.env, tuple(returns or [DataReturns.of(episodes)]),
+                   () if set(still) == {None} else still)
+
+    def allowed(self, space: Box) -> Box:
+        """The actions of a space among which an agent chooses: what never varies in the data stays as it is."""
+        if not self.still:
+            return space
+        held_A = np.array([np.nan if value is None else value for value in self.still], np.float32)
+        varies_A, held_A = np.isnan(held_A), held_A.clip(space.low, space.high)
+        return Box(np.where(varies_A, space.low, held_A), np.where(varies_A, space.high, held_A), dtype=np.float32)
 
 
 class Split(NamedTuple):

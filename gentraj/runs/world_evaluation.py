@@ -53,7 +53,7 @@ def evaluate_world_model(run: Run, policies: Sequence[Path], folder: Path, confi
 
 
 def held_out(run: Run, seed: int) -> Batch:
-    """Windows of `HORIZON` steps, or fewer at the end of an episode, that the run was not trained on.
+    """Windows of `HORIZON` steps, or fewer if none is as long, that the run was not trained on.
 
     The run was not calibrated on them either, unless only a single episode was held out.
     """
@@ -61,10 +61,14 @@ def held_out(run: Run, seed: int) -> Batch:
     if episodes_hash(trained_on) != run.dataset_hash:
         raise ValueError(f"{run.config.dataset}: holds other data than {run.folder} was trained on, so none are "
                          "known to be held out; restore the old data, or train again")
-    timesteps = 1 + min(HORIZON, int(judged.lengths.max()))
-    windows = Windows(judged, TrajectorySpec(run.data.obs_dim, run.data.act_dim, timesteps), run.config.context)
-    number = min(WINDOWS, len(windows))
-    return windows.gather(np.sort(np.random.default_rng(seed).choice(len(windows), number, replace=False)))
+    number = min(WINDOWS, judged.num_steps)
+    starts_B = np.sort(np.random.default_rng(seed).choice(judged.num_steps, number, replace=False))
+
+    def gathered(timesteps: int) -> Batch:
+        spec = TrajectorySpec(run.data.obs_dim, run.data.act_dim, timesteps)
+        return Windows(judged, spec, run.config.context).gather(starts_B)
+
+    return gathered(int(gathered(1 + HORIZON).mask_BHD[..., 0].any(0).sum()))  # the error of no window would be 0
 
 
 def off_policy(run: Run, policies: Sequence[Path], path: Path, config: EvaluationConfig) -> dict[str, Any]:

@@ -125,7 +125,10 @@ def ready(run: Run, name: str = "", backend: BackendName = "eager") -> Loaded:
 
     Raises ValueError for a run whose environment is not MuJoCo's.
     """
-    factory = environment_factory(run.environment())
+    if run.data.env is None:
+        raise ValueError(f"{run.folder}: its data do not say which environment they come from, so the studio cannot "
+                         "show it; train it with --env-id")
+    factory = environment_factory(run.data.env)
     env = factory()
     env.close()  # the model stays in memory
     if not hasattr(env.unwrapped, "model"):

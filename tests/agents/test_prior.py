@@ -20,6 +20,7 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.models.gaussian import Gaussian, log_density
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
+from gentraj.randomness import unfold_each
 from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
 
 SMALL = ResidualMLPConfig(width=16, depth=1, frequencies=0)
@@ -108,6 +109,24 @@ def test_density_and_score_of_known_actions_are_the_closed_ones(family: str) -> 
         torch.testing.assert_close(score(policy, OBS, act_BKA, t), closed, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("family", ["gaussian", "diffusion"])
+def test_an_action_that_never_varies_changes_neither_density_nor_score(family: str) -> None:
+    policy, act_BKA, elsewhere = cloned(family), actions(), torch.tensor([0.0, 0.3])
+    policy.act_scale.scale_D[1] = 1e-6  # as `Scales.fit` makes it
+    if family == "diffusion":
+        exact(policy, 0.5, 0.4)
+    expected = log_prob(policy, OBS, torch.cat([act_BKA[..., :1], 0 * act_BKA[..., 1:]], -1), steps=16)
+    assert torch.equal(log_prob(policy, OBS, act_BKA + elsewhere, steps=16), expected)
+    if family == "diffusion":
+        x_BK2 = torch.stack([(act_BKA[..., 0] - SHIFT[0]) / SCALE[0], torch.zeros(2, 2)], -1)
+        closed_BK2 = log_density(x_BK2, torch.tensor(0.5), torch.tensor(0.4).log()) - torch.stack(
+            [SCALE[0].log(), torch.tensor(0.0)])
+        torch.testing.assert_close(expected, closed_BK2.sum((1, 2)), rtol=1e-2, atol=2e-2)
+        score_BKA = score(policy, OBS, act_BKA, 0.5)
+        assert torch.equal(score(policy, OBS, act_BKA + elsewhere, 0.5), score_BKA)
+        assert not score_BKA[..., 1].any() and score_BKA[..., 0].all()
+
+
 @pytest.mark.parametrize("config", [BCConfig(GENERATORS["flow"]), SwiftConfig()])
 def test_close_to_no_noise_the_score_is_the_slope_of_the_log_density(config: Any) -> None:
     """This holds for Swift too, whose generator is conditioned on a positive advantage."""
@@ -165,6 +184,17 @@ def test_a_planner_s_trajectories_are_a_prior_too(monkeypatch: pytest.MonkeyPatc
     assert asked[0].values_BHD[:, -1, :3].tolist() == [[1, 0, 2], [3, 0, 4]]
     torch.testing.assert_close(sample_prior(OBS[1:], torch.tensor([[3.0, 4.0]]), 4, [6]), act_BNKA[1:])
     assert not sample_prior(OBS, None, 1, [5, 6]).isnan().any() and not asked[-1].mask_BHD[:, 1:].any()
+
+
+def test_a_prior_of_plans_is_conditioned_on_the_planner_s_context() -> None:
+    spec = TrajectorySpec(3, 2, 5)
+    model = Diffusion(spec, DiffusionConfig(SMALL), Normalizer.identity(spec.dim), Normalizer.identity(1))
+    assert not torch.equal(*(plan_prior(model, options=SamplingOptions(steps=2), context=context)(OBS, None, 2, [5, 6])
+                             for context in ((), (3.0,))))
+    condition = replace(Condition.unknown(spec, 2).with_obs(0, OBS), context_BC=torch.full((2, 1), 3.0))
+    x_BNHD = model.sample(condition, 2, seed=unfold_each(2, [5, 6]), options=SamplingOptions(steps=2))
+    assert torch.equal(plan_prior(model, options=SamplingOptions(steps=2), context=(3.0,))(OBS, None, 2, [5, 6]),
+                       x_BNHD[..., 3:])
 
 
 @pytest.mark.parametrize("model", [joint(stride=2), joint(act_dim=0)])

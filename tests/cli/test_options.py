@@ -134,9 +134,10 @@ def test_every_option_that_is_shown_has_an_effect(umaze: Episodes, hopper_file: 
 def test_help_shows_what_has_an_effect_and_nothing_else(preset: str, words: tuple[str, ...], there: str,
                                                         missing: tuple[str, ...],
                                                         capsys: pytest.CaptureFixture) -> None:
-    """Beside the other options that are given."""
+    """Beside the other options that are given; and the texts, which are docstrings, say nothing of exceptions."""
     assert gentraj("train", preset, *words, "--help") == 0
     printed = capsys.readouterr().out
+    assert "Raises" not in printed
     assert f"{there} " in printed and not [option for option in missing if f"{option} " in printed]
 
 

@@ -67,6 +67,13 @@ def test_a_real_end_and_a_reset_are_not_stitched():
     assert apart.stitched() is apart
 
 
+def test_episodes_that_end_where_they_started_are_not_stitched():
+    """Of a bandit each observation is the same, which says nothing of what came after what."""
+    bandit = some([4, 3, 5])
+    bandit = replace(bandit, obs=np.ones_like(bandit.obs), terminated=np.zeros(12, bool))
+    assert not bandit.continues.any() and bandit.stitched() is bandit
+
+
 def test_only_datasets_of_one_environment_are_joined():
     with pytest.raises(DataError, match="other: obs_dim is 4 but 3 in dataset"):
         concatenate([some([3]), replace(some([3], obs_dim=4), name="other")])

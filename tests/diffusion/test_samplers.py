@@ -121,6 +121,29 @@ def test_churn_goes_back_a_share_of_the_step_and_at_most_the_papers(sampler: str
     torch.testing.assert_close(churned - log_ratio, (eta * h).clamp(max=math.log(2) / 2), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("path", PATHS)
+def test_a_network_is_called_at_the_levels_that_it_was_trained_at(path: str, sampler: str) -> None:
+    """However much noise is added on the way, and x has then the variance of its level: here data are 0."""
+    where, seen, levels, wide = PATHS[path](20), [], torch.arange(1, 21) / 20, stream(2000)
+    eta = 0.0 if sampler == "unipc" else 1.0
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(t)
+        if sampler in ("euler", "heun"):
+            assert float(x.std() / where.sigma(t)) == pytest.approx(1, abs=0.1)
+        return torch.zeros_like(x)
+
+    for steps in (5, 20):
+        times = sampling_times(where, steps)
+        SAMPLERS[sampler](denoise, where.sigma(times[:1]) * wide().float(), times, where, lambda: wide().float(),
+                          eta=eta)
+    t_N = torch.cat(seen)
+    assert ((t_N[:, None] - levels).abs().amin(1) < 1e-6).all()
+    if (path, sampler) == ("vp-cosine", "euler"):
+        assert not torch.equal(t_N[:5], sampling_times(where, 5)[:5])  # noise was added
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_euler_without_noise_is_ddim(path: str) -> None:
     where = PATHS[path]()

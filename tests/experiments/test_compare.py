@@ -8,7 +8,8 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import small
@@ -17,17 +18,18 @@ from forked import Forked
 from inline import inline
 from small import DATASET, edit, gentraj
 
+from agents.planning.planner import PlannerConfig
 from gentraj.experiments import compare as experiment
-from gentraj.experiments import compare_measures, comparison
+from gentraj.experiments import compare_measures, compare_page, comparison, groups
 from gentraj.experiments.compare import existing, planned, to_measure
 from gentraj.experiments.compare_measures import Options
-from gentraj.experiments.groups import MODES, Group
+from gentraj.experiments.groups import MODES, Group, plane
 from gentraj.families import FAMILIES
 from gentraj.networks import ResidualMLPConfig
 from gentraj.networks.discriminator import DiscriminatorConfig
 from gentraj.runs import load
 from gentraj.training.checkpoint import RunLock
-from gentraj.trajectory import Batch
+from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 WORDS = ("compare", "tiny", "--families", "flow,gan", "--steps", 24, "--seeds", 1, "--episodes", 2, "--num", 16)
 
@@ -245,13 +247,81 @@ def test_ways_are_found_where_they_part(tmp_path: Path) -> None:
     assert group.modes(fork, fork.x_MHD[up])[int(shares[~goes_up].argmax())] == 0 or not goes_up.all()
 
 
+def test_the_first_action_is_no_part_of_a_start(tmp_path: Path) -> None:
+    """All windows start at the same place, and the first action decides which way they go. Models know the place alone,
+    so that windows of both ways are at a fork."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.cat([0.01 * torch.randn(600, 12, 2, generator=g), torch.zeros(600, 12, 1)], -1)
+    action = torch.where(torch.arange(600) % 2 == 0, 1.0, -1.0)
+    x[:, :, 1] += torch.linspace(0, 1, 12) * action[:, None]
+    x[:, :, 2] = action[:, None]
+    group = Group("g", tmp_path, (0, 1), 2)
+    group.keep(Batch(x, torch.ones_like(x, dtype=torch.bool)))
+    assert all(0.2 < float((fork.x_MHD[:, -1, 1] > 0).float().mean()) < 0.8 for fork in group.forks)
+
+
 def test_the_windows_shown_lie_far_apart(tmp_path: Path) -> None:
     g = torch.Generator().manual_seed(1)
     x = torch.randn(200, 5, 2, generator=g)
     group = Group("g", tmp_path, (0, 1))
     group.keep(Batch(x, torch.ones_like(x, dtype=torch.bool)))
     apart = lambda windows: torch.pdist(windows[:, [0, -1]].flatten(1)).min()  # noqa: E731
-    assert apart(group.shown(12)) > 2 * apart(x[:12])
+    assert apart(x[group.shown(12)]) > 2 * apart(x[:12])
+
+
+class Copies:
+    """A model whose samples repeat the known first observation, shifted by the context."""
+
+    spec = TrajectorySpec(2, 0, 5)
+
+    def sample(self, condition: Condition, number: int = 1, **_: Any) -> torch.Tensor:
+        assert condition.context_BC is not None
+        x_BHD = condition.values_BHD[:, :1] + condition.context_BC[:, None, :1] + torch.zeros(5, 1)
+        return x_BHD[:, None].expand(-1, number, -1, -1)
+
+
+def run_of(model: Any) -> Any:
+    planning = PlannerConfig(goal_dims=(1,))
+    return SimpleNamespace(model=model, device=torch.device("cpu"), planning=planning, config=None,
+                           data=SimpleNamespace(goal_dims=(1,), env=None))
+
+
+def windows_of_two_contexts() -> Batch:
+    """Half of the windows stay where they start, and the others, of context 1, go one step up and right at once."""
+    x = 0.01 * torch.randn(200, 5, 2, generator=torch.Generator().manual_seed(0))
+    context = (torch.arange(200) % 2)[:, None].float()
+    x[:, 1:] += context[..., None]
+    return Batch(x, torch.ones_like(x, dtype=torch.bool), context)
+
+
+def test_a_model_with_a_context_goes_the_ways_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sample goes the way of the window whose start and context it has."""
+    monkeypatch.setattr(groups, "MODES", 2)
+    group = Group("g", tmp_path, (0, 1))
+    group.keep(windows_of_two_contexts())
+    assert compare_measures.modes(run_of(Copies()), group, Options(1, 16))["total_variation"] == pytest.approx(0)
+    start = group.conditions(run_of(Copies()), torch.tensor([3, 4]), (1,))
+    assert start.context_BC is not None and start.context_BC.tolist() == [[1.0], [0.0]]
+    assert start.mask_BHD[:, 0].all() and start.mask_BHD[:, -1].tolist() == [[False, True]] * 2
+
+
+def test_a_single_goal_entry_is_drawn_over_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group("g", tmp_path, plane(cast(Any, SimpleNamespace(goal_dims=(1,), obs_dim=2))))
+    group.keep(windows_of_two_contexts())
+    monkeypatch.setattr(compare_page, "load", lambda *_, **__: run_of(Copies()))
+    task: Any = SimpleNamespace(name="t", cell=("g", "copies"), run=tmp_path)
+    drawing = compare_page.Drawing({"families": {"copies": {}}, "runs": {"t": {"failure": None}}}, group, [task],
+                                   tmp_path, "", None)
+    assert drawing._plane(group.x_NHD[:2])[1, :, 0].tolist() == [0, 1, 2, 3, 4]
+    assert drawing.plane.x == "environment steps" and drawing.plane.y == "observation[1]"
+    assert cast(Path, drawing.conditions().image).is_file()
+
+
+def test_runs_of_other_contexts_are_a_group_of_their_own(small_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    shutil.copy(small_run / "config.json", tmp_path / "a")
+    edit(tmp_path / "a", lambda config: config["run"].update({"context": {"kinds": ["return"], "discount": 0.9}}))
+    assert len({group for (group, _), _ in existing([small_run, tmp_path / "a"]).values()}) == 2
 
 
 def test_padding_is_no_data(tmp_path: Path) -> None:

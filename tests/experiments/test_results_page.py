@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 def made(scores: dict[str, float], label: str, **changes: object) -> CardResult:
     """A result of scores around those."""
-    card = from_json(Card, CARD | {"label": label} | changes)
+    card = from_json(Card, CARD | {"label": label, "score": "score_d4rl"} | changes)
     seeds = {name: [SeedResult("", seed, "", 4, "", mean, (mean, mean), (mean - 2 - seed, mean + 2 + seed), 60.0, {})
                     for seed in card.seeds] for name, mean in scores.items()}
     return CardResult(card, {name: pooled("", 30.0, tuple(found)) for name, found in seeds.items()})
@@ -41,10 +41,10 @@ def test_the_page_has_the_best_first_and_a_gap_where_nothing_is_known(tmp_path: 
     assert table[2] == ["the data", "30.0", "30.0", "30.0"] and table[5][2:] == ["—", "—"]
     assert [row[3].split(" ± ")[0] for row in table[3:5]] == ["55.0", "30.0"]
     assert "![Small ones](figures/results-small-ones.png)" in text
-    assert "training seeds 3, 5\nand over 2 episodes per seed" in text
+    assert "training seeds\n(3, 5) with 2 episodes each" in text
     height, width, _ = imread(page.parent / "figures" / "results-small-ones.png").shape
     assert height > 100 and width > 500
-    assert "On average, Better scores 25.0 more than Worse. The 95 % interval" in text and "chance" not in text
+    assert "On average, **Better** scores 25.0 more than **Worse**. The 95 % interval" in text and "chance" not in text
     before = page.read_bytes()
     assert gentraj("reproduce", "--results", tmp_path / "results", "--table", page) == 0 and page.read_bytes() == before
 
@@ -56,14 +56,14 @@ def test_a_card_may_have_more_seeds_than_the_others_of_its_table(tmp_path: Path)
     fewer = {name: made({"fair": 40, "hard": 20}, name) for name in "ab"}
     for cards, noted in (({"m": more} | fewer, False), (fewer | {"m": more}, False), (fewer | {"m": half}, True)):
         text = write_page(cards, tmp_path / "page.md").read_text()
-        assert "training seeds 3, 5 (for more: 3, 5, 8)\nand over 2 episodes per seed" in text
+        assert "training seeds\n(3, 5; for more: 3, 5, 8) with 2 episodes each" in text
         assert [line.startswith("| more") for line in text.splitlines() if "(2 of 3 seeds)" in line] == [True] * noted
 
 
 def test_the_order_of_a_card_s_seeds_does_not_matter(tmp_path: Path) -> None:
     cards = {"a": made({"fair": 40}, "a", seeds=[5, 3], data=[FAIR]), "b": made({"hard": 20}, "a", data=[HARD]),
              "c": made({"fair": 9}, "c")}
-    assert "training seeds 3, 5\nand over 2 episodes" in write_page(cards, tmp_path / "page.md").read_text()
+    assert "training seeds\n(3, 5) with 2 episodes each" in write_page(cards, tmp_path / "page.md").read_text()
 
 
 def test_a_lead_of_one_training_says_what_its_interval_lacks(tmp_path: Path) -> None:
@@ -87,21 +87,29 @@ def test_only_what_is_finished_and_expected_is_judged(tmp_path: Path) -> None:
 
 
 def test_the_average_of_datasets_is_narrower_than_each_alone() -> None:
-    [family] = families({"a": made({"fair": 40, "hard": 20}, "A")})
+    [family] = families({"a": scattered("A")})
     low, mean, high = family.rows[0].average(family.columns) or (0, 0, 0)
     widths = [found.interval[1] - found.interval[0] for found in family.rows[0].results.values()]
-    assert low < mean == 30 < high and high - low == pytest.approx(np.mean(widths) / np.sqrt(2), rel=0.1)
+    assert low < mean < high and high - low == pytest.approx(np.sqrt(np.square(widths).sum()) / 2, rel=0.05)
+
+
+def scattered(label: str) -> CardResult:
+    """A result with 20 random scores of each seed."""
+    rng, result = np.random.default_rng(0), made({"fair": 40, "hard": 20}, label)
+    return CardResult(result.card, {name: pooled("", 30.0, tuple(replace(s, scores=tuple(rng.normal(30.0, 9.0, 20)))
+                                                                 for s in one.seeds))
+                                    for name, one in result.data.items()})
 
 
 def test_the_lead_of_one_card_over_the_same_is_none(tmp_path: Path) -> None:
     """With the same seeds and episodes the difference is paired, and certain; with others the variances add up."""
-    same = {name: made({"fair": 40, "hard": 20}, name) for name in "ab"}
+    same = {name: scattered(name) for name in "ab"}
     certain = "this difference, paired by seed and episode, is 0.00 to 0.00, so the lead may be due to chance"
     assert certain in write_page(same, tmp_path / "page.md").read_text()
     found = same | {"b": of_other_seeds(same["b"])}
     [family] = families(found)
     low, _, high = family.rows[0].average(family.columns) or (0, 0, 0)
-    [numbers] = re.findall("On average, a scores (.*) more than b. .* is (.*) to (.*), so the lead may be due",
+    [numbers] = re.findall(r"\*\*a\*\* scores (.*) more than \*\*b\*\*. .* is (.*) to (.*), so the lead may be due",
                            write_page(found, tmp_path / "page.md").read_text())
     apart, least, most = map(float, numbers)
     assert apart == 0 and least < 0 < most
@@ -149,3 +157,37 @@ def means(page: str) -> list[str]:
     """Its lines without what is drawn at random."""
     fixed = [line for line in page.splitlines() if not line.startswith("On average ")]
     return [re.sub(r" ± [\d.]+| \[[^]]*\]", "", line) for line in fixed]
+
+
+def test_raw_returns_of_several_datasets_have_no_average(tmp_path: Path) -> None:
+    """A Hopper returns 3,000 and an InvertedPendulum 1,000; the normalised scores of the other tests are averaged."""
+    cards = {name: made({"fair": mean, "hard": 10 * mean}, name, score="return_mean") for name, mean in
+             (("a", 40), ("b", 50))}
+    text = write_page(cards, tmp_path / "page.md").read_text()
+    assert "|  | fair | hard |\n" in text and "There is no average" in text
+    assert not any(word in text for word in ('"average"', "On average", "IQM", "rows are sorted"))
+    single = {name: made({"fair": 40}, name, score="return_mean", data=[FAIR]) for name in "ab"}
+    assert "|  | fair | average |\n" in write_page(single, tmp_path / "page.md").read_text()
+
+
+def test_tables_of_similar_names_have_figures_of_their_own(tmp_path: Path) -> None:
+    names = ("A + B", "a, b", "A B curves", "a-b", "\xe9", "\xe8")
+    cards = {str(i): made({"fair": i}, "BC", table=name, data=[FAIR]) for i, name in enumerate(names)}
+    text = write_page(cards, tmp_path / "page.md").read_text()
+    pictures = re.findall(r"\]\((.*)\)", text)
+    assert len(set(pictures)) == len(names) and all((tmp_path / picture).is_file() for picture in pictures)
+    assert pictures[0] == "figures/page-a-b.png"
+
+
+def test_a_success_rate_of_0_is_not_certain(tmp_path: Path) -> None:
+    """0 of 2 episodes: the exact (Clopper-Pearson) interval reaches to 0.84."""
+    result = made({"fair": 0}, "BC", score="success_rate", data=[FAIR])
+    never = pooled("", None, tuple(replace(seed, scores=(0.0, 0.0), mean=0.0) for seed in result.data["fair"].seeds))
+    text = write_page({"a": CardResult(result.card, {"fair": never})}, tmp_path / "page.md").read_text()
+    assert "interval of the rate is 0 to 0.842,\nand if each does, it is 0.158 to 1." in text
+
+
+def test_the_protocol_of_ogbench_has_the_episodes_of_five_tasks(tmp_path: Path) -> None:
+    cards = {"a": made({"fair": 1}, "BC", score="success_rate", protocol="ogbench", episodes=50, data=[FAIR])}
+    text = write_page(cards, tmp_path / "page.md").read_text()
+    assert "(protocol ogbench) of the *last* checkpoint" in text and "with 250 episodes each" in text

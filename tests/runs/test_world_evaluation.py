@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from small import edit
 
 from agents.policies.bc import BCConfig
 from gentraj import runs
 from gentraj.cli import main
-from gentraj.data import save_npz
+from gentraj.data import ContextConfig, Episodes, episodes_hash, save_npz
 from gentraj.models.gaussian import GaussianConfig
 from gentraj.networks import ResidualMLPConfig
-from gentraj.runs import PolicyRunConfig
+from gentraj.runs import PolicyRunConfig, world_evaluation
 from gentraj.runs.world import WorldModelRunConfig
+from gentraj.runs.world_evaluation import held_out
 from gentraj.training import TrainingConfig
 from gentraj.worlds.model import WorldModelConfig
 
@@ -87,3 +91,20 @@ def test_policies_that_cannot_be_compared_are_refused_in_one_line(given: list[st
     assert main(["evaluate", str(folder / "world"), *given]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+def test_steps_that_no_held_out_window_has_are_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 24 windows, most of which start in episodes of two steps, none need reach the 20th step, whose error was 0."""
+    lengths = np.array([30] + [2] * 1000)
+    steps, last = int(lengths.sum()), np.cumsum(lengths) - 1
+    data = Episodes(np.zeros((steps + len(lengths), 1)), np.zeros((steps, 1)), np.zeros(steps), np.zeros(steps, bool),
+                    np.isin(np.arange(steps), last), lengths)
+    config = SimpleNamespace(split=lambda episodes: (data, data, data), context=ContextConfig())
+    run: Any = SimpleNamespace(config=config, folder=Path(), dataset_hash=episodes_hash(data),
+                               data=SimpleNamespace(obs_dim=data.obs_dim, act_dim=data.act_dim))
+    monkeypatch.setattr(world_evaluation, "read_data", lambda *_: (data, []))
+    monkeypatch.setattr(world_evaluation, "WINDOWS", 24)
+    masks = [held_out(run, seed).mask_BHD for seed in range(5)]
+    assert all(mask_BHD[..., 0].any(0).all() for mask_BHD in masks) and 3 in {mask.shape[1] for mask in masks}
+    monkeypatch.setattr(world_evaluation, "WINDOWS", 5000)
+    assert held_out(run, 0).x_BHD.shape[:2] == (2030, 21)

@@ -6,12 +6,14 @@ import io
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from small import DATASET, gentraj
 
+from gentraj.data import save_npz
 from gentraj.studio.crossing import cross_boxes, cross_disc
 from gentraj.studio.export import plan_npz, python_call
 from gentraj.studio.latest import Latest
@@ -229,6 +231,17 @@ def test_a_run_without_a_maze_or_a_folder_without_a_run_is_refused(tmp_path: Pat
     assert gentraj("studio") == 2
     errors = capsys.readouterr().err.splitlines()
     assert "no run there" in errors[0] and "no run was given" in errors[1]
+
+
+def test_a_run_on_data_without_an_environment_is_refused_with_what_to_do(hopper: Any, tmp_path: Path, capsys) -> None:
+    """And its training names what needs no environment."""
+    save_npz(replace(hopper, env=None), tmp_path / "robot.npz")
+    run = tmp_path / "run"
+    assert gentraj("train", "bc-gaussian", "--dataset", tmp_path / "robot.npz", "--run-dir", run, "--steps", 2) == 0
+    assert capsys.readouterr().out == (f"next: gentraj evaluate {run} --env-id ID; or, without an environment: gentraj "
+                                       f"export {run} --low LOW --high HIGH --out FILE.onnx\n")
+    assert gentraj("studio", run) == 2
+    assert "so the studio cannot show it; train it with --env-id" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("run", ["diffuser", "world-model", "bc"])

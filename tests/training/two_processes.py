@@ -71,6 +71,8 @@ def policy(name: str) -> PolicyRunConfig:
         changes["student"] = replace(settings.student, network=NARROW)
     if settings.critic is not None:
         changes["critic"] = replace(settings.critic, width=8, depth=1, n_step=4)
+    if name == "diffusion-ql":  # with all that the published preset draws
+        changes |= {"gradient": "chain", "backup": 3, "critic": replace(changes["critic"], gradient="random")}
     return PolicyRunConfig(policy=replace(settings, **changes))
 
 

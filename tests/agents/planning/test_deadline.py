@@ -129,6 +129,21 @@ def play(agent: RealTimePlanner, steps: int) -> tuple[Tensor, Tensor]:
     return torch.cat(states), torch.cat(acts)
 
 
+def test_a_goal_that_moves_is_planned_for_while_the_previous_plan_is_followed() -> None:
+    """A plan takes two steps. The one to the former goal, which is being made at step 5, is dropped."""
+    agent, began = in_time(0.6), []
+    for step in range(9):
+        start = agent.clock()
+        agent.act(START, torch.tensor([[5.0 if step < 5 else -5.0]]))
+        agent.rest(start + 0.6 - agent.clock())
+        agent.clock.now = start + 0.6
+        began.append(agent.began)
+    aims = [float(condition.values_BHD[0, -1, 0]) for condition in agent.model.asked]
+    assert aims.index(-5.0) > 0 and set(aims[: aims.index(-5.0)]) == {5.0} and set(aims[aims.index(-5.0) :]) == {-5.0}
+    assert began[5] == began[4] and began[7] >= 5  # the former plan is followed until the new one is ready
+    assert agent.acted["the previous plan"] == 1
+
+
 def test_with_time_for_one_plan_it_acts_as_the_planner_does() -> None:
     agent = in_time(1.9, candidates=3)
     plain = Planner(agent.model, agent.config, *SPACE, critic=agent.critic)

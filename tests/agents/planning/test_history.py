@@ -53,7 +53,8 @@ class Trusting(Trust):
     def __init__(self) -> None:
         pass
 
-    def ratio(self, x_RHD: Tensor, row_R: Tensor, seeds: Sequence[int], now_R: Tensor) -> Tensor:
+    def ratio(self, x_RHD: Tensor, row_R: Tensor, seeds: Sequence[int], now_R: Tensor,
+              context_RC: Tensor | None = None) -> Tensor:
         self.now_R = now_R
         return 9 / row_R
 

@@ -45,7 +45,8 @@ class KnownTrust(Trust):
     def __init__(self, first: int):
         self.first = first
 
-    def ratio(self, x_RHD: Tensor, row_R: Tensor, seeds: Sequence[int], now_R: Tensor) -> Tensor:
+    def ratio(self, x_RHD: Tensor, row_R: Tensor, seeds: Sequence[int], now_R: Tensor,
+              context_RC: Tensor | None = None) -> Tensor:
         return self.first / row_R
 
 
@@ -108,6 +109,8 @@ def test_near_the_goal_it_is_held_without_a_plan() -> None:
 def test_a_goal_of_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match="a goal of 3 numbers was given to a planner whose goals are 2 entries"):
         planner().act(OBS, torch.zeros(1, 3))
+    with pytest.raises(ValueError, match="1 goals were given for 2 observations; give one for each"):
+        planner().act(torch.zeros(2, 4), GOAL)
 
 
 def test_it_replans_only_when_due_or_reset() -> None:
@@ -120,13 +123,26 @@ def test_it_replans_only_when_due_or_reset() -> None:
     assert agent.network_calls == 3
 
 
+def test_a_goal_that_moves_is_planned_for_at_once() -> None:
+    """Unless it stays within `hold_radius` of the one that was planned for, however often it is measured anew."""
+    agent = planner(hold_radius=0.5, replan=100)
+    for moved, calls in ((0.0, 1), (0.3, 1), (0.35, 1), (0.6, 2), (0.3, 2), (-3.0, 3), (-3.0, 3)):
+        agent.act(OBS, GOAL + moved)
+        assert agent.network_calls == calls, moved
+    agent.act(torch.zeros(2, 4), GOAL.expand(2, 2))
+    before = agent.target_BTD.clone()
+    agent.act(torch.zeros(2, 4), torch.cat([GOAL, -GOAL]))
+    assert torch.equal(agent.target_BTD[0], before[0]) and torch.equal(agent.target_BTD[1], -before[1])
+    assert agent.age_B.tolist() == [2, 1]
+
+
 def test_a_reset_drops_the_plans_of_the_masked_environments_only() -> None:
     agent = planner()
     obs, goal = torch.zeros(2, 4), GOAL.expand(2, 2)
     agent.act(obs, goal)
     before = agent.target_BTD.clone()
     agent.reset(torch.tensor([False, True]), [0, 0])
-    agent.act(obs, -goal)
+    agent.act(obs, torch.cat([GOAL, -GOAL]))
     assert torch.equal(agent.target_BTD[0], before[0]) and not torch.equal(agent.target_BTD[1], before[1])
 
 
@@ -210,6 +226,18 @@ def test_what_has_happened_speaks_for_no_plan() -> None:
         torch.testing.assert_close(ratio[i], error_W[i] / error_W.quantile(0.5))
 
 
+def test_trust_knows_the_contexts_of_data_and_of_plans() -> None:
+    """The score is the distance to the context here, so that data and plans score 0 only with their own."""
+    known: Any = type("Known", (), {"spec": SPEC, "ood_score": lambda self, x, start, seeds: (
+        1 + (x[..., 0] - start.context_BC).abs())})()
+    data = reference()
+    data = replace(data, x_BHD=data.x_BHD[..., :1].mean(1, keepdim=True).expand_as(data.x_BHD))
+    contexts, row, now = data.x_BHD[:, 0, :1], torch.full((64,), 5), torch.zeros(64, dtype=torch.long)
+    trust = Trust(known, replace(data, context_BC=contexts), 0.5)
+    assert trust.ratio(data.x_BHD, row, range(64), now, contexts).tolist() == pytest.approx([1.0] * 64)
+    assert (trust.ratio(data.x_BHD, row, range(64), now, contexts + 1) > 1.5).all()
+
+
 def test_padding_does_not_calibrate_trust() -> None:
     model, data = diffusion(), reference()
     data.mask_BHD[:32, 5:] = False
@@ -243,6 +271,8 @@ def test_with_a_goal_the_rest_of_the_previous_plan_is_asked_to_arrive_when_it_di
     ({"guidance": "classifier-free"}, "guidance='classifier-free' needs a context to amplify"),
     ({"arrival": "fixed", "candidates": 4}, "candidates=4 needs something to choose by"),
     ({"arrival": "fixed", "shifted": True}, "shifted=True needs something to choose by"),
+    ({"rest_dims": (2, 7)}, r"rest_dims are \(2, 7\); entries of an observation of width 4"),
+    ({"goal_dims": (-1,)}, r"goal_dims are \(-1,\); entries of an observation of width 4"),
     ({"shifted": True, "replan": 25}, "shifted=True needs something left of a plan; replan is 25, at most 24")])
 def test_settings_that_need_a_part_which_is_missing_say_so(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

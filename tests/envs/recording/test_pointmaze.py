@@ -1,5 +1,7 @@
 """Recordings are what the environment itself would have given, and the controller solves any maze."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -152,3 +154,17 @@ def test_what_cannot_be_recorded_is_refused():
         record("pointmaze-umaze", 0)
     with pytest.raises(ValueError, match="is not a PointMaze"):
         record("Pendulum-v1", 10)
+
+
+@pytest.mark.parametrize(("way", "message"), [([1, 0, 0, 1, 0, 1], "goals that no path leads to"),
+                                              ([1, "r", 0, "g", 0, 1], "has a single goal")])
+def test_a_map_on_which_the_controller_would_stand_still_is_refused(way: list, message: str) -> None:
+    env = json.dumps({"id": "PointMaze_UMaze-v3", "kwargs": {"maze_map": [[1] * 6, way, [1] * 6]}})
+    with pytest.raises(ValueError, match=message):
+        record(env, 5, progress=False)
+
+
+def test_a_part_of_a_map_without_goals_may_be_closed() -> None:
+    way = [1, "c", "c", 1, 0, 1]
+    env = json.dumps({"id": "PointMaze_UMaze-v3", "kwargs": {"maze_map": [[1] * 6, way, [1] * 6]}})
+    assert record(env, 5, progress=False).num_steps == 5

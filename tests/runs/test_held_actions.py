@@ -1,0 +1,82 @@
+"""An entry of an action that never varies in the data stays as it is, whatever acts: nothing was learned of others."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+
+from envs.making import EnvironmentFactory
+from gentraj.config import from_json, to_json
+from gentraj.data import Episodes
+from gentraj.runs.finetuning import FinetuneConfig, _player
+from gentraj.runs.folder import Run, ready
+from gentraj.runs.presets import PRESETS
+from gentraj.runs.settings import DataFacts
+
+SPACE = Box(-np.ones(3, np.float32), np.ones(3, np.float32))
+
+
+class Played:
+    """A rollout that recorded nothing."""
+
+    recorded = None
+
+
+def data() -> Episodes:
+    rng, end = np.random.default_rng(0), np.arange(400) % 20 == 19
+    act = np.column_stack([rng.uniform(-1, 1, 400), np.full(400, 0.7), np.full(400, 3.0)])
+    return Episodes(rng.normal(size=(420, 2)).cumsum(0), act, rng.normal(size=400), np.zeros(400, bool), end,
+                    np.full(20, 20))
+
+
+def untrained(monkeypatch: pytest.MonkeyPatch, preset: str) -> Run:
+    """A run whose weights are random, so that nothing but its data can hold an action."""
+    monkeypatch.setattr("gentraj.runs.folder.load_episodes", lambda name: data())
+    found = ready(replace(PRESETS[preset], dataset="held.npz"))
+    components = {name: component.eval() for name, component in found.components.items()}
+    run = Run(Path("."), found.config, found.data, components, found.windows.batch(0, 0, 32), 0, "")
+    run.config.after_loading(components, run.reference)
+    return run
+
+
+@pytest.mark.parametrize("preset", ["veteran", "veteran+", "world-ensemble", "iql"])
+def test_what_never_varies_stays_whatever_acts(monkeypatch: pytest.MonkeyPatch, preset: str) -> None:
+    run = untrained(monkeypatch, preset)
+    config: Any = run.config
+    if preset == "world-ensemble":
+        run = replace(run, config=replace(config, control=replace(config.control, horizon=3, samples=8)))
+    act_BA = run.agent(SPACE).act(torch.from_numpy(data().obs[:6]))
+    assert act_BA[:, 1:].tolist() == torch.tensor([[0.7, 1.0]]).expand(6, 2).tolist()  # 3.0 lies outside of the space
+    assert len(act_BA[:, 0].unique()) > 1
+
+
+def test_neither_does_exploration_move_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fine-tuning would attribute what came of it to the other entries."""
+    run = untrained(monkeypatch, "iql")
+    factory = EnvironmentFactory("Own-v0", {}, 20)
+    monkeypatch.setattr(EnvironmentFactory, "spec_json", "")
+    monkeypatch.setattr(Run, "action_space", lambda self, env=None: SPACE)
+    monkeypatch.setattr("gentraj.runs.finetuning.check_fit", lambda *_: None)
+    played: list[Any] = []
+    monkeypatch.setattr("gentraj.runs.finetuning.rollout", lambda agent, *_, **__: played.append(agent) or Played())
+    _player(run, factory, FinetuneConfig(noise=0.5), False)(0)
+    played[0].reset(None, [*range(6)])
+    act_BA = played[0].act(torch.from_numpy(data().obs[:6]))
+    assert act_BA[:, 1:].tolist() == torch.tensor([[0.7, 1.0]]).expand(6, 2).tolist()
+    assert len(act_BA[:, 0].unique()) == 6
+
+
+def test_the_facts_name_what_never_varies() -> None:
+    facts = DataFacts.of(data(), PRESETS["iql"].context)
+    assert facts.still == (None, pytest.approx(0.7), 3.0) and from_json(DataFacts, to_json(facts)) == facts
+    varying = DataFacts.of(replace(data(), act=data().act + np.random.default_rng(1).normal(size=(400, 3))),
+                           PRESETS["iql"].context)
+    assert varying.still == () and varying.allowed(SPACE) is SPACE
+    former = {key: value for key, value in to_json(facts).items() if key != "still"}  # a run that was saved before
+    assert from_json(DataFacts, former).allowed(SPACE) is SPACE
+    with pytest.raises(ValueError, match="still has 1 entries"):
+        replace(facts, still=(0.7,))
