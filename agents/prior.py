@@ -9,6 +9,7 @@ better part of that behaviour.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -47,12 +48,13 @@ def policy_prior(policy: Policy, options: SamplingOptions = DEFAULT_OPTIONS) -> 
     return sample
 
 
-def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (),
-               options: SamplingOptions = DEFAULT_OPTIONS) -> Prior:
+def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (), options: SamplingOptions = DEFAULT_OPTIONS,
+               context: Sequence[float] = ()) -> Prior:
     """A prior that samples trajectories of a planner's model and takes their actions.
 
-    With `goal_dims` and a goal, the trajectories reach the goal at their last timestep. Raises ValueError for
-    trajectories without actions, and for timesteps that are more than one environment step apart.
+    With `goal_dims` and a goal, the trajectories reach the goal at their last timestep. `context` is what the model is
+    conditioned on, such as a return (`run.planning.context`); without it, such a model samples what all of its data do.
+    Raises ValueError for trajectories without actions, and for timesteps that are more than one environment step apart.
     """
     spec, device = model.spec, device_of(model)
     if not spec.act_dim or spec.spacing != 1:
@@ -63,6 +65,8 @@ def plan_prior(model: TrajectoryModel, goal_dims: Sequence[int] = (),
         start = Condition.unknown(spec, len(obs_BO), device=device).with_obs(0, obs_BO.to(device))
         if goal_BG is not None and goal_dims:
             start = start.with_obs(-1, goal_BG.to(device), goal_dims)
+        if context:
+            start = replace(start, context_BC=torch.tensor([context], device=device).expand(start.batch, -1))
         return spec.split(model.sample(start, number, seed=unfold_each(number, seeds), options=options))[1]
 
     return sample

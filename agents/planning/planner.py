@@ -71,8 +71,9 @@ class PlannerConfig:
     temperature: float = 1.0
     """Scale of the noise that a plan is sampled from."""
     actions: Literal["inverse", "joint", "track"] = "inverse"
-    """Where actions come from: the inverse dynamics, the plan itself (joint), or a PD controller that tracks the plan's
-    positions (goal_dims) and velocities (rest_dims), as Diffuser acts in mazes."""
+    """Where actions come from: the inverse dynamics, the plan itself (joint), whose actions are 0 after its arrival, or
+    a PD controller that tracks the plan's positions (goal_dims) and velocities (rest_dims), as Diffuser acts in
+    mazes."""
     lookahead: int = 12
     """Environment steps that the inverse dynamics or the PD controller look ahead along the plan."""
     context: tuple[float, ...] = ()

@@ -121,7 +121,8 @@ def _train(args: Train, defaults: AnyRunConfig, processes: Processes) -> None:
     name = args.preset or (args.settings_file.stem if args.settings_file else "")
     if not config.dataset:
         raise ValueError(f"preset '{name}' needs --dataset ID_OR_FILE; `gentraj data list` shows those here")
-    check_goals(name, config)
+    if (note := check_goals(name, config)) and processes.main:
+        say(note)
     if processes.main and args.preset and (variant := suited(args.preset, config.dataset)) != args.preset:
         say(f"the data have goals: {args.preset} plans for them, as the preset {variant}")
     if args.dry_run:

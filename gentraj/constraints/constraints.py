@@ -209,13 +209,14 @@ class Constraints:
         Known entries take their known values, and a feasible trajectory is returned unchanged, bit for bit. Under
         convex constraints the result is the nearest feasible trajectory. A keep-out region is left on a side that is
         chosen by distance and by what bounded speeds can reach, again in each of the `efforts`. Where no feasible
-        trajectory is found, the last attempt is returned; `certificate` tells which ones these are. Raises ValueError
-        as `known` does.
+        trajectory is found, the last attempt is returned, or the first one that is infeasible at known timesteps
+        alone; `certificate` tells which ones these are. Raises ValueError as `known` does.
         """
         values, known = self.known((condition or Condition.unknown(self.spec)).to(x_RHD.device), refuse)
         result = torch.where(known, values.to(x_RHD.dtype), x_RHD)
-        todo = (~self.certificate(result).feasible).nonzero()[:, 0]
-        target, known = result[..., self.used].double(), known.expand_as(result)[..., self.used]
+        fixed = known.expand_as(result)
+        todo = self._improvable(result, fixed).nonzero()[:, 0]
+        target, known = result[..., self.used].double(), fixed[..., self.used]
         start = target.clone()
         for effort in efforts:
             if not len(todo):
@@ -225,8 +226,14 @@ class Constraints:
                 moved = result[rows]
                 moved[..., self.used] = start[rows].to(moved)
                 result[rows] = moved
-            todo = todo[~self.certificate(result[todo]).feasible]
+            todo = todo[self._improvable(result[todo], fixed[todo])]
         return result
+
+    def _improvable(self, x_RHD: Tensor, known: Tensor) -> Tensor:
+        """(R,) whether a trajectory violates a constraint where an entry is unknown."""
+        violations = [c.free_violation(x_RHD, known, self.spec) for c in self.constraints.values()]
+        none = torch.zeros(len(x_RHD), dtype=torch.float64, device=x_RHD.device)
+        return ~(torch.stack([*violations, none]).amax(0) <= TOLERANCE)
 
     def _nearest(self, y: Tensor, start: Tensor, known: Tensor, effort: Effort) -> Tensor:
         """Projects the entries that any constraint uses, in the regions chosen around `start`."""

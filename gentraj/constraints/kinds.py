@@ -78,15 +78,26 @@ class Constraint:
         fixes."""
         return values_RHD, known_RHD
 
+    def free_violation(self, x_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> Tensor:
+        """(R,) the largest violation by timesteps, or differences, of which an entry of `dims` is unknown. The others
+        cannot be changed."""
+        excess_RK, fixed_RK = self._of_timesteps(x_RHD, known_RHD, spec)
+        return excess_RK.masked_fill(fixed_RK, 0).amax(1).clamp(min=0)
+
+    def _of_timesteps(self, x_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> tuple[Tensor, Tensor]:
+        """(R, K) the excess of each timestep or difference, and whether all of its entries are known."""
+        dims, order = list(self.dims), self.order
+        excess = self.excess(x_RHD[..., dims].double().diff(n=order, dim=1), spec)
+        fixed_RK = known_RHD[..., dims].all(-1).unfold(1, order + 1, 1).all(-1)
+        return excess if excess.ndim == 2 else excess.amax(-1), fixed_RK
+
     def conflict(self, values_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> str | None:
         """Why no trajectory with these known entries can satisfy the constraint, or None if they do not rule it out.
 
         Only timesteps whose entries `dims` are all known are considered.
         """
-        dims, order = list(self.dims), self.order
-        known_RK = known_RHD[..., dims].all(-1).unfold(1, order + 1, 1).all(-1)
-        excess = self.excess(values_RHD[..., dims].double().diff(n=order, dim=1), spec)
-        excess_RK = (excess if excess.ndim == 2 else excess.amax(-1)).masked_fill(~known_RK, 0)
+        excess_RK, fixed_RK = self._of_timesteps(values_RHD, known_RHD, spec)
+        dims, order, excess_RK = list(self.dims), self.order, excess_RK.masked_fill(~fixed_RK, 0)
         if excess_RK.max() <= TOLERANCE:
             return None
         r, h = divmod(int(excess_RK.argmax()), excess_RK.shape[1])
@@ -174,6 +185,9 @@ class Equal(Constraint):
             return x
 
         return nearest
+
+    def free_violation(self, x_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> Tensor:
+        return self.violation(x_RHD, spec)  # `fix` makes it 0
 
     def fix(self, values_RHD: Tensor, known_RHD: Tensor) -> tuple[Tensor, Tensor]:
         values, known, dims = values_RHD.clone(), known_RHD.clone(), list(self.dims)
@@ -276,8 +290,11 @@ class Projection(Constraint):
     def nearest(self, spec: TrajectorySpec) -> Nearest:
         return lambda x, region, slack: self._checked(x)
 
+    def free_violation(self, x_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> Tensor:
+        return self.violation(x_RHD, spec)  # known entries say nothing about a function's set
+
     def conflict(self, values_RHD: Tensor, known_RHD: Tensor, spec: TrajectorySpec) -> str | None:
-        return None  # known entries say nothing about a function's set
+        return None
 
     def _checked(self, x: Tensor) -> Tensor:
         out = self.function(x.clone())

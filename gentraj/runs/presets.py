@@ -165,14 +165,18 @@ def data_settings(name: str, dataset: str) -> dict[str, Any]:
     return {"policy.rewards": task.critic_rewards} if learns and task and task.critic_rewards else {}
 
 
-def check_goals(name: str, config: AnyRunConfig) -> None:
-    """Raises ValueError if the preset `name` plans for goals, but neither the data nor the settings say which entries
-    of an observation make a goal. Raises `DataError` as `suited` does."""
+def check_goals(name: str, config: AnyRunConfig) -> str:
+    """What to say if the preset `name` plans for goals in mazes, but neither the data nor the settings say which
+    entries of an observation make a goal; "" otherwise. Raises ValueError for such a preset outside of mazes, and
+    `DataError` as `suited` does."""
     first, *_ = config.dataset.split("+")
-    instead = {elsewhere: other for other, (_, elsewhere) in TOWARDS_GOALS.items()}.get(name)
-    if instead and not (cast(PlannerRunConfig, config).mix.goal_dims or _task(first) or _goals(first)):
-        raise ValueError(f"the preset '{name}' plans for goals, and {first} does not say which entries of an "
-                         f"observation make a goal; take {instead}, or say it by --mix.goal-dims")
+    other, *_ = [key for key, towards in TOWARDS_GOALS.items() if name in towards] or [""]
+    if not other or cast(PlannerRunConfig, config).mix.goal_dims or _task(first) or _goals(first):
+        return ""
+    lack = f"{first} does not say which entries of an observation make a goal"
+    if name == TOWARDS_GOALS[other][1]:
+        raise ValueError(f"the preset '{name}' plans for goals, and {lack}; take {other}, or say it by --mix.goal-dims")
+    return f"{lack}, so '{name}' plans for none; take {other} to plan for returns, or name them by --mix.goal-dims"
 
 
 def _task(dataset: str) -> str:

@@ -20,6 +20,7 @@ from gentraj.diffusion import Diffusion, DiffusionConfig
 from gentraj.models.gaussian import Gaussian, log_density
 from gentraj.networks import ResidualMLPConfig
 from gentraj.normalize import Normalizer
+from gentraj.randomness import unfold_each
 from gentraj.trajectory import Condition, SamplingOptions, TrajectorySpec
 
 SMALL = ResidualMLPConfig(width=16, depth=1, frequencies=0)
@@ -183,6 +184,17 @@ def test_a_planner_s_trajectories_are_a_prior_too(monkeypatch: pytest.MonkeyPatc
     assert asked[0].values_BHD[:, -1, :3].tolist() == [[1, 0, 2], [3, 0, 4]]
     torch.testing.assert_close(sample_prior(OBS[1:], torch.tensor([[3.0, 4.0]]), 4, [6]), act_BNKA[1:])
     assert not sample_prior(OBS, None, 1, [5, 6]).isnan().any() and not asked[-1].mask_BHD[:, 1:].any()
+
+
+def test_a_prior_of_plans_is_conditioned_on_the_planner_s_context() -> None:
+    spec = TrajectorySpec(3, 2, 5)
+    model = Diffusion(spec, DiffusionConfig(SMALL), Normalizer.identity(spec.dim), Normalizer.identity(1))
+    assert not torch.equal(*(plan_prior(model, options=SamplingOptions(steps=2), context=context)(OBS, None, 2, [5, 6])
+                             for context in ((), (3.0,))))
+    condition = replace(Condition.unknown(spec, 2).with_obs(0, OBS), context_BC=torch.full((2, 1), 3.0))
+    x_BNHD = model.sample(condition, 2, seed=unfold_each(2, [5, 6]), options=SamplingOptions(steps=2))
+    assert torch.equal(plan_prior(model, options=SamplingOptions(steps=2), context=(3.0,))(OBS, None, 2, [5, 6]),
+                       x_BNHD[..., 3:])
 
 
 @pytest.mark.parametrize("model", [joint(stride=2), joint(act_dim=0)])

@@ -212,6 +212,24 @@ def test_what_cannot_be_satisfied_is_certified_so() -> None:
     assert "0 of 1 trajectories are feasible" in str(certificate)
 
 
+@pytest.mark.parametrize("keep_out", [Circle((0.0, 0.0), 1.0, (0, 1)), Blocks((-1.0, -1.0), (1.0, 1.0), (0, 1)),
+                                      Speed(0.1, (0, 1), 1.0)])
+def test_what_is_known_beyond_a_constraint_costs_no_further_efforts(keep_out: Constraint) -> None:
+    """A start inside of an obstacle, as a robot has it that was pushed there: the rest of the plan is feasible."""
+    constraints, x_RHD = Constraints(SPEC, [keep_out]), torch.zeros(2, 6, 4)
+    x_RHD[:, :, 0] = torch.linspace(0.2, 2.2, 6)
+    condition = Condition.unknown(SPEC, 2).with_obs(0, x_RHD[:, 0, :3])
+    if isinstance(keep_out, Speed):
+        condition = condition.with_obs(1, x_RHD[:, 1, :3])
+    tried: list[int] = []
+    solve, constraints._nearest = constraints._nearest, lambda *args: tried.append(1) or solve(*args)
+    near_RHD = constraints.project(x_RHD, condition, refuse=False)
+    assert len(tried) == 1 and (constraints.certificate(near_RHD).worst > 0.1).all()
+    after_RHD = near_RHD[:, 1:]
+    assert (Constraints(TrajectorySpec(3, 1, 5, 2), [keep_out]).certificate(after_RHD)).feasible.all()
+    assert torch.equal(near_RHD[:, 0], x_RHD[:, 0])
+
+
 def test_nan_is_never_certified() -> None:
     x = random(0)
     x[1, 2, 0] = torch.nan

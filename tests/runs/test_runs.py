@@ -240,6 +240,7 @@ def test_without_goals_and_environment_it_trains_and_samples(tmp_path: Path, cap
     e = Episodes(rng.normal(size=(202, 3)), rng.normal(size=(200, 2)), np.zeros(200), np.zeros(200, bool),
                  np.arange(200) % 100 == 99, np.array([100, 100]))
     small.train(tmp_path / "run", save_npz(e, tmp_path / "plain.npz"))
+    assert "so 'pointmaze' plans for none; take veteran+ to plan for returns" in capsys.readouterr().err
     run = runs.load(tmp_path / "run")
     assert set(run.components) == {"model", "inverse"} and run.config.planner.rest_dims == ()
     assert (run.config.horizon, run.config.stride) == (32, 1)
