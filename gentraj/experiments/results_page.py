@@ -85,7 +85,8 @@ def _scores(family: Family) -> str:
 
 def _alike(family: Family) -> Iterator[str]:
     """Yields what an interval without width means, if a success rate has one."""
-    alike = [found for row in family.rows for found in row.results.values() if len(set(found.interval)) == 1]
+    alike = [found for row in family.rows for found in row.results.values()
+             if len({score for seed in found.seeds for score in seed.scores}) == 1]
     if alike and family.card.score == "success_rate":
         episodes = min(len(seed.scores) for found in alike for seed in found.seeds)
         low = 0.025 ** (1 / episodes)

@@ -181,7 +181,7 @@ def test_tables_of_similar_names_have_figures_of_their_own(tmp_path: Path) -> No
 
 def test_a_success_rate_of_0_is_not_certain(tmp_path: Path) -> None:
     """0 of 2 episodes: the exact (Clopper-Pearson) interval reaches to 0.84."""
-    result = made({"fair": 0}, "BC", score="success_rate", data=[FAIR])
+    result = made({"fair": 0}, "BC", score="success_rate", data=[FAIR], seeds=[3, 5, 7])
     never = pooled("", None, tuple(replace(seed, scores=(0.0, 0.0), mean=0.0) for seed in result.data["fair"].seeds))
     text = write_page({"a": CardResult(result.card, {"fair": never})}, tmp_path / "page.md").read_text()
     assert "interval of the rate is 0 to 0.842,\nand if each does, it is 0.158 to 1." in text
