@@ -192,7 +192,7 @@ class RealTimePlanner(Planner):
                 self.job.future.result(ENDING)  # the first plan would have to wait for this one
         self.step = 0
         self.began: int | None = None  # the step at which the plan that is followed starts, if there is one
-        self.astray = False  # whether that plan is for another goal
+        self.outdated = False  # whether that plan is for another goal
         self.job: Job | None = None  # the next plan, if it is being made
 
     def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
@@ -215,7 +215,7 @@ class RealTimePlanner(Planner):
         self._resize(1)
         obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
         if self._moved(obs_BO, goal_BG).any():
-            self.job, self.astray = None, True
+            self.job, self.outdated = None, True
         if self.step >= self._due():
             self._renew(obs_BO, goal_BG, until)
         resumed = max(start, min(self.clock(), until))  # a thread that wakes up late needs more time to act
@@ -263,14 +263,14 @@ class RealTimePlanner(Planner):
         """The step at which the next plan is needed."""
         if self.job is not None:
             return self.job.starts
-        return self.step if self.began is None or self.astray else self.began + self.config.replan
+        return self.step if self.began is None or self.outdated else self.began + self.config.replan
 
     def _renew(self, obs_BO: Tensor, goal_BG: Tensor | None, until: float) -> None:
         """Takes the next plan if it is ready in time, or holds the goal where it is near."""
         if goal_BG is not None and self.is_near_goal(obs_BO, goal_BG).all():
             self.previous.forget(torch.ones(1, dtype=torch.bool))
             target_BTD = self.hold_goal(obs_BO, goal_BG)[:, None].expand(-1, self.far.longest, -1)
-            self.target_BTD, self.began, self.job, self.astray = target_BTD, self.step, None, False
+            self.target_BTD, self.began, self.job, self.outdated = target_BTD, self.step, None, False
             self.decision_B += 1
             return
         job = self.job or self._plan(obs_BO, goal_BG, self.step, self.history, until, self._effort())
@@ -282,7 +282,7 @@ class RealTimePlanner(Planner):
         steps, candidates = job.effort
         self.planned[str(Effort(steps, ready.passes * candidates))] += 1
         self.decision_B += 1
-        self.job, self.astray = None, False
+        self.job, self.outdated = None, False
 
     def _act_along(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
         """The action by the plan that is followed, or else by the fallback, or else at rest."""

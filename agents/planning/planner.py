@@ -363,8 +363,10 @@ class Planner(EpisodicAgent):
         return (obs_BO[:, self.goal_dims] - goal_BG).norm(dim=-1) <= self.config.hold_radius
 
     def _moved(self, obs_BO: Tensor, goal_BG: Tensor | None) -> Tensor:
-        """(B,) true, on the CPU, where the goal is another one, by more than `hold_radius`, than when the planner last
-        aimed at one; it aims at this one from now on, and its plans do not continue those to the other."""
+        """(B,) true, on the CPU, where the goal has moved by more than `hold_radius` since the planner aimed at it.
+
+        The planner aims at the new goal from now on, and its next plan does not continue the previous one.
+        """
         if goal_BG is None:
             return torch.zeros(len(obs_BO), dtype=torch.bool)
         aim_BO = obs_BO.clone()

@@ -21,7 +21,8 @@ FLOW = FlowConfig(NETWORK, prediction="velocity", clip=1.0, weight_decay=0.0, em
 GAN = GANConfig(NETWORK, DISCRIMINATOR, ema=0.995, best_of=1,
                 generator_learning=SideConfig(learning_rate=1e-3),
                 discriminator_learning=SideConfig(learning_rate=1e-3))
-# A GAN beside a critic, which needs the time: the energy score teaches it what to imitate, and the game is rare.
+# A GAN that learns together with a critic. The discriminator takes part in one of eight updates: the energy score
+# teaches the generator what to imitate, and the critic needs the time.
 QUICK_GAN = replace(GAN, play_every=8, generator_learning=SideConfig(learning_rate=4e-3, betas=(0.9, 0.999)))
 GAUSSIAN = GaussianConfig(NETWORK, weight_decay=0.0, ema=0.995)
 # A nearly deterministic actor: its loss is the squared error over 2 spread^2, and its gradients are as large.

@@ -20,8 +20,8 @@ class Windows:
     reward of a timestep is the sum over the `spec.gaps` environment steps that it stands for. `contexts` are the
     vectors `context_BC` of each batch, by default none. A window that is conditioned on a goal ends where the episode's
     goal changes, and `episode_B` then numbers the parts of an episode with one goal. `batch` draws all steps equally
-    often. If fewer than a fraction `early` of the data's steps are among the first `EARLY` of their episode, it then
-    moves as many windows there, each within its episode, as make up that fraction. Raises ValueError for data whose
+    often. If these are too few, it then moves windows to one of the first `EARLY` steps of their episode, so that at
+    least a fraction `early` of the windows starts there. Raises ValueError for data whose
     observations or actions have another width than `spec`.
     """
 
@@ -89,7 +89,7 @@ class Windows:
 
 
 def _moved(length_E: np.ndarray, early: float) -> float:
-    """The fraction of the windows to move, so that the fraction `early` of all is in the first steps of an episode."""
+    """The fraction of the windows to move, so that a fraction `early` of all windows starts early in an episode."""
     share = np.minimum(length_E, EARLY).sum() / length_E.sum()
     return float((early - share) / (1 - share)) if early > share else 0.0
 

@@ -21,7 +21,7 @@ runs. The last two columns compare each row with the next one. "Above the next r
 averages, paired by seed and episode if both rows have the same seeds and episodes. "Probability of improvement" is the
 probability that a run of this row scores higher than a run of the next row on the same dataset. Brackets contain 95 %
 intervals, for which the runs on each dataset are resampled (Agarwal et al. 2021).{single}"""
-SINGLE = " Of a single run on a\ndataset nothing can be resampled, so that there are no brackets."
+SINGLE = " There are no\nbrackets where a dataset has a single run, because one run cannot be resampled."
 PUBLISHED = """### Published scores
 
 Published scores are from the papers, on their data. Our datasets have the same names but are different data, so compare

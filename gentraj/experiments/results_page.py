@@ -41,7 +41,7 @@ AVERAGED = """The column "average" is the mean over
 the datasets, and rows are sorted by it."""
 NOT_AVERAGED = """There is no average over the
 datasets, as the returns of different tasks have different scales."""
-ALIKE = """Where all episodes have the same score, resampling them shows no spread, which does not make it
+ALIKE = """Where all episodes have the same score, the bootstrap interval has no width, but the rate is not
 certain. If none of {episodes} independent episodes succeeds, the exact 95 % interval of the rate is 0 to {high:.3f},
 and if each does, it is {low:.3f} to 1."""
 TOOK = """Minutes are for one thread, while other runs were using the same machine. Settings are those of the card; all

@@ -15,6 +15,7 @@ from torch import Tensor
 from agents.policies.policy import Policy
 from envs.making import recorded_factory
 
+from ..device import device_of
 from ..diffusion.composition import ClassifierFree
 from ..files import write_file
 from ..trajectory import DEFAULT_OPTIONS, Condition, SamplingOptions
@@ -81,7 +82,7 @@ def sample_run(run: Run, num: int = 16, *, start: Numbers | None = None, goal: N
     if run.config.world_model(run.components) is not None:
         raise ValueError(f"{run.description}, which predicts what actions lead to: gymnasium.make("
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine rolls out batches")
-    device, _ = run.device, run.model  # the model refuses a run without one
+    device = device_of(run.model)  # the run refuses here if it has no model
     start_O, goal_G, context_C = (None if numbers is None else torch.as_tensor(numbers, dtype=torch.float32).to(device)
                                   for numbers in (start, goal, context))
     given = Given(start_O, goal_G, arrival, context_C, guidance)
