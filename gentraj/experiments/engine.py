@@ -109,7 +109,8 @@ class Task:
         """Why the task is not done after an attempt."""
         path = self.folder / FAILURES
         failures = read_json(path) if path.is_file() else {}
-        return failures.get(self.name, "its process was killed, perhaps because memory ran out")
+        return failures.get(self.name, "its process gave no reason: it was killed, perhaps because memory ran out, or "
+                                       "the disk is full")
 
     @property
     def warnings(self) -> list[str]:
