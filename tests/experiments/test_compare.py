@@ -190,6 +190,11 @@ def test_runs_there_are_need_no_training(compared: Path, tmp_path: Path, monkeyp
     (("pointmaze-umaze", "--seeds", 0), "--seeds is 0; give at least 1"),
     (("pointmaze-umaze", "--processes", 0), "--processes is 0; give at least 1"),
     (("pointmaze-umaze", "--steps", 0), "--steps is 0; give at least 1"),
+    (("--runs", "x", "--families", "gan"), "--families is for presets that are trained, and --runs names runs"),
+    (("--runs", "x", "--seeds", 5), "--seeds is for presets"),
+    (("--runs", "x", "--steps", 5), "--steps is for presets"),
+    (("--runs", "x", "--dataset", "y"), "--dataset is for presets"),
+    (("pointmaze-umaze", "--budget", 1, "--steps", 9), "--budget and --steps both say how long to train; give one"),
     (("pointmaze-umaze", "--budget", "nan"), "--budget is nan"), (("--runs", "nowhere"), "nowhere: no run there")])
 def test_bad_input_is_one_line(words: tuple, message: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert gentraj("compare", *words, "--out", tmp_path / "out") == 2
