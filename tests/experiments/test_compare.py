@@ -214,8 +214,7 @@ def test_families_differ_in_their_generator_only() -> None:
 
 def test_runs_with_other_settings_are_families_of_their_own(small_run: Path, tmp_path: Path) -> None:
     for name, seed, replan in (("a", 1, 60), ("b", 0, 7)):
-        (tmp_path / name).mkdir()
-        shutil.copy(small_run / "config.json", tmp_path / name)
+        shutil.copytree(small_run, tmp_path / name)
         for part, key, value in (("training", "seed", seed), ("planner", "replan", replan)):
             edit(tmp_path / name, lambda config, p=part, k=key, v=value: config["run"][p].update({k: v}))
     same = existing([small_run, tmp_path / "a"])
@@ -224,6 +223,21 @@ def test_runs_with_other_settings_are_families_of_their_own(small_run: Path, tmp
     other = existing([small_run, tmp_path / "b"])
     names = [f"diffusion ({folder})" for folder in (small_run, tmp_path / "b")]
     assert [family for (_, family), _ in other.values()] == names
+
+
+def test_runs_are_grouped_by_their_data_and_environment_and_not_by_the_names_of_these(
+        small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same data may lie elsewhere, and other data may have the same name, as in two folders of a project."""
+    runs = [shutil.copytree(small_run, tmp_path / name) for name in ("moved", "other", "elsewhere")]
+    moved, other, elsewhere = runs
+    edit(moved, lambda config: config["run"].update(dataset="/data/umaze.npz"))
+    edit(elsewhere, lambda config: config["data"].update(env=json.dumps(
+        json.loads(config["data"]["env"]) | {"max_episode_steps": 77})))
+    read = experiment.load_checkpoint
+    monkeypatch.setattr(experiment, "load_checkpoint", lambda folder: read(folder) if folder != other else replace(
+        read(folder), meta={"dataset_hash": "another"}))
+    groups = [group for (group, _), _ in existing([small_run, *runs]).values()]
+    assert groups[0] == groups[1] and len(set(groups)) == 3
 
 
 def test_runs_of_one_name_have_folders_of_their_own(small_run: Path, tmp_path: Path) -> None:
@@ -323,8 +337,7 @@ def test_a_single_goal_entry_is_drawn_over_time(tmp_path: Path, monkeypatch: pyt
 
 
 def test_runs_of_other_contexts_are_a_group_of_their_own(small_run: Path, tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    shutil.copy(small_run / "config.json", tmp_path / "a")
+    shutil.copytree(small_run, tmp_path / "a")
     edit(tmp_path / "a", lambda config: config["run"].update({"context": {"kinds": ["return"], "discount": 0.9}}))
     assert len({group for (group, _), _ in existing([small_run, tmp_path / "a"]).values()}) == 2
 
