@@ -83,6 +83,19 @@ def test_the_environment_and_the_sampler_that_are_named_are_heeded_or_refused(
     assert "planning in a world model uses the ensemble's mean" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("given", "message"), [
+    ("--episodes 9", "without --policies makes no use of --episodes; leave it out"),
+    ("--hz 20 --policies policy-0 policy-1 policy-2", "world-model makes no use of --hz; leave it out"),
+    ("--video films --ray", "makes no use of --video, --ray; leave them out"),
+    ("--teacher world", "makes no use of --teacher; leave it out"), ("--no-baselines", "makes no use of --baselines")])
+def test_options_that_judging_does_not_heed_are_refused(given: str, message: str, folder: Path,
+                                                        monkeypatch: pytest.MonkeyPatch,
+                                                        capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(folder)
+    assert main(["evaluate", "world", "--as", "world-model", *given.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("given", "message"), [(["--as", "world-model", "--policies", "policy-0"], "at least three"),
                                              (["--policies", "policy-0"], "give --as world-model too")])
 def test_policies_that_cannot_be_compared_are_refused_in_one_line(given: list[str], message: str, folder: Path,
