@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from envs.making import ProtocolName
 
-from ..config import ConfigError, from_json, read_json, require, require_choice, with_settings
+from ..config import ConfigError, from_json, read_json, require, require_choice, with_settings, within
 from ..data.sources import FILES
 from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS
@@ -117,7 +117,9 @@ class Card:
         for key, names in (("data", [data.name for data in self.data]), ("seeds", list(self.seeds))):
             if not names or len(set(names)) < len(names):
                 raise ValueError(f"{key} are {names}; at least one is expected, and each once")
-        if misplaced := [key for key in OWN if key in self.settings]:
+        if any(seed < 0 for seed in self.seeds):
+            raise ValueError(f"seeds are {list(self.seeds)}; whole numbers of at least 0 are expected")
+        if misplaced := [key for key in OWN if within(key, self.settings)]:
             raise ValueError(f"settings hold {', '.join(misplaced)}; datasets and seeds have fields of their own")
 
     def config(self, data: CardData, seed: int, folders: tuple[Path, ...] = (), where: str = "card") -> AnyRunConfig:

@@ -98,7 +98,10 @@ def check_data(config: AnyRunConfig, card: Card, where: str) -> tuple[str, float
     env = config.env_id or episodes.env
     if env is None:
         raise ConfigError(f"{where}: {config.dataset} does not name its environment; give env_id")
-    factory = environment_factory(env, protocol=card.protocol)
+    try:
+        factory = environment_factory(env, protocol=card.protocol)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
     if card.score not in ("return_mean", "success_rate") and normalised(0.0, factory)[card.score] is None:
         raise ConfigError(f"{where}: {card.score} is not defined for {factory.env_id} by the protocol {card.protocol}; "
                           "give return_mean")
