@@ -113,14 +113,16 @@ def write_result(path: Path, result: CardResult) -> Path:
     return write_json(path, to_json(result))
 
 
-def read_results(folder: Path, names: Iterable[str] = ("*",)) -> dict[str, CardResult]:
-    """The results in a folder by the names of their cards; cards of which nothing is done are left out.
+def read_results(folder: Path, names: Iterable[str] | None = None) -> dict[str, CardResult]:
+    """The results in a folder, of all or of some cards, by the names of their cards; cards of which nothing is done are
+    left out.
 
     Means and intervals over seeds are computed anew, so that all results have those of this version. Raises
     `ConfigError` for a file that is no result.
     """
+    paths = sorted(folder.glob("*.json")) if names is None else [folder / f"{name}.json" for name in names]
     results = {path.stem: from_json(CardResult, read_json(path, follow=True), str(path))
-             for name in names for path in sorted(folder.glob(f"{name}.json"))}
+               for path in paths if path.exists()}
     return {name: CardResult(result.card, {key: pooled(one.sha256, one.behaviour, one.seeds) if one.seeds else one
                                            for key, one in result.data.items()})
             for name, result in results.items() if result.data}

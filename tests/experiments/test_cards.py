@@ -59,6 +59,7 @@ def test_a_data_file_may_lie_in_the_home_folder(data: Path, tmp_path: Path, monk
 @pytest.mark.parametrize(("words", "message"), [
     ((), "give cards, or --table FILE"), (("bc.json", "d/bc.json"), "several cards are called bc; each needs a name"),
     (("bc.json", "--jobs", 0), "--jobs is 0; give at least 1"), (("none.json",), "none.json"),
+    (("bc.json", "--out", "."), "bc.json is where its results would be written; give another folder by --results"),
     (("--results", "d", "--table", "page.md"), "d holds no results; gentraj reproduce CARD... writes them")], ids=str)
 def test_bad_options_are_refused_in_one_line(words: tuple, message: str, tmp_path: Path,
                                             capsys: pytest.CaptureFixture,
