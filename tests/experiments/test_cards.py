@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from test_reproduce import FAIR, record, reproduce, write
 from gentraj.experiments.cards import read_card
 from gentraj.experiments.results import CardResult, DataResult, write_result
 from gentraj.experiments.results_page import families
+from gentraj.runs.folder import read_data
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,15 @@ def test_a_bad_card_is_refused_in_one_line(changes: dict[str, Any], message: str
     assert reproduce(write(tmp_path, **changes), data, tmp_path / "out") == 2
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and message in err and not (tmp_path / "out").exists()
+
+
+def test_a_data_file_may_have_a_plus_in_its_path(data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(data, tmp_path / "c++ x")
+    (folder / "hard.npz").rename(folder / "fair+hard.npz")
+    for dataset in ("fair+hard.npz", "fair.npz+fair.npz"):
+        card = read_card(write(tmp_path, data=[FAIR | {"dataset": dataset}]))
+        config = card.config(card.data[0], 0, (folder,))
+        assert len(read_data(config)[0]) == (3 if dataset == "fair+hard.npz" else 6)
 
 
 def test_a_data_file_may_lie_in_the_home_folder(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
