@@ -66,6 +66,17 @@ def test_the_order_of_a_card_s_seeds_does_not_matter(tmp_path: Path) -> None:
     assert "training seeds\n(3, 5) with 2 episodes each" in write_page(cards, tmp_path / "page.md").read_text()
 
 
+def test_rows_that_learned_from_other_data_of_one_name_are_named(tmp_path: Path) -> None:
+    """A name of a dataset is no hash, and another file may lie in another folder."""
+    cards = {name: made({"fair": 40, "hard": 20}, name) for name in "abc"}
+    assert "learned from other data" not in write_page(cards, tmp_path / "page.md").read_text()
+    data = cards["b"].data
+    cards["b"] = CardResult(cards["b"].card, data | {"hard": replace(data["hard"], sha256="another")})
+    text = write_page(cards, tmp_path / "page.md").read_text()
+    assert "**The data of hard differ**: b learned from other data of that name than the other rows." in text
+    assert text.count("learned from other data") == 1
+
+
 def test_a_lead_of_one_training_says_what_its_interval_lacks(tmp_path: Path) -> None:
     pair = {"a": made({"fair": 90, "hard": 90}, "a"), "b": made({"fair": 40, "hard": 20}, "b")}
     single = {"a": made({"fair": 90, "hard": 90}, "a", seeds=[3]), "b": pair["b"]}
