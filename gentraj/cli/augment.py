@@ -31,4 +31,8 @@ class Augment(AugmentConfig):
 
 
 def main(argv: list[str]) -> None:
-    print_saved(augment(parse(Augment, argv, "gentraj augment")))
+    args = parse(Augment, argv, "gentraj augment")
+    for name, why in args.unused().items():
+        if getattr(args, name) != getattr(AugmentConfig, name):
+            raise ValueError(f"--{name} changes nothing here: {why}; leave it out")
+    print_saved(augment(args))

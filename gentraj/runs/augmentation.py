@@ -93,6 +93,17 @@ class AugmentConfig:
         require(self, steps=(1, math.inf), branch=(1, 1e6), noise=(0, 1e6), tilt=(0, 1e6), max_uncertainty=(0, 1e9),
                 cost=(0, 1e9), penalty=(0, 1e9))
 
+    def unused(self) -> dict[str, str]:
+        """The settings that have no effect beside the others, and why."""
+        found = {}
+        if self.trajectories is None or self.policy is None:
+            found["tilt"] = "only the actions of trajectories are tilted, and only towards a policy"
+        if self.trajectories is not None:
+            found["noise"] = "the actions are those of the sampled trajectories"
+        if self.unknown != "terminated":
+            found["cost"] = "it is subtracted where a branch is terminated (unknown)"
+        return found
+
 
 def augment(config: AugmentConfig, *, progress: bool = True) -> Path:
     """Saves the new dataset and returns its folder. Raises ValueError for runs and data that do not fit together."""

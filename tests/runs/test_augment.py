@@ -227,12 +227,13 @@ def test_a_tilt_is_a_step_of_the_command(imagined, hopper_planner: Path, hopper_
 
 @pytest.mark.parametrize(("words", "message"), [
     (("--max-uncertainty", 0), "synthetic steps only 0 can be trusted; reasons, and how many of"),
-    (("--max-uncertainty", 0, "--unknown", "terminated"),
-     "synthetic steps only 0 can be trusted; reasons, and how many of"),
     (("--steps", 0), "--steps is 0; a whole number of at least 1 is expected"),
     (("--model", "nowhere"), "nowhere: no run there"), (("--model", "POLICY"), "and no world model; train one with"),
     (("--policy", "MODEL"), "is a world model (MPC, ensemble); --policy is the run of a policy"),
     (("--trajectories", "POLICY"), "is a policy (TD3BC, gaussian); --trajectories is the run of a planner"),
+    (("--tilt", 3), "--tilt changes nothing here: only the actions of trajectories are tilted, and only towards a"),
+    (("--noise", 0, "--trajectories", "x"), "--noise changes nothing here: the actions are those of the sampled"),
+    (("--cost", 2), "--cost changes nothing here: it is subtracted where a branch is terminated (unknown)"),
     (("--out", "tests/umaze-v0"), "tests/umaze-v0 exists already in"), (("--out", "umaze"), "is not a Minari id"),
     (("DATA", "narrow.npz"), "was trained on observations of width 11, but those of"),
     (("DATA", "nothing.npz"), "nothing.npz")])
@@ -242,7 +243,8 @@ def test_bad_options_are_refused_in_one_line(words: tuple[object, ...], message:
     monkeypatch.chdir(tmp_path)
     save_npz(replace(hopper, obs=hopper.obs[:, :3]), tmp_path / "narrow.npz")
     options: dict[Any, Any] = {"DATA": hopper_file, "--model": hopper_world, "--steps": 20, "--out": "tests/none-v0"}
-    options |= {words[0]: {"MODEL": hopper_world, "POLICY": hopper_policy}.get(words[1], words[1])}
+    names = {"MODEL": hopper_world, "POLICY": hopper_policy}
+    options |= {option: names.get(value, value) for option, value in zip(words[::2], words[1::2], strict=True)}
     data = options.pop("DATA")
     assert gentraj("augment", data, *(word for pair in options.items() for word in pair)) == 2
     out, err = capsys.readouterr()
