@@ -98,7 +98,8 @@ def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: floa
             groups[preset] = Group(preset, out / preset, plane(data), data.obs_dim)
             _keep_windows(groups[preset], config, episodes, components)
             with warnings.catch_warnings(action="ignore"):  # the training itself gives these warnings
-                seconds = kept(_step_seconds_path(out, cell), {"run": deciding(config), "sha256": sha256}, partial(
+                timed = {"run": deciding(config), "sha256": sha256} | _accelerator(options.device)
+                seconds = kept(_step_seconds_path(out, cell), timed, partial(
                     _step_seconds, components, episodes, resolved, options.device))
             say(f"{preset}: {cell[1]} takes {1000 * seconds:.3g} ms a step")
             trainings[cell] = _of_steps(config, steps or max(1, round(60 * minutes / seconds))), sha256
@@ -134,6 +135,12 @@ def _of_steps(config: PlannerRunConfig, steps: int) -> PlannerRunConfig:
     return replace(config, training=replace(
         config.training, steps=steps, warmup=min(config.training.warmup, steps // 10), log_every=max(1, steps // 100),
         save_every=max(1, min(1000, steps // 8))))
+
+
+def _accelerator(device: str | None) -> dict[str, str]:
+    """The device that steps are timed on, if it is not the CPU, whose times were stored without it."""
+    at = pick_device(device)
+    return {} if at.type == "cpu" else {"device": str(at)}
 
 
 def _step_seconds_path(out: Path, cell: Cell) -> Path:

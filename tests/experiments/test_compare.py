@@ -21,7 +21,7 @@ from small import DATASET, edit, gentraj
 from agents.planning.planner import PlannerConfig
 from gentraj.experiments import compare as experiment
 from gentraj.experiments import compare_measures, compare_page, comparison, groups
-from gentraj.experiments.compare import existing, planned, to_measure
+from gentraj.experiments.compare import existing, planned, to_measure, to_train
 from gentraj.experiments.compare_measures import Options
 from gentraj.experiments.groups import MODES, Group, plane
 from gentraj.families import FAMILIES
@@ -210,6 +210,17 @@ def test_families_differ_in_their_generator_only() -> None:
     assert [preset for preset, _ in configs] == ["pointmaze-umaze"] * 2 + ["pointmaze-open"] * 2
     diffusion, gan = (configs["pointmaze-umaze", name] for name in ("diffusion", "gan"))
     assert replace(gan, model=diffusion.model) == diffusion != gan
+
+
+def test_steps_are_timed_anew_on_another_device(umaze, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget of minutes is as many steps as the device does in them."""
+    shrink(monkeypatch)
+    monkeypatch.setattr(experiment, "_step_seconds", lambda *given: 1.0 if given[-1] == "cpu" else 0.1)
+    monkeypatch.setattr(experiment, "pick_device", torch.device)
+    configs = planned(["tiny"], ["gan"])
+    steps = [to_train(configs, 1, 1.0, None, tmp_path, Options(1, 16, device))[0][0].config.training.steps
+             for device in ("cpu", "cuda", "cpu")]
+    assert steps == [60, 600, 60]
 
 
 def test_runs_with_other_settings_are_families_of_their_own(small_run: Path, tmp_path: Path) -> None:
