@@ -83,6 +83,14 @@ def test_bad_options_are_refused_in_one_line(words: tuple, message: str, tmp_pat
     assert not out and err.count("\n") == 1 and message in err
 
 
+def test_a_device_that_is_not_here_is_refused_before_any_training(data: Path, tmp_path: Path,
+                                                                   capsys: pytest.CaptureFixture) -> None:
+    """Each training was started, and failed."""
+    assert reproduce(write(tmp_path), data, tmp_path / "out", "--device", "gpu") == 2
+    assert "gentraj: error: device 'gpu' cannot be used here: " in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("log.txt"))
+
+
 def test_a_card_that_cannot_stand_beside_what_is_there_is_refused_before_it_is_run(
         data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out, results = tmp_path / "out", tmp_path / "results"
