@@ -51,6 +51,10 @@ class SeedResult:
         """Results of before there were learning curves have none."""
         return {"curve": []} | dict(settings)
 
+    def __post_init__(self) -> None:
+        if not self.scores:
+            raise ValueError(f"the scores of seed {self.seed} are empty; the score of each episode is expected")
+
     @property
     def last_evaluations(self) -> float | None:
         """The mean over the last three evaluations during the training; None if there are fewer."""
@@ -70,6 +74,11 @@ class DataResult:
     interval: tuple[float, float]
     """95 % bootstrap interval of the mean, over seeds and episodes."""
     seeds: tuple[SeedResult, ...]
+
+    def __post_init__(self) -> None:
+        names = [seed.seed for seed in self.seeds]
+        if len(set(names)) < len(names):
+            raise ValueError(f"seeds are {names}; the results of each are expected once")
 
     @property
     def by_seed(self) -> dict[int, tuple[float, ...]]:
