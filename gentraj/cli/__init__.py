@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import TextIO
 
 from .environments import environments, is_script_run_again, refuse_script
@@ -102,7 +103,8 @@ def _run(words: list[str]) -> int:
 def _open_streams() -> None:
     """Opens the streams that the caller has closed (`>&-`): no other file may get their numbers, and be printed to.
 
-    Processes that are started later get them too.
+    Processes that are started later get them too. What the encoding of stdout lacks, such as letters of a path, is
+    printed with backslashes, as on stderr.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if vars(sys)[name] is None:
@@ -112,6 +114,8 @@ def _open_streams() -> None:
                 os.dup2(null, number)
                 os.close(null)
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _discard(*streams: TextIO) -> None:

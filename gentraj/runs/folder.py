@@ -209,7 +209,8 @@ def write_settings(folder: Path, config: AnyRunConfig, data: DataFacts, referenc
 def located(dataset: str, folder: Path) -> str:
     """The names of datasets, joined by '+', with each file, and each folder of a dataset, as an absolute path.
 
-    A file that is not where its path says is looked for in the run's folder, and in the folder around it.
+    A file that is not where its path says is looked for in the run's folder, and in the folder around it. Raises
+    ValueError for a path that is not in UTF-8.
     """
     def locate(name: str) -> str:
         path = Path(os.path.expanduser(name))
@@ -219,6 +220,11 @@ def located(dataset: str, folder: Path) -> str:
         place = next(filter(os.path.exists, places), path).absolute()
         if place.parent == folder.absolute():
             inside(folder, place.name)
+        try:
+            str(place).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{str(place)!r} is a path that is not in UTF-8, in which the settings of a run are "
+                             "written; rename the folder or the file") from None
         return str(place)
 
     return "+".join(map(locate, split_names(dataset)))

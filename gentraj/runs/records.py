@@ -42,7 +42,8 @@ def record_start(folder: Path, device: torch.device | None, resume: bool, proces
     program, *words = sys.argv
     path = Path(program)
     name = "gentraj" if "gentraj" in (path.name, path.parent.name) else path.name  # `python -m gentraj` too
-    start = {"command": shlex.join([name, *words]), "version": version("gentraj"), "torch": torch.__version__,
+    command = shlex.join([name, *words]).encode(errors="backslashreplace").decode()  # a path need not be in UTF-8
+    start = {"command": command, "version": version("gentraj"), "torch": torch.__version__,
              "python": platform.python_version(), "device": _device_name(device),
              "processes": processes}
     starts = [*(read_starts(folder) if resume else []), start]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from gentraj.files import FileRefused, inside, open_plain, read_file, write_file
 from gentraj.runs.finetuning import returns
 from gentraj.runs.folder import load, located
 from gentraj.runs.hub import save_pretrained
-from gentraj.runs.records import read_learning_curve
+from gentraj.runs.records import read_learning_curve, read_starts, record_start
 from gentraj.training.checkpoint import CheckpointError, RunLock
 from gentraj.training.log import read_metrics
 
@@ -208,6 +210,26 @@ def test_16_episodes_that_a_run_recorded_are_not_fetched_from_elsewhere(tmp_path
                  lambda: returns(folder)):
         with pytest.raises(FileRefused, match=r"npz: is a link, which may lead elsewhere"):
             read()
+
+
+def test_40_data_in_a_path_that_is_not_in_utf8_are_refused_before_the_training(
+        tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an old disk. All was trained, and the settings of the run could not be read."""
+    data = save_npz(tiny_episodes(), tmp_path / os.fsdecode(b"gr\xf6sse") / "a.npz")
+    assert gentraj("train", "bc-gaussian", "--dataset", data, "--run-dir", tmp_path / "run", "--steps", 1) == 2
+    assert "is a path that is not in UTF-8" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    monkeypatch.setattr(sys, "argv", ["gentraj", "train", "--run-dir", str(data)])
+    record_start(tmp_path, None, resume=False)
+    assert read_starts(tmp_path)[0]["command"].endswith("gr\\udcf6sse/a.npz'")
+
+
+def test_40_what_the_encoding_of_stdout_lacks_is_printed_with_backslashes(tmp_path: Path,
+                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that had done its work ended in an error of Python's."""
+    data = save_npz(tiny_episodes(), tmp_path / "\u6570.npz")
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="latin-1"))
+    assert gentraj("data", "inspect", data) == 0 and b"\\u6570" in printed.getvalue()
 
 
 def test_16_the_lock_leaves_what_it_cannot_use(tmp_path: Path) -> None:
