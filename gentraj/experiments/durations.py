@@ -61,11 +61,13 @@ def described(found: Sequence[Duration], jobs: int) -> Iterator[str]:
         else:
             yield (f"{name}: {done} of {trainings} trainings are done; one takes about {duration(seconds / trainings)} "
                    f"on one thread, all {_hours(seconds)}, of which {_hours(left)} are left")
-    known = [(seconds, left) for _, _, _, seconds, left in found if seconds is not None and left is not None]
+    known = [(seconds, left, left / max(1, trainings - done)) for _, trainings, done, seconds, left in found
+             if seconds is not None and left is not None]
     if known:
-        seconds, left = np.sum(known, 0).tolist()
+        seconds, left, _ = np.sum(known, 0).tolist()
+        longest = max(one for *_, one in known)  # a training runs on one thread, however many there are
         yield (f"all cards whose time is recorded take {_hours(seconds)}, of which {_hours(left)} are left: about "
-               f"{_hours(left / jobs)} with {jobs} at a time, and the evaluations besides")
+               f"{_hours(max(left / jobs, longest))} with {jobs} at a time, and the evaluations besides")
 
 
 def _seconds(task: Task, card: Card, result: CardResult | None) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 from test_reproduce import FAIR, HARD, record, write
 
 from gentraj.experiments.cards import read_card
-from gentraj.experiments.durations import described, durations
+from gentraj.experiments.durations import Duration, described, durations
 from gentraj.experiments.engine import kept
 from gentraj.experiments.reproduce import Cards, place
 from gentraj.experiments.results import CardResult, SeedResult, pooled
@@ -54,6 +54,12 @@ def test_what_is_done_and_what_is_saved_is_not_left(data: Path, tmp_path: Path) 
                      "h are left", "other: 1 of 4 trainings are done; how long one takes is not recorded",
                      "all cards whose time is recorded take 0.7 h, of which 0.5 h are left: about 0.2 h with 2 at a "
                      "time, and the evaluations besides"]
+
+
+def test_a_single_training_takes_its_time_however_many_may_run() -> None:
+    """One of 10 hours was said to take 1.2 hours with 8 at a time."""
+    *_, last = described([Duration("a", 3, 2, 30 * 3600.0, 10 * 3600.0), Duration("b", 2, 2, 3600.0, 0.0)], jobs=8)
+    assert last.startswith("all cards whose time is recorded take 31.0 h, of which 10.0 h are left: about 10.0 h")
 
 
 @pytest.mark.parametrize(("changes", "message"), [
