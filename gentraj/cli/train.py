@@ -116,6 +116,9 @@ def _train(args: Train, defaults: AnyRunConfig, processes: Processes) -> None:
     short = {key: value for key in SHORT if (value := getattr(args, key)) is not None}
     bf16 = args.config.training.bf16 or launched_in_bf16()
     config = replace(args.config, training=replace(args.config.training, bf16=bf16, **short))
+    if config.training.eval_episodes != defaults.training.eval_episodes and not config.training.eval_every:
+        raise ValueError(f"--eval-episodes is {config.training.eval_episodes}, and nothing is evaluated without "
+                         "--eval-every; give it too, or leave --eval-episodes out")
     if args.print_config:
         processes.on_main(lambda: print(json.dumps(to_json(config), indent=2)))
         return

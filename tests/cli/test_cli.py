@@ -107,6 +107,12 @@ def test_a_resumed_run_keeps_its_settings(small_run: Path, asked: list, words: l
     assert (folder, resume) == (small_run, True)
 
 
+def test_episodes_of_evaluations_that_nobody_asked_for_are_refused(asked: list, capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("train", "pointmaze-umaze", "--eval-episodes", 3) == 2 and not asked
+    assert "--eval-episodes is 3, and nothing is evaluated without --eval-every; give it too" in capsys.readouterr().err
+    assert gentraj("train", "pointmaze-umaze", "--eval-episodes", 3, "--eval-every", 5) == 1 and len(asked) == 1
+
+
 def test_training_says_what_is_next_and_nothing_else_on_stdout(umaze, tmp_path: Path,
                                                                capsys: pytest.CaptureFixture) -> None:
     small.train(tmp_path / "a run")
