@@ -162,6 +162,7 @@ def work(tasks: Sequence[Task], device: str | None) -> None:
     if failures:
         write_json(folder / FAILURES, failures)
         raise SystemExit(1)
+    (folder / FAILURES).unlink(missing_ok=True)  # of another command that has waited for this training in vain
 
 
 def _do(task: Task, device: torch.device) -> None:

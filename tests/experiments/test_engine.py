@@ -6,12 +6,15 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from forked import Forked
 
-from gentraj.experiments.engine import kept
+from gentraj.experiments import engine
+from gentraj.experiments.engine import kept, write_json
 from gentraj.experiments.processes import Job, LocalProcesses, run_jobs
 from gentraj.experiments.statistics import numbers, over_seeds
 
@@ -44,6 +47,15 @@ def test_the_interval_covers_seeds_and_episodes() -> None:
     low, mean, high = over_seeds([seed + rng.normal(0, 5, 30) for seed in seeds])
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt((4 + 2 * 25 / 30) / 40), rel=0.25) and low < mean < high
     assert over_seeds([[3.0, 3.0], [3.0, 3.0]]) == (3.0, 3.0, 3.0)
+
+
+def test_what_another_command_failed_to_do_meanwhile_is_no_failure_of_this_one(tmp_path: Path,
+                                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two commands may be started on one folder; the later one gives up after a minute and writes why."""
+    task: Any = SimpleNamespace(folder=tmp_path, name="task")
+    monkeypatch.setattr(engine, "_do", lambda *_: write_json(tmp_path / "failures.json", {"task": "is training here"}))
+    engine.work([task], "cpu")
+    assert not (tmp_path / "failures.json").exists()
 
 
 def test_processes_say_how_they_ended(capsys: pytest.CaptureFixture) -> None:
