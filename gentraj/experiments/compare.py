@@ -294,7 +294,7 @@ def summarize(records: Mapping[str, Record], group: Group) -> Record:
                 for name in dict.fromkeys(r["family"] for r in records.values())}
     returns = {name: found for name in families if (found := _returns(records, name))}
     for name in returns:
-        families[name] |= _robust(returns, name)
+        families[name] |= _robust(returns[name], returns.get(next(iter(families))))
     data = spread(numbers(r["quality"]["measures"]["data"]) for r in records.values() if r["failure"] is None)
     return {"runs": dict(records), "families": families,
             "data": {"measures": data, "modes": [fork.shares(fork.mode_M) for fork in group.forks],
@@ -308,15 +308,16 @@ def _returns(records: Mapping[str, Record], family: str) -> dict[Any, list[float
     return {(seed, seeds[:i].count(seed)): own[i]["control"]["returns"] for i, seed in enumerate(seeds)}
 
 
-def _robust(returns: Mapping[str, BySeed], family: str) -> Record:
-    """The interquartile mean over the seeds of a family, and how its returns compare with those of the first family."""
+def _robust(own: BySeed, first: BySeed | None) -> Record:
+    """The interquartile mean over the seeds of a family, and how its returns compare with those of the first family, if
+    that has any."""
     def shown(value: Estimate) -> dict[str, float]:
         return {"mean": value.mean, "min": value.low, "max": value.high}
 
-    first, own = next(iter(returns.values())), returns[family]
-    scores, others = (run_scores([*one.values()]) for one in (own, first))
+    scores = run_scores([*own.values()])
     found = {"return_iqm": shown(interquartile_mean([scores]))}
-    if own is not first:
+    if first is not None and own is not first:
+        others = run_scores([*first.values()])
         found |= {"above_first": shown(difference([own], [first])),
                   "improvement": shown(probability_of_improvement([scores], [others]))}
     return found

@@ -58,7 +58,7 @@ GLANCE: list[tuple[str, str, str | Callable[[Mapping[str, Any]], Any], str]] = [
     ("control", "95 % interval of the mean return", lambda f: f.get("return_ci95"), ""),
     ("control", "interquartile mean of the return over seeds, and its 95 % interval",
      lambda f: cell(f.get("return_iqm")), ""),
-    ("control", "return above that of the first family, and the 95 % interval, paired by seed and episode",
+    ("control", "return above that of the first family, and the 95 % interval, paired where the seeds are the same",
      lambda f: cell(f.get("above_first")), ""),
     ("control", "probability that a run returns more than one of the first family, and its 95 % interval",
      lambda f: cell(f.get("improvement")), ""),

@@ -223,6 +223,19 @@ def test_steps_are_timed_anew_on_another_device(umaze, tmp_path: Path, monkeypat
     assert steps == [60, 600, 60]
 
 
+def test_families_are_compared_with_the_first_one_and_with_no_other_in_its_place(
+        compared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all runs of the first family fail, the second one is not called the first."""
+    runs = group_of(compared)["runs"]
+    flow, gan = (runs[f"tiny/{name}-seed-0"] for name in ("flow", "gan"))
+    group: Any = SimpleNamespace(forks=[], data_variation=lambda: 0.0)
+    others = {"b": gan | {"family": "second"}, "c": flow | {"family": "third"}}
+    for first, noted in ((gan | {"family": "first"}, True), (gan | {"family": "first", "failure": "nan"}, False)):
+        families = experiment.summarize({"a": first, **others}, group)["families"]
+        assert ["above_first" in families[name] for name in ("second", "third")] == [noted, noted]
+        assert "return_iqm" in families["third"]
+
+
 def test_runs_with_other_settings_are_families_of_their_own(small_run: Path, tmp_path: Path) -> None:
     for name, seed, replan in (("a", 1, 60), ("b", 0, 7)):
         shutil.copytree(small_run, tmp_path / name)
