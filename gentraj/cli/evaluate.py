@@ -31,7 +31,7 @@ from .jobs import RayAddress
 from .options import parse
 from .sampling import SamplerOptions
 
-OF_EPISODES = ("episodes", "num_envs", "protocol", "workers", "time_limit")  # of --policies in a world model
+OF_EPISODES = ("episodes", "num_envs", "workers", "time_limit")  # of --policies in a world model, with its goals
 
 
 @dataclass(frozen=True)

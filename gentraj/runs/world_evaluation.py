@@ -76,7 +76,7 @@ def off_policy(run: Run, policies: Sequence[Path], path: Path, config: Evaluatio
     if (number := len({policy.resolve() for policy in policies})) < 3:
         raise ValueError(f"--policies names {number} different runs; at least three are needed to compare their order")
     env = run.environment(config.env_id)
-    factory, space = environment_factory(env, protocol=config.protocol), run.action_space(env)
+    factory, space = environment_factory(env), run.action_space(env)
     loaded = [load(policy, device=run.world_model.device) for policy in policies]
     for policy in loaded:
         if (policy.data.obs_dim, policy.data.act_dim) != (run.data.obs_dim, run.data.act_dim):

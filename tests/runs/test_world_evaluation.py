@@ -86,6 +86,7 @@ def test_the_environment_and_the_sampler_that_are_named_are_heeded_or_refused(
 @pytest.mark.parametrize(("given", "message"), [
     ("--episodes 9", "without --policies makes no use of --episodes; leave it out"),
     ("--hz 20 --policies policy-0 policy-1 policy-2", "world-model makes no use of --hz; leave it out"),
+    ("--policies policy-0 policy-1 policy-2 --protocol ogbench", "makes no use of --protocol; leave it out"),
     ("--video films --ray", "makes no use of --video, --ray; leave them out"),
     ("--teacher world", "makes no use of --teacher; leave it out"), ("--no-baselines", "makes no use of --baselines")])
 def test_options_that_judging_does_not_heed_are_refused(given: str, message: str, folder: Path,
