@@ -219,7 +219,8 @@ def of_planner(config: AnyRunConfig, name: str) -> PlannerRunConfig:
 
 def _rows(config: PlannerRunConfig) -> tuple:
     """The settings that determine the windows of a group and their contexts."""
-    return config.dataset, config.horizon, config.stride, config.joint, config.context.kinds, config.context.discount
+    return (config.dataset, config.horizon, config.stride, config.joint, config.context.kinds, config.context.discount,
+            *(() if config.stitch else ("not stitched",)))
 
 
 def _settings(config: PlannerRunConfig) -> str:

@@ -154,7 +154,7 @@ class Sweep:
 
     def _group(self, config: AnyRunConfig) -> Group:
         """The group of a run, whose data are read once."""
-        key = *(getattr(config, name, None) for name in ("horizon", "stride", "joint")), config.context
+        key = *(getattr(config, name, None) for name in ("horizon", "stride", "joint", "stitch")), config.context
         if key not in self._groups:
             self._groups[key] = group_of(config, self.out / "windows")
         return self._groups[key]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import small
 from inline import inline
 from small import gentraj
 
@@ -131,6 +133,14 @@ def test_options_that_contradict_each_other(words: tuple[Any, ...], message: str
                                             capsys: pytest.CaptureFixture[str]) -> None:
     assert gentraj("sweep", "iql", "--dataset", hopper_file, "--over", "policy.beta=1", *words) == 2
     capsys.readouterr().err.index(message) if ".*" not in message else None
+
+
+def test_data_that_are_not_stitched_have_windows_of_their_own(umaze, tmp_path: Path) -> None:
+    """A sweep over `stitch` measured the ways of one in the windows of the other."""
+    sweep = sweep_of(SweepOptions("pointmaze", (("stitch=True,False",),), dataset=small.DATASET, run_dir=tmp_path))
+    config = small.config()
+    one, other, same = (sweep._group(replace(config, stitch=stitch)) for stitch in (True, False, True))
+    assert one is same and one.folder != other.folder
 
 
 def test_ranges_are_of_whole_numbers_where_the_setting_is(hopper_file: Path) -> None:
