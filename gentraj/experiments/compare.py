@@ -32,6 +32,7 @@ from ..runs.planner import PlannerRunConfig
 from ..runs.presets import PRESETS
 from ..runs.settings import Component, DataFacts
 from ..training.checkpoint import load as load_checkpoint
+from ..training.checkpoint import saved_step
 from ..training.log import read_metrics
 from . import engine
 from .compare_measures import MEASURES, Options, measures, speed
@@ -254,7 +255,7 @@ def compare(tasks: Sequence[Task], groups: Mapping[str, Group], pool: Pool, opti
 def _outcome(task: Task) -> str:
     control = task.results["control"]
     score = f", return {show(control['return_mean'])}" if control else ""
-    return f"done, {read_metrics(task.run)[-1]['step']} steps{score}"
+    return f"done, {saved_step(task.run)} steps{score}"
 
 
 def _speed(task: Task, group: Group, options: Options) -> Record:
@@ -278,8 +279,9 @@ def record(task: Task, failure: str | None, speed: Record | None) -> Record:
     rows = read_metrics(task.run)
     seconds = read_result(_step_seconds_path(task.folder.parents[1], task.cell)) if task.existing is None else None
     about = {"family": task.cell[1], "seed": task.seed, "folder": str(task.run), "failure": failure,
-             "steps": rows[-1]["step"] if rows else None, "training_seconds": sum(row["seconds"] for row in rows),
-             "seconds_per_step": seconds, "warnings": task.warnings}
+             "steps": saved_step(task.run) or None,
+             "training_seconds": sum(row["seconds"] for row in rows) if rows else None, "seconds_per_step": seconds,
+             "warnings": task.warnings}
     return about if failure is not None else about | task.results | {"speed": speed}
 
 

@@ -176,10 +176,13 @@ def test_runs_there_are_need_no_training(compared: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(comparison, "write_page", lambda *_: "no page")
     inline(monkeypatch)
     [folder] = compared.glob("tiny/gan-seed-0-*/run")
+    folder = shutil.copytree(folder, tmp_path / "run")
+    (folder / "metrics.jsonl").unlink()  # nothing else needs the log
     assert gentraj("compare", "--runs", folder, "--episodes", 1, "--num", 16, "--out", tmp_path) == 0
     [group] = json.loads((tmp_path / "comparison.json").read_text())["groups"].values()
     [run] = group["runs"].values()
     assert (run["family"], run["failure"], run["steps"], list(group["families"])) == ("gan", None, 24, ["gan"])
+    assert run["training_seconds"] is None
 
 
 @pytest.mark.parametrize(("words", "message"), [
