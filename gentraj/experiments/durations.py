@@ -72,7 +72,8 @@ def described(found: Sequence[Duration], jobs: int) -> Iterator[str]:
 
 def _seconds(task: Task, card: Card, result: CardResult | None) -> float | None:
     """The expected duration of a whole training."""
-    recorded = {name: [seed.train_seconds / seed.step for seed in data.seeds if seed.step > 0]
+    recorded = {name: [seed.train_seconds / seed.step for seed in data.seeds
+                       if seed.step > 0 and seed.train_seconds > 0]  # 0 where the log of the training is missing
                 for name, data in result.data.items()} if result else {}
     per_update = recorded.get(task.cell[1]) or [one for several in recorded.values() for one in several]
     if per_update:

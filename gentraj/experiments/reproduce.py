@@ -126,7 +126,7 @@ def score_run(run: Run, episodes: int, protocol: ProtocolName, score: Score) -> 
     factory = environment_factory(str(run.data.env), protocol=protocol)
     scores = episode_scores(score, episodes_played.returns.tolist(), evaluation["successes"], factory)
     low, high = bootstrap_interval(np.array(scores))
-    seconds = sum(row["seconds"] for row in read_metrics(run.folder))
+    seconds = sum(row.get("seconds", 0.0) for row in read_metrics(run.folder))
     curve = [row for row in read_learning_curve(run.folder) if row["step"] <= run.step]
     versions = {"python": python_version()} | {name: version(name) for name in PACKAGES}
     return to_json(SeedResult("", run.config.training.seed, evaluation["agent"], run.step, evaluation["sampling"],

@@ -40,6 +40,7 @@ def test_it_is_the_recorded_time_of_an_update_times_their_number(data: Path, tmp
     assert durations(cards(data, tmp_path, minutes=30), {}) == [("bc", 4, 0, 7200.0, 7200.0)]
     measured = cards(data, tmp_path, minutes=30)
     assert durations(measured, took(measured, 40.0, 4))[0].seconds == 160.0  # what was measured is better known
+    assert durations(measured, took(measured, 0.0, 4))[0].seconds == 7200.0  # without a log nothing was measured
 
 
 def test_what_is_done_and_what_is_saved_is_not_left(data: Path, tmp_path: Path) -> None:
