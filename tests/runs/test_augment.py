@@ -242,7 +242,8 @@ def test_bad_options_are_refused_in_one_line(words: tuple[object, ...], message:
     monkeypatch.chdir(tmp_path)
     save_npz(replace(hopper, obs=hopper.obs[:, :3]), tmp_path / "narrow.npz")
     options: dict[Any, Any] = {"DATA": hopper_file, "--model": hopper_world, "--steps": 20, "--out": "tests/none-v0"}
-    options |= {words[0]: {"MODEL": hopper_world, "POLICY": hopper_policy}.get(words[1], words[1])}
+    for name, value in zip(words[::2], words[1::2], strict=True):
+        options[name] = {"MODEL": hopper_world, "POLICY": hopper_policy}.get(value, value)
     data = options.pop("DATA")
     assert gentraj("augment", data, *(word for pair in options.items() for word in pair)) == 2
     out, err = capsys.readouterr()
