@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import require
+from ..data.windows import repeat_last
 from ..diffusion.model import Diffusion, DiffusionConfig
 from ..models.conditioning import ConditionMix, encode_context
 from ..models.microbatch import Microbatch
@@ -118,13 +119,14 @@ class FewStep(Diffusion):
                guide: Guide | None = None) -> dict[str, Tensor]:
         """One optimiser step on the objective; returns metrics, scalars.
 
-        `guide` adds its mean score of samples that are made in one call.
+        `guide` adds its mean score of samples that are made in one call. Their padding repeats the last real values, as
+        in the plans that critics learn from.
         """
         rows, guide = self.rows(batch, generator), guide or self.guide
         loss = self.objective(rows)
         if guide is not None:
-            x = self.normalizer.unnormalize(self.one_call(rows)) * rows.real
-            loss = loss - (guide(torch.where(rows.free, x, batch.x_BHD)) * rows.weight).mean()
+            x = torch.where(rows.free, self.normalizer.unnormalize(self.one_call(rows)), batch.x_BHD)
+            loss = loss - (guide(repeat_last(Batch(x, rows.real))) * rows.weight).mean()
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}

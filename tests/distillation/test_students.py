@@ -325,6 +325,24 @@ def test_a_student_that_has_its_own_steps_refuses_those_of_a_sampler(method: str
     assert model.sampling().startswith("multistep" if method == "consistency" else "euler")
 
 
+@every_student
+def test_a_guide_in_training_sees_what_is_known_and_no_jump_at_the_end_of_an_episode(method: str) -> None:
+    spec, seen = TrajectorySpec(2, 1, 4), list[Tensor]()
+    model = STUDENTS[method][1](spec, STUDENTS[method][0](TEACHERS["flow"]), Normalizer(torch.ones(3), torch.ones(3)),
+                                mix=ConditionMix(goal=0))
+    real = torch.ones(2, 4, 3, dtype=torch.bool)
+    real[1, 2:], real[1, 1, 2:] = False, False  # two observations, and an action between them
+    x = torch.randn(2, 4, 3, generator=generator(0)) * real
+
+    def guide(x: Tensor) -> Tensor:
+        seen.append(x.detach())
+        return x.sum((1, 2))
+
+    model.update(Batch(x, real), model.optimizers(), generator(1), guide=guide)
+    assert torch.equal(seen[0][:, 0, :2], x[:, 0, :2])
+    assert (seen[0][1, 2:, :2] == seen[0][1, 1, :2]).all() and (seen[0][1, 1:, 2] == seen[0][1, 0, 2]).all()
+
+
 @pytest.mark.parametrize("method", ["reflow", "progressive", "adversarial"])
 def test_a_student_of_some_steps_is_sampled_at_the_times_that_it_learnt_alone(method: str) -> None:
     model, free = student(method, "flow", steps=2), Condition.unknown(SPEC, 2)
