@@ -133,9 +133,13 @@ def _play(args: Evaluate) -> Play:
 def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
     path = args.out or run.folder / WORLD
     check_output(path, "--out")
-    if (args.planner, args.save_rollout, args.video) != (None, None, None):
-        raise ValueError("--as world-model neither plans nor records episodes; leave --planner.*, --save-rollout and "
-                         "--video out")
+    given = args.planner if run.config.planning is None else None  # else they are the defaults
+    acting = {"--planner.*": given, "--save-rollout": args.save_rollout, "--video": args.video,
+              "--fallback": args.fallback, "--teacher": args.teacher, "--ray": args.ray,
+              "--hz or --deadline-ms": args.config.deadline}
+    if asked := [option for option, value in acting.items() if value is not None]:
+        raise ValueError(f"--as world-model compares predictions with data, and {asked[0]} is for acting in an "
+                         "environment; leave it out")
     judgement = world_evaluation.evaluate_world_model(run, args.policies, inside(path.parent, "figures"),
                                                        args.config)
     write_file(path, sealed(judgement))

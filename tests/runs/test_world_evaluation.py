@@ -81,6 +81,9 @@ def test_the_environment_and_the_sampler_that_are_named_are_heeded_or_refused(
     assert "HalfCheetah-v5" in capsys.readouterr().err
     assert main(["evaluate", str(folder / "world"), "--sampler", "heun"]) == 2
     assert "planning in a world model uses the ensemble's mean" in capsys.readouterr().err
+    for words in (["--teacher", policies[0]], ["--hz", "20"]):
+        assert main(["evaluate", str(folder / "world"), "--as", "world-model", *words]) == 2
+        assert f"{words[0]}" in (error := capsys.readouterr().err) and "is for acting in an environment" in error
 
 
 @pytest.mark.parametrize(("given", "message"), [(["--as", "world-model", "--policies", "policy-0"], "at least three"),
