@@ -98,10 +98,13 @@ class WorldModelRunConfig(GoalConditioned):
     def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> MPC:
         """An agent that acts by MPC. Raises ValueError if `config`, `guide` or `deadline` is given, which only planners
-        take."""
+        take, and for `options` of sampling, as it acts by the mean."""
         if (config, guide, deadline) != (None, None, None):
             raise ValueError(f"a planner's settings, a guide or a deadline were given to a world model "
                              f"({self.summary}), which tries actions and plans no trajectories; leave them out")
+        if options != DEFAULT_OPTIONS:
+            raise ValueError(f"options of sampling were given to a world model ({self.summary}), which predicts the "
+                             "mean when it acts and samples nothing; leave them out")
         return MPC(Imagination(self.world_model(components)), self.control, space.low, space.high)
 
     def model_of(self, components: Mapping[str, Component]) -> Model | None:

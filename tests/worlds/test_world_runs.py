@@ -17,6 +17,7 @@ from gentraj.data import Episodes, concatenate
 from gentraj.families import ModelConfig
 from gentraj.runs.world import WorldModelRunConfig
 from gentraj.training import TrainingConfig
+from gentraj.trajectory import SamplingOptions
 from gentraj.worlds.model import Imagined, WorldModelConfig
 
 
@@ -50,6 +51,8 @@ def test_it_trains_in_bfloat16_and_takes_what_environments_give(hopper: Episodes
     assert_same(made, exact)
     with pytest.raises(ValueError, match="observations of shape"):
         run.world_model.imagine(torch.zeros(0, 11), torch.zeros(0, 1, 3), seeds=[])
+    with pytest.raises(ValueError, match=r"options of sampling were given to a world model .* leave them out"):
+        run.agent(run.action_space(), options=SamplingOptions(temperature=0.5))
 
 
 @pytest.mark.parametrize("model", [None, FLOW], ids=["ensemble", "flow"])
