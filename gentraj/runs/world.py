@@ -86,8 +86,16 @@ class WorldModelRunConfig(GoalConditioned):
         return replace(self, world=replace(self.world, model=model))
 
     def resolve(self, episodes: Episodes) -> WorldModelRunConfig:
-        """These settings with everything filled in that the data decide."""
-        return replace(self, context=replace(self.context, kinds=("goal",))) if "goal" in episodes.extras else self
+        """These settings with everything filled in that the data decide.
+
+        Raises ValueError for a goal that the data do not record.
+        """
+        if "goal" in episodes.extras:
+            return replace(self, context=replace(self.context, kinds=("goal",)))
+        if self.context.kinds:  # a goal in hindsight is a part of the observation that is to be predicted
+            raise ValueError(f"{episodes.name}: these data do not record the goal of each step (extras 'goal'), which "
+                             "context.kinds asks for; leave it out, or add the goals")
+        return self
 
     def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Component]:
         """The model, with the statistics of `episodes`, or blank without them, ready to load saved weights."""
