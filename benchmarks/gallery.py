@@ -37,6 +37,7 @@ from gentraj.plots.figures import save_gif
 from gentraj.plots.style import BLUE, GREEN, INK, ORANGE, VERMILION
 from gentraj.progress import bar
 from gentraj.runs import Run
+from gentraj.trajectory import only_steps
 
 FRAME_MS = 60
 SIDE = 260  # pixels, of the longer side
@@ -152,8 +153,8 @@ def denoising(run: Run, args: Args, path: Path) -> None:
             artist.remove()
 
     canvas.axes[0].autoscale(False)
-    run.model.sample(condition, 8, seed=args.seed, observe=observe,
-                     options=gentraj.SamplingOptions(steps=run.config.generator.max_steps or 20))
+    steps = only_steps(run.model) or run.config.generator.max_steps or 20
+    run.model.sample(condition, 8, seed=args.seed, observe=observe, options=gentraj.SamplingOptions(steps=steps))
     save_gif(frames, path, 3 * FRAME_MS, side=SIDE, last_ms=1500)
 
 

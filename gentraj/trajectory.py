@@ -274,7 +274,8 @@ class SamplingOptions:
     sampler: str | None = None
     """Name of a sampler in `gentraj.diffusion.samplers.SAMPLERS`."""
     steps: int | None = None
-    """Number of sampling steps; a one-step model takes one step, whatever is given."""
+    """Number of sampling steps; a one-step model takes one step, whatever is given, and a student that was trained for
+    one number of steps (`only_steps`) takes no other."""
     grid: str | None = None
     """Name of a grid of times in `gentraj.diffusion.grids.GRIDS`, at which the sampling steps end."""
     eta: float | None = None
@@ -476,6 +477,21 @@ class AsksTeacher(Protocol):
 
     by_teacher_B: Tensor
     """(B,) whether the last action was the teacher's."""
+
+
+@runtime_checkable
+class HasOwnSteps(Protocol):
+    """A model that may have been trained for one number of sampling steps, such as a student of two steps."""
+
+    @property
+    def only_steps(self) -> int | None:
+        """The number of sampling steps that it was trained for; None if it can be sampled in any number."""
+        ...
+
+
+def only_steps(model: object) -> int | None:
+    """The number of sampling steps of a model that was trained for one number alone; None for any other model."""
+    return model.only_steps if isinstance(model, HasOwnSteps) else None
 
 
 def calls_of(models: Iterable[object]) -> int:

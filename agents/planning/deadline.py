@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gentraj.config import require
 from gentraj.randomness import fold
-from gentraj.trajectory import Agent
+from gentraj.trajectory import Agent, only_steps
 
 from .execution import History, Past, Previous, at_rest
 from .planner import Planner, PlannerConfig, Plans, choice
@@ -86,10 +86,10 @@ class Effort(NamedTuple):
         return f"{self.steps} steps, {self.candidates} candidates"
 
 
-def efforts(config: PlannerConfig) -> list[Effort]:
+def efforts(config: PlannerConfig, only_steps: int | None = None) -> list[Effort]:
     """The efforts that a planner may make, the largest first: its own settings, then half the steps, and so on down to
-    2 steps, and then half the candidates, and so on."""
-    steps = list(halved(config.steps, min(2, config.steps)))
+    2 steps, and then half the candidates, and so on. A model with `only_steps` takes no other number of steps."""
+    steps = [config.steps] if only_steps else list(halved(config.steps, min(2, config.steps)))
     fewer = list(halved(config.candidates, 1))[1:]
     return [*(Effort(s, config.candidates) for s in steps), *(Effort(steps[-1], c) for c in fewer)]
 
@@ -171,7 +171,7 @@ class RealTimePlanner(Planner):
         self.reach = max(self.config.replan, min(end, 2 * self.config.replan + LATE))
         self.far = self.with_config(replace(self.config, replan=self.reach))
         self.chooses = self.trust is not None or self.config.select == "value"
-        self.latency = {effort: Durations(64) for effort in efforts(self.config)}
+        self.latency = {effort: Durations(64) for effort in efforts(self.config, only_steps(self.model))}
         self.acting = Durations(256)  # what `act` takes apart from waiting
         self.acted, self.planned = Counter[str](), Counter[str]()
         if example is not None:

@@ -232,7 +232,7 @@ class PlanCritic(nn.Module):
         """
         if not self.config.noised:
             return z_BHD, z_BHD.new_zeros(len(z_BHD))
-        share_B, angle_B = torch.rand(2, len(z_BHD), generator=generator)
+        share_B, angle_B = torch.rand(len(z_BHD), 2, generator=generator).T
         sigma_B = ((share_B < self.config.noised) * (angle_B * torch.pi / 2).sin()).to(z_BHD)
         eps = torch.randn(z_BHD.shape, generator=generator).to(z_BHD)
         noisy = (1 - sigma_B**2).sqrt()[:, None, None] * z_BHD + sigma_B[:, None, None] * eps

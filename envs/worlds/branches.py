@@ -21,7 +21,8 @@ from gentraj.worlds.model import WorldModel
 from .imagined import ImaginedConfig, ImaginedEpisodes, Reward
 
 FEWEST, MOST = 16, 1024  # branches that are rolled out together
-ENOUGH, RARE = 1000, 0.01  # give up if, after so many branches, less than this share of their steps is trusted
+# Give up if, after so many branches or in the end, less than this share of their steps is trusted.
+ENOUGH, RARE = 1000, 0.01
 
 
 class Starts(NamedTuple):
@@ -131,7 +132,7 @@ def imagine(world: WorldModel, sample_starts: SampleStarts, steps: int, config: 
             done.update(min(more, steps - kept))
             kept, trusted = kept + more, trusted + more - int(parts[-1].by_unknown_B.sum())
             possible = sum(int(part.limit_B.sum()) for part in parts)
-            if begun >= ENOUGH and trusted < RARE * possible:
+            if (begun >= ENOUGH or kept >= steps) and trusted < RARE * possible:
                 reasons = ", ".join(f"{why} {n['branches']}" for why, n in _joined(parts).counts()["untrusted"].items())
                 raise ValueError(f"of {possible} synthetic steps only {trusted} can be trusted; reasons, and how many "
                                  f"of {begun} branches they stopped: {reasons}. Allow more uncertainty, or train the "

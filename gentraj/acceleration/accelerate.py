@@ -66,12 +66,13 @@ def accelerate(target: Target, backend: BackendName = "auto") -> Target:
     torch.compile, which takes a minute or more for each number of rows. openvino: OpenVINO on a CPU in float32, an
     extra (`pip install 'gentraj[openvino]'`). openvino-bf16: the same in bfloat16, on a CPU that has it.
 
-    A program is made when a number of rows, as `program_rows` rounds it, first comes, and its first output is compared
-    with the eager network's: an error above the tolerance in `BACKENDS` raises ValueError. OpenVINO also computes the
-    first derivative with respect to the trajectory, as guides need it; other derivatives, and those of networks for
-    which it has no such program, are eager. Accelerate a network that an energy calls by itself. The
-    outputs for different numbers of rows may differ in their last bits. Raises ValueError for an unknown backend and
-    where nothing can be accelerated, and ImportError for a backend that is not installed.
+    A program is made when a number of rows, as `program_rows` rounds it, first comes, and anew when weights have
+    changed since, as by a training. Its first output is compared with the eager network's: an error above the
+    tolerance in `BACKENDS` raises ValueError. OpenVINO also computes the first derivative with respect to the
+    trajectory, as guides need it; other derivatives, and those of networks for which it has no such program, are
+    eager. Accelerate a network that an energy calls by itself. The outputs for different numbers of rows may differ
+    in their last bits. Raises ValueError for an unknown backend and where nothing can be accelerated, and ImportError
+    for a backend that is not installed.
     """
     if backend not in (*BACKENDS, "auto"):
         raise ValueError(f"unknown backend '{backend}'; known: auto, {', '.join(BACKENDS)}")
@@ -118,11 +119,25 @@ class Accelerated:
         self.eager, self.programs = self.network.body, dict[tuple[int, ...], Body]()
         self.names = set[str]()  # of the backends of the programs
         self.original = copy.copy(self.network)  # its own body stays
+        self.weights = [*self.network.parameters(), *self.network.buffers()]
+        self.version = self._version()
+
+    def _version(self) -> int:
+        """A number that grows with each change of a weight."""
+        return sum(weight._version for weight in self.weights)
+
+    def _forget_former_weights(self) -> None:
+        """Drops the programs if a weight has changed, as they hold the weights that they were made with."""
+        if (version := self._version()) != self.version:
+            with MAKING:
+                self.original = copy.copy(self.original)  # whose conversion is none yet
+                self.programs, self.version = {}, version
 
     def __call__(self, features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
         differentiable = torch.is_grad_enabled() and features_RHF.requires_grad
         if torch.is_grad_enabled() and projection_RM.requires_grad:
             return self.eager(features_RHF, projection_RM)
+        self._forget_former_weights()
         rows = len(features_RHF)
         more = program_rows(rows) - rows
         if more:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class ConsistencyConfig(FewStepConfig):
     the same noise, without the teacher (training)."""
     points: int = 40
     """Number of steps on the teacher's way, at most its number of noise levels."""
+
+    ANY_STEPS: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import require
+from ..data.windows import repeat_last
 from ..diffusion.model import Diffusion, DiffusionConfig
 from ..models.conditioning import ConditionMix, encode_context
 from ..models.microbatch import Microbatch
@@ -18,7 +19,7 @@ from ..models.settings import GeneratorConfig
 from ..networks import NetworkConfig
 from ..normalize import Normalizer
 from ..training.optimization import apply_gradients
-from ..trajectory import Batch, Condition, Guide, TrajectorySpec
+from ..trajectory import Batch, Condition, Guide, SamplingOptions, TrajectorySpec
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class FewStepConfig(GeneratorConfig):
     learning_rate: float = 3e-4
     """Learning rate of AdamW. The weight decay, the norm of the gradients and the decay of the average of the weights
     are the teacher's."""
+
+    ANY_STEPS: ClassVar[bool] = False
+    """Whether the student can be sampled in any number of steps, not only in those that it was trained for."""
 
     def __post_init__(self) -> None:
         require(self, updates=(1, 1e12), steps=(1, 1e6))
@@ -80,6 +84,20 @@ class FewStep(Diffusion):
         self.guide: Guide | None = None
         """Scores of trajectories (B, H, D) in environment units that the student learns to raise in every update."""
 
+    @property
+    def only_steps(self) -> int | None:
+        """The number of sampling steps that the student was trained for; None if it can be sampled in any number."""
+        return None if self.distillation.ANY_STEPS else self.config.steps
+
+    def settings(self, options: SamplingOptions) -> DiffusionConfig:
+        """As `Diffusion.settings`. Raises ValueError for times that a student of some steps was not trained at."""
+        if (only := self.only_steps) is not None:
+            options.refuse(f"this student was trained at the times of its {only} sampling steps", "grid")
+            if options.steps not in (None, only):
+                raise ValueError(f"{options.steps} sampling steps are asked of a student that was trained for {only}; "
+                                 f"take {only}, or distil another one with --student.steps {options.steps}")
+        return super().settings(options)
+
     def learn_from(self, teacher: Diffusion) -> None:
         """Takes over the weights and the statistics of a teacher; the student starts from its averaged weights."""
         self.teacher.load_state_dict(teacher.state_dict())
@@ -101,13 +119,14 @@ class FewStep(Diffusion):
                guide: Guide | None = None) -> dict[str, Tensor]:
         """One optimiser step on the objective; returns metrics, scalars.
 
-        `guide` adds its mean score of samples that are made in one call.
+        `guide` adds its mean score of samples that are made in one call. Their padding repeats the last real values, as
+        in the plans that critics learn from.
         """
         rows, guide = self.rows(batch, generator), guide or self.guide
         loss = self.objective(rows)
         if guide is not None:
-            x = self.normalizer.unnormalize(self.one_call(rows)) * rows.real
-            loss = loss - (guide(torch.where(rows.free, x, batch.x_BHD)) * rows.weight).mean()
+            x = torch.where(rows.free, self.normalizer.unnormalize(self.one_call(rows)), batch.x_BHD)
+            loss = loss - (guide(repeat_last(Batch(x, rows.real))) * rows.weight).mean()
         norm = apply_gradients(loss, optimizers["network"], self.config.max_grad_norm)
         self.ema.update_parameters(self.network)
         return {"loss": loss.detach(), "grad_norm": norm.detach()}

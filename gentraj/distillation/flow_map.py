@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ class FlowMapConfig(FewStepConfig):
 
     targets: Literal["teacher", "data"] = "teacher"
     """What the velocity at a single time is computed from: the teacher, or data and noise."""
+
+    ANY_STEPS: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

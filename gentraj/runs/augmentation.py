@@ -60,7 +60,7 @@ class AugmentConfig:
     """The largest number of steps in a branch."""
     noise: float = 0.1
     """Standard deviation of the noise added to the actions of the data or of the policy, in units of half the action's
-    range."""
+    range. With --trajectories no noise is added."""
     policy: Path | None = None
     """The run folder of a policy that acts in the branches; with --trajectories, the sampled actions are tilted towards
     this policy's."""
@@ -92,17 +92,20 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         require(self, steps=(1, math.inf), branch=(1, 1e6), noise=(0, 1e6), tilt=(0, 1e6), max_uncertainty=(0, 1e9),
                 cost=(0, 1e9), penalty=(0, 1e9))
+        for name, why in self.unused().items():
+            if getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"{type(self).__name__}.{name} changes nothing here: {why}; leave it out")
 
     def unused(self) -> dict[str, str]:
-        """The settings that have no effect beside the others, and why."""
-        found = {}
-        if self.trajectories is None or self.policy is None:
-            found["tilt"] = "only the actions of trajectories are tilted, and only towards a policy"
+        """The settings that have no effect with the others, each with the reason."""
+        reasons = {}
         if self.trajectories is not None:
-            found["noise"] = "the actions are those of the sampled trajectories"
-        if self.unknown != "terminated":
-            found["cost"] = "it is subtracted where a branch is terminated (unknown)"
-        return found
+            reasons["noise"] = "the actions are those of the sampled trajectories"
+        if self.trajectories is None or self.policy is None:
+            reasons["tilt"] = "it needs sampled trajectories and a policy"
+        if self.unknown == "truncated":
+            reasons["cost"] = "branches are truncated, and only those that terminate cost something"
+        return reasons
 
 
 def augment(config: AugmentConfig, *, progress: bool = True) -> Path:

@@ -26,6 +26,7 @@ from .reference import REFERENCE
 from .settings import Component, optional
 
 SET_HERE = {"student.teacher": "the teacher's run decides it", "student.updates": "training.steps decides it",
+            "training.early": "the teacher's run decides it",
             **dict.fromkeys(("training.eval_every", "training.eval_episodes"),
                             "a student is not evaluated while it is trained")}
 
@@ -55,7 +56,7 @@ def distill(teacher: Run, config: FewStepRunConfig, folder: Path, *, env_id: str
     """
     if env_id is not None:
         raise ValueError(f"env_id is {env_id}, and this method learns from data, without an environment; leave it out")
-    folder, settings, episodes = folder.absolute(), _settings(teacher, config), _data(teacher)
+    folder, settings, episodes = folder.absolute(), student_settings(teacher, config), _data(teacher)
     components = runs.build(settings, teacher.data)
     trained = {name: component for name, component in components.items() if learns(component, teacher.components[name])}
     carried = {name: component.to(device) for name, component in components.items() if name not in trained}
@@ -86,14 +87,15 @@ def learns(component: Component, teacher: Component) -> bool:
     return False
 
 
-def _settings(teacher: Run, config: FewStepRunConfig) -> AnyRunConfig:
+def student_settings(teacher: Run, config: FewStepRunConfig) -> AnyRunConfig:
     """The settings of the student's run: the teacher's with another model and another training."""
     generator = teacher.config.generator
     if not isinstance(generator, DiffusionConfig):
         raise ValueError(f"{teacher.description}; a student of few steps learns from a diffusion model or a flow")
     student = replace(config.student, teacher=generator, updates=config.training.steps)
     dataset = runs.located(teacher.config.dataset, teacher.folder)
-    return replace(teacher.config.distilled(student), dataset=dataset, training=config.training)
+    training = replace(config.training, early=teacher.config.training.early)  # the windows that the teacher learnt from
+    return replace(teacher.config.distilled(student), dataset=dataset, training=training)
 
 
 def _data(teacher: Run) -> Episodes:

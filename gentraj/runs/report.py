@@ -28,7 +28,7 @@ from ..plots.page import Picture, Table, show, write_report
 from ..plots.style import Plane, in_plane
 from ..progress import bar, one_line, say
 from ..training.log import read_metrics
-from ..trajectory import Condition, SamplingOptions
+from ..trajectory import Condition, SamplingOptions, only_steps
 from . import records
 from .folder import Run
 from .model_card import YARDSTICKS, parameters_trained, read_scores, score_rows
@@ -159,8 +159,8 @@ class Drawing:
             frames.append(self._plane(x, spec.times))
             levels.append(float(t))
 
-        self.run.model.sample(start, 6, seed=self.seed,
-                              options=SamplingOptions(steps=generator.max_steps or 20), observe=observe)
+        steps = only_steps(self.run.model) or generator.max_steps or 20
+        self.run.model.sample(start, 6, seed=self.seed, options=SamplingOptions(steps=steps), observe=observe)
         shown = np.unique(np.linspace(0, len(frames) - 1, 6).round().astype(int))
         data_M2 = self._plane(self.run.reference.x_BHD, spec.times)[self.run.reference.mask_BHD[..., 0].cpu().numpy()]
         strip = figures.denoising_strip([frames[i] for i in shown], [levels[i] for i in shown],

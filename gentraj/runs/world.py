@@ -86,8 +86,16 @@ class WorldModelRunConfig(GoalConditioned):
         return replace(self, world=replace(self.world, model=model))
 
     def resolve(self, episodes: Episodes) -> WorldModelRunConfig:
-        """These settings with everything filled in that the data decide."""
-        return replace(self, context=replace(self.context, kinds=("goal",))) if "goal" in episodes.extras else self
+        """These settings with everything filled in that the data decide.
+
+        Raises ValueError for a goal that the data do not record.
+        """
+        if "goal" in episodes.extras:
+            return replace(self, context=replace(self.context, kinds=("goal",)))
+        if self.context.kinds:  # a goal in hindsight is a part of the observation that is to be predicted
+            raise ValueError(f"{episodes.name}: these data do not record the goal of each step (extras 'goal'), which "
+                             "context.kinds asks for; leave it out, or add the goals")
+        return self
 
     def build(self, data: DataFacts, episodes: Episodes | None) -> dict[str, Component]:
         """The model, with the statistics of `episodes`, or blank without them, ready to load saved weights."""
@@ -98,10 +106,13 @@ class WorldModelRunConfig(GoalConditioned):
     def agent(self, components: Mapping[str, Component], reference: Batch, space: Box, config: PlannerConfig | None,
               guide: Guidance, options: SamplingOptions = DEFAULT_OPTIONS, deadline: Deadline | None = None) -> MPC:
         """An agent that acts by MPC. Raises ValueError if `config`, `guide` or `deadline` is given, which only planners
-        take."""
+        take, and for `options` of sampling, as it acts by the mean."""
         if (config, guide, deadline) != (None, None, None):
             raise ValueError(f"a planner's settings, a guide or a deadline were given to a world model "
                              f"({self.summary}), which tries actions and plans no trajectories; leave them out")
+        if options != DEFAULT_OPTIONS:
+            raise ValueError(f"options of sampling were given to a world model ({self.summary}), which predicts the "
+                             "mean when it acts and samples nothing; leave them out")
         return MPC(Imagination(self.world_model(components)), self.control, space.low, space.high)
 
     def model_of(self, components: Mapping[str, Component]) -> Model | None:

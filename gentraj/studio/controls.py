@@ -109,7 +109,7 @@ class Controls:
                 self.planning.remove()
             with gui.add_folder("Planning", order=3) as self.planning:
                 self.sliders: dict[str, Any] = {}
-                if loaded.most_steps > 1:
+                if loaded.most_steps > loaded.least_steps:
                     self._slider("steps", "Sampling steps", 1, loaded.most_steps, 1, own.steps)
                 if loaded.several:
                     most = max(MOST_CANDIDATES, own.candidates)

@@ -21,6 +21,7 @@ from ..acceleration import BackendName, accelerate
 from ..constraints.keepout import largest_free_boxes
 from ..models.settings import GeneratorConfig
 from ..runs.folder import Run, load
+from ..trajectory import only_steps
 
 BODY = 0.1  # radius of the ball of PointMaze
 MOST_STEPS = 50  # sampling steps that the slider offers where noise has no levels
@@ -83,11 +84,17 @@ class Loaded:
 
     @property
     def most_steps(self) -> int:
-        """The largest number of sampling steps; 1 for a run that has no choice."""
+        """The largest number of sampling steps."""
         if self.kind != "planner":
             return 1
         generator = cast(GeneratorConfig, self.run.config.generator)
-        return 1 if generator.ONE_CALL else min(generator.max_steps or MOST_STEPS, MOST_STEPS)
+        most = min(generator.max_steps or MOST_STEPS, MOST_STEPS)
+        return 1 if generator.ONE_CALL else only_steps(self.run.model) or most
+
+    @property
+    def least_steps(self) -> int:
+        """The smallest number of sampling steps; a student may take the number alone that it was trained for."""
+        return (self.kind == "planner" and only_steps(self.run.model)) or 1
 
     @property
     def several(self) -> bool:

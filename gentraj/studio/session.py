@@ -143,6 +143,8 @@ class Session:
                           scale=None if loaded.guidance else 0.0)
             fitting = {name: value if (most := limits.get(name)) is None else min(value, most)
                        for name, value in changes.items()}
+            if "steps" in fitting:
+                fitting["steps"] = max(fitting["steps"], loaded.least_steps)
             self.settings[id(loaded)] = replace(self.settings[id(loaded)], **fitting)
         self.ask()
 

@@ -54,10 +54,11 @@ class WorldFacts(nn.Module):
         goal = fit_contexts(episodes, contexts)
         spec = TrajectorySpec(episodes.obs_dim, episodes.act_dim, chunk + 1)
         batch = Windows(episodes, spec, contexts).batch(0, 0, WINDOWS)
-        whole_B = batch.mask_BHD[:, -1, 0]
-        whole_B = whole_B if whole_B.any() else torch.ones_like(whole_B)
-        outcome_BKY = _join_outcome(spec.split(batch.x_BHD)[0][whole_B], rewards_and_ends(batch)[0][whole_B])
-        happened = Normalizer.fit("gaussian", [outcome_BKY.flatten(1).numpy()])
+        outcome_BKY = _join_outcome(spec.split(batch.x_BHD)[0], rewards_and_ends(batch)[0])
+        real_KB = batch.mask_BHD[:, 1:, 0].T
+        happened_KNY = [outcome_BKY[real_B, k] if real_B.any() else torch.zeros_like(outcome_BKY[:1, k])
+                        for k, real_B in enumerate(real_KB)]  # of the windows that have each step
+        happened = Normalizer.fit("gaussian", [happened_NY.numpy() for happened_NY in happened_KNY])
         rng, rows = np.random.default_rng(0), context_rows(episodes, contexts)
         first = episodes.starts + np.arange(len(episodes))
         step_N = rng.integers(episodes.num_steps, size=STARTS)  # the last observation of an episode is no start

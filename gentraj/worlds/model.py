@@ -218,8 +218,8 @@ class WorldModel(nn.Module):
         its own Poisson bootstrap of the batch. Returns the mean and the spread before the update, and metrics.
         """
         mean_EBKY, spread_EBKY = self._predict(input_BKX)
-        count_EB = torch.poisson(torch.ones(len(mean_EBKY), len(real_BK)), generator=generator).to(real_BK.device)
-        weight_EBKY = count_EB[..., None, None] * real_BK[..., None]
+        count_BE = torch.poisson(torch.ones(len(real_BK), len(mean_EBKY)), generator=generator).to(real_BK.device)
+        weight_EBKY = count_BE.T[..., None, None] * real_BK[..., None]
         error_EBKY = (mean_EBKY - outcome_BKY) / spread_EBKY
         nll_EBKY = (error_EBKY**2 / 2 + spread_EBKY.log()) * spread_EBKY.detach()
         count = mean_over_processes(real_BK.sum()).clamp(min=1)

@@ -15,7 +15,8 @@ from gentraj.acceleration.rewriting import rewritten
 from gentraj.diffusion import Diffusion, DiffusionConfig, Energy
 from gentraj.networks import DiTConfig, NetworkConfig, ResidualMLPConfig, TemporalUNetConfig
 from gentraj.normalize import Normalizer
-from gentraj.trajectory import Condition, TrajectorySpec
+from gentraj.randomness import generator
+from gentraj.trajectory import Batch, Condition, TrajectorySpec
 
 SPEC = TrajectorySpec(obs_dim=3, act_dim=2, horizon=8)
 NETWORKS: dict[str, NetworkConfig] = {
@@ -56,6 +57,18 @@ def test_openvino_computes_the_gradient_of_a_guide(network: str, capsys: pytest.
     assert "left out" not in capsys.readouterr().err
     body: Any = fast.ema.module.body
     assert [type(program) for program in body.programs.values()] == [Passes] and body.names == {"openvino"}
+
+
+def test_an_accelerated_model_that_is_trained_or_loaded_samples_by_its_new_weights() -> None:
+    fast, plain, condition = gentraj.accelerate(make(), "openvino"), make(), Condition.unknown(SPEC, 2)
+    fast.sample(condition)
+    x = torch.randn(8, SPEC.horizon, SPEC.dim, generator=generator(0))
+    fast.update(Batch(x, torch.ones_like(x, dtype=torch.bool)), fast.optimizers(), generator(1))
+    plain.load_state_dict(fast.state_dict())
+    torch.testing.assert_close(fast.sample(condition), plain.sample(condition), rtol=1e-3, atol=1e-3)
+    fast.load_state_dict(make().state_dict())
+    torch.testing.assert_close(fast.sample(condition), make().sample(condition), rtol=1e-3, atol=1e-3)
+    assert (plain.sample(condition) - make().sample(condition)).abs().max() > 0.01
 
 
 def test_threads_may_share_an_accelerated_model() -> None:

@@ -325,6 +325,45 @@ def test_a_student_that_has_its_own_steps_refuses_those_of_a_sampler(method: str
     assert model.sampling().startswith("multistep" if method == "consistency" else "euler")
 
 
+@every_student
+def test_a_guide_in_training_sees_what_is_known_and_no_jump_at_the_end_of_an_episode(method: str) -> None:
+    spec, seen = TrajectorySpec(2, 1, 4), list[Tensor]()
+    model = STUDENTS[method][1](spec, STUDENTS[method][0](TEACHERS["flow"]), Normalizer(torch.ones(3), torch.ones(3)),
+                                mix=ConditionMix(goal=0))
+    real = torch.ones(2, 4, 3, dtype=torch.bool)
+    real[1, 2:], real[1, 1, 2:] = False, False  # two observations, and an action between them
+    x = torch.randn(2, 4, 3, generator=generator(0)) * real
+
+    def guide(x: Tensor) -> Tensor:
+        seen.append(x.detach())
+        return x.sum((1, 2))
+
+    model.update(Batch(x, real), model.optimizers(), generator(1), guide=guide)
+    assert torch.equal(seen[0][:, 0, :2], x[:, 0, :2])
+    assert (seen[0][1, 2:, :2] == seen[0][1, 1, :2]).all() and (seen[0][1, 1:, 2] == seen[0][1, 0, 2]).all()
+
+
+@pytest.mark.parametrize("method", ["reflow", "progressive", "adversarial"])
+def test_a_student_of_some_steps_is_sampled_at_the_times_that_it_learnt_alone(method: str) -> None:
+    model, free = student(method, "flow", steps=2), Condition.unknown(SPEC, 2)
+    assert torch.equal(model.sample(free, options=SamplingOptions(steps=2)), model.sample(free))
+    for steps in (1, 3):
+        with pytest.raises(ValueError, match=f"{steps} sampling steps are asked of a student that was trained for 2; "):
+            model.sample(free, options=SamplingOptions(steps=steps))
+    with pytest.raises(ValueError, match="grid was given, and this student was trained at the times of its 2 sampling"):
+        model.sample(free, options=SamplingOptions(grid="karras"))
+
+
+@pytest.mark.parametrize("method", ["consistency", "mean-flow", "shortcut"])
+def test_other_students_are_sampled_in_any_number_of_steps(method: str) -> None:
+    model, calls = student(method, "flow", steps=2), []
+    for steps in (1, 3):
+        before = model.network_calls
+        model.sample(Condition.unknown(SPEC, 2), options=SamplingOptions(steps=steps))
+        calls.append(model.network_calls - before)
+    assert calls == [1, 3] and model.only_steps is None
+
+
 def test_more_steps_of_progressive_distillation_than_the_teacher_can_halve_are_refused() -> None:
     with pytest.raises(ValueError, match=r"steps is 9, but the teacher has 16 noise levels.*give fewer steps"):
         STUDENTS["progressive"][0](TEACHERS["vp-cosine"], steps=9)

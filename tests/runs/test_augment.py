@@ -228,12 +228,12 @@ def test_a_tilt_is_a_step_of_the_command(imagined, hopper_planner: Path, hopper_
 @pytest.mark.parametrize(("words", "message"), [
     (("--max-uncertainty", 0), "synthetic steps only 0 can be trusted; reasons, and how many of"),
     (("--steps", 0), "--steps is 0; a whole number of at least 1 is expected"),
+    (("--tilt", 3), "--tilt changes nothing here: it needs sampled trajectories and a policy; leave it out"),
+    (("--cost", 3), "--cost changes nothing here: branches are truncated, and only those that terminate cost"),
+    (("--trajectories", "nowhere", "--noise", 0.5), "--noise changes nothing here: the actions are those of the sampl"),
     (("--model", "nowhere"), "nowhere: no run there"), (("--model", "POLICY"), "and no world model; train one with"),
     (("--policy", "MODEL"), "is a world model (MPC, ensemble); --policy is the run of a policy"),
     (("--trajectories", "POLICY"), "is a policy (TD3BC, gaussian); --trajectories is the run of a planner"),
-    (("--tilt", 3), "--tilt changes nothing here: only the actions of trajectories are tilted, and only towards a"),
-    (("--noise", 0, "--trajectories", "x"), "--noise changes nothing here: the actions are those of the sampled"),
-    (("--cost", 2), "--cost changes nothing here: it is subtracted where a branch is terminated (unknown)"),
     (("--out", "tests/umaze-v0"), "tests/umaze-v0 exists already in"), (("--out", "umaze"), "is not a Minari id"),
     (("DATA", "narrow.npz"), "was trained on observations of width 11, but those of"),
     (("DATA", "nothing.npz"), "nothing.npz")])

@@ -15,7 +15,7 @@ from agents.planning.planner import Planner
 from gentraj.distillation import STUDENTS, ConsistencyConfig, FewStep, ProgressiveConfig, ReflowConfig
 from gentraj.runs import folder as runs
 from gentraj.runs.distillation import METHODS, distill
-from gentraj.runs.few_step import FewStepRunConfig
+from gentraj.runs.few_step import FewStepRunConfig, student_settings
 from gentraj.training import TrainingConfig
 from gentraj.trajectory import Condition, SamplingOptions
 
@@ -50,6 +50,12 @@ def test_a_planner_of_a_student_has_all_but_the_model_of_its_teacher(teacher: ru
     before = student.model.network_calls
     student.model.sample(Condition.unknown(student.model.spec), options=SamplingOptions(steps=student.planning.steps))
     assert student.model.network_calls == before + 2
+
+
+def test_a_student_learns_from_as_many_early_windows_as_its_teacher(teacher: runs.Run) -> None:
+    training = replace(teacher.config.training, early=0.2)
+    early = replace(teacher, config=replace(teacher.config, training=training))
+    assert student_settings(early, PROGRESSIVE).training == replace(TRAINING, early=0.2)
 
 
 def test_a_distillation_that_was_killed_goes_on_with_the_same_bits(teacher: runs.Run, student: runs.Run,

@@ -115,6 +115,9 @@ def test_the_noise_of_an_episode_depends_on_its_own_seed_only() -> None:
     assert torch.equal(again[0], first[0]) and not torch.equal(again[1], first[1])
     with pytest.raises(ValueError, match="exploration without seeds"):
         agent.reset()
+    for acting in (agent, Exploring(Still(), -np.ones(2), np.ones(2), 0.1)):  # one without seeds gave no actions
+        with pytest.raises(ValueError, match=r"1 observations were given, and seeds for . environments; reset with"):
+            acting.act(torch.zeros(1, 1))
 
 
 # -- a run

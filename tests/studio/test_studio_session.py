@@ -169,6 +169,13 @@ def test_settings_that_a_run_does_not_have_stay_as_they_are(session: Session, lo
     assert session.own.steps == loaded.most_steps and session.own.temperature == 0.5
 
 
+def test_a_student_of_some_steps_keeps_their_number(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gentraj.studio.loading.only_steps", lambda _: 3)
+    for steps in (1, 9):
+        session.set(steps=steps)
+        assert session.own.steps == 3
+
+
 def test_the_closed_loop_steps_turns_and_begins_anew(session: Session) -> None:
     session.move_start(CORNER)
     session.step(3)

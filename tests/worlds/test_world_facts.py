@@ -45,6 +45,23 @@ def test_starts_are_where_the_data_go_on(lengths: list[int]) -> None:
         assert rows(facts.starts_NS) <= firsts and len(rows(facts.starts_NS)) == min(len(e), STARTS)
 
 
+@pytest.mark.parametrize("lengths", [[2, 3] * 40, [2, 3] * 40 + [9]], ids=["shorter", "one as long"])
+def test_the_scales_of_a_chunk_are_those_of_the_steps_that_the_data_have(lengths: list[int]) -> None:
+    """Far from 0, as padding is 0, and with hardly any episode as long as a chunk."""
+    e, K = linear(lengths), 5
+    e = replace(e, obs=e.obs + 100)
+    facts = WorldFacts.fit(e, ContextConfig(), K)
+    scale_KY, shift_KY = facts.happened.scale_D.view(K, 4), facts.happened.shift_D.view(K, 4)
+    for k in range(K):
+        rows = [np.append(one.obs[t + k + 1] - one.obs[t], one.reward[t + k])
+                for one in e for t in range(one.num_steps - k)]
+        if rows:  # a sample of the windows is taken
+            np.testing.assert_allclose(scale_KY[k], np.std(rows, 0), rtol=0.1)
+            np.testing.assert_allclose(shift_KY[k], np.mean(rows, 0), atol=0.1)
+        else:
+            assert not shift_KY[k].any() and (scale_KY[k] == 1).all()
+
+
 def test_starts_are_of_all_data_that_were_joined() -> None:
     e, other = linear([1] * STARTS), linear([1] * STARTS, seed=1)
     facts = WorldFacts.fit(concatenate([e, other]), ContextConfig(), 1)

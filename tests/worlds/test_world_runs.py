@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from small import same_when_killed
 from test_world_model import FLOW, NETWORK, TINY, assert_same
 
 from gentraj import runs
-from gentraj.data import Episodes, concatenate
+from gentraj.data import ContextConfig, Episodes, concatenate
 from gentraj.families import ModelConfig
 from gentraj.runs.world import WorldModelRunConfig
 from gentraj.training import TrainingConfig
+from gentraj.trajectory import SamplingOptions
 from gentraj.worlds.model import Imagined, WorldModelConfig
 
 
@@ -50,6 +52,8 @@ def test_it_trains_in_bfloat16_and_takes_what_environments_give(hopper: Episodes
     assert_same(made, exact)
     with pytest.raises(ValueError, match="observations of shape"):
         run.world_model.imagine(torch.zeros(0, 11), torch.zeros(0, 1, 3), seeds=[])
+    with pytest.raises(ValueError, match=r"options of sampling were given to a world model .* leave them out"):
+        run.agent(run.action_space(), options=SamplingOptions(temperature=0.5))
 
 
 @pytest.mark.parametrize("model", [None, FLOW], ids=["ensemble", "flow"])
@@ -57,6 +61,15 @@ def test_killed_and_resumed_it_is_the_uninterrupted_run(model: ModelConfig | Non
                                                         tmp_path: Path) -> None:
     config = tiny(hopper_file, model, save_every=1, keep=9)
     same_when_killed(config, tmp_path, after=1)
+
+
+def test_a_goal_that_the_data_do_not_record_is_no_context(hopper: Episodes) -> None:
+    """The goal in hindsight of a step would tell the model where it leads."""
+    config = replace(tiny(Path("none.npz")), context=ContextConfig(("goal",)))
+    with pytest.raises(ValueError, match=r"do not record the goal of each step \(extras 'goal'\)"):
+        config.resolve(replace(hopper, goal_dims=(0, 1)))
+    goal = np.zeros((len(hopper.obs), 2), np.float32)
+    assert config.resolve(replace(hopper, goal_dims=(0, 1), extras={"goal": goal})).context.kinds == ("goal",)
 
 
 def test_it_is_judged_by_data_that_it_was_not_trained_on(hopper: Episodes, hopper_file: Path, tmp_path: Path) -> None:
