@@ -55,4 +55,4 @@ def main(argv: list[str]) -> None:
     say(f"{len(gained)} episodes played, with noise; mean return {gained[:shown].mean():.4g} of the first {shown} and "
         f"{gained[-shown:].mean():.4g} of the last {shown}; after {tuned.step} updates the run is in {folder}")
     named = f" --env-id {quote(args.env_id)}" if args.env_id else ""
-    print_saved(f"next: gentraj evaluate {folder}{imports_again()}{named}")
+    print_saved(f"next: gentraj evaluate {quote(str(folder))}{imports_again()}{named}")

@@ -10,6 +10,7 @@ from inspect import cleandoc
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import tyro
@@ -137,8 +138,9 @@ def _train(args: Train, defaults: AnyRunConfig, processes: Processes) -> None:
         print_saved(next_command(run, folder))
 
 
-def next_command(run: Run, folder: Path) -> str:
+def next_command(run: Run, path: Path) -> str:
     """The command that evaluates a trained run, with the options that it will need."""
+    folder = quote(str(path))
     command = f"next: gentraj evaluate {folder}{imports_again()}"
     if run.data.env is None:
         return (f"{command} --as world-model" if run.config.NAME == "world model" else

@@ -110,7 +110,7 @@ def test_training_says_what_is_next_and_nothing_else_on_stdout(umaze, tmp_path: 
                                                                capsys: pytest.CaptureFixture) -> None:
     small.train(tmp_path / "a run")
     out, err = capsys.readouterr()
-    assert out == f"next: gentraj evaluate {tmp_path}/a run\n"
+    assert out == f"next: gentraj evaluate '{tmp_path}/a run'\n"
     assert err.endswith(f"trained 6 steps; the run is in {tmp_path}/a run\n")
 
 
