@@ -32,6 +32,14 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
+def require_device(name: str | None) -> None:
+    """Raises ValueError for a device that no process of this machine can use, and uses none of its memory."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    known = {"cpu", accelerator.type} if accelerator else {"cpu"}
+    if name is not None and name.partition(":")[0] not in known:
+        pick_device(name)  # which says why not
+
+
 def device_of(model: object) -> torch.device:
     """The device of a model's tensors: its `device`, or that of its parameters, or the CPU if it has neither."""
     if isinstance(model, OnDevice):

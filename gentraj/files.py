@@ -36,6 +36,16 @@ class FileRefused(OSError):
         return f"{self.filename}: {self.strerror}"
 
 
+class CannotWrite(OSError):
+    """A file cannot be written, as on a full disk; the message names it, where the system's own may not."""
+
+    def __init__(self, path: Path, error: OSError):
+        super().__init__(error.errno, error.strerror, str(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename}: cannot be written: {self.strerror}; what was there before is kept"
+
+
 def open_plain(path: Path, flags: int = os.O_RDONLY, *, follow: bool = False) -> int:
     """Opens a plain file and returns its descriptor. `flags` are those of `os.open`.
 
@@ -93,7 +103,7 @@ def new_path(path: Path) -> Iterator[Path]:
     """Gives an unused name beside `path`, which nobody can predict, for a file that takes the name `path` afterwards.
 
     The file is synced to the disk first. If the block raises an exception, `path` stays as it was. Makes missing
-    folders.
+    folders. Raises `CannotWrite` for a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".tmp-*-{glob.escape(path.name)}"):  # left by processes that were killed
@@ -109,6 +119,12 @@ def new_path(path: Path) -> Iterator[Path]:
         finally:
             os.close(descriptor)
         os.replace(unfinished, path)
+    except FileRefused:
+        raise
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, unfinished, str(unfinished)):
+            raise  # of another file, that the block uses
+        raise CannotWrite(path, error) from error
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -117,7 +133,7 @@ def new_path(path: Path) -> Iterator[Path]:
 def new_file(path: Path) -> Iterator[BinaryIO]:
     """Opens a file for writing, which is synced to the disk before it takes the name `path`; makes missing folders.
 
-    If the block raises an exception, `path` stays as it was. Raises `OSError` where the file cannot be written.
+    If the block raises an exception, `path` stays as it was. Raises `CannotWrite` where the file cannot be written.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     with new_path(path) as unfinished, open(open_plain(unfinished, flags), "wb") as file:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from gentraj.files import new_file, write_file
+from gentraj.files import CannotWrite, new_file, write_file
 
 
 def test_it_is_written_and_its_folders_are_made(tmp_path: Path) -> None:
@@ -26,6 +27,28 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, before: bytes 
         file.write(b"half")
         raise error
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [before][: bool(before)]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "open"])
+def test_a_full_disk_is_told_by_the_name_of_the_file(tmp_path: Path, call: str,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's own error names no file when it is written, and an unfinished one when it is renamed or opened."""
+    path = write_file(tmp_path / "scores.json", b"before")
+
+    def full(*args: object, **_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *args[:1] if call != "fsync" else ())
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(CannotWrite) as error:
+        write_file(path, b"after")
+    monkeypatch.undo()
+    assert str(error.value) == f"{path}: cannot be written: No space left on device; what was there before is kept"
+    assert error.value.errno == errno.ENOSPC and [p.read_bytes() for p in tmp_path.iterdir()] == [b"before"]
+
+
+def test_an_error_of_another_file_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="elsewhere"), new_file(tmp_path / "file"):
+        (tmp_path / "elsewhere").read_bytes()
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:

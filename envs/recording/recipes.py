@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from gentraj.data import Episodes, save_minari
+from gentraj.data import DataError, Episodes, save_minari
 from gentraj.data.minari_io import local_ids
 from gentraj.data.minari_writer import check_new_id
 from gentraj.data.ogbench import OGBenchName
@@ -80,5 +80,9 @@ def make_missing(dataset: str, *, progress: bool = True) -> str:
     task = next((name for name, recipe in recipes().items() if source == recipe.dataset_id), None)
     if task is None or source in local_ids():
         return dataset
-    make_dataset(task, progress=progress)
+    try:
+        make_dataset(task, progress=progress)
+    except DataError:
+        if source not in local_ids():  # else another process has recorded the same meanwhile
+            raise
     return dataset

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from os.path import isfile  # where a word is too long for a path, Path.is_file raises an OSError
 from pathlib import Path
@@ -30,6 +30,8 @@ from .common import RunFolder
 from .jobs import RayAddress
 from .options import parse
 from .sampling import SamplerOptions
+
+OF_EPISODES = ("episodes", "num_envs", "protocol", "workers", "time_limit")  # of --policies in a world model
 
 
 @dataclass(frozen=True)
@@ -130,16 +132,23 @@ def _play(args: Evaluate) -> Play:
     return PlayedInParts(partial(pool_of, ray=args.ray), args.run)
 
 
+def _unused_by_judging(args: Evaluate) -> list[str]:
+    """The options that were given and mean nothing with --as world-model; most need episodes of --policies."""
+    used = {"env_id", "seed", *(OF_EPISODES if args.policies else ())}
+    given = [one.name for one in fields(EvaluationConfig)
+             if one.name not in used and getattr(args.config, one.name) != one.default]
+    others = "save_rollout", "video", "fallback", "teacher", "ray"
+    given += [name for name in others if getattr(args, name) is not None]
+    return [f"--{name.replace('_', '-')}" for name in given]
+
+
 def _judge(run: Run, args: Evaluate) -> dict[str, Any]:
+    _ = run.world_model  # raises for another kind of run
+    if unused := _unused_by_judging(args):
+        raise ValueError(f"--as world-model{'' if args.policies else ' without --policies'} makes no use of "
+                         f"{', '.join(unused)}; leave {'it' if len(unused) == 1 else 'them'} out")
     path = args.out or run.folder / WORLD
     check_output(path, "--out")
-    given = args.planner if run.config.planning is None else None  # else they are the defaults
-    acting = {"--planner.*": given, "--save-rollout": args.save_rollout, "--video": args.video,
-              "--fallback": args.fallback, "--teacher": args.teacher, "--ray": args.ray,
-              "--hz or --deadline-ms": args.config.deadline}
-    if asked := [option for option, value in acting.items() if value is not None]:
-        raise ValueError(f"--as world-model compares predictions with data, and {asked[0]} is for acting in an "
-                         "environment; leave it out")
     judgement = world_evaluation.evaluate_world_model(run, args.policies, inside(path.parent, "figures"),
                                                        args.config)
     write_file(path, sealed(judgement))

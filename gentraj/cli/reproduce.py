@@ -81,7 +81,10 @@ def check(args: Reproduce) -> None:
     names = [path.stem for path in args.cards]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"several cards are called {', '.join(repeated)}; each needs a name of its own")
+    results = args.results or args.out
+    if own := [path for path in args.cards if path.exists() and path.resolve() == (results / path.name).resolve()]:
+        raise ValueError(f"{own[0]} is where its results would be written; give another folder by --results")
     if args.table is not None:
         check_output(args.table, "--table")
     check_folder(args.out, "--out")
-    check_folder(args.results or args.out, "--results")
+    check_folder(results, "--results")

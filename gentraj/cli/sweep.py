@@ -17,7 +17,7 @@ from ..experiments.ablate import show
 from ..experiments.cards import Card
 from ..experiments.compare_measures import Options
 from ..experiments.searching import Choice, Range, SearchConfig, Space
-from ..experiments.sweep import Objective, Sweep
+from ..experiments.sweep import SCORES, Objective, Sweep
 from ..files import check_folder
 from ..progress import print_saved, say
 from ..runs.presets import PRESETS
@@ -90,6 +90,13 @@ def main(argv: list[str]) -> None:
 def sweep_of(args: SweepOptions) -> Sweep:
     """The sweep that the options describe. Raises ValueError for unknown keys and values, before any work."""
     objective = Objective(args.objective, args.minimize)
+    kind = args.objective.partition(".")[0]
+    if args.num != SweepOptions.num and kind != "quality":
+        raise ValueError(f"--num is for an objective that measures samples, and --objective is {args.objective}; leave "
+                         "it out")
+    if args.episodes != SweepOptions.episodes and kind not in (*SCORES, "control"):
+        raise ValueError(f"--episodes is for an objective that is a score, and --objective is {args.objective}; leave "
+                         "it out")
     base = base_card(args.preset, args.dataset, args.env_id, args.steps, seeds=args.seeds, episodes=args.episodes,
                      protocol=args.protocol, score=objective.score)
     base.config(base.data[0], seed=0, where="--dataset")  # raises if the file is missing

@@ -130,7 +130,7 @@ def _train(args: Train, defaults: AnyRunConfig, processes: Processes) -> None:
         processes.on_main(lambda: print(dry_run(ready(config, record=False, check=args.resume is None))))
         return
     folder = args.run_dir or Path("runs") / name
-    folder = args.resume or fresh_folder(folder, f"--resume {folder}")
+    folder = args.resume or fresh_folder(folder, f"--resume {quote(str(folder))}")
     run = train_run(config, folder, resume=args.resume is not None, processes=processes,
                     device=processes.device or pick_device(args.device))
     if processes.main:
@@ -138,13 +138,12 @@ def _train(args: Train, defaults: AnyRunConfig, processes: Processes) -> None:
         print_saved(next_command(run, folder))
 
 
-def next_command(run: Run, path: Path) -> str:
+def next_command(run: Run, folder: Path) -> str:
     """The command that evaluates a trained run, with the options that it will need."""
-    folder = quote(str(path))
-    command = f"next: gentraj evaluate {folder}{imports_again()}"
+    command = f"next: gentraj evaluate {(named := quote(str(folder)))}{imports_again()}"
     if run.data.env is None:
         return (f"{command} --as world-model" if run.config.NAME == "world model" else
-                f"{command} --env-id ID; or, without an environment: gentraj export {folder} --low LOW --high HIGH "
+                f"{command} --env-id ID; or, without an environment: gentraj export {named} --low LOW --high HIGH "
                 "--out FILE.onnx")
     try:
         try_making(run.data.env)

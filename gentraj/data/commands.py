@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +14,7 @@ import numpy as np
 from .episodes import Episodes, problems, wrong_shapes
 from .minari_io import local_ids
 from .minari_writer import save_minari
-from .sources import load_episodes, read
+from .sources import load_episodes, read, split_names
 
 
 def list_datasets() -> list[dict[str, Any]]:
@@ -62,9 +61,8 @@ def report(source: str | Path | Episodes) -> tuple[str, int]:
 
 def _read(source: str | Path) -> Episodes:
     """One dataset, which need not be valid, or several valid ones that are joined by '+'."""
-    names = str(source).split("+")
-    is_one = len(names) == 1 or os.path.exists(source)
-    return Episodes(**read(source), validate=False) if is_one else load_episodes(names)
+    names = split_names(str(source))
+    return Episodes(**read(source), validate=False) if len(names) == 1 else load_episodes(names)
 
 
 def _environment(env: str | None) -> str:

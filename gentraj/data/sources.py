@@ -35,6 +35,20 @@ def load_episodes(source: str | Path | Episodes | Sequence[str | Path | Episodes
     return concatenate([load_episodes(one) for one in source])
 
 
+def split_names(dataset: str) -> list[str]:
+    """The names of the datasets that '+' joins. A '+' in the path of a file separates nothing: in an absolute one, or
+    in that of a file or folder that there is."""
+    if os.path.exists(os.path.expanduser(dataset)):
+        return [dataset]
+    names, name = [], ""
+    for piece in dataset.split("+"):
+        name = f"{name}+{piece}" if name else piece
+        if not name.startswith(("/", "~")) or name.endswith(FILES) or is_lerobot(name):
+            names.append(name)
+            name = ""
+    return [*names, name] if name else names
+
+
 def read(source: str | Path) -> dict[str, Any]:
     """Reads the fields of `Episodes`, not yet validated."""
     path = Path(os.path.expanduser(source))

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from envs.making import ProtocolName
 
-from ..config import ConfigError, from_json, read_json, require, require_choice, with_settings
-from ..data.sources import FILES
+from ..config import ConfigError, from_json, read_json, require, require_choice, with_settings, within
+from ..data.sources import FILES, split_names
 from ..runs.kinds import AnyRunConfig
 from ..runs.presets import PRESETS
 
@@ -117,13 +117,16 @@ class Card:
         for key, names in (("data", [data.name for data in self.data]), ("seeds", list(self.seeds))):
             if not names or len(set(names)) < len(names):
                 raise ValueError(f"{key} are {names}; at least one is expected, and each once")
-        if misplaced := [key for key in OWN if key in self.settings]:
+        if any(seed < 0 for seed in self.seeds):
+            raise ValueError(f"seeds are {list(self.seeds)}; whole numbers of at least 0 are expected")
+        if misplaced := [key for key in OWN if within(key, self.settings)]:
             raise ValueError(f"settings hold {', '.join(misplaced)}; datasets and seeds have fields of their own")
 
     def config(self, data: CardData, seed: int, folders: tuple[Path, ...] = (), where: str = "card") -> AnyRunConfig:
         """The settings of a run on one thread. Raises `ConfigError`, which names `where` and the key or the file."""
         config = with_settings(PRESETS[self.preset], self.settings, where)
-        dataset = "+".join(_found(name, folders, where) for name in data.dataset.split("+"))
+        names = [data.dataset] if _files(data.dataset, folders) else split_names(data.dataset)
+        dataset = "+".join(_found(name, folders, where) for name in names)
         training = replace(config.training, seed=seed, threads=1)
         if self.eval_every:
             training = replace(training, eval_every=self.eval_every, eval_episodes=self.episodes)
@@ -149,14 +152,18 @@ def read_card(path: Path) -> Card:
     return card
 
 
+def _files(name: str, folders: tuple[Path, ...]) -> list[Path]:
+    """The files of this name in the working directory and the folders."""
+    own = Path(os.path.expanduser(name))
+    return [path for path in (own, *(folder / own for folder in folders)) if os.path.isfile(path)]
+
+
 def _found(name: str, folders: tuple[Path, ...], where: str) -> str:
-    """The id of a dataset unchanged, or the path at which a file is found."""
+    """The id of a dataset unchanged, or the absolute path at which a file is found."""
     if Path(name).suffix not in FILES:
         return name
-    own = Path(os.path.expanduser(name))
-    for path in (own, *(folder / own for folder in folders)):
-        if path.is_file():
-            return str(path)
+    if found := _files(name, folders):
+        return str(found[0].absolute())
     places = " nor in ".join(["in the working directory", *map(str, folders)])
     raise ConfigError(f"{where}: the data file {name} is {'neither' if folders else 'not'} {places}; give its path, "
                       "or its folder to gentraj reproduce by --data DIR")

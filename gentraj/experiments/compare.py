@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from envs.evaluation.evaluate import EvaluationConfig, score_baselines
-from envs.making import environment_factory
+from envs.making import environment_factory, recorded_factory
 
 from ..config import to_json
 from ..data import Windows
@@ -31,6 +31,7 @@ from ..runs.kinds import AnyRunConfig
 from ..runs.planner import PlannerRunConfig
 from ..runs.presets import PRESETS
 from ..runs.settings import Component, DataFacts
+from ..training.checkpoint import load as load_checkpoint
 from ..training.log import read_metrics
 from . import engine
 from .compare_measures import MEASURES, Options, measures, speed
@@ -97,7 +98,8 @@ def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: floa
             groups[preset] = Group(preset, out / preset, plane(data), data.obs_dim)
             _keep_windows(groups[preset], config, episodes, components)
             with warnings.catch_warnings(action="ignore"):  # the training itself gives these warnings
-                seconds = kept(_step_seconds_path(out, cell), {"run": deciding(config), "sha256": sha256}, partial(
+                timed = {"run": deciding(config), "sha256": sha256} | _accelerator(options.device)
+                seconds = kept(_step_seconds_path(out, cell), timed, partial(
                     _step_seconds, components, episodes, resolved, options.device))
             say(f"{preset}: {cell[1]} takes {1000 * seconds:.3g} ms a step")
             trainings[cell] = _of_steps(config, steps or max(1, round(60 * minutes / seconds))), sha256
@@ -135,6 +137,12 @@ def _of_steps(config: PlannerRunConfig, steps: int) -> PlannerRunConfig:
         save_every=max(1, min(1000, steps // 8))))
 
 
+def _accelerator(device: str | None) -> dict[str, str]:
+    """The device that steps are timed on, if it is not the CPU, whose times were stored without it."""
+    at = pick_device(device)
+    return {} if at.type == "cpu" else {"device": str(at)}
+
+
 def _step_seconds_path(out: Path, cell: Cell) -> Path:
     return out / cell[0] / f"{cell[1]}-step-seconds.json"
 
@@ -159,22 +167,31 @@ def _step_seconds(components: Callable[[], Mapping[str, Component]], episodes: E
 def existing(folders: Sequence[Path]) -> dict[Path, tuple[Cell, PlannerRunConfig]]:
     """The cell and settings of existing runs.
 
-    Runs that differ only in their seed are one family. If several families of a group have the same name, the folder of
-    the run is added to the name.
+    Runs of a group have the same data wherever these lie, and the same environment. Runs that differ only in their seed
+    are one family. If several families of a group have the same name, the folder of the run is added to the name.
     """
-    configs = {folder: of_planner(read_config(folder)[0], str(folder))
-               for folder in dict.fromkeys(map(Path, folders))}
+    configs, rows = {}, {}
+    for folder in dict.fromkeys(map(Path, folders)):
+        config, data = read_config(folder)
+        configs[folder] = of_planner(config, str(folder))
+        rows[folder] = load_checkpoint(folder).text("dataset_hash"), _environment(data), *_rows(configs[folder])[1:]
     groups, families = {}, {}
-    for config in configs.values():
+    for folder, config in configs.items():
         stem = re.sub(r"[^\w.-]+", "-", config.dataset.rsplit("/", 1)[-1] if "." in config.dataset else config.dataset)
-        groups.setdefault(_rows(config), f"{stem}-{len(groups) + 1}" if groups else stem)
-        families.setdefault((_rows(config), family_of(config.model)), set()).add(_settings(config))
+        groups.setdefault(rows[folder], f"{stem}-{len(groups) + 1}" if groups else stem)
+        families.setdefault((rows[folder], family_of(config.model)), set()).add(_settings(config))
     cells, labels = {}, {}
     for folder, config in configs.items():
-        group, name = groups[_rows(config)], family_of(config.model)
-        label = f"{name} ({folder})" if len(families[_rows(config), name]) > 1 else name
+        group, name = groups[rows[folder]], family_of(config.model)
+        label = f"{name} ({folder})" if len(families[rows[folder], name]) > 1 else name
         cells[folder] = (group, labels.setdefault((group, _settings(config)), label)), config
     return cells
+
+
+def _environment(data: DataFacts) -> str | None:
+    """The environment of a run, in the same words for all runs that have it."""
+    factory = recorded_factory(data.env)
+    return data.env if factory is None else factory.spec_json
 
 
 def to_measure(existing_runs: Mapping[Path, tuple[Cell, PlannerRunConfig]], out: Path,

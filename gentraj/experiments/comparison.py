@@ -16,6 +16,8 @@ from .compare_page import write_page
 from .engine import write_json
 from .pools import pool_of
 
+FOR_TRAINING = ("families", "dataset", "budget", "steps", "seeds")  # settings of presets that are trained
+
 
 @dataclass(frozen=True)
 class CompareConfig:
@@ -83,6 +85,12 @@ def check(config: CompareConfig) -> None:
     """Raises ValueError for options that contradict each other or are out of range, before any work."""
     if bool(config.presets) == bool(config.runs):
         raise ValueError("give presets to train, or --runs DIR... to compare existing runs; see gentraj compare --help")
+    given = [name for name in FOR_TRAINING if getattr(config, name) != getattr(CompareConfig, name)]
+    if config.runs and given:
+        raise ValueError(f"--{given[0]} is for presets that are trained, and --runs names runs that are there; leave "
+                         "one of them out")
+    if {"budget", "steps"} <= {*given}:
+        raise ValueError("--budget and --steps both say how long to train; give one of them")
     least = {"--seeds": (config.seeds, 1), "--episodes": (config.episodes, 1), "--steps": (config.steps, 1),
              "--processes": (config.processes, 1), "--num": (config.num, 8)}
     for option, (value, low) in least.items():

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from ..config import lasting, read_json, sealed
-from ..device import pick_device
+from ..device import pick_device, require_device
 from ..files import open_plain, read_file, write_file
 from ..progress import one_line, say
 from ..runs.folder import Run, load, train
@@ -32,7 +32,7 @@ from ..runs.kinds import AnyRunConfig
 from ..runs.model_card import dataset_names
 from ..training.checkpoint import RunLocked, has_checkpoints
 from ..training.loop import Interrupted
-from .processes import Job, Pool, run_jobs
+from .processes import Job, LocalProcesses, Pool, run_jobs
 
 LOG, WARNINGS, FAILURES = "log.txt", "warnings.txt", "failures.json"
 UNLOCKING = 60.0  # seconds to wait until a training whose parent was killed has saved and ended
@@ -109,7 +109,8 @@ class Task:
         """Why the task is not done after an attempt."""
         path = self.folder / FAILURES
         failures = read_json(path) if path.is_file() else {}
-        return failures.get(self.name, "its process was killed, perhaps because memory ran out")
+        return failures.get(self.name, "its process gave no reason: it was killed, perhaps because memory ran out, or "
+                                       "the disk is full")
 
     @property
     def warnings(self) -> list[str]:
@@ -123,12 +124,15 @@ def run(tasks: Iterable[Task], pool: Pool, device: str | None,
     """Does the tasks that are not done yet, in the pool; returns why tasks failed, by their names.
 
     Tasks with the same folder share a training and a job. When a job has succeeded, `outcome` is called with its
-    tasks and returns the line to print. Raises `JobsStopped` after SIGINT or SIGTERM.
+    tasks and returns the line to print. Raises ValueError for a device that this machine's processes cannot have, and
+    `JobsStopped` after SIGINT or SIGTERM.
     """
     groups: dict[Path, list[Task]] = {}
     for task in tasks:
         if not task.is_done:
             groups.setdefault(task.folder, []).append(task)
+    if isinstance(pool, LocalProcesses):
+        require_device(device)
     run_jobs([Job(group[0].name, work, (group, device), lambda group=group: outcome(group))
               for group in groups.values()], pool)
     failed = [task for group in groups.values() for task in group if not task.is_done]

@@ -52,9 +52,14 @@ class Point:
 
     @classmethod
     def of(cls, text: str, device: Any = None) -> Point:
-        """The point RUN or RUN@STEPS. Raises what `gentraj.runs.folder.load` raises."""
+        """The point RUN or RUN@STEPS; a folder that there is may have an @ in its own name.
+
+        Raises ValueError for no steps, and what `gentraj.runs.folder.load` raises.
+        """
         folder, _, steps = text.rpartition("@")
-        given = steps.isdecimal() and bool(folder)
+        given = steps.isdecimal() and bool(folder) and not Path(text).exists()
+        if given and not int(steps):
+            raise ValueError(f"{text} has {steps} sampling steps; give at least 1, or the run alone for its own number")
         return cls(load(Path(folder if given else text), device=device), int(steps) if given else None)
 
     @property

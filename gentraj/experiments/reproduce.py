@@ -98,7 +98,10 @@ def check_data(config: AnyRunConfig, card: Card, where: str) -> tuple[str, float
     env = config.env_id or episodes.env
     if env is None:
         raise ConfigError(f"{where}: {config.dataset} does not name its environment; give env_id")
-    factory = environment_factory(env, protocol=card.protocol)
+    try:
+        factory = environment_factory(env, protocol=card.protocol)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
     if card.score not in ("return_mean", "success_rate") and normalised(0.0, factory)[card.score] is None:
         raise ConfigError(f"{where}: {card.score} is not defined for {factory.env_id} by the protocol {card.protocol}; "
                           "give return_mean")
@@ -184,7 +187,8 @@ def reproduce(cards: Cards, out: Path, pool: Pool, device: str | None) -> tuple[
     failures = engine.run(cards.tasks, pool, device, outcome)
     results = {name: cards.result(name) for name in cards.cards}
     for name, result in results.items():
-        write_result(out / f"{name}.json", result)
+        if result.data:  # where nothing could be done, what the file holds of before is kept
+            write_result(out / f"{name}.json", result)
     return failures, results
 
 

@@ -51,6 +51,10 @@ class SeedResult:
         """Results of before there were learning curves have none."""
         return {"curve": []} | dict(settings)
 
+    def __post_init__(self) -> None:
+        if not self.scores:
+            raise ValueError(f"the scores of seed {self.seed} are empty; the score of each episode is expected")
+
     @property
     def last_evaluations(self) -> float | None:
         """The mean over the last three evaluations during the training; None if there are fewer."""
@@ -70,6 +74,11 @@ class DataResult:
     interval: tuple[float, float]
     """95 % bootstrap interval of the mean, over seeds and episodes."""
     seeds: tuple[SeedResult, ...]
+
+    def __post_init__(self) -> None:
+        names = [seed.seed for seed in self.seeds]
+        if len(set(names)) < len(names):
+            raise ValueError(f"seeds are {names}; the results of each are expected once")
 
     @property
     def by_seed(self) -> dict[int, tuple[float, ...]]:
@@ -113,14 +122,16 @@ def write_result(path: Path, result: CardResult) -> Path:
     return write_json(path, to_json(result))
 
 
-def read_results(folder: Path, names: Iterable[str] = ("*",)) -> dict[str, CardResult]:
-    """The results in a folder by the names of their cards; cards of which nothing is done are left out.
+def read_results(folder: Path, names: Iterable[str] | None = None) -> dict[str, CardResult]:
+    """The results in a folder, of all or of some cards, by the names of their cards; cards of which nothing is done are
+    left out.
 
     Means and intervals over seeds are computed anew, so that all results have those of this version. Raises
     `ConfigError` for a file that is no result.
     """
+    paths = sorted(folder.glob("*.json")) if names is None else [folder / f"{name}.json" for name in names]
     results = {path.stem: from_json(CardResult, read_json(path, follow=True), str(path))
-             for name in names for path in sorted(folder.glob(f"{name}.json"))}
+               for path in paths if path.exists()}
     return {name: CardResult(result.card, {key: pooled(one.sha256, one.behaviour, one.seeds) if one.seeds else one
                                            for key, one in result.data.items()})
             for name, result in results.items() if result.data}

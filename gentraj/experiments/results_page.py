@@ -63,9 +63,9 @@ def page(results: Mapping[str, CardResult], path: Path) -> str:
     parts = [HEAD.format(page=path.as_posix())]
     for family in families(results):
         picture = f"![{family.name}]({_figure(family, path).as_posix()})"
-        parts += [f"## {family.name}", _protocol(family), _scores(family), *_alike(family), *_lead(family), picture,
-                  *robust(family), *published(family), *_curves(family, path), "### What the runs took", TOOK,
-                  _took(family)]
+        parts += [f"## {family.name}", _protocol(family), _scores(family), *_other_data(family), *_alike(family),
+                  *_lead(family), picture, *robust(family), *published(family), *_curves(family, path),
+                  "### What the runs took", TOOK, _took(family)]
     return "\n\n".join([*parts, _versions(results)]) + "\n"
 
 
@@ -81,6 +81,20 @@ def _scores(family: Family) -> str:
     columns = ["", *family.columns, AVERAGE]
     shown = len(columns) if family.is_averaged else -1
     return markdown_table(columns[:shown], [row[:shown] for row in rows])
+
+
+def _other_data(family: Family) -> Iterator[str]:
+    """Yields which rows were trained on other data than most, for each dataset of which there are several by its
+    name."""
+    for column in family.columns:
+        rows: dict[str, list[str]] = {}
+        for row in family.rows:
+            if found := row.results.get(column):
+                rows.setdefault(found.sha256, []).append(row.label)
+        if len(rows) > 1:
+            _, *others = sorted(rows.values(), key=lambda labels: -len(labels))
+            labels = " and ".join(label for some in others for label in some)
+            yield f"**The data of {column} differ**: {labels} learned from other data of that name than the other rows."
 
 
 def _alike(family: Family) -> Iterator[str]:

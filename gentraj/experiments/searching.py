@@ -104,6 +104,12 @@ class SearchConfig:
             raise ValueError(f"SearchConfig.search is {self.search}, which goes on without end; give "
                              "SearchConfig.trials, the number of trials")
 
+        if self.search == "grid" and self.search_seed != SearchConfig.search_seed:
+            raise ValueError(f"SearchConfig.search_seed is {self.search_seed}, and a grid draws nothing; leave it out")
+        if self.search not in SEARCHERS and self.round != SearchConfig.round:
+            raise ValueError(f"SearchConfig.round is {self.round}, and only {' and '.join(SEARCHERS)} search in "
+                             "rounds; leave it out")
+
     def rounds(self, space: Space) -> Rounds:
         """The rounds of the search. Raises ValueError for a range in a grid, and ImportError without Optuna."""
         if self.search in SEARCHERS:

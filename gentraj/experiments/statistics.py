@@ -36,8 +36,8 @@ class Estimate(NamedTuple):
 
 
 def over_seeds(scores: Scores, seed: int = 0) -> Estimate:
-    """The mean over all seeds and episodes, with the interval of `seeds_means`."""
-    return estimate(float(np.mean(np.concatenate(scores))), seeds_means(scores, seed))
+    """The mean over seeds of the means over their episodes, with the interval of `seeds_means`."""
+    return estimate(float(np.mean(run_scores(scores))), seeds_means(scores, seed))
 
 
 def estimate(mean: float, means: np.ndarray) -> Estimate:
@@ -69,7 +69,7 @@ def difference(one: Sequence[BySeed], other: Sequence[BySeed], *, seed: int = 0)
     """
     means, draws = [], []
     for i, (x, y) in enumerate(zip(one, other, strict=True)):
-        means.append(np.mean(np.concatenate([*x.values()])) - np.mean(np.concatenate([*y.values()])))
+        means.append(np.mean(run_scores([*x.values()])) - np.mean(run_scores([*y.values()])))
         if is_paired(x, y):
             draws.append(seeds_means([np.subtract(x[key], y[key]).tolist() for key in x], seed + 2 * i))
         else:

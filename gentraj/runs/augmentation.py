@@ -24,6 +24,7 @@ from envs.worlds.imagined import ImaginedConfig, goal_reward
 from ..config import require
 from ..data import Episodes, concatenate, episodes_hash, load_episodes, save_minari
 from ..data.minari_writer import check_new_id
+from ..data.sources import split_names
 from ..device import pick_device
 from ..files import read_file
 from ..models.conditioning import KINDS
@@ -115,7 +116,7 @@ def augment(config: AugmentConfig, *, progress: bool = True) -> Path:
     policy, planner = (None if folder is None else load(folder, device=device)
                        for folder in (config.policy, config.trajectories))
     model = world.world_model
-    data = concatenate([load_episodes(make_missing(name)) for name in config.dataset.split("+")])
+    data = concatenate([load_episodes(make_missing(name)) for name in split_names(config.dataset)])
     check_fit(data, world, policy, planner)
     sample_starts, agent = source(config, data.real(), policy, planner)
     imagined = ImaginedConfig(max_episode_steps=config.branch, max_uncertainty=config.max_uncertainty,

@@ -27,6 +27,7 @@ from envs.making import EnvironmentFactory, environment_factory
 from ..config import lasting, read_json, require, sealed
 from ..data import Episodes, save_npz
 from ..data.episodes import take
+from ..data.sources import split_names
 from ..files import inside, write_file
 from ..progress import say
 from ..randomness import fold
@@ -87,8 +88,6 @@ def distill(teacher: Run, config: DecisionConfig, folder: Path, *, env_id: str |
     distilled there; `EnvironmentFault` for an error in the environment; and what `gentraj.runs.folder.train` raises.
     """
     folder, factory = folder.absolute(), environment_factory(teacher.environment(env_id))
-    if "+" in str(folder):
-        raise ValueError(f"{folder} has a '+' in its path, which separates the files of a dataset; give another folder")
     check_fit(teacher.data, factory.spec_json)
     if config.temperature is None:
         config = replace(config, temperature=recording_temperature(teacher.config.planning))
@@ -124,7 +123,7 @@ def _begin(folder: Path, teacher: Run, config: DecisionConfig, factory: Environm
 
 def _make_way(folder: Path, rounds: int) -> None:
     """Deletes the checkpoints and the scores of a student that was trained on fewer rounds."""
-    if has_checkpoints(folder) and len(read_config(folder)[0].dataset.split("+")) < rounds:
+    if has_checkpoints(folder) and len(split_names(read_config(folder)[0].dataset)) < rounds:
         say(f"{rounds} rounds are recorded; a student of all of them takes the place of the one in {folder}")
         (folder / EVALUATION).unlink(missing_ok=True)
         discard(folder)

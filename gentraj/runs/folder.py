@@ -23,7 +23,7 @@ from envs.recording.recipes import make_missing
 from ..config import from_json, lasting, read_json, sealed, to_json
 from ..data import Episodes, Windows, concatenate, load_episodes
 from ..data.lerobot import is_folder
-from ..data.sources import FILES
+from ..data.sources import FILES, split_names
 from ..device import device_of
 from ..families import Model
 from ..files import inside, physical_memory, write_file
@@ -219,9 +219,9 @@ def located(dataset: str, folder: Path) -> str:
         place = next(filter(os.path.exists, places), path).absolute()
         if place.parent == folder.absolute():
             inside(folder, place.name)
-        return name if "+" in str(place) else str(place)  # a '+' in a path would separate datasets
+        return str(place)
 
-    return "+".join(map(locate, dataset.split("+")))
+    return "+".join(map(locate, split_names(dataset)))
 
 
 class Ready(NamedTuple):
@@ -268,7 +268,7 @@ def read_data(config: AnyRunConfig, folder: Path | None = None, *,
     out, with a warning. The dataset of a task is recorded if it is missing, unless `record` is false.
     """
     names = config.dataset if folder is None else located(config.dataset, folder)
-    datasets = [load_episodes(make_missing(name) if record else name) for name in names.split("+")]
+    datasets = [load_episodes(make_missing(name) if record else name) for name in split_names(names)]
     real = [dataset.real() for dataset in datasets]
     joined = concatenate(datasets if config.LEARNS_FROM_SYNTHETIC else real)
     if lost := sum(dataset.num_steps for dataset in datasets) - joined.num_steps:

@@ -27,6 +27,7 @@ from envs.tasks.registry import MANIPULATION, TASKS
 
 from ..data import ContextConfig, load_episodes
 from ..data.d4rl import single_task
+from ..data.sources import split_names
 from ..diffusion import DiffusionConfig, FlowConfig
 from ..models.conditioning import ConditionMix
 from ..networks import ResidualMLPConfig
@@ -147,7 +148,7 @@ def suited(name: str, dataset: str) -> str:
     The dataset of a task may be missing, as training records it. Raises `DataError` for any other dataset that cannot
     be read.
     """
-    first, *_ = dataset.split("+")
+    first, *_ = split_names(dataset)
     if name not in TOWARDS_GOALS or not first:
         return name
     in_mazes, elsewhere = TOWARDS_GOALS[name]
@@ -161,7 +162,7 @@ def suited(name: str, dataset: str) -> str:
 
 def data_settings(name: str, dataset: str) -> dict[str, Any]:
     """The settings that the preset `name` has for these data only: the rewards that a critic learns of."""
-    first, *_ = dataset.split("+")
+    first, *_ = split_names(dataset)
     learns = isinstance(config := PRESETS[name], PolicyRunConfig) and config.policy.critic is not None
     task = single_task(first)
     return {"policy.rewards": task.critic_rewards} if learns and task and task.critic_rewards else {}
@@ -171,7 +172,7 @@ def check_goals(name: str, config: AnyRunConfig) -> str:
     """What to say if the preset `name` plans for goals in mazes, but neither the data nor the settings say which
     entries of an observation make a goal; "" otherwise. Raises ValueError for such a preset outside of mazes, and
     `DataError` as `suited` does."""
-    first, *_ = config.dataset.split("+")
+    first, *_ = split_names(config.dataset)
     other, *_ = [key for key, towards in TOWARDS_GOALS.items() if name in towards] or [""]
     if not other or cast(PlannerRunConfig, config).mix.goal_dims or _task(first) or _goals(first):
         return ""

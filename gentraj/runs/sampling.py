@@ -79,6 +79,8 @@ def sample_run(run: Run, num: int = 16, *, start: Numbers | None = None, goal: N
         raise ValueError(f"--num is {num}; give at least 1")
     if arrival is not None and goal is None:
         raise ValueError("--arrival says when to be at a goal; give --goal too")
+    if guidance != 1 and context is None and run.config.planning is not None:
+        raise ValueError(f"--guidance is {guidance}, which weighs a context; give --context too, or leave it out")
     if run.config.world_model(run.components) is not None:
         raise ValueError(f"{run.description}, which predicts what actions lead to: gymnasium.make("
                          "'gentraj/WorldModel-v0', run=...) steps it, run.world_model.imagine rolls out batches")

@@ -231,9 +231,9 @@ def discard(folder: Path) -> None:
 
 
 def saved_bytes(folder: Path) -> int:
-    """The size of the newest checkpoint, valid or not; 0 if there is none."""
-    newest = _folders(folder)[:1]
-    return sum(path.lstat().st_size for each in newest for path in each.glob("*.safetensors"))
+    """The size of the largest checkpoint, as the newest may be damaged; 0 if there is none."""
+    sizes = (sum(path.lstat().st_size for path in each.glob("*.safetensors")) for each in _folders(folder))
+    return max(sizes, default=0)
 
 
 def saved_step(folder: Path) -> int:

@@ -153,10 +153,10 @@ def train(components: Mapping[str, Trainable], episodes: Episodes, config: Train
     `carried` modules are saved with them and not trained. Several `processes` divide each batch; all of them read the
     folder, and the main process alone calls the functions and writes.
 
-    Raises `ConfigError` for settings that differ on resume, for batches that cannot be divided and where nothing can be
-    compiled, `CheckpointError` where the folder is in use or cannot be written, `NothingSaved` without anything to
-    resume, `TrainingStopped` for a number that is not finite, `Interrupted` after SIGINT or SIGTERM, when everything is
-    saved, and `ProcessLost` where another process of the training has ended.
+    Raises `ConfigError` for settings that differ on resume, for fewer steps than are done, for batches that cannot be
+    divided and where nothing can be compiled, `CheckpointError` where the folder is in use or cannot be written,
+    `NothingSaved` without anything to resume, `TrainingStopped` for a number that is not finite, `Interrupted` after
+    SIGINT or SIGTERM, when everything is saved, and `ProcessLost` where another process of the training has ended.
     """
     require_loggers(config.log_to)  # before anything is saved
     folder, began = Path(run_dir).absolute(), time.monotonic()  # absolute: the working directory may change meanwhile
@@ -293,6 +293,9 @@ class _Run:
         except ConfigError as error:
             raise CheckpointError(str(error)) from error
         check_same(old, self.settings, str(self.folder))
+        if checkpoint.step > self.config.steps:
+            raise ConfigError(f"{self.folder}: training.steps is {self.config.steps}, and {checkpoint.step} steps are "
+                              "done already; give at least as many")
         for component in self.components:
             component.restore(checkpoint.components)
         for name, module in self.carried.items():

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from some_episodes import some
 
-from gentraj.data import DataError, concatenate, load_episodes, save_minari, save_npz
+from gentraj.data import DataError, concatenate, inspect, load_episodes, save_minari, save_npz
+from gentraj.data.sources import split_names
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +17,18 @@ def test_several_sources_are_one_dataset(tmp_path):
     joined = load_episodes([path, "mine/b-v0", some([1], seed=2)])
     assert joined == concatenate([some([3]), some([2, 4], seed=1), some([1], seed=2)])
     assert joined.name == "a+mine/b-v0+dataset"
+
+
+@pytest.mark.parametrize("folder", ["plain", "c++ x", "a+b"])
+def test_a_plus_in_the_path_of_a_file_separates_nothing(folder, tmp_path, monkeypatch):
+    """In an absolute path, and in a relative one of a single file that there is."""
+    one, other = (save_npz(some([3]), tmp_path / folder / name) for name in ("a.npz", "medium+expert.npz"))
+    names = [str(one), "mine/b-v0", str(other), "~/c++/d.h5"]
+    assert split_names("+".join(names)) == names and split_names(str(other)) == [str(other)]
+    assert split_names("a.npz+mine/b-v0+c.npz") == ["a.npz", "mine/b-v0", "c.npz"]
+    monkeypatch.chdir(tmp_path)
+    relative = f"{folder}/medium+expert.npz"
+    assert split_names(relative) == [relative] and inspect(relative).startswith(inspect(str(one))[:9])
 
 
 def test_an_id_without_a_namespace_is_minaris_if_it_is_there():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from test_reproduce import FAIR, record, reproduce, write
 from gentraj.experiments.cards import read_card
 from gentraj.experiments.results import CardResult, DataResult, write_result
 from gentraj.experiments.results_page import families
+from gentraj.runs.folder import read_data
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({"table": " "}, "table is ' '; one line of text is expected"),
     ({"data": [FAIR | {"tolerance": None}]}, "expected is -1300.0 and tolerance None; give both, or null for both"),
     ({"data": [FAIR | {"dataset": "none.npz"}]}, "the data file none.npz is neither in the working directory nor in "),
-    ({"data": [FAIR | {"env_id": "Pendulam-v1"}]}, "unknown environment 'Pendulam-v1'; did you mean Pendulum-v1"),
+    ({"data": [FAIR | {"env_id": "Pendulam-v1"}]}, "bc: unknown environment 'Pendulam-v1'; did you mean Pendulum-v1"),
+    ({"protocol": "ogbench"}, "bc: Pendulum-v1: OGBench's protocol needs one of its"),
+    ({"seeds": [0, -1]}, "bc.json: seeds are [0, -1]; whole numbers of at least 0 are expected"),
+    ({"settings": {"training": {"steps": 4, "seed": 3}}}, "settings hold training.seed, training.threads, "),
     ({"settings": {"training.seed": 3}}, "settings hold training.seed; datasets and seeds have fields of their own"),
     ({"settings": {"policy.alpha": 3}}, "bc.json: unknown key policy.alpha; expected are kind, chunk"),
     ({"settings": {"training.steps": 0}}, "steps is 0"),
@@ -47,6 +52,15 @@ def test_a_bad_card_is_refused_in_one_line(changes: dict[str, Any], message: str
     assert not out and err.count("\n") == 1 and message in err and not (tmp_path / "out").exists()
 
 
+def test_a_data_file_may_have_a_plus_in_its_path(data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(data, tmp_path / "c++ x")
+    (folder / "hard.npz").rename(folder / "fair+hard.npz")
+    for dataset in ("fair+hard.npz", "fair.npz+fair.npz"):
+        card = read_card(write(tmp_path, data=[FAIR | {"dataset": dataset}]))
+        config = card.config(card.data[0], 0, (folder,))
+        assert len(read_data(config)[0]) == (3 if dataset == "fair+hard.npz" else 6)
+
+
 def test_a_data_file_may_lie_in_the_home_folder(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(data))
     card = read_card(write(tmp_path, data=[FAIR | {"dataset": "~/fair.npz+hard.npz"}]))
@@ -56,6 +70,7 @@ def test_a_data_file_may_lie_in_the_home_folder(data: Path, tmp_path: Path, monk
 @pytest.mark.parametrize(("words", "message"), [
     ((), "give cards, or --table FILE"), (("bc.json", "d/bc.json"), "several cards are called bc; each needs a name"),
     (("bc.json", "--jobs", 0), "--jobs is 0; give at least 1"), (("none.json",), "none.json"),
+    (("bc.json", "--out", "."), "bc.json is where its results would be written; give another folder by --results"),
     (("--results", "d", "--table", "page.md"), "d holds no results; gentraj reproduce CARD... writes them")], ids=str)
 def test_bad_options_are_refused_in_one_line(words: tuple, message: str, tmp_path: Path,
                                             capsys: pytest.CaptureFixture,
@@ -66,6 +81,14 @@ def test_bad_options_are_refused_in_one_line(words: tuple, message: str, tmp_pat
     assert gentraj("reproduce", *words) == 2
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and message in err
+
+
+def test_a_device_that_is_not_here_is_refused_before_any_training(data: Path, tmp_path: Path,
+                                                                   capsys: pytest.CaptureFixture) -> None:
+    """Each training was started, and failed."""
+    assert reproduce(write(tmp_path), data, tmp_path / "out", "--device", "gpu") == 2
+    assert "gentraj: error: device 'gpu' cannot be used here: " in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("log.txt"))
 
 
 def test_a_card_that_cannot_stand_beside_what_is_there_is_refused_before_it_is_run(

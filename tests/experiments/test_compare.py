@@ -21,7 +21,7 @@ from small import DATASET, edit, gentraj
 from agents.planning.planner import PlannerConfig
 from gentraj.experiments import compare as experiment
 from gentraj.experiments import compare_measures, compare_page, comparison, groups
-from gentraj.experiments.compare import existing, planned, to_measure
+from gentraj.experiments.compare import existing, planned, to_measure, to_train
 from gentraj.experiments.compare_measures import Options
 from gentraj.experiments.groups import MODES, Group, plane
 from gentraj.families import FAMILIES
@@ -190,6 +190,11 @@ def test_runs_there_are_need_no_training(compared: Path, tmp_path: Path, monkeyp
     (("pointmaze-umaze", "--seeds", 0), "--seeds is 0; give at least 1"),
     (("pointmaze-umaze", "--processes", 0), "--processes is 0; give at least 1"),
     (("pointmaze-umaze", "--steps", 0), "--steps is 0; give at least 1"),
+    (("--runs", "x", "--families", "gan"), "--families is for presets that are trained, and --runs names runs"),
+    (("--runs", "x", "--seeds", 5), "--seeds is for presets"),
+    (("--runs", "x", "--steps", 5), "--steps is for presets"),
+    (("--runs", "x", "--dataset", "y"), "--dataset is for presets"),
+    (("pointmaze-umaze", "--budget", 1, "--steps", 9), "--budget and --steps both say how long to train; give one"),
     (("pointmaze-umaze", "--budget", "nan"), "--budget is nan"), (("--runs", "nowhere"), "nowhere: no run there")])
 def test_bad_input_is_one_line(words: tuple, message: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert gentraj("compare", *words, "--out", tmp_path / "out") == 2
@@ -207,10 +212,20 @@ def test_families_differ_in_their_generator_only() -> None:
     assert replace(gan, model=diffusion.model) == diffusion != gan
 
 
+def test_steps_are_timed_anew_on_another_device(umaze, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget of minutes is as many steps as the device does in them."""
+    shrink(monkeypatch)
+    monkeypatch.setattr(experiment, "_step_seconds", lambda *given: 1.0 if given[-1] == "cpu" else 0.1)
+    monkeypatch.setattr(experiment, "pick_device", torch.device)
+    configs = planned(["tiny"], ["gan"])
+    steps = [to_train(configs, 1, 1.0, None, tmp_path, Options(1, 16, device))[0][0].config.training.steps
+             for device in ("cpu", "cuda", "cpu")]
+    assert steps == [60, 600, 60]
+
+
 def test_runs_with_other_settings_are_families_of_their_own(small_run: Path, tmp_path: Path) -> None:
     for name, seed, replan in (("a", 1, 60), ("b", 0, 7)):
-        (tmp_path / name).mkdir()
-        shutil.copy(small_run / "config.json", tmp_path / name)
+        shutil.copytree(small_run, tmp_path / name)
         for part, key, value in (("training", "seed", seed), ("planner", "replan", replan)):
             edit(tmp_path / name, lambda config, p=part, k=key, v=value: config["run"][p].update({k: v}))
     same = existing([small_run, tmp_path / "a"])
@@ -219,6 +234,21 @@ def test_runs_with_other_settings_are_families_of_their_own(small_run: Path, tmp
     other = existing([small_run, tmp_path / "b"])
     names = [f"diffusion ({folder})" for folder in (small_run, tmp_path / "b")]
     assert [family for (_, family), _ in other.values()] == names
+
+
+def test_runs_are_grouped_by_their_data_and_environment_and_not_by_the_names_of_these(
+        small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same data may lie elsewhere, and other data may have the same name, as in two folders of a project."""
+    runs = [shutil.copytree(small_run, tmp_path / name) for name in ("moved", "other", "elsewhere")]
+    moved, other, elsewhere = runs
+    edit(moved, lambda config: config["run"].update(dataset="/data/umaze.npz"))
+    edit(elsewhere, lambda config: config["data"].update(env=json.dumps(
+        json.loads(config["data"]["env"]) | {"max_episode_steps": 77})))
+    read = experiment.load_checkpoint
+    monkeypatch.setattr(experiment, "load_checkpoint", lambda folder: read(folder) if folder != other else replace(
+        read(folder), meta={"dataset_hash": "another"}))
+    groups = [group for (group, _), _ in existing([small_run, *runs]).values()]
+    assert groups[0] == groups[1] and len(set(groups)) == 3
 
 
 def test_runs_of_one_name_have_folders_of_their_own(small_run: Path, tmp_path: Path) -> None:
@@ -318,8 +348,7 @@ def test_a_single_goal_entry_is_drawn_over_time(tmp_path: Path, monkeypatch: pyt
 
 
 def test_runs_of_other_contexts_are_a_group_of_their_own(small_run: Path, tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    shutil.copy(small_run / "config.json", tmp_path / "a")
+    shutil.copytree(small_run, tmp_path / "a")
     edit(tmp_path / "a", lambda config: config["run"].update({"context": {"kinds": ["return"], "discount": 0.9}}))
     assert len({group for (group, _), _ in existing([small_run, tmp_path / "a"]).values()}) == 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ def test_the_return_of_a_policy_is_measured_and_why_it_has_no_quality(hopper_run
     [point] = found["points"]
     assert point["return_mean"] is not None and point["quality"] is None and point["frontier"]
     assert found["worth"] == "return" and found["left_out"]["quality"] == "run plans no trajectories"
+
+
+def test_no_steps_are_refused_and_a_folder_may_have_an_at_sign(small_run: Path, tmp_path: Path) -> None:
+    """RUN@0 was measured with the run's own steps."""
+    with pytest.raises(ValueError, match=r"@0 has 0 sampling steps; give at least 1"):
+        Point.of(f"{small_run}@0")
+    there = shutil.copytree(small_run, tmp_path / "run@4")
+    assert Point.of(str(there)).steps is None and Point.of(f"{there}@2").steps == 2
 
 
 def test_runs_that_nothing_was_measured_of_are_refused(small_run: Path) -> None:

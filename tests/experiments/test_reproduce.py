@@ -150,6 +150,26 @@ def test_runs_that_are_gone_are_known_from_the_results(data: Path, done: Path, t
     assert len(undone(write(tmp_path, episodes=3), data, tmp_path / "out")) == 4
 
 
+def test_any_name_that_a_card_may_have_is_found_again(done: Path, tmp_path: Path) -> None:
+    name = "bc[1] ü"  # brackets are a pattern of names of files
+    shutil.copy(done / "bc.json", tmp_path / f"{name}.json")
+    assert list(read_results(tmp_path, [name, "none"])) == list(read_results(tmp_path)) == [name]
+
+
+def test_results_are_kept_where_no_run_of_the_changed_card_succeeds(data: Path, done: Path, tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("the loss is nan")
+
+    results = tmp_path / "results"
+    results.mkdir()
+    shutil.copy(done / "bc.json", results)
+    monkeypatch.setattr(module, "score_run", fails)
+    card = write(tmp_path, episodes=3)
+    assert reproduce(card, data, tmp_path / "out", "--results", results) == 1
+    assert (results / "bc.json").read_bytes() == (done / "bc.json").read_bytes()
+
+
 @pytest.mark.parametrize(("changes", "anew", "trained"), [
     ({"label": "B", "about": "", "table": "T", "data": [HARD, FAIR | {"expected": 0}]}, 0, 0),
     ({"seeds": [3, 5, 7]}, 2, 2), ({"seeds": [5]}, 0, 0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,9 @@ from matplotlib.image import imread
 from small import gentraj
 from test_reproduce import CARD, FAIR, HARD, write
 
-from gentraj.config import from_json
+from gentraj.config import ConfigError, from_json
 from gentraj.experiments.cards import Card
-from gentraj.experiments.results import CardResult, SeedResult, pooled, write_result
+from gentraj.experiments.results import CardResult, SeedResult, pooled, read_results, write_result
 from gentraj.experiments.results_page import families, write_page
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +65,30 @@ def test_the_order_of_a_card_s_seeds_does_not_matter(tmp_path: Path) -> None:
     cards = {"a": made({"fair": 40}, "a", seeds=[5, 3], data=[FAIR]), "b": made({"hard": 20}, "a", data=[HARD]),
              "c": made({"fair": 9}, "c")}
     assert "training seeds\n(3, 5) with 2 episodes each" in write_page(cards, tmp_path / "page.md").read_text()
+
+
+def test_rows_that_learned_from_other_data_of_one_name_are_named(tmp_path: Path) -> None:
+    """A name of a dataset is no hash, and another file may lie in another folder."""
+    cards = {name: made({"fair": 40, "hard": 20}, name) for name in "abc"}
+    assert "learned from other data" not in write_page(cards, tmp_path / "page.md").read_text()
+    data = cards["b"].data
+    cards["b"] = CardResult(cards["b"].card, data | {"hard": replace(data["hard"], sha256="another")})
+    text = write_page(cards, tmp_path / "page.md").read_text()
+    assert "**The data of hard differ**: b learned from other data of that name than the other rows." in text
+    assert text.count("learned from other data") == 1
+
+
+def test_results_that_were_put_together_by_hand_have_each_seed_once(tmp_path: Path) -> None:
+    """Twice the same seed would narrow the intervals, and a seed without scores would make them nan."""
+    write_result(path := tmp_path / "a.json", made({"fair": 40}, "a"))
+    result = json.loads(path.read_text())
+    del result["sha256"]
+    seeds = result["data"]["fair"]["seeds"]
+    for wrong, message in (([*seeds, seeds[0]], r"a.json: data.fair: seeds are \[3, 5, 3\]; the results of each are"),
+                           ([seeds[0] | {"scores": []}], "a.json: data.fair.seeds.0.: the scores of seed 3 are empty")):
+        path.write_text(json.dumps(result | {"data": {"fair": result["data"]["fair"] | {"seeds": wrong}}}))
+        with pytest.raises(ConfigError, match=message):
+            read_results(tmp_path)
 
 
 def test_a_lead_of_one_training_says_what_its_interval_lacks(tmp_path: Path) -> None:

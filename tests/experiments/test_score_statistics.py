@@ -16,6 +16,7 @@ from gentraj.experiments.statistics import (
     over_seeds,
     probability_of_improvement,
     run_scores,
+    seeds_means,
 )
 
 RUNS = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=6)
@@ -94,6 +95,15 @@ def test_an_interval_holds_the_truth_where_all_seeds_find_the_same_episodes_hard
     assert 86 <= sum(inside) <= 100
     apart = [over_seeds([*x[:4].tolist(), x[4, :19].tolist()], trial) for trial, x in enumerate(hard)]  # not the same
     assert sum(low <= 0 <= high for low, _, high in apart) < 82
+
+
+def test_each_seed_counts_as_much_however_many_episodes_it_has() -> None:
+    """A seed of a faulty environment may lack episodes. The interval is that of the mean beside it."""
+    scores = [[0.0, 0.0], [1.0] * 98]
+    low, mean, high = over_seeds(scores)
+    assert (low, mean, high) == (0.0, 0.5, 1.0) and seeds_means(scores).mean() == pytest.approx(mean, abs=0.01)
+    none = {0: [0.0, 0.0], 1: [0.0]}
+    assert difference([dict(enumerate(scores))], [none]) == (0.0, 0.5, 1.0)
 
 
 def test_the_score_of_a_run_is_the_mean_over_its_episodes() -> None:

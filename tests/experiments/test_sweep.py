@@ -122,6 +122,10 @@ def test_what_cannot_be_tried_is_refused_in_one_line(over: tuple[str, ...], mess
     (("--trials", 3), "--trials is 3, and a grid tries all combinations; leave it out, or give another --search"),
     (("--objective", "qality"), "unknown objective 'qality'; .*did you mean 'quality'"),
     (("--jobs", 0), "--jobs is 0; give at least 1"),
+    (("--search-seed", 3), "--search-seed is 3, and a grid draws nothing; leave it out"),
+    (("--search", "random", "--trials", 2, "--round", 3), "--round is 3, and only tpe and gp search in rounds"),
+    (("--num", 64), "--num is for an objective that measures samples, and --objective is return_mean"),
+    (("--objective", "likelihood.log_prob_per_entry", "--episodes", 9), "--episodes is for an objective that is a"),
 ])
 def test_options_that_contradict_each_other(words: tuple[Any, ...], message: str, hopper_file: Path,
                                             capsys: pytest.CaptureFixture[str]) -> None:

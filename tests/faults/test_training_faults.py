@@ -226,7 +226,9 @@ def test_resume_may_go_further_and_log_otherwise(tiny_run: Path) -> None:
     """FAULTS 10."""
     assert run_tiny(tiny_run, steps=80, log_every=7, save_every=11, keep=1, resume=True).step == 80
     assert [row["step"] for row in read_metrics(tiny_run)] == [15, 30, 45, 60, 63, 70, 77, 80]
-    assert run_tiny(tiny_run, steps=40, resume=True).step == 80  # all done already
+    assert run_tiny(tiny_run, steps=80, resume=True).step == 80  # all done already
+    with pytest.raises(ConfigError, match=r"training\.steps is 40, and 80 steps are done already; give at least"):
+        run_tiny(tiny_run, steps=40, resume=True)
 
 
 def test_resume_past_a_broken_checkpoint_gives_the_same_bits(tmp_path: Path, fingerprint) -> None:

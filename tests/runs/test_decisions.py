@@ -248,22 +248,21 @@ def test_other_settings_are_not_resumed(teacher: runs.Run, student: runs.Run, tm
         distill(teacher, CONFIG, student.folder, progress=False)
     with pytest.raises(NothingSaved, match="nothing distilled yet"):
         distill(teacher, CONFIG, tmp_path / "new", resume=True, progress=False)
-    with pytest.raises(ValueError, match="has a '\\+' in its path"):
-        distill(teacher, CONFIG, tmp_path / "a+b", progress=False)
 
 
 def test_the_command_distils_and_says_what_is_next(teacher: runs.Run, tmp_path: Path,
                                                    capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--method", "decision", "--run-dir", tmp_path / "out", "--episodes", 2, "--rounds", 0, "--steps", 2,
+    out = tmp_path / "c++" / "out"  # a '+' also joins datasets
+    words = ("--method", "decision", "--run-dir", out, "--episodes", 2, "--rounds", 1, "--steps", 2,
              "--policy.width", 8, "--policy.batch-size", 4)
     assert gentraj("distill", teacher.folder, *words) == 0
-    assert f"next: gentraj evaluate {tmp_path / 'out'}" in capsys.readouterr().out
+    assert f"next: gentraj evaluate {out}" in capsys.readouterr().out
     assert gentraj("distill", teacher.folder, *words) == 2
     assert "continue it with --resume" in capsys.readouterr().err
     assert gentraj("distill", teacher.folder, *words, "--resume") == 0
     assert gentraj("distill", teacher.folder, *words, "--policy.goal-dims", 0) == 2
     assert "--policy.goal-dims changes nothing here: the teacher's data decide them" in capsys.readouterr().err
-    assert gentraj("export", tmp_path / "out", "--out", tmp_path / "student.pt2") == 0
+    assert gentraj("export", out, "--out", tmp_path / "student.pt2") == 0
 
 
 def test_a_student_that_is_evaluated_with_its_teacher_asks_it_where_it_is_unsure(

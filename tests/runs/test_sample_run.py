@@ -24,6 +24,7 @@ def test_the_function_samples_what_the_command_writes(small_run: Path, tmp_path:
 
 @pytest.mark.parametrize(("given", "message"), [
     ({"num": 0}, "--num is 0; give at least 1"), ({"arrival": 3}, "give --goal too"),
+    ({"guidance": 3.0}, "--guidance is 3.0, which weighs a context; give --context too, or leave it out"),
     ({"start": [9.0, 9.0]}, "--start 9,9 lies in a wall of PointMaze_UMaze-v3 or outside it"),
     ({"start": [1.0, 1.0, 0.0]}, "--start has 3 numbers; 4"),
     ({"context": [1.0]}, "--context has 1 numbers; none, as the run was trained without a context, is expected")])

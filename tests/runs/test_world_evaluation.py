@@ -81,9 +81,19 @@ def test_the_environment_and_the_sampler_that_are_named_are_heeded_or_refused(
     assert "HalfCheetah-v5" in capsys.readouterr().err
     assert main(["evaluate", str(folder / "world"), "--sampler", "heun"]) == 2
     assert "planning in a world model uses the ensemble's mean" in capsys.readouterr().err
-    for words in (["--teacher", policies[0]], ["--hz", "20"]):
-        assert main(["evaluate", str(folder / "world"), "--as", "world-model", *words]) == 2
-        assert f"{words[0]}" in (error := capsys.readouterr().err) and "is for acting in an environment" in error
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ("--episodes 9", "without --policies makes no use of --episodes; leave it out"),
+    ("--hz 20 --policies policy-0 policy-1 policy-2", "world-model makes no use of --hz; leave it out"),
+    ("--video films --ray", "makes no use of --video, --ray; leave them out"),
+    ("--teacher world", "makes no use of --teacher; leave it out"), ("--no-baselines", "makes no use of --baselines")])
+def test_options_that_judging_does_not_heed_are_refused(given: str, message: str, folder: Path,
+                                                        monkeypatch: pytest.MonkeyPatch,
+                                                        capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(folder)
+    assert main(["evaluate", "world", "--as", "world-model", *given.split()]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("given", "message"), [(["--as", "world-model", "--policies", "policy-0"], "at least three"),

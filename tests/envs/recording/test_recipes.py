@@ -2,12 +2,15 @@
 
 import sys
 
+import numpy as np
 import pytest
 
 from envs.making import environment_factory
-from envs.recording.recipes import find_recipe, make_dataset, recipes
+from envs.recording import recipes as module
+from envs.recording.recipes import Recipe, find_recipe, make_dataset, make_missing, recipes
 from envs.tasks.overview import table
 from envs.tasks.registry import LOCOMOTION
+from gentraj.data import DataError, Episodes, load_minari, save_minari
 from gentraj.data.minari_io import MINARI_ID
 from gentraj.runs.presets import PLANNERS
 
@@ -34,6 +37,23 @@ def test_every_task_of_the_table_is_an_environment_with_scores_and_a_plan():
         if row.name in LOCOMOTION:  # whose plans are for returns
             config = PLANNERS["veteran+"][1]
             assert row.horizon == (config.horizon, config.stride)
+
+
+def test_a_dataset_that_another_process_records_meanwhile_is_taken(tmp_path, monkeypatch):
+    """As by two trainings that are started at once: the later one was refused after minutes, as the dataset exists."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    end = np.array([False, False, True])
+    played = Episodes(np.zeros((4, 1)), np.zeros((3, 1)), np.zeros(3), ~end & end, end, np.array([3]))
+
+    def record(*_, **__):
+        save_minari(played, "mine/task-v0", description="by the other process")
+        return played
+
+    monkeypatch.setattr(module, "recipes", lambda: {"task": Recipe("mine/task-v0", 3, record, "nobody")})
+    assert make_missing("mine/task-v0") == "mine/task-v0" and load_minari("mine/task-v0") == played
+    assert make_missing("mine/task-v0") == "mine/task-v0"
+    with pytest.raises(DataError, match="mine/task-v0 exists already"):
+        make_dataset("task")
 
 
 def test_datasets_that_cannot_be_recorded_are_refused_in_one_line(monkeypatch):
