@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from inspect import cleandoc
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -16,9 +15,8 @@ from ..progress import print_saved, say
 from ..runs.distillation import METHODS, AnyDistillConfig, distill
 from ..runs.folder import load
 from .common import RunFolder
-from .environments import imports_again
 from .options import options_named, parse, without_effect
-from .train import fresh_folder, option
+from .train import fresh_folder, next_command, option
 
 if TYPE_CHECKING:
     MethodName = str
@@ -82,4 +80,4 @@ def _distill(args: Distill, defaults: AnyDistillConfig) -> None:
     student = distill(load(args.run, device=device), config, folder, env_id=args.env_id, resume=args.resume,
                       device=device)
     say(f"trained {student.step} steps; the student is in {folder}")
-    print_saved(f"next: gentraj evaluate {quote(str(folder))}{imports_again()}")
+    print_saved(next_command(student, folder))

@@ -248,7 +248,7 @@ class Constraints:
 
     def _reach(self, dims: list[int]) -> float:
         """The largest distance in these entries between neighbouring timesteps that a bounded speed allows."""
-        return min((c.reach(self.spec) for c in self.constraints.values()
+        return min((c.reach(self.spec, len(dims)) for c in self.constraints.values()
                     if type(c) is Speed and set(dims) <= set(c.dims)), default=math.inf)
 
     def _refuse(self, name: str, values: Tensor, mask: Tensor) -> None:

@@ -230,9 +230,9 @@ class Speed(Constraint):
         spec.require_even(type(self).__name__)
         return (spec.stride * self.dt) ** self.order
 
-    def reach(self, spec: TrajectorySpec) -> float:
-        """The largest distance between the vectors of neighbouring timesteps."""
-        return self.limit * self.unit(spec) * (math.sqrt(len(self.dims)) if self.per_dim else 1)
+    def reach(self, spec: TrajectorySpec, entries: int) -> float:
+        """The largest distance between neighbouring timesteps in that many of its entries."""
+        return self.limit * self.unit(spec) * (math.sqrt(entries) if self.per_dim else 1)
 
     def excess(self, vectors: Tensor, spec: TrajectorySpec) -> Tensor:
         return (vectors.abs() if self.per_dim else vectors.norm(dim=-1)) / self.unit(spec) - self.limit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+import torch
 from gymnasium.spaces import Box
 
 from envs.making import environment_factory
@@ -13,6 +13,7 @@ from envs.rendering.renderer import Renderer
 from envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
 from envs.worlds.imagined import GoalReward, ImaginedConfig
 
+from ..worlds.facts import STILL
 from ..worlds.model import WorldModel
 from .folder import Run, load
 
@@ -41,12 +42,15 @@ def make_vec(run: Run | Path | str, num_envs: int = 1, *, render_mode: str | Non
 
 
 def action_space(run: Run) -> Box:
-    """The action space of the run's environment, or the range of the actions in the data if these name none."""
+    """The action space of the run's environment, or the range of the actions in the data if these name none.
+
+    An entry that never varies in the data, and has no effect, may be up to 1 away from its value.
+    """
     if run.data.env is not None:
         return run.action_space()
     act = run.world_model.facts.act
-    low_A, high_A = (act.unnormalize(act.shift_D.new_full(act.shift_D.shape, end)).cpu().numpy() for end in (-1, 1))
-    return Box(low_A.astype(np.float32), high_A.astype(np.float32))
+    half_A = torch.where(act.scale_D < STILL, act.scale_D, 1)
+    return Box((act.shift_D - half_A).cpu().numpy(), (act.shift_D + half_A).cpu().numpy())
 
 
 class _Parts(NamedTuple):

@@ -14,13 +14,15 @@ from ..trajectory import Batch, TrajectorySpec
 STARTS = 1024  # observations kept for each kind of start: the first of an episode, and any
 FEW = 32  # with fewer episodes than these, starts are sampled from all observations
 WINDOWS = 16_384  # sampled to fit the scales of changes and rewards
+STILL = 1e30  # scale of an action that never varies in the data: of other values nothing was learned
 
 
 class WorldFacts(nn.Module):
     """The scales, starts and bounds of a world model's data.
 
     The normalisers are of observations (gaussian), actions (limits), goals, and `happened`: the changes of the
-    observation and the rewards of the K steps of a chunk.
+    observation and the rewards of the K steps of a chunk. An action that never varies in the data is normalised to 0
+    whatever it is, and thus has no effect.
     """
 
     starts_NS: Tensor
@@ -66,7 +68,9 @@ class WorldFacts(nn.Module):
         start_N = np.resize(rng.permutation(first), STARTS) if len(first) >= FEW else anywhere_N
         starts = [np.concatenate([episodes.obs[row_N], *([] if rows is None else [rows(row_N, row_N)])], 1)
                   for row_N in (start_N, anywhere_N)]
-        return cls(Normalizer.fit("gaussian", [episodes.obs]), Normalizer.fit("limits", [episodes.act]), goal, happened,
+        act = Normalizer.fit("limits", [episodes.act])
+        act.scale_D[torch.from_numpy(episodes.act.min(0) == episodes.act.max(0))] = STILL
+        return cls(Normalizer.fit("gaussian", [episodes.obs]), act, goal, happened,
                    *map(torch.from_numpy, (*starts, episodes.obs.min(0), episodes.obs.max(0))))
 
     @property

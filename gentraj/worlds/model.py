@@ -56,7 +56,7 @@ class WorldModelConfig(LearningConfig):
     model: ModelConfig | None = field(default_factory=lambda: GENERATOR)
     """Generative model that samples outcomes around the mean of the ensemble; None is a normal distribution."""
     model_batch: int = 64
-    """Number of windows of a batch that the generative model is trained on."""
+    """Number of windows of a batch that the generative model is trained on; all of them if the batch has fewer."""
     learns: float = 0.5
     """Fraction of the updates that train the generative model too; a smaller one leaves the ensemble more time."""
     chunk: int = 1

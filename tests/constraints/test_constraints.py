@@ -202,6 +202,18 @@ def test_a_plan_through_an_obstacle_goes_round_it(keep_out: Constraint, offset: 
     assert constraints.certificate(y).worst <= TOLERANCE
 
 
+def test_a_bounded_speed_of_more_entries_leads_round_a_wall_as_that_of_the_wall_s() -> None:
+    """Regions are chosen by how far the wall's entries move in a step, which further bounded entries do not change."""
+    spec, wall = TrajectorySpec(4, 0, 12), Blocks((-0.6, -3.0), (0.6, 1.2), (0, 1))
+    x = torch.zeros(4, 12, 4)
+    x[..., 0], x[..., 1] = torch.linspace(-1, 1, 12), torch.tensor([[-0.5], [-0.3], [0.0], [0.1]])
+    ends = Condition.unknown(spec, 4).with_obs(0, torch.tensor([-1.0, 0]), (0, 1)).with_obs(-1, torch.tensor([1.0, 0]),
+                                                                                          (0, 1))
+    for dims in ((0, 1), (0, 1, 2, 3)):
+        limits = Constraints(spec, [wall, Speed(0.6, dims, 1.0, per_dim=True)])
+        assert limits.certificate(limits.project(x, ends)).feasible.all()
+
+
 def test_what_cannot_be_satisfied_is_certified_so() -> None:
     spec = TrajectorySpec(2, 0, 8)
     wall = Blocks((-0.1, -9.0), (0.1, 9.0), (0, 1))

@@ -45,6 +45,18 @@ def test_starts_are_where_the_data_go_on(lengths: list[int]) -> None:
         assert rows(facts.starts_NS) <= firsts and len(rows(facts.starts_NS)) == min(len(e), STARTS)
 
 
+def test_an_action_that_never_varies_in_the_data_has_no_effect() -> None:
+    """As nothing was learned of other values than its own."""
+    e = linear([9, 40, 2, 30])
+    e = replace(e, act=np.stack([e.act[:, 0], np.full(e.num_steps, 0.25)], 1))
+    world = taught(e, WorldModelConfig(model=None, **TINY))
+    obs_BO, act_BTA = torch.from_numpy(e.obs[:4]), torch.from_numpy(e.act[:4, None])
+    made, moved = (world.imagine(obs_BO, act_BTA + torch.tensor([0.0, by]), seeds=range(4)) for by in (0, 0.9))
+    assert torch.equal(made.obs_BTO, moved.obs_BTO)
+    other = world.imagine(obs_BO, act_BTA + torch.tensor([0.5, 0.0]), seeds=range(4))
+    assert not torch.equal(made.obs_BTO, other.obs_BTO)
+
+
 @pytest.mark.parametrize("lengths", [[2, 3] * 40, [2, 3] * 40 + [9]], ids=["shorter", "one as long"])
 def test_the_scales_of_a_chunk_are_those_of_the_steps_that_the_data_have(lengths: list[int]) -> None:
     """Far from 0, as padding is 0, and with hardly any episode as long as a chunk."""
