@@ -31,7 +31,7 @@ from .jobs import RayAddress
 from .options import parse
 from .sampling import SamplerOptions
 
-OF_EPISODES = ("episodes", "num_envs", "workers", "time_limit")  # of --policies in a world model, with its goals
+OF_EPISODES = ("episodes", "num_envs", "workers", "time_limit")  # how the runs of --policies are played
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,6 @@ def main(argv: list[str]) -> None:
     if args.teacher is None and args.sure != Evaluate.sure:
         raise ValueError("--sure says where a student asks its teacher, and there is none; give --teacher too, or "
                          "leave --sure out")
-    if args.judged_as == "agent" and not run.config.ACTS_BY_SAMPLING and args.sampling != SamplerOptions():
-        raise ValueError("planning in a world model uses the ensemble's mean, which samples nothing; leave --sampler, "
-                         "--grid and --eta out, or give --as world-model")
     if args.judged_as == "world-model":
         if (options := args.sampling.options()).changed():
             run.world_model.calibrate(run.reference, options)
@@ -133,7 +130,7 @@ def _play(args: Evaluate) -> Play:
 
 
 def _unused_by_judging(args: Evaluate) -> list[str]:
-    """The options that were given and mean nothing with --as world-model; most need episodes of --policies."""
+    """The options that were given and have no effect with --as world-model; without --policies no episode is played."""
     used = {"env_id", "seed", *(OF_EPISODES if args.policies else ())}
     given = [one.name for one in fields(EvaluationConfig)
              if one.name not in used and getattr(args.config, one.name) != one.default]

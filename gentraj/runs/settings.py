@@ -125,8 +125,6 @@ class RunSettings:
     """The settings that may change when a training is resumed, as checkpoints do not depend on them."""
     GENERATORS: ClassVar[Mapping[str, ModelConfig]]
     """The generative models that `gentraj train --family` can choose from, by name."""
-    ACTS_BY_SAMPLING: ClassVar[bool] = True
-    """Whether the agent samples from the generative model when it acts."""
     LEARNS_FROM_SYNTHETIC: ClassVar[bool] = False
     """Whether a component learns from synthetic steps, which a world model imagined."""
 

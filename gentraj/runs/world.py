@@ -56,7 +56,6 @@ class WorldModelRunConfig(GoalConditioned):
     MAIN: ClassVar[str] = "world"
     MODEL_CARD: ClassVar[tuple[str, str, str]] = (
         "A world model", "imagined = run.world_model.imagine(obs_BO, act_BTA, seeds=seeds)", "world-model")
-    ACTS_BY_SAMPLING: ClassVar[bool] = False
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("control", "training", "dataset")
     GENERATORS: ClassVar[Mapping[str, ModelConfig]] = {name: _suited(c) for name, c in GENERATORS.items()}
 
@@ -111,8 +110,8 @@ class WorldModelRunConfig(GoalConditioned):
             raise ValueError(f"a planner's settings, a guide or a deadline were given to a world model "
                              f"({self.summary}), which tries actions and plans no trajectories; leave them out")
         if options != DEFAULT_OPTIONS:
-            raise ValueError(f"options of sampling were given to a world model ({self.summary}), which predicts the "
-                             "mean when it acts and samples nothing; leave them out")
+            raise ValueError("a sampler, a grid, an eta or another option of sampling was given to a world model "
+                             f"({self.summary}), which acts by its ensemble's mean and samples nothing; leave it out")
         return MPC(Imagination(self.world_model(components)), self.control, space.low, space.high)
 
     def model_of(self, components: Mapping[str, Component]) -> Model | None:

@@ -80,7 +80,7 @@ def test_the_environment_and_the_sampler_that_are_named_are_heeded_or_refused(
                  "--env-id", "HalfCheetah-v5", "--out", str(tmp_path / "world.json")]) == 2
     assert "HalfCheetah-v5" in capsys.readouterr().err
     assert main(["evaluate", str(folder / "world"), "--sampler", "heun"]) == 2
-    assert "planning in a world model uses the ensemble's mean" in capsys.readouterr().err
+    assert "a sampler, a grid, an eta or another option of sampling was given" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("given", "message"), [
