@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def test_what_cannot_be_tried_is_refused_in_one_line(over: tuple[str, ...], mess
 def test_options_that_contradict_each_other(words: tuple[Any, ...], message: str, hopper_file: Path,
                                             capsys: pytest.CaptureFixture[str]) -> None:
     assert gentraj("sweep", "iql", "--dataset", hopper_file, "--over", "policy.beta=1", *words) == 2
-    capsys.readouterr().err.index(message) if ".*" not in message else None
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_data_that_are_not_stitched_have_windows_of_their_own(umaze, tmp_path: Path) -> None:
