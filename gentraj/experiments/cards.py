@@ -119,8 +119,9 @@ class Card:
                 raise ValueError(f"{key} are {names}; at least one is expected, and each once")
         if any(seed < 0 for seed in self.seeds):
             raise ValueError(f"seeds are {list(self.seeds)}; whole numbers of at least 0 are expected")
-        if misplaced := [key for key in OWN if within(key, self.settings)]:
-            raise ValueError(f"settings hold {', '.join(misplaced)}; datasets and seeds have fields of their own")
+        if misplaced := [held for key in OWN if (held := within(key, self.settings))]:
+            raise ValueError(f"settings hold {', '.join(dict.fromkeys(misplaced))}; datasets, seeds and evaluations "
+                             "have fields of their own; give other settings one by one, such as training.steps")
 
     def config(self, data: CardData, seed: int, folders: tuple[Path, ...] = (), where: str = "card") -> AnyRunConfig:
         """The settings of a run on one thread. Raises `ConfigError`, which names `where` and the key or the file."""
