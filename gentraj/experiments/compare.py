@@ -220,8 +220,9 @@ def of_planner(config: AnyRunConfig, name: str) -> PlannerRunConfig:
 
 def _rows(config: PlannerRunConfig) -> tuple:
     """The settings that determine the windows of a group and their contexts."""
+    unstitched = () if config.stitch else ("not stitched",)  # added later: the windows stored before stay those of True
     return (config.dataset, config.horizon, config.stride, config.joint, config.context.kinds, config.context.discount,
-            *(() if config.stitch else ("not stitched",)))
+            *unstitched)
 
 
 def _settings(config: PlannerRunConfig) -> str:
@@ -280,8 +281,8 @@ def record(task: Task, failure: str | None, speed: Record | None) -> Record:
     seconds = read_result(_step_seconds_path(task.folder.parents[1], task.cell)) if task.existing is None else None
     about = {"family": task.cell[1], "seed": task.seed, "folder": str(task.run), "failure": failure,
              "steps": saved_step(task.run) or None,
-             "training_seconds": sum(row["seconds"] for row in rows) if rows else None, "seconds_per_step": seconds,
-             "warnings": task.warnings}
+             "training_seconds": sum(row.get("seconds", 0.0) for row in rows) if rows else None,
+             "seconds_per_step": seconds, "warnings": task.warnings}
     return about if failure is not None else about | task.results | {"speed": speed}
 
 
