@@ -29,8 +29,8 @@ class ImaginedConfig:
     max_episode_steps: int = 1000
     """Time limit of an episode, in steps."""
     max_uncertainty: float = 3.0
-    """Uncertainty beyond which an episode is truncated, as a multiple of the largest calibrated error: the largest root
-    mean square error of held-out data of like uncertainty."""
+    """Uncertainty beyond which an episode is truncated, as a multiple of the largest root mean square error among
+    held-out data of one level of uncertainty."""
     margin: float = 0.1
     """How far an observation may lie outside the range of the data, as a fraction of that range. Farther out, an
     episode is truncated."""

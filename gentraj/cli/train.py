@@ -143,7 +143,8 @@ def _train(args: Train, defaults: AnyRunConfig, processes: Processes) -> None:
 
 def next_command(run: Run, folder: Path) -> str:
     """The command that evaluates a trained run, with the options that it will need."""
-    command = f"next: gentraj evaluate {(named := quote(str(folder)))}{imports_again()}"
+    named = quote(str(folder))
+    command = f"next: gentraj evaluate {named}{imports_again()}"
     if run.data.env is None:
         return (f"{command} --as world-model" if run.config.NAME == "world model" else
                 f"{command} --env-id ID; or, without an environment: gentraj export {named} --low LOW --high HIGH "

@@ -36,8 +36,11 @@ def load_episodes(source: str | Path | Episodes | Sequence[str | Path | Episodes
 
 
 def split_names(dataset: str) -> list[str]:
-    """The names of the datasets that '+' joins. A '+' in the path of a file separates nothing: in an absolute one, or
-    in that of a file or folder that there is."""
+    """The names of the datasets that '+' joins.
+
+    A '+' within an absolute path separates nothing, nor does one in `dataset` if that is the path of an existing file
+    or folder.
+    """
     if os.path.exists(os.path.expanduser(dataset)):
         return [dataset]
     names, name = [], ""

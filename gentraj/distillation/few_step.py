@@ -90,7 +90,7 @@ class FewStep(Diffusion):
         return None if self.distillation.ANY_STEPS else self.config.steps
 
     def settings(self, options: SamplingOptions) -> DiffusionConfig:
-        """As `Diffusion.settings`. Raises ValueError for times that a student of some steps was not trained at."""
+        """As `Diffusion.settings`. Raises ValueError for another number of steps, or a grid, if `only_steps` is set."""
         if (only := self.only_steps) is not None:
             options.refuse(f"this student was trained at the times of its {only} sampling steps", "grid")
             if options.steps not in (None, only):

@@ -87,8 +87,8 @@ def check(config: CompareConfig) -> None:
         raise ValueError("give presets to train, or --runs DIR... to compare existing runs; see gentraj compare --help")
     given = [name for name in FOR_TRAINING if getattr(config, name) != getattr(CompareConfig, name)]
     if config.runs and given:
-        raise ValueError(f"--{given[0]} is for presets that are trained, and --runs names runs that are there; leave "
-                         "one of them out")
+        raise ValueError(f"--{given[0]} is for presets that are trained, and --runs names existing runs; leave one of "
+                         "them out")
     if {"budget", "steps"} <= {*given}:
         raise ValueError("--budget and --steps both say how long to train; give one of them")
     least = {"--seeds": (config.seeds, 1), "--episodes": (config.episodes, 1), "--steps": (config.steps, 1),

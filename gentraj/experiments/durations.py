@@ -64,10 +64,10 @@ def described(found: Sequence[Duration], jobs: int) -> Iterator[str]:
     known = [(seconds, left, left / max(1, trainings - done)) for _, trainings, done, seconds, left in found
              if seconds is not None and left is not None]
     if known:
-        seconds, left, _ = np.sum(known, 0).tolist()
-        longest = max(one for *_, one in known)  # a training runs on one thread, however many there are
+        (seconds, left, _), (*_, longest) = np.sum(known, 0), np.max(known, 0)
+        wait = max(left / jobs, longest)  # no training is divided among jobs
         yield (f"all cards whose time is recorded take {_hours(seconds)}, of which {_hours(left)} are left: about "
-               f"{_hours(max(left / jobs, longest))} with {jobs} at a time, and the evaluations besides")
+               f"{_hours(wait)} with {jobs} at a time, and the evaluations besides")
 
 
 def _seconds(task: Task, card: Card, result: CardResult | None) -> float | None:

@@ -84,8 +84,7 @@ def _scores(family: Family) -> str:
 
 
 def _other_data(family: Family) -> Iterator[str]:
-    """Yields which rows were trained on other data than most, for each dataset of which there are several by its
-    name."""
+    """Yields, for each dataset, which rows were trained on other data of the same name than most rows."""
     for column in family.columns:
         rows: dict[str, list[str]] = {}
         for row in family.rows:

@@ -103,7 +103,6 @@ class SearchConfig:
         if self.search != "grid" and self.trials is None:
             raise ValueError(f"SearchConfig.search is {self.search}, which goes on without end; give "
                              "SearchConfig.trials, the number of trials")
-
         if self.search == "grid" and self.search_seed != SearchConfig.search_seed:
             raise ValueError(f"SearchConfig.search_seed is {self.search_seed}, and a grid draws nothing; leave it out")
         if self.search not in SEARCHERS and self.round != SearchConfig.round:

@@ -43,7 +43,7 @@ SETTINGS = ("only_synthetic", "branch", "noise", "tilt", "max_uncertainty", "unk
 class AugmentConfig:
     """What is added to a dataset, and from where; the result is saved as the Minari dataset `out`.
 
-    Raises ValueError for a setting outside its range.
+    Raises ValueError for a setting outside its range, and for a changed one that has no effect beside the others.
     """
 
     dataset: str
@@ -71,8 +71,8 @@ class AugmentConfig:
     """Strength of the tilt of --trajectories towards --policy; 5 is as strong as if the policy acted with normal noise
     of 0.3 half ranges."""
     max_uncertainty: float = 1.0
-    """The uncertainty at which a branch ends, in units of the root mean square error on held-out data in the steps
-    where the model was least certain."""
+    """The uncertainty at which a branch ends, as a multiple of the largest root mean square error among held-out
+    data of one level of uncertainty."""
     unknown: Literal["truncated", "terminated"] = "truncated"
     """How a branch ends at that uncertainty: truncated before the step, or terminated by the step in the state before
     it, so that critics value unknown states little (MOReL: Kidambi et al. 2020)."""
