@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from gymnasium.spaces import Box
 
 from envs.making import environment_factory
@@ -13,7 +12,6 @@ from envs.rendering.renderer import Renderer
 from envs.worlds.environment import WorldModelEnv, WorldModelVectorEnv
 from envs.worlds.imagined import GoalReward, ImaginedConfig
 
-from ..worlds.facts import STILL
 from ..worlds.model import WorldModel
 from .folder import Run, load
 
@@ -42,15 +40,11 @@ def make_vec(run: Run | Path | str, num_envs: int = 1, *, render_mode: str | Non
 
 
 def action_space(run: Run) -> Box:
-    """The action space of the run's environment, or the range of the actions in the data if these name none.
-
-    An entry that never varies in the data, and has no effect, may be up to 1 away from its value.
-    """
+    """The action space of the run's environment, or `WorldFacts.act_limits` if the data name none."""
     if run.data.env is not None:
         return run.action_space()
-    act = run.world_model.facts.act
-    half_A = torch.where(act.scale_D < STILL, act.scale_D, 1)
-    return Box((act.shift_D - half_A).cpu().numpy(), (act.shift_D + half_A).cpu().numpy())
+    low_A, high_A = run.world_model.facts.act_limits
+    return Box(low_A.cpu().numpy(), high_A.cpu().numpy())
 
 
 class _Parts(NamedTuple):

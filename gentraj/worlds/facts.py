@@ -78,6 +78,13 @@ class WorldFacts(nn.Module):
         return self.starts_NS.shape[1] - len(self.low_O)
 
     @property
+    def act_limits(self) -> tuple[Tensor, Tensor]:
+        """(A,), (A,) the lowest and the highest actions of the data; for an entry that never varies, its value minus 1
+        and plus 1."""
+        half_A = torch.where(self.act.scale_D < STILL, self.act.scale_D, 1)
+        return self.act.shift_D - half_A, self.act.shift_D + half_A
+
+    @property
     def step_scale(self) -> Tensor:
         """(O,) the standard deviation of the change of the observation in one step."""
         return self.happened.scale_D[: len(self.low_O)]

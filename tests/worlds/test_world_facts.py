@@ -55,6 +55,9 @@ def test_an_action_that_never_varies_in_the_data_has_no_effect() -> None:
     assert torch.equal(made.obs_BTO, moved.obs_BTO)
     other = world.imagine(obs_BO, act_BTA + torch.tensor([0.5, 0.0]), seeds=range(4))
     assert not torch.equal(made.obs_BTO, other.obs_BTO)
+    low_A, high_A = world.facts.act_limits
+    assert (low_A[1], high_A[1]) == (-0.75, 1.25)
+    torch.testing.assert_close(torch.stack([low_A[0], high_A[0]]), torch.tensor([e.act[:, 0].min(), e.act[:, 0].max()]))
 
 
 @pytest.mark.parametrize("lengths", [[2, 3] * 40, [2, 3] * 40 + [9]], ids=["shorter", "one as long"])
