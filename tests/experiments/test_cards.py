@@ -35,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({"data": [FAIR | {"env_id": "Pendulam-v1"}]}, "bc: unknown environment 'Pendulam-v1'; did you mean Pendulum-v1"),
     ({"protocol": "ogbench"}, "bc: Pendulum-v1: OGBench's protocol needs one of its"),
     ({"seeds": [0, -1]}, "bc.json: seeds are [0, -1]; whole numbers of at least 0 are expected"),
-    ({"settings": {"training": {"steps": 4, "seed": 3}}}, "settings hold training; datasets, seeds and evaluations have"),
+    ({"settings": {"training": {"steps": 4, "seed": 3}}}, "settings hold training; datasets, seeds and"),
     ({"settings": {"training.seed": 3}}, "settings hold training.seed; datasets, seeds and evaluations have fields"),
     ({"settings": {"policy.alpha": 3}}, "bc.json: unknown key policy.alpha; expected are kind, chunk"),
     ({"settings": {"training.steps": 0}}, "steps is 0"),
