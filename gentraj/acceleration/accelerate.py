@@ -130,7 +130,7 @@ class Accelerated:
         """Drops the programs if a weight has changed, as they hold the weights that they were made with."""
         if (version := self._version()) != self.version:
             with MAKING:
-                self.original = copy.copy(self.original)  # whose conversion is none yet
+                self.original = copy.copy(self.original)  # conversions are kept for each network object
                 self.programs, self.version = {}, version
 
     def __call__(self, features_RHF: Tensor, projection_RM: Tensor) -> Tensor:
