@@ -52,9 +52,9 @@ class Point:
 
     @classmethod
     def of(cls, text: str, device: Any = None) -> Point:
-        """The point RUN or RUN@STEPS; a folder that there is may have an @ in its own name.
+        """The point RUN or RUN@STEPS. A text that names an existing folder is RUN, even with an @ in it.
 
-        Raises ValueError for no steps, and what `gentraj.runs.folder.load` raises.
+        Raises ValueError for 0 steps, and what `gentraj.runs.folder.load` raises.
         """
         folder, _, steps = text.rpartition("@")
         given = steps.isdecimal() and bool(folder) and not Path(text).exists()

@@ -187,7 +187,7 @@ def reproduce(cards: Cards, out: Path, pool: Pool, device: str | None) -> tuple[
     failures = engine.run(cards.tasks, pool, device, outcome)
     results = {name: cards.result(name) for name in cards.cards}
     for name, result in results.items():
-        if result.data:  # where nothing could be done, what the file holds of before is kept
+        if result.data:  # else the file keeps the results that it holds
             write_result(out / f"{name}.json", result)
     return failures, results
 

@@ -21,7 +21,7 @@ def test_several_sources_are_one_dataset(tmp_path):
 
 @pytest.mark.parametrize("folder", ["plain", "c++ x", "a+b"])
 def test_a_plus_in_the_path_of_a_file_separates_nothing(folder, tmp_path, monkeypatch):
-    """In an absolute path, and in a relative one of a single file that there is."""
+    """In an absolute path, and in a relative path of a single existing file."""
     one, other = (save_npz(some([3]), tmp_path / folder / name) for name in ("a.npz", "medium+expert.npz"))
     names = [str(one), "mine/b-v0", str(other), "~/c++/d.h5"]
     assert split_names("+".join(names)) == names and split_names(str(other)) == [str(other)]
