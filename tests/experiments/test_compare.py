@@ -193,7 +193,7 @@ def test_runs_there_are_need_no_training(compared: Path, tmp_path: Path, monkeyp
     (("pointmaze-umaze", "--seeds", 0), "--seeds is 0; give at least 1"),
     (("pointmaze-umaze", "--processes", 0), "--processes is 0; give at least 1"),
     (("pointmaze-umaze", "--steps", 0), "--steps is 0; give at least 1"),
-    (("--runs", "x", "--families", "gan"), "--families is for presets that are trained, and --runs names runs"),
+    (("--runs", "x", "--families", "gan"), "--families is for presets that are trained, and --runs names exist"),
     (("--runs", "x", "--seeds", 5), "--seeds is for presets"),
     (("--runs", "x", "--steps", 5), "--steps is for presets"),
     (("--runs", "x", "--dataset", "y"), "--dataset is for presets"),
