@@ -37,6 +37,7 @@ from gentraj.config import ConfigError, differences, read_json, require, sealed
 from gentraj.data import ContextConfig, load_episodes
 from gentraj.data.d3rlpy import to_d3rlpy
 from gentraj.data.episodes import Episodes, episodes_hash
+from gentraj.data.sources import split_names
 from gentraj.files import check_folder, new_file, write_file
 from gentraj.progress import say
 from gentraj.randomness import fold
@@ -177,7 +178,7 @@ def trained(peer: Peer, args: Args, data: DataFacts, state: State) -> State:
 def main(args: Args) -> None:
     torch.set_num_threads(1)
     check_folder(args.out, "--out")
-    data = load_episodes(args.dataset.split("+"))
+    data = load_episodes(split_names(args.dataset))
     facts = DataFacts.of(data, ContextConfig(), args.env_id)
     options = {key: value for key, value in asdict(args).items() if key not in MAY_CHANGE}
     options |= {"data": dataset_names(args.dataset), "data_sha256": episodes_hash(data)}

@@ -86,10 +86,10 @@ class Effort(NamedTuple):
         return f"{self.steps} steps, {self.candidates} candidates"
 
 
-def efforts(config: PlannerConfig, only_steps: int | None = None) -> list[Effort]:
+def efforts(config: PlannerConfig, *, fixed_steps: bool = False) -> list[Effort]:
     """The efforts that a planner may make, the largest first: its own settings, then half the steps, and so on down to
-    2 steps, and then half the candidates, and so on. A model with `only_steps` takes no other number of steps."""
-    steps = [config.steps] if only_steps else list(halved(config.steps, min(2, config.steps)))
+    2 steps, and then half the candidates, and so on. With `fixed_steps` the number of steps stays."""
+    steps = [config.steps] if fixed_steps else list(halved(config.steps, min(2, config.steps)))
     fewer = list(halved(config.candidates, 1))[1:]
     return [*(Effort(s, config.candidates) for s in steps), *(Effort(steps[-1], c) for c in fewer)]
 
@@ -171,7 +171,8 @@ class RealTimePlanner(Planner):
         self.reach = max(self.config.replan, min(end, 2 * self.config.replan + LATE))
         self.far = self.with_config(replace(self.config, replan=self.reach))
         self.chooses = self.trust is not None or self.config.select == "value"
-        self.latency = {effort: Durations(64) for effort in efforts(self.config, only_steps(self.model))}
+        fixed = only_steps(self.model) is not None
+        self.latency = {effort: Durations(64) for effort in efforts(self.config, fixed_steps=fixed)}
         self.acting = Durations(256)  # what `act` takes apart from waiting
         self.acted, self.planned = Counter[str](), Counter[str]()
         if example is not None:

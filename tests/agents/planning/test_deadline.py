@@ -192,7 +192,7 @@ def test_plans_that_take_too_long_are_made_with_less_effort() -> None:
     config = replace(CONFIG, steps=20, candidates=5)
     assert efforts(config) == [Effort(20, 5), Effort(10, 5), Effort(5, 5), Effort(2, 5), Effort(2, 2), Effort(2, 1)]
     assert efforts(replace(config, steps=1, candidates=1)) == [Effort(1, 1)]
-    assert efforts(replace(config, steps=4), only_steps=4) == [Effort(4, 5), Effort(4, 2), Effort(4, 1)]
+    assert efforts(replace(config, steps=4), fixed_steps=True) == [Effort(4, 5), Effort(4, 2), Effort(4, 1)]
     # 20 steps take 5 s, and the next plan is due after 6 actions.
     for seconds, steps in ((0.8, 20), (0.4, 10), (0.2, 5), (0.1, 2), (0.01, 2)):
         agent = in_time(seconds, steps=20)
