@@ -88,9 +88,13 @@ def window_ends(e: Episodes, config: ContextConfig) -> np.ndarray:
 
 
 def return_quantile(episodes: Episodes, config: ContextConfig, quantile: float) -> float:
-    """A quantile, 0 to 1, of the discounted returns-to-go over all observations of the data."""
-    every = np.arange(len(episodes.obs))
-    return float(np.quantile(_return(episodes, config)(every, every), quantile))
+    """A quantile, 0 to 1, of the discounted returns of the episodes, each from its first observation.
+
+    The returns-to-go of later observations can be much higher, such as those of a robot that already runs. No agent
+    attains them from a start, and a model that is conditioned on them there has seen nothing like it.
+    """
+    first_E = episodes.starts + np.arange(len(episodes))  # rows of `obs`
+    return float(np.quantile(_return(episodes, config)(first_E, first_E), quantile))
 
 
 def _return(e: Episodes, config: ContextConfig) -> Rows:

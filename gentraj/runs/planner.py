@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 FINER = "finer-"  # the models that fill in a coarse plan are called finer-1, finer-2, ..., the coarsest first
-# A planner that is conditioned on returns aims at this quantile of the data's discounted returns to go by default.
+# A planner that is conditioned on returns aims at this quantile of the episodes' discounted returns by default.
 GOOD_RETURN_QUANTILE = 0.95
 CONTEXT_WINDOWS = 4096  # the contexts are normalised by the statistics of this number of windows
 

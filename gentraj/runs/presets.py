@@ -52,17 +52,19 @@ TO_THE_END = replace(GOALS, joint=True, mix=ConditionMix(goal=1.0, goal_at="end"
 TRACKED = replace(TO_THE_END, model=replace(TO_THE_END.model, sampler="ddpm", steps=20), planner=replace(
     TO_THE_END.planner, steps=20, replan=1_000, actions="track", rest_dims=(2, 3)))
 
-# Plans for returns are short, and a new one is made in every step.
+# Plans for returns are short, and a new one is made in every step. At least a tenth of the windows are from the
+# beginnings of episodes, where an agent that has not learned them falls.
 SHORT_PLANS = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, weight_decay=0.0,
                               ema=0.995)
 VETERAN = PlannerRunConfig(horizon=4, stride=1, valued=True, model=SHORT_PLANS, mix=ConditionMix(goal=0.0),
                            normalizer="gaussian", batch_size=128, inverse=InverseDynamicsConfig(lookahead=1),
-                           planner=PlannerConfig("fixed", replan=1, lookahead=1, select="value", candidates=16),
-                           training=TrainingConfig(steps=8_000))
-VETERAN_PLUS = replace(VETERAN, joint=True, training=replace(VETERAN.training, early=0.1),
-                       planner=replace(VETERAN.planner, candidates=8, steps=2, actions="joint"))
+                           planner=PlannerConfig("fixed", replan=1, lookahead=1, select="value", candidates=16,
+                                                 temperature=0.5),
+                           training=TrainingConfig(steps=8_000, early=0.1))
+VETERAN_PLUS = replace(VETERAN, joint=True, planner=replace(
+    VETERAN.planner, steps=2, actions="joint", temperature=0.7))
 DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noised=0.5), planner=PlannerConfig(
-    "fixed", replan=1, lookahead=1, guidance="value", actions="joint"))
+    "fixed", replan=1, lookahead=1, guidance="value", actions="joint", temperature=0.5))
 # As published, except that plans are short.
 DECISION = replace(VETERAN, horizon=8, valued=False, context=ContextConfig(("return",)),
                    context_dropout=0.25,

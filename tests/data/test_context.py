@@ -14,7 +14,7 @@ from some_episodes import any_lengths, some
 
 from gentraj.config import ConfigError, from_json, to_json
 from gentraj.data import CONTEXTS, ContextConfig, DataError, Episodes, Windows
-from gentraj.data.context import MAX_TASKS, Kind
+from gentraj.data.context import MAX_TASKS, Kind, return_quantile
 from gentraj.trajectory import TrajectorySpec
 
 BAD_TASKS = (0.5, -1, MAX_TASKS)
@@ -43,6 +43,13 @@ def test_a_return_sums_the_discounted_rewards_up_to_the_end_of_the_episode(lengt
     e = rich(lengths)
     expected = per_step(e, lambda one, t: [sum(discount**k * r for k, r in enumerate(one.reward[t:].tolist()))])
     np.testing.assert_allclose(contexts(e, "return", discount=discount), expected, rtol=1e-5, atol=1e-6)
+
+
+@given(any_lengths, st.sampled_from([0.0, 0.5, 0.95, 1.0]))
+def test_the_return_to_aim_at_is_a_quantile_of_whole_episodes(lengths, quantile):
+    e, config = rich(lengths), ContextConfig(("return",), discount=0.9)
+    returns = [e.reward[start : start + T] @ 0.9 ** np.arange(T) for start, T in zip(e.starts, e.lengths, strict=True)]
+    assert return_quantile(e, config, quantile) == pytest.approx(np.quantile(returns, quantile), abs=1e-5)
 
 
 @given(any_lengths, st.integers(1, 9), st.integers(1, 3))

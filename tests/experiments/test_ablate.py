@@ -36,13 +36,13 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def test_a_table_of_one_setting_changes(hopper_file: Path, tmp_path: Path, done: list[str],
                                         capsys: pytest.CaptureFixture[str]) -> None:
     words = "ablate", "veteran+", "--dataset", hopper_file, "--run-dir", tmp_path, *SMALL
-    assert gentraj(*words, "--vary", "planner.candidates=1,8", "--vary", "horizon=3") == 0
+    assert gentraj(*words, "--vary", "planner.candidates=1,16", "--vary", "horizon=3") == 0
     out = capsys.readouterr()
-    assert "planner.candidates is 8 in veteran+ already; left out" in out.err
+    assert "planner.candidates is 16 in veteran+ already; left out" in out.err
     assert done == ["2 rows of the table", "1 rows of the table"]  # how it plans is no other training
     table = rows(tmp_path)
     assert [(row["key"], row["before"], row["value"]) for row in table] == [
-        ("base", None, None), ("planner.candidates", 8, 1), ("horizon", 4, 3)]
+        ("base", None, None), ("planner.candidates", 16, 1), ("horizon", 4, 3)]
     base, *others = table
     assert base["difference"] is None
     for row in others:
@@ -51,7 +51,7 @@ def test_a_table_of_one_setting_changes(hopper_file: Path, tmp_path: Path, done:
         assert low <= row["difference"] <= high
     page = (tmp_path / "ablation.md").read_text()
     assert page.startswith("# veteran+ on") and out.out.strip() in page
-    assert "| planner.candidates | 8 | 1 |" in page
+    assert "| planner.candidates | 16 | 1 |" in page
 
     done.clear()
     assert gentraj(*words, "--vary", "planner.candidates=1", "--vary", "planner.candidates=2") == 0
