@@ -115,7 +115,8 @@ def _open_streams() -> None:
                 os.close(null)
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+        with suppress(OSError):  # a file whose number is that of a pipe by now has no position
+            sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _discard(*streams: TextIO) -> None:

@@ -92,7 +92,7 @@ def test_what_a_planner_cannot_be_does_not_stop_the_others(hopper_file: Path, tm
     ("family=gans", "unknown family 'gans'; .*did you mean 'gan'"),
     ("network=None", "unknown network 'None'; known: "),
     ("network=[1]", "unknown network '.1.'; known: "),
-    ("training.seed=1,2", "seeds have fields of their own"),
+    ("training.seed=1,2", "seeds and evaluations have fields of their own"),
 ])
 def test_bad_keys_and_values_are_refused_in_one_line(vary: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -230,6 +231,21 @@ def test_40_what_the_encoding_of_stdout_lacks_is_printed_with_backslashes(tmp_pa
     printed = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="latin-1"))
     assert gentraj("data", "inspect", data) == 0 and b"\\u6570" in printed.getvalue()
+
+
+def test_40_a_stdout_that_was_a_file_and_is_a_pipe_by_now_is_written_to(tmp_path: Path,
+                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a forked process whose parent wrote to a file: such a stream cannot say where it is."""
+    reader, writer = os.pipe()
+    with open(tmp_path / "out", "w") as out, open(reader) as said:
+        print("before", file=out, flush=True)
+        os.dup2(writer, out.fileno())
+        os.close(writer)
+        monkeypatch.setattr(sys, "stdout", out)
+        assert gentraj("--version") == 0
+        os.dup2(2, out.fileno())  # closes the pipe
+        assert said.read().strip() == version("gentraj")
+
 
 
 def test_16_the_lock_leaves_what_it_cannot_use(tmp_path: Path) -> None:
