@@ -20,9 +20,9 @@ class Windows:
     reward of a timestep is the sum over the `spec.gaps` environment steps that it stands for. `contexts` are the
     vectors `context_BC` of each batch, by default none. A window that is conditioned on a goal ends where the episode's
     goal changes, and `episode_B` then numbers the parts of an episode with one goal. `batch` draws all steps equally
-    often. If these are too few, it then moves windows to one of the first `EARLY` steps of their episode, so that at
-    least a fraction `early` of the windows starts there. Raises ValueError for data whose
-    observations or actions have another width than `spec`.
+    often. If too few of them are among the first `EARLY` steps of an episode, it then moves windows to these steps of
+    their episode, so that at least a fraction `early` starts there. Raises ValueError for data whose observations or
+    actions have another width than `spec`.
     """
 
     def __init__(self, episodes: Episodes, spec: TrajectorySpec, contexts: ContextConfig | None = None,

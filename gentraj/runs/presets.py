@@ -52,8 +52,8 @@ TO_THE_END = replace(GOALS, joint=True, mix=ConditionMix(goal=1.0, goal_at="end"
 TRACKED = replace(TO_THE_END, model=replace(TO_THE_END.model, sampler="ddpm", steps=20), planner=replace(
     TO_THE_END.planner, steps=20, replan=1_000, actions="track", rest_dims=(2, 3)))
 
-# Plans for returns are short, and a new one is made in every step. At least a tenth of the windows are from the
-# beginnings of episodes, where an agent that has not learned them falls.
+# Plans for returns are short, and a new one is made in every step. At least a tenth of the windows start early in an
+# episode: an agent that has not learned how to start falls. Noise of plans is noise of actions, so it is small.
 SHORT_PLANS = DiffusionConfig(ResidualMLPConfig(256, 2, frequencies=0), levels=None, clip=None, weight_decay=0.0,
                               ema=0.995)
 VETERAN = PlannerRunConfig(horizon=4, stride=1, valued=True, model=SHORT_PLANS, mix=ConditionMix(goal=0.0),
