@@ -44,6 +44,9 @@ class VectorEnvironment:
             say_once(flattening(self.env_id, dict(zip(self.obs_keys, self.boxes, strict=True))))
         self.low_O = np.concatenate([box.low.ravel() for box in self.boxes]) - SLACK
         self.high_O = np.concatenate([box.high.ravel() for box in self.boxes]) + SLACK
+        with np.errstate(over="ignore"):  # agents act in float32, to which bounds of float64 are rounded
+            self.act_low_A, self.act_high_A = (np.asarray(bound_A, np.float32) for bound_A in (
+                self.action_space.low, self.action_space.high))
         self.strict, self.faults = strict, dict[int, EnvironmentFault]()
         self.seeds: list[int] = [0] * batch
         self.elapsed_B = np.zeros(batch, int)
@@ -77,6 +80,8 @@ class VectorEnvironment:
         self.faults = {}
         stepped = range(len(act_BA)) if mask_B is None else np.flatnonzero(mask_B).tolist()
         self.elapsed_B[stepped] += 1
+        if (space := self.action_space).dtype.kind == "f":  # an action at a rounded bound may lie beyond the true one
+            act_BA = act_BA.astype(space.dtype).clip(space.low, space.high)
         answers = self.envs.step({i: act_BA[i] for i in stepped})
         result = {"reward": np.zeros(len(act_BA))} | {
             key: np.zeros(len(act_BA), bool) for key in ("terminated", "truncated", "success")}
@@ -95,13 +100,12 @@ class VectorEnvironment:
         self.envs.close()
 
     def _check_actions(self, act_BA: np.ndarray) -> None:
-        space = self.action_space
-        outside_B = ((act_BA < space.low) | (act_BA > space.high)).any(1)
+        outside_B = ((act_BA < self.act_low_A) | (act_BA > self.act_high_A)).any(1)
         for bad_B, why in ((~np.isfinite(act_BA).all(1), "; finite numbers are expected"),
                            (outside_B, ", which is outside {}; clip it in the agent")):
             if bad_B.any():
                 i = int(np.argmax(bad_B))
-                raise self._fault(i, f"the agent's action is {act_BA[i]}{why.format(space)}")
+                raise self._fault(i, f"the agent's action is {act_BA[i]}{why.format(self.action_space)}")
 
     def _observe(self, answers: Mapping[int, Step | Fault]) -> dict[int, Step]:
         """Checks and keeps what the environments returned; returns the steps that hold no fault."""

@@ -25,6 +25,7 @@ from .bounds import check_declared
 from .d3rlpy import is_d3rlpy, read_d3rlpy_file
 from .episodes import DataError, Episodes, as_whole, split_at_terminations
 from .hdf5 import array_bytes, check_array, open_hdf5, refuse_foreign
+from .spaces import spec_as_json
 
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
         "infos/goal", "infos/qpos", "infos/qvel")  # each has one row per step
@@ -302,4 +303,4 @@ def _registered(env_id: str | None) -> str | None:
     import gymnasium
 
     spec = gymnasium.registry.get(env_id)  # only a look-up: gymnasium.make may import a module that the name asks for
-    return spec.to_json() if spec else None
+    return spec_as_json(spec) if spec else None
