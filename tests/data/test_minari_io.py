@@ -78,6 +78,24 @@ def test_goals_within_the_observation_are_found_in_anyones_dataset():
     assert set(e.extras) == {"goal", "qpos"}  # qvel has no row for the last observation
 
 
+@pytest.mark.parametrize("goal", [np.arange(4.0), {"x": np.arange(4.0)}, np.array([b"door"] * 4), np.zeros((4, 8, 8))],
+                         ids=["number", "dict", "text", "image"])
+def test_infos_that_are_no_vectors_are_left_out(goal):
+    obs = np.random.default_rng(0).normal(size=(2, 4, 2))
+    e = load_minari(record(list(obs), box(2), infos=[{"goal": goal, "qpos": o} for o in obs]))
+    assert set(e.extras) == {"qpos"} and len(e) == 2
+
+
+def test_another_format_is_named_and_nothing_is_downloaded_or_deleted(root):
+    record(list(np.zeros((1, 4, 2))), box(2))
+    folder = root / ID / "data"
+    (folder / "main_data.hdf5").rename(folder / "main_data.arrow")
+    (folder / "metadata.json").write_text(json.dumps(
+        json.loads((folder / "metadata.json").read_text()) | {"data_format": "arrow"}))
+    with pytest.raises(DataError, match="is stored in the format arrow, and only hdf5 is read; write it again with"):
+        load_minari(ID)
+
+
 def test_goals_outside_the_observation_come_first():
     obs = np.random.default_rng(0).normal(size=(1, 4, 5))
     part = [{"observation": o[:, 2:], "achieved_goal": o[:, :2], "desired_goal": o[:, :2]} for o in obs]
