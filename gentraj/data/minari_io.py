@@ -163,8 +163,8 @@ def read_minari_file(path: Path, name: str, episodes: int, columns: Mapping[str,
     """
     wanted = {key: Column(**{**column, "row": tuple(column["row"])}) for key, column in columns.items()}
     with open_hdf5(path) as file:
-        shapes = {where: open_array(file, path).shape for where in infos
-                  if holds_numbers(file, path := f"episode_0/{where}")}
+        shapes = {where: open_array(file, f"episode_0/{where}").shape for where in infos
+                  if holds_numbers(file, f"episode_0/{where}")}
         wanted |= {where: Column(where, shape[1:], 1, optional=True) for where, shape in shapes.items()
                    if len(shape) == 2}
         lengths, arrays = read_columns(file, name, episodes, wanted)
