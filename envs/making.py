@@ -19,7 +19,7 @@ from gentraj.data.spaces import spec_as_json
 
 from .registration import load_gymnasium
 from .tasks.maze import Maze, SingleGoal
-from .tasks.registry import LOCOMOTION, MANIPULATION, TASKS, Task
+from .tasks.registry import LOCOMOTION, MANIPULATION, OGBENCH_TASKS, TASKS, Task
 
 ProtocolName = Literal["random-goal", "d4rl-single-goal", "ogbench"]
 
@@ -28,7 +28,6 @@ MAZES = ("PointMaze", "AntMaze")
 ENDLESS = 10_000  # a recording's limit above this says how long was recorded, not how long an episode should be
 STEPS_PER_CELL = 50  # what umaze (300 steps, 6 cells) and medium (600, 11) give for their longest way
 SHORTEST_LIMIT = 300
-OGBENCH_TASKS = 5
 EVALUATION = {"continuing_task": True, "reset_target": False}  # reaching the goal ends nothing, and the goal stays
 KITCHEN, KITCHEN_STEPS = "FrankaKitchen-v1", 280
 ONCE = {"remove_task_when_completed": True, "terminate_on_tasks_completed": True}  # a reward of 1 for each task
@@ -124,6 +123,9 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     if protocol == "ogbench" and env_id not in (known := [task.env_id for task in MANIPULATION.values()]):
         raise ValueError(f"{env_id}: OGBench's protocol needs one of its goal-conditioned environments, "
                          f"{', '.join(known)}")
+    if protocol == "ogbench" and kwargs.get("task_id") is not None:
+        raise ValueError(f"{env_id}: task_id is {kwargs['task_id']}, and OGBench's protocol plays each of the "
+                         f"{OGBENCH_TASKS} tasks; leave it out")
     if chosen is None and not 0 < factory.max_episode_steps <= ENDLESS:
         return replace(factory, max_episode_steps=_time_limit(factory))
     return factory

@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Box
 
 from gentraj.data.spaces import flattening
 from gentraj.progress import say_once
@@ -42,11 +43,9 @@ class VectorEnvironment:
         self.goal_dim = 0 if layout.goal is None else layout.goal.shape[0]
         if self.obs_keys and not obs_keys and not self.has_goal:
             say_once(flattening(self.env_id, dict(zip(self.obs_keys, self.boxes, strict=True))))
-        self.low_O = np.concatenate([box.low.ravel() for box in self.boxes]) - SLACK
-        self.high_O = np.concatenate([box.high.ravel() for box in self.boxes]) + SLACK
-        with np.errstate(over="ignore"):  # agents act in float32, to which bounds of float64 are rounded
-            self.act_low_A, self.act_high_A = (np.asarray(bound_A, np.float32) for bound_A in (
-                self.action_space.low, self.action_space.high))
+        self.act_low_A, self.act_high_A = _bounds(self.action_space)
+        self.low_O = np.concatenate([_bounds(box)[0] for box in self.boxes]) - SLACK
+        self.high_O = np.concatenate([_bounds(box)[1] for box in self.boxes]) + SLACK
         self.strict, self.faults = strict, dict[int, EnvironmentFault]()
         self.seeds: list[int] = [0] * batch
         self.elapsed_B = np.zeros(batch, int)
@@ -148,6 +147,12 @@ class VectorEnvironment:
     def _fault(self, i: int, text: str, kind: type[EnvironmentFault] = EnvironmentFault) -> EnvironmentFault:
         return kind(f"{self.env_id}, {self.envs.place(i)} (seed {self.seeds[i]}), step {self.elapsed_B[i]}: "
                     f"{one_line(text)}")
+
+
+def _bounds(box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """The flat bounds of a space, rounded to float32 as observations and actions are."""
+    with np.errstate(over="ignore"):
+        return box.low.ravel().astype(np.float32), box.high.ravel().astype(np.float32)
 
 
 def tells_success(make_env: MakeEnv) -> bool:

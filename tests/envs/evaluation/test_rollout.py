@@ -136,6 +136,26 @@ def test_actions_at_bounds_of_float64_are_inside_and_counted(counter, high):
     assert played.clipped_actions == 1 and played.returns == pytest.approx(high * played.lengths)
 
 
+def test_an_observation_at_a_bound_that_float32_rounds_is_inside(counter):
+    class Clock(counter):
+        observation_space = Box(0, 86400.1, (2,), np.float64)
+
+        def reset(self, **settings):
+            return super().reset(**settings)[0] * 0 + 86400.1, {}
+
+        def step(self, action):
+            return np.full(2, 86400.1), *super().step(action)[1:]
+
+    assert rollout(Queue(), Clock, 1, record=True, progress=False).recorded.obs.min() == np.float32(86400.1)
+
+
+def test_a_random_agent_acts_within_the_largest_bounds_there_are():
+    largest = np.finfo(np.float32).max
+    act_BA = RandomAgent(np.array([-largest, -0.3]), np.array([largest, 0.7])).act(torch.zeros(200, 1)).numpy()
+    assert np.isfinite(act_BA).all() and (act_BA[:, 0] > 0).mean() == pytest.approx(0.5, abs=0.15)
+    assert act_BA[:, 1].min() == pytest.approx(-0.3, abs=0.05) and act_BA[:, 1].max() == pytest.approx(0.7, abs=0.05)
+
+
 @pytest.mark.parametrize("kwargs", [{}, {"speed": np.array([1.0, 2.0])}])
 def test_an_environment_that_is_registered_with_its_class_and_any_arguments_is_played(counter, kwargs):
     class Own(counter):
