@@ -181,6 +181,15 @@ def test_a_page_holds_every_drawing_for_its_time_and_its_caption_is_text():
     assert moves[-2:] == [(0.5, 1.0), (1.0, 2.0)]
 
 
+def test_a_loop_that_fails_is_told_instead_of_a_page_without_it(bodies: list[Loaded], monkeypatch: pytest.MonkeyPatch):
+    def fail(drive: object) -> None:
+        raise RuntimeError("the simulator is gone")
+
+    monkeypatch.setattr("gentraj.studio.session.Drive.step", fail)
+    with pytest.raises(ValueError, match=r"^planner: the closed loop failed: the simulator is gone$"):
+        first_page(bodies[:1], 3)
+
+
 def test_a_page_of_a_planner_and_one_of_a_world_model_need_nothing_else(bodies: list[Loaded]):
     planner = first_page(bodies, 3)
     world = first_page(bodies[::-1], 3)
