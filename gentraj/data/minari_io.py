@@ -68,9 +68,9 @@ def read_columns(file: Any, name: str, episodes: int,
             column, rows = columns[key], T + columns[key].more
             array = _open_part(file, f"episode_{e}/{column.where}", column)
             shape = None if array is None else array.shape
-            if array is not None and shape == (rows, *column.row):
-                first = start + e * column.more
-                read_array(array, out[key][first : first + rows])
+            if array is not None and shape in ((rows, *column.row), (rows, *(column.row or (1,)))):
+                first = start + e * column.more  # a number may be written as a vector of one
+                read_array(array, out[key][first : first + rows].reshape(shape))
             elif column.optional:
                 del out[key]
             else:

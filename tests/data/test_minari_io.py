@@ -14,6 +14,7 @@ from gymnasium.spaces.utils import flatten
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from minari.data_collector import EpisodeBuffer
+from minari.storage import get_dataset_path
 from some_episodes import any_episodes, some
 
 from gentraj.data import DataError, Episodes, load_episodes, load_minari, save_minari
@@ -84,6 +85,18 @@ def test_infos_that_are_no_vectors_are_left_out(goal):
     obs = np.random.default_rng(0).normal(size=(2, 4, 2))
     e = load_minari(record(list(obs), box(2), infos=[{"goal": goal, "qpos": o} for o in obs]))
     assert set(e.extras) == {"qpos"} and len(e) == 2
+
+
+def test_rewards_and_flags_may_be_columns_of_one():
+    obs = np.random.default_rng(0).normal(size=(1, 4, 2))
+    record(list(obs), box(2))
+    expected = load_minari(ID)
+    with h5py.File(get_dataset_path(ID) / "data" / "main_data.hdf5", "a") as file:
+        for key in ("rewards", "terminations", "truncations"):
+            column = file[f"episode_0/{key}"][:].reshape(-1, 1)
+            del file[f"episode_0/{key}"]
+            file[f"episode_0/{key}"] = column
+    assert load_minari(ID) == expected
 
 
 def test_another_format_is_named_and_nothing_is_downloaded_or_deleted(root):
