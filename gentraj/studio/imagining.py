@@ -12,6 +12,7 @@ from envs.evaluation.vector import VectorEnvironment
 from envs.rendering.postures import postures
 from envs.worlds.imagined import ImaginedConfig, ImaginedEpisodes
 
+from ..randomness import fold
 from ..trajectory import Agent
 from .loading import Loaded
 
@@ -94,7 +95,8 @@ def _simulate(envs: VectorEnvironment, world: Loaded, asked: Asked,
               ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
     """Observations (S, O), actions (T, A), postures (S, Q), and why the episode is over."""
     envs.reset(np.ones(1, bool), [asked.seed])
-    agent, rng, (low_A, high_A) = _agent(asked), np.random.default_rng(asked.seed), _random_actions(world)
+    agent, (low_A, high_A) = _agent(asked), _random_actions(world)
+    rng = np.random.default_rng(fold(asked.seed, 1))  # the environment draws its start from the seed itself
     obs, act, qpos, ended, held_A = [envs.obs_BO[0].copy()], [], [_qpos(envs)], "", np.zeros(0)
     for t in range(asked.steps):
         if agent is None or asked.actor is None:

@@ -82,6 +82,13 @@ def test_random_actions_are_within_the_data_where_the_environment_bounds_none(wo
     assert (act_TA >= seen_NA.min(0)).all() and (act_TA <= seen_NA.max(0)).all() and np.ptp(act_TA) > 0
 
 
+def test_random_actions_do_not_depend_on_the_start(world: Loaded):
+    """An environment draws its start from the same seed, in Hopper the height second."""
+    made = [imagine_beside(world, Asked(None, 1, seed=seed)) for seed in range(8)]
+    heights, actions = [each.obs_SO[0, 0] for each in made], [each.act_TA[0, 1] for each in made]
+    assert abs(np.corrcoef(heights, actions)[0, 1]) < 0.9
+
+
 @pytest.mark.parametrize("limit", [1, 50])
 def test_the_panel_takes_environments_of_short_episodes(server: GuardedServer, bodies: list[Loaded], limit: int):
     short = replace(bodies[1], factory=replace(bodies[1].factory, max_episode_steps=limit))
