@@ -99,6 +99,18 @@ def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Pat
     assert bool(run.config.planner.context) == bool(config.context.kinds)  # a return to aim at, chosen from the data
 
 
+def test_the_critic_of_the_target_return_learns_the_returns_that_the_model_is_conditioned_on(hopper_file: Path) -> None:
+    config = tiny("decision-diffuser", hopper_file)
+    config = replace(config, context=replace(config.context, discount=0.9))
+    assert config.planner.target_return == "value"
+    resolved = config.resolve(load_episodes(hopper_file))
+    assert resolved.critic.discount == 0.9 and "critic.discount" in config.unused()
+    with pytest.raises(ValueError, match="target_return is 'value', and no critic of plans would be trained"):
+        replace(config, valued=False)
+    with pytest.raises(ValueError, match="target_return is 'value', but the model would not be conditioned on a ret"):
+        replace(tiny("veteran", hopper_file), planner=config.planner)
+
+
 def test_plans_with_actions_may_have_inverse_dynamics_beside_them(hopper_file: Path, tmp_path: Path) -> None:
     check(replace(tiny("veteran+", hopper_file), dynamics=True), tmp_path, 11)
     run = runs.load(tmp_path / "a")
