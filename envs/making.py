@@ -13,9 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from gentraj.data.spaces import spec_as_json
+
 from .registration import load_gymnasium
 from .tasks.maze import Maze, SingleGoal
-from .tasks.registry import LOCOMOTION, MANIPULATION, TASKS, Task
+from .tasks.registry import LOCOMOTION, MANIPULATION, OGBENCH_TASKS, TASKS, Task
 
 ProtocolName = Literal["random-goal", "d4rl-single-goal", "ogbench"]
 
@@ -24,7 +28,6 @@ MAZES = ("PointMaze", "AntMaze")
 ENDLESS = 10_000  # a recording's limit above this says how long was recorded, not how long an episode should be
 STEPS_PER_CELL = 50  # what umaze (300 steps, 6 cells) and medium (600, 11) give for their longest way
 SHORTEST_LIMIT = 300
-OGBENCH_TASKS = 5
 EVALUATION = {"continuing_task": True, "reset_target": False}  # reaching the goal ends nothing, and the goal stays
 KITCHEN, KITCHEN_STEPS = "FrankaKitchen-v1", 280
 ONCE = {"remove_task_when_completed": True, "terminate_on_tasks_completed": True}  # a reward of 1 for each task
@@ -52,14 +55,14 @@ class EnvironmentFactory:
 
     def __call__(self) -> Any:
         env = load_gymnasium().make(self.env_id, self.max_episode_steps, disable_env_checker=True, **self.kwargs)
-        if self.env_id.startswith(MAZES):  # the model is loaded by now, and nobody else deletes its file
+        if _is_maze(self.env_id):  # the model is loaded by now, and nobody else deletes its file
             Path(env.unwrapped.tmp_xml_file_path).unlink(missing_ok=True)
         return SingleGoal(env, self.task.d4rl_goal) if self.protocol == "d4rl-single-goal" and self.task else env
 
     @property
     def maze(self) -> Maze | None:
         """The maze of a PointMaze environment, whatever its map; None for any other environment."""
-        return Maze(self.kwargs["maze_map"]) if self.env_id.startswith("PointMaze") else None
+        return Maze(self.kwargs["maze_map"]) if self.env_id.startswith("PointMaze") and _is_maze(self.env_id) else None
 
     @property
     def task(self) -> Task | None:
@@ -77,10 +80,16 @@ class EnvironmentFactory:
 
     @property
     def spec_json(self) -> str:
-        """Gymnasium's EnvSpec of the environment as JSON, to be stored in a dataset."""
-        spec = copy.deepcopy(load_gymnasium().spec(self.env_id))
+        """Gymnasium's EnvSpec of the environment as JSON, to be stored in a dataset.
+
+        Raises ValueError where an argument cannot be written as JSON.
+        """
+        spec = copy.copy(load_gymnasium().spec(self.env_id))
         spec.kwargs, spec.max_episode_steps = self.kwargs, self.max_episode_steps
-        return spec.to_json()
+        if (stored := spec_as_json(spec)) is None:
+            raise ValueError(f"{self.env_id}: its arguments {reprlib.repr(self.kwargs)} cannot be stored as JSON; give "
+                             "numbers, text, lists and dicts of these")
+        return stored
 
 
 def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
@@ -91,25 +100,32 @@ def environment_factory(env: str, overrides: Mapping[str, Any] | None = None, *,
     allowed, whatever the recording used; `overrides` replace any argument, such as `max_episode_steps` or
     `render_mode`. In other environments the time limit is that of the recording. If the recording was endless, it
     is the task's (300, 300, 600 or 800 steps) for a known map, and for another PointMaze map 50 steps per cell of the
-    longest of its shortest paths, at least 300. Only the id of a registered environment, plain arguments and the time
-    limit are taken from the JSON, so a dataset can neither run code nor have files read. Raises ValueError, in one
-    line, for an unknown environment, a malformed JSON, a file name in the JSON, or an environment without the protocol.
+    longest of its shortest paths, at least 300. D4RL's single-goal protocol has a limit of its own. Only the id of a
+    registered environment, plain arguments and the time limit are taken from the JSON, so a dataset can neither run
+    code nor have files read. Raises ValueError, in one line, for an unknown environment, a malformed JSON, a file name
+    in the JSON, a map that is no maze's, a time limit below 1, or an environment without the protocol.
     """
     env_id, kwargs, limit = _parse(env)
-    if env_id.startswith(MAZES):
+    if _is_maze(env_id):
         kwargs |= EVALUATION
     if env_id == KITCHEN:
         kwargs, limit = kwargs | ONCE, KITCHEN_STEPS
     kwargs |= overrides or {}
     chosen = kwargs.pop("max_episode_steps", None)
-    factory = EnvironmentFactory(env_id, kwargs, chosen or limit or 0, protocol)
+    if chosen is not None and (type(chosen) is bool or not isinstance(chosen, int | np.integer) or chosen < 1):
+        raise ValueError(f"{env_id}: max_episode_steps is {chosen!r}; a whole number of at least 1 is expected")
+    factory = EnvironmentFactory(env_id, kwargs, int(chosen or limit or 0), protocol)
+    _ = factory.maze  # raises for a map that is none
     if protocol == "d4rl-single-goal":
         if factory.task is None:
             raise ValueError(f"{env_id}: D4RL's single-goal protocol needs a map of {', '.join(TASKS)}")
-        return replace(factory, max_episode_steps=factory.task.d4rl_steps)
+        return factory if chosen else replace(factory, max_episode_steps=factory.task.d4rl_steps)
     if protocol == "ogbench" and env_id not in (known := [task.env_id for task in MANIPULATION.values()]):
         raise ValueError(f"{env_id}: OGBench's protocol needs one of its goal-conditioned environments, "
                          f"{', '.join(known)}")
+    if protocol == "ogbench" and kwargs.get("task_id") is not None:
+        raise ValueError(f"{env_id}: task_id is {kwargs['task_id']}, and OGBench's protocol plays each of the "
+                         f"{OGBENCH_TASKS} tasks; leave it out")
     if chosen is None and not 0 < factory.max_episode_steps <= ENDLESS:
         return replace(factory, max_episode_steps=_time_limit(factory))
     return factory
@@ -153,6 +169,12 @@ def _parse(env: str) -> tuple[str, dict[str, Any], int | None]:
         if isinstance(value, str) and ("/" in value or "\\" in value or value.endswith(".xml")):
             raise ValueError(f"{env_id}: the dataset names a file, {key}={value!r}; give it in `overrides` to trust it")
     return env_id, _registered(env_id) | kwargs, limit
+
+
+def _is_maze(env_id: str) -> bool:
+    """Whether this is a maze of Gymnasium-Robotics, rather than an environment of somebody else with such a name."""
+    spec = load_gymnasium().registry.get(env_id) if env_id.startswith(MAZES) else None
+    return spec is not None and "maze_map" in spec.kwargs
 
 
 def _task_kwargs(task: Task) -> dict[str, Any]:

@@ -128,7 +128,10 @@ def evaluate(agent: Agent, env: str, config: EvaluationConfig, *, obs_keys: Sequ
               "controller": None, "random": None}
     if config.baselines:
         scores |= score_baselines(factory, config, progress, partial, play, obs_keys=obs_keys)
-    return scores | _where_they_apply(played, agent, config), cast(Episodes, played.recorded)
+    recorded = cast(Episodes, played.recorded)
+    if watch and recorded.env:  # without what it was filmed with
+        recorded = replace(recorded, env=factory.spec_json)
+    return scores | _where_they_apply(played, agent, config), recorded
 
 
 def _where_they_apply(played: Rollout, agent: Agent, config: EvaluationConfig) -> dict[str, Any]:

@@ -95,8 +95,8 @@ def entries(env: str | None, obs_dim: int) -> dict[str, range]:
     if env is not None and kind((factory := environment_factory(env)).env_id) in RECOVERY:
         simulator = factory()
         simulator.close()
-        model = simulator.unwrapped.model
-        if model.nq + model.nv - obs_dim in (0, RECOVERY[kind(factory.env_id)].hidden):
+        model = getattr(simulator.unwrapped, "model", None)  # somebody's own environment may have such a name, too
+        if model is not None and model.nq + model.nv - obs_dim in (0, RECOVERY[kind(factory.env_id)].hidden):
             return {"positions": range(obs_dim - model.nv), "velocities": range(obs_dim - model.nv, obs_dim)}
     return {"observation": range(obs_dim)}
 
@@ -127,7 +127,7 @@ def place(env: Any, env_id: str, obs_O: np.ndarray, goal_G: np.ndarray) -> None:
 
 def states(base: Any, env_id: str, obs_RO: np.ndarray, act_RTA: np.ndarray) -> np.ndarray:
     """Returns time, qpos and qvel (R, T + 1, S) at the start and after each environment step; see `replay`."""
-    recovery = RECOVERY.get(kind(env_id))
+    recovery = RECOVERY.get(kind(env_id)) if hasattr(base, "model") else None
     skipped = base.model.nq + base.model.nv - obs_RO.shape[1] if recovery else 0
     if recovery is None or skipped not in (0, recovery.hidden):
         raise CannotReplay(f"{env_id}: an observation of width {obs_RO.shape[1]} does not tell the simulator's "
@@ -196,7 +196,10 @@ class Simulator:
 
 def locomotion(base: Any, state_RTS: np.ndarray, act_RTA: np.ndarray,
                _: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the rewards of Gymnasium's v5 runners (forward speed and health minus control) and their falls."""
+    """Returns the rewards of Gymnasium's runners (forward speed and health minus control) and their falls.
+
+    Those of version 4 are paid for health in the step in which they fall, too, unless a fall does not end the episode.
+    """
     speed_RT = np.diff(state_RTS[..., 1], axis=1) / base.dt
     qpos, qvel = np.split(state_RTS[:, 1:, 1:], [base.model.nq], -1)
     reward_RT = (base._forward_reward_weight * speed_RT
@@ -210,7 +213,9 @@ def locomotion(base: Any, state_RTS: np.ndarray, act_RTA: np.ndarray,
     healthy_RT = inside(qpos[..., 1], base._healthy_z_range) & inside(qpos[..., 2], base._healthy_angle_range)
     if hasattr(base, "_healthy_state_range"):  # Hopper
         healthy_RT &= inside(np.concatenate([qpos[..., 2:], qvel], -1), base._healthy_state_range).all(-1)
-    return reward_RT + healthy_RT * base._healthy_reward, ~healthy_RT & base._terminate_when_unhealthy
+    is_v4 = type(base).__module__.endswith("_v4")
+    paid_RT = healthy_RT | (is_v4 and base._terminate_when_unhealthy)
+    return reward_RT + paid_RT * base._healthy_reward, ~healthy_RT & base._terminate_when_unhealthy
 
 
 def maze(base: Any, state_RTS: np.ndarray, act_RTA: np.ndarray,

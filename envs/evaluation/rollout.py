@@ -289,8 +289,7 @@ def _seen(envs: VectorEnvironment, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def _limits(agent: Agent, envs: VectorEnvironment) -> Limits:
-    space = envs.action_space
-    return agent.limits if isinstance(agent, HasLimits) else Limits(space.low, space.high)
+    return agent.limits if isinstance(agent, HasLimits) else Limits(envs.act_low_A, envs.act_high_A)
 
 
 def _result(log: _Log, envs: VectorEnvironment, seeds: list[int], goal_dims: tuple[int, ...],

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
 
-from gentraj.data.spaces import is_part, is_vector, observed
+from gentraj.data.spaces import is_part, is_vector, observed, spec_as_json
 
 MakeEnv = Callable[[], gymnasium.Env]
 SHOWN = 80  # characters of a faulty value in a message
@@ -105,7 +105,7 @@ class Layout:
         if not is_vector(act):
             raise ValueError(f"{env_id}: action space {act} is not supported; only a 1-D Box is, because models and "
                              "policies act by vectors of real numbers")
-        return cls(env_id, replace(spec, additional_wrappers=()).to_json() if spec else None,
+        return cls(env_id, spec_as_json(spec) if spec else None,
                    spec.max_episode_steps if spec else None, tuple(parts), keys, goal, act)
 
     def observed(self, obs: Any, **rest: Any) -> Step:

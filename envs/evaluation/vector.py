@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Box
 
 from gentraj.data.spaces import flattening
 from gentraj.progress import say_once
@@ -42,8 +43,9 @@ class VectorEnvironment:
         self.goal_dim = 0 if layout.goal is None else layout.goal.shape[0]
         if self.obs_keys and not obs_keys and not self.has_goal:
             say_once(flattening(self.env_id, dict(zip(self.obs_keys, self.boxes, strict=True))))
-        self.low_O = np.concatenate([box.low.ravel() for box in self.boxes]) - SLACK
-        self.high_O = np.concatenate([box.high.ravel() for box in self.boxes]) + SLACK
+        self.act_low_A, self.act_high_A = _bounds(self.action_space)
+        self.low_O = np.concatenate([_bounds(box)[0] for box in self.boxes]) - SLACK
+        self.high_O = np.concatenate([_bounds(box)[1] for box in self.boxes]) + SLACK
         self.strict, self.faults = strict, dict[int, EnvironmentFault]()
         self.seeds: list[int] = [0] * batch
         self.elapsed_B = np.zeros(batch, int)
@@ -77,6 +79,8 @@ class VectorEnvironment:
         self.faults = {}
         stepped = range(len(act_BA)) if mask_B is None else np.flatnonzero(mask_B).tolist()
         self.elapsed_B[stepped] += 1
+        if (space := self.action_space).dtype.kind == "f":  # an action at a rounded bound may lie beyond the true one
+            act_BA = act_BA.astype(space.dtype).clip(space.low, space.high)
         answers = self.envs.step({i: act_BA[i] for i in stepped})
         result = {"reward": np.zeros(len(act_BA))} | {
             key: np.zeros(len(act_BA), bool) for key in ("terminated", "truncated", "success")}
@@ -95,13 +99,12 @@ class VectorEnvironment:
         self.envs.close()
 
     def _check_actions(self, act_BA: np.ndarray) -> None:
-        space = self.action_space
-        outside_B = ((act_BA < space.low) | (act_BA > space.high)).any(1)
+        outside_B = ((act_BA < self.act_low_A) | (act_BA > self.act_high_A)).any(1)
         for bad_B, why in ((~np.isfinite(act_BA).all(1), "; finite numbers are expected"),
                            (outside_B, ", which is outside {}; clip it in the agent")):
             if bad_B.any():
                 i = int(np.argmax(bad_B))
-                raise self._fault(i, f"the agent's action is {act_BA[i]}{why.format(space)}")
+                raise self._fault(i, f"the agent's action is {act_BA[i]}{why.format(self.action_space)}")
 
     def _observe(self, answers: Mapping[int, Step | Fault]) -> dict[int, Step]:
         """Checks and keeps what the environments returned; returns the steps that hold no fault."""
@@ -144,6 +147,12 @@ class VectorEnvironment:
     def _fault(self, i: int, text: str, kind: type[EnvironmentFault] = EnvironmentFault) -> EnvironmentFault:
         return kind(f"{self.env_id}, {self.envs.place(i)} (seed {self.seeds[i]}), step {self.elapsed_B[i]}: "
                     f"{one_line(text)}")
+
+
+def _bounds(box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """The flat bounds of a space, rounded to float32 as observations and actions are."""
+    with np.errstate(over="ignore"):
+        return box.low.ravel().astype(np.float32), box.high.ravel().astype(np.float32)
 
 
 def tells_success(make_env: MakeEnv) -> bool:

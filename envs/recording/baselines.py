@@ -44,7 +44,11 @@ class RandomAgent(Seeded):
         """Returns actions (B, A), float32."""
         self._allocate(len(obs_BO))
         uniform_BA = np.stack([stream.random(len(self.low_A), np.float32) for stream in self._streams])
-        return torch.from_numpy(self.low_A + uniform_BA * (self.high_A - self.low_A))
+        with np.errstate(over="ignore"):
+            span_A = self.high_A - self.low_A
+        drawn_BA = (self.low_A + uniform_BA * span_A if np.isfinite(span_A).all() else
+                    self.low_A * (1 - uniform_BA) + self.high_A * uniform_BA)  # between the largest bounds there are
+        return torch.from_numpy(drawn_BA.clip(self.low_A, self.high_A))
 
 
 class WaypointController(Seeded):

@@ -56,8 +56,8 @@ def following(env: Any) -> dict[str, str]:
 
 
 def speed(env: Any) -> int:
-    """Returns the frames per second of a film in real time, in which a frame is a step of the environment."""
-    return round(env.metadata.get("render_fps") or FRAMES_PER_SECOND)
+    """Returns the frames per second, at least 1, of a film in real time: a frame is a step of the environment."""
+    return max(round(env.metadata.get("render_fps") or FRAMES_PER_SECOND), 1)
 
 
 @contextmanager

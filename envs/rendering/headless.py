@@ -21,7 +21,7 @@ class CannotRender(RuntimeError):
 
 @functools.cache
 def rendering_problem() -> str | None:
-    """Returns why no frame can be drawn, or None. A child process tries, because a bad driver may abort."""
+    """Returns why MuJoCo can draw no frame, or None. A child process tries, because a bad driver may abort."""
     load_gymnasium()
     backend = os.environ.get("MUJOCO_GL", "")
     advice = "for pictures install libegl1, libegl-mesa0 and libgl1-mesa-dri"
@@ -36,14 +36,21 @@ def render_frame(env: Any) -> np.ndarray:
     """Returns a frame (height, width, 3), uint8, of an environment made with "rgb_array", or raises `CannotRender`."""
     if env.render_mode != "rgb_array":
         raise CannotRender(f"the environment has render_mode={env.render_mode!r}; make it with 'rgb_array'")
-    if problem := rendering_problem():
+    if _draws_by_mujoco(env) and (problem := rendering_problem()):
         raise CannotRender(problem)
     try:
         frame = np.asarray(env.render())
     except (load_gymnasium().error.Error, ImportError) as error:  # such as pygame, which only some environments need
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise CannotRender(f"no frame can be drawn here: {why}") from error
-    if frame.ndim != 3:
-        raise CannotRender(f"the environment renders no picture, but {frame.dtype} of shape {frame.shape}; (height, "
-                           "width, 3) is expected of rgb_array")
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        raise CannotRender(f"the environment renders no picture, but {frame.dtype} of shape {frame.shape}; uint8 of "
+                           "shape (height, width, 3) is expected of rgb_array")
     return frame
+
+
+def _draws_by_mujoco(env: Any, deep: bool = True) -> bool:
+    """Whether an environment, or one directly in it, holds anything of MuJoCo. Others need no driver to draw frames."""
+    parts, kind = vars(env.unwrapped).values(), load_gymnasium().Env
+    return any("mujoco" in type(part).__module__ or (deep and isinstance(part, kind) and _draws_by_mujoco(part, False))
+               for part in parts)

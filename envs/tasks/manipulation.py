@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, Dict
 
 from ..recording.seeding import seeded
 from ..registration import load_gymnasium
-from .registry import MANIPULATION, ManipulationTask
+from .registry import MANIPULATION, OGBENCH_TASKS, ManipulationTask
 
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
 
@@ -49,9 +49,13 @@ class Manipulation(Around):
     OGBench's oracle representation: where the objects should be, the entries `goal_dims` of the observation. When all
     objects are there, the reward is 1, `info["success"]` is true and the episode terminates. States are functions of
     the seed, unlike in OGBench's own environments, which draw a task and the goal's posture from global random numbers.
+    Raises ValueError for another `task_id`.
     """
 
     def __init__(self, name: str, render_mode: str | None = None, task_id: int | None = None):
+        if task_id is not None and task_id not in range(1, OGBENCH_TASKS + 1):
+            raise ValueError(f"task_id is {task_id!r}; a number from 1 to {OGBENCH_TASKS}, or None for one that the "
+                             "seed draws, is expected")
         self.task_id = task_id
         self.task: ManipulationTask = MANIPULATION[f"ogbench/{name}"]
         self.render_mode, self.metadata = render_mode, {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -63,7 +67,7 @@ class Manipulation(Around):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
-        drawn = int(self.np_random.integers(1, self.base.num_tasks + 1))
+        drawn = int(self.np_random.integers(1, OGBENCH_TASKS + 1))
         task_id = (options or {}).get("task_id", self.task_id or drawn)
         self.base.action_space.seed(int(self.np_random.integers(2**31)))
         _, info = self.base.reset(seed=int(self.np_random.integers(2**31)), options={"task_id": task_id})

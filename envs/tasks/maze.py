@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -22,14 +23,18 @@ class Maze:
     """The grid of a Gymnasium-Robotics maze: 1 is a wall; 0, "r", "g" and "c" are free (any, reset, goal, both).
 
     Positions are (x, y) with the maze's centre at the origin; x grows with the columns, y against the rows. Cells are
-    numbered `row * columns + column`. Raises ValueError for a map that is not a rectangle or has fewer than two free
-    cells.
+    numbered `row * columns + column`. Raises ValueError for a map that is no list of rows, is not a rectangle, or has
+    fewer than two free cells.
     """
 
     def __init__(self, maze_map: MazeMap, scaling: float = 1.0):
-        if len({len(row) for row in maze_map}) != 1:
-            raise ValueError(f"a maze map needs rows of one width; got widths {[len(row) for row in maze_map]}")
-        self.map = [list(row) for row in maze_map]
+        try:
+            self.map = [list(row) for row in maze_map]
+        except TypeError as error:
+            raise ValueError(f"the maze map is {reprlib.repr(maze_map)}; a list of rows, each a list of cells, is "
+                             "expected") from error
+        if len({len(row) for row in self.map}) != 1:
+            raise ValueError(f"a maze map needs rows of one width; got widths {[len(row) for row in self.map]}")
         self.scaling = scaling
         self.free = np.array([[cell != WALL for cell in row] for row in self.map])
         if self.free.sum() < 2:

@@ -62,7 +62,7 @@ def default_horizon(env: str | None) -> tuple[int, int]:
         return next((task.horizon for task in MANIPULATION.values() if task.env_id == factory.env_id), UNKNOWN)
     steps = STEPS_PER_CELL * maze.longest_way
     horizon = next((H for H, stride in HORIZONS.items() if steps <= (H - 1) * stride), LONGEST)
-    return horizon, -(-steps // (horizon - 1))
+    return horizon, max(-(-steps // (horizon - 1)), 1)
 
 
 def _maze(name: str, task: Task) -> Row:

@@ -91,6 +91,8 @@ TASKS: dict[str, Task] = {
 }
 """The tasks in mazes by their names."""
 
+OGBENCH_TASKS = 5
+"""Number of tasks, each with a start and a goal, of every environment of OGBench."""
 PUBLISHED = "GCBC", "GCIVL", "GCIQL", "QRL", "CRL", "HIQL"
 
 

@@ -29,12 +29,17 @@ def list_() -> None:
     """
     rows = commands.list_datasets()
     for row in rows:
-        size = f"{row['megabytes'] or 0:>8.1f} MB"
-        print(f"{row['id']:40} {row['episodes']:>7,} episodes {row['steps']:>11,} steps {size}  {row['description']}")
+        print(f"{row['id']:40} {_known(row['episodes'], ','):>7} episodes {_known(row['steps'], ','):>11} steps "
+              f"{_known(row['megabytes'], '.1f'):>8} MB  {' '.join(str(row['description']).split())}")
     if not rows:
         print("no datasets yet; `gentraj data make pointmaze-umaze` records one")
     print("\nTasks; gentraj's own datasets are made by `gentraj data make`:")
     print("\n".join(map(str, table())))
+
+
+def _known(number: object, form: str) -> str:
+    """The number in this form, or "?" where the metadata of a dataset, which others may have written, have none."""
+    return format(number, form) if isinstance(number, int | float) else "?"
 
 
 def inspect(source: Source) -> None:

@@ -52,7 +52,11 @@ def main(argv: list[str]) -> None:
     args = parse(Studio, argv, "gentraj studio")
     if not args.runs:
         raise ValueError("no run was given; give the folder of at least one, such as gentraj studio runs/demo")
+    if args.export_page is None and args.page_steps != Studio.page_steps:
+        raise ValueError("--page-steps are those of --export-page, and there is none; give both, or leave it out")
     if args.export_page is not None:
+        if (args.host, args.port) != (Studio.host, Studio.port):
+            raise ValueError("--export-page serves nothing; leave --host and --port out")
         if args.export_page.suffix != ".html" or args.page_steps < 1:
             raise ValueError(f"--export-page is {args.export_page} and --page-steps {args.page_steps}; a file that "
                              "ends in .html and at least 1 step are expected")

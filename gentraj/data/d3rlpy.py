@@ -135,5 +135,5 @@ def _fields(rows: Sequence[Row], name: str) -> dict[str, Any]:
 
     return {"obs": flat(np.concatenate([obs, obs[-1:]]) if done else obs for obs, _, _, done in rows),
             "act": flat(row[1][:T] for row, T in zip(rows, steps, strict=True)),
-            "reward": flat(row[2][:T, 0] for row, T in zip(rows, steps, strict=True)),
+            "reward": flat(row[2].reshape(-1)[:T] for row, T in zip(rows, steps, strict=True)),
             "terminated": terminated, "truncated": truncated, "lengths": np.array(steps), "name": name}

@@ -2,7 +2,8 @@
 
 `next_observations` holds the last observation of each trajectory. Without that array, the last row of a trajectory
 serves as its last observation only: the action, reward and flag of that row are dropped, because nobody recorded what
-they led to, and a trajectory of a single row has no step. A trajectory that ends without a flag is truncated.
+they led to, and a trajectory of a single row has no step. A trajectory that ends without a flag is truncated. Goals
+(`infos/goal`) are kept in both cases, `infos/qpos` and `infos/qvel` only without `next_observations`.
 
 AntMaze and Kitchen by their ids are single tasks, whose environments `envs.tasks.d4rl` registers as D4RL/ID.
 """
@@ -25,6 +26,7 @@ from .bounds import check_declared
 from .d3rlpy import is_d3rlpy, read_d3rlpy_file
 from .episodes import DataError, Episodes, as_whole, split_at_terminations
 from .hdf5 import array_bytes, check_array, open_hdf5, refuse_foreign
+from .spaces import spec_as_json
 
 ROWS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations",
         "infos/goal", "infos/qpos", "infos/qvel")  # each has one row per step
@@ -173,10 +175,13 @@ def d4rl_fields(source: Mapping[str, Any], name: str, lengths: Sequence[int] | N
     S, ends_E = int(lengths_E.sum()), np.cumsum(lengths_E) - 1
     at_N, obs_at_N = np.cumsum(step_N) - 1, np.cumsum(obs_N) - 1 + following * (np.cumsum(last_N) - last_N)
     obs = _scatter(source["observations"], obs_N, obs_at_N, S + len(lengths_E))
+    kept = ("goal",) if following else ("goal", "qpos", "qvel")
+    extras = {key: _scatter(source[f"infos/{key}"], obs_N, obs_at_N, len(obs)) for key in kept
+              if f"infos/{key}" in source}
     if following:
         _scatter(source["next_observations"], last_N, obs_at_N + 1, len(obs), obs)
-    extras = {} if following else {key: _scatter(source[f"infos/{key}"], obs_N, obs_at_N, len(obs))
-                                   for key in ("goal", "qpos", "qvel") if f"infos/{key}" in source}
+        for goal in extras.values():  # the goal of a step is that of the observation after it, too
+            _scatter(source["infos/goal"], last_N, obs_at_N + 1, len(obs), goal)
     terminated, truncated = terminal_N[step_N], np.zeros(S, dtype=bool)
     truncated[ends_E] = ~terminated[ends_E]
     return {"obs": obs, "act": _scatter(source["actions"], step_N, at_N, S),
@@ -302,4 +307,4 @@ def _registered(env_id: str | None) -> str | None:
     import gymnasium
 
     spec = gymnasium.registry.get(env_id)  # only a look-up: gymnasium.make may import a module that the name asks for
-    return spec.to_json() if spec else None
+    return spec_as_json(spec) if spec else None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from typing import Any
@@ -207,8 +210,9 @@ def episodes_hash(episodes: Episodes) -> str:
 def concatenate(datasets: Sequence[Episodes]) -> Episodes:
     """Joins several datasets of one environment.
 
-    Extras are kept where all datasets have them. Where some datasets mark synthetic data, the others count as real.
-    Raises `DataError` for no datasets and for datasets whose observations, actions or goals differ in layout.
+    Extras are kept where all datasets have them. Where some datasets mark synthetic data, the others count as real. The
+    environment is that of the first dataset which names one; a warning says where another one names another. Raises
+    `DataError` for no datasets and for datasets whose observations, actions or goals differ in layout.
     """
     if not datasets:
         raise DataError("no datasets to join; give at least one")
@@ -220,12 +224,25 @@ def concatenate(datasets: Sequence[Episodes]) -> Episodes:
                                 "environment can be joined")
     if len(datasets) == 1:
         return first
+    named = [d for d in datasets if d.env is not None]
+    for other in named[1:]:
+        if (own := environment_name(other.env)) != (expected := environment_name(named[0].env)):
+            warnings.warn(f"{other.name} is of {own} and {named[0].name} of {expected}; the joined data count as those "
+                          f"of {expected}", stacklevel=2)
     if any("imagined" in d.extras for d in datasets):
         datasets = [replace(d, extras={"imagined": np.zeros((len(d.obs), 1))} | dict(d.extras)) for d in datasets]
     joined: dict[str, Any] = {key: np.concatenate([d.arrays[key] for d in datasets]) for key in ARRAYS}
     joined["extras"] = {key: np.concatenate([d.extras[key] for d in datasets])
                         for key in datasets[0].extras if all(key in d.extras for d in datasets)}
-    return replace(first, name="+".join(d.name for d in datasets), **joined)
+    return replace(first, name="+".join(d.name for d in datasets), env=named[0].env if named else None, **joined)
+
+
+def environment_name(env: str | None) -> str:
+    """The id in Gymnasium's EnvSpec as JSON without its version, such as PointMaze_UMaze; the text if it is no such."""
+    try:
+        return re.sub(r"-v\d+$", "", json.loads(env or "")["id"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return str(env)
 
 
 def check(episodes: Episodes) -> None:

@@ -42,6 +42,14 @@ def open_array(file: Any, path: str) -> Any:
     return node
 
 
+def holds_numbers(file: Any, path: str) -> bool:
+    """Whether there is an array of numbers at `path`, rather than nothing, a group, or an array of text."""
+    try:
+        return _h5py().h5d.open(file.id, path.encode()).dtype.kind in "fiub"
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
 def read_array(node: Any, out: np.ndarray) -> None:
     """Reads the whole of an `open_array` into `out`, which has the same shape; only another dtype takes a copy."""
     buffer = out if node.dtype == out.dtype else np.empty(node.shape, node.dtype)

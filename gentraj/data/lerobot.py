@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -67,6 +68,8 @@ def read_lerobot(source: str | Path) -> dict[str, Any]:
     last_N = np.append(np.diff(episode_N) != 0, True)
     rows_E = np.diff(np.flatnonzero(last_N), prepend=-1)
     obs_N, lengths_E = np.repeat(rows_E > 1, rows_E), rows_E[rows_E > 1] - 1
+    if short := np.count_nonzero(rows_E == 1):
+        warnings.warn(f"{name}: {short} episodes of a single frame have no step and are left out", stacklevel=3)
     flags = {key: read[key][~last_N, 0].astype(bool) if key in read else np.zeros(np.count_nonzero(~last_N), bool)
              for key in ("next.done", "next.truncated")}
     terminated, truncated = flags["next.done"] & ~flags["next.truncated"], np.zeros_like(flags["next.done"])

@@ -28,7 +28,7 @@ from .apart import Read, read_apart
 from .bounds import check_declared
 from .d4rl import single_task
 from .episodes import DataError, Episodes, episodes_hash, problems
-from .hdf5 import open_array, open_hdf5, read_array
+from .hdf5 import holds_numbers, open_array, open_hdf5, read_array
 from .spaces import act_width, flat_parts, flattening, obs_widths
 
 MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
@@ -68,9 +68,9 @@ def read_columns(file: Any, name: str, episodes: int,
             column, rows = columns[key], T + columns[key].more
             array = _open_part(file, f"episode_{e}/{column.where}", column)
             shape = None if array is None else array.shape
-            if array is not None and shape == (rows, *column.row):
-                first = start + e * column.more
-                read_array(array, out[key][first : first + rows])
+            if array is not None and shape in ((rows, *column.row), (rows, *(column.row or (1,)))):
+                first = start + e * column.more  # a number may be written as a vector of one
+                read_array(array, out[key][first : first + rows].reshape(shape))
             elif column.optional:
                 del out[key]
             else:
@@ -104,7 +104,7 @@ def load_minari(dataset_id: str) -> Episodes:
     it is not there.
 
     The environment of D4RL/antmaze/... is the one that agents are evaluated in, where the dataset names it. The infos
-    `goal`, `qpos` and `qvel` become extras if they have a row for every observation. Raises `DataError` for a
+    `goal`, `qpos` and `qvel` become extras if they have a vector for every observation. Raises `DataError` for a
     dataset that cannot be found or read, and for one that has changed since `save_minari` wrote it.
     """
     return Episodes(**read_minari(dataset_id))
@@ -163,8 +163,10 @@ def read_minari_file(path: Path, name: str, episodes: int, columns: Mapping[str,
     """
     wanted = {key: Column(**{**column, "row": tuple(column["row"])}) for key, column in columns.items()}
     with open_hdf5(path) as file:
-        wanted |= {where: Column(where, open_array(file, f"episode_0/{where}").shape[1:], 1, optional=True)
-                   for where in infos if f"episode_0/{where}" in file}
+        shapes = {where: open_array(file, f"episode_0/{where}").shape for where in infos
+                  if holds_numbers(file, f"episode_0/{where}")}
+        wanted |= {where: Column(where, shape[1:], 1, optional=True) for where, shape in shapes.items()
+                   if len(shape) == 2}
         lengths, arrays = read_columns(file, name, episodes, wanted)
     return {"lengths": lengths, **arrays}, {}
 
@@ -181,11 +183,22 @@ def _find(dataset_id: str) -> Path:
     path = root / dataset_id / "data"
     there = os.path.isdir(path)
     whole = all(os.path.isfile(path / name) for name in ("main_data.hdf5", "metadata.json"))
+    if there and not whole and _data_format(path) not in ("", "hdf5"):
+        raise DataError(f"{dataset_id}: is stored in the format {_data_format(path)}, and only hdf5 is read; write it "
+                        "again with data_format='hdf5'")
     if not there or not (whole or dataset_id.startswith("gentraj/")):  # a download may have been interrupted
         _download(dataset_id, again=there)
     if not (path / "main_data.hdf5").resolve().is_relative_to(root.resolve()):
         raise DataError(f"{dataset_id}: its files lie outside {root}; copy them there instead of linking")
     return path
+
+
+def _data_format(path: Path) -> str:
+    """The format that the metadata of a dataset name, "" without any."""
+    try:
+        return str(json.loads(read_file(path / "metadata.json", MAX_BYTES, follow=True))["data_format"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _download(dataset_id: str, again: bool = False) -> None:

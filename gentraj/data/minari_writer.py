@@ -28,9 +28,9 @@ def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: A
     Goal-conditioned episodes (`obs_keys` and extras["goal"]) are written as the dict observations that they came from,
     and other dicts as the vectors that they were flattened to.
     `env` is a Gymnasium environment, whose spaces and spec are recorded. Without it the spec is `episodes.env`, and the
-    spaces are those of that environment if it is registered, else unbounded. `algorithm`, `author`, `code` (a link) and
-    `provenance` (kept as JSON in the metadata) inform readers only. Raises `DataError` for a malformed id, and for an
-    id that exists already unless `overwrite` is true.
+    spaces are those of that environment if it is registered and can be made here, else unbounded. `algorithm`,
+    `author`, `code` (a link) and `provenance` (kept as JSON in the metadata) inform readers only. Raises `DataError`
+    for a malformed id, and for an id that exists already unless `overwrite` is true.
     """
     final = check_new_id(dataset_id, overwrite=overwrite)
     temporary, replaced = (final.with_name(f"tmp-{os.getpid()}-{what}-{final.name}") for what in ("new", "old"))
@@ -137,7 +137,8 @@ def _spaces(episodes: Episodes, env: Any) -> tuple[Any, Any]:
 
 @contextmanager
 def _environment(episodes: Episodes, env: Any) -> Iterator[Any]:
-    """The given environment, or the one that `episodes.env` names, or None if that one is not registered here."""
+    """The given environment, or the one that `episodes.env` names, or None if that one is not registered here or cannot
+    be made here."""
     if env is not None or episodes.env is None:
         yield env
         return
@@ -155,7 +156,11 @@ def _environment(episodes: Episodes, env: Any) -> Iterator[Any]:
     if registered is None or registered.entry_point != spec.entry_point or spec.additional_wrappers or files:
         yield None
         return
-    registered_env = gymnasium.make(spec, disable_env_checker=True)
+    try:
+        registered_env = gymnasium.make(spec, disable_env_checker=True)
+    except Exception:  # a package is missing here, or this version does not take the arguments
+        yield None
+        return
     try:
         yield registered_env
     finally:

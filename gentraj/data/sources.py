@@ -79,7 +79,8 @@ def _npz_fields(path: Path) -> dict[str, Any]:
     members = open_npz(path)
     if "format" in members:
         return npz_fields(members, path)
-    if {"rewards", "timeouts", "next_observations"} & members.keys():  # OGBench's files have none of these
+    # OGBench's files have none of these, unless somebody added rewards to one of its compact files, which have valids.
+    if {"timeouts", "next_observations"} & members.keys() or ("rewards" in members and "valids" not in members):
         return d4rl_fields(members, path.stem)
     return ogbench_fields(members, path)
 

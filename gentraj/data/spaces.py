@@ -1,18 +1,30 @@
 """The Gymnasium spaces that a dataset may have: vectors, goal-conditioned dicts of vectors, and other dicts of Boxes,
-which are flattened."""
+which are flattened; and Gymnasium's EnvSpec as a dataset stores it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from .episodes import DataError
 
 if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
     from gymnasium.spaces import Box
 
 GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
+
+
+def spec_as_json(spec: EnvSpec) -> str | None:
+    """Gymnasium's EnvSpec as JSON, without wrappers and without classes and functions as entry points, as an
+    environment is made anew by its id. None where an argument of the environment cannot be written as JSON."""
+    code = {name: None for name in ("entry_point", "vector_entry_point") if callable(getattr(spec, name))}
+    try:
+        return replace(spec, additional_wrappers=(), **code).to_json()
+    except (TypeError, ValueError):
+        return None
 
 
 def act_width(name: str, space: Any) -> int:

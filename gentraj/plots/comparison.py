@@ -108,7 +108,7 @@ def plot_modes(forks: Sequence[tuple[np.ndarray, np.ndarray, Mapping[str, Sequen
             tick.set(color=colour, fontweight="bold")
         bars.set_ylabel("share of trajectories")
         bars.grid(axis="x", visible=False)
-    head(figure, axes[1:], "Which way, from the same starts")
+    head(figure, axes[1::2], "Which way, from the same starts")
     return save(figure, path)
 
 

@@ -53,7 +53,7 @@ def plot_loss(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str = "Tr
     if not names:
         raise ValueError(f"no loss in {len(rows)} rows of metrics; train first, or log for longer")
     figure, [ax] = panels(1, width=7.0, height=3.6)
-    curves = {name: np.array([[row["step"], row[name]] for row in rows if name in row]) for name in names}
+    curves = {name: np.array([[row["step"], row[name]] for row in rows if is_number(row.get(name))]) for name in names}
     for colour, (name, curve) in zip(colours(len(curves)), curves.items(), strict=True):
         ax.plot(*curve.T, color=colour, lw=0.8, alpha=0.35)
         ax.plot(curve[:, 0], smooth(curve[:, 1]), alone(curve), color=colour, lw=1.8, label=name)
@@ -151,7 +151,9 @@ def plot_returns(returns: Sequence[float], yardsticks: Mapping[str, float], path
 
     figure, [ax] = panels(1, width=7.0, height=3.2)
     values = np.asarray(returns, float)
-    ax.hist(values, bins=min(30, max(5, len(values) // 2)), color=BLUE, alpha=0.8)
+    low, high = values.min(), values.max()
+    margin = max(0.5, 1e-3 * abs(low)) if high - low <= 1e-9 * abs(low) else 0.0  # returns that differ by rounding only
+    ax.hist(values, bins=min(30, max(5, len(values) // 2)), range=(low - margin, high + margin), color=BLUE, alpha=0.8)
     ax.axvline(values.mean(), color=INK, lw=2, label=f"mean {values.mean():.4g}")
     for (name, mean), colour in zip(yardsticks.items(), (GREEN, ORANGE, GREY), strict=False):
         ax.axvline(mean, color=colour, lw=2, ls=(0, (4, 2)), label=f"{name} {mean:.4g}")
@@ -377,5 +379,5 @@ def _title(figure: Figure, title: str) -> None:
 
 
 def _error(x_N: np.ndarray) -> float:
-    """1.96 standard errors of the mean."""
-    return 1.96 * float(np.std(x_N)) / max(len(x_N), 1) ** 0.5
+    """1.96 standard errors of the mean; NaN, which is not drawn, for a single number, which tells of no error."""
+    return 1.96 * float(np.std(x_N, ddof=1)) / len(x_N) ** 0.5 if len(x_N) > 1 else np.nan

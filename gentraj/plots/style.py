@@ -102,11 +102,15 @@ def mark(ax: Axes, start: np.ndarray, goal: np.ndarray | None) -> None:
 
 
 def head(figure: Figure, axes: Sequence[Axes], title: str) -> None:
-    """Adds one title and one legend for all panels."""
+    """Adds one title, and one legend of all that any of the panels shows."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    handles, labels = axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
+    shown: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            shown.setdefault(label, handle)
+    if shown:
+        figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=len(shown), frameon=False,
+                      fontsize=9)
 
 
 def smooth(y: np.ndarray, share: float = 0.05) -> np.ndarray:

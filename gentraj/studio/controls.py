@@ -115,9 +115,11 @@ class Controls:
                     most = max(MOST_CANDIDATES, own.candidates)
                     self._slider("candidates", "Candidates", 1, most, 1, own.candidates)
                 if loaded.guidance:
-                    self._slider("scale", f"Guidance ({loaded.guidance})", 0.0, MOST_SCALE, 0.1, own.scale)
+                    least, most = min(0.0, own.scale), max(MOST_SCALE, own.scale)
+                    self._slider("scale", f"Guidance ({loaded.guidance})", least, most, 0.1, own.scale)
                 if loaded.kind == "planner":
-                    self._slider("temperature", "Temperature", 0.0, MOST_TEMPERATURE, 0.05, own.temperature)
+                    most = max(MOST_TEMPERATURE, own.temperature)
+                    self._slider("temperature", "Temperature", 0.0, most, 0.05, own.temperature)
                 self._slider("seed", "Seed", 0, MOST_SEED, 1, own.seed)
                 valued = loaded.kind == "planner" and loaded.run.planning.select == "value"
                 self.by = gui.add_dropdown("Colour", ["trust", "value"] if valued else ["trust"], visible=valued)

@@ -13,6 +13,7 @@ from ..progress import one_line
 from .imagining import Asked, Beside, imagine_beside
 from .latest import Latest
 from .pair import FRAMES_PER_SECOND, Pair
+from .session import alike
 
 if TYPE_CHECKING:
     from viser import GuiApi, SceneApi
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 RANDOM = "random"
-STEPS = 100
+STEPS, MOST_STEPS = 100, 500
 
 
 class Imagination:
@@ -34,7 +35,7 @@ class Imagination:
         self.pair = Pair(api, "/imagination", self.world.base, self.world.maze is not None)
         self.beside: Beside | None = None
         self.actors = {each.name: each for each in session.runs
-                       if each.kind != "world model" and each.factory.env_id == self.world.factory.env_id}
+                       if each.kind != "world model" and alike(each, self.world)}
         self.playing = threading.Event()
         self.drawing = threading.RLock()  # the slider and the player draw in different threads
         self.work: Latest[Asked] = Latest(self._imagine, "studio-imagination")
@@ -92,7 +93,8 @@ class Imagination:
                                        title="error and uncertainty (deviations of one step)")
             self.actor = gui.add_dropdown("Actions of", [*self.actors, RANDOM], hint="The run whose agent acts in the "
                                           "simulator; the world model imagines the same actions.")
-            self.steps = gui.add_slider("Steps", 10, min(world.factory.max_episode_steps, 500), 1, STEPS)
+            most = min(world.factory.max_episode_steps, MOST_STEPS)
+            self.steps = gui.add_slider("Steps", min(10, most), most, 1, min(STEPS, most))
             self.restart = gui.add_slider("Restart every", 0, 100, 1, 0, hint="Steps after which the imagination "
                                           "begins again at the simulator's state; 0 is never.")
             self.noise = gui.add_slider("Noise", 0.0, 1.0, 0.05, 0.0, hint="0 is the model's mean, 1 its samples.")

@@ -94,11 +94,11 @@ def _simulate(envs: VectorEnvironment, world: Loaded, asked: Asked,
               ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
     """Observations (S, O), actions (T, A), postures (S, Q), and why the episode is over."""
     envs.reset(np.ones(1, bool), [asked.seed])
-    agent, rng = _agent(asked), np.random.default_rng(asked.seed)
+    agent, rng, (low_A, high_A) = _agent(asked), np.random.default_rng(asked.seed), _random_actions(world)
     obs, act, qpos, ended, held_A = [envs.obs_BO[0].copy()], [], [_qpos(envs)], "", np.zeros(0)
     for t in range(asked.steps):
         if agent is None or asked.actor is None:
-            held_A = rng.uniform(world.space.low, world.space.high) if t % HELD == 0 else held_A
+            held_A = rng.uniform(low_A, high_A) if t % HELD == 0 else held_A
             act_BA = held_A.astype(np.float32)[None]
         else:
             goal_BG = torch.from_numpy(envs.goal_BG) if envs.goal_BG is not None and asked.actor.has_goal else None
@@ -143,6 +143,13 @@ def _postures(base: object, world: Loaded, asked: Asked, imagined_SO: np.ndarray
     except CannotReplay:
         return None
     return np.concatenate(parts)
+
+
+def _random_actions(world: Loaded) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds (A,) of random actions: those of the environment, or where it has none, those of the data."""
+    act_A = world.run.reference.x_BHD[..., world.run.data.obs_dim:].flatten(0, 1).cpu().numpy()
+    low_A, high_A = world.space.low, world.space.high
+    return (np.where(np.isfinite(low_A), low_A, act_A.min(0)), np.where(np.isfinite(high_A), high_A, act_A.max(0)))
 
 
 def _agent(asked: Asked) -> Agent | None:

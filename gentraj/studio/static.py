@@ -90,7 +90,10 @@ def imagination_page(world: Loaded, beside: Beside) -> str:
 
 def first_page(loaded: Sequence[Loaded], steps: int) -> str:
     """Returns a page of the first run: its plan and `steps` steps of its closed loop, or for a world model so many
-    steps beside the simulator, with the actions of the first other run in its environment, or random ones."""
+    steps beside the simulator, with the actions of the first other run in its environment, or random ones.
+
+    Raises ValueError where there is no plan, or the closed loop fails.
+    """
     first, *others = loaded
     if first.kind == "world model":
         actor = next((each for each in others if each.kind != "world model" and alike(each, first)), None)
@@ -100,6 +103,8 @@ def first_page(loaded: Sequence[Loaded], steps: int) -> str:
         session.ask()
         session.plan(None)
         session.step(steps)
+        if session.problem:
+            raise ValueError(f"{first.name}: the closed loop failed: {session.problem}")
         return session_page(session, "trust" if session.answers[0].value_N is None else "value")
     finally:
         session.close()

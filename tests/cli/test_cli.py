@@ -224,6 +224,13 @@ def test_datasets_are_made_listed_imported_and_inspected(tmp_path: Path, monkeyp
     assert gentraj("data", "list") == 0
     here, _, tasks = capsys.readouterr().out.partition("\n\n")
     assert [line.split()[0] for line in here.splitlines()] == ["gentraj/pointmaze/umaze-v0", "mine/umaze-v1"]
+    assert "1 episodes          50 steps" in here
+    metadata = tmp_path / "minari" / "mine/umaze-v1" / "data" / "metadata.json"  # as another program may write it
+    known = json.loads(metadata.read_text()) | {"total_episodes": None, "description": "of\ntwo lines"}
+    metadata.write_text(json.dumps({key: value for key, value in known.items() if key != "dataset_size"}))
+    assert gentraj("data", "list") == 0
+    line = capsys.readouterr().out.splitlines()[1]
+    assert " ".join(line.split()) == "mine/umaze-v1 ? episodes 50 steps ? MB of two lines"
     assert "pointmaze-umaze: PointMaze_UMaze-v3" in tasks
 
 

@@ -93,6 +93,13 @@ def test_what_is_no_vector_is_one_line(changes: dict, message: str) -> None:
         from_d3rlpy(SimpleNamespace(episodes=[SimpleNamespace(terminated=False, **part)]))
 
 
+def test_rewards_may_be_flat() -> None:
+    part = SimpleNamespace(observations=np.zeros((3, 2)), actions=np.zeros((3, 1)), terminated=False)
+    for reward in (np.arange(3.0), np.arange(3.0)[:, None]):
+        part.rewards = reward
+        assert from_d3rlpy(SimpleNamespace(episodes=[part])).reward.tolist() == [0, 1]
+
+
 def test_an_incomplete_file_is_one_line(tmp_path: Path) -> None:
     path = save_d3rlpy(some([3, 4]), tmp_path / "a.h5")
     with h5py.File(path, "a") as file:

@@ -79,6 +79,14 @@ def test_maze2d_keeps_its_goals_and_their_entries(tmp_path, monkeypatch):
     assert set(e.extras) == {"goal", "qpos", "qvel"}
 
 
+def test_goals_are_kept_beside_next_observations_and_the_last_one_stays(tmp_path):
+    goal = OBS[:, :2] + 7
+    e = load_d4rl(write(tmp_path / "a.hdf5", next_observations=OBS, **{"infos/goal": goal, "infos/qpos": OBS}))
+    assert set(e.extras) == {"goal"}
+    for episode, start, T in zip(e, e.starts.tolist(), e.lengths.tolist(), strict=True):
+        assert np.array_equal(episode.extras["goal"], goal[[*range(start, start + T), start + T - 1]])
+
+
 def test_without_timeouts_lengths_are_needed(tmp_path):
     path = write(tmp_path / "a.hdf5", timeouts=None, next_observations=OBS)
     with pytest.raises(DataError, match=r"a: no 'timeouts'.*give their lengths"):

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -79,6 +80,15 @@ def test_only_datasets_of_one_environment_are_joined():
         concatenate([some([3]), replace(some([3], obs_dim=4), name="other")])
     with pytest.raises(DataError, match="at least one"):
         concatenate([])
+
+
+def test_joined_data_have_the_environment_that_any_of_them_names(recwarn):
+    maze, dense, other = (json.dumps({"id": name}) for name in ("Maze_U-v3", "Maze_U-v4", "Maze_Large-v3"))
+    for envs, expected in (((None, maze), maze), ((maze, None), maze), ((maze, dense), maze), ((None, None), None)):
+        assert concatenate([replace(some([3]), env=env) for env in envs]).env == expected
+    assert not recwarn
+    with pytest.warns(UserWarning, match="large is of Maze_Large and dataset of Maze_U; the joined data"):
+        concatenate([replace(some([3]), env=maze), replace(some([3]), env=other, name="large")])
 
 
 def test_joining_keeps_the_extras_that_all_have():

@@ -14,6 +14,7 @@ from gymnasium.spaces.utils import flatten
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from minari.data_collector import EpisodeBuffer
+from minari.storage import get_dataset_path
 from some_episodes import any_episodes, some
 
 from gentraj.data import DataError, Episodes, load_episodes, load_minari, save_minari
@@ -76,6 +77,36 @@ def test_goals_within_the_observation_are_found_in_anyones_dataset():
     assert np.array_equal(e.obs, obs.reshape(-1, 5).astype(np.float32))
     assert np.array_equal(e.extras["goal"], (obs[..., :2] + 1).reshape(-1, 2).astype(np.float32))
     assert set(e.extras) == {"goal", "qpos"}  # qvel has no row for the last observation
+
+
+@pytest.mark.parametrize("goal", [np.arange(4.0), {"x": np.arange(4.0)}, np.array([b"door"] * 4), np.zeros((4, 8, 8))],
+                         ids=["number", "dict", "text", "image"])
+def test_infos_that_are_no_vectors_are_left_out(goal):
+    obs = np.random.default_rng(0).normal(size=(2, 4, 2))
+    e = load_minari(record(list(obs), box(2), infos=[{"goal": goal, "qpos": o} for o in obs]))
+    assert set(e.extras) == {"qpos"} and len(e) == 2
+
+
+def test_rewards_and_flags_may_be_columns_of_one():
+    obs = np.random.default_rng(0).normal(size=(1, 4, 2))
+    record(list(obs), box(2))
+    expected = load_minari(ID)
+    with h5py.File(get_dataset_path(ID) / "data" / "main_data.hdf5", "a") as file:
+        for key in ("rewards", "terminations", "truncations"):
+            column = file[f"episode_0/{key}"][:].reshape(-1, 1)
+            del file[f"episode_0/{key}"]
+            file[f"episode_0/{key}"] = column
+    assert load_minari(ID) == expected
+
+
+def test_another_format_is_named_and_nothing_is_downloaded_or_deleted(root):
+    record(list(np.zeros((1, 4, 2))), box(2))
+    folder = root / ID / "data"
+    (folder / "main_data.hdf5").rename(folder / "main_data.arrow")
+    (folder / "metadata.json").write_text(json.dumps(
+        json.loads((folder / "metadata.json").read_text()) | {"data_format": "arrow"}))
+    with pytest.raises(DataError, match="is stored in the format arrow, and only hdf5 is read; write it again with"):
+        load_minari(ID)
 
 
 def test_goals_outside_the_observation_come_first():

@@ -1,9 +1,14 @@
 """Whatever stops or races a write of a Minari dataset, one that was there stays, and nothing half-made is seen."""
 
+import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
+import minari
+import numpy as np
 import pytest
 from some_episodes import some
 from test_minari_io import ID
@@ -46,6 +51,16 @@ def test_what_somebody_wrote_meanwhile_is_not_replaced(root, tmp_path, monkeypat
     with pytest.raises(DataError, match="exists already"):
         save_minari(some([3]), ID, description="mine")
     assert load_minari(ID) == some([5])
+
+
+def test_an_environment_that_cannot_be_made_here_is_recorded_by_its_name(root):
+    """Because a package is missing, or because this version of it does not take the arguments."""
+    env = json.dumps(json.loads(gymnasium.spec("Pendulum-v1").to_json()) | {"kwargs": {"friction": 1}})
+    e = replace(some([3], obs_dim=3, act_dim=1), env=env)
+    save_minari(e, ID, description="x")
+    assert load_minari(ID) == e
+    space = minari.load_dataset(ID).action_space
+    assert space.shape == (1,) and np.isinf(space.high).all()
 
 
 def test_a_taken_id_is_refused_and_overwriting_replaces_it(root):

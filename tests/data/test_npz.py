@@ -65,6 +65,8 @@ def test_ogbench_compact_data_mark_the_last_row_as_not_valid(tmp_path):
     compact = {"valids": ~np.isin(np.arange(8), [3, 7]), "terminals": np.isin(np.arange(8), [2, 3, 6, 7])}
     plain = load_episodes(ogbench(tmp_path / "cube-v0.npz"))
     assert load_episodes(ogbench(tmp_path / "cube-compact-v0.npz", **compact)) == plain
+    rewarded = load_episodes(ogbench(tmp_path / "cube-own-v0.npz", rewards=np.arange(8.0), **compact))
+    assert rewarded.reward.tolist() == [0, 1, 2, 4, 5, 6] and not rewarded.terminated.any()
 
 
 def test_ogbench_images_are_refused(tmp_path):

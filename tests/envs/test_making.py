@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from envs.making import environment_factory
+from envs.registration import load_gymnasium
 from envs.tasks.registry import TASKS
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,25 @@ def test_overrides_win():
     assert (factory.max_episode_steps, factory.kwargs["reset_target"], factory.kwargs["maze_map"]) == (7, True, L_MAP)
 
 
+def test_a_time_limit_is_taken_as_it_is_given_or_refused():
+    for limit in (0, -1, 2.5, True, "many"):
+        with pytest.raises(ValueError, match=f"Hopper-v5: max_episode_steps is {limit!r}; a whole number of at least"):
+            environment_factory("hopper", {"max_episode_steps": limit})
+    for given, limit in (({}, 300), ({"max_episode_steps": 100}, 100)):
+        assert environment_factory("pointmaze-umaze", given, protocol="d4rl-single-goal").max_episode_steps == limit
+
+
+def test_an_environment_of_ones_own_may_be_called_a_maze(counter):
+    gymnasium = load_gymnasium()
+    gymnasium.register("PointMazeMine-v0", counter, max_episode_steps=5)
+    try:
+        factory = environment_factory("PointMazeMine-v0")
+        assert factory.maze is None and isinstance(factory().unwrapped, counter)
+        assert environment_factory(factory.spec_json) == factory
+    finally:
+        del gymnasium.registry["PointMazeMine-v0"]
+
+
 def test_reaching_the_goal_ends_nothing_and_the_goal_stays():
     env = environment_factory(recorded(maze_map=L_MAP), {"max_episode_steps": 20})()
     obs, _ = env.reset(seed=3)
@@ -57,6 +77,7 @@ def test_reaching_the_goal_ends_nothing_and_the_goal_stays():
     ("PointMaze_UMase-v3", "did you mean PointMaze_UMaze-v3"), ("os:Thing-v0", "unknown environment 'os:Thing-v0'"),
     (recorded("os:Thing-v0"), "unknown environment"), ("{", "not an environment"), ("{}", "not an environment"),
     ("[[[", "unknown environment"), ('{"id":' + "[" * 100_000, "not an environment specification"),
+    (recorded(maze_map=5, limit=100), "the maze map is 5; a list of rows"),
     (recorded("Hopper-v5", xml_file="/etc/passwd"), "names a file, xml_file='/etc/passwd'")])
 def test_what_is_no_environment_is_refused_in_one_line(env, message):
     with pytest.raises(ValueError, match=message) as error:

@@ -15,7 +15,7 @@ from PIL import Image
 from gentraj.plots import comparison as comparison_figures
 from gentraj.plots import figures
 from gentraj.plots import page as report_page
-from gentraj.plots.style import Plane, alone, draw_floor, panels, save, smooth, trust_scale
+from gentraj.plots.style import Plane, alone, draw_floor, head, panels, save, smooth, trust_scale
 
 RNG = np.random.default_rng(0)
 PLANS = RNG.normal(size=(5, 8, 2)).cumsum(1)
@@ -205,3 +205,28 @@ def test_a_single_row_is_seen(tmp_path: Path) -> None:
         image = np.asarray(Image.open(figures.plot_loss(rows, tmp_path / "loss.png")).convert("RGB"))
         middle = image[tuple(slice(n // 4, 3 * n // 4) for n in image.shape[:2])]  # without the legend
         assert (middle == (0, 114, 178)).all(-1).sum() > 20
+
+
+def test_returns_that_differ_by_rounding_only_are_a_histogram(tmp_path):
+    for returns in ([0.1 + 0.2, 0.3, 0.3], [1e17] * 3, [-5.0], [0.0, 0.0]):
+        assert pixels(figures.plot_returns(returns, {}, tmp_path / "a.png")).std() > 0
+
+
+def test_rows_without_a_number_are_left_out_of_a_loss(tmp_path):
+    plain = pixels(figures.plot_loss(ROWS, tmp_path / "a.png"))
+    gaps = [*ROWS, {"step": 30, "model/loss": None}, {"step": 31, "model/loss": float("nan")}]
+    assert np.array_equal(pixels(figures.plot_loss(gaps, tmp_path / "b.png")), plain)
+
+
+def test_errors_of_means_are_estimated_from_the_sample():
+    assert figures._error(np.array([1.0, 3.0])) == pytest.approx(1.96)  # a standard deviation of sqrt(2), over sqrt(2)
+    assert np.isnan(figures._error(np.array([1.0])))
+
+
+def test_a_legend_names_what_any_panel_shows():
+    figure, axes = panels(3)
+    for ax, names in zip(axes, (["a"], ["a", "b"], ["c"]), strict=True):
+        for name in names:
+            ax.plot([0, 1], label=name)
+    head(figure, axes, "title")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "c"]

@@ -17,7 +17,7 @@ from browserless import until
 from gentraj.studio.colours import linear, plan_colours, rgb
 from gentraj.studio.controls import NONE, TEXTS_EVERY, Controls
 from gentraj.studio.lines import LEAST, Lines, segments
-from gentraj.studio.loading import load_runs
+from gentraj.studio.loading import Loaded, load_runs
 from gentraj.studio.scene import CROSSING, MazeScene, boxes, on_floor
 from gentraj.studio.session import Session
 
@@ -79,6 +79,19 @@ def change(control: Any, value: Any) -> None:
     """Does what a change in the browser does, in this thread."""
     control._impl.value = value
     press(control)
+
+
+def test_sliders_reach_to_the_runs_own_settings(server: Any, bodies: list[Loaded]) -> None:
+    """Which may be larger than what most runs need, or negative."""
+    server.gui.reset()
+    server.scene.reset()
+    for scale, temperature in ((30.0, 3.0), (-2.0, 0.5)):
+        run = bodies[0].run
+        own = replace(run.planning, guidance="value", scale=scale, temperature=temperature)
+        loaded = replace(bodies[0], run=replace(run, config=replace(run.config, planner=own)))
+        controls = Controls(server.gui, server.scene, Session([loaded]), Files())
+        assert controls.sliders["scale"].value == scale and controls.sliders["temperature"].value == temperature
+        controls.close()
 
 
 def test_a_slider_changes_the_plans_and_the_panel_tells(controls: Controls) -> None:

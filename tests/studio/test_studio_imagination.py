@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 import zstandard
+from gymnasium.spaces import Box
 
 from gentraj.studio.controls import NONE, Controls
 from gentraj.studio.guard import GuardedServer
 from gentraj.studio.imagination import RANDOM, Imagination
 from gentraj.studio.imagining import Asked, imagine_beside
 from gentraj.studio.loading import Loaded
-from gentraj.studio.session import Session
+from gentraj.studio.session import Session, alike
 from gentraj.studio.static import first_page, static_page
 
 STEPS = 10
@@ -72,6 +73,32 @@ def test_another_run_acts_and_a_fall_ends_the_episode(bodies: list[Loaded]):
     np.testing.assert_array_equal(beside.imagined_qpos_SQ[0], beside.qpos_SQ[0])
     np.testing.assert_allclose(beside.imagined_qpos_SQ[:, 1:], beside.imagined_SO[:, :5], atol=1e-6)
     assert beside.trusted == np.argmax(np.append(beside.why_T != "", True))
+
+
+def test_random_actions_are_within_the_data_where_the_environment_bounds_none(world: Loaded):
+    unbounded = replace(world, space=Box(-np.inf, np.inf, world.space.shape))
+    act_TA = imagine_beside(unbounded, Asked(None, STEPS)).act_TA
+    seen_NA = world.run.reference.x_BHD[..., world.run.data.obs_dim:].flatten(0, 1).numpy()
+    assert (act_TA >= seen_NA.min(0)).all() and (act_TA <= seen_NA.max(0)).all() and np.ptp(act_TA) > 0
+
+
+@pytest.mark.parametrize("limit", [1, 50])
+def test_the_panel_takes_environments_of_short_episodes(server: GuardedServer, bodies: list[Loaded], limit: int):
+    short = replace(bodies[1], factory=replace(bodies[1].factory, max_episode_steps=limit))
+    session = Session([short])
+    panel = Imagination(server.gui, server.scene, session)
+    assert len(panel.wait().act_TA) <= limit == panel.steps.value
+    panel.close()
+    session.close()
+
+
+def test_a_run_that_observes_something_else_neither_acts_nor_keeps_the_start(bodies: list[Loaded]):
+    planner, world = bodies
+    other = replace(planner, run=replace(planner.run, data=replace(planner.run.data, obs_dim=105)))
+    assert alike(planner, world) and not alike(other, world)
+    session = Session([planner, other])
+    assert session.others == []
+    session.close()
 
 
 def test_an_actor_of_another_environment_is_refused(world: Loaded):
@@ -152,6 +179,15 @@ def test_a_page_holds_every_drawing_for_its_time_and_its_caption_is_text():
     moves = [(time, message["position"][0]) for time, message in scene["messages"]
              if message["type"] == "SetPositionMessage" and message["name"] == "/ball"]
     assert moves[-2:] == [(0.5, 1.0), (1.0, 2.0)]
+
+
+def test_a_loop_that_fails_is_told_instead_of_a_page_without_it(bodies: list[Loaded], monkeypatch: pytest.MonkeyPatch):
+    def fail(drive: object) -> None:
+        raise RuntimeError("the simulator is gone")
+
+    monkeypatch.setattr("gentraj.studio.session.Drive.step", fail)
+    with pytest.raises(ValueError, match=r"^planner: the closed loop failed: the simulator is gone$"):
+        first_page(bodies[:1], 3)
 
 
 def test_a_page_of_a_planner_and_one_of_a_world_model_need_nothing_else(bodies: list[Loaded]):

@@ -236,8 +236,11 @@ def test_settings_that_cannot_be_are_told_in_one_line(session: Session) -> None:
 def test_a_run_without_a_maze_or_a_folder_without_a_run_is_refused(tmp_path: Path, capsys) -> None:
     assert gentraj("studio", tmp_path) == 2
     assert gentraj("studio") == 2
+    assert gentraj("studio", tmp_path, "--page-steps", 5) == 2
+    assert gentraj("studio", tmp_path, "--export-page", tmp_path / "a.html", "--port", 9) == 2
     errors = capsys.readouterr().err.splitlines()
     assert "no run there" in errors[0] and "no run was given" in errors[1]
+    assert "--page-steps are those of --export-page" in errors[2] and "leave --host and --port out" in errors[3]
 
 
 def test_a_run_on_data_without_an_environment_is_refused_with_what_to_do(hopper: Any, tmp_path: Path, capsys) -> None:

@@ -118,6 +118,59 @@ def test_an_agent_that_plans_ahead_is_given_what_is_left_of_the_period(counter):
     assert len(rests) == len(played.act_ms)  # without a period the environments wait for nobody
 
 
+@pytest.mark.parametrize("high", [0.3, 0.7])
+def test_actions_at_bounds_of_float64_are_inside_and_counted(counter, high):
+    """Agents act in float32, where 0.3 is larger and 0.7 is smaller than in float64."""
+    class Fine(counter):
+        action_space = Box(-high, high, (1,), np.float64)
+
+        def step(self, action):
+            assert action in self.action_space
+            return super().step(action)
+
+    class Full(Queue):
+        def act(self, obs_BO, goal_BG=None):
+            return torch.full((len(obs_BO), 1), high)
+
+    played = rollout(Full(), Fine, 2, progress=False)
+    assert played.clipped_actions == 1 and played.returns == pytest.approx(high * played.lengths)
+
+
+def test_an_observation_at_a_bound_that_float32_rounds_is_inside(counter):
+    class Clock(counter):
+        observation_space = Box(0, 86400.1, (2,), np.float64)
+
+        def reset(self, **settings):
+            return super().reset(**settings)[0] * 0 + 86400.1, {}
+
+        def step(self, action):
+            return np.full(2, 86400.1), *super().step(action)[1:]
+
+    assert rollout(Queue(), Clock, 1, record=True, progress=False).recorded.obs.min() == np.float32(86400.1)
+
+
+def test_a_random_agent_acts_within_the_largest_bounds_there_are():
+    largest = np.finfo(np.float32).max
+    act_BA = RandomAgent(np.array([-largest, -0.3]), np.array([largest, 0.7])).act(torch.zeros(200, 1)).numpy()
+    assert np.isfinite(act_BA).all() and (act_BA[:, 0] > 0).mean() == pytest.approx(0.5, abs=0.15)
+    assert act_BA[:, 1].min() == pytest.approx(-0.3, abs=0.05) and act_BA[:, 1].max() == pytest.approx(0.7, abs=0.05)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"speed": np.array([1.0, 2.0])}])
+def test_an_environment_that_is_registered_with_its_class_and_any_arguments_is_played(counter, kwargs):
+    class Own(counter):
+        def __init__(self, speed=None):
+            self.speed = speed
+
+    gymnasium.register("Own-v0", Own, kwargs=kwargs)
+    try:
+        recorded = rollout(Queue(), lambda: gymnasium.make("Own-v0", disable_env_checker=True), 2, record=True,
+                           progress=False).recorded
+    finally:
+        del gymnasium.registry["Own-v0"]
+    assert recorded.env is None if kwargs else '"id": "Own-v0"' in recorded.env
+
+
 class Limited(Queue):
     """Sees its first four observations only, and says so."""
 

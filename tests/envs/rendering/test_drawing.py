@@ -53,16 +53,28 @@ def test_a_frame_is_drawn_or_the_reason_is_one_line():
 @pytest.mark.parametrize(("frame", "why"), [
     (gymnasium.error.DependencyNotInstalled("pygame is not installed\nat all"), "drawn here: pygame is not installed$"),
     (ImportError("no pygame"), "drawn here: no pygame$"), (None, "renders no picture, but object of shape \\(\\)"),
-    (np.zeros((3, 3)), "renders no picture, but float64 of shape \\(3, 3\\)")])
+    (np.zeros((3, 3)), "renders no picture, but float64 of shape \\(3, 3\\)"),
+    (np.zeros((3, 3, 3)), "but float64 of shape .*; uint8 of"), (np.zeros((3, 3, 4), np.uint8), "; uint8 of shape")])
 def test_an_environment_that_draws_nothing_says_why(frame, why, monkeypatch):
     def render():
         if isinstance(frame, Exception):
             raise frame
         return frame
 
-    monkeypatch.setattr(headless, "rendering_problem", lambda: None)
     with pytest.raises(CannotRender, match=why):
-        render_frame(SimpleNamespace(render_mode="rgb_array", render=render))
+        render_frame(SimpleNamespace(render_mode="rgb_array", render=render, unwrapped=SimpleNamespace()))
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "PointMaze_UMaze-v3", "AntMaze_UMaze-v5", "Pendulum-v1"])
+def test_only_mujoco_needs_a_driver(env_id, monkeypatch):
+    env = environment_factory(env_id, {"render_mode": "rgb_array"})()
+    monkeypatch.setattr(headless, "rendering_problem", lambda: "no driver")
+    monkeypatch.setattr(type(env), "render", lambda self: np.zeros((2, 2, 3), np.uint8))
+    if env_id == "Pendulum-v1":
+        assert render_frame(env).shape == (2, 2, 3)
+    else:
+        with pytest.raises(CannotRender, match="no driver"):
+            render_frame(env)
 
 
 def test_only_mujoco_environments_are_set_to_an_observation():

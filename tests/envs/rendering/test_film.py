@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import gymnasium
@@ -16,7 +17,7 @@ from envs.evaluation.evaluate import EvaluationConfig, evaluate
 from envs.evaluation.rollout import rollout
 from envs.making import environment_factory
 from envs.recording.baselines import RandomAgent
-from envs.rendering.film import Film, rendering, videos
+from envs.rendering.film import Film, rendering, speed, videos
 from envs.rendering.headless import CannotRender
 
 LENGTH = 6
@@ -67,7 +68,8 @@ def no_driver_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_first_episodes_are_videos_of_every_step(tmp_path: Path) -> None:
     config = EvaluationConfig(episodes=3, num_envs=2, baselines=False)
     with videos(tmp_path / "new", 2) as watch:
-        scores, _ = evaluate(RandomAgent([-1], [1]), "FilmGrey-v0", config, progress=False, watch=watch)
+        scores, played = evaluate(RandomAgent([-1], [1]), "FilmGrey-v0", config, progress=False, watch=watch)
+    assert played.env == environment_factory("FilmGrey-v0").spec_json  # without the render_mode
     assert scores["returns"] == [LENGTH] * 3
     assert [path.name for path in sorted((tmp_path / "new").iterdir())] == ["episode-000.mp4", "episode-001.mp4"]
     about, *frames = imageio_ffmpeg.read_frames(str(tmp_path / "new/episode-001.mp4"))
@@ -87,6 +89,10 @@ def test_a_film_has_evenly_spaced_frames_of_the_first_episode() -> None:
     film = Film(3, LENGTH)
     rollout(RandomAgent([-1], [1]), rendering(environment_factory("FilmGrey-v0")), 2, progress=False, watch=film)
     assert [frame[0, 0, 0] for frame in film.frames] == [0, 80, 160, 240] and film.seconds == 0.2
+
+
+def test_a_film_has_one_frame_a_second_at_least() -> None:
+    assert [speed(SimpleNamespace(metadata={"render_fps": fps})) for fps in (0.2, 1.6, 50, None)] == [1, 2, 50, 30]
 
 
 def test_the_camera_follows_a_body_of_gymnasium(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,14 @@ def equal(a, b):
     return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
 
 
+def test_another_task_is_refused_and_one_task_is_no_protocol_of_all(compiled):
+    for number in (0, 6, "two"):
+        with pytest.raises(ValueError, match=f"task_id is {number!r}; a number from 1 to 5, or None"):
+            environment_factory(CUBE, {"task_id": number})()
+    with pytest.raises(ValueError, match="task_id is 3, and OGBench's protocol plays each of the 5 tasks; leave it"):
+        environment_factory(CUBE, {"task_id": 3}, protocol="ogbench")
+
+
 def test_a_goal_consists_of_entries_of_the_observation(arm):
     task, env = arm
     obs, info = env.reset(seed=1)

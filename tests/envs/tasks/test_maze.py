@@ -55,7 +55,8 @@ def test_scaling_moves_centres_and_borders_alike():
 
 
 @pytest.mark.parametrize(("maze_map", "message"), [
-    ([[1, 0], [0]], "rows of one width"), ([[1, 0], [1, 1]], "two free cells")])
+    ([[1, 0], [0]], "rows of one width"), ([[1, 0], [1, 1]], "two free cells"),
+    (5, "the maze map is 5; a list of rows"), ([0, 0], r"the maze map is \[0, 0\]")])
 def test_a_malformed_map_is_refused(maze_map, message):
     with pytest.raises(ValueError, match=message):
         Maze(maze_map)

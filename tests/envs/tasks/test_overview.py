@@ -33,6 +33,12 @@ def test_the_longest_way_fits_and_a_short_maze_gets_a_short_dense_plan(cells: in
     assert horizon in (*HORIZONS, LONGEST) and stride <= HORIZONS.get(horizon, stride)
 
 
+def test_cells_without_ways_between_them_get_a_plan_of_a_stride() -> None:
+    apart = {"maze_map": [[1] * 5, [1, 0, 1, 0, 1], [1] * 5]}
+    env = json.dumps({"id": "PointMaze_UMaze-v3", "max_episode_steps": 300, "kwargs": apart})
+    assert default_horizon(env)[1] == 1
+
+
 def test_an_unknown_environment_has_the_default_horizon() -> None:
     assert default_horizon(json.dumps({"id": "Mine-v0", "entry_point": "mine:Env"})) == UNKNOWN
 
