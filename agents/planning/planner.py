@@ -27,7 +27,7 @@ from gentraj.trajectory import (
     calls_of,
 )
 
-from ..episodic import EpisodicAgent
+from ..episodic import EpisodicAgent, aimed_at, observed
 from .arrival import Arrival
 from .execution import History, Past, Previous, at_rest, seeds_of, shift_time, targets
 from .inverse_dynamics import InverseDynamics
@@ -217,9 +217,12 @@ class Planner(EpisodicAgent):
 
     @torch.no_grad()
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
-        """(B, A) actions inside the action space. Without `goal_BG`, the goal's entries, plans have no goal."""
+        """(B, A) actions inside the action space. Without `goal_BG`, the goal's entries, plans have no goal.
+
+        Raises ValueError for observations or goals of another shape, and for NaN and infinity in them.
+        """
+        obs_BO, goal_BG = self._given(obs_BO, goal_BG)
         self._resize(len(obs_BO))
-        obs_BO, goal_BG = obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
         due_B = (self.age_B >= self.config.replan) | self._moved(obs_BO, goal_BG)
         if due_B.any():
             self._replan(due_B, obs_BO, goal_BG)
@@ -227,6 +230,11 @@ class Planner(EpisodicAgent):
         self.age_B += 1
         self.history.add(obs_BO, act_BA.to(self.device))
         return act_BA
+
+    def _given(self, obs_BO: Tensor, goal_BG: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The observations and goals, checked, in float32 and on the planner's device."""
+        obs_BO, goal_BG = observed(obs_BO, self.spec.obs_dim), aimed_at(goal_BG)
+        return obs_BO.to(self.device), None if goal_BG is None else goal_BG.to(self.device)
 
     def follow(self, obs_BO: Tensor, target_BTD: Tensor, age_B: Tensor) -> Tensor:
         """(B, A) actions inside the action space along targets, which are those of a plan made `age_B` steps ago."""
