@@ -65,13 +65,11 @@ VETERAN_PLUS = replace(VETERAN, joint=True, planner=replace(
     VETERAN.planner, steps=2, actions="joint", temperature=0.7))
 DIFFUSER = replace(VETERAN, joint=True, critic=PlanCriticConfig(noised=0.5), planner=PlannerConfig(
     "fixed", replan=1, lookahead=1, guidance="value", actions="joint", temperature=0.5))
-# As published, except that plans are short and that the return to aim at is one that the present state allows.
-DECISION = replace(VETERAN, horizon=8, context=ContextConfig(("return",)), context_dropout=0.25,
-                   critic=PlanCriticConfig(expectile=0.9),
+# As published, except that plans are short.
+DECISION = replace(VETERAN, horizon=8, valued=False, context=ContextConfig(("return",)), context_dropout=0.25,
                    planner=PlannerConfig("fixed", replan=1, lookahead=1, guidance="classifier-free", scale=1.5,
-                                         temperature=0.5, target_return="value"))
-HIERARCHICAL = replace(DIFFUSER, horizon=5, stride=8, refine=(8,), planner=replace(
-    DIFFUSER.planner, steps=20, scale=0.3))
+                                         temperature=0.5))
+HIERARCHICAL = replace(DIFFUSER, horizon=5, stride=8, refine=(8,))
 LITE = replace(VETERAN, horizon=3, stride=16, refine=(4, 4), planner=replace(VETERAN.planner, steps=3),
                model=FlowConfig(SHORT_PLANS.network, prediction="velocity", sampler="ddim", clip=None, weight_decay=0.0,
                                  ema=0.995, steps=3))

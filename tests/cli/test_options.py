@@ -24,8 +24,8 @@ from gentraj.runs.presets import PLANNERS, PRESETS
 FOR_RETURNS = [name for name, (_, config) in PLANNERS.items() if not config.mix.goal]
 OWN = ("dataset", "env_id")  # are given below
 # What some presets refuse alone, as it needs another setting too, which the message names.
-TOGETHER = ("joint", "valued", "refine", "context.kinds", "mix.goal_dims", "planner.select", "planner.guidance",
-            "planner.actions", "planner.lookahead", "planner.rest_dims", "policy.critic.members")
+TOGETHER = ("joint", "valued", "refine", "mix.goal_dims", "planner.select", "planner.guidance", "planner.actions",
+            "planner.lookahead", "planner.target_return", "planner.rest_dims", "policy.critic.members")
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -99,10 +99,11 @@ def test_a_planner_for_returns_trains_saves_and_acts(name: str, hopper_file: Pat
     assert bool(run.config.planner.context) == bool(config.context.kinds)  # a return to aim at, chosen from the data
 
 
-def test_the_critic_of_the_target_return_learns_the_returns_that_the_model_is_conditioned_on(hopper_file: Path) -> None:
+def test_the_value_that_plans_aim_at_has_the_discount_of_their_returns(hopper_file: Path, tmp_path: Path) -> None:
     config = tiny("decision-diffuser", hopper_file)
-    config = replace(config, context=replace(config.context, discount=0.9))
-    assert config.planner.target_return == "value"
+    config = replace(config, context=replace(config.context, discount=0.9), valued=True,
+                     planner=replace(config.planner, target_return="value"))
+    assert not torch.equal(*check(config, tmp_path, 11).unbind(1))
     resolved = config.resolve(load_episodes(hopper_file))
     assert resolved.critic.discount == 0.9 and "critic.discount" in config.unused()
     with pytest.raises(ValueError, match="target_return is 'value', and no critic of plans would be trained"):
