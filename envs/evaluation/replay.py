@@ -172,10 +172,14 @@ class Simulator:
     """`simulator(obs_BO, act_BNTA, goal_BG)` returns the sums of rewards (B, N) of N action sequences of T steps each.
 
     A sum ends where the episode terminates. The state is recovered from the observation (`RECOVERY`), so an agent needs
-    nothing but the simulator. Raises `CannotReplay` for environments other than those of `REWARDS`.
+    nothing but the simulator. Raises `CannotReplay` for environments other than those of `REWARDS`, and for protocols
+    with rewards of their own.
     """
 
     def __init__(self, factory: EnvironmentFactory):
+        if factory.protocol != "random-goal":
+            raise CannotReplay(f"{factory.env_id}: the rewards of the protocol {factory.protocol} cannot be computed from "
+                               "states; those of random-goal can")
         if kind(factory.env_id) not in REWARDS:
             raise CannotReplay(f"{factory.env_id}: its rewards cannot be computed from states; those of "
                                f"{', '.join(REWARDS)} can")

@@ -84,6 +84,10 @@ class Episodes:
         arrays |= {key: as_numbers(getattr(self, key), self.name, key).astype(bool, copy=False)
                    for key in ("terminated", "truncated")}
         arrays["extras"] = {key: as_float32(value, self.name, key) for key, value in self.extras.items()}
+        if type(self.goal_dims) is not tuple or any(type(dim) is not int for dim in self.goal_dims):
+            arrays["goal_dims"] = tuple(np.ravel(as_whole(self.goal_dims, self.name, "goal_dims")).tolist())
+        if type(self.obs_keys) is not tuple:
+            arrays["obs_keys"] = (self.obs_keys,) if isinstance(self.obs_keys, str) else tuple(map(str, self.obs_keys))
         for key, value in arrays.items():
             object.__setattr__(self, key, value)
         if validate:

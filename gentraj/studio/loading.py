@@ -24,7 +24,7 @@ from ..runs.folder import Run, load
 from ..trajectory import only_steps
 
 BODY = 0.1  # radius of the ball of PointMaze
-MOST_STEPS = 50  # sampling steps that the slider offers where noise has no levels
+MOST_STEPS = 50  # sampling steps that the slider offers, unless the run itself takes more
 
 
 @dataclass(eq=False)
@@ -88,7 +88,8 @@ class Loaded:
         if self.kind != "planner":
             return 1
         generator = cast(GeneratorConfig, self.run.config.generator)
-        most = min(generator.max_steps or MOST_STEPS, MOST_STEPS)
+        offered = max(MOST_STEPS, self.run.planning.steps)
+        most = min(generator.max_steps or offered, offered)
         return 1 if generator.ONE_CALL else only_steps(self.run.model) or most
 
     @property

@@ -82,6 +82,16 @@ def test_only_datasets_of_one_environment_are_joined():
         concatenate([])
 
 
+@pytest.mark.parametrize("dims", [[0, 1], np.array([0, 1]), (np.int64(0), 1.0)])
+def test_goal_entries_may_be_any_whole_numbers_and_the_names_of_entries_any_sequence(dims):
+    e = replace(some([3]), goal_dims=(0, 1), obs_keys=("a", "b"))
+    other = replace(e, goal_dims=dims, obs_keys=["a", "b"])
+    assert other == e and concatenate([e, other]).goal_dims == (0, 1)
+    assert replace(e, goal_dims=1, obs_keys="a").goal_dims == (1,)
+    with pytest.raises(DataError, match=r"goal_dims has 0\.5; whole numbers"):
+        replace(e, goal_dims=(0.5,))
+
+
 def test_joined_data_have_the_environment_that_any_of_them_names(recwarn):
     maze, dense, other = (json.dumps({"id": name}) for name in ("Maze_U-v3", "Maze_U-v4", "Maze_Large-v3"))
     for envs, expected in (((None, maze), maze), ((maze, None), maze), ((maze, dense), maze), ((None, None), None)):

@@ -87,10 +87,11 @@ def test_sliders_reach_to_the_runs_own_settings(server: Any, bodies: list[Loaded
     server.scene.reset()
     for scale, temperature in ((30.0, 3.0), (-2.0, 0.5)):
         run = bodies[0].run
-        own = replace(run.planning, guidance="value", scale=scale, temperature=temperature)
+        own = replace(run.planning, guidance="value", scale=scale, temperature=temperature, steps=80)
         loaded = replace(bodies[0], run=replace(run, config=replace(run.config, planner=own)))
         controls = Controls(server.gui, server.scene, Session([loaded]), Files())
         assert controls.sliders["scale"].value == scale and controls.sliders["temperature"].value == temperature
+        assert controls.sliders["steps"].value == controls.sliders["steps"].max == 80
         controls.close()
 
 

@@ -54,3 +54,5 @@ def test_a_maze_rewards_being_at_the_goal() -> None:
 def test_an_environment_of_unknown_rewards_is_refused() -> None:
     with pytest.raises(CannotReplay, match="Ant-v5: its rewards cannot be computed from states; those of PointMaze"):
         Simulator(environment_factory("Ant-v5"))
+    with pytest.raises(CannotReplay, match="rewards of the protocol d4rl-single-goal cannot be computed from states"):
+        Simulator(environment_factory("pointmaze-umaze", protocol="d4rl-single-goal"))
