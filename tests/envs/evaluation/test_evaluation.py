@@ -79,6 +79,11 @@ def test_a_deadline_is_a_time_or_a_rate_and_holds_for_one_environment():
             EvaluationConfig(**wrong)
 
 
+def test_a_random_agent_needs_bounds():
+    with pytest.raises(ValueError, match=r"needs bounds; the actions are from \[-inf\] to \[1.\]"):
+        RandomAgent([-np.inf], [1])
+
+
 def test_a_time_limit_needs_workers():
     assert EvaluationConfig(workers=1, time_limit=5).time_limit == 5
     with pytest.raises(ValueError, match=r"time_limit is 5 and EvaluationConfig.workers 0"):
