@@ -174,7 +174,8 @@ def check_goals(name: str, config: AnyRunConfig) -> str:
     entries of an observation make a goal; "" otherwise. Raises ValueError for such a preset outside of mazes, and
     `DataError` as `suited` does."""
     first, *_ = split_names(config.dataset)
-    other, *_ = [key for key, towards in TOWARDS_GOALS.items() if name in towards] or [""]
+    other, *_ = [key for key, (maze, elsewhere) in TOWARDS_GOALS.items()
+                 if name in (maze, elsewhere) or name.startswith(f"{maze}-")] or [""]
     if not other or cast(PlannerRunConfig, config).mix.goal_dims or _task(first) or _goals(first):
         return ""
     lack = f"{first} does not say which entries of an observation make a goal"

@@ -199,6 +199,22 @@ def test_a_planner_for_goals_is_refused_where_nobody_says_what_they_are(
     mix = replace(config.mix, goal_dims=(0,))
     presets.check_goals(name, replace(config, mix=mix))
     presets.check_goals("veteran", tiny("veteran", hopper_file))
+    for maze in ("pointmaze", "pointmaze-medium"):
+        assert "so 'pointmaze" in presets.check_goals(maze, tiny(maze, hopper_file))
+
+
+def test_goals_that_only_the_settings_name_are_the_run_s_and_need_an_environment_that_gives_them(
+        hopper_file: Path, tmp_path: Path) -> None:
+    """Without a goal, it followed plans to nowhere, and was scored."""
+    config = tiny("goals", hopper_file)
+    config = replace(config, mix=replace(config.mix, goal_dims=(0,)))
+    in_time = replace(config, training=replace(config.training, eval_every=1))
+    with pytest.raises(ValueError, match=r"--eval-every .* goals \(entries \(0,\) of .*, and Hopper-v5 gives none"):
+        runs.train(in_time, tmp_path / "run", progress=False)
+    run = runs.train(config, tmp_path / "run", progress=False)
+    assert run.data.goal_dims == (0,)
+    with pytest.raises(ValueError, match=r"acts towards goals \(entries \(0,\) of .*, and Hopper-v5 gives none; "):
+        evaluate_run(run, EvaluationConfig(episodes=1), progress=False)
 
 
 def test_a_planner_for_returns_is_refused_where_the_data_have_goals(umaze: object, tmp_path: Path) -> None:
