@@ -18,6 +18,7 @@ from envs.evaluation.evaluate import (
 from envs.evaluation.rollout import Rollout, rollout
 from envs.evaluation.scores import DataReturns, score_behaviour
 from envs.evaluation.stepping import EnvironmentFault
+from envs.evaluation.vector import tells_success
 from envs.making import environment_factory
 from envs.recording.baselines import RandomAgent, WaypointController
 from envs.tasks.registry import LOCOMOTION
@@ -78,6 +79,11 @@ def test_a_deadline_is_a_time_or_a_rate_and_holds_for_one_environment():
             EvaluationConfig(**wrong)
 
 
+def test_a_random_agent_needs_bounds():
+    with pytest.raises(ValueError, match=r"needs bounds; the actions are from \[-inf\] to \[1.\]"):
+        RandomAgent([-np.inf], [1])
+
+
 def test_a_time_limit_needs_workers():
     assert EvaluationConfig(workers=1, time_limit=5).time_limit == 5
     with pytest.raises(ValueError, match=r"time_limit is 5 and EvaluationConfig.workers 0"):
@@ -106,6 +112,43 @@ class Hitting(gymnasium.Env):
     def step(self, action):
         self.left -= 1
         return np.zeros(1, np.float32), 1.0, self.left == 0, False, {} if self.left else self.last_info
+
+
+class Reaching(gymnasium.Env):
+    """A goal that is reached in the second of three steps; the rewards of the steps and the last info are given."""
+
+    observation_space = gymnasium.spaces.Dict(dict.fromkeys(
+        ("observation", "desired_goal"), gymnasium.spaces.Box(-1, 1, (1,), np.float32)))
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    seen = dict.fromkeys(("observation", "desired_goal"), np.zeros(1, np.float32))
+
+    def __init__(self, rewards, last_info):
+        self.rewards, self.last_info = rewards, last_info
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.at = -1
+        return self.seen, {}
+
+    def step(self, action):
+        self.at += 1
+        return self.seen, self.rewards[self.at], False, self.at == 2, self.last_info if self.at == 2 else {}
+
+
+@pytest.mark.parametrize(("rewards", "last_info", "success", "at_goal"), [
+    ((0.0, 1.0, 1.0), {}, True, 2), ((0.0, 0.0, 0.0), {}, False, 0), ((-0.1, 1.0, -0.1), {}, True, 1),
+    ((-1.0, 0.0, 0.0), {}, None, None), ((0.5, 0.6, 0.6), {"is_success": False}, False, 0),
+    ((0.5, 0.6, 0.6), {"is_success": True}, True, 1), ((-1.0, 0.0, 0.0), {"success": True}, True, 1)])
+def test_rewards_tell_a_success_only_where_they_are_positive_and_no_info_does(rewards, last_info, success, at_goal):
+    """With rewards of -1 and 0 the goal was reached in no episode, and with an info at the end only in each one."""
+    played = rollout(RandomAgent([-1], [1]), lambda: Reaching(rewards, last_info), 2, progress=False)
+    scores = summarize(played, environment_factory("Pendulum-v1"))
+    assert (scores["success_rate"], scores["time_at_goal_mean"]) == (success, at_goal)
+
+
+def test_an_environment_of_negative_rewards_has_no_success_rate_before_anything_is_trained():
+    for rewards, told in (((0.0,), True), ((-1.0,), False)):
+        assert tells_success(lambda rewards=rewards: Reaching(rewards, {})) == told
 
 
 @pytest.mark.parametrize(("last_info", "rate"), [({}, None), ({"success": False}, 0), ({"is_success": 1.0}, 1)])
