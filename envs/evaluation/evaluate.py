@@ -20,6 +20,7 @@ from ..rendering.film import Watch, rendering
 from .rollout import Rollout, join, rollout
 from .scores import normalised
 from .stepping import EnvironmentFault
+from .vector import bounds
 
 RESAMPLES = 10_000
 Play = Callable[..., Rollout]
@@ -201,7 +202,7 @@ def baselines(factory: EnvironmentFactory) -> dict[str, Agent]:
     env = factory()
     env.close()
     controller: dict[str, Agent] = {"controller": WaypointController(factory.maze)} if factory.maze else {}
-    if not env.action_space.is_bounded():
+    if not np.isfinite(bounds(env.action_space)).all():
         return controller
     return controller | {"random": RandomAgent(env.action_space.low, env.action_space.high)}
 

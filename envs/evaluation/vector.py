@@ -44,9 +44,9 @@ class VectorEnvironment:
         self.goal_dim = 0 if layout.goal is None else layout.goal.shape[0]
         if self.obs_keys and not obs_keys and not self.has_goal:
             say_once(flattening(self.env_id, dict(zip(self.obs_keys, self.boxes, strict=True))))
-        self.act_low_A, self.act_high_A = _bounds(self.action_space)
-        self.low_O = np.concatenate([_bounds(box)[0] for box in self.boxes]) - SLACK
-        self.high_O = np.concatenate([_bounds(box)[1] for box in self.boxes]) + SLACK
+        self.act_low_A, self.act_high_A = bounds(self.action_space)
+        self.low_O = np.concatenate([bounds(box)[0] for box in self.boxes]) - SLACK
+        self.high_O = np.concatenate([bounds(box)[1] for box in self.boxes]) + SLACK
         self.strict, self.faults = strict, dict[int, EnvironmentFault]()
         self.seeds: list[int] = [0] * batch
         self.elapsed_B = np.zeros(batch, int)
@@ -160,7 +160,7 @@ class VectorEnvironment:
                     f"{one_line(text)}")
 
 
-def _bounds(box: Box) -> tuple[np.ndarray, np.ndarray]:
+def bounds(box: Box) -> tuple[np.ndarray, np.ndarray]:
     """The flat bounds of a space, rounded to float32 as observations and actions are."""
     with np.errstate(over="ignore"):
         return box.low.ravel().astype(np.float32), box.high.ravel().astype(np.float32)
