@@ -23,6 +23,7 @@ from .stepping import EnvironmentFault
 from .vector import bounds
 
 RESAMPLES = 10_000
+AT_ONCE = 1 << 20  # numbers that are drawn at a time: with many episodes all of them would fill the memory
 Play = Callable[..., Rollout]
 """A function with the arguments and the result of `rollout`."""
 BASELINE_ENVS = 8  # the baselines gain nothing from more, and an environment takes 50 ms to make
@@ -252,5 +253,7 @@ def punctuality(act_ms: np.ndarray, deadline_ms: float) -> dict[str, Any]:
 
 def bootstrap_interval(values: np.ndarray | Sequence[float], seed: int = 0) -> list[float]:
     """Returns [low, high], between which 95 % of the means of samples drawn with replacement lie."""
-    means = np.random.default_rng(seed).choice(values, (RESAMPLES, len(values))).mean(1)
+    rng, rows = np.random.default_rng(seed), max(1, AT_ONCE // len(values))
+    means = np.concatenate([rng.choice(values, (min(rows, RESAMPLES - done), len(values))).mean(1)
+                            for done in range(0, RESAMPLES, rows)])
     return [float(bound) for bound in np.percentile(means, [2.5, 97.5])]
