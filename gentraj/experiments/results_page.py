@@ -92,8 +92,13 @@ def _other_data(family: Family) -> Iterator[str]:
                 rows.setdefault(found.sha256, []).append(row.label)
         if len(rows) > 1:
             _, *others = sorted(rows.values(), key=lambda labels: -len(labels))
-            labels = " and ".join(label for some in others for label in some)
+            labels = _listed([label for some in others for label in some])
             yield f"**The data of {column} differ**: {labels} learned from other data of that name than the other rows."
+
+
+def _listed(words: Sequence[str]) -> str:
+    """The words as a sentence has them: A, B and C."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _alike(family: Family) -> Iterator[str]:
@@ -159,7 +164,7 @@ def _seeds(rows: Iterable[Row]) -> str:
     for row in rows:
         labels.setdefault(", ".join(map(str, row.seeds)), []).append(row.label)
     common, *others = sorted(labels, key=lambda seeds: -len(labels[seeds]))
-    return common + "".join(f"; for {' and '.join(labels[seeds])}: {seeds}" for seeds in others)
+    return common + "".join(f"; for {_listed(labels[seeds])}: {seeds}" for seeds in others)
 
 
 def _versions(results: Mapping[str, CardResult]) -> str:

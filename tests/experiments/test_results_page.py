@@ -61,6 +61,13 @@ def test_a_card_may_have_more_seeds_than_the_others_of_its_table(tmp_path: Path)
         assert [line.startswith("| more") for line in text.splitlines() if "(2 of 3 seeds)" in line] == [True] * noted
 
 
+def test_rows_with_seeds_of_their_own_are_listed_as_a_sentence_lists_them(tmp_path: Path) -> None:
+    several = {name: made({"fair": 40}, name, seeds=[3], data=[FAIR]) for name in "xyz"}
+    text = write_page({name: made({"fair": 9}, name, data=[FAIR]) for name in "abcd"} | several,
+                      tmp_path / "page.md").read_text()
+    assert "training seeds\n(3, 5; for x, y and z: 3) with 2 episodes each" in text
+
+
 def test_the_order_of_a_card_s_seeds_does_not_matter(tmp_path: Path) -> None:
     cards = {"a": made({"fair": 40}, "a", seeds=[5, 3], data=[FAIR]), "b": made({"hard": 20}, "a", data=[HARD]),
              "c": made({"fair": 9}, "c")}
