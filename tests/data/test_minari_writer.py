@@ -13,6 +13,7 @@ import pytest
 from some_episodes import some
 from test_minari_io import ID
 
+from envs.making import environment_factory
 from gentraj.data import DataError, load_minari, save_minari
 from gentraj.data.commands import list_datasets
 
@@ -61,6 +62,14 @@ def test_an_environment_that_cannot_be_made_here_is_recorded_by_its_name(root):
     assert load_minari(ID) == e
     space = minari.load_dataset(ID).action_space
     assert space.shape == (1,) and np.isinf(space.high).all()
+
+
+def test_goals_whose_entries_are_unknown_are_written_beside_the_observations(root):
+    """As a rollout records them of an agent that knows no goals, in an environment that has some."""
+    env = environment_factory("pointmaze-umaze").spec_json
+    e = replace(some([3, 2], obs_dim=4, goals="within"), goal_dims=(), env=env)
+    save_minari(e, ID, description="x")
+    assert load_minari(ID) == e
 
 
 def test_a_taken_id_is_refused_and_overwriting_replaces_it(root):
