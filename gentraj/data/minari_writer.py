@@ -25,8 +25,8 @@ def save_minari(episodes: Episodes, dataset_id: str, *, description: str, env: A
                 provenance: Mapping[str, Any] | None = None) -> Path:
     """Writes the episodes as a dataset into Minari's local folder and returns the dataset's folder.
 
-    Goal-conditioned episodes (`obs_keys`, `goal_dims` and extras["goal"]) are written as the dict observations that they
-    came from, and other dicts as the vectors that they were flattened to.
+    Goal-conditioned episodes (`obs_keys`, `goal_dims` and extras["goal"]) are written as the dict observations that
+    they came from, and other dicts as the vectors that they were flattened to.
     `env` is a Gymnasium environment, whose spaces and spec are recorded. Without it the spec is `episodes.env`, and the
     spaces are those of that environment if it is registered and can be made here, else unbounded. `algorithm`,
     `author`, `code` (a link) and `provenance` (kept as JSON in the metadata) inform readers only. Raises `DataError`
