@@ -105,8 +105,9 @@ class PlannerRunConfig(RunSettings):
         if any(factor < 2 for factor in self.refine):
             raise ValueError(f"PlannerRunConfig.refine is {self.refine}; whole numbers of at least 2 are expected")
         if isinstance(self.stride, tuple) and (not self.stride or self.horizon not in (None, len(self.stride) + 1)):
-            raise ValueError(f"stride places {len(self.stride) + 1} timesteps, and horizon is {self.horizon}; give one "
-                             "number at least as stride, and leave the horizon out")
+            fit = f"a horizon of None or {len(self.stride) + 1}" if self.stride else "a number at least as stride"
+            raise ValueError(f"stride places {len(self.stride) + 1} timesteps, and horizon is {self.horizon}; give "
+                             f"{fit}")
         if self.planner.actions == "joint" and not self.joint:
             raise ValueError("planner.actions is 'joint', but the model would have no actions; set "
                              "PlannerRunConfig.joint too")

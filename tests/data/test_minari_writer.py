@@ -28,6 +28,17 @@ def test_what_was_being_replaced_when_the_writer_was_killed_comes_back(root):
     assert load_minari(ID) == some([3])
 
 
+@pytest.mark.parametrize("keys", [("observation",), ()])
+def test_goals_that_are_no_entries_of_an_observation_are_kept_beside_it(root, keys):
+    """The environment's own achieved goals are unknown, so its dicts cannot be written."""
+    maze = environment_factory("pointmaze-umaze").spec_json
+    e = replace(some([3, 4], obs_dim=4, goals="within"), goal_dims=(), obs_keys=keys, env=maze)
+    save_minari(e, ID, description="x")
+    assert load_minari(ID) == e
+    with pytest.raises(DataError, match=r"observation widths \{'obs': 3\} .* its environment has \{'obs': 4\} and 2"):
+        save_minari(replace(e, obs=e.obs[:, :3]), ID, description="x", overwrite=True)
+
+
 def test_a_name_that_reads_like_a_backup_is_swept_as_what_it_is(root):
     """What was being written of "x-old-some-v0" is not what was being replaced, and "old-some-v0" is no backup."""
     for name in ("x-old-some-v0", "old-some-v0"):
@@ -62,14 +73,6 @@ def test_an_environment_that_cannot_be_made_here_is_recorded_by_its_name(root):
     assert load_minari(ID) == e
     space = minari.load_dataset(ID).action_space
     assert space.shape == (1,) and np.isinf(space.high).all()
-
-
-def test_goals_whose_entries_are_unknown_are_written_beside_the_observations(root):
-    """As a rollout records them of an agent that knows no goals, in an environment that has some."""
-    env = environment_factory("pointmaze-umaze").spec_json
-    e = replace(some([3, 2], obs_dim=4, goals="within"), goal_dims=(), env=env)
-    save_minari(e, ID, description="x")
-    assert load_minari(ID) == e
 
 
 def test_a_taken_id_is_refused_and_overwriting_replaces_it(root):
