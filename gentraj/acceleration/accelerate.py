@@ -81,8 +81,8 @@ def accelerate(target: Target, backend: BackendName = "auto") -> Target:
     fast = copy.deepcopy(target)
     networks = list(_networks(fast))
     if not networks:
-        raise ValueError(f"{type(target).__name__} has no network of trajectories to accelerate; give a model, an "
-                         "agent or a run with one, or leave accelerate out")
+        raise ValueError(f"{type(target).__name__} has no network of trajectories to accelerate, derived from "
+                         "FactoredNetwork; give a model, an agent or a run with one, or leave accelerate out")
     for network in dict.fromkeys(networks):  # an agent may have a network twice
         network.body = Accelerated(network, backend)
     return fast

@@ -96,6 +96,8 @@ def _run(words: list[str]) -> int:
         if os.environ.get("GENTRAJ_TRACEBACK"):
             raise
         code = _code(error)
+        if type(error) is RuntimeError:  # perhaps of torch, in code that nobody has seen before
+            return _fail(1, f"{error}; GENTRAJ_TRACEBACK=1 shows where")
         return _bug(error, words) if code is None else _fail(code, str(error) or type(error).__name__)
     return 0
 

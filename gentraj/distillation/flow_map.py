@@ -18,7 +18,7 @@ from ..models.conditioning import encoded_width
 from ..models.microbatch import Microbatch
 from ..models.plugin import Denoise
 from ..networks import NETWORKS, NetworkConfig
-from ..networks.embedding import Predict, SinusoidalEmbedding
+from ..networks.embedding import Predict, SinusoidalEmbedding, TrajectoryNetwork
 from ..training.optimization import MovingAverage
 from ..trajectory import SamplingOptions
 from .few_step import FewStep, FewStepConfig
@@ -55,7 +55,8 @@ class TwoTimes(nn.Module):
         super().__init__()
         self.network = NETWORKS.made_of(config)(dim, horizon, context_dim + SPAN, config)
         self.span, self.context_dim = SinusoidalEmbedding(SPAN, SCALE), context_dim
-        cast(SinusoidalEmbedding, cast(nn.Sequential, self.network.time)[0]).scale = SCALE
+        if isinstance(self.network, TrajectoryNetwork):
+            cast(SinusoidalEmbedding, self.network.time[0]).scale = SCALE
         for module in self.network.modules():
             if isinstance(module, nn.GroupNorm):  # whose forward derivative needs this layout
                 module.register_forward_pre_hook(_contiguous)

@@ -52,9 +52,9 @@ class TrajectoryNetwork(nn.Module):
     """The base class of networks that map noisy trajectory, known entries, noise level and context to a prediction.
 
     Every network is called as `(x_RHD, known_RHD, mask_RHD, t_R, context_RC=None)` and returns (R, H, D). `known_RHD`
-    has the known values, and 0 or a guess at unknown entries; `mask_RHD` is true at known entries; `t_R` is in [0, 1]
-    and may have shape (1,) for all rows. A context of None adds nothing to the embedding. No row of the output depends
-    on another row of the inputs.
+    has the known values, and 0 or a guess at unknown entries; `mask_RHD` is true at known entries; `t_R` is in [0, 1].
+    `t_R` may have shape (1,), and the context (1, C), for all rows. A context of None adds nothing to the embedding. No
+    row of the output depends on another row of the inputs.
     """
 
     def __init__(self, dim: int, context_dim: int, embed: int, frequencies: int, *, time_scale: float = TIME_SCALE,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import small
+import torch
 from forked import Forked
 from small import DATASET, gentraj
 
@@ -238,6 +239,12 @@ def test_the_traceback_comes_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("GENTRAJ_TRACEBACK", "1")
     with pytest.raises(IndexError):
         gentraj("train")
+
+
+def test_an_error_of_torch_says_how_to_see_where_it_was_raised(monkeypatch: pytest.MonkeyPatch,
+                                                               capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(cli, "_command", lambda words: lambda rest: torch.ones(2) @ torch.ones(3))
+    assert refused(capsys, "train", code=1).endswith("; GENTRAJ_TRACEBACK=1 shows where")
 
 
 def test_a_command_that_ends_with_a_sentence_has_failed(monkeypatch: pytest.MonkeyPatch,

@@ -1,0 +1,65 @@
+"""A network of one's own, as docs/own-model.md describes it and derived from nothing, serves models and students."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gentraj.diffusion import Diffusion, DiffusionConfig
+from gentraj.distillation.flow_map import TwoTimes
+from gentraj.networks import NETWORKS, ResidualMLPConfig
+from gentraj.normalize import Normalizer
+from gentraj.randomness import generator
+from gentraj.trajectory import Batch, Condition, TrajectorySpec
+
+SPEC = TrajectorySpec(obs_dim=2, act_dim=1, horizon=4)
+
+
+@dataclass(frozen=True)
+class OwnConfig(ResidualMLPConfig):
+    """The union of settings was made at the import, so that this one is derived from a member of it."""
+
+
+class Own(nn.Module):
+    """A perceptron of everything that it is given, a row for each of x."""
+
+    def __init__(self, dim: int, horizon: int, context_dim: int, config: Any):
+        super().__init__()
+        self.shape, self.context_dim = (horizon, dim), context_dim
+        self.layers = nn.Sequential(nn.Linear(3 * horizon * dim + 1 + context_dim, 16), nn.Tanh(),
+                                    nn.Linear(16, horizon * dim))
+
+    def forward(self, x_BHD: Tensor, known_BHD: Tensor, mask_BHD: Tensor, t_B: Tensor,
+                context_BC: Tensor | None = None) -> Tensor:
+        rows = len(x_BHD)
+        context = x_BHD.new_zeros(1, self.context_dim) if context_BC is None else context_BC
+        inputs = [x_BHD.flatten(1), known_BHD.flatten(1), mask_BHD.flatten(1).to(x_BHD),
+                  t_B.expand(rows)[:, None], context.expand(rows, -1)]
+        return self.layers(torch.cat(inputs, 1)).unflatten(1, self.shape)
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "own", (OwnConfig, Own))
+
+
+@pytest.mark.parametrize("context_dim", [0, 2])
+def test_a_model_trains_and_samples_with_it(context_dim: int) -> None:
+    context = Normalizer.identity(context_dim) if context_dim else None
+    model = Diffusion(SPEC, DiffusionConfig(OwnConfig()), Normalizer.identity(3), context)
+    x = torch.randn(8, 4, 3, generator=generator(0))
+    batch = Batch(x, torch.ones_like(x, dtype=torch.bool), torch.ones(8, 2) if context_dim else None)
+    assert model.update(batch, model.optimizers(), generator(1))["loss"].isfinite()
+    start = Condition.unknown(SPEC, 2).with_obs(0, torch.zeros(2))
+    given = Condition(SPEC, start.values_BHD, start.mask_BHD, torch.ones(2, 2) if context_dim else None)
+    assert model.sample(given, 3).isfinite().all()
+
+
+def test_a_flow_map_takes_it_with_two_times() -> None:
+    network, x = TwoTimes(3, 4, 0, OwnConfig()), torch.randn(5, 4, 3, generator=generator(0))
+    known = torch.zeros_like(x, dtype=torch.bool)
+    t, r = torch.full((5,), 0.7), torch.full((5,), 0.2)
+    value, rate, *_ = torch.func.jvp(lambda at: network(x, x * known, known, at, None, r), (t,), (torch.ones(5),))
+    assert value.shape == rate.shape == x.shape and rate.abs().sum() > 0
