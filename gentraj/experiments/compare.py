@@ -29,7 +29,7 @@ from ..randomness import generator
 from ..runs.folder import build, load, located, read_config, read_data
 from ..runs.kinds import AnyRunConfig
 from ..runs.planner import PlannerRunConfig
-from ..runs.presets import PRESETS
+from ..runs.presets import PRESETS, check_goals
 from ..runs.settings import Component, DataFacts
 from ..training.checkpoint import load as load_checkpoint
 from ..training.checkpoint import saved_step
@@ -91,7 +91,9 @@ def to_train(configs: Mapping[Cell, PlannerRunConfig], seeds: int, minutes: floa
     trainings: dict[Cell, tuple[PlannerRunConfig, str]] = {}
     for preset in dict.fromkeys(preset for preset, _ in configs):
         preset_configs = {cell: config for cell, config in configs.items() if cell[0] == preset}
-        episodes, returns = read_data(next(iter(preset_configs.values())))
+        episodes, returns = read_data(first := next(iter(preset_configs.values())))
+        if note := check_goals(preset, first):
+            say(note)
         sha256 = episodes_hash(episodes)
         for cell, config in preset_configs.items():
             data = DataFacts.of(episodes, config.context, config.env_id, returns)

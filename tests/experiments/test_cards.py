@@ -55,7 +55,10 @@ def test_a_bad_card_is_refused_in_one_line(changes: dict[str, Any], message: str
     assert not out and err.count("\n") == 1 and message in err and not (tmp_path / "out").exists()
 
 
-def test_a_card_of_a_planner_for_goals_needs_data_with_goals(data: Path, tmp_path: Path) -> None:
+def test_a_card_of_a_planner_for_goals_needs_data_with_goals(data: Path, tmp_path: Path,
+                                                             capsys: pytest.CaptureFixture) -> None:
+    assert gentraj("compare", "goals", "--dataset", data / "fair.npz", "--out", tmp_path) == 2
+    assert "the preset 'goals' plans for goals, and" in capsys.readouterr().err
     card = replace(read_card(write(tmp_path)), preset="goals", settings={})
     with pytest.raises(ConfigError, match=r"^bc: the preset 'goals' plans for goals, and .* take veteran"):
         check_data(card.config(card.data[0], 0, (data,)), card, "bc")
