@@ -40,6 +40,10 @@ class RandomAgent(Seeded):
         super().__init__(seed)
         self.low_A, self.high_A = np.asarray(low_A, np.float32), np.asarray(high_A, np.float32)
 
+    def reset(self, mask_B: Tensor | None = None, seeds_B: Sequence[int] | None = None) -> None:
+        """Folds the seeds, as an environment draws its start from the same seed by the same generator."""
+        super().reset(mask_B, None if seeds_B is None else [fold(seed, 1) for seed in seeds_B])
+
     def act(self, obs_BO: Tensor, goal_BG: Tensor | None = None) -> Tensor:
         """Returns actions (B, A), float32."""
         self._allocate(len(obs_BO))
